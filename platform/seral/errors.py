@@ -1,0 +1,62 @@
+"""Everything seral raises on purpose, drawn as one tree.
+
+SeralError
+├── OptionError        a configuration value is wrong: names the field, what was given and what is allowed
+├── PoolError          a pool, shard or manifest is missing, damaged or unfit
+│   └── ReaderError    a corpus folder does not look like the corpus it was said to be
+├── SplitError         a split leaks a speaker or cannot be made
+├── LabelError         a label is missing, unknown or contradicts the class map
+├── FeatureError       features are missing, not finite, or come from another encoder
+├── TrainError         training cannot start or has gone wrong (dead adapter, NaN loss)
+├── SelectionError     a strategy was asked for something it cannot give
+└── StateError         a run folder is inconsistent with what was asked of it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SeralError(Exception):
+    """Base of every error seral raises on purpose; the command line prints it without a traceback."""
+
+
+class OptionError(SeralError):
+    """A configuration value is wrong."""
+
+
+class PoolError(SeralError):
+    """A pool, one of its shards or its manifest is missing, damaged or unfit for the request."""
+
+
+class ReaderError(PoolError):
+    """A corpus folder does not look like the corpus it was said to be."""
+
+
+class SplitError(SeralError):
+    """A split leaks a speaker between train, dev and test, or cannot be made from this pool."""
+
+
+class LabelError(SeralError):
+    """A label is missing, unknown, or contradicts the class map."""
+
+
+class FeatureError(SeralError):
+    """Features are missing, not finite, or were made by another encoder."""
+
+
+class TrainError(SeralError):
+    """Training cannot start or has gone wrong."""
+
+
+class SelectionError(SeralError):
+    """A strategy was asked for something it cannot give."""
+
+
+class StateError(SeralError):
+    """A run folder is inconsistent with what was asked of it."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+    """The sentence for an unknown name: what was given and what is valid."""
+    return f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}"

@@ -1,0 +1,40 @@
+"""The record every reader yields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One utterance of a corpus before decoding: where its audio is and what the corpus says about it."""
+
+    audio: Path
+    """Absolute path of the audio file."""
+    source: str
+    """Path inside the corpus folder, POSIX style (plus `#start-end` in seconds for a segment): provenance."""
+    corpus: str
+    name: str
+    """The corpus's own name for the utterance (usually the file's stem); part of the stable id."""
+    speaker: str | None = None
+    session: str | None = None
+    language: str | None = None
+    """ISO 639-1."""
+    style: str | None = None
+    """acted, elicited or natural."""
+    text: str | None = None
+    split: str | None = None
+    """train, dev or test where given, else None."""
+    start_s: float | None = None
+    end_s: float | None = None
+    """A segment of a longer recording, in seconds; None = from the start / to the end."""
+    emotion: str | None = None
+    """Gold label in the corpus's own word: goes to the gold table, never into the pool."""
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+
+
+Reader = Callable[[Path], Iterator[Utterance]]

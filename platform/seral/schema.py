@@ -1,0 +1,96 @@
+"""The Arrow schemas of everything seral stores. One page, no logic.
+
+A pool is three tables side by side: `utterances` (audio and what is known without listening), `gold` (labels that came
+with a benchmark corpus; only `seral.annotate.oracle` opens it) and `quarantine` (files that did not become rows, and
+why). Ids never carry a corpus's own file name, because such names often spell the label.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+SAMPLE_RATE = 16_000
+"""Samples per second of every clip in a pool (mono)."""
+
+UTTERANCE = pa.schema(
+    [
+        ("utterance_id", pa.string()),  # corpus + hash of the decoded audio and of the name in the corpus
+        ("audio", pa.large_binary()),  # FLAC bytes, 16 kHz mono, 16 bit
+        ("duration_s", pa.float32()),
+        ("corpus", pa.string()),
+        ("speaker", pa.string()),  # unique within the corpus; null = unknown
+        ("session", pa.string()),
+        ("language", pa.string()),  # ISO 639-1
+        ("style", pa.string()),  # acted | elicited | natural
+        ("text", pa.string()),
+        ("split", pa.string()),  # train | dev | test where the corpus or the user fixes it, else null
+        ("snr_db", pa.float32()),
+        ("clipping", pa.float32()),  # share of samples at full scale, 0..1
+        ("speech_ratio", pa.float32()),  # share of 20 ms frames above the noise floor, 0..1
+        ("loudness_db", pa.float32()),  # RMS of the whole clip, dBFS
+        ("duplicate_of", pa.string()),  # id of the row with the same audio that counts; null = this one counts
+        ("pcm_hash", pa.string()),  # hash of the decoded 16 kHz int16 samples
+        ("source", pa.string()),  # path inside the corpus folder; provenance, never a feature: it may spell the label
+        ("source_bytes", pa.int64()),
+        ("source_rate_hz", pa.int32()),
+    ]
+)
+
+METADATA_COLUMNS = [name for name in UTTERANCE.names if name not in {"audio", "source", "source_bytes", "pcm_hash"}]
+"""What the loop and the strategies' callers may read of an utterance without its audio."""
+
+GOLD = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("emotion", pa.string()),  # the corpus's own word
+        ("valence", pa.float32()),
+        ("arousal", pa.float32()),
+        ("dominance", pa.float32()),
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        ("source", pa.string()),
+        ("corpus", pa.string()),
+        ("reason", pa.string()),  # one word from seral.pool.quality.REASONS
+        ("detail", pa.string()),  # what was measured or what the decoder said
+        ("source_bytes", pa.int64()),
+    ]
+)
+
+FEATURE = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("mean", pa.binary()),  # fp16, (L+1)·D: mean over frames of every hidden state
+        ("std", pa.binary()),  # fp16, (L+1)·D: standard deviation over frames
+        ("frames", pa.large_binary()),  # fp16, T·D of one hidden state, for training above frozen layers; else null
+    ]
+)
+
+PICK = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("order", pa.int32()),  # 0 = first picked
+        ("strategy", pa.string()),
+        ("round", pa.int32()),
+    ]
+)
+
+LABEL = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("emotion", pa.string()),  # one of the run's classes; null = skipped or unusable
+        ("annotator", pa.string()),
+        ("answer", pa.string()),  # label | skipped | unusable
+        ("round", pa.int32()),
+    ]
+)
+
+
+def prediction_schema(classes: list[str]) -> pa.Schema:
+    """Predictions: id, part (pool, dev, test), predicted class and one probability column a class (`p_<class>`)."""
+    return pa.schema(
+        [("utterance_id", pa.string()), ("part", pa.string()), ("predicted", pa.string())]
+        + [(f"p_{name}", pa.float32()) for name in classes]
+    )
