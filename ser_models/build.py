@@ -1,0 +1,159 @@
+"""The SER model: a speech encoder, layer pooling and a head, runnable from audio, cached frames or cached statistics.
+
+One set of parameters behind three entrances, so that a head fitted on cached pooled features (`probe.fit_head`) drops
+into the full model unchanged: "linear probe, then fine-tune", Kumar et al. 2022, arXiv 2202.10054.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ser_models.encoders import SpeechEncoder
+from ser_models.heads import ClassifierHead, HeadOptions, LayerPool
+from ser_models.pooling import masked_mean_std
+
+# B batch · S samples · T frames · L hidden states (encoder layers + 1) · D features · U embedding · C classes
+
+WEIGHTS = "head.safetensors"
+DESCRIPTION = "model.json"
+
+
+class SerModel(nn.Module):
+    """Encoder + LayerPool + ClassifierHead; every entrance returns logits (B, C) over `classes`."""
+
+    def __init__(
+        self,
+        encoder: SpeechEncoder,
+        pool: LayerPool,
+        head: ClassifierHead,
+        *,
+        classes: Sequence[str],
+        options: HeadOptions,
+    ) -> None:
+        super().__init__()
+        states = (encoder.num_layers + 1, encoder.width)
+        if tuple(pool.centre_mean.shape) != states:
+            raise ValueError(f"this pool is for {tuple(pool.centre_mean.shape)} hidden states x features, not {states}")
+        if head.output.out_features != len(classes):
+            raise ValueError(
+                f"the head has {head.output.out_features} outputs for {len(classes)} classes: {list(classes)}"
+            )
+        self.encoder = encoder
+        self.pool = pool
+        self.head = head
+        self.classes = tuple(classes)
+        self.options = options
+
+    def forward(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
+        """Logits of 16 kHz waveforms, zero padded to the longest, with lengths in samples."""
+        output = self.encoder(wave_BS, length_B)
+        return self._from_layers(*masked_mean_std(output.hidden_LBTD, output.mask_BT))
+
+    def forward_from(
+        self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int, below_mean_LBD: Tensor, below_std_LBD: Tensor
+    ) -> Tensor:
+        """Logits from cached frames of hidden state `start`, with the pooled statistics of the states 0..start-1.
+
+        Saves the frozen bottom of the encoder: only layers above `start` are run.
+        """
+        if len(below_mean_LBD) != start or len(below_std_LBD) != start:
+            raise ValueError(
+                f"frames of hidden state {start} need the statistics of the {start} states below, "
+                f"got {len(below_mean_LBD)} means and {len(below_std_LBD)} standard deviations"
+            )
+        mean_LBD, std_LBD = masked_mean_std(self.encoder.upper(hidden_BTD, mask_BT, start=start), mask_BT)
+        return self._from_layers(
+            torch.cat([below_mean_LBD.to(mean_LBD), mean_LBD]), torch.cat([below_std_LBD.to(std_LBD), std_LBD])
+        )
+
+    def forward_pooled(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
+        """Logits from the cached pooled statistics of every hidden state."""
+        logits: Tensor = self.head(self.embed_pooled(mean_BLD, std_BLD))
+        return logits
+
+    def embed_pooled(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
+        """The clip embedding u that the head sees, (B, L, D) twice -> (B, U)."""
+        embedding: Tensor = self.pool(mean_BLD, std_BLD)
+        return embedding
+
+    def _from_layers(self, mean_LBD: Tensor, std_LBD: Tensor) -> Tensor:
+        return self.forward_pooled(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1))
+
+
+def build_model(
+    encoder: SpeechEncoder,
+    classes: Sequence[str],
+    options: HeadOptions | None = None,
+    generator: torch.Generator | None = None,
+) -> SerModel:
+    """A model with a fresh head on an encoder. `generator` is needed for a hidden layer only."""
+    options = options or HeadOptions()
+    pool = LayerPool(encoder.num_layers + 1, encoder.width, std_gain=options.std_gain)
+    head = ClassifierHead(
+        pool.out_width, len(classes), hidden=options.hidden, dropout=options.dropout, generator=generator
+    )
+    return SerModel(encoder, pool, head, classes=classes, options=options)
+
+
+def adopt_head(model: SerModel, pool: LayerPool, head: ClassifierHead) -> None:
+    """Copy a fitted pool and head (a `probe.FitResult`'s) into a model; dropout stays the model's own."""
+    if pool.std_gain != model.pool.std_gain:
+        raise ValueError(
+            f"the fitted pool has std_gain {pool.std_gain}, the model {model.pool.std_gain}: build both alike"
+        )
+    model.pool.load_state_dict(pool.state_dict())
+    model.head.load_state_dict(head.state_dict())
+
+
+def save_model(model: SerModel, folder: str | Path) -> None:
+    """Write pool and head as safetensors and what they fit as JSON, the JSON last: where it exists, all exists.
+
+    The encoder and its adapters are saved by their own functions, they may be shared by many heads.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    tensors = {f"pool.{name}": value for name, value in model.pool.state_dict().items()}
+    tensors |= {f"head.{name}": value for name, value in model.head.state_dict().items()}
+    save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, target / WEIGHTS)
+    partial = target / f"{DESCRIPTION}.partial"
+    partial.write_text(json.dumps(_describe(model), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(partial, target / DESCRIPTION)
+
+
+def load_model(folder: str | Path, encoder: SpeechEncoder) -> SerModel:
+    """The model saved in a folder, on an encoder of the same family and size (adapters already attached)."""
+    source = Path(folder)
+    if not (source / DESCRIPTION).is_file():
+        raise ValueError(f"no complete model in {source}: {DESCRIPTION} is missing")
+    description = json.loads((source / DESCRIPTION).read_text(encoding="utf-8"))
+    actual = _encoder_sizes(encoder)
+    if description["encoder"] != actual:
+        raise ValueError(f"the model in {source} was trained on {description['encoder']}, this encoder is {actual}")
+    options = HeadOptions(**description["options"])
+    # Every weight is overwritten below, so the seed of a hidden layer's start does not matter.
+    model = build_model(encoder, description["classes"], options, torch.Generator().manual_seed(0))
+    tensors = load_file(source / WEIGHTS)
+    for name, part in (("pool", model.pool), ("head", model.head)):
+        prefix = f"{name}."
+        part.load_state_dict({key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)})
+    return model
+
+
+def _describe(model: SerModel) -> dict[str, object]:
+    return {
+        "classes": list(model.classes),
+        "encoder": _encoder_sizes(model.encoder),
+        "options": asdict(model.options),
+    }
+
+
+def _encoder_sizes(encoder: SpeechEncoder) -> dict[str, object]:
+    return {"family": encoder.family, "num_layers": encoder.num_layers, "width": encoder.width}

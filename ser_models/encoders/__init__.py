@@ -1,0 +1,75 @@
+"""Speech encoders: one function loads any of them, one interface runs them.
+
+`load_encoder("facebook/wav2vec2-base")`, `load_encoder("path/to/folder")`, `load_encoder("seral-tiny")`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from ser_models.encoders.checkpoint import fingerprint, read_checkpoint
+from ser_models.encoders.embedded import seral_tiny
+from ser_models.encoders.encoder import EncoderOutput, SpeechEncoder
+from ser_models.encoders.moonshine import MoonshineSpeechEncoder
+from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
+from ser_models.encoders.wavlm import WavLMEncoder
+from ser_models.encoders.whisper import WhisperSpeechEncoder
+
+__all__ = [
+    "EMBEDDED",
+    "FAMILIES",
+    "EncoderOutput",
+    "SpeechEncoder",
+    "fingerprint",
+    "frames_of",
+    "load_encoder",
+    "save_encoder",
+    "wrap",
+]
+
+FAMILIES: dict[str, type[Wav2Vec2Encoder] | type[WhisperSpeechEncoder] | type[MoonshineSpeechEncoder]] = {
+    "wav2vec2": Wav2Vec2Encoder,
+    "hubert": Wav2Vec2Encoder,
+    "wavlm": WavLMEncoder,
+    "data2vec-audio": Wav2Vec2Encoder,
+    "whisper": WhisperSpeechEncoder,
+    "moonshine": MoonshineSpeechEncoder,
+}
+"""Hugging Face model_type -> the class that runs it."""
+
+EMBEDDED: dict[str, Callable[[], SpeechEncoder]] = {"seral-tiny": seral_tiny}
+"""Encoders that come with the package and need no download."""
+
+
+def load_encoder(name_or_folder: str | Path) -> SpeechEncoder:
+    """An encoder by embedded name, checkpoint folder or hub id, with fp32 weights, in evaluation mode."""
+    source = str(name_or_folder)
+    if source in EMBEDDED:
+        return EMBEDDED[source]()
+    try:
+        model, normalise = read_checkpoint(source, FAMILIES)
+    except OSError as error:
+        embedded = ", ".join(sorted(EMBEDDED))
+        raise FileNotFoundError(f"cannot load encoder {source!r}: {error} (without a download: {embedded})") from error
+    return wrap(model, normalise=normalise)
+
+
+def wrap(model: nn.Module, *, normalise: bool = False) -> SpeechEncoder:
+    """The uniform interface around an encoder network of transformers that is already in memory."""
+    family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
+    if family not in FAMILIES:
+        raise ValueError(f"{family!r} is not a supported encoder family; known: {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[family](model, normalise=normalise)
+
+
+def save_encoder(encoder: SpeechEncoder, folder: str | Path) -> None:
+    """Write an encoder without adapters as a Hugging Face folder with the same fingerprint."""
+    encoder.save(folder)
+
+
+def frames_of(encoder: SpeechEncoder, length_B: Tensor) -> Tensor:
+    """How many frames of real audio clips of so many samples give, (B,) -> (B,); 0 for clips that are too short."""
+    return encoder.frames(length_B)

@@ -1,0 +1,89 @@
+"""Reading a Hugging Face checkpoint, and the identity of an encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModel, PreTrainedConfig
+from transformers.utils.hub import cached_file
+
+from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
+
+
+def read_checkpoint(source: str, families: Collection[str]) -> tuple[Any, bool]:
+    """The encoder network of a folder or hub id in fp32, and whether its clips are to be standardised."""
+    model_type = _model_type(source)
+    if model_type not in families:
+        raise ValueError(
+            f"{source} is a {model_type!r} checkpoint, not a supported encoder; known: {', '.join(sorted(families))}"
+        )
+    model, report = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
+    _check_complete(source, encoder, report["missing_keys"])
+    return encoder, _standardises(source)
+
+
+def fingerprint(encoder: SpeechEncoder) -> str:
+    """16 hex digits that name an encoder's function: family, the configuration that matters and every weight.
+
+    Weights are hashed as fp32 under sorted names, so neither the process, the device nor a half-precision copy of
+    half-precision weights changes it. Adapters count: take it before attaching them to name the frozen network alone.
+    """
+    config = {field: getattr(encoder.model.config, field, None) for field in encoder.config_fields}
+    head = {"family": encoder.family, "normalise": getattr(encoder, "normalise", False), "config": config}
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
+    weights: dict[str, Tensor] = encoder.model.state_dict()
+    for name in sorted(weights):
+        weight = weights[name].detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.numpy().astype("<f4", copy=False).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _model_type(source: str) -> str:
+    folder = Path(source)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{source} holds no config.json: it is not a Hugging Face checkpoint folder")
+    if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1):
+        raise FileNotFoundError(f"encoder folder {source} does not exist")
+    config, _ = PreTrainedConfig.get_config_dict(source)
+    return str(config.get("model_type"))
+
+
+def _check_complete(source: str, encoder: torch.nn.Module, missing: Collection[str]) -> None:
+    """Weights that a checkpoint lacks are drawn at random by transformers with only a warning: refuse them."""
+    # masked_spec_embed marks masked frames in pretraining; checkpoints of fine-tuned models come without it.
+    needed = {name for name, _ in encoder.named_parameters()} - {"masked_spec_embed"}
+    lost = sorted(name for name in missing if name in needed or name.removeprefix("encoder.") in needed)
+    if lost:
+        raise ValueError(f"{source} lacks {len(lost)} weights of its encoder, first {lost[0]!r}: is it the right file?")
+
+
+def _standardises(source: str) -> bool:
+    """do_normalize of the checkpoint's feature extractor; False where it has none."""
+    settings = _feature_extractor(source)
+    rate = settings.get("sampling_rate", SAMPLE_RATE_HZ)
+    if rate != SAMPLE_RATE_HZ:
+        raise ValueError(f"{source} expects audio at {rate} Hz; encoders here are given {SAMPLE_RATE_HZ} Hz")
+    # Left unsaid, transformers' waveform extractor standardises.
+    unsaid = settings.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor"
+    return bool(settings.get("do_normalize", unsaid))
+
+
+def _feature_extractor(source: str) -> dict[str, Any]:
+    """Its settings, from either file that transformers writes; a hub that cannot be reached is an OSError."""
+    path = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
+    if path is not None:
+        settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        return settings
+    path = cached_file(source, "processor_config.json", _raise_exceptions_for_missing_entries=False)
+    if path is None:
+        return {}
+    nested: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")).get("feature_extractor", {})
+    return nested

@@ -1,0 +1,30 @@
+"""Saving the encoder half of a sequence-to-sequence checkpoint in a layout that every transformers user can load."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoModel
+
+
+def without_decoder(encoder: Any, decoder_settings: Mapping[str, Any]) -> Any:
+    """The full model around an encoder, its decoder shrunk to zero layers and zero weights.
+
+    An encoder saved by itself has other weight names than its checkpoint: `AutoModel` would take it for one, find none
+    of its weights and start from random ones with only a warning.
+    """
+    auto: Any = AutoModel
+    config = copy.deepcopy(encoder.config)
+    config.update(dict(decoder_settings))
+    config.architectures = None
+    with torch.device("meta"):
+        model = auto.from_config(config)
+    model.decoder.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            parameter.zero_()
+    model.encoder = encoder
+    return model

@@ -1,0 +1,168 @@
+"""The one face every speech encoder shows: waveforms in, all hidden states and a frame mask out.
+
+What zero padding a clip receives, and which clips share its batch, changes nothing on its real frames. The network is
+cut in two so that what is frozen can be cached: `stem` turns audio into the input of the first transformer layer,
+`upper` runs the layers from any hidden state on.
+
+# B batch · S samples · T frames · D features · L transformer layers (L+1 hidden states, index 0 = input of the first)
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+SAMPLE_RATE_HZ = 16_000
+
+
+@dataclass(frozen=True)
+class EncoderOutput:
+    """All hidden states of a batch, and which of its frames are real audio."""
+
+    hidden_LBTD: Tensor
+    """(L+1, B, T, D); index 0 is the input of the first transformer layer, the last is the network's own output."""
+    mask_BT: Tensor
+    """(B, T) bool, True on frames of real audio; what padded frames hold has no meaning."""
+
+
+class SpeechEncoder(nn.Module, ABC):
+    """A pretrained Hugging Face encoder (`self.model`) behind one padding-invariant interface.
+
+    Input is 16 kHz mono float in [-1, 1], zero padded to the batch's longest clip. Hidden state L is what the network
+    returns as `last_hidden_state`: in pre-norm networks it has passed the final layer norm, unlike Hugging Face's
+    `hidden_states[-1]` of wav2vec 2.0, HuBERT and WavLM. Layers are never dropped (layerdrop is ignored) and nothing is
+    masked in training: augmentation belongs to the caller.
+    """
+
+    config_fields: ClassVar[tuple[str, ...]]
+    """Configuration that changes the output but cannot be read off the weights: part of the fingerprint."""
+
+    def __init__(self, model: nn.Module, *, width: int, frame_rate_hz: float, equal_lengths_only: bool) -> None:
+        super().__init__()
+        # Any: transformers types submodules as `Tensor | Module`, which would need a cast at every access.
+        self.model: Any = model
+        config: Any = model.config
+        self.family: str = config.model_type
+        self.width = width
+        self.frame_rate_hz = frame_rate_hz
+        self.equal_lengths_only = equal_lengths_only
+        """True where the wrapped network's *own* forward lets zero padding change real frames (GroupNorm over time)."""
+        self.eval()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers, lowest first."""
+        layers: nn.ModuleList = self.model.layers
+        return layers
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """The layer norm after the last layer, or None in post-norm networks."""
+        norm: nn.Module = self.model.layer_norm
+        return norm
+
+    @property
+    @abstractmethod
+    def minimal_samples(self) -> int:
+        """The shortest clip that yields a frame, in samples."""
+
+    @abstractmethod
+    def frames(self, length_B: Tensor) -> Tensor:
+        """How many frames of real audio clips of so many samples give, (B,) -> (B,)."""
+
+    @abstractmethod
+    def _stem(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
+        """Input of the first transformer layer for checked clips, -> (B, T, D)."""
+
+    @abstractmethod
+    def checkpoint(self) -> Any:
+        """The transformers model to save: one that `AutoModel` loads back."""
+
+    @abstractmethod
+    def feature_extractor(self) -> Any:
+        """The transformers feature extractor that describes the input this encoder expects."""
+
+    def forward(self, wave_BS: Tensor, length_B: Tensor) -> EncoderOutput:
+        """Every hidden state of a zero-padded batch, (B, S), (B,) in samples -> (L+1, B, T, D)."""
+        hidden_BTD, mask_BT = self.stem(wave_BS, length_B)
+        return EncoderOutput(self.upper(hidden_BTD, mask_BT, start=0), mask_BT)
+
+    def stem(self, wave_BS: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Hidden state 0 and the mask of real frames, (B, S), (B,) -> (B, T, D), (B, T)."""
+        check_clips(wave_BS, length_B, self.minimal_samples)
+        frames_B = self.frames(length_B)
+        hidden_BTD = self._stem(wave_BS[:, : int(length_B.max())], length_B)
+        return hidden_BTD, prefix_mask(frames_B, hidden_BTD.shape[1])
+
+    def upper(self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int) -> Tensor:
+        """Hidden states start..L computed from hidden state `start`, (B, T, D) -> (L+1-start, B, T, D)."""
+        if not 0 <= start <= self.num_layers:
+            raise ValueError(f"start must be a hidden state 0..{self.num_layers} of this encoder, got {start}")
+        # Padded frames of a cached state may hold anything; 0 · NaN would still be NaN inside the attention.
+        hidden_BTD = hidden_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
+        return torch.stack(list(self._states(hidden_BTD, mask_BT, start)))
+
+    def _states(self, hidden_BTD: Tensor, mask_BT: Tensor, start: int) -> Iterator[Tensor]:
+        yield hidden_BTD
+        inputs = self._layer_inputs(hidden_BTD, mask_BT)
+        for index in range(start, self.num_layers):
+            hidden_BTD = self._run_layer(self.layers[index], hidden_BTD, inputs)
+            last = index == self.num_layers - 1
+            yield self.final_norm(hidden_BTD) if last and self.final_norm is not None else hidden_BTD
+
+    def _layer_inputs(self, hidden_BTD: Tensor, mask_BT: Tensor) -> dict[str, Any]:
+        """What every layer is given besides the hidden state: computed once for the batch."""
+        return {"attention_mask": attention_bias(mask_BT, hidden_BTD.dtype)}
+
+    def _run_layer(self, layer: nn.Module, hidden_BTD: Tensor, inputs: dict[str, Any]) -> Tensor:
+        output: Tensor = layer(hidden_BTD, **inputs)
+        return output
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json, model.safetensors and preprocessor_config.json, which `load_encoder` reads back."""
+        if any(".base_layer." in name for name, _ in self.model.named_parameters()):
+            raise ValueError("this encoder carries adapters: write them with save_adapter, or merge them before saving")
+        self.checkpoint().save_pretrained(folder)
+        self.feature_extractor().save_pretrained(folder)
+
+
+def check_clips(wave_BS: Tensor, length_B: Tensor, minimal_samples: int) -> None:
+    """Refuse a batch whose lengths do not fit its samples, or that holds a clip too short for a single frame."""
+    if wave_BS.ndim != 2 or length_B.shape != wave_BS.shape[:1] or len(length_B) == 0:
+        raise ValueError(
+            f"expected waves (B, S) and lengths (B,) with B > 0, got {tuple(wave_BS.shape)} and {tuple(length_B.shape)}"
+        )
+    for index, length in enumerate(length_B.tolist()):
+        if length < minimal_samples:
+            raise ValueError(
+                f"clip {index} has {length} samples; this encoder needs at least {minimal_samples} "
+                f"({1000 * minimal_samples / SAMPLE_RATE_HZ:.1f} ms at 16 kHz) for one frame: drop it or pad it"
+            )
+        if length > wave_BS.shape[1]:
+            raise ValueError(f"clip {index} claims {length} samples, but the batch is {wave_BS.shape[1]} samples long")
+
+
+def prefix_mask(length_B: Tensor, size: int) -> Tensor:
+    """True on the first length_B positions, (B,) -> (B, size)."""
+    return torch.arange(size, device=length_B.device) < length_B.unsqueeze(1)
+
+
+def attention_bias(mask_BT: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """What is added to attention scores so that padded frames get no weight: (B, T) -> (B, 1, 1, T), None if all real.
+
+    Additive rather than bool, because the eager and the fused attention of transformers both accept it.
+    """
+    if bool(mask_BT.all()):
+        return None
+    bias_BT = torch.zeros(mask_BT.shape, dtype=dtype, device=mask_BT.device)
+    return bias_BT.masked_fill(~mask_BT, torch.finfo(dtype).min)[:, None, None, :]

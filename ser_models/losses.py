@@ -1,0 +1,67 @@
+"""Training losses as pure functions: classes (hard and soft labels) and dimensions (valence, arousal, dominance)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# B batch · N labelled clips · C classes · K dimensions (valence, arousal, dominance)
+
+CCC_FLOOR = 1e-8
+"""Keeps a batch of equal targets and equal predictions from dividing zero by zero; its CCC is then 0."""
+
+
+def class_weights(label_N: Tensor, num_classes: int) -> Tensor:
+    """Weights ∝ N / n_c whose mean over the labelled clips is 1, (N,) -> (C,). Absent classes get 0.
+
+    Li et al. 2023, AFTER, arXiv 2310.00283.
+    """
+    if label_N.numel() == 0:
+        raise ValueError("class weights need at least one label, got none")
+    low, high = int(label_N.min()), int(label_N.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {low}..{high}")
+    count_C = torch.bincount(label_N, minlength=num_classes).float()
+    present = count_C > 0
+    return torch.where(present, label_N.numel() / (present.sum() * count_C.clamp_min(1)), 0.0)
+
+
+def cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = None) -> Tensor:
+    """Class-weighted cross-entropy, `Σ_b w_{y_b} (-log p_b[y_b]) / B`, a scalar.
+
+    Divides by B rather than by the batch's sum of weights: otherwise a clip's pull would depend on its batch mates.
+    With weights of mean 1 both agree over the whole labelled set.
+    """
+    return functional.cross_entropy(logits_BC.float(), label_B, weight=weight_C, reduction="sum") / len(label_B)
+
+
+def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor, weight_C: Tensor | None = None) -> Tensor:
+    """Cross-entropy against a distribution over classes (annotators' votes), `-Σ_c w_c q_c log p_c`, mean over B."""
+    if target_BC.shape != logits_BC.shape:
+        raise ValueError(f"soft labels {tuple(target_BC.shape)} must match logits {tuple(logits_BC.shape)}")
+    log_p = torch.log_softmax(logits_BC.float(), -1)
+    weighted = target_BC if weight_C is None else target_BC * weight_C
+    return -(weighted * log_p).sum(-1).mean()
+
+
+def ccc(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:
+    """Concordance correlation `2·cov / (var_x + var_y + (mean_x - mean_y)²)` per dimension, (B, K) -> (K,). Lin 1989.
+
+    Over one batch this estimates the set's CCC: use 32 clips or more, and report with `metrics.ccc` over the whole set.
+    """
+    if predicted_BK.shape != target_BK.shape or len(predicted_BK) < 2:
+        raise ValueError(
+            "CCC needs two equal shapes of at least 2 rows, "
+            f"got {tuple(predicted_BK.shape)} and {tuple(target_BK.shape)}"
+        )
+    x, y = predicted_BK.float(), target_BK.float()
+    mean_x, mean_y = x.mean(0), y.mean(0)
+    covariance = ((x - mean_x) * (y - mean_y)).mean(0)
+    spread = x.var(0, correction=0) + y.var(0, correction=0) + (mean_x - mean_y).square()
+    return 2 * covariance / spread.clamp_min(CCC_FLOOR)
+
+
+def ccc_loss(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:
+    """`mean_k (1 - CCC_k)`, a scalar in [0, 2]. Lashkarashvili et al. 2024, arXiv 2402.11747."""
+    return (1 - ccc(predicted_BK, target_BK)).mean()

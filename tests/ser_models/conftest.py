@@ -1,0 +1,110 @@
+"""Tiny random encoders of every family, shared by the tests of encoders and of what is built on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import (
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    HubertConfig,
+    HubertModel,
+    MoonshineConfig,
+    MoonshineModel,
+    Wav2Vec2Config,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+    WhisperConfig,
+    WhisperModel,
+)
+
+from ser_models.encoders import SpeechEncoder, wrap
+
+TRANSFORMER = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
+STEM = {
+    "num_hidden_layers": 3,
+    "conv_dim": (16, 24, 24),
+    "conv_kernel": (10, 8, 4),
+    "conv_stride": (5, 8, 4),
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 4,
+}
+GROUP = {"feat_extract_norm": "group", "num_conv_pos_embeddings": 16}
+LAYER = {"feat_extract_norm": "layer", "num_conv_pos_embeddings": 16, "do_stable_layer_norm": True}
+MOONSHINE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "encoder_num_hidden_layers": 3,
+    "encoder_num_attention_heads": 4,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 4,
+    "vocab_size": 4,
+}
+WHISPER = {
+    "d_model": 32,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 48,
+    "num_mel_bins": 80,
+    "max_source_positions": 50,
+    "vocab_size": 4,
+    "pad_token_id": 0,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "decoder_start_token_id": 0,
+}
+
+NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
+    "wav2vec2-group": lambda: Wav2Vec2Model(Wav2Vec2Config(**TRANSFORMER, **STEM, **GROUP)),
+    "wav2vec2-layer": lambda: Wav2Vec2Model(Wav2Vec2Config(**TRANSFORMER, **STEM, **LAYER)),
+    "hubert-group": lambda: HubertModel(HubertConfig(**TRANSFORMER, **STEM, **GROUP)),
+    "hubert-batch-norm": lambda: HubertModel(
+        HubertConfig(**TRANSFORMER, **STEM, **LAYER, conv_pos_batch_norm=True, feat_proj_layer_norm=False)
+    ),
+    "wavlm-group": lambda: WavLMModel(WavLMConfig(**TRANSFORMER, **STEM, **GROUP)),
+    "wavlm-layer": lambda: WavLMModel(WavLMConfig(**TRANSFORMER, **STEM, **LAYER)),
+    "data2vec-audio": lambda: Data2VecAudioModel(
+        Data2VecAudioConfig(**TRANSFORMER, **STEM, num_conv_pos_embeddings=3, conv_pos_kernel_size=5)
+    ),
+    "whisper": lambda: WhisperModel(WhisperConfig(**WHISPER)).get_encoder(),
+    "moonshine": lambda: MoonshineModel(MoonshineConfig(**MOONSHINE)).get_encoder(),
+}
+"""Every family, and its variants that take another path through the code."""
+
+STANDARDISED = {"wav2vec2-group", "hubert-batch-norm", "moonshine"}
+
+
+@pytest.fixture(params=sorted(NETWORKS))
+def encoder(request: pytest.FixtureRequest) -> SpeechEncoder:
+    """A tiny random encoder, once for each family and variant."""
+    return tiny_encoder(request.param)
+
+
+@pytest.fixture
+def make_encoder() -> Callable[[str], SpeechEncoder]:
+    """Builds a tiny random encoder by a name in NETWORKS; the same weights every time."""
+    return tiny_encoder
+
+
+def tiny_encoder(name: str) -> SpeechEncoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        network = NETWORKS[name]()
+        enliven(network)
+    return wrap(network, normalise=name in STANDARDISED)
+
+
+@torch.no_grad()
+def enliven(network: torch.nn.Module) -> None:
+    """Give every weight a size that shows: transformers starts biases, gates and norms at values that hide mistakes."""
+    for parameter in network.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape))
+    for name, buffer in network.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.add_(torch.rand(buffer.shape))

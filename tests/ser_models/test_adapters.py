@@ -1,0 +1,301 @@
+"""Adapters in every family: they change nothing at first, all of them learn, and they survive the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import Wav2Vec2Config, Wav2Vec2Model
+
+from ser_models.adapters import (
+    ADAPTERS,
+    FrozenOptions,
+    LoraOptions,
+    adapter_modules,
+    adapter_parameters,
+    attach_frozen,
+    attach_lora,
+    count_parameters,
+    dead_adapters,
+    freeze_all_but_adapters,
+    load_adapter,
+    lowest_trainable_layer,
+    save_adapter,
+)
+from ser_models.encoders import SpeechEncoder, fingerprint, wrap
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+WORKING = LoraOptions(rank=4, alpha=8.0)
+# PeftModel itself reads a property that transformers 5.23 has renamed; seral does not build one.
+peft_warns = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+
+def clips() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    length_B = torch.tensor([9_000, 6_000])
+    wave_BS = 0.2 * torch.randn(2, 9_000, generator=generator)
+    wave_BS[1, 6_000:] = 0.0
+    return wave_BS, length_B
+
+
+def train_a_little(encoder: SpeechEncoder, steps: int = 2) -> None:
+    """Move every adapter away from zero by plain gradient descent on an arbitrary target."""
+    optimiser = torch.optim.SGD(adapter_parameters(encoder).values(), lr=0.05)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (encoder(*clips()).hidden_LBTD[-1] - 1.0).square().mean().backward()
+        optimiser.step()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", sorted(ADAPTERS))
+def test_a_fresh_adapter_leaves_the_output_bit_for_bit_unchanged(encoder: SpeechEncoder, kind: str) -> None:
+    before = encoder(*clips()).hidden_LBTD
+    adapter = ADAPTERS[kind]
+    same = adapter.attach(encoder, adapter.options(), seed=0)
+    assert same is encoder
+    assert torch.equal(encoder(*clips()).hidden_LBTD, before)
+
+
+def test_every_lora_learns_and_nothing_else_does(encoder: SpeechEncoder) -> None:
+    attach_lora(encoder, WORKING, seed=0)
+    modules = adapter_modules(encoder)
+    assert len(modules) == 6 * encoder.num_layers
+
+    encoder(*clips()).hidden_LBTD[-1].square().mean().backward()
+
+    assert dead_adapters(encoder) == []
+    learning = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
+    assert learning == set(adapter_parameters(encoder))
+    train_a_little(encoder)
+    encoder(*clips()).hidden_LBTD[-1].square().mean().backward()
+    assert all(parameter.grad.any() for parameter in adapter_parameters(encoder).values())
+
+
+def test_the_networks_own_forward_leaves_wavlm_adapters_dead(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    encoder = attach_lora(make_encoder("wavlm-layer"), WORKING, seed=0)
+    encoder.model(clips()[0][:1]).last_hidden_state.square().mean().backward()
+    dead = dead_adapters(encoder)
+    assert {name.rpartition(".")[2] for name in dead} == set(ATTENTION)
+    assert len(dead) == 4 * encoder.num_layers
+
+
+def test_a_dead_adapter_is_named_and_a_frozen_one_is_not(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    encoder = attach_lora(make_encoder("whisper"), WORKING, seed=0)
+    layer = encoder.layers[1]
+    # The update of layer 1's fc1 is cut off, as if the network had gone around it.
+    layer.fc1.forward = layer.fc1.base_layer.forward
+    for parameter in adapter_modules(encoder)["model.layers.2.fc2"].values():
+        parameter.requires_grad_(False)
+    encoder(*clips()).hidden_LBTD[-1].square().mean().backward()
+    assert dead_adapters(encoder) == ["model.layers.1.fc1"]
+
+
+def test_upper_runs_through_the_adapters(encoder: SpeechEncoder) -> None:
+    with torch.no_grad():
+        before = encoder(*clips())
+    attach_lora(encoder, LoraOptions(rank=4, alpha=8.0, top_layers=1), seed=0)
+    train_a_little(encoder)
+    with torch.no_grad():
+        after = encoder(*clips())
+        start = lowest_trainable_layer(encoder)
+        resumed = encoder.upper(before.hidden_LBTD[start], before.mask_BT, start=start)
+    assert start == encoder.num_layers - 1
+    assert torch.equal(after.hidden_LBTD[: start + 1, after.mask_BT], before.hidden_LBTD[: start + 1, after.mask_BT])
+    assert not torch.allclose(after.hidden_LBTD[-1], before.hidden_LBTD[-1], atol=1e-4)
+    torch.testing.assert_close(resumed[-1, after.mask_BT], after.hidden_LBTD[-1, after.mask_BT])
+
+
+def test_lora_computes_its_formula(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    encoder = attach_lora(make_encoder("moonshine"), WORKING, seed=0)
+    train_a_little(encoder)
+    linear = encoder.layers[0].mlp.fc1
+    x_BD = torch.randn(5, 32, generator=torch.Generator().manual_seed(0))
+    low, high = linear.lora_A["default"].weight, linear.lora_B["default"].weight
+    expected = linear.base_layer(x_BD) + (8.0 / 4) * x_BD @ low.T @ high.T
+    torch.testing.assert_close(linear(x_BD), expected)
+
+
+def geometry(width: int, layers: int) -> SpeechEncoder:
+    """An encoder of a published size whose weights take no memory."""
+    config = Wav2Vec2Config(
+        hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64, intermediate_size=4 * width
+    )
+    with torch.device("meta"):
+        return wrap(Wav2Vec2Model(config))
+
+
+@pytest.mark.parametrize(
+    ("width", "layers", "attention", "feed_forward"),
+    [(768, 12, 589_824, 737_280), (1024, 24, 1_572_864, 1_966_080)],
+)
+def test_lora_sizes_of_the_published_geometries(width: int, layers: int, attention: int, feed_forward: int) -> None:
+    narrow = attach_lora(geometry(width, layers), LoraOptions(targets=ATTENTION), seed=0)
+    assert count_parameters(narrow)[0] == attention
+    full = geometry(width, layers)
+    frozen = count_parameters(full)[1]
+    attach_lora(full, LoraOptions(), seed=0)
+    assert count_parameters(full) == (attention + feed_forward, frozen + attention + feed_forward)
+
+
+def test_the_seed_decides_and_the_global_generator_is_left_alone(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    before = torch.random.get_rng_state()
+    drawn = [
+        {
+            name: p.detach()
+            for name, p in adapter_parameters(attach_lora(make_encoder("whisper"), WORKING, seed=seed)).items()
+        }
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(drawn[0][name], drawn[1][name]) for name in drawn[0])
+    first = next(name for name in drawn[0] if ".lora_A." in name)
+    assert not torch.equal(drawn[0][first], drawn[2][first])
+    assert len({tuple(weight.flatten()[:4].tolist()) for name, weight in drawn[0].items() if ".lora_A." in name}) == 18
+
+
+@pytest.mark.parametrize(("top_layers", "lowest"), [(None, 0), (3, 0), (2, 1), (1, 2)])
+def test_only_the_top_layers_are_adapted(
+    make_encoder: Callable[[str], SpeechEncoder], top_layers: int | None, lowest: int
+) -> None:
+    encoder = attach_lora(make_encoder("data2vec-audio"), LoraOptions(top_layers=top_layers), seed=0)
+    assert lowest_trainable_layer(encoder) == lowest
+    assert len(adapter_modules(encoder)) == 6 * (3 - lowest)
+
+
+def test_the_lowest_trainable_layer_decides_what_may_be_cached(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    encoder = make_encoder("whisper")
+    assert lowest_trainable_layer(encoder) == -1
+    attach_frozen(encoder, FrozenOptions(), seed=0)
+    assert lowest_trainable_layer(encoder) == 3
+    encoder.model.layer_norm.requires_grad_(True)
+    assert lowest_trainable_layer(encoder) == 2
+    encoder.layers[1].fc1.requires_grad_(True)
+    assert lowest_trainable_layer(encoder) == 1
+    encoder.model.conv1.requires_grad_(True)
+    assert lowest_trainable_layer(encoder) == -1
+
+
+def test_a_saved_adapter_comes_back_the_same(
+    encoder: SpeechEncoder, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    make_encoder = request.getfixturevalue("make_encoder")
+    fresh: SpeechEncoder = make_encoder(request.node.callspec.params["encoder"])
+    attach_lora(encoder, LoraOptions(rank=4, alpha=8.0, top_layers=2), seed=3)
+    train_a_little(encoder)
+    save_adapter(encoder, tmp_path)
+
+    load_adapter(fresh, tmp_path)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    with torch.no_grad():
+        assert torch.equal(fresh(*clips()).hidden_LBTD, encoder(*clips()).hidden_LBTD)
+    assert fingerprint(fresh) == fingerprint(encoder)
+    assert count_parameters(fresh) == count_parameters(encoder)
+    assert lowest_trainable_layer(fresh) == 1
+
+
+def test_an_encoder_with_the_same_adapter_takes_over_saved_weights(
+    make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
+) -> None:
+    trained = attach_lora(make_encoder("moonshine"), WORKING, seed=3)
+    train_a_little(trained)
+    save_adapter(trained, tmp_path)
+    other = attach_lora(make_encoder("moonshine"), WORKING, seed=4)
+    assert fingerprint(load_adapter(other, tmp_path)) == fingerprint(trained)
+
+
+@peft_warns
+@torch.no_grad()
+def test_a_saved_adapter_is_one_for_peft(make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path) -> None:
+    encoder = attach_lora(make_encoder("hubert-group"), WORKING, seed=3)
+    with torch.enable_grad():
+        train_a_little(encoder)
+    save_adapter(encoder, tmp_path)
+    wave_BS = clips()[0][:1]
+    peft_model = PeftModel.from_pretrained(make_encoder("hubert-group").model, str(tmp_path)).eval()
+    assert torch.equal(peft_model(wave_BS).last_hidden_state, encoder.model(wave_BS).last_hidden_state)
+
+
+@peft_warns
+@torch.no_grad()
+def test_an_adapter_made_by_peft_loads(make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path) -> None:
+    theirs = get_peft_model(make_encoder("hubert-group").model, LoraConfig(r=3, target_modules=["q_proj", "v_proj"]))
+    for name, parameter in theirs.named_parameters():
+        if ".lora_B." in name:
+            parameter.fill_(0.01)
+    theirs.eval().save_pretrained(str(tmp_path))
+    encoder = load_adapter(make_encoder("hubert-group"), tmp_path)
+    assert lowest_trainable_layer(encoder) == 0
+    wave_BS = clips()[0][:1]
+    assert torch.equal(encoder.model(wave_BS).last_hidden_state, theirs(wave_BS).last_hidden_state)
+
+
+def test_an_adapter_of_another_shape_is_refused(make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path) -> None:
+    save_adapter(attach_lora(make_encoder("whisper"), LoraOptions(rank=2), seed=0), tmp_path)
+    other = attach_lora(make_encoder("whisper"), LoraOptions(rank=4), seed=0)
+    with pytest.raises(ValueError, match=r"36 weights differ.*lora_A.*is \(2, 32\), expected \(4, 32\)"):
+        load_adapter(other, tmp_path)
+
+
+def test_there_must_be_an_adapter_to_save_and_to_load(
+    make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="no adapter"):
+        save_adapter(make_encoder("whisper"), tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"holds no adapter_config\.json"):
+        load_adapter(make_encoder("whisper"), tmp_path)
+
+
+def test_an_adapted_encoder_is_not_saved_as_a_plain_one(
+    make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
+) -> None:
+    encoder = attach_lora(make_encoder("whisper"), LoraOptions(), seed=0)
+    with pytest.raises(ValueError, match="save_adapter"):
+        encoder.save(tmp_path)
+    with pytest.raises(ValueError, match="already carries adapters"):
+        attach_lora(encoder, LoraOptions(), seed=0)
+
+
+def test_wrong_options_are_told_with_both_values(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    for wrong, message in (
+        ({"rank": 0}, "got 0"),
+        ({"alpha": 0.0}, r"got 0\.0"),
+        ({"dropout": 1.0}, r"got 1\.0"),
+        ({"targets": ()}, "at least one"),
+        ({"top_layers": 0}, "got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            LoraOptions(**wrong)
+    with pytest.raises(ValueError, match="top_layers is 9, but this encoder has 3 layers"):
+        attach_lora(make_encoder("whisper"), LoraOptions(top_layers=9), seed=0)
+    with pytest.raises(ValueError, match=r"'query'.*known: fc1, fc2, k_proj, out_proj, q_proj, v_proj"):
+        attach_lora(make_encoder("whisper"), LoraOptions(targets=("query",)), seed=0)
+
+
+class Gate(nn.Module):
+    """An adapter of our own kind: it names its parameters itself."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+        self.frozen = nn.Parameter(torch.ones(width))
+
+    def adapter_params(self) -> list[str]:
+        return ["scale"]
+
+    def forward(self, x_BD: Tensor) -> Tensor:
+        return x_BD * self.scale * self.frozen
+
+
+def test_modules_that_name_their_own_parameters_are_adapters() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), Gate(3), Gate(3))
+    freeze_all_but_adapters(model)
+    assert list(adapter_parameters(model)) == ["1.scale", "2.scale"]
+    assert count_parameters(model) == (6, 24)
+    model[1](torch.ones(1, 3)).sum().backward()
+    assert dead_adapters(model) == ["2"]

@@ -1,0 +1,84 @@
+"""LayerPool and the classifier head on generated statistics."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ser_models.heads import ClassifierHead, HeadOptions, LayerPool
+
+
+def statistics(rows: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    scale_L11 = torch.tensor([1.0, 10.0, 100.0])[None, :, None]
+    mean_NLD = torch.randn(rows, 3, 6, generator=generator) * scale_L11 + scale_L11
+    std_NLD = torch.rand(rows, 3, 6, generator=generator) * scale_L11
+    return mean_NLD, std_NLD
+
+
+@pytest.mark.parametrize(("std_gain", "width"), [(0.0, 6), (0.4, 12)])
+def test_fit_brings_every_layer_to_one_scale(std_gain: float, width: int) -> None:
+    mean_NLD, std_NLD = statistics()
+    pool = LayerPool(3, 6, std_gain=std_gain)
+    pool.fit(mean_NLD, std_NLD)
+    standard_NLU = pool.standardise(mean_NLD, std_NLD)
+    assert standard_NLU.shape == (40, 3, width)
+    assert pool.out_width == width
+    torch.testing.assert_close(standard_NLU.mean(0), torch.zeros(3, width), atol=1e-5, rtol=0)
+    expected = torch.ones(3, width)
+    expected[:, 6:] = std_gain
+    torch.testing.assert_close(standard_NLU.std(0, correction=0), expected)
+
+
+def test_uniform_start_is_the_plain_mean_of_the_layers() -> None:
+    mean_NLD, std_NLD = statistics()
+    pool = LayerPool(3, 6)
+    pool.fit(mean_NLD, std_NLD)
+    torch.testing.assert_close(pool(mean_NLD, std_NLD), pool.standardise(mean_NLD, std_NLD).mean(1))
+
+
+def test_a_dead_dimension_is_not_blown_up() -> None:
+    mean_NLD, std_NLD = statistics()
+    mean_NLD[:, 1, 2] = 5 + 1e-6 * torch.randn(40, generator=torch.Generator().manual_seed(1))
+    pool = LayerPool(3, 6)
+    pool.fit(mean_NLD, std_NLD)
+    assert float(pool.standardise(mean_NLD, std_NLD)[:, 1, 2].abs().max()) < 0.01
+
+
+def test_a_row_does_not_depend_on_its_batch() -> None:
+    mean_NLD, std_NLD = statistics()
+    pool = LayerPool(3, 6)
+    pool.fit(mean_NLD, std_NLD)
+    torch.testing.assert_close(pool(mean_NLD[:1], std_NLD[:1]), pool(mean_NLD, std_NLD)[:1])
+
+
+def test_wrong_sizes_say_what_was_expected() -> None:
+    mean_NLD, std_NLD = statistics()
+    with pytest.raises(ValueError, match=r"means must be \(clips, 4, 6\), got \(40, 3, 6\)"):
+        LayerPool(4, 6)(mean_NLD, std_NLD)
+    with pytest.raises(ValueError, match="at least 2 clips, got 1"):
+        LayerPool(3, 6).fit(mean_NLD[:1], std_NLD[:1])
+
+
+def test_head_starts_undecided_and_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    linear = ClassifierHead(6, 4).eval()
+    deep = ClassifierHead(6, 4, hidden=8, generator=torch.Generator().manual_seed(0)).eval()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for head in (linear, deep):
+        torch.testing.assert_close(head(torch.randn(5, 6, generator=torch.Generator())), torch.zeros(5, 4))
+
+
+def test_hidden_layer_is_drawn_from_the_given_generator() -> None:
+    first, again = (ClassifierHead(6, 4, hidden=8, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    assert first.hidden is not None
+    assert again.hidden is not None
+    torch.testing.assert_close(first.hidden.weight, again.hidden.weight, atol=0, rtol=0)
+    with pytest.raises(ValueError, match=r"torch\.Generator"):
+        ClassifierHead(6, 4, hidden=8)
+
+
+@pytest.mark.parametrize("wrong", [{"hidden": -1}, {"dropout": 1.0}, {"std_gain": -0.1}])
+def test_options_name_the_wrong_field(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
+        HeadOptions(**wrong)  # type: ignore[arg-type]  # one field of either type

@@ -1,0 +1,80 @@
+"""Losses against known answers and plain loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ser_models.losses import ccc, ccc_loss, class_weights, cross_entropy, soft_cross_entropy
+
+
+def test_class_weights_follow_inverse_counts_and_average_to_one_over_the_clips() -> None:
+    label_N = torch.tensor([0, 0, 0, 0, 2, 2, 3])
+    weight_C = class_weights(label_N, 5)
+    assert weight_C[1] == weight_C[4] == 0
+    assert float(weight_C[2] / weight_C[0]) == pytest.approx(2)
+    assert float(weight_C[3] / weight_C[0]) == pytest.approx(4)
+    assert float(weight_C[label_N].mean()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"), [([], "at least one label"), ([0, 3], r"0\.\.2, got 0\.\.3"), ([-1], r"got -1\.\.-1")]
+)
+def test_class_weights_refuse_labels_outside_the_classes(labels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        class_weights(torch.tensor(labels, dtype=torch.long), 3)
+
+
+def test_cross_entropy_is_the_weighted_mean_over_clips() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits_BC, label_B = torch.randn(6, 3, generator=generator), torch.tensor([0, 1, 2, 2, 1, 1])
+    weight_C = torch.tensor([0.5, 1.0, 3.0])
+    expected = sum(
+        float(weight_C[label] * (torch.logsumexp(row, 0) - row[label]))
+        for row, label in zip(logits_BC, label_B, strict=True)
+    )
+    assert float(cross_entropy(logits_BC, label_B, weight_C)) == pytest.approx(expected / 6, rel=1e-5)
+
+
+def test_soft_labels_on_corners_equal_hard_ones() -> None:
+    logits_BC, label_B = torch.randn(6, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 2, 2, 1, 1])
+    weight_C = torch.tensor([0.5, 1.0, 3.0])
+    target_BC = torch.nn.functional.one_hot(label_B, 3).float()
+    for weight in (None, weight_C):
+        torch.testing.assert_close(
+            soft_cross_entropy(logits_BC, target_BC, weight), cross_entropy(logits_BC, label_B, weight)
+        )
+
+
+def test_soft_cross_entropy_is_smallest_at_the_votes() -> None:
+    votes_BC = torch.tensor([[0.2, 0.3, 0.5]])
+    at_votes = soft_cross_entropy(votes_BC.log(), votes_BC)
+    entropy = -(votes_BC * votes_BC.log()).sum()
+    torch.testing.assert_close(at_votes, entropy)
+    assert soft_cross_entropy(torch.zeros(1, 3), votes_BC) > at_votes
+
+
+def test_soft_labels_must_match_the_logits() -> None:
+    with pytest.raises(ValueError, match="must match logits"):
+        soft_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_ccc_known_answers() -> None:
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(ccc(x, x), torch.ones(2))
+    torch.testing.assert_close(ccc(-x + 2 * x.mean(0), x), -torch.ones(2))
+    variance = x.var(0, correction=0)
+    torch.testing.assert_close(ccc(x, x + 0.7), 2 * variance / (2 * variance + 0.49))
+    assert float(ccc_loss(x, x)) == pytest.approx(0, abs=1e-6)
+
+
+def test_ccc_of_constants_is_zero_with_a_finite_gradient() -> None:
+    predicted = torch.zeros(4, 1, requires_grad=True)
+    ccc_loss(predicted, torch.zeros(4, 1)).backward()
+    assert predicted.grad is not None
+    assert bool(torch.isfinite(predicted.grad).all())
+
+
+def test_ccc_needs_two_rows() -> None:
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        ccc(torch.zeros(1, 3), torch.zeros(1, 3))

@@ -1,0 +1,84 @@
+"""Pooling against a loop over clips, and its indifference to padding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ser_models.pooling import masked_mean_std, weighted_layer_sum
+
+
+def frames(generator_seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(generator_seed)
+    hidden_LBTD = torch.randn(3, 4, 9, 5, generator=generator)
+    mask_BT = torch.arange(9) < torch.tensor([9, 4, 1, 6])[:, None]
+    return hidden_LBTD, mask_BT
+
+
+def test_equals_each_clip_pooled_alone() -> None:
+    hidden_LBTD, mask_BT = frames()
+    mean_LBD, std_LBD = masked_mean_std(hidden_LBTD, mask_BT)
+    for clip, frame_count in enumerate([9, 4, 1, 6]):
+        real_LTD = hidden_LBTD[:, clip, :frame_count]
+        torch.testing.assert_close(mean_LBD[:, clip], real_LTD.mean(1))
+        torch.testing.assert_close(std_LBD[:, clip], real_LTD.std(1, correction=0), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("junk", [0.0, 1e6, float("nan"), float("inf")])
+def test_padding_has_no_influence_whatever_it_holds(junk: float) -> None:
+    hidden_LBTD, mask_BT = frames()
+    expected = masked_mean_std(hidden_LBTD, mask_BT)
+    padded = torch.cat([hidden_LBTD.masked_fill(~mask_BT[None, :, :, None], junk), torch.full((3, 4, 7, 5), junk)], 2)
+    longer_mask = torch.cat([mask_BT, torch.zeros(4, 7, dtype=torch.bool)], 1)
+    for actual, wanted in zip(masked_mean_std(padded, longer_mask), expected, strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
+def test_batch_mates_have_no_influence() -> None:
+    hidden_LBTD, mask_BT = frames()
+    mean_LBD, std_LBD = masked_mean_std(hidden_LBTD, mask_BT)
+    order = torch.tensor([2, 0, 3, 1])
+    shuffled_mean, shuffled_std = masked_mean_std(hidden_LBTD[:, order], mask_BT[order])
+    torch.testing.assert_close(shuffled_mean, mean_LBD[:, order])
+    torch.testing.assert_close(shuffled_std, std_LBD[:, order])
+
+
+def test_keeps_its_digits_when_the_mean_dwarfs_the_deviation() -> None:
+    hidden_LBTD, mask_BT = frames()
+    _, small = masked_mean_std(hidden_LBTD * 0.5, mask_BT)
+    _, shifted = masked_mean_std(hidden_LBTD * 0.5 + 1000, mask_BT)
+    torch.testing.assert_close(shifted, small, atol=1e-3, rtol=1e-3)
+
+
+def test_half_precision_frames_are_pooled_in_single_precision() -> None:
+    hidden_LBTD = torch.full((1, 1, 4000, 1), 50.0, dtype=torch.float16)
+    mean_LBD, _ = masked_mean_std(hidden_LBTD, torch.ones(1, 4000, dtype=torch.bool))
+    assert mean_LBD.dtype == torch.float32
+    assert float(mean_LBD) == 50.0
+
+
+def test_gradient_is_finite_where_a_clip_has_one_frame_and_where_padding_is_nan() -> None:
+    hidden_LBTD, mask_BT = frames()
+    hidden_LBTD = hidden_LBTD.masked_fill(~mask_BT[None, :, :, None], float("nan")).requires_grad_()
+    mean_LBD, std_LBD = masked_mean_std(hidden_LBTD, mask_BT)
+    (mean_LBD.sum() + std_LBD.sum()).backward()
+    assert hidden_LBTD.grad is not None
+    assert bool(torch.isfinite(hidden_LBTD.grad).all())
+
+
+def test_a_clip_without_frames_is_named() -> None:
+    hidden_LBTD, mask_BT = frames()
+    mask_BT[2] = False
+    with pytest.raises(ValueError, match=r"clip\(s\) \[2\] of a batch of 4"):
+        masked_mean_std(hidden_LBTD, mask_BT)
+
+
+def test_equal_weights_are_the_mean_and_a_dominant_one_its_layer() -> None:
+    hidden_LBTD, _ = frames()
+    torch.testing.assert_close(weighted_layer_sum(hidden_LBTD, torch.zeros(3)), hidden_LBTD.mean(0))
+    torch.testing.assert_close(weighted_layer_sum(hidden_LBTD, torch.tensor([0.0, 100.0, 0.0])), hidden_LBTD[1])
+
+
+def test_one_weight_per_layer() -> None:
+    with pytest.raises(ValueError, match="3 layers need as many weights"):
+        weighted_layer_sum(frames()[0], torch.zeros(2))
