@@ -59,12 +59,18 @@ QUARANTINE = pa.schema(
     ]
 )
 
-FEATURE = pa.schema(
+POOLED = pa.schema(
     [
         ("utterance_id", pa.string()),
         ("mean", pa.binary()),  # fp16, (L+1)·D: mean over frames of every hidden state
         ("std", pa.binary()),  # fp16, (L+1)·D: standard deviation over frames
-        ("frames", pa.large_binary()),  # fp16, T·D of one hidden state, for training above frozen layers; else null
+    ]
+)
+
+FRAMES = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("frames", pa.large_binary()),  # fp16, T·D of one hidden state, for training above frozen layers
     ]
 )
 

@@ -1,0 +1,35 @@
+# `make demo` and `make test` need Python 3.11 and nothing else; everything goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench submit setup clean
+
+setup: $(VENV)/.ready
+
+# One locked set of versions for everybody: constraints.txt.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	touch $@
+
+demo: setup ## the main job on a generated pool, with a report to open
+	$(BIN)/seral demo --out runs/demo
+
+test: setup ## all tests; those that need ../shared run when it is there
+	$(BIN)/python -m pytest
+
+check: setup ## what a change must pass besides the tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: setup ## both sides of every speed claim, measured in one run
+	$(BIN)/python jobs/bench.py
+
+submit: setup ## send one job file to a Ray cluster: make submit JOB=loop ARGS='--config run.yaml' (RAY_ADDRESS)
+	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python jobs/submit.py job=$(JOB) 'args=$(ARGS)'
+
+clean:
+	rm -rf $(VENV) build dist runs data .mypy_cache .ruff_cache .pytest_cache

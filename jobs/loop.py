@@ -1,0 +1,7 @@
+"""Run or resume the active-learning loop: python jobs/loop.py --config jobs/configs/emodb.yaml seeds=[0,1,2]"""
+
+from seral.active.loop import LoopOptions, run_loop
+from seral.options import run_job
+
+if __name__ == "__main__":
+    run_job(LoopOptions, run_loop, __doc__)

@@ -1,0 +1,54 @@
+"""Send a job file to a Ray cluster and follow it: python jobs/submit.py job=loop 'args=--config run.yaml'"""
+
+import sys
+import time
+from pathlib import Path
+
+from ray.job_submission import JobStatus, JobSubmissionClient
+from seral.cluster import runtime_env
+from seral.options import Options, run_job
+
+
+class SubmitOptions(Options):
+    """What to send where."""
+
+    job: str
+    """Name of a file in jobs/, without .py."""
+    args: str = ""
+    """Its arguments."""
+    address: str | None = None
+    """The cluster's job server, e.g. http://head:8265; None = RAY_ADDRESS or the cluster of this machine."""
+    wheel: str | None = None
+    """The wheel to ship; None = the newest in dist/."""
+
+
+def submit(options: SubmitOptions) -> None:
+    """Submit, print the logs as they come, and end with the job's own success or failure."""
+    wheels = sorted(Path("dist").glob("seral-*.whl"), key=lambda path: path.stat().st_mtime)
+    wheel = options.wheel or (str(wheels[-1]) if wheels else None)
+    if wheel is None:
+        sys.exit("no wheel in dist/: run `make submit`, or `pip wheel --no-deps --wheel-dir dist .`")
+    client = JobSubmissionClient(options.address)
+    entrypoint = f"python {options.job}.py {options.args}".strip()
+    job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env(wheel))
+    print(f"submitted {job}: {entrypoint}", file=sys.stderr)
+    _follow(client, job)
+    status = client.get_job_status(job)
+    print(f"{job}: {status}", file=sys.stderr)
+    sys.exit(0 if status == JobStatus.SUCCEEDED else 1)
+
+
+def _follow(client: JobSubmissionClient, job: str) -> None:
+    printed = 0
+    while True:
+        done = client.get_job_status(job).is_terminal()
+        logs = client.get_job_logs(job)
+        print(logs[printed:], end="", flush=True)
+        printed = len(logs)
+        if done:
+            return
+        time.sleep(2)
+
+
+if __name__ == "__main__":
+    run_job(SubmitOptions, submit, __doc__)

@@ -1,0 +1,222 @@
+"""The command line: the verbs of `jobs/` for a person at a terminal. Holds no logic."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from seral.errors import SeralError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=(
+    "Active learning for speech emotion recognition, on Ray.\n\n"
+    "**pool** imports speech, **loop** decides what deserves a label and trains on the answers, "
+    "**report** shows what it was worth, **predict** uses the model."
+))  # fmt: skip
+pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pools of speech.")
+loop_app = typer.Typer(no_args_is_help=True, help="Run and watch the active-learning loop.")
+app.add_typer(pool_app, name="pool")
+app.add_typer(loop_app, name="loop")
+
+PoolPath = Annotated[str, typer.Argument(metavar="POOL", help="The pool: a folder or an object-store address.")]
+RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The run folder.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeatable.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def main() -> None:
+    """Run the command line; a seral error is one clear message and exit status 1."""
+    try:
+        app()
+    except SeralError as error:
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", markup=True, soft_wrap=True)
+        raise SystemExit(1) from None
+
+
+def _reader_help() -> str:
+    from seral.pool.readers import READERS
+
+    return f"What it is: {', '.join(READERS)}."
+
+
+@pool_app.command("import")
+def pool_import(
+    reader: Annotated[str, typer.Argument(help=_reader_help())],
+    path: Annotated[str, typer.Argument(help="The corpus folder, or a manifest file (JSONL, CSV, Parquet).")],
+    out: Annotated[str, typer.Option("--out", help="The pool to make or add to.")],
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OURS=THEIRS", help="For `manifest`: name a column, e.g. emotion=label; repeatable."),
+    ] = None,
+    settings: Sets = None,
+) -> None:
+    """Import a corpus into a pool. Run it again after an interruption: it goes on where it stopped.
+
+    Files that cannot be used end in the pool's quarantine with the reason; they never stop the import.
+
+    Example: `seral pool import emodb ~/corpora/emodb --out data/pool`
+    """
+    from seral.options import parse
+    from seral.pool.ingest import ImportOptions, import_corpus
+
+    columns = dict(item.split("=", 1) for item in column or [])
+    values = {"reader": reader, "root": path, "out": out, "columns": columns}
+    _show(import_corpus(parse(ImportOptions, values, settings or [])))
+
+
+@pool_app.command("check")
+def pool_check(pool: PoolPath) -> None:
+    """Read every row of a pool: counts, ids, checksums, and whether the audio decodes. Exit status 1 on a problem."""
+    from seral.pool.shards import check_pool
+
+    problems = check_pool(pool)
+    for problem in problems:
+        typer.echo(problem)
+    typer.echo(f"{pool}: {'sound' if not problems else f'{len(problems)} problems'}")
+    raise typer.Exit(1 if problems else 0)
+
+
+@pool_app.command("stats")
+def pool_stats(pool: PoolPath, as_json: AsJson = False) -> None:
+    """Utterances, hours, speakers, languages, quality and quarantine of a pool, by corpus."""
+    from seral.pool.shards import pool_stats as stats
+
+    _show(stats(pool), as_json=as_json)
+
+
+@pool_app.command("generate")
+def pool_generate(
+    out: Annotated[Path, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None
+) -> None:
+    """Generate a demonstration corpus: several languages and speakers, four emotions, noise, junk.
+
+    For trying out and for tests, never for claims. Import it with `seral pool import manifest OUT --out POOL`.
+    """
+    from seral.options import parse
+    from seral.pool.synthesis import SynthesisOptions, synthesise
+    from seral.progress import track
+
+    options = parse(SynthesisOptions, {}, settings or [])
+    with track("generating", options.utterances) as advance:
+        typer.echo(synthesise(out, options, advance))
+
+
+@loop_app.command("run")
+def loop_run(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run; `--options` lists what may stand in it.")],
+    settings: Sets = None,
+) -> None:
+    """Run the main job: features, then rounds of select, label, train and score, beside a random arm.
+
+    Run it again after an interruption: it resumes after the last complete round and ends in the same numbers.
+
+    Example: `seral loop run jobs/configs/emodb.yaml --set seeds=[0]`
+    """
+    from seral.active.loop import LoopOptions, run_loop
+    from seral.options import load
+    from seral.report import write_run_report
+
+    run = run_loop(load(LoopOptions, config, settings or []))
+    typer.echo(f"report: {write_run_report(run)}")
+
+
+@loop_app.command("options")
+def loop_options() -> None:
+    """List every option of `loop run` with its default and meaning."""
+    from seral.active.loop import LoopOptions
+    from seral.options import describe
+
+    typer.echo(describe(LoopOptions))
+
+
+@loop_app.command("status")
+def loop_status(run: RunPath, as_json: AsJson = False) -> None:
+    """Rounds done, labels used and UAR on dev of every trajectory of a run."""
+    from seral.active.loop import loop_status as status
+
+    rows = status(run)
+    if as_json or not rows:
+        _show(rows, as_json=True)
+        return
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    Console().print(table)
+
+
+@app.command()
+def report(run: RunPath) -> None:
+    """Write the report of a run: one HTML file, with the figures as PNG and the tables as CSV beside it."""
+    from seral.report import write_run_report
+
+    typer.echo(write_run_report(run))
+
+
+@app.command()
+def predict(
+    run: RunPath,
+    source: Annotated[list[str], typer.Argument(metavar="POOL_OR_FILES", help="A pool, audio files, or folders.")],
+    out: Annotated[str, typer.Option("--out", help="Parquet file to write.")],
+    trajectory: Annotated[
+        str | None, typer.Option(help="Which trajectory's model; default: the best on dev among the strategy's.")
+    ] = None,
+    settings: Sets = None,
+) -> None:
+    """Predict emotions with the model of a run, for a whole pool or for files.
+
+    Files that cannot be read are named and get a row with an error instead of a prediction.
+    """
+    from seral.infer import PredictOptions
+    from seral.infer import predict as run_predict
+    from seral.options import parse
+
+    values = {"run": run, "source": source, "out": out, "trajectory": trajectory}
+    _show(run_predict(parse(PredictOptions, values, settings or [])))
+
+
+@app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Argument(help="A run's YAML file, to check what it needs.")] = None,
+) -> None:
+    """Check versions, Ray, devices, codecs, storage, and that the encoder loads and its adapters learn."""
+    from seral.doctor import examine
+
+    ok = True
+    for finding in examine(config):
+        ok = ok and finding.ok
+        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<22} {finding.detail}")
+    raise typer.Exit(0 if ok else 1)
+
+
+@app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder for the generated pool, the run and the report.")]) -> None:
+    """Generate a small multilingual pool and run the main job on it, start to finish, in a few minutes."""
+    from seral.demo import run_demo
+
+    typer.echo(run_demo(out))
+
+
+def _show(value: Any, *, as_json: bool = False) -> None:
+    """Plain values for people, or JSON."""
+    if as_json or not isinstance(value, dict):
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, item in value.items():
+        for name, entry in _flat(key, item):
+            table.add_row(name, entry)
+    Console().print(table)
+
+
+def _flat(key: str, item: Any) -> list[tuple[str, str]]:
+    if isinstance(item, dict):
+        return [row for name, inner in item.items() for row in _flat(f"{key}.{name}", inner)]
+    return [(key, ", ".join(map(str, item)) if isinstance(item, list) else str(item))]
+
+
+if __name__ == "__main__":
+    main()

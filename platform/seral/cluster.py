@@ -1,0 +1,89 @@
+"""Ray: the one place that starts or joins a cluster and says what code the workers get."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import ray
+from pydantic import Field
+
+from seral.options import Options
+
+
+class ClusterOptions(Options):
+    """Where the work runs and with what."""
+
+    address: str | None = None
+    """Ray address; None starts a local Ray, `auto` joins the cluster this machine belongs to."""
+    cpus: int | None = Field(default=None, ge=1)
+    """CPUs a local Ray offers; None = all of this machine."""
+    gpus: int | None = Field(default=None, ge=0)
+    """GPUs a local Ray offers; None = all of this machine."""
+    feature_actors: int | None = Field(default=None, ge=1)
+    """Encoders running side by side in feature extraction; None = one per CPU, or one per GPU when `use_gpu`."""
+    use_gpu: bool = False
+    """Run encoders and training on GPUs."""
+    precision: str = Field(default="fp32", pattern="^(fp32|bf16)$")
+    """fp32, or bf16 autocast (worth it on GPUs only)."""
+    train_workers: int = Field(default=0, ge=0)
+    """Ray Train workers of one training; 0 trains inside the trajectory's own process, so that trajectories run side
+    by side."""
+    cpus_per_worker: int = Field(default=1, ge=1)
+    """CPUs a Ray Train worker reserves."""
+    max_failures: int = Field(default=2, ge=0)
+    """How often a training is restored from its last checkpoint after a worker was lost."""
+
+
+def connect(options: ClusterOptions | None = None) -> None:
+    """Join or start Ray once per process; a Ray that already runs in this process is kept."""
+    if ray.is_initialized():
+        return
+    options = options or ClusterOptions()
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU tasks keep seeing what the user set
+    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if options.address:
+        arguments["address"] = options.address
+    else:
+        arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral
+        ray.init(runtime_env=runtime_env(), **arguments)
+    quiet_ray_data()
+
+
+def quiet_ray_data() -> None:
+    """seral shows its own progress bars; Ray Data's are turned off."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def runtime_env(wheel: str | Path | None = None) -> dict[str, Any]:
+    """What Ray ships to workers.
+
+    On a local Ray nothing: workers share this interpreter. A remote job gets `jobs/` as its working directory and both
+    packages as one wheel, so that every worker runs one version of the code and no folder called `platform` is shipped.
+    """
+    one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if wheel is None:
+        return {"env_vars": one_thread}
+    return {"working_dir": "jobs", "py_modules": [str(wheel)], "env_vars": one_thread}
+
+
+def cpu_count() -> int:
+    """CPUs the connected cluster offers, at least 1."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def encoder_actors(options: ClusterOptions) -> int:
+    """How many encoders run side by side."""
+    if options.feature_actors is not None:
+        return options.feature_actors
+    if options.use_gpu:
+        return max(1, int(ray.cluster_resources().get("GPU", 1)))
+    return cpu_count()

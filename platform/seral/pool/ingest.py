@@ -1,0 +1,351 @@
+"""Import a corpus into a pool: decode, resample, measure and shard it with Ray Data.
+
+The work is cut into chunks by the list of files alone, so a chunk has the same name and the same rows whatever the
+machine. Each chunk becomes one shard, written whole or not at all; the manifest is written last. Killed anywhere, the
+same command goes on where it stopped and ends in the same pool. A file that cannot be used becomes a row of the
+quarantine table and never takes its neighbours with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from pydantic import Field
+
+from seral import cluster, storage
+from seral.errors import OptionError, PoolError, StateError, unknown_name
+from seral.options import Options
+from seral.pool.decode import BadAudio, decode, encode_flac, pcm_hash
+from seral.pool.dedupe import exact_duplicates
+from seral.pool.quality import measure
+from seral.pool.readers import READERS
+from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
+from seral.pool.readers.utterance import Skipped, Utterance
+from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash, read_manifest
+from seral.progress import say, track
+from seral.schema import GOLD, QUARANTINE, SAMPLE_RATE, UTTERANCE
+
+TABLES = {"utterances": UTTERANCE, "gold": GOLD, "quarantine": QUARANTINE}
+SMALL_POOL_CHUNKS = 8
+"""A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
+MIN_CHUNK_FILES = 32
+
+
+class ImportOptions(Options):
+    """What to import, and where to."""
+
+    reader: str
+    """Which corpus it is: a name in seral.pool.readers.READERS (`manifest` and `folder` read anything)."""
+    root: str
+    """The corpus folder, or the manifest file."""
+    out: str
+    """The pool: a folder or an object-store address; made when missing, added to when there."""
+    columns: dict[str, str] = {}
+    """For `manifest`: our name -> the file's column, where the usual names do not fit."""
+    corpus: str | None = None
+    """For `manifest` and `folder`: the corpus name, where the folder's name is not a good one."""
+    max_duration_s: float = Field(default=60.0, gt=0)
+    """Longer clips go to quarantine, in seconds."""
+    max_bad_share: float = Field(default=0.5, ge=0, le=1)
+    """The import fails when more than this share of the files is bad."""
+    shard_mb: float = Field(default=128.0, gt=0)
+    """Size of the source files that make one shard, in MB."""
+    cluster: cluster.ClusterOptions = cluster.ClusterOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One file (or segment) to import, with its size in bytes."""
+
+    utterance: Utterance
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Files that become one shard."""
+
+    name: str
+    sources: tuple[Source, ...]
+
+
+def import_corpus(options: ImportOptions) -> dict[str, Any]:
+    """Import one corpus into a pool and return the counts. Raises ReaderError, PoolError, OptionError."""
+    before = read_manifest(options.out) or {"format": FORMAT, "revision": 0, "shards": {}}
+    found, skipped = _list_sources(options)
+    known = _known_sources(options.out, before)
+    fresh = [source for source in found if (source.utterance.corpus, source.utterance.source, source.size) not in known]
+    chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=f"{options.max_duration_s}")
+    missing = [chunk for chunk in chunks if not storage.exists(_shard_uri(options.out, "utterances", chunk.name))]
+    if missing:
+        cluster.connect(options.cluster)
+        _write_shards(options, missing)
+    if skipped:
+        _write_skipped(options.out, skipped)
+    return _finish(options, before, chunks, skipped, already=len(found) - len(fresh))
+
+
+def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") -> list[Chunk]:
+    """Cut sources into chunks of about `shard_bytes`, in order of their names; the same list gives the same chunks."""
+    ordered = sorted(sources, key=lambda source: (source.utterance.corpus, source.utterance.source))
+    if not ordered:
+        return []
+    total = sum(source.size for source in ordered)
+    share = max(1, min(SMALL_POOL_CHUNKS, len(ordered) // MIN_CHUNK_FILES))
+    limit = max(1, min(shard_bytes, -(-total // share)))
+    groups: list[list[Source]] = [[]]
+    filled = 0
+    for source in ordered:
+        if groups[-1] and filled + source.size > limit:
+            groups.append([])
+            filled = 0
+        groups[-1].append(source)
+        filled += source.size
+    return [Chunk(name=_chunk_name(group, salt), sources=tuple(group)) for group in groups]
+
+
+def _chunk_name(group: Sequence[Source], salt: str) -> str:
+    listing = [(source.utterance.corpus, source.utterance.source, source.size) for source in group]
+    digest = hashlib.sha256(json.dumps([salt, listing]).encode()).hexdigest()[:12]
+    return f"{group[0].utterance.corpus}-{digest}"
+
+
+def _list_sources(options: ImportOptions) -> tuple[list[Source], list[Skipped]]:
+    sources, skipped = [], []
+    for item in _reader(options)(Path(options.root)):
+        if isinstance(item, Skipped):
+            skipped.append(item)
+        else:
+            size = item.audio.stat().st_size if item.audio.is_file() else -1
+            sources.append(Source(utterance=item, size=size))
+    return sources, skipped
+
+
+def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Skipped]]:
+    if options.reader not in READERS:
+        raise OptionError(unknown_name("reader", options.reader, READERS))
+    read = READERS[options.reader]
+    if options.reader == "manifest":
+        read = partial(read_corpus_manifest, columns=options.columns or None, corpus=options.corpus)
+    elif options.columns:
+        raise OptionError(f"columns are for the reader `manifest`, not for {options.reader!r}")
+    elif options.corpus is not None:
+        return lambda root: (replace(item, corpus=options.corpus) for item in READERS[options.reader](root))
+    return read
+
+
+def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str, int]]:
+    """(corpus, source, bytes) of everything the pool has dealt with."""
+    columns = ["corpus", "source", "source_bytes"]
+    known: set[tuple[str, str, int]] = set()
+    for shard in manifest["shards"]:
+        for table in ("utterances", "quarantine"):
+            rows = storage.read_table(_shard_uri(pool, table, shard), columns)
+            known |= set(zip(*(rows[name].to_pylist() for name in columns), strict=True))
+    return known
+
+
+def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> None:
+    items = [{"chunk": json.dumps(asdict(chunk), default=str)} for chunk in chunks]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
+        import_chunk, fn_kwargs={"pool": str(options.out), "max_duration_s": options.max_duration_s}
+    )
+    with track(f"importing {chunks[0].sources[0].utterance.corpus}", sum(len(c.sources) for c in chunks)) as advance:
+        for row in dataset.iter_rows():
+            advance(row["files"])
+
+
+def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float) -> dict[str, Any]:
+    """Decode the files of one chunk and write its three tables; `utterances` last, since it marks the chunk as done."""
+    chunk = json.loads(row["chunk"])
+    good, gold, bad = [], [], []
+    for source in chunk["sources"]:
+        utterance = Utterance(**{**source["utterance"], "audio": Path(source["utterance"]["audio"])})
+        try:
+            record = import_file(utterance, max_duration_s=max_duration_s)
+        except BadAudio as error:
+            bad.append(_quarantine_row(utterance.source, utterance.corpus, error.reason, error.detail, source["size"]))
+            continue
+        good.append(record | {"source_bytes": source["size"]})
+        gold.append(_gold_row(record["utterance_id"], utterance))
+    for table, rows in (("quarantine", bad), ("gold", gold), ("utterances", good)):
+        storage.write_table(
+            _shard_uri(pool, table, chunk["name"]), pa.Table.from_pylist(rows, TABLES[table]), row_group_rows=256
+        )
+    return {"files": len(chunk["sources"]), "bad": len(bad)}
+
+
+def import_file(utterance: Utterance, *, max_duration_s: float) -> dict[str, Any]:
+    """Decode and measure one file: a row of schema.UTTERANCE. Raises BadAudio with the reason it cannot be used."""
+    decoded = decode(utterance.audio, start_s=utterance.start_s, end_s=utterance.end_s, max_duration_s=max_duration_s)
+    fingerprint = pcm_hash(decoded.samples)
+    return {
+        "utterance_id": utterance_id(utterance.corpus, utterance.name, fingerprint),
+        "audio": encode_flac(decoded.samples),
+        "duration_s": len(decoded.samples) / SAMPLE_RATE,
+        **{name: getattr(utterance, name) for name in ("corpus", "speaker", "session", "language", "style", "text")},
+        "split": utterance.split,
+        **asdict(measure(decoded.samples)),
+        "duplicate_of": None,
+        "pcm_hash": fingerprint,
+        "source": utterance.source,
+        "source_rate_hz": decoded.source_rate_hz,
+    }
+
+
+def utterance_id(corpus: str, name: str, pcm_fingerprint: str) -> str:
+    """The stable id: corpus and a hash of the decoded audio and of the corpus's own name for it.
+
+    The name itself stays out: in many corpora it spells the label.
+    """
+    digest = hashlib.blake2b(f"{name}\0{pcm_fingerprint}".encode(), digest_size=8).hexdigest()
+    return f"{corpus}-{digest}"
+
+
+def _gold_row(utterance_id: str, utterance: Utterance) -> dict[str, Any]:
+    names = ("emotion", "valence", "arousal", "dominance")
+    return {"utterance_id": utterance_id, **{name: getattr(utterance, name) for name in names}}
+
+
+def _quarantine_row(source: str, corpus: str, reason: str, detail: str, size: int) -> dict[str, Any]:
+    return {"source": source, "corpus": corpus, "reason": reason, "detail": detail, "source_bytes": size}
+
+
+def _shard_uri(pool: str, table: str, shard: str) -> str:
+    return storage.join(pool, table, f"{shard}.parquet")
+
+
+def _write_skipped(pool: str, skipped: Sequence[Skipped]) -> None:
+    """Files a reader could not place become a shard of their own that holds quarantine rows only."""
+    name = _skipped_name(skipped)
+    rows = [_quarantine_row(item.source, item.corpus, item.reason, item.detail, item.size) for item in skipped]
+    tables: dict[str, list[dict[str, Any]]] = {"quarantine": rows, "gold": [], "utterances": []}
+    for table, content in tables.items():
+        storage.write_table(_shard_uri(pool, table, name), pa.Table.from_pylist(content, TABLES[table]))
+
+
+def _skipped_name(skipped: Sequence[Skipped]) -> str:
+    listing = json.dumps(sorted(item.source for item in skipped))
+    return f"{skipped[0].corpus}-skipped-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+
+
+def _finish(
+    options: ImportOptions, before: Mapping[str, Any], chunks: Sequence[Chunk], skipped: Sequence[Skipped], already: int
+) -> dict[str, Any]:
+    """Check the share of bad files, mark duplicates across the whole pool, write the manifest, sweep leftovers."""
+    pool = options.out
+    names = [chunk.name for chunk in chunks] + ([_skipped_name(skipped)] if skipped else [])
+    bad = storage.read_tables([_shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
+    files = sum(len(chunk.sources) for chunk in chunks) + len(skipped)
+    _check_bad_share(bad, files, options)
+    shards = _mark_duplicates(pool, sorted({*before["shards"], *names}))
+    entries = {name: _shard_entry(pool, name, before["shards"].get(name)) for name in shards}
+    current = read_manifest(pool)
+    if (current or {"revision": 0})["revision"] != before["revision"]:
+        raise StateError(f"another import changed {pool} meanwhile; run this one again, it goes on from here")
+    ids = storage.read_tables([_shard_uri(pool, "utterances", name) for name in shards], UTTERANCE, ID_COLUMNS)
+    manifest = {
+        "format": FORMAT,
+        "revision": before["revision"] + int(entries != before["shards"]),
+        "pool_hash": pool_hash(ids),
+        "shards": entries,
+    }
+    if manifest != current:
+        storage.write_json(storage.join(pool, MANIFEST), manifest)
+    _sweep(pool, set(shards))
+    by_reason = {item["values"]: item["counts"] for item in pc.value_counts(bad["reason"]).to_pylist()}
+    return {
+        "pool": str(pool),
+        "files": files,
+        "already_there": already,
+        "utterances": files - bad.num_rows,
+        "quarantined": bad.num_rows,
+        "reasons": by_reason,
+        "pool_utterances": ids.num_rows,
+        "pool_duplicates": ids.num_rows - ids["duplicate_of"].null_count,
+    }
+
+
+def _check_bad_share(bad: pa.Table, files: int, options: ImportOptions) -> None:
+    if files and bad.num_rows / files > options.max_bad_share:
+        examples = "; ".join(f"{row['source']}: {row['reason']}" for row in bad.slice(0, 5).to_pylist())
+        raise PoolError(
+            f"{bad.num_rows} of {files} files are bad, more than the allowed share of {options.max_bad_share:g} "
+            f"({examples}, …). Nothing was added. Raise max_bad_share if this is expected; work done so far is kept."
+        )
+
+
+def _mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
+    """Set `duplicate_of` across the pool and drop rows that repeat another's id. Returns the shards of the outcome.
+
+    A shard that changes is written under a new name, so that what a manifest lists is never altered in place.
+    """
+    columns = ["utterance_id", "pcm_hash", "duplicate_of"]
+    tables = {shard: storage.read_table(_shard_uri(pool, "utterances", shard), columns) for shard in shards}
+    rows = [row for table in tables.values() for row in table.to_pylist()]
+    duplicate_of = exact_duplicates((row["utterance_id"], row["pcm_hash"]) for row in rows)
+    seen: set[str] = set()
+    outcome = []
+    for shard, table in tables.items():
+        ids = table["utterance_id"].to_pylist()
+        keep = []
+        for index, name in enumerate(ids):
+            if name not in seen:
+                seen.add(name)
+                keep.append(index)
+        marks = [duplicate_of.get(ids[index]) for index in keep]
+        if len(keep) == len(ids) and marks == table["duplicate_of"].to_pylist():
+            outcome.append(shard)
+        else:
+            outcome.append(_rewrite(pool, shard, keep, marks))
+    return sorted(outcome)
+
+
+def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) -> str:
+    digest = hashlib.sha256(json.dumps([keep, marks]).encode()).hexdigest()[:8]
+    name = f"{shard.split('.')[0]}.{digest}"
+    whole, gold, bad = (storage.read_table(_shard_uri(pool, table, shard)) for table in TABLES)
+    dropped = [_repeated_row(row) for row in whole.drop_columns("audio").to_pylist()]
+    dropped = [row for index, row in enumerate(dropped) if index not in set(keep)]
+    table = whole.take(keep)
+    column = table.schema.get_field_index("duplicate_of")
+    table = table.set_column(column, "duplicate_of", pa.array(marks, pa.string()))
+    outcome = {
+        "quarantine": pa.concat_tables([bad, pa.Table.from_pylist(dropped, QUARANTINE)]),
+        "gold": gold.take(keep),
+        "utterances": table,
+    }
+    for kind, rows in outcome.items():
+        storage.write_table(_shard_uri(pool, kind, name), rows, row_group_rows=256)
+    return name
+
+
+def _repeated_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    detail = f"the same audio under the same name is already there as {row['utterance_id']}"
+    return _quarantine_row(row["source"], row["corpus"], "repeated", detail, row["source_bytes"])
+
+
+def _shard_entry(pool: str, shard: str, known: Mapping[str, Any] | None) -> dict[str, Any]:
+    if known is not None:
+        return dict(known)
+    data = storage.read_bytes(_shard_uri(pool, "utterances", shard))
+    table = storage.read_table(_shard_uri(pool, "utterances", shard), ["utterance_id"])
+    return {"rows": table.num_rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _sweep(pool: str, shards: set[str]) -> None:
+    """Delete what no manifest lists: chunks of an abandoned import, shards that were rewritten, half-written files."""
+    for table in TABLES:
+        for name in storage.list_names(storage.join(pool, table)):
+            if name.removesuffix(".parquet") not in shards:
+                say(f"removing leftover {table}/{name}")
+                storage.remove(storage.join(pool, table, name))

@@ -1,0 +1,187 @@
+"""A pool on storage: Parquet shards of utterances, a quarantine table, and a manifest that is written last.
+
+POOL/manifest.json               the list of shards; what it does not list does not exist
+POOL/utterances/<shard>.parquet  schema.UTTERANCE
+POOL/quarantine/<shard>.parquet  schema.QUARANTINE: files that did not become rows, and why
+POOL/gold/<shard>.parquet        schema.GOLD: opened by seral.annotate.oracle alone
+POOL/features/<fingerprint>/     cached features, see seral.infer
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seral import storage
+from seral.errors import PoolError
+from seral.pool.decode import BadAudio, decode_flac
+from seral.schema import METADATA_COLUMNS, QUARANTINE, SAMPLE_RATE, UTTERANCE
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pool opened for reading."""
+
+    uri: str
+    manifest: dict[str, Any]
+
+    @property
+    def hash(self) -> str:
+        """Hash of the utterance ids and duplicate marks, whatever the sharding: the identity of the pool."""
+        return str(self.manifest["pool_hash"])
+
+    @property
+    def shards(self) -> list[str]:
+        """Names of the shards, sorted."""
+        return sorted(self.manifest["shards"])
+
+    @property
+    def rows(self) -> int:
+        """Number of utterances."""
+        return sum(shard["rows"] for shard in self.manifest["shards"].values())
+
+    def table_uri(self, table: str, shard: str) -> str:
+        """Address of one shard of the table `utterances` or `quarantine`."""
+        return storage.join(self.uri, table, f"{shard}.parquet")
+
+    def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
+        """One shard of utterances."""
+        try:
+            return storage.read_table(self.table_uri("utterances", shard), columns)
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise PoolError(f"shard {shard!r} of {self.uri} is missing or damaged: {error}") from error
+
+    @cached_property
+    def metadata(self) -> pa.Table:
+        """What is known of every utterance without its audio (schema.METADATA_COLUMNS), sorted by id."""
+        wanted = pa.schema([UTTERANCE.field(name) for name in METADATA_COLUMNS])
+        tables = [self.read(shard, METADATA_COLUMNS).cast(wanted) for shard in self.shards]
+        return (pa.concat_tables(tables) if tables else wanted.empty_table()).sort_by("utterance_id")
+
+    @cached_property
+    def quarantine(self) -> pa.Table:
+        """Files that did not become utterances, with the reason."""
+        uris = [self.table_uri("quarantine", shard) for shard in self.shards]
+        return storage.read_tables(uris, QUARANTINE).sort_by("source")
+
+
+def open_pool(uri: str) -> Pool:
+    """Open a complete pool. Raises PoolError when there is none, or when an import was interrupted before its end."""
+    manifest = read_manifest(uri)
+    if manifest is None:
+        unfinished = storage.list_names(storage.join(uri, "utterances"))
+        hint = "its import was interrupted: run the same import again" if unfinished else "make one: seral pool import"
+        raise PoolError(f"there is no pool at {uri} ({hint})")
+    return Pool(uri=str(uri).rstrip("/"), manifest=manifest)
+
+
+def read_manifest(uri: str) -> dict[str, Any] | None:
+    """The manifest of a pool, None when there is none yet."""
+    path = storage.join(uri, MANIFEST)
+    if not storage.exists(path):
+        return None
+    manifest: dict[str, Any] = storage.read_json(path)
+    if manifest.get("format") != FORMAT:
+        raise PoolError(f"{path} has format {manifest.get('format')}, this version of seral reads format {FORMAT}")
+    return manifest
+
+
+def pool_hash(ids: pa.Table) -> str:
+    """Hash of (utterance_id, duplicate_of) in order of the ids."""
+    digest = hashlib.sha256()
+    for name, duplicate in zip(*(ids.sort_by("utterance_id")[c].to_pylist() for c in ID_COLUMNS), strict=True):
+        digest.update(f"{name}\t{duplicate or ''}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+ID_COLUMNS = ["utterance_id", "duplicate_of"]
+
+
+def check_pool(uri: str) -> list[str]:
+    """Every problem found in a pool, in words: missing or altered shards, wrong counts, doubled ids, undecodable audio."""
+    pool = open_pool(uri)
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    for shard in pool.shards:
+        expected = pool.manifest["shards"][shard]
+        try:
+            digest = hashlib.sha256(storage.read_bytes(pool.table_uri("utterances", shard))).hexdigest()
+            table = pool.read(shard)
+        except (PoolError, FileNotFoundError) as error:
+            problems.append(str(error))
+            continue
+        if digest != expected["sha256"]:
+            problems.append(f"shard {shard}: its bytes changed since the import (sha256 {digest[:12]}…)")
+        if table.schema.names != UTTERANCE.names:
+            problems.append(f"shard {shard}: columns {table.schema.names}, expected {UTTERANCE.names}")
+            continue
+        if table.num_rows != expected["rows"]:
+            problems.append(f"shard {shard}: {table.num_rows} rows, the manifest says {expected['rows']}")
+        problems += _check_rows(shard, table, seen)
+    if not problems and pool_hash(pool.metadata.select(ID_COLUMNS)) != pool.hash:
+        problems.append("the ids do not match the manifest's pool hash")
+    return problems
+
+
+def _check_rows(shard: str, table: pa.Table, seen: dict[str, str]) -> list[str]:
+    problems = []
+    columns = (table[name].to_pylist() for name in ("utterance_id", "audio", "duration_s"))
+    for utterance_id, audio, duration_s in zip(*columns, strict=True):
+        if utterance_id in seen:
+            problems.append(f"{utterance_id} stands in shard {shard} and again in {seen[utterance_id]}")
+        seen[utterance_id] = shard
+        try:
+            samples = len(decode_flac(audio))
+        except BadAudio as error:
+            problems.append(f"{utterance_id} in shard {shard} does not decode: {error}")
+            continue
+        if abs(samples / SAMPLE_RATE - duration_s) > 1e-3:
+            problems.append(f"{utterance_id}: {samples / SAMPLE_RATE:.3f} s of audio, the row says {duration_s:.3f} s")
+    return problems
+
+
+def pool_stats(uri: str) -> dict[str, Any]:
+    """Counts, hours and quality of a pool, by corpus, as plain values."""
+    pool = open_pool(uri)
+    table = pool.metadata
+    by_corpus = {
+        corpus: _stats(table.filter(pc.equal(table["corpus"], corpus)))
+        for corpus in sorted(set(table["corpus"].to_pylist()))
+    }
+    reasons = pc.value_counts(pool.quarantine["reason"]).to_pylist()
+    return {
+        "pool": pool.uri,
+        "pool_hash": pool.hash,
+        "shards": len(pool.shards),
+        "bytes": sum(shard["bytes"] for shard in pool.manifest["shards"].values()),
+        **_stats(table),
+        "quarantined": {item["values"]: item["counts"] for item in reasons},
+        "corpora": by_corpus,
+    }
+
+
+def _stats(table: pa.Table) -> dict[str, Any]:
+    hours = pc.sum(table["duration_s"]).as_py() or 0.0
+    return {
+        "utterances": table.num_rows,
+        "hours": round(hours / 3600, 3),
+        "speakers": len(set(zip(table["corpus"].to_pylist(), table["speaker"].to_pylist(), strict=True))),
+        "languages": sorted({language for language in table["language"].to_pylist() if language}),
+        "duplicates": table.num_rows - table["duplicate_of"].null_count,
+        "median": {
+            name: _median(table[name]) for name in ("duration_s", "snr_db", "clipping", "speech_ratio", "loudness_db")
+        },
+    }
+
+
+def _median(column: pa.ChunkedArray) -> float | None:
+    value = pc.quantile(column, q=0.5)[0].as_py()
+    return None if value is None else round(value, 4)

@@ -1,0 +1,48 @@
+"""Progress of long work: a bar on a terminal, a line every few seconds in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY_S = 5.0
+
+
+class Advance(Protocol):
+    """Report that some units are done."""
+
+    def __call__(self, units: float = 1, /) -> None: ...
+
+
+@contextmanager
+def track(label: str, total: float) -> Iterator[Advance]:
+    """Show progress over `total` units on standard error while the block runs."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda units=1, /: bar.advance(task, units)
+        return
+    done, started, last = 0.0, time.monotonic(), time.monotonic()
+
+    def advance(units: float = 1, /) -> None:
+        nonlocal done, last
+        done += units
+        if time.monotonic() - last >= LINE_EVERY_S:
+            last = time.monotonic()
+            print(f"{label}: {done:g}/{total:g} after {last - started:.0f} s", file=sys.stderr, flush=True)
+
+    yield advance
+    print(f"{label}: {done:g}/{total:g} in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+
+
+def say(message: str) -> None:
+    """One line to the person who waits, on standard error so that results can be piped."""
+    print(message, file=sys.stderr, flush=True)

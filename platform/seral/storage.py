@@ -1,0 +1,147 @@
+"""Files and tables under one address, on a local disk or in an object store (`s3://`, `gs://`), through pyarrow.fs.
+
+Every write is all or nothing: to a temporary name and renamed on a local disk; an object store shows an upload only
+once it is whole. So a file that exists is complete, and its existence can mean "done".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+
+def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
+    """The file system an address lives on and the path inside it; a plain path is made absolute."""
+    text = str(uri)
+    if "://" in text:
+        return pafs.FileSystem.from_uri(text)  # type: ignore[no-any-return]
+    return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+
+
+def join(uri: str | Path, *parts: str) -> str:
+    """`uri` with path parts appended."""
+    return "/".join([str(uri).rstrip("/"), *parts])
+
+
+def exists(uri: str | Path) -> bool:
+    """Whether a file or folder is there."""
+    fs, path = resolve(uri)
+    return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
+
+
+def list_names(uri: str | Path, suffix: str = "") -> list[str]:
+    """Sorted names directly under a folder that end with `suffix`; a missing folder has none."""
+    fs, path = resolve(uri)
+    entries = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted(entry.base_name for entry in entries if entry.base_name.endswith(suffix))
+
+
+def make_folder(uri: str | Path) -> None:
+    """Create a folder and its parents (nothing to do on an object store)."""
+    fs, path = resolve(uri)
+    fs.create_dir(path, recursive=True)
+
+
+def remove(uri: str | Path) -> None:
+    """Delete a file or a whole folder; missing is fine."""
+    fs, path = resolve(uri)
+    kind = fs.get_file_info(path).type
+    if kind == pafs.FileType.Directory:
+        fs.delete_dir(path)
+    elif kind == pafs.FileType.File:
+        fs.delete_file(path)
+
+
+def move(source: str | Path, target: str | Path) -> None:
+    """Rename; both addresses must live on the same file system."""
+    fs, path = resolve(source)
+    _, to = resolve(target)
+    fs.move(path, to)
+
+
+def write_bytes(uri: str | Path, data: bytes) -> None:
+    """Write a whole file or nothing."""
+    fs, path = resolve(uri)
+    fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    if not isinstance(fs, pafs.LocalFileSystem):
+        with fs.open_output_stream(path) as stream:
+            stream.write(data)
+        return
+    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
+    try:
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def read_bytes(uri: str | Path) -> bytes:
+    """A whole file."""
+    fs, path = resolve(uri)
+    with fs.open_input_stream(path) as stream:
+        return bytes(stream.read())
+
+
+def write_json(uri: str | Path, value: Any) -> None:
+    """Write JSON, indented and with sorted keys, so that equal values are equal files."""
+    write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(uri: str | Path) -> Any:
+    """Read JSON."""
+    return json.loads(read_bytes(uri))
+
+
+def write_table(uri: str | Path, table: pa.Table, *, row_group_rows: int = 1024) -> None:
+    """Write one Parquet file, whole or not at all. Small row groups keep readers of audio in bounded memory."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, row_group_size=row_group_rows, compression="zstd", write_statistics=False)
+    write_bytes(uri, sink.getvalue().to_pybytes())
+
+
+def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one Parquet file, or some of its columns."""
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as file:
+        return pq.ParquetFile(file).read(columns=None if columns is None else list(columns))
+
+
+def read_tables(uris: Iterable[str | Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read Parquet files one after another into one table; no file gives an empty table of the schema."""
+    names = schema.names if columns is None else list(columns)
+    wanted = pa.schema([schema.field(name) for name in names])
+    parts = [read_table(uri, names).cast(wanted) for uri in uris]
+    return pa.concat_tables(parts) if parts else wanted.empty_table()
+
+
+def copy_folder(source: str | Path, target: str | Path) -> None:
+    """Copy a folder to another address, replacing what is there."""
+    remove(target)
+    make_folder(target)
+    from_fs, from_path = resolve(source)
+    to_fs, to_path = resolve(target)
+    pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
+
+
+@contextmanager
+def local_copy(uri: str | Path) -> Iterator[Path]:
+    """A folder as local files for the time of the block: itself, or a temporary copy from an object store."""
+    if "://" not in str(uri):
+        yield Path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="seral-") as folder:
+        copy_folder(uri, folder)
+        yield Path(folder)

@@ -1,0 +1,285 @@
+"""LoRA fine-tuning through Ray Train: one training function, run in this process or by any number of workers.
+
+Deterministic on one worker: every epoch's batches, masks and dropout are drawn from (seed, epoch) alone, so a training
+that was interrupted and restored from its checkpoint ends where an uninterrupted one would.
+"""
+
+# B batch · T frames · C classes · L encoder layers (L+1 hidden states) · D features
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ser_models import metrics
+from ser_models.adapters import adapter_parameters, attach_lora, count_parameters, dead_adapters
+from ser_models.build import SerModel
+from ser_models.losses import class_weights, cross_entropy
+from seral import storage
+from seral.cluster import ClusterOptions
+from seral.errors import TrainError
+from seral.features import FeatureStore
+from seral.train.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
+from seral.train.units import Utterances
+
+if TYPE_CHECKING:
+    from seral.train.finetune import FinetuneOptions
+
+WARMUP_SHARE = 0.1
+MAX_GRAD_NORM = 1.0
+STATE, BEST = "state.pt", "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSpec:
+    """Everything a training worker needs; small enough to send, heavy things are read from storage."""
+
+    store: FeatureStore
+    start: str
+    """Folder of the fitted head to start from."""
+    train: Utterances
+    label_N: NDArray[np.int64]
+    dev: Utterances
+    dev_label_N: NDArray[np.int64]
+    classes: tuple[str, ...]
+    layer: int
+    """Training starts from the cached frames of this hidden state."""
+    seed: int
+    options: FinetuneOptions
+    on: ClusterOptions
+
+
+def train_lora(spec: LoraSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
+    """Train with Ray Train and move the best-dev model to `target`. `name` must change with whatever is trained."""
+    on = spec.on
+    resources = {"CPU": on.cpus_per_worker} | ({"GPU": 1} if on.use_gpu else {})
+    trainer = ray.train.torch.TorchTrainer(
+        train_worker,
+        train_loop_config={"spec": spec},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=on.train_workers, use_gpu=on.use_gpu, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=work,
+            failure_config=ray.train.FailureConfig(max_failures=on.max_failures),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+    result = trainer.fit()
+    if result.checkpoint is None:
+        raise TrainError(f"training {name} ended without a checkpoint; its files are in {work}")
+    with result.checkpoint.as_directory() as folder:
+        storage.remove(target)
+        shutil.copytree(Path(folder) / BEST, target)
+        history: dict[str, Any] = torch.load(Path(folder) / STATE, weights_only=True)["history"]
+    if on.train_workers == 0:
+        shutil.rmtree(result.checkpoint.path)
+    storage.remove(work)
+    return history
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One Ray Train worker: all epochs, reporting a checkpoint after each."""
+    spec: LoraSpec = config["spec"]
+    Training(spec).run()
+
+
+class Training:
+    """The state of one training: model, optimiser, the best so far."""
+
+    def __init__(self, spec: LoraSpec) -> None:
+        context = ray.train.get_context()
+        self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
+        self.device = torch.device("cuda" if spec.on.use_gpu else "cpu")
+        torch.manual_seed(spec.seed)
+        self.model = load_model(spec.start)
+        attach_lora(self.model.encoder, spec.options.lora.settings(), seed=spec.seed)
+        self.model.to(self.device)
+        self.from_frames = FromFrames(self.model, spec.layer)
+        self.step_model: nn.Module = self.from_frames
+        if self.world > 1:
+            self.step_model = ray.train.torch.prepare_model(self.from_frames, move_to_device=False)
+        self.optimiser = self._optimiser()
+        self.weight_C = class_weights(torch.from_numpy(spec.label_N), len(spec.classes)).to(self.device)
+        self.label_of = dict(zip(spec.train.ids, spec.label_N.tolist(), strict=True))
+        self.frames = spec.store.frames(spec.layer, {*spec.train.ids, *spec.dev.ids})
+        self.epoch = 0
+        self.history: dict[str, Any] = {"epochs": [], "trainable": count_parameters(self.model)[0]}
+        self.best = tempfile.mkdtemp(prefix="seral-best-")
+        self.reported: Path | None = None
+
+    def run(self) -> None:
+        """Train until the epochs are used up or dev has not improved for `patience` of them."""
+        if not self._restore():
+            self._keep_if_better(self._dev_uar(), loss=None)
+            self._report()
+        while self.epoch < self.spec.options.epochs and not self._out_of_patience():
+            loss = self._train_epoch()
+            self.epoch += 1
+            self._keep_if_better(self._dev_uar(), loss=loss)
+            self._report()
+        shutil.rmtree(self.best, ignore_errors=True)
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        adapters = list(adapter_parameters(self.model).values())
+        known = {id(parameter) for parameter in adapters}
+        head = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
+        groups = [{"params": adapters, "lr": self.spec.options.lr}, {"params": head, "lr": self.spec.options.head_lr}]
+        for group in groups:
+            group["peak"] = group["lr"]
+        return torch.optim.AdamW(groups, weight_decay=0.0)
+
+    def _train_epoch(self) -> float:
+        spec, total, count = self.spec, 0.0, 0
+        rng = np.random.default_rng([spec.seed, self.epoch])
+        torch.manual_seed(int(rng.integers(2**31)))
+        self.step_model.train()
+        batches = list(shuffled_batches(spec.train.ids, self.frames, spec.options.batch_size, rng))
+        for number, ids in enumerate(batches):
+            mine = ids[self.rank :: self.world] or ids[:1]
+            batch = self._batch(mine, spec.train)
+            mask_BT = time_masks(batch.mask_BT, spec.options.time_mask_prob, spec.options.time_mask_frames, rng)
+            set_rate(self.optimiser, self.epoch + number / len(batches), spec.options.epochs)
+            loss = self._step(batch, mask_BT, [self.label_of[name] for name in mine])
+            if self.epoch == 0 and number == 0 and (dead := dead_adapters(self.model)):
+                raise TrainError(f"{len(dead)} adapters get no gradient and would never learn, e.g. {dead[0]}")
+            if not np.isfinite(loss):
+                raise TrainError(f"the loss is {loss} in epoch {self.epoch}; utterances: {', '.join(mine)}")
+            total, count = total + loss * len(mine), count + len(mine)
+        return total / count
+
+    def _step(self, batch: FrameBatch, mask_BT: Tensor, labels: Sequence[int]) -> float:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.on.precision == "bf16"):
+            logits_BC = self.step_model(batch, mask_BT.to(self.device))
+        loss = cross_entropy(logits_BC.float(), torch.tensor(labels, device=self.device), self.weight_C)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
+        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], MAX_GRAD_NORM)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
+        return frame_batch(ids, units, self.frames, self.spec.layer, self.device)
+
+    @torch.inference_mode()
+    def _dev_uar(self) -> float:
+        """Every worker scores the whole of dev: it is small, and so no rank waits for numbers of another."""
+        self.step_model.eval()
+        spec = self.spec
+        predicted: dict[str, int] = {}
+        for ids in frame_batches(spec.dev.ids, self.frames):
+            batch = self._batch(ids, spec.dev)
+            logits_BC = self.from_frames(batch, batch.mask_BT)
+            predicted |= dict(zip(ids, logits_BC.argmax(1).tolist(), strict=True))
+        return float(metrics.uar(spec.dev_label_N, np.array([predicted[name] for name in spec.dev.ids])))
+
+    def _keep_if_better(self, dev_uar: float, *, loss: float | None) -> None:
+        better = not self.history["epochs"] or dev_uar > max(e["dev_uar"] for e in self.history["epochs"])
+        self.history["epochs"].append({"dev_uar": dev_uar, "loss": loss})
+        if better:
+            save_model(self.best, self.model, self.spec.store, layer=self.spec.layer)
+
+    def _out_of_patience(self) -> bool:
+        scores = [epoch["dev_uar"] for epoch in self.history["epochs"]]
+        return len(scores) - 1 - int(np.argmax(scores)) >= self.spec.options.patience
+
+    def _report(self) -> None:
+        """Report the epoch to Ray Train with a checkpoint: the best model, and what it takes to go on."""
+        values = {"epoch": self.epoch, **self.history["epochs"][-1]}
+        if self.rank != 0:
+            ray.train.report(values)
+            return
+        folder = Path(tempfile.mkdtemp(prefix="seral-checkpoint-"))
+        shutil.copytree(self.best, folder / BEST)
+        state = {
+            "epoch": self.epoch,
+            "history": self.history,
+            "trained": {n: p.detach().cpu() for n, p in self.model.named_parameters() if p.requires_grad},
+            "optimiser": self.optimiser.state_dict(),
+        }
+        torch.save(state, folder / STATE)
+        ray.train.report(values, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+        # Ray Train's workers persist what they report; in this process the folder itself is the checkpoint.
+        stale, self.reported = (folder, None) if self.spec.on.train_workers else (self.reported, folder)
+        if stale is not None:
+            shutil.rmtree(stale)
+
+    def _restore(self) -> bool:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return False
+        with checkpoint.as_directory() as folder:
+            shutil.copytree(Path(folder) / BEST, self.best, dirs_exist_ok=True)
+            state = torch.load(Path(folder) / STATE, weights_only=True)
+        self.epoch, self.history = state["epoch"], state["history"]
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["trained"].items():
+                parameters[name].copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        return True
+
+
+class FromFrames(nn.Module):
+    """The model seen from the cached frames up, as the one forward that data-parallel training needs."""
+
+    def __init__(self, model: SerModel, layer: int) -> None:
+        super().__init__()
+        self.model, self.layer = model, layer
+
+    def forward(self, batch: FrameBatch, mask_BT: Tensor) -> Tensor:
+        """Logits (B, C), seeing the frames in `mask_BT` only."""
+        return self.model.forward_from(
+            batch.hidden_BTD,
+            mask_BT,
+            start=self.layer,
+            below_mean_LBD=batch.below_mean_LBD,
+            below_std_LBD=batch.below_std_LBD,
+        )
+
+
+def shuffled_batches(
+    ids: Sequence[str], frames: dict[str, NDArray[np.float16]], size: int, rng: np.random.Generator
+) -> Iterator[list[str]]:
+    """Batches of similar length in random order: shuffled, sorted by length in windows of 8 batches, shuffled again."""
+    order = [sorted(ids)[index] for index in rng.permutation(len(ids))]
+    batches = []
+    for begin in range(0, len(order), 8 * size):
+        window = sorted(order[begin : begin + 8 * size], key=lambda name: len(frames[name]))
+        batches += [window[at : at + size] for at in range(0, len(window), size)]
+    return (batches[index] for index in rng.permutation(len(batches)))
+
+
+def time_masks(mask_BT: Tensor, prob: float, length: int, rng: np.random.Generator) -> Tensor:
+    """Hide spans of frames from a batch: about `prob` of each clip, never more than half of it (SpecAugment).
+
+    Differs from the paper: hidden frames are left out of attention and pooling instead of being set to zero.
+    """
+    out = mask_BT.clone()
+    for row, frames in enumerate(mask_BT.sum(1).tolist()):
+        span = min(length, frames // 2)
+        spans = int(prob * frames / max(1, span) + rng.random())
+        for _ in range(spans if span else 0):
+            begin = int(rng.integers(0, frames - span + 1))
+            if int(out[row].sum()) - span >= frames // 2:
+                out[row, begin : begin + span] = False
+    return out
+
+
+def set_rate(optimiser: torch.optim.Optimizer, epoch: float, epochs: int) -> None:
+    """Linear warm-up over a tenth of the training, then linear to zero."""
+    share = epoch / epochs
+    scale = min(1.0, (share + 0.01) / WARMUP_SHARE) if share < WARMUP_SHARE else (1 - share) / (1 - WARMUP_SHARE)
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * scale

@@ -1,0 +1,171 @@
+"""A trained model on storage, and what it says about utterances whose features are cached.
+
+MODEL/model.json head.safetensors   layer statistics, layer weights, classifier: see ser_models.build
+MODEL/adapter/                      in the peft layout, where there are adapters
+MODEL/encoder.json                  the encoder's name and fingerprint, and from which hidden state on it was trained
+"""
+
+# N rows · S dropout passes · B batch · T frames · C classes · U embedding · L encoder layers (L+1 hidden states)
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ser_models.adapters import adapter_parameters, load_adapter, save_adapter
+from ser_models.build import SerModel, adopt_head, build_model
+from ser_models.build import load_model as load_head
+from ser_models.build import save_model as save_head
+from ser_models.encoders import SpeechEncoder, load_encoder
+from ser_models.heads import HeadOptions
+from ser_models.pooling import masked_mean_std
+from ser_models.probe import FitResult
+from seral import storage
+from seral.features import FeatureStore, length_sorted_batches
+from seral.train.units import Utterances
+
+Float = NDArray[np.float32]
+Frames = Mapping[str, NDArray[np.float16]]
+ROWS_IN_BATCH = 4096
+FRAMES_IN_BATCH = 6000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a model says of N utterances: probabilities, what its head sees, and stochastic passes when asked for."""
+
+    probability_NC: Float
+    embedding_NU: Float
+    dropout_SNC: Float
+
+
+def save_probe(folder: str, probe: FitResult, store: FeatureStore, classes: Sequence[str], dropout: float) -> None:
+    """Write a head fitted on frozen features as a whole model."""
+    options = HeadOptions(std_gain=probe.pool.std_gain, dropout=dropout)
+    model = build_model(frozen_encoder(store.encoder), classes, options)
+    adopt_head(model, probe.pool, probe.head)
+    save_model(folder, model, store, layer=store.num_layers)
+
+
+def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int) -> None:
+    """Write a model; `layer` is the hidden state up to which its encoder is the frozen one."""
+    with tempfile.TemporaryDirectory(prefix="seral-model-") as local:
+        save_head(model, local)
+        if adapter_parameters(model.encoder):
+            save_adapter(model.encoder, Path(local) / "adapter")
+        facts = {"encoder": store.encoder, "fingerprint": store.fingerprint, "layer": layer}
+        storage.write_json(Path(local) / "encoder.json", facts)
+        storage.copy_folder(local, folder)
+
+
+def load_model(folder: str) -> SerModel:
+    """The whole model, encoder and adapters included, in evaluation mode."""
+    facts = storage.read_json(storage.join(folder, "encoder.json"))
+    with storage.local_copy(folder) as local:
+        encoder = load_encoder(facts["encoder"])
+        if (local / "adapter").is_dir():
+            load_adapter(encoder, local / "adapter")
+        else:
+            encoder.requires_grad_(False)
+        return load_head(local, encoder).eval()
+
+
+def read_classes(folder: str) -> list[str]:
+    """The classes of a saved model, in the order of its logits."""
+    return [str(name) for name in storage.read_json(storage.join(folder, "model.json"))["classes"]]
+
+
+@lru_cache(maxsize=1)
+def frozen_encoder(name: str) -> SpeechEncoder:
+    """An encoder nobody trains, loaded once a process."""
+    return load_encoder(name).requires_grad_(False)
+
+
+def score(folder: str, store: FeatureStore, units: Utterances, *, dropout_passes: int = 0, seed: int = 0) -> Scores:
+    """Score utterances from cached features: pooled where the encoder is frozen, else from the cached frames up."""
+    layer = storage.read_json(storage.join(folder, "encoder.json"))["layer"]
+    with storage.local_copy(folder) as local, torch.inference_mode():
+        if layer == store.num_layers:
+            model = load_head(local, frozen_encoder(store.encoder)).eval()
+            mean_NLD, std_NLD = units.mean_NLD, units.std_NLD
+        else:
+            model = load_model(folder)
+            mean_NLD, std_NLD = _pooled_from_frames(model, store, units, layer)
+        pieces = []
+        for begin in range(0, max(1, len(units.ids)), ROWS_IN_BATCH):
+            rows = slice(begin, begin + ROWS_IN_BATCH)
+            pieces.append(model.embed_pooled(torch.from_numpy(mean_NLD[rows]), torch.from_numpy(std_NLD[rows])))
+        embedding_NU = torch.cat(pieces)
+        passes = list(_dropout_passes(model, embedding_NU, dropout_passes, seed))
+        return Scores(
+            probability_NC=model.head(embedding_NU).softmax(1).numpy(),
+            embedding_NU=embedding_NU.numpy(),
+            dropout_SNC=np.stack(passes) if passes else np.empty((0, len(units.ids), len(model.classes)), np.float32),
+        )
+
+
+def _dropout_passes(model: SerModel, embedding_NU: Tensor, passes: int, seed: int) -> Iterator[Float]:
+    """Class probabilities with the head's dropout switched on, one draw a pass (Gal and Ghahramani 2016)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.head.train()
+        for _ in range(passes):
+            yield model.head(embedding_NU).softmax(1).numpy()
+        model.head.eval()
+
+
+def _pooled_from_frames(model: SerModel, store: FeatureStore, units: Utterances, layer: int) -> tuple[Float, Float]:
+    """Pooled statistics with the states from `layer` on recomputed, a shard of frames in memory at a time."""
+    mean_NLD, std_NLD = units.mean_NLD.copy(), units.std_NLD.copy()
+    row_of = {name: row for row, name in enumerate(units.ids)}
+    for frames in store.frames_by_shard(layer, set(units.ids)):
+        for ids in frame_batches(list(frames), frames):
+            hidden_BTD, mask_BT = pad_frames([frames[name] for name in ids])
+            mean_LBD, std_LBD = masked_mean_std(model.encoder.upper(hidden_BTD, mask_BT, start=layer), mask_BT)
+            rows = [row_of[name] for name in ids]
+            mean_NLD[rows, layer:] = mean_LBD.transpose(0, 1).numpy()
+            std_NLD[rows, layer:] = std_LBD.transpose(0, 1).numpy()
+    return mean_NLD, std_NLD
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameBatch:
+    """Cached frames of a batch, and the pooled statistics of the hidden states below them, (l, B, D)."""
+
+    hidden_BTD: Tensor
+    mask_BT: Tensor
+    below_mean_LBD: Tensor
+    below_std_LBD: Tensor
+
+
+def frame_batch(ids: Sequence[str], units: Utterances, frames: Frames, layer: int, device: torch.device) -> FrameBatch:
+    """The batch of some utterances, on a device."""
+    rows = [units.row_of[name] for name in ids]
+    hidden_BTD, mask_BT = pad_frames([frames[name] for name in ids])
+    below = [torch.from_numpy(a[rows, :layer]).transpose(0, 1).to(device) for a in (units.mean_NLD, units.std_NLD)]
+    return FrameBatch(
+        hidden_BTD=hidden_BTD.to(device), mask_BT=mask_BT.to(device), below_mean_LBD=below[0], below_std_LBD=below[1]
+    )
+
+
+def frame_batches(ids: Sequence[str], frames: Frames) -> list[list[str]]:
+    """Ids in length-sorted batches of bounded size."""
+    return [[ids[i] for i in b] for b in length_sorted_batches([len(frames[n]) for n in ids], FRAMES_IN_BATCH)]
+
+
+def pad_frames(frames: Sequence[NDArray[np.float16]]) -> tuple[Tensor, Tensor]:
+    """Zero-pad frames (T, D) to one fp32 tensor (B, T, D) and the mask (B, T) of real ones."""
+    longest = max(len(frame_TD) for frame_TD in frames)
+    hidden_BTD = torch.zeros(len(frames), longest, frames[0].shape[1])
+    mask_BT = torch.zeros(len(frames), longest, dtype=torch.bool)
+    for row, frame_TD in enumerate(frames):
+        hidden_BTD[row, : len(frame_TD)] = torch.from_numpy(frame_TD.astype(np.float32))
+        mask_BT[row, : len(frame_TD)] = True
+    return hidden_BTD, mask_BT
