@@ -1,0 +1,166 @@
+"""The probe against scikit-learn on a convex problem, on generated layers, and on real speech."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ser_models.build import adopt_head, build_model
+from ser_models.encoders import load_encoder
+from ser_models.heads import LayerPool
+from ser_models.losses import class_weights
+from ser_models.metrics import uar
+from ser_models.pooling import masked_mean_std
+from ser_models.probe import PooledSet, ProbeOptions, fit_head, predict_pooled
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+
+
+def clusters(rows: int, seed: int, informative: int = 2, width: int = 12) -> PooledSet:
+    """Three classes that only layer `informative` of four tells apart; layers differ in scale."""
+    generator = torch.Generator().manual_seed(seed)
+    label_N = torch.randint(3, (rows,), generator=generator)
+    centre_CD = 2 * torch.randn(3, width, generator=torch.Generator().manual_seed(99))
+    mean_NLD = torch.randn(rows, 4, width, generator=generator)
+    mean_NLD[:, informative] += centre_CD[label_N]
+    std_NLD = torch.rand(rows, 4, width, generator=generator)
+    scale_L1 = torch.tensor([1.0, 5.0, 25.0, 125.0])[:, None]
+    return PooledSet(mean_NLD=mean_NLD * scale_L1, std_NLD=std_NLD * scale_L1, label_N=label_N)
+
+
+def test_equals_logistic_regression_where_the_problem_is_convex() -> None:
+    train, test = clusters(90, 0), clusters(50, 1)
+    options = ProbeOptions(learn_layers=False, std_gain=0.0, l2=0.05, max_steps=500)
+    result = fit_head(train, 3, options=options)
+    x, new = (result.pool(rows.mean_NLD, rows.std_NLD).detach().numpy() for rows in (train, test))
+    weight_N = class_weights(train.label_N, 3)[train.label_N].numpy()
+    # scikit-learn sums over clips and scales that sum by C: C = 1 / (l2 · N) is the same problem.
+    oracle = LogisticRegression(C=1 / (options.l2 * 90), tol=1e-8, max_iter=1000).fit(x, train.label_N, weight_N)
+    actual = torch.softmax(predict_pooled(result, test.mean_NLD, test.std_NLD), -1).numpy()
+    np.testing.assert_allclose(actual, oracle.predict_proba(new), atol=1e-3)
+
+
+def test_learns_which_layer_matters() -> None:
+    train, dev = clusters(90, 0), clusters(200, 1)
+    learnt = fit_head(train, 3, dev=dev)
+    uniform = fit_head(train, 3, dev=dev, options=ProbeOptions(learn_layers=False))
+    weight_L = torch.softmax(learnt.pool.layer_weight, 0)
+    assert int(weight_L.argmax()) == 2
+    assert float(weight_L[2].detach()) > 0.5
+    assert learnt.dev_uar is not None
+    assert uniform.dev_uar is not None
+    assert learnt.dev_uar > uniform.dev_uar
+    assert learnt.dev_uar > 0.95
+
+
+def test_same_rows_same_bits_and_no_global_randomness() -> None:
+    train, dev = clusters(60, 0), clusters(20, 1)
+    before = torch.random.get_rng_state()
+    first, again = (fit_head(train, 3, dev=dev) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first.head.output.weight, again.head.output.weight)
+    assert torch.equal(first.pool.layer_weight, again.pool.layer_weight)
+    assert (first.loss, first.steps, first.dev_uar) == (again.loss, again.steps, again.dev_uar)
+
+
+def test_a_given_pool_keeps_its_standardisation_and_is_not_changed() -> None:
+    unlabelled, train = clusters(300, 5), clusters(30, 0)
+    pool = LayerPool(4, 12)
+    pool.fit(unlabelled.mean_NLD, unlabelled.std_NLD)
+    before = {name: value.clone() for name, value in pool.state_dict().items()}
+    result = fit_head(train, 3, pool=pool)
+    assert all(torch.equal(value, before[name]) for name, value in pool.state_dict().items())
+    torch.testing.assert_close(result.pool.centre_mean, pool.centre_mean)
+    assert not torch.equal(result.pool.layer_weight, pool.layer_weight)
+
+
+def test_a_class_without_labels_is_allowed_and_never_predicted() -> None:
+    train = clusters(60, 0)
+    result = fit_head(train, 5)
+    predicted = predict_pooled(result, train.mean_NLD, train.std_NLD).argmax(-1)
+    assert set(predicted.tolist()) <= {0, 1, 2}
+
+
+def test_drops_into_the_full_model_unchanged() -> None:
+    encoder = load_encoder("seral-tiny")
+    generator = torch.Generator().manual_seed(0)
+    shape = (40, encoder.num_layers + 1, encoder.width)
+    train = PooledSet(
+        mean_NLD=torch.randn(shape, generator=generator),
+        std_NLD=torch.rand(shape, generator=generator),
+        label_N=torch.arange(40) % 3,
+    )
+    result = fit_head(train, 3)
+    model = build_model(encoder, ("a", "b", "c")).eval()
+    adopt_head(model, result.pool, result.head)
+    with torch.no_grad():
+        logits = model.forward_pooled(train.mean_NLD, train.std_NLD)
+    torch.testing.assert_close(logits, predict_pooled(result, train.mean_NLD, train.std_NLD), atol=0, rtol=0)
+
+
+def test_rows_that_are_not_finite_are_named() -> None:
+    train = clusters(30, 0)
+    train.mean_NLD[7, 1, 3] = float("nan")
+    pool = LayerPool(4, 12)
+    with pytest.raises(ValueError, match=r"row\(s\) \[7\] are not finite"):
+        fit_head(train, 3, pool=pool)
+
+
+@pytest.mark.parametrize("wrong", ["l2", "layer_l2", "std_gain"])
+def test_options_refuse_negative_penalties(wrong: str) -> None:
+    with pytest.raises(ValueError, match=f"{wrong} must be at least 0, got -1"):
+        ProbeOptions(**{wrong: -1})  # type: ignore[arg-type]  # mypy cannot see that `wrong` names a float
+
+
+@pytest.mark.slow
+@pytest.mark.corpora
+def test_beats_logistic_regression_on_the_layer_that_dev_picks_on_real_speech() -> None:
+    mean_NLD, std_NLD, label_N, speaker_N = _emodb_statistics()
+    ours, oracle = np.empty_like(label_N), np.empty_like(label_N)
+    speakers = np.unique(speaker_N)
+    for index, speaker in enumerate(speakers):
+        test_N, dev_N = speaker_N == speaker, speaker_N == speakers[(index + 1) % len(speakers)]
+        train_N = ~test_N & ~dev_N
+        rows = PooledSet(
+            mean_NLD=torch.from_numpy(mean_NLD[train_N]),
+            std_NLD=torch.from_numpy(std_NLD[train_N]),
+            label_N=torch.from_numpy(label_N[train_N]),
+        )
+        result = fit_head(rows, 7)
+        logits = predict_pooled(result, torch.from_numpy(mean_NLD[test_N]), torch.from_numpy(std_NLD[test_N]))
+        ours[test_N] = logits.argmax(-1).numpy()
+        fits = [
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(
+                mean_NLD[train_N, layer], label_N[train_N]
+            )
+            for layer in range(mean_NLD.shape[1])
+        ]
+        scores = [uar(label_N[dev_N], fit.predict(mean_NLD[dev_N, layer])) for layer, fit in enumerate(fits)]
+        best = int(np.argmax(scores))
+        oracle[test_N] = fits[best].predict(mean_NLD[test_N, best])
+    assert uar(label_N, ours) >= uar(label_N, oracle)
+    assert uar(label_N, ours) > 0.87
+
+
+def _emodb_statistics() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    corpus = SHARED / "corpora" / "emodb"
+    rows = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    encoder = load_encoder(SHARED / "encoders" / "whisper-tiny-en")
+    means, stds = [], []
+    for row in rows:
+        wave = torch.from_numpy(soundfile.read(corpus / row["audio"], dtype="float32")[0])
+        with torch.inference_mode():
+            output = encoder(wave[None], torch.tensor([len(wave)]))
+            mean_LBD, std_LBD = masked_mean_std(output.hidden_LBTD, output.mask_BT)
+        means.append(mean_LBD[:, 0].numpy())
+        stds.append(std_LBD[:, 0].numpy())
+    label_N = np.unique([row["emotion"] for row in rows], return_inverse=True)[1].astype(np.int64)
+    return np.stack(means), np.stack(stds), label_N, np.array([row["speaker"] for row in rows])
