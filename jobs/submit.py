@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from ray.job_submission import JobStatus, JobSubmissionClient
+
 from seral.cluster import runtime_env
 from seral.options import Options, run_job
 

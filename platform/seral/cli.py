@@ -12,7 +12,7 @@ from rich.table import Table
 
 from seral.errors import SeralError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode="markdown", help=(
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=(
     "Active learning for speech emotion recognition, on Ray.\n\n"
     "**pool** imports speech, **loop** decides what deserves a label and trains on the answers, "
     "**report** shows what it was worth, **predict** uses the model."

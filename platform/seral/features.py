@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder
 from ser_models.pooling import masked_mean_std
-from seral import cluster, storage
+from seral import storage
+from seral.cluster import ClusterOptions, connect, encoder_actors
 from seral.errors import FeatureError
 from seral.options import Options
 from seral.pool.decode import decode_flac
@@ -103,10 +104,10 @@ def extract_features(
     uri: str | None = None,
     frames_layer: int | None = None,
     options: FeatureOptions | None = None,
-    on: cluster.ClusterOptions | None = None,
+    on: ClusterOptions | None = None,
 ) -> FeatureStore:
     """Compute what is missing of the pooled features, and of the frames of one hidden state; open them."""
-    options, on = options or FeatureOptions(), on or cluster.ClusterOptions()
+    options, on = options or FeatureOptions(), on or ClusterOptions()
     model = load_encoder(encoder)
     store = FeatureStore(
         uri=uri or storage.join(pool.uri, "features"),
@@ -142,10 +143,10 @@ def _run(
     shards: Sequence[str],
     frames_layer: int | None,
     options: FeatureOptions,
-    on: cluster.ClusterOptions,
+    on: ClusterOptions,
 ) -> None:
-    cluster.connect(on)
-    actors = min(cluster.encoder_actors(on), len(shards))
+    connect(on)
+    actors = min(encoder_actors(on), len(shards))
     rows = store.pool.manifest["shards"]
     dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     done = dataset.map(

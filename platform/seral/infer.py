@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from seral import cluster, storage
+from seral import storage
 from seral.active.loop import read_options
 from seral.active.rounds import read_rounds, round_folder
+from seral.cluster import ClusterOptions, connect, encoder_actors
 from seral.errors import OptionError, PoolError, StateError
 from seral.features import FeatureOptions, length_sorted_batches, pad_clips
 from seral.options import Options
@@ -46,7 +47,7 @@ class PredictOptions(Options):
     max_duration_s: float = Field(default=60.0, gt=0)
     """Longer files get an error instead of a prediction, in seconds."""
     features: FeatureOptions = FeatureOptions()
-    cluster: cluster.ClusterOptions = cluster.ClusterOptions()
+    cluster: ClusterOptions = ClusterOptions()
 
 
 def predict(options: PredictOptions) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def output_schema(classes: Sequence[str]) -> pa.Schema:
 class Predictor:
     """A model in one process: clips in, rows of predictions out, in length-sorted batches."""
 
-    def __init__(self, folder: str, features: FeatureOptions, on: cluster.ClusterOptions) -> None:
+    def __init__(self, folder: str, features: FeatureOptions, on: ClusterOptions) -> None:
         self.device = torch.device("cuda" if on.use_gpu else "cpu")
         self.bf16 = on.precision == "bf16"
         self.model, self.classes, self.features = load_model(folder), read_classes(folder), features
@@ -128,8 +129,8 @@ class ShardPredictor:
 
 def _predict_pool(pool: Pool, folder: str, options: PredictOptions) -> pa.Table:
     parts = f"{options.out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
-    cluster.connect(options.cluster)
-    actors = min(cluster.encoder_actors(options.cluster), len(pool.shards))
+    connect(options.cluster)
+    actors = min(encoder_actors(options.cluster), len(pool.shards))
     items = [{"shard": shard} for shard in pool.shards]
     done = ray.data.from_items(items, override_num_blocks=len(items)).map(
         ShardPredictor,

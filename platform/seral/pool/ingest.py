@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 import ray
 from pydantic import Field
 
-from seral import cluster, storage
+from seral import storage
+from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError, PoolError, StateError, unknown_name
 from seral.options import Options
 from seral.pool.decode import BadAudio, decode, encode_flac, pcm_hash
@@ -31,7 +32,7 @@ from seral.pool.readers import READERS
 from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
 from seral.pool.readers.utterance import Skipped, Utterance
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash, read_manifest
-from seral.progress import say, track
+from seral.progress import track
 from seral.schema import GOLD, QUARANTINE, SAMPLE_RATE, UTTERANCE
 
 TABLES = {"utterances": UTTERANCE, "gold": GOLD, "quarantine": QUARANTINE}
@@ -49,7 +50,7 @@ class ImportOptions(Options):
     """The corpus folder, or the manifest file."""
     out: str
     """The pool: a folder or an object-store address; made when missing, added to when there."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     """For `manifest`: our name -> the file's column, where the usual names do not fit."""
     corpus: str | None = None
     """For `manifest` and `folder`: the corpus name, where the folder's name is not a good one."""
@@ -59,7 +60,7 @@ class ImportOptions(Options):
     """The import fails when more than this share of the files is bad."""
     shard_mb: float = Field(default=128.0, gt=0)
     """Size of the source files that make one shard, in MB."""
-    cluster: cluster.ClusterOptions = cluster.ClusterOptions()
+    cluster: ClusterOptions = ClusterOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +88,7 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=f"{options.max_duration_s}")
     missing = [chunk for chunk in chunks if not storage.exists(_shard_uri(options.out, "utterances", chunk.name))]
     if missing:
-        cluster.connect(options.cluster)
+        connect(options.cluster)
         _write_shards(options, missing)
     if skipped:
         _write_skipped(options.out, skipped)
@@ -347,5 +348,4 @@ def _sweep(pool: str, shards: set[str]) -> None:
     for table in TABLES:
         for name in storage.list_names(storage.join(pool, table)):
             if name.removesuffix(".parquet") not in shards:
-                say(f"removing leftover {table}/{name}")
                 storage.remove(storage.join(pool, table, name))

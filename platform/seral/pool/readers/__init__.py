@@ -2,4 +2,24 @@
 
 A reader turns a corpus folder into `Utterance` records without decoding any audio: `(root) -> Iterator[Utterance]`.
 It takes nested and flat trees, wav and flac, and reads labels from the names or label files of the original corpus.
+A file with the right suffix whose name says nothing is yielded as `Skipped`, so that no file is lost in silence.
 """
+
+from __future__ import annotations
+
+from seral.pool.readers.emodb import read_emodb
+from seral.pool.readers.folder import read_folder
+from seral.pool.readers.manifest import read_manifest
+from seral.pool.readers.nemo import read_nemo
+from seral.pool.readers.ravdess import read_ravdess
+from seral.pool.readers.urdu import read_urdu
+from seral.pool.readers.utterance import Reader
+
+READERS: dict[str, Reader] = {
+    "ravdess": read_ravdess,
+    "emodb": read_emodb,
+    "nemo": read_nemo,
+    "urdu": read_urdu,
+    "manifest": read_manifest,
+    "folder": read_folder,
+}

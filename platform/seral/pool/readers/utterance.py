@@ -1,4 +1,4 @@
-"""The record every reader yields."""
+"""The records every reader yields: what it could place, and what it could not."""
 
 from __future__ import annotations
 
@@ -37,4 +37,18 @@ class Utterance:
     dominance: float | None = None
 
 
-Reader = Callable[[Path], Iterator[Utterance]]
+@dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A file that looks like audio of the corpus but cannot be placed: it becomes a row of the quarantine table."""
+
+    source: str
+    """Path inside the corpus folder, POSIX style."""
+    corpus: str
+    reason: str = "unreadable-name"
+    """One word from seral.pool.quality.REASONS."""
+    detail: str
+    size: int
+    """Bytes of the file."""
+
+
+Reader = Callable[[Path], Iterator[Utterance | Skipped]]

@@ -1,0 +1,210 @@
+"""What a strategy may see of the unlabelled pool, checked once and put into one order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seral.errors import SelectionError
+
+# N candidates · M labelled utterances · S dropout passes · C classes · D features
+
+Strings = NDArray[np.str_]
+Floats = NDArray[np.float32]
+
+SUM_TOLERANCE = 1e-3
+"""How far a row of probabilities may be from summing to 1 (fp16 softmax outputs stay within it)."""
+
+NAMED_IN_ERRORS = 3
+"""How many offending ids a message shows."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """All a strategy may see of the unlabelled pool. It has no labels, by construction.
+
+    Rows are sorted by id when the object is made, so the order of shards or workers cannot change a pick.
+    """
+
+    ids: Strings
+    """(N,) utterance ids, unique."""
+    probability_NC: Floats | None = None
+    """Class probabilities of the current model."""
+    dropout_SNC: Floats | None = None
+    """Class probabilities of S stochastic passes with dropout on."""
+    embedding_ND: Floats | None = None
+    """Pooled features of the candidates."""
+    labelled_ids: Strings | None = None
+    """(M,) ids of what is already labelled; None = nothing is."""
+    labelled_embedding_MD: Floats | None = None
+    """Features of what is already labelled, in the order of `labelled_ids`, without its labels."""
+    duration_s: Floats | None = None
+    """(N,) seconds."""
+    speaker: Strings | None = None
+    """(N,) speaker names; empty string = unknown."""
+    snr_db: Floats | None = None
+    """(N,) signal-to-noise ratio; NaN = not measurable."""
+    clipping: Floats | None = None
+    """(N,) share of samples at full scale, 0..1."""
+    speech_ratio: Floats | None = None
+    """(N,) share of 20 ms frames above the noise floor, 0..1."""
+
+    def __post_init__(self) -> None:
+        self._set("ids", np.asarray(self.ids, dtype=np.str_))
+        self._set("labelled_ids", np.asarray([] if self.labelled_ids is None else self.labelled_ids, dtype=np.str_))
+        for name in _FLOAT_AXES:
+            if (value := getattr(self, name)) is not None:
+                self._set(name, np.ascontiguousarray(value, dtype=np.float32))
+        if self.speaker is not None:
+            self._set("speaker", np.asarray(self.speaker, dtype=np.str_))
+        self._check_shapes()
+        self._sort_rows()
+        self._check_ids()
+        self._check_values()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: NDArray[np.intp]) -> Candidates:
+        """The candidates at these rows; everything about the labelled part stays."""
+        axes = {"ids": 0, **_CANDIDATE_AXIS}
+        kept = {
+            name: np.take(value, rows, axis) for name, axis in axes.items() if (value := self._get(name)) is not None
+        }
+        return replace(self, **kept)
+
+    def need(self, field: str) -> Floats:
+        """The named array, or an error saying that the strategy cannot work without it."""
+        value: Floats | None = getattr(self, field)
+        if value is None:
+            raise SelectionError(
+                f"this strategy needs {field}, which these candidates do not have; have the round compute it"
+            )
+        return value
+
+    def labelled_centres(self) -> Floats:
+        """Features of the labelled part, (M, D); (0, D) when there are none."""
+        if self.labelled_embedding_MD is not None:
+            return self.labelled_embedding_MD
+        return np.empty((0, self.need("embedding_ND").shape[1]), dtype=np.float32)
+
+    def _get(self, name: str) -> NDArray[Any] | None:
+        value: NDArray[Any] | None = getattr(self, name)
+        return value
+
+    def _set(self, name: str, value: NDArray[Any]) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_shapes(self) -> None:
+        if self.ids.ndim != 1:
+            raise SelectionError(f"ids must be one-dimensional, got shape {self.ids.shape}")
+        rows = {
+            **dict.fromkeys(_CANDIDATE_AXIS, len(self.ids)),
+            "labelled_embedding_MD": len(_present(self.labelled_ids)),
+        }
+        for name, expected in rows.items():
+            value, axis = self._get(name), _CANDIDATE_AXIS.get(name, 0)
+            if value is None:
+                continue
+            if value.ndim != _FLOAT_AXES.get(name, 1):
+                raise SelectionError(f"{name} must have {_FLOAT_AXES.get(name, 1)} axes, got shape {value.shape}")
+            if value.shape[axis] != expected:
+                raise SelectionError(f"{name} has {value.shape[axis]} rows for {expected} ids (shape {value.shape})")
+        _check_same_width(self.embedding_ND, self.labelled_embedding_MD)
+
+    def _sort_rows(self) -> None:
+        order, labelled_order = (
+            np.argsort(self.ids, kind="stable"),
+            np.argsort(_present(self.labelled_ids), kind="stable"),
+        )
+        axes = {"ids": 0, **_CANDIDATE_AXIS}
+        for field in fields(self):
+            value = self._get(field.name)
+            if value is None:
+                continue
+            chosen = order if field.name in axes else labelled_order
+            self._set(field.name, np.take(value, chosen, axes.get(field.name, 0)))
+
+    def _check_ids(self) -> None:
+        labelled = _present(self.labelled_ids)
+        for name, ids in (("ids", self.ids), ("labelled_ids", labelled)):
+            _refuse(ids == "", ids, f"{name} holds an empty id")
+            repeated = np.concatenate([np.zeros(min(1, len(ids)), dtype=bool), ids[1:] == ids[:-1]])
+            _refuse(repeated, ids, f"{name} holds the same id twice")
+        _refuse(np.isin(self.ids, labelled), self.ids, "candidates are already labelled")
+
+    def _check_values(self) -> None:
+        for name, axis in _CANDIDATE_AXIS.items():
+            if name in _MUST_BE_FINITE and (value := self._get(name)) is not None:
+                other_axes = tuple(i for i in range(value.ndim) if i != axis)
+                _refuse(~np.isfinite(value).all(axis=other_axes), self.ids, f"{name} is not finite")
+        if (labelled := self.labelled_embedding_MD) is not None:
+            finite = np.isfinite(labelled).all(axis=1)
+            _refuse(~finite, _present(self.labelled_ids), "labelled_embedding_MD is not finite")
+        if self.probability_NC is not None:
+            _check_probabilities("probability_NC", self.probability_NC[None], self.ids)
+        if self.dropout_SNC is not None:
+            _check_probabilities("dropout_SNC", self.dropout_SNC, self.ids)
+
+
+Strategy = Callable[[Candidates, int, np.random.Generator], list[str]]
+"""(candidates, k, rng) -> k ids in order of preference. Parameters of a strategy are keyword-only, with defaults."""
+
+_FLOAT_AXES = {
+    "probability_NC": 2,
+    "dropout_SNC": 3,
+    "embedding_ND": 2,
+    "labelled_embedding_MD": 2,
+    "duration_s": 1,
+    "snr_db": 1,
+    "clipping": 1,
+    "speech_ratio": 1,
+}
+_CANDIDATE_AXIS = {
+    "probability_NC": 0,
+    "dropout_SNC": 1,
+    "embedding_ND": 0,
+    "duration_s": 0,
+    "speaker": 0,
+    "snr_db": 0,
+    "clipping": 0,
+    "speech_ratio": 0,
+}
+# Quality may be NaN, which says "not measurable"; what a score is computed from may not.
+_MUST_BE_FINITE = {"probability_NC", "dropout_SNC", "embedding_ND", "duration_s"}
+
+
+def _present(ids: Strings | None) -> Strings:
+    """The ids, or none of them."""
+    return np.empty(0, dtype=np.str_) if ids is None else ids
+
+
+def _check_same_width(embedding_ND: Floats | None, labelled_MD: Floats | None) -> None:
+    """Candidates and labelled utterances must be described by the same features."""
+    if embedding_ND is not None and labelled_MD is not None and embedding_ND.shape[1] != labelled_MD.shape[1]:
+        raise SelectionError(
+            f"embedding_ND has {embedding_ND.shape[1]} features, labelled_embedding_MD {labelled_MD.shape[1]}: "
+            "both must come from the same encoder"
+        )
+
+
+def _check_probabilities(name: str, probability_SNC: Floats, ids: Strings) -> None:
+    """Rows of a distribution: at least two classes, nothing negative, sum 1."""
+    if probability_SNC.shape[2] < 2:
+        raise SelectionError(f"{name} needs at least 2 classes, got {probability_SNC.shape[2]}")
+    if probability_SNC.shape[0] == 0:
+        raise SelectionError(f"{name} needs at least 1 pass, got 0")
+    _refuse((probability_SNC < 0).any(axis=(0, 2)), ids, f"{name} is negative")
+    off = np.abs(probability_SNC.sum(axis=2) - 1).max(axis=0)
+    _refuse(off > SUM_TOLERANCE, ids, f"{name} does not sum to 1 (largest difference {off.max(initial=0):.3g})")
+
+
+def _refuse(bad: Any, ids: Strings, what: str) -> None:
+    """Raise when any row is bad (booleans, one an id), naming the first of them."""
+    if bad.any():
+        first = ", ".join(ids[bad][:NAMED_IN_ERRORS].tolist())
+        raise SelectionError(f"{what}: {first} ({int(bad.sum())} of {len(ids)} rows)")

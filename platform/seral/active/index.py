@@ -1,0 +1,100 @@
+"""FAISS behind two functions, exact and repeatable: nearest rows and k-means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from seral.errors import SelectionError
+
+# Q queries · N rows · K clusters or neighbours · D features
+
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+
+CHUNK = 65_536
+"""Queries centred and searched at a time: bounds the copy that centring makes."""
+
+
+class Neighbours(NamedTuple):
+    """The nearest base rows of every query, nearest first, ties by row."""
+
+    distance_QK: Floats
+    """Squared Euclidean distances."""
+    row_QK: Rows
+
+
+class Clusters(NamedTuple):
+    """The outcome of k-means."""
+
+    centroid_KD: Floats
+    cluster_N: Rows
+    """The nearest centroid of every row."""
+
+
+@contextmanager
+def faiss_threads(count: int) -> Iterator[None]:
+    """Run FAISS on `count` threads inside the block and restore the setting after it."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def nearest(query_QD: Floats, base_ND: Floats, k: int, *, threads: int = 1) -> Neighbours:
+    """The k nearest base rows of every query by an exact search, (Q, D) and (N, D) -> (Q, K).
+
+    FAISS takes distances as |q|² + |b|² − 2q·b, which loses digits when the data sits far from the origin, so both
+    sides are centred on the base first. One thread is the default because the rounding of a product may depend on it.
+    """
+    if not 1 <= k <= len(base_ND):
+        raise SelectionError(f"asked for {k} nearest rows of {len(base_ND)}; k must be 1 to {len(base_ND)}")
+    centre_D = base_ND.mean(axis=0, dtype=np.float64).astype(np.float32)
+    index = faiss.IndexFlatL2(base_ND.shape[1])
+    index.add(base_ND - centre_D)
+    distance_QK, row_QK = np.empty((len(query_QD), k), np.float32), np.empty((len(query_QD), k), np.int64)
+    with faiss_threads(threads):
+        for start in range(0, len(query_QD), CHUNK):
+            part = slice(start, start + CHUNK)
+            distance_QK[part], row_QK[part] = index.search(query_QD[part] - centre_D, k)
+    np.maximum(distance_QK, 0, out=distance_QK)
+    order_QK = np.lexsort((row_QK, distance_QK), axis=-1)
+    return Neighbours(np.take_along_axis(distance_QK, order_QK, -1), np.take_along_axis(row_QK, order_QK, -1))
+
+
+def kmeans(x_ND: Floats, k: int, seed: int, *, spherical: bool = False, iterations: int = 20) -> Clusters:
+    """k-means on every row (FAISS would silently keep 256 a cluster), the same for the same seed.
+
+    Starts by k-means++. Arthur and Vassilvitskii 2007.
+    Spherical: centroids are kept on the unit sphere and compared by inner product; the rows should be normalised.
+    """
+    if not 1 <= k <= len(x_ND):
+        raise SelectionError(f"cannot make {k} clusters of {len(x_ND)} rows; k must be 1 to {len(x_ND)}")
+    with faiss_threads(1):
+        solver = faiss.Kmeans(
+            x_ND.shape[1],
+            k,
+            niter=iterations,
+            seed=seed,
+            spherical=spherical,
+            init_method=faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS,  # random rows often start two in one group
+            max_points_per_centroid=len(x_ND),
+            min_points_per_centroid=1,  # fewer points a cluster than FAISS likes is what selection asks for
+        )
+        solver.train(x_ND)
+        _, cluster_N = solver.assign(x_ND)
+    return Clusters(np.asarray(solver.centroids, np.float32), np.asarray(cluster_N, np.int64))
+
+
+def unit_rows(x_ND: Floats) -> Floats:
+    """Rows scaled to length 1; a row of zeros stays zero."""
+    length_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))
+    divisor_N = np.where(length_N > 0, length_N, 1).astype(np.float32)
+    return x_ND / divisor_N[:, None]

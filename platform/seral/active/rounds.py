@@ -1,0 +1,352 @@
+"""One trajectory of the loop: rounds of select, label, train, score, each an immutable folder.
+
+    TRAJECTORY/trajectory.json           arm, fold, seed, sizes, test speakers
+    TRAJECTORY/rounds/0003/
+        picks.parquet labels.parquet     what was asked and what was answered in this round
+        model/                           the best-dev model
+        predictions.parquet              probabilities for pool, dev and test
+        selection.npz                    what the next round selects by: embeddings, dropout passes; no labels
+        metrics.json
+        round.json                       written last: without it the round never happened
+
+Everything random is drawn from (seed, fold, arm, round), and what a round needs of the one before it is read back from
+its folder. So a trajectory that was killed and resumed is the trajectory that was not.
+"""
+
+# N rows · C classes · L encoder layers (L+1 hidden states) · D features
+from __future__ import annotations
+
+import io
+import time
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ser_models import metrics
+from seral import storage
+from seral.active.candidates import Candidates
+from seral.active.stopping import RoundSummary, StopOptions, stop_reason
+from seral.active.strategies import StrategyOptions, select
+from seral.annotate.oracle import Oracle
+from seral.cluster import ClusterOptions
+from seral.errors import StateError
+from seral.features import FeatureStore, rows_of
+from seral.pool.splits import Fold
+from seral.schema import LABEL, PICK, prediction_schema
+from seral.train.finetune import FinetuneOptions, finetune
+from seral.train.model import score
+from seral.train.probe import linear_probe
+from seral.train.units import Utterances
+
+Float = NDArray[np.float32]
+SELECTION = "selection.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """One arm on one fold with one seed."""
+
+    arm: str
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return f"{self.arm}.fold-{self.fold:02d}.seed-{self.seed}"
+
+    def generator(self, round_number: int, purpose: str) -> np.random.Generator:
+        """The random numbers of one purpose in one round; no two share a stream."""
+        words = [zlib.crc32(text.encode()) for text in (self.arm, purpose)]
+        return np.random.default_rng([self.seed, self.fold, round_number, *words])
+
+    def training_seed(self, round_number: int) -> int:
+        """The seed of a round's training, the same for every arm: arms differ in their labels only."""
+        return int(np.random.SeedSequence([self.seed, self.fold, round_number]).generate_state(1)[0] >> 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """How one arm chooses: the first set, every later set, and the sizes of the labelled set round by round."""
+
+    initial: StrategyOptions
+    strategy: StrategyOptions
+    schedule: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What all trajectories of one fold stand on. Holds no label: answers come from the oracle, one round at a time."""
+
+    store: FeatureStore
+    fold: Fold
+    classes: tuple[str, ...]
+    class_map: Mapping[str, str] | None
+    finetune: FinetuneOptions
+    on: ClusterOptions
+    stop: StopOptions
+    dropout_passes: int
+    probe: bool
+    metadata: pa.Table
+    ids: Sequence[str]
+    mean_NLD: NDArray[np.float16]
+    std_NLD: NDArray[np.float16]
+
+    def utterances(self, ids: Sequence[str]) -> Utterances:
+        """Pooled features of some utterances, in the order asked for."""
+        rows = rows_of(self.ids, ids)
+        return Utterances(ids=list(ids), mean_NLD=_fp32(self.mean_NLD[rows]), std_NLD=_fp32(self.std_NLD[rows]))
+
+
+def _fp32(array: NDArray[np.float16]) -> Float:
+    return array.astype(np.float32)
+
+
+@dataclass
+class Ledger:
+    """Wall-clock seconds by phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time the block takes to one phase."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def run_trajectory(folder: str, trajectory: Trajectory, arm: Arm, ground: Ground) -> str | None:
+    """Run, or resume, all rounds of a trajectory; returns why it stopped."""
+    oracle = Oracle(ground.store.pool, ground.classes, ground.class_map)
+    storage.write_json(storage.join(folder, "trajectory.json"), _describe(trajectory, arm, ground))
+    summaries = read_rounds(folder)
+    reason = summaries[-1].stop_reason if summaries else None
+    while reason is None:
+        number = len(summaries)
+        storage.remove(round_folder(folder, number))
+        run_round(folder, number, trajectory, arm, ground, oracle, summaries)
+        summaries = read_rounds(folder)
+        reason = summaries[-1].stop_reason
+    return reason
+
+
+def run_round(
+    folder: str,
+    number: int,
+    trajectory: Trajectory,
+    arm: Arm,
+    ground: Ground,
+    oracle: Oracle,
+    before: Sequence[RoundSummary],
+) -> None:
+    """Select, label, train, score and evaluate one round, and write it down."""
+    here, ledger = round_folder(folder, number), Ledger()
+    model = storage.join(here, "model")
+    labelled = read_labels(folder, number)
+    with ledger.phase("select"):
+        picks = _pick(folder, number, trajectory, arm, ground, labelled["utterance_id"].to_pylist())
+    with ledger.phase("label"):
+        answers = oracle.ask(picks, number)
+    labelled = pa.concat_tables([labelled, answers])
+    ids = labelled["utterance_id"].to_pylist()
+    train, dev, test = (ground.utterances(part) for part in (ids, ground.fold.dev, ground.fold.test))
+    label_N, dev_label_N, test_label_N = (
+        _codes(emotions, ground.classes)
+        for emotions in (labelled["emotion"].to_pylist(), oracle.emotions(dev.ids), oracle.emotions(test.ids))
+    )
+    with ledger.phase("train"):
+        history = finetune(
+            train,
+            label_N,
+            dev,
+            dev_label_N,
+            unlabelled=ground.utterances(ground.fold.train),
+            store=ground.store,
+            classes=ground.classes,
+            folder=here,
+            seed=trajectory.training_seed(number),
+            options=ground.finetune,
+            on=ground.on,
+        )
+    with ledger.phase("evaluate"):
+        dev_NC, test_NC = (score(model, ground.store, part).probability_NC for part in (dev, test))
+    result: dict[str, Any] = {
+        "labelled": len(ids),
+        "fraction": len(ids) / len(ground.fold.train),
+        "dev": evaluate(dev_label_N, dev_NC, ground.classes),
+        "test": evaluate(test_label_N, test_NC, ground.classes),
+        "training": history,
+    }
+    done = RoundSummary(round=number, labelled=len(ids), dev_uar=result["dev"]["uar"])
+    reason = stop_reason([*before, done], arm.schedule, ground.stop)
+    with ledger.phase("score"):
+        rest = ground.utterances(sorted(set(ground.fold.train) - set(ids)))
+        rest_NC = _score_pool(here, model, rest, train, arm, ground, trajectory.training_seed(number), reason is None)
+    if ground.probe:
+        with ledger.phase("probe"):
+            result["probe"] = linear_probe((train, label_N), (dev, dev_label_N), (test, test_label_N))
+    with ledger.phase("write"):
+        storage.write_table(storage.join(here, "picks.parquet"), _picks_table(picks, arm, number))
+        storage.write_table(storage.join(here, "labels.parquet"), answers)
+        parts = {"pool": (rest, rest_NC), "dev": (dev, dev_NC), "test": (test, test_NC)}
+        predictions = pa.concat_tables(
+            [_predictions(part, *content, ground.classes) for part, content in parts.items()]
+        )
+        storage.write_table(storage.join(here, "predictions.parquet"), predictions)
+        storage.write_json(storage.join(here, "metrics.json"), result)
+    record = {
+        "round": number,
+        "labelled": len(ids),
+        "dev_uar": done.dev_uar,
+        "seconds": {name: round(value, 4) for name, value in ledger.seconds.items()},
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "stop_reason": reason,
+    }
+    storage.write_json(storage.join(here, "round.json"), record)
+
+
+def _score_pool(
+    here: str, model: str, rest: Utterances, train: Utterances, arm: Arm, ground: Ground, seed: int, goes_on: bool
+) -> Float:
+    """Probabilities of the unlabelled rest; what else the next selection needs is written to selection.npz."""
+    passes = ground.dropout_passes if goes_on and arm.strategy.needs_dropout else 0
+    scores = score(model, ground.store, rest, dropout_passes=passes, seed=seed)
+    kept: dict[str, NDArray[Any]] = {}
+    if passes:
+        kept["dropout_SNC"] = scores.dropout_SNC
+    if goes_on and arm.strategy.needs_embedding:
+        kept["embedding_ND"] = scores.embedding_NU
+        kept["labelled_embedding_MD"] = score(model, ground.store, train).embedding_NU
+    if kept:
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, ids=np.array(rest.ids), labelled_ids=np.array(train.ids), **kept)
+        storage.write_bytes(storage.join(here, SELECTION), buffer.getvalue())
+    return scores.probability_NC
+
+
+def _pick(
+    folder: str, number: int, trajectory: Trajectory, arm: Arm, ground: Ground, known: Sequence[str]
+) -> list[str]:
+    """The ids to ask about in this round."""
+    rest = sorted(set(ground.fold.train) - set(known))
+    count = arm.schedule[number] - len(known)
+    if count == len(rest):
+        return rest
+    options = arm.initial if number == 0 else arm.strategy
+    seen = _first_view(ground, rest) if number == 0 else _view(folder, number - 1, rest, options, ground.classes)
+    rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), rest))
+    quality = {name: np.asarray(rows[name]) for name in ("duration_s", "snr_db", "clipping", "speech_ratio")}
+    speaker = np.asarray(rows["speaker"].fill_null("").to_pylist())
+    candidates = Candidates(ids=np.asarray(rest), speaker=speaker, **quality, **seen)
+    return select(options, candidates, count, trajectory.generator(number, "select"))
+
+
+def _first_view(ground: Ground, rest: Sequence[str]) -> dict[str, Any]:
+    """Before any model: the middle layer's means, standardised."""
+    mean_NLD = ground.utterances(rest).mean_NLD
+    middle_ND = mean_NLD[:, mean_NLD.shape[1] // 2]
+    return {"embedding_ND": (middle_ND - middle_ND.mean(0)) / np.maximum(middle_ND.std(0), 1e-6)}
+
+
+def _view(
+    folder: str, number: int, rest: Sequence[str], options: StrategyOptions, classes: Sequence[str]
+) -> dict[str, Any]:
+    """What round `number` left behind about the candidates: probabilities, and what else the strategy reads."""
+    here = round_folder(folder, number)
+    seen: dict[str, Any] = {"probability_NC": _read_scores(here, rest, classes)}
+    if options.needs_embedding or options.needs_dropout:
+        with np.load(io.BytesIO(storage.read_bytes(storage.join(here, SELECTION))), allow_pickle=False) as kept:
+            seen |= {name: kept[name] for name in kept.files if name != "ids"}
+    return seen
+
+
+def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str]) -> dict[str, Any]:
+    """UAR, WA, macro-F1, recall of each class and the confusion matrix (rows are the truth)."""
+    predicted_N = probability_NC.argmax(1)
+    recall = metrics.per_class_recall(truth_N, predicted_N, len(classes))
+    return {
+        "uar": metrics.uar(truth_N, predicted_N),
+        "wa": metrics.wa(truth_N, predicted_N),
+        "macro_f1": metrics.macro_f1(truth_N, predicted_N),
+        "per_class_recall": {
+            name: None if np.isnan(value) else float(value) for name, value in zip(classes, recall, strict=True)
+        },
+        "confusion": metrics.confusion_matrix(truth_N, predicted_N, len(classes)).tolist(),
+    }
+
+
+def round_folder(folder: str, number: int) -> str:
+    """The folder of a round."""
+    return storage.join(folder, "rounds", f"{number:04d}")
+
+
+def read_rounds(folder: str) -> list[RoundSummary]:
+    """The complete rounds of a trajectory in order. Raises StateError on a gap."""
+    numbers = [n for n in storage.list_names(storage.join(folder, "rounds")) if n.isdigit()]
+    complete = [n for n in numbers if storage.exists(storage.join(folder, "rounds", n, "round.json"))]
+    if complete != [f"{number:04d}" for number in range(len(complete))]:
+        raise StateError(f"{folder} has complete rounds {', '.join(complete)}: one in between is missing")
+    records = [storage.read_json(storage.join(folder, "rounds", n, "round.json")) for n in complete]
+    names = ("round", "labelled", "dev_uar", "stop_reason")
+    return [RoundSummary(**{name: record[name] for name in names}) for record in records]
+
+
+def read_labels(folder: str, rounds: int) -> pa.Table:
+    """All answers of the first `rounds` rounds, schema.LABEL."""
+    uris = [storage.join(round_folder(folder, number), "labels.parquet") for number in range(rounds)]
+    return storage.read_tables(uris, LABEL)
+
+
+def _read_scores(here: str, ids: Sequence[str], classes: Sequence[str]) -> Float:
+    """Probabilities (N, C) of the pool that a round left behind, in the order of `ids`."""
+    table = storage.read_table(storage.join(here, "predictions.parquet"))
+    table = table.filter(pc.equal(table["part"], "pool")).sort_by("utterance_id")
+    rows = rows_of(table["utterance_id"].to_pylist(), ids)
+    return np.stack([np.asarray(table[f"p_{name}"], np.float32)[rows] for name in classes], axis=1)
+
+
+def _codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    code = {name: index for index, name in enumerate(classes)}
+    return np.array([code[emotion] for emotion in emotions], np.int64)
+
+
+def _picks_table(picks: Sequence[str], arm: Arm, number: int) -> pa.Table:
+    name = (arm.initial if number == 0 else arm.strategy).name
+    rows = [{"utterance_id": p, "order": i, "strategy": name, "round": number} for i, p in enumerate(picks)]
+    return pa.Table.from_pylist(rows, PICK)
+
+
+def _predictions(part: str, units: Utterances, probability_NC: Float, classes: Sequence[str]) -> pa.Table:
+    columns: dict[str, Any] = {
+        "utterance_id": units.ids,
+        "part": [part] * len(units.ids),
+        "predicted": [classes[index] for index in probability_NC.argmax(1)],
+    }
+    columns |= {f"p_{name}": probability_NC[:, index] for index, name in enumerate(classes)}
+    return pa.table(columns, schema=prediction_schema(list(classes)))
+
+
+def _describe(trajectory: Trajectory, arm: Arm, ground: Ground) -> dict[str, Any]:
+    rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), ground.fold.test))
+    return {
+        "arm": trajectory.arm,
+        "fold": trajectory.fold,
+        "seed": trajectory.seed,
+        "fold_name": ground.fold.name,
+        "schedule": list(arm.schedule),
+        "n_train": len(ground.fold.train),
+        "n_dev": len(ground.fold.dev),
+        "n_test": len(ground.fold.test),
+        "test_speakers": sorted(set(rows["speaker"].to_pylist())),
+    }

@@ -1,0 +1,84 @@
+"""The rows of a table file (JSONL, CSV, TSV, Parquet), each with the place to name when something is wrong with it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seral.errors import ReaderError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One row and where it stands."""
+
+    place: str
+    """Such as `line 12`: what an error message says after the file's name."""
+    values: dict[str, Any]
+
+
+def read_rows(file: Path) -> list[Row]:
+    """All rows of a table file, by its suffix. Raises ReaderError naming the file and the line that is wrong."""
+    read = TABLE_FORMATS.get(file.suffix.lower())
+    if read is None:
+        raise ReaderError(f"{file}: expected one of {', '.join(TABLE_FORMATS)}, got {file.suffix or 'no suffix'!r}")
+    if not file.is_file():
+        raise ReaderError(f"no file at {file}")
+    try:
+        return list(read(file))
+    except UnicodeDecodeError as error:
+        raise ReaderError(
+            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
+
+
+def _read_jsonl(file: Path) -> Iterator[Row]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ReaderError(f"{file}, line {number}: not valid JSON: {error}") from None
+            if not isinstance(values, dict):
+                raise ReaderError(f"{file}, line {number}: expected an object {{...}}, got {type(values).__name__}")
+            yield Row(place=f"line {number}", values=values)
+
+
+def _read_csv(file: Path, delimiter: str = ",") -> Iterator[Row]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        table = csv.DictReader(lines, delimiter=delimiter)
+        for values in table:
+            if None in values:
+                width = len(table.fieldnames or [])
+                raise ReaderError(f"{file}, line {table.line_num}: more than the {width} fields of the header")
+            yield Row(place=f"line {table.line_num}", values=values)
+
+
+def _read_tsv(file: Path) -> Iterator[Row]:
+    return _read_csv(file, delimiter="\t")
+
+
+def _read_parquet(file: Path) -> Iterator[Row]:
+    try:
+        table = pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        raise ReaderError(f"{file} is not a Parquet file: {error}") from None
+    for number, values in enumerate(table.to_pylist()):
+        yield Row(place=f"row {number}", values=values)
+
+
+TABLE_FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".jsonl": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,41 @@
+"""URDU: Urdu, natural speech from television talk shows, 400 clips. Latif et al. 2018, arXiv 1812.10411.
+
+A name is speaker (sex and number), file of that speaker, emotion letter and number: `SM1_F10_A010`. Most speakers have
+a single emotion, so that a model that knows the speaker scores well: poor as a test of accuracy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from seral.pool.readers.tree import Convention, corpus_files
+from seral.pool.readers.utterance import Skipped, Utterance
+
+CONVENTION = Convention(
+    corpus="urdu",
+    pattern=re.compile(r"(?P<speaker>S[MF]\d+)_F\d+_(?P<emotion>[AHNS])\d+"),
+    expected="SPEAKER_FILE_EMOTION (SM or SF and a number, F and a number, A H N or S and a number)",
+    example="Angry/SM1_F10_A010.wav",
+)
+EMOTIONS = {"A": "Angry", "H": "Happy", "N": "Neutral", "S": "Sad"}
+
+
+def read_urdu(root: Path) -> Iterator[Utterance | Skipped]:
+    """All of URDU, in its folders by emotion or flat: the label is read from the name either way."""
+    for file in corpus_files(root, CONVENTION):
+        parts = CONVENTION.pattern.fullmatch(file.name)
+        if parts is None:
+            yield file.skipped(CONVENTION)
+            continue
+        yield Utterance(
+            audio=file.path,
+            source=file.source,
+            corpus=CONVENTION.corpus,
+            name=file.name,
+            speaker=parts["speaker"],
+            language="ur",
+            style="natural",
+            emotion=EMOTIONS[parts["emotion"]],
+        )

@@ -1,0 +1,135 @@
+"""What a run was worth: one HTML file, its figures as PNG and its tables as CSV beside it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import yaml
+
+from seral import storage
+from seral.errors import StateError
+from seral.pool.shards import open_pool
+from seral.report import comparison, figures, page
+from seral.report.records import RANDOM, RunRecords, read_run
+
+TARGET_SHARE = 0.95
+"""The target whose cost is shown, as a share of the UAR with all labels."""
+
+DIFFERENCE_COLUMNS = [field.name for field in fields(comparison.Difference)]
+
+__all__ = ["RunRecords", "read_run", "write_report", "write_run_report"]
+
+
+def write_run_report(run: str | Path) -> Path:
+    """Write the report of a run, with the pool that its configuration names; returns the HTML file."""
+    config = storage.join(run, "config.yaml")
+    if not storage.exists(config):
+        raise StateError(f"there is no run at {run}: config.yaml is missing")
+    pool = yaml.safe_load(storage.read_bytes(config))["pool"]
+    return write_report(run, open_pool(pool).metadata)
+
+
+def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | Path | None = None) -> Path:
+    """Write the report of a run into `out` (RUN/report by default); returns the HTML file.
+
+    `metadata` holds one row an utterance of the pool, with the columns of schema.METADATA_COLUMNS.
+    """
+    if out is None and "://" in str(run):
+        raise StateError(f"the run {run} is not on this disk; say where the report should go")
+    folder = Path(run) / "report" if out is None else Path(out)
+    table = metadata.to_pandas() if isinstance(metadata, pa.Table) else metadata
+    records, pool = read_run(run), comparison.known_of(table)
+    frames = _frames(records, pool)
+    pictures = _pictures(records, frames["picks"], pool)
+    for name, frame in frames.items():
+        storage.write_bytes(folder / f"{name}.csv", frame.to_csv(index=name == "time").encode("utf-8"))
+    for name, picture in pictures.items():
+        storage.write_bytes(folder / f"{name}.png", picture.png)
+    goal = f"{TARGET_SHARE:.0%} of the UAR with all labels"
+    html = page.render(
+        records,
+        tables={
+            "headline": page.headline_table(frames["headline"]),
+            "target": page.target_table(frames["target"], f"First point of each arm's mean curve at {goal}."),
+            "quality": page.quality_table(frames["quality"]),
+            "time": page.phase_table(frames["time"], records.shared_seconds),
+        },
+        pictures=pictures,
+        differences=comparison.differences(records),
+        target=_target_sentence(records, goal),
+    )
+    storage.write_bytes(folder / "index.html", html.encode("utf-8"))
+    return folder / "index.html"
+
+
+def _frames(records: RunRecords, pool: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The tables that are written beside the page."""
+    composed = comparison.composition(records, pool)
+    return {
+        "rounds": records.rounds,
+        "headline": comparison.headline(records),
+        "target": comparison.cost_of_target(records, TARGET_SHARE),
+        "differences": pd.DataFrame(comparison.differences(records), columns=DIFFERENCE_COLUMNS),
+        "picks": composed,
+        "quality": comparison.quality_by_round(composed, pool),
+        "time": comparison.phase_seconds(records),
+    }
+
+
+def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> dict[str, page.Picture]:
+    """The figures, each with a text that says what it shows."""
+    final = comparison.headline(records)
+    reached = ", ".join(f"{row['arm']} {100 * row['uar']:.1f} %" for row in final.to_dict("records"))
+    pictures = {
+        "learning_curves": page.Picture(
+            png=figures.png(figures.learning_curves(records)),
+            alt=f"Line chart of test UAR against the share of labels. UAR at the last round: {reached}.",
+            caption="Mean over folds and seeds; the band is one standard deviation. The grey level is all labels.",
+        ),
+        "confusion": page.Picture(
+            png=figures.png(figures.confusion_matrices(records)),
+            alt=f"Confusion matrices of {', '.join(records.arms)} at the last round, rows are the truth.",
+            caption="Test part at the last round, folds and seeds together: share of the true class, and the count.",
+        ),
+        "time": page.Picture(
+            png=figures.png(figures.time_by_phase(records)),
+            alt="Stacked bars of the mean seconds of a trajectory by phase; the table below holds the same numbers.",
+            caption="Mean wall-clock time of a trajectory by phase.",
+        ),
+    }
+    return pictures if composed.empty else pictures | _pick_pictures(records, composed, pool)
+
+
+def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> dict[str, page.Picture]:
+    arms = ", ".join(arm for arm in records.arms if arm in set(composed["arm"]))
+    return {
+        "picked_classes": page.Picture(
+            png=figures.png(figures.picked_classes(composed, records.classes)),
+            alt=f"Stacked bars of the answered classes by round for {arms}.",
+            caption=f"The answers of each round. The {RANDOM} arm shows what the training part holds.",
+        ),
+        "picked_groups": page.Picture(
+            png=figures.png(figures.picked_groups(composed, pool)),
+            alt=f"Bars of the share of picks by speaker and by corpus for {arms}, with the share in the pool.",
+            caption="Picks of all rounds; the black line is the share in the pool, its test part included.",
+        ),
+        "picked_quality": page.Picture(
+            png=figures.png(figures.picked_quality(composed, pool)),
+            alt=f"Histograms of the signal-to-noise ratio of the pool and of the picks of {arms}; medians are below.",
+            caption="Signal-to-noise ratio of the picks against the pool.",
+        ),
+    }
+
+
+def _target_sentence(records: RunRecords, goal: str) -> str:
+    """What the target is in this run."""
+    ceiling = comparison.full_uar(records)
+    if ceiling is None:
+        return "This run has no arm with all labels, so there is no target to measure against."
+    return (
+        f"The target is {goal}: {100 * TARGET_SHARE * ceiling:.1f} % (all labels: {100 * ceiling:.1f} %). Between two "
+        "rounds the mean curve is taken as straight. Time is that of the rounds up to there, without shared work."
+    )

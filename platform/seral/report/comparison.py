@@ -1,0 +1,189 @@
+"""The numbers of the report: curves, the headline, labels to a target, the paired difference to random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from seral.report.records import FULL, KEYS, RANDOM, RunRecords
+
+METRICS = ["uar", "wa", "macro_f1"]
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A strategy's final UAR minus random's, over the folds and seeds that both have."""
+
+    arm: str
+    mean: float
+    """Mean difference in UAR, 0..1."""
+    low: float
+    high: float
+    """95 % bootstrap interval of the mean; NaN with fewer than two pairs."""
+    pairs: int
+    """Fold-and-seed pairs compared."""
+    labelled: float
+    """Mean number of labels at which they are compared."""
+
+    @property
+    def sentence(self) -> str:
+        """The result in words that claim no more than it shows."""
+        told = f"{self.arm} − random at {self.labelled:.0f} labels: {100 * self.mean:+.1f} points of UAR"
+        if np.isnan(self.low):
+            return f"{told}, from a single pair (one fold and one seed). One pair says nothing about chance."
+        told += f", 95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.pairs} pairs"
+        if self.low > 0:
+            return f"{told}. The interval lies above zero: {self.arm} did better than random on this data."
+        if self.high < 0:
+            return f"{told}. The interval lies below zero: {self.arm} did worse than random on this data."
+        return f"{told}. The interval includes zero: this run does not show a difference between the two."
+
+
+def last_rounds(rounds: pd.DataFrame) -> pd.DataFrame:
+    """The last complete round of every trajectory."""
+    return rounds.sort_values("round").groupby(KEYS, as_index=False).tail(1)
+
+
+def curve(records: RunRecords, arm: str) -> pd.DataFrame:
+    """Mean and standard deviation of an arm by round, with the mean seconds spent up to it."""
+    rounds = records.rounds[records.rounds["arm"] == arm].copy()
+    rounds["seconds"] = rounds[records.seconds_columns].sum(axis=1)
+    rounds["elapsed"] = rounds.groupby(KEYS)["seconds"].cumsum()
+    by_round = rounds.groupby("round")
+    means = by_round[["labelled", "fraction", *METRICS, "elapsed"]].mean()
+    spread = by_round[METRICS].std(ddof=1).fillna(0.0).add_suffix("_std")
+    return means.join(spread).assign(trajectories=by_round.size()).reset_index()
+
+
+def headline(records: RunRecords) -> pd.DataFrame:
+    """One row per arm at its last round: labels, metrics as mean and std over folds and seeds, minutes in all."""
+    rows = []
+    last = last_rounds(records.rounds)
+    for arm in records.arms:
+        final, every = last[last["arm"] == arm], records.rounds[records.rounds["arm"] == arm]
+        row = {"arm": arm, "trajectories": len(final), "labels": final["labelled"].mean()}
+        row["fraction"] = final["fraction"].mean()
+        for metric in METRICS:
+            row[metric], row[f"{metric}_std"] = final[metric].mean(), final[metric].std(ddof=1)
+        row["probe_uar"] = final["probe_uar"].mean()
+        row["seconds"] = every[records.seconds_columns].to_numpy().sum() / len(final)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def phase_seconds(records: RunRecords) -> pd.DataFrame:
+    """Mean seconds of a trajectory by arm (rows) and phase (columns), the phase of most time first."""
+    trajectories = records.rounds.groupby(KEYS)[records.seconds_columns].sum()
+    by_arm = trajectories.groupby("arm").mean().loc[records.arms]
+    by_arm.columns = [name.removeprefix("seconds_") for name in by_arm.columns]
+    return by_arm[by_arm.sum().sort_values(ascending=False).index]
+
+
+def differences(records: RunRecords, seed: int = 0) -> list[Difference]:
+    """The paired difference to random of every other arm with rounds in common, at the last of these."""
+    arms = [arm for arm in records.arms if arm not in {FULL, RANDOM}]
+    found = (paired_difference(records.rounds, arm, np.random.default_rng(seed)) for arm in arms)
+    return [difference for difference in found if difference is not None]
+
+
+def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) -> Difference | None:
+    """Pair by fold and seed at the largest number of labels both have; None when no pair exists."""
+    on = ["fold", "seed", "labelled"]
+    both = rounds[rounds["arm"] == arm].merge(rounds[rounds["arm"] == RANDOM], on=on, suffixes=("", "_random"))
+    if both.empty:
+        return None
+    final = both.sort_values("labelled").groupby(["fold", "seed"]).tail(1).sort_values(["fold", "seed"])
+    gain_P = (final["uar"] - final["uar_random"]).to_numpy(dtype=np.float64)
+    low, high = bootstrap_interval(gain_P, rng)
+    return Difference(
+        arm=arm,
+        mean=float(gain_P.mean()),
+        low=low,
+        high=high,
+        pairs=len(gain_P),
+        labelled=float(final["labelled"].mean()),
+    )
+
+
+def bootstrap_interval(value_P: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
+    """95 % percentile interval of the mean by resampling with replacement; NaN for fewer than two values."""
+    if len(value_P) < 2:
+        return float("nan"), float("nan")
+    rows_RP = rng.integers(len(value_P), size=(RESAMPLES, len(value_P)))
+    low, high = np.quantile(value_P[rows_RP].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def full_uar(records: RunRecords) -> float | None:
+    """Mean UAR with all labels, or None when that arm was not run."""
+    full = last_rounds(records.rounds).query("arm == @FULL")
+    return None if full.empty else float(full["uar"].mean())
+
+
+def cost_of_target(records: RunRecords, share: float) -> pd.DataFrame:
+    """Labels, share of labels and seconds at which each arm's mean curve first reaches `share` of the full-label UAR.
+
+    NaN = not reached. Empty without a full-label arm.
+    """
+    ceiling = full_uar(records)
+    if ceiling is None:
+        return pd.DataFrame(columns=["arm", "labels", "fraction", "seconds"])
+    rows = []
+    for arm in records.arms:
+        means = curve(records, arm)
+        columns = {"labels": "labelled", "fraction": "fraction", "seconds": "elapsed"}
+        cost = {name: crossing(means[column], means["uar"], share * ceiling) for name, column in columns.items()}
+        rows.append({"arm": arm, **cost})
+    return pd.DataFrame(rows)
+
+
+def crossing(cost: Sequence[float] | pd.Series, value: Sequence[float] | pd.Series, target: float) -> float:
+    """Where a curve first reaches the target, linear between its points; its first point when that does; else NaN."""
+    x, y = np.asarray(cost, dtype=np.float64), np.asarray(value, dtype=np.float64)
+    reached = np.flatnonzero(y >= target)
+    if not len(reached):
+        return float("nan")
+    at = int(reached[0])
+    if at == 0:
+        return float(x[0])
+    return float(x[at - 1] + (x[at] - x[at - 1]) * (target - y[at - 1]) / (y[at] - y[at - 1]))
+
+
+def known_of(metadata: pd.DataFrame) -> pd.DataFrame:
+    """What the report says of an utterance; speakers carry their corpus, within which alone their names are unique."""
+    known = metadata[["utterance_id", "corpus", "speaker", "snr_db", "duration_s"]]
+    if known["corpus"].nunique() < 2:
+        return known
+    return known.assign(speaker=known["corpus"] + " " + known["speaker"])
+
+
+def composition(records: RunRecords, known: pd.DataFrame) -> pd.DataFrame:
+    """Every answer of the arms that choose, with what is known of its utterance."""
+    chosen = records.answers[records.answers["arm"] != FULL]
+    return chosen.merge(known, on="utterance_id", how="left", validate="many_to_one")
+
+
+def quality_by_round(composed: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
+    """Picks, median SNR (dB) and median length (s) by arm and round, the pool's in the first row."""
+    grouped = composed.groupby(["arm", "round"], as_index=False)
+    table = grouped.agg(
+        picks=("utterance_id", "size"), snr_db=("snr_db", "median"), duration_s=("duration_s", "median")
+    )
+    unlabelled = composed["answer"].ne("label").groupby([composed["arm"], composed["round"]]).sum()
+    table["without_label"] = unlabelled.to_numpy()
+    pool = {
+        "arm": "pool",
+        "round": None,
+        "picks": len(metadata),
+        "snr_db": metadata["snr_db"].median(),
+        "duration_s": metadata["duration_s"].median(),
+        "without_label": None,
+    }
+    return pd.concat(
+        [pd.DataFrame([pool]), table.astype({"round": object, "without_label": object})], ignore_index=True
+    )

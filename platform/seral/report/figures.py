@@ -1,0 +1,236 @@
+"""The report's figures: explicit Figure objects on a white ground, told apart by marker and line as well as colour."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from seral.report.comparison import curve, full_uar, last_rounds, phase_seconds
+from seral.report.records import FULL, RANDOM, RunRecords
+
+Style = tuple[str, str, str | tuple[float, Sequence[float]]]
+"""Colour, marker, line."""
+
+# Okabe and Ito's palette: apart under every common colour blindness.
+PALETTE = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
+INK, MUTED, GRID = "#1f2430", "#5b6472", "#e3e6eb"
+STYLES: list[Style] = [
+    ("#0072B2", "o", "-"),
+    ("#009E73", "^", "-."),
+    ("#CC79A7", "D", ":"),
+    ("#56B4E9", "v", (0, (5, 1))),
+]
+RANDOM_STYLE: Style = ("#D55E00", "s", "--")
+FULL_STYLE: Style = ("#5b6472", "*", ":")
+HATCHES = ["", "///", "...", "xxx", "\\\\\\", "---", "ooo", "+++"]
+DPI = 144
+GROUPS_SHOWN = 12
+GROUP_SLOTS = 6
+"""Rows a panel of groups has room for at least, so that few groups do not become thick bars."""
+
+
+def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
+    """Colour, marker and line of every arm; random and full always look the same."""
+    fixed: dict[str, Style] = {RANDOM: RANDOM_STYLE, FULL: FULL_STYLE}
+    others = [arm for arm in arms if arm not in fixed]
+    return fixed | {arm: STYLES[index % len(STYLES)] for index, arm in enumerate(others)}
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as PNG bytes; no timestamp, so that equal figures are equal files."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def learning_curves(records: RunRecords) -> Figure:
+    """UAR against the share of labels, mean with a band of one standard deviation; all labels as a level."""
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = _tidy(figure.subplots(), "Labels, share of the training part", "Test UAR")
+    styles = arm_styles(records.arms)
+    for arm in records.arms:
+        if arm == FULL:
+            continue
+        means, (colour, marker, line) = curve(records, arm), styles[arm]
+        x, y, spread = means["fraction"], means["uar"], means["uar_std"]
+        axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.14, linewidth=0)
+        axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=6, label=arm)
+    _full_level(axes, records)
+    axes.axhline(1 / len(records.classes), color=MUTED, linewidth=1, linestyle=(0, (1, 3)), label="chance")
+    _percent(axes.xaxis)
+    _percent(axes.yaxis)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
+def _full_level(axes: Axes, records: RunRecords) -> None:
+    level = full_uar(records)
+    if level is None:
+        return
+    spread = float(last_rounds(records.rounds).query("arm == @FULL")["uar"].std(ddof=1))
+    spread = 0.0 if np.isnan(spread) else spread
+    axes.axhspan(level - spread, level + spread, color=MUTED, alpha=0.14, linewidth=0)
+    axes.axhline(level, color=MUTED, linewidth=1.5, linestyle=FULL_STYLE[2], label="all labels")
+
+
+def confusion_matrices(records: RunRecords) -> Figure:
+    """Row-normalised test confusion of each arm's last round; counts in the cells."""
+    arms, count = records.arms, len(records.classes)
+    side = max(2.6, 0.62 * count + 1.0)
+    figure = Figure(figsize=(side * len(arms) + 0.6, side + 0.5), layout="constrained")
+    for axes, arm in zip(np.atleast_1d(figure.subplots(1, len(arms))), arms, strict=True):
+        _confusion(axes, records.confusion[arm], records.classes)
+        axes.set_title(arm, color=INK, fontsize=11, fontweight="bold")
+    return figure
+
+
+def _confusion(axes: Axes, count_CC: NDArray[np.int64], classes: Sequence[str]) -> None:
+    share_CC = count_CC / np.maximum(count_CC.sum(axis=1, keepdims=True), 1)
+    axes.imshow(share_CC, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(count_CC):
+        share = share_CC[row, column]
+        colour = "white" if share > 0.55 else INK
+        axes.text(column, row, f"{share:.0%}\n{count}", ha="center", va="center", fontsize=8, color=colour)
+    ticks = np.arange(len(classes))
+    axes.set_xticks(ticks, classes, rotation=40, ha="right", fontsize=9, color=INK)
+    axes.set_yticks(ticks, classes, fontsize=9, color=INK)
+    axes.set_xlabel("predicted", color=MUTED)
+    axes.set_ylabel("truth", color=MUTED)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+
+
+def picked_classes(composed: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """What was answered each round, as shares of the round, one panel an arm."""
+    shown = composed.assign(
+        emotion=composed["emotion"].astype(object).where(composed["answer"].eq("label"), "no label")
+    )
+    names = [*classes, *(["no label"] if (shown["emotion"] == "no label").any() else [])]
+    arms = sorted(shown["arm"].unique(), key=lambda arm: (arm == RANDOM, arm))
+    figure = Figure(figsize=(3.6 * len(arms) + 1.6, 3.4), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(1, len(arms), sharey=True))
+    for axes, arm in zip(panels, arms, strict=True):
+        count = pd.crosstab(shown.loc[shown["arm"] == arm, "round"], shown.loc[shown["arm"] == arm, "emotion"])
+        share = count.reindex(columns=names, fill_value=0).div(count.sum(axis=1), axis=0)
+        _stack(_tidy(axes, "round", "share of the answers" if axes is panels[0] else ""), share)
+        axes.set_title(arm, color=INK, fontsize=11, fontweight="bold")
+        _percent(axes.yaxis)
+    panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK, reverse=True)
+    return figure
+
+
+def _stack(axes: Axes, share: pd.DataFrame) -> None:
+    """Stacked columns, one per row of the frame, hatched so that greyscale tells them apart."""
+    ticks, base = np.arange(len(share)), np.zeros(len(share))
+    for index, name in enumerate(share.columns):
+        height = share[name].to_numpy(dtype=np.float64)
+        axes.bar(ticks, height, 0.72, bottom=base, label=str(name), **_look(index))
+        base += height
+    axes.set_xticks(ticks, [str(row) for row in share.index])
+    axes.grid(visible=False, axis="x")
+
+
+def picked_groups(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
+    """Shares of picks by speaker and by corpus, each arm beside the pool."""
+    figure = Figure(figsize=(8.6, 4.4), layout="constrained")
+    panels = figure.subplots(1, 2, width_ratios=[1.6, 1])
+    pool = metadata.assign(arm="pool")
+    for axes, column in zip(panels, ("speaker", "corpus"), strict=True):
+        both = pd.concat([composed[["arm", column]], pool[["arm", column]]]).fillna({column: "unknown"})
+        share = pd.crosstab(both[column], both["arm"], normalize="columns")
+        top = share["pool"].sort_values(ascending=False, kind="stable").index[:GROUPS_SHOWN]
+        if len(share) > len(top):
+            rest = share.drop(top).sum().rename(f"{len(share) - len(top)} others")
+            share = pd.concat([share.loc[top], rest.to_frame().T])
+        else:
+            share = share.loc[top]
+        _side_by_side(_tidy(axes, "share", ""), share)
+        axes.set_title(f"by {column}", color=INK, fontsize=11, fontweight="bold")
+    panels[1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=INK)
+    return figure
+
+
+def _side_by_side(axes: Axes, share: pd.DataFrame) -> None:
+    """Horizontal bars, one group per row of the frame; the pool as a tick to compare with."""
+    arms = sorted((arm for arm in share.columns if arm != "pool"), key=lambda arm: (arm == RANDOM, arm))
+    styles, ticks, height = arm_styles(arms), np.arange(len(share)), 0.8 / max(1, len(arms))
+    for index, arm in enumerate(arms):
+        place = ticks - 0.4 + height * (index + 0.5)
+        hatch = "///" if arm == RANDOM else HATCHES[0 if index == 0 else index + 1]
+        axes.barh(place, share[arm], height, color=styles[arm][0], hatch=hatch, edgecolor="white", label=arm)
+    axes.vlines(share["pool"], ticks - 0.46, ticks + 0.46, color=INK, linewidth=2, label="pool")
+    axes.set_yticks(ticks, [str(name) for name in share.index])
+    axes.set_ylim(max(len(share), GROUP_SLOTS) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")
+    _percent(axes.xaxis)
+
+
+def picked_quality(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
+    """Density of the signal-to-noise ratio of the picks against that of the pool."""
+    figure = Figure(figsize=(7.2, 3.4), layout="constrained")
+    axes = _tidy(figure.subplots(), "SNR, dB", "share of utterances")
+    pool = metadata["snr_db"].dropna().to_numpy(dtype=np.float64)
+    if not len(pool):
+        axes.text(0.5, 0.5, "no SNR was measured", ha="center", color=MUTED, transform=axes.transAxes)
+        return figure
+    edges = np.histogram_bin_edges(pool, bins=20).tolist()
+    axes.hist(pool, edges, weights=np.full(len(pool), 1 / len(pool)), color="#d5d9e0", label="pool")
+    arms = sorted(composed["arm"].unique(), key=lambda arm: (arm == RANDOM, arm))
+    for arm, (colour, _, line) in ((arm, arm_styles(arms)[arm]) for arm in arms):
+        snr = composed.loc[composed["arm"] == arm, "snr_db"].dropna().to_numpy(dtype=np.float64)
+        look: dict[str, Any] = {"histtype": "step", "color": colour, "linestyle": line, "linewidth": 2}
+        axes.hist(snr, edges, weights=np.full(len(snr), 1 / max(1, len(snr))), label=f"picked by {arm}", **look)
+    _percent(axes.yaxis)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
+def time_by_phase(records: RunRecords) -> Figure:
+    """Mean seconds of a trajectory by phase, one bar an arm."""
+    seconds = phase_seconds(records)
+    figure = Figure(figsize=(7.2, 0.55 * len(seconds) + 1.5), layout="constrained")
+    axes = _tidy(figure.subplots(), "seconds per trajectory, all rounds", "")
+    ticks, base = np.arange(len(seconds)), np.zeros(len(seconds))
+    for index, phase in enumerate(seconds.columns):
+        width = seconds[phase].to_numpy(dtype=np.float64)
+        axes.barh(ticks, width, 0.62, left=base, label=phase, **_look(index))
+        base += width
+    axes.set_yticks(ticks, list(seconds.index))
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
+def _look(index: int) -> dict[str, Any]:
+    """Colour and hatch of the n-th part of a stack."""
+    colour, hatch = PALETTE[index % len(PALETTE)], HATCHES[index % len(HATCHES)]
+    return {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.6}
+
+
+def _percent(axis: Axis) -> None:
+    """Shares as percent, at steps whose labels need no rounding."""
+    axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(PercentFormatter(1.0))
+
+
+def _tidy(axes: Axes, x_label: str, y_label: str) -> Axes:
+    """Labels, a light grid behind the data and no box around it."""
+    axes.set_xlabel(x_label, color=MUTED)
+    axes.set_ylabel(y_label, color=MUTED)
+    axes.grid(visible=True, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+    axes.tick_params(colors=INK, length=0, labelsize=9)
+    return axes

@@ -1,0 +1,150 @@
+"""The page: frames and figures into one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from seral.report.comparison import Difference
+from seral.report.records import RunRecords
+
+Row = list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table as it is shown: the first cell of a row is its heading."""
+
+    caption: str
+    columns: list[str]
+    rows: list[Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A figure as it is shown."""
+
+    png: bytes
+    alt: str
+    caption: str
+
+    @property
+    def source(self) -> str:
+        """The image inside the page."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def render(
+    records: RunRecords,
+    *,
+    tables: Mapping[str, Table],
+    pictures: Mapping[str, Picture],
+    differences: list[Difference],
+    target: str,
+) -> str:
+    """The whole page."""
+    environment = Environment(
+        loader=PackageLoader("seral.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("template.html.j2").render(
+        title=records.run.rstrip("/").rsplit("/", 1)[-1],
+        environment=_plain(records.environment),
+        config=records.config,
+        tables=tables,
+        pictures=pictures,
+        differences=[difference.sentence for difference in differences],
+        target=target,
+    )
+
+
+def headline_table(frame: pd.DataFrame) -> Table:
+    """The headline in words and points."""
+    probed = bool(frame["probe_uar"].notna().any())
+    columns = ["arm", "labels", "UAR %", "WA %", "macro-F1 %", "time", "runs"]
+    rows = []
+    for row in frame.to_dict("records"):
+        scores = [spread(row[name], row[f"{name}_std"]) for name in ("uar", "wa", "macro_f1")]
+        probe = [number(100 * row["probe_uar"], 1)] if probed else []
+        labels = f"{row['labels']:.0f} ({row['fraction']:.0%})"
+        rows.append([str(row["arm"]), labels, *scores, *probe, duration(row["seconds"]), str(row["trajectories"])])
+    if probed:
+        columns.insert(5, "linear probe UAR %")
+    caption = "Test results at each arm's last round: mean ± standard deviation over folds and seeds."
+    return Table(caption=caption, columns=columns, rows=rows)
+
+
+def target_table(frame: pd.DataFrame, caption: str) -> Table:
+    """Labels and time to the target, or that it was not reached."""
+    rows = []
+    for row in frame.to_dict("records"):
+        reached = pd.notna(row["labels"])
+        cells = [number(row["labels"], 0), f"{row['fraction']:.1%}", duration(row["seconds"])] if reached else []
+        rows.append([str(row["arm"]), *(cells or ["not reached", "–", "–"])])
+    return Table(caption=caption, columns=["arm", "labels", "share of the training part", "time"], rows=rows)
+
+
+def quality_table(frame: pd.DataFrame) -> Table:
+    """Quality of the picks by round beside the pool's."""
+    columns = ["arm", "round", "utterances", "median SNR, dB", "median length, s", "answered without a label"]
+    rows = [
+        [
+            str(row["arm"]),
+            number(row["round"], 0),
+            number(row["picks"], 0),
+            number(row["snr_db"], 1),
+            number(row["duration_s"], 2),
+            number(row["without_label"], 0),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    return Table(caption="Quality of what was picked, all folds and seeds together.", columns=columns, rows=rows)
+
+
+def phase_table(frame: pd.DataFrame, shared: Mapping[str, float]) -> Table:
+    """Time by phase and arm, and what all trajectories share."""
+    rows = [
+        [str(arm), *(duration(value) for value in phases), duration(phases.sum())] for arm, phases in frame.iterrows()
+    ]
+    caption = "Mean wall-clock time of a trajectory, all rounds."
+    if shared:
+        told = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in sorted(shared.items()))
+        caption += f" Spent once for all trajectories, and not in this table: {told}."
+    return Table(caption=caption, columns=["arm", *map(str, frame.columns), "total"], rows=rows)
+
+
+def spread(mean: float, deviation: float) -> str:
+    """Mean ± deviation in points; the mean alone when there was one run."""
+    told = number(100 * mean, 1)
+    return told if pd.isna(deviation) else f"{told} ± {100 * deviation:.1f}"
+
+
+def number(value: Any, digits: int) -> str:
+    """A number, or a dash for a missing one."""
+    return "–" if pd.isna(value) else f"{float(value):,.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person would say them."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _plain(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The environment as name and text; what is nested as compact JSON."""
+    return [
+        (name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True))
+        for name, value in environment.items()
+    ]

@@ -1,0 +1,132 @@
+"""What a run folder says, read into tidy frames. Only complete rounds count: those with a round.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from seral import storage
+from seral.errors import StateError
+
+KEYS = ["arm", "fold", "seed"]
+"""What names a trajectory; every frame starts with these columns."""
+
+FULL = "full"
+"""The arm that trains once on all labels: a level to compare with, not a curve."""
+RANDOM = "random"
+"""The arm every strategy is compared with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecords:
+    """A run in frames. One row per round, per pick and per answer."""
+
+    run: str
+    config: str
+    """The resolved configuration, YAML."""
+    environment: dict[str, Any]
+    shared_seconds: dict[str, float]
+    """Seconds by phase of what all trajectories share."""
+    classes: list[str]
+    rounds: pd.DataFrame
+    """arm, fold, seed, round, labelled, fraction, uar, wa, macro_f1, dev_uar, probe_uar, stop_reason, seconds_*."""
+    picks: pd.DataFrame
+    """arm, fold, seed, round, utterance_id, order, strategy."""
+    answers: pd.DataFrame
+    """arm, fold, seed, round, utterance_id, emotion, answer, annotator."""
+    confusion: dict[str, NDArray[np.int64]]
+    """Per arm, the test confusion (C, C), rows are the truth, summed over the last rounds of its trajectories."""
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms: strategies first, then random, then the full-label one."""
+        return sorted(self.rounds["arm"].unique(), key=lambda arm: (arm == FULL, arm == RANDOM, arm))
+
+    @property
+    def seconds_columns(self) -> list[str]:
+        """Columns of `rounds` that hold the seconds of a phase."""
+        return [name for name in self.rounds.columns if name.startswith("seconds_")]
+
+
+def read_run(run: str | Path) -> RunRecords:
+    """Read a run folder. Raises StateError when it is none, or has no complete round."""
+    if not storage.exists(storage.join(run, "config.yaml")):
+        raise StateError(f"there is no run at {run}: config.yaml is missing")
+    rounds: list[dict[str, Any]] = []
+    picks, answers = list[pd.DataFrame](), list[pd.DataFrame]()
+    last: dict[tuple[str, int, int], list[list[int]]] = {}
+    for keys, folder in _complete_rounds(run):
+        record = storage.read_json(storage.join(folder, "round.json"))
+        metrics = storage.read_json(storage.join(folder, "metrics.json"))
+        rounds.append({**keys, **_round_row(record, metrics)})
+        picks.append(_table(folder, "picks", {**keys, "round": record["round"]}))
+        answers.append(_table(folder, "labels", {**keys, "round": record["round"]}))
+        last[keys["arm"], keys["fold"], keys["seed"]] = metrics["test"]["confusion"]
+    if not rounds:
+        raise StateError(f"run {run} has no complete round yet; a report needs at least one")
+    environment = storage.read_json(storage.join(run, "environment.json"))
+    ledger = storage.join(run, "ledger.json")
+    frame = pd.DataFrame(rounds)
+    seconds = [name for name in frame.columns if name.startswith("seconds_")]
+    return RunRecords(
+        run=str(run),
+        config=storage.read_bytes(storage.join(run, "config.yaml")).decode("utf-8"),
+        environment=environment,
+        shared_seconds=storage.read_json(ledger) if storage.exists(ledger) else {},
+        classes=list(environment["classes"]),
+        rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
+        picks=pd.concat(picks, ignore_index=True),
+        answers=pd.concat(answers, ignore_index=True),
+        confusion=_sum_by_arm(last),
+    )
+
+
+def _complete_rounds(run: str | Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """The trajectory's keys and the folder of every complete round, in order."""
+    parent = storage.join(run, "trajectories")
+    for name in storage.list_names(parent):
+        description = storage.join(parent, name, "trajectory.json")
+        if not storage.exists(description):
+            continue  # just begun
+        trajectory = storage.read_json(description)
+        keys = {key: trajectory[key] for key in KEYS}
+        for number in storage.list_names(storage.join(parent, name, "rounds")):
+            folder = storage.join(parent, name, "rounds", number)
+            if storage.exists(storage.join(folder, "round.json")):
+                yield keys, folder
+
+
+def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
+    """One row of the rounds frame."""
+    test = metrics["test"]
+    return {
+        "round": record["round"],
+        "labelled": metrics["labelled"],
+        "fraction": metrics["fraction"],
+        **{name: test[name] for name in ("uar", "wa", "macro_f1")},
+        "dev_uar": (metrics.get("dev") or {}).get("uar", np.nan),
+        "probe_uar": (metrics.get("probe") or {}).get("test_uar", np.nan),
+        "stop_reason": record.get("stop_reason"),
+        **{f"seconds_{phase}": value for phase, value in record["seconds"].items()},
+    }
+
+
+def _table(folder: str, name: str, keys: dict[str, Any]) -> pd.DataFrame:
+    """A round's Parquet table with its keys in front."""
+    frame: pd.DataFrame = storage.read_table(storage.join(folder, f"{name}.parquet")).to_pandas()
+    rest = [column for column in frame.columns if column not in keys]
+    return frame.assign(**keys)[[*keys, *rest]]
+
+
+def _sum_by_arm(last: dict[tuple[str, int, int], list[list[int]]]) -> dict[str, NDArray[np.int64]]:
+    """Confusion matrices of trajectories, summed over folds and seeds."""
+    total: dict[str, NDArray[np.int64]] = {}
+    for (arm, _, _), matrix in last.items():
+        total[arm] = total.get(arm, 0) + np.asarray(matrix, dtype=np.int64)
+    return total

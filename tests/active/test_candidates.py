@@ -1,0 +1,86 @@
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seral.active.candidates import Candidates
+from seral.errors import SelectionError
+
+
+def made(**changes: Any) -> Candidates:
+    """Three candidates out of order, two labelled ones, every array told apart by its rows."""
+    given: dict[str, Any] = {
+        "ids": ["c", "a", "b"],
+        "probability_NC": [[0.3, 0.7], [0.1, 0.9], [0.2, 0.8]],
+        "dropout_SNC": [[[0.3, 0.7], [0.1, 0.9], [0.2, 0.8]]] * 2,
+        "embedding_ND": [[3.0, 0], [1, 0], [2, 0]],
+        "labelled_ids": ["z", "y"],
+        "labelled_embedding_MD": [[26.0, 0], [25, 0]],
+        "duration_s": [3, 1, 2],
+        "speaker": ["s3", "s1", "s2"],
+        "snr_db": [30, np.nan, 20],
+    }
+    return Candidates(**{**given, **changes})
+
+
+def test_rows_are_sorted_by_id_in_every_column() -> None:
+    candidates = made()
+    assert candidates.ids.tolist() == ["a", "b", "c"]
+    assert candidates.need("embedding_ND")[:, 0].tolist() == [1, 2, 3]
+    np.testing.assert_allclose(candidates.need("probability_NC")[:, 0], [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(candidates.need("dropout_SNC")[1, :, 0], [0.1, 0.2, 0.3])
+    assert candidates.speaker is not None
+    assert candidates.speaker.tolist() == ["s1", "s2", "s3"]
+    assert candidates.labelled_centres()[:, 0].tolist() == [25, 26]
+
+
+def test_it_has_no_field_that_could_hold_a_label() -> None:
+    words = ("emotion", "gold", "target", "truth", "answer", "label_", "valence", "arousal", "dominance")
+    names = [field.name for field in fields(Candidates)]
+    assert [name for name in names if any(word in name for word in words) or name in {"label", "labels", "y"}] == []
+    assert {name for name in names if "label" in name} == {"labelled_ids", "labelled_embedding_MD"}
+
+
+def test_take_keeps_rows_and_the_labelled_part() -> None:
+    taken = made().take(np.array([2, 0]))
+    assert taken.ids.tolist() == ["a", "c"]
+    assert taken.need("dropout_SNC").shape == (2, 2, 2)
+    assert taken.labelled_centres().shape == (2, 2)
+
+
+def test_no_candidates_are_allowed() -> None:
+    empty = Candidates(ids=np.array([], dtype=np.str_), embedding_ND=np.empty((0, 4), dtype=np.float32))
+    assert len(empty) == 0
+    assert empty.labelled_centres().shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": ["c", "a", "a"]}, "same id twice: a"),
+        ({"ids": ["c", "a", ""]}, "empty id"),
+        ({"ids": ["c", "a", "y"]}, "already labelled: y"),
+        ({"labelled_ids": ["z", "z"]}, "labelled_ids holds the same id twice: z"),
+        ({"ids": [["c", "a", "b"]]}, "one-dimensional"),
+        ({"embedding_ND": [[3.0, 0], [1, 0]]}, "embedding_ND has 2 rows for 3 ids"),
+        ({"embedding_ND": [3.0, 1, 2]}, "embedding_ND must have 2 axes"),
+        ({"embedding_ND": [[3.0], [1], [2]]}, "1 features, labelled_embedding_MD 2"),
+        ({"embedding_ND": [[3.0, 0], [np.nan, 0], [2, 0]]}, "embedding_ND is not finite: a"),
+        ({"labelled_embedding_MD": [[np.inf, 0], [25, 0]]}, "labelled_embedding_MD is not finite: z"),
+        ({"labelled_ids": None}, "labelled_embedding_MD has 2 rows for 0 ids"),
+        ({"probability_NC": [[0.3, 0.7], [0.1, 0.9], [0.5, 0.8]]}, "does not sum to 1 .*: b"),
+        ({"probability_NC": [[0.3, 0.7], [0.1, 0.9], [1.5, -0.5]]}, "probability_NC is negative: b"),
+        ({"probability_NC": [[1.0], [1], [1]]}, "at least 2 classes, got 1"),
+        ({"dropout_SNC": np.empty((0, 3, 2))}, "at least 1 pass"),
+        ({"dropout_SNC": [[[0.3, 0.7], [np.nan, 0.9], [0.2, 0.8]]]}, "dropout_SNC is not finite: a"),
+    ],
+)
+def test_wrong_input_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(SelectionError, match=message):
+        made(**changes)
+
+
+def test_a_missing_column_is_an_error_that_names_it() -> None:
+    with pytest.raises(SelectionError, match="needs dropout_SNC"):
+        made(dropout_SNC=None).need("dropout_SNC")

@@ -1,0 +1,232 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import entropy as scipy_entropy
+
+from seral.active.candidates import Candidates
+from seral.active.strategies import NEEDS, STRATEGIES, StrategyOptions, check_options, scores, select, strategy_options
+from seral.active.strategies.clusters import nearest_in_turn
+from seral.active.strategies.farthest_first import farthest_first
+from seral.errors import OptionError, SelectionError
+
+# N candidates · M labelled · S passes · C classes · D features
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in STRATEGIES),
+    ("after", {"diversity": "k_center", "uncertainty": "entropy", "beta": 2}),
+    ("k_means", {"clusters": 2}),
+]
+
+
+def pool(count: int, labelled: int, seed: int, *, copies: bool = False) -> dict[str, Any]:
+    """Columns of a small pool; with copies, few different embeddings and probabilities."""
+    rng = np.random.default_rng(seed)
+    different = max(1, count // 4) if copies else count
+    rows = rng.integers(different, size=count) if copies else np.arange(count)
+    return {
+        "ids": np.array([f"u{number:03d}" for number in rng.permutation(900)[:count]], dtype=np.str_),
+        "probability_NC": rng.dirichlet(np.ones(4), size=different).reshape(-1, 4)[rows],
+        "dropout_SNC": rng.dirichlet(np.ones(4), size=(3, different))[:, rows],
+        "embedding_ND": rng.normal(size=(different, 5))[rows],
+        "labelled_ids": np.array([f"v{number}" for number in range(labelled)], dtype=np.str_),
+        "labelled_embedding_MD": rng.normal(size=(labelled, 5)),
+    }
+
+
+def permuted(columns: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The same pool with its rows in another order."""
+    rng = np.random.default_rng(seed)
+    order, labelled = rng.permutation(len(columns["ids"])), rng.permutation(len(columns["labelled_ids"]))
+    moved = {
+        name: value[labelled if "labelled" in name else order] for name, value in columns.items() if value.ndim < 3
+    }
+    return {**moved, "dropout_SNC": columns["dropout_SNC"][:, order]}
+
+
+def ask(variant: tuple[str, dict[str, Any]], columns: dict[str, Any], k: int, seed: int = 0) -> list[str]:
+    return select(variant[0], Candidates(**columns), k, np.random.default_rng(seed), **variant[1])
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.integers(0, 4), st.integers(0, 999), st.booleans(), st.data())
+def test_contract(variant: Any, count: int, labelled: int, seed: int, copies: bool, data: st.DataObject) -> None:
+    columns = pool(count, labelled, seed, copies=copies)
+    k = data.draw(st.integers(0, count))
+    picks = ask(variant, columns, k)
+    assert len(picks) == len(set(picks)) == k
+    assert set(picks) <= set(columns["ids"].tolist())
+    assert not set(picks) & set(columns["labelled_ids"].tolist())
+    assert ask(variant, columns, k) == picks
+    assert ask(variant, permuted(columns, seed), k) == picks
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_the_whole_pool_can_be_asked_for(variant: Any) -> None:
+    columns = pool(12, 2, 0)
+    assert sorted(ask(variant, columns, 12)) == sorted(columns["ids"].tolist())
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_identical_utterances_are_still_different_picks(variant: Any) -> None:
+    columns = pool(20, 2, 0)
+    columns["embedding_ND"][:], columns["probability_NC"][:] = 1.0, 0.25
+    assert len(set(ask(variant, columns, 15))) == 15
+
+
+@pytest.mark.parametrize("name", ["random", "k_means"])
+def test_the_seed_matters_where_chance_does(name: str) -> None:
+    columns = pool(200, 0, 0)
+    assert ask((name, {}), columns, 10, seed=0) != ask((name, {}), columns, 10, seed=1)
+
+
+@pytest.mark.parametrize("name", ["entropy", "margin", "least_confidence", "bald"])
+def test_top_k_is_the_true_one_with_ties_by_id(name: str) -> None:
+    columns = pool(40, 0, 1, copies=True)
+    score_N = getattr(scores, name)(columns["dropout_SNC" if name == "bald" else "probability_NC"].astype(np.float32))
+    expected = sorted(zip(-score_N, columns["ids"].tolist(), strict=True))
+    assert ask((name, {}), columns, 17) == [utterance for _, utterance in expected[:17]]
+
+
+def test_scores_against_scipy_and_by_hand() -> None:
+    p_SNC = np.random.default_rng(0).dirichlet(np.ones(5), size=(4, 30))
+    np.testing.assert_allclose(scores.entropy(p_SNC[0]), scipy_entropy(p_SNC[0], axis=1))
+    mutual_N = scipy_entropy(p_SNC.mean(axis=0), axis=1) - scipy_entropy(p_SNC, axis=2).mean(axis=0)
+    np.testing.assert_allclose(scores.bald(p_SNC), mutual_N, atol=1e-12)
+    hand_NC = np.array([[0.5, 0.3, 0.2], [1, 0, 0], [0.4, 0.2, 0.4]])
+    np.testing.assert_allclose(scores.margin(hand_NC), [-0.2, -1, 0])
+    np.testing.assert_allclose(scores.least_confidence(hand_NC), [0.5, 0, 0.6])
+    assert scores.entropy(hand_NC)[1] == 0
+
+
+def test_bald_is_zero_where_passes_agree_and_log_2_where_they_contradict() -> None:
+    p_SNC = np.array([[[0.6, 0.4], [1, 0]], [[0.6, 0.4], [0, 1]]])
+    np.testing.assert_allclose(scores.bald(p_SNC), [0, np.log(2)], atol=1e-12)
+
+
+def brute_force_farthest_first(x_ND: NDArray[np.float32], centre_MD: NDArray[np.float32], k: int) -> list[int]:
+    """The textbook: every distance to every centre, in double precision, compared in single."""
+    wide_ND = x_ND.astype(np.float64)
+    picks: list[int] = []
+    while len(picks) < k:
+        centres = np.concatenate([centre_MD.astype(np.float64), wide_ND[picks]])
+        if len(centres):
+            value_N = ((wide_ND[:, None] - centres) ** 2).sum(axis=2).min(axis=1).astype(np.float32)
+            value_N[picks] = -1
+        else:
+            value_N = -((wide_ND - wide_ND.mean(axis=0)) ** 2).sum(axis=1).astype(np.float32)
+        picks.append(int(value_N.argmax()))
+    return picks
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 50), st.integers(1, 4), st.integers(0, 5), st.sampled_from([0, 1000]), st.integers(0, 9999))
+def test_k_center_equals_brute_force_on_a_grid_full_of_ties(
+    count: int, width: int, labelled: int, offset: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    x_ND = (rng.integers(-2, 3, size=(count, width)) + offset).astype(np.float32)
+    centre_MD = (rng.integers(-2, 3, size=(labelled, width)) + offset).astype(np.float32)
+    k = int(rng.integers(count + 1))
+    assert farthest_first(x_ND, centre_MD, k).tolist() == brute_force_farthest_first(x_ND, centre_MD, k)
+
+
+@pytest.mark.parametrize("labelled", [0, 30])
+def test_k_center_equals_brute_force_over_many_blocks(labelled: int) -> None:
+    rng = np.random.default_rng(0)
+    x_ND = rng.normal(size=(3000, 12)).astype(np.float32) * np.linspace(3, 0.1, 12, dtype=np.float32)
+    centre_MD = rng.normal(size=(labelled, 12)).astype(np.float32)
+    assert farthest_first(x_ND, centre_MD, 60).tolist() == brute_force_farthest_first(x_ND, centre_MD, 60)
+
+
+def test_k_means_takes_one_of_each_group() -> None:
+    columns = pool(40, 0, 0)
+    group = np.repeat(np.arange(4), 10)
+    columns["embedding_ND"] = np.eye(5)[group] * 10 + 0.1 * columns["embedding_ND"]
+    of_group = dict(zip(columns["ids"].tolist(), group.tolist(), strict=True))
+    assert {of_group[pick] for pick in ask(("k_means", {}), columns, 4)} == {0, 1, 2, 3}
+
+
+def test_a_row_nearest_to_two_centroids_is_taken_once() -> None:
+    x_ND = np.array([[0], [1], [5]], dtype=np.float32)
+    assert nearest_in_turn(np.array([[0.1], [0.2]], dtype=np.float32), x_ND, 2) == [0, 1]
+
+
+def test_a_centroid_looks_further_when_its_near_rows_are_gone() -> None:
+    x_ND = np.arange(100, dtype=np.float32)[:, None]
+    centroid_KD = np.zeros((60, 1), dtype=np.float32)
+    assert nearest_in_turn(centroid_KD, x_ND, 100) == list(range(100))
+
+
+def test_after_stays_inside_its_shortlist() -> None:
+    columns = pool(100, 3, 0)
+    shortlist = set(ask(("margin", {}), columns, 20))
+    assert set(ask(("after", {"beta": 2.0}), columns, 10)) <= shortlist
+    assert ask(("after", {"beta": 1}), columns, 10) != ask(("after", {"beta": 10}), columns, 10)
+
+
+@pytest.mark.parametrize("k", [-1, 6])
+def test_a_wrong_budget_names_both_numbers(k: int) -> None:
+    with pytest.raises(SelectionError, match=f"for {k} picks of 5 candidates"):
+        ask(("random", {}), pool(5, 0, 0), k)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_strategy_reads_what_it_says_it_needs_and_nothing_else(name: str) -> None:
+    columns = pool(9, 0, 0)
+    needed = {"ids": columns["ids"]} | {field: columns[field] for field in NEEDS[name]}
+    assert len(ask((name, {}), needed, 3)) == 3
+    for field in NEEDS[name]:
+        with pytest.raises(SelectionError, match=f"needs {field}"):
+            ask((name, {}), {key: value for key, value in needed.items() if key != field}, 3)
+
+
+@pytest.mark.parametrize(
+    ("picks", "message"),
+    [(["u1", "u1"], "more than once"), (["u1"], "gave 1 picks"), (["u1", "v0"], "v0, which is not")],
+)
+def test_a_strategy_that_breaks_the_contract_is_caught(
+    picks: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STRATEGIES, "broken", lambda candidates, k, rng: picks)
+    candidates = Candidates(ids=np.array(["u1", "u2"]), labelled_ids=np.array(["v0"]))
+    with pytest.raises(SelectionError, match=message):
+        select("broken", candidates, 2, np.random.default_rng(0))
+
+
+def test_unknown_names_list_the_known_ones() -> None:
+    with pytest.raises(OptionError, match="unknown strategy 'best'; known: after, bald"):
+        StrategyOptions(name="best")
+    with pytest.raises(OptionError, match="'gamma'; known: beta, diversity, uncertainty"):
+        check_options("after", {"gamma": 1})
+    with pytest.raises(OptionError, match="random has no options, got 'beta'"):
+        check_options("random", {"beta": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("after", {"beta": "10"}, "beta of strategy after is '10'"),
+        ("after", {"beta": 0.5}, "beta >= 1"),
+        ("after", {"uncertainty": "bald"}, "known: entropy, least_confidence, margin"),
+        ("after", {"diversity": "dpp"}, "known: k_center, k_means"),
+        ("k_means", {"clusters": 0}, "clusters >= 1"),
+    ],
+)
+def test_wrong_values_are_refused(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        ask((name, options), pool(10, 0, 0), 2)
+
+
+def test_options_come_from_a_configuration() -> None:
+    chosen = StrategyOptions.model_validate({"name": "after", "beta": 2})
+    assert strategy_options("after") == {"beta": 5.0, "uncertainty": "margin", "diversity": "k_means"}
+    assert chosen.parameters == {"beta": 2}
+    assert StrategyOptions.model_validate("margin") == StrategyOptions(name="margin")
+    assert (chosen.needs_embedding, chosen.needs_dropout) == (True, False)
+    columns = pool(60, 0, 0)
+    assert select(chosen, Candidates(**columns), 6, np.random.default_rng(0)) == ask(("after", {"beta": 2}), columns, 6)

@@ -1,0 +1,335 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile as sf
+
+from seral.errors import ReaderError
+from seral.pool.quality import REASONS
+from seral.pool.readers import READERS
+from seral.pool.readers.manifest import ALIASES, read_manifest
+from seral.pool.readers.utterance import Skipped, Utterance
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
+
+
+def audio(path: Path) -> Path:
+    """A tenth of a second of noise, whatever the case of the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = np.random.default_rng(0).normal(0, 0.1, 1_600)
+    sf.write(path, samples, 16_000, format=path.suffix[1:].upper())
+    return path
+
+
+def manifest_jsonl(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def _only_files(root: Path) -> None:
+    del root
+
+
+def _nemo_sentences(root: Path) -> None:
+    (root / "data.tsv").write_text("file_id\temotion\traw_text\nEB0_anger_1\tanger\tTak.\n")
+
+
+def _small_manifest(root: Path) -> None:
+    rows = [
+        {"id": "u1", "audio": "audio/u1.flac", "speaker": "s1", "emotion": "anger", "language": "en", "text": "Hello."},
+        {"id": "u2", "audio": "audio/u2.flac", "speaker": "s2", "emotion": None, "language": "en", "text": None},
+    ]
+    manifest_jsonl(root / "manifest.jsonl", rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """A tiny tree laid out like the corpus, and what its first utterance (by source) must be."""
+
+    files: tuple[str, ...]
+    first: dict[str, object]
+    utterances: int
+    unreadable: int = 0
+    prepare: Callable[[Path], None] = _only_files
+
+
+LAYOUTS: dict[str, Layout] = {
+    "ravdess": Layout(
+        files=(
+            "Actor_01/03-01-05-02-02-01-01.wav",
+            "Actor_02/03-01-01-01-01-02-02.WAV",
+            "03-01-08-01-01-01-24.flac",
+            "Actor_01/03-02-05-02-02-01-01.wav",  # song
+            "Actor_01/01-01-05-02-02-01-01.wav",  # video
+            "Actor_01/03-01-09-02-02-01-01.wav",
+            "notes.wav",
+        ),
+        first={
+            "source": "03-01-08-01-01-01-24.flac",
+            "speaker": "Actor_24",
+            "emotion": "surprised",
+            "text": "Kids are talking by the door",
+            "language": "en",
+            "style": "acted",
+        },
+        utterances=3,
+        unreadable=2,
+    ),
+    "emodb": Layout(
+        files=("wav/03a01Fa.wav", "wav/16b10Wb.wav", "wav/08a02Ac.flac", "wav/03a01Xa.wav", "wav/._03a01Fa.wav"),
+        first={
+            "source": "wav/03a01Fa.wav",
+            "speaker": "03",
+            "emotion": "happiness",
+            "text": "Der Lappen liegt auf dem Eisschrank.",
+            "language": "de",
+            "style": "acted",
+        },
+        utterances=3,
+        unreadable=1,
+    ),
+    "nemo": Layout(
+        files=("samples/MK0_sadness_23.wav", "samples/EB0_anger_1.wav", "samples/MK0_joy_23.wav"),
+        first={"source": "samples/EB0_anger_1.wav", "speaker": "EB0", "emotion": "anger", "text": "Tak."},
+        utterances=2,
+        unreadable=1,
+        prepare=_nemo_sentences,
+    ),
+    "urdu": Layout(
+        files=("Angry/SM1_F10_A010.wav", "Sad/SF11_F1_S03.wav", "SM20_F6_N010.wav", "Angry/take2.wav"),
+        first={"source": "Angry/SM1_F10_A010.wav", "speaker": "SM1", "emotion": "Angry", "style": "natural"},
+        utterances=3,
+        unreadable=1,
+    ),
+    "manifest": Layout(
+        files=("audio/u1.flac", "audio/u2.flac"),
+        first={"source": "audio/u1.flac", "name": "u1", "speaker": "s1", "emotion": "anger", "text": "Hello."},
+        utterances=2,
+        prepare=_small_manifest,
+    ),
+    "folder": Layout(
+        files=("b/call.wav", "a/call.FLAC", "music.ogg"),
+        first={"source": "a/call.FLAC", "name": "a/call", "speaker": None, "emotion": None, "language": None},
+        utterances=3,
+    ),
+}  # fmt: skip
+
+
+def lay_out(name: str, root: Path) -> Path:
+    for file in LAYOUTS[name].files:
+        audio(root / file)
+    LAYOUTS[name].prepare(root)
+    return root
+
+
+def records(name: str, root: Path) -> tuple[list[Utterance], list[Skipped]]:
+    found = list(READERS[name](root))
+    return [i for i in found if isinstance(i, Utterance)], [i for i in found if isinstance(i, Skipped)]
+
+
+def test_every_reader_has_a_layout() -> None:
+    assert set(LAYOUTS) == set(READERS)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader_contract(name: str, tmp_path: Path) -> None:
+    layout = LAYOUTS[name]
+    root = lay_out(name, tmp_path / "corpus")
+    utterances, skipped = records(name, root)
+    assert len(utterances) == layout.utterances
+    assert len(skipped) == layout.unreadable
+    for utterance in utterances:
+        assert utterance.audio.is_absolute()
+        assert utterance.audio.is_file()
+        assert utterance.audio == (root / utterance.source).resolve()
+        assert utterance.corpus == (name if name not in {"manifest", "folder"} else "corpus")
+    for item in skipped:
+        assert item.reason in REASONS
+        assert item.size == (root / item.source).stat().st_size
+        assert item.detail
+    sources = [utterance.source for utterance in utterances]
+    assert sources == sorted(sources)
+    assert len({utterance.name for utterance in utterances}) == len(utterances)
+    assert {field: getattr(utterances[0], field) for field in layout.first} == layout.first
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader_says_what_it_expected(name: str, tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("no speech here")
+    with pytest.raises(ReaderError, match=r"expected .* for example ") as caught:
+        list(READERS[name](tmp_path))
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader_refuses_a_folder_that_is_not_there(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ReaderError, match="nowhere"):
+        list(READERS[name](tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize("name", sorted(set(READERS) - {"manifest", "folder"}))
+def test_a_wrong_corpus_is_named_with_a_file_of_it(name: str, tmp_path: Path) -> None:
+    audio(tmp_path / "other" / "take-1.wav")
+    with pytest.raises(ReaderError, match=f"does not look like {name}.*1 wav and flac files, such as other/take-1.wav"):
+        list(READERS[name](tmp_path))
+
+
+@pytest.mark.parametrize("name", sorted(set(READERS) - {"manifest", "folder"}))
+def test_nested_and_flat_trees_agree(name: str, tmp_path: Path) -> None:
+    nested, _ = records(name, lay_out(name, tmp_path / "nested"))
+    for file in LAYOUTS[name].files:
+        audio(tmp_path / "flat" / Path(file).name)
+    LAYOUTS[name].prepare(tmp_path / "flat")
+    flat, _ = records(name, tmp_path / "flat")
+    same = {"audio": Path(), "source": ""}
+    assert {u.name: replace(u, **same) for u in nested} == {u.name: replace(u, **same) for u in flat}
+
+
+@pytest.mark.corpora
+@pytest.mark.parametrize(
+    ("name", "count", "speakers", "classes"),
+    [("ravdess", 960, 16, 8), ("emodb", 535, 10, 7), ("nemo", 506, 9, 6), ("urdu", 400, 29, 4)],
+)
+def test_real_corpora_agree_with_their_manifest(name: str, count: int, speakers: int, classes: int) -> None:
+    root = SHARED / name
+    utterances, skipped = records(name, root)
+    assert not skipped
+    assert len(utterances) == count
+    assert len({u.speaker for u in utterances}) == speakers
+    assert len({u.emotion for u in utterances}) == classes
+    rows = {row["id"]: row for row in map(json.loads, (root / "manifest.jsonl").read_text().splitlines())}
+    for utterance in utterances:
+        row = rows[utterance.name]
+        for field in ("speaker", "emotion", "language", "text"):
+            assert getattr(utterance, field) == row[field], (utterance.name, field)
+    by_manifest, _ = records("manifest", root)
+    assert [(u.source, u.speaker, u.emotion) for u in by_manifest] == [
+        (u.source, u.speaker, u.emotion) for u in utterances
+    ]
+
+
+@pytest.mark.corpora
+@pytest.mark.parametrize("name", ["ravdess", "emodb", "nemo", "urdu"])
+def test_real_corpora_are_read_from_the_names_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / "audio").symlink_to(SHARED / name / "audio")
+    for file in sorted((SHARED / name / "audio").iterdir())[::20]:
+        (tmp_path / file.name).symlink_to(file)
+    with_manifest = {u.name: u for u in records(name, SHARED / name)[0]}
+    utterances, _ = records(name, tmp_path)
+    assert len(utterances) >= 20
+    for utterance in utterances:
+        expected = with_manifest[utterance.name]
+        assert (utterance.speaker, utterance.emotion) == (expected.speaker, expected.emotion)
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    audio(tmp_path / "real" / "a.wav")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "real")
+    (root / "round").symlink_to(root)
+    assert [item.source for item in READERS["folder"](root)] == ["linked/a.wav"]
+
+
+def test_manifest_formats_agree(tmp_path: Path) -> None:
+    rows = [
+        ("a.wav", "s1", "joy", 4.5, 0.5, 1.25, "val"),
+        ("b.wav", "unknown", None, None, None, None, ""),
+    ]
+    names = ["file_name", "speaker", "label", "valence", "start", "end", "split"]
+    rows = [dict(zip(names, values, strict=True)) for values in rows]
+    for separator, suffix in ((",", "csv"), ("\t", "tsv")):
+        lines = [separator.join("" if row[n] is None else str(row[n]) for n in names) for row in rows]
+        (tmp_path / f"m.{suffix}").write_text("\n".join([separator.join(names), *lines]), encoding="utf-8-sig")
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
+    manifest_jsonl(tmp_path / "m.jsonl", rows)
+    read = {s: list(read_manifest(tmp_path / f"m.{s}", corpus="demo")) for s in ("csv", "tsv", "jsonl", "parquet")}
+    assert read["csv"] == read["tsv"] == read["jsonl"] == read["parquet"]
+    first, second = read["jsonl"]
+    assert isinstance(first, Utterance)
+    assert isinstance(second, Utterance)
+    assert (first.source, first.name) == ("a.wav#0.500-1.250", "a#0.500-1.250")
+    assert (first.start_s, first.end_s, first.split, first.emotion, first.valence) == (0.5, 1.25, "dev", "joy", 4.5)
+    assert (second.speaker, second.split, second.valence, second.emotion) == (None, None, None, None)
+
+
+def test_manifest_columns_override_the_usual_names(tmp_path: Path) -> None:
+    row = {"audio": "a.wav", "label": "angry", "voice": "happy", "subset": "fold-7", "dataset": "call-centre"}
+    path = manifest_jsonl(tmp_path / "m.jsonl", [row])
+    (utterance,) = read_manifest(path, columns={"emotion": "voice", "split": ""})
+    assert isinstance(utterance, Utterance)
+    assert (utterance.emotion, utterance.split, utterance.corpus) == ("happy", None, "call-centre")
+    (renamed,) = read_manifest(path, columns={"split": ""}, corpus="calls")
+    assert renamed.corpus == "calls"
+
+
+def test_manifest_start_and_duration_make_a_segment(tmp_path: Path) -> None:
+    path = manifest_jsonl(tmp_path / "m.jsonl", [{"audio_filepath": "tape.wav", "offset": 10, "duration": 2.5}])
+    (utterance,) = read_manifest(path)
+    assert isinstance(utterance, Utterance)
+    assert (utterance.start_s, utterance.end_s) == (10.0, 12.5)
+
+
+def test_manifest_audio_may_be_anywhere(tmp_path: Path) -> None:
+    elsewhere = audio(tmp_path / "elsewhere" / "a.wav")
+    path = manifest_jsonl(tmp_path / "lists" / "m.jsonl", [{"path": str(elsewhere)}, {"path": "sub/b.wav"}])
+    by_source = {item.source: item for item in read_manifest(path)}
+    assert set(by_source) == {elsewhere.as_posix(), "sub/b.wav"}
+    inside = by_source["sub/b.wav"]
+    assert isinstance(inside, Utterance)
+    assert (inside.audio, inside.corpus) == (tmp_path / "lists" / "sub" / "b.wav", "lists")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "message"),
+    [
+        ([{"audio": "a.wav"}, {"audio": None}], None, r"m\.jsonl, line 2, column 'audio': no path"),
+        ([{"speaker": "s1", "age": 3}], None, r"no column for the audio.*it has: age, speaker"),
+        ([{"audio": "a.wav", "x": 1}], {"emotion": "mood"}, r"no column 'mood' for emotion; it has: audio, x"),
+        ([{"audio": "a.wav"}], {"mood": "x"}, r"unknown field to map a column to 'mood'; known: arousal, audio"),
+        ([{"audio": {"bytes": "x"}}], None, r"expected a path, got dict"),
+        ([{"audio": "s3://bucket/a.wav"}], None, r"got the address s3://bucket/a\.wav"),
+        ([{"audio": "a.wav", "start": "soon"}], None, r"line 1, column 'start': expected a number, got 'soon'"),
+        ([{"audio": "a.wav", "val": "inf"}], None, r"column 'val': expected a finite number, got 'inf'"),
+        ([{"audio": "a.wav", "split": "holdout"}], None, r"unknown word 'holdout'; known: dev.*--column split="),
+        ([{"audio": "a.wav", "corpus": "a/b"}], None, r"a corpus name has no slash, got 'a/b'"),
+        ([], None, r"has no rows"),
+    ],
+)
+def test_manifest_errors_name_the_place(
+    rows: list[dict[str, object]], columns: dict[str, str] | None, message: str, tmp_path: Path
+) -> None:
+    path = manifest_jsonl(tmp_path / "m.jsonl", rows)
+    with pytest.raises(ReaderError, match=message):
+        list(read_manifest(path, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", b'{"audio": "a.wav"}\n{"audio": ', r"line 2: not valid JSON"),
+        ("m.jsonl", b"[1]\n", r"line 1: expected an object .* got list"),
+        ("m.csv", b"audio,speaker\na.wav,s1,extra\n", r"line 2: more than the 2 fields of the header"),
+        ("m.csv", "audio,text\na.wav,caf\xe9\n".encode("latin-1"), r"is not UTF-8 text.*save it as UTF-8"),
+        ("m.parquet", b"not parquet at all", r"is not a Parquet file"),
+        ("m.xlsx", b"", r"expected one of \.jsonl, \.csv, \.tsv, \.parquet, got '\.xlsx'"),
+    ],
+)
+def test_damaged_tables_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ReaderError, match=message):
+        list(read_manifest(tmp_path / name))
+
+
+def test_no_alias_means_two_things() -> None:
+    names = [alias for aliases in ALIASES.values() for alias in aliases]
+    assert len(names) == len(set(names))
+    assert all(name == name.lower() for name in names)

@@ -1,0 +1,324 @@
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from seral.errors import StateError
+from seral.report import read_run, write_report
+from seral.report.comparison import (
+    bootstrap_interval,
+    cost_of_target,
+    crossing,
+    curve,
+    differences,
+    headline,
+    paired_difference,
+)
+from seral.schema import LABEL, METADATA_COLUMNS, PICK, UTTERANCE, prediction_schema
+
+CLASSES = ["anger", "happiness", "neutral", "sadness"]
+POOL, TEST = 200, 60
+SCHEDULE = {"after": [16, 32, 48, 64], "random": [16, 32, 48, 64], "full": [POOL]}
+
+
+def pool_metadata(rng: np.random.Generator) -> pa.Table:
+    """A pool of two corpora and seven speakers, some of them noisy."""
+    count = POOL + TEST
+    speaker = rng.integers(7, size=count)
+    columns: dict[str, Any] = {
+        "utterance_id": [f"u{number:04d}" for number in range(count)],
+        "duration_s": rng.gamma(4, 0.8, count),
+        "corpus": np.where(speaker < 4, "studio", "phone").tolist(),
+        "speaker": [f"s{number:02d}" for number in speaker],
+        "snr_db": rng.normal(np.where(speaker < 4, 32, 14), 4),
+    }
+    fields = [UTTERANCE.field(name) for name in METADATA_COLUMNS]
+    return pa.table({f.name: pa.array(columns.get(f.name, [None] * count)).cast(f.type) for f in fields})
+
+
+def score(truth_N: np.ndarray, predicted_N: np.ndarray) -> dict[str, Any]:
+    """Test metrics from predictions, by their definitions."""
+    confusion_CC = np.zeros((4, 4), dtype=int)
+    np.add.at(confusion_CC, (truth_N, predicted_N), 1)
+    recall_C = confusion_CC.diagonal() / confusion_CC.sum(axis=1)
+    f1_C = 2 * confusion_CC.diagonal() / (confusion_CC.sum(axis=0) + confusion_CC.sum(axis=1))
+    return {
+        "uar": recall_C.mean(),
+        "wa": confusion_CC.trace() / confusion_CC.sum(),
+        "macro_f1": f1_C.mean(),
+        "per_class_recall": dict(zip(CLASSES, recall_C.tolist(), strict=True)),
+        "confusion": confusion_CC.tolist(),
+    }
+
+
+def predict(truth_N: np.ndarray, accuracy: float, rng: np.random.Generator) -> np.ndarray:
+    """Right with the given chance, else any class; probabilities (N, C)."""
+    said_N = np.where(rng.random(len(truth_N)) < accuracy, truth_N, rng.integers(4, size=len(truth_N)))
+    return 0.7 * np.eye(4)[said_N] + 0.3 * rng.dirichlet(np.ones(4), len(truth_N))
+
+
+def write_trajectory(run: Path, arm: str, fold: int, seed: int, gold_N: np.ndarray) -> None:
+    """All rounds of one trajectory, as the contract of a run folder has them."""
+    rng = np.random.default_rng([fold, seed, len(arm)])
+    folder = run / "trajectories" / f"{arm}.fold-{fold:02d}.seed-{seed}"
+    ids, order = [f"u{number:04d}" for number in range(POOL + TEST)], rng.permutation(POOL)
+    write_json(
+        folder / "trajectory.json",
+        {
+            "arm": arm,
+            "fold": fold,
+            "seed": seed,
+            "fold_name": f"fold {fold}",
+            "n_train": POOL,
+            "test_speakers": ["s06"],
+        },
+    )
+    for number, held in enumerate(SCHEDULE[arm]):
+        asked = order[(SCHEDULE[arm][number - 1] if number else 0) : held]
+        accuracy = 0.35 + 0.45 * (held / POOL) ** 0.5 + (0.08 if arm == "after" else 0.0)
+        probability_NC = predict(gold_N, accuracy, rng)
+        test = score(gold_N[POOL:], probability_NC[POOL:].argmax(axis=1))
+        write_round(folder / "rounds" / f"{number:04d}", number, arm, [ids[row] for row in asked], gold_N[asked])
+        part = ["pool"] * POOL + ["test"] * TEST
+        table = {"utterance_id": ids, "part": part, "predicted": [CLASSES[code] for code in probability_NC.argmax(1)]}
+        table |= {f"p_{name}": probability_NC[:, code] for code, name in enumerate(CLASSES)}
+        here = folder / "rounds" / f"{number:04d}"
+        pq.write_table(pa.table(table).cast(prediction_schema(CLASSES)), here / "predictions.parquet")
+        metrics = {"labelled": held, "fraction": held / POOL, "dev": test, "test": test, "probe": {"test_uar": 0.4321}}
+        write_json(here / "metrics.json", metrics)
+        seconds = {"label": 0.1, "train": 0.4 * held, "score": 6.0, "select": 1.0 if arm == "after" else 0.1}
+        finish = {"finished": "2026-01-01T00:00:00+00:00", "stop_reason": "budget" if held in {64, POOL} else None}
+        write_json(here / "round.json", {"round": number, "labelled": held, "seconds": seconds, **finish})
+
+
+def write_round(here: Path, number: int, arm: str, ids: list[str], gold_K: np.ndarray) -> None:
+    """Picks and answers of a round; the first answer is "skipped"."""
+    here.mkdir(parents=True)
+    picks = [{"utterance_id": u, "order": i, "strategy": arm, "round": number} for i, u in enumerate(ids)]
+    pq.write_table(pa.Table.from_pylist(picks, PICK), here / "picks.parquet")
+    labels = [
+        {"utterance_id": u, "emotion": CLASSES[code], "annotator": "gold", "answer": "label", "round": number}
+        for u, code in zip(ids, gold_K, strict=True)
+    ]
+    labels[0] |= {"emotion": None, "answer": "skipped"}
+    pq.write_table(pa.Table.from_pylist(labels, LABEL), here / "labels.parquet")
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def write_run(run: Path, arms: list[str], folds: int = 2, seeds: int = 3) -> pa.Table:
+    """A whole run folder; returns the pool's metadata."""
+    rng = np.random.default_rng(0)
+    metadata, gold_N = pool_metadata(rng), rng.integers(4, size=POOL + TEST)
+    run.mkdir()
+    (run / "config.yaml").write_text(yaml.safe_dump({"pool": "pools/demo", "strategy": {"name": "after", "beta": 5}}))
+    write_json(
+        run / "environment.json",
+        {"versions": {"seral": "0.1.0"}, "pool_hash": "abc123", "protocol": "demo <v1>", "classes": CLASSES},
+    )
+    for arm in arms:
+        for fold in range(folds):
+            for seed in range(seeds):
+                write_trajectory(run, arm, fold, seed, gold_N)
+    return metadata
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
+    run = tmp_path_factory.mktemp("runs") / "demo"
+    return run, write_run(run, ["after", "random", "full"])
+
+
+@pytest.fixture(scope="module")
+def page(made: tuple[Path, pa.Table], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_report(*made, out=tmp_path_factory.mktemp("report"))
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would load, the images' texts, the headings of tables and all visible text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded, self.links, self.alts, self.scopes, self.text = [], [], [], [], []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.loaded += [given[name] for name in ("src", "srcset", "data", "poster") if name in given]
+        self.links += [given["href"]] if "href" in given else []
+        self.alts += [given.get("alt")] if tag == "img" else []
+        self.scopes += [given.get("scope")] if tag == "th" else []
+        assert tag not in {"script", "link", "iframe", "object"}
+        if tag not in {"meta", "img", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def read_page(path: Path) -> Reader:
+    reader = Reader()
+    reader.feed(path.read_text(encoding="utf-8"))
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def test_the_page_needs_nothing_beside_it(page: Path) -> None:
+    reader = read_page(page)
+    assert len(reader.loaded) == len(reader.alts) == 6
+    assert all(str(source).startswith("data:image/png;base64,iVBOR") for source in reader.loaded)
+    assert all(str(link).startswith("#") for link in reader.links)
+    assert not re.search(r"@import|url\(|https?://", page.read_text(encoding="utf-8"))
+
+
+def test_the_page_can_be_heard(page: Path) -> None:
+    reader = read_page(page)
+    assert all(alt and len(alt) > 40 for alt in reader.alts)
+    assert set(reader.scopes) == {"row", "col"}
+    assert page.read_text(encoding="utf-8").count("<caption>") == 4
+
+
+def test_the_page_holds_the_numbers(made: tuple[Path, pa.Table], page: Path) -> None:
+    text = " ".join(read_page(page).text)
+    records = read_run(made[0])
+    for row in headline(records).to_dict("records"):
+        assert f"{100 * row['uar']:.1f} ± {100 * row['uar_std']:.1f}" in text
+    for difference in differences(records):
+        assert difference.sentence in text
+    assert "demo <v1>" in text
+    assert "linear probe UAR %" in text
+    assert "43.2" in text
+    assert "beta: 5" in text
+    assert "abc123" in text
+
+
+def test_figures_and_tables_lie_beside_the_page(page: Path) -> None:
+    names = {path.name for path in page.parent.iterdir()}
+    assert {name for name in names if name.endswith(".png")} == {
+        f"{name}.png"
+        for name in ("learning_curves", "confusion", "picked_classes", "picked_groups", "picked_quality", "time")
+    }
+    assert {"rounds.csv", "headline.csv", "target.csv", "differences.csv", "picks.csv", "time.csv"} <= names
+    assert len(pd.read_csv(page.parent / "rounds.csv")) == 2 * 3 * 9
+
+
+def test_equal_runs_give_equal_pages(made: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:
+    assert write_report(*made, out=tmp_path / "again").read_bytes() == page.read_bytes()
+
+
+def test_frames_against_the_files(made: tuple[Path, pa.Table]) -> None:
+    records = read_run(made[0])
+    assert records.arms == ["after", "random", "full"]
+    assert len(records.picks) == len(records.answers) == 6 * (64 + 64 + POOL)
+    here = made[0] / "trajectories" / "after.fold-01.seed-2" / "rounds"
+    metrics = [json.loads((here / f"{number:04d}" / "metrics.json").read_text()) for number in range(4)]
+    mine = records.rounds.query("arm == 'after' and fold == 1 and seed == 2")
+    assert mine["uar"].tolist() == [entry["test"]["uar"] for entry in metrics]
+    assert mine["seconds_train"].tolist() == pytest.approx([0.4 * held for held in SCHEDULE["after"]])
+    assert records.confusion["after"].sum() == 6 * TEST
+    assert curve(records, "after")["elapsed"].tolist()[:2] == pytest.approx([0.1 + 6.4 + 6 + 1, 2 * 7.1 + 0.4 * 48])
+
+
+def test_a_round_without_its_last_file_does_not_count(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", ["after"], folds=1, seeds=1)
+    rounds = tmp_path / "run" / "trajectories" / "after.fold-00.seed-0" / "rounds"
+    (rounds / "0003" / "round.json").unlink()
+    (rounds / "0003" / "metrics.json").write_text("{half")
+    assert read_run(tmp_path / "run").rounds["round"].tolist() == [0, 1, 2]
+
+
+def test_one_arm_one_trajectory_and_no_ceiling_still_make_a_page(tmp_path: Path) -> None:
+    metadata = write_run(tmp_path / "run", ["after"], folds=1, seeds=1)
+    reader = read_page(write_report(tmp_path / "run", metadata.to_pandas()))
+    text = " ".join(reader.text)
+    assert "no arm with all labels" in text
+    assert "nothing here says that choosing helped" in text
+    assert "nan" not in text.lower()
+
+
+def test_only_the_full_arm_makes_a_page(tmp_path: Path) -> None:
+    metadata = write_run(tmp_path / "run", ["full"], folds=1, seeds=1)
+    assert "No arm of this run chose anything" in " ".join(read_page(write_report(tmp_path / "run", metadata)).text)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"no run at .*config\.yaml is missing"):
+        read_run(tmp_path)
+    write_run(tmp_path / "run", [])
+    with pytest.raises(StateError, match="no complete round"):
+        read_run(tmp_path / "run")
+
+
+def rounds_frame(strategy: list[float], random: list[float]) -> pd.DataFrame:
+    """One fold, a seed per pair, two rounds; the first round is the same for both."""
+    rows = []
+    for arm, finals in (("after", strategy), ("random", random)):
+        for seed, uar in enumerate(finals):
+            rows += [(arm, 0, seed, 0, 10, 0.3), (arm, 0, seed, 1, 20, uar)]
+    return pd.DataFrame(rows, columns=["arm", "fold", "seed", "round", "labelled", "uar"])
+
+
+@pytest.mark.parametrize(
+    ("strategy", "random", "words"),
+    [
+        ([0.6, 0.61, 0.62], [0.5, 0.5, 0.5], "did better than random"),
+        ([0.5, 0.5, 0.5], [0.6, 0.61, 0.62], "did worse than random"),
+        ([0.4, 0.6, 0.5], [0.5, 0.5, 0.5], "interval includes zero"),
+        ([0.6], [0.5], "One pair says nothing"),
+    ],
+)
+def test_the_difference_claims_no_more_than_it_shows(strategy: list[float], random: list[float], words: str) -> None:
+    found = paired_difference(rounds_frame(strategy, random), "after", np.random.default_rng(0))
+    assert found is not None
+    assert (found.pairs, found.labelled) == (len(strategy), 20)
+    assert found.mean == pytest.approx(np.mean(np.subtract(strategy, random)))
+    assert words in found.sentence
+
+
+def test_pairs_are_compared_at_the_largest_budget_both_have() -> None:
+    frame = rounds_frame([0.6, 0.7], [0.5, 0.5])
+    stopped_early = frame.drop(frame.query("arm == 'after' and seed == 1 and round == 1").index)
+    found = paired_difference(stopped_early, "after", np.random.default_rng(0))
+    assert found is not None
+    assert (found.mean, found.labelled) == (pytest.approx(0.05), 15)
+    assert paired_difference(frame.query("arm == 'after'"), "after", np.random.default_rng(0)) is None
+
+
+def test_the_bootstrap_interval_is_near_the_normal_one() -> None:
+    value_P = np.random.default_rng(0).normal(0.02, 0.05, 400)
+    low, high = bootstrap_interval(value_P, np.random.default_rng(1))
+    half = 1.96 * value_P.std(ddof=1) / 20
+    assert (low, high) == (
+        pytest.approx(value_P.mean() - half, abs=6e-4),
+        pytest.approx(value_P.mean() + half, abs=6e-4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("uar", "expected"),
+    [([0.4, 0.5, 0.7], 25.0), ([0.7, 0.5, 0.9], 10.0), ([0.6, 0.4, 0.5], 10.0), ([0.1, 0.6, 0.5], 20)],
+)
+def test_a_target_is_met_where_the_curve_first_reaches_it(uar: list[float], expected: float) -> None:
+    assert crossing([10, 20, 30], uar, 0.6) == pytest.approx(expected)
+
+
+def test_a_target_may_not_be_reached(made: tuple[Path, pa.Table], page: Path) -> None:
+    assert np.isnan(crossing([10, 20], [0.1, 0.2], 0.6))
+    reached = cost_of_target(read_run(made[0]), share=2.0)
+    assert reached["labels"].isna().all()
+    assert "not reached" in " ".join(read_page(page).text)
