@@ -19,6 +19,7 @@ from transformers import Wav2Vec2ForPreTraining
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2GumbelVectorQuantizer
 
 from ser_models.encoders import SpeechEncoder
+from ser_models.encoders.checkpoint import quiet_loading
 from ser_models.encoders.convolutions import standardise_clips
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, prefix_mask
 from ser_models.spans import MASKS, sample_distractors, span_mask
@@ -254,7 +255,8 @@ class Wav2Vec2Objective(nn.Module):
 def pretraining_heads(source: str) -> dict[str, Tensor] | None:
     """Quantizer and projections of a wav2vec 2.0 folder or hub id; None where the checkpoint came without them."""
     pretraining: Any = Wav2Vec2ForPreTraining  # Any: its annotation ignores output_loading_info
-    model, report = pretraining.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    with quiet_loading():
+        model, report = pretraining.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     if any(name.startswith(HEAD_PREFIXES) for name in report["missing_keys"]):
         return None
     return {name: value for name, value in model.state_dict().items() if name.startswith(HEAD_PREFIXES)}

@@ -8,15 +8,19 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from seral.errors import SeralError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=(
-    "Active learning for speech emotion recognition, on Ray.\n\n"
-    "**pool** imports speech, **loop** decides what deserves a label and trains on the answers, "
-    "**report** shows what it was worth, **predict** uses the model."
-))  # fmt: skip
+SUMMARY = """Active learning for speech emotion recognition, on Ray.
+
+**pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
+worth, **predict** uses the model.
+"""
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=SUMMARY
+)
 pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pools of speech.")
 loop_app = typer.Typer(no_args_is_help=True, help="Run and watch the active-learning loop.")
 app.add_typer(pool_app, name="pool")
@@ -33,7 +37,7 @@ def main() -> None:
     try:
         app()
     except SeralError as error:
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {error}", markup=True, soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None
 
 
@@ -63,7 +67,7 @@ def pool_import(
     from seral.options import parse
     from seral.pool.ingest import ImportOptions, import_corpus
 
-    columns = dict(item.split("=", 1) for item in column or [])
+    columns = dict(_pair(item) for item in column or [])
     values = {"reader": reader, "root": path, "out": out, "columns": columns}
     _show(import_corpus(parse(ImportOptions, values, settings or [])))
 
@@ -198,6 +202,13 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the generated pool, 
     from seral.demo import run_demo
 
     typer.echo(run_demo(out))
+
+
+def _pair(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"expected OURS=THEIRS, such as emotion=label, got {text!r}", param_hint="--column")
+    return ours, theirs
 
 
 def _show(value: Any, *, as_json: bool = False) -> None:

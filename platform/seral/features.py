@@ -29,7 +29,7 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect, encoder_actors
 from seral.errors import FeatureError
 from seral.options import Options
-from seral.pool.decode import decode_flac
+from seral.pool.decode import BadAudio, decode_flac
 from seral.pool.shards import Pool
 from seral.progress import track
 from seral.schema import FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
@@ -110,7 +110,7 @@ def extract_features(
     options, on = options or FeatureOptions(), on or ClusterOptions()
     model = load_encoder(encoder)
     store = FeatureStore(
-        uri=uri or storage.join(pool.uri, "features"),
+        uri=storage.absolute(uri or storage.join(pool.uri, "features")),
         pool=pool,
         encoder=str(encoder),
         fingerprint=_store_key(fingerprint(model), options),
@@ -214,8 +214,13 @@ def encode_clips(
 ) -> Iterator[EncodedClip]:
     """Encode a table of (utterance_id, audio), in length-sorted batches."""
     limit = int(options.max_clip_s * SAMPLE_RATE)
-    ids = table["utterance_id"].to_pylist()
-    clips = [decode_flac(audio.as_py())[:limit] for audio in table["audio"]]
+    ids, clips = [], []
+    for name, audio in zip(table["utterance_id"].to_pylist(), table["audio"], strict=True):
+        try:
+            clips.append(decode_flac(audio.as_py())[:limit])
+            ids.append(name)
+        except BadAudio as error:
+            yield EncodedClip(utterance_id=name, problem=f"the stored audio is damaged, {error}")
     for batch in length_sorted_batches([len(clip) for clip in clips], int(options.batch_s * SAMPLE_RATE)):
         wave_BS, length_B = pad_clips([clips[index] for index in batch])
         device = next(encoder.parameters()).device
@@ -224,15 +229,14 @@ def encode_clips(
             mean_LBD, std_LBD = masked_mean_std(out.hidden_LBTD.float(), out.mask_BT)
         mean_BLD, std_BLD = (stat.transpose(0, 1).half().cpu().numpy() for stat in (mean_LBD, std_LBD))
         for row, index in enumerate(batch):
-            if not (np.isfinite(mean_BLD[row]).all() and np.isfinite(std_BLD[row]).all()):
-                yield EncodedClip(utterance_id=ids[index], problem="the encoder gives NaN or infinite features in fp16")
-                continue
-            frames = None
+            made = [mean_BLD[row], std_BLD[row]]
             if frames_layer is not None:
-                frames = out.hidden_LBTD[frames_layer, row][out.mask_BT[row]].half().cpu().numpy().tobytes()
-            yield EncodedClip(
-                utterance_id=ids[index], mean=mean_BLD[row].tobytes(), std=std_BLD[row].tobytes(), frames=frames
-            )
+                made.append(out.hidden_LBTD[frames_layer, row][out.mask_BT[row]].half().cpu().numpy())
+            if all(np.isfinite(values).all() for values in made):
+                mean, std, *frames = (values.tobytes() for values in made)
+                yield EncodedClip(utterance_id=ids[index], mean=mean, std=std, frames=frames[0] if frames else None)
+            else:
+                yield EncodedClip(utterance_id=ids[index], problem="the encoder gives NaN or infinite features in fp16")
 
 
 def length_sorted_batches(lengths: Sequence[int], padded_limit: int) -> list[list[int]]:
@@ -257,10 +261,9 @@ def pad_clips(clips: Sequence[Float]) -> tuple[Tensor, Tensor]:
 
 def rows_of(ids: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
     """Positions of `wanted` in the sorted `ids`. Raises FeatureError naming those that have no features."""
-    array = np.asarray(ids)
-    position = np.searchsorted(array, wanted)
-    position = np.minimum(position, len(array) - 1)
-    absent = [name for name, at in zip(wanted, position, strict=True) if array[at] != name]
+    array = np.asarray(ids, dtype=np.str_)
+    position = np.searchsorted(array, np.asarray(wanted, dtype=np.str_))
+    absent = [name for name, at in zip(wanted, position, strict=True) if at == len(array) or array[at] != name]
     if absent:
         raise FeatureError(f"{len(absent)} utterances have no features, e.g. {', '.join(absent[:5])}")
     return position

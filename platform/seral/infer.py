@@ -23,7 +23,7 @@ from seral.errors import OptionError, PoolError, StateError
 from seral.features import FeatureOptions, length_sorted_batches, pad_clips
 from seral.options import Options
 from seral.pool.decode import BadAudio, decode, decode_flac
-from seral.pool.readers.folder import AUDIO_SUFFIXES
+from seral.pool.readers.folder import DECODABLE
 from seral.pool.shards import MANIFEST, Pool, open_pool
 from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
@@ -174,11 +174,11 @@ def _audio_files(sources: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            files += sorted(path for path in source.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+            files += sorted(path for path in source.rglob("*") if path.suffix.lower() in DECODABLE)
         elif source.is_file():
             files.append(source)
         else:
             raise PoolError(f"{source} is neither a pool, nor an audio file, nor a folder")
     if not files:
-        raise PoolError(f"no audio in {', '.join(sources)}; suffixes looked for: {' '.join(sorted(AUDIO_SUFFIXES))}")
+        raise PoolError(f"no audio in {', '.join(sources)}; suffixes looked for: {' '.join(sorted(DECODABLE))}")
     return files

@@ -106,7 +106,10 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(values.get(parent), dict):
             values[parent] = {}
         values = values[parent]
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise OptionError(f"the value in {override!r} is not valid YAML; quote it if it is plain text") from None
 
 
 def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,13 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     text = str(uri)
     if "://" in text:
         return pafs.FileSystem.from_uri(text)  # type: ignore[no-any-return]
-    return pafs.LocalFileSystem(), os.path.abspath(os.path.expanduser(text))
+    return pafs.LocalFileSystem(), absolute(text)
+
+
+def absolute(uri: str | Path) -> str:
+    """An address that means the same in every process: workers may have another working directory."""
+    text = str(uri).rstrip("/") or "/"
+    return text if "://" in text else os.path.abspath(os.path.expanduser(text))
 
 
 def join(uri: str | Path, *parts: str) -> str:

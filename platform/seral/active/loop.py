@@ -94,10 +94,8 @@ def run_loop(options: LoopOptions) -> str:
     ledger = _SharedLedger(storage.join(options.run, "ledger.json"))
     eligible = _eligible(options, pool)
     folds = _folds(options, eligible)
-    plans = [
-        (fold_number, fold, _store(options, pool, fold_number, fold, ledger)) for fold_number, fold in folds.items()
-    ]
-    grounds = {number: _ground(options, store, fold, eligible) for number, fold, store in plans}
+    stores = _stores(options, pool, folds, ledger)
+    grounds = {number: _ground(options, stores[number], fold, eligible) for number, fold in folds.items()}
     _write_environment(options, pool, grounds)
     trajectories = _trajectories(options, grounds)
     _run_all(options, trajectories, grounds)
@@ -194,13 +192,22 @@ def _folds(options: LoopOptions, eligible: pa.Table) -> dict[int, Fold]:
     return folds
 
 
-def _store(options: LoopOptions, pool: Pool, number: int, fold: Fold, ledger: _SharedLedger) -> FeatureStore:
-    """The features a fold works on: of the encoder as it is, or adapted to the fold's training audio alone."""
-    encoder = options.encoder
-    if options.tapt is not None:
+def _stores(
+    options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _SharedLedger
+) -> dict[int, FeatureStore]:
+    """The features each fold works on: one encoder for all, or with TAPT one for each fold's training audio alone."""
+    if options.tapt is None:
+        return dict.fromkeys(folds, _store(options, pool, options.encoder, ledger))
+    stores = {}
+    for number, fold in folds.items():
         with ledger.phase(f"tapt.fold-{number:02d}"):
             folder = storage.join(options.run, "tapt", f"fold-{number:02d}")
-            encoder = adapt_encoder(pool, fold.train, encoder, folder, options.tapt, options.cluster)
+            encoder = adapt_encoder(pool, fold.train, options.encoder, folder, options.tapt, options.cluster)
+        stores[number] = _store(options, pool, encoder, ledger)
+    return stores
+
+
+def _store(options: LoopOptions, pool: Pool, encoder: str, ledger: _SharedLedger) -> FeatureStore:
     with ledger.phase("features"):
         return extract_features(
             pool,

@@ -60,7 +60,7 @@ class Espeak:
         home = Path(self._folder.name)
         # espeak-ng cuts the path of its data off at 160 characters, which a path inside a venv can reach.
         (home / "espeak-ng-data").symlink_to(data, target_is_directory=True)
-        self._library = ctypes.CDLL(shutil.copy(library, home))
+        self._library = ctypes.CDLL(str(shutil.copy(library, home)))
         self._chunks: list[NDArray[np.int16]] = []
         self._callback = _CALLBACK(self._collect)
         rate = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(home).encode(), _DO_NOT_EXIT)

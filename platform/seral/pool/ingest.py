@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -39,6 +40,8 @@ TABLES = {"utterances": UTTERANCE, "gold": GOLD, "quarantine": QUARANTINE}
 SMALL_POOL_CHUNKS = 8
 """A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
 MIN_CHUNK_FILES = 32
+REWRITTEN = re.compile(r"\.[0-9a-f]{8}$")
+"""What a shard's name ends in once duplicates in it were marked."""
 
 
 class ImportOptions(Options):
@@ -52,7 +55,7 @@ class ImportOptions(Options):
     """The pool: a folder or an object-store address; made when missing, added to when there."""
     columns: dict[str, str] = Field(default_factory=dict)
     """For `manifest`: our name -> the file's column, where the usual names do not fit."""
-    corpus: str | None = None
+    corpus: str | None = Field(default=None, pattern=r"^[^/\\]+$")
     """For `manifest` and `folder`: the corpus name, where the folder's name is not a good one."""
     max_duration_s: float = Field(default=60.0, gt=0)
     """Longer clips go to quarantine, in seconds."""
@@ -81,10 +84,12 @@ class Chunk:
 
 def import_corpus(options: ImportOptions) -> dict[str, Any]:
     """Import one corpus into a pool and return the counts. Raises ReaderError, PoolError, OptionError."""
+    options = options.model_copy(update={"out": storage.absolute(options.out)})
     before = read_manifest(options.out) or {"format": FORMAT, "revision": 0, "shards": {}}
     found, skipped = _list_sources(options)
     known = _known_sources(options.out, before)
     fresh = [source for source in found if (source.utterance.corpus, source.utterance.source, source.size) not in known]
+    skipped = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
     chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=f"{options.max_duration_s}")
     missing = [chunk for chunk in chunks if not storage.exists(_shard_uri(options.out, "utterances", chunk.name))]
     if missing:
@@ -96,8 +101,8 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
 
 
 def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") -> list[Chunk]:
-    """Cut sources into chunks of about `shard_bytes`, in order of their names; the same list gives the same chunks."""
-    ordered = sorted(sources, key=lambda source: (source.utterance.corpus, source.utterance.source))
+    """Cut sources into chunks of about `shard_bytes`, in order of their names; the same files give the same chunks."""
+    ordered = sorted(sources, key=lambda source: (source.utterance.corpus, source.utterance.source, _facts(source)))
     if not ordered:
         return []
     total = sum(source.size for source in ordered)
@@ -115,9 +120,14 @@ def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") 
 
 
 def _chunk_name(group: Sequence[Source], salt: str) -> str:
-    listing = [(source.utterance.corpus, source.utterance.source, source.size) for source in group]
-    digest = hashlib.sha256(json.dumps([salt, listing]).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(json.dumps([salt, *map(_facts, group)]).encode()).hexdigest()[:12]
     return f"{group[0].utterance.corpus}-{digest}"
+
+
+def _facts(source: Source) -> str:
+    """All that decides a row besides the file's content. The folder the corpus lies in does not; its labels do."""
+    known = {name: value for name, value in vars(source.utterance).items() if name != "audio"}
+    return json.dumps(known | {"size": source.size}, sort_keys=True)
 
 
 def _list_sources(options: ImportOptions) -> tuple[list[Source], list[Skipped]]:
@@ -139,8 +149,8 @@ def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Ski
         read = partial(read_corpus_manifest, columns=options.columns or None, corpus=options.corpus)
     elif options.columns:
         raise OptionError(f"columns are for the reader `manifest`, not for {options.reader!r}")
-    elif options.corpus is not None:
-        return lambda root: (replace(item, corpus=options.corpus) for item in READERS[options.reader](root))
+    elif (name := options.corpus) is not None:
+        return lambda root: (replace(item, corpus=name) for item in READERS[options.reader](root))
     return read
 
 
@@ -312,11 +322,12 @@ def _mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
 
 
 def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) -> str:
-    digest = hashlib.sha256(json.dumps([keep, marks]).encode()).hexdigest()[:8]
-    name = f"{shard.split('.')[0]}.{digest}"
+    digest = hashlib.sha256(json.dumps([shard, keep, marks]).encode()).hexdigest()[:8]
+    name = f"{REWRITTEN.sub('', shard)}.{digest}"
     whole, gold, bad = (storage.read_table(_shard_uri(pool, table, shard)) for table in TABLES)
-    dropped = [_repeated_row(row) for row in whole.drop_columns("audio").to_pylist()]
-    dropped = [row for index, row in enumerate(dropped) if index not in set(keep)]
+    kept = set(keep)
+    rest = whole.drop_columns("audio").take([index for index in range(whole.num_rows) if index not in kept])
+    dropped = [_repeated_row(row) for row in rest.to_pylist()]
     table = whole.take(keep)
     column = table.schema.get_field_index("duplicate_of")
     table = table.set_column(column, "duplicate_of", pa.array(marks, pa.string()))

@@ -69,19 +69,19 @@ class Emotion:
 
 EMOTIONS: dict[str, Emotion] = {
     "anger": Emotion(
-        prosody=Prosody(pitch=9, pitch_range=14, rate=0.16, level_db=5.0, pauses=-1.0, brightness=0.22),
+        prosody=Prosody(pitch=8, pitch_range=12, rate=0.18, level_db=6.0, pauses=-1.0, brightness=0.30),
         valence=2.0,
         arousal=5.8,
         dominance=5.5,
     ),
     "happiness": Emotion(
-        prosody=Prosody(pitch=17, pitch_range=26, rate=0.06, level_db=2.5, pauses=0.0, brightness=0.08),
+        prosody=Prosody(pitch=24, pitch_range=32, rate=0.05, level_db=2.5, pauses=0.0, brightness=0.06),
         valence=6.0,
         arousal=5.2,
         dominance=4.8,
     ),
     "sadness": Emotion(
-        prosody=Prosody(pitch=-9, pitch_range=-22, rate=-0.20, level_db=-4.0, pauses=3.0, brightness=-0.18),
+        prosody=Prosody(pitch=-10, pitch_range=-25, rate=-0.22, level_db=-4.5, pauses=3.0, brightness=-0.24),
         valence=2.2,
         arousal=2.4,
         dominance=2.8,
@@ -93,9 +93,9 @@ EMOTIONS: dict[str, Emotion] = {
         dominance=4.2,
     ),
 }
-SPREAD_OF_SPEAKERS = Prosody(pitch=9, pitch_range=8, rate=0.08, level_db=1.5, pauses=0.5, brightness=0.08)
-SPREAD_OF_CLIPS = Prosody(pitch=5, pitch_range=9, rate=0.06, level_db=2.0, pauses=0.7, brightness=0.06)
-SPREAD_OF_EXPRESSION = 0.35
+SPREAD_OF_SPEAKERS = Prosody(pitch=8, pitch_range=8, rate=0.08, level_db=1.2, pauses=0.5, brightness=0.06)
+SPREAD_OF_CLIPS = Prosody(pitch=5, pitch_range=8, rate=0.06, level_db=1.6, pauses=0.7, brightness=0.05)
+SPREAD_OF_EXPRESSION = 0.3
 """Speakers show an emotion by different means: relative spread of each part of its prosody."""
 SPREAD_OF_TRACTS = 0.04
 

@@ -87,7 +87,7 @@ def snr_db(power_F: NDArray[np.float64]) -> float:
 
     P_quiet is the mean of the quietest tenth of the frames, P_loud the mean of the louder half: speech has pauses and
     weak consonants, so its quietest frames show the background. A clip cut so tight that it has no pause looks noisier
-    than it is, and steady noise alone comes out below 0 dB.
+    than it is; noise alone comes out below 0 dB when it hisses and a little above when it rumbles.
     """
     quiet = _background(power_F)
     loud = float(np.mean(np.partition(power_F, len(power_F) // 2)[len(power_F) // 2 :]))

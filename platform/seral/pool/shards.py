@@ -49,14 +49,14 @@ class Pool:
         return sum(shard["rows"] for shard in self.manifest["shards"].values())
 
     def table_uri(self, table: str, shard: str) -> str:
-        """Address of one shard of the table `utterances` or `quarantine`."""
+        """Address of one shard of the table `utterances`, `gold` or `quarantine`."""
         return storage.join(self.uri, table, f"{shard}.parquet")
 
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """One shard of utterances."""
         try:
             return storage.read_table(self.table_uri("utterances", shard), columns)
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowInvalid) as error:
             raise PoolError(f"shard {shard!r} of {self.uri} is missing or damaged: {error}") from error
 
     @cached_property
@@ -80,7 +80,7 @@ def open_pool(uri: str) -> Pool:
         unfinished = storage.list_names(storage.join(uri, "utterances"))
         hint = "its import was interrupted: run the same import again" if unfinished else "make one: seral pool import"
         raise PoolError(f"there is no pool at {uri} ({hint})")
-    return Pool(uri=str(uri).rstrip("/"), manifest=manifest)
+    return Pool(uri=storage.absolute(uri), manifest=manifest)
 
 
 def read_manifest(uri: str) -> dict[str, Any] | None:
@@ -106,20 +106,23 @@ ID_COLUMNS = ["utterance_id", "duplicate_of"]
 
 
 def check_pool(uri: str) -> list[str]:
-    """Every problem found in a pool, in words: missing or altered shards, wrong counts, doubled ids, undecodable audio."""
+    """Every problem found in a pool, in words: missing or altered shards, wrong counts, doubled ids, bad audio."""
     pool = open_pool(uri)
     problems: list[str] = []
     seen: dict[str, str] = {}
     for shard in pool.shards:
         expected = pool.manifest["shards"][shard]
-        try:
-            digest = hashlib.sha256(storage.read_bytes(pool.table_uri("utterances", shard))).hexdigest()
-            table = pool.read(shard)
-        except (PoolError, FileNotFoundError) as error:
-            problems.append(str(error))
+        besides = [table for table in ("gold", "quarantine") if not storage.exists(pool.table_uri(table, shard))]
+        problems += [f"shard {shard}: its table `{table}` is missing" for table in besides]
+        if not storage.exists(pool.table_uri("utterances", shard)):
+            problems.append(f"shard {shard}: its table `utterances` is missing")
             continue
+        digest = hashlib.sha256(storage.read_bytes(pool.table_uri("utterances", shard))).hexdigest()
         if digest != expected["sha256"]:
+            # What the rows of such a file say means nothing, and reading them may fail in any way.
             problems.append(f"shard {shard}: its bytes changed since the import (sha256 {digest[:12]}…)")
+            continue
+        table = pool.read(shard)
         if table.schema.names != UTTERANCE.names:
             problems.append(f"shard {shard}: columns {table.schema.names}, expected {UTTERANCE.names}")
             continue
@@ -170,10 +173,11 @@ def pool_stats(uri: str) -> dict[str, Any]:
 
 def _stats(table: pa.Table) -> dict[str, Any]:
     hours = pc.sum(table["duration_s"]).as_py() or 0.0
+    named = table.filter(pc.is_valid(table["speaker"]))
     return {
         "utterances": table.num_rows,
         "hours": round(hours / 3600, 3),
-        "speakers": len(set(zip(table["corpus"].to_pylist(), table["speaker"].to_pylist(), strict=True))),
+        "speakers": len(set(zip(named["corpus"].to_pylist(), named["speaker"].to_pylist(), strict=True))),
         "languages": sorted({language for language in table["language"].to_pylist() if language}),
         "duplicates": table.num_rows - table["duplicate_of"].null_count,
         "median": {

@@ -86,7 +86,10 @@ def make_folds(metadata: pa.Table, options: SplitOptions) -> list[Fold]:
     for fold in folds:
         for part in PARTS:
             if not getattr(fold, part):
-                raise SplitError(f"fold {fold.name} of {options.scheme} has no utterance in {part}")
+                raise SplitError(
+                    f"fold {fold.name} of {options.scheme} has no utterance in {part}; "
+                    f"use another scheme, fewer dev speakers or a larger k"
+                )
         check_leak(fold, metadata)
     return folds
 

@@ -34,7 +34,7 @@ from seral.progress import Advance
 
 JunkKind = Literal["noisy", "clipped", "silence", "noise", "duplicate"]
 
-STRENGTH = (0.35, 1.25)
+STRENGTH = (0.6, 1.3)
 """Weakest and strongest expression of an emotion."""
 WORDS_FOLLOW_EMOTION = 0.8
 """How much more often a sentence is chosen when its words fit; 0 = never mind the words."""
@@ -43,7 +43,7 @@ BACKGROUND_SNR_DB = (25.0, 45.0)
 """Ordinary clips: no room is silent."""
 MARGIN_S = (0.05, 0.35)
 """Background before and after the speech."""
-OVERDRIVE_DB = (14.0, 26.0)
+OVERDRIVE_DB = (16.0, 28.0)
 """How far clipped clips are driven over full scale, relative to their peak at full scale."""
 
 
@@ -215,10 +215,10 @@ def render(
 
 
 def coloured_noise(count: int, rng: np.random.Generator) -> Samples:
-    """Stationary noise of power 1 whose spectrum falls by 0 (hiss) to 6 dB (rumble) an octave, (S,)."""
+    """Stationary noise of power 1 whose spectrum falls by 0 (hiss) to 3 dB (room) an octave, (S,)."""
     spectrum = np.fft.rfft(rng.standard_normal(count))
     bins = np.maximum(np.arange(len(spectrum)), count / RATE_HZ * 50)
-    noise = np.fft.irfft(spectrum * bins ** -rng.uniform(0, 1), count)
+    noise = np.fft.irfft(spectrum * bins ** -rng.uniform(0, 0.5), count)
     return np.asarray(noise / np.sqrt(np.mean(np.square(noise))), dtype=np.float32)
 
 

@@ -1,0 +1,117 @@
+"""What tests of every part share: one local Ray, real data where it is there, and small made-up corpora."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile as sf
+from numpy.typing import NDArray
+
+RATE_HZ = 16_000
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+EMOTIONS = ("anger", "happiness", "neutral", "sadness")
+
+Samples = NDArray[np.float32]
+MakeCorpus = Callable[..., Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `corpora` are skipped where there is no ../shared."""
+    if SHARED.is_dir():
+        return
+    for item in items:
+        if item.get_closest_marker("corpora"):
+            item.add_marker(pytest.mark.skip(reason=f"needs real speech in {SHARED}"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real speech and real encoders."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs real speech in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One local Ray with two CPUs for the whole test session."""
+    # Imported here, so that a run of the other tests does not pay for importing Ray.
+    import ray
+
+    from seral.cluster import ClusterOptions, connect
+
+    connect(ClusterOptions(cpus=2))
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def speech() -> Callable[[float, int], Samples]:
+    """`speech(seconds, seed)`: syllables of a buzzing voice with pauses over faint noise, (S,) at 16 kHz."""
+    return speech_like
+
+
+@pytest.fixture(scope="session")
+def make_corpus() -> MakeCorpus:
+    """`make_corpus(folder, count, ...)` writes a corpus for the reader `manifest` and returns its folder."""
+    return write_corpus
+
+
+@pytest.fixture(scope="session")
+def write_manifest() -> Callable[[Path, list[dict[str, Any]]], Path]:
+    """`write_manifest(folder, rows)` writes manifest.jsonl and returns it."""
+    return write_jsonl
+
+
+def speech_like(seconds: float, seed: int = 0) -> Samples:
+    rng = np.random.default_rng(seed)
+    time_s = np.arange(int(seconds * RATE_HZ)) / RATE_HZ
+    pitch_hz = rng.uniform(90, 240)
+    voice = sum(np.sin(2 * np.pi * pitch_hz * k * time_s + rng.uniform(0, 6)) / k for k in range(1, 8))
+    syllables = np.clip(np.sin(2 * np.pi * rng.uniform(3, 6) * time_s + rng.uniform(0, 6)), 0, None)
+    noise = 0.002 * rng.standard_normal(len(time_s))
+    return (0.15 * voice * syllables + noise).astype(np.float32)
+
+
+def write_corpus(
+    folder: Path,
+    count: int,
+    *,
+    seed: int = 0,
+    first: int = 0,
+    seconds: tuple[float, float] = (0.3, 0.8),
+    suffix: str = ".flac",
+    speakers: int = 4,
+) -> Path:
+    """Clips number `first` to `first + count - 1`: a clip depends on `seed` and its number, on nothing else."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(first, first + count):
+        rng = np.random.default_rng([seed, number])
+        name = f"clip{number:04d}"
+        samples = speech_like(float(rng.uniform(*seconds)), seed=int(rng.integers(2**31)))
+        sf.write(folder / "audio" / f"{name}{suffix}", samples, RATE_HZ, subtype="PCM_16")
+        rows.append(
+            {
+                "id": name,
+                "audio": f"audio/{name}{suffix}",
+                "speaker": f"s{number % speakers}",
+                "emotion": EMOTIONS[number % len(EMOTIONS)],
+                "language": "en",
+                "text": f"Sentence {number}.",
+            }
+        )
+    write_jsonl(folder, rows)
+    return folder
+
+
+def write_jsonl(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "manifest.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file

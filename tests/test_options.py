@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import Field, ValidationError
+
+from seral.errors import OptionError, PoolError
+from seral.options import Options, describe, dump, load, parse, run_job
+
+
+class Inner(Options):
+    rate: float = Field(default=0.5, gt=0, le=1)
+    """Share of it."""
+    names: list[str] = Field(default=["a"])
+    """What they are called."""
+
+
+class Outer(Options):
+    """What to do."""
+
+    where: str
+    """Where to
+    do it."""
+    steps: int | None = None
+    """How often."""
+    inner: Inner = Inner()
+    other: Inner | None = None
+
+
+def test_values_and_overrides_meet_and_overrides_win() -> None:
+    given = {"where": "here", "steps": 1, "inner": {"rate": 0.25, "names": ["x"]}}
+    made = parse(Outer, given, ["steps=3", "inner.rate=1", "inner.names=[p, q]", "other.rate=0.1"])
+    assert made == Outer(
+        where="here", steps=3, inner=Inner(rate=1, names=["p", "q"]), other=Inner(rate=0.1, names=["a"])
+    )
+    assert given == {"where": "here", "steps": 1, "inner": {"rate": 0.25, "names": ["x"]}}
+
+
+def test_an_override_can_take_a_value_away() -> None:
+    assert parse(Outer, {"where": "x", "steps": 2, "other": {"rate": 1}}, ["steps=null", "other="]).other is None
+
+
+@pytest.mark.parametrize(
+    ("values", "overrides", "words"),
+    [
+        ({"where": "x", "stepz": 1}, [], ["'stepz'", "known here: where, steps, inner, other"]),
+        ({"where": "x"}, ["inner.rat=1"], ["'inner.rat'", "known here: rate, names"]),
+        ({"where": "x"}, ["other.rat=1"], ["'other.rat'", "known here: rate, names"]),
+        ({"where": "x"}, ["inner.rate=2"], ["inner.rate", "less than or equal to 1", "got 2"]),
+        ({"where": "x"}, ["steps=many"], ["steps", "integer", "got 'many'"]),
+        ({}, [], ["where", "required"]),
+        ({"where": "x", "steps": "a", "inner": {"rate": 0}}, [], ["steps", "inner.rate"]),
+        ({"where": "x"}, ["steps"], ["key.path=value", "'steps'"]),
+        ({"where": "x"}, ["=3"], ["key.path=value", "'=3'"]),
+        ({"where": "x"}, ["steps=[1"], ["steps=[1", "YAML"]),
+    ],
+)
+def test_a_wrong_value_is_one_error_that_names_it(
+    values: dict[str, object], overrides: list[str], words: list[str]
+) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse(Outer, values, overrides)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_options_never_change() -> None:
+    with pytest.raises(ValidationError):
+        Outer(where="x").where = "y"  # type: ignore[misc]  # that this is refused is the point
+
+
+def test_what_is_dumped_comes_back(tmp_path: Path) -> None:
+    made = Outer(where="hier, größer", other=Inner(rate=0.125))
+    file = tmp_path / "run.yaml"
+    file.write_text(dump(made), encoding="utf-8")
+    assert load(Outer, file) == made
+    assert list(yaml.safe_load(dump(made))) == list(Outer.model_fields)
+    assert load(Outer, file, ["where=there"]).where == "there"
+    assert load(Outer, None, ["where=there"]) == Outer(where="there")
+
+
+@pytest.mark.parametrize(("text", "words"), [("- 1\n", "list"), ("a: [", "not valid YAML"), ("", "NoneType")])
+def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text)
+    with pytest.raises(OptionError, match=rf"(?s)bad\.yaml.*{words}"):
+        load(Outer, file)
+    with pytest.raises(OptionError, match=r"no configuration file at .*nowhere\.yaml"):
+        load(Outer, tmp_path / "nowhere.yaml")
+
+
+def test_the_description_lists_every_option_with_its_meaning() -> None:
+    text = describe(Outer)
+    for line in ("where = required", "Where to do it.", "steps = None", "inner.rate = 0.5", "other.names = ['a']"):
+        assert line in text
+
+
+def test_a_job_takes_a_file_and_overrides_and_prints_the_outcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job.yaml").write_text("where: here\nsteps: 1\n")
+    monkeypatch.setattr(sys, "argv", ["job.py", "--config", str(tmp_path / "job.yaml"), "steps=4"])
+    run_job(Outer, lambda options: f"{options.where} {options.steps}", "A job.")
+    assert capsys.readouterr().out == "here 4\n"
+
+
+def test_a_job_ends_in_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Outer) -> None:
+        raise PoolError("there is no pool at nowhere")
+
+    monkeypatch.setattr(sys, "argv", ["job.py", "where=x"])
+    with pytest.raises(SystemExit, match=r"^error: there is no pool at nowhere$"):
+        run_job(Outer, fail, None)
+    monkeypatch.setattr(sys, "argv", ["job.py"])
+    with pytest.raises(SystemExit, match=r"^error: where: Field required"):
+        run_job(Outer, fail, None)
+
+
+def test_the_help_of_a_job_lists_the_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["job.py", "--help"])
+    with pytest.raises(SystemExit):
+        run_job(Outer, lambda _: None, "A job.")
+    text = capsys.readouterr().out
+    assert "A job." in text
+    assert "inner.rate = 0.5\n      Share of it." in text

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pytest
+
+from seral import storage
+
+SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int32())])
+
+
+def table(*names: str) -> pa.Table:
+    return pa.Table.from_pylist([{"name": name, "size": len(name)} for name in names], SCHEMA)
+
+
+@pytest.fixture(params=["path", "uri"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The same folder as a plain path and as an address with a scheme."""
+    return str(tmp_path) if request.param == "path" else tmp_path.as_uri()
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """`mem://bucket`: a file system that is not local, as an object store is not."""
+    known = storage.resolve
+    store, _ = pafs.FileSystem.from_uri("mock:///")
+
+    def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
+        text = str(uri)
+        return (store, text.removeprefix("mem://")) if text.startswith("mem://") else known(uri)
+
+    monkeypatch.setattr(storage, "resolve", resolve)
+    return "mem://bucket"
+
+
+def test_what_is_written_is_read(address: str) -> None:
+    file = storage.join(address, "deep", "er", "x.bin")
+    assert not storage.exists(file)
+    storage.write_bytes(file, b"\0one")
+    storage.write_bytes(file, b"two")
+    assert storage.exists(file)
+    assert storage.exists(storage.join(address, "deep"))
+    assert storage.read_bytes(file) == b"two"
+
+
+def test_equal_values_are_equal_json_files(address: str) -> None:
+    one, two = storage.join(address, "1.json"), storage.join(address, "2.json")
+    storage.write_json(one, {"b": [1, None], "a": "ä"})
+    storage.write_json(two, {"a": "ä", "b": [1, None]})
+    assert storage.read_bytes(one) == storage.read_bytes(two)
+    assert storage.read_json(one) == {"a": "ä", "b": [1, None]}
+
+
+def test_tables_come_back_whole_or_by_column(address: str) -> None:
+    files = [storage.join(address, f"{n}.parquet") for n in range(2)]
+    storage.write_table(files[0], table("a", "bb"))
+    storage.write_table(files[1], table("ccc"))
+    assert storage.read_table(files[0]).to_pylist() == [{"name": "a", "size": 1}, {"name": "bb", "size": 2}]
+    assert storage.read_tables(files, SCHEMA)["name"].to_pylist() == ["a", "bb", "ccc"]
+    assert storage.read_tables(files[::-1], SCHEMA, ["size"]).to_pydict() == {"size": [3, 1, 2]}
+
+
+def test_no_files_are_an_empty_table_of_the_schema() -> None:
+    assert storage.read_tables([], SCHEMA).schema == SCHEMA
+    assert storage.read_tables([], SCHEMA, ["size"]).schema.names == ["size"]
+
+
+def test_the_same_table_is_the_same_file(tmp_path: Path) -> None:
+    for name in ("1", "2"):
+        storage.write_table(tmp_path / name, table("a", "b"))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    file = tmp_path / "x"
+    storage.write_bytes(file, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_bytes(file, b"new")
+    monkeypatch.undo()
+    assert file.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_names_are_sorted_and_filtered(tmp_path: Path) -> None:
+    for name in ("b.parquet", "a.parquet", "c.json"):
+        storage.write_bytes(tmp_path / name, b"")
+    assert storage.list_names(tmp_path, ".parquet") == ["a.parquet", "b.parquet"]
+    assert storage.list_names(tmp_path) == ["a.parquet", "b.parquet", "c.json"]
+    assert storage.list_names(tmp_path / "nowhere") == []
+
+
+def test_remove_takes_files_and_folders_and_minds_nothing_missing(tmp_path: Path) -> None:
+    storage.write_bytes(tmp_path / "folder" / "file", b"x")
+    for name in ("folder/file", "folder", "folder"):
+        storage.remove(tmp_path / name)
+        assert not storage.exists(tmp_path / name)
+
+
+def test_move_renames(tmp_path: Path) -> None:
+    storage.write_bytes(tmp_path / "a", b"x")
+    storage.move(tmp_path / "a", tmp_path / "b")
+    assert os.listdir(tmp_path) == ["b"]
+
+
+def test_a_copied_folder_replaces_what_was_there(tmp_path: Path) -> None:
+    storage.write_bytes(tmp_path / "from" / "sub" / "x", b"1")
+    storage.write_bytes(tmp_path / "to" / "stale", b"2")
+    storage.copy_folder(tmp_path / "from", tmp_path / "to")
+    assert sorted(p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*")) == ["sub", "sub/x"]
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("s3://bucket/pool/", "s3://bucket/pool"), ("/a/b/", "/a/b"), ("/", "/"), ("/a/../b", "/b")],
+)
+def test_an_absolute_address_stays_what_it_is(given: str, meant: str) -> None:
+    assert storage.absolute(given) == meant
+    assert storage.absolute(storage.absolute(given)) == meant
+
+
+def test_a_relative_path_starts_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("pool") == str(tmp_path / "pool")
+    assert storage.absolute("~") == os.path.expanduser("~")
+    storage.write_bytes("x", b"1")
+    assert (tmp_path / "x").read_bytes() == b"1"
+
+
+def test_an_object_store_is_written_and_read_the_same_way(bucket: str, tmp_path: Path) -> None:
+    storage.write_table(storage.join(bucket, "t", "a.parquet"), table("a"))
+    storage.write_json(storage.join(bucket, "t", "b.json"), [1])
+    assert storage.list_names(storage.join(bucket, "t")) == ["a.parquet", "b.json"]
+    assert storage.read_tables([storage.join(bucket, "t", "a.parquet")], SCHEMA)["name"].to_pylist() == ["a"]
+    storage.copy_folder(storage.join(bucket, "t"), tmp_path / "down")
+    assert storage.read_json(tmp_path / "down" / "b.json") == [1]
+    with storage.local_copy(storage.join(bucket, "t")) as local:
+        assert sorted(os.listdir(local)) == ["a.parquet", "b.json"]
+    assert not local.exists()
+    storage.remove(storage.join(bucket, "t"))
+    assert not storage.exists(storage.join(bucket, "t", "a.parquet"))
+
+
+def test_a_local_folder_is_its_own_local_copy(tmp_path: Path) -> None:
+    with storage.local_copy(tmp_path) as local:
+        assert local == tmp_path
+
+
+@pytest.mark.parametrize("read", [storage.read_bytes, storage.read_json, storage.read_table])
+def test_a_missing_file_is_a_missing_file(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet"):
+        read(tmp_path / "nowhere.parquet")
