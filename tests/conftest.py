@@ -115,3 +115,33 @@ def write_jsonl(folder: Path, rows: list[dict[str, Any]]) -> Path:
     file = folder / "manifest.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="session")
+def speech_pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> str:
+    """A pool of 96 generated clips of six speakers in three languages, some of them junk."""
+    from seral.options import parse
+    from seral.pool.ingest import ImportOptions, import_corpus
+    from seral.pool.synthesis import SynthesisOptions, synthesise
+
+    root = tmp_path_factory.mktemp("speech")
+    synthesise(root / "corpus", SynthesisOptions(utterances=96, speakers_per_language=2, junk=0.1, seed=3))
+    pool = str(root / "pool")
+    import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(root / "corpus"), "out": pool}))
+    return pool
+
+
+@pytest.fixture
+def run_values(speech_pool: str, tmp_path: Path) -> dict[str, Any]:
+    """Options of a run of the loop that takes seconds."""
+    return {
+        "pool": speech_pool,
+        "run": str(tmp_path / "run"),
+        "encoder": "seral-tiny",
+        "classes": list(EMOTIONS),
+        "split": {"scheme": "k-fold", "k": 3},
+        "folds": [0],
+        "seeds": [0],
+        "budget": {"sizes": [8, 14, 20]},
+        "finetune": {"adapter": "frozen"},
+    }

@@ -19,7 +19,11 @@ SUMMARY = """Active learning for speech emotion recognition, on Ray.
 worth, **predict** uses the model.
 """
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="markdown", help=SUMMARY
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=SUMMARY,
 )
 pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pools of speech.")
 loop_app = typer.Typer(no_args_is_help=True, help="Run and watch the active-learning loop.")

@@ -1,34 +1,44 @@
-"""seral-tiny: a speech encoder that needs no download, the same on every machine.
+"""seral-tiny: a small speech encoder that comes with the package, and the untrained network it was made from.
 
-It is **untrained**: a wav2vec 2.0 network (Baevski et al. 2020, arXiv 2006.11477) with weights drawn from a fixed seed,
-for trying seral out, for tests, and as a starting point for task-adaptive pretraining on one's own audio. Its features
-say something about emotion, as random convolutions do, but far less than those of a pretrained encoder.
+A wav2vec 2.0 network (Baevski et al. 2020, arXiv 2006.11477) whose weights were distilled from a large encoder by
+`jobs/distil.py` (Chang et al. 2022, DistilHuBERT, arXiv 2110.01900); seral-tiny/README.md says from what and how.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 
+EncoderT = TypeVar("EncoderT", bound=SpeechEncoder)
+
 SEED = 2310_00283
+PHASES = 4
+"""Filters per frequency, a quarter of a period apart: rectified and summed, they give the band's amplitude."""
+BAND_HZ = (60.0, 7600.0)
+"""Centres of the lowest and the highest filter of the first convolution."""
 
 
-def seral_tiny() -> Wav2Vec2Encoder:
-    """4 layers x 192 features at 50 Hz, 2.2 M parameters, about 80 times real time on one CPU core.
-
-    Layer norm in the stem and before each block, so that padding cannot leak even through the network's own forward;
-    no dropout, so that frozen layers give the same frames cached or not.
-    """
+def seral_tiny_untrained() -> Wav2Vec2Encoder:
+    """seral-tiny before distillation: filters on the mel scale, everything else drawn from a fixed seed."""
     # The constructor draws from the global generator; these weights are replaced, and its state is left as it was.
     with torch.random.fork_rng(devices=[]):
         model = Wav2Vec2Model(seral_tiny_config())
     draw_weights(model, torch.Generator().manual_seed(SEED))
-    return Wav2Vec2Encoder(model, normalise=True)
+    front = model.feature_extractor.conv_layers[0].conv
+    with torch.no_grad():
+        front.weight.copy_(mel_filters_in_time(*front.weight.shape[::2]).unsqueeze(1))
+    return Wav2Vec2Encoder(model, normalise=False)
+
+
+seral_tiny = seral_tiny_untrained
 
 
 def seral_tiny_config() -> Wav2Vec2Config:
@@ -38,10 +48,10 @@ def seral_tiny_config() -> Wav2Vec2Config:
         num_hidden_layers=4,
         num_attention_heads=4,
         intermediate_size=768,
-        # Four wide strides instead of seven: the first layers run at thousands of frames per second and cost the most.
-        conv_dim=(64, 128, 128, 128),
-        conv_kernel=(10, 8, 8, 4),
-        conv_stride=(5, 4, 4, 4),
+        # One long stride of 10 ms instead of many short ones: layers at thousands of frames per second cost the most.
+        conv_dim=(256, 192, 192),
+        conv_kernel=(400, 1, 3),
+        conv_stride=(160, 1, 2),
         conv_bias=True,
         feat_extract_norm="layer",
         do_stable_layer_norm=True,
@@ -68,6 +78,29 @@ def seral_tiny_config() -> Wav2Vec2Config:
         diversity_loss_weight=0.1,
         vocab_size=32,
     )
+
+
+def mel_filters_in_time(filters: int, taps: int) -> Tensor:
+    """Windowed tones with centres evenly spaced in mel, PHASES of each, louder with frequency as speech is softer.
+
+    -> (filters, taps), for 16 kHz: a short-time spectrum as a convolution, from which training goes on.
+    """
+    mel_lo, mel_hi = (2595 * math.log10(1 + hertz / 700) for hertz in BAND_HZ)
+    mel_F = torch.linspace(mel_lo, mel_hi, filters // PHASES, dtype=torch.float64)
+    hertz_F = 700 * (10 ** (mel_F / 2595) - 1)
+    time_K = (torch.arange(taps, dtype=torch.float64) - (taps - 1) / 2) / SAMPLE_RATE_HZ
+    phase_P = torch.arange(PHASES, dtype=torch.float64) * (2 * math.pi / PHASES)
+    tone_FPK = torch.cos(2 * math.pi * hertz_F[:, None, None] * time_K + phase_P[:, None])
+    window_K = torch.hann_window(taps, periodic=False, dtype=torch.float64) * (2 / math.sqrt(taps))
+    emphasis_F = hertz_F / 1000
+    return (emphasis_F[:, None, None] * window_K * tone_FPK).flatten(0, 1).float()
+
+
+def untrained_twin(encoder: EncoderT) -> EncoderT:
+    """A copy of any encoder whose weights have learned nothing: what its architecture alone is worth."""
+    twin = copy.deepcopy(encoder)
+    draw_weights(twin.model, torch.Generator().manual_seed(SEED))
+    return twin
 
 
 @torch.no_grad()

@@ -134,7 +134,9 @@ def test_a_duration_that_does_not_fit_the_audio_is_found(tmp_path: Path) -> None
 
 
 def test_foreign_columns_are_found(pool: Path) -> None:
-    storage.write_table(pool / "utterances" / "made-1.parquet", pa.table({"x": [1], **dict.fromkeys(ID_COLUMNS, ["a"])}))
+    storage.write_table(
+        pool / "utterances" / "made-1.parquet", pa.table({"x": [1], **{name: ["a"] for name in ID_COLUMNS}})
+    )
     write_pool_manifest(pool, ["made-1", "made-2"])
     (problem,) = check_pool(str(pool))
     assert problem.startswith("shard made-1: columns ['x', 'utterance_id', 'duplicate_of'], expected ['utterance_id',")
@@ -152,7 +154,9 @@ def test_the_pool_hash_knows_ids_and_marks_and_not_the_sharding() -> None:
         return pool_hash(pa.Table.from_pylist(table, pa.schema([UTTERANCE.field(name) for name in ID_COLUMNS])))
 
     assert hash_of(("a", None), ("b", "a")) == hash_of(("b", "a"), ("a", None))
-    assert len({hash_of(), hash_of(("a", None)), hash_of(("a", None), ("b", None)), hash_of(("a", None), ("b", "a"))}) == 4
+    assert (
+        len({hash_of(), hash_of(("a", None)), hash_of(("a", None), ("b", None)), hash_of(("a", None), ("b", "a"))}) == 4
+    )
 
 
 def test_no_pool_and_half_a_pool_are_told_apart(pool: Path, tmp_path: Path) -> None:

@@ -192,9 +192,7 @@ def _folds(options: LoopOptions, eligible: pa.Table) -> dict[int, Fold]:
     return folds
 
 
-def _stores(
-    options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _SharedLedger
-) -> dict[int, FeatureStore]:
+def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _SharedLedger) -> dict[int, FeatureStore]:
     """The features each fold works on: one encoder for all, or with TAPT one for each fold's training audio alone."""
     if options.tapt is None:
         return dict.fromkeys(folds, _store(options, pool, options.encoder, ledger))
@@ -320,8 +318,7 @@ class _SharedLedger(Ledger):
 
 def _write_environment(options: LoopOptions, pool: Pool, grounds: dict[int, Ground]) -> None:
     path = storage.join(options.run, "environment.json")
-    if storage.exists(path):
-        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     packages = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "numpy", "scikit-learn")
     corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
     storage.write_json(
@@ -336,7 +333,7 @@ def _write_environment(options: LoopOptions, pool: Pool, grounds: dict[int, Grou
             "classes": options.classes,
             "encoder_fingerprint": {str(n): ground.store.fingerprint for n, ground in grounds.items()},
             "n_train": {str(n): len(ground.fold.train) for n, ground in grounds.items()},
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": storage.read_json(path)["created"] if storage.exists(path) else now,
         },
     )
 

@@ -267,6 +267,8 @@ def _view(
     seen: dict[str, Any] = {"probability_NC": _read_scores(here, rest, classes)}
     if options.needs_embedding or options.needs_dropout:
         with np.load(io.BytesIO(storage.read_bytes(storage.join(here, SELECTION))), allow_pickle=False) as kept:
+            if kept["ids"].tolist() != list(rest):
+                raise StateError(f"{here}/{SELECTION} is about other utterances than this round's candidates")
             seen |= {name: kept[name] for name in kept.files if name != "ids"}
     return seen
 

@@ -60,7 +60,7 @@ class ImportOptions(Options):
     max_duration_s: float = Field(default=60.0, gt=0)
     """Longer clips go to quarantine, in seconds."""
     max_bad_share: float = Field(default=0.5, ge=0, le=1)
-    """The import fails when more than this share of the files is bad."""
+    """The import fails when more than this share of the corpus's files is bad and new."""
     shard_mb: float = Field(default=128.0, gt=0)
     """Size of the source files that make one shard, in MB."""
     cluster: ClusterOptions = ClusterOptions()
@@ -89,15 +89,15 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     found, skipped = _list_sources(options)
     known = _known_sources(options.out, before)
     fresh = [source for source in found if (source.utterance.corpus, source.utterance.source, source.size) not in known]
-    skipped = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
+    unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
     chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=f"{options.max_duration_s}")
     missing = [chunk for chunk in chunks if not storage.exists(_shard_uri(options.out, "utterances", chunk.name))]
     if missing:
         connect(options.cluster)
         _write_shards(options, missing)
-    if skipped:
-        _write_skipped(options.out, skipped)
-    return _finish(options, before, chunks, skipped, already=len(found) - len(fresh))
+    if unplaced:
+        _write_skipped(options.out, unplaced)
+    return _finish(options, before, chunks, unplaced, listed=len(found) + len(skipped))
 
 
 def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") -> list[Chunk]:
@@ -250,15 +250,15 @@ def _skipped_name(skipped: Sequence[Skipped]) -> str:
 
 
 def _finish(
-    options: ImportOptions, before: Mapping[str, Any], chunks: Sequence[Chunk], skipped: Sequence[Skipped], already: int
+    options: ImportOptions, before: Mapping[str, Any], chunks: Sequence[Chunk], skipped: Sequence[Skipped], listed: int
 ) -> dict[str, Any]:
     """Check the share of bad files, mark duplicates across the whole pool, write the manifest, sweep leftovers."""
     pool = options.out
     names = [chunk.name for chunk in chunks] + ([_skipped_name(skipped)] if skipped else [])
     bad = storage.read_tables([_shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
     files = sum(len(chunk.sources) for chunk in chunks) + len(skipped)
-    _check_bad_share(bad, files, options)
-    shards = _mark_duplicates(pool, sorted({*before["shards"], *names}))
+    _check_bad_share(bad, listed, options)
+    shards = _mark_duplicates(pool, list(dict.fromkeys([*sorted(before["shards"]), *names])))
     entries = {name: _shard_entry(pool, name, before["shards"].get(name)) for name in shards}
     current = read_manifest(pool)
     if (current or {"revision": 0})["revision"] != before["revision"]:
@@ -277,7 +277,7 @@ def _finish(
     return {
         "pool": str(pool),
         "files": files,
-        "already_there": already,
+        "already_there": listed - files,
         "utterances": files - bad.num_rows,
         "quarantined": bad.num_rows,
         "reasons": by_reason,
@@ -298,7 +298,8 @@ def _check_bad_share(bad: pa.Table, files: int, options: ImportOptions) -> None:
 def _mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
     """Set `duplicate_of` across the pool and drop rows that repeat another's id. Returns the shards of the outcome.
 
-    A shard that changes is written under a new name, so that what a manifest lists is never altered in place.
+    Of rows with the same id the first in the order of `shards` stays. A shard that changes is written under a new name,
+    so that what a manifest lists is never altered in place.
     """
     columns = ["utterance_id", "pcm_hash", "duplicate_of"]
     tables = {shard: storage.read_table(_shard_uri(pool, "utterances", shard), columns) for shard in shards}
@@ -325,15 +326,15 @@ def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) ->
     digest = hashlib.sha256(json.dumps([shard, keep, marks]).encode()).hexdigest()[:8]
     name = f"{REWRITTEN.sub('', shard)}.{digest}"
     whole, gold, bad = (storage.read_table(_shard_uri(pool, table, shard)) for table in TABLES)
-    kept = set(keep)
-    rest = whole.drop_columns("audio").take([index for index in range(whole.num_rows) if index not in kept])
-    dropped = [_repeated_row(row) for row in rest.to_pylist()]
-    table = whole.take(keep)
+    kept = pa.array(keep, pa.int64())
+    lost = pa.array(sorted(set(range(whole.num_rows)) - set(keep)), pa.int64())
+    dropped = [_repeated_row(row) for row in whole.drop_columns("audio").take(lost).to_pylist()]
+    table = whole.take(kept)
     column = table.schema.get_field_index("duplicate_of")
     table = table.set_column(column, "duplicate_of", pa.array(marks, pa.string()))
     outcome = {
         "quarantine": pa.concat_tables([bad, pa.Table.from_pylist(dropped, QUARANTINE)]),
-        "gold": gold.take(keep),
+        "gold": gold.take(kept),
         "utterances": table,
     }
     for kind, rows in outcome.items():

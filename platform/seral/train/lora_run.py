@@ -20,11 +20,12 @@ import ray.train.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from ser_models import metrics
 from ser_models.adapters import adapter_parameters, attach_lora, count_parameters, dead_adapters
 from ser_models.build import SerModel
-from ser_models.losses import class_weights, cross_entropy
+from ser_models.losses import class_weights, soft_cross_entropy
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
@@ -162,12 +163,18 @@ class Training:
     def _step(self, batch: FrameBatch, mask_BT: Tensor, labels: Sequence[int]) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.on.precision == "bf16"):
             logits_BC = self.step_model(batch, mask_BT.to(self.device))
-        loss = cross_entropy(logits_BC.float(), torch.tensor(labels, device=self.device), self.weight_C)
+        loss = self._loss(logits_BC, torch.tensor(labels, device=self.device))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
         nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], MAX_GRAD_NORM)
         self.optimiser.step()
         return float(loss.detach())
+
+    def _loss(self, logits_BC: Tensor, label_B: Tensor) -> Tensor:
+        """Class-weighted cross-entropy against smoothed labels; the weight is that of the label."""
+        classes, smoothing = len(self.spec.classes), self.spec.options.label_smoothing
+        target_BC = one_hot(label_B, classes) * (1 - smoothing) + smoothing / classes
+        return soft_cross_entropy(logits_BC, target_BC * self.weight_C[label_B][:, None])
 
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
         return frame_batch(ids, units, self.frames, self.spec.layer, self.device)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -27,8 +28,9 @@ def linear_probe(train: Labelled, dev: Labelled, test: Labelled) -> dict[str, An
 
 
 def _fit(train: Labelled, layer: int) -> Pipeline:
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
-    return model.fit(train[0].mean_NLD[:, layer], train[1])
+    one_class = len(np.unique(train[1])) == 1
+    last = DummyClassifier() if one_class else LogisticRegression(max_iter=2000, class_weight="balanced")
+    return make_pipeline(StandardScaler(), last).fit(train[0].mean_NLD[:, layer], train[1])
 
 
 def _uar(model: Pipeline, part: Labelled, layer: int) -> float:

@@ -1,7 +1,7 @@
 """The plain loops seral's throughput is measured against: what anybody would write first, without Ray.
 
-Each runs in a fresh process with one thread, at the priority Ray gives its workers, and is timed inside it: starting the
-process, importing packages and loading the encoder are not counted.
+Each runs in a fresh process with one thread, at the priority Ray gives its workers, and is timed inside: the start of
+the process, its imports and the loading of the encoder are not counted.
 """
 
 # S samples · B batch · L encoder layers (L+1 hidden states) · D features
@@ -26,8 +26,6 @@ from seral.features import FeatureOptions, length_sorted_batches, pad_clips
 from seral.pool.readers.utterance import Utterance
 from seral.pool.shards import open_pool
 from seral.schema import SAMPLE_RATE
-
-Task = Callable[[], "Timing"]
 
 
 @dataclass(kw_only=True)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from seral.active.loop import LoopOptions, loop_status, run_loop
+from seral.annotate.oracle import Oracle
+from seral.errors import LabelError, OptionError, StateError
+from seral.infer import PredictOptions, predict
+from seral.options import parse
+from seral.pool.shards import open_pool
+from seral.report import write_run_report
+
+pytestmark = pytest.mark.ray
+
+
+def outcome(run: str | Path) -> dict[str, Any]:
+    """Everything a run decided and found, without the clock: picks, predictions and metrics of every round."""
+    found: dict[str, Any] = {}
+    for folder in sorted(Path(run).glob("trajectories/*/rounds/*")):
+        name = f"{folder.parts[-3]}/{folder.name}"
+        found[f"{name}/picks"] = pq.read_table(folder / "picks.parquet").to_pylist()
+        found[f"{name}/predictions"] = pq.read_table(folder / "predictions.parquet").to_pylist()
+        found[f"{name}/metrics"] = json.loads((folder / "metrics.json").read_text())
+        found[f"{name}/head"] = (folder / "model" / "head.safetensors").read_bytes()
+    return found
+
+
+def test_run_spends_its_budget_on_training_utterances_alone(run_values: dict[str, Any]) -> None:
+    run = run_loop(parse(LoopOptions, run_values))
+    rows = {row["trajectory"]: row for row in loop_status(run)}
+    assert {name.split(".")[0] for name in rows} == {"after", "random", "full"}
+    assert rows["after.fold-00.seed-0"]["rounds"] == "3/3"
+    pool = open_pool(run_values["pool"])
+    speaker = dict(zip(*(pool.metadata[c].to_pylist() for c in ("utterance_id", "speaker")), strict=True))
+    for arm in ("after", "random"):
+        folder = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0"
+        tested = set(json.loads((folder / "trajectory.json").read_text())["test_speakers"])
+        asked: list[str] = []
+        for number, held in enumerate((8, 14, 20)):
+            here = folder / "rounds" / f"{number:04d}"
+            asked += pq.read_table(here / "labels.parquet")["utterance_id"].to_pylist()
+            assert len(asked) == len(set(asked)) == held
+            predictions = pq.read_table(here / "predictions.parquet").to_pylist()
+            parts = {part: {r["utterance_id"] for r in predictions if r["part"] == part} for part in ("pool", "test")}
+            assert not parts["pool"] & set(asked)
+            assert not {speaker[name] for name in asked} & {speaker[name] for name in parts["test"]}
+            assert {speaker[name] for name in parts["test"]} == tested
+
+
+def test_report_and_prediction_of_a_run(run_values: dict[str, Any], tmp_path: Path) -> None:
+    run = run_loop(parse(LoopOptions, run_values | {"full_arm": False, "budget": {"sizes": [12]}}))
+    assert "<html" in write_run_report(run).read_text()
+    out = str(tmp_path / "of-pool.parquet")
+    told = predict(parse(PredictOptions, {"run": run, "source": [run_values["pool"]], "out": out}))
+    assert told["rows"] == open_pool(run_values["pool"]).rows
+    by_loop = pq.read_table(next(Path(run).glob("trajectories/after*/rounds/0000/predictions.parquet"))).to_pylist()
+    by_predict = {row["utterance_id"]: row for row in pq.read_table(out).to_pylist()}
+    for row in by_loop:  # cached fp16 features against the whole model from audio
+        assert row["p_anger"] == pytest.approx(by_predict[row["utterance_id"]]["p_anger"], abs=0.02)
+
+
+def test_prediction_names_bad_files_and_goes_on(run_values: dict[str, Any], tmp_path: Path) -> None:
+    run = run_loop(parse(LoopOptions, run_values | {"full_arm": False, "budget": {"sizes": [12]}}))
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "broken.wav").write_text("not audio")
+    audio = next((Path(run_values["pool"]).parent / "corpus" / "audio").iterdir())
+    shutil.copy(audio, files / "good.flac")
+    told = predict(parse(PredictOptions, {"run": run, "source": [str(files)], "out": str(tmp_path / "p.parquet")}))
+    rows = {Path(r["utterance_id"]).name: r for r in pq.read_table(tmp_path / "p.parquet").to_pylist()}
+    assert told["errors"] == 1
+    assert "not-audio" in rows["broken.wav"]["error"]
+    assert rows["good.flac"]["predicted"] in run_values["classes"]
+
+
+@pytest.mark.parametrize("strategy", ["bald", "k_center", {"name": "after", "beta": 2, "diversity": "k_center"}])
+def test_every_kind_of_strategy_runs_in_the_loop(run_values: dict[str, Any], strategy: Any) -> None:
+    run = run_loop(parse(LoopOptions, run_values | {"strategy": strategy, "full_arm": False, "random_arm": False}))
+    assert [row["rounds"] for row in loop_status(run)] == ["3/3"]
+
+
+def test_resume_after_lost_rounds_gives_the_same_run(run_values: dict[str, Any]) -> None:
+    run = run_loop(parse(LoopOptions, run_values))
+    whole = outcome(run)
+    folder = Path(run) / "trajectories" / "after.fold-00.seed-0" / "rounds"
+    (folder / "0001" / "round.json").unlink()  # the round was cut off before its end ...
+    (folder / "0001" / "picks.parquet").write_bytes(b"half")
+    shutil.rmtree(folder / "0002")  # ... and so the next one never began
+    run_loop(parse(LoopOptions, run_values))
+    assert outcome(run) == whole
+
+
+def test_number_of_cpus_changes_nothing(run_values: dict[str, Any], tmp_path: Path) -> None:
+    side_by_side = run_loop(parse(LoopOptions, run_values | {"seeds": [0, 1]}))
+    alone = run_loop(parse(LoopOptions, run_values | {"seeds": [1], "run": str(tmp_path / "alone")}))
+    some = {name: value for name, value in outcome(side_by_side).items() if "seed-1" in name}
+    assert some == outcome(alone)
+
+
+@pytest.mark.slow
+def test_killed_driver_resumes_to_the_same_numbers(run_values: dict[str, Any], tmp_path: Path) -> None:
+    values = run_values | {"seeds": [0, 1], "folds": [0, 1], "full_arm": False}
+    whole = outcome(run_loop(parse(LoopOptions, values | {"run": str(tmp_path / "whole")})))
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(values | {"cluster": {"cpus": 2}}))
+    command = [sys.executable, "-m", "seral.cli", "loop", "run", str(config)]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    rounds = Path(values["run"]) / "trajectories"
+    deadline = time.monotonic() + 180
+    while len(list(rounds.glob("*/rounds/*/round.json"))) < 4:
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        assert time.monotonic() < deadline, "no rounds within three minutes"
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert len(list(rounds.glob("*/rounds/*/round.json"))) < len(whole) // 4
+    run_loop(parse(LoopOptions, values))
+    assert outcome(values["run"]) == whole
+
+
+def test_another_configuration_is_refused(run_values: dict[str, Any]) -> None:
+    values = run_values | {"full_arm": False, "random_arm": False, "budget": {"sizes": [8]}}
+    run_loop(parse(LoopOptions, values))
+    with pytest.raises(StateError, match="budget: was"):
+        run_loop(parse(LoopOptions, values | {"budget": {"sizes": [9]}}))
+
+
+def test_wrong_names_are_told_with_the_right_ones(run_values: dict[str, Any], speech_pool: str) -> None:
+    with pytest.raises(OptionError, match=r"unknown option 'finetune\.epoch'.*epochs"):
+        parse(LoopOptions, run_values, ["finetune.epoch=3"])
+    with pytest.raises(OptionError, match=r"unknown strategy 'afer'.*after"):
+        parse(LoopOptions, run_values | {"strategy": "afer"})
+    with pytest.raises(OptionError, match=r"no corpus iemocap.*demo"):
+        run_loop(parse(LoopOptions, run_values | {"corpora": ["iemocap"]}))
+    with pytest.raises(OptionError, match=r"folds \[7\] do not exist"):
+        run_loop(parse(LoopOptions, run_values | {"folds": [7], "run": run_values["run"] + "2"}))
+    with pytest.raises(LabelError, match=r"disgust.*words outside"):
+        Oracle(open_pool(speech_pool), ["anger", "disgust"])

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from seral.annotate.oracle import Oracle
+from seral.cluster import ClusterOptions
+from seral.errors import OptionError, TrainError
+from seral.features import FeatureStore, extract_features, rows_of
+from seral.options import parse
+from seral.pool.shards import open_pool
+from seral.pool.splits import Fold, SplitOptions, make_folds
+from seral.train.finetune import FinetuneOptions, finetune, frames_layer
+from seral.train.lora_run import time_masks
+from seral.train.model import load_model, score
+from seral.train.probe import linear_probe
+from seral.train.units import Utterances
+
+CLASSES = ("anger", "happiness", "neutral", "sadness")
+LORA = {"adapter": "lora", "lora": {"rank": 4, "top_layers": 1}, "epochs": 2, "lr": 0.005, "batch_size": 8}
+
+pytestmark = pytest.mark.ray
+
+
+class Ground:
+    """A pool with features and one fold, and a training on it."""
+
+    def __init__(self, pool: str) -> None:
+        opened = open_pool(pool)
+        self.store: FeatureStore = extract_features(opened, "seral-tiny", frames_layer=3)
+        self.ids, self.mean_NLD, self.std_NLD = self.store.pooled()
+        self.oracle = Oracle(opened, CLASSES)
+        keep = [name in self.oracle.answerable for name in opened.metadata["utterance_id"].to_pylist()]
+        self.fold: Fold = make_folds(opened.metadata.filter(keep), SplitOptions(scheme="k-fold", k=3))[0]
+
+    def units(self, ids: Any) -> Utterances:
+        rows = rows_of(self.ids, ids)
+        mean_NLD, std_NLD = (array[rows].astype(np.float32) for array in (self.mean_NLD, self.std_NLD))
+        return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD)
+
+    def labels(self, ids: Any) -> Any:
+        return np.array([CLASSES.index(emotion) for emotion in self.oracle.emotions(list(ids))])
+
+    def train(self, folder: Path, values: dict[str, Any], **cluster: Any) -> dict[str, Any]:
+        labelled = self.fold.train[::2]
+        return finetune(
+            self.units(labelled),
+            self.labels(labelled),
+            self.units(self.fold.dev),
+            self.labels(self.fold.dev),
+            unlabelled=self.units(self.fold.train),
+            store=self.store,
+            classes=CLASSES,
+            folder=str(folder),
+            seed=1,
+            options=parse(FinetuneOptions, values),
+            on=ClusterOptions(**cluster),
+        )
+
+
+@pytest.fixture(scope="module")
+def ground(speech_pool: str) -> Ground:
+    return Ground(speech_pool)
+
+
+def trained_weights(folder: Path) -> dict[str, torch.Tensor]:
+    head = load_file(folder / "model" / "head.safetensors")
+    return head | load_file(folder / "model" / "adapter" / "adapter_model.safetensors")
+
+
+def test_frozen_training_is_reproducible_and_its_history_is_what_the_model_scores(
+    ground: Ground, tmp_path: Path
+) -> None:
+    first = ground.train(tmp_path / "a", {"adapter": "frozen"})
+    ground.train(tmp_path / "b", {"adapter": "frozen"})
+    a, b = (load_file(tmp_path / name / "model" / "head.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    dev = ground.units(ground.fold.dev)
+    predicted = score(str(tmp_path / "a" / "model"), ground.store, dev).probability_NC.argmax(1)
+    truth = ground.labels(dev.ids)
+    recalls = [np.mean(predicted[truth == c] == c) for c in np.unique(truth)]
+    assert first["head"]["dev_uar"] == pytest.approx(np.mean(recalls))
+
+
+def test_lora_starts_at_the_head_learns_and_keeps_the_best_on_dev(ground: Ground, tmp_path: Path) -> None:
+    history = ground.train(tmp_path, LORA)
+    epochs = history["lora"]["epochs"]
+    assert epochs[0]["dev_uar"] == pytest.approx(history["head"]["dev_uar"])
+    assert epochs[2]["loss"] < epochs[1]["loss"]
+    dev = ground.units(ground.fold.dev)
+    model = str(tmp_path / "model")
+    scores = score(model, ground.store, dev)
+    truth, predicted = ground.labels(dev.ids), scores.probability_NC.argmax(1)
+    uar = np.mean([np.mean(predicted[truth == c] == c) for c in np.unique(truth)])
+    assert uar == pytest.approx(max(epoch["dev_uar"] for epoch in epochs))
+    assert not list(tmp_path.glob(".train")), "the work folder of Ray Train is left behind"
+    assert sorted(path.name for path in (tmp_path / "model" / "adapter").iterdir())[0] == "adapter_config.json"
+    assert load_model(model).classes == CLASSES
+
+
+def test_two_lora_trainings_agree_bit_for_bit(ground: Ground, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        ground.train(tmp_path / name, LORA)
+    a, b = (trained_weights(tmp_path / name) for name in ("a", "b"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.slow
+def test_a_killed_ray_train_worker_is_restored_and_ends_in_the_same_weights(ground: Ground, tmp_path: Path) -> None:
+    values = LORA | {"epochs": 6, "patience": 6}
+    ground.train(tmp_path / "whole", values, train_workers=1)
+    killed: list[int] = []
+    watcher = threading.Thread(target=kill_worker_after_a_checkpoint, args=(tmp_path / "cut" / ".train", killed))
+    watcher.start()
+    ground.train(tmp_path / "cut", values, train_workers=1, max_failures=1)
+    watcher.join()
+    assert killed, "training ended before a worker could be killed"
+    whole, cut = (trained_weights(tmp_path / name) for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def kill_worker_after_a_checkpoint(work: Path, killed: list[int]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if list(work.glob("*/checkpoint_*")):
+            for pid in ray_train_workers():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            return
+        time.sleep(0.02)
+
+
+def ray_train_workers() -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if title.startswith(b"ray::") and b"RayTrainWorker" in title:
+                found.append(int(entry.name))
+    return found
+
+
+def test_infinite_loss_names_the_utterances(ground: Ground, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"loss is (nan|inf).*demo-"):
+        ground.train(tmp_path, LORA | {"lr": 1e30, "epochs": 6})
+
+
+def test_adapter_options_are_checked(ground: Ground) -> None:
+    with pytest.raises(OptionError, match="adapter"):
+        parse(FinetuneOptions, {"adapter": "lorra"})
+    assert frames_layer("seral-tiny", FinetuneOptions()) is None
+    assert frames_layer("seral-tiny", parse(FinetuneOptions, LORA)) == 3
+
+
+def test_time_masks_never_hide_more_than_half_nor_touch_padding() -> None:
+    mask_BT = torch.arange(100)[None] < torch.tensor([100, 60, 9, 2])[:, None]
+    for seed in range(20):
+        out = time_masks(mask_BT, 0.5, 15, np.random.default_rng(seed))
+        assert not bool((out & ~mask_BT).any())
+        assert (out.sum(1) * 2 >= mask_BT.sum(1) // 2 * 2).all()
+
+
+def test_probe_matches_scikit_learn_on_the_chosen_layer(ground: Ground) -> None:
+    parts = [ground.fold.train, ground.fold.dev, ground.fold.test]
+    told = linear_probe(*[(ground.units(ids), ground.labels(ids)) for ids in parts])
+    assert 0 <= told["layer"] <= ground.store.num_layers
+    assert 0 <= told["test_uar"] <= 1
+    json.dumps(told)
