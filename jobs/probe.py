@@ -1,4 +1,4 @@
-"""Judge encoders on labels: python jobs/probe.py pool=data/pool corpus=emodb classes=[anger,happiness,neutral,sadness]"""
+"""Judge encoders on the labels of a pool: python jobs/probe.py pool=data/pool classes=[anger,happiness,sadness]"""
 
 from seral.options import run_job
 from seral.train.layer_probe import ProbeOptions, probe_layers

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_models.encoders import SpeechEncoder
+from ser_models.encoders.encoder import prefix_mask
 from ser_models.pooling import masked_mean_std
 
 CONSTANT_FEATURE = 1e-3
@@ -38,8 +39,8 @@ def distillation_loss(
 def statistics_loss(predicted_LBTD: Tensor, target_LBTD: Tensor, mask_BT: Tensor) -> Tensor:
     """`Σ_l mean over clips of (‖mean - mean'‖₁ + ‖std - std'‖₁) / D` over the real frames of each clip, -> scalar.
 
-    Not in DistilHuBERT: what is used downstream is pooled, and a prediction may be right on average frame by frame while
-    it misses the slow differences between clips that speakers and emotions make.
+    Not in DistilHuBERT: what is used downstream is pooled, and predictions that are right on average over frames can
+    still miss the slow differences between clips that speakers and emotions make.
     """
     predicted, target = masked_mean_std(predicted_LBTD, mask_BT), masked_mean_std(target_LBTD, mask_BT)
     distances = [(ours - theirs).abs().mean((1, 2)) for ours, theirs in zip(predicted, target, strict=True)]
@@ -78,14 +79,14 @@ class Distillation(nn.Module):
         self.head_LDE = nn.Parameter(torch.empty(shape).uniform_(-limit, limit, generator=generator))
         self.bias_LD = nn.Parameter(torch.zeros(states, width))
 
-    def forward(self, wave_BS: Tensor, length_B: Tensor, teacher_LBTD: Tensor) -> dict[str, Tensor]:
-        """Scalars {loss, frames, statistics} for clips and the teacher's states on them.
+    def forward(self, wave_BS: Tensor, length_B: Tensor, teacher_LBTD: Tensor, teacher_B: Tensor) -> dict[str, Tensor]:
+        """Scalars {loss, frames, statistics} for clips and the teacher's states on them, teacher_B real frames each.
 
         Frame t of both is taken to be the same moment; the last frame or two that only one of them has are left out.
         """
         output = self.student(wave_BS, length_B)
         frames = min(output.mask_BT.shape[1], teacher_LBTD.shape[2])
-        mask_BT = output.mask_BT[:, :frames]
+        mask_BT = output.mask_BT[:, :frames] & prefix_mask(teacher_B, frames)
         predicted = torch.einsum("bte,lde->lbtd", output.hidden_LBTD[-1, :, :frames], self.head_LDE)
         predicted_LBTD = predicted + self.bias_LD[:, None, None]
         target_LBTD = self._standardise(teacher_LBTD[:, :, :frames].to(predicted.dtype))

@@ -1,0 +1,62 @@
+"""Active learning for speech emotion recognition, on Ray.
+
+The names below are the whole public API; they are loaded when first used, since Ray and torch take seconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seral.active.loop import LoopOptions, loop_status, run_loop
+    from seral.errors import SeralError
+    from seral.features import extract_features
+    from seral.infer import PredictOptions, predict
+    from seral.pool.ingest import ImportOptions, import_corpus
+    from seral.pool.shards import Pool, check_pool, open_pool, pool_stats
+    from seral.report import write_run_report
+
+__all__ = [
+    "ImportOptions",
+    "LoopOptions",
+    "Pool",
+    "PredictOptions",
+    "SeralError",
+    "check_pool",
+    "extract_features",
+    "import_corpus",
+    "loop_status",
+    "open_pool",
+    "pool_stats",
+    "predict",
+    "run_loop",
+    "write_run_report",
+]
+
+_HOME = {
+    "LoopOptions": "active.loop",
+    "loop_status": "active.loop",
+    "run_loop": "active.loop",
+    "SeralError": "errors",
+    "extract_features": "features",
+    "PredictOptions": "infer",
+    "predict": "infer",
+    "ImportOptions": "pool.ingest",
+    "import_corpus": "pool.ingest",
+    "Pool": "pool.shards",
+    "check_pool": "pool.shards",
+    "open_pool": "pool.shards",
+    "pool_stats": "pool.shards",
+    "write_run_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'seral' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"seral.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -40,7 +40,10 @@ def main() -> None:
     """Run the command line; a seral error is one clear message and exit status 1."""
     try:
         app()
-    except SeralError as error:
+    except Exception as raised:
+        error = getattr(raised, "cause", None) or raised  # Ray wraps what its workers raise
+        if not isinstance(error, SeralError):
+            raise
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None
 

@@ -113,7 +113,7 @@ def extract_features(
         uri=storage.absolute(uri or storage.join(pool.uri, "features")),
         pool=pool,
         encoder=str(encoder),
-        fingerprint=_store_key(fingerprint(model), options),
+        fingerprint=_store_key(fingerprint(model), options, on.precision),
         num_layers=model.num_layers,
         width=model.width,
     )
@@ -126,9 +126,9 @@ def extract_features(
     return store
 
 
-def _store_key(encoder_fingerprint: str, options: FeatureOptions) -> str:
-    """The clip limit changes the features, so it is part of their key."""
-    return f"{encoder_fingerprint}-{options.max_clip_s:g}s"
+def _store_key(encoder_fingerprint: str, options: FeatureOptions, precision: str) -> str:
+    """The clip limit and the precision change the features, so they are part of their key."""
+    return f"{encoder_fingerprint}-{options.max_clip_s:g}s" + ("" if precision == "fp32" else f"-{precision}")
 
 
 def _describe(store: FeatureStore, options: FeatureOptions) -> None:
@@ -158,7 +158,7 @@ def _run(
             "device": "cuda" if on.use_gpu else "cpu",
             "precision": on.precision,
         },
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+        compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
         num_cpus=1,
         num_gpus=1 if on.use_gpu else 0,
     )

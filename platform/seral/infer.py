@@ -135,7 +135,7 @@ def _predict_pool(pool: Pool, folder: str, options: PredictOptions) -> pa.Table:
     done = ray.data.from_items(items, override_num_blocks=len(items)).map(
         ShardPredictor,
         fn_constructor_args=(folder, options, pool, parts),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=actors),
+        compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
         num_cpus=1,
         num_gpus=1 if options.cluster.use_gpu else 0,
     )

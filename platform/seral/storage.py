@@ -114,7 +114,9 @@ def read_json(uri: str | Path) -> Any:
 def write_table(uri: str | Path, table: pa.Table, *, row_group_rows: int = 1024) -> None:
     """Write one Parquet file, whole or not at all. Small row groups keep readers of audio in bounded memory."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=row_group_rows, compression="zstd", write_statistics=False)
+    # Large binaries are FLAC or frames: compressing them again costs time and saves nothing.
+    codec = {field.name: "none" if pa.types.is_large_binary(field.type) else "zstd" for field in table.schema}
+    pq.write_table(table, sink, row_group_size=row_group_rows, compression=codec, write_statistics=False)
     write_bytes(uri, sink.getvalue().to_pybytes())
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ser_models.encoders.checkpoint import fingerprint, read_checkpoint
-from ser_models.encoders.embedded import seral_tiny
+from ser_models.encoders.embedded import seral_tiny, seral_tiny_untrained
 from ser_models.encoders.encoder import EncoderOutput, SpeechEncoder
 from ser_models.encoders.moonshine import MoonshineSpeechEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
@@ -40,8 +40,11 @@ FAMILIES: dict[str, type[Wav2Vec2Encoder] | type[WhisperSpeechEncoder] | type[Mo
 }
 """Hugging Face model_type -> the class that runs it."""
 
-EMBEDDED: dict[str, Callable[[], SpeechEncoder]] = {"seral-tiny": seral_tiny}
-"""Encoders that come with the package and need no download."""
+EMBEDDED: dict[str, Callable[[], SpeechEncoder]] = {
+    "seral-tiny": seral_tiny,
+    "seral-tiny-untrained": seral_tiny_untrained,
+}
+"""Encoders that come with the package and need no download; the untrained one is there to compare with."""
 
 
 def load_encoder(name_or_folder: str | Path) -> SpeechEncoder:

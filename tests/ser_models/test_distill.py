@@ -29,13 +29,13 @@ def tones(*seconds: float) -> tuple[Tensor, Tensor]:
     return wave_BS * (torch.arange(wave_BS.shape[1]) < length_B[:, None]), length_B
 
 
-def lesson(student: SpeechEncoder, teacher: SpeechEncoder) -> tuple[Distillation, Tensor]:
-    """The student with its heads, and the teacher's states 1 and 2 on the clips of `tones(0.9, 0.5)`."""
+def lesson(student: SpeechEncoder, teacher: SpeechEncoder) -> tuple[Distillation, Tensor, Tensor]:
+    """The student with its heads, the teacher's states 1 and 2 on the clips of `tones(0.9, 0.5)`, their frames."""
     with torch.inference_mode():
         output = teacher(*tones(0.9, 0.5))
         teacher_LBTD = output.hidden_LBTD[1:3].clone()
     frames_LND = teacher_LBTD[:, output.mask_BT]
-    return Distillation(student, frames_LND, torch.Generator().manual_seed(0)), teacher_LBTD
+    return Distillation(student, frames_LND, torch.Generator().manual_seed(0)), teacher_LBTD, output.mask_BT.sum(1)
 
 
 def test_the_loss_equals_the_formula_written_as_a_loop() -> None:
@@ -77,11 +77,11 @@ def test_shapes_that_do_not_fit_are_named() -> None:
 
 
 def test_a_student_learns_its_teacher(make_encoder: Callable[[str], SpeechEncoder]) -> None:
-    model, teacher_LBTD = lesson(make_encoder("wav2vec2-layer"), make_encoder("whisper"))
+    model, teacher_LBTD, teacher_B = lesson(make_encoder("wav2vec2-layer"), make_encoder("whisper"))
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(40):
-        scalars = model(*tones(0.9, 0.5), teacher_LBTD)
+        scalars = model(*tones(0.9, 0.5), teacher_LBTD, teacher_B)
         optimiser.zero_grad()
         scalars["loss"].backward()
         optimiser.step()
@@ -93,13 +93,13 @@ def test_a_student_learns_its_teacher(make_encoder: Callable[[str], SpeechEncode
 
 @torch.no_grad()
 def test_zero_padding_does_not_change_the_loss(make_encoder: Callable[[str], SpeechEncoder]) -> None:
-    model, teacher_LBTD = lesson(make_encoder("wav2vec2-layer"), make_encoder("whisper"))
+    model, teacher_LBTD, teacher_B = lesson(make_encoder("wav2vec2-layer"), make_encoder("whisper"))
     model.eval()
     wave_BS, length_B = tones(0.9, 0.5)
     padded_BS = torch.nn.functional.pad(wave_BS, (0, 3200))
     padded_LBTD = torch.nn.functional.pad(teacher_LBTD, (0, 0, 0, 10), value=7.0)
-    for name, value in model(padded_BS, length_B, padded_LBTD).items():
-        torch.testing.assert_close(value, model(wave_BS, length_B, teacher_LBTD)[name])
+    for name, value in model(padded_BS, length_B, padded_LBTD, teacher_B).items():
+        torch.testing.assert_close(value, model(wave_BS, length_B, teacher_LBTD, teacher_B)[name])
 
 
 def test_a_constant_teacher_feature_is_centred_and_not_divided_by_nothing(

@@ -33,12 +33,15 @@ from ser_models.encoders import (
     wrap,
 )
 from ser_models.encoders.convolutions import masked_group_norm, standardise_clips
+from ser_models.encoders.embedded import FOLDER, mel_filters_in_time, untrained_twin
 from ser_models.encoders.mel import log_mel, mel_filters
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 REAL_ENCODERS = ("whisper-tiny-en", "moonshine-base-en")
 SECOND = 16_000
+FINGERPRINTS = {"seral-tiny": "ded40606b412c086", "seral-tiny-untrained": "ded40606b412c086"}
+"""Changing an embedded encoder's weights makes every cached feature of it stale: do so knowingly."""
 
 
 def speech(*seconds: float, seed: int = 0) -> list[Tensor]:
@@ -240,29 +243,62 @@ def test_a_fingerprint_does_not_depend_on_the_precision_of_storage(
     assert fingerprint(rounded) == fingerprint(encoder)
 
 
-def test_seral_tiny_is_the_same_everywhere_and_leaves_the_global_generator_alone() -> None:
+@pytest.mark.parametrize("name", sorted(FINGERPRINTS))
+def test_an_embedded_encoder_is_the_same_everywhere_and_leaves_the_global_generator_alone(name: str) -> None:
     before = torch.random.get_rng_state()
-    first = load_encoder("seral-tiny")
+    first = load_encoder(name)
     assert torch.equal(torch.random.get_rng_state(), before)
 
-    program = "from ser_models.encoders import *; print(fingerprint(load_encoder('seral-tiny')))"
+    program = f"from ser_models.encoders import *; print(fingerprint(load_encoder({name!r})))"
     elsewhere = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert elsewhere.stdout.strip() == fingerprint(first) == SERAL_TINY
+    assert elsewhere.stdout.strip() == fingerprint(first) == FINGERPRINTS[name]
 
     assert 1_000_000 < sum(parameter.numel() for parameter in first.parameters()) < 3_000_000
     assert (first.num_layers, first.width, first.frame_rate_hz) == (4, 192, 50.0)
     assert not first.equal_lengths_only
 
 
-SERAL_TINY = "ded40606b412c086"
-"""Changing seral-tiny's weights makes every cached feature of it stale: do so knowingly."""
+def test_seral_tiny_is_small_in_the_repository_and_fp32_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: object) -> None:
+        raise AssertionError("an embedded encoder asked for a connection")
+
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    encoder = load_encoder("seral-tiny")
+    stored = load_file(FOLDER / "model.safetensors")
+    assert sum(file.stat().st_size for file in FOLDER.iterdir()) < 6_000_000
+    assert {weight.dtype for weight in stored.values()} == {torch.float16}
+    assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
+    assert stored.keys() == encoder.model.state_dict().keys()
 
 
 @torch.no_grad()
-def test_seral_tiny_keeps_a_healthy_scale_through_its_layers() -> None:
-    output = load_encoder("seral-tiny")(*batch(speech(1.0)))
+@pytest.mark.parametrize("name", sorted(EMBEDDED))
+def test_an_embedded_encoder_keeps_a_healthy_scale_through_its_layers(name: str) -> None:
+    output = load_encoder(name)(*batch(speech(1.0)))
     spread_L = output.hidden_LBTD.std(dim=2).mean((1, 2))
-    assert torch.all((spread_L > 0.05) & (spread_L < 5.0))
+    assert torch.all((spread_L > 0.05) & (spread_L < 20.0))
+
+
+def test_filters_of_the_first_convolution_ring_at_their_place_on_the_mel_scale() -> None:
+    filters = mel_filters_in_time(64, 400)
+    assert filters.shape == (64, 400)
+    peak_F = torch.fft.rfft(filters, 16_000).abs().argmax(1).tolist()
+    assert all(abs(peak - peak_F[4 * (row // 4)]) <= 20 for row, peak in enumerate(peak_F))
+    assert peak_F[0] == pytest.approx(60, abs=20)
+    assert peak_F[-1] == pytest.approx(7600, abs=20)
+    mel = 2595 * np.log10(1 + np.array(peak_F[4::4]) / 700)
+    np.testing.assert_allclose(np.diff(mel), np.diff(mel).mean(), rtol=0.1)
+    # Opposite phases cancel: half a period apart, a filter is the other with its sign changed.
+    torch.testing.assert_close(filters[2::4], -filters[0::4], atol=1e-6, rtol=1e-5)
+
+
+def test_an_untrained_twin_shares_the_architecture_and_no_weight(encoder: SpeechEncoder) -> None:
+    name = fingerprint(encoder)
+    twin = untrained_twin(encoder)
+    assert fingerprint(encoder) == name
+    assert fingerprint(twin) == fingerprint(untrained_twin(encoder)) != name
+    assert all(torch.isfinite(weight).all() for weight in twin.parameters())
+    twin(*batch(speech(0.3)))
 
 
 def test_seral_tiny_can_be_pretrained() -> None:
@@ -352,9 +388,8 @@ def test_a_checkpoint_for_another_sampling_rate_is_refused(
         load_encoder(tmp_path)
 
 
-def test_every_embedded_encoder_loads() -> None:
-    for name in EMBEDDED:
-        assert isinstance(load_encoder(name), SpeechEncoder)
+def test_the_fingerprint_of_every_embedded_encoder_is_pinned() -> None:
+    assert FINGERPRINTS.keys() == EMBEDDED.keys()
 
 
 @pytest.mark.corpora

@@ -25,7 +25,7 @@ from pydantic import Field
 
 from seral import storage
 from seral.active.budget import BudgetOptions
-from seral.active.rounds import Arm, Ground, Ledger, Trajectory, read_rounds, run_trajectory
+from seral.active.rounds import Arm, Ground, Ledger, Trajectory, count_rounds, read_rounds, run_trajectory
 from seral.active.stopping import StopOptions
 from seral.active.strategies import StrategyOptions
 from seral.annotate.oracle import Oracle
@@ -278,7 +278,7 @@ def _run_all(options: LoopOptions, trajectories: Sequence[tuple[Trajectory, Arm]
                     ray.get(reference)
                 except ray.exceptions.RayTaskError as error:
                     failures.append((trajectory, error))
-            finished = sum(len(storage.list_names(storage.join(f, "rounds"))) for f in folders.values())
+            finished = sum(count_rounds(folder) for folder in folders.values())
             advance(finished - done)
             done = finished
     if failures:

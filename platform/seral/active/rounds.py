@@ -295,13 +295,22 @@ def round_folder(folder: str, number: int) -> str:
 
 def read_rounds(folder: str) -> list[RoundSummary]:
     """The complete rounds of a trajectory in order. Raises StateError on a gap."""
-    numbers = [n for n in storage.list_names(storage.join(folder, "rounds")) if n.isdigit()]
-    complete = [n for n in numbers if storage.exists(storage.join(folder, "rounds", n, "round.json"))]
+    complete = _complete(folder)
     if complete != [f"{number:04d}" for number in range(len(complete))]:
         raise StateError(f"{folder} has complete rounds {', '.join(complete)}: one in between is missing")
     records = [storage.read_json(storage.join(folder, "rounds", n, "round.json")) for n in complete]
     names = ("round", "labelled", "dev_uar", "stop_reason")
     return [RoundSummary(**{name: record[name] for name in names}) for record in records]
+
+
+def count_rounds(folder: str) -> int:
+    """How many rounds of a trajectory are complete."""
+    return len(_complete(folder))
+
+
+def _complete(folder: str) -> list[str]:
+    numbers = storage.list_names(storage.join(folder, "rounds"))
+    return [n for n in numbers if storage.exists(storage.join(folder, "rounds", n, "round.json"))]
 
 
 def read_labels(folder: str, rounds: int) -> pa.Table:

@@ -32,6 +32,8 @@ REASONS: dict[str, str] = {
     "too-long": "longer than the longest clip allowed: cut it into utterances first",
     "silent": "nothing above the silence level",
     "unreadable-name": "the file's name does not follow the corpus's convention, so nothing is known about it",
+    "repeated": "the same audio under the same name is in the pool already",
+    "features": "the encoder gives nothing usable for the clip (in the quarantine of a feature cache)",
 }
 """Every reason for quarantine, and what it means."""
 

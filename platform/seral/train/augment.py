@@ -20,7 +20,8 @@ def change_speed(samples: Samples, share: float, rng: np.random.Generator) -> Sa
 
 def change_level(samples: Samples, gain_db: tuple[float, float], rng: np.random.Generator) -> Samples:
     """Turn (S,) up or down by dB drawn from the range; what leaves full scale is clipped, as a recorder would."""
-    return np.clip(samples * np.float32(10 ** (rng.uniform(*gain_db) / 20)), -1.0, 1.0)
+    louder: Samples = samples * np.float32(10 ** (rng.uniform(*gain_db) / 20))
+    return np.clip(louder, -1.0, 1.0)
 
 
 def add_noise(samples: Samples, noise: Samples, snr_db: tuple[float, float], rng: np.random.Generator) -> Samples:
@@ -31,4 +32,5 @@ def add_noise(samples: Samples, noise: Samples, snr_db: tuple[float, float], rng
     if noise_power == 0.0:
         return samples
     scale = np.sqrt(power / noise_power * 10 ** (-rng.uniform(*snr_db) / 10))
-    return np.clip(samples + piece * np.float32(scale), -1.0, 1.0)
+    noisy: Samples = samples + piece * np.float32(scale)
+    return np.clip(noisy, -1.0, 1.0)

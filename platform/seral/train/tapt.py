@@ -22,6 +22,7 @@ from pydantic import Field
 
 from ser_models.encoders import EMBEDDED, load_encoder, save_encoder
 from ser_models.tapt import (
+    SUPPORTED,
     TaptOptions,
     Wav2Vec2Objective,
     pretraining_heads,
@@ -129,7 +130,8 @@ def tapt_worker(config: dict[str, Any]) -> None:
     settings, seed = spec.options.settings(), spec.options.seed
     device = torch.device("cuda" if spec.on.use_gpu else "cpu")
     encoder = load_encoder(spec.encoder)
-    heads = None if spec.encoder in EMBEDDED else pretraining_heads(spec.encoder)
+    has_heads = spec.encoder not in EMBEDDED and encoder.family in SUPPORTED
+    heads = pretraining_heads(spec.encoder) if has_heads else None
     objective = Wav2Vec2Objective(encoder, settings, torch.Generator().manual_seed(seed), heads).to(device)
     optimiser = tapt_optimizer(objective)
     start, history = _restore(objective, optimiser)
