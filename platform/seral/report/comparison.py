@@ -24,7 +24,7 @@ class Difference:
     """Mean difference in UAR, 0..1."""
     low: float
     high: float
-    """95 % bootstrap interval of the mean; NaN with fewer than two pairs."""
+    """95 % bootstrap interval of the mean over folds (over seeds when there is one fold); NaN with a single pair."""
     pairs: int
     """Fold-and-seed pairs compared."""
     labelled: float
@@ -99,7 +99,9 @@ def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) 
         return None
     final = both.sort_values("labelled").groupby(["fold", "seed"]).tail(1).sort_values(["fold", "seed"])
     gain_P = (final["uar"] - final["uar_random"]).to_numpy(dtype=np.float64)
-    low, high = bootstrap_interval(gain_P, rng)
+    # Seeds of one fold share their test speakers: the folds are what was drawn, as long as there are several.
+    gain_F = final.assign(gain=gain_P).groupby("fold")["gain"].mean().to_numpy(dtype=np.float64)
+    low, high = bootstrap_interval(gain_F if len(gain_F) > 1 else gain_P, rng)
     return Difference(
         arm=arm,
         mean=float(gain_P.mean()),

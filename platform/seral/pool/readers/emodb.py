@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from seral.pool.readers.tree import Convention, corpus_files
+from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
 EMOTIONS = {
@@ -43,19 +44,14 @@ CONVENTION = Convention(
 
 def read_emodb(root: Path) -> Iterator[Utterance | Skipped]:
     """All of EmoDB."""
-    for file in corpus_files(root, CONVENTION):
-        parts = CONVENTION.pattern.fullmatch(file.name)
-        if parts is None:
-            yield file.skipped(CONVENTION)
-            continue
-        yield Utterance(
-            audio=file.path,
-            source=file.source,
-            corpus=CONVENTION.corpus,
-            name=file.name,
-            speaker=parts["speaker"],
-            language="de",
-            style="acted",
-            text=SENTENCES[parts["sentence"]],
-            emotion=EMOTIONS[parts["emotion"]],
-        )
+    return utterances_by_name(root, CONVENTION, _describe)
+
+
+def _describe(name: str, match: re.Match[str]) -> dict[str, Any]:
+    return {
+        "speaker": match["speaker"],
+        "language": "de",
+        "style": "acted",
+        "text": SENTENCES[match["sentence"]],
+        "emotion": EMOTIONS[match["emotion"]],
+    }

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from seral.pool.readers.rows import read_rows
-from seral.pool.readers.tree import Convention, corpus_files
+from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
 CONVENTION = Convention(
@@ -27,22 +28,12 @@ TEXT_TABLES = {"data.tsv": ("file_id", "raw_text"), "manifest.jsonl": ("id", "te
 def read_nemo(root: Path) -> Iterator[Utterance | Skipped]:
     """All of nEMO."""
     texts = _texts(root)
-    for file in corpus_files(root, CONVENTION):
-        parts = CONVENTION.pattern.fullmatch(file.name)
-        if parts is None:
-            yield file.skipped(CONVENTION)
-            continue
-        yield Utterance(
-            audio=file.path,
-            source=file.source,
-            corpus=CONVENTION.corpus,
-            name=file.name,
-            speaker=parts["speaker"],
-            language="pl",
-            style="acted",
-            text=texts.get(file.name),
-            emotion=parts["emotion"],
-        )
+
+    def describe(name: str, match: re.Match[str]) -> dict[str, Any]:
+        known = {"speaker": match["speaker"], "language": "pl", "style": "acted", "emotion": match["emotion"]}
+        return known | {"text": texts.get(name)}
+
+    return utterances_by_name(root, CONVENTION, describe)
 
 
 def _texts(root: Path) -> dict[str, str]:

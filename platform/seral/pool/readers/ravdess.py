@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from seral.pool.readers.tree import Convention, corpus_files
+from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
 CONVENTION = Convention(
@@ -35,22 +36,17 @@ SENTENCES = {"01": "Kids are talking by the door", "02": "Dogs are sitting by th
 
 def read_ravdess(root: Path) -> Iterator[Utterance | Skipped]:
     """The speech of RAVDESS, nested by actor or flat."""
-    for file in corpus_files(root, CONVENTION):
-        parts = CONVENTION.pattern.fullmatch(file.name)
-        if parts is not None:
-            yield Utterance(
-                audio=file.path,
-                source=file.source,
-                corpus=CONVENTION.corpus,
-                name=file.name,
-                speaker=f"Actor_{parts['actor']}",
-                language="en",
-                style="acted",
-                text=SENTENCES[parts["sentence"]],
-                emotion=EMOTIONS[parts["emotion"]],
-            )
-        elif not _is_other_part(file.name):
-            yield file.skipped(CONVENTION)
+    return utterances_by_name(root, CONVENTION, _describe, not_speech=_is_other_part)
+
+
+def _describe(name: str, match: re.Match[str]) -> dict[str, Any]:
+    return {
+        "speaker": f"Actor_{match['actor']}",
+        "language": "en",
+        "style": "acted",
+        "text": SENTENCES[match["sentence"]],
+        "emotion": EMOTIONS[match["emotion"]],
+    }
 
 
 def _is_other_part(name: str) -> bool:

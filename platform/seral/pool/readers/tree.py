@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from seral.errors import ReaderError
-from seral.pool.readers.utterance import Skipped
+from seral.pool.readers.utterance import Skipped, Utterance
 
 CORPUS_SUFFIXES = frozenset({".wav", ".flac"})
 
@@ -45,6 +46,27 @@ class AudioFile:
         detail = f"expected {convention.expected}, for example {convention.example}"
         size = self.path.stat().st_size if self.path.exists() else -1
         return Skipped(source=self.source, corpus=convention.corpus, detail=detail, size=size)
+
+
+def utterances_by_name(
+    root: Path,
+    convention: Convention,
+    describe: Callable[[str, re.Match[str]], dict[str, Any]],
+    *,
+    not_speech: Callable[[str], bool] = lambda name: False,
+) -> Iterator[Utterance | Skipped]:
+    """The utterances of a corpus whose file names say it all: `describe(name, match)` gives the fields of Utterance.
+
+    A file that does not follow the convention is yielded as Skipped, unless `not_speech(name)` knows it as a part of
+    the corpus that is left out on purpose.
+    """
+    for file in corpus_files(root, convention):
+        match = convention.pattern.fullmatch(file.name)
+        if match is not None:
+            known = describe(file.name, match)
+            yield Utterance(audio=file.path, source=file.source, corpus=convention.corpus, name=file.name, **known)
+        elif not not_speech(file.name):
+            yield file.skipped(convention)
 
 
 def corpus_files(root: Path, convention: Convention) -> list[AudioFile]:

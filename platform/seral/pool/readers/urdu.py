@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from seral.pool.readers.tree import Convention, corpus_files
+from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
 CONVENTION = Convention(
@@ -24,18 +25,9 @@ EMOTIONS = {"A": "Angry", "H": "Happy", "N": "Neutral", "S": "Sad"}
 
 def read_urdu(root: Path) -> Iterator[Utterance | Skipped]:
     """All of URDU, in its folders by emotion or flat: the label is read from the name either way."""
-    for file in corpus_files(root, CONVENTION):
-        parts = CONVENTION.pattern.fullmatch(file.name)
-        if parts is None:
-            yield file.skipped(CONVENTION)
-            continue
-        yield Utterance(
-            audio=file.path,
-            source=file.source,
-            corpus=CONVENTION.corpus,
-            name=file.name,
-            speaker=parts["speaker"],
-            language="ur",
-            style="natural",
-            emotion=EMOTIONS[parts["emotion"]],
-        )
+    return utterances_by_name(root, CONVENTION, _describe)
+
+
+def _describe(name: str, match: re.Match[str]) -> dict[str, Any]:
+    emotion = EMOTIONS[match["emotion"]]
+    return {"speaker": match["speaker"], "language": "ur", "style": "natural", "emotion": emotion}
