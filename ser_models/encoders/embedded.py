@@ -30,7 +30,7 @@ BAND_HZ = (60.0, 7600.0)
 
 
 def seral_tiny() -> Wav2Vec2Encoder:
-    """4 layers x 192 features at 50 Hz, 2.2 M parameters, about 260 times real time on one CPU core.
+    """4 layers x 192 features at 50 Hz, 2.2 M parameters, about 250 times real time on one CPU core.
 
     Layer norm in the stem and before each block, so that padding cannot leak even through the network's own forward;
     no dropout, so that frozen layers give the same frames cached or not.
