@@ -19,9 +19,8 @@ from transformers import Wav2Vec2ForPreTraining
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2GumbelVectorQuantizer
 
 from ser_models.encoders import SpeechEncoder
-from ser_models.encoders.checkpoint import quiet_loading
 from ser_models.encoders.convolutions import standardise_clips
-from ser_models.encoders.encoder import SAMPLE_RATE_HZ, prefix_mask
+from ser_models.encoders.encoder import SAMPLE_RATE_HZ, no_progress_bars, prefix_mask
 from ser_models.spans import MASKS, sample_distractors, span_mask
 
 # B clips · S samples · T frames · F real frames of the whole batch · M masked frames · K distractors
@@ -255,7 +254,7 @@ class Wav2Vec2Objective(nn.Module):
 def pretraining_heads(source: str) -> dict[str, Tensor] | None:
     """Quantizer and projections of a wav2vec 2.0 folder or hub id; None where the checkpoint came without them."""
     pretraining: Any = Wav2Vec2ForPreTraining  # Any: its annotation ignores output_loading_info
-    with quiet_loading():
+    with no_progress_bars():
         model, report = pretraining.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     if any(name.startswith(HEAD_PREFIXES) for name in report["missing_keys"]):
         return None

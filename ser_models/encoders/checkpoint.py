@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig
-from transformers.utils import logging
 from transformers.utils.hub import cached_file
 
-from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
+from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, no_progress_bars
 
 
 def read_checkpoint(source: str, families: Collection[str]) -> tuple[Any, bool]:
@@ -25,7 +23,7 @@ def read_checkpoint(source: str, families: Collection[str]) -> tuple[Any, bool]:
         raise ValueError(
             f"{source} is a {model_type!r} checkpoint, not a supported encoder; known: {', '.join(sorted(families))}"
         )
-    with quiet_loading():
+    with no_progress_bars():
         model, report = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
     _check_complete(source, encoder, report["missing_keys"])
@@ -47,19 +45,6 @@ def fingerprint(encoder: SpeechEncoder) -> str:
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(weight.numpy().astype("<f4", copy=False).tobytes())
     return digest.hexdigest()[:16]
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """No progress bar of transformers for weights that load in a blink, many times over."""
-    bars: Any = logging  # Any: these functions of transformers are unannotated
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
 
 
 def _model_type(source: str) -> str:

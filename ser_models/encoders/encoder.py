@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -132,8 +134,22 @@ class SpeechEncoder(nn.Module, ABC):
         """Write config.json, model.safetensors and preprocessor_config.json, which `load_encoder` reads back."""
         if any(".base_layer." in name for name, _ in self.model.named_parameters()):
             raise ValueError("this encoder carries adapters: write them with save_adapter, or merge them before saving")
-        self.checkpoint().save_pretrained(folder)
-        self.feature_extractor().save_pretrained(folder)
+        with no_progress_bars():
+            self.checkpoint().save_pretrained(folder)
+            self.feature_extractor().save_pretrained(folder)
+
+
+@contextmanager
+def no_progress_bars() -> Iterator[None]:
+    """Silence transformers' bars for weights that are read or written in a blink, many times over."""
+    bars: Any = logging  # Any: these functions of transformers are unannotated
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def check_clips(wave_BS: Tensor, length_B: Tensor, minimal_samples: int) -> None:
