@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from seral import storage
@@ -28,8 +29,11 @@ def write_run_report(run: str | Path) -> Path:
     config = storage.join(run, "config.yaml")
     if not storage.exists(config):
         raise StateError(f"there is no run at {run}: config.yaml is missing")
-    pool = yaml.safe_load(storage.read_bytes(config))["pool"]
-    return write_report(run, open_pool(pool).metadata)
+    options = yaml.safe_load(storage.read_bytes(config))
+    metadata = open_pool(options["pool"]).metadata
+    if options.get("corpora"):
+        metadata = metadata.filter(pc.is_in(metadata["corpus"], pa.array(options["corpora"])))
+    return write_report(run, metadata)
 
 
 def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | Path | None = None) -> Path:
