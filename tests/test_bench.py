@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,11 @@ def test_ratios_count_cores_and_medians():
     assert comparison.together_per_core == pytest.approx(10 / 12.5)
 
 
+def test_work_shorter_than_the_start_taken_off_has_no_rate():
+    comparison = Comparison(name="x", units=1, cores=1, seral_s=[-0.2], plain=[Timing(wall_s=1.0)])
+    assert math.isnan(comparison.seral_rate)
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
@@ -35,8 +41,9 @@ def test_table_has_both_sides_of_every_claim(tmp_path: Path):
     for name in ("import / decode+resample+FLAC", "import / decode+resample", "scoring / PyTorch loop"):
         (line,) = [line for line in lines if line.startswith(f"{name} ")]
         seral, plain, cores, per_core = (float(cell) for cell in line.removeprefix(name).split()[:4])
-        assert min(seral, plain) > 0
-        assert per_core == pytest.approx(seral / (cores * plain), abs=0.02)
+        assert plain > 0
+        if name.startswith("import"):  # scoring so few clips may drown in the start-up that is taken off
+            assert per_core == pytest.approx(seral / (cores * plain), abs=0.02)
     record = json.loads(out.read_text())
     assert {len(comparison["plain"]) for comparison in record["comparisons"]} == {1}
     assert record["comparisons"][0]["units"] == 48

@@ -161,3 +161,17 @@ def test_a_local_folder_is_its_own_local_copy(tmp_path: Path) -> None:
 def test_a_missing_file_is_a_missing_file(tmp_path: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere\.parquet"):
         read(tmp_path / "nowhere.parquet")
+
+
+def test_publish_puts_a_folder_in_place_once(tmp_path: Path) -> None:
+    for name, text in (("first", "1"), ("second", "2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "done").write_text(text)
+    target = tmp_path / "rounds" / "0000"
+    target.mkdir(parents=True)
+    (target / "half").write_text("cut off before its end")
+    for name in ("first", "second"):
+        storage.publish(tmp_path / name, target, last="done")
+    assert [path.name for path in target.iterdir()] == ["done"]
+    assert (target / "done").read_text() == "1"
+    assert not (tmp_path / "second").exists()

@@ -144,6 +144,31 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
     pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
 
 
+def publish(folder: str | Path, target: str | Path, *, last: str) -> None:
+    """Put a finished folder in its place; whoever is second to do so is dropped.
+
+    A rename on a local disk; on an object store copies, with the file `last`, whose existence means "done", at the end.
+    """
+    fs, path = resolve(folder)
+    _, to = resolve(target)
+    if not isinstance(fs, pafs.LocalFileSystem):
+        done = read_bytes(join(folder, last))
+        remove(join(folder, last))
+        copy_folder(folder, target)
+        write_bytes(join(target, last), done)
+        remove(folder)
+        return
+    os.makedirs(os.path.dirname(to), exist_ok=True)
+    if not exists(join(target, last)):
+        remove(target)  # cut off before its end
+    try:
+        os.rename(path, to)
+    except OSError:
+        if not exists(join(target, last)):
+            raise
+        remove(folder)
+
+
 @contextmanager
 def local_copy(uri: str | Path) -> Iterator[Path]:
     """A folder as local files for the time of the block: itself, or a temporary copy from an object store."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import io
 import time
+import uuid
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ from seral.train.probe import linear_probe
 from seral.train.units import Utterances
 
 Float = NDArray[np.float32]
-SELECTION = "selection.npz"
+SELECTION, ATTEMPTS = "selection.npz", "attempts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +135,19 @@ def run_trajectory(folder: str, trajectory: Trajectory, arm: Arm, ground: Ground
     reason = summaries[-1].stop_reason if summaries else None
     while reason is None:
         number = len(summaries)
-        storage.remove(round_folder(folder, number))
-        run_round(folder, number, trajectory, arm, ground, oracle, summaries)
+        # Built aside and put in place whole: a worker that outlives its killed driver may still be at the same round.
+        attempt = storage.join(folder, ATTEMPTS, f"{number:04d}-{uuid.uuid4().hex[:8]}")
+        run_round(folder, attempt, number, trajectory, arm, ground, oracle, summaries)
+        storage.publish(attempt, round_folder(folder, number), last="round.json")
         summaries = read_rounds(folder)
         reason = summaries[-1].stop_reason
+    storage.remove(storage.join(folder, ATTEMPTS))
     return reason
 
 
 def run_round(
     folder: str,
+    here: str,
     number: int,
     trajectory: Trajectory,
     arm: Arm,
@@ -150,8 +155,8 @@ def run_round(
     oracle: Oracle,
     before: Sequence[RoundSummary],
 ) -> None:
-    """Select, label, train, score and evaluate one round, and write it down."""
-    here, ledger = round_folder(folder, number), Ledger()
+    """Select, label, train, score and evaluate one round of the trajectory in `folder`, and write it to `here`."""
+    ledger = Ledger()
     model = storage.join(here, "model")
     labelled = read_labels(folder, number)
     with ledger.phase("select"):

@@ -44,8 +44,9 @@ class Comparison:
 
     @property
     def seral_rate(self) -> float:
-        """Units per second, all cores together."""
-        return self.units / median(self.seral_s)
+        """Units per second, all cores together; NaN where the start-up taken off was longer than the work."""
+        seconds = median(self.seral_s)
+        return self.units / seconds if seconds > 0 else float("nan")
 
     @property
     def plain_rate(self) -> float:
