@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 from numpy.typing import NDArray
+
+# Before anything imports torch: threads that wait for each other on busy cores make a test run many times longer.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 RATE_HZ = 16_000
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

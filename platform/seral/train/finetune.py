@@ -70,9 +70,9 @@ class FinetuneOptions(Options):
     """Epochs of LoRA training at most."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a better dev UAR after which training ends."""
-    lr: float = Field(default=2e-3, gt=0)
+    lr: float = Field(default=5e-4, gt=0)
     """Peak learning rate of the adapters (AdamW, no weight decay, short warm-up, then linear to 0)."""
-    head_lr: float = Field(default=1e-3, gt=0)
+    head_lr: float = Field(default=5e-4, gt=0)
     """Peak learning rate of layer weights and head while adapters train."""
     batch_size: int = Field(default=16, ge=1)
     """Utterances in a step, over all workers."""
