@@ -94,21 +94,19 @@ def random_crop(wave_S: NDArray[np.float32], crop_s: float, rng: np.random.Gener
 def batches_by_seconds(
     duration_N: Sequence[float], options: TaptOptions, rng: np.random.Generator
 ) -> Iterator[list[int]]:
-    """Endless batches of row numbers in fresh random order each epoch, each of at most `seconds_per_batch` of audio."""
+    """One epoch of row numbers in random order, in batches of at most `seconds_per_batch` of audio after cropping."""
     if len(duration_N) == 0:
         raise ValueError("pretraining needs at least one clip, got none")
     batch: list[int] = []
     seconds = 0.0
-    while True:
-        for row in rng.permutation(len(duration_N)).tolist():
-            length_s = min(duration_N[row], options.crop_s)
-            if batch and seconds + length_s > options.seconds_per_batch:
-                yield batch
-                batch, seconds = [], 0.0
-            batch.append(row)
-            seconds += length_s
-        yield batch
-        batch, seconds = [], 0.0
+    for row in rng.permutation(len(duration_N)).tolist():
+        length_s = min(duration_N[row], options.crop_s)
+        if batch and seconds + length_s > options.seconds_per_batch:
+            yield batch
+            batch, seconds = [], 0.0
+        batch.append(row)
+        seconds += length_s
+    yield batch
 
 
 class Wav2Vec2Objective(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +76,10 @@ def test_batches_hold_at_most_the_asked_seconds_and_every_clip_once_per_epoch() 
     duration_N = [3.0, 12.0, 5.0, 8.0, 2.0, 30.0]
     options = TaptOptions(seconds_per_batch=20.0, crop_s=10.0)
     rows: list[int] = []
-    for batch in islice(batches_by_seconds(duration_N, options, np.random.default_rng(0)), 12):
+    for batch in batches_by_seconds(duration_N, options, np.random.default_rng(0)):
         assert sum(min(duration_N[row], 10.0) for row in batch) <= 20
         rows += batch
-    assert sorted(rows[:6]) == sorted(rows[6:12]) == list(range(6))
+    assert sorted(rows) == list(range(6))
 
 
 def test_crop_is_a_piece_of_the_clip() -> None:

@@ -25,6 +25,7 @@ from ser_models.tapt import (
     SUPPORTED,
     TaptOptions,
     Wav2Vec2Objective,
+    batches_by_seconds,
     pretraining_heads,
     random_crop,
     tapt_optimizer,
@@ -185,11 +186,11 @@ def _clips(spec: TaptSpec, *, skip: int) -> Iterator[list[np.ndarray[Any, np.dty
 
 def _plan(spec: TaptSpec) -> Iterator[tuple[str, list[str]]]:
     """Endless (shard, ids) batches: shards in random order, their rows in random order, by seconds of audio."""
-    wanted, rows = set(spec.ids), {}
+    wanted, settings, rows = set(spec.ids), spec.options.settings(), {}
     for shard in spec.pool.shards:
         table = spec.pool.read(shard, ["utterance_id", "duration_s"])
         pairs = zip(table["utterance_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True)
-        if kept := sorted((name, min(s, spec.options.crop_s)) for name, s in pairs if name in wanted):
+        if kept := sorted((name, duration_s) for name, duration_s in pairs if name in wanted):
             rows[shard] = kept
     if not rows:
         raise TrainError("TAPT was given no utterance of this pool")
@@ -197,18 +198,7 @@ def _plan(spec: TaptSpec) -> Iterator[tuple[str, list[str]]]:
     while True:
         rng = np.random.default_rng([spec.options.seed, epoch, 1])
         for shard in rng.permutation(sorted(rows)).tolist():
-            yield from ((shard, batch) for batch in _by_seconds(rows[shard], spec.options.batch_s, rng))
+            names, durations_s = zip(*rows[shard], strict=True)
+            for batch in batches_by_seconds(durations_s, settings, rng):
+                yield shard, [names[row] for row in batch]
         epoch += 1
-
-
-def _by_seconds(rows: Sequence[tuple[str, float]], batch_s: float, rng: np.random.Generator) -> Iterator[list[str]]:
-    batch: list[str] = []
-    seconds = 0.0
-    for index in rng.permutation(len(rows)):
-        name, duration_s = rows[index]
-        if batch and seconds + duration_s > batch_s:
-            yield batch
-            batch, seconds = [], 0.0
-        batch.append(name)
-        seconds += duration_s
-    yield batch
