@@ -20,8 +20,8 @@ test: setup ## all tests; those that need ../shared run when it is there
 	$(BIN)/python -m pytest
 
 check: setup ## what a change must pass besides the tests
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --no-cache --check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 
 bench: setup ## both sides of every speed claim, measured in one run

@@ -1,8 +1,7 @@
 """Write the report of a run: python jobs/report.py run=runs/emodb"""
 
-from seral.report import write_run_report
-
 from seral.options import Options, run_job
+from seral.report import write_run_report
 
 
 class ReportOptions(Options):
