@@ -111,13 +111,18 @@ def read_json(uri: str | Path) -> Any:
     return json.loads(read_bytes(uri))
 
 
-def write_table(uri: str | Path, table: pa.Table, *, row_group_rows: int = 1024) -> None:
-    """Write one Parquet file, whole or not at all. Small row groups keep readers of audio in bounded memory."""
+def write_table(uri: str | Path, table: pa.Table, *, row_group_rows: int = 1024) -> bytes:
+    """Write one Parquet file, whole or not at all, and return its content.
+
+    Small row groups keep readers of audio in bounded memory.
+    """
     sink = pa.BufferOutputStream()
     # Large binaries are FLAC or frames: compressing them again costs time and saves nothing.
     codec = {field.name: "none" if pa.types.is_large_binary(field.type) else "zstd" for field in table.schema}
     pq.write_table(table, sink, row_group_size=row_group_rows, compression=codec, write_statistics=False)
-    write_bytes(uri, sink.getvalue().to_pybytes())
+    data = bytes(sink.getvalue().to_pybytes())
+    write_bytes(uri, data)
+    return data
 
 
 def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Table:

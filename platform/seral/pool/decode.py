@@ -229,9 +229,10 @@ def _wav_data_chunk(file: BinaryIO) -> tuple[int, int]:
 
 
 def _check_level(samples: Samples) -> None:
-    peak = float(np.max(np.abs(samples)))
+    peak = float(max(samples.max(), -samples.min()))
     if peak > HIGHEST_PEAK:
         raise BadAudio("out-of-range", f"peak {peak:.4g}, full scale is 1")
-    level = float(np.std(samples, dtype=np.float64))
+    centred = samples - samples.mean()
+    level = float(np.sqrt(np.dot(centred, centred) / len(centred)))
     if level < 10 ** (SILENCE_DB / 20):
         raise BadAudio("silent", f"{20 * np.log10(max(level, 1e-10)):.0f} dBFS, silence is below {SILENCE_DB:g} dBFS")

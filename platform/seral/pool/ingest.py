@@ -92,12 +92,13 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
     chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=f"{options.max_duration_s}")
     missing = [chunk for chunk in chunks if not storage.exists(_shard_uri(options.out, "utterances", chunk.name))]
+    written: dict[str, Any] = {}
     if missing:
         connect(options.cluster)
-        _write_shards(options, missing)
+        written = _write_shards(options, missing)
     if unplaced:
         _write_skipped(options.out, unplaced)
-    return _finish(options, before, chunks, unplaced, listed=len(found) + len(skipped))
+    return _finish(options, before, chunks, unplaced, written, listed=len(found) + len(skipped))
 
 
 def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") -> list[Chunk]:
@@ -165,14 +166,23 @@ def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str
     return known
 
 
-def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> None:
-    items = [{"chunk": json.dumps(asdict(chunk), default=str)} for chunk in chunks]
+def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, Any]:
+    """Write the chunks' shards and return their entries in the manifest."""
+    items = [{"chunk": json.dumps(chunk, default=_plain)} for chunk in chunks]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
         import_chunk, fn_kwargs={"pool": str(options.out), "max_duration_s": options.max_duration_s}
     )
+    entries: dict[str, Any] = {}
     with track(f"importing {chunks[0].sources[0].utterance.corpus}", sum(len(c.sources) for c in chunks)) as advance:
         for row in dataset.iter_rows():
+            entries[row["chunk"]] = json.loads(row["entry"])
             advance(row["files"])
+    return entries
+
+
+def _plain(value: Any) -> Any:
+    """A dataclass as the dict of its fields, for JSON, without the deep copy that dataclasses.asdict makes."""
+    return str(value) if isinstance(value, Path) else vars(value)
 
 
 def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float) -> dict[str, Any]:
@@ -188,11 +198,13 @@ def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float) -> di
             continue
         good.append(record | {"source_bytes": source["size"]})
         gold.append(_gold_row(record["utterance_id"], utterance))
+    data = b""
     for table, rows in (("quarantine", bad), ("gold", gold), ("utterances", good)):
-        storage.write_table(
+        data = storage.write_table(
             _shard_uri(pool, table, chunk["name"]), pa.Table.from_pylist(rows, TABLES[table]), row_group_rows=256
         )
-    return {"files": len(chunk["sources"]), "bad": len(bad)}
+    entry = json.dumps(_shard_entry(len(good), data))
+    return {"chunk": chunk["name"], "files": len(chunk["sources"]), "entry": entry}
 
 
 def import_file(utterance: Utterance, *, max_duration_s: float) -> dict[str, Any]:
@@ -250,16 +262,26 @@ def _skipped_name(skipped: Sequence[Skipped]) -> str:
 
 
 def _finish(
-    options: ImportOptions, before: Mapping[str, Any], chunks: Sequence[Chunk], skipped: Sequence[Skipped], listed: int
+    options: ImportOptions,
+    before: Mapping[str, Any],
+    chunks: Sequence[Chunk],
+    skipped: Sequence[Skipped],
+    written: Mapping[str, Any],
+    *,
+    listed: int,
 ) -> dict[str, Any]:
-    """Check the share of bad files, mark duplicates across the whole pool, write the manifest, sweep leftovers."""
+    """Check the share of bad files, mark duplicates across the whole pool, write the manifest, sweep leftovers.
+
+    `written` has the entries of shards that were written just now; of others that are new the files are read.
+    """
     pool = options.out
     names = [chunk.name for chunk in chunks] + ([_skipped_name(skipped)] if skipped else [])
     bad = storage.read_tables([_shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
     files = sum(len(chunk.sources) for chunk in chunks) + len(skipped)
     _check_bad_share(bad, listed, options)
     shards = _mark_duplicates(pool, list(dict.fromkeys([*sorted(before["shards"]), *names])))
-    entries = {name: _shard_entry(pool, name, before["shards"].get(name)) for name in shards}
+    known = {**written, **before["shards"]}
+    entries = {name: known.get(name) or _read_entry(pool, name) for name in shards}
     current = read_manifest(pool)
     if (current or {"revision": 0})["revision"] != before["revision"]:
         raise StateError(f"another import changed {pool} meanwhile; run this one again, it goes on from here")
@@ -347,12 +369,13 @@ def _repeated_row(row: Mapping[str, Any]) -> dict[str, Any]:
     return _quarantine_row(row["source"], row["corpus"], "repeated", detail, row["source_bytes"])
 
 
-def _shard_entry(pool: str, shard: str, known: Mapping[str, Any] | None) -> dict[str, Any]:
-    if known is not None:
-        return dict(known)
-    data = storage.read_bytes(_shard_uri(pool, "utterances", shard))
-    table = storage.read_table(_shard_uri(pool, "utterances", shard), ["utterance_id"])
-    return {"rows": table.num_rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+def _shard_entry(rows: int, data: bytes) -> dict[str, Any]:
+    return {"rows": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _read_entry(pool: str, shard: str) -> dict[str, Any]:
+    uri = _shard_uri(pool, "utterances", shard)
+    return _shard_entry(storage.read_table(uri, ["utterance_id"]).num_rows, storage.read_bytes(uri))
 
 
 def _sweep(pool: str, shards: set[str]) -> None:
