@@ -28,7 +28,7 @@ bench: setup ## both sides of every speed claim, measured in one run
 	$(BIN)/python jobs/bench.py
 
 submit: setup ## send one job file to a Ray cluster: make submit JOB=loop ARGS='--config run.yaml' (RAY_ADDRESS)
-	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[submit]'
 	$(BIN)/python jobs/submit.py job=$(JOB) 'args=$(ARGS)'
 
 clean:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from seral.cluster import runtime_env
+from seral.errors import OptionError
 from seral.options import Options, run_job
 
 
@@ -19,19 +20,17 @@ class SubmitOptions(Options):
     """Its arguments."""
     address: str | None = None
     """The cluster's job server, e.g. http://head:8265; None = RAY_ADDRESS or the cluster of this machine."""
-    wheel: str | None = None
-    """The wheel to ship; None = the newest in dist/."""
 
 
 def submit(options: SubmitOptions) -> None:
     """Submit, print the logs as they come, and end with the job's own success or failure."""
-    wheels = sorted(Path("dist").glob("seral-*.whl"), key=lambda path: path.stat().st_mtime)
-    wheel = options.wheel or (str(wheels[-1]) if wheels else None)
-    if wheel is None:
-        sys.exit("no wheel in dist/: run `make submit`, or `pip wheel --no-deps --wheel-dir dist .`")
+    jobs = Path(__file__).parent
+    if not (jobs / f"{options.job}.py").is_file():
+        names = ", ".join(sorted(path.stem for path in jobs.glob("*.py")))
+        raise OptionError(f"no job {options.job!r} in {jobs}; there are: {names}")
     client = JobSubmissionClient(options.address)
     entrypoint = f"python {options.job}.py {options.args}".strip()
-    job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env(wheel))
+    job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env(jobs))
     print(f"submitted {job}: {entrypoint}", file=sys.stderr)
     _follow(client, job)
     status = client.get_job_status(job)

@@ -9,6 +9,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from seral import storage
+from seral.errors import OptionError
 
 SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int32())])
 
@@ -175,3 +176,12 @@ def test_publish_puts_a_folder_in_place_once(tmp_path: Path) -> None:
     assert [path.name for path in target.iterdir()] == ["done"]
     assert (target / "done").read_text() == "1"
     assert not (tmp_path / "second").exists()
+
+
+def test_relative_paths_are_refused_where_the_working_folder_is_temporary(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert storage.absolute("data/pool") == str(Path("data/pool").absolute())
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert storage.absolute("s3://bucket/pool") == "s3://bucket/pool"
+    assert storage.absolute("/data/pool") == "/data/pool"
+    with pytest.raises(OptionError, match="data/pool: a cluster job needs an absolute path"):
+        storage.absolute("data/pool")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from seral.pool.shards import Pool, check_pool, open_pool, pool_stats
     from seral.report import write_run_report
 
+__version__ = "0.1.0"
+
 __all__ = [
     "ImportOptions",
     "LoopOptions",

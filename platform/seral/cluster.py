@@ -11,7 +11,12 @@ from typing import Any
 import ray
 from pydantic import Field
 
+import ser_models
+import seral
+from seral import storage
 from seral.options import Options
+
+WORKER_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 class ClusterOptions(Options):
@@ -45,13 +50,16 @@ def connect(options: ClusterOptions | None = None) -> None:
     options = options or ClusterOptions()
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU tasks keep seeing what the user set
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if options.address:
-        arguments["address"] = options.address
+    if not storage.inside_job():  # a job's own environment came with its submission, and Ray refuses to be told twice
+        arguments["runtime_env"] = {"env_vars": WORKER_ENV}
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        arguments["address"] = address
     else:
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral
-        ray.init(runtime_env=runtime_env(), **arguments)
+        ray.init(**arguments)
     quiet_ray_data()
 
 
@@ -63,16 +71,14 @@ def quiet_ray_data() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def runtime_env(wheel: str | Path | None = None) -> dict[str, Any]:
-    """What Ray ships to workers.
+def runtime_env(jobs: str | Path = "jobs") -> dict[str, Any]:
+    """What a submitted job takes to the cluster: the folder of job files as working directory, and both packages.
 
-    On a local Ray nothing: workers share this interpreter. A remote job gets `jobs/` as its working directory and both
-    packages as one wheel, so that every worker runs one version of the code and no folder called `platform` is shipped.
+    The packages go as source folders: every worker runs this one version of the code, and no folder called `platform`
+    is shipped. As a wheel they would not do: Ray installs a wheel with everything it depends on, gigabytes of it.
     """
-    one_thread = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    if wheel is None:
-        return {"env_vars": one_thread}
-    return {"working_dir": "jobs", "py_modules": [str(wheel)], "env_vars": one_thread}
+    packages = [str(Path(package.__path__[0]).resolve()) for package in (seral, ser_models)]
+    return {"working_dir": str(jobs), "py_modules": packages, "env_vars": WORKER_ENV}
 
 
 def cpu_count() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import shutil
 import sys
@@ -23,8 +22,9 @@ from seral.active.loop import LoopOptions
 from seral.errors import SeralError
 from seral.options import load
 from seral.pool.shards import open_pool
+from seral.versions import versions
 
-PACKAGES = ("ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "soundfile", "soxr")
+PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "soundfile", "soxr")
 LOW_DISK_GB = 5
 
 
@@ -63,7 +63,7 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
 
 
 def _packages() -> str:
-    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    return ", ".join(f"{name} {number}" for name, number in versions(PACKAGES).items())
 
 
 def _ray(options: LoopOptions | None) -> str:

@@ -52,16 +52,17 @@ class PredictOptions(Options):
 
 def predict(options: PredictOptions) -> dict[str, Any]:
     """Predict and write one Parquet table: id or file, predicted class, probabilities, error. Returns the counts."""
-    folder = model_folder(options.run, options.trajectory)
+    out = storage.absolute(options.out)
+    folder = model_folder(storage.absolute(options.run), options.trajectory)
     if storage.exists(storage.join(options.source[0], MANIFEST)):
         if len(options.source) > 1:
             raise OptionError(f"give one pool at a time, got {len(options.source)} sources")
         table = _predict_pool(open_pool(options.source[0]), folder, options)
     else:
         table = _predict_files(_audio_files(options.source), folder, options)
-    storage.write_table(options.out, table)
+    storage.write_table(out, table)
     errors = table.num_rows - table["error"].null_count
-    return {"model": folder, "out": options.out, "rows": table.num_rows, "errors": errors}
+    return {"model": folder, "out": out, "rows": table.num_rows, "errors": errors}
 
 
 def model_folder(run: str, trajectory: str | None = None) -> str:

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from seral.errors import OptionError
+
 
 def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     """The file system an address lives on and the path inside it; a plain path is made absolute."""
@@ -28,10 +30,23 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     return pafs.LocalFileSystem(), absolute(text)
 
 
+def inside_job() -> bool:
+    """Whether this process is the driver of a job submitted to a Ray cluster."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
 def absolute(uri: str | Path) -> str:
-    """An address that means the same in every process: workers may have another working directory."""
+    """An address that means the same in every process: workers may have another working directory.
+
+    Raises OptionError for a relative path in a cluster job, whose working directory is deleted at its end.
+    """
     text = str(uri).rstrip("/") or "/"
-    return text if "://" in text else os.path.abspath(os.path.expanduser(text))
+    if "://" in text:
+        return text
+    path = os.path.expanduser(text)
+    if inside_job() and not os.path.isabs(path):
+        raise OptionError(f"{text}: a cluster job needs an absolute path, or an address, that every node can reach")
+    return os.path.abspath(path)
 
 
 def join(uri: str | Path, *parts: str) -> str:

@@ -9,11 +9,11 @@ RUN/trajectories/<arm>.fold-<FF>.seed-<S>/   see seral.active.rounds
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -38,6 +38,7 @@ from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.progress import say, track
 from seral.train.finetune import FinetuneOptions, frames_layer
 from seral.train.tapt import TaptRunOptions, adapt_encoder
+from seral.versions import versions
 
 POLL_S = 1.0
 
@@ -104,13 +105,10 @@ def run_loop(options: LoopOptions) -> str:
 
 def _with_absolute_paths(options: LoopOptions) -> LoopOptions:
     """Workers may have another working directory."""
-    values = {name: _absolute(getattr(options, name)) for name in ("pool", "run", "feature_cache")}
-    encoder = _absolute(options.encoder) if os.path.isdir(options.encoder) else options.encoder
-    return options.model_copy(update=values | {"encoder": encoder})
-
-
-def _absolute(uri: str | None) -> str | None:
-    return uri if uri is None or "://" in uri else os.path.abspath(os.path.expanduser(uri))
+    given = {name: getattr(options, name) for name in ("pool", "run", "feature_cache")}
+    if Path(options.encoder).expanduser().is_dir():
+        given["encoder"] = options.encoder
+    return options.model_copy(update={name: storage.absolute(uri) for name, uri in given.items() if uri is not None})
 
 
 def loop_status(run: str) -> list[dict[str, Any]]:
@@ -324,7 +322,7 @@ def _write_environment(options: LoopOptions, pool: Pool, grounds: dict[int, Grou
     storage.write_json(
         path,
         {
-            "versions": {name: importlib.metadata.version(name) for name in packages},
+            "versions": versions(packages),
             "python": platform.python_version(),
             "host": {"machine": platform.machine(), "cpus": os.cpu_count(), "gpus": _gpus()},
             "pool": pool.uri,

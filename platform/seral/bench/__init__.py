@@ -9,7 +9,6 @@ Ratios carry over to other machines, rates do not; neither means much on a machi
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -36,6 +35,7 @@ from seral.pool.readers.utterance import Utterance
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions
 from seral.pool.synthesis import SynthesisOptions, synthesise
+from seral.versions import versions
 
 COPY_SHIFT_S = 0.01
 """Each further copy of a clip begins this much later: other audio to every hash, the same work to every loop."""
@@ -157,7 +157,6 @@ def _record(
         "start_s": starts,
         "load_average": load,
         "machine": {"processor": platform.machine(), "cpus": os.cpu_count(), "system": platform.platform()},
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions(PACKAGES) | {"python": platform.python_version()},
         "options": options.model_dump(mode="json"),
     }

@@ -1,0 +1,16 @@
+"""Which versions of what are running: for records of runs and for reports of errors."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterable
+
+import seral
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Installed version of each package. Raises PackageNotFoundError naming one that is missing.
+
+    seral's own is read from the code: in a cluster job it is shipped as source and nothing is installed.
+    """
+    return {name: seral.__version__ if name == "seral" else importlib.metadata.version(name) for name in packages}
