@@ -16,7 +16,7 @@ class SubmitOptions(Options):
 
     job: str
     """Name of a file in jobs/, without .py."""
-    args: str = ""
+    args: str | None = None
     """Its arguments."""
     address: str | None = None
     """The cluster's job server, e.g. http://head:8265; None = RAY_ADDRESS or the cluster of this machine."""
@@ -29,7 +29,7 @@ def submit(options: SubmitOptions) -> None:
         names = ", ".join(sorted(path.stem for path in jobs.glob("*.py")))
         raise OptionError(f"no job {options.job!r} in {jobs}; there are: {names}")
     client = JobSubmissionClient(options.address)
-    entrypoint = f"python {options.job}.py {options.args}".strip()
+    entrypoint = f"python {options.job}.py {options.args or ''}".strip()
     job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env(jobs))
     print(f"submitted {job}: {entrypoint}", file=sys.stderr)
     _follow(client, job)
