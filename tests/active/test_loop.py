@@ -91,6 +91,23 @@ def test_every_kind_of_strategy_runs_in_the_loop(run_values: dict[str, Any], str
     assert [row["rounds"] for row in loop_status(run)] == ["3/3"]
 
 
+def test_a_proxy_picks_as_the_head_does_and_adapters_come_with_the_last_round(
+    run_values: dict[str, Any], tmp_path: Path
+) -> None:
+    values = run_values | {"full_arm": False, "random_arm": False}
+    adapter = {"adapter": "lora", "lora": {"rank": 2, "top_layers": 1}, "epochs": 1}
+    head = Path(run_loop(parse(LoopOptions, values | {"run": str(tmp_path / "head")})))
+    run = Path(run_loop(parse(LoopOptions, values | {"proxy": True, "finetune": adapter})))
+    name = "trajectories/after.fold-00.seed-0/rounds"
+    assert [(run / name / n / "model" / "adapter").exists() for n in ("0000", "0001", "0002")] == [False, False, True]
+    for number in ("0000", "0001", "0002"):
+        assert pq.read_table(run / name / number / "picks.parquet") == pq.read_table(
+            head / name / number / "picks.parquet"
+        )
+    with pytest.raises(OptionError, match="patience"):
+        parse(LoopOptions, values | {"proxy": True, "stop": {"patience": 2}})
+
+
 def test_resume_after_lost_rounds_gives_the_same_run(run_values: dict[str, Any]) -> None:
     run = run_loop(parse(LoopOptions, run_values))
     whole = outcome(run)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ser_models.losses import ccc, ccc_loss, class_weights, cross_entropy, soft_cross_entropy
+from ser_models.losses import (
+    calibrated_cross_entropy,
+    ccc,
+    ccc_loss,
+    class_weights,
+    cross_entropy,
+    soft_cross_entropy,
+)
 
 
 def test_class_weights_follow_inverse_counts_and_average_to_one_over_the_clips() -> None:
@@ -78,3 +85,13 @@ def test_ccc_of_constants_is_zero_with_a_finite_gradient() -> None:
 def test_ccc_needs_two_rows() -> None:
     with pytest.raises(ValueError, match="at least 2 rows"):
         ccc(torch.zeros(1, 3), torch.zeros(1, 3))
+
+
+def test_calibrated_cross_entropy_knows_no_scale_and_never_exceeds_the_plain_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    label_N = torch.randint(3, (200,), generator=generator)
+    logits_NC = torch.randn(200, 3, generator=generator) + torch.nn.functional.one_hot(label_N, 3)
+    plain, best = float(cross_entropy(logits_NC, label_N)), calibrated_cross_entropy(logits_NC, label_N)
+    assert best <= plain
+    assert calibrated_cross_entropy(4 * logits_NC, label_N) == pytest.approx(best, abs=1e-3)
+    assert float(cross_entropy(4 * logits_NC, label_N)) > 1.5 * best

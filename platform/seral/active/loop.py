@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import ray
 import torch
 import yaml
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from seral import storage
 from seral.active.budget import BudgetOptions
@@ -78,12 +78,21 @@ class LoopOptions(Options):
     tapt: TaptRunOptions | None = None
     """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
     finetune: FinetuneOptions = FinetuneOptions()
+    proxy: bool = False
+    """Select with the head on frozen features and train adapters in the last round only: a few rounds of adapter
+    training saved. "Selection via proxy", Coleman et al. 2020, arXiv 1906.11829."""
     features: FeatureOptions = FeatureOptions()
     feature_cache: str | None = None
     """Where features are kept; None = inside the pool."""
     probe: bool = True
     """Fit scikit-learn's linear probe on the same labels beside every round."""
     cluster: ClusterOptions = ClusterOptions()
+
+    @model_validator(mode="after")
+    def _check_proxy(self) -> LoopOptions:
+        if self.proxy and self.stop.patience is not None:
+            raise ValueError("proxy trains adapters in the budget's last round, which stop.patience may never reach")
+        return self
 
 
 def run_loop(options: LoopOptions) -> str:
@@ -170,11 +179,10 @@ def _eligible(options: LoopOptions, pool: Pool) -> pa.Table:
         table = table.filter(pc.is_in(table["corpus"], pa.array(options.corpora)))
     table = table.filter(pc.is_null(table["duplicate_of"]))
     oracle = Oracle(pool, options.classes, options.class_map)
-    table = table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
-    if oracle.ignored:
-        words = ", ".join(f"{word} ({count})" for word, count in sorted(oracle.ignored.items()))
+    if ignored := oracle.ignored(table["utterance_id"].to_pylist()):
+        words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
         say(f"outside the classes and left out: {words}")
-    return table
+    return table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
 
 
 def _folds(options: LoopOptions, eligible: pa.Table) -> dict[int, Fold]:
@@ -227,6 +235,7 @@ def _ground(options: LoopOptions, store: FeatureStore, fold: Fold, eligible: pa.
         classes=tuple(options.classes),
         class_map=options.class_map,
         finetune=options.finetune,
+        proxy=options.proxy,
         on=options.cluster,
         stop=options.stop,
         dropout_passes=options.dropout_passes,

@@ -92,6 +92,7 @@ class Ground:
     classes: tuple[str, ...]
     class_map: Mapping[str, str] | None
     finetune: FinetuneOptions
+    proxy: bool
     on: ClusterOptions
     stop: StopOptions
     dropout_passes: int
@@ -170,6 +171,7 @@ def run_round(
         _codes(emotions, ground.classes)
         for emotions in (labelled["emotion"].to_pylist(), oracle.emotions(dev.ids), oracle.emotions(test.ids))
     )
+    proxy = ground.proxy and number < len(arm.schedule) - 1
     with ledger.phase("train"):
         history = finetune(
             train,
@@ -181,7 +183,7 @@ def run_round(
             classes=ground.classes,
             folder=here,
             seed=trajectory.training_seed(number),
-            options=ground.finetune,
+            options=ground.finetune.model_copy(update={"adapter": "frozen"}) if proxy else ground.finetune,
             on=ground.on,
         )
     with ledger.phase("evaluate"):

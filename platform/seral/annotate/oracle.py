@@ -6,7 +6,8 @@ The map from a corpus's words to the run's classes is explicit: a word that is n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -46,7 +47,7 @@ class Oracle:
         table = storage.read_tables([storage.join(pool.uri, "gold", f"{s}.parquet") for s in pool.shards], GOLD)
         wanted = set(classes)
         self._emotion: dict[str, str] = {}
-        unmapped: dict[str, int] = {}
+        self._ignored: dict[str, str] = {}
         for name, word in zip(*(table[c].to_pylist() for c in ("utterance_id", "emotion")), strict=True):
             if word is None:
                 continue
@@ -54,15 +55,17 @@ class Oracle:
             if emotion in wanted:
                 self._emotion[name] = emotion
             else:
-                unmapped[word] = unmapped.get(word, 0) + 1
+                self._ignored[name] = word
         absent = sorted(wanted - set(self._emotion.values()))
         if absent:
             raise LabelError(
                 f"no gold label of {pool.uri} means {', '.join(absent)}; words outside the classes: "
-                f"{', '.join(f'{word} ({count})' for word, count in sorted(unmapped.items())) or 'none'}"
+                f"{', '.join(f'{word} ({n})' for word, n in sorted(Counter(self._ignored.values()).items())) or 'none'}"
             )
-        self.ignored = unmapped
-        """Corpus words that mean none of the classes, with their counts."""
+
+    def ignored(self, ids: Iterable[str]) -> Counter[str]:
+        """Corpus words that mean none of the classes, counted over these ids."""
+        return Counter(self._ignored[name] for name in ids if name in self._ignored)
 
     @property
     def answerable(self) -> set[str]:

@@ -33,11 +33,11 @@ from seral.train.units import Utterances
 class HeadOptions(Options):
     """The head on frozen features: layer weights and a linear classifier, see ser_models.probe."""
 
-    l2: float = Field(default=0.03, ge=0)
+    l2: float = Field(default=0.1, ge=0)
     """Ridge penalty on the classifier's weights."""
     std_gain: float = Field(default=0.4, ge=0)
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
-    dropout: float = Field(default=0.3, ge=0, lt=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
 
 
@@ -69,16 +69,16 @@ class FinetuneOptions(Options):
     epochs: int = Field(default=8, ge=1)
     """Epochs of LoRA training at most."""
     patience: int = Field(default=5, ge=1)
-    """Epochs without a better dev UAR after which training ends."""
-    lr: float = Field(default=5e-4, gt=0)
+    """Epochs without a lower dev loss after which training ends."""
+    lr: float = Field(default=1e-3, gt=0)
     """Peak learning rate of the adapters (AdamW, no weight decay, short warm-up, then linear to 0)."""
     head_lr: float = Field(default=5e-4, gt=0)
     """Peak learning rate of layer weights and head while adapters train."""
     batch_size: int = Field(default=16, ge=1)
     """Utterances in a step, over all workers."""
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Share of each label spread over all classes while adapters train: a head that fits its labels perfectly, as on
-    few labels it does, would otherwise leave the adapters nothing to learn from."""
+    mixup: float = Field(default=0.5, ge=0)
+    """Alpha of manifold mixup while adapters train; 0 = off. A head that fits its labels perfectly, as on few labels it
+    does, would otherwise leave the adapters nothing to learn from but noise."""
     time_mask_prob: float = Field(default=0.08, ge=0, lt=1)
     """Share of frames hidden from training in spans (SpecAugment's time masks)."""
     time_mask_frames: int = Field(default=15, ge=1)

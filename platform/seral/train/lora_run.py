@@ -25,7 +25,7 @@ from torch.nn.functional import one_hot
 from ser_models import metrics
 from ser_models.adapters import adapter_parameters, attach_lora, count_parameters, dead_adapters
 from ser_models.build import SerModel
-from ser_models.losses import class_weights, soft_cross_entropy
+from ser_models.losses import calibrated_cross_entropy, class_weights, soft_cross_entropy
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
@@ -121,14 +121,14 @@ class Training:
         self.reported: Path | None = None
 
     def run(self) -> None:
-        """Train until the epochs are used up or dev has not improved for `patience` of them."""
+        """Train until the epochs are used up or the dev loss has not fallen for `patience` of them."""
         if not self._restore():
-            self._keep_if_better(self._dev_uar(), loss=None)
+            self._keep_if_better(self._score_dev(), loss=None)
             self._report()
         while self.epoch < self.spec.options.epochs and not self._out_of_patience():
             loss = self._train_epoch()
             self.epoch += 1
-            self._keep_if_better(self._dev_uar(), loss=loss)
+            self._keep_if_better(self._score_dev(), loss=loss)
             self._report()
         shutil.rmtree(self.best, ignore_errors=True)
 
@@ -152,7 +152,7 @@ class Training:
             batch = self._batch(mine, spec.train)
             mask_BT = time_masks(batch.mask_BT, spec.options.time_mask_prob, spec.options.time_mask_frames, rng)
             set_rate(self.optimiser, self.epoch + number / len(batches), spec.options.epochs)
-            loss = self._step(batch, mask_BT, [self.label_of[name] for name in mine])
+            loss = self._step(batch, mask_BT, [self.label_of[name] for name in mine], rng)
             if self.epoch == 0 and number == 0 and (dead := dead_adapters(self.model)):
                 raise TrainError(f"{len(dead)} adapters get no gradient and would never learn, e.g. {dead[0]}")
             if not np.isfinite(loss):
@@ -160,46 +160,48 @@ class Training:
             total, count = total + loss * len(mine), count + len(mine)
         return total / count
 
-    def _step(self, batch: FrameBatch, mask_BT: Tensor, labels: Sequence[int]) -> float:
+    def _step(self, batch: FrameBatch, mask_BT: Tensor, labels: Sequence[int], rng: np.random.Generator) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.on.precision == "bf16"):
             logits_BC = self.step_model(batch, mask_BT.to(self.device))
-        loss = self._loss(logits_BC, torch.tensor(labels, device=self.device))
+        label_B = torch.tensor(labels, device=self.device)
+        target_BC = one_hot(label_B, len(self.spec.classes)) * self.weight_C[label_B][:, None]
+        loss = soft_cross_entropy(*mix(logits_BC, target_BC, self.spec.options.mixup, rng))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
         nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], MAX_GRAD_NORM)
         self.optimiser.step()
         return float(loss.detach())
 
-    def _loss(self, logits_BC: Tensor, label_B: Tensor) -> Tensor:
-        """Class-weighted cross-entropy against smoothed labels; the weight is that of the label."""
-        classes, smoothing = len(self.spec.classes), self.spec.options.label_smoothing
-        target_BC = one_hot(label_B, classes) * (1 - smoothing) + smoothing / classes
-        return soft_cross_entropy(logits_BC, target_BC * self.weight_C[label_B][:, None])
-
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
         return frame_batch(ids, units, self.frames, self.spec.layer, self.device)
 
     @torch.inference_mode()
-    def _dev_uar(self) -> float:
+    def _score_dev(self) -> dict[str, float]:
         """Every worker scores the whole of dev: it is small, and so no rank waits for numbers of another."""
         self.step_model.eval()
         spec = self.spec
-        predicted: dict[str, int] = {}
+        found: dict[str, Tensor] = {}
         for ids in frame_batches(spec.dev.ids, self.frames):
             batch = self._batch(ids, spec.dev)
-            logits_BC = self.from_frames(batch, batch.mask_BT)
-            predicted |= dict(zip(ids, logits_BC.argmax(1).tolist(), strict=True))
-        return float(metrics.uar(spec.dev_label_N, np.array([predicted[name] for name in spec.dev.ids])))
+            logits_BC = self.from_frames(batch, batch.mask_BT).float().cpu()
+            found |= dict(zip(ids, logits_BC, strict=True))
+        logits_NC, label_N = torch.stack([found[name] for name in spec.dev.ids]), torch.from_numpy(spec.dev_label_N)
+        weight_C = class_weights(label_N, len(spec.classes))
+        return {
+            "dev_loss": calibrated_cross_entropy(logits_NC, label_N, weight_C),
+            "dev_uar": metrics.uar(spec.dev_label_N, logits_NC.argmax(1).numpy()),
+        }
 
-    def _keep_if_better(self, dev_uar: float, *, loss: float | None) -> None:
-        better = not self.history["epochs"] or dev_uar > max(e["dev_uar"] for e in self.history["epochs"])
-        self.history["epochs"].append({"dev_uar": dev_uar, "loss": loss})
+    def _keep_if_better(self, dev: dict[str, float], *, loss: float | None) -> None:
+        """By dev loss: on a hundred clips the best UAR of several epochs is mostly luck."""
+        better = not self.history["epochs"] or dev["dev_loss"] < min(e["dev_loss"] for e in self.history["epochs"])
+        self.history["epochs"].append({**dev, "loss": loss})
         if better:
             save_model(self.best, self.model, self.spec.store, layer=self.spec.layer)
 
     def _out_of_patience(self) -> bool:
-        scores = [epoch["dev_uar"] for epoch in self.history["epochs"]]
-        return len(scores) - 1 - int(np.argmax(scores)) >= self.spec.options.patience
+        losses = [epoch["dev_loss"] for epoch in self.history["epochs"]]
+        return len(losses) - 1 - int(np.argmin(losses)) >= self.spec.options.patience
 
     def _report(self) -> None:
         """Report the epoch to Ray Train with a checkpoint: the best model, and what it takes to go on."""
@@ -282,6 +284,20 @@ def time_masks(mask_BT: Tensor, prob: float, length: int, rng: np.random.Generat
             if int(out[row].sum()) - span >= frames // 2:
                 out[row, begin : begin + span] = False
     return out
+
+
+def mix(logits_BC: Tensor, target_BC: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Mix each clip of a batch with another, `λ·own + (1 - λ)·other`, λ ~ Beta(alpha, alpha); alpha 0 leaves them.
+
+    With a linear head, mixing logits is mixing embeddings: manifold mixup, Verma et al. 2019, arXiv 1806.05236.
+    """
+    if not alpha:
+        return logits_BC, target_BC
+    share = rng.beta(alpha, alpha, (len(logits_BC), 1))
+    share_B1 = torch.from_numpy(share).to(logits_BC)
+    other_B = torch.from_numpy(rng.permutation(len(logits_BC))).to(logits_BC.device)
+    mixed = [share_B1 * rows + (1 - share_B1) * rows[other_B] for rows in (logits_BC, target_BC)]
+    return mixed[0], mixed[1]
 
 
 def set_rate(optimiser: torch.optim.Optimizer, epoch: float, epochs: int) -> None:
