@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,16 @@ def test_figures_and_tables_lie_beside_the_page(page: Path) -> None:
     }
     assert {"rounds.csv", "headline.csv", "target.csv", "differences.csv", "picks.csv", "time.csv"} <= names
     assert len(pd.read_csv(page.parent / "rounds.csv")) == 2 * 3 * 9
+
+
+def test_the_page_says_where_curves_show_a_proxy(made: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(made[0], run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(config | {"proxy": True}))
+    told = write_report(run, made[1], out=tmp_path / "proxy").read_text(encoding="utf-8")
+    assert "Adapters were trained at the last point" in told
+    assert "Adapters were trained at the last point" not in page.read_text(encoding="utf-8")
 
 
 def test_equal_runs_give_equal_pages(made: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:

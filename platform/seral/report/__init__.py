@@ -19,6 +19,9 @@ from seral.report.records import RANDOM, RunRecords, read_run
 TARGET_SHARE = 0.95
 """The target whose cost is shown, as a share of the UAR with all labels."""
 
+CURVE_CAPTION = "Mean over folds and seeds; the band is one standard deviation. The grey level is all labels."
+PROXY_CAPTION = "Adapters were trained at the last point of each arm only; before it, points are the head."
+
 DIFFERENCE_COLUMNS = [field.name for field in fields(comparison.Difference)]
 
 __all__ = ["RunRecords", "read_run", "write_report", "write_run_report"]
@@ -91,7 +94,7 @@ def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -
         "learning_curves": page.Picture(
             png=figures.png(figures.learning_curves(records)),
             alt=f"Line chart of test UAR against the share of labels. UAR at the last round: {reached}.",
-            caption="Mean over folds and seeds; the band is one standard deviation. The grey level is all labels.",
+            caption=CURVE_CAPTION + (f" {PROXY_CAPTION}" if records.proxy else ""),
         ),
         "confusion": page.Picture(
             png=figures.png(figures.confusion_matrices(records)),

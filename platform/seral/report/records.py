@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from numpy.typing import NDArray
 
 from seral import storage
@@ -42,6 +43,11 @@ class RunRecords:
     """arm, fold, seed, round, utterance_id, emotion, answer, annotator."""
     confusion: dict[str, NDArray[np.int64]]
     """Per arm, the test confusion (C, C), rows are the truth, summed over the last rounds of its trajectories."""
+
+    @property
+    def proxy(self) -> bool:
+        """Whether adapters were trained in the last round only (LoopOptions.proxy)."""
+        return bool(yaml.safe_load(self.config).get("proxy"))
 
     @property
     def arms(self) -> list[str]:
