@@ -48,14 +48,20 @@ def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor, weight_C: Tensor | 
 
 
 @torch.no_grad()
+def best_temperature(logits_NC: Tensor, label_N: Tensor, weight_C: Tensor | None = None) -> float:
+    """The τ in [0.05, 20] with the least cross-entropy of `logits / τ`. Guo et al. 2017 (arXiv 1706.04599)."""
+    temperatures: list[float] = torch.logspace(math.log10(0.05), math.log10(20), 241).tolist()
+    return min(temperatures, key=lambda temperature: float(cross_entropy(logits_NC / temperature, label_N, weight_C)))
+
+
+@torch.no_grad()
 def calibrated_cross_entropy(logits_NC: Tensor, label_N: Tensor, weight_C: Tensor | None = None) -> float:
-    """The least cross-entropy over all temperatures, `min_τ CE(logits / τ)`, τ in [0.05, 20]. For comparing models.
+    """The least cross-entropy over all temperatures, `min_τ CE(logits / τ)`. For comparing models.
 
     Unlike plain cross-entropy it does not punish a model for being too sure, unlike UAR it does not move in steps of
-    one clip. Temperature scaling: Guo et al. 2017, arXiv 1706.04599.
+    one clip.
     """
-    temperatures = torch.logspace(math.log10(0.05), math.log10(20), 241)
-    return min(float(cross_entropy(logits_NC / temperature, label_N, weight_C)) for temperature in temperatures)
+    return float(cross_entropy(logits_NC / best_temperature(logits_NC, label_N, weight_C), label_N, weight_C))
 
 
 def ccc(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:

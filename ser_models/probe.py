@@ -7,15 +7,21 @@ same split, a fine-tune below it is a bug.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ser_models.heads import ClassifierHead, LayerPool
-from ser_models.losses import class_weights, cross_entropy
+from ser_models.losses import best_temperature, class_weights, cross_entropy
 from ser_models.metrics import uar
+
+LEANING = 4.0
+"""Logit of the layer weight that dominates; the others' is 0."""
+CLEARLY = 2.0
+"""Standard errors by which one layer must be better than the mixture."""
 
 # N labelled clips · L hidden states (encoder layers + 1) · D features · U embedding · C classes
 
@@ -68,6 +74,8 @@ class FitResult:
     """L-BFGS iterations used."""
     dev_uar: float | None
     """UAR on the dev rows; None without any."""
+    layer: int | None = None
+    """The hidden state that `fit_best_head` lets dominate; None = the learned mixture."""
 
 
 def fit_head(
@@ -107,6 +115,47 @@ def fit_head(
     head.eval()
     dev_uar = None if dev is None else _score(pool, head, dev)
     return FitResult(pool=pool, head=head, loss=loss, steps=steps, dev_uar=dev_uar)
+
+
+def fit_best_head(
+    train: PooledSet, num_classes: int, *, pool: LayerPool, dev: PooledSet, options: ProbeOptions | None = None
+) -> FitResult:
+    """A head on a learned mixture of layers, or on mainly one layer where that is clearly better on dev.
+
+    With few labels the learned weights may settle on a layer that explains them by chance; which one knows, the
+    dev rows say. Clearly: by more than two standard errors of the clips' calibrated cross-entropy, or the choice costs
+    more than it brings as soon as labels are many (as in Breiman et al. 1984, CART, section 3.4.3). The layer chosen
+    gets most of the weight and not all of it, so that adapters trained from here are heard from every layer.
+    """
+    options = options or ProbeOptions()
+    mixture = fit_head(train, num_classes, pool=pool, dev=dev, options=options)
+    singles = [_lean(train, num_classes, pool, dev, options, layer) for layer in range(len(pool.layer_weight))]
+    loss_N = _calibrated_losses(mixture, dev)
+    loss_KN = np.stack([_calibrated_losses(single, dev) for single in singles])
+    best = int(loss_KN.mean(1).argmin())
+    gain_N = loss_N - loss_KN[best]
+    clearly = gain_N.mean() > CLEARLY * gain_N.std() / np.sqrt(len(gain_N))
+    return singles[best] if clearly else mixture
+
+
+def _lean(
+    train: PooledSet, num_classes: int, pool: LayerPool, dev: PooledSet, options: ProbeOptions, layer: int
+) -> FitResult:
+    leaning = _copy(pool)
+    with torch.no_grad():
+        leaning.layer_weight.zero_()
+        leaning.layer_weight[layer] = LEANING
+    fitted = fit_head(train, num_classes, pool=leaning, dev=dev, options=replace(options, learn_layers=False))
+    return replace(fitted, layer=layer)
+
+
+def _calibrated_losses(result: FitResult, rows: PooledSet) -> NDArray[np.float64]:
+    """Class-weighted cross-entropy of every clip at the temperature that is best for all, (N,)."""
+    weight_C = class_weights(rows.label_N, result.head.output.out_features)
+    logits_NC = predict_pooled(result, rows.mean_NLD, rows.std_NLD)
+    scaled_NC = logits_NC / best_temperature(logits_NC, rows.label_N, weight_C)
+    loss_N = nn.functional.cross_entropy(scaled_NC, rows.label_N, weight=weight_C, reduction="none")
+    return loss_N.double().cpu().numpy()
 
 
 @torch.no_grad()

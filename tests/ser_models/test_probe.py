@@ -19,16 +19,16 @@ from ser_models.heads import LayerPool
 from ser_models.losses import class_weights
 from ser_models.metrics import uar
 from ser_models.pooling import masked_mean_std
-from ser_models.probe import PooledSet, ProbeOptions, fit_head, predict_pooled
+from ser_models.probe import FitResult, PooledSet, ProbeOptions, fit_best_head, fit_head, predict_pooled
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 
-def clusters(rows: int, seed: int, informative: int = 2, width: int = 12) -> PooledSet:
+def clusters(rows: int, seed: int, informative: int = 2, width: int = 12, gap: float = 2.0) -> PooledSet:
     """Three classes that only layer `informative` of four tells apart; layers differ in scale."""
     generator = torch.Generator().manual_seed(seed)
     label_N = torch.randint(3, (rows,), generator=generator)
-    centre_CD = 2 * torch.randn(3, width, generator=torch.Generator().manual_seed(99))
+    centre_CD = gap * torch.randn(3, width, generator=torch.Generator().manual_seed(99))
     mean_NLD = torch.randn(rows, 4, width, generator=generator)
     mean_NLD[:, informative] += centre_CD[label_N]
     std_NLD = torch.rand(rows, 4, width, generator=generator)
@@ -46,6 +46,32 @@ def test_equals_logistic_regression_where_the_problem_is_convex() -> None:
     oracle = LogisticRegression(C=1 / (options.l2 * 90), tol=1e-8, max_iter=1000).fit(x, train.label_N, weight_N)
     actual = torch.softmax(predict_pooled(result, test.mean_NLD, test.std_NLD), -1).numpy()
     np.testing.assert_allclose(actual, oracle.predict_proba(new), atol=1e-3)
+
+
+def test_a_mixture_that_fell_for_a_layer_that_knows_nothing_gives_way_to_the_one_dev_points_to() -> None:
+    train, dev, test = clusters(15, 10, gap=0.6), clusters(200, 1, gap=0.6), clusters(400, 2, gap=0.6)
+    pool = LayerPool(4, 12)
+    pool.fit(dev.mean_NLD, dev.std_NLD)
+    mixture, best = fit_head(train, 3, pool=pool), fit_best_head(train, 3, pool=pool, dev=dev)
+    assert best.layer == 2
+    assert 0.9 < float(torch.softmax(best.pool.layer_weight.detach(), 0)[2]) < 1
+
+    def test_uar(result: FitResult) -> float:
+        return uar(test.label_N.numpy(), predict_pooled(result, test.mean_NLD, test.std_NLD).argmax(1).numpy())
+
+    assert test_uar(mixture) < 0.4
+    assert test_uar(best) > 0.8
+    assert torch.equal(pool.layer_weight, torch.zeros(4)), "the pool that was given is left alone"
+
+
+def test_a_mixture_stays_where_no_layer_is_clearly_better() -> None:
+    train, dev = clusters(90, 0), clusters(120, 1)
+    pool = LayerPool(4, 12)
+    pool.fit(train.mean_NLD, train.std_NLD)
+    best = fit_best_head(train, 3, pool=pool, dev=dev)
+    assert best.layer is None
+    learnt = fit_head(train, 3, pool=pool, dev=dev)
+    assert torch.equal(best.head.output.weight, learnt.head.output.weight)
 
 
 def test_learns_which_layer_matters() -> None:

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ser_models.adapters import LoraOptions as LoraSettings
 from ser_models.heads import LayerPool
-from ser_models.probe import PooledSet, ProbeOptions, fit_head
+from ser_models.probe import PooledSet, ProbeOptions, fit_best_head
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features import FeatureStore
@@ -114,7 +114,7 @@ def finetune(
     """
     pool = LayerPool(store.num_layers + 1, store.width, std_gain=options.head.std_gain)
     pool.fit(torch.from_numpy(unlabelled.mean_NLD), torch.from_numpy(unlabelled.std_NLD))
-    probe = fit_head(
+    probe = fit_best_head(
         _pooled_set(train, label_N),
         len(classes),
         pool=pool,
@@ -122,7 +122,8 @@ def finetune(
         options=ProbeOptions(l2=options.head.l2, std_gain=options.head.std_gain),
     )
     target = storage.join(folder, "model")
-    history: dict[str, Any] = {"head": {"dev_uar": probe.dev_uar, "loss": probe.loss, "steps": probe.steps}}
+    facts = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
+    history: dict[str, Any] = {"head": facts}
     if options.adapter == "frozen":
         save_probe(target, probe, store, classes, options.head.dropout)
         return history
