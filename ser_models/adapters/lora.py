@@ -6,14 +6,14 @@ As used for speech emotion recognition by Lashkarashvili et al. 2024 (arXiv 2402
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from peft import LoraConfig
 from torch import nn
 
-from ser_models.adapters.parameters import adapter_modules, adapter_parameters, freeze_all_but_adapters
+from ser_models.adapters.injection import inject, target_pattern
+from ser_models.adapters.parameters import adapter_modules
 from ser_models.encoders import SpeechEncoder
 
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
@@ -55,34 +55,39 @@ class LoraOptions:
             raise ValueError(f"top_layers must be at least 1, got {self.top_layers}; use the 'frozen' adapter for none")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DoraOptions(LoraOptions):
+    """The same as LoRA's."""
+
+
 def attach_lora(encoder: SpeechEncoder, options: LoraOptions, *, seed: int) -> SpeechEncoder:
     """Put low-rank updates on an encoder in place and freeze the rest; at first the output is bit for bit unchanged.
 
     Differs from the paper: the feed-forward linears are adapted too by default, which is what its 2-3 % of trainable
     parameters amount to; `targets` narrows it to attention.
     """
-    _check_plain(encoder)
+    _attach(encoder, "lora", options, seed, use_dora=False)
+    return encoder
+
+
+def attach_dora(encoder: SpeechEncoder, options: DoraOptions, *, seed: int) -> SpeechEncoder:
+    """The same with the size of every updated column learned apart from its direction. Liu et al. 2024, 2402.09353."""
+    _attach(encoder, "dora", options, seed, use_dora=True)
+    return encoder
+
+
+def _attach(encoder: SpeechEncoder, kind: str, options: LoraOptions, seed: int, *, use_dora: bool) -> None:
     targets = options.targets or DEFAULT_TARGETS[encoder.family]
-    layers = _adapted_layers(encoder, options.top_layers)
-    _check_targets(encoder, targets)
     config = LoraConfig(
         r=options.rank,
         # peft takes any number here; its annotation says int.
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=_pattern(layers, targets),
+        use_dora=use_dora,
+        target_modules=target_pattern(encoder, options.top_layers, targets),
     )
-    inject(encoder, config)
+    inject(encoder, kind, options, config)
     draw_lora(encoder, seed)
-    return encoder
-
-
-def inject(encoder: SpeechEncoder, config: LoraConfig) -> None:
-    """Replace the targeted linears by peft's, in place, and freeze the rest, without touching global random state."""
-    _check_plain(encoder)
-    with torch.random.fork_rng(devices=[]):
-        inject_adapter_in_model(config, encoder.model)
-    freeze_all_but_adapters(encoder)
 
 
 @torch.no_grad()
@@ -91,33 +96,9 @@ def draw_lora(encoder: SpeechEncoder, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for own in adapter_modules(encoder).values():
         for name, parameter in sorted(own.items()):
-            fresh = torch.zeros(parameter.shape)
             if ".lora_A." in name:
+                fresh = torch.zeros(parameter.shape)
                 nn.init.kaiming_uniform_(fresh, a=math.sqrt(5), generator=generator)
-            parameter.copy_(fresh)
-
-
-def _check_plain(encoder: SpeechEncoder) -> None:
-    if adapter_parameters(encoder):
-        raise ValueError("this encoder already carries adapters: load it afresh before attaching others")
-
-
-def _adapted_layers(encoder: SpeechEncoder, top_layers: int | None) -> range:
-    top = encoder.num_layers if top_layers is None else top_layers
-    if top > encoder.num_layers:
-        raise ValueError(f"top_layers is {top}, but this encoder has {encoder.num_layers} layers")
-    return range(encoder.num_layers - top, encoder.num_layers)
-
-
-def _check_targets(encoder: SpeechEncoder, targets: tuple[str, ...]) -> None:
-    modules = encoder.layers[0].named_modules()
-    known = sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})
-    unknown = sorted(set(targets) - set(known))
-    if unknown:
-        raise ValueError(f"no linear layer {unknown[0]!r} in {encoder.family}'s layers; known: {', '.join(known)}")
-
-
-def _pattern(layers: range, targets: tuple[str, ...]) -> str:
-    """The regular expression of full module names that peft matches; positional `layers` outside are not linears."""
-    numbers = "|".join(str(layer) for layer in layers)
-    return rf"(.*\.)?layers\.({numbers})\.(.*\.)?({'|'.join(re.escape(target) for target in targets)})"
+                parameter.copy_(fresh)
+            elif ".lora_B." in name:
+                parameter.zero_()

@@ -1,18 +1,23 @@
 """Questions one may ask of any model that carries adapters, whatever their kind.
 
 An adapter module names its own parameters: peft's layers do through `adapter_layer_names`, ours through
-`adapter_params()`. Freezing, counting, saving and checking are then generic.
+`adapter_params()`, and weights of the encoder itself that are trained are marked. Freezing, counting, saving and
+checking are then generic. A tag names the parameters of one part of a method, for freezing some and training others:
+`lora_A`, `lora_B`, `bottleneck`, `gate`, `bitfit`, ...
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ser_models.encoders import SpeechEncoder
+
+MARKS = "trained_as"
+"""Attribute of a module: which of its own weights are trained, and their tag."""
 
 
 @runtime_checkable
@@ -22,6 +27,39 @@ class AdapterModule(Protocol):
     def adapter_params(self) -> list[str]:
         """Names of the adapter's parameters, relative to this module."""
         ...
+
+
+def mark_as_adapter(module: nn.Module, names: Iterable[str], tag: str) -> None:
+    """Declare a module's own weights to be trained as part of an adapter."""
+    marks: dict[str, str] = module.__dict__.setdefault(MARKS, {})
+    marks.update(dict.fromkeys(names, tag))
+
+
+def refuse_second(encoder: SpeechEncoder, *kinds: str) -> None:
+    """Raise ValueError if the encoder carries one of these kinds."""
+    if present := [kind for kind in kinds if kind in encoder.adapters]:
+        raise ValueError(f"this encoder already carries {present[0]}: load it afresh before attaching another")
+
+
+def register(encoder: SpeechEncoder, kind: str, options: Any) -> None:
+    """Note an adapter that was just attached, and freeze what belongs to none."""
+    refuse_second(encoder, kind)
+    encoder.adapters[kind] = options
+    freeze_all_but_adapters(encoder)
+
+
+def put_after(encoder: SpeechEncoder, index: int, name: str, module: nn.Module) -> None:
+    """Put a module behind a layer, after those that are there."""
+    refuse_second(encoder, name)
+    encoder.after_layers[index].add_module(name, module.to(next(encoder.parameters()).device))
+
+
+def adapted_layers(encoder: SpeechEncoder, top_layers: int | None) -> range:
+    """Numbers of the top so many layers, or of all. Raises ValueError when there are not as many."""
+    top = encoder.num_layers if top_layers is None else top_layers
+    if not 1 <= top <= encoder.num_layers:
+        raise ValueError(f"top_layers must be 1..{encoder.num_layers} for this encoder, got {top}")
+    return range(encoder.num_layers - top, encoder.num_layers)
 
 
 def adapter_modules(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
@@ -37,6 +75,29 @@ def adapter_modules(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every adapter parameter by its full name."""
     return {name: parameter for own in adapter_modules(model).values() for name, parameter in own.items()}
+
+
+def adapter_tags(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
+    """Adapter parameters by tag, then by their full name."""
+    modules = dict(model.named_modules())
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for prefix, own in adapter_modules(model).items():
+        for name, parameter in own.items():
+            tag = _tag(prefix, modules[prefix], name.removeprefix(f"{prefix}."))
+            found.setdefault(tag, {})[name] = parameter
+    return found
+
+
+def set_trainable(model: nn.Module, tags: Iterable[str], trainable: bool) -> None:
+    """Train or freeze the parameters of some tags, leaving the others as they are."""
+    known = adapter_tags(model)
+    for tag in tags:
+        if tag not in known:
+            raise ValueError(
+                f"no adapter parameters are tagged {tag!r}; there are: {', '.join(sorted(known)) or 'none'}"
+            )
+        for parameter in known[tag].values():
+            parameter.requires_grad_(trainable)
 
 
 def freeze_all_but_adapters(model: nn.Module) -> None:
@@ -72,11 +133,12 @@ def lowest_trainable_layer(encoder: SpeechEncoder) -> int:
     num_layers when everything is frozen; -1 when the stem itself is trained, so that not even hidden state 0 may be
     cached.
     """
-    above = {id(p) for part in (encoder.layers, encoder.final_norm) if part is not None for p in part.parameters()}
+    parts = (encoder.layers, encoder.after_layers, encoder.final_norm)
+    above = {id(p) for part in parts if part is not None for p in part.parameters()}
     if any(p.requires_grad and id(p) not in above for p in encoder.parameters()):
         return -1
-    for index, layer in enumerate(encoder.layers):
-        if any(p.requires_grad for p in layer.parameters()):
+    for index, pair in enumerate(zip(encoder.layers, encoder.after_layers, strict=True)):
+        if any(p.requires_grad for part in pair for p in part.parameters()):
             return index
     # The cached last hidden state has already passed the final norm.
     norm_trained = encoder.final_norm is not None and any(p.requires_grad for p in encoder.final_norm.parameters())
@@ -90,6 +152,14 @@ def _own_params(module: nn.Module) -> Iterator[str]:
         for name, _ in module.named_parameters():
             if name.partition(".")[0] in module.adapter_layer_names:
                 yield name
+    yield from module.__dict__.get(MARKS, ())
+
+
+def _tag(prefix: str, module: nn.Module, name: str) -> str:
+    """The mark of a trained base weight, peft's name of the matrix, or the name of our module."""
+    if name in module.__dict__.get(MARKS, {}):
+        return str(module.__dict__[MARKS][name])
+    return name.partition(".")[0] if isinstance(module, BaseTunerLayer) else prefix.rpartition(".")[2]
 
 
 def _has_gradient(parameter: nn.Parameter) -> bool:

@@ -1,64 +1,115 @@
-"""Adapters on disk in the peft layout: adapter_config.json and adapter_model.safetensors, nothing pickled."""
+"""Adapters on disk, nothing pickled: what peft made in peft's layout, the rest beside it.
+
+adapter_config.json adapter_model.safetensors    lora, dora or ia3, as peft reads and writes them
+adapters.json adapters.safetensors               kinds and options of the others, and their weights
+"""
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig
+from peft import IA3Config, LoraConfig, PeftConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ser_models.adapters.lora import inject
-from ser_models.adapters.parameters import adapter_parameters
+from ser_models.adapters.injection import PEFT_KINDS, inject
+from ser_models.adapters.kinds import ADAPTERS
+from ser_models.adapters.parameters import adapter_modules, adapter_parameters
 from ser_models.encoders import SpeechEncoder
 
-WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+OWN_WEIGHTS, OWN_CONFIG = "adapters.safetensors", "adapters.json"
 
 
 def save_adapter(encoder: SpeechEncoder, folder: str | Path) -> None:
-    """Write an encoder's adapter so that `load_adapter`, or `PeftModel.from_pretrained`, reads it back."""
-    parameters = adapter_parameters(encoder)
-    if not parameters:
+    """Write an encoder's adapters so that `load_adapter` reads them back; peft's also `PeftModel.from_pretrained`."""
+    if not adapter_parameters(encoder):
         raise ValueError("this encoder carries no adapter: there is nothing to save")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {_stored_name(name): parameter.detach().cpu().contiguous() for name, parameter in parameters.items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    encoder.model.peft_config["default"].save_pretrained(folder)
+    peft, own = _by_maker(encoder)
+    if peft:
+        _write(folder / WEIGHTS, {_peft_name(name): parameter for name, parameter in peft.items()})
+        encoder.model.peft_config["default"].save_pretrained(folder)
+    if own:
+        _write(folder / OWN_WEIGHTS, {_own_name(name): parameter for name, parameter in own.items()})
+        kinds = {kind: asdict(options) for kind, options in encoder.adapters.items() if kind not in PEFT_KINDS}
+        (folder / OWN_CONFIG).write_text(json.dumps(kinds, indent=2) + "\n", encoding="utf-8")
 
 
 def load_adapter(encoder: SpeechEncoder, folder: str | Path) -> SpeechEncoder:
-    """Put a saved adapter on its encoder in place, trainable and everything else frozen.
+    """Put saved adapters on their encoder in place, trainable and everything else frozen.
 
-    An encoder that already carries an adapter of the same shape takes over the saved weights.
+    An encoder that already carries adapters of the same shapes takes over the saved weights.
     """
     folder = Path(folder)
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} holds no {name}: it is not a saved adapter")
-    if not adapter_parameters(encoder):
-        inject(encoder, _read_config(folder))
-    saved, parameters = load_file(folder / WEIGHTS), adapter_parameters(encoder)
+    saved = _read_weights(folder)
+    if not encoder.adapters:
+        _attach_saved(encoder, folder)
+    peft, own = _by_maker(encoder)
+    parameters = {_peft_name(name): parameter for name, parameter in peft.items()}
+    parameters |= {_own_name(name): parameter for name, parameter in own.items()}
     _check_fit(folder, saved, parameters)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(saved[_stored_name(name)])
+            parameter.copy_(saved[name])
     return encoder
 
 
-def _read_config(folder: Path) -> LoraConfig:
+def _by_maker(encoder: SpeechEncoder) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
+    """Adapter parameters by full name: peft's, and all others."""
+    peft: dict[str, nn.Parameter] = {}
+    own: dict[str, nn.Parameter] = {}
+    modules = dict(encoder.named_modules())
+    for prefix, parameters in adapter_modules(encoder).items():
+        (peft if hasattr(modules[prefix], "base_layer") else own).update(parameters)
+    return peft, own
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    pairs = [(CONFIG, WEIGHTS), (OWN_CONFIG, OWN_WEIGHTS)]
+    present = [pair for pair in pairs if any((folder / name).is_file() for name in pair)] or pairs[:1]
+    for name in (name for pair in present for name in pair):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} holds no {name}: it is not a saved adapter")
+    return {name: weight for _, weights in present for name, weight in load_file(folder / weights).items()}
+
+
+def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
+    own: dict[str, Any] = {}
+    if (folder / OWN_CONFIG).is_file():
+        own = json.loads((folder / OWN_CONFIG).read_text(encoding="utf-8"))
+    if unknown := sorted(set(own) - set(ADAPTERS)):
+        raise ValueError(f"{folder} holds an adapter {unknown[0]!r}; known: {', '.join(ADAPTERS)}")
+    config = _read_config(folder) if (folder / CONFIG).is_file() else None
+    for kind, adapter in ADAPTERS.items():
+        if config is not None and kind == _kind_of(config):
+            inject(encoder, kind, adapter.options(), config)
+        if kind in own:
+            adapter.attach(encoder, adapter.options(**own[kind]), seed=0)
+
+
+def _read_config(folder: Path) -> LoraConfig | IA3Config:
     config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, LoraConfig):
-        raise ValueError(f"{folder} holds a {config.peft_type} adapter; only LORA can be loaded")
+    if not isinstance(config, LoraConfig | IA3Config):
+        raise ValueError(f"{folder} holds a {config.peft_type} adapter; only LORA and IA3 can be loaded")
     # Saved adapters say inference_mode, which would freeze them.
     config.inference_mode = False
     return config
 
 
+def _kind_of(config: LoraConfig | IA3Config) -> str:
+    if isinstance(config, IA3Config):
+        return "ia3"
+    return "dora" if config.use_dora else "lora"
+
+
 def _check_fit(folder: Path, saved: dict[str, Tensor], parameters: dict[str, nn.Parameter]) -> None:
-    expected = {_stored_name(name): tuple(parameter.shape) for name, parameter in parameters.items()}
+    expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     actual = {name: tuple(weight.shape) for name, weight in saved.items()}
     wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
     if wrong:
@@ -68,6 +119,16 @@ def _check_fit(folder: Path, saved: dict[str, Tensor], parameters: dict[str, nn.
         )
 
 
-def _stored_name(name: str) -> str:
+def _write(path: Path, weights: dict[str, nn.Parameter]) -> None:
+    plain = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    save_file(plain, path, metadata={"format": "pt"})
+
+
+def _peft_name(name: str) -> str:
     """peft's name of a weight: `model.x.lora_A.default.weight` -> `base_model.model.x.lora_A.weight`."""
     return "base_model.model." + name.removeprefix("model.").replace(".default", "")
+
+
+def _own_name(name: str) -> str:
+    """The name of a weight of ours or of the encoder, whether or not peft has wrapped its module."""
+    return name.replace(".base_layer.", ".")

@@ -40,6 +40,7 @@ def fingerprint(encoder: SpeechEncoder) -> str:
     head = {"family": encoder.family, "normalise": getattr(encoder, "normalise", False), "config": config}
     digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     weights: dict[str, Tensor] = encoder.model.state_dict()
+    weights |= {f"after_layers.{name}": weight for name, weight in encoder.after_layers.state_dict().items()}
     for name in sorted(weights):
         weight = weights[name].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name} {tuple(weight.shape)}".encode())

@@ -51,6 +51,10 @@ class SpeechEncoder(nn.Module, ABC):
         self.model: Any = model
         config: Any = model.config
         self.family: str = config.model_type
+        self.adapters: dict[str, Any] = {}
+        """Adapters attached (ser_models.adapters), kind -> options, in the order in which they are attached."""
+        # What adapters put behind a layer; empty, it passes everything through.
+        self.after_layers = nn.ModuleList(nn.Sequential() for _ in self.layers)
         self.width = width
         self.frame_rate_hz = frame_rate_hz
         self.equal_lengths_only = equal_lengths_only
@@ -118,7 +122,7 @@ class SpeechEncoder(nn.Module, ABC):
         yield hidden_BTD
         inputs = self._layer_inputs(hidden_BTD, mask_BT)
         for index in range(start, self.num_layers):
-            hidden_BTD = self._run_layer(self.layers[index], hidden_BTD, inputs)
+            hidden_BTD = self.after_layers[index](self._run_layer(self.layers[index], hidden_BTD, inputs))
             last = index == self.num_layers - 1
             yield self.final_norm(hidden_BTD) if last and self.final_norm is not None else hidden_BTD
 
@@ -132,7 +136,7 @@ class SpeechEncoder(nn.Module, ABC):
 
     def save(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors and preprocessor_config.json, which `load_encoder` reads back."""
-        if any(".base_layer." in name for name, _ in self.model.named_parameters()):
+        if self.adapters:
             raise ValueError("this encoder carries adapters: write them with save_adapter, or merge them before saving")
         with no_progress_bars():
             self.checkpoint().save_pretrained(folder)

@@ -14,9 +14,13 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 from ser_models.adapters import (
     ADAPTERS,
     FrozenOptions,
+    GateOptions,
     LoraOptions,
     adapter_modules,
     adapter_parameters,
+    adapter_tags,
+    adapters_disabled,
+    attach_adapters,
     attach_frozen,
     attach_lora,
     count_parameters,
@@ -24,11 +28,25 @@ from ser_models.adapters import (
     freeze_all_but_adapters,
     load_adapter,
     lowest_trainable_layer,
+    merge_adapters,
     save_adapter,
+    set_trainable,
 )
-from ser_models.encoders import SpeechEncoder, fingerprint, wrap
+from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder, wrap
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+SPECS = [
+    "full",
+    "last_block",
+    "bitfit",
+    "lora",
+    "dora",
+    "ia3",
+    "bottleneck",
+    "gate",
+    "lora+bottleneck+gate",
+    "bitfit+ia3",
+]
 WORKING = LoraOptions(rank=4, alpha=8.0)
 # PeftModel itself reads a property that transformers 5.23 has renamed; seral does not build one.
 peft_warns = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -44,7 +62,7 @@ def clips() -> tuple[Tensor, Tensor]:
 
 def train_a_little(encoder: SpeechEncoder, steps: int = 2) -> None:
     """Move every adapter away from zero by plain gradient descent on an arbitrary target."""
-    optimiser = torch.optim.SGD(adapter_parameters(encoder).values(), lr=0.05)
+    optimiser = torch.optim.SGD([p for p in adapter_parameters(encoder).values() if p.requires_grad], lr=0.05)
     for _ in range(steps):
         optimiser.zero_grad()
         (encoder(*clips()).hidden_LBTD[-1] - 1.0).square().mean().backward()
@@ -59,6 +77,124 @@ def test_a_fresh_adapter_leaves_the_output_bit_for_bit_unchanged(encoder: Speech
     same = adapter.attach(encoder, adapter.options(), seed=0)
     assert same is encoder
     assert torch.equal(encoder(*clips()).hidden_LBTD, before)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_adapter_learns_and_nothing_else_does(encoder: SpeechEncoder, spec: str) -> None:
+    attach_adapters(encoder, spec, seed=0)
+    train_a_little(encoder)
+    encoder.zero_grad()
+    encoder(*clips()).hidden_LBTD[-1].square().mean().backward()
+    assert dead_adapters(encoder) == []
+    learning = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
+    assert learning == set(adapter_parameters(encoder))
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
+    assert trained == learning
+    lowest = {"last_block": encoder.num_layers - 1}.get(spec, 0)
+    assert lowest_trainable_layer(encoder) == lowest
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_adapter_survives_the_disk(
+    encoder: SpeechEncoder, spec: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    make_encoder = request.getfixturevalue("make_encoder")
+    fresh: SpeechEncoder = make_encoder(request.node.callspec.params["encoder"])
+    attach_adapters(encoder, spec, seed=3)
+    train_a_little(encoder)
+    save_adapter(encoder, tmp_path)
+    load_adapter(fresh, tmp_path)
+    with torch.no_grad():
+        assert torch.equal(fresh(*clips()).hidden_LBTD, encoder(*clips()).hidden_LBTD)
+    assert fingerprint(fresh) == fingerprint(encoder)
+    assert count_parameters(fresh) == count_parameters(encoder)
+    assert list(adapter_tags(fresh)) == list(adapter_tags(encoder))
+
+
+@pytest.mark.parametrize("spec", ["lora", "dora", "ia3", "bitfit", "last_block", "full", "bitfit+dora"])
+def test_merged_adapters_are_the_same_function_in_a_plain_encoder(
+    encoder: SpeechEncoder, spec: str, tmp_path: Path
+) -> None:
+    names = [name for name, _ in encoder.named_parameters()]
+    attach_adapters(encoder, spec, seed=0)
+    train_a_little(encoder)
+    with torch.no_grad():
+        before = encoder(*clips()).hidden_LBTD
+        merge_adapters(encoder)
+        after = encoder(*clips()).hidden_LBTD
+    torch.testing.assert_close(after, before, atol=2e-5, rtol=1e-4)
+    assert [name for name, _ in encoder.named_parameters()] == names
+    assert count_parameters(encoder)[0] == 0
+    assert adapter_parameters(encoder) == {}
+    encoder.save(tmp_path)
+    assert fingerprint(load_encoder(tmp_path)) == fingerprint(encoder)
+
+
+@pytest.mark.parametrize("spec", ["lora", "dora", "ia3", "bottleneck", "gate", "lora+bottleneck+gate"])
+def test_adapters_can_be_switched_off_for_a_while(encoder: SpeechEncoder, spec: str) -> None:
+    with torch.no_grad():
+        plain = encoder(*clips()).hidden_LBTD
+    attach_adapters(encoder, spec, seed=0)
+    train_a_little(encoder)
+    set_trainable(encoder, [next(iter(adapter_tags(encoder)))], False)
+    trained = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    with torch.no_grad():
+        adapted = encoder(*clips()).hidden_LBTD
+        with adapters_disabled(encoder):
+            assert torch.equal(encoder(*clips()).hidden_LBTD, plain)
+        assert torch.equal(encoder(*clips()).hidden_LBTD, adapted)
+    assert [name for name, parameter in encoder.named_parameters() if parameter.requires_grad] == trained
+
+
+def test_parts_of_a_method_can_be_frozen_by_tag(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    encoder = attach_adapters(make_encoder("hubert-group"), "bitfit+lora+bottleneck+gate", seed=0)
+    assert set(adapter_tags(encoder)) == {"bitfit", "lora_A", "lora_B", "bottleneck", "gate"}
+    everything = count_parameters(encoder)[0]
+    set_trainable(encoder, ["bottleneck", "lora_A"], False)
+    frozen = sum(p.numel() for tag in ("bottleneck", "lora_A") for p in adapter_tags(encoder)[tag].values())
+    assert count_parameters(encoder)[0] == everything - frozen
+    set_trainable(encoder, ["bottleneck", "lora_A"], True)
+    assert count_parameters(encoder)[0] == everything
+    with pytest.raises(ValueError, match=r"tagged 'prefix'; there are: bitfit, bottleneck, gate, lora_A, lora_B"):
+        set_trainable(encoder, ["prefix"], False)
+
+
+def test_the_order_of_kinds_means_nothing(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    one, other = (
+        attach_adapters(make_encoder("whisper"), spec, seed=1)
+        for spec in ("gate+bottleneck+lora", "lora+bottleneck+gate")
+    )
+    for encoder in (one, other):
+        train_a_little(encoder)
+    with torch.no_grad():
+        assert torch.equal(one(*clips()).hidden_LBTD, other(*clips()).hidden_LBTD)
+
+
+def test_wrong_compositions_are_refused(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    for spec, message in (
+        ("lora+gates", "no adapter 'gates'.*known: frozen, full"),
+        ("lora+lora", "named twice"),
+        ("", "no adapter ''"),
+        ("lora+ia3", "already carries lora"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            attach_adapters(make_encoder("whisper"), spec, seed=0)
+    with pytest.raises(ValueError, match="gate cannot be merged"):
+        merge_adapters(attach_adapters(make_encoder("whisper"), "lora+gate", seed=0))
+    with (
+        pytest.raises(ValueError, match="bitfit trains the encoder's own weights"),
+        adapters_disabled(attach_adapters(make_encoder("whisper"), "bitfit", seed=0)),
+    ):
+        pass
+
+
+def test_the_papers_gate_scales_every_layer_at_first(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    encoder = make_encoder("whisper")
+    with torch.no_grad():
+        before = encoder(*clips()).hidden_LBTD
+        attach_adapters(encoder, {"gate": GateOptions(start="paper")}, seed=0)
+        after = encoder(*clips()).hidden_LBTD
+    torch.testing.assert_close(after[1], 0.731059 * before[1])
 
 
 def test_every_lora_learns_and_nothing_else_does(encoder: SpeechEncoder) -> None:
@@ -130,12 +266,16 @@ def geometry(width: int, layers: int) -> SpeechEncoder:
 
 
 @pytest.mark.parametrize(
-    ("width", "layers", "attention", "feed_forward"),
-    [(768, 12, 589_824, 737_280), (1024, 24, 1_572_864, 1_966_080)],
+    ("width", "layers", "attention", "feed_forward", "bottleneck"),
+    [(768, 12, 589_824, 737_280, 1_189_632), (1024, 24, 1_572_864, 1_966_080, 3_171_840)],
 )
-def test_lora_sizes_of_the_published_geometries(width: int, layers: int, attention: int, feed_forward: int) -> None:
+def test_sizes_in_the_published_geometries(
+    width: int, layers: int, attention: int, feed_forward: int, bottleneck: int
+) -> None:
     narrow = attach_lora(geometry(width, layers), LoraOptions(targets=ATTENTION), seed=0)
     assert count_parameters(narrow)[0] == attention
+    assert count_parameters(attach_adapters(geometry(width, layers), "bottleneck", seed=0))[0] == bottleneck
+    assert count_parameters(attach_adapters(geometry(width, layers), "gate", seed=0))[0] == width * layers
     full = geometry(width, layers)
     frozen = count_parameters(full)[1]
     attach_lora(full, LoraOptions(), seed=0)
@@ -257,7 +397,7 @@ def test_an_adapted_encoder_is_not_saved_as_a_plain_one(
     encoder = attach_lora(make_encoder("whisper"), LoraOptions(), seed=0)
     with pytest.raises(ValueError, match="save_adapter"):
         encoder.save(tmp_path)
-    with pytest.raises(ValueError, match="already carries adapters"):
+    with pytest.raises(ValueError, match="already carries lora"):
         attach_lora(encoder, LoraOptions(), seed=0)
 
 
@@ -271,7 +411,7 @@ def test_wrong_options_are_told_with_both_values(make_encoder: Callable[[str], S
     ):
         with pytest.raises(ValueError, match=message):
             LoraOptions(**wrong)
-    with pytest.raises(ValueError, match="top_layers is 9, but this encoder has 3 layers"):
+    with pytest.raises(ValueError, match=r"top_layers must be 1\.\.3 for this encoder, got 9"):
         attach_lora(make_encoder("whisper"), LoraOptions(top_layers=9), seed=0)
     with pytest.raises(ValueError, match=r"'query'.*known: fc1, fc2, k_proj, out_proj, q_proj, v_proj"):
         attach_lora(make_encoder("whisper"), LoraOptions(targets=("query",)), seed=0)

@@ -1,0 +1,41 @@
+"""Putting peft's layers into an encoder: in place of the linears they adapt, and by name."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from peft import PeftConfig, inject_adapter_in_model
+from torch import nn
+
+from ser_models.adapters.parameters import adapted_layers, adapter_parameters, refuse_second, register
+from ser_models.encoders import SpeechEncoder
+
+PEFT_KINDS = ("lora", "dora", "ia3")
+"""Adapters that peft makes; an encoder carries one of them at most."""
+
+
+def inject(encoder: SpeechEncoder, kind: str, options: Any, config: PeftConfig) -> None:
+    """Replace the targeted linears by peft's, in place, and freeze the rest, without touching global random state."""
+    refuse_second(encoder, *PEFT_KINDS)
+    # peft freezes everything that is not its own, other adapters too.
+    trained = [parameter for parameter in adapter_parameters(encoder).values() if parameter.requires_grad]
+    with torch.random.fork_rng(devices=[]):
+        inject_adapter_in_model(config, encoder.model)
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    register(encoder, kind, options)
+
+
+def target_pattern(encoder: SpeechEncoder, top_layers: int | None, targets: tuple[str, ...]) -> str:
+    """The regular expression of the linears named `targets` in the top layers. Raises ValueError for unknown names."""
+    refuse_second(encoder, *PEFT_KINDS)
+    layers = adapted_layers(encoder, top_layers)
+    modules = encoder.layers[0].named_modules()
+    known = sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})
+    unknown = sorted(set(targets) - set(known))
+    if unknown:
+        raise ValueError(f"no linear layer {unknown[0]!r} in {encoder.family}'s layers; known: {', '.join(known)}")
+    numbers = "|".join(str(layer) for layer in layers)
+    return rf"(.*\.)?layers\.({numbers})\.(.*\.)?({'|'.join(re.escape(target) for target in targets)})"

@@ -1,0 +1,46 @@
+"""The table of adapters, in the order in which they go onto an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ser_models.adapters.bottleneck import BottleneckOptions, attach_bottleneck
+from ser_models.adapters.frozen import FrozenOptions, attach_frozen
+from ser_models.adapters.gate import GateOptions, attach_gate
+from ser_models.adapters.ia3 import Ia3Options, attach_ia3
+from ser_models.adapters.lora import DoraOptions, LoraOptions, attach_dora, attach_lora
+from ser_models.adapters.partial import (
+    BitfitOptions,
+    FullOptions,
+    LastBlockOptions,
+    attach_bitfit,
+    attach_full,
+    attach_last_block,
+)
+from ser_models.encoders import SpeechEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """One kind of adapter."""
+
+    options: type[Any]
+    """The dataclass of its options; without arguments it holds the defaults."""
+    attach: Callable[..., SpeechEncoder]
+    """(encoder, options, *, seed) -> the same encoder, adapted in place, everything but adapters frozen."""
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "frozen": Adapter(options=FrozenOptions, attach=attach_frozen),
+    "full": Adapter(options=FullOptions, attach=attach_full),
+    "last_block": Adapter(options=LastBlockOptions, attach=attach_last_block),
+    "bitfit": Adapter(options=BitfitOptions, attach=attach_bitfit),
+    "lora": Adapter(options=LoraOptions, attach=attach_lora),
+    "dora": Adapter(options=DoraOptions, attach=attach_dora),
+    "ia3": Adapter(options=Ia3Options, attach=attach_ia3),
+    "bottleneck": Adapter(options=BottleneckOptions, attach=attach_bottleneck),
+    "gate": Adapter(options=GateOptions, attach=attach_gate),
+}
+"""Kinds of adapters by name. Base weights, then peft's (they rename what they wrap), then what follows a layer."""

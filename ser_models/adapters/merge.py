@@ -1,0 +1,57 @@
+"""Adapters folded into the weights, or switched off for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from ser_models.adapters.injection import PEFT_KINDS
+from ser_models.encoders import SpeechEncoder
+
+SWITCHABLE = ("frozen", *PEFT_KINDS, "bottleneck", "gate")
+MERGEABLE = ("frozen", "full", "last_block", "bitfit", *PEFT_KINDS)
+
+
+def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
+    """Fold the adapters into the encoder's weights in place: the same function, and a plain encoder again, all frozen.
+
+    Raises ValueError for kinds that are no linear update of a weight.
+    """
+    if rest := [kind for kind in encoder.adapters if kind not in MERGEABLE]:
+        raise ValueError(f"{', '.join(rest)} cannot be merged into the weights; mergeable: {', '.join(MERGEABLE)}")
+    for name, module in list(encoder.model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            parent, _, own = name.rpartition(".")
+            setattr(encoder.model.get_submodule(parent), own, module.get_base_layer())
+    for module in encoder.modules():
+        module.__dict__.pop("trained_as", None)
+    encoder.adapters.clear()
+    encoder.model.__dict__.pop("peft_config", None)
+    encoder.requires_grad_(False)
+    return encoder
+
+
+@contextmanager
+def adapters_disabled(encoder: SpeechEncoder) -> Iterator[None]:
+    """The pretrained encoder inside the block. Raises ValueError where its own weights were trained."""
+    if fixed := [kind for kind in encoder.adapters if kind not in SWITCHABLE]:
+        raise ValueError(f"{', '.join(fixed)} trains the encoder's own weights and cannot be switched off")
+    layers = [module for module in encoder.model.modules() if isinstance(module, BaseTunerLayer)]
+    trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
+    after = encoder.after_layers
+    encoder.after_layers = nn.ModuleList(nn.Sequential() for _ in after)
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        encoder.after_layers = after
+        for layer in layers:
+            layer.enable_adapters(True)
+        encoder.requires_grad_(False)
+        for parameter in trained:
+            parameter.requires_grad_(True)

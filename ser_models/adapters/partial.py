@@ -1,0 +1,75 @@
+"""Training weights of the encoder itself: its biases (BitFit), its top layers, or all of it.
+
+BitFit: Ben Zaken et al. 2022 (arXiv 2106.10199).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ser_models.adapters.parameters import adapted_layers, mark_as_adapter, register
+from ser_models.encoders import SpeechEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitfitOptions:
+    """Where biases are trained."""
+
+    top_layers: int | None = None
+    """Only the top n transformer layers, so the frozen ones below can be cached; None = all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastBlockOptions:
+    """How much of the top is trained."""
+
+    blocks: int = 1
+    """Transformer layers from the top, and the final norm."""
+
+    def __post_init__(self) -> None:
+        if self.blocks < 1:
+            raise ValueError(f"blocks must be at least 1, got {self.blocks}; use the 'frozen' adapter for none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FullOptions:
+    """What is left out of full fine-tuning."""
+
+    stem: bool = False
+    """Train the convolutions too; they are usually left as they are. Baevski et al. 2020, section 4.2."""
+
+
+def attach_bitfit(encoder: SpeechEncoder, options: BitfitOptions, *, seed: int) -> SpeechEncoder:
+    """Train the biases of the adapted layers, and nothing else."""
+    for index in adapted_layers(encoder, options.top_layers):
+        _train(encoder.layers[index], "bitfit", only=("bias",))
+    register(encoder, "bitfit", options)
+    return encoder
+
+
+def attach_last_block(encoder: SpeechEncoder, options: LastBlockOptions, *, seed: int) -> SpeechEncoder:
+    """Train the top layers as they are."""
+    for index in adapted_layers(encoder, options.blocks):
+        _train(encoder.layers[index], "last_block")
+    if encoder.final_norm is not None:
+        _train(encoder.final_norm, "last_block")
+    register(encoder, "last_block", options)
+    return encoder
+
+
+def attach_full(encoder: SpeechEncoder, options: FullOptions, *, seed: int) -> SpeechEncoder:
+    """Train the whole encoder, or all of it above the stem."""
+    for part in [encoder.model] if options.stem else [*encoder.layers, encoder.final_norm]:
+        if part is not None:
+            _train(part, "full")
+    register(encoder, "full", options)
+    return encoder
+
+
+def _train(part: nn.Module, tag: str, only: tuple[str, ...] | None = None) -> None:
+    """Mark the own weights of every module of a part."""
+    for module in part.modules():
+        names = [name for name, _ in module.named_parameters(recurse=False) if only is None or name in only]
+        mark_as_adapter(module, names, tag)
