@@ -36,6 +36,7 @@ from ser_models.adapters.partial import (
     attach_full,
     attach_last_block,
 )
+from ser_models.adapters.prefix import PrefixOptions, attach_prefix
 from ser_models.adapters.store import load_adapter, save_adapter
 from ser_models.encoders import SpeechEncoder
 
@@ -52,6 +53,7 @@ __all__ = [
     "Ia3Options",
     "LastBlockOptions",
     "LoraOptions",
+    "PrefixOptions",
     "adapter_modules",
     "adapter_parameters",
     "adapter_tags",
@@ -66,6 +68,7 @@ __all__ = [
     "attach_ia3",
     "attach_last_block",
     "attach_lora",
+    "attach_prefix",
     "count_parameters",
     "dead_adapters",
     "freeze_all_but_adapters",
@@ -93,7 +96,7 @@ def attach_adapters(encoder: SpeechEncoder, spec: str | Mapping[str, Any], *, se
     """Put one adapter or several on an encoder in place, and freeze everything else.
 
     `spec` is `"lora+gate"`, or kind -> options. The order in which kinds are named means nothing: weights of the
-    encoder come first, then what replaces its linears, then what follows a layer.
+    encoder come first, then what replaces its linears, then what joins its attention or follows a layer.
     """
     options = parse_adapters(spec) if isinstance(spec, str) else dict(spec)
     if unknown := sorted(set(options) - set(ADAPTERS)):

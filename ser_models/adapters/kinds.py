@@ -19,6 +19,7 @@ from ser_models.adapters.partial import (
     attach_full,
     attach_last_block,
 )
+from ser_models.adapters.prefix import PrefixOptions, attach_prefix
 from ser_models.encoders import SpeechEncoder
 
 
@@ -30,6 +31,8 @@ class Adapter:
     """The dataclass of its options; without arguments it holds the defaults."""
     attach: Callable[..., SpeechEncoder]
     """(encoder, options, *, seed) -> the same encoder, adapted in place, everything but adapters frozen."""
+    identity: bool = True
+    """Whether, with its default options, it leaves the output bit for bit unchanged at first."""
 
 
 ADAPTERS: dict[str, Adapter] = {
@@ -40,7 +43,8 @@ ADAPTERS: dict[str, Adapter] = {
     "lora": Adapter(options=LoraOptions, attach=attach_lora),
     "dora": Adapter(options=DoraOptions, attach=attach_dora),
     "ia3": Adapter(options=Ia3Options, attach=attach_ia3),
+    "prefix": Adapter(options=PrefixOptions, attach=attach_prefix, identity=False),
     "bottleneck": Adapter(options=BottleneckOptions, attach=attach_bottleneck),
     "gate": Adapter(options=GateOptions, attach=attach_gate),
 }
-"""Kinds of adapters by name. Base weights, then peft's (they rename what they wrap), then what follows a layer."""
+"""Kinds of adapters by name. Base weights, then peft's (they rename what they wrap), then what is ours."""

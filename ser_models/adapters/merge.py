@@ -9,9 +9,10 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ser_models.adapters.injection import PEFT_KINDS
+from ser_models.adapters.prefix import Prefix
 from ser_models.encoders import SpeechEncoder
 
-SWITCHABLE = ("frozen", *PEFT_KINDS, "bottleneck", "gate")
+SWITCHABLE = ("frozen", *PEFT_KINDS, "prefix", "bottleneck", "gate")
 MERGEABLE = ("frozen", "full", "last_block", "bitfit", *PEFT_KINDS)
 
 
@@ -44,14 +45,19 @@ def adapters_disabled(encoder: SpeechEncoder) -> Iterator[None]:
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     after = encoder.after_layers
     encoder.after_layers = nn.ModuleList(nn.Sequential() for _ in after)
+    prefixes = [module for module in encoder.model.modules() if isinstance(module, Prefix)]
     for layer in layers:
         layer.enable_adapters(False)
+    for prefix in prefixes:
+        prefix.enabled = False
     try:
         yield
     finally:
         encoder.after_layers = after
         for layer in layers:
             layer.enable_adapters(True)
+        for prefix in prefixes:
+            prefix.enabled = True
         encoder.requires_grad_(False)
         for parameter in trained:
             parameter.requires_grad_(True)

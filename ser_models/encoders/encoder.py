@@ -156,6 +156,12 @@ def no_progress_bars() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
+def attention_of(layer: Any) -> nn.Module:
+    """The self-attention of a transformer layer, whatever its family calls it."""
+    attention: nn.Module = layer.attention if hasattr(layer, "attention") else layer.self_attn
+    return attention
+
+
 def check_clips(wave_BS: Tensor, length_B: Tensor, minimal_samples: int) -> None:
     """Refuse a batch whose lengths do not fit its samples, or that holds a clip too short for a single frame."""
     if wave_BS.ndim != 2 or length_B.shape != wave_BS.shape[:1] or len(length_B) == 0:

@@ -53,10 +53,14 @@ def attend(attention: Any, hidden_BTD: Tensor, *, position_HTT: Tensor, padding_
     bias_BHTT = position_gate(attention, heads(hidden_BTD)) * position_HTT
     if padding_B11T is not None:
         bias_BHTT = bias_BHTT + padding_B11T
+    key_BHTK, value_BHTK = heads(attention.k_proj(hidden_BTD)), heads(attention.v_proj(hidden_BTD))
+    # An adapter may put learned keys and values before the clip's (ser_models.adapters.prefix).
+    if (prefix := getattr(attention, "prefix", None)) is not None:
+        key_BHTK, value_BHTK, bias_BHTT = prefix(key_BHTK, value_BHTK, bias_BHTT)
     attended_BHTK = F.scaled_dot_product_attention(
         heads(attention.q_proj(hidden_BTD)),
-        heads(attention.k_proj(hidden_BTD)),
-        heads(attention.v_proj(hidden_BTD)),
+        key_BHTK,
+        value_BHTK,
         attn_mask=bias_BHTT,
         dropout_p=attention.dropout if attention.training else 0.0,
     )

@@ -1,0 +1,92 @@
+"""Prefix tuning: learned keys and values that every frame of a layer may attend to.
+
+Li and Liang 2021 (arXiv 2101.00190). The keys carry no position: they stand outside the clip. They join the attention through the interface by which
+transformers chooses an attention function, so the same few lines serve every family.
+"""
+
+# B batch · H key-value heads · P prefix length · T frames · K features per head
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from ser_models.adapters.parameters import adapted_layers, refuse_second, register
+from ser_models.encoders import SpeechEncoder
+from ser_models.encoders.encoder import attention_of
+
+ATTENTION = "sdpa_with_prefix"
+START_STD = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefixOptions:
+    """How many keys and values, and where."""
+
+    length: int = 16
+    """P, learned positions before each layer's frames."""
+    top_layers: int | None = None
+    """Only the top n transformer layers get one, so the frozen ones below can be cached; None = all."""
+
+    def __post_init__(self) -> None:
+        if self.length < 1:
+            raise ValueError(f"length must be at least 1, got {self.length}")
+
+
+class Prefix(nn.Module):
+    """Learned keys and values of one attention module. Unlike other adapters it changes the output from the start."""
+
+    def __init__(self, heads: int, length: int, head_width: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.enabled = True
+        for name in ("key", "value"):
+            drawn_HPK = START_STD * torch.randn(heads, length, head_width, generator=generator)
+            self.register_parameter(name, nn.Parameter(drawn_HPK))
+
+    def adapter_params(self) -> list[str]:
+        """All of it."""
+        return ["key", "value"]
+
+    def forward(
+        self, key_BHTK: Tensor, value_BHTK: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values with the prefix before them, (B, H, T, K) -> (B, H, P+T, K), and the bias that fits them."""
+        if not self.enabled:
+            return key_BHTK, value_BHTK, bias
+        key, value = (
+            torch.cat([own.to(given).expand(len(given), *own.shape), given], dim=2)
+            for own, given in ((self.get_parameter("key"), key_BHTK), (self.get_parameter("value"), value_BHTK))
+        )
+        return key, value, None if bias is None else nn.functional.pad(bias, (key.shape[2] - key_BHTK.shape[2], 0))
+
+
+def attach_prefix(encoder: SpeechEncoder, options: PrefixOptions, *, seed: int) -> SpeechEncoder:
+    """Put a prefix into the attention of each adapted layer of an encoder in place, and freeze the rest."""
+    refuse_second(encoder, "prefix")
+    generator = torch.Generator().manual_seed(seed)
+    device = next(encoder.parameters()).device
+    for index in adapted_layers(encoder, options.top_layers):
+        attention: Any = attention_of(encoder.layers[index])
+        heads = attention.k_proj.out_features // attention.head_dim
+        attention.prefix = Prefix(heads, options.length, attention.head_dim, generator).to(device)
+    encoder.model.config._attn_implementation = ATTENTION
+    register(encoder, "prefix", options)
+    return encoder
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+) -> tuple[Tensor, None]:
+    """transformers' fused attention, with the module's prefix if it has one."""
+    prefix = getattr(module, "prefix", None)
+    if prefix is not None:
+        key, value, attention_mask = prefix(key, value, attention_mask)
+    outcome: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    return outcome
+
+
+AttentionInterface.register(ATTENTION, _attend)
