@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ser_models.adapters.adalora import AdaloraOptions, RankSchedule, attach_adalora
 from ser_models.adapters.bottleneck import BottleneckOptions, attach_bottleneck
 from ser_models.adapters.frozen import FrozenOptions, attach_frozen
 from ser_models.adapters.gate import GateOptions, attach_gate
@@ -42,6 +43,7 @@ from ser_models.encoders import SpeechEncoder
 
 __all__ = [
     "ADAPTERS",
+    "AdaloraOptions",
     "Adapter",
     "AdapterModule",
     "BitfitOptions",
@@ -54,10 +56,12 @@ __all__ = [
     "LastBlockOptions",
     "LoraOptions",
     "PrefixOptions",
+    "RankSchedule",
     "adapter_modules",
     "adapter_parameters",
     "adapter_tags",
     "adapters_disabled",
+    "attach_adalora",
     "attach_adapters",
     "attach_bitfit",
     "attach_bottleneck",

@@ -12,7 +12,7 @@ from torch import nn
 from ser_models.adapters.parameters import adapted_layers, adapter_parameters, refuse_second, register
 from ser_models.encoders import SpeechEncoder
 
-PEFT_KINDS = ("lora", "dora", "ia3")
+PEFT_KINDS = ("lora", "dora", "adalora", "ia3")
 """Adapters that peft makes; an encoder carries one of them at most."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ser_models.adapters.adalora import AdaloraOptions, attach_adalora
 from ser_models.adapters.bottleneck import BottleneckOptions, attach_bottleneck
 from ser_models.adapters.frozen import FrozenOptions, attach_frozen
 from ser_models.adapters.gate import GateOptions, attach_gate
@@ -42,6 +43,7 @@ ADAPTERS: dict[str, Adapter] = {
     "bitfit": Adapter(options=BitfitOptions, attach=attach_bitfit),
     "lora": Adapter(options=LoraOptions, attach=attach_lora),
     "dora": Adapter(options=DoraOptions, attach=attach_dora),
+    "adalora": Adapter(options=AdaloraOptions, attach=attach_adalora),
     "ia3": Adapter(options=Ia3Options, attach=attach_ia3),
     "prefix": Adapter(options=PrefixOptions, attach=attach_prefix, identity=False),
     "bottleneck": Adapter(options=BottleneckOptions, attach=attach_bottleneck),

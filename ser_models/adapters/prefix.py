@@ -1,7 +1,7 @@
 """Prefix tuning: learned keys and values that every frame of a layer may attend to.
 
-Li and Liang 2021 (arXiv 2101.00190). The keys carry no position: they stand outside the clip. They join the attention through the interface by which
-transformers chooses an attention function, so the same few lines serve every family.
+Li and Liang 2021 (arXiv 2101.00190). The keys carry no position: they stand outside the clip. They join the attention
+through the interface by which transformers chooses an attention function, so the same few lines serve every family.
 """
 
 # B batch · H key-value heads · P prefix length · T frames · K features per head

@@ -1,6 +1,6 @@
 """Adapters on disk, nothing pickled: what peft made in peft's layout, the rest beside it.
 
-adapter_config.json adapter_model.safetensors    lora, dora or ia3, as peft reads and writes them
+adapter_config.json adapter_model.safetensors    lora, dora, adalora or ia3, as peft reads and writes them
 adapters.json adapters.safetensors               kinds and options of the others, and their weights
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import IA3Config, LoraConfig, PeftConfig
+from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -96,7 +96,7 @@ def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
 def _read_config(folder: Path) -> LoraConfig | IA3Config:
     config = PeftConfig.from_pretrained(str(folder))
     if not isinstance(config, LoraConfig | IA3Config):
-        raise ValueError(f"{folder} holds a {config.peft_type} adapter; only LORA and IA3 can be loaded")
+        raise ValueError(f"{folder} holds a {config.peft_type} adapter; only LORA, ADALORA and IA3 can be loaded")
     # Saved adapters say inference_mode, which would freeze them.
     config.inference_mode = False
     return config
@@ -105,6 +105,8 @@ def _read_config(folder: Path) -> LoraConfig | IA3Config:
 def _kind_of(config: LoraConfig | IA3Config) -> str:
     if isinstance(config, IA3Config):
         return "ia3"
+    if isinstance(config, AdaLoraConfig):
+        return "adalora"
     return "dora" if config.use_dora else "lora"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ser_models.adapters import (
     ADAPTERS,
+    AdaloraOptions,
     FrozenOptions,
     GateOptions,
     LoraOptions,
     PrefixOptions,
+    RankSchedule,
     adapter_modules,
     adapter_parameters,
     adapter_tags,
@@ -113,7 +116,7 @@ def test_every_adapter_survives_the_disk(
     assert list(adapter_tags(fresh)) == list(adapter_tags(encoder))
 
 
-@pytest.mark.parametrize("spec", ["lora", "dora", "ia3", "bitfit", "last_block", "full", "bitfit+dora"])
+@pytest.mark.parametrize("spec", ["lora", "dora", "adalora", "ia3", "bitfit", "last_block", "full", "bitfit+dora"])
 def test_merged_adapters_are_the_same_function_in_a_plain_encoder(
     encoder: SpeechEncoder, spec: str, tmp_path: Path
 ) -> None:
@@ -179,6 +182,29 @@ def test_a_prefix_is_attended_to_like_frames(make_encoder: Callable[[str], Speec
     weight = torch.softmax(query @ key.transpose(-1, -2) / math.sqrt(8), -1)
     expected = attention.out_proj((weight @ value).transpose(1, 2).flatten(2))
     torch.testing.assert_close(attention(hidden_BTD)[0], expected)
+
+
+def test_adalora_moves_its_ranks_to_the_budget_and_keeps_them(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    encoder = attach_adapters(make_encoder("whisper"), {"adalora": AdaloraOptions(start_rank=6, rank=2)}, seed=0)
+    schedule = RankSchedule(encoder, steps=20)
+    optimiser = torch.optim.Adam(adapter_parameters(encoder).values(), lr=0.02)
+    used, penalties = [], []
+    for step in range(1, 21):
+        optimiser.zero_grad()
+        penalties.append(schedule.penalty())
+        ((encoder(*clips()).hidden_LBTD[-1] - 1.0).square().mean() + penalties[-1]).backward()
+        optimiser.step()
+        schedule.after_step(step)
+        used.append(sum(schedule.ranks.values()))
+    assert used[1] == 18 * 6
+    assert used[14:] == [18 * 2] * 6
+    assert all(later <= earlier for earlier, later in pairwise(used))
+    assert len(set(schedule.ranks.values())) > 1
+    assert penalties[-1].item() < 0.5 * penalties[0].item()
+    with pytest.raises(ValueError, match="more than 1 steps"):
+        RankSchedule(encoder, steps=1)
+    with pytest.raises(ValueError, match="no adalora"):
+        RankSchedule(make_encoder("whisper"), steps=20)
 
 
 def test_parts_of_a_method_can_be_frozen_by_tag(make_encoder: Callable[[str], SpeechEncoder]) -> None:
