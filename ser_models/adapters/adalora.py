@@ -75,7 +75,7 @@ class RankSchedule:
         config: AdaLoraConfig = encoder.model.peft_config["default"]
         config.total_step = steps
         config.tinit, config.tfinal = round(WARM_UP * steps), round(SETTLED * steps)
-        if config.tinit + config.tfinal >= steps:
+        if config.tfinal < 1 or config.tinit + config.tfinal >= steps:
             raise ValueError(f"adalora needs more than {steps} steps to move ranks in")
         # Cut after every step: at peft's every tenth a short training would see one or two cuts.
         config.deltaT = 1
