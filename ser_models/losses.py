@@ -10,6 +10,10 @@ from torch.nn import functional
 
 # B batch · N labelled clips · C classes · K dimensions (valence, arousal, dominance)
 
+FOCAL_FLOOR = 1e-12
+"""Keeps the gradient of (1 - p)^γ finite at p = 1 for γ below 1."""
+RMSE_FLOOR = 1e-12
+"""Keeps the gradient of the root finite at a perfect prediction."""
 CCC_FLOOR = 1e-8
 """Keeps a batch of equal targets and equal predictions from dividing zero by zero; its CCC is then 0."""
 
@@ -45,6 +49,23 @@ def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor, weight_C: Tensor | 
     log_p = torch.log_softmax(logits_BC.float(), -1)
     weighted = target_BC if weight_C is None else target_BC * weight_C
     return -(weighted * log_p).sum(-1).mean()
+
+
+def focal_cross_entropy(
+    logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = None, *, gamma: float = 2.0
+) -> Tensor:
+    """Cross-entropy that turns to what is still wrong, `Σ_b w_{y_b} (1 - p_b[y_b])^γ (-log p_b[y_b]) / B`, a scalar.
+
+    γ = 0 is `cross_entropy`. Lin et al. 2017 (arXiv 1708.02002), equation 5.
+    """
+    if gamma < 0:
+        raise ValueError(f"gamma must be at least 0, got {gamma}")
+    log_p_B = torch.log_softmax(logits_BC.float(), -1).gather(1, label_B[:, None])[:, 0]
+    # 1 - p from the logarithm: near p = 1 the difference itself would lose every digit.
+    loss_B = -((-torch.expm1(log_p_B)).clamp_min(FOCAL_FLOOR) ** gamma) * log_p_B
+    if weight_C is not None:
+        loss_B = loss_B * weight_C[label_B]
+    return loss_B.mean()
 
 
 @torch.no_grad()
@@ -84,3 +105,13 @@ def ccc(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:
 def ccc_loss(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:
     """`mean_k (1 - CCC_k)`, a scalar in [0, 2]. Lashkarashvili et al. 2024, arXiv 2402.11747."""
     return (1 - ccc(predicted_BK, target_BK)).mean()
+
+
+def rmse_loss(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:
+    """Root mean square error of each dimension, averaged, a scalar."""
+    if predicted_BK.shape != target_BK.shape or not len(predicted_BK):
+        raise ValueError(
+            "RMSE needs two equal shapes of at least 1 row, "
+            f"got {tuple(predicted_BK.shape)} and {tuple(target_BK.shape)}"
+        )
+    return (predicted_BK.float() - target_BK.float()).square().mean(0).clamp_min(RMSE_FLOOR).sqrt().mean()

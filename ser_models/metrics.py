@@ -62,6 +62,39 @@ def ccc(truth_N: NDArray[np.floating], predicted_N: NDArray[np.floating]) -> flo
     return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / spread)
 
 
+def calibration_error(truth_N: Labels, probability_NC: NDArray[np.floating], bins: int = 15) -> float:
+    """Expected calibration error: mean |share right - mean confidence| over bins of confidence, weighted by size.
+
+    Guo et al. 2017 (arXiv 1706.04599), equation 3, with bins of equal width.
+    """
+    _check_probabilities(truth_N, probability_NC)
+    confidence_N = probability_NC.max(1)
+    right_N = probability_NC.argmax(1) == truth_N
+    bin_N = np.clip(np.ceil(confidence_N * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(bin_N, right_N - confidence_N, minlength=bins)
+    return float(np.abs(gaps).sum() / len(truth_N))
+
+
+def soft_label_agreement(vote_NC: NDArray[np.floating], probability_NC: NDArray[np.floating]) -> dict[str, float]:
+    """How close predicted distributions are to the annotators', each row summing to 1, means over clips.
+
+    cross_entropy: `-Σ q log p`. jensen_shannon: in bits, 0..1. overlap: `Σ min(p, q)`, 0..1.
+    """
+    if vote_NC.shape != probability_NC.shape or vote_NC.ndim != 2 or not len(vote_NC):
+        raise ValueError(f"expected two tables (N, C) alike, got {vote_NC.shape} and {probability_NC.shape}")
+    for name, rows in (("votes", vote_NC), ("probabilities", probability_NC)):
+        if not np.allclose(rows.sum(1), 1, atol=1e-3) or (rows < 0).any():
+            raise ValueError(f"{name} must be distributions: rows of numbers from 0 to 1 that sum to 1")
+    q, p = vote_NC.astype(np.float64), np.clip(probability_NC.astype(np.float64), 1e-12, None)
+    middle = (q + p) / 2
+    divergence = [np.where(a > 0, a * np.log2(np.where(a > 0, a, 1) / middle), 0).sum(1) for a in (q, p)]
+    return {
+        "cross_entropy": float(-(q * np.log(p)).sum(1).mean()),
+        "jensen_shannon": float(np.mean((divergence[0] + divergence[1]) / 2)),
+        "overlap": float(np.minimum(q, p).sum(1).mean()),
+    }
+
+
 def bootstrap_interval(
     metric: Metric,
     truth_N: Labels,
@@ -117,3 +150,13 @@ def _resamples(cluster_N: NDArray[np.generic], size: int, rng: np.random.Generat
 def _check(truth_N: NDArray[np.generic], predicted_N: NDArray[np.generic]) -> None:
     if truth_N.shape != predicted_N.shape or truth_N.ndim != 1 or len(truth_N) == 0:
         raise ValueError(f"expected two non-empty vectors of equal length, got {truth_N.shape} and {predicted_N.shape}")
+
+
+def _check_probabilities(truth_N: Labels, probability_NC: NDArray[np.floating]) -> None:
+    if probability_NC.ndim != 2 or len(probability_NC) != len(truth_N) or not len(truth_N):
+        raise ValueError(
+            f"expected labels (N,) and probabilities (N, C), got {truth_N.shape} and {probability_NC.shape}"
+        )
+    if not np.allclose(probability_NC.sum(1), 1, atol=1e-3):
+        worst = int(np.abs(probability_NC.sum(1) - 1).argmax())
+        raise ValueError(f"probabilities must sum to 1; row {worst} sums to {probability_NC[worst].sum():.4f}")

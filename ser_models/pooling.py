@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # L layers (index 0 = input of the first transformer layer) · B batch · T frames · D features
 
@@ -17,13 +17,8 @@ def masked_mean_std(hidden_LBTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tenso
     Two passes (mean first, then squares about it), because `E[h²] - E[h]²` loses every digit when |mean| >> std.
     Whatever stands in padded frames, NaN included, has no influence.
     """
-    count_B = mask_BT.sum(1)
-    if not bool(count_B.all()):
-        empty = torch.nonzero(count_B == 0).flatten().tolist()
-        raise ValueError(
-            f"no real frame to pool in clip(s) {empty} of a batch of {len(count_B)}; drop empty clips first"
-        )
-    frames = count_B.to(torch.float32)[None, :, None]
+    _refuse_empty(mask_BT)
+    frames = mask_BT.sum(1).to(torch.float32)[None, :, None]
     keep = mask_BT[None, :, :, None]
     hidden = torch.where(keep, hidden_LBTD.float(), 0.0)
     mean_LBD = hidden.sum(2) / frames
@@ -32,8 +27,47 @@ def masked_mean_std(hidden_LBTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tenso
     return mean_LBD, variance_LBD.clamp_min(VARIANCE_FLOOR).sqrt()
 
 
+def relu_mean(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """`mean_t ReLU(h_t)` over the real frames, (B, T, D) -> (B, D). Li et al. 2023, AFTER, arXiv 2310.00283."""
+    mean_1BD, _ = masked_mean_std(torch.relu(hidden_BTD)[None], mask_BT)
+    return mean_1BD[0]
+
+
+class AttentiveStatistics(nn.Module):
+    """Mean and deviation of frames under learned weights, (B, T, D), (B, T) -> (B, 2D).
+
+    `e_t = vᵀ tanh(W h_t + b)`, `a = softmax_t(e)` over real frames, `μ = Σ a h`, `σ = sqrt(Σ a (h - μ)²)`. Okabe et al.
+    2018 (arXiv 1803.10963). v starts at zero: every frame counts alike at first, as in `masked_mean_std`.
+    """
+
+    def __init__(self, width: int, hidden: int = 128, *, generator: torch.Generator) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, hidden, device="meta").to_empty(device="cpu")
+        self.score = nn.Linear(hidden, 1, bias=False, device="meta").to_empty(device="cpu")
+        nn.init.xavier_uniform_(self.project.weight, generator=generator)
+        nn.init.zeros_(self.project.bias)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        _refuse_empty(mask_BT)
+        hidden = torch.where(mask_BT[..., None], hidden_BTD, 0.0).float()
+        score_BT = self.score(torch.tanh(self.project(hidden)))[..., 0].masked_fill(~mask_BT, -torch.inf)
+        weight_BT1 = torch.softmax(score_BT, 1)[..., None]
+        mean_BD = (weight_BT1 * hidden).sum(1)
+        variance_BD = (weight_BT1 * (hidden - mean_BD[:, None]).square()).sum(1)
+        return torch.cat([mean_BD, variance_BD.clamp_min(VARIANCE_FLOOR).sqrt()], -1)
+
+
 def weighted_layer_sum(hidden_LBTD: Tensor, weight_L: Tensor) -> Tensor:
     """Softmax-weighted sum of encoder layers, (L, B, T, D) -> (B, T, D). Yang et al. 2021, SUPERB, section 3."""
     if weight_L.shape != hidden_LBTD.shape[:1]:
         raise ValueError(f"{hidden_LBTD.shape[0]} layers need as many weights, got shape {tuple(weight_L.shape)}")
     return torch.einsum("l,l...->...", torch.softmax(weight_L.float(), 0).to(hidden_LBTD.dtype), hidden_LBTD)
+
+
+def _refuse_empty(mask_BT: Tensor) -> None:
+    if not len(mask_BT) or not bool(mask_BT.any(1).all()):
+        empty = torch.nonzero(~mask_BT.any(1)).flatten().tolist()
+        raise ValueError(
+            f"no real frame to pool in clip(s) {empty} of a batch of {len(mask_BT)}; drop empty clips first"
+        )

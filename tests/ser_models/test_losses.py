@@ -11,6 +11,8 @@ from ser_models.losses import (
     ccc_loss,
     class_weights,
     cross_entropy,
+    focal_cross_entropy,
+    rmse_loss,
     soft_cross_entropy,
 )
 
@@ -95,3 +97,32 @@ def test_calibrated_cross_entropy_knows_no_scale_and_never_exceeds_the_plain_one
     assert best <= plain
     assert calibrated_cross_entropy(4 * logits_NC, label_N) == pytest.approx(best, abs=1e-3)
     assert float(cross_entropy(4 * logits_NC, label_N)) > 1.5 * best
+
+
+def test_focal_loss_follows_its_formula_and_is_cross_entropy_at_gamma_zero() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits_BC, label_B = torch.randn(9, 4, generator=generator), torch.randint(4, (9,), generator=generator)
+    weight_C = torch.tensor([0.5, 1.0, 2.0, 1.5])
+    p_B = torch.softmax(logits_BC, -1)[torch.arange(9), label_B]
+    expected = (weight_C[label_B] * (1 - p_B) ** 2 * -p_B.log()).mean()
+    torch.testing.assert_close(focal_cross_entropy(logits_BC, label_B, weight_C), expected)
+    plain = focal_cross_entropy(logits_BC, label_B, weight_C, gamma=0.0)
+    torch.testing.assert_close(plain, cross_entropy(logits_BC, label_B, weight_C))
+    with pytest.raises(ValueError, match="gamma must be at least 0, got -1"):
+        focal_cross_entropy(logits_BC, label_B, gamma=-1)
+
+
+def test_focal_loss_has_a_finite_gradient_where_the_model_is_sure() -> None:
+    logits_BC = torch.tensor([[60.0, 0.0], [0.0, 60.0]], requires_grad=True)
+    focal_cross_entropy(logits_BC, torch.tensor([0, 0]), gamma=0.5).backward()
+    assert bool(torch.isfinite(logits_BC.grad).all())
+
+
+def test_rmse_by_dimension() -> None:
+    predicted, target = torch.tensor([[1.0, 0.0], [3.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 0.0]])
+    assert float(rmse_loss(predicted, target)) == pytest.approx(5**0.5 / 2, abs=1e-5)
+    perfect = target.clone().requires_grad_(True)
+    rmse_loss(perfect, target).backward()
+    assert bool(torch.isfinite(perfect.grad).all())
+    with pytest.raises(ValueError, match=r"\(2, 2\) and \(1, 2\)"):
+        rmse_loss(predicted, target[:1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import jensenshannon
 from sklearn import metrics as oracle
 
 from ser_models import metrics
@@ -89,3 +90,36 @@ def test_p_value_tells_a_clear_win_from_a_draw() -> None:
     draw = metrics.paired_bootstrap_p(metrics.uar, truth, worse, worse, speaker, np.random.default_rng(0), n=200)
     assert clear == pytest.approx(1 / 201)
     assert draw == 1
+
+
+def distributions(seed: int, rows: int = 50, classes: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).dirichlet(np.full(classes, 0.5), rows)
+
+
+def test_calibration_error_against_a_loop_over_bins() -> None:
+    truth, probability = labels(0, size=50)[0], distributions(1)
+    confidence, right = probability.max(1), probability.argmax(1) == truth
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    assert metrics.calibration_error(truth, probability) == pytest.approx(expected)
+    assert metrics.calibration_error(np.array([0, 1]), np.eye(2)) == 0
+    assert metrics.calibration_error(np.array([1, 0]), np.eye(2)) == 1
+    with pytest.raises(ValueError, match=r"row 1 sums to 2\.0"):
+        metrics.calibration_error(np.array([0, 1]), np.array([[0.5, 0.5], [1.0, 1.0]]))
+
+
+def test_soft_labels_against_scikit_learn_and_scipy() -> None:
+    votes, probability = distributions(2), distributions(3)
+    agreement = metrics.soft_label_agreement(votes, probability)
+    expected = np.mean([jensenshannon(q, p, base=2) ** 2 for q, p in zip(votes, probability, strict=True)])
+    assert agreement["jensen_shannon"] == pytest.approx(expected)
+    hard = metrics.soft_label_agreement(np.eye(4)[np.arange(50) % 4], probability)
+    assert hard["cross_entropy"] == pytest.approx(oracle.log_loss(np.arange(50) % 4, probability))
+    same = metrics.soft_label_agreement(votes, votes)
+    assert same["overlap"] == pytest.approx(1)
+    assert same["jensen_shannon"] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="votes must be distributions"):
+        metrics.soft_label_agreement(2 * votes, probability)

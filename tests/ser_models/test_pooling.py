@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ser_models.pooling import masked_mean_std, weighted_layer_sum
+from ser_models.pooling import AttentiveStatistics, masked_mean_std, relu_mean, weighted_layer_sum
 
 
 def frames(generator_seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,3 +82,51 @@ def test_equal_weights_are_the_mean_and_a_dominant_one_its_layer() -> None:
 def test_one_weight_per_layer() -> None:
     with pytest.raises(ValueError, match="3 layers need as many weights"):
         weighted_layer_sum(frames()[0], torch.zeros(2))
+
+
+def attentive(width: int = 5) -> AttentiveStatistics:
+    return AttentiveStatistics(width, 7, generator=torch.Generator().manual_seed(3))
+
+
+@torch.no_grad()
+def test_attention_with_equal_scores_is_the_plain_mean_and_deviation() -> None:
+    hidden_LBTD, mask_BT = frames()
+    mean_LBD, std_LBD = masked_mean_std(hidden_LBTD, mask_BT)
+    pooled = attentive()(hidden_LBTD[0], mask_BT)
+    torch.testing.assert_close(pooled, torch.cat([mean_LBD[0], std_LBD[0]], -1), atol=2e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_attention_weighs_frames_by_its_formula_and_never_sees_padding() -> None:
+    hidden_LBTD, mask_BT = frames()
+    pool = attentive()
+    pool.score.weight.copy_(torch.randn(1, 7, generator=torch.Generator().manual_seed(4)))
+    pooled = pool(hidden_LBTD[0].masked_fill(~mask_BT[..., None], float("nan")), mask_BT)
+    for clip, count in enumerate([9, 4, 1, 6]):
+        real_TD = hidden_LBTD[0, clip, :count]
+        weight_T1 = torch.softmax(pool.score(torch.tanh(pool.project(real_TD))), 0)
+        mean_D = (weight_T1 * real_TD).sum(0)
+        std_D = (weight_T1 * (real_TD - mean_D) ** 2).sum(0).clamp_min(1e-10).sqrt()
+        torch.testing.assert_close(pooled[clip], torch.cat([mean_D, std_D]), atol=2e-5, rtol=1e-5)
+
+
+def test_attention_learns_and_a_single_frame_does_not_break_it() -> None:
+    hidden_LBTD, mask_BT = frames()
+    pool = attentive()
+    pool(hidden_LBTD[0], mask_BT).square().sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in pool.parameters())
+    assert bool(pool.score.weight.grad.any())
+
+
+def test_relu_mean_against_a_loop() -> None:
+    hidden_LBTD, mask_BT = frames()
+    expected = [hidden_LBTD[0, clip, :count].clamp(min=0).mean(0) for clip, count in enumerate([9, 4, 1, 6])]
+    torch.testing.assert_close(relu_mean(hidden_LBTD[0], mask_BT), torch.stack(expected))
+
+
+def test_a_clip_without_a_frame_is_named_by_every_pooling() -> None:
+    hidden_LBTD, mask_BT = frames()
+    mask_BT[1] = False
+    for pool in (relu_mean, attentive()):
+        with pytest.raises(ValueError, match=r"clip\(s\) \[1\] of a batch of 4"):
+            pool(hidden_LBTD[0], mask_BT)
