@@ -33,7 +33,9 @@ from ser_models.adapters import (
     freeze_all_but_adapters,
     load_adapter,
     lowest_trainable_layer,
+    measure_adapters,
     merge_adapters,
+    render_costs,
     save_adapter,
     set_trainable,
 )
@@ -500,3 +502,18 @@ def test_modules_that_name_their_own_parameters_are_adapters() -> None:
     assert count_parameters(model) == (6, 24)
     model[1](torch.ones(1, 3)).sum().backward()
     assert dead_adapters(model) == ["2"]
+
+
+@pytest.mark.slow
+def test_costs_are_measured_in_processes_of_their_own() -> None:
+    costs = measure_adapters(["gate", "full"], batch=1, seconds=0.5, steps=2)
+    gate, full = costs
+    assert gate.trained == 768 * 12
+    assert full.trained > 80e6
+    assert full.memory_mb > gate.memory_mb > 0
+    assert min(gate.step_s, full.step_s) > 0
+    lines = render_costs(costs).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].split()[:2] == ["gate", "9,216"]
+    with pytest.raises(ValueError, match="no geometry 'huge'; known: base, large"):
+        measure_adapters(["gate"], geometry="huge")
