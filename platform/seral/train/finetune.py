@@ -33,8 +33,8 @@ from seral.train.units import Utterances
 class HeadOptions(Options):
     """The head on frozen features: layer weights and a linear classifier, see ser_models.probe."""
 
-    l2: float = Field(default=0.1, ge=0)
-    """Ridge penalty on the classifier's weights."""
+    l2: float = Field(default=0.03, ge=0)
+    """Ridge penalty on the classifier's weights. More makes a less overconfident start for adapters."""
     std_gain: float = Field(default=0.4, ge=0)
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
