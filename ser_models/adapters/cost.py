@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import torch
@@ -17,6 +18,7 @@ from ser_models.adapters.parameters import adapter_parameters, count_parameters
 from ser_models.encoders import SpeechEncoder, wrap
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ
 
+PROCESS = Path("/proc/self")
 GEOMETRIES = {"base": (768, 12), "large": (1024, 24)}
 """Width and layers of wav2vec 2.0, HuBERT and WavLM."""
 
@@ -98,7 +100,7 @@ def _measure(
     generator = torch.Generator().manual_seed(0)
     wave_BS = 0.1 * torch.randn(batch, int(seconds * SAMPLE_RATE_HZ), generator=generator).to(device)
     length_B = torch.full((batch,), wave_BS.shape[1], device=device)
-    before_mb = _peak_mb(device)
+    before_mb = _forget_peak_mb(device)
     times = []
     for _ in range(steps):
         started = time.perf_counter()
@@ -119,9 +121,21 @@ def _measure(
     )
 
 
+def _forget_peak_mb(device: str) -> float:
+    """Start the peak anew at what is in use now, and return that."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif PROCESS.is_dir():
+        (PROCESS / "clear_refs").write_text("5")
+    return _peak_mb(device)
+
+
 def _peak_mb(device: str) -> float:
+    """Peak memory since it was last forgotten, in MB; NaN where neither CUDA nor Linux counts it."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    import resource  # not there on Windows, where nothing else here would miss it
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    if not PROCESS.is_dir():
+        return float("nan")
+    # Not getrusage: its peak counts the process this one was started from.
+    status = dict(line.split(":", 1) for line in (PROCESS / "status").read_text().splitlines())
+    return int(status["VmHWM"].split()[0]) / 1e3
