@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,3 +186,17 @@ def test_relative_paths_are_refused_where_the_working_folder_is_temporary(monkey
     assert storage.absolute("/data/pool") == "/data/pool"
     with pytest.raises(OptionError, match="data/pool: a cluster job needs an absolute path"):
         storage.absolute("data/pool")
+
+
+def test_a_folder_that_another_process_is_emptying_is_removed_without_complaint(tmp_path: Path) -> None:
+    folder = tmp_path / "attempts"
+    for number in range(40):
+        (folder / f"{number:02d}").mkdir(parents=True)
+        for name in range(50):
+            (folder / f"{number:02d}" / f"{name}").touch()
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    thread = threading.Thread(target=lambda: [path.unlink(missing_ok=True) for path in reversed(files)])
+    thread.start()
+    storage.remove(folder)
+    thread.join()
+    assert not folder.exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     if "://" in text:
         return pafs.FileSystem.from_uri(text)  # type: ignore[no-any-return]
     return pafs.LocalFileSystem(), absolute(text)
+
+
+REMOVE_TRIES = 20  # 50 ms apart
 
 
 def inside_job() -> bool:
@@ -74,13 +78,20 @@ def make_folder(uri: str | Path) -> None:
 
 
 def remove(uri: str | Path) -> None:
-    """Delete a file or a whole folder; missing is fine."""
+    """Delete a file or a whole folder; missing is fine, also when another process deletes or writes meanwhile."""
     fs, path = resolve(uri)
-    kind = fs.get_file_info(path).type
-    if kind == pafs.FileType.Directory:
-        fs.delete_dir(path)
-    elif kind == pafs.FileType.File:
-        fs.delete_file(path)
+    for left in reversed(range(REMOVE_TRIES)):
+        kind = fs.get_file_info(path).type
+        try:
+            if kind == pafs.FileType.Directory:
+                fs.delete_dir(path)
+            elif kind == pafs.FileType.File:
+                fs.delete_file(path)
+            return
+        except OSError:  # something in the folder went, or came, between listing and deleting
+            if not left:
+                raise
+            time.sleep(0.05)
 
 
 def move(source: str | Path, target: str | Path) -> None:
