@@ -7,15 +7,15 @@ parameters. Kinds compose: `attach_adapters(encoder, "lora+bottleneck+gate", see
 
 from __future__ import annotations
 
-from ser_models.adapters.adalora import AdaloraOptions, RankSchedule, attach_adalora
-from ser_models.adapters.bottleneck import BottleneckOptions, attach_bottleneck
+from ser_models.adapters.adalora import AdaloraOptions, RankSchedule
+from ser_models.adapters.bottleneck import BottleneckOptions
 from ser_models.adapters.composition import attach_adapters, parse_adapters
 from ser_models.adapters.cost import AdapterCost, measure_adapters, render_costs
 from ser_models.adapters.frozen import FrozenOptions, attach_frozen
-from ser_models.adapters.gate import GateOptions, attach_gate
-from ser_models.adapters.ia3 import Ia3Options, attach_ia3
+from ser_models.adapters.gate import GateOptions
+from ser_models.adapters.ia3 import Ia3Options
 from ser_models.adapters.kinds import ADAPTERS, Adapter
-from ser_models.adapters.lora import DoraOptions, LoraOptions, attach_dora, attach_lora
+from ser_models.adapters.lora import DoraOptions, LoraOptions, attach_lora
 from ser_models.adapters.merge import adapters_disabled, merge_adapters
 from ser_models.adapters.parameters import (
     AdapterModule,
@@ -32,11 +32,8 @@ from ser_models.adapters.partial import (
     BitfitOptions,
     FullOptions,
     LastBlockOptions,
-    attach_bitfit,
-    attach_full,
-    attach_last_block,
 )
-from ser_models.adapters.prefix import PrefixOptions, attach_prefix
+from ser_models.adapters.prefix import PrefixOptions
 from ser_models.adapters.store import load_adapter, save_adapter
 
 __all__ = [
@@ -60,18 +57,9 @@ __all__ = [
     "adapter_parameters",
     "adapter_tags",
     "adapters_disabled",
-    "attach_adalora",
     "attach_adapters",
-    "attach_bitfit",
-    "attach_bottleneck",
-    "attach_dora",
     "attach_frozen",
-    "attach_full",
-    "attach_gate",
-    "attach_ia3",
-    "attach_last_block",
     "attach_lora",
-    "attach_prefix",
     "count_parameters",
     "dead_adapters",
     "freeze_all_but_adapters",

@@ -43,6 +43,8 @@ class AdaloraOptions:
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= self.start_rank:
             raise ValueError(f"rank must lie in 1..start_rank, got {self.rank} and {self.start_rank}")
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be positive, got {self.alpha}")
         if self.penalty < 0:
             raise ValueError(f"penalty must be at least 0, got {self.penalty}")
 

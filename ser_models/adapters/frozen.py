@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ser_models.adapters.parameters import register
+from ser_models.adapters.parameters import freeze_all_but_adapters
 from ser_models.encoders import SpeechEncoder
 
 
@@ -15,5 +15,5 @@ class FrozenOptions:
 
 def attach_frozen(encoder: SpeechEncoder, options: FrozenOptions, *, seed: int) -> SpeechEncoder:
     """Freeze the whole encoder in place."""
-    register(encoder, "frozen", options)
+    freeze_all_but_adapters(encoder)
     return encoder

@@ -34,19 +34,23 @@ class Adapter:
     """(encoder, options, *, seed) -> the same encoder, adapted in place, everything but adapters frozen."""
     identity: bool = True
     """Whether, with its default options, it leaves the output bit for bit unchanged at first."""
+    mergeable: bool = True
+    """Whether it can be folded into the encoder's weights."""
+    switchable: bool = True
+    """Whether it can be switched off: not where it trains the encoder's own weights."""
 
 
 ADAPTERS: dict[str, Adapter] = {
     "frozen": Adapter(options=FrozenOptions, attach=attach_frozen),
-    "full": Adapter(options=FullOptions, attach=attach_full),
-    "last_block": Adapter(options=LastBlockOptions, attach=attach_last_block),
-    "bitfit": Adapter(options=BitfitOptions, attach=attach_bitfit),
+    "full": Adapter(options=FullOptions, attach=attach_full, switchable=False),
+    "last_block": Adapter(options=LastBlockOptions, attach=attach_last_block, switchable=False),
+    "bitfit": Adapter(options=BitfitOptions, attach=attach_bitfit, switchable=False),
     "lora": Adapter(options=LoraOptions, attach=attach_lora),
     "dora": Adapter(options=DoraOptions, attach=attach_dora),
     "adalora": Adapter(options=AdaloraOptions, attach=attach_adalora),
     "ia3": Adapter(options=Ia3Options, attach=attach_ia3),
-    "prefix": Adapter(options=PrefixOptions, attach=attach_prefix, identity=False),
-    "bottleneck": Adapter(options=BottleneckOptions, attach=attach_bottleneck),
-    "gate": Adapter(options=GateOptions, attach=attach_gate),
+    "prefix": Adapter(options=PrefixOptions, attach=attach_prefix, identity=False, mergeable=False),
+    "bottleneck": Adapter(options=BottleneckOptions, attach=attach_bottleneck, mergeable=False),
+    "gate": Adapter(options=GateOptions, attach=attach_gate, mergeable=False),
 }
 """Kinds of adapters by name. Base weights, then peft's (they rename what they wrap), then what is ours."""

@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ser_models.adapters.injection import PEFT_KINDS
+from ser_models.adapters.kinds import ADAPTERS
+from ser_models.adapters.parameters import MARKS
 from ser_models.adapters.prefix import Prefix
 from ser_models.encoders import SpeechEncoder
-
-SWITCHABLE = ("frozen", *PEFT_KINDS, "prefix", "bottleneck", "gate")
-MERGEABLE = ("frozen", "full", "last_block", "bitfit", *PEFT_KINDS)
 
 
 def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
@@ -21,15 +19,16 @@ def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
 
     Raises ValueError for kinds that are no linear update of a weight.
     """
-    if rest := [kind for kind in encoder.adapters if kind not in MERGEABLE]:
-        raise ValueError(f"{', '.join(rest)} cannot be merged into the weights; mergeable: {', '.join(MERGEABLE)}")
+    if rest := [kind for kind in encoder.adapters if not ADAPTERS[kind].mergeable]:
+        known = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.mergeable)
+        raise ValueError(f"{', '.join(rest)} cannot be merged into the weights; mergeable: {known}")
     for name, module in list(encoder.model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge(safe_merge=True)
             parent, _, own = name.rpartition(".")
             setattr(encoder.model.get_submodule(parent), own, module.get_base_layer())
     for module in encoder.modules():
-        module.__dict__.pop("trained_as", None)
+        module.__dict__.pop(MARKS, None)
     encoder.adapters.clear()
     encoder.model.__dict__.pop("peft_config", None)
     encoder.requires_grad_(False)
@@ -39,7 +38,7 @@ def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
 @contextmanager
 def adapters_disabled(encoder: SpeechEncoder) -> Iterator[None]:
     """The pretrained encoder inside the block. Raises ValueError where its own weights were trained."""
-    if fixed := [kind for kind in encoder.adapters if kind not in SWITCHABLE]:
+    if fixed := [kind for kind in encoder.adapters if not ADAPTERS[kind].switchable]:
         raise ValueError(f"{', '.join(fixed)} trains the encoder's own weights and cannot be switched off")
     layers = [module for module in encoder.model.modules() if isinstance(module, BaseTunerLayer)]
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]

@@ -233,6 +233,13 @@ def test_the_order_of_kinds_means_nothing(make_encoder: Callable[[str], SpeechEn
         assert torch.equal(one(*clips()).hidden_LBTD, other(*clips()).hidden_LBTD)
 
 
+def test_a_frozen_encoder_is_still_a_plain_one(make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path) -> None:
+    encoder = attach_adapters(make_encoder("whisper"), "frozen", seed=0)
+    assert count_parameters(encoder)[0] == 0
+    encoder.save(tmp_path)
+    assert fingerprint(load_encoder(tmp_path)) == fingerprint(encoder)
+
+
 def test_wrong_compositions_are_refused(make_encoder: Callable[[str], SpeechEncoder]) -> None:
     for spec, message in (
         ("lora+gates", "no adapter 'gates'.*known: frozen, full"),
