@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from pydantic import Field
 import ser_models
 import seral
 from seral import storage
+from seral.errors import SeralError, TrainError
 from seral.options import Options
 
+POLL_S = 1.0
 WORKER_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
@@ -84,6 +87,36 @@ def runtime_env(jobs: str | Path = "jobs") -> dict[str, Any]:
 def cpu_count() -> int:
     """CPUs the connected cluster offers, at least 1."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def run_side_by_side(
+    tasks: Mapping[str, Callable[[], ray.ObjectRef]], on: ClusterOptions, advance: Callable[[int], None]
+) -> None:
+    """Start named tasks in order, as many at once as have room, and see them all to their end.
+
+    `advance` is called now and then with how many have ended since. Raises the first failure as the SeralError it was,
+    or a TrainError, with the task's name.
+    """
+    limit = max(1, cpu_count() // max(1, on.train_workers * on.cpus_per_worker))
+    waiting, running = list(tasks), dict[ray.ObjectRef, str]()
+    failures: list[tuple[str, ray.exceptions.RayTaskError]] = []
+    while waiting or running:
+        while waiting and len(running) < limit:
+            name = waiting.pop(0)
+            running[tasks[name]()] = name
+        ready, _ = ray.wait(list(running), timeout=POLL_S)
+        for reference in ready:
+            name = running.pop(reference)
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                failures.append((name, error))
+        advance(len(ready))
+    if failures:
+        name, failure = failures[0]
+        cause = failure.cause if isinstance(failure.cause, SeralError) else failure
+        message = f"{len(failures)} of {len(tasks)} failed; {name}: {cause}"
+        raise (type(cause) if isinstance(cause, SeralError) else TrainError)(message) from failure
 
 
 def encoder_actors(options: ClusterOptions) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from seral import storage
-from seral.active.loop import read_options
+from seral.active.loop import LoopOptions
 from seral.active.rounds import read_rounds, round_folder
 from seral.cluster import ClusterOptions, connect, encoder_actors
 from seral.errors import OptionError, PoolError, StateError
@@ -27,6 +27,7 @@ from seral.pool.readers.folder import DECODABLE
 from seral.pool.shards import MANIFEST, Pool, open_pool
 from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
+from seral.task import read_options
 from seral.train.model import load_model, read_classes
 
 Wave = NDArray[np.float32]
@@ -68,7 +69,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
 def model_folder(run: str, trajectory: str | None = None) -> str:
     """The model of the last round of a trajectory; by default the strategy's with the best dev UAR."""
     root = storage.join(run, "trajectories")
-    arm = read_options(run).strategy.name
+    arm = read_options(LoopOptions, run).strategy.name
     names = storage.list_names(root)
     if trajectory is not None and trajectory not in names:
         raise OptionError(f"no trajectory {trajectory!r} in {run}; it has {', '.join(names)}")

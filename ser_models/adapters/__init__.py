@@ -15,6 +15,7 @@ from ser_models.adapters.frozen import FrozenOptions, attach_frozen
 from ser_models.adapters.gate import GateOptions
 from ser_models.adapters.ia3 import Ia3Options
 from ser_models.adapters.kinds import ADAPTERS, Adapter
+from ser_models.adapters.layer_sum import LayerSumOptions
 from ser_models.adapters.lora import DoraOptions, LoraOptions, attach_lora
 from ser_models.adapters.merge import adapters_disabled, merge_adapters
 from ser_models.adapters.parameters import (
@@ -50,6 +51,7 @@ __all__ = [
     "GateOptions",
     "Ia3Options",
     "LastBlockOptions",
+    "LayerSumOptions",
     "LoraOptions",
     "PrefixOptions",
     "RankSchedule",

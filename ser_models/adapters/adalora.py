@@ -7,6 +7,7 @@ and call `after_step` after every optimiser step, both of a `RankSchedule`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from peft import AdaLoraConfig
@@ -21,6 +22,8 @@ from ser_models.encoders import SpeechEncoder
 START_STD = 0.02
 WARM_UP, SETTLED = 0.1, 0.3
 """Shares of the training before ranks are first cut, and at its end, when they stay. The paper gives steps by task."""
+AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
+"""What peft's allocator keeps of every weight: its last sensitivity, and two running averages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +103,17 @@ class RankSchedule:
             self._kept = kept or self._kept
         elif self._kept is not None:
             self._allocator.mask_using_rank_pattern(self.encoder.model, self._kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was learnt about the ranks so far, to go on from."""
+        averages = {name: getattr(self._allocator, name) for name in AVERAGES}
+        return averages | {"kept": self._kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self._kept = state["kept"]
+        for name in AVERAGES:
+            setattr(self._allocator, name, state[name])
 
     @property
     def ranks(self) -> dict[str, int]:

@@ -11,6 +11,7 @@ from ser_models.adapters.bottleneck import BottleneckOptions, attach_bottleneck
 from ser_models.adapters.frozen import FrozenOptions, attach_frozen
 from ser_models.adapters.gate import GateOptions, attach_gate
 from ser_models.adapters.ia3 import Ia3Options, attach_ia3
+from ser_models.adapters.layer_sum import LayerSumOptions, attach_layer_sum
 from ser_models.adapters.lora import DoraOptions, LoraOptions, attach_dora, attach_lora
 from ser_models.adapters.partial import (
     BitfitOptions,
@@ -38,19 +39,22 @@ class Adapter:
     """Whether it can be folded into the encoder's weights."""
     switchable: bool = True
     """Whether it can be switched off: not where it trains the encoder's own weights."""
+    lr: float = 1e-3
+    """A peak learning rate of AdamW that suits it. Weights of the encoder want less, single factors more."""
 
 
 ADAPTERS: dict[str, Adapter] = {
     "frozen": Adapter(options=FrozenOptions, attach=attach_frozen),
-    "full": Adapter(options=FullOptions, attach=attach_full, switchable=False),
-    "last_block": Adapter(options=LastBlockOptions, attach=attach_last_block, switchable=False),
+    "layer_sum": Adapter(options=LayerSumOptions, attach=attach_layer_sum),
+    "full": Adapter(options=FullOptions, attach=attach_full, switchable=False, lr=1e-4),
+    "last_block": Adapter(options=LastBlockOptions, attach=attach_last_block, switchable=False, lr=2e-4),
     "bitfit": Adapter(options=BitfitOptions, attach=attach_bitfit, switchable=False),
     "lora": Adapter(options=LoraOptions, attach=attach_lora),
     "dora": Adapter(options=DoraOptions, attach=attach_dora),
     "adalora": Adapter(options=AdaloraOptions, attach=attach_adalora),
-    "ia3": Adapter(options=Ia3Options, attach=attach_ia3),
+    "ia3": Adapter(options=Ia3Options, attach=attach_ia3, lr=5e-3),
     "prefix": Adapter(options=PrefixOptions, attach=attach_prefix, identity=False, mergeable=False),
     "bottleneck": Adapter(options=BottleneckOptions, attach=attach_bottleneck, mergeable=False),
-    "gate": Adapter(options=GateOptions, attach=attach_gate, mergeable=False),
+    "gate": Adapter(options=GateOptions, attach=attach_gate, mergeable=False, lr=5e-3),
 }
 """Kinds of adapters by name. Base weights, then peft's (they rename what they wrap), then what is ours."""

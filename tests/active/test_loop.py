@@ -95,7 +95,7 @@ def test_a_proxy_picks_as_the_head_does_and_adapters_come_with_the_last_round(
     run_values: dict[str, Any], tmp_path: Path
 ) -> None:
     values = run_values | {"full_arm": False, "random_arm": False}
-    adapter = {"adapter": "lora", "lora": {"rank": 2, "top_layers": 1}, "epochs": 1}
+    adapter = {"adapter": "lora", "settings": {"lora": {"rank": 2}}, "top_layers": 1, "epochs": 1}
     head = Path(run_loop(parse(LoopOptions, values | {"run": str(tmp_path / "head")})))
     run = Path(run_loop(parse(LoopOptions, values | {"proxy": True, "finetune": adapter})))
     name = "trajectories/after.fold-00.seed-0/rounds"

@@ -242,7 +242,7 @@ def test_a_frozen_encoder_is_still_a_plain_one(make_encoder: Callable[[str], Spe
 
 def test_wrong_compositions_are_refused(make_encoder: Callable[[str], SpeechEncoder]) -> None:
     for spec, message in (
-        ("lora+gates", "no adapter 'gates'.*known: frozen, full"),
+        ("lora+gates", "no adapter 'gates'.*known: frozen, layer_sum, full"),
         ("lora+lora", "named twice"),
         ("", "no adapter ''"),
         ("lora+ia3", "already carries lora"),

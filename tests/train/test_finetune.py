@@ -20,8 +20,8 @@ from seral.features import FeatureStore, extract_features, rows_of
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
+from seral.train.adapter_run import mix, time_masks
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
-from seral.train.lora_run import mix, time_masks
 from seral.train.model import load_model, score
 from seral.train.probe import linear_probe
 from seral.train.units import Utterances
@@ -29,7 +29,8 @@ from seral.train.units import Utterances
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 LORA = {
     "adapter": "lora",
-    "lora": {"rank": 4, "top_layers": 1},
+    "settings": {"lora": {"rank": 4}},
+    "top_layers": 1,
     "epochs": 4,
     "patience": 4,
     "lr": 0.005,
@@ -104,7 +105,7 @@ def test_frozen_training_is_reproducible_and_its_history_is_what_the_model_score
 
 def test_lora_starts_at_the_head_learns_and_keeps_the_best_on_dev(ground: Ground, tmp_path: Path) -> None:
     history = ground.train(tmp_path, LORA)
-    epochs = history["lora"]["epochs"]
+    epochs = history["adapter"]["epochs"]
     assert epochs[0]["dev_uar"] == pytest.approx(history["head"]["dev_uar"])
     assert epochs[4]["loss"] < epochs[1]["loss"]
     dev = ground.units(ground.fold.dev)

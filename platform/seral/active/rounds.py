@@ -20,7 +20,7 @@ import io
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +31,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ser_models import metrics
 from seral import storage
 from seral.active.candidates import Candidates
 from seral.active.stopping import RoundSummary, StopOptions, stop_reason
@@ -39,11 +38,11 @@ from seral.active.strategies import StrategyOptions, select
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
-from seral.features import FeatureStore, rows_of
-from seral.pool.splits import Fold
+from seral.features import rows_of
 from seral.schema import LABEL, PICK, prediction_schema
+from seral.task import FoldData, codes
 from seral.train.finetune import FinetuneOptions, finetune
-from seral.train.model import score
+from seral.train.model import evaluate, score
 from seral.train.probe import linear_probe
 from seral.train.units import Utterances
 
@@ -84,32 +83,15 @@ class Arm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
+class Ground(FoldData):
     """What all trajectories of one fold stand on. Holds no label: answers come from the oracle, one round at a time."""
 
-    store: FeatureStore
-    fold: Fold
-    classes: tuple[str, ...]
-    class_map: Mapping[str, str] | None
     finetune: FinetuneOptions
     proxy: bool
     on: ClusterOptions
     stop: StopOptions
     dropout_passes: int
     probe: bool
-    metadata: pa.Table
-    ids: Sequence[str]
-    mean_NLD: NDArray[np.float16]
-    std_NLD: NDArray[np.float16]
-
-    def utterances(self, ids: Sequence[str]) -> Utterances:
-        """Pooled features of some utterances, in the order asked for."""
-        rows = rows_of(self.ids, ids)
-        return Utterances(ids=list(ids), mean_NLD=_fp32(self.mean_NLD[rows]), std_NLD=_fp32(self.std_NLD[rows]))
-
-
-def _fp32(array: NDArray[np.float16]) -> Float:
-    return array.astype(np.float32)
 
 
 @dataclass
@@ -130,7 +112,7 @@ class Ledger:
 
 def run_trajectory(folder: str, trajectory: Trajectory, arm: Arm, ground: Ground) -> str | None:
     """Run, or resume, all rounds of a trajectory; returns why it stopped."""
-    oracle = Oracle(ground.store.pool, ground.classes, ground.class_map)
+    oracle = ground.oracle()
     storage.write_json(storage.join(folder, "trajectory.json"), _describe(trajectory, arm, ground))
     summaries = read_rounds(folder)
     reason = summaries[-1].stop_reason if summaries else None
@@ -168,7 +150,7 @@ def run_round(
     ids = labelled["utterance_id"].to_pylist()
     train, dev, test = (ground.utterances(part) for part in (ids, ground.fold.dev, ground.fold.test))
     label_N, dev_label_N, test_label_N = (
-        _codes(emotions, ground.classes)
+        codes(emotions, ground.classes)
         for emotions in (labelled["emotion"].to_pylist(), oracle.emotions(dev.ids), oracle.emotions(test.ids))
     )
     proxy = ground.proxy and number < len(arm.schedule) - 1
@@ -183,7 +165,7 @@ def run_round(
             classes=ground.classes,
             folder=here,
             seed=trajectory.training_seed(number),
-            options=ground.finetune.model_copy(update={"adapter": "frozen"}) if proxy else ground.finetune,
+            options=ground.finetune.head_only if proxy else ground.finetune,
             on=ground.on,
         )
     with ledger.phase("evaluate"):
@@ -280,21 +262,6 @@ def _view(
     return seen
 
 
-def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str]) -> dict[str, Any]:
-    """UAR, WA, macro-F1, recall of each class and the confusion matrix (rows are the truth)."""
-    predicted_N = probability_NC.argmax(1)
-    recall = metrics.per_class_recall(truth_N, predicted_N, len(classes))
-    return {
-        "uar": metrics.uar(truth_N, predicted_N),
-        "wa": metrics.wa(truth_N, predicted_N),
-        "macro_f1": metrics.macro_f1(truth_N, predicted_N),
-        "per_class_recall": {
-            name: None if np.isnan(value) else float(value) for name, value in zip(classes, recall, strict=True)
-        },
-        "confusion": metrics.confusion_matrix(truth_N, predicted_N, len(classes)).tolist(),
-    }
-
-
 def round_folder(folder: str, number: int) -> str:
     """The folder of a round."""
     return storage.join(folder, "rounds", f"{number:04d}")
@@ -332,11 +299,6 @@ def _read_scores(here: str, ids: Sequence[str], classes: Sequence[str]) -> Float
     table = table.filter(pc.equal(table["part"], "pool")).sort_by("utterance_id")
     rows = rows_of(table["utterance_id"].to_pylist(), ids)
     return np.stack([np.asarray(table[f"p_{name}"], np.float32)[rows] for name in classes], axis=1)
-
-
-def _codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    code = {name: index for index, name in enumerate(classes)}
-    return np.array([code[emotion] for emotion in emotions], np.int64)
 
 
 def _picks_table(picks: Sequence[str], arm: Arm, number: int) -> pa.Table:

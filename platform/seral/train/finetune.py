@@ -1,8 +1,8 @@
-"""Fine-tuning on the labels so far: a head on cached features, or LoRA in the encoder through Ray Train.
+"""Fine-tuning on the labels so far: a head on cached features, or adapters in the encoder through Ray Train.
 
 The head is always fitted first, on frozen pooled features; adapters are then trained from that point on, with the head
-("linear probe, then fine-tune", Kumar et al. 2022, arXiv 2202.10054). LoRA changes nothing at the start, so the first
-model of a fine-tune is the probe, and the best-dev checkpoint is at least as good on dev. Layers below the lowest
+("linear probe, then fine-tune", Kumar et al. 2022, arXiv 2202.10054). Most adapters change nothing at the start, so the
+first model of a fine-tune is the probe, and the best-dev checkpoint is at least as good on dev. Layers below the lowest
 adapter are never run again: training starts from the cached frames of the hidden state beneath it.
 """
 
@@ -11,22 +11,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ser_models.adapters import LoraOptions as LoraSettings
+from ser_models.adapters import ADAPTERS, attach_adapters, lowest_trainable_layer, parse_adapters
+from ser_models.encoders import load_encoder
 from ser_models.heads import LayerPool
 from ser_models.probe import PooledSet, ProbeOptions, fit_best_head
 from seral import storage
 from seral.cluster import ClusterOptions
+from seral.errors import OptionError
 from seral.features import FeatureStore
 from seral.options import Options
-from seral.train.lora_run import LoraSpec, train_lora
-from seral.train.model import frozen_encoder, save_probe
+from seral.train.adapter_run import AdapterSpec, train_adapters
+from seral.train.model import save_probe
 from seral.train.units import Utterances
 
 
@@ -41,37 +44,24 @@ class HeadOptions(Options):
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
 
 
-class LoraOptions(Options):
-    """Low-rank adapters, see ser_models.adapters.lora."""
-
-    rank: int = Field(default=8, ge=1)
-    alpha: float = Field(default=8.0, gt=0)
-    """Updates are scaled by alpha / rank."""
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    targets: list[str] | None = None
-    """Names of the linear layers; None = what suits the encoder's family."""
-    top_layers: int | None = Field(default=None, ge=1)
-    """Adapters in the top so many layers only, so that the rest is cached; None = in all."""
-
-    def settings(self) -> LoraSettings:
-        """The same, as the model library takes it."""
-        targets = None if self.targets is None else tuple(self.targets)
-        return LoraSettings(**(self.model_dump() | {"targets": targets}))
-
-
 class FinetuneOptions(Options):
     """How a round's model is trained."""
 
-    adapter: str = Field(default="frozen", pattern="^(frozen|lora)$")
-    """frozen: a head on cached features. lora: adapters in the encoder, and the head with them."""
+    adapter: str = "frozen"
+    """frozen: a head on cached features. Anything else trains inside the encoder: lora, dora, adalora, ia3, prefix,
+    bottleneck, gate, bitfit, last_block, full, or several: lora+bottleneck+gate (ser_models.adapters.ADAPTERS)."""
+    settings: dict[str, dict[str, Any]] = Field(default={})
+    """Options of single kinds, such as {lora: {rank: 4}}; ser_models.adapters has a class of them for every kind."""
+    top_layers: int | None = Field(default=None, ge=1)
+    """Adapters in the top so many layers only, so that what is below is cached; None = in all."""
     head: HeadOptions = HeadOptions()
-    lora: LoraOptions = LoraOptions()
     epochs: int = Field(default=8, ge=1)
-    """Epochs of LoRA training at most."""
+    """Epochs of adapter training at most."""
     patience: int = Field(default=5, ge=1)
     """Epochs without a lower dev loss after which training ends."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of the adapters (AdamW, no weight decay, short warm-up, then linear to 0)."""
+    lr: float | None = Field(default=None, gt=0)
+    """Peak learning rate of the adapters (AdamW, no weight decay, short warm-up, then linear to 0); None = what suits
+    them, of several the lowest (`lr` in ser_models.adapters.ADAPTERS)."""
     head_lr: float = Field(default=5e-4, gt=0)
     """Peak learning rate of layer weights and head while adapters train."""
     batch_size: int = Field(default=16, ge=1)
@@ -84,14 +74,51 @@ class FinetuneOptions(Options):
     time_mask_frames: int = Field(default=15, ge=1)
     """Length of a span in frames."""
 
+    @model_validator(mode="after")
+    def _check_adapters(self) -> FinetuneOptions:
+        self.adapters()
+        return self
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing in the encoder is trained."""
+        return set(self.adapters()) <= {"frozen", "layer_sum"}
+
+    @property
+    def head_only(self) -> FinetuneOptions:
+        """The same without adapters: the head on frozen features."""
+        return self.model_copy(update={"adapter": "frozen", "settings": {}})
+
+    @property
+    def peak_lr(self) -> float:
+        """The adapters' learning rate, chosen or fitting."""
+        return self.lr or min(ADAPTERS[kind].lr for kind in self.adapters())
+
+    def adapters(self) -> dict[str, Any]:
+        """Kinds of adapters and their options, as the model library takes them. Raises ValueError for unknown ones."""
+        made = parse_adapters(self.adapter)
+        if unused := sorted(set(self.settings) - set(made)):
+            raise ValueError(f"settings of {unused[0]!r}, which is not among the adapters {self.adapter!r}")
+        return {kind: self._options_of(kind, type(default)) for kind, default in made.items()}
+
+    def _options_of(self, kind: str, model: type[Any]) -> Any:
+        known = [field.name for field in fields(model)]
+        given = {"top_layers": self.top_layers} if "top_layers" in known else {}
+        given |= self.settings.get(kind, {})
+        if unknown := sorted(set(given) - set(known)):
+            raise ValueError(f"unknown option {unknown[0]!r} of {kind}; known here: {', '.join(known) or 'none'}")
+        return model(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
 
 def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
     """The hidden state whose frames training starts from; None when pooled features are enough."""
-    if options.adapter == "frozen":
+    if options.frozen:
         return None
-    if options.lora.top_layers is None:
-        return 0
-    return max(0, frozen_encoder(encoder).num_layers - options.lora.top_layers)
+    # Looked for in a copy: what the options say of layers is for the adapters to know.
+    lowest = lowest_trainable_layer(attach_adapters(load_encoder(encoder), options.adapters(), seed=0))
+    if lowest < 0:
+        raise OptionError(f"{options.adapter!r} trains the convolutions, and training starts above them: stem=false")
+    return lowest
 
 
 def finetune(
@@ -124,14 +151,15 @@ def finetune(
     target = storage.join(folder, "model")
     facts = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
     history: dict[str, Any] = {"head": facts}
-    if options.adapter == "frozen":
+    if options.frozen:
         save_probe(target, probe, store, classes, options.head.dropout)
         return history
     start = storage.join(folder, ".head")
     save_probe(start, probe, store, classes, options.head.dropout)
-    spec = LoraSpec(
+    spec = AdapterSpec(
         store=store,
         start=start,
+        freeze=(),
         train=train,
         label_N=label_N,
         dev=dev,
@@ -143,7 +171,7 @@ def finetune(
         on=on,
     )
     work = storage.join(folder, ".train")
-    history["lora"] = train_lora(spec, name=f"train-{_digest(spec)}", work=work, target=target)
+    history["adapter"] = train_adapters(spec, name=f"train-{_digest(spec)}", work=work, target=target)
     storage.remove(start)
     return history
 
@@ -156,7 +184,7 @@ def _pooled_set(units: Utterances, label_N: NDArray[np.int64]) -> PooledSet:
     )
 
 
-def _digest(spec: LoraSpec) -> str:
+def _digest(spec: AdapterSpec) -> str:
     """What decides the outcome of a training, so that two different ones never share a Ray Train run name."""
     text = [spec.store.fingerprint, spec.train.ids, spec.label_N.tolist(), spec.seed, spec.options.model_dump_json()]
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]

@@ -13,12 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ser_models import metrics
 from ser_models.adapters import adapter_parameters, load_adapter, save_adapter
 from ser_models.build import SerModel, adopt_head, build_model
 from ser_models.build import load_model as load_head
@@ -169,3 +171,18 @@ def pad_frames(frames: Sequence[NDArray[np.float16]]) -> tuple[Tensor, Tensor]:
         hidden_BTD[row, : len(frame_TD)] = torch.from_numpy(frame_TD.astype(np.float32))
         mask_BT[row, : len(frame_TD)] = True
     return hidden_BTD, mask_BT
+
+
+def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str]) -> dict[str, Any]:
+    """UAR, WA, macro-F1, recall of each class and the confusion matrix (rows are the truth)."""
+    predicted_N = probability_NC.argmax(1)
+    recall = metrics.per_class_recall(truth_N, predicted_N, len(classes))
+    return {
+        "uar": metrics.uar(truth_N, predicted_N),
+        "wa": metrics.wa(truth_N, predicted_N),
+        "macro_f1": metrics.macro_f1(truth_N, predicted_N),
+        "per_class_recall": {
+            name: None if np.isnan(value) else float(value) for name, value in zip(classes, recall, strict=True)
+        },
+        "confusion": metrics.confusion_matrix(truth_N, predicted_N, len(classes)).tolist(),
+    }

@@ -1,4 +1,4 @@
-"""LoRA fine-tuning through Ray Train: one training function, run in this process or by any number of workers.
+"""Training adapters through Ray Train: one training function, run in this process or by any number of workers.
 
 Deterministic on one worker: every epoch's batches, masks and dropout are drawn from (seed, epoch) alone, so a training
 that was interrupted and restored from its checkpoint ends where an uninterrupted one would.
@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,15 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ser_models import metrics
-from ser_models.adapters import adapter_parameters, attach_lora, count_parameters, dead_adapters
+from ser_models.adapters import (
+    RankSchedule,
+    adapter_parameters,
+    adapter_tags,
+    attach_adapters,
+    count_parameters,
+    dead_adapters,
+    set_trainable,
+)
 from ser_models.build import SerModel
 from ser_models.losses import calibrated_cross_entropy, class_weights, soft_cross_entropy
 from seral import storage
@@ -42,12 +51,14 @@ STATE, BEST = "state.pt", "best"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraSpec:
+class AdapterSpec:
     """Everything a training worker needs; small enough to send, heavy things are read from storage."""
 
     store: FeatureStore
     start: str
-    """Folder of the fitted head to start from."""
+    """Folder of the model to start from: a fitted head, or a model whose adapters go on learning."""
+    freeze: tuple[str, ...]
+    """Tags of adapters that stay as they are (ser_models.adapters.adapter_tags), `head` or `layer_sum`."""
     train: Utterances
     label_N: NDArray[np.int64]
     dev: Utterances
@@ -60,7 +71,7 @@ class LoraSpec:
     on: ClusterOptions
 
 
-def train_lora(spec: LoraSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
+def train_adapters(spec: AdapterSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
     """Train with Ray Train and move the best-dev model to `target`. `name` must change with whatever is trained."""
     on = spec.on
     resources = {"CPU": on.cpus_per_worker} | ({"GPU": 1} if on.use_gpu else {})
@@ -92,20 +103,23 @@ def train_lora(spec: LoraSpec, *, name: str, work: str, target: str) -> dict[str
 
 def train_worker(config: dict[str, Any]) -> None:
     """One Ray Train worker: all epochs, reporting a checkpoint after each."""
-    spec: LoraSpec = config["spec"]
+    spec: AdapterSpec = config["spec"]
     Training(spec).run()
 
 
 class Training:
     """The state of one training: model, optimiser, the best so far."""
 
-    def __init__(self, spec: LoraSpec) -> None:
+    def __init__(self, spec: AdapterSpec) -> None:
         context = ray.train.get_context()
         self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
         self.device = torch.device("cuda" if spec.on.use_gpu else "cpu")
         torch.manual_seed(spec.seed)
         self.model = load_model(spec.start)
-        attach_lora(self.model.encoder, spec.options.lora.settings(), seed=spec.seed)
+        goes_on = bool(self.model.encoder.adapters)
+        if not goes_on:
+            attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
+        freeze_tags(self.model, spec.freeze)
         self.model.to(self.device)
         self.from_frames = FromFrames(self.model, spec.layer)
         self.step_model: nn.Module = self.from_frames
@@ -115,7 +129,11 @@ class Training:
         self.weight_C = class_weights(torch.from_numpy(spec.label_N), len(spec.classes)).to(self.device)
         self.label_of = dict(zip(spec.train.ids, spec.label_N.tolist(), strict=True))
         self.frames = spec.store.frames(spec.layer, {*spec.train.ids, *spec.dev.ids})
-        self.epoch = 0
+        self.steps = spec.options.epochs * ceil(len(spec.train.ids) / spec.options.batch_size)
+        # Ranks that a training before this one has settled stay as they are.
+        moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
+        self.ranks = RankSchedule(self.model.encoder, steps=self.steps) if moves_ranks else None
+        self.epoch, self.step = 0, 0
         self.history: dict[str, Any] = {"epochs": [], "trainable": count_parameters(self.model)[0]}
         self.best = tempfile.mkdtemp(prefix="seral-best-")
         self.reported: Path | None = None
@@ -136,7 +154,9 @@ class Training:
         adapters = list(adapter_parameters(self.model).values())
         known = {id(parameter) for parameter in adapters}
         head = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
-        groups = [{"params": adapters, "lr": self.spec.options.lr}, {"params": head, "lr": self.spec.options.head_lr}]
+        adapters = [parameter for parameter in adapters if parameter.requires_grad]
+        rates = ((adapters, self.spec.options.peak_lr), (head, self.spec.options.head_lr))
+        groups: list[dict[str, Any]] = [{"params": params, "lr": rate} for params, rate in rates if params]
         for group in groups:
             group["peak"] = group["lr"]
         return torch.optim.AdamW(groups, weight_decay=0.0)
@@ -166,10 +186,15 @@ class Training:
         label_B = torch.tensor(labels, device=self.device)
         target_BC = one_hot(label_B, len(self.spec.classes)) * self.weight_C[label_B][:, None]
         loss = soft_cross_entropy(*mix(logits_BC, target_BC, self.spec.options.mixup, rng))
+        if self.ranks is not None:
+            loss = loss + self.ranks.penalty()
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
         nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], MAX_GRAD_NORM)
         self.optimiser.step()
+        self.step += 1
+        if self.ranks is not None:
+            self.ranks.after_step(self.step)
         return float(loss.detach())
 
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
@@ -216,6 +241,8 @@ class Training:
             "history": self.history,
             "trained": {n: p.detach().cpu() for n, p in self.model.named_parameters() if p.requires_grad},
             "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "ranks": None if self.ranks is None else self.ranks.state_dict(),
         }
         torch.save(state, folder / STATE)
         ray.train.report(values, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
@@ -231,13 +258,28 @@ class Training:
         with checkpoint.as_directory() as folder:
             shutil.copytree(Path(folder) / BEST, self.best, dirs_exist_ok=True)
             state = torch.load(Path(folder) / STATE, weights_only=True)
-        self.epoch, self.history = state["epoch"], state["history"]
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        if self.ranks is not None:
+            self.ranks.load_state_dict(state["ranks"])
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, value in state["trained"].items():
                 parameters[name].copy_(value)
         self.optimiser.load_state_dict(state["optimiser"])
         return True
+
+
+def freeze_tags(model: SerModel, tags: Sequence[str]) -> None:
+    """Stop the training of some parts: tags of the adapters, `head`, or `layer_sum`. ValueError for an unknown one."""
+    parts = {"head": model.head, "layer_sum": model.pool}
+    known = {**parts, **adapter_tags(model.encoder)}
+    if unknown := sorted(set(tags) - set(known)):
+        raise ValueError(f"nothing in this model is tagged {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+    for tag in tags:
+        if tag in parts:
+            parts[tag].requires_grad_(False)
+        else:
+            set_trainable(model.encoder, [tag], False)
 
 
 class FromFrames(nn.Module):

@@ -1,0 +1,214 @@
+"""What every run is about: a pool, an encoder, classes to tell apart, and folds in which no two parts share a voice.
+
+RUN/config.yaml            the resolved options; a run is resumed with the same ones or not at all
+RUN/environment.json       versions, host, pool hash, protocol, classes
+"""
+
+# N rows · L encoder layers (L+1 hidden states) · D features
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seral import storage
+from seral.annotate.oracle import Oracle
+from seral.cluster import ClusterOptions
+from seral.errors import OptionError, StateError
+from seral.features import FeatureOptions, FeatureStore, rows_of
+from seral.options import Options, dump, parse
+from seral.pool.shards import Pool
+from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
+from seral.progress import say
+from seral.train.units import Utterances
+from seral.versions import versions
+
+PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "numpy", "scikit-learn")
+
+
+class TaskOptions(Options):
+    """What every kind of run is told."""
+
+    pool: str
+    """The pool of speech."""
+    run: str
+    """The run folder: made when missing, resumed when there."""
+    encoder: str = "seral-tiny"
+    """A hub id, a folder written by save_pretrained, or the embedded `seral-tiny`."""
+    classes: list[str] = Field(min_length=2)
+    """The emotions to tell apart; utterances whose gold label means none of them are left out."""
+    class_map: dict[str, str] | None = None
+    """A corpus's word -> one of the classes; None = the usual words (seral.annotate.oracle.CLASS_MAP)."""
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    """Everything is done once per seed and fold."""
+    features: FeatureOptions = FeatureOptions()
+    feature_cache: str | None = None
+    """Where features are kept; None = inside the pool."""
+    cluster: ClusterOptions = ClusterOptions()
+
+
+class CorpusOptions(Options):
+    """Which part of the pool, and how it is cut into folds."""
+
+    corpora: list[str] | None = None
+    """Only these corpora of the pool; None = all."""
+    split: SplitOptions = SplitOptions()
+    folds: list[int] | None = None
+    """Which folds to run; None = all the split gives."""
+
+
+TaskT = TypeVar("TaskT", bound=TaskOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldData:
+    """One fold and the pooled features of the pool. Holds no label."""
+
+    store: FeatureStore
+    fold: Fold
+    classes: tuple[str, ...]
+    class_map: Mapping[str, str] | None
+    metadata: pa.Table
+    """Of the utterances that may take part."""
+    ids: Sequence[str]
+    mean_NLD: NDArray[np.float16]
+    std_NLD: NDArray[np.float16]
+
+    def utterances(self, ids: Sequence[str]) -> Utterances:
+        """Pooled features of some utterances, in the order asked for."""
+        rows = rows_of(self.ids, ids)
+        mean_NLD, std_NLD = (array[rows].astype(np.float32) for array in (self.mean_NLD, self.std_NLD))
+        return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD)
+
+    def speakers(self, ids: Sequence[str]) -> list[str]:
+        """Who speaks, as corpus/speaker."""
+        rows = self.metadata.take(rows_of(self.metadata["utterance_id"].to_pylist(), ids))
+        pairs = zip(rows["corpus"].to_pylist(), rows["speaker"].to_pylist(), strict=True)
+        return [f"{corpus}/{speaker}" for corpus, speaker in pairs]
+
+    def oracle(self) -> Oracle:
+        """The gold labels of the pool, in the classes of the run."""
+        return Oracle(self.store.pool, self.classes, self.class_map)
+
+
+def codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Class names as indices."""
+    code = {name: index for index, name in enumerate(classes)}
+    return np.array([code[emotion] for emotion in emotions], np.int64)
+
+
+def with_absolute_paths(options: TaskT) -> TaskT:
+    """Workers may have another working directory."""
+    given = {name: getattr(options, name) for name in ("pool", "run", "feature_cache")}
+    if Path(options.encoder).expanduser().is_dir():
+        given["encoder"] = options.encoder
+    return options.model_copy(update={name: storage.absolute(uri) for name, uri in given.items() if uri is not None})
+
+
+def read_options(model: type[TaskT], run: str) -> TaskT:
+    """The resolved options of a run."""
+    path = storage.join(run, "config.yaml")
+    if not storage.exists(path):
+        raise StateError(f"there is no run at {run}: {path} is missing")
+    return parse(model, yaml.safe_load(storage.read_bytes(path)))
+
+
+def claim(options: TaskOptions, pool: Pool, may_change: Collection[str]) -> None:
+    """Write the options of a new run; refuse to resume one that was made with other options or another pool."""
+    path = storage.join(options.run, "config.yaml")
+    if storage.exists(path):
+        old, new = (o.model_dump(mode="json") for o in (read_options(type(options), options.run), options))
+        changed = [name for name in new if name not in may_change and old[name] != new[name]]
+        if changed:
+            differences = "; ".join(f"{name}: was {old[name]!r}, now {new[name]!r}" for name in changed)
+            raise StateError(f"{options.run} holds a run with other options ({differences}); give `run` another folder")
+        facts = storage.join(options.run, "environment.json")
+        if storage.exists(facts) and storage.read_json(facts)["pool_hash"] != pool.hash:
+            raise StateError(f"the pool {pool.uri} has changed since {options.run} began; give `run` another folder")
+    storage.write_bytes(path, dump(options).encode())
+
+
+def eligible(
+    pool: Pool, corpora: Sequence[str] | None, classes: Sequence[str], class_map: Mapping[str, str] | None
+) -> pa.Table:
+    """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes."""
+    table = pool.metadata
+    if corpora is not None:
+        present = set(table["corpus"].to_pylist())
+        if unknown := sorted(set(corpora) - present):
+            raise OptionError(f"no corpus {', '.join(unknown)} in {pool.uri}; it has {', '.join(sorted(present))}")
+        table = table.filter(pc.is_in(table["corpus"], pa.array(corpora)))
+    table = table.filter(pc.is_null(table["duplicate_of"]))
+    oracle = Oracle(pool, classes, class_map)
+    if ignored := oracle.ignored(table["utterance_id"].to_pylist()):
+        words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
+        say(f"outside the classes and left out: {words}")
+    return table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
+
+
+def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None) -> dict[int, Fold]:
+    """The wanted folds of what may take part, by number; none leaks."""
+    folds = dict(enumerate(make_folds(metadata, split)))
+    if numbers is not None:
+        if unknown := sorted(set(numbers) - set(folds)):
+            raise OptionError(f"folds {unknown} do not exist: the split {split.scheme} gives 0..{len(folds) - 1}")
+        folds = {number: folds[number] for number in numbers}
+    for fold in folds.values():
+        check_leak(fold, metadata)
+    return folds
+
+
+def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: pa.Table) -> FoldData:
+    """A fold with its features, less what the encoder could make nothing of."""
+    if unusable := set(store.unusable["source"].to_pylist()):
+        say(f"{len(unusable)} utterances give no usable features and are left out")
+        fold = fold.without(unusable)
+    ids, mean_NLD, std_NLD = store.pooled()
+    return FoldData(
+        store=store,
+        fold=fold,
+        classes=tuple(options.classes),
+        class_map=options.class_map,
+        metadata=metadata,
+        ids=ids,
+        mean_NLD=mean_NLD,
+        std_NLD=std_NLD,
+    )
+
+
+def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Mapping[str, Any]) -> None:
+    """What a run stands on, beside its options."""
+    path = storage.join(options.run, "environment.json")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    storage.write_json(
+        path,
+        {
+            "versions": versions(PACKAGES),
+            "python": platform.python_version(),
+            "host": {"machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus},
+            "pool": pool.uri,
+            "pool_hash": pool.hash,
+            "protocol": protocol,
+            "classes": options.classes,
+            **facts,
+            "created": storage.read_json(path)["created"] if storage.exists(path) else now,
+        },
+    )
+
+
+def protocol_name(corpora: Sequence[str], classes: Sequence[str], scheme: str) -> str:
+    """A short name of who is tested on what."""
+    return f"{'+'.join(corpora)}-{len(classes)}c-{scheme}@v1"

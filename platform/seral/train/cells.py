@@ -1,0 +1,137 @@
+"""Studies: the same work in every row (a variant), fold and seed. A cell of the table is computed once and kept.
+
+RUN/cells/<row>.fold-<FF>.seed-<S>.json    what the cell found; a run that is started again computes what is missing
+RUN/table.csv, RUN/table.md                the rows, means over folds and seeds
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import ray
+import torch
+
+from seral import storage
+from seral.cluster import ClusterOptions, run_side_by_side
+from seral.progress import track
+from seral.report.comparison import bootstrap_interval
+
+Work = Callable[..., dict[str, Any]]
+"""(cell, folder, *arguments) -> what it found, as JSON; `folder` is empty and removed afterwards."""
+CELLS, WORK = "cells", "work"
+SPREAD = ("uar", "wa", "macro_f1", "source_uar", "target_uar")
+"""Columns that are shown with their deviation."""
+PERCENT = (*SPREAD, "dev_uar", "probe_uar", "trainable_share")
+"""Shares that are shown in per cent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One place in the table of a study."""
+
+    row: str
+    fold: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return f"{re.sub('[^A-Za-z0-9._=-]+', '_', self.row)}.fold-{self.fold:02d}.seed-{self.seed}"
+
+
+def run_cells(
+    run: str, work: Work, arguments: Mapping[Cell, Sequence[Any]], on: ClusterOptions, label: str
+) -> dict[Cell, dict[str, Any]]:
+    """Compute what is missing, as many cells side by side as there are cores, each in a process of its own.
+
+    Arguments may be Ray references. A failed cell is named when all others are done.
+    """
+    uris = {cell: storage.join(run, CELLS, f"{cell.name}.json") for cell in arguments}
+    missing = [cell for cell, uri in uris.items() if not storage.exists(uri)]
+    # A process of its own, so that the memory a cell needs is its own; with Ray Train workers, they hold the cores.
+    task = _cell_task.options(num_cpus=0 if on.train_workers else 1)
+    waiting = {
+        cell.name: partial(task.remote, work, cell, uris[cell], storage.join(run, WORK, cell.name), *arguments[cell])
+        for cell in missing
+    }
+    with track(label, len(missing)) as advance:
+        run_side_by_side(waiting, on, advance)
+    return {cell: storage.read_json(uri) for cell, uri in uris.items()}
+
+
+def _run_cell(work: Work, cell: Cell, uri: str, folder: str, *arguments: Any) -> None:
+    torch.set_num_threads(1)  # cells run side by side, and sums do not depend on how many do
+    storage.remove(folder)
+    found = work(cell, folder, *arguments)
+    storage.remove(folder)
+    storage.write_json(uri, found)
+
+
+_cell_task = ray.remote(max_retries=2, max_calls=1)(_run_cell)
+
+
+def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: str | None = None) -> pd.DataFrame:
+    """One line a row, in the order of the cells: mean of every number over folds and seeds, deviation of the metrics.
+
+    With a baseline also the mean gain in UAR over it, paired by fold and seed, with a 95 % bootstrap interval over
+    folds: seeds of one fold share their test speakers.
+    """
+    numbers = [{"row": c.row, "fold": c.fold, "seed": c.seed, **_numbers(values)} for c, values in found.items()]
+    cells = pd.DataFrame(numbers)
+    lines = []
+    for row, own in cells.groupby("row", sort=False):
+        line: dict[str, Any] = {"row": row, "cells": len(own)}
+        for name in own.columns.drop(["row", "fold", "seed"]):
+            line[name] = own[name].mean()
+            if name in SPREAD:
+                line[f"{name}_std"] = own[name].std(ddof=1)
+        if baseline is not None and row != baseline:
+            line |= _gain(own, cells[cells["row"] == baseline])
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def write_table(run: str, table: pd.DataFrame) -> str:
+    """Write the table as CSV and as Markdown, UAR and its kin in per cent; returns the Markdown."""
+    storage.write_bytes(storage.join(run, "table.csv"), table.to_csv(index=False).encode())
+    shown = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
+    head = [" | ".join(shown), " | ".join("---" for _ in shown)]
+    text = "".join(f"| {line} |\n" for line in [*head, *(" | ".join(row) for row in zip(*shown.values(), strict=True))])
+    storage.write_bytes(storage.join(run, "table.md"), text.encode())
+    return text
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _gain(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
+    both = own.merge(base, on=["fold", "seed"], suffixes=("", "_base"))
+    gain = (both["uar"] - both["uar_base"]).groupby(both["fold"]).mean().to_numpy(dtype=np.float64)
+    low, high = bootstrap_interval(gain, np.random.default_rng(0))
+    return {"gain": float(gain.mean()) if len(gain) else float("nan"), "gain_low": low, "gain_high": high}
+
+
+def _columns(table: pd.DataFrame) -> list[str]:
+    return [name for name in table.columns if not name.endswith(("_std", "_low", "_high"))]
+
+
+def _shown(line: Mapping[Any, Any], name: str) -> str:
+    value = line[name]
+    if not isinstance(value, float):
+        return str(value)
+    if np.isnan(value):
+        return ""
+    if name == "gain":
+        low, high = 100 * line["gain_low"], 100 * line["gain_high"]
+        return f"{100 * value:+.1f}" if np.isnan(low) else f"{100 * value:+.1f} ({low:+.1f} to {high:+.1f})"
+    if name in PERCENT:
+        spread = line.get(f"{name}_std", float("nan"))
+        return f"{100 * value:.1f}" if np.isnan(spread) else f"{100 * value:.1f} ± {100 * spread:.1f}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
