@@ -73,14 +73,17 @@ class FeatureStore:
 
     def frames_by_shard(self, layer: int, ids: set[str]) -> Iterator[dict[str, NDArray[np.float16]]]:
         """Hidden state `layer` frame by frame, id -> (T, D) fp16, of the given ids, one shard at a time."""
-        for shard in self.pool.shards:
-            table = storage.read_table(self.table_uri(f"frames-{layer}", shard))
-            names = table["utterance_id"].to_pylist()
-            yield {
-                name: np.frombuffer(data.as_buffer(), np.float16).reshape(-1, self.width)
-                for name, data in zip(names, table["frames"], strict=True)
-                if name in ids
-            }
+        return (self.shard_frames(layer, shard, ids) for shard in self.pool.shards)
+
+    def shard_frames(self, layer: int, shard: str, ids: set[str]) -> dict[str, NDArray[np.float16]]:
+        """The same of one shard."""
+        table = storage.read_table(self.table_uri(f"frames-{layer}", shard))
+        names = table["utterance_id"].to_pylist()
+        return {
+            name: np.frombuffer(data.as_buffer(), np.float16).reshape(-1, self.width)
+            for name, data in zip(names, table["frames"], strict=True)
+            if name in ids
+        }
 
     def frames(self, layer: int, ids: set[str]) -> dict[str, NDArray[np.float16]]:
         """The same in one piece: for the labelled part, not for a pool."""

@@ -69,10 +69,12 @@ def nearest(query_QD: Floats, base_ND: Floats, k: int, *, threads: int = 1) -> N
     return Neighbours(np.take_along_axis(distance_QK, order_QK, -1), np.take_along_axis(row_QK, order_QK, -1))
 
 
-def kmeans(x_ND: Floats, k: int, seed: int, *, spherical: bool = False, iterations: int = 20) -> Clusters:
+def kmeans(
+    x_ND: Floats, k: int, seed: int, *, spherical: bool = False, iterations: int = 20, start_KD: Floats | None = None
+) -> Clusters:
     """k-means on every row (FAISS would silently keep 256 a cluster), the same for the same seed.
 
-    Starts by k-means++. Arthur and Vassilvitskii 2007.
+    Starts by k-means++ (Arthur and Vassilvitskii 2007), or from given centroids, which keep their numbers.
     Spherical: centroids are kept on the unit sphere and compared by inner product; the rows should be normalised.
     """
     if not 1 <= k <= len(x_ND):
@@ -88,7 +90,7 @@ def kmeans(x_ND: Floats, k: int, seed: int, *, spherical: bool = False, iteratio
             max_points_per_centroid=len(x_ND),
             min_points_per_centroid=1,  # fewer points a cluster than FAISS likes is what selection asks for
         )
-        solver.train(x_ND)
+        solver.train(x_ND, init_centroids=start_KD)
         _, cluster_N = solver.assign(x_ND)
     return Clusters(np.asarray(solver.centroids, np.float32), np.asarray(cluster_N, np.int64))
 
