@@ -48,6 +48,14 @@ def test_kmeans_uses_every_row() -> None:
     np.testing.assert_allclose(kmeans(x_ND, 1, seed=0).centroid_KD, [[1.0]], rtol=1e-6)
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [2, 0, 3, 1]])
+def test_kmeans_that_starts_from_centroids_keeps_their_numbers(order: list[int]) -> None:
+    centre_KD = np.eye(4, dtype=np.float32) * 50
+    x_ND = np.concatenate([centre + points(30, 4, i) for i, centre in enumerate(centre_KD)])
+    found = kmeans(x_ND, 4, seed=3, start_KD=centre_KD[order])
+    assert found.cluster_N.tolist() == np.repeat(np.argsort(order), 30).tolist()
+
+
 def test_spherical_centroids_have_length_one() -> None:
     centroid_KD = kmeans(unit_rows(points(100, 5, 0)), 6, seed=0, spherical=True).centroid_KD
     np.testing.assert_allclose(np.linalg.norm(centroid_KD, axis=1), 1, rtol=1e-5)

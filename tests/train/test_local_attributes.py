@@ -187,6 +187,15 @@ def test_an_interrupted_adapter_training_ends_in_the_same_weights(speech_pool: s
 
 
 @pytest.mark.ray
+@pytest.mark.slow
+def test_two_workers_train_one_adapter(speech_pool: str, tmp_path: Path) -> None:
+    spec = spec_of(speech_pool, on=ClusterOptions(train_workers=2))
+    history = train(spec, tmp_path)
+    assert np.isfinite([list(scalars.values()) for scalars in history["epochs"]]).all()
+    assert not same(load_wap(tmp_path / "wap"), fresh_wap(survey(spec.source, spec.ids, 4), SIZES, spec.seed)[0])
+
+
+@pytest.mark.ray
 def test_fine_tuning_starts_at_the_fitted_layer_and_ends_in_its_best_epoch(speech_pool: str) -> None:
     spec = spec_of(speech_pool, 40)
     found = survey(spec.source, spec.ids)

@@ -55,8 +55,8 @@ from seral.train.wap_finetune import Frames, LabelledPart, WapFinetuneOptions, f
 PROBE, LAYER_PROBE = "linear probe", "linear probe, same layer"
 PROBES = (PROBE, LAYER_PROBE)
 """The bar on the best hidden state by dev, and on the one that the adapter stands on."""
-MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows"}
-"""Options a resumed run may be given anew: where it runs, and further folds, seeds and rows."""
+MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
+"""Options a resumed run may be given anew: where it runs, and further folds and seeds."""
 
 
 class RowOptions(Options):
