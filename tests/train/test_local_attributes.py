@@ -270,11 +270,11 @@ def test_every_row_of_the_paper_gives_a_cell(speech_pool: str, tmp_path: Path) -
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_study_shares_adapters_is_computed_once_and_goes_on(speech_pool: str, tmp_path: Path) -> None:
-    rows = [{"name": "whole"}, {"name": "mean", "pooling": "mean"}, {"name": "plain", "adapter_training": False}]
+    rows = [{"name": "whole"}, {"name": "mean", "pooling": "mean"}]
     options = parse(LocalAttributesOptions, study_values(speech_pool, tmp_path) | {"rows": rows})
     shown = run_local_attributes(options)
     table = pd.read_csv(tmp_path / "table.csv")
-    assert table["row"].tolist() == [*PROBES, "whole", "mean", "plain"]
+    assert table["row"].tolist() == [*PROBES, "whole", "mean"]
     assert (tmp_path / "table.md").read_text() == shown
     assert np.isfinite(table.loc[2:, ["uar", "wa", "macro_f1", "dev_uar", "gain"]].to_numpy(float)).all()
     assert [path.name for path in (tmp_path / "adapters" / "weights").iterdir()] == [
