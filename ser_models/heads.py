@@ -72,6 +72,12 @@ class LayerPool(nn.Module):
             getattr(self, f"centre_{name}").copy_(value_NLD.mean(0))
             getattr(self, f"scale_{name}").copy_(scale_LD.maximum(floor_L1).clamp_min(1e-8))
 
+    @torch.no_grad()
+    def use_only(self, state: int) -> None:
+        """Let one hidden state count and no other; freeze `layer_weight` to keep it so."""
+        self.layer_weight.fill_(-torch.inf)
+        self.layer_weight[state] = 0.0
+
     def standardise(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
         """Standardised statistics of every layer side by side, (B, L, U)."""
         self._check(mean_BLD, std_BLD)

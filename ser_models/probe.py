@@ -105,7 +105,9 @@ def fit_head(
 
     def objective() -> Tensor:
         embedding = pool.combine(standard_NLU) if fixed_NU is None else fixed_NU
-        penalty = options.l2 * head.output.weight.square().sum() + options.layer_l2 * pool.layer_weight.square().sum()
+        penalty = options.l2 * head.output.weight.square().sum()
+        if options.learn_layers:
+            penalty = penalty + options.layer_l2 * pool.layer_weight.square().sum()
         return cross_entropy(head(embedding), train.label_N, weight_C) + penalty / 2
 
     parameters = list(head.parameters()) + (list(pool.parameters()) if options.learn_layers else [])

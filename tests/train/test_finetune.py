@@ -13,6 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ser_models.adapters import ADAPTERS, adapter_parameters, adapter_tags, attach_adapters
+from ser_models.build import build_model
+from ser_models.encoders import load_encoder
+from ser_models.metrics import uar
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
@@ -20,7 +24,7 @@ from seral.features import FeatureStore, extract_features, rows_of
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
-from seral.train.adapter_run import mix, time_masks
+from seral.train.adapter_run import freeze_tags, mix, time_masks
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
 from seral.train.model import load_model, score
 from seral.train.probe import linear_probe
@@ -62,7 +66,9 @@ class Ground:
     def labels(self, ids: Any) -> Any:
         return np.array([CLASSES.index(emotion) for emotion in self.oracle.emotions(list(ids))])
 
-    def train(self, folder: Path, values: dict[str, Any], **cluster: Any) -> dict[str, Any]:
+    def train(
+        self, folder: Path, values: dict[str, Any], start: str | None = None, freeze: Any = (), **cluster: Any
+    ) -> dict[str, Any]:
         labelled = self.fold.train[::2]
         return finetune(
             self.units(labelled),
@@ -76,6 +82,8 @@ class Ground:
             seed=1,
             options=parse(FinetuneOptions, values),
             on=ClusterOptions(**cluster),
+            start=start,
+            freeze=freeze,
         )
 
 
@@ -124,6 +132,45 @@ def test_two_lora_trainings_agree_bit_for_bit(ground: Ground, tmp_path: Path) ->
         ground.train(tmp_path / name, LORA)
     a, b = (trained_weights(tmp_path / name) for name in ("a", "b"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind not in ("frozen", "layer_sum")])
+def test_what_was_kept_of_an_adapter_scores_as_it_did_in_training(kind: str, ground: Ground, tmp_path: Path) -> None:
+    values = LORA | {"adapter": f"{kind}+layer_sum", "settings": {}, "epochs": 2, "lr": None}
+    if kind == "full":
+        extract_features(ground.store.pool, "seral-tiny", frames_layer=0)
+    history = ground.train(tmp_path, values)["adapter"]
+    best = min(history["epochs"], key=lambda epoch: epoch["dev_loss"])
+    dev = ground.units(ground.fold.dev)
+    predicted = score(str(tmp_path / "model"), ground.store, dev).probability_NC.argmax(1)
+    assert uar(ground.labels(dev.ids), predicted) == pytest.approx(best["dev_uar"])
+    model = load_model(str(tmp_path / "model"))
+    sizes = [parameter.numel() for parameter in adapter_parameters(model.encoder).values()]
+    on_top = [parameter.numel() for part in (model.pool, model.head) for parameter in part.parameters()]
+    assert sizes
+    assert history["trainable"] == sum(sizes) + sum(on_top)
+
+
+def test_training_goes_on_from_a_model(ground: Ground, tmp_path: Path) -> None:
+    values = LORA | {"adapter": "lora+bottleneck", "epochs": 2, "lr": 0.01}
+    ground.train(tmp_path / "first", values)
+    start, dev = str(tmp_path / "first" / "model"), ground.units(ground.fold.dev)
+    expected = uar(ground.labels(dev.ids), score(start, ground.store, dev).probability_NC.argmax(1))
+    went_on = ground.train(tmp_path / "second", values, start=start, freeze=("bottleneck",))
+    assert went_on["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"'gate'.*bottleneck, head, layer_sum, lora_A, lora_B"):
+        ground.train(tmp_path / "third", values, start=start, freeze=("gate",))
+    with pytest.raises(OptionError, match="frozen"):
+        ground.train(tmp_path / "fourth", {"adapter": "frozen"}, start=start)
+
+
+def test_frozen_parts_of_a_model_stay(ground: Ground) -> None:
+    encoder = attach_adapters(load_encoder("seral-tiny"), "lora+bottleneck", seed=0)
+    model = build_model(encoder, CLASSES)
+    freeze_tags(model, ["lora_A", "head"])
+    learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tags = adapter_tags(model)
+    assert learns == {*tags["lora_B"], *tags["bottleneck"], "pool.layer_weight"}
 
 
 @pytest.mark.slow

@@ -134,7 +134,8 @@ class Training:
         moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
         self.ranks = RankSchedule(self.model.encoder, steps=self.steps) if moves_ranks else None
         self.epoch, self.step = 0, 0
-        self.history: dict[str, Any] = {"epochs": [], "trainable": count_parameters(self.model)[0]}
+        trainable, parameters = count_parameters(self.model)
+        self.history: dict[str, Any] = {"epochs": [], "trainable": trainable, "parameters": parameters}
         self.best = tempfile.mkdtemp(prefix="seral-best-")
         self.reported: Path | None = None
 

@@ -76,11 +76,11 @@ def _run_cell(work: Work, cell: Cell, uri: str, folder: str, *arguments: Any) ->
 _cell_task = ray.remote(max_retries=2, max_calls=1)(_run_cell)
 
 
-def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: str | None = None) -> pd.DataFrame:
+def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, str]) -> pd.DataFrame:
     """One line a row, in the order of the cells: mean of every number over folds and seeds, deviation of the metrics.
 
-    With a baseline also the mean gain in UAR over it, paired by fold and seed, with a 95 % bootstrap interval over
-    folds: seeds of one fold share their test speakers.
+    `baseline` names the row that a row is compared with: its mean gain in UAR, paired by fold and seed, with a 95 %
+    bootstrap interval over folds, since seeds of one fold share their test speakers.
     """
     numbers = [{"row": c.row, "fold": c.fold, "seed": c.seed, **_numbers(values)} for c, values in found.items()]
     cells = pd.DataFrame(numbers)
@@ -91,8 +91,8 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: str | None = 
             line[name] = own[name].mean()
             if name in SPREAD:
                 line[f"{name}_std"] = own[name].std(ddof=1)
-        if baseline is not None and row != baseline:
-            line |= _gain(own, cells[cells["row"] == baseline])
+        if (base := baseline.get(str(row), row)) != row:
+            line |= _gain(own, cells[cells["row"] == base])
         lines.append(line)
     return pd.DataFrame(lines)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from ser_models.adapters import ADAPTERS, attach_adapters, lowest_trainable_layer, parse_adapters
 from ser_models.encoders import load_encoder
 from ser_models.heads import LayerPool
-from ser_models.probe import PooledSet, ProbeOptions, fit_best_head
+from ser_models.probe import FitResult, PooledSet, ProbeOptions, fit_best_head, fit_head
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError
@@ -42,6 +42,8 @@ class HeadOptions(Options):
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
+    layers: Literal["sum", "last"] = "sum"
+    """sum: learned weights of all hidden states, or mainly one where dev clearly says so. last: the last one alone."""
 
 
 class FinetuneOptions(Options):
@@ -76,7 +78,8 @@ class FinetuneOptions(Options):
 
     @model_validator(mode="after")
     def _check_adapters(self) -> FinetuneOptions:
-        self.adapters()
+        if "layer_sum" in self.adapters() and self.head.layers == "last":
+            raise ValueError("the adapter layer_sum and head.layers=last contradict each other")
         return self
 
     @property
@@ -134,32 +137,29 @@ def finetune(
     seed: int,
     options: FinetuneOptions,
     on: ClusterOptions,
+    start: str | None = None,
+    freeze: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
-    `unlabelled` gives the statistics that standardise each layer: training audio only, no labels.
+    `unlabelled` gives the statistics that standardise each layer: training audio only, no labels. `start` is a model
+    whose head and adapters go on learning, less those of the tags in `freeze`; without it a head is fitted first.
     """
-    pool = LayerPool(store.num_layers + 1, store.width, std_gain=options.head.std_gain)
-    pool.fit(torch.from_numpy(unlabelled.mean_NLD), torch.from_numpy(unlabelled.std_NLD))
-    probe = fit_best_head(
-        _pooled_set(train, label_N),
-        len(classes),
-        pool=pool,
-        dev=_pooled_set(dev, dev_label_N),
-        options=ProbeOptions(l2=options.head.l2, std_gain=options.head.std_gain),
-    )
     target = storage.join(folder, "model")
-    facts = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
-    history: dict[str, Any] = {"head": facts}
+    history: dict[str, Any] = {}
+    if start is None:
+        probe = _fit_head(train, label_N, dev, dev_label_N, unlabelled, store, len(classes), options.head)
+        history["head"] = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
+        start = target if options.frozen else storage.join(folder, ".head")
+        save_probe(start, probe, store, classes, options.head.dropout)
     if options.frozen:
-        save_probe(target, probe, store, classes, options.head.dropout)
+        if freeze or start != target:
+            raise OptionError(f"{options.adapter!r} has nothing to go on with from {start}: choose an adapter")
         return history
-    start = storage.join(folder, ".head")
-    save_probe(start, probe, store, classes, options.head.dropout)
     spec = AdapterSpec(
         store=store,
         start=start,
-        freeze=(),
+        freeze=_frozen_tags(options, freeze),
         train=train,
         label_N=label_N,
         dev=dev,
@@ -172,8 +172,33 @@ def finetune(
     )
     work = storage.join(folder, ".train")
     history["adapter"] = train_adapters(spec, name=f"train-{_digest(spec)}", work=work, target=target)
-    storage.remove(start)
+    storage.remove(storage.join(folder, ".head"))
     return history
+
+
+def _fit_head(
+    train: Utterances,
+    label_N: NDArray[np.int64],
+    dev: Utterances,
+    dev_label_N: NDArray[np.int64],
+    unlabelled: Utterances,
+    store: FeatureStore,
+    num_classes: int,
+    options: HeadOptions,
+) -> FitResult:
+    pool = LayerPool(store.num_layers + 1, store.width, std_gain=options.std_gain)
+    pool.fit(torch.from_numpy(unlabelled.mean_NLD), torch.from_numpy(unlabelled.std_NLD))
+    labelled, held_out = _pooled_set(train, label_N), _pooled_set(dev, dev_label_N)
+    settings = ProbeOptions(l2=options.l2, std_gain=options.std_gain, learn_layers=options.layers == "sum")
+    if options.layers == "last":
+        pool.use_only(store.num_layers)
+        return fit_head(labelled, num_classes, pool=pool, dev=held_out, options=settings)
+    return fit_best_head(labelled, num_classes, pool=pool, dev=held_out, options=settings)
+
+
+def _frozen_tags(options: FinetuneOptions, freeze: Sequence[str]) -> tuple[str, ...]:
+    """What does not learn: a model that hears the last layer alone keeps it that way."""
+    return tuple({*freeze, "layer_sum"} if options.head.layers == "last" else freeze)
 
 
 def _pooled_set(units: Utterances, label_N: NDArray[np.int64]) -> PooledSet:
@@ -187,4 +212,5 @@ def _pooled_set(units: Utterances, label_N: NDArray[np.int64]) -> PooledSet:
 def _digest(spec: AdapterSpec) -> str:
     """What decides the outcome of a training, so that two different ones never share a Ray Train run name."""
     text = [spec.store.fingerprint, spec.train.ids, spec.label_N.tolist(), spec.seed, spec.options.model_dump_json()]
+    text += [spec.start, spec.freeze]
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]
