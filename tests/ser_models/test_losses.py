@@ -228,6 +228,8 @@ def test_what_stands_in_rows_without_a_label_is_never_looked_at() -> None:
     assert predicted_BK.grad is not None
     assert torch.equal(logits_BC.grad.any(1), labelled_B)
     assert torch.equal(predicted_BK.grad.any(1), rated_B)
+    target_BK[1] = torch.nan
+    assert bool(multitask_loss(logits_BC, label_B.clamp_min(0), predicted_BK, target_BK, rated_B=rated_B).isnan())
 
 
 def test_a_batch_with_one_kind_of_label_has_that_part_only() -> None:

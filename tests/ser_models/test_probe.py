@@ -183,11 +183,14 @@ def test_dimensions_learn_which_layer_matters() -> None:
 
 
 def test_dimensions_do_not_depend_on_the_scale_of_the_ratings_and_are_the_same_bits_again() -> None:
-    train = rated(60, 0)
-    first, again = fit_dimensions(train), fit_dimensions(train)
+    train, unlabelled = rated(60, 0), rated(300, 1)
+    # Standardised about another centre, so that the head needs a bias.
+    pool = LayerPool(4, 12)
+    pool.fit(unlabelled.mean_NLD + 0.5, unlabelled.std_NLD)
+    first, again = fit_dimensions(train, pool=pool), fit_dimensions(train, pool=pool)
     assert torch.equal(first.head.output.weight, again.head.output.weight)
     assert (first.loss, first.steps) == (again.loss, again.steps)
-    scaled = fit_dimensions(replace(train, target_NK=0.01 * train.target_NK - 3))
+    scaled = fit_dimensions(replace(train, target_NK=0.01 * train.target_NK - 3), pool=pool)
     expected = 0.01 * predict_pooled(first, train.mean_NLD, train.std_NLD) - 3
     torch.testing.assert_close(predict_pooled(scaled, train.mean_NLD, train.std_NLD), expected, atol=1e-3, rtol=1e-3)
 
