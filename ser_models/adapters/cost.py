@@ -3,6 +3,8 @@
 # B batch · S samples
 from __future__ import annotations
 
+import ctypes
+import gc
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -123,9 +125,13 @@ def _measure(
 
 def forget_peak_mb(device: str) -> float:
     """Start the peak anew at what is in use now, and return that."""
+    gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif PROCESS.is_dir():
+        # What was freed but not yet given back would hide as much of what comes.
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
         (PROCESS / "clear_refs").write_text("5")
     return peak_mb(device)
 

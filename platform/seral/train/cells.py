@@ -48,13 +48,13 @@ class Cell:
 def run_cells(
     run: str, work: Work, arguments: Mapping[Cell, Sequence[Any]], on: ClusterOptions, label: str
 ) -> dict[Cell, dict[str, Any]]:
-    """Compute what is missing, as many cells side by side as there are cores, each in a process of its own.
+    """Compute what is missing, as many cells side by side as there are cores.
 
     Arguments may be Ray references. A failed cell is named when all others are done.
     """
     uris = {cell: storage.join(run, CELLS, f"{cell.name}.json") for cell in arguments}
     missing = [cell for cell, uri in uris.items() if not storage.exists(uri)]
-    # A process of its own, so that the memory a cell needs is its own; with Ray Train workers, they hold the cores.
+    # With Ray Train workers, they hold the cores.
     task = _cell_task.options(num_cpus=0 if on.train_workers else 1)
     waiting = {
         cell.name: partial(task.remote, work, cell, uris[cell], storage.join(run, WORK, cell.name), *arguments[cell])
@@ -73,7 +73,7 @@ def _run_cell(work: Work, cell: Cell, uri: str, folder: str, *arguments: Any) ->
     storage.write_json(uri, found)
 
 
-_cell_task = ray.remote(max_retries=2, max_calls=1)(_run_cell)
+_cell_task = ray.remote(max_retries=2)(_run_cell)
 
 
 def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, str]) -> pd.DataFrame:
