@@ -208,9 +208,8 @@ def _check_tags(options: TwoStageOptions) -> None:
     encoder = attach_adapters(load_encoder(options.encoder), options.finetune.adapters(), seed=0)
     known = {*adapter_tags(encoder), "head", "layer_sum"}
     if unknown := sorted({tag for tags in options.freeze for tag in tags} - known):
-        raise OptionError(
-            f"freeze: {unknown[0]!r} is no part of {options.finetune.adapter!r}; {', '.join(sorted(known))}"
-        )
+        parts = ", ".join(sorted(known))
+        raise OptionError(f"freeze: {options.finetune.adapter!r} has no part {unknown[0]!r}; it has {parts}")
 
 
 def _check_apart(source: pa.Table, target: pa.Table) -> None:
