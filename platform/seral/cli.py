@@ -16,7 +16,7 @@ from seral.errors import SeralError
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
-worth, **predict** uses the model.
+worth, **predict** uses the model. **compare** and **two-stage** are studies of how to train.
 """
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +33,9 @@ app.add_typer(loop_app, name="loop")
 PoolPath = Annotated[str, typer.Argument(metavar="POOL", help="The pool: a folder or an object-store address.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The run folder.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeatable.")]
+StudyPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="YAML file of the study; `python jobs/NAME.py --help` lists options.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -157,6 +160,32 @@ def loop_status(run: RunPath, as_json: AsJson = False) -> None:
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     Console().print(table)
+
+
+@app.command()
+def compare(config: StudyPath, settings: Sets = None) -> None:
+    """Compare variants of training (adapters, pretraining, shares of the labels) on the same folds and seeds.
+
+    Prints the table and writes it to the run folder as Markdown and CSV. Run it again: it goes on where it stopped.
+
+    Example: `seral compare jobs/configs/adapters-emodb.yaml --set seeds=[0]`
+    """
+    from seral.options import load
+    from seral.train.compare import CompareOptions, run_compare
+
+    typer.echo(run_compare(load(CompareOptions, config, settings or [])))
+
+
+@app.command("two-stage")
+def two_stage(config: StudyPath, settings: Sets = None) -> None:
+    """Adapt from acted to natural speech in two stages, beside source only, target only and joint training.
+
+    Example: `seral two-stage jobs/configs/two-stage-urdu.yaml`
+    """
+    from seral.options import load
+    from seral.train.two_stage import TwoStageOptions, run_two_stage
+
+    typer.echo(run_two_stage(load(TwoStageOptions, config, settings or [])))
 
 
 @app.command()
