@@ -28,7 +28,7 @@ from seral.train.adapter_run import freeze_tags, mix, time_masks
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
 from seral.train.model import load_model, score
 from seral.train.probe import linear_probe
-from seral.train.units import Utterances
+from seral.train.units import Targets, Utterances
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 LORA = {
@@ -72,9 +72,9 @@ class Ground:
         labelled = self.fold.train[::2]
         return finetune(
             self.units(labelled),
-            self.labels(labelled),
+            Targets.of_classes(self.labels(labelled)),
             self.units(self.fold.dev),
-            self.labels(self.fold.dev),
+            Targets.of_classes(self.labels(self.fold.dev)),
             unlabelled=self.units(self.fold.train),
             store=self.store,
             classes=CLASSES,
@@ -233,12 +233,14 @@ def test_time_masks_never_hide_more_than_half_nor_touch_padding() -> None:
 
 def test_mixing_pairs_each_clip_with_one_other_by_the_same_share_in_logits_and_targets() -> None:
     rows_BC = torch.eye(6)
-    logits_BC, target_BC = mix(rows_BC, 3 * rows_BC, 0.5, np.random.default_rng(0))
+    known_B = torch.arange(6) < 3
+    logits_BC, target_BC, known_mixed_B = mix([rows_BC, 3 * rows_BC, known_B], 0.5, np.random.default_rng(0))
     torch.testing.assert_close(target_BC, 3 * logits_BC)
     torch.testing.assert_close(logits_BC.sum(1), torch.ones(6))
     assert bool(((logits_BC > 0).sum(1) <= 2).all())
     assert float(logits_BC.diagonal().min()) < 1
-    assert mix(rows_BC, rows_BC, 0.0, np.random.default_rng(0))[0] is rows_BC
+    assert known_mixed_B.tolist() == [bool(known_B[row > 0].all()) for row in logits_BC]
+    assert mix([rows_BC], 0.0, np.random.default_rng(0))[0] is rows_BC
 
 
 def test_probe_matches_scikit_learn_on_the_chosen_layer(ground: Ground) -> None:

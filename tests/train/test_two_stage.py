@@ -55,7 +55,7 @@ def cells(run: str) -> dict[str, Any]:
 def dev_uar_of_stage_1(values: dict[str, Any]) -> float:
     options = parse(TwoStageOptions, values)
     pool = open_pool(options.pool)
-    metadata = eligible(pool, ["natural"], CLASSES, None)
+    metadata = eligible(options, pool, ["natural"])
     fold = folds_of(metadata, options.target.split, [1])[1]
     data = fold_data(options, extract_features(pool, options.encoder, frames_layer=3), fold, metadata)
     predicted = score(f"{options.run}/stage-1/fold-01.seed-0", data.store, data.utterances(fold.dev)).probability_NC

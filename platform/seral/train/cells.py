@@ -25,10 +25,10 @@ from seral.report.comparison import bootstrap_interval
 Work = Callable[..., dict[str, Any]]
 """(cell, folder, *arguments) -> what it found, as JSON; `folder` is empty and removed afterwards."""
 CELLS, WORK = "cells", "work"
-SPREAD = ("uar", "wa", "macro_f1", "source_uar", "target_uar")
+SPREAD = ("uar", "wa", "macro_f1", "ccc", "source_uar", "source_ccc")
 """Columns that are shown with their deviation."""
-PERCENT = (*SPREAD, "dev_uar", "probe_uar", "trainable_share")
-"""Shares that are shown in per cent."""
+PERCENT = ("uar", "wa", "macro_f1", "share", "gain")
+"""Endings of columns that are shown in per cent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +79,8 @@ _cell_task = ray.remote(max_retries=2)(_run_cell)
 def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, str]) -> pd.DataFrame:
     """One line a row, in the order of the cells: mean of every number over folds and seeds, deviation of the metrics.
 
-    `baseline` names the row that a row is compared with: its mean gain in UAR, paired by fold and seed, with a 95 %
-    bootstrap interval over folds, since seeds of one fold share their test speakers.
+    `baseline` names the row that a row is compared with: its mean gain in UAR (or CCC), paired by fold and seed, with a
+    95 % bootstrap interval over folds, since seeds of one fold share their test speakers.
     """
     numbers = [{"row": c.row, "fold": c.fold, "seed": c.seed, **_numbers(values)} for c, values in found.items()]
     cells = pd.DataFrame(numbers)
@@ -112,10 +112,12 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _gain(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
+    metric = "uar" if "uar" in own else "ccc"
     both = own.merge(base, on=["fold", "seed"], suffixes=("", "_base"))
-    gain = (both["uar"] - both["uar_base"]).groupby(both["fold"]).mean().to_numpy(dtype=np.float64)
+    gain = (both[metric] - both[f"{metric}_base"]).groupby(both["fold"]).mean().to_numpy(dtype=np.float64)
     low, high = bootstrap_interval(gain, np.random.default_rng(0))
-    return {"gain": float(gain.mean()) if len(gain) else float("nan"), "gain_low": low, "gain_high": high}
+    name = "gain" if metric == "uar" else "gain_ccc"
+    return {name: float(gain.mean()) if len(gain) else float("nan"), f"{name}_low": low, f"{name}_high": high}
 
 
 def _columns(table: pd.DataFrame) -> list[str]:
@@ -128,10 +130,10 @@ def _shown(line: Mapping[Any, Any], name: str) -> str:
         return str(value)
     if np.isnan(value):
         return ""
-    if name == "gain":
-        low, high = 100 * line["gain_low"], 100 * line["gain_high"]
-        return f"{100 * value:+.1f}" if np.isnan(low) else f"{100 * value:+.1f} ({low:+.1f} to {high:+.1f})"
-    if name in PERCENT:
-        spread = line.get(f"{name}_std", float("nan"))
-        return f"{100 * value:.1f}" if np.isnan(spread) else f"{100 * value:.1f} ± {100 * spread:.1f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    scale, form = (100, ".1f") if name.endswith(PERCENT) else (1, ",.0f" if abs(value) >= 100 else ".3g")
+    low, high, spread = (scale * line.get(f"{name}_{end}", np.nan) for end in ("low", "high", "std"))
+    if f"{name}_low" in line:
+        text = format(scale * value, f"+{form}")
+        return text if np.isnan(low) else f"{text} ({low:+{form}} to {high:+{form}})"
+    text = format(scale * value, form)
+    return text if np.isnan(spread) else f"{text} ± {spread:{form}}"

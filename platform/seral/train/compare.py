@@ -4,7 +4,7 @@ Every cell is one supervised training on a random share of a fold's training lab
 tested once on speakers nobody trained on, with the linear probe on the same labels beside it.
 """
 
-# N rows · C classes
+# N rows · C classes · K dimensions
 from __future__ import annotations
 
 import time
@@ -26,7 +26,6 @@ from seral.task import (
     FoldData,
     TaskOptions,
     claim,
-    codes,
     eligible,
     fold_data,
     folds_of,
@@ -36,8 +35,8 @@ from seral.task import (
 )
 from seral.train.cells import Cell, run_cells, study_table, write_table
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
-from seral.train.model import evaluate, score
-from seral.train.probe import linear_probe
+from seral.train.model import evaluate_scores, score
+from seral.train.probe import probe
 from seral.train.tapt import TaptRunOptions, adapt_encoder
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "fractions", "baseline"}
@@ -81,7 +80,7 @@ def run_compare(options: CompareOptions) -> str:
     pool = open_pool(options.pool)
     claim(options, pool, MAY_CHANGE)
     connect(options.cluster)
-    metadata = eligible(pool, options.corpora, options.classes, options.class_map)
+    metadata = eligible(options, pool, options.corpora)
     folds = folds_of(metadata, options.split, options.folds)
     arguments: dict[Cell, tuple[Any, ...]] = {}
     baseline: dict[str, str] = {}
@@ -107,38 +106,33 @@ def train_cell(
     cell: Cell, folder: str, data: FoldData, options: FinetuneOptions, share: float, on: ClusterOptions
 ) -> dict[str, Any]:
     """Train on a share of the labels and test; numbers for the table, and the predictions behind them."""
-    fold, oracle = data.fold, data.oracle()
+    fold = data.fold
     parts = {"train": labelled_share(fold.train, share, [cell.seed, cell.fold]), "dev": fold.dev, "test": fold.test}
-    units = {part: data.utterances(ids) for part, ids in parts.items()}
-    label = {part: codes(oracle.emotions(ids), data.classes) for part, ids in parts.items()}
+    known = {part: (data.utterances(ids), data.targets(ids)) for part, ids in parts.items()}
     device = "cuda" if on.use_gpu else "cpu"
     before_mb, started = forget_peak_mb(device), time.perf_counter()
     history = finetune(
-        units["train"],
-        label["train"],
-        units["dev"],
-        label["dev"],
+        *known["train"],
+        *known["dev"],
         unlabelled=data.utterances(fold.train),
         store=data.store,
         classes=data.classes,
+        dimensions=data.dimensions,
         folder=folder,
         seed=cell.seed,
         options=options,
         on=on,
     )
     seconds, memory_mb = time.perf_counter() - started, peak_mb(device) - before_mb
-    probability_NC = score(storage.join(folder, "model"), data.store, units["test"]).probability_NC
-    tested = evaluate(label["test"], probability_NC, data.classes)
-    probe = linear_probe(*((units[part], label[part]) for part in ("train", "dev", "test")))
+    scores = score(storage.join(folder, "model"), data.store, known["test"][0])
+    outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
     return {
         "share": share,
         "labels": len(parts["train"]),
-        **{name: tested[name] for name in ("uar", "wa", "macro_f1")},
-        "probe_uar": probe["test_uar"],
+        **evaluate_scores(scores, known["test"][1], data.classes, data.dimensions),
+        **probe(known["train"], known["dev"], known["test"]),
         **costs(history, seconds, memory_mb),
-        "per_class_recall": tested["per_class_recall"],
-        "confusion": tested["confusion"],
-        "predicted": dict(zip(fold.test, probability_NC.argmax(1).tolist(), strict=True)),
+        "predicted": dict(zip(fold.test, outputs.tolist(), strict=True)),
         "history": history,
     }
 

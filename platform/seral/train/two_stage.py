@@ -32,7 +32,6 @@ from seral.task import (
     FoldData,
     TaskOptions,
     claim,
-    codes,
     eligible,
     fold_data,
     folds_of,
@@ -42,8 +41,9 @@ from seral.task import (
 from seral.train.cells import Cell, run_cells, study_table, write_table
 from seral.train.compare import labelled_share
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
-from seral.train.model import evaluate, score
-from seral.train.probe import linear_probe
+from seral.train.model import evaluate_scores, score
+from seral.train.probe import probe
+from seral.train.units import Targets, Utterances
 
 MAY_CHANGE = {"run", "cluster", "seeds", "freeze"}
 STAGE_1, TARGET_ONLY = "stage 1", "target only"
@@ -112,7 +112,7 @@ def run_two_stage(options: TwoStageOptions) -> str:
     claim(options, pool, MAY_CHANGE)
     connect(options.cluster)
     parts = (options.source, options.target)
-    tables = [eligible(pool, part.corpora, options.classes, options.class_map) for part in parts]
+    tables = [eligible(options, pool, part.corpora) for part in parts]
     _check_apart(*tables)
     folds = [folds_of(table, part.split, part.folds) for table, part in zip(tables, parts, strict=True)]
     store = extract_features(
@@ -161,7 +161,7 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     first = storage.join(options.run, "stage-1", f"fold-{cell.fold:02d}.seed-{cell.seed}")
     plan, data, seed = plans(options, first)[cell.row], domains.data, (cell.seed, cell.fold)
     train, dev = (_labelled(domains, part, plan.domains, seed) for part in ("train", "dev"))
-    epochs = max(1, round(plan.steps / ceil(len(train[1]) / options.finetune.batch_size)))
+    epochs = max(1, round(plan.steps / ceil(len(train[0].ids) / options.finetune.batch_size)))
     history = finetune(
         *train,
         *dev,
@@ -169,6 +169,7 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
         unlabelled=data.utterances([*domains.source.train, *domains.target.train]),
         store=data.store,
         classes=data.classes,
+        dimensions=data.dimensions,
         folder=folder,
         seed=cell.seed,
         options=options.finetune.model_copy(update={"epochs": epochs, "patience": epochs}),
@@ -179,28 +180,25 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     model = storage.join(folder, "model")
     tested: dict[str, Any] = {}
     for domain in ("target", "source"):
-        units, label_N = _labelled(domains, "test", (domain,), seed)
-        predicted = evaluate(label_N, score(model, data.store, units).probability_NC, data.classes)
-        tested[domain] = predicted | {"probe": linear_probe(train, dev, (units, label_N))["test_uar"]}
+        test = _labelled(domains, "test", (domain,), seed)
+        scores = score(model, data.store, test[0])
+        tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions) | probe(train, dev, test)
     if cell.row == STAGE_1:
         storage.remove(first)
         storage.copy_folder(model, first)
     return {
-        "labels": len(train[1]),
-        "steps": epochs * ceil(len(train[1]) / options.finetune.batch_size),
+        "labels": len(train[0].ids),
+        "steps": epochs * ceil(len(train[0].ids) / options.finetune.batch_size),
         "trainable": history["adapter"]["trainable"],
-        **{name: tested["target"][name] for name in ("uar", "wa", "macro_f1")},
-        "probe_uar": tested["target"]["probe"],
-        "source_uar": tested["source"]["uar"],
-        "source_probe_uar": tested["source"]["probe"],
-        "tested": tested,
+        **tested["target"],
+        **{f"source_{name}": value for name, value in tested["source"].items()},
         "history": history,
     }
 
 
-def _labelled(domains: Domains, part: str, names: Sequence[str], seed: Sequence[int]) -> tuple[Any, Any]:
+def _labelled(domains: Domains, part: str, names: Sequence[str], seed: Sequence[int]) -> tuple[Utterances, Targets]:
     ids = domains.ids(part, names, seed)
-    return domains.data.utterances(ids), codes(domains.data.oracle().emotions(ids), domains.data.classes)
+    return domains.data.utterances(ids), domains.data.targets(ids)
 
 
 def _check_tags(options: TwoStageOptions) -> None:
