@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from seral.annotate.oracle import Oracle
 from seral.errors import LabelError, OptionError, StateError, TrainError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.synthesis import SynthesisOptions, synthesise
+from seral.pool.shards import open_pool
 from seral.train.cells import Cell, study_table
 from seral.train.compare import CompareOptions, labelled_share, run_compare
 
@@ -50,34 +52,12 @@ def test_every_variant_is_trained_on_the_same_labels_and_judged_beside_the_probe
     assert not (Path(values["run"]) / "work").exists() or not list((Path(values["run"]) / "work").iterdir())
 
 
-AFFECT = {"anger": (2, 5), "happiness": (5, 4), "neutral": (3, 3), "sadness": (2, 1)}
-
-
-@pytest.fixture(scope="module")
-def rated_pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> str:
-    """Generated speech in which most clips are rated as their emotion suggests, and some have no class."""
-    root = tmp_path_factory.mktemp("rated")
-    synthesise(root / "corpus", SynthesisOptions(utterances=72, speakers_per_language=2, junk=0.0, seed=5))
-    manifest = root / "corpus" / "manifest.jsonl"
-    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
-    for number, row in enumerate(rows):
-        if number % 6:
-            row["valence"], row["arousal"] = AFFECT[row["emotion"]]
-        if number % 6 == 1:
-            del row["emotion"]
-    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(root / "corpus"), "out": str(root / "pool")}))
-    return str(root / "pool")
-
-
 @pytest.mark.ray
 @pytest.mark.parametrize("classes", [[], ["anger", "happiness", "neutral", "sadness"]], ids=["dimensions", "both"])
-def test_dimensions_are_learnt_alone_and_beside_classes(
-    values: dict[str, Any], rated_pool: str, classes: list[str]
-) -> None:
+def test_dimensions_are_learnt_alone_and_beside_classes(values: dict[str, Any], classes: list[str]) -> None:
     lora = {"adapter": "lora", "top_layers": 1, "epochs": 3, "batch_size": 32, "lr": 0.005}
     rows = [{"name": "head"}, {"name": "lora", "finetune": lora}]
-    task = {"pool": rated_pool, "classes": classes, "dimensions": ["valence", "arousal"], "fractions": [1.0]}
+    task = {"classes": classes, "dimensions": ["valence", "arousal"], "fractions": [1.0]}
     run_compare(parse(CompareOptions, values | task | {"rows": rows}))
     found = cells(values["run"])
     head, lora_cell = (found[f"{name}.fold-00.seed-0"] for name in ("head", "lora"))
@@ -95,9 +75,12 @@ def test_dimensions_are_learnt_alone_and_beside_classes(
 
 
 @pytest.mark.ray
-def test_asking_for_ratings_nobody_gave_is_an_error(values: dict[str, Any]) -> None:
+def test_asking_for_ratings_nobody_gave_is_an_error(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 8)
+    pool = str(tmp_path / "pool")
+    import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(corpus), "out": pool}))
     with pytest.raises(LabelError, match="ratings of dominance"):
-        run_compare(parse(CompareOptions, values | {"dimensions": ["dominance"]}))
+        Oracle(open_pool(pool), [], dimensions=["dominance"])
 
 
 @pytest.mark.ray

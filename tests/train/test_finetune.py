@@ -24,7 +24,7 @@ from seral.features import FeatureStore, extract_features, rows_of
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
-from seral.train.adapter_run import freeze_tags, mix, time_masks
+from seral.train.adapter_run import freeze_tags, judge, mix, time_masks, weighted_classes
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
 from seral.train.model import load_model, score
 from seral.train.probe import linear_probe
@@ -241,6 +241,23 @@ def test_mixing_pairs_each_clip_with_one_other_by_the_same_share_in_logits_and_t
     assert float(logits_BC.diagonal().min()) < 1
     assert known_mixed_B.tolist() == [bool(known_B[row > 0].all()) for row in logits_BC]
     assert mix([rows_BC], 0.0, np.random.default_rng(0))[0] is rows_BC
+
+
+def test_clips_without_a_class_or_without_ratings_count_only_where_they_are_known() -> None:
+    target = Targets(
+        label_N=np.array([0, 1, -1, 0]), value_NK=np.array([[1, 2], [3, 1], [2, 5], [np.nan, 1]], np.float32)
+    )
+    hot_NC = weighted_classes(target, 2)
+    torch.testing.assert_close(hot_NC, torch.tensor([[0.75, 0], [0, 1.5], [0, 0], [0.75, 0]]))
+    logits_NC = torch.tensor([[9.0, 0], [0, 9], [0, 0], [9, 0]])
+    value_NK = torch.tensor([[1.0, 2], [3, 1], [2, 5], [77, 77]])
+    judged = judge(logits_NC, value_NK, target, dimension_weight=3.0)
+    assert judged["dev_uar"] == 1
+    assert judged["dev_ccc"] == pytest.approx(1)
+    assert judged["dev_loss"] == pytest.approx(0, abs=1e-3)
+    worse = judge(logits_NC, value_NK.flip(0), target, dimension_weight=3.0)
+    assert worse["dev_loss"] == pytest.approx(3 * (1 - worse["dev_ccc"]), abs=1e-3)
+    assert "dev_uar" not in judge(logits_NC[:, :0], value_NK, target, dimension_weight=1.0)
 
 
 def test_probe_matches_scikit_learn_on_the_chosen_layer(ground: Ground) -> None:
