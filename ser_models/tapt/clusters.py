@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_models.encoders import SpeechEncoder
-from ser_models.tapt.objective import Objective, dropout_from, perplexity
+from ser_models.tapt.objective import Objective, dropout_from
 from ser_models.tapt.options import TaptOptions
 
 # B clips · S samples · T frames · M masked frames · N frames of a sample · D encoder width · K clusters · P projection
@@ -126,24 +126,22 @@ class ClusterObjective(Objective):
 
     def _loss(
         self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator, step: int
-    ) -> dict[str, Tensor]:
-        """Cross-entropy over the masked frames; perplexities of the ids there are and of those that are predicted."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Cross-entropy over the masked frames; perplexities of the ids that are predicted and of those there are."""
         target_M = self.targets(wave_BS, length_B)[hidden_BT]
         with dropout_from(int(rng.integers(2**62)), wave_BS.device):
             context_BTD = self._contextualise(self.encoder.project(wave_BS, length_B), length_B, hidden_BT)
         unit_MP = functional.normalize(self.projection(context_BTD[hidden_BT]).float(), dim=-1)
         logits_MK = unit_MP @ functional.normalize(self.code_KP, dim=-1).T / self.options.logit_temperature
         predicted_M = logits_MK.argmax(1)
-        return {
+        mean = {
             "loss": functional.cross_entropy(logits_MK, target_M),
             "accuracy": (predicted_M == target_M).float().mean(),
-            "perplexity": self._perplexity(predicted_M),
-            "target_perplexity": self._perplexity(target_M),
         }
+        return mean, {"perplexity": self._share(predicted_M), "target_perplexity": self._share(target_M)}
 
-    def _perplexity(self, id_M: Tensor) -> Tensor:
-        count_K = torch.bincount(id_M, minlength=self.options.clusters)
-        return perplexity(count_K / count_K.sum())
+    def _share(self, id_M: Tensor) -> Tensor:
+        return torch.bincount(id_M, minlength=self.options.clusters) / len(id_M)
 
     @torch.no_grad()
     def _draw_head(self, generator: torch.Generator) -> None:

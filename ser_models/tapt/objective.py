@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +30,36 @@ UNFIT_ADAPTERS = {
     "frozen": "it trains nothing",
     "adalora": "its ranks move on a schedule that pretraining does not run",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measures:
+    """What an objective says of the masked frames of some clips."""
+
+    mean: dict[str, Tensor]
+    """Scalars, means over the masked frames; the loss is one of them."""
+    share: dict[str, Tensor]
+    """Name of a perplexity -> the shares of the codewords it is of, (V,) or (G, V)."""
+    masked: Tensor
+    """Number of masked frames."""
+
+    def scalars(self) -> dict[str, Tensor]:
+        """Means, perplexities and `masked` by name."""
+        return self.mean | {name: perplexity(share) for name, share in self.share.items()} | {"masked": self.masked}
+
+
+def pool_measures(measures: Sequence[Measures]) -> Measures:
+    """The measures of several batches as if they had been one."""
+    weight_N = torch.stack([one.masked for one in measures]).double()
+    weight_N = weight_N / weight_N.sum()
+
+    def pooled(values: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+        return {n: torch.stack([w * v[n] for w, v in zip(weight_N, values, strict=True)]).sum(0) for n in values[0]}
+
+    masked = torch.stack([one.masked for one in measures]).sum()
+    return Measures(
+        mean=pooled([one.mean for one in measures]), share=pooled([one.share for one in measures]), masked=masked
+    )
 
 
 class Objective(nn.Module, ABC):
@@ -62,7 +93,19 @@ class Objective(nn.Module, ABC):
         step: int = 0,
         hidden_BT: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Scalars {loss, accuracy, perplexity, masked, ...} over the masked frames, whose number is `masked`.
+        """Scalars {loss, accuracy, perplexity, masked, ...} over the masked frames, whose number is `masked`."""
+        return self.measure(wave_BS, length_B, rng, step=step, hidden_BT=hidden_BT).scalars()
+
+    def measure(
+        self,
+        wave_BS: Tensor,
+        length_B: Tensor,
+        rng: np.random.Generator,
+        *,
+        step: int = 0,
+        hidden_BT: Tensor | None = None,
+    ) -> Measures:
+        """The same before it is summed up, to be pooled over batches.
 
         Masks, and whatever else is random, dropout included, come from `rng` alone. `hidden_BT` gives the masks instead
         of drawing them. `step` is for objectives with a schedule of their own.
@@ -72,14 +115,14 @@ class Objective(nn.Module, ABC):
         if hidden_BT is None:
             hidden_BT = self._draw_mask(frames_B, rng)
         _check_mask(hidden_BT, frames_B)
-        scalars = self._loss(wave_BS[:, : int(length_B.max())], length_B, hidden_BT, rng, step)
-        return scalars | {"masked": hidden_BT.sum()}
+        mean, share = self._loss(wave_BS[:, : int(length_B.max())], length_B, hidden_BT, rng, step)
+        return Measures(mean=mean, share=share, masked=hidden_BT.sum())
 
     @abstractmethod
     def _loss(
         self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator, step: int
-    ) -> dict[str, Tensor]:
-        """The scalars for checked clips and masks; the loss is a mean over masked frames."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Means and shares (see Measures) for checked clips and masks."""
 
     def heads(self) -> dict[str, Tensor]:
         """Weights that only pretraining needs, to continue from later."""

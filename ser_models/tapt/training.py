@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ser_models.tapt.objective import Objective
+from ser_models.tapt.objective import Objective, pool_measures
 from ser_models.tapt.options import learning_rate_at
 
 # B clips · S samples
@@ -43,8 +43,8 @@ def tapt_step(
     if not bool(torch.isfinite(loss)):
         blamed = _suspects(wave_BS, names or [f"clip {row}" for row in range(len(wave_BS))])
         raise ValueError(
-            f"expected a finite pretraining loss, got {float(loss)} at step {step}; lower the learning rate or look "
-            f"for bad audio in {blamed}"
+            f"expected a finite pretraining loss, got {float(loss.detach())} at step {step}; lower the learning rate "
+            f"or look for bad audio in {blamed}"
         )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
@@ -58,21 +58,16 @@ def held_out_scores(
 ) -> dict[str, float]:
     """The objective's scalars on clips it does not train on, in evaluation mode, with the same masks for the same seed.
 
-    A mean over the masked frames of all batches; perplexities are means over batches.
+    As over one batch of all masked frames: a perplexity of few frames is low, and a mean of such would be too.
     """
     training = objective.training
     objective.eval()
     rng = np.random.default_rng(list(seed))
-    found = [objective(wave_BS, length_B, rng) for wave_BS, length_B in batches]
+    found = [objective.measure(wave_BS, length_B, rng) for wave_BS, length_B in batches]
     objective.train(training)
     if not found:
         raise ValueError("expected at least one held-out batch, got none")
-    weight = torch.stack([scalars["masked"] for scalars in found]).double()
-    scores = {
-        name: float((torch.stack([scalars[name] for scalars in found]).double() * weight).sum() / weight.sum())
-        for name in found[0]
-    }
-    return scores | {"masked": float(weight.sum())}
+    return {name: float(value) for name, value in pool_measures(found).scalars().items()}
 
 
 def _suspects(wave_BS: Tensor, names: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ class Wav2Vec2Objective(Objective):
 
     def _loss(
         self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator, step: int
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Contrastive and diversity losses, each a mean over the masked frames.
 
         `L_m = -log exp(cos(c_t, q_t)/κ) / Σ_{q̃} exp(cos(c_t, q̃)/κ)`, `L_d = (GV - perplexity) / GV`,
@@ -81,16 +81,15 @@ class Wav2Vec2Objective(Objective):
         logits_MK = _logits(context_BTP, hidden_BT, quantized_FP, code_FG, frames, distractors)
         logits_MK = logits_MK / self.options.logit_temperature
         contrastive = functional.cross_entropy(logits_MK, logits_MK.new_zeros(len(logits_MK), dtype=torch.long))
-        in_use = perplexity(soft_FGV[hidden_BT[real_BT]].mean(0))
-        codewords = soft_FGV[0].numel()
-        diversity = (codewords - in_use) / codewords
-        return {
+        share_GV = soft_FGV[hidden_BT[real_BT]].mean(0)
+        diversity = (share_GV.numel() - perplexity(share_GV)) / share_GV.numel()
+        mean = {
             "loss": contrastive + self.options.diversity_weight * diversity,
             "contrastive": contrastive.detach(),
             "diversity": diversity.detach(),
-            "perplexity": in_use.detach(),
             "accuracy": (logits_MK.argmax(1) == 0).float().mean(),
         }
+        return mean, {"perplexity": share_GV.detach()}
 
     def _run(self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Contexts of the masked clips (B, T, P) and the normalised conv features of the whole ones (B, T, E)."""

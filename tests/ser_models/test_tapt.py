@@ -399,11 +399,15 @@ def test_held_out_scores_are_the_same_every_time_and_weigh_by_masked_frames(
     assert not objective.targets.training
     rng = np.random.default_rng([0, 5])
     objective.eval()
-    parts = [objective(*batch, rng) for batch in batches]
-    frames = [float(part["masked"]) for part in parts]
-    wanted = sum(float(part["loss"].detach()) * count for part, count in zip(parts, frames, strict=True)) / sum(frames)
-    assert first["loss"] == pytest.approx(wanted)
-    assert first["masked"] == sum(frames)
+    with torch.no_grad():
+        parts = [objective.measure(*batch, rng) for batch in batches]
+    frames = np.array([int(part.masked) for part in parts])
+    assert first["loss"] == pytest.approx(np.average([float(part.mean["loss"]) for part in parts], weights=frames))
+    counts_NK = [part.share["target_perplexity"].numpy() * part.masked.numpy() for part in parts]
+    share_K = np.sum(counts_NK, axis=0) / frames.sum()
+    wanted = np.exp(-sum(share * np.log(share) for share in share_K if share > 0))
+    assert first["target_perplexity"] == pytest.approx(wanted, rel=1e-5)
+    assert first["masked"] == frames.sum()
 
 
 def test_bad_input_is_named_with_what_was_expected(make_encoder: Callable[[str], SpeechEncoder]) -> None:
