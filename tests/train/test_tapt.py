@@ -69,7 +69,7 @@ def adapt(
 
 def audio_of(pool: Pool, ids: list[str], **values: Any) -> TaptAudio:
     options = parse(TaptRunOptions, SMALL | values)
-    spec = TaptSpec(pool=pool, ids=tuple(ids), encoder="seral-tiny", options=options, on=ClusterOptions())
+    spec = TaptSpec(pool=pool, ids=tuple(ids), encoder="seral-tiny", options=options, on=ClusterOptions(), state="none")
     return tapt_audio(spec, load_encoder("seral-tiny"))
 
 
@@ -131,6 +131,32 @@ def test_whisper_is_adapted_through_lora_and_comes_back_plain(speech_pool: str, 
     assert facts["held_out"][0]["target_perplexity"] > 1
 
 
+RESUMED = {"steps": 16, "clusters": 8, "refresh_every": 6, "eval_every": 8, "checkpoint_every": 4, "lr": 1e-3}
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(
+    speech_pool: str, tmp_path: Path, tiny_whisper: str
+) -> None:
+    pool, said = open_pool(speech_pool), []
+
+    def stop_at_step_8(message: str) -> None:
+        said.append(message)
+        if message.startswith("TAPT step 8/16, held out") and "TAPT goes on from step 4" not in said:
+            raise KeyboardInterrupt
+
+    whole = adapt(pool, tmp_path / "whole", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seral.train.tapt_run.say", stop_at_step_8)
+        with pytest.raises(KeyboardInterrupt):
+            adapt(pool, tmp_path / "cut", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
+        cut = adapt(pool, tmp_path / "cut", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
+    assert "TAPT goes on from step 4" in said
+    assert cut == whole
+    one, two = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not (tmp_path / "cut" / ".train").exists()
+
+
 @pytest.mark.slow
 def test_a_killed_worker_is_restored_and_ends_in_the_same_weights(
     speech_pool: str,
@@ -139,10 +165,9 @@ def test_a_killed_worker_is_restored_and_ends_in_the_same_weights(
     kill_ray_train_worker: Callable[[Path], AbstractContextManager[list[int]]],
 ) -> None:
     pool = open_pool(speech_pool)
-    values = {"steps": 16, "clusters": 8, "refresh_every": 6, "eval_every": 8, "checkpoint_every": 4, "lr": 1e-3}
-    whole = adapt(pool, tmp_path / "whole", values, encoder=tiny_whisper)
+    whole = adapt(pool, tmp_path / "whole", RESUMED, encoder=tiny_whisper)
     with kill_ray_train_worker(tmp_path / "cut" / ".train") as killed:
-        cut = adapt(pool, tmp_path / "cut", values, encoder=tiny_whisper, train_workers=1, max_failures=1)
+        cut = adapt(pool, tmp_path / "cut", RESUMED, encoder=tiny_whisper, train_workers=1, max_failures=1)
     assert killed, "training ended before a worker could be killed"
     assert cut == whole
     one, two = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in ("whole", "cut"))

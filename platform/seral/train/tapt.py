@@ -101,15 +101,18 @@ def adapt_encoder(
     target = storage.join(folder, ENCODER)
     if storage.exists(storage.join(folder, DONE)):
         return target
-    spec = TaptSpec(pool=pool, ids=tuple(sorted(ids)), encoder=encoder, options=options, on=on)
-    work = storage.join(folder, ".train")
+    work, wanted = storage.join(folder, ".train"), tuple(sorted(ids))
+    name = run_name(pool, wanted, encoder, options)
+    spec = TaptSpec(
+        pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=storage.join(work, name, STATE)
+    )
     trainer = ray.train.torch.TorchTrainer(
         tapt_worker,
         train_loop_config={"spec": spec},
         # One worker: targets and negatives lie inside a clip, so more would only add throughput.
         scaling_config=ray.train.ScalingConfig(num_workers=min(1, on.train_workers), use_gpu=on.use_gpu),
         run_config=ray.train.RunConfig(
-            name=_run_name(spec),
+            name=name,
             storage_path=work,
             failure_config=ray.train.FailureConfig(max_failures=on.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
@@ -119,6 +122,8 @@ def adapt_encoder(
         result = trainer.fit()
     except ValueError as error:
         raise TrainError(f"TAPT of {encoder}: {error}") from error
+    except ray.train.WorkerGroupError as error:
+        raise TrainError(f"TAPT of {encoder}: {error.worker_failures[0]}") from error
     if result.checkpoint is None:
         raise TrainError(f"TAPT of {encoder} ended without a checkpoint; its files are in {work}")
     with result.checkpoint.as_directory() as local:
@@ -133,9 +138,9 @@ def adapt_encoder(
     return target
 
 
-def _run_name(spec: TaptSpec) -> str:
+def run_name(pool: Pool, ids: Sequence[str], encoder: str, options: TaptRunOptions) -> str:
     """Another name for whatever would train to other weights: a run of the same name goes on from its checkpoint."""
-    parts = [spec.pool.hash, spec.ids, spec.encoder, spec.options.model_dump(mode="json")]
+    parts = [pool.hash, list(ids), encoder, options.model_dump(mode="json")]
     return "tapt-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -163,8 +168,8 @@ class TaptJobOptions(Options):
     """Hear the training part of this fold only; None = everything, dev and test of any later split included. A loop
     that leaves out classes may deal the speakers of k-fold otherwise: give it `tapt` instead."""
     tapt: TaptRunOptions = TaptRunOptions()
-    cluster: ClusterOptions = ClusterOptions(train_workers=1)
-    """With a worker, a job that was killed goes on from its last checkpoint."""
+    cluster: ClusterOptions = ClusterOptions()
+    """Without `train_workers`, progress is shown here; with one, in the worker's log."""
 
 
 def pretrain(options: TaptJobOptions) -> str:

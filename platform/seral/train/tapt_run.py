@@ -7,6 +7,7 @@ that was interrupted and restored ends in the same weights.
 # B batch · S samples · N frames · D features · K clusters
 from __future__ import annotations
 
+import io
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,7 @@ from ser_models.tapt import (
     tapt_optimizer,
     tapt_step,
 )
+from seral import storage
 from seral.active.index import kmeans
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
@@ -73,6 +75,8 @@ class TaptSpec:
     encoder: str
     options: TaptRunOptions
     on: ClusterOptions
+    state: str
+    """Where a training inside this process keeps what it takes to go on."""
 
 
 def tapt_worker(config: dict[str, Any]) -> None:
@@ -100,7 +104,6 @@ class Training:
         self.optimiser = tapt_optimizer(self.objective)
         self.held_out = [self._tensors(clips) for clips in self.audio.held_out_batches()]
         self.record: dict[str, Any] = {"history": [], "held_out": [], "warnings": []}
-        self.reported: Path | None = None
 
     def run(self) -> None:
         """Train from the last checkpoint, or from the start, to the last step."""
@@ -118,7 +121,9 @@ class Training:
             scalars = self._step(step, clips, rng)
             self._look(step + 1, scalars)
             if self._is_due(step + 1, self.spec.options.checkpoint_every):
-                self._report(step + 1, scalars)
+                self._save(step + 1, scalars)
+        if start == self.settings.steps:  # the process died after the last step and before its result was fetched
+            self._save(start, {})
 
     def _step(self, step: int, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, float]:
         names, (wave_BS, length_B) = [name for name, _ in clips], self._tensors(clips)
@@ -168,29 +173,43 @@ class Training:
         targets.fit(torch.cat(frames), k_means)
         say(f"TAPT: {clusters} clusters of hidden state {targets.layer}, of {sum(map(len, frames))} frames")
 
-    def _report(self, done: int, scalars: Mapping[str, float]) -> None:
-        """Report a checkpoint to Ray Train; the last one holds the adapted encoder, its adapters merged."""
-        folder = Path(tempfile.mkdtemp(prefix="seral-tapt-"))
+    def _save(self, done: int, scalars: Mapping[str, float]) -> None:
+        """Keep what it takes to go on; at the end also the adapted encoder, its adapters merged.
+
+        Ray Train's workers persist what they report. In this process only the last report outlives a kill of it, so
+        the others go to storage without Ray.
+        """
+        buffer = io.BytesIO()
         state = {"step": done, "record": self.record, "optimiser": self.optimiser.state_dict()}
-        torch.save(state | {"objective": self.objective.state_dict()}, folder / STATE)
-        if done == self.settings.steps:
+        torch.save(state | {"objective": self.objective.state_dict()}, buffer)
+        last = done == self.settings.steps
+        if not last and not self.spec.on.train_workers:
+            storage.write_bytes(self.spec.state, buffer.getvalue())
+            return
+        folder = Path(tempfile.mkdtemp(prefix="seral-tapt-"))
+        (folder / STATE).write_bytes(buffer.getvalue())
+        if last:
             save_encoder(merge_adapters(self.encoder) if self.encoder.adapters else self.encoder, folder / ENCODER)
         ray.train.report(dict(scalars), checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
-        # Ray Train's workers persist what they report; in this process the folder itself is the checkpoint.
-        stale, self.reported = (folder, None) if self.spec.on.train_workers else (self.reported, folder)
-        if stale is not None:
-            shutil.rmtree(stale)
+        if self.spec.on.train_workers:
+            shutil.rmtree(folder)
 
     def _restore(self) -> int:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
+        data = self._saved()
+        if data is None:
             return 0
-        with checkpoint.as_directory() as folder:
-            state = torch.load(Path(folder) / STATE, weights_only=True)
+        state = torch.load(io.BytesIO(data), weights_only=True)
         self.objective.load_state_dict(state["objective"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.record = state["record"]
+        say(f"TAPT goes on from step {state['step']}")
         return int(state["step"])
+
+    def _saved(self) -> bytes | None:
+        if (checkpoint := ray.train.get_checkpoint()) is not None:
+            with checkpoint.as_directory() as folder:
+                return (Path(folder) / STATE).read_bytes()
+        return storage.read_bytes(self.spec.state) if storage.exists(self.spec.state) else None
 
     def _is_due(self, done: int, every: int) -> bool:
         return done % every == 0 or done == self.settings.steps
