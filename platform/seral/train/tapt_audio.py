@@ -23,8 +23,8 @@ Clip = tuple[str, NDArray[np.float32]]
 """Id and 16 kHz samples, cropped."""
 
 MAX_HELD_OUT = 64
-EPOCH, HELD_OUT, CLUSTERED = 1, 2, 3
-"""What a generator is for: (seed, ..., one of these), apart from the (seed, step) of the steps."""
+EPOCH, HELD_OUT, CROPPED, MASKED, CLUSTERED = 1, 2, 3, 4, 5
+"""What a generator is for: (seed, number, one of these), apart from the (seed, step) of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class TaptAudio:
         if len(names) < 2:
             raise TrainError(f"TAPT needs at least 2 utterances to hold one out, got {len(names)}; or set held_out=0")
         count = min(max(1, round(self.held_out_share * len(names))), MAX_HELD_OUT, len(names) - 1)
-        order = np.random.default_rng([self.seed, HELD_OUT]).permutation(len(names))
+        order = np.random.default_rng([self.seed, 0, HELD_OUT]).permutation(len(names))
         return tuple(sorted(names[index] for index in order[:count]))
 
     @cached_property
@@ -112,7 +112,7 @@ class TaptAudio:
         return self._batches(chosen)
 
     def _batches(self, chosen: dict[str, set[str]]) -> Iterator[list[Clip]]:
-        rng = np.random.default_rng([self.seed, HELD_OUT, HELD_OUT])
+        rng = np.random.default_rng([self.seed, 0, CROPPED])
         for shard, names in sorted(chosen.items()):
             ordered = sorted(names)
             durations_s = [self.duration_s[shard][name] for name in ordered]
