@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -174,41 +172,16 @@ def test_frozen_parts_of_a_model_stay(ground: Ground) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_ray_train_worker_is_restored_and_ends_in_the_same_weights(ground: Ground, tmp_path: Path) -> None:
+def test_a_killed_ray_train_worker_is_restored_and_ends_in_the_same_weights(
+    ground: Ground, tmp_path: Path, kill_ray_train_worker: Callable[[Path], AbstractContextManager[list[int]]]
+) -> None:
     values = LORA | {"epochs": 6, "patience": 6}
     ground.train(tmp_path / "whole", values, train_workers=1)
-    killed: list[int] = []
-    watcher = threading.Thread(target=kill_worker_after_a_checkpoint, args=(tmp_path / "cut" / ".train", killed))
-    watcher.start()
-    ground.train(tmp_path / "cut", values, train_workers=1, max_failures=1)
-    watcher.join()
+    with kill_ray_train_worker(tmp_path / "cut" / ".train") as killed:
+        ground.train(tmp_path / "cut", values, train_workers=1, max_failures=1)
     assert killed, "training ended before a worker could be killed"
     whole, cut = (trained_weights(tmp_path / name) for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-
-
-def kill_worker_after_a_checkpoint(work: Path, killed: list[int]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if list(work.glob("*/checkpoint_*")):
-            for pid in ray_train_workers():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-            return
-        time.sleep(0.02)
-
-
-def ray_train_workers() -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if title.startswith(b"ray::") and b"RayTrainWorker" in title:
-                found.append(int(entry.name))
-    return found
 
 
 def test_infinite_loss_names_the_utterances(ground: Ground, tmp_path: Path) -> None:
