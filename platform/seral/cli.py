@@ -163,6 +163,27 @@ def loop_status(run: RunPath, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def pretrain(
+    pool: PoolPath,
+    out: Annotated[str, typer.Option("--out", help="Folder of the result: the encoder is in `encoder/`.")],
+    encoder: Annotated[str, typer.Option(help="A hub id, a folder, or an embedded encoder.")] = "seral-tiny",
+    settings: Sets = None,
+) -> None:
+    """Adapt an encoder to the speech of a pool without labels (TAPT). Run it again: it goes on where it stopped.
+
+    The objective is the encoder's own: contrastive for wav2vec 2.0, masked prediction of clusters for all others.
+    `tapt.json` and `tapt.png` show how it went. `--set fold=0` hears the training part of a fold only.
+
+    Example: `seral pretrain data/pool --encoder facebook/hubert-base-ls960 --out runs/tapt --set tapt.steps=500`
+    """
+    from seral.options import parse
+    from seral.train.tapt import TaptJobOptions
+    from seral.train.tapt import pretrain as run_pretrain
+
+    typer.echo(run_pretrain(parse(TaptJobOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
+
+
+@app.command()
 def compare(config: StudyPath, settings: Sets = None) -> None:
     """Compare variants of training (adapters, pretraining, shares of the labels) on the same folds and seeds.
 

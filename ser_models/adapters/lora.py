@@ -34,7 +34,7 @@ class LoraOptions:
     rank: int = 8
     """r, the rank of every update. 8 in Lashkarashvili et al. 2024."""
     alpha: float = 8.0
-    """Updates are scaled by alpha / rank. 1 in Lashkarashvili et al. 2024, with 2000 steps; here trainings are short."""
+    """Updates are scaled by alpha / rank. 1 in Lashkarashvili et al. 2024, in trainings of 2000 steps."""
     dropout: float = 0.0
     """Dropout on the input of A, in training only."""
     targets: tuple[str, ...] | None = None
