@@ -28,6 +28,7 @@ from ser_models.tapt.options import TaptOptions
 
 UNFIT_ADAPTERS = {
     "frozen": "it trains nothing",
+    "layer_sum": "it weighs layers for a head, and trains nothing in the encoder",
     "adalora": "its ranks move on a schedule that pretraining does not run",
 }
 
