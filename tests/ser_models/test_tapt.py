@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -277,6 +278,21 @@ def test_every_family_learns_and_every_trained_parameter_has_a_gradient(encoder:
             still = [n for n, p in objective.trained().items() if not n.endswith("bias") and not p.grad.any()]
             assert (dead, still) == ([], [])
     assert np.mean(losses[-3:]) < 0.9 * np.mean(losses[:3])
+
+
+def test_bfloat16_gives_nearly_the_same_loss_and_leaves_the_weights_as_they_are(encoder: SpeechEncoder) -> None:
+    wave_BS, length_B = tones(1.0, 0.7)
+    objective = objective_on(encoder)
+    losses = []
+    for bf16 in (False, True):
+        learner = copy.deepcopy(objective).train()
+        scalars = tapt_step(
+            learner, tapt_optimizer(learner), wave_BS, length_B, step=0, rng=np.random.default_rng(0), bf16=bf16
+        )
+        losses.append(scalars["loss"])
+        assert all(parameter.dtype == torch.float32 for parameter in learner.parameters())
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.1)
 
 
 def test_the_front_is_all_that_stays(encoder: SpeechEncoder) -> None:

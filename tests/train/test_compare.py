@@ -49,6 +49,7 @@ def test_every_variant_is_trained_on_the_same_labels_and_judged_beside_the_probe
     mean = np.mean([value["uar"] for name, value in found.items() if name.startswith("head_100")])
     assert table["uar"][1] == pytest.approx(mean)
     assert f"| {100 * mean:.1f} |" in text
+    assert (Path(values["run"]) / "table.png").read_bytes().startswith(b"\x89PNG")
     assert not (Path(values["run"]) / "work").exists() or not list((Path(values["run"]) / "work").iterdir())
 
 

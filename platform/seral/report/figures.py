@@ -231,6 +231,25 @@ def pretraining_curves(history: Sequence[dict[str, float]], held_out: Sequence[d
     return figure
 
 
+def study_rows(table: pd.DataFrame) -> Figure:
+    """UAR (or CCC) of every row of a study, with one standard deviation, and its linear probe."""
+    metric = "uar" if "uar" in table else "ccc"
+    figure = Figure(figsize=(7.2, 1.1 + 0.3 * len(table)), layout="constrained")
+    axes = _tidy(figure.subplots(), f"Test {metric.upper()}, mean ± deviation over folds and seeds", "")
+    row = np.arange(len(table))
+    colour, marker, _ = STYLES[0]
+    spread = table[f"{metric}_std"].fillna(0.0)
+    axes.errorbar(table[metric], row, xerr=spread, fmt=marker, color=colour, capsize=3, linewidth=1.5, label="row")
+    if (probe := f"probe_{metric}") in table:
+        axes.plot(table[probe], row, RANDOM_STYLE[1], color=RANDOM_STYLE[0], markersize=4, label="its linear probe")
+    axes.set_yticks(row, table["row"], color=INK)
+    axes.invert_yaxis()
+    if metric == "uar":
+        _percent(axes.xaxis)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
 def _look(index: int) -> dict[str, Any]:
     """Colour and hatch of the n-th part of a stack."""
     colour, hatch = PALETTE[index % len(PALETTE)], HATCHES[index % len(HATCHES)]

@@ -1,7 +1,7 @@
 """Studies: the same work in every row (a variant), fold and seed. A cell of the table is computed once and kept.
 
 RUN/cells/<row>.fold-<FF>.seed-<S>.json    what the cell found; a run that is started again computes what is missing
-RUN/table.csv, RUN/table.md                the rows, means over folds and seeds
+RUN/table.csv, table.md, table.png         the rows, means over folds and seeds
 """
 
 from __future__ import annotations
@@ -98,7 +98,11 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, 
 
 
 def write_table(run: str, table: pd.DataFrame) -> str:
-    """Write the table as CSV and as Markdown, UAR and its kin in per cent; returns the Markdown."""
+    """Write the table as CSV, as Markdown (UAR and its kin in per cent) and as a picture; returns the Markdown."""
+    # Imported here: workers import this module, and drawing takes a second to load.
+    from seral.report.figures import png, study_rows
+
+    storage.write_bytes(storage.join(run, "table.png"), png(study_rows(table)))
     storage.write_bytes(storage.join(run, "table.csv"), table.to_csv(index=False).encode())
     shown = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
     head = [" | ".join(shown), " | ".join("---" for _ in shown)]

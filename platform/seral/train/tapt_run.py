@@ -127,7 +127,10 @@ class Training:
 
     def _step(self, step: int, clips: Sequence[Clip], rng: np.random.Generator) -> dict[str, float]:
         names, (wave_BS, length_B) = [name for name, _ in clips], self._tensors(clips)
-        scalars = tapt_step(self.objective, self.optimiser, wave_BS, length_B, step=step, rng=rng, names=names)
+        bf16 = self.spec.on.precision == "bf16"
+        scalars = tapt_step(
+            self.objective, self.optimiser, wave_BS, length_B, step=step, rng=rng, names=names, bf16=bf16
+        )
         if step == 0 and (dead := dead_adapters(self.encoder)):
             raise TrainError(f"{len(dead)} adapters get no gradient and would never learn, e.g. {dead[0]}")
         return scalars
