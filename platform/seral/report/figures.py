@@ -243,7 +243,7 @@ def study_rows(table: pd.DataFrame) -> Figure:
     if (probe := f"probe_{metric}") in table:
         axes.plot(table[probe], row, RANDOM_STYLE[1], color=RANDOM_STYLE[0], markersize=4, label="its linear probe")
     axes.set_yticks(row, table["row"], color=INK)
-    axes.invert_yaxis()
+    axes.set_ylim(len(table) - 0.5, -0.5)
     if metric == "uar":
         _percent(axes.xaxis)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
