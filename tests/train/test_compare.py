@@ -93,6 +93,8 @@ def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
     run_compare(parse(CompareOptions, small | {"seeds": [0, 1]}))
     found = cells(values["run"])
     assert [value.get("kept") for value in found.values()] == [1, None]
+    with pytest.raises(StateError, match="row 'head' with other options"):
+        run_compare(parse(CompareOptions, small | {"rows": [{"name": "head", "finetune": {"epochs": 2}}]}))
     with pytest.raises(StateError, match="encoder"):
         run_compare(parse(CompareOptions, small | {"encoder": "seral-tiny-untrained"}))
 

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from ser_models.adapters.cost import forget_peak_mb, peak_mb
 from seral import storage
 from seral.cluster import ClusterOptions, connect
+from seral.errors import StateError
 from seral.features import FeatureStore, extract_features
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool
@@ -40,7 +41,7 @@ from seral.train.probe import probe
 from seral.train.tapt import TaptRunOptions, adapt_encoder
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "fractions", "baseline"}
-"""Options a resumed run may be given anew; a row keeps what it means as long as it keeps its name."""
+"""Options a resumed run may be given anew. Rows may come and go, but none may change what its name stands for."""
 
 
 class Variant(Options):
@@ -79,6 +80,7 @@ def run_compare(options: CompareOptions) -> str:
     options = with_absolute_paths(options)
     pool = open_pool(options.pool)
     claim(options, pool, MAY_CHANGE)
+    _claim_rows(options)
     connect(options.cluster)
     metadata = eligible(options, pool, options.corpora)
     folds = folds_of(metadata, options.split, options.folds)
@@ -100,6 +102,17 @@ def run_compare(options: CompareOptions) -> str:
     write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {})
     found = run_cells(options.run, train_cell, arguments, options.cluster, f"{len(arguments)} trainings")
     return write_table(options.run, study_table(found, baseline))
+
+
+def _claim_rows(options: CompareOptions) -> None:
+    """Note what every row means; refuse one whose cells may have been computed with other options."""
+    path = storage.join(options.run, "rows.json")
+    known = storage.read_json(path) if storage.exists(path) else {}
+    for row in options.rows:
+        meant = row.model_dump(mode="json")
+        if known.setdefault(row.name, meant) != meant:
+            raise StateError(f"{options.run} holds a row {row.name!r} with other options; give this one another name")
+    storage.write_json(path, known)
 
 
 def train_cell(
