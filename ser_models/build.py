@@ -1,7 +1,8 @@
 """The SER model: a speech encoder, layer pooling and a head, runnable from audio, cached frames or cached statistics.
 
-One set of parameters behind three entrances, so that a head fitted on cached pooled features (`probe.fit_head`) drops
-into the full model unchanged: "linear probe, then fine-tune", Kumar et al. 2022, arXiv 2202.10054.
+One set of parameters behind three entrances, so that a head fitted on cached pooled features (`probe.fit_head`,
+`probe.fit_dimensions`) drops into the full model unchanged: "linear probe, then fine-tune", Kumar et al. 2022, arXiv
+2202.10054.
 """
 
 from __future__ import annotations
@@ -17,50 +18,57 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ser_models.encoders import SpeechEncoder
-from ser_models.heads import ClassifierHead, HeadOptions, LayerPool
+from ser_models.heads import Head, HeadOptions, LayerPool
 from ser_models.pooling import masked_mean_std
 
-# B batch · S samples · T frames · L hidden states (encoder layers + 1) · D features · U embedding · C classes
+# B batch · S samples · T frames · L hidden states (encoder layers + 1) · D features · U embedding
+# O outputs: C class logits, then K dimensions (valence, arousal, dominance)
 
 WEIGHTS = "head.safetensors"
 DESCRIPTION = "model.json"
 
 
 class SerModel(nn.Module):
-    """Encoder + LayerPool + ClassifierHead; every entrance returns logits (B, C) over `classes`."""
+    """Encoder + LayerPool + Head; every entrance returns the logits of `classes`, then the `dimensions`, (B, C + K).
+
+    Either may be empty: a classifier, a model of dimensions, or both on one embedding (multi-task).
+    """
 
     def __init__(
         self,
         encoder: SpeechEncoder,
         pool: LayerPool,
-        head: ClassifierHead,
+        head: Head,
         *,
         classes: Sequence[str],
+        dimensions: Sequence[str] = (),
         options: HeadOptions,
     ) -> None:
         super().__init__()
         states = (encoder.num_layers + 1, encoder.width)
         if tuple(pool.centre_mean.shape) != states:
             raise ValueError(f"this pool is for {tuple(pool.centre_mean.shape)} hidden states x features, not {states}")
-        if head.output.out_features != len(classes):
+        if head.output.out_features != len(classes) + len(dimensions):
             raise ValueError(
-                f"the head has {head.output.out_features} outputs for {len(classes)} classes: {list(classes)}"
+                f"the head has {head.output.out_features} outputs for {len(classes)} classes: {list(classes)} "
+                f"and {len(dimensions)} dimensions: {list(dimensions)}"
             )
         self.encoder = encoder
         self.pool = pool
         self.head = head
         self.classes = tuple(classes)
+        self.dimensions = tuple(dimensions)
         self.options = options
 
     def forward(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
-        """Logits of 16 kHz waveforms, zero padded to the longest, with lengths in samples."""
+        """Outputs for 16 kHz waveforms, zero padded to the longest, with lengths in samples."""
         output = self.encoder(wave_BS, length_B)
         return self._from_layers(*masked_mean_std(output.hidden_LBTD, output.mask_BT))
 
     def forward_from(
         self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int, below_mean_LBD: Tensor, below_std_LBD: Tensor
     ) -> Tensor:
-        """Logits from cached frames of hidden state `start`, with the pooled statistics of the states 0..start-1.
+        """Outputs from cached frames of hidden state `start`, with the pooled statistics of the states 0..start-1.
 
         Saves the frozen bottom of the encoder: only layers above `start` are run.
         """
@@ -75,14 +83,25 @@ class SerModel(nn.Module):
         )
 
     def forward_pooled(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
-        """Logits from the cached pooled statistics of every hidden state."""
-        logits: Tensor = self.head(self.embed_pooled(mean_BLD, std_BLD))
-        return logits
+        """Outputs from the cached pooled statistics of every hidden state."""
+        output: Tensor = self.head(self.embed_pooled(mean_BLD, std_BLD))
+        return output
 
     def embed_pooled(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
         """The clip embedding u that the head sees, (B, L, D) twice -> (B, U)."""
         embedding: Tensor = self.pool(mean_BLD, std_BLD)
         return embedding
+
+    def split(self, output_BO: Tensor) -> tuple[Tensor, Tensor]:
+        """What an entrance returned, as class logits (B, C) and dimensions (B, K)."""
+        return output_BO[..., : len(self.classes)], output_BO[..., len(self.classes) :]
+
+    @torch.no_grad()
+    def start_dimensions(self, target_NK: Tensor) -> None:
+        """Let a fresh head predict each dimension's mean over the training clips, whatever the scale of the ratings."""
+        if target_NK.ndim != 2 or target_NK.shape[1] != len(self.dimensions) or not len(target_NK):
+            raise ValueError(f"ratings must be (clips, {len(self.dimensions)}), got {tuple(target_NK.shape)}")
+        self.head.output.bias[len(self.classes) :] = target_NK.mean(0)
 
     def _from_layers(self, mean_LBD: Tensor, std_LBD: Tensor) -> Tensor:
         return self.forward_pooled(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1))
@@ -90,20 +109,21 @@ class SerModel(nn.Module):
 
 def build_model(
     encoder: SpeechEncoder,
-    classes: Sequence[str],
+    classes: Sequence[str] = (),
     options: HeadOptions | None = None,
     generator: torch.Generator | None = None,
+    *,
+    dimensions: Sequence[str] = (),
 ) -> SerModel:
     """A model with a fresh head on an encoder. `generator` is needed for a hidden layer only."""
     options = options or HeadOptions()
     pool = LayerPool(encoder.num_layers + 1, encoder.width, std_gain=options.std_gain)
-    head = ClassifierHead(
-        pool.out_width, len(classes), hidden=options.hidden, dropout=options.dropout, generator=generator
-    )
-    return SerModel(encoder, pool, head, classes=classes, options=options)
+    outputs = len(classes) + len(dimensions)
+    head = Head(pool.out_width, outputs, hidden=options.hidden, dropout=options.dropout, generator=generator)
+    return SerModel(encoder, pool, head, classes=classes, dimensions=dimensions, options=options)
 
 
-def adopt_head(model: SerModel, pool: LayerPool, head: ClassifierHead) -> None:
+def adopt_head(model: SerModel, pool: LayerPool, head: Head) -> None:
     """Copy a fitted pool and head (a `probe.FitResult`'s) into a model; dropout stays the model's own."""
     if pool.std_gain != model.pool.std_gain:
         raise ValueError(
@@ -139,7 +159,10 @@ def load_model(folder: str | Path, encoder: SpeechEncoder) -> SerModel:
         raise ValueError(f"the model in {source} was trained on {description['encoder']}, this encoder is {actual}")
     options = HeadOptions(**description["options"])
     # Every weight is overwritten below, so the seed of a hidden layer's start does not matter.
-    model = build_model(encoder, description["classes"], options, torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    # Models saved before there were dimensions do not mention them.
+    dimensions = description.get("dimensions", ())
+    model = build_model(encoder, description["classes"], options, generator, dimensions=dimensions)
     tensors = load_file(source / WEIGHTS)
     for name, part in (("pool", model.pool), ("head", model.head)):
         prefix = f"{name}."
@@ -150,6 +173,7 @@ def load_model(folder: str | Path, encoder: SpeechEncoder) -> SerModel:
 def _describe(model: SerModel) -> dict[str, object]:
     return {
         "classes": list(model.classes),
+        "dimensions": list(model.dimensions),
         "encoder": _encoder_sizes(model.encoder),
         "options": asdict(model.options),
     }

@@ -1,4 +1,4 @@
-"""From pooled layer statistics to class logits: the part of a model that a feature cache is enough to train."""
+"""From pooled layer statistics to classes and dimensions: the part of a model that a feature cache can train."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-# N rows of a feature cache · B batch · L hidden states (encoder layers + 1) · D features · U embedding · C classes
+# N rows of a feature cache · B batch · L hidden states (encoder layers + 1) · D features · U embedding
+# O outputs: C class logits, then K dimensions (valence, arousal, dominance)
 
 SCALE_FLOOR = 1e-3
 """A dimension's scale is never below this share of its layer's median scale: dead dimensions must not be blown up."""
@@ -15,7 +16,7 @@ SCALE_FLOOR = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class HeadOptions:
-    """How pooled statistics become logits."""
+    """How pooled statistics become outputs."""
 
     std_gain: float = 0.4
     """Factor on the standardised pooled deviations next to the pooled means; 0 = means only, an embedding D wide.
@@ -72,6 +73,12 @@ class LayerPool(nn.Module):
             getattr(self, f"centre_{name}").copy_(value_NLD.mean(0))
             getattr(self, f"scale_{name}").copy_(scale_LD.maximum(floor_L1).clamp_min(1e-8))
 
+    @torch.no_grad()
+    def use_only(self, state: int) -> None:
+        """Let one hidden state count and no other; freeze `layer_weight` to keep it so."""
+        self.layer_weight.fill_(-torch.inf)
+        self.layer_weight[state] = 0.0
+
     def standardise(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
         """Standardised statistics of every layer side by side, (B, L, U)."""
         self._check(mean_BLD, std_BLD)
@@ -96,25 +103,28 @@ class LayerPool(nn.Module):
                 )
 
 
-class ClassifierHead(nn.Module):
-    """Dropout and a linear layer, (B, U) -> (B, C), optionally with one hidden ReLU layer.
+class Head(nn.Module):
+    """Dropout and a linear layer, (B, U) -> (B, O), optionally with one hidden ReLU layer.
 
-    The output layer starts at zero: every class is equally likely before the first step, and no random draw is spent.
+    One layer for classes, for dimensions and for both: heads that share their input are rows of one matrix. It starts
+    at zero: every class is equally likely before the first step, and no random draw is spent.
     """
 
     def __init__(
         self,
         in_width: int,
-        num_classes: int,
+        num_outputs: int,
         *,
         hidden: int = 0,
         dropout: float = 0.1,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if num_outputs < 1:
+            raise ValueError(f"a head needs at least 1 class or dimension, got {num_outputs}")
         self.dropout = nn.Dropout(dropout)
         self.hidden = _empty_linear(in_width, hidden) if hidden else None
-        self.output = _empty_linear(hidden or in_width, num_classes)
+        self.output = _empty_linear(hidden or in_width, num_outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         if self.hidden is not None:
@@ -127,8 +137,22 @@ class ClassifierHead(nn.Module):
         inner = self.dropout(embedding_BU)
         if self.hidden is not None:
             inner = self.dropout(torch.relu(self.hidden(inner)))
-        logits: Tensor = self.output(inner)
-        return logits
+        output: Tensor = self.output(inner)
+        return output
+
+
+@torch.no_grad()
+def stack_heads(*heads: Head) -> Head:
+    """One linear head with the outputs of several side by side: classes and dimensions fitted one after the other."""
+    if any(head.hidden is not None for head in heads):
+        raise ValueError("only linear heads can be stacked, got one with a hidden layer")
+    widths = [head.output.in_features for head in heads]
+    if len(set(widths)) != 1:
+        raise ValueError(f"heads to stack must see embeddings of one width, got {widths}")
+    stacked = Head(widths[0], sum(head.output.out_features for head in heads), dropout=heads[0].dropout.p)
+    stacked.output.weight = nn.Parameter(torch.cat([head.output.weight for head in heads]))
+    stacked.output.bias = nn.Parameter(torch.cat([head.output.bias for head in heads]))
+    return stacked.eval()
 
 
 def _empty_linear(in_width: int, out_width: int) -> nn.Linear:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch.nn import functional
 
 # B batch · N labelled clips · C classes · K dimensions (valence, arousal, dominance)
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(predicted, target) of a batch -> scalar; class weights are bound with functools.partial."""
 FOCAL_FLOOR = 1e-12
 """Keeps the gradient of (1 - p)^γ finite at p = 1 for γ below 1."""
 RMSE_FLOOR = 1e-12
@@ -25,9 +28,7 @@ def class_weights(label_N: Tensor, num_classes: int) -> Tensor:
     """
     if label_N.numel() == 0:
         raise ValueError("class weights need at least one label, got none")
-    low, high = int(label_N.min()), int(label_N.max())
-    if low < 0 or high >= num_classes:
-        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {low}..{high}")
+    _check_range(label_N, num_classes)
     count_C = torch.bincount(label_N, minlength=num_classes).float()
     present = count_C > 0
     return torch.where(present, label_N.numel() / (present.sum() * count_C.clamp_min(1)), 0.0)
@@ -39,6 +40,7 @@ def cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = 
     Divides by B rather than by the batch's sum of weights: otherwise a clip's pull would depend on its batch mates.
     With weights of mean 1 both agree over the whole labelled set.
     """
+    _check_labels(logits_BC, label_B, weight_C)
     return functional.cross_entropy(logits_BC.float(), label_B, weight=weight_C, reduction="sum") / len(label_B)
 
 
@@ -46,6 +48,7 @@ def soft_cross_entropy(logits_BC: Tensor, target_BC: Tensor, weight_C: Tensor | 
     """Cross-entropy against a distribution over classes (annotators' votes), `-Σ_c w_c q_c log p_c`, mean over B."""
     if target_BC.shape != logits_BC.shape:
         raise ValueError(f"soft labels {tuple(target_BC.shape)} must match logits {tuple(logits_BC.shape)}")
+    _check_logits(logits_BC, weight_C)
     log_p = torch.log_softmax(logits_BC.float(), -1)
     weighted = target_BC if weight_C is None else target_BC * weight_C
     return -(weighted * log_p).sum(-1).mean()
@@ -60,6 +63,7 @@ def focal_cross_entropy(
     """
     if gamma < 0:
         raise ValueError(f"gamma must be at least 0, got {gamma}")
+    _check_labels(logits_BC, label_B, weight_C)
     log_p_B = torch.log_softmax(logits_BC.float(), -1).gather(1, label_B[:, None])[:, 0]
     # 1 - p from the logarithm: near p = 1 the difference itself would lose every digit.
     loss_B = -((-torch.expm1(log_p_B)).clamp_min(FOCAL_FLOOR) ** gamma) * log_p_B
@@ -90,11 +94,7 @@ def ccc(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:
 
     Over one batch this estimates the set's CCC: use 32 clips or more, and report with `metrics.ccc` over the whole set.
     """
-    if predicted_BK.shape != target_BK.shape or len(predicted_BK) < 2:
-        raise ValueError(
-            "CCC needs two equal shapes of at least 2 rows, "
-            f"got {tuple(predicted_BK.shape)} and {tuple(target_BK.shape)}"
-        )
+    _check_ratings("CCC", predicted_BK, target_BK, rows=2)
     x, y = predicted_BK.float(), target_BK.float()
     mean_x, mean_y = x.mean(0), y.mean(0)
     covariance = ((x - mean_x) * (y - mean_y)).mean(0)
@@ -109,9 +109,76 @@ def ccc_loss(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:
 
 def rmse_loss(predicted_BK: Tensor, target_BK: Tensor) -> Tensor:
     """Root mean square error of each dimension, averaged, a scalar."""
-    if predicted_BK.shape != target_BK.shape or not len(predicted_BK):
+    _check_ratings("RMSE", predicted_BK, target_BK, rows=1)
+    return (predicted_BK.float() - target_BK.float()).square().mean(0).clamp_min(RMSE_FLOOR).sqrt().mean()
+
+
+def multitask_loss(
+    logits_BC: Tensor,
+    label_B: Tensor,
+    predicted_BK: Tensor,
+    target_BK: Tensor,
+    *,
+    labelled_B: Tensor | None = None,
+    rated_B: Tensor | None = None,
+    class_loss: Loss = cross_entropy,
+    dimension_loss: Loss = ccc_loss,
+    dimension_weight: float = 1.0,
+) -> Tensor:
+    """`class_loss + dimension_weight · dimension_loss`, each over the clips that have such labels, a scalar.
+
+    `labelled_B` and `rated_B` say which clips have a class and which have ratings, all of them where not given; what
+    stands in the other rows is never looked at. A part without any clip is left out. CCC refuses a single rated clip:
+    compose batches with more, or use `rmse_loss`. Lashkarashvili et al. 2024, arXiv 2402.11747: the sum.
+    """
+    if dimension_weight < 0:
+        raise ValueError(f"dimension_weight must be at least 0, got {dimension_weight}")
+    rows = [len(logits_BC), len(label_B), len(predicted_BK), len(target_BK)]
+    if len(set(rows)) != 1:
+        raise ValueError(f"logits, labels, predictions and ratings must be of one batch, got {rows} clips")
+    labelled_B, rated_B = (_mask(given, len(logits_BC), logits_BC.device) for given in (labelled_B, rated_B))
+    parts = []
+    if bool(labelled_B.any()):
+        parts.append(class_loss(logits_BC[labelled_B], label_B[labelled_B]))
+    if bool(rated_B.any()):
+        parts.append(dimension_weight * dimension_loss(predicted_BK[rated_B], target_BK[rated_B]))
+    if not parts:
+        raise ValueError(f"expected a clip with a class or with ratings, got a batch of {len(logits_BC)} without any")
+    return torch.stack(parts).sum()
+
+
+def _mask(given_B: Tensor | None, rows: int, device: torch.device) -> Tensor:
+    if given_B is None:
+        return torch.ones(rows, dtype=torch.bool, device=device)
+    if given_B.dtype != torch.bool or given_B.shape != (rows,):
+        raise ValueError(f"a mask must be {rows} booleans, got {tuple(given_B.shape)} of {given_B.dtype}")
+    return given_B
+
+
+def _check_logits(logits_BC: Tensor, weight_C: Tensor | None) -> None:
+    if logits_BC.ndim != 2 or not logits_BC.numel():
+        raise ValueError(f"expected logits (B, C) of at least one clip, got {tuple(logits_BC.shape)}")
+    if weight_C is not None and weight_C.shape != logits_BC.shape[1:]:
+        raise ValueError(f"{logits_BC.shape[1]} classes need as many weights, got shape {tuple(weight_C.shape)}")
+
+
+def _check_labels(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None) -> None:
+    _check_logits(logits_BC, weight_C)
+    if label_B.shape != logits_BC.shape[:1]:
+        raise ValueError(f"{len(logits_BC)} clips need as many labels, got shape {tuple(label_B.shape)}")
+    _check_range(label_B, logits_BC.shape[1])
+
+
+def _check_range(label_N: Tensor, num_classes: int) -> None:
+    """Torch itself would pass over a label of -100 in silence."""
+    low, high = int(label_N.min()), int(label_N.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(f"labels must lie in 0..{num_classes - 1}, got {low}..{high}")
+
+
+def _check_ratings(name: str, predicted_BK: Tensor, target_BK: Tensor, *, rows: int) -> None:
+    if predicted_BK.shape != target_BK.shape or len(predicted_BK) < rows or not predicted_BK.numel():
         raise ValueError(
-            "RMSE needs two equal shapes of at least 1 row, "
+            f"{name} needs two equal shapes of at least {rows} row{'s' * (rows > 1)}, "
             f"got {tuple(predicted_BK.shape)} and {tuple(target_BK.shape)}"
         )
-    return (predicted_BK.float() - target_BK.float()).square().mean(0).clamp_min(RMSE_FLOOR).sqrt().mean()

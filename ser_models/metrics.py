@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-# N clips · C classes
+# N clips · C classes · K dimensions · F folds · S seeds
 
 Labels = NDArray[np.int64]
-Metric = Callable[[Labels, Labels], float]
-"""(truth_N, predicted_N) -> value, larger is better."""
+Ratings = NDArray[np.floating]
+Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+"""(truth, predicted) -> value, a row a clip in both: classes, ratings, or a distribution over classes."""
+EXACT_FOLDS = 16
+"""Up to so many folds all sign patterns are tried, 65,536 at most."""
+
+
+class PairedDifference(NamedTuple):
+    """A metric of one system minus the same of another, on the same clips."""
+
+    difference: float
+    low: float
+    high: float
+    """Percentile interval of the difference."""
+    p: float
+    """Two-sided."""
 
 
 def confusion_matrix(truth_N: Labels, predicted_N: Labels, num_classes: int | None = None) -> NDArray[np.int64]:
@@ -52,7 +67,7 @@ def macro_f1(truth_N: Labels, predicted_N: Labels) -> float:
     return float((2 * np.diag(matrix)[occurs] / support[occurs]).mean())
 
 
-def ccc(truth_N: NDArray[np.floating], predicted_N: NDArray[np.floating]) -> float:
+def ccc(truth_N: Ratings, predicted_N: Ratings) -> float:
     """Concordance correlation over the whole set, `2·cov / (var_x + var_y + (mean_x - mean_y)²)`. Lin 1989."""
     _check(truth_N, predicted_N)
     x, y = truth_N.astype(np.float64), predicted_N.astype(np.float64)
@@ -60,6 +75,22 @@ def ccc(truth_N: NDArray[np.floating], predicted_N: NDArray[np.floating]) -> flo
     if spread == 0:
         raise ValueError(f"CCC is undefined: all {len(x)} truths and predictions are the same number, {x[0]}")
     return float(2 * ((x - x.mean()) * (y - y.mean())).mean() / spread)
+
+
+def rmse(truth_N: Ratings, predicted_N: Ratings) -> float:
+    """Root mean square error over the whole set."""
+    _check(truth_N, predicted_N)
+    return float(np.sqrt(np.mean((truth_N.astype(np.float64) - predicted_N) ** 2)))
+
+
+def ccc_by_dimension(truth_NK: Ratings, predicted_NK: Ratings, names: Sequence[str]) -> dict[str, float]:
+    """CCC of every dimension over the whole set, by its name."""
+    if truth_NK.shape != predicted_NK.shape or truth_NK.shape[1:] != (len(names),) or len(set(names)) < len(names):
+        raise ValueError(
+            f"expected two tables (N, {len(names)}) for the dimensions {list(names)}, each named once, "
+            f"got {truth_NK.shape} and {predicted_NK.shape}"
+        )
+    return {name: ccc(truth_NK[:, k], predicted_NK[:, k]) for k, name in enumerate(names)}
 
 
 def calibration_error(truth_N: Labels, probability_NC: NDArray[np.floating], bins: int = 15) -> float:
@@ -97,8 +128,8 @@ def soft_label_agreement(vote_NC: NDArray[np.floating], probability_NC: NDArray[
 
 def bootstrap_interval(
     metric: Metric,
-    truth_N: Labels,
-    predicted_N: Labels,
+    truth_N: NDArray[Any],
+    predicted_N: NDArray[Any],
     cluster_N: NDArray[np.generic],
     rng: np.random.Generator,
     n: int = 1000,
@@ -109,39 +140,99 @@ def bootstrap_interval(
     Clips of one speaker fail together, so resampling clips would give an interval that is too narrow.
     Field and Welsh 2007, J. R. Stat. Soc. B 69(3), "Bootstrapping clustered data".
     """
-    _check(truth_N, predicted_N)
-    values = [metric(truth_N[rows], predicted_N[rows]) for rows in _resamples(cluster_N, len(truth_N), rng, n)]
+    _check_rows(truth_N, predicted_N, cluster_N)
+    values = [metric(truth_N[rows], predicted_N[rows]) for rows in _resamples(cluster_N, rng, n)]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def paired_bootstrap_p(
     metric: Metric,
-    truth_N: Labels,
-    better_N: Labels,
-    baseline_N: Labels,
+    truth_N: NDArray[Any],
+    better_N: NDArray[Any],
+    baseline_N: NDArray[Any],
     cluster_N: NDArray[np.generic],
     rng: np.random.Generator,
     n: int = 1000,
 ) -> float:
     """One-sided p-value of the claim "`better_N` beats `baseline_N`": the share of resamples where it does not.
 
-    Both predictions are scored on the same resampled clusters; the +1 of Davison and Hinkley 1997 (section 4.2)
-    keeps p above 0 with finitely many resamples.
+    For metrics of which more is better. Both predictions are scored on the same resampled clusters; the +1 of Davison
+    and Hinkley 1997 (section 4.2) keeps p above 0 with finitely many resamples.
     """
-    _check(truth_N, better_N)
-    _check(truth_N, baseline_N)
-    failures = sum(
-        metric(truth_N[rows], better_N[rows]) <= metric(truth_N[rows], baseline_N[rows])
-        for rows in _resamples(cluster_N, len(truth_N), rng, n)
+    difference_R = _resampled_differences(metric, truth_N, better_N, baseline_N, cluster_N, rng, n)
+    return float((1 + (difference_R <= 0).sum()) / (1 + n))
+
+
+def paired_difference(
+    metric: Metric,
+    truth_N: NDArray[Any],
+    a_N: NDArray[Any],
+    b_N: NDArray[Any],
+    cluster_N: NDArray[np.generic],
+    rng: np.random.Generator,
+    n: int = 1000,
+    level: float = 0.95,
+) -> PairedDifference:
+    """`metric(a) - metric(b)` with its percentile interval and two-sided p-value, resampling whole clusters.
+
+    p is twice the smaller share of resamples on one side of zero, so it says what the interval says: zero lies outside
+    the 95 % interval where p < 0.05. Resamples and the +1 as in `paired_bootstrap_p`.
+    """
+    difference_R = _resampled_differences(metric, truth_N, a_N, b_N, cluster_N, rng, n)
+    low, high = np.quantile(difference_R, [(1 - level) / 2, (1 + level) / 2])
+    beyond = min((difference_R <= 0).sum(), (difference_R >= 0).sum())
+    return PairedDifference(
+        difference=metric(truth_N, a_N) - metric(truth_N, b_N),
+        low=float(low),
+        high=float(high),
+        p=float(min(1.0, 2 * (1 + beyond) / (1 + n))),
     )
-    return (1 + failures) / (1 + n)
 
 
-def _resamples(cluster_N: NDArray[np.generic], size: int, rng: np.random.Generator, n: int) -> list[NDArray[np.int64]]:
-    if len(cluster_N) != size:
-        raise ValueError(f"every clip needs a cluster: {size} clips, {len(cluster_N)} cluster names")
+def sign_flip_p(difference_FS: NDArray[np.floating], rng: np.random.Generator | None = None, n: int = 65_536) -> float:
+    """Two-sided p-value of the differences between two systems over folds, (F,), or folds and seeds, (F, S).
+
+    Were both equally good, each fold's difference might as well have the other sign: p is the share of sign patterns
+    with a mean at least as far from zero. All 2^F patterns up to 16 folds, `n` drawn from `rng` beyond. Fisher 1935,
+    The Design of Experiments, section 21. Seeds of one fold share its speakers: they are averaged, and the fold flips
+    as one, so that five folds never give less than 2 / 32, however many seeds. Folds still share training clips, which
+    makes p somewhat too small (Nadeau and Bengio 2003, Machine Learning 52).
+    """
+    if difference_FS.ndim not in (1, 2) or not difference_FS.size or not np.isfinite(difference_FS).all():
+        raise ValueError(f"expected finite differences (F,) or (F, S), got shape {difference_FS.shape}")
+    difference_F = difference_FS.reshape(len(difference_FS), -1).mean(1, dtype=np.float64)
+    # Rounding must not make the pattern that was observed, or its mirror image, fall short of itself.
+    bar = np.abs(difference_F.sum()) - 1e-12 * np.abs(difference_F).sum()
+    if len(difference_F) <= EXACT_FOLDS:
+        bit_RF = np.arange(2 ** len(difference_F))[:, None] >> np.arange(len(difference_F)) & 1
+        return float((np.abs((1 - 2 * bit_RF) @ difference_F) >= bar).mean())
+    if rng is None:
+        raise ValueError(f"{len(difference_F)} folds have too many sign patterns to try: pass a numpy Generator")
+    sign_RF = rng.choice([-1.0, 1.0], (n, len(difference_F)))
+    return float((1 + (np.abs(sign_RF @ difference_F) >= bar).sum()) / (1 + n))
+
+
+def _resampled_differences(
+    metric: Metric,
+    truth_N: NDArray[Any],
+    a_N: NDArray[Any],
+    b_N: NDArray[Any],
+    cluster_N: NDArray[np.generic],
+    rng: np.random.Generator,
+    n: int,
+) -> NDArray[np.float64]:
+    """`metric(a) - metric(b)` on each of n resamples, the same clusters for both, (n,)."""
+    _check_rows(truth_N, a_N, cluster_N)
+    _check_rows(truth_N, b_N, cluster_N)
+    resamples = _resamples(cluster_N, rng, n)
+    return np.array([metric(truth_N[rows], a_N[rows]) - metric(truth_N[rows], b_N[rows]) for rows in resamples])
+
+
+def _resamples(cluster_N: NDArray[np.generic], rng: np.random.Generator, n: int) -> list[NDArray[np.int64]]:
     names, cluster_of_N = np.unique(cluster_N, return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(f"resampling speakers needs at least 2 of them, got {len(names)}: {names.tolist()}")
     members = [np.flatnonzero(cluster_of_N == index) for index in range(len(names))]
     draws = rng.integers(len(names), size=(n, len(names)))
     return [np.concatenate([members[index] for index in draw]) for draw in draws]
@@ -152,11 +243,21 @@ def _check(truth_N: NDArray[np.generic], predicted_N: NDArray[np.generic]) -> No
         raise ValueError(f"expected two non-empty vectors of equal length, got {truth_N.shape} and {predicted_N.shape}")
 
 
+def _check_rows(truth_N: NDArray[Any], predicted_N: NDArray[Any], cluster_N: NDArray[np.generic]) -> None:
+    """For what is resampled; what a row holds is the metric's business."""
+    if len(truth_N) != len(predicted_N) or len(truth_N) == 0:
+        raise ValueError(f"expected as many predictions as truths, got {len(truth_N)} and {len(predicted_N)}")
+    if len(cluster_N) != len(truth_N):
+        raise ValueError(f"every clip needs a cluster: {len(truth_N)} clips, {len(cluster_N)} cluster names")
+
+
 def _check_probabilities(truth_N: Labels, probability_NC: NDArray[np.floating]) -> None:
     if probability_NC.ndim != 2 or len(probability_NC) != len(truth_N) or not len(truth_N):
         raise ValueError(
             f"expected labels (N,) and probabilities (N, C), got {truth_N.shape} and {probability_NC.shape}"
         )
+    if truth_N.min() < 0 or truth_N.max() >= probability_NC.shape[1]:
+        raise ValueError(f"labels must lie in 0..{probability_NC.shape[1] - 1}, got {truth_N.min()}..{truth_N.max()}")
     if not np.allclose(probability_NC.sum(1), 1, atol=1e-3):
         worst = int(np.abs(probability_NC.sum(1) - 1).argmax())
         raise ValueError(f"probabilities must sum to 1; row {worst} sums to {probability_NC[worst].sum():.4f}")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-# L layers (index 0 = input of the first transformer layer) · B batch · T frames · D features
+# L layers (index 0 = input of the first transformer layer) · B batch · T frames · D features · U embedding
 
 VARIANCE_FLOOR = 1e-10
 """Below it the gradient of the square root explodes: a constant feature has std 1e-5 and no gradient."""
@@ -17,7 +20,7 @@ def masked_mean_std(hidden_LBTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tenso
     Two passes (mean first, then squares about it), because `E[h²] - E[h]²` loses every digit when |mean| >> std.
     Whatever stands in padded frames, NaN included, has no influence.
     """
-    _refuse_empty(mask_BT)
+    _check(hidden_LBTD, mask_BT)
     frames = mask_BT.sum(1).to(torch.float32)[None, :, None]
     keep = mask_BT[None, :, :, None]
     hidden = torch.where(keep, hidden_LBTD.float(), 0.0)
@@ -25,6 +28,12 @@ def masked_mean_std(hidden_LBTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tenso
     centred = torch.where(keep, hidden - mean_LBD[:, :, None], 0.0)
     variance_LBD = centred.square().sum(2) / frames
     return mean_LBD, variance_LBD.clamp_min(VARIANCE_FLOOR).sqrt()
+
+
+def mean_std(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """Mean and deviation of one layer's frames side by side, (B, T, D) -> (B, 2D), see `masked_mean_std`."""
+    mean_1BD, std_1BD = masked_mean_std(hidden_BTD[None], mask_BT)
+    return torch.cat([mean_1BD[0], std_1BD[0]], -1)
 
 
 def relu_mean(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -49,13 +58,42 @@ class AttentiveStatistics(nn.Module):
         nn.init.zeros_(self.score.weight)
 
     def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        _refuse_empty(mask_BT)
+        _check(hidden_BTD, mask_BT)
         hidden = torch.where(mask_BT[..., None], hidden_BTD, 0.0).float()
         score_BT = self.score(torch.tanh(self.project(hidden)))[..., 0].masked_fill(~mask_BT, -torch.inf)
         weight_BT1 = torch.softmax(score_BT, 1)[..., None]
         mean_BD = (weight_BT1 * hidden).sum(1)
         variance_BD = (weight_BT1 * (hidden - mean_BD[:, None]).square()).sum(1)
         return torch.cat([mean_BD, variance_BD.clamp_min(VARIANCE_FLOOR).sqrt()], -1)
+
+
+Pool = Callable[[Tensor, Tensor], Tensor]
+"""(hidden_BTD, mask_BT) -> (B, U)."""
+
+
+class Pooling(NamedTuple):
+    """One way from frames to a clip."""
+
+    make: Callable[[int, torch.Generator], Pool]
+    """(D, generator) -> the pooling, a module where there are parameters; only these draw from the generator."""
+    statistics: int
+    """Statistics side by side: U = statistics · D."""
+
+
+POOLINGS: dict[str, Pooling] = {
+    "mean_std": Pooling(lambda width, generator: mean_std, 2),
+    "relu_mean": Pooling(lambda width, generator: relu_mean, 1),
+    "attentive": Pooling(lambda width, generator: AttentiveStatistics(width, generator=generator), 2),
+}
+"""The choices of a model that pools one layer's frames; models that sum pooled layers have `heads.LayerPool`."""
+
+
+def make_pooling(kind: str, width: int, generator: torch.Generator) -> tuple[Pool, int]:
+    """A pooling by name for frames D wide, and the width U of what it returns."""
+    if kind not in POOLINGS:
+        raise ValueError(f"no pooling {kind!r}; known: {', '.join(POOLINGS)}")
+    pooling = POOLINGS[kind]
+    return pooling.make(width, generator), pooling.statistics * width
 
 
 def weighted_layer_sum(hidden_LBTD: Tensor, weight_L: Tensor) -> Tensor:
@@ -65,7 +103,9 @@ def weighted_layer_sum(hidden_LBTD: Tensor, weight_L: Tensor) -> Tensor:
     return torch.einsum("l,l...->...", torch.softmax(weight_L.float(), 0).to(hidden_LBTD.dtype), hidden_LBTD)
 
 
-def _refuse_empty(mask_BT: Tensor) -> None:
+def _check(hidden_BTD: Tensor, mask_BT: Tensor) -> None:
+    if hidden_BTD.shape[-3:-1] != mask_BT.shape:
+        raise ValueError(f"frames {tuple(hidden_BTD.shape)} need a mask (B, T), got {tuple(mask_BT.shape)}")
     if not len(mask_BT) or not bool(mask_BT.any(1).all()):
         empty = torch.nonzero(~mask_BT.any(1)).flatten().tolist()
         raise ValueError(

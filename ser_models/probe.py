@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ser_models.heads import ClassifierHead, LayerPool
-from ser_models.losses import best_temperature, class_weights, cross_entropy
+from ser_models.heads import Head, LayerPool
+from ser_models.losses import best_temperature, ccc_loss, class_weights, cross_entropy
 from ser_models.metrics import uar
 
 LEANING = 4.0
@@ -23,7 +23,8 @@ LEANING = 4.0
 CLEARLY = 2.0
 """Standard errors by which one layer must be better than the mixture."""
 
-# N labelled clips · L hidden states (encoder layers + 1) · D features · U embedding · C classes
+# N labelled clips · L hidden states (encoder layers + 1) · D features · U embedding
+# C classes · K dimensions (valence, arousal, dominance) · O either
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +32,13 @@ class ProbeOptions:
     """How a head is fitted. The defaults are the best of a grid on EmoDB and RAVDESS with two encoders."""
 
     l2: float = 0.03
-    """Ridge penalty on the classifier's weights, `l2/2 · ‖W‖²` beside the mean loss per clip. 0.01 to 0.1 are alike."""
+    """Ridge penalty on the head's weights, `l2/2 · ‖W‖²` beside the mean loss per clip. 0.01 to 0.1 are alike."""
     layer_l2: float = 0.003
     """Ridge penalty on the layer weights before the softmax: pulls them towards equal. Only keeps them finite."""
     learn_layers: bool = True
-    """Fit the layer weights with the classifier; False keeps them as they are, and the problem convex."""
+    """Fit the layer weights with the head; False keeps them, and with classes the problem convex."""
     balanced: bool = True
-    """Weight classes ∝ N / n_c."""
+    """Weight classes ∝ N / n_c. Dimensions have none."""
     std_gain: float = 0.4
     """Factor on the pooled deviations when the probe makes its own LayerPool; 0 = means only."""
     max_steps: int = 100
@@ -52,13 +53,27 @@ class ProbeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PooledSet:
-    """Labelled rows of a feature cache."""
+class PooledRows:
+    """Rows of a feature cache."""
 
     mean_NLD: Tensor
     std_NLD: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledSet(PooledRows):
+    """Rows whose class is known."""
+
     label_N: Tensor
     """Class indices, int64."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatedSet(PooledRows):
+    """Rows whose dimensions are known."""
+
+    target_NK: Tensor
+    """Ratings on any scale."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +81,13 @@ class FitResult:
     """A fitted head, in evaluation mode, ready to drop into a SerModel."""
 
     pool: LayerPool
-    head: ClassifierHead
+    head: Head
     loss: float
     """Penalised training loss at the end."""
     steps: int
     """L-BFGS iterations used."""
     dev_uar: float | None
-    """UAR on the dev rows; None without any."""
+    """UAR on the dev rows; None without any, and for dimensions."""
     layer: int | None = None
     """The hidden state that `fit_best_head` lets dominate; None = the learned mixture."""
 
@@ -92,9 +107,53 @@ def fit_head(
     layer weights are the start) and is not changed; without it the labelled rows themselves set the standardisation.
     """
     options = options or ProbeOptions()
-    pool = _fresh_pool(train, options.std_gain) if pool is None else _copy(pool)
-    head = ClassifierHead(pool.out_width, num_classes, dropout=0.0).to(pool.layer_weight.device)
     weight_C = class_weights(train.label_N, num_classes) if options.balanced else None
+    fitted = _fit(
+        train, num_classes, lambda logits_NC: cross_entropy(logits_NC, train.label_N, weight_C), pool, options
+    )
+    return fitted if dev is None else replace(fitted, dev_uar=_score(fitted, dev))
+
+
+def fit_dimensions(train: RatedSet, *, pool: LayerPool | None = None, options: ProbeOptions | None = None) -> FitResult:
+    """Fit layer weights and a linear head for dimensions by L-BFGS on `mean_k (1 - CCC_k)` with a ridge penalty.
+
+    As `fit_head`: full batch, from the constant predictor, nothing random. The ratings are standardised for the fit and
+    the head is brought back to their scale afterwards, so that the penalty means the same on any scale.
+    """
+    options = options or ProbeOptions()
+    centre_K, scale_K = _rating_scale(train)
+    target_NK = (train.target_NK.float() - centre_K) / scale_K
+    fitted = _fit(train, len(centre_K), lambda value_NK: ccc_loss(value_NK, target_NK), pool, options)
+    with torch.no_grad():
+        fitted.head.output.weight.mul_(scale_K[:, None])
+        fitted.head.output.bias.mul_(scale_K).add_(centre_K)
+    return fitted
+
+
+def _rating_scale(train: RatedSet) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of every dimension, (K,) each."""
+    target_NK = train.target_NK.float()
+    rows = len(train.mean_NLD)
+    if target_NK.ndim != 2 or len(target_NK) != rows or rows < 2:
+        raise ValueError(f"expected ratings (N, K) of at least 2 clips, got {tuple(target_NK.shape)} for {rows} clips")
+    if not bool(torch.isfinite(target_NK).all()):
+        bad = torch.nonzero(~torch.isfinite(target_NK).all(-1)).flatten().tolist()
+        raise ValueError(f"ratings of training row(s) {bad[:10]} are not finite; drop these clips")
+    if constant := torch.nonzero(target_NK.amax(0) == target_NK.amin(0)).flatten().tolist():
+        raise ValueError(f"dimension(s) {constant} have the same rating on all {rows} clips: nothing to fit")
+    return target_NK.mean(0), target_NK.std(0, correction=0)
+
+
+def _fit(
+    train: PooledRows,
+    num_outputs: int,
+    loss: Callable[[Tensor], Tensor],
+    pool: LayerPool | None,
+    options: ProbeOptions,
+) -> FitResult:
+    """Minimise a loss of the outputs (N, O) with the ridge penalties, from zero."""
+    pool = _fresh_pool(train, options.std_gain) if pool is None else _copy(pool)
+    head = Head(pool.out_width, num_outputs, dropout=0.0).to(pool.layer_weight.device)
     standard_NLU = pool.standardise(train.mean_NLD, train.std_NLD)
     if not bool(torch.isfinite(standard_NLU).all()):
         bad = torch.nonzero(~torch.isfinite(standard_NLU).all(-1).all(-1)).flatten().tolist()
@@ -105,15 +164,14 @@ def fit_head(
 
     def objective() -> Tensor:
         embedding = pool.combine(standard_NLU) if fixed_NU is None else fixed_NU
-        penalty = options.l2 * head.output.weight.square().sum() + options.layer_l2 * pool.layer_weight.square().sum()
-        return cross_entropy(head(embedding), train.label_N, weight_C) + penalty / 2
+        penalty = options.l2 * head.output.weight.square().sum()
+        if options.learn_layers:
+            penalty = penalty + options.layer_l2 * pool.layer_weight.square().sum()
+        return loss(head(embedding)) + penalty / 2
 
     parameters = list(head.parameters()) + (list(pool.parameters()) if options.learn_layers else [])
-    loss, steps = _minimise(objective, parameters, options.max_steps)
-    pool.eval()
-    head.eval()
-    dev_uar = None if dev is None else _score(pool, head, dev)
-    return FitResult(pool=pool, head=head, loss=loss, steps=steps, dev_uar=dev_uar)
+    least, steps = _minimise(objective, parameters, options.max_steps)
+    return FitResult(pool=pool.eval(), head=head.eval(), loss=least, steps=steps, dev_uar=None)
 
 
 def fit_best_head(
@@ -159,9 +217,9 @@ def _calibrated_losses(result: FitResult, rows: PooledSet) -> NDArray[np.float64
 
 @torch.no_grad()
 def predict_pooled(result: FitResult, mean_NLD: Tensor, std_NLD: Tensor) -> Tensor:
-    """Logits of cached rows, (N, L, D) twice -> (N, C)."""
-    logits: Tensor = result.head(result.pool(mean_NLD, std_NLD))
-    return logits
+    """Logits or dimensions of cached rows, (N, L, D) twice -> (N, O)."""
+    output: Tensor = result.head(result.pool(mean_NLD, std_NLD))
+    return output
 
 
 def _minimise(objective: Callable[[], Tensor], parameters: list[nn.Parameter], max_steps: int) -> tuple[float, int]:
@@ -183,7 +241,7 @@ def _minimise(objective: Callable[[], Tensor], parameters: list[nn.Parameter], m
     return loss, int(optimizer.state[parameters[0]]["n_iter"])
 
 
-def _fresh_pool(train: PooledSet, std_gain: float) -> LayerPool:
+def _fresh_pool(train: PooledRows, std_gain: float) -> LayerPool:
     _, num_states, width = train.mean_NLD.shape
     pool = LayerPool(num_states, width, std_gain=std_gain).to(train.mean_NLD.device)
     pool.fit(train.mean_NLD, train.std_NLD)
@@ -197,7 +255,6 @@ def _copy(pool: LayerPool) -> LayerPool:
     return copy
 
 
-@torch.no_grad()
-def _score(pool: LayerPool, head: ClassifierHead, rows: PooledSet) -> float:
-    predicted = head(pool(rows.mean_NLD, rows.std_NLD)).argmax(-1)
+def _score(result: FitResult, rows: PooledSet) -> float:
+    predicted = predict_pooled(result, rows.mean_NLD, rows.std_NLD).argmax(-1)
     return uar(rows.label_N.cpu().numpy(), predicted.cpu().numpy())

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +137,45 @@ def speech_pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> 
     pool = str(root / "pool")
     import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(root / "corpus"), "out": pool}))
     return pool
+
+
+@pytest.fixture(scope="session")
+def kill_ray_train_worker() -> Callable[[Path], AbstractContextManager[list[int]]]:
+    """`with kill_ray_train_worker(work) as killed:` kills a training's worker once there is a checkpoint in `work`."""
+    return killed_after_a_checkpoint
+
+
+@contextmanager
+def killed_after_a_checkpoint(work: Path) -> Iterator[list[int]]:
+    killed: list[int] = []
+    watcher = threading.Thread(target=kill_worker_after_a_checkpoint, args=(work, killed))
+    watcher.start()
+    yield killed
+    watcher.join()
+
+
+def kill_worker_after_a_checkpoint(work: Path, killed: list[int]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if list(work.glob("*/checkpoint_*")):
+            for pid in ray_train_workers():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+            return
+        time.sleep(0.02)
+
+
+def ray_train_workers() -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                title = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if title.startswith(b"ray::") and b"RayTrainWorker" in title:
+                found.append(int(entry.name))
+    return found
 
 
 @pytest.fixture

@@ -21,6 +21,9 @@ COMMANDS = [
     ["loop", "run"],
     ["loop", "options"],
     ["loop", "status"],
+    ["pretrain"],
+    ["compare"],
+    ["two-stage"],
     ["report"],
     ["predict"],
     ["doctor"],
@@ -52,7 +55,9 @@ def test_help_says_what_a_command_does(command: list[str]) -> None:
     assert summary[0].isupper()
 
 
-@pytest.mark.parametrize("command", [["pool", "import"], ["loop", "run"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [["pool", "import"], ["loop", "run"], ["pretrain"], ["compare"], ["two-stage"]], ids=" ".join
+)
 def test_help_of_the_main_commands_shows_an_example(command: list[str]) -> None:
     assert f"Example: seral {' '.join(command)} " in run(*command, "--help")[1].replace("`", "")
 

@@ -16,7 +16,7 @@ from seral.errors import SeralError
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
-worth, **predict** uses the model.
+worth, **predict** uses the model. **compare** and **two-stage** are studies of how to train.
 """
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +33,9 @@ app.add_typer(loop_app, name="loop")
 PoolPath = Annotated[str, typer.Argument(metavar="POOL", help="The pool: a folder or an object-store address.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The run folder.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeatable.")]
+StudyPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="YAML file of the study; `python jobs/NAME.py --help` lists options.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -157,6 +160,53 @@ def loop_status(run: RunPath, as_json: AsJson = False) -> None:
     for row in rows:
         table.add_row(*("" if value is None else str(value) for value in row.values()))
     Console().print(table)
+
+
+@app.command()
+def pretrain(
+    pool: PoolPath,
+    out: Annotated[str, typer.Option("--out", help="Folder of the result: the encoder is in `encoder/`.")],
+    encoder: Annotated[str, typer.Option(help="A hub id, a folder, or an embedded encoder.")] = "seral-tiny",
+    settings: Sets = None,
+) -> None:
+    """Adapt an encoder to the speech of a pool without labels (TAPT). Run it again: it goes on where it stopped.
+
+    The objective is the encoder's own: contrastive for wav2vec 2.0, masked prediction of clusters for all others.
+    `tapt.json` and `tapt.png` show how it went. `--set fold=0` hears the training part of a fold only.
+
+    Example: `seral pretrain data/pool --encoder facebook/hubert-base-ls960 --out runs/tapt --set tapt.steps=500`
+    """
+    from seral.options import parse
+    from seral.train.tapt import TaptJobOptions
+    from seral.train.tapt import pretrain as run_pretrain
+
+    typer.echo(run_pretrain(parse(TaptJobOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
+
+
+@app.command()
+def compare(config: StudyPath, settings: Sets = None) -> None:
+    """Compare variants of training (adapters, pretraining, shares of the labels) on the same folds and seeds.
+
+    Prints the table and writes it to the run folder as Markdown and CSV. Run it again: it goes on where it stopped.
+
+    Example: `seral compare jobs/configs/adapters-emodb.yaml --set seeds=[0]`
+    """
+    from seral.options import load
+    from seral.train.compare import CompareOptions, run_compare
+
+    typer.echo(run_compare(load(CompareOptions, config, settings or [])))
+
+
+@app.command("two-stage")
+def two_stage(config: StudyPath, settings: Sets = None) -> None:
+    """Adapt from acted to natural speech in two stages, beside source only, target only and joint training.
+
+    Example: `seral two-stage jobs/configs/two-stage-urdu.yaml`
+    """
+    from seral.options import load
+    from seral.train.two_stage import TwoStageOptions, run_two_stage
+
+    typer.echo(run_two_stage(load(TwoStageOptions, config, settings or [])))
 
 
 @app.command()

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import ray
 import yaml
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from seral import storage
 from seral.annotate.oracle import Oracle
@@ -32,7 +32,7 @@ from seral.options import Options, dump, parse
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.progress import say
-from seral.train.units import Utterances
+from seral.train.units import Targets, Utterances
 from seral.versions import versions
 
 PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "numpy", "scikit-learn")
@@ -47,8 +47,10 @@ class TaskOptions(Options):
     """The run folder: made when missing, resumed when there."""
     encoder: str = "seral-tiny"
     """A hub id, a folder written by save_pretrained, or the embedded `seral-tiny`."""
-    classes: list[str] = Field(min_length=2)
+    classes: list[str] = Field(default=[])
     """The emotions to tell apart; utterances whose gold label means none of them are left out."""
+    dimensions: list[Literal["valence", "arousal", "dominance"]] = Field(default=[])
+    """Ratings to predict, beside the classes or instead of them; with them, let batches hold 32 clips or more."""
     class_map: dict[str, str] | None = None
     """A corpus's word -> one of the classes; None = the usual words (seral.annotate.oracle.CLASS_MAP)."""
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
@@ -57,6 +59,12 @@ class TaskOptions(Options):
     feature_cache: str | None = None
     """Where features are kept; None = inside the pool."""
     cluster: ClusterOptions = ClusterOptions()
+
+    @model_validator(mode="after")
+    def _check_targets(self) -> Self:
+        if len(self.classes) == 1 or not (self.classes or self.dimensions):
+            raise ValueError(f"name at least two classes, or dimensions; got classes {self.classes}")
+        return self
 
 
 class CorpusOptions(Options):
@@ -80,6 +88,7 @@ class FoldData:
     fold: Fold
     classes: tuple[str, ...]
     class_map: Mapping[str, str] | None
+    dimensions: tuple[str, ...]
     metadata: pa.Table
     """Of the utterances that may take part."""
     ids: Sequence[str]
@@ -100,7 +109,14 @@ class FoldData:
 
     def oracle(self) -> Oracle:
         """The gold labels of the pool, in the classes of the run."""
-        return Oracle(self.store.pool, self.classes, self.class_map)
+        return Oracle(self.store.pool, self.classes, self.class_map, self.dimensions)
+
+    def targets(self, ids: Sequence[str]) -> Targets:
+        """Gold classes and ratings of some utterances."""
+        oracle = self.oracle()
+        code = {name: index for index, name in enumerate(self.classes)}
+        label_N = np.array([code.get(oracle.emotion_of(name) or "", -1) for name in ids], np.int64)
+        return Targets(label_N=label_N, value_NK=oracle.ratings(ids))
 
 
 def codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -140,10 +156,8 @@ def claim(options: TaskOptions, pool: Pool, may_change: Collection[str]) -> None
     storage.write_bytes(path, dump(options).encode())
 
 
-def eligible(
-    pool: Pool, corpora: Sequence[str] | None, classes: Sequence[str], class_map: Mapping[str, str] | None
-) -> pa.Table:
-    """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes."""
+def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
+    """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes or ratings."""
     table = pool.metadata
     if corpora is not None:
         present = set(table["corpus"].to_pylist())
@@ -151,8 +165,8 @@ def eligible(
             raise OptionError(f"no corpus {', '.join(unknown)} in {pool.uri}; it has {', '.join(sorted(present))}")
         table = table.filter(pc.is_in(table["corpus"], pa.array(corpora)))
     table = table.filter(pc.is_null(table["duplicate_of"]))
-    oracle = Oracle(pool, classes, class_map)
-    if ignored := oracle.ignored(table["utterance_id"].to_pylist()):
+    oracle = Oracle(pool, options.classes, options.class_map, options.dimensions)
+    if options.classes and (ignored := oracle.ignored(table["utterance_id"].to_pylist())):
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
         say(f"outside the classes and left out: {words}")
     return table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
@@ -181,6 +195,7 @@ def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: p
         fold=fold,
         classes=tuple(options.classes),
         class_map=options.class_map,
+        dimensions=tuple(options.dimensions),
         metadata=metadata,
         ids=ids,
         mean_NLD=mean_NLD,
@@ -203,6 +218,7 @@ def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Ma
             "pool_hash": pool.hash,
             "protocol": protocol,
             "classes": options.classes,
+            "dimensions": options.dimensions,
             **facts,
             "created": storage.read_json(path)["created"] if storage.exists(path) else now,
         },

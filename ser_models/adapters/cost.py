@@ -3,6 +3,8 @@
 # B batch · S samples
 from __future__ import annotations
 
+import ctypes
+import gc
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -100,7 +102,7 @@ def _measure(
     generator = torch.Generator().manual_seed(0)
     wave_BS = 0.1 * torch.randn(batch, int(seconds * SAMPLE_RATE_HZ), generator=generator).to(device)
     length_B = torch.full((batch,), wave_BS.shape[1], device=device)
-    before_mb = _forget_peak_mb(device)
+    before_mb = forget_peak_mb(device)
     times = []
     for _ in range(steps):
         started = time.perf_counter()
@@ -117,20 +119,24 @@ def _measure(
         trained=trained,
         total=total,
         step_s=median(times[1:] or times),
-        memory_mb=_peak_mb(device) - before_mb,
+        memory_mb=peak_mb(device) - before_mb,
     )
 
 
-def _forget_peak_mb(device: str) -> float:
+def forget_peak_mb(device: str) -> float:
     """Start the peak anew at what is in use now, and return that."""
+    gc.collect()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     elif PROCESS.is_dir():
+        # What was freed but not yet given back would hide as much of what comes.
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
         (PROCESS / "clear_refs").write_text("5")
-    return _peak_mb(device)
+    return peak_mb(device)
 
 
-def _peak_mb(device: str) -> float:
+def peak_mb(device: str) -> float:
     """Peak memory since it was last forgotten, in MB; NaN where neither CUDA nor Linux counts it."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6

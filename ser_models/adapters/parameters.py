@@ -30,9 +30,11 @@ class AdapterModule(Protocol):
 
 
 def mark_as_adapter(module: nn.Module, names: Iterable[str], tag: str) -> None:
-    """Declare a module's own weights to be trained as part of an adapter."""
+    """Let a module's own weights be trained as part of an adapter, frozen or not before."""
     marks: dict[str, str] = module.__dict__.setdefault(MARKS, {})
-    marks.update(dict.fromkeys(names, tag))
+    for name in names:
+        marks[name] = tag
+        module.get_parameter(name).requires_grad_(True)
 
 
 def refuse_second(encoder: SpeechEncoder, *kinds: str) -> None:

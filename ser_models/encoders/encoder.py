@@ -2,7 +2,8 @@
 
 What zero padding a clip receives, and which clips share its batch, changes nothing on its real frames. The network is
 cut in two so that what is frozen can be cached: `stem` turns audio into the input of the first transformer layer,
-`upper` runs the layers from any hidden state on.
+`upper` runs the layers from any hidden state on. The stem itself is `project`, audio into frames, then `place`, which
+tells the frames where they are: masked pretraining hides frames between the two, so that a hidden one knows its place.
 
 # B batch · S samples · T frames · D features · L transformer layers (L+1 hidden states, index 0 = input of the first)
 """
@@ -86,9 +87,18 @@ class SpeechEncoder(nn.Module, ABC):
     def frames(self, length_B: Tensor) -> Tensor:
         """How many frames of real audio clips of so many samples give, (B,) -> (B,)."""
 
+    @property
     @abstractmethod
-    def _stem(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
-        """Input of the first transformer layer for checked clips, -> (B, T, D)."""
+    def front(self) -> list[nn.Module]:
+        """The convolutions between audio and frames with their norms; fine-tuning usually leaves them as they are."""
+
+    @abstractmethod
+    def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
+        """Frames of checked clips, trimmed to the longest, before positions are added, (B, S), (B,) -> (B, T, D)."""
+
+    def place(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """Hidden state 0 from the frames of `project`: positions, and what the family does with them."""
+        return frame_BTD
 
     @abstractmethod
     def checkpoint(self) -> Any:
@@ -107,18 +117,20 @@ class SpeechEncoder(nn.Module, ABC):
         """Hidden state 0 and the mask of real frames, (B, S), (B,) -> (B, T, D), (B, T)."""
         check_clips(wave_BS, length_B, self.minimal_samples)
         frames_B = self.frames(length_B)
-        hidden_BTD = self._stem(wave_BS[:, : int(length_B.max())], length_B)
-        return hidden_BTD, prefix_mask(frames_B, hidden_BTD.shape[1])
+        frame_BTD = self.project(wave_BS[:, : int(length_B.max())], length_B)
+        mask_BT = prefix_mask(frames_B, frame_BTD.shape[1])
+        return self.place(frame_BTD, mask_BT), mask_BT
 
     def upper(self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int) -> Tensor:
         """Hidden states start..L computed from hidden state `start`, (B, T, D) -> (L+1-start, B, T, D)."""
+        return torch.stack(list(self.states(hidden_BTD, mask_BT, start=start)))
+
+    def states(self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int) -> Iterator[Tensor]:
+        """The same one after the other, so that a caller may stop at the one it wants and keep no other."""
         if not 0 <= start <= self.num_layers:
             raise ValueError(f"start must be a hidden state 0..{self.num_layers} of this encoder, got {start}")
         # Padded frames of a cached state may hold anything; 0 · NaN would still be NaN inside the attention.
         hidden_BTD = hidden_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
-        return torch.stack(list(self._states(hidden_BTD, mask_BT, start)))
-
-    def _states(self, hidden_BTD: Tensor, mask_BT: Tensor, start: int) -> Iterator[Tensor]:
         yield hidden_BTD
         inputs = self._layer_inputs(hidden_BTD, mask_BT)
         for index in range(start, self.num_layers):

@@ -58,7 +58,11 @@ class MoonshineSpeechEncoder(SpeechEncoder):
     def feature_extractor(self) -> Any:
         return Wav2Vec2FeatureExtractor.from_dict({"do_normalize": self.normalise, "return_attention_mask": True})
 
-    def _stem(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
+    @property
+    def front(self) -> list[nn.Module]:
+        return [self.model.conv1, self.model.groupnorm, self.model.conv2, self.model.conv3]
+
+    def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
         if self.normalise:
             wave_BS = standardise_clips(wave_BS, length_B)
         hidden_BDT = torch.tanh(self.model.conv1(wave_BS.to(self.model.dtype).unsqueeze(1)))

@@ -21,7 +21,7 @@ from ser_models.encoders.convolutions import (
     standardise_clips,
     total_stride,
 )
-from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, prefix_mask
+from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
 
 
 class Wav2Vec2Encoder(SpeechEncoder):
@@ -80,23 +80,30 @@ class Wav2Vec2Encoder(SpeechEncoder):
     def feature_extractor(self) -> Any:
         return Wav2Vec2FeatureExtractor.from_dict({"do_normalize": self.normalise, "return_attention_mask": True})
 
-    def _stem(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
-        if self.normalise:
-            wave_BS = standardise_clips(wave_BS, length_B)
-        features_BCT, frames_B = self._convolve(wave_BS.to(self.model.dtype), length_B)
-        projected = self.model.feature_projection(features_BCT.transpose(1, 2))
+    @property
+    def front(self) -> list[nn.Module]:
+        return [self.model.feature_extractor]
+
+    def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
+        projected = self.model.feature_projection(self.convolve(wave_BS, length_B))
         # HuBERT's projection returns the frames alone, the others a pair with the normalised features.
-        hidden_BTD: Tensor = projected[0] if isinstance(projected, tuple) else projected
-        mask_BT1 = prefix_mask(frames_B, hidden_BTD.shape[1]).unsqueeze(-1)
-        hidden_BTD = hidden_BTD * mask_BT1
+        frame_BTD: Tensor = projected[0] if isinstance(projected, tuple) else projected
+        return frame_BTD
+
+    def place(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        mask_BT1 = mask_BT.unsqueeze(-1)
+        hidden_BTD = frame_BTD * mask_BT1
         hidden_BTD = hidden_BTD + self._positions(hidden_BTD, mask_BT1)
         if not self.pre_norm:
             hidden_BTD = self.model.encoder.layer_norm(hidden_BTD)
         dropped: Tensor = self.model.encoder.dropout(hidden_BTD)
         return dropped
 
-    def _convolve(self, wave_BS: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
-        hidden_BCT, frames_B = wave_BS.unsqueeze(1), length_B
+    def convolve(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
+        """Convolutional features before the projection to the transformer's width, (B, S), (B,) -> (B, T, C)."""
+        if self.normalise:
+            wave_BS = standardise_clips(wave_BS, length_B)
+        hidden_BCT, frames_B = wave_BS.to(self.model.dtype).unsqueeze(1), length_B
         for layer in self.model.feature_extractor.conv_layers:
             frames_B = convolved_length(frames_B, [layer.conv])
             norm = getattr(layer, "layer_norm", None)
@@ -104,7 +111,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
                 hidden_BCT = layer.activation(masked_group_norm(layer.conv(hidden_BCT), frames_B, norm))
             else:
                 hidden_BCT = layer(hidden_BCT)
-        return hidden_BCT, frames_B
+        return hidden_BCT.transpose(1, 2)
 
     def _positions(self, hidden_BTD: Tensor, mask_BT1: Tensor) -> Tensor:
         """Convolutional position embedding that sees zeros past the end of every clip, as a clip alone would."""

@@ -59,7 +59,11 @@ class WhisperSpeechEncoder(SpeechEncoder):
         settings = {"feature_size": self.model.config.num_mel_bins, "chunk_length": chunk_length}
         return WhisperFeatureExtractor.from_dict(settings)
 
-    def _stem(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
+    @property
+    def front(self) -> list[nn.Module]:
+        return [self.model.conv1, self.model.conv2]
+
+    def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
         self._check_limit(length_B)
         frames = int(self.frames(length_B).max())
         # Four mel frames past the last pair: the window's tail and what the two convolutions see to the right.
@@ -67,7 +71,10 @@ class WhisperSpeechEncoder(SpeechEncoder):
         mel_BMT = log_mel(wave_BS.float(), self.filters_FM.float(), frames=mel_frames, limit_samples=self.limit_samples)
         hidden_BDT = F.gelu(self.model.conv1(mel_BMT.to(self.model.dtype)))
         hidden_BDT = F.gelu(self.model.conv2(hidden_BDT))
-        hidden_BTD = hidden_BDT[..., :frames].transpose(1, 2) + self.model.embed_positions.weight[:frames]
+        return hidden_BDT[..., :frames].transpose(1, 2)
+
+    def place(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        hidden_BTD = frame_BTD + self.model.embed_positions.weight[: frame_BTD.shape[1]]
         return F.dropout(hidden_BTD, p=self.model.dropout, training=self.training)
 
     def _check_limit(self, length_B: Tensor) -> None:

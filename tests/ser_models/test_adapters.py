@@ -240,6 +240,16 @@ def test_a_frozen_encoder_is_still_a_plain_one(make_encoder: Callable[[str], Spe
     assert fingerprint(load_encoder(tmp_path)) == fingerprint(encoder)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind not in ("frozen", "layer_sum")])
+def test_an_encoder_that_was_frozen_before_trains_as_much(
+    kind: str, make_encoder: Callable[[str], SpeechEncoder]
+) -> None:
+    fresh = attach_adapters(make_encoder("wav2vec2-layer"), kind, seed=0)
+    frozen = attach_adapters(make_encoder("wav2vec2-layer").requires_grad_(False), kind, seed=0)
+    assert count_parameters(frozen) == count_parameters(fresh)
+    assert count_parameters(frozen)[0] > 0
+
+
 def test_wrong_compositions_are_refused(make_encoder: Callable[[str], SpeechEncoder]) -> None:
     for spec, message in (
         ("lora+gates", "no adapter 'gates'.*known: frozen, layer_sum, full"),

@@ -11,10 +11,12 @@ import torch
 
 from ser_models.build import SerModel, adopt_head, build_model, load_model, save_model
 from ser_models.encoders import SpeechEncoder, load_encoder
-from ser_models.heads import ClassifierHead, HeadOptions, LayerPool
+from ser_models.heads import Head, HeadOptions, LayerPool
 from ser_models.pooling import masked_mean_std
 
 CLASSES = ("anger", "joy", "sadness")
+DIMENSIONS = ("valence", "arousal", "dominance")
+OUTPUTS = {"classes": (CLASSES, ()), "dimensions": ((), DIMENSIONS), "multi-task": (CLASSES, DIMENSIONS)}
 
 
 def waves() -> tuple[torch.Tensor, torch.Tensor]:
@@ -23,10 +25,11 @@ def waves() -> tuple[torch.Tensor, torch.Tensor]:
     return wave_BS * (torch.arange(16000) < length_B[:, None]), length_B
 
 
-def lively(encoder: SpeechEncoder, options: HeadOptions | None = None) -> SerModel:
+def lively(encoder: SpeechEncoder, options: HeadOptions | None = None, outputs: str = "classes") -> SerModel:
     """A model whose head, layer weights and standardisation all differ from their start."""
     generator = torch.Generator().manual_seed(1)
-    model = build_model(encoder, CLASSES, options, generator).eval()
+    classes, dimensions = OUTPUTS[outputs]
+    model = build_model(encoder, classes, options, generator, dimensions=dimensions).eval()
     with torch.no_grad():
         for tensor in [*model.pool.parameters(), *model.head.parameters()]:
             tensor.add_(0.3 * torch.randn(tensor.shape, generator=generator))
@@ -55,8 +58,8 @@ def test_audio_frames_and_statistics_give_the_same_logits(encoder: SpeechEncoder
     torch.testing.assert_close(from_BC, logits_BC, atol=1e-4, rtol=1e-4)
 
 
-def test_logits_depend_on_neither_padding_nor_batch_mates(encoder: SpeechEncoder) -> None:
-    model = lively(encoder)
+def test_outputs_depend_on_neither_padding_nor_batch_mates(encoder: SpeechEncoder) -> None:
+    model = lively(encoder, outputs="multi-task")
     wave_BS, length_B = waves()
     with torch.no_grad():
         logits_BC = model(wave_BS, length_B)
@@ -74,15 +77,16 @@ def test_statistics_below_the_start_are_counted(make_encoder: Callable[[str], Sp
         model.forward_from(hidden_BTD, mask_BT, start=3, below_mean_LBD=below, below_std_LBD=below)
 
 
+@pytest.mark.parametrize("outputs", OUTPUTS)
 @pytest.mark.parametrize(
     "options", [HeadOptions(), HeadOptions(std_gain=0.0, dropout=0.0), HeadOptions(hidden=16, std_gain=1.0)]
 )
-def test_a_saved_model_comes_back_the_same(tmp_path: Path, options: HeadOptions) -> None:
+def test_a_saved_model_comes_back_the_same(tmp_path: Path, options: HeadOptions, outputs: str) -> None:
     encoder = load_encoder("seral-tiny")
-    model = lively(encoder, options)
+    model = lively(encoder, options, outputs)
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model", encoder).eval()
-    assert again.classes == CLASSES
+    assert (again.classes, again.dimensions) == OUTPUTS[outputs]
     assert again.options == options
     with torch.no_grad():
         torch.testing.assert_close(again(*waves()), model(*waves()), atol=0, rtol=0)
@@ -107,8 +111,51 @@ def test_parts_that_do_not_fit_are_refused(make_encoder: Callable[[str], SpeechE
     encoder = make_encoder("wav2vec2-layer")
     options = HeadOptions()
     with pytest.raises(ValueError, match="pool is for"):
-        SerModel(encoder, LayerPool(3, 32), ClassifierHead(64, 3), classes=CLASSES, options=options)
+        SerModel(encoder, LayerPool(3, 32), Head(64, 3), classes=CLASSES, options=options)
     with pytest.raises(ValueError, match="2 outputs for 3 classes"):
-        SerModel(encoder, LayerPool(4, 32), ClassifierHead(64, 2), classes=CLASSES, options=options)
+        SerModel(encoder, LayerPool(4, 32), Head(64, 2), classes=CLASSES, options=options)
     with pytest.raises(ValueError, match=r"std_gain 0\.0"):
-        adopt_head(build_model(encoder, CLASSES), LayerPool(4, 32, std_gain=0.0), ClassifierHead(32, 3))
+        adopt_head(build_model(encoder, CLASSES), LayerPool(4, 32, std_gain=0.0), Head(32, 3))
+    with pytest.raises(ValueError, match=r"5 outputs for 3 classes.*3 dimensions"):
+        SerModel(encoder, LayerPool(4, 32), Head(64, 5), classes=CLASSES, dimensions=DIMENSIONS, options=options)
+    with pytest.raises(ValueError, match="at least 1 class or dimension, got 0"):
+        build_model(encoder)
+
+
+def test_a_model_saved_before_there_were_dimensions_is_a_classifier(tmp_path: Path) -> None:
+    encoder = load_encoder("seral-tiny")
+    model = lively(encoder)
+    save_model(model, tmp_path)
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert description.pop("dimensions") == []
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    again = load_model(tmp_path, encoder).eval()
+    assert again.dimensions == ()
+    with torch.no_grad():
+        torch.testing.assert_close(again(*waves()), model(*waves()), atol=0, rtol=0)
+
+
+@torch.no_grad()
+def test_a_multi_task_model_says_what_its_two_halves_say() -> None:
+    encoder = load_encoder("seral-tiny")
+    both = lively(encoder, outputs="multi-task")
+    logits_BC, value_BK = both.split(both(*waves()))
+    for outputs, rows, expected in (("classes", slice(0, 3), logits_BC), ("dimensions", slice(3, 6), value_BK)):
+        half = build_model(encoder, OUTPUTS[outputs][0], dimensions=OUTPUTS[outputs][1]).eval()
+        half.pool.load_state_dict(both.pool.state_dict())
+        half.head.output.weight.copy_(both.head.output.weight[rows])
+        half.head.output.bias.copy_(both.head.output.bias[rows])
+        torch.testing.assert_close(half(*waves()), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [HeadOptions(), HeadOptions(hidden=8)])
+def test_a_fresh_model_knows_no_class_and_predicts_the_mean_rating(options: HeadOptions) -> None:
+    encoder = load_encoder("seral-tiny")
+    model = build_model(encoder, CLASSES, options, torch.Generator().manual_seed(0), dimensions=DIMENSIONS).eval()
+    model.start_dimensions(torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 7.0]]))
+    logits_BC, value_BK = model.split(model(*waves()))
+    torch.testing.assert_close(logits_BC, torch.zeros(3, 3))
+    torch.testing.assert_close(value_BK, torch.tensor([[1.5, 3.0, 5.0]]).expand(3, 3))
+    with pytest.raises(ValueError, match=r"\(clips, 3\), got \(4, 2\)"):
+        model.start_dimensions(torch.zeros(4, 2))

@@ -1,11 +1,11 @@
-"""LayerPool and the classifier head on generated statistics."""
+"""LayerPool and the head on generated statistics."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from ser_models.heads import ClassifierHead, HeadOptions, LayerPool
+from ser_models.heads import Head, HeadOptions, LayerPool, stack_heads
 
 
 def statistics(rows: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,23 +62,46 @@ def test_wrong_sizes_say_what_was_expected() -> None:
 
 def test_head_starts_undecided_and_leaves_the_global_generator_alone() -> None:
     before = torch.random.get_rng_state()
-    linear = ClassifierHead(6, 4).eval()
-    deep = ClassifierHead(6, 4, hidden=8, generator=torch.Generator().manual_seed(0)).eval()
+    linear = Head(6, 4).eval()
+    deep = Head(6, 4, hidden=8, generator=torch.Generator().manual_seed(0)).eval()
     assert torch.equal(torch.random.get_rng_state(), before)
     for head in (linear, deep):
         torch.testing.assert_close(head(torch.randn(5, 6, generator=torch.Generator())), torch.zeros(5, 4))
 
 
 def test_hidden_layer_is_drawn_from_the_given_generator() -> None:
-    first, again = (ClassifierHead(6, 4, hidden=8, generator=torch.Generator().manual_seed(3)) for _ in range(2))
+    first, again = (Head(6, 4, hidden=8, generator=torch.Generator().manual_seed(3)) for _ in range(2))
     assert first.hidden is not None
     assert again.hidden is not None
     torch.testing.assert_close(first.hidden.weight, again.hidden.weight, atol=0, rtol=0)
     with pytest.raises(ValueError, match=r"torch\.Generator"):
-        ClassifierHead(6, 4, hidden=8)
+        Head(6, 4, hidden=8)
 
 
 @pytest.mark.parametrize("wrong", [{"hidden": -1}, {"dropout": 1.0}, {"std_gain": -0.1}])
 def test_options_name_the_wrong_field(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
         HeadOptions(**wrong)  # type: ignore[arg-type]  # one field of either type
+
+
+def lively_head(outputs: int, seed: int, in_width: int = 6) -> Head:
+    head = Head(in_width, outputs).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(seed)))
+    return head
+
+
+@torch.no_grad()
+def test_a_stack_of_heads_says_what_each_says() -> None:
+    classes, dimensions = lively_head(4, 0), lively_head(3, 1)
+    embedding_BU = torch.randn(5, 6, generator=torch.Generator().manual_seed(2))
+    expected = torch.cat([classes(embedding_BU), dimensions(embedding_BU)], -1)
+    torch.testing.assert_close(stack_heads(classes, dimensions)(embedding_BU), expected)
+
+
+def test_only_linear_heads_of_one_width_can_be_stacked() -> None:
+    with pytest.raises(ValueError, match=r"one width, got \[6, 5\]"):
+        stack_heads(lively_head(4, 0), lively_head(3, 1, in_width=5))
+    with pytest.raises(ValueError, match="hidden layer"):
+        stack_heads(Head(6, 4, hidden=8, generator=torch.Generator().manual_seed(0)))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss, root_mean_squared_error
+from sklearn.utils.class_weight import compute_class_weight
 
 from ser_models.losses import (
     calibrated_cross_entropy,
@@ -12,6 +18,7 @@ from ser_models.losses import (
     class_weights,
     cross_entropy,
     focal_cross_entropy,
+    multitask_loss,
     rmse_loss,
     soft_cross_entropy,
 )
@@ -126,3 +133,127 @@ def test_rmse_by_dimension() -> None:
     assert bool(torch.isfinite(perfect.grad).all())
     with pytest.raises(ValueError, match=r"\(2, 2\) and \(1, 2\)"):
         rmse_loss(predicted, target[:1])
+
+
+def test_class_weights_and_cross_entropy_against_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(3)
+    label_N = torch.randint(4, (80,), generator=generator)
+    logits_NC = torch.randn(80, 4, generator=generator)
+    weight_C = class_weights(label_N, 4)
+    balanced_C = compute_class_weight("balanced", classes=np.arange(4), y=label_N.numpy())
+    assert weight_C.tolist() == pytest.approx(balanced_C.tolist())
+    probability_NC = torch.softmax(logits_NC.double(), -1).numpy()
+    expected = log_loss(label_N.numpy(), probability_NC, sample_weight=balanced_C[label_N.numpy()])
+    assert float(cross_entropy(logits_NC, label_N, weight_C)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_rmse_against_scikit_learn() -> None:
+    generator = torch.Generator().manual_seed(4)
+    predicted, target = torch.randn(20, 3, generator=generator), torch.randn(20, 3, generator=generator)
+    expected = root_mean_squared_error(target.numpy(), predicted.numpy())
+    assert float(rmse_loss(predicted, target)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, focal_cross_entropy])
+@pytest.mark.parametrize(
+    ("rows", "labels", "weights", "message"),
+    [
+        (2, [0, 3], None, r"labels must lie in 0\.\.2, got 0\.\.3"),
+        (2, [-100, 1], None, r"labels must lie in 0\.\.2, got -100\.\.1"),
+        (0, [], None, r"at least one clip, got \(0, 3\)"),
+        (2, [0, 1, 2], None, r"2 clips need as many labels, got shape \(3,\)"),
+        (2, [0, 1], [1.0], r"3 classes need as many weights, got shape \(1,\)"),
+    ],
+)
+def test_hard_labels_that_do_not_fit_are_refused(
+    loss: Callable[..., torch.Tensor], rows: int, labels: list[int], weights: list[float] | None, message: str
+) -> None:
+    weight_C = None if weights is None else torch.tensor(weights)
+    with pytest.raises(ValueError, match=message):
+        loss(torch.zeros(rows, 3), torch.tensor(labels, dtype=torch.long), weight_C)
+
+
+def test_soft_labels_of_an_empty_batch_or_with_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"at least one clip, got \(0, 3\)"):
+        soft_cross_entropy(torch.zeros(0, 3), torch.zeros(0, 3))
+    with pytest.raises(ValueError, match=r"3 classes need as many weights, got shape \(1,\)"):
+        soft_cross_entropy(torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(1))
+
+
+@pytest.mark.parametrize("loss", [ccc_loss, rmse_loss])
+@pytest.mark.parametrize(("shape", "other"), [((0, 3), (0, 3)), ((4, 3), (4, 2)), ((4, 0), (4, 0)), ((4, 3), (1, 3))])
+def test_ratings_that_do_not_fit_are_refused(
+    loss: Callable[..., torch.Tensor], shape: tuple[int, int], other: tuple[int, int]
+) -> None:
+    with pytest.raises(ValueError, match=rf"got \({shape[0]}, {shape[1]}\) and \({other[0]}, {other[1]}\)"):
+        loss(torch.zeros(shape), torch.zeros(other))
+
+
+def batch(seed: int = 5) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Six clips: logits of three classes, labels, predictions and ratings of two dimensions."""
+    generator = torch.Generator().manual_seed(seed)
+    logits_BC, label_B = torch.randn(6, 3, generator=generator), torch.tensor([0, 1, 2, 2, 1, 0])
+    return logits_BC, label_B, torch.randn(6, 2, generator=generator), torch.randn(6, 2, generator=generator)
+
+
+def test_multi_task_is_the_weighted_sum_of_both() -> None:
+    logits_BC, label_B, predicted_BK, target_BK = batch()
+    weight_C = torch.tensor([0.5, 1.0, 3.0])
+    loss = multitask_loss(
+        *batch(),
+        class_loss=partial(cross_entropy, weight_C=weight_C),
+        dimension_loss=rmse_loss,
+        dimension_weight=0.3,
+    )
+    expected = cross_entropy(logits_BC, label_B, weight_C) + 0.3 * rmse_loss(predicted_BK, target_BK)
+    torch.testing.assert_close(loss, expected)
+    default = cross_entropy(logits_BC, label_B) + ccc_loss(predicted_BK, target_BK)
+    torch.testing.assert_close(multitask_loss(*batch()), default)
+
+
+def test_what_stands_in_rows_without_a_label_is_never_looked_at() -> None:
+    labelled_B = torch.tensor([True, True, True, False, False, True])
+    rated_B = torch.tensor([False, True, False, True, True, False])
+    clean = batch()
+    expected = cross_entropy(clean[0][labelled_B], clean[1][labelled_B])
+    expected = expected + ccc_loss(clean[2][rated_B], clean[3][rated_B])
+    logits_BC, label_B, predicted_BK, target_BK = batch()
+    label_B[~labelled_B], target_BK[~rated_B] = -1, torch.nan
+    logits_BC.requires_grad_()
+    predicted_BK.requires_grad_()
+    loss = multitask_loss(logits_BC, label_B, predicted_BK, target_BK, labelled_B=labelled_B, rated_B=rated_B)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    assert logits_BC.grad is not None
+    assert predicted_BK.grad is not None
+    assert torch.equal(logits_BC.grad.any(1), labelled_B)
+    assert torch.equal(predicted_BK.grad.any(1), rated_B)
+    target_BK[1] = torch.nan
+    assert bool(multitask_loss(logits_BC, label_B.clamp_min(0), predicted_BK, target_BK, rated_B=rated_B).isnan())
+
+
+def test_a_batch_with_one_kind_of_label_has_that_part_only() -> None:
+    none_B = torch.zeros(6, dtype=torch.bool)
+    logits_BC, label_B, predicted_BK, target_BK = batch()
+    torch.testing.assert_close(multitask_loss(*batch(), rated_B=none_B), cross_entropy(logits_BC, label_B))
+    torch.testing.assert_close(multitask_loss(*batch(), labelled_B=none_B), ccc_loss(predicted_BK, target_BK))
+    with pytest.raises(ValueError, match="a batch of 6 without any"):
+        multitask_loss(*batch(), labelled_B=none_B, rated_B=none_B)
+
+
+def test_multi_task_refuses_what_does_not_fit() -> None:
+    logits_BC, label_B, predicted_BK, target_BK = batch()
+    one_B = torch.arange(6) == 2
+    with pytest.raises(ValueError, match=r"at least 2 rows, got \(1, 2\)"):
+        multitask_loss(*batch(), rated_B=one_B)
+    assert bool(torch.isfinite(multitask_loss(*batch(), rated_B=one_B, dimension_loss=rmse_loss)))
+    with pytest.raises(ValueError, match=r"0\.\.2, got 1\.\.3"):
+        multitask_loss(logits_BC, label_B + 1, predicted_BK, target_BK)
+    with pytest.raises(ValueError, match="a batch of 0 without any"):
+        multitask_loss(logits_BC[:0], label_B[:0], predicted_BK[:0], target_BK[:0])
+    with pytest.raises(ValueError, match=r"one batch, got \[6, 6, 5, 6\]"):
+        multitask_loss(logits_BC, label_B, predicted_BK[:5], target_BK)
+    with pytest.raises(ValueError, match=r"6 booleans, got \(6,\) of torch\.int64"):
+        multitask_loss(*batch(), labelled_B=label_B)
+    with pytest.raises(ValueError, match="dimension_weight must be at least 0, got -1"):
+        multitask_loss(*batch(), dimension_weight=-1)

@@ -1,11 +1,20 @@
-"""Pooling against a loop over clips, and its indifference to padding."""
+"""Pooling against a loop over clips, and one contract for every kind: indifference to padding and batch mates."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from ser_models.pooling import AttentiveStatistics, masked_mean_std, relu_mean, weighted_layer_sum
+from ser_models.pooling import (
+    POOLINGS,
+    AttentiveStatistics,
+    Pool,
+    make_pooling,
+    masked_mean_std,
+    mean_std,
+    relu_mean,
+    weighted_layer_sum,
+)
 
 
 def frames(generator_seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -124,9 +133,69 @@ def test_relu_mean_against_a_loop() -> None:
     torch.testing.assert_close(relu_mean(hidden_LBTD[0], mask_BT), torch.stack(expected))
 
 
-def test_a_clip_without_a_frame_is_named_by_every_pooling() -> None:
+@torch.no_grad()
+def test_mean_std_is_one_layer_of_the_masked_statistics() -> None:
     hidden_LBTD, mask_BT = frames()
+    mean_LBD, std_LBD = masked_mean_std(hidden_LBTD, mask_BT)
+    torch.testing.assert_close(mean_std(hidden_LBTD[1], mask_BT), torch.cat([mean_LBD[1], std_LBD[1]], -1))
+
+
+def pooling(kind: str) -> Pool:
+    """A pooling for frames 5 wide whose parameters, if any, differ from their start."""
+    generator = torch.Generator().manual_seed(3)
+    pool, _ = make_pooling(kind, 5, generator)
+    if isinstance(pool, torch.nn.Module):
+        with torch.no_grad():
+            for parameter in pool.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator))
+    return pool
+
+
+@pytest.mark.parametrize("junk", [1e6, float("nan"), float("inf")])
+@pytest.mark.parametrize("kind", POOLINGS)
+def test_no_pooling_hears_padding_whatever_it_holds(kind: str, junk: float) -> None:
+    hidden_LBTD, mask_BT = frames()
+    pool, gradients, outputs = pooling(kind), [], []
+    for fill, extra in ((0.0, 0), (junk, 6)):
+        padded = torch.cat([hidden_LBTD[0].masked_fill(~mask_BT[..., None], fill), torch.full((4, extra, 5), fill)], 1)
+        longer_mask = torch.cat([mask_BT, torch.zeros(4, extra, dtype=torch.bool)], 1)
+        padded.requires_grad_()
+        pooled = pool(padded, longer_mask)
+        outputs.append(pooled.detach())
+        pooled.square().sum().backward()
+        assert padded.grad is not None
+        assert not bool(padded.grad[~longer_mask].any()), "padding gets no gradient"
+        gradients.append(padded.grad[:, :9])
+    assert bool(torch.isfinite(gradients[1]).all())
+    torch.testing.assert_close(outputs[1], outputs[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", POOLINGS)
+def test_no_pooling_hears_batch_mates_and_its_width_is_as_announced(kind: str) -> None:
+    hidden_LBTD, mask_BT = frames()
+    pool, (_, width) = pooling(kind), make_pooling(kind, 5, torch.Generator())
+    pooled = pool(hidden_LBTD[0], mask_BT)
+    assert pooled.shape == (4, width)
+    for clip, count in enumerate([9, 4, 1, 6]):
+        alone = pool(hidden_LBTD[0, clip : clip + 1, :count], mask_BT[clip : clip + 1, :count])
+        torch.testing.assert_close(alone[0], pooled[clip])
+
+
+@pytest.mark.parametrize("kind", POOLINGS)
+def test_every_pooling_refuses_a_clip_without_frames_an_empty_batch_and_a_mask_that_does_not_fit(kind: str) -> None:
+    hidden_LBTD, mask_BT = frames()
+    pool = pooling(kind)
+    with pytest.raises(ValueError, match=r"need a mask \(B, T\), got \(4, 1\)"):
+        pool(hidden_LBTD[0], mask_BT[:, :1])
+    with pytest.raises(ValueError, match="of a batch of 0"):
+        pool(hidden_LBTD[0, :0], mask_BT[:0])
     mask_BT[1] = False
-    for pool in (relu_mean, attentive()):
-        with pytest.raises(ValueError, match=r"clip\(s\) \[1\] of a batch of 4"):
-            pool(hidden_LBTD[0], mask_BT)
+    with pytest.raises(ValueError, match=r"clip\(s\) \[1\] of a batch of 4"):
+        pool(hidden_LBTD[0], mask_BT)
+
+
+def test_an_unknown_pooling_lists_the_known() -> None:
+    with pytest.raises(ValueError, match="no pooling 'max'; known: mean_std, relu_mean, attentive"):
+        make_pooling("max", 5, torch.Generator())

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ser_models.build import adopt_head, build_model
 from ser_models.encoders import load_encoder
-from ser_models.heads import LayerPool
+from ser_models.heads import LayerPool, stack_heads
 from ser_models.losses import class_weights
-from ser_models.metrics import uar
+from ser_models.metrics import ccc_by_dimension, uar
 from ser_models.pooling import masked_mean_std
-from ser_models.probe import FitResult, PooledSet, ProbeOptions, fit_best_head, fit_head, predict_pooled
+from ser_models.probe import (
+    FitResult,
+    PooledSet,
+    ProbeOptions,
+    RatedSet,
+    fit_best_head,
+    fit_dimensions,
+    fit_head,
+    predict_pooled,
+)
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
@@ -130,6 +140,95 @@ def test_drops_into_the_full_model_unchanged() -> None:
     with torch.no_grad():
         logits = model.forward_pooled(train.mean_NLD, train.std_NLD)
     torch.testing.assert_close(logits, predict_pooled(result, train.mean_NLD, train.std_NLD), atol=0, rtol=0)
+
+
+def rated(rows: int, seed: int, noise: float = 0.5, width: int = 12) -> RatedSet:
+    """Valence on 1..7 and arousal on 0..100 that only layer 2 of four knows of."""
+    generator = torch.Generator().manual_seed(seed)
+    mean_NLD = torch.randn(rows, 4, width, generator=generator)
+    std_NLD = torch.rand(rows, 4, width, generator=generator)
+    direction_KD = torch.randn(2, width, generator=torch.Generator().manual_seed(99)) / width**0.5
+    value_NK = mean_NLD[:, 2] @ direction_KD.T + noise * torch.randn(rows, 2, generator=generator)
+    target_NK = value_NK * torch.tensor([0.8, 12.0]) + torch.tensor([4.0, 50.0])
+    return RatedSet(mean_NLD=mean_NLD, std_NLD=std_NLD, target_NK=target_NK)
+
+
+def test_dimensions_without_penalty_are_least_squares_stretched_to_the_spread_of_the_ratings() -> None:
+    """Of all linear predictions, the CCC is largest, and equal to R, where OLS is scaled by 1 / R about the mean."""
+    train, new = rated(90, 0), rated(40, 1)
+    result = fit_dimensions(train, options=ProbeOptions(learn_layers=False, std_gain=0.0, l2=0.0, max_steps=500))
+    x, other = (result.pool(rows.mean_NLD, rows.std_NLD).detach().numpy() for rows in (train, new))
+    target_NK = train.target_NK.numpy()
+    oracle = LinearRegression().fit(x, target_NK)
+    fit_NK = oracle.predict(x)
+    correlation_K = np.array([np.corrcoef(fit_NK[:, k], target_NK[:, k])[0, 1] for k in range(2)])
+    expected = (oracle.predict(other) - target_NK.mean(0)) / correlation_K + target_NK.mean(0)
+    np.testing.assert_allclose(predict_pooled(result, new.mean_NLD, new.std_NLD).numpy(), expected, rtol=2e-3)
+    assert result.loss == pytest.approx(float((1 - correlation_K).mean()), abs=1e-5)
+
+
+def test_dimensions_learn_which_layer_matters() -> None:
+    train, test = rated(120, 0), rated(300, 1)
+    names = ("valence", "arousal")
+
+    def test_ccc(result: FitResult) -> dict[str, float]:
+        return ccc_by_dimension(
+            test.target_NK.numpy(), predict_pooled(result, test.mean_NLD, test.std_NLD).numpy(), names
+        )
+
+    learnt = fit_dimensions(train)
+    uniform = fit_dimensions(train, options=ProbeOptions(learn_layers=False))
+    assert int(learnt.pool.layer_weight.argmax()) == 2
+    assert all(test_ccc(learnt)[name] > max(0.7, test_ccc(uniform)[name]) for name in names)
+
+
+def test_dimensions_do_not_depend_on_the_scale_of_the_ratings_and_are_the_same_bits_again() -> None:
+    train, unlabelled = rated(60, 0), rated(300, 1)
+    # Standardised about another centre, so that the head needs a bias.
+    pool = LayerPool(4, 12)
+    pool.fit(unlabelled.mean_NLD + 0.5, unlabelled.std_NLD)
+    first, again = fit_dimensions(train, pool=pool), fit_dimensions(train, pool=pool)
+    assert torch.equal(first.head.output.weight, again.head.output.weight)
+    assert (first.loss, first.steps) == (again.loss, again.steps)
+    scaled = fit_dimensions(replace(train, target_NK=0.01 * train.target_NK - 3), pool=pool)
+    expected = 0.01 * predict_pooled(first, train.mean_NLD, train.std_NLD) - 3
+    torch.testing.assert_close(predict_pooled(scaled, train.mean_NLD, train.std_NLD), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_under_a_huge_penalty_dimensions_stay_the_mean_rating() -> None:
+    train = rated(60, 0)
+    result = fit_dimensions(train, options=ProbeOptions(l2=1e6))
+    predicted = predict_pooled(result, train.mean_NLD, train.std_NLD)
+    torch.testing.assert_close(predicted, train.target_NK.mean(0).expand(60, 2), atol=0, rtol=1e-3)
+
+
+def test_classes_and_dimensions_fitted_on_one_pool_drop_into_a_multi_task_model() -> None:
+    encoder = load_encoder("seral-tiny")
+    generator = torch.Generator().manual_seed(0)
+    shape = (40, encoder.num_layers + 1, encoder.width)
+    mean_NLD, std_NLD = torch.randn(shape, generator=generator), torch.rand(shape, generator=generator)
+    classes = fit_head(PooledSet(mean_NLD=mean_NLD, std_NLD=std_NLD, label_N=torch.arange(40) % 3), 3)
+    train = RatedSet(mean_NLD=mean_NLD, std_NLD=std_NLD, target_NK=torch.rand(40, 2, generator=generator))
+    dimensions = fit_dimensions(train, pool=classes.pool, options=ProbeOptions(learn_layers=False))
+    model = build_model(encoder, ("a", "b", "c"), dimensions=("valence", "arousal")).eval()
+    adopt_head(model, classes.pool, stack_heads(classes.head, dimensions.head))
+    with torch.no_grad():
+        logits_NC, value_NK = model.split(model.forward_pooled(mean_NLD, std_NLD))
+    torch.testing.assert_close(logits_NC, predict_pooled(classes, mean_NLD, std_NLD))
+    torch.testing.assert_close(value_NK, predict_pooled(dimensions, mean_NLD, std_NLD))
+
+
+def test_ratings_that_cannot_be_fitted_are_named() -> None:
+    train = rated(30, 0)
+    target_NK = train.target_NK.clone()
+    target_NK[7, 1] = float("nan")
+    with pytest.raises(ValueError, match=r"row\(s\) \[7\] are not finite"):
+        fit_dimensions(replace(train, target_NK=target_NK))
+    target_NK[:, 1] = 0.1
+    with pytest.raises(ValueError, match=r"dimension\(s\) \[1\] have the same rating on all 30 clips"):
+        fit_dimensions(replace(train, target_NK=target_NK))
+    with pytest.raises(ValueError, match=r"got \(29, 2\) for 30 clips"):
+        fit_dimensions(replace(train, target_NK=target_NK[1:]))
 
 
 def test_rows_that_are_not_finite_are_named() -> None:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import threading
-import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ser_models.adapters import ADAPTERS, adapter_parameters, adapter_tags, attach_adapters
+from ser_models.build import build_model
+from ser_models.encoders import load_encoder
+from ser_models.metrics import uar
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
@@ -20,11 +22,11 @@ from seral.features import FeatureStore, extract_features, rows_of
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
-from seral.train.adapter_run import mix, time_masks
+from seral.train.adapter_run import freeze_tags, judge, mix, time_masks, weighted_classes
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
 from seral.train.model import load_model, score
 from seral.train.probe import linear_probe
-from seral.train.units import Utterances
+from seral.train.units import Targets, Utterances
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 LORA = {
@@ -62,13 +64,15 @@ class Ground:
     def labels(self, ids: Any) -> Any:
         return np.array([CLASSES.index(emotion) for emotion in self.oracle.emotions(list(ids))])
 
-    def train(self, folder: Path, values: dict[str, Any], **cluster: Any) -> dict[str, Any]:
+    def train(
+        self, folder: Path, values: dict[str, Any], start: str | None = None, freeze: Any = (), **cluster: Any
+    ) -> dict[str, Any]:
         labelled = self.fold.train[::2]
         return finetune(
             self.units(labelled),
-            self.labels(labelled),
+            Targets.of_classes(self.labels(labelled)),
             self.units(self.fold.dev),
-            self.labels(self.fold.dev),
+            Targets.of_classes(self.labels(self.fold.dev)),
             unlabelled=self.units(self.fold.train),
             store=self.store,
             classes=CLASSES,
@@ -76,6 +80,8 @@ class Ground:
             seed=1,
             options=parse(FinetuneOptions, values),
             on=ClusterOptions(**cluster),
+            start=start,
+            freeze=freeze,
         )
 
 
@@ -126,42 +132,56 @@ def test_two_lora_trainings_agree_bit_for_bit(ground: Ground, tmp_path: Path) ->
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind not in ("frozen", "layer_sum")])
+def test_what_was_kept_of_an_adapter_scores_as_it_did_in_training(kind: str, ground: Ground, tmp_path: Path) -> None:
+    values = LORA | {"adapter": f"{kind}+layer_sum", "settings": {}, "epochs": 2, "lr": None}
+    if kind == "full":
+        extract_features(ground.store.pool, "seral-tiny", frames_layer=0)
+    history = ground.train(tmp_path, values)["adapter"]
+    best = min(history["epochs"], key=lambda epoch: epoch["dev_loss"])
+    dev = ground.units(ground.fold.dev)
+    predicted = score(str(tmp_path / "model"), ground.store, dev).probability_NC.argmax(1)
+    assert uar(ground.labels(dev.ids), predicted) == pytest.approx(best["dev_uar"])
+    model = load_model(str(tmp_path / "model"))
+    sizes = [parameter.numel() for parameter in adapter_parameters(model.encoder).values()]
+    on_top = [parameter.numel() for part in (model.pool, model.head) for parameter in part.parameters()]
+    assert sizes
+    assert history["trainable"] == sum(sizes) + sum(on_top)
+
+
+def test_training_goes_on_from_a_model(ground: Ground, tmp_path: Path) -> None:
+    values = LORA | {"adapter": "lora+bottleneck", "epochs": 2, "lr": 0.01}
+    ground.train(tmp_path / "first", values)
+    start, dev = str(tmp_path / "first" / "model"), ground.units(ground.fold.dev)
+    expected = uar(ground.labels(dev.ids), score(start, ground.store, dev).probability_NC.argmax(1))
+    went_on = ground.train(tmp_path / "second", values, start=start, freeze=("bottleneck",))
+    assert went_on["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"'gate'.*bottleneck, head, layer_sum, lora_A, lora_B"):
+        ground.train(tmp_path / "third", values, start=start, freeze=("gate",))
+    with pytest.raises(OptionError, match="frozen"):
+        ground.train(tmp_path / "fourth", {"adapter": "frozen"}, start=start)
+
+
+def test_frozen_parts_of_a_model_stay(ground: Ground) -> None:
+    encoder = attach_adapters(load_encoder("seral-tiny"), "lora+bottleneck", seed=0)
+    model = build_model(encoder, CLASSES)
+    freeze_tags(model, ["lora_A", "head"])
+    learns = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    tags = adapter_tags(model)
+    assert learns == {*tags["lora_B"], *tags["bottleneck"], "pool.layer_weight"}
+
+
 @pytest.mark.slow
-def test_a_killed_ray_train_worker_is_restored_and_ends_in_the_same_weights(ground: Ground, tmp_path: Path) -> None:
+def test_a_killed_ray_train_worker_is_restored_and_ends_in_the_same_weights(
+    ground: Ground, tmp_path: Path, kill_ray_train_worker: Callable[[Path], AbstractContextManager[list[int]]]
+) -> None:
     values = LORA | {"epochs": 6, "patience": 6}
     ground.train(tmp_path / "whole", values, train_workers=1)
-    killed: list[int] = []
-    watcher = threading.Thread(target=kill_worker_after_a_checkpoint, args=(tmp_path / "cut" / ".train", killed))
-    watcher.start()
-    ground.train(tmp_path / "cut", values, train_workers=1, max_failures=1)
-    watcher.join()
+    with kill_ray_train_worker(tmp_path / "cut" / ".train") as killed:
+        ground.train(tmp_path / "cut", values, train_workers=1, max_failures=1)
     assert killed, "training ended before a worker could be killed"
     whole, cut = (trained_weights(tmp_path / name) for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
-
-
-def kill_worker_after_a_checkpoint(work: Path, killed: list[int]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if list(work.glob("*/checkpoint_*")):
-            for pid in ray_train_workers():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
-            return
-        time.sleep(0.02)
-
-
-def ray_train_workers() -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if title.startswith(b"ray::") and b"RayTrainWorker" in title:
-                found.append(int(entry.name))
-    return found
 
 
 def test_infinite_loss_names_the_utterances(ground: Ground, tmp_path: Path) -> None:
@@ -186,12 +206,31 @@ def test_time_masks_never_hide_more_than_half_nor_touch_padding() -> None:
 
 def test_mixing_pairs_each_clip_with_one_other_by_the_same_share_in_logits_and_targets() -> None:
     rows_BC = torch.eye(6)
-    logits_BC, target_BC = mix(rows_BC, 3 * rows_BC, 0.5, np.random.default_rng(0))
+    known_B = torch.arange(6) < 3
+    logits_BC, target_BC, known_mixed_B = mix([rows_BC, 3 * rows_BC, known_B], 0.5, np.random.default_rng(0))
     torch.testing.assert_close(target_BC, 3 * logits_BC)
     torch.testing.assert_close(logits_BC.sum(1), torch.ones(6))
     assert bool(((logits_BC > 0).sum(1) <= 2).all())
     assert float(logits_BC.diagonal().min()) < 1
-    assert mix(rows_BC, rows_BC, 0.0, np.random.default_rng(0))[0] is rows_BC
+    assert known_mixed_B.tolist() == [bool(known_B[row > 0].all()) for row in logits_BC]
+    assert mix([rows_BC], 0.0, np.random.default_rng(0))[0] is rows_BC
+
+
+def test_clips_without_a_class_or_without_ratings_count_only_where_they_are_known() -> None:
+    target = Targets(
+        label_N=np.array([0, 1, -1, 0]), value_NK=np.array([[1, 2], [3, 1], [2, 5], [np.nan, 1]], np.float32)
+    )
+    hot_NC = weighted_classes(target, 2)
+    torch.testing.assert_close(hot_NC, torch.tensor([[0.75, 0], [0, 1.5], [0, 0], [0.75, 0]]))
+    logits_NC = torch.tensor([[9.0, 0], [0, 9], [0, 0], [9, 0]])
+    value_NK = torch.tensor([[1.0, 2], [3, 1], [2, 5], [77, 77]])
+    judged = judge(logits_NC, value_NK, target, dimension_weight=3.0)
+    assert judged["dev_uar"] == 1
+    assert judged["dev_ccc"] == pytest.approx(1)
+    assert judged["dev_loss"] == pytest.approx(0, abs=1e-3)
+    worse = judge(logits_NC, value_NK.flip(0), target, dimension_weight=3.0)
+    assert worse["dev_loss"] == pytest.approx(3 * (1 - worse["dev_ccc"]), abs=1e-3)
+    assert "dev_uar" not in judge(logits_NC[:, :0], value_NK, target, dimension_weight=1.0)
 
 
 def test_probe_matches_scikit_learn_on_the_chosen_layer(ground: Ground) -> None:

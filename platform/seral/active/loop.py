@@ -70,6 +70,8 @@ class LoopOptions(TaskOptions, CorpusOptions):
 
     @model_validator(mode="after")
     def _check_proxy(self) -> LoopOptions:
+        if self.dimensions:
+            raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
         if self.proxy and self.stop.patience is not None:
             raise ValueError("proxy trains adapters in the budget's last round, which stop.patience may never reach")
         return self
@@ -82,7 +84,7 @@ def run_loop(options: LoopOptions) -> str:
     claim(options, pool, MAY_CHANGE)
     connect(options.cluster)
     ledger = _SharedLedger(storage.join(options.run, "ledger.json"))
-    metadata = eligible(pool, options.corpora, options.classes, options.class_map)
+    metadata = eligible(options, pool, options.corpora)
     folds = folds_of(metadata, options.split, options.folds)
     stores = _stores(options, pool, folds, ledger)
     grounds = {number: _ground(options, stores[number], fold, metadata) for number, fold in folds.items()}

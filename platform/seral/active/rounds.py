@@ -44,7 +44,7 @@ from seral.task import FoldData, codes
 from seral.train.finetune import FinetuneOptions, finetune
 from seral.train.model import evaluate, score
 from seral.train.probe import linear_probe
-from seral.train.units import Utterances
+from seral.train.units import Targets, Utterances
 
 Float = NDArray[np.float32]
 SELECTION, ATTEMPTS = "selection.npz", "attempts"
@@ -157,9 +157,9 @@ def run_round(
     with ledger.phase("train"):
         history = finetune(
             train,
-            label_N,
+            Targets.of_classes(label_N),
             dev,
-            dev_label_N,
+            Targets.of_classes(dev_label_N),
             unlabelled=ground.utterances(ground.fold.train),
             store=ground.store,
             classes=ground.classes,

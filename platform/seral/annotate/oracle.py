@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
@@ -42,7 +44,13 @@ class Oracle:
 
     name = "gold"
 
-    def __init__(self, pool: Pool, classes: Sequence[str], class_map: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        classes: Sequence[str],
+        class_map: Mapping[str, str] | None = None,
+        dimensions: Sequence[str] = (),
+    ) -> None:
         words = {word.lower(): name for word, name in (class_map or CLASS_MAP).items()}
         table = storage.read_tables([storage.join(pool.uri, "gold", f"{s}.parquet") for s in pool.shards], GOLD)
         wanted = set(classes)
@@ -56,6 +64,12 @@ class Oracle:
                 self._emotion[name] = emotion
             else:
                 self._ignored[name] = word
+        self._dimensions = tuple(dimensions)
+        columns = zip(*(table[name].to_pylist() for name in dimensions), strict=True)
+        rated = zip(table["utterance_id"].to_pylist(), columns, strict=True) if dimensions else ()
+        self._ratings = {name: row for name, row in rated if None not in row}
+        if dimensions and not self._ratings:
+            raise LabelError(f"no utterance of {pool.uri} has gold ratings of {', '.join(dimensions)}")
         absent = sorted(wanted - set(self._emotion.values()))
         if absent:
             raise LabelError(
@@ -69,8 +83,18 @@ class Oracle:
 
     @property
     def answerable(self) -> set[str]:
-        """Ids that have an answer among the classes."""
-        return set(self._emotion)
+        """Ids that have an answer among the classes, or ratings of all dimensions."""
+        return {*self._emotion, *self._ratings}
+
+    def emotion_of(self, name: str) -> str | None:
+        """Gold emotion of one id, None where it has none among the classes."""
+        return self._emotion.get(name)
+
+    def ratings(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Gold ratings (N, K) of the run's dimensions; NaN where there are none."""
+        none = (float("nan"),) * len(self._dimensions)
+        rows = [self._ratings.get(name, none) for name in ids]
+        return np.array(rows, np.float32).reshape(len(rows), len(self._dimensions))
 
     def emotions(self, ids: Sequence[str]) -> list[str]:
         """Gold emotion of each id. Raises LabelError for an id without one."""

@@ -212,6 +212,44 @@ def time_by_phase(records: RunRecords) -> Figure:
     return figure
 
 
+def pretraining_curves(history: Sequence[dict[str, float]], held_out: Sequence[dict[str, float]]) -> Figure:
+    """Loss, accuracy and perplexity of a pretraining by step, on its batches and on the held-out clips."""
+    figure = Figure(figsize=(10.8, 3.2), layout="constrained")
+    curves = {"training": (history, STYLES[0]), "held out": (held_out, RANDOM_STYLE)}
+    panels = figure.subplots(1, 3)
+    for axes, name in zip(panels, ("loss", "accuracy", "perplexity"), strict=True):
+        _tidy(axes, "step", name)
+        for label, (rows, (colour, marker, line)) in curves.items():
+            x, y = [row["step"] for row in rows], [row[name] for row in rows]
+            axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=5, label=label)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    if any("target_perplexity" in row for row in held_out):
+        x, y = [row["step"] for row in held_out], [row["target_perplexity"] for row in held_out]
+        panels[2].plot(x, y, color=MUTED, linewidth=1.5, linestyle=FULL_STYLE[2], label="targets, held out")
+    panels[2].set_ylim(bottom=0)
+    panels[2].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
+def study_rows(table: pd.DataFrame) -> Figure:
+    """UAR (or CCC) of every row of a study, with one standard deviation, and its linear probe."""
+    metric = "uar" if "uar" in table else "ccc"
+    figure = Figure(figsize=(7.2, 1.1 + 0.3 * len(table)), layout="constrained")
+    axes = _tidy(figure.subplots(), f"Test {metric.upper()}, mean ± deviation over folds and seeds", "")
+    row = np.arange(len(table))
+    colour, marker, _ = STYLES[0]
+    spread = table[f"{metric}_std"].fillna(0.0)
+    axes.errorbar(table[metric], row, xerr=spread, fmt=marker, color=colour, capsize=3, linewidth=1.5, label="row")
+    if (probe := f"probe_{metric}") in table:
+        axes.plot(table[probe], row, RANDOM_STYLE[1], color=RANDOM_STYLE[0], markersize=4, label="its linear probe")
+    axes.set_yticks(row, table["row"], color=INK)
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    if metric == "uar":
+        _percent(axes.xaxis)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
 def _look(index: int) -> dict[str, Any]:
     """Colour and hatch of the n-th part of a stack."""
     colour, hatch = PALETTE[index % len(PALETTE)], HATCHES[index % len(HATCHES)]

@@ -4,7 +4,7 @@ Deterministic on one worker: every epoch's batches, masks and dropout are drawn 
 that was interrupted and restored from its checkpoint ends where an uninterrupted one would.
 """
 
-# B batch · T frames · C classes · L encoder layers (L+1 hidden states) · D features
+# B batch · T frames · C classes · K dimensions · O = C + K outputs · L encoder layers (L+1 hidden states) · D features
 from __future__ import annotations
 
 import shutil
@@ -34,13 +34,20 @@ from ser_models.adapters import (
     set_trainable,
 )
 from ser_models.build import SerModel
-from ser_models.losses import calibrated_cross_entropy, class_weights, soft_cross_entropy
+from ser_models.losses import (
+    calibrated_cross_entropy,
+    ccc_loss,
+    class_weights,
+    multitask_loss,
+    rmse_loss,
+    soft_cross_entropy,
+)
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features import FeatureStore
 from seral.train.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
-from seral.train.units import Utterances
+from seral.train.units import Targets, Utterances
 
 if TYPE_CHECKING:
     from seral.train.finetune import FinetuneOptions
@@ -60,9 +67,9 @@ class AdapterSpec:
     freeze: tuple[str, ...]
     """Tags of adapters that stay as they are (ser_models.adapters.adapter_tags), `head` or `layer_sum`."""
     train: Utterances
-    label_N: NDArray[np.int64]
+    target: Targets
     dev: Utterances
-    dev_label_N: NDArray[np.int64]
+    dev_target: Targets
     classes: tuple[str, ...]
     layer: int
     """Training starts from the cached frames of this hidden state."""
@@ -126,15 +133,15 @@ class Training:
         if self.world > 1:
             self.step_model = ray.train.torch.prepare_model(self.from_frames, move_to_device=False)
         self.optimiser = self._optimiser()
-        self.weight_C = class_weights(torch.from_numpy(spec.label_N), len(spec.classes)).to(self.device)
-        self.label_of = dict(zip(spec.train.ids, spec.label_N.tolist(), strict=True))
+        self.hot_NC = weighted_classes(spec.target, len(spec.classes))
         self.frames = spec.store.frames(spec.layer, {*spec.train.ids, *spec.dev.ids})
         self.steps = spec.options.epochs * ceil(len(spec.train.ids) / spec.options.batch_size)
         # Ranks that a training before this one has settled stay as they are.
         moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
         self.ranks = RankSchedule(self.model.encoder, steps=self.steps) if moves_ranks else None
         self.epoch, self.step = 0, 0
-        self.history: dict[str, Any] = {"epochs": [], "trainable": count_parameters(self.model)[0]}
+        trainable, parameters = count_parameters(self.model)
+        self.history: dict[str, Any] = {"epochs": [], "trainable": trainable, "parameters": parameters}
         self.best = tempfile.mkdtemp(prefix="seral-best-")
         self.reported: Path | None = None
 
@@ -172,7 +179,7 @@ class Training:
             batch = self._batch(mine, spec.train)
             mask_BT = time_masks(batch.mask_BT, spec.options.time_mask_prob, spec.options.time_mask_frames, rng)
             set_rate(self.optimiser, self.epoch + number / len(batches), spec.options.epochs)
-            loss = self._step(batch, mask_BT, [self.label_of[name] for name in mine], rng)
+            loss = self._step(batch, mask_BT, [spec.train.row_of[name] for name in mine], rng)
             if self.epoch == 0 and number == 0 and (dead := dead_adapters(self.model)):
                 raise TrainError(f"{len(dead)} adapters get no gradient and would never learn, e.g. {dead[0]}")
             if not np.isfinite(loss):
@@ -180,12 +187,10 @@ class Training:
             total, count = total + loss * len(mine), count + len(mine)
         return total / count
 
-    def _step(self, batch: FrameBatch, mask_BT: Tensor, labels: Sequence[int], rng: np.random.Generator) -> float:
+    def _step(self, batch: FrameBatch, mask_BT: Tensor, rows: Sequence[int], rng: np.random.Generator) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.on.precision == "bf16"):
-            logits_BC = self.step_model(batch, mask_BT.to(self.device))
-        label_B = torch.tensor(labels, device=self.device)
-        target_BC = one_hot(label_B, len(self.spec.classes)) * self.weight_C[label_B][:, None]
-        loss = soft_cross_entropy(*mix(logits_BC, target_BC, self.spec.options.mixup, rng))
+            output_BO = self.step_model(batch, mask_BT.to(self.device))
+        loss = self._loss(output_BO, list(rows), rng)
         if self.ranks is not None:
             loss = loss + self.ranks.penalty()
         self.optimiser.zero_grad()
@@ -196,6 +201,27 @@ class Training:
         if self.ranks is not None:
             self.ranks.after_step(self.step)
         return float(loss.detach())
+
+    def _loss(self, output_BO: Tensor, rows: list[int], rng: np.random.Generator) -> Tensor:
+        target, options = self.spec.target, self.spec.options
+        known = (target.labelled_N[rows], target.rated_N[rows], np.nan_to_num(target.value_NK[rows]))
+        labelled_B, rated_B, value_BK = (torch.from_numpy(part).to(self.device) for part in known)
+        given = [output_BO, self.hot_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
+        output_BO, hot_BC, value_BK, labelled_B, rated_B = mix(given, options.mixup, rng)
+        logits_BC, predicted_BK = self.model.split(output_BO)
+        # One rated clip has no concordance: such a batch is judged by its error.
+        concordance = options.dimension_loss == "ccc" and int(rated_B.sum()) > 1
+        return multitask_loss(
+            logits_BC,
+            hot_BC,
+            predicted_BK,
+            value_BK,
+            labelled_B=labelled_B,
+            rated_B=rated_B,
+            class_loss=soft_cross_entropy,
+            dimension_loss=ccc_loss if concordance else rmse_loss,
+            dimension_weight=options.dimension_weight,
+        )
 
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
         return frame_batch(ids, units, self.frames, self.spec.layer, self.device)
@@ -208,14 +234,10 @@ class Training:
         found: dict[str, Tensor] = {}
         for ids in frame_batches(spec.dev.ids, self.frames):
             batch = self._batch(ids, spec.dev)
-            logits_BC = self.from_frames(batch, batch.mask_BT).float().cpu()
-            found |= dict(zip(ids, logits_BC, strict=True))
-        logits_NC, label_N = torch.stack([found[name] for name in spec.dev.ids]), torch.from_numpy(spec.dev_label_N)
-        weight_C = class_weights(label_N, len(spec.classes))
-        return {
-            "dev_loss": calibrated_cross_entropy(logits_NC, label_N, weight_C),
-            "dev_uar": metrics.uar(spec.dev_label_N, logits_NC.argmax(1).numpy()),
-        }
+            output_BO = self.from_frames(batch, batch.mask_BT).float().cpu()
+            found |= dict(zip(ids, output_BO, strict=True))
+        logits_NC, value_NK = self.model.split(torch.stack([found[name] for name in spec.dev.ids]))
+        return judge(logits_NC, value_NK, spec.dev_target, spec.options.dimension_weight)
 
     def _keep_if_better(self, dev: dict[str, float], *, loss: float | None) -> None:
         """By dev loss: on a hundred clips the best UAR of several epochs is mostly luck."""
@@ -328,18 +350,49 @@ def time_masks(mask_BT: Tensor, prob: float, length: int, rng: np.random.Generat
     return out
 
 
-def mix(logits_BC: Tensor, target_BC: Tensor, alpha: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def weighted_classes(target: Targets, num_classes: int) -> Tensor:
+    """One-hot classes times the weight of the class, (N, C); zeros where no class is known."""
+    label_N = torch.from_numpy(target.label_N)
+    if not num_classes:
+        return torch.zeros(len(label_N), 0)
+    known_N = label_N >= 0
+    weight_C = class_weights(label_N[known_N], num_classes)
+    index_N = label_N.clamp_min(0)
+    return one_hot(index_N, num_classes) * (weight_C[index_N] * known_N)[:, None]
+
+
+def judge(logits_NC: Tensor, value_NK: Tensor, target: Targets, dimension_weight: float) -> dict[str, float]:
+    """The loss by which models are compared, and UAR and mean CCC where there are classes and dimensions."""
+    judged = {"dev_loss": 0.0}
+    if logits_NC.shape[1]:
+        known_N = target.labelled_N
+        logits_NC, label_N = logits_NC[torch.from_numpy(known_N)], target.label_N[known_N]
+        weight_C = class_weights(torch.from_numpy(label_N), logits_NC.shape[1])
+        judged["dev_loss"] = calibrated_cross_entropy(logits_NC, torch.from_numpy(label_N), weight_C)
+        judged["dev_uar"] = metrics.uar(label_N, logits_NC.argmax(1).numpy())
+    if value_NK.shape[1]:
+        rated_N = target.rated_N
+        pairs = zip(target.value_NK[rated_N].T, value_NK.numpy()[rated_N].T, strict=True)
+        judged["dev_ccc"] = float(np.mean([metrics.ccc(truth, predicted) for truth, predicted in pairs]))
+        judged["dev_loss"] += dimension_weight * (1 - judged["dev_ccc"])
+    return judged
+
+
+def mix(rows: Sequence[Tensor], alpha: float, rng: np.random.Generator) -> list[Tensor]:
     """Mix each clip of a batch with another, `λ·own + (1 - λ)·other`, λ ~ Beta(alpha, alpha); alpha 0 leaves them.
 
-    With a linear head, mixing logits is mixing embeddings: manifold mixup, Verma et al. 2019, arXiv 1806.05236.
+    Every tensor (B, ...) is mixed alike; of booleans, which say what is known of a clip, both must hold. With a linear
+    head, mixing outputs is mixing embeddings: manifold mixup, Verma et al. 2019, arXiv 1806.05236.
     """
     if not alpha:
-        return logits_BC, target_BC
-    share = rng.beta(alpha, alpha, (len(logits_BC), 1))
-    share_B1 = torch.from_numpy(share).to(logits_BC)
-    other_B = torch.from_numpy(rng.permutation(len(logits_BC))).to(logits_BC.device)
-    mixed = [share_B1 * rows + (1 - share_B1) * rows[other_B] for rows in (logits_BC, target_BC)]
-    return mixed[0], mixed[1]
+        return list(rows)
+    size, device = len(rows[0]), rows[0].device
+    share_B1 = torch.from_numpy(rng.beta(alpha, alpha, (size, 1))).to(rows[0])
+    other_B = torch.from_numpy(rng.permutation(size)).to(device)
+    return [
+        part & part[other_B] if part.dtype == torch.bool else share_B1 * part + (1 - share_B1) * part[other_B]
+        for part in rows
+    ]
 
 
 def set_rate(optimiser: torch.optim.Optimizer, epoch: float, epochs: int) -> None:

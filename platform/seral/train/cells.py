@@ -1,7 +1,7 @@
 """Studies: the same work in every row (a variant), fold and seed. A cell of the table is computed once and kept.
 
 RUN/cells/<row>.fold-<FF>.seed-<S>.json    what the cell found; a run that is started again computes what is missing
-RUN/table.csv, RUN/table.md                the rows, means over folds and seeds
+RUN/table.csv, table.md, table.png         the rows, means over folds and seeds
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from seral.report.comparison import bootstrap_interval
 Work = Callable[..., dict[str, Any]]
 """(cell, folder, *arguments) -> what it found, as JSON; `folder` is empty and removed afterwards."""
 CELLS, WORK = "cells", "work"
-SPREAD = ("uar", "wa", "macro_f1", "source_uar", "target_uar")
+SPREAD = ("uar", "wa", "macro_f1", "ccc", "source_uar", "source_ccc")
 """Columns that are shown with their deviation."""
-PERCENT = (*SPREAD, "dev_uar", "probe_uar", "trainable_share")
-"""Shares that are shown in per cent."""
+PERCENT = ("uar", "wa", "macro_f1", "share", "gain")
+"""Endings of columns that are shown in per cent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +48,13 @@ class Cell:
 def run_cells(
     run: str, work: Work, arguments: Mapping[Cell, Sequence[Any]], on: ClusterOptions, label: str
 ) -> dict[Cell, dict[str, Any]]:
-    """Compute what is missing, as many cells side by side as there are cores, each in a process of its own.
+    """Compute what is missing, as many cells side by side as there are cores.
 
     Arguments may be Ray references. A failed cell is named when all others are done.
     """
     uris = {cell: storage.join(run, CELLS, f"{cell.name}.json") for cell in arguments}
     missing = [cell for cell, uri in uris.items() if not storage.exists(uri)]
-    # A process of its own, so that the memory a cell needs is its own; with Ray Train workers, they hold the cores.
+    # With Ray Train workers, they hold the cores.
     task = _cell_task.options(num_cpus=0 if on.train_workers else 1)
     waiting = {
         cell.name: partial(task.remote, work, cell, uris[cell], storage.join(run, WORK, cell.name), *arguments[cell])
@@ -73,14 +73,14 @@ def _run_cell(work: Work, cell: Cell, uri: str, folder: str, *arguments: Any) ->
     storage.write_json(uri, found)
 
 
-_cell_task = ray.remote(max_retries=2, max_calls=1)(_run_cell)
+_cell_task = ray.remote(max_retries=2)(_run_cell)
 
 
-def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: str | None = None) -> pd.DataFrame:
+def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, str]) -> pd.DataFrame:
     """One line a row, in the order of the cells: mean of every number over folds and seeds, deviation of the metrics.
 
-    With a baseline also the mean gain in UAR over it, paired by fold and seed, with a 95 % bootstrap interval over
-    folds: seeds of one fold share their test speakers.
+    `baseline` names the row that a row is compared with: its mean gain in UAR (or CCC), paired by fold and seed, with a
+    95 % bootstrap interval over folds, since seeds of one fold share their test speakers.
     """
     numbers = [{"row": c.row, "fold": c.fold, "seed": c.seed, **_numbers(values)} for c, values in found.items()]
     cells = pd.DataFrame(numbers)
@@ -91,14 +91,18 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: str | None = 
             line[name] = own[name].mean()
             if name in SPREAD:
                 line[f"{name}_std"] = own[name].std(ddof=1)
-        if baseline is not None and row != baseline:
-            line |= _gain(own, cells[cells["row"] == baseline])
+        if (base := baseline.get(str(row), row)) != row:
+            line |= _gain(own, cells[cells["row"] == base])
         lines.append(line)
     return pd.DataFrame(lines)
 
 
 def write_table(run: str, table: pd.DataFrame) -> str:
-    """Write the table as CSV and as Markdown, UAR and its kin in per cent; returns the Markdown."""
+    """Write the table as CSV, as Markdown (UAR and its kin in per cent) and as a picture; returns the Markdown."""
+    # Imported here: workers import this module, and drawing takes a second to load.
+    from seral.report.figures import png, study_rows
+
+    storage.write_bytes(storage.join(run, "table.png"), png(study_rows(table)))
     storage.write_bytes(storage.join(run, "table.csv"), table.to_csv(index=False).encode())
     shown = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
     head = [" | ".join(shown), " | ".join("---" for _ in shown)]
@@ -112,10 +116,12 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _gain(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
+    metric = "uar" if "uar" in own else "ccc"
     both = own.merge(base, on=["fold", "seed"], suffixes=("", "_base"))
-    gain = (both["uar"] - both["uar_base"]).groupby(both["fold"]).mean().to_numpy(dtype=np.float64)
+    gain = (both[metric] - both[f"{metric}_base"]).groupby(both["fold"]).mean().to_numpy(dtype=np.float64)
     low, high = bootstrap_interval(gain, np.random.default_rng(0))
-    return {"gain": float(gain.mean()) if len(gain) else float("nan"), "gain_low": low, "gain_high": high}
+    name = "gain" if metric == "uar" else "gain_ccc"
+    return {name: float(gain.mean()) if len(gain) else float("nan"), f"{name}_low": low, f"{name}_high": high}
 
 
 def _columns(table: pd.DataFrame) -> list[str]:
@@ -128,10 +134,10 @@ def _shown(line: Mapping[Any, Any], name: str) -> str:
         return str(value)
     if np.isnan(value):
         return ""
-    if name == "gain":
-        low, high = 100 * line["gain_low"], 100 * line["gain_high"]
-        return f"{100 * value:+.1f}" if np.isnan(low) else f"{100 * value:+.1f} ({low:+.1f} to {high:+.1f})"
-    if name in PERCENT:
-        spread = line.get(f"{name}_std", float("nan"))
-        return f"{100 * value:.1f}" if np.isnan(spread) else f"{100 * value:.1f} ± {100 * spread:.1f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    scale, form = (100, ".1f") if name.endswith(PERCENT) else (1, ",.0f" if abs(value) >= 100 else ".3g")
+    low, high, spread = (scale * line.get(f"{name}_{end}", np.nan) for end in ("low", "high", "std"))
+    if f"{name}_low" in line:
+        text = format(scale * value, f"+{form}")
+        return text if np.isnan(low) else f"{text} ({low:+{form}} to {high:+{form}})"
+    text = format(scale * value, form)
+    return text if np.isnan(spread) else f"{text} ± {spread:{form}}"

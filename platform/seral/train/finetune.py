@@ -11,26 +11,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from ser_models.adapters import ADAPTERS, attach_adapters, lowest_trainable_layer, parse_adapters
 from ser_models.encoders import load_encoder
-from ser_models.heads import LayerPool
-from ser_models.probe import PooledSet, ProbeOptions, fit_best_head
+from ser_models.heads import LayerPool, stack_heads
+from ser_models.probe import FitResult, PooledSet, ProbeOptions, RatedSet, fit_best_head, fit_dimensions, fit_head
 from seral import storage
 from seral.cluster import ClusterOptions
-from seral.errors import OptionError
+from seral.errors import OptionError, TrainError
 from seral.features import FeatureStore
 from seral.options import Options
 from seral.train.adapter_run import AdapterSpec, train_adapters
 from seral.train.model import save_probe
-from seral.train.units import Utterances
+from seral.train.units import Targets, Utterances
 
 
 class HeadOptions(Options):
@@ -42,6 +43,8 @@ class HeadOptions(Options):
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
+    layers: Literal["sum", "last"] = "sum"
+    """sum: learned weights of all hidden states, or mainly one where dev clearly says so. last: the last one alone."""
 
 
 class FinetuneOptions(Options):
@@ -66,6 +69,10 @@ class FinetuneOptions(Options):
     """Peak learning rate of layer weights and head while adapters train."""
     batch_size: int = Field(default=16, ge=1)
     """Utterances in a step, over all workers."""
+    dimension_weight: float = Field(default=1.0, ge=0)
+    """Weight of the loss on dimensions beside that on classes."""
+    dimension_loss: Literal["ccc", "rmse"] = "ccc"
+    """1 - CCC, or the root mean square error in units of the ratings."""
     mixup: float = Field(default=0.5, ge=0)
     """Alpha of manifold mixup while adapters train; 0 = off. A head that fits its labels perfectly, as on few labels it
     does, would otherwise leave the adapters nothing to learn from but noise."""
@@ -76,7 +83,8 @@ class FinetuneOptions(Options):
 
     @model_validator(mode="after")
     def _check_adapters(self) -> FinetuneOptions:
-        self.adapters()
+        if "layer_sum" in self.adapters() and self.head.layers == "last":
+            raise ValueError("the adapter layer_sum and head.layers=last contradict each other")
         return self
 
     @property
@@ -123,47 +131,49 @@ def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
 
 def finetune(
     train: Utterances,
-    label_N: NDArray[np.int64],
+    target: Targets,
     dev: Utterances,
-    dev_label_N: NDArray[np.int64],
+    dev_target: Targets,
     *,
     unlabelled: Utterances,
     store: FeatureStore,
     classes: Sequence[str],
+    dimensions: Sequence[str] = (),
     folder: str,
     seed: int,
     options: FinetuneOptions,
     on: ClusterOptions,
+    start: str | None = None,
+    freeze: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
-    `unlabelled` gives the statistics that standardise each layer: training audio only, no labels.
+    `unlabelled` gives the statistics that standardise each layer: training audio only, no labels. `start` is a model
+    whose head and adapters go on learning, less those of the tags in `freeze`; without it a head is fitted first.
     """
-    pool = LayerPool(store.num_layers + 1, store.width, std_gain=options.head.std_gain)
-    pool.fit(torch.from_numpy(unlabelled.mean_NLD), torch.from_numpy(unlabelled.std_NLD))
-    probe = fit_best_head(
-        _pooled_set(train, label_N),
-        len(classes),
-        pool=pool,
-        dev=_pooled_set(dev, dev_label_N),
-        options=ProbeOptions(l2=options.head.l2, std_gain=options.head.std_gain),
-    )
-    target = storage.join(folder, "model")
-    facts = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
-    history: dict[str, Any] = {"head": facts}
+    for part, given in (("training", target), ("dev", dev_target)):
+        _check_targets(part, given, classes, dimensions)
+    model = storage.join(folder, "model")
+    history: dict[str, Any] = {}
+    if start is None:
+        pool = LayerPool(store.num_layers + 1, store.width, std_gain=options.head.std_gain)
+        pool.fit(torch.from_numpy(unlabelled.mean_NLD), torch.from_numpy(unlabelled.std_NLD))
+        probe = _fit_head((train, target), (dev, dev_target), pool, len(classes), options.head)
+        history["head"] = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
+        start = model if options.frozen else storage.join(folder, ".head")
+        save_probe(start, probe, store, classes, options.head.dropout, dimensions)
     if options.frozen:
-        save_probe(target, probe, store, classes, options.head.dropout)
+        if freeze or start != model:
+            raise OptionError(f"{options.adapter!r} has nothing to go on with from {start}: choose an adapter")
         return history
-    start = storage.join(folder, ".head")
-    save_probe(start, probe, store, classes, options.head.dropout)
     spec = AdapterSpec(
         store=store,
         start=start,
-        freeze=(),
+        freeze=_frozen_tags(options, freeze),
         train=train,
-        label_N=label_N,
+        target=target,
         dev=dev,
-        dev_label_N=dev_label_N,
+        dev_target=dev_target,
         classes=tuple(classes),
         layer=frames_layer(store.encoder, options) or 0,
         seed=seed,
@@ -171,20 +181,61 @@ def finetune(
         on=on,
     )
     work = storage.join(folder, ".train")
-    history["adapter"] = train_adapters(spec, name=f"train-{_digest(spec)}", work=work, target=target)
-    storage.remove(start)
+    history["adapter"] = train_adapters(spec, name=f"train-{_digest(spec)}", work=work, target=model)
+    storage.remove(storage.join(folder, ".head"))
     return history
 
 
-def _pooled_set(units: Utterances, label_N: NDArray[np.int64]) -> PooledSet:
-    return PooledSet(
-        mean_NLD=torch.from_numpy(units.mean_NLD),
-        std_NLD=torch.from_numpy(units.std_NLD),
-        label_N=torch.from_numpy(label_N),
-    )
+def _check_targets(part: str, target: Targets, classes: Sequence[str], dimensions: Sequence[str]) -> None:
+    if classes and not target.labelled_N.any():
+        raise TrainError(f"none of the {len(target.label_N)} {part} utterances has one of the classes {list(classes)}")
+    if dimensions and (rated := int(target.rated_N.sum())) < 2:
+        raise TrainError(f"{rated} of the {len(target.label_N)} {part} utterances have ratings; CCC needs two or more")
+
+
+def _fit_head(
+    train: tuple[Utterances, Targets],
+    dev: tuple[Utterances, Targets],
+    pool: LayerPool,
+    num_classes: int,
+    options: HeadOptions,
+) -> FitResult:
+    """A head for classes, for dimensions, or for both on the layer weights of the classes."""
+    settings = ProbeOptions(l2=options.l2, std_gain=options.std_gain, learn_layers=options.layers == "sum")
+    if options.layers == "last":
+        pool.use_only(pool.centre_mean.shape[0] - 1)
+    fitted = None
+    if num_classes:
+        fit = fit_best_head if settings.learn_layers else fit_head
+        fitted = fit(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
+    if not train[1].value_NK.shape[1]:
+        assert fitted is not None  # _check_targets has seen to it
+        return fitted
+    if fitted is None:
+        return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
+    rated = fit_dimensions(_rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
+    return replace(fitted, head=stack_heads(fitted.head, rated.head))
+
+
+def _frozen_tags(options: FinetuneOptions, freeze: Sequence[str]) -> tuple[str, ...]:
+    """What does not learn: a model that hears the last layer alone keeps it that way."""
+    return tuple({*freeze, "layer_sum"} if options.head.layers == "last" else freeze)
+
+
+def _labelled_rows(units: Utterances, target: Targets) -> PooledSet:
+    return PooledSet(**_rows(units, target.labelled_N), label_N=torch.from_numpy(target.label_N[target.labelled_N]))
+
+
+def _rated_rows(units: Utterances, target: Targets) -> RatedSet:
+    return RatedSet(**_rows(units, target.rated_N), target_NK=torch.from_numpy(target.value_NK[target.rated_N]))
+
+
+def _rows(units: Utterances, keep_N: NDArray[np.bool_]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(getattr(units, name)[keep_N]) for name in ("mean_NLD", "std_NLD")}
 
 
 def _digest(spec: AdapterSpec) -> str:
     """What decides the outcome of a training, so that two different ones never share a Ray Train run name."""
-    text = [spec.store.fingerprint, spec.train.ids, spec.label_N.tolist(), spec.seed, spec.options.model_dump_json()]
+    text = [spec.store.fingerprint, spec.train.ids, spec.target.label_N.tolist(), spec.target.value_NK.tolist()]
+    text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze]
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]

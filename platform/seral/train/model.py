@@ -5,7 +5,8 @@ MODEL/adapter/                      in the peft layout, where there are adapters
 MODEL/encoder.json                  the encoder's name and fingerprint, and from which hidden state on it was trained
 """
 
-# N rows · S dropout passes · B batch · T frames · C classes · U embedding · L encoder layers (L+1 hidden states)
+# N rows · S dropout passes · B batch · T frames · C classes · K dimensions · U embedding
+# L encoder layers (L+1 hidden states)
 from __future__ import annotations
 
 import tempfile
@@ -31,7 +32,7 @@ from ser_models.pooling import masked_mean_std
 from ser_models.probe import FitResult
 from seral import storage
 from seral.features import FeatureStore, length_sorted_batches
-from seral.train.units import Utterances
+from seral.train.units import Targets, Utterances
 
 Float = NDArray[np.float32]
 Frames = Mapping[str, NDArray[np.float16]]
@@ -41,17 +42,25 @@ FRAMES_IN_BATCH = 6000
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a model says of N utterances: probabilities, what its head sees, and stochastic passes when asked for."""
+    """What a model says of N utterances: probabilities, dimensions, what its head sees, stochastic passes if asked."""
 
     probability_NC: Float
+    value_NK: Float
     embedding_NU: Float
     dropout_SNC: Float
 
 
-def save_probe(folder: str, probe: FitResult, store: FeatureStore, classes: Sequence[str], dropout: float) -> None:
+def save_probe(
+    folder: str,
+    probe: FitResult,
+    store: FeatureStore,
+    classes: Sequence[str],
+    dropout: float,
+    dimensions: Sequence[str] = (),
+) -> None:
     """Write a head fitted on frozen features as a whole model."""
     options = HeadOptions(std_gain=probe.pool.std_gain, dropout=dropout)
-    model = build_model(frozen_encoder(store.encoder), classes, options)
+    model = build_model(frozen_encoder(store.encoder), classes, options, dimensions=dimensions)
     adopt_head(model, probe.pool, probe.head)
     save_model(folder, model, store, layer=store.num_layers)
 
@@ -106,8 +115,10 @@ def score(folder: str, store: FeatureStore, units: Utterances, *, dropout_passes
             pieces.append(model.embed_pooled(torch.from_numpy(mean_NLD[rows]), torch.from_numpy(std_NLD[rows])))
         embedding_NU = torch.cat(pieces)
         passes = list(_dropout_passes(model, embedding_NU, dropout_passes, seed))
+        logits_NC, value_NK = model.split(model.head(embedding_NU))
         return Scores(
-            probability_NC=model.head(embedding_NU).softmax(1).numpy(),
+            probability_NC=logits_NC.softmax(1).numpy(),
+            value_NK=value_NK.numpy(),
             embedding_NU=embedding_NU.numpy(),
             dropout_SNC=np.stack(passes) if passes else np.empty((0, len(units.ids), len(model.classes)), np.float32),
         )
@@ -119,7 +130,7 @@ def _dropout_passes(model: SerModel, embedding_NU: Tensor, passes: int, seed: in
         torch.manual_seed(seed)
         model.head.train()
         for _ in range(passes):
-            yield model.head(embedding_NU).softmax(1).numpy()
+            yield model.split(model.head(embedding_NU))[0].softmax(1).numpy()
         model.head.eval()
 
 
@@ -186,3 +197,24 @@ def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequenc
         },
         "confusion": metrics.confusion_matrix(truth_N, predicted_N, len(classes)).tolist(),
     }
+
+
+def evaluate_dimensions(truth_NK: Float, predicted_NK: Float, names: Sequence[str]) -> dict[str, float]:
+    """CCC and RMSE of each dimension over the whole set, and the mean CCC."""
+    ccc = metrics.ccc_by_dimension(truth_NK, predicted_NK, names)
+    rmse = {f"rmse_{name}": metrics.rmse(truth_NK[:, k], predicted_NK[:, k]) for k, name in enumerate(names)}
+    return {"ccc": float(np.mean(list(ccc.values()))), **{f"ccc_{name}": v for name, v in ccc.items()}, **rmse}
+
+
+def evaluate_scores(
+    scores: Scores, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
+) -> dict[str, Any]:
+    """Everything there is to say of a model on utterances whose classes, ratings or both are known."""
+    found: dict[str, Any] = {}
+    if classes:
+        known_N = target.labelled_N
+        found |= evaluate(target.label_N[known_N], scores.probability_NC[known_N], classes)
+    if dimensions:
+        rated_N = target.rated_N
+        found |= evaluate_dimensions(target.value_NK[rated_N], scores.value_NK[rated_N], dimensions)
+    return found

@@ -1,6 +1,6 @@
 """The bar: a linear probe on one frozen layer, fitted by scikit-learn on the same labels and splits as the model."""
 
-# N rows · L encoder layers (L+1 hidden states) · D features
+# N rows · L encoder layers (L+1 hidden states) · D features · K dimensions
 from __future__ import annotations
 
 from typing import Any
@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from seral.train.units import Utterances
+from ser_models.metrics import ccc
+from seral.train.units import Targets, Utterances
 
 Labelled = tuple[Utterances, NDArray[np.int64]]
+Rated = tuple[Utterances, NDArray[np.float32]]
 
 
 def linear_probe(train: Labelled, dev: Labelled, test: Labelled) -> dict[str, Any]:
@@ -25,6 +27,36 @@ def linear_probe(train: Labelled, dev: Labelled, test: Labelled) -> dict[str, An
     dev_uar = [_uar(fitted[layer], dev, layer) for layer in layers]
     best = int(np.argmax(dev_uar))
     return {"layer": best, "dev_uar": dev_uar[best], "test_uar": _uar(fitted[best], test, best)}
+
+
+def probe(
+    train: tuple[Utterances, Targets], dev: tuple[Utterances, Targets], test: tuple[Utterances, Targets]
+) -> dict[str, float]:
+    """The probes of whatever is known: `probe_uar` for classes, `probe_ccc` for dimensions, both on test."""
+    found: dict[str, float] = {}
+    parts = (train, dev, test)
+    if train[1].labelled_N.any():
+        known = [(units.rows(t.labelled_N), t.label_N[t.labelled_N]) for units, t in parts]
+        found["probe_uar"] = linear_probe(*known)["test_uar"]
+    if train[1].rated_N.any():
+        found["probe_ccc"] = ridge_probe(*((units.rows(t.rated_N), t.value_NK[t.rated_N]) for units, t in parts))
+    return found
+
+
+def ridge_probe(train: Rated, dev: Rated, test: Rated) -> float:
+    """Standardise, then ridge regression on the mean of each hidden state; the layer is chosen by mean CCC on dev."""
+    layers = range(train[0].mean_NLD.shape[1])
+    penalties = np.logspace(-1, 4, 11)
+    fitted = [make_pipeline(StandardScaler(), RidgeCV(penalties)) for _ in layers]
+    for layer, model in enumerate(fitted):
+        model.fit(train[0].mean_NLD[:, layer], train[1])
+    best = int(np.argmax([_ccc(model, dev, layer) for layer, model in enumerate(fitted)]))
+    return _ccc(fitted[best], test, best)
+
+
+def _ccc(model: Pipeline, part: Rated, layer: int) -> float:
+    predicted_NK = model.predict(part[0].mean_NLD[:, layer]).reshape(part[1].shape)
+    return float(np.mean([ccc(truth, told) for truth, told in zip(part[1].T, predicted_NK.T, strict=True)]))
 
 
 def _fit(train: Labelled, layer: int) -> Pipeline:

@@ -1,50 +1,45 @@
 """Task-adaptive pretraining of an encoder on the unlabelled training audio of a fold, through Ray Train.
 
-It is handed ids and reads their audio and nothing else: no dev, no test, no label. Every step draws its batch, crops
-and masks from (seed, step) alone, so an interrupted run that is restored from its checkpoint ends in the same weights.
+It is handed ids and reads their audio and nothing else: no dev, no test, no label. A few of the ids are not trained on
+but listened to while it runs.
+
+FOLDER/encoder/     the adapted encoder, as any other
+FOLDER/tapt.json    written last: options, training and held-out scores by step, warnings
+FOLDER/tapt.png     the same as a picture
 """
 
-# B batch · S samples
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import ray.train
 import ray.train.torch
 import torch
-from pydantic import Field
+import yaml
+from pydantic import Field, model_validator
 
-from ser_models.encoders import EMBEDDED, load_encoder, save_encoder
-from ser_models.tapt import (
-    SUPPORTED,
-    TaptOptions,
-    Wav2Vec2Objective,
-    batches_by_seconds,
-    pretraining_heads,
-    random_crop,
-    tapt_optimizer,
-    tapt_step,
-)
+from ser_models.tapt import TaptOptions, check_adapter
 from seral import storage
-from seral.cluster import ClusterOptions
-from seral.errors import TrainError
-from seral.features import pad_clips
-from seral.options import Options
-from seral.pool.decode import decode_flac
-from seral.pool.shards import Pool
+from seral.cluster import ClusterOptions, connect
+from seral.errors import OptionError, StateError, TrainError
+from seral.options import Options, dump
+from seral.pool.shards import Pool, open_pool
+from seral.pool.splits import SplitOptions, make_folds
 from seral.progress import say
+from seral.train.tapt_run import ENCODER, STATE, TaptSpec, tapt_worker
 
-STATE, ENCODER, DONE = "state.pt", "encoder", "tapt.json"
+DONE, PICTURE = "tapt.json", "tapt.png"
 
 
 class TaptRunOptions(Options):
-    """How an encoder is adapted before the loop; objective and defaults in ser_models.tapt."""
+    """How an encoder is adapted before the loop; objectives and defaults in ser_models.tapt."""
 
     steps: int = Field(default=2000, ge=1)
     """Updates; small pools need few."""
@@ -55,17 +50,37 @@ class TaptRunOptions(Options):
     mask: str = "after"
     """Mask preset: after (light) or wav2vec2 (about half of the frames)."""
     lr: float = Field(default=1e-4, gt=0)
-    """Peak learning rate of Adam."""
+    """Peak learning rate of Adam; adapters bear about ten times more."""
     warmup_steps: int = Field(default=100, ge=0)
     """Linear warm-up; afterwards flat for 5 % of the steps, then linear to 0."""
     freeze_front: bool = True
     """Keep the convolutional front as it is."""
+    adapter: str | None = None
+    """Train adapters only, such as `lora`, and merge them at the end: cheap TAPT. None = the encoder itself."""
+    clusters: int | None = Field(default=None, ge=2)
+    """k-means ids to predict; None = 100 for up to 10 hours of audio, 500 for more. Not for wav2vec 2.0."""
+    layer: int | None = Field(default=None, ge=0)
+    """Hidden state whose frames are clustered; None = three quarters of the way up."""
+    refresh_every: int | None = Field(default=None, ge=1)
+    """Steps after which the clusters are made anew from the encoder as it is then, and the head with them; None =
+    never."""
+    held_out: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the training utterances that are only listened to, 1 to 64 of them; 0 = none."""
+    eval_every: int = Field(default=100, ge=1)
+    """Steps between two looks at the held-out utterances."""
     seed: int = 0
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints."""
 
+    @model_validator(mode="after")
+    def _check(self) -> TaptRunOptions:
+        self.settings()
+        if self.adapter is not None:
+            check_adapter(self.adapter)
+        return self
+
     def settings(self) -> TaptOptions:
-        """The same, as the model library takes it. Raises ValueError for values that do not fit together."""
+        """The same, as the model library takes it."""
         return TaptOptions(
             steps=self.steps,
             seconds_per_batch=self.batch_s,
@@ -74,18 +89,9 @@ class TaptRunOptions(Options):
             learning_rate=self.lr,
             warmup_steps=self.warmup_steps,
             freeze_front=self.freeze_front,
+            layer=self.layer,
+            **({} if self.clusters is None else {"clusters": self.clusters}),
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TaptSpec:
-    """Everything the training worker needs."""
-
-    pool: Pool
-    ids: tuple[str, ...]
-    encoder: str
-    options: TaptRunOptions
-    on: ClusterOptions
 
 
 def adapt_encoder(
@@ -95,15 +101,18 @@ def adapt_encoder(
     target = storage.join(folder, ENCODER)
     if storage.exists(storage.join(folder, DONE)):
         return target
-    spec = TaptSpec(pool=pool, ids=tuple(sorted(ids)), encoder=encoder, options=options, on=on)
-    work = storage.join(folder, ".train")
+    work, wanted = storage.join(folder, ".train"), tuple(sorted(ids))
+    name = run_name(pool, wanted, encoder, options)
+    spec = TaptSpec(
+        pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=storage.join(work, name, STATE)
+    )
     trainer = ray.train.torch.TorchTrainer(
         tapt_worker,
         train_loop_config={"spec": spec},
-        # One worker: the contrastive loss draws its negatives inside a clip, so more would only add throughput.
+        # One worker: targets and negatives lie inside a clip, so more would only add throughput.
         scaling_config=ray.train.ScalingConfig(num_workers=min(1, on.train_workers), use_gpu=on.use_gpu),
         run_config=ray.train.RunConfig(
-            name=f"tapt-{pool.hash}-{len(ids)}",
+            name=name,
             storage_path=work,
             failure_config=ray.train.FailureConfig(max_failures=on.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
@@ -113,92 +122,88 @@ def adapt_encoder(
         result = trainer.fit()
     except ValueError as error:
         raise TrainError(f"TAPT of {encoder}: {error}") from error
+    except ray.train.WorkerGroupError as error:
+        raise TrainError(f"TAPT of {encoder}: {error.worker_failures[0]}") from error
     if result.checkpoint is None:
         raise TrainError(f"TAPT of {encoder} ended without a checkpoint; its files are in {work}")
     with result.checkpoint.as_directory() as local:
         storage.copy_folder(Path(local) / ENCODER, target)
-        history = torch.load(Path(local) / STATE, weights_only=True)["history"]
+        record: dict[str, Any] = torch.load(Path(local) / STATE, weights_only=True)["record"]
     if on.train_workers == 0:
         shutil.rmtree(result.checkpoint.path)
     storage.remove(work)
-    storage.write_json(storage.join(folder, DONE), {"utterances": len(ids), "history": history})
+    storage.write_bytes(storage.join(folder, PICTURE), _picture(record))
+    facts = {"utterances": len(ids), "encoder": encoder, "options": options.model_dump(mode="json")}
+    storage.write_json(storage.join(folder, DONE), facts | record)
     return target
 
 
-def tapt_worker(config: dict[str, Any]) -> None:
-    """One Ray Train worker: all steps, with a checkpoint now and then."""
-    spec: TaptSpec = config["spec"]
-    settings, seed = spec.options.settings(), spec.options.seed
-    device = torch.device("cuda" if spec.on.use_gpu else "cpu")
-    encoder = load_encoder(spec.encoder)
-    has_heads = spec.encoder not in EMBEDDED and encoder.family in SUPPORTED
-    heads = pretraining_heads(spec.encoder) if has_heads else None
-    objective = Wav2Vec2Objective(encoder, settings, torch.Generator().manual_seed(seed), heads).to(device)
-    optimiser = tapt_optimizer(objective)
-    start, history = _restore(objective, optimiser)
-    objective.train()
-    previous: Path | None = None
-    for step, clips in enumerate(_clips(spec, skip=start), start=start):
-        rng = np.random.default_rng([seed, step])
-        crops = [random_crop(clip, settings.crop_s, rng) for clip in clips]
-        wave_BS, length_B = pad_clips(crops)
-        scalars = tapt_step(objective, optimiser, wave_BS.to(device), length_B.to(device), step=step, rng=rng)
-        last = step + 1 == settings.steps
-        if (step + 1) % 50 == 0 or last:
-            history.append({"step": step + 1, **{name: round(value, 5) for name, value in scalars.items()}})
-            say(f"TAPT step {step + 1}/{settings.steps}: loss {scalars['loss']:.3f}")
-        if (step + 1) % spec.options.checkpoint_every == 0 or last:
-            folder = Path(tempfile.mkdtemp(prefix="seral-tapt-"))
-            save_encoder(encoder, folder / ENCODER)
-            state = {"step": step + 1, "history": history, "optimiser": optimiser.state_dict()}
-            torch.save(state | {"objective": objective.state_dict()}, folder / STATE)
-            ray.train.report(scalars, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
-            stale, previous = (folder, None) if spec.on.train_workers else (previous, folder)
-            if stale is not None:
-                shutil.rmtree(stale)
+def run_name(pool: Pool, ids: Sequence[str], encoder: str, options: TaptRunOptions) -> str:
+    """Another name for whatever would train to other weights: a run of the same name goes on from its checkpoint."""
+    parts = [pool.hash, list(ids), encoder, options.model_dump(mode="json")]
+    return "tapt-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _restore(objective: Wav2Vec2Objective, optimiser: torch.optim.Optimizer) -> tuple[int, list[dict[str, float]]]:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0, []
-    with checkpoint.as_directory() as folder:
-        state = torch.load(Path(folder) / STATE, weights_only=True)
-    objective.load_state_dict(state["objective"])
-    optimiser.load_state_dict(state["optimiser"])
-    return state["step"], state["history"]
+def _picture(record: dict[str, Any]) -> bytes:
+    # Imported here: the loop imports this module, and drawing takes a second to load.
+    from seral.report.figures import png, pretraining_curves
+
+    return png(pretraining_curves(record["history"], record["held_out"]))
 
 
-def _clips(spec: TaptSpec, *, skip: int) -> Iterator[list[np.ndarray[Any, np.dtype[np.float32]]]]:
-    """The audio of each step from step `skip` on: one shard in memory at a time, decoded batch by batch."""
-    loaded, audio = "", {}
-    plan = _plan(spec)
-    for step in range(spec.options.steps):
-        shard, ids = next(plan)
-        if step < skip:
-            continue
-        if shard != loaded:
-            table = spec.pool.read(shard, ["utterance_id", "audio"])
-            audio = dict(zip(table["utterance_id"].to_pylist(), table["audio"], strict=True))
-            loaded = shard
-        yield [decode_flac(audio[name].as_py()) for name in ids]
+class TaptJobOptions(Options):
+    """Which encoder is adapted to which audio."""
+
+    pool: str
+    """The pool; only its audio is read."""
+    out: str
+    """Folder of the result: the encoder is in `encoder/`."""
+    encoder: str = "seral-tiny"
+    """A hub id, a folder, or an embedded encoder."""
+    corpora: list[str] | None = None
+    """Only these corpora of the pool; None = all."""
+    split: SplitOptions = SplitOptions()
+    """Folds of the chosen corpora, where a fold is named."""
+    fold: int | None = None
+    """Hear the training part of this fold only; None = everything, dev and test of any later split included. A loop
+    that leaves out classes may deal the speakers of k-fold otherwise: give it `tapt` instead."""
+    tapt: TaptRunOptions = TaptRunOptions()
+    cluster: ClusterOptions = ClusterOptions()
+    """Without `train_workers`, progress is shown here; with one, in the worker's log."""
 
 
-def _plan(spec: TaptSpec) -> Iterator[tuple[str, list[str]]]:
-    """Endless (shard, ids) batches: shards in random order, their rows in random order, by seconds of audio."""
-    wanted, settings, rows = set(spec.ids), spec.options.settings(), {}
-    for shard in spec.pool.shards:
-        table = spec.pool.read(shard, ["utterance_id", "duration_s"])
-        pairs = zip(table["utterance_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True)
-        if kept := sorted((name, duration_s) for name, duration_s in pairs if name in wanted):
-            rows[shard] = kept
-    if not rows:
-        raise TrainError("TAPT was given no utterance of this pool")
-    epoch = 0
-    while True:
-        rng = np.random.default_rng([spec.options.seed, epoch, 1])
-        for shard in rng.permutation(sorted(rows)).tolist():
-            names, durations_s = zip(*rows[shard], strict=True)
-            for batch in batches_by_seconds(durations_s, settings, rng):
-                yield shard, [names[row] for row in batch]
-        epoch += 1
+def pretrain(options: TaptJobOptions) -> str:
+    """Adapt an encoder to a pool, or go on doing so; returns the folder of the encoder."""
+    out, pool = storage.absolute(options.out), open_pool(options.pool)
+    encoder = storage.absolute(options.encoder) if Path(options.encoder).expanduser().is_dir() else options.encoder
+    ids = _ids(options, pool)
+    _claim(options, out)
+    connect(options.cluster)
+    say(f"TAPT of {encoder} on {len(ids)} utterances of {pool.uri}")
+    return adapt_encoder(pool, ids, encoder, out, options.tapt, options.cluster)
+
+
+def _ids(options: TaptJobOptions, pool: Pool) -> list[str]:
+    table = pool.metadata
+    if options.corpora is not None:
+        present = set(table["corpus"].to_pylist())
+        if unknown := sorted(set(options.corpora) - present):
+            raise OptionError(f"no corpus {', '.join(unknown)} in {pool.uri}; it has {', '.join(sorted(present))}")
+        table = table.filter(pc.is_in(table["corpus"], pa.array(options.corpora)))
+    if options.fold is None:
+        names: list[str] = table.filter(pc.is_null(table["duplicate_of"]))["utterance_id"].to_pylist()
+        return names
+    folds = make_folds(table, options.split)
+    if not 0 <= options.fold < len(folds):
+        raise OptionError(f"fold {options.fold} does not exist: the split gives 0..{len(folds) - 1}")
+    return list(folds[options.fold].train)
+
+
+def _claim(options: TaptJobOptions, out: str) -> None:
+    """Write the options of a new run; refuse a folder that holds one with others."""
+    path, new = storage.join(out, "options.yaml"), options.model_dump(mode="json")
+    if storage.exists(path):
+        old = yaml.safe_load(storage.read_bytes(path))
+        if changed := [name for name in new if name not in {"out", "cluster"} and old.get(name) != new[name]]:
+            raise StateError(f"{out} holds a TAPT with another {', '.join(changed)}; give `out` another folder")
+    storage.write_bytes(path, dump(options).encode())

@@ -1,0 +1,190 @@
+"""Variants of training side by side: adapters, pretraining, shares of the labels, on the same folds and seeds.
+
+Every cell is one supervised training on a random share of a fold's training labels, the same share for every variant,
+tested once on speakers nobody trained on, with the linear probe on the same labels beside it.
+"""
+
+# N rows · C classes · K dimensions
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import ray
+from pydantic import Field, model_validator
+
+from ser_models.adapters.cost import forget_peak_mb, peak_mb
+from seral import storage
+from seral.cluster import ClusterOptions, connect
+from seral.errors import StateError
+from seral.features import FeatureStore, extract_features
+from seral.options import Options
+from seral.pool.shards import Pool, open_pool
+from seral.pool.splits import Fold
+from seral.task import (
+    CorpusOptions,
+    FoldData,
+    TaskOptions,
+    claim,
+    eligible,
+    fold_data,
+    folds_of,
+    protocol_name,
+    with_absolute_paths,
+    write_environment,
+)
+from seral.train.cells import Cell, run_cells, study_table, write_table
+from seral.train.finetune import FinetuneOptions, finetune, frames_layer
+from seral.train.model import evaluate_scores, score
+from seral.train.probe import probe
+from seral.train.tapt import TaptRunOptions, adapt_encoder
+
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "fractions", "baseline"}
+"""Options a resumed run may be given anew. Rows may come and go, but none may change what its name stands for."""
+
+
+class Variant(Options):
+    """One row of the table."""
+
+    name: str
+    finetune: FinetuneOptions = FinetuneOptions()
+    tapt: TaptRunOptions | None = None
+    """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
+
+
+class CompareOptions(TaskOptions, CorpusOptions):
+    """Variants of training on one task."""
+
+    rows: list[Variant] = Field(min_length=1)
+    """What is compared, each with a name of its own."""
+    baseline: str | None = None
+    """The row whose UAR the others' gain is measured from; None = the first."""
+    fractions: list[float] = Field(default=[1.0], min_length=1)
+    """Shares of the training labels; smaller ones lie inside larger ones."""
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> CompareOptions:
+        names = [row.name for row in self.rows]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rows need names of their own, got {', '.join(names)}")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"the baseline {self.baseline!r} is none of the rows {', '.join(names)}")
+        if wrong := [share for share in self.fractions if not 0 < share <= 1]:
+            raise ValueError(f"fractions must lie in (0, 1], got {wrong[0]}")
+        return self
+
+
+def run_compare(options: CompareOptions) -> str:
+    """Compute what is missing of the table and write it to the run folder; returns it as text."""
+    options = with_absolute_paths(options)
+    pool = open_pool(options.pool)
+    claim(options, pool, MAY_CHANGE)
+    _claim_rows(options)
+    connect(options.cluster)
+    metadata = eligible(options, pool, options.corpora)
+    folds = folds_of(metadata, options.split, options.folds)
+    arguments: dict[Cell, tuple[Any, ...]] = {}
+    baseline: dict[str, str] = {}
+    shared: dict[tuple[str, int], ray.ObjectRef] = {}
+    for row in options.rows:
+        for number, fold in folds.items():
+            store = _store(options, pool, row, number, fold)
+            if (store.fingerprint, number) not in shared:
+                shared[store.fingerprint, number] = ray.put(fold_data(options, store, fold, metadata))
+            for share in options.fractions:
+                name = _row_name(row.name, share, options)
+                baseline[name] = _row_name(options.baseline or options.rows[0].name, share, options)
+                cells = [Cell(row=name, fold=number, seed=seed) for seed in options.seeds]
+                work = (shared[store.fingerprint, number], row.finetune, share, options.cluster)
+                arguments |= dict.fromkeys(cells, work)
+    corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
+    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {})
+    found = run_cells(options.run, train_cell, arguments, options.cluster, f"{len(arguments)} trainings")
+    return write_table(options.run, study_table(found, baseline))
+
+
+def _claim_rows(options: CompareOptions) -> None:
+    """Note what every row means; refuse one whose cells may have been computed with other options."""
+    path = storage.join(options.run, "rows.json")
+    known = storage.read_json(path) if storage.exists(path) else {}
+    for row in options.rows:
+        meant = row.model_dump(mode="json")
+        if known.setdefault(row.name, meant) != meant:
+            raise StateError(f"{options.run} holds a row {row.name!r} with other options; give this one another name")
+    storage.write_json(path, known)
+
+
+def train_cell(
+    cell: Cell, folder: str, data: FoldData, options: FinetuneOptions, share: float, on: ClusterOptions
+) -> dict[str, Any]:
+    """Train on a share of the labels and test; numbers for the table, and the predictions behind them."""
+    fold = data.fold
+    parts = {"train": labelled_share(fold.train, share, [cell.seed, cell.fold]), "dev": fold.dev, "test": fold.test}
+    known = {part: (data.utterances(ids), data.targets(ids)) for part, ids in parts.items()}
+    device = "cuda" if on.use_gpu else "cpu"
+    before_mb, started = forget_peak_mb(device), time.perf_counter()
+    history = finetune(
+        *known["train"],
+        *known["dev"],
+        unlabelled=data.utterances(fold.train),
+        store=data.store,
+        classes=data.classes,
+        dimensions=data.dimensions,
+        folder=folder,
+        seed=cell.seed,
+        options=options,
+        on=on,
+    )
+    seconds, memory_mb = time.perf_counter() - started, peak_mb(device) - before_mb
+    scores = score(storage.join(folder, "model"), data.store, known["test"][0])
+    outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
+    return {
+        "share": share,
+        "labels": len(parts["train"]),
+        **evaluate_scores(scores, known["test"][1], data.classes, data.dimensions),
+        **probe(known["train"], known["dev"], known["test"]),
+        **costs(history, seconds, memory_mb),
+        "predicted": dict(zip(fold.test, outputs.tolist(), strict=True)),
+        "history": history,
+    }
+
+
+def costs(history: dict[str, Any], seconds: float, memory_mb: float) -> dict[str, float]:
+    """Trained parameters, memory, time; of a head alone there is nothing to tell but the time."""
+    if "adapter" not in history:
+        return {"seconds": seconds}
+    epochs = len(history["adapter"]["epochs"]) - 1
+    return {
+        "trainable": history["adapter"]["trainable"],
+        "trainable_share": history["adapter"]["trainable"] / history["adapter"]["parameters"],
+        "memory_mb": memory_mb,
+        "epoch_s": seconds / epochs,
+        "seconds": seconds,
+    }
+
+
+def labelled_share(ids: tuple[str, ...], share: float, seed: list[int]) -> list[str]:
+    """A random share of the ids, at least one; with one seed, a smaller share lies inside a larger one."""
+    order = np.random.default_rng(seed).permutation(len(ids))
+    return [ids[index] for index in sorted(order[: max(1, round(share * len(ids)))])]
+
+
+def _row_name(name: str, share: float, options: CompareOptions) -> str:
+    return name if len(options.fractions) == 1 else f"{name}, {100 * share:g} %"
+
+
+def _store(options: CompareOptions, pool: Pool, row: Variant, number: int, fold: Fold) -> FeatureStore:
+    encoder = options.encoder
+    if row.tapt is not None:
+        folder = storage.join(options.run, "tapt", row.name, f"fold-{number:02d}")
+        encoder = adapt_encoder(pool, fold.train, encoder, folder, row.tapt, options.cluster)
+    layer = frames_layer(encoder, row.finetune)
+    return extract_features(
+        pool,
+        encoder,
+        uri=options.feature_cache,
+        frames_layer=layer,
+        options=options.features,
+        on=options.cluster,
+    )

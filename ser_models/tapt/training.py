@@ -1,0 +1,81 @@
+"""One step of pretraining, and what the objective says of clips it does not train on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ser_models.tapt.objective import Objective, pool_measures
+from ser_models.tapt.options import learning_rate_at
+
+# B clips · S samples
+
+MAX_NAMED = 10
+
+
+def tapt_optimizer(objective: Objective) -> torch.optim.Adam:
+    """Adam over everything that is not frozen."""
+    return torch.optim.Adam(objective.trained().values(), lr=objective.options.learning_rate)
+
+
+def tapt_step(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    wave_BS: Tensor,
+    length_B: Tensor,
+    *,
+    step: int,
+    rng: np.random.Generator,
+    names: Sequence[str] | None = None,
+    bf16: bool = False,
+) -> dict[str, float]:
+    """One update at the rate of `step`; returns the objective's scalars and the rate.
+
+    `bf16` runs what can be run so in bfloat16, which pays on GPUs. A loss that is not finite is a ValueError with the
+    clips to blame, by `names` or by their numbers.
+    """
+    rate = learning_rate_at(step, objective.options)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(wave_BS.device.type, torch.bfloat16, enabled=bf16):
+        scalars = objective(wave_BS, length_B, rng, step=step)
+    loss = scalars["loss"]
+    if not bool(torch.isfinite(loss)):
+        blamed = _suspects(wave_BS, names or [f"clip {row}" for row in range(len(wave_BS))])
+        raise ValueError(
+            f"expected a finite pretraining loss, got {float(loss.detach())} at step {step}; lower the learning rate "
+            f"or look for bad audio in {blamed}"
+        )
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return {name: float(value.detach()) for name, value in scalars.items()} | {"learning_rate": rate}
+
+
+@torch.no_grad()
+def held_out_scores(
+    objective: Objective, batches: Iterable[tuple[Tensor, Tensor]], *, seed: Sequence[int]
+) -> dict[str, float]:
+    """The objective's scalars on clips it does not train on, in evaluation mode, with the same masks for the same seed.
+
+    As over one batch of all masked frames: a perplexity of few frames is low, and a mean of such would be too.
+    """
+    training = objective.training
+    objective.eval()
+    rng = np.random.default_rng(list(seed))
+    found = [objective.measure(wave_BS, length_B, rng) for wave_BS, length_B in batches]
+    objective.train(training)
+    if not found:
+        raise ValueError("expected at least one held-out batch, got none")
+    return {name: float(value) for name, value in pool_measures(found).scalars().items()}
+
+
+def _suspects(wave_BS: Tensor, names: Sequence[str]) -> str:
+    """Clips whose own samples are not finite, or all of them where none is to blame."""
+    broken = [name for name, wave_S in zip(names, wave_BS, strict=True) if not bool(torch.isfinite(wave_S).all())]
+    listed = broken or list(names)
+    more = f", and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
+    return ", ".join(listed[:MAX_NAMED]) + more

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from seral.annotate.oracle import Oracle
+from seral.errors import LabelError, OptionError, StateError, TrainError
+from seral.options import parse
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.shards import open_pool
+from seral.train.cells import Cell, study_table
+from seral.train.compare import CompareOptions, labelled_share, run_compare
+
+LORA = {"adapter": "lora+gate", "top_layers": 1, "epochs": 1}
+ROWS = [{"name": "head"}, {"name": "lora + gate", "finetune": LORA}]
+
+
+@pytest.fixture
+def values(run_values: dict[str, Any]) -> dict[str, Any]:
+    task = {name: value for name, value in run_values.items() if name not in ("budget", "finetune")}
+    return task | {"rows": ROWS, "fractions": [0.5, 1.0]}
+
+
+def cells(run: str) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(Path(run).glob("cells/*.json"))}
+
+
+@pytest.mark.ray
+def test_every_variant_is_trained_on_the_same_labels_and_judged_beside_the_probe(values: dict[str, Any]) -> None:
+    text = run_compare(parse(CompareOptions, values))
+    found = cells(values["run"])
+    assert len(found) == 2 * 2
+    for share in ("50", "100"):
+        head, lora = (found[f"{name}_{share}_.fold-00.seed-0"] for name in ("head", "lora_gate"))
+        assert head["labels"] == lora["labels"]
+        assert head["probe_uar"] == lora["probe_uar"]
+        assert "memory_mb" not in head
+        assert 0 < lora["trainable_share"] < 0.2
+        assert lora["epoch_s"] > 0
+    table = pd.read_csv(Path(values["run"]) / "table.csv")
+    assert table["row"].tolist() == ["head, 50 %", "head, 100 %", "lora + gate, 50 %", "lora + gate, 100 %"]
+    mean = np.mean([value["uar"] for name, value in found.items() if name.startswith("head_100")])
+    assert table["uar"][1] == pytest.approx(mean)
+    assert f"| {100 * mean:.1f} |" in text
+    assert (Path(values["run"]) / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert not (Path(values["run"]) / "work").exists() or not list((Path(values["run"]) / "work").iterdir())
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("classes", [[], ["anger", "happiness", "neutral", "sadness"]], ids=["dimensions", "both"])
+def test_dimensions_are_learnt_alone_and_beside_classes(values: dict[str, Any], classes: list[str]) -> None:
+    lora = {"adapter": "lora", "top_layers": 1, "epochs": 3, "batch_size": 32, "lr": 0.005}
+    rows = [{"name": "head"}, {"name": "lora", "finetune": lora}]
+    task = {"classes": classes, "dimensions": ["valence", "arousal"], "fractions": [1.0]}
+    run_compare(parse(CompareOptions, values | task | {"rows": rows}))
+    found = cells(values["run"])
+    head, lora_cell = (found[f"{name}.fold-00.seed-0"] for name in ("head", "lora"))
+    for cell in (head, lora_cell):
+        assert cell["ccc"] == pytest.approx((cell["ccc_valence"] + cell["ccc_arousal"]) / 2)
+        assert cell["ccc_arousal"] > 0
+        assert cell["rmse_arousal"] > 0
+        assert ("uar" in cell) == ("probe_uar" in cell) == bool(classes)
+        assert "probe_ccc" in cell
+    epochs = lora_cell["history"]["adapter"]["epochs"]
+    assert all(-1 <= epoch["dev_ccc"] <= 1 for epoch in epochs)
+    assert all(0 < epoch["loss"] < 2 for epoch in epochs[1:])
+    table = pd.read_csv(Path(values["run"]) / "table.csv")
+    assert ("gain" if classes else "gain_ccc") in table
+
+
+@pytest.mark.ray
+def test_asking_for_ratings_nobody_gave_is_an_error(make_corpus: Callable[..., Path], tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 8)
+    pool = str(tmp_path / "pool")
+    import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(corpus), "out": pool}))
+    with pytest.raises(LabelError, match="ratings of dominance"):
+        Oracle(open_pool(pool), [], dimensions=["dominance"])
+
+
+@pytest.mark.ray
+def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
+    small = values | {"folds": [0], "fractions": [1.0], "rows": ROWS[:1]}
+    run_compare(parse(CompareOptions, small))
+    file = Path(values["run"]) / "cells" / "head.fold-00.seed-0.json"
+    file.write_text(file.read_text().replace('"labels":', '"kept": 1, "labels":'))
+    run_compare(parse(CompareOptions, small | {"seeds": [0, 1]}))
+    found = cells(values["run"])
+    assert [value.get("kept") for value in found.values()] == [1, None]
+    with pytest.raises(StateError, match="row 'head' with other options"):
+        run_compare(parse(CompareOptions, small | {"rows": [{"name": "head", "finetune": {"epochs": 2}}]}))
+    with pytest.raises(StateError, match="encoder"):
+        run_compare(parse(CompareOptions, small | {"encoder": "seral-tiny-untrained"}))
+
+
+@pytest.mark.ray
+def test_a_cell_that_fails_is_named_after_the_others_are_done(values: dict[str, Any]) -> None:
+    broken = {"name": "broken", "finetune": LORA | {"lr": 1e30, "epochs": 4}}
+    with pytest.raises(TrainError, match=r"1 of 2 failed; broken.fold-00.seed-0: the loss is"):
+        run_compare(parse(CompareOptions, values | {"folds": [0], "fractions": [1.0], "rows": [broken, ROWS[0]]}))
+    assert list(cells(values["run"])) == ["head.fold-00.seed-0"]
+
+
+def test_smaller_shares_of_the_labels_lie_inside_larger_ones() -> None:
+    ids = tuple(f"u{number:03d}" for number in range(50))
+    shares = [labelled_share(ids, share, [0, 3]) for share in (0.001, 0.1, 0.5, 1.0)]
+    assert [len(share) for share in shares] == [1, 5, 25, 50]
+    assert all(set(a) < set(b) for a, b in pairwise(shares))
+    assert labelled_share(ids, 0.1, [1, 3]) != shares[1]
+
+
+def test_gains_are_paired_by_fold_and_seed() -> None:
+    values = {("a", 0): 0.5, ("a", 1): 0.7, ("b", 0): 0.6, ("b", 1): 0.9}
+    found = {Cell(row=row, fold=fold, seed=0): {"uar": value} for (row, fold), value in values.items()}
+    table = study_table(found, {"b": "a"}).set_index("row")
+    assert table.loc["b", "gain"] == pytest.approx(0.15)
+    assert table.loc["b", ["gain_low", "gain_high"]].tolist() == pytest.approx([0.1, 0.2])
+    assert table.loc["a", "uar_std"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
+    assert np.isnan(table.loc["a", "gain"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": [ROWS[0], ROWS[0]]}, "names of their own"),
+        ({"classes": []}, "at least two classes, or dimensions"),
+        ({"classes": ["anger"]}, "at least two classes, or dimensions"),
+        ({"dimensions": ["power"]}, "valence"),
+        ({"baseline": "tail"}, "'tail' is none of the rows"),
+        ({"fractions": [0.5, 1.5]}, "1.5"),
+        ({"rows": [{"name": "x", "finetune": {"adapter": "lora+gates"}}]}, "no adapter 'gates'"),
+        ({"rows": [{"name": "x", "finetune": {"adapter": "lora", "settings": {"lora": {"rang": 2}}}}]}, "rank"),
+        ({"rows": [{"name": "x", "finetune": {"adapter": "gate", "settings": {"lora": {}}}}]}, "not among"),
+    ],
+)
+def test_wrong_studies_are_refused(change: dict[str, Any], message: str) -> None:
+    values = {"pool": "p", "run": "r", "classes": ["a", "b"], "rows": ROWS}
+    with pytest.raises(OptionError, match=message):
+        parse(CompareOptions, values | change)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from ser_models.metrics import uar
+from seral.errors import OptionError, SplitError
+from seral.features import extract_features
+from seral.options import parse
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.shards import open_pool
+from seral.pool.synthesis import SynthesisOptions, synthesise
+from seral.task import codes, eligible, fold_data, folds_of
+from seral.train.model import score
+from seral.train.two_stage import TwoStageOptions, run_two_stage
+
+CLASSES = ["anger", "happiness", "neutral", "sadness"]
+STAGE_2 = ["stage 2, bottleneck frozen", "stage 2, nothing frozen"]
+
+
+@pytest.fixture(scope="module")
+def two_corpora(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> str:
+    """A pool with a corpus `acted` and a corpus `natural`, six speakers each."""
+    root = tmp_path_factory.mktemp("two")
+    for seed, corpus in enumerate(("acted", "natural")):
+        options = SynthesisOptions(utterances=48, speakers_per_language=2, junk=0.0, seed=seed)
+        synthesise(root / corpus, options)
+        given = {"reader": "manifest", "root": str(root / corpus), "out": str(root / "pool"), "corpus": corpus}
+        import_corpus(parse(ImportOptions, given))
+    return str(root / "pool")
+
+
+@pytest.fixture
+def values(two_corpora: str, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "pool": two_corpora,
+        "run": str(tmp_path / "run"),
+        "classes": CLASSES,
+        "source": {"corpora": ["acted"], "split": {"scheme": "k-fold", "k": 3}},
+        "target": {"corpora": ["natural"], "split": {"scheme": "k-fold", "k": 3}, "folds": [1]},
+        "seeds": [0],
+        "steps": 8,
+        "finetune": {"adapter": "lora+bottleneck", "top_layers": 1, "batch_size": 16},
+    }
+
+
+def cells(run: str) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(Path(run).glob("cells/*.json"))}
+
+
+def dev_uar_of_stage_1(values: dict[str, Any]) -> float:
+    options = parse(TwoStageOptions, values)
+    pool = open_pool(options.pool)
+    metadata = eligible(options, pool, ["natural"])
+    fold = folds_of(metadata, options.target.split, [1])[1]
+    data = fold_data(options, extract_features(pool, options.encoder, frames_layer=3), fold, metadata)
+    predicted = score(f"{options.run}/stage-1/fold-01.seed-0", data.store, data.utterances(fold.dev)).probability_NC
+    return uar(codes(data.oracle().emotions(fold.dev), CLASSES), predicted.argmax(1))
+
+
+@pytest.mark.ray
+def test_stage_2_starts_from_stage_1_and_all_rows_spend_the_same_steps(values: dict[str, Any]) -> None:
+    text = run_two_stage(parse(TwoStageOptions, values))
+    table = pd.read_csv(Path(values["run"]) / "table.csv").set_index("row")
+    assert table.index.tolist() == ["stage 1", *STAGE_2, "source only", "target only", "joint"]
+    assert table["steps"].between(3, 9).all()
+    assert {"uar", "source_uar", "probe_uar", "source_probe_uar"} <= set(table)
+    assert "| stage 1 |" in text
+    found, expected = cells(values["run"]), dev_uar_of_stage_1(values)
+    for name in ("stage_2_bottleneck_frozen", "stage_2_nothing_frozen"):
+        second = found[f"{name}.fold-01.seed-0"]
+        assert second["history"]["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(expected)
+        assert second["labels"] == found["target_only.fold-01.seed-0"]["labels"]
+    assert found["target_only.fold-01.seed-0"]["history"]["adapter"]["epochs"][0]["dev_uar"] != pytest.approx(expected)
+    frozen, free = (table.loc[row, "trainable"] for row in STAGE_2)
+    assert 0 < frozen < free
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"freeze": [["gate"]]}, OptionError, "no part 'gate'; it has bottleneck, head, layer_sum, lora_A, lora_B"),
+        ({"finetune": {"adapter": "frozen"}}, OptionError, "needs adapters"),
+        ({"target": {"corpora": ["acted", "natural"]}}, SplitError, "in the source and in the target: acted/"),
+        ({"source": {"corpora": ["acting"]}}, OptionError, "no corpus acting"),
+    ],
+)
+@pytest.mark.ray
+def test_wrong_transfers_are_refused(
+    values: dict[str, Any], change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        run_two_stage(parse(TwoStageOptions, values | change))
