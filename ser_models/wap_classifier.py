@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ser_models.heads import ClassifierHead, LayerPool
+from ser_models.heads import Head, LayerPool
 from ser_models.pooling import AttentiveStatistics, masked_mean_std
 from ser_models.wap import WapTransformer
 
@@ -46,9 +46,9 @@ class WapClassifier(nn.Module):
         self.pool = LayerPool(1, wap.width, std_gain=std_gain if self.attention is not None else 0.0)
         # The weight of the only layer there is: never trained.
         self.pool.requires_grad_(False)
-        self.head = ClassifierHead(self.pool.out_width, num_classes, dropout=dropout)
+        self.head = Head(self.pool.out_width, num_classes, dropout=dropout)
 
-    def adopt(self, pool: LayerPool, head: ClassifierHead) -> None:
+    def adopt(self, pool: LayerPool, head: Head) -> None:
         """Copy a fitted standardisation and linear layer (a `probe.FitResult`'s on `statistics`)."""
         if pool.std_gain != self.pool.std_gain:
             raise ValueError(f"the fitted pool has std_gain {pool.std_gain}, this classifier {self.pool.std_gain}")

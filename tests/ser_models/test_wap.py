@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ser_models.heads import ClassifierHead, LayerPool
+from ser_models.heads import Head, LayerPool
 from ser_models.pooling import masked_mean_std
 from ser_models.wap import WapOptions, WapTransformer, load_wap, save_wap
 from ser_models.wap_classifier import WapClassifier, count_trained, trained_parameters
@@ -118,7 +118,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 def test_the_classifier_starts_as_the_head_that_was_fitted_on_plain_statistics(pooling: str) -> None:
     model = WapClassifier(made_wap(), 3, pooling=pooling, generator=generator()).eval()  # type: ignore[arg-type]
     pool = LayerPool(1, WIDTH, std_gain=model.pool.std_gain)
-    head = ClassifierHead(pool.out_width, 3)
+    head = Head(pool.out_width, 3)
     with torch.no_grad():
         pool.fit(*(torch.rand(5, 1, WIDTH, generator=generator(3)) for _ in range(2)))
         head.output.weight.copy_(torch.randn(head.output.weight.shape, generator=generator(4)))

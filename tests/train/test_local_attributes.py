@@ -244,7 +244,7 @@ def study_values(pool: str, run: Path) -> dict[str, Any]:
 def test_every_row_of_the_paper_gives_a_cell(speech_pool: str, tmp_path: Path) -> None:
     options = parse(LocalAttributesOptions, study_values(speech_pool, tmp_path))
     source = spec_of(speech_pool).source
-    metadata = eligible(source.store.pool, None, options.classes, None)
+    metadata = eligible(options, source.store.pool, None)
     fold = folds_of(metadata, options.split, [0])[0]
     data = fold_data(options, source.store, fold, metadata)
     assert len({row.adapter for row in ROWS}) == 4, "mean pooling shares the method's adapter"
@@ -301,6 +301,12 @@ def test_rows_need_names_of_their_own() -> None:
     values = study_values("pool", Path("run"))
     with pytest.raises(OptionError, match="linear probe"):
         parse(LocalAttributesOptions, values | {"rows": [{"name": "linear probe"}]})
+
+
+def test_dimensions_are_refused() -> None:
+    values = study_values("pool", Path("run"))
+    with pytest.raises(OptionError, match="predicts no dimensions"):
+        parse(LocalAttributesOptions, values | {"dimensions": ["valence"]})
 
 
 def test_labels_are_drawn_by_fold_and_seed_whatever_the_row() -> None:

@@ -15,12 +15,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import ray
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ser_models.encoders import load_encoder
 from ser_models.wap import WapOptions, WapTransformer, load_wap
@@ -121,6 +121,12 @@ class LocalAttributesOptions(TaskOptions, CorpusOptions):
             raise ValueError(f"every row needs a name of its own (and not a probe's), more than once: {twice}")
         return rows
 
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        if self.dimensions:
+            raise ValueError(f"this study tells classes apart and predicts no dimensions, got {self.dimensions}")
+        return self
+
     def wap(self, row: RowOptions) -> WapOptions:
         """The adapter of a row."""
         sizes = {name: getattr(self, name) for name in ("layers", "heads", "feedforward", "dropout")}
@@ -133,7 +139,7 @@ def run_local_attributes(options: LocalAttributesOptions) -> str:
     pool = open_pool(options.pool)
     claim(options, pool, MAY_CHANGE)
     connect(options.cluster)
-    metadata = eligible(pool, options.corpora, options.classes, options.class_map)
+    metadata = eligible(options, pool, options.corpora)
     folds = folds_of(metadata, options.split, options.folds)
     source = _source(options, pool)
     grounds = {number: fold_data(options, source.store, fold, metadata) for number, fold in folds.items()}
@@ -225,7 +231,8 @@ def _finetune_rows(
         for cell, values in found.items()
         if cell.row == first
     }
-    return write_table(options.run, study_table({**probes, **found}, baseline=PROBE))
+    baseline = {row.name: PROBE for row in options.rows}
+    return write_table(options.run, study_table({**probes, **found}, baseline))
 
 
 def row_cell(

@@ -171,7 +171,8 @@ def train_epoch(
         mask_BT = time_masks(mask_BT, options.time_mask_prob, options.time_mask_frames, rng)
         label_B = torch.tensor([label_of[name] for name in ids], device=device)
         target_BC = one_hot(label_B, classes) * weight_C[label_B][:, None]
-        loss = soft_cross_entropy(*mix(model(hidden_BTD.to(device), mask_BT.to(device)), target_BC, options.mixup, rng))
+        logits_BC = model(hidden_BTD.to(device), mask_BT.to(device))
+        loss = soft_cross_entropy(*mix([logits_BC, target_BC], options.mixup, rng))
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
         nn.utils.clip_grad_norm_([p for part in trained_parameters(model) for p in part], MAX_GRAD_NORM)
