@@ -24,6 +24,7 @@ COMMANDS = [
     ["pretrain"],
     ["compare"],
     ["two-stage"],
+    ["local-attributes"],
     ["report"],
     ["predict"],
     ["doctor"],
@@ -56,7 +57,9 @@ def test_help_says_what_a_command_does(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [["pool", "import"], ["loop", "run"], ["pretrain"], ["compare"], ["two-stage"]], ids=" ".join
+    "command",
+    [["pool", "import"], ["loop", "run"], ["pretrain"], ["compare"], ["two-stage"], ["local-attributes"]],
+    ids=" ".join,
 )
 def test_help_of_the_main_commands_shows_an_example(command: list[str]) -> None:
     assert f"Example: seral {' '.join(command)} " in run(*command, "--help")[1].replace("`", "")

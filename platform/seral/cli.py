@@ -16,7 +16,8 @@ from seral.errors import SeralError
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
-worth, **predict** uses the model. **compare** and **two-stage** are studies of how to train.
+worth, **predict** uses the model. **pretrain** adapts an encoder;
+**compare**, **two-stage** and **local-attributes** are studies of how to train.
 """
 app = typer.Typer(
     no_args_is_help=True,
@@ -207,6 +208,18 @@ def two_stage(config: StudyPath, settings: Sets = None) -> None:
     from seral.train.two_stage import TwoStageOptions, run_two_stage
 
     typer.echo(run_two_stage(load(TwoStageOptions, config, settings or [])))
+
+
+@app.command("local-attributes")
+def local_attributes(config: StudyPath, settings: Sets = None) -> None:
+    """Train the local-attribute adapter without labels, fine-tune it, and compare it with each of its ablations.
+
+    Example: `seral local-attributes jobs/configs/local-attributes-emodb.yaml`
+    """
+    from seral.options import load
+    from seral.train.local_attributes_study import LocalAttributesOptions, run_local_attributes
+
+    typer.echo(run_local_attributes(load(LocalAttributesOptions, config, settings or [])))
 
 
 @app.command()
