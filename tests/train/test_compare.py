@@ -125,6 +125,20 @@ def test_gains_are_paired_by_fold_and_seed() -> None:
     assert np.isnan(table.loc["a", "gain"])
 
 
+def test_the_pooled_uar_is_that_of_all_folds_together() -> None:
+    folds = [[[3, 1], [0, 0]], [[0, 0], [2, 2]]]  # each fold's speakers show one class only
+    found = {
+        Cell(row="a", fold=fold, seed=0): {"uar": uar, "confusion": confusion}
+        for fold, (uar, confusion) in enumerate(zip((0.75, 0.5), folds, strict=True))
+    }
+    assert study_table(found, {})["pooled_uar"].tolist() == [pytest.approx((0.75 + 0.5) / 2)]
+    more = {Cell(row="a", fold=2, seed=0): {"uar": 1.0, "confusion": [[4, 0], [0, 0]]}}
+    assert study_table(found | more, {})["pooled_uar"].tolist() == [pytest.approx((7 / 8 + 0.5) / 2)]
+    alone = {cell: values for cell, values in found.items() if cell.fold == 0}
+    assert study_table(alone, {})["pooled_uar"].tolist() == [0.75]
+    assert "pooled_uar" not in study_table({Cell(row="a", fold=0, seed=0): {"ccc": 0.5}}, {})
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import ray
 import torch
+from numpy.typing import NDArray
 
 from seral import storage
 from seral.cluster import ClusterOptions, run_side_by_side
@@ -80,7 +81,9 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, 
     """One line a row, in the order of the cells: mean of every number over folds and seeds, deviation of the metrics.
 
     `baseline` names the row that a row is compared with: its mean gain in UAR (or CCC), paired by fold and seed, with a
-    95 % bootstrap interval over folds, since seeds of one fold share their test speakers.
+    95 % bootstrap interval over folds, since seeds of one fold share their test speakers. `pooled_uar` is the UAR over
+    the test clips of all folds together, mean over seeds: where a fold's speakers lack some of the classes, the mean of
+    the folds' own UARs says little.
     """
     numbers = [{"row": c.row, "fold": c.fold, "seed": c.seed, **_numbers(values)} for c, values in found.items()]
     cells = pd.DataFrame(numbers)
@@ -91,6 +94,8 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, 
             line[name] = own[name].mean()
             if name in SPREAD:
                 line[f"{name}_std"] = own[name].std(ddof=1)
+        if (pooled := _pooled_uar(found, str(row))) is not None:
+            line["pooled_uar"] = pooled
         if (base := baseline.get(str(row), row)) != row:
             line |= _gain(own, cells[cells["row"] == base])
         lines.append(line)
@@ -113,6 +118,23 @@ def write_table(run: str, table: pd.DataFrame) -> str:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+def _pooled_uar(found: Mapping[Cell, Mapping[str, Any]], row: str) -> float | None:
+    """Mean over seeds of the UAR of all folds' confusions added up; None where cells know no confusion."""
+    confusion: dict[int, NDArray[np.int64]] = {}
+    for cell, values in found.items():
+        if cell.row == row and "confusion" in values:
+            confusion[cell.seed] = confusion.get(cell.seed, 0) + np.array(values["confusion"])
+    if not confusion:
+        return None
+    return float(np.mean([_mean_recall(counts) for counts in confusion.values()]))
+
+
+def _mean_recall(counts_CC: NDArray[np.int64]) -> float:
+    """UAR of a confusion matrix, over the classes that occur."""
+    present = counts_CC.sum(1) > 0
+    return float((np.diag(counts_CC)[present] / counts_CC.sum(1)[present]).mean())
 
 
 def _gain(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
