@@ -143,6 +143,7 @@ def test_the_pooled_uar_is_that_of_all_folds_together() -> None:
     ("change", "message"),
     [
         ({"rows": [ROWS[0], ROWS[0]]}, "names of their own"),
+        ({"rows": [{"name": "a b"}, {"name": "a/b"}]}, "as files too, got a b, a/b"),
         ({"classes": []}, "at least two classes, or dimensions"),
         ({"classes": ["anger"]}, "at least two classes, or dimensions"),
         ({"dimensions": ["power"]}, "valence"),

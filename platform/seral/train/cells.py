@@ -43,7 +43,12 @@ class Cell:
     @property
     def name(self) -> str:
         """The file's name."""
-        return f"{re.sub('[^A-Za-z0-9._=-]+', '_', self.row)}.fold-{self.fold:02d}.seed-{self.seed}"
+        return f"{file_name(self.row)}.fold-{self.fold:02d}.seed-{self.seed}"
+
+
+def file_name(row: str) -> str:
+    """A row's name as it may stand in a path."""
+    return re.sub("[^A-Za-z0-9._=-]+", "_", row)
 
 
 def run_cells(

@@ -34,7 +34,7 @@ from seral.task import (
     with_absolute_paths,
     write_environment,
 )
-from seral.train.cells import Cell, run_cells, study_table, write_table
+from seral.train.cells import Cell, file_name, run_cells, study_table, write_table
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
 from seral.train.model import evaluate_scores, score
 from seral.train.probe import probe
@@ -66,8 +66,8 @@ class CompareOptions(TaskOptions, CorpusOptions):
     @model_validator(mode="after")
     def _check_rows(self) -> CompareOptions:
         names = [row.name for row in self.rows]
-        if len(set(names)) < len(names):
-            raise ValueError(f"rows need names of their own, got {', '.join(names)}")
+        if len({file_name(name) for name in names}) < len(names):
+            raise ValueError(f"rows need names of their own, as files too, got {', '.join(names)}")
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"the baseline {self.baseline!r} is none of the rows {', '.join(names)}")
         if wrong := [share for share in self.fractions if not 0 < share <= 1]:
@@ -177,7 +177,7 @@ def _row_name(name: str, share: float, options: CompareOptions) -> str:
 def _store(options: CompareOptions, pool: Pool, row: Variant, number: int, fold: Fold) -> FeatureStore:
     encoder = options.encoder
     if row.tapt is not None:
-        folder = storage.join(options.run, "tapt", row.name, f"fold-{number:02d}")
+        folder = storage.join(options.run, "tapt", file_name(row.name), f"fold-{number:02d}")
         encoder = adapt_encoder(pool, fold.train, encoder, folder, row.tapt, options.cluster)
     layer = frames_layer(encoder, row.finetune)
     return extract_features(
