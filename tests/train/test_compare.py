@@ -100,6 +100,17 @@ def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.ray
+def test_pretraining_is_a_row_like_any_other_and_hears_the_training_part_alone(values: dict[str, Any]) -> None:
+    tapt = {"steps": 3, "batch_s": 10.0, "warmup_steps": 1, "lr": 0.001}
+    rows = [{"name": "as it is"}, {"name": "with TAPT", "tapt": tapt}]
+    run_compare(parse(CompareOptions, values | {"fractions": [1.0], "rows": rows}))
+    found = cells(values["run"])
+    assert len({cell["probe_uar"] for cell in found.values()}) == 2, "both rows saw the same features"
+    told = json.loads((Path(values["run"]) / "tapt" / "with_TAPT" / "fold-00" / "tapt.json").read_text())
+    assert told["utterances"] == found["as_it_is.fold-00.seed-0"]["labels"]
+
+
+@pytest.mark.ray
 def test_a_cell_that_fails_is_named_after_the_others_are_done(values: dict[str, Any]) -> None:
     broken = {"name": "broken", "finetune": LORA | {"lr": 1e30, "epochs": 4}}
     with pytest.raises(TrainError, match=r"1 of 2 failed; broken.fold-00.seed-0: the loss is"):
