@@ -25,14 +25,14 @@ from pydantic import Field, model_validator
 
 from seral import storage
 from seral.annotate.oracle import Oracle
-from seral.cluster import ClusterOptions
+from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError, StateError
-from seral.features import FeatureOptions, FeatureStore, rows_of
+from seral.features import FeatureOptions, FeatureStore, extract_features, rows_of
 from seral.options import Options, dump, parse
-from seral.pool.shards import Pool
+from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.progress import say
-from seral.train.units import Targets, Utterances
+from seral.train.units import Utterances
 from seral.versions import versions
 
 PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "numpy", "scikit-learn")
@@ -101,22 +101,9 @@ class FoldData:
         mean_NLD, std_NLD = (array[rows].astype(np.float32) for array in (self.mean_NLD, self.std_NLD))
         return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD)
 
-    def speakers(self, ids: Sequence[str]) -> list[str]:
-        """Who speaks, as corpus/speaker."""
-        rows = self.metadata.take(rows_of(self.metadata["utterance_id"].to_pylist(), ids))
-        pairs = zip(rows["corpus"].to_pylist(), rows["speaker"].to_pylist(), strict=True)
-        return [f"{corpus}/{speaker}" for corpus, speaker in pairs]
-
     def oracle(self) -> Oracle:
         """The gold labels of the pool, in the classes of the run."""
         return Oracle(self.store.pool, self.classes, self.class_map, self.dimensions)
-
-    def targets(self, ids: Sequence[str]) -> Targets:
-        """Gold classes and ratings of some utterances."""
-        oracle = self.oracle()
-        code = {name: index for index, name in enumerate(self.classes)}
-        label_N = np.array([code.get(oracle.emotion_of(name) or "", -1) for name in ids], np.int64)
-        return Targets(label_N=label_N, value_NK=oracle.ratings(ids))
 
 
 def codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
@@ -131,6 +118,27 @@ def with_absolute_paths(options: TaskT) -> TaskT:
     if Path(options.encoder).expanduser().is_dir():
         given["encoder"] = options.encoder
     return options.model_copy(update={name: storage.absolute(uri) for name, uri in given.items() if uri is not None})
+
+
+def open_run(options: TaskT, may_change: Collection[str]) -> tuple[TaskT, Pool]:
+    """Begin a run or resume it: its options with absolute paths, its pool, and Ray at hand."""
+    options = with_absolute_paths(options)
+    pool = open_pool(options.pool)
+    claim(options, pool, may_change)
+    connect(options.cluster)
+    return options, pool
+
+
+def features_of(options: TaskOptions, pool: Pool, encoder: str, frames_layer: int | None) -> FeatureStore:
+    """The features of a run's pool by an encoder, computed where they are missing."""
+    return extract_features(
+        pool,
+        encoder,
+        uri=options.feature_cache,
+        frames_layer=frames_layer,
+        options=options.features,
+        on=options.cluster,
+    )
 
 
 def read_options(model: type[TaskT], run: str) -> TaskT:

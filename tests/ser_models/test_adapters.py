@@ -209,6 +209,33 @@ def test_adalora_moves_its_ranks_to_the_budget_and_keeps_them(make_encoder: Call
         RankSchedule(make_encoder("whisper"), steps=20)
 
 
+def test_adalora_goes_on_from_a_saved_state_as_if_it_had_not_stopped(
+    make_encoder: Callable[[str], SpeechEncoder],
+) -> None:
+    ends = []
+    for cut in (None, 13, 15):
+        encoder = attach_adapters(make_encoder("whisper"), {"adalora": AdaloraOptions(start_rank=6, rank=2)}, seed=0)
+        schedule = RankSchedule(encoder, steps=20)
+        for step in range(1, 21):
+            encoder.zero_grad()
+            # Other features every step, so that what was learnt before the cut differs from what comes after.
+            last_BTD = encoder(*clips()).hidden_LBTD[-1][..., step % 8 :: 8]
+            ((last_BTD - 1.0).square().mean() + schedule.penalty()).backward()
+            with torch.no_grad():
+                for parameter in adapter_parameters(encoder).values():
+                    parameter.sub_(0.05 * parameter.grad)
+            schedule.after_step(step)
+            if step == cut:
+                state = schedule.state_dict()
+                schedule = RankSchedule(encoder, steps=20)
+                schedule.load_state_dict(state)
+        ends.append((schedule.ranks, {n: p.detach().clone() for n, p in adapter_parameters(encoder).items()}))
+    (ranks, weights), *restored = ends
+    for ranks_too, weights_too in restored:
+        assert ranks_too == ranks
+        assert all(torch.equal(weights_too[name], weights[name]) for name in weights)
+
+
 def test_parts_of_a_method_can_be_frozen_by_tag(make_encoder: Callable[[str], SpeechEncoder]) -> None:
     encoder = attach_adapters(make_encoder("hubert-group"), "bitfit+lora+bottleneck+gate", seed=0)
     assert set(adapter_tags(encoder)) == {"bitfit", "lora_A", "lora_B", "bottleneck", "gate"}

@@ -156,7 +156,7 @@ def test_training_goes_on_from_a_model(ground: Ground, tmp_path: Path) -> None:
     expected = uar(ground.labels(dev.ids), score(start, ground.store, dev).probability_NC.argmax(1))
     went_on = ground.train(tmp_path / "second", values, start=start, freeze=("bottleneck",))
     assert went_on["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(expected)
-    with pytest.raises(ValueError, match=r"'gate'.*bottleneck, head, layer_sum, lora_A, lora_B"):
+    with pytest.raises(TrainError, match=r"'gate'.*bottleneck, head, layer_sum, lora_A, lora_B"):
         ground.train(tmp_path / "third", values, start=start, freeze=("gate",))
     with pytest.raises(OptionError, match="frozen"):
         ground.train(tmp_path / "fourth", {"adapter": "frozen"}, start=start)

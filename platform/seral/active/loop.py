@@ -23,21 +23,21 @@ from seral.active.budget import BudgetOptions
 from seral.active.rounds import Arm, Ground, Ledger, Trajectory, count_rounds, read_rounds, run_trajectory
 from seral.active.stopping import StopOptions
 from seral.active.strategies import StrategyOptions
-from seral.cluster import connect, run_side_by_side
+from seral.cluster import run_side_by_side
 from seral.errors import StateError
-from seral.features import FeatureStore, extract_features
-from seral.pool.shards import Pool, open_pool
+from seral.features import FeatureStore
+from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.progress import track
 from seral.task import (
     CorpusOptions,
     TaskOptions,
-    claim,
     eligible,
+    features_of,
     fold_data,
     folds_of,
+    open_run,
     protocol_name,
-    with_absolute_paths,
     write_environment,
 )
 from seral.train.finetune import FinetuneOptions, frames_layer
@@ -79,10 +79,7 @@ class LoopOptions(TaskOptions, CorpusOptions):
 
 def run_loop(options: LoopOptions) -> str:
     """Run the loop, or resume it, to its end; returns the run folder. Raises a SeralError that names what is wrong."""
-    options = with_absolute_paths(options)
-    pool = open_pool(options.pool)
-    claim(options, pool, MAY_CHANGE)
-    connect(options.cluster)
+    options, pool = open_run(options, MAY_CHANGE)
     ledger = _SharedLedger(storage.join(options.run, "ledger.json"))
     metadata = eligible(options, pool, options.corpora)
     folds = folds_of(metadata, options.split, options.folds)
@@ -135,14 +132,7 @@ def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _S
 
 def _store(options: LoopOptions, pool: Pool, encoder: str, ledger: _SharedLedger) -> FeatureStore:
     with ledger.phase("features"):
-        return extract_features(
-            pool,
-            encoder,
-            uri=options.feature_cache,
-            frames_layer=frames_layer(encoder, options.finetune),
-            options=options.features,
-            on=options.cluster,
-        )
+        return features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
 
 
 def _ground(options: LoopOptions, store: FeatureStore, fold: Fold, metadata: pa.Table) -> Ground:

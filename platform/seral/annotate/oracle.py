@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
 from seral.pool.shards import Pool
 from seral.schema import GOLD, LABEL
+from seral.train.units import Targets
 
 CLASS_MAP: dict[str, str] = {
     "anger": "anger",
@@ -64,7 +64,7 @@ class Oracle:
                 self._emotion[name] = emotion
             else:
                 self._ignored[name] = word
-        self._dimensions = tuple(dimensions)
+        self._classes, self._dimensions = tuple(classes), tuple(dimensions)
         columns = zip(*(table[name].to_pylist() for name in dimensions), strict=True)
         rated = zip(table["utterance_id"].to_pylist(), columns, strict=True) if dimensions else ()
         self._ratings = {name: row for name, row in rated if None not in row}
@@ -86,15 +86,13 @@ class Oracle:
         """Ids that have an answer among the classes, or ratings of all dimensions."""
         return {*self._emotion, *self._ratings}
 
-    def emotion_of(self, name: str) -> str | None:
-        """Gold emotion of one id, None where it has none among the classes."""
-        return self._emotion.get(name)
-
-    def ratings(self, ids: Sequence[str]) -> NDArray[np.float32]:
-        """Gold ratings (N, K) of the run's dimensions; NaN where there are none."""
+    def targets(self, ids: Sequence[str]) -> Targets:
+        """Gold classes and ratings of some ids, where they have any."""
+        code = {name: index for index, name in enumerate(self._classes)}
+        label_N = np.array([code[self._emotion[n]] if n in self._emotion else -1 for n in ids], np.int64)
         none = (float("nan"),) * len(self._dimensions)
         rows = [self._ratings.get(name, none) for name in ids]
-        return np.array(rows, np.float32).reshape(len(rows), len(self._dimensions))
+        return Targets(label_N=label_N, value_NK=np.array(rows, np.float32).reshape(len(rows), len(none)))
 
     def emotions(self, ids: Sequence[str]) -> list[str]:
         """Gold emotion of each id. Raises LabelError for an id without one."""

@@ -47,6 +47,7 @@ from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features import FeatureStore
 from seral.train.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
+from seral.train.ray_train import last_checkpoint
 from seral.train.units import Targets, Utterances
 
 if TYPE_CHECKING:
@@ -80,31 +81,13 @@ class AdapterSpec:
 
 def train_adapters(spec: AdapterSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
     """Train with Ray Train and move the best-dev model to `target`. `name` must change with whatever is trained."""
-    on = spec.on
-    resources = {"CPU": on.cpus_per_worker} | ({"GPU": 1} if on.use_gpu else {})
-    trainer = ray.train.torch.TorchTrainer(
-        train_worker,
-        train_loop_config={"spec": spec},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=on.train_workers, use_gpu=on.use_gpu, resources_per_worker=resources
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=work,
-            failure_config=ray.train.FailureConfig(max_failures=on.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    result = trainer.fit()
-    if result.checkpoint is None:
-        raise TrainError(f"training {name} ended without a checkpoint; its files are in {work}")
-    with result.checkpoint.as_directory() as folder:
+    workers = spec.on.train_workers
+    with last_checkpoint(
+        train_worker, spec, spec.on, what="training adapters", name=name, work=work, workers=workers
+    ) as folder:
         storage.remove(target)
-        shutil.copytree(Path(folder) / BEST, target)
-        history: dict[str, Any] = torch.load(Path(folder) / STATE, weights_only=True)["history"]
-    if on.train_workers == 0:
-        shutil.rmtree(result.checkpoint.path)
-    storage.remove(work)
+        shutil.copytree(folder / BEST, target)
+        history: dict[str, Any] = torch.load(folder / STATE, weights_only=True)["history"]
     return history
 
 

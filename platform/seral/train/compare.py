@@ -16,22 +16,22 @@ from pydantic import Field, model_validator
 
 from ser_models.adapters.cost import forget_peak_mb, peak_mb
 from seral import storage
-from seral.cluster import ClusterOptions, connect
+from seral.cluster import ClusterOptions
 from seral.errors import StateError
-from seral.features import FeatureStore, extract_features
+from seral.features import FeatureStore
 from seral.options import Options
-from seral.pool.shards import Pool, open_pool
+from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.task import (
     CorpusOptions,
     FoldData,
     TaskOptions,
-    claim,
     eligible,
+    features_of,
     fold_data,
     folds_of,
+    open_run,
     protocol_name,
-    with_absolute_paths,
     write_environment,
 )
 from seral.train.cells import Cell, file_name, run_cells, study_table, write_table
@@ -77,11 +77,8 @@ class CompareOptions(TaskOptions, CorpusOptions):
 
 def run_compare(options: CompareOptions) -> str:
     """Compute what is missing of the table and write it to the run folder; returns it as text."""
-    options = with_absolute_paths(options)
-    pool = open_pool(options.pool)
-    claim(options, pool, MAY_CHANGE)
+    options, pool = open_run(options, MAY_CHANGE)
     _claim_rows(options)
-    connect(options.cluster)
     metadata = eligible(options, pool, options.corpora)
     folds = folds_of(metadata, options.split, options.folds)
     arguments: dict[Cell, tuple[Any, ...]] = {}
@@ -119,9 +116,9 @@ def train_cell(
     cell: Cell, folder: str, data: FoldData, options: FinetuneOptions, share: float, on: ClusterOptions
 ) -> dict[str, Any]:
     """Train on a share of the labels and test; numbers for the table, and the predictions behind them."""
-    fold = data.fold
+    fold, oracle = data.fold, data.oracle()
     parts = {"train": labelled_share(fold.train, share, [cell.seed, cell.fold]), "dev": fold.dev, "test": fold.test}
-    known = {part: (data.utterances(ids), data.targets(ids)) for part, ids in parts.items()}
+    known = {part: (data.utterances(ids), oracle.targets(ids)) for part, ids in parts.items()}
     device = "cuda" if on.use_gpu else "cpu"
     before_mb, started = forget_peak_mb(device), time.perf_counter()
     history = finetune(
@@ -179,12 +176,4 @@ def _store(options: CompareOptions, pool: Pool, row: Variant, number: int, fold:
     if row.tapt is not None:
         folder = storage.join(options.run, "tapt", file_name(row.name), f"fold-{number:02d}")
         encoder = adapt_encoder(pool, fold.train, encoder, folder, row.tapt, options.cluster)
-    layer = frames_layer(encoder, row.finetune)
-    return extract_features(
-        pool,
-        encoder,
-        uri=options.feature_cache,
-        frames_layer=layer,
-        options=options.features,
-        on=options.cluster,
-    )
+    return features_of(options, pool, encoder, frames_layer(encoder, row.finetune))

@@ -204,15 +204,12 @@ def _fit_head(
     settings = ProbeOptions(l2=options.l2, std_gain=options.std_gain, learn_layers=options.layers == "sum")
     if options.layers == "last":
         pool.use_only(pool.centre_mean.shape[0] - 1)
-    fitted = None
-    if num_classes:
-        fit = fit_best_head if settings.learn_layers else fit_head
-        fitted = fit(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
-    if not train[1].value_NK.shape[1]:
-        assert fitted is not None  # _check_targets has seen to it
-        return fitted
-    if fitted is None:
+    if not num_classes:
         return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
+    fit = fit_best_head if settings.learn_layers else fit_head
+    fitted = fit(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
+    if not train[1].value_NK.shape[1]:
+        return fitted
     rated = fit_dimensions(_rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
     return replace(fitted, head=stack_heads(fitted.head, rated.head))
 

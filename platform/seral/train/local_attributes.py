@@ -37,6 +37,7 @@ from seral.progress import say
 from seral.train.adapter_run import MAX_GRAD_NORM, set_rate
 from seral.train.frame_source import FrameSource, Survey, survey
 from seral.train.model import frame_batches, pad_frames
+from seral.train.ray_train import last_checkpoint
 
 STATE, WAP = "state.pt", "wap"
 LENGTH_NOISE = 0.15
@@ -94,30 +95,12 @@ class AdapterSpec:
 
 def train_adapter(spec: AdapterSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
     """Train with Ray Train and write the teacher to `target`. `name` must change with whatever is trained."""
-    on = spec.on
-    resources = {"CPU": on.cpus_per_worker} | ({"GPU": 1} if on.use_gpu else {})
-    trainer = ray.train.torch.TorchTrainer(
-        adapter_worker,
-        train_loop_config={"spec": spec},
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=on.train_workers, use_gpu=on.use_gpu, resources_per_worker=resources
-        ),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=work,
-            failure_config=ray.train.FailureConfig(max_failures=on.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    result = trainer.fit()
-    if result.checkpoint is None:
-        raise TrainError(f"adapter training {name} ended without a checkpoint; its files are in {work}")
-    with result.checkpoint.as_directory() as folder:
-        storage.copy_folder(Path(folder) / WAP, target)
-        history: dict[str, Any] = torch.load(Path(folder) / STATE, weights_only=True)["history"]
-    if on.train_workers == 0:
-        shutil.rmtree(result.checkpoint.path)
-    storage.remove(work)
+    workers = spec.on.train_workers
+    with last_checkpoint(
+        adapter_worker, spec, spec.on, what="adapter training", name=name, work=work, workers=workers
+    ) as folder:
+        storage.copy_folder(folder / WAP, target)
+        history: dict[str, Any] = torch.load(folder / STATE, weights_only=True)["history"]
     return history
 
 

@@ -26,26 +26,24 @@ from ser_models.encoders import load_encoder
 from ser_models.wap import WapOptions, WapTransformer, load_wap
 from ser_models.wap_classifier import WapClassifier, count_trained
 from seral import storage
-from seral.cluster import connect
 from seral.errors import OptionError
-from seral.features import extract_features
 from seral.options import Options
-from seral.pool.shards import Pool, open_pool
+from seral.pool.shards import Pool
 from seral.progress import say
 from seral.task import (
     CorpusOptions,
     FoldData,
     TaskOptions,
-    claim,
-    codes,
     eligible,
+    features_of,
     fold_data,
     folds_of,
+    open_run,
     protocol_name,
-    with_absolute_paths,
     write_environment,
 )
 from seral.train.cells import Cell, run_cells, study_table, write_table
+from seral.train.compare import labelled_share
 from seral.train.frame_source import FrameSource, survey
 from seral.train.local_attributes import AdapterSpec, AdapterTrainingOptions, fresh_wap, train_adapter
 from seral.train.model import evaluate
@@ -135,10 +133,7 @@ class LocalAttributesOptions(TaskOptions, CorpusOptions):
 
 def run_local_attributes(options: LocalAttributesOptions) -> str:
     """Run the study, or what is missing of it; returns the table as Markdown."""
-    options = with_absolute_paths(options)
-    pool = open_pool(options.pool)
-    claim(options, pool, MAY_CHANGE)
-    connect(options.cluster)
+    options, pool = open_run(options, MAY_CHANGE)
     metadata = eligible(options, pool, options.corpora)
     folds = folds_of(metadata, options.split, options.folds)
     source = _source(options, pool)
@@ -160,14 +155,7 @@ def _source(options: LocalAttributesOptions, pool: Pool) -> FrameSource:
     layer = last if options.layer is None else options.layer
     if layer > last:
         raise OptionError(f"layer {layer} does not exist: {options.encoder} has hidden states 0..{last}")
-    store = extract_features(
-        pool,
-        options.encoder,
-        uri=options.feature_cache,
-        frames_layer=layer,
-        options=options.features,
-        on=options.cluster,
-    )
+    store = features_of(options, pool, options.encoder, layer)
     return FrameSource(store=store, layer=layer, stride=options.stride)
 
 
@@ -244,13 +232,12 @@ def row_cell(
     weights: str | None,
     options: LocalAttributesOptions,
 ) -> dict[str, Any]:
-    """Fine-tune one row's adapter and judge it, and the linear probe, on the fold's test speakers."""
+    """Fine-tune a row's adapter and judge it on the test speakers; cells of the first row hold the linear probe too."""
     started = time.perf_counter()
     oracle = data.oracle()
-    ids = labelled_ids(data.fold.train, options.label_fraction, cell)
+    ids = labelled_share(data.fold.train, options.label_fraction, [cell.seed, cell.fold])
     train, dev, test = (
-        LabelledPart(ids=part, label_N=codes(oracle.emotions(part), data.classes))
-        for part in (ids, data.fold.dev, data.fold.test)
+        LabelledPart(ids=part, label_N=oracle.targets(part).label_N) for part in (ids, data.fold.dev, data.fold.test)
     )
     frames = source.frames([*data.fold.train, *dev.ids, *test.ids])
     model = start_classifier(
@@ -263,6 +250,11 @@ def row_cell(
         seed=cell.seed,
         options=options.finetune,
     )
+    parts = (train, dev, test)
+    # The same for every row: once is enough.
+    first = cell.row == options.rows[0].name
+    layers = {PROBE: slice(None), LAYER_PROBE: slice(source.layer, source.layer + 1)} if first else {}
+    probes = {name: _probe(data, parts, some) for name, some in layers.items()}
     judged = partial(_judge, model, frames, test, data.classes)
     start = judged()
     history = finetune_wap(model, frames, train, dev, seed=cell.seed, options=options.finetune)
@@ -274,8 +266,7 @@ def row_cell(
         "trained": count_trained(model),
         "start": {"dev_uar": history[0]["dev_uar"], **start},
         "history": history,
-        PROBE: _probe(data, (train, dev, test), slice(None)),
-        LAYER_PROBE: _probe(data, (train, dev, test), slice(source.layer, source.layer + 1)),
+        **probes,
         "labelled": len(ids),
         "seconds": time.perf_counter() - started,
     }
@@ -309,13 +300,6 @@ def _adapter(
         return fresh_wap(survey(source, data.fold.train), options.wap(row), seed)[0]
     with storage.local_copy(weights) as local:
         return load_wap(local)
-
-
-def labelled_ids(train: Sequence[str], fraction: float, cell: Cell) -> list[str]:
-    """The utterances that are labelled in a fold with a seed, the same for every row, sorted."""
-    rng = np.random.default_rng([cell.seed, cell.fold])
-    chosen = rng.permutation(sorted(train))[: max(1, round(fraction * len(train)))]
-    return sorted(chosen.tolist())
 
 
 def _device(options: LocalAttributesOptions) -> torch.device:

@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray.train
-import ray.train.torch
 import torch
 import yaml
 from pydantic import Field, model_validator
@@ -28,11 +25,12 @@ from pydantic import Field, model_validator
 from ser_models.tapt import TaptOptions, check_adapter
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import OptionError, StateError, TrainError
+from seral.errors import OptionError, StateError
 from seral.options import Options, dump
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import SplitOptions, make_folds
 from seral.progress import say
+from seral.train.ray_train import last_checkpoint
 from seral.train.tapt_run import ENCODER, STATE, TaptSpec, tapt_worker
 
 DONE, PICTURE = "tapt.json", "tapt.png"
@@ -106,32 +104,13 @@ def adapt_encoder(
     spec = TaptSpec(
         pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=storage.join(work, name, STATE)
     )
-    trainer = ray.train.torch.TorchTrainer(
-        tapt_worker,
-        train_loop_config={"spec": spec},
-        # One worker: targets and negatives lie inside a clip, so more would only add throughput.
-        scaling_config=ray.train.ScalingConfig(num_workers=min(1, on.train_workers), use_gpu=on.use_gpu),
-        run_config=ray.train.RunConfig(
-            name=name,
-            storage_path=work,
-            failure_config=ray.train.FailureConfig(max_failures=on.max_failures),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except ValueError as error:
-        raise TrainError(f"TAPT of {encoder}: {error}") from error
-    except ray.train.WorkerGroupError as error:
-        raise TrainError(f"TAPT of {encoder}: {error.worker_failures[0]}") from error
-    if result.checkpoint is None:
-        raise TrainError(f"TAPT of {encoder} ended without a checkpoint; its files are in {work}")
-    with result.checkpoint.as_directory() as local:
-        storage.copy_folder(Path(local) / ENCODER, target)
-        record: dict[str, Any] = torch.load(Path(local) / STATE, weights_only=True)["record"]
-    if on.train_workers == 0:
-        shutil.rmtree(result.checkpoint.path)
-    storage.remove(work)
+    # One worker: targets and negatives lie inside a clip, so more would only add throughput.
+    workers = min(1, on.train_workers)
+    with last_checkpoint(
+        tapt_worker, spec, on, what=f"TAPT of {encoder}", name=name, work=work, workers=workers
+    ) as local:
+        storage.copy_folder(local / ENCODER, target)
+        record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
     storage.write_bytes(storage.join(folder, PICTURE), _picture(record))
     facts = {"utterances": len(ids), "encoder": encoder, "options": options.model_dump(mode="json")}
     storage.write_json(storage.join(folder, DONE), facts | record)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -22,20 +23,18 @@ from pydantic import Field, model_validator
 from ser_models.adapters import adapter_tags, attach_adapters
 from ser_models.encoders import load_encoder
 from seral import storage
-from seral.cluster import connect
+from seral.annotate.oracle import Oracle
 from seral.errors import OptionError, SplitError
-from seral.features import extract_features
-from seral.pool.shards import open_pool
 from seral.pool.splits import Fold
 from seral.task import (
     CorpusOptions,
     FoldData,
     TaskOptions,
-    claim,
     eligible,
+    features_of,
     fold_data,
     folds_of,
-    with_absolute_paths,
+    open_run,
     write_environment,
 )
 from seral.train.cells import Cell, run_cells, study_table, write_table
@@ -106,23 +105,13 @@ class Domains:
 
 def run_two_stage(options: TwoStageOptions) -> str:
     """Compute what is missing of the table and write it to the run folder; returns it as text."""
-    options = with_absolute_paths(options)
     _check_tags(options)
-    pool = open_pool(options.pool)
-    claim(options, pool, MAY_CHANGE)
-    connect(options.cluster)
+    options, pool = open_run(options, MAY_CHANGE)
     parts = (options.source, options.target)
     tables = [eligible(options, pool, part.corpora) for part in parts]
     _check_apart(*tables)
     folds = [folds_of(table, part.split, part.folds) for table, part in zip(tables, parts, strict=True)]
-    store = extract_features(
-        pool,
-        options.encoder,
-        uri=options.feature_cache,
-        frames_layer=frames_layer(options.encoder, options.finetune),
-        options=options.features,
-        on=options.cluster,
-    )
+    store = features_of(options, pool, options.encoder, frames_layer(options.encoder, options.finetune))
     write_environment(options, pool, "->".join("+".join(part.corpora or ["all"]) for part in parts), {})
     metadata, source = pa.concat_tables(tables), next(iter(folds[0].values()))
     shared = {}
@@ -160,7 +149,8 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     """One training, tested on both domains: `uar` is the target's."""
     first = storage.join(options.run, "stage-1", f"fold-{cell.fold:02d}.seed-{cell.seed}")
     plan, data, seed = plans(options, first)[cell.row], domains.data, (cell.seed, cell.fold)
-    train, dev = (_labelled(domains, part, plan.domains, seed) for part in ("train", "dev"))
+    labelled = partial(_labelled, domains, data.oracle(), seed=seed)
+    train, dev = (labelled(part, plan.domains) for part in ("train", "dev"))
     epochs = max(1, round(plan.steps / ceil(len(train[0].ids) / options.finetune.batch_size)))
     history = finetune(
         *train,
@@ -180,7 +170,7 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     model = storage.join(folder, "model")
     tested: dict[str, Any] = {}
     for domain in ("target", "source"):
-        test = _labelled(domains, "test", (domain,), seed)
+        test = labelled("test", (domain,))
         scores = score(model, data.store, test[0])
         tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions) | probe(train, dev, test)
     if cell.row == STAGE_1:
@@ -196,9 +186,11 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     }
 
 
-def _labelled(domains: Domains, part: str, names: Sequence[str], seed: Sequence[int]) -> tuple[Utterances, Targets]:
+def _labelled(
+    domains: Domains, oracle: Oracle, part: str, names: Sequence[str], *, seed: Sequence[int]
+) -> tuple[Utterances, Targets]:
     ids = domains.ids(part, names, seed)
-    return domains.data.utterances(ids), domains.data.targets(ids)
+    return domains.data.utterances(ids), oracle.targets(ids)
 
 
 def _check_tags(options: TwoStageOptions) -> None:
