@@ -93,6 +93,10 @@ class ClusterTargets(nn.Module):
         rows_ND = self._standardise(frame_ND.to(self.mean_D.device)).cpu().numpy()
         self.centroid_KD.copy_(torch.from_numpy(k_means(rows_ND)))
 
+    def fitted(self) -> list[Tensor]:
+        """What `fit` sets, for workers that are given the clusters of another."""
+        return [self.mean_D, self.std_D, self.centroid_KD]
+
     def _standardise(self, hidden_BTD: Tensor) -> Tensor:
         return (hidden_BTD.float() - self.mean_D) / self.std_D
 

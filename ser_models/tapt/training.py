@@ -1,4 +1,4 @@
-"""One step of pretraining, and what the objective says of clips it does not train on."""
+"""One step of pretraining, by one worker or several, and what the objective says of clips it does not train on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 
 from ser_models.tapt.objective import Objective, pool_measures
 from ser_models.tapt.options import learning_rate_at
@@ -34,8 +34,9 @@ def tapt_step(
 ) -> dict[str, float]:
     """One update at the rate of `step`; returns the objective's scalars and the rate.
 
-    `bf16` runs what can be run so in bfloat16, which pays on GPUs. A loss that is not finite is a ValueError with the
-    clips to blame, by `names` or by their numbers.
+    Where torch.distributed runs, every worker gives clips of its own and all make the same update; the scalars are
+    those of the worker's clips. `bf16` runs what can be run so in bfloat16, which pays on GPUs. A loss that is not
+    finite is a ValueError with the clips to blame, by `names` or by their numbers.
     """
     rate = learning_rate_at(step, objective.options)
     for group in optimizer.param_groups:
@@ -51,8 +52,27 @@ def tapt_step(
         )
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    average_gradients(list(objective.trained().values()), scalars["masked"])
     optimizer.step()
     return {name: float(value.detach()) for name, value in scalars.items()} | {"learning_rate": rate}
+
+
+@torch.no_grad()
+def average_gradients(parameters: Sequence[nn.Parameter], masked: Tensor) -> None:
+    """Give all workers the mean of their gradients, weighted by their masked frames, as of one batch of all clips.
+
+    Nothing happens where a single worker trains. Of objectives that are not a mean over frames, such as codebook
+    diversity, it is the mean of the workers' own.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return
+    # A parameter that one worker did not use, such as a dropped layer's, others may have used.
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([masked.reshape(1).float(), *(gradient.flatten().float() * masked for gradient in gradients)])
+    distributed.all_reduce(flat)
+    parts = torch.split(flat[1:] / flat[0], [parameter.numel() for parameter in parameters])
+    for parameter, part in zip(parameters, parts, strict=True):
+        parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
 
 @torch.no_grad()

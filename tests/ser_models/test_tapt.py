@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +17,7 @@ from torch.nn import functional
 from transformers import Wav2Vec2ForPreTraining
 
 from ser_models.adapters import adapter_parameters, attach_adapters, dead_adapters, merge_adapters
-from ser_models.encoders import FAMILIES, SpeechEncoder, load_encoder
+from ser_models.encoders import FAMILIES, SpeechEncoder, load_encoder, save_encoder
 from ser_models.spans import MASKS, sample_distractors, span_mask
 from ser_models.tapt import (
     OBJECTIVES,
@@ -35,6 +37,27 @@ from ser_models.tapt import (
     tapt_optimizer,
     tapt_step,
 )
+
+ONE_OF_TWO = """
+import sys
+import numpy as np
+import torch
+from ser_models.encoders import load_encoder
+from ser_models.tapt import ClusterObjective, TaptOptions, average_gradients
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+given = torch.load(f"{folder}/given.pt")
+objective = ClusterObjective(load_encoder(folder), TaptOptions(**given["options"]), torch.Generator().manual_seed(0))
+objective.load_state_dict(given["objective"])
+length_B = given["length_B"][rank::2]
+hidden_BT = given["hidden_BT"][rank::2, : objective.encoder.frames(length_B).max()]
+scalars = objective.eval()(given["wave_BS"][rank::2], length_B, np.random.default_rng(0), hidden_BT=hidden_BT)
+scalars["loss"].backward()
+average_gradients(list(objective.trained().values()), scalars["masked"])
+torch.save({name: parameter.grad for name, parameter in objective.trained().items()}, f"{folder}/{rank}.pt")
+"""
+"""What one of two workers does with its half of the clips."""
 
 OPTIONS = TaptOptions(steps=60, warmup_steps=5, mask="wav2vec2", distractors=20, clusters=6, learning_rate=1e-3)
 
@@ -424,6 +447,28 @@ def test_held_out_scores_are_the_same_every_time_and_weigh_by_masked_frames(
     wanted = np.exp(-sum(share * np.log(share) for share in share_K if share > 0))
     assert first["target_perplexity"] == pytest.approx(wanted, rel=1e-5)
     assert first["masked"] == frames.sum()
+
+
+def test_two_workers_have_the_gradients_of_one_batch(
+    make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
+) -> None:
+    encoder = make_encoder("whisper")
+    save_encoder(encoder, tmp_path)
+    objective = objective_on(encoder)
+    wave_BS, length_B = tones(0.9, 0.5, 0.8, 0.4)
+    frames = encoder.frames(length_B).tolist()
+    hidden_BT = torch.from_numpy(span_mask(frames, MASKS["wav2vec2"], np.random.default_rng(1)))
+    assert hidden_BT[::2].sum() != hidden_BT[1::2].sum()
+    options = {"steps": OPTIONS.steps, "warmup_steps": OPTIONS.warmup_steps, "clusters": OPTIONS.clusters}
+    given = {"wave_BS": wave_BS, "length_B": length_B, "hidden_BT": hidden_BT, "options": options}
+    torch.save(given | {"objective": objective.state_dict()}, tmp_path / "given.pt")
+    workers = [subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(tmp_path), rank]) for rank in "01"]
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    objective.eval()(wave_BS, length_B, np.random.default_rng(0), hidden_BT=hidden_BT)["loss"].backward()
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in "01")
+    for name, parameter in objective.trained().items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], parameter.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_bad_input_is_named_with_what_was_expected(make_encoder: Callable[[str], SpeechEncoder]) -> None:

@@ -174,6 +174,32 @@ def test_a_killed_worker_is_restored_and_ends_in_the_same_weights(
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.slow
+def test_two_workers_share_the_batches_and_the_clusters(speech_pool: str, tmp_path: Path, tiny_whisper: str) -> None:
+    pool, values = open_pool(speech_pool), RESUMED | {"held_out": 0.2, "batch_s": 40.0, "refresh_every": 12}
+    alone = adapt(pool, tmp_path / "alone", values, encoder=tiny_whisper)
+    shared = adapt(pool, tmp_path / "shared", values, encoder=tiny_whisper, train_workers=2)
+    assert shared["held_out"][0] == alone["held_out"][0], "the clusters are the same"
+    masked = [facts["history"][0]["masked"] for facts in (alone, shared)]
+    assert 0 < masked[1] < masked[0], "each worker hears its part of a batch"
+    losses = [[row["loss"] for row in facts["held_out"]] for facts in (alone, shared)]
+    assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.1)
+    assert losses[1][-1] != losses[0][-1]
+
+
+def test_shares_of_workers_make_up_the_batch(speech_pool: str) -> None:
+    pool = open_pool(speech_pool)
+    audio = audio_of(pool, first_ids(pool, 12))
+    whole, *parts = (
+        [[name for name, _ in clips] for _, clips, _ in audio.steps(0, rank=rank, world=world)]
+        for rank, world in ((0, 1), (0, 2), (1, 2))
+    )
+    assert any(len(ids) > 1 for ids in whole)
+    for ids, mine, yours in zip(whole, *parts, strict=True):
+        assert {*mine, *yours} == set(ids)
+        assert len(mine) + len(yours) == max(2, len(ids))
+
+
 def test_a_collapse_is_said_while_it_runs(
     speech_pool: str, tmp_path: Path, tiny_whisper: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -42,7 +42,7 @@ class TaptRunOptions(Options):
     steps: int = Field(default=2000, ge=1)
     """Updates; small pools need few."""
     batch_s: float = Field(default=250.0, gt=0)
-    """Seconds of audio in a step."""
+    """Seconds of audio in a step, of all workers together."""
     crop_s: float = Field(default=10.0, gt=0)
     """Longer clips are cropped at random."""
     mask: str = "after"
@@ -104,10 +104,8 @@ def adapt_encoder(
     spec = TaptSpec(
         pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=storage.join(work, name, STATE)
     )
-    # One worker: targets and negatives lie inside a clip, so more would only add throughput.
-    workers = min(1, on.train_workers)
     with last_checkpoint(
-        tapt_worker, spec, on, what=f"TAPT of {encoder}", name=name, work=work, workers=workers
+        tapt_worker, spec, on, what=f"TAPT of {encoder}", name=name, work=work, workers=on.train_workers
     ) as local:
         storage.copy_folder(local / ENCODER, target)
         record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]

@@ -24,7 +24,7 @@ Clip = tuple[str, NDArray[np.float32]]
 
 MAX_HELD_OUT = 64
 EPOCH, HELD_OUT, CROPPED, MASKED, CLUSTERED = 1, 2, 3, 4, 5
-"""What a generator is for: (seed, number, one of these), apart from the (seed, step) of the steps."""
+"""What a generator is for: (seed, number, one of these), apart from the (seed, step, 0, rank) of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +88,17 @@ class TaptAudio:
                     yield shard, [names[row] for row in batch]
             epoch += 1
 
-    def steps(self, start: int) -> Iterator[tuple[int, list[Clip], np.random.Generator]]:
-        """Number, cropped clips and generator of each step from `start` on."""
+    def steps(
+        self, start: int, *, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[int, list[Clip], np.random.Generator]]:
+        """Number, cropped clips and generator of each step from `start` on, for worker `rank` of `world`.
+
+        Workers share out a batch; where it has fewer clips than there are workers, some hear the first one too.
+        """
         for step, (shard, ids) in zip(range(self.settings.steps), self.plan(), strict=False):
             if step >= start:
-                rng = np.random.default_rng([self.seed, step])
-                yield step, self._read(shard, ids, rng), rng
+                rng = np.random.default_rng([self.seed, step, 0, rank])
+                yield step, self._read(shard, ids[rank::world] or ids[:1], rng), rng
 
     def held_out_batches(self) -> list[list[Clip]]:
         """The held-out clips, always the same pieces of them, in batches like those of training."""

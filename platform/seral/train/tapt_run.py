@@ -1,4 +1,4 @@
-"""Task-adaptive pretraining through Ray Train: one training function, run in this process or by a worker.
+"""Task-adaptive pretraining through Ray Train: one training function, run in this process or by any number of workers.
 
 Every step draws its batch, crops and masks from (seed, step) alone, and clusters are part of the checkpoint, so a run
 that was interrupted and restored ends in the same weights.
@@ -19,7 +19,7 @@ import numpy as np
 import ray.train
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, distributed
 
 from ser_models.adapters import attach_adapters, dead_adapters, merge_adapters
 from ser_models.encoders import EMBEDDED, SpeechEncoder, load_encoder, save_encoder
@@ -88,7 +88,8 @@ class Training:
     """The state of one pretraining: objective, optimiser, what was seen on the way."""
 
     def __init__(self, spec: TaptSpec) -> None:
-        self.spec, options = spec, spec.options
+        context, options = ray.train.get_context(), spec.options
+        self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
         self.device = torch.device("cuda" if spec.on.use_gpu else "cpu")
         self.encoder = load_encoder(spec.encoder)
         if options.adapter is not None:
@@ -111,15 +112,16 @@ class Training:
         clustered = self.objective if isinstance(self.objective, ClusterObjective) else None
         if start == 0 and clustered:
             self._cluster(clustered, number=0)
-        if start == 0:
+        if start == 0 and self.rank == 0:
             self._score_held_out(0)
         self.objective.train()
         every = self.spec.options.refresh_every
-        for step, clips, rng in self.audio.steps(start):
+        for step, clips, rng in self.audio.steps(start, rank=self.rank, world=self.world):
             if clustered and every and step and step % every == 0:
                 self._refresh(clustered, step)
             scalars = self._step(step, clips, rng)
-            self._look(step + 1, scalars)
+            if self.rank == 0:
+                self._look(step + 1, scalars)
             if self._is_due(step + 1, self.spec.options.checkpoint_every):
                 self._save(step + 1, scalars)
         if start == self.settings.steps:  # the process died after the last step and before its result was fetched
@@ -163,7 +165,14 @@ class Training:
         self._cluster(objective, number=step)
 
     def _cluster(self, objective: ClusterObjective, *, number: int) -> None:
-        """Make the targets' clusters from frames of the training clips."""
+        """Make the targets' clusters from frames of the training clips; the first worker does so for all."""
+        if self.rank == 0:
+            self._fit(objective, number)
+        if self.world > 1:
+            for buffer in objective.targets.fitted():
+                distributed.broadcast(buffer, src=0)
+
+    def _fit(self, objective: ClusterObjective, number: int) -> None:
         targets, clusters, frames = objective.targets, self.settings.clusters, []
         for clips in self.audio.sample(FRAMES_PER_CLUSTER * clusters / self.encoder.frame_rate_hz, number=number):
             hidden_BTD, mask_BT = targets.hidden(*self._tensors(clips))
@@ -177,11 +186,14 @@ class Training:
         say(f"TAPT: {clusters} clusters of hidden state {targets.layer}, of {sum(map(len, frames))} frames")
 
     def _save(self, done: int, scalars: Mapping[str, float]) -> None:
-        """Keep what it takes to go on; at the end also the adapted encoder, its adapters merged.
+        """Keep what it takes to go on; at the end also the adapted encoder, its adapters merged. All workers call it.
 
         Ray Train's workers persist what they report. In this process only the last report outlives a kill of it, so
         the others go to storage without Ray.
         """
+        if self.rank != 0:
+            ray.train.report(dict(scalars))
+            return
         buffer = io.BytesIO()
         state = {"step": done, "record": self.record, "optimiser": self.optimiser.state_dict()}
         torch.save(state | {"objective": self.objective.state_dict()}, buffer)
