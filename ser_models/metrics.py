@@ -69,7 +69,7 @@ def macro_f1(truth_N: Labels, predicted_N: Labels) -> float:
 
 def ccc(truth_N: Ratings, predicted_N: Ratings) -> float:
     """Concordance correlation over the whole set, `2·cov / (var_x + var_y + (mean_x - mean_y)²)`. Lin 1989."""
-    _check(truth_N, predicted_N)
+    _check_ratings(truth_N, predicted_N)
     x, y = truth_N.astype(np.float64), predicted_N.astype(np.float64)
     spread = x.var() + y.var() + (x.mean() - y.mean()) ** 2
     if spread == 0:
@@ -79,7 +79,7 @@ def ccc(truth_N: Ratings, predicted_N: Ratings) -> float:
 
 def rmse(truth_N: Ratings, predicted_N: Ratings) -> float:
     """Root mean square error over the whole set."""
-    _check(truth_N, predicted_N)
+    _check_ratings(truth_N, predicted_N)
     return float(np.sqrt(np.mean((truth_N.astype(np.float64) - predicted_N) ** 2)))
 
 
@@ -241,6 +241,12 @@ def _resamples(cluster_N: NDArray[np.generic], rng: np.random.Generator, n: int)
 def _check(truth_N: NDArray[np.generic], predicted_N: NDArray[np.generic]) -> None:
     if truth_N.shape != predicted_N.shape or truth_N.ndim != 1 or len(truth_N) == 0:
         raise ValueError(f"expected two non-empty vectors of equal length, got {truth_N.shape} and {predicted_N.shape}")
+
+
+def _check_ratings(truth_N: Ratings, predicted_N: Ratings) -> None:
+    _check(truth_N, predicted_N)
+    if len(missing := np.flatnonzero(~(np.isfinite(truth_N) & np.isfinite(predicted_N)))):
+        raise ValueError(f"expected finite ratings, got {len(missing)} rows without, the first of them {missing[0]}")
 
 
 def _check_rows(truth_N: NDArray[Any], predicted_N: NDArray[Any], cluster_N: NDArray[np.generic]) -> None:

@@ -58,6 +58,9 @@ def test_ccc_known_answers() -> None:
     assert metrics.ccc(x, x + 0.5) == pytest.approx(2 * x.var() / (2 * x.var() + 0.25))
     with pytest.raises(ValueError, match="undefined"):
         metrics.ccc(np.ones(3), np.ones(3))
+    for measure in (metrics.ccc, metrics.rmse):
+        with pytest.raises(ValueError, match="expected finite ratings, got 2 rows without, the first of them 1"):
+            measure(np.array([1, np.nan, 3, 4]), np.array([1, 2, 3, np.inf]))
 
 
 def test_interval_holds_the_value_and_is_reproducible() -> None:
