@@ -1,0 +1,155 @@
+"""Similarity of layers in two languages: known answers, and the layer that was made alike is found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ser_models.anchoring import (
+    ANCHOR_SETS,
+    BANDWIDTHS,
+    SIMILARITIES,
+    anchor_layers,
+    centroid_cka,
+    centroid_cosine,
+    centroids,
+    coral,
+    layer_similarity,
+    mmd,
+)
+
+CLIPS, LAYERS, WIDTH, ALIKE = 60, 4, 6, 2
+
+
+def rows(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def turned(row_ND: Tensor, seed: int) -> Tensor:
+    """The same rows in a rotated space."""
+    return row_ND @ torch.linalg.qr(rows(seed, row_ND.shape[1], row_ND.shape[1]))[0]
+
+
+def two_languages() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Clips of four emotions whose features come together in one layer only, (N, L, D) twice, and their labels."""
+    label_N = torch.arange(CLIPS) % 4
+    stretch_D = torch.tensor([8.0, 4.0, 2.0, 1.0, 0.5, 0.25], dtype=torch.float64)
+    emotion_CD = 3 * rows(0, 4, WIDTH)
+    source = torch.stack([emotion_CD[label_N] + rows(10 + layer, CLIPS, WIDTH) for layer in range(LAYERS)], 1)
+    target = torch.stack([emotion_CD[label_N] + rows(20 + layer, CLIPS, WIDTH) for layer in range(LAYERS)], 1)
+    for layer in {*range(LAYERS)} - {ALIKE}:
+        target[:, layer] = (turned(emotion_CD.flip(0)[label_N], layer) + rows(30 + layer, CLIPS, WIDTH)) * stretch_D + 5
+    return source, target, label_N, label_N
+
+
+def test_coral_is_zero_on_itself_and_grows_with_the_fourth_power_of_the_scale() -> None:
+    source, target = rows(0, 50, 5), 2 * rows(1, 40, 5) + 3
+    assert float(coral(source, source)) == 0
+    assert float(coral(source, source + 7)) == pytest.approx(0, abs=1e-20)
+    assert float(coral(3 * source, 3 * target)) == pytest.approx(81 * float(coral(source, target)))
+    apart = np.cov(source.numpy().T) - np.cov(target.numpy().T)
+    assert float(coral(source, target)) == pytest.approx(np.square(apart).sum() / (4 * 25))
+
+
+def test_coral_brings_covariances_together_by_gradient() -> None:
+    source, target = rows(0, 80, 3), rows(1, 80, 3) * torch.tensor([3.0, 1.0, 0.3], dtype=torch.float64)
+    scale = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.Adam([scale], lr=0.05)
+    for _ in range(300):
+        optimiser.zero_grad()
+        coral(source, target * scale).backward()
+        optimiser.step()
+    torch.testing.assert_close((target * scale).std(0), source.std(0), rtol=0.1, atol=0)
+
+
+def test_mmd_is_the_mean_of_kernels_without_the_diagonal() -> None:
+    source, target = rows(0, 5, 3), rows(1, 4, 3) + 1
+    every = torch.cat([source, target])
+    median = float(np.sort([float((a - b).square().sum()) for i, a in enumerate(every) for b in every[:i]])[17])
+
+    def mean(left: Tensor, right: Tensor, skip: bool) -> float:
+        kernels = [
+            sum(np.exp(-float((a - b).square().sum()) / (factor * median)) for factor in BANDWIDTHS)
+            for i, a in enumerate(left)
+            for j, b in enumerate(right)
+            if not (skip and i == j)
+        ]
+        return float(np.mean(kernels))
+
+    wanted = mean(source, source, True) + mean(target, target, True) - 2 * mean(source, target, False)
+    assert float(mmd(source, target)) == pytest.approx(wanted)
+    assert abs(float(mmd(rows(2, 300, 3), rows(3, 300, 3)))) < 0.02 < float(mmd(rows(2, 300, 3), rows(3, 300, 3) + 1))
+
+
+def test_cosine_of_centroids_minds_a_rotation_and_cka_does_not() -> None:
+    label_N = torch.arange(40) % 4
+    source = 5 * rows(0, 4, 6)[label_N] + rows(1, 40, 6)
+    emotions = centroids(source, label_N, torch.arange(4))
+    torch.testing.assert_close(emotions.mean(0), torch.zeros(6, dtype=torch.float64))
+    moved = 2 * turned(source, 2) + 1
+    there = centroids(moved, label_N, torch.arange(4))
+    assert float(centroid_cosine(emotions, centroids(3 * source - 1, label_N, torch.arange(4)))) == pytest.approx(1)
+    assert float(centroid_cosine(emotions, there)) < 0.8
+    assert float(centroid_cka(emotions, there)) == pytest.approx(1)
+    other = rows(3, 4, 6) - rows(3, 4, 6).mean(0)
+    x, y = emotions.numpy(), other.numpy()
+    wanted = np.square(y.T @ x).sum() / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+    assert float(centroid_cka(emotions, other)) == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("kind", SIMILARITIES)
+def test_the_layer_that_is_alike_is_found(kind: str) -> None:
+    source, target, label_N, label_M = two_languages()
+    found = layer_similarity(kind, source, target, source_label_N=label_N, target_label_M=label_M)
+    assert found.shape == (LAYERS,)
+    assert found.argmax() == ALIKE
+    scaled = source.clone()
+    scaled[:, 0] *= 50
+    target[:, 0] *= 50
+    again = layer_similarity(kind, scaled, target, source_label_N=label_N, target_label_M=label_M)
+    np.testing.assert_allclose(again, found, rtol=1e-6)
+
+
+def test_only_classes_of_both_languages_count() -> None:
+    source, target, label_N, label_M = two_languages()
+    found = layer_similarity("centroid_cka", source, target, source_label_N=label_N, target_label_M=label_M)
+    alien = torch.cat([source, rows(9, 5, LAYERS, WIDTH)])
+    labelled = torch.cat([label_N, torch.full((5,), 9)])
+    # The alien clips move the common standardisation a little, and nothing else.
+    again = layer_similarity("centroid_cka", alien, target, source_label_N=labelled, target_label_M=label_M)
+    np.testing.assert_allclose(again, found, atol=0.02)
+    with pytest.raises(ValueError, match="needs at least 2 classes that both languages have, got 0"):
+        layer_similarity("centroid_cka", source, target, source_label_N=label_N, target_label_M=label_M + 4)
+
+
+def test_anchor_sets_follow_the_similarity() -> None:
+    similarity_L = np.array([0.1, 0.9, 0.2, 0.6, 0.7, 0.5, 0.3])
+    wanted = {"last": [6], "single": [1], "group": [1, 2, 3, 4], "top_k": [1, 3, 4, 5], "all": [0, 1, 2, 3, 4, 5, 6]}
+    assert {kind: anchor_layers(kind, similarity_L) for kind in ANCHOR_SETS} == wanted
+    assert anchor_layers("group", similarity_L, size=2) == [3, 4]
+    assert anchor_layers("group", similarity_L[:3]) == [0, 1, 2]
+    assert anchor_layers("top_k", np.zeros(5), size=2) == [0, 1]
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    source, target, label_N, _ = two_languages()
+    with pytest.raises(ValueError, match="no similarity 'cka'; known: coral, mmd"):
+        layer_similarity("cka", source, target)
+    with pytest.raises(ValueError, match=r"of one encoder, got \(60, 4, 6\) and \(60, 3, 6\)"):
+        layer_similarity("coral", source, target[:, 1:])
+    with pytest.raises(ValueError, match="needs labels, or pseudo-labels, of both"):
+        layer_similarity("centroid_cosine", source, target, source_label_N=label_N)
+    with pytest.raises(ValueError, match="must be finite"):
+        layer_similarity("coral", source * torch.nan, target)
+    with pytest.raises(ValueError, match="no anchor set 'first'; known: last, single, group, top_k, all"):
+        anchor_layers("first", np.zeros(3))
+    with pytest.raises(ValueError, match="at least 1 layer, got 0"):
+        anchor_layers("group", np.zeros(3), size=0)
+    with pytest.raises(ValueError, match=r"of one width, got \(60, 6\) and \(60, 5\)"):
+        coral(source[:, 0], target[:, 0, :5])
+    with pytest.raises(ValueError, match="at least 2 clips, got 1"):
+        coral(source[:1, 0], target[:, 0])
+    with pytest.raises(ValueError, match="at least 2 clips of each, got 60 and 1"):
+        mmd(source[:, 0], target[:1, 0])
