@@ -140,10 +140,22 @@ def bootstrap_interval(
     Clips of one speaker fail together, so resampling clips would give an interval that is too narrow.
     Field and Welsh 2007, J. R. Stat. Soc. B 69(3), "Bootstrapping clustered data".
     """
-    _check_rows(truth_N, predicted_N, cluster_N)
-    values = [metric(truth_N[rows], predicted_N[rows]) for rows in _resamples(cluster_N, rng, n)]
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    value_R = resampled(metric, truth_N, predicted_N, cluster_N, rng, n)
+    low, high = np.quantile(value_R, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def resampled(
+    metric: Callable[[NDArray[Any], NDArray[Any]], float | NDArray[np.float64]],
+    truth_N: NDArray[Any],
+    predicted_N: NDArray[Any],
+    cluster_N: NDArray[np.generic],
+    rng: np.random.Generator,
+    n: int = 1000,
+) -> NDArray[np.float64]:
+    """A metric, or several at once, on n resamples of whole clusters with replacement, (n, ...)."""
+    _check_rows(truth_N, predicted_N, cluster_N)
+    return np.array([metric(truth_N[rows], predicted_N[rows]) for rows in _resamples(cluster_N, rng, n)])
 
 
 def paired_bootstrap_p(

@@ -70,15 +70,15 @@ def centre_of_mass(relevance_L: NDArray[np.floating]) -> float:
     return float(depth_L @ relevance_L / relevance_L.sum())
 
 
-def above(score_L: NDArray[np.floating], floor: float) -> NDArray[np.float64]:
-    """Scores of single layers as relevance: what is above the floor (chance for UAR, 0 for CCC), nothing below it."""
-    return np.maximum(score_L.astype(np.float64) - floor, 0)
+def above(score_XL: NDArray[np.floating], floor: float) -> NDArray[np.float64]:
+    """Scores of single layers, (..., L), as relevance: what is above the floor (chance for UAR, 0 for CCC)."""
+    return np.maximum(score_XL.astype(np.float64) - floor, 0)
 
 
-def gains(score_L: NDArray[np.floating], floor: float) -> NDArray[np.float64]:
-    """Scores of truncated encoders as relevance: what each layer adds to the best of the shallower ones."""
-    best_L = np.maximum.accumulate(above(score_L, floor))
-    return np.diff(best_L, prepend=0)
+def gains(score_XL: NDArray[np.floating], floor: float) -> NDArray[np.float64]:
+    """Scores of truncated encoders, (..., L), as relevance: what each layer adds to the best of the shallower ones."""
+    best_XL = np.maximum.accumulate(above(score_XL, floor), axis=-1)
+    return np.diff(best_XL, axis=-1, prepend=0)
 
 
 def _fitted(

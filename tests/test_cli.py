@@ -25,6 +25,7 @@ COMMANDS = [
     ["compare"],
     ["two-stage"],
     ["local-attributes"],
+    ["layers", "relevance"],
     ["report"],
     ["predict"],
     ["doctor"],

@@ -30,6 +30,8 @@ pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pool
 loop_app = typer.Typer(no_args_is_help=True, help="Run and watch the active-learning loop.")
 app.add_typer(pool_app, name="pool")
 app.add_typer(loop_app, name="loop")
+layers_app = typer.Typer(no_args_is_help=True, help="Look into the layers of an encoder.")
+app.add_typer(layers_app, name="layers")
 
 PoolPath = Annotated[str, typer.Argument(metavar="POOL", help="The pool: a folder or an object-store address.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The run folder.")]
@@ -220,6 +222,20 @@ def local_attributes(config: StudyPath, settings: Sets = None) -> None:
     from seral.train.local_attributes_study import LocalAttributesOptions, run_local_attributes
 
     typer.echo(run_local_attributes(load(LocalAttributesOptions, config, settings or [])))
+
+
+@layers_app.command("relevance")
+def layers_relevance(config: StudyPath, settings: Sets = None) -> None:
+    """What every hidden state knows of emotions and dimensions: learned weights, single states, truncated encoders.
+
+    Prints the centres of mass; `relevance.png` and `relevance.csv` in the run folder show the layers.
+
+    Example: `seral layers relevance jobs/configs/relevance-whisper.yaml --set corpora=[emodb]`
+    """
+    from seral.options import load
+    from seral.train.layer_relevance import RelevanceOptions, run_relevance
+
+    typer.echo(run_relevance(load(RelevanceOptions, config, settings or [])))
 
 
 @app.command()

@@ -250,6 +250,28 @@ def study_rows(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def layer_relevance(table: pd.DataFrame) -> Figure:
+    """Weight or score of every hidden state with its interval, one panel a measure, one line a target."""
+    measures = {
+        "weight": "Learned weight",
+        "single": "This state alone: UAR or CCC",
+        "truncated": "States up to this: UAR or CCC",
+    }
+    figure = Figure(figsize=(11.4, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(measures))
+    for axes, (measure, label) in zip(panels, measures.items(), strict=True):
+        _tidy(axes, "hidden state", label)
+        for index, (target, rows) in enumerate(table[table["measure"] == measure].groupby("target", sort=False)):
+            colour, marker, line = STYLES[index % len(STYLES)]
+            axes.fill_between(rows["layer"], rows["low"], rows["high"], color=colour, alpha=0.14, linewidth=0)
+            style = {"color": colour, "marker": marker, "linestyle": line, "linewidth": 2, "markersize": 5}
+            axes.plot(rows["layer"], rows["score"], label=str(target), **style)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
 def _look(index: int) -> dict[str, Any]:
     """Colour and hatch of the n-th part of a stack."""
     colour, hatch = PALETTE[index % len(PALETTE)], HATCHES[index % len(HATCHES)]

@@ -114,11 +114,16 @@ def write_table(run: str, table: pd.DataFrame) -> str:
 
     storage.write_bytes(storage.join(run, "table.png"), png(study_rows(table)))
     storage.write_bytes(storage.join(run, "table.csv"), table.to_csv(index=False).encode())
-    shown = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
-    head = [" | ".join(shown), " | ".join("---" for _ in shown)]
-    text = "".join(f"| {line} |\n" for line in [*head, *(" | ".join(row) for row in zip(*shown.values(), strict=True))])
+    text = markdown(table)
     storage.write_bytes(storage.join(run, "table.md"), text.encode())
     return text
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table for people: numbers with their deviation or interval, as columns NAME_std or NAME_low, NAME_high say."""
+    shown = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
+    head = [" | ".join(shown), " | ".join("---" for _ in shown)]
+    return "".join(f"| {line} |\n" for line in [*head, *(" | ".join(row) for row in zip(*shown.values(), strict=True))])
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -164,7 +169,8 @@ def _shown(line: Mapping[Any, Any], name: str) -> str:
     scale, form = (100, ".1f") if name.endswith(PERCENT) else (1, ",.0f" if abs(value) >= 100 else ".3g")
     low, high, spread = (scale * line.get(f"{name}_{end}", np.nan) for end in ("low", "high", "std"))
     if f"{name}_low" in line:
-        text = format(scale * value, f"+{form}")
-        return text if np.isnan(low) else f"{text} ({low:+{form}} to {high:+{form}})"
+        sign = "+" if name.startswith("gain") else ""
+        text = format(scale * value, sign + form)
+        return text if np.isnan(low) else f"{text} ({low:{sign}{form}} to {high:{sign}{form}})"
     text = format(scale * value, form)
     return text if np.isnan(spread) else f"{text} ± {spread:{form}}"
