@@ -26,6 +26,7 @@ COMMANDS = [
     ["two-stage"],
     ["local-attributes"],
     ["layers", "relevance"],
+    ["layers", "similarity"],
     ["report"],
     ["predict"],
     ["doctor"],

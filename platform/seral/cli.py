@@ -238,6 +238,25 @@ def layers_relevance(config: StudyPath, settings: Sets = None) -> None:
     typer.echo(run_relevance(load(RelevanceOptions, config, settings or [])))
 
 
+@layers_app.command("similarity")
+def layers_similarity(
+    pool: PoolPath,
+    out: Annotated[str, typer.Option("--out", help="Folder of the table and the heat map.")],
+    encoder: Annotated[str, typer.Option(help="A hub id, a folder, or an embedded encoder.")] = "seral-tiny",
+    settings: Sets = None,
+) -> None:
+    """How alike every hidden state is in the languages (or corpora) of a pool, label-free by default.
+
+    Prints the similarities, larger is more alike; `similarity.png` is a heat map, `similarity.csv` the table.
+
+    Example: `seral layers similarity data/pool --out runs/similarity --set by=corpus --set measures=[coral,mmd]`
+    """
+    from seral.options import parse
+    from seral.train.layer_similarity import SimilarityOptions, compare_layers
+
+    typer.echo(compare_layers(parse(SimilarityOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
+
+
 @app.command()
 def report(run: RunPath) -> None:
     """Write the report of a run: one HTML file, with the figures as PNG and the tables as CSV beside it."""

@@ -272,6 +272,26 @@ def layer_relevance(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def layer_similarity(table: pd.DataFrame) -> Figure:
+    """A heat map a measure: pairs (source, target) by hidden states, each pair's most similar state marked."""
+    measures = list(table.index.unique("measure"))
+    pairs = max(len(table.loc[measure]) for measure in measures)
+    size = (len(measures) * (2.4 + 0.32 * table.shape[1]), 1.4 + 0.32 * pairs)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(measures), squeeze=False)[0]
+    for axes, measure in zip(panels, measures, strict=True):
+        wide = table.loc[measure]
+        _tidy(axes, "hidden state", "").grid(visible=False)
+        image = axes.imshow(wide.to_numpy(), cmap="cividis", aspect="auto")
+        best = wide.to_numpy().argmax(1)
+        axes.plot(best, range(len(wide)), "o", markerfacecolor="none", markeredgecolor="white", markersize=9)
+        axes.set_yticks(range(len(wide)), [f"{source} - {target}" for source, target in wide.index], color=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+        axes.set_title(measure, fontsize=10, color=INK)
+        figure.colorbar(image, ax=axes, shrink=0.8).outline.set_visible(False)
+    return figure
+
+
 def _look(index: int) -> dict[str, Any]:
     """Colour and hatch of the n-th part of a stack."""
     colour, hatch = PALETTE[index % len(PALETTE)], HATCHES[index % len(HATCHES)]
