@@ -17,7 +17,7 @@ SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
 worth, **predict** uses the model. **pretrain** adapts an encoder;
-**compare**, **two-stage** and **local-attributes** are studies of how to train.
+**compare**, **two-stage** and **local-attributes** are studies of how to train, **layers** looks into an encoder.
 """
 app = typer.Typer(
     no_args_is_help=True,
