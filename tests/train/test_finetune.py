@@ -235,7 +235,12 @@ def test_clips_without_a_class_or_without_ratings_count_only_where_they_are_know
 
 def test_probe_matches_scikit_learn_on_the_chosen_layer(ground: Ground) -> None:
     parts = [ground.fold.train, ground.fold.dev, ground.fold.test]
-    told = linear_probe(*[(ground.units(ids), ground.labels(ids)) for ids in parts])
+    train, dev, test = ((ground.units(ids), ground.labels(ids)) for ids in parts)
+    told = linear_probe(train, dev, test, len(CLASSES))
+    confusion = np.array(told["confusion"])
+    assert confusion.sum(1).tolist() == np.bincount(test[1], minlength=len(CLASSES)).tolist()
+    present = confusion.sum(1) > 0
+    assert told["test_uar"] == pytest.approx((np.diag(confusion)[present] / confusion.sum(1)[present]).mean())
     assert 0 <= told["layer"] <= ground.store.num_layers
     assert 0 <= told["test_uar"] <= 1
     json.dumps(told)

@@ -19,7 +19,7 @@ from seral.train.model import score
 from seral.train.two_stage import TwoStageOptions, run_two_stage
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
-STAGE_2 = ["stage 2, bottleneck frozen", "stage 2, nothing frozen"]
+STAGE_2 = ["stage 2, bottleneck frozen", "stage 2, nothing frozen", "stage 2, head refitted"]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_stage_2_starts_from_stage_1_and_all_rows_spend_the_same_steps(values: d
     table = pd.read_csv(Path(values["run"]) / "table.csv").set_index("row")
     assert table.index.tolist() == ["stage 1", *STAGE_2, "source only", "target only", "joint"]
     assert table["steps"].between(3, 9).all()
-    assert {"uar", "source_uar", "probe_uar", "source_probe_uar"} <= set(table)
+    assert {"uar", "source_uar", "probe_uar", "source_probe_uar", "pooled_uar", "probe_pooled_uar"} <= set(table)
     assert "| stage 1 |" in text
     found, expected = cells(values["run"]), dev_uar_of_stage_1(values)
     for name in ("stage_2_bottleneck_frozen", "stage_2_nothing_frozen"):
@@ -76,7 +76,11 @@ def test_stage_2_starts_from_stage_1_and_all_rows_spend_the_same_steps(values: d
         assert second["history"]["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(expected)
         assert second["labels"] == found["target_only.fold-01.seed-0"]["labels"]
     assert found["target_only.fold-01.seed-0"]["history"]["adapter"]["epochs"][0]["dev_uar"] != pytest.approx(expected)
-    frozen, free = (table.loc[row, "trainable"] for row in STAGE_2)
+    # What the adapters make of the frames is what the new head was fitted on.
+    refitted = found["stage_2_head_refitted.fold-01.seed-0"]["history"]
+    assert refitted["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(refitted["head"]["dev_uar"])
+    assert refitted["head"]["dev_uar"] != pytest.approx(expected)
+    frozen, free, _ = (table.loc[row, "trainable"] for row in STAGE_2)
     assert 0 < frozen < free
 
 

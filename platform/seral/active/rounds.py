@@ -184,7 +184,8 @@ def run_round(
         rest_NC = _score_pool(here, model, rest, train, arm, ground, trajectory.training_seed(number), reason is None)
     if ground.probe:
         with ledger.phase("probe"):
-            result["probe"] = linear_probe((train, label_N), (dev, dev_label_N), (test, test_label_N))
+            labelled = ((train, label_N), (dev, dev_label_N), (test, test_label_N))
+            result["probe"] = linear_probe(*labelled, num_classes=len(ground.classes))
     with ledger.phase("write"):
         storage.write_table(storage.join(here, "picks.parquet"), _picks_table(picks, arm, number))
         storage.write_table(storage.join(here, "labels.parquet"), answers)

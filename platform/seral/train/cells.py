@@ -99,8 +99,7 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, 
             line[name] = own[name].mean()
             if name in SPREAD:
                 line[f"{name}_std"] = own[name].std(ddof=1)
-        if (pooled := _pooled_uar(found, str(row))) is not None:
-            line["pooled_uar"] = pooled
+        line |= {f"{of}pooled_uar": pooled for of in ("", "probe_") if (pooled := _pooled_uar(found, str(row), of))}
         if (base := baseline.get(str(row), row)) != row:
             line |= _gain(own, cells[cells["row"] == base])
         lines.append(line)
@@ -130,14 +129,15 @@ def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
-def _pooled_uar(found: Mapping[Cell, Mapping[str, Any]], row: str) -> float | None:
-    """Mean over seeds of the UAR of all folds' confusions added up; None where cells know no confusion."""
+def _pooled_uar(found: Mapping[Cell, Mapping[str, Any]], row: str, of: str) -> float | None:
+    """Mean over seeds of the UAR of all folds' confusions added up; None where a cell knows no confusion."""
     confusion: dict[int, NDArray[np.int64]] = {}
     for cell, values in found.items():
-        if cell.row == row and "confusion" in values:
-            confusion[cell.seed] = confusion.get(cell.seed, 0) + np.array(values["confusion"])
-    if not confusion:
-        return None
+        if cell.row != row:
+            continue
+        if f"{of}confusion" not in values:
+            return None
+        confusion[cell.seed] = confusion.get(cell.seed, 0) + np.array(values[f"{of}confusion"])
     return float(np.mean([_mean_recall(counts) for counts in confusion.values()]))
 
 

@@ -140,7 +140,7 @@ def train_cell(
         "share": share,
         "labels": len(parts["train"]),
         **evaluate_scores(scores, known["test"][1], data.classes, data.dimensions),
-        **probe(known["train"], known["dev"], known["test"]),
+        **probe(known["train"], known["dev"], known["test"], len(data.classes)),
         **costs(history, seconds, memory_mb),
         "predicted": dict(zip(fold.test, outputs.tolist(), strict=True)),
         "history": history,

@@ -30,7 +30,7 @@ from seral.errors import OptionError, TrainError
 from seral.features import FeatureStore
 from seral.options import Options
 from seral.train.adapter_run import AdapterSpec, train_adapters
-from seral.train.model import save_probe
+from seral.train.model import adapted_features, replace_head, save_probe
 from seral.train.units import Targets, Utterances
 
 
@@ -145,23 +145,30 @@ def finetune(
     on: ClusterOptions,
     start: str | None = None,
     freeze: Sequence[str] = (),
+    refit_head: bool = False,
 ) -> dict[str, Any]:
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
     `unlabelled` gives the statistics that standardise each layer: training audio only, no labels. `start` is a model
-    whose head and adapters go on learning, less those of the tags in `freeze`; without it a head is fitted first.
+    whose head and adapters go on learning, less those of the tags in `freeze`; its head is fitted anew on what its
+    adapters make of the training clips with `refit_head`. Without `start` a head is fitted on the encoder as it is.
     """
     for part, given in (("training", target), ("dev", dev_target)):
         _check_targets(part, given, classes, dimensions)
     model = storage.join(folder, "model")
     history: dict[str, Any] = {}
-    if start is None:
+    if start is None or refit_head:
+        heard = (train, dev, unlabelled) if start is None else adapted_features(start, store, train, dev, unlabelled)
         pool = LayerPool(store.num_layers + 1, store.width, std_gain=options.head.std_gain)
-        pool.fit(torch.from_numpy(unlabelled.mean_NLD), torch.from_numpy(unlabelled.std_NLD))
-        probe = _fit_head((train, target), (dev, dev_target), pool, len(classes), options.head)
+        pool.fit(torch.from_numpy(heard[2].mean_NLD), torch.from_numpy(heard[2].std_NLD))
+        probe = _fit_head((heard[0], target), (heard[1], dev_target), pool, len(classes), options.head)
         history["head"] = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
-        start = model if options.frozen else storage.join(folder, ".head")
-        save_probe(start, probe, store, classes, options.head.dropout, dimensions)
+        fitted = model if options.frozen else storage.join(folder, ".head")
+        if start is None:
+            save_probe(fitted, probe, store, classes, options.head.dropout, dimensions)
+        else:
+            replace_head(start, probe, store, fitted)
+        start = fitted
     if options.frozen:
         if freeze or start != model:
             raise OptionError(f"{options.adapter!r} has nothing to go on with from {start}: choose an adapter")

@@ -276,15 +276,16 @@ def _judge(model: WapClassifier, frames: Frames, test: LabelledPart, classes: Se
     return evaluate(test.label_N, predict(model, frames, test.ids).softmax(1).numpy(), classes)
 
 
-def _probe(data: FoldData, parts: Sequence[LabelledPart], layers: slice) -> dict[str, float]:
+def _probe(data: FoldData, parts: Sequence[LabelledPart], layers: slice) -> dict[str, Any]:
     """The linear probe on the same labels, on the best of some hidden states."""
     kept = []
     for part in parts:
         units = data.utterances(part.ids)
         some = replace(units, mean_NLD=units.mean_NLD[:, layers], std_NLD=units.std_NLD[:, layers])
         kept.append((some, part.label_N))
-    found = linear_probe(kept[0], kept[1], kept[2])
-    return {"uar": found["test_uar"], "dev_uar": found["dev_uar"], "layer": found["layer"] + (layers.start or 0)}
+    found = linear_probe(kept[0], kept[1], kept[2], len(data.classes))
+    layer = found["layer"] + (layers.start or 0)
+    return {"uar": found["test_uar"], "dev_uar": found["dev_uar"], "layer": layer, "confusion": found["confusion"]}
 
 
 def _adapter(

@@ -65,6 +65,13 @@ def save_probe(
     save_model(folder, model, store, layer=store.num_layers)
 
 
+def replace_head(folder: str, probe: FitResult, store: FeatureStore, target: str) -> None:
+    """Write the model of a folder to another one, with a head fitted on what its adapters make of the frames."""
+    model, layer = load_model(folder), _frozen_up_to(folder)
+    adopt_head(model, probe.pool, probe.head)
+    save_model(target, model, store, layer=layer)
+
+
 def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int) -> None:
     """Write a model; `layer` is the hidden state up to which its encoder is the frozen one."""
     with tempfile.TemporaryDirectory(prefix="seral-model-") as local:
@@ -101,7 +108,7 @@ def frozen_encoder(name: str) -> SpeechEncoder:
 
 def score(folder: str, store: FeatureStore, units: Utterances, *, dropout_passes: int = 0, seed: int = 0) -> Scores:
     """Score utterances from cached features: pooled where the encoder is frozen, else from the cached frames up."""
-    layer = storage.read_json(storage.join(folder, "encoder.json"))["layer"]
+    layer = _frozen_up_to(folder)
     with storage.local_copy(folder) as local, torch.inference_mode():
         if layer == store.num_layers:
             model = load_head(local, frozen_encoder(store.encoder)).eval()
@@ -122,6 +129,22 @@ def score(folder: str, store: FeatureStore, units: Utterances, *, dropout_passes
             embedding_NU=embedding_NU.numpy(),
             dropout_SNC=np.stack(passes) if passes else np.empty((0, len(units.ids), len(model.classes)), np.float32),
         )
+
+
+@torch.inference_mode()
+def adapted_features(folder: str, store: FeatureStore, *parts: Utterances) -> tuple[Utterances, ...]:
+    """Utterances with the pooled features that a model's adapters make of their cached frames."""
+    model, layer = load_model(folder), _frozen_up_to(folder)
+    pooled = (_pooled_from_frames(model, store, units, layer) for units in parts)
+    return tuple(
+        Utterances(ids=units.ids, mean_NLD=mean_NLD, std_NLD=std_NLD)
+        for units, (mean_NLD, std_NLD) in zip(parts, pooled, strict=True)
+    )
+
+
+def _frozen_up_to(folder: str) -> int:
+    """The hidden state up to which a saved model's encoder is the frozen one."""
+    return int(storage.read_json(storage.join(folder, "encoder.json"))["layer"])
 
 
 def _dropout_passes(model: SerModel, embedding_NU: Tensor, passes: int, seed: int) -> Iterator[Float]:

@@ -13,31 +13,41 @@ from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ser_models.metrics import ccc
+from ser_models.metrics import ccc, confusion_matrix
 from seral.train.units import Targets, Utterances
 
 Labelled = tuple[Utterances, NDArray[np.int64]]
 Rated = tuple[Utterances, NDArray[np.float32]]
 
 
-def linear_probe(train: Labelled, dev: Labelled, test: Labelled) -> dict[str, Any]:
+def linear_probe(train: Labelled, dev: Labelled, test: Labelled, num_classes: int) -> dict[str, Any]:
     """Standardise, then logistic regression on the mean of each hidden state; the layer is chosen by UAR on dev."""
     layers = range(train[0].mean_NLD.shape[1])
     fitted = [_fit(train, layer) for layer in layers]
     dev_uar = [_uar(fitted[layer], dev, layer) for layer in layers]
     best = int(np.argmax(dev_uar))
-    return {"layer": best, "dev_uar": dev_uar[best], "test_uar": _uar(fitted[best], test, best)}
+    told_N = fitted[best].predict(test[0].mean_NLD[:, best])
+    return {
+        "layer": best,
+        "dev_uar": dev_uar[best],
+        "test_uar": _uar(fitted[best], test, best),
+        "confusion": confusion_matrix(test[1], told_N, num_classes).tolist(),
+    }
 
 
 def probe(
-    train: tuple[Utterances, Targets], dev: tuple[Utterances, Targets], test: tuple[Utterances, Targets]
-) -> dict[str, float]:
-    """The probes of whatever is known: `probe_uar` for classes, `probe_ccc` for dimensions, both on test."""
-    found: dict[str, float] = {}
+    train: tuple[Utterances, Targets],
+    dev: tuple[Utterances, Targets],
+    test: tuple[Utterances, Targets],
+    num_classes: int,
+) -> dict[str, Any]:
+    """The probes of whatever is known: `probe_uar` and its confusion for classes, `probe_ccc` for dimensions."""
+    found: dict[str, Any] = {}
     parts = (train, dev, test)
     if train[1].labelled_N.any():
         known = [(units.rows(t.labelled_N), t.label_N[t.labelled_N]) for units, t in parts]
-        found["probe_uar"] = linear_probe(*known)["test_uar"]
+        told = linear_probe(known[0], known[1], known[2], num_classes)
+        found |= {"probe_uar": told["test_uar"], "probe_confusion": told["confusion"]}
     if train[1].rated_N.any():
         found["probe_ccc"] = ridge_probe(*((units.rows(t.rated_N), t.value_NK[t.rated_N]) for units, t in parts))
     return found

@@ -44,8 +44,8 @@ from seral.train.model import evaluate_scores, score
 from seral.train.probe import probe
 from seral.train.units import Targets, Utterances
 
-MAY_CHANGE = {"run", "cluster", "seeds", "freeze"}
-STAGE_1, TARGET_ONLY = "stage 1", "target only"
+MAY_CHANGE = {"run", "cluster", "seeds", "freeze", "refit_head"}
+STAGE_1, REFITTED, TARGET_ONLY = "stage 1", "stage 2, head refitted", "target only"
 
 
 class TwoStageOptions(TaskOptions):
@@ -60,6 +60,8 @@ class TwoStageOptions(TaskOptions):
     freeze: list[list[str]] = Field(default=[["bottleneck"], []], min_length=1)
     """Parts that stay as stage 1 left them, a row of the table for each list: tags of the adapters (lora_A, lora_B,
     bottleneck, gate, ...), layer_sum or head."""
+    refit_head: bool = True
+    """One more row: nothing frozen, and stage 2 starts from a head fitted anew to the target, as target only does."""
     finetune: FinetuneOptions = FinetuneOptions(adapter="lora+bottleneck+gate+layer_sum")
     """How every training goes; `steps` counts instead of its epochs and patience."""
     steps: int = Field(default=400, ge=2)
@@ -82,6 +84,7 @@ class Plan:
     steps: int
     start: str | None = None
     freeze: tuple[str, ...] = ()
+    refit_head: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +139,8 @@ def plans(options: TwoStageOptions, first: str) -> dict[str, Plan]:
         )
         for tags in options.freeze
     }
+    if options.refit_head:
+        second[REFITTED] = Plan(domains=("target",), steps=options.steps - steps, start=first, refit_head=True)
     return {
         STAGE_1: Plan(domains=("source",), steps=steps),
         **second,
@@ -166,13 +171,15 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
         on=options.cluster,
         start=plan.start,
         freeze=plan.freeze,
+        refit_head=plan.refit_head,
     )
     model = storage.join(folder, "model")
     tested: dict[str, Any] = {}
     for domain in ("target", "source"):
         test = labelled("test", (domain,))
+        told = probe(train, dev, test, len(data.classes))
         scores = score(model, data.store, test[0])
-        tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions) | probe(train, dev, test)
+        tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions) | told
     if cell.row == STAGE_1:
         storage.remove(first)
         storage.copy_folder(model, first)
