@@ -5,10 +5,12 @@ Differs from the paper, where the source is silent: the measures of similarity, 
 that keeps covariances of full rank.
 """
 
-# N, M clips of the two languages · L hidden states · D features · P projected features · C classes · K kernels
+# N, M clips of the two languages · L hidden states, A of them anchors · D features · U embedding · P projected features
+# C classes
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from ser_models.heads import Head, LayerPool
+from ser_models.losses import class_weights, cross_entropy
+from ser_models.probe import FitResult, PooledRows, PooledSet, ProbeOptions, minimise
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Widths of MMD's Gaussian kernels, as multiples of the median squared distance."""
@@ -180,6 +186,104 @@ def anchor_layers(kind: str, similarity_L: NDArray[np.float64], *, size: int = G
     if size < 1:
         raise ValueError(f"a group has at least 1 layer, got {size}")
     return ANCHOR_SETS[kind](similarity_L, min(size, len(similarity_L)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorOptions:
+    """How a head is fitted to a labelled language and brought to an unlabelled one."""
+
+    weight: float = 10.0
+    """λ, the weight of CORAL beside the cross-entropy; 0 = source only."""
+    projection: int = 64
+    """P: covariances are of so many directions, which are learned with the head; fewer than there are clips."""
+
+    def __post_init__(self) -> None:
+        if self.weight < 0:
+            raise ValueError(f"weight must be at least 0, got {self.weight}")
+        if self.projection < 1:
+            raise ValueError(f"projection must be at least 1, got {self.projection}")
+
+
+def rescale(rows: PooledRows, own: PooledRows, other: PooledRows) -> PooledRows:
+    """Rows of one language with the mean and the spread that every pooled feature has in another.
+
+    `own` and `other` are unlabelled clips of the two, (N, L, D). What is left between the languages are covariances.
+    """
+    moved = {}
+    for name in ("mean_NLD", "std_NLD"):
+        row, here, there = (getattr(part, name).float() for part in (rows, own, other))
+        factor_LD = there.std(0) / here.std(0).clamp_min(1e-8)
+        moved[name] = (row - here.mean(0)) * factor_LD + there.mean(0)
+    return PooledRows(**moved)
+
+
+def fit_anchored(
+    source: PooledSet,
+    target: PooledRows,
+    num_classes: int,
+    *,
+    anchors: Sequence[int],
+    pool: LayerPool,
+    options: AnchorOptions | None = None,
+    probe: ProbeOptions | None = None,
+) -> FitResult:
+    """Fit a linear head on the anchors of a labelled language so that it holds for an unlabelled one.
+
+    `CE(softmax(W Qᵀ Σ_{l∈A} w_l u_l)) + λ · mean_{l∈A} CORAL(u_l Q, v_l Q)` with u the source's, v the target's
+    standardised statistics, w = softmax over the anchors, Q (U, P) with orthonormal columns. Q keeps the covariances of
+    full rank, and CORAL from being lowered by mere shrinking; it comes out as a part of the head's weight. Full batch
+    by L-BFGS from Q's principal directions: nothing random. `pool` brings the standardisation and is not changed.
+    """
+    options, probe = options or AnchorOptions(), probe or ProbeOptions()
+    source_NLU, target_MLU = (pool.standardise(part.mean_NLD, part.std_NLD) for part in (source, target))
+    states = source_NLU.shape[1]
+    if not anchors or len(set(anchors)) < len(anchors) or not set(anchors) <= set(range(states)):
+        raise ValueError(f"anchors must be some of the hidden states 0..{states - 1}, each once, got {list(anchors)}")
+    source_NAU, target_MAU = source_NLU[:, list(anchors)], target_MLU[:, list(anchors)]
+    basis_UP = _principal(torch.cat([source_NAU, target_MAU]).mean(1), options.projection).requires_grad_(True)
+    head_PC = torch.zeros(basis_UP.shape[1], num_classes, requires_grad=True)
+    bias_C = torch.zeros(num_classes, requires_grad=True)
+    weight_A = torch.zeros(len(anchors), requires_grad=True)
+    balance_C = class_weights(source.label_N, num_classes) if probe.balanced else None
+
+    def objective() -> Tensor:
+        direction_UP = torch.linalg.qr(basis_UP).Q
+        source_NAP = source_NAU @ direction_UP
+        mixed_NP = torch.einsum("a,nap->np", torch.softmax(weight_A, 0), source_NAP)
+        loss = cross_entropy(mixed_NP @ head_PC + bias_C, source.label_N, balance_C)
+        if options.weight:
+            pairs = zip(source_NAP.unbind(1), (target_MAU @ direction_UP).unbind(1), strict=True)
+            loss = loss + options.weight * torch.stack([coral(*pair) for pair in pairs]).mean()
+        return loss + (probe.l2 * head_PC.square().sum() + probe.layer_l2 * weight_A.square().sum()) / 2
+
+    least, steps = minimise(objective, [basis_UP, head_PC, bias_C, weight_A], probe.max_steps)
+    with torch.no_grad():
+        fitted = LayerPool(*pool.centre_mean.shape, std_gain=pool.std_gain)
+        fitted.load_state_dict(pool.state_dict())
+        fitted.layer_weight.fill_(-torch.inf)
+        fitted.layer_weight[list(anchors)] = weight_A
+        head = Head(fitted.out_width, num_classes, dropout=0.0)
+        head.output.weight.copy_((torch.linalg.qr(basis_UP).Q @ head_PC).T)
+        head.output.bias.copy_(bias_C)
+    return FitResult(pool=fitted.eval(), head=head.eval(), loss=least, steps=steps, dev_uar=None)
+
+
+def information(probability_MC: Tensor) -> float:
+    """How decided and how varied a model is on unlabelled clips, `H(mean p) - mean H(p)` in nats.
+
+    The label-free criterion by which anchors and λ are chosen; mutual information of clip and class as the model sees
+    them. Bridle et al. 1991, Unsupervised Classifiers, Mutual Information and Phantom Targets.
+    """
+    mean_C = probability_MC.double().mean(0)
+    inner = torch.special.entr(probability_MC.double()).sum(1).mean()
+    return float(torch.special.entr(mean_C).sum() - inner)
+
+
+def _principal(row_NU: Tensor, count: int) -> Tensor:
+    """The first principal directions of rows, (N, U) -> (U, P), P = count or fewer."""
+    count = min(count, row_NU.shape[1], len(row_NU) - 1)
+    directions: Tensor = torch.linalg.svd(row_NU - row_NU.mean(0), full_matrices=False).Vh
+    return directions[:count].T.contiguous()
 
 
 def _check_pair(source_ND: Tensor, target_MD: Tensor) -> int:

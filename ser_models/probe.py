@@ -6,7 +6,7 @@ same split, a fine-tune below it is a bug.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -170,7 +170,7 @@ def _fit(
         return loss(head(embedding)) + penalty / 2
 
     parameters = list(head.parameters()) + (list(pool.parameters()) if options.learn_layers else [])
-    least, steps = _minimise(objective, parameters, options.max_steps)
+    least, steps = minimise(objective, parameters, options.max_steps)
     return FitResult(pool=pool.eval(), head=head.eval(), loss=least, steps=steps, dev_uar=None)
 
 
@@ -222,7 +222,8 @@ def predict_pooled(result: FitResult, mean_NLD: Tensor, std_NLD: Tensor) -> Tens
     return output
 
 
-def _minimise(objective: Callable[[], Tensor], parameters: list[nn.Parameter], max_steps: int) -> tuple[float, int]:
+def minimise(objective: Callable[[], Tensor], parameters: Sequence[Tensor], max_steps: int) -> tuple[float, int]:
+    """Bring a loss to its minimum by L-BFGS, moving the parameters; returns the loss there and the steps taken."""
     optimizer = torch.optim.LBFGS(
         parameters, max_iter=max_steps, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
     )

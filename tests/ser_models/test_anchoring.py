@@ -11,14 +11,21 @@ from ser_models.anchoring import (
     ANCHOR_SETS,
     BANDWIDTHS,
     SIMILARITIES,
+    AnchorOptions,
     anchor_layers,
     centroid_cka,
     centroid_cosine,
     centroids,
     coral,
+    fit_anchored,
+    information,
     layer_similarity,
     mmd,
+    rescale,
 )
+from ser_models.heads import LayerPool
+from ser_models.metrics import uar
+from ser_models.probe import PooledRows, PooledSet, ProbeOptions, fit_head, predict_pooled
 
 CLIPS, LAYERS, WIDTH, ALIKE = 60, 4, 6, 2
 
@@ -131,6 +138,81 @@ def test_anchor_sets_follow_the_similarity() -> None:
     assert anchor_layers("group", similarity_L, size=2) == [3, 4]
     assert anchor_layers("group", similarity_L[:3]) == [0, 1, 2]
     assert anchor_layers("top_k", np.zeros(5), size=2) == [0, 1]
+
+
+def source_and_target() -> tuple[PooledSet, PooledSet]:
+    """Two emotions told by a weak feature in both languages, and in the source by a strong one that misleads there."""
+    sets = []
+    for seed, misleading in ((0, 1.0), (1, -1.0)):
+        label_N = torch.arange(200) % 2
+        sign_N = 2.0 * label_N - 1
+        mean_NLD = rows(seed, 200, 3, 4).float()
+        mean_NLD[:, 1:, 0] += 1.2 * sign_N[:, None]
+        mean_NLD[:, 1:, 1] += 2.0 * sign_N[:, None]
+        if misleading < 0:  # the feature is there, but means nothing, and varies with another
+            mean_NLD[:, 1:, 1] = 3 * mean_NLD[:, 1:, 2] + rows(9, 200, 2).float()
+        sets.append(PooledSet(mean_NLD=mean_NLD, std_NLD=torch.zeros_like(mean_NLD), label_N=label_N))
+    return sets[0], sets[1]
+
+
+def fitted_pool(*parts: PooledRows) -> LayerPool:
+    pool = LayerPool(3, 4, std_gain=0)
+    pool.fit(torch.cat([part.mean_NLD for part in parts]), torch.cat([part.std_NLD for part in parts]))
+    return pool
+
+
+def test_without_coral_and_in_full_width_it_is_the_linear_probe() -> None:
+    source, target = source_and_target()
+    pool, probe = fitted_pool(source, target), ProbeOptions(std_gain=0, max_steps=300)
+    whole = AnchorOptions(weight=0, projection=4)
+    ours = fit_anchored(source, target, 2, anchors=range(3), pool=pool, options=whole, probe=probe)
+    theirs = fit_head(source, 2, pool=pool, options=probe)
+    assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
+    told = [predict_pooled(fit, target.mean_NLD, target.std_NLD).softmax(1) for fit in (ours, theirs)]
+    torch.testing.assert_close(*told, atol=0.02, rtol=0)
+
+
+def test_anchoring_leaves_what_holds_in_one_language_only() -> None:
+    source, target = source_and_target()
+    pool = fitted_pool(source, target)
+    found = {}
+    for weight in (0.0, 300.0):
+        options = AnchorOptions(weight=weight, projection=2)
+        fit = fit_anchored(source, target, 2, anchors=[1, 2], pool=pool, options=options)
+        assert fit.pool.layer_weight[0] == -torch.inf
+        told_M = predict_pooled(fit, target.mean_NLD, target.std_NLD).argmax(1)
+        found[weight] = uar(target.label_N.numpy(), told_M.numpy())
+        again = fit_anchored(source, target, 2, anchors=[1, 2], pool=pool, options=options)
+        assert torch.equal(again.head.output.weight, fit.head.output.weight)
+    assert found[300.0] > found[0.0] + 0.1
+
+
+def test_rescaled_rows_have_the_other_languages_mean_and_spread() -> None:
+    own, other = (PooledRows(mean_NLD=rows(s, 30, 2, 3) * s + 5, std_NLD=rows(s + 7, 30, 2, 3)) for s in (1, 2))
+    moved = rescale(own, own, other)
+    for name in ("mean_NLD", "std_NLD"):
+        here, there = getattr(moved, name).double(), getattr(other, name)
+        torch.testing.assert_close(here.mean(0), there.mean(0), atol=1e-4, rtol=0)
+        torch.testing.assert_close(here.std(0), there.std(0), atol=1e-4, rtol=0)
+    part = PooledRows(mean_NLD=own.mean_NLD[:4], std_NLD=own.std_NLD[:4])
+    torch.testing.assert_close(rescale(part, own, other).mean_NLD, moved.mean_NLD[:4])
+
+
+def test_information_is_that_of_a_decided_and_varied_model() -> None:
+    assert information(torch.eye(4)) == pytest.approx(np.log(4))
+    assert information(torch.full((5, 4), 0.25)) == pytest.approx(0)
+    assert information(torch.tensor([[1.0, 0.0]] * 3)) == pytest.approx(0)
+
+
+@pytest.mark.parametrize("anchors", [[], [0, 0], [3]])
+def test_anchors_are_hidden_states(anchors: list[int]) -> None:
+    source, target = source_and_target()
+    with pytest.raises(ValueError, match=r"anchors must be some of the hidden states 0\.\.2, each once, got"):
+        fit_anchored(source, target, 2, anchors=anchors, pool=fitted_pool(source))
+    with pytest.raises(ValueError, match="weight must be at least 0"):
+        AnchorOptions(weight=-1)
+    with pytest.raises(ValueError, match="projection must be at least 1"):
+        AnchorOptions(projection=0)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
