@@ -27,6 +27,7 @@ COMMANDS = [
     ["local-attributes"],
     ["layers", "relevance"],
     ["layers", "similarity"],
+    ["layers", "anchor"],
     ["report"],
     ["predict"],
     ["doctor"],

@@ -257,6 +257,20 @@ def layers_similarity(
     typer.echo(compare_layers(parse(SimilarityOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
 
 
+@layers_app.command("anchor")
+def layers_anchor(config: StudyPath, settings: Sets = None) -> None:
+    """Carry a labelled language over to an unlabelled one, anchored in the layers that are alike in both.
+
+    Prints UAR of every anchor set for every pair of languages, beside source only and the target's own labels.
+
+    Example: `seral layers anchor jobs/configs/anchors-whisper.yaml --set groups=[en,de]`
+    """
+    from seral.options import load
+    from seral.train.anchoring import TransferOptions, run_transfer
+
+    typer.echo(run_transfer(load(TransferOptions, config, settings or [])))
+
+
 @app.command()
 def report(run: RunPath) -> None:
     """Write the report of a run: one HTML file, with the figures as PNG and the tables as CSV beside it."""

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -26,7 +27,7 @@ from pydantic import Field, model_validator
 from seral import storage
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions, connect
-from seral.errors import OptionError, StateError
+from seral.errors import OptionError, SplitError, StateError
 from seral.features import FeatureOptions, FeatureStore, extract_features, rows_of
 from seral.options import Options, dump, parse
 from seral.pool.shards import Pool, open_pool
@@ -178,6 +179,17 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
         say(f"outside the classes and left out: {words}")
     return table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
+
+
+def check_apart(sides: Mapping[str, pa.Table]) -> None:
+    """Raise SplitError where a speaker is on two sides of a transfer, each the metadata of its utterances."""
+    voices = {
+        side: set(zip(*(table[name].to_pylist() for name in ("corpus", "speaker")), strict=True))
+        for side, table in sides.items()
+    }
+    for one, other in combinations(voices, 2):
+        if both := sorted(f"{corpus}/{speaker}" for corpus, speaker in voices[one] & voices[other]):
+            raise SplitError(f"in {one} and in {other}: {', '.join(both[:5])}; their speakers must differ")
 
 
 def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None) -> dict[int, Fold]:

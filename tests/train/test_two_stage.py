@@ -11,27 +11,13 @@ from ser_models.metrics import uar
 from seral.errors import OptionError, SplitError
 from seral.features import extract_features
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
-from seral.pool.synthesis import SynthesisOptions, synthesise
 from seral.task import codes, eligible, fold_data, folds_of
 from seral.train.model import score
 from seral.train.two_stage import TwoStageOptions, run_two_stage
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 STAGE_2 = ["stage 2, bottleneck frozen", "stage 2, nothing frozen", "stage 2, head refitted"]
-
-
-@pytest.fixture(scope="module")
-def two_corpora(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> str:
-    """A pool with a corpus `acted` and a corpus `natural`, six speakers each."""
-    root = tmp_path_factory.mktemp("two")
-    for seed, corpus in enumerate(("acted", "natural")):
-        options = SynthesisOptions(utterances=48, speakers_per_language=2, junk=0.0, seed=seed)
-        synthesise(root / corpus, options)
-        given = {"reader": "manifest", "root": str(root / corpus), "out": str(root / "pool"), "corpus": corpus}
-        import_corpus(parse(ImportOptions, given))
-    return str(root / "pool")
 
 
 @pytest.fixture

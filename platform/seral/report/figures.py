@@ -292,6 +292,30 @@ def layer_similarity(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def transfer_rows(table: pd.DataFrame) -> Figure:
+    """UAR of every row, one panel a pair of languages; what is better or worse than source only is filled."""
+    pairs = list(table["pair"].unique())
+    across = min(4, len(pairs))
+    down = -(-len(pairs) // across)
+    rows = list(table["row"].unique())
+    figure = Figure(figsize=(1.6 + 2.5 * across, 0.6 + down * (0.8 + 0.22 * len(rows))), layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flatten()
+    for axes, pair in zip(panels, pairs, strict=False):
+        own = table[table["pair"] == pair]
+        _tidy(axes, "", "").set_title(pair, fontsize=10, color=INK)
+        clear = (own["low"] > 0) | (own["high"] < 0)
+        colours = np.where(clear, STYLES[0][0], "white")
+        axes.scatter(own["uar"], range(len(own)), c=colours, edgecolors=STYLES[0][0], zorder=3)
+        axes.axvline(own["uar"].iloc[0], color=RANDOM_STYLE[0], linewidth=1, linestyle=RANDOM_STYLE[2])
+        axes.set_yticks(range(len(rows)), rows, color=INK)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        _percent(axes.xaxis)
+    for axes in panels[len(pairs) :]:
+        axes.set_visible(False)
+    figure.supxlabel("Test UAR", color=MUTED, fontsize=10)
+    return figure
+
+
 def _look(index: int) -> dict[str, Any]:
     """Colour and hatch of the n-th part of a stack."""
     colour, hatch = PALETTE[index % len(PALETTE)], HATCHES[index % len(HATCHES)]

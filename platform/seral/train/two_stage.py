@@ -24,12 +24,13 @@ from ser_models.adapters import adapter_tags, attach_adapters
 from ser_models.encoders import load_encoder
 from seral import storage
 from seral.annotate.oracle import Oracle
-from seral.errors import OptionError, SplitError
+from seral.errors import OptionError
 from seral.pool.splits import Fold
 from seral.task import (
     CorpusOptions,
     FoldData,
     TaskOptions,
+    check_apart,
     eligible,
     features_of,
     fold_data,
@@ -112,7 +113,7 @@ def run_two_stage(options: TwoStageOptions) -> str:
     options, pool = open_run(options, MAY_CHANGE)
     parts = (options.source, options.target)
     tables = [eligible(options, pool, part.corpora) for part in parts]
-    _check_apart(*tables)
+    check_apart({"the source": tables[0], "the target": tables[1]})
     folds = [folds_of(table, part.split, part.folds) for table, part in zip(tables, parts, strict=True)]
     store = features_of(options, pool, options.encoder, frames_layer(options.encoder, options.finetune))
     write_environment(options, pool, "->".join("+".join(part.corpora or ["all"]) for part in parts), {})
@@ -207,11 +208,3 @@ def _check_tags(options: TwoStageOptions) -> None:
     if unknown := sorted({tag for tags in options.freeze for tag in tags} - known):
         parts = ", ".join(sorted(known))
         raise OptionError(f"freeze: {options.finetune.adapter!r} has no part {unknown[0]!r}; it has {parts}")
-
-
-def _check_apart(source: pa.Table, target: pa.Table) -> None:
-    """Raise SplitError where a speaker or a recording is on both sides."""
-    names = ("corpus", "speaker")
-    voices = [set(zip(*(table[name].to_pylist() for name in names), strict=True)) for table in (source, target)]
-    if both := sorted(f"{corpus}/{speaker}" for corpus, speaker in voices[0] & voices[1]):
-        raise SplitError(f"in the source and in the target: {', '.join(both[:5])}; give each corpora of its own")

@@ -1,0 +1,305 @@
+"""From a labelled language to an unlabelled one: every ordered pair of a pool's languages or corpora, in one table.
+
+Rows of a pair: `source only` (standardised by its own speech), `rescaled` (the source brought to the target's mean and
+spread), an anchored head for every anchor set, `chosen` among them, and `target, supervised` as the ceiling. Anchors
+and λ are chosen by dev speakers of the source and by a label-free criterion on the target's training speech; labels of
+the target are read for the ceiling and for the test.
+
+    RUN/cells/<source>_to_<target>.fold-<FF>.seed-<S>.json    all rows of a pair on one division of its speakers
+    RUN/table.csv                                             UAR of every row and pair, over the test clips of all
+                                                              folds and seeds, and its difference to `source only`
+    RUN/table.md, table.png                                   the same as a matrix, rows by pairs, and as a picture
+"""
+
+# N clips · L hidden states (encoder layers + 1) · D features · C classes
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import torch
+from pydantic import Field, field_validator, model_validator
+
+from ser_models.anchoring import (
+    ANCHOR_SETS,
+    GROUP_SIZE,
+    SIMILARITIES,
+    AnchorOptions,
+    anchor_layers,
+    fit_anchored,
+    information,
+    layer_similarity,
+    rescale,
+)
+from ser_models.heads import LayerPool
+from ser_models.metrics import paired_difference, uar
+from ser_models.probe import FitResult, PooledRows, PooledSet, ProbeOptions, fit_head, predict_pooled
+from seral import storage
+from seral.errors import OptionError
+from seral.pool.splits import Fold, SplitOptions
+from seral.task import (
+    FoldData,
+    TaskOptions,
+    check_apart,
+    eligible,
+    features_of,
+    fold_data,
+    folds_of,
+    open_run,
+    write_environment,
+)
+from seral.train.cells import Cell, markdown, run_cells
+from seral.train.model import evaluate
+from seral.train.units import Targets
+
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
+SOURCE_ONLY, RESCALED, CHOSEN, CEILING = "source only", "rescaled", "chosen", "target, supervised"
+
+
+class TransferOptions(TaskOptions):
+    """Which languages learn from which."""
+
+    by: Literal["language", "corpus"] = "language"
+    """What is carried over from one to another."""
+    groups: list[str] | None = None
+    """Only these languages or corpora; None = all of the pool."""
+    split: SplitOptions = SplitOptions(scheme="k-fold", k=4)
+    """How the speakers of each are divided; every seed deals those of k-fold anew."""
+    folds: list[int] | None = None
+    """Which folds to run; None = all the split gives."""
+    similarity: str = "coral"
+    """The label-free measure by which anchors are found: coral or mmd."""
+    anchors: list[str] = Field(default=list(ANCHOR_SETS), min_length=1)
+    """Anchor sets, a row of each pair for each."""
+    size: int = Field(default=GROUP_SIZE, ge=1)
+    """Layers of `group` and `top_k`."""
+    weights: list[float] = Field(default=[1.0, 10.0, 100.0], min_length=1)
+    """λ to choose from."""
+    projection: int = Field(default=64, ge=1)
+    """Directions whose covariances are brought together."""
+    l2: float = Field(default=0.03, ge=0)
+    """Ridge penalty of every head."""
+    resamples: int = Field(default=1000, ge=1)
+    """Resamples of the target's test speakers for the differences to `source only`."""
+
+    @field_validator("similarity")
+    @classmethod
+    def _label_free(cls, name: str) -> str:
+        known = [kind for kind, similarity in SIMILARITIES.items() if not similarity.of_labels]
+        if name not in known:
+            raise ValueError(f"anchors are found without labels of the target, by {' or '.join(known)}; got {name!r}")
+        return name
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> TransferOptions:
+        if unknown := sorted(set(self.anchors) - set(ANCHOR_SETS)):
+            raise ValueError(f"no anchor set {unknown[0]!r}; known: {', '.join(ANCHOR_SETS)}")
+        if len(self.classes) < 2 or self.dimensions:
+            raise ValueError("anchored training learns classes: name at least two, and no dimensions")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """One division of the speakers of both sides."""
+
+    source_train: tuple[str, ...]
+    source_dev: tuple[str, ...]
+    target: Fold
+
+
+def run_transfer(options: TransferOptions) -> str:
+    """Compute what is missing and write the tables; returns the matrix of rows by pairs as Markdown."""
+    options, pool = open_run(options, MAY_CHANGE)
+    metadata = eligible(options, pool, None)
+    groups = _groups(options, metadata)
+    check_apart(groups)
+    store = features_of(options, pool, options.encoder, None)
+    folds = {group: _folds(options, table) for group, table in groups.items()}
+    first = next(iter(next(iter(folds.values())).values()))
+    data = fold_data(options, store, first, metadata)
+    write_environment(options, pool, f"{' '.join(groups)}-{len(options.classes)}c-transfer@v1", {})
+    shared, known = ray.put(data), set(data.ids)
+    arguments: dict[Cell, Sequence[Any]] = {}
+    for source, target in permutations(groups, 2):
+        for (number, seed), fold in folds[target].items():
+            left = folds[source][min(number, max(n for n, s in folds[source] if s == seed)), seed]
+            usable = partial(filter, known.__contains__)
+            pair = Pair(
+                source_train=tuple(usable([*left.train, *left.test])),
+                source_dev=tuple(usable(left.dev)),
+                target=fold.without({*fold.train, *fold.dev, *fold.test} - known),
+            )
+            arguments[Cell(row=_name(source, target), fold=number, seed=seed)] = (shared, pair, options)
+    found = run_cells(options.run, pair_cell, arguments, options.cluster, f"{len(arguments)} transfers")
+    return _write(options, found, metadata)
+
+
+def pair_cell(cell: Cell, _folder: str, data: FoldData, pair: Pair, options: TransferOptions) -> dict[str, Any]:
+    """All rows of a pair on one division of the speakers."""
+    oracle, classes = data.oracle(), data.classes
+    source, dev = (_labelled(data, oracle.targets(ids), ids) for ids in (pair.source_train, pair.source_dev))
+    own, speech = (_pooled(data, ids) for ids in (pair.source_train, [*pair.target.train, *pair.target.dev]))
+    test, truth_N = _pooled(data, pair.target.test), oracle.targets(pair.target.test).label_N
+    probe = ProbeOptions(l2=options.l2)
+    moved, moved_dev = (_relabelled(rescale(part, own, speech), part) for part in (source, dev))
+    pools = [_pool(own), _pool(speech)]
+    fits = {
+        SOURCE_ONLY: fit_head(source, len(classes), pool=pools[0], options=probe),
+        RESCALED: fit_head(moved, len(classes), pool=pools[1], options=probe),
+        CEILING: _ceiling(data, oracle.targets, pair, pools[1], probe),
+    }
+    similarity_L = layer_similarity(options.similarity, moved.mean_NLD, speech.mean_NLD)
+    judged: dict[str, list[tuple[FitResult, float, float]]] = {}
+    facts: dict[str, Any] = {}
+    for kind in options.anchors:
+        layers = anchor_layers(kind, similarity_L, size=options.size)
+        facts[kind] = {"layers": layers}
+        for weight in options.weights:
+            anchored = AnchorOptions(weight=weight, projection=options.projection)
+            fit = fit_anchored(
+                moved, speech, len(classes), anchors=layers, pool=pools[1], options=anchored, probe=probe
+            )
+            judged.setdefault(kind, []).append((fit, _uar(fit, moved_dev), _information(fit, speech)))
+        best = choose([(uar_, told) for _, uar_, told in judged[kind]], len(dev.label_N))
+        fits[kind] = judged[kind][best][0]
+        facts[kind] |= {"weight": options.weights[best], "dev_uar": judged[kind][best][1]}
+    every = [one for kind in options.anchors for one in judged[kind]]
+    fits[CHOSEN] = every[choose([(uar_, told) for _, uar_, told in every], len(dev.label_N))][0]
+    rows = {}
+    for name, fit in fits.items():
+        probability_NC = predict_pooled(fit, test.mean_NLD, test.std_NLD).softmax(1).numpy()
+        rows[name] = evaluate(truth_N, probability_NC, classes) | {"told": probability_NC.argmax(1).tolist()}
+    return {
+        "rows": rows,
+        "ids": list(pair.target.test),
+        "truth": truth_N.tolist(),
+        "similarity": similarity_L.tolist(),
+        "anchors": facts,
+    }
+
+
+def choose(scores: Sequence[tuple[float, float]], clips: int) -> int:
+    """The candidate with the most information on the target among those that do as well on the source.
+
+    `scores`: (UAR on the source's dev speakers, information on unlabelled speech of the target) of each. As well:
+    within a standard error of the best, as of a share of so many clips.
+    """
+    best = max(score for score, _ in scores)
+    bar = best - float(np.sqrt(best * (1 - best) / max(1, clips)))
+    return max((row for row, (score, _) in enumerate(scores) if score >= bar), key=lambda row: scores[row][1])
+
+
+def _groups(options: TransferOptions, metadata: pa.Table) -> dict[str, pa.Table]:
+    """Metadata of every language or corpus that takes part."""
+    present = sorted(set(metadata[options.by].to_pylist()) - {None})
+    if unknown := sorted(set(options.groups or ()) - set(present)):
+        raise OptionError(f"no labelled {options.by} {unknown[0]!r}; there are {', '.join(present)}")
+    groups = options.groups or present
+    if len(groups) < 2:
+        raise OptionError(f"one {options.by} only, {', '.join(groups)}: there is nothing to carry over")
+    return {group: metadata.filter(pc.equal(metadata[options.by], group)) for group in groups}
+
+
+def _folds(options: TransferOptions, table: pa.Table) -> dict[tuple[int, int], Fold]:
+    """(number, seed) -> fold; every seed deals the speakers anew."""
+    found: dict[tuple[int, int], Fold] = {}
+    for seed in options.seeds:
+        split = options.split.model_copy(update={"seed": options.split.seed + seed})
+        found |= {(number, seed): fold for number, fold in folds_of(table, split, options.folds).items()}
+    return found
+
+
+def _pooled(data: FoldData, ids: Sequence[str]) -> PooledRows:
+    units = data.utterances(ids)
+    return PooledRows(mean_NLD=torch.from_numpy(units.mean_NLD), std_NLD=torch.from_numpy(units.std_NLD))
+
+
+def _labelled(data: FoldData, target: Targets, ids: Sequence[str]) -> PooledSet:
+    rows = _pooled(data, ids)
+    return PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=torch.from_numpy(target.label_N))
+
+
+def _relabelled(rows: PooledRows, labelled: PooledSet) -> PooledSet:
+    return PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=labelled.label_N)
+
+
+def _pool(rows: PooledRows) -> LayerPool:
+    """The standardisation of some unlabelled speech."""
+    _, states, width = rows.mean_NLD.shape
+    pool = LayerPool(states, width)
+    pool.fit(rows.mean_NLD, rows.std_NLD)
+    return pool
+
+
+def _uar(fit: FitResult, rows: PooledSet) -> float:
+    told_N = predict_pooled(fit, rows.mean_NLD, rows.std_NLD).argmax(1)
+    return uar(rows.label_N.numpy(), told_N.numpy())
+
+
+def _information(fit: FitResult, rows: PooledRows) -> float:
+    return information(predict_pooled(fit, rows.mean_NLD, rows.std_NLD).softmax(1))
+
+
+def _name(source: str, target: str) -> str:
+    return f"{source} to {target}"
+
+
+def _ceiling(
+    data: FoldData, targets: Callable[[Sequence[str]], Targets], pair: Pair, pool: LayerPool, probe: ProbeOptions
+) -> FitResult:
+    """A head on the labels of the target's own training speakers: what there is to reach."""
+    train = _labelled(data, targets(pair.target.train), pair.target.train)
+    return fit_head(train, len(data.classes), pool=pool, options=probe)
+
+
+def _write(options: TransferOptions, found: Mapping[Cell, Mapping[str, Any]], metadata: pa.Table) -> str:
+    # Imported here: workers import this module, and drawing takes a second to load.
+    from seral.report.figures import png, transfer_rows
+
+    columns = (metadata[name].to_pylist() for name in ("utterance_id", "corpus", "speaker"))
+    speaker_of = {name: f"{corpus}/{speaker}" for name, corpus, speaker in zip(*columns, strict=True)}
+    names = [SOURCE_ONLY, RESCALED, *options.anchors, CHOSEN, CEILING]
+    lines: list[dict[str, Any]] = []
+    for pair in dict.fromkeys(cell.row for cell in found):
+        cells = [values for cell, values in found.items() if cell.row == pair]
+        # A clip comes once per seed, always under its speaker, who is what is resampled.
+        truth_N = np.concatenate([values["truth"] for values in cells])
+        speaker_N = np.array([speaker_of[name] for values in cells for name in values["ids"]])
+        told = {name: np.concatenate([values["rows"][name]["told"] for values in cells]) for name in names}
+        for name in names:
+            line: dict[str, Any] = {"row": name, "pair": pair, "uar": uar(truth_N, told[name])}
+            if name != SOURCE_ONLY:
+                rng = np.random.default_rng(0)
+                against = paired_difference(
+                    uar, truth_N, told[name], told[SOURCE_ONLY], speaker_N, rng, options.resamples
+                )
+                line |= against._asdict()
+            lines.append(line)
+    table = pd.DataFrame(lines)
+    wide = pd.DataFrame({"row": names})
+    for heading, rows in table.groupby("pair", sort=False):
+        wide[str(heading)] = [_shown(line) for line in rows.to_dict("records")]
+    wide["mean"] = [f"{100 * table.loc[table['row'] == name, 'uar'].mean():.1f}" for name in names]
+    text = markdown(wide)
+    storage.write_bytes(storage.join(options.run, "table.csv"), table.to_csv(index=False).encode())
+    storage.write_bytes(storage.join(options.run, "table.md"), text.encode())
+    storage.write_bytes(storage.join(options.run, "table.png"), png(transfer_rows(table)))
+    return text
+
+
+def _shown(line: Mapping[Any, Any]) -> str:
+    """UAR in per cent, its difference to source only, and a star where the interval excludes none."""
+    text = f"{100 * line['uar']:.1f}"
+    if np.isnan(line["difference"]):
+        return text
+    star = "*" if line["low"] > 0 or line["high"] < 0 else ""
+    return f"{text} ({100 * line['difference']:+.1f}{star})"
