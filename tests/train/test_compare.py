@@ -102,7 +102,7 @@ def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
 @pytest.mark.ray
 def test_pretraining_is_a_row_like_any_other_and_hears_the_training_part_alone(values: dict[str, Any]) -> None:
     tapt = {"steps": 3, "batch_s": 10.0, "warmup_steps": 1, "lr": 0.001}
-    rows = [{"name": "as it is"}, {"name": "with TAPT", "tapt": tapt}]
+    rows = [{"name": "as it is"}, {"name": "with TAPT", "tapt": tapt}, {"name": "again with TAPT", "tapt": tapt}]
     run_compare(parse(CompareOptions, values | {"fractions": [1.0], "rows": rows}))
     found = cells(values["run"])
     plain, adapted = (found[f"{name}.fold-00.seed-0"]["predicted"] for name in ("as_it_is", "with_TAPT"))
@@ -110,6 +110,8 @@ def test_pretraining_is_a_row_like_any_other_and_hears_the_training_part_alone(v
     assert plain != adapted, "both rows saw the same features"
     told = json.loads((Path(values["run"]) / "tapt" / "with_TAPT" / "fold-00" / "tapt.json").read_text())
     assert told["utterances"] == found["as_it_is.fold-00.seed-0"]["labels"]
+    assert found["again_with_TAPT.fold-00.seed-0"]["predicted"] == adapted
+    assert [path.name for path in (Path(values["run"]) / "tapt").iterdir()] == ["with_TAPT"], "rows share what is alike"
 
 
 @pytest.mark.ray

@@ -174,6 +174,8 @@ def _row_name(name: str, share: float, options: CompareOptions) -> str:
 def _store(options: CompareOptions, pool: Pool, row: Variant, number: int, fold: Fold) -> FeatureStore:
     encoder = options.encoder
     if row.tapt is not None:
-        folder = storage.join(options.run, "tapt", file_name(row.name), f"fold-{number:02d}")
+        # Rows that pretrain alike share what came of it.
+        first = next(other.name for other in options.rows if other.tapt == row.tapt)
+        folder = storage.join(options.run, "tapt", file_name(first), f"fold-{number:02d}")
         encoder = adapt_encoder(pool, fold.train, encoder, folder, row.tapt, options.cluster)
     return features_of(options, pool, encoder, frames_layer(encoder, row.finetune))
