@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ EMOTIONS = ("anger", "happiness", "neutral", "sadness")
 
 Samples = NDArray[np.float32]
 MakeCorpus = Callable[..., Path]
+KillDriver = Callable[[Sequence[str], Callable[[], bool]], None]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -143,6 +146,27 @@ def speech_pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> 
 def kill_ray_train_worker() -> Callable[[Path], AbstractContextManager[list[int]]]:
     """`with kill_ray_train_worker(work) as killed:` kills a training's worker once there is a checkpoint in `work`."""
     return killed_after_a_checkpoint
+
+
+@pytest.fixture(scope="session")
+def kill_driver() -> KillDriver:
+    """`kill_driver(["loop", "run", ...], ready)` starts a command with a Ray of its own and kills it once ready."""
+    return start_and_kill
+
+
+def start_and_kill(arguments: Sequence[str], ready: Callable[[], bool]) -> None:
+    command = [sys.executable, "-m", "seral.cli", *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    driver = subprocess.Popen(
+        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 180
+    while not ready():
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        assert time.monotonic() < deadline, "it did not come so far within three minutes"
+        time.sleep(0.05)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
 
 
 @contextmanager

@@ -1,12 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,24 +123,15 @@ def test_number_of_cpus_changes_nothing(run_values: dict[str, Any], tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_killed_driver_resumes_to_the_same_numbers(run_values: dict[str, Any], tmp_path: Path) -> None:
+def test_killed_driver_resumes_to_the_same_numbers(
+    run_values: dict[str, Any], tmp_path: Path, kill_driver: Callable[[list[str], Callable[[], bool]], None]
+) -> None:
     values = run_values | {"seeds": [0, 1], "folds": [0, 1], "full_arm": False}
     whole = outcome(run_loop(parse(LoopOptions, values | {"run": str(tmp_path / "whole")})))
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(values | {"cluster": {"cpus": 2}}))
-    command = [sys.executable, "-m", "seral.cli", "loop", "run", str(config)]
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-    driver = subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
     rounds = Path(values["run"]) / "trajectories"
-    deadline = time.monotonic() + 180
-    while len(list(rounds.glob("*/rounds/*/round.json"))) < 4:
-        assert driver.poll() is None, "the driver ended before it could be killed"
-        assert time.monotonic() < deadline, "no rounds within three minutes"
-        time.sleep(0.05)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    kill_driver(["loop", "run", str(config)], lambda: len(list(rounds.glob("*/rounds/*/round.json"))) >= 4)
     assert len(list(rounds.glob("*/rounds/*/round.json"))) < len(whole) // 4
     run_loop(parse(LoopOptions, values))
     assert outcome(values["run"]) == whole

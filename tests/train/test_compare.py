@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from seral.annotate.oracle import Oracle
 from seral.errors import LabelError, OptionError, StateError, TrainError
@@ -112,6 +113,34 @@ def test_pretraining_is_a_row_like_any_other_and_hears_the_training_part_alone(v
     assert told["utterances"] == found["as_it_is.fold-00.seed-0"]["labels"]
     assert found["again_with_TAPT.fold-00.seed-0"]["predicted"] == adapted
     assert [path.name for path in (Path(values["run"]) / "tapt").iterdir()] == ["with_TAPT"], "rows share what is alike"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_killed_study_goes_on_to_the_same_numbers(
+    values: dict[str, Any], tmp_path: Path, kill_driver: Callable[[list[str], Callable[[], bool]], None]
+) -> None:
+    values = values | {
+        "folds": [0, 1],
+        "seeds": [0, 1],
+        "fractions": [1.0],
+        "rows": [{"name": "lora", "finetune": LORA}],
+    }
+    run_compare(parse(CompareOptions, values | {"run": str(tmp_path / "whole")}))
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(values | {"cluster": {"cpus": 1}}))
+    kill_driver(["compare", str(config)], lambda: bool(cells(values["run"])))
+    kept = cells(values["run"])
+    assert 0 < len(kept) < 4
+    assert not (Path(values["run"]) / "table.csv").exists()
+    run_compare(parse(CompareOptions, values))
+    whole, resumed = (cells(run) for run in (str(tmp_path / "whole"), values["run"]))
+    assert len(whole) == 4
+    costs = {"seconds", "epoch_s", "memory_mb"}
+    assert {name: {key: cell[key] for key in cell.keys() - costs} for name, cell in whole.items()} == {
+        name: {key: cell[key] for key in cell.keys() - costs} for name, cell in resumed.items()
+    }
+    assert all(resumed[name] == cell for name, cell in kept.items()), "what was done is kept"
 
 
 @pytest.mark.ray
