@@ -20,10 +20,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+import torch
 import yaml
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ser_models.probe import PooledRows
 from seral import storage
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions, connect
@@ -101,6 +103,11 @@ class FoldData:
         rows = rows_of(self.ids, ids)
         mean_NLD, std_NLD = (array[rows].astype(np.float32) for array in (self.mean_NLD, self.std_NLD))
         return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD)
+
+    def pooled(self, ids: Sequence[str]) -> PooledRows:
+        """The same as the model library takes it."""
+        units = self.utterances(ids)
+        return PooledRows(mean_NLD=torch.from_numpy(units.mean_NLD), std_NLD=torch.from_numpy(units.std_NLD))
 
     def oracle(self) -> Oracle:
         """The gold labels of the pool, in the classes of the run."""
@@ -181,14 +188,17 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
     return table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
 
 
+def voices(metadata: pa.Table) -> dict[str, str]:
+    """Utterance -> corpus/speaker: a speaker's name means somebody within a corpus only."""
+    columns = (metadata[name].to_pylist() for name in ("utterance_id", "corpus", "speaker"))
+    return {name: f"{corpus}/{speaker}" for name, corpus, speaker in zip(*columns, strict=True)}
+
+
 def check_apart(sides: Mapping[str, pa.Table]) -> None:
     """Raise SplitError where a speaker is on two sides of a transfer, each the metadata of its utterances."""
-    voices = {
-        side: set(zip(*(table[name].to_pylist() for name in ("corpus", "speaker")), strict=True))
-        for side, table in sides.items()
-    }
-    for one, other in combinations(voices, 2):
-        if both := sorted(f"{corpus}/{speaker}" for corpus, speaker in voices[one] & voices[other]):
+    heard = {side: set(voices(table.filter(pc.is_valid(table["speaker"]))).values()) for side, table in sides.items()}
+    for one, other in combinations(heard, 2):
+        if both := sorted(heard[one] & heard[other]):
             raise SplitError(f"in {one} and in {other}: {', '.join(both[:5])}; their speakers must differ")
 
 
@@ -202,6 +212,19 @@ def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | N
     for fold in folds.values():
         check_leak(fold, metadata)
     return folds
+
+
+def folds_by_seed(
+    metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None, seeds: Sequence[int], store: FeatureStore
+) -> dict[tuple[int, int], Fold]:
+    """(number, seed) -> fold, less what has no features; every seed deals the speakers of k-fold anew."""
+    unusable = set(store.unusable["source"].to_pylist())
+    dealt = {seed: split.model_copy(update={"seed": split.seed + seed}) for seed in seeds}
+    return {
+        (number, seed): fold.without(unusable)
+        for seed, anew in dealt.items()
+        for number, fold in folds_of(metadata, anew, numbers).items()
+    }
 
 
 def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: pa.Table) -> FoldData:

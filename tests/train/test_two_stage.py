@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ser_models.metrics import uar
@@ -12,7 +13,7 @@ from seral.errors import OptionError, SplitError
 from seral.features import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.task import codes, eligible, fold_data, folds_of
+from seral.task import check_apart, codes, eligible, fold_data, folds_of
 from seral.train.model import score
 from seral.train.two_stage import TwoStageOptions, run_two_stage
 
@@ -85,3 +86,14 @@ def test_wrong_transfers_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         run_two_stage(parse(TwoStageOptions, values | change))
+
+
+def test_speakers_nobody_knows_are_not_one_person() -> None:
+    columns = ("utterance_id", "corpus", "speaker")
+    one, other, both = (
+        pa.Table.from_pylist([dict(zip(columns, (name, "made", who), strict=True)) for name, who in rows])
+        for rows in ([("a", "s1"), ("b", None)], [("c", "s2"), ("d", None)], [("e", "s1"), ("f", None)])
+    )
+    check_apart({"one": one, "other": other})
+    with pytest.raises(SplitError, match="in one and in both: made/s1; their speakers must differ"):
+        check_apart({"one": one, "both": both})

@@ -81,10 +81,7 @@ class AdapterSpec:
 
 def train_adapters(spec: AdapterSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
     """Train with Ray Train and move the best-dev model to `target`. `name` must change with whatever is trained."""
-    workers = spec.on.train_workers
-    with last_checkpoint(
-        train_worker, spec, spec.on, what="training adapters", name=name, work=work, workers=workers
-    ) as folder:
+    with last_checkpoint(train_worker, spec, spec.on, what="training adapters", name=name, work=work) as folder:
         storage.remove(target)
         shutil.copytree(folder / BEST, target)
         history: dict[str, Any] = torch.load(folder / STATE, weights_only=True)["history"]

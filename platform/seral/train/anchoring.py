@@ -15,8 +15,7 @@ the target are read for the ceiling and for the test.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any, Literal
 
@@ -52,8 +51,9 @@ from seral.task import (
     eligible,
     features_of,
     fold_data,
-    folds_of,
+    folds_by_seed,
     open_run,
+    voices,
     write_environment,
 )
 from seral.train.cells import Cell, markdown, run_cells
@@ -123,21 +123,19 @@ def run_transfer(options: TransferOptions) -> str:
     groups = _groups(options, metadata)
     check_apart(groups)
     store = features_of(options, pool, options.encoder, None)
-    folds = {group: _folds(options, table) for group, table in groups.items()}
+    folds = {
+        group: folds_by_seed(table, options.split, options.folds, options.seeds, store)
+        for group, table in groups.items()
+    }
     first = next(iter(next(iter(folds.values())).values()))
     data = fold_data(options, store, first, metadata)
     write_environment(options, pool, f"{' '.join(groups)}-{len(options.classes)}c-transfer@v1", {})
-    shared, known = ray.put(data), set(data.ids)
+    shared = ray.put(data)
     arguments: dict[Cell, Sequence[Any]] = {}
     for source, target in permutations(groups, 2):
         for (number, seed), fold in folds[target].items():
             left = folds[source][min(number, max(n for n, s in folds[source] if s == seed)), seed]
-            usable = partial(filter, known.__contains__)
-            pair = Pair(
-                source_train=tuple(usable([*left.train, *left.test])),
-                source_dev=tuple(usable(left.dev)),
-                target=fold.without({*fold.train, *fold.dev, *fold.test} - known),
-            )
+            pair = Pair(source_train=(*left.train, *left.test), source_dev=left.dev, target=fold)
             arguments[Cell(row=_name(source, target), fold=number, seed=seed)] = (shared, pair, options)
     found = run_cells(options.run, pair_cell, arguments, options.cluster, f"{len(arguments)} transfers")
     return _write(options, found, metadata)
@@ -146,11 +144,11 @@ def run_transfer(options: TransferOptions) -> str:
 def pair_cell(cell: Cell, _folder: str, data: FoldData, pair: Pair, options: TransferOptions) -> dict[str, Any]:
     """All rows of a pair on one division of the speakers."""
     oracle, classes = data.oracle(), data.classes
-    source, dev = (_labelled(data, oracle.targets(ids), ids) for ids in (pair.source_train, pair.source_dev))
-    own, speech = (_pooled(data, ids) for ids in (pair.source_train, [*pair.target.train, *pair.target.dev]))
-    test, truth_N = _pooled(data, pair.target.test), oracle.targets(pair.target.test).label_N
+    source, dev = (_labelled(data.pooled(ids), oracle.targets(ids)) for ids in (pair.source_train, pair.source_dev))
+    own, speech = (data.pooled(ids) for ids in (pair.source_train, [*pair.target.train, *pair.target.dev]))
+    test, truth_N = data.pooled(pair.target.test), oracle.targets(pair.target.test).label_N
     probe = ProbeOptions(l2=options.l2)
-    moved, moved_dev = (_relabelled(rescale(part, own, speech), part) for part in (source, dev))
+    moved, moved_dev = (replace(part, **vars(rescale(part, own, speech))) for part in (source, dev))
     pools = [_pool(own), _pool(speech)]
     fits = {
         SOURCE_ONLY: fit_head(source, len(classes), pool=pools[0], options=probe),
@@ -209,27 +207,8 @@ def _groups(options: TransferOptions, metadata: pa.Table) -> dict[str, pa.Table]
     return {group: metadata.filter(pc.equal(metadata[options.by], group)) for group in groups}
 
 
-def _folds(options: TransferOptions, table: pa.Table) -> dict[tuple[int, int], Fold]:
-    """(number, seed) -> fold; every seed deals the speakers anew."""
-    found: dict[tuple[int, int], Fold] = {}
-    for seed in options.seeds:
-        split = options.split.model_copy(update={"seed": options.split.seed + seed})
-        found |= {(number, seed): fold for number, fold in folds_of(table, split, options.folds).items()}
-    return found
-
-
-def _pooled(data: FoldData, ids: Sequence[str]) -> PooledRows:
-    units = data.utterances(ids)
-    return PooledRows(mean_NLD=torch.from_numpy(units.mean_NLD), std_NLD=torch.from_numpy(units.std_NLD))
-
-
-def _labelled(data: FoldData, target: Targets, ids: Sequence[str]) -> PooledSet:
-    rows = _pooled(data, ids)
+def _labelled(rows: PooledRows, target: Targets) -> PooledSet:
     return PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=torch.from_numpy(target.label_N))
-
-
-def _relabelled(rows: PooledRows, labelled: PooledSet) -> PooledSet:
-    return PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=labelled.label_N)
 
 
 def _pool(rows: PooledRows) -> LayerPool:
@@ -257,7 +236,7 @@ def _ceiling(
     data: FoldData, targets: Callable[[Sequence[str]], Targets], pair: Pair, pool: LayerPool, probe: ProbeOptions
 ) -> FitResult:
     """A head on the labels of the target's own training speakers: what there is to reach."""
-    train = _labelled(data, targets(pair.target.train), pair.target.train)
+    train = _labelled(data.pooled(pair.target.train), targets(pair.target.train))
     return fit_head(train, len(data.classes), pool=pool, options=probe)
 
 
@@ -265,8 +244,7 @@ def _write(options: TransferOptions, found: Mapping[Cell, Mapping[str, Any]], me
     # Imported here: workers import this module, and drawing takes a second to load.
     from seral.report.figures import png, transfer_rows
 
-    columns = (metadata[name].to_pylist() for name in ("utterance_id", "corpus", "speaker"))
-    speaker_of = {name: f"{corpus}/{speaker}" for name, corpus, speaker in zip(*columns, strict=True)}
+    speaker_of = voices(metadata)
     names = [SOURCE_ONLY, RESCALED, *options.anchors, CHOSEN, CEILING]
     lines: list[dict[str, Any]] = []
     for pair in dict.fromkeys(cell.row for cell in found):

@@ -99,7 +99,8 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, 
             line[name] = own[name].mean()
             if name in SPREAD:
                 line[f"{name}_std"] = own[name].std(ddof=1)
-        line |= {f"{of}pooled_uar": pooled for of in ("", "probe_") if (pooled := _pooled_uar(found, str(row), of))}
+        pooled = {f"{of}pooled_uar": _pooled_uar(found, str(row), of) for of in ("", "probe_")}
+        line |= {name: value for name, value in pooled.items() if value is not None}
         if (base := baseline.get(str(row), row)) != row:
             line |= _gain(own, cells[cells["row"] == base])
         lines.append(line)

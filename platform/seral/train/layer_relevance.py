@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ser_models import metrics
-from ser_models.probe import PooledRows, PooledSet, ProbeOptions, RatedSet
+from ser_models.probe import PooledSet, ProbeOptions, RatedSet
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
 from seral import storage
 from seral.pool.splits import Fold, SplitOptions
@@ -32,9 +32,10 @@ from seral.task import (
     eligible,
     features_of,
     fold_data,
-    folds_of,
+    folds_by_seed,
     open_run,
     protocol_name,
+    voices,
     write_environment,
 )
 from seral.train.cells import Cell, markdown, run_cells
@@ -103,29 +104,18 @@ def run_relevance(options: RelevanceOptions) -> str:
     options, pool = open_run(options, MAY_CHANGE)
     metadata = eligible(options, pool, options.corpora)
     store = features_of(options, pool, options.encoder, None)
-    folds: dict[tuple[int, int], Fold] = {}
-    for seed in options.seeds:
-        split = options.split.model_copy(update={"seed": options.split.seed + seed})
-        folds |= {(number, seed): fold for number, fold in folds_of(metadata, split, options.folds).items()}
+    folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)
     data = fold_data(options, store, next(iter(folds.values())), metadata)
     corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
     write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {})
     shared = ray.put(data)
-    known = set(data.ids)
     arguments = {
-        Cell(row=target, fold=number, seed=seed): (shared, fold.without(set(parts_of(fold)) - known), options)
+        Cell(row=target, fold=number, seed=seed): (shared, fold, options)
         for target in options.targets
         for (number, seed), fold in folds.items()
     }
     found = run_cells(options.run, relevance_cell, arguments, options.cluster, f"{len(arguments)} sets of probes")
-    names, corpus, speaker = (metadata[column].to_pylist() for column in ("utterance_id", "corpus", "speaker"))
-    voices = [f"{corpus}/{name}" for corpus, name in zip(corpus, speaker, strict=True)]
-    return _write(options, found, data, dict(zip(names, voices, strict=True)))
-
-
-def parts_of(fold: Fold) -> list[str]:
-    """All utterances of a fold."""
-    return [*fold.train, *fold.dev, *fold.test]
+    return _write(options, found, data, voices(metadata))
 
 
 def relevance_cell(cell: Cell, _folder: str, data: FoldData, fold: Fold, options: RelevanceOptions) -> dict[str, Any]:
@@ -134,15 +124,13 @@ def relevance_cell(cell: Cell, _folder: str, data: FoldData, fold: Fold, options
     truth_N = truths(cell.row, data, train_ids, options)
     kept = [name for name, value in zip(train_ids, truth_N, strict=True) if np.isfinite(value)]
     target_N = torch.from_numpy(truth_N[np.isfinite(truth_N)])
-    rows, test = (_pooled(data, ids) for ids in (kept, test_ids))
+    rows, test = (data.pooled(ids) for ids in (kept, test_ids))
     known: PooledSet | RatedSet
     if cell.row == EMOTION:
-        known = PooledSet(**rows, label_N=target_N.long())
+        known = PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=target_N.long())
     else:
-        known = RatedSet(**rows, target_NK=target_N[:, None].float())
-    found = layer_relevance(
-        known, PooledRows(**test), num_classes=len(options.classes), options=ProbeOptions(l2=options.l2)
-    )
+        known = RatedSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, target_NK=target_N[:, None].float())
+    found = layer_relevance(known, test, num_classes=len(options.classes), options=ProbeOptions(l2=options.l2))
     return {
         "weight": found.weight_L.round(6).tolist(),
         "ids": test_ids,
@@ -159,11 +147,6 @@ def truths(target: str, data: FoldData, ids: Sequence[str], options: RelevanceOp
         return known.value_NK[:, options.dimensions.index(target)].astype(np.float64)
     levels = range(len(options.classes)) if mapped is None else [MAPS[mapped][name] for name in options.classes]
     return np.where(known.labelled_N, np.array(levels, np.float64)[known.label_N], np.nan)
-
-
-def _pooled(data: FoldData, ids: Sequence[str]) -> dict[str, torch.Tensor]:
-    units = data.utterances(ids)
-    return {"mean_NLD": torch.from_numpy(units.mean_NLD), "std_NLD": torch.from_numpy(units.std_NLD)}
 
 
 def _write(

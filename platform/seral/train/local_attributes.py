@@ -95,10 +95,7 @@ class AdapterSpec:
 
 def train_adapter(spec: AdapterSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
     """Train with Ray Train and write the teacher to `target`. `name` must change with whatever is trained."""
-    workers = spec.on.train_workers
-    with last_checkpoint(
-        adapter_worker, spec, spec.on, what="adapter training", name=name, work=work, workers=workers
-    ) as folder:
+    with last_checkpoint(adapter_worker, spec, spec.on, what="adapter training", name=name, work=work) as folder:
         storage.copy_folder(folder / WAP, target)
         history: dict[str, Any] = torch.load(folder / STATE, weights_only=True)["history"]
     return history

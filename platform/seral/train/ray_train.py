@@ -25,7 +25,6 @@ def last_checkpoint(
     what: str,
     name: str,
     work: str,
-    workers: int,
 ) -> Iterator[Path]:
     """Train and hand out the folder of the last checkpoint; afterwards it and `work` are gone.
 
@@ -36,7 +35,7 @@ def last_checkpoint(
         worker,
         train_loop_config={"spec": spec},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=workers,
+            num_workers=on.train_workers,
             use_gpu=on.use_gpu,
             resources_per_worker={"CPU": on.cpus_per_worker} | ({"GPU": 1} if on.use_gpu else {}),
         ),
@@ -57,6 +56,6 @@ def last_checkpoint(
         raise TrainError(f"{what} ended without a checkpoint; its files are in {work}")
     with result.checkpoint.as_directory() as folder:
         yield Path(folder)
-    if workers == 0:
+    if on.train_workers == 0:
         shutil.rmtree(result.checkpoint.path)
     storage.remove(work)

@@ -104,9 +104,7 @@ def adapt_encoder(
     spec = TaptSpec(
         pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=storage.join(work, name, STATE)
     )
-    with last_checkpoint(
-        tapt_worker, spec, on, what=f"TAPT of {encoder}", name=name, work=work, workers=on.train_workers
-    ) as local:
+    with last_checkpoint(tapt_worker, spec, on, what=f"TAPT of {encoder}", name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
         record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
     storage.write_bytes(storage.join(folder, PICTURE), _picture(record))
