@@ -1,4 +1,4 @@
-"""Make a small encoder from a large one: python jobs/distil.py teacher=PATH pools=[data/pool] out=runs/distil"""
+"""Make a small encoder from a large one: python jobs/distil.py teacher=PATH pools=[data/pool] out=runs/student"""
 
 from seral.options import run_job
 from seral.train.distill import DistilOptions, distil

@@ -1,11 +1,14 @@
 """Distillation: a small encoder learns to predict the hidden states of a large one, without any label.
 
 Chang et al. 2022, DistilHuBERT, arXiv 2110.01900 (section 2): one linear head per teacher state on the student's last
-hidden state; the heads are dropped afterwards.
+hidden state; the heads are dropped afterwards. The student starts as the bottom of its teacher (section 2.2), or as any
+other encoder with the same frames a second.
 """
 
 # B batch · T frames · D features · L distilled teacher states
 from __future__ import annotations
+
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,18 @@ from ser_models.pooling import masked_mean_std
 
 CONSTANT_FEATURE = 1e-3
 """Teacher features with less spread than this, over real speech, carry nothing and are only centred."""
+
+
+def teacher_states(num_layers: int) -> list[int]:
+    """The hidden states a student learns by default, at thirds of the depth: 4, 8 and 12 of 12, as in DistilHuBERT."""
+    return sorted({-(-num_layers * thirds // 3) for thirds in (1, 2, 3)})
+
+
+def student_of(teacher: SpeechEncoder, layers: int) -> SpeechEncoder:
+    """A trainable copy of a teacher's stem and first `layers` layers. Raises ValueError if it has fewer."""
+    student = copy.deepcopy(teacher).requires_grad_(True)
+    student.keep_layers(layers)
+    return student
 
 
 def distillation_loss(
@@ -82,7 +97,8 @@ class Distillation(nn.Module):
     def forward(self, wave_BS: Tensor, length_B: Tensor, teacher_LBTD: Tensor, teacher_B: Tensor) -> dict[str, Tensor]:
         """Scalars {loss, frames, statistics} for clips and the teacher's states on them, teacher_B real frames each.
 
-        Frame t of both is taken to be the same moment; the last frame or two that only one of them has are left out.
+        `compared` is how many frames they are a mean over. Frame t of both is taken to be the same moment; the last
+        frame or two that only one of them has are left out.
         """
         output = self.student(wave_BS, length_B)
         frames = min(output.mask_BT.shape[1], teacher_LBTD.shape[2])
@@ -93,7 +109,8 @@ class Distillation(nn.Module):
         by_frame = distillation_loss(predicted_LBTD, target_LBTD, mask_BT, cosine_weight=self.cosine_weight)
         by_clip = statistics_loss(predicted_LBTD, target_LBTD, mask_BT)
         loss = by_frame + self.statistics_weight * by_clip
-        return {"loss": loss, "frames": by_frame.detach(), "statistics": by_clip.detach()}
+        scalars = {"loss": loss, "frames": by_frame.detach(), "statistics": by_clip.detach()}
+        return scalars | {"compared": mask_BT.sum()}
 
     def _standardise(self, teacher_LBTD: Tensor) -> Tensor:
         return (teacher_LBTD - self.centre_LD[:, None, None]) / self.spread_LD[:, None, None]

@@ -16,7 +16,8 @@ from seral.errors import SeralError
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
-worth, **predict** uses the model. **pretrain** adapts an encoder;
+worth, **predict** uses the model. **pretrain** adapts an encoder, **distil** makes a small
+one of it;
 **compare**, **two-stage** and **local-attributes** are studies of how to train, **layers** looks into an encoder.
 """
 app = typer.Typer(
@@ -184,6 +185,29 @@ def pretrain(
     from seral.train.tapt import pretrain as run_pretrain
 
     typer.echo(run_pretrain(parse(TaptJobOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
+
+
+@app.command()
+def distil(
+    pool: Annotated[list[str], typer.Argument(metavar="POOL", help="Pools of speech; no label is read.")],
+    teacher: Annotated[str, typer.Option(help="A hub id or a folder of an encoder.")],
+    out: Annotated[str, typer.Option("--out", help="Folder of the result: the student is in `encoder/`.")],
+    layers: Annotated[int, typer.Option(min=1, help="Depth of the student; it starts as its teacher's bottom.")] = 2,
+    settings: Sets = None,
+) -> None:
+    """Make a small encoder from a large one (DistilHuBERT). Run it again: it goes on where it stopped.
+
+    The student learns what the teacher makes of the speech, layer by layer. `distil.json` and `distil.png` show how it
+    went, `python jobs/probe.py` what the student is worth.
+
+    Example: `seral distil data/pool --teacher microsoft/wavlm-base-plus --layers 4 --out runs/student`
+    """
+    from seral.options import parse
+    from seral.train.distill import DistilOptions
+    from seral.train.distill import distil as run_distil
+
+    values = {"pools": pool, "teacher": teacher, "out": out, "layers": layers}
+    typer.echo(run_distil(parse(DistilOptions, values, settings or [])))
 
 
 @app.command()

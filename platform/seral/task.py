@@ -172,6 +172,16 @@ def claim(options: TaskOptions, pool: Pool, may_change: Collection[str]) -> None
     storage.write_bytes(path, dump(options).encode())
 
 
+def claim_folder(options: Options, folder: str, may_change: Collection[str]) -> None:
+    """Write the options of a new result to its folder; refuse a folder that holds one with others."""
+    path, new = storage.join(folder, "options.yaml"), options.model_dump(mode="json")
+    if storage.exists(path):
+        old = yaml.safe_load(storage.read_bytes(path))
+        if changed := [name for name in new if name not in may_change and old.get(name) != new[name]]:
+            raise StateError(f"{folder} holds a result with another {', '.join(changed)}; give `out` another folder")
+    storage.write_bytes(path, dump(options).encode())
+
+
 def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
     """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes or ratings."""
     table = pool.metadata

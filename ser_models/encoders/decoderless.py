@@ -24,7 +24,7 @@ def without_decoder(encoder: Any, decoder_settings: Mapping[str, Any]) -> Any:
         model = auto.from_config(config)
     model.decoder.to_empty(device="cpu")
     with torch.no_grad():
-        for parameter in model.decoder.parameters():
+        for parameter in model.decoder.to(encoder.dtype).parameters():
             parameter.zero_()
     model.encoder = encoder
     return model

@@ -45,6 +45,8 @@ class SpeechEncoder(nn.Module, ABC):
 
     config_fields: ClassVar[tuple[str, ...]]
     """Configuration that changes the output but cannot be read off the weights: part of the fingerprint."""
+    depth_fields: ClassVar[tuple[str, ...]] = ("num_hidden_layers",)
+    """Where the configuration says how many layers there are."""
 
     def __init__(self, model: nn.Module, *, width: int, frame_rate_hz: float, equal_lengths_only: bool) -> None:
         super().__init__()
@@ -145,6 +147,17 @@ class SpeechEncoder(nn.Module, ABC):
     def _run_layer(self, layer: nn.Module, hidden_BTD: Tensor, inputs: dict[str, Any]) -> Tensor:
         output: Tensor = layer(hidden_BTD, **inputs)
         return output
+
+    def keep_layers(self, count: int) -> None:
+        """Cut the network down to its first layers, in place; the final norm, where there is one, follows the last."""
+        if not 1 <= count <= self.num_layers:
+            raise ValueError(f"expected 1 to {self.num_layers} layers to keep, as many as there are, got {count}")
+        if self.adapters:
+            raise ValueError("this encoder carries adapters: merge them before its layers are cut")
+        del self.layers[count:]
+        del self.after_layers[count:]
+        for field in self.depth_fields:
+            setattr(self.model.config, field, count)
 
     def save(self, folder: str | Path) -> None:
         """Write config.json, model.safetensors and preprocessor_config.json, which `load_encoder` reads back."""

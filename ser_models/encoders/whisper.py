@@ -26,6 +26,7 @@ class WhisperSpeechEncoder(SpeechEncoder):
     """A transformers WhisperEncoder."""
 
     config_fields = ("activation_function", "encoder_attention_heads")
+    depth_fields = ("encoder_layers", "num_hidden_layers")
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
         if normalise:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from ser_models.distill import Distillation, distillation_loss, statistics_loss
-from ser_models.encoders import SpeechEncoder
+from ser_models.distill import Distillation, distillation_loss, statistics_loss, student_of, teacher_states
+from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
 
 # L teacher states · B batch · T frames · D features
 
@@ -86,7 +87,7 @@ def test_a_student_learns_its_teacher(make_encoder: Callable[[str], SpeechEncode
         scalars["loss"].backward()
         optimiser.step()
         losses.append(float(scalars["loss"].detach()))
-    assert set(scalars) == {"loss", "frames", "statistics"}
+    assert set(scalars) == {"loss", "frames", "statistics", "compared"}
     assert losses[-1] < 0.7 * losses[0]
     assert all(head.grad is not None and head.grad.abs().sum() > 0 for head in (model.head_LDE, model.bias_LD))
 
@@ -110,3 +111,30 @@ def test_a_constant_teacher_feature_is_centred_and_not_divided_by_nothing(
     model = Distillation(make_encoder("wav2vec2-layer"), frames_LND, torch.Generator().manual_seed(0))
     assert model.spread_LD[0, 1] == 1.0
     assert model.centre_LD[0, 1] == pytest.approx(4.0)
+
+
+def test_a_student_is_the_bottom_of_its_teacher(encoder: SpeechEncoder, tmp_path: Path) -> None:
+    wave_BS, length_B = tones(0.9, 0.5)
+    with torch.inference_mode():
+        teacher_LBTD = encoder(wave_BS, length_B).hidden_LBTD
+        student = student_of(encoder.requires_grad_(False), 2)
+        student_LBTD = student(wave_BS, length_B).hidden_LBTD
+        save_encoder(student, tmp_path)
+        loaded_LBTD = load_encoder(tmp_path)(wave_BS, length_B).hidden_LBTD
+    assert len(student_LBTD) == 3
+    assert encoder.num_layers == 3, "the teacher keeps its layers"
+    assert torch.equal(student_LBTD[:2], teacher_LBTD[:2])
+    if encoder.final_norm is None:
+        assert torch.equal(student_LBTD[2], teacher_LBTD[2])
+    assert torch.equal(loaded_LBTD, student_LBTD)
+    assert all(parameter.requires_grad for parameter in student.parameters())
+    for layers in (0, 4):
+        with pytest.raises(ValueError, match=f"expected 1 to 3 layers to keep, as many as there are, got {layers}"):
+            student_of(encoder, layers)
+
+
+def test_by_default_the_teacher_is_learned_at_thirds_of_its_depth() -> None:
+    assert teacher_states(12) == [4, 8, 12]
+    assert teacher_states(8) == [3, 6, 8]
+    assert teacher_states(4) == [2, 3, 4]
+    assert teacher_states(1) == [1]

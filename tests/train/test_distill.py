@@ -1,34 +1,32 @@
-"""Distillation on a small made-up pool, with a tiny teacher."""
+"""Distillation through Ray Train on generated speech: what is heard, that it repeats and resumes, any depth."""
 
 from __future__ import annotations
 
-import hashlib
+import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model, WhisperConfig, WhisperModel
 
 from ser_models.encoders import load_encoder, save_encoder, wrap
-from seral import storage
-from seral.errors import TrainError
+from seral.errors import OptionError, StateError, TrainError
 from seral.options import parse
-from seral.pool.decode import encode_flac
-from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash
-from seral.schema import UTTERANCE
-from seral.train.distill import DistilOptions, distil, learning_rate_at
-from seral.train.lesson import Lesson, LessonOptions, read_clips
+from seral.pool.shards import open_pool
+from seral.train.distill import DistilOptions, distil, learning_rate_at, utterances_of
+from seral.train.lesson import Lesson, LessonOptions, Version
+from seral.train.speech import Speech
 
-Speech = Callable[[float, int], NDArray[np.float32]]
 TEACHER = {
     "d_model": 32,
-    "encoder_layers": 2,
+    "encoder_layers": 3,
     "encoder_attention_heads": 4,
     "encoder_ffn_dim": 48,
     "decoder_layers": 1,
@@ -41,6 +39,8 @@ TEACHER = {
     "decoder_start_token_id": 0,
 }
 
+pytestmark = pytest.mark.ray
+
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -51,66 +51,114 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory, speech: Speech) -> str:
-    """Eight clips of 0.4 to 1.1 s, the last one a duplicate; half of corpus `a`, half of corpus `b`."""
-    folder = tmp_path_factory.mktemp("pool")
-    rows = [
-        {
-            "utterance_id": f"clip-{number}",
-            "audio": encode_flac(speech(0.4 + 0.1 * number, number)),
-            "duration_s": 0.4 + 0.1 * number,
-            "corpus": "ab"[number % 2],
-            "duplicate_of": "clip-0" if number == 7 else None,
-        }
-        for number in range(8)
-    ]
-    storage.write_table(folder / "utterances" / "one.parquet", pa.Table.from_pylist(rows, UTTERANCE))
-    data = (folder / "utterances" / "one.parquet").read_bytes()
-    entry = {"rows": 8, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    ids = storage.read_table(folder / "utterances" / "one.parquet", ID_COLUMNS)
-    manifest = {"format": FORMAT, "revision": 1, "shards": {"one": entry}, "pool_hash": pool_hash(ids)}
-    storage.write_json(folder / MANIFEST, manifest)
-    return str(folder)
+@pytest.fixture(autouse=True)
+def same_threads() -> Any:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 def options(teacher: str, pool: str, out: Path, **changes: object) -> DistilOptions:
-    lesson = {"states": [1, 2], "batch_s": 2.0, "versions": 2}
-    values = {"teacher": teacher, "pools": [pool], "noise": pool, "out": str(out), "steps": 4, "warmup_steps": 1}
-    return parse(DistilOptions, {**values, "lesson": lesson, **changes})
+    lesson = {"batch_s": 10.0, "versions": 2}
+    values = {"teacher": teacher, "pools": [pool], "noise": pool, "out": str(out), "steps": 6, "warmup_steps": 1}
+    return parse(DistilOptions, {**values, "layers": 1, "checkpoint_every": 2, "lesson": lesson, **changes})
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, pool: str, tmp_path: Path) -> None:
-    threads = torch.get_num_threads()
-    whole = distil(options(teacher, pool, tmp_path / "whole", save_every=2))
-    first = options(teacher, pool, tmp_path / "parts", save_every=2)
-    state = tmp_path / "parts" / "state.pt"
-    steps = []
+def weights_of(folder: Path | str) -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / "model.safetensors")
+
+
+def lesson_of(teacher: str, pool: str, **values: Any) -> Lesson:
+    opened = open_pool(pool)
+    return Lesson(
+        speech=Speech(parts=((opened, utterances_of(opened, ())),)),
+        noises=[np.ones(1000, np.float32)],
+        teacher=load_encoder(teacher),
+        states=(1, 2),
+        options=LessonOptions(**{"batch_s": 10.0, **values}),
+        seed=3,
+    )
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, speech_pool: str, tmp_path: Path) -> None:
+    whole = distil(options(teacher, speech_pool, tmp_path / "whole"))
+    said = []
 
     def stop_half_way(message: str) -> None:
-        steps.append(message)
-        if len(steps) == 3:
+        said.append(message)
+        if message.startswith("step 4/6") and "distillation goes on from step 2" not in said:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seral.train.distill.say", stop_half_way)
         with pytest.raises(KeyboardInterrupt):
-            distil(first)
-    assert torch.load(state, weights_only=True)["step"] == 2
-    parts = distil(first)
-    torch.set_num_threads(threads)
-
-    one, two = (load_file(Path(folder) / "model.safetensors") for folder in (whole, parts))
+            distil(options(teacher, speech_pool, tmp_path / "cut"))
+        cut = distil(options(teacher, speech_pool, tmp_path / "cut"))
+    assert "distillation goes on from step 2" in said
+    one, two = weights_of(whole), weights_of(cut)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert {weight.dtype for weight in one.values()} == {torch.float16}
-    learned = load_encoder(whole).model.state_dict()
-    untrained = load_encoder("seral-tiny-untrained").model.state_dict()
-    moved = {name for name, weight in learned.items() if not torch.allclose(weight, untrained[name], atol=1e-3)}
-    assert any("feature_extractor" in name for name in moved)
-    assert any("layers.3" in name for name in moved)
+    facts = [json.loads((tmp_path / name / "distil.json").read_text()) for name in ("whole", "cut")]
+    assert facts[0] == facts[1]
+    assert [row["step"] for row in facts[0]["history"]] == [2, 4, 6]
+    assert facts[0]["states"] == [1, 2, 3]
+    assert facts[0]["student_parameters"] < facts[0]["teacher_parameters"]
+    assert (tmp_path / "whole" / "distil.png").stat().st_size > 1000
+    assert not (tmp_path / "cut" / ".train").exists()
+    assert distil(options(teacher, speech_pool, tmp_path / "cut")) == cut
+    with pytest.raises(StateError, match="holds a result with another lr"):
+        distil(options(teacher, speech_pool, tmp_path / "cut", lr=0.5))
 
 
-def test_a_teacher_with_another_frame_rate_is_refused(pool: str, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_worker_is_restored_and_ends_in_the_same_weights(
+    teacher: str,
+    speech_pool: str,
+    tmp_path: Path,
+    kill_ray_train_worker: Callable[[Path], AbstractContextManager[list[int]]],
+) -> None:
+    values: dict[str, Any] = {"steps": 60, "checkpoint_every": 4}
+    whole = distil(options(teacher, speech_pool, tmp_path / "whole", **values))
+    with kill_ray_train_worker(tmp_path / "cut" / ".train") as killed:
+        workers = {"train_workers": 1, "max_failures": 1}
+        cut = distil(options(teacher, speech_pool, tmp_path / "cut", cluster=workers, **values))
+    assert killed, "training ended before a worker could be killed"
+    one, two = weights_of(whole), weights_of(cut)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_two_workers_share_the_batches(teacher: str, speech_pool: str, tmp_path: Path) -> None:
+    alone = distil(options(teacher, speech_pool, tmp_path / "alone", steps=12))
+    shared = distil(options(teacher, speech_pool, tmp_path / "shared", steps=12, cluster={"train_workers": 2}))
+    one, two = (json.loads((Path(folder).parent / "distil.json").read_text())["history"] for folder in (alone, shared))
+    assert two[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=0.1)
+    assert two[-1]["loss"] != one[-1]["loss"]
+
+
+def test_a_student_starts_as_the_bottom_of_its_teacher_and_moves(
+    teacher: str, speech_pool: str, tmp_path: Path
+) -> None:
+    start, learned = load_encoder(teacher).model.state_dict(), distil(options(teacher, speech_pool, tmp_path, layers=2))
+    student = load_encoder(learned)
+    assert student.num_layers == 2
+    far = distil(options(teacher, speech_pool, tmp_path / "far", layers=2, lr=1e-7))
+    for name, weight in load_encoder(far).model.state_dict().items():
+        torch.testing.assert_close(weight, start[name], atol=1e-3, rtol=1e-3)
+    moved = {n for n, weight in student.model.state_dict().items() if not torch.allclose(weight, start[n], atol=1e-3)}
+    assert any(name.startswith("conv1") for name in moved)
+    assert any(name.startswith("layers.1") for name in moved)
+
+
+def test_another_network_learns_from_its_own_weights(teacher: str, speech_pool: str, tmp_path: Path) -> None:
+    learned = load_encoder(distil(options(teacher, speech_pool, tmp_path, student="seral-tiny-untrained", steps=2)))
+    untrained = load_encoder("seral-tiny-untrained")
+    assert learned.num_layers == untrained.num_layers
+    before = untrained.model.state_dict()
+    assert any(not torch.allclose(w, before[name], atol=1e-3) for name, w in learned.model.state_dict().items())
+
+
+def test_what_cannot_be_learned_is_refused(speech_pool: str, teacher: str, tmp_path: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         network = Wav2Vec2Model(
             Wav2Vec2Config(
@@ -125,62 +173,72 @@ def test_a_teacher_with_another_frame_rate_is_refused(pool: str, tmp_path: Path)
                 num_conv_pos_embedding_groups=4,
             )
         )
-    save_encoder(wrap(network), tmp_path / "teacher")
+    save_encoder(wrap(network), tmp_path / "fast")
     with pytest.raises(TrainError, match="100 frames a second, the student 50"):
-        distil(options(str(tmp_path / "teacher"), pool, tmp_path))
+        distil(options(str(tmp_path / "fast"), speech_pool, tmp_path / "a", student="seral-tiny-untrained"))
+    with pytest.raises(TrainError, match="expected 1 to 3 layers to keep, as many as there are, got 7"):
+        distil(options(teacher, speech_pool, tmp_path / "b", layers=7))
+    with pytest.raises(TrainError, match=r"has the hidden states 0\.\.3, not 9"):
+        distil(options(teacher, speech_pool, tmp_path / "c", lesson={"states": [1, 9]}))
+    with pytest.raises(TrainError, match="no utterance of mars in"):
+        distil(options(teacher, speech_pool, tmp_path / "d", corpora=["mars"]))
+    with pytest.raises(OptionError, match="layers"):
+        options(teacher, speech_pool, tmp_path, layers=0)
 
 
-def test_clips_are_chosen_by_corpus_and_duplicates_left_out(pool: str) -> None:
-    assert len(read_clips([pool])[0]) == 7
-    assert read_clips([pool], ["b"])[1] == pytest.approx([0.5, 0.7, 0.9])
-    with pytest.raises(TrainError, match="no utterance of c in"):
-        read_clips([pool], ["c"])
-
-
-def test_the_teacher_hears_each_version_once_and_never_the_noise(teacher: str, pool: str) -> None:
-    clips, length_N = read_clips([pool])
-    noises = [np.ones(1000, np.float32)]
-    lesson = Lesson(
-        clips=clips,
-        length_N=length_N,
-        noises=noises,
-        teacher=load_encoder(teacher),
-        options=LessonOptions(states=(1, 2), versions=1, noisy=1.0),
-        seed=3,
-    )
-    wave_BS, length_B, states_LBTD, states_B = lesson.batch([4, 2], np.random.default_rng(0))
-    clean_S = torch.from_numpy(lesson.hear(4, 0))
-    assert length_B.tolist() == [len(clean_S), len(lesson.hear(2, 0))]
+def test_the_teacher_hears_each_version_once_alone_and_never_the_noise(teacher: str, speech_pool: str) -> None:
+    lesson = lesson_of(teacher, speech_pool, versions=1, noisy=1.0)
+    shard, ids = next(lesson.plan())
+    wave_BS, length_B, states_LBTD, states_B = lesson.batch(shard, ids, np.random.default_rng(0))
+    clean_S = torch.from_numpy(lesson.hear(Version(shard, ids[0], 0)))
+    assert length_B[0] == len(clean_S)
     assert not torch.equal(wave_BS[0, : len(clean_S)], clean_S)
-    alone_LTD = lesson.teacher(clean_S[None], length_B[:1]).hidden_LBTD[1:, 0]
+    with torch.inference_mode():
+        alone_LTD = lesson.teacher(clean_S[None], length_B[:1]).hidden_LBTD[1:3, 0]
     assert states_B.tolist() == lesson.teacher.frames(length_B).tolist()
     torch.testing.assert_close(states_LBTD[:, 0, : alone_LTD.shape[1]].float(), alone_LTD, atol=2e-2, rtol=2e-3)
-    kept = lesson.states(4, 0)
-    assert lesson.states(4, 0) is kept
+    kept = lesson.known[Version(shard, ids[0], 0)]
+    lesson.batch(shard, ids, np.random.default_rng(1))
+    assert lesson.known[Version(shard, ids[0], 0)] is kept
 
 
-def test_an_epoch_holds_every_clip_once_in_batches_within_the_limit(teacher: str, pool: str) -> None:
-    clips, length_N = read_clips([pool])
-    lesson = Lesson(
-        clips=clips,
-        length_N=length_N,
-        noises=[],
-        teacher=load_encoder(teacher),
-        options=LessonOptions(batch_s=3.0),
-        seed=0,
-    )
-    seen: list[int] = []
-    for batch in islice(lesson.plan(), 20):
+def test_without_numbered_versions_nothing_is_kept(teacher: str, speech_pool: str) -> None:
+    lesson = lesson_of(teacher, speech_pool, versions=None)
+    shard, ids = next(lesson.plan())
+    one, two = (lesson.batch(shard, ids, np.random.default_rng(seed)) for seed in (0, 1))
+    assert not lesson.known
+    assert one[1].tolist() != two[1].tolist()
+
+
+def test_an_epoch_holds_every_clip_once_in_batches_within_the_limit(teacher: str, speech_pool: str) -> None:
+    lesson = lesson_of(teacher, speech_pool, batch_s=8.0)
+    heard_s = {name: length_s for rows in lesson.heard_s.values() for name, length_s in rows.items()}
+    seen: list[str] = []
+    for _, ids in islice(lesson.plan(), 1000):
         # Lengths are jittered by 15 %: the limit holds for the jittered ones.
-        assert max(length_N[row] for row in batch) * len(batch) <= 3.0 * 1.7
-        seen += batch
-        if len(seen) == len(clips):
+        assert max(heard_s[name] for name in ids) * len(ids) <= 8.0 * 1.7
+        seen += ids
+        if len(seen) == len(heard_s):
             break
-    assert sorted(seen) == list(range(len(clips)))
+    assert sorted(seen) == sorted(heard_s)
 
 
-def test_the_rate_climbs_and_falls_to_nothing(teacher: str, pool: str, tmp_path: Path) -> None:
-    plan = options(teacher, pool, tmp_path, steps=100, warmup_steps=10, lr=2.0)
+def test_shards_of_several_pools_are_told_apart(two_corpora: str, speech_pool: str) -> None:
+    pools = [open_pool(uri) for uri in (two_corpora, speech_pool)]
+    speech = Speech(parts=tuple((pool, utterances_of(pool, ())) for pool in pools))
+    names = {name for rows in speech.duration_s.values() for name in rows}
+    assert names == utterances_of(pools[0], ()) | utterances_of(pools[1], ())
+    acted = utterances_of(pools[0], ("acted",))
+    assert 0 < len(acted) < len(utterances_of(pools[0], ()))
+    for shard, rows in speech.duration_s.items():
+        name, length_s = next(iter(rows.items()))
+        assert len(speech.clip(shard, name)) == pytest.approx(16_000 * length_s, abs=1)
+    with pytest.raises(TrainError, match="none of 0 utterances to train on"):
+        _ = replace(speech, parts=((pools[0], frozenset()),)).duration_s
+
+
+def test_the_rate_climbs_and_falls_to_nothing(teacher: str, speech_pool: str, tmp_path: Path) -> None:
+    plan = options(teacher, speech_pool, tmp_path, steps=100, warmup_steps=10, lr=2.0)
     rates = [learning_rate_at(step, plan) for step in range(100)]
     assert rates[0] == pytest.approx(0.2)
     assert int(np.argmax(rates)) == 9

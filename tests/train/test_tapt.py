@@ -90,7 +90,7 @@ def test_hears_its_ids_only_and_never_trains_on_those_held_out(speech_pool: str)
     pool = open_pool(speech_pool)
     ids = first_ids(pool, 40)
     audio = audio_of(pool, ids, held_out=0.1)
-    long_enough = {name for rows in audio.duration_s.values() for name in rows}
+    long_enough = {name for rows in audio.speech.duration_s.values() for name in rows}
     trained = {name for _, names in islice(audio.plan(), 200) for name in names}
     assert trained | set(audio.held_out) == long_enough
     assert long_enough <= set(ids)
@@ -111,7 +111,7 @@ def test_some_but_not_too_many_are_held_out(speech_pool: str) -> None:
     assert len(audio_of(pool, first_ids(pool, 96), held_out=0.99).held_out) == MAX_HELD_OUT
     with pytest.raises(TrainError, match="at least 2 utterances to hold one out, got 1; or set held_out=0"):
         _ = audio_of(pool, first_ids(pool, 1)).held_out
-    with pytest.raises(TrainError, match="none of 1 utterances for TAPT is in the pool"):
+    with pytest.raises(TrainError, match="none of 1 utterances to train on is in the pool"):
         _ = audio_of(pool, ["absent"]).held_out
 
 

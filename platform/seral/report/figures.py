@@ -212,22 +212,28 @@ def time_by_phase(records: RunRecords) -> Figure:
     return figure
 
 
-def pretraining_curves(history: Sequence[dict[str, float]], held_out: Sequence[dict[str, float]]) -> Figure:
-    """Loss, accuracy and perplexity of a pretraining by step, on its batches and on the held-out clips."""
+def pretraining_curves(
+    history: Sequence[dict[str, float]],
+    held_out: Sequence[dict[str, float]],
+    names: Sequence[str] = ("loss", "accuracy", "perplexity"),
+) -> Figure:
+    """What is measured of a training without labels by step, on its batches and on the held-out clips."""
     figure = Figure(figsize=(10.8, 3.2), layout="constrained")
     curves = {"training": (history, STYLES[0]), "held out": (held_out, RANDOM_STYLE)}
-    panels = figure.subplots(1, 3)
-    for axes, name in zip(panels, ("loss", "accuracy", "perplexity"), strict=True):
+    panels = figure.subplots(1, len(names))
+    for axes, name in zip(panels, names, strict=True):
         _tidy(axes, "step", name)
         for label, (rows, (colour, marker, line)) in curves.items():
+            if not rows:
+                continue
             x, y = [row["step"] for row in rows], [row[name] for row in rows]
             axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=5, label=label)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     if any("target_perplexity" in row for row in held_out):
         x, y = [row["step"] for row in held_out], [row["target_perplexity"] for row in held_out]
-        panels[2].plot(x, y, color=MUTED, linewidth=1.5, linestyle=FULL_STYLE[2], label="targets, held out")
-    panels[2].set_ylim(bottom=0)
-    panels[2].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+        panels[-1].plot(x, y, color=MUTED, linewidth=1.5, linestyle=FULL_STYLE[2], label="targets, held out")
+    panels[-1].set_ylim(bottom=0)
+    panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
     return figure
 
 

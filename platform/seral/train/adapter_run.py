@@ -47,7 +47,7 @@ from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features import FeatureStore
 from seral.train.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
-from seral.train.ray_train import last_checkpoint
+from seral.train.ray_train import STATE, last_checkpoint
 from seral.train.units import Targets, Utterances
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 WARMUP_SHARE = 0.1
 MAX_GRAD_NORM = 1.0
-STATE, BEST = "state.pt", "best"
+BEST = "best"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,32 +1,50 @@
-"""Make a small encoder from a large one: seral-tiny learns a teacher's hidden states on the audio of pools.
+"""Make a small encoder from a large one: a student learns a teacher's hidden states on the audio of pools.
 
 No label is read. Every step draws from (seed, step), so a run that was stopped goes on to the same weights.
+
+OUT/options.yaml      the options; the run is resumed with the same ones or not at all
+OUT/encoder/          the student, as any other encoder, with fp16 weights
+OUT/distil.json       written last: sizes of both, losses by step
+OUT/distil.png        the same as a picture
 """
 
 # L distilled teacher states · N frames · D features
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.train
 import torch
 from pydantic import Field
 
-from ser_models.distill import Distillation
-from ser_models.encoders import load_encoder, save_encoder
-from ser_models.encoders.embedded import seral_tiny_untrained
+from ser_models.distill import Distillation, student_of, teacher_states
+from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
+from ser_models.tapt import average_gradients
 from seral import storage
+from seral.cluster import ClusterOptions, connect
 from seral.errors import TrainError
-from seral.options import Options, dump
+from seral.options import Options
 from seral.pool.decode import decode_flac
+from seral.pool.shards import Pool, open_pool
 from seral.progress import say
-from seral.train.lesson import Lesson, LessonOptions, read_clips
+from seral.task import claim_folder
+from seral.train.augment import Samples
+from seral.train.lesson import STEP, Lesson, LessonOptions
+from seral.train.ray_train import STATE, StepState, last_checkpoint
+from seral.train.speech import Speech
 
-STATE, ENCODER = "state.pt", "encoder"
-SCALE_CLIPS = 256
-"""Clips whose frames set the scale of the teacher's states."""
+ENCODER, DONE, PICTURE = "encoder", "distil.json", "distil.png"
+SCALE_S = 600.0
+"""Seconds of clips whose frames set the scale of the teacher's states."""
 SCALARS = ("loss", "frames", "statistics")
 
 
@@ -34,88 +52,205 @@ class DistilOptions(Options):
     """From whom, on what and how the student learns."""
 
     teacher: str
-    """A hub id or a folder of an encoder with the student's 50 frames a second."""
+    """A hub id or a folder of an encoder."""
     pools: tuple[str, ...]
-    """Pools of speech; their compressed audio is held in memory."""
+    """Pools of speech; of each, one shard is in memory at a time."""
     out: str
-    """Local folder of the run: the encoder is in `encoder/`, with fp16 weights."""
+    """Folder of the run: the encoder is in `encoder/`, with fp16 weights."""
+    layers: int = Field(default=2, ge=1)
+    """Depth of the student, which starts as the bottom of its teacher."""
+    student: str | None = None
+    """Instead: an encoder that learns from its own weights, such as `seral-tiny-untrained`."""
     corpora: tuple[str, ...] = ()
     """Only utterances of these corpora; empty = all."""
     noise: str | None = None
-    """A pool of noises to mix in; None = no noise."""
+    """A pool of noises to mix in, held in memory; None = no noise."""
     lesson: LessonOptions = LessonOptions()
     steps: int = Field(default=2600, ge=1)
     """Updates."""
     lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW."""
+    """Peak learning rate of AdamW. A student that starts as its teacher's bottom bears less than an untrained one."""
     warmup_steps: int = Field(default=150, ge=1)
     """Updates of linear warm-up; the rate is capped by a line to 0 at the last step."""
     statistics_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss on the mean and standard deviation of each clip."""
-    save_every: int = Field(default=100, ge=1)
+    checkpoint_every: int = Field(default=100, ge=1)
     """Updates between two savings of the state to go on from."""
     threads: int = Field(default=1, ge=1)
     """Threads of torch; more than one, and a run is no longer repeated to the last bit."""
     seed: int = 0
+    cluster: ClusterOptions = ClusterOptions()
+    """Without `train_workers`, progress is shown here; with one, in the worker's log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistilSpec:
+    """Everything a training worker needs."""
+
+    options: DistilOptions
+    speech: tuple[tuple[Pool, frozenset[str]], ...]
+    noise: Pool | None
+    state: str
+    """Where a training inside this process keeps what it takes to go on."""
 
 
 def distil(options: DistilOptions) -> str:
     """Train the student, or go on training it; returns the folder of the encoder."""
-    torch.set_num_threads(options.threads)
-    folder = Path(options.out)
-    storage.write_bytes(folder / "options.yaml", dump(options).encode())
-    lesson = _lesson(options)
-    model = _model(lesson, options)
-    _train(model.train(), lesson, folder / STATE, options)
-    save_encoder(model.student.eval().half(), folder / ENCODER)
-    return str(folder / ENCODER)
-
-
-def _lesson(options: DistilOptions) -> Lesson:
-    clips, duration_N = read_clips(options.pools, options.corpora)
-    length_N = [min(duration_s, options.lesson.crop_s) for duration_s in duration_N]
-    say(f"{len(clips)} clips, {sum(length_N) / 60:.0f} min are heard in {options.lesson.versions} versions")
-    noises = [] if options.noise is None else [decode_flac(data) for data in read_clips([options.noise])[0]]
-    return Lesson(
-        clips=clips,
-        length_N=length_N,
-        noises=noises,
-        teacher=load_encoder(options.teacher),
-        options=options.lesson,
-        seed=options.seed,
+    options = _with_absolute_paths(options)
+    target = storage.join(options.out, ENCODER)
+    claim_folder(options, options.out, {"out", "cluster"})
+    if storage.exists(storage.join(options.out, DONE)):
+        return target
+    speech = tuple((pool, utterances_of(pool, options.corpora)) for pool in map(open_pool, options.pools))
+    if not any(ids for _, ids in speech):
+        raise TrainError(f"no utterance of {', '.join(options.corpora) or 'any corpus'} in {', '.join(options.pools)}")
+    connect(options.cluster)
+    work, name = storage.join(options.out, ".train"), _run_name(speech, options)
+    spec = DistilSpec(
+        options=options,
+        speech=speech,
+        noise=None if options.noise is None else open_pool(options.noise),
+        state=storage.join(work, name, STATE),
     )
+    what = f"distilling {options.teacher}"
+    with last_checkpoint(distil_worker, spec, options.cluster, what=what, name=name, work=work) as local:
+        storage.copy_folder(local / ENCODER, target)
+        record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
+    storage.write_bytes(storage.join(options.out, PICTURE), _picture(record))
+    storage.write_json(storage.join(options.out, DONE), record)
+    share = record["student_parameters"] / record["teacher_parameters"]
+    say(f"the student has {record['student_parameters']:,} parameters, {share:.0%} of its teacher's: {target}")
+    return target
 
 
-def _model(lesson: Lesson, options: DistilOptions) -> Distillation:
-    """The student before its first step, with heads scaled to the teacher's states on a sample of the clips."""
-    student, teacher = seral_tiny_untrained(), lesson.teacher
+def utterances_of(pool: Pool, corpora: tuple[str, ...]) -> frozenset[str]:
+    """Every utterance of a pool that is no duplicate; of some corpora only, where any are named."""
+    table = pool.metadata.filter(pc.is_null(pool.metadata["duplicate_of"]))
+    if corpora:
+        table = table.filter(pc.is_in(table["corpus"], pa.array(corpora)))
+    return frozenset(table["utterance_id"].to_pylist())
+
+
+def distil_worker(config: dict[str, Any]) -> None:
+    """One Ray Train worker: all steps, with a checkpoint now and then."""
+    Distilling(config["spec"]).run()
+
+
+class Distilling:
+    """The state of one distillation: student with its heads, optimiser, what was seen on the way."""
+
+    def __init__(self, spec: DistilSpec) -> None:
+        context, options = ray.train.get_context(), spec.options
+        torch.set_num_threads(options.threads)
+        self.options, self.rank, self.world = options, context.get_world_rank(), context.get_world_size()
+        self.device = torch.device("cuda" if options.cluster.use_gpu else "cpu")
+        teacher = load_encoder(options.teacher).requires_grad_(False).to(self.device)
+        student = student_of(teacher, options.layers) if options.student is None else load_encoder(options.student)
+        check_pair(teacher, student, options)
+        self.lesson = Lesson(
+            speech=Speech(parts=spec.speech),
+            noises=[] if spec.noise is None else read_noises(spec.noise),
+            teacher=teacher,
+            states=options.lesson.states or teacher_states(teacher.num_layers),
+            options=options.lesson,
+            seed=options.seed,
+            device=self.device,
+        )
+        generator = torch.Generator().manual_seed(options.seed)
+        frames_LND = self.lesson.sample(SCALE_S)
+        self.model = Distillation(student, frames_LND, generator, statistics_weight=options.statistics_weight)
+        self.model.to(self.device)
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=options.lr, weight_decay=0.01)
+        self.kept = StepState(spec.state, options.cluster)
+        sizes = {"teacher": teacher, "student": student}
+        self.record: dict[str, Any] = {
+            **{f"{who}_parameters": sum(p.numel() for p in model.parameters()) for who, model in sizes.items()},
+            "states": list(self.lesson.states),
+            "history": [],
+        }
+        self.recent: list[dict[str, float]] = []
+
+    def run(self) -> None:
+        """Train from the last state, or from the start, to the last step."""
+        start, options = self._restore(), self.options
+        self.model.train()
+        plan = islice(self.lesson.plan(), start, options.steps)
+        for step, (shard, ids) in enumerate(plan, start=start):
+            self.recent.append(self._step(step, shard, ids[self.rank :: self.world] or ids[:1]))
+            done = step + 1
+            if done % options.checkpoint_every == 0 or done == options.steps:
+                self._save(done)
+        if start == options.steps:  # the process died after the last step and before its result was fetched
+            self._save(start)
+
+    def _step(self, step: int, shard: str, ids: list[str]) -> dict[str, float]:
+        options = self.options
+        # Of dropout, where the student has any.
+        torch.manual_seed(int(np.random.SeedSequence([options.seed, step, self.rank]).generate_state(1)[0]))
+        rng = np.random.default_rng([options.seed, STEP, step, *([self.rank] if self.rank else [])])
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate_at(step, options)
+        batch = [tensor.to(self.device) for tensor in self.lesson.batch(shard, ids, rng)]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.cluster.precision == "bf16"):
+            scalars = self.model(*batch)
+        loss = scalars["loss"]
+        if not bool(torch.isfinite(loss)):
+            raise TrainError(f"the loss is {float(loss.detach())} at step {step}; utterances: {', '.join(ids)}")
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = list(self.model.parameters())
+        average_gradients(parameters, scalars["compared"])
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.optimiser.step()
+        return {name: float(scalars[name].detach()) for name in SCALARS}
+
+    def _save(self, done: int) -> None:
+        """Note and say how it goes, and keep what it takes to go on; at the end also the student. All workers call it.
+
+        What was heard since the last time is all there is to note: a run that went on notes the same.
+        """
+        scalars = (
+            {name: float(np.mean([values[name] for values in self.recent])) for name in SCALARS} if self.recent else {}
+        )
+        if scalars:
+            self.record["history"].append({"step": done, **{name: round(v, 5) for name, v in scalars.items()}})
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in scalars.items())
+            say(f"step {done}/{self.options.steps}: {shown}")
+        self.recent = []
+
+        def state() -> dict[str, Any]:
+            parts = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+            return {"step": done, "record": self.record, **parts}
+
+        self.kept.save(state, scalars, result=self._write if done == self.options.steps else None)
+
+    def _write(self, folder: Path) -> None:
+        save_encoder(self.model.student.eval().half(), folder / ENCODER)
+
+    def _restore(self) -> int:
+        state = self.kept.load()
+        if state is None:
+            return 0
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.record = state["record"]
+        say(f"distillation goes on from step {state['step']}")
+        return int(state["step"])
+
+
+def check_pair(teacher: SpeechEncoder, student: SpeechEncoder, options: DistilOptions) -> None:
+    """Raise TrainError unless both have the same frames a second and the teacher has the states to be learned."""
     if teacher.frame_rate_hz != student.frame_rate_hz:
         rates = f"{teacher.frame_rate_hz:g} frames a second, the student {student.frame_rate_hz:g}"
         raise TrainError(f"{options.teacher} gives {rates}: choose a teacher with the student's frame rate")
-    sample = np.random.default_rng([options.seed, 0]).permutation(len(lesson.clips))[:SCALE_CLIPS]
-    frames_LND = torch.cat([lesson.states(int(clip), 0).float() for clip in sample], 1)
-    generator = torch.Generator().manual_seed(options.seed)
-    return Distillation(student, frames_LND, generator, statistics_weight=options.statistics_weight)
+    for state in options.lesson.states or ():
+        if not 0 <= state <= teacher.num_layers:
+            raise TrainError(f"{options.teacher} has the hidden states 0..{teacher.num_layers}, not {state}")
 
 
-def _train(model: Distillation, lesson: Lesson, state: Path, options: DistilOptions) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=0.01)
-    start, history = _restore(model, optimiser, state)
-    for step, rows in enumerate(islice(lesson.plan(), start, options.steps), start=start):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate_at(step, options)
-        scalars = model(*lesson.batch(rows, np.random.default_rng([options.seed, 3, step])))
-        optimiser.zero_grad(set_to_none=True)
-        scalars["loss"].backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, error_if_nonfinite=True)
-        optimiser.step()
-        history.append([float(scalars[name].detach()) for name in SCALARS])
-        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
-            recent = np.mean(history[-options.save_every :], axis=0)
-            shown = ", ".join(f"{name} {value:.3f}" for name, value in zip(SCALARS, recent, strict=True))
-            say(f"step {step + 1}/{options.steps}: {shown}")
-            saved = {"step": step + 1, "history": history, "model": model.state_dict()}
-            _save(saved | {"optimiser": optimiser.state_dict()}, state)
+def read_noises(pool: Pool) -> list[Samples]:
+    """Every clip of a pool, which is small: all are kept."""
+    return [decode_flac(data.as_py()) for shard in pool.shards for data in pool.read(shard, ["audio"])["audio"]]
 
 
 def learning_rate_at(step: int, options: DistilOptions) -> float:
@@ -123,17 +258,26 @@ def learning_rate_at(step: int, options: DistilOptions) -> float:
     return options.lr * min((step + 1) / options.warmup_steps, 1 - step / options.steps)
 
 
-def _restore(model: Distillation, optimiser: torch.optim.Optimizer, state: Path) -> tuple[int, list[list[float]]]:
-    if not state.is_file():
-        return 0, []
-    saved: dict[str, Any] = torch.load(state, weights_only=True)
-    model.load_state_dict(saved["model"])
-    optimiser.load_state_dict(saved["optimiser"])
-    return saved["step"], saved["history"]
+def _with_absolute_paths(options: DistilOptions) -> DistilOptions:
+    """Workers may have another working directory."""
+    given: dict[str, Any] = {"out": storage.absolute(options.out), "pools": tuple(map(storage.absolute, options.pools))}
+    if options.noise is not None:
+        given["noise"] = storage.absolute(options.noise)
+    for name in ("teacher", "student"):
+        if Path(getattr(options, name) or "").expanduser().is_dir() and getattr(options, name):
+            given[name] = storage.absolute(getattr(options, name))
+    return options.model_copy(update=given)
 
 
-def _save(saved: dict[str, Any], state: Path) -> None:
-    """Write the state whole or not at all."""
-    unfinished = state.with_suffix(".partial")
-    torch.save(saved, unfinished)
-    unfinished.replace(state)
+def _run_name(speech: tuple[tuple[Pool, frozenset[str]], ...], options: DistilOptions) -> str:
+    """Another name for whatever would train to other weights: a run of the same name goes on from its checkpoint."""
+    values: Mapping[str, Any] = options.model_dump(mode="json", exclude={"out", "cluster", "checkpoint_every"})
+    parts = [[pool.hash for pool, _ in speech], values]
+    return "distil-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _picture(record: dict[str, Any]) -> bytes:
+    # Imported here: drawing takes a second to load, in every worker too.
+    from seral.report.figures import png, pretraining_curves
+
+    return png(pretraining_curves(record["history"], [], SCALARS))

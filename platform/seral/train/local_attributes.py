@@ -37,9 +37,9 @@ from seral.progress import say
 from seral.train.adapter_run import MAX_GRAD_NORM, set_rate
 from seral.train.frame_source import FrameSource, Survey, survey
 from seral.train.model import frame_batches, pad_frames
-from seral.train.ray_train import last_checkpoint
+from seral.train.ray_train import STATE, last_checkpoint
 
-STATE, WAP = "state.pt", "wap"
+WAP = "wap"
 LENGTH_NOISE = 0.15
 """Clips are batched by their length with so much log-normal noise: little padding, other neighbours every epoch."""
 

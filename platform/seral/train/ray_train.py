@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
+import torch
 
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
+
+STATE = "state.pt"
 
 
 @contextmanager
@@ -59,3 +64,52 @@ def last_checkpoint(
     if on.train_workers == 0:
         shutil.rmtree(result.checkpoint.path)
     storage.remove(work)
+
+
+class StepState:
+    """What a training that counts its steps needs to go on, kept where it outlives the training.
+
+    Ray Train's workers persist what they report. In this process only the last report outlives a kill of it, so the
+    states before go to `uri` without Ray.
+    """
+
+    def __init__(self, uri: str, on: ClusterOptions) -> None:
+        self._uri, self._on = uri, on
+
+    def load(self) -> dict[str, Any] | None:
+        """The state to go on from, or None at the start."""
+        data = self._bytes()
+        return None if data is None else torch.load(io.BytesIO(data), weights_only=True)
+
+    def save(
+        self,
+        state: Callable[[], dict[str, Any]],
+        scalars: Mapping[str, float],
+        *,
+        result: Callable[[Path], None] | None = None,
+    ) -> None:
+        """Keep the state; with `result`, the last one, which writes what the training has made beside it.
+
+        All workers call it and the first one's counts. The folder that is handed out at the end holds the last state.
+        """
+        if ray.train.get_context().get_world_rank() != 0:
+            ray.train.report(dict(scalars))
+            return
+        buffer = io.BytesIO()
+        torch.save(state(), buffer)
+        if result is None and not self._on.train_workers:
+            storage.write_bytes(self._uri, buffer.getvalue())
+            return
+        folder = Path(tempfile.mkdtemp(prefix="seral-checkpoint-"))
+        (folder / STATE).write_bytes(buffer.getvalue())
+        if result is not None:
+            result(folder)
+        ray.train.report(dict(scalars), checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+        if self._on.train_workers:
+            shutil.rmtree(folder)
+
+    def _bytes(self) -> bytes | None:
+        if (checkpoint := ray.train.get_checkpoint()) is not None:
+            with checkpoint.as_directory() as folder:
+                return (Path(folder) / STATE).read_bytes()
+        return storage.read_bytes(self._uri) if storage.exists(self._uri) else None

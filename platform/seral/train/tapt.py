@@ -19,19 +19,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-import yaml
 from pydantic import Field, model_validator
 
 from ser_models.tapt import TaptOptions, check_adapter
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import OptionError, StateError
-from seral.options import Options, dump
+from seral.errors import OptionError
+from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import SplitOptions, make_folds
 from seral.progress import say
-from seral.train.ray_train import last_checkpoint
-from seral.train.tapt_run import ENCODER, STATE, TaptSpec, tapt_worker
+from seral.task import claim_folder
+from seral.train.ray_train import STATE, last_checkpoint
+from seral.train.tapt_run import ENCODER, TaptSpec, tapt_worker
 
 DONE, PICTURE = "tapt.json", "tapt.png"
 
@@ -152,7 +152,7 @@ def pretrain(options: TaptJobOptions) -> str:
     out, pool = storage.absolute(options.out), open_pool(options.pool)
     encoder = storage.absolute(options.encoder) if Path(options.encoder).expanduser().is_dir() else options.encoder
     ids = _ids(options, pool)
-    _claim(options, out)
+    claim_folder(options, out, {"out", "cluster"})
     connect(options.cluster)
     say(f"TAPT of {encoder} on {len(ids)} utterances of {pool.uri}")
     return adapt_encoder(pool, ids, encoder, out, options.tapt, options.cluster)
@@ -172,13 +172,3 @@ def _ids(options: TaptJobOptions, pool: Pool) -> list[str]:
     if not 0 <= options.fold < len(folds):
         raise OptionError(f"fold {options.fold} does not exist: the split gives 0..{len(folds) - 1}")
     return list(folds[options.fold].train)
-
-
-def _claim(options: TaptJobOptions, out: str) -> None:
-    """Write the options of a new run; refuse a folder that holds one with others."""
-    path, new = storage.join(out, "options.yaml"), options.model_dump(mode="json")
-    if storage.exists(path):
-        old = yaml.safe_load(storage.read_bytes(path))
-        if changed := [name for name in new if name not in {"out", "cluster"} and old.get(name) != new[name]]:
-            raise StateError(f"{out} holds a TAPT with another {', '.join(changed)}; give `out` another folder")
-    storage.write_bytes(path, dump(options).encode())

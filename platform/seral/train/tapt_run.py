@@ -7,9 +7,6 @@ that was interrupted and restored ends in the same weights.
 # B batch · S samples · N frames · D features · K clusters
 from __future__ import annotations
 
-import io
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +32,6 @@ from ser_models.tapt import (
     tapt_optimizer,
     tapt_step,
 )
-from seral import storage
 from seral.active.index import kmeans
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
@@ -43,12 +39,14 @@ from seral.features import pad_clips
 from seral.pool.shards import Pool
 from seral.progress import say
 from seral.schema import SAMPLE_RATE
+from seral.train.ray_train import StepState
+from seral.train.speech import Speech
 from seral.train.tapt_audio import CLUSTERED, MASKED, Clip, TaptAudio
 
 if TYPE_CHECKING:
     from seral.train.tapt import TaptRunOptions
 
-STATE, ENCODER = "state.pt", "encoder"
+ENCODER = "encoder"
 LOG_EVERY = 50
 """Steps between two lines of progress."""
 SMALL_POOL_HOURS = 10.0
@@ -104,6 +102,7 @@ class Training:
             raise TrainError(f"refresh_every makes clusters anew; {self.encoder.family}'s objective has none")
         self.optimiser = tapt_optimizer(self.objective)
         self.held_out = [self._tensors(clips) for clips in self.audio.held_out_batches()]
+        self.kept = StepState(spec.state, spec.on)
         self.record: dict[str, Any] = {"history": [], "held_out": [], "warnings": []}
 
     def run(self) -> None:
@@ -186,45 +185,26 @@ class Training:
         say(f"TAPT: {clusters} clusters of hidden state {targets.layer}, of {sum(map(len, frames))} frames")
 
     def _save(self, done: int, scalars: Mapping[str, float]) -> None:
-        """Keep what it takes to go on; at the end also the adapted encoder, its adapters merged. All workers call it.
+        """Keep what it takes to go on; at the end also the adapted encoder. All workers call it."""
 
-        Ray Train's workers persist what they report. In this process only the last report outlives a kill of it, so
-        the others go to storage without Ray.
-        """
-        if self.rank != 0:
-            ray.train.report(dict(scalars))
-            return
-        buffer = io.BytesIO()
-        state = {"step": done, "record": self.record, "optimiser": self.optimiser.state_dict()}
-        torch.save(state | {"objective": self.objective.state_dict()}, buffer)
-        last = done == self.settings.steps
-        if not last and not self.spec.on.train_workers:
-            storage.write_bytes(self.spec.state, buffer.getvalue())
-            return
-        folder = Path(tempfile.mkdtemp(prefix="seral-tapt-"))
-        (folder / STATE).write_bytes(buffer.getvalue())
-        if last:
-            save_encoder(merge_adapters(self.encoder) if self.encoder.adapters else self.encoder, folder / ENCODER)
-        ray.train.report(dict(scalars), checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
-        if self.spec.on.train_workers:
-            shutil.rmtree(folder)
+        def state() -> dict[str, Any]:
+            parts = {"objective": self.objective.state_dict(), "optimiser": self.optimiser.state_dict()}
+            return {"step": done, "record": self.record, **parts}
+
+        self.kept.save(state, scalars, result=self._write if done == self.settings.steps else None)
+
+    def _write(self, folder: Path) -> None:
+        save_encoder(merge_adapters(self.encoder) if self.encoder.adapters else self.encoder, folder / ENCODER)
 
     def _restore(self) -> int:
-        data = self._saved()
-        if data is None:
+        state = self.kept.load()
+        if state is None:
             return 0
-        state = torch.load(io.BytesIO(data), weights_only=True)
         self.objective.load_state_dict(state["objective"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.record = state["record"]
         say(f"TAPT goes on from step {state['step']}")
         return int(state["step"])
-
-    def _saved(self) -> bytes | None:
-        if (checkpoint := ray.train.get_checkpoint()) is not None:
-            with checkpoint.as_directory() as folder:
-                return (Path(folder) / STATE).read_bytes()
-        return storage.read_bytes(self.spec.state) if storage.exists(self.spec.state) else None
 
     def _is_due(self, done: int, every: int) -> bool:
         return done % every == 0 or done == self.settings.steps
@@ -240,9 +220,7 @@ def tapt_audio(spec: TaptSpec, encoder: SpeechEncoder) -> TaptAudio:
     frames_S = encoder.frames(torch.arange(60 * SAMPLE_RATE))
     shortest = int((frames_S <= MASKS[settings.mask].length).sum())
     return TaptAudio(
-        pool=spec.pool,
-        ids=spec.ids,
-        shortest_s=(shortest + 1) / SAMPLE_RATE,
+        speech=Speech(parts=((spec.pool, frozenset(spec.ids)),), shortest_s=(shortest + 1) / SAMPLE_RATE),
         held_out_share=spec.options.held_out,
         settings=settings,
         seed=spec.options.seed,
