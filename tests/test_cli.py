@@ -28,6 +28,8 @@ COMMANDS = [
     ["layers", "relevance"],
     ["layers", "similarity"],
     ["layers", "anchor"],
+    ["layers", "probe"],
+    ["distil"],
     ["report"],
     ["predict"],
     ["doctor"],

@@ -262,6 +262,29 @@ def layers_relevance(config: StudyPath, settings: Sets = None) -> None:
     typer.echo(run_relevance(load(RelevanceOptions, config, settings or [])))
 
 
+@layers_app.command("probe")
+def layers_probe(
+    pool: PoolPath,
+    classes: Annotated[str, typer.Option(help="Emotions to tell apart, joined by commas.")],
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="A hub id, a folder, or an embedded encoder; repeatable.")
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder for the table and a picture.")] = None,
+    settings: Sets = None,
+) -> None:
+    """What encoders are worth: a linear probe of every hidden state on unseen speakers, beside log-mel statistics.
+
+    Prints UAR, size and speed of each encoder and of its network with untrained weights.
+
+    Example: `seral layers probe data/pool --classes anger,neutral,sadness --encoder runs/student/encoder --out runs/p`
+    """
+    from seral.options import parse
+    from seral.train.layer_probe import ProbeOptions, probe_layers
+
+    values = {"pool": pool, "classes": classes.split(","), "encoders": encoder or ["seral-tiny"], "out": out}
+    typer.echo(probe_layers(parse(ProbeOptions, values, settings or [])))
+
+
 @layers_app.command("similarity")
 def layers_similarity(
     pool: PoolPath,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
+from ser_models.encoders import load_encoder
 from seral import storage
 from seral.options import parse
 from seral.pool.decode import encode_flac
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash
 from seral.schema import GOLD, UTTERANCE
-from seral.train.layer_probe import ProbeOptions, probe_layers
+from seral.train.layer_probe import LOG_MEL, ProbeOptions, probe_layers
 
 PITCH_HZ = {"anger": 400.0, "sadness": 120.0}
 
@@ -44,18 +47,28 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize("std", [False, True])
-def test_what_is_easy_to_hear_is_found_in_every_state(pool: str, std: bool) -> None:
-    values = {"pool": pool, "corpus": "made", "classes": sorted(PITCH_HZ), "folds": 4, "std": std}
-    head, log_mel, tiny, twin = probe_layers(parse(ProbeOptions, values)).splitlines()
-    assert head == "21 utterances, 4 speakers, 2 classes"
-    assert float(log_mel.split()[-1]) > 0.9
-    states = [float(score) for score in tiny.split(" of ")[1].split()]
-    assert len(states) == 5
-    assert min(states) > 0.9
-    assert tiny.startswith(f"seral-tiny: best {max(states):.3f} of ")
-    assert twin.startswith("seral-tiny, untrained: best ")
+def test_what_is_easy_to_hear_is_found_in_every_state(pool: str, std: bool, tmp_path: Path) -> None:
+    values = {"pool": pool, "corpus": "made", "classes": sorted(PITCH_HZ), "folds": 4, "std": std, "out": str(tmp_path)}
+    text = probe_layers(parse(ProbeOptions, values))
+    assert text.startswith("21 utterances, 4 speakers, 2 classes\n")
+    assert (tmp_path / "probe.md").read_text() == text
+    scores = pd.read_csv(tmp_path / "probe.csv")
+    count = scores.groupby("encoder", sort=False)["state"].nunique()
+    assert count.to_dict() == {LOG_MEL: 1, "seral-tiny": 5, "seral-tiny, untrained": 5}
+    assert set(scores["seed"]) == {0, 1, 2}
+    mean = scores.groupby(["encoder", "state"])["uar"].mean()
+    assert mean[LOG_MEL, 0] > 0.9
+    assert mean["seral-tiny"].min() > 0.9
+    _, tiny, _ = (line.strip("| \n").split(" | ") for line in text.splitlines()[-3:])
+    size = sum(parameter.numel() for parameter in load_encoder("seral-tiny").parameters())
+    assert tiny[:3] == ["seral-tiny", f"{size:,}", f"{2e-6 * size:.1f}"]
+    assert float(tiny[3]) > 1
+    assert float(tiny[5].split()[0]) == pytest.approx(100 * mean["seral-tiny"].max(), abs=0.051)
+    assert len(tiny[6].split()) == 5
+    assert (tmp_path / "probe.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_baseline_can_be_left_out(pool: str) -> None:
-    values = {"pool": pool, "classes": sorted(PITCH_HZ), "folds": 2, "untrained": False}
-    assert len(probe_layers(parse(ProbeOptions, values)).splitlines()) == 3
+    values = {"pool": pool, "classes": sorted(PITCH_HZ), "folds": 2, "untrained": False, "seeds": [0]}
+    rows = [line for line in probe_layers(parse(ProbeOptions, values)).splitlines() if line.startswith("|")]
+    assert [row.split(" | ")[0].strip("| ") for row in rows[2:]] == [LOG_MEL, "seral-tiny"]

@@ -278,6 +278,26 @@ def layer_relevance(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def probe_by_state(scores: pd.DataFrame) -> Figure:
+    """UAR of every encoder's hidden states with the range over seeds; what has one state only is a level."""
+    figure = Figure(figsize=(7.6, 4.0), layout="constrained")
+    axes = _tidy(figure.subplots(), "hidden state", "UAR of a linear probe, unseen speakers")
+    for index, (encoder, rows) in enumerate(scores.groupby("encoder", sort=False)):
+        over_seeds = rows.groupby("state")["uar"].agg(["mean", "min", "max"])
+        if len(over_seeds) == 1:
+            axes.axhline(over_seeds["mean"].iloc[0], color=MUTED, linestyle=FULL_STYLE[2], label=str(encoder))
+            continue
+        colour, marker, line = STYLES[index % len(STYLES)]
+        axes.fill_between(over_seeds.index, over_seeds["min"], over_seeds["max"], color=colour, alpha=0.14, linewidth=0)
+        x, y = over_seeds.index, over_seeds["mean"]
+        axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=5, label=str(encoder))
+    axes.set_ylim(bottom=0)
+    _percent(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
 def layer_similarity(table: pd.DataFrame) -> Figure:
     """A heat map a measure: pairs (source, target) by hidden states, each pair's most similar state marked."""
     measures = list(table.index.unique("measure"))
