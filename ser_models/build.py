@@ -17,12 +17,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ser_models.audio_text import AudioTextPool, TextInput, make_pool
 from ser_models.encoders import SpeechEncoder
 from ser_models.heads import Head, HeadOptions, LayerPool
 from ser_models.pooling import masked_mean_std
 
 # B batch · S samples · T frames · L hidden states (encoder layers + 1) · D features · U embedding
-# O outputs: C class logits, then K dimensions (valence, arousal, dominance)
+# E features of a transcript · O outputs: C class logits, then K dimensions (valence, arousal, dominance)
 
 WEIGHTS = "head.safetensors"
 DESCRIPTION = "model.json"
@@ -60,13 +61,23 @@ class SerModel(nn.Module):
         self.dimensions = tuple(dimensions)
         self.options = options
 
-    def forward(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
-        """Outputs for 16 kHz waveforms, zero padded to the longest, with lengths in samples."""
+    def forward(self, wave_BS: Tensor, length_B: Tensor, text_BE: Tensor | None = None) -> Tensor:
+        """Outputs for 16 kHz waveforms, zero padded to the longest, with lengths in samples.
+
+        `text_BE`: the vectors of the transcripts, for a model that reads; NaN, or None for all, where there is none.
+        """
         output = self.encoder(wave_BS, length_B)
-        return self._from_layers(*masked_mean_std(output.hidden_LBTD, output.mask_BT))
+        return self._from_layers(*masked_mean_std(output.hidden_LBTD, output.mask_BT), text_BE)
 
     def forward_from(
-        self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int, below_mean_LBD: Tensor, below_std_LBD: Tensor
+        self,
+        hidden_BTD: Tensor,
+        mask_BT: Tensor,
+        *,
+        start: int,
+        below_mean_LBD: Tensor,
+        below_std_LBD: Tensor,
+        text_BE: Tensor | None = None,
     ) -> Tensor:
         """Outputs from cached frames of hidden state `start`, with the pooled statistics of the states 0..start-1.
 
@@ -78,18 +89,18 @@ class SerModel(nn.Module):
                 f"got {len(below_mean_LBD)} means and {len(below_std_LBD)} standard deviations"
             )
         mean_LBD, std_LBD = masked_mean_std(self.encoder.upper(hidden_BTD, mask_BT, start=start), mask_BT)
-        return self._from_layers(
-            torch.cat([below_mean_LBD.to(mean_LBD), mean_LBD]), torch.cat([below_std_LBD.to(std_LBD), std_LBD])
-        )
+        every_mean_LBD = torch.cat([below_mean_LBD.to(mean_LBD), mean_LBD])
+        every_std_LBD = torch.cat([below_std_LBD.to(std_LBD), std_LBD])
+        return self._from_layers(every_mean_LBD, every_std_LBD, text_BE)
 
-    def forward_pooled(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
+    def forward_pooled(self, mean_BLD: Tensor, std_BLD: Tensor, text_BE: Tensor | None = None) -> Tensor:
         """Outputs from the cached pooled statistics of every hidden state."""
-        output: Tensor = self.head(self.embed_pooled(mean_BLD, std_BLD))
+        output: Tensor = self.head(self.embed_pooled(mean_BLD, std_BLD, text_BE))
         return output
 
-    def embed_pooled(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
+    def embed_pooled(self, mean_BLD: Tensor, std_BLD: Tensor, text_BE: Tensor | None = None) -> Tensor:
         """The clip embedding u that the head sees, (B, L, D) twice -> (B, U)."""
-        embedding: Tensor = self.pool(mean_BLD, std_BLD)
+        embedding: Tensor = self.pool(mean_BLD, std_BLD, text_BE)
         return embedding
 
     def split(self, output_BO: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,8 +114,8 @@ class SerModel(nn.Module):
             raise ValueError(f"ratings must be (clips, {len(self.dimensions)}), got {tuple(target_NK.shape)}")
         self.head.output.bias[len(self.classes) :] = target_NK.mean(0)
 
-    def _from_layers(self, mean_LBD: Tensor, std_LBD: Tensor) -> Tensor:
-        return self.forward_pooled(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1))
+    def _from_layers(self, mean_LBD: Tensor, std_LBD: Tensor, text_BE: Tensor | None) -> Tensor:
+        return self.forward_pooled(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1), text_BE)
 
 
 def build_model(
@@ -114,10 +125,14 @@ def build_model(
     generator: torch.Generator | None = None,
     *,
     dimensions: Sequence[str] = (),
+    text: TextInput | None = None,
 ) -> SerModel:
-    """A model with a fresh head on an encoder. `generator` is needed for a hidden layer only."""
+    """A model with a fresh head on an encoder. `generator` is needed for a hidden layer only.
+
+    With `text` it also reads what is said, late fusion of audio and text (ser_models.audio_text).
+    """
     options = options or HeadOptions()
-    pool = LayerPool(encoder.num_layers + 1, encoder.width, std_gain=options.std_gain)
+    pool = make_pool(encoder.num_layers + 1, encoder.width, std_gain=options.std_gain, text=text)
     outputs = len(classes) + len(dimensions)
     head = Head(pool.out_width, outputs, hidden=options.hidden, dropout=options.dropout, generator=generator)
     return SerModel(encoder, pool, head, classes=classes, dimensions=dimensions, options=options)
@@ -160,9 +175,10 @@ def load_model(folder: str | Path, encoder: SpeechEncoder) -> SerModel:
     options = HeadOptions(**description["options"])
     # Every weight is overwritten below, so the seed of a hidden layer's start does not matter.
     generator = torch.Generator().manual_seed(0)
-    # Models saved before there were dimensions do not mention them.
+    # Models saved before there were dimensions, or text, do not mention them.
     dimensions = description.get("dimensions", ())
-    model = build_model(encoder, description["classes"], options, generator, dimensions=dimensions)
+    text = TextInput(**description["text"]) if description.get("text") else None
+    model = build_model(encoder, description["classes"], options, generator, dimensions=dimensions, text=text)
     tensors = load_file(source / WEIGHTS)
     for name, part in (("pool", model.pool), ("head", model.head)):
         prefix = f"{name}."
@@ -175,6 +191,7 @@ def _describe(model: SerModel) -> dict[str, object]:
         "classes": list(model.classes),
         "dimensions": list(model.dimensions),
         "encoder": _encoder_sizes(model.encoder),
+        "text": asdict(model.pool.text) if isinstance(model.pool, AudioTextPool) else None,
         "options": asdict(model.options),
     }
 

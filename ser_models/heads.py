@@ -22,7 +22,7 @@ class HeadOptions:
     """Factor on the standardised pooled deviations next to the pooled means; 0 = means only, an embedding D wide.
     Below 1 it shrinks that half harder under the same weight penalty; 0.4 did best on EmoDB and RAVDESS."""
     hidden: int = 0
-    """Width of one hidden ReLU layer; 0 = linear head."""
+    """Width of one hidden tanh layer (de Oliveira et al. 2023, arXiv 2305.19184); 0 = linear head."""
     dropout: float = 0.1
     """Dropout probability before each linear layer, in training only."""
 
@@ -62,8 +62,8 @@ class LayerPool(nn.Module):
         return self.centre_mean.shape[1] * (2 if self.std_gain else 1)
 
     @torch.no_grad()
-    def fit(self, mean_NLD: Tensor, std_NLD: Tensor) -> None:
-        """Set the standardisation from (unlabelled) training features, (N, L, D) each."""
+    def fit(self, mean_NLD: Tensor, std_NLD: Tensor, text_NE: Tensor | None = None) -> None:
+        """Set the standardisation from (unlabelled) training features, (N, L, D) each; text is for a subclass."""
         if len(mean_NLD) < 2:
             raise ValueError(f"standardisation needs at least 2 clips, got {len(mean_NLD)}")
         self._check(mean_NLD, std_NLD)
@@ -91,8 +91,12 @@ class LayerPool(nn.Module):
         """Weighted sum over layers, (B, L, U) -> (B, U)."""
         return torch.einsum("l,blu->bu", torch.softmax(self.layer_weight, 0), standard_BLU)
 
-    def forward(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
-        return self.combine(self.standardise(mean_BLD, std_BLD))
+    def join(self, audio_BU: Tensor, text_BE: Tensor | None) -> Tensor:
+        """The embedding from the combined layers and what else is known of a clip: here, nothing."""
+        return audio_BU
+
+    def forward(self, mean_BLD: Tensor, std_BLD: Tensor, text_BE: Tensor | None = None) -> Tensor:
+        return self.join(self.combine(self.standardise(mean_BLD, std_BLD)), text_BE)
 
     def _check(self, mean_BLD: Tensor, std_BLD: Tensor) -> None:
         expected = tuple(self.centre_mean.shape)
@@ -104,7 +108,7 @@ class LayerPool(nn.Module):
 
 
 class Head(nn.Module):
-    """Dropout and a linear layer, (B, U) -> (B, O), optionally with one hidden ReLU layer.
+    """Dropout and a linear layer, (B, U) -> (B, O), optionally with one hidden tanh layer.
 
     One layer for classes, for dimensions and for both: heads that share their input are rows of one matrix. It starts
     at zero: every class is equally likely before the first step, and no random draw is spent.
@@ -130,13 +134,13 @@ class Head(nn.Module):
         if self.hidden is not None:
             if generator is None:
                 raise ValueError("a hidden layer starts from random weights: pass a torch.Generator")
-            nn.init.kaiming_uniform_(self.hidden.weight, nonlinearity="relu", generator=generator)
+            nn.init.kaiming_uniform_(self.hidden.weight, nonlinearity="tanh", generator=generator)
             nn.init.zeros_(self.hidden.bias)
 
     def forward(self, embedding_BU: Tensor) -> Tensor:
         inner = self.dropout(embedding_BU)
         if self.hidden is not None:
-            inner = self.dropout(torch.relu(self.hidden(inner)))
+            inner = self.dropout(torch.tanh(self.hidden(inner)))
         output: Tensor = self.output(inner)
         return output
 

@@ -6,6 +6,7 @@ same split, a fine-tune below it is a bug.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ser_models.audio_text import TextInput, make_pool
 from ser_models.heads import Head, LayerPool
 from ser_models.losses import best_temperature, ccc_loss, class_weights, cross_entropy
 from ser_models.metrics import uar
@@ -24,7 +26,7 @@ CLEARLY = 2.0
 """Standard errors by which one layer must be better than the mixture."""
 
 # N labelled clips · L hidden states (encoder layers + 1) · D features · U embedding
-# C classes · K dimensions (valence, arousal, dominance) · O either
+# E features of a transcript · C classes · K dimensions (valence, arousal, dominance) · O either
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,13 @@ class ProbeOptions:
     """Weight classes ∝ N / n_c. Dimensions have none."""
     std_gain: float = 0.4
     """Factor on the pooled deviations when the probe makes its own LayerPool; 0 = means only."""
+    hidden: int = 0
+    """Width of a hidden tanh layer, from fixed random weights; 0 = a linear head."""
     max_steps: int = 100
     """L-BFGS iterations at most."""
 
     def __post_init__(self) -> None:
-        for name in ("l2", "layer_l2", "std_gain"):
+        for name in ("l2", "layer_l2", "std_gain", "hidden"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.max_steps < 1:
@@ -58,6 +62,8 @@ class PooledRows:
 
     mean_NLD: Tensor
     std_NLD: Tensor
+    text_NE: Tensor | None = None
+    """Vectors of the transcripts, for a pool that reads them; NaN where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,8 +158,10 @@ def _fit(
     options: ProbeOptions,
 ) -> FitResult:
     """Minimise a loss of the outputs (N, O) with the ridge penalties, from zero."""
-    pool = _fresh_pool(train, options.std_gain) if pool is None else _copy(pool)
-    head = Head(pool.out_width, num_outputs, dropout=0.0).to(pool.layer_weight.device)
+    pool = _fresh_pool(train, options.std_gain) if pool is None else copy.deepcopy(pool)
+    generator = torch.Generator().manual_seed(0)
+    head = Head(pool.out_width, num_outputs, hidden=options.hidden, dropout=0.0, generator=generator)
+    head.to(pool.layer_weight.device)
     standard_NLU = pool.standardise(train.mean_NLD, train.std_NLD)
     if not bool(torch.isfinite(standard_NLU).all()):
         bad = torch.nonzero(~torch.isfinite(standard_NLU).all(-1).all(-1)).flatten().tolist()
@@ -163,8 +171,9 @@ def _fit(
     fixed_NU = None if options.learn_layers else pool.combine(standard_NLU).detach()
 
     def objective() -> Tensor:
-        embedding = pool.combine(standard_NLU) if fixed_NU is None else fixed_NU
-        penalty = options.l2 * head.output.weight.square().sum()
+        embedding = pool.join(pool.combine(standard_NLU) if fixed_NU is None else fixed_NU, train.text_NE)
+        layers = [head.output] if head.hidden is None else [head.hidden, head.output]
+        penalty = options.l2 * sum(layer.weight.square().sum() for layer in layers)
         if options.learn_layers:
             penalty = penalty + options.layer_l2 * pool.layer_weight.square().sum()
         return loss(head(embedding)) + penalty / 2
@@ -198,7 +207,7 @@ def fit_best_head(
 def _lean(
     train: PooledSet, num_classes: int, pool: LayerPool, dev: PooledSet, options: ProbeOptions, layer: int
 ) -> FitResult:
-    leaning = _copy(pool)
+    leaning = copy.deepcopy(pool)
     with torch.no_grad():
         leaning.layer_weight.zero_()
         leaning.layer_weight[layer] = LEANING
@@ -209,16 +218,16 @@ def _lean(
 def _calibrated_losses(result: FitResult, rows: PooledSet) -> NDArray[np.float64]:
     """Class-weighted cross-entropy of every clip at the temperature that is best for all, (N,)."""
     weight_C = class_weights(rows.label_N, result.head.output.out_features)
-    logits_NC = predict_pooled(result, rows.mean_NLD, rows.std_NLD)
+    logits_NC = predict_pooled(result, rows.mean_NLD, rows.std_NLD, rows.text_NE)
     scaled_NC = logits_NC / best_temperature(logits_NC, rows.label_N, weight_C)
     loss_N = nn.functional.cross_entropy(scaled_NC, rows.label_N, weight=weight_C, reduction="none")
     return loss_N.double().cpu().numpy()
 
 
 @torch.no_grad()
-def predict_pooled(result: FitResult, mean_NLD: Tensor, std_NLD: Tensor) -> Tensor:
+def predict_pooled(result: FitResult, mean_NLD: Tensor, std_NLD: Tensor, text_NE: Tensor | None = None) -> Tensor:
     """Logits or dimensions of cached rows, (N, L, D) twice -> (N, O)."""
-    output: Tensor = result.head(result.pool(mean_NLD, std_NLD))
+    output: Tensor = result.head(result.pool(mean_NLD, std_NLD, text_NE))
     return output
 
 
@@ -244,18 +253,12 @@ def minimise(objective: Callable[[], Tensor], parameters: Sequence[Tensor], max_
 
 def _fresh_pool(train: PooledRows, std_gain: float) -> LayerPool:
     _, num_states, width = train.mean_NLD.shape
-    pool = LayerPool(num_states, width, std_gain=std_gain).to(train.mean_NLD.device)
-    pool.fit(train.mean_NLD, train.std_NLD)
+    text = None if train.text_NE is None else TextInput(width=train.text_NE.shape[1])
+    pool = make_pool(num_states, width, std_gain=std_gain, text=text).to(train.mean_NLD.device)
+    pool.fit(train.mean_NLD, train.std_NLD, train.text_NE)
     return pool
 
 
-def _copy(pool: LayerPool) -> LayerPool:
-    num_states, width = pool.centre_mean.shape
-    copy = LayerPool(num_states, width, std_gain=pool.std_gain).to(pool.layer_weight.device)
-    copy.load_state_dict(pool.state_dict())
-    return copy
-
-
 def _score(result: FitResult, rows: PooledSet) -> float:
-    predicted = predict_pooled(result, rows.mean_NLD, rows.std_NLD).argmax(-1)
+    predicted = predict_pooled(result, rows.mean_NLD, rows.std_NLD, rows.text_NE).argmax(-1)
     return uar(rows.label_N.cpu().numpy(), predicted.cpu().numpy())

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +33,9 @@ from seral.pool.decode import BadAudio, decode_flac
 from seral.pool.shards import Pool
 from seral.progress import track
 from seral.schema import FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from seral.text_features import TextFeatures
 
 Float = NDArray[np.float32]
 Half = NDArray[np.float16]
@@ -58,6 +61,8 @@ class FeatureStore:
     fingerprint: str
     num_layers: int
     width: int
+    text: TextFeatures | None = None
+    """Vectors of the transcripts, for models that read them."""
 
     def table_uri(self, table: str, shard: str) -> str:
         """Address of one shard of `pooled`, `frames-<k>` or `quarantine`."""
@@ -68,7 +73,7 @@ class FeatureStore:
         table = storage.read_tables([self.table_uri("pooled", shard) for shard in self.pool.shards], POOLED)
         table = table.sort_by("utterance_id")
         shape = (table.num_rows, self.num_layers + 1, self.width)
-        mean, std = (_stack(table[name], shape) for name in ("mean", "std"))
+        mean, std = (stack_vectors(table[name], shape) for name in ("mean", "std"))
         return table["utterance_id"].to_pylist(), mean, std
 
     def frames_by_shard(self, layer: int, ids: set[str]) -> Iterator[dict[str, NDArray[np.float16]]]:
@@ -96,7 +101,8 @@ class FeatureStore:
         return storage.read_tables(uris, QUARANTINE)
 
 
-def _stack(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Half:
+def stack_vectors(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Half:
+    """Binary cells of fp16 as one array."""
     return np.frombuffer(b"".join(value.as_py() for value in column), np.float16).reshape(shape)
 
 
@@ -148,25 +154,33 @@ def _run(
     options: FeatureOptions,
     on: ClusterOptions,
 ) -> None:
+    arguments = {
+        "store": store,
+        "frames_layer": frames_layer,
+        "options": options,
+        "device": "cuda" if on.use_gpu else "cpu",
+        "precision": on.precision,
+    }
+    map_shards(store.pool, shards, FeatureActor, arguments, on, f"features of {len(shards)} shards")
+
+
+def map_shards(
+    pool: Pool, shards: Sequence[str], actor: type[Any], arguments: dict[str, Any], on: ClusterOptions, label: str
+) -> None:
+    """Give every shard to one of a few actors, {"shard": name} -> {"rows": count}, as many as there are encoders."""
     connect(on)
     actors = min(encoder_actors(on), len(shards))
-    rows = store.pool.manifest["shards"]
-    dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-    done = dataset.map(
-        FeatureActor,
-        fn_constructor_kwargs={
-            "store": store,
-            "frames_layer": frames_layer,
-            "options": options,
-            "device": "cuda" if on.use_gpu else "cpu",
-            "precision": on.precision,
-        },
+    rows = pool.manifest["shards"]
+    done = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map(
+        actor,
+        fn_constructor_kwargs=arguments,
         compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
         num_cpus=1,
         num_gpus=1 if on.use_gpu else 0,
     )
-    label = f"features of {len(shards)} shards by {actors} encoder{'s' if actors > 1 else ''}"
-    with track(label, sum(rows[shard]["rows"] for shard in shards)) as advance:
+    with track(
+        f"{label} by {actors} process{'es' if actors > 1 else ''}", sum(rows[s]["rows"] for s in shards)
+    ) as advance:
         for row in done.iter_rows():
             advance(row["rows"])
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
@@ -18,9 +17,9 @@ from pydantic import Field
 from seral import storage
 from seral.active.loop import LoopOptions
 from seral.active.rounds import read_rounds, round_folder
-from seral.cluster import ClusterOptions, connect, encoder_actors
+from seral.cluster import ClusterOptions
 from seral.errors import OptionError, PoolError, StateError
-from seral.features import FeatureOptions, length_sorted_batches, pad_clips
+from seral.features import FeatureOptions, length_sorted_batches, map_shards, pad_clips
 from seral.options import Options
 from seral.pool.decode import BadAudio, decode, decode_flac
 from seral.pool.readers.folder import DECODABLE
@@ -28,7 +27,8 @@ from seral.pool.shards import MANIFEST, Pool, open_pool
 from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
 from seral.task import read_options
-from seral.train.model import load_model, read_classes
+from seral.text_features import open_text_encoder, read_texts
+from seral.train.model import load_model, read_classes, read_text_encoder
 
 Wave = NDArray[np.float32]
 FILES_AT_ONCE = 64
@@ -95,18 +95,34 @@ class Predictor:
         self.bf16 = on.precision == "bf16"
         self.model, self.classes, self.features = load_model(folder), read_classes(folder), features
         self.model.to(self.device).eval()
+        name = read_text_encoder(folder)
+        self.text_encoder = None if name is None else open_text_encoder(name).to(self.device)
 
-    def predict(self, names: Sequence[str], waves: Sequence[Wave]) -> Iterator[dict[str, Any]]:
-        """One row per clip; only its first `max_clip_s` seconds are heard."""
+    def predict(
+        self, names: Sequence[str], waves: Sequence[Wave], texts: Sequence[str | None] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """One row per clip; only its first `max_clip_s` seconds are heard, and `texts` are read if the model can."""
+        text_NE = None if texts is None else self._read(texts)
         waves = [wave[: int(self.features.max_clip_s * SAMPLE_RATE)] for wave in waves]
         limit = int(self.features.batch_s * SAMPLE_RATE)
         for batch in length_sorted_batches([len(wave) for wave in waves], limit):
             wave_BS, length_B = pad_clips([waves[index] for index in batch])
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                logits_BC = self.model(wave_BS.to(self.device), length_B.to(self.device))
+                text_BE = None if text_NE is None else text_NE[batch]
+                logits_BC = self.model(wave_BS.to(self.device), length_B.to(self.device), text_BE)
             for index, share_C in zip(batch, logits_BC.float().softmax(1).cpu().numpy(), strict=True):
                 shares = {f"p_{c}": float(p) for c, p in zip(self.classes, share_C, strict=True)}
                 yield {"utterance_id": names[index], "predicted": self.classes[int(share_C.argmax())], **shares}
+
+    def _read(self, texts: Sequence[str | None]) -> torch.Tensor | None:
+        """Vectors (N, E) of transcripts, NaN where there is none."""
+        if self.text_encoder is None:
+            return None
+        vectors = read_texts(self.text_encoder, dict(zip(map(str, range(len(texts))), texts, strict=True)))
+        text_NE = torch.full((len(texts), self.text_encoder.width), torch.nan)
+        for name, vector_E in vectors.items():
+            text_NE[int(name)] = torch.from_numpy(vector_E).float()
+        return text_NE.to(self.device)
 
 
 class ShardPredictor:
@@ -121,29 +137,19 @@ class ShardPredictor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict a shard, unless an earlier call that was interrupted already has."""
         uri = storage.join(self.parts, f"{row['shard']}.parquet")
-        table = self.pool.read(row["shard"], ["utterance_id", "audio"])
+        table = self.pool.read(row["shard"], ["utterance_id", "audio", "text"])
         if not storage.exists(uri):
             waves = [decode_flac(data.as_py()) for data in table["audio"]]
-            rows = list(self.predictor.predict(table["utterance_id"].to_pylist(), waves))
+            texts = table["text"].to_pylist()
+            rows = list(self.predictor.predict(table["utterance_id"].to_pylist(), waves, texts))
             storage.write_table(uri, pa.Table.from_pylist(rows, output_schema(self.predictor.classes)))
         return {"rows": table.num_rows}
 
 
 def _predict_pool(pool: Pool, folder: str, options: PredictOptions) -> pa.Table:
     parts = f"{options.out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
-    connect(options.cluster)
-    actors = min(encoder_actors(options.cluster), len(pool.shards))
-    items = [{"shard": shard} for shard in pool.shards]
-    done = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        ShardPredictor,
-        fn_constructor_args=(folder, options, pool, parts),
-        compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
-        num_cpus=1,
-        num_gpus=1 if options.cluster.use_gpu else 0,
-    )
-    with track("predicting", pool.rows) as advance:
-        for row in done.iter_rows():
-            advance(row["rows"])
+    arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
+    map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions")
     schema = output_schema(read_classes(folder))
     table = storage.read_tables([storage.join(parts, f"{shard}.parquet") for shard in pool.shards], schema)
     storage.remove(parts)

@@ -74,6 +74,13 @@ FRAMES = pa.schema(
     ]
 )
 
+TEXT_VECTOR = pa.schema(
+    [
+        ("utterance_id", pa.string()),  # of those that have a transcript
+        ("vector", pa.binary()),  # fp16, E: mean of the tokens' last hidden states
+    ]
+)
+
 PICK = pa.schema(
     [
         ("utterance_id", pa.string()),

@@ -4,13 +4,13 @@ RUN/config.yaml            the resolved options; a run is resumed with the same 
 RUN/environment.json       versions, host, pool hash, protocol, classes
 """
 
-# N rows · L encoder layers (L+1 hidden states) · D features
+# N rows · L encoder layers (L+1 hidden states) · D features · E features of a transcript
 from __future__ import annotations
 
 import os
 import platform
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
@@ -35,6 +35,7 @@ from seral.options import Options, dump, parse
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.progress import say
+from seral.text_features import TextFeatures, extract_text
 from seral.train.units import Utterances
 from seral.versions import versions
 
@@ -80,6 +81,14 @@ class CorpusOptions(Options):
     """Which folds to run; None = all the split gives."""
 
 
+class ReadingOptions(TaskOptions):
+    """A task whose models may read what is said, beside hearing how."""
+
+    text_encoder: str | None = None
+    """A hub id or a folder of a text encoder for the transcripts of the pool; None = nothing is read. Which trainings
+    use them is `finetune.modalities`."""
+
+
 TaskT = TypeVar("TaskT", bound=TaskOptions)
 
 
@@ -97,12 +106,15 @@ class FoldData:
     ids: Sequence[str]
     mean_NLD: NDArray[np.float16]
     std_NLD: NDArray[np.float16]
+    text_NE: NDArray[np.float16] | None
+    """Vectors of the transcripts, NaN where there is none; None where nobody reads."""
 
     def utterances(self, ids: Sequence[str]) -> Utterances:
         """Pooled features of some utterances, in the order asked for."""
         rows = rows_of(self.ids, ids)
         mean_NLD, std_NLD = (array[rows].astype(np.float32) for array in (self.mean_NLD, self.std_NLD))
-        return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD)
+        text_NE = None if self.text_NE is None else self.text_NE[rows].astype(np.float32)
+        return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=text_NE)
 
     def pooled(self, ids: Sequence[str]) -> PooledRows:
         """The same as the model library takes it."""
@@ -123,8 +135,9 @@ def codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
 def with_absolute_paths(options: TaskT) -> TaskT:
     """Workers may have another working directory."""
     given = {name: getattr(options, name) for name in ("pool", "run", "feature_cache")}
-    if Path(options.encoder).expanduser().is_dir():
-        given["encoder"] = options.encoder
+    for name in ("encoder", "text_encoder"):
+        if (path := getattr(options, name, None)) is not None and Path(path).expanduser().is_dir():
+            given[name] = path
     return options.model_copy(update={name: storage.absolute(uri) for name, uri in given.items() if uri is not None})
 
 
@@ -138,8 +151,11 @@ def open_run(options: TaskT, may_change: Collection[str]) -> tuple[TaskT, Pool]:
 
 
 def features_of(options: TaskOptions, pool: Pool, encoder: str, frames_layer: int | None) -> FeatureStore:
-    """The features of a run's pool by an encoder, computed where they are missing."""
-    return extract_features(
+    """The features of a run's pool by an encoder, and of its transcripts, computed where they are missing."""
+    text = None
+    if isinstance(options, ReadingOptions) and options.text_encoder is not None:
+        text = extract_text(pool, options.text_encoder, uri=options.feature_cache, on=options.cluster)
+    store = extract_features(
         pool,
         encoder,
         uri=options.feature_cache,
@@ -147,6 +163,7 @@ def features_of(options: TaskOptions, pool: Pool, encoder: str, frames_layer: in
         options=options.features,
         on=options.cluster,
     )
+    return replace(store, text=text)
 
 
 def read_options(model: type[TaskT], run: str) -> TaskT:
@@ -253,7 +270,14 @@ def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: p
         ids=ids,
         mean_NLD=mean_NLD,
         std_NLD=std_NLD,
+        text_NE=None if store.text is None else _text_rows(store.text, ids),
     )
+
+
+def _text_rows(text: TextFeatures, ids: Sequence[str]) -> NDArray[np.float16]:
+    vectors = text.vectors()
+    nothing_E = np.full(text.width, np.nan, np.float16)
+    return np.stack([vectors.get(name, nothing_E) for name in ids])
 
 
 def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,14 @@ def fingerprint(encoder: SpeechEncoder) -> str:
     """
     config = {field: getattr(encoder.model.config, field, None) for field in encoder.config_fields}
     head = {"family": encoder.family, "normalise": getattr(encoder, "normalise", False), "config": config}
-    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     weights: dict[str, Tensor] = encoder.model.state_dict()
     weights |= {f"after_layers.{name}": weight for name, weight in encoder.after_layers.state_dict().items()}
+    return digest_weights(head, weights)
+
+
+def digest_weights(head: Mapping[str, Any], weights: Mapping[str, Tensor]) -> str:
+    """16 hex digits of a network: what `head` says of it, and its weights as fp32 under sorted names."""
+    digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
     for name in sorted(weights):
         weight = weights[name].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name} {tuple(weight.shape)}".encode())

@@ -31,7 +31,7 @@ from seral.pool.splits import Fold
 from seral.progress import track
 from seral.task import (
     CorpusOptions,
-    TaskOptions,
+    ReadingOptions,
     eligible,
     features_of,
     fold_data,
@@ -40,11 +40,11 @@ from seral.task import (
     protocol_name,
     write_environment,
 )
-from seral.train.finetune import FinetuneOptions, frames_layer
+from seral.train.finetune import FinetuneOptions, check_text, frames_layer
 from seral.train.tapt import TaptRunOptions, adapt_encoder
 
 
-class LoopOptions(TaskOptions, CorpusOptions):
+class LoopOptions(ReadingOptions, CorpusOptions):
     """The main job, whole."""
 
     initial: StrategyOptions = StrategyOptions(name="k_means")
@@ -69,7 +69,8 @@ class LoopOptions(TaskOptions, CorpusOptions):
     """Fit scikit-learn's linear probe on the same labels beside every round."""
 
     @model_validator(mode="after")
-    def _check_proxy(self) -> LoopOptions:
+    def _check(self) -> LoopOptions:
+        check_text(self.text_encoder, [self.finetune])
         if self.dimensions:
             raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
         if self.proxy and self.stop.patience is not None:

@@ -299,6 +299,7 @@ class FromFrames(nn.Module):
             start=self.layer,
             below_mean_LBD=batch.below_mean_LBD,
             below_std_LBD=batch.below_std_LBD,
+            text_BE=batch.text_BE,
         )
 
 

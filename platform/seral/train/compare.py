@@ -25,7 +25,7 @@ from seral.pool.splits import Fold
 from seral.task import (
     CorpusOptions,
     FoldData,
-    TaskOptions,
+    ReadingOptions,
     eligible,
     features_of,
     fold_data,
@@ -35,7 +35,7 @@ from seral.task import (
     write_environment,
 )
 from seral.train.cells import Cell, file_name, run_cells, study_table, write_table
-from seral.train.finetune import FinetuneOptions, finetune, frames_layer
+from seral.train.finetune import FinetuneOptions, check_text, finetune, frames_layer
 from seral.train.model import evaluate_scores, score
 from seral.train.probe import probe
 from seral.train.tapt import TaptRunOptions, adapt_encoder
@@ -53,7 +53,7 @@ class Variant(Options):
     """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
 
 
-class CompareOptions(TaskOptions, CorpusOptions):
+class CompareOptions(ReadingOptions, CorpusOptions):
     """Variants of training on one task."""
 
     rows: list[Variant] = Field(min_length=1)
@@ -70,6 +70,7 @@ class CompareOptions(TaskOptions, CorpusOptions):
             raise ValueError(f"rows need names of their own, as files too, got {', '.join(names)}")
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"the baseline {self.baseline!r} is none of the rows {', '.join(names)}")
+        check_text(self.text_encoder, [row.finetune for row in self.rows])
         if wrong := [share for share in self.fractions if not 0 < share <= 1]:
             raise ValueError(f"fractions must lie in (0, 1], got {wrong[0]}")
         return self
@@ -148,9 +149,9 @@ def train_cell(
 
 
 def costs(history: dict[str, Any], seconds: float, memory_mb: float) -> dict[str, float]:
-    """Trained parameters, memory, time; of a head alone there is nothing to tell but the time."""
+    """Trained parameters, memory, time; a head alone is fitted too quickly for more than the time."""
     if "adapter" not in history:
-        return {"seconds": seconds}
+        return {"trainable": history["head"]["trainable"], "seconds": seconds}
     epochs = len(history["adapter"]["epochs"]) - 1
     return {
         "trainable": history["adapter"]["trainable"],

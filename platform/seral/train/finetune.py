@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from ser_models.adapters import ADAPTERS, attach_adapters, lowest_trainable_layer, parse_adapters
+from ser_models.audio_text import TextInput, make_pool
 from ser_models.encoders import load_encoder
 from ser_models.heads import LayerPool, stack_heads
 from ser_models.probe import FitResult, PooledSet, ProbeOptions, RatedSet, fit_best_head, fit_dimensions, fit_head
@@ -43,6 +43,8 @@ class HeadOptions(Options):
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
+    hidden: int = Field(default=0, ge=0)
+    """Width of a hidden tanh layer between embedding and outputs; 0 = none. Not with classes and dimensions at once."""
     layers: Literal["sum", "last"] = "sum"
     """sum: learned weights of all hidden states, or mainly one where dev clearly says so. last: the last one alone."""
 
@@ -57,6 +59,9 @@ class FinetuneOptions(Options):
     """Options of single kinds, such as {lora: {rank: 4}}; ser_models.adapters has a class of them for every kind."""
     top_layers: int | None = Field(default=None, ge=1)
     """Adapters in the top so many layers only, so that what is below is cached; None = in all."""
+    modalities: Literal["audio", "text", "both"] = "audio"
+    """both: late fusion of audio and of the transcripts' vectors, for which the run needs a `text_encoder`; clips
+    without transcript are judged by their audio. text: the words alone, a head without adapters."""
     head: HeadOptions = HeadOptions()
     epochs: int = Field(default=8, ge=1)
     """Epochs of adapter training at most."""
@@ -85,6 +90,8 @@ class FinetuneOptions(Options):
     def _check_adapters(self) -> FinetuneOptions:
         if "layer_sum" in self.adapters() and self.head.layers == "last":
             raise ValueError("the adapter layer_sum and head.layers=last contradict each other")
+        if self.modalities == "text" and not self.frozen:
+            raise ValueError(f"text alone has no use for the audio adapter {self.adapter!r}: set adapter=frozen")
         return self
 
     @property
@@ -116,6 +123,15 @@ class FinetuneOptions(Options):
         if unknown := sorted(set(given) - set(known)):
             raise ValueError(f"unknown option {unknown[0]!r} of {kind}; known here: {', '.join(known) or 'none'}")
         return model(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+
+
+def check_text(text_encoder: str | None, trainings: Sequence[FinetuneOptions]) -> None:
+    """Raise ValueError unless there is a text encoder exactly when a training reads."""
+    reads = [training.modalities for training in trainings if training.modalities != "audio"]
+    if reads and text_encoder is None:
+        raise ValueError(f"modalities={reads[0]} needs a text_encoder for the transcripts")
+    if text_encoder is not None and not reads:
+        raise ValueError("a text_encoder is given and nothing reads: set finetune.modalities to both or text")
 
 
 def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
@@ -155,14 +171,16 @@ def finetune(
     """
     for part, given in (("training", target), ("dev", dev_target)):
         _check_targets(part, given, classes, dimensions)
+    if options.head.hidden and classes and dimensions:
+        raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
     model = storage.join(folder, "model")
     history: dict[str, Any] = {}
     if start is None or refit_head:
         heard = (train, dev, unlabelled) if start is None else adapted_features(start, store, train, dev, unlabelled)
-        pool = LayerPool(store.num_layers + 1, store.width, std_gain=options.head.std_gain)
-        pool.fit(torch.from_numpy(heard[2].mean_NLD), torch.from_numpy(heard[2].std_NLD))
+        pool = _fitted_pool(store, heard[2], options)
         probe = _fit_head((heard[0], target), (heard[1], dev_target), pool, len(classes), options.head)
         history["head"] = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
+        history["head"]["trainable"] = sum(p.numel() for part in (probe.pool, probe.head) for p in part.parameters())
         fitted = model if options.frozen else storage.join(folder, ".head")
         if start is None:
             save_probe(fitted, probe, store, classes, options.head.dropout, dimensions)
@@ -193,6 +211,22 @@ def finetune(
     return history
 
 
+def _fitted_pool(store: FeatureStore, unlabelled: Utterances, options: FinetuneOptions) -> LayerPool:
+    """The standardisation of the training audio, and of its transcripts where they are read."""
+    text = None
+    if options.modalities != "audio":
+        if unlabelled.text_NE is None:
+            raise OptionError(f"modalities={options.modalities} needs a text_encoder for the transcripts")
+        text = TextInput(width=unlabelled.text_NE.shape[1], alone=options.modalities == "text")
+    pool = make_pool(store.num_layers + 1, store.width, std_gain=options.head.std_gain, text=text)
+    mean_NLD, std_NLD = (torch.from_numpy(array) for array in (unlabelled.mean_NLD, unlabelled.std_NLD))
+    try:
+        pool.fit(mean_NLD, std_NLD, unlabelled.texts(slice(None)))
+    except ValueError as error:
+        raise TrainError(f"{len(unlabelled.ids)} training utterances: {error}") from error
+    return pool
+
+
 def _check_targets(part: str, target: Targets, classes: Sequence[str], dimensions: Sequence[str]) -> None:
     if classes and not target.labelled_N.any():
         raise TrainError(f"none of the {len(target.label_N)} {part} utterances has one of the classes {list(classes)}")
@@ -208,7 +242,9 @@ def _fit_head(
     options: HeadOptions,
 ) -> FitResult:
     """A head for classes, for dimensions, or for both on the layer weights of the classes."""
-    settings = ProbeOptions(l2=options.l2, std_gain=options.std_gain, learn_layers=options.layers == "sum")
+    settings = ProbeOptions(
+        l2=options.l2, std_gain=options.std_gain, learn_layers=options.layers == "sum", hidden=options.hidden
+    )
     if options.layers == "last":
         pool.use_only(pool.centre_mean.shape[0] - 1)
     if not num_classes:
@@ -234,8 +270,9 @@ def _rated_rows(units: Utterances, target: Targets) -> RatedSet:
     return RatedSet(**_rows(units, target.rated_N), target_NK=torch.from_numpy(target.value_NK[target.rated_N]))
 
 
-def _rows(units: Utterances, keep_N: NDArray[np.bool_]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(getattr(units, name)[keep_N]) for name in ("mean_NLD", "std_NLD")}
+def _rows(units: Utterances, keep_N: NDArray[np.bool_]) -> dict[str, Any]:
+    audio = {name: torch.from_numpy(getattr(units, name)[keep_N]) for name in ("mean_NLD", "std_NLD")}
+    return {**audio, "text_NE": units.texts(keep_N)}
 
 
 def _digest(spec: AdapterSpec) -> str:

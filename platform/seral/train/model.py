@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ser_models import metrics
 from ser_models.adapters import adapter_parameters, load_adapter, save_adapter
+from ser_models.audio_text import AudioTextPool
 from ser_models.build import SerModel, adopt_head, build_model
 from ser_models.build import load_model as load_head
 from ser_models.build import save_model as save_head
@@ -59,8 +60,13 @@ def save_probe(
     dimensions: Sequence[str] = (),
 ) -> None:
     """Write a head fitted on frozen features as a whole model."""
-    options = HeadOptions(std_gain=probe.pool.std_gain, dropout=dropout)
-    model = build_model(frozen_encoder(store.encoder), classes, options, dimensions=dimensions)
+    hidden = 0 if probe.head.hidden is None else probe.head.hidden.out_features
+    options = HeadOptions(std_gain=probe.pool.std_gain, dropout=dropout, hidden=hidden)
+    text = probe.pool.text if isinstance(probe.pool, AudioTextPool) else None
+    # Every weight is the probe's, so the seed of a hidden layer's start does not matter.
+    generator = torch.Generator().manual_seed(0)
+    encoder = frozen_encoder(store.encoder)
+    model = build_model(encoder, classes, options, generator, dimensions=dimensions, text=text)
     adopt_head(model, probe.pool, probe.head)
     save_model(folder, model, store, layer=store.num_layers)
 
@@ -79,6 +85,8 @@ def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int)
         if adapter_parameters(model.encoder):
             save_adapter(model.encoder, Path(local) / "adapter")
         facts = {"encoder": store.encoder, "fingerprint": store.fingerprint, "layer": layer}
+        if isinstance(model.pool, AudioTextPool) and store.text is not None:
+            facts["text_encoder"] = store.text.encoder
         storage.write_json(Path(local) / "encoder.json", facts)
         storage.copy_folder(local, folder)
 
@@ -100,6 +108,12 @@ def read_classes(folder: str) -> list[str]:
     return [str(name) for name in storage.read_json(storage.join(folder, "model.json"))["classes"]]
 
 
+def read_text_encoder(folder: str) -> str | None:
+    """The text encoder of a saved model that reads, else None."""
+    name: str | None = storage.read_json(storage.join(folder, "encoder.json")).get("text_encoder")
+    return name
+
+
 @lru_cache(maxsize=1)
 def frozen_encoder(name: str) -> SpeechEncoder:
     """An encoder nobody trains, loaded once a process."""
@@ -119,7 +133,8 @@ def score(folder: str, store: FeatureStore, units: Utterances, *, dropout_passes
         pieces = []
         for begin in range(0, max(1, len(units.ids)), ROWS_IN_BATCH):
             rows = slice(begin, begin + ROWS_IN_BATCH)
-            pieces.append(model.embed_pooled(torch.from_numpy(mean_NLD[rows]), torch.from_numpy(std_NLD[rows])))
+            mean_BLD, std_BLD = (torch.from_numpy(array[rows]) for array in (mean_NLD, std_NLD))
+            pieces.append(model.embed_pooled(mean_BLD, std_BLD, units.texts(rows)))
         embedding_NU = torch.cat(pieces)
         passes = list(_dropout_passes(model, embedding_NU, dropout_passes, seed))
         logits_NC, value_NK = model.split(model.head(embedding_NU))
@@ -137,7 +152,7 @@ def adapted_features(folder: str, store: FeatureStore, *parts: Utterances) -> tu
     model, layer = load_model(folder), _frozen_up_to(folder)
     pooled = (_pooled_from_frames(model, store, units, layer) for units in parts)
     return tuple(
-        Utterances(ids=units.ids, mean_NLD=mean_NLD, std_NLD=std_NLD)
+        replace(units, mean_NLD=mean_NLD, std_NLD=std_NLD)
         for units, (mean_NLD, std_NLD) in zip(parts, pooled, strict=True)
     )
 
@@ -179,6 +194,8 @@ class FrameBatch:
     mask_BT: Tensor
     below_mean_LBD: Tensor
     below_std_LBD: Tensor
+    text_BE: Tensor | None
+    """Vectors of the transcripts, where they are read."""
 
 
 def frame_batch(ids: Sequence[str], units: Utterances, frames: Frames, layer: int, device: torch.device) -> FrameBatch:
@@ -186,8 +203,13 @@ def frame_batch(ids: Sequence[str], units: Utterances, frames: Frames, layer: in
     rows = [units.row_of[name] for name in ids]
     hidden_BTD, mask_BT = pad_frames([frames[name] for name in ids])
     below = [torch.from_numpy(a[rows, :layer]).transpose(0, 1).to(device) for a in (units.mean_NLD, units.std_NLD)]
+    text_BE = units.texts(rows)
     return FrameBatch(
-        hidden_BTD=hidden_BTD.to(device), mask_BT=mask_BT.to(device), below_mean_LBD=below[0], below_std_LBD=below[1]
+        hidden_BTD=hidden_BTD.to(device),
+        mask_BT=mask_BT.to(device),
+        below_mean_LBD=below[0],
+        below_std_LBD=below[1],
+        text_BE=None if text_BE is None else text_BE.to(device),
     )
 
 

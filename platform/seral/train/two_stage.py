@@ -29,7 +29,7 @@ from seral.pool.splits import Fold
 from seral.task import (
     CorpusOptions,
     FoldData,
-    TaskOptions,
+    ReadingOptions,
     check_apart,
     eligible,
     features_of,
@@ -40,7 +40,7 @@ from seral.task import (
 )
 from seral.train.cells import Cell, run_cells, study_table, write_table
 from seral.train.compare import labelled_share
-from seral.train.finetune import FinetuneOptions, finetune, frames_layer
+from seral.train.finetune import FinetuneOptions, check_text, finetune, frames_layer
 from seral.train.model import evaluate_scores, score
 from seral.train.probe import probe
 from seral.train.units import Targets, Utterances
@@ -49,7 +49,7 @@ MAY_CHANGE = {"run", "cluster", "seeds", "freeze", "refit_head"}
 STAGE_1, REFITTED, TARGET_ONLY = "stage 1", "stage 2, head refitted", "target only"
 
 
-class TwoStageOptions(TaskOptions):
+class TwoStageOptions(ReadingOptions):
     """Where adapters come from and where they go."""
 
     source: CorpusOptions
@@ -71,7 +71,8 @@ class TwoStageOptions(TaskOptions):
     """Share of the steps that stage 1 takes."""
 
     @model_validator(mode="after")
-    def _check_adapters(self) -> TwoStageOptions:
+    def _check(self) -> TwoStageOptions:
+        check_text(self.text_encoder, [self.finetune])
         if self.finetune.frozen:
             raise ValueError("two-stage adaptation needs adapters to hand over: set finetune.adapter")
         return self

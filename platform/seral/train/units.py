@@ -1,13 +1,17 @@
 """What training and scoring work on: utterances as ids and pooled features, never labels and features in one record."""
 
-# N rows · L encoder layers (L+1 hidden states) · D features · K dimensions (valence, arousal, dominance)
+# N rows · L encoder layers (L+1 hidden states) · D features · E features of a transcript
+# K dimensions (valence, arousal, dominance)
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,11 +21,18 @@ class Utterances:
     ids: list[str]
     mean_NLD: NDArray[np.float32]
     std_NLD: NDArray[np.float32]
+    text_NE: NDArray[np.float32] | None = None
+    """Vectors of the transcripts, NaN where there is none; None where nobody reads."""
 
     def rows(self, keep_N: NDArray[np.bool_]) -> Utterances:
         """Some of them, in their order."""
         ids = [name for name, keep in zip(self.ids, keep_N, strict=True) if keep]
-        return Utterances(ids=ids, mean_NLD=self.mean_NLD[keep_N], std_NLD=self.std_NLD[keep_N])
+        text_NE = None if self.text_NE is None else self.text_NE[keep_N]
+        return Utterances(ids=ids, mean_NLD=self.mean_NLD[keep_N], std_NLD=self.std_NLD[keep_N], text_NE=text_NE)
+
+    def texts(self, rows: Sequence[int] | slice | NDArray[np.bool_]) -> Tensor | None:
+        """The transcripts' vectors of some rows as a tensor, if there are any."""
+        return None if self.text_NE is None else torch.from_numpy(self.text_NE[rows])
 
     @cached_property
     def row_of(self) -> dict[str, int]:
