@@ -6,22 +6,21 @@ that keeps covariances of full rank.
 """
 
 # N, M clips of the two languages · L hidden states, A of them anchors · D features · U embedding · P projected features
-# C classes
+# C classes · B batch · Q clips remembered
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_models.heads import Head, LayerPool
-from ser_models.losses import class_weights, cross_entropy
-from ser_models.probe import FitResult, PooledRows, PooledSet, ProbeOptions, minimise
+from ser_models.probe import FitResult, PooledRows, PooledSet, ProbeOptions, class_loss, minimise
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Widths of MMD's Gaussian kernels, as multiples of the median squared distance."""
@@ -190,7 +189,7 @@ def anchor_layers(kind: str, similarity_L: NDArray[np.float64], *, size: int = G
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorOptions:
-    """How a head is fitted to a labelled language and brought to an unlabelled one."""
+    """How a head is fitted to a labelled language and brought to another."""
 
     weight: float = 10.0
     """λ, the weight of CORAL beside the cross-entropy; 0 = source only."""
@@ -204,21 +203,85 @@ class AnchorOptions:
             raise ValueError(f"projection must be at least 1, got {self.projection}")
 
 
-def rescale(rows: PooledRows, own: PooledRows, other: PooledRows) -> PooledRows:
-    """Rows of one language with the mean and the spread that every pooled feature has in another.
+class Move(NamedTuple):
+    """Gives pooled statistics of one language the mean and the spread that each has in another.
 
-    `own` and `other` are unlabelled clips of the two, (N, L, D). What is left between the languages are covariances.
+    What is left between the two are covariances.
     """
-    moved = {}
-    for name in ("mean_NLD", "std_NLD"):
-        row, here, there = (getattr(part, name).float() for part in (rows, own, other))
-        factor_LD = there.std(0) / here.std(0).clamp_min(1e-8)
-        moved[name] = (row - here.mean(0)) * factor_LD + there.mean(0)
-    return PooledRows(**moved)
+
+    factor_LD: Tensor
+    shift_LD: Tensor
+    std_factor_LD: Tensor
+    std_shift_LD: Tensor
+
+    @staticmethod
+    def between(own: PooledRows, other: PooledRows) -> Move:
+        """The move from a language to another, by unlabelled clips of both, (N, L, D) and (M, L, D)."""
+        found = []
+        for name in ("mean_NLD", "std_NLD"):
+            here, there = (getattr(part, name).float() for part in (own, other))
+            factor_LD = there.std(0) / here.std(0).clamp_min(1e-8)
+            found += [factor_LD, there.mean(0) - factor_LD * here.mean(0)]
+        return Move(*found)
+
+    def __call__(self, mean_BLD: Tensor, std_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips of the one, as they would be in the other, (B, L, D) twice."""
+        return mean_BLD * self.factor_LD + self.shift_LD, std_BLD * self.std_factor_LD + self.std_shift_LD
+
+    def to(self, device: torch.device) -> Move:
+        """The same on a device."""
+        return Move(*(part.to(device) for part in self))
+
+
+def rescale(rows: PooledRows, own: PooledRows, other: PooledRows) -> PooledRows:
+    """Rows of one language with the mean and the spread of another; `own` and `other` are unlabelled clips of both."""
+    mean_NLD, std_NLD = Move.between(own, other)(rows.mean_NLD.float(), rows.std_NLD.float())
+    return PooledRows(mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=rows.text_NE)
+
+
+class CoralQueue(nn.Module):
+    """Mean CORAL of two languages over the anchors, batch by batch, for training inside the encoder.
+
+    A batch has fewer clips than a covariance has directions. So past clips count beside those of the batch, up to
+    `size` of each language, through which no gradient flows, and covariances are of a few fixed directions.
+    """
+
+    def __init__(self, basis_UP: Tensor, anchors: Sequence[int], *, size: int = 1024) -> None:
+        """`basis_UP`: orthonormal directions, such as `principal_directions` of both languages' cached features."""
+        super().__init__()
+        if not anchors or size < 1:
+            raise ValueError(f"expected anchors and room for clips, got {list(anchors)} and {size}")
+        self.anchors, self.size = list(anchors), size
+        self.basis_UP: Tensor
+        self.register_buffer("basis_UP", basis_UP)
+        for side in ("source", "target"):
+            self.register_buffer(f"{side}_QAP", basis_UP.new_zeros(0, len(self.anchors), basis_UP.shape[1]))
+
+    def forward(self, source_BLU: Tensor, target_BLU: Tensor) -> Tensor:
+        """The loss of standardised statistics of every hidden state, a scalar; training mode remembers the clips.
+
+        Until there are two clips of each language, the loss is 0.
+        """
+        sides = {}
+        for side, rows_BLU in (("source", source_BLU), ("target", target_BLU)):
+            past_QAP: Tensor = getattr(self, f"{side}_QAP")
+            sides[side] = torch.cat([rows_BLU[:, self.anchors].float() @ self.basis_UP, past_QAP])[: self.size]
+            if self.training:
+                setattr(self, f"{side}_QAP", sides[side].detach())
+        if min(map(len, sides.values())) < 2:
+            return source_BLU.new_zeros(())
+        pairs = zip(sides["source"].unbind(1), sides["target"].unbind(1), strict=True)
+        return torch.stack([coral(*pair) for pair in pairs]).mean()
+
+    def remember(self, saved: Mapping[str, Tensor]) -> None:
+        """Go on with the clips of an earlier training, from its `state_dict`."""
+        for side in ("source", "target"):
+            setattr(self, f"{side}_QAP", saved[f"{side}_QAP"].to(self.basis_UP))
 
 
 def fit_anchored(
-    source: PooledSet,
+    labelled: PooledSet,
+    source: PooledRows,
     target: PooledRows,
     num_classes: int,
     *,
@@ -227,32 +290,33 @@ def fit_anchored(
     options: AnchorOptions | None = None,
     probe: ProbeOptions | None = None,
 ) -> FitResult:
-    """Fit a linear head on the anchors of a labelled language so that it holds for an unlabelled one.
+    """Fit a linear head on the anchors of a labelled language so that it holds for one without labels, or with few.
 
-    `CE(softmax(W Qᵀ Σ_{l∈A} w_l u_l)) + λ · mean_{l∈A} CORAL(u_l Q, v_l Q)` with u the source's, v the target's
-    standardised statistics, w = softmax over the anchors, Q (U, P) with orthonormal columns. Q keeps the covariances of
-    full rank, and CORAL from being lowered by mere shrinking; it comes out as a part of the head's weight. Full batch
-    by L-BFGS from Q's principal directions: nothing random. `pool` brings the standardisation and is not changed.
+    `CE(softmax(W Qᵀ Σ_{l∈A} w_l x_l)) + λ · mean_{l∈A} CORAL(u_l Q, v_l Q)` with x the labelled clips' standardised
+    statistics, of either language, u those of the source's and v those of the target's speech, labelled or not, w =
+    softmax over the anchors, Q (U, P) with orthonormal columns. Q keeps the covariances of full rank, and CORAL from
+    being lowered by mere shrinking; it comes out as a part of the head's weight. Full batch by L-BFGS from Q's
+    principal directions: nothing random. `pool` brings the standardisation and is not changed.
     """
     options, probe = options or AnchorOptions(), probe or ProbeOptions()
-    source_NLU, target_MLU = (pool.standardise(part.mean_NLD, part.std_NLD) for part in (source, target))
-    states = source_NLU.shape[1]
+    parts = (pool.standardise(part.mean_NLD, part.std_NLD) for part in (labelled, source, target))
+    states = pool.centre_mean.shape[0]
     if not anchors or len(set(anchors)) < len(anchors) or not set(anchors) <= set(range(states)):
         raise ValueError(f"anchors must be some of the hidden states 0..{states - 1}, each once, got {list(anchors)}")
-    source_NAU, target_MAU = source_NLU[:, list(anchors)], target_MLU[:, list(anchors)]
-    basis_UP = _principal(torch.cat([source_NAU, target_MAU]).mean(1), options.projection).requires_grad_(True)
+    labelled_NAU, source_NAU, target_MAU = (part_NLU[:, list(anchors)] for part_NLU in parts)
+    rows_NU = torch.cat([source_NAU, target_MAU]).mean(1)
+    basis_UP = principal_directions(rows_NU, options.projection).requires_grad_(True)
     head_PC = torch.zeros(basis_UP.shape[1], num_classes, requires_grad=True)
     bias_C = torch.zeros(num_classes, requires_grad=True)
     weight_A = torch.zeros(len(anchors), requires_grad=True)
-    balance_C = class_weights(source.label_N, num_classes) if probe.balanced else None
+    loss_of = class_loss(labelled, num_classes, balanced=probe.balanced)
 
     def objective() -> Tensor:
         direction_UP = torch.linalg.qr(basis_UP).Q
-        source_NAP = source_NAU @ direction_UP
-        mixed_NP = torch.einsum("a,nap->np", torch.softmax(weight_A, 0), source_NAP)
-        loss = cross_entropy(mixed_NP @ head_PC + bias_C, source.label_N, balance_C)
+        mixed_NP = torch.einsum("a,nap->np", torch.softmax(weight_A, 0), labelled_NAU @ direction_UP)
+        loss = loss_of(mixed_NP @ head_PC + bias_C)
         if options.weight:
-            pairs = zip(source_NAP.unbind(1), (target_MAU @ direction_UP).unbind(1), strict=True)
+            pairs = zip((source_NAU @ direction_UP).unbind(1), (target_MAU @ direction_UP).unbind(1), strict=True)
             loss = loss + options.weight * torch.stack([coral(*pair) for pair in pairs]).mean()
         return loss + (probe.l2 * head_PC.square().sum() + probe.layer_l2 * weight_A.square().sum()) / 2
 
@@ -279,7 +343,7 @@ def information(probability_MC: Tensor) -> float:
     return float(torch.special.entr(mean_C).sum() - inner)
 
 
-def _principal(row_NU: Tensor, count: int) -> Tensor:
+def principal_directions(row_NU: Tensor, count: int) -> Tensor:
     """The first principal directions of rows, (N, U) -> (U, P), P = count or fewer."""
     count = min(count, row_NU.shape[1], len(row_NU) - 1)
     directions: Tensor = torch.linalg.svd(row_NU - row_NU.mean(0), full_matrices=False).Vh

@@ -67,7 +67,8 @@ class SerModel(nn.Module):
         `text_BE`: the vectors of the transcripts, for a model that reads; NaN, or None for all, where there is none.
         """
         output = self.encoder(wave_BS, length_B)
-        return self._from_layers(*masked_mean_std(output.hidden_LBTD, output.mask_BT), text_BE)
+        mean_LBD, std_LBD = masked_mean_std(output.hidden_LBTD, output.mask_BT)
+        return self.forward_pooled(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1), text_BE)
 
     def forward_from(
         self,
@@ -83,6 +84,13 @@ class SerModel(nn.Module):
 
         Saves the frozen bottom of the encoder: only layers above `start` are run.
         """
+        below = {"below_mean_LBD": below_mean_LBD, "below_std_LBD": below_std_LBD}
+        return self.forward_pooled(*self.statistics_from(hidden_BTD, mask_BT, start=start, **below), text_BE)
+
+    def statistics_from(
+        self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int, below_mean_LBD: Tensor, below_std_LBD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The pooled statistics of every hidden state, mean and std (B, L, D), as `forward_from` makes them."""
         if len(below_mean_LBD) != start or len(below_std_LBD) != start:
             raise ValueError(
                 f"frames of hidden state {start} need the statistics of the {start} states below, "
@@ -91,7 +99,7 @@ class SerModel(nn.Module):
         mean_LBD, std_LBD = masked_mean_std(self.encoder.upper(hidden_BTD, mask_BT, start=start), mask_BT)
         every_mean_LBD = torch.cat([below_mean_LBD.to(mean_LBD), mean_LBD])
         every_std_LBD = torch.cat([below_std_LBD.to(std_LBD), std_LBD])
-        return self._from_layers(every_mean_LBD, every_std_LBD, text_BE)
+        return every_mean_LBD.transpose(0, 1), every_std_LBD.transpose(0, 1)
 
     def forward_pooled(self, mean_BLD: Tensor, std_BLD: Tensor, text_BE: Tensor | None = None) -> Tensor:
         """Outputs from the cached pooled statistics of every hidden state."""
@@ -113,9 +121,6 @@ class SerModel(nn.Module):
         if target_NK.ndim != 2 or target_NK.shape[1] != len(self.dimensions) or not len(target_NK):
             raise ValueError(f"ratings must be (clips, {len(self.dimensions)}), got {tuple(target_NK.shape)}")
         self.head.output.bias[len(self.classes) :] = target_NK.mean(0)
-
-    def _from_layers(self, mean_LBD: Tensor, std_LBD: Tensor, text_BE: Tensor | None) -> Tensor:
-        return self.forward_pooled(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1), text_BE)
 
 
 def build_model(

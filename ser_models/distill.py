@@ -9,15 +9,20 @@ other encoder with the same frames a second.
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_models.encoders import SpeechEncoder
+from ser_models.encoders.embedded import FOLDER as EMBEDDED_FOLDER
 from ser_models.encoders.encoder import prefix_mask
 from ser_models.pooling import masked_mean_std
 
+NOTE = "distillation.json"
+"""Beside a student's weights: who its teacher was, and how large."""
 CONSTANT_FEATURE = 1e-3
 """Teacher features with less spread than this, over real speech, carry nothing and are only centred."""
 
@@ -32,6 +37,12 @@ def student_of(teacher: SpeechEncoder, layers: int) -> SpeechEncoder:
     student = copy.deepcopy(teacher).requires_grad_(True)
     student.keep_layers(layers)
     return student
+
+
+def teacher_parameters(encoder: str) -> int | None:
+    """How large the teacher of a distilled encoder was, in parameters; None where no distillation is noted."""
+    note = (EMBEDDED_FOLDER if encoder == "seral-tiny" else Path(encoder)) / NOTE
+    return int(json.loads(note.read_text(encoding="utf-8"))["teacher_parameters"]) if note.is_file() else None
 
 
 def distillation_loss(

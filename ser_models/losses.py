@@ -21,17 +21,32 @@ CCC_FLOOR = 1e-8
 """Keeps a batch of equal targets and equal predictions from dividing zero by zero; its CCC is then 0."""
 
 
-def class_weights(label_N: Tensor, num_classes: int) -> Tensor:
+def class_weights(label_N: Tensor, num_classes: int, weight_N: Tensor | None = None) -> Tensor:
     """Weights ∝ N / n_c whose mean over the labelled clips is 1, (N,) -> (C,). Absent classes get 0.
 
-    Li et al. 2023, AFTER, arXiv 2310.00283.
+    `weight_N`: how much each clip counts; None = all alike. Li et al. 2023, AFTER, arXiv 2310.00283.
     """
     if label_N.numel() == 0:
         raise ValueError("class weights need at least one label, got none")
     _check_range(label_N, num_classes)
-    count_C = torch.bincount(label_N, minlength=num_classes).float()
+    count_C = torch.bincount(label_N, weights=weight_N, minlength=num_classes).float()
     present = count_C > 0
-    return torch.where(present, label_N.numel() / (present.sum() * count_C.clamp_min(1)), 0.0)
+    total = label_N.numel() if weight_N is None else weight_N.sum()
+    return torch.where(present, total / (present.sum() * torch.where(present, count_C, 1.0)), 0.0)
+
+
+def weighted_classes(label_N: Tensor, num_classes: int, weight_N: Tensor | None = None) -> Tensor:
+    """One-hot classes times the class's weight and the clip's own, (N,) -> (N, C): targets of `soft_cross_entropy`.
+
+    A label of -1, no class known, gives zeros.
+    """
+    if not num_classes:
+        return torch.zeros(len(label_N), 0)
+    own_N = torch.ones(len(label_N)) if weight_N is None else weight_N.float()
+    known_N = label_N >= 0
+    weight_C = class_weights(label_N[known_N], num_classes, None if weight_N is None else own_N[known_N])
+    index_N = label_N.clamp_min(0)
+    return functional.one_hot(index_N, num_classes) * (weight_C[index_N] * own_N * known_N)[:, None]
 
 
 def cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = None) -> Tensor:

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from ser_models.audio_text import TextInput, make_pool
 from ser_models.heads import Head, LayerPool
-from ser_models.losses import best_temperature, ccc_loss, class_weights, cross_entropy
+from ser_models.losses import (
+    best_temperature,
+    ccc_loss,
+    class_weights,
+    cross_entropy,
+    soft_cross_entropy,
+    weighted_classes,
+)
 from ser_models.metrics import uar
 
 LEANING = 4.0
@@ -72,6 +79,8 @@ class PooledSet(PooledRows):
 
     label_N: Tensor
     """Class indices, int64."""
+    weight_N: Tensor | None = None
+    """How much each row counts, 1 on average; None = all alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +122,19 @@ def fit_head(
     layer weights are the start) and is not changed; without it the labelled rows themselves set the standardisation.
     """
     options = options or ProbeOptions()
-    weight_C = class_weights(train.label_N, num_classes) if options.balanced else None
-    fitted = _fit(
-        train, num_classes, lambda logits_NC: cross_entropy(logits_NC, train.label_N, weight_C), pool, options
-    )
+    fitted = _fit(train, num_classes, class_loss(train, num_classes, balanced=options.balanced), pool, options)
     return fitted if dev is None else replace(fitted, dev_uar=_score(fitted, dev))
+
+
+def class_loss(train: PooledSet, num_classes: int, *, balanced: bool) -> Callable[[Tensor], Tensor]:
+    """The cross-entropy of logits (N, C) of labelled rows, with the weights of classes and of rows."""
+    if train.weight_N is not None:
+        if not balanced:
+            raise ValueError("rows of unequal weight are for balanced classes")
+        target_NC = weighted_classes(train.label_N, num_classes, train.weight_N)
+        return lambda logits_NC: soft_cross_entropy(logits_NC, target_NC)
+    weight_C = class_weights(train.label_N, num_classes) if balanced else None
+    return lambda logits_NC: cross_entropy(logits_NC, train.label_N, weight_C)
 
 
 def fit_dimensions(train: RatedSet, *, pool: LayerPool | None = None, options: ProbeOptions | None = None) -> FitResult:

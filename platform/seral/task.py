@@ -20,7 +20,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-import torch
 import yaml
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
@@ -36,6 +35,7 @@ from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.progress import say
 from seral.text_features import TextFeatures, extract_text
+from seral.train.carry import pooled_rows
 from seral.train.units import Utterances
 from seral.versions import versions
 
@@ -118,8 +118,7 @@ class FoldData:
 
     def pooled(self, ids: Sequence[str]) -> PooledRows:
         """The same as the model library takes it."""
-        units = self.utterances(ids)
-        return PooledRows(mean_NLD=torch.from_numpy(units.mean_NLD), std_NLD=torch.from_numpy(units.std_NLD))
+        return pooled_rows(self.utterances(ids))
 
     def oracle(self) -> Oracle:
         """The gold labels of the pool, in the classes of the run."""

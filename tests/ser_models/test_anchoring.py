@@ -12,6 +12,7 @@ from ser_models.anchoring import (
     BANDWIDTHS,
     SIMILARITIES,
     AnchorOptions,
+    CoralQueue,
     anchor_layers,
     centroid_cka,
     centroid_cosine,
@@ -165,7 +166,7 @@ def test_without_coral_and_in_full_width_it_is_the_linear_probe() -> None:
     source, target = source_and_target()
     pool, probe = fitted_pool(source, target), ProbeOptions(std_gain=0, max_steps=300)
     whole = AnchorOptions(weight=0, projection=4)
-    ours = fit_anchored(source, target, 2, anchors=range(3), pool=pool, options=whole, probe=probe)
+    ours = fit_anchored(source, source, target, 2, anchors=range(3), pool=pool, options=whole, probe=probe)
     theirs = fit_head(source, 2, pool=pool, options=probe)
     assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
     told = [predict_pooled(fit, target.mean_NLD, target.std_NLD).softmax(1) for fit in (ours, theirs)]
@@ -178,11 +179,11 @@ def test_anchoring_leaves_what_holds_in_one_language_only() -> None:
     found = {}
     for weight in (0.0, 300.0):
         options = AnchorOptions(weight=weight, projection=2)
-        fit = fit_anchored(source, target, 2, anchors=[1, 2], pool=pool, options=options)
+        fit = fit_anchored(source, source, target, 2, anchors=[1, 2], pool=pool, options=options)
         assert fit.pool.layer_weight[0] == -torch.inf
         told_M = predict_pooled(fit, target.mean_NLD, target.std_NLD).argmax(1)
         found[weight] = uar(target.label_N.numpy(), told_M.numpy())
-        again = fit_anchored(source, target, 2, anchors=[1, 2], pool=pool, options=options)
+        again = fit_anchored(source, source, target, 2, anchors=[1, 2], pool=pool, options=options)
         assert torch.equal(again.head.output.weight, fit.head.output.weight)
     assert found[300.0] > found[0.0] + 0.1
 
@@ -208,7 +209,7 @@ def test_information_is_that_of_a_decided_and_varied_model() -> None:
 def test_anchors_are_hidden_states(anchors: list[int]) -> None:
     source, target = source_and_target()
     with pytest.raises(ValueError, match=r"anchors must be some of the hidden states 0\.\.2, each once, got"):
-        fit_anchored(source, target, 2, anchors=anchors, pool=fitted_pool(source))
+        fit_anchored(source, source, target, 2, anchors=anchors, pool=fitted_pool(source))
     with pytest.raises(ValueError, match="weight must be at least 0"):
         AnchorOptions(weight=-1)
     with pytest.raises(ValueError, match="projection must be at least 1"):
@@ -235,3 +236,61 @@ def test_what_cannot_be_compared_is_refused() -> None:
         coral(source[:1, 0], target[:, 0])
     with pytest.raises(ValueError, match="at least 2 clips of each, got 60 and 1"):
         mmd(source[:, 0], target[:1, 0])
+
+
+def side_rows(count: int, seed: int, states: int = 3, width: int = 6) -> Tensor:
+    return torch.randn(count, states, width, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_queue_is_coral_of_all_clips_seen_with_gradients_of_the_batch() -> None:
+    basis_UP = torch.linalg.qr(side_rows(6, 9, 1)[:, 0]).Q[:, :4]
+    queue = CoralQueue(basis_UP, [0, 2], size=40)
+    source, target = side_rows(24, 0), 2 * side_rows(24, 1)
+    for begin in range(0, 16, 8):
+        queue(source[begin : begin + 8], target[begin : begin + 8])
+    batch = source[16:].clone().requires_grad_(True)
+    loss = queue(batch, target[16:])
+    expected = torch.stack([coral(source[:, a] @ basis_UP, target[:, a] @ basis_UP) for a in (0, 2)]).mean()
+    torch.testing.assert_close(loss, expected)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
+    assert batch.grad is not None
+    assert batch.grad[:, [0, 2]].abs().sum() > 0
+    assert batch.grad[:, 1].abs().sum() == 0
+    assert not queue.source_QAP.requires_grad
+    for _ in range(3):
+        queue(source[:8], target[:8])
+    assert len(queue.source_QAP) == len(queue.target_QAP) == 40, "the oldest are forgotten"
+
+
+def test_a_queue_goes_on_from_what_was_saved_and_waits_for_two_clips() -> None:
+    basis_UP = torch.eye(6)
+    one, two = CoralQueue(basis_UP, [1], size=30), CoralQueue(basis_UP, [1], size=30)
+    assert float(one(side_rows(8, 0)[:0], side_rows(8, 1))) == 0.0
+    one(side_rows(8, 2), side_rows(8, 3))
+    two.remember(one.state_dict())
+    assert torch.equal(one(side_rows(5, 4), side_rows(5, 5)), two(side_rows(5, 4), side_rows(5, 5)))
+    one.eval()
+    before = one.source_QAP.clone()
+    one(side_rows(5, 6), side_rows(5, 7))
+    assert torch.equal(one.source_QAP, before)
+    with pytest.raises(ValueError, match="expected anchors and room for clips"):
+        CoralQueue(basis_UP, [])
+
+
+def test_labels_of_both_languages_are_learned_from_by_their_weight() -> None:
+    source, target = source_and_target()
+    pool = fitted_pool(source, target)
+    few = PooledSet(mean_NLD=target.mean_NLD[:20], std_NLD=target.std_NLD[:20], label_N=target.label_N[:20])
+    given = {name: torch.cat([getattr(part, name) for part in (source, few)]) for name in ("mean_NLD", "std_NLD")}
+    label_N = torch.cat([source.label_N, few.label_N])
+    found = {}
+    for share in (0.0, 0.9):
+        weight_N = torch.cat(
+            [torch.full((len(part.label_N),), w) for part, w in ((source, 1 - share), (few, share * 10))]
+        )
+        both = PooledSet(**given, label_N=label_N, weight_N=weight_N / weight_N.mean())
+        options = AnchorOptions(weight=0, projection=4)
+        fit = fit_anchored(both, source, target, 2, anchors=range(3), pool=pool, options=options)
+        told_M = predict_pooled(fit, target.mean_NLD[20:], target.std_NLD[20:]).argmax(1)
+        found[share] = uar(target.label_N[20:].numpy(), told_M.numpy())
+    assert found[0.9] > found[0.0] + 0.1

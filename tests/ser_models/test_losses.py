@@ -21,6 +21,7 @@ from ser_models.losses import (
     multitask_loss,
     rmse_loss,
     soft_cross_entropy,
+    weighted_classes,
 )
 
 
@@ -257,3 +258,18 @@ def test_multi_task_refuses_what_does_not_fit() -> None:
         multitask_loss(*batch(), labelled_B=label_B)
     with pytest.raises(ValueError, match="dimension_weight must be at least 0, got -1"):
         multitask_loss(*batch(), dimension_weight=-1)
+
+
+def test_a_clip_of_weight_two_counts_as_two_clips() -> None:
+    label_N, weight_N = torch.tensor([0, 0, 1, 2]), torch.tensor([1.0, 1.0, 2.0, 1.0])
+    twice_N = torch.tensor([0, 0, 1, 1, 2])
+    torch.testing.assert_close(class_weights(label_N, 4, weight_N), class_weights(twice_N, 4))
+    hot_NC = weighted_classes(label_N, 4, weight_N)
+    torch.testing.assert_close(hot_NC.sum(0), weighted_classes(twice_N, 4).sum(0))
+    assert hot_NC[2].tolist() == pytest.approx([0, 2 * 5 / (3 * 2), 0, 0])
+
+
+def test_clips_of_no_class_have_no_target() -> None:
+    hot_NC = weighted_classes(torch.tensor([1, -1, 0]), 2)
+    assert hot_NC.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert weighted_classes(torch.tensor([1, -1]), 0).shape == (2, 0)

@@ -289,3 +289,20 @@ def _emodb_statistics() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
         stds.append(std_LBD[:, 0].numpy())
     label_N = np.unique([row["emotion"] for row in rows], return_inverse=True)[1].astype(np.int64)
     return np.stack(means), np.stack(stds), label_N, np.array([row["speaker"] for row in rows])
+
+
+def test_a_row_of_weight_two_is_fitted_as_two_rows() -> None:
+    train = clusters(60, 0)
+    twice_N = torch.arange(60) % 3 == 0
+    weight_N = torch.where(twice_N, 2.0, 1.0)
+    order_N = torch.cat([torch.arange(60), torch.nonzero(twice_N).flatten()])
+    parts = {name: getattr(train, name)[order_N] for name in ("mean_NLD", "std_NLD", "label_N")}
+    pool = LayerPool(4, 12)
+    pool.fit(train.mean_NLD, train.std_NLD)
+    weighed = fit_head(replace(train, weight_N=weight_N / weight_N.mean()), 3, pool=pool)
+    copied = fit_head(PooledSet(**parts), 3, pool=pool)
+    assert weighed.loss == pytest.approx(copied.loss, rel=1e-4)
+    told = [predict_pooled(fit, train.mean_NLD, train.std_NLD).softmax(-1) for fit in (weighed, copied)]
+    torch.testing.assert_close(told[0], told[1], atol=5e-3, rtol=0)
+    with pytest.raises(ValueError, match="for balanced classes"):
+        fit_head(replace(train, weight_N=weight_N), 3, options=ProbeOptions(balanced=False))

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model, WhisperConfig, WhisperModel
 
+from ser_models.distill import teacher_parameters
 from ser_models.encoders import load_encoder, save_encoder, wrap
 from seral.errors import OptionError, StateError, TrainError
 from seral.options import parse
@@ -142,6 +143,8 @@ def test_a_student_starts_as_the_bottom_of_its_teacher_and_moves(
     start, learned = load_encoder(teacher).model.state_dict(), distil(options(teacher, speech_pool, tmp_path, layers=2))
     student = load_encoder(learned)
     assert student.num_layers == 2
+    assert teacher_parameters(learned) == sum(p.numel() for p in load_encoder(teacher).parameters())
+    assert teacher_parameters(teacher) is None
     far = distil(options(teacher, speech_pool, tmp_path / "far", layers=2, lr=1e-7))
     for name, weight in load_encoder(far).model.state_dict().items():
         torch.testing.assert_close(weight, start[name], atol=1e-3, rtol=1e-3)

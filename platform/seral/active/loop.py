@@ -32,6 +32,7 @@ from seral.progress import track
 from seral.task import (
     CorpusOptions,
     ReadingOptions,
+    check_apart,
     eligible,
     features_of,
     fold_data,
@@ -40,6 +41,7 @@ from seral.task import (
     protocol_name,
     write_environment,
 )
+from seral.train.carry import AnchoringOptions
 from seral.train.finetune import FinetuneOptions, check_text, frames_layer
 from seral.train.tapt import TaptRunOptions, adapt_encoder
 
@@ -47,6 +49,11 @@ from seral.train.tapt import TaptRunOptions, adapt_encoder
 class LoopOptions(ReadingOptions, CorpusOptions):
     """The main job, whole."""
 
+    source_corpora: list[str] | None = None
+    """Corpora of other languages whose labels are there from the start: every round learns from them beside the
+    answers, brought to the target's mean and spread and with as much weight; they cost no budget. None = none."""
+    anchor: AnchoringOptions | None = None
+    """Hold the source's and the target's speech together by CORAL; None = not."""
     initial: StrategyOptions = StrategyOptions(name="k_means")
     """How the strategy arm picks its first set, before there is a model."""
     strategy: StrategyOptions = StrategyOptions(name="after")
@@ -71,6 +78,10 @@ class LoopOptions(ReadingOptions, CorpusOptions):
     @model_validator(mode="after")
     def _check(self) -> LoopOptions:
         check_text(self.text_encoder, [self.finetune])
+        if self.anchor is not None and not self.source_corpora:
+            raise ValueError("anchor holds two languages together: name the source_corpora")
+        if both := sorted(set(self.source_corpora or ()) & set(self.corpora or ())):
+            raise ValueError(f"{both[0]} is among the corpora and among the source_corpora; choose one")
         if self.dimensions:
             raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
         if self.proxy and self.stop.patience is not None:
@@ -82,14 +93,25 @@ def run_loop(options: LoopOptions) -> str:
     """Run the loop, or resume it, to its end; returns the run folder. Raises a SeralError that names what is wrong."""
     options, pool = open_run(options, MAY_CHANGE)
     ledger = _SharedLedger(storage.join(options.run, "ledger.json"))
-    metadata = eligible(options, pool, options.corpora)
+    metadata, source = _sides(options, pool)
     folds = folds_of(metadata, options.split, options.folds)
     stores = _stores(options, pool, folds, ledger)
-    grounds = {number: _ground(options, stores[number], fold, metadata) for number, fold in folds.items()}
+    grounds = {number: _ground(options, stores[number], fold, metadata, source) for number, fold in folds.items()}
     _describe(options, pool, grounds)
     trajectories = _trajectories(options, grounds)
     _run_all(options, trajectories, grounds)
     return options.run
+
+
+def _sides(options: LoopOptions, pool: Pool) -> tuple[pa.Table, list[str]]:
+    """Metadata of what the loop is about, and the ids of the source; no speaker is in both."""
+    if not options.source_corpora:
+        return eligible(options, pool, options.corpora), []
+    source = eligible(options, pool, options.source_corpora)
+    present = sorted(set(pool.metadata["corpus"].to_pylist()) - set(options.source_corpora))
+    target = eligible(options, pool, options.corpora or present)
+    check_apart({"the source": source, "the target": target})
+    return target, source["utterance_id"].to_pylist()
 
 
 def loop_status(run: str) -> list[dict[str, Any]]:
@@ -136,10 +158,12 @@ def _store(options: LoopOptions, pool: Pool, encoder: str, ledger: _SharedLedger
         return features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
 
 
-def _ground(options: LoopOptions, store: FeatureStore, fold: Fold, metadata: pa.Table) -> Ground:
+def _ground(options: LoopOptions, store: FeatureStore, fold: Fold, metadata: pa.Table, source: list[str]) -> Ground:
     data = fold_data(options, store, fold, metadata)
-    names = ("finetune", "proxy", "stop", "dropout_passes", "probe")
-    return Ground(**vars(data), on=options.cluster, **{name: getattr(options, name) for name in names})
+    known = set(data.ids)
+    names = ("finetune", "anchor", "proxy", "stop", "dropout_passes", "probe")
+    given = {name: getattr(options, name) for name in names}
+    return Ground(**vars(data), on=options.cluster, source=tuple(n for n in source if n in known), **given)
 
 
 def _trajectories(options: LoopOptions, grounds: dict[int, Ground]) -> list[tuple[Trajectory, Arm]]:

@@ -41,6 +41,7 @@ from seral.errors import StateError
 from seral.features import rows_of
 from seral.schema import LABEL, PICK, prediction_schema
 from seral.task import FoldData, codes
+from seral.train.carry import AnchoringOptions
 from seral.train.finetune import FinetuneOptions, finetune
 from seral.train.model import evaluate, score
 from seral.train.probe import linear_probe
@@ -87,6 +88,9 @@ class Ground(FoldData):
     """What all trajectories of one fold stand on. Holds no label: answers come from the oracle, one round at a time."""
 
     finetune: FinetuneOptions
+    source: tuple[str, ...]
+    """Utterances of other languages whose labels are there from the start."""
+    anchor: AnchoringOptions | None
     proxy: bool
     on: ClusterOptions
     stop: StopOptions
@@ -148,16 +152,17 @@ def run_round(
         answers = oracle.ask(picks, number)
     labelled = pa.concat_tables([labelled, answers])
     ids = labelled["utterance_id"].to_pylist()
-    train, dev, test = (ground.utterances(part) for part in (ids, ground.fold.dev, ground.fold.test))
-    label_N, dev_label_N, test_label_N = (
+    parts = (ids, ground.fold.dev, ground.fold.test, ground.source)
+    train, dev, test, source = (ground.utterances(part) for part in parts)
+    label_N, dev_label_N, test_label_N, source_label_M = (
         codes(emotions, ground.classes)
-        for emotions in (labelled["emotion"].to_pylist(), oracle.emotions(dev.ids), oracle.emotions(test.ids))
+        for emotions in (labelled["emotion"].to_pylist(), *(oracle.emotions(part.ids) for part in (dev, test, source)))
     )
     proxy = ground.proxy and number < len(arm.schedule) - 1
     with ledger.phase("train"):
         history = finetune(
-            train,
-            Targets.of_classes(label_N),
+            train.with_others(source),
+            Targets.of_classes(np.concatenate([label_N, source_label_M])),
             dev,
             Targets.of_classes(dev_label_N),
             unlabelled=ground.utterances(ground.fold.train),
@@ -167,6 +172,8 @@ def run_round(
             seed=trajectory.training_seed(number),
             options=ground.finetune.head_only if proxy else ground.finetune,
             on=ground.on,
+            source=source if source.ids else None,
+            anchor=ground.anchor,
         )
     with ledger.phase("evaluate"):
         dev_NC, test_NC = (score(model, ground.store, part).probability_NC for part in (dev, test))
@@ -189,9 +196,9 @@ def run_round(
     with ledger.phase("write"):
         storage.write_table(storage.join(here, "picks.parquet"), _picks_table(picks, arm, number))
         storage.write_table(storage.join(here, "labels.parquet"), answers)
-        parts = {"pool": (rest, rest_NC), "dev": (dev, dev_NC), "test": (test, test_NC)}
+        scored = {"pool": (rest, rest_NC), "dev": (dev, dev_NC), "test": (test, test_NC)}
         predictions = pa.concat_tables(
-            [_predictions(part, *content, ground.classes) for part, content in parts.items()]
+            [_predictions(part, *content, ground.classes) for part, content in scored.items()]
         )
         storage.write_table(storage.join(here, "predictions.parquet"), predictions)
         storage.write_json(storage.join(here, "metrics.json"), result)

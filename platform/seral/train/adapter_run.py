@@ -21,7 +21,6 @@ import ray.train.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from ser_models import metrics
 from ser_models.adapters import (
@@ -33,6 +32,7 @@ from ser_models.adapters import (
     dead_adapters,
     set_trainable,
 )
+from ser_models.anchoring import Move
 from ser_models.build import SerModel
 from ser_models.losses import (
     calibrated_cross_entropy,
@@ -41,11 +41,13 @@ from ser_models.losses import (
     multitask_loss,
     rmse_loss,
     soft_cross_entropy,
+    weighted_classes,
 )
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features import FeatureStore
+from seral.train.carry import Carry
 from seral.train.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
 from seral.train.ray_train import STATE, last_checkpoint
 from seral.train.units import Targets, Utterances
@@ -77,6 +79,8 @@ class AdapterSpec:
     seed: int
     options: FinetuneOptions
     on: ClusterOptions
+    carry: Carry | None = None
+    """Speech of another language that some of the clips are of."""
 
 
 def train_adapters(spec: AdapterSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
@@ -108,13 +112,16 @@ class Training:
             attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
         freeze_tags(self.model, spec.freeze)
         self.model.to(self.device)
-        self.from_frames = FromFrames(self.model, spec.layer)
+        self.from_frames = FromFrames(self.model, spec.layer, spec.carry).to(self.device)
         self.step_model: nn.Module = self.from_frames
         if self.world > 1:
             self.step_model = ray.train.torch.prepare_model(self.from_frames, move_to_device=False)
         self.optimiser = self._optimiser()
-        self.hot_NC = weighted_classes(spec.target, len(spec.classes))
-        self.frames = spec.store.frames(spec.layer, {*spec.train.ids, *spec.dev.ids})
+        weight_N = None if spec.target.weight_N is None else torch.from_numpy(spec.target.weight_N)
+        self.hot_NC = weighted_classes(torch.from_numpy(spec.target.label_N), len(spec.classes), weight_N)
+        self.anchoring = None if spec.carry is None else spec.carry.anchoring(self.model.pool, spec.seed)
+        self.heard = spec.train if self.anchoring is None else spec.train.with_others(self.anchoring.speech)
+        self.frames = spec.store.frames(spec.layer, {*self.heard.ids, *spec.dev.ids})
         self.steps = spec.options.epochs * ceil(len(spec.train.ids) / spec.options.batch_size)
         # Ranks that a training before this one has settled stay as they are.
         moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
@@ -156,7 +163,8 @@ class Training:
         batches = list(shuffled_batches(spec.train.ids, self.frames, spec.options.batch_size, rng))
         for number, ids in enumerate(batches):
             mine = ids[self.rank :: self.world] or ids[:1]
-            batch = self._batch(mine, spec.train)
+            beside = [] if self.anchoring is None else self.anchoring.draw(len(mine), rng)
+            batch = self._batch([*mine, *beside], self.heard)
             mask_BT = time_masks(batch.mask_BT, spec.options.time_mask_prob, spec.options.time_mask_frames, rng)
             set_rate(self.optimiser, self.epoch + number / len(batches), spec.options.epochs)
             loss = self._step(batch, mask_BT, [spec.train.row_of[name] for name in mine], rng)
@@ -169,8 +177,10 @@ class Training:
 
     def _step(self, batch: FrameBatch, mask_BT: Tensor, rows: Sequence[int], rng: np.random.Generator) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.on.precision == "bf16"):
-            output_BO = self.step_model(batch, mask_BT.to(self.device))
-        loss = self._loss(output_BO, list(rows), rng)
+            output_BO, standard_BLU = self.step_model(batch, mask_BT.to(self.device))
+        loss = self._loss(output_BO[: len(rows)], list(rows), rng)
+        if self.anchoring is not None:
+            loss = loss + self.anchoring.loss(standard_BLU, batch.from_source_B, len(rows))
         if self.ranks is not None:
             loss = loss + self.ranks.penalty()
         self.optimiser.zero_grad()
@@ -204,7 +214,9 @@ class Training:
         )
 
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
-        return frame_batch(ids, units, self.frames, self.spec.layer, self.device)
+        carry = self.spec.carry
+        source_B = np.zeros(len(ids), bool) if carry is None else carry.is_source(ids)
+        return frame_batch(ids, units, self.frames, self.spec.layer, self.device, source_B)
 
     @torch.inference_mode()
     def _score_dev(self) -> dict[str, float]:
@@ -214,8 +226,8 @@ class Training:
         found: dict[str, Tensor] = {}
         for ids in frame_batches(spec.dev.ids, self.frames):
             batch = self._batch(ids, spec.dev)
-            output_BO = self.from_frames(batch, batch.mask_BT).float().cpu()
-            found |= dict(zip(ids, output_BO, strict=True))
+            output_BO, _ = self.from_frames(batch, batch.mask_BT)
+            found |= dict(zip(ids, output_BO.float().cpu(), strict=True))
         logits_NC, value_NK = self.model.split(torch.stack([found[name] for name in spec.dev.ids]))
         return judge(logits_NC, value_NK, spec.dev_target, spec.options.dimension_weight)
 
@@ -245,6 +257,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "ranks": None if self.ranks is None else self.ranks.state_dict(),
+            "queue": None if self.anchoring is None else self.anchoring.queue.state_dict(),
         }
         torch.save(state, folder / STATE)
         ray.train.report(values, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
@@ -263,6 +276,8 @@ class Training:
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         if self.ranks is not None:
             self.ranks.load_state_dict(state["ranks"])
+        if self.anchoring is not None:
+            self.anchoring.queue.remember(state["queue"])
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, value in state["trained"].items():
@@ -287,20 +302,40 @@ def freeze_tags(model: SerModel, tags: Sequence[str]) -> None:
 class FromFrames(nn.Module):
     """The model seen from the cached frames up, as the one forward that data-parallel training needs."""
 
-    def __init__(self, model: SerModel, layer: int) -> None:
+    def __init__(self, model: SerModel, layer: int, carry: Carry | None = None) -> None:
         super().__init__()
         self.model, self.layer = model, layer
+        self.move = None if carry is None else MoveSource(carry.move)
 
-    def forward(self, batch: FrameBatch, mask_BT: Tensor) -> Tensor:
-        """Logits (B, C), seeing the frames in `mask_BT` only."""
-        return self.model.forward_from(
+    def forward(self, batch: FrameBatch, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (B, O) and standardised statistics (B, L, U), seeing the frames in `mask_BT` only."""
+        mean_BLD, std_BLD = self.model.statistics_from(
             batch.hidden_BTD,
             mask_BT,
             start=self.layer,
             below_mean_LBD=batch.below_mean_LBD,
             below_std_LBD=batch.below_std_LBD,
-            text_BE=batch.text_BE,
         )
+        if self.move is not None:
+            mean_BLD, std_BLD = self.move(mean_BLD, std_BLD, batch.from_source_B)
+        pool = self.model.pool
+        standard_BLU = pool.standardise(mean_BLD, std_BLD)
+        return self.model.head(pool.join(pool.combine(standard_BLU), batch.text_BE)), standard_BLU
+
+
+class MoveSource(nn.Module):
+    """The clips of the source as they would be in the target."""
+
+    def __init__(self, move: Move) -> None:
+        super().__init__()
+        for name, part_LD in move._asdict().items():
+            self.register_buffer(name, part_LD)
+
+    def forward(self, mean_BLD: Tensor, std_BLD: Tensor, from_source_B: Tensor) -> tuple[Tensor, Tensor]:
+        move = Move(*(getattr(self, name) for name in Move._fields))
+        moved = move(mean_BLD, std_BLD)
+        source_B11 = from_source_B[:, None, None]
+        return torch.where(source_B11, moved[0], mean_BLD), torch.where(source_B11, moved[1], std_BLD)
 
 
 def shuffled_batches(
@@ -329,17 +364,6 @@ def time_masks(mask_BT: Tensor, prob: float, length: int, rng: np.random.Generat
             if int(out[row].sum()) - span >= frames // 2:
                 out[row, begin : begin + span] = False
     return out
-
-
-def weighted_classes(target: Targets, num_classes: int) -> Tensor:
-    """One-hot classes times the weight of the class, (N, C); zeros where no class is known."""
-    label_N = torch.from_numpy(target.label_N)
-    if not num_classes:
-        return torch.zeros(len(label_N), 0)
-    known_N = label_N >= 0
-    weight_C = class_weights(label_N[known_N], num_classes)
-    index_N = label_N.clamp_min(0)
-    return one_hot(index_N, num_classes) * (weight_C[index_N] * known_N)[:, None]
 
 
 def judge(logits_NC: Tensor, value_NK: Tensor, target: Targets, dimension_weight: float) -> dict[str, float]:

@@ -1,9 +1,9 @@
 """From a labelled language to an unlabelled one: every ordered pair of a pool's languages or corpora, in one table.
 
 Rows of a pair: `source only` (standardised by its own speech), `rescaled` (the source brought to the target's mean and
-spread), an anchored head for every anchor set, `chosen` among them, and `target, supervised` as the ceiling. Anchors
-and λ are chosen by dev speakers of the source and by a label-free criterion on the target's training speech; labels of
-the target are read for the ceiling and for the test.
+spread), an anchored head for every anchor set, `chosen` among them, the same with adapters in the encoder if wished,
+and `target, supervised` as the ceiling. Anchors and λ are chosen by dev speakers of the source and by a label-free
+criterion on the target's training speech; labels of the target are read for the ceiling and for the test.
 
     RUN/cells/<source>_to_<target>.fold-<FF>.seed-<S>.json    all rows of a pair on one division of its speakers
     RUN/table.csv                                             UAR of every row and pair, over the test clips of all
@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
 from ser_models.anchoring import (
     ANCHOR_SETS,
     GROUP_SIZE,
-    SIMILARITIES,
     AnchorOptions,
     anchor_layers,
     fit_anchored,
@@ -56,12 +56,15 @@ from seral.task import (
     voices,
     write_environment,
 )
+from seral.train.carry import AnchoringOptions, label_free
 from seral.train.cells import Cell, markdown, run_cells
-from seral.train.model import evaluate
+from seral.train.finetune import FinetuneOptions, finetune, frames_layer
+from seral.train.model import evaluate, score
 from seral.train.units import Targets
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
 SOURCE_ONLY, RESCALED, CHOSEN, CEILING = "source only", "rescaled", "chosen", "target, supervised"
+ADAPTED = "chosen, adapters"
 
 
 class TransferOptions(TaskOptions):
@@ -87,21 +90,23 @@ class TransferOptions(TaskOptions):
     """Directions whose covariances are brought together."""
     l2: float = Field(default=0.03, ge=0)
     """Ridge penalty of every head."""
+    finetune: FinetuneOptions | None = None
+    """One more row: adapters in the encoder, anchored while they train as `chosen` is; None = heads on cached features
+    alone."""
     resamples: int = Field(default=1000, ge=1)
     """Resamples of the target's test speakers for the differences to `source only`."""
 
     @field_validator("similarity")
     @classmethod
     def _label_free(cls, name: str) -> str:
-        known = [kind for kind, similarity in SIMILARITIES.items() if not similarity.of_labels]
-        if name not in known:
-            raise ValueError(f"anchors are found without labels of the target, by {' or '.join(known)}; got {name!r}")
-        return name
+        return label_free(name)
 
     @model_validator(mode="after")
     def _check_rows(self) -> TransferOptions:
         if unknown := sorted(set(self.anchors) - set(ANCHOR_SETS)):
             raise ValueError(f"no anchor set {unknown[0]!r}; known: {', '.join(ANCHOR_SETS)}")
+        if self.finetune is not None and self.finetune.frozen:
+            raise ValueError("finetune is for adapters; heads on frozen features are there without it")
         if len(self.classes) < 2 or self.dimensions:
             raise ValueError("anchored training learns classes: name at least two, and no dimensions")
         return self
@@ -122,7 +127,8 @@ def run_transfer(options: TransferOptions) -> str:
     metadata = eligible(options, pool, None)
     groups = _groups(options, metadata)
     check_apart(groups)
-    store = features_of(options, pool, options.encoder, None)
+    layer = None if options.finetune is None else frames_layer(options.encoder, options.finetune)
+    store = features_of(options, pool, options.encoder, layer)
     folds = {
         group: folds_by_seed(table, options.split, options.folds, options.seeds, store)
         for group, table in groups.items()
@@ -141,7 +147,7 @@ def run_transfer(options: TransferOptions) -> str:
     return _write(options, found, metadata)
 
 
-def pair_cell(cell: Cell, _folder: str, data: FoldData, pair: Pair, options: TransferOptions) -> dict[str, Any]:
+def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: TransferOptions) -> dict[str, Any]:
     """All rows of a pair on one division of the speakers."""
     oracle, classes = data.oracle(), data.classes
     source, dev = (_labelled(data.pooled(ids), oracle.targets(ids)) for ids in (pair.source_train, pair.source_dev))
@@ -156,7 +162,7 @@ def pair_cell(cell: Cell, _folder: str, data: FoldData, pair: Pair, options: Tra
         CEILING: _ceiling(data, oracle.targets, pair, pools[1], probe),
     }
     similarity_L = layer_similarity(options.similarity, moved.mean_NLD, speech.mean_NLD)
-    judged: dict[str, list[tuple[FitResult, float, float]]] = {}
+    judged: dict[tuple[str, float], tuple[FitResult, float, float]] = {}
     facts: dict[str, Any] = {}
     for kind in options.anchors:
         layers = anchor_layers(kind, similarity_L, size=options.size)
@@ -164,18 +170,22 @@ def pair_cell(cell: Cell, _folder: str, data: FoldData, pair: Pair, options: Tra
         for weight in options.weights:
             anchored = AnchorOptions(weight=weight, projection=options.projection)
             fit = fit_anchored(
-                moved, speech, len(classes), anchors=layers, pool=pools[1], options=anchored, probe=probe
+                moved, moved, speech, len(classes), anchors=layers, pool=pools[1], options=anchored, probe=probe
             )
-            judged.setdefault(kind, []).append((fit, _uar(fit, moved_dev), _information(fit, speech)))
-        best = choose([(uar_, told) for _, uar_, told in judged[kind]], len(dev.label_N))
-        fits[kind] = judged[kind][best][0]
-        facts[kind] |= {"weight": options.weights[best], "dev_uar": judged[kind][best][1]}
-    every = [one for kind in options.anchors for one in judged[kind]]
-    fits[CHOSEN] = every[choose([(uar_, told) for _, uar_, told in every], len(dev.label_N))][0]
+            judged[kind, weight] = (fit, _uar(fit, moved_dev), _information(fit, speech))
+        best = _best({key: scores for key, scores in judged.items() if key[0] == kind}, len(dev.label_N))
+        fits[kind] = judged[best][0]
+        facts[kind] |= {"weight": best[1], "dev_uar": judged[best][1]}
+    best = _best(judged, len(dev.label_N))
+    fits[CHOSEN] = judged[best][0]
+    facts[CHOSEN] = {"anchors": best[0], "weight": best[1]}
     rows = {}
     for name, fit in fits.items():
         probability_NC = predict_pooled(fit, test.mean_NLD, test.std_NLD).softmax(1).numpy()
-        rows[name] = evaluate(truth_N, probability_NC, classes) | {"told": probability_NC.argmax(1).tolist()}
+        rows[name] = _judged(truth_N, probability_NC, classes)
+    if options.finetune is not None:
+        probability_NC = _adapted(cell, folder, data, pair, options, options.finetune, *best)
+        rows[ADAPTED] = _judged(truth_N, probability_NC, classes)
     return {
         "rows": rows,
         "ids": list(pair.target.test),
@@ -183,6 +193,50 @@ def pair_cell(cell: Cell, _folder: str, data: FoldData, pair: Pair, options: Tra
         "similarity": similarity_L.tolist(),
         "anchors": facts,
     }
+
+
+def _adapted(
+    cell: Cell,
+    folder: str,
+    data: FoldData,
+    pair: Pair,
+    options: TransferOptions,
+    training: FinetuneOptions,
+    anchors: str,
+    weight: float,
+) -> NDArray[np.float32]:
+    """What adapters trained on the source and anchored to the target's speech say of the test clips, (N, C)."""
+    oracle = data.oracle()
+    known = {side: (data.utterances(ids), oracle.targets(ids)) for side, ids in vars(pair).items() if side != "target"}
+    finetune(
+        *known["source_train"],
+        *known["source_dev"],
+        unlabelled=data.utterances([*pair.target.train, *pair.target.dev]),
+        store=data.store,
+        classes=data.classes,
+        folder=folder,
+        seed=cell.seed,
+        options=training,
+        on=options.cluster,
+        source=data.utterances([*pair.source_train, *pair.source_dev]),
+        anchor=AnchoringOptions(
+            anchors=anchors,
+            size=options.size,
+            similarity=options.similarity,
+            weight=weight,
+            projection=options.projection,
+        ),
+    )
+    return score(storage.join(folder, "model"), data.store, data.utterances(pair.target.test)).probability_NC
+
+
+def _judged(truth_N: NDArray[np.int64], probability_NC: NDArray[np.float32], classes: Sequence[str]) -> dict[str, Any]:
+    return evaluate(truth_N, probability_NC, classes) | {"told": probability_NC.argmax(1).tolist()}
+
+
+def _best(judged: Mapping[tuple[str, float], tuple[FitResult, float, float]], clips: int) -> tuple[str, float]:
+    """The anchor set and λ that are chosen."""
+    return list(judged)[choose([(score_, told) for _, score_, told in judged.values()], clips)]
 
 
 def choose(scores: Sequence[tuple[float, float]], clips: int) -> int:
@@ -245,7 +299,8 @@ def _write(options: TransferOptions, found: Mapping[Cell, Mapping[str, Any]], me
     from seral.report.figures import png, transfer_rows
 
     speaker_of = voices(metadata)
-    names = [SOURCE_ONLY, RESCALED, *options.anchors, CHOSEN, CEILING]
+    adapted = [] if options.finetune is None else [ADAPTED]
+    names = [SOURCE_ONLY, RESCALED, *options.anchors, CHOSEN, *adapted, CEILING]
     lines: list[dict[str, Any]] = []
     for pair in dict.fromkeys(cell.row for cell in found):
         cells = [values for cell, values in found.items() if cell.row == pair]

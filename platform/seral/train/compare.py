@@ -15,6 +15,7 @@ import ray
 from pydantic import Field, model_validator
 
 from ser_models.adapters.cost import forget_peak_mb, peak_mb
+from ser_models.distill import teacher_parameters
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
@@ -142,20 +143,24 @@ def train_cell(
         "labels": len(parts["train"]),
         **evaluate_scores(scores, known["test"][1], data.classes, data.dimensions),
         **probe(known["train"], known["dev"], known["test"], len(data.classes)),
-        **costs(history, seconds, memory_mb),
+        **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
         "predicted": dict(zip(fold.test, outputs.tolist(), strict=True)),
         "history": history,
     }
 
 
-def costs(history: dict[str, Any], seconds: float, memory_mb: float) -> dict[str, float]:
-    """Trained parameters, memory, time; a head alone is fitted too quickly for more than the time."""
+def costs(history: dict[str, Any], seconds: float, memory_mb: float, teacher: int | None) -> dict[str, float]:
+    """Trained parameters, memory, time; a head alone is fitted too quickly for more than the time.
+
+    Of a distilled encoder, trained parameters are also told as a share of its teacher's.
+    """
+    trainable = history.get("adapter", history["head"])["trainable"]
+    found = {"trainable": trainable} | ({} if teacher is None else {"teacher_share": trainable / teacher})
     if "adapter" not in history:
-        return {"trainable": history["head"]["trainable"], "seconds": seconds}
+        return found | {"seconds": seconds}
     epochs = len(history["adapter"]["epochs"]) - 1
-    return {
-        "trainable": history["adapter"]["trainable"],
-        "trainable_share": history["adapter"]["trainable"] / history["adapter"]["parameters"],
+    return found | {
+        "trainable_share": trainable / history["adapter"]["parameters"],
         "memory_mb": memory_mb,
         "epoch_s": seconds / epochs,
         "seconds": seconds,

@@ -26,7 +26,7 @@ import ray.train
 import torch
 from pydantic import Field
 
-from ser_models.distill import Distillation, student_of, teacher_states
+from ser_models.distill import NOTE, Distillation, student_of, teacher_states
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
 from ser_models.tapt import average_gradients
 from seral import storage
@@ -226,6 +226,8 @@ class Distilling:
 
     def _write(self, folder: Path) -> None:
         save_encoder(self.model.student.eval().half(), folder / ENCODER)
+        note = {"teacher": self.options.teacher, "teacher_parameters": self.record["teacher_parameters"]}
+        storage.write_json(folder / ENCODER / NOTE, note)
 
     def _restore(self) -> int:
         state = self.kept.load()

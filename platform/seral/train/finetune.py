@@ -20,16 +20,28 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ser_models.adapters import ADAPTERS, attach_adapters, lowest_trainable_layer, parse_adapters
+from ser_models.anchoring import AnchorOptions, fit_anchored
 from ser_models.audio_text import TextInput, make_pool
 from ser_models.encoders import load_encoder
 from ser_models.heads import LayerPool, stack_heads
-from ser_models.probe import FitResult, PooledSet, ProbeOptions, RatedSet, fit_best_head, fit_dimensions, fit_head
+from ser_models.metrics import uar
+from ser_models.probe import (
+    FitResult,
+    PooledSet,
+    ProbeOptions,
+    RatedSet,
+    fit_best_head,
+    fit_dimensions,
+    fit_head,
+    predict_pooled,
+)
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
 from seral.features import FeatureStore
 from seral.options import Options
 from seral.train.adapter_run import AdapterSpec, train_adapters
+from seral.train.carry import AnchoringOptions, Carry, pooled_rows
 from seral.train.model import adapted_features, replace_head, save_probe
 from seral.train.units import Targets, Utterances
 
@@ -162,23 +174,35 @@ def finetune(
     start: str | None = None,
     freeze: Sequence[str] = (),
     refit_head: bool = False,
+    source: Utterances | None = None,
+    anchor: AnchoringOptions | None = None,
 ) -> dict[str, Any]:
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
     `unlabelled` gives the statistics that standardise each layer: training audio only, no labels. `start` is a model
     whose head and adapters go on learning, less those of the tags in `freeze`; its head is fitted anew on what its
     adapters make of the training clips with `refit_head`. Without `start` a head is fitted on the encoder as it is.
+
+    `source` is speech of another language, some of it among the labelled: it is brought to the mean and spread of
+    `unlabelled`, counts as much as the target's labels in total, and with `anchor` is held together with the target's
+    speech (seral.train.carry). The model is one for the target.
     """
     for part, given in (("training", target), ("dev", dev_target)):
         _check_targets(part, given, classes, dimensions)
     if options.head.hidden and classes and dimensions:
         raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
+    carry = None
+    if source is not None:
+        if start is not None or dimensions or not classes:
+            raise OptionError("speech of another language is carried over for classes, in a training from the start")
+        carry = Carry.between(source, unlabelled, anchor)
+        target = carry.weighed(train, target)
     model = storage.join(folder, "model")
     history: dict[str, Any] = {}
     if start is None or refit_head:
         heard = (train, dev, unlabelled) if start is None else adapted_features(start, store, train, dev, unlabelled)
         pool = _fitted_pool(store, heard[2], options)
-        probe = _fit_head((heard[0], target), (heard[1], dev_target), pool, len(classes), options.head)
+        probe = _fit_head((heard[0], target), (heard[1], dev_target), pool, len(classes), options.head, carry)
         history["head"] = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
         history["head"]["trainable"] = sum(p.numel() for part in (probe.pool, probe.head) for p in part.parameters())
         fitted = model if options.frozen else storage.join(folder, ".head")
@@ -204,6 +228,7 @@ def finetune(
         seed=seed,
         options=options,
         on=on,
+        carry=carry,
     )
     work = storage.join(folder, ".train")
     history["adapter"] = train_adapters(spec, name=f"train-{_digest(spec)}", work=work, target=model)
@@ -240,8 +265,11 @@ def _fit_head(
     pool: LayerPool,
     num_classes: int,
     options: HeadOptions,
+    carry: Carry | None = None,
 ) -> FitResult:
     """A head for classes, for dimensions, or for both on the layer weights of the classes."""
+    if carry is not None:
+        train, dev = ((carry.moved(units), targets) for units, targets in (train, dev))
     settings = ProbeOptions(
         l2=options.l2, std_gain=options.std_gain, learn_layers=options.layers == "sum", hidden=options.hidden
     )
@@ -249,6 +277,8 @@ def _fit_head(
         pool.use_only(pool.centre_mean.shape[0] - 1)
     if not num_classes:
         return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
+    if carry is not None and carry.options is not None:
+        return _fit_anchored(_labelled_rows(*train), _labelled_rows(*dev), pool, num_classes, settings, carry)
     fit = fit_best_head if settings.learn_layers else fit_head
     fitted = fit(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
     if not train[1].value_NK.shape[1]:
@@ -257,13 +287,29 @@ def _fit_head(
     return replace(fitted, head=stack_heads(fitted.head, rated.head))
 
 
+def _fit_anchored(
+    train: PooledSet, dev: PooledSet, pool: LayerPool, num_classes: int, settings: ProbeOptions, carry: Carry
+) -> FitResult:
+    chosen = carry.options or AnchoringOptions()
+    source, target = (pooled_rows(part) for part in (carry.moved(carry.source), carry.target))
+    options = AnchorOptions(weight=chosen.weight, projection=chosen.projection)
+    anchors = carry.anchors()
+    fitted = fit_anchored(
+        train, source, target, num_classes, anchors=anchors, pool=pool, options=options, probe=settings
+    )
+    told_N = predict_pooled(fitted, dev.mean_NLD, dev.std_NLD, dev.text_NE).argmax(1)
+    return replace(fitted, dev_uar=uar(dev.label_N.numpy(), told_N.numpy()))
+
+
 def _frozen_tags(options: FinetuneOptions, freeze: Sequence[str]) -> tuple[str, ...]:
     """What does not learn: a model that hears the last layer alone keeps it that way."""
     return tuple({*freeze, "layer_sum"} if options.head.layers == "last" else freeze)
 
 
 def _labelled_rows(units: Utterances, target: Targets) -> PooledSet:
-    return PooledSet(**_rows(units, target.labelled_N), label_N=torch.from_numpy(target.label_N[target.labelled_N]))
+    keep_N = target.labelled_N
+    weight_N = None if target.weight_N is None else torch.from_numpy(target.weight_N[keep_N])
+    return PooledSet(**_rows(units, keep_N), label_N=torch.from_numpy(target.label_N[keep_N]), weight_N=weight_N)
 
 
 def _rated_rows(units: Utterances, target: Targets) -> RatedSet:
@@ -279,4 +325,6 @@ def _digest(spec: AdapterSpec) -> str:
     """What decides the outcome of a training, so that two different ones never share a Ray Train run name."""
     text = [spec.store.fingerprint, spec.train.ids, spec.target.label_N.tolist(), spec.target.value_NK.tolist()]
     text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze]
+    if spec.carry is not None:
+        text += [spec.carry.source.ids, spec.carry.target.ids, repr(spec.carry.options)]
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]

@@ -196,9 +196,18 @@ class FrameBatch:
     below_std_LBD: Tensor
     text_BE: Tensor | None
     """Vectors of the transcripts, where they are read."""
+    from_source_B: Tensor
+    """Which clips are of another language than the one that is learned."""
 
 
-def frame_batch(ids: Sequence[str], units: Utterances, frames: Frames, layer: int, device: torch.device) -> FrameBatch:
+def frame_batch(
+    ids: Sequence[str],
+    units: Utterances,
+    frames: Frames,
+    layer: int,
+    device: torch.device,
+    source_B: NDArray[np.bool_],
+) -> FrameBatch:
     """The batch of some utterances, on a device."""
     rows = [units.row_of[name] for name in ids]
     hidden_BTD, mask_BT = pad_frames([frames[name] for name in ids])
@@ -210,6 +219,7 @@ def frame_batch(ids: Sequence[str], units: Utterances, frames: Frames, layer: in
         below_mean_LBD=below[0],
         below_std_LBD=below[1],
         text_BE=None if text_BE is None else text_BE.to(device),
+        from_source_B=torch.from_numpy(source_B).to(device),
     )
 
 

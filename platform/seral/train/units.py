@@ -30,6 +30,18 @@ class Utterances:
         text_NE = None if self.text_NE is None else self.text_NE[keep_N]
         return Utterances(ids=ids, mean_NLD=self.mean_NLD[keep_N], std_NLD=self.std_NLD[keep_N], text_NE=text_NE)
 
+    def with_others(self, others: Utterances) -> Utterances:
+        """These, then those of the others that are not among them."""
+        new = others.rows(np.array([name not in self.row_of for name in others.ids], dtype=bool))
+        parts = (self, new)
+        text = [part.text_NE for part in parts if part.text_NE is not None]
+        return Utterances(
+            ids=[*self.ids, *new.ids],
+            mean_NLD=np.concatenate([part.mean_NLD for part in parts]),
+            std_NLD=np.concatenate([part.std_NLD for part in parts]),
+            text_NE=np.concatenate(text) if text else None,
+        )
+
     def texts(self, rows: Sequence[int] | slice | NDArray[np.bool_]) -> Tensor | None:
         """The transcripts' vectors of some rows as a tensor, if there are any."""
         return None if self.text_NE is None else torch.from_numpy(self.text_NE[rows])
@@ -48,6 +60,8 @@ class Targets:
     """Class indices; -1 where no class is known."""
     value_NK: NDArray[np.float32]
     """Ratings on the corpus's own scale; NaN where there are none, K = 0 where nobody asks."""
+    weight_N: NDArray[np.float32] | None = None
+    """How much the class of each counts, 1 on average; None = all alike."""
 
     @staticmethod
     def of_classes(label_N: NDArray[np.int64]) -> Targets:

@@ -1,0 +1,218 @@
+"""A labelled language beside an unlabelled one: moved, weighed, anchored, in single trainings and in the loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from ser_models.heads import LayerPool
+from seral.active.loop import LoopOptions, run_loop
+from seral.cluster import ClusterOptions
+from seral.errors import OptionError
+from seral.features import extract_features
+from seral.options import parse
+from seral.pool.shards import open_pool
+from seral.task import FoldData, eligible, fold_data, folds_of
+from seral.train.anchoring import TransferOptions, run_transfer
+from seral.train.carry import AnchoringOptions, Carry
+from seral.train.finetune import FinetuneOptions, finetune
+from seral.train.units import Targets, Utterances
+
+CLASSES = ["anger", "happiness", "neutral", "sadness"]
+
+
+def made(count: int, prefix: str, seed: int, shift: float = 0.0) -> Utterances:
+    rng = np.random.default_rng(seed)
+    mean_NLD = (shift + (1 + shift) * rng.standard_normal((count, 3, 6))).astype(np.float32)
+    std_NLD = rng.uniform(1, 2 + shift, (count, 3, 6)).astype(np.float32)
+    return Utterances(ids=[f"{prefix}{row:03d}" for row in range(count)], mean_NLD=mean_NLD, std_NLD=std_NLD)
+
+
+def test_only_clips_of_the_source_are_moved_and_both_languages_weigh_the_same() -> None:
+    source, target = made(40, "s", 0, shift=3.0), made(30, "t", 1)
+    carry = Carry.between(source, target, None)
+    mixed = target.rows(np.arange(30) < 5).with_others(source)
+    moved = carry.moved(mixed)
+    np.testing.assert_array_equal(moved.mean_NLD[:5], target.mean_NLD[:5])
+    for now, wanted in ((moved.mean_NLD[5:], target.mean_NLD), (moved.std_NLD[5:], target.std_NLD)):
+        np.testing.assert_allclose(now.mean(0), wanted.mean(0), atol=1e-4)
+        np.testing.assert_allclose(now.std(0, ddof=1), wanted.std(0, ddof=1), rtol=1e-4)
+    label_N = np.zeros(45, np.int64)
+    label_N[0] = -1  # nobody knows
+    weight_N = carry.weighed(mixed, Targets.of_classes(label_N)).weight_N
+    assert weight_N is not None
+    assert weight_N[1:5].sum() == pytest.approx(weight_N[5:].sum())
+    assert weight_N[1:].mean() == pytest.approx(1)
+    assert carry.weighed(source, Targets.of_classes(np.zeros(40, np.int64))).weight_N is None
+    assert carry.moved(target) is target
+
+
+def test_anchoring_hears_a_bounded_number_of_clips_and_never_a_label() -> None:
+    source, target = made(40, "s", 0, shift=3.0), made(30, "t", 1)
+    carry = Carry.between(source, target, AnchoringOptions(anchors="group", size=2, clips=12, projection=4))
+    pool = LayerPool(3, 6)
+    pool.fit(torch.from_numpy(target.mean_NLD), torch.from_numpy(target.std_NLD))
+    anchoring = carry.anchoring(pool, seed=0)
+    assert anchoring is not None
+    assert len(anchoring.speech.ids) == 12
+    assert set(anchoring.speech.ids) <= set(target.ids)
+    assert anchoring.queue.anchors == carry.anchors()
+    assert len(carry.anchors()) == 2
+    drawn = anchoring.draw(5, np.random.default_rng(0))
+    assert len(set(drawn)) == 5
+    standard_BLU = torch.randn(9, 3, 12, generator=torch.Generator().manual_seed(0))
+    from_source_B = torch.tensor([True, True, False, True, False, False, False, False, False])
+    expected = carry.anchoring(pool, seed=0)
+    assert expected is not None
+    alone = expected.queue(standard_BLU[:4][[0, 1, 3]], standard_BLU[4:])
+    torch.testing.assert_close(anchoring.loss(standard_BLU, from_source_B, 4), 10 * alone)
+    assert Carry.between(source, target, AnchoringOptions(weight=0)).anchoring(pool, seed=0) is None
+
+
+def test_a_longer_list_keeps_its_order_and_has_nobody_twice() -> None:
+    some, others = made(3, "a", 0), made(4, "a", 1)
+    both = some.with_others(others)
+    assert both.ids == ["a000", "a001", "a002", "a003"]
+    np.testing.assert_array_equal(both.mean_NLD[:3], some.mean_NLD)
+    np.testing.assert_array_equal(both.mean_NLD[3], others.mean_NLD[3])
+
+
+@pytest.fixture
+def loop_values(two_corpora: str, tmp_path: Path) -> dict[str, Any]:
+    return {
+        "pool": two_corpora,
+        "run": str(tmp_path / "run"),
+        "classes": CLASSES,
+        "corpora": ["natural"],
+        "source_corpora": ["acted"],
+        "split": {"scheme": "k-fold", "k": 3},
+        "folds": [0],
+        "seeds": [0],
+        "budget": {"sizes": [6, 12]},
+        "full_arm": False,
+        "random_arm": False,
+    }
+
+
+def rounds_of(run: str) -> list[dict[str, Any]]:
+    found = []
+    for folder in sorted(Path(run).glob("trajectories/after.*/rounds/*")):
+        picks = pq.read_table(folder / "picks.parquet")["utterance_id"].to_pylist()
+        tested = pq.read_table(folder / "predictions.parquet").to_pylist()
+        found.append({"picks": picks, "predictions": tested, "head": (folder / "model/head.safetensors").read_bytes()})
+    return found
+
+
+@pytest.mark.ray
+def test_a_loop_learns_from_another_language_and_spends_nothing_on_it(
+    loop_values: dict[str, Any], tmp_path: Path
+) -> None:
+    pool = open_pool(loop_values["pool"])
+    corpus = dict(zip(*(pool.metadata[c].to_pylist() for c in ("utterance_id", "corpus")), strict=True))
+    runs = {}
+    anchor = {"anchors": "last", "weight": 100.0, "projection": 8}
+    for name, change in (("plain", {"source_corpora": None}), ("carried", {}), ("anchored", {"anchor": anchor})):
+        runs[name] = rounds_of(run_loop(parse(LoopOptions, loop_values | {"run": str(tmp_path / name)} | change)))
+        seen = {row["utterance_id"] for done in runs[name] for row in done["predictions"]}
+        assert {corpus[utterance] for utterance in seen} == {"natural"}
+        assert [len(done["picks"]) for done in runs[name]] == [6, 6]
+    assert runs["plain"][0]["picks"] == runs["carried"][0]["picks"], "the first set is chosen before there is a model"
+    heads = [runs[name][0]["head"] for name in runs]
+    assert len(set(heads)) == 3
+    again = rounds_of(run_loop(parse(LoopOptions, loop_values | {"run": str(tmp_path / "again")})))
+    assert again == runs["carried"]
+
+
+class Side:
+    """A training of adapters on the source, with dev speakers of the source."""
+
+    def __init__(self, pool: str) -> None:
+        options = parse(TransferOptions, {"pool": pool, "run": "none", "classes": CLASSES, "by": "corpus"})
+        opened = open_pool(pool)
+        store = extract_features(opened, options.encoder, frames_layer=3)
+        split = parse(TransferOptions, options.model_dump() | {"split": {"scheme": "k-fold", "k": 3}}).split
+        folds = [folds_of(eligible(options, opened, [name]), split, [0])[0] for name in ("acted", "natural")]
+        self.data: FoldData = fold_data(options, store, folds[1], eligible(options, opened, None))
+        self.source = self.data.utterances([*folds[0].train, *folds[0].dev])
+        self.parts = (folds[0].train, folds[0].dev)
+
+    def train(self, folder: Path, anchor: AnchoringOptions | None, **changes: Any) -> tuple[dict[str, Any], bytes]:
+        oracle = self.data.oracle()
+        known = [(self.data.utterances(ids), oracle.targets(ids)) for ids in self.parts]
+        training = {"adapter": "lora", "top_layers": 1, "epochs": 2, "mixup": 0.0} | changes
+        history = finetune(
+            *known[0],
+            *known[1],
+            unlabelled=self.data.utterances(self.data.fold.train),
+            store=self.data.store,
+            classes=CLASSES,
+            folder=str(folder),
+            seed=0,
+            options=parse(FinetuneOptions, training),
+            on=ClusterOptions(),
+            source=self.source,
+            anchor=anchor,
+        )
+        weights = sorted((folder / "model" / "adapter").rglob("*.safetensors"))
+        return history, b"".join(path.read_bytes() for path in weights)
+
+
+@pytest.mark.ray
+def test_adapters_are_trained_with_both_languages_held_together(two_corpora: str, tmp_path: Path) -> None:
+    side = Side(two_corpora)
+    anchor = AnchoringOptions(weight=50.0, projection=8)
+    plain, free = side.train(tmp_path / "plain", None)
+    history, held = side.train(tmp_path / "held", anchor)
+    _, same = side.train(tmp_path / "same", anchor)
+    assert held == same
+    assert held != free
+    losses = [found["adapter"]["epochs"][1]["loss"] for found in (plain, history)]
+    assert losses[1] > losses[0], "CORAL is part of the loss"
+
+
+@pytest.mark.ray
+def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> None:
+    values = {
+        "pool": two_corpora,
+        "run": str(tmp_path / "run"),
+        "classes": CLASSES,
+        "by": "corpus",
+        "split": {"scheme": "k-fold", "k": 3},
+        "folds": [0],
+        "seeds": [0],
+        "weights": [10.0],
+        "anchors": ["last"],
+        "projection": 8,
+        "resamples": 20,
+        "finetune": {"adapter": "gate", "top_layers": 1, "epochs": 1},
+    }
+    text = run_transfer(parse(TransferOptions, values))
+    rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]]
+    assert rows == ["source only", "rescaled", "last", "chosen", "chosen, adapters", "target, supervised"]
+    for path in (tmp_path / "run" / "cells").iterdir():
+        found = json.loads(path.read_text())
+        assert found["anchors"]["chosen"] == {"anchors": "last", "weight": 10.0}
+        assert len(found["rows"]["chosen, adapters"]["told"]) == len(found["truth"])
+    with pytest.raises(OptionError, match="finetune is for adapters"):
+        parse(TransferOptions, values | {"finetune": {"adapter": "frozen"}})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source_corpora": None, "anchor": {}}, "name the source_corpora"),
+        ({"source_corpora": ["natural"]}, "natural is among the corpora and among the source_corpora"),
+        ({"anchor": {"anchors": "first"}}, "no anchor set 'first'; known: last"),
+        ({"anchor": {"similarity": "centroid_cka"}}, "found without labels of the target, by coral or mmd"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(change: dict[str, Any], message: str) -> None:
+    values = {"pool": "p", "run": "r", "classes": CLASSES, "corpora": ["natural"], "source_corpora": ["acted"]}
+    with pytest.raises(OptionError, match=message):
+        parse(LoopOptions, values | change)
