@@ -2,7 +2,8 @@
 
 de Oliveira et al. 2023, arXiv 2305.19184: shallow layers matter for arousal, deep ones for valence.
 Differs from the paper, where the source is silent: features are standardised per layer before they are weighed, and the
-probes are ridge-penalised and fitted to the optimum.
+probes are ridge-penalised and fitted to the optimum. So weights need no weighing by the mean norm of a layer: after
+standardising, all have the same.
 """
 
 # N clips · L hidden states (encoder layers + 1) · D features · C classes

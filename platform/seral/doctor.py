@@ -22,6 +22,7 @@ from seral.active.loop import LoopOptions
 from seral.errors import SeralError
 from seral.options import load
 from seral.pool.shards import open_pool
+from seral.text_features import open_text_encoder
 from seral.versions import versions
 
 PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "soundfile", "soxr")
@@ -50,6 +51,8 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
     encoder = "seral-tiny" if options is None else options.encoder
     checks.append((f"encoder {Path(encoder).name}", lambda: _encoder(encoder)))
     checks.append(("adapter liveness", lambda: _adapters(encoder)))
+    if options is not None and (reader := options.text_encoder) is not None:
+        checks.append((f"text encoder {Path(reader).name}", lambda: _text_encoder(reader)))
     folders = [("working folder", ".")]
     if options is not None:
         checks.append(("pool", lambda: _pool(options.pool)))
@@ -97,6 +100,13 @@ def _encoder(name: str) -> str:
     encoder = load_encoder(name)
     size = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
     return f"{encoder.family}, {encoder.num_layers} layers x {encoder.width}, {size:.1f} M parameters"
+
+
+def _text_encoder(name: str) -> str:
+    encoder = open_text_encoder(name)
+    size = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
+    encoder(["One two three."])
+    return f"{encoder.model.config.model_type}, {encoder.width} features, {size:.1f} M parameters"
 
 
 def _adapters(name: str) -> str:
