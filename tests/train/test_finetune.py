@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from ser_models.adapters import ADAPTERS, adapter_parameters, adapter_tags, attach_adapters
 from ser_models.build import build_model
 from ser_models.encoders import load_encoder
+from ser_models.losses import weighted_classes
 from ser_models.metrics import uar
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
@@ -22,7 +23,7 @@ from seral.features import FeatureStore, extract_features, rows_of
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
-from seral.train.adapter_run import freeze_tags, judge, mix, time_masks, weighted_classes
+from seral.train.adapter_run import freeze_tags, judge, mix, time_masks
 from seral.train.finetune import FinetuneOptions, finetune, frames_layer
 from seral.train.model import load_model, score
 from seral.train.probe import linear_probe
@@ -220,7 +221,7 @@ def test_clips_without_a_class_or_without_ratings_count_only_where_they_are_know
     target = Targets(
         label_N=np.array([0, 1, -1, 0]), value_NK=np.array([[1, 2], [3, 1], [2, 5], [np.nan, 1]], np.float32)
     )
-    hot_NC = weighted_classes(target, 2)
+    hot_NC = weighted_classes(torch.from_numpy(target.label_N), 2)
     torch.testing.assert_close(hot_NC, torch.tensor([[0.75, 0], [0, 1.5], [0, 0], [0.75, 0]]))
     logits_NC = torch.tensor([[9.0, 0], [0, 9], [0, 0], [9, 0]])
     value_NK = torch.tensor([[1.0, 2], [3, 1], [2, 5], [77, 77]])

@@ -198,7 +198,9 @@ class AdapterTraining:
     def _step(self, clips: Sequence[NDArray[np.float16]], rng: np.random.Generator) -> dict[str, float]:
         torch.manual_seed(int(rng.integers(2**31)))  # of dropout
         hidden_BTD, mask_BT = pad_frames(clips)
-        hide_BT = torch.from_numpy(span_mask([len(clip) for clip in clips], self.mask, rng))
+        hide_BT = torch.zeros_like(mask_BT)
+        spans = torch.from_numpy(span_mask([len(clip) for clip in clips], self.mask, rng))
+        hide_BT[:, : spans.shape[1]] = spans
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.on.precision == "bf16"):
             scalars = self.step_model(*(tensor.to(self.device) for tensor in (hidden_BTD, mask_BT, hide_BT)))
         self.optimiser.zero_grad()

@@ -39,6 +39,8 @@ Float = NDArray[np.float32]
 Frames = Mapping[str, NDArray[np.float16]]
 ROWS_IN_BATCH = 4096
 FRAMES_IN_BATCH = 6000
+PAD_TO = 16
+"""Batches of cached frames are as long as a multiple of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +231,12 @@ def frame_batches(ids: Sequence[str], frames: Frames) -> list[list[str]]:
 
 
 def pad_frames(frames: Sequence[NDArray[np.float16]]) -> tuple[Tensor, Tensor]:
-    """Zero-pad frames (T, D) to one fp32 tensor (B, T, D) and the mask (B, T) of real ones."""
-    longest = max(len(frame_TD) for frame_TD in frames)
+    """Zero-pad frames (T, D) to one fp32 tensor (B, T, D) and the mask (B, T) of real ones.
+
+    T is a multiple of PAD_TO: torch keeps something for every shape it has met, and a training with hundreds of them
+    would grow by gigabytes.
+    """
+    longest = -(-max(len(frame_TD) for frame_TD in frames) // PAD_TO) * PAD_TO
     hidden_BTD = torch.zeros(len(frames), longest, frames[0].shape[1])
     mask_BT = torch.zeros(len(frames), longest, dtype=torch.bool)
     for row, frame_TD in enumerate(frames):
