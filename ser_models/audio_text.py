@@ -34,6 +34,13 @@ class TextInput:
     """Features E of a transcript's vector."""
     alone: bool = False
     """Text without audio, to see what the words by themselves are worth."""
+    gain: float = 0.3
+    """Factor on the standardised vector. Below 1 it shrinks harder than the audio under the same weight penalty: it
+    has as many features and says less. 0.3 did best on generated speech, at 1 the words cost more than they brought."""
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.gain <= 0:
+            raise ValueError(f"expected a width and a gain above 0, got {self.width} and {self.gain}")
 
 
 class AudioTextPool(LayerPool):
@@ -77,7 +84,8 @@ class AudioTextPool(LayerPool):
                 f"expected vectors of transcripts ({len(audio_BU)}, {self.text.width}), got {tuple(text_BE.shape)}"
             )
         missing_B1 = ~_known(text_BE)[:, None]
-        standard_BE = ((text_BE.float() - self.centre_text) / self.scale_text).masked_fill(missing_B1, 0.0)
+        standard_BE = self.text.gain * (text_BE.float() - self.centre_text) / self.scale_text
+        standard_BE = standard_BE.masked_fill(missing_B1, 0.0)
         parts = [standard_BE, missing_B1.to(standard_BE)]
         return torch.cat(parts if self.text.alone else [audio_BU, *parts], -1)
 

@@ -87,7 +87,7 @@ def test_text_is_standardised_over_those_that_have_it_and_missing_is_the_average
     assert torch.equal(text[::3], torch.zeros(20, WIDTH))
     known = text[missing == 0]
     torch.testing.assert_close(known.mean(0), torch.zeros(WIDTH), atol=1e-5, rtol=0)
-    torch.testing.assert_close(known.std(0, correction=0), torch.ones(WIDTH))
+    torch.testing.assert_close(known.std(0, correction=0), torch.full((WIDTH,), pool.text.gain))
     none_NU = pool(mean_NLD, std_NLD)
     assert torch.equal(none_NU[::3], embedding_NU[::3])
     assert bool((none_NU[:, -1] == 1).all())
@@ -107,6 +107,8 @@ def test_vectors_that_do_not_fit_and_too_few_of_them_are_named() -> None:
     for wrong in (None, torch.full_like(text_NE, torch.nan)):
         with pytest.raises(ValueError, match="at least 2 clips with a transcript, got 0"):
             pool.fit(mean_NLD, std_NLD, wrong)
+    with pytest.raises(ValueError, match="above 0, got 5 and 0"):
+        TextInput(width=5, gain=0)
     with pytest.raises(ValueError, match=r"vectors of transcripts \(12, 5\), got \(12, 4\)"):
         pool(mean_NLD, std_NLD, text_NE[:, :4])
 

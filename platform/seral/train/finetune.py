@@ -53,6 +53,8 @@ class HeadOptions(Options):
     """Ridge penalty on the classifier's weights. More makes a less overconfident start for adapters."""
     std_gain: float = Field(default=0.4, ge=0)
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
+    text_gain: float = Field(default=0.3, gt=0)
+    """Weight of the transcripts' vectors beside the audio, where both are read."""
     dropout: float = Field(default=0.2, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
     hidden: int = Field(default=0, ge=0)
@@ -242,7 +244,8 @@ def _fitted_pool(store: FeatureStore, unlabelled: Utterances, options: FinetuneO
     if options.modalities != "audio":
         if unlabelled.text_NE is None:
             raise OptionError(f"modalities={options.modalities} needs a text_encoder for the transcripts")
-        text = TextInput(width=unlabelled.text_NE.shape[1], alone=options.modalities == "text")
+        width, alone = unlabelled.text_NE.shape[1], options.modalities == "text"
+        text = TextInput(width=width, alone=alone, gain=1.0 if alone else options.head.text_gain)
     pool = make_pool(store.num_layers + 1, store.width, std_gain=options.head.std_gain, text=text)
     mean_NLD, std_NLD = (torch.from_numpy(array) for array in (unlabelled.mean_NLD, unlabelled.std_NLD))
     try:
