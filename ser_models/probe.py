@@ -208,10 +208,13 @@ def fit_best_head(
     With few labels the learned weights may settle on a layer that explains them by chance; which one knows, the
     dev rows say. Clearly: by more than two standard errors of the clips' calibrated cross-entropy, or the choice costs
     more than it brings as soon as labels are many (as in Breiman et al. 1984, CART, section 3.4.3). The layer chosen
-    gets most of the weight and not all of it, so that adapters trained from here are heard from every layer.
+    gets most of the weight and not all of it, so that adapters trained from here are heard from every layer. Dev rows
+    that lack a class of the training rows do not say which layer knows it: then it is the mixture.
     """
     options = options or ProbeOptions()
     mixture = fit_head(train, num_classes, pool=pool, dev=dev, options=options)
+    if not bool(torch.isin(torch.unique(train.label_N), dev.label_N).all()):
+        return mixture
     singles = [_lean(train, num_classes, pool, dev, options, layer) for layer in range(len(pool.layer_weight))]
     loss_N = _calibrated_losses(mixture, dev)
     loss_KN = np.stack([_calibrated_losses(single, dev) for single in singles])

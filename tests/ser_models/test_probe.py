@@ -71,6 +71,9 @@ def test_a_mixture_that_fell_for_a_layer_that_knows_nothing_gives_way_to_the_one
 
     assert test_uar(mixture) < 0.4
     assert test_uar(best) > 0.8
+    two = dev.label_N < 2
+    lacking = PooledSet(mean_NLD=dev.mean_NLD[two], std_NLD=dev.std_NLD[two], label_N=dev.label_N[two])
+    assert fit_best_head(train, 3, pool=pool, dev=lacking).layer is None, "dev that lacks a class says nothing"
     assert torch.equal(pool.layer_weight, torch.zeros(4)), "the pool that was given is left alone"
 
 

@@ -28,7 +28,7 @@ from seral.errors import StateError
 from seral.features import FeatureStore
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
-from seral.progress import track
+from seral.progress import say, track
 from seral.task import (
     CorpusOptions,
     ReadingOptions,
@@ -160,6 +160,8 @@ def _store(options: LoopOptions, pool: Pool, encoder: str, ledger: _SharedLedger
 
 def _ground(options: LoopOptions, store: FeatureStore, fold: Fold, metadata: pa.Table, source: list[str]) -> Ground:
     data = fold_data(options, store, fold, metadata)
+    if lacking := sorted(set(data.classes) - set(data.oracle().emotions(data.fold.dev))):
+        say(f"fold {fold.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise split.dev_speakers")
     known = set(data.ids)
     names = ("finetune", "anchor", "proxy", "stop", "dropout_passes", "probe")
     given = {name: getattr(options, name) for name in names}
