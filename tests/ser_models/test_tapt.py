@@ -56,6 +56,9 @@ scalars = objective.eval()(given["wave_BS"][rank::2], length_B, np.random.defaul
 scalars["loss"].backward()
 average_gradients(list(objective.trained().values()), scalars["masked"])
 torch.save({name: parameter.grad for name, parameter in objective.trained().items()}, f"{folder}/{rank}.pt")
+# Left to the end of the process, gloo's threads sometimes abort it.
+torch.distributed.barrier()
+torch.distributed.destroy_process_group()
 """
 """What one of two workers does with its half of the clips."""
 
