@@ -134,10 +134,11 @@ def codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
 def with_absolute_paths(options: TaskT) -> TaskT:
     """Workers may have another working directory."""
     given = {name: getattr(options, name) for name in ("pool", "run", "feature_cache")}
-    for name in ("encoder", "text_encoder"):
-        if (path := getattr(options, name, None)) is not None and Path(path).expanduser().is_dir():
-            given[name] = path
-    return options.model_copy(update={name: storage.absolute(uri) for name, uri in given.items() if uri is not None})
+    found = {name: storage.absolute(uri) for name, uri in given.items() if uri is not None}
+    found["encoder"] = absolute_encoder(options.encoder)
+    if isinstance(options, ReadingOptions) and options.text_encoder is not None:
+        found["text_encoder"] = absolute_encoder(options.text_encoder)
+    return options.model_copy(update=found)
 
 
 def open_run(options: TaskT, may_change: Collection[str]) -> tuple[TaskT, Pool]:
@@ -198,14 +199,26 @@ def claim_folder(options: Options, folder: str, may_change: Collection[str]) -> 
     storage.write_bytes(path, dump(options).encode())
 
 
+def of_corpora(pools: Sequence[Pool], corpora: Sequence[str] | None) -> list[pa.Table]:
+    """Metadata of each pool, of some corpora only where any are named. Raises OptionError for one that no pool has."""
+    tables = [pool.metadata for pool in pools]
+    if corpora is None:
+        return tables
+    present = {name for table in tables for name in table["corpus"].to_pylist()}
+    if unknown := sorted(set(corpora) - present):
+        where = ", ".join(pool.uri for pool in pools)
+        raise OptionError(f"no corpus {', '.join(unknown)} in {where}; it has {', '.join(sorted(present))}")
+    return [table.filter(pc.is_in(table["corpus"], pa.array(corpora))) for table in tables]
+
+
+def absolute_encoder(name: str) -> str:
+    """An encoder's folder with its whole path, since workers may have another working directory; other names as is."""
+    return storage.absolute(name) if Path(name).expanduser().is_dir() else name
+
+
 def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
     """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes or ratings."""
-    table = pool.metadata
-    if corpora is not None:
-        present = set(table["corpus"].to_pylist())
-        if unknown := sorted(set(corpora) - present):
-            raise OptionError(f"no corpus {', '.join(unknown)} in {pool.uri}; it has {', '.join(sorted(present))}")
-        table = table.filter(pc.is_in(table["corpus"], pa.array(corpora)))
+    table = of_corpora([pool], corpora)[0]
     table = table.filter(pc.is_null(table["duplicate_of"]))
     oracle = Oracle(pool, options.classes, options.class_map, options.dimensions)
     if options.classes and (ignored := oracle.ignored(table["utterance_id"].to_pylist())):

@@ -58,7 +58,7 @@ def test_anchoring_hears_a_bounded_number_of_clips_and_never_a_label() -> None:
     carry = Carry.between(source, target, AnchoringOptions(anchors="group", size=2, clips=12, projection=4))
     pool = LayerPool(3, 6)
     pool.fit(torch.from_numpy(target.mean_NLD), torch.from_numpy(target.std_NLD))
-    anchoring = carry.anchoring(pool, seed=0)
+    anchoring = carry.in_training(pool, seed=0).anchoring
     assert anchoring is not None
     assert len(anchoring.speech.ids) == 12
     assert set(anchoring.speech.ids) <= set(target.ids)
@@ -68,11 +68,14 @@ def test_anchoring_hears_a_bounded_number_of_clips_and_never_a_label() -> None:
     assert len(set(drawn)) == 5
     standard_BLU = torch.randn(9, 3, 12, generator=torch.Generator().manual_seed(0))
     from_source_B = torch.tensor([True, True, False, True, False, False, False, False, False])
-    expected = carry.anchoring(pool, seed=0)
+    expected = carry.in_training(pool, seed=0).anchoring
     assert expected is not None
     alone = expected.queue(standard_BLU[:4][[0, 1, 3]], standard_BLU[4:])
     torch.testing.assert_close(anchoring.loss(standard_BLU, from_source_B, 4), 10 * alone)
-    assert Carry.between(source, target, AnchoringOptions(weight=0)).anchoring(pool, seed=0) is None
+    for nothing in (None, AnchoringOptions(weight=0)):
+        sent = Carry.between(source, target, nothing).in_training(pool, seed=0)
+        assert sent.anchoring is None
+        assert sent.is_source(["s001", "t001"]).tolist() == [True, False]
 
 
 def test_a_longer_list_keeps_its_order_and_has_nobody_twice() -> None:
@@ -208,6 +211,9 @@ def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> 
     [
         ({"source_corpora": None, "anchor": {}}, "name the source_corpora"),
         ({"source_corpora": ["natural"]}, "natural is among the corpora and among the source_corpora"),
+        ({"anchor": {}, "text_encoder": "t", "finetune": {"modalities": "both"}}, "linear .*, got both, 0 and sum"),
+        ({"anchor": {}, "finetune": {"head": {"hidden": 8}}}, "linear .*, got audio, 8 and sum"),
+        ({"anchor": {}, "finetune": {"head": {"layers": "last"}}}, "linear .*, got audio, 0 and last"),
         ({"anchor": {"anchors": "first"}}, "no anchor set 'first'; known: last"),
         ({"anchor": {"similarity": "centroid_cka"}}, "found without labels of the target, by coral or mmd"),
     ],

@@ -21,7 +21,7 @@ from ser_models.encoders import load_encoder, save_encoder, wrap
 from seral.errors import OptionError, StateError, TrainError
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.train.distill import DistilOptions, distil, learning_rate_at, utterances_of
+from seral.train.distill import DistilOptions, distil, learning_rate_at, speech_of
 from seral.train.lesson import Lesson, LessonOptions, Version
 from seral.train.speech import Speech
 
@@ -72,7 +72,7 @@ def weights_of(folder: Path | str) -> dict[str, torch.Tensor]:
 def lesson_of(teacher: str, pool: str, **values: Any) -> Lesson:
     opened = open_pool(pool)
     return Lesson(
-        speech=Speech(parts=((opened, utterances_of(opened, ())),)),
+        speech=Speech(parts=speech_of([opened])),
         noises=[np.ones(1000, np.float32)],
         teacher=load_encoder(teacher),
         states=(1, 2),
@@ -183,7 +183,7 @@ def test_what_cannot_be_learned_is_refused(speech_pool: str, teacher: str, tmp_p
         distil(options(teacher, speech_pool, tmp_path / "b", layers=7))
     with pytest.raises(TrainError, match=r"has the hidden states 0\.\.3, not 9"):
         distil(options(teacher, speech_pool, tmp_path / "c", lesson={"states": [1, 9]}))
-    with pytest.raises(TrainError, match="no utterance of mars in"):
+    with pytest.raises(OptionError, match="no corpus mars in"):
         distil(options(teacher, speech_pool, tmp_path / "d", corpora=["mars"]))
     with pytest.raises(OptionError, match="layers"):
         options(teacher, speech_pool, tmp_path, layers=0)
@@ -228,11 +228,13 @@ def test_an_epoch_holds_every_clip_once_in_batches_within_the_limit(teacher: str
 
 def test_shards_of_several_pools_are_told_apart(two_corpora: str, speech_pool: str) -> None:
     pools = [open_pool(uri) for uri in (two_corpora, speech_pool)]
-    speech = Speech(parts=tuple((pool, utterances_of(pool, ())) for pool in pools))
+    speech = Speech(parts=speech_of(pools))
     names = {name for rows in speech.duration_s.values() for name in rows}
-    assert names == utterances_of(pools[0], ()) | utterances_of(pools[1], ())
-    acted = utterances_of(pools[0], ("acted",))
-    assert 0 < len(acted) < len(utterances_of(pools[0], ()))
+    every = [set(ids) for _, ids in speech_of(pools)]
+    assert names == every[0] | every[1]
+    (_, acted), (_, nothing) = speech_of(pools, ["acted"])
+    assert not nothing
+    assert 0 < len(acted) < len(every[0])
     for shard, rows in speech.duration_s.items():
         name, length_s = next(iter(rows.items()))
         assert len(speech.clip(shard, name)) == pytest.approx(16_000 * length_s, abs=1)

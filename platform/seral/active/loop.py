@@ -32,7 +32,6 @@ from seral.progress import say, track
 from seral.task import (
     CorpusOptions,
     ReadingOptions,
-    check_apart,
     eligible,
     features_of,
     fold_data,
@@ -42,7 +41,7 @@ from seral.task import (
     write_environment,
 )
 from seral.train.carry import AnchoringOptions
-from seral.train.finetune import FinetuneOptions, check_text, frames_layer
+from seral.train.finetune import FinetuneOptions, check_anchored, check_text, frames_layer
 from seral.train.tapt import TaptRunOptions, adapt_encoder
 
 
@@ -78,6 +77,8 @@ class LoopOptions(ReadingOptions, CorpusOptions):
     @model_validator(mode="after")
     def _check(self) -> LoopOptions:
         check_text(self.text_encoder, [self.finetune])
+        if self.anchor is not None:
+            check_anchored(self.finetune)
         if self.anchor is not None and not self.source_corpora:
             raise ValueError("anchor holds two languages together: name the source_corpora")
         if both := sorted(set(self.source_corpora or ()) & set(self.corpora or ())):
@@ -104,13 +105,12 @@ def run_loop(options: LoopOptions) -> str:
 
 
 def _sides(options: LoopOptions, pool: Pool) -> tuple[pa.Table, list[str]]:
-    """Metadata of what the loop is about, and the ids of the source; no speaker is in both."""
+    """Metadata of what the loop is about, and the ids of the source: other corpora, so other speakers."""
     if not options.source_corpora:
         return eligible(options, pool, options.corpora), []
     source = eligible(options, pool, options.source_corpora)
     present = sorted(set(pool.metadata["corpus"].to_pylist()) - set(options.source_corpora))
     target = eligible(options, pool, options.corpora or present)
-    check_apart({"the source": source, "the target": target})
     return target, source["utterance_id"].to_pylist()
 
 
@@ -215,6 +215,7 @@ def _describe(options: LoopOptions, pool: Pool, grounds: dict[int, Ground]) -> N
     facts = {
         "encoder_fingerprint": {str(n): ground.store.fingerprint for n, ground in grounds.items()},
         "n_train": {str(n): len(ground.fold.train) for n, ground in grounds.items()},
+        "n_source": {str(n): len(ground.source) for n, ground in grounds.items()},
     }
     write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), facts)
 

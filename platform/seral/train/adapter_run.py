@@ -7,6 +7,7 @@ that was interrupted and restored from its checkpoint ends where an uninterrupte
 # B batch · T frames · C classes · K dimensions · O = C + K outputs · L encoder layers (L+1 hidden states) · D features
 from __future__ import annotations
 
+import copy
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -47,7 +48,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features import FeatureStore
-from seral.train.carry import Carry
+from seral.train.carry import CarryInTraining
 from seral.train.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
 from seral.train.ray_train import STATE, last_checkpoint
 from seral.train.units import Targets, Utterances
@@ -79,7 +80,7 @@ class AdapterSpec:
     seed: int
     options: FinetuneOptions
     on: ClusterOptions
-    carry: Carry | None = None
+    carry: CarryInTraining | None = None
     """Speech of another language that some of the clips are of."""
 
 
@@ -119,7 +120,10 @@ class Training:
         self.optimiser = self._optimiser()
         weight_N = None if spec.target.weight_N is None else torch.from_numpy(spec.target.weight_N)
         self.hot_NC = weighted_classes(torch.from_numpy(spec.target.label_N), len(spec.classes), weight_N)
-        self.anchoring = None if spec.carry is None else spec.carry.anchoring(self.model.pool, spec.seed)
+        # A copy: what it remembers is this training's, and a training in this process may be restored.
+        self.anchoring = None if spec.carry is None else copy.deepcopy(spec.carry.anchoring)
+        if self.anchoring is not None:
+            self.anchoring.queue.to(self.device)
         self.heard = spec.train if self.anchoring is None else spec.train.with_others(self.anchoring.speech)
         self.frames = spec.store.frames(spec.layer, {*self.heard.ids, *spec.dev.ids})
         self.steps = spec.options.epochs * ceil(len(spec.train.ids) / spec.options.batch_size)
@@ -302,7 +306,7 @@ def freeze_tags(model: SerModel, tags: Sequence[str]) -> None:
 class FromFrames(nn.Module):
     """The model seen from the cached frames up, as the one forward that data-parallel training needs."""
 
-    def __init__(self, model: SerModel, layer: int, carry: Carry | None = None) -> None:
+    def __init__(self, model: SerModel, layer: int, carry: CarryInTraining | None = None) -> None:
         super().__init__()
         self.model, self.layer = model, layer
         self.move = None if carry is None else MoveSource(carry.move)

@@ -58,7 +58,7 @@ from seral.task import (
 )
 from seral.train.carry import AnchoringOptions, label_free
 from seral.train.cells import Cell, markdown, run_cells
-from seral.train.finetune import FinetuneOptions, finetune, frames_layer
+from seral.train.finetune import FinetuneOptions, check_anchored, finetune, frames_layer
 from seral.train.model import evaluate, score
 from seral.train.units import Targets
 
@@ -105,8 +105,10 @@ class TransferOptions(TaskOptions):
     def _check_rows(self) -> TransferOptions:
         if unknown := sorted(set(self.anchors) - set(ANCHOR_SETS)):
             raise ValueError(f"no anchor set {unknown[0]!r}; known: {', '.join(ANCHOR_SETS)}")
-        if self.finetune is not None and self.finetune.frozen:
-            raise ValueError("finetune is for adapters; heads on frozen features are there without it")
+        if self.finetune is not None:
+            check_anchored(self.finetune)
+            if self.finetune.frozen:
+                raise ValueError("finetune is for adapters; heads on frozen features are there without it")
         if len(self.classes) < 2 or self.dimensions:
             raise ValueError("anchored training learns classes: name at least two, and no dimensions")
         return self

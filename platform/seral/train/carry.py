@@ -120,23 +120,47 @@ class Carry:
         )
         return anchor_layers(options.anchors, similarity_L, size=options.size)
 
-    def anchoring(self, pool: LayerPool, seed: int) -> BatchAnchoring | None:
-        """What holds the languages together while adapters train; None where nothing does."""
-        if self.options is None or not self.options.weight:
-            return None
-        anchors, sides = self.anchors(), [pooled_rows(self.moved(self.source)), pooled_rows(self.target)]
-        device = pool.layer_weight.device
-        parts: list[Tensor] = [
-            pool.standardise(part.mean_NLD.to(device), part.std_NLD.to(device))[:, anchors].mean(1) for part in sides
-        ]
-        basis_UP = principal_directions(torch.cat(parts), self.options.projection)
+    def in_training(self, pool: LayerPool, seed: int) -> CarryInTraining:
+        """What a training of adapters needs of it; `pool` is the standardisation of the target."""
+        anchored = self.options is not None and self.options.weight > 0
+        anchoring = self._anchoring(pool, seed) if anchored else None
+        return CarryInTraining(source=frozenset(self.source.ids), move=self.move, anchoring=anchoring)
+
+    @torch.no_grad()
+    def _anchoring(self, pool: LayerPool, seed: int) -> BatchAnchoring:
+        options, anchors = self.options or AnchoringOptions(), self.anchors()
+        sides = [pooled_rows(self.moved(self.source)), pooled_rows(self.target)]
+        parts: list[Tensor] = [pool.standardise(part.mean_NLD, part.std_NLD)[:, anchors].mean(1) for part in sides]
+        basis_UP = principal_directions(torch.cat(parts), options.projection)
         order = np.random.default_rng([seed, len(self.target.ids)]).permutation(len(self.target.ids))
-        keep_N = np.isin(np.arange(len(order)), order[: self.options.clips])
         return BatchAnchoring(
-            queue=CoralQueue(basis_UP, anchors, size=self.options.queue).to(device),
-            speech=self.target.rows(keep_N),
-            weight=self.options.weight,
+            queue=CoralQueue(basis_UP, anchors, size=options.queue),
+            speech=self.target.rows(np.isin(np.arange(len(order)), order[: options.clips])),
+            weight=options.weight,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CarryInTraining:
+    """The same, small enough to send to a worker."""
+
+    source: frozenset[str]
+    """Ids of the source's utterances."""
+    move: Move
+    anchoring: BatchAnchoring | None
+    """None = moved and weighed, not anchored."""
+
+    def is_source(self, ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Which utterances are of the source."""
+        return np.array([name in self.source for name in ids], dtype=bool)
+
+    def digest(self) -> str:
+        """Another text for whatever trains to other weights, given the same labelled clips."""
+        parts: list[object] = [sorted(self.source), [part.sum().item() for part in self.move]]
+        if self.anchoring is not None:
+            anchoring, queue = self.anchoring, self.anchoring.queue
+            parts += [anchoring.speech.ids, anchoring.weight, queue.anchors, queue.size, queue.basis_UP.shape[1]]
+        return repr(parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import ray.train
 import torch
@@ -36,7 +35,7 @@ from seral.options import Options
 from seral.pool.decode import decode_flac
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
-from seral.task import claim_folder
+from seral.task import absolute_encoder, claim_folder, of_corpora
 from seral.train.augment import Samples
 from seral.train.lesson import STEP, Lesson, LessonOptions
 from seral.train.ray_train import STATE, StepState, last_checkpoint
@@ -54,7 +53,8 @@ class DistilOptions(Options):
     teacher: str
     """A hub id or a folder of an encoder."""
     pools: tuple[str, ...]
-    """Pools of speech; of each, one shard is in memory at a time."""
+    """Pools of speech; of each, one shard is in memory at a time. Whoever is to test the student must not be in them:
+    name the other `corpora`."""
     out: str
     """Folder of the run: the encoder is in `encoder/`, with fp16 weights."""
     layers: int = Field(default=2, ge=1)
@@ -101,9 +101,7 @@ def distil(options: DistilOptions) -> str:
     claim_folder(options, options.out, {"out", "cluster"})
     if storage.exists(storage.join(options.out, DONE)):
         return target
-    speech = tuple((pool, utterances_of(pool, options.corpora)) for pool in map(open_pool, options.pools))
-    if not any(ids for _, ids in speech):
-        raise TrainError(f"no utterance of {', '.join(options.corpora) or 'any corpus'} in {', '.join(options.pools)}")
+    speech = speech_of([open_pool(uri) for uri in options.pools], options.corpora)
     connect(options.cluster)
     work, name = storage.join(options.out, ".train"), _run_name(speech, options)
     spec = DistilSpec(
@@ -123,12 +121,11 @@ def distil(options: DistilOptions) -> str:
     return target
 
 
-def utterances_of(pool: Pool, corpora: tuple[str, ...]) -> frozenset[str]:
-    """Every utterance of a pool that is no duplicate; of some corpora only, where any are named."""
-    table = pool.metadata.filter(pc.is_null(pool.metadata["duplicate_of"]))
-    if corpora:
-        table = table.filter(pc.is_in(table["corpus"], pa.array(corpora)))
-    return frozenset(table["utterance_id"].to_pylist())
+def speech_of(pools: Sequence[Pool], corpora: Sequence[str] = ()) -> tuple[tuple[Pool, frozenset[str]], ...]:
+    """Every utterance of the pools that is no duplicate; of some corpora only, where any are named."""
+    tables = of_corpora(pools, corpora or None)
+    heard = (table.filter(pc.is_null(table["duplicate_of"]))["utterance_id"].to_pylist() for table in tables)
+    return tuple((pool, frozenset(ids)) for pool, ids in zip(pools, heard, strict=True))
 
 
 def distil_worker(config: dict[str, Any]) -> None:
@@ -265,9 +262,7 @@ def _with_absolute_paths(options: DistilOptions) -> DistilOptions:
     given: dict[str, Any] = {"out": storage.absolute(options.out), "pools": tuple(map(storage.absolute, options.pools))}
     if options.noise is not None:
         given["noise"] = storage.absolute(options.noise)
-    for name in ("teacher", "student"):
-        if Path(getattr(options, name) or "").expanduser().is_dir() and getattr(options, name):
-            given[name] = storage.absolute(getattr(options, name))
+    given |= {name: absolute_encoder(e) for name in ("teacher", "student") if (e := getattr(options, name)) is not None}
     return options.model_copy(update=given)
 
 

@@ -148,6 +148,16 @@ def check_text(text_encoder: str | None, trainings: Sequence[FinetuneOptions]) -
         raise ValueError("a text_encoder is given and nothing reads: set finetune.modalities to both or text")
 
 
+def check_anchored(training: FinetuneOptions) -> None:
+    """Raise ValueError for what an anchored head cannot be: it is linear, on audio, on the layers of its anchors."""
+    head = training.head
+    if training.modalities != "audio" or head.hidden or head.layers != "sum":
+        raise ValueError(
+            "anchored heads are linear and hear layers by their anchors: leave modalities, head.hidden and head.layers "
+            f"as they are, got {training.modalities}, {head.hidden} and {head.layers}"
+        )
+
+
 def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
     """The hidden state whose frames training starts from; None when pooled features are enough."""
     if options.frozen:
@@ -197,6 +207,8 @@ def finetune(
     if source is not None:
         if start is not None or dimensions or not classes:
             raise OptionError("speech of another language is carried over for classes, in a training from the start")
+        if anchor is not None:
+            check_anchored(options)
         carry = Carry.between(source, unlabelled, anchor)
         target = carry.weighed(train, target)
     model = storage.join(folder, "model")
@@ -230,7 +242,7 @@ def finetune(
         seed=seed,
         options=options,
         on=on,
-        carry=carry,
+        carry=None if carry is None else carry.in_training(pool, seed),
     )
     work = storage.join(folder, ".train")
     history["adapter"] = train_adapters(spec, name=f"train-{_digest(spec)}", work=work, target=model)
@@ -329,5 +341,5 @@ def _digest(spec: AdapterSpec) -> str:
     text = [spec.store.fingerprint, spec.train.ids, spec.target.label_N.tolist(), spec.target.value_NK.tolist()]
     text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze]
     if spec.carry is not None:
-        text += [spec.carry.source.ids, spec.carry.target.ids, repr(spec.carry.options)]
+        text.append(spec.carry.digest())
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 
 import numpy as np
@@ -75,7 +76,7 @@ class Lesson:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     known: dict[Version, Tensor] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def heard_s(self) -> Durations:
         """Seconds of every clip that a version has at most."""
         crop_s = self.options.crop_s

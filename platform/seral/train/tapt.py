@@ -13,10 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from pydantic import Field, model_validator
@@ -29,7 +27,7 @@ from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import SplitOptions, make_folds
 from seral.progress import say
-from seral.task import claim_folder
+from seral.task import absolute_encoder, claim_folder, of_corpora
 from seral.train.ray_train import STATE, last_checkpoint
 from seral.train.tapt_run import ENCODER, TaptSpec, tapt_worker
 
@@ -150,7 +148,7 @@ class TaptJobOptions(Options):
 def pretrain(options: TaptJobOptions) -> str:
     """Adapt an encoder to a pool, or go on doing so; returns the folder of the encoder."""
     out, pool = storage.absolute(options.out), open_pool(options.pool)
-    encoder = storage.absolute(options.encoder) if Path(options.encoder).expanduser().is_dir() else options.encoder
+    encoder = absolute_encoder(options.encoder)
     ids = _ids(options, pool)
     claim_folder(options, out, {"out", "cluster"})
     connect(options.cluster)
@@ -159,12 +157,7 @@ def pretrain(options: TaptJobOptions) -> str:
 
 
 def _ids(options: TaptJobOptions, pool: Pool) -> list[str]:
-    table = pool.metadata
-    if options.corpora is not None:
-        present = set(table["corpus"].to_pylist())
-        if unknown := sorted(set(options.corpora) - present):
-            raise OptionError(f"no corpus {', '.join(unknown)} in {pool.uri}; it has {', '.join(sorted(present))}")
-        table = table.filter(pc.is_in(table["corpus"], pa.array(options.corpora)))
+    table = of_corpora([pool], options.corpora)[0]
     if options.fold is None:
         names: list[str] = table.filter(pc.is_null(table["duplicate_of"]))["utterance_id"].to_pylist()
         return names
