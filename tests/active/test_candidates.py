@@ -39,7 +39,11 @@ def test_it_has_no_field_that_could_hold_a_label() -> None:
     words = ("emotion", "gold", "target", "truth", "answer", "label_", "valence", "arousal", "dominance")
     names = [field.name for field in fields(Candidates)]
     assert [name for name in names if any(word in name for word in words) or name in {"label", "labels", "y"}] == []
-    assert {name for name in names if "label" in name} == {"labelled_ids", "labelled_embedding_MD"}
+    assert {name for name in names if "label" in name} == {
+        "labelled_ids",
+        "labelled_embedding_MD",
+        "labelled_doubt_M",
+    }
 
 
 def test_take_keeps_rows_and_the_labelled_part() -> None:

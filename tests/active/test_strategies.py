@@ -5,12 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from scipy.stats import entropy as scipy_entropy
 
 from seral.active.candidates import Candidates
-from seral.active.strategies import NEEDS, STRATEGIES, StrategyOptions, check_options, scores, select, strategy_options
+from seral.active.selection import StrategyOptions, check_options, default_options, select
+from seral.active.strategies import STRATEGIES, scores
 from seral.active.strategies.clusters import nearest_in_turn
-from seral.active.strategies.farthest_first import farthest_first
+from seral.active.strategies.farthest_first import Part, farthest_first, traverse
+from seral.active.strategies.informative_diverse import DIVERSITIES
 from seral.errors import OptionError, SelectionError
 
 # N candidates · M labelled · S passes · C classes · D features
@@ -18,7 +21,16 @@ from seral.errors import OptionError, SelectionError
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in STRATEGIES),
     ("after", {"diversity": "k_center", "uncertainty": "entropy", "beta": 2}),
+    *(("after", {"diversity": name}) for name in DIVERSITIES),
+    ("after", {"uncertainty": "bald"}),
     ("k_means", {"clusters": 2}),
+    ("random", {"by": "predicted"}),
+    ("random", {"by": "speaker"}),
+    ("density", {"uncertainty": "margin", "beta": 0.5}),
+    ("batch_bald", {"shortlist": 5, "answers": 20}),
+    ("typiclust", {"clusters": 3, "neighbours": 2, "smallest": 3}),
+    ("prob_cover", {"radius": 0.5}),
+    ("cluster_margin", {"clusters": 2, "beta": 2}),
 ]
 
 
@@ -32,6 +44,7 @@ def pool(count: int, labelled: int, seed: int, *, copies: bool = False) -> dict[
         "probability_NC": rng.dirichlet(np.ones(4), size=different).reshape(-1, 4)[rows],
         "dropout_SNC": rng.dirichlet(np.ones(4), size=(3, different))[:, rows],
         "embedding_ND": rng.normal(size=(different, 5))[rows],
+        "speaker": rng.choice(["", "a", "b", "c"], size=count),
         "labelled_ids": np.array([f"v{number}" for number in range(labelled)], dtype=np.str_),
         "labelled_embedding_MD": rng.normal(size=(labelled, 5)),
     }
@@ -78,7 +91,7 @@ def test_identical_utterances_are_still_different_picks(variant: Any) -> None:
     assert len(set(ask(variant, columns, 15))) == 15
 
 
-@pytest.mark.parametrize("name", ["random", "k_means"])
+@pytest.mark.parametrize("name", ["random", "k_means", "k_means_plus_plus", "badge"])
 def test_the_seed_matters_where_chance_does(name: str) -> None:
     columns = pool(200, 0, 0)
     assert ask((name, {}), columns, 10, seed=0) != ask((name, {}), columns, 10, seed=1)
@@ -135,6 +148,25 @@ def test_k_center_equals_brute_force_on_a_grid_full_of_ties(
     assert farthest_first(x_ND, centre_MD, k).tolist() == brute_force_farthest_first(x_ND, centre_MD, k)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 3), st.integers(1, 5), st.integers(1, 9), st.integers(0, 9999))
+def test_k_center_of_many_parts_equals_brute_force_on_a_grid_full_of_ties(
+    count: int, labelled: int, parts: int, offer: int, seed: int
+) -> None:
+    """Whatever part a row is in, and however few rows the parts offer at a time."""
+    rng = np.random.default_rng(seed)
+    x_ND = rng.integers(-2, 3, size=(count, 3)).astype(np.float32)
+    centre_MD = rng.integers(-2, 3, size=(labelled, 3)).astype(np.float32)
+    part_N = rng.integers(parts, size=count)
+    made = [Part(np.flatnonzero(part_N == part), x_ND[part_N == part]) for part in np.unique(part_N)]
+    k = int(rng.integers(count + 1))
+
+    def each(method: str, *arguments: Any) -> list[Any]:
+        return [getattr(part, method)(*arguments) for part in made]
+
+    assert traverse(each, centre_MD, k, first_offer=offer) == brute_force_farthest_first(x_ND, centre_MD, k)
+
+
 @pytest.mark.parametrize("labelled", [0, 30])
 def test_k_center_equals_brute_force_over_many_blocks(labelled: int) -> None:
     rng = np.random.default_rng(0)
@@ -178,9 +210,10 @@ def test_a_wrong_budget_names_both_numbers(k: int) -> None:
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_a_strategy_reads_what_it_says_it_needs_and_nothing_else(name: str) -> None:
     columns = pool(9, 0, 0)
-    needed = {"ids": columns["ids"]} | {field: columns[field] for field in NEEDS[name]}
+    needs = StrategyOptions(name=name).needs
+    needed = {"ids": columns["ids"]} | {field: columns[field] for field in needs}
     assert len(ask((name, {}), needed, 3)) == 3
-    for field in NEEDS[name]:
+    for field in needs:
         with pytest.raises(SelectionError, match=f"needs {field}"):
             ask((name, {}), {key: value for key, value in needed.items() if key != field}, 3)
 
@@ -199,12 +232,12 @@ def test_a_strategy_that_breaks_the_contract_is_caught(
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(OptionError, match="unknown strategy 'best'; known: after, bald"):
+    with pytest.raises(OptionError, match="unknown strategy 'best'; known: after, badge, bald"):
         StrategyOptions(name="best")
     with pytest.raises(OptionError, match="'gamma'; known: beta, diversity, uncertainty"):
         check_options("after", {"gamma": 1})
-    with pytest.raises(OptionError, match="random has no options, got 'beta'"):
-        check_options("random", {"beta": 1})
+    with pytest.raises(OptionError, match="margin has no options, got 'beta'"):
+        check_options("margin", {"beta": 1})
 
 
 @pytest.mark.parametrize(
@@ -212,19 +245,22 @@ def test_unknown_names_list_the_known_ones() -> None:
     [
         ("after", {"beta": "10"}, "beta of strategy after is '10'"),
         ("after", {"beta": 0.5}, "beta >= 1"),
-        ("after", {"uncertainty": "bald"}, "known: entropy, least_confidence, margin"),
-        ("after", {"diversity": "dpp"}, "known: k_center, k_means"),
+        ("after", {"uncertainty": "doubt"}, "known: bald, entropy, least_confidence, margin"),
+        ("after", {"diversity": "dpp"}, "known: badge, k_center, k_means"),
+        ("random", {"by": "emotion"}, "known: corpus, language, predicted, speaker"),
+        ("cluster_margin", {"clusters": 0}, "clusters >= 1"),
+        ("batch_bald", {"answers": 0}, "answers >= 1"),
         ("k_means", {"clusters": 0}, "clusters >= 1"),
     ],
 )
 def test_wrong_values_are_refused(name: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises((OptionError, ValidationError), match=message):
         ask((name, options), pool(10, 0, 0), 2)
 
 
 def test_options_come_from_a_configuration() -> None:
     chosen = StrategyOptions.model_validate({"name": "after", "beta": 2})
-    assert strategy_options("after") == {"beta": 5.0, "uncertainty": "margin", "diversity": "k_means"}
+    assert default_options("after") == {"beta": 5.0, "uncertainty": "margin", "diversity": "k_means"}
     assert chosen.parameters == {"beta": 2}
     assert StrategyOptions.model_validate("margin") == StrategyOptions(name="margin")
     assert (chosen.needs_embedding, chosen.needs_dropout) == (True, False)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.errors import SelectionError
+from seral.errors import OptionError, SelectionError, unknown_name
 
 # N candidates · M labelled utterances · S dropout passes · C classes · D features
 
 Strings = NDArray[np.str_]
 Floats = NDArray[np.float32]
+Rows = NDArray[np.intp]
+Stored = NDArray[np.float16] | NDArray[np.float32]
+"""Features: kept in half precision where they come so."""
 
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may be from summing to 1 (fp16 softmax outputs stay within it)."""
+
+SLAB = 65_536
+"""Rows looked at in one go."""
 
 NAMED_IN_ERRORS = 3
 """How many offending ids a message shows."""
@@ -36,16 +42,22 @@ class Candidates:
     """Class probabilities of the current model."""
     dropout_SNC: Floats | None = None
     """Class probabilities of S stochastic passes with dropout on."""
-    embedding_ND: Floats | None = None
+    embedding_ND: Stored | None = None
     """Pooled features of the candidates."""
     labelled_ids: Strings | None = None
     """(M,) ids of what is already labelled; None = nothing is."""
-    labelled_embedding_MD: Floats | None = None
+    labelled_embedding_MD: Stored | None = None
     """Features of what is already labelled, in the order of `labelled_ids`, without its labels."""
+    labelled_doubt_M: Floats | None = None
+    """How little the model believes the labels at hand, 0..1; a number, not the label."""
     duration_s: Floats | None = None
     """(N,) seconds."""
     speaker: Strings | None = None
     """(N,) speaker names; empty string = unknown."""
+    corpus: Strings | None = None
+    """(N,) corpus names."""
+    language: Strings | None = None
+    """(N,) language codes; empty string = unknown."""
     snr_db: Floats | None = None
     """(N,) signal-to-noise ratio; NaN = not measurable."""
     clipping: Floats | None = None
@@ -58,9 +70,11 @@ class Candidates:
         self._set("labelled_ids", np.asarray([] if self.labelled_ids is None else self.labelled_ids, dtype=np.str_))
         for name in _FLOAT_AXES:
             if (value := getattr(self, name)) is not None:
-                self._set(name, np.ascontiguousarray(value, dtype=np.float32))
-        if self.speaker is not None:
-            self._set("speaker", np.asarray(self.speaker, dtype=np.str_))
+                kept = np.float16 if name in _FEATURES and np.asarray(value).dtype == np.float16 else np.float32
+                self._set(name, np.ascontiguousarray(value, dtype=kept))
+        for name in _NAMES:
+            if (value := getattr(self, name)) is not None:
+                self._set(name, np.asarray(value, dtype=np.str_))
         self._check_shapes()
         self._sort_rows()
         self._check_ids()
@@ -69,7 +83,7 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: NDArray[np.intp]) -> Candidates:
+    def take(self, rows: Rows) -> Candidates:
         """The candidates at these rows; everything about the labelled part stays."""
         axes = {"ids": 0, **_CANDIDATE_AXIS}
         kept = {
@@ -77,16 +91,40 @@ class Candidates:
         }
         return replace(self, **kept)
 
-    def need(self, field: str) -> Floats:
+    def need(self, field: str) -> Any:
         """The named array, or an error saying that the strategy cannot work without it."""
-        value: Floats | None = getattr(self, field)
-        if value is None:
+        if (value := getattr(self, field)) is None:
             raise SelectionError(
                 f"this strategy needs {field}, which these candidates do not have; have the round compute it"
             )
         return value
 
-    def labelled_centres(self) -> Floats:
+    def groups(self, by: str) -> Strings:
+        """The group of every candidate, (N,): its `speaker`, `corpus`, `language` or `predicted` class."""
+        if by not in GROUPS:
+            raise OptionError(unknown_name("grouping", by, GROUPS))
+        if by == "predicted":
+            return np.asarray(self.need("probability_NC").argmax(axis=1), dtype=np.str_)
+        groups: Strings = self.need(by)
+        return groups
+
+    def rows(self, ids: Sequence[str]) -> Rows:
+        """Where candidates of these ids stand."""
+        return np.searchsorted(self.ids, np.asarray(ids, dtype=np.str_))
+
+    def without(self, rows: Rows, labelled: Rows | None = None) -> Candidates:
+        """The candidates but those at these rows; those at `labelled` are left out too, and count as labelled."""
+        known = np.empty(0, dtype=np.intp) if labelled is None else labelled
+        left = self.take(np.setdiff1d(np.arange(len(self)), np.union1d(rows, known)))
+        if not len(known):
+            return left
+        ids = np.concatenate([_present(self.labelled_ids), self.ids[known]])
+        if self.embedding_ND is None:
+            return replace(left, labelled_ids=ids, labelled_doubt_M=None)
+        embedding_MD = np.concatenate([self.labelled_centres(), self.embedding_ND[known]])
+        return replace(left, labelled_ids=ids, labelled_embedding_MD=embedding_MD, labelled_doubt_M=None)
+
+    def labelled_centres(self) -> Stored:
         """Features of the labelled part, (M, D); (0, D) when there are none."""
         if self.labelled_embedding_MD is not None:
             return self.labelled_embedding_MD
@@ -104,7 +142,7 @@ class Candidates:
             raise SelectionError(f"ids must be one-dimensional, got shape {self.ids.shape}")
         rows = {
             **dict.fromkeys(_CANDIDATE_AXIS, len(self.ids)),
-            "labelled_embedding_MD": len(_present(self.labelled_ids)),
+            **dict.fromkeys(("labelled_embedding_MD", "labelled_doubt_M"), len(_present(self.labelled_ids))),
         }
         for name, expected in rows.items():
             value, axis = self._get(name), _CANDIDATE_AXIS.get(name, 0)
@@ -127,7 +165,8 @@ class Candidates:
             if value is None:
                 continue
             chosen = order if field.name in axes else labelled_order
-            self._set(field.name, np.take(value, chosen, axes.get(field.name, 0)))
+            if (np.diff(chosen) < 0).any():  # rows that came sorted are not copied
+                self._set(field.name, np.take(value, chosen, axes.get(field.name, 0)))
 
     def _check_ids(self) -> None:
         labelled = _present(self.labelled_ids)
@@ -140,11 +179,10 @@ class Candidates:
     def _check_values(self) -> None:
         for name, axis in _CANDIDATE_AXIS.items():
             if name in _MUST_BE_FINITE and (value := self._get(name)) is not None:
-                other_axes = tuple(i for i in range(value.ndim) if i != axis)
-                _refuse(~np.isfinite(value).all(axis=other_axes), self.ids, f"{name} is not finite")
-        if (labelled := self.labelled_embedding_MD) is not None:
-            finite = np.isfinite(labelled).all(axis=1)
-            _refuse(~finite, _present(self.labelled_ids), "labelled_embedding_MD is not finite")
+                _refuse(~_finite_rows(value, axis), self.ids, f"{name} is not finite")
+        for name in ("labelled_embedding_MD", "labelled_doubt_M"):
+            if (value := self._get(name)) is not None:
+                _refuse(~_finite_rows(value, 0), _present(self.labelled_ids), f"{name} is not finite")
         if self.probability_NC is not None:
             _check_probabilities("probability_NC", self.probability_NC[None], self.ids)
         if self.dropout_SNC is not None:
@@ -152,13 +190,14 @@ class Candidates:
 
 
 Strategy = Callable[[Candidates, int, np.random.Generator], list[str]]
-"""(candidates, k, rng) -> k ids in order of preference. Parameters of a strategy are keyword-only, with defaults."""
+"""(candidates, k, rng) -> k ids in order of preference, 1 <= k <= N. Parameters are keyword-only, with defaults."""
 
 _FLOAT_AXES = {
     "probability_NC": 2,
     "dropout_SNC": 3,
     "embedding_ND": 2,
     "labelled_embedding_MD": 2,
+    "labelled_doubt_M": 1,
     "duration_s": 1,
     "snr_db": 1,
     "clipping": 1,
@@ -170,12 +209,29 @@ _CANDIDATE_AXIS = {
     "embedding_ND": 0,
     "duration_s": 0,
     "speaker": 0,
+    "corpus": 0,
+    "language": 0,
     "snr_db": 0,
     "clipping": 0,
     "speech_ratio": 0,
 }
+_FEATURES = {"embedding_ND", "labelled_embedding_MD"}
+_NAMES = ("speaker", "corpus", "language")
 # Quality may be NaN, which says "not measurable"; what a score is computed from may not.
 _MUST_BE_FINITE = {"probability_NC", "dropout_SNC", "embedding_ND", "duration_s"}
+
+
+GROUPS = ("predicted", "speaker", "corpus", "language")
+"""By what candidates can be divided."""
+
+
+def _finite_rows(value: NDArray[Any], axis: int) -> NDArray[np.bool_]:
+    """Which entries along an axis hold finite numbers only; a slab at a time, since the test makes a copy."""
+    rows = (
+        np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1) if value.size else np.zeros((value.shape[axis], 0))
+    )
+    parts = [np.isfinite(rows[at : at + SLAB]).all(axis=1) for at in range(0, len(rows), SLAB)]
+    return np.concatenate([*parts, np.empty(0, bool)])
 
 
 def _present(ids: Strings | None) -> Strings:
@@ -183,7 +239,7 @@ def _present(ids: Strings | None) -> Strings:
     return np.empty(0, dtype=np.str_) if ids is None else ids
 
 
-def _check_same_width(embedding_ND: Floats | None, labelled_MD: Floats | None) -> None:
+def _check_same_width(embedding_ND: Stored | None, labelled_MD: Stored | None) -> None:
     """Candidates and labelled utterances must be described by the same features."""
     if embedding_ND is not None and labelled_MD is not None and embedding_ND.shape[1] != labelled_MD.shape[1]:
         raise SelectionError(

@@ -21,8 +21,8 @@ from pydantic import Field, model_validator
 from seral import storage
 from seral.active.budget import BudgetOptions
 from seral.active.rounds import Arm, Ground, Ledger, Trajectory, count_rounds, read_rounds, run_trajectory
+from seral.active.selection import StrategyOptions
 from seral.active.stopping import StopOptions
-from seral.active.strategies import StrategyOptions
 from seral.cluster import run_side_by_side
 from seral.errors import StateError
 from seral.features import FeatureStore

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.active.candidates import Candidates
+from seral.active.selection import StrategyOptions, select
 from seral.active.stopping import RoundSummary, StopOptions, stop_reason
-from seral.active.strategies import StrategyOptions, select
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
 from seral.errors import StateError

@@ -28,8 +28,6 @@ def k_means(candidates: Candidates, k: int, rng: np.random.Generator, *, cluster
     if clusters is not None and clusters < 1:
         raise OptionError(f"k_means needs clusters >= 1, got {clusters}")
     seed = int(rng.integers(2**31))
-    if k == 0:
-        return []
     unit_ND = unit_rows(embedding_ND)
     found = kmeans(unit_ND, min(clusters or k, len(unit_ND)), seed, spherical=True)
     size_K = np.bincount(found.cluster_N, minlength=len(found.centroid_KD))

@@ -1,34 +1,59 @@
 """Exact k-center greedy: each pick is the candidate farthest from everything labelled or picked before it.
 
 The textbook form updates all N distances for every pick. Here each row keeps its distance to the centres it has seen,
-which is an upper bound of its true one. A pass refreshes only the rows of the largest bounds, then picks among them as
-long as the best of them beats the largest bound outside; the picks are the textbook's. Distances are taken in double
-precision on centred rows and compared in single precision, so that equal distances stay equal and fall to the lower id.
+which is an upper bound of its true one. A part of the pool offers the rows of its largest distances, brought up to
+date, with the largest bound it holds back; picks are made among what all parts offer as long as the best beats every
+bound held back, which makes them the textbook's, and every part hears of them. Distances are taken in double precision
+and compared in single precision, so that equal distances stay equal and fall to the lower id, whatever the parts.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates
 from seral.active.index import nearest
+from seral.active.points import (
+    SLAB,
+    Block,
+    Centres,
+    Doubles,
+    Floats,
+    Points,
+    Rows,
+    Stored,
+    distances,
+    join,
+    nearest_distance,
+)
 
 # N candidates · M labelled · B rows of a block · D features
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-Rows = NDArray[np.intp]
+Ids = NDArray[np.str_] | NDArray[np.int64]
 
-FIRST_BLOCK = 512
-FEW, MANY = 4, 64
-"""Picks of a pass below which the block doubles, and above which it halves."""
-SLAB = 8_192
-"""Rows or centres taken at a time where all of them are visited."""
-NO_DISTANCE = 1e-12
-"""Squared distances below this share of the squared norms are rounding: the rows are equal in single precision."""
+FIRST_OFFER = 512
+FEW, MANY = 8, 64
+"""Picks of a round below which parts offer twice as many rows, and above which half as many."""
+SEARCHED = 16_384
+"""Rows whose nearest first centre is looked up at a time."""
 SHADE = 1 + 1e-5
 """Makes a distance computed in single precision an upper bound of the true one."""
+
+
+class Offer(NamedTuple):
+    """What a part puts forward."""
+
+    id_B: Ids
+    distance_B: Floats
+    """Distances to the nearest centre, up to date."""
+    block: Block
+    held_back: tuple[float, Any] | None
+    """Bound and id of the best row that is not offered; None = all are."""
 
 
 def k_center(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
@@ -38,111 +63,140 @@ def k_center(candidates: Candidates, k: int, rng: np.random.Generator) -> list[s
     return chosen
 
 
-def farthest_first(x_ND: Floats, labelled_MD: Floats, k: int) -> Rows:
+def farthest_first(x_ND: Stored, labelled_MD: Stored, k: int) -> Rows:
     """The k rows of farthest-first traversal in order, (N, D) and (M, D) -> (k,); k <= N."""
-    return _Traversal(x_ND, labelled_MD, k).run() if k else np.empty(0, dtype=np.intp)
+    part = Part(np.arange(len(x_ND)), x_ND)
+
+    def each(method: str, *arguments: Any) -> list[Any]:
+        return [getattr(part, method)(*arguments)]
+
+    return np.array(traverse(each, labelled_MD, k), dtype=np.intp)
 
 
-class _Traversal:
-    """Bounds, centres and picks of one traversal."""
+def traverse(
+    each: Callable[..., list[Any]], labelled_MD: Stored, k: int, *, first_offer: int = FIRST_OFFER
+) -> list[Any]:
+    """Ids of k picks in order, of candidates in one or many parts.
 
-    def __init__(self, x_ND: Floats, labelled_MD: Floats, k: int) -> None:
-        self.x_ND, self.k, self.picks = x_ND, k, list[int]()
-        self.mean_D = x_ND.mean(axis=0, dtype=np.float64)
-        self.centre_MD = np.empty((len(labelled_MD) + k, x_ND.shape[1]))
-        self.centre_MD[: len(labelled_MD)] = labelled_MD - self.mean_D
-        self.centres = len(labelled_MD)
-        self.seen_N = np.zeros(len(x_ND), dtype=np.int64)
-        if self.centres:
-            self.bound_N = _first_bounds(x_ND, labelled_MD)
-        else:
-            first = _most_central(x_ND, self.mean_D)
-            self.bound_N = _first_bounds(x_ND, x_ND[first : first + 1])
-            self._pick(first, self._rows(np.array([first]))[0])
+    `each(method, *arguments)` calls a method of every Part, wherever they are, and returns what they say in order.
+    """
+    if k == 0:
+        return []
+    count, total_D = (sum(values) for values in zip(*each("total"), strict=True))
+    picks, centre_MD = list[Any](), labelled_MD
+    if not len(labelled_MD):
+        _, first, x_D = min(each("most_central", total_D / count), key=lambda found: found[:2])
+        picks, centre_MD = [first], x_D[None]
+    each("start", total_D / count, centre_MD, k)
+    size, new, fresh = first_offer, None, list(picks)
+    while len(picks) < k:
+        offers: list[Offer] = each("offer", size, new, fresh)
+        if not any(offer.distance_B.any() for offer in offers):  # only copies of centres are left: all tie
+            picks += sorted(itertools.chain(*each("rest", k - len(picks))))[: k - len(picks)]
+            break
+        fresh, new = _pick(offers, k - len(picks))
+        picks += fresh
+        size = _next_size(size, len(fresh), first_offer)
+    return picks
 
-    def run(self) -> Rows:
-        size = FIRST_BLOCK
-        while len(self.picks) < self.k:
-            block, before = _largest(self.bound_N, size), len(self.picks)
-            if self.bound_N[block].max() == 0:  # only copies of centres are left: all tie
-                left = np.flatnonzero(self.bound_N == 0)
-                self.picks += left[: self.k - before].tolist()
-                break
-            self._pick_in(block)
-            size = _next_size(size, len(self.picks) - before)
-        return np.array(self.picks, dtype=np.intp)
 
-    def _pick_in(self, block: Rows) -> None:
-        """Pick in the block while its best beats every row outside, whose largest bound is the rival's."""
+def _pick(offers: Sequence[Offer], k: int) -> tuple[list[Any], Block | None]:
+    """Up to k picks among the offers, while the best beats whatever is held back; their ids and rows."""
+    id_B = np.concatenate([offer.id_B for offer in offers])
+    order_B = np.argsort(id_B, kind="stable")
+    id_B, block = id_B[order_B], join([offer.block for offer in offers]).take(order_B)
+    distance_B = np.concatenate([offer.distance_B for offer in offers])[order_B]
+    best_first = [(-offer.held_back[0], offer.held_back[1]) for offer in offers if offer.held_back]
+    rival = min(best_first, default=None)
+    chosen: list[int] = []
+    while len(chosen) < min(k, len(id_B)):
+        best = int(distance_B.argmax())
+        if rival is not None and (-distance_B[best], id_B[best]) > rival:
+            break
+        chosen.append(best)
+        to_best_B = distances(block, block.take(slice(best, best + 1)))[:, 0]
+        np.minimum(distance_B, to_best_B, out=distance_B)
+        distance_B[best] = -np.inf
+    return id_B[chosen].tolist(), block.take(np.array(chosen, dtype=np.intp)) if chosen else None
+
+
+def _next_size(size: int, picked: int, least: int) -> int:
+    """A larger offer when few picks came out of this one, a smaller one when many did."""
+    if picked < FEW:
+        return size * 2
+    return max(least, size // 2) if picked > MANY else size
+
+
+class Part:
+    """Some of the candidates with their bounds, in this process or in another; ids in ascending order."""
+
+    def __init__(self, id_N: Ids, x_ND: Stored) -> None:
+        self.id_N, self.x_ND = id_N, x_ND
+
+    def total(self) -> tuple[int, Doubles]:
+        """Rows, and their sum (D,)."""
+        return len(self.x_ND), self.x_ND.sum(axis=0, dtype=np.float64)
+
+    def most_central(self, mean_D: Doubles) -> tuple[float, Any, Stored]:
+        """The row nearest to the mean, the lower id of equals: its distance, its id and itself."""
+        points = Points(self.x_ND, centre_D=mean_D)
+        slabs = range(0, len(points), SLAB)
+        square_N = np.concatenate([points.block(slice(at, at + SLAB)).square_B for at in slabs]).astype(np.float32)
+        row = int(square_N.argmin())
+        return float(square_N[row]), self.id_N[row].item(), self.x_ND[row]
+
+    def start(self, mean_D: Doubles, centre_MD: Stored, k: int) -> None:
+        """Take in the first centres, and an upper bound of the distance to the nearest of them for every row."""
+        self.points, centre = Points(self.x_ND, centre_D=mean_D), Points(centre_MD, centre_D=mean_D)
+        self.centres = Centres(self.points.widths, len(centre_MD) + k)
+        for at in range(0, len(centre), SLAB):
+            self.centres.add(centre.block(slice(at, at + SLAB)))
+        self.bound_N = _first_bounds(self.x_ND, centre_MD)
+        self.seen_N = np.zeros(len(self.points), dtype=np.int32)
+
+    def offer(self, size: int, new: Block | None, taken: Sequence[Any]) -> Offer:
+        """Hear of new centres and of the ids that were taken; offer the rows of the `size` largest distances."""
+        if new is not None:
+            self.centres.add(new)
+        self._leave_out(taken)
+        rows = _largest(self.bound_N, size)
+        block = self.points.block(rows)
+        self._refresh(rows, block)
         outside_N = self.bound_N.copy()
-        outside_N[block] = -np.inf
+        outside_N[rows] = -np.inf
         rival = int(outside_N.argmax())
-        x_BD = self._refresh(block)
-        square_B, bound_B = _squares(x_BD), self.bound_N[block]
-        while len(self.picks) < self.k:
-            best = int(bound_B.argmax())
-            row = int(block[best])
-            if (bound_B[best], -row) < (outside_N[rival], -rival):
-                break
-            self._pick(row, x_BD[best])
-            distance_B = _distances(x_BD, x_BD[best : best + 1], square_B, square_B[best : best + 1])[:, 0]
-            np.minimum(bound_B, distance_B, out=bound_B)
-            bound_B[best] = -np.inf
-        self.bound_N[block] = bound_B
-        self.seen_N[block] = self.centres
+        held_back = (float(outside_N[rival]), self.id_N[rival].item()) if outside_N[rival] >= 0 else None
+        open_B = np.flatnonzero(self.bound_N[rows] >= 0)
+        return Offer(self.id_N[rows[open_B]], self.bound_N[rows[open_B]], block.take(open_B), held_back)
 
-    def _refresh(self, block: Rows) -> Doubles:
-        """Bring the block's bounds up to date with the centres each row has missed; returns its rows."""
-        x_BD = self._rows(block)
-        square_B = _squares(x_BD)
-        for seen in np.unique(self.seen_N[block]):
-            part = np.flatnonzero(self.seen_N[block] == seen)
-            for start in range(int(seen), self.centres, SLAB):
-                centre_SD = self.centre_MD[start : min(start + SLAB, self.centres)]
-                distance_BS = _distances(x_BD[part], centre_SD, square_B[part], _squares(centre_SD))
-                self.bound_N[block[part]] = np.minimum(self.bound_N[block[part]], distance_BS.min(axis=1))
-        return x_BD
+    def rest(self, count: int) -> list[Any]:
+        """The first ids that were not taken."""
+        free: list[Any] = self.id_N[np.flatnonzero(self.bound_N >= 0)[:count]].tolist()
+        return free
 
-    def _pick(self, row: int, x_D: Doubles) -> None:
-        self.centre_MD[self.centres] = x_D
-        self.centres += 1
-        self.picks.append(row)
-        self.bound_N[row] = -np.inf
+    def _refresh(self, rows: Rows, block: Block) -> None:
+        """Bring the bounds of these rows up to date with the centres that each has missed."""
+        seen_B = self.seen_N[rows]
+        for seen in np.unique(seen_B):
+            part = np.flatnonzero(seen_B == seen)
+            missed_B = nearest_distance(block.take(part), self.centres, int(seen))
+            self.bound_N[rows[part]] = np.minimum(self.bound_N[rows[part]], missed_B)
+        self.seen_N[rows] = len(self.centres)
 
-    def _rows(self, rows: Rows) -> Doubles:
-        centred_BD: Doubles = self.x_ND[rows] - self.mean_D
-        return centred_BD
+    def _leave_out(self, taken: Sequence[Any]) -> None:
+        """Rows of these ids are no candidates any more."""
+        ids = np.asarray(taken, dtype=self.id_N.dtype)
+        rows = np.minimum(np.searchsorted(self.id_N, ids), len(self.id_N) - 1)
+        self.bound_N[rows[self.id_N[rows] == ids]] = -np.inf
 
 
-def _squares(x_ND: Doubles) -> Doubles:
-    squares_N: Doubles = np.einsum("nd,nd->n", x_ND, x_ND)
-    return squares_N
-
-
-def _distances(x_BD: Doubles, centre_MD: Doubles, square_B: Doubles, square_M: Doubles) -> Floats:
-    """Squared distances (B, M), rounded to single precision; equal rows are at 0 exactly."""
-    scale_BM = square_B[:, None] + square_M
-    distance_BM = scale_BM - 2 * (x_BD @ centre_MD.T)
-    return np.where(distance_BM > NO_DISTANCE * scale_BM, distance_BM, 0).astype(np.float32)
-
-
-def _first_bounds(x_ND: Floats, centre_MD: Floats) -> Floats:
+def _first_bounds(x_ND: Stored, centre_MD: Stored) -> Floats:
     """Upper bounds of the squared distance to the nearest centre, (N,): distances to the one that FAISS finds."""
-    bound_N = np.empty(len(x_ND), dtype=np.float32)
-    for start in range(0, len(x_ND), SLAB):
-        part_BD = x_ND[start : start + SLAB]
-        found_B = (
-            nearest(part_BD, centre_MD, 1).row_QK[:, 0] if len(centre_MD) > 1 else np.zeros(len(part_BD), np.int64)
-        )
-        difference_BD = part_BD - centre_MD[found_B]
-        bound_N[start : start + SLAB] = np.einsum("bd,bd->b", difference_BD, difference_BD) * SHADE
-    return bound_N
-
-
-def _most_central(x_ND: Floats, mean_D: Doubles) -> int:
-    """The row nearest to the mean, the lower of equals."""
-    slabs = range(0, len(x_ND), SLAB)
-    return int(np.concatenate([_squares(x_ND[at : at + SLAB] - mean_D) for at in slabs]).astype(np.float32).argmin())
+    bound_N, wide_MD = np.empty(len(x_ND), dtype=np.float32), centre_MD.astype(np.float32)
+    for at in range(0, len(x_ND), SEARCHED):
+        part = slice(at, at + SEARCHED)
+        bound_N[part] = nearest(x_ND[part].astype(np.float32), wide_MD, 1).distance_QK[:, 0]
+    return bound_N * np.float32(SHADE)
 
 
 def _largest(bound_N: Floats, size: int) -> Rows:
@@ -150,10 +204,3 @@ def _largest(bound_N: Floats, size: int) -> Rows:
     if size >= len(bound_N):
         return np.arange(len(bound_N))
     return np.sort(np.argpartition(bound_N, len(bound_N) - size)[-size:])
-
-
-def _next_size(size: int, picked: int) -> int:
-    """A larger block when few picks came out of this one, a smaller one when many did."""
-    if picked < FEW:
-        return size * 2
-    return max(FIRST_BLOCK, size // 2) if picked > MANY else size

@@ -1,24 +1,31 @@
-"""AFTER: what is informative, and different from one another."""
+"""What is informative, and different from one another: uncertainty first, then diversity among the uncertain."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
 from seral.active.candidates import Candidates, Strategy
+from seral.active.index import kmeans, unit_rows
 from seral.active.strategies import scores
 from seral.active.strategies.clusters import k_means
 from seral.active.strategies.farthest_first import k_center
+from seral.active.strategies.spread import badge, k_means_plus_plus
+from seral.active.strategies.typical import prob_cover, typiclust
+from seral.active.strategies.uncertainty import uncertainty_of
 from seral.errors import OptionError, unknown_name
 
-UNCERTAINTIES: dict[str, Callable[[scores.Probabilities], scores.Scores]] = {
-    "margin": scores.margin,
-    "entropy": scores.entropy,
-    "least_confidence": scores.least_confidence,
+# N candidates · K clusters · D features
+
+DIVERSITIES: dict[str, Strategy] = {
+    "k_means": k_means,
+    "k_center": k_center,
+    "k_means_plus_plus": k_means_plus_plus,
+    "badge": badge,
+    "typiclust": typiclust,
+    "prob_cover": prob_cover,
 }
-DIVERSITIES: dict[str, Strategy] = {"k_means": k_means, "k_center": k_center}
 
 
 def after(
@@ -34,12 +41,40 @@ def after(
 
     Differs from the paper: it names the two steps but neither β nor the measures; these are options here.
     """
-    if not (math.isfinite(beta) and beta >= 1):
-        raise OptionError(f"after needs a finite beta >= 1 (the shortlist holds beta * k), got {beta}")
-    if uncertainty not in UNCERTAINTIES:
-        raise OptionError(unknown_name("uncertainty of after", uncertainty, UNCERTAINTIES))
     if diversity not in DIVERSITIES:
         raise OptionError(unknown_name("diversity of after", diversity, DIVERSITIES))
-    score_N = UNCERTAINTIES[uncertainty](candidates.need("probability_NC"))
-    shortlist = candidates.take(scores.top_rows(score_N, math.ceil(beta * k)))
-    return DIVERSITIES[diversity](shortlist, k, rng)
+    return DIVERSITIES[diversity](shortlist(candidates, k, beta, uncertainty), k, rng)
+
+
+def cluster_margin(
+    candidates: Candidates, k: int, rng: np.random.Generator, *, beta: float = 10.0, clusters: int | None = None
+) -> list[str]:
+    """The ⌈β·k⌉ smallest margins, taken from their clusters in turn, the smallest cluster first and in it the smallest
+    margin. Citovsky et al. 2021, Cluster-Margin, arXiv 2107.14263.
+
+    Differs from the paper: k-means (k clusters by default) of the shortlist instead of hierarchical clustering of the
+    pool, which does not scale; the smallest margin of a cluster instead of any.
+    """
+    if clusters is not None and clusters < 1:
+        raise OptionError(f"cluster_margin needs clusters >= 1, got {clusters}")
+    seed = int(rng.integers(2**31))
+    short = shortlist(candidates, k, beta, "margin")
+    unit_ND = unit_rows(short.need("embedding_ND"))
+    cluster_N = kmeans(unit_ND, min(clusters or k, len(short)), seed, spherical=True).cluster_N
+    by_margin = np.argsort(-uncertainty_of(short, "margin"), kind="stable")
+    size_N = np.bincount(cluster_N)[cluster_N]
+    # The place of every row in its own cluster's queue: all first rows are taken before any second one.
+    turn_N = np.empty(len(short), dtype=np.int64)
+    for cluster in np.unique(cluster_N):
+        members = by_margin[cluster_N[by_margin] == cluster]
+        turn_N[members] = np.arange(len(members))
+    order = np.lexsort((cluster_N, size_N, turn_N))
+    chosen: list[str] = short.ids[order[:k]].tolist()
+    return chosen
+
+
+def shortlist(candidates: Candidates, k: int, beta: float, uncertainty: str) -> Candidates:
+    """The ⌈beta·k⌉ most uncertain candidates."""
+    if not (math.isfinite(beta) and beta >= 1):
+        raise OptionError(f"a shortlist of beta * k needs a finite beta >= 1, got {beta}")
+    return candidates.take(scores.top_rows(uncertainty_of(candidates, uncertainty), math.ceil(beta * k)))

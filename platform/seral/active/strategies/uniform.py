@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates
 
+# N candidates · G groups
 
-def uniform(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
-    """k candidates at random, all equally likely."""
-    chosen: list[str] = candidates.ids[rng.permutation(len(candidates))[:k]].tolist()
-    return chosen
+
+def uniform(candidates: Candidates, k: int, rng: np.random.Generator, *, by: str | None = None) -> list[str]:
+    """k candidates at random, all equally likely; with `by`, every group gets its share of them.
+
+    Groups: `predicted` class, `speaker`, `corpus` or `language`. Shares are rounded by the largest remainders.
+    """
+    order = rng.permutation(len(candidates))
+    if by is None:
+        chosen: list[str] = candidates.ids[order[:k]].tolist()
+        return chosen
+    _, group_N, size_G = np.unique(candidates.groups(by), return_inverse=True, return_counts=True)
+    share_G = shares(size_G, k)
+    # In random order, the first of each group up to its share.
+    place_N = np.empty(len(order), dtype=np.int64)
+    for group, size in enumerate(size_G):
+        place_N[np.flatnonzero(group_N[order] == group)] = np.arange(size)
+    picked: list[str] = candidates.ids[order[place_N < share_G[group_N[order]]]].tolist()
+    return picked
+
+
+def shares(size_G: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """`total` divided among groups by their sizes, by the largest remainders; equal ones go to the first groups."""
+    whole_G, left_G = np.divmod(size_G * total, size_G.sum())
+    order_G = np.argsort(-left_G, kind="stable")
+    whole_G[order_G[: total - int(whole_G.sum())]] += 1
+    return whole_G

@@ -1,0 +1,200 @@
+"""Choosing by configuration: a strategy, its wrappers and their options, and the contract that picks are held to."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any, Literal, get_args, get_type_hints
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+
+from seral.active.candidates import GROUPS, Candidates, Strategy
+from seral.active.strategies import NEEDS, STRATEGIES
+from seral.active.strategies.informative_diverse import DIVERSITIES
+from seral.active.strategies.uncertainty import UNCERTAINTIES
+from seral.active.strategies.wrappers import WRAPPERS
+from seral.errors import OptionError, SelectionError, unknown_name
+from seral.options import Options
+
+
+class NamedOptions(Options):
+    """A function of a table by name, with its own options beside it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    """One of the functions of a table."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The options beside the name."""
+        return dict(self.model_extra or {})
+
+
+class WrapperOptions(NamedOptions):
+    """A wrapper by name: `quality`, or `{name: quota, by: corpus, share: 0.5}`."""
+
+    name: str
+    """One of the wrappers of seral.active.strategies.wrappers."""
+
+    @model_validator(mode="after")
+    def _check(self) -> WrapperOptions:
+        check_options(self.name, self.parameters, kind="wrapper")
+        return self
+
+
+class StrategyOptions(NamedOptions):
+    """A strategy by name, with its own options beside it: `margin`, or `{name: after, beta: 10}`."""
+
+    name: str
+    """One of the strategies of seral.active.strategies."""
+    wrappers: list[WrapperOptions] = Field(default=[])
+    """What it is wrapped in, the outermost first."""
+
+    @model_validator(mode="after")
+    def _check(self) -> StrategyOptions:
+        check_options(self.name, self.parameters)
+        if any(wrapper.name == "relabel" for wrapper in self.wrappers[1:]):
+            raise ValueError("relabel gives ids that other wrappers do not know: put it first, as the outermost")
+        return self
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What is read of the candidates."""
+        return frozenset().union(*(needs(part.name, part.parameters) for part in (self, *self.wrappers)))
+
+    @property
+    def call(self) -> Strategy:
+        """The strategy in its wrappers."""
+        call: Strategy = partial(STRATEGIES[self.name], **self.parameters)
+        for wrapper in reversed(self.wrappers):
+            call = partial(WRAPPERS[wrapper.name], call, **wrapper.parameters)
+        return call
+
+    @property
+    def needs_dropout(self) -> bool:
+        """Whether the strategy reads stochastic passes."""
+        return "dropout_SNC" in self.needs
+
+    @property
+    def needs_embedding(self) -> bool:
+        """Whether the strategy reads features."""
+        return "embedding_ND" in self.needs
+
+
+def select(
+    strategy: str | StrategyOptions, candidates: Candidates, k: int, rng: np.random.Generator, **options: Any
+) -> list[str]:
+    """The k ids a strategy prefers, in its order, checked: k different ones, all of them candidates.
+
+    Wrapped in `relabel`, some of them are labelled already.
+    """
+    if isinstance(strategy, str):
+        strategy = StrategyOptions(name=strategy, **options)
+    if not 0 <= k <= len(candidates):
+        raise SelectionError(f"asked {strategy.name} for {k} picks of {len(candidates)} candidates")
+    if k == 0:
+        return []
+    picks = strategy.call(candidates, k, rng)
+    allowed = set(candidates.ids.tolist())
+    if candidates.labelled_ids is not None and strategy.wrappers and strategy.wrappers[0].name == "relabel":
+        allowed |= set(candidates.labelled_ids.tolist())
+    _check_picks(strategy.name, picks, allowed, k)
+    return picks
+
+
+def _check_picks(name: str, picks: list[str], allowed: set[str], k: int) -> None:
+    """The contract of a strategy."""
+    if len(picks) != k:
+        raise SelectionError(f"{name} gave {len(picks)} picks, asked for {k}")
+    if len(set(picks)) != k:
+        raise SelectionError(f"{name} picked {k - len(set(picks))} utterances more than once")
+    if strangers := set(picks) - allowed:
+        raise SelectionError(f"{name} picked {min(strangers)}, which is not a candidate ({len(strangers)} such picks)")
+
+
+class PaceOptions(Options):
+    """How long an annotator takes."""
+
+    listening: FiniteFloat = Field(default=1.5, gt=0)
+    """Seconds of listening for every second of a clip."""
+    deciding_s: FiniteFloat = Field(default=5.0, ge=0)
+    """Seconds for everything else about a clip."""
+
+    def seconds(self, duration_s: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Seconds that clips of these durations cost."""
+        return duration_s.astype(np.float64) * self.listening + self.deciding_s
+
+
+def select_for_minutes(
+    strategy: StrategyOptions, candidates: Candidates, minutes: float, rng: np.random.Generator, pace: PaceOptions
+) -> list[str]:
+    """As many ids as `minutes` of an annotator pay for, in the strategy's order; clips that do not fit are skipped.
+
+    The strategy is asked for as many as would fit on average, and then for more, with the picks counted as labelled.
+    """
+    left_s, picks, left = 60 * minutes, list[str](), candidates
+    while True:
+        cost_N = pace.seconds(left.need("duration_s"))
+        affordable = np.flatnonzero(cost_N <= left_s)
+        if not len(affordable):
+            return picks
+        left, cost_N = left.take(affordable), cost_N[affordable]
+        count = int(np.clip(left_s / cost_N.mean(), 1, len(left)))
+        taken = []
+        for row in left.rows(select(strategy, left, count, rng)):
+            if cost_N[row] <= left_s:
+                left_s -= float(cost_N[row])
+                taken.append(row)
+        picks += left.ids[taken].tolist()
+        left = left.without(np.empty(0, dtype=np.intp), labelled=np.array(taken, dtype=np.intp))
+
+
+def needs(name: str, options: Mapping[str, Any]) -> frozenset[str]:
+    """What a strategy or wrapper reads of the candidates with these options, so that a round computes no more."""
+    chosen = {**default_options(name), **options}
+    found = set(NEEDS[name])
+    if chosen.get("uncertainty"):
+        found.add(UNCERTAINTIES[chosen["uncertainty"]][1])
+    if chosen.get("diversity"):
+        found |= NEEDS[chosen["diversity"]]
+    if chosen.get("by"):
+        found.add("probability_NC" if chosen["by"] == "predicted" else chosen["by"])
+    return frozenset(found)
+
+
+def default_options(name: str) -> dict[str, Any]:
+    """The options of the named strategy or wrapper, and their defaults."""
+    table: dict[str, Callable[..., Any]] = {**STRATEGIES, **WRAPPERS}
+    parameters = inspect.signature(table[name]).parameters.values()
+    return {item.name: item.default for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def check_options(name: str, options: Mapping[str, Any], kind: Literal["strategy", "wrapper"] = "strategy") -> None:
+    """Refuse an unknown strategy or wrapper, an option it does not have, or a value of the wrong kind."""
+    table: Mapping[str, Callable[..., Any]] = STRATEGIES if kind == "strategy" else WRAPPERS
+    if name not in table:
+        raise OptionError(unknown_name(kind, name, table))
+    known, hints = default_options(name), get_type_hints(table[name])
+    for option, value in options.items():
+        if option not in known:
+            valid = unknown_name(f"option of {kind} {name}", option, known)
+            raise OptionError(valid if known else f"{kind} {name} has no options, got {option!r}")
+        expected = get_args(hints[option]) or (hints[option],)
+        expected += (int,) if float in expected else ()
+        if isinstance(value, bool) or not isinstance(value, expected):
+            raise OptionError(f"option {option} of {kind} {name} is {value!r}; its default is {known[option]!r}")
+        if option in VALUES and value is not None and value not in VALUES[option]:
+            raise OptionError(unknown_name(f"{option} of {kind} {name}", value, VALUES[option]))
+
+
+VALUES: dict[str, Collection[str]] = {"uncertainty": UNCERTAINTIES, "diversity": DIVERSITIES, "by": GROUPS}
+"""Options that name something, whichever strategy or wrapper has them."""

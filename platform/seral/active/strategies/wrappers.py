@@ -1,0 +1,192 @@
+"""What any strategy can be wrapped in: who may be picked, how often, and what is asked again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from seral.active.candidates import Candidates, Rows, Strategy
+from seral.active.index import nearest, unit_rows
+from seral.active.strategies import informative_diverse, scores
+from seral.errors import OptionError
+
+# N candidates · M labelled · G groups · D features
+
+Wrapper = Callable[[Strategy, Candidates, int, np.random.Generator], list[str]]
+"""(strategy, candidates, k, rng) -> k ids in order. Parameters are keyword-only, with defaults."""
+
+
+def shortlist(
+    inner: Strategy,
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    beta: float = 5.0,
+    uncertainty: str = "margin",
+) -> list[str]:
+    """Only the ⌈beta·k⌉ most uncertain candidates are put to the strategy."""
+    return inner(informative_diverse.shortlist(candidates, k, beta, uncertainty), k, rng)
+
+
+def quota(
+    inner: Strategy,
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    by: str = "speaker",
+    share: float = 0.2,
+) -> list[str]:
+    """At most ⌈share·k⌉ picks of any `speaker`, `corpus`, `language` or `predicted` class.
+
+    A share that leaves too few candidates is raised to the smallest that does not.
+    """
+    if not 0 < share <= 1:
+        raise OptionError(f"quota needs a share in (0, 1], got {share}")
+    group_N = candidates.groups(by)
+    limit = _room(np.unique(group_N, return_counts=True)[1], k, math.ceil(share * k))
+    group_of = dict(zip(candidates.ids.tolist(), group_N.tolist(), strict=True))
+    room = dict.fromkeys(group_of.values(), limit)
+
+    def accept(asked: list[str], left: Candidates) -> tuple[list[str], Rows]:
+        taken = []
+        for pick in asked:
+            if room[group_of[pick]]:
+                room[group_of[pick]] -= 1
+                taken.append(pick)
+        full = [group for group, free in room.items() if not free]
+        return taken, np.flatnonzero(np.isin(left.groups(by), full))
+
+    return _in_turns(inner, candidates, k, rng, accept)
+
+
+def distinct(
+    inner: Strategy, candidates: Candidates, k: int, rng: np.random.Generator, *, distance: float = 0.01
+) -> list[str]:
+    """No pick within a cosine distance of `distance` (0..2) of another or of what is labelled.
+
+    Near copies are picked only when nothing else is left.
+    """
+    if not 0 <= distance <= 2:
+        raise OptionError(f"distinct needs a cosine distance of 0 to 2, got {distance}")
+    near = _near(candidates, candidates.labelled_centres(), distance)
+    if len(candidates) - len(near) == 0:
+        return inner(candidates, k, rng)
+    fresh = candidates.without(near)
+
+    def accept(asked: list[str], left: Candidates) -> tuple[list[str], Rows]:
+        rows = left.rows(asked)
+        unit_BD = unit_rows(left.need("embedding_ND")[rows])
+        taken: list[int] = []
+        for place in range(len(rows)):
+            if not taken or (unit_BD[taken] @ unit_BD[place]).max() < 1 - distance:
+                taken.append(place)
+        near = _near(left, left.need("embedding_ND")[rows[taken]], distance)
+        return [asked[place] for place in taken], near
+
+    picks = _in_turns(inner, fresh, min(k, len(fresh)), rng, accept)
+    if len(picks) == k:
+        return picks
+    return picks + inner(_but(candidates, picks), k - len(picks), rng)
+
+
+def quality(
+    inner: Strategy,
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    snr_db: float = 0.0,
+    clipping: float = 0.05,
+    speech_ratio: float = 0.1,
+) -> list[str]:
+    """Only candidates with at least this signal-to-noise ratio and share of speech, and at most this share of clipping.
+
+    What was not measured passes. The others are picked only when no good ones are left.
+    """
+    bad_N = np.zeros(len(candidates), dtype=bool)
+    for value_N, floor, sign in (
+        (candidates.snr_db, snr_db, 1),
+        (candidates.speech_ratio, speech_ratio, 1),
+        (candidates.clipping, clipping, -1),
+    ):
+        if value_N is not None:
+            bad_N |= sign * value_N < sign * floor  # false for NaN
+    good = candidates.take(np.flatnonzero(~bad_N))
+    picks = inner(good, min(k, len(good)), rng) if len(good) else []
+    if len(picks) == k:
+        return picks
+    return picks + inner(_but(candidates, picks), k - len(picks), rng)
+
+
+def relabel(
+    inner: Strategy,
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    share: float = 0.1,
+    doubt: float = 0.5,
+) -> list[str]:
+    """Up to ⌊share·k⌋ of the budget goes to labelled utterances of the largest doubt, if it is at least `doubt`."""
+    if not 0 <= share <= 1:
+        raise OptionError(f"relabel needs a share in [0, 1], got {share}")
+    doubt_M, ids = candidates.need("labelled_doubt_M"), candidates.labelled_ids
+    assert ids is not None
+    order = scores.top_rows(doubt_M.astype(np.float64), math.floor(share * k))
+    again: list[str] = ids[order[doubt_M[order] >= doubt]].tolist()
+    return (inner(candidates, k - len(again), rng) if k > len(again) else []) + again
+
+
+WRAPPERS: dict[str, Wrapper] = {
+    "shortlist": shortlist,
+    "quota": quota,
+    "distinct": distinct,
+    "quality": quality,
+    "relabel": relabel,
+}
+"""A new wrapper is one function and one line here; the contract tests run over this table too."""
+
+
+def _in_turns(
+    inner: Strategy,
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    accept: Callable[[list[str], Candidates], tuple[list[str], Rows]],
+) -> list[str]:
+    """Ask for what is missing until k are accepted or nobody is left.
+
+    `accept(asked, left)` returns whom it takes, at least one, and the rows of `left` that may not be picked any more.
+    What was taken counts as labelled from then on, so that a diverse strategy keeps away from it.
+    """
+    picks, left = list[str](), candidates
+    while len(picks) < k and len(left):
+        asked = inner(left, min(k - len(picks), len(left)), rng)
+        taken, barred = accept(asked, left)
+        picks += taken
+        left = left.without(barred, labelled=left.rows(taken))
+    return picks
+
+
+def _but(candidates: Candidates, picks: list[str]) -> Candidates:
+    """The others, with the picks as labelled."""
+    return candidates.without(np.empty(0, dtype=np.intp), labelled=candidates.rows(picks))
+
+
+def _room(size_G: Rows, k: int, limit: int) -> int:
+    """The smallest limit, this one at least, at which groups of these sizes hold k."""
+    while np.minimum(size_G, limit).sum() < k:
+        limit += 1
+    return limit
+
+
+def _near(candidates: Candidates, others_MD: np.ndarray, distance: float) -> Rows:
+    """Rows of the candidates within a cosine distance of any of the others."""
+    if not len(others_MD):
+        return np.empty(0, dtype=np.intp)
+    found = nearest(unit_rows(candidates.need("embedding_ND")), unit_rows(others_MD), 1)
+    return np.flatnonzero(found.distance_QK[:, 0] <= 2 * distance)

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seral.active.candidates import Candidates
+from seral.active.index import kmeans, unit_rows, within
+from seral.active.strategies import scores
+from seral.active.strategies.informative_diverse import cluster_margin
+from seral.active.strategies.typical import prob_cover, typiclust
+from seral.active.strategies.uncertainty import density, mean_similarity
+
+# N candidates · M labelled · D features
+
+
+def pool(count: int, labelled: int, seed: int, *, groups: int = 4) -> Candidates:
+    """Rows in groups around unit vectors, sorted by id."""
+    rng = np.random.default_rng(seed)
+    centre_GD = np.eye(groups, 6) * 5
+    return Candidates(
+        ids=np.array([f"u{number:03d}" for number in range(count)]),
+        probability_NC=rng.dirichlet(np.ones(3), size=count).astype(np.float32),
+        embedding_ND=(centre_GD[np.arange(count) % groups] + rng.normal(size=(count, 6))).astype(np.float32),
+        labelled_ids=np.array([f"v{number:02d}" for number in range(labelled)], dtype=np.str_),
+        labelled_embedding_MD=(centre_GD[np.zeros(labelled, int)] + rng.normal(size=(labelled, 6))).astype(np.float32),
+    )
+
+
+def rows(picks: list[str]) -> list[int]:
+    return [int(pick[1:]) for pick in picks]
+
+
+def gen() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 4), st.floats(0.05, 1.5), st.integers(0, 99), st.data())
+def test_prob_cover_equals_brute_force(
+    count: int, labelled: int, radius: float, seed: int, data: st.DataObject
+) -> None:
+    candidates = pool(count, labelled, seed)
+    k = data.draw(st.integers(1, count))
+    unit_ND, known_MD = (
+        unit_rows(part).astype(np.float64) for part in (candidates.need("embedding_ND"), candidates.labelled_centres())
+    )
+    near_NN = ((unit_ND[:, None] - unit_ND) ** 2).sum(axis=2) <= radius**2
+    covered_N = (((known_MD[:, None] - unit_ND) ** 2).sum(axis=2) <= radius**2).any(axis=0)
+    expected = list[int]()
+    while len(expected) < k:
+        free_N = ~np.isin(np.arange(count), expected)
+        gain_N = np.where(free_N, (near_NN & ~covered_N).sum(axis=1), -1)
+        if gain_N.max() <= 0:
+            covered_N[:] = False
+            gain_N = np.where(free_N, near_NN.sum(axis=1), -1)
+        expected.append(int(gain_N.argmax()))
+        covered_N |= near_NN[expected[-1]]
+    assert rows(prob_cover(candidates, k, gen(), radius=radius)) == expected
+
+
+def test_the_radius_that_is_found_keeps_groups_apart() -> None:
+    candidates = pool(200, 0, 0, groups=3)
+    assert {row % 3 for row in rows(prob_cover(candidates, 3, gen()))} == {0, 1, 2}
+
+
+@pytest.mark.parametrize("radius", [0.0, 0.3, 2.1])
+def test_within_is_the_brute_force_answer(radius: float) -> None:
+    x_ND = unit_rows(pool(60, 0, 0).need("embedding_ND"))
+    x_ND[5] = x_ND[3]
+    exact_NN = ((x_ND[:, None].astype(np.float64) - x_ND) ** 2).sum(axis=2) <= radius**2
+    assert within(x_ND[:20], x_ND, radius).toarray().tolist() == exact_NN[:20].tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(8, 60), st.integers(0, 6), st.integers(1, 8), st.integers(1, 25), st.integers(0, 99))
+def test_typiclust_equals_its_definition(count: int, labelled: int, k: int, neighbours: int, seed: int) -> None:
+    candidates = pool(count, labelled, seed)
+    all_ND = unit_rows(np.concatenate([candidates.need("embedding_ND"), candidates.labelled_centres()]))
+    number = int(gen().integers(2**31))
+    cluster_N = kmeans(all_ND, min(labelled + k, len(all_ND)), number).cluster_N
+    expected, held = list[int](), [int(cluster) for cluster in cluster_N[count:]]
+    while len(expected) < k:
+        free = [c for c in set(cluster_N[:count].tolist()) if set(np.flatnonzero(cluster_N[:count] == c)) - {*expected}]
+        size = {c: int((cluster_N == c).sum()) for c in free}
+        best = min(free, key=lambda c: (size[c] < 5, held.count(c), -size[c], c))
+        members = np.flatnonzero(cluster_N == best)
+        spacing = {}
+        for row in members:
+            if row < count and row not in expected:
+                away = np.sort(np.linalg.norm(all_ND[members].astype(np.float64) - all_ND[row], axis=1))[1:]
+                spacing[int(row)] = float(away[:neighbours].mean()) if len(away) else 0.0
+        lowest = min(spacing.values())
+        expected.append(min(row for row, value in spacing.items() if value <= lowest + 1e-7))
+        held.append(best)
+    assert rows(typiclust(candidates, k, gen(), neighbours=neighbours)) == expected
+
+
+def test_typiclust_goes_where_no_labels_are() -> None:
+    candidates = pool(200, 5, 0)  # what is labelled lies in group 0
+    assert 0 not in {row % 4 for row in rows(typiclust(candidates, 3, gen(), clusters=4))}
+
+
+def test_cluster_margin_takes_the_smallest_cluster_first_and_its_smallest_margin() -> None:
+    candidates = pool(100, 0, 1)
+    short = rows([candidates.ids[row] for row in scores.top_rows(scores.margin(candidates.need("probability_NC")), 40)])
+    group = {row: row % 4 for row in short}
+    size = {g: list(group.values()).count(g) for g in range(4)}
+    queues = {g: [row for row in short if row % 4 == g] for g in sorted(size, key=lambda g: size[g])}
+    found = rows(cluster_margin(candidates, 8, gen(), beta=5, clusters=4))
+    assert len(set(size.values())) == 4
+    assert found == [queue[turn] for turn in range(2) for queue in queues.values()]
+
+
+def test_density_weighs_uncertainty_by_the_mean_similarity_to_all() -> None:
+    candidates = pool(50, 0, 0)
+    unit_ND = unit_rows(candidates.need("embedding_ND")).astype(np.float64)
+    similar_N = (1 + unit_ND @ unit_ND.T).mean(axis=1) / 2
+    np.testing.assert_allclose(mean_similarity(candidates.need("embedding_ND")), similar_N, rtol=1e-6)
+    value_N = scores.entropy(candidates.need("probability_NC")) * similar_N**2
+    assert rows(density(candidates, 10, gen(), beta=2)) == np.argsort(-value_N)[:10].tolist()

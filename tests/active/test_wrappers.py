@@ -1,0 +1,236 @@
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from seral.active.candidates import Candidates
+from seral.active.selection import PaceOptions, StrategyOptions, select, select_for_minutes
+from seral.active.strategies.uniform import shares, uniform
+from seral.active.strategies.wrappers import WRAPPERS
+from seral.errors import OptionError, SelectionError
+
+# N candidates · M labelled · D features
+
+INNER = ["random", "margin", "k_center", "badge", "k_means"]
+WRAPPED: list[dict[str, Any]] = [
+    *({"name": name} for name in WRAPPERS),
+    {"name": "quota", "by": "predicted", "share": 0.05},
+    {"name": "distinct", "distance": 0.5},
+    {"name": "quality", "snr_db": 10.0},
+]
+
+
+def pool(count: int, labelled: int, seed: int) -> Candidates:
+    rng = np.random.default_rng(seed)
+    return Candidates(
+        ids=np.array([f"u{number:03d}" for number in rng.permutation(900)[:count]], dtype=np.str_),
+        probability_NC=rng.dirichlet(np.ones(4), size=count).astype(np.float32),
+        embedding_ND=rng.normal(size=(count, 3)).astype(np.float32),
+        speaker=rng.choice(["", "a", "b", "c"], size=count, p=[0.1, 0.6, 0.2, 0.1]),
+        duration_s=rng.uniform(1, 9, size=count).astype(np.float32),
+        snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
+        labelled_ids=np.array([f"v{number:02d}" for number in range(labelled)], dtype=np.str_),
+        labelled_embedding_MD=rng.normal(size=(labelled, 3)).astype(np.float32),
+        labelled_doubt_M=rng.uniform(size=labelled).astype(np.float32),
+    )
+
+
+def wrapped(inner: str, *wrappers: dict[str, Any]) -> StrategyOptions:
+    return StrategyOptions.model_validate({"name": inner, "wrappers": list(wrappers)})
+
+
+def ask(strategy: StrategyOptions, candidates: Candidates, k: int) -> list[str]:
+    return select(strategy, candidates, k, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED, ids=str)
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(INNER), st.integers(1, 40), st.integers(0, 5), st.integers(0, 99), st.data())
+def test_contract(
+    wrapper: dict[str, Any], inner: str, count: int, labelled: int, seed: int, data: st.DataObject
+) -> None:
+    candidates, strategy = pool(count, labelled, seed), wrapped(inner, wrapper)
+    k = data.draw(st.integers(0, count))
+    picks = ask(strategy, candidates, k)
+    assert len(set(picks)) == len(picks) == k
+    assert candidates.labelled_ids is not None
+    known = set(candidates.ids.tolist()) | (set(candidates.labelled_ids) if wrapper["name"] == "relabel" else set())
+    assert set(picks) <= known
+    rows = np.random.default_rng(seed).permutation(count)
+    assert ask(strategy, candidates.take(rows), k) == picks
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_no_group_gets_more_than_its_quota(inner: str) -> None:
+    candidates = pool(300, 5, 0)
+    speaker = dict(zip(candidates.ids.tolist(), candidates.groups("speaker").tolist(), strict=True))
+    free = Counter(speaker[pick] for pick in ask(wrapped(inner), candidates, 50))
+    held = Counter(speaker[pick] for pick in ask(wrapped(inner, {"name": "quota", "share": 0.3}), candidates, 50))
+    assert free["a"] > 15 >= max(held.values())
+
+
+@pytest.mark.parametrize("k", [200, 201])
+def test_a_quota_that_cannot_be_kept_is_raised_as_little_as_possible(k: int) -> None:
+    candidates = pool(300, 0, 0)
+    sizes = Counter(candidates.groups("speaker").tolist())
+    picks = ask(wrapped("random", {"name": "quota", "share": 0.001}), candidates, k)
+    held = Counter(candidates.groups("speaker")[candidates.rows(picks)].tolist())
+    limit = max(held.values())
+    assert sum(min(size, limit - 1) for size in sizes.values()) < k
+    assert all(held[name] == min(size, limit) for name, size in sizes.items() if name != "a")
+
+
+def test_quota_keeps_the_order_of_the_strategy() -> None:
+    candidates = pool(100, 0, 0)
+    order, room, expected = ask(wrapped("margin"), candidates, 100), Counter[str](), list[str]()
+    for pick in order:
+        group = str(candidates.groups("speaker")[candidates.rows([pick])[0]])
+        if room[group] < 5 and len(expected) < 20:
+            room[group] += 1
+            expected.append(pick)
+    assert ask(wrapped("margin", {"name": "quota", "share": 0.25}), candidates, 20) == expected
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_distinct_picks_are_far_from_each_other_and_from_what_is_labelled(inner: str) -> None:
+    candidates = pool(300, 3, 1)
+    picks = ask(wrapped(inner, {"name": "distinct", "distance": 0.05}), candidates, 20)
+    all_XD = np.concatenate([candidates.need("embedding_ND")[candidates.rows(picks)], candidates.labelled_centres()])
+    unit_XD = all_XD / np.linalg.norm(all_XD, axis=1, keepdims=True)
+    cosine_XX = unit_XD @ unit_XD.T - 2 * np.eye(len(unit_XD))
+    cosine_XX[20:, 20:] = -1
+    assert cosine_XX.max() < 1 - 0.05
+
+
+def test_copies_are_picked_when_nothing_else_is_left() -> None:
+    candidates = replace(pool(30, 0, 0), embedding_ND=np.repeat(np.eye(3, dtype=np.float32), 10, axis=0))
+    place = {name: row // 10 for row, name in enumerate(candidates.ids.tolist())}
+    picks = ask(wrapped("random", {"name": "distinct"}), candidates, 12)
+    assert {place[pick] for pick in picks[:3]} == {0, 1, 2}
+
+
+def test_bad_recordings_come_last() -> None:
+    candidates = pool(100, 0, 0)
+    assert candidates.snr_db is not None
+    good = int((~(candidates.snr_db < 0)).sum())
+    picks = ask(wrapped("margin", {"name": "quality"}), candidates, good + 5)
+    snr = candidates.snr_db[candidates.rows(picks)]
+    assert not (snr[:good] < 0).any()
+    assert (snr[good:] < 0).all()
+    assert np.isnan(snr[:good]).any()  # not measured is not bad
+
+
+def test_a_share_of_the_budget_goes_to_doubtful_labels() -> None:
+    candidates = pool(50, 5, 0)
+    doubt = {"v00": 0.9, "v01": 0.2, "v02": 0.95, "v03": 0.6, "v04": 0.1}
+    candidates = replace(candidates, labelled_doubt_M=np.array(list(doubt.values()), dtype=np.float32))
+    picks = ask(wrapped("margin", {"name": "relabel", "share": 0.5}), candidates, 8)
+    assert picks[5:] == ["v02", "v00", "v03"]
+    assert picks[:5] == ask(wrapped("margin"), candidates, 5)
+    assert ask(wrapped("margin", {"name": "relabel", "share": 0.25}), candidates, 8)[6:] == ["v02", "v00"]
+
+
+@pytest.mark.parametrize("name", ["quota", "distinct", "quality"])
+def test_a_strategy_that_is_asked_again_hears_of_the_picks_so_far(name: str) -> None:
+    asked: list[Candidates] = []
+
+    def spy(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+        asked.append(candidates)
+        return uniform(candidates, k, rng)
+
+    candidates = pool(60, 2, 0)
+    options = {"quota": {"share": 0.4}, "distinct": {"distance": 0.1}, "quality": {"snr_db": 10.0}}[name]
+    picks = WRAPPERS[name](spy, candidates, 40, np.random.default_rng(0), **options)
+    again = asked[1]
+    assert again.labelled_ids is not None
+    known = set(again.labelled_ids.tolist()) - {"v00", "v01"}
+    assert known
+    assert known <= set(picks)
+    rows = candidates.rows(sorted(known))
+    assert again.labelled_centres()[:-2].tolist() == candidates.need("embedding_ND")[rows].tolist()
+
+
+def test_wrappers_work_from_the_outermost_in() -> None:
+    candidates = pool(200, 0, 0)
+    strategy = wrapped(
+        "random", {"name": "quota", "share": 0.25}, {"name": "quality"}, {"name": "shortlist", "beta": 2}
+    )
+    picks = candidates.rows(ask(strategy, candidates, 20))
+    assert candidates.snr_db is not None
+    assert not (candidates.snr_db[picks] < 0).any()
+    assert max(Counter(candidates.groups("speaker")[picks].tolist()).values()) <= 5
+    assert strategy.needs == {"speaker", "probability_NC"}
+
+
+@pytest.mark.parametrize(
+    ("wrappers", "message"),
+    [
+        ([{"name": "quotas"}], "unknown wrapper 'quotas'; known: distinct, quality, quota"),
+        ([{"name": "quota", "of": 1}], "unknown option of wrapper quota 'of'"),
+        ([{"name": "quota", "by": "emotion"}], "known: corpus, language, predicted, speaker"),
+        ([{"name": "quality"}, {"name": "relabel"}], "put it first"),
+    ],
+)
+def test_wrong_wrappers_are_refused(wrappers: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises((ValidationError, OptionError), match=message):
+        wrapped("random", *wrappers)
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [{"name": "quota", "share": 0}, {"name": "distinct", "distance": 3}, {"name": "relabel", "share": 2}],
+)
+def test_values_out_of_range_are_refused(wrapper: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="needs a"):
+        ask(wrapped("random", wrapper), pool(10, 2, 0), 3)
+
+
+def test_what_is_not_known_is_asked_for() -> None:
+    bare = Candidates(ids=np.array(["a", "b"]))
+    with pytest.raises(SelectionError, match="needs language"):
+        ask(wrapped("random", {"name": "quota", "by": "language"}), bare, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(INNER), st.floats(0, 30), st.integers(0, 99))
+def test_minutes_are_spent_and_never_overspent(inner: str, minutes: float, seed: int) -> None:
+    candidates, pace = pool(100, 2, seed), PaceOptions()
+    rng = np.random.default_rng(0)
+    picks = select_for_minutes(wrapped(inner), candidates, minutes, rng, pace)
+    rows = candidates.rows(picks)
+    assert len(set(picks)) == len(picks)
+    cost_N = pace.seconds(candidates.need("duration_s"))
+    left = 60 * minutes - cost_N[rows].sum()
+    assert left >= -1e-6
+    assert left < np.delete(cost_N, rows).min(initial=np.inf)
+
+
+def test_minutes_buy_the_first_of_a_ranking() -> None:
+    candidates, pace = pool(100, 0, 0), PaceOptions(listening=2, deciding_s=10)
+    order = ask(wrapped("margin"), candidates, 100)
+    cost_N = pace.seconds(candidates.need("duration_s"))[candidates.rows(order)]
+    picks = select_for_minutes(wrapped("margin"), candidates, 5, np.random.default_rng(0), pace)
+    fits = int((cost_N.cumsum() <= 300).sum())
+    assert picks[:fits] == order[:fits]
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.data())
+def test_shares_of_groups_are_exact(sizes: list[int], data: st.DataObject) -> None:
+    total = data.draw(st.integers(0, sum(sizes)))
+    found = shares(np.array(sizes), total)
+    assert found.sum() == total
+    assert np.abs(found - np.array(sizes) * total / sum(sizes)).max() < 1
+
+
+def test_random_by_group_gives_every_group_its_share() -> None:
+    candidates = pool(200, 0, 0)
+    picks = uniform(candidates, 40, np.random.default_rng(0), by="speaker")
+    held = Counter(candidates.groups("speaker")[candidates.rows(picks)].tolist())
+    names, sizes = np.unique(candidates.groups("speaker"), return_counts=True)
+    assert [held[name] for name in names.tolist()] == shares(sizes, 40).tolist()
