@@ -53,6 +53,13 @@ def uar(truth_N: Labels, predicted_N: Labels) -> float:
     return float(np.nanmean(per_class_recall(truth_N, predicted_N)))
 
 
+def cohen_kappa(one_N: Labels, other_N: Labels, num_classes: int) -> float:
+    """Agreement beyond chance of two sets of predictions, at most 1; 1 where chance leaves nothing to disagree on."""
+    share_CC = confusion_matrix(one_N, other_N, num_classes) / len(one_N)
+    chance = float(share_CC.sum(0) @ share_CC.sum(1))
+    return 1.0 if chance == 1 else float((np.trace(share_CC) - chance) / (1 - chance))
+
+
 def wa(truth_N: Labels, predicted_N: Labels) -> float:
     """Weighted accuracy (WA): the plain share of clips that were recognised."""
     _check(truth_N, predicted_N)

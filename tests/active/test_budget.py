@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +22,11 @@ def test_halves_go_up_in_decimal(share: float, n_train: int, expected: int) -> N
     assert BudgetOptions(fractions=[share]).schedule(n_train) == [expected]
 
 
+def test_a_clip_costs_its_listening_and_the_rest() -> None:
+    pace = BudgetOptions.model_validate({"minutes": [30, 60.5], "pace": {"listening": 2, "deciding_s": 4}}).pace
+    assert pace.seconds(np.array([1.5, 10], np.float32)).tolist() == [7, 24]
+
+
 def test_sizes_are_taken_as_they_are() -> None:
     assert BudgetOptions(sizes=[10, 25]).schedule(25) == [10, 25]
 
@@ -28,8 +34,10 @@ def test_sizes_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sizes": [1], "fractions": [0.1]}, "not both"),
+        ({"sizes": [1], "fractions": [0.1]}, r"one of them, got sizes \[1\], fractions \[0.1\]"),
         ({"sizes": []}, "empty"),
+        ({"minutes": [3, 2]}, "got 3.0 and then 2.0"),
+        ({"minutes": [0]}, "above 0"),
         ({"sizes": [5, 5]}, "got 5 and then 5"),
         ({"sizes": [0, 5]}, "above 0, got 0"),
         ({"fractions": [0.2, 0.1]}, "got 0.2 and then 0.1"),

@@ -18,7 +18,7 @@ def test_nearest_equals_brute_force_even_far_from_the_origin(offset: float) -> N
     exact_QN = ((query_QD[:, None].astype(np.float64) - base_ND) ** 2).sum(axis=2)
     found = nearest(query_QD, base_ND, 5)
     assert found.row_QK.tolist() == np.argsort(exact_QN, axis=1)[:, :5].tolist()
-    np.testing.assert_allclose(found.distance_QK, np.sort(exact_QN, axis=1)[:, :5], rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(found.distance_QK, np.sort(exact_QN, axis=1)[:, :5], rtol=1e-6)
 
 
 def test_nearest_orders_equal_distances_by_row() -> None:

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from scipy.stats import entropy as scipy_entropy
+from sklearn.metrics import cohen_kappa_score
 
 from seral.active.loop import LoopOptions, loop_status, run_loop
 from seral.annotate.oracle import Oracle
@@ -81,10 +84,73 @@ def test_prediction_names_bad_files_and_goes_on(run_values: dict[str, Any], tmp_
     assert rows["good.flac"]["predicted"] in run_values["classes"]
 
 
-@pytest.mark.parametrize("strategy", ["bald", "k_center", {"name": "after", "beta": 2, "diversity": "k_center"}])
+WRAPPERS = [{"name": "relabel", "share": 0.4, "doubt": 0.01}, "quality", {"name": "quota", "by": "predicted"}]
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "batch_bald",
+        "badge",
+        {"name": "after", "beta": 2, "diversity": "k_center", "uncertainty": "bald"},
+        {"name": "typiclust", "wrappers": WRAPPERS},
+    ],
+)
 def test_every_kind_of_strategy_runs_in_the_loop(run_values: dict[str, Any], strategy: Any) -> None:
     run = run_loop(parse(LoopOptions, run_values | {"strategy": strategy, "full_arm": False, "random_arm": False}))
     assert [row["rounds"] for row in loop_status(run)] == ["3/3"]
+
+
+def test_a_doubtful_label_is_asked_for_again_and_paid_for(run_values: dict[str, Any]) -> None:
+    strategy = {"name": "margin", "wrappers": WRAPPERS[:1]}
+    run = run_loop(parse(LoopOptions, run_values | {"strategy": strategy, "full_arm": False, "random_arm": False}))
+    asked, rounds = list[str](), sorted(Path(run).glob("trajectories/*/rounds/*"))
+    for number, folder in enumerate(rounds):
+        picks = pq.read_table(folder / "picks.parquet")["utterance_id"].to_pylist()
+        assert len(picks) == (8, 6, 6)[number]
+        again = [pick for pick in picks if pick in asked]
+        assert len(again) == (0, 2, 2)[number]  # 40 % of six
+        asked += picks
+        assert json.loads((folder / "metrics.json").read_text())["labelled"] == len(set(asked))
+
+
+def test_a_budget_of_minutes_is_spent_and_not_overspent(run_values: dict[str, Any]) -> None:
+    budget = {"minutes": [1.5, 2.5], "pace": {"listening": 2, "deciding_s": 3}}
+    run = run_loop(parse(LoopOptions, run_values | {"budget": budget, "full_arm": False}))
+    metadata = open_pool(run_values["pool"]).metadata
+    seconds = dict(zip(*(metadata[c].to_pylist() for c in ("utterance_id", "duration_s")), strict=True))
+    for arm in ("after", "random"):
+        spent = 0.0
+        for number, minutes in enumerate(budget["minutes"]):  # type: ignore[arg-type]
+            here = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0" / "rounds" / f"{number:04d}"
+            picks = pq.read_table(here / "picks.parquet")["utterance_id"].to_pylist()
+            spent += sum(2 * seconds[pick] + 3 for pick in picks)
+            assert 60 * minutes - 2 * max(seconds.values()) - 3 < spent <= 60 * minutes
+            assert json.loads((here / "round.json").read_text())["minutes"] == pytest.approx(spent / 60, abs=0.01)
+
+
+def test_rounds_tell_how_sure_and_how_stable_the_model_is(run_values: dict[str, Any]) -> None:
+    run = run_loop(parse(LoopOptions, run_values | {"full_arm": False, "random_arm": False}))
+    before: dict[str, str] = {}
+    for folder in sorted(Path(run).glob("trajectories/*/rounds/*")):
+        record = json.loads((folder / "round.json").read_text())
+        rows = [row for row in pq.read_table(folder / "predictions.parquet").to_pylist() if row["part"] == "pool"]
+        p_NC = np.array([[row[f"p_{name}"] for name in run_values["classes"]] for row in rows])
+        assert record["uncertainty"] == pytest.approx(
+            scipy_entropy(p_NC, axis=1).mean() / np.log(p_NC.shape[1]), rel=1e-5
+        )
+        told = {row["utterance_id"]: row["predicted"] for row in rows}
+        if before:
+            kappa = cohen_kappa_score([before[name] for name in told], list(told.values()))
+            assert record["kappa"] == pytest.approx(kappa)
+        else:
+            assert record["kappa"] is None
+        before = told
+
+
+def test_what_needs_a_model_cannot_be_first(run_values: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="initial: margin reads probability_NC"):
+        parse(LoopOptions, run_values | {"initial": "margin"})
 
 
 def test_a_proxy_picks_as_the_head_does_and_adapters_come_with_the_last_round(

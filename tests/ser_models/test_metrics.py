@@ -30,6 +30,14 @@ def test_agree_with_scikit_learn(seed: int) -> None:
     )
 
 
+def test_kappa_agrees_with_scikit_learn_and_is_one_where_there_is_one_answer_only() -> None:
+    rng = np.random.default_rng(0)
+    one_N, other_N = rng.integers(0, 3, 40), rng.integers(0, 4, 40)
+    assert metrics.cohen_kappa(one_N, other_N, 5) == pytest.approx(oracle.cohen_kappa_score(one_N, other_N))
+    assert metrics.cohen_kappa(one_N * 0, one_N * 0, 5) == 1
+    assert metrics.cohen_kappa(one_N * 0, one_N * 0 + 1, 5) == 0
+
+
 def test_a_class_absent_from_the_truth_has_no_recall_and_no_part_in_uar() -> None:
     truth, predicted = np.array([0, 0, 2, 2]), np.array([0, 1, 2, 2])
     np.testing.assert_array_equal(metrics.per_class_recall(truth, predicted, 4), [0.5, np.nan, 1.0, np.nan])

@@ -1,11 +1,13 @@
-"""How many labels each round may have bought: absolute sizes, or shares of the training part."""
+"""What each round may have bought: labels, as absolute sizes or shares of the training part, or annotator minutes."""
 
 from __future__ import annotations
 
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 
-from pydantic import FiniteFloat, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, FiniteFloat, model_validator
 
 from seral.errors import OptionError
 from seral.options import Options
@@ -14,19 +16,37 @@ PRESETS: dict[str, tuple[float, ...]] = {"clean": (0.05, 0.10, 0.15, 0.20)}
 """Named shares. `clean`: 5 % to start and three rounds of 5 % more. Li et al. 2023, AFTER, arXiv 2310.00283."""
 
 
+class PaceOptions(Options):
+    """How long an annotator takes."""
+
+    listening: FiniteFloat = Field(default=1.5, gt=0)
+    """Seconds of listening for every second of a clip."""
+    deciding_s: FiniteFloat = Field(default=5.0, ge=0)
+    """Seconds for everything else about a clip."""
+
+    def seconds(self, duration_s: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Seconds that clips of these durations cost."""
+        return duration_s.astype(np.float64) * self.listening + self.deciding_s
+
+
 class BudgetOptions(Options):
-    """Cumulative label counts, one a round, the initial set included."""
+    """What each round may have bought, the initial set included: labels, or minutes of an annotator."""
 
     sizes: list[int] | None = None
     """Labels held after each round, absolute."""
     fractions: list[FiniteFloat] | None = None
     """Labels held after each round, as shares of the training part, each in (0, 1]."""
+    minutes: list[FiniteFloat] | None = None
+    """Minutes of an annotator spent after each round."""
+    pace: PaceOptions = PaceOptions()
+    """What a clip costs, where minutes are counted."""
 
     @model_validator(mode="after")
     def _check(self) -> BudgetOptions:
-        if self.sizes is not None and self.fractions is not None:
-            raise ValueError(f"give sizes or fractions, not both (sizes {self.sizes}, fractions {self.fractions})")
-        given = self.sizes if self.sizes is not None else self._shares()
+        kinds = {name: getattr(self, name) for name in ("sizes", "fractions", "minutes")}
+        if len(several := [f"{name} {value}" for name, value in kinds.items() if value is not None]) > 1:
+            raise ValueError(f"give sizes, fractions or minutes, one of them, got {', '.join(several)}")
+        given = next((value for value in kinds.values() if value is not None), self._shares())
         if not given:
             raise ValueError("a budget needs at least one entry, got an empty list")
         for earlier, later in pairwise(given):
@@ -34,7 +54,7 @@ class BudgetOptions(Options):
                 raise ValueError(f"a budget must increase from round to round, got {earlier} and then {later}")
         if given[0] <= 0:
             raise ValueError(f"a budget starts above 0, got {given[0]}")
-        if self.sizes is None and given[-1] > 1:
+        if self.sizes is None and self.minutes is None and given[-1] > 1:
             raise ValueError(f"a fraction is at most 1, got {given[-1]}; for label counts use sizes")
         return self
 

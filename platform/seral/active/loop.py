@@ -85,8 +85,13 @@ class LoopOptions(ReadingOptions, CorpusOptions):
             raise ValueError(f"{both[0]} is among the corpora and among the source_corpora; choose one")
         if self.dimensions:
             raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
-        if self.proxy and self.stop.patience is not None:
-            raise ValueError("proxy trains adapters in the budget's last round, which stop.patience may never reach")
+        if self.proxy and self.stop.early:
+            raise ValueError(f"proxy trains adapters in the budget's last round, which {self.stop.early} may not reach")
+        if self.initial.needs - KNOWN_AT_FIRST:
+            wanted = ", ".join(sorted(self.initial.needs - KNOWN_AT_FIRST))
+            raise ValueError(
+                f"initial: {self.initial.name} reads {wanted}, and there is no model before the first round"
+            )
         return self
 
 
@@ -136,6 +141,8 @@ def loop_status(run: str) -> list[dict[str, Any]]:
     return rows
 
 
+KNOWN_AT_FIRST = {"embedding_ND", "speaker", "corpus", "language"}
+"""What a strategy may read before there is a model."""
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
 """Options a resumed run may be given anew: where it runs, and further folds and seeds."""
 
@@ -174,10 +181,12 @@ def _trajectories(options: LoopOptions, grounds: dict[int, Ground]) -> list[tupl
     planned = []
     for number, ground in grounds.items():
         total = len(ground.fold.train)
-        schedule = tuple(options.budget.schedule(total))
-        arms = {options.strategy.name: Arm(initial=options.initial, strategy=options.strategy, schedule=schedule)}
+        paid: dict[str, Any] = {"schedule": tuple(options.budget.minutes or ()), "pace": options.budget.pace}
+        if options.budget.minutes is None:
+            paid = {"schedule": tuple(options.budget.schedule(total))}
+        arms = {options.strategy.name: Arm(initial=options.initial, strategy=options.strategy, **paid)}
         if options.random_arm:
-            arms["random"] = Arm(initial=random, strategy=random, schedule=schedule)
+            arms["random"] = Arm(initial=random, strategy=random, **paid)
         if options.full_arm:
             arms["full"] = Arm(initial=random, strategy=random, schedule=(total,))
         planned += [(Trajectory(arm=a, fold=number, seed=s), arms[a]) for a in arms for s in options.seeds]

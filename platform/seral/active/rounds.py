@@ -31,13 +31,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from ser_models.metrics import cohen_kappa
 from seral import storage
+from seral.active.budget import PaceOptions
 from seral.active.candidates import Candidates
-from seral.active.selection import StrategyOptions, select
+from seral.active.doubt import doubt
+from seral.active.selection import StrategyOptions, select, select_for_minutes
 from seral.active.stopping import RoundSummary, StopOptions, stop_reason
+from seral.active.strategies.scores import entropy
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
-from seral.errors import StateError
+from seral.errors import SelectionError, StateError
 from seral.features import rows_of
 from seral.schema import LABEL, PICK, prediction_schema
 from seral.task import FoldData, codes
@@ -76,11 +80,14 @@ class Trajectory:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """How one arm chooses: the first set, every later set, and the sizes of the labelled set round by round."""
+    """How one arm chooses: the first set, every later set, and what has been bought round by round."""
 
     initial: StrategyOptions
     strategy: StrategyOptions
-    schedule: tuple[int, ...]
+    schedule: tuple[float, ...]
+    """Answers had after each round, or minutes spent."""
+    pace: PaceOptions | None = None
+    """What a clip costs; None = the schedule counts answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +157,8 @@ def run_round(
         picks = _pick(folder, number, trajectory, arm, ground, labelled["utterance_id"].to_pylist())
     with ledger.phase("label"):
         answers = oracle.ask(picks, number)
-    labelled = pa.concat_tables([labelled, answers])
+    asked = [*labelled["utterance_id"].to_pylist(), *picks]
+    labelled = _latest(pa.concat_tables([labelled, answers]))
     ids = labelled["utterance_id"].to_pylist()
     parts = (ids, ground.fold.dev, ground.fold.test, ground.source)
     train, dev, test, source = (ground.utterances(part) for part in parts)
@@ -184,16 +192,25 @@ def run_round(
         "test": evaluate(test_label_N, test_NC, ground.classes),
         "training": history,
     }
-    done = RoundSummary(round=number, labelled=len(ids), dev_uar=result["dev"]["uar"])
-    reason = stop_reason([*before, done], arm.schedule, ground.stop)
     with ledger.phase("score"):
         rest = ground.utterances(sorted(set(ground.fold.train) - set(ids)))
-        rest_NC = _score_pool(here, model, rest, train, arm, ground, trajectory.training_seed(number), reason is None)
+        more, seed = number < len(arm.schedule) - 1, trajectory.training_seed(number)
+        rest_NC, seen = _score_pool(model, rest, train, label_N, arm if more else None, ground, seed)
+    done = RoundSummary(
+        round=number,
+        labelled=len(ids),
+        dev_uar=result["dev"]["uar"],
+        uncertainty=float(entropy(rest_NC).mean() / np.log(len(ground.classes))) if rest.ids else None,
+        kappa=_agreement(folder, number, rest, rest_NC, ground.classes),
+    )
+    reason = stop_reason([*before, done], len(arm.schedule), ground.stop)
     if ground.probe:
         with ledger.phase("probe"):
             labelled = ((train, label_N), (dev, dev_label_N), (test, test_label_N))
             result["probe"] = linear_probe(*labelled, num_classes=len(ground.classes))
     with ledger.phase("write"):
+        if seen and reason is None:
+            _write_seen(here, rest, train, seen)
         storage.write_table(storage.join(here, "picks.parquet"), _picks_table(picks, arm, number))
         storage.write_table(storage.join(here, "labels.parquet"), answers)
         scored = {"pool": (rest, rest_NC), "dev": (dev, dev_NC), "test": (test, test_NC)}
@@ -205,7 +222,10 @@ def run_round(
     record = {
         "round": number,
         "labelled": len(ids),
+        "minutes": round(_minutes(ground, asked, arm.pace or PaceOptions()), 2),
         "dev_uar": done.dev_uar,
+        "uncertainty": done.uncertainty,
+        "kappa": done.kappa,
         "seconds": {name: round(value, 4) for name, value in ledger.seconds.items()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "stop_reason": reason,
@@ -214,39 +234,77 @@ def run_round(
 
 
 def _score_pool(
-    here: str, model: str, rest: Utterances, train: Utterances, arm: Arm, ground: Ground, seed: int, goes_on: bool
-) -> Float:
-    """Probabilities of the unlabelled rest; what else the next selection needs is written to selection.npz."""
-    passes = ground.dropout_passes if goes_on and arm.strategy.needs_dropout else 0
-    scores = score(model, ground.store, rest, dropout_passes=passes, seed=seed)
-    kept: dict[str, NDArray[Any]] = {}
+    model: str,
+    rest: Utterances,
+    train: Utterances,
+    label_N: NDArray[np.int64],
+    arm: Arm | None,
+    ground: Ground,
+    seed: int,
+) -> tuple[Float, dict[str, NDArray[Any]]]:
+    """Probabilities of the unlabelled rest, and what else the arm's next selection reads (None = there is none)."""
+    needs = frozenset[str]() if arm is None else arm.strategy.needs
+    passes = ground.dropout_passes if "dropout_SNC" in needs else 0
+    scores, seen = score(model, ground.store, rest, dropout_passes=passes, seed=seed), dict[str, NDArray[Any]]()
     if passes:
-        kept["dropout_SNC"] = scores.dropout_SNC
-    if goes_on and arm.strategy.needs_embedding:
-        kept["embedding_ND"] = scores.embedding_NU
-        kept["labelled_embedding_MD"] = score(model, ground.store, train).embedding_NU
-    if kept:
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, ids=np.array(rest.ids), labelled_ids=np.array(train.ids), **kept)
-        storage.write_bytes(storage.join(here, SELECTION), buffer.getvalue())
-    return scores.probability_NC
+        seen["dropout_SNC"] = scores.dropout_SNC
+    if needs & {"embedding_ND", "labelled_doubt_M"}:
+        embedding_MD = score(model, ground.store, train).embedding_NU
+    if "embedding_ND" in needs:
+        seen |= {"embedding_ND": scores.embedding_NU, "labelled_embedding_MD": embedding_MD}
+    if "labelled_doubt_M" in needs:
+        seen["labelled_doubt_M"] = doubt(embedding_MD, label_N, seed)
+    return scores.probability_NC, seen
+
+
+def _write_seen(here: str, rest: Utterances, train: Utterances, seen: dict[str, NDArray[Any]]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, ids=np.array(rest.ids), labelled_ids=np.array(train.ids), **seen)
+    storage.write_bytes(storage.join(here, SELECTION), buffer.getvalue())
+
+
+def _agreement(folder: str, number: int, rest: Utterances, rest_NC: Float, classes: Sequence[str]) -> float | None:
+    """Kappa of the predictions for the unlabelled rest and those of the round before; None without either."""
+    if number == 0 or not rest.ids:
+        return None
+    before_NC = _read_scores(round_folder(folder, number - 1), rest.ids, classes)
+    return cohen_kappa(before_NC.argmax(1), rest_NC.argmax(1), len(classes))
+
+
+def _latest(labelled: pa.Table) -> pa.Table:
+    """The last answer about each utterance, in the order in which they were first asked about."""
+    row_of = {name: row for row, name in enumerate(labelled["utterance_id"].to_pylist())}
+    return labelled.take(list(row_of.values()))
+
+
+def _minutes(ground: Ground, asked: Sequence[str], pace: PaceOptions) -> float:
+    """Minutes that these questions took."""
+    rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), asked))
+    return float(pace.seconds(np.asarray(rows["duration_s"])).sum()) / 60
 
 
 def _pick(
-    folder: str, number: int, trajectory: Trajectory, arm: Arm, ground: Ground, known: Sequence[str]
+    folder: str, number: int, trajectory: Trajectory, arm: Arm, ground: Ground, asked: Sequence[str]
 ) -> list[str]:
-    """The ids to ask about in this round."""
-    rest = sorted(set(ground.fold.train) - set(known))
-    count = arm.schedule[number] - len(known)
-    if count == len(rest):
+    """The ids to ask about in this round, after those that were `asked` about."""
+    rest = sorted(set(ground.fold.train) - set(asked))
+    count = arm.schedule[number] - len(asked)
+    if arm.pace is None and count == len(rest):
         return rest
     options = arm.initial if number == 0 else arm.strategy
     seen = _first_view(ground, rest) if number == 0 else _view(folder, number - 1, rest, options, ground.classes)
     rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), rest))
     quality = {name: np.asarray(rows[name]) for name in ("duration_s", "snr_db", "clipping", "speech_ratio")}
-    speaker = np.asarray(rows["speaker"].fill_null("").to_pylist())
-    candidates = Candidates(ids=np.asarray(rest), speaker=speaker, **quality, **seen)
-    return select(options, candidates, count, trajectory.generator(number, "select"))
+    names = {name: np.asarray(rows[name].fill_null("").to_pylist()) for name in ("speaker", "corpus", "language")}
+    candidates = Candidates(ids=np.asarray(rest), **names, **quality, **seen)
+    rng = trajectory.generator(number, "select")
+    if arm.pace is None:
+        return select(options, candidates, int(count), rng)
+    minutes = arm.schedule[number] - _minutes(ground, asked, arm.pace)
+    picks = select_for_minutes(options, candidates, minutes, rng, arm.pace)
+    if not picks and number == 0:
+        raise SelectionError(f"{arm.schedule[0]:g} minutes do not pay for a single clip: raise budget.minutes")
+    return picks
 
 
 def _first_view(ground: Ground, rest: Sequence[str]) -> dict[str, Any]:
@@ -262,7 +320,7 @@ def _view(
     """What round `number` left behind about the candidates: probabilities, and what else the strategy reads."""
     here = round_folder(folder, number)
     seen: dict[str, Any] = {"probability_NC": _read_scores(here, rest, classes)}
-    if options.needs_embedding or options.needs_dropout:
+    if options.needs & {"embedding_ND", "dropout_SNC", "labelled_doubt_M"}:
         with np.load(io.BytesIO(storage.read_bytes(storage.join(here, SELECTION))), allow_pickle=False) as kept:
             if kept["ids"].tolist() != list(rest):
                 raise StateError(f"{here}/{SELECTION} is about other utterances than this round's candidates")
@@ -281,8 +339,8 @@ def read_rounds(folder: str) -> list[RoundSummary]:
     if complete != [f"{number:04d}" for number in range(len(complete))]:
         raise StateError(f"{folder} has complete rounds {', '.join(complete)}: one in between is missing")
     records = [storage.read_json(storage.join(folder, "rounds", n, "round.json")) for n in complete]
-    names = ("round", "labelled", "dev_uar", "stop_reason")
-    return [RoundSummary(**{name: record[name] for name in names}) for record in records]
+    names = ("round", "labelled", "dev_uar", "uncertainty", "kappa", "stop_reason")
+    return [RoundSummary(**{name: record.get(name) for name in names}) for record in records]
 
 
 def count_rounds(folder: str) -> int:
@@ -333,6 +391,7 @@ def _describe(trajectory: Trajectory, arm: Arm, ground: Ground) -> dict[str, Any
         "seed": trajectory.seed,
         "fold_name": ground.fold.name,
         "schedule": list(arm.schedule),
+        "counts": "answers" if arm.pace is None else "minutes",
         "n_train": len(ground.fold.train),
         "n_dev": len(ground.fold.dev),
         "n_test": len(ground.fold.test),

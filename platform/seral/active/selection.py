@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
+from seral.active.budget import PaceOptions
 from seral.active.candidates import GROUPS, Candidates, Strategy
 from seral.active.strategies import NEEDS, STRATEGIES
 from seral.active.strategies.informative_diverse import DIVERSITIES
@@ -119,19 +119,6 @@ def _check_picks(name: str, picks: list[str], allowed: set[str], k: int) -> None
         raise SelectionError(f"{name} picked {k - len(set(picks))} utterances more than once")
     if strangers := set(picks) - allowed:
         raise SelectionError(f"{name} picked {min(strangers)}, which is not a candidate ({len(strangers)} such picks)")
-
-
-class PaceOptions(Options):
-    """How long an annotator takes."""
-
-    listening: FiniteFloat = Field(default=1.5, gt=0)
-    """Seconds of listening for every second of a clip."""
-    deciding_s: FiniteFloat = Field(default=5.0, ge=0)
-    """Seconds for everything else about a clip."""
-
-    def seconds(self, duration_s: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Seconds that clips of these durations cost."""
-        return duration_s.astype(np.float64) * self.listening + self.deciding_s
 
 
 def select_for_minutes(

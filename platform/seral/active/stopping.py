@@ -1,11 +1,13 @@
-"""When to stop asking for labels: small rules over the rounds so far."""
+"""When to stop asking for labels: small rules over the rounds so far, each saying why."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from pydantic import Field
+from scipy.stats import linregress, t
 
 from seral.errors import OptionError
 from seral.options import Options
@@ -20,6 +22,10 @@ class RoundSummary:
     """Labels held, the initial set included."""
     dev_uar: float | None = None
     """Unweighted average recall on the development part; None = there is none."""
+    uncertainty: float | None = None
+    """Mean entropy of the predictions for what is not labelled, as a share of its largest value; None = all is."""
+    kappa: float | None = None
+    """Agreement of these predictions with those of the round before; None = in the first round."""
     stop_reason: str | None = None
     """Why the run ended with this round; None = it did not."""
 
@@ -29,22 +35,39 @@ Stop = Callable[[Sequence[RoundSummary]], str | None]
 
 
 class StopOptions(Options):
-    """When to stop before the budget is spent."""
+    """When to stop before the budget is spent; a rule whose option is None does not apply."""
 
     patience: int | None = Field(default=None, ge=1)
-    """Rounds without a gain on the development part before the run stops; None = spend the whole budget."""
+    """Rounds without a gain on the development part before the run stops."""
     min_gain: float = Field(default=0.005, ge=0)
     """UAR (0..1) that counts as a gain."""
+    confidence: float | None = Field(default=None, gt=0, lt=1)
+    """Stop only when so sure that the trend of the last rounds gains less than `min_gain` (0.8 is usual)."""
+    uncertainty: float | None = Field(default=None, gt=0, lt=1)
+    """Stop when the mean entropy of what is not labelled falls to this share of its largest value."""
+    kappa: float | None = Field(default=None, gt=0, le=1)
+    """Stop when the predictions of `stable_rounds` rounds in a row agree with those before by at least this kappa
+    (0.99 is usual)."""
+    stable_rounds: int = Field(default=3, ge=1)
+    """Rounds that must agree."""
+    target_uar: float | None = Field(default=None, gt=0, le=1)
+    """Stop when the development UAR reaches this."""
+
+    @property
+    def early(self) -> str | None:
+        """The first option that may end a run before its budget does; None = none."""
+        names = ("patience", "confidence", "uncertainty", "kappa", "target_uar")
+        return next((f"stop.{name}" for name in names if getattr(self, name) is not None), None)
 
 
-def budget_spent(*, budget: int) -> Stop:
-    """Stop when `budget` labels are held."""
-    if budget < 1:
-        raise OptionError(f"budget must be at least 1 label, got {budget}")
+def budget_spent(*, rounds: int) -> Stop:
+    """Stop after the last round that the budget pays for."""
+    if rounds < 1:
+        raise OptionError(f"a budget pays for at least 1 round, got {rounds}")
 
-    def stop(rounds: Sequence[RoundSummary]) -> str | None:
-        if rounds and rounds[-1].labelled >= budget:
-            return f"budget spent: {rounds[-1].labelled} of {budget} labels"
+    def stop(done: Sequence[RoundSummary]) -> str | None:
+        if len(done) >= rounds:
+            return f"budget spent: {done[-1].labelled} labels in {rounds} rounds"
         return None
 
     return stop
@@ -55,8 +78,8 @@ def plateau(*, patience: int = 2, min_gain: float = 0.005) -> Stop:
     if patience < 1 or min_gain < 0:
         raise OptionError(f"plateau needs patience >= 1 and min_gain >= 0, got {patience} and {min_gain}")
 
-    def stop(rounds: Sequence[RoundSummary]) -> str | None:
-        scores = [_dev_uar(summary) for summary in rounds]
+    def stop(done: Sequence[RoundSummary]) -> str | None:
+        scores = [_dev_uar(summary) for summary in done]
         if len(scores) <= patience:
             return None
         gain = max(scores[-patience:]) - max(scores[:-patience])
@@ -67,22 +90,89 @@ def plateau(*, patience: int = 2, min_gain: float = 0.005) -> Stop:
     return stop
 
 
-STOPS: dict[str, Callable[..., Stop]] = {"budget_spent": budget_spent, "plateau": plateau}
-"""Rules by name; each entry takes its options and returns the rule."""
+def flat_trend(*, patience: int = 3, min_gain: float = 0.005, confidence: float = 0.8) -> Stop:
+    """Stop when the trend of development UAR over the last `patience` + 1 rounds, at its upper limit, gains less than
+    `min_gain` in `patience` rounds.
+
+    The limit is one-sided, of the slope of a straight line by least squares, so that noise between rounds does not
+    end a run: three rounds at least.
+    """
+    if patience < 2 or min_gain < 0 or not 0 < confidence < 1:
+        raise OptionError(
+            f"flat_trend needs patience >= 2, min_gain >= 0 and confidence in (0, 1), got {patience}, {min_gain} and "
+            f"{confidence}"
+        )
+
+    def stop(done: Sequence[RoundSummary]) -> str | None:
+        scores = [_dev_uar(summary) for summary in done][-patience - 1 :]
+        if len(scores) <= patience:
+            return None
+        line = linregress(np.arange(len(scores)), scores)
+        limit = patience * float(line.slope + t.ppf(confidence, len(scores) - 2) * line.stderr)
+        if limit >= min_gain:
+            return None
+        return f"flat trend: development UAR gains at most {limit:+.4f} in {patience} rounds, less than {min_gain}"
+
+    return stop
 
 
-def stop_reason(rounds: Sequence[RoundSummary], schedule: Sequence[int], options: StopOptions) -> str | None:
-    """Why to stop after these rounds of a schedule of label counts, or None to go on; a spent budget comes first."""
-    stops = [STOPS["budget_spent"](budget=schedule[-1])]
-    if options.patience is not None:
-        stops.append(STOPS["plateau"](patience=options.patience, min_gain=options.min_gain))
-    return next((reason for stop in stops if (reason := stop(rounds)) is not None), None)
+def certain(*, uncertainty: float) -> Stop:
+    """Stop when the model is sure of what is left: overall uncertainty. Zhu et al. 2010, stopping criteria."""
+
+    def stop(done: Sequence[RoundSummary]) -> str | None:
+        left = done[-1].uncertainty if done else None
+        if left is None or left > uncertainty:
+            return None
+        return f"certain: mean entropy of the unlabelled is {left:.3f} of its largest value, at most {uncertainty}"
+
+    return stop
+
+
+def stable(*, kappa: float = 0.99, rounds: int = 3) -> Stop:
+    """Stop when predictions do not change: Bloodgood and Vijay-Shanker 2009, stabilizing predictions,
+    arXiv 1409.5165."""
+
+    def stop(done: Sequence[RoundSummary]) -> str | None:
+        last = [summary.kappa for summary in done[-rounds:]]
+        if len(last) < rounds or any(value is None or value < kappa for value in last):
+            return None
+        return f"stable: predictions of {rounds} rounds agree with those before by kappa {kappa} and more"
+
+    return stop
+
+
+def target_reached(*, target_uar: float) -> Stop:
+    """Stop when the development UAR is as wanted."""
+
+    def stop(done: Sequence[RoundSummary]) -> str | None:
+        if not done or _dev_uar(done[-1]) < target_uar:
+            return None
+        return f"target reached: development UAR {_dev_uar(done[-1]):.4f}, wanted {target_uar}"
+
+    return stop
+
+
+def stop_reason(done: Sequence[RoundSummary], rounds: int, options: StopOptions) -> str | None:
+    """Why to stop after these of so many rounds, or None to go on; a spent budget comes first."""
+    stops = [budget_spent(rounds=rounds)]
+    if options.target_uar is not None:
+        stops.append(target_reached(target_uar=options.target_uar))
+    if options.patience is not None and options.confidence is None:
+        stops.append(plateau(patience=options.patience, min_gain=options.min_gain))
+    if options.confidence is not None:
+        patience = max(2, options.patience or 3)
+        stops.append(flat_trend(patience=patience, min_gain=options.min_gain, confidence=options.confidence))
+    if options.uncertainty is not None:
+        stops.append(certain(uncertainty=options.uncertainty))
+    if options.kappa is not None:
+        stops.append(stable(kappa=options.kappa, rounds=options.stable_rounds))
+    return next((reason for stop in stops if (reason := stop(done)) is not None), None)
 
 
 def _dev_uar(summary: RoundSummary) -> float:
-    """The development UAR, without which a plateau cannot be seen."""
+    """The development UAR, without which its rules cannot work."""
     if summary.dev_uar is None:
         raise OptionError(
-            f"round {summary.round} has no development UAR, which the plateau rule needs; make a dev part"
+            f"round {summary.round} has no development UAR, which this stopping rule needs; make a dev part"
         )
     return summary.dev_uar
