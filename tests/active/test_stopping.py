@@ -82,8 +82,8 @@ def test_a_flat_trend_is_told_from_noise(scores: tuple[float, ...], stops: bool)
 
 def test_a_trend_is_judged_by_the_limit_of_its_slope() -> None:
     scores = (0.60, 0.62, 0.61, 0.63)
-    # slope .008, standard error .00374, one-sided t of 80 % with 2 degrees of freedom 1.0607
-    limit = 3 * (0.008 + 1.0607 * 0.0037417)
+    # slope .008, standard error .00424, one-sided t of 80 % with 2 degrees of freedom 1.0607
+    limit = 3 * (0.008 + 1.0607 * 0.0042426)
     assert flat_trend(patience=3, min_gain=limit - 1e-5, confidence=0.8)(rounds(*scores)) is None
     reason = flat_trend(patience=3, min_gain=limit + 1e-5, confidence=0.8)(rounds(*scores))
     assert reason is not None
