@@ -86,4 +86,4 @@ def test_badge_starts_with_the_largest_gradient() -> None:
     p_NC = np.array([[0.5, 0.5], [0.9, 0.1], [0.5, 0.5]], dtype=np.float32)
     u_ND = np.array([[1.0, 0.0], [9.0, 0.0], [2.0, 0.0]], dtype=np.float32)
     points = gradient_points(p_NC, u_ND)
-    assert spread._largest(points) == int((gradients(p_NC, u_ND) ** 2).sum(axis=1).argmax()) == 1 + 1
+    assert points.largest() == int((gradients(p_NC, u_ND) ** 2).sum(axis=1).argmax()) == 1 + 1

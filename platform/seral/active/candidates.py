@@ -189,6 +189,17 @@ class Candidates:
             _check_probabilities("dropout_SNC", self.dropout_SNC, self.ids)
 
 
+def concatenate(parts: Sequence[Candidates]) -> Candidates:
+    """Candidates of several parts as one."""
+    axes = {"ids": 0, **_CANDIDATE_AXIS}
+    whole: dict[str, Any] = {}
+    for field in fields(Candidates):
+        values = [part._get(field.name) for part in parts]
+        if all(value is not None for value in values):
+            whole[field.name] = np.concatenate([v for v in values if v is not None], axis=axes.get(field.name, 0))
+    return Candidates(**whole)
+
+
 Strategy = Callable[[Candidates, int, np.random.Generator], list[str]]
 """(candidates, k, rng) -> k ids in order of preference, 1 <= k <= N. Parameters are keyword-only, with defaults."""
 

@@ -56,6 +56,17 @@ class Points:
         """Columns of each factor."""
         return [factor.shape[1] for factor in self.factors]
 
+    def nearest(self, centres: Block) -> Floats:
+        """Squared distance of every row to the nearest of some centres, (N,)."""
+        slabs = [slice(at, at + SLAB) for at in range(0, len(self), SLAB)]
+        return np.concatenate([_nearest(self.block(slab), centres) for slab in slabs])
+
+    def largest(self) -> int:
+        """The row of the largest norm, the lower of equals."""
+        slabs = range(0, len(self), SLAB)
+        square_N = np.concatenate([self.block(slice(at, at + SLAB)).square_B for at in slabs])
+        return int(square_N.astype(np.float32).argmax())
+
     def block(self, rows: Rows | slice) -> Block:
         """These rows in double precision."""
         wide = [factor[rows].astype(np.float64) for factor in self.factors]
@@ -123,5 +134,10 @@ def nearest_distance(of: Block, centres: Centres, start: int = 0) -> Floats:
     """Squared distance of each row to the nearest centre from `start` on, (B,); infinite when there is none."""
     nearest_B = np.full(len(of), np.inf, dtype=np.float32)
     for slab in centres.since(start):
-        np.minimum(nearest_B, distances(of, slab).min(axis=1), out=nearest_B)
+        np.minimum(nearest_B, _nearest(of, slab), out=nearest_B)
+    return nearest_B
+
+
+def _nearest(of: Block, centres: Block) -> Floats:
+    nearest_B: Floats = distances(of, centres).min(axis=1)
     return nearest_B

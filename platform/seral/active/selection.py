@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal, get_args, get_type_hints
@@ -37,6 +38,13 @@ class NamedOptions(Options):
     def parameters(self) -> dict[str, Any]:
         """The options beside the name."""
         return dict(self.model_extra or {})
+
+    def looks_at(self, k: int) -> tuple[str, int]:
+        """Which uncertainty shortlists the candidates of this strategy, and how many are on the list for k picks."""
+        chosen = {**default_options(self.name), **self.parameters}
+        if self.name == "batch_bald":
+            return "bald", max(chosen["shortlist"], k)
+        return chosen.get("uncertainty", "margin"), math.ceil(chosen["beta"] * k)
 
 
 class WrapperOptions(NamedOptions):

@@ -45,7 +45,7 @@ def badge(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]
     Starts with the largest gradient, as the authors' code does. The embedding is never built.
     """
     points = gradient_points(candidates.need("probability_NC"), candidates.need("embedding_ND"))
-    chosen: list[str] = candidates.ids[distant_draws(points, None, k, rng, first=_largest(points))].tolist()
+    chosen: list[str] = candidates.ids[distant_draws(points, None, k, rng, first=points.largest())].tolist()
     return chosen
 
 
@@ -72,7 +72,7 @@ class _Draws:
             self.centres.add(labelled.block(slice(at, at + SLAB)))  # type: ignore[union-attr]
         self.bound_N = np.full(len(points), np.inf, dtype=np.float32)
         self.seen_N = np.zeros(len(points), dtype=np.int32)
-        self.drawn = 0
+        self.drawn = self.fresh = 0
         if not known or first is not None:
             row = int(rng.integers(len(points))) if first is None else first
             self._pick(row, points.block(np.array([row])))
@@ -121,19 +121,11 @@ class _Draws:
 
     def _refresh_all(self) -> None:
         """Bring every bound up to date."""
-        for at in range(0, len(self.points), SLAB):
-            rows = np.arange(at, min(at + SLAB, len(self.points)))
-            self.bound_N[rows] = self._true(rows, self.points.block(slice(at, at + SLAB)))
-        self.seen_N[:], self.drawn = len(self.centres), 0
+        for slab in self.centres.since(self.fresh):
+            np.minimum(self.bound_N, self.points.nearest(slab), out=self.bound_N)
+        self.fresh = len(self.centres)
+        self.seen_N[:], self.drawn = self.fresh, 0
 
     def _pick(self, row: int, centre: Block) -> None:
         self.picks.append(row)
         self.centres.add(centre)
-
-
-def _largest(points: Points) -> int:
-    """The row of the largest norm, the lower of equals."""
-    slabs = range(0, len(points), SLAB)
-    return int(
-        np.concatenate([points.block(slice(at, at + SLAB)).square_B for at in slabs]).astype(np.float32).argmax()
-    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, Strings
 
 # N candidates · G groups
 
@@ -15,7 +16,7 @@ def uniform(candidates: Candidates, k: int, rng: np.random.Generator, *, by: str
 
     Groups: `predicted` class, `speaker`, `corpus` or `language`. Shares are rounded by the largest remainders.
     """
-    order = rng.permutation(len(candidates))
+    order = np.argsort(lots(candidates.ids, rng.bytes(8).hex()), kind="stable")
     if by is None:
         chosen: list[str] = candidates.ids[order[:k]].tolist()
         return chosen
@@ -27,6 +28,15 @@ def uniform(candidates: Candidates, k: int, rng: np.random.Generator, *, by: str
         place_N[np.flatnonzero(group_N[order] == group)] = np.arange(size)
     picked: list[str] = candidates.ids[order[place_N < share_G[group_N[order]]]].tolist()
     return picked
+
+
+def lots(ids: Strings, key: str) -> NDArray[np.float64]:
+    """A random number of [0, 2^53) for every id, (N,), by a key of 16 characters.
+
+    It does not depend on which others there are or where they are kept.
+    """
+    hash_N: NDArray[np.uint64] = pd.util.hash_array(ids.astype(object), hash_key=key, categorize=False)
+    return (hash_N >> np.uint64(11)).astype(np.float64)
 
 
 def shares(size_G: NDArray[np.int64], total: int) -> NDArray[np.int64]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates, Rows, Strategy
 from seral.active.index import nearest, unit_rows
@@ -107,19 +108,27 @@ def quality(
 
     What was not measured passes. The others are picked only when no good ones are left.
     """
+    good_N = is_good(candidates, snr_db=snr_db, clipping=clipping, speech_ratio=speech_ratio)
+    good = candidates.take(np.flatnonzero(good_N))
+    picks = inner(good, min(k, len(good)), rng) if len(good) else []
+    if len(picks) == k:
+        return picks
+    return picks + inner(_but(candidates, picks), k - len(picks), rng)
+
+
+def is_good(
+    candidates: Candidates, *, snr_db: float = 0.0, clipping: float = 0.05, speech_ratio: float = 0.1
+) -> NDArray[np.bool_]:
+    """Which candidates are within these limits as far as they were measured, (N,)."""
     bad_N = np.zeros(len(candidates), dtype=bool)
-    for value_N, floor, sign in (
+    for value_N, limit, sign in (
         (candidates.snr_db, snr_db, 1),
         (candidates.speech_ratio, speech_ratio, 1),
         (candidates.clipping, clipping, -1),
     ):
         if value_N is not None:
-            bad_N |= sign * value_N < sign * floor  # false for NaN
-    good = candidates.take(np.flatnonzero(~bad_N))
-    picks = inner(good, min(k, len(good)), rng) if len(good) else []
-    if len(picks) == k:
-        return picks
-    return picks + inner(_but(candidates, picks), k - len(picks), rng)
+            bad_N |= sign * value_N < sign * limit  # false for NaN
+    return ~bad_N
 
 
 def relabel(

@@ -1,0 +1,179 @@
+"""Candidates from Parquet: features, predictions and what else is known, of whole pools or of some of their shards."""
+
+# N candidates · M labelled · L hidden states · D features · C classes
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seral import storage
+from seral.active.candidates import Candidates, Stored
+from seral.errors import OptionError, SelectionError
+from seral.options import Options
+
+VECTORS = ("embedding", "mean")
+"""Columns in which features are looked for, the first that is there."""
+KNOWN = ("duration_s", "speaker", "corpus", "language", "snr_db", "clipping", "speech_ratio")
+
+
+class SourceOptions(Options):
+    """Where candidates are read from. Every folder holds Parquet files with a column `utterance_id`."""
+
+    features: str
+    """Folder of features: `embedding` (fp16 or fp32 numbers, as lists or as binary fp16), or the `mean` of all hidden
+    states as `seral features extract` writes it (FEATURES/<fingerprint>/pooled)."""
+    state: int | None = Field(default=None, ge=0)
+    """Which hidden state of `mean`; needs `states`."""
+    states: int | None = Field(default=None, ge=1)
+    """How many hidden states `mean` holds."""
+    predictions: str | None = None
+    """Folder or file of class probabilities `p_<class>`; of a run, only the part `pool` is read."""
+    metadata: str | None = None
+    """A pool's `utterances` folder: durations, speakers, corpora, languages, quality."""
+    labelled: str | None = None
+    """Folder or file of what is labelled already; only `utterance_id` is read."""
+
+
+def shards(options: SourceOptions) -> list[str]:
+    """Names of the feature files."""
+    names = storage.list_names(options.features, ".parquet")
+    if not names:
+        raise OptionError(f"there are no Parquet files in {options.features}")
+    return names
+
+
+def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
+    """The candidates of some feature files, and what is labelled among their rows.
+
+    Features are written straight to their place in the order of ids, one file at a time: memory is that of the result
+    and of one file.
+    """
+    ids = [_column(options.features, name, "utterance_id") for name in names]
+    every = np.concatenate([np.asarray(part.to_pylist(), dtype=np.str_) for part in ids])
+    labelled = _labelled_ids(options)
+    is_labelled_N = np.isin(every, labelled)
+    order = np.argsort(every, kind="stable")
+    free, known = order[~is_labelled_N[order]], order[is_labelled_N[order]]
+    place_N = np.empty(len(every), dtype=np.intp)
+    place_N[free], place_N[known] = np.arange(len(free)), np.arange(len(known))
+    x_ND: dict[bool, Stored] = {}
+    at = 0
+    for name in names:
+        part_BD = _vectors(options, name)
+        here = slice(at, at + len(part_BD))
+        at += len(part_BD)
+        for kind, count in ((False, len(free)), (True, len(known))):
+            if kind not in x_ND:
+                x_ND[kind] = np.empty((count, part_BD.shape[1]), dtype=part_BD.dtype)
+            rows = np.flatnonzero(is_labelled_N[here] == kind)
+            x_ND[kind][place_N[here][rows]] = part_BD[rows]
+    candidate_ids = every[free]
+    return Candidates(
+        ids=candidate_ids,
+        embedding_ND=x_ND[False],
+        labelled_ids=every[known],
+        labelled_embedding_MD=x_ND[True],
+        **_predictions(options, names, candidate_ids),
+        **_metadata(options, names, candidate_ids),
+    )
+
+
+def _column(folder: str, name: str, column: str) -> pa.ChunkedArray:
+    return storage.read_table(storage.join(folder, name), [column])[column]
+
+
+def _vectors(options: SourceOptions, name: str) -> Stored:
+    """The features of one file, (B, D)."""
+    uri = storage.join(options.features, name)
+    table = storage.read_table(uri)
+    column = next((c for c in VECTORS if c in table.column_names), None)
+    if column is None:
+        raise SelectionError(
+            f"{uri} has none of the columns {', '.join(VECTORS)}; it has {', '.join(table.column_names)}"
+        )
+    cells = table[column].combine_chunks()
+    if cells.null_count:
+        raise SelectionError(f"{uri}: {cells.null_count} rows have no {column}")
+    flat = _numbers(cells)
+    if not len(cells) or flat.size % len(cells):
+        raise SelectionError(f"{uri}: {flat.size} numbers in {len(cells)} rows; every row must have as many")
+    if column == "embedding":
+        return flat.reshape(len(cells), -1)
+    if options.state is None or options.states is None or not options.state < options.states:
+        raise OptionError(f"{uri} holds all hidden states: say `states` (how many) and `state` (which one, from 0)")
+    return flat.reshape(len(cells), options.states, -1)[:, options.state]
+
+
+def _numbers(cells: pa.Array) -> Stored:
+    """The numbers of a column of vectors in one row; binary cells hold fp16."""
+    kind = cells.type
+    if pa.types.is_fixed_size_binary(kind):
+        start, end = cells.offset * kind.byte_width, (cells.offset + len(cells)) * kind.byte_width
+        return np.frombuffer(cells.buffers()[1], np.uint8)[start:end].view(np.float16)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        width = np.int64 if pa.types.is_large_binary(kind) else np.int32
+        limit = np.frombuffer(cells.buffers()[1], width)[cells.offset : cells.offset + len(cells) + 1]
+        return np.frombuffer(cells.buffers()[2], np.uint8)[limit[0] : limit[-1]].view(np.float16)
+    flat = np.asarray(cells.flatten())
+    return flat if flat.dtype == np.float16 else flat.astype(np.float32)
+
+
+def _labelled_ids(options: SourceOptions) -> NDArray[np.str_]:
+    if options.labelled is None:
+        return np.empty(0, dtype=np.str_)
+    return np.asarray(_all_of(options.labelled, ["utterance_id"])["utterance_id"].to_pylist(), dtype=np.str_)
+
+
+def _all_of(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One Parquet file, or all of a folder."""
+    if uri.endswith(".parquet"):
+        return storage.read_table(uri, columns)
+    names = storage.list_names(uri, ".parquet")
+    if not names:
+        raise OptionError(f"there are no Parquet files in {uri}")
+    return pa.concat_tables([storage.read_table(storage.join(uri, name), columns) for name in names])
+
+
+def _beside(uri: str, names: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """The files that are called like the feature files, or everything when there are none of that name."""
+    if uri.endswith(".parquet") or not set(names) <= set(storage.list_names(uri, ".parquet")):
+        return _all_of(uri, columns)
+    return pa.concat_tables([storage.read_table(storage.join(uri, name), columns) for name in names])
+
+
+def _rows(table: pa.Table, ids: NDArray[np.str_], what: str) -> NDArray[np.intp]:
+    """Rows of the table about these ids, in their order."""
+    named = np.asarray(table["utterance_id"].to_pylist(), dtype=np.str_)
+    order = np.argsort(named, kind="stable")
+    place = np.minimum(np.searchsorted(named, ids, sorter=order), len(named) - 1)
+    rows = order[place] if len(named) else np.empty(0, dtype=np.intp)
+    absent = ids[named[rows] != ids] if len(named) else ids
+    if len(absent):
+        raise SelectionError(f"{len(absent)} utterances have features but no {what}, e.g. {', '.join(absent[:3])}")
+    return rows
+
+
+def _predictions(options: SourceOptions, names: Sequence[str], ids: NDArray[np.str_]) -> dict[str, Any]:
+    if options.predictions is None:
+        return {}
+    table = _beside(options.predictions, names)
+    if "part" in table.column_names:
+        table = table.filter(pc.equal(table["part"], "pool"))
+    classes = [column for column in table.column_names if column.startswith("p_")]
+    rows = _rows(table, ids, f"probabilities in {options.predictions}")
+    return {"probability_NC": np.stack([np.asarray(table[c], np.float32)[rows] for c in classes], axis=1)}
+
+
+def _metadata(options: SourceOptions, names: Sequence[str], ids: NDArray[np.str_]) -> dict[str, Any]:
+    if options.metadata is None:
+        return {}
+    table = _beside(options.metadata, names, ["utterance_id", *KNOWN])
+    table = table.take(_rows(table, ids, f"row in {options.metadata}"))
+    numbers = {c: np.asarray(table[c], np.float32) for c in KNOWN if pa.types.is_floating(table[c].type)}
+    return numbers | {c: np.asarray(table[c].fill_null("").to_pylist()) for c in KNOWN if c not in numbers}

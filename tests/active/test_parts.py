@@ -1,0 +1,189 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seral.active.candidates import Candidates
+from seral.active.parts import EXACT, Parts, PoolPart, RemoteParts, select_in_parts
+from seral.active.selection import StrategyOptions, select
+from seral.active.source import SourceOptions, read_candidates, shards
+from seral.active.strategies import STRATEGIES
+from seral.errors import OptionError, SelectionError
+
+# N candidates · M labelled · C classes · D features
+
+WRAPPED = [
+    {"name": "k_center", "wrappers": ["quality"]},
+    {"name": "badge", "wrappers": ["quality", {"name": "shortlist", "beta": 2}, {"name": "quota", "share": 0.4}]},
+    {"name": "after", "uncertainty": "bald", "diversity": "k_center", "beta": 2},
+]
+
+
+def pool(count: int, labelled: int, seed: int) -> Candidates:
+    rng = np.random.default_rng(seed)
+    names = [f"u{number:04d}" for number in rng.permutation(9000)[: count + labelled]]
+    return Candidates(
+        ids=np.array(names[:count]),
+        probability_NC=rng.dirichlet(np.ones(4), size=count).astype(np.float32),
+        dropout_SNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
+        embedding_ND=rng.normal(size=(count, 5)).astype(np.float16),
+        speaker=rng.choice(["a", "b", "c"], size=count),
+        snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
+        labelled_ids=np.array(names[count:], dtype=np.str_),
+        labelled_embedding_MD=rng.normal(size=(labelled, 5)).astype(np.float16),
+    )
+
+
+def divided(whole: Candidates, parts: int, seed: int) -> Parts:
+    """The same candidates, and what is labelled, dealt to parts at random; none is empty."""
+    rng = np.random.default_rng(seed)
+    deal = rng.permutation(np.arange(len(whole)) % parts)
+    assert whole.labelled_ids is not None
+    known = rng.integers(parts, size=len(whole.labelled_ids))
+    made = []
+    for part in range(parts):
+        mine = whole.take(np.flatnonzero(deal == part))
+        values = {name: value for name, value in vars(mine).items() if value is not None}
+        values["labelled_ids"] = whole.labelled_ids[known == part]
+        values["labelled_embedding_MD"] = whole.labelled_centres()[known == part]
+        made.append(PoolPart(Candidates(**values)))
+    return Parts(made)
+
+
+def both(strategy: Any, whole: Candidates, parts: Parts, k: int) -> tuple[list[str], list[str], bool]:
+    chosen = StrategyOptions.model_validate(strategy)
+    found = select_in_parts(chosen, parts, k, np.random.default_rng(3))
+    return select(chosen, whole, k, np.random.default_rng(3)), found.ids, found.exact
+
+
+@pytest.mark.parametrize("strategy", [*EXACT, *WRAPPED], ids=str)
+@settings(max_examples=25, deadline=None)
+@given(st.integers(5, 60), st.integers(0, 4), st.integers(1, 5), st.integers(0, 99), st.data())
+def test_parts_pick_what_one_machine_picks(
+    strategy: Any, count: int, labelled: int, parts: int, seed: int, data: st.DataObject
+) -> None:
+    whole = pool(count, labelled, seed)
+    assert whole.snr_db is not None
+    good = int((~(whole.snr_db < 0)).sum())
+    k = data.draw(st.integers(0, good))
+    one, many, exact = both(strategy, whole, divided(whole, parts, seed), k)
+    assert many == one
+    assert exact
+
+
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(EXACT)))
+def test_what_clusters_the_whole_pool_is_merged_and_says_so(strategy: str) -> None:
+    whole = pool(80, 3, 0)
+    _, many, exact = both(strategy, whole, divided(whole, 3, 0), 9)
+    assert len(set(many)) == 9
+    assert set(many) <= set(whole.ids.tolist())
+    assert not exact
+    _, alone, exact = both(strategy, whole, divided(whole, 1, 0), 9)
+    assert exact
+    assert len(set(alone)) == 9
+
+
+def test_what_needs_everything_in_one_place_is_refused() -> None:
+    whole = pool(20, 0, 0)
+    parts = divided(whole, 2, 0)
+    rng = np.random.default_rng(0)
+    with pytest.raises(SelectionError, match="put a shortlist first"):
+        select_in_parts(StrategyOptions.model_validate({"name": "random", "wrappers": ["quota"]}), parts, 3, rng)
+    with pytest.raises(SelectionError, match="use one part"):
+        select_in_parts(StrategyOptions.model_validate({"name": "random", "by": "speaker"}), parts, 3, rng)
+    with pytest.raises(SelectionError, match="for 21 picks of 20"):
+        select_in_parts(StrategyOptions(name="random"), parts, 21, rng)
+    quality = StrategyOptions.model_validate({"name": "random", "wrappers": [{"name": "quality", "snr_db": 99}]})
+    with pytest.raises(SelectionError, match=r"only \d+ candidates are good enough for 15 picks"):
+        select_in_parts(quality, parts, 15, rng)
+
+
+def written(folder: Path, whole: Candidates, files: int, form: str) -> SourceOptions:
+    """The candidates as Parquet files in three folders."""
+    assert whole.probability_NC is not None
+    assert whole.snr_db is not None
+    assert whole.labelled_ids is not None
+    ids = np.concatenate([whole.ids, whole.labelled_ids])
+    x_XD = np.concatenate([whole.need("embedding_ND"), whole.labelled_centres()])
+    deal = np.random.default_rng(0).permutation(np.arange(len(ids)) % files)
+    for folder_name in ("features", "predictions", "metadata"):
+        (folder / folder_name).mkdir(parents=True)
+    for number in range(files):
+        rows = np.flatnonzero(deal == number)
+        name = f"{number:03d}.parquet"
+        cells = {
+            "binary": lambda x: pa.array([row.tobytes() for row in x], pa.binary()),
+            "fixed": lambda x: pa.array([row.tobytes() for row in x], pa.binary(10)),
+            "list": lambda x: pa.array(x.astype(np.float32).tolist(), pa.list_(pa.float32(), 5)),
+            "states": lambda x: pa.array([np.stack([row * 0, row]).tobytes() for row in x], pa.binary()),
+        }[form](x_XD[rows])
+        column = "mean" if form == "states" else "embedding"
+        pq.write_table(pa.table({"utterance_id": ids[rows].tolist(), column: cells}), folder / "features" / name)
+        free = rows[rows < len(whole)]
+        table = {"utterance_id": ids[free].tolist(), "part": ["pool"] * len(free)}
+        table |= {f"p_{c}": whole.probability_NC[free, c] for c in range(4)}
+        pq.write_table(pa.table(table), folder / "predictions" / name)
+        known: dict[str, Any] = {name: np.zeros(len(rows), np.float32) for name in ("duration_s", "clipping")}
+        known |= {"speech_ratio": np.ones(len(rows), np.float32), "language": ["en"] * len(rows)}
+        known |= {"corpus": ["x"] * len(rows), "speaker": ["s"] * len(rows)}
+        snr = np.concatenate([whole.snr_db, np.zeros(len(whole.labelled_ids), np.float32)])[rows]
+        pq.write_table(
+            pa.table({"utterance_id": ids[rows].tolist(), "snr_db": snr, **known}), folder / "metadata" / name
+        )
+    pq.write_table(pa.table({"utterance_id": whole.labelled_ids.tolist()}), folder / "labelled.parquet")
+    state = {"state": 1, "states": 2} if form == "states" else {}
+    return SourceOptions(
+        features=str(folder / "features"),
+        predictions=str(folder / "predictions"),
+        metadata=str(folder / "metadata"),
+        labelled=str(folder / "labelled.parquet"),
+        **state,
+    )
+
+
+@pytest.mark.parametrize("form", ["binary", "fixed", "list", "states"])
+def test_candidates_are_read_back_from_parquet(form: str, tmp_path: Path) -> None:
+    whole = pool(50, 4, 0)
+    source = written(tmp_path, whole, 3, form)
+    read = read_candidates(source, shards(source))
+    assert read.ids.tolist() == whole.ids.tolist()
+    assert read.need("embedding_ND").tolist() == whole.need("embedding_ND").tolist()
+    assert read.need("embedding_ND").dtype == (np.float32 if form == "list" else np.float16)
+    assert read.labelled_ids is not None
+    assert whole.labelled_ids is not None
+    assert read.labelled_ids.tolist() == whole.labelled_ids.tolist()
+    assert read.labelled_centres().tolist() == whole.labelled_centres().tolist()
+    assert read.need("probability_NC").tolist() == whole.need("probability_NC").tolist()
+    assert read.groups("language").tolist() == ["en"] * 50
+    np.testing.assert_array_equal(read.need("snr_db"), whole.need("snr_db"))
+
+
+def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    source = written(tmp_path, pool(10, 0, 0), 2, "binary")
+    pq.write_table(pa.table({"utterance_id": ["u"], "vector": [[1.0]]}), tmp_path / "features" / "009.parquet")
+    with pytest.raises(SelectionError, match=r"009\.parquet has none of the columns embedding, mean; it has utt"):
+        read_candidates(source, shards(source))
+    with pytest.raises(SelectionError, match=r"have features but no probabilities in .*000\.parquet, e\.g\. u"):
+        read_candidates(
+            source.model_copy(update={"predictions": str(tmp_path / "predictions" / "000.parquet")}), ["001.parquet"]
+        )
+    with pytest.raises(OptionError, match="no Parquet files in"):
+        shards(SourceOptions(features=str(tmp_path / "nothing")))
+
+
+@pytest.mark.ray
+def test_parts_in_actors_pick_what_one_machine_picks(tmp_path: Path, ray_session: Any) -> None:
+    whole = pool(400, 6, 1)
+    source = written(tmp_path, whole, 4, "binary")
+    names = shards(source)
+    parts = RemoteParts(source, [names[:1], names[1:]])
+    read = read_candidates(source, names)
+    for strategy in ("k_center", "badge", "k_means_plus_plus", "margin", {"name": "after", "beta": 3}):
+        one, many, exact = both(strategy, read, parts, 40)
+        assert many == one
+        assert exact
