@@ -23,6 +23,8 @@ COMMANDS = [
     ["loop", "status"],
     ["pretrain"],
     ["compare"],
+    ["select"],
+    ["strategies"],
     ["two-stage"],
     ["local-attributes"],
     ["layers", "relevance"],

@@ -17,7 +17,7 @@ SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
 worth, **predict** uses the model. **pretrain** adapts an encoder, **distil** makes a small
-one of it;
+one of it; **select** picks what to label next without a loop, by one of the **strategies**;
 **compare**, **two-stage** and **local-attributes** are studies of how to train, **layers** looks into an encoder.
 """
 app = typer.Typer(
@@ -222,6 +222,46 @@ def compare(config: StudyPath, settings: Sets = None) -> None:
     from seral.train.compare import CompareOptions, run_compare
 
     typer.echo(run_compare(load(CompareOptions, config, settings or [])))
+
+
+@app.command()
+def select(
+    features: Annotated[
+        str, typer.Argument(help="Folder of Parquet files: `utterance_id` and `embedding`, or `mean`.")
+    ],
+    out: Annotated[str, typer.Option(help="Parquet file of the picks, in order.")],
+    count: Annotated[int | None, typer.Option(help="How many utterances to pick.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Or how many minutes of an annotator to spend.")] = None,
+    strategy: Annotated[str, typer.Option(help="By which strategy: see `seral strategies`.")] = "after",
+    predictions: Annotated[str | None, typer.Option(help="Class probabilities `p_<class>`: file or folder.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A pool's `utterances` folder: speakers, quality.")] = None,
+    labelled: Annotated[str | None, typer.Option(help="What is labelled already: file or folder.")] = None,
+    parts: Annotated[int, typer.Option(help="Processes to keep the features in, over Ray's machines.")] = 1,
+    settings: Sets = None,
+) -> None:
+    """Pick what to label next from Parquet files, on one machine or many, outside a loop.
+
+    The picks do not depend on the order of the files, nor on how many parts they are read in.
+
+    Example: `seral select features/ --predictions p.parquet --strategy badge --count 500 --out picks.parquet --set
+    'strategy.wrappers=[{name: quota, by: speaker, share: 0.05}]' --metadata data/pool/utterances`
+    """
+    from seral.active.batch import BatchOptions, run_batch
+    from seral.options import parse
+
+    source = {"features": features, "predictions": predictions, "metadata": metadata, "labelled": labelled}
+    values: dict[str, Any] = {"source": source, "strategy": {"name": strategy}, "out": out, "parts": parts}
+    values |= {name: value for name, value in {"count": count, "minutes": minutes}.items() if value is not None}
+    _show(run_batch(parse(BatchOptions, values, settings or [])))
+
+
+@app.command()
+def strategies() -> None:
+    """List every strategy and wrapper with its options and their defaults."""
+    from seral.active.selection import describe_strategies
+
+    for line in describe_strategies():
+        typer.echo(line)
 
 
 @app.command("two-stage")

@@ -166,6 +166,17 @@ def needs(name: str, options: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(found)
 
 
+def describe_strategies() -> list[str]:
+    """One paragraph a strategy, then one a wrapper: name, options with defaults, and the first lines of its docs."""
+    lines = []
+    for table in (STRATEGIES, WRAPPERS):
+        for name, call in table.items():
+            options = ", ".join(f"{key}={value!r}" for key, value in default_options(name).items())
+            summary = inspect.cleandoc(call.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+            lines.append(f"{name}({options})\n    {summary}")
+    return lines
+
+
 def default_options(name: str) -> dict[str, Any]:
     """The options of the named strategy or wrapper, and their defaults."""
     table: dict[str, Callable[..., Any]] = {**STRATEGIES, **WRAPPERS}

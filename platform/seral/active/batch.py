@@ -1,0 +1,86 @@
+"""One batch of picks from Parquet files, outside a loop: for pools whose labels are kept elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from seral import storage
+from seral.active.budget import PaceOptions
+from seral.active.parts import Picks, RemoteParts, select_in_parts
+from seral.active.selection import StrategyOptions, select, select_for_minutes
+from seral.active.source import SourceOptions, read_candidates, shards
+from seral.cluster import ClusterOptions, connect
+from seral.options import Options
+from seral.progress import say
+from seral.schema import PICK
+
+
+class BatchOptions(Options):
+    """What to pick, from what, by which strategy."""
+
+    source: SourceOptions
+    strategy: StrategyOptions = StrategyOptions(name="after")
+    """A strategy by name with its options and wrappers; see `seral strategies`."""
+    count: int | None = Field(default=None, ge=1)
+    """How many utterances to pick."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Or how many minutes of an annotator to spend."""
+    pace: PaceOptions = PaceOptions()
+    """What a clip costs, where minutes are counted; durations come from `source.metadata`."""
+    seed: int = Field(default=0, ge=0)
+    parts: int = Field(default=1, ge=1)
+    """In how many processes the features are kept, on as many machines as Ray has; 1 = all in this one, without Ray.
+    The picks are the same, but for strategies that cluster the whole pool (k_means, typiclust, prob_cover, density),
+    whose picks in parts are merged."""
+    out: str
+    """Parquet file of the picks, in order (schema.PICK)."""
+    cluster: ClusterOptions = ClusterOptions()
+
+    @model_validator(mode="after")
+    def _check(self) -> BatchOptions:
+        if (self.count is None) == (self.minutes is None):
+            raise ValueError("say how many to pick by `count`, or how many `minutes` to spend: one of them")
+        if self.minutes is not None and self.parts > 1:
+            raise ValueError("minutes are counted clip by clip, in one place: use parts=1, or count")
+        return self
+
+
+def run_batch(options: BatchOptions) -> dict[str, Any]:
+    """Read, pick and write; returns what was done: rows, picks, whether they are exact, seconds."""
+    names, rng, started = shards(options.source), np.random.default_rng(options.seed), time.perf_counter()
+    if options.parts > 1:
+        connect(options.cluster)
+        dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
+        parts = RemoteParts(options.source, dealt)
+        rows = sum(len(ids) for ids in parts.each("ids"))
+    else:
+        candidates = read_candidates(options.source, names)
+        rows = len(candidates)
+    read = time.perf_counter()
+    say(f"{rows} candidates of {len(names)} files read in {read - started:.1f} s")
+    if options.count is not None and options.parts > 1:
+        picks = select_in_parts(options.strategy, parts, options.count, rng)
+    elif options.count is not None:
+        picks = Picks(select(options.strategy, candidates, options.count, rng), exact=True)
+    else:
+        minutes = options.minutes or 0.0
+        picks = Picks(select_for_minutes(options.strategy, candidates, minutes, rng, options.pace), exact=True)
+    picked = time.perf_counter()
+    rows_out = [
+        {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
+        for order, name in enumerate(picks.ids)
+    ]
+    storage.write_table(options.out, pa.Table.from_pylist(rows_out, PICK))
+    return {
+        "candidates": rows,
+        "picks": len(picks.ids),
+        "exact": picks.exact,
+        "read_s": round(read - started, 2),
+        "select_s": round(picked - read, 2),
+        "out": options.out,
+    }

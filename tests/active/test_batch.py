@@ -1,0 +1,77 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from seral.active.batch import BatchOptions, run_batch
+from seral.errors import OptionError
+from seral.options import parse
+
+N, FILES = 90, 3
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, Any]:
+    """Features of 90 utterances in three files, ids scattered over them, with durations."""
+    rng = np.random.default_rng(0)
+    names = np.array([f"u{number:02d}" for number in rng.permutation(N)])
+    for folder in ("features", "utterances"):
+        (tmp_path / folder).mkdir()
+    for number, ids in enumerate(np.array_split(names, FILES)):
+        rows = {"utterance_id": ids.tolist(), "embedding": rng.normal(size=(len(ids), 4)).tolist()}
+        pq.write_table(pa.table(rows), tmp_path / "features" / f"{number}.parquet")
+        known: dict[str, Any] = {name: np.full(len(ids), 10, np.float32) for name in ("duration_s", "snr_db")}
+        known |= {name: np.zeros(len(ids), np.float32) for name in ("clipping", "speech_ratio")}
+        known |= dict.fromkeys(("speaker", "corpus", "language"), ["x"] * len(ids))
+        pq.write_table(pa.table({"utterance_id": ids.tolist(), **known}), tmp_path / "utterances" / f"{number}.parquet")
+    pq.write_table(pa.table({"utterance_id": names[:5].tolist()}), tmp_path / "labelled.parquet")
+    source = {"features": str(tmp_path / "features"), "labelled": str(tmp_path / "labelled.parquet")}
+    return {"source": source, "strategy": "k_center", "out": str(tmp_path / "picks.parquet")}
+
+
+def picked(values: dict[str, Any], **more: Any) -> tuple[dict[str, Any], list[str]]:
+    told = run_batch(parse(BatchOptions, {**values, **more}))
+    table = pq.read_table(values["out"])
+    assert table["order"].to_pylist() == list(range(told["picks"]))
+    return told, table["utterance_id"].to_pylist()
+
+
+def test_picks_are_written_in_order_and_never_labelled_ones(values: dict[str, Any], tmp_path: Path) -> None:
+    told, picks = picked(values, count=12)
+    assert (told["candidates"], told["picks"], told["exact"]) == (N - 5, 12, True)
+    assert not set(picks) & set(pq.read_table(tmp_path / "labelled.parquet")["utterance_id"].to_pylist())
+
+
+def test_the_files_names_and_order_change_nothing(values: dict[str, Any], tmp_path: Path) -> None:
+    _, before = picked(values, count=12)
+    for old, new in (("0", "z"), ("2", "a")):
+        (tmp_path / "features" / f"{old}.parquet").rename(tmp_path / "features" / f"{new}.parquet")
+    assert picked(values, count=12)[1] == before
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("strategy", ["k_center", "k_means_plus_plus", "random"])
+def test_parts_change_nothing(values: dict[str, Any], strategy: str, ray_session: None) -> None:
+    _, one = picked(values, count=12, strategy=strategy)
+    told, many = picked(values, count=12, strategy=strategy, parts=2)
+    assert many == one
+    assert told["exact"]
+
+
+def test_minutes_are_counted(values: dict[str, Any], tmp_path: Path) -> None:
+    values["source"]["metadata"] = str(tmp_path / "utterances")
+    told, _ = picked(values, minutes=4, pace={"listening": 1, "deciding_s": 10})
+    assert told["picks"] == 4 * 60 // 20
+
+
+def test_what_does_not_fit_together_is_refused(values: dict[str, Any]) -> None:
+    for more, message in (
+        ({}, "one of them"),
+        ({"count": 3, "minutes": 2}, "one of them"),
+        ({"minutes": 2, "parts": 2}, "parts=1"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            parse(BatchOptions, {**values, **more})
