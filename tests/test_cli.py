@@ -24,6 +24,7 @@ COMMANDS = [
     ["pretrain"],
     ["compare"],
     ["select"],
+    ["compare-strategies"],
     ["strategies"],
     ["two-stage"],
     ["local-attributes"],

@@ -264,6 +264,20 @@ def strategies() -> None:
         typer.echo(line)
 
 
+@app.command("compare-strategies")
+def compare_strategies(config: StudyPath, settings: Sets = None) -> None:
+    """Learning curves of every strategy on frozen features, many seeds, on clean speech or with junk mixed in.
+
+    Prints UAR at every budget and the gain on random choice. Run it again: it goes on where it stopped.
+
+    Example: `seral compare-strategies jobs/configs/strategies.yaml --set corpora=[emodb]`
+    """
+    from seral.active.study import StrategyStudyOptions, run_strategy_study
+    from seral.options import load
+
+    typer.echo(run_strategy_study(load(StrategyStudyOptions, config, settings or [])))
+
+
 @app.command("two-stage")
 def two_stage(config: StudyPath, settings: Sets = None) -> None:
     """Adapt from acted to natural speech in two stages, beside source only, target only and joint training.

@@ -256,6 +256,31 @@ def study_rows(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def strategy_curves(table: pd.DataFrame, shares: Sequence[float]) -> Figure:
+    """UAR of every strategy over the budgets, and what it gains on random on average over them."""
+    figure = Figure(figsize=(11, max(3.8, 0.3 * len(table) + 1.4)), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _tidy(left, "Labels, share of the training part", "Test UAR")
+    # Colours and lines of different lengths, so that each pair of them comes once.
+    lines = ["-", "--", ":", "-.", (0, (5, 1))]
+    for index, line in enumerate(table.to_dict("records")):
+        y = [line[f"{share:.0%}_uar"] for share in shares]
+        look: dict[str, Any] = {"color": PALETTE[index % 7], "linestyle": lines[index % 5], "linewidth": 1.3}
+        look |= {"color": INK, "linestyle": "-", "linewidth": 2.8} if line["row"] == RANDOM else {}
+        left.plot(shares, y, label=line["row"], **look)
+    left.legend(frameon=False, fontsize=7, ncols=2, labelcolor=INK)
+    _tidy(right, "Gain on random, mean over the budgets", "")
+    others = table[table["row"] != RANDOM]
+    height = np.arange(len(others))[::-1]
+    error = np.abs(others[["gain_low", "gain_high"]].to_numpy().T - others["gain"].to_numpy())
+    right.errorbar(others["gain"], height, xerr=error, fmt="o", color=PALETTE[0], ecolor=MUTED, capsize=3)
+    right.axvline(0, color=INK, linewidth=1)
+    right.set_yticks(height, others["row"])
+    for axis in (left.xaxis, left.yaxis, right.xaxis):
+        _percent(axis)
+    return figure
+
+
 def layer_relevance(table: pd.DataFrame) -> Figure:
     """Weight or score of every hidden state with its interval, one panel a measure, one line a target."""
     measures = {

@@ -1,0 +1,335 @@
+"""What each strategy is worth: learning curves of a linear probe on frozen features, many seeds, clean or with junk.
+
+Every row spends the same budgets on the same pools. Where a row has no model to read yet, its first labels are random,
+the same for all such rows of a seed; rows that need none choose from the start. Junk, recordings that hold no speech,
+costs as much as any other pick and teaches nothing.
+
+    RUN/cells/<row>.fold-<FF>.seed-<S>.json    confusion by test speaker at every budget, junk picked, seconds
+    RUN/table.csv, table.md, table.png         UAR at every budget, area under the curve against random
+"""
+
+# N rows · D features · C classes · B budgets · S speakers · E members of the ensemble
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from seral import storage
+from seral.active.candidates import Candidates
+from seral.active.selection import StrategyOptions, select
+from seral.errors import OptionError
+from seral.features import rows_of
+from seral.pool.splits import SplitOptions
+from seral.task import (
+    CorpusOptions,
+    FoldData,
+    TaskOptions,
+    eligible,
+    features_of,
+    fold_data,
+    folds_by_seed,
+    open_run,
+    protocol_name,
+    voices,
+    write_environment,
+)
+from seral.train.cells import Cell, markdown, run_cells
+
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "resamples"}
+BASELINE = "random"
+MEMBERS = 10
+"""Models in the ensemble that strategies of disagreement read."""
+
+
+class StrategyRow(StrategyOptions):
+    """A strategy with its wrappers, under a name of its own."""
+
+    label: str | None = None
+    """How the row is called; None = as the strategy."""
+
+    @property
+    def row(self) -> str:
+        """The row's name."""
+        return self.label or self.name
+
+
+class StrategyStudyOptions(TaskOptions, CorpusOptions):
+    """Strategies on one pool and one encoder."""
+
+    rows: list[StrategyRow] = Field(min_length=1)
+    """Strategies; `random`, which all are compared with, is added when it is not among them."""
+    split: SplitOptions = SplitOptions(scheme="k-fold", k=3)
+    """How speakers are divided; every seed deals those of k-fold anew."""
+    budgets: list[float] = Field(default=[0.02, 0.05, 0.1, 0.2, 0.35, 0.5], min_length=2)
+    """Labels after each round, as shares of the training part (junk not counted)."""
+    state: int | None = Field(default=None, ge=0)
+    """Hidden state whose mean over time describes a clip; None = the middle one."""
+    junk: str | None = None
+    """Corpus of the pool that is mixed into what may be picked: recordings without speech; None = none."""
+    junk_share: float = Field(default=0.3, gt=0, lt=1)
+    """Share of junk in what may be picked, as far as there is enough."""
+    resamples: int = Field(default=1000, ge=1)
+    """Resamples of the test speakers for the differences to random."""
+
+    @field_validator("budgets")
+    @classmethod
+    def _increasing(cls, shares: list[float]) -> list[float]:
+        if shares != sorted(set(shares)) or not shares[0] > 0 or shares[-1] > 1:
+            raise ValueError(f"budgets are shares that increase within (0, 1], got {shares}")
+        return shares
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> StrategyStudyOptions:
+        names = [row.row for row in self.rows]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two rows are called {min(twice)}; give one a `label`")
+        if not self.classes or self.dimensions:
+            raise ValueError("strategies choose by class probabilities: name classes, and no dimensions")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """Who may be picked and who is tested in one fold."""
+
+    data: FoldData
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    junk: tuple[str, ...]
+    speaker_of: Mapping[str, str]
+    quality: pa.Table
+
+
+def run_strategy_study(options: StrategyStudyOptions) -> str:
+    """Compute what is missing and write the tables; returns the table as Markdown."""
+    if BASELINE not in [row.row for row in options.rows]:
+        options = options.model_copy(update={"rows": [*options.rows, StrategyRow(name="random", label=BASELINE)]})
+    options, pool = open_run(options, MAY_CHANGE)
+    metadata = eligible(options, pool, options.corpora)
+    store = features_of(options, pool, options.encoder, None)
+    folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)
+    junk = _junk_ids(options, pool.metadata, set(store.unusable["source"].to_pylist()))
+    data = fold_data(options, store, next(iter(folds.values())), metadata)
+    corpora = sorted(set(metadata["corpus"].to_pylist()))
+    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {"junk": len(junk)})
+    arguments: dict[Cell, Sequence[Any]] = {}
+    for (number, seed), fold in folds.items():
+        train = tuple(sorted({*fold.train, *fold.dev}))
+        count = round(len(train) * options.junk_share / (1 - options.junk_share))
+        mixed_in = np.random.default_rng(seed).permutation(junk)[:count].tolist() if options.junk else []
+        ground = ray.put(
+            Ground(
+                data=data,
+                train=train,
+                test=fold.test,
+                junk=tuple(sorted(mixed_in)),
+                speaker_of=voices(metadata),
+                quality=pool.metadata,
+            )
+        )
+        for row in options.rows:
+            arguments[Cell(row=row.row, fold=number, seed=seed)] = (ground, row, options)
+    found = run_cells(options.run, curve_cell, arguments, options.cluster, f"{len(arguments)} learning curves")
+    return _write(options, found)
+
+
+def curve_cell(
+    cell: Cell, folder: str, ground: Ground, row: StrategyRow, options: StrategyStudyOptions
+) -> dict[str, Any]:
+    """One strategy from its first label to its last."""
+    data, oracle, classes = ground.data, ground.data.oracle(), list(ground.data.classes)
+    everyone = sorted({*ground.train, *ground.junk})
+    scale = StandardScaler().fit(_vectors(data, everyone, options.state))
+    known = dict(zip(everyone, scale.transform(_vectors(data, everyone, options.state)), strict=True))
+    test_ND = scale.transform(_vectors(data, ground.test, options.state))
+    truth_N = oracle.targets(ground.test).label_N
+    junk, asked = set(ground.junk), list[str]()
+    rng = np.random.default_rng([cell.seed, cell.fold, zlib.crc32(cell.row.encode())])
+    first: StrategyOptions = row
+    if row.needs & {"probability_NC", "dropout_SNC"}:
+        kept = [wrapper for wrapper in row.wrappers if wrapper.name in ("quality", "distinct")]
+        first = StrategyOptions(name="random", wrappers=kept)
+    models: list[Pipeline] = []
+    found: dict[str, Any] = {"labelled": [], "uar": [], "confusion": [], "junk": [], "seconds": 0.0}
+    for number, share in enumerate(options.budgets):
+        started = time.perf_counter()
+        count = max(1, round(share * len(ground.train))) - len(asked)
+        candidates = _candidates(ground, everyone, asked, known, models)
+        if number == 0 and first is not row:
+            picks = select(first, candidates, count, np.random.default_rng([cell.seed, cell.fold]))
+        else:
+            picks = select(row if models else first, candidates, count, rng)
+        found["seconds"] += time.perf_counter() - started
+        asked += picks
+        labelled = [name for name in asked if name not in junk]
+        label_N = oracle.targets(labelled).label_N
+        members = MEMBERS if "dropout_SNC" in row.needs else 0
+        told_N = np.zeros(len(truth_N), dtype=np.int64)
+        if labelled:
+            models = _fit(np.stack([known[name] for name in labelled]), label_N, members, cell.seed)
+            told_N = _probabilities(models[0], test_ND, len(classes)).argmax(axis=1)
+        speakers = [ground.speaker_of[name] for name in ground.test]
+        found["labelled"].append(len(asked))
+        found["uar"].append(_uar(_confusion(truth_N, told_N, len(classes))))
+        found["junk"].append(len(asked) - len(labelled))
+        found["confusion"].append(
+            {
+                speaker: _confusion(truth_N[mine], told_N[mine], len(classes)).tolist()
+                for speaker in sorted(set(speakers))
+                if len(mine := np.flatnonzero(np.array(speakers) == speaker))
+            }
+        )
+    return found
+
+
+def area(uar_B: Sequence[float] | NDArray[np.float64], share_B: Sequence[float]) -> Any:
+    """Area under a learning curve by the trapezoid rule, as a mean UAR over the budgets' range; (..., B) -> (...)."""
+    return np.trapezoid(uar_B, share_B, axis=-1) / (share_B[-1] - share_B[0])
+
+
+def _junk_ids(options: StrategyStudyOptions, metadata: pa.Table, unusable: set[str]) -> list[str]:
+    if options.junk is None:
+        return []
+    found = metadata.filter(pc.equal(metadata["corpus"], options.junk))["utterance_id"].to_pylist()
+    if not found:
+        raise OptionError(f"no corpus {options.junk!r} in {options.pool} to mix in as junk")
+    return sorted(set(found) - unusable)
+
+
+def _vectors(data: FoldData, ids: Sequence[str], state: int | None) -> NDArray[np.float32]:
+    """Mean over time of one hidden state, (N, D)."""
+    states = data.mean_NLD.shape[1]
+    if state is not None and state >= states:
+        raise OptionError(f"the encoder has hidden states 0..{states - 1}, not {state}")
+    chosen = states // 2 if state is None else state
+    return np.asarray(data.mean_NLD[rows_of(data.ids, ids), chosen], dtype=np.float32)
+
+
+def _candidates(
+    ground: Ground,
+    everyone: Sequence[str],
+    asked: Sequence[str],
+    known: Mapping[str, NDArray[np.float32]],
+    models: Sequence[Pipeline],
+) -> Candidates:
+    left = sorted(set(everyone) - set(asked))
+    x_ND = np.stack([known[name] for name in left])
+    rows = ground.quality.take(rows_of(ground.quality["utterance_id"].to_pylist(), left))
+    values: dict[str, Any] = {
+        name: np.asarray(rows[name]) for name in ("duration_s", "snr_db", "clipping", "speech_ratio")
+    }
+    values |= {name: np.asarray(rows[name].fill_null("").to_pylist()) for name in ("speaker", "corpus", "language")}
+    classes = len(ground.data.classes)
+    if models:
+        values["probability_NC"] = _probabilities(models[0], x_ND, classes)
+    if models[1:]:
+        values["dropout_SNC"] = np.stack([_probabilities(model, x_ND, classes) for model in models[1:]])
+    if asked:
+        values |= {"labelled_ids": np.array(asked), "labelled_embedding_MD": np.stack([known[name] for name in asked])}
+    return Candidates(ids=np.array(left), embedding_ND=x_ND, **values)
+
+
+def _fit(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], members: int, seed: int) -> list[Pipeline]:
+    """A probe, and as many on bootstrap samples of the labels: an ensemble."""
+    rng = np.random.default_rng(seed)
+    samples = [np.arange(len(label_M)), *(rng.integers(len(label_M), size=len(label_M)) for _ in range(members))]
+    models = []
+    for rows in samples:
+        one_class = len(np.unique(label_M[rows])) < 2
+        last = DummyClassifier() if one_class else LogisticRegression(max_iter=500, class_weight="balanced")
+        models.append(make_pipeline(last).fit(x_MD[rows], label_M[rows]))
+    return models
+
+
+def _probabilities(model: Pipeline, x_ND: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+    """Probabilities of all classes, (N, C): 0 for those the model has not seen."""
+    p_NC = np.zeros((len(x_ND), classes), dtype=np.float32)
+    p_NC[:, model.classes_] = model.predict_proba(x_ND)
+    return p_NC
+
+
+def _confusion(truth_N: NDArray[np.int64], told_N: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    return np.bincount(truth_N * classes + told_N, minlength=classes**2).reshape(classes, classes)
+
+
+def _uar(count_CC: NDArray[Any]) -> Any:
+    """UAR of confusions, (..., C, C) -> (...), over the classes that occur."""
+    total = count_CC.sum(axis=-1)
+    recall = np.diagonal(count_CC, axis1=-2, axis2=-1) / np.maximum(total, 1)
+    return np.where(total > 0, recall, 0).sum(axis=-1) / np.maximum((total > 0).sum(axis=-1), 1)
+
+
+def _write(options: StrategyStudyOptions, found: Mapping[Cell, Mapping[str, Any]]) -> str:
+    # Imported here: workers import this module, and drawing takes a second to load.
+    from seral.report.figures import png, strategy_curves
+
+    names = [row.row for row in options.rows]
+    areas, shares = _resampled_areas(options, found), options.budgets
+    lines = []
+    for name in names:
+        cells = [values for cell, values in found.items() if cell.row == name]
+        uar_B = np.mean([values["uar"] for values in cells], axis=0)
+        line: dict[str, Any] = {"row": name, "cells": len(cells)}
+        line |= {f"{share:.0%}_uar": float(uar) for share, uar in zip(shares, uar_B, strict=True)}
+        line["area_uar"] = float(np.mean([area(values["uar"], shares) for values in cells]))
+        if name != BASELINE:
+            difference_R = areas[name] - areas[BASELINE]
+            line["gain"] = float(np.mean([a - b for a, b in _pairs(found, name, shares)]))
+            line["gain_low"], line["gain_high"] = (float(v) for v in np.quantile(difference_R, [0.025, 0.975]))
+        if options.junk:
+            line["junk_share"] = float(np.mean([values["junk"][-1] / values["labelled"][-1] for values in cells]))
+        line["seconds"] = float(np.mean([values["seconds"] for values in cells]))
+        lines.append(line)
+    table = pd.DataFrame(lines).sort_values("area_uar", ascending=False, ignore_index=True)
+    text = markdown(table)
+    storage.write_bytes(storage.join(options.run, "table.csv"), table.to_csv(index=False).encode())
+    storage.write_bytes(storage.join(options.run, "table.md"), text.encode())
+    storage.write_bytes(storage.join(options.run, "table.png"), png(strategy_curves(table, shares)))
+    return text
+
+
+def _pairs(found: Mapping[Cell, Mapping[str, Any]], name: str, shares: Sequence[float]) -> list[tuple[float, float]]:
+    """Areas of a row and of random on the same fold and seed."""
+    by_cell = {(cell.row, cell.fold, cell.seed): area(values["uar"], shares) for cell, values in found.items()}
+    mine = [key for key in by_cell if key[0] == name]
+    return [(by_cell[key], by_cell[(BASELINE, *key[1:])]) for key in mine]
+
+
+def _resampled_areas(
+    options: StrategyStudyOptions, found: Mapping[Cell, Mapping[str, Any]]
+) -> dict[str, NDArray[np.float64]]:
+    """Areas under the curves of every row over resampled test speakers, (R,), the same samples for all rows.
+
+    A speaker's clips of all folds and seeds are added up, so that who is resampled is a person.
+    """
+    speakers = sorted({speaker for values in found.values() for speaker in values["confusion"][0]})
+    place = {speaker: index for index, speaker in enumerate(speakers)}
+    classes, budgets = len(options.classes), len(options.budgets)
+    rng = np.random.default_rng(0)
+    weight_RS = rng.multinomial(len(speakers), [1 / len(speakers)] * len(speakers), size=options.resamples)
+    areas = {}
+    for row in options.rows:
+        count_SBCC = np.zeros((len(speakers), budgets, classes, classes))
+        for cell, values in found.items():
+            if cell.row != row.row:
+                continue
+            for budget, confusion in enumerate(values["confusion"]):
+                for speaker, matrix in confusion.items():
+                    count_SBCC[place[speaker], budget] += matrix
+        areas[row.row] = area(_uar(np.einsum("rs,sbij->rbij", weight_RS, count_SBCC)), options.budgets)
+    return areas

@@ -1,0 +1,139 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.compute as pc
+import pytest
+import soundfile as sf
+from pydantic import ValidationError
+
+from seral.active.study import StrategyStudyOptions, area, run_strategy_study
+from seral.errors import OptionError
+from seral.options import parse
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.shards import open_pool
+
+ROWS = [
+    "margin",
+    "k_center",
+    {"name": "badge", "wrappers": [{"name": "quality", "speech_ratio": 2}], "label": "strict"},
+]
+BUDGETS = [0.1, 0.3, 0.6]
+
+
+@pytest.fixture
+def values(run_values: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The generated speech with 30 clips of noise beside it, as a corpus of its own."""
+    pool, noise = tmp_path / "pool", tmp_path / "noise"
+    shutil.copytree(run_values["pool"], pool)
+    noise.mkdir()
+    for number in range(30):
+        samples = np.random.default_rng(number).normal(0, 0.05, 12000)
+        sf.write(noise / f"{number}.flac", samples, 16000)
+    import_corpus(parse(ImportOptions, {"reader": "folder", "root": str(noise), "out": str(pool)}))
+    names = ("encoder", "classes", "cluster", "run")
+    return {name: run_values[name] for name in names if name in run_values} | {
+        "pool": str(pool),
+        "corpora": ["demo"],
+        "rows": ROWS,
+        "budgets": BUDGETS,
+        "seeds": [0, 1],
+        "folds": [0],
+    }
+
+
+def cells(run: str) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted(Path(run).glob("cells/*.json"))}
+
+
+@pytest.mark.ray
+def test_every_strategy_spends_the_same_and_is_compared_with_random(values: dict[str, Any]) -> None:
+    text = run_strategy_study(parse(StrategyStudyOptions, values))
+    found = cells(values["run"])
+    assert {name.split(".")[0] for name in found} == {"margin", "k_center", "strict", "random"}
+    assert len(found) == 4 * 2
+    metadata = open_pool(values["pool"]).metadata.filter(pc.equal(open_pool(values["pool"]).metadata["corpus"], "demo"))
+    spoken = dict(zip(*(metadata[c].to_pylist() for c in ("utterance_id", "speaker")), strict=True))
+    for seed in (0, 1):
+        of_seed = [cell for name, cell in found.items() if name.endswith(f"seed-{seed}")]
+        assert len({tuple(cell["labelled"]) for cell in of_seed}) == 1
+        tested = {
+            json.dumps({who: np.sum(m) for who, m in cell["confusion"][0].items()}, default=int) for cell in of_seed
+        }
+        assert len(tested) == 1, "all rows are tested on the same clips"
+        assert all(cell["junk"] == [0, 0, 0] for cell in of_seed)
+        for cell in of_seed:
+            assert all(who.removeprefix("demo/") in set(spoken.values()) for who in cell["confusion"][0])
+            counts = np.sum([list(m) for m in cell["confusion"][2].values()], axis=0)
+            recall = np.diag(counts) / np.maximum(counts.sum(1), 1)
+            assert cell["uar"][2] == pytest.approx(recall[counts.sum(1) > 0].mean())
+    assert found["margin.fold-00.seed-0"]["uar"][0] == found["strict.fold-00.seed-0"]["uar"][0], "the same first labels"
+    assert found["margin.fold-00.seed-0"]["uar"] != found["k_center.fold-00.seed-0"]["uar"]
+    table = pd.read_csv(Path(values["run"]) / "table.csv").set_index("row")
+    expected = np.mean([area(cell["uar"], BUDGETS) for name, cell in found.items() if name.startswith("margin")])
+    assert table.loc["margin", "area_uar"] == pytest.approx(expected)
+    base = np.mean([area(cell["uar"], BUDGETS) for name, cell in found.items() if name.startswith("random")])
+    assert table.loc["margin", "gain"] == pytest.approx(expected - base)
+    assert (table["gain_low"] <= table["gain_high"]).sum() == 3
+    assert np.isnan(table.loc["random", "gain"])
+    assert "| strict |" in text
+    assert (Path(values["run"]) / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.ray
+def test_junk_costs_budget_and_a_quality_floor_keeps_away_from_it(values: dict[str, Any]) -> None:
+    """Noise has next to no speech; random meets it as often as there is, the floor only when nothing else is left."""
+    rows = ["random", {"name": "random", "wrappers": [{"name": "quality", "snr_db": 3}], "label": "floor"}]
+    values |= {"rows": rows, "junk": "noise", "junk_share": 0.25, "run": values["run"] + "-junk", "budgets": [0.2, 0.5]}
+    run_strategy_study(parse(StrategyStudyOptions, values))
+    found = cells(values["run"])
+    met = {
+        row: [cell["junk"][-1] / cell["labelled"][-1] for name, cell in found.items() if name.startswith(row)]
+        for row in ("random", "floor")
+    }
+    assert 0.1 < np.mean(met["random"]) < 0.45
+    assert np.mean(met["floor"]) < np.mean(met["random"]) / 2
+
+
+@pytest.mark.ray
+def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
+    before = run_strategy_study(parse(StrategyStudyOptions, values))
+    lost = Path(values["run"]) / "cells" / "margin.fold-00.seed-1.json"
+    kept = Path(values["run"]) / "cells" / "margin.fold-00.seed-0.json"
+    was = kept.stat().st_mtime_ns
+    told = json.loads(lost.read_text())
+    lost.unlink()
+    run_strategy_study(parse(StrategyStudyOptions, values))
+    again = json.loads(lost.read_text())
+    assert {**again, "seconds": 0} == {**told, "seconds": 0}
+    assert kept.stat().st_mtime_ns == was
+    assert before.splitlines()[0].startswith("| row | cells | 10%_uar | 30%_uar")
+
+
+def test_area_under_known_curves() -> None:
+    assert area([0.5, 0.5, 0.5], [0.1, 0.2, 0.6]) == pytest.approx(0.5)
+    assert area([0.0, 1.0], [0.1, 0.5]) == pytest.approx(0.5)
+    assert area([0.2, 0.4, 0.4], [0.0, 0.5, 1.0]) == pytest.approx(0.35)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"rows": ["margin", "margin"]}, "two rows are called margin"),
+        ({"budgets": [0.5, 0.2]}, "increase within"),
+        ({"rows": ["margins"]}, "unknown strategy 'margins'"),
+    ],
+)
+def test_wrong_studies_are_refused(more: dict[str, Any], message: str) -> None:
+    values = {"pool": "p", "run": "r", "classes": ["a", "b"], "rows": ["margin"]}
+    with pytest.raises((OptionError, ValidationError), match=message):
+        parse(StrategyStudyOptions, values | more)
+
+
+@pytest.mark.ray
+def test_unknown_junk_is_named(values: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="no corpus 'hum' in"):
+        run_strategy_study(parse(StrategyStudyOptions, values | {"junk": "hum"}))
