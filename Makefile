@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench submit setup clean
+.PHONY: demo test check bench bench-selection submit setup clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +26,10 @@ check: setup ## what a change must pass besides the tests
 
 bench: setup ## both sides of every speed claim, measured in one run
 	$(BIN)/python jobs/bench.py
+
+bench-selection: setup ## every strategy against plain definitions and other libraries
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python jobs/bench_selection.py $(ARGS)
 
 submit: setup ## send one job file to a Ray cluster: make submit JOB=loop ARGS='--config run.yaml' (RAY_ADDRESS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[submit]'
