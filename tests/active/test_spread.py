@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from seral.active.points import Centres, Points, distances, feature_points, gradient_points, nearest_distance
+from seral.active.points import (
+    Centres,
+    Points,
+    distances,
+    feature_points,
+    gradient_points,
+    nearest_distance,
+    upper_bounds,
+)
 from seral.active.strategies import spread
 from seral.active.strategies.spread import distant_draws
 
@@ -45,7 +53,24 @@ def test_the_nearest_centre_is_found_over_many_slabs(monkeypatch: pytest.MonkeyP
     centres.add(points.block(slice(4, 10)))
     exact_NM = distances(points.block(slice(None)), points.block(slice(0, 10)))
     assert nearest_distance(points.block(slice(None)), centres).tolist() == exact_NM.min(axis=1).tolist()
-    assert nearest_distance(points.block(slice(None)), centres, 7).tolist() == exact_NM[:, 7:].min(axis=1).tolist()
+    late_N = upper_bounds(points.block(slice(None), narrow=True), centres.since(7, narrow=True))
+    np.testing.assert_allclose(late_N, exact_NM[:, 7:].min(axis=1), rtol=1e-3, atol=1e-3)
+    assert np.isinf(upper_bounds(points.block(slice(None), narrow=True), centres.since(10, narrow=True))).all()
+
+
+@pytest.mark.parametrize("offset", [0, 1, 1e4])
+@pytest.mark.parametrize("kind", ["features", "gradients"])
+def test_upper_bounds_are_never_below_the_distance_and_close_to_it(kind: str, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    x_ND = (rng.normal(size=(400, 64)) * 10.0 ** rng.uniform(-3, 3, size=(400, 1)) + offset).astype(np.float32)
+    p_NC = rng.dirichlet(np.ones(5), size=400).astype(np.float32)
+    points = feature_points(x_ND) if kind == "features" else gradient_points(p_NC, x_ND)
+    centre = points.block(slice(0, 40))
+    exact_N = distances(points.block(slice(None)), centre).min(axis=1)
+    bound_N = points.upper_bounds(centre)
+    assert (bound_N >= exact_N).all()
+    scale_N = points.block(slice(None)).square_B + centre.square_B.max()
+    assert ((bound_N - exact_N) / scale_N).max() < 1e-4
 
 
 @pytest.mark.parametrize("labelled", [0, 2])

@@ -96,9 +96,9 @@ class PoolPart:
         """Some rows."""
         return self._points.block(rows)
 
-    def nearest(self, centres: Block) -> Floats:
-        """Distance of every row to the nearest of some centres."""
-        return self._points.nearest(centres)
+    def upper_bounds(self, centres: Block) -> Floats:
+        """Upper bounds of the distance of every row to the nearest of some centres."""
+        return self._points.upper_bounds(centres)
 
     def largest(self) -> tuple[float, str]:
         """Squared norm and id of the largest row."""
@@ -182,18 +182,20 @@ class PartedPoints(Points):
         """The labelled rows beside these."""
         return None if self._centre_D is None else Points(embedding_MD, centre_D=self._centre_D)
 
-    def nearest(self, centres: Block) -> Floats:
-        distance_N = np.empty(len(self), dtype=np.float32)
-        for part, found in enumerate(self._parts.each("nearest", centres)):
+    def upper_bounds(self, centres: Block) -> Floats:
+        bound_N = np.empty(len(self), dtype=np.float32)
+        for part, found in enumerate(self._parts.each("upper_bounds", centres)):
             mine = np.flatnonzero(self._part_N == part)
-            distance_N[mine] = found[self._row_N[mine]]
-        return distance_N
+            bound_N[mine] = found[self._row_N[mine]]
+        return bound_N
 
     def largest(self) -> int:
         best = min(self._parts.each("largest"), key=lambda found: (-found[0], found[1]))
         return int(np.searchsorted(self.ids, best[1]))
 
-    def block(self, rows: Rows | slice) -> Block:
+    def block(self, rows: Rows | slice, *, narrow: bool = False) -> Block:
+        if narrow:
+            return self.block(rows).narrow()
         wanted = np.arange(len(self))[rows]
         mine = [np.flatnonzero(self._part_N[wanted] == part) for part in range(len(self._parts))]
         found = self._parts.respective("block", [(self._row_N[wanted[places]],) for places in mine])

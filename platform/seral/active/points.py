@@ -6,8 +6,9 @@ products of inner products, (a·a')(u·u'), so rows are kept as factors: one for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +28,11 @@ NO_DISTANCE = 1e-12
 
 @dataclass(frozen=True)
 class Block:
-    """Some rows in double precision, ready for distances."""
+    """Some rows ready for distances, in double precision, or in single precision for upper bounds."""
 
-    factors: tuple[Doubles, ...]
+    factors: tuple[NDArray[Any], ...]
     """(B, D) each."""
-    square_B: Doubles
+    square_B: NDArray[Any]
     """Squared norms."""
 
     def __len__(self) -> int:
@@ -40,6 +41,10 @@ class Block:
     def take(self, rows: Rows | slice) -> Block:
         """Some of them."""
         return Block(tuple(factor[rows] for factor in self.factors), self.square_B[rows])
+
+    def narrow(self) -> Block:
+        """The same in single precision."""
+        return Block(tuple(factor.astype(np.float32) for factor in self.factors), self.square_B.astype(np.float32))
 
 
 class Points:
@@ -56,24 +61,25 @@ class Points:
         """Columns of each factor."""
         return [factor.shape[1] for factor in self.factors]
 
-    def nearest(self, centres: Block) -> Floats:
-        """Squared distance of every row to the nearest of some centres, (N,)."""
-        slabs = [slice(at, at + SLAB) for at in range(0, len(self), SLAB)]
-        return np.concatenate([_nearest(self.block(slab), centres) for slab in slabs])
+    def block(self, rows: Rows | slice, *, narrow: bool = False) -> Block:
+        """These rows in double precision, or in single precision."""
+        kind: type[np.float32] | type[np.float64] = np.float32 if narrow else np.float64
+        factors: list[NDArray[Any]] = [factor[rows].astype(kind) for factor in self.factors]
+        if self.centre_D is not None:
+            factors[0] -= self.centre_D.astype(kind)
+        squares = [np.einsum("bd,bd->b", factor, factor) for factor in factors]
+        return Block(tuple(factors), np.prod(squares, axis=0, dtype=kind))
+
+    def upper_bounds(self, centres: Block) -> Floats:
+        """Upper bounds of the squared distance of every row to the nearest of some centres, (N,)."""
+        slabs, single = [slice(at, at + SLAB) for at in range(0, len(self), SLAB)], centres.narrow()
+        return np.concatenate([upper_bounds(self.block(slab, narrow=True), [single]) for slab in slabs])
 
     def largest(self) -> int:
         """The row of the largest norm, the lower of equals."""
         slabs = range(0, len(self), SLAB)
         square_N = np.concatenate([self.block(slice(at, at + SLAB)).square_B for at in slabs])
         return int(square_N.astype(np.float32).argmax())
-
-    def block(self, rows: Rows | slice) -> Block:
-        """These rows in double precision."""
-        wide = [factor[rows].astype(np.float64) for factor in self.factors]
-        if self.centre_D is not None:
-            wide[0] -= self.centre_D
-        squares = [np.einsum("bd,bd->b", factor, factor) for factor in wide]
-        return Block(tuple(wide), np.prod(squares, axis=0))
 
 
 def feature_points(x_ND: Stored, centre_D: Doubles | None = None) -> Points:
@@ -89,11 +95,11 @@ def gradient_points(p_NC: Floats, u_ND: Stored) -> Points:
 
 
 class Centres:
-    """Up to `limit` rows that others are compared with, in the order in which they came."""
+    """Up to `limit` rows that others are compared with, in the order in which they came, in both precisions."""
 
     def __init__(self, widths: Sequence[int], limit: int) -> None:
-        self._block = Block(tuple(np.empty((limit, width)) for width in widths), np.empty(limit))
-        self._count = 0
+        self._double = Block(tuple(np.zeros((limit, width)) for width in widths), np.zeros(limit))
+        self._single, self._count = self._double.narrow(), 0
 
     def __len__(self) -> int:
         return self._count
@@ -101,15 +107,16 @@ class Centres:
     def add(self, block: Block) -> None:
         """Take in these rows."""
         to = slice(self._count, self._count + len(block))
-        for mine, new in zip(self._block.factors, block.factors, strict=True):
-            mine[to] = new
-        self._block.square_B[to] = block.square_B
+        for mine, new in ((self._double, block), (self._single, block.narrow())):
+            for kept, factor in zip(mine.factors, new.factors, strict=True):
+                kept[to] = factor
+            mine.square_B[to] = new.square_B
         self._count += len(block)
 
-    def since(self, start: int) -> Iterator[Block]:
+    def since(self, start: int, *, narrow: bool = False) -> Iterator[Block]:
         """Those from `start` on, a slab at a time."""
         for at in range(start, self._count, SLAB):
-            yield self._block.take(slice(at, min(at + SLAB, self._count)))
+            yield (self._single if narrow else self._double).take(slice(at, min(at + SLAB, self._count)))
 
 
 def join(blocks: Sequence[Block]) -> Block:
@@ -130,14 +137,28 @@ def distances(of: Block, to: Block) -> Floats:
     return np.where(inner_BM > scale_BM, inner_BM, 0).astype(np.float32)
 
 
-def nearest_distance(of: Block, centres: Centres, start: int = 0) -> Floats:
-    """Squared distance of each row to the nearest centre from `start` on, (B,); infinite when there is none."""
+def nearest_distance(of: Block, centres: Centres) -> Floats:
+    """Squared distance of each row to the nearest centre, (B,); infinite when there is none."""
     nearest_B = np.full(len(of), np.inf, dtype=np.float32)
-    for slab in centres.since(start):
-        np.minimum(nearest_B, _nearest(of, slab), out=nearest_B)
+    for slab in centres.since(0):
+        np.minimum(nearest_B, distances(of, slab).min(axis=1), out=nearest_B)
     return nearest_B
 
 
-def _nearest(of: Block, centres: Block) -> Floats:
-    nearest_B: Floats = distances(of, centres).min(axis=1)
-    return nearest_B
+def upper_bounds(of: Block, centres: Iterable[Block]) -> Floats:
+    """Upper bounds of the squared distance to the nearest of some centres, (B,); all blocks in single precision.
+
+    Half the time of distances, and nobody's pick depends on how a product was rounded: the largest error that rounding
+    can make, a share of the squared norms that grows with the width, is added.
+    """
+    bound_B = np.full(len(of), np.inf, dtype=np.float32)
+    share = np.float32(2.0**-23 * (sum(factor.shape[1] for factor in of.factors) + 16))
+    for slab in centres:
+        inner_BM = of.factors[0] @ slab.factors[0].T
+        for one, other in zip(of.factors[1:], slab.factors[1:], strict=True):
+            inner_BM *= one @ other.T
+        inner_BM *= -2
+        inner_BM += slab.square_B
+        error_B = share * (of.square_B + slab.square_B.max())
+        np.minimum(bound_B, inner_BM.min(axis=1) + of.square_B + error_B, out=bound_B)
+    return bound_B

@@ -30,6 +30,7 @@ from seral.active.points import (
     distances,
     join,
     nearest_distance,
+    upper_bounds,
 )
 
 # N candidates · M labelled · B rows of a block · D features
@@ -91,7 +92,7 @@ def traverse(
     size, new, fresh = first_offer, None, list(picks)
     while len(picks) < k:
         offers: list[Offer] = each("offer", size, new, fresh)
-        if not any(offer.distance_B.any() for offer in offers):  # only copies of centres are left: all tie
+        if not any(offer.distance_B.any() or (offer.held_back or (0,))[0] for offer in offers):  # only copies are left
             picks += sorted(itertools.chain(*each("rest", k - len(picks))))[: k - len(picks)]
             break
         fresh, new = _pick(offers, k - len(picks))
@@ -108,16 +109,21 @@ def _pick(offers: Sequence[Offer], k: int) -> tuple[list[Any], Block | None]:
     distance_B = np.concatenate([offer.distance_B for offer in offers])[order_B]
     best_first = [(-offer.held_back[0], offer.held_back[1]) for offer in offers if offer.held_back]
     rival = min(best_first, default=None)
-    chosen: list[int] = []
-    while len(chosen) < min(k, len(id_B)):
+    floor = 0 if rival is None else -rival[0]
+    chosen: list[Any] = []
+    taken: list[Block] = []
+    while len(chosen) < k and len(id_B):
         best = int(distance_B.argmax())
         if rival is not None and (-distance_B[best], id_B[best]) > rival:
             break
-        chosen.append(best)
-        to_best_B = distances(block, block.take(slice(best, best + 1)))[:, 0]
-        np.minimum(distance_B, to_best_B, out=distance_B)
+        chosen.append(id_B[best].item())
+        taken.append(block.take(slice(best, best + 1)))
+        np.minimum(distance_B, distances(block, taken[-1])[:, 0], out=distance_B)
         distance_B[best] = -np.inf
-    return id_B[chosen].tolist(), block.take(np.array(chosen, dtype=np.intp)) if chosen else None
+        left = np.flatnonzero(distance_B >= floor)
+        if 2 * len(left) <= len(id_B):  # most rows cannot be next any more
+            id_B, distance_B, block = id_B[left], distance_B[left], block.take(left)
+    return chosen, join(taken) if taken else None
 
 
 def _next_size(size: int, picked: int, least: int) -> int:
@@ -160,28 +166,37 @@ class Part:
             self.centres.add(new)
         self._leave_out(taken)
         rows = _largest(self.bound_N, size)
-        block = self.points.block(rows)
-        self._refresh(rows, block)
         outside_N = self.bound_N.copy()
         outside_N[rows] = -np.inf
         rival = int(outside_N.argmax())
-        held_back = (float(outside_N[rival]), self.id_N[rival].item()) if outside_N[rival] >= 0 else None
-        open_B = np.flatnonzero(self.bound_N[rows] >= 0)
-        return Offer(self.id_N[rows[open_B]], self.bound_N[rows[open_B]], block.take(open_B), held_back)
+        floor = outside_N[rival]
+        rows = self._refreshed(rows, floor)
+        held_back = (float(floor), self.id_N[rival].item()) if floor >= 0 else None
+        return Offer(self.id_N[rows], self.bound_N[rows], self.points.block(rows), held_back)
 
     def rest(self, count: int) -> list[Any]:
         """The first ids that were not taken."""
         free: list[Any] = self.id_N[np.flatnonzero(self.bound_N >= 0)[:count]].tolist()
         return free
 
-    def _refresh(self, rows: Rows, block: Block) -> None:
-        """Bring the bounds of these rows up to date with the centres that each has missed."""
-        seen_B = self.seen_N[rows]
-        for seen in np.unique(seen_B):
-            part = np.flatnonzero(seen_B == seen)
-            missed_B = nearest_distance(block.take(part), self.centres, int(seen))
-            self.bound_N[rows[part]] = np.minimum(self.bound_N[rows[part]], missed_B)
+    def _refreshed(self, rows: Rows, floor: np.float32) -> Rows:
+        """Bring the bounds of these rows up to date; returns those that still reach the floor, with exact distances.
+
+        No other can be next. Bounds come from products in single precision, distances of the few that are left in
+        double.
+        """
+        rows = rows[np.argsort(self.seen_N[rows], kind="stable")]
+        for at in range(0, len(rows), SLAB):
+            part = rows[at : at + SLAB]
+            missed = self.centres.since(int(self.seen_N[part[0]]), narrow=True)
+            missed_B = upper_bounds(self.points.block(part, narrow=True), missed)
+            self.bound_N[part] = np.minimum(self.bound_N[part], missed_B)
         self.seen_N[rows] = len(self.centres)
+        rows = rows[(self.bound_N[rows] >= floor) & (self.bound_N[rows] >= 0)]
+        for at in range(0, len(rows), SLAB):
+            part = rows[at : at + SLAB]
+            self.bound_N[part] = nearest_distance(self.points.block(part), self.centres)
+        return rows[self.bound_N[rows] >= floor]
 
     def _leave_out(self, taken: Sequence[Any]) -> None:
         """Rows of these ids are no candidates any more."""

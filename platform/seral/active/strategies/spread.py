@@ -15,7 +15,6 @@ from seral.active.points import (
     SLAB,
     Block,
     Centres,
-    Floats,
     Points,
     Rows,
     distances,
@@ -71,7 +70,6 @@ class _Draws:
         for at in range(0, known, SLAB):
             self.centres.add(labelled.block(slice(at, at + SLAB)))  # type: ignore[union-attr]
         self.bound_N = np.full(len(points), np.inf, dtype=np.float32)
-        self.seen_N = np.zeros(len(points), dtype=np.int32)
         self.drawn = self.fresh = 0
         if not known or first is not None:
             row = int(rng.integers(len(points))) if first is None else first
@@ -98,7 +96,7 @@ class _Draws:
         chance_B = self.rng.random(size)
         row_U, unit_B = np.unique(drawn_B, return_inverse=True)
         block, bound_U = self.points.block(row_U), self.bound_N[row_U]
-        distance_U = self._true(row_U, block)
+        distance_U = nearest_distance(block, self.centres)
         for unit, chance in zip(unit_B.tolist(), chance_B.tolist(), strict=True):
             if chance * bound_U[unit] < distance_U[unit]:
                 new = block.take(slice(unit, unit + 1))
@@ -106,25 +104,15 @@ class _Draws:
                 np.minimum(distance_U, distances(block, new)[:, 0], out=distance_U)
                 if len(self.picks) == self.k:
                     break
-        self.bound_N[row_U], self.seen_N[row_U] = distance_U, len(self.centres)
+        self.bound_N[row_U] = distance_U
         self.drawn += size
         return len(self.picks) - before
-
-    def _true(self, row_U: Rows, block: Block) -> Floats:
-        """The rows' distances now: their bounds, and the centres that each has missed."""
-        distance_U = self.bound_N[row_U]
-        for seen in np.unique(self.seen_N[row_U]):
-            part = np.flatnonzero(self.seen_N[row_U] == seen)
-            missed = nearest_distance(block.take(part), self.centres, int(seen))
-            distance_U[part] = np.minimum(distance_U[part], missed)
-        return distance_U
 
     def _refresh_all(self) -> None:
         """Bring every bound up to date."""
         for slab in self.centres.since(self.fresh):
-            np.minimum(self.bound_N, self.points.nearest(slab), out=self.bound_N)
-        self.fresh = len(self.centres)
-        self.seen_N[:], self.drawn = self.fresh, 0
+            np.minimum(self.bound_N, self.points.upper_bounds(slab), out=self.bound_N)
+        self.fresh, self.drawn = len(self.centres), 0
 
     def _pick(self, row: int, centre: Block) -> None:
         self.picks.append(row)
