@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from seral.active.budget import PaceOptions
-from seral.active.candidates import GROUPS, Candidates, Strategy
+from seral.active.candidates import GROUPS, Candidates, Strategy, Strings
 from seral.active.strategies import NEEDS, STRATEGIES
 from seral.active.strategies.informative_diverse import DIVERSITIES
 from seral.active.strategies.uncertainty import UNCERTAINTIES
@@ -112,20 +112,20 @@ def select(
     if k == 0:
         return []
     picks = strategy.call(candidates, k, rng)
-    allowed = set(candidates.ids.tolist())
-    if candidates.labelled_ids is not None and strategy.wrappers and strategy.wrappers[0].name == "relabel":
-        allowed |= set(candidates.labelled_ids.tolist())
-    _check_picks(strategy.name, picks, allowed, k)
+    again = strategy.wrappers and strategy.wrappers[0].name == "relabel"
+    _check_picks(strategy.name, picks, candidates, candidates.labelled_ids if again else None, k)
     return picks
 
 
-def _check_picks(name: str, picks: list[str], allowed: set[str], k: int) -> None:
+def _check_picks(name: str, picks: list[str], candidates: Candidates, also: Strings | None, k: int) -> None:
     """The contract of a strategy."""
     if len(picks) != k:
         raise SelectionError(f"{name} gave {len(picks)} picks, asked for {k}")
     if len(set(picks)) != k:
         raise SelectionError(f"{name} picked {k - len(set(picks))} utterances more than once")
-    if strangers := set(picks) - allowed:
+    place = np.minimum(candidates.rows(picks), len(candidates) - 1)
+    others = {pick for pick, found in zip(picks, candidates.ids[place].tolist(), strict=True) if pick != found}
+    if strangers := others - set([] if also is None else also.tolist()):
         raise SelectionError(f"{name} picked {min(strangers)}, which is not a candidate ({len(strangers)} such picks)")
 
 

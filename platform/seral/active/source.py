@@ -54,8 +54,7 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
     Features are written straight to their place in the order of ids, one file at a time: memory is that of the result
     and of one file.
     """
-    ids = [_column(options.features, name, "utterance_id") for name in names]
-    every = np.concatenate([np.asarray(part.to_pylist(), dtype=np.str_) for part in ids])
+    every = np.concatenate([_ids(options.features, name) for name in names])
     labelled = _labelled_ids(options)
     is_labelled_N = np.isin(every, labelled)
     order = np.argsort(every, kind="stable")
@@ -73,19 +72,23 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
                 x_ND[kind] = np.empty((count, part_BD.shape[1]), dtype=part_BD.dtype)
             rows = np.flatnonzero(is_labelled_N[here] == kind)
             x_ND[kind][place_N[here][rows]] = part_BD[rows]
-    candidate_ids = every[free]
+        del part_BD
+        pa.default_memory_pool().release_unused()  # Arrow keeps what a file took, else
+    candidate_ids, labelled_ids = every[free], every[known]
+    del every, order, place_N, is_labelled_N
     return Candidates(
         ids=candidate_ids,
         embedding_ND=x_ND[False],
-        labelled_ids=every[known],
+        labelled_ids=labelled_ids,
         labelled_embedding_MD=x_ND[True],
         **_predictions(options, names, candidate_ids),
         **_metadata(options, names, candidate_ids),
     )
 
 
-def _column(folder: str, name: str, column: str) -> pa.ChunkedArray:
-    return storage.read_table(storage.join(folder, name), [column])[column]
+def _ids(folder: str, name: str) -> NDArray[np.str_]:
+    table = storage.read_table(storage.join(folder, name), ["utterance_id"])
+    return np.asarray(table["utterance_id"].to_pylist(), dtype=np.str_)
 
 
 def _vectors(options: SourceOptions, name: str) -> Stored:

@@ -40,7 +40,7 @@ Ids = NDArray[np.str_] | NDArray[np.int64]
 FIRST_OFFER = 512
 FEW, MANY = 8, 64
 """Picks of a round below which parts offer twice as many rows, and above which half as many."""
-SEARCHED = 16_384
+SEARCHED = 4_096
 """Rows whose nearest first centre is looked up at a time."""
 SHADE = 1 + 1e-5
 """Makes a distance computed in single precision an upper bound of the true one."""
