@@ -1,0 +1,7 @@
+"""Cut long recordings into clips for an import: python jobs/cut.py root=recordings out=clips clip_s=2"""
+
+from seral.options import run_job
+from seral.pool.cut import CutOptions, cut_recordings
+
+if __name__ == "__main__":
+    run_job(CutOptions, cut_recordings, __doc__)
