@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 import torch
@@ -15,6 +16,7 @@ from transformers import WhisperConfig, WhisperModel
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder, wrap
 from ser_models.pooling import masked_mean_std
 from seral import storage
+from seral.active.source import SourceOptions, read_candidates, shards
 from seral.cluster import ClusterOptions
 from seral.errors import FeatureError
 from seral.features import FeatureOptions, FeatureStore, extract_features, length_sorted_batches, rows_of
@@ -94,6 +96,18 @@ def test_frames_are_the_hidden_state_of_the_layer(store: FeatureStore, clips: di
             hidden_TD = encoder.upper(stem_BTD, mask_BT, start=0)[2, 0]
             np.testing.assert_allclose(frames_TD, hidden_TD.numpy(), rtol=2e-3, atol=4e-3)
     assert sum(len(part) for part in store.frames_by_shard(2, wanted)) == 3
+
+
+@pytest.mark.ray
+def test_a_strategy_reads_a_state_straight_from_the_store(store: FeatureStore) -> None:
+    folder = Path(store.table_uri("pooled", "x")).parent
+    source = SourceOptions(features=str(folder), state=2, states=store.num_layers + 1)
+    read = read_candidates(source, shards(source))
+    ids, mean_NLD, _ = store.pooled()
+    assert read.ids.tolist() == ids
+    assert read.need("embedding_ND").tolist() == mean_NLD[:, 2].tolist()
+    schema = pq.read_schema(folder / shards(source)[0])
+    assert schema.metadata[b"encoder"].decode() == store.fingerprint
 
 
 @pytest.mark.ray

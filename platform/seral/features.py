@@ -41,6 +41,10 @@ Float = NDArray[np.float32]
 Half = NDArray[np.float16]
 
 
+ENCODER_KEY = "encoder"
+"""Under which a Parquet file of features tells the fingerprint of what made them."""
+
+
 class FeatureOptions(Options):
     """How features are extracted."""
 
@@ -212,7 +216,8 @@ class FeatureActor:
         return {"rows": table.num_rows}
 
     def _write(self, name: str, shard: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
-        storage.write_table(self.store.table_uri(name, shard), pa.Table.from_pylist(rows, schema))
+        table = pa.Table.from_pylist(rows, schema.with_metadata({ENCODER_KEY: self.store.fingerprint}))
+        storage.write_table(self.store.table_uri(name, shard), table)
 
 
 @dataclass(frozen=True, kw_only=True)

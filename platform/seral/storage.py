@@ -158,6 +158,13 @@ def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Tabl
         return pq.ParquetFile(file).read(columns=None if columns is None else list(columns))
 
 
+def read_schema(uri: str | Path) -> pa.Schema:
+    """The schema of a Parquet file, with what it says about itself."""
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as file:
+        return pq.read_schema(file)
+
+
 def read_tables(uris: Iterable[str | Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Read Parquet files one after another into one table; no file gives an empty table of the schema."""
     names = schema.names if columns is None else list(columns)

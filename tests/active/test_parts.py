@@ -176,6 +176,15 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         shards(SourceOptions(features=str(tmp_path / "nothing")))
 
 
+def test_features_of_two_encoders_are_not_mixed(tmp_path: Path) -> None:
+    source = written(tmp_path, pool(10, 0, 0), 3, "binary")
+    for number, encoder in enumerate(["abc", "abc", "def"]):
+        file = tmp_path / "features" / f"{number:03d}.parquet"
+        pq.write_table(pq.read_table(file).replace_schema_metadata({"encoder": encoder}), file)
+    with pytest.raises(SelectionError, match=r"different encoders.*000\.parquet by abc, 002\.parquet by def"):
+        shards(source)
+
+
 @pytest.mark.ray
 def test_parts_in_actors_pick_what_one_machine_picks(tmp_path: Path, ray_session: Any) -> None:
     whole = pool(400, 6, 1)

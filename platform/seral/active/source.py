@@ -15,6 +15,7 @@ from pydantic import Field
 from seral import storage
 from seral.active.candidates import Candidates, Stored
 from seral.errors import OptionError, SelectionError
+from seral.features import ENCODER_KEY
 from seral.options import Options
 
 VECTORS = ("embedding", "mean")
@@ -41,10 +42,18 @@ class SourceOptions(Options):
 
 
 def shards(options: SourceOptions) -> list[str]:
-    """Names of the feature files."""
+    """Names of the feature files. Raises SelectionError when they say that different encoders made them."""
     names = storage.list_names(options.features, ".parquet")
     if not names:
         raise OptionError(f"there are no Parquet files in {options.features}")
+    made_by: dict[bytes, str] = {}
+    for name in names:
+        metadata = storage.read_schema(storage.join(options.features, name)).metadata or {}
+        if ENCODER_KEY.encode() in metadata:
+            made_by.setdefault(metadata[ENCODER_KEY.encode()], name)
+    if len(made_by) > 1:
+        found = ", ".join(f"{name} by {encoder.decode()}" for encoder, name in made_by.items())
+        raise SelectionError(f"{options.features} holds features of different encoders, which do not compare: {found}")
     return names
 
 
