@@ -8,7 +8,7 @@ from seral.active.index import kmeans, unit_rows, within
 from seral.active.strategies import scores
 from seral.active.strategies.informative_diverse import cluster_margin
 from seral.active.strategies.typical import prob_cover, typiclust
-from seral.active.strategies.uncertainty import density, mean_similarity
+from seral.active.strategies.uncertainty import density, mean_similarity, total_direction
 
 # N candidates · M labelled · D features
 
@@ -113,8 +113,9 @@ def test_cluster_margin_takes_the_smallest_cluster_first_and_its_smallest_margin
 
 def test_density_weighs_uncertainty_by_the_mean_similarity_to_all() -> None:
     candidates = pool(50, 0, 0)
-    unit_ND = unit_rows(candidates.need("embedding_ND")).astype(np.float64)
+    x_ND = candidates.need("embedding_ND")
+    unit_ND = unit_rows(x_ND).astype(np.float64)
     similar_N = (1 + unit_ND @ unit_ND.T).mean(axis=1) / 2
-    np.testing.assert_allclose(mean_similarity(candidates.need("embedding_ND")), similar_N, rtol=1e-6)
+    np.testing.assert_allclose(mean_similarity(x_ND, total_direction(x_ND) / len(x_ND)), similar_N, rtol=1e-6)
     value_N = scores.entropy(candidates.need("probability_NC")) * similar_N**2
     assert rows(density(candidates, 10, gen(), beta=2)) == np.argsort(-value_N)[:10].tolist()

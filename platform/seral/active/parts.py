@@ -23,7 +23,7 @@ from seral.active.source import SourceOptions, read_candidates
 from seral.active.strategies import scores
 from seral.active.strategies.farthest_first import Part, traverse
 from seral.active.strategies.spread import distant_draws
-from seral.active.strategies.uncertainty import UNCERTAINTIES, uncertainty_of
+from seral.active.strategies.uncertainty import UNCERTAINTIES, density_scores, total_direction, uncertainty_of
 from seral.active.strategies.uniform import lots
 from seral.active.strategies.wrappers import is_good
 from seral.errors import SelectionError
@@ -69,6 +69,14 @@ class PoolPart:
     def most_uncertain(self, name: str, k: int) -> tuple[Doubles, Strings]:
         """The k largest scores of uncertainty."""
         return self._best(uncertainty_of(self.candidates, name), k)
+
+    def total_direction(self) -> tuple[int, Doubles]:
+        """Rows, and the sum of their directions."""
+        return len(self.candidates), total_direction(self.candidates.need("embedding_ND"))
+
+    def most_dense(self, uncertainty: str, beta: float, direction_D: Doubles, k: int) -> tuple[Doubles, Strings]:
+        """The k largest density-weighted scores."""
+        return self._best(density_scores(self.candidates, uncertainty, beta, direction_D), k)
 
     def pick(self, strategy: StrategyOptions, k: int, seed: int) -> list[str]:
         """What the strategy picks of these rows alone."""
@@ -272,6 +280,13 @@ def _badge(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:
     return chosen
 
 
+def _density(
+    parts: Parts, k: int, rng: np.random.Generator, *, uncertainty: str = "entropy", beta: float = 1.0
+) -> list[str]:
+    count, total_D = (sum(values) for values in zip(*parts.each("total_direction"), strict=True))
+    return _top(parts, k, "most_dense", uncertainty, beta, total_D / count, k)
+
+
 def _of_shortlist(name: str) -> Callable[..., list[str]]:
     """A strategy that looks at the most uncertain candidates only: they are gathered, and it runs on them."""
 
@@ -285,6 +300,7 @@ def _of_shortlist(name: str) -> Callable[..., list[str]]:
 EXACT: dict[str, Callable[..., list[str]]] = {
     "random": _random,
     **{name: _by_uncertainty(name) for name in UNCERTAINTIES},
+    "density": _density,
     "k_center": _k_center,
     "k_means_plus_plus": _k_means_plus_plus,
     "badge": _badge,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates
 from seral.active.index import unit_rows
@@ -44,10 +45,8 @@ def density(
     Similarity is the mean over all candidates of (1 + cosine) / 2, computed in one pass as a product with the mean
     direction. Differs from the paper: it is kept positive, so that any beta will do, and so is the margin, by adding 1.
     """
-    score_N = uncertainty_of(candidates, uncertainty)
-    if uncertainty == "margin":
-        score_N += 1
-    return _top(candidates, score_N * mean_similarity(candidates.need("embedding_ND")) ** beta, k)
+    x_ND = candidates.need("embedding_ND")
+    return _top(candidates, density_scores(candidates, uncertainty, beta, total_direction(x_ND) / len(x_ND)), k)
 
 
 def uncertainty_of(candidates: Candidates, name: str) -> scores.Scores:
@@ -67,11 +66,29 @@ UNCERTAINTIES: dict[str, tuple[Callable[[Any], scores.Scores], str]] = {
 """Scores by name, and what each reads of the candidates."""
 
 
-def mean_similarity(x_ND: Stored) -> scores.Scores:
-    """Mean over all rows of (1 + cosine) / 2, (N, D) -> (N,)."""
-    unit = [unit_rows(x_ND[at : at + SLAB]).astype(np.float64) for at in range(0, len(x_ND), SLAB)]
-    mean_D = sum(part_BD.sum(axis=0) for part_BD in unit) / max(1, len(x_ND))
-    return (1 + np.concatenate([part_BD @ mean_D for part_BD in unit])) / 2
+def density_scores(
+    candidates: Candidates, uncertainty: str, beta: float, direction_D: NDArray[np.float64]
+) -> scores.Scores:
+    """Uncertainty · similarity^beta of every candidate, (N,), by the mean direction of the whole pool."""
+    score_N = uncertainty_of(candidates, uncertainty)
+    if uncertainty == "margin":
+        score_N += 1
+    return score_N * mean_similarity(candidates.need("embedding_ND"), direction_D) ** beta
+
+
+def total_direction(x_ND: Stored) -> NDArray[np.float64]:
+    """Sum of all rows, each scaled to length 1, (N, D) -> (D,)."""
+    total_D = np.zeros(x_ND.shape[1])
+    for at in range(0, len(x_ND), SLAB):
+        total_D += unit_rows(x_ND[at : at + SLAB]).astype(np.float64).sum(axis=0)
+    return total_D
+
+
+def mean_similarity(x_ND: Stored, direction_D: NDArray[np.float64]) -> scores.Scores:
+    """Mean over a pool of (1 + cosine) / 2 with each row, by the pool's mean direction, (N, D), (D,) -> (N,)."""
+    slabs = range(0, len(x_ND), SLAB)
+    cosine = [unit_rows(x_ND[at : at + SLAB]).astype(np.float64) @ direction_D for at in slabs]
+    return (1 + np.concatenate([*cosine, np.empty(0)])) / 2
 
 
 def _top(candidates: Candidates, score_N: scores.Scores, k: int) -> list[str]:
