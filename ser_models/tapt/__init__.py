@@ -10,6 +10,7 @@ from ser_models.tapt.batches import batches_by_seconds, random_crop
 from ser_models.tapt.clusters import ClusterObjective, ClusterTargets, assign_clusters
 from ser_models.tapt.objective import Objective, check_adapter, perplexity
 from ser_models.tapt.options import TaptOptions, gumbel_temperature_at, learning_rate_at
+from ser_models.tapt.surprisal import surprisal
 from ser_models.tapt.training import average_gradients, held_out_scores, tapt_optimizer, tapt_step
 from ser_models.tapt.wav2vec2 import Wav2Vec2Objective, pretraining_heads
 
@@ -30,6 +31,7 @@ __all__ = [
     "perplexity",
     "pretraining_heads",
     "random_crop",
+    "surprisal",
     "tapt_optimizer",
     "tapt_step",
 ]

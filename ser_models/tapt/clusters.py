@@ -132,17 +132,35 @@ class ClusterObjective(Objective):
         self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator, step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Cross-entropy over the masked frames; perplexities of the ids that are predicted and of those there are."""
-        target_M = self.targets(wave_BS, length_B)[hidden_BT]
-        with dropout_from(int(rng.integers(2**62)), wave_BS.device):
-            context_BTD = self._contextualise(self.encoder.project(wave_BS, length_B), length_B, hidden_BT)
-        unit_MP = functional.normalize(self.projection(context_BTD[hidden_BT]).float(), dim=-1)
-        logits_MK = unit_MP @ functional.normalize(self.code_KP, dim=-1).T / self.options.logit_temperature
+        logits_MK, target_M = self._predict(wave_BS, length_B, hidden_BT, rng)
         predicted_M = logits_MK.argmax(1)
         mean = {
             "loss": functional.cross_entropy(logits_MK, target_M),
             "accuracy": (predicted_M == target_M).float().mean(),
         }
         return mean, {"perplexity": self._share(predicted_M), "target_perplexity": self._share(target_M)}
+
+    @property
+    def units(self) -> int:
+        """Clusters."""
+        return self.options.clusters
+
+    def frame_losses(
+        self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of every hidden frame (M,) and its cluster (M, 1)."""
+        logits_MK, target_M = self._predict(wave_BS, length_B, hidden_BT, rng)
+        return functional.cross_entropy(logits_MK, target_M, reduction="none"), target_M[:, None]
+
+    def _predict(
+        self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the clusters (M, K) and the cluster (M,) of every hidden frame."""
+        target_M = self.targets(wave_BS, length_B)[hidden_BT]
+        with dropout_from(int(rng.integers(2**62)), wave_BS.device):
+            context_BTD = self._contextualise(self.encoder.project(wave_BS, length_B), length_B, hidden_BT)
+        unit_MP = functional.normalize(self.projection(context_BTD[hidden_BT]).float(), dim=-1)
+        return unit_MP @ functional.normalize(self.code_KP, dim=-1).T / self.options.logit_temperature, target_M
 
     def _share(self, id_M: Tensor) -> Tensor:
         return torch.bincount(id_M, minlength=self.options.clusters) / len(id_M)

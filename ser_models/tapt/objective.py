@@ -125,6 +125,17 @@ class Objective(nn.Module, ABC):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Means and shares (see Measures) for checked clips and masks."""
 
+    @property
+    @abstractmethod
+    def units(self) -> int:
+        """How many kinds of sound the objective tells apart."""
+
+    @abstractmethod
+    def frame_losses(
+        self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of every hidden frame (M,), clip by clip in order, and the kinds of sound it is, (M, G)."""
+
     def heads(self) -> dict[str, Tensor]:
         """Weights that only pretraining needs, to continue from later."""
         return {name: value for name, value in self.state_dict().items() if name.startswith(self.head_prefixes)}

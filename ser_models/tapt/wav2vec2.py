@@ -66,6 +66,35 @@ class Wav2Vec2Objective(Objective):
         `L_m = -log exp(cos(c_t, q_t)/κ) / Σ_{q̃} exp(cos(c_t, q̃)/κ)`, `L_d = (GV - perplexity) / GV`,
         loss = L_m + 0.1 · L_d.
         """
+        logits_MK, _, soft_MGV = self._contrast(wave_BS, length_B, hidden_BT, rng, step)
+        contrastive = functional.cross_entropy(logits_MK, logits_MK.new_zeros(len(logits_MK), dtype=torch.long))
+        share_GV = soft_MGV.mean(0)
+        diversity = (share_GV.numel() - perplexity(share_GV)) / share_GV.numel()
+        mean = {
+            "loss": contrastive + self.options.diversity_weight * diversity,
+            "contrastive": contrastive.detach(),
+            "diversity": diversity.detach(),
+            "accuracy": (logits_MK.argmax(1) == 0).float().mean(),
+        }
+        return mean, {"perplexity": share_GV.detach()}
+
+    @property
+    def units(self) -> int:
+        """Codewords of all groups."""
+        return int(self.quantizer.num_groups * self.quantizer.num_vars)
+
+    def frame_losses(
+        self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Contrastive loss of every hidden frame (M,) and its codewords (M, G), numbered over all groups."""
+        logits_MK, code_MG, _ = self._contrast(wave_BS, length_B, hidden_BT, rng, self.options.steps)
+        loss_M = logits_MK.logsumexp(1) - logits_MK[:, 0]
+        return loss_M, code_MG + self.quantizer.num_vars * torch.arange(code_MG.shape[1], device=code_MG.device)
+
+    def _contrast(
+        self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator, step: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every hidden frame: similarities (M, 1 + K) over κ, codewords (M, G), their probabilities (M, G, V)."""
         frames_B = self.encoder.frames(length_B)
         frames = frames_B.tolist()
         distractors = [
@@ -79,17 +108,8 @@ class Wav2Vec2Objective(Objective):
         temperature = gumbel_temperature_at(step, self.options)
         code_FG, quantized_FP, soft_FGV = self._quantize(features_BTE[real_BT], temperature, noise)
         logits_MK = _logits(context_BTP, hidden_BT, quantized_FP, code_FG, frames, distractors)
-        logits_MK = logits_MK / self.options.logit_temperature
-        contrastive = functional.cross_entropy(logits_MK, logits_MK.new_zeros(len(logits_MK), dtype=torch.long))
-        share_GV = soft_FGV[hidden_BT[real_BT]].mean(0)
-        diversity = (share_GV.numel() - perplexity(share_GV)) / share_GV.numel()
-        mean = {
-            "loss": contrastive + self.options.diversity_weight * diversity,
-            "contrastive": contrastive.detach(),
-            "diversity": diversity.detach(),
-            "accuracy": (logits_MK.argmax(1) == 0).float().mean(),
-        }
-        return mean, {"perplexity": share_GV.detach()}
+        hidden_F = hidden_BT[real_BT]
+        return logits_MK / self.options.logit_temperature, code_FG[hidden_F], soft_FGV[hidden_F]
 
     def _run(self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Contexts of the masked clips (B, T, P) and the normalised conv features of the whole ones (B, T, E)."""

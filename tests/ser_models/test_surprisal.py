@@ -1,0 +1,69 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from ser_models.encoders import SpeechEncoder
+from ser_models.tapt import surprisal
+from ser_models.tapt.surprisal import PASSES, complementary_spans
+
+from .test_tapt import objective_on, tones
+
+# B clips · T frames · K units
+
+FAMILIES = ["wav2vec2-layer", "hubert-group", "whisper"]
+
+
+@pytest.mark.parametrize("frames", [[1], [2, 3], [4, 9, 40], [400, 7]])
+def test_every_frame_is_hidden_once_and_no_clip_whole(frames: list[int]) -> None:
+    masks = complementary_spans(torch.tensor(frames))
+    total_BT = torch.stack(masks).sum(0)
+    for row, count in zip(total_BT, frames, strict=True):
+        assert row[:count].tolist() == ([1] * count if count > 1 else [0])
+        assert not row[count:].any()
+    for hidden_BT in masks:
+        assert (hidden_BT.sum(1) < torch.tensor(frames).clamp(min=1)).all()
+    assert len(masks) == PASSES
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_surprisal_is_the_loss_summed_over_the_units(family: str, make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    objective = objective_on(make_encoder(family))
+    wave_BS, length_B = tones(0.95, 0.7)
+    found_BK = surprisal(objective, wave_BS, length_B, np.random.default_rng(0))
+    assert found_BK.shape == (2, objective.units)
+    np.testing.assert_allclose(found_BK.norm(dim=1), 1, rtol=1e-5)
+    objective.eval()
+    rng, total_BK = np.random.default_rng(0), torch.zeros_like(found_BK)
+    for hidden_BT in complementary_spans(objective.encoder.frames(length_B)):
+        with torch.no_grad():
+            loss_M, unit_MG = objective.frame_losses(wave_BS, length_B, hidden_BT, rng)
+        for number, (clip, _) in enumerate(torch.nonzero(hidden_BT).tolist()):
+            for unit in unit_MG[number].tolist():
+                total_BK[clip, unit] += loss_M[number]
+    torch.testing.assert_close(found_BK, total_BK / total_BK.norm(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_losses_of_frames_have_the_mean_that_is_trained(
+    family: str, make_encoder: Callable[[str], SpeechEncoder]
+) -> None:
+    objective = objective_on(make_encoder(family)).eval()
+    wave_BS, length_B = tones(0.95, 0.8)
+    hidden_BT = complementary_spans(objective.encoder.frames(length_B))[0]
+    with torch.no_grad():
+        loss_M, _ = objective.frame_losses(wave_BS, length_B, hidden_BT, np.random.default_rng(1))
+        told = objective(wave_BS, length_B, np.random.default_rng(1), step=objective.options.steps, hidden_BT=hidden_BT)
+    torch.testing.assert_close(loss_M.mean(), told.get("contrastive", told["loss"]))
+
+
+def test_neither_padding_nor_company_changes_it_and_the_mode_is_left_as_it_was(
+    make_encoder: Callable[[str], SpeechEncoder],
+) -> None:
+    objective = objective_on(make_encoder("hubert-group")).train()
+    wave_BS, length_B = tones(0.95, 0.7)
+    together_BK = surprisal(objective, wave_BS, length_B, np.random.default_rng(0))
+    alone_BK = surprisal(objective, wave_BS[1:, : int(length_B[1])], length_B[1:], np.random.default_rng(0))
+    torch.testing.assert_close(together_BK[1:], alone_BK, atol=1e-5, rtol=1e-4)
+    assert objective.training
