@@ -10,6 +10,7 @@ from ser_models.tapt.batches import batches_by_seconds, random_crop
 from ser_models.tapt.clusters import ClusterObjective, ClusterTargets, assign_clusters
 from ser_models.tapt.objective import Objective, check_adapter, perplexity
 from ser_models.tapt.options import TaptOptions, gumbel_temperature_at, learning_rate_at
+from ser_models.tapt.store import load_objective, save_objective
 from ser_models.tapt.surprisal import surprisal
 from ser_models.tapt.training import average_gradients, held_out_scores, tapt_optimizer, tapt_step
 from ser_models.tapt.wav2vec2 import Wav2Vec2Objective, pretraining_heads
@@ -28,9 +29,11 @@ __all__ = [
     "gumbel_temperature_at",
     "held_out_scores",
     "learning_rate_at",
+    "load_objective",
     "perplexity",
     "pretraining_heads",
     "random_crop",
+    "save_objective",
     "surprisal",
     "tapt_optimizer",
     "tapt_step",

@@ -148,6 +148,22 @@ def test_rounds_tell_how_sure_and_how_stable_the_model_is(run_values: dict[str, 
         before = told
 
 
+def test_the_first_labels_may_be_what_surprises_the_pretrained_encoder(run_values: dict[str, Any]) -> None:
+    values = run_values | {"initial": "alps", "full_arm": False, "random_arm": False, "budget": {"sizes": [8]}}
+    with pytest.raises(OptionError, match="alps reads what surprises the encoder after TAPT: give `tapt`"):
+        parse(LoopOptions, values)
+    tapt = {"steps": 2, "batch_s": 10, "warmup_steps": 1, "held_out": 0}
+    run = Path(run_loop(parse(LoopOptions, values | {"tapt": tapt})))
+    picks = pq.read_table(next(run.glob("trajectories/*/rounds/0000/picks.parquet")))["utterance_id"].to_pylist()
+    folder = run / "tapt" / "fold-00" / "surprisal"
+    known = {row["utterance_id"]: row["embedding"] for f in folder.iterdir() for row in pq.read_table(f).to_pylist()}
+    assert set(picks) <= set(known)
+    units_D = np.stack([np.frombuffer(known[pick], np.float16) for pick in picks]).astype(np.float32)
+    np.testing.assert_allclose(np.linalg.norm(units_D, axis=1), 1, atol=2e-3)
+    described = json.loads(next(run.glob("trajectories/*/trajectory.json")).read_text())
+    assert len(known) == described["n_train"], "nobody's audio but the training speakers'"
+
+
 def test_what_needs_a_model_cannot_be_first(run_values: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="initial: margin reads probability_NC"):
         parse(LoopOptions, run_values | {"initial": "margin"})

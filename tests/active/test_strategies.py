@@ -44,6 +44,7 @@ def pool(count: int, labelled: int, seed: int, *, copies: bool = False) -> dict[
         "probability_NC": rng.dirichlet(np.ones(4), size=different).reshape(-1, 4)[rows],
         "dropout_SNC": rng.dirichlet(np.ones(4), size=(3, different))[:, rows],
         "embedding_ND": rng.normal(size=(different, 5))[rows],
+        "surprisal_NK": rng.uniform(size=(different, 6))[rows],
         "speaker": rng.choice(["", "a", "b", "c"], size=count),
         "labelled_ids": np.array([f"v{number}" for number in range(labelled)], dtype=np.str_),
         "labelled_embedding_MD": rng.normal(size=(labelled, 5)),
@@ -232,7 +233,7 @@ def test_a_strategy_that_breaks_the_contract_is_caught(
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(OptionError, match="unknown strategy 'best'; known: after, badge, bald"):
+    with pytest.raises(OptionError, match="unknown strategy 'best'; known: after, alps, badge, bald"):
         StrategyOptions(name="best")
     with pytest.raises(OptionError, match="'gamma'; known: beta, diversity, uncertainty"):
         check_options("after", {"gamma": 1})

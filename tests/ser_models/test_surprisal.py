@@ -1,14 +1,15 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ser_models.encoders import SpeechEncoder
-from ser_models.tapt import surprisal
+from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
+from ser_models.tapt import OBJECTIVES, load_objective, save_objective, surprisal, tapt_optimizer, tapt_step
 from ser_models.tapt.surprisal import PASSES, complementary_spans
 
-from .test_tapt import objective_on, tones
+from .test_tapt import OPTIONS, objective_on, tones
 
 # B clips · T frames · K units
 
@@ -56,6 +57,39 @@ def test_losses_of_frames_have_the_mean_that_is_trained(
         loss_M, _ = objective.frame_losses(wave_BS, length_B, hidden_BT, np.random.default_rng(1))
         told = objective(wave_BS, length_B, np.random.default_rng(1), step=objective.options.steps, hidden_BT=hidden_BT)
     torch.testing.assert_close(loss_M.mean(), told.get("contrastive", told["loss"]))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("teacher", [False, True])
+def test_an_objective_that_was_saved_measures_the_same(
+    family: str, teacher: bool, make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
+) -> None:
+    before, objective = make_encoder(family), objective_on(make_encoder(family), seed=3)
+    optimiser = tapt_optimizer(objective)
+    wave_BS, length_B = tones(0.95, 0.7)
+    for step in range(3):
+        tapt_step(objective, optimiser, wave_BS, length_B, step=step, rng=np.random.default_rng(step))
+    save_objective(objective, tmp_path / "objective.safetensors", teacher=teacher)
+    save_encoder(objective.encoder, tmp_path / "encoder")
+    again = load_objective(
+        OBJECTIVES[objective.encoder.family],
+        load_encoder(str(tmp_path / "encoder")),
+        objective.options,
+        tmp_path / "objective.safetensors",
+        teacher=None if teacher else before,
+    )
+    expected, found = (surprisal(o, wave_BS, length_B, np.random.default_rng(0)) for o in (objective, again))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(
+        surprisal(objective_on(make_encoder(family)), wave_BS, length_B, np.random.default_rng(0)), expected, atol=1e-3
+    )
+
+
+def test_an_objective_of_another_kind_is_refused(make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path) -> None:
+    save_objective(objective_on(make_encoder("wav2vec2-layer")), tmp_path / "o.safetensors")
+    other = make_encoder("hubert-group")
+    with pytest.raises(ValueError, match="it is of another objective than ClusterObjective"):
+        load_objective(OBJECTIVES["hubert"], other, OPTIONS, tmp_path / "o.safetensors")
 
 
 def test_neither_padding_nor_company_changes_it_and_the_mode_is_left_as_it_was(

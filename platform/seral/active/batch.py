@@ -35,7 +35,7 @@ class BatchOptions(Options):
     seed: int = Field(default=0, ge=0)
     parts: int = Field(default=1, ge=1)
     """In how many processes the features are kept, on as many machines as Ray has; 1 = all in this one, without Ray.
-    The picks are the same, but for strategies that cluster the whole pool (k_means, typiclust, prob_cover),
+    The picks are the same, but for strategies that cluster the whole pool (k_means, alps, typiclust, prob_cover),
     whose picks in parts are merged."""
     out: str
     """Parquet file of the picks, in order (schema.PICK)."""

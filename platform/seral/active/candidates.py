@@ -44,6 +44,8 @@ class Candidates:
     """Class probabilities of S stochastic passes with dropout on."""
     embedding_ND: Stored | None = None
     """Pooled features of the candidates."""
+    surprisal_NK: Stored | None = None
+    """Pretraining loss of the candidates by kinds of sound (seral.surprisal)."""
     labelled_ids: Strings | None = None
     """(M,) ids of what is already labelled; None = nothing is."""
     labelled_embedding_MD: Stored | None = None
@@ -207,6 +209,7 @@ _FLOAT_AXES = {
     "probability_NC": 2,
     "dropout_SNC": 3,
     "embedding_ND": 2,
+    "surprisal_NK": 2,
     "labelled_embedding_MD": 2,
     "labelled_doubt_M": 1,
     "duration_s": 1,
@@ -218,6 +221,7 @@ _CANDIDATE_AXIS = {
     "probability_NC": 0,
     "dropout_SNC": 1,
     "embedding_ND": 0,
+    "surprisal_NK": 0,
     "duration_s": 0,
     "speaker": 0,
     "corpus": 0,
@@ -226,10 +230,10 @@ _CANDIDATE_AXIS = {
     "clipping": 0,
     "speech_ratio": 0,
 }
-_FEATURES = {"embedding_ND", "labelled_embedding_MD"}
+_FEATURES = {"embedding_ND", "surprisal_NK", "labelled_embedding_MD"}
 _NAMES = ("speaker", "corpus", "language")
 # Quality may be NaN, which says "not measurable"; what a score is computed from may not.
-_MUST_BE_FINITE = {"probability_NC", "dropout_SNC", "embedding_ND", "duration_s"}
+_MUST_BE_FINITE = {"probability_NC", "dropout_SNC", "embedding_ND", "surprisal_NK", "duration_s"}
 
 
 GROUPS = ("predicted", "speaker", "corpus", "language")

@@ -29,6 +29,8 @@ from seral.features import FeatureStore
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.progress import say, track
+from seral.surprisal import FOLDER as SURPRISAL
+from seral.surprisal import extract_surprisal
 from seral.task import (
     CorpusOptions,
     ReadingOptions,
@@ -87,12 +89,19 @@ class LoopOptions(ReadingOptions, CorpusOptions):
             raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
         if self.proxy and self.stop.early:
             raise ValueError(f"proxy trains adapters in the budget's last round, which {self.stop.early} may not reach")
+        if self.needs_surprisal and self.tapt is None:
+            raise ValueError("alps reads what surprises the encoder after TAPT: give `tapt`")
         if self.initial.needs - KNOWN_AT_FIRST:
             wanted = ", ".join(sorted(self.initial.needs - KNOWN_AT_FIRST))
             raise ValueError(
                 f"initial: {self.initial.name} reads {wanted}, and there is no model before the first round"
             )
         return self
+
+    @property
+    def needs_surprisal(self) -> bool:
+        """Whether a strategy reads pretraining losses."""
+        return "surprisal_NK" in self.initial.needs | self.strategy.needs
 
 
 def run_loop(options: LoopOptions) -> str:
@@ -102,7 +111,7 @@ def run_loop(options: LoopOptions) -> str:
     metadata, source = _sides(options, pool)
     folds = folds_of(metadata, options.split, options.folds)
     stores = _stores(options, pool, folds, ledger)
-    grounds = {number: _ground(options, stores[number], fold, metadata, source) for number, fold in folds.items()}
+    grounds = {n: _ground(options, n, stores[n], fold, metadata, source) for n, fold in folds.items()}
     _describe(options, pool, grounds)
     trajectories = _trajectories(options, grounds)
     _run_all(options, trajectories, grounds)
@@ -141,7 +150,7 @@ def loop_status(run: str) -> list[dict[str, Any]]:
     return rows
 
 
-KNOWN_AT_FIRST = {"embedding_ND", "speaker", "corpus", "language"}
+KNOWN_AT_FIRST = {"embedding_ND", "surprisal_NK", "speaker", "corpus", "language"}
 """What a strategy may read before there is a model."""
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
 """Options a resumed run may be given anew: where it runs, and further folds and seeds."""
@@ -157,6 +166,9 @@ def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _S
             folder = storage.join(options.run, "tapt", f"fold-{number:02d}")
             encoder = adapt_encoder(pool, fold.train, options.encoder, folder, options.tapt, options.cluster)
         stores[number] = _store(options, pool, encoder, ledger)
+        if options.needs_surprisal:
+            with ledger.phase("surprisal"):
+                extract_surprisal(pool, fold.train, folder, options.cluster)
     return stores
 
 
@@ -165,14 +177,18 @@ def _store(options: LoopOptions, pool: Pool, encoder: str, ledger: _SharedLedger
         return features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
 
 
-def _ground(options: LoopOptions, store: FeatureStore, fold: Fold, metadata: pa.Table, source: list[str]) -> Ground:
+def _ground(
+    options: LoopOptions, number: int, store: FeatureStore, fold: Fold, metadata: pa.Table, source: list[str]
+) -> Ground:
     data = fold_data(options, store, fold, metadata)
     if lacking := sorted(set(data.classes) - set(data.oracle().emotions(data.fold.dev))):
         say(f"fold {fold.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise split.dev_speakers")
     known = set(data.ids)
     names = ("finetune", "anchor", "proxy", "stop", "dropout_passes", "probe")
-    given = {name: getattr(options, name) for name in names}
-    return Ground(**vars(data), on=options.cluster, source=tuple(n for n in source if n in known), **given)
+    given: dict[str, Any] = {name: getattr(options, name) for name in names}
+    given["source"] = tuple(name for name in source if name in known)
+    folder = storage.join(options.run, "tapt", f"fold-{number:02d}", SURPRISAL)
+    return Ground(**vars(data), on=options.cluster, surprisal=folder if options.needs_surprisal else None, **given)
 
 
 def _trajectories(options: LoopOptions, grounds: dict[int, Ground]) -> list[tuple[Trajectory, Arm]]:

@@ -37,6 +37,7 @@ from seral.active.budget import PaceOptions
 from seral.active.candidates import Candidates
 from seral.active.doubt import doubt
 from seral.active.selection import StrategyOptions, select, select_for_minutes
+from seral.active.source import read_vectors
 from seral.active.stopping import RoundSummary, StopOptions, stop_reason
 from seral.active.strategies.scores import entropy
 from seral.annotate.oracle import Oracle
@@ -99,6 +100,8 @@ class Ground(FoldData):
     """Utterances of other languages whose labels are there from the start."""
     anchor: AnchoringOptions | None
     proxy: bool
+    surprisal: str | None
+    """Folder of pretraining losses (seral.surprisal), where a strategy reads them."""
     on: ClusterOptions
     stop: StopOptions
     dropout_passes: int
@@ -293,6 +296,8 @@ def _pick(
         return rest
     options = arm.initial if number == 0 else arm.strategy
     seen = _first_view(ground, rest) if number == 0 else _view(folder, number - 1, rest, options, ground.classes)
+    if "surprisal_NK" in options.needs:
+        seen["surprisal_NK"] = read_vectors(str(ground.surprisal), rest)
     rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), rest))
     quality = {name: np.asarray(rows[name]) for name in ("duration_s", "snr_db", "clipping", "speech_ratio")}
     names = {name: np.asarray(rows[name].fill_null("").to_pylist()) for name in ("speaker", "corpus", "language")}

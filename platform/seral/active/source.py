@@ -37,6 +37,8 @@ class SourceOptions(Options):
     """Folder or file of class probabilities `p_<class>`; of a run, only the part `pool` is read."""
     metadata: str | None = None
     """A pool's `utterances` folder: durations, speakers, corpora, languages, quality."""
+    surprisal: str | None = None
+    """Folder of pretraining losses, for `alps`: TAPT/surprisal."""
     labelled: str | None = None
     """Folder or file of what is labelled already; only `utterance_id` is read."""
 
@@ -88,11 +90,20 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
     return Candidates(
         ids=candidate_ids,
         embedding_ND=x_ND[False],
+        surprisal_NK=None if options.surprisal is None else read_vectors(options.surprisal, candidate_ids.tolist()),
         labelled_ids=labelled_ids,
         labelled_embedding_MD=x_ND[True],
         **_predictions(options, names, candidate_ids),
         **_metadata(options, names, candidate_ids),
     )
+
+
+def read_vectors(folder: str, ids: Sequence[str]) -> Stored:
+    """Vectors of some ids from a folder of Parquet files with `utterance_id` and `embedding`, in their order."""
+    table = _all_of(folder, ["utterance_id", "embedding"])
+    rows = _rows(table, np.asarray(ids, dtype=np.str_), f"vector in {folder}")
+    flat = _numbers(table["embedding"].combine_chunks())
+    return flat.reshape(table.num_rows, -1)[rows]
 
 
 def _ids(folder: str, name: str) -> NDArray[np.str_]:

@@ -4,6 +4,7 @@ It is handed ids and reads their audio and nothing else: no dev, no test, no lab
 but listened to while it runs.
 
 FOLDER/encoder/     the adapted encoder, as any other
+FOLDER/objective.safetensors   heads and clusters of the pretraining loss (see seral.surprisal)
 FOLDER/tapt.json    written last: options, training and held-out scores by step, warnings
 FOLDER/tapt.png     the same as a picture
 """
@@ -29,7 +30,7 @@ from seral.pool.splits import SplitOptions, make_folds
 from seral.progress import say
 from seral.task import absolute_encoder, claim_folder, of_corpora
 from seral.train.ray_train import STATE, last_checkpoint
-from seral.train.tapt_run import ENCODER, TaptSpec, tapt_worker
+from seral.train.tapt_run import ENCODER, OBJECTIVE, TaptSpec, tapt_worker
 
 DONE, PICTURE = "tapt.json", "tapt.png"
 
@@ -104,6 +105,7 @@ def adapt_encoder(
     )
     with last_checkpoint(tapt_worker, spec, on, what=f"TAPT of {encoder}", name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
+        storage.write_bytes(storage.join(folder, OBJECTIVE), (local / OBJECTIVE).read_bytes())
         record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
     storage.write_bytes(storage.join(folder, PICTURE), _picture(record))
     facts = {"utterances": len(ids), "encoder": encoder, "options": options.model_dump(mode="json")}

@@ -29,6 +29,7 @@ from ser_models.tapt import (
     Wav2Vec2Objective,
     held_out_scores,
     pretraining_heads,
+    save_objective,
     tapt_optimizer,
     tapt_step,
 )
@@ -46,7 +47,7 @@ from seral.train.tapt_audio import CLUSTERED, MASKED, Clip, TaptAudio
 if TYPE_CHECKING:
     from seral.train.tapt import TaptRunOptions
 
-ENCODER = "encoder"
+ENCODER, OBJECTIVE = "encoder", "objective.safetensors"
 LOG_EVERY = 50
 """Steps between two lines of progress."""
 SMALL_POOL_HOURS = 10.0
@@ -194,6 +195,7 @@ class Training:
         self.kept.save(state, scalars, result=self._write if done == self.settings.steps else None)
 
     def _write(self, folder: Path) -> None:
+        save_objective(self.objective, folder / OBJECTIVE, teacher=self.spec.options.refresh_every is not None)
         save_encoder(merge_adapters(self.encoder) if self.encoder.adapters else self.encoder, folder / ENCODER)
 
     def _restore(self) -> int:

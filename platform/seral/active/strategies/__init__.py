@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from seral.active.candidates import Strategy
 from seral.active.strategies.batch_bald import batch_bald
-from seral.active.strategies.clusters import k_means
+from seral.active.strategies.clusters import alps, k_means
 from seral.active.strategies.farthest_first import k_center
 from seral.active.strategies.informative_diverse import after, cluster_margin
 from seral.active.strategies.spread import badge, k_means_plus_plus
@@ -22,6 +22,7 @@ STRATEGIES: dict[str, Strategy] = {
     "density": density,
     "k_center": k_center,
     "k_means": k_means,
+    "alps": alps,
     "k_means_plus_plus": k_means_plus_plus,
     "typiclust": typiclust,
     "prob_cover": prob_cover,
@@ -41,6 +42,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "density": frozenset({"embedding_ND"}),
     "k_center": frozenset({"embedding_ND"}),
     "k_means": frozenset({"embedding_ND"}),
+    "alps": frozenset({"surprisal_NK"}),
     "k_means_plus_plus": frozenset({"embedding_ND"}),
     "typiclust": frozenset({"embedding_ND"}),
     "prob_cover": frozenset({"embedding_ND"}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, Stored
 from seral.active.index import kmeans, nearest, unit_rows
 from seral.errors import OptionError
 
@@ -24,11 +24,25 @@ def k_means(candidates: Candidates, k: int, rng: np.random.Generator, *, cluster
     Source: the clustering initialisation of Li et al. 2023, AFTER, arXiv 2310.00283.
     Differs from the paper: clusters are made of the encoder's own pooled features, not of speaker embeddings.
     """
-    embedding_ND = candidates.need("embedding_ND")
+    return _near_centroids(candidates, candidates.need("embedding_ND"), k, rng, clusters, "k_means")
+
+
+def alps(candidates: Candidates, k: int, rng: np.random.Generator, *, clusters: int | None = None) -> list[str]:
+    """The nearest candidate to each centroid of k-means of what surprises a pretrained encoder in them, before there is
+    any label. Yuan et al. 2020, ALPS, arXiv 2010.09535.
+
+    Differs from the paper in what a clip's surprisal is: see ser_models.tapt.surprisal.
+    """
+    return _near_centroids(candidates, candidates.need("surprisal_NK"), k, rng, clusters, "alps")
+
+
+def _near_centroids(
+    candidates: Candidates, x_ND: Stored, k: int, rng: np.random.Generator, clusters: int | None, name: str
+) -> list[str]:
     if clusters is not None and clusters < 1:
-        raise OptionError(f"k_means needs clusters >= 1, got {clusters}")
+        raise OptionError(f"{name} needs clusters >= 1, got {clusters}")
     seed = int(rng.integers(2**31))
-    unit_ND = unit_rows(embedding_ND)
+    unit_ND = unit_rows(x_ND)
     found = kmeans(unit_ND, min(clusters or k, len(unit_ND)), seed, spherical=True)
     size_K = np.bincount(found.cluster_N, minlength=len(found.centroid_KD))
     order_K = np.argsort(-size_K, kind="stable")
