@@ -210,6 +210,12 @@ def test_minutes_are_spent_and_never_overspent(inner: str, minutes: float, seed:
     assert left < np.delete(cost_N, rows).min(initial=np.inf)
 
 
+def test_minutes_are_not_divided_with_old_labels() -> None:
+    strategy = wrapped("margin", {"name": "relabel"})
+    with pytest.raises(SelectionError, match="give the budget as sizes or fractions"):
+        select_for_minutes(strategy, pool(10, 2, 0), 5, np.random.default_rng(0), PaceOptions())
+
+
 def test_minutes_buy_the_first_of_a_ranking() -> None:
     candidates, pace = pool(100, 0, 0), PaceOptions(listening=2, deciding_s=10)
     order = ask(wrapped("margin"), candidates, 100)

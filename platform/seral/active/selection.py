@@ -136,6 +136,8 @@ def select_for_minutes(
 
     The strategy is asked for as many as would fit on average, and then for more, with the picks counted as labelled.
     """
+    if any(wrapper.name == "relabel" for wrapper in strategy.wrappers):
+        raise SelectionError("relabel divides a number of labels, not minutes: give the budget as sizes or fractions")
     left_s, picks, left = 60 * minutes, list[str](), candidates
     while True:
         cost_N = pace.seconds(left.need("duration_s"))
