@@ -310,6 +310,14 @@ def test_pairs_are_compared_at_the_largest_budget_both_have() -> None:
     assert paired_difference(frame.query("arm == 'after'"), "after", np.random.default_rng(0)) is None
 
 
+def test_budgets_in_minutes_are_paired_though_they_buy_different_numbers_of_labels() -> None:
+    frame = rounds_frame([0.6, 0.7], [0.5, 0.5])
+    frame.loc[frame["arm"] == "random", "labelled"] += 3
+    found = paired_difference(frame, "after", np.random.default_rng(0))
+    assert found is not None
+    assert (found.pairs, found.mean, found.labelled) == (2, pytest.approx(0.15), 20)
+
+
 def test_the_bootstrap_interval_is_near_the_normal_one() -> None:
     value_P = np.random.default_rng(0).normal(0.02, 0.05, 400)
     low, high = bootstrap_interval(value_P, np.random.default_rng(1))

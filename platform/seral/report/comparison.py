@@ -92,12 +92,12 @@ def differences(records: RunRecords, seed: int = 0) -> list[Difference]:
 
 
 def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) -> Difference | None:
-    """Pair by fold and seed at the largest number of labels both have; None when no pair exists."""
-    on = ["fold", "seed", "labelled"]
+    """Pair by fold and seed at the last round both have, when both have spent the same; None when no pair exists."""
+    on = ["fold", "seed", "round"]
     both = rounds[rounds["arm"] == arm].merge(rounds[rounds["arm"] == RANDOM], on=on, suffixes=("", "_random"))
     if both.empty:
         return None
-    final = both.sort_values("labelled").groupby(["fold", "seed"]).tail(1).sort_values(["fold", "seed"])
+    final = both.sort_values("round").groupby(["fold", "seed"]).tail(1).sort_values(["fold", "seed"])
     gain_P = (final["uar"] - final["uar_random"]).to_numpy(dtype=np.float64)
     # Seeds of one fold share their test speakers: the folds are what was drawn, as long as there are several.
     gain_F = final.assign(gain=gain_P).groupby("fold")["gain"].mean().to_numpy(dtype=np.float64)
