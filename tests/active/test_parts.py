@@ -32,6 +32,7 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
         probability_NC=rng.dirichlet(np.ones(4), size=count).astype(np.float32),
         dropout_SNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
         embedding_ND=rng.normal(size=(count, 5)).astype(np.float16),
+        surprisal_NK=rng.uniform(size=(count, 6)).astype(np.float16),
         speaker=rng.choice(["a", "b", "c"], size=count),
         snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
         labelled_ids=np.array(names[count:], dtype=np.str_),
@@ -135,12 +136,18 @@ def written(folder: Path, whole: Candidates, files: int, form: str) -> SourceOpt
         pq.write_table(
             pa.table({"utterance_id": ids[rows].tolist(), "snr_db": snr, **known}), folder / "metadata" / name
         )
+    surprising = pa.array([row.tobytes() for row in whole.need("surprisal_NK")], pa.binary())
+    (folder / "surprisal").mkdir()
+    pq.write_table(
+        pa.table({"utterance_id": whole.ids.tolist(), "embedding": surprising}), folder / "surprisal" / "0.parquet"
+    )
     pq.write_table(pa.table({"utterance_id": whole.labelled_ids.tolist()}), folder / "labelled.parquet")
     state = {"state": 1, "states": 2} if form == "states" else {}
     return SourceOptions(
         features=str(folder / "features"),
         predictions=str(folder / "predictions"),
         metadata=str(folder / "metadata"),
+        surprisal=str(folder / "surprisal"),
         labelled=str(folder / "labelled.parquet"),
         **state,
     )
@@ -159,6 +166,7 @@ def test_candidates_are_read_back_from_parquet(form: str, tmp_path: Path) -> Non
     assert read.labelled_ids.tolist() == whole.labelled_ids.tolist()
     assert read.labelled_centres().tolist() == whole.labelled_centres().tolist()
     assert read.need("probability_NC").tolist() == whole.need("probability_NC").tolist()
+    assert read.need("surprisal_NK").tolist() == whole.need("surprisal_NK").tolist()
     assert read.groups("language").tolist() == ["en"] * 50
     np.testing.assert_array_equal(read.need("snr_db"), whole.need("snr_db"))
 
