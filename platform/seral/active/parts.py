@@ -110,6 +110,8 @@ class PoolPart:
 
     def largest(self) -> tuple[float, str]:
         """Squared norm and id of the largest row."""
+        if not len(self._points):
+            return -1.0, ""
         row = self._points.largest()
         return float(np.float32(self._points.block(np.array([row])).square_B[0])), str(self.candidates.ids[row])
 

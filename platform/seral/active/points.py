@@ -73,7 +73,8 @@ class Points:
     def upper_bounds(self, centres: Block) -> Floats:
         """Upper bounds of the squared distance of every row to the nearest of some centres, (N,)."""
         slabs, single = [slice(at, at + SLAB) for at in range(0, len(self), SLAB)], centres.narrow()
-        return np.concatenate([upper_bounds(self.block(slab, narrow=True), [single]) for slab in slabs])
+        found = [upper_bounds(self.block(slab, narrow=True), [single]) for slab in slabs]
+        return np.concatenate([*found, np.empty(0, np.float32)])
 
     def largest(self) -> int:
         """The row of the largest norm, the lower of equals."""

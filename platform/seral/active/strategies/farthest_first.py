@@ -86,7 +86,10 @@ def traverse(
     count, total_D = (sum(values) for values in zip(*each("total"), strict=True))
     picks, centre_MD = list[Any](), labelled_MD
     if not len(labelled_MD):
-        _, first, x_D = min(each("most_central", total_D / count), key=lambda found: found[:2])
+        _, first, x_D = min(
+            (found for found in each("most_central", total_D / count) if found[1] is not None),
+            key=lambda found: found[:2],
+        )
         picks, centre_MD = [first], x_D[None]
     each("start", total_D / count, centre_MD, k)
     size, new, fresh = first_offer, None, list(picks)
@@ -145,6 +148,8 @@ class Part:
 
     def most_central(self, mean_D: Doubles) -> tuple[float, Any, Stored]:
         """The row nearest to the mean, the lower id of equals: its distance, its id and itself."""
+        if not len(self.x_ND):
+            return float("inf"), None, self.x_ND.sum(axis=0)
         points = Points(self.x_ND, centre_D=mean_D)
         slabs = range(0, len(points), SLAB)
         square_N = np.concatenate([points.block(slice(at, at + SLAB)).square_B for at in slabs]).astype(np.float32)
@@ -164,6 +169,8 @@ class Part:
         """Hear of new centres and of the ids that were taken; offer the rows of the `size` largest distances."""
         if new is not None:
             self.centres.add(new)
+        if not len(self.id_N):
+            return Offer(self.id_N, self.bound_N, self.points.block(slice(0)), None)
         self._leave_out(taken)
         rows = _largest(self.bound_N, size)
         outside_N = self.bound_N.copy()
