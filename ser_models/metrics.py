@@ -48,6 +48,13 @@ def per_class_recall(truth_N: Labels, predicted_N: Labels, num_classes: int | No
     return np.where(total > 0, np.diag(matrix) / np.maximum(total, 1), np.nan)
 
 
+def mean_recall(count_CC: NDArray[Any]) -> Any:
+    """UAR of one or many confusion matrices, (..., C, C) -> (...), over the classes that occur in each."""
+    total = count_CC.sum(-1)
+    recall = np.diagonal(count_CC, axis1=-2, axis2=-1) / np.maximum(total, 1)
+    return np.where(total > 0, recall, 0).sum(-1) / np.maximum((total > 0).sum(-1), 1)
+
+
 def uar(truth_N: Labels, predicted_N: Labels) -> float:
     """Unweighted average recall (UA): mean recall over the classes present in the truth."""
     return float(np.nanmean(per_class_recall(truth_N, predicted_N)))

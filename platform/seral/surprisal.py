@@ -19,6 +19,7 @@ from ser_models.encoders import load_encoder
 from ser_models.tapt import OBJECTIVES, Objective, load_objective, surprisal
 from seral import storage
 from seral.cluster import ClusterOptions
+from seral.errors import StateError
 from seral.features import FeatureOptions, length_sorted_batches, map_shards, pad_clips
 from seral.pool.decode import BadAudio, decode_flac
 from seral.pool.shards import Pool
@@ -29,12 +30,13 @@ from seral.train.tapt_run import ENCODER, OBJECTIVE
 FOLDER = "surprisal"
 
 
-def extract_surprisal(pool: Pool, ids: Sequence[str], tapt: str, on: ClusterOptions) -> str:
+def extract_surprisal(pool: Pool, ids: Sequence[str], tapt: str, options: FeatureOptions, on: ClusterOptions) -> str:
     """Compute what is missing for these utterances; returns the folder of the tables."""
     folder = storage.join(tapt, FOLDER)
     missing = [shard for shard in pool.shards if not storage.exists(storage.join(folder, f"{shard}.parquet"))]
     if missing:
-        arguments = {"pool": pool, "ids": frozenset(ids), "tapt": tapt, "device": "cuda" if on.use_gpu else "cpu"}
+        arguments: dict[str, Any] = {"pool": pool, "ids": frozenset(ids), "tapt": tapt, "options": options}
+        arguments["device"] = "cuda" if on.use_gpu else "cpu"
         map_shards(pool, missing, SurprisalActor, arguments, on, f"surprisal of {len(missing)} shards")
     return folder
 
@@ -42,6 +44,8 @@ def extract_surprisal(pool: Pool, ids: Sequence[str], tapt: str, on: ClusterOpti
 def open_objective(tapt: str) -> Objective:
     """The objective of a finished pretraining, ready to measure."""
     record = storage.read_json(storage.join(tapt, DONE))
+    if not storage.exists(storage.join(tapt, OBJECTIVE)):
+        raise StateError(f"{tapt} holds an encoder without its pretraining objective: remove it and pretrain again")
     with storage.local_copy(storage.join(tapt, ENCODER)) as local:
         encoder = load_encoder(str(local))
     options, teacher = TaptRunOptions.model_validate(record["options"]), None
@@ -56,15 +60,15 @@ def open_objective(tapt: str) -> Objective:
 class SurprisalActor:
     """One objective in one process: a shard of audio in, a shard of surprisals out."""
 
-    def __init__(self, pool: Pool, ids: frozenset[str], tapt: str, device: str) -> None:
+    def __init__(self, pool: Pool, ids: frozenset[str], tapt: str, options: FeatureOptions, device: str) -> None:
         torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
-        self.pool, self.ids, self.tapt, self.device = pool, ids, tapt, device
+        self.pool, self.ids, self.tapt, self.options, self.device = pool, ids, tapt, options, device
         self.objective = open_objective(tapt).to(device)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         table = self.pool.read(row["shard"], ["utterance_id", "audio"])
         names, clips = [], []
-        options, shortest = FeatureOptions(), self.objective.encoder.minimal_samples
+        options, shortest = self.options, self.objective.encoder.minimal_samples
         for name, audio in zip(table["utterance_id"].to_pylist(), table["audio"], strict=True):
             if name not in self.ids:
                 continue

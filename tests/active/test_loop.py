@@ -115,13 +115,14 @@ def test_a_doubtful_label_is_asked_for_again_and_paid_for(run_values: dict[str, 
 
 
 def test_a_budget_of_minutes_is_spent_and_not_overspent(run_values: dict[str, Any]) -> None:
-    budget = {"minutes": [1.5, 2.5], "pace": {"listening": 2, "deciding_s": 3}}
+    schedule = [1.5, 2.5]
+    budget = {"minutes": schedule, "pace": {"listening": 2, "deciding_s": 3}}
     run = run_loop(parse(LoopOptions, run_values | {"budget": budget, "full_arm": False}))
     metadata = open_pool(run_values["pool"]).metadata
     seconds = dict(zip(*(metadata[c].to_pylist() for c in ("utterance_id", "duration_s")), strict=True))
     for arm in ("after", "random"):
         spent = 0.0
-        for number, minutes in enumerate(budget["minutes"]):  # type: ignore[arg-type]
+        for number, minutes in enumerate(schedule):
             here = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0" / "rounds" / f"{number:04d}"
             picks = pq.read_table(here / "picks.parquet")["utterance_id"].to_pylist()
             spent += sum(2 * seconds[pick] + 3 for pick in picks)

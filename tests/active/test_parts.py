@@ -72,9 +72,11 @@ def test_parts_pick_what_one_machine_picks(
     assert whole.snr_db is not None
     good = int((~(whole.snr_db < 0)).sum())
     k = data.draw(st.integers(0, good))
-    one, many, exact = both(strategy, whole, divided(whole, parts, seed), k)
+    dealt = divided(whole, parts, seed)
+    one, many, exact = both(strategy, whole, dealt, k)
     assert many == one
     assert exact
+    assert sum(dealt.each("count")) == count, "a filter is taken back"
 
 
 @pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(EXACT)))

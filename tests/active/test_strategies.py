@@ -264,6 +264,6 @@ def test_options_come_from_a_configuration() -> None:
     assert default_options("after") == {"beta": 5.0, "uncertainty": "margin", "diversity": "k_means"}
     assert chosen.parameters == {"beta": 2}
     assert StrategyOptions.model_validate("margin") == StrategyOptions(name="margin")
-    assert (chosen.needs_embedding, chosen.needs_dropout) == (True, False)
+    assert chosen.needs == {"probability_NC", "embedding_ND"}
     columns = pool(60, 0, 0)
     assert select(chosen, Candidates(**columns), 6, np.random.default_rng(0)) == ask(("after", {"beta": 2}), columns, 6)

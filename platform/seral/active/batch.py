@@ -57,7 +57,7 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
         connect(options.cluster)
         dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
         parts = RemoteParts(options.source, dealt)
-        rows = sum(len(ids) for ids in parts.each("ids"))
+        rows = sum(parts.each("count"))
     else:
         candidates = read_candidates(options.source, names)
         rows = len(candidates)

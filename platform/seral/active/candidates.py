@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from seral.errors import OptionError, SelectionError, unknown_name
@@ -189,6 +190,17 @@ class Candidates:
             _check_probabilities("probability_NC", self.probability_NC[None], self.ids)
         if self.dropout_SNC is not None:
             _check_probabilities("dropout_SNC", self.dropout_SNC, self.ids)
+
+
+def known_of(metadata: pa.Table) -> dict[str, Any]:
+    """What a pool's metadata says of its rows, as fields of Candidates."""
+    numbers = ("duration_s", "snr_db", "clipping", "speech_ratio")
+    known: dict[str, Any] = {name: np.asarray(metadata[name], np.float32) for name in numbers}
+    return known | {name: np.asarray(metadata[name].fill_null("").to_pylist()) for name in _NAMES}
+
+
+KNOWN_COLUMNS = ("duration_s", "snr_db", "clipping", "speech_ratio", "speaker", "corpus", "language")
+"""The columns of metadata that `known_of` reads."""
 
 
 def concatenate(parts: Sequence[Candidates]) -> Candidates:

@@ -168,7 +168,7 @@ def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _S
         stores[number] = _store(options, pool, encoder, ledger)
         if options.needs_surprisal:
             with ledger.phase("surprisal"):
-                extract_surprisal(pool, fold.train, folder, options.cluster)
+                extract_surprisal(pool, fold.train, folder, options.features, options.cluster)
     return stores
 
 

@@ -8,17 +8,17 @@ cluster the whole pool are merged instead: every part picks k, and k of all thos
 # N candidates · M labelled · B rows of a block · D features
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from seral.active.candidates import Candidates, Rows, Stored, Strings, concatenate
-from seral.active.points import Block, Floats, Points, feature_points, gradient_points
-from seral.active.selection import StrategyOptions, select
+from seral.active.candidates import Candidates, Floats, Rows, Stored, Strings, concatenate
+from seral.active.points import Block, Points, feature_points, gradient_points
+from seral.active.selection import NamedOptions, StrategyOptions, default_options, select
 from seral.active.source import SourceOptions, read_candidates
 from seral.active.strategies import scores
 from seral.active.strategies.farthest_first import Part, traverse
@@ -43,11 +43,17 @@ class PoolPart:
     """Some of the candidates, in this process or in an actor."""
 
     def __init__(self, source: SourceOptions | Candidates, names: Sequence[str] = ()) -> None:
-        self.candidates = source if isinstance(source, Candidates) else read_candidates(source, names)
+        self._everyone = source if isinstance(source, Candidates) else read_candidates(source, names)
+        self.candidates = self._everyone
 
-    def keep_good(self, limits: dict[str, float]) -> None:
-        """Leave out recordings below the quality limits (wrappers.quality)."""
-        self.candidates = self.candidates.take(np.flatnonzero(is_good(self.candidates, **limits)))
+    def keep_good(self, limits: dict[str, float] | None) -> None:
+        """Leave out recordings below the quality limits (wrappers.quality); None = take all in again."""
+        good = self._everyone
+        self.candidates = good if limits is None else good.take(np.flatnonzero(is_good(good, **limits)))
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.candidates)
 
     def ids(self) -> Strings:
         """Ids in order."""
@@ -84,11 +90,9 @@ class PoolPart:
 
     def farthest(self, method: str, *arguments: Any) -> Any:
         """A method of farthest_first.Part."""
-        return getattr(self._farthest, method)(*arguments)
-
-    def total(self) -> tuple[int, Doubles]:
-        """Rows, and the sum of their features."""
-        return self._farthest.total()
+        if method == "total":  # the first thing that is asked
+            self._part = Part(self.candidates.ids, self.candidates.need("embedding_ND"))
+        return getattr(self._part, method)(*arguments)
 
     def points(self, kind: Kind, mean_D: Doubles | None) -> list[int]:
         """Make ready for distances; returns the widths of the factors."""
@@ -114,10 +118,6 @@ class PoolPart:
             return -1.0, ""
         row = self._points.largest()
         return float(np.float32(self._points.block(np.array([row])).square_B[0])), str(self.candidates.ids[row])
-
-    @cached_property
-    def _farthest(self) -> Part:
-        return Part(self.candidates.ids, self.candidates.need("embedding_ND"))
 
     def _best(self, score_N: Doubles, k: int) -> tuple[Doubles, Strings]:
         rows = scores.top_rows(score_N, k)
@@ -171,7 +171,7 @@ class PartedPoints(Points):
     def __init__(self, parts: Parts, kind: Kind) -> None:
         self._parts, self._centre_D = parts, None
         if kind == "features":
-            count, total_D = (sum(values) for values in zip(*parts.each("total"), strict=True))
+            count, total_D = (sum(values) for values in zip(*parts.each("farthest", "total"), strict=True))
             self._centre_D = total_D / count
         self._widths: list[int] = parts.each("points", kind, self._centre_D)[0]
         ids = parts.each("ids")
@@ -220,7 +220,7 @@ class PartedPoints(Points):
 
 def select_in_parts(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generator) -> Picks:
     """The k picks of a strategy from a pool in parts."""
-    count = sum(len(ids) for ids in parts.each("ids"))
+    count = sum(parts.each("count"))
     if not 0 <= k <= count:
         raise SelectionError(f"asked {strategy.name} for {k} picks of {count} candidates")
     if k == 0:
@@ -238,13 +238,17 @@ def _wrapped(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Gen
     """A shortlist is gathered and goes on as on one machine; the quality floor is kept where the rows are."""
     outer, inner = strategy.wrappers[0], strategy.model_copy(update={"wrappers": strategy.wrappers[1:]})
     if outer.name == "quality":
-        parts.each("keep_good", outer.parameters)
-        left = sum(len(ids) for ids in parts.each("ids"))
-        if left < k:
-            raise SelectionError(f"only {left} candidates are good enough for {k} picks: lower the limits of quality")
-        return select_in_parts(inner, parts, k, rng)
+        try:
+            parts.each("keep_good", outer.parameters)
+            if (left := sum(parts.each("count"))) < k:
+                raise SelectionError(
+                    f"only {left} candidates are good enough for {k} picks: lower the limits of quality"
+                )
+            return select_in_parts(inner, parts, k, rng)
+        finally:
+            parts.each("keep_good", None)
     if outer.name == "shortlist":
-        return Picks(select(inner, _shortlist(parts, *outer.looks_at(k)), k, rng), exact=True)
+        return Picks(select(inner, _shortlist(parts, *_looks_at(outer, k)), k, rng), exact=True)
     raise SelectionError(
         f"{outer.name} asks its strategy several times, which needs the candidates in one place: put a shortlist first"
     )
@@ -294,7 +298,7 @@ def _of_shortlist(name: str) -> Callable[..., list[str]]:
 
     def choose(parts: Parts, k: int, rng: np.random.Generator, **options: Any) -> list[str]:
         strategy = StrategyOptions(name=name, **options)
-        return select(strategy, _shortlist(parts, *strategy.looks_at(k)), k, rng)
+        return select(strategy, _shortlist(parts, *_looks_at(strategy, k)), k, rng)
 
     return choose
 
@@ -317,6 +321,14 @@ def _top(parts: Parts, k: int, method: str, *arguments: Any) -> list[str]:
     score_N, id_N = (np.concatenate(values) for values in zip(*found, strict=True))
     chosen: list[str] = id_N[np.lexsort((id_N, -score_N))[:k]].tolist()
     return chosen
+
+
+def _looks_at(options: NamedOptions, k: int) -> tuple[str, int]:
+    """By which uncertainty a strategy or wrapper shortlists the candidates, and how many are on its list for k."""
+    chosen = {**default_options(options.name), **options.parameters}
+    if options.name == "batch_bald":
+        return "bald", max(chosen["shortlist"], k)
+    return chosen.get("uncertainty", "margin"), math.ceil(chosen["beta"] * k)
 
 
 def _shortlist(parts: Parts, uncertainty: str, count: int) -> Candidates:

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seral.active.candidates import Floats, Rows, Stored
+
 # N rows · B rows of a block · M centres · D features · C classes
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Rows = NDArray[np.intp]
-Stored = NDArray[np.float16] | NDArray[np.float32]
 
 SLAB = 2_048
 """Rows or centres taken at a time where all of them are visited."""
@@ -113,6 +112,11 @@ class Centres:
                 kept[to] = factor
             mine.square_B[to] = new.square_B
         self._count += len(block)
+
+    def add_all(self, points: Points) -> None:
+        """Take in all rows of some points."""
+        for at in range(0, len(points), SLAB):
+            self.add(points.block(slice(at, at + SLAB)))
 
     def since(self, start: int, *, narrow: bool = False) -> Iterator[Block]:
         """Those from `start` on, a slab at a time."""

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from ser_models.metrics import cohen_kappa
 from seral import storage
 from seral.active.budget import PaceOptions
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, known_of
 from seral.active.doubt import doubt
 from seral.active.selection import StrategyOptions, select, select_for_minutes
 from seral.active.source import read_vectors
@@ -299,9 +299,7 @@ def _pick(
     if "surprisal_NK" in options.needs:
         seen["surprisal_NK"] = read_vectors(str(ground.surprisal), rest)
     rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), rest))
-    quality = {name: np.asarray(rows[name]) for name in ("duration_s", "snr_db", "clipping", "speech_ratio")}
-    names = {name: np.asarray(rows[name].fill_null("").to_pylist()) for name in ("speaker", "corpus", "language")}
-    candidates = Candidates(ids=np.asarray(rest), **names, **quality, **seen)
+    candidates = Candidates(ids=np.asarray(rest), **known_of(rows), **seen)
     rng = trajectory.generator(number, "select")
     if arm.pace is None:
         return select(options, candidates, int(count), rng)

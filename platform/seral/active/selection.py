@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Literal, get_args, get_type_hints
@@ -38,13 +37,6 @@ class NamedOptions(Options):
     def parameters(self) -> dict[str, Any]:
         """The options beside the name."""
         return dict(self.model_extra or {})
-
-    def looks_at(self, k: int) -> tuple[str, int]:
-        """Which uncertainty shortlists the candidates of this strategy, and how many are on the list for k picks."""
-        chosen = {**default_options(self.name), **self.parameters}
-        if self.name == "batch_bald":
-            return "bald", max(chosen["shortlist"], k)
-        return chosen.get("uncertainty", "margin"), math.ceil(chosen["beta"] * k)
 
 
 class WrapperOptions(NamedOptions):
@@ -86,16 +78,6 @@ class StrategyOptions(NamedOptions):
         for wrapper in reversed(self.wrappers):
             call = partial(WRAPPERS[wrapper.name], call, **wrapper.parameters)
         return call
-
-    @property
-    def needs_dropout(self) -> bool:
-        """Whether the strategy reads stochastic passes."""
-        return "dropout_SNC" in self.needs
-
-    @property
-    def needs_embedding(self) -> bool:
-        """Whether the strategy reads features."""
-        return "embedding_ND" in self.needs
 
 
 def select(

@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from seral import storage
-from seral.active.candidates import Candidates, Stored
+from seral.active.candidates import KNOWN_COLUMNS, Candidates, Stored, known_of
 from seral.errors import OptionError, SelectionError
 from seral.features import ENCODER_KEY
 from seral.options import Options
 
 VECTORS = ("embedding", "mean")
 """Columns in which features are looked for, the first that is there."""
-KNOWN = ("duration_s", "speaker", "corpus", "language", "snr_db", "clipping", "speech_ratio")
 
 
 class SourceOptions(Options):
@@ -28,7 +27,7 @@ class SourceOptions(Options):
 
     features: str
     """Folder of features: `embedding` (fp16 or fp32 numbers, as lists or as binary fp16), or the `mean` of all hidden
-    states as `seral features extract` writes it (FEATURES/<fingerprint>/pooled)."""
+    states as jobs/features.py writes it (FEATURES/<fingerprint>/pooled)."""
     state: int | None = Field(default=None, ge=0)
     """Which hidden state of `mean`; needs `states`."""
     states: int | None = Field(default=None, ge=1)
@@ -114,13 +113,11 @@ def _ids(folder: str, name: str) -> NDArray[np.str_]:
 def _vectors(options: SourceOptions, name: str) -> Stored:
     """The features of one file, (B, D)."""
     uri = storage.join(options.features, name)
-    table = storage.read_table(uri)
-    column = next((c for c in VECTORS if c in table.column_names), None)
+    present = storage.read_schema(uri).names
+    column = next((c for c in VECTORS if c in present), None)
     if column is None:
-        raise SelectionError(
-            f"{uri} has none of the columns {', '.join(VECTORS)}; it has {', '.join(table.column_names)}"
-        )
-    cells = table[column].combine_chunks()
+        raise SelectionError(f"{uri} has none of the columns {', '.join(VECTORS)}; it has {', '.join(present)}")
+    cells = storage.read_table(uri, [column])[column].combine_chunks()
     if cells.null_count:
         raise SelectionError(f"{uri}: {cells.null_count} rows have no {column}")
     flat = _numbers(cells)
@@ -196,7 +193,6 @@ def _predictions(options: SourceOptions, names: Sequence[str], ids: NDArray[np.s
 def _metadata(options: SourceOptions, names: Sequence[str], ids: NDArray[np.str_]) -> dict[str, Any]:
     if options.metadata is None:
         return {}
-    table = _beside(options.metadata, names, ["utterance_id", *KNOWN])
+    table = _beside(options.metadata, names, ["utterance_id", *KNOWN_COLUMNS])
     table = table.take(_rows(table, ids, f"row in {options.metadata}"))
-    numbers = {c: np.asarray(table[c], np.float32) for c in KNOWN if pa.types.is_floating(table[c].type)}
-    return numbers | {c: np.asarray(table[c].fill_null("").to_pylist()) for c in KNOWN if c not in numbers}
+    return known_of(table)

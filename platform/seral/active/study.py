@@ -24,13 +24,14 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
+from sklearn.base import ClassifierMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ser_models.metrics import confusion_matrix, mean_recall
 from seral import storage
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, known_of
 from seral.active.selection import StrategyOptions, select
 from seral.errors import OptionError
 from seral.features import rows_of
@@ -107,7 +108,6 @@ class StrategyStudyOptions(TaskOptions, CorpusOptions):
 class Ground:
     """Who may be picked and who is tested in one fold."""
 
-    data: FoldData
     train: tuple[str, ...]
     test: tuple[str, ...]
     junk: tuple[str, ...]
@@ -127,14 +127,13 @@ def run_strategy_study(options: StrategyStudyOptions) -> str:
     data = fold_data(options, store, next(iter(folds.values())), metadata)
     corpora = sorted(set(metadata["corpus"].to_pylist()))
     write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {"junk": len(junk)})
-    arguments: dict[Cell, Sequence[Any]] = {}
+    shared, arguments = ray.put(data), dict[Cell, Sequence[Any]]()
     for (number, seed), fold in folds.items():
         train = tuple(sorted({*fold.train, *fold.dev}))
         count = round(len(train) * options.junk_share / (1 - options.junk_share))
         mixed_in = np.random.default_rng(seed).permutation(junk)[:count].tolist() if options.junk else []
         ground = ray.put(
             Ground(
-                data=data,
                 train=train,
                 test=fold.test,
                 junk=tuple(sorted(mixed_in)),
@@ -143,16 +142,16 @@ def run_strategy_study(options: StrategyStudyOptions) -> str:
             )
         )
         for row in options.rows:
-            arguments[Cell(row=row.row, fold=number, seed=seed)] = (ground, row, options)
+            arguments[Cell(row=row.row, fold=number, seed=seed)] = (shared, ground, row, options)
     found = run_cells(options.run, curve_cell, arguments, options.cluster, f"{len(arguments)} learning curves")
     return _write(options, found)
 
 
 def curve_cell(
-    cell: Cell, folder: str, ground: Ground, row: StrategyRow, options: StrategyStudyOptions
+    cell: Cell, folder: str, data: FoldData, ground: Ground, row: StrategyRow, options: StrategyStudyOptions
 ) -> dict[str, Any]:
     """One strategy from its first label to its last."""
-    data, oracle, classes = ground.data, ground.data.oracle(), list(ground.data.classes)
+    oracle, classes = data.oracle(), data.classes
     everyone = sorted({*ground.train, *ground.junk})
     scale = StandardScaler().fit(_vectors(data, everyone, options.state))
     known = dict(zip(everyone, scale.transform(_vectors(data, everyone, options.state)), strict=True))
@@ -164,12 +163,12 @@ def curve_cell(
     if row.needs & {"probability_NC", "dropout_SNC"}:
         kept = [wrapper for wrapper in row.wrappers if wrapper.name in ("quality", "distinct")]
         first = StrategyOptions(name="random", wrappers=kept)
-    models: list[Pipeline] = []
+    models: list[ClassifierMixin] = []
     found: dict[str, Any] = {"labelled": [], "uar": [], "confusion": [], "junk": [], "seconds": 0.0}
     for number, share in enumerate(options.budgets):
         started = time.perf_counter()
         count = max(1, round(share * len(ground.train))) - len(asked)
-        candidates = _candidates(ground, everyone, asked, known, models)
+        candidates = _candidates(ground, len(classes), everyone, asked, known, models)
         if number == 0 and first is not row:
             picks = select(first, candidates, count, np.random.default_rng([cell.seed, cell.fold]))
         else:
@@ -185,11 +184,11 @@ def curve_cell(
             told_N = _probabilities(models[0], test_ND, len(classes)).argmax(axis=1)
         speakers = [ground.speaker_of[name] for name in ground.test]
         found["labelled"].append(len(asked))
-        found["uar"].append(_uar(_confusion(truth_N, told_N, len(classes))))
+        found["uar"].append(float(mean_recall(confusion_matrix(truth_N, told_N, len(classes)))))
         found["junk"].append(len(asked) - len(labelled))
         found["confusion"].append(
             {
-                speaker: _confusion(truth_N[mine], told_N[mine], len(classes)).tolist()
+                speaker: confusion_matrix(truth_N[mine], told_N[mine], len(classes)).tolist()
                 for speaker in sorted(set(speakers))
                 if len(mine := np.flatnonzero(np.array(speakers) == speaker))
             }
@@ -222,19 +221,16 @@ def _vectors(data: FoldData, ids: Sequence[str], state: int | None) -> NDArray[n
 
 def _candidates(
     ground: Ground,
+    classes: int,
     everyone: Sequence[str],
     asked: Sequence[str],
     known: Mapping[str, NDArray[np.float32]],
-    models: Sequence[Pipeline],
+    models: Sequence[ClassifierMixin],
 ) -> Candidates:
     left = sorted(set(everyone) - set(asked))
     x_ND = np.stack([known[name] for name in left])
     rows = ground.quality.take(rows_of(ground.quality["utterance_id"].to_pylist(), left))
-    values: dict[str, Any] = {
-        name: np.asarray(rows[name]) for name in ("duration_s", "snr_db", "clipping", "speech_ratio")
-    }
-    values |= {name: np.asarray(rows[name].fill_null("").to_pylist()) for name in ("speaker", "corpus", "language")}
-    classes = len(ground.data.classes)
+    values = known_of(rows)
     if models:
         values["probability_NC"] = _probabilities(models[0], x_ND, classes)
     if models[1:]:
@@ -244,7 +240,7 @@ def _candidates(
     return Candidates(ids=np.array(left), embedding_ND=x_ND, **values)
 
 
-def _fit(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], members: int, seed: int) -> list[Pipeline]:
+def _fit(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], members: int, seed: int) -> list[ClassifierMixin]:
     """A probe, and as many on bootstrap samples of the labels: an ensemble."""
     rng = np.random.default_rng(seed)
     samples = [np.arange(len(label_M)), *(rng.integers(len(label_M), size=len(label_M)) for _ in range(members))]
@@ -252,26 +248,15 @@ def _fit(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], members: int, se
     for rows in samples:
         one_class = len(np.unique(label_M[rows])) < 2
         last = DummyClassifier() if one_class else LogisticRegression(max_iter=500, class_weight="balanced")
-        models.append(make_pipeline(last).fit(x_MD[rows], label_M[rows]))
+        models.append(last.fit(x_MD[rows], label_M[rows]))
     return models
 
 
-def _probabilities(model: Pipeline, x_ND: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
+def _probabilities(model: ClassifierMixin, x_ND: NDArray[np.float32], classes: int) -> NDArray[np.float32]:
     """Probabilities of all classes, (N, C): 0 for those the model has not seen."""
     p_NC = np.zeros((len(x_ND), classes), dtype=np.float32)
     p_NC[:, model.classes_] = model.predict_proba(x_ND)
     return p_NC
-
-
-def _confusion(truth_N: NDArray[np.int64], told_N: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    return np.bincount(truth_N * classes + told_N, minlength=classes**2).reshape(classes, classes)
-
-
-def _uar(count_CC: NDArray[Any]) -> Any:
-    """UAR of confusions, (..., C, C) -> (...), over the classes that occur."""
-    total = count_CC.sum(axis=-1)
-    recall = np.diagonal(count_CC, axis1=-2, axis2=-1) / np.maximum(total, 1)
-    return np.where(total > 0, recall, 0).sum(axis=-1) / np.maximum((total > 0).sum(axis=-1), 1)
 
 
 def _write(options: StrategyStudyOptions, found: Mapping[Cell, Mapping[str, Any]]) -> str:
@@ -331,5 +316,5 @@ def _resampled_areas(
             for budget, confusion in enumerate(values["confusion"]):
                 for speaker, matrix in confusion.items():
                     count_SBCC[place[speaker], budget] += matrix
-        areas[row.row] = area(_uar(np.einsum("rs,sbij->rbij", weight_RS, count_SBCC)), options.budgets)
+        areas[row.row] = area(mean_recall(np.einsum("rs,sbij->rbij", weight_RS, count_SBCC)), options.budgets)
     return areas

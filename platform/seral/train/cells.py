@@ -18,6 +18,7 @@ import ray
 import torch
 from numpy.typing import NDArray
 
+from ser_models.metrics import mean_recall
 from seral import storage
 from seral.cluster import ClusterOptions, run_side_by_side
 from seral.progress import track
@@ -139,13 +140,7 @@ def _pooled_uar(found: Mapping[Cell, Mapping[str, Any]], row: str, of: str) -> f
         if f"{of}confusion" not in values:
             return None
         confusion[cell.seed] = confusion.get(cell.seed, 0) + np.array(values[f"{of}confusion"])
-    return float(np.mean([_mean_recall(counts) for counts in confusion.values()]))
-
-
-def _mean_recall(counts_CC: NDArray[np.int64]) -> float:
-    """UAR of a confusion matrix, over the classes that occur."""
-    present = counts_CC.sum(1) > 0
-    return float((np.diag(counts_CC)[present] / counts_CC.sum(1)[present]).mean())
+    return float(np.mean([mean_recall(counts) for counts in confusion.values()]))
 
 
 def _gain(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:

@@ -16,22 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, Floats, Rows, Stored
 from seral.active.index import nearest
-from seral.active.points import (
-    SLAB,
-    Block,
-    Centres,
-    Doubles,
-    Floats,
-    Points,
-    Rows,
-    Stored,
-    distances,
-    join,
-    nearest_distance,
-    upper_bounds,
-)
+from seral.active.points import SLAB, Block, Centres, Doubles, Points, distances, join, nearest_distance, upper_bounds
 
 # N candidates · M labelled · B rows of a block · D features
 
@@ -160,8 +147,7 @@ class Part:
         """Take in the first centres, and an upper bound of the distance to the nearest of them for every row."""
         self.points, centre = Points(self.x_ND, centre_D=mean_D), Points(centre_MD, centre_D=mean_D)
         self.centres = Centres(self.points.widths, len(centre_MD) + k)
-        for at in range(0, len(centre), SLAB):
-            self.centres.add(centre.block(slice(at, at + SLAB)))
+        self.centres.add_all(centre)
         self.bound_N = _first_bounds(self.x_ND, centre_MD)
         self.seen_N = np.zeros(len(self.points), dtype=np.int32)
 

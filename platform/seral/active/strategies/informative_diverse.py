@@ -63,11 +63,9 @@ def cluster_margin(
     cluster_N = kmeans(unit_ND, min(clusters or k, len(short)), seed, spherical=True).cluster_N
     by_margin = np.argsort(-uncertainty_of(short, "margin"), kind="stable")
     size_N = np.bincount(cluster_N)[cluster_N]
-    # The place of every row in its own cluster's queue: all first rows are taken before any second one.
+    # All first rows of clusters are taken before any second one.
     turn_N = np.empty(len(short), dtype=np.int64)
-    for cluster in np.unique(cluster_N):
-        members = by_margin[cluster_N[by_margin] == cluster]
-        turn_N[members] = np.arange(len(members))
+    turn_N[by_margin] = scores.turns(cluster_N[by_margin])
     order = np.lexsort((cluster_N, size_N, turn_N))
     chosen: list[str] = short.ids[order[:k]].tolist()
     return chosen

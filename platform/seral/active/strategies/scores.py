@@ -39,6 +39,15 @@ def bald(p_SNC: Probabilities) -> Scores:
     return information
 
 
+def turns(group_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The place of every row among the rows of its group before it, (N,), from 0."""
+    order = np.argsort(group_N, kind="stable")
+    first_N = np.searchsorted(group_N[order], group_N[order])
+    turn_N = np.empty(len(group_N), dtype=np.int64)
+    turn_N[order] = np.arange(len(group_N)) - first_N
+    return turn_N
+
+
 def top_rows(score_N: Scores, k: int) -> NDArray[np.intp]:
     """Rows of the k largest scores, largest first; equal scores in row order, which is the order of ids."""
     return np.argsort(-score_N, kind="stable")[:k]

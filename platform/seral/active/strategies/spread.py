@@ -10,18 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from seral.active.candidates import Candidates
-from seral.active.points import (
-    SLAB,
-    Block,
-    Centres,
-    Points,
-    Rows,
-    distances,
-    feature_points,
-    gradient_points,
-    nearest_distance,
-)
+from seral.active.candidates import Candidates, Rows
+from seral.active.points import Block, Centres, Points, distances, feature_points, gradient_points, nearest_distance
 
 # N candidates · B draws of a block · M centres · D features
 
@@ -67,8 +57,8 @@ class _Draws:
         self.points, self.k, self.rng, self.picks = points, k, rng, list[int]()
         known = 0 if labelled is None else len(labelled)
         self.centres = Centres(points.widths, known + k)
-        for at in range(0, known, SLAB):
-            self.centres.add(labelled.block(slice(at, at + SLAB)))  # type: ignore[union-attr]
+        if labelled is not None:
+            self.centres.add_all(labelled)
         self.bound_N = np.full(len(points), np.inf, dtype=np.float32)
         self.drawn = self.fresh = 0
         if not known or first is not None:
@@ -93,6 +83,7 @@ class _Draws:
         """Draw a block by the bounds and keep of it what the true distances allow; returns how many."""
         before, total_N = len(self.picks), np.cumsum(self.bound_N, dtype=np.float64)
         drawn_B = np.searchsorted(total_N, self.rng.random(size) * total_N[-1], side="right")
+        np.minimum(drawn_B, len(total_N) - 1, out=drawn_B)  # a product may be rounded up to the total
         chance_B = self.rng.random(size)
         row_U, unit_B = np.unique(drawn_B, return_inverse=True)
         block, bound_U = self.points.block(row_U), self.bound_N[row_U]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, Floats
 from seral.active.index import kmeans, nearest, unit_rows, within
-from seral.active.points import Doubles, Floats
+from seral.active.points import Doubles
 
 # N candidates · M labelled · K clusters · B sampled rows · D features
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, Stored
 from seral.active.index import unit_rows
-from seral.active.points import SLAB, Stored
+from seral.active.points import SLAB
 from seral.active.strategies import scores
 from seral.errors import OptionError, unknown_name
 

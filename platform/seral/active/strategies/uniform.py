@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates, Strings
+from seral.active.strategies.scores import turns
 
 # N candidates · G groups
 
@@ -23,10 +24,8 @@ def uniform(candidates: Candidates, k: int, rng: np.random.Generator, *, by: str
     _, group_N, size_G = np.unique(candidates.groups(by), return_inverse=True, return_counts=True)
     share_G = shares(size_G, k)
     # In random order, the first of each group up to its share.
-    place_N = np.empty(len(order), dtype=np.int64)
-    for group, size in enumerate(size_G):
-        place_N[np.flatnonzero(group_N[order] == group)] = np.arange(size)
-    picked: list[str] = candidates.ids[order[place_N < share_G[group_N[order]]]].tolist()
+    group_N = group_N[order]
+    picked: list[str] = candidates.ids[order[turns(group_N) < share_G[group_N]]].tolist()
     return picked
 
 

@@ -73,10 +73,7 @@ def distinct(
     """
     if not 0 <= distance <= 2:
         raise OptionError(f"distinct needs a cosine distance of 0 to 2, got {distance}")
-    near = _near(candidates, candidates.labelled_centres(), distance)
-    if len(candidates) - len(near) == 0:
-        return inner(candidates, k, rng)
-    fresh = candidates.without(near)
+    fresh = candidates.without(_near(candidates, candidates.labelled_centres(), distance))
 
     def accept(asked: list[str], left: Candidates) -> tuple[list[str], Rows]:
         rows = left.rows(asked)
