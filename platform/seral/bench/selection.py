@@ -329,11 +329,11 @@ def _measure(line: Line, problem: Problem) -> dict[str, Any]:
     picks = line.picks or problem.picks
     asked = Problem(**{**vars(problem), "picks": picks})
     candidates, rng = asked.candidates, np.random.default_rng(problem.seed)
-    names, seconds = _timed(lambda: select(line.strategy, candidates, picks, rng))
+    names, seconds = timed(lambda: select(line.strategy, candidates, picks, rng))
     mine = np.array([int(name) for name in names])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the other library
-        theirs, other_s = _timed(lambda: line.side(asked))
+        theirs, other_s = timed(lambda: line.side(asked))
     told: dict[str, Any] = {"strategy": line.strategy, "against": line.other, "rows": len(problem.x_ND), "picks": picks}
     told |= {"seconds": seconds, "other_seconds": other_s, "ratio": other_s / seconds}
     told["same"] = len(set(mine.tolist()) & set(np.asarray(theirs).tolist())) / picks
@@ -342,15 +342,21 @@ def _measure(line: Line, problem: Problem) -> dict[str, Any]:
     return told
 
 
-def _timed(call: Callable[[], Any]) -> tuple[Any, float]:
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call gives, and its wall-clock seconds."""
     started = time.perf_counter()
     found = call()
     return found, time.perf_counter() - started
 
 
+def worth(x_ND: Floats, held_XD: Floats) -> tuple[float, float]:
+    """The largest and the mean distance of rows to the nearest of those that are held."""
+    distance_N = np.sqrt(nearest(x_ND, held_XD, 1).distance_QK[:, 0])
+    return float(distance_N.max()), float(distance_N.mean())
+
+
 def _worth(problem: Problem, picked: Rows | Sequence[int]) -> dict[str, float]:
     """Covering radius, mean distance and the share of groups met, by what is picked and labelled."""
-    held_XD = np.concatenate([problem.known_MD, problem.x_ND[picked]])
-    distance_N = np.sqrt(nearest(problem.x_ND, held_XD, 1).distance_QK[:, 0])
+    radius, distance = worth(problem.x_ND, np.concatenate([problem.known_MD, problem.x_ND[picked]]))
     met = len(set(problem.group_N[picked].tolist())) / len(set(problem.group_N.tolist()))
-    return {"radius": float(distance_N.max()), "distance": float(distance_N.mean()), "groups": met}
+    return {"radius": radius, "distance": distance, "groups": met}

@@ -27,6 +27,8 @@ Ids = NDArray[np.str_] | NDArray[np.int64]
 FIRST_OFFER = 512
 FEW, MANY = 8, 64
 """Picks of a round below which parts offer twice as many rows, and above which half as many."""
+REFRESHED = 512
+"""Rows brought up to date at a time: few enough that they missed about the same centres, enough for one product."""
 SEARCHED = 4_096
 """Rows whose nearest first centre is looked up at a time."""
 SHADE = 1 + 1e-5
@@ -179,8 +181,8 @@ class Part:
         double.
         """
         rows = rows[np.argsort(self.seen_N[rows], kind="stable")]
-        for at in range(0, len(rows), SLAB):
-            part = rows[at : at + SLAB]
+        for at in range(0, len(rows), REFRESHED):
+            part = rows[at : at + REFRESHED]
             missed = self.centres.since(int(self.seen_N[part[0]]), narrow=True)
             missed_B = upper_bounds(self.points.block(part, narrow=True), missed)
             self.bound_N[part] = np.minimum(self.bound_N[part], missed_B)
