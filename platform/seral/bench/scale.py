@@ -86,10 +86,11 @@ def run_scale_bench(options: ScaleBenchOptions) -> str:
         for rows in options.rows:
             say(f"{name}, {rows} rows")
             with multiprocessing.get_context("spawn").Pool(1) as process:
-                lines += process.apply(measure, (options, name, rows))
+                found = process.apply(measure, (options, name, rows))
+            lines += found
             table = pd.DataFrame(lines)
             storage.write_bytes(storage.join(options.out, "table.csv"), table.to_csv(index=False).encode())
-            if max(line["seconds"] for line in lines if line["rows"] == rows) > options.longest_s:
+            if max(line["seconds"] for line in found) > options.longest_s:
                 break
     text = markdown(table) + "\n\n" + markdown(predictions(table, options))
     storage.write_bytes(storage.join(options.out, "table.md"), text.encode())
@@ -100,7 +101,8 @@ def measure(options: ScaleBenchOptions, name: str, rows: int) -> list[dict[str, 
     """One strategy on one size, whole and in parts, a line each.
 
     Of parts, `seconds` are those of the slowest in every call, and `loss` is how much larger the mean distance to what
-    is picked or labelled gets by picking in parts."""
+    is picked or labelled gets by picking in parts.
+    """
     candidates, strategy = _candidates(options, rows), StrategyOptions(name=name)
     k = min(options.picks, rows // 2)
     before_mb = forget_peak_mb("cpu")
