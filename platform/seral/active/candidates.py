@@ -203,19 +203,6 @@ KNOWN_COLUMNS = ("duration_s", "snr_db", "clipping", "speech_ratio", "speaker", 
 """The columns of metadata that `known_of` reads."""
 
 
-def widened(x: Stored) -> Floats:
-    """Features in single precision, in an array of their own."""
-    if x.dtype != np.float16 or not x.flags.writeable:
-        return x.astype(np.float32)
-    import torch  # ten times as fast as NumPy here; loaded late, since it takes seconds
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # or its idle threads keep those of NumPy's products from the cores
-    wide: Floats = torch.from_numpy(x).float().numpy()
-    torch.set_num_threads(before)
-    return wide
-
-
 def concatenate(parts: Sequence[Candidates]) -> Candidates:
     """Candidates of several parts as one."""
     axes = {"ids": 0, **_CANDIDATE_AXIS}

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from seral.active.candidates import Floats, Stored, widened
 from seral.errors import SelectionError
 
 # Q queries · N rows · K clusters or neighbours · D features
 
+Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 
 SLAB = 2_000_000
@@ -102,9 +102,9 @@ def kmeans(
     return Clusters(np.asarray(solver.centroids, np.float32), np.asarray(cluster_N, np.int64))
 
 
-def unit_rows(x_ND: Stored) -> Floats:
+def unit_rows(x_ND: Floats | NDArray[np.float16]) -> Floats:
     """Rows scaled to length 1, in single precision; a row of zeros stays zero."""
-    x_ND = widened(x_ND) if x_ND.dtype == np.float16 else x_ND
+    x_ND = x_ND.astype(np.float32, copy=False)
     length_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))
     divisor_N = np.where(length_N > 0, length_N, 1).astype(np.float32)
     return x_ND / divisor_N[:, None]

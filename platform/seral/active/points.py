@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.active.candidates import Floats, Rows, Stored, widened
+from seral.active.candidates import Floats, Rows, Stored
 
 # N rows · B rows of a block · M centres · D features · C classes
 
@@ -63,7 +63,7 @@ class Points:
     def block(self, rows: Rows | slice, *, narrow: bool = False) -> Block:
         """These rows in double precision, or in single precision."""
         kind: type[np.float32] | type[np.float64] = np.float32 if narrow else np.float64
-        factors: list[NDArray[Any]] = [widened(factor[rows]).astype(kind, copy=False) for factor in self.factors]
+        factors: list[NDArray[Any]] = [factor[rows].astype(kind) for factor in self.factors]
         if self.centre_D is not None:
             factors[0] -= self.centre_D.astype(kind)
         squares = [np.einsum("bd,bd->b", factor, factor) for factor in factors]

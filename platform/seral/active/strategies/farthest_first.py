@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.active.candidates import Candidates, Floats, Rows, Stored, widened
+from seral.active.candidates import Candidates, Floats, Rows, Stored
 from seral.active.index import nearest
 from seral.active.points import SLAB, Block, Centres, Doubles, Points, distances, join, nearest_distance, upper_bounds
 
@@ -202,10 +202,10 @@ class Part:
 
 def _first_bounds(x_ND: Stored, centre_MD: Stored) -> Floats:
     """Upper bounds of the squared distance to the nearest centre, (N,): distances to the one that FAISS finds."""
-    bound_N, wide_MD = np.empty(len(x_ND), dtype=np.float32), widened(centre_MD)
+    bound_N, wide_MD = np.empty(len(x_ND), dtype=np.float32), centre_MD.astype(np.float32)
     for at in range(0, len(x_ND), SEARCHED):
         part = slice(at, at + SEARCHED)
-        bound_N[part] = nearest(widened(x_ND[part]), wide_MD, 1).distance_QK[:, 0]
+        bound_N[part] = nearest(x_ND[part].astype(np.float32), wide_MD, 1).distance_QK[:, 0]
     return bound_N * np.float32(SHADE)
 
 
