@@ -15,6 +15,7 @@ from seral.active.points import (
 )
 from seral.active.strategies import spread
 from seral.active.strategies.spread import distant_draws
+from seral.errors import SelectionError
 
 # N rows · M labelled · C classes · D features
 
@@ -112,3 +113,11 @@ def test_badge_starts_with_the_largest_gradient() -> None:
     u_ND = np.array([[1.0, 0.0], [9.0, 0.0], [2.0, 0.0]], dtype=np.float32)
     points = gradient_points(p_NC, u_ND)
     assert points.largest() == int((gradients(p_NC, u_ND) ** 2).sum(axis=1).argmax()) == 1 + 1
+
+
+def test_features_whose_distances_overflow_are_refused() -> None:
+    points = feature_points((1e20 * np.random.default_rng(0).normal(size=(40, 4))).astype(np.float32))
+    with np.errstate(over="ignore"):
+        centre = points.block(np.array([3]))
+        with pytest.raises(SelectionError, match="too large to take distances"):
+            points.upper_bounds(centre)

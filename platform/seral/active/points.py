@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.active.candidates import Floats, Rows, Stored
+from seral.errors import SelectionError
 
 # N rows · B rows of a block · M centres · D features · C classes
 
@@ -132,9 +133,7 @@ def join(blocks: Sequence[Block]) -> Block:
 
 def distances(of: Block, to: Block) -> Floats:
     """Squared distances (B, M), rounded to single precision, so that equal distances stay equal; equal rows at 0."""
-    inner_BM = of.factors[0] @ to.factors[0].T
-    for one, other in zip(of.factors[1:], to.factors[1:], strict=True):
-        inner_BM *= one @ other.T
+    inner_BM = _inner(of, to)
     scale_BM = of.square_B[:, None] + to.square_B
     inner_BM *= -2
     inner_BM += scale_BM
@@ -159,11 +158,22 @@ def upper_bounds(of: Block, centres: Iterable[Block]) -> Floats:
     bound_B = np.full(len(of), np.inf, dtype=np.float32)
     share = np.float32(2.0**-23 * (sum(factor.shape[1] for factor in of.factors) + 16))
     for slab in centres:
-        inner_BM = of.factors[0] @ slab.factors[0].T
-        for one, other in zip(of.factors[1:], slab.factors[1:], strict=True):
-            inner_BM *= one @ other.T
+        inner_BM = _inner(of, slab)
         inner_BM *= -2
         inner_BM += slab.square_B
         error_B = share * (of.square_B + slab.square_B.max())
         np.minimum(bound_B, inner_BM.min(axis=1) + of.square_B + error_B, out=bound_B)
     return bound_B
+
+
+def _inner(of: Block, to: Block) -> NDArray[Any]:
+    """Inner products (B, M). Raises SelectionError when one of them is not a number."""
+    # Not by the flags of the processor: a BLAS may raise them for what lies beside the rows in its buffers.
+    with np.errstate(invalid="ignore", over="ignore"):
+        inner_BM: NDArray[Any] = of.factors[0] @ to.factors[0].T
+        for one, other in zip(of.factors[1:], to.factors[1:], strict=True):
+            inner_BM *= one @ other.T
+        total = inner_BM.sum()
+    if not np.isfinite(total):
+        raise SelectionError("features are too large to take distances between them: scale them down")
+    return inner_BM
