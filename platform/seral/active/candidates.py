@@ -194,13 +194,8 @@ class Candidates:
 
 def known_of(metadata: pa.Table) -> dict[str, Any]:
     """What a pool's metadata says of its rows, as fields of Candidates."""
-    numbers = ("duration_s", "snr_db", "clipping", "speech_ratio")
-    known: dict[str, Any] = {name: np.asarray(metadata[name], np.float32) for name in numbers}
+    known: dict[str, Any] = {name: np.asarray(metadata[name], np.float32) for name in _NUMBERS}
     return known | {name: np.asarray(metadata[name].fill_null("").to_pylist()) for name in _NAMES}
-
-
-KNOWN_COLUMNS = ("duration_s", "snr_db", "clipping", "speech_ratio", "speaker", "corpus", "language")
-"""The columns of metadata that `known_of` reads."""
 
 
 def concatenate(parts: Sequence[Candidates]) -> Candidates:
@@ -243,7 +238,9 @@ _CANDIDATE_AXIS = {
     "speech_ratio": 0,
 }
 _FEATURES = {"embedding_ND", "surprisal_NK", "labelled_embedding_MD"}
-_NAMES = ("speaker", "corpus", "language")
+_NUMBERS, _NAMES = ("duration_s", "snr_db", "clipping", "speech_ratio"), ("speaker", "corpus", "language")
+KNOWN_COLUMNS = (*_NUMBERS, *_NAMES)
+"""The columns of metadata that `known_of` reads."""
 # Quality may be NaN, which says "not measurable"; what a score is computed from may not.
 _MUST_BE_FINITE = {"probability_NC", "dropout_SNC", "embedding_ND", "surprisal_NK", "duration_s"}
 

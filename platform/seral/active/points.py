@@ -168,7 +168,7 @@ def upper_bounds(of: Block, centres: Iterable[Block]) -> Floats:
 
 def _inner(of: Block, to: Block) -> NDArray[Any]:
     """Inner products (B, M). Raises SelectionError when one of them is not a number."""
-    # Not by the flags of the processor: a BLAS may raise them for what lies beside the rows in its buffers.
+    # Not by the flags of the processor: "invalid" was once raised for rows and products that are all finite.
     with np.errstate(invalid="ignore", over="ignore"):
         inner_BM: NDArray[Any] = of.factors[0] @ to.factors[0].T
         for one, other in zip(of.factors[1:], to.factors[1:], strict=True):
