@@ -49,9 +49,9 @@ def per_class_recall(truth_N: Labels, predicted_N: Labels, num_classes: int | No
 
 
 def mean_recall(count_CC: NDArray[Any]) -> Any:
-    """UAR of one or many confusion matrices, (..., C, C) -> (...), over the classes that occur in each."""
+    """UAR of one or many confusion matrices, counts or weights, (..., C, C) -> (...), over the classes in each."""
     total = count_CC.sum(-1)
-    recall = np.diagonal(count_CC, axis1=-2, axis2=-1) / np.maximum(total, 1)
+    recall = np.diagonal(count_CC, axis1=-2, axis2=-1) / np.where(total > 0, total, 1)
     return np.where(total > 0, recall, 0).sum(-1) / np.maximum((total > 0).sum(-1), 1)
 
 

@@ -10,11 +10,13 @@ import pytest
 import soundfile as sf
 from pydantic import ValidationError
 
-from seral.active.study import StrategyStudyOptions, area, run_strategy_study
+from seral.active.study import StrategyStudyOptions, area, resampled_curves, run_strategy_study
+from seral.active.survey import StrategySurveyOptions, run_strategy_survey, situation_gains, situations, summary
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
+from seral.train.cells import Cell
 
 ROWS = [
     "margin",
@@ -137,3 +139,88 @@ def test_wrong_studies_are_refused(more: dict[str, Any], message: str) -> None:
 def test_unknown_junk_is_named(values: dict[str, Any]) -> None:
     with pytest.raises(OptionError, match="no corpus 'hum' in"):
         run_strategy_study(parse(StrategyStudyOptions, values | {"junk": "hum"}))
+
+
+def study_of(**more: Any) -> StrategyStudyOptions:
+    values = {"pool": "p", "run": "r", "classes": ["a", "b"], "rows": ["margin"], "budgets": BUDGETS, "resamples": 400}
+    return parse(StrategyStudyOptions, values | more)
+
+
+def curves_of(uar_of: dict[str, list[list[float]]]) -> dict[Cell, dict[str, Any]]:
+    """Cells with these UARs by row, speaker and budget: ten clips of each of two classes and speaker, alike."""
+    found = {}
+    for row, uar_SB in uar_of.items():
+        right_SB = np.round(10 * np.array(uar_SB)).astype(int)
+        confusion = [
+            {f"speaker{s}": [[right, 10 - right], [10 - right, right]] for s, right in enumerate(right_S.tolist())}
+            for right_S in right_SB.T
+        ]
+        uar = np.mean(uar_SB, axis=0).tolist()
+        found[Cell(row=row, fold=0, seed=0)] = {"uar": uar, "confusion": confusion, "labelled": [1, 2, 3]}
+    return found
+
+
+def test_a_summary_of_known_curves() -> None:
+    """Better at the first budget by 0.2 for both speakers, later for one of them only."""
+    found = curves_of({"random": [[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
+    lines = situation_gains(study_of(), found)
+    table = summary([*lines, *lines]).set_index(["situation", "row"])
+    assert set(table.index.get_level_values("situation")) == {"cold start", "small budget", "large budget"}
+    cold = table.loc["cold start", "margin"]
+    assert cold["gain"] == pytest.approx(0.2)
+    assert (cold["gain_low"], cold["gain_high"]) == (pytest.approx(0.2), pytest.approx(0.2)), "the speakers agree"
+    assert (cold["better_in"], cold["studies"]) == (2, 2)
+    large = table.loc["large budget", "margin"]
+    assert large["gain"] == pytest.approx((0.2 * 0.2 / 2 + 0.3 * 0.1 / 2) / 0.5)
+    assert 0 < large["gain_low"] < large["gain"] < large["gain_high"], "the speakers do not agree"
+    assert (table.xs("random", level="row")["gain"] == 0).all()
+
+
+def test_a_speaker_weighs_the_same_in_every_study() -> None:
+    """A voice has its weights by its name: the order of cells says nothing, nor who else is tested."""
+    found = curves_of({"random": [[0.5, 0.6, 0.7], [0.3, 0.4, 0.8]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
+    one = resampled_curves(study_of(), found)
+    other = resampled_curves(study_of(), dict(reversed(found.items())))
+    assert one["margin"].shape == (400, 3)
+    np.testing.assert_array_equal(one["margin"], other["margin"])
+    alone = {
+        cell: {**told, "confusion": [{"speaker1": by_speaker["speaker1"]} for by_speaker in told["confusion"]]}
+        for cell, told in found.items()
+    }
+    np.testing.assert_allclose(resampled_curves(study_of(), alone)["random"], np.tile([0.3, 0.4, 0.8], (400, 1)))
+    assert one["random"][:, 0].std() > 0.01
+    assert one["random"][:, 0].mean() == pytest.approx(0.4, abs=0.02)
+
+
+def test_situations_divide_the_budgets() -> None:
+    shares = [0.02, 0.05, 0.1, 0.2, 0.5]
+    found = situations(study_of(budgets=shares, junk="noise"))
+    assert {name: shares[part] for name, part in found.items()} == {
+        "noisy, cold start": [0.02],
+        "noisy, small budget": [0.02, 0.05, 0.1],
+        "noisy, large budget": [0.1, 0.2, 0.5],
+    }
+    large = situations(study_of(budgets=[0.2, 0.5]))
+    assert {name: [0.2, 0.5][part] for name, part in large.items()} == {"cold start": [0.2], "large budget": [0.2, 0.5]}
+
+
+@pytest.mark.ray
+def test_a_survey_sums_up_its_studies(values: dict[str, Any]) -> None:
+    own = {"run", "encoder", "corpora", "classes"}
+    survey = {
+        "run": values["run"],
+        "encoders": [values["encoder"]],
+        "pools": {"speech": {"corpora": ["demo"], "classes": values["classes"]}},
+        "junk": "noise",
+        "study": {name: value for name, value in values.items() if name not in own} | {"rows": ["k_center"]},
+    }
+    text = run_strategy_survey(parse(StrategySurveyOptions, survey))
+    table = pd.read_csv(Path(values["run"]) / "summary.csv").set_index(["situation", "row"])
+    for place, situation in (("clean", "large budget"), ("junk", "noisy, large budget")):
+        study = pd.read_csv(Path(values["run"]) / f"seral-tiny.speech.{place}" / "table.csv").set_index("row")
+        assert table.loc[(situation, "k_center"), "gain"] == pytest.approx(study.loc["k_center", "gain"])
+        assert table.loc[(situation, "k_center"), "gain_low"] == pytest.approx(study.loc["k_center", "gain_low"])
+    assert "noisy, large budget gain" in text
+    assert (Path(values["run"]) / "summary.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(OptionError, match=r"study\.encoder is set by the survey"):
+        parse(StrategySurveyOptions, survey | {"study": {**survey["study"], "encoder": "x"}})

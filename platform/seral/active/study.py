@@ -53,6 +53,8 @@ from seral.train.cells import Cell, markdown, run_cells
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "resamples"}
 BASELINE = "random"
+Curves = Mapping[Cell, Mapping[str, Any]]
+"""What `curve_cell` found in every cell of a study."""
 MEMBERS = 10
 """Models in the ensemble that strategies of disagreement read."""
 
@@ -94,6 +96,11 @@ class StrategyStudyOptions(TaskOptions, CorpusOptions):
             raise ValueError(f"budgets are shares that increase within (0, 1], got {shares}")
         return shares
 
+    @field_validator("rows")
+    @classmethod
+    def _with_baseline(cls, rows: list[StrategyRow]) -> list[StrategyRow]:
+        return rows if BASELINE in [row.row for row in rows] else [*rows, StrategyRow(name=BASELINE)]
+
     @model_validator(mode="after")
     def _check_rows(self) -> StrategyStudyOptions:
         names = [row.row for row in self.rows]
@@ -117,8 +124,11 @@ class Ground:
 
 def run_strategy_study(options: StrategyStudyOptions) -> str:
     """Compute what is missing and write the tables; returns the table as Markdown."""
-    if BASELINE not in [row.row for row in options.rows]:
-        options = options.model_copy(update={"rows": [*options.rows, StrategyRow(name="random", label=BASELINE)]})
+    return write_tables(options, learning_curves(options))
+
+
+def learning_curves(options: StrategyStudyOptions) -> Curves:
+    """Every cell of a study, computed where it is missing."""
     options, pool = open_run(options, MAY_CHANGE)
     metadata = eligible(options, pool, options.corpora)
     store = features_of(options, pool, options.encoder, None)
@@ -143,8 +153,7 @@ def run_strategy_study(options: StrategyStudyOptions) -> str:
         )
         for row in options.rows:
             arguments[Cell(row=row.row, fold=number, seed=seed)] = (shared, ground, row, options)
-    found = run_cells(options.run, curve_cell, arguments, options.cluster, f"{len(arguments)} learning curves")
-    return _write(options, found)
+    return run_cells(options.run, curve_cell, arguments, options.cluster, f"{len(arguments)} learning curves")
 
 
 def curve_cell(
@@ -198,6 +207,8 @@ def curve_cell(
 
 def area(uar_B: Sequence[float] | NDArray[np.float64], share_B: Sequence[float]) -> Any:
     """Area under a learning curve by the trapezoid rule, as a mean UAR over the budgets' range; (..., B) -> (...)."""
+    if len(share_B) == 1:
+        return np.asarray(uar_B)[..., 0]
     return np.trapezoid(uar_B, share_B, axis=-1) / (share_B[-1] - share_B[0])
 
 
@@ -259,22 +270,23 @@ def _probabilities(model: ClassifierMixin, x_ND: NDArray[np.float32], classes: i
     return p_NC
 
 
-def _write(options: StrategyStudyOptions, found: Mapping[Cell, Mapping[str, Any]]) -> str:
+def write_tables(options: StrategyStudyOptions, found: Curves) -> str:
+    """The table of a study as CSV, Markdown and picture; returns the Markdown."""
     # Imported here: workers import this module, and drawing takes a second to load.
     from seral.report.figures import png, strategy_curves
 
     names = [row.row for row in options.rows]
-    areas, shares = _resampled_areas(options, found), options.budgets
+    resampled, shares = resampled_curves(options, found), options.budgets
     lines = []
     for name in names:
         cells = [values for cell, values in found.items() if cell.row == name]
         uar_B = np.mean([values["uar"] for values in cells], axis=0)
         line: dict[str, Any] = {"row": name, "cells": len(cells)}
         line |= {f"{share:.0%}_uar": float(uar) for share, uar in zip(shares, uar_B, strict=True)}
-        line["area_uar"] = float(np.mean([area(values["uar"], shares) for values in cells]))
+        line |= {"area_uar": float(area(uar_B, shares)), "gain": np.nan, "gain_low": np.nan, "gain_high": np.nan}
         if name != BASELINE:
-            difference_R = areas[name] - areas[BASELINE]
-            line["gain"] = float(np.mean([a - b for a, b in _pairs(found, name, shares)]))
+            difference_R = area(resampled[name] - resampled[BASELINE], shares)
+            line["gain"] = gain(found, name, shares, slice(None))
             line["gain_low"], line["gain_high"] = (float(v) for v in np.quantile(difference_R, [0.025, 0.975]))
         if options.junk:
             line["junk_share"] = float(np.mean([values["junk"][-1] / values["labelled"][-1] for values in cells]))
@@ -288,26 +300,26 @@ def _write(options: StrategyStudyOptions, found: Mapping[Cell, Mapping[str, Any]
     return text
 
 
-def _pairs(found: Mapping[Cell, Mapping[str, Any]], name: str, shares: Sequence[float]) -> list[tuple[float, float]]:
-    """Areas of a row and of random on the same fold and seed."""
-    by_cell = {(cell.row, cell.fold, cell.seed): area(values["uar"], shares) for cell, values in found.items()}
-    mine = [key for key in by_cell if key[0] == name]
-    return [(by_cell[key], by_cell[(BASELINE, *key[1:])]) for key in mine]
+def gain(found: Curves, name: str, share_B: Sequence[float], part: slice) -> float:
+    """Mean difference to random of the area under a part of the curve, paired by fold and seed."""
+    curve = {
+        (cell.row, cell.fold, cell.seed): area(values["uar"][part], share_B[part]) for cell, values in found.items()
+    }
+    return float(np.mean([uar - curve[(BASELINE, *key[1:])] for key, uar in curve.items() if key[0] == name]))
 
 
-def _resampled_areas(
-    options: StrategyStudyOptions, found: Mapping[Cell, Mapping[str, Any]]
-) -> dict[str, NDArray[np.float64]]:
-    """Areas under the curves of every row over resampled test speakers, (R,), the same samples for all rows.
+def resampled_curves(options: StrategyStudyOptions, found: Curves) -> dict[str, NDArray[np.float64]]:
+    """UAR of every row at every budget over random weights of the test speakers, (R, B).
 
-    A speaker's clips of all folds and seeds are added up, so that who is resampled is a person.
+    A Bayesian bootstrap (Rubin 1981): a speaker's weights follow from the name, so that they are the same for all rows
+    and in all studies that test this voice. A speaker's clips of all folds and seeds are added up.
     """
     speakers = sorted({speaker for values in found.values() for speaker in values["confusion"][0]})
     place = {speaker: index for index, speaker in enumerate(speakers)}
     classes, budgets = len(options.classes), len(options.budgets)
-    rng = np.random.default_rng(0)
-    weight_RS = rng.multinomial(len(speakers), [1 / len(speakers)] * len(speakers), size=options.resamples)
-    areas = {}
+    drawn = [np.random.default_rng(zlib.crc32(name.encode())).exponential(size=options.resamples) for name in speakers]
+    weight_RS = np.stack(drawn, axis=1)
+    curves = {}
     for row in options.rows:
         count_SBCC = np.zeros((len(speakers), budgets, classes, classes))
         for cell, values in found.items():
@@ -316,5 +328,5 @@ def _resampled_areas(
             for budget, confusion in enumerate(values["confusion"]):
                 for speaker, matrix in confusion.items():
                     count_SBCC[place[speaker], budget] += matrix
-        areas[row.row] = area(mean_recall(np.einsum("rs,sbij->rbij", weight_RS, count_SBCC)), options.budgets)
-    return areas
+        curves[row.row] = np.asarray(mean_recall(np.einsum("rs,sbij->rbij", weight_RS, count_SBCC)))
+    return curves

@@ -281,6 +281,23 @@ def strategy_curves(table: pd.DataFrame, shares: Sequence[float]) -> Figure:
     return figure
 
 
+def strategy_gains(table: pd.DataFrame) -> Figure:
+    """Gain of every strategy on random with its interval, a panel a situation, the best on average at the top."""
+    situations = table["situation"].unique()
+    names = table.groupby("row")["gain"].mean().sort_values().index
+    figure = Figure(figsize=(2.4 + 1.9 * len(situations), 1.2 + 0.26 * len(names)), layout="constrained")
+    height = np.arange(len(names))
+    for axes, situation in zip(figure.subplots(1, len(situations), squeeze=False)[0], situations, strict=True):
+        _tidy(axes, f"Gain on random\n{situation}", "")
+        rows = table[table["situation"] == situation].set_index("row").loc[names]
+        error = np.abs(rows[["gain_low", "gain_high"]].to_numpy().T - rows["gain"].to_numpy())
+        axes.errorbar(rows["gain"], height, xerr=error, fmt="o", color=PALETTE[0], ecolor=MUTED, markersize=4)
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_yticks(height, names if situation == situations[0] else [""] * len(names))
+        _percent(axes.xaxis)
+    return figure
+
+
 def layer_relevance(table: pd.DataFrame) -> Figure:
     """Weight or score of every hidden state with its interval, one panel a measure, one line a target."""
     measures = {

@@ -165,7 +165,7 @@ def _shown(line: Mapping[Any, Any], name: str) -> str:
     scale, form = (100, ".1f") if name.endswith(PERCENT) else (1, ",.0f" if abs(value) >= 100 else ".3g")
     low, high, spread = (scale * line.get(f"{name}_{end}", np.nan) for end in ("low", "high", "std"))
     if f"{name}_low" in line:
-        sign = "+" if name.startswith("gain") else ""
+        sign = "+" if "gain" in name else ""
         text = format(scale * value, sign + form)
         return text if np.isnan(low) else f"{text} ({low:{sign}{form}} to {high:{sign}{form}})"
     text = format(scale * value, form)
