@@ -13,12 +13,15 @@ from seral.active.parts import EXACT, Parts, PoolPart, RemoteParts, select_in_pa
 from seral.active.selection import StrategyOptions, select
 from seral.active.source import SourceOptions, read_candidates, shards
 from seral.active.strategies import STRATEGIES
+from seral.active.strategies.wrappers import is_usable, rejection
 from seral.errors import OptionError, SelectionError
 
 # N candidates · M labelled · C classes · D features
 
 WRAPPED = [
     {"name": "k_center", "wrappers": ["quality"]},
+    {"name": "margin", "wrappers": ["quality", {"name": "usable", "limit": 0.4}]},
+    {"name": "k_means_plus_plus", "wrappers": ["usable"]},
     {"name": "badge", "wrappers": ["quality", {"name": "shortlist", "beta": 2}, {"name": "quota", "share": 0.4}]},
     {"name": "after", "uncertainty": "bald", "diversity": "k_center", "beta": 2},
 ]
@@ -37,6 +40,7 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
         snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
         labelled_ids=np.array(names[count:], dtype=np.str_),
         labelled_embedding_MD=rng.normal(size=(labelled, 5)).astype(np.float16),
+        rejected_M=np.arange(labelled) % 2 == 1,
     )
 
 
@@ -45,6 +49,7 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
     rng = np.random.default_rng(seed)
     deal = rng.permutation(np.arange(len(whole)) % parts)
     assert whole.labelled_ids is not None
+    assert whole.rejected_M is not None
     known = rng.integers(parts, size=len(whole.labelled_ids))
     made = []
     for part in range(parts):
@@ -52,6 +57,7 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
         values = {name: value for name, value in vars(mine).items() if value is not None}
         values["labelled_ids"] = whole.labelled_ids[known == part]
         values["labelled_embedding_MD"] = whole.labelled_centres()[known == part]
+        values["rejected_M"] = whole.rejected_M[known == part]
         made.append(PoolPart(Candidates(**values)))
     return Parts(made)
 
@@ -70,7 +76,8 @@ def test_parts_pick_what_one_machine_picks(
 ) -> None:
     whole = pool(count, labelled, seed)
     assert whole.snr_db is not None
-    good = int((~(whole.snr_db < 0)).sum())
+    usable_N = np.logical_and.reduce([is_usable(whole, rejection(whole, limit=limit)) for limit in (0.4, 0.5)])
+    good = int((~(whole.snr_db < 0) & usable_N).sum())
     k = data.draw(st.integers(0, good))
     dealt = divided(whole, parts, seed)
     one, many, exact = both(strategy, whole, dealt, k)
@@ -102,7 +109,7 @@ def test_what_needs_everything_in_one_place_is_refused() -> None:
     with pytest.raises(SelectionError, match="for 21 picks of 20"):
         select_in_parts(StrategyOptions(name="random"), parts, 21, rng)
     quality = StrategyOptions.model_validate({"name": "random", "wrappers": [{"name": "quality", "snr_db": 99}]})
-    with pytest.raises(SelectionError, match=r"only \d+ candidates are good enough for 15 picks"):
+    with pytest.raises(SelectionError, match=r"only \d+ candidates pass quality, for 15 picks"):
         select_in_parts(quality, parts, 15, rng)
 
 
@@ -143,7 +150,11 @@ def written(folder: Path, whole: Candidates, files: int, form: str) -> SourceOpt
     pq.write_table(
         pa.table({"utterance_id": whole.ids.tolist(), "embedding": surprising}), folder / "surprisal" / "0.parquet"
     )
-    pq.write_table(pa.table({"utterance_id": whole.labelled_ids.tolist()}), folder / "labelled.parquet")
+    assert whole.rejected_M is not None
+    answers = np.where(whole.rejected_M, "unusable", "label").tolist()
+    pq.write_table(
+        pa.table({"utterance_id": whole.labelled_ids.tolist(), "answer": answers}), folder / "labelled.parquet"
+    )
     state = {"state": 1, "states": 2} if form == "states" else {}
     return SourceOptions(
         features=str(folder / "features"),
@@ -167,6 +178,9 @@ def test_candidates_are_read_back_from_parquet(form: str, tmp_path: Path) -> Non
     assert whole.labelled_ids is not None
     assert read.labelled_ids.tolist() == whole.labelled_ids.tolist()
     assert read.labelled_centres().tolist() == whole.labelled_centres().tolist()
+    assert read.rejected_M is not None
+    assert whole.rejected_M is not None
+    assert read.rejected_M.tolist() == whole.rejected_M.tolist()
     assert read.need("probability_NC").tolist() == whole.need("probability_NC").tolist()
     assert read.need("surprisal_NK").tolist() == whole.need("surprisal_NK").tolist()
     assert read.groups("language").tolist() == ["en"] * 50

@@ -37,6 +37,7 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
         labelled_ids=np.array([f"v{number:02d}" for number in range(labelled)], dtype=np.str_),
         labelled_embedding_MD=rng.normal(size=(labelled, 3)).astype(np.float32),
         labelled_doubt_M=rng.uniform(size=labelled).astype(np.float32),
+        rejected_M=np.arange(labelled) % 2 == 1,
     )
 
 
@@ -125,6 +126,27 @@ def test_bad_recordings_come_last() -> None:
     assert np.isnan(snr[:good]).any()  # not measured is not bad
 
 
+def test_what_sounds_like_the_rejected_comes_last() -> None:
+    """Half of the pool lies around what was rejected, half around what was labelled."""
+    rng = np.random.default_rng(0)
+    junk_N = np.arange(80) % 2 == 0
+    candidates = Candidates(
+        ids=np.array([f"u{number:02d}" for number in range(80)]),
+        embedding_ND=rng.normal(size=(80, 4)) + 1e3 + 6 * junk_N[:, None],  # far from zero, as real features are
+        labelled_ids=np.array(["c", "a", "b"]),
+        labelled_embedding_MD=np.array([[6.0] * 4, [0.0] * 4, [0.5, -0.5, 0.5, 0]]) + 1e3,
+        rejected_M=np.array([True, False, False]),
+    )
+    picks = ask(wrapped("random", {"name": "usable"}), candidates, 45)
+    rows = candidates.rows(picks)
+    assert not junk_N[rows[:40]].any()
+    assert junk_N[rows[40:]].all()
+    nobody = replace(candidates, rejected_M=np.zeros(3, dtype=bool))
+    assert ask(wrapped("random", {"name": "usable"}), nobody, 45) == ask(wrapped("random"), nobody, 45)
+    strict = ask(wrapped("random", {"name": "usable", "limit": 1e-12}), candidates, 45)
+    assert strict == ask(wrapped("random"), candidates, 45), "everybody is left out, so nobody is preferred"
+
+
 def test_a_share_of_the_budget_goes_to_doubtful_labels() -> None:
     candidates = pool(50, 5, 0)
     doubt = {"v00": 0.9, "v01": 0.2, "v02": 0.95, "v03": 0.6, "v04": 0.1}
@@ -135,7 +157,7 @@ def test_a_share_of_the_budget_goes_to_doubtful_labels() -> None:
     assert ask(wrapped("margin", {"name": "relabel", "share": 0.25}), candidates, 8)[6:] == ["v02", "v00"]
 
 
-@pytest.mark.parametrize("name", ["quota", "distinct", "quality"])
+@pytest.mark.parametrize("name", ["quota", "distinct", "quality", "usable"])
 def test_a_strategy_that_is_asked_again_hears_of_the_picks_so_far(name: str) -> None:
     asked: list[Candidates] = []
 
@@ -144,7 +166,7 @@ def test_a_strategy_that_is_asked_again_hears_of_the_picks_so_far(name: str) -> 
         return uniform(candidates, k, rng)
 
     candidates = pool(60, 2, 0)
-    options = {"quota": {"share": 0.4}, "distinct": {"distance": 0.1}, "quality": {"snr_db": 10.0}}[name]
+    options = {"quota": {"share": 0.4}, "distinct": {"distance": 0.1}, "quality": {"snr_db": 10.0}, "usable": {}}[name]
     picks = WRAPPERS[name](spy, candidates, 40, np.random.default_rng(0), **options)
     again = asked[1]
     assert again.labelled_ids is not None

@@ -53,6 +53,8 @@ class Candidates:
     """Features of what is already labelled, in the order of `labelled_ids`, without its labels."""
     labelled_doubt_M: Floats | None = None
     """How little the model believes the labels at hand, 0..1; a number, not the label."""
+    rejected_M: NDArray[np.bool_] | None = None
+    """Which of what is labelled got no label, because the annotator found it unusable."""
     duration_s: Floats | None = None
     """(N,) seconds."""
     speaker: Strings | None = None
@@ -78,6 +80,8 @@ class Candidates:
         for name in _NAMES:
             if (value := getattr(self, name)) is not None:
                 self._set(name, np.asarray(value, dtype=np.str_))
+        if self.rejected_M is not None:
+            self._set("rejected_M", np.asarray(self.rejected_M, dtype=bool))
         self._check_shapes()
         self._sort_rows()
         self._check_ids()
@@ -122,10 +126,10 @@ class Candidates:
         if not len(known):
             return left
         ids = np.concatenate([_present(self.labelled_ids), self.ids[known]])
-        if self.embedding_ND is None:
-            return replace(left, labelled_ids=ids, labelled_doubt_M=None)
-        embedding_MD = np.concatenate([self.labelled_centres(), self.embedding_ND[known]])
-        return replace(left, labelled_ids=ids, labelled_embedding_MD=embedding_MD, labelled_doubt_M=None)
+        told = {} if self.rejected_M is None else {"rejected_M": np.append(self.rejected_M, np.zeros(len(known), bool))}
+        if self.embedding_ND is not None:
+            told["labelled_embedding_MD"] = np.concatenate([self.labelled_centres(), self.embedding_ND[known]])
+        return replace(left, labelled_ids=ids, labelled_doubt_M=None, **told)
 
     def labelled_centres(self) -> Stored:
         """Features of the labelled part, (M, D); (0, D) when there are none."""
@@ -145,7 +149,9 @@ class Candidates:
             raise SelectionError(f"ids must be one-dimensional, got shape {self.ids.shape}")
         rows = {
             **dict.fromkeys(_CANDIDATE_AXIS, len(self.ids)),
-            **dict.fromkeys(("labelled_embedding_MD", "labelled_doubt_M"), len(_present(self.labelled_ids))),
+            **dict.fromkeys(
+                ("labelled_embedding_MD", "labelled_doubt_M", "rejected_M"), len(_present(self.labelled_ids))
+            ),
         }
         for name, expected in rows.items():
             value, axis = self._get(name), _CANDIDATE_AXIS.get(name, 0)

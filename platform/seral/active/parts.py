@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from seral.active.strategies.farthest_first import Part, traverse
 from seral.active.strategies.spread import distant_draws
 from seral.active.strategies.uncertainty import UNCERTAINTIES, density_scores, total_direction, uncertainty_of
 from seral.active.strategies.uniform import lots
-from seral.active.strategies.wrappers import is_good
+from seral.active.strategies.wrappers import Rejection, is_good, is_usable, rejection
 from seral.errors import SelectionError
 
 Doubles = NDArray[np.float64]
@@ -46,10 +47,17 @@ class PoolPart:
         self._everyone = source if isinstance(source, Candidates) else read_candidates(source, names)
         self.candidates = self._everyone
 
-    def keep_good(self, limits: dict[str, float] | None) -> None:
-        """Leave out recordings below the quality limits (wrappers.quality); None = take all in again."""
-        good = self._everyone
-        self.candidates = good if limits is None else good.take(np.flatnonzero(is_good(good, **limits)))
+    def keep_good(self, limits: dict[str, float]) -> None:
+        """Leave out recordings below the quality limits (wrappers.quality)."""
+        self.candidates = self.candidates.take(np.flatnonzero(is_good(self.candidates, **limits)))
+
+    def keep_usable(self, told: Rejection | None) -> None:
+        """Leave out what sounds like what was rejected (wrappers.usable)."""
+        self.candidates = self.candidates.take(np.flatnonzero(is_usable(self.candidates, told)))
+
+    def keep_everyone(self) -> None:
+        """Take all in again."""
+        self.candidates = self._everyone
 
     def count(self) -> int:
         """How many there are."""
@@ -59,10 +67,11 @@ class PoolPart:
         """Ids in order."""
         return self.candidates.ids
 
-    def labelled(self) -> tuple[Strings, Stored]:
-        """What is labelled among its rows."""
-        known = self.candidates.labelled_ids
-        return np.empty(0, np.str_) if known is None else known, self.candidates.labelled_centres()
+    def known(self) -> Candidates:
+        """What is labelled among its rows, without a candidate."""
+        nobody = self.candidates.take(np.empty(0, dtype=np.intp))
+        rejected_M = np.zeros(len(nobody.labelled_centres()), bool) if nobody.rejected_M is None else nobody.rejected_M
+        return replace(nobody, labelled_embedding_MD=nobody.labelled_centres(), rejected_M=rejected_M)
 
     def take(self, ids: Sequence[str]) -> Candidates:
         """Those of the ids that are here."""
@@ -237,16 +246,17 @@ def select_in_parts(strategy: StrategyOptions, parts: Parts, k: int, rng: np.ran
 def _wrapped(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generator) -> Picks:
     """A shortlist is gathered and goes on as on one machine; the quality floor is kept where the rows are."""
     outer, inner = strategy.wrappers[0], strategy.model_copy(update={"wrappers": strategy.wrappers[1:]})
-    if outer.name == "quality":
+    if outer.name in ("quality", "usable"):
         try:
-            parts.each("keep_good", outer.parameters)
+            if outer.name == "quality":
+                parts.each("keep_good", outer.parameters)
+            else:
+                parts.each("keep_usable", rejection(_known(parts), **outer.parameters))
             if (left := sum(parts.each("count"))) < k:
-                raise SelectionError(
-                    f"only {left} candidates are good enough for {k} picks: lower the limits of quality"
-                )
+                raise SelectionError(f"only {left} candidates pass {outer.name}, for {k} picks: change its limits")
             return select_in_parts(inner, parts, k, rng)
         finally:
-            parts.each("keep_good", None)
+            parts.each("keep_everyone")
     if outer.name == "shortlist":
         return Picks(select(inner, _shortlist(parts, *_looks_at(outer, k)), k, rng), exact=True)
     raise SelectionError(
@@ -271,12 +281,14 @@ def _k_center(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:
     def each(method: str, *arguments: Any) -> list[Any]:
         return parts.each("farthest", method, *arguments)
 
-    return [str(name) for name in traverse(each, _labelled(parts), k)]
+    return [str(name) for name in traverse(each, _known(parts).labelled_centres(), k)]
 
 
 def _k_means_plus_plus(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:
     points = PartedPoints(parts, "features")
-    chosen: list[str] = points.ids[distant_draws(points, points.labelled(_labelled(parts)), k, rng)].tolist()
+    chosen: list[str] = points.ids[
+        distant_draws(points, points.labelled(_known(parts).labelled_centres()), k, rng)
+    ].tolist()
     return chosen
 
 
@@ -339,7 +351,6 @@ def _gather(parts: Parts, ids: Sequence[str]) -> Candidates:
     return concatenate(parts.each("take", ids))
 
 
-def _labelled(parts: Parts) -> Stored:
-    ids, embeddings = zip(*parts.each("labelled"), strict=True)
-    labelled_MD: Stored = np.concatenate(embeddings)[np.argsort(np.concatenate(ids), kind="stable")]
-    return labelled_MD
+def _known(parts: Parts) -> Candidates:
+    """What is labelled in all parts, without a candidate."""
+    return concatenate(parts.each("known"))

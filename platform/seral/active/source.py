@@ -39,7 +39,8 @@ class SourceOptions(Options):
     surprisal: str | None = None
     """Folder of pretraining losses, for `alps`: TAPT/surprisal."""
     labelled: str | None = None
-    """Folder or file of what is labelled already; only `utterance_id` is read."""
+    """Folder or file of what is labelled already: `utterance_id`, and `answer` where it is there, of which only
+    `unusable` is read."""
 
 
 def shards(options: SourceOptions) -> list[str]:
@@ -65,7 +66,7 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
     and of one file.
     """
     every = np.concatenate([_ids(options.features, name) for name in names])
-    labelled = _labelled_ids(options)
+    labelled, rejected = _labelled_ids(options)
     is_labelled_N = np.isin(every, labelled)
     order = np.argsort(every, kind="stable")
     free, known = order[~is_labelled_N[order]], order[is_labelled_N[order]]
@@ -92,6 +93,7 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
         surprisal_NK=None if options.surprisal is None else read_vectors(options.surprisal, candidate_ids.tolist()),
         labelled_ids=labelled_ids,
         labelled_embedding_MD=x_ND[True],
+        rejected_M=np.isin(labelled_ids, rejected),
         **_predictions(options, names, candidate_ids),
         **_metadata(options, names, candidate_ids),
     )
@@ -144,10 +146,15 @@ def _numbers(cells: pa.Array) -> Stored:
     return flat if flat.dtype == np.float16 else flat.astype(np.float32)
 
 
-def _labelled_ids(options: SourceOptions) -> NDArray[np.str_]:
+def _labelled_ids(options: SourceOptions) -> tuple[NDArray[np.str_], NDArray[np.str_]]:
+    """What is labelled, and what of it was found unusable."""
     if options.labelled is None:
-        return np.empty(0, dtype=np.str_)
-    return np.asarray(_all_of(options.labelled, ["utterance_id"])["utterance_id"].to_pylist(), dtype=np.str_)
+        return np.empty(0, dtype=np.str_), np.empty(0, dtype=np.str_)
+    table = _all_of(options.labelled)
+    ids = np.asarray(table["utterance_id"].to_pylist(), dtype=np.str_)
+    if "answer" not in table.column_names:
+        return ids, ids[:0]
+    return ids, ids[np.asarray(table["answer"].to_pylist(), dtype=object) == "unusable"]
 
 
 def _all_of(uri: str, columns: Sequence[str] | None = None) -> pa.Table:

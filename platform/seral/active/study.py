@@ -248,6 +248,7 @@ def _candidates(
         values["dropout_SNC"] = np.stack([_probabilities(model, x_ND, classes) for model in models[1:]])
     if asked:
         values |= {"labelled_ids": np.array(asked), "labelled_embedding_MD": np.stack([known[name] for name in asked])}
+        values["rejected_M"] = np.isin(asked, ground.junk)
     return Candidates(ids=np.array(left), embedding_ND=x_ND, **values)
 
 

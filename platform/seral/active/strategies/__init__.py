@@ -53,6 +53,7 @@ NEEDS: dict[str, frozenset[str]] = {
     "quota": frozenset(),
     "distinct": frozenset({"embedding_ND"}),
     "quality": frozenset(),
+    "usable": frozenset({"embedding_ND"}),
     "relabel": frozenset({"labelled_doubt_M"}),
 }
 """What each strategy and wrapper reads of the candidates, beside what its options name: see selection.needs."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
-from seral.active.candidates import Candidates, Rows, Strategy
+from seral.active.candidates import SLAB, Candidates, Rows, Strategy
 from seral.active.index import nearest, unit_rows
 from seral.active.strategies import informative_diverse, scores
 from seral.errors import OptionError
@@ -105,12 +108,9 @@ def quality(
 
     What was not measured passes. The others are picked only when no good ones are left.
     """
-    good_N = is_good(candidates, snr_db=snr_db, clipping=clipping, speech_ratio=speech_ratio)
-    good = candidates.take(np.flatnonzero(good_N))
-    picks = inner(good, min(k, len(good)), rng) if len(good) else []
-    if len(picks) == k:
-        return picks
-    return picks + inner(_but(candidates, picks), k - len(picks), rng)
+    return _preferring(
+        is_good(candidates, snr_db=snr_db, clipping=clipping, speech_ratio=speech_ratio), inner, candidates, k, rng
+    )
 
 
 def is_good(
@@ -126,6 +126,51 @@ def is_good(
         if value_N is not None:
             bad_N |= sign * value_N < sign * limit  # false for NaN
     return ~bad_N
+
+
+def usable(
+    inner: Strategy, candidates: Candidates, k: int, rng: np.random.Generator, *, limit: float = 0.5
+) -> list[str]:
+    """Only candidates that sound less like what annotators found unusable than like what they labelled.
+
+    A logistic regression on the features of both, classes weighed alike, tells what is unusable with a probability of
+    `limit` or more; that is picked only when nothing else is left. Without a rejected utterance, or with nothing but
+    such, everyone passes.
+    """
+    return _preferring(is_usable(candidates, rejection(candidates, limit=limit)), inner, candidates, k, rng)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """A plane between what annotators labelled and what they rejected: rejected is where w·x + b >= 0."""
+
+    weight_D: NDArray[np.float64]
+    bias: float
+
+
+def rejection(candidates: Candidates, *, limit: float = 0.5) -> Rejection | None:
+    """What tells the rejected from the labelled among what is known; None without both."""
+    if not 0 < limit < 1:
+        raise OptionError(f"usable needs a limit in (0, 1), got {limit}")
+    rejected_M = candidates.rejected_M
+    if rejected_M is None or rejected_M.all() or not rejected_M.any():
+        return None
+    scale = StandardScaler()
+    x_MD = scale.fit_transform(candidates.labelled_centres().astype(np.float64))
+    model = LogisticRegression(max_iter=500, class_weight="balanced").fit(x_MD, rejected_M)
+    weight_D = model.coef_[0] / scale.scale_
+    bias = model.intercept_[0] - weight_D @ scale.mean_ - math.log(limit / (1 - limit))
+    return Rejection(weight_D=weight_D, bias=float(bias))
+
+
+def is_usable(candidates: Candidates, told: Rejection | None) -> NDArray[np.bool_]:
+    """Which candidates lie on the side of the labelled, (N,)."""
+    if told is None:
+        return np.ones(len(candidates), dtype=bool)
+    x_ND = candidates.need("embedding_ND")
+    # Row by row, so that a row's sum does not depend on which rows stand beside it.
+    slabs = [(x_ND[at : at + SLAB] * told.weight_D).sum(axis=1) for at in range(0, len(x_ND), SLAB)]
+    return np.concatenate([*slabs, np.empty(0)]) + told.bias < 0
 
 
 def relabel(
@@ -152,9 +197,21 @@ WRAPPERS: dict[str, Wrapper] = {
     "quota": quota,
     "distinct": distinct,
     "quality": quality,
+    "usable": usable,
     "relabel": relabel,
 }
 """A new wrapper is one function and one line here; the contract tests run over this table too."""
+
+
+def _preferring(
+    good_N: NDArray[np.bool_], inner: Strategy, candidates: Candidates, k: int, rng: np.random.Generator
+) -> list[str]:
+    """Picks of the good ones, and of the others when there are too few of these."""
+    good = candidates.take(np.flatnonzero(good_N))
+    picks = inner(good, min(k, len(good)), rng) if len(good) else []
+    if len(picks) == k:
+        return picks
+    return picks + inner(_but(candidates, picks), k - len(picks), rng)
 
 
 def _in_turns(
