@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates, Floats, Rows, Stored, Strings, concatenate
 from seral.active.points import Block, Points, feature_points, gradient_points
-from seral.active.selection import NamedOptions, StrategyOptions, default_options, select
+from seral.active.selection import NamedOptions, StrategyOptions, WrapperOptions, default_options, select
 from seral.active.source import SourceOptions, read_candidates
 from seral.active.strategies import scores
+from seral.active.strategies.automatic import FIRST, LATER
 from seral.active.strategies.farthest_first import Part, traverse
 from seral.active.strategies.spread import distant_draws
 from seral.active.strategies.uncertainty import UNCERTAINTIES, density_scores, total_direction, uncertainty_of
@@ -62,6 +63,10 @@ class PoolPart:
     def count(self) -> int:
         """How many there are."""
         return len(self.candidates)
+
+    def has_model(self) -> bool:
+        """Whether a model's probabilities are there."""
+        return self.candidates.probability_NC is not None
 
     def ids(self) -> Strings:
         """Ids in order."""
@@ -236,6 +241,9 @@ def select_in_parts(strategy: StrategyOptions, parts: Parts, k: int, rng: np.ran
         return Picks([], exact=True)
     if strategy.wrappers:
         return _wrapped(strategy, parts, k, rng)
+    if strategy.name == "auto":
+        name, _ = LATER if all(parts.each("has_model")) else FIRST
+        return select_in_parts(StrategyOptions(name=name, wrappers=[WrapperOptions(name="usable")]), parts, k, rng)
     if strategy.name in EXACT:
         return Picks(EXACT[strategy.name](parts, k, rng, **strategy.parameters), exact=True)
     seed = int(rng.integers(2**31))

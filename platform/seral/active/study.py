@@ -167,7 +167,8 @@ def curve_cell(
     test_ND = scale.transform(_vectors(data, ground.test, options.state))
     truth_N = oracle.targets(ground.test).label_N
     junk, asked = set(ground.junk), list[str]()
-    rng = np.random.default_rng([cell.seed, cell.fold, zlib.crc32(cell.row.encode())])
+    # By the strategy's name, so that a wrapper is compared with its strategy at the same draws.
+    rng = np.random.default_rng([cell.seed, cell.fold, zlib.crc32(row.name.encode())])
     first: StrategyOptions = row
     if row.needs & {"probability_NC", "dropout_SNC"}:
         kept = [wrapper for wrapper in row.wrappers if wrapper.name in ("quality", "distinct")]

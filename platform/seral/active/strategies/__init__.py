@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seral.active.candidates import Strategy
+from seral.active.strategies.automatic import auto
 from seral.active.strategies.batch_bald import batch_bald
 from seral.active.strategies.clusters import alps, k_means
 from seral.active.strategies.farthest_first import k_center
@@ -13,6 +14,7 @@ from seral.active.strategies.uncertainty import bald, density, entropy, least_co
 from seral.active.strategies.uniform import uniform
 
 STRATEGIES: dict[str, Strategy] = {
+    "auto": auto,
     "random": uniform,
     "entropy": entropy,
     "margin": margin,
@@ -33,6 +35,7 @@ STRATEGIES: dict[str, Strategy] = {
 """A new strategy is one function and one line here; the contract tests run over this table."""
 
 NEEDS: dict[str, frozenset[str]] = {
+    "auto": frozenset({"embedding_ND"}),  # and the probabilities where there are any
     "random": frozenset(),
     "entropy": frozenset({"probability_NC"}),
     "margin": frozenset({"probability_NC"}),
