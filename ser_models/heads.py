@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 SCALE_FLOOR = 1e-3
 """A dimension's scale is never below this share of its layer's median scale: dead dimensions must not be blown up."""
+FARTHEST = 10.0
+"""Standard deviations beyond which a statistic says no more: a dimension that is dead on most clips and flares on one
+must not decide about that one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +85,11 @@ class LayerPool(nn.Module):
     def standardise(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
         """Standardised statistics of every layer side by side, (B, L, U)."""
         self._check(mean_BLD, std_BLD)
-        mean = (mean_BLD.float() - self.centre_mean) / self.scale_mean
+        mean = ((mean_BLD.float() - self.centre_mean) / self.scale_mean).clamp(-FARTHEST, FARTHEST)
         if not self.std_gain:
             return mean
-        return torch.cat([mean, self.std_gain * (std_BLD.float() - self.centre_std) / self.scale_std], -1)
+        std = ((std_BLD.float() - self.centre_std) / self.scale_std).clamp(-FARTHEST, FARTHEST)
+        return torch.cat([mean, self.std_gain * std], -1)
 
     def combine(self, standard_BLU: Tensor) -> Tensor:
         """Weighted sum over layers, (B, L, U) -> (B, U)."""

@@ -180,8 +180,11 @@ def _fit(
     head = Head(pool.out_width, num_outputs, hidden=options.hidden, dropout=0.0, generator=generator)
     head.to(pool.layer_weight.device)
     standard_NLU = pool.standardise(train.mean_NLD, train.std_NLD)
-    if not bool(torch.isfinite(standard_NLU).all()):
-        bad = torch.nonzero(~torch.isfinite(standard_NLU).all(-1).all(-1)).flatten().tolist()
+    # Of the rows as they came: the standardisation bounds what is infinite.
+    parts = (train.mean_NLD, train.std_NLD, standard_NLU)
+    finite_N = torch.stack([torch.isfinite(part).flatten(1).all(1) for part in parts]).all(0)
+    if not bool(finite_N.all()):
+        bad = torch.nonzero(~finite_N).flatten().tolist()
         raise ValueError(
             f"pooled features of training row(s) {bad[:10]} are not finite; extract them again or drop them"
         )

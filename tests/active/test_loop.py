@@ -90,6 +90,7 @@ WRAPPERS = [{"name": "relabel", "share": 0.4, "doubt": 0.01}, "quality", {"name"
 @pytest.mark.parametrize(
     "strategy",
     [
+        "auto",
         "batch_bald",
         "badge",
         {"name": "after", "beta": 2, "diversity": "k_center", "uncertainty": "bald"},

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def both(strategy: Any, whole: Candidates, parts: Parts, k: int) -> tuple[list[s
     return select(chosen, whole, k, np.random.default_rng(3)), found.ids, found.exact
 
 
-@pytest.mark.parametrize("strategy", [*EXACT, *WRAPPED], ids=str)
+@pytest.mark.parametrize("strategy", [*EXACT, "auto", *WRAPPED], ids=str)
 @settings(max_examples=25, deadline=None)
 @given(st.integers(5, 60), st.integers(0, 4), st.integers(1, 5), st.integers(0, 99), st.data())
 def test_parts_pick_what_one_machine_picks(
@@ -86,7 +87,7 @@ def test_parts_pick_what_one_machine_picks(
     assert sum(dealt.each("count")) == count, "a filter is taken back"
 
 
-@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(EXACT)))
+@pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(EXACT) - {"auto"}))
 def test_what_clusters_the_whole_pool_is_merged_and_says_so(strategy: str) -> None:
     whole = pool(80, 3, 0)
     _, many, exact = both(strategy, whole, divided(whole, 3, 0), 9)
@@ -96,6 +97,16 @@ def test_what_clusters_the_whole_pool_is_merged_and_says_so(strategy: str) -> No
     _, alone, exact = both(strategy, whole, divided(whole, 1, 0), 9)
     assert exact
     assert len(set(alone)) == 9
+
+
+def test_auto_in_parts_is_merged_before_there_is_a_model() -> None:
+    whole = replace(pool(80, 4, 0), probability_NC=None)
+    parts = divided(whole, 3, 0)
+    rng = np.random.default_rng
+    found = select_in_parts(StrategyOptions(name="auto"), parts, 9, rng(3))
+    first = StrategyOptions.model_validate({"name": "k_means", "wrappers": ["usable"]})
+    assert found == select_in_parts(first, parts, 9, rng(3))
+    assert not found.exact
 
 
 def test_what_needs_everything_in_one_place_is_refused() -> None:

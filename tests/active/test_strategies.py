@@ -267,3 +267,15 @@ def test_options_come_from_a_configuration() -> None:
     assert chosen.needs == {"probability_NC", "embedding_ND"}
     columns = pool(60, 0, 0)
     assert select(chosen, Candidates(**columns), 6, np.random.default_rng(0)) == ask(("after", {"beta": 2}), columns, 6)
+
+
+def test_auto_goes_by_what_is_known() -> None:
+    """k_means without a model, cluster_margin with one, both among what does not sound like the rejected."""
+    columns = pool(40, 4, 0)
+    columns["rejected_M"] = np.array([True, False, True, False])
+    for name, known in (("cluster_margin", columns), ("k_means", {**columns, "probability_NC": None})):
+        candidates, rng = Candidates(**known), np.random.default_rng
+        usable = StrategyOptions.model_validate({"name": name, "wrappers": ["usable"]})
+        picks = select("auto", candidates, 8, rng(1))
+        assert picks == select(usable, candidates, 8, rng(1))
+        assert picks != select(name, candidates, 8, rng(1))

@@ -45,6 +45,20 @@ def test_a_dead_dimension_is_not_blown_up() -> None:
     assert float(pool.standardise(mean_NLD, std_NLD)[:, 1, 2].abs().max()) < 0.01
 
 
+def test_a_dimension_that_flares_on_one_clip_is_bounded() -> None:
+    """Nearly dead where the standardisation was made, a thousand deviations away on a later clip."""
+    mean_NLD, std_NLD = statistics()
+    pool = LayerPool(3, 6)
+    pool.fit(mean_NLD, std_NLD)
+    usual_NLU = pool.standardise(mean_NLD, std_NLD)
+    mean_NLD[0, 1, 2] += 1000 * mean_NLD[:, 1, 2].std()
+    std_NLD[1, 0, 3] -= 1000 * std_NLD[:, 0, 3].std()
+    flared_NLU = pool.standardise(mean_NLD, std_NLD)
+    assert flared_NLU[0, 1, 2] == 10
+    assert flared_NLU[1, 0, 6 + 3] == pytest.approx(-10 * pool.std_gain)
+    assert int((flared_NLU != usual_NLU).sum()) == 2
+
+
 def test_a_row_does_not_depend_on_its_batch() -> None:
     mean_NLD, std_NLD = statistics()
     pool = LayerPool(3, 6)
