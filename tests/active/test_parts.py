@@ -104,7 +104,7 @@ def test_auto_in_parts_is_merged_before_there_is_a_model() -> None:
     parts = divided(whole, 3, 0)
     rng = np.random.default_rng
     found = select_in_parts(StrategyOptions(name="auto"), parts, 9, rng(3))
-    first = StrategyOptions.model_validate({"name": "k_means", "wrappers": ["usable"]})
+    first = StrategyOptions.model_validate({"name": "k_means", "wrappers": ["quality"]})
     assert found == select_in_parts(first, parts, 9, rng(3))
     assert not found.exact
 

@@ -270,12 +270,13 @@ def test_options_come_from_a_configuration() -> None:
 
 
 def test_auto_goes_by_what_is_known() -> None:
-    """k_means without a model, cluster_margin with one, both among what does not sound like the rejected."""
+    """k_means of good recordings without a model; cluster_margin of what does not sound like the rejected with one."""
     columns = pool(40, 4, 0)
-    columns["rejected_M"] = np.array([True, False, True, False])
-    for name, known in (("cluster_margin", columns), ("k_means", {**columns, "probability_NC": None})):
+    columns |= {"rejected_M": np.array([True, False, True, False]), "snr_db": np.where(np.arange(40) % 2, 9.0, -9.0)}
+    cold = {**columns, "probability_NC": None}
+    for name, wrapper, known in (("cluster_margin", "usable", columns), ("k_means", "quality", cold)):
         candidates, rng = Candidates(**known), np.random.default_rng
-        usable = StrategyOptions.model_validate({"name": name, "wrappers": ["usable"]})
+        wrapped = StrategyOptions.model_validate({"name": name, "wrappers": [wrapper]})
         picks = select("auto", candidates, 8, rng(1))
-        assert picks == select(usable, candidates, 8, rng(1))
+        assert picks == select(wrapped, candidates, 8, rng(1))
         assert picks != select(name, candidates, 8, rng(1))

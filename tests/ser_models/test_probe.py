@@ -234,9 +234,10 @@ def test_ratings_that_cannot_be_fitted_are_named() -> None:
         fit_dimensions(replace(train, target_NK=target_NK[1:]))
 
 
-def test_rows_that_are_not_finite_are_named() -> None:
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_rows_that_are_not_finite_are_named(wrong: float) -> None:
     train = clusters(30, 0)
-    train.mean_NLD[7, 1, 3] = float("nan")
+    train.mean_NLD[7, 1, 3] = wrong
     pool = LayerPool(4, 12)
     with pytest.raises(ValueError, match=r"row\(s\) \[7\] are not finite"):
         fit_head(train, 3, pool=pool)

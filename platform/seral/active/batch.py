@@ -24,7 +24,7 @@ class BatchOptions(Options):
     """What to pick, from what, by which strategy."""
 
     source: SourceOptions
-    strategy: StrategyOptions = StrategyOptions(name="after")
+    strategy: StrategyOptions = StrategyOptions(name="auto")
     """A strategy by name with its options and wrappers; see `seral strategies`."""
     count: int | None = Field(default=None, ge=1)
     """How many utterances to pick."""

@@ -55,9 +55,9 @@ class LoopOptions(ReadingOptions, CorpusOptions):
     answers, brought to the target's mean and spread and with as much weight; they cost no budget. None = none."""
     anchor: AnchoringOptions | None = None
     """Hold the source's and the target's speech together by CORAL; None = not."""
-    initial: StrategyOptions = StrategyOptions(name="k_means")
+    initial: StrategyOptions = StrategyOptions(name="auto")
     """How the strategy arm picks its first set, before there is a model."""
-    strategy: StrategyOptions = StrategyOptions(name="after")
+    strategy: StrategyOptions = StrategyOptions(name="auto")
     """How the strategy arm picks afterwards."""
     random_arm: bool = True
     """Run a random arm of the same budget beside it."""

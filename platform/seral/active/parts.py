@@ -22,7 +22,7 @@ from seral.active.points import Block, Points, feature_points, gradient_points
 from seral.active.selection import NamedOptions, StrategyOptions, WrapperOptions, default_options, select
 from seral.active.source import SourceOptions, read_candidates
 from seral.active.strategies import scores
-from seral.active.strategies.automatic import FIRST, LATER
+from seral.active.strategies.automatic import recommended
 from seral.active.strategies.farthest_first import Part, traverse
 from seral.active.strategies.spread import distant_draws
 from seral.active.strategies.uncertainty import UNCERTAINTIES, density_scores, total_direction, uncertainty_of
@@ -242,8 +242,8 @@ def select_in_parts(strategy: StrategyOptions, parts: Parts, k: int, rng: np.ran
     if strategy.wrappers:
         return _wrapped(strategy, parts, k, rng)
     if strategy.name == "auto":
-        name, _ = LATER if all(parts.each("has_model")) else FIRST
-        return select_in_parts(StrategyOptions(name=name, wrappers=[WrapperOptions(name="usable")]), parts, k, rng)
+        name, wrapper = recommended(model=all(parts.each("has_model")))
+        return select_in_parts(StrategyOptions(name=name, wrappers=[WrapperOptions(name=wrapper)]), parts, k, rng)
     if strategy.name in EXACT:
         return Picks(EXACT[strategy.name](parts, k, rng, **strategy.parameters), exact=True)
     seed = int(rng.integers(2**31))

@@ -39,7 +39,7 @@ from seral.active.doubt import doubt
 from seral.active.selection import StrategyOptions, select, select_for_minutes
 from seral.active.source import read_vectors
 from seral.active.stopping import RoundSummary, StopOptions, stop_reason
-from seral.active.strategies.automatic import FIRST, LATER
+from seral.active.strategies.automatic import recommended
 from seral.active.strategies.scores import entropy
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
@@ -374,7 +374,7 @@ def _read_scores(here: str, ids: Sequence[str], classes: Sequence[str]) -> Float
 def _picks_table(picks: Sequence[str], arm: Arm, number: int) -> pa.Table:
     name = (arm.initial if number == 0 else arm.strategy).name
     if name == "auto":
-        name, _ = FIRST if number == 0 else LATER
+        name = recommended(model=number > 0).name
     rows = [{"utterance_id": p, "order": i, "strategy": name, "round": number} for i, p in enumerate(picks)]
     return pa.Table.from_pylist(rows, PICK)
 

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
-from seral.active.candidates import Candidates, Strategy
+from seral.active.candidates import Candidates
 from seral.active.strategies.clusters import k_means
 from seral.active.strategies.informative_diverse import cluster_margin
-from seral.active.strategies.wrappers import usable
+from seral.active.strategies.wrappers import WRAPPERS
 
-FIRST: tuple[str, Strategy] = ("k_means", k_means)
-"""Before there is a model. A cold start."""
-LATER: tuple[str, Strategy] = ("cluster_margin", cluster_margin)
-"""With a model's probabilities."""
+
+class Choice(NamedTuple):
+    """A strategy and its wrapper, by name."""
+
+    name: str
+    wrapper: str
+
+
+FIRST, LATER = Choice("k_means", "quality"), Choice("cluster_margin", "usable")
+"""Before there is a model, and with one."""
 
 
 def auto(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
-    """k_means before there is a model, cluster_margin afterwards, both without what sounds like what annotators called
-    unusable: what did best on the pools of docs/results/selection.md.
+    """k_means of what is recorded well enough (quality) before there is a model; with one, cluster_margin of what does
+    not sound like what annotators called unusable (usable). What did best on the pools of docs/results/selection.md.
     """
-    _, strategy = LATER if candidates.probability_NC is not None else FIRST
-    return usable(strategy, candidates, k, rng)
+    choice = recommended(model=candidates.probability_NC is not None)
+    strategy = {"k_means": k_means, "cluster_margin": cluster_margin}[choice.name]
+    return WRAPPERS[choice.wrapper](strategy, candidates, k, rng)
+
+
+def recommended(*, model: bool) -> Choice:
+    """What `auto` does with or without a model's probabilities."""
+    return LATER if model else FIRST
