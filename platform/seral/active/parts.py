@@ -50,11 +50,11 @@ class PoolPart:
 
     def keep_good(self, limits: dict[str, float]) -> None:
         """Leave out recordings below the quality limits (wrappers.quality)."""
-        self.candidates = self.candidates.take(np.flatnonzero(is_good(self.candidates, **limits)))
+        self._keep(is_good(self.candidates, **limits))
 
     def keep_usable(self, told: Rejection | None) -> None:
-        """Leave out what sounds like what was rejected (wrappers.usable)."""
-        self.candidates = self.candidates.take(np.flatnonzero(is_usable(self.candidates, told)))
+        """Leave out what sounds like what was rejected (wrappers.usable); None = nothing was."""
+        self._keep(is_usable(self.candidates, told))
 
     def keep_everyone(self) -> None:
         """Take all in again."""
@@ -132,6 +132,10 @@ class PoolPart:
             return -1.0, ""
         row = self._points.largest()
         return float(np.float32(self._points.block(np.array([row])).square_B[0])), str(self.candidates.ids[row])
+
+    def _keep(self, wanted_N: NDArray[np.bool_]) -> None:
+        if not wanted_N.all():  # without a copy of the features, else
+            self.candidates = self.candidates.take(np.flatnonzero(wanted_N))
 
     def _best(self, score_N: Doubles, k: int) -> tuple[Doubles, Strings]:
         rows = scores.top_rows(score_N, k)

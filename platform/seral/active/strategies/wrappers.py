@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from seral.active.candidates import SLAB, Candidates, Rows, Strategy
+from seral.active.candidates import Candidates, Rows, Strategy
 from seral.active.index import nearest, unit_rows
 from seral.active.strategies import informative_diverse, scores
 from seral.errors import OptionError
 
 # N candidates · M labelled · G groups · D features
+
+SLAB = 4096
+"""Rows that `usable` judges at a time."""
 
 Wrapper = Callable[[Strategy, Candidates, int, np.random.Generator], list[str]]
 """(strategy, candidates, k, rng) -> k ids in order. Parameters are keyword-only, with defaults."""
@@ -207,6 +210,8 @@ def _preferring(
     good_N: NDArray[np.bool_], inner: Strategy, candidates: Candidates, k: int, rng: np.random.Generator
 ) -> list[str]:
     """Picks of the good ones, and of the others when there are too few of these."""
+    if good_N.all():
+        return inner(candidates, k, rng)  # without a copy of the features
     good = candidates.take(np.flatnonzero(good_N))
     picks = inner(good, min(k, len(good)), rng) if len(good) else []
     if len(picks) == k:
