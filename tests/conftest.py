@@ -214,6 +214,5 @@ def run_values(speech_pool: str, tmp_path: Path) -> dict[str, Any]:
         "folds": [0],
         "seeds": [0],
         "budget": {"sizes": [8, 14, 20]},
-        "strategy": "after",
         "finetune": {"adapter": "frozen"},
     }

@@ -39,11 +39,11 @@ def outcome(run: str | Path) -> dict[str, Any]:
 def test_run_spends_its_budget_on_training_utterances_alone(run_values: dict[str, Any]) -> None:
     run = run_loop(parse(LoopOptions, run_values))
     rows = {row["trajectory"]: row for row in loop_status(run)}
-    assert {name.split(".")[0] for name in rows} == {"after", "random", "full"}
-    assert rows["after.fold-00.seed-0"]["rounds"] == "3/3"
+    assert {name.split(".")[0] for name in rows} == {"auto", "random", "full"}
+    assert rows["auto.fold-00.seed-0"]["rounds"] == "3/3"
     pool = open_pool(run_values["pool"])
     speaker = dict(zip(*(pool.metadata[c].to_pylist() for c in ("utterance_id", "speaker")), strict=True))
-    for arm in ("after", "random"):
+    for arm in ("auto", "random"):
         folder = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0"
         tested = set(json.loads((folder / "trajectory.json").read_text())["test_speakers"])
         asked: list[str] = []
@@ -64,7 +64,7 @@ def test_report_and_prediction_of_a_run(run_values: dict[str, Any], tmp_path: Pa
     out = str(tmp_path / "of-pool.parquet")
     told = predict(parse(PredictOptions, {"run": run, "source": [run_values["pool"]], "out": out}))
     assert told["rows"] == open_pool(run_values["pool"]).rows
-    by_loop = pq.read_table(next(Path(run).glob("trajectories/after*/rounds/0000/predictions.parquet"))).to_pylist()
+    by_loop = pq.read_table(next(Path(run).glob("trajectories/auto*/rounds/0000/predictions.parquet"))).to_pylist()
     by_predict = {row["utterance_id"]: row for row in pq.read_table(out).to_pylist()}
     for row in by_loop:  # cached fp16 features against the whole model from audio
         assert row["p_anger"] == pytest.approx(by_predict[row["utterance_id"]]["p_anger"], abs=0.02)
@@ -121,7 +121,7 @@ def test_a_budget_of_minutes_is_spent_and_not_overspent(run_values: dict[str, An
     run = run_loop(parse(LoopOptions, run_values | {"budget": budget, "full_arm": False}))
     metadata = open_pool(run_values["pool"]).metadata
     seconds = dict(zip(*(metadata[c].to_pylist() for c in ("utterance_id", "duration_s")), strict=True))
-    for arm in ("after", "random"):
+    for arm in ("auto", "random"):
         spent = 0.0
         for number, minutes in enumerate(schedule):
             here = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0" / "rounds" / f"{number:04d}"
@@ -178,7 +178,7 @@ def test_a_proxy_picks_as_the_head_does_and_adapters_come_with_the_last_round(
     adapter = {"adapter": "lora", "settings": {"lora": {"rank": 2}}, "top_layers": 1, "epochs": 1}
     head = Path(run_loop(parse(LoopOptions, values | {"run": str(tmp_path / "head")})))
     run = Path(run_loop(parse(LoopOptions, values | {"proxy": True, "finetune": adapter})))
-    name = "trajectories/after.fold-00.seed-0/rounds"
+    name = "trajectories/auto.fold-00.seed-0/rounds"
     assert [(run / name / n / "model" / "adapter").exists() for n in ("0000", "0001", "0002")] == [False, False, True]
     for number in ("0000", "0001", "0002"):
         assert pq.read_table(run / name / number / "picks.parquet") == pq.read_table(
@@ -191,7 +191,7 @@ def test_a_proxy_picks_as_the_head_does_and_adapters_come_with_the_last_round(
 def test_resume_after_lost_rounds_gives_the_same_run(run_values: dict[str, Any]) -> None:
     run = run_loop(parse(LoopOptions, run_values))
     whole = outcome(run)
-    folder = Path(run) / "trajectories" / "after.fold-00.seed-0" / "rounds"
+    folder = Path(run) / "trajectories" / "auto.fold-00.seed-0" / "rounds"
     (folder / "0001" / "round.json").unlink()  # the round was cut off before its end ...
     (folder / "0001" / "picks.parquet").write_bytes(b"half")
     shutil.rmtree(folder / "0002")  # ... and so the next one never began

@@ -233,7 +233,7 @@ def test_a_strategy_that_breaks_the_contract_is_caught(
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(OptionError, match="unknown strategy 'best'; known: after, alps, badge, bald"):
+    with pytest.raises(OptionError, match="unknown strategy 'best'; known: after, alps, auto, badge, bald"):
         StrategyOptions(name="best")
     with pytest.raises(OptionError, match="'gamma'; known: beta, diversity, uncertainty"):
         check_options("after", {"gamma": 1})

@@ -105,7 +105,7 @@ def loop_values(two_corpora: str, tmp_path: Path) -> dict[str, Any]:
 
 def rounds_of(run: str) -> list[dict[str, Any]]:
     found = []
-    for folder in sorted(Path(run).glob("trajectories/after.*/rounds/*")):
+    for folder in sorted(Path(run).glob("trajectories/auto.*/rounds/*")):
         picks = pq.read_table(folder / "picks.parquet")["utterance_id"].to_pylist()
         tested = pq.read_table(folder / "predictions.parquet").to_pylist()
         found.append({"picks": picks, "predictions": tested, "head": (folder / "model/head.safetensors").read_bytes()})
