@@ -163,7 +163,7 @@ def curves_of(uar_of: dict[str, list[list[float]]]) -> dict[Cell, dict[str, Any]
 def test_a_summary_of_known_curves() -> None:
     """Better at the first budget by 0.2 for both speakers, later for one of them only."""
     found = curves_of({"random": [[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
-    lines = situation_gains(study_of(), found)
+    lines = situation_gains(study_of(), found, resampled_curves(study_of(), found))
     table = summary([*lines, *lines]).set_index(["situation", "row"])
     assert set(table.index.get_level_values("situation")) == {"cold start", "small budget", "large budget"}
     cold = table.loc["cold start", "margin"]
@@ -224,3 +224,5 @@ def test_a_survey_sums_up_its_studies(values: dict[str, Any]) -> None:
     assert (Path(values["run"]) / "summary.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(OptionError, match=r"study\.encoder is set by the survey"):
         parse(StrategySurveyOptions, survey | {"study": {**survey["study"], "encoder": "x"}})
+    with pytest.raises(OptionError, match=r"have the same last name"):
+        parse(StrategySurveyOptions, survey | {"encoders": ["one/tiny", "other/tiny"]})

@@ -246,8 +246,9 @@ def select_in_parts(strategy: StrategyOptions, parts: Parts, k: int, rng: np.ran
     if strategy.wrappers:
         return _wrapped(strategy, parts, k, rng)
     if strategy.name == "auto":
-        name, wrapper = recommended(model=all(parts.each("has_model")))
-        return select_in_parts(StrategyOptions(name=name, wrappers=[WrapperOptions(name=wrapper)]), parts, k, rng)
+        choice = recommended(model=all(parts.each("has_model")))
+        wrappers = [WrapperOptions(name=choice.wrapper)]
+        return select_in_parts(StrategyOptions(name=choice.name, wrappers=wrappers), parts, k, rng)
     if strategy.name in EXACT:
         return Picks(EXACT[strategy.name](parts, k, rng, **strategy.parameters), exact=True)
     seed = int(rng.integers(2**31))

@@ -124,7 +124,8 @@ class Ground:
 
 def run_strategy_study(options: StrategyStudyOptions) -> str:
     """Compute what is missing and write the tables; returns the table as Markdown."""
-    return write_tables(options, learning_curves(options))
+    found = learning_curves(options)
+    return write_tables(options, found, resampled_curves(options, found))
 
 
 def learning_curves(options: StrategyStudyOptions) -> Curves:
@@ -137,7 +138,7 @@ def learning_curves(options: StrategyStudyOptions) -> Curves:
     data = fold_data(options, store, next(iter(folds.values())), metadata)
     corpora = sorted(set(metadata["corpus"].to_pylist()))
     write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {"junk": len(junk)})
-    shared, arguments = ray.put(data), dict[Cell, Sequence[Any]]()
+    shared, speaker_of, arguments = ray.put(data), voices(metadata), dict[Cell, Sequence[Any]]()
     for (number, seed), fold in folds.items():
         train = tuple(sorted({*fold.train, *fold.dev}))
         count = round(len(train) * options.junk_share / (1 - options.junk_share))
@@ -147,7 +148,7 @@ def learning_curves(options: StrategyStudyOptions) -> Curves:
                 train=train,
                 test=fold.test,
                 junk=tuple(sorted(mixed_in)),
-                speaker_of=voices(metadata),
+                speaker_of=speaker_of,
                 quality=pool.metadata,
             )
         )
@@ -272,13 +273,13 @@ def _probabilities(model: ClassifierMixin, x_ND: NDArray[np.float32], classes: i
     return p_NC
 
 
-def write_tables(options: StrategyStudyOptions, found: Curves) -> str:
+def write_tables(options: StrategyStudyOptions, found: Curves, resampled: Mapping[str, NDArray[np.float64]]) -> str:
     """The table of a study as CSV, Markdown and picture; returns the Markdown."""
     # Imported here: workers import this module, and drawing takes a second to load.
     from seral.report.figures import png, strategy_curves
 
     names = [row.row for row in options.rows]
-    resampled, shares = resampled_curves(options, found), options.budgets
+    shares = options.budgets
     lines = []
     for name in names:
         cells = [values for cell, values in found.items() if cell.row == name]

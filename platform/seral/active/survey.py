@@ -7,11 +7,13 @@ RUN/summary.csv, summary.md, summary.png     gain on random by situation, mean o
 # R resamples · B budgets
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from seral import storage
@@ -61,7 +63,8 @@ class StrategySurveyOptions(Options):
         for taken in ("run", "encoder", "corpora", "classes", "junk"):
             if taken in self.study:
                 raise ValueError(f"study.{taken} is set by the survey; leave it out")
-        self.studies()
+        if len({encoder for encoder, _, _ in self.studies()}) < len(self.encoders):
+            raise ValueError(f"two of the encoders {self.encoders} have the same last name, which names their folders")
         return self
 
     def studies(self) -> dict[tuple[str, str, bool], StrategyStudyOptions]:
@@ -84,8 +87,9 @@ def run_strategy_survey(options: StrategySurveyOptions) -> str:
     for number, ((encoder, name, noisy), study) in enumerate(studies.items(), 1):
         say(f"study {number} of {len(studies)}: {encoder}, {name}{', with junk' if noisy else ''}")
         found = learning_curves(study)
-        write_tables(study, found)
-        gains += situation_gains(study, found)
+        resampled = resampled_curves(study, found)
+        write_tables(study, found, resampled)
+        gains += situation_gains(study, found, resampled)
     return _write(options, summary(gains))
 
 
@@ -97,14 +101,15 @@ def situations(study: StrategyStudyOptions) -> dict[str, slice]:
     return {noisy + name: part for name, part in found.items() if study.budgets[part]}
 
 
-def situation_gains(study: StrategyStudyOptions, found: Curves) -> list[dict[str, Any]]:
+def situation_gains(
+    study: StrategyStudyOptions, found: Curves, resampled: Mapping[str, NDArray[np.float64]]
+) -> list[dict[str, Any]]:
     """A line for every row and situation of a study: the gain on random, and that under resampling, (R,)."""
     lines = []
-    curves = resampled_curves(study, found)
     for situation, part in situations(study).items():
         share_B = study.budgets[part]
         for row in study.rows:
-            difference_R = area((curves[row.row] - curves[BASELINE])[:, part], share_B)
+            difference_R = area((resampled[row.row] - resampled[BASELINE])[:, part], share_B)
             lines.append(
                 {
                     "row": row.row,

@@ -6,20 +6,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, Strategy
 from seral.active.strategies.clusters import k_means
 from seral.active.strategies.informative_diverse import cluster_margin
 from seral.active.strategies.wrappers import WRAPPERS
 
 
 class Choice(NamedTuple):
-    """A strategy and its wrapper, by name."""
+    """A strategy and the name of its wrapper."""
 
-    name: str
+    strategy: Strategy
     wrapper: str
 
+    @property
+    def name(self) -> str:
+        """The strategy's name."""
+        return self.strategy.__name__
 
-FIRST, LATER = Choice("k_means", "quality"), Choice("cluster_margin", "usable")
+
+FIRST, LATER = Choice(k_means, "quality"), Choice(cluster_margin, "usable")
 """Before there is a model, and with one."""
 
 
@@ -28,8 +33,7 @@ def auto(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
     not sound like what annotators called unusable (usable). What did best on the pools of docs/results/selection.md.
     """
     choice = recommended(model=candidates.probability_NC is not None)
-    strategy = {"k_means": k_means, "cluster_margin": cluster_margin}[choice.name]
-    return WRAPPERS[choice.wrapper](strategy, candidates, k, rng)
+    return WRAPPERS[choice.wrapper](choice.strategy, candidates, k, rng)
 
 
 def recommended(*, model: bool) -> Choice:

@@ -151,7 +151,7 @@ class Part:
         self.centres = Centres(self.points.widths, len(centre_MD) + k)
         self.centres.add_all(centre)
         self.bound_N = _first_bounds(self.x_ND, centre_MD)
-        self.seen_N = np.zeros(len(self.points), dtype=np.int32)
+        self.seen_N = np.full(len(self.points), len(centre), dtype=np.int32)
 
     def offer(self, size: int, new: Block | None, taken: Sequence[Any]) -> Offer:
         """Hear of new centres and of the ids that were taken; offer the rows of the `size` largest distances."""
