@@ -102,6 +102,21 @@ def test_every_kind_of_strategy_runs_in_the_loop(run_values: dict[str, Any], str
     assert [row["rounds"] for row in loop_status(run)] == ["3/3"]
 
 
+def test_strategies_stand_beside_one_another_in_one_run(run_values: dict[str, Any]) -> None:
+    """An arm each, on the same budget; more may join a run that is there, and what was found stays."""
+    values = run_values | {"strategy": "margin", "full_arm": False}
+    before = outcome(run_loop(parse(LoopOptions, values)))
+    run = run_loop(parse(LoopOptions, values | {"others": ["badge", {"name": "after", "beta": 2}]}))
+    rows = {row["trajectory"].split(".")[0]: row["rounds"] for row in loop_status(run)}
+    assert rows == dict.fromkeys(["margin", "badge", "after", "random"], "3/3")
+    after = outcome(run)
+    assert {name: after[name] for name in before} == before
+    page = write_run_report(run).read_text()
+    assert all(f"{arm} − random at" in page for arm in ("margin", "badge", "after"))
+    with pytest.raises(OptionError, match="there is an arm 'random' already"):
+        parse(LoopOptions, values | {"others": ["random"]})
+
+
 def test_a_doubtful_label_is_asked_for_again_and_paid_for(run_values: dict[str, Any]) -> None:
     strategy = {"name": "margin", "wrappers": WRAPPERS[:1]}
     run = run_loop(parse(LoopOptions, run_values | {"strategy": strategy, "full_arm": False, "random_arm": False}))

@@ -59,6 +59,8 @@ class LoopOptions(ReadingOptions, CorpusOptions):
     """How the strategy arm picks its first set, before there is a model."""
     strategy: StrategyOptions = StrategyOptions(name="auto")
     """How the strategy arm picks afterwards."""
+    others: list[StrategyOptions] = Field(default=[])
+    """Strategies to compare with, each an arm of its own with the same `initial` and budget."""
     random_arm: bool = True
     """Run a random arm of the same budget beside it."""
     full_arm: bool = True
@@ -91,6 +93,9 @@ class LoopOptions(ReadingOptions, CorpusOptions):
             raise ValueError(f"proxy trains adapters in the budget's last round, which {self.stop.early} may not reach")
         if self.needs_surprisal and self.tapt is None:
             raise ValueError("alps reads what surprises the encoder after TAPT: give `tapt`")
+        arms = ["full", "random", self.strategy.name, *(other.name for other in self.others)]
+        if self.others and (twice := {name for name in arms if arms.count(name) > 1}):
+            raise ValueError(f"others: there is an arm {min(twice)!r} already; name each strategy once")
         if self.initial.needs - KNOWN_AT_FIRST:
             wanted = ", ".join(sorted(self.initial.needs - KNOWN_AT_FIRST))
             raise ValueError(
@@ -101,7 +106,7 @@ class LoopOptions(ReadingOptions, CorpusOptions):
     @property
     def needs_surprisal(self) -> bool:
         """Whether a strategy reads pretraining losses."""
-        return "surprisal_NK" in self.initial.needs | self.strategy.needs
+        return any("surprisal_NK" in chosen.needs for chosen in (self.initial, self.strategy, *self.others))
 
 
 def run_loop(options: LoopOptions) -> str:
@@ -152,8 +157,8 @@ def loop_status(run: str) -> list[dict[str, Any]]:
 
 KNOWN_AT_FIRST = {"embedding_ND", "surprisal_NK", "speaker", "corpus", "language"}
 """What a strategy may read before there is a model."""
-MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
-"""Options a resumed run may be given anew: where it runs, and further folds and seeds."""
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others"}
+"""Options a resumed run may be given anew: where it runs, and further folds, seeds and arms."""
 
 
 def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _SharedLedger) -> dict[int, FeatureStore]:
@@ -200,7 +205,8 @@ def _trajectories(options: LoopOptions, grounds: dict[int, Ground]) -> list[tupl
         paid: dict[str, Any] = {"schedule": tuple(options.budget.minutes or ()), "pace": options.budget.pace}
         if options.budget.minutes is None:
             paid = {"schedule": tuple(options.budget.schedule(total))}
-        arms = {options.strategy.name: Arm(initial=options.initial, strategy=options.strategy, **paid)}
+        chosen = (options.strategy, *options.others)
+        arms = {strategy.name: Arm(initial=options.initial, strategy=strategy, **paid) for strategy in chosen}
         if options.random_arm:
             arms["random"] = Arm(initial=random, strategy=random, **paid)
         if options.full_arm:
