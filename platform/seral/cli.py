@@ -232,7 +232,7 @@ def select(
     out: Annotated[str, typer.Option(help="Parquet file of the picks, in order.")],
     count: Annotated[int | None, typer.Option(help="How many utterances to pick.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Or how many minutes of an annotator to spend.")] = None,
-    strategy: Annotated[str, typer.Option(help="By which strategy: see `seral strategies`.")] = "after",
+    strategy: Annotated[str, typer.Option(help="By which strategy: see `seral strategies`.")] = "auto",
     predictions: Annotated[str | None, typer.Option(help="Class probabilities `p_<class>`: file or folder.")] = None,
     metadata: Annotated[str | None, typer.Option(help="A pool's `utterances` folder: speakers, quality.")] = None,
     labelled: Annotated[str | None, typer.Option(help="What is labelled already: file or folder.")] = None,
