@@ -18,7 +18,8 @@ SUMMARY = """Active learning for speech emotion recognition, on Ray.
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
 worth, **predict** uses the model. **pretrain** adapts an encoder, **distil** makes a small
 one of it; **select** picks what to label next without a loop, by one of the **strategies**;
-**compare**, **two-stage** and **local-attributes** are studies of how to train, **layers** looks into an encoder.
+**compare**, **two-stage** and **local-attributes** are studies of how to train, **layers** looks into an encoder;
+**sweep** looks for the best options of a training.
 """
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,6 +34,8 @@ app.add_typer(pool_app, name="pool")
 app.add_typer(loop_app, name="loop")
 layers_app = typer.Typer(no_args_is_help=True, help="Look into the layers of an encoder.")
 app.add_typer(layers_app, name="layers")
+sweep_app = typer.Typer(no_args_is_help=True, help="Look for the best options of a training with Ray Tune.")
+app.add_typer(sweep_app, name="sweep")
 
 PoolPath = Annotated[str, typer.Argument(metavar="POOL", help="The pool: a folder or an object-store address.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The run folder.")]
@@ -300,6 +303,38 @@ def local_attributes(config: StudyPath, settings: Sets = None) -> None:
     from seral.train.local_attributes_study import LocalAttributesOptions, run_local_attributes
 
     typer.echo(run_local_attributes(load(LocalAttributesOptions, config, settings or [])))
+
+
+@sweep_app.command("run")
+def sweep_run(config: StudyPath, settings: Sets = None) -> None:
+    """Try points of a space of options side by side, stop the worse ones early, test the best; resumes after a kill.
+
+    Example: `seral sweep run jobs/configs/sweep-heads.yaml --set trials=50`
+    """
+    from seral.options import load
+    from seral.sweep.plan import SweepOptions
+    from seral.sweep.run import run_sweep
+
+    typer.echo(run_sweep(load(SweepOptions, config, settings or [])))
+
+
+@sweep_app.command("best")
+def sweep_best(
+    run: Annotated[str, typer.Argument(metavar="SWEEP", help="The folder of the sweep.")],
+    as_config: Annotated[Path | None, typer.Option(help="Write the training at the best point to this file.")] = None,
+) -> None:
+    """Show the training at the best point so far, as `seral loop run` and `seral sweep run` take it.
+
+    Example: `seral sweep best runs/sweep-heads --as-config run.yaml; seral loop run run.yaml`
+    """
+    from seral.sweep.run import best_config
+
+    text = best_config(run)
+    if as_config is None:
+        typer.echo(text, nl=False)
+    else:
+        as_config.write_text(text, encoding="utf-8")
+        typer.echo(f"{as_config}: seral loop run {as_config}")
 
 
 @layers_app.command("relevance")

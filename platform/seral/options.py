@@ -25,7 +25,7 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 def parse(model: type[OptionsT], values: Mapping[str, Any], overrides: Sequence[str] = ()) -> OptionsT:
     """Build a model from plain values and `key.path=value` overrides. Raises OptionError naming each wrong field."""
-    merged = _deep_copy(values)
+    merged = deep_copy(values)
     for override in overrides:
         _apply(merged, override)
     try:
@@ -101,19 +101,25 @@ def _apply(values: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     if not equals or not path:
         raise OptionError(f"an override is key.path=value, got {override!r}")
+    try:
+        put(values, path, yaml.safe_load(text))
+    except yaml.YAMLError:
+        raise OptionError(f"the value in {override!r} is not valid YAML; quote it if it is plain text") from None
+
+
+def put(values: dict[str, Any], path: str, value: Any) -> None:
+    """Set one option in plain values in place; `path` is `key.inner.key`."""
     *parents, last = path.split(".")
     for parent in parents:
         if not isinstance(values.get(parent), dict):
             values[parent] = {}
         values = values[parent]
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise OptionError(f"the value in {override!r} is not valid YAML; quote it if it is plain text") from None
+    values[last] = value
 
 
-def _deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: _deep_copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
+def deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values whose mappings may be changed."""
+    return {key: deep_copy(value) if isinstance(value, Mapping) else value for key, value in values.items()}
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:

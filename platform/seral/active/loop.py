@@ -32,9 +32,6 @@ from seral.progress import say, track
 from seral.surprisal import FOLDER as SURPRISAL
 from seral.surprisal import extract_surprisal
 from seral.task import (
-    CorpusOptions,
-    ReadingOptions,
-    eligible,
     features_of,
     fold_data,
     folds_of,
@@ -42,19 +39,14 @@ from seral.task import (
     protocol_name,
     write_environment,
 )
-from seral.train.carry import AnchoringOptions
-from seral.train.finetune import FinetuneOptions, check_anchored, check_text, frames_layer
-from seral.train.tapt import TaptRunOptions, adapt_encoder
+from seral.train.finetune import frames_layer
+from seral.train.tapt import adapt_encoder
+from seral.train.training import TrainingOptions, sides
 
 
-class LoopOptions(ReadingOptions, CorpusOptions):
+class LoopOptions(TrainingOptions):
     """The main job, whole."""
 
-    source_corpora: list[str] | None = None
-    """Corpora of other languages whose labels are there from the start: every round learns from them beside the
-    answers, brought to the target's mean and spread and with as much weight; they cost no budget. None = none."""
-    anchor: AnchoringOptions | None = None
-    """Hold the source's and the target's speech together by CORAL; None = not."""
     initial: StrategyOptions = StrategyOptions(name="auto")
     """How the strategy arm picks its first set, before there is a model."""
     strategy: StrategyOptions = StrategyOptions(name="auto")
@@ -69,9 +61,6 @@ class LoopOptions(ReadingOptions, CorpusOptions):
     stop: StopOptions = StopOptions()
     dropout_passes: int = Field(default=10, ge=2)
     """Stochastic passes for strategies that ask for them (bald)."""
-    tapt: TaptRunOptions | None = None
-    """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
-    finetune: FinetuneOptions = FinetuneOptions()
     proxy: bool = False
     """Select with the head on frozen features and train adapters in the last round only: a few rounds of adapter
     training saved. "Selection via proxy", Coleman et al. 2020, arXiv 1906.11829."""
@@ -80,13 +69,6 @@ class LoopOptions(ReadingOptions, CorpusOptions):
 
     @model_validator(mode="after")
     def _check(self) -> LoopOptions:
-        check_text(self.text_encoder, [self.finetune])
-        if self.anchor is not None:
-            check_anchored(self.finetune)
-        if self.anchor is not None and not self.source_corpora:
-            raise ValueError("anchor holds two languages together: name the source_corpora")
-        if both := sorted(set(self.source_corpora or ()) & set(self.corpora or ())):
-            raise ValueError(f"{both[0]} is among the corpora and among the source_corpora; choose one")
         if self.dimensions:
             raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
         if self.proxy and self.stop.early:
@@ -113,7 +95,7 @@ def run_loop(options: LoopOptions) -> str:
     """Run the loop, or resume it, to its end; returns the run folder. Raises a SeralError that names what is wrong."""
     options, pool = open_run(options, MAY_CHANGE)
     ledger = _SharedLedger(storage.join(options.run, "ledger.json"))
-    metadata, source = _sides(options, pool)
+    metadata, source = sides(options, pool)
     folds = folds_of(metadata, options.split, options.folds)
     stores = _stores(options, pool, folds, ledger)
     grounds = {n: _ground(options, n, stores[n], fold, metadata, source) for n, fold in folds.items()}
@@ -121,16 +103,6 @@ def run_loop(options: LoopOptions) -> str:
     trajectories = _trajectories(options, grounds)
     _run_all(options, trajectories, grounds)
     return options.run
-
-
-def _sides(options: LoopOptions, pool: Pool) -> tuple[pa.Table, list[str]]:
-    """Metadata of what the loop is about, and the ids of the source: other corpora, so other speakers."""
-    if not options.source_corpora:
-        return eligible(options, pool, options.corpora), []
-    source = eligible(options, pool, options.source_corpora)
-    present = sorted(set(pool.metadata["corpus"].to_pylist()) - set(options.source_corpora))
-    target = eligible(options, pool, options.corpora or present)
-    return target, source["utterance_id"].to_pylist()
 
 
 def loop_status(run: str) -> list[dict[str, Any]]:

@@ -49,21 +49,29 @@ def render(
     target: str,
 ) -> str:
     """The whole page."""
-    environment = Environment(
+    return fill(
+        "run.html.j2",
+        title=records.run.rstrip("/").rsplit("/", 1)[-1],
+        environment=records.environment,
+        config=records.config,
+        tables=tables,
+        pictures=pictures,
+        differences=[difference.sentence for difference in differences],
+        target=target,
+    )
+
+
+def fill(template: str, *, title: str, environment: Mapping[str, Any], config: str, **content: Any) -> str:
+    """A template of this folder as a page."""
+    templates = Environment(
         loader=PackageLoader("seral.report", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("template.html.j2").render(
-        title=records.run.rstrip("/").rsplit("/", 1)[-1],
-        environment=_plain(records.environment),
-        config=records.config,
-        tables=tables,
-        pictures=pictures,
-        differences=[difference.sentence for difference in differences],
-        target=target,
+    return templates.get_template(template).render(
+        title=title, environment=_plain(environment), config=config, **content
     )
 
 

@@ -50,7 +50,7 @@ from seral.errors import TrainError
 from seral.features import FeatureStore
 from seral.train.carry import CarryInTraining
 from seral.train.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
-from seral.train.ray_train import STATE, last_checkpoint
+from seral.train.ray_train import STATE, OnReport, last_checkpoint
 from seral.train.units import Targets, Utterances
 
 if TYPE_CHECKING:
@@ -84,9 +84,12 @@ class AdapterSpec:
     """Speech of another language that some of the clips are of."""
 
 
-def train_adapters(spec: AdapterSpec, *, name: str, work: str, target: str) -> dict[str, Any]:
+def train_adapters(
+    spec: AdapterSpec, *, name: str, work: str, target: str, on_report: OnReport | None = None
+) -> dict[str, Any]:
     """Train with Ray Train and move the best-dev model to `target`. `name` must change with whatever is trained."""
-    with last_checkpoint(train_worker, spec, spec.on, what="training adapters", name=name, work=work) as folder:
+    what = "training adapters"
+    with last_checkpoint(train_worker, spec, spec.on, what=what, name=name, work=work, on_report=on_report) as folder:
         storage.remove(target)
         shutil.copytree(folder / BEST, target)
         history: dict[str, Any] = torch.load(folder / STATE, weights_only=True)["history"]
@@ -95,15 +98,15 @@ def train_adapters(spec: AdapterSpec, *, name: str, work: str, target: str) -> d
 
 def train_worker(config: dict[str, Any]) -> None:
     """One Ray Train worker: all epochs, reporting a checkpoint after each."""
-    spec: AdapterSpec = config["spec"]
-    Training(spec).run()
+    Training(config["spec"], config["on_report"]).run()
 
 
 class Training:
     """The state of one training: model, optimiser, the best so far."""
 
-    def __init__(self, spec: AdapterSpec) -> None:
+    def __init__(self, spec: AdapterSpec, on_report: OnReport | None = None) -> None:
         context = ray.train.get_context()
+        self.on_report = on_report
         self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
         self.device = torch.device("cuda" if spec.on.use_gpu else "cpu")
         torch.manual_seed(spec.seed)
@@ -249,6 +252,8 @@ class Training:
     def _report(self) -> None:
         """Report the epoch to Ray Train with a checkpoint: the best model, and what it takes to go on."""
         values = {"epoch": self.epoch, **self.history["epochs"][-1]}
+        if self.on_report is not None:
+            self.on_report(values)
         if self.rank != 0:
             ray.train.report(values)
             return

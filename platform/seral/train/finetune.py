@@ -43,6 +43,7 @@ from seral.options import Options
 from seral.train.adapter_run import AdapterSpec, train_adapters
 from seral.train.carry import AnchoringOptions, Carry, pooled_rows
 from seral.train.model import adapted_features, replace_head, save_probe
+from seral.train.ray_train import OnReport
 from seral.train.units import Targets, Utterances
 
 
@@ -188,6 +189,7 @@ def finetune(
     refit_head: bool = False,
     source: Utterances | None = None,
     anchor: AnchoringOptions | None = None,
+    on_report: OnReport | None = None,
 ) -> dict[str, Any]:
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
@@ -198,6 +200,8 @@ def finetune(
     `source` is speech of another language, some of it among the labelled: it is brought to the mean and spread of
     `unlabelled`, counts as much as the target's labels in total, and with `anchor` is held together with the target's
     speech (seral.train.carry). The model is one for the target.
+
+    `on_report` hears of every epoch of adapters that train in this process (cluster.train_workers = 0).
     """
     for part, given in (("training", target), ("dev", dev_target)):
         _check_targets(part, given, classes, dimensions)
@@ -245,7 +249,8 @@ def finetune(
         carry=None if carry is None else carry.in_training(pool, seed),
     )
     work = storage.join(folder, ".train")
-    history["adapter"] = train_adapters(spec, name=f"train-{_digest(spec)}", work=work, target=model)
+    name = f"train-{_digest(spec)}"
+    history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
     storage.remove(storage.join(folder, ".head"))
     return history
 

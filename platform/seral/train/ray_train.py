@@ -19,6 +19,7 @@ from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 
 STATE = "state.pt"
+OnReport = Callable[[Mapping[str, Any]], None]
 
 
 @contextmanager
@@ -30,15 +31,17 @@ def last_checkpoint(
     what: str,
     name: str,
     work: str,
+    on_report: OnReport | None = None,
 ) -> Iterator[Path]:
     """Train and hand out the folder of the last checkpoint; afterwards it and `work` are gone.
 
-    `worker` is called with {"spec": spec}, in this process where there are 0 workers. `name` must change with whatever
-    is trained: a run of the same name goes on from its checkpoint. What goes wrong is a TrainError about `what`.
+    `worker` is called with {"spec": spec, "on_report": who hears of reports}, in this process where there are 0
+    workers; only there anybody may hear. `name` must change with whatever is trained: a run of the same name goes on
+    from its checkpoint. What goes wrong is a TrainError about `what`.
     """
     trainer = ray.train.torch.TorchTrainer(
         worker,
-        train_loop_config={"spec": spec},
+        train_loop_config={"spec": spec, "on_report": on_report},
         scaling_config=ray.train.ScalingConfig(
             num_workers=on.train_workers,
             use_gpu=on.use_gpu,

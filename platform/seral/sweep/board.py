@@ -1,0 +1,93 @@
+"""What became of every point: a record each, and the leader board made of them.
+
+RUN/trials/<point>.json           labels, state, reports, error
+RUN/leaderboard.csv, .parquet     a line a point, the best first
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from seral import storage
+from seral.sweep.space import Plain
+
+TRIALS = "trials"
+RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
+
+
+def point_name(labels: Mapping[str, Plain]) -> str:
+    """A name of a point: the same for the same labels."""
+    return hashlib.sha256(json.dumps(dict(labels), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_record(run: str, name: str) -> dict[str, Any] | None:
+    """The record of a point, or None."""
+    uri = storage.join(run, TRIALS, f"{name}.json")
+    return storage.read_json(uri) if storage.exists(uri) else None
+
+
+def read_records(run: str) -> dict[str, dict[str, Any]]:
+    """All records by point, in the order in which the points were first tried."""
+    names = [name.removesuffix(".json") for name in storage.list_names(storage.join(run, TRIALS))]
+    records = {name: record for name in names if (record := read_record(run, name))}
+    return dict(sorted(records.items(), key=lambda item: (item[1]["number"], item[0])))
+
+
+def write_record(run: str, name: str, record: Mapping[str, Any]) -> None:
+    """Keep what is known of a point."""
+    storage.write_json(storage.join(run, TRIALS, f"{name}.json"), record)
+
+
+def leaderboard(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """A line a point: those that were seen through first, the best of them first, ties in the order of trying.
+
+    A stopped point's score is of fewer trainings or epochs, so it never leads one that was seen through.
+    """
+    lines = []
+    for name, record in records.items():
+        last = record["reports"][-1] if record["reports"] else {}
+        lines.append(
+            {
+                "point": name,
+                "number": record["number"],
+                "state": record["state"],
+                "dev": last.get("dev"),
+                "reports": len(record["reports"]),
+                "seconds": seconds_of(record),
+                "error": record.get("error"),
+                **record["labels"],
+            }
+        )
+    if not lines:
+        return pd.DataFrame(columns=["point", "number", "state", "dev", "reports", "seconds", "error"])
+    table = pd.DataFrame(lines)
+    table["unfinished"] = table["state"] != DONE
+    table = table.sort_values(["unfinished", "dev", "number"], ascending=[True, False, True], ignore_index=True)
+    return table.drop(columns="unfinished")
+
+
+def seconds_of(record: Mapping[str, Any]) -> float:
+    """Seconds of training: reports of trainings add up, those of epochs count from the start of one."""
+    reports = record["reports"]
+    if not reports:
+        return 0.0
+    by_epoch = record["by_epoch"]
+    return float(max(r["seconds"] for r in reports) if by_epoch else sum(r["seconds"] for r in reports))
+
+
+def write_leaderboard(run: str, table: pd.DataFrame) -> None:
+    """The board as CSV, and as Parquet with columns of one type each."""
+    storage.write_bytes(storage.join(run, "leaderboard.csv"), table.to_csv(index=False).encode())
+    typed = table.copy()
+    for name in typed.columns:
+        if typed[name].map(type).nunique() > 1 and not pd.api.types.is_numeric_dtype(typed[name]):
+            typed[name] = typed[name].map(lambda value: None if pd.isna(value) else str(value))
+    buffer = io.BytesIO()
+    typed.to_parquet(buffer, index=False)
+    storage.write_bytes(storage.join(run, "leaderboard.parquet"), buffer.getvalue())

@@ -1,0 +1,139 @@
+"""What a sweep is told: a training, the space of what may change in it, and how to look for the best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from seral.options import Options, parse
+from seral.sweep.space import (
+    Number,
+    OneOf,
+    Plain,
+    check_space,
+    grid,
+    label,
+    leading_to,
+    point_of,
+    random_points,
+    with_point,
+)
+from seral.train.training import TrainingOptions
+
+TASK = {"pool", "run", "classes", "class_map", "dimensions", "corpora", "split", "folds", "seeds", "source_corpora"}
+"""Options that say what is learnt and on whom it is judged: points that differ in them could not be compared."""
+SURROUNDINGS = {"cluster", "features", "feature_cache"}
+HEARING = ("encoder", "text_encoder", "tapt", "finetune.adapter", "finetune.top_layers")
+"""Options that features depend on; they are computed before the first trial."""
+
+
+class AshaOptions(Options):
+    """Stop the worse trials early. Li et al. 2020, ASHA, arXiv 1810.05934."""
+
+    method: Literal["asha"] = "asha"
+    grace: int = Field(default=1, ge=1)
+    """Reports of every trial before it may be stopped."""
+    reduction: int = Field(default=3, ge=2)
+    """Of so many trials that have come as far, one goes on."""
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _explain(cls, method: Any) -> Any:
+        if str(method).lower() in ("pbt", "pb2", "hyperband", "bohb"):
+            raise ValueError(f"{method} pauses trials by checkpoints of Tune's, which Ray Train's workers do not write")
+        return method
+
+
+class SweepOptions(Options):
+    """A sweep, whole."""
+
+    run: str
+    """The folder of the sweep: made when missing, resumed when there."""
+    training: dict[str, Any]
+    """What every trial trains: a task and how it is learnt, as for `seral loop`. Its seeds and folds are those of every
+    trial; one fold and one seed make a trial of adapters report every epoch."""
+    space: dict[str, OneOf | Number] = Field(min_length=1)
+    """Path of an option of the training -> values to try."""
+    search: Literal["grid", "random", "tpe"] = "tpe"
+    """Every point; points at random; or where former points did well (Bergstra et al. 2011, Optuna's TPE)."""
+    trials: int = Field(default=50, ge=1)
+    """Points to try; a grid tries all it has."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the search."""
+    early_stopping: AshaOptions | None = AshaOptions()
+    """Which trials end early; None = none."""
+    cpus_per_trial: float = Field(default=1, gt=0)
+    gpus_per_trial: float = Field(default=1, ge=0)
+    """With `training.cluster.use_gpu`; trials may share one (0.5)."""
+    concurrent: int | None = Field(default=None, ge=1)
+    """Trials at once; None = as many as the cluster has room for."""
+    retries: int = Field(default=1, ge=0)
+    """How often a failed trial is tried again."""
+    test_seeds: list[int] | None = None
+    """Seeds with which the best point and the training as given are tested; None = those of the training."""
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _lists(cls, space: Any) -> Any:
+        if not isinstance(space, Mapping):
+            return space
+        return {path: {"of": values} if isinstance(values, list) else values for path, values in space.items()}
+
+    @model_validator(mode="after")
+    def _check(self) -> SweepOptions:
+        if "run" in self.training:
+            raise ValueError("training.run is the sweep's own folder; leave it out")
+        for path, of in self.space.items():
+            if path.split(".")[0] in TASK | SURROUNDINGS:
+                raise ValueError(f"space: {path} says what is learnt, or where; it is the same for all trials")
+            if isinstance(of, Number) and _shapes_hearing(path):
+                raise ValueError(f"space: {path} decides about features, which are computed beforehand: give it a list")
+        check_space(self.space)
+        if self.search == "grid":
+            grid(self.space)
+        for path, of in self.space.items():
+            for value in of.of if isinstance(of, OneOf) else (of.low, of.high):
+                labels = leading_to(self.space, {path: label(value)})
+                if path not in labels:
+                    raise ValueError(f"space: {path} never applies: its conditions exclude one another")
+                self.at(labels)
+        return self
+
+    @property
+    def given(self) -> TrainingOptions:
+        """The training as given."""
+        return _training(self.training, self.run)
+
+    @property
+    def metric(self) -> str:
+        """What points are judged by, on dev speakers."""
+        return "uar" if self.given.classes else "ccc"
+
+    def at(self, labels: Mapping[str, Plain]) -> TrainingOptions:
+        """The training at a point."""
+        return _training(with_point(self.training, point_of(self.space, labels)), self.run)
+
+    def points(self) -> list[dict[str, Plain]] | None:
+        """All points where they are known beforehand, else None."""
+        if self.search == "grid":
+            return grid(self.space)
+        return random_points(self.space, self.trials, self.seed) if self.search == "random" else None
+
+    def hearings(self) -> list[dict[str, Plain]]:
+        """Points that between them have every combination of what features depend on."""
+        shaping, left = set[str](), [path for path in self.space if _shapes_hearing(path)]
+        while left:
+            shaping.add(path := left.pop())
+            left += [other for other in self.space[path].when if other not in shaping]
+        part = {path: of for path, of in self.space.items() if path in shaping}
+        return [leading_to(self.space, labels) for labels in grid(part)]
+
+
+def _training(values: Mapping[str, Any], run: str) -> TrainingOptions:
+    return parse(TrainingOptions, {**values, "run": run})
+
+
+def _shapes_hearing(path: str) -> bool:
+    return path.startswith(HEARING) or (path.startswith("finetune.settings.") and path.endswith(("top_layers", "stem")))

@@ -1,0 +1,387 @@
+"""A sweep: many trials side by side on Ray Tune, the best of them tested once, on speakers no trial has heard.
+
+RUN/options.yaml                    the resolved options; a sweep is resumed with the same ones or not at all
+RUN/config.yaml, environment.json   of the training as given
+RUN/trials/, leaderboard.csv        see seral.sweep.board
+RUN/best.yaml                       the training at the best point, for `seral loop run`
+RUN/test/cells/, tested.json        the best point and the training as given, on the test speakers
+RUN/tune/                           Tune's own files: TensorBoard events, parameters and progress of every trial
+RUN/report/index.html
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import optuna
+import ray
+import yaml
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from ser_models.metrics import ccc, paired_difference, uar
+from seral import storage
+from seral.cluster import cpu_count
+from seral.errors import StateError
+from seral.pool.shards import Pool
+from seral.pool.splits import Fold
+from seral.progress import track
+from seral.sweep.board import (
+    DONE,
+    FAILED,
+    RUNNING,
+    STOPPED,
+    leaderboard,
+    point_name,
+    read_record,
+    read_records,
+    write_leaderboard,
+    write_record,
+)
+from seral.sweep.plan import SweepOptions
+from seral.sweep.space import Number, Plain, draw, point_of, with_point
+from seral.sweep.trials import POINT, Ground, hearing, judge, reports_epochs, run_trial, train
+from seral.task import (
+    claim_folder,
+    features_of,
+    fold_data,
+    folds_of,
+    open_run,
+    protocol_name,
+    voices,
+    with_absolute_paths,
+    write_environment,
+)
+from seral.train.cells import Cell, run_cells
+from seral.train.finetune import frames_layer
+from seral.train.tapt import adapt_encoder
+from seral.train.training import TrainingOptions, sides
+
+MAY_CHANGE = {"run", "trials", "concurrent", "retries", "test_seeds", "cpus_per_trial", "gpus_per_trial"}
+"""Options a resumed sweep may be given anew."""
+GIVEN, BEST = "as given", "best"
+Grounds = dict[str, dict[int, Ground]]
+
+
+def run_sweep(options: SweepOptions) -> str:
+    """Run the sweep, or resume it, to its end; returns what came of it as text."""
+    options = options.model_copy(update={"run": storage.absolute(options.run)})
+    claim_folder(options, options.run, MAY_CHANGE)
+    given, pool = open_run(options.given, {"run", "cluster"})
+    grounds = grounds_of(options, pool)
+    without_test = {
+        name: {fold: ray.put(blind(ground)) for fold, ground in folds.items()} for name, folds in grounds.items()
+    }
+    _tune(options, without_test, cells=len(given.seeds) * len(next(iter(grounds.values()))))
+    board = leaderboard(read_records(options.run))
+    write_leaderboard(options.run, board)
+    if not (board["state"] == DONE).any():
+        errors = board["error"].dropna()
+        raise StateError(f"no trial came to its end; {len(errors)} failed, the first with: {[*errors, 'nothing'][0]}")
+    labels = best_labels(options.run)
+    storage.write_bytes(storage.join(options.run, "best.yaml"), best_config(options.run).encode())
+    tested = _test(options, labels, grounds, pool)
+    from seral.sweep.report import write_sweep_report
+
+    return write_sweep_report(options, tested)
+
+
+def best_labels(run: str) -> dict[str, Plain]:
+    """The best point that was seen through. Raises StateError where there is none."""
+    records = read_records(run)
+    board = leaderboard(records)
+    done = board[board["state"] == DONE]
+    if done.empty:
+        raise StateError(f"no trial of {run} has come to its end yet")
+    labels: dict[str, Plain] = records[done.iloc[0]["point"]]["labels"]
+    return labels
+
+
+def best_config(run: str) -> str:
+    """The training at the best point as YAML, with a run folder of its own: what `seral loop run` takes."""
+    options = read_sweep(run)
+    values = with_point(options.training, point_of(options.space, best_labels(run)))
+    return yaml.safe_dump({**values, "run": storage.join(run, "loop")}, sort_keys=False, allow_unicode=True)
+
+
+def read_sweep(run: str) -> SweepOptions:
+    """The resolved options of a sweep."""
+    path = storage.join(run, "options.yaml")
+    if not storage.exists(path):
+        raise StateError(f"there is no sweep at {run}: {path} is missing")
+    return SweepOptions.model_validate(yaml.safe_load(storage.read_bytes(path)))
+
+
+def grounds_of(options: SweepOptions, pool: Pool) -> Grounds:
+    """Everything any point trains on, by what its features depend on and by fold."""
+    found: Grounds = {}
+    for labels in options.hearings():
+        training = with_absolute_paths(options.at(labels))
+        metadata, source = sides(training, pool)
+        folds = folds_of(metadata, training.split, training.folds)
+        layer = frames_layer(training.encoder, training.finetune)
+        for number, fold in folds.items():
+            store = features_of(training, pool, _encoder(training, pool, fold, number), layer)
+            mine = found.setdefault(hearing(options.at(labels)), {})
+            if number not in mine:
+                data = fold_data(training, store, fold, metadata)
+                known = set(data.ids)
+                mine[number] = Ground(data=data, source=tuple(name for name in source if name in known))
+    facts = {"n_train": {str(n): len(g.data.fold.train) for n, g in next(iter(found.values())).items()}}
+    corpora = options.given.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
+    protocol = protocol_name(corpora, options.given.classes, options.given.split.scheme)
+    write_environment(with_absolute_paths(options.given), pool, protocol, facts)
+    return found
+
+
+def blind(ground: Ground) -> Ground:
+    """The same without the test part."""
+    return replace(ground, data=replace(ground.data, fold=replace(ground.data.fold, test=())))
+
+
+def _encoder(training: TrainingOptions, pool: Pool, fold: Fold, number: int) -> str:
+    if training.tapt is None:
+        return training.encoder
+    name = point_name({"encoder": training.encoder, "tapt": training.tapt.model_dump_json()})
+    folder = storage.join(training.run, "tapt", name, f"fold-{number:02d}")
+    return adapt_encoder(pool, fold.train, training.encoder, folder, training.tapt, training.cluster)
+
+
+def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRef]], cells: int) -> None:
+    points = options.points()
+    known = list(read_records(options.run).values())
+    total = options.trials if points is None else len(points)
+    if len([r for r in known if r["state"] in (DONE, STOPPED)]) >= total:
+        return
+    storage.remove(storage.join(options.run, "tune"))  # what is known is told to Tune anew
+    trainable = tune.with_resources(
+        tune.with_parameters(partial(_trial, options), grounds=dict(grounds)), _resources(options)
+    )
+    searcher = None if points is not None else _tpe(options, [record["labels"] for record in known])
+    with track(f"{total} trials", total) as advance:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={} if points is None else {POINT: tune.grid_search(points)},
+            tune_config=tune.TuneConfig(
+                metric="dev",
+                mode="max",
+                search_alg=searcher,
+                num_samples=total if points is None else 1,
+                scheduler=_scheduler(options, cells),
+                max_concurrent_trials=_concurrent(options),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=options.run,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=options.retries),
+                callbacks=[Recorder(options, cells, advance)],
+            ),
+        )
+        for result in tuner.fit():
+            if result.error is not None:
+                _tell_error(options.run, result)
+
+
+def _trial(options: SweepOptions, config: dict[str, Any], *, grounds: Mapping[str, Mapping[int, Any]]) -> None:
+    run_trial(config, sweep=options, grounds=grounds)
+
+
+class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
+    """Keeps the record of every point while trials report."""
+
+    def __init__(self, options: SweepOptions, cells: int, advance: Any) -> None:
+        super().__init__()
+        self._options, self._cells, self._advance = options, cells, advance
+        self._reports: dict[str, list[dict[str, Any]]] = {}
+        self._numbers: dict[str, int] = {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial starts, or starts again."""
+        self._numbers.setdefault(trial.trial_id, len(self._numbers))
+        self._reports[trial.trial_id] = []
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A report came."""
+        names = ("step", "dev", "score", "seconds", "last")
+        if "step" in result:
+            self._reports[trial.trial_id].append({name: result[name] for name in names})
+            self._write(trial, RUNNING)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial came to its end, or was stopped."""
+        reports = self._reports[trial.trial_id]
+        self._write(trial, DONE if reports and reports[-1]["last"] else STOPPED)
+        self._advance()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed for the last time."""
+        self._write(trial, FAILED)
+        self._advance()
+
+    def _write(self, trial: Any, state: str) -> None:
+        labels = trial.config.get(POINT, trial.config)
+        name, reports = point_name(labels), self._reports.get(trial.trial_id, [])
+        before = read_record(self._options.run, name)
+        if before and state != FAILED and before["state"] in (DONE, STOPPED):
+            return  # repeated from there
+        if before and before["state"] == RUNNING and state == RUNNING and len(before["reports"]) > len(reports):
+            return
+        record = {"number": self._numbers[trial.trial_id] if before is None else before["number"], "labels": labels}
+        by_epoch = reports_epochs(self._options.at(labels), self._cells)
+        record |= {"state": state, "reports": reports, "by_epoch": by_epoch, "error": None}
+        write_record(self._options.run, name, record)
+
+
+def _tell_error(run: str, result: tune.Result) -> None:
+    """Keep the last line of a failed trial's error with its record: callbacks of Tune's are not told it."""
+    config = result.config or {}
+    name = point_name(config.get(POINT, config))
+    record = read_record(run, name)
+    lines = [line.strip() for line in str(result.error).splitlines() if line.strip()]
+    if record is not None and record["state"] == FAILED:
+        write_record(run, name, {**record, "error": lines[-1]})
+
+
+def _resources(options: SweepOptions) -> dict[str, float]:
+    """What a trial itself holds; adapters train in a process of their own, which holds the cores."""
+    on = options.given.cluster
+    heads = all(options.at(labels).finetune.frozen for labels in options.hearings())
+    if not heads:
+        return {"CPU": 0.01}
+    return {"CPU": options.cpus_per_trial} | ({"GPU": options.gpus_per_trial} if on.use_gpu else {})
+
+
+def _concurrent(options: SweepOptions) -> int:
+    on = options.given.cluster
+    per_trial = on.train_workers * on.cpus_per_worker if on.train_workers else options.cpus_per_trial
+    room = max(1, int(cpu_count() / per_trial))
+    if on.use_gpu:
+        gpus = ray.cluster_resources().get("GPU", 0)
+        room = min(room, max(1, int(gpus / (on.train_workers or options.gpus_per_trial or 1))))
+    return min(room, options.concurrent or room)
+
+
+def _scheduler(options: SweepOptions, cells: int) -> TrialScheduler:
+    asha = options.early_stopping
+    if asha is None:
+        return FIFOScheduler()
+    steps = max(
+        options.at(labels).finetune.epochs + 2 if reports_epochs(options.at(labels), cells) else cells
+        for labels in options.hearings()
+    )
+    return ASHAScheduler(
+        time_attr="step", max_t=max(steps, 2), grace_period=min(asha.grace, steps), reduction_factor=asha.reduction
+    )
+
+
+def _tpe(options: SweepOptions, known: Sequence[Mapping[str, Plain]]) -> Searcher:
+    """Optuna's TPE. Points of the sweep so far come first and are repeated, which takes no training."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # Another stream after a resume: what is repeated draws nothing, and the first draws would come again.
+        seed = int(np.random.SeedSequence([options.seed, len(known)]).generate_state(1)[0])
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=10
+        )
+        return OptunaSearch(
+            space=partial(_suggest, options),
+            metric="dev",
+            mode="max",
+            sampler=sampler,
+            points_to_evaluate=[dict(labels) for labels in known] or None,
+        )
+
+
+def _suggest(options: SweepOptions, trial: optuna.Trial) -> None:
+    draw(options.space, _Suggest(trial))
+
+
+class _Suggest:
+    """Optuna's draws."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+
+    def one_of(self, path: str, labels: list[Plain]) -> Plain:
+        return self._trial.suggest_categorical(path, labels)
+
+    def number(self, path: str, of: Number) -> int | float:
+        if of.whole:
+            step = int(of.step or 1)
+            return self._trial.suggest_int(path, int(of.low), int(of.high), log=of.log, step=step)
+        return self._trial.suggest_float(path, of.low, of.high, log=of.log, step=of.step)
+
+
+def _test(options: SweepOptions, labels: Mapping[str, Plain], grounds: Grounds, pool: Pool) -> dict[str, Any]:
+    """The best point and the training as given on the test speakers, and their difference over these."""
+    seeds = options.test_seeds or options.given.seeds
+    shared: dict[tuple[str, int], ray.ObjectRef] = {}
+    arguments: dict[Cell, Sequence[Any]] = {}
+    rows = {f"{BEST} {point_name(labels)}": options.at(labels)}
+    if hearing(options.given) in grounds:
+        rows[GIVEN] = options.given
+    for row, training in rows.items():
+        name, training = hearing(training), with_absolute_paths(training)
+        for fold, ground in grounds[name].items():
+            if (name, fold) not in shared:
+                shared[name, fold] = ray.put(ground)
+            arguments |= {Cell(row=row, fold=fold, seed=s): (shared[name, fold], training) for s in seeds}
+    folder = storage.join(options.run, "test")
+    found = run_cells(folder, _test_cell, arguments, options.given.cluster, f"{len(arguments)} trainings to test")
+    return _tested(options, found, next(iter(grounds.values())), pool)
+
+
+def _test_cell(cell: Cell, folder: str, ground: Ground, training: TrainingOptions) -> dict[str, Any]:
+    train(ground, training, folder, cell.seed)
+    return judge(ground, ground.data.fold.test, folder)
+
+
+def _tested(
+    options: SweepOptions, found: Mapping[Cell, Mapping[str, Any]], folds: Mapping[int, Ground], pool: Pool
+) -> dict[str, Any]:
+    voice = voices(pool.metadata)
+    of_row: dict[str, list[Any]] = {}
+    metric = options.metric
+    tested: dict[str, Any] = {"rows": {}}
+    for row in dict.fromkeys(cell.row for cell in found):
+        cells = [(cell, values) for cell, values in found.items() if cell.row == row]
+        scores = [values[metric] for _, values in cells]
+        tested["rows"][row] = {"mean": float(np.mean(scores)), "std": float(np.std(scores)), "cells": len(scores)}
+        of_row[row] = cells
+    if len(of_row) == 2:
+        (best, given) = (of_row[row] for row in of_row)
+        said = [_said(cells, folds, metric) for cells in (best, given)]
+        speaker_N = np.array([voice[name] for name in said[0][0]])
+        measure = uar if metric == "uar" else ccc
+        rng = np.random.default_rng(options.seed)
+        against = paired_difference(measure, said[0][1], said[0][2], said[1][2], speaker_N, rng)
+        tested["gain"] = against._asdict()
+    storage.write_json(storage.join(options.run, "tested.json"), tested)
+    return tested
+
+
+def _said(
+    cells: Sequence[tuple[Cell, Mapping[str, Any]]], folds: Mapping[int, Ground], metric: str
+) -> tuple[list[str], Any, Any]:
+    """Utterances of all cells in order, their truth, and what a model said of them."""
+    names: list[str] = []
+    truth, told = [], []
+    for cell, values in sorted(cells, key=lambda item: (item[0].fold, item[0].seed)):
+        ids, data = list(values["predicted"]), folds[cell.fold].data
+        outputs_NO, target = np.array(list(values["predicted"].values())), data.oracle().targets(ids)
+        names += ids
+        truth.append(target.label_N if metric == "uar" else target.value_NK)
+        told.append(outputs_NO.argmax(1) if metric == "uar" else outputs_NO[:, len(data.classes) :])
+    return names, np.concatenate(truth), np.concatenate(told)

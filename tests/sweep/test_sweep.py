@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from seral.active.loop import LoopOptions, loop_status, run_loop
+from seral.errors import OptionError, StateError
+from seral.options import load, parse
+from seral.sweep.board import leaderboard, read_records
+from seral.sweep.plan import SweepOptions
+from seral.sweep.run import best_config, blind, grounds_of, run_sweep
+from seral.sweep.trials import hearing, judge, train, train_once
+from seral.task import open_run
+
+HEADS = {
+    "finetune.head.l2": {"low": 0.003, "high": 30.0, "log": True},
+    "finetune.head.std_gain": [0.0, 0.4],
+}
+LORA = {"finetune.settings.lora.rank": [2, 4], "finetune.lr": [1e-3, 1e-2]}
+
+
+@pytest.fixture
+def values(run_values: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """A sweep of heads on generated speech: two trainings a trial."""
+    training = {name: value for name, value in run_values.items() if name not in ("run", "budget")} | {"seeds": [0, 1]}
+    return {"run": str(tmp_path / "sweep"), "training": training, "space": HEADS, "search": "random", "trials": 6}
+
+
+def records_of(values: dict[str, Any]) -> dict[str, Any]:
+    return read_records(values["run"])
+
+
+@pytest.mark.ray
+def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(values: dict[str, Any]) -> None:
+    options = parse(SweepOptions, values | {"early_stopping": None})
+    text = run_sweep(options)
+    records = records_of(values)
+    assert [record["labels"] for record in records.values()] == options.points()
+    assert {record["state"] for record in records.values()} == {"done"}
+    # What a trial says is what the same training says outside of Tune.
+    given, pool = open_run(options.given, {"run", "cluster"})
+    grounds = grounds_of(options, pool)
+    ground = grounds[hearing(given)][0]
+    for record in list(records.values())[:2]:
+        training = options.at(record["labels"])
+        scores = [train_once(blind(ground), training, seed, "uar") for seed in (0, 1)]
+        assert [report["score"] for report in record["reports"]] == scores
+        assert record["reports"][-1]["dev"] == pytest.approx(np.mean(scores))
+    # The board, and the test of its first line.
+    board = pd.read_csv(Path(values["run"]) / "leaderboard.csv")
+    assert board["dev"].is_monotonic_decreasing
+    assert len(board) == len(pd.read_parquet(Path(values["run"]) / "leaderboard.parquet")) == 6
+    best = records[board.loc[0, "point"]]
+    tested = json.loads((Path(values["run"]) / "tested.json").read_text())
+    folder = Path(values["run"]) / "again"
+    train(ground, options.at(best["labels"]), str(folder), 1)
+    again = judge(ground, ground.data.fold.test, str(folder))
+    cell = json.loads(next(Path(values["run"]).glob("test/cells/best*seed-1.json")).read_text())
+    assert cell["uar"] == again["uar"]
+    row = tested["rows"][f"best {board.loc[0, 'point']}"]
+    assert row["cells"] == 2
+    assert tested["gain"]["difference"] == pytest.approx(row["mean"] - tested["rows"]["as given"]["mean"], abs=0.05)
+    page = (Path(values["run"]) / "report" / "index.html").read_text()
+    assert "finetune.head.l2" in page
+    assert board.loc[0, "point"] in page
+    assert "resampling speakers" in text
+    events = list((Path(values["run"]) / "tune").glob("*/events.out.tfevents.*"))
+    assert len(events) == 6, "TensorBoard"
+
+
+@pytest.mark.ray
+def test_a_trial_holds_no_test_clip(values: dict[str, Any]) -> None:
+    options = parse(SweepOptions, values)
+    _, pool = open_run(options.given, {"run", "cluster"})
+    ground = next(iter(grounds_of(options, pool).values()))[0]
+    assert ground.data.fold.test
+    assert blind(ground).data.fold.test == ()
+    hidden = set(ground.data.fold.test)
+    assert not hidden & {*blind(ground).data.fold.train, *blind(ground).data.fold.dev}
+
+
+@pytest.mark.ray
+def test_the_best_becomes_a_run_of_the_loop(values: dict[str, Any], tmp_path: Path) -> None:
+    run_sweep(parse(SweepOptions, values | {"trials": 2}))
+    config = tmp_path / "run.yaml"
+    config.write_text(best_config(values["run"]))
+    options = load(LoopOptions, config, ["budget.sizes=[12]", "full_arm=false", "random_arm=false", "seeds=[0]"])
+    best = leaderboard(records_of(values)).iloc[0]
+    assert options.finetune.head.l2 == best["finetune.head.l2"]
+    assert [row["rounds"] for row in loop_status(run_loop(options))] == ["1/1"]
+
+
+@pytest.mark.ray
+def test_a_killed_sweep_goes_on_and_repeats_nothing(
+    values: dict[str, Any], tmp_path: Path, kill_driver: Callable[[Sequence[str], Callable[[], bool]], None]
+) -> None:
+    """The picture in the end is that of a sweep that was never killed."""
+    values |= {"trials": 10, "early_stopping": None}
+    run_sweep(parse(SweepOptions, values | {"run": str(tmp_path / "whole")}))
+    config = tmp_path / "sweep.yaml"
+    config.write_text(yaml.safe_dump(values | {"training": {**values["training"], "cluster": {"cpus": 2}}}))
+    trials = Path(values["run"]) / "trials"
+    kill_driver(["sweep", "run", str(config)], lambda: len(list(trials.glob("*.json"))) >= 4)
+    done = {path: path.stat().st_mtime_ns for path in trials.glob("*.json") if '"done"' in path.read_text()}
+    assert 0 < len(done) < 10
+    run_sweep(load(SweepOptions, config))
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+
+    def outcome(run: str | Path) -> Any:
+        strip = ("state", "labels")
+        return [
+            {**{name: record[name] for name in strip}, "scores": [r["score"] for r in record["reports"]]}
+            for record in read_records(str(run)).values()
+        ]
+
+    def by_labels(found: Any) -> Any:
+        return sorted(found, key=lambda record: json.dumps(record["labels"]))
+
+    assert by_labels(outcome(values["run"])) == by_labels(outcome(tmp_path / "whole"))
+    tested = [json.loads((Path(run) / "tested.json").read_text()) for run in (values["run"], tmp_path / "whole")]
+    assert tested[0] == tested[1]
+
+
+@pytest.mark.ray
+def test_tpe_learns_and_goes_on_from_what_is_there(values: dict[str, Any]) -> None:
+    values |= {"search": "tpe", "trials": 5, "early_stopping": None}
+    run_sweep(parse(SweepOptions, values))
+    before = records_of(values)
+    run_sweep(parse(SweepOptions, values | {"trials": 8}))
+    after = records_of(values)
+    assert {name: after[name] for name in before} == before
+    assert len(after) > len(before)
+
+
+@pytest.mark.ray
+def test_adapters_report_every_epoch_and_the_worse_are_stopped(values: dict[str, Any]) -> None:
+    finetune = {"adapter": "lora", "top_layers": 1, "epochs": 3, "patience": 3}
+    training = values["training"] | {"seeds": [0], "finetune": finetune}
+    values |= {"training": training, "space": LORA, "search": "grid", "early_stopping": {"reduction": 2, "grace": 2}}
+    run_sweep(parse(SweepOptions, values))
+    records = records_of(values)
+    assert len(records) == 4
+    states = {record["state"] for record in records.values()}
+    assert "done" in states
+    for record in records.values():
+        steps = [report["step"] for report in record["reports"]]
+        assert steps == list(range(1, len(steps) + 1)) if record["state"] == "stopped" else steps[-1] == 5
+        assert record["by_epoch"]
+
+
+@pytest.mark.ray
+def test_a_failed_trial_is_told_and_the_others_go_on(values: dict[str, Any]) -> None:
+    finetune = {"adapter": "lora", "top_layers": 1, "epochs": 1}
+    space = {"finetune.settings.lora.targets": [["q_proj"], ["nowhere"]]}
+    training = values["training"] | {"seeds": [0], "finetune": finetune}
+    values |= {"training": training, "space": space, "search": "grid", "retries": 0}
+    run_sweep(parse(SweepOptions, values))
+    board = pd.read_csv(Path(values["run"]) / "leaderboard.csv").set_index("finetune.settings.lora.targets")
+    assert board.loc['["q_proj"]', "state"] == "done"
+    assert board.loc['["nowhere"]', "state"] == "failed"
+    assert "no linear layer 'nowhere'" in board.loc['["nowhere"]', "error"]
+    assert "no linear layer" in (Path(values["run"]) / "report" / "index.html").read_text()
+
+
+@pytest.mark.ray
+def test_another_space_is_refused_and_a_sweep_without_end_has_no_best(values: dict[str, Any]) -> None:
+    options = parse(SweepOptions, values | {"trials": 2})
+    run_sweep(options)
+    with pytest.raises(StateError, match="another search"):
+        run_sweep(parse(SweepOptions, values | {"search": "tpe"}))
+    with pytest.raises(StateError, match="there is no sweep at"):
+        best_config(values["run"] + "-none")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"finetune.head.l3": [1]}}, r"unknown option 'finetune\.head\.l3'"),
+        ({"space": {"finetune.head.l2": [-1]}}, r"finetune\.head\.l2"),
+        ({"space": {"seeds": [[0]]}}, "seeds says what is learnt"),
+        ({"space": {"cluster.cpus": [1]}}, r"cluster\.cpus says what is learnt, or where"),
+        ({"space": {"tapt.steps": {"low": 10, "high": 20}}}, "computed beforehand: give it a list"),
+        ({"space": HEADS, "search": "grid"}, r"a list of values, or a step, for finetune\.head\.l2"),
+        ({"early_stopping": {"method": "pbt"}}, "pbt pauses trials by checkpoints"),
+        ({"search": "bohb"}, "search"),
+    ],
+)
+def test_what_cannot_be_swept(
+    run_values: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    training = {name: value for name, value in run_values.items() if name not in ("run", "budget")}
+    base = {"run": str(tmp_path / "sweep"), "training": training, "space": HEADS}
+    parse(SweepOptions, base)
+    with pytest.raises(OptionError, match=message):
+        parse(SweepOptions, base | changes)
