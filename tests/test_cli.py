@@ -28,6 +28,8 @@ COMMANDS = [
     ["strategies"],
     ["two-stage"],
     ["local-attributes"],
+    ["sweep", "run"],
+    ["sweep", "best"],
     ["layers", "relevance"],
     ["layers", "similarity"],
     ["layers", "anchor"],
@@ -66,7 +68,15 @@ def test_help_says_what_a_command_does(command: list[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["pool", "import"], ["loop", "run"], ["pretrain"], ["compare"], ["two-stage"], ["local-attributes"]],
+    [
+        ["pool", "import"],
+        ["loop", "run"],
+        ["pretrain"],
+        ["compare"],
+        ["two-stage"],
+        ["local-attributes"],
+        ["sweep", "run"],
+    ],
     ids=" ".join,
 )
 def test_help_of_the_main_commands_shows_an_example(command: list[str]) -> None:
@@ -77,7 +87,7 @@ def test_help_of_the_import_lists_the_readers() -> None:
     assert "ravdess, emodb, nemo, urdu, manifest, folder" in run("pool", "import", "--help")[1]
 
 
-@pytest.mark.parametrize("arguments", [[], ["pool"], ["loop"]])
+@pytest.mark.parametrize("arguments", [[], ["pool"], ["loop"], ["sweep"]])
 def test_a_group_alone_shows_its_commands(arguments: list[str]) -> None:
     _, text = run(*arguments)
     wanted = [c[len(arguments)] for c in COMMANDS if c[: len(arguments)] == arguments]

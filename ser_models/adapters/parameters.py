@@ -129,6 +129,29 @@ def dead_adapters(model: nn.Module) -> list[str]:
     ]
 
 
+def freeze_above(encoder: SpeechEncoder, state: int) -> int:
+    """Stop the training of what comes after a hidden state, where nothing higher is heard; how many weights that were.
+
+    Raises ValueError where nothing is left to train, and for AdaLoRA, which deals its ranks among all layers.
+    """
+    above = [*encoder.layers[state:], *encoder.after_layers[state:]]
+    if encoder.final_norm is not None and state < encoder.num_layers:
+        above.append(encoder.final_norm)
+    unheard = [p for part in above for p in part.parameters() if p.requires_grad]
+    if unheard and ("adalora" in encoder.adapters or not _trained(encoder) - {id(p) for p in unheard}):
+        raise ValueError(
+            f"hidden states are heard up to {state} of {encoder.num_layers}, and {'+'.join(encoder.adapters)} would "
+            "train above it: let a higher state be heard (anchors: last or all), or adapt lower layers (top_layers)"
+        )
+    for parameter in unheard:
+        parameter.requires_grad_(False)
+    return sum(parameter.numel() for parameter in unheard)
+
+
+def _trained(module: nn.Module) -> set[int]:
+    return {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
+
+
 def lowest_trainable_layer(encoder: SpeechEncoder) -> int:
     """The hidden state up to which nothing is trained: cache it, and run `upper` from there.
 

@@ -30,6 +30,7 @@ from ser_models.adapters import (
     attach_lora,
     count_parameters,
     dead_adapters,
+    freeze_above,
     freeze_all_but_adapters,
     load_adapter,
     lowest_trainable_layer,
@@ -336,6 +337,29 @@ def test_a_dead_adapter_is_named_and_a_frozen_one_is_not(make_encoder: Callable[
         parameter.requires_grad_(False)
     encoder(*clips()).hidden_LBTD[-1].square().mean().backward()
     assert dead_adapters(encoder) == ["model.layers.1.fc1"]
+
+
+@pytest.mark.parametrize("spec", ["lora", "bottleneck+gate", "full", "bitfit", "prefix"])
+def test_nothing_trains_above_what_is_heard(spec: str, encoder: SpeechEncoder) -> None:
+    """Whoever hears hidden state 1 at most has no use for what comes after it, and nothing that is left is dead."""
+    attach_adapters(encoder, spec, seed=0)
+    before, _ = count_parameters(encoder)
+    frozen = freeze_above(encoder, 1)
+    after, _ = count_parameters(encoder)
+    assert before - after == frozen > 0
+    encoder(*clips()).hidden_LBTD[:2].square().mean().backward()
+    assert not dead_adapters(encoder)
+    above = [p for part in (*encoder.layers[1:], *encoder.after_layers[1:]) for p in part.parameters()]
+    assert not any(p.requires_grad or p.grad is not None for p in above)
+    assert freeze_above(encoder, encoder.num_layers) == 0
+
+
+@pytest.mark.parametrize(("spec", "top_layers"), [("lora", 1), ("adalora", None)])
+def test_adapters_that_nobody_hears_are_refused(spec: str, top_layers: int | None, encoder: SpeechEncoder) -> None:
+    options = ADAPTERS[spec].options(top_layers=top_layers)
+    attach_adapters(encoder, {spec: options}, seed=0)
+    with pytest.raises(ValueError, match=rf"heard up to 1 of {encoder.num_layers}, and {spec} would train above it"):
+        freeze_above(encoder, 1)
 
 
 def test_upper_runs_through_the_adapters(encoder: SpeechEncoder) -> None:

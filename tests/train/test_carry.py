@@ -14,7 +14,7 @@ import torch
 from ser_models.heads import LayerPool
 from seral.active.loop import LoopOptions, run_loop
 from seral.cluster import ClusterOptions
-from seral.errors import OptionError
+from seral.errors import OptionError, TrainError
 from seral.features import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
@@ -180,6 +180,15 @@ def test_adapters_are_trained_with_both_languages_held_together(two_corpora: str
 
 
 @pytest.mark.ray
+def test_adapters_above_all_anchors_are_refused_by_name(
+    two_corpora: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Carry, "anchors", lambda _: [1])
+    with pytest.raises(TrainError, match="heard up to 1 of 4, and lora would train above it: let a higher state"):
+        Side(two_corpora).train(tmp_path / "low", AnchoringOptions(weight=5.0, projection=8))
+
+
+@pytest.mark.ray
 def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> None:
     values = {
         "pool": two_corpora,
@@ -190,17 +199,18 @@ def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> 
         "folds": [0],
         "seeds": [0],
         "weights": [10.0],
-        "anchors": ["last"],
+        "anchors": ["single", "last"],
         "projection": 8,
         "resamples": 20,
         "finetune": {"adapter": "gate", "top_layers": 1, "epochs": 1},
     }
     text = run_transfer(parse(TransferOptions, values))
     rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]]
-    assert rows == ["source only", "rescaled", "last", "chosen", "chosen, adapters", "target, supervised"]
+    assert rows == ["source only", "rescaled", "single", "last", "chosen", "chosen, adapters", "target, supervised"]
     for path in (tmp_path / "run" / "cells").iterdir():
         found = json.loads(path.read_text())
-        assert found["anchors"]["chosen"] == {"anchors": "last", "weight": 10.0}
+        reaching = [kind for kind in ("single", "last") if max(found["anchors"][kind]["layers"]) > 3]
+        assert found["anchors"]["chosen, adapters"]["anchors"] in reaching
         assert len(found["rows"]["chosen, adapters"]["told"]) == len(found["truth"])
     with pytest.raises(OptionError, match="finetune is for adapters"):
         parse(TransferOptions, values | {"finetune": {"adapter": "frozen"}})

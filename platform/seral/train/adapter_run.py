@@ -31,6 +31,7 @@ from ser_models.adapters import (
     attach_adapters,
     count_parameters,
     dead_adapters,
+    freeze_above,
     set_trainable,
 )
 from ser_models.anchoring import Move
@@ -115,6 +116,8 @@ class Training:
         if not goes_on:
             attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
         freeze_tags(self.model, spec.freeze)
+        # Anchored heads hear some hidden states only; what comes after the last of them would get no gradient.
+        freeze_above(self.model.encoder, int(self.model.pool.layer_weight.isfinite().nonzero().max()))
         self.model.to(self.device)
         self.from_frames = FromFrames(self.model, spec.layer, spec.carry).to(self.device)
         self.step_model: nn.Module = self.from_frames

@@ -186,6 +186,11 @@ def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: Tran
         probability_NC = predict_pooled(fit, test.mean_NLD, test.std_NLD).softmax(1).numpy()
         rows[name] = _judged(truth_N, probability_NC, classes)
     if options.finetune is not None:
+        # Anchors that adapters can do something about.
+        start = frames_layer(data.store.encoder, options.finetune) or 0
+        reached = {key: scores for key, scores in judged.items() if max(facts[key[0]]["layers"]) > start}
+        best = _best(reached, len(dev.label_N)) if reached else best
+        facts[ADAPTED] = {"anchors": best[0], "weight": best[1]}
         probability_NC = _adapted(cell, folder, data, pair, options, options.finetune, *best)
         rows[ADAPTED] = _judged(truth_N, probability_NC, classes)
     return {
