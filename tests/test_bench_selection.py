@@ -45,8 +45,15 @@ def test_a_library_that_is_missing_is_said_and_left_out(
 
 
 def test_what_is_unknown_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="nothing to measure of best; there are badge, batch_bald"):
+    with pytest.raises(OptionError, match=r"nothing to measure of \['best'\] .*there are badge against"):
         run_selection_bench(small(tmp_path, only=["best"]))
+    with pytest.raises(OptionError, match=r"against \['nobody'\]; there are .*k_center against small-text"):
+        run_selection_bench(small(tmp_path, only=["k_center"], against=["nobody"]))
+
+
+def test_one_other_side_alone(tmp_path: Path) -> None:
+    text = run_selection_bench(small(tmp_path, only=["k_center", "badge"], against=["plain BLAS"]))
+    assert [line.split(" | ")[:2] for line in text.splitlines()[2:]] == [["| k_center", "plain BLAS"]]
 
 
 def test_the_same_seed_makes_the_same_problem(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ class SelectionBenchOptions(Options):
     seed: int = Field(default=0, ge=0)
     only: list[str] | None = None
     """These strategies only; None = all."""
+    against: list[str] | None = None
+    """These other sides only, such as scikit-activeml; None = all."""
     out: str = "runs/bench-selection"
     """Folder of the tables."""
 
@@ -300,9 +302,10 @@ LINES = [
 def run_selection_bench(options: SelectionBenchOptions) -> str:
     """Measure every line and write the table; returns it as Markdown."""
     lines = [line for line in LINES if options.only is None or line.strategy in options.only]
+    lines = [line for line in lines if options.against is None or line.other in options.against]
     if not lines:
-        known = ", ".join(sorted({line.strategy for line in LINES}))
-        raise OptionError(f"nothing to measure of {', '.join(options.only or [])}; there are {known}")
+        known = ", ".join(sorted({f"{line.strategy} against {line.other}" for line in LINES}))
+        raise OptionError(f"nothing to measure of {options.only} against {options.against}; there are {known}")
     table = []
     for large in (False, True):
         chosen = [line for line in lines if line.large == large]
