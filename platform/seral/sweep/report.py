@@ -13,7 +13,7 @@ from sklearn.inspection import permutation_importance
 from seral import storage
 from seral.options import dump
 from seral.report import figures, page
-from seral.sweep.board import DONE, FAILED, leaderboard, read_records
+from seral.sweep.board import DONE, FAILED, leaderboard
 from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Number
 from seral.train.cells import markdown
@@ -23,9 +23,10 @@ ENOUGH = 12
 """Points below which nothing is said of what matters."""
 
 
-def write_sweep_report(options: SweepOptions, tested: Mapping[str, Any]) -> str:
+def write_sweep_report(
+    options: SweepOptions, records: Mapping[str, Mapping[str, Any]], tested: Mapping[str, Any]
+) -> str:
     """Write RUN/report/index.html with its pictures; returns the leaders and the test as text."""
-    records = read_records(options.run)
     board, metric = leaderboard(records), options.metric
     paths = [path for path in options.space if path in board]
     logarithmic = [path for path, of in options.space.items() if isinstance(of, Number) and of.log]
@@ -73,8 +74,6 @@ def verdict(tested: Mapping[str, Any], metric: str) -> str:
     """What the best point is worth on test speakers, in a sentence."""
     (best, *_), scale = tested["rows"].values(), 100 if metric == "uar" else 1
     told = f"The best point has a test {metric.upper()} of {scale * best['mean']:.{3 - 2 * (scale == 100)}f}"
-    if "gain" not in tested:
-        return told + "; the training as given has other features, so it was not tested beside it."
     gain = tested["gain"]
     difference, low, high = (scale * gain[name] for name in ("difference", "low", "high"))
     digits = 1 if scale == 100 else 3

@@ -21,6 +21,7 @@ import numpy as np
 import optuna
 import ray
 import yaml
+from numpy.typing import NDArray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -32,7 +33,7 @@ from seral.cluster import cpu_count
 from seral.errors import StateError
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
-from seral.progress import track
+from seral.progress import Advance, track
 from seral.sweep.board import (
     DONE,
     FAILED,
@@ -45,7 +46,7 @@ from seral.sweep.board import (
     write_leaderboard,
     write_record,
 )
-from seral.sweep.plan import SweepOptions
+from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
 from seral.sweep.trials import POINT, Ground, hearing, judge, reports_epochs, run_trial, train
 from seral.task import (
@@ -67,6 +68,8 @@ from seral.train.training import TrainingOptions, sides
 MAY_CHANGE = {"run", "trials", "concurrent", "retries", "test_seeds", "cpus_per_trial", "gpus_per_trial"}
 """Options a resumed sweep may be given anew."""
 GIVEN, BEST = "as given", "best"
+MOST_REPORTS = 10_000
+"""More than any trial has: a trial ends by itself, or by ASHA's comparison with others."""
 Grounds = dict[str, dict[int, Ground]]
 
 
@@ -80,35 +83,32 @@ def run_sweep(options: SweepOptions) -> str:
         name: {fold: ray.put(blind(ground)) for fold, ground in folds.items()} for name, folds in grounds.items()
     }
     _tune(options, without_test, cells=len(given.seeds) * len(next(iter(grounds.values()))))
-    board = leaderboard(read_records(options.run))
+    records = read_records(options.run)
+    board = leaderboard(records)
     write_leaderboard(options.run, board)
     if not (board["state"] == DONE).any():
         errors = board["error"].dropna()
         raise StateError(f"no trial came to its end; {len(errors)} failed, the first with: {[*errors, 'nothing'][0]}")
-    labels = best_labels(options.run)
-    storage.write_bytes(storage.join(options.run, "best.yaml"), best_config(options.run).encode())
+    labels = records[str(board.loc[0, "point"])]["labels"]
+    storage.write_bytes(storage.join(options.run, "best.yaml"), _config_at(options, labels).encode())
     tested = _test(options, labels, grounds, pool)
     from seral.sweep.report import write_sweep_report
 
-    return write_sweep_report(options, tested)
-
-
-def best_labels(run: str) -> dict[str, Plain]:
-    """The best point that was seen through. Raises StateError where there is none."""
-    records = read_records(run)
-    board = leaderboard(records)
-    done = board[board["state"] == DONE]
-    if done.empty:
-        raise StateError(f"no trial of {run} has come to its end yet")
-    labels: dict[str, Plain] = records[done.iloc[0]["point"]]["labels"]
-    return labels
+    return write_sweep_report(options, records, tested)
 
 
 def best_config(run: str) -> str:
-    """The training at the best point as YAML, with a run folder of its own: what `seral loop run` takes."""
-    options = read_sweep(run)
-    values = with_point(options.training, point_of(options.space, best_labels(run)))
-    return yaml.safe_dump({**values, "run": storage.join(run, "loop")}, sort_keys=False, allow_unicode=True)
+    """The training at the best point so far as YAML, with a run folder of its own: what `seral loop run` takes."""
+    options, records = read_sweep(run), read_records(run)
+    board = leaderboard(records)
+    if not (board["state"] == DONE).any():
+        raise StateError(f"no trial of {run} has come to its end yet")
+    return _config_at(options, records[str(board.loc[0, "point"])]["labels"])
+
+
+def _config_at(options: SweepOptions, labels: Mapping[str, Plain]) -> str:
+    values = with_point(options.training, point_of(options.space, labels))
+    return yaml.safe_dump({**values, "run": storage.join(options.run, "loop")}, sort_keys=False, allow_unicode=True)
 
 
 def read_sweep(run: str) -> SweepOptions:
@@ -120,16 +120,16 @@ def read_sweep(run: str) -> SweepOptions:
 
 
 def grounds_of(options: SweepOptions, pool: Pool) -> Grounds:
-    """Everything any point trains on, by what its features depend on and by fold."""
+    """Everything any point, or the training as given, works on, by what its features depend on and by fold."""
     found: Grounds = {}
-    for labels in options.hearings():
-        training = with_absolute_paths(options.at(labels))
+    for told in (options.given, *(options.at(labels) for labels in options.hearings())):
+        training = with_absolute_paths(told)
         metadata, source = sides(training, pool)
         folds = folds_of(metadata, training.split, training.folds)
         layer = frames_layer(training.encoder, training.finetune)
         for number, fold in folds.items():
             store = features_of(training, pool, _encoder(training, pool, fold, number), layer)
-            mine = found.setdefault(hearing(options.at(labels)), {})
+            mine = found.setdefault(hearing(told), {})
             if number not in mine:
                 data = fold_data(training, store, fold, metadata)
                 known = set(data.ids)
@@ -156,25 +156,23 @@ def _encoder(training: TrainingOptions, pool: Pool, fold: Fold, number: int) -> 
 
 def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRef]], cells: int) -> None:
     points = options.points()
-    known = list(read_records(options.run).values())
+    records = read_records(options.run)
     total = options.trials if points is None else len(points)
-    if len([r for r in known if r["state"] in (DONE, STOPPED)]) >= total:
+    if len([r for r in records.values() if r["state"] in (DONE, STOPPED)]) >= total:
         return
     storage.remove(storage.join(options.run, "tune"))  # what is known is told to Tune anew
-    trainable = tune.with_resources(
-        tune.with_parameters(partial(_trial, options), grounds=dict(grounds)), _resources(options)
-    )
-    searcher = None if points is not None else _tpe(options, [record["labels"] for record in known])
+    trainable = tune.with_parameters(run_trial, sweep=options, grounds=dict(grounds))
+    searcher = None if points is not None else _tpe(options, [record["labels"] for record in records.values()])
     with track(f"{total} trials", total) as advance:
         tuner = tune.Tuner(
-            trainable,
+            tune.with_resources(trainable, _resources(options)),
             param_space={} if points is None else {POINT: tune.grid_search(points)},
             tune_config=tune.TuneConfig(
                 metric="dev",
                 mode="max",
                 search_alg=searcher,
                 num_samples=total if points is None else 1,
-                scheduler=_scheduler(options, cells),
+                scheduler=_scheduler(options.early_stopping),
                 max_concurrent_trials=_concurrent(options),
                 reuse_actors=True,
             ),
@@ -183,7 +181,7 @@ def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRe
                 storage_path=options.run,
                 verbose=0,
                 failure_config=tune.FailureConfig(max_failures=options.retries),
-                callbacks=[Recorder(options, cells, advance)],
+                callbacks=[Recorder(options, cells, records, advance)],
             ),
         )
         for result in tuner.fit():
@@ -191,16 +189,12 @@ def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRe
                 _tell_error(options.run, result)
 
 
-def _trial(options: SweepOptions, config: dict[str, Any], *, grounds: Mapping[str, Mapping[int, Any]]) -> None:
-    run_trial(config, sweep=options, grounds=grounds)
-
-
 class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
     """Keeps the record of every point while trials report."""
 
-    def __init__(self, options: SweepOptions, cells: int, advance: Any) -> None:
+    def __init__(self, options: SweepOptions, cells: int, records: dict[str, dict[str, Any]], advance: Advance) -> None:
         super().__init__()
-        self._options, self._cells, self._advance = options, cells, advance
+        self._options, self._cells, self._records, self._advance = options, cells, dict(records), advance
         self._reports: dict[str, list[dict[str, Any]]] = {}
         self._numbers: dict[str, int] = {}
 
@@ -232,7 +226,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
     def _write(self, trial: Any, state: str) -> None:
         labels = trial.config.get(POINT, trial.config)
         name, reports = point_name(labels), self._reports.get(trial.trial_id, [])
-        before = read_record(self._options.run, name)
+        before = self._records.get(name)
         if before and state != FAILED and before["state"] in (DONE, STOPPED):
             return  # repeated from there
         if before and before["state"] == RUNNING and state == RUNNING and len(before["reports"]) > len(reports):
@@ -240,6 +234,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
         record = {"number": self._numbers[trial.trial_id] if before is None else before["number"], "labels": labels}
         by_epoch = reports_epochs(self._options.at(labels), self._cells)
         record |= {"state": state, "reports": reports, "by_epoch": by_epoch, "error": None}
+        self._records[name] = record
         write_record(self._options.run, name, record)
 
 
@@ -272,17 +267,10 @@ def _concurrent(options: SweepOptions) -> int:
     return min(room, options.concurrent or room)
 
 
-def _scheduler(options: SweepOptions, cells: int) -> TrialScheduler:
-    asha = options.early_stopping
+def _scheduler(asha: AshaOptions | None) -> TrialScheduler:
     if asha is None:
         return FIFOScheduler()
-    steps = max(
-        options.at(labels).finetune.epochs + 2 if reports_epochs(options.at(labels), cells) else cells
-        for labels in options.hearings()
-    )
-    return ASHAScheduler(
-        time_attr="step", max_t=max(steps, 2), grace_period=min(asha.grace, steps), reduction_factor=asha.reduction
-    )
+    return ASHAScheduler(time_attr="step", max_t=MOST_REPORTS, grace_period=asha.grace, reduction_factor=asha.reduction)
 
 
 def _tpe(options: SweepOptions, known: Sequence[Mapping[str, Plain]]) -> Searcher:
@@ -329,9 +317,7 @@ def _test(options: SweepOptions, labels: Mapping[str, Plain], grounds: Grounds, 
     seeds = options.test_seeds or options.given.seeds
     shared: dict[tuple[str, int], ray.ObjectRef] = {}
     arguments: dict[Cell, Sequence[Any]] = {}
-    rows = {f"{BEST} {point_name(labels)}": options.at(labels)}
-    if hearing(options.given) in grounds:
-        rows[GIVEN] = options.given
+    rows = {f"{BEST} {point_name(labels)}": options.at(labels), GIVEN: options.given}
     for row, training in rows.items():
         name, training = hearing(training), with_absolute_paths(training)
         for fold, ground in grounds[name].items():
@@ -351,25 +337,24 @@ def _test_cell(cell: Cell, folder: str, ground: Ground, training: TrainingOption
 def _tested(
     options: SweepOptions, found: Mapping[Cell, Mapping[str, Any]], folds: Mapping[int, Ground], pool: Pool
 ) -> dict[str, Any]:
-    voice = voices(pool.metadata)
-    of_row: dict[str, list[Any]] = {}
-    metric = options.metric
+    voice, metric = voices(pool.metadata), options.metric
     tested: dict[str, Any] = {"rows": {}}
+    said = []
     for row in dict.fromkeys(cell.row for cell in found):
         cells = [(cell, values) for cell, values in found.items() if cell.row == row]
         scores = [values[metric] for _, values in cells]
         tested["rows"][row] = {"mean": float(np.mean(scores)), "std": float(np.std(scores)), "cells": len(scores)}
-        of_row[row] = cells
-    if len(of_row) == 2:
-        (best, given) = (of_row[row] for row in of_row)
-        said = [_said(cells, folds, metric) for cells in (best, given)]
-        speaker_N = np.array([voice[name] for name in said[0][0]])
-        measure = uar if metric == "uar" else ccc
-        rng = np.random.default_rng(options.seed)
-        against = paired_difference(measure, said[0][1], said[0][2], said[1][2], speaker_N, rng)
-        tested["gain"] = against._asdict()
+        said.append(_said(cells, folds, metric))
+    (names, truth, best), (_, _, given) = said
+    speaker_N, rng = np.array([voice[name] for name in names]), np.random.default_rng(options.seed)
+    measure = uar if metric == "uar" else _mean_ccc
+    tested["gain"] = paired_difference(measure, truth, best, given, speaker_N, rng)._asdict()
     storage.write_json(storage.join(options.run, "tested.json"), tested)
     return tested
+
+
+def _mean_ccc(truth_NK: NDArray[Any], told_NK: NDArray[Any]) -> float:
+    return float(np.mean([ccc(truth, told) for truth, told in zip(truth_NK.T, told_NK.T, strict=True)]))
 
 
 def _said(
@@ -379,9 +364,11 @@ def _said(
     names: list[str] = []
     truth, told = [], []
     for cell, values in sorted(cells, key=lambda item: (item[0].fold, item[0].seed)):
-        ids, data = list(values["predicted"]), folds[cell.fold].data
-        outputs_NO, target = np.array(list(values["predicted"].values())), data.oracle().targets(ids)
-        names += ids
-        truth.append(target.label_N if metric == "uar" else target.value_NK)
-        told.append(outputs_NO.argmax(1) if metric == "uar" else outputs_NO[:, len(data.classes) :])
+        ids, data = np.array(list(values["predicted"])), folds[cell.fold].data
+        outputs_NO, target = np.array(list(values["predicted"].values())), data.oracle().targets(ids.tolist())
+        known_N = target.labelled_N if metric == "uar" else target.rated_N
+        names += ids[known_N].tolist()
+        truth.append((target.label_N if metric == "uar" else target.value_NK)[known_N])
+        classes = len(data.classes)
+        told.append((outputs_NO[:, :classes].argmax(1) if metric == "uar" else outputs_NO[:, classes:])[known_N])
     return names, np.concatenate(truth), np.concatenate(told)

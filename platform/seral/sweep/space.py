@@ -202,7 +202,8 @@ class _Random:
 
     def number(self, path: str, of: Number) -> int | float:
         if of.step is not None:
-            return self._rng.choice(_steps(of)).item()  # type: ignore[no-any-return]
+            steps = _steps(of)
+            return steps[int(self._rng.integers(len(steps)))]
         if of.whole and not of.log:
             return int(self._rng.integers(int(of.low), int(of.high), endpoint=True))
         low, high = np.log((of.low, of.high)) if of.log else (of.low, of.high)
