@@ -26,7 +26,7 @@ from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Plain
 from seral.task import FoldData
 from seral.train.finetune import finetune
-from seral.train.model import evaluate_scores, score
+from seral.train.model import evaluate_model
 from seral.train.ray_train import OnReport
 from seral.train.training import TrainingOptions
 
@@ -169,10 +169,8 @@ def train(ground: Ground, options: TrainingOptions, folder: str, seed: int, on_r
 def judge(ground: Ground, ids: Sequence[str], folder: str) -> dict[str, Any]:
     """What a model makes of some clips: its scores, and what it says of each."""
     data = ground.data
-    scores = score(f"{folder}/model", data.store, data.utterances(ids))
-    outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
-    found = evaluate_scores(scores, data.oracle().targets(ids), data.classes, data.dimensions)
-    return {**found, "predicted": dict(zip(ids, outputs.tolist(), strict=True))}
+    known = (data.utterances(ids), data.oracle().targets(ids))
+    return evaluate_model(f"{folder}/model", data.store, *known, data.classes, data.dimensions)
 
 
 def hearing(options: TrainingOptions) -> str:

@@ -37,7 +37,7 @@ from seral.task import (
 )
 from seral.train.cells import Cell, file_name, run_cells, study_table, write_table
 from seral.train.finetune import FinetuneOptions, check_text, finetune, frames_layer
-from seral.train.model import evaluate_scores, score
+from seral.train.model import evaluate_model
 from seral.train.probe import probe
 from seral.train.tapt import TaptRunOptions, adapt_encoder
 
@@ -136,15 +136,12 @@ def train_cell(
         on=on,
     )
     seconds, memory_mb = time.perf_counter() - started, peak_mb(device) - before_mb
-    scores = score(storage.join(folder, "model"), data.store, known["test"][0])
-    outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
     return {
         "share": share,
         "labels": len(parts["train"]),
-        **evaluate_scores(scores, known["test"][1], data.classes, data.dimensions),
+        **evaluate_model(storage.join(folder, "model"), data.store, *known["test"], data.classes, data.dimensions),
         **probe(known["train"], known["dev"], known["test"], len(data.classes)),
         **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
-        "predicted": dict(zip(fold.test, outputs.tolist(), strict=True)),
         "history": history,
     }
 

@@ -267,6 +267,21 @@ def evaluate_dimensions(truth_NK: Float, predicted_NK: Float, names: Sequence[st
     return {"ccc": float(np.mean(list(ccc.values()))), **{f"ccc_{name}": v for name, v in ccc.items()}, **rmse}
 
 
+def evaluate_model(
+    folder: str,
+    store: FeatureStore,
+    units: Utterances,
+    target: Targets,
+    classes: Sequence[str],
+    dimensions: Sequence[str],
+) -> dict[str, Any]:
+    """What a model is worth on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
+    scores = score(folder, store, units)
+    outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
+    found = evaluate_scores(scores, target, classes, dimensions)
+    return {**found, "predicted": dict(zip(units.ids, outputs.tolist(), strict=True))}
+
+
 def evaluate_scores(
     scores: Scores, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
 ) -> dict[str, Any]:
