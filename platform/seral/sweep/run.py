@@ -200,7 +200,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial starts, or starts again."""
-        self._numbers.setdefault(trial.trial_id, len(self._numbers))
+        self._numbers[trial.trial_id] = trials.index(trial)  # as made: trials side by side start in any order
         self._reports[trial.trial_id] = []
 
     def on_trial_result(
