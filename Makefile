@@ -33,7 +33,7 @@ bench-selection: setup ## every strategy against plain definitions and other lib
 
 submit: setup ## send one job file to a Ray cluster: make submit JOB=loop ARGS='--config run.yaml' (RAY_ADDRESS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[submit]'
-	$(BIN)/python jobs/submit.py job=$(JOB) 'args=$(ARGS)'
+	$(BIN)/seral jobs submit $(JOB) $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist runs data .mypy_cache .ruff_cache .pytest_cache

@@ -30,6 +30,11 @@ COMMANDS = [
     ["local-attributes"],
     ["sweep", "run"],
     ["sweep", "best"],
+    ["jobs", "submit"],
+    ["jobs", "status"],
+    ["jobs", "logs"],
+    ["jobs", "stop"],
+    ["jobs", "list"],
     ["layers", "relevance"],
     ["layers", "similarity"],
     ["layers", "anchor"],
@@ -108,7 +113,7 @@ def test_an_unknown_setting_lists_the_known_ones(tmp_path: Path) -> None:
 def test_a_column_without_its_name_is_a_usage_error(tmp_path: Path) -> None:
     status, text = run("pool", "import", "manifest", str(tmp_path), "--out", str(tmp_path / "p"), "--column", "emotion")
     assert status == 2
-    assert "expected OURS=THEIRS, such as emotion=label, got 'emotion'" in text
+    assert "expected two names or values joined by =, got 'emotion'" in text
 
 
 def test_an_error_is_one_line_and_exit_status_1(

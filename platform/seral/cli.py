@@ -19,7 +19,7 @@ SUMMARY = """Active learning for speech emotion recognition, on Ray.
 worth, **predict** uses the model. **pretrain** adapts an encoder, **distil** makes a small
 one of it; **select** picks what to label next without a loop, by one of the **strategies**;
 **compare**, **two-stage** and **local-attributes** are studies of how to train, **layers** looks into an encoder;
-**sweep** looks for the best options of a training.
+**sweep** looks for the best options of a training; **jobs** sends any of it to a cluster.
 """
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,7 +36,17 @@ layers_app = typer.Typer(no_args_is_help=True, help="Look into the layers of an 
 app.add_typer(layers_app, name="layers")
 sweep_app = typer.Typer(no_args_is_help=True, help="Look for the best options of a training with Ray Tune.")
 app.add_typer(sweep_app, name="sweep")
+jobs_app = typer.Typer(no_args_is_help=True, help="Send job files to a Ray cluster, and watch them there.")
+app.add_typer(jobs_app, name="jobs")
 
+JobName = Annotated[str, typer.Argument(metavar="NAME", help="The submission, as `seral jobs list` names it.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The cluster's job server, http://HEAD:8265. Else RAY_ADDRESS, or the cluster of this machine.",
+        envvar="RAY_API_SERVER_ADDRESS",
+    ),
+]
 PoolPath = Annotated[str, typer.Argument(metavar="POOL", help="The pool: a folder or an object-store address.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The run folder.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeatable.")]
@@ -84,7 +94,7 @@ def pool_import(
     from seral.options import parse
     from seral.pool.ingest import ImportOptions, import_corpus
 
-    columns = dict(_pair(item) for item in column or [])
+    columns = dict(_pair(item, "--column") for item in column or [])
     values = {"reader": reader, "root": path, "out": out, "columns": columns}
     _show(import_corpus(parse(ImportOptions, values, settings or [])))
 
@@ -337,6 +347,123 @@ def sweep_best(
         typer.echo(f"{as_config}: seral loop run {as_config}")
 
 
+@jobs_app.command("submit")
+def jobs_submit(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A file in jobs/, without .py: loop, sweep, features, ...")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of its options, on this machine.")] = None,
+    settings: Sets = None,
+    address: Address = None,
+    wait: Annotated[bool, typer.Option(help="Print what it prints until it has ended.")] = True,
+    again: Annotated[bool, typer.Option(help="Submit although this run has come to its end.")] = False,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment variable of the job; repeatable.")
+    ] = None,
+    cpus: Annotated[
+        float | None, typer.Option(help="CPUs of the job's own process, which may then leave the head.")
+    ] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of the job's own process.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(help="Memory of the job's own process.")] = None,
+    folder: Annotated[Path, typer.Option(help="The job files: yours, or those of seral's repository.")] = Path("jobs"),
+    python: Annotated[str, typer.Option(help="The interpreter on the cluster.")] = "python",
+) -> None:
+    """Send a job file with its options to a cluster, and follow it to its end; exit status 0 if that was good.
+
+    The options are checked here first. The code of this seral and the folder of job files travel along, so the cluster
+    needs seral's dependencies, not seral. Submitting a run twice is harmless: it is followed, not started again; one
+    that failed or was stopped is submitted anew, and resumes. Interrupting this command leaves the job running.
+
+    Example: `seral jobs submit loop --config jobs/configs/emodb-frozen.yaml --set pool=s3://speech/pool`
+    """
+    from seral.jobs.submit import Jobs, SubmitOptions
+    from seral.progress import say
+
+    options = SubmitOptions(
+        job=job,
+        config=None if config is None else str(config),
+        overrides=settings or [],
+        folder=str(folder),
+        cpus=cpus,
+        gpus=gpus,
+        memory_gb=memory_gb,
+        env=dict(_pair(item, "--env") for item in env or []),
+        python=python,
+        again=again,
+    )
+    jobs = Jobs(address)
+    submission = jobs.submit(options)
+    say(
+        f"{submission.name}: {'submitted' if submission.is_new else submission.state.lower() + ', not submitted again'}"
+    )
+    if not wait:
+        typer.echo(submission.name)
+        return
+    _follow(jobs, submission.name)
+
+
+def _follow(jobs: Any, name: str) -> None:
+    from seral.jobs.submit import exit_code
+    from seral.progress import say
+
+    try:
+        status = jobs.follow(name, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        say(f"\n{name} goes on; `seral jobs logs {name} --follow` to see more, `seral jobs stop {name}` to end it")
+        raise typer.Exit(130) from None
+    say(f"{name}: {status['state'].lower()} after {status['seconds']} s. {status['message']}".strip())
+    raise typer.Exit(exit_code(status))
+
+
+@jobs_app.command("status")
+def jobs_status(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
+    """State, run, time and last message of a submission. Exit status 1 if it ended badly."""
+    from seral.jobs.submit import Jobs
+
+    status = Jobs(address).status(name)
+    _show(status, as_json=as_json)
+    raise typer.Exit(1 if status["state"] in ("FAILED", "STOPPED") else 0)
+
+
+@jobs_app.command("logs")
+def jobs_logs(
+    name: JobName,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+) -> None:
+    """What a submission has printed; with `--follow` until its end, whose exit status it returns."""
+    from seral.jobs.submit import Jobs
+
+    jobs = Jobs(address)
+    if follow:
+        _follow(jobs, name)
+    typer.echo(jobs.logs(name), nl=False)
+
+
+@jobs_app.command("stop")
+def jobs_stop(name: JobName, address: Address = None) -> None:
+    """End a submission and all its workers. What is complete of its run stays: submit it again, and it resumes."""
+    from seral.jobs.submit import Jobs
+
+    typer.echo(f"{name}: {Jobs(address).stop(name).lower()}")
+
+
+@jobs_app.command("list")
+def jobs_list(address: Address = None, as_json: AsJson = False) -> None:
+    """All submissions the cluster remembers, the newest first."""
+    from seral.jobs.submit import Jobs
+
+    found = Jobs(address).all()
+    if as_json:
+        _show(found, as_json=True)
+        return
+    table = Table(box=None, pad_edge=False)
+    columns = ("name", "state", "started", "seconds", "run")
+    for name in columns:
+        table.add_column(name, no_wrap=name != "run", overflow="fold")
+    for job in found:
+        table.add_row(*(str(job[name] or "") for name in columns))
+    Console().print(table if found else "nothing was submitted yet")
+
+
 @layers_app.command("relevance")
 def layers_relevance(config: StudyPath, settings: Sets = None) -> None:
     """What every hidden state knows of emotions and dimensions: learned weights, single states, truncated encoders.
@@ -459,11 +586,11 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the generated pool, 
     typer.echo(run_demo(out))
 
 
-def _pair(text: str) -> tuple[str, str]:
-    ours, equals, theirs = text.partition("=")
+def _pair(text: str, option: str) -> tuple[str, str]:
+    left, equals, right = text.partition("=")
     if not equals:
-        raise typer.BadParameter(f"expected OURS=THEIRS, such as emotion=label, got {text!r}", param_hint="--column")
-    return ours, theirs
+        raise typer.BadParameter(f"expected two names or values joined by =, got {text!r}", param_hint=option)
+    return left, right
 
 
 def _show(value: Any, *, as_json: bool = False) -> None:

@@ -59,6 +59,7 @@ def connect(options: ClusterOptions | None = None) -> None:
     if address:
         arguments["address"] = address
     else:
+        arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral

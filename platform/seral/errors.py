@@ -9,6 +9,7 @@ SeralError
 ├── FeatureError       features are missing, not finite, or come from another encoder
 ├── TrainError         training cannot start or has gone wrong (dead adapter, NaN loss)
 ├── SelectionError     a strategy was asked for something it cannot give
+├── JobError           a cluster's job server refuses, or cannot be reached
 └── StateError         a run folder is inconsistent with what was asked of it
 """
 
@@ -51,6 +52,10 @@ class TrainError(SeralError):
 
 class SelectionError(SeralError):
     """A strategy was asked for something it cannot give."""
+
+
+class JobError(SeralError):
+    """A cluster's job server refuses, or cannot be reached."""
 
 
 class StateError(SeralError):

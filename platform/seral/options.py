@@ -20,6 +20,8 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+CHECK_FLAG = "--check"
+
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
@@ -66,10 +68,12 @@ def run_job(model: type[OptionsT], call: Callable[[OptionsT], object], descripti
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--config", help="YAML file with the options below")
+    parser.add_argument(CHECK_FLAG, action="store_true", help="check the options, print all of them as YAML, and end")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override one option, e.g. finetune.epochs=5")
     given = parser.parse_args()
     try:
-        outcome = call(load(model, given.config, given.overrides))
+        options = load(model, given.config, given.overrides)
+        outcome = dump(options) if given.check else call(options)
     except SeralError as error:
         sys.exit(f"error: {error}")
     if outcome is not None:

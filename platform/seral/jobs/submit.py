@@ -1,0 +1,329 @@
+"""Job files on a Ray cluster, through its job server: submit, follow, stop.
+
+A submission is named after the run that it works on, so that submitting twice is harmless: a run that is being worked
+on is followed, one that has ended well is left alone, and one that failed or was stopped is taken up again, which
+resumes it. `seral-loop-1a2b3c4d-2` is the second submission of that run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+import yaml
+from pydantic import Field
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+
+import ser_models
+import seral
+from seral.cluster import runtime_env
+from seral.errors import JobError
+from seral.options import CHECK_FLAG, Options
+from seral.progress import say
+
+try:
+    import aiohttp
+except ImportError:
+    raise JobError("jobs are submitted with Ray's dashboard client: pip install 'seral[submit]'") from None
+
+CONFIG = "config.yaml"
+WORKED_ON = "seral_run"
+OPTIONS = "seral_options"
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
+MOST_AT_FIRST_S = 60.0
+"""A server that never answered is rather a wrong address."""
+PATHS = ("run", "out", "pool", "features", "feature_cache")
+"""Options that are addresses in every job that has them."""
+TALKERS = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+FOLDERS_OR_NAMES = ("encoder", "text_encoder", "teacher")
+
+Value = TypeVar("Value")
+
+
+class SubmitOptions(Options):
+    """What to send where."""
+
+    job: str
+    """Name of a file in `folder`, without .py."""
+    config: str | None = None
+    """YAML file of its options, on this machine: they travel along."""
+    overrides: list[str] = Field(default=[])
+    """`key=value` for single options."""
+    folder: str = "jobs"
+    """The job files; the folder is the working directory of the job."""
+    address: str | None = None
+    """The cluster's job server, e.g. http://head:8265; None = RAY_ADDRESS, or the cluster of this machine."""
+    cpus: float | None = Field(default=None, ge=0)
+    """CPUs that the job's own process reserves: with more than none it may start on a worker node. None = none, on the
+    head. Its workers ask for theirs."""
+    gpus: float | None = Field(default=None, ge=0)
+    memory_gb: float | None = Field(default=None, gt=0)
+    env: dict[str, str] = Field(default={})
+    """Environment variables of the job and all its workers: AWS_ENDPOINT_URL, MLFLOW_TRACKING_URI, ..."""
+    python: str = "python"
+    """The interpreter on the cluster; `python` is whatever PATH says on its head."""
+    again: bool = False
+    """Submit although the run has come to its end."""
+    patience_s: float = Field(default=600, gt=0)
+    """For so long a server that cannot be reached is tried again."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A job on the cluster."""
+
+    name: str
+    is_new: bool
+    state: str
+
+
+class Jobs:
+    """The job server of a cluster, tried again while it cannot be reached."""
+
+    def __init__(self, address: str | None = None, patience_s: float = 600) -> None:
+        for talker in (
+            "dashboard.modules.dashboard_sdk",
+            "dashboard.modules.job.sdk",
+            "_private.runtime_env.packaging",
+        ):
+            logging.getLogger(f"ray.{talker}").setLevel(logging.WARNING)
+        self._patience_s = min(patience_s, MOST_AT_FIRST_S)
+        self._client = self._insist(lambda: JobSubmissionClient(address, headers=_headers()))
+        self._patience_s = patience_s
+
+    def submit(self, options: SubmitOptions) -> Submission:
+        """Send a job, or find that its run is in hand already. Raises OptionError for options it would not take."""
+        resolved = check(options)
+        run = str(resolved.get("run") or resolved.get("out") or "")
+        digest = hashlib.sha256(yaml.safe_dump(resolved).encode()).hexdigest()
+        stem = f"seral-{options.job.replace('_', '-')}-{hashlib.sha256((run or digest).encode()).hexdigest()[:8]}"
+        number, known = self._latest(stem)
+        if known is not None:
+            if not known.status.is_terminal():
+                if (known.metadata or {}).get(OPTIONS) != digest:
+                    raise JobError(
+                        f"{run} is being worked on by {stem}-{number}, with other options; wait for it, or end it with "
+                        f"`seral jobs stop {stem}-{number}`"
+                    )
+                return Submission(f"{stem}-{number}", False, str(known.status))
+            same = (known.metadata or {}).get(OPTIONS) == digest
+            if known.status == JobStatus.SUCCEEDED and same and not options.again:
+                return Submission(f"{stem}-{number}", False, str(known.status))
+        name = f"{stem}-{number + 1}"
+        with _staged(options.folder, resolved) as folder:
+            shipped = runtime_env(folder)
+            shipped["env_vars"] = {**shipped["env_vars"], **options.env}
+            memory = None if options.memory_gb is None else int(options.memory_gb * 1e9)
+
+            def send() -> None:
+                try:
+                    self._client.submit_job(
+                        entrypoint=f"{shlex.quote(options.python)} {options.job}.py --config {CONFIG}",
+                        submission_id=name,
+                        runtime_env=shipped,
+                        metadata={WORKED_ON: run, OPTIONS: digest, "job": options.job},
+                        entrypoint_num_cpus=options.cpus,
+                        entrypoint_num_gpus=options.gpus,
+                        entrypoint_memory=memory,
+                    )
+                except RuntimeError as error:
+                    if "already exists" not in str(error):  # an answer that got lost, or somebody else, just now
+                        raise
+
+            self._insist(send)
+        return Submission(name, True, str(JobStatus.PENDING))
+
+    def all(self) -> list[dict[str, Any]]:
+        """Every submission, the newest first."""
+        found = [job for job in self._insist(self._client.list_jobs) if job.submission_id]
+        return [_told(job) for job in sorted(found, key=lambda job: -(job.start_time or 0))]
+
+    def status(self, name: str) -> dict[str, Any]:
+        """What the server knows of a submission."""
+        return _told(self._details(name))
+
+    def stop(self, name: str, wait_s: float = 60) -> str:
+        """End a submission and its workers; its run can be resumed. Returns the state it came to."""
+        if not self._details(name).status.is_terminal():
+            self._insist(lambda: self._client.stop_job(name))
+        until = time.monotonic() + wait_s
+        while not (status := self._details(name).status).is_terminal() and time.monotonic() < until:
+            time.sleep(0.5)
+        return str(status)
+
+    def logs(self, name: str) -> str:
+        """Everything a submission has printed so far."""
+        self._details(name)
+        return str(self._insist(lambda: self._client.get_job_logs(name)))
+
+    def follow(self, name: str, write: Callable[[str], object]) -> dict[str, Any]:
+        """Pass on what a submission prints until it has ended; a lost connection is made again. Returns its status."""
+        self._details(name)
+        printed = 0
+
+        async def tail() -> None:
+            nonlocal printed
+            seen = 0
+            async for text in self._client.tail_job_logs(name):  # from the start, at every connection
+                fresh = text[max(0, printed - seen) :]
+                seen += len(text)
+                if fresh:
+                    write(fresh)
+                    printed = max(printed, seen)
+
+        while True:
+            self._insist(lambda: asyncio.run(tail()))
+            # The stream ends quietly when a connection does, so its end alone means nothing.
+            if (details := self._details(name)).status.is_terminal():
+                rest = self.logs(name)[printed:]
+                if rest:
+                    write(rest)
+                return _told(details)
+            time.sleep(FIRST_WAIT_S)
+
+    def _latest(self, stem: str) -> tuple[int, JobDetails | None]:
+        found = {}
+        for job in self._insist(self._client.list_jobs):
+            head, dash, number = (job.submission_id or "").rpartition("-")
+            if dash and head == stem and number.isdigit():
+                found[int(number)] = job
+        last = max(found, default=0)
+        return last, found.get(last)
+
+    def _details(self, name: str) -> JobDetails:
+        def ask() -> JobDetails:
+            try:
+                return self._client.get_job_info(name)
+            except RuntimeError as error:
+                if "404" in str(error):
+                    names = ", ".join(str(job["name"]) for job in self.all()[:5]) or "none"
+                    raise JobError(f"the cluster knows no job {name!r}; the latest are: {names}") from None
+                raise
+
+        return self._insist(ask)
+
+    def _insist(self, call: Callable[[], Value]) -> Value:
+        """The value of a call, tried again while the server does not answer."""
+        until, wait_s = time.monotonic() + self._patience_s, FIRST_WAIT_S
+        while True:
+            try:
+                return call()
+            except AuthenticationError as error:
+                raise JobError(
+                    f"the cluster wants a token: put the one of its head (~/.ray/auth_token there, or `ray "
+                    f"get-auth-token`) into ~/.ray/auth_token or RAY_AUTH_TOKEN here; {str(error).splitlines()[0]}"
+                ) from None
+            except (ConnectionError, requests.RequestException, aiohttp.ClientError, RuntimeError) as error:
+                if isinstance(error, RuntimeError) and not _may_pass(error):
+                    raise JobError(f"the job server refused: {error}") from None
+                if time.monotonic() + wait_s > until:
+                    raise JobError(
+                        f"no job server answers after {self._patience_s:g} s: {error}\n"
+                        "Name it with --address or RAY_ADDRESS (http://HEAD:8265), or start one here: ray start --head"
+                    ) from None
+                say(f"the job server does not answer ({_first_line(error)}); again in {wait_s:g} s")
+                time.sleep(wait_s)
+                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
+
+
+def check(options: SubmitOptions) -> dict[str, Any]:
+    """The resolved options of a job, as its own file understands them here. Raises OptionError or JobError."""
+    folder = Path(options.folder)
+    file = folder / f"{options.job}.py"
+    if not file.is_file():
+        names = ", ".join(sorted(path.stem for path in folder.glob("*.py"))) or "no job files"
+        raise JobError(f"no job {options.job!r} in {folder.absolute()}; there are: {names}")
+    command = [sys.executable, str(file), CHECK_FLAG]
+    command += ["--config", options.config] if options.config else []
+    roots = {str(Path(package.__path__[0]).resolve().parent) for package in (seral, ser_models)}
+    paths = os.pathsep.join([*sorted(roots), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [*command, *options.overrides],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    if done.returncode:
+        told = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
+        raise JobError(f"{options.job} does not take these options: {told}")
+    resolved = yaml.safe_load(done.stdout)
+    for name in PATHS + FOLDERS_OR_NAMES:
+        value = resolved.get(name)
+        if not isinstance(value, str) or "://" in value or os.path.isabs(os.path.expanduser(value)):
+            continue
+        if name in PATHS or value.startswith(".") or os.path.isdir(value):
+            raise JobError(
+                f"{name}: {value!r} must be absolute, or an address such as s3://..., on storage of all nodes"
+            )
+    return dict(resolved)
+
+
+@contextmanager
+def _staged(folder: str, resolved: Mapping[str, Any]) -> Iterator[Path]:
+    """The job files and the options in a folder to upload."""
+    with tempfile.TemporaryDirectory(prefix="seral-job-") as made:
+        stage = Path(made) / "jobs"
+        shutil.copytree(folder, stage, ignore=shutil.ignore_patterns("__pycache__", "configs", "runs", "data", ".*"))
+        (stage / CONFIG).write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        yield stage
+
+
+def exit_code(status: Mapping[str, Any]) -> int:
+    """What a shell should be told of an ended job."""
+    return 0 if status["state"] == str(JobStatus.SUCCEEDED) else 1
+
+
+def _told(job: JobDetails) -> dict[str, Any]:
+    metadata = job.metadata or {}
+    seconds = None if job.start_time is None else ((job.end_time or time.time() * 1000) - job.start_time) / 1000
+    return {
+        "name": job.submission_id,
+        "state": str(job.status),
+        "run": metadata.get(WORKED_ON, ""),
+        "started": job.start_time and time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(job.start_time / 1000)),
+        "seconds": seconds and round(seconds, 1),
+        "message": job.message or "",
+    }
+
+
+def _headers() -> dict[str, str]:
+    """What every request carries: RAY_JOB_HEADERS (JSON), and the token where there is one, whatever RAY_AUTH_MODE."""
+    headers: dict[str, str] = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
+    token = os.environ.get("RAY_AUTH_TOKEN")
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if token is None and file.is_file():
+        token = file.read_text(encoding="utf-8")
+    return {"Authorization": f"Bearer {token.strip()}", **headers} if token and token.strip() else headers
+
+
+def _may_pass(error: RuntimeError) -> bool:
+    """Whether an error of the client's may be of the moment: a server that is starting, or a connection that broke."""
+    text = str(error)
+    return any(
+        code in text for code in ("status code 500", "status code 502", "status code 503", "status code 504")
+    ) or ("WebSocket" in text)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
