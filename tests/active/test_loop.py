@@ -102,6 +102,26 @@ def test_every_kind_of_strategy_runs_in_the_loop(run_values: dict[str, Any], str
     assert [row["rounds"] for row in loop_status(run)] == ["3/3"]
 
 
+def test_an_ensemble_disagrees_in_the_place_of_dropout_passes(run_values: dict[str, Any]) -> None:
+    values = run_values | {"strategy": "bald", "full_arm": False, "random_arm": False}
+    run = run_loop(parse(LoopOptions, values | {"ensemble": 3}))
+    rounds = sorted(Path(run).glob("trajectories/*/rounds/*"))
+    with np.load(rounds[0] / "selection.npz") as seen:
+        p_SNC, ids = seen["dropout_SNC"], seen["ids"].tolist()
+    assert p_SNC.shape[:2] == (3, len(ids))
+    assert not np.allclose(p_SNC[0], p_SNC[1])
+    assert np.array_equal(p_SNC.sum(-1).round(4), np.ones(p_SNC.shape[:2]))
+    # The next round asks where the members disagree most.
+    mean_NC = p_SNC.mean(0)
+    entropies = [-(p * np.log(np.maximum(p, 1e-12))).sum(-1) for p in (mean_NC, p_SNC)]
+    score_N = entropies[0] - entropies[1].mean(0)
+    picks = pq.read_table(rounds[1] / "picks.parquet")["utterance_id"].to_pylist()
+    assert set(picks) == {ids[row] for row in np.argsort(-score_N)[: len(picks)]}
+    assert not (rounds[0] / "ensemble").exists(), "only what was said is kept"
+    with pytest.raises(OptionError, match="one model has nobody to disagree with"):
+        parse(LoopOptions, values | {"ensemble": 1})
+
+
 def test_strategies_stand_beside_one_another_in_one_run(run_values: dict[str, Any]) -> None:
     """An arm each, on the same budget; more may join a run that is there, and what was found stays."""
     values = run_values | {"strategy": "margin", "full_arm": False}

@@ -60,7 +60,10 @@ class LoopOptions(TrainingOptions):
     budget: BudgetOptions = BudgetOptions()
     stop: StopOptions = StopOptions()
     dropout_passes: int = Field(default=10, ge=2)
-    """Stochastic passes for strategies that ask for them (bald)."""
+    """Stochastic passes for strategies that ask for them (bald, batch_bald)."""
+    ensemble: int = Field(default=0, ge=0)
+    """So many further models are trained every round for these strategies, which read their disagreement instead of
+    dropout passes: the same options on the same labels, from other seeds and with the labels weighed anew."""
     proxy: bool = False
     """Select with the head on frozen features and train adapters in the last round only: a few rounds of adapter
     training saved. "Selection via proxy", Coleman et al. 2020, arXiv 1906.11829."""
@@ -69,6 +72,8 @@ class LoopOptions(TrainingOptions):
 
     @model_validator(mode="after")
     def _check(self) -> LoopOptions:
+        if self.ensemble == 1:
+            raise ValueError("ensemble: one model has nobody to disagree with; give 2 or more, 5 to 10 are usual")
         if self.dimensions:
             raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
         if self.proxy and self.stop.early:
@@ -161,7 +166,7 @@ def _ground(
     if lacking := sorted(set(data.classes) - set(data.oracle().emotions(data.fold.dev))):
         say(f"fold {fold.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise split.dev_speakers")
     known = set(data.ids)
-    names = ("finetune", "anchor", "proxy", "stop", "dropout_passes", "probe")
+    names = ("finetune", "anchor", "proxy", "stop", "dropout_passes", "ensemble", "probe")
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     given["source"] = tuple(name for name in source if name in known)
     folder = storage.join(options.run, "tapt", f"fold-{number:02d}", SURPRISAL)

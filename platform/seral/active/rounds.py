@@ -20,9 +20,9 @@ import io
 import time
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,6 +106,7 @@ class Ground(FoldData):
     on: ClusterOptions
     stop: StopOptions
     dropout_passes: int
+    ensemble: int
     probe: bool
 
 
@@ -170,23 +171,28 @@ def run_round(
         codes(emotions, ground.classes)
         for emotions in (labelled["emotion"].to_pylist(), *(oracle.emotions(part.ids) for part in (dev, test, source)))
     )
-    proxy = ground.proxy and number < len(arm.schedule) - 1
-    with ledger.phase("train"):
-        history = finetune(
+    more, seed = number < len(arm.schedule) - 1, trajectory.training_seed(number)
+    target = Targets.of_classes(np.concatenate([label_N, source_label_M]))
+
+    def fit(to: str, target: Targets, seed: int) -> dict[str, Any]:
+        return finetune(
             train.with_others(source),
-            Targets.of_classes(np.concatenate([label_N, source_label_M])),
+            target,
             dev,
             Targets.of_classes(dev_label_N),
             unlabelled=ground.utterances(ground.fold.train),
             store=ground.store,
             classes=ground.classes,
-            folder=here,
-            seed=trajectory.training_seed(number),
-            options=ground.finetune.head_only if proxy else ground.finetune,
+            folder=to,
+            seed=seed,
+            options=ground.finetune.head_only if ground.proxy and more else ground.finetune,
             on=ground.on,
             source=source if source.ids else None,
             anchor=ground.anchor,
         )
+
+    with ledger.phase("train"):
+        history = fit(here, target, seed)
     with ledger.phase("evaluate"):
         dev_NC, test_NC = (score(model, ground.store, part).probability_NC for part in (dev, test))
     result: dict[str, Any] = {
@@ -198,8 +204,10 @@ def run_round(
     }
     with ledger.phase("score"):
         rest = ground.utterances(sorted(set(ground.fold.train) - set(ids)))
-        more, seed = number < len(arm.schedule) - 1, trajectory.training_seed(number)
         rest_NC, seen = _score_pool(model, rest, train, label_N, arm if more else None, ground, seed)
+    if ground.ensemble and "dropout_SNC" in seen:
+        with ledger.phase("ensemble"):
+            seen["dropout_SNC"] = np.stack(list(_members(here, rest, target, fit, ground, seed)))
     done = RoundSummary(
         round=number,
         labelled=len(ids),
@@ -248,9 +256,10 @@ def _score_pool(
 ) -> tuple[Float, dict[str, NDArray[Any]]]:
     """Probabilities of the unlabelled rest, and what else the arm's next selection reads (None = there is none)."""
     needs = frozenset[str]() if arm is None else arm.strategy.needs
-    passes = ground.dropout_passes if "dropout_SNC" in needs else 0
+    asked = "dropout_SNC" in needs
+    passes = ground.dropout_passes if asked and not ground.ensemble else 0
     scores, seen = score(model, ground.store, rest, dropout_passes=passes, seed=seed), dict[str, NDArray[Any]]()
-    if passes:
+    if asked:
         seen["dropout_SNC"] = scores.dropout_SNC
     if needs & {"embedding_ND", "labelled_doubt_M"}:
         embedding_MD = score(model, ground.store, train).embedding_NU
@@ -259,6 +268,28 @@ def _score_pool(
     if "labelled_doubt_M" in needs:
         seen["labelled_doubt_M"] = doubt(embedding_MD, label_N, seed)
     return scores.probability_NC, seen
+
+
+def _members(
+    here: str,
+    rest: Utterances,
+    target: Targets,
+    fit: Callable[[str, Targets, int], dict[str, Any]],
+    ground: Ground,
+    seed: int,
+) -> Iterator[Float]:
+    """Probabilities of the unlabelled rest, (N, C), by one further model after the other.
+
+    Each has a seed of its own and the labels weighed by a draw of the Bayesian bootstrap (Rubin 1981), so that heads,
+    which have one optimum, differ too and no class is ever without a label.
+    """
+    for member in range(ground.ensemble):
+        rng = np.random.default_rng([seed, member])
+        weight_N = rng.exponential(size=len(target.label_N)).astype(np.float32)
+        folder = storage.join(here, "ensemble")
+        fit(folder, replace(target, weight_N=weight_N / weight_N.mean()), int(rng.integers(2**31)))
+        yield score(storage.join(folder, "model"), ground.store, rest).probability_NC
+        storage.remove(folder)
 
 
 def _write_seen(here: str, rest: Utterances, train: Utterances, seen: dict[str, NDArray[Any]]) -> None:

@@ -102,14 +102,14 @@ class Carry:
         return replace(units, mean_NLD=mean_NLD, std_NLD=std_NLD)
 
     def weighed(self, units: Utterances, target: Targets) -> Targets:
-        """The labels with weights: source and target count the same in total, a clip 1 on average."""
+        """The labels with weights, beside those they have: source and target count the same, a clip 1 on average."""
         from_N, known_N = self.is_source(units.ids), target.labelled_N
         sides = [side_N & known_N for side_N in (from_N, ~from_N)]
         if not all(side_N.any() for side_N in sides):
             return target
-        weight_N = np.ones(len(units.ids), np.float32)
+        weight_N = np.ones(len(units.ids), np.float32) if target.weight_N is None else target.weight_N.copy()
         for side_N in sides:
-            weight_N[side_N] = known_N.sum() / (2 * side_N.sum())
+            weight_N[side_N] *= known_N.sum() / (2 * weight_N[side_N].sum())
         return replace(target, weight_N=weight_N)
 
     def anchors(self) -> list[int]:
