@@ -31,6 +31,7 @@ COMMANDS = [
     ["sweep", "run"],
     ["sweep", "best"],
     ["jobs", "submit"],
+    ["jobs", "manifest"],
     ["jobs", "status"],
     ["jobs", "logs"],
     ["jobs", "stop"],

@@ -400,6 +400,31 @@ def jobs_submit(
     _follow(jobs, submission.name)
 
 
+@jobs_app.command("manifest")
+def jobs_manifest(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A file in jobs/, without .py.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of its options.")] = None,
+    settings: Sets = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="KEY=VALUE", help="The cluster: image=..., workers=4, ...; repeatable."),
+    ] = None,
+    options: Annotated[bool, typer.Option("--options", help="List what `--on` takes, and end.")] = False,
+) -> None:
+    """Print a job as manifests for Kubernetes with the KubeRay operator: its options, and a RayJob with its cluster.
+
+    Example: `seral jobs manifest loop --config run.yaml --on image=me/seral:1 --on claim=speech | kubectl apply -f -`
+    """
+    from seral.jobs.manifest import ManifestOptions, manifest
+    from seral.options import describe, parse
+
+    if options:
+        typer.echo(describe(ManifestOptions))
+        return
+    values = {"job": job, "config": None if config is None else str(config), "overrides": settings or []}
+    typer.echo(manifest(parse(ManifestOptions, values, on or [])), nl=False)
+
+
 def _follow(jobs: Any, name: str) -> None:
     from seral.jobs.submit import exit_code
     from seral.progress import say

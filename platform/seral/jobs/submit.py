@@ -60,8 +60,8 @@ FOLDERS_OR_NAMES = ("encoder", "text_encoder", "teacher")
 Value = TypeVar("Value")
 
 
-class SubmitOptions(Options):
-    """What to send where."""
+class JobOptions(Options):
+    """A job file and its options."""
 
     job: str
     """Name of a file in `folder`, without .py."""
@@ -71,21 +71,22 @@ class SubmitOptions(Options):
     """`key=value` for single options."""
     folder: str = "jobs"
     """The job files; the folder is the working directory of the job."""
-    address: str | None = None
-    """The cluster's job server, e.g. http://head:8265; None = RAY_ADDRESS, or the cluster of this machine."""
+    env: dict[str, str] = Field(default={})
+    """Environment variables of the job and all its workers: AWS_ENDPOINT_URL, MLFLOW_TRACKING_URI, ..."""
+
+
+class SubmitOptions(JobOptions):
+    """What to send where."""
+
     cpus: float | None = Field(default=None, ge=0)
     """CPUs that the job's own process reserves: with more than none it may start on a worker node. None = none, on the
     head. Its workers ask for theirs."""
     gpus: float | None = Field(default=None, ge=0)
     memory_gb: float | None = Field(default=None, gt=0)
-    env: dict[str, str] = Field(default={})
-    """Environment variables of the job and all its workers: AWS_ENDPOINT_URL, MLFLOW_TRACKING_URI, ..."""
     python: str = "python"
     """The interpreter on the cluster; `python` is whatever PATH says on its head."""
     again: bool = False
     """Submit although the run has come to its end."""
-    patience_s: float = Field(default=600, gt=0)
-    """For so long a server that cannot be reached is tried again."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,8 @@ class Jobs:
     def submit(self, options: SubmitOptions) -> Submission:
         """Send a job, or find that its run is in hand already. Raises OptionError for options it would not take."""
         resolved = check(options)
-        run = str(resolved.get("run") or resolved.get("out") or "")
-        digest = hashlib.sha256(yaml.safe_dump(resolved).encode()).hexdigest()
-        stem = f"seral-{options.job.replace('_', '-')}-{hashlib.sha256((run or digest).encode()).hexdigest()[:8]}"
+        run, digest = _run_of(resolved), _digest(yaml.safe_dump(resolved))
+        stem = submission_stem(options.job, resolved)
         number, known = self._latest(stem)
         if known is not None:
             if not known.status.is_terminal():
@@ -246,7 +246,12 @@ class Jobs:
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 
-def check(options: SubmitOptions) -> dict[str, Any]:
+def submission_stem(job: str, resolved: Mapping[str, Any]) -> str:
+    """The name of all submissions of a run, `seral-loop-1a2b3c4d`."""
+    return f"seral-{job.replace('_', '-')}-{_digest(_run_of(resolved) or yaml.safe_dump(dict(resolved)))[:8]}"
+
+
+def check(options: JobOptions) -> dict[str, Any]:
     """The resolved options of a job, as its own file understands them here. Raises OptionError or JobError."""
     folder = Path(options.folder)
     file = folder / f"{options.job}.py"
@@ -292,6 +297,14 @@ def _staged(folder: str, resolved: Mapping[str, Any]) -> Iterator[Path]:
 def exit_code(status: Mapping[str, Any]) -> int:
     """What a shell should be told of an ended job."""
     return 0 if status["state"] == str(JobStatus.SUCCEEDED) else 1
+
+
+def _run_of(resolved: Mapping[str, Any]) -> str:
+    return str(resolved.get("run") or resolved.get("out") or "")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _told(job: JobDetails) -> dict[str, Any]:

@@ -1,0 +1,26 @@
+#!/bin/bash
+# A job file on the nodes of a SLURM allocation: every node starts Ray, the first one runs the job, all of them end.
+#   sbatch --nodes=4 jobs/cluster/slurm.sh loop --config run.yaml
+# From the repository's root, on storage that all nodes have, after `make setup` there. A run that the time limit ends is
+# submitted again and resumes: with --requeue, SLURM does so itself.
+#SBATCH --job-name=seral
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --time=12:00:00
+#SBATCH --requeue
+#SBATCH --output=%x-%j.log
+set -euo pipefail
+job=$1
+shift
+source "${VENV:-.venv}/bin/activate"
+export PYTHONPATH="$PWD/platform:$PWD${PYTHONPATH:+:$PYTHONPATH}"
+export OMP_NUM_THREADS=1 RAY_DISABLE_IMPORT_WARNING=1
+# Two jobs may share a node: a port of its own for each.
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+port=$((20000 + SLURM_JOB_ID % 20000))
+# Nobody else on these nodes may send work to this Ray.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(openssl rand -hex 32)}
+export RAY_ADDRESS="$head:$port"
+srun ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
+  --num-cpus "$SLURM_CPUS_PER_TASK" ${SLURM_GPUS_ON_NODE:+--num-gpus "$SLURM_GPUS_ON_NODE"} \
+  -- python "jobs/$job.py" "$@"
