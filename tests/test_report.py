@@ -143,7 +143,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
 
 @pytest.fixture(scope="module")
 def page(made: tuple[Path, pa.Table], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(*made, out=tmp_path_factory.mktemp("report"))
+    return Path(write_report(*made, out=tmp_path_factory.mktemp("report")))
 
 
 class Reader(HTMLParser):
@@ -171,9 +171,9 @@ class Reader(HTMLParser):
         self.text.append(data)
 
 
-def read_page(path: Path) -> Reader:
+def read_page(path: str | Path) -> Reader:
     reader = Reader()
-    reader.feed(path.read_text(encoding="utf-8"))
+    reader.feed(Path(path).read_text(encoding="utf-8"))
     reader.close()
     assert reader.open == []
     return reader
@@ -223,13 +223,13 @@ def test_the_page_says_where_curves_show_a_proxy(made: tuple[Path, pa.Table], pa
     shutil.copytree(made[0], run)
     config = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"proxy": True}))
-    told = write_report(run, made[1], out=tmp_path / "proxy").read_text(encoding="utf-8")
+    told = Path(write_report(run, made[1], out=tmp_path / "proxy")).read_text(encoding="utf-8")
     assert "Adapters were trained at the last point" in told
     assert "Adapters were trained at the last point" not in page.read_text(encoding="utf-8")
 
 
 def test_equal_runs_give_equal_pages(made: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:
-    assert write_report(*made, out=tmp_path / "again").read_bytes() == page.read_bytes()
+    assert Path(write_report(*made, out=tmp_path / "again")).read_bytes() == page.read_bytes()
 
 
 def test_frames_against_the_files(made: tuple[Path, pa.Table]) -> None:

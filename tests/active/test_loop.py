@@ -60,7 +60,7 @@ def test_run_spends_its_budget_on_training_utterances_alone(run_values: dict[str
 
 def test_report_and_prediction_of_a_run(run_values: dict[str, Any], tmp_path: Path) -> None:
     run = run_loop(parse(LoopOptions, run_values | {"full_arm": False, "budget": {"sizes": [12]}}))
-    assert "<html" in write_run_report(run).read_text()
+    assert "<html" in Path(write_run_report(run)).read_text()
     out = str(tmp_path / "of-pool.parquet")
     told = predict(parse(PredictOptions, {"run": run, "source": [run_values["pool"]], "out": out}))
     assert told["rows"] == open_pool(run_values["pool"]).rows
@@ -131,7 +131,7 @@ def test_strategies_stand_beside_one_another_in_one_run(run_values: dict[str, An
     assert rows == dict.fromkeys(["margin", "badge", "after", "random"], "3/3")
     after = outcome(run)
     assert {name: after[name] for name in before} == before
-    page = write_run_report(run).read_text()
+    page = Path(write_run_report(run)).read_text()
     assert all(f"{arm} − random at" in page for arm in ("margin", "badge", "after"))
     with pytest.raises(OptionError, match="there is an arm 'random' already"):
         parse(LoopOptions, values | {"others": ["random"]})

@@ -38,9 +38,12 @@ def records_of(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.ray
-def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(values: dict[str, Any]) -> None:
+def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
+    values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     options = parse(SweepOptions, values | {"early_stopping": None})
     text = run_sweep(options)
+    assert capsys.readouterr().out == "", "standard output is for what comes of it"
     records = records_of(values)
     assert [record["labels"] for record in records.values()] == options.points()
     assert {record["state"] for record in records.values()} == {"done"}

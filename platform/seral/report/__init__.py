@@ -27,8 +27,8 @@ DIFFERENCE_COLUMNS = [field.name for field in fields(comparison.Difference)]
 __all__ = ["RunRecords", "read_run", "write_report", "write_run_report"]
 
 
-def write_run_report(run: str | Path) -> Path:
-    """Write the report of a run, with the pool that its configuration names; returns the HTML file."""
+def write_run_report(run: str | Path) -> str:
+    """Write the report of a run, with the pool that its configuration names; returns the address of the HTML file."""
     config = storage.join(run, "config.yaml")
     if not storage.exists(config):
         raise StateError(f"there is no run at {run}: config.yaml is missing")
@@ -39,22 +39,20 @@ def write_run_report(run: str | Path) -> Path:
     return write_report(run, metadata)
 
 
-def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | Path | None = None) -> Path:
-    """Write the report of a run into `out` (RUN/report by default); returns the HTML file.
+def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | Path | None = None) -> str:
+    """Write the report of a run into `out` (RUN/report by default); returns the address of the HTML file.
 
     `metadata` holds one row an utterance of the pool, with the columns of schema.METADATA_COLUMNS.
     """
-    if out is None and "://" in str(run):
-        raise StateError(f"the run {run} is not on this disk; say where the report should go")
-    folder = Path(run) / "report" if out is None else Path(out)
+    folder = storage.join(run, "report") if out is None else str(out)
     table = metadata.to_pandas() if isinstance(metadata, pa.Table) else metadata
     records, pool = read_run(run), comparison.known_of(table)
     frames = _frames(records, pool)
     pictures = _pictures(records, frames["picks"], pool)
     for name, frame in frames.items():
-        storage.write_bytes(folder / f"{name}.csv", frame.to_csv(index=name == "time").encode("utf-8"))
+        storage.write_bytes(storage.join(folder, f"{name}.csv"), frame.to_csv(index=name == "time").encode("utf-8"))
     for name, picture in pictures.items():
-        storage.write_bytes(folder / f"{name}.png", picture.png)
+        storage.write_bytes(storage.join(folder, f"{name}.png"), picture.png)
     goal = f"{TARGET_SHARE:.0%} of the UAR with all labels"
     html = page.render(
         records,
@@ -68,8 +66,9 @@ def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | 
         differences=comparison.differences(records),
         target=_target_sentence(records, goal),
     )
-    storage.write_bytes(folder / "index.html", html.encode("utf-8"))
-    return folder / "index.html"
+    target = storage.join(folder, "index.html")
+    storage.write_bytes(target, html.encode("utf-8"))
+    return target
 
 
 def _frames(records: RunRecords, pool: pd.DataFrame) -> dict[str, pd.DataFrame]:

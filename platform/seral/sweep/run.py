@@ -11,6 +11,7 @@ RUN/report/index.html
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -161,6 +162,7 @@ def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRe
     if len([r for r in records.values() if r["state"] in (DONE, STOPPED)]) >= total:
         return
     storage.remove(storage.join(options.run, "tune"))  # what is known is told to Tune anew
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints a banner, however silent it is told to be
     trainable = tune.with_parameters(run_trial, sweep=options, grounds=dict(grounds))
     searcher = None if points is not None else _tpe(options, [record["labels"] for record in records.values()])
     with track(f"{total} trials", total) as advance:

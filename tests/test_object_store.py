@@ -1,0 +1,109 @@
+"""Pool, features, runs and sweeps on an object store: a real S3 server (moto's) and a Ray of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = """
+import json, sys
+from seral import ImportOptions, LoopOptions, import_corpus, run_loop, write_run_report
+from seral.active.loop import loop_status
+from seral.cluster import ClusterOptions, connect
+from seral.infer import PredictOptions, predict
+from seral.options import parse
+from seral.pool.shards import check_pool
+from seral.storage import join, list_names, read_json, read_table
+from seral.sweep.plan import SweepOptions
+from seral.sweep.run import run_sweep
+
+corpus, root, local = sys.argv[1:4]
+connect(ClusterOptions(cpus=2))
+told = {}
+for name, base in (("s3", root), ("disk", local)):
+    pool = join(base, "pool")
+    import_corpus(ImportOptions(reader="manifest", root=corpus, out=pool))
+    assert check_pool(pool) == []
+    values = json.loads(sys.argv[4]) | {"pool": pool}
+    run = run_loop(parse(LoopOptions, values | {"run": join(base, "run")}))
+    folders = [join(run, "trajectories", name) for name in list_names(join(run, "trajectories"))]
+    rounds = [join(folder, "rounds", number) for folder in folders for number in list_names(join(folder, "rounds"))]
+    write_run_report(run)
+    predict(parse(PredictOptions, {"run": run, "source": [pool], "out": join(base, "predictions.parquet")}))
+    training = {k: v for k, v in values.items() if k != "budget"}
+    space = {"finetune.head.l2": [0.1, 1.0, 10.0]}
+    sweep = {"run": join(base, "sweep"), "training": training, "space": space, "search": "grid", "early_stopping": None}
+    run_sweep(parse(SweepOptions, sweep))
+    told[name] = {
+        "metrics": [read_json(join(folder, "metrics.json"))["test"]["uar"] for folder in rounds],
+        "picks": [read_table(join(folder, "picks.parquet"))["utterance_id"].to_pylist() for folder in rounds],
+        "status": [row["rounds"] for row in loop_status(run)],
+        "predictions": read_table(join(base, "predictions.parquet"))["predicted"].to_pylist(),
+        "files": sorted(list_names(run)),
+        "sweep": sorted(list_names(join(base, "sweep"))),
+        "tested": read_json(join(base, "sweep", "tested.json"))["gain"]["difference"],
+    }
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture
+def object_store() -> Iterator[dict[str, str]]:
+    """Environment variables that lead to an S3 server with the bucket `speech`."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(urllib.request.Request(f"{url}/speech", method="PUT")):
+                    break
+            except OSError:
+                if server.poll() is not None or time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+        yield {
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "someone",
+            "AWS_SECRET_ACCESS_KEY": "secret",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_pool_run_and_sweep_on_an_object_store_are_those_on_a_disk(
+    object_store: dict[str, str], make_corpus: Callable[..., Path], run_values: dict[str, Any], tmp_path: Path
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 60, speakers=6)
+    values = {name: value for name, value in run_values.items() if name not in ("pool", "run")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(corpus), "s3://speech/deep", str(tmp_path / "disk"), json.dumps(values)],
+        env={**os.environ, **object_store},
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert told["s3"]["status"] == told["disk"]["status"]
+    assert len(told["s3"]["metrics"]) >= 7
+    assert told["s3"] == told["disk"]
