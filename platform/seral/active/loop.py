@@ -9,7 +9,7 @@ RUN/trajectories/<arm>.fold-<FF>.seed-<S>/   see seral.active.rounds
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,16 @@ from pydantic import Field, model_validator
 
 from seral import storage
 from seral.active.budget import BudgetOptions
-from seral.active.rounds import Arm, Ground, Ledger, Trajectory, count_rounds, read_rounds, run_trajectory
+from seral.active.rounds import (
+    Arm,
+    Ground,
+    Ledger,
+    Trajectory,
+    count_rounds,
+    read_rounds,
+    round_folder,
+    run_trajectory,
+)
 from seral.active.selection import StrategyOptions
 from seral.active.stopping import StopOptions
 from seral.cluster import run_side_by_side
@@ -39,6 +48,7 @@ from seral.task import (
     protocol_name,
     write_environment,
 )
+from seral.tracking import Tracker, TrackingOptions
 from seral.train.finetune import frames_layer
 from seral.train.tapt import adapt_encoder
 from seral.train.training import TrainingOptions, sides
@@ -69,6 +79,8 @@ class LoopOptions(TrainingOptions):
     training saved. "Selection via proxy", Coleman et al. 2020, arXiv 1906.11829."""
     probe: bool = True
     """Fit scikit-learn's linear probe on the same labels beside every round."""
+    track: TrackingOptions | None = None
+    """Tell MLflow of every round, a run a trajectory; None = nobody. The run folder has it all in any case."""
 
     @model_validator(mode="after")
     def _check(self) -> LoopOptions:
@@ -134,7 +146,7 @@ def loop_status(run: str) -> list[dict[str, Any]]:
 
 KNOWN_AT_FIRST = {"embedding_ND", "surprisal_NK", "speaker", "corpus", "language"}
 """What a strategy may read before there is a model."""
-MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others"}
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track"}
 """Options a resumed run may be given anew: where it runs, and further folds, seeds and arms."""
 
 
@@ -197,16 +209,33 @@ def _run_all(options: LoopOptions, trajectories: Sequence[tuple[Trajectory, Arm]
     task = _trajectory_task.options(num_cpus=0 if options.cluster.train_workers else 1)
     folders = {t.name: storage.join(options.run, "trajectories", t.name) for t, _ in trajectories}
     tasks = {t.name: partial(task.remote, folders[t.name], t, arm, shared[t.fold]) for t, arm in trajectories}
-    done = 0
+    done, tracker = 0, None if options.track is None else Tracker(options.track, options.run)
+    parameters = options.model_dump(mode="json", exclude={"track"})
     with track(f"{len(tasks)} trajectories, rounds", sum(len(arm.schedule) for _, arm in trajectories)) as advance:
 
         def count(_: int) -> None:
             nonlocal done
             finished = sum(count_rounds(folder) for folder in folders.values())
             advance(finished - done)
+            if tracker is not None and finished > done:
+                for one, _arm in trajectories:
+                    _tell(tracker, one, folders[one.name], parameters)
             done = finished
 
         run_side_by_side(tasks, options.cluster, count)
+
+
+def _tell(tracker: Tracker, trajectory: Trajectory, folder: str, parameters: Mapping[str, Any]) -> None:
+    """Tell MLflow of the complete rounds of a trajectory."""
+    steps, rounds = {}, read_rounds(folder)
+    for done in rounds:
+        metrics = storage.read_json(storage.join(round_folder(folder, done.round), "metrics.json"))
+        told = {"labelled": done.labelled, "fraction": metrics["fraction"], "uncertainty": done.uncertainty}
+        told |= {f"{part}.uar": metrics[part]["uar"] for part in ("dev", "test")} | {"kappa": done.kappa}
+        steps[done.round] = {name: value for name, value in told.items() if value is not None}
+    tracker.report(trajectory.name, {**parameters, **vars(trajectory)}, steps)
+    if rounds and rounds[-1].stop_reason:
+        tracker.close(trajectory.name, "FINISHED")
 
 
 def _run_alone(folder: str, trajectory: Trajectory, arm: Arm, ground: Ground) -> str | None:

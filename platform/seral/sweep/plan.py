@@ -20,6 +20,7 @@ from seral.sweep.space import (
     random_points,
     with_point,
 )
+from seral.tracking import TrackingOptions
 from seral.train.training import TrainingOptions
 
 TASK = {"pool", "run", "classes", "class_map", "dimensions", "corpora", "split", "folds", "seeds", "source_corpora"}
@@ -71,6 +72,8 @@ class SweepOptions(Options):
     """Trials at once; None = as many as the cluster has room for."""
     retries: int = Field(default=1, ge=0)
     """How often a failed trial is tried again."""
+    track: TrackingOptions | None = None
+    """Tell MLflow of every trial; None = nobody. Leader board and TensorBoard's events are there in any case."""
     test_seeds: list[int] | None = None
     """Seeds with which the best point and the training as given are tested; None = those of the training."""
 

@@ -61,14 +61,16 @@ from seral.task import (
     with_absolute_paths,
     write_environment,
 )
+from seral.tracking import Tracker
 from seral.train.cells import Cell, run_cells
 from seral.train.finetune import frames_layer
 from seral.train.tapt import adapt_encoder
 from seral.train.training import TrainingOptions, sides
 
-MAY_CHANGE = {"run", "trials", "concurrent", "retries", "test_seeds", "cpus_per_trial", "gpus_per_trial"}
+MAY_CHANGE = {"run", "trials", "concurrent", "retries", "test_seeds", "cpus_per_trial", "gpus_per_trial", "track"}
 """Options a resumed sweep may be given anew."""
 GIVEN, BEST = "as given", "best"
+MLFLOW_STATES = {DONE: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 MOST_REPORTS = 10_000
 """More than any trial has: a trial ends by itself, or by ASHA's comparison with others."""
 Grounds = dict[str, dict[int, Ground]]
@@ -199,6 +201,7 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
         self._options, self._cells, self._records, self._advance = options, cells, dict(records), advance
         self._reports: dict[str, list[dict[str, Any]]] = {}
         self._numbers: dict[str, int] = {}
+        self._tracker = None if options.track is None else Tracker(options.track, options.run)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial starts, or starts again."""
@@ -238,6 +241,11 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
         record |= {"state": state, "reports": reports, "by_epoch": by_epoch, "error": None}
         self._records[name] = record
         write_record(self._options.run, name, record)
+        if self._tracker is not None:
+            steps = {r["step"]: {key: r[key] for key in ("dev", "score", "seconds")} for r in reports}
+            self._tracker.report(name, labels, steps)
+            if state != RUNNING:
+                self._tracker.close(name, MLFLOW_STATES[state])
 
 
 def _tell_error(run: str, result: tune.Result) -> None:

@@ -1,0 +1,97 @@
+"""Runs in MLflow: its own client reads what was told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from seral.active.loop import LoopOptions, run_loop
+from seral.options import parse
+from seral.sweep.plan import SweepOptions
+from seral.sweep.run import run_sweep
+from seral.tracking import Tracker, TrackingOptions, flat
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    return MlflowClient(tracking_uri=f"file://{tmp_path / 'mlflow'}")
+
+
+def runs(client: MlflowClient) -> dict[str, Any]:
+    experiment = client.get_experiment_by_name("seral")
+    return {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+
+
+def curve(client: MlflowClient, run: Any, metric: str) -> dict[int, float]:
+    return {point.step: point.value for point in client.get_metric_history(run.info.run_id, metric)}
+
+
+def test_a_step_is_told_once_and_a_resumed_run_goes_on_where_it_was(client: MlflowClient, tmp_path: Path) -> None:
+    options = TrackingOptions(uri=str(tmp_path / "mlflow"))
+    first = Tracker(options, "runs/it's mine")
+    first.report("a", {"x": {"y": 1}, "long": "z" * 9000}, {0: {"uar": 0.2}, 1: {"uar": 0.3}})
+    again = Tracker(options, "runs/it's mine")
+    again.report("a", {"x": {"y": 1}}, {0: {"uar": 0.9}, 1: {"uar": 0.9}, 2: {"uar": 0.4}})
+    again.close("a", "FINISHED")
+    Tracker(options, "runs/another").report("a", {}, {0: {"uar": 0.1}})
+    found = list(runs(client).values())
+    mine = next(run for run in client.search_runs([found[0].info.experiment_id]) if run.data.params.get("x.y") == "1")
+    assert curve(client, mine, "uar") == {0: 0.2, 1: 0.3, 2: 0.4}
+    assert [point.value for point in client.get_metric_history(mine.info.run_id, "uar")] == [0.2, 0.3, 0.4]
+    assert mine.info.status == "FINISHED"
+    assert len(mine.data.params["long"]) == 500
+    assert len(client.search_runs([mine.info.experiment_id])) == 2
+
+
+def test_a_server_that_does_not_answer_is_told_once_and_ends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracker = Tracker(TrackingOptions(uri="http://127.0.0.1:9"), "run")
+    tracker.report("a", {}, {0: {"uar": 0.2}})
+    tracker.close("a", "FINISHED")
+    assert capsys.readouterr().err.count("MLflow was not told") == 1
+
+
+def test_options_by_path() -> None:
+    assert flat({"a": {"b": 1, "c": {}}, "d": [1]}) == {"a.b": 1, "a.c": {}, "d": [1]}
+
+
+@pytest.mark.ray
+def test_rounds_of_the_loop_are_steps_of_a_run_a_trajectory(
+    client: MlflowClient, run_values: dict[str, Any], tmp_path: Path
+) -> None:
+    values = run_values | {"full_arm": False, "track": {"uri": str(tmp_path / "mlflow")}}
+    for _ in range(2):  # the second time, everything is there
+        run = Path(run_loop(parse(LoopOptions, values)))
+    found = runs(client)
+    assert sorted(found) == ["auto.fold-00.seed-0", "random.fold-00.seed-0"]
+    for name, mlflow_run in found.items():
+        rounds = sorted((run / "trajectories" / name / "rounds").iterdir())
+        metrics = [json.loads((folder / "metrics.json").read_text()) for folder in rounds]
+        assert curve(client, mlflow_run, "test.uar") == {n: m["test"]["uar"] for n, m in enumerate(metrics)}
+        assert curve(client, mlflow_run, "labelled") == {0: 8, 1: 14, 2: 20}
+        assert mlflow_run.info.status == "FINISHED"
+        assert mlflow_run.data.params["finetune.adapter"] == "frozen"
+        assert mlflow_run.data.params["arm"] == name.split(".")[0]
+
+
+@pytest.mark.ray
+def test_trials_of_a_sweep_are_runs(client: MlflowClient, run_values: dict[str, Any], tmp_path: Path) -> None:
+    training = {name: value for name, value in run_values.items() if name not in ("run", "budget")}
+    options = {
+        "run": str(tmp_path / "sweep"),
+        "training": training,
+        "space": {"finetune.head.l2": [0.1, 10.0]},
+        "search": "grid",
+        "track": {"uri": str(tmp_path / "mlflow")},
+    }
+    run_sweep(parse(SweepOptions, options))
+    found = runs(client)
+    assert {run.data.params["finetune.head.l2"] for run in found.values()} == {"0.1", "10.0"}
+    assert all("dev" in run.data.metrics and run.info.status == "FINISHED" for run in found.values())
