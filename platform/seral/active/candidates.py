@@ -119,15 +119,17 @@ class Candidates:
 
     def without(self, rows: Rows) -> Candidates:
         """The candidates but those at these rows."""
-        return self.take(np.setdiff1d(np.arange(len(self)), rows))
+        return self.but((), rows)
 
     def but(self, picks: Sequence[str], barred: Rows | None = None) -> Candidates:
         """The candidates but these ids, which join what is `picked`, and but those at the `barred` rows."""
         rows, picked = self.rows(picks), self.picked
-        if picks:
+        gone = rows if barred is None else np.union1d(rows, barred)
+        if not len(gone):
+            return self  # without a copy of the features
+        if len(rows):
             new = Candidates(**self._columns(rows))
             picked = new if picked is None else concatenate([picked, new])
-        gone = rows if barred is None else np.union1d(rows, barred)
         return replace(self, **self._columns(np.setdiff1d(np.arange(len(self)), gone)), picked=picked)
 
     def labelled_centres(self) -> Stored:

@@ -144,7 +144,7 @@ def select_for_minutes(
         if not batch:
             return picks
         picks += batch
-        rest = rest.but(batch)
+        rest = candidates.but(picks)
 
 
 def _paid_for(strategy: StrategyOptions, rest: Candidates, left_s: float, seed: int, pace: PaceOptions) -> list[str]:
