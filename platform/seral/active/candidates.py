@@ -97,11 +97,9 @@ class Candidates:
         return replace(self, **self._columns(rows))
 
     def need(self, field: str) -> Any:
-        """The named array, or an error saying that the strategy cannot work without it."""
+        """The named array, or an error saying that the strategy cannot work without it, and where it comes from."""
         if (value := getattr(self, field)) is None:
-            raise SelectionError(
-                f"this strategy needs {field}, which these candidates do not have; have the round compute it"
-            )
+            raise SelectionError(f"this strategy needs {field}, which these candidates do not have: {_WHENCE[field]}")
         return value
 
     def groups(self, by: str) -> Strings:
@@ -251,6 +249,18 @@ _FEATURES = {"embedding_ND", "surprisal_NK", "labelled_embedding_MD"}
 _NUMBERS, _NAMES = ("duration_s", "snr_db", "clipping", "speech_ratio"), ("speaker", "corpus", "language")
 KNOWN_COLUMNS = (*_NUMBERS, *_NAMES)
 """The columns of metadata that `known_of` reads."""
+_WITH_A_MODEL = "the loop has them once a model is trained, `seral select` reads them from"
+_WHENCE = {
+    "probability_NC": f"{_WITH_A_MODEL} columns p_<class> of source.predictions",
+    "dropout_SNC": f"{_WITH_A_MODEL} columns p1_<class>, p2_<class> and so on of source.predictions",
+    "labelled_doubt_M": f"{_WITH_A_MODEL} a column doubt of source.labelled",
+    "surprisal_NK": "the loop has it when told to pretrain (tapt), `seral select` reads it from source.surprisal",
+    "embedding_ND": "features of the candidates, source.features of `seral select`",
+    "labelled_embedding_MD": "features of what is labelled, from the same source as those of the candidates",
+    "rejected_M": "what annotators answered, source.labelled of `seral select`",
+    **dict.fromkeys((*_NUMBERS, *_NAMES), "a pool's metadata, source.metadata of `seral select`"),
+}
+"""What is missing, and who has it."""
 # Quality may be NaN, which says "not measurable"; what a score is computed from may not.
 _MUST_BE_FINITE = {"probability_NC", "dropout_SNC", "embedding_ND", "surprisal_NK", "duration_s"}
 

@@ -91,7 +91,7 @@ def select(
     """
     if isinstance(strategy, str):
         strategy = StrategyOptions(name=strategy, **options)
-    _check_count(strategy.name, candidates, k)
+    check_count(strategy.name, k, len(candidates))
     if k == 0:
         return []
     picks = strategy.call(candidates, k, rng)
@@ -100,11 +100,11 @@ def select(
     return picks
 
 
-def _check_count(name: str, candidates: Candidates, k: int) -> None:
-    """There must be as many candidates as are asked for."""
-    if not 0 <= k <= len(candidates):
-        why = ": every utterance with features is labelled already" if not len(candidates) else ""
-        raise SelectionError(f"asked {name} for {k} picks of {len(candidates)} candidates{why}")
+def check_count(name: str, k: int, count: int) -> None:
+    """Refuse to ask for more picks than there are candidates."""
+    if not 0 <= k <= count:
+        why = "" if count else ": every utterance with features is labelled already"
+        raise SelectionError(f"asked {name} for {k} picks of {count} candidates{why}")
 
 
 def _check_picks(name: str, picks: list[str], candidates: Candidates, also: Strings | None, k: int) -> None:
@@ -130,7 +130,7 @@ def select_for_minutes(
     """
     if any(wrapper.name == "relabel" for wrapper in strategy.wrappers):
         raise SelectionError("relabel divides a number of labels, not minutes: give the budget as sizes or fractions")
-    _check_count(strategy.name, candidates, 1)
+    check_count(strategy.name, 1, len(candidates))
     cost_N, picks, rest = pace.seconds(candidates.need("duration_s")), list[str](), candidates
     if cost_N.min() > 60 * minutes:
         cheapest = int(cost_N.argmin())
