@@ -28,6 +28,27 @@ def test_a_run_that_will_work_has_nothing_wrong(run_values: dict[str, Any], tmp_
     assert found["text encoder model"].detail == "bert, 384 features, 22.7 M parameters"
     assert found["pool"].detail.endswith(" shards")
     assert "FLAC" in found["codecs"].detail
+    assert found["nodes"].detail.startswith("1, the same versions, the run folder from each")
+    assert not list(Path(run_values["run"]).glob(".seral*")), "nothing is left behind"
+
+
+def test_the_configured_adapters_are_the_ones_that_are_tried(run_values: dict[str, Any], tmp_path: Path) -> None:
+    found = examined(tmp_path, run_values | {"finetune": {"adapter": "bottleneck+gate+layer_sum"}})
+    assert found["adapter liveness"].detail == "every module of bottleneck+gate gets a gradient"
+
+
+def test_a_node_with_other_storage_or_other_versions_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seral import doctor
+
+    alone = doctor._examine_node(str(tmp_path / "run" / "mark"), "word")
+    assert f"{tmp_path}/run there is not {tmp_path}/run here" in alone["storage"]
+    (tmp_path / "mark").write_bytes(b"another word")
+    assert "needs storage that all nodes share" in doctor._examine_node(str(tmp_path / "mark"), "word")["storage"]
+    (tmp_path / "mark").write_bytes(b"word")
+    assert doctor._examine_node(str(tmp_path / "mark"), "word")["storage"] == ""
+    monkeypatch.setattr(doctor, "versions", lambda names: dict.fromkeys(names, "0.0.1"))
+    with pytest.raises(ValueError, match=r"has seral .*, 0\.0\.1 is here"):
+        doctor._nodes(None)
 
 
 def test_what_is_missing_is_named_and_the_rest_still_checked(run_values: dict[str, Any], tmp_path: Path) -> None:

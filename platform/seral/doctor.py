@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import io
 import shutil
+import socket
 import sys
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
 import soundfile
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ser_models.adapters import LoraOptions, attach_lora, dead_adapters
+from ser_models.adapters import attach_adapters, dead_adapters
 from ser_models.encoders import load_encoder
 from seral import cluster, storage
 from seral.active.loop import LoopOptions
@@ -27,6 +33,7 @@ from seral.versions import versions
 
 PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "soundfile", "soxr")
 LOW_DISK_GB = 5
+NODES_S = 120
 
 
 @dataclass(frozen=True)
@@ -45,12 +52,13 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
         ("python", lambda: sys.version.split()[0]),
         ("packages", _packages),
         ("ray", lambda: _ray(options)),
+        ("nodes", lambda: _nodes(None if options is None else options.run)),
         ("devices", _devices),
         ("codecs", _codecs),
     ]
     encoder = "seral-tiny" if options is None else options.encoder
     checks.append((f"encoder {Path(encoder).name}", lambda: _encoder(encoder)))
-    checks.append(("adapter liveness", lambda: _adapters(encoder)))
+    checks.append(("adapter liveness", lambda: _adapters(encoder, options)))
     if options is not None and (reader := options.text_encoder) is not None:
         checks.append((f"text encoder {Path(reader).name}", lambda: _text_encoder(reader)))
     folders = [("working folder", ".")]
@@ -61,7 +69,7 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
     for subject, check in checks:
         try:
             yield Finding(True, subject, check())
-        except (SeralError, OSError, ValueError, RuntimeError, ImportError) as error:
+        except (SeralError, OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
             yield Finding(False, subject, str(error))
 
 
@@ -74,6 +82,63 @@ def _ray(options: LoopOptions | None) -> str:
     resources = ray.cluster_resources()
     gib = resources.get("memory", 0) / 2**30
     return f"{len(ray.nodes())} node, {resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU, {gib:.1f} GiB"
+
+
+def _nodes(run: str | None) -> str:
+    """Every node has these versions, room on its disk, and the run's storage: the same one."""
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    with _mark(run) as (mark, word):
+        tasks = [
+            ray.remote(_examine_node)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote(mark, word)
+            for node in alive
+        ]
+        told = ray.get(tasks, timeout=NODES_S)
+    here, wrong = versions(PACKAGES) | {"python": sys.version.split()[0]}, list[str]()
+    for node in told:
+        other = {name: number for name, number in node["versions"].items() if here[name] != number}
+        wrong += [f"{node['name']} has {name} {number}, {here[name]} is here" for name, number in other.items()]
+        wrong += [f"{node['name']}: {node['storage']}"] if node["storage"] else []
+        wrong += [f"{node['name']} has {node['free_gb']:.1f} GB left"] if node["free_gb"] < LOW_DISK_GB else []
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    least = min(node["free_gb"] for node in told)
+    seen = "" if run is None else ", the run folder from each"
+    return f"{len(told)}, the same versions{seen}, {least:.0f} GB free or more"
+
+
+@contextmanager
+def _mark(run: str | None) -> Iterator[tuple[str | None, str]]:
+    """A file in the run folder with a word that nobody can know who does not see it."""
+    word = uuid.uuid4().hex
+    if run is None:
+        yield None, word
+        return
+    mark = storage.join(storage.absolute(run), f".seral-doctor-{word[:8]}")
+    storage.write_bytes(mark, word.encode())
+    try:
+        yield mark, word
+    finally:
+        storage.remove(mark)
+
+
+def _examine_node(mark: str | None, word: str) -> dict[str, Any]:
+    """What a node says of itself."""
+    problem = ""
+    if mark is not None:
+        folder = mark.rpartition("/")[0]
+        try:
+            if not storage.exists(mark) or storage.read_bytes(mark).decode() != word:
+                problem = f"{folder} there is not {folder} here: the run needs storage that all nodes share"
+        except OSError as error:
+            problem = f"{folder} cannot be read: {error}"
+    return {
+        "name": socket.gethostname(),
+        "versions": versions(PACKAGES) | {"python": sys.version.split()[0]},
+        "storage": problem,
+        "free_gb": shutil.disk_usage(tempfile.gettempdir()).free / 1e9,
+    }
 
 
 def _devices() -> str:
@@ -109,15 +174,17 @@ def _text_encoder(name: str) -> str:
     return f"{encoder.model.config.model_type}, {encoder.width} features, {size:.1f} M parameters"
 
 
-def _adapters(name: str) -> str:
-    """One real backward pass: every LoRA module must get a gradient."""
-    encoder = attach_lora(load_encoder(name), LoraOptions(), seed=0)
+def _adapters(name: str, options: LoopOptions | None) -> str:
+    """One real backward pass: every module of the configured adapters, or LoRA, must get a gradient."""
+    wanted = {} if options is None or options.finetune.frozen else options.finetune.adapters()
+    heard = {kind: given for kind, given in wanted.items() if kind != "layer_sum"}  # the head's, rather
+    encoder = attach_adapters(load_encoder(name), heard or "lora", seed=0)
     wave_BS = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)) * 0.1
     out = encoder(wave_BS, torch.tensor([16000]))
     out.hidden_LBTD[-1].float().square().mean().backward()
     if dead := dead_adapters(encoder):
         raise ValueError(f"{len(dead)} adapters get no gradient, e.g. {dead[0]}")
-    return "every LoRA module gets a gradient"
+    return f"every module of {'+'.join(heard) or 'lora'} gets a gradient"
 
 
 def _pool(uri: str) -> str:
