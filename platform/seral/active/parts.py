@@ -8,7 +8,6 @@ cluster the whole pool are merged instead: every part picks k, and k of all thos
 # N candidates · M labelled · B rows of a block · D features
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -25,6 +24,7 @@ from seral.active.source import SourceOptions, read_candidates
 from seral.active.strategies import scores
 from seral.active.strategies.automatic import recommended
 from seral.active.strategies.farthest_first import Part, traverse
+from seral.active.strategies.informative_diverse import shortlisted
 from seral.active.strategies.uncertainty import UNCERTAINTIES, density_scores, total_direction, uncertainty_of
 from seral.active.strategies.uniform import lots
 from seral.active.strategies.wrappers import Rejection, is_good, is_usable, rejection
@@ -353,7 +353,7 @@ def _looks_at(options: NamedOptions, k: int) -> tuple[str, int]:
     chosen = {**default_options(options.name), **options.parameters}
     if options.name == "batch_bald":
         return "bald", max(chosen["shortlist"], k)
-    return chosen.get("uncertainty", "margin"), math.ceil(chosen["beta"] * k)
+    return chosen.get("uncertainty", "margin"), shortlisted(k, chosen["beta"])
 
 
 def _shortlist(parts: Parts, uncertainty: str, count: int) -> Candidates:

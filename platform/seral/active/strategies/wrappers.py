@@ -12,8 +12,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from seral.active.candidates import Candidates, Rows, Strategy
-from seral.active.index import nearest, unit_rows
+from seral.active.index import nearest
 from seral.active.strategies import informative_diverse, scores
+from seral.active.view import unit_rows
 from seral.errors import OptionError
 
 # N candidates · M labelled · G groups · D features
