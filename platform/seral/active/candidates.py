@@ -122,6 +122,8 @@ class Candidates:
     def without(self, rows: Rows, labelled: Rows | None = None) -> Candidates:
         """The candidates but those at these rows; those at `labelled` are left out too, and count as labelled."""
         known = np.empty(0, dtype=np.intp) if labelled is None else labelled
+        if not len(rows) and not len(known):
+            return self  # without a copy of the features
         left = self.take(np.setdiff1d(np.arange(len(self)), np.union1d(rows, known)))
         if not len(known):
             return left
