@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from seral.active import draws
 from seral.active.candidates import Candidates
+from seral.active.draws import distant_draws
 from seral.active.points import (
     Centres,
     Points,
@@ -15,8 +17,7 @@ from seral.active.points import (
     nearest_distance,
     upper_bounds,
 )
-from seral.active.strategies import spread
-from seral.active.strategies.spread import badge, distant_draws
+from seral.active.strategies.spread import badge
 from seral.errors import SelectionError
 
 # N rows · M labelled · C classes · D features
@@ -82,8 +83,8 @@ def test_draws_have_the_distribution_of_the_textbook(
     labelled: int, stale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every series of three draws as often as its probability says, with bounds always fresh and never refreshed."""
-    monkeypatch.setattr(spread, "FIRST_BLOCK", 3)
-    monkeypatch.setattr(spread, "STALE", stale)
+    monkeypatch.setattr(draws, "FIRST_BLOCK", 3)
+    monkeypatch.setattr(draws, "STALE", stale)
     rng = np.random.default_rng(0)
     x_ND, known_MD = rng.normal(size=(6, 2)), rng.normal(size=(labelled, 2))
     square_NN = ((x_ND[:, None] - x_ND) ** 2).sum(axis=2)

@@ -21,19 +21,23 @@ from seral.errors import OptionError, SelectionError
 
 # N candidates · M labelled · S passes · C classes · D features
 
+INF, NAN = float("inf"), float("nan")
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in STRATEGIES),
     ("after", {"diversity": "k_center", "uncertainty": "entropy", "beta": 2}),
     *(("after", {"diversity": name}) for name in DIVERSITIES),
     ("after", {"uncertainty": "bald"}),
     ("k_means", {"clusters": 2}),
+    ("k_means", {"points_per_cluster": 2, "threads": 2}),
     ("random", {"by": "predicted"}),
     ("random", {"by": "speaker"}),
     ("density", {"uncertainty": "margin", "beta": 0.5}),
     ("batch_bald", {"shortlist": 5, "answers": 20}),
     ("typiclust", {"clusters": 3, "neighbours": 2, "smallest": 3}),
+    ("typiclust", {"points_per_cluster": 1}),
     ("prob_cover", {"radius": 0.5}),
-    ("cluster_margin", {"clusters": 2, "beta": 2}),
+    ("prob_cover", {"points_per_cluster": 1}),
+    ("cluster_margin", {"clusters": 2, "beta": 2, "points_per_cluster": 1}),
 ]
 
 
@@ -321,7 +325,22 @@ def test_unknown_names_list_the_known_ones() -> None:
         ("random", {"by": "emotion"}, "known: corpus, language, predicted, speaker"),
         ("cluster_margin", {"clusters": 0}, "clusters >= 1"),
         ("batch_bald", {"answers": 0}, "answers >= 1"),
-        ("k_means", {"clusters": 0}, "clusters >= 1"),
+        ("k_means", {"clusters": 0}, "k_means needs clusters >= 1, got 0"),
+        ("k_means", {"threads": 0}, "k_means needs threads >= 1, got 0"),
+        ("k_means", {"points_per_cluster": 0}, "k_means needs points_per_cluster >= 1, got 0"),
+        ("alps", {"clusters": -1}, "alps needs clusters >= 1, got -1"),
+        ("alps", {"points_per_cluster": 1.5}, "points_per_cluster of strategy alps is 1.5"),
+        ("typiclust", {"clusters": 0}, "typiclust needs clusters >= 1"),
+        ("typiclust", {"neighbours": 0}, "typiclust needs neighbours >= 1, got 0"),
+        ("typiclust", {"smallest": -1}, "typiclust needs smallest >= 0, got -1"),
+        ("typiclust", {"threads": 0}, "typiclust needs threads >= 1"),
+        *(("prob_cover", {"radius": wrong}, f"finite radius > 0, got {wrong}") for wrong in (0.0, -1.0, INF, NAN)),
+        *(("prob_cover", {"purity": wrong}, rf"purity in \(0, 1\], got {wrong}") for wrong in (0.0, 1.5, NAN)),
+        ("prob_cover", {"points_per_cluster": 0}, "prob_cover needs points_per_cluster >= 1"),
+        *(("density", {"beta": wrong}, f"density needs a finite beta >= 0, got {wrong}") for wrong in (-1.0, INF, NAN)),
+        *(("after", {"beta": wrong}, f"finite beta >= 1, got {wrong}") for wrong in (INF, NAN)),
+        *(("cluster_margin", {"beta": wrong}, f"finite beta >= 1, got {wrong}") for wrong in (0.0, INF, NAN)),
+        ("cluster_margin", {"threads": 0}, "cluster_margin needs threads >= 1"),
     ],
 )
 def test_wrong_values_are_refused(name: str, options: dict[str, Any], message: str) -> None:

@@ -1,5 +1,6 @@
 import itertools
 import math
+import weakref
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -188,6 +189,23 @@ def test_copies_are_picked_when_nothing_else_is_left() -> None:
     assert {place[pick] for pick in picks[:3]} == {0, 1, 2}
 
 
+def test_distinct_never_holds_two_copies_of_who_is_left() -> None:
+    candidates = pool(50, 3, 1)
+    held: list[weakref.ref[Candidates]] = []
+
+    def spy(left: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+        assert not [ref for ref in held if ref() is not None]
+        held.extend([weakref.ref(left)] if left is not candidates else [])
+        return uniform(left, k, rng)
+
+    assert len(WRAPPERS["distinct"](spy, candidates, 20, np.random.default_rng(0), distance=0.1)) == 20
+    assert len(held) > 1
+    held.clear()
+    fresh = replace(candidates, labelled_ids=None, labelled_embedding_MD=None, labelled_doubt_M=None, rejected_M=None)
+    assert len(WRAPPERS["distinct"](spy, fresh, 1, np.random.default_rng(0))) == 1
+    assert held == [] or held[0]() is not candidates
+
+
 def test_bad_recordings_come_last() -> None:
     candidates = pool(100, 0, 0)
     assert candidates.snr_db is not None
@@ -296,10 +314,19 @@ def test_wrong_wrappers_are_refused(wrappers: list[dict[str, Any]], message: str
 
 @pytest.mark.parametrize(
     "wrapper",
-    [{"name": "quota", "share": 0}, {"name": "distinct", "distance": 3}, {"name": "relabel", "share": 2}],
+    [
+        {"name": "quota", "share": 0},
+        {"name": "distinct", "distance": 3},
+        {"name": "distinct", "threads": 0},
+        {"name": "relabel", "share": 2},
+        {"name": "relabel", "doubt": float("nan")},
+        {"name": "quality", "snr_db": float("nan")},
+        {"name": "shortlist", "beta": float("inf")},
+    ],
+    ids=str,
 )
 def test_values_out_of_range_are_refused(wrapper: dict[str, Any]) -> None:
-    with pytest.raises(OptionError, match="needs a"):
+    with pytest.raises(OptionError, match="needs"):
         ask(wrapped("random", wrapper), pool(10, 2, 0), 3)
 
 

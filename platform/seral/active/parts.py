@@ -1,14 +1,13 @@
 """Selection past one machine: every part of a pool stays where it was read, and the picks are those of one machine.
 
 What crosses between machines is small: scores of the best rows, a shortlist, offered rows and new centres (k-center,
-see strategies.farthest_first), drawn rows and bounds (k-means++ and BADGE, see strategies.spread). Strategies that
+see strategies.farthest_first), drawn rows and bounds (k-means++ and BADGE, see draws). Strategies that
 cluster the whole pool are merged instead: every part picks k, and k of all those are picked again.
 """
 
 # N candidates · M labelled · B rows of a block · D features
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
@@ -18,13 +17,14 @@ import ray
 from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates, Floats, Rows, Stored, Strings, concatenate
+from seral.active.draws import distant_draws
 from seral.active.points import Block, Points, feature_points, gradient_points
 from seral.active.selection import NamedOptions, StrategyOptions, WrapperOptions, default_options, select
 from seral.active.source import SourceOptions, read_candidates
 from seral.active.strategies import scores
 from seral.active.strategies.automatic import recommended
 from seral.active.strategies.farthest_first import Part, traverse
-from seral.active.strategies.spread import distant_draws
+from seral.active.strategies.informative_diverse import shortlisted
 from seral.active.strategies.uncertainty import UNCERTAINTIES, density_scores, total_direction, uncertainty_of
 from seral.active.strategies.uniform import lots
 from seral.active.strategies.wrappers import Rejection, is_good, is_usable, rejection
@@ -353,7 +353,7 @@ def _looks_at(options: NamedOptions, k: int) -> tuple[str, int]:
     chosen = {**default_options(options.name), **options.parameters}
     if options.name == "batch_bald":
         return "bald", max(chosen["shortlist"], k)
-    return chosen.get("uncertainty", "margin"), math.ceil(chosen["beta"] * k)
+    return chosen.get("uncertainty", "margin"), shortlisted(k, chosen["beta"])
 
 
 def _shortlist(parts: Parts, uncertainty: str, count: int) -> Candidates:

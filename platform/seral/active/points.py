@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.active.candidates import Floats, Rows, Stored
+from seral.active.view import Features
 from seral.errors import SelectionError
 
 # N rows · B rows of a block · M centres · D features · C classes
@@ -22,6 +23,8 @@ Doubles = NDArray[np.float64]
 
 SLAB = 2_048
 """Rows or centres taken at a time where all of them are visited."""
+COMPARED = 512
+"""Rows compared with a slab of centres at a time in double precision."""
 NO_DISTANCE = 1e-12
 """Squared distances below this share of the squared norms are rounding: the rows are equal in single precision."""
 
@@ -50,7 +53,7 @@ class Block:
 class Points:
     """N rows between which squared distances can be taken; stored as they came, in single or half precision."""
 
-    def __init__(self, *factors: Stored, centre_D: Doubles | None = None) -> None:
+    def __init__(self, *factors: Features, centre_D: Doubles | None = None) -> None:
         self.factors, self.centre_D = factors, centre_D
 
     def __len__(self) -> int:
@@ -145,7 +148,9 @@ def nearest_distance(of: Block, centres: Centres) -> Floats:
     """Squared distance of each row to the nearest centre, (B,); infinite when there is none."""
     nearest_B = np.full(len(of), np.inf, dtype=np.float32)
     for slab in centres.since(0):
-        np.minimum(nearest_B, distances(of, slab).min(axis=1), out=nearest_B)
+        for at in range(0, len(of), COMPARED):
+            part = slice(at, at + COMPARED)
+            nearest_B[part] = np.minimum(nearest_B[part], distances(of.take(part), slab).min(axis=1))
     return nearest_B
 
 
@@ -156,7 +161,7 @@ def upper_bounds(of: Block, centres: Iterable[Block]) -> Floats:
     can make, a share of the squared norms that grows with the width, is added.
     """
     bound_B = np.full(len(of), np.inf, dtype=np.float32)
-    share = np.float32(2.0**-23 * (sum(factor.shape[1] for factor in of.factors) + 16))
+    share = np.float32(rounding(sum(factor.shape[1] for factor in of.factors)))
     for slab in centres:
         inner_BM = _inner(of, slab)
         inner_BM *= -2
@@ -164,6 +169,11 @@ def upper_bounds(of: Block, centres: Iterable[Block]) -> Floats:
         error_B = share * (of.square_B + slab.square_B.max())
         np.minimum(bound_B, inner_BM.min(axis=1) + of.square_B + error_B, out=bound_B)
     return bound_B
+
+
+def rounding(width: int) -> float:
+    """The largest error of a squared distance in single precision, as a share of the two squared norms."""
+    return 2.0**-23 * (width + 16)
 
 
 def _inner(of: Block, to: Block) -> NDArray[Any]:

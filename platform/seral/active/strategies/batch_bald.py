@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates
 from seral.active.strategies import scores
-from seral.errors import OptionError
+from seral.active.strategies.checks import at_least
 
 # N candidates · S dropout passes · C classes · J joint answers
 
@@ -29,8 +29,7 @@ def batch_bald(
     taken for every pick. The joint answers of the batch so far are all C^n of them while these are at most `answers`,
     and afterwards that many draws.
     """
-    if shortlist < 1 or answers < 1:
-        raise OptionError(f"batch_bald needs shortlist and answers >= 1, got {shortlist} and {answers}")
+    at_least(1, "batch_bald", shortlist=shortlist, answers=answers)
     p_SNC = candidates.need("dropout_SNC")
     rows = np.sort(scores.top_rows(scores.bald(p_SNC), max(shortlist, k)))
     chosen: list[str] = candidates.ids[rows[greedy_joint(p_SNC[:, rows], k, rng, answers)]].tolist()

@@ -29,8 +29,6 @@ FEW, MANY = 8, 64
 """Picks of a round below which parts offer twice as many rows, and above which half as many."""
 REFRESHED = 512
 """Rows brought up to date at a time: few enough that they missed about the same centres, enough for one product."""
-SEARCHED = 4_096
-"""Rows whose nearest first centre is looked up at a time."""
 SHADE = 1 + 1e-5
 """Makes a distance computed in single precision an upper bound of the true one."""
 
@@ -150,7 +148,8 @@ class Part:
         self.points, centre = Points(self.x_ND, centre_D=mean_D), Points(centre_MD, centre_D=mean_D)
         self.centres = Centres(self.points.widths, len(centre_MD) + k)
         self.centres.add_all(centre)
-        self.bound_N = _first_bounds(self.x_ND, centre_MD)
+        # An upper bound: the distance to the one that is the nearest in single precision.
+        self.bound_N = nearest(self.x_ND, centre_MD, 1).distance_QK[:, 0] * np.float32(SHADE)
         self.seen_N = np.full(len(self.points), len(centre), dtype=np.int32)
 
     def offer(self, size: int, new: Block | None, taken: Sequence[Any]) -> Offer:
@@ -198,15 +197,6 @@ class Part:
         ids = np.asarray(taken, dtype=self.id_N.dtype)
         rows = np.minimum(np.searchsorted(self.id_N, ids), len(self.id_N) - 1)
         self.bound_N[rows[self.id_N[rows] == ids]] = -np.inf
-
-
-def _first_bounds(x_ND: Stored, centre_MD: Stored) -> Floats:
-    """Upper bounds of the squared distance to the nearest centre, (N,): distances to the one that FAISS finds."""
-    bound_N, wide_MD = np.empty(len(x_ND), dtype=np.float32), centre_MD.astype(np.float32)
-    for at in range(0, len(x_ND), SEARCHED):
-        part = slice(at, at + SEARCHED)
-        bound_N[part] = nearest(x_ND[part].astype(np.float32), wide_MD, 1).distance_QK[:, 0]
-    return bound_N * np.float32(SHADE)
 
 
 def _largest(bound_N: Floats, size: int) -> Rows:

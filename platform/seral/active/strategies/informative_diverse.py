@@ -7,13 +7,15 @@ import math
 import numpy as np
 
 from seral.active.candidates import Candidates, Strategy
-from seral.active.index import kmeans, unit_rows
+from seral.active.index import kmeans
 from seral.active.strategies import scores
+from seral.active.strategies.checks import at_least
 from seral.active.strategies.clusters import k_means
 from seral.active.strategies.farthest_first import k_center
 from seral.active.strategies.spread import badge, k_means_plus_plus
 from seral.active.strategies.typical import prob_cover, typiclust
 from seral.active.strategies.uncertainty import uncertainty_of
+from seral.active.view import View
 from seral.errors import OptionError, unknown_name
 
 # N candidates · K clusters · D features
@@ -47,20 +49,33 @@ def after(
 
 
 def cluster_margin(
-    candidates: Candidates, k: int, rng: np.random.Generator, *, beta: float = 10.0, clusters: int | None = None
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    beta: float = 10.0,
+    clusters: int | None = None,
+    points_per_cluster: int | None = None,
+    threads: int = 1,
 ) -> list[str]:
     """The ⌈β·k⌉ smallest margins, taken from their clusters in turn, the smallest cluster first and in it the smallest
     margin. Citovsky et al. 2021, Cluster-Margin, arXiv 2107.14263.
 
     Differs from the paper: k-means (k clusters by default) of the shortlist instead of hierarchical clustering of the
-    pool, which does not scale; the smallest margin of a cluster instead of any.
+    pool, which does not scale; the smallest margin of a cluster instead of any. Centroids are learnt on the shortlist,
+    or on `points_per_cluster` times as many of it as there are clusters, drawn by chance.
     """
-    if clusters is not None and clusters < 1:
-        raise OptionError(f"cluster_margin needs clusters >= 1, got {clusters}")
+    at_least(1, "cluster_margin", clusters=clusters, points_per_cluster=points_per_cluster, threads=threads)
     seed = int(rng.integers(2**31))
     short = shortlist(candidates, k, beta, "margin")
-    unit_ND = unit_rows(short.need("embedding_ND"))
-    cluster_N = kmeans(unit_ND, min(clusters or k, len(short)), seed, spherical=True).cluster_N
+    cluster_N = kmeans(
+        View(short.need("embedding_ND"), unit=True),
+        min(clusters or k, len(short)),
+        seed,
+        spherical=True,
+        points_per_cluster=points_per_cluster,
+        threads=threads,
+    ).cluster_N
     by_margin = np.argsort(-uncertainty_of(short, "margin"), kind="stable")
     size_N = np.bincount(cluster_N)[cluster_N]
     # All first rows of clusters are taken before any second one.
@@ -73,6 +88,10 @@ def cluster_margin(
 
 def shortlist(candidates: Candidates, k: int, beta: float, uncertainty: str) -> Candidates:
     """The ⌈beta·k⌉ most uncertain candidates."""
-    if not (math.isfinite(beta) and beta >= 1):
-        raise OptionError(f"a shortlist of beta * k needs a finite beta >= 1, got {beta}")
-    return candidates.take(scores.top_rows(uncertainty_of(candidates, uncertainty), math.ceil(beta * k)))
+    return candidates.take(scores.top_rows(uncertainty_of(candidates, uncertainty), shortlisted(k, beta)))
+
+
+def shortlisted(k: int, beta: float) -> int:
+    """How many candidates are on a shortlist of ⌈beta·k⌉."""
+    at_least(1, "a shortlist of beta * k", beta=float(beta))
+    return math.ceil(beta * k)

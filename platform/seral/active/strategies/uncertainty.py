@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates, Stored
-from seral.active.index import unit_rows
 from seral.active.points import SLAB
 from seral.active.strategies import scores
+from seral.active.strategies.checks import at_least
+from seral.active.view import unit_rows
 from seral.errors import OptionError, unknown_name
 
 # N candidates · D features
@@ -70,6 +71,7 @@ def density_scores(
     candidates: Candidates, uncertainty: str, beta: float, direction_D: NDArray[np.float64]
 ) -> scores.Scores:
     """Uncertainty · similarity^beta of every candidate, (N,), by the mean direction of the whole pool."""
+    at_least(0, "density", beta=float(beta))
     score_N = uncertainty_of(candidates, uncertainty)
     if uncertainty == "margin":
         score_N += 1

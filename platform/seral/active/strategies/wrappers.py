@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from seral.active.candidates import Candidates, Rows, Strategy
-from seral.active.index import nearest, unit_rows
+from seral.active.candidates import Candidates, Rows, Stored, Strategy
+from seral.active.index import nearest
 from seral.active.strategies import informative_diverse, scores
+from seral.active.strategies.checks import at_least
+from seral.active.view import View, unit_rows
 from seral.errors import OptionError
 
 # N candidates · M labelled · G groups · D features
@@ -92,7 +94,13 @@ def quota_holds(candidates: Candidates, among: Candidates, k: int, *, by: str = 
 
 
 def distinct(
-    inner: Strategy, candidates: Candidates, k: int, rng: np.random.Generator, *, distance: float = 0.01
+    inner: Strategy,
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    distance: float = 0.01,
+    threads: int = 1,
 ) -> list[str]:
     """No pick within a cosine distance of `distance` (0..2) of another or of what is labelled.
 
@@ -100,7 +108,8 @@ def distinct(
     """
     if not 0 <= distance <= 2:
         raise OptionError(f"distinct needs a cosine distance of 0 to 2, got {distance}")
-    fresh = candidates.without(_near(candidates, candidates.labelled_centres(), distance))
+    at_least(1, "distinct", threads=threads)
+    known = _near(candidates, candidates.labelled_centres(), distance, threads)
 
     def accept(asked: list[str], left: Candidates) -> tuple[list[str], Rows]:
         rows = left.rows(asked)
@@ -109,10 +118,10 @@ def distinct(
         for place in range(len(rows)):
             if not taken or (unit_BD[taken] @ unit_BD[place]).max() < 1 - distance:
                 taken.append(place)
-        near = _near(left, left.need("embedding_ND")[rows[taken]], distance)
+        near = _near(left, left.need("embedding_ND")[rows[taken]], distance, threads)
         return [asked[place] for place in taken], near
 
-    picks = _in_turns(inner, fresh, min(k, len(fresh)), rng, accept)
+    picks = _in_turns(inner, candidates, k, rng, accept, known)
     if len(picks) == k:
         return picks
     return picks + inner(candidates.but(picks), k - len(picks), rng)
@@ -141,6 +150,9 @@ def is_good(
     candidates: Candidates, *, snr_db: float = 0.0, clipping: float = 0.05, speech_ratio: float = 0.1
 ) -> NDArray[np.bool_]:
     """Which candidates are within these limits as far as they were measured, (N,)."""
+    limits = {"snr_db": snr_db, "clipping": clipping, "speech_ratio": speech_ratio}
+    if wrong := {name: limit for name, limit in limits.items() if math.isnan(limit)}:
+        raise OptionError(f"quality needs limits that are numbers, got {wrong}")
     bad_N = np.zeros(len(candidates), dtype=bool)
     for value_N, limit, sign in (
         (candidates.snr_db, snr_db, 1),
@@ -209,6 +221,8 @@ def relabel(
     """Up to ⌊share·k⌋ of the budget goes to labelled utterances of the largest doubt, if it is at least `doubt`."""
     if not 0 <= share <= 1:
         raise OptionError(f"relabel needs a share in [0, 1], got {share}")
+    if not 0 <= doubt <= 1:
+        raise OptionError(f"relabel needs a doubt in [0, 1], got {doubt}")
     doubt_M, ids = candidates.need("labelled_doubt_M"), candidates.labelled_ids
     assert ids is not None
     order = scores.top_rows(doubt_M.astype(np.float64), math.floor(_part(share, k)))
@@ -246,18 +260,26 @@ def _in_turns(
     k: int,
     rng: np.random.Generator,
     accept: Callable[[list[str], Candidates], tuple[list[str], Rows]],
+    barred: Rows | None = None,
 ) -> list[str]:
     """Ask for what is missing until k are accepted or nobody is left.
 
-    `accept(asked, left)` returns whom it takes, at least one, and the rows of `left` that may not be picked any more.
-    What was taken counts as picked from then on: a diverse strategy keeps away from it, a quota counts it.
+    `accept(asked, left)` returns whom it takes, at least one, and the rows of `left` that may not be picked any more,
+    beside those that were `barred` from the start. What was taken counts as picked from then on: a diverse strategy
+    keeps away from it, a quota counts it. There is never more than one copy of who is left.
     """
-    picks, left = list[str](), candidates
-    while len(picks) < k and len(left):
-        asked = inner(left, min(k - len(picks), len(left)), rng)
-        taken, barred = accept(asked, left)
-        picks += taken
-        left = left.but(taken, barred)
+    picks = list[str]()
+    barred_N = np.zeros(len(candidates), dtype=bool)
+    barred_N[[] if barred is None else barred] = True
+
+    def turn() -> None:
+        left = candidates.but(picks, np.flatnonzero(barred_N))
+        taken, more = accept(inner(left, min(k - len(picks), len(left)), rng), left)
+        picks.extend(taken)
+        barred_N[candidates.rows([*left.ids[more].tolist(), *taken])] = True
+
+    while len(picks) < k and not barred_N.all():
+        turn()
     return picks
 
 
@@ -266,9 +288,10 @@ def _part(share: float, count: int) -> Decimal:
     return Decimal(str(share)) * count
 
 
-def _near(candidates: Candidates, others_MD: np.ndarray, distance: float) -> Rows:
+def _near(candidates: Candidates, others_MD: Stored, distance: float, threads: int) -> Rows:
     """Rows of the candidates within a cosine distance of any of the others."""
     if not len(others_MD):
         return np.empty(0, dtype=np.intp)
-    found = nearest(unit_rows(candidates.need("embedding_ND")), unit_rows(others_MD), 1)
+    unit, others = View(candidates.need("embedding_ND"), unit=True), View(others_MD, unit=True)
+    found = nearest(unit, others, 1, threads=threads)
     return np.flatnonzero(found.distance_QK[:, 0] <= 2 * distance)
