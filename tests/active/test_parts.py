@@ -50,7 +50,6 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
     rng = np.random.default_rng(seed)
     deal = rng.permutation(np.arange(len(whole)) % parts)
     assert whole.labelled_ids is not None
-    assert whole.rejected_M is not None
     known = rng.integers(parts, size=len(whole.labelled_ids))
     made = []
     for part in range(parts):
@@ -58,7 +57,8 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
         values = {name: value for name, value in vars(mine).items() if value is not None}
         values["labelled_ids"] = whole.labelled_ids[known == part]
         values["labelled_embedding_MD"] = whole.labelled_centres()[known == part]
-        values["rejected_M"] = whole.rejected_M[known == part]
+        if whole.rejected_M is not None:
+            values["rejected_M"] = whole.rejected_M[known == part]
         made.append(PoolPart(Candidates(**values)))
     return Parts(made)
 
@@ -85,6 +85,23 @@ def test_parts_pick_what_one_machine_picks(
     assert many == one
     assert exact
     assert sum(dealt.each("count")) == count, "a filter is taken back"
+
+
+@pytest.mark.parametrize("parts", [2, 4, 16])
+def test_k_center_asks_its_parts_few_times(parts: int) -> None:
+    rng = np.random.default_rng(0)
+    x_ND = (rng.normal(size=(20_000, 32)) * np.linspace(3, 0.3, 32)).astype(np.float16)
+    whole = Candidates(ids=np.array([f"u{row:05d}" for row in range(len(x_ND))]), embedding_ND=x_ND)
+    dealt, asked = divided(whole, parts, 0), list[str]()
+
+    class Heard(Parts):
+        def each(self, method: str, *arguments: Any) -> list[Any]:
+            asked.extend(argument for argument in arguments[:1] if argument == "offer")
+            return dealt.each(method, *arguments)
+
+    one, many, _ = both("k_center", whole, Heard([]), 1000)
+    assert many == one
+    assert len(asked) <= 10
 
 
 @pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(EXACT) - {"auto"}))
