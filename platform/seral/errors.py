@@ -5,8 +5,8 @@ SeralError
 ├── PoolError          a pool, shard or manifest is missing, damaged or unfit
 │   └── ReaderError    a corpus folder does not look like the corpus it was said to be
 ├── SplitError         a split leaks a speaker or cannot be made
-├── LabelError         a label is missing, unknown or contradicts the class map
-├── FeatureError       features are missing, not finite, or come from another encoder
+├── LabelError         a label is missing, unknown or contradicts the class map or another
+├── FeatureError       features are missing, not finite, there twice, or come from another encoder
 ├── TrainError         training cannot start or has gone wrong (dead adapter, NaN loss)
 ├── SelectionError     a strategy was asked for something it cannot give
 └── StateError         a run folder is inconsistent with what was asked of it
@@ -38,11 +38,11 @@ class SplitError(SeralError):
 
 
 class LabelError(SeralError):
-    """A label is missing, unknown, or contradicts the class map."""
+    """A label is missing, unknown, or contradicts the class map or another."""
 
 
 class FeatureError(SeralError):
-    """Features are missing, not finite, or were made by another encoder."""
+    """Features are missing, not finite, there twice, or were made by another encoder."""
 
 
 class TrainError(SeralError):

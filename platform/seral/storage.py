@@ -158,11 +158,11 @@ def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Tabl
         return pq.ParquetFile(file).read(columns=None if columns is None else list(columns))
 
 
-def read_schema(uri: str | Path) -> pa.Schema:
-    """The schema of a Parquet file, with what it says about itself."""
+def read_footer(uri: str | Path) -> pq.FileMetaData:
+    """What a Parquet file says about itself: its rows, its schema, and what was written beside them."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
-        return pq.read_schema(file)
+        return pq.read_metadata(file)
 
 
 def read_tables(uris: Iterable[str | Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

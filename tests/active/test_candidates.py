@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seral.active.candidates import Candidates
+from seral.active.candidates import Candidates, concatenate
 from seral.errors import SelectionError
 
 
@@ -53,6 +53,27 @@ def test_take_keeps_rows_and_the_labelled_part() -> None:
     assert taken.labelled_centres().shape == (2, 2)
 
 
+def test_picks_leave_the_candidates_and_are_remembered_with_all_that_is_known_of_them() -> None:
+    left = made().but(["b"]).but(["c"], barred=np.array([0]))
+    assert left.ids.tolist() == []
+    assert left.picked is not None
+    assert left.picked.ids.tolist() == ["b", "c"]
+    assert left.picked.groups("speaker").tolist() == ["s2", "s3"]
+    assert left.picked.need("dropout_SNC").shape == (2, 2, 2)
+    assert left.labelled_ids is not None
+    assert left.labelled_ids.tolist() == ["y", "z"]
+    assert left.labelled_centres()[:, 0].tolist() == [25, 26, 2, 3]
+    assert made(labelled_embedding_MD=None).but(["b"]).labelled_centres()[:, 0].tolist() == [2]
+
+
+def test_picks_of_parts_are_put_together() -> None:
+    parts = [made(labelled_ids=None, labelled_embedding_MD=None).take(np.array(rows)) for rows in ([0], [1, 2])]
+    whole = concatenate([parts[0], parts[1].but(["c"])])
+    assert whole.ids.tolist() == ["a", "b"]
+    assert whole.picked is not None
+    assert whole.picked.ids.tolist() == ["c"]
+
+
 def test_no_candidates_are_allowed() -> None:
     empty = Candidates(ids=np.array([], dtype=np.str_), embedding_ND=np.empty((0, 4), dtype=np.float32))
     assert len(empty) == 0
@@ -65,6 +86,7 @@ def test_no_candidates_are_allowed() -> None:
         ({"ids": ["c", "a", "a"]}, "same id twice: a"),
         ({"ids": ["c", "a", ""]}, "empty id"),
         ({"ids": ["c", "a", "y"]}, "already labelled: y"),
+        ({"picked": Candidates(ids=np.array(["a"]))}, "already labelled: a"),
         ({"labelled_ids": ["z", "z"]}, "labelled_ids holds the same id twice: z"),
         ({"ids": [["c", "a", "b"]]}, "one-dimensional"),
         ({"embedding_ND": [[3.0, 0], [1, 0]]}, "embedding_ND has 2 rows for 3 ids"),

@@ -131,7 +131,7 @@ def test_a_doubtful_label_is_asked_for_again_and_paid_for(run_values: dict[str, 
 
 
 def test_a_budget_of_minutes_is_spent_and_not_overspent(run_values: dict[str, Any]) -> None:
-    schedule = [1.5, 2.5]
+    schedule = [1.5, 2.5, 2.5001]  # the last pays for nothing
     budget = {"minutes": schedule, "pace": {"listening": 2, "deciding_s": 3}}
     run = run_loop(parse(LoopOptions, run_values | {"budget": budget, "full_arm": False}))
     metadata = open_pool(run_values["pool"]).metadata
@@ -142,6 +142,7 @@ def test_a_budget_of_minutes_is_spent_and_not_overspent(run_values: dict[str, An
             here = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0" / "rounds" / f"{number:04d}"
             picks = pq.read_table(here / "picks.parquet")["utterance_id"].to_pylist()
             spent += sum(2 * seconds[pick] + 3 for pick in picks)
+            assert bool(picks) == (number < 2)
             assert 60 * minutes - 2 * max(seconds.values()) - 3 < spent <= 60 * minutes
             assert json.loads((here / "round.json").read_text())["minutes"] == pytest.approx(spent / 60, abs=0.01)
 

@@ -1,9 +1,11 @@
 import itertools
+from collections import Counter
 
 import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from seral.active.candidates import Candidates
 from seral.active.points import (
     Centres,
     Points,
@@ -14,7 +16,7 @@ from seral.active.points import (
     upper_bounds,
 )
 from seral.active.strategies import spread
-from seral.active.strategies.spread import distant_draws
+from seral.active.strategies.spread import badge, distant_draws
 from seral.errors import SelectionError
 
 # N rows · M labelled · C classes · D features
@@ -113,6 +115,28 @@ def test_badge_starts_with_the_largest_gradient() -> None:
     u_ND = np.array([[1.0, 0.0], [9.0, 0.0], [2.0, 0.0]], dtype=np.float32)
     points = gradient_points(p_NC, u_ND)
     assert points.largest() == int((gradients(p_NC, u_ND) ** 2).sum(axis=1).argmax()) == 1 + 1
+
+
+def test_badge_draws_by_the_distance_between_gradients_that_are_built() -> None:
+    """From the largest on, every series of two draws as often as its squared distances to what is picked say."""
+    rng = np.random.default_rng(1)
+    p_NC, u_ND = rng.dirichlet(np.ones(3), size=6).astype(np.float32), rng.normal(size=(6, 2)).astype(np.float32)
+    candidates = Candidates(ids=np.array(list("abcdef")), probability_NC=p_NC, embedding_ND=u_ND)
+    built_NG = gradients(p_NC.astype(np.float64), u_ND.astype(np.float64))
+    square_NN = ((built_NG[:, None] - built_NG) ** 2).sum(axis=2)
+    first = int((built_NG**2).sum(axis=1).argmax())
+    chance = {}
+    for second, third in itertools.permutations(sorted({*range(6)} - {first}), 2):
+        one_N, two_N = square_NN[first], np.minimum(square_NN[first], square_NN[second])
+        chance["".join("abcdef"[row] for row in (first, second, third))] = (
+            one_N[second] / one_N.sum() * two_N[third] / two_N.sum()
+        )
+    draws = 5000
+    found = Counter("".join(badge(candidates, 3, np.random.default_rng(seed))) for seed in range(draws))
+    assert set(found) <= set(chance)
+    assert min(chance.values()) * draws >= 5
+    wanted = np.array(list(chance.values())) * draws
+    assert chisquare([found[series] for series in chance], wanted * draws / wanted.sum()).pvalue > 1e-3
 
 
 def test_features_whose_distances_overflow_are_refused() -> None:

@@ -1,3 +1,5 @@
+import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -6,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
+from scipy.stats import chi2
 from scipy.stats import entropy as scipy_entropy
 
 from seral.active.candidates import Candidates
@@ -174,6 +177,73 @@ def test_k_center_equals_brute_force_over_many_blocks(labelled: int) -> None:
     x_ND = rng.normal(size=(3000, 12)).astype(np.float32) * np.linspace(3, 0.1, 12, dtype=np.float32)
     centre_MD = rng.normal(size=(labelled, 12)).astype(np.float32)
     assert farthest_first(x_ND, centre_MD, 60).tolist() == brute_force_farthest_first(x_ND, centre_MD, 60)
+
+
+def evenly(found: NDArray[np.int64], expected: NDArray[np.float64], draws: int) -> bool:
+    """Whether rows were picked as often as expected in so many draws, by chi-square; picks of a draw are different."""
+    share_N = expected / draws
+    spread = ((found - expected) ** 2 / (expected * (1 - share_N))).sum() * (len(found) - 1) / len(found)
+    return bool(chi2.sf(spread, len(found) - 1) > 1e-3)
+
+
+@pytest.mark.parametrize("by", [None, "speaker"])
+def test_random_picks_every_candidate_equally_often(by: str | None) -> None:
+    """Of the whole pool, or of its group, whose share is rounded; the first pick is anybody's too."""
+    columns, draws, k = pool(24, 3, 0), 3000, 6
+    columns["speaker"] = np.array(list("aaaaaaaaaaaabbbbbbbbcccc"))
+    candidates = Candidates(**columns)
+    first_N, picked_N = np.zeros(24, dtype=np.int64), np.zeros(24, dtype=np.int64)
+    for seed in range(draws):
+        rows = candidates.rows(select("random", candidates, k, np.random.default_rng(seed), by=by))
+        first_N[rows[0]] += 1
+        picked_N[rows] += 1
+    speaker_N = candidates.groups("speaker")
+    for name, share in {"a": 3, "b": 2, "c": 1}.items():
+        mine = speaker_N == name
+        if by is not None:
+            assert picked_N[mine].sum() == share * draws
+            assert evenly(picked_N[mine], np.full(mine.sum(), draws * share / mine.sum()), draws)
+    if by is None:
+        assert evenly(picked_N, np.full(24, draws * k / 24), draws)
+    assert evenly(first_N, np.full(24, draws / 24), draws)
+
+
+@pytest.mark.parametrize(("clusters", "k"), [(None, 3), (3, 7)])
+def test_alps_equals_its_definition(clusters: int | None, k: int) -> None:
+    """Of all ways to divide eight rows into three clusters, the one nearest to its mean directions; then each
+    mean direction in turn, that of most rows first, takes the row nearest to it that is free."""
+    columns, rng = pool(8, 0, 0), np.random.default_rng(3)
+    columns["surprisal_NK"] = 3 * np.eye(6)[[0, 0, 0, 0, 1, 1, 1, 2]] + rng.uniform(size=(8, 6))
+    unit_NK = columns["surprisal_NK"] / np.linalg.norm(columns["surprisal_NK"], axis=1, keepdims=True)
+
+    def totals(division: tuple[int, ...]) -> NDArray[np.float64]:
+        return np.array([unit_NK[np.array(division) == cluster].sum(axis=0) for cluster in range(3)])
+
+    divisions = itertools.product(range(3), repeat=8)
+    best = max(divisions, key=lambda division: np.linalg.norm(totals(division), axis=1).sum())
+    order = sorted(range(3), key=lambda cluster: -best.count(cluster))
+    assert [best.count(cluster) for cluster in order] == [4, 3, 1]
+    expected, centre_KK = list[int](), totals(best)
+    for cluster in itertools.islice(itertools.cycle(order), k):
+        near = np.argsort(-(unit_NK @ centre_KK[cluster])).tolist()
+        expected.append(next(row for row in near if row not in expected))
+    assert ask(("alps", {"clusters": clusters}), columns, k) == columns["ids"][expected].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 3), st.floats(1, 6), st.integers(0, 999), st.booleans(), st.data())
+def test_after_equals_its_definition(
+    count: int, labelled: int, beta: float, seed: int, copies: bool, data: st.DataObject
+) -> None:
+    """The ⌈β·k⌉ smallest margins, ties by id; of these, each farthest from what is labelled or picked."""
+    columns = pool(count, labelled, seed, copies=copies)
+    k = data.draw(st.integers(1, count))
+    top_NC = np.sort(columns["probability_NC"].astype(np.float32).astype(np.float64), axis=1)
+    by_margin = sorted(range(count), key=lambda row: (top_NC[row, -1] - top_NC[row, -2], columns["ids"][row]))
+    short = sorted(by_margin[: math.ceil(beta * k)], key=lambda row: columns["ids"][row])
+    x_ND, centre_MD = (columns[name].astype(np.float32) for name in ("embedding_ND", "labelled_embedding_MD"))
+    expected = columns["ids"][short][brute_force_farthest_first(x_ND[short], centre_MD, k)].tolist()
+    assert ask(("after", {"beta": beta, "diversity": "k_center"}), columns, k) == expected
 
 
 def test_k_means_takes_one_of_each_group() -> None:

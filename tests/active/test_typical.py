@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -63,6 +65,22 @@ def test_the_radius_that_is_found_keeps_groups_apart() -> None:
     assert {row % 3 for row in rows(prob_cover(candidates, 3, gen()))} == {0, 1, 2}
 
 
+@pytest.mark.parametrize("count", [21, 41, 61])  # so that a share of 0.95 is a whole number of balls
+@pytest.mark.parametrize("seed", range(5))
+def test_the_radius_that_is_found_is_the_largest_of_pure_balls(count: int, seed: int) -> None:
+    """Of all distances, the largest up to which 95 of 100 balls hold rows of one cluster only, as many as classes."""
+    candidates = pool(count, 2, seed, groups=3)
+    unit_ND = unit_rows(candidates.need("embedding_ND"))
+    cluster_N = kmeans(unit_ND, 3, int(gen().integers(2**31))).cluster_N
+    away_NN = np.linalg.norm(unit_ND[:, None].astype(np.float64) - unit_ND, axis=2)
+    other_NN = cluster_N[:, None] != cluster_N
+    pure = [r for r in np.unique(away_NN) if (~((away_NN < r) & other_NN).any(axis=1)).mean() >= 0.95]
+    assert 0 < max(pure) < away_NN.max()
+    expected = prob_cover(candidates, 12, gen(), radius=max(pure))
+    assert prob_cover(candidates, 12, gen()) == expected
+    assert prob_cover(candidates, 12, gen(), radius=0.8 * max(pure)) != expected
+
+
 @pytest.mark.parametrize("radius", [0.0, 0.3, 2.1])
 def test_within_is_the_brute_force_answer(radius: float) -> None:
     x_ND = unit_rows(pool(60, 0, 0).need("embedding_ND"))
@@ -109,6 +127,25 @@ def test_cluster_margin_takes_the_smallest_cluster_first_and_its_smallest_margin
     found = rows(cluster_margin(candidates, 8, gen(), beta=5, clusters=4))
     assert len(set(size.values())) == 4
     assert found == [queue[turn] for turn in range(2) for queue in queues.values()]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 60), st.integers(1, 12), st.floats(1, 8), st.one_of(st.none(), st.integers(1, 6)), st.integers(0, 99)
+)
+def test_cluster_margin_equals_its_definition(count: int, k: int, beta: float, clusters: int | None, seed: int) -> None:
+    """The ⌈β·k⌉ smallest margins in clusters; round and round these, the smallest first, each gives its smallest."""
+    candidates, k = pool(count, 0, seed), min(k, count)
+    margin_N = np.sort(candidates.need("probability_NC").astype(np.float64), axis=1) @ [0, -1, 1]
+    short = sorted(sorted(range(count), key=lambda row: (margin_N[row], row))[: math.ceil(beta * k)])
+    unit_ND, number = unit_rows(candidates.need("embedding_ND")[short]), int(gen().integers(2**31))
+    of_cluster: dict[int, list[int]] = {}
+    found = kmeans(unit_ND, min(clusters or k, len(short)), number, spherical=True).cluster_N.tolist()
+    for row, cluster in sorted(zip(short, found, strict=True), key=lambda item: (margin_N[item[0]], item[0])):
+        of_cluster.setdefault(cluster, []).append(row)
+    queues = [queue for _, queue in sorted(of_cluster.items(), key=lambda item: (len(item[1]), item[0]))]
+    expected = [queue[turn] for turn in range(len(short)) for queue in queues if turn < len(queue)]
+    assert rows(cluster_margin(candidates, k, gen(), beta=beta, clusters=clusters)) == expected[:k]
 
 
 def test_density_weighs_uncertainty_by_the_mean_similarity_to_all() -> None:

@@ -1,3 +1,5 @@
+import itertools
+import math
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -10,18 +12,36 @@ from pydantic import ValidationError
 
 from seral.active.candidates import Candidates
 from seral.active.selection import PaceOptions, StrategyOptions, select, select_for_minutes
+from seral.active.strategies import STRATEGIES
 from seral.active.strategies.uniform import shares, uniform
-from seral.active.strategies.wrappers import WRAPPERS
+from seral.active.strategies.wrappers import WRAPPERS, rejection
 from seral.errors import OptionError, SelectionError
 
 # N candidates · M labelled · D features
 
+LABELLED = ("labelled_ids", "labelled_embedding_MD", "labelled_doubt_M", "rejected_M")
 INNER = ["random", "margin", "k_center", "badge", "k_means"]
 WRAPPED: list[dict[str, Any]] = [
     *({"name": name} for name in WRAPPERS),
     {"name": "quota", "by": "predicted", "share": 0.05},
     {"name": "distinct", "distance": 0.5},
     {"name": "quality", "snr_db": 10.0},
+]
+BY_SPEAKER = {"name": "quota", "share": 0.3}
+BY_CORPUS = {"name": "quota", "by": "corpus", "share": 0.4}
+BY_CLASS = {"name": "quota", "by": "predicted", "share": 0.4}
+NEAR = {"name": "distinct", "distance": 0.02}
+NESTED: list[list[dict[str, Any]]] = [
+    [BY_CORPUS, BY_SPEAKER],
+    [NEAR, BY_SPEAKER],
+    [BY_SPEAKER, NEAR],
+    [BY_SPEAKER, {"name": "usable"}],
+    [{"name": "quality"}, BY_SPEAKER],
+    [{"name": "usable"}, BY_CORPUS, BY_SPEAKER],
+    [BY_CLASS, NEAR, BY_SPEAKER],
+    [{"name": "relabel"}, BY_CORPUS, BY_CLASS],
+    [NEAR, {"name": "usable"}, BY_SPEAKER],
+    [BY_SPEAKER, {"name": "quality"}, {"name": "shortlist", "beta": 2}],
 ]
 
 
@@ -30,8 +50,11 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
     return Candidates(
         ids=np.array([f"u{number:03d}" for number in rng.permutation(900)[:count]], dtype=np.str_),
         probability_NC=rng.dirichlet(np.ones(4), size=count).astype(np.float32),
+        dropout_SNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
         embedding_ND=rng.normal(size=(count, 3)).astype(np.float32),
+        surprisal_NK=rng.uniform(size=(count, 6)).astype(np.float32),
         speaker=rng.choice(["", "a", "b", "c"], size=count, p=[0.1, 0.6, 0.2, 0.1]),
+        corpus=rng.choice(["x", "y", "z"], size=count, p=[0.6, 0.2, 0.2]),
         duration_s=rng.uniform(1, 9, size=count).astype(np.float32),
         snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
         labelled_ids=np.array([f"v{number:02d}" for number in range(labelled)], dtype=np.str_),
@@ -39,6 +62,14 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
         labelled_doubt_M=rng.uniform(size=labelled).astype(np.float32),
         rejected_M=np.arange(labelled) % 2 == 1,
     )
+
+
+def shuffled(candidates: Candidates, seed: int) -> Candidates:
+    """The same in another order."""
+    rng = np.random.default_rng(seed)
+    rows, labelled = rng.permutation(len(candidates)), rng.permutation(len(candidates.labelled_centres()))
+    told = {name: value[labelled] for name, value in vars(candidates).items() if name in LABELLED}
+    return replace(candidates.take(rows), **told)
 
 
 def wrapped(inner: str, *wrappers: dict[str, Any]) -> StrategyOptions:
@@ -49,21 +80,63 @@ def ask(strategy: StrategyOptions, candidates: Candidates, k: int) -> list[str]:
     return select(strategy, candidates, k, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("wrapper", WRAPPED, ids=str)
-@settings(max_examples=25, deadline=None)
-@given(st.sampled_from(INNER), st.integers(1, 40), st.integers(0, 5), st.integers(0, 99), st.data())
-def test_contract(
-    wrapper: dict[str, Any], inner: str, count: int, labelled: int, seed: int, data: st.DataObject
+def held(candidates: Candidates, picks: list[str], by: str) -> Counter[str]:
+    """How many of the picks are of each group; labels asked for again are of none."""
+    rows = np.flatnonzero(np.isin(candidates.ids, picks))
+    return Counter(candidates.groups(by)[rows].tolist())
+
+
+def lowest_limit(candidates: Candidates, count: int, share: float, by: str) -> int:
+    """The smallest limit of a quota that `count` picks can keep."""
+    sizes = Counter(candidates.groups(by).tolist()).values()
+    return next(n for n in itertools.count(math.ceil(share * count)) if sum(min(size, n) for size in sizes) >= count)
+
+
+@pytest.mark.parametrize("wrappers", [*([wrapper] for wrapper in WRAPPED), *NESTED], ids=str)
+@pytest.mark.parametrize("inner", STRATEGIES)
+def test_contract(inner: str, wrappers: list[dict[str, Any]]) -> None:
+    """k different candidates, whatever the order of rows; the outermost quota as low as it can be held."""
+    strategy, again = wrapped(inner, *wrappers), wrappers[0]["name"] == "relabel"
+    for seed, (count, labelled, k) in enumerate([(1, 0, 1), (9, 3, 9), (40, 6, 14)]):
+        candidates = pool(count, labelled, seed)
+        picks = ask(strategy, candidates, k)
+        assert len(set(picks)) == len(picks) == k
+        assert candidates.labelled_ids is not None
+        known = set(candidates.ids.tolist())
+        assert set(picks) <= known | (set(candidates.labelled_ids.tolist()) if again else set())
+        assert ask(strategy, shuffled(candidates, seed), k) == picks
+        outer, new = wrappers[1 if again else 0 :][:1], len(known & set(picks))
+        for by, share in ((q.get("by", "speaker"), q.get("share", 0.2)) for q in outer if q["name"] == "quota"):
+            assert max(held(candidates, picks, by).values()) <= lowest_limit(candidates, new, share, by)
+
+
+AMPLE = [wrappers for wrappers in NESTED if any(wrapper["name"] == "quota" for wrapper in wrappers)]
+AMPLE += [[BY_SPEAKER, BY_CORPUS], [{"name": "quality"}, NEAR, BY_CORPUS, BY_SPEAKER, BY_CLASS]]
+
+
+@pytest.mark.parametrize("wrappers", AMPLE, ids=str)
+@pytest.mark.parametrize("inner", ["random", "margin", "density", "k_center", "typiclust", "badge", "cluster_margin"])
+def test_every_quota_holds_at_any_depth_where_there_is_enough_of_every_group(
+    inner: str, wrappers: list[dict[str, Any]]
 ) -> None:
-    candidates, strategy = pool(count, labelled, seed), wrapped(inner, wrapper)
-    k = data.draw(st.integers(0, count))
-    picks = ask(strategy, candidates, k)
-    assert len(set(picks)) == len(picks) == k
-    assert candidates.labelled_ids is not None
-    known = set(candidates.ids.tolist()) | (set(candidates.labelled_ids) if wrapper["name"] == "relabel" else set())
-    assert set(picks) <= known
-    rows = np.random.default_rng(seed).permutation(count)
-    assert ask(strategy, candidates.take(rows), k) == picks
+    """Eight speakers in each of three corpora, all of them enough; the model doubts one speaker of one corpus most."""
+    rng, count = np.random.default_rng(0), 360
+    rows = np.arange(count)
+    candidates = replace(
+        pool(count, 6, 0),
+        speaker=rng.permuted(np.array(list("abcde"))[rows % 5]),
+        corpus=rng.permuted(np.array(list("xyz"))[rows % 3]),
+    )
+    assert candidates.speaker is not None
+    assert candidates.corpus is not None
+    doubted_N = (candidates.speaker == "a") | (candidates.corpus == "x")
+    p_NC = candidates.need("probability_NC")
+    p_NC[doubted_N] = 0.95 / 4 + 0.05 * p_NC[doubted_N]
+    picks = ask(wrapped(inner, *wrappers), candidates, 20)
+    new = len(set(candidates.ids.tolist()) & set(picks))
+    for quota in (wrapper for wrapper in wrappers if wrapper["name"] == "quota"):
+        most = max(held(candidates, picks, quota.get("by", "speaker")).values())
+        assert most <= math.ceil(quota["share"] * new)
 
 
 @pytest.mark.parametrize("inner", INNER)
@@ -168,13 +241,31 @@ def test_a_strategy_that_is_asked_again_hears_of_the_picks_so_far(name: str) -> 
     candidates = pool(60, 2, 0)
     options = {"quota": {"share": 0.4}, "distinct": {"distance": 0.1}, "quality": {"snr_db": 10.0}, "usable": {}}[name]
     picks = WRAPPERS[name](spy, candidates, 40, np.random.default_rng(0), **options)
-    again = asked[1]
-    assert again.labelled_ids is not None
-    known = set(again.labelled_ids.tolist()) - {"v00", "v01"}
-    assert known
-    assert known <= set(picks)
-    rows = candidates.rows(sorted(known))
-    assert again.labelled_centres()[:-2].tolist() == candidates.need("embedding_ND")[rows].tolist()
+    first, again = asked[0], asked[1]
+    assert first.picked is None
+    assert again.picked is not None
+    assert set(again.picked.ids.tolist()) <= set(picks)
+    rows = candidates.rows(again.picked.ids.tolist())
+    assert again.picked.groups("speaker").tolist() == candidates.groups("speaker")[rows].tolist()
+    assert again.labelled_centres()[:2].tolist() == candidates.labelled_centres().tolist()
+    assert again.labelled_centres()[2:].tolist() == candidates.need("embedding_ND")[rows].tolist()
+
+
+def test_what_is_picked_but_not_answered_does_not_say_what_is_usable() -> None:
+    candidates = pool(60, 8, 0)
+    before, after = rejection(candidates), rejection(candidates.but(candidates.ids[:20].tolist()))
+    assert before is not None
+    assert after is not None
+    assert (after.weight_D.tolist(), after.bias) == (before.weight_D.tolist(), before.bias)
+
+
+def test_shares_are_counted_in_decimal() -> None:
+    """0.07 of 100 is 7 and 0.29 of 100 is 29, though the binary products lie on the wrong side."""
+    candidates = replace(pool(400, 100, 0), speaker=np.array([f"s{row % 40}" for row in range(400)]))
+    picks = ask(wrapped("random", {"name": "quota", "share": 0.07}), candidates, 100)
+    assert max(held(candidates, picks, "speaker").values()) <= 7
+    picks = ask(wrapped("random", {"name": "relabel", "share": 0.29, "doubt": 0.0}), candidates, 100)
+    assert sum(pick.startswith("v") for pick in picks) == 29
 
 
 def test_wrappers_work_from_the_outermost_in() -> None:
@@ -218,18 +309,55 @@ def test_what_is_not_known_is_asked_for() -> None:
         ask(wrapped("random", {"name": "quota", "by": "language"}), bare, 1)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.sampled_from(INNER), st.floats(0, 30), st.integers(0, 99))
-def test_minutes_are_spent_and_never_overspent(inner: str, minutes: float, seed: int) -> None:
-    candidates, pace = pool(100, 2, seed), PaceOptions()
-    rng = np.random.default_rng(0)
-    picks = select_for_minutes(wrapped(inner), candidates, minutes, rng, pace)
-    rows = candidates.rows(picks)
-    assert len(set(picks)) == len(picks)
-    cost_N = pace.seconds(candidates.need("duration_s"))
-    left = 60 * minutes - cost_N[rows].sum()
-    assert left >= -1e-6
-    assert left < np.delete(cost_N, rows).min(initial=np.inf)
+def in_minutes(strategy: StrategyOptions, candidates: Candidates, minutes: float) -> list[str]:
+    return select_for_minutes(strategy, candidates, minutes, np.random.default_rng(0), PaceOptions())
+
+
+@pytest.mark.parametrize(
+    "wrappers", [[], *([w] for w in WRAPPED), *NESTED[:6], [BY_CORPUS, BY_CLASS, BY_SPEAKER]], ids=str
+)
+@pytest.mark.parametrize("inner", STRATEGIES)
+def test_minutes_are_spent_but_for_full_groups_and_never_overspent(inner: str, wrappers: list[dict[str, Any]]) -> None:
+    """One speaker's clips are short. The outermost quota is as low as a number of picks could hold it."""
+    if {"name": "relabel"} in wrappers:
+        return
+    quotas = [(q.get("by", "speaker"), q.get("share", 0.2)) for q in wrappers if q["name"] == "quota"]
+    for minutes in (0.3, 2.5):
+        candidates = pool(40, 4, 1)
+        duration_s = candidates.need("duration_s")
+        duration_s[candidates.groups("speaker") == "a"] /= 4
+        picks = in_minutes(wrapped(inner, *wrappers), candidates, minutes)
+        assert len(set(picks)) == len(picks)
+        assert set(picks) <= set(candidates.ids.tolist())
+        cost_N = PaceOptions().seconds(duration_s)
+        free_N = ~np.isin(candidates.ids, picks)
+        left_s = 60 * minutes - cost_N[~free_N].sum()
+        assert left_s > -1e-9
+        if quotas and wrappers[0]["name"] == "quota":
+            by, share = quotas[0]
+            assert max(held(candidates, picks, by).values()) <= lowest_limit(candidates, len(picks), share, by)
+        paid_N = free_N & (cost_N <= left_s - 1e-9)
+        full = list[bool]()
+        for by, share in quotas:
+            count_of, limit = held(candidates, picks, by), lowest_limit(candidates, len(picks) + 1, share, by)
+            full.append(all(count_of[group] >= limit for group in candidates.groups(by)[paid_N].tolist()))
+        assert not paid_N.any() or any(full)
+
+
+def test_minutes_that_pay_for_nothing_name_the_cheapest_clip() -> None:
+    candidates = replace(pool(3, 0, 0), duration_s=np.array([4, 2, 6], dtype=np.float32))
+    message = f"0.1 minutes do not pay for a single clip: the cheapest, {candidates.ids[1]}, takes 8.0 s"
+    with pytest.raises(SelectionError, match=message):
+        in_minutes(wrapped("random"), candidates, 0.1)
+
+
+def test_when_everything_is_labelled_it_is_said() -> None:
+    nobody = pool(3, 2, 0).take(np.empty(0, dtype=np.intp))
+    message = "asked k_center for {} picks of 0 candidates: every utterance with features is labelled already"
+    with pytest.raises(SelectionError, match=message.format(5)):
+        ask(wrapped("k_center"), nobody, 5)
+    with pytest.raises(SelectionError, match=message.format(1)):
+        in_minutes(wrapped("k_center"), nobody, 5)
 
 
 def test_minutes_are_not_divided_with_old_labels() -> None:

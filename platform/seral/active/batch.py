@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,13 +13,17 @@ from pydantic import Field, model_validator
 
 from seral import storage
 from seral.active.budget import PaceOptions
+from seral.active.candidates import Candidates
 from seral.active.parts import Picks, RemoteParts, select_in_parts
-from seral.active.selection import StrategyOptions, select, select_for_minutes
-from seral.active.source import SourceOptions, read_candidates, shards
+from seral.active.selection import StrategyOptions, check_count, select, select_for_minutes
+from seral.active.source import SourceOptions, different_widths, read_candidates, read_labelled, shards
 from seral.cluster import ClusterOptions, connect
 from seral.options import Options
 from seral.progress import say
 from seral.schema import PICK
+
+NAMED = 5
+"""Labelled utterances without features that are named."""
 
 
 class BatchOptions(Options):
@@ -59,13 +64,18 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
             connect(options.cluster)
             dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
             parts = held.enter_context(RemoteParts(options.source, dealt))
+            rows, known = parts.count(), parts.each("known")
+            if len({part.labelled_centres().shape[1] for part in known}) > 1:
+                widths = {files[0]: part.labelled_centres().shape[1] for files, part in zip(dealt, known, strict=True)}
+                raise different_widths(options.source.features, widths)
             parts.check_ids()
-            rows = parts.count()
         else:
             candidates = read_candidates(options.source, names)
-            rows = len(candidates)
+            rows, known = len(candidates), [candidates]
         read = time.perf_counter()
         say(f"{rows} candidates of {len(names)} files read in {read - started:.1f} s")
+        _tell_missing(options.source, known)
+        check_count(options.strategy.name, options.count or 1, rows)
         if options.count is not None and options.parts > 1:
             picks = select_in_parts(options.strategy, parts, options.count, rng)
         elif options.count is not None:
@@ -87,3 +97,12 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
         "select_s": round(picked - read, 2),
         "out": options.out,
     }
+
+
+def _tell_missing(source: SourceOptions, known: Sequence[Candidates]) -> None:
+    """Say which utterances are labelled and have no features."""
+    found = np.concatenate([part.labelled_ids for part in known if part.labelled_ids is not None])
+    absent = np.setdiff1d(read_labelled(source).ids, found)
+    if len(absent):
+        first = ", ".join(absent[:NAMED].tolist())
+        say(f"{len(absent)} labelled utterances have no features in {source.features} and are left out, e.g. {first}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ class Candidates:
     """How little the model believes the labels at hand, 0..1; a number, not the label."""
     rejected_M: NDArray[np.bool_] | None = None
     """Which of what is labelled got no label, because the annotator found it unusable."""
+    picked: Candidates | None = None
+    """What this selection has picked so far, when it asks a strategy again: neither a candidate nor answered yet."""
     duration_s: Floats | None = None
     """(N,) seconds."""
     speaker: Strings | None = None
@@ -92,18 +94,12 @@ class Candidates:
 
     def take(self, rows: Rows) -> Candidates:
         """The candidates at these rows; everything about the labelled part stays."""
-        axes = {"ids": 0, **_CANDIDATE_AXIS}
-        kept = {
-            name: np.take(value, rows, axis) for name, axis in axes.items() if (value := self._get(name)) is not None
-        }
-        return replace(self, **kept)
+        return replace(self, **self._columns(rows))
 
     def need(self, field: str) -> Any:
-        """The named array, or an error saying that the strategy cannot work without it."""
+        """The named array, or an error saying that the strategy cannot work without it, and where it comes from."""
         if (value := getattr(self, field)) is None:
-            raise SelectionError(
-                f"this strategy needs {field}, which these candidates do not have; have the round compute it"
-            )
+            raise SelectionError(f"this strategy needs {field}, which these candidates do not have: {_WHENCE[field]}")
         return value
 
     def groups(self, by: str) -> Strings:
@@ -119,23 +115,35 @@ class Candidates:
         """Where candidates of these ids stand."""
         return np.searchsorted(self.ids, np.asarray(ids, dtype=np.str_))
 
-    def without(self, rows: Rows, labelled: Rows | None = None) -> Candidates:
-        """The candidates but those at these rows; those at `labelled` are left out too, and count as labelled."""
-        known = np.empty(0, dtype=np.intp) if labelled is None else labelled
-        left = self.take(np.setdiff1d(np.arange(len(self)), np.union1d(rows, known)))
-        if not len(known):
-            return left
-        ids = np.concatenate([_present(self.labelled_ids), self.ids[known]])
-        told = {} if self.rejected_M is None else {"rejected_M": np.append(self.rejected_M, np.zeros(len(known), bool))}
-        if self.embedding_ND is not None:
-            told["labelled_embedding_MD"] = np.concatenate([self.labelled_centres(), self.embedding_ND[known]])
-        return replace(left, labelled_ids=ids, labelled_doubt_M=None, **told)
+    def without(self, rows: Rows) -> Candidates:
+        """The candidates but those at these rows."""
+        return self.but((), rows)
+
+    def but(self, picks: Sequence[str], barred: Rows | None = None) -> Candidates:
+        """The candidates but these ids, which join what is `picked`, and but those at the `barred` rows."""
+        rows, picked = self.rows(picks), self.picked
+        gone = rows if barred is None else np.union1d(rows, barred)
+        if not len(gone):
+            return self  # without a copy of the features
+        if len(rows):
+            new = Candidates(**self._columns(rows))
+            picked = new if picked is None else concatenate([picked, new])
+        return replace(self, **self._columns(np.setdiff1d(np.arange(len(self)), gone)), picked=picked)
 
     def labelled_centres(self) -> Stored:
-        """Features of the labelled part, (M, D); (0, D) when there are none."""
-        if self.labelled_embedding_MD is not None:
-            return self.labelled_embedding_MD
-        return np.empty((0, self.need("embedding_ND").shape[1]), dtype=np.float32)
+        """Features of all that is labelled or picked, (M, D); (0, D) when there is nothing."""
+        known_MD = self.labelled_embedding_MD
+        if known_MD is None:
+            known_MD = self.need("embedding_ND")[:0]
+        if self.picked is None:
+            return known_MD
+        both_MD: Stored = np.concatenate([known_MD, self.picked.need("embedding_ND")])
+        return both_MD
+
+    def _columns(self, rows: Rows) -> dict[str, Any]:
+        """What is known of the candidates at these rows."""
+        columns = {name: (self._get(name), axis) for name, axis in _AXES.items()}
+        return {name: np.take(value, rows, axis) for name, (value, axis) in columns.items() if value is not None}
 
     def _get(self, name: str) -> NDArray[Any] | None:
         value: NDArray[Any] | None = getattr(self, name)
@@ -149,9 +157,7 @@ class Candidates:
             raise SelectionError(f"ids must be one-dimensional, got shape {self.ids.shape}")
         rows = {
             **dict.fromkeys(_CANDIDATE_AXIS, len(self.ids)),
-            **dict.fromkeys(
-                ("labelled_embedding_MD", "labelled_doubt_M", "rejected_M"), len(_present(self.labelled_ids))
-            ),
+            **dict.fromkeys(_LABELLED[1:], len(_present(self.labelled_ids))),
         }
         for name, expected in rows.items():
             value, axis = self._get(name), _CANDIDATE_AXIS.get(name, 0)
@@ -164,18 +170,11 @@ class Candidates:
         _check_same_width(self.embedding_ND, self.labelled_embedding_MD)
 
     def _sort_rows(self) -> None:
-        order, labelled_order = (
-            np.argsort(self.ids, kind="stable"),
-            np.argsort(_present(self.labelled_ids), kind="stable"),
-        )
-        axes = {"ids": 0, **_CANDIDATE_AXIS}
-        for field in fields(self):
-            value = self._get(field.name)
-            if value is None:
-                continue
-            chosen = order if field.name in axes else labelled_order
-            if (np.diff(chosen) < 0).any():  # rows that came sorted are not copied
-                self._set(field.name, np.take(value, chosen, axes.get(field.name, 0)))
+        order, labelled_order = (np.argsort(ids, kind="stable") for ids in (self.ids, _present(self.labelled_ids)))
+        for name in (*_AXES, *_LABELLED):
+            chosen = labelled_order if name in _LABELLED else order
+            if (value := self._get(name)) is not None and (np.diff(chosen) < 0).any():  # else no copy is made
+                self._set(name, np.take(value, chosen, _AXES.get(name, 0)))
 
     def _check_ids(self) -> None:
         labelled = _present(self.labelled_ids)
@@ -183,7 +182,8 @@ class Candidates:
             _refuse(ids == "", ids, f"{name} holds an empty id")
             repeated = np.concatenate([np.zeros(min(1, len(ids)), dtype=bool), ids[1:] == ids[:-1]])
             _refuse(repeated, ids, f"{name} holds the same id twice")
-        _refuse(np.isin(self.ids, labelled), self.ids, "candidates are already labelled")
+        known = labelled if self.picked is None else np.concatenate([labelled, self.picked.ids])
+        _refuse(np.isin(self.ids, known), self.ids, "candidates are already labelled")
 
     def _check_values(self) -> None:
         for name, axis in _CANDIDATE_AXIS.items():
@@ -206,13 +206,13 @@ def known_of(metadata: pa.Table) -> dict[str, Any]:
 
 def concatenate(parts: Sequence[Candidates]) -> Candidates:
     """Candidates of several parts as one."""
-    axes = {"ids": 0, **_CANDIDATE_AXIS}
     whole: dict[str, Any] = {}
-    for field in fields(Candidates):
-        values = [part._get(field.name) for part in parts]
-        if all(value is not None for value in values):
-            whole[field.name] = np.concatenate([v for v in values if v is not None], axis=axes.get(field.name, 0))
-    return Candidates(**whole)
+    for name in (*_AXES, *_LABELLED):
+        values = [value for part in parts if (value := part._get(name)) is not None]
+        if len(values) == len(parts):
+            whole[name] = np.concatenate(values, axis=_AXES.get(name, 0))
+    picked = [part.picked for part in parts if part.picked is not None]
+    return Candidates(**whole, picked=concatenate(picked) if picked else None)
 
 
 Strategy = Callable[[Candidates, int, np.random.Generator], list[str]]
@@ -243,10 +243,24 @@ _CANDIDATE_AXIS = {
     "clipping": 0,
     "speech_ratio": 0,
 }
+_AXES = {"ids": 0, **_CANDIDATE_AXIS}
+_LABELLED = ("labelled_ids", "labelled_embedding_MD", "labelled_doubt_M", "rejected_M")
 _FEATURES = {"embedding_ND", "surprisal_NK", "labelled_embedding_MD"}
 _NUMBERS, _NAMES = ("duration_s", "snr_db", "clipping", "speech_ratio"), ("speaker", "corpus", "language")
 KNOWN_COLUMNS = (*_NUMBERS, *_NAMES)
 """The columns of metadata that `known_of` reads."""
+_WITH_A_MODEL = "the loop has them once a model is trained, `seral select` reads them from"
+_WHENCE = {
+    "probability_NC": f"{_WITH_A_MODEL} columns p_<class> of source.predictions",
+    "dropout_SNC": f"{_WITH_A_MODEL} columns p1_<class>, p2_<class> and so on of source.predictions",
+    "labelled_doubt_M": f"{_WITH_A_MODEL} a column doubt of source.labelled",
+    "surprisal_NK": "the loop has it when told to pretrain (tapt), `seral select` reads it from source.surprisal",
+    "embedding_ND": "features of the candidates, source.features of `seral select`",
+    "labelled_embedding_MD": "features of what is labelled, from the same source as those of the candidates",
+    "rejected_M": "what annotators answered, source.labelled of `seral select`",
+    **dict.fromkeys((*_NUMBERS, *_NAMES), "a pool's metadata, source.metadata of `seral select`"),
+}
+"""What is missing, and who has it."""
 # Quality may be NaN, which says "not measurable"; what a score is computed from may not.
 _MUST_BE_FINITE = {"probability_NC", "dropout_SNC", "embedding_ND", "surprisal_NK", "duration_s"}
 

@@ -43,7 +43,7 @@ from seral.active.strategies.automatic import recommended
 from seral.active.strategies.scores import entropy
 from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
-from seral.errors import SelectionError, StateError
+from seral.errors import StateError
 from seral.features import rows_of
 from seral.schema import LABEL, PICK, prediction_schema
 from seral.task import FoldData, codes
@@ -305,10 +305,9 @@ def _pick(
     if arm.pace is None:
         return select(options, candidates, int(count), rng)
     minutes = arm.schedule[number] - _minutes(ground, asked, arm.pace)
-    picks = select_for_minutes(options, candidates, minutes, rng, arm.pace)
-    if not picks and number == 0:
-        raise SelectionError(f"{arm.schedule[0]:g} minutes do not pay for a single clip: raise budget.minutes")
-    return picks
+    if number and not (arm.pace.seconds(candidates.need("duration_s")) <= 60 * minutes).any():
+        return []  # earlier rounds left too little
+    return select_for_minutes(options, candidates, minutes, rng, arm.pace)
 
 
 def _first_view(ground: Ground, rest: Sequence[str]) -> dict[str, Any]:

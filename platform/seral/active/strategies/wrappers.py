@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,16 +49,16 @@ def quota(
     by: str = "speaker",
     share: float = 0.2,
 ) -> list[str]:
-    """At most ⌈share·k⌉ picks of any `speaker`, `corpus`, `language` or `predicted` class.
+    """At most ⌈share·n⌉ of n picks of any `speaker`, `corpus`, `language` or `predicted` class.
 
-    A share that leaves too few candidates is raised to the smallest that does not.
+    The n are those asked for and those that this selection has picked before. A share that leaves too few candidates is
+    raised to the smallest that does not.
     """
-    if not 0 < share <= 1:
-        raise OptionError(f"quota needs a share in (0, 1], got {share}")
-    group_N = candidates.groups(by)
-    limit = _room(np.unique(group_N, return_counts=True)[1], k, math.ceil(share * k))
+    room, group_N = quota_room(candidates, k, by=by, share=share), candidates.groups(by)
     group_of = dict(zip(candidates.ids.tolist(), group_N.tolist(), strict=True))
-    room = dict.fromkeys(group_of.values(), limit)
+
+    def full(left: Candidates) -> Rows:
+        return np.flatnonzero(np.isin(left.groups(by), [group for group, free in room.items() if not free]))
 
     def accept(asked: list[str], left: Candidates) -> tuple[list[str], Rows]:
         taken = []
@@ -64,10 +66,29 @@ def quota(
             if room[group_of[pick]]:
                 room[group_of[pick]] -= 1
                 taken.append(pick)
-        full = [group for group, free in room.items() if not free]
-        return taken, np.flatnonzero(np.isin(left.groups(by), full))
+        return taken, full(left)
 
-    return _in_turns(inner, candidates, k, rng, accept)
+    allowed = candidates if all(room.values()) else candidates.without(full(candidates))
+    return _in_turns(inner, allowed, k, rng, accept)
+
+
+def quota_room(candidates: Candidates, k: int, *, by: str = "speaker", share: float = 0.2) -> dict[str, int]:
+    """How many of the next k picks a quota leaves to each group, k <= N."""
+    if not 0 < share <= 1:
+        raise OptionError(f"quota needs a share in (0, 1], got {share}")
+    group_G, size_G = np.unique(candidates.groups(by), return_counts=True)
+    held = Counter([] if candidates.picked is None else candidates.picked.groups(by).tolist())
+    held_G = np.array([held[group] for group in group_G.tolist()], dtype=np.int64)
+    limit = math.ceil(_part(share, held.total() + k))
+    while np.minimum(size_G, np.maximum(limit - held_G, 0)).sum() < k:
+        limit += 1
+    return dict(zip(group_G.tolist(), np.maximum(limit - held_G, 0).tolist(), strict=True))
+
+
+def quota_holds(candidates: Candidates, among: Candidates, k: int, *, by: str = "speaker", share: float = 0.2) -> int:
+    """How many of the next k picks may be `among` some of the candidates, by what a quota leaves to each group."""
+    room = quota_room(candidates, k, by=by, share=share)
+    return sum(min(size, room[group]) for group, size in Counter(among.groups(by).tolist()).items())
 
 
 def distinct(
@@ -94,7 +115,7 @@ def distinct(
     picks = _in_turns(inner, fresh, min(k, len(fresh)), rng, accept)
     if len(picks) == k:
         return picks
-    return picks + inner(_but(candidates, picks), k - len(picks), rng)
+    return picks + inner(candidates.but(picks), k - len(picks), rng)
 
 
 def quality(
@@ -152,14 +173,14 @@ class Rejection:
 
 
 def rejection(candidates: Candidates, *, limit: float = 0.5) -> Rejection | None:
-    """What tells the rejected from the labelled among what is known; None without both."""
+    """What tells the rejected from the labelled; None without both. What is picked but not answered says nothing."""
     if not 0 < limit < 1:
         raise OptionError(f"usable needs a limit in (0, 1), got {limit}")
     rejected_M = candidates.rejected_M
     if rejected_M is None or rejected_M.all() or not rejected_M.any():
         return None
     scale = StandardScaler()
-    x_MD = scale.fit_transform(candidates.labelled_centres().astype(np.float64))
+    x_MD = scale.fit_transform(candidates.need("labelled_embedding_MD").astype(np.float64))
     model = LogisticRegression(max_iter=500, class_weight="balanced").fit(x_MD, rejected_M)
     weight_D = model.coef_[0] / scale.scale_
     bias = model.intercept_[0] - weight_D @ scale.mean_ - math.log(limit / (1 - limit))
@@ -190,7 +211,7 @@ def relabel(
         raise OptionError(f"relabel needs a share in [0, 1], got {share}")
     doubt_M, ids = candidates.need("labelled_doubt_M"), candidates.labelled_ids
     assert ids is not None
-    order = scores.top_rows(doubt_M.astype(np.float64), math.floor(share * k))
+    order = scores.top_rows(doubt_M.astype(np.float64), math.floor(_part(share, k)))
     again: list[str] = ids[order[doubt_M[order] >= doubt]].tolist()
     return (inner(candidates, k - len(again), rng) if k > len(again) else []) + again
 
@@ -216,7 +237,7 @@ def _preferring(
     picks = inner(good, min(k, len(good)), rng) if len(good) else []
     if len(picks) == k:
         return picks
-    return picks + inner(_but(candidates, picks), k - len(picks), rng)
+    return picks + inner(candidates.but(picks), k - len(picks), rng)
 
 
 def _in_turns(
@@ -229,27 +250,20 @@ def _in_turns(
     """Ask for what is missing until k are accepted or nobody is left.
 
     `accept(asked, left)` returns whom it takes, at least one, and the rows of `left` that may not be picked any more.
-    What was taken counts as labelled from then on, so that a diverse strategy keeps away from it.
+    What was taken counts as picked from then on: a diverse strategy keeps away from it, a quota counts it.
     """
     picks, left = list[str](), candidates
     while len(picks) < k and len(left):
         asked = inner(left, min(k - len(picks), len(left)), rng)
         taken, barred = accept(asked, left)
         picks += taken
-        left = left.without(barred, labelled=left.rows(taken))
+        left = left.but(taken, barred)
     return picks
 
 
-def _but(candidates: Candidates, picks: list[str]) -> Candidates:
-    """The others, with the picks as labelled."""
-    return candidates.without(np.empty(0, dtype=np.intp), labelled=candidates.rows(picks))
-
-
-def _room(size_G: Rows, k: int, limit: int) -> int:
-    """The smallest limit, this one at least, at which groups of these sizes hold k."""
-    while np.minimum(size_G, limit).sum() < k:
-        limit += 1
-    return limit
+def _part(share: float, count: int) -> Decimal:
+    """A share of a count, in decimal: 0.07 of 100 is 7, though the binary product is above."""
+    return Decimal(str(share)) * count
 
 
 def _near(candidates: Candidates, others_MD: np.ndarray, distance: float) -> Rows:
