@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from seral.active.candidates import Candidates
-from seral.active.parts import PoolPart
+from seral.active.part import PoolPart
 from seral.bench.scale import CountedParts, ScaleBenchOptions, measure, predicted_s, predictions, run_scale_bench
 from seral.errors import OptionError
 from seral.options import parse

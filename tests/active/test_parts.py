@@ -6,18 +6,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from seral.active.candidates import Candidates
-from seral.active.parts import EXACT, Parts, PoolPart, RemoteParts, select_in_parts
+from seral.active.part import PoolPart
+from seral.active.parts import EXACT, Parts, RemoteParts, _cpus_each, select_in_parts
 from seral.active.selection import StrategyOptions, select
 from seral.active.source import SourceOptions, read_candidates, shards
 from seral.active.strategies import STRATEGIES
 from seral.active.strategies.wrappers import is_usable, rejection
 from seral.errors import OptionError, SelectionError
 
-# N candidates · M labelled · C classes · D features
+# N candidates · M labelled · X picked or labelled · C classes · D features
+
+RNG = np.random.default_rng
 
 WRAPPED = [
     {"name": "k_center", "wrappers": ["quality"]},
@@ -50,7 +56,6 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
     rng = np.random.default_rng(seed)
     deal = rng.permutation(np.arange(len(whole)) % parts)
     assert whole.labelled_ids is not None
-    assert whole.rejected_M is not None
     known = rng.integers(parts, size=len(whole.labelled_ids))
     made = []
     for part in range(parts):
@@ -58,9 +63,16 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
         values = {name: value for name, value in vars(mine).items() if value is not None}
         values["labelled_ids"] = whole.labelled_ids[known == part]
         values["labelled_embedding_MD"] = whole.labelled_centres()[known == part]
-        values["rejected_M"] = whole.rejected_M[known == part]
+        if whole.rejected_M is not None:
+            values["rejected_M"] = whole.rejected_M[known == part]
         made.append(PoolPart(Candidates(**values)))
     return Parts(made)
+
+
+def halves_of(whole: Candidates, shared: int = 0) -> list[Candidates]:
+    """The candidates in two parts, of which both have the `shared` in the middle."""
+    middle = len(whole) // 2
+    return [whole.take(np.arange(middle + shared)), whole.take(np.arange(middle, len(whole)))]
 
 
 def both(strategy: Any, whole: Candidates, parts: Parts, k: int) -> tuple[list[str], list[str], bool]:
@@ -87,6 +99,45 @@ def test_parts_pick_what_one_machine_picks(
     assert sum(dealt.each("count")) == count, "a filter is taken back"
 
 
+@pytest.mark.parametrize("parts", [2, 4, 16])
+def test_k_center_asks_its_parts_few_times(parts: int) -> None:
+    rng = np.random.default_rng(0)
+    x_ND = (rng.normal(size=(20_000, 32)) * np.linspace(3, 0.3, 32)).astype(np.float16)
+    whole = Candidates(ids=np.array([f"u{row:05d}" for row in range(len(x_ND))]), embedding_ND=x_ND)
+    dealt, asked = divided(whole, parts, 0), list[str]()
+
+    class Heard(Parts):
+        def each(self, method: str, *arguments: Any) -> list[Any]:
+            asked.extend(argument for argument in arguments[:1] if argument == "offer")
+            return dealt.each(method, *arguments)
+
+    one, many, _ = both("k_center", whole, Heard([]), 1000)
+    assert many == one
+    assert len(asked) <= 10
+
+
+@pytest.mark.parametrize("strategy", ["k_center", "random", "margin", "k_means_plus_plus", "k_means", "after"])
+def test_an_id_in_two_parts_is_named(strategy: str) -> None:
+    whole = pool(41, 0, 0)
+    parts = Parts([PoolPart(half) for half in halves_of(whole, shared=1)])
+    with pytest.raises(SelectionError, match=whole.ids[20]):
+        select_in_parts(StrategyOptions(name=strategy), parts, 42, RNG(0))
+    with pytest.raises(SelectionError, match=rf"1 ids are in two parts, e\.g\. {whole.ids[20]}"):
+        parts.check_ids()
+
+
+def test_ids_are_compared_with_labelled_ones_and_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pool(40, 6, 0)
+    assert whole.labelled_ids is not None
+    dealt = divided(whole, 3, 0)
+    dealt.check_ids()
+    monkeypatch.setattr("seral.active.part.lots", lambda ids, key: np.zeros(len(ids)))
+    dealt.check_ids()  # one number means all ids
+    both_ways = Parts([PoolPart(whole), PoolPart(Candidates(ids=whole.labelled_ids[:2], embedding_ND=np.ones((2, 5))))])
+    with pytest.raises(SelectionError, match=f"2 ids are in two parts, e.g. {whole.labelled_ids[0]}"):
+        both_ways.check_ids()
+
+
 @pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(EXACT) - {"auto"}))
 def test_what_clusters_the_whole_pool_is_merged_and_says_so(strategy: str) -> None:
     whole = pool(80, 3, 0)
@@ -99,13 +150,48 @@ def test_what_clusters_the_whole_pool_is_merged_and_says_so(strategy: str) -> No
     assert len(set(alone)) == 9
 
 
+def mean_distance(x_ND: NDArray[Any], held_XD: NDArray[Any]) -> tuple[float, list[int]]:
+    """Mean distance of rows to the nearest of those that are held, and which one that is."""
+    away_NX = np.linalg.norm(x_ND.astype(float)[:, None] - held_XD.astype(float), axis=2)
+    return float(away_NX.min(axis=1).mean()), away_NX.argmin(axis=1).tolist()
+
+
+@pytest.mark.parametrize("strategy", ["k_means", "alps", "typiclust", "prob_cover", "auto"])
+def test_merged_picks_tell_how_near_they_are_which_their_parts_bound(strategy: str) -> None:
+    whole = replace(pool(120, 4, 0), probability_NC=None, snr_db=None)
+    parts, chosen = divided(whole, 3, 0), StrategyOptions(name=strategy)
+    picks = select_in_parts(chosen, parts, 12, RNG(3))
+    x_ND, known_MD = whole.need("embedding_ND"), whole.labelled_centres()
+    held_XD = np.concatenate([known_MD, x_ND[whole.rows(picks.ids)]])
+    assert picks.distance == pytest.approx(mean_distance(x_ND, held_XD)[0])
+    seed = int(RNG(3).integers(2**31))
+    if strategy == "auto":
+        chosen = StrategyOptions(name="k_means")
+    local, moved = 0.0, 0.0
+    for ids, own in zip(parts.each("ids"), parts.each("pick", chosen, 12, seed), strict=True):
+        own_XD = np.concatenate([known_MD, x_ND[whole.rows(own)]])
+        away, place_N = mean_distance(x_ND[whole.rows(ids)], own_XD)
+        local += away * len(ids) / len(whole)
+        moved += mean_distance(own_XD[place_N], held_XD)[0] * len(ids) / len(whole)
+    assert picks.distance is not None
+    assert local < picks.distance <= local + moved
+
+
+def test_exact_picks_and_rows_without_features_have_no_distance() -> None:
+    whole = pool(60, 3, 0)
+    assert select_in_parts(StrategyOptions(name="k_center"), divided(whole, 3, 0), 9, RNG(0)).distance is None
+    assert select_in_parts(StrategyOptions(name="k_means"), divided(whole, 1, 0), 9, RNG(0)).distance is None
+    halves = [Candidates(ids=half.ids, surprisal_NK=half.surprisal_NK) for half in halves_of(whole)]
+    found = select_in_parts(StrategyOptions(name="alps"), Parts([PoolPart(half) for half in halves]), 9, RNG(0))
+    assert (found.exact, found.distance) == (False, None)
+
+
 def test_auto_in_parts_is_merged_before_there_is_a_model() -> None:
     whole = replace(pool(80, 4, 0), probability_NC=None)
     parts = divided(whole, 3, 0)
-    rng = np.random.default_rng
-    found = select_in_parts(StrategyOptions(name="auto"), parts, 9, rng(3))
+    found = select_in_parts(StrategyOptions(name="auto"), parts, 9, RNG(3))
     first = StrategyOptions.model_validate({"name": "k_means", "wrappers": ["quality"]})
-    assert found == select_in_parts(first, parts, 9, rng(3))
+    assert found == select_in_parts(first, parts, 9, RNG(3))
     assert not found.exact
 
 
@@ -221,13 +307,44 @@ def test_features_of_two_encoders_are_not_mixed(tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-def test_parts_in_actors_pick_what_one_machine_picks(tmp_path: Path, ray_session: Any) -> None:
-    whole = pool(400, 6, 1)
-    source = written(tmp_path, whole, 4, "binary")
+def test_parts_in_actors_pick_what_one_machine_picks(tmp_path: Path, ray_session: None) -> None:
+    source = written(tmp_path, pool(400, 6, 1), 5, "binary")
     names = shards(source)
-    parts = RemoteParts(source, [names[:1], names[1:]])
     read = read_candidates(source, names)
-    for strategy in ("k_center", "badge", "k_means_plus_plus", "margin", {"name": "after", "beta": 3}):
-        one, many, exact = both(strategy, read, parts, 40)
-        assert many == one
-        assert exact
+    with RemoteParts(source, [[name] for name in names]) as parts:  # more than there are CPUs
+        parts.check_ids()
+        for strategy in ("k_center", "badge", "k_means_plus_plus", "margin", {"name": "after", "beta": 3}):
+            one, many, exact = both(strategy, read, parts, 40)
+            assert many == one
+            assert exact
+    with pytest.raises(ray.exceptions.RayActorError):
+        parts.count()
+
+
+@pytest.mark.ray
+def test_parts_that_wait_for_room_say_so(tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = written(tmp_path, pool(30, 0, 0), 3, "binary")
+    taken, said = placement_group([{"CPU": 2}]), list[str]()
+    assert taken.wait(60)
+
+    def hear(message: str) -> None:
+        said.append(message)
+        remove_placement_group(taken)
+
+    monkeypatch.setattr("seral.active.parts.say", hear)
+    monkeypatch.setattr("seral.active.parts.WAIT_S", 0.5)
+    with RemoteParts(source, [[name] for name in shards(source)]) as parts:
+        assert parts.count() == 30
+    assert said[0].startswith("3 parts wait for room: each takes 0.6666 CPUs, the cluster has 2, of which 0")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "parts", "expected"),
+    [([2], 8, 0.25), ([1, 1, 1], 4, 0.5), ([16, 4], 5, 1), ([4, 1], 7, 0.6666), ([0, 0], 3, 1)],
+)
+def test_so_many_parts_fit_the_nodes(
+    nodes: list[int], parts: int, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": cpus}} for cpus in nodes])
+    assert _cpus_each(parts) == expected
+    assert sum(cpus // expected for cpus in nodes) >= parts or not any(nodes)

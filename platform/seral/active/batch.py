@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -58,28 +59,30 @@ class BatchOptions(Options):
 def run_batch(options: BatchOptions) -> dict[str, Any]:
     """Read, pick and write; returns what was done: rows, picks, whether they are exact, seconds."""
     names, rng, started = shards(options.source), np.random.default_rng(options.seed), time.perf_counter()
-    if options.parts > 1:
-        connect(options.cluster)
-        dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
-        parts = RemoteParts(options.source, dealt)
-        rows, known = sum(parts.each("count")), parts.each("known")
-        if len({part.labelled_centres().shape[1] for part in known}) > 1:
-            widths = {files[0]: part.labelled_centres().shape[1] for files, part in zip(dealt, known, strict=True)}
-            raise different_widths(options.source.features, widths)
-    else:
-        candidates = read_candidates(options.source, names)
-        rows, known = len(candidates), [candidates]
-    read = time.perf_counter()
-    say(f"{rows} candidates of {len(names)} files read in {read - started:.1f} s")
-    _tell_missing(options.source, known)
-    check_count(options.strategy.name, options.count or 1, rows)
-    if options.count is not None and options.parts > 1:
-        picks = select_in_parts(options.strategy, parts, options.count, rng)
-    elif options.count is not None:
-        picks = Picks(select(options.strategy, candidates, options.count, rng), exact=True)
-    else:
-        minutes = options.minutes or 0.0
-        picks = Picks(select_for_minutes(options.strategy, candidates, minutes, rng, options.pace), exact=True)
+    with ExitStack() as held:
+        if options.parts > 1:
+            connect(options.cluster)
+            dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
+            parts = held.enter_context(RemoteParts(options.source, dealt))
+            rows, known = parts.count(), parts.each("known")
+            if len({part.labelled_centres().shape[1] for part in known}) > 1:
+                widths = {files[0]: part.labelled_centres().shape[1] for files, part in zip(dealt, known, strict=True)}
+                raise different_widths(options.source.features, widths)
+            parts.check_ids()
+        else:
+            candidates = read_candidates(options.source, names)
+            rows, known = len(candidates), [candidates]
+        read = time.perf_counter()
+        say(f"{rows} candidates of {len(names)} files read in {read - started:.1f} s")
+        _tell_missing(options.source, known)
+        check_count(options.strategy.name, options.count or 1, rows)
+        if options.count is not None and options.parts > 1:
+            picks = select_in_parts(options.strategy, parts, options.count, rng)
+        elif options.count is not None:
+            picks = Picks(select(options.strategy, candidates, options.count, rng), exact=True)
+        else:
+            minutes = options.minutes or 0.0
+            picks = Picks(select_for_minutes(options.strategy, candidates, minutes, rng, options.pace), exact=True)
     picked = time.perf_counter()
     rows_out = [
         {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}

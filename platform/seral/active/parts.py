@@ -8,30 +8,39 @@ cluster the whole pool are merged instead: every part picks k, and k of all thos
 # N candidates · M labelled · B rows of a block · D features
 from __future__ import annotations
 
+import heapq
+import itertools
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import ray
-from numpy.typing import NDArray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from seral.active.candidates import Candidates, Floats, Rows, Stored, Strings, concatenate
+from seral.active.candidates import Candidates, Floats, Rows, Stored, concatenate
 from seral.active.draws import distant_draws
-from seral.active.points import Block, Points, feature_points, gradient_points
-from seral.active.selection import NamedOptions, StrategyOptions, WrapperOptions, default_options, select
-from seral.active.source import SourceOptions, read_candidates
-from seral.active.strategies import scores
+from seral.active.part import Kind, PoolPart
+from seral.active.points import Block, Points
+from seral.active.selection import NamedOptions, StrategyOptions, WrapperOptions, check_picks, default_options, select
+from seral.active.source import SourceOptions
 from seral.active.strategies.automatic import recommended
-from seral.active.strategies.farthest_first import Part, traverse
+from seral.active.strategies.farthest_first import traverse
 from seral.active.strategies.informative_diverse import shortlisted
-from seral.active.strategies.uncertainty import UNCERTAINTIES, density_scores, total_direction, uncertainty_of
-from seral.active.strategies.uniform import lots
-from seral.active.strategies.wrappers import Rejection, is_good, is_usable, rejection
+from seral.active.strategies.uncertainty import UNCERTAINTIES
+from seral.active.strategies.wrappers import rejection
 from seral.errors import SelectionError
+from seral.progress import say
 
-Doubles = NDArray[np.float64]
-Kind = Literal["features", "gradients"]
+WAIT_S = 30.0
+"""Seconds between two lines that say that parts wait for room."""
+CPU_UNITS = 10_000
+"""Parts of a CPU that Ray counts in."""
+NAMED = 3
+"""How many ids a message shows."""
 
 
 class Picks(NamedTuple):
@@ -39,107 +48,9 @@ class Picks(NamedTuple):
 
     ids: list[str]
     exact: bool
-
-
-class PoolPart:
-    """Some of the candidates, in this process or in an actor."""
-
-    def __init__(self, source: SourceOptions | Candidates, names: Sequence[str] = ()) -> None:
-        self._everyone = source if isinstance(source, Candidates) else read_candidates(source, names)
-        self.candidates = self._everyone
-
-    def keep_good(self, limits: dict[str, float]) -> None:
-        """Leave out recordings below the quality limits (wrappers.quality)."""
-        self._keep(is_good(self.candidates, **limits))
-
-    def keep_usable(self, told: Rejection | None) -> None:
-        """Leave out what sounds like what was rejected (wrappers.usable); None = nothing was."""
-        self._keep(is_usable(self.candidates, told))
-
-    def keep_everyone(self) -> None:
-        """Take all in again."""
-        self.candidates = self._everyone
-
-    def count(self) -> int:
-        """How many there are."""
-        return len(self.candidates)
-
-    def has_model(self) -> bool:
-        """Whether a model's probabilities are there."""
-        return self.candidates.probability_NC is not None
-
-    def ids(self) -> Strings:
-        """Ids in order."""
-        return self.candidates.ids
-
-    def known(self) -> Candidates:
-        """What is labelled among its rows, without a candidate."""
-        nobody = self.candidates.take(np.empty(0, dtype=np.intp))
-        rejected_M = np.zeros(len(nobody.labelled_centres()), bool) if nobody.rejected_M is None else nobody.rejected_M
-        return replace(nobody, labelled_embedding_MD=nobody.labelled_centres(), rejected_M=rejected_M)
-
-    def take(self, ids: Sequence[str]) -> Candidates:
-        """Those of the ids that are here."""
-        return self.candidates.take(np.flatnonzero(np.isin(self.candidates.ids, np.asarray(ids, dtype=np.str_))))
-
-    def drawn_first(self, key: str, k: int) -> tuple[Doubles, Strings]:
-        """The k smallest lots, as scores."""
-        return self._best(-lots(self.candidates.ids, key), k)
-
-    def most_uncertain(self, name: str, k: int) -> tuple[Doubles, Strings]:
-        """The k largest scores of uncertainty."""
-        return self._best(uncertainty_of(self.candidates, name), k)
-
-    def total_direction(self) -> tuple[int, Doubles]:
-        """Rows, and the sum of their directions."""
-        return len(self.candidates), total_direction(self.candidates.need("embedding_ND"))
-
-    def most_dense(self, uncertainty: str, beta: float, direction_D: Doubles, k: int) -> tuple[Doubles, Strings]:
-        """The k largest density-weighted scores."""
-        return self._best(density_scores(self.candidates, uncertainty, beta, direction_D), k)
-
-    def pick(self, strategy: StrategyOptions, k: int, seed: int) -> list[str]:
-        """What the strategy picks of these rows alone."""
-        return select(strategy, self.candidates, min(k, len(self.candidates)), np.random.default_rng(seed))
-
-    def farthest(self, method: str, *arguments: Any) -> Any:
-        """A method of farthest_first.Part."""
-        if method == "total":  # the first thing that is asked
-            self._part = Part(self.candidates.ids, self.candidates.need("embedding_ND"))
-        return getattr(self._part, method)(*arguments)
-
-    def points(self, kind: Kind, mean_D: Doubles | None) -> list[int]:
-        """Make ready for distances; returns the widths of the factors."""
-        x_ND = self.candidates.need("embedding_ND")
-        self._points: Points = (
-            feature_points(x_ND, mean_D)
-            if kind == "features"
-            else gradient_points(self.candidates.need("probability_NC"), x_ND)
-        )
-        return self._points.widths
-
-    def block(self, rows: Rows) -> Block:
-        """Some rows."""
-        return self._points.block(rows)
-
-    def upper_bounds(self, centres: Block) -> Floats:
-        """Upper bounds of the distance of every row to the nearest of some centres."""
-        return self._points.upper_bounds(centres)
-
-    def largest(self) -> tuple[float, str]:
-        """Squared norm and id of the largest row."""
-        if not len(self._points):
-            return -1.0, ""
-        row = self._points.largest()
-        return float(np.float32(self._points.block(np.array([row])).square_B[0])), str(self.candidates.ids[row])
-
-    def _keep(self, wanted_N: NDArray[np.bool_]) -> None:
-        if not wanted_N.all():  # without a copy of the features, else
-            self.candidates = self.candidates.take(np.flatnonzero(wanted_N))
-
-    def _best(self, score_N: Doubles, k: int) -> tuple[Doubles, Strings]:
-        rows = scores.top_rows(score_N, k)
-        return score_N[rows], self.candidates.ids[rows]
+    distance: float | None = None
+    """Where it would not, and there are features: the mean distance of a candidate to the nearest that is picked or
+    labelled, in the features as given."""
 
 
 class Parts:
@@ -159,19 +70,54 @@ class Parts:
         """Call a method of every part with its own arguments."""
         return [getattr(part, method)(*own) for part, own in zip(self._parts, arguments, strict=True)]
 
+    def count(self) -> int:
+        """Candidates of all parts."""
+        return sum(self.each("count"))
+
+    def check_ids(self) -> None:
+        """Raises SelectionError when an id is in two parts. Eight bytes a row come from the parts."""
+        hash_N = np.sort(np.concatenate(self.each("id_hashes")))
+        found = Counter(itertools.chain(*self.each("ids_of", hash_N[1:][hash_N[1:] == hash_N[:-1]])))
+        if twice := sorted(name for name, times in found.items() if times > 1):
+            raise SelectionError(f"{len(twice)} ids are in two parts, e.g. {', '.join(twice[:NAMED])}")
+
 
 class RemoteParts(Parts):
-    """Parts in actors, on as many machines as Ray has."""
+    """Parts in actors, on as many machines as Ray has; they end with the block that they are made for by `with`.
+
+    They wait until all of them have room, and say so.
+    """
 
     def __init__(self, source: SourceOptions, names: Sequence[Sequence[str]]) -> None:
-        self._actors = [_RemotePart.remote(source, part) for part in names]
+        cpus = _cpus_each(len(names))
+        self._room = placement_group([{"CPU": cpus}] * len(names), strategy="SPREAD")
+        while not self._room.wait(WAIT_S):
+            has, free = (found.get("CPU", 0) for found in (ray.cluster_resources(), ray.available_resources()))
+            say(
+                f"{len(names)} parts wait for room: each takes {cpus:g} CPUs, the cluster has {has:g}, of which "
+                f"{free:g} are free"
+            )
+        self._actors = [
+            _RemotePart.options(
+                num_cpus=cpus, scheduling_strategy=PlacementGroupSchedulingStrategy(self._room, place)
+            ).remote(source, part)
+            for place, part in enumerate(names)
+        ]
 
     def __len__(self) -> int:
         return len(self._actors)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        remove_placement_group(self._room)  # ends the actors in it
+
     def each(self, method: str, *arguments: Any) -> list[Any]:
         """Arguments go into the store once, for all machines."""
-        shared = [ray.put(argument) if isinstance(argument, Block) else argument for argument in arguments]
+        shared = [ray.put(value) if isinstance(value, Block | np.ndarray) else value for value in arguments]
         return self.respective(method, [tuple(shared)] * len(self))
 
     def respective(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -180,7 +126,17 @@ class RemoteParts(Parts):
         return found
 
 
-_RemotePart = ray.remote(num_cpus=1)(PoolPart)
+_RemotePart = ray.remote(PoolPart)
+
+
+def _cpus_each(parts: int) -> float:
+    """CPUs that each part asks for: one, or the most of which so many fit an idle cluster, node by node.
+
+    One too where no node has any yet, for a cluster that grows.
+    """
+    nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    share: float = heapq.nlargest(parts, (cpus / count for cpus in nodes for count in range(1, parts + 1)))[-1]
+    return min(1.0, math.floor(share * CPU_UNITS) / CPU_UNITS) or 1.0
 
 
 class PartedPoints(Points):
@@ -237,23 +193,35 @@ class PartedPoints(Points):
 
 
 def select_in_parts(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generator) -> Picks:
-    """The k picks of a strategy from a pool in parts."""
-    count = sum(parts.each("count"))
+    """The k picks of a strategy from a pool in parts, held to the same contract as those of `select`."""
+    count = parts.count()
     if not 0 <= k <= count:
         raise SelectionError(f"asked {strategy.name} for {k} picks of {count} candidates")
+    picks = _picks(strategy, parts, k, rng)
+    check_picks(strategy.name, picks.ids, k, itertools.chain(*parts.each("here", picks.ids)))
+    if picks.exact or not all(parts.each("has", "embedding_ND")):
+        return picks
+    held = [_known(parts).labelled_centres(), _gather(parts, picks.ids).need("embedding_ND")]
+    return picks._replace(distance=sum(parts.each("total_distance", np.concatenate(held))) / count)
+
+
+def _picks(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generator) -> Picks:
+    """k picks of a strategy in its wrappers, k <= N."""
     if k == 0:
         return Picks([], exact=True)
+    if len(parts) == 1:
+        return Picks(parts.each("pick", strategy, k, rng)[0], exact=True)
     if strategy.wrappers:
         return _wrapped(strategy, parts, k, rng)
     if strategy.name == "auto":
-        choice = recommended(model=all(parts.each("has_model")))
+        choice = recommended(model=all(parts.each("has", "probability_NC")))
         wrappers = [WrapperOptions(name=choice.wrapper)]
-        return select_in_parts(StrategyOptions(name=choice.name, wrappers=wrappers), parts, k, rng)
+        return _picks(StrategyOptions(name=choice.name, wrappers=wrappers), parts, k, rng)
     if strategy.name in EXACT:
         return Picks(EXACT[strategy.name](parts, k, rng, **strategy.parameters), exact=True)
     seed = int(rng.integers(2**31))
-    union = sorted(name for picks in parts.each("pick", strategy, k, seed) for name in picks)
-    return Picks(select(strategy, _gather(parts, union), k, rng), exact=len(parts) == 1)
+    union = sorted(itertools.chain(*parts.each("pick", strategy, k, seed)))
+    return Picks(select(strategy, _gather(parts, union), k, rng), exact=False)
 
 
 def _wrapped(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generator) -> Picks:
@@ -265,9 +233,9 @@ def _wrapped(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Gen
                 parts.each("keep_good", outer.parameters)
             else:
                 parts.each("keep_usable", rejection(_known(parts), **outer.parameters))
-            if (left := sum(parts.each("count"))) < k:
+            if (left := parts.count()) < k:
                 raise SelectionError(f"only {left} candidates pass {outer.name}, for {k} picks: change its limits")
-            return select_in_parts(inner, parts, k, rng)
+            return _picks(inner, parts, k, rng)
         finally:
             parts.each("keep_everyone")
     if outer.name == "shortlist":

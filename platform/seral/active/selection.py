@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -11,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from seral.active.budget import PaceOptions
-from seral.active.candidates import GROUPS, Candidates, Strategy, Strings
+from seral.active.candidates import GROUPS, Candidates, Strategy
 from seral.active.strategies import NEEDS, STRATEGIES
 from seral.active.strategies.informative_diverse import DIVERSITIES
 from seral.active.strategies.uncertainty import UNCERTAINTIES
@@ -74,6 +75,11 @@ class StrategyOptions(NamedOptions):
         return frozenset().union(*(needs(part.name, part.parameters) for part in (self, *self.wrappers)))
 
     @property
+    def relabels(self) -> bool:
+        """Whether picks may be labelled already."""
+        return any(wrapper.name == "relabel" for wrapper in self.wrappers)
+
+    @property
     def call(self) -> Strategy:
         """The strategy in its wrappers."""
         call: Strategy = partial(STRATEGIES[self.name], **self.parameters)
@@ -95,8 +101,10 @@ def select(
     if k == 0:
         return []
     picks = strategy.call(candidates, k, rng)
-    again = strategy.wrappers and strategy.wrappers[0].name == "relabel"
-    _check_picks(strategy.name, picks, candidates, candidates.labelled_ids if again else None, k)
+    allowed = candidates.ids[np.minimum(candidates.rows(picks), len(candidates) - 1)].tolist()
+    if strategy.relabels and candidates.labelled_ids is not None:
+        allowed += candidates.labelled_ids.tolist()
+    check_picks(strategy.name, picks, k, allowed)
     return picks
 
 
@@ -107,15 +115,13 @@ def check_count(name: str, k: int, count: int) -> None:
         raise SelectionError(f"asked {name} for {k} picks of {count} candidates{why}")
 
 
-def _check_picks(name: str, picks: list[str], candidates: Candidates, also: Strings | None, k: int) -> None:
-    """The contract of a strategy."""
+def check_picks(name: str, picks: Sequence[str], k: int, allowed: Iterable[str]) -> None:
+    """The contract of a strategy: k picks, different ones, all of them allowed. Raises SelectionError."""
     if len(picks) != k:
         raise SelectionError(f"{name} gave {len(picks)} picks, asked for {k}")
-    if len(set(picks)) != k:
-        raise SelectionError(f"{name} picked {k - len(set(picks))} utterances more than once")
-    place = np.minimum(candidates.rows(picks), len(candidates) - 1)
-    others = {pick for pick, found in zip(picks, candidates.ids[place].tolist(), strict=True) if pick != found}
-    if strangers := others - set([] if also is None else also.tolist()):
+    if twice := sorted(pick for pick, times in Counter(picks).items() if times > 1):
+        raise SelectionError(f"{name} picked {twice[0]} more than once ({len(twice)} such utterances)")
+    if strangers := set(picks).difference(allowed):
         raise SelectionError(f"{name} picked {min(strangers)}, which is not a candidate ({len(strangers)} such picks)")
 
 
@@ -128,7 +134,7 @@ def select_for_minutes(
     left, told of the picks so far. What is left at the end is not spent where a quota is full: a quota holds of all
     that is bought as it would of a number of picks. Raises SelectionError when no clip fits, or none is there.
     """
-    if any(wrapper.name == "relabel" for wrapper in strategy.wrappers):
+    if strategy.relabels:
         raise SelectionError("relabel divides a number of labels, not minutes: give the budget as sizes or fractions")
     check_count(strategy.name, 1, len(candidates))
     cost_N, picks, rest = pace.seconds(candidates.need("duration_s")), list[str](), candidates

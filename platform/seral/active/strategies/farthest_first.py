@@ -3,8 +3,9 @@
 The textbook form updates all N distances for every pick. Here each row keeps its distance to the centres it has seen,
 which is an upper bound of its true one. A part of the pool offers the rows of its largest distances, brought up to
 date, with the largest bound it holds back; picks are made among what all parts offer as long as the best beats every
-bound held back, which makes them the textbook's, and every part hears of them. Distances are taken in double precision
-and compared in single precision, so that equal distances stay equal and fall to the lower id, whatever the parts.
+bound held back, which makes them the textbook's, and every part hears of them. Where parts are several, each looks at
+more rows before it offers, because a round costs more than they do. Distances are taken in double precision and
+compared in single precision, so that equal distances stay equal and fall to the lower id, whatever the parts.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from numpy.typing import NDArray
 
 from seral.active.candidates import Candidates, Floats, Rows, Stored
 from seral.active.index import nearest
-from seral.active.points import SLAB, Block, Centres, Doubles, Points, distances, join, nearest_distance, upper_bounds
+from seral.active.points import SLAB, Centres, Doubles, Points, distances, nearest_distance, upper_bounds
 
 # N candidates · M labelled · B rows of a block · D features
 
 Ids = NDArray[np.str_] | NDArray[np.int64]
 
 FIRST_OFFER = 512
+"""Rows of the first offer of a part that is alone."""
+FIRST_ROUND = 4_096
+"""Rows of the first offers of all parts together, where they are several."""
 FEW, MANY = 8, 64
 """Picks of a round below which parts offer twice as many rows, and above which half as many."""
 REFRESHED = 512
@@ -39,7 +43,8 @@ class Offer(NamedTuple):
     id_B: Ids
     distance_B: Floats
     """Distances to the nearest centre, up to date."""
-    block: Block
+    x_BD: Stored
+    """The rows as they are stored, a half or a quarter of what they are in double precision."""
     held_back: tuple[float, Any] | None
     """Bound and id of the best row that is not offered; None = all are."""
 
@@ -62,58 +67,61 @@ def farthest_first(x_ND: Stored, labelled_MD: Stored, k: int) -> Rows:
 
 
 def traverse(
-    each: Callable[..., list[Any]], labelled_MD: Stored, k: int, *, first_offer: int = FIRST_OFFER
+    each: Callable[..., list[Any]], labelled_MD: Stored, k: int, *, first_offer: int | None = None
 ) -> list[Any]:
     """Ids of k picks in order, of candidates in one or many parts.
 
     `each(method, *arguments)` calls a method of every Part, wherever they are, and returns what they say in order.
+    `first_offer` are the rows of a part's first offer.
     """
     if k == 0:
         return []
-    count, total_D = (sum(values) for values in zip(*each("total"), strict=True))
+    totals = each("total")
+    mean_D = sum(total_D for _, total_D in totals) / sum(count for count, _ in totals)
     picks, centre_MD = list[Any](), labelled_MD
     if not len(labelled_MD):
         _, first, x_D = min(
-            (found for found in each("most_central", total_D / count) if found[1] is not None),
-            key=lambda found: found[:2],
+            (found for found in each("most_central", mean_D) if found[1] is not None), key=lambda found: found[:2]
         )
         picks, centre_MD = [first], x_D[None]
-    each("start", total_D / count, centre_MD, k)
-    size, new, fresh = first_offer, None, list(picks)
+    each("start", mean_D, centre_MD, k)
+    least = size = first_offer or (FIRST_OFFER if len(totals) == 1 else max(1, FIRST_ROUND // len(totals)))
+    new_KD, fresh = centre_MD[:0], list(picks)
     while len(picks) < k:
-        offers: list[Offer] = each("offer", size, new, fresh)
+        offers: list[Offer] = each("offer", size, 0 if len(totals) == 1 else (size + 1) // 2, new_KD, fresh)
         if not any(offer.distance_B.any() or (offer.held_back or (0,))[0] for offer in offers):  # only copies are left
             picks += sorted(itertools.chain(*each("rest", k - len(picks))))[: k - len(picks)]
             break
-        fresh, new = _pick(offers, k - len(picks))
+        fresh, new_KD = _pick(offers, mean_D, k - len(picks))
         picks += fresh
-        size = _next_size(size, len(fresh), first_offer)
+        size = _next_size(size, len(fresh), least)
     return picks
 
 
-def _pick(offers: Sequence[Offer], k: int) -> tuple[list[Any], Block | None]:
+def _pick(offers: Sequence[Offer], mean_D: Doubles, k: int) -> tuple[list[Any], Stored]:
     """Up to k picks among the offers, while the best beats whatever is held back; their ids and rows."""
     id_B = np.concatenate([offer.id_B for offer in offers])
     order_B = np.argsort(id_B, kind="stable")
-    id_B, block = id_B[order_B], join([offer.block for offer in offers]).take(order_B)
+    id_B, x_BD = id_B[order_B], np.concatenate([offer.x_BD for offer in offers])[order_B]
     distance_B = np.concatenate([offer.distance_B for offer in offers])[order_B]
     best_first = [(-offer.held_back[0], offer.held_back[1]) for offer in offers if offer.held_back]
     rival = min(best_first, default=None)
     floor = 0 if rival is None else -rival[0]
+    block, row_B = Points(x_BD, centre_D=mean_D).block(slice(None)), np.arange(len(id_B))
     chosen: list[Any] = []
-    taken: list[Block] = []
-    while len(chosen) < k and len(id_B):
+    taken: list[int] = []
+    while len(chosen) < k and len(row_B):
         best = int(distance_B.argmax())
         if rival is not None and (-distance_B[best], id_B[best]) > rival:
             break
         chosen.append(id_B[best].item())
-        taken.append(block.take(slice(best, best + 1)))
-        np.minimum(distance_B, distances(block, taken[-1])[:, 0], out=distance_B)
+        taken.append(int(row_B[best]))
+        np.minimum(distance_B, distances(block, block.take(slice(best, best + 1)))[:, 0], out=distance_B)
         distance_B[best] = -np.inf
         left = np.flatnonzero(distance_B >= floor)
-        if 2 * len(left) <= len(id_B):  # most rows cannot be next any more
-            id_B, distance_B, block = id_B[left], distance_B[left], block.take(left)
-    return chosen, join(taken) if taken else None
+        if 2 * len(left) <= len(row_B):  # most rows cannot be next any more
+            id_B, row_B, distance_B, block = id_B[left], row_B[left], distance_B[left], block.take(left)
+    return chosen, x_BD[taken]
 
 
 def _next_size(size: int, picked: int, least: int) -> int:
@@ -152,33 +160,48 @@ class Part:
         self.bound_N = nearest(self.x_ND, centre_MD, 1).distance_QK[:, 0] * np.float32(SHADE)
         self.seen_N = np.full(len(self.points), len(centre), dtype=np.int32)
 
-    def offer(self, size: int, new: Block | None, taken: Sequence[Any]) -> Offer:
-        """Hear of new centres and of the ids that were taken; offer the rows of the `size` largest distances."""
-        if new is not None:
-            self.centres.add(new)
+    def offer(self, size: int, least: int, new_KD: Stored, taken: Sequence[Any]) -> Offer:
+        """Hear of new centres and of the ids that were taken; offer the rows of the `size` largest distances.
+
+        Rows are brought up to date, twice as many each time, until at least `least` are known to be farther than all
+        that were not looked at.
+        """
         if not len(self.id_N):
-            return Offer(self.id_N, self.bound_N, self.points.block(slice(0)), None)
+            return Offer(self.id_N, self.bound_N, self.x_ND, None)
+        self.centres.add(Points(new_KD, centre_D=self.points.centre_D).block(slice(None)))
         self._leave_out(taken)
-        rows = _largest(self.bound_N, size)
+        rows = self._farthest(size, least)
         outside_N = self.bound_N.copy()
         outside_N[rows] = -np.inf
         rival = int(outside_N.argmax())
         floor = outside_N[rival]
-        rows = self._refreshed(rows, floor)
+        for at in range(0, len(rows), SLAB):
+            part = rows[at : at + SLAB]
+            self.bound_N[part] = nearest_distance(self.points.block(part), self.centres)
+        rows = rows[self.bound_N[rows] >= floor]
         held_back = (float(floor), self.id_N[rival].item()) if floor >= 0 else None
-        return Offer(self.id_N[rows], self.bound_N[rows], self.points.block(rows), held_back)
+        return Offer(self.id_N[rows], self.bound_N[rows], self.x_ND[rows], held_back)
 
     def rest(self, count: int) -> list[Any]:
         """The first ids that were not taken."""
         free: list[Any] = self.id_N[np.flatnonzero(self.bound_N >= 0)[:count]].tolist()
         return free
 
-    def _refreshed(self, rows: Rows, floor: np.float32) -> Rows:
-        """Bring the bounds of these rows up to date; returns those that still reach the floor, with exact distances.
+    def _farthest(self, size: int, least: int) -> Rows:
+        """Up to `size` rows with their bounds up to date that reach every bound outside of what was looked at."""
+        looked_at = size
+        while True:
+            rows = _largest(self.bound_N, looked_at)
+            floor = max(0, self.bound_N[rows].min()) if len(rows) < len(self.bound_N) else 0
+            self._refresh(rows)
+            rows = rows[self.bound_N[rows] >= floor]
+            if len(rows) >= least or looked_at >= len(self.bound_N):
+                return rows[_largest(self.bound_N[rows], size)]
+            looked_at *= 2
 
-        No other can be next. Bounds come from products in single precision, distances of the few that are left in
-        double.
-        """
+    def _refresh(self, rows: Rows) -> None:
+        """Bring the bounds of these rows up to date, by products in single precision."""
+        rows = rows[self.seen_N[rows] < len(self.centres)]
         rows = rows[np.argsort(self.seen_N[rows], kind="stable")]
         for at in range(0, len(rows), REFRESHED):
             part = rows[at : at + REFRESHED]
@@ -186,11 +209,6 @@ class Part:
             missed_B = upper_bounds(self.points.block(part, narrow=True), missed)
             self.bound_N[part] = np.minimum(self.bound_N[part], missed_B)
         self.seen_N[rows] = len(self.centres)
-        rows = rows[(self.bound_N[rows] >= floor) & (self.bound_N[rows] >= 0)]
-        for at in range(0, len(rows), SLAB):
-            part = rows[at : at + SLAB]
-            self.bound_N[part] = nearest_distance(self.points.block(part), self.centres)
-        return rows[self.bound_N[rows] >= floor]
 
     def _leave_out(self, taken: Sequence[Any]) -> None:
         """Rows of these ids are no candidates any more."""
