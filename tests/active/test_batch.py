@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seral.active.batch import BatchOptions, run_batch
-from seral.errors import OptionError
+from seral.errors import OptionError, SelectionError
 from seral.options import parse
 
 N, FILES = 90, 3
@@ -53,12 +53,31 @@ def test_the_files_names_and_order_change_nothing(values: dict[str, Any], tmp_pa
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("strategy", ["k_center", "k_means_plus_plus", "random"])
-def test_parts_change_nothing(values: dict[str, Any], strategy: str, ray_session: None) -> None:
-    _, one = picked(values, count=12, strategy=strategy)
-    told, many = picked(values, count=12, strategy=strategy, parts=2)
+@pytest.mark.parametrize("strategy", ["k_center", "k_means_plus_plus", {"name": "random", "wrappers": ["quality"]}])
+@pytest.mark.parametrize("budget", [{"count": 12}, {"minutes": 3}], ids=str)
+def test_parts_change_nothing(
+    values: dict[str, Any], strategy: Any, budget: dict[str, Any], tmp_path: Path, ray_session: None
+) -> None:
+    values["source"]["metadata"] = str(tmp_path / "utterances")
+    _, one = picked(values, **budget, strategy=strategy)
+    told, many = picked(values, **budget, strategy=strategy, parts=2)
     assert many == one
     assert told["exact"]
+    assert "distance" not in told
+
+
+@pytest.mark.ray
+def test_merged_picks_come_with_their_distance(values: dict[str, Any], ray_session: None) -> None:
+    told, _ = picked(values, count=12, strategy="auto", parts=9)  # more than there are files
+    assert not told["exact"]
+    assert told["distance"] > 0
+    told, _ = picked(values, count=12, strategy="auto")
+    assert told["exact"]
+    (Path(values["source"]["features"]) / "copy.parquet").write_bytes(
+        (Path(values["source"]["features"]) / "0.parquet").read_bytes()
+    )
+    with pytest.raises(SelectionError, match=r"30 ids are in two parts, e\.g\. u"):
+        picked(values, count=12, strategy="margin", parts=4)
 
 
 def test_minutes_are_counted(values: dict[str, Any], tmp_path: Path) -> None:
@@ -71,7 +90,6 @@ def test_what_does_not_fit_together_is_refused(values: dict[str, Any]) -> None:
     for more, message in (
         ({}, "one of them"),
         ({"count": 3, "minutes": 2}, "one of them"),
-        ({"minutes": 2, "parts": 2}, "parts=1"),
     ):
         with pytest.raises(OptionError, match=message):
             parse(BatchOptions, {**values, **more})

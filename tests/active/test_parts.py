@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,36 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from seral.active.budget import PaceOptions
 from seral.active.candidates import Candidates
+from seral.active.distributed import EXACT, WRAPPED, select_in_parts
+from seral.active.minutes import select_for_minutes
 from seral.active.part import PoolPart
-from seral.active.parts import EXACT, Parts, RemoteParts, _cpus_each, select_in_parts
+from seral.active.parts import Parts, RemoteParts, _cpus_each
 from seral.active.selection import StrategyOptions, select
 from seral.active.source import SourceOptions, read_candidates, shards
 from seral.active.strategies import STRATEGIES
-from seral.active.strategies.wrappers import is_usable, rejection
+from seral.active.strategies.wrappers import WRAPPERS
 from seral.errors import OptionError, SelectionError
 
 # N candidates · M labelled · X picked or labelled · C classes · D features
 
 RNG = np.random.default_rng
 
-WRAPPED = [
-    {"name": "k_center", "wrappers": ["quality"]},
-    {"name": "margin", "wrappers": ["quality", {"name": "usable", "limit": 0.4}]},
-    {"name": "k_means_plus_plus", "wrappers": ["usable"]},
-    {"name": "badge", "wrappers": ["quality", {"name": "shortlist", "beta": 2}, {"name": "quota", "share": 0.4}]},
+INNER: list[Any] = [
+    {"name": "random", "by": "speaker"},
+    {"name": "random", "by": "predicted"},
     {"name": "after", "uncertainty": "bald", "diversity": "k_center", "beta": 2},
+]
+NESTED: list[list[Any]] = [
+    *[[name] for name in WRAPPERS],
+    ["quality", {"name": "usable", "limit": 0.4}],
+    ["quality", {"name": "shortlist", "beta": 2}, {"name": "quota", "share": 0.4}],
+    [{"name": "quota", "share": 0.4}, "quality"],
+    [{"name": "quota", "share": 0.1}, {"name": "quota", "by": "predicted", "share": 0.3}, "quality"],
+    ["usable", {"name": "distinct", "distance": 0.3}, {"name": "quota", "by": "predicted"}],
+    ["relabel", {"name": "distinct", "distance": 1.5}],
+    [{"name": "quota", "by": "predicted", "share": 0.3}, "shortlist"],
 ]
 
 
@@ -44,9 +56,11 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
         embedding_ND=rng.normal(size=(count, 5)).astype(np.float16),
         surprisal_NK=rng.uniform(size=(count, 6)).astype(np.float16),
         speaker=rng.choice(["a", "b", "c"], size=count),
+        duration_s=rng.integers(1, 40, size=count) / 4,
         snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
         labelled_ids=np.array(names[count:], dtype=np.str_),
         labelled_embedding_MD=rng.normal(size=(labelled, 5)).astype(np.float16),
+        labelled_doubt_M=rng.uniform(size=labelled).astype(np.float32),
         rejected_M=np.arange(labelled) % 2 == 1,
     )
 
@@ -63,8 +77,9 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
         values = {name: value for name, value in vars(mine).items() if value is not None}
         values["labelled_ids"] = whole.labelled_ids[known == part]
         values["labelled_embedding_MD"] = whole.labelled_centres()[known == part]
-        if whole.rejected_M is not None:
-            values["rejected_M"] = whole.rejected_M[known == part]
+        for name in ("labelled_doubt_M", "rejected_M"):
+            if name in values:
+                values[name] = values[name][known == part]
         made.append(PoolPart(Candidates(**values)))
     return Parts(made)
 
@@ -81,22 +96,39 @@ def both(strategy: Any, whole: Candidates, parts: Parts, k: int) -> tuple[list[s
     return select(chosen, whole, k, np.random.default_rng(3)), found.ids, found.exact
 
 
-@pytest.mark.parametrize("strategy", [*EXACT, "auto", *WRAPPED], ids=str)
+@pytest.mark.parametrize("strategy", [*EXACT, *INNER, "auto"], ids=str)
 @settings(max_examples=25, deadline=None)
 @given(st.integers(5, 60), st.integers(0, 4), st.integers(1, 5), st.integers(0, 99), st.data())
 def test_parts_pick_what_one_machine_picks(
     strategy: Any, count: int, labelled: int, parts: int, seed: int, data: st.DataObject
 ) -> None:
     whole = pool(count, labelled, seed)
-    assert whole.snr_db is not None
-    usable_N = np.logical_and.reduce([is_usable(whole, rejection(whole, limit=limit)) for limit in (0.4, 0.5)])
-    good = int((~(whole.snr_db < 0) & usable_N).sum())
-    k = data.draw(st.integers(0, good))
-    dealt = divided(whole, parts, seed)
-    one, many, exact = both(strategy, whole, dealt, k)
+    one, many, exact = both(strategy, whole, divided(whole, parts, seed), data.draw(st.integers(0, count)))
     assert many == one
     assert exact
-    assert sum(dealt.each("count")) == count, "a filter is taken back"
+
+
+@pytest.mark.parametrize("strategy", ["random", "margin", "k_center", "k_means_plus_plus", "badge", "after"])
+@pytest.mark.parametrize("wrappers", NESTED, ids=str)
+@settings(max_examples=8, deadline=None)
+@given(st.integers(5, 60), st.integers(0, 4), st.integers(2, 5), st.integers(0, 99), st.data())
+def test_wrapped_in_parts_as_on_one_machine(
+    wrappers: list[Any], strategy: str, count: int, labelled: int, parts: int, seed: int, data: st.DataObject
+) -> None:
+    whole, wrapped = pool(count, labelled, seed), {"name": strategy, "wrappers": wrappers}
+    dealt = divided(whole, parts, seed)
+    one, many, exact = both(wrapped, whole, dealt, data.draw(st.integers(0, count)))
+    assert many == one
+    assert exact
+    assert dealt.count() == count, "who was left out or picked is taken in again"
+    if wrappers[0] != "relabel":
+        minutes = data.draw(st.floats(0.5, 5))
+        chosen = StrategyOptions.model_validate(wrapped)
+        alone, found = (
+            select_for_minutes(chosen, pool_of, minutes, RNG(3), PaceOptions())
+            for pool_of in (Parts([PoolPart(whole)]), dealt)
+        )
+        assert found == alone
 
 
 @pytest.mark.parametrize("parts", [2, 4, 16])
@@ -195,19 +227,22 @@ def test_auto_in_parts_is_merged_before_there_is_a_model() -> None:
     assert not found.exact
 
 
-def test_what_needs_everything_in_one_place_is_refused() -> None:
-    whole = pool(20, 0, 0)
-    parts = divided(whole, 2, 0)
-    rng = np.random.default_rng(0)
-    with pytest.raises(SelectionError, match="put a shortlist first"):
-        select_in_parts(StrategyOptions.model_validate({"name": "random", "wrappers": ["quota"]}), parts, 3, rng)
-    with pytest.raises(SelectionError, match="use one part"):
-        select_in_parts(StrategyOptions.model_validate({"name": "random", "by": "speaker"}), parts, 3, rng)
+def test_wrappers_that_are_asked_of_merged_picks_hold_too() -> None:
+    whole = pool(80, 4, 0)
+    strategy = StrategyOptions.model_validate({"name": "k_means", "wrappers": [{"name": "quota", "share": 0.4}]})
+    picks = select_in_parts(strategy, divided(whole, 3, 0), 10, RNG(0))
+    assert not picks.exact
+    assert picks.distance is not None
+    assert max(Counter(whole.groups("speaker")[whole.rows(picks.ids)].tolist()).values()) <= 4
+
+
+def test_what_cannot_be_asked_of_parts_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = divided(pool(20, 0, 0), 2, 0)
     with pytest.raises(SelectionError, match="for 21 picks of 20"):
-        select_in_parts(StrategyOptions(name="random"), parts, 21, rng)
-    quality = StrategyOptions.model_validate({"name": "random", "wrappers": [{"name": "quality", "snr_db": 99}]})
-    with pytest.raises(SelectionError, match=r"only \d+ candidates pass quality, for 15 picks"):
-        select_in_parts(quality, parts, 15, rng)
+        select_in_parts(StrategyOptions(name="random"), parts, 21, RNG(0))
+    monkeypatch.delitem(WRAPPED, "quota")
+    with pytest.raises(SelectionError, match="quota is not made for parts: use one part, or put a shortlist before it"):
+        select_in_parts(StrategyOptions.model_validate({"name": "random", "wrappers": ["quota"]}), parts, 3, RNG(0))
 
 
 def written(folder: Path, whole: Candidates, files: int, form: str) -> SourceOptions:

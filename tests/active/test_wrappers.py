@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from seral.active.budget import PaceOptions
 from seral.active.candidates import Candidates
-from seral.active.selection import PaceOptions, StrategyOptions, select, select_for_minutes
+from seral.active.minutes import select_for_minutes
+from seral.active.part import PoolPart
+from seral.active.parts import Parts
+from seral.active.selection import StrategyOptions, select
 from seral.active.strategies import STRATEGIES
 from seral.active.strategies.uniform import shares, uniform
 from seral.active.strategies.wrappers import WRAPPERS, rejection
@@ -336,8 +340,11 @@ def test_what_is_not_known_is_asked_for() -> None:
         ask(wrapped("random", {"name": "quota", "by": "language"}), bare, 1)
 
 
-def in_minutes(strategy: StrategyOptions, candidates: Candidates, minutes: float) -> list[str]:
-    return select_for_minutes(strategy, candidates, minutes, np.random.default_rng(0), PaceOptions())
+def in_minutes(
+    strategy: StrategyOptions, candidates: Candidates, minutes: float, pace: PaceOptions | None = None
+) -> list[str]:
+    parts, rng = Parts([PoolPart(candidates)]), np.random.default_rng(0)
+    return select_for_minutes(strategy, parts, minutes, rng, pace or PaceOptions()).ids
 
 
 @pytest.mark.parametrize(
@@ -390,14 +397,14 @@ def test_when_everything_is_labelled_it_is_said() -> None:
 def test_minutes_are_not_divided_with_old_labels() -> None:
     strategy = wrapped("margin", {"name": "relabel"})
     with pytest.raises(SelectionError, match="give the budget as sizes or fractions"):
-        select_for_minutes(strategy, pool(10, 2, 0), 5, np.random.default_rng(0), PaceOptions())
+        in_minutes(strategy, pool(10, 2, 0), 5)
 
 
 def test_minutes_buy_the_first_of_a_ranking() -> None:
     candidates, pace = pool(100, 0, 0), PaceOptions(listening=2, deciding_s=10)
     order = ask(wrapped("margin"), candidates, 100)
     cost_N = pace.seconds(candidates.need("duration_s"))[candidates.rows(order)]
-    picks = select_for_minutes(wrapped("margin"), candidates, 5, np.random.default_rng(0), pace)
+    picks = in_minutes(wrapped("margin"), candidates, 5, pace)
     fits = int((cost_N.cumsum() <= 300).sum())
     assert picks[:fits] == order[:fits]
 

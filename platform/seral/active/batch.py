@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,12 @@ from pydantic import Field, model_validator
 from seral import storage
 from seral.active.budget import PaceOptions
 from seral.active.candidates import Candidates
-from seral.active.parts import Picks, RemoteParts, select_in_parts
-from seral.active.selection import StrategyOptions, check_count, select, select_for_minutes
-from seral.active.source import SourceOptions, different_widths, read_candidates, read_labelled, shards
+from seral.active.distributed import select_in_parts
+from seral.active.minutes import select_for_minutes
+from seral.active.part import PoolPart
+from seral.active.parts import Parts, RemoteParts
+from seral.active.selection import StrategyOptions, check_count
+from seral.active.source import SourceOptions, different_widths, read_labelled, shards
 from seral.cluster import ClusterOptions, connect
 from seral.options import Options
 from seral.progress import say
@@ -40,9 +42,9 @@ class BatchOptions(Options):
     """What a clip costs, where minutes are counted; durations come from `source.metadata`."""
     seed: int = Field(default=0, ge=0)
     parts: int = Field(default=1, ge=1)
-    """In how many processes the features are kept, on as many machines as Ray has; 1 = all in this one, without Ray.
-    The picks are the same, but for strategies that cluster the whole pool (k_means, alps, typiclust, prob_cover),
-    whose picks in parts are merged."""
+    """In how many processes the features are kept, on as many machines as Ray has, at most one a file; 1 = all in this
+    one, without Ray. The picks are the same, but for strategies that cluster the whole pool (k_means, alps, typiclust,
+    prob_cover, and auto without predictions), whose picks in parts are merged."""
     out: str
     """Parquet file of the picks, in order (schema.PICK)."""
     cluster: ClusterOptions = ClusterOptions()
@@ -51,38 +53,30 @@ class BatchOptions(Options):
     def _check(self) -> BatchOptions:
         if (self.count is None) == (self.minutes is None):
             raise ValueError("say how many to pick by `count`, or how many `minutes` to spend: one of them")
-        if self.minutes is not None and self.parts > 1:
-            raise ValueError("minutes are counted clip by clip, in one place: use parts=1, or count")
         return self
 
 
 def run_batch(options: BatchOptions) -> dict[str, Any]:
-    """Read, pick and write; returns what was done: rows, picks, whether they are exact, seconds."""
+    """Read, pick and write; returns what was done: rows, picks, whether one machine would have picked them, seconds.
+
+    Of merged picks also their `distance`, see distributed.Picks.
+    """
     names, rng, started = shards(options.source), np.random.default_rng(options.seed), time.perf_counter()
-    with ExitStack() as held:
-        if options.parts > 1:
-            connect(options.cluster)
-            dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
-            parts = held.enter_context(RemoteParts(options.source, dealt))
-            rows, known = parts.count(), parts.each("known")
-            if len({part.labelled_centres().shape[1] for part in known}) > 1:
-                widths = {files[0]: part.labelled_centres().shape[1] for files, part in zip(dealt, known, strict=True)}
-                raise different_widths(options.source.features, widths)
-            parts.check_ids()
-        else:
-            candidates = read_candidates(options.source, names)
-            rows, known = len(candidates), [candidates]
+    dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
+    with _read(options, dealt) as parts:
+        rows, known = parts.count(), parts.each("known")
+        if len({part.labelled_centres().shape[1] for part in known}) > 1:
+            widths = {files[0]: part.labelled_centres().shape[1] for files, part in zip(dealt, known, strict=True)}
+            raise different_widths(options.source.features, widths)
+        parts.check_ids()
         read = time.perf_counter()
         say(f"{rows} candidates of {len(names)} files read in {read - started:.1f} s")
         _tell_missing(options.source, known)
         check_count(options.strategy.name, options.count or 1, rows)
-        if options.count is not None and options.parts > 1:
-            picks = select_in_parts(options.strategy, parts, options.count, rng)
-        elif options.count is not None:
-            picks = Picks(select(options.strategy, candidates, options.count, rng), exact=True)
+        if options.minutes is None:
+            picks = select_in_parts(options.strategy, parts, options.count or 0, rng)
         else:
-            minutes = options.minutes or 0.0
-            picks = Picks(select_for_minutes(options.strategy, candidates, minutes, rng, options.pace), exact=True)
+            picks = select_for_minutes(options.strategy, parts, options.minutes, rng, options.pace)
     picked = time.perf_counter()
     rows_out = [
         {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
@@ -93,10 +87,19 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
         "candidates": rows,
         "picks": len(picks.ids),
         "exact": picks.exact,
+        **({} if picks.distance is None else {"distance": round(picks.distance, 4)}),
         "read_s": round(read - started, 2),
         "select_s": round(picked - read, 2),
         "out": options.out,
     }
+
+
+def _read(options: BatchOptions, dealt: Sequence[Sequence[str]]) -> Parts:
+    """The candidates of some feature files, in as many parts as these are dealt to."""
+    if len(dealt) == 1:
+        return Parts([PoolPart(options.source, dealt[0])])
+    connect(options.cluster)
+    return RemoteParts(options.source, dealt)
 
 
 def _tell_missing(source: SourceOptions, known: Sequence[Candidates]) -> None:

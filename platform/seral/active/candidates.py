@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -110,6 +111,15 @@ class Candidates:
             return np.asarray(self.need("probability_NC").argmax(axis=1), dtype=np.str_)
         groups: Strings = self.need(by)
         return groups
+
+    def group_sizes(self, by: str) -> Counter[str]:
+        """How many candidates there are of every group."""
+        name_G, size_G = np.unique(self.groups(by), return_counts=True)
+        return Counter(dict(zip(name_G.tolist(), size_G.tolist(), strict=True)))
+
+    def picked_sizes(self, by: str) -> Counter[str]:
+        """How many of every group were picked so far."""
+        return Counter() if self.picked is None else self.picked.group_sizes(by)
 
     def rows(self, ids: Sequence[str]) -> Rows:
         """Where candidates of these ids stand."""

@@ -3,6 +3,7 @@
 # N candidates · M labelled · B rows of a block · D features
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from seral.active.budget import PaceOptions
 from seral.active.candidates import Candidates, Floats, Rows, Stored, Strings
 from seral.active.index import nearest
 from seral.active.points import Block, Doubles, Points, feature_points, gradient_points
@@ -18,8 +20,8 @@ from seral.active.source import SourceOptions, read_candidates
 from seral.active.strategies import scores
 from seral.active.strategies.farthest_first import Part
 from seral.active.strategies.uncertainty import density_scores, total_direction, uncertainty_of
-from seral.active.strategies.uniform import lots
-from seral.active.strategies.wrappers import Rejection, is_good, is_usable
+from seral.active.strategies.uniform import first_of_groups, lots
+from seral.active.strategies.wrappers import Rejection, is_good, is_usable, near
 
 Kind = Literal["features", "gradients"]
 
@@ -33,8 +35,20 @@ class PoolPart:
     """Some of the candidates, in this process or in an actor."""
 
     def __init__(self, source: SourceOptions | Candidates, names: Sequence[str] = ()) -> None:
-        self._everyone = source if isinstance(source, Candidates) else read_candidates(source, names)
-        self.candidates = self._everyone
+        self.candidates = source if isinstance(source, Candidates) else read_candidates(source, names)
+        self._before = list[Candidates]()
+
+    def remember(self) -> None:
+        """Keep the candidates of now, to come back to."""
+        self._before.append(self.candidates)
+
+    def come_back(self) -> None:
+        """Return to the candidates that were remembered last."""
+        self.candidates = self._before.pop()
+
+    def count_as_picked(self, ids: Sequence[str]) -> None:
+        """Candidates of these ids are picked, and no candidates any more."""
+        self.candidates = self.candidates.but(self.here(ids))
 
     def keep_good(self, limits: dict[str, float]) -> None:
         """Leave out recordings below the quality limits (wrappers.quality)."""
@@ -44,9 +58,39 @@ class PoolPart:
         """Leave out what sounds like what was rejected (wrappers.usable); None = nothing was."""
         self._keep(is_usable(self.candidates, told))
 
-    def keep_everyone(self) -> None:
-        """Take all in again."""
-        self.candidates = self._everyone
+    def leave_out_near(self, others_MD: Stored, options: dict[str, Any]) -> None:
+        """Leave out what is like any of the others (wrappers.distinct)."""
+        self.candidates = self.candidates.without(near(self.candidates, others_MD, **options))
+
+    def leave_out_groups(self, by: str, names: Sequence[str]) -> None:
+        """Leave out these groups."""
+        if names:
+            self._keep(~np.isin(self.candidates.groups(by), names))
+
+    def afford(self, pace: PaceOptions, limit_s: float) -> tuple[int, float]:
+        """Leave out what costs more; returns how many are left, and the seconds that all of them cost."""
+        cost_N = pace.seconds(self.candidates.need("duration_s"))
+        self._keep(cost_N <= limit_s)
+        return len(self.candidates), float(cost_N[cost_N <= limit_s].sum())
+
+    def cheapest(self, pace: PaceOptions) -> list[tuple[float, str]]:
+        """What costs least, if anything is there: seconds and id."""
+        cost_N = pace.seconds(self.candidates.need("duration_s"))
+        return [(float(cost_N[row]), str(self.candidates.ids[row])) for row in [cost_N.argmin()]] if len(cost_N) else []
+
+    def costs(self, ids: Sequence[str], pace: PaceOptions) -> list[tuple[str, float]]:
+        """Seconds that those of the ids cost that are here."""
+        mine = self.take(ids)
+        return list(zip(mine.ids.tolist(), pace.seconds(mine.need("duration_s")).tolist(), strict=True))
+
+    def sizes(self, by: str) -> tuple[Counter[str], Counter[str]]:
+        """How many candidates there are of every group, and how many of it are picked."""
+        return self.candidates.group_sizes(by), self.candidates.picked_sizes(by)
+
+    def groups(self, by: str, ids: Sequence[str]) -> list[tuple[str, str]]:
+        """The groups of those of the ids that are here."""
+        rows = self._rows(ids)
+        return list(zip(self.candidates.ids[rows].tolist(), self.candidates.groups(by)[rows].tolist(), strict=True))
 
     def count(self) -> int:
         """How many there are."""
@@ -69,11 +113,20 @@ class PoolPart:
         """Ids in order."""
         return self.candidates.ids
 
+    def labelled_ids(self) -> list[str]:
+        """Ids of what is labelled."""
+        known = self.candidates.labelled_ids
+        return [] if known is None else known.tolist()
+
     def known(self) -> Candidates:
-        """What is labelled among its rows, without a candidate."""
-        nobody = self.candidates.take(np.empty(0, dtype=np.intp))
-        rejected_M = np.zeros(len(nobody.labelled_centres()), bool) if nobody.rejected_M is None else nobody.rejected_M
-        return replace(nobody, labelled_embedding_MD=nobody.labelled_centres(), rejected_M=rejected_M)
+        """What is labelled or picked among its rows, without a candidate."""
+        nobody, labelled = self.candidates.take(np.empty(0, dtype=np.intp)), len(self.labelled_ids())
+        told: dict[str, Any] = {}
+        if nobody.rejected_M is None:
+            told["rejected_M"] = np.zeros(labelled, bool)
+        if not labelled:  # which does not say that other parts know less of what is
+            told |= {"labelled_doubt_M": np.empty(0, np.float32), "labelled_embedding_MD": nobody.embedding_ND}
+        return replace(nobody, **told)
 
     def here(self, ids: Sequence[str]) -> list[str]:
         """Those of the ids whose candidates are here, each once."""
@@ -87,6 +140,12 @@ class PoolPart:
     def drawn_first(self, key: str, k: int) -> tuple[Doubles, Strings]:
         """The k smallest lots, as scores."""
         return self._best(-lots(self.candidates.ids, key), k)
+
+    def drawn_of_groups(self, by: str, share_of: dict[str, int], key: str) -> tuple[Strings, Strings]:
+        """Ids and groups of the smallest lots of every group, as many as its share."""
+        ids, group_N = self.candidates.ids, self.candidates.groups(by)
+        rows = first_of_groups(ids, group_N, share_of, key)
+        return ids[rows], group_N[rows]
 
     def most_uncertain(self, name: str, k: int) -> tuple[Doubles, Strings]:
         """The k largest scores of uncertainty."""
@@ -144,8 +203,7 @@ class PoolPart:
         return float(np.float32(self._points.block(np.array([row])).square_B[0])), str(self.candidates.ids[row])
 
     def _all_ids(self) -> Strings:
-        known = self.candidates.labelled_ids
-        return self.candidates.ids if known is None else np.concatenate([self.candidates.ids, known])
+        return np.concatenate([self.candidates.ids, np.array(self.labelled_ids(), dtype=np.str_)])
 
     def _rows(self, ids: Sequence[str]) -> Rows:
         """Rows of the candidates of these ids, in ascending order."""

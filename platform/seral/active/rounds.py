@@ -36,7 +36,10 @@ from seral import storage
 from seral.active.budget import PaceOptions
 from seral.active.candidates import Candidates, known_of
 from seral.active.doubt import doubt
-from seral.active.selection import StrategyOptions, select, select_for_minutes
+from seral.active.minutes import select_for_minutes
+from seral.active.part import PoolPart
+from seral.active.parts import Parts
+from seral.active.selection import StrategyOptions, select
 from seral.active.source import read_vectors
 from seral.active.stopping import RoundSummary, StopOptions, stop_reason
 from seral.active.strategies.automatic import recommended
@@ -338,7 +341,7 @@ def _pick(
     minutes = arm.schedule[number] - _minutes(ground, asked, arm.pace)
     if number and not (arm.pace.seconds(candidates.need("duration_s")) <= 60 * minutes).any():
         return []  # earlier rounds left too little
-    return select_for_minutes(options, candidates, minutes, rng, arm.pace)
+    return select_for_minutes(options, Parts([PoolPart(candidates)]), minutes, rng, arm.pace).ids
 
 
 def _first_view(ground: Ground, rest: Sequence[str]) -> dict[str, Any]:

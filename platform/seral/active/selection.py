@@ -11,12 +11,11 @@ from typing import Any, Literal, get_args, get_type_hints
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
-from seral.active.budget import PaceOptions
 from seral.active.candidates import GROUPS, Candidates, Strategy
 from seral.active.strategies import NEEDS, STRATEGIES
 from seral.active.strategies.informative_diverse import DIVERSITIES
 from seral.active.strategies.uncertainty import UNCERTAINTIES
-from seral.active.strategies.wrappers import WRAPPERS, quota_holds
+from seral.active.strategies.wrappers import WRAPPERS
 from seral.errors import OptionError, SelectionError, unknown_name
 from seral.options import Options
 
@@ -123,62 +122,6 @@ def check_picks(name: str, picks: Sequence[str], k: int, allowed: Iterable[str])
         raise SelectionError(f"{name} picked {twice[0]} more than once ({len(twice)} such utterances)")
     if strangers := set(picks).difference(allowed):
         raise SelectionError(f"{name} picked {min(strangers)}, which is not a candidate ({len(strangers)} such picks)")
-
-
-def select_for_minutes(
-    strategy: StrategyOptions, candidates: Candidates, minutes: float, rng: np.random.Generator, pace: PaceOptions
-) -> list[str]:
-    """As many ids as `minutes` of an annotator pay for, in the strategy's order; clips that do not fit are skipped.
-
-    The strategy is asked for as many as would fit on average, for fewer until all of them fit, and so on with what is
-    left, told of the picks so far. What is left at the end is not spent where a quota is full: a quota holds of all
-    that is bought as it would of a number of picks. Raises SelectionError when no clip fits, or none is there.
-    """
-    if strategy.relabels:
-        raise SelectionError("relabel divides a number of labels, not minutes: give the budget as sizes or fractions")
-    check_count(strategy.name, 1, len(candidates))
-    cost_N, picks, rest = pace.seconds(candidates.need("duration_s")), list[str](), candidates
-    if cost_N.min() > 60 * minutes:
-        cheapest = int(cost_N.argmin())
-        raise SelectionError(
-            f"{minutes:g} minutes do not pay for a single clip: the cheapest, {candidates.ids[cheapest]}, takes "
-            f"{cost_N[cheapest]:.1f} s of an annotator"
-        )
-    while True:
-        left_s = 60 * minutes - float(cost_N[candidates.rows(picks)].sum())
-        batch = _paid_for(strategy, rest, left_s, int(rng.integers(2**31)), pace)
-        if not batch:
-            return picks
-        picks += batch
-        rest = candidates.but(picks)
-
-
-def _paid_for(strategy: StrategyOptions, rest: Candidates, left_s: float, seed: int, pace: PaceOptions) -> list[str]:
-    """What the strategy picks when it is asked for no more than `left_s` seconds pay for, none when that is nothing."""
-    cost_N = pace.seconds(rest.need("duration_s"))
-    fits_N = cost_N <= left_s
-    if not fits_N.any():
-        return []
-    left = rest if fits_N.all() else rest.take(np.flatnonzero(fits_N))
-    count = int(np.clip(left_s / cost_N[fits_N].mean(), 1, len(left)))
-    while count := _within_quotas(strategy, rest, left, count):
-        picks = select(strategy, left, count, np.random.default_rng(seed))
-        spent_K = cost_N[rest.rows(picks)].cumsum()
-        if spent_K[-1] <= left_s:
-            return picks
-        count = int((spent_K <= left_s).sum())
-    return []
-
-
-def _within_quotas(strategy: StrategyOptions, rest: Candidates, left: Candidates, count: int) -> int:
-    """The largest number of picks, up to `count`, for which no quota is raised just because few are left to pay for.
-
-    `rest` are all that are not picked, `left` those among them that can be paid for.
-    """
-    quotas = [wrapper.parameters for wrapper in strategy.wrappers if wrapper.name == "quota"]
-    while (held := min([count, *(quota_holds(rest, left, count, **quota) for quota in quotas)])) < count:
-        count = held
-    return count
 
 
 def needs(name: str, options: Mapping[str, Any]) -> frozenset[str]:

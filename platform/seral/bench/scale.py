@@ -22,8 +22,9 @@ from pydantic import Field
 from ser_models.adapters.cost import forget_peak_mb, peak_mb
 from seral import storage
 from seral.active.candidates import Candidates
+from seral.active.distributed import select_in_parts
 from seral.active.part import PoolPart
-from seral.active.parts import Parts, select_in_parts
+from seral.active.parts import Parts
 from seral.active.selection import StrategyOptions, check_options, select
 from seral.active.source import SourceOptions
 from seral.active.strategies import STRATEGIES

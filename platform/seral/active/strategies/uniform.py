@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -17,16 +19,22 @@ def uniform(candidates: Candidates, k: int, rng: np.random.Generator, *, by: str
 
     Groups: `predicted` class, `speaker`, `corpus` or `language`. Shares are rounded by the largest remainders.
     """
-    order = np.argsort(lots(candidates.ids, rng.bytes(8).hex()), kind="stable")
+    key = rng.bytes(8).hex()
     if by is None:
-        chosen: list[str] = candidates.ids[order[:k]].tolist()
+        chosen: list[str] = candidates.ids[np.argsort(lots(candidates.ids, key), kind="stable")[:k]].tolist()
         return chosen
-    _, group_N, size_G = np.unique(candidates.groups(by), return_inverse=True, return_counts=True)
-    share_G = shares(size_G, k)
-    # In random order, the first of each group up to its share.
-    group_N = group_N[order]
-    picked: list[str] = candidates.ids[order[turns(group_N) < share_G[group_N]]].tolist()
+    share_of = shares_of(candidates.group_sizes(by), k)
+    picked: list[str] = candidates.ids[first_of_groups(candidates.ids, candidates.groups(by), share_of, key)].tolist()
     return picked
+
+
+def first_of_groups(ids: Strings, group_N: Strings, share_of: Mapping[str, int], key: str) -> NDArray[np.intp]:
+    """Rows of the smallest lots of every group, as many as its share, in the order of their lots; ids in order."""
+    order = np.argsort(lots(ids, key), kind="stable")
+    name_G, place_N = np.unique(group_N[order], return_inverse=True)
+    share_G = np.array([share_of[name] for name in name_G.tolist()], dtype=np.int64)
+    rows: NDArray[np.intp] = order[turns(place_N) < share_G[place_N]]
+    return rows
 
 
 def lots(ids: Strings, key: str) -> NDArray[np.float64]:
@@ -36,6 +44,13 @@ def lots(ids: Strings, key: str) -> NDArray[np.float64]:
     """
     hash_N: NDArray[np.uint64] = pd.util.hash_array(ids.astype(object), hash_key=key, categorize=False)
     return (hash_N >> np.uint64(11)).astype(np.float64)
+
+
+def shares_of(size_of: Mapping[str, int], total: int) -> dict[str, int]:
+    """`total` divided among groups by their sizes, see `shares`; the first groups are the first by name."""
+    names = sorted(size_of)
+    share_G = shares(np.array([size_of[name] for name in names], dtype=np.int64), total)
+    return dict(zip(names, share_G.tolist(), strict=True))
 
 
 def shares(size_G: NDArray[np.int64], total: int) -> NDArray[np.int64]:

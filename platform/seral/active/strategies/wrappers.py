@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -56,41 +56,43 @@ def quota(
     The n are those asked for and those that this selection has picked before. A share that leaves too few candidates is
     raised to the smallest that does not.
     """
-    room, group_N = quota_room(candidates, k, by=by, share=share), candidates.groups(by)
-    group_of = dict(zip(candidates.ids.tolist(), group_N.tolist(), strict=True))
+    room = quota_room(candidates.group_sizes(by), candidates.picked_sizes(by), k, share)
 
     def full(left: Candidates) -> Rows:
-        return np.flatnonzero(np.isin(left.groups(by), [group for group, free in room.items() if not free]))
+        return np.flatnonzero(np.isin(left.groups(by), full_groups(room)))
 
     def accept(asked: list[str], left: Candidates) -> tuple[list[str], Rows]:
-        taken = []
-        for pick in asked:
-            if room[group_of[pick]]:
-                room[group_of[pick]] -= 1
-                taken.append(pick)
-        return taken, full(left)
+        return admitted(asked, left.groups(by)[left.rows(asked)].tolist(), room), full(left)
 
     allowed = candidates if all(room.values()) else candidates.without(full(candidates))
     return _in_turns(inner, allowed, k, rng, accept)
 
 
-def quota_room(candidates: Candidates, k: int, *, by: str = "speaker", share: float = 0.2) -> dict[str, int]:
-    """How many of the next k picks a quota leaves to each group, k <= N."""
+def quota_room(size_of: Counter[str], held_of: Counter[str], k: int, share: float) -> dict[str, int]:
+    """How many of the next k picks a quota leaves to each group, when so many are there and so many were picked."""
     if not 0 < share <= 1:
         raise OptionError(f"quota needs a share in (0, 1], got {share}")
-    group_G, size_G = np.unique(candidates.groups(by), return_counts=True)
-    held = Counter([] if candidates.picked is None else candidates.picked.groups(by).tolist())
-    held_G = np.array([held[group] for group in group_G.tolist()], dtype=np.int64)
-    limit = math.ceil(_part(share, held.total() + k))
+    size_G = np.array(list(size_of.values()), dtype=np.int64)
+    held_G = np.array([held_of[group] for group in size_of], dtype=np.int64)
+    limit = math.ceil(_part(share, held_of.total() + k))
     while np.minimum(size_G, np.maximum(limit - held_G, 0)).sum() < k:
         limit += 1
-    return dict(zip(group_G.tolist(), np.maximum(limit - held_G, 0).tolist(), strict=True))
+    return dict(zip(size_of, np.maximum(limit - held_G, 0).tolist(), strict=True))
 
 
-def quota_holds(candidates: Candidates, among: Candidates, k: int, *, by: str = "speaker", share: float = 0.2) -> int:
-    """How many of the next k picks may be `among` some of the candidates, by what a quota leaves to each group."""
-    room = quota_room(candidates, k, by=by, share=share)
-    return sum(min(size, room[group]) for group, size in Counter(among.groups(by).tolist()).items())
+def full_groups(room: Mapping[str, int]) -> list[str]:
+    """Groups of which no more may be picked."""
+    return [group for group, free in room.items() if not free]
+
+
+def admitted(asked: Sequence[str], groups: Sequence[str], room: dict[str, int]) -> list[str]:
+    """Those of the asked who find room in their group, and take it."""
+    taken = []
+    for pick, group in zip(asked, groups, strict=True):
+        if room[group]:
+            room[group] -= 1
+            taken.append(pick)
+    return taken
 
 
 def distinct(
@@ -106,25 +108,38 @@ def distinct(
 
     Near copies are picked only when nothing else is left.
     """
-    if not 0 <= distance <= 2:
-        raise OptionError(f"distinct needs a cosine distance of 0 to 2, got {distance}")
-    at_least(1, "distinct", threads=threads)
-    known = _near(candidates, candidates.labelled_centres(), distance, threads)
+    known = near(candidates, candidates.labelled_centres(), distance, threads=threads)
 
     def accept(asked: list[str], left: Candidates) -> tuple[list[str], Rows]:
-        rows = left.rows(asked)
-        unit_BD = unit_rows(left.need("embedding_ND")[rows])
-        taken: list[int] = []
-        for place in range(len(rows)):
-            if not taken or (unit_BD[taken] @ unit_BD[place]).max() < 1 - distance:
-                taken.append(place)
-        near = _near(left, left.need("embedding_ND")[rows[taken]], distance, threads)
-        return [asked[place] for place in taken], near
+        x_BD = left.need("embedding_ND")[left.rows(asked)]
+        places = apart(x_BD, distance)
+        return [asked[place] for place in places], near(left, x_BD[places], distance, threads=threads)
 
     picks = _in_turns(inner, candidates, k, rng, accept, known)
     if len(picks) == k:
         return picks
     return picks + inner(candidates.but(picks), k - len(picks), rng)
+
+
+def apart(x_BD: Stored, distance: float) -> list[int]:
+    """Places of the rows, in order, that are not within a cosine distance of one kept before them."""
+    unit_BD, kept = unit_rows(x_BD), list[int]()
+    for place in range(len(unit_BD)):
+        if not kept or (unit_BD[kept] @ unit_BD[place]).max() < 1 - distance:
+            kept.append(place)
+    return kept
+
+
+def near(candidates: Candidates, others_MD: Stored, distance: float, *, threads: int = 1) -> Rows:
+    """Rows of the candidates within a cosine distance of any of the others."""
+    if not 0 <= distance <= 2:
+        raise OptionError(f"distinct needs a cosine distance of 0 to 2, got {distance}")
+    at_least(1, "distinct", threads=threads)
+    if not len(others_MD):
+        return np.empty(0, dtype=np.intp)
+    unit, others = View(candidates.need("embedding_ND"), unit=True), View(others_MD, unit=True)
+    found = nearest(unit, others, 1, threads=threads)
+    return np.flatnonzero(found.distance_QK[:, 0] <= 2 * distance)
 
 
 def quality(
@@ -286,12 +301,3 @@ def _in_turns(
 def _part(share: float, count: int) -> Decimal:
     """A share of a count, in decimal: 0.07 of 100 is 7, though the binary product is above."""
     return Decimal(str(share)) * count
-
-
-def _near(candidates: Candidates, others_MD: Stored, distance: float, threads: int) -> Rows:
-    """Rows of the candidates within a cosine distance of any of the others."""
-    if not len(others_MD):
-        return np.empty(0, dtype=np.intp)
-    unit, others = View(candidates.need("embedding_ND"), unit=True), View(others_MD, unit=True)
-    found = nearest(unit, others, 1, threads=threads)
-    return np.flatnonzero(found.distance_QK[:, 0] <= 2 * distance)
