@@ -30,6 +30,13 @@ def test_exact_strategies_pick_the_same_in_parts_and_merged_ones_say_what_that_c
     assert merged["loss"] != 0
 
 
+@pytest.mark.ray
+def test_actors_are_measured_by_the_clock(ray_session: None) -> None:
+    _, few, many = measure(options(actors=True), "k_center", 400)
+    assert few["actors_s"] > 0
+    assert many["actors_s"] > 0
+
+
 def test_calls_and_what_they_send_are_counted() -> None:
     halves = [Candidates(ids=np.array(list(half)), probability_NC=np.eye(2, dtype=np.float32)) for half in ("ab", "cd")]
     parts = CountedParts([PoolPart(half) for half in halves])

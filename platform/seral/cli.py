@@ -249,12 +249,14 @@ def select(
     predictions: Annotated[str | None, typer.Option(help="Class probabilities `p_<class>`: file or folder.")] = None,
     metadata: Annotated[str | None, typer.Option(help="A pool's `utterances` folder: speakers, quality.")] = None,
     labelled: Annotated[str | None, typer.Option(help="What is labelled already: file or folder.")] = None,
-    parts: Annotated[int, typer.Option(help="Processes to keep the features in, over Ray's machines.")] = 1,
+    parts: Annotated[int, typer.Option(help="Processes to keep the features in, at most one a file.")] = 1,
     settings: Sets = None,
 ) -> None:
     """Pick what to label next from Parquet files, on one machine or many, outside a loop.
 
-    The picks do not depend on the order of the files, nor on how many parts they are read in.
+    The picks do not depend on the order of the files, nor on how many parts they are kept in, but for strategies that
+    cluster the whole pool (k_means, alps, typiclust, prob_cover, and auto without predictions): in parts, theirs are
+    merged, and `exact` says so.
 
     Example: `seral select features/ --predictions p.parquet --strategy badge --count 500 --out picks.parquet --set
     'strategy.wrappers=[{name: quota, by: speaker, share: 0.05}]' --metadata data/pool/utterances`

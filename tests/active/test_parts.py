@@ -108,7 +108,7 @@ def test_parts_pick_what_one_machine_picks(
     assert exact
 
 
-@pytest.mark.parametrize("strategy", ["random", "margin", "k_center", "k_means_plus_plus", "badge", "after"])
+@pytest.mark.parametrize("strategy", ["random", "margin", "k_center", "k_means_plus_plus", "badge", "after", "auto"])
 @pytest.mark.parametrize("wrappers", NESTED, ids=str)
 @settings(max_examples=8, deadline=None)
 @given(st.integers(5, 60), st.integers(0, 4), st.integers(2, 5), st.integers(0, 99), st.data())
@@ -346,7 +346,7 @@ def test_parts_in_actors_pick_what_one_machine_picks(tmp_path: Path, ray_session
     source = written(tmp_path, pool(400, 6, 1), 5, "binary")
     names = shards(source)
     read = read_candidates(source, names)
-    with RemoteParts(source, [[name] for name in names]) as parts:  # more than there are CPUs
+    with RemoteParts([(source, [name]) for name in names]) as parts:  # more than there are CPUs
         parts.check_ids()
         for strategy in ("k_center", "badge", "k_means_plus_plus", "margin", {"name": "after", "beta": 3}):
             one, many, exact = both(strategy, read, parts, 40)
@@ -368,7 +368,7 @@ def test_parts_that_wait_for_room_say_so(tmp_path: Path, ray_session: None, monk
 
     monkeypatch.setattr("seral.active.parts.say", hear)
     monkeypatch.setattr("seral.active.parts.WAIT_S", 0.5)
-    with RemoteParts(source, [[name] for name in shards(source)]) as parts:
+    with RemoteParts([(source, [name]) for name in shards(source)]) as parts:
         assert parts.count() == 30
     assert said[0].startswith("3 parts wait for room: each takes 0.6666 CPUs, the cluster has 2, of which 0")
 

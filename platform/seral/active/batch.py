@@ -99,7 +99,7 @@ def _read(options: BatchOptions, dealt: Sequence[Sequence[str]]) -> Parts:
     if len(dealt) == 1:
         return Parts([PoolPart(options.source, dealt[0])])
     connect(options.cluster)
-    return RemoteParts(options.source, dealt)
+    return RemoteParts([(options.source, files) for files in dealt])
 
 
 def _tell_missing(source: SourceOptions, known: Sequence[Candidates]) -> None:

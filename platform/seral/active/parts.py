@@ -15,6 +15,7 @@ import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from seral.active.candidates import Candidates
 from seral.active.part import PoolPart
 from seral.active.points import Block
 from seral.active.source import SourceOptions
@@ -83,23 +84,23 @@ class Parts:
 class RemoteParts(Parts):
     """Parts in actors, on as many machines as Ray has; they end with the block that they are made for by `with`.
 
-    They wait until all of them have room, and say so.
+    `made_of` has the arguments of every PoolPart. They wait until all of them have room, and say so.
     """
 
-    def __init__(self, source: SourceOptions, names: Sequence[Sequence[str]]) -> None:
-        cpus = _cpus_each(len(names))
-        self._room = placement_group([{"CPU": cpus}] * len(names), strategy="SPREAD")
+    def __init__(self, made_of: Sequence[tuple[Candidates] | tuple[SourceOptions, Sequence[str]]]) -> None:
+        cpus = _cpus_each(len(made_of))
+        self._room = placement_group([{"CPU": cpus}] * len(made_of), strategy="SPREAD")
         while not self._room.wait(WAIT_S):
             has, free = (found.get("CPU", 0) for found in (ray.cluster_resources(), ray.available_resources()))
             say(
-                f"{len(names)} parts wait for room: each takes {cpus:g} CPUs, the cluster has {has:g}, of which "
+                f"{len(made_of)} parts wait for room: each takes {cpus:g} CPUs, the cluster has {has:g}, of which "
                 f"{free:g} are free"
             )
         self._actors = [
             _RemotePart.options(
                 num_cpus=cpus, scheduling_strategy=PlacementGroupSchedulingStrategy(self._room, place)
-            ).remote(source, part)
-            for place, part in enumerate(names)
+            ).remote(*part)
+            for place, part in enumerate(made_of)
         ]
 
     def __len__(self) -> int:

@@ -2,7 +2,8 @@
 
 Each measurement has a process of its own, so that its memory is its own. In parts, the parts are called one after the
 other in that process: a call takes as long as its slowest part, and what would cross the network is counted. Larger
-pools are not measured but worked out from these unit costs, see `predicted_s`.
+pools are not measured but worked out from these unit costs, see `predicted_s`. With `actors`, the parts are also put
+into actors of the local Ray, and the clock tells.
 """
 
 # N candidates · P parts
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import ray
 from pydantic import Field
 
 from ser_models.adapters.cost import forget_peak_mb, peak_mb
@@ -24,11 +26,12 @@ from seral import storage
 from seral.active.candidates import Candidates
 from seral.active.distributed import select_in_parts
 from seral.active.part import PoolPart
-from seral.active.parts import Parts
+from seral.active.parts import Parts, RemoteParts
 from seral.active.selection import StrategyOptions, check_options, select
 from seral.active.source import SourceOptions
 from seral.active.strategies import STRATEGIES
 from seral.bench.selection import SelectionBenchOptions, make_problem, timed, worth
+from seral.cluster import connect
 from seral.options import Options
 from seral.progress import say
 from seral.train.cells import markdown
@@ -47,6 +50,8 @@ class ScaleBenchOptions(Options):
     picks: int = Field(default=1000, ge=2)
     parts: tuple[int, int] = (4, 16)
     """Parts the same pool is divided into, few and many: what grows with them is read off both."""
+    actors: bool = False
+    """Whether the parts are measured in actors of the local Ray too, `actors_s`."""
     longest_s: float = Field(default=60.0, gt=0)
     source: SourceOptions | None = None
     """Real features, repeated with noise to size; None = a mixture of normal rows."""
@@ -88,7 +93,7 @@ def run_scale_bench(options: ScaleBenchOptions) -> str:
         for rows in options.rows:
             say(f"{name}, {rows} rows")
             with multiprocessing.get_context("spawn").Pool(1) as process:
-                found = process.apply(measure, (options, name, rows))
+                found = process.apply(_measure_and_leave, (options, name, rows))
             lines += found
             table = pd.DataFrame(lines)
             storage.write_bytes(storage.join(options.out, "table.csv"), table.to_csv(index=False).encode())
@@ -113,7 +118,8 @@ def measure(options: ScaleBenchOptions, name: str, rows: int) -> list[dict[str, 
     lines = [line | {"parts": 1, "seconds": seconds, "memory_mb": peak_mb("cpu") - before_mb}]
     apart = _distance(candidates, picks)
     for count in options.parts:
-        parts = _deal(candidates, count, options.seed)
+        dealt = _deal(candidates, count, options.seed)
+        parts = CountedParts([PoolPart(part) for part in dealt])
         found, total_s = timed(partial(select_in_parts, strategy, parts, k, np.random.default_rng(options.seed)))
         lines.append(
             line
@@ -126,8 +132,17 @@ def measure(options: ScaleBenchOptions, name: str, rows: int) -> list[dict[str, 
                 "same": len(set(picks) & set(found.ids)) / k,
                 "loss": _distance(candidates, found.ids) / apart - 1,
             }
+            | ({"actors_s": _in_actors(strategy, dealt, k, options.seed)} if options.actors else {})
         )
     return lines
+
+
+def _measure_and_leave(options: ScaleBenchOptions, name: str, rows: int) -> list[dict[str, Any]]:
+    """Measure, and end the Ray that was started for it with the process."""
+    try:
+        return measure(options, name, rows)
+    finally:
+        ray.shutdown()
 
 
 def predictions(table: pd.DataFrame, options: ScaleBenchOptions) -> pd.DataFrame:
@@ -165,12 +180,19 @@ def _exponent(mine: pd.DataFrame) -> float:
     return float(np.log(two["seconds"] / one["seconds"]) / np.log(two["rows"] / one["rows"]))
 
 
-def _deal(candidates: Candidates, count: int, seed: int) -> CountedParts:
+def _deal(candidates: Candidates, count: int, seed: int) -> list[Candidates]:
     """The candidates in parts; what is labelled is in the first."""
     deal = np.array_split(np.random.default_rng(seed).permutation(len(candidates)), count)
     first, *others = [candidates.take(np.sort(rows)) for rows in deal]
-    others = [replace(part, labelled_ids=None, labelled_embedding_MD=None) for part in others]
-    return CountedParts([PoolPart(part) for part in (first, *others)])
+    return [first, *(replace(part, labelled_ids=None, labelled_embedding_MD=None) for part in others)]
+
+
+def _in_actors(strategy: StrategyOptions, dealt: Sequence[Candidates], k: int, seed: int) -> float:
+    """Seconds by the clock when every part is in an actor of the local Ray, without what it takes to get there."""
+    connect()
+    with RemoteParts([(part,) for part in dealt]) as parts:
+        parts.count()
+        return timed(partial(select_in_parts, strategy, parts, k, np.random.default_rng(seed)))[1]
 
 
 def _candidates(options: ScaleBenchOptions, rows: int) -> Candidates:
