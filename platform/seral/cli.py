@@ -224,6 +224,21 @@ def distil(
 
 
 @app.command()
+def train(config: StudyPath, settings: Sets = None) -> None:
+    """Train on all labels of a pool: a model for every fold and seed, tested on speakers it has not heard.
+
+    The options are those of `seral loop` without strategy and budget. A training that is run again computes what is
+    missing; `seral predict RUN` takes its model with the best dev score.
+
+    Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`
+    """
+    from seral.options import load
+    from seral.train.supervised import TrainOptions, run_train
+
+    typer.echo(run_train(load(TrainOptions, config, settings or [])))
+
+
+@app.command()
 def compare(config: StudyPath, settings: Sets = None) -> None:
     """Compare variants of training (adapters, pretraining, shares of the labels) on the same folds and seeds.
 
