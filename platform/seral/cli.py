@@ -145,7 +145,7 @@ def loop_run(
 
     Run it again after an interruption: it resumes after the last complete round and ends in the same numbers.
 
-    Example: `seral loop run jobs/configs/emodb.yaml --set seeds=[0]`
+    Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`
     """
     from seral.active.loop import LoopOptions, run_loop
     from seral.options import load
