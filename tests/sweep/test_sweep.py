@@ -252,7 +252,7 @@ def test_what_cannot_be_swept(
         ({"space": {"budget.sizes": [[8, 14]]}}, r"budget\.sizes says what is learnt"),
         ({"space": {"strategy": ["margin", "nearest"]}}, "nearest"),
         ({"space": {"strategy": ["alps"]}}, "give `tapt`"),
-        ({"space": {"strategy": ["alps"]}, "loop": {"tapt": {"steps": 10}}}, "which a sweep does not compute"),
+        ({"space": {"strategy": ["alps"]}, "loop": {"tapt": {"steps": 400}}}, "which a sweep does not compute"),
         ({"loop": {"stop": {"patience": 2}}}, "leave out patience"),
         ({"loop": {"others": ["entropy"]}}, "a trial has one strategy"),
         ({"loop": {"run": "elsewhere"}}, "leave it out of training or loop"),
