@@ -31,6 +31,10 @@ from seral.train.ray_train import OnReport
 from seral.train.training import TrainingOptions
 
 POINT = "point"
+WAITING_CPUS = 0.001
+"""CPUs of a trial that waits for a training of adapters in another process."""
+TRAINING_SHARE = 0.99
+"""Share of a trial's CPUs that such a training takes: the rest is for those that wait, on whatever node they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +87,7 @@ def _scores(
         return
     needs = {"num_cpus": 0.0}  # with Ray Train workers, they hold the cores
     if not options.cluster.train_workers:
-        needs = {"num_cpus": sweep.cpus_per_trial}
+        needs = {"num_cpus": TRAINING_SHARE * sweep.cpus_per_trial}
         needs |= {"num_gpus": sweep.gpus_per_trial} if options.cluster.use_gpu else {}
     outside = PlacementGroupSchedulingStrategy(placement_group=None)
     task = _training_task.options(scheduling_strategy=outside, **needs)
