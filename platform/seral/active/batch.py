@@ -62,25 +62,29 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
 
     Of merged picks also their `distance`, see distributed.Picks.
     """
-    lost = 0
-    while True:
-        try:
-            picks, told = _pick(options)
-            break
-        except LostPart as error:
-            lost += 1
-            if lost > options.cluster.max_failures:
-                raise LostPart(
-                    f"parts were lost {lost} times, last: {error}. If it is for want of memory, use more `parts` or "
-                    f"larger nodes; if nodes come and go, raise cluster.max_failures ({options.cluster.max_failures})"
-                ) from error
-            say(f"a part of the pool was lost ({error}); selection begins again where there is room")
+    picks, told = _pick_despite_losses(options)
     rows = [
         {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
         for order, name in enumerate(picks.ids)
     ]
     storage.write_table(options.out, pa.Table.from_pylist(rows, PICK))
     return {**told, "out": options.out}
+
+
+def _pick_despite_losses(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
+    """The same picks whether or not a part is lost on the way: all parts are read again, where there is room."""
+    losses = 0
+    while True:
+        try:
+            return _pick(options)
+        except LostPart as error:
+            losses += 1
+            if losses > options.cluster.max_failures:
+                raise LostPart(
+                    f"given up after {losses} lost parts: {error}. For want of memory, use more `parts` or larger "
+                    f"nodes; where nodes come and go, raise cluster.max_failures ({options.cluster.max_failures})"
+                ) from error
+            say(f"a part of the pool was lost ({error}); selection begins again where there is room")
 
 
 def _pick(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
