@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import soundfile as sf
 from numpy.typing import NDArray
@@ -149,6 +150,12 @@ def kill_ray_train_worker() -> Callable[[Path], AbstractContextManager[list[int]
 
 
 @pytest.fixture(scope="session")
+def workers_of_ray() -> Callable[[str], list[psutil.Process]]:
+    """`workers_of_ray("PoolPart")`: the processes of this session's Ray that do this now."""
+    return ray_workers
+
+
+@pytest.fixture(scope="session")
 def kill_driver() -> KillDriver:
     """`kill_driver(["loop", "run", ...], ready)` starts a command with a Ray of its own and kills it once ready."""
     return start_and_kill
@@ -182,23 +189,20 @@ def kill_worker_after_a_checkpoint(work: Path, killed: list[int]) -> None:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         if list(work.glob("*/checkpoint_*")):
-            for pid in ray_train_workers():
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+            for worker in ray_workers("RayTrainWorker"):
+                worker.kill()
+                killed.append(worker.pid)
             return
         time.sleep(0.02)
 
 
-def ray_train_workers() -> list[int]:
+def ray_workers(title: str) -> list[psutil.Process]:
+    """Workers of this process's own Ray that are doing this."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                title = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if title.startswith(b"ray::") and b"RayTrainWorker" in title:
-                found.append(int(entry.name))
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if " ".join(process.cmdline()).startswith(f"ray::{title}"):
+                found.append(process)
     return found
 
 

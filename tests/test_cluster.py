@@ -1,8 +1,15 @@
-"""What a submitted job takes along."""
+"""What a submitted job takes along, and tasks side by side."""
 
+import os
+import signal
+from functools import partial
 from pathlib import Path
 
-from seral.cluster import runtime_env
+import pytest
+import ray
+
+from seral.cluster import ClusterOptions, run_side_by_side, runtime_env
+from seral.errors import TrainError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,3 +23,21 @@ def test_a_job_ships_both_packages_as_source_and_no_folder_called_platform() -> 
 def test_everything_a_worker_needs_fits_into_one_upload() -> None:
     files = [path for folder in runtime_env()["py_modules"] for path in Path(folder).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 20e6
+
+
+@pytest.mark.ray
+def test_a_task_whose_worker_is_lost_too_often_is_named(tmp_path: Path, ray_session: None) -> None:
+    on, done = ClusterOptions(max_failures=1), list[int]()
+
+    @ray.remote(max_retries=on.max_failures)
+    def lose_workers(name: str, times: int) -> None:
+        tries = tmp_path / name
+        tries.write_text(tries.read_text() + "." if tries.exists() else ".")
+        if len(tries.read_text()) <= times:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    tasks = {name: partial(lose_workers.remote, name, times) for name, times in {"once": 1, "always": 9}.items()}
+    with pytest.raises(TrainError, match=r"^1 of 2 failed; always: .*cluster\.max_failures, which is 1"):
+        run_side_by_side(tasks, on, done.append)
+    assert sum(done) == 2
+    assert {name: len((tmp_path / name).read_text()) for name in tasks} == {"once": 2, "always": 2}

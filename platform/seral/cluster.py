@@ -43,7 +43,8 @@ class ClusterOptions(Options):
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPUs a Ray Train worker reserves."""
     max_failures: int = Field(default=2, ge=0)
-    """How often a training is restored from its last checkpoint after a worker was lost."""
+    """How often work goes on without a worker, or a node, that was lost: a training from its last checkpoint, a
+    trajectory of the loop from its last round, a selection in parts, or a cell of a study, from its start."""
 
 
 def connect(options: ClusterOptions | None = None) -> None:
@@ -98,10 +99,10 @@ def run_side_by_side(
     `advance` is called now and then with how many have ended since. Raises the first failure as the SeralError it was,
     or a TrainError, with the task's name.
     """
-    limit = max(1, cpu_count() // max(1, on.train_workers * on.cpus_per_worker))
     waiting, running = list(tasks), dict[ray.ObjectRef, str]()
-    failures: list[tuple[str, ray.exceptions.RayTaskError]] = []
+    failures: list[tuple[str, ray.exceptions.RayError]] = []
     while waiting or running:
+        limit = max(1, cpu_count() // max(1, on.train_workers * on.cpus_per_worker))  # nodes come and go
         while waiting and len(running) < limit:
             name = waiting.pop(0)
             running[tasks[name]()] = name
@@ -110,13 +111,16 @@ def run_side_by_side(
             name = running.pop(reference)
             try:
                 ray.get(reference)
-            except ray.exceptions.RayTaskError as error:
+            except ray.exceptions.RayError as error:
                 failures.append((name, error))
         advance(len(ready))
     if failures:
         name, failure = failures[0]
-        cause = failure.cause if isinstance(failure.cause, SeralError) else failure
-        message = f"{len(failures)} of {len(tasks)} failed; {name}: {cause}"
+        cause = failure.cause if isinstance(failure, ray.exceptions.RayTaskError) else failure
+        told = cause if isinstance(cause, SeralError) else failure
+        message = f"{len(failures)} of {len(tasks)} failed; {name}: {told}"
+        if cause is failure:
+            message += f" (lost more often than cluster.max_failures, which is {on.max_failures})"
         raise (type(cause) if isinstance(cause, SeralError) else TrainError)(message) from failure
 
 

@@ -9,6 +9,7 @@ SeralError
 ├── FeatureError       features are missing, not finite, there twice, or come from another encoder
 ├── TrainError         training cannot start or has gone wrong (dead adapter, NaN loss)
 ├── SelectionError     a strategy was asked for something it cannot give
+│   └── LostPart       a machine went that held a part of the pool
 ├── JobError           a cluster's job server refuses, or cannot be reached
 └── StateError         a run folder is inconsistent with what was asked of it
 """
@@ -52,6 +53,10 @@ class TrainError(SeralError):
 
 class SelectionError(SeralError):
     """A strategy was asked for something it cannot give."""
+
+
+class LostPart(SelectionError):
+    """A machine went, or a process, that held a part of the pool."""
 
 
 class JobError(SeralError):

@@ -1,13 +1,16 @@
+from collections.abc import Callable
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from seral.active.batch import BatchOptions, run_batch
-from seral.errors import OptionError, SelectionError
+from seral.errors import LostPart, OptionError, SelectionError
 from seral.options import parse
 
 N, FILES = 90, 3
@@ -78,6 +81,28 @@ def test_merged_picks_come_with_their_distance(values: dict[str, Any], ray_sessi
     )
     with pytest.raises(SelectionError, match=r"30 ids are in two parts, e\.g\. u"):
         picked(values, count=12, strategy="margin", parts=4)
+
+
+@pytest.mark.ray
+def test_a_lost_part_is_named_when_selection_may_not_begin_again(
+    values: dict[str, Any], ray_session: None, workers_of_ray: Callable[[str], list[psutil.Process]]
+) -> None:
+    ended = Event()
+
+    def kill() -> None:
+        while not ended.wait(0.01):
+            for worker in workers_of_ray("PoolPart"):
+                worker.kill()
+
+    killer = Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(LostPart, match=r"after 1 lost parts: .*more `parts`.*raise cluster\.max_failures \(0\)"):
+            picked(values, count=12, parts=2, cluster={"max_failures": 0})
+    finally:
+        ended.set()
+        killer.join()
+    assert not Path(values["out"]).exists()
 
 
 def test_minutes_are_counted(values: dict[str, Any], tmp_path: Path) -> None:

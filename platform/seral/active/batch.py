@@ -13,13 +13,14 @@ from pydantic import Field, model_validator
 from seral import storage
 from seral.active.budget import PaceOptions
 from seral.active.candidates import Candidates
-from seral.active.distributed import select_in_parts
+from seral.active.distributed import Picks, select_in_parts
 from seral.active.minutes import select_for_minutes
 from seral.active.part import PoolPart
 from seral.active.parts import Parts, RemoteParts
 from seral.active.selection import StrategyOptions, check_count
 from seral.active.source import SourceOptions, different_widths, read_labelled, shards
 from seral.cluster import ClusterOptions, connect
+from seral.errors import LostPart
 from seral.options import Options
 from seral.progress import say
 from seral.schema import PICK
@@ -61,6 +62,33 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
 
     Of merged picks also their `distance`, see distributed.Picks.
     """
+    picks, told = _pick_despite_losses(options)
+    rows = [
+        {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
+        for order, name in enumerate(picks.ids)
+    ]
+    storage.write_table(options.out, pa.Table.from_pylist(rows, PICK))
+    return {**told, "out": options.out}
+
+
+def _pick_despite_losses(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
+    """The same picks whether or not a part is lost on the way: all parts are read again, where there is room."""
+    losses = 0
+    while True:
+        try:
+            return _pick(options)
+        except LostPart as error:
+            losses += 1
+            if losses > options.cluster.max_failures:
+                raise LostPart(
+                    f"given up after {losses} lost parts: {error}. For want of memory, use more `parts` or larger "
+                    f"nodes; where nodes come and go, raise cluster.max_failures ({options.cluster.max_failures})"
+                ) from error
+            say(f"a part of the pool was lost ({error}); selection begins again where there is room")
+
+
+def _pick(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
+    """The picks, and what is told of them. Raises LostPart when a part was lost; another try picks the same."""
     names, rng, started = shards(options.source), np.random.default_rng(options.seed), time.perf_counter()
     dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
     with _read(options, dealt) as parts:
@@ -77,20 +105,13 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
             picks = select_in_parts(options.strategy, parts, options.count or 0, rng)
         else:
             picks = select_for_minutes(options.strategy, parts, options.minutes, rng, options.pace)
-    picked = time.perf_counter()
-    rows_out = [
-        {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
-        for order, name in enumerate(picks.ids)
-    ]
-    storage.write_table(options.out, pa.Table.from_pylist(rows_out, PICK))
-    return {
+    return picks, {
         "candidates": rows,
         "picks": len(picks.ids),
         "exact": picks.exact,
         **({} if picks.distance is None else {"distance": round(picks.distance, 4)}),
         "read_s": round(read - started, 2),
-        "select_s": round(picked - read, 2),
-        "out": options.out,
+        "select_s": round(time.perf_counter() - read, 2),
     }
 
 

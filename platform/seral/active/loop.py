@@ -219,7 +219,9 @@ def _trajectories(options: LoopOptions, grounds: dict[int, Ground]) -> list[tupl
 
 def _run_all(options: LoopOptions, trajectories: Sequence[tuple[Trajectory, Arm]], grounds: dict[int, Ground]) -> None:
     shared = {number: ray.put(ground) for number, ground in grounds.items()}
-    task = _trajectory_task.options(num_cpus=0 if options.cluster.train_workers else 1)
+    task = _trajectory_task.options(
+        num_cpus=0 if options.cluster.train_workers else 1, max_retries=options.cluster.max_failures
+    )
     folders = {t.name: storage.join(options.run, "trajectories", t.name) for t, _ in trajectories}
     tasks = {t.name: partial(task.remote, folders[t.name], t, arm, shared[t.fold]) for t, arm in trajectories}
     done, tracker = 0, None if options.track is None else Tracker(options.track, options.run)
@@ -257,7 +259,7 @@ def _run_alone(folder: str, trajectory: Trajectory, arm: Arm, ground: Ground) ->
     return run_trajectory(folder, trajectory, arm, ground)
 
 
-_trajectory_task = ray.remote(max_retries=2)(_run_alone)
+_trajectory_task = ray.remote(_run_alone)
 
 
 def _describe(options: LoopOptions, pool: Pool, grounds: dict[int, Ground]) -> None:

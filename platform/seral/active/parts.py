@@ -12,20 +12,27 @@ from typing import Any, Self
 
 import numpy as np
 import ray
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from seral.active.candidates import Candidates
 from seral.active.part import PoolPart
 from seral.active.points import Block
 from seral.active.source import SourceOptions
-from seral.errors import SelectionError
+from seral.errors import LostPart, SelectionError
 from seral.progress import say
 
-WAIT_S = 30.0
-"""Seconds between two lines that say that parts wait for room."""
+WAIT_S = 5.0
+"""Seconds after which parts that wait are looked after."""
 CPU_UNITS = 10_000
 """Parts of a CPU that Ray counts in."""
+LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
+"""What Ray raises when an actor, or what it has returned, is gone."""
 NAMED = 3
 """How many ids a message shows."""
 
@@ -88,14 +95,7 @@ class RemoteParts(Parts):
     """
 
     def __init__(self, made_of: Sequence[tuple[Candidates] | tuple[SourceOptions, Sequence[str]]]) -> None:
-        cpus = _cpus_each(len(made_of))
-        self._room = placement_group([{"CPU": cpus}] * len(made_of), strategy="SPREAD")
-        while not self._room.wait(WAIT_S):
-            has, free = (found.get("CPU", 0) for found in (ray.cluster_resources(), ray.available_resources()))
-            say(
-                f"{len(made_of)} parts wait for room: each takes {cpus:g} CPUs, the cluster has {has:g}, of which "
-                f"{free:g} are free"
-            )
+        cpus, self._room = _room_for(len(made_of))
         self._actors = [
             _RemotePart.options(
                 num_cpus=cpus, scheduling_strategy=PlacementGroupSchedulingStrategy(self._room, place)
@@ -116,11 +116,36 @@ class RemoteParts(Parts):
 
     def respective(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
         calls = [getattr(actor, method).remote(*own) for actor, own in zip(self._actors, arguments, strict=True)]
-        found: list[Any] = ray.get(calls)
-        return found
+        while True:
+            try:
+                found: list[Any] = ray.get(calls, timeout=WAIT_S)
+                return found
+            except ray.exceptions.GetTimeoutError:
+                if placement_group_table(self._room)["state"] != "CREATED":  # parts that never began wait for ever
+                    raise LostPart("the room of a part was lost with its node") from None
+            except LOST as error:
+                if getattr(error, "actor_init_failed", False):
+                    raise
+                raise LostPart(str(error).splitlines()[-1]) from error
 
 
 _RemotePart = ray.remote(PoolPart)
+
+
+def _room_for(parts: int) -> tuple[float, PlacementGroup]:
+    """CPUs of each part, and where there is room for all of them; asked for anew when nodes came or went meanwhile."""
+    cpus = _cpus_each(parts)
+    room, said = placement_group([{"CPU": cpus}] * parts, strategy="SPREAD"), ""
+    while not room.wait(WAIT_S):
+        has, free = (found.get("CPU", 0) for found in (ray.cluster_resources(), ray.available_resources()))
+        line = f"parts wait for room: each takes {cpus:g} CPUs, the cluster has {has:g}, of which {free:g} are free"
+        if line != said:
+            say(f"{parts} {line}")
+            said = line
+        if (now := _cpus_each(parts)) != cpus:
+            remove_placement_group(room)
+            cpus, room = now, placement_group([{"CPU": now}] * parts, strategy="SPREAD")
+    return cpus, room
 
 
 def _cpus_each(parts: int) -> float:

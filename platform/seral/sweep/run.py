@@ -48,7 +48,7 @@ from seral.sweep.board import (
 )
 from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
-from seral.sweep.trials import POINT, hearing, judge, learn, reports_on_the_way, run_trial
+from seral.sweep.trials import POINT, WAITING_CPUS, hearing, judge, learn, reports_on_the_way, run_trial
 from seral.task import (
     claim_folder,
     open_run,
@@ -239,7 +239,7 @@ def _resources(options: SweepOptions) -> dict[str, float]:
     on = options.given.cluster
     heads = all(options.at(labels).finetune.frozen for labels in options.hearings())
     if not heads:
-        return {"CPU": 0.01}
+        return {"CPU": WAITING_CPUS}
     return {"CPU": options.cpus_per_trial} | ({"GPU": options.gpus_per_trial} if on.use_gpu else {})
 
 

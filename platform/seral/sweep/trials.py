@@ -37,6 +37,10 @@ from seral.train.training import TrainingOptions
 POINT = "point"
 Hear = Callable[[int, float], None]
 """Told on the way: epoch or round, from 1, and the dev score so far."""
+WAITING_CPUS = 0.001
+"""CPUs of a trial that waits for a training of adapters in another process."""
+TRAINING_SHARE = 0.99
+"""Share of a trial's CPUs that such a training takes: the rest is for those that wait, on whatever node they are."""
 
 
 def run_trial(
@@ -79,7 +83,7 @@ def _score(ground: ray.ObjectRef, options: TrainingOptions, seed: int, sweep: Sw
         return learn_once(ray.get(ground), options, seed, hear)
     needs = {"num_cpus": 0.0}  # with Ray Train workers, they hold the cores
     if not options.cluster.train_workers:
-        needs = {"num_cpus": sweep.cpus_per_trial}
+        needs = {"num_cpus": TRAINING_SHARE * sweep.cpus_per_trial}
         needs |= {"num_gpus": sweep.gpus_per_trial} if options.cluster.use_gpu else {}
     outside = PlacementGroupSchedulingStrategy(placement_group=None)
     task = _training_task.options(scheduling_strategy=outside, **needs)

@@ -62,7 +62,7 @@ def run_cells(
     uris = {cell: storage.join(run, CELLS, f"{cell.name}.json") for cell in arguments}
     missing = [cell for cell, uri in uris.items() if not storage.exists(uri)]
     # With Ray Train workers, they hold the cores.
-    task = _cell_task.options(num_cpus=0 if on.train_workers else 1)
+    task = _cell_task.options(num_cpus=0 if on.train_workers else 1, max_retries=on.max_failures)
     waiting = {
         cell.name: partial(task.remote, work, cell, uris[cell], storage.join(run, WORK, cell.name), *arguments[cell])
         for cell in missing
@@ -80,7 +80,7 @@ def _run_cell(work: Work, cell: Cell, uri: str, folder: str, *arguments: Any) ->
     storage.write_json(uri, found)
 
 
-_cell_task = ray.remote(max_retries=2)(_run_cell)
+_cell_task = ray.remote(_run_cell)
 
 
 def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, str]) -> pd.DataFrame:

@@ -1,0 +1,281 @@
+"""Every distributed job on a cluster of four nodes, of which one is lost in the middle of each.
+
+The session's Ray is a single node, so the cluster lives in a process of its own: this file, run as a script.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any, TypedDict
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+
+from seral.active.batch import BatchOptions, run_batch
+from seral.active.loop import LoopOptions, run_loop
+from seral.cluster import ClusterOptions, connect
+from seral.features import extract_features
+from seral.options import parse
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.shards import check_pool, open_pool
+from seral.sweep.board import read_records
+from seral.sweep.plan import SweepOptions
+from seral.sweep.run import run_sweep
+from seral.train.supervised import TrainOptions, run_train
+
+CLIPS, CANDIDATES, PICKS = 96, 60_000, 15_000
+CLASSES = ["anger", "happiness", "neutral", "sadness"]
+STRATEGIES = ("k_center", "badge")
+LORA = {"adapter": "lora", "top_layers": 1, "epochs": 8, "patience": 8, "batch_size": 8}
+ALONE, CLUSTER = "alone", "cluster"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A job that works in a folder, and how to see from outside how far it is."""
+
+    run: Callable[[Path], None]
+    workers: str
+    """How the titles of the processes begin that do the work."""
+    signs: str
+    """Files that it writes on its way."""
+    middle: int
+    """How many of them there are when it is in its middle."""
+
+    def signs_in(self, folder: Path) -> int:
+        """How many of them there are."""
+        return len(list(folder.glob(self.signs)))
+
+
+class Loss(TypedDict):
+    """What went with a node."""
+
+    workers: list[str]
+    """Titles of the processes that did the job's work."""
+    signs: int
+    """Files that the job had written by then."""
+
+
+def training(folder: Path, **finetune: Any) -> dict[str, Any]:
+    task = {"classes": CLASSES, "split": {"scheme": "k-fold", "k": 3}, "folds": [0], "seeds": [0]}
+    return {"pool": str(folder / "pool"), "encoder": "seral-tiny", "finetune": finetune, **task}
+
+
+def import_clips(folder: Path) -> None:
+    manifest = str(folder.parent / "corpus" / "manifest.jsonl")
+    values = {"reader": "manifest", "root": manifest, "out": str(folder / "pool"), "shard_mb": 0.1}
+    import_corpus(parse(ImportOptions, values))
+
+
+def extract(folder: Path) -> None:
+    extract_features(open_pool(str(folder / "pool")), "seral-tiny", frames_layer=3)
+
+
+def train_by_two(folder: Path) -> None:
+    values = training(folder, **LORA) | {"cluster": {"train_workers": 2}, "run": str(folder / "train")}
+    run_train(parse(TrainOptions, values))
+
+
+def select(folder: Path) -> None:
+    source = {name: str(folder.parent / name) for name in ("features", "predictions")}
+    for strategy in STRATEGIES:
+        values = {"source": source, "strategy": strategy, "count": PICKS, "parts": 1 if folder.name == ALONE else 3}
+        run_batch(parse(BatchOptions, values | {"out": str(folder / f"{strategy}.parquet")}))
+
+
+def sweep(folder: Path) -> None:
+    space = {
+        "finetune.adapter": ["lora", "frozen"],
+        "finetune.lr": {"of": [0.001, 0.01], "when": {"finetune.adapter": ["lora"]}},
+        "finetune.head.l2": {"of": [0.03, 0.3], "when": {"finetune.adapter": ["frozen"]}},
+    }
+    values = {"run": str(folder / "sweep"), "training": training(folder, **LORA), "space": space}
+    run_sweep(parse(SweepOptions, values | {"search": "grid", "early_stopping": None}))
+
+
+def loop(folder: Path) -> None:
+    values = training(folder, adapter="frozen") | {"run": str(folder / "loop"), "full_arm": False}
+    run_loop(parse(LoopOptions, values | {"strategy": "margin", "budget": {"sizes": [8, 14, 20, 26, 32, 38]}}))
+
+
+JOBS = {
+    "import": Job(run=import_clips, workers="ray::Map", signs="pool/utterances/*.parquet", middle=4),
+    "features": Job(run=extract, workers="ray::Map", signs="pool/features/*/pooled/*.parquet", middle=4),
+    "train": Job(
+        run=train_by_two, workers="ray::RayTrainWorker", signs="train/models/*/.train/*/checkpoint_*", middle=1
+    ),
+    "select": Job(run=select, workers="ray::PoolPart.farthest", signs="*.parquet", middle=0),
+    "sweep": Job(run=sweep, workers="ray::_training", signs="sweep/trials/*", middle=1),
+    "loop": Job(run=loop, workers="ray::_run_alone", signs="loop/trajectories/*/rounds/*/round.json", middle=2),
+}
+
+
+def run_on_a_cluster(folder: Path) -> None:
+    """Run all jobs, one after another, and print what each of them has lost."""
+    from ray.cluster_utils import Cluster
+
+    # A dead node is noticed after five seconds instead of fifteen.
+    head = {"num_cpus": 0, "include_dashboard": False, "_system_config": {"health_check_period_ms": 1000}}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(3):
+        cluster.add_node(num_cpus=1)
+    connect(ClusterOptions(address=cluster.address))
+    losses: dict[str, Loss] = {}
+    for name, job in JOBS.items():
+        watcher = Thread(target=lose_a_node, args=(cluster, job, folder, losses, name), daemon=True)
+        watcher.start()
+        started = time.monotonic()
+        job.run(folder)
+        print(f"{name}: {time.monotonic() - started:.1f} s", file=sys.stderr)
+        watcher.join(timeout=10)
+        if name not in losses:
+            break  # the test will tell
+        cluster.add_node(num_cpus=1)
+    print(json.dumps(losses))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def lose_a_node(cluster: Any, job: Job, folder: Path, losses: dict[str, Loss], name: str) -> None:
+    """Once a job is in its middle, take a node that is at work on it away, with all its processes at once."""
+    while name not in losses:
+        time.sleep(0.02)
+        if job.signs_in(folder) < job.middle:
+            continue
+        for node in list(cluster.worker_nodes):
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            processes = raylet.children()
+            tell(processes, "suspend")  # so that they are still at the same when they are killed
+            titles = [" ".join(words).strip() for words in tell(processes, "cmdline")]
+            if held := [title for title in titles if title.startswith(job.workers)]:
+                signs = job.signs_in(folder)
+                tell([raylet, *processes], "kill")
+                cluster.remove_node(node, allow_graceful=False)
+                losses[name] = {"workers": held, "signs": signs}
+                break
+            tell(processes, "resume")
+
+
+def tell(processes: Sequence[psutil.Process], what: str) -> list[Any]:
+    """Do the same to all of some processes that are still there."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found.append(getattr(process, what)())
+    return found
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the same jobs ran, on one machine and on the cluster."""
+
+    alone: Path
+    cluster: Path
+    losses: dict[str, Loss]
+
+    def same_files(self, pattern: str) -> list[Path]:
+        """Files that a job made in both places; there are some, and none differs."""
+        made = [sorted(path.relative_to(place) for path in place.glob(pattern)) for place in (self.alone, self.cluster)]
+        assert made[0] == made[1]
+        for path in made[0]:
+            assert (self.alone / path).read_bytes() == (self.cluster / path).read_bytes(), path
+        assert made[0]
+        return made[0]
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory, make_corpus: Callable[..., Path], ray_session: None) -> Places:
+    root = tmp_path_factory.mktemp("nodes")
+    make_corpus(root / "corpus", CLIPS, seconds=(0.8, 1.6), speakers=9)
+    write_candidates(root)
+    for place in (ALONE, CLUSTER):
+        (root / place).mkdir()
+    for job in JOBS.values():
+        job.run(root / ALONE)
+    command = [sys.executable, __file__, str(root / CLUSTER)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return Places(root / ALONE, root / CLUSTER, json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def write_candidates(root: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [f"u{number:05d}" for number in rng.permutation(CANDIDATES)]
+    for folder in ("features", "predictions"):
+        (root / folder).mkdir()
+    for number, ids in enumerate(np.array_split(np.array(names), 6)):
+        x_ND = rng.normal(size=(len(ids), 64)).astype(np.float16)
+        table = {"utterance_id": ids.tolist(), "embedding": pa.array([x_D.tobytes() for x_D in x_ND], pa.binary(128))}
+        pq.write_table(pa.table(table), root / "features" / f"{number}.parquet")
+        p_NC = rng.dirichlet(np.ones(3), size=len(ids)).astype(np.float32)
+        known = {"utterance_id": ids.tolist()} | {f"p_{c}": p_NC[:, c] for c in range(3)}
+        pq.write_table(pa.table(known), root / "predictions" / f"{number}.parquet")
+
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_every_job_has_lost_a_node_that_was_at_work(places: Places, name: str) -> None:
+    assert name in places.losses, f"it ended before a node could be lost; seen: {places.losses}"
+    assert places.losses[name]["workers"]
+
+
+def test_an_import_ends_in_the_same_pool(places: Places) -> None:
+    assert places.losses["import"]["signs"] < len(places.same_files("pool/utterances/*"))
+    places.same_files("pool/gold/*")
+    places.same_files("pool/*.json")
+    assert check_pool(str(places.cluster / "pool")) == []
+    ids = open_pool(str(places.cluster / "pool")).metadata["utterance_id"].to_pylist()
+    assert len(set(ids)) == len(ids) == CLIPS
+
+
+def test_features_are_the_same(places: Places) -> None:
+    assert places.losses["features"]["signs"] < len(places.same_files("pool/features/*/pooled/*"))
+    places.same_files("pool/features/*/frames-3/*")
+    assert not list(places.cluster.rglob("*.partial"))
+
+
+def test_two_workers_end_in_the_same_weights(places: Places) -> None:
+    assert len(places.same_files("train/models/*/model/**/*.safetensors")) == 2
+
+
+def test_the_same_are_picked(places: Places) -> None:
+    assert len(places.same_files("*.parquet")) == len(STRATEGIES)
+
+
+def test_a_sweep_tries_every_point_once(places: Places) -> None:
+    def told(place: Path) -> dict[str, Any]:
+        records = read_records(str(place / "sweep"))
+        numbers = {name: [report["dev"] for report in record["reports"]] for name, record in records.items()}
+        return {name: (record["state"], numbers[name]) for name, record in records.items()}
+
+    assert told(places.cluster) == told(places.alone)
+    assert [state for state, _ in told(places.cluster).values()] == ["done"] * 4
+    places.same_files("sweep/tested.json")
+
+
+def test_a_loop_asks_for_the_same_labels_once(places: Places) -> None:
+    picks = places.same_files("loop/trajectories/*/rounds/*/picks.parquet")
+    assert places.losses["loop"]["signs"] < len(picks) == 2 * 6
+    for trajectory in {path.parents[2] for path in picks}:
+        tables = [pq.read_table(places.cluster / path) for path in picks if trajectory in path.parents]
+        ids = pa.concat_tables(tables)["utterance_id"].to_pylist()
+        assert len(set(ids)) == len(ids) == 38
+    places.same_files("loop/trajectories/*/rounds/*/model/head.safetensors")
+
+
+if __name__ == "__main__":
+    run_on_a_cluster(Path(sys.argv[1]))
