@@ -30,7 +30,7 @@ from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError, SplitError, StateError
 from seral.features import FeatureOptions, FeatureStore, extract_features, rows_of
-from seral.options import Options, dump, parse
+from seral.options import Options, deep_copy, dump, parse
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.progress import say
@@ -190,13 +190,28 @@ def claim(options: TaskOptions, pool: Pool, may_change: Collection[str]) -> None
 
 
 def claim_folder(options: Options, folder: str, may_change: Collection[str]) -> None:
-    """Write the options of a new result to its folder; refuse a folder that holds one with others."""
+    """Write the options of a new result to its folder; refuse a folder that holds one with others.
+
+    `may_change` names options that may differ, those of options inside by path, such as training.cluster.
+    """
     path, new = storage.join(folder, "options.yaml"), options.model_dump(mode="json")
     if storage.exists(path):
-        old = yaml.safe_load(storage.read_bytes(path))
-        if changed := [name for name in new if name not in may_change and old.get(name) != new[name]]:
+        old, given = (_without(values, may_change) for values in (yaml.safe_load(storage.read_bytes(path)), new))
+        if changed := [name for name in given if old.get(name) != given[name]]:
             raise StateError(f"{folder} holds a result with another {', '.join(changed)}; give `out` another folder")
     storage.write_bytes(path, dump(options).encode())
+
+
+def _without(values: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any]:
+    left = deep_copy(values)
+    for path in paths:
+        *outer, name = path.split(".")
+        held: Any = left
+        for step in outer:
+            held = held.get(step) if isinstance(held, dict) else None
+        if isinstance(held, dict):
+            held.pop(name, None)
+    return left
 
 
 def of_corpora(pools: Sequence[Pool], corpora: Sequence[str] | None) -> list[pa.Table]:

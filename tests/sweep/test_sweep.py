@@ -161,6 +161,17 @@ def test_a_stopped_trial_ranks_behind_those_that_were_seen_through(run_values: d
 
 
 @pytest.mark.ray
+def test_ratings_are_judged_by_their_concordance(values: dict[str, Any]) -> None:
+    values["training"] |= {"classes": [], "dimensions": ["valence", "arousal"]}
+    text = run_sweep(parse(SweepOptions, values | {"trials": 2, "early_stopping": None}))
+    assert "test CCC" in text
+    tested = json.loads((Path(values["run"]) / "tested.json").read_text())
+    cells = [json.loads(path.read_text()) for path in Path(values["run"]).glob("test/cells/best*.json")]
+    assert tested["rows"][next(iter(tested["rows"]))]["mean"] == pytest.approx(np.mean([c["ccc"] for c in cells]))
+    assert all(record["reports"][-1]["dev"] > 0.2 for record in records_of(values).values())
+
+
+@pytest.mark.ray
 def test_adapters_report_every_epoch_and_the_worse_are_stopped(values: dict[str, Any]) -> None:
     finetune = {"adapter": "lora", "top_layers": 1, "epochs": 3, "patience": 3}
     training = values["training"] | {"seeds": [0], "finetune": finetune}
@@ -232,6 +243,10 @@ def test_a_failed_trial_is_told_and_the_others_go_on(values: dict[str, Any]) -> 
 def test_another_space_is_refused_and_a_sweep_without_end_has_no_best(values: dict[str, Any]) -> None:
     options = parse(SweepOptions, values | {"trials": 2})
     run_sweep(options)
+    elsewhere = {"training": {**values["training"], "cluster": {"max_failures": 3}}, "trials": 2}
+    run_sweep(parse(SweepOptions, values | elsewhere))
+    with pytest.raises(StateError, match="another training"):
+        run_sweep(parse(SweepOptions, values | {"training": {**values["training"], "seeds": [0]}, "trials": 2}))
     with pytest.raises(StateError, match="another search"):
         run_sweep(parse(SweepOptions, values | {"search": "tpe"}))
     with pytest.raises(StateError, match="there is no sweep at"):

@@ -60,6 +60,14 @@ def test_a_training_goes_on_where_it_was_and_takes_further_seeds(values: dict[st
         run_train(parse(TrainOptions, values | {"classes": ["anger", "sadness"]}))
 
 
+@pytest.mark.ray
+def test_ratings_are_learnt_beside_classes(values: dict[str, Any]) -> None:
+    text = run_train(parse(TrainOptions, values | {"dimensions": ["valence", "arousal"], "folds": [0]}))
+    cell = next(iter(cells_of(values).values()))
+    assert {"uar", "ccc", "probe_uar", "probe_ccc"} <= set(cell)
+    assert "ccc" in text
+
+
 def test_without_a_model_prediction_says_what_to_do(values: dict[str, Any]) -> None:
     models = Path(values["run"]) / "models" / "fold-00.seed-0"
     models.mkdir(parents=True)
