@@ -1,4 +1,4 @@
-"""Run or resume the active-learning loop: python jobs/loop.py --config jobs/configs/emodb.yaml seeds=[0,1,2]"""
+"""Run or resume the active-learning loop: python jobs/loop.py --config jobs/configs/emodb-lora.yaml seeds=[0,1,2]"""
 
 from seral.active.loop import LoopOptions, run_loop
 from seral.options import run_job

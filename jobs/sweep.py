@@ -1,4 +1,4 @@
-"""Look for the best options of a training: python jobs/sweep.py --config jobs/configs/sweep-heads.yaml"""
+"""Look for the best options of a training or a loop: python jobs/sweep.py --config jobs/configs/sweep-heads.yaml"""
 
 from seral.options import run_job
 from seral.sweep.plan import SweepOptions

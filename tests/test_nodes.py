@@ -32,9 +32,8 @@ from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import check_pool, open_pool
 from seral.sweep.board import read_records
 from seral.sweep.plan import SweepOptions
-from seral.sweep.run import grounds_of, run_sweep
-from seral.sweep.trials import hearing, train
-from seral.task import open_run
+from seral.sweep.run import run_sweep
+from seral.train.supervised import TrainOptions, run_train
 
 CLIPS, CANDIDATES, PICKS = 96, 60_000, 15_000
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
@@ -84,11 +83,8 @@ def extract(folder: Path) -> None:
 
 
 def train_by_two(folder: Path) -> None:
-    values = training(folder, **LORA) | {"cluster": {"train_workers": 2}}
-    run = {"run": str(folder / "train"), "training": values, "space": {"finetune.lr": [0.01, 0.001]}}
-    options = parse(SweepOptions, run)
-    given, pool = open_run(options.given, {"run", "cluster"})
-    train(grounds_of(options, pool)[hearing(given)][0], given, str(folder / "train"), 0)
+    values = training(folder, **LORA) | {"cluster": {"train_workers": 2}, "run": str(folder / "train")}
+    run_train(parse(TrainOptions, values))
 
 
 def select(folder: Path) -> None:
@@ -115,7 +111,9 @@ def loop(folder: Path) -> None:
 JOBS = {
     "import": Job(run=import_clips, workers="ray::Map", signs="pool/utterances/*.parquet", middle=4),
     "features": Job(run=extract, workers="ray::Map", signs="pool/features/*/pooled/*.parquet", middle=4),
-    "train": Job(run=train_by_two, workers="ray::RayTrainWorker", signs="train/.train/*/checkpoint_*", middle=1),
+    "train": Job(
+        run=train_by_two, workers="ray::RayTrainWorker", signs="train/models/*/.train/*/checkpoint_*", middle=1
+    ),
     "select": Job(run=select, workers="ray::PoolPart.farthest", signs="picks.parquet", middle=0),
     "sweep": Job(run=sweep, workers="ray::_training", signs="sweep/trials/*", middle=1),
     "loop": Job(run=loop, workers="ray::_run_alone", signs="loop/trajectories/*/rounds/*/round.json", middle=2),
@@ -245,7 +243,7 @@ def test_features_are_the_same(places: Places) -> None:
 
 
 def test_two_workers_end_in_the_same_weights(places: Places) -> None:
-    assert len(places.same_files("train/model/**/*.safetensors")) == 2
+    assert len(places.same_files("train/models/*/model/**/*.safetensors")) == 2
 
 
 def test_the_same_are_picked(places: Places) -> None:

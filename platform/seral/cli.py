@@ -145,7 +145,7 @@ def loop_run(
 
     Run it again after an interruption: it resumes after the last complete round and ends in the same numbers.
 
-    Example: `seral loop run jobs/configs/emodb.yaml --set seeds=[0]`
+    Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`
     """
     from seral.active.loop import LoopOptions, run_loop
     from seral.options import load
@@ -221,6 +221,21 @@ def distil(
 
     values = {"pools": pool, "teacher": teacher, "out": out, "layers": layers}
     typer.echo(run_distil(parse(DistilOptions, values, settings or [])))
+
+
+@app.command()
+def train(config: StudyPath, settings: Sets = None) -> None:
+    """Train on all labels of a pool: a model for every fold and seed, tested on speakers it has not heard.
+
+    The options are those of `seral loop` without strategy and budget. A training that is run again computes what is
+    missing; `seral predict RUN` takes its model with the best dev score.
+
+    Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`
+    """
+    from seral.options import load
+    from seral.train.supervised import TrainOptions, run_train
+
+    typer.echo(run_train(load(TrainOptions, config, settings or [])))
 
 
 @app.command()

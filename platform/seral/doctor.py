@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import socket
 import sys
@@ -20,6 +21,8 @@ import ray
 import soundfile
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import list_nodes
+from ray.util.state.exception import RayStateApiException
 
 from ser_models.adapters import attach_adapters, dead_adapters
 from ser_models.encoders import load_encoder
@@ -34,6 +37,7 @@ from seral.versions import versions
 PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "soundfile", "soxr")
 LOW_DISK_GB = 5
 NODES_S = 120
+STATE_S = 10
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
         ("python", lambda: sys.version.split()[0]),
         ("packages", _packages),
         ("ray", lambda: _ray(options)),
+        ("state API", lambda: _state_api(options)),
         ("nodes", lambda: _nodes(None if options is None else options.run)),
         ("devices", _devices),
         ("codecs", _codecs),
@@ -82,6 +87,17 @@ def _ray(options: LoopOptions | None) -> str:
     resources = ray.cluster_resources()
     gib = resources.get("memory", 0) / 2**30
     return f"{len(ray.nodes())} node, {resources.get('CPU', 0):g} CPU, {resources.get('GPU', 0):g} GPU, {gib:.1f} GiB"
+
+
+def _state_api(options: LoopOptions | None) -> str:
+    """Whether the cluster's dashboard answers, without which `ray list`, `ray logs` and submitted jobs fail."""
+    if not (os.environ.get("RAY_ADDRESS") or (options is not None and options.cluster.address)):
+        return "not asked: a local Ray has no dashboard, and needs none"
+    try:
+        return f"answers, and lists {len(list_nodes(timeout=STATE_S))} nodes"
+    except RayStateApiException as error:
+        told = str(error).strip().splitlines()[0]
+        raise ValueError(f"no answer: start the head with its dashboard (ray[default]); {told}") from error
 
 
 def _nodes(run: str | None) -> str:

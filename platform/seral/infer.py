@@ -29,6 +29,7 @@ from seral.schema import SAMPLE_RATE
 from seral.task import read_options
 from seral.text_features import open_text_encoder, read_texts
 from seral.train.model import load_model, read_classes, read_text_encoder
+from seral.train.supervised import best_model
 
 Wave = NDArray[np.float32]
 FILES_AT_ONCE = 64
@@ -67,7 +68,9 @@ def predict(options: PredictOptions) -> dict[str, Any]:
 
 
 def model_folder(run: str, trajectory: str | None = None) -> str:
-    """The model of the last round of a trajectory; by default the strategy's with the best dev UAR."""
+    """The model of a training, or of a trajectory's last round, by default the strategy's with the best dev UAR."""
+    if trajectory is None and (trained := best_model(run)):
+        return trained
     root = storage.join(run, "trajectories")
     arm = read_options(LoopOptions, run).strategy.name
     names = storage.list_names(root)

@@ -16,7 +16,7 @@ from seral.options import load, parse
 from seral.sweep.board import leaderboard, read_records
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import best_config, blind, grounds_of, run_sweep
-from seral.sweep.trials import hearing, judge, train, train_once
+from seral.sweep.trials import hearing, judge, learn, learn_once
 from seral.task import open_run
 
 HEADS = {
@@ -53,7 +53,7 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
     ground = grounds[hearing(given)][0]
     for record in list(records.values())[:2]:
         training = options.at(record["labels"])
-        scores = [train_once(blind(ground), training, seed, "uar") for seed in (0, 1)]
+        scores = [learn_once(blind(ground), training, seed) for seed in (0, 1)]
         assert [report["score"] for report in record["reports"]] == scores
         assert record["reports"][-1]["dev"] == pytest.approx(np.mean(scores))
     # The board, and the test of its first line.
@@ -63,8 +63,9 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
     best = records[board.loc[0, "point"]]
     tested = json.loads((Path(values["run"]) / "tested.json").read_text())
     folder = Path(values["run"]) / "again"
-    train(ground, options.at(best["labels"]), str(folder), 1)
-    again = judge(ground, ground.data.fold.test, str(folder))
+    training = options.at(best["labels"])
+    learn(ground, training, str(folder), 1)
+    again = judge(ground, training, "test", str(folder))
     cell = json.loads(next(Path(values["run"]).glob("test/cells/best*seed-1.json")).read_text())
     assert cell["uar"] == again["uar"]
     row = tested["rows"][f"best {board.loc[0, 'point']}"]
@@ -155,7 +156,45 @@ def test_adapters_report_every_epoch_and_the_worse_are_stopped(values: dict[str,
     for record in records.values():
         steps = [report["step"] for report in record["reports"]]
         assert steps == list(range(1, len(steps) + 1)) if record["state"] == "stopped" else steps[-1] == 5
-        assert record["by_epoch"]
+        assert record["on_the_way"]
+
+
+@pytest.mark.ray
+def test_strategies_are_swept_by_loops_of_their_own(values: dict[str, Any], tmp_path: Path) -> None:
+    loop = values.pop("training") | {"seeds": [0], "budget": {"sizes": [8, 14, 20]}, "initial": "random"}
+    strategies = ["margin", {"name": "after", "beta": 3}, "k_center", "random"]
+    values |= {"loop": loop, "space": {"strategy": strategies}, "search": "grid", "early_stopping": None}
+    run_sweep(parse(SweepOptions, values))
+    records = records_of(values)
+    assert len(records) == 4
+    for record in records.values():
+        assert [report["step"] for report in record["reports"]] == [1, 2, 3, 4], "three rounds and their mean"
+        assert record["reports"][-1]["dev"] == record["reports"][-2]["dev"]
+    # What a trial says, and what is tested, is what the loop says of the same options.
+    config = tmp_path / "run.yaml"
+    config.write_text(best_config(values["run"]))
+    options = load(LoopOptions, config, ["full_arm=false", "random_arm=false"])
+    trajectory = Path(run_loop(options)) / "trajectories" / f"{options.strategy.name}.fold-00.seed-0"
+    metrics = [json.loads(path.read_text()) for path in sorted(trajectory.glob("rounds/*/metrics.json"))]
+    assert len(metrics) == 3
+    best = leaderboard(records).iloc[0]
+    assert best["dev"] == pytest.approx(np.mean([m["dev"]["uar"] for m in metrics]))
+    tested = json.loads((Path(values["run"]) / "tested.json").read_text())
+    row = tested["rows"][f"best {best['point']}"]
+    assert row["mean"] == pytest.approx(np.mean([m["test"]["uar"] for m in metrics]))
+    difference = row["mean"] - tested["rows"]["as given"]["mean"]
+    assert tested["gain"]["difference"] == pytest.approx(difference)
+
+
+@pytest.mark.ray
+def test_a_loop_of_adapters_is_a_trial_whose_worse_strategies_are_stopped(values: dict[str, Any]) -> None:
+    loop = values.pop("training") | {"seeds": [0], "budget": {"sizes": [8, 14]}}
+    loop["finetune"] = {"adapter": "lora", "top_layers": 1, "epochs": 1}
+    values |= {"loop": loop, "space": {"strategy": ["margin", "random"]}, "search": "grid"}
+    run_sweep(parse(SweepOptions, values | {"early_stopping": {"grace": 1, "reduction": 2}, "concurrent": 1}))
+    states = [record["state"] for record in records_of(values).values()]
+    assert states[0] == "done"
+    assert len(states) == 2
 
 
 @pytest.mark.ray
@@ -193,6 +232,8 @@ def test_another_space_is_refused_and_a_sweep_without_end_has_no_best(values: di
         ({"space": HEADS, "search": "grid"}, r"a list of values, or a step, for finetune\.head\.l2"),
         ({"early_stopping": {"method": "pbt"}}, "pbt pauses trials by checkpoints"),
         ({"search": "bohb"}, "search"),
+        ({"loop": {}}, "give a training or a loop"),
+        ({"space": {"strategy": ["margin"]}}, "unknown option 'strategy'"),
     ],
 )
 def test_what_cannot_be_swept(
@@ -203,6 +244,29 @@ def test_what_cannot_be_swept(
     parse(SweepOptions, base)
     with pytest.raises(OptionError, match=message):
         parse(SweepOptions, base | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"budget.sizes": [[8, 14]]}}, r"budget\.sizes says what is learnt"),
+        ({"space": {"strategy": ["margin", "nearest"]}}, "nearest"),
+        ({"space": {"strategy": ["alps"]}}, "give `tapt`"),
+        ({"space": {"strategy": ["alps"]}, "loop": {"tapt": {"steps": 400}}}, "which a sweep does not compute"),
+        ({"loop": {"stop": {"patience": 2}}}, "leave out patience"),
+        ({"loop": {"others": ["entropy"]}}, "a trial has one strategy"),
+        ({"loop": {"run": "elsewhere"}}, "leave it out of training or loop"),
+        ({"training": {}}, "give a training or a loop"),
+    ],
+)
+def test_what_of_loops_cannot_be_swept(
+    run_values: dict[str, Any], tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    loop = {name: value for name, value in run_values.items() if name != "run"}
+    base = {"run": str(tmp_path / "sweep"), "loop": loop, "space": {"strategy": ["margin", "badge"]}}
+    parse(SweepOptions, base)
+    with pytest.raises(OptionError, match=message):
+        parse(SweepOptions, base | changes | {"loop": loop | changes.get("loop", {})})
 
 
 @pytest.mark.ray

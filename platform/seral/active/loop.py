@@ -41,6 +41,7 @@ from seral.progress import say, track
 from seral.surprisal import FOLDER as SURPRISAL
 from seral.surprisal import extract_surprisal
 from seral.task import (
+    FoldData,
     features_of,
     fold_data,
     folds_of,
@@ -177,12 +178,27 @@ def _ground(
     data = fold_data(options, store, fold, metadata)
     if lacking := sorted(set(data.classes) - set(data.oracle().emotions(data.fold.dev))):
         say(f"fold {fold.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise split.dev_speakers")
+    folder = storage.join(options.run, "tapt", f"fold-{number:02d}", SURPRISAL)
+    return trajectory_ground(options, data, source, surprisal=folder if options.needs_surprisal else None)
+
+
+def trajectory_ground(
+    options: LoopOptions, data: FoldData, source: Sequence[str], surprisal: str | None = None
+) -> Ground:
+    """A fold as trajectories see it."""
     known = set(data.ids)
     names = ("finetune", "anchor", "proxy", "stop", "dropout_passes", "ensemble", "probe")
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     given["source"] = tuple(name for name in source if name in known)
-    folder = storage.join(options.run, "tapt", f"fold-{number:02d}", SURPRISAL)
-    return Ground(**vars(data), on=options.cluster, surprisal=folder if options.needs_surprisal else None, **given)
+    return Ground(**vars(data), on=options.cluster, surprisal=surprisal, **given)
+
+
+def arm_of(options: LoopOptions, initial: StrategyOptions, strategy: StrategyOptions, total: int) -> Arm:
+    """An arm with the budget of a run, of which `total` clips may be asked about."""
+    if options.budget.minutes is None:
+        return Arm(initial=initial, strategy=strategy, schedule=tuple(options.budget.schedule(total)))
+    minutes = tuple(options.budget.minutes)
+    return Arm(initial=initial, strategy=strategy, schedule=minutes, pace=options.budget.pace)
 
 
 def _trajectories(options: LoopOptions, grounds: dict[int, Ground]) -> list[tuple[Trajectory, Arm]]:
@@ -191,13 +207,10 @@ def _trajectories(options: LoopOptions, grounds: dict[int, Ground]) -> list[tupl
     planned = []
     for number, ground in grounds.items():
         total = len(ground.fold.train)
-        paid: dict[str, Any] = {"schedule": tuple(options.budget.minutes or ()), "pace": options.budget.pace}
-        if options.budget.minutes is None:
-            paid = {"schedule": tuple(options.budget.schedule(total))}
         chosen = (options.strategy, *options.others)
-        arms = {strategy.name: Arm(initial=options.initial, strategy=strategy, **paid) for strategy in chosen}
+        arms = {strategy.name: arm_of(options, options.initial, strategy, total) for strategy in chosen}
         if options.random_arm:
-            arms["random"] = Arm(initial=random, strategy=random, **paid)
+            arms["random"] = arm_of(options, random, random, total)
         if options.full_arm:
             arms["full"] = Arm(initial=random, strategy=random, schedule=(total,))
         planned += [(Trajectory(arm=a, fold=number, seed=s), arms[a]) for a in arms for s in options.seeds]

@@ -58,6 +58,8 @@ from seral.train.units import Targets, Utterances
 
 Float = NDArray[np.float32]
 SELECTION, ATTEMPTS = "selection.npz", "attempts"
+OnRound = Callable[[Sequence[RoundSummary]], None]
+"""Told of all complete rounds after each new one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,8 +131,10 @@ class Ledger:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
-def run_trajectory(folder: str, trajectory: Trajectory, arm: Arm, ground: Ground) -> str | None:
-    """Run, or resume, all rounds of a trajectory; returns why it stopped."""
+def run_trajectory(
+    folder: str, trajectory: Trajectory, arm: Arm, ground: Ground, on_round: OnRound | None = None
+) -> str | None:
+    """Run, or resume, all rounds of a trajectory, telling `on_round` of each new one; returns why it stopped."""
     oracle = ground.oracle()
     storage.write_json(storage.join(folder, "trajectory.json"), _describe(trajectory, arm, ground))
     summaries = read_rounds(folder)
@@ -143,6 +147,8 @@ def run_trajectory(folder: str, trajectory: Trajectory, arm: Arm, ground: Ground
         storage.publish(attempt, round_folder(folder, number), last="round.json")
         summaries = read_rounds(folder)
         reason = summaries[-1].stop_reason
+        if on_round is not None:
+            on_round(summaries)
     storage.remove(storage.join(folder, ATTEMPTS))
     return reason
 
@@ -388,6 +394,17 @@ def count_rounds(folder: str) -> int:
 def _complete(folder: str) -> list[str]:
     numbers = storage.list_names(storage.join(folder, "rounds"))
     return [n for n in numbers if storage.exists(storage.join(folder, "rounds", n, "round.json"))]
+
+
+def read_predictions(folder: str, part: str) -> list[dict[str, list[float]]]:
+    """Of every complete round, the class probabilities of the clips of one part: pool, dev or test."""
+    found = []
+    for number in range(count_rounds(folder)):
+        table = storage.read_table(storage.join(round_folder(folder, number), "predictions.parquet"))
+        table = table.filter(pc.equal(table["part"], part))
+        columns = [np.asarray(table[name]) for name in table.column_names if name.startswith("p_")]
+        found.append(dict(zip(table["utterance_id"].to_pylist(), np.stack(columns, 1).tolist(), strict=True)))
+    return found
 
 
 def read_labels(folder: str, rounds: int) -> pa.Table:

@@ -47,7 +47,7 @@ def write_record(run: str, name: str, record: Mapping[str, Any]) -> None:
 def leaderboard(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A line a point: those that were seen through first, the best of them first, ties in the order of trying.
 
-    A stopped point's score is of fewer trainings or epochs, so it never leads one that was seen through.
+    A stopped point's score is of fewer trainings, epochs or rounds, so it never leads one that was seen through.
     """
     lines = []
     for name, record in records.items():
@@ -73,12 +73,12 @@ def leaderboard(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def seconds_of(record: Mapping[str, Any]) -> float:
-    """Seconds of training: reports of trainings add up, those of epochs count from the start of one."""
+    """Seconds of learning: reports of folds and seeds add up, those on the way count from the start."""
     reports = record["reports"]
     if not reports:
         return 0.0
-    by_epoch = record["by_epoch"]
-    return float(max(r["seconds"] for r in reports) if by_epoch else sum(r["seconds"] for r in reports))
+    seconds = [report["seconds"] for report in reports]
+    return float(max(seconds) if record["on_the_way"] else sum(seconds))
 
 
 def write_leaderboard(run: str, table: pd.DataFrame) -> None:

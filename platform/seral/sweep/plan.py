@@ -1,4 +1,4 @@
-"""What a sweep is told: a training, the space of what may change in it, and how to look for the best."""
+"""What a sweep is told: a training or a loop, the space of what may change in it, and how to look for the best."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from seral.active.loop import LoopOptions
 from seral.options import Options, parse
 from seral.sweep.space import (
     Number,
@@ -25,6 +26,8 @@ from seral.train.training import TrainingOptions
 
 TASK = {"pool", "run", "classes", "class_map", "dimensions", "corpora", "split", "folds", "seeds", "source_corpora"}
 """Options that say what is learnt and on whom it is judged: points that differ in them could not be compared."""
+BUDGET = {"budget", "stop", "others", "random_arm", "full_arm", "probe", "track"}
+"""The same of a loop: how much is asked for, and what runs beside its strategy."""
 SURROUNDINGS = {"cluster", "features", "feature_cache"}
 HEARING = ("encoder", "text_encoder", "tapt", "finetune.adapter", "finetune.top_layers")
 """Options that features depend on; they are computed before the first trial."""
@@ -52,9 +55,12 @@ class SweepOptions(Options):
 
     run: str
     """The folder of the sweep: made when missing, resumed when there."""
-    training: dict[str, Any]
-    """What every trial trains: a task and how it is learnt, as for `seral loop`. Its seeds and folds are those of every
-    trial; one fold and one seed make a trial of adapters report every epoch."""
+    training: dict[str, Any] | None = None
+    """What every trial trains on all labels: a task and how it is learnt, as for `seral loop`. Its seeds and folds are
+    those of every trial; one fold and one seed make a trial of adapters report every epoch."""
+    loop: dict[str, Any] | None = None
+    """Instead of a training: what every trial runs is a loop of `seral loop`, its strategy alone, and its score the
+    mean of its rounds, that is the area under the learning curve. One fold and one seed: it reports every round."""
     space: dict[str, OneOf | Number] = Field(min_length=1)
     """Path of an option of the training -> values to try."""
     search: Literal["grid", "random", "tpe"] = "tpe"
@@ -86,10 +92,12 @@ class SweepOptions(Options):
 
     @model_validator(mode="after")
     def _check(self) -> SweepOptions:
-        if "run" in self.training:
-            raise ValueError("training.run is the sweep's own folder; leave it out")
+        if (self.training is None) == (self.loop is None):
+            raise ValueError("give a training or a loop, one of the two: what every trial is")
+        if "run" in self.told:
+            raise ValueError("the run folder of what is tried is the sweep's own; leave it out of training or loop")
         for path, of in self.space.items():
-            if path.split(".")[0] in TASK | SURROUNDINGS:
+            if path.split(".")[0] in TASK | SURROUNDINGS | BUDGET:
                 raise ValueError(f"space: {path} says what is learnt, or where; it is the same for all trials")
             if isinstance(of, Number) and _shapes_hearing(path):
                 raise ValueError(f"space: {path} decides about features, which are computed beforehand: give it a list")
@@ -101,13 +109,29 @@ class SweepOptions(Options):
                 labels = leading_to(self.space, {path: label(value)})
                 if path not in labels:
                     raise ValueError(f"space: {path} never applies: its conditions exclude one another")
-                self.at(labels)
+                self._check_loop(self.at(labels))
         return self
+
+    @staticmethod
+    def _check_loop(options: TrainingOptions) -> None:
+        if not isinstance(options, LoopOptions):
+            return
+        if options.others:
+            raise ValueError("loop.others: a trial has one strategy; name several in the space, under strategy")
+        if options.stop.early:
+            raise ValueError(f"loop.stop: loops are compared round by round; leave out {options.stop.early}")
+        if options.needs_surprisal:
+            raise ValueError("alps reads pretraining losses, which a sweep does not compute; see seral loop")
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The training or the loop, as given."""
+        return (self.training if self.loop is None else self.loop) or {}
 
     @property
     def given(self) -> TrainingOptions:
-        """The training as given."""
-        return _training(self.training, self.run)
+        """The training or the loop as given, parsed."""
+        return self._parsed(self.told)
 
     @property
     def metric(self) -> str:
@@ -115,8 +139,11 @@ class SweepOptions(Options):
         return "uar" if self.given.classes else "ccc"
 
     def at(self, labels: Mapping[str, Plain]) -> TrainingOptions:
-        """The training at a point."""
-        return _training(with_point(self.training, point_of(self.space, labels)), self.run)
+        """The training or the loop at a point."""
+        return self._parsed(with_point(self.told, point_of(self.space, labels)))
+
+    def _parsed(self, told: Mapping[str, Any]) -> TrainingOptions:
+        return parse(TrainingOptions if self.loop is None else LoopOptions, {**told, "run": self.run})
 
     def points(self) -> list[dict[str, Plain]] | None:
         """All points where they are known beforehand, else None."""
@@ -132,10 +159,6 @@ class SweepOptions(Options):
             left += [other for other in self.space[path].when if other not in shaping]
         part = {path: of for path, of in self.space.items() if path in shaping}
         return [leading_to(self.space, labels) for labels in grid(part)]
-
-
-def _training(values: Mapping[str, Any], run: str) -> TrainingOptions:
-    return parse(TrainingOptions, {**values, "run": run})
 
 
 def _shapes_hearing(path: str) -> bool:

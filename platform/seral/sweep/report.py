@@ -41,8 +41,8 @@ def write_sweep_report(
         drawn["importance"] = figures.sweep_importance(share)
         storage.write_bytes(storage.join(options.run, "importance.csv"), share.to_csv(header=False).encode())
     captions = {
-        "curves": "Dev score of every point as its reports came: the mean over its trainings so far, or that of an "
-        "epoch. Lines that end early were stopped.",
+        "curves": "Dev score of every point as its reports came: the mean over its folds and seeds so far, or where "
+        "there is one, that of an epoch, or the mean of a loop's rounds so far. Lines that end early were stopped.",
         "parallel": "A line a point, the better the darker, the best in orange; below the axes: the option does not "
         "apply.",
         "progress": "What each point reached before it ended or was stopped.",
@@ -79,7 +79,7 @@ def verdict(tested: Mapping[str, Any], metric: str) -> str:
     digits = 1 if scale == 100 else 3
     between = f"{difference:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}, resampling speakers)"
     sure = "the interval includes zero" if low <= 0 <= high else "the interval excludes zero"
-    return f"{told}; against the training as given: {between}; {sure}."
+    return f"{told}; against what was given: {between}; {sure}."
 
 
 def importance(board: pd.DataFrame, paths: Sequence[str], logarithmic: Sequence[str]) -> pd.Series | None:
@@ -111,13 +111,13 @@ def _tables(
     metric, best = options.metric, board.iloc[0]
     tables = {
         "best": page.Table(
-            caption="The best point; `seral sweep best RUN --as-config run.yaml` makes a loop of it.",
+            caption="The best point; `seral sweep best RUN --as-config run.yaml` makes a run of the loop of it.",
             columns=["option", "value"],
             rows=[[path, _told(best[path])] for path in paths if not _missing(best[path])],
         ),
         "tested": page.Table(
-            caption="On the test speakers, mean ± standard deviation over folds and seeds.",
-            columns=["training", f"test {metric.upper()}", "trainings"],
+            caption="On the test speakers, mean ± deviation over folds and seeds; of a loop, its rounds' mean.",
+            columns=["options", f"test {metric.upper()}", "folds and seeds"],
             rows=[
                 [row, _score(found["mean"], metric) + f" ± {_score(found['std'], metric)}", str(found["cells"])]
                 for row, found in tested["rows"].items()
@@ -132,7 +132,7 @@ def _tables(
             ],
         ),
         "cost": page.Table(
-            caption="Time inside trials: training and scoring on dev.",
+            caption="Time inside trials: choosing, training, scoring on dev.",
             columns=["state", "points", "reports", "time", "time a point"],
             rows=[
                 [

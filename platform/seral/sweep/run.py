@@ -3,8 +3,8 @@
 RUN/options.yaml                    the resolved options; a sweep is resumed with the same ones or not at all
 RUN/config.yaml, environment.json   of the training as given
 RUN/trials/, leaderboard.csv        see seral.sweep.board
-RUN/best.yaml                       the training at the best point, for `seral loop run`
-RUN/test/cells/, tested.json        the best point and the training as given, on the test speakers
+RUN/best.yaml                       the best point, for `seral loop run`
+RUN/test/cells/, tested.json        the best point and what was given, on the test speakers
 RUN/tune/                           Tune's own files: TensorBoard events, parameters and progress of every trial
 RUN/report/index.html
 """
@@ -33,7 +33,6 @@ from seral import storage
 from seral.cluster import cpu_count
 from seral.errors import StateError
 from seral.pool.shards import Pool
-from seral.pool.splits import Fold
 from seral.progress import Advance, track
 from seral.sweep.board import (
     DONE,
@@ -49,23 +48,18 @@ from seral.sweep.board import (
 )
 from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
-from seral.sweep.trials import POINT, WAITING_CPUS, Ground, hearing, judge, reports_epochs, run_trial, train
+from seral.sweep.trials import POINT, WAITING_CPUS, hearing, judge, learn, reports_on_the_way, run_trial
 from seral.task import (
     claim_folder,
-    features_of,
-    fold_data,
-    folds_of,
     open_run,
-    protocol_name,
     voices,
     with_absolute_paths,
-    write_environment,
 )
 from seral.tracking import Tracker
 from seral.train.cells import Cell, run_cells
-from seral.train.finetune import frames_layer
-from seral.train.tapt import adapt_encoder
-from seral.train.training import TrainingOptions, sides
+from seral.train.supervised import Ground, describe
+from seral.train.supervised import grounds_of as grounds_on
+from seral.train.training import TrainingOptions
 
 MAY_CHANGE = {"run", "trials", "concurrent", "retries", "test_seeds", "cpus_per_trial", "gpus_per_trial", "track"}
 """Options a resumed sweep may be given anew."""
@@ -101,7 +95,7 @@ def run_sweep(options: SweepOptions) -> str:
 
 
 def best_config(run: str) -> str:
-    """The training at the best point so far as YAML, with a run folder of its own: what `seral loop run` takes."""
+    """The best point so far as YAML, with a run folder of its own: what `seral loop run` takes."""
     options, records = read_sweep(run), read_records(run)
     board = leaderboard(records)
     if not (board["state"] == DONE).any():
@@ -110,7 +104,7 @@ def best_config(run: str) -> str:
 
 
 def _config_at(options: SweepOptions, labels: Mapping[str, Plain]) -> str:
-    values = with_point(options.training, point_of(options.space, labels))
+    values = with_point(options.told, point_of(options.space, labels))
     return yaml.safe_dump({**values, "run": storage.join(options.run, "loop")}, sort_keys=False, allow_unicode=True)
 
 
@@ -123,38 +117,20 @@ def read_sweep(run: str) -> SweepOptions:
 
 
 def grounds_of(options: SweepOptions, pool: Pool) -> Grounds:
-    """Everything any point, or the training as given, works on, by what its features depend on and by fold."""
+    """Everything any point, or what is given, works on, by what its features depend on and by fold."""
     found: Grounds = {}
     for told in (options.given, *(options.at(labels) for labels in options.hearings())):
         training = with_absolute_paths(told)
-        metadata, source = sides(training, pool)
-        folds = folds_of(metadata, training.split, training.folds)
-        layer = frames_layer(training.encoder, training.finetune)
-        for number, fold in folds.items():
-            store = features_of(training, pool, _encoder(training, pool, fold, number), layer)
-            mine = found.setdefault(hearing(told), {})
-            if number not in mine:
-                data = fold_data(training, store, fold, metadata)
-                known = set(data.ids)
-                mine[number] = Ground(data=data, source=tuple(name for name in source if name in known))
-    facts = {"n_train": {str(n): len(g.data.fold.train) for n, g in next(iter(found.values())).items()}}
-    corpora = options.given.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
-    protocol = protocol_name(corpora, options.given.classes, options.given.split.scheme)
-    write_environment(with_absolute_paths(options.given), pool, protocol, facts)
+        pretraining = training.tapt.model_dump_json() if training.tapt else None
+        tapt = storage.join(training.run, "tapt", point_name({"encoder": training.encoder, "tapt": pretraining}))
+        found[hearing(told)] = grounds_on(training, pool, tapt) | found.get(hearing(told), {})
+    describe(with_absolute_paths(options.given), pool, next(iter(found.values())))
     return found
 
 
 def blind(ground: Ground) -> Ground:
     """The same without the test part."""
     return replace(ground, data=replace(ground.data, fold=replace(ground.data.fold, test=())))
-
-
-def _encoder(training: TrainingOptions, pool: Pool, fold: Fold, number: int) -> str:
-    if training.tapt is None:
-        return training.encoder
-    name = point_name({"encoder": training.encoder, "tapt": training.tapt.model_dump_json()})
-    folder = storage.join(training.run, "tapt", name, f"fold-{number:02d}")
-    return adapt_encoder(pool, fold.train, training.encoder, folder, training.tapt, training.cluster)
 
 
 def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRef]], cells: int) -> None:
@@ -237,8 +213,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
         if before and before["state"] == RUNNING and state == RUNNING and len(before["reports"]) > len(reports):
             return
         record = {"number": self._numbers[trial.trial_id] if before is None else before["number"], "labels": labels}
-        by_epoch = reports_epochs(self._options.at(labels), self._cells)
-        record |= {"state": state, "reports": reports, "by_epoch": by_epoch, "error": None}
+        on_the_way = reports_on_the_way(self._options.at(labels), self._cells)
+        record |= {"state": state, "reports": reports, "on_the_way": on_the_way, "error": None}
         self._records[name] = record
         write_record(self._options.run, name, record)
         if self._tracker is not None:
@@ -323,7 +299,7 @@ class _Suggest:
 
 
 def _test(options: SweepOptions, labels: Mapping[str, Plain], grounds: Grounds, pool: Pool) -> dict[str, Any]:
-    """The best point and the training as given on the test speakers, and their difference over these."""
+    """The best point and what was given on the test speakers, and their difference over these."""
     seeds = options.test_seeds or options.given.seeds
     shared: dict[tuple[str, int], ray.ObjectRef] = {}
     arguments: dict[Cell, Sequence[Any]] = {}
@@ -335,13 +311,13 @@ def _test(options: SweepOptions, labels: Mapping[str, Plain], grounds: Grounds, 
                 shared[name, fold] = ray.put(ground)
             arguments |= {Cell(row=row, fold=fold, seed=s): (shared[name, fold], training) for s in seeds}
     folder = storage.join(options.run, "test")
-    found = run_cells(folder, _test_cell, arguments, options.given.cluster, f"{len(arguments)} trainings to test")
+    found = run_cells(folder, _test_cell, arguments, options.given.cluster, f"{len(arguments)} tests")
     return _tested(options, found, next(iter(grounds.values())), pool)
 
 
 def _test_cell(cell: Cell, folder: str, ground: Ground, training: TrainingOptions) -> dict[str, Any]:
-    train(ground, training, folder, cell.seed)
-    return judge(ground, ground.data.fold.test, folder)
+    learn(ground, training, folder, cell.seed)
+    return judge(ground, training, "test", folder)
 
 
 def _tested(
@@ -370,15 +346,17 @@ def _mean_ccc(truth_NK: NDArray[Any], told_NK: NDArray[Any]) -> float:
 def _said(
     cells: Sequence[tuple[Cell, Mapping[str, Any]]], folds: Mapping[int, Ground], metric: str
 ) -> tuple[list[str], Any, Any]:
-    """Utterances of all cells in order, their truth, and what a model said of them."""
+    """Utterances of all cells, and of all rounds of loops, in order, their truth, and what a model said of them."""
     names: list[str] = []
     truth, told = [], []
     for cell, values in sorted(cells, key=lambda item: (item[0].fold, item[0].seed)):
-        ids, data = np.array(list(values["predicted"])), folds[cell.fold].data
-        outputs_NO, target = np.array(list(values["predicted"].values())), data.oracle().targets(ids.tolist())
-        known_N = target.labelled_N if metric == "uar" else target.rated_N
-        names += ids[known_N].tolist()
-        truth.append((target.label_N if metric == "uar" else target.value_NK)[known_N])
+        data = folds[cell.fold].data
         classes = len(data.classes)
-        told.append((outputs_NO[:, :classes].argmax(1) if metric == "uar" else outputs_NO[:, classes:])[known_N])
+        for predicted in values["predicted"]:
+            ids, outputs_NO = np.array(list(predicted)), np.array(list(predicted.values()))
+            target = data.oracle().targets(ids.tolist())
+            known_N = target.labelled_N if metric == "uar" else target.rated_N
+            names += ids[known_N].tolist()
+            truth.append((target.label_N if metric == "uar" else target.value_NK)[known_N])
+            told.append((outputs_NO[:, :classes].argmax(1) if metric == "uar" else outputs_NO[:, classes:])[known_N])
     return names, np.concatenate(truth), np.concatenate(told)

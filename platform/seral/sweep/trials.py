@@ -1,4 +1,6 @@
-"""One trial of a sweep: train a point of the space on every fold and seed, and tell Tune how well dev is recognised.
+"""One trial of a sweep: a point of the space on every fold and seed, and how well dev is recognised, told to Tune.
+
+What is done with a point is a training on all labels, or a loop: rounds of asking and training, judged by their mean.
 
 A trial holds no test clip. Its reports are kept (seral.sweep.board), so that a sweep that is started again repeats what
 is there instead of training it.
@@ -9,11 +11,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import ray
@@ -21,93 +23,87 @@ import torch
 from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from ser_models.metrics import uar
+from seral.active.loop import LoopOptions, arm_of, trajectory_ground
+from seral.active.rounds import Trajectory, read_predictions, run_trajectory
+from seral.active.stopping import RoundSummary
 from seral.sweep.board import FAILED, RUNNING, STOPPED, point_name, read_record
 from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Plain
-from seral.task import FoldData
-from seral.train.finetune import finetune
-from seral.train.model import evaluate_model
-from seral.train.ray_train import OnReport
+from seral.train import supervised
+from seral.train.supervised import Ground
 from seral.train.training import TrainingOptions
 
 POINT = "point"
+Hear = Callable[[int, float], None]
+"""Told on the way: epoch or round, from 1, and the dev score so far."""
 WAITING_CPUS = 0.001
 """CPUs of a trial that waits for a training of adapters in another process."""
 TRAINING_SHARE = 0.99
 """Share of a trial's CPUs that such a training takes: the rest is for those that wait, on whatever node they are."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """A fold with its features, and who else is labelled."""
-
-    data: FoldData
-    source: tuple[str, ...]
-    """Utterances of other languages whose labels are there from the start."""
-
-
 def run_trial(
     config: Mapping[str, Any], *, sweep: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRef]]
 ) -> None:
-    """Train a point and report its score on dev: after every training, or every epoch of a single one of adapters."""
+    """Try a point and report its score on dev: after every fold and seed, or where that is one, on the way."""
     torch.set_num_threads(1)  # trials run side by side, and sums do not depend on how many do
     labels: Mapping[str, Plain] = config.get(POINT, config)
     options = sweep.at(labels)
     folds = grounds[hearing(options)]
     cells = [(fold, seed) for fold in folds for seed in options.seeds]
-    by_epoch = reports_epochs(options, len(cells))
-    known = _known(read_record(sweep.run, point_name(labels)), by_epoch)
+    on_the_way = reports_on_the_way(options, len(cells))
+    known = _known(read_record(sweep.run, point_name(labels)), on_the_way)
     for report in known:
         tune.report(report)
     if known and known[-1]["last"]:
         return
     scores = [report["score"] for report in known]
     for number, (fold, seed) in enumerate(cells[len(known) :], len(known) + 1):
-        started = time.perf_counter()
-        for epoch, told in _scores(folds[fold], options, seed, sweep):
-            seconds = time.perf_counter() - started
-            if epoch is None:
-                scores.append(told)
-                step = options.finetune.epochs + 2 if by_epoch else number
-                tune.report(_report(step, float(np.mean(scores)), told, seconds, last=number == len(cells)))
-            elif by_epoch:
-                tune.report(_report(epoch + 1, told, told, seconds))
+        heard, started = 0, time.perf_counter()
+
+        def hear(step: int, score: float, started: float = started) -> None:
+            nonlocal heard
+            heard = step
+            if on_the_way:
+                tune.report(_report(step, score, score, time.perf_counter() - started))
+
+        scores.append(_score(folds[fold], options, seed, sweep, hear))
+        step, seconds = _after_all(options, heard) if on_the_way else number, time.perf_counter() - started
+        tune.report(_report(step, float(np.mean(scores)), scores[-1], seconds, last=number == len(cells)))
 
 
-def _scores(
-    ground: ray.ObjectRef, options: TrainingOptions, seed: int, sweep: SweepOptions
-) -> Iterator[tuple[int | None, float]]:
-    """Dev score after each epoch of the adapters, then, with None for the epoch, that of the model that was kept.
+def _score(ground: ray.ObjectRef, options: TrainingOptions, seed: int, sweep: SweepOptions, hear: Hear) -> float:
+    """Dev score of a point on one fold with one seed.
 
     Adapters train in a process of their own, since Ray Train refuses to work inside a function of Tune's; it ends with
     the trial that waits for it.
     """
     if options.finetune.frozen:
-        yield None, train_once(ray.get(ground), options, seed, sweep.metric)
-        return
+        return learn_once(ray.get(ground), options, seed, hear)
     needs = {"num_cpus": 0.0}  # with Ray Train workers, they hold the cores
     if not options.cluster.train_workers:
         needs = {"num_cpus": TRAINING_SHARE * sweep.cpus_per_trial}
         needs |= {"num_gpus": sweep.gpus_per_trial} if options.cluster.use_gpu else {}
     outside = PlacementGroupSchedulingStrategy(placement_group=None)
     task = _training_task.options(scheduling_strategy=outside, **needs)
-    for reference in task.remote(ground, options, seed, sweep.metric):
-        yield ray.get(reference)
+    for reference in task.remote(ground, options, seed):
+        step, score = ray.get(reference)
+        if step is not None:
+            hear(step, score)
+    return float(score)
 
 
-def _training(ground: Ground, options: TrainingOptions, seed: int, metric: str) -> Iterator[tuple[int | None, float]]:
+def _training(ground: Ground, options: TrainingOptions, seed: int) -> Iterator[tuple[int | None, float]]:
+    """Scores on the way, and with None for the step the last one."""
     torch.set_num_threads(1)
     told: SimpleQueue[tuple[int | None, float] | BaseException] = SimpleQueue()
 
     def work() -> None:
         try:
-            hear = None if options.cluster.train_workers else each_epoch
-            told.put((None, train_once(ground, options, seed, metric, hear)))
+            told.put((None, learn_once(ground, options, seed, lambda step, score: told.put((step, score)))))
         except BaseException as error:
             told.put(error)
-
-    def each_epoch(values: Mapping[str, Any]) -> None:
-        told.put((int(values["epoch"]), float(values[f"dev_{metric}"])))
 
     Thread(target=work, daemon=True).start()
     while True:
@@ -122,59 +118,82 @@ def _training(ground: Ground, options: TrainingOptions, seed: int, metric: str) 
 _training_task = ray.remote(max_retries=0)(_training)
 
 
-def reports_epochs(options: TrainingOptions, cells: int) -> bool:
-    """Whether a trial reports epochs: where all there is is one training of adapters, in one process."""
+def reports_on_the_way(options: TrainingOptions, cells: int) -> bool:
+    """Whether a trial reports epochs or rounds: where all there is is one loop, or one training of adapters, in one
+    process."""
+    if isinstance(options, LoopOptions):
+        return cells == 1
     return cells == 1 and not options.finetune.frozen and not options.cluster.train_workers
 
 
-def _known(record: Mapping[str, Any] | None, by_epoch: bool) -> list[dict[str, Any]]:
+def _after_all(options: TrainingOptions, heard: int) -> int:
+    """The step of the last report, after all others; the same for all points, although patience ends some early."""
+    return heard + 1 if isinstance(options, LoopOptions) else options.finetune.epochs + 2
+
+
+def _known(record: Mapping[str, Any] | None, on_the_way: bool) -> list[dict[str, Any]]:
     """Reports that need not be computed again. Half a training is of no use; half of many trainings is."""
-    if record is None or record["state"] == FAILED or (record["state"] == RUNNING and by_epoch):
+    if record is None or record["state"] == FAILED or (record["state"] == RUNNING and on_the_way):
         return []
     known: list[dict[str, Any]] = record["reports"]
     return [*known[:-1], {**known[-1], "last": True}] if record["state"] == STOPPED and known else known
 
 
-def train_once(
-    ground: Ground, options: TrainingOptions, seed: int, metric: str, on_report: OnReport | None = None
-) -> float:
-    """Train on one fold with one seed; the score on its dev speakers."""
+def learn_once(ground: Ground, options: TrainingOptions, seed: int, hear: Hear | None = None) -> float:
+    """Learn one fold with one seed; the score on its dev speakers."""
     folder = tempfile.mkdtemp(prefix="seral-trial-")
     try:
-        train(ground, options, folder, seed, on_report)
-        return float(judge(ground, ground.data.fold.dev, folder)[metric])
+        learn(ground, options, folder, seed, hear)
+        return float(judge(ground, options, "dev", folder)["uar" if ground.data.classes else "ccc"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def train(ground: Ground, options: TrainingOptions, folder: str, seed: int, on_report: OnReport | None = None) -> None:
-    """Train on the labels of a fold, and of the source, and write the model to `folder`/model."""
-    data, oracle = ground.data, ground.data.oracle()
-    ids = [*data.fold.train, *ground.source]
-    finetune(
-        data.utterances(ids),
-        oracle.targets(ids),
-        data.utterances(data.fold.dev),
-        oracle.targets(data.fold.dev),
-        unlabelled=data.utterances(data.fold.train),
-        store=data.store,
-        classes=data.classes,
-        dimensions=data.dimensions,
-        folder=folder,
-        seed=seed,
-        options=options.finetune,
-        on=options.cluster,
-        source=data.utterances(ground.source) if ground.source else None,
-        anchor=options.anchor,
-        on_report=on_report,
+def learn(ground: Ground, options: TrainingOptions, folder: str, seed: int, hear: Hear | None = None) -> None:
+    """Train on all labels of a fold, and of the source, or run a loop of the fold; what comes of it is in `folder`."""
+    if isinstance(options, LoopOptions):
+        _loop(ground, options, folder, seed, hear)
+        return
+    score = f"dev_{'uar' if ground.data.classes else 'ccc'}"
+
+    def on_report(values: Mapping[str, Any]) -> None:
+        if hear is not None:
+            hear(int(values["epoch"]) + 1, float(values[score]))
+
+    supervised.train(ground, options, folder, seed, None if options.cluster.train_workers else on_report)
+
+
+def _loop(ground: Ground, options: LoopOptions, folder: str, seed: int, hear: Hear | None) -> None:
+    data = ground.data
+    # A round scores its test part; in a trial, which has none, dev takes its place.
+    data = replace(data, fold=replace(data.fold, test=data.fold.test or data.fold.dev))
+
+    def on_round(rounds: Sequence[RoundSummary]) -> None:
+        if hear is not None:
+            hear(len(rounds), float(np.mean([one.dev_uar for one in rounds if one.dev_uar is not None])))
+
+    run_trajectory(
+        folder,
+        Trajectory(arm=options.strategy.name, fold=ground.number, seed=seed),
+        arm_of(options, options.initial, options.strategy, len(data.fold.train)),
+        replace(trajectory_ground(options, data, ground.source), probe=False),
+        on_round,
     )
 
 
-def judge(ground: Ground, ids: Sequence[str], folder: str) -> dict[str, Any]:
-    """What a model makes of some clips: its scores, and what it says of each."""
-    data = ground.data
-    known = (data.utterances(ids), data.oracle().targets(ids))
-    return evaluate_model(f"{folder}/model", data.store, *known, data.classes, data.dimensions)
+def judge(ground: Ground, options: TrainingOptions, part: Literal["dev", "test"], folder: str) -> dict[str, Any]:
+    """Scores on a part of the fold, and under `predicted` what every model of `folder` says of each clip: that of a
+    training, or those of a loop's rounds, whose `uar` is their mean."""
+    if not isinstance(options, LoopOptions):
+        found = supervised.judge(ground, part, folder)
+        return {**found, "predicted": [found["predicted"]]}
+    ids = getattr(ground.data.fold, part)
+    label_of = dict(zip(ids, ground.data.oracle().targets(ids).label_N, strict=True))
+    rounds = read_predictions(folder, part)
+    scores = [
+        uar(np.array([label_of[name] for name in told]), np.array(list(told.values())).argmax(1)) for told in rounds
+    ]
+    return {"uar": float(np.mean(scores)), "predicted": rounds}
 
 
 def hearing(options: TrainingOptions) -> str:

@@ -1,0 +1,144 @@
+"""Training on all labels there are: a model for every fold and seed, tested on speakers it has not heard.
+
+RUN/config.yaml, environment.json      the resolved options; versions, pool, protocol
+RUN/models/fold-<FF>.seed-<S>/model/   the models, for `seral predict`
+RUN/cells/, table.csv, table.md        see seral.train.cells
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+
+from seral import storage
+from seral.errors import StateError
+from seral.pool.shards import Pool
+from seral.task import FoldData, features_of, fold_data, folds_of, open_run, protocol_name, write_environment
+from seral.train.cells import CELLS, Cell, run_cells, study_table, write_table
+from seral.train.finetune import finetune, frames_layer
+from seral.train.model import evaluate_model
+from seral.train.probe import probe
+from seral.train.ray_train import OnReport
+from seral.train.tapt import adapt_encoder
+from seral.train.training import TrainingOptions, sides
+from seral.train.units import Targets, Utterances
+
+MODELS = "models"
+MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
+
+
+class TrainOptions(TrainingOptions):
+    """A training, whole: who speaks, what is learnt, and how."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """A fold with its features, and who else is labelled."""
+
+    number: int
+    data: FoldData
+    source: tuple[str, ...]
+    """Utterances of other languages whose labels are there from the start."""
+
+    def known(self, ids: Sequence[str]) -> tuple[Utterances, Targets]:
+        """Features and labels of some utterances."""
+        return self.data.utterances(ids), self.data.oracle().targets(ids)
+
+
+def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Ground]:
+    """What trainings of each fold work on, by its number; `tapt` is the folder of adapted encoders."""
+    metadata, source = sides(options, pool)
+    layer = frames_layer(options.encoder, options.finetune)
+    found = {}
+    for number, fold in folds_of(metadata, options.split, options.folds).items():
+        encoder = options.encoder
+        if options.tapt is not None:
+            folder = storage.join(tapt, f"fold-{number:02d}")
+            encoder = adapt_encoder(pool, fold.train, encoder, folder, options.tapt, options.cluster)
+        data = fold_data(options, features_of(options, pool, encoder, layer), fold, metadata)
+        others = set(data.ids)
+        found[number] = Ground(number=number, data=data, source=tuple(name for name in source if name in others))
+    return found
+
+
+def describe(options: TrainingOptions, pool: Pool, grounds: dict[int, Ground]) -> None:
+    """Write what trainings stand on."""
+    corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
+    facts = {"n_train": {str(number): len(ground.data.fold.train) for number, ground in grounds.items()}}
+    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), facts)
+
+
+def run_train(options: TrainOptions) -> str:
+    """Train what is missing, and write the table to the run folder; returns it as text."""
+    options, pool = open_run(options, MAY_CHANGE)
+    grounds = grounds_of(options, pool, storage.join(options.run, "tapt"))
+    describe(options, pool, grounds)
+    arguments: dict[Cell, Sequence[Any]] = {}
+    for number, ground in grounds.items():
+        shared = ray.put(ground)
+        cells = [Cell(row=options.finetune.adapter, fold=number, seed=seed) for seed in options.seeds]
+        arguments |= dict.fromkeys(cells, (shared, options))
+    found = run_cells(options.run, _train_cell, arguments, options.cluster, f"{len(arguments)} trainings")
+    return write_table(options.run, study_table(found, {}))
+
+
+def best_model(run: str) -> str | None:
+    """The model with the best dev score of all folds and seeds; None where there is no training at `run`.
+
+    Raises StateError where none has come to its end.
+    """
+    if not storage.exists(storage.join(run, MODELS)):
+        return None
+    cells = [storage.read_json(storage.join(run, CELLS, name)) for name in storage.list_names(storage.join(run, CELLS))]
+    if not cells:
+        raise StateError(f"no training of {run} has come to its end: run it again")
+    return storage.join(run, max(cells, key=lambda found: found["dev"])["model"])
+
+
+def _train_cell(cell: Cell, folder: str, ground: Ground, options: TrainOptions) -> dict[str, Any]:
+    place = storage.join(MODELS, f"fold-{cell.fold:02d}.seed-{cell.seed}")
+    kept = storage.join(options.run, place)
+    storage.remove(kept)  # what a killed training left
+    history = train(ground, options, kept, cell.seed)
+    metric, data, fold = "uar" if options.classes else "ccc", ground.data, ground.data.fold
+    known = (ground.known(fold.train), ground.known(fold.dev), ground.known(fold.test))
+    return {
+        "labels": len(fold.train),
+        **judge(ground, "test", kept),
+        **probe(*known, len(data.classes)),
+        "dev": judge(ground, "dev", kept)[metric],
+        "model": storage.join(place, "model"),
+        "history": history,
+    }
+
+
+def train(
+    ground: Ground, options: TrainingOptions, folder: str, seed: int, on_report: OnReport | None = None
+) -> dict[str, Any]:
+    """Train on all labels of a fold, and of the source, and write the model to `folder`/model; returns its history."""
+    data, source = ground.data, ground.data.utterances(ground.source) if ground.source else None
+    return finetune(
+        *ground.known([*data.fold.train, *ground.source]),
+        *ground.known(data.fold.dev),
+        unlabelled=data.utterances(data.fold.train),
+        store=data.store,
+        classes=data.classes,
+        dimensions=data.dimensions,
+        folder=folder,
+        seed=seed,
+        options=options.finetune,
+        on=options.cluster,
+        source=source,
+        anchor=options.anchor,
+        on_report=on_report,
+    )
+
+
+def judge(ground: Ground, part: Literal["dev", "test"], folder: str) -> dict[str, Any]:
+    """Scores of a model on a part of the fold, and under `predicted` what it says of each clip."""
+    data = ground.data
+    known = ground.known(getattr(data.fold, part))
+    return evaluate_model(storage.join(folder, "model"), data.store, *known, data.classes, data.dimensions)

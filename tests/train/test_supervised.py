@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from seral.errors import StateError
+from seral.infer import PredictOptions, model_folder, predict
+from seral.options import parse
+from seral.train.supervised import TrainOptions, run_train
+
+
+@pytest.fixture
+def values(run_values: dict[str, Any]) -> dict[str, Any]:
+    """Two folds with one seed."""
+    return {name: value for name, value in run_values.items() if name != "budget"} | {"folds": [0, 1]}
+
+
+def cells_of(values: dict[str, Any]) -> dict[str, Any]:
+    return {path.name: json.loads(path.read_text()) for path in sorted(Path(values["run"]).glob("cells/*.json"))}
+
+
+@pytest.mark.ray
+def test_every_fold_gets_a_model_tested_on_speakers_it_has_not_heard(values: dict[str, Any], tmp_path: Path) -> None:
+    text = run_train(parse(TrainOptions, values))
+    cells = cells_of(values)
+    assert list(cells) == ["frozen.fold-00.seed-0.json", "frozen.fold-01.seed-0.json"]
+    assert f"{100 * np.mean([cell['uar'] for cell in cells.values()]):.1f}" in text
+    assert pd.read_csv(Path(values["run"]) / "table.csv").loc[0, "cells"] == 2
+    pool = pq.read_table(str(Path(values["pool"]) / "utterances")).to_pandas().set_index("utterance_id")
+    heard = [set(pool.loc[list(cell["predicted"]), "speaker"]) for cell in cells.values()]
+    assert not heard[0] & heard[1]
+    # The best on dev predicts, and says of a clip what it said in its test.
+    best = max(cells.values(), key=lambda cell: cell["dev"])
+    out = str(tmp_path / "predicted.parquet")
+    told = predict(parse(PredictOptions, {"run": values["run"], "source": [values["pool"]], "out": out}))
+    assert told["model"].endswith(best["model"])
+    table = pd.read_parquet(out).set_index("utterance_id")
+    tested = pd.DataFrame(best["predicted"], index=values["classes"]).T
+    shown = table.loc[tested.index, [f"p_{name}" for name in values["classes"]]]
+    assert np.abs(shown.to_numpy() - tested.to_numpy()).max() < 2e-3
+
+
+@pytest.mark.ray
+def test_a_training_goes_on_where_it_was_and_takes_further_seeds(values: dict[str, Any]) -> None:
+    run_train(parse(TrainOptions, values))
+    before = cells_of(values)
+    lost = Path(values["run"]) / "cells" / "frozen.fold-01.seed-0.json"
+    lost.unlink()
+    run_train(parse(TrainOptions, values | {"seeds": [0, 1]}))
+    after = cells_of(values)
+    assert len(after) == 4
+    assert {name: after[name]["predicted"] for name in before} == {n: cell["predicted"] for n, cell in before.items()}
+    with pytest.raises(StateError, match="other options"):
+        run_train(parse(TrainOptions, values | {"classes": ["anger", "sadness"]}))
+
+
+def test_without_a_model_prediction_says_what_to_do(values: dict[str, Any]) -> None:
+    models = Path(values["run"]) / "models" / "fold-00.seed-0"
+    models.mkdir(parents=True)
+    with pytest.raises(StateError, match=r"no training of .* has come to its end"):
+        model_folder(values["run"])
