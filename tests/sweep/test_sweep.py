@@ -15,8 +15,8 @@ from seral.errors import OptionError, StateError
 from seral.options import load, parse
 from seral.sweep.board import leaderboard, read_records
 from seral.sweep.plan import SweepOptions
-from seral.sweep.run import best_config, blind, grounds_of, run_sweep
-from seral.sweep.trials import hearing, judge, learn, learn_once
+from seral.sweep.run import _tpe, best_config, blind, grounds_of, run_sweep
+from seral.sweep.trials import _known, hearing, judge, learn, learn_once
 from seral.task import open_run
 
 HEADS = {
@@ -141,6 +141,23 @@ def test_tpe_learns_and_goes_on_from_what_is_there(values: dict[str, Any]) -> No
     after = records_of(values)
     assert {name: after[name] for name in before} == before
     assert len(after) > len(before)
+
+
+def test_a_stopped_trial_ranks_behind_those_that_were_seen_through(run_values: dict[str, Any]) -> None:
+    """On the first fold alone it may look better than they do on all."""
+    training = {name: value for name, value in run_values.items() if name not in ("run", "budget")}
+    searcher = _tpe(parse(SweepOptions, {"run": "sweep", "training": training, "space": HEADS}), [])
+    for trial, (dev, through) in {"through": (0.8, True), "stopped": (0.9, False)}.items():
+        searcher.suggest(trial)
+        result = {"dev": dev, "through": through, "training_iteration": 1}
+        searcher.on_trial_result(trial, result)
+        searcher.on_trial_complete(trial, result)
+    study = searcher._ot_study
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
+    assert study.best_trial.value == 0.8
+    report = {"step": 1, "dev": 0.9, "last": False}
+    repeated = _known({"state": "stopped", "reports": [report]}, on_the_way=False)
+    assert repeated == [{**report, "last": True, "through": False}], "a resumed sweep says the same of it"
 
 
 @pytest.mark.ray

@@ -269,13 +269,22 @@ def _tpe(options: SweepOptions, known: Sequence[Mapping[str, Plain]]) -> Searche
         sampler = optuna.samplers.TPESampler(
             seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=10
         )
-        return OptunaSearch(
+        return _Tpe(
             space=partial(_suggest, options),
             metric="dev",
             mode="max",
             sampler=sampler,
             points_to_evaluate=[dict(labels) for labels in known] or None,
         )
+
+
+class _Tpe(OptunaSearch):  # type: ignore[misc]  # Ray leaves it untyped
+    """Ranks a stopped trial behind all that were seen through, as Optuna does with trials that it prunes itself: its
+    score is of the first folds or epochs only, and the first fold may be an easy one."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial came to its end, or was stopped, or failed."""
+        super().on_trial_complete(trial_id, result if result and result.get("through") else None, error)
 
 
 def _suggest(options: SweepOptions, trial: optuna.Trial) -> None:

@@ -135,7 +135,7 @@ def _known(record: Mapping[str, Any] | None, on_the_way: bool) -> list[dict[str,
     """Reports that need not be computed again. Half a training is of no use; half of many trainings is."""
     if record is None or record["state"] == FAILED or (record["state"] == RUNNING and on_the_way):
         return []
-    known: list[dict[str, Any]] = record["reports"]
+    known: list[dict[str, Any]] = [{**report, "through": report["last"]} for report in record["reports"]]
     return [*known[:-1], {**known[-1], "last": True}] if record["state"] == STOPPED and known else known
 
 
@@ -202,5 +202,6 @@ def hearing(options: TrainingOptions) -> str:
 
 
 def _report(step: int, dev: float, of_training: float, seconds: float, *, last: bool = False) -> dict[str, Any]:
-    """`dev`: mean over the trainings so far; `score`, `seconds`: of the last one."""
-    return {"step": step, "dev": dev, "score": of_training, "seconds": seconds, "last": last}
+    """`dev`: mean over the trainings so far; `score`, `seconds`: of the last one; `last`: the trial ends with it;
+    `through`: and nothing of it is left out."""
+    return {"step": step, "dev": dev, "score": of_training, "seconds": seconds, "last": last, "through": last}
