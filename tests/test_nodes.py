@@ -256,10 +256,10 @@ def test_a_sweep_tries_every_point_once(places: Places) -> None:
     def told(place: Path) -> dict[str, Any]:
         records = read_records(str(place / "sweep"))
         numbers = {name: [report["dev"] for report in record["reports"]] for name, record in records.items()}
-        return {name: (record["state"], numbers[name]) for name, record in records.items()}
+        return {name: (record["number"], record["state"], numbers[name]) for name, record in records.items()}
 
     assert told(places.cluster) == told(places.alone)
-    assert [state for state, _ in told(places.cluster).values()] == ["done"] * 4
+    assert [(number, state) for number, state, _ in told(places.cluster).values()] == [(n, "done") for n in range(4)]
     places.same_files("sweep/tested.json")
 
 
