@@ -37,7 +37,6 @@ from seral.train.supervised import TrainOptions, run_train
 
 CLIPS, CANDIDATES, PICKS = 96, 60_000, 15_000
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
-STRATEGIES = ("k_center", "badge")
 LORA = {"adapter": "lora", "top_layers": 1, "epochs": 8, "patience": 8, "batch_size": 8}
 ALONE, CLUSTER = "alone", "cluster"
 
@@ -89,10 +88,9 @@ def train_by_two(folder: Path) -> None:
 
 
 def select(folder: Path) -> None:
-    source = {name: str(folder.parent / name) for name in ("features", "predictions")}
-    for strategy in STRATEGIES:
-        values = {"source": source, "strategy": strategy, "count": PICKS, "parts": 1 if folder.name == ALONE else 3}
-        run_batch(parse(BatchOptions, values | {"out": str(folder / f"{strategy}.parquet")}))
+    values = {"source": {"features": str(folder.parent / "candidates")}, "strategy": "k_center", "count": PICKS}
+    values |= {"parts": 1 if folder.name == ALONE else 3, "out": str(folder / "picks.parquet")}
+    run_batch(parse(BatchOptions, values))
 
 
 def sweep(folder: Path) -> None:
@@ -116,7 +114,7 @@ JOBS = {
     "train": Job(
         run=train_by_two, workers="ray::RayTrainWorker", signs="train/models/*/.train/*/checkpoint_*", middle=1
     ),
-    "select": Job(run=select, workers="ray::PoolPart.farthest", signs="*.parquet", middle=0),
+    "select": Job(run=select, workers="ray::PoolPart.farthest", signs="picks.parquet", middle=0),
     "sweep": Job(run=sweep, workers="ray::_training", signs="sweep/trials/*", middle=1),
     "loop": Job(run=loop, workers="ray::_run_alone", signs="loop/trajectories/*/rounds/*/round.json", middle=2),
 }
@@ -199,7 +197,7 @@ class Places:
 def places(tmp_path_factory: pytest.TempPathFactory, make_corpus: Callable[..., Path], ray_session: None) -> Places:
     root = tmp_path_factory.mktemp("nodes")
     make_corpus(root / "corpus", CLIPS, seconds=(0.8, 1.6), speakers=9)
-    write_candidates(root)
+    write_candidates(root / "candidates")
     for place in (ALONE, CLUSTER):
         (root / place).mkdir()
     for job in JOBS.values():
@@ -210,18 +208,14 @@ def places(tmp_path_factory: pytest.TempPathFactory, make_corpus: Callable[..., 
     return Places(root / ALONE, root / CLUSTER, json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def write_candidates(root: Path) -> None:
+def write_candidates(folder: Path) -> None:
     rng = np.random.default_rng(0)
-    names = [f"u{number:05d}" for number in rng.permutation(CANDIDATES)]
-    for folder in ("features", "predictions"):
-        (root / folder).mkdir()
-    for number, ids in enumerate(np.array_split(np.array(names), 6)):
+    names = np.array([f"u{number:05d}" for number in rng.permutation(CANDIDATES)])
+    folder.mkdir()
+    for number, ids in enumerate(np.array_split(names, 6)):
         x_ND = rng.normal(size=(len(ids), 64)).astype(np.float16)
-        table = {"utterance_id": ids.tolist(), "embedding": pa.array([x_D.tobytes() for x_D in x_ND], pa.binary(128))}
-        pq.write_table(pa.table(table), root / "features" / f"{number}.parquet")
-        p_NC = rng.dirichlet(np.ones(3), size=len(ids)).astype(np.float32)
-        known = {"utterance_id": ids.tolist()} | {f"p_{c}": p_NC[:, c] for c in range(3)}
-        pq.write_table(pa.table(known), root / "predictions" / f"{number}.parquet")
+        cells = pa.array([x_D.tobytes() for x_D in x_ND], pa.binary(128))
+        pq.write_table(pa.table({"utterance_id": ids, "embedding": cells}), folder / f"{number}.parquet")
 
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -253,17 +247,19 @@ def test_two_workers_end_in_the_same_weights(places: Places) -> None:
 
 
 def test_the_same_are_picked(places: Places) -> None:
-    assert len(places.same_files("*.parquet")) == len(STRATEGIES)
+    places.same_files("picks.parquet")
+    ids = pq.read_table(places.cluster / "picks.parquet")["utterance_id"].to_pylist()
+    assert len(set(ids)) == len(ids) == PICKS
 
 
 def test_a_sweep_tries_every_point_once(places: Places) -> None:
     def told(place: Path) -> dict[str, Any]:
         records = read_records(str(place / "sweep"))
         numbers = {name: [report["dev"] for report in record["reports"]] for name, record in records.items()}
-        return {name: (record["state"], numbers[name]) for name, record in records.items()}
+        return {name: (record["number"], record["state"], numbers[name]) for name, record in records.items()}
 
     assert told(places.cluster) == told(places.alone)
-    assert [state for state, _ in told(places.cluster).values()] == ["done"] * 4
+    assert [(number, state) for number, state, _ in told(places.cluster).values()] == [(n, "done") for n in range(4)]
     places.same_files("sweep/tested.json")
 
 

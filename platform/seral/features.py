@@ -32,17 +32,13 @@ from seral.options import Options
 from seral.pool.decode import BadAudio, decode_flac
 from seral.pool.shards import Pool
 from seral.progress import track
-from seral.schema import FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
+from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
 
 if TYPE_CHECKING:
     from seral.text_features import TextFeatures
 
 Float = NDArray[np.float32]
 Half = NDArray[np.float16]
-
-
-ENCODER_KEY = "encoder"
-"""Under which a Parquet file of features tells the fingerprint of what made them."""
 
 
 class FeatureOptions(Options):

@@ -11,6 +11,8 @@ import pyarrow as pa
 
 SAMPLE_RATE = 16_000
 """Samples per second of every clip in a pool (mono)."""
+ENCODER_KEY = "encoder"
+"""Under which a Parquet file of features tells the fingerprint of what made them."""
 
 UTTERANCE = pa.schema(
     [

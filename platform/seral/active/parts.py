@@ -133,19 +133,23 @@ _RemotePart = ray.remote(PoolPart)
 
 
 def _room_for(parts: int) -> tuple[float, PlacementGroup]:
-    """CPUs of each part, and where there is room for all of them; asked for anew when nodes came or went meanwhile."""
-    cpus = _cpus_each(parts)
-    room, said = placement_group([{"CPU": cpus}] * parts, strategy="SPREAD"), ""
-    while not room.wait(WAIT_S):
-        has, free = (found.get("CPU", 0) for found in (ray.cluster_resources(), ray.available_resources()))
-        line = f"parts wait for room: each takes {cpus:g} CPUs, the cluster has {has:g}, of which {free:g} are free"
-        if line != said:
-            say(f"{parts} {line}")
-            said = line
-        if (now := _cpus_each(parts)) != cpus:
-            remove_placement_group(room)
-            cpus, room = now, placement_group([{"CPU": now}] * parts, strategy="SPREAD")
-    return cpus, room
+    """CPUs of each part, and the room for all of them, asked for again when a node was lost that they may wait for."""
+    while True:
+        before, cpus, said = _alive(), _cpus_each(parts), ""
+        room = placement_group([{"CPU": cpus}] * parts, strategy="SPREAD")
+        while before <= _alive():
+            if room.wait(WAIT_S):
+                return cpus, room
+            has, free = (found.get("CPU", 0) for found in (ray.cluster_resources(), ray.available_resources()))
+            line = f"each takes {cpus:g} CPUs, the cluster has {has:g}, of which {free:g} are free"
+            if line != said:
+                say(f"{parts} parts wait for room: {line}")
+                said = line
+        remove_placement_group(room)
+
+
+def _alive() -> set[str]:
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _cpus_each(parts: int) -> float:

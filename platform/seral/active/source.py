@@ -17,8 +17,8 @@ from pydantic import Field
 from seral import storage
 from seral.active.candidates import KNOWN_COLUMNS, Candidates, Floats, Stored, known_of
 from seral.errors import FeatureError, LabelError, OptionError, SelectionError
-from seral.features import ENCODER_KEY
 from seral.options import Options
+from seral.schema import ENCODER_KEY
 
 VECTORS = ("embedding", "mean")
 """Columns in which features are looked for, the first that is there."""

@@ -183,7 +183,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial starts, or starts again."""
-        self._numbers[trial.trial_id] = trials.index(trial)  # as made: trials side by side start in any order
+        for made in trials:  # as made: they start in any order, and one that failed goes to the end of Tune's list
+            self._numbers.setdefault(made.trial_id, len(self._numbers))
         self._reports[trial.trial_id] = []
 
     def on_trial_result(
