@@ -301,7 +301,7 @@ def strategy_gains(table: pd.DataFrame) -> Figure:
 def sweep_curves(board: pd.DataFrame, reports: dict[str, list[float]], metric: str) -> Figure:
     """What every trial had reached on dev after each of its reports; the best one stands out."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    axes = _tidy(figure.subplots(), "Reports: trainings, or epochs of one", f"Dev {metric.upper()}")
+    axes = _tidy(figure.subplots(), "Reports: folds and seeds, or epochs or rounds of one", f"Dev {metric.upper()}")
     best = board.iloc[0]["point"]
     for name, values in reports.items():
         step = np.arange(1, len(values) + 1)
