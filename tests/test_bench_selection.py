@@ -25,7 +25,7 @@ def test_every_line_gives_both_sides_and_what_the_picks_are_worth(
     table = pd.read_csv(tmp_path / "table.csv")
     assert len(table) == len(PLAIN) == text.count("\n") - 2
     assert (table["ratio"] == table["other_seconds"] / table["seconds"]).all()
-    exact = table[table["strategy"].isin(["k_center", "batch_bald", "density"])]
+    exact = table[table["strategy"].isin(["k_center", "batch_bald", "density", "bald"])]
     assert (exact["same"] == 1).all()
     assert (exact["radius"] == exact["other_radius"]).all()
     assert (table["distance"] <= table["radius"]).all()
@@ -45,7 +45,7 @@ def test_a_library_that_is_missing_is_said_and_left_out(
 
 
 def test_what_is_unknown_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"nothing to measure of \['best'\] .*there are badge against"):
+    with pytest.raises(OptionError, match=r"nothing to measure of \['best'\] .*there are after against"):
         run_selection_bench(small(tmp_path, only=["best"]))
     with pytest.raises(OptionError, match=r"against \['nobody'\]; there are .*k_center against small-text"):
         run_selection_bench(small(tmp_path, only=["k_center"], against=["nobody"]))

@@ -11,13 +11,14 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.stats import entropy
 from sklearn.cluster import AgglomerativeClustering, KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics.pairwise import cosine_similarity
@@ -189,6 +190,18 @@ def plain_k_means(problem: Problem) -> Rows:
     return np.unique(NearestNeighbors(n_neighbors=1).fit(unit_ND).kneighbors(centre_KD)[1])
 
 
+def plain_after(problem: Problem) -> Rows:
+    """The most ambiguous, five times as many as are wanted, and scikit-learn's k-means of them."""
+    short = scores.top_rows(scores.margin(problem.p_NC), 5 * problem.picks)
+    return short[plain_k_means(replace(problem, x_ND=problem.x_ND[short]))]
+
+
+def plain_bald(problem: Problem) -> Rows:
+    """All members at once, in double precision."""
+    p_SNC = problem.p_SNC.astype(np.float64)
+    return scores.top_rows(entropy(p_SNC.mean(axis=0), axis=1) - entropy(p_SNC, axis=2).mean(axis=0), problem.picks)
+
+
 def plain_cluster_margin(problem: Problem) -> Rows:
     """Hierarchical clustering of the whole pool, average linkage, then its clusters in turn, as in the paper."""
     margin_N, unit_ND = scores.margin(problem.p_NC), normalize(problem.x_ND)
@@ -289,6 +302,14 @@ LINES = [
     Line(strategy="cluster_margin", other="hierarchical", side=plain_cluster_margin),
     Line(strategy="batch_bald", other="one by one", side=plain_batch_bald, picks=4),
     Line(strategy="density", other="all pairs", side=plain_density),
+    Line(strategy="after", other="scikit-learn", side=plain_after),
+    Line(strategy="bald", other="all members", side=plain_bald),
+    Line(
+        strategy="least_confidence",
+        other="scikit-activeml",
+        side=_scikit_activeml("UncertaintySampling", method="least_confident"),
+    ),
+    Line(strategy="random", other="scikit-activeml", side=_scikit_activeml("RandomSampling")),
     Line(strategy="entropy", other="scikit-activeml", side=_scikit_activeml("UncertaintySampling", method="entropy")),
     Line(
         strategy="margin",
@@ -330,7 +351,7 @@ def run_selection_bench(options: SelectionBenchOptions) -> str:
 
 def _measure(line: Line, problem: Problem) -> dict[str, Any]:
     picks = line.picks or problem.picks
-    asked = Problem(**{**vars(problem), "picks": picks})
+    asked = replace(problem, picks=picks)
     candidates, rng = asked.candidates, np.random.default_rng(problem.seed)
     names, seconds = timed(lambda: select(line.strategy, candidates, picks, rng))
     mine = np.array([int(name) for name in names])
