@@ -286,7 +286,7 @@ def test_what_cannot_be_swept(
         ({"space": {"strategy": ["margin", "nearest"]}}, "nearest"),
         ({"space": {"strategy": ["alps"]}}, "give `tapt`"),
         ({"space": {"strategy": ["alps"]}, "loop": {"tapt": {"steps": 400}}}, "which a sweep does not compute"),
-        ({"loop": {"stop": {"patience": 2}}}, "leave out patience"),
+        ({"loop": {"stop": {"patience": 2}}}, r"leave out stop\.patience"),
         ({"loop": {"others": ["entropy"]}}, "a trial has one strategy"),
         ({"loop": {"run": "elsewhere"}}, "leave it out of training or loop"),
         ({"training": {}}, "give a training or a loop"),
