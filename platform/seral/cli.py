@@ -233,9 +233,10 @@ def train(config: StudyPath, settings: Sets = None) -> None:
     Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`
     """
     from seral.options import load
-    from seral.train.supervised import TrainOptions, run_train
+    from seral.train.supervised import run_train
+    from seral.train.training import TrainingOptions
 
-    typer.echo(run_train(load(TrainOptions, config, settings or [])))
+    typer.echo(run_train(load(TrainingOptions, config, settings or [])))
 
 
 @app.command()

@@ -28,7 +28,7 @@ from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
 from seral.task import read_options
 from seral.text_features import open_text_encoder, read_texts
-from seral.train.model import load_model, read_classes, read_text_encoder
+from seral.train.model import load_model, read_outputs, read_text_encoder
 from seral.train.supervised import best_model
 
 Wave = NDArray[np.float32]
@@ -84,10 +84,10 @@ def model_folder(run: str, trajectory: str | None = None) -> str:
     return storage.join(round_folder(storage.join(root, best), done[best].round), "model")
 
 
-def output_schema(classes: Sequence[str]) -> pa.Schema:
+def output_schema(classes: Sequence[str], dimensions: Sequence[str]) -> pa.Schema:
     """Columns of a prediction file; `utterance_id` holds the path where the input was files."""
-    shares = [(f"p_{name}", pa.float32()) for name in classes]
-    return pa.schema([("utterance_id", pa.string()), ("predicted", pa.string()), *shares, ("error", pa.string())])
+    numbers = [(name, pa.float32()) for name in (*(f"p_{name}" for name in classes), *dimensions)]
+    return pa.schema([("utterance_id", pa.string()), ("predicted", pa.string()), *numbers, ("error", pa.string())])
 
 
 class Predictor:
@@ -96,7 +96,8 @@ class Predictor:
     def __init__(self, folder: str, features: FeatureOptions, on: ClusterOptions) -> None:
         self.device = torch.device("cuda" if on.use_gpu else "cpu")
         self.bf16 = on.precision == "bf16"
-        self.model, self.classes, self.features = load_model(folder), read_classes(folder), features
+        self.model, self.features = load_model(folder), features
+        self.outputs = self.classes, self.dimensions = read_outputs(folder)
         self.model.to(self.device).eval()
         name = read_text_encoder(folder)
         self.text_encoder = None if name is None else open_text_encoder(name).to(self.device)
@@ -112,10 +113,13 @@ class Predictor:
             wave_BS, length_B = pad_clips([waves[index] for index in batch])
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 text_BE = None if text_NE is None else text_NE[batch]
-                logits_BC = self.model(wave_BS.to(self.device), length_B.to(self.device), text_BE)
-            for index, share_C in zip(batch, logits_BC.float().softmax(1).cpu().numpy(), strict=True):
-                shares = {f"p_{c}": float(p) for c, p in zip(self.classes, share_C, strict=True)}
-                yield {"utterance_id": names[index], "predicted": self.classes[int(share_C.argmax())], **shares}
+                output_BO = self.model(wave_BS.to(self.device), length_B.to(self.device), text_BE).float()
+            logits_BC, value_BK = self.model.split(output_BO)
+            for index, share_C, value_K in zip(batch, logits_BC.softmax(1).tolist(), value_BK.tolist(), strict=True):
+                row = {"utterance_id": names[index], **dict(zip(self.dimensions, value_K, strict=True))}
+                if self.classes:
+                    row["predicted"] = self.classes[int(np.argmax(share_C))]
+                yield row | {f"p_{name}": share for name, share in zip(self.classes, share_C, strict=True)}
 
     def _read(self, texts: Sequence[str | None]) -> torch.Tensor | None:
         """Vectors (N, E) of transcripts, NaN where there is none."""
@@ -145,7 +149,7 @@ class ShardPredictor:
             waves = [decode_flac(data.as_py()) for data in table["audio"]]
             texts = table["text"].to_pylist()
             rows = list(self.predictor.predict(table["utterance_id"].to_pylist(), waves, texts))
-            storage.write_table(uri, pa.Table.from_pylist(rows, output_schema(self.predictor.classes)))
+            storage.write_table(uri, pa.Table.from_pylist(rows, output_schema(*self.predictor.outputs)))
         return {"rows": table.num_rows}
 
 
@@ -153,7 +157,7 @@ def _predict_pool(pool: Pool, folder: str, options: PredictOptions) -> pa.Table:
     parts = f"{options.out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
     arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
     map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions")
-    schema = output_schema(read_classes(folder))
+    schema = output_schema(*read_outputs(folder))
     table = storage.read_tables([storage.join(parts, f"{shard}.parquet") for shard in pool.shards], schema)
     storage.remove(parts)
     return table.sort_by("utterance_id")
@@ -167,7 +171,7 @@ def _predict_files(files: Sequence[Path], folder: str, options: PredictOptions) 
             part = files[begin : begin + FILES_AT_ONCE]
             rows += _predict_some(part, predictor, options.max_duration_s)
             advance(len(part))
-    return pa.Table.from_pylist(rows, output_schema(predictor.classes)).sort_by("utterance_id")
+    return pa.Table.from_pylist(rows, output_schema(*predictor.outputs)).sort_by("utterance_id")
 
 
 def _predict_some(files: Iterable[Path], predictor: Predictor, max_duration_s: float) -> Iterator[dict[str, Any]]:

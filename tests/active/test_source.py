@@ -10,7 +10,7 @@ import pytest
 from seral.active.batch import BatchOptions, run_batch
 from seral.active.candidates import Candidates
 from seral.active.source import SourceOptions, read_candidates, shards
-from seral.errors import FeatureError, LabelError, SelectionError
+from seral.errors import FeatureError, LabelError, OptionError, SelectionError
 from seral.options import parse
 
 # N candidates · M labelled · S passes · C classes · D features
@@ -131,6 +131,15 @@ def test_predictions_without_all_their_columns_are_refused(
     write(tmp_path, "predictions.parquet", utterance_id=["u0"], **columns)
     with pytest.raises(SelectionError, match=message):
         read_candidates(source_of(tmp_path, predictions="predictions.parquet"), ["0.parquet"])
+
+
+@pytest.mark.parametrize("beside", ["predictions", "metadata", "labelled"])
+def test_a_file_that_is_not_there_is_named(beside: str, tmp_path: Path) -> None:
+    features(tmp_path, "0.parquet", ["u0", "u1"])
+    source = source_of(tmp_path, **{beside: "nowhere.parquet"}).model_dump()
+    values = {"source": source, "strategy": "k_center", "count": 1, "out": str(tmp_path / "picks.parquet")}
+    with pytest.raises(OptionError, match=r"there is no file .*nowhere\.parquet"):
+        run_batch(parse(BatchOptions, values))
 
 
 def test_an_empty_pool_is_named_and_an_empty_file_skipped(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 from seral.errors import StateError
 from seral.infer import PredictOptions, model_folder, predict
 from seral.options import parse
-from seral.train.supervised import TrainOptions, run_train
+from seral.train.supervised import run_train
+from seral.train.training import TrainingOptions
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def cells_of(values: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.ray
 def test_every_fold_gets_a_model_tested_on_speakers_it_has_not_heard(values: dict[str, Any], tmp_path: Path) -> None:
-    text = run_train(parse(TrainOptions, values))
+    text = run_train(parse(TrainingOptions, values))
     cells = cells_of(values)
     assert list(cells) == ["frozen.fold-00.seed-0.json", "frozen.fold-01.seed-0.json"]
     assert f"{100 * np.mean([cell['uar'] for cell in cells.values()]):.1f}" in text
@@ -48,24 +49,31 @@ def test_every_fold_gets_a_model_tested_on_speakers_it_has_not_heard(values: dic
 
 @pytest.mark.ray
 def test_a_training_goes_on_where_it_was_and_takes_further_seeds(values: dict[str, Any]) -> None:
-    run_train(parse(TrainOptions, values))
+    run_train(parse(TrainingOptions, values))
     before = cells_of(values)
     lost = Path(values["run"]) / "cells" / "frozen.fold-01.seed-0.json"
     lost.unlink()
-    run_train(parse(TrainOptions, values | {"seeds": [0, 1]}))
+    run_train(parse(TrainingOptions, values | {"seeds": [0, 1]}))
     after = cells_of(values)
     assert len(after) == 4
     assert {name: after[name]["predicted"] for name in before} == {n: cell["predicted"] for n, cell in before.items()}
     with pytest.raises(StateError, match="other options"):
-        run_train(parse(TrainOptions, values | {"classes": ["anger", "sadness"]}))
+        run_train(parse(TrainingOptions, values | {"classes": ["anger", "sadness"]}))
 
 
 @pytest.mark.ray
-def test_ratings_are_learnt_beside_classes(values: dict[str, Any]) -> None:
-    text = run_train(parse(TrainOptions, values | {"dimensions": ["valence", "arousal"], "folds": [0]}))
+def test_ratings_are_learnt_and_predicted_beside_classes(values: dict[str, Any], tmp_path: Path) -> None:
+    text = run_train(parse(TrainingOptions, values | {"dimensions": ["valence", "arousal"], "folds": [0]}))
     cell = next(iter(cells_of(values).values()))
     assert {"uar", "ccc", "probe_uar", "probe_ccc"} <= set(cell)
     assert "ccc" in text
+    out = str(tmp_path / "predicted.parquet")
+    predict(parse(PredictOptions, {"run": values["run"], "source": [values["pool"]], "out": out}))
+    table, tested = pd.read_parquet(out).set_index("utterance_id"), cell["predicted"]
+    columns = [*(f"p_{name}" for name in values["classes"]), "valence", "arousal"]
+    shown = table.loc[list(tested), columns].to_numpy()
+    assert np.abs(shown - np.array(list(tested.values()))).max() < 5e-3
+    assert table["predicted"].isin(values["classes"]).all()
 
 
 def test_without_a_model_prediction_says_what_to_do(values: dict[str, Any]) -> None:

@@ -221,6 +221,8 @@ def _numbers(cells: pa.Array) -> Stored:
 def _all_of(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """One Parquet file, or all of a folder."""
     if uri.endswith(".parquet"):
+        if not storage.exists(uri):
+            raise OptionError(f"there is no file {uri}")
         return storage.read_table(uri, columns)
     names = storage.list_names(uri, ".parquet")
     if not names:

@@ -46,7 +46,7 @@ from seral.sweep.board import (
     write_leaderboard,
     write_record,
 )
-from seral.sweep.plan import SURROUNDINGS, AshaOptions, SweepOptions
+from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
 from seral.sweep.trials import POINT, WAITING_CPUS, hearing, judge, learn, reports_on_the_way, run_trial
 from seral.task import (
@@ -62,7 +62,8 @@ from seral.train.supervised import grounds_of as grounds_on
 from seral.train.training import TrainingOptions
 
 MAY_CHANGE = {"run", "trials", "concurrent", "retries", "test_seeds", "cpus_per_trial", "gpus_per_trial", "track"} | {
-    f"{told}.{name}" for told in ("training", "loop") for name in SURROUNDINGS
+    "training.cluster",
+    "loop.cluster",
 }
 """Options a resumed sweep may be given anew."""
 GIVEN, BEST = "as given", "best"

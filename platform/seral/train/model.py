@@ -105,9 +105,10 @@ def load_model(folder: str) -> SerModel:
         return load_head(local, encoder).eval()
 
 
-def read_classes(folder: str) -> list[str]:
-    """The classes of a saved model, in the order of its logits."""
-    return [str(name) for name in storage.read_json(storage.join(folder, "model.json"))["classes"]]
+def read_outputs(folder: str) -> tuple[list[str], list[str]]:
+    """The classes of a saved model, in the order of its logits, and its dimensions, which come after them."""
+    description = storage.read_json(storage.join(folder, "model.json"))
+    return list(description["classes"]), list(description["dimensions"])
 
 
 def read_text_encoder(folder: str) -> str | None:

@@ -15,6 +15,7 @@ import ray
 
 from seral import storage
 from seral.errors import StateError
+from seral.features import FeatureStore
 from seral.pool.shards import Pool
 from seral.task import FoldData, features_of, fold_data, folds_of, open_run, protocol_name, write_environment
 from seral.train.cells import CELLS, Cell, run_cells, study_table, write_table
@@ -28,10 +29,6 @@ from seral.train.units import Targets, Utterances
 
 MODELS = "models"
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
-
-
-class TrainOptions(TrainingOptions):
-    """A training, whole: who speaks, what is learnt, and how."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +49,17 @@ def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Gro
     """What trainings of each fold work on, by its number; `tapt` is the folder of adapted encoders."""
     metadata, source = sides(options, pool)
     layer = frames_layer(options.encoder, options.finetune)
-    found = {}
+    found, stores = {}, dict[str, FeatureStore]()
     for number, fold in folds_of(metadata, options.split, options.folds).items():
         encoder = options.encoder
         if options.tapt is not None:
             folder = storage.join(tapt, f"fold-{number:02d}")
             encoder = adapt_encoder(pool, fold.train, encoder, folder, options.tapt, options.cluster)
-        data = fold_data(options, features_of(options, pool, encoder, layer), fold, metadata)
-        others = set(data.ids)
-        found[number] = Ground(number=number, data=data, source=tuple(name for name in source if name in others))
+        if encoder not in stores:
+            stores[encoder] = features_of(options, pool, encoder, layer)
+        data = fold_data(options, stores[encoder], fold, metadata)
+        known = set(data.ids)
+        found[number] = Ground(number=number, data=data, source=tuple(name for name in source if name in known))
     return found
 
 
@@ -71,7 +70,7 @@ def describe(options: TrainingOptions, pool: Pool, grounds: dict[int, Ground]) -
     write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), facts)
 
 
-def run_train(options: TrainOptions) -> str:
+def run_train(options: TrainingOptions) -> str:
     """Train what is missing, and write the table to the run folder; returns it as text."""
     options, pool = open_run(options, MAY_CHANGE)
     grounds = grounds_of(options, pool, storage.join(options.run, "tapt"))
@@ -98,7 +97,7 @@ def best_model(run: str) -> str | None:
     return storage.join(run, max(cells, key=lambda found: found["dev"])["model"])
 
 
-def _train_cell(cell: Cell, folder: str, ground: Ground, options: TrainOptions) -> dict[str, Any]:
+def _train_cell(cell: Cell, folder: str, ground: Ground, options: TrainingOptions) -> dict[str, Any]:
     place = storage.join(MODELS, f"fold-{cell.fold:02d}.seed-{cell.seed}")
     kept = storage.join(options.run, place)
     storage.remove(kept)  # what a killed training left
