@@ -1,8 +1,9 @@
 """The Arrow schemas of everything seral stores. One page, no logic.
 
-A pool is three tables side by side: `utterances` (audio and what is known without listening), `gold` (labels that came
-with a benchmark corpus; only `seral.annotate.oracle` opens it) and `quarantine` (files that did not become rows, and
-why). Ids never carry a corpus's own file name, because such names often spell the label.
+A pool is four tables side by side: `utterances` (audio and what is known without listening), `gold` (labels that came
+with a benchmark corpus) and `votes` (what each of its raters said; only `seral.annotate.oracle` opens these two), and
+`quarantine` (files that did not become rows, and why). Ids never carry a corpus's own file name, because such names
+often spell the label.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ UTTERANCE = pa.schema(
         ("duration_s", pa.float32()),
         ("corpus", pa.string()),
         ("speaker", pa.string()),  # unique within the corpus; null = unknown
+        ("gender", pa.string()),  # of the speaker: female | male | other; null = unknown
         ("session", pa.string()),
         ("language", pa.string()),  # ISO 639-1
         ("style", pa.string()),  # acted | elicited | natural
@@ -35,6 +37,8 @@ UTTERANCE = pa.schema(
         ("source", pa.string()),  # path inside the corpus folder; provenance, never a feature: it may spell the label
         ("source_bytes", pa.int64()),
         ("source_rate_hz", pa.int32()),
+        ("start_s", pa.float64()),  # where the utterance begins and ends in its source; null = the whole of it
+        ("end_s", pa.float64()),
     ]
 )
 
@@ -48,6 +52,19 @@ GOLD = pa.schema(
         ("valence", pa.float32()),
         ("arousal", pa.float32()),
         ("dominance", pa.float32()),
+    ]
+)
+
+VOTES = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("rater", pa.string()),  # null = the corpus only tells how many said so
+        ("emotion", pa.string()),  # the corpus's own word; null = this rater gave numbers only
+        ("secondary", pa.list_(pa.string())),  # further emotions that the rater also heard
+        ("valence", pa.float32()),
+        ("arousal", pa.float32()),
+        ("dominance", pa.float32()),
+        ("count", pa.int32()),  # raters who said so: 1 when the rater is known
     ]
 )
 

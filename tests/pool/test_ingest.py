@@ -20,7 +20,8 @@ from seral import storage
 from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, Source, import_corpus, plan_chunks, utterance_id
-from seral.pool.readers.utterance import Utterance
+from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
+from seral.pool.readers.utterance import Utterance, Vote
 from seral.pool.shards import MANIFEST, Pool, check_pool, open_pool
 from seral.schema import GOLD, UTTERANCE
 
@@ -237,6 +238,39 @@ class TestImport:
         marks = {row["utterance_id"]: row["duplicate_of"] for row in pool.metadata.to_pylist()}
         assert all(mark is None or marks[mark] is None for mark in marks.values())
         assert check_pool(pool.uri) == []
+
+    def test_votes_follow_their_utterance(
+        self, tmp_path: Path, make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Also when a repeated row is dropped; and nobody else's."""
+        votes = (
+            Vote(rater="w1", emotion="anger", secondary=("fear", "sad"), arousal=4.0),
+            Vote(emotion="sad", count=3),
+        )
+
+        def voted(root: Path, **given: Any) -> list[Utterance]:
+            found = [item for item in read_corpus_manifest(root, **given) if isinstance(item, Utterance)]
+            return [replace(item, votes=votes if number else ()) for number, item in enumerate(found)]
+
+        monkeypatch.setattr("seral.pool.ingest.read_corpus_manifest", voted)
+        root = make_corpus(tmp_path / "calls", 3)
+        (root / "copy").mkdir()
+        shutil.copy(root / "audio" / "clip0001.flac", root / "copy" / "clip0001.flac")
+        with (root / "manifest.jsonl").open("a") as file:
+            file.write(json.dumps({"audio": "copy/clip0001.flac", "id": "clip0001", "speaker": "s"}) + "\n")
+        import_corpus(options(root, tmp_path / "pool"))
+        pool = open_pool(str(tmp_path / "pool"))
+        stored = read(pool, "votes")
+        ids = {row["source"]: row["utterance_id"] for row in read(pool, "utterances")}
+        assert len(ids) == 3
+        assert [row["reason"] for row in pool.quarantine.to_pylist()] == ["repeated"]
+        assert {row["utterance_id"] for row in stored} == {ids["audio/clip0001.flac"], ids["audio/clip0002.flac"]}
+        one = [row for row in stored if row["utterance_id"] == ids["audio/clip0002.flac"]]
+        assert one[0]["secondary"] == ["fear", "sad"]
+        assert [(row["rater"], row["emotion"], row["arousal"], row["count"]) for row in one] == [
+            ("w1", "anger", 4.0, 1),
+            (None, "sad", None, 3),
+        ]
 
     def test_too_many_bad_files_stop_the_import_and_keep_the_work(
         self, tmp_path: Path, make_corpus: MakeCorpus

@@ -14,7 +14,7 @@ from seral import storage
 from seral.errors import PoolError
 from seral.pool.decode import encode_flac, pcm_hash
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, check_pool, open_pool, pool_hash, pool_stats
-from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE
+from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
 
 
 def row(name: str, *, seconds: float = 0.25, **values: Any) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def write_pool(pool: Path, shards: dict[str, list[dict[str, Any]]], bad: list[di
     for shard, rows in shards.items():
         storage.write_table(pool / "utterances" / f"{shard}.parquet", pa.Table.from_pylist(rows, UTTERANCE))
         storage.write_table(pool / "gold" / f"{shard}.parquet", GOLD.empty_table())
+        storage.write_table(pool / "votes" / f"{shard}.parquet", VOTES.empty_table())
         storage.write_table(pool / "quarantine" / f"{shard}.parquet", pa.Table.from_pylist(bad or [], QUARANTINE))
     write_pool_manifest(pool, list(shards))
     return str(pool)
@@ -74,7 +75,7 @@ def test_what_is_in_a_pool(pool: Path) -> None:
     assert opened.quarantine.num_rows == 0
 
 
-@pytest.mark.parametrize("table", ["utterances", "gold", "quarantine"])
+@pytest.mark.parametrize("table", ["utterances", "gold", "votes", "quarantine"])
 def test_a_missing_table_is_found(pool: Path, table: str) -> None:
     (pool / table / "made-2.parquet").unlink()
     assert check_pool(str(pool)) == [f"shard made-2: its table `{table}` is missing"]
@@ -169,7 +170,7 @@ def test_no_pool_and_half_a_pool_are_told_apart(pool: Path, tmp_path: Path) -> N
 
 def test_a_pool_of_another_version_is_refused(pool: Path) -> None:
     storage.write_json(pool / MANIFEST, {"format": 99, "shards": {}})
-    with pytest.raises(PoolError, match="format 99, this version of seral reads format 1"):
+    with pytest.raises(PoolError, match="format 99, this version of seral reads format 2: import it again"):
         open_pool(str(pool))
 
 

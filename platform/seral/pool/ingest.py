@@ -31,15 +31,17 @@ from seral.pool.dedupe import exact_duplicates
 from seral.pool.quality import measure
 from seral.pool.readers import READERS
 from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
-from seral.pool.readers.utterance import Skipped, Utterance
+from seral.pool.readers.utterance import Skipped, Utterance, Vote
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash, read_manifest
 from seral.progress import track
-from seral.schema import GOLD, QUARANTINE, SAMPLE_RATE, UTTERANCE
+from seral.schema import GOLD, QUARANTINE, SAMPLE_RATE, UTTERANCE, VOTES
 
-TABLES = {"utterances": UTTERANCE, "gold": GOLD, "quarantine": QUARANTINE}
+TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": QUARANTINE}
 SMALL_POOL_CHUNKS = 8
 """A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
 MIN_CHUNK_FILES = 32
+KNOWN = ("corpus", "speaker", "gender", "session", "language", "style", "text", "split", "start_s", "end_s")
+"""What a row takes over from its reader as it is."""
 REWRITTEN = re.compile(r"\.[0-9a-f]{8}$")
 """What a shard's name ends in once duplicates in it were marked."""
 
@@ -128,7 +130,7 @@ def _chunk_name(group: Sequence[Source], salt: str) -> str:
 def _facts(source: Source) -> str:
     """All that decides a row besides the file's content. The folder the corpus lies in does not; its labels do."""
     known = {name: value for name, value in vars(source.utterance).items() if name != "audio"}
-    return json.dumps(known | {"size": source.size}, sort_keys=True)
+    return json.dumps(known | {"size": source.size}, sort_keys=True, default=_plain)
 
 
 def _list_sources(options: ImportOptions) -> tuple[list[Source], list[Skipped]]:
@@ -186,11 +188,11 @@ def _plain(value: Any) -> Any:
 
 
 def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float) -> dict[str, Any]:
-    """Decode the files of one chunk and write its three tables; `utterances` last, since it marks the chunk as done."""
+    """Decode the files of one chunk and write its tables; `utterances` last, since it marks the chunk as done."""
     chunk = json.loads(row["chunk"])
-    good, gold, bad = [], [], []
+    good, gold, votes, bad = [], [], [], []
     for source in chunk["sources"]:
-        utterance = Utterance(**{**source["utterance"], "audio": Path(source["utterance"]["audio"])})
+        utterance = _restored(source["utterance"])
         try:
             record = import_file(utterance, max_duration_s=max_duration_s)
         except BadAudio as error:
@@ -198,13 +200,20 @@ def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float) -> di
             continue
         good.append(record | {"source_bytes": source["size"]})
         gold.append(_gold_row(record["utterance_id"], utterance))
+        votes += [{"utterance_id": record["utterance_id"], **vars(vote)} for vote in utterance.votes]
     data = b""
-    for table, rows in (("quarantine", bad), ("gold", gold), ("utterances", good)):
+    for table, rows in (("quarantine", bad), ("gold", gold), ("votes", votes), ("utterances", good)):
         data = storage.write_table(
             _shard_uri(pool, table, chunk["name"]), pa.Table.from_pylist(rows, TABLES[table]), row_group_rows=256
         )
     entry = json.dumps(_shard_entry(len(good), data))
     return {"chunk": chunk["name"], "files": len(chunk["sources"]), "entry": entry}
+
+
+def _restored(fields: Mapping[str, Any]) -> Utterance:
+    """The utterance that `_plain` took apart."""
+    votes = tuple(Vote(**{**vote, "secondary": tuple(vote["secondary"])}) for vote in fields["votes"])
+    return Utterance(**{**fields, "audio": Path(fields["audio"]), "votes": votes})
 
 
 def import_file(utterance: Utterance, *, max_duration_s: float) -> dict[str, Any]:
@@ -215,8 +224,7 @@ def import_file(utterance: Utterance, *, max_duration_s: float) -> dict[str, Any
         "utterance_id": utterance_id(utterance.corpus, utterance.name, fingerprint),
         "audio": encode_flac(decoded.samples),
         "duration_s": len(decoded.samples) / SAMPLE_RATE,
-        **{name: getattr(utterance, name) for name in ("corpus", "speaker", "session", "language", "style", "text")},
-        "split": utterance.split,
+        **{name: getattr(utterance, name) for name in KNOWN},
         **asdict(measure(decoded.samples)),
         "duplicate_of": None,
         "pcm_hash": fingerprint,
@@ -251,8 +259,8 @@ def _write_skipped(pool: str, skipped: Sequence[Skipped]) -> None:
     """Files a reader could not place become a shard of their own that holds quarantine rows only."""
     name = _skipped_name(skipped)
     rows = [_quarantine_row(item.source, item.corpus, item.reason, item.detail, item.size) for item in skipped]
-    tables: dict[str, list[dict[str, Any]]] = {"quarantine": rows, "gold": [], "utterances": []}
-    for table, content in tables.items():
+    for table in ("quarantine", "gold", "votes", "utterances"):
+        content = rows if table == "quarantine" else []
         storage.write_table(_shard_uri(pool, table, name), pa.Table.from_pylist(content, TABLES[table]))
 
 
@@ -347,7 +355,7 @@ def _mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
 def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) -> str:
     digest = hashlib.sha256(json.dumps([shard, keep, marks]).encode()).hexdigest()[:8]
     name = f"{REWRITTEN.sub('', shard)}.{digest}"
-    whole, gold, bad = (storage.read_table(_shard_uri(pool, table, shard)) for table in TABLES)
+    whole, gold, votes, bad = (storage.read_table(_shard_uri(pool, table, shard)) for table in TABLES)
     kept = pa.array(keep, pa.int64())
     lost = pa.array(sorted(set(range(whole.num_rows)) - set(keep)), pa.int64())
     dropped = [_repeated_row(row) for row in whole.drop_columns("audio").take(lost).to_pylist()]
@@ -357,6 +365,7 @@ def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) ->
     outcome = {
         "quarantine": pa.concat_tables([bad, pa.Table.from_pylist(dropped, QUARANTINE)]),
         "gold": gold.take(kept),
+        "votes": votes.filter(pc.is_in(votes["utterance_id"], table["utterance_id"].combine_chunks())),
         "utterances": table,
     }
     for kind, rows in outcome.items():

@@ -4,6 +4,7 @@ POOL/manifest.json               the list of shards; what it does not list does 
 POOL/utterances/<shard>.parquet  schema.UTTERANCE
 POOL/quarantine/<shard>.parquet  schema.QUARANTINE: files that did not become rows, and why
 POOL/gold/<shard>.parquet        schema.GOLD: opened by seral.annotate.oracle alone
+POOL/votes/<shard>.parquet       schema.VOTES: likewise
 POOL/features/<fingerprint>/     cached features, see seral.infer
 """
 
@@ -23,7 +24,7 @@ from seral.pool.decode import BadAudio, decode_flac
 from seral.schema import METADATA_COLUMNS, QUARANTINE, SAMPLE_RATE, UTTERANCE
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Pool:
         return sum(shard["rows"] for shard in self.manifest["shards"].values())
 
     def table_uri(self, table: str, shard: str) -> str:
-        """Address of one shard of the table `utterances`, `gold` or `quarantine`."""
+        """Address of one shard of the table `utterances`, `gold`, `votes` or `quarantine`."""
         return storage.join(self.uri, table, f"{shard}.parquet")
 
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
@@ -90,7 +91,9 @@ def read_manifest(uri: str) -> dict[str, Any] | None:
         return None
     manifest: dict[str, Any] = storage.read_json(path)
     if manifest.get("format") != FORMAT:
-        raise PoolError(f"{path} has format {manifest.get('format')}, this version of seral reads format {FORMAT}")
+        raise PoolError(
+            f"{path} has format {manifest.get('format')}, this version of seral reads format {FORMAT}: import it again"
+        )
     return manifest
 
 
@@ -112,7 +115,9 @@ def check_pool(uri: str) -> list[str]:
     seen: dict[str, str] = {}
     for shard in pool.shards:
         expected = pool.manifest["shards"][shard]
-        besides = [table for table in ("gold", "quarantine") if not storage.exists(pool.table_uri(table, shard))]
+        besides = [
+            table for table in ("gold", "votes", "quarantine") if not storage.exists(pool.table_uri(table, shard))
+        ]
         problems += [f"shard {shard}: its table `{table}` is missing" for table in besides]
         if not storage.exists(pool.table_uri("utterances", shard)):
             problems.append(f"shard {shard}: its table `utterances` is missing")

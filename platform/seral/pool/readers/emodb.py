@@ -34,6 +34,7 @@ SENTENCES = {
     "b09": "Ich will das eben wegbringen und dann mit Karl was trinken gehen.",
     "b10": "Die wird auf dem Platz sein, wo wir sie immer hinlegen.",
 }
+MEN = {"03", "10", "11", "12", "15"}
 CONVENTION = Convention(
     corpus="emodb",
     pattern=re.compile(rf"(?P<speaker>03|08|09|1[0-6])(?P<sentence>{'|'.join(SENTENCES)})(?P<emotion>[WLEAFTN])[a-z]"),
@@ -50,6 +51,7 @@ def read_emodb(root: Path) -> Iterator[Utterance | Skipped]:
 def _describe(name: str, match: re.Match[str]) -> dict[str, Any]:
     return {
         "speaker": match["speaker"],
+        "gender": "male" if match["speaker"] in MEN else "female",
         "language": "de",
         "style": "acted",
         "text": SENTENCES[match["sentence"]],

@@ -21,6 +21,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "name": ("id", "utterance_id", "utt_id", "segment_id"),
     "corpus": ("corpus", "dataset", "database"),
     "speaker": ("speaker", "speaker_id", "spk", "spk_id", "spkrid", "actor", "actorid"),
+    "gender": ("gender", "sex"),
     "session": ("session", "session_id", "dialogue_id", "recording"),
     "language": ("language", "lang", "language_id"),
     "style": ("style",),
@@ -42,6 +43,8 @@ SPLITS = {
     "dev": "dev", "development": "dev", "val": "dev", "valid": "dev", "validation": "dev",
     "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
 }  # fmt: skip
+GENDERS = {"female": "female", "f": "female", "woman": "female", "male": "male", "m": "male", "man": "male",
+           "other": "other"}  # fmt: skip
 STYLES = ("acted", "elicited", "natural")
 
 
@@ -120,6 +123,7 @@ class _ManifestRow:
             split=self.one_of("split", SPLITS),
             style=self.one_of("style", {style: style for style in STYLES}),
             speaker=self.text("speaker"),
+            gender=self.one_of("gender", GENDERS),
             session=self.text("session"),
             language=self.text("language"),
             text=self.text("text"),

@@ -42,6 +42,7 @@ def read_ravdess(root: Path) -> Iterator[Utterance | Skipped]:
 def _describe(name: str, match: re.Match[str]) -> dict[str, Any]:
     return {
         "speaker": f"Actor_{match['actor']}",
+        "gender": "male" if int(match["actor"]) % 2 else "female",
         "language": "en",
         "style": "acted",
         "text": SENTENCES[match["sentence"]],

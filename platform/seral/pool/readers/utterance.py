@@ -8,6 +8,21 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vote:
+    """What one rater said of an utterance, or how many unnamed ones said the same. Goes where gold labels go."""
+
+    rater: str | None = None
+    emotion: str | None = None
+    """In the corpus's own word."""
+    secondary: tuple[str, ...] = ()
+    """Further emotions that the rater also heard."""
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+    count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Utterance:
     """One utterance of a corpus before decoding: where its audio is and what the corpus says about it."""
 
@@ -19,6 +34,8 @@ class Utterance:
     name: str
     """The corpus's own name for the utterance (usually the file's stem); part of the stable id."""
     speaker: str | None = None
+    gender: str | None = None
+    """Of the speaker: female, male or other."""
     session: str | None = None
     language: str | None = None
     """ISO 639-1."""
@@ -35,6 +52,8 @@ class Utterance:
     valence: float | None = None
     arousal: float | None = None
     dominance: float | None = None
+    votes: tuple[Vote, ...] = ()
+    """What the raters said one by one, where the corpus tells."""
 
 
 @dataclass(frozen=True, kw_only=True)
