@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from seral import cli
 from seral.errors import OptionError
+from seral.pool.readers import READERS
 
 MakeCorpus = Callable[..., Path]
 COMMANDS = [
@@ -91,8 +93,12 @@ def test_help_of_the_main_commands_shows_an_example(command: list[str]) -> None:
     assert f"Example: seral {' '.join(command)} " in run(*command, "--help")[1].replace("`", "")
 
 
-def test_help_of_the_import_lists_the_readers() -> None:
-    assert "ravdess, emodb, nemo, urdu, manifest, folder" in run("pool", "import", "--help")[1]
+def test_help_of_the_import_lists_the_readers_and_what_they_take() -> None:
+    text = " ".join(run("pool", "import", "--help")[1].replace("│", " ").split())
+    for name in READERS:
+        assert re.search(rf"[ ,]{name}[ ,.]", text), name
+    assert "manifest (columns; corpus)" in text
+    assert "--set reader_options.NAME=VALUE" in text
 
 
 @pytest.mark.parametrize("arguments", [[], ["pool"], ["loop"], ["sweep"]])
@@ -104,7 +110,7 @@ def test_a_group_alone_shows_its_commands(arguments: list[str]) -> None:
 
 
 def test_an_unknown_reader_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="unknown reader 'emodbb'; known: emodb, folder, manifest"):
+    with pytest.raises(OptionError, match=f"unknown reader 'emodbb'; known: {', '.join(sorted(READERS))}"):
         run("pool", "import", "emodbb", str(tmp_path), "--out", str(tmp_path / "pool"))
 
 

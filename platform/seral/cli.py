@@ -69,9 +69,9 @@ def main() -> None:
 
 
 def _reader_help() -> str:
-    from seral.pool.readers import READERS
+    from seral.pool.readers.keywords import listing
 
-    return f"What it is: {', '.join(READERS)}."
+    return f"What it is: {listing()}."
 
 
 @pool_app.command("import")
@@ -87,7 +87,8 @@ def pool_import(
 ) -> None:
     """Import a corpus into a pool. Run it again after an interruption: it goes on where it stopped.
 
-    Files that cannot be used end in the pool's quarantine with the reason; they never stop the import.
+    Files that cannot be used end in the pool's quarantine with the reason; they never stop the import. What a reader
+    takes besides the folder stands behind its name in brackets: `--set reader_options.NAME=VALUE`.
 
     Example: `seral pool import emodb ~/corpora/emodb --out data/pool`
     """

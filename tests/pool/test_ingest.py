@@ -20,6 +20,7 @@ from seral import storage
 from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, Source, import_corpus, plan_chunks, utterance_id
+from seral.pool.readers import READERS
 from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
 from seral.pool.readers.utterance import Utterance, Vote
 from seral.pool.shards import MANIFEST, Pool, check_pool, open_pool
@@ -98,8 +99,9 @@ def test_an_id_is_the_corpus_and_a_hash_and_never_the_name() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"reader": "emodbb"}, "unknown reader 'emodbb'; known: emodb, folder, manifest, nemo, ravdess, urdu"),
-        ({"reader": "folder", "columns": {"emotion": "x"}}, "columns are for the reader `manifest`"),
+        ({"reader": "emodbb"}, f"unknown reader 'emodbb'; known: {', '.join(sorted(READERS))}"),
+        ({"reader": "folder", "columns": {"emotion": "x"}}, "the reader 'folder' has no option 'columns'; it takes: "),
+        ({"reader_options": {"label": "x"}}, "the reader 'manifest' has no option 'label'; it takes: columns, corpus"),
     ],
 )
 def test_a_wrong_choice_is_named(tmp_path: Path, values: dict[str, Any], words: str) -> None:
@@ -248,11 +250,11 @@ class TestImport:
             Vote(emotion="sad", count=3),
         )
 
-        def voted(root: Path, **given: Any) -> list[Utterance]:
-            found = [item for item in read_corpus_manifest(root, **given) if isinstance(item, Utterance)]
+        def voted(root: Path) -> list[Utterance]:
+            found = [item for item in read_corpus_manifest(root) if isinstance(item, Utterance)]
             return [replace(item, votes=votes if number else ()) for number, item in enumerate(found)]
 
-        monkeypatch.setattr("seral.pool.ingest.read_corpus_manifest", voted)
+        monkeypatch.setitem(READERS, "manifest", voted)
         root = make_corpus(tmp_path / "calls", 3)
         (root / "copy").mkdir()
         shutil.copy(root / "audio" / "clip0001.flac", root / "copy" / "clip0001.flac")

@@ -59,6 +59,11 @@ class Layout:
     utterances: int
     unreadable: int = 0
     prepare: Callable[[Path], None] = _only_files
+    """Writes what stands beside the audio, label files for example; may add audio of its own."""
+    speakers: int | None = None
+    """How many there are where the corpus tells every speaker; None = it does not."""
+    any_tree: bool = True
+    """The names say where a file belongs, so that flat and nested trees are the same corpus."""
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -81,6 +86,7 @@ LAYOUTS: dict[str, Layout] = {
             "style": "acted",
         },
         utterances=3,
+        speakers=3,
         unreadable=2,
     ),
     "emodb": Layout(
@@ -94,12 +100,14 @@ LAYOUTS: dict[str, Layout] = {
             "style": "acted",
         },
         utterances=3,
+        speakers=3,
         unreadable=1,
     ),
     "nemo": Layout(
         files=("samples/MK0_sadness_23.wav", "samples/EB0_anger_1.wav", "samples/MK0_joy_23.wav"),
         first={"source": "samples/EB0_anger_1.wav", "speaker": "EB0", "emotion": "anger", "text": "Tak."},
         utterances=2,
+        speakers=2,
         unreadable=1,
         prepare=_nemo_sentences,
     ),
@@ -107,12 +115,14 @@ LAYOUTS: dict[str, Layout] = {
         files=("Angry/SM1_F10_A010.wav", "Sad/SF11_F1_S03.wav", "SM20_F6_N010.wav", "Angry/take2.wav"),
         first={"source": "Angry/SM1_F10_A010.wav", "speaker": "SM1", "emotion": "Angry", "style": "natural"},
         utterances=3,
+        speakers=3,
         unreadable=1,
     ),
     "manifest": Layout(
         files=("audio/u1.flac", "audio/u2.flac"),
         first={"source": "audio/u1.flac", "name": "u1", "speaker": "s1", "emotion": "anger", "text": "Hello."},
         utterances=2,
+        speakers=2,
         prepare=_small_manifest,
     ),
     "folder": Layout(
@@ -121,6 +131,8 @@ LAYOUTS: dict[str, Layout] = {
         utterances=3,
     ),
 }  # fmt: skip
+
+CORPORA = sorted(set(READERS) - {"manifest", "folder"})
 
 
 def lay_out(name: str, root: Path) -> Path:
@@ -150,15 +162,41 @@ def test_reader_contract(name: str, tmp_path: Path) -> None:
         assert utterance.audio.is_absolute()
         assert utterance.audio.is_file()
         assert utterance.audio == (root / utterance.source).resolve()
-        assert utterance.corpus == (name if name not in {"manifest", "folder"} else "corpus")
+        assert utterance.corpus == (name if name in CORPORA else "corpus")
     for item in skipped:
         assert item.reason in REASONS
         assert item.size == (root / item.source).stat().st_size
         assert item.detail
     sources = [utterance.source for utterance in utterances]
     assert sources == sorted(sources)
+    assert not any(Path(item.source).is_absolute() for item in (*utterances, *skipped))
     assert len({utterance.name for utterance in utterances}) == len(utterances)
+    assert len({utterance.source for utterance in utterances}) == len(utterances)
+    if layout.speakers is not None:
+        assert None not in {utterance.speaker for utterance in utterances}
+        assert len({utterance.speaker for utterance in utterances}) == layout.speakers
     assert {field: getattr(utterances[0], field) for field in layout.first} == layout.first
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_readers_are_deterministic(name: str, tmp_path: Path) -> None:
+    """The same files in another folder, made in another order, give the same records."""
+    layout = LAYOUTS[name]
+    first = READERS[name](lay_out(name, tmp_path / "one" / "corpus"))
+    turned = tmp_path / "two" / "corpus"
+    turned.mkdir(parents=True)
+    layout.prepare(turned)
+    for file in reversed(layout.files):
+        audio(turned / file)
+    moved = [replace(item, audio=Path()) if isinstance(item, Utterance) else item for item in READERS[name](turned)]
+    assert [replace(item, audio=Path()) if isinstance(item, Utterance) else item for item in first] == moved
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_reader_refuses_an_empty_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ReaderError, match="empty"):
+        list(READERS[name](tmp_path / "empty"))
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -175,14 +213,14 @@ def test_reader_refuses_a_folder_that_is_not_there(name: str, tmp_path: Path) ->
         list(READERS[name](tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize("name", sorted(set(READERS) - {"manifest", "folder"}))
+@pytest.mark.parametrize("name", CORPORA)
 def test_a_wrong_corpus_is_named_with_a_file_of_it(name: str, tmp_path: Path) -> None:
     audio(tmp_path / "other" / "take-1.wav")
     with pytest.raises(ReaderError, match=f"does not look like {name}.*1 wav and flac files, such as other/take-1.wav"):
         list(READERS[name](tmp_path))
 
 
-@pytest.mark.parametrize("name", sorted(set(READERS) - {"manifest", "folder"}))
+@pytest.mark.parametrize("name", sorted(name for name in CORPORA if LAYOUTS[name].any_tree))
 def test_nested_and_flat_trees_agree(name: str, tmp_path: Path) -> None:
     nested, _ = records(name, lay_out(name, tmp_path / "nested"))
     for file in LAYOUTS[name].files:

@@ -26,11 +26,11 @@ from seral.active.loop import LoopOptions
 from seral.bench.compare import Comparison, compare_import, compare_scoring, measure_rounds, seconds_of
 from seral.bench.table import render
 from seral.cluster import ClusterOptions, connect, cpu_count
-from seral.errors import OptionError, unknown_name
 from seral.features import FeatureOptions
 from seral.options import Options
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.readers import READERS
+from seral.pool.readers.keywords import find_reader
 from seral.pool.readers.utterance import Utterance
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions
@@ -98,10 +98,8 @@ def run_bench(options: BenchOptions) -> str:
 
 def find_clips(folder: Path, options: BenchOptions) -> list[Utterance]:
     """The utterances of the corpus; without one, it is generated in `folder`."""
-    if options.reader not in READERS:
-        raise OptionError(unknown_name("reader", options.reader, READERS))
     if options.corpus is not None:
-        found = READERS[options.reader](Path(options.corpus).expanduser())
+        found = find_reader(options.reader)(Path(options.corpus).expanduser())
     else:
         found = READERS["manifest"](synthesise(folder, SynthesisOptions(utterances=options.utterances, junk=0.0)))
     return [item for item in found if isinstance(item, Utterance)]

@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,13 @@ from pydantic import Field
 
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import OptionError, PoolError, StateError, unknown_name
+from seral.errors import PoolError, StateError
 from seral.options import Options
 from seral.pool.decode import BadAudio, decode, encode_flac, pcm_hash
 from seral.pool.dedupe import exact_duplicates
 from seral.pool.quality import measure
 from seral.pool.readers import READERS
-from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
+from seral.pool.readers.keywords import find_reader, keywords
 from seral.pool.readers.utterance import Skipped, Utterance, Vote
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash, read_manifest
 from seral.progress import track
@@ -55,10 +54,12 @@ class ImportOptions(Options):
     """The corpus folder, or the manifest file."""
     out: str
     """The pool: a folder or an object-store address; made when missing, added to when there."""
+    reader_options: dict[str, Any] = Field(default_factory=dict)
+    """What the reader takes besides the folder, such as `labels: voice`; `seral pool import --help` lists it."""
     columns: dict[str, str] = Field(default_factory=dict)
     """For `manifest`: our name -> the file's column, where the usual names do not fit."""
     corpus: str | None = Field(default=None, pattern=r"^[^/\\]+$")
-    """For `manifest` and `folder`: the corpus name, where the folder's name is not a good one."""
+    """The corpus name in the pool, where the reader's own (for `manifest` and `folder` the folder's) will not do."""
     max_duration_s: float = Field(default=60.0, gt=0)
     """Longer clips go to quarantine, in seconds."""
     max_bad_share: float = Field(default=0.5, ge=0, le=1)
@@ -145,16 +146,13 @@ def _list_sources(options: ImportOptions) -> tuple[list[Source], list[Skipped]]:
 
 
 def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Skipped]]:
-    if options.reader not in READERS:
-        raise OptionError(unknown_name("reader", options.reader, READERS))
-    read = READERS[options.reader]
-    if options.reader == "manifest":
-        read = partial(read_corpus_manifest, columns=options.columns or None, corpus=options.corpus)
-    elif options.columns:
-        raise OptionError(f"columns are for the reader `manifest`, not for {options.reader!r}")
-    elif (name := options.corpus) is not None:
-        return lambda root: (replace(item, corpus=name) for item in READERS[options.reader](root))
-    return read
+    given = dict(options.reader_options) | ({"columns": options.columns} if options.columns else {})
+    read = find_reader(options.reader, given)
+    if (name := options.corpus) is None:
+        return read
+    if "corpus" in keywords(READERS[options.reader]):
+        return find_reader(options.reader, given | {"corpus": name})
+    return lambda root: (replace(item, corpus=name) for item in read(root))
 
 
 def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str, int]]:
