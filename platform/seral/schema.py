@@ -72,9 +72,17 @@ QUARANTINE = pa.schema(
     [
         ("source", pa.string()),
         ("corpus", pa.string()),
+        ("speaker", pa.string()),  # where the reader knew; null = unknown
         ("reason", pa.string()),  # one word from seral.pool.quality.REASONS
         ("detail", pa.string()),  # what was measured or what the decoder said
         ("source_bytes", pa.int64()),
+    ]
+)
+
+CHANGE = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("change", pa.string()),  # came | went | marked: whether and of what it is a duplicate has changed
     ]
 )
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from seral import storage
 from seral.errors import PoolError
 from seral.pool.decode import encode_flac, pcm_hash
-from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, check_pool, open_pool, pool_hash, pool_stats
+from seral.pool.revisions import read_entry
+from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, check_pool, open_pool, pool_hash, pool_stats
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
 
 
@@ -47,10 +48,8 @@ def write_pool(pool: Path, shards: dict[str, list[dict[str, Any]]], bad: list[di
 def write_pool_manifest(pool: Path, shards: list[str], **wrong: Any) -> None:
     entries, tables = {}, []
     for shard in shards:
-        data = (pool / "utterances" / f"{shard}.parquet").read_bytes()
         tables.append(storage.read_table(pool / "utterances" / f"{shard}.parquet", ID_COLUMNS))
-        entries[shard] = {"rows": tables[-1].num_rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        entries[shard] |= wrong
+        entries[shard] = read_entry(str(pool), shard) | wrong
     manifest = {"format": FORMAT, "revision": 1, "shards": entries, "pool_hash": pool_hash(pa.concat_tables(tables))}
     storage.write_json(pool / MANIFEST, manifest)
 
@@ -82,9 +81,9 @@ def test_a_missing_table_is_found(pool: Path, table: str) -> None:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_a_changed_byte_is_found_wherever_it_stands(pool: Path, place: float, flip: int) -> None:
-    file = pool / "utterances" / "made-1.parquet"
+@given(table=st.sampled_from(sorted(TABLES)), place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_a_changed_byte_is_found_wherever_it_stands(pool: Path, table: str, place: float, flip: int) -> None:
+    file = pool / table / "made-1.parquet"
     whole = file.read_bytes()
     data = bytearray(whole)
     data[int(place * len(data))] ^= flip
@@ -93,7 +92,7 @@ def test_a_changed_byte_is_found_wherever_it_stands(pool: Path, place: float, fl
         (problem,) = check_pool(str(pool))
     finally:
         file.write_bytes(whole)
-    assert problem.startswith("shard made-1: its bytes changed since the import")
+    assert problem.startswith(f"shard made-1: the bytes of its table `{table}` are not those of the manifest")
 
 
 def test_a_shard_cut_short_is_found(pool: Path) -> None:
@@ -140,7 +139,19 @@ def test_foreign_columns_are_found(pool: Path) -> None:
     )
     write_pool_manifest(pool, ["made-1", "made-2"])
     (problem,) = check_pool(str(pool))
-    assert problem.startswith("shard made-1: columns ['x', 'utterance_id', 'duplicate_of'], expected ['utterance_id',")
+    assert problem.startswith("shard made-1: columns ['x', 'utterance_id', 'duplicate_of'] of `utterances`, expected")
+
+
+def test_answers_about_others_are_found(pool: Path) -> None:
+    gold = [{"utterance_id": name, "emotion": "anger"} for name in ("a", "a", "b")]
+    storage.write_table(pool / "gold" / "made-1.parquet", pa.Table.from_pylist(gold, GOLD))
+    storage.write_table(pool / "votes" / "made-2.parquet", pa.Table.from_pylist([{"utterance_id": "x"}], VOTES))
+    write_pool_manifest(pool, ["made-1", "made-2"])
+    assert check_pool(str(pool)) == [
+        "shard made-1: `gold` is about b, which it does not hold",
+        "shard made-1: `gold` has two rows about one utterance",
+        "shard made-2: `votes` is about x, which it does not hold",
+    ]
 
 
 def test_a_manifest_of_other_ids_is_found(pool: Path) -> None:

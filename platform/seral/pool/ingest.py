@@ -23,7 +23,7 @@ from pydantic import Field
 
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import PoolError, StateError
+from seral.errors import PoolError
 from seral.options import Options
 from seral.pool.decode import BadAudio, decode, encode_flac, pcm_hash
 from seral.pool.dedupe import exact_duplicates
@@ -31,11 +31,11 @@ from seral.pool.quality import measure
 from seral.pool.readers import READERS
 from seral.pool.readers.keywords import find_reader, keywords
 from seral.pool.readers.utterance import Skipped, Utterance, Vote
-from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash, read_manifest
+from seral.pool.revisions import EMPTY, commit, read_entry, shard_entry
+from seral.pool.shards import TABLES, open_pool, read_manifest, shard_uri
 from seral.progress import track
-from seral.schema import GOLD, QUARANTINE, SAMPLE_RATE, UTTERANCE, VOTES
+from seral.schema import QUARANTINE, SAMPLE_RATE
 
-TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": QUARANTINE}
 SMALL_POOL_CHUNKS = 8
 """A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
 MIN_CHUNK_FILES = 32
@@ -88,13 +88,13 @@ class Chunk:
 def import_corpus(options: ImportOptions) -> dict[str, Any]:
     """Import one corpus into a pool and return the counts. Raises ReaderError, PoolError, OptionError."""
     options = options.model_copy(update={"out": storage.absolute(options.out)})
-    before = read_manifest(options.out) or {"format": FORMAT, "revision": 0, "shards": {}}
+    before = read_manifest(options.out) or EMPTY
     found, skipped = _list_sources(options)
     known = _known_sources(options.out, before)
     fresh = [source for source in found if (source.utterance.corpus, source.utterance.source, source.size) not in known]
     unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
     chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=f"{options.max_duration_s}")
-    missing = [chunk for chunk in chunks if not storage.exists(_shard_uri(options.out, "utterances", chunk.name))]
+    missing = [chunk for chunk in chunks if not storage.exists(shard_uri(options.out, "utterances", chunk.name))]
     written: dict[str, Any] = {}
     if missing:
         connect(options.cluster)
@@ -161,7 +161,7 @@ def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str
     known: set[tuple[str, str, int]] = set()
     for shard in manifest["shards"]:
         for table in ("utterances", "quarantine"):
-            rows = storage.read_table(_shard_uri(pool, table, shard), columns)
+            rows = storage.read_table(shard_uri(pool, table, shard), columns)
             known |= set(zip(*(rows[name].to_pylist() for name in columns), strict=True))
     return known
 
@@ -194,17 +194,17 @@ def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float) -> di
         try:
             record = import_file(utterance, max_duration_s=max_duration_s)
         except BadAudio as error:
-            bad.append(_quarantine_row(utterance.source, utterance.corpus, error.reason, error.detail, source["size"]))
+            bad.append(_bad_row(utterance, error, source["size"]))
             continue
         good.append(record | {"source_bytes": source["size"]})
         gold.append(_gold_row(record["utterance_id"], utterance))
         votes += [{"utterance_id": record["utterance_id"], **vars(vote)} for vote in utterance.votes]
-    data = b""
+    data = {}
     for table, rows in (("quarantine", bad), ("gold", gold), ("votes", votes), ("utterances", good)):
-        data = storage.write_table(
-            _shard_uri(pool, table, chunk["name"]), pa.Table.from_pylist(rows, TABLES[table]), row_group_rows=256
+        data[table] = storage.write_table(
+            shard_uri(pool, table, chunk["name"]), pa.Table.from_pylist(rows, TABLES[table]), row_group_rows=256
         )
-    entry = json.dumps(_shard_entry(len(good), data))
+    entry = json.dumps(shard_entry(len(good), data))
     return {"chunk": chunk["name"], "files": len(chunk["sources"]), "entry": entry}
 
 
@@ -245,12 +245,13 @@ def _gold_row(utterance_id: str, utterance: Utterance) -> dict[str, Any]:
     return {"utterance_id": utterance_id, **{name: getattr(utterance, name) for name in names}}
 
 
+def _bad_row(utterance: Utterance, error: BadAudio, size: int) -> dict[str, Any]:
+    row = _quarantine_row(utterance.source, utterance.corpus, error.reason, error.detail, size)
+    return row | {"speaker": utterance.speaker}
+
+
 def _quarantine_row(source: str, corpus: str, reason: str, detail: str, size: int) -> dict[str, Any]:
     return {"source": source, "corpus": corpus, "reason": reason, "detail": detail, "source_bytes": size}
-
-
-def _shard_uri(pool: str, table: str, shard: str) -> str:
-    return storage.join(pool, table, f"{shard}.parquet")
 
 
 def _write_skipped(pool: str, skipped: Sequence[Skipped]) -> None:
@@ -259,7 +260,7 @@ def _write_skipped(pool: str, skipped: Sequence[Skipped]) -> None:
     rows = [_quarantine_row(item.source, item.corpus, item.reason, item.detail, item.size) for item in skipped]
     for table in ("quarantine", "gold", "votes", "utterances"):
         content = rows if table == "quarantine" else []
-        storage.write_table(_shard_uri(pool, table, name), pa.Table.from_pylist(content, TABLES[table]))
+        storage.write_table(shard_uri(pool, table, name), pa.Table.from_pylist(content, TABLES[table]))
 
 
 def _skipped_name(skipped: Sequence[Skipped]) -> str:
@@ -276,31 +277,19 @@ def _finish(
     *,
     listed: int,
 ) -> dict[str, Any]:
-    """Check the share of bad files, mark duplicates across the whole pool, write the manifest, sweep leftovers.
+    """Check the share of bad files, mark duplicates across the whole pool, and make it the newest revision.
 
     `written` has the entries of shards that were written just now; of others that are new the files are read.
     """
     pool = options.out
     names = [chunk.name for chunk in chunks] + ([_skipped_name(skipped)] if skipped else [])
-    bad = storage.read_tables([_shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
+    bad = storage.read_tables([shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
     files = sum(len(chunk.sources) for chunk in chunks) + len(skipped)
     _check_bad_share(bad, listed, options)
     shards = _mark_duplicates(pool, list(dict.fromkeys([*sorted(before["shards"]), *names])))
     known = {**written, **before["shards"]}
-    entries = {name: known.get(name) or _read_entry(pool, name) for name in shards}
-    current = read_manifest(pool)
-    if (current or {"revision": 0})["revision"] != before["revision"]:
-        raise StateError(f"another import changed {pool} meanwhile; run this one again, it goes on from here")
-    ids = storage.read_tables([_shard_uri(pool, "utterances", name) for name in shards], UTTERANCE, ID_COLUMNS)
-    manifest = {
-        "format": FORMAT,
-        "revision": before["revision"] + int(entries != before["shards"]),
-        "pool_hash": pool_hash(ids),
-        "shards": entries,
-    }
-    if manifest != current:
-        storage.write_json(storage.join(pool, MANIFEST), manifest)
-    _sweep(pool, set(shards))
+    commit(pool, before, {name: known.get(name) or read_entry(pool, name) for name in shards})
+    ids = open_pool(pool).ids
     by_reason = {item["values"]: item["counts"] for item in pc.value_counts(bad["reason"]).to_pylist()}
     return {
         "pool": str(pool),
@@ -330,7 +319,7 @@ def _mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
     so that what a manifest lists is never altered in place.
     """
     columns = ["utterance_id", "pcm_hash", "duplicate_of"]
-    tables = {shard: storage.read_table(_shard_uri(pool, "utterances", shard), columns) for shard in shards}
+    tables = {shard: storage.read_table(shard_uri(pool, "utterances", shard), columns) for shard in shards}
     rows = [row for table in tables.values() for row in table.to_pylist()]
     duplicate_of = exact_duplicates((row["utterance_id"], row["pcm_hash"]) for row in rows)
     seen: set[str] = set()
@@ -353,7 +342,7 @@ def _mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
 def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) -> str:
     digest = hashlib.sha256(json.dumps([shard, keep, marks]).encode()).hexdigest()[:8]
     name = f"{REWRITTEN.sub('', shard)}.{digest}"
-    whole, gold, votes, bad = (storage.read_table(_shard_uri(pool, table, shard)) for table in TABLES)
+    whole, gold, votes, bad = (storage.read_table(shard_uri(pool, table, shard)) for table in TABLES)
     kept = pa.array(keep, pa.int64())
     lost = pa.array(sorted(set(range(whole.num_rows)) - set(keep)), pa.int64())
     dropped = [_repeated_row(row) for row in whole.drop_columns("audio").take(lost).to_pylist()]
@@ -367,27 +356,12 @@ def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) ->
         "utterances": table,
     }
     for kind, rows in outcome.items():
-        storage.write_table(_shard_uri(pool, kind, name), rows, row_group_rows=256)
+        storage.write_table(shard_uri(pool, kind, name), rows, row_group_rows=256)
     return name
 
 
 def _repeated_row(row: Mapping[str, Any]) -> dict[str, Any]:
     detail = f"the same audio under the same name is already there as {row['utterance_id']}"
-    return _quarantine_row(row["source"], row["corpus"], "repeated", detail, row["source_bytes"])
-
-
-def _shard_entry(rows: int, data: bytes) -> dict[str, Any]:
-    return {"rows": rows, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-def _read_entry(pool: str, shard: str) -> dict[str, Any]:
-    uri = _shard_uri(pool, "utterances", shard)
-    return _shard_entry(storage.read_table(uri, ["utterance_id"]).num_rows, storage.read_bytes(uri))
-
-
-def _sweep(pool: str, shards: set[str]) -> None:
-    """Delete what no manifest lists: chunks of an abandoned import, shards that were rewritten, half-written files."""
-    for table in TABLES:
-        for name in storage.list_names(storage.join(pool, table)):
-            if name.removesuffix(".parquet") not in shards:
-                storage.remove(storage.join(pool, table, name))
+    return _quarantine_row(row["source"], row["corpus"], "repeated", detail, row["source_bytes"]) | {
+        "speaker": row["speaker"]
+    }

@@ -5,12 +5,14 @@ POOL/utterances/<shard>.parquet  schema.UTTERANCE
 POOL/quarantine/<shard>.parquet  schema.QUARANTINE: files that did not become rows, and why
 POOL/gold/<shard>.parquet        schema.GOLD: opened by seral.annotate.oracle alone
 POOL/votes/<shard>.parquet       schema.VOTES: likewise
-POOL/features/<fingerprint>/     cached features, see seral.infer
+POOL/features/<fingerprint>/     cached features, see seral.features
+POOL/revisions/<number>.parquet  schema.CHANGE: what a revision brought and took, see seral.pool.revisions
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,10 +23,19 @@ import pyarrow.compute as pc
 from seral import storage
 from seral.errors import PoolError
 from seral.pool.decode import BadAudio, decode_flac
-from seral.schema import METADATA_COLUMNS, QUARANTINE, SAMPLE_RATE, UTTERANCE
+from seral.progress import track
+from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, SAMPLE_RATE, UTTERANCE, VOTES
 
 MANIFEST = "manifest.json"
 FORMAT = 2
+TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": QUARANTINE}
+"""The tables of every shard."""
+ID_COLUMNS = ["utterance_id", "duplicate_of"]
+
+
+def shard_uri(pool: str, table: str, shard: str) -> str:
+    """Address of one shard of one of TABLES."""
+    return storage.join(pool, table, f"{shard}.parquet")
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Pool:
 
     def table_uri(self, table: str, shard: str) -> str:
         """Address of one shard of the table `utterances`, `gold`, `votes` or `quarantine`."""
-        return storage.join(self.uri, table, f"{shard}.parquet")
+        return shard_uri(self.uri, table, shard)
 
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """One shard of utterances."""
@@ -59,6 +70,12 @@ class Pool:
             return storage.read_table(self.table_uri("utterances", shard), columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise PoolError(f"shard {shard!r} of {self.uri} is missing or damaged: {error}") from error
+
+    @property
+    def ids(self) -> pa.Table:
+        """ID_COLUMNS of every utterance, in no particular order."""
+        uris = [self.table_uri("utterances", shard) for shard in self.shards]
+        return storage.read_tables(uris, UTTERANCE, ID_COLUMNS)
 
     @cached_property
     def metadata(self) -> pa.Table:
@@ -105,37 +122,58 @@ def pool_hash(ids: pa.Table) -> str:
     return digest.hexdigest()[:16]
 
 
-ID_COLUMNS = ["utterance_id", "duplicate_of"]
-
-
 def check_pool(uri: str) -> list[str]:
-    """Every problem found in a pool, in words: missing or altered shards, wrong counts, doubled ids, bad audio."""
+    """Every problem found in a pool, in words: missing or altered tables, wrong counts, doubled ids, bad audio.
+
+    One shard is in memory at a time.
+    """
     pool = open_pool(uri)
     problems: list[str] = []
     seen: dict[str, str] = {}
-    for shard in pool.shards:
-        expected = pool.manifest["shards"][shard]
-        besides = [
-            table for table in ("gold", "votes", "quarantine") if not storage.exists(pool.table_uri(table, shard))
-        ]
-        problems += [f"shard {shard}: its table `{table}` is missing" for table in besides]
-        if not storage.exists(pool.table_uri("utterances", shard)):
-            problems.append(f"shard {shard}: its table `utterances` is missing")
-            continue
-        digest = hashlib.sha256(storage.read_bytes(pool.table_uri("utterances", shard))).hexdigest()
-        if digest != expected["sha256"]:
-            # What the rows of such a file say means nothing, and reading them may fail in any way.
-            problems.append(f"shard {shard}: its bytes changed since the import (sha256 {digest[:12]}…)")
-            continue
-        table = pool.read(shard)
-        if table.schema.names != UTTERANCE.names:
-            problems.append(f"shard {shard}: columns {table.schema.names}, expected {UTTERANCE.names}")
-            continue
-        if table.num_rows != expected["rows"]:
-            problems.append(f"shard {shard}: {table.num_rows} rows, the manifest says {expected['rows']}")
-        problems += _check_rows(shard, table, seen)
-    if not problems and pool_hash(pool.metadata.select(ID_COLUMNS)) != pool.hash:
+    with track(f"checking {len(pool.shards)} shards", pool.rows) as advance:
+        for shard in pool.shards:
+            expected = pool.manifest["shards"][shard]
+            problems += _check_shard(pool, shard, expected, seen)
+            advance(expected["rows"])
+    if not problems and pool_hash(pool.ids) != pool.hash:
         problems.append("the ids do not match the manifest's pool hash")
+    return problems
+
+
+def _check_shard(pool: Pool, shard: str, expected: Mapping[str, Any], seen: dict[str, str]) -> list[str]:
+    problems = []
+    for table in TABLES:
+        if not storage.exists(pool.table_uri(table, shard)):
+            problems.append(f"shard {shard}: its table `{table}` is missing")
+            continue
+        digest = hashlib.sha256(storage.read_bytes(pool.table_uri(table, shard))).hexdigest()
+        if digest != expected["sha256"][table]:
+            changed = f"the bytes of its table `{table}` are not those of the manifest (sha256 {digest[:12]}…)"
+            problems.append(f"shard {shard}: {changed}")
+    if problems:
+        # What the rows of such a file say means nothing, and reading them may fail in any way.
+        return problems
+    for table, schema in TABLES.items():
+        names = storage.read_footer(pool.table_uri(table, shard)).schema.to_arrow_schema().names
+        if names != schema.names:
+            problems.append(f"shard {shard}: columns {names} of `{table}`, expected {schema.names}")
+    if problems:
+        return problems
+    rows = pool.read(shard, ["utterance_id", "audio", "duration_s"])
+    if rows.num_rows != expected["rows"]:
+        problems.append(f"shard {shard}: {rows.num_rows} rows, the manifest says {expected['rows']}")
+    return problems + _check_rows(shard, rows, seen) + _check_answers(pool, shard, rows["utterance_id"])
+
+
+def _check_answers(pool: Pool, shard: str, ids: pa.ChunkedArray) -> list[str]:
+    """Whether gold labels and votes are about utterances of their shard; reads whose they are, not what they say."""
+    problems = []
+    for table in ("gold", "votes"):
+        about = storage.read_table(pool.table_uri(table, shard), ["utterance_id"])["utterance_id"]
+        if strangers := sorted(set(about.to_pylist()) - set(ids.to_pylist())):
+            problems.append(f"shard {shard}: `{table}` is about {', '.join(strangers[:5])}, which it does not hold")
+        if table == "gold" and len(about.unique()) < len(about):
+            problems.append(f"shard {shard}: `gold` has two rows about one utterance")
     return problems
 
 

@@ -1,0 +1,97 @@
+"""Revisions of a pool: a change becomes one when its manifest is put in place, after everything the manifest lists.
+
+Every revision leaves a journal of the utterances that came, went, or were marked as duplicates anew, so that any two
+revisions can be compared although the shards in between are long gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seral import storage
+from seral.errors import StateError
+from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, open_pool, pool_hash, read_manifest, shard_uri
+from seral.schema import CHANGE, UTTERANCE
+
+EMPTY: dict[str, Any] = {"format": FORMAT, "revision": 0, "shards": {}}
+"""The manifest of a pool that is not there yet."""
+REVISIONS = "revisions"
+
+
+def commit(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Make these shards the newest revision after `before`, and delete what no manifest lists. Returns the manifest.
+
+    Raises StateError when another revision came meanwhile.
+    """
+    current = read_manifest(pool)
+    if (current or EMPTY)["revision"] != before["revision"]:
+        raise StateError(f"something else changed {pool} meanwhile; run this again, it goes on from here")
+    manifest = {
+        "format": FORMAT,
+        "revision": before["revision"] + int(entries != before["shards"]),
+        "pool_hash": pool_hash(_ids(pool, entries)),
+        "shards": dict(entries),
+    }
+    if manifest != current:
+        journal = _changes(_ids(pool, before["shards"], besides=entries), _ids(pool, entries, besides=before["shards"]))
+        storage.write_table(revision_uri(pool, manifest["revision"]), journal)
+        storage.write_json(storage.join(pool, MANIFEST), manifest)
+    sweep(pool)
+    return manifest
+
+
+def revision_uri(pool: str, revision: int) -> str:
+    """Address of the journal of one revision."""
+    return storage.join(pool, REVISIONS, f"{revision:06d}.parquet")
+
+
+def shard_entry(rows: int, data: Mapping[str, bytes]) -> dict[str, Any]:
+    """What a manifest says of a shard: its utterances, the bytes of their table, and the checksum of every table."""
+    sums = {table: hashlib.sha256(data[table]).hexdigest() for table in sorted(data)}
+    return {"rows": rows, "bytes": len(data["utterances"]), "sha256": sums}
+
+
+def read_entry(pool: str, shard: str) -> dict[str, Any]:
+    """The same of a shard that is written already."""
+    data = {table: storage.read_bytes(shard_uri(pool, table, shard)) for table in TABLES}
+    return shard_entry(storage.read_footer(shard_uri(pool, "utterances", shard)).num_rows, data)
+
+
+def sweep(pool: str) -> None:
+    """Delete what no manifest lists: chunks of an abandoned import, shards that were rewritten, half-written files."""
+    kept = set(open_pool(pool).shards)
+    for table in TABLES:
+        for name in storage.list_names(storage.join(pool, table)):
+            if name.removesuffix(".parquet") not in kept:
+                storage.remove(storage.join(pool, table, name))
+
+
+def _ids(pool: str, shards: Iterable[str], besides: Iterable[str] = ()) -> pa.Table:
+    wanted = sorted(set(shards) - set(besides))
+    return storage.read_tables([shard_uri(pool, "utterances", name) for name in wanted], UTTERANCE, ID_COLUMNS)
+
+
+def _changes(old: pa.Table, new: pa.Table) -> pa.Table:
+    """What happened to the utterances of shards that went and came, schema.CHANGE."""
+    stayed_new = pc.is_in(new["utterance_id"], old["utterance_id"].combine_chunks())
+    stayed_old = pc.is_in(old["utterance_id"], new["utterance_id"].combine_chunks())
+    marks = [
+        pc.fill_null(table.filter(stayed).sort_by("utterance_id")["duplicate_of"], "")
+        for table, stayed in ((old, stayed_old), (new, stayed_new))
+    ]
+    both = new.filter(stayed_new).sort_by("utterance_id")
+    found = {
+        "came": new.filter(pc.invert(stayed_new)),
+        "went": old.filter(pc.invert(stayed_old)),
+        "marked": both.filter(pc.not_equal(*marks)),
+    }
+    parts = [
+        pa.table({"utterance_id": rows["utterance_id"], "change": pa.array([change] * rows.num_rows, pa.string())})
+        for change, rows in found.items()
+    ]
+    return pa.concat_tables(parts).sort_by("utterance_id").cast(CHANGE)
