@@ -42,6 +42,24 @@ def _nemo_sentences(root: Path) -> None:
     (root / "data.tsv").write_text("file_id\temotion\traw_text\nEB0_anger_1\tanger\tTak.\n")
 
 
+def _esd_sentences(root: Path) -> None:
+    (root / "0011.txt").write_bytes("0011_000351\tThe nine, the eggs.\tAngry\n".encode("utf-16"))
+    (root / "0002.txt").write_bytes("0002_001750\t打远一看。\t惊喜\n".encode("gb2312"))
+
+
+def _shemo_sentences(root: Path) -> None:
+    rows = [{"id": "F03S02", "gender": "female", "emotion": "sad", "transcript": "\ufeffسلام."}]
+    (root / "shemo.json").write_text(json.dumps(rows))
+
+
+def _arctic_sentences(root: Path) -> None:
+    (root / "cmuarctic.data").write_text('( arctic_a0001 "Author of the danger trail." )\n( arctic_b0001 "No." )\n')
+
+
+def _jl_prompt(root: Path) -> None:
+    (root / "female1_angry_10a_1.txt").write_text("Tom beats that farmer\n")
+
+
 def _small_manifest(root: Path) -> None:
     rows = [
         {"id": "u1", "audio": "audio/u1.flac", "speaker": "s1", "emotion": "anger", "language": "en", "text": "Hello."},
@@ -116,6 +134,168 @@ LAYOUTS: dict[str, Layout] = {
         first={"source": "Angry/SM1_F10_A010.wav", "speaker": "SM1", "emotion": "Angry", "style": "natural"},
         utterances=3,
         speakers=3,
+        unreadable=1,
+    ),
+    "savee": Layout(
+        files=("AudioData/DC/a01.wav", "AudioData/DC/sa15.wav", "JE_su03.wav", "AudioData/KL/x01.wav", "notes.wav"),
+        first={
+            "source": "AudioData/DC/a01.wav",
+            "name": "DC_a01",
+            "speaker": "DC",
+            "gender": "male",
+            "emotion": "anger",
+        },
+        utterances=3,
+        speakers=2,
+        unreadable=2,
+        any_tree=False,
+    ),
+    "tess": Layout(
+        files=(
+            "OAF_Pleasant_surprise/OAF_back_ps.wav",
+            "OAF_neutral/OA_bite_neutral.wav",
+            "TESS/OAF_neutral/OA_bite_neutral.wav",  # the set lies in its own copy once more
+            "TESS/OAF_Pleasant_surprise/OAF_back_ps.wav",
+            "YAF_fear/yaf_home_fear.WAV",
+            "YAF_fear/YAF_fear.wav",
+        ),
+        first={
+            "source": "OAF_Pleasant_surprise/OAF_back_ps.wav",
+            "speaker": "OAF",
+            "gender": "female",
+            "emotion": "surprise",
+            "text": "Say the word back",
+        },
+        utterances=3,
+        speakers=2,
+        unreadable=3,
+    ),
+    "esd": Layout(
+        files=(
+            "0002/Surprise/test/0002_001750.wav",
+            "0011/Angry/train/0011_000351.wav",
+            "0011/Neutral/evaluation/0011_000350.wav",
+            "0012/0012_000001.wav",
+            "0011/Sad/train/0011_000000.wav",
+            "0011/Sad/train/0011_001751.wav",
+        ),
+        first={
+            "source": "0002/Surprise/test/0002_001750.wav",
+            "speaker": "0002",
+            "gender": "female",
+            "language": "zh",
+            "text": "打远一看。",
+            "split": "test",
+            "emotion": "Surprise",
+        },
+        utterances=4,
+        speakers=3,
+        unreadable=2,
+        prepare=_esd_sentences,
+        any_tree=False,
+    ),
+    "shemo": Layout(
+        files=("female/F03S02.wav", "male/M02F01.wav", "male/M02X01.wav"),
+        first={
+            "source": "female/F03S02.wav",
+            "speaker": "F03",
+            "gender": "female",
+            "language": "fa",
+            "text": "سلام.",
+            "emotion": "sadness",
+        },
+        utterances=2,
+        speakers=2,
+        unreadable=1,
+        prepare=_shemo_sentences,
+    ),
+    "emov-db": Layout(
+        files=(
+            "bea/Amused/amused_1-15_0001.wav",
+            "sam/Amused/amused_1-15_0001.wav",
+            "josh_Sleepy/sleepiness_141_168_0141.wav",
+            "sam/Angry/rage_1-15_0001.wav",
+        ),
+        first={
+            "source": "bea/Amused/amused_1-15_0001.wav",
+            "name": "bea_amused_1-15_0001",
+            "speaker": "bea",
+            "gender": "female",
+            "text": "Author of the danger trail.",
+            "emotion": "amused",
+        },
+        utterances=3,
+        speakers=3,
+        unreadable=1,
+        prepare=_arctic_sentences,
+        any_tree=False,
+    ),
+    "emovo": Layout(
+        files=("EMOVO/f1/gio-f1-b1.wav", "EMOVO/m3/dis-m3-d2.wav", "EMOVO/m3/dis-m4-d2.wav"),
+        first={
+            "source": "EMOVO/f1/gio-f1-b1.wav",
+            "speaker": "f1",
+            "gender": "female",
+            "language": "it",
+            "text": "Gli operai si alzano presto.",
+            "emotion": "joy",
+        },
+        utterances=2,
+        speakers=2,
+        unreadable=1,
+    ),
+    "subesco": Layout(
+        files=("F_02_MONIKA_S_1_NEUTRAL_5.wav", "M_02_RASEL_S_10_ANGRY_1.wav", "M_02_RASEL_S_10_ANGER_1.wav"),
+        first={
+            "source": "F_02_MONIKA_S_1_NEUTRAL_5.wav",
+            "speaker": "F_02",
+            "gender": "female",
+            "language": "bn",
+            "emotion": "neutral",
+        },
+        utterances=2,
+        speakers=2,
+        unreadable=1,
+    ),
+    "aesdd": Layout(
+        files=("anger/a06 (5)b.wav", "anger/a06 (5).wav", "disgust/d03 (01).wav", "fear/f01 (1).wav", "fear/f01.wav"),
+        first={"source": "anger/a06 (5).wav", "speaker": "5", "gender": None, "language": "el", "emotion": "anger"},
+        utterances=4,
+        speakers=2,
+        unreadable=1,
+    ),
+    "jl": Layout(
+        files=(
+            "Raw JL corpus/JL(wav+txt)/female1_angry_10a_1.wav",
+            "Raw JL corpus/JL(wav+txt)/male2_encouraging_9b_2.wav",
+            "raw jl corpus/JL(wav+txt)/male2_encouraging_9b_2.wav",
+            "Raw JL corpus/JL(wav+txt)/male3_sad_1a_1.wav",
+        ),
+        first={
+            "source": "Raw JL corpus/JL(wav+txt)/female1_angry_10a_1.wav",
+            "speaker": "female1",
+            "gender": "female",
+            "session": "a",
+            "text": "Tom beats that farmer",
+            "emotion": "angry",
+        },
+        utterances=2,
+        speakers=2,
+        unreadable=2,
+        prepare=_jl_prompt,
+    ),
+    "cafe": Layout(
+        files=("Colère/Faible/01-C-1-1.aiff", "Neutre/02-N-1-6.wav", "Neutre/13-N-1-6.wav"),
+        first={
+            "source": "Colère/Faible/01-C-1-1.aiff",
+            "speaker": "01",
+            "gender": "male",
+            "language": "fr",
+            "text": "Un cheval fou dans mon jardin",
+            "emotion": "anger",
+        },
+        utterances=2,
+        speakers=2,
         unreadable=1,
     ),
     "manifest": Layout(
@@ -216,7 +396,7 @@ def test_reader_refuses_a_folder_that_is_not_there(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", CORPORA)
 def test_a_wrong_corpus_is_named_with_a_file_of_it(name: str, tmp_path: Path) -> None:
     audio(tmp_path / "other" / "take-1.wav")
-    with pytest.raises(ReaderError, match=f"does not look like {name}.*1 wav and flac files, such as other/take-1.wav"):
+    with pytest.raises(ReaderError, match=f"does not look like {name}.*1 wav and flac.*, such as other/take-1.wav"):
         list(READERS[name](tmp_path))
 
 
@@ -354,11 +534,13 @@ def test_manifest_errors_name_the_place(
     ("name", "content", "message"),
     [
         ("m.jsonl", b'{"audio": "a.wav"}\n{"audio": ', r"line 2: not valid JSON"),
+        ("m.json", b'{"u1": ', r"m\.json: not valid JSON"),
+        ("m.json", b'{"u1": 1}', r"entry u1: expected an object .* got int"),
         ("m.jsonl", b"[1]\n", r"line 1: expected an object .* got list"),
         ("m.csv", b"audio,speaker\na.wav,s1,extra\n", r"line 2: more than the 2 fields of the header"),
         ("m.csv", "audio,text\na.wav,caf\xe9\n".encode("latin-1"), r"is not UTF-8 text.*save it as UTF-8"),
         ("m.parquet", b"not parquet at all", r"is not a Parquet file"),
-        ("m.xlsx", b"", r"expected one of \.jsonl, \.csv, \.tsv, \.parquet, got '\.xlsx'"),
+        ("m.xlsx", b"", r"expected one of \.jsonl, \.json, \.csv, \.tsv, \.parquet, got '\.xlsx'"),
     ],
 )
 def test_damaged_tables_are_named(name: str, content: bytes, message: str, tmp_path: Path) -> None:

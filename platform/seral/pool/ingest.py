@@ -304,6 +304,7 @@ def _finish(
 
 
 def _check_bad_share(bad: pa.Table, files: int, options: ImportOptions) -> None:
+    bad = bad.filter(pc.not_equal(bad["reason"], "repeated"))
     if files and bad.num_rows / files > options.max_bad_share:
         examples = "; ".join(f"{row['source']}: {row['reason']}" for row in bad.slice(0, 5).to_pylist())
         raise PoolError(

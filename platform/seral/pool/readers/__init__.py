@@ -7,11 +7,21 @@ A file with the right suffix whose name says nothing is yielded as `Skipped`, so
 
 from __future__ import annotations
 
+from seral.pool.readers.aesdd import read_aesdd
+from seral.pool.readers.cafe import read_cafe
 from seral.pool.readers.emodb import read_emodb
+from seral.pool.readers.emov_db import read_emov_db
+from seral.pool.readers.emovo import read_emovo
+from seral.pool.readers.esd import read_esd
 from seral.pool.readers.folder import read_folder
+from seral.pool.readers.jl import read_jl
 from seral.pool.readers.manifest import read_manifest
 from seral.pool.readers.nemo import read_nemo
 from seral.pool.readers.ravdess import read_ravdess
+from seral.pool.readers.savee import read_savee
+from seral.pool.readers.shemo import read_shemo
+from seral.pool.readers.subesco import read_subesco
+from seral.pool.readers.tess import read_tess
 from seral.pool.readers.urdu import read_urdu
 from seral.pool.readers.utterance import Reader
 
@@ -20,6 +30,16 @@ READERS: dict[str, Reader] = {
     "emodb": read_emodb,
     "nemo": read_nemo,
     "urdu": read_urdu,
+    "savee": read_savee,
+    "tess": read_tess,
+    "esd": read_esd,
+    "shemo": read_shemo,
+    "emov-db": read_emov_db,
+    "emovo": read_emovo,
+    "subesco": read_subesco,
+    "aesdd": read_aesdd,
+    "jl": read_jl,
+    "cafe": read_cafe,
     "manifest": read_manifest,
     "folder": read_folder,
 }

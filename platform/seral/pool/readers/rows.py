@@ -1,4 +1,4 @@
-"""The rows of a table file (JSONL, CSV, TSV, Parquet), each with the place to name when something is wrong with it."""
+"""The rows of a table file (JSONL, JSON, CSV, TSV, Parquet), each with the place to name when one is wrong."""
 
 from __future__ import annotations
 
@@ -53,6 +53,19 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
             yield Row(place=f"line {number}", values=values)
 
 
+def _read_json(file: Path) -> Iterator[Row]:
+    """A list of objects, or objects by their id (which each then holds as `id`)."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise ReaderError(f"{file}: not valid JSON: {error}") from None
+    items = content.items() if isinstance(content, dict) else enumerate(content, start=1)
+    for key, values in items:
+        if not isinstance(values, dict):
+            raise ReaderError(f"{file}, entry {key}: expected an object {{...}}, got {type(values).__name__}")
+        yield Row(place=f"entry {key}", values={"id": key} | values if isinstance(content, dict) else values)
+
+
 def _read_csv(file: Path, delimiter: str = ",") -> Iterator[Row]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         table = csv.DictReader(lines, delimiter=delimiter)
@@ -78,6 +91,7 @@ def _read_parquet(file: Path) -> Iterator[Row]:
 
 TABLE_FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
+    ".json": _read_json,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".parquet": _read_parquet,

@@ -21,10 +21,18 @@ class Convention:
 
     corpus: str
     pattern: re.Pattern[str]
-    """Matches the whole stem of every file that belongs to the corpus."""
+    """Matches the whole stem of every file that belongs to the corpus (the whole path, see `folders`)."""
     expected: str
     """The pattern in words a person reads."""
     example: str
+    folders: bool = False
+    """The folders say something too: the pattern is for the path below the root, without the suffix."""
+    suffixes: frozenset[str] = CORPUS_SUFFIXES
+
+    def match(self, file: AudioFile) -> re.Match[str] | None:
+        """What the pattern finds in a file's name, None when the file does not follow the convention."""
+        name = file.source.removesuffix(file.path.suffix) if self.folders else file.name
+        return self.pattern.fullmatch(name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +49,20 @@ class AudioFile:
         """The stem, the corpus's own name for the utterance."""
         return self.path.stem
 
+    @property
+    def size(self) -> int:
+        """In bytes, -1 for a link to nowhere."""
+        return self.path.stat().st_size if self.path.exists() else -1
+
     def skipped(self, convention: Convention) -> Skipped:
         """The record for a file whose name does not follow the convention."""
         detail = f"expected {convention.expected}, for example {convention.example}"
-        size = self.path.stat().st_size if self.path.exists() else -1
-        return Skipped(source=self.source, corpus=convention.corpus, detail=detail, size=size)
+        return Skipped(source=self.source, corpus=convention.corpus, detail=detail, size=self.size)
+
+    def repeated(self, convention: Convention, earlier: AudioFile) -> Skipped:
+        """The record for a second copy of a file."""
+        detail = f"the same name and size as {earlier.source}"
+        return Skipped(source=self.source, corpus=convention.corpus, reason="repeated", detail=detail, size=self.size)
 
 
 def utterances_by_name(
@@ -58,22 +75,30 @@ def utterances_by_name(
     """The utterances of a corpus whose file names say it all: `describe(name, match)` gives the fields of Utterance.
 
     A file that does not follow the convention is yielded as Skipped, unless `not_speech(name)` knows it as a part of
-    the corpus that is left out on purpose.
+    the corpus that is left out on purpose. So is the second copy of a file: archives that hold a corpus twice are
+    common. The name of an utterance is the file's stem, where `describe` gives no other.
     """
+    first: dict[str, AudioFile] = {}
     for file in corpus_files(root, convention):
-        match = convention.pattern.fullmatch(file.name)
-        if match is not None:
-            known = describe(file.name, match)
-            yield Utterance(audio=file.path, source=file.source, corpus=convention.corpus, name=file.name, **known)
-        elif not not_speech(file.name):
-            yield file.skipped(convention)
+        match = convention.match(file)
+        if match is None:
+            if not not_speech(file.name):
+                yield file.skipped(convention)
+            continue
+        known = {"name": file.name} | describe(file.name, match)
+        earlier = first.setdefault(known["name"], file)
+        if earlier is not file and earlier.size == file.size:
+            yield file.repeated(convention, earlier)
+        else:
+            yield Utterance(audio=file.path, source=file.source, corpus=convention.corpus, **known)
 
 
 def corpus_files(root: Path, convention: Convention) -> list[AudioFile]:
-    """Every wav and flac under a corpus folder, sorted by source. Raises ReaderError when no name fits the corpus."""
-    files = audio_files(root, CORPUS_SUFFIXES)
-    if not any(convention.pattern.fullmatch(file.name) for file in files):
-        found = f"{len(files)} wav and flac files, such as {files[0].source}" if files else "no wav or flac file"
+    """Every audio file under a corpus folder, sorted by source. Raises ReaderError when no name fits the corpus."""
+    files = audio_files(root, convention.suffixes)
+    if not any(map(convention.match, files)):
+        kinds = sorted((suffix[1:] for suffix in convention.suffixes), reverse=True)
+        found = f"{len(files)} {' and '.join(kinds)} files" + (f", such as {files[0].source}" if files else "")
         raise ReaderError(
             f"{root} does not look like {convention.corpus}: expected files named {convention.expected}, "
             f"for example {convention.example}; found {found}"
