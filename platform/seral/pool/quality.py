@@ -32,6 +32,10 @@ REASONS: dict[str, str] = {
     "too-long": "longer than the longest clip allowed: cut it into utterances first",
     "silent": "nothing above the silence level",
     "unreadable-name": "the file's name does not follow the corpus's convention, so nothing is known about it",
+    "no-label": "the corpus's label files say nothing of this audio",
+    "no-audio": "the corpus's label files name an utterance whose audio is not there",
+    "conflict": "the corpus's label files say different things of the same utterance",
+    "known-bad": "a clip that is known to be broken in every copy of the corpus",
     "repeated": "the same audio under the same name is in the pool already",
     "features": "the encoder gives nothing usable for the clip (in the quarantine of a feature cache)",
 }

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from seral.pool.readers.aesdd import read_aesdd
 from seral.pool.readers.cafe import read_cafe
+from seral.pool.readers.crema_d import read_crema_d
 from seral.pool.readers.emodb import read_emodb
 from seral.pool.readers.emov_db import read_emov_db
 from seral.pool.readers.emovo import read_emovo
 from seral.pool.readers.esd import read_esd
 from seral.pool.readers.folder import read_folder
+from seral.pool.readers.iemocap import read_iemocap
 from seral.pool.readers.jl import read_jl
 from seral.pool.readers.manifest import read_manifest
 from seral.pool.readers.nemo import read_nemo
@@ -40,6 +42,8 @@ READERS: dict[str, Reader] = {
     "aesdd": read_aesdd,
     "jl": read_jl,
     "cafe": read_cafe,
+    "iemocap": read_iemocap,
+    "crema-d": read_crema_d,
     "manifest": read_manifest,
     "folder": read_folder,
 }

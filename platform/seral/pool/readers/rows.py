@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,18 +67,25 @@ def _read_json(file: Path) -> Iterator[Row]:
         yield Row(place=f"entry {key}", values={"id": key} | values if isinstance(content, dict) else values)
 
 
-def _read_csv(file: Path, delimiter: str = ",") -> Iterator[Row]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        table = csv.DictReader(lines, delimiter=delimiter)
-        for values in table:
-            if None in values:
-                width = len(table.fieldnames or [])
-                raise ReaderError(f"{file}, line {table.line_num}: more than the {width} fields of the header")
-            yield Row(place=f"line {table.line_num}", values=values)
+def parse_csv(file: Path, text: str, delimiter: str = ",", needs: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a table's text; `file` is what errors name. Raises ReaderError for a column of `needs` it lacks."""
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    absent = [name for name in needs if name not in (table.fieldnames or [])]
+    if absent:
+        raise ReaderError(f"{file} has no column {', '.join(absent)}; it has: {', '.join(table.fieldnames or [])}")
+    for values in table:
+        if None in values:
+            width = len(table.fieldnames or [])
+            raise ReaderError(f"{file}, line {table.line_num}: more than the {width} fields of the header")
+        yield Row(place=f"line {table.line_num}", values=values)
+
+
+def _read_csv(file: Path) -> Iterator[Row]:
+    return parse_csv(file, file.read_bytes().decode("utf-8-sig"))
 
 
 def _read_tsv(file: Path) -> Iterator[Row]:
-    return _read_csv(file, delimiter="\t")
+    return parse_csv(file, file.read_bytes().decode("utf-8-sig"), delimiter="\t")
 
 
 def _read_parquet(file: Path) -> Iterator[Row]:

@@ -57,12 +57,15 @@ class AudioFile:
     def skipped(self, convention: Convention) -> Skipped:
         """The record for a file whose name does not follow the convention."""
         detail = f"expected {convention.expected}, for example {convention.example}"
-        return Skipped(source=self.source, corpus=convention.corpus, detail=detail, size=self.size)
+        return self.refused(convention.corpus, "unreadable-name", detail)
 
     def repeated(self, convention: Convention, earlier: AudioFile) -> Skipped:
         """The record for a second copy of a file."""
-        detail = f"the same name and size as {earlier.source}"
-        return Skipped(source=self.source, corpus=convention.corpus, reason="repeated", detail=detail, size=self.size)
+        return self.refused(convention.corpus, "repeated", f"the same name and size as {earlier.source}")
+
+    def refused(self, corpus: str, reason: str, detail: str) -> Skipped:
+        """The record for a file that is left out for one of seral.pool.quality.REASONS."""
+        return Skipped(source=self.source, corpus=corpus, reason=reason, detail=detail, size=self.size)
 
 
 def utterances_by_name(
@@ -117,6 +120,15 @@ def audio_files(root: Path, suffixes: frozenset[str]) -> list[AudioFile]:
     found = [path for path in _walk(base) if path.suffix.lower() in suffixes]
     files = [AudioFile(path=path, source=path.relative_to(base).as_posix()) for path in found]
     return sorted(files, key=lambda file: file.source)
+
+
+def files_below(root: Path, pattern: str) -> list[Path]:
+    """Files whose path inside root, POSIX style, matches the whole pattern in any case; those nearest to root first."""
+    base = root.resolve()
+    wanted = re.compile(pattern, re.IGNORECASE)
+    inside = ((path.relative_to(base).as_posix(), path) for path in _walk(base))
+    found = sorted((name.count("/"), name, path) for name, path in inside if wanted.fullmatch(name))
+    return [path for _, _, path in found]
 
 
 def _walk(base: Path) -> Iterator[Path]:

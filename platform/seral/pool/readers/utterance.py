@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+NO_AGREEMENT = "no agreement"
+"""The gold emotion of an utterance whose raters did not agree on one, in every corpus that has such."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
@@ -58,7 +61,7 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A file that looks like audio of the corpus but cannot be placed: it becomes a row of the quarantine table."""
+    """A file that cannot be placed, or a label without its file: it becomes a row of the quarantine table."""
 
     source: str
     """Path inside the corpus folder, POSIX style."""
@@ -67,7 +70,7 @@ class Skipped:
     """One word from seral.pool.quality.REASONS."""
     detail: str
     size: int
-    """Bytes of the file."""
+    """Bytes of the file, -1 where there is none."""
 
 
 Reader = Callable[[Path], Iterator[Utterance | Skipped]]
