@@ -185,6 +185,13 @@ def test_stereo_is_the_mean_unless_it_cancels() -> None:
     np.testing.assert_array_equal(mix_down(centre), left)
 
 
+def test_what_was_wrong_with_the_channels_is_told(tmp_path: Path) -> None:
+    left = tone(0.5)
+    sf.write(tmp_path / "stereo.wav", np.stack([left, -left], axis=1), SAMPLE_RATE)
+    assert decode(tmp_path / "stereo.wav").channel_fault == "anti-phase"
+    assert decode(wav(tmp_path / "mono.wav", left)).channel_fault is None
+
+
 def test_flac_damaged_in_storage_is_bad_audio() -> None:
     data = encode_flac(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
     for damaged in (b"", b"fLaC", data[: len(data) // 2], b"\0" * 100):

@@ -140,6 +140,8 @@ class TestImport:
             assert (row["corpus"], row["language"], row["source_rate_hz"]) == ("calls", "en", 16_000)
             assert row["source_bytes"] == (tmp_path / "calls" / row["source"]).stat().st_size
             assert 0 < row["speech_ratio"] < 1
+            assert row["voice_ratio"] > 0.5
+            assert row["quality"] > 0.5
             assert "clip" not in row["utterance_id"]
         gold = {row["utterance_id"]: row["emotion"] for row in read(pool, "gold")}
         manifest = map(json.loads, (tmp_path / "calls" / "manifest.jsonl").read_text().splitlines())

@@ -1,22 +1,31 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import soxr
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seral.errors import PoolError
 from seral.pool.quality import (
+    CHANNEL_FAULTS,
     LEVEL_FLOOR_DB,
     REASONS,
     SNR_LIMITS_DB,
+    bandwidth_hz,
+    channel_fault,
     clipping,
     frame_power,
     loudness_db,
     measure,
+    score,
     snr_db,
     speech_ratio,
 )
+from seral.pool.voice import voice_probability
 from seral.schema import SAMPLE_RATE, UTTERANCE
 
 
@@ -84,9 +93,86 @@ def test_loudness_of_a_full_scale_sine_and_of_silence() -> None:
 def test_measures_are_finite_for_any_length(length: int) -> None:
     for samples in (np.zeros(length, dtype=np.float32), noise(2, -20)[:length]):
         quality = measure(samples)
-        values = [quality.snr_db, quality.clipping, quality.speech_ratio, quality.loudness_db]
-        assert np.isfinite(values).all()
+        assert np.isfinite([value for value in vars(quality).values() if value is not None]).all()
         assert 0 <= quality.speech_ratio <= 1
+        assert 0 <= quality.quality <= 1
+
+
+def test_a_background_that_comes_and_goes_is_noise_where_nobody_speaks() -> None:
+    speech, knock = bursts(2), np.zeros(2 * SAMPLE_RATE, np.float32)
+    knock[::2000] = 1.0
+    power_F = frame_power(np.concatenate([speech, knock]) + noise(4, -70))
+    voice_F = np.repeat([1.0, 0.0], 200).astype(np.float32)
+    true_db = 10 * np.log10(np.mean(speech**2) / np.mean(knock**2))
+    assert snr_db(power_F) > true_db + 30
+    assert snr_db(power_F, voice_F) == pytest.approx(true_db, abs=4)
+
+
+def test_a_clip_without_a_pause_is_measured_as_if_nobody_had_listened() -> None:
+    power_F = frame_power(bursts(2) + noise(2, -50))
+    assert snr_db(power_F, np.ones(200, np.float32)) == snr_db(power_F)
+
+
+@pytest.mark.parametrize("rate_hz", [4000, 8000, 12_000])
+def test_bandwidth_remembers_the_rate_a_recording_once_had(rate_hz: int) -> None:
+    narrow = soxr.resample(noise(2, -20), SAMPLE_RATE, rate_hz)
+    wide = soxr.resample(narrow, rate_hz, SAMPLE_RATE).astype(np.float32)
+    assert bandwidth_hz(wide) == pytest.approx(rate_hz / 2, rel=0.07)
+
+
+def test_bandwidth_of_noise_and_of_silence() -> None:
+    assert bandwidth_hz(noise(1, -20)) == SAMPLE_RATE / 2
+    assert bandwidth_hz(np.zeros(SAMPLE_RATE, np.float32)) == 0
+
+
+def test_silence_at_the_ends_is_measured() -> None:
+    samples = np.concatenate([np.zeros(8000, np.float32), bursts(2, on_share=1), np.zeros(4000, np.float32)])
+    quality = measure(samples + noise(2.75, -70))
+    assert quality.silence_start_s == pytest.approx(0.5, abs=0.03)
+    assert quality.silence_end_s == pytest.approx(0.25, abs=0.03)
+    nothing = measure(noise(1, -30))
+    assert nothing.silence_start_s > 0.2
+
+
+def test_channel_faults() -> None:
+    left = bursts(1) + noise(1, -60)
+    other = noise(1, -60, seed=1)
+    channels = {
+        None: [left, left + other],
+        "dead": [left, np.zeros_like(left)],
+        "anti-phase": [left, -left],
+        "many": [left, left, left],
+        "offset": [left + 0.1],
+    }
+    found = {wanted: channel_fault(np.stack(given, axis=1)) for wanted, given in channels.items()}
+    assert found == {wanted: wanted for wanted in channels}
+    assert {wanted for wanted in channels if wanted} == set(CHANNEL_FAULTS)
+
+
+MEASURES = st.fixed_dictionaries(
+    {
+        "snr_db": st.floats(*SNR_LIMITS_DB),
+        "voice_ratio": st.floats(0, 1),
+        "clipping": st.floats(0, 1),
+        "bandwidth_hz": st.floats(0, 8000),
+    }
+)
+
+
+@given(MEASURES, MEASURES)
+def test_the_score_never_falls_when_a_measure_improves(one: dict[str, float], other: dict[str, float]) -> None:
+    better = {name: (min if name == "clipping" else max)(one[name], other[name]) for name in one}
+    assert 0 <= score(**one) <= score(**better) <= 1
+
+
+def test_the_score_tells_speech_from_noisy_speech_from_noise(speech: Callable[[float, int], np.ndarray]) -> None:
+    clean = speech(3, 0)
+    level_db = loudness_db(clean)
+    clips = [clean, clean + noise(3, level_db - 5), noise(3, level_db)]
+    scores = [measure(clip, voice_probability(clip)).quality for clip in clips]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 0.9
+    assert scores[2] < 0.01
 
 
 def test_measure_names_are_columns_of_the_pool() -> None:

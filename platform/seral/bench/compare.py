@@ -68,7 +68,8 @@ class Comparison:
 def compare_import(manifest: Path, pool: str, repeats: int, on: ClusterOptions) -> list[Comparison]:
     """Import a manifest into `pool` again and again, against plain loops with and without FLAC encoding."""
     clips = [item for item in READERS["manifest"](manifest) if isinstance(item, Utterance)]
-    options = ImportOptions(reader="manifest", root=str(manifest), out=pool, cluster=on)
+    # The plain loop does not listen for speech either; docs/results/quality.md has what that costs.
+    options = ImportOptions(reader="manifest", root=str(manifest), out=pool, voice=False, cluster=on)
     niceness = _worker_niceness()
     seral_s: list[float] = []
     full: list[Timing] = []

@@ -22,7 +22,8 @@ import soxr
 from numpy.typing import NDArray
 
 from seral.errors import PoolError
-from seral.pool.quality import Samples
+from seral.pool.quality import channel_fault
+from seral.pool.voice import Samples
 from seral.schema import SAMPLE_RATE
 
 LFS_STUB = b"version https://git-lfs.github.com/spec/"
@@ -57,6 +58,8 @@ class Decoded:
     """(S,) float32, 16 kHz, mono, full scale = 1."""
     source_rate_hz: int
     source_channels: int
+    channel_fault: str | None
+    """A word from seral.pool.quality.CHANNEL_FAULTS."""
 
 
 def decode(
@@ -84,7 +87,9 @@ def decode(
     if len(samples) < max(1.0, min_duration_s * SAMPLE_RATE):
         raise BadAudio("too-short", f"{len(samples) / SAMPLE_RATE:.3f} s, the least is {min_duration_s:g} s")
     _check_level(samples)
-    return Decoded(samples=samples, source_rate_hz=rate, source_channels=channels)
+    return Decoded(
+        samples=samples, source_rate_hz=rate, source_channels=channels, channel_fault=channel_fault(frames_NC)
+    )
 
 
 def mix_down(frames_NC: NDArray[np.float32]) -> Samples:

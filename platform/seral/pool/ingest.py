@@ -33,6 +33,7 @@ from seral.pool.readers.keywords import find_reader, keywords
 from seral.pool.readers.utterance import Skipped, Utterance, Vote
 from seral.pool.revisions import EMPTY, commit, read_entry, shard_entry
 from seral.pool.shards import TABLES, open_pool, read_manifest, shard_uri
+from seral.pool.voice import voice_probability
 from seral.progress import track
 from seral.schema import QUARANTINE, SAMPLE_RATE
 
@@ -64,6 +65,8 @@ class ImportOptions(Options):
     """Longer clips go to quarantine, in seconds."""
     max_bad_share: float = Field(default=0.5, ge=0, le=1)
     """The import fails when more than this share of the corpus's files is bad and new."""
+    voice: bool = True
+    """Listen for speech (seral.pool.voice): what tells it from other sounds, and most of an import's time."""
     shard_mb: float = Field(default=128.0, gt=0)
     """Size of the source files that make one shard, in MB."""
     cluster: ClusterOptions = ClusterOptions()
@@ -93,7 +96,8 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     known = _known_sources(options.out, before)
     fresh = [source for source in found if (source.utterance.corpus, source.utterance.source, source.size) not in known]
     unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
-    chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=f"{options.max_duration_s}")
+    salt = f"{options.max_duration_s} {options.voice}"
+    chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=salt)
     missing = [chunk for chunk in chunks if not storage.exists(shard_uri(options.out, "utterances", chunk.name))]
     written: dict[str, Any] = {}
     if missing:
@@ -170,7 +174,8 @@ def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, 
     """Write the chunks' shards and return their entries in the manifest."""
     items = [{"chunk": json.dumps(chunk, default=_plain)} for chunk in chunks]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        import_chunk, fn_kwargs={"pool": str(options.out), "max_duration_s": options.max_duration_s}
+        import_chunk,
+        fn_kwargs={"pool": str(options.out), "max_duration_s": options.max_duration_s, "voice": options.voice},
     )
     entries: dict[str, Any] = {}
     with track(f"importing {chunks[0].sources[0].utterance.corpus}", sum(len(c.sources) for c in chunks)) as advance:
@@ -185,14 +190,14 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else vars(value)
 
 
-def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float) -> dict[str, Any]:
+def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float, voice: bool) -> dict[str, Any]:
     """Decode the files of one chunk and write its tables; `utterances` last, since it marks the chunk as done."""
     chunk = json.loads(row["chunk"])
     good, gold, votes, bad = [], [], [], []
     for source in chunk["sources"]:
         utterance = _restored(source["utterance"])
         try:
-            record = import_file(utterance, max_duration_s=max_duration_s)
+            record = import_file(utterance, max_duration_s=max_duration_s, voice=voice)
         except BadAudio as error:
             bad.append(_bad_row(utterance, error, source["size"]))
             continue
@@ -214,7 +219,7 @@ def _restored(fields: Mapping[str, Any]) -> Utterance:
     return Utterance(**{**fields, "audio": Path(fields["audio"]), "votes": votes})
 
 
-def import_file(utterance: Utterance, *, max_duration_s: float) -> dict[str, Any]:
+def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = True) -> dict[str, Any]:
     """Decode and measure one file: a row of schema.UTTERANCE. Raises BadAudio with the reason it cannot be used."""
     decoded = decode(utterance.audio, start_s=utterance.start_s, end_s=utterance.end_s, max_duration_s=max_duration_s)
     fingerprint = pcm_hash(decoded.samples)
@@ -223,7 +228,8 @@ def import_file(utterance: Utterance, *, max_duration_s: float) -> dict[str, Any
         "audio": encode_flac(decoded.samples),
         "duration_s": len(decoded.samples) / SAMPLE_RATE,
         **{name: getattr(utterance, name) for name in KNOWN},
-        **asdict(measure(decoded.samples)),
+        **asdict(measure(decoded.samples, voice_probability(decoded.samples) if voice else None)),
+        "channel_fault": decoded.channel_fault,
         "duplicate_of": None,
         "pcm_hash": fingerprint,
         "source": utterance.source,

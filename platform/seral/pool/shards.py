@@ -31,6 +31,8 @@ FORMAT = 2
 TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": QUARANTINE}
 """The tables of every shard."""
 ID_COLUMNS = ["utterance_id", "duplicate_of"]
+MEDIANS = ("duration_s", "quality", "snr_db", "clipping", "speech_ratio", "voice_ratio", "loudness_db", "bandwidth_hz")
+"""Measures of which the statistics tell the median."""
 
 
 def shard_uri(pool: str, table: str, shard: str) -> str:
@@ -202,14 +204,13 @@ def pool_stats(uri: str) -> dict[str, Any]:
         corpus: _stats(table.filter(pc.equal(table["corpus"], corpus)))
         for corpus in sorted(set(table["corpus"].to_pylist()))
     }
-    reasons = pc.value_counts(pool.quarantine["reason"]).to_pylist()
     return {
         "pool": pool.uri,
         "pool_hash": pool.hash,
         "shards": len(pool.shards),
         "bytes": sum(shard["bytes"] for shard in pool.manifest["shards"].values()),
         **_stats(table),
-        "quarantined": {item["values"]: item["counts"] for item in reasons},
+        "quarantined": _counts(pool.quarantine["reason"]),
         "corpora": by_corpus,
     }
 
@@ -223,10 +224,13 @@ def _stats(table: pa.Table) -> dict[str, Any]:
         "speakers": len(set(zip(named["corpus"].to_pylist(), named["speaker"].to_pylist(), strict=True))),
         "languages": sorted({language for language in table["language"].to_pylist() if language}),
         "duplicates": table.num_rows - table["duplicate_of"].null_count,
-        "median": {
-            name: _median(table[name]) for name in ("duration_s", "snr_db", "clipping", "speech_ratio", "loudness_db")
-        },
+        "channel_faults": _counts(table["channel_fault"].drop_null()),
+        "median": {name: _median(table[name]) for name in MEDIANS},
     }
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {item["values"]: item["counts"] for item in pc.value_counts(column).to_pylist()}
 
 
 def _median(column: pa.ChunkedArray) -> float | None:
