@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from corpora import crema_d, iemocap
+from corpora import crema_d, iemocap, meld, msp_improv, podcast
 
 from seral.errors import ReaderError
 from seral.pool.quality import REASONS
@@ -338,6 +338,63 @@ LAYOUTS: dict[str, Layout] = {
         left_out={"no-audio": 1},
         prepare=crema_d.write,
     ),
+    "msp-podcast": Layout(
+        files=podcast.AUDIO,
+        first={
+            "name": "MSP-PODCAST_0001_0008",
+            "speaker": "127",
+            "gender": "female",
+            "session": "0001",
+            "split": "train",
+            "text": "So, um, yeah.",
+            "emotion": "neutral",
+            "valence": 4.0,
+        },
+        utterances=4,
+        unreadable=1,
+        left_out={"no-label": 1, "no-audio": 1},
+        prepare=podcast.write,
+    ),
+    "biic-podcast": Layout(
+        files=podcast.BIIC_AUDIO,
+        first={
+            "name": "BIIC-PODCAST_1000_0321_0003",
+            "speaker": "s1",
+            "session": "1000_0321",
+            "language": "zh",
+            "split": "train",
+            "emotion": "angry",
+        },
+        utterances=2,
+        speakers=2,
+        prepare=podcast.write_biic,
+    ),
+    "msp-improv": Layout(
+        files=msp_improv.AUDIO,
+        first={
+            "name": "MSP-IMPROV-S01A-F01-P-FM01",
+            "speaker": "F01",
+            "gender": "female",
+            "session": "01",
+            "style": "natural",
+            "text": "How are you?",
+            "emotion": "neutral",
+        },
+        utterances=3,
+        speakers=3,
+        unreadable=1,
+        left_out={"no-label": 1, "no-audio": 1},
+        prepare=msp_improv.write,
+    ),
+    "meld": Layout(
+        files=meld.AUDIO,
+        first={"name": "dev_dia0_utt0", "speaker": None, "session": "s10e24", "split": "dev", "emotion": "joy"},
+        utterances=3,
+        unreadable=1,
+        left_out={"no-label": 1, "no-audio": 1, "known-bad": 1},
+        prepare=meld.write,
+        any_tree=False,
+    ),
     "manifest": Layout(
         files=("audio/u1.flac", "audio/u2.flac"),
         first={"source": "audio/u1.flac", "name": "u1", "speaker": "s1", "emotion": "anger", "text": "Hello."},
@@ -438,7 +495,7 @@ def test_reader_refuses_a_folder_that_is_not_there(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("name", CORPORA)
 def test_a_wrong_corpus_is_named_with_a_file_of_it(name: str, tmp_path: Path) -> None:
     audio(tmp_path / "other" / "take-1.wav")
-    with pytest.raises(ReaderError, match=f"does not look like {name}.*1 wav and flac.*, such as other/take-1.wav"):
+    with pytest.raises(ReaderError, match=f"does not look like {name}.*1 wav and .*files, such as other/take-1.wav"):
         list(READERS[name](tmp_path))
 
 

@@ -8,6 +8,7 @@ A file with the right suffix whose name says nothing is yielded as `Skipped`, so
 from __future__ import annotations
 
 from seral.pool.readers.aesdd import read_aesdd
+from seral.pool.readers.biic_podcast import read_biic_podcast
 from seral.pool.readers.cafe import read_cafe
 from seral.pool.readers.crema_d import read_crema_d
 from seral.pool.readers.emodb import read_emodb
@@ -18,6 +19,9 @@ from seral.pool.readers.folder import read_folder
 from seral.pool.readers.iemocap import read_iemocap
 from seral.pool.readers.jl import read_jl
 from seral.pool.readers.manifest import read_manifest
+from seral.pool.readers.meld import read_meld
+from seral.pool.readers.msp_improv import read_msp_improv
+from seral.pool.readers.msp_podcast import read_msp_podcast
 from seral.pool.readers.nemo import read_nemo
 from seral.pool.readers.ravdess import read_ravdess
 from seral.pool.readers.savee import read_savee
@@ -44,6 +48,10 @@ READERS: dict[str, Reader] = {
     "cafe": read_cafe,
     "iemocap": read_iemocap,
     "crema-d": read_crema_d,
+    "msp-podcast": read_msp_podcast,
+    "biic-podcast": read_biic_podcast,
+    "msp-improv": read_msp_improv,
+    "meld": read_meld,
     "manifest": read_manifest,
     "folder": read_folder,
 }

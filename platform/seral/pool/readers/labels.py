@@ -63,8 +63,8 @@ def utterances_by_label(
             yield Utterance(audio=file.path, source=file.source, corpus=corpus, name=name, **by_name[name].known)
     suffix = Path(convention.example).suffix
     for name in sorted(set(by_name) - set(heard)):
-        detail = f"named in {by_name[name].place}"
-        yield Skipped(source=f"{name}{suffix}", corpus=corpus, reason="no-audio", detail=detail, size=-1)
+        reason, detail = problems.get(name, ("no-audio", f"named in {by_name[name].place}"))
+        yield Skipped(source=f"{name}{suffix}", corpus=corpus, reason=reason, detail=detail, size=-1)
 
 
 def _by_name(labels: Iterable[Label]) -> tuple[dict[str, Label], dict[str, str]]:
