@@ -8,6 +8,8 @@
 #SBATCH --cpus-per-task=16
 #SBATCH --time=12:00:00
 #SBATCH --requeue
+# Another Ray on the node, of another job, would keep this one from starting, and be stopped at its end.
+#SBATCH --exclusive
 #SBATCH --output=%x-%j.log
 set -euo pipefail
 job=$1
@@ -15,7 +17,6 @@ shift
 source "${VENV:-.venv}/bin/activate"
 export PYTHONPATH="$PWD/platform:$PWD${PYTHONPATH:+:$PYTHONPATH}"
 export OMP_NUM_THREADS=1 RAY_DISABLE_IMPORT_WARNING=1
-# Two jobs may share a node: a port of its own for each.
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 20000))
 # Nobody else on these nodes may send work to this Ray.

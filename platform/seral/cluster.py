@@ -15,7 +15,7 @@ from pydantic import Field
 import ser_models
 import seral
 from seral import storage
-from seral.errors import SeralError, TrainError
+from seral.errors import JobError, SeralError, TrainError
 from seral.options import Options
 
 POLL_S = 1.0
@@ -48,7 +48,10 @@ class ClusterOptions(Options):
 
 
 def connect(options: ClusterOptions | None = None) -> None:
-    """Join or start Ray once per process; a Ray that already runs in this process is kept."""
+    """Join or start Ray once per process; a Ray that already runs in this process is kept.
+
+    Raises JobError when no cluster answers at the address, or it does not let us in.
+    """
     if ray.is_initialized():
         return
     options = options or ClusterOptions()
@@ -64,7 +67,13 @@ def connect(options: ClusterOptions | None = None) -> None:
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral
-        ray.init(**arguments)
+        try:
+            ray.init(**arguments)
+        except ConnectionError as error:
+            raise JobError(
+                f"{error}. Is its head running, and is the address right? A head that asks for a token wants "
+                f"RAY_AUTH_MODE=token here, with the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            ) from error
     quiet_ray_data()
 
 

@@ -10,7 +10,7 @@ SeralError
 ├── TrainError         training cannot start or has gone wrong (dead adapter, NaN loss)
 ├── SelectionError     a strategy was asked for something it cannot give
 │   └── LostPart       a machine went that held a part of the pool
-├── JobError           a cluster's job server refuses, or cannot be reached
+├── JobError           a cluster, or its job server, refuses or cannot be reached
 └── StateError         a run folder is inconsistent with what was asked of it
 """
 
@@ -60,7 +60,7 @@ class LostPart(SelectionError):
 
 
 class JobError(SeralError):
-    """A cluster's job server refuses, or cannot be reached."""
+    """A cluster, or its job server, refuses or cannot be reached."""
 
 
 class StateError(SeralError):

@@ -1,4 +1,8 @@
-"""Manifests against what KubeRay's RayJob v1 and Kubernetes' pods have for fields."""
+"""Manifests against what KubeRay's RayJob v1 and Kubernetes' pods have for fields.
+
+No package carries KubeRay's schema. The names and kinds below are those of `RayJobSpec`, `RayClusterSpec` and what they
+hold in its sources (ray-operator/apis/ray/v1/rayjob_types.go and raycluster_types.go), less what seral does not write.
+"""
 
 from __future__ import annotations
 
