@@ -19,6 +19,7 @@ COMMANDS = [
     ["pool", "import"],
     ["pool", "check"],
     ["pool", "stats"],
+    ["pool", "erase"],
     ["pool", "generate"],
     ["loop", "run"],
     ["loop", "options"],

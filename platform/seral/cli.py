@@ -120,6 +120,32 @@ def pool_stats(pool: PoolPath, as_json: AsJson = False) -> None:
     _show(stats(pool), as_json=as_json)
 
 
+@pool_app.command("erase")
+def pool_erase(
+    pool: PoolPath,
+    speaker: Annotated[str | None, typer.Option(metavar="CORPUS/NAME", help="Every utterance of this speaker.")] = None,
+    utterance: Annotated[str | None, typer.Option(metavar="ID", help="Or this utterance alone.")] = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH", help="A run, a feature cache or predictions made of the pool; repeatable."),
+    ] = None,
+) -> None:
+    """Erase one speaker or one utterance: audio, features, gold labels, votes; in runs picks, labels and predictions.
+
+    What stays is a tombstone in POOL/erased/: when, how many rows of which tables, and salted hashes, by which imports
+    keep the erased out. Models that learnt from it are named, since weights cannot be unlearned. Interrupted, or with
+    another run to clear: give the same command again. See docs/pools.md.
+
+    Example: `seral pool erase data/pool --speaker emodb/03 --run runs/mine`
+    """
+    from seral.erase import EraseOptions
+    from seral.erase import erase as run_erase
+    from seral.options import parse
+
+    values = {"pool": pool, "speaker": speaker, "utterance": utterance, "also": run or []}
+    _show(run_erase(parse(EraseOptions, values)))
+
+
 @pool_app.command("generate")
 def pool_generate(
     out: Annotated[Path, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None

@@ -64,11 +64,25 @@ def exists(uri: str | Path) -> bool:
     return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
 
 
+def is_file(uri: str | Path) -> bool:
+    """Whether there is a file, not a folder."""
+    fs, path = resolve(uri)
+    return bool(fs.get_file_info(path).type == pafs.FileType.File)
+
+
 def list_names(uri: str | Path, suffix: str = "") -> list[str]:
     """Sorted names directly under a folder that end with `suffix`; a missing folder has none."""
     fs, path = resolve(uri)
     entries = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
     return sorted(entry.base_name for entry in entries if entry.base_name.endswith(suffix))
+
+
+def list_files(uri: str | Path) -> list[str]:
+    """Sorted paths of all files below a folder, relative to it; a missing folder has none."""
+    fs, path = resolve(uri)
+    entries = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
+    files = (entry.path for entry in entries if entry.type == pafs.FileType.File)
+    return sorted(file.removeprefix(path.rstrip("/") + "/") for file in files)
 
 
 def make_folder(uri: str | Path) -> None:

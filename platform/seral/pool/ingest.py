@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,18 +31,18 @@ from seral.pool.readers import READERS
 from seral.pool.readers.keywords import find_reader, keywords
 from seral.pool.readers.utterance import Skipped, Utterance, Vote
 from seral.pool.revisions import EMPTY, commit, read_entry, shard_entry
-from seral.pool.shards import TABLES, open_pool, read_manifest, shard_uri
+from seral.pool.shards import TABLES, open_pool, read_manifest, renamed, shard_uri
+from seral.pool.tombstones import Erased, read_erased
 from seral.pool.voice import voice_probability
 from seral.progress import track
 from seral.schema import QUARANTINE, SAMPLE_RATE
 
+ERASED = "erased"
 SMALL_POOL_CHUNKS = 8
 """A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
 MIN_CHUNK_FILES = 32
 KNOWN = ("corpus", "speaker", "gender", "session", "language", "style", "text", "split", "start_s", "end_s")
 """What a row takes over from its reader as it is."""
-REWRITTEN = re.compile(r"\.[0-9a-f]{8}$")
-"""What a shard's name ends in once duplicates in it were marked."""
 
 
 class ImportOptions(Options):
@@ -92,8 +91,8 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     """Import one corpus into a pool and return the counts. Raises ReaderError, PoolError, OptionError."""
     options = options.model_copy(update={"out": storage.absolute(options.out)})
     before = read_manifest(options.out) or EMPTY
-    found, skipped = _list_sources(options)
     known = _known_sources(options.out, before)
+    found, skipped = _without_erased(*_list_sources(options), read_erased(options.out), known)
     fresh = [source for source in found if (source.utterance.corpus, source.utterance.source, source.size) not in known]
     unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
     salt = f"{options.max_duration_s} {options.voice}"
@@ -159,6 +158,25 @@ def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Ski
     return lambda root: (replace(item, corpus=name) for item in read(root))
 
 
+def _without_erased(
+    found: Sequence[Source], skipped: Sequence[Skipped], erased: Erased, known: set[tuple[str, str, int]]
+) -> tuple[list[Source], list[Skipped]]:
+    """Files of what was erased are not read again: they become rows of the quarantine that do not name the file."""
+    kept, blocked = [], []
+    for source in found:
+        corpus, name, speaker = (getattr(source.utterance, of) for of in ("corpus", "source", "speaker"))
+        if erased and (
+            (corpus, erased.mask(corpus, name), 0) in known
+            or erased.knows("source", corpus, name)
+            or (speaker is not None and erased.knows("speaker", corpus, speaker))
+        ):
+            row = _erased_row(corpus, name, erased)
+            blocked.append(Skipped(size=row.pop("source_bytes"), **row))
+        else:
+            kept.append(source)
+    return kept, [*skipped, *blocked]
+
+
 def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str, int]]:
     """(corpus, source, bytes) of everything the pool has dealt with."""
     columns = ["corpus", "source", "source_bytes"]
@@ -175,7 +193,12 @@ def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, 
     items = [{"chunk": json.dumps(chunk, default=_plain)} for chunk in chunks]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
         import_chunk,
-        fn_kwargs={"pool": str(options.out), "max_duration_s": options.max_duration_s, "voice": options.voice},
+        fn_kwargs={
+            "pool": str(options.out),
+            "max_duration_s": options.max_duration_s,
+            "voice": options.voice,
+            "erased": read_erased(options.out),
+        },
     )
     entries: dict[str, Any] = {}
     with track(f"importing {chunks[0].sources[0].utterance.corpus}", sum(len(c.sources) for c in chunks)) as advance:
@@ -190,7 +213,9 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else vars(value)
 
 
-def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float, voice: bool) -> dict[str, Any]:
+def import_chunk(
+    row: dict[str, Any], *, pool: str, max_duration_s: float, voice: bool, erased: Erased
+) -> dict[str, Any]:
     """Decode the files of one chunk and write its tables; `utterances` last, since it marks the chunk as done."""
     chunk = json.loads(row["chunk"])
     good, gold, votes, bad = [], [], [], []
@@ -200,6 +225,9 @@ def import_chunk(row: dict[str, Any], *, pool: str, max_duration_s: float, voice
             record = import_file(utterance, max_duration_s=max_duration_s, voice=voice)
         except BadAudio as error:
             bad.append(_bad_row(utterance, error, source["size"]))
+            continue
+        if erased.knows("audio", record["pcm_hash"]):
+            bad.append(_erased_row(utterance.corpus, utterance.source, erased))
             continue
         good.append(record | {"source_bytes": source["size"]})
         gold.append(_gold_row(record["utterance_id"], utterance))
@@ -249,6 +277,10 @@ def utterance_id(corpus: str, name: str, pcm_fingerprint: str) -> str:
 def _gold_row(utterance_id: str, utterance: Utterance) -> dict[str, Any]:
     names = ("emotion", "valence", "arousal", "dominance")
     return {"utterance_id": utterance_id, **{name: getattr(utterance, name) for name in names}}
+
+
+def _erased_row(corpus: str, source: str, erased: Erased) -> dict[str, Any]:
+    return _quarantine_row(erased.mask(corpus, source), corpus, ERASED, "erased on request; kept out", 0)
 
 
 def _bad_row(utterance: Utterance, error: BadAudio, size: int) -> dict[str, Any]:
@@ -310,7 +342,7 @@ def _finish(
 
 
 def _check_bad_share(bad: pa.Table, files: int, options: ImportOptions) -> None:
-    bad = bad.filter(pc.not_equal(bad["reason"], "repeated"))
+    bad = bad.filter(pc.invert(pc.is_in(bad["reason"], pa.array(["repeated", ERASED]))))
     if files and bad.num_rows / files > options.max_bad_share:
         examples = "; ".join(f"{row['source']}: {row['reason']}" for row in bad.slice(0, 5).to_pylist())
         raise PoolError(
@@ -347,8 +379,7 @@ def _mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
 
 
 def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) -> str:
-    digest = hashlib.sha256(json.dumps([shard, keep, marks]).encode()).hexdigest()[:8]
-    name = f"{REWRITTEN.sub('', shard)}.{digest}"
+    name = renamed(shard, [keep, marks])
     whole, gold, votes, bad = (storage.read_table(shard_uri(pool, table, shard)) for table in TABLES)
     kept = pa.array(keep, pa.int64())
     lost = pa.array(sorted(set(range(whole.num_rows)) - set(keep)), pa.int64())

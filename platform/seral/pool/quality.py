@@ -38,6 +38,7 @@ REASONS: dict[str, str] = {
     "conflict": "the corpus's label files say different things of the same utterance",
     "known-bad": "a clip that is known to be broken in every copy of the corpus",
     "repeated": "the same audio under the same name is in the pool already",
+    "erased": "erased from the pool on request, and kept out since; the row does not say which file it was",
     "features": "the encoder gives nothing usable for the clip (in the quarantine of a feature cache)",
 }
 """Every reason for quarantine, and what it means."""

@@ -2,6 +2,10 @@
 
 Every revision leaves a journal of the utterances that came, went, or were marked as duplicates anew, so that any two
 revisions can be compared although the shards in between are long gone.
+
+POOL/manifest.json                   the newest revision
+POOL/revisions/<number>.parquet      schema.CHANGE: the journal of a revision
+POOL/snapshots/<name>.json           the manifest of a revision that somebody named: its shards stay until it is dropped
 """
 
 from __future__ import annotations
@@ -15,12 +19,13 @@ import pyarrow.compute as pc
 
 from seral import storage
 from seral.errors import StateError
-from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, open_pool, pool_hash, read_manifest, shard_uri
+from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, pool_hash, read_manifest, shard_uri
+from seral.pool.tombstones import read_erased
 from seral.schema import CHANGE, UTTERANCE
 
 EMPTY: dict[str, Any] = {"format": FORMAT, "revision": 0, "shards": {}}
 """The manifest of a pool that is not there yet."""
-REVISIONS = "revisions"
+REVISIONS, SNAPSHOTS = "revisions", "snapshots"
 
 
 def commit(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +44,7 @@ def commit(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> 
     }
     if manifest != current:
         journal = _changes(_ids(pool, before["shards"], besides=entries), _ids(pool, entries, besides=before["shards"]))
-        storage.write_table(revision_uri(pool, manifest["revision"]), journal)
+        storage.write_table(revision_uri(pool, manifest["revision"]), read_erased(pool).without(journal))
         storage.write_json(storage.join(pool, MANIFEST), manifest)
     sweep(pool)
     return manifest
@@ -62,9 +67,16 @@ def read_entry(pool: str, shard: str) -> dict[str, Any]:
     return shard_entry(storage.read_footer(shard_uri(pool, "utterances", shard)).num_rows, data)
 
 
+def manifests(pool: str) -> dict[str, dict[str, Any]]:
+    """The manifest and those of all snapshots, by address."""
+    names = storage.list_names(storage.join(pool, SNAPSHOTS), ".json")
+    uris = [storage.join(pool, MANIFEST), *(storage.join(pool, SNAPSHOTS, name) for name in names)]
+    return {uri: storage.read_json(uri) for uri in uris}
+
+
 def sweep(pool: str) -> None:
     """Delete what no manifest lists: chunks of an abandoned import, shards that were rewritten, half-written files."""
-    kept = set(open_pool(pool).shards)
+    kept = {shard for manifest in manifests(pool).values() for shard in manifest["shards"]}
     for table in TABLES:
         for name in storage.list_names(storage.join(pool, table)):
             if name.removesuffix(".parquet") not in kept:

@@ -12,6 +12,8 @@ POOL/revisions/<number>.parquet  schema.CHANGE: what a revision brought and took
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,11 +35,19 @@ TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": Q
 ID_COLUMNS = ["utterance_id", "duplicate_of"]
 MEDIANS = ("duration_s", "quality", "snr_db", "clipping", "speech_ratio", "voice_ratio", "loudness_db", "bandwidth_hz")
 """Measures of which the statistics tell the median."""
+REWRITTEN = re.compile(r"\.[0-9a-f]{8}$")
+"""What a shard's name ends in once rows of it were changed or dropped."""
 
 
 def shard_uri(pool: str, table: str, shard: str) -> str:
     """Address of one shard of one of TABLES."""
     return storage.join(pool, table, f"{shard}.parquet")
+
+
+def renamed(shard: str, change: Any) -> str:
+    """The name of a shard after a change: what a manifest lists is never altered in place."""
+    digest = hashlib.sha256(json.dumps([shard, *change]).encode()).hexdigest()[:8]
+    return f"{REWRITTEN.sub('', shard)}.{digest}"
 
 
 @dataclass(frozen=True)

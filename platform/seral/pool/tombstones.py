@@ -1,0 +1,123 @@
+"""Tombstones: what was erased from a pool on request, known by salted hashes alone.
+
+POOL/erased/<hash>.json    one request: when, of what kind, how many rows of which tables, the hashes of what went
+
+The hashes keep an erased utterance from coming back with the next import. They hold no name and no id, but they are no
+secret either: whoever has the pool and a name to try can see whether it was erased.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from seral import storage
+
+FOLDER = "erased"
+KINDS = ("speaker", "utterance", "audio", "source")
+"""What is known of an erased thing: (corpus, speaker), utterance id, hash of the samples, (corpus, path in it)."""
+ID_HASH = re.compile(r"[0-9a-f]{16}")
+"""What an utterance's id ends in, after the corpus."""
+OF_A_ROW = frozenset({"utterance_id", "source"})
+"""Columns that say what a row is about; elsewhere an id only refers to another row."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """What was erased from a pool, for asking whether something belongs to it."""
+
+    tombstones: tuple[Mapping[str, Any], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.tombstones)
+
+    def knows(self, kind: str, *words: str) -> bool:
+        """Whether this utterance, audio, source or speaker was erased."""
+        return any(salted(salt, kind, *words) in hashes for salt, hashes in self._of_kind(kind))
+
+    def mask(self, corpus: str, source: str) -> str:
+        """What stands in the quarantine in place of the path of an erased file."""
+        return "erased:" + salted(self.tombstones[0]["salt"], "source", corpus, source)
+
+    def belongs(self, table: pa.Table) -> NDArray[np.bool_]:
+        """Rows of any table that are about something erased, (N,). Reads its columns of text only."""
+        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+        found = np.zeros(table.num_rows, dtype=bool)
+        for name in OF_A_ROW & set(texts):
+            found |= self._ids_in(table[name])
+        if {"corpus", "speaker"} <= set(texts):
+            found |= self._all_known("speaker", table["corpus"], table["speaker"])
+        if {"corpus", "source"} <= set(texts):
+            found |= self._all_known("source", table["corpus"], table["source"])
+        if {"corpus", "detail"} <= set(texts):
+            words = _rows((table["corpus"], table["detail"]))
+            found |= np.array([self.mentions(*pair) for pair in words], dtype=bool)
+        return found
+
+    def without(self, table: pa.Table) -> pa.Table:
+        """A table without the rows that are about something erased, and without references to it in other rows."""
+        table = table.filter(pa.array(~self.belongs(table)))
+        for index, field in enumerate(table.schema):
+            if pa.types.is_string(field.type) and (hit := self._ids_in(table[field.name])).any():
+                column = pc.if_else(pa.array(hit), pa.scalar(None, pa.string()), table[field.name])
+                table = table.set_column(index, field, column)
+        return table
+
+    def mentions(self, corpus: str | None, text: str | None) -> bool:
+        """Whether an erased id of this corpus stands in a text."""
+        return any(self.knows("utterance", f"{corpus}-{word}") for word in ID_HASH.findall(text or ""))
+
+    @property
+    def corpora(self) -> set[str]:
+        """Corpora that something was erased of."""
+        return {corpus for tombstone in self.tombstones for corpus in tombstone["corpora"]}
+
+    def _ids_in(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
+        bad = [value for value in column.unique().to_pylist() if value is not None and self.knows("utterance", value)]
+        return np.asarray(pc.is_in(column, pa.array(bad, pa.string())))
+
+    def _all_known(self, kind: str, *columns: pa.ChunkedArray) -> NDArray[np.bool_]:
+        known = {words: None not in words and self.knows(kind, *words) for words in set(_rows(columns))}
+        return np.array([known[words] for words in _rows(columns)], dtype=bool)
+
+    def _of_kind(self, kind: str) -> Iterator[tuple[str, frozenset[str]]]:
+        return ((tombstone["salt"], tombstone["hashes"][kind]) for tombstone in self.tombstones)
+
+
+def read_erased(pool: str) -> Erased:
+    """All tombstones of a pool."""
+    uris = [storage.join(pool, FOLDER, name) for name in storage.list_names(storage.join(pool, FOLDER), ".json")]
+    return erased_by(*(storage.read_json(uri) for uri in uris))
+
+
+def erased_by(*tombstones: Mapping[str, Any]) -> Erased:
+    """What some tombstones stand for."""
+    fast = [
+        {**tombstone, "hashes": {kind: frozenset(tombstone["hashes"][kind]) for kind in KINDS}}
+        for tombstone in tombstones
+    ]
+    return Erased(tuple(fast))
+
+
+def salted(salt: str, kind: str, *words: str) -> str:
+    """Hash of one thing of a kind, 32 hex digits. One salt serves a whole pool, so that a hash is made once."""
+    text = "\0".join((kind, *words)).encode()
+    return hashlib.blake2b(text, key=bytes.fromhex(salt), digest_size=16).hexdigest()
+
+
+def salt_of(erased: Erased) -> str:
+    """The salt of a pool's first tombstone, or a new one."""
+    return str(erased.tombstones[0]["salt"]) if erased else secrets.token_hex(16)
+
+
+def _rows(columns: tuple[pa.ChunkedArray, ...]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(column.to_pylist() for column in columns), strict=True)
