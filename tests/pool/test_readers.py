@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from corpora import crema_d, iemocap, meld, msp_improv, podcast
+from corpora import containers, crema_d, iemocap, meld, msp_improv, podcast
 
 from seral.errors import ReaderError
 from seral.pool.quality import REASONS
 from seral.pool.readers import READERS
-from seral.pool.readers.manifest import ALIASES, read_manifest
+from seral.pool.readers.fields import ALIASES
+from seral.pool.readers.manifest import read_manifest
 from seral.pool.readers.utterance import Skipped, Utterance, Vote
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
@@ -402,6 +403,39 @@ LAYOUTS: dict[str, Layout] = {
         speakers=2,
         prepare=_small_manifest,
     ),
+    "audiofolder": Layout(
+        files=("train/x/a.wav", "train/b.wav", "test/c.wav"),
+        first={"source": "test/c.wav", "name": "test/c", "split": "test", "emotion": "neutral", "speaker": None},
+        utterances=3,
+        prepare=containers.write_audiofolder,
+    ),
+    "hf-parquet": Layout(
+        files=(),
+        first={
+            "source": "data/train-00000-of-00001.parquet/00000000",
+            "name": "clip0",
+            "speaker": "s0",
+            "gender": "female",
+            "text": "Text 0.",
+            "split": "train",
+            "emotion": "anger",
+        },
+        utterances=7,
+        speakers=2,
+        prepare=containers.write_hf_parquet,
+    ),
+    "webdataset": Layout(
+        files=(),
+        first={
+            "source": "calls-test-000.tar/a/clip0.mp3",
+            "name": "a/clip0",
+            "speaker": "s2",
+            "split": "test",
+            "emotion": None,
+        },
+        utterances=3,
+        prepare=containers.write_webdataset,
+    ),
     "folder": Layout(
         files=("b/call.wav", "a/call.FLAC", "music.ogg"),
         first={"source": "a/call.FLAC", "name": "a/call", "speaker": None, "emotion": None, "language": None},
@@ -409,7 +443,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }  # fmt: skip
 
-CORPORA = sorted(set(READERS) - {"manifest", "folder"})
+CORPORA = sorted(set(READERS) - {"manifest", "audiofolder", "hf-parquet", "webdataset", "folder"})
 
 
 def lay_out(name: str, root: Path) -> Path:
@@ -440,7 +474,10 @@ def test_reader_contract(name: str, tmp_path: Path) -> None:
     for utterance in utterances:
         assert utterance.audio.is_absolute()
         assert utterance.audio.is_file()
-        assert utterance.audio == (root / utterance.source).resolve()
+        if utterance.inside is None:
+            assert utterance.audio == (root / utterance.source).resolve()
+        else:
+            assert utterance.source.startswith(utterance.audio.relative_to(root.resolve()).as_posix() + "/")
         assert utterance.corpus == (name if name in CORPORA else "corpus")
     for item in skipped:
         assert item.reason in REASONS

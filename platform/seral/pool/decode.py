@@ -22,6 +22,7 @@ import soxr
 from numpy.typing import NDArray
 
 from seral.errors import PoolError
+from seral.pool.containers import Inside, open_clip
 from seral.pool.quality import channel_fault
 from seral.pool.voice import Samples
 from seral.schema import SAMPLE_RATE
@@ -65,20 +66,24 @@ class Decoded:
 def decode(
     path: Path,
     *,
+    inside: Inside | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
     max_duration_s: float = 60.0,
     min_duration_s: float = 0.1,
 ) -> Decoded:
-    """Read a file, or the seconds from `start_s` to `end_s` of it, as 16 kHz mono. Raises BadAudio, and only that."""
+    """Read a clip, or the seconds from `start_s` to `end_s` of it, as 16 kHz mono. Raises BadAudio, and only that.
+
+    The clip is a file of its own, or lies `inside` one.
+    """
     try:
-        with path.open("rb") as file:
+        with open_clip(path, inside) as file:
             _check_head(file)
             with sf.SoundFile(file) as sound:
                 frames_NC = _read(sound, file, start_s, end_s, max_duration_s)
                 rate, channels = sound.samplerate, sound.channels
-    except FileNotFoundError:
-        raise BadAudio("missing", f"no file at {path}") from None
+    except FileNotFoundError as error:
+        raise BadAudio("missing", str(error) if inside else f"no file at {path}") from None
     except OSError as error:
         raise BadAudio("unreadable", f"{path}: {error.strerror or error}") from None
     except sf.LibsndfileError as error:
@@ -214,7 +219,7 @@ def _missing_wav_frames(sound: sf.SoundFile, file: BinaryIO) -> int:
     if sound.format not in {"WAV", "WAVEX"}:
         return 0
     data_start, data_bytes = _wav_data_chunk(file)
-    present = os.fstat(file.fileno()).st_size - data_start
+    present = file.seek(0, os.SEEK_END) - data_start
     # Programs that write to a pipe cannot go back to fill in the size and leave 0 or the largest number.
     if not 0 < data_bytes < 0xFFFFFF00 or data_bytes <= present:
         return 0

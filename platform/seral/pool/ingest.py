@@ -24,6 +24,7 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import PoolError
 from seral.options import Options
+from seral.pool.containers import restore
 from seral.pool.decode import BadAudio, decode, encode_flac, pcm_hash
 from seral.pool.dedupe import exact_duplicates
 from seral.pool.quality import measure
@@ -143,9 +144,15 @@ def _list_sources(options: ImportOptions) -> tuple[list[Source], list[Skipped]]:
         if isinstance(item, Skipped):
             skipped.append(item)
         else:
-            size = item.audio.stat().st_size if item.audio.is_file() else -1
-            sources.append(Source(utterance=item, size=size))
+            sources.append(Source(utterance=item, size=_size(item)))
     return sources, skipped
+
+
+def _size(utterance: Utterance) -> int:
+    """Bytes of the clip's file, or of its part of one; -1 where there is no file."""
+    if utterance.inside is not None:
+        return utterance.inside.size
+    return utterance.audio.stat().st_size if utterance.audio.is_file() else -1
 
 
 def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Skipped]]:
@@ -244,12 +251,19 @@ def import_chunk(
 def _restored(fields: Mapping[str, Any]) -> Utterance:
     """The utterance that `_plain` took apart."""
     votes = tuple(Vote(**{**vote, "secondary": tuple(vote["secondary"])}) for vote in fields["votes"])
-    return Utterance(**{**fields, "audio": Path(fields["audio"]), "votes": votes})
+    inside = restore(fields["inside"])
+    return Utterance(**{**fields, "audio": Path(fields["audio"]), "inside": inside, "votes": votes})
 
 
 def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = True) -> dict[str, Any]:
     """Decode and measure one file: a row of schema.UTTERANCE. Raises BadAudio with the reason it cannot be used."""
-    decoded = decode(utterance.audio, start_s=utterance.start_s, end_s=utterance.end_s, max_duration_s=max_duration_s)
+    decoded = decode(
+        utterance.audio,
+        inside=utterance.inside,
+        start_s=utterance.start_s,
+        end_s=utterance.end_s,
+        max_duration_s=max_duration_s,
+    )
     fingerprint = pcm_hash(decoded.samples)
     return {
         "utterance_id": utterance_id(utterance.corpus, utterance.name, fingerprint),

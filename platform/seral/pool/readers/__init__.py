@@ -8,6 +8,7 @@ A file with the right suffix whose name says nothing is yielded as `Skipped`, so
 from __future__ import annotations
 
 from seral.pool.readers.aesdd import read_aesdd
+from seral.pool.readers.audiofolder import read_audiofolder
 from seral.pool.readers.biic_podcast import read_biic_podcast
 from seral.pool.readers.cafe import read_cafe
 from seral.pool.readers.crema_d import read_crema_d
@@ -16,6 +17,7 @@ from seral.pool.readers.emov_db import read_emov_db
 from seral.pool.readers.emovo import read_emovo
 from seral.pool.readers.esd import read_esd
 from seral.pool.readers.folder import read_folder
+from seral.pool.readers.hf_parquet import read_hf_parquet
 from seral.pool.readers.iemocap import read_iemocap
 from seral.pool.readers.jl import read_jl
 from seral.pool.readers.manifest import read_manifest
@@ -30,6 +32,7 @@ from seral.pool.readers.subesco import read_subesco
 from seral.pool.readers.tess import read_tess
 from seral.pool.readers.urdu import read_urdu
 from seral.pool.readers.utterance import Reader
+from seral.pool.readers.webdataset import read_webdataset
 
 READERS: dict[str, Reader] = {
     "ravdess": read_ravdess,
@@ -53,5 +56,8 @@ READERS: dict[str, Reader] = {
     "msp-improv": read_msp_improv,
     "meld": read_meld,
     "manifest": read_manifest,
+    "audiofolder": read_audiofolder,
+    "hf-parquet": read_hf_parquet,
+    "webdataset": read_webdataset,
     "folder": read_folder,
 }

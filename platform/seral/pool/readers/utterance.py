@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from seral.pool.containers import Inside
+
 NO_AGREEMENT = "no agreement"
 """The gold emotion of an utterance whose raters did not agree on one, in every corpus that has such."""
 
@@ -30,7 +32,9 @@ class Utterance:
     """One utterance of a corpus before decoding: where its audio is and what the corpus says about it."""
 
     audio: Path
-    """Absolute path of the audio file."""
+    """Absolute path of the audio file, or of the file that holds it among others."""
+    inside: Inside | None = None
+    """Where the clip lies in `audio`; None = the whole file is the clip."""
     source: str
     """Path inside the corpus folder, POSIX style (plus `#start-end` in seconds for a segment): provenance."""
     corpus: str
