@@ -1,4 +1,4 @@
-"""Cut long recordings into clips for an import: python jobs/cut.py root=recordings out=clips clip_s=2"""
+"""Cut long recordings into utterances for an import: python jobs/cut.py root=recordings out=utterances"""
 
 from seral.options import run_job
 from seral.pool.cut import CutOptions, cut_recordings

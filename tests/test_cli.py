@@ -17,6 +17,7 @@ from seral.pool.readers import READERS
 MakeCorpus = Callable[..., Path]
 COMMANDS = [
     ["pool", "import"],
+    ["pool", "cut"],
     ["pool", "check"],
     ["pool", "stats"],
     ["pool", "erase"],

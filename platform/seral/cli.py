@@ -100,6 +100,25 @@ def pool_import(
     _show(import_corpus(parse(ImportOptions, values, settings or [])))
 
 
+@pool_app.command("cut")
+def pool_cut(
+    root: Annotated[str, typer.Argument(help="Folder of recordings of any length.")],
+    out: Annotated[str, typer.Option("--out", help="Folder for manifest.jsonl; its name becomes the corpus.")],
+    settings: Sets = None,
+) -> None:
+    """Find the utterances of long recordings by voice activity, and list where each begins and ends.
+
+    No audio is copied. Import the list with `seral pool import manifest OUT --out POOL`. With `--set clip_s=5` it cuts
+    clips of one length instead, for the reader `folder`.
+
+    Example: `seral pool cut recordings/ --out calls --set max_s=10`
+    """
+    from seral.options import parse
+    from seral.pool.cut import CutOptions, cut_recordings
+
+    typer.echo(cut_recordings(parse(CutOptions, {"root": root, "out": out}, settings or [])))
+
+
 @pool_app.command("check")
 def pool_check(pool: PoolPath) -> None:
     """Read every row of a pool: counts, ids, checksums, and whether the audio decodes. Exit status 1 on a problem."""

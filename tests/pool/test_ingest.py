@@ -69,6 +69,12 @@ def test_chunks_depend_on_the_files_and_not_on_their_order(
         )
 
 
+def test_segments_of_one_recording_share_shards() -> None:
+    segments = [source("calls", "day", 10**9, start_s=10.0 * n, end_s=10.0 * n + 5) for n in range(100)]
+    chunks = plan_chunks(segments, shard_bytes=50 * 5 * 32_000)
+    assert [len(chunk.sources) for chunk in chunks] == [33, 33, 33, 1]
+
+
 def test_a_chunk_is_named_by_what_decides_its_rows() -> None:
     def name_of(*given: Source, salt: str = "") -> str:
         (chunk,) = plan_chunks(given, shard_bytes=10**9, salt=salt)

@@ -113,18 +113,26 @@ def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") 
     ordered = sorted(sources, key=lambda source: (source.utterance.corpus, source.utterance.source, _facts(source)))
     if not ordered:
         return []
-    total = sum(source.size for source in ordered)
+    total = sum(_bytes(source) for source in ordered)
     share = max(1, min(SMALL_POOL_CHUNKS, len(ordered) // MIN_CHUNK_FILES))
     limit = max(1, min(shard_bytes, -(-total // share)))
     groups: list[list[Source]] = [[]]
     filled = 0
     for source in ordered:
-        if groups[-1] and filled + source.size > limit:
+        if groups[-1] and filled + _bytes(source) > limit:
             groups.append([])
             filled = 0
         groups[-1].append(source)
-        filled += source.size
+        filled += _bytes(source)
     return [Chunk(name=_chunk_name(group, salt), sources=tuple(group)) for group in groups]
+
+
+def _bytes(source: Source) -> int:
+    """What a source adds to its shard: its file, or of a longer recording no more than its seconds at 16 kHz."""
+    start_s, end_s = source.utterance.start_s, source.utterance.end_s
+    if end_s is None:
+        return source.size
+    return min(source.size, int((end_s - (start_s or 0.0)) * SAMPLE_RATE * 2))
 
 
 def _chunk_name(group: Sequence[Source], salt: str) -> str:

@@ -55,7 +55,7 @@ def stream_probability(blocks: Iterable[Samples]) -> Iterator[NDArray[np.float32
 def _with_mirrored_ends(blocks: Iterable[Samples]) -> Iterator[Samples]:
     before, after = WARM_UP_F * FRAME_SAMPLES, DELAY_F * FRAME_SAMPLES
     last: Samples | None = None
-    for block in blocks:
+    for block in filter(len, blocks):
         if last is None:
             yield np.pad(block, (before, 0), mode="symmetric")[:before]
             last = block[:0]
