@@ -21,6 +21,8 @@ COMMANDS = [
     ["pool", "check"],
     ["pool", "stats"],
     ["pool", "erase"],
+    ["pool", "snapshot"],
+    ["pool", "diff"],
     ["pool", "generate"],
     ["loop", "run"],
     ["loop", "options"],

@@ -21,6 +21,7 @@ from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, check_pool, open_pool, shard_uri
+from seral.pool.snapshots import take_snapshot
 from seral.schema import GOLD, LABEL, PICK, POOLED, QUARANTINE, UTTERANCE, VOTES, prediction_schema
 
 from .pool.test_shards import row
@@ -63,7 +64,16 @@ def write_tables(pool: str) -> None:
             storage.write_table(shard_uri(pool, table, shard), pa.Table.from_pylist(lines, schema))
         entries[shard] = read_entry(pool, shard)
     storage.write_json(storage.join(pool, "features", "abc", "encoder.json"), {"encoder": "abc"})
-    commit(pool, EMPTY, entries)
+    commit(pool, open_pool(pool).manifest, entries)
+
+
+def write_snapshot(pool: str) -> None:
+    """An earlier revision, kept by its name, whose only shard the later ones do not have."""
+    for table, schema in TABLES.items():
+        rows = [row(ERASED[0], **MARTHA)] if table == "utterances" else []
+        storage.write_table(shard_uri(pool, table, "made-0"), pa.Table.from_pylist(rows, schema))
+    commit(pool, EMPTY, {"made-0": read_entry(pool, "made-0")})
+    take_snapshot(pool, "first")
 
 
 def write_run(run: Path) -> None:
@@ -101,6 +111,7 @@ def write_run(run: Path) -> None:
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a pool and a run."""
     folder = tmp_path_factory.mktemp("original")
+    write_snapshot(str(folder / "pool"))
     write_tables(str(folder / "pool"))
     write_run(folder / "run")
     return folder
@@ -146,8 +157,11 @@ def assert_gone(folder: Path) -> None:
     pool = open_pool(str(folder / "pool"))
     assert check_pool(pool.uri) == []
     assert sorted(pool.metadata["utterance_id"].to_pylist()) == KEPT
-    for table in (*TABLES, "features/abc/pooled", "features/text-x"):
-        assert [name.removesuffix(".parquet") for name in storage.list_names(f"{pool.uri}/{table}")] == pool.shards
+    kept = open_pool(f"{pool.uri}@first")
+    assert (kept.rows, check_pool(f"{pool.uri}@first")) == (0, [])
+    for table in ("features/abc/pooled", "features/text-x", *TABLES):
+        listed = sorted({*pool.shards, *(kept.shards if table in TABLES else [])})
+        assert [name.removesuffix(".parquet") for name in storage.list_names(f"{pool.uri}/{table}")] == listed
 
 
 def test_a_speaker_is_gone_from_every_byte(folder: Path) -> None:
@@ -159,7 +173,7 @@ def test_a_speaker_is_gone_from_every_byte(folder: Path) -> None:
         "gold": 3,
         "quarantine": 2,
         "revisions": 3,
-        "utterances": 3,
+        "utterances": 4,
         "votes": 6,
     }
     place = str(folder / "run")
@@ -263,7 +277,7 @@ def test_one_utterance_and_its_copy(folder: Path) -> None:
     predictions = str(folder / "predictions.parquet")
     storage.write_table(predictions, pa.table({"utterance_id": [*KEPT, *ERASED]}))
     told = erase(options(folder, utterance=ERASED[2], also=[predictions]))
-    assert (told["kind"], told["rows"]["utterances"]) == ("utterance", 2)
+    assert (told["kind"], told["rows"]["utterances"]) == ("utterance", 3), "one of them in the snapshot"
     assert sorted(open_pool(str(folder / "pool")).metadata["utterance_id"].to_pylist()) == [ERASED[1], *KEPT]
     assert storage.read_table(predictions)["utterance_id"].to_pylist() == [*KEPT, ERASED[1]]
     assert check_pool(str(folder / "pool")) == []

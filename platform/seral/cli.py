@@ -165,6 +165,51 @@ def pool_erase(
     _show(run_erase(parse(EraseOptions, values)))
 
 
+@pool_app.command("snapshot")
+def pool_snapshot(
+    pool: PoolPath,
+    name: Annotated[str | None, typer.Argument(help="What to call the newest revision; none = list snapshots.")] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Forget this snapshot, and delete what only it held.")] = False,
+) -> None:
+    """Name the newest revision of a pool, so that it stays readable as POOL@NAME while the pool goes on changing.
+
+    Example: `seral pool snapshot data/pool march`, then `pool: data/pool@march` in a run
+    """
+    from seral.pool.snapshots import drop_snapshot, list_snapshots, take_snapshot
+
+    if name is None:
+        _show(list_snapshots(pool), as_json=True)
+    elif drop:
+        drop_snapshot(pool, name)
+        typer.echo(f"{pool}: dropped {name}")
+    else:
+        _show(take_snapshot(pool, name))
+
+
+@pool_app.command("diff")
+def pool_diff(
+    pool: PoolPath,
+    old: Annotated[str | None, typer.Argument(help="A revision's number, or a snapshot's name.")] = None,
+    new: Annotated[str | None, typer.Argument(help="Another one; none = the newest.")] = None,
+    other: Annotated[str | None, typer.Option("--with", metavar="POOL", help="Compare with this pool instead.")] = None,
+    out: Annotated[str | None, typer.Option(help="Parquet file for every id and what happened to it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count the utterances that came, went, or were marked as duplicates from one revision to another.
+
+    Example: `seral pool diff data/pool 3 5 --out changes.parquet` or `seral pool diff data/pool --with data/other`
+    """
+    from seral.pool.snapshots import diff_pools, diff_revisions, summarise
+    from seral.storage import write_table
+
+    if (old is None) == (other is None):
+        raise typer.BadParameter("give a revision to compare with, or another pool by --with")
+    difference = diff_revisions(pool, old, new) if old is not None else diff_pools(pool, str(other))
+    if out is not None:
+        write_table(out, difference)
+    _show(summarise(difference), as_json=as_json)
+
+
 @pool_app.command("generate")
 def pool_generate(
     out: Annotated[Path, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None

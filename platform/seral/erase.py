@@ -25,8 +25,19 @@ from seral import storage
 from seral.errors import PoolError
 from seral.options import Options
 from seral.pool import traces
-from seral.pool.revisions import REVISIONS, SNAPSHOTS, commit, manifests, read_entry, sweep
-from seral.pool.shards import ID_COLUMNS, MANIFEST, TABLES, open_pool, pool_hash, renamed, shard_uri
+from seral.pool.revisions import REVISIONS, commit, manifests, read_entry
+from seral.pool.shards import (
+    ID_COLUMNS,
+    MANIFEST,
+    SNAPSHOTS,
+    TABLES,
+    open_pool,
+    pool_hash,
+    renamed,
+    shard_uri,
+    snapshot_names,
+    snapshot_uri,
+)
 from seral.pool.tombstones import FOLDER, KINDS, Erased, erased_by, read_erased, salt_of, salted
 from seral.progress import track
 from seral.schema import UTTERANCE
@@ -221,19 +232,19 @@ def _most(told: Mapping[str, int], counted: Mapping[str, int]) -> dict[str, int]
 
 def _clear_pool(pool: str, found: Mapping[str, int], erased: Erased) -> None:
     """Put shards without the erased in the place of those with it, in the manifest and in every snapshot."""
-    listed = _listed(pool)
-    hit = {_stem(name) for name in found if _folder(name, pool) in TABLES} & listed
+    hit = {_stem(name) for name in found if _folder(name, pool) in TABLES} & _listed(pool)
     new_name = {shard: _write_cleared(pool, shard, erased) for shard in sorted(hit)}
     entries = {old: {new: read_entry(pool, new)} for old, new in new_name.items()}
-    before = open_pool(pool).manifest
-    commit(pool, before, _replaced(before["shards"], entries))
-    for uri, manifest in manifests(pool).items():
+    # Snapshots first: the commit deletes what no manifest lists.
+    for name in snapshot_names(pool):
+        manifest = storage.read_json(snapshot_uri(pool, name))
         shards = _replaced(manifest["shards"], entries)
         if shards != manifest["shards"]:
             uris = [shard_uri(pool, "utterances", shard) for shard in shards]
             ids = storage.read_tables(uris, UTTERANCE, ID_COLUMNS)
-            storage.write_json(uri, manifest | {"shards": shards, "pool_hash": pool_hash(ids)})
-    sweep(pool)
+            storage.write_json(snapshot_uri(pool, name), manifest | {"shards": shards, "pool_hash": pool_hash(ids)})
+    before = open_pool(pool).manifest
+    commit(pool, before, _replaced(before["shards"], entries))
     _clear_derived(pool, erased)
 
 

@@ -23,7 +23,7 @@ from seral.features import FeatureOptions, length_sorted_batches, map_shards, pa
 from seral.options import Options
 from seral.pool.decode import BadAudio, decode, decode_flac
 from seral.pool.readers.folder import DECODABLE
-from seral.pool.shards import MANIFEST, Pool, open_pool
+from seral.pool.shards import MANIFEST, Pool, open_pool, split_address
 from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
 from seral.task import read_options
@@ -56,7 +56,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     """Predict and write one Parquet table: id or file, predicted class, probabilities, error. Returns the counts."""
     out = storage.absolute(options.out)
     folder = model_folder(storage.absolute(options.run), options.trajectory)
-    if storage.exists(storage.join(options.source[0], MANIFEST)):
+    if storage.exists(storage.join(split_address(options.source[0])[0], MANIFEST)):
         if len(options.source) > 1:
             raise OptionError(f"give one pool at a time, got {len(options.source)} sources")
         table = _predict_pool(open_pool(options.source[0]), folder, options)

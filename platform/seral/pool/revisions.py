@@ -19,13 +19,23 @@ import pyarrow.compute as pc
 
 from seral import storage
 from seral.errors import StateError
-from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, pool_hash, read_manifest, shard_uri
+from seral.pool.shards import (
+    FORMAT,
+    ID_COLUMNS,
+    MANIFEST,
+    TABLES,
+    pool_hash,
+    read_manifest,
+    shard_uri,
+    snapshot_names,
+    snapshot_uri,
+)
 from seral.pool.tombstones import read_erased
 from seral.schema import CHANGE, UTTERANCE
 
 EMPTY: dict[str, Any] = {"format": FORMAT, "revision": 0, "shards": {}}
 """The manifest of a pool that is not there yet."""
-REVISIONS, SNAPSHOTS = "revisions", "snapshots"
+REVISIONS = "revisions"
 
 
 def commit(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,11 +53,32 @@ def commit(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> 
         "shards": dict(entries),
     }
     if manifest != current:
-        journal = _changes(_ids(pool, before["shards"], besides=entries), _ids(pool, entries, besides=before["shards"]))
+        journal = changes(_ids(pool, before["shards"], besides=entries), _ids(pool, entries, besides=before["shards"]))
         storage.write_table(revision_uri(pool, manifest["revision"]), read_erased(pool).without(journal))
         storage.write_json(storage.join(pool, MANIFEST), manifest)
     sweep(pool)
     return manifest
+
+
+def changes(old: pa.Table, new: pa.Table) -> pa.Table:
+    """What came, went and was marked between two tables of shards.ID_COLUMNS: schema.CHANGE, sorted by id."""
+    stayed_new = pc.is_in(new["utterance_id"], old["utterance_id"].combine_chunks())
+    stayed_old = pc.is_in(old["utterance_id"], new["utterance_id"].combine_chunks())
+    marks = [
+        pc.fill_null(table.filter(stayed).sort_by("utterance_id")["duplicate_of"], "")
+        for table, stayed in ((old, stayed_old), (new, stayed_new))
+    ]
+    both = new.filter(stayed_new).sort_by("utterance_id")
+    found = {
+        "came": new.filter(pc.invert(stayed_new)),
+        "went": old.filter(pc.invert(stayed_old)),
+        "marked": both.filter(pc.not_equal(*marks)),
+    }
+    parts = [
+        pa.table({"utterance_id": rows["utterance_id"], "change": pa.array([change] * rows.num_rows, pa.string())})
+        for change, rows in found.items()
+    ]
+    return pa.concat_tables(parts).sort_by("utterance_id").cast(CHANGE)
 
 
 def revision_uri(pool: str, revision: int) -> str:
@@ -69,8 +100,7 @@ def read_entry(pool: str, shard: str) -> dict[str, Any]:
 
 def manifests(pool: str) -> dict[str, dict[str, Any]]:
     """The manifest and those of all snapshots, by address."""
-    names = storage.list_names(storage.join(pool, SNAPSHOTS), ".json")
-    uris = [storage.join(pool, MANIFEST), *(storage.join(pool, SNAPSHOTS, name) for name in names)]
+    uris = [storage.join(pool, MANIFEST), *(snapshot_uri(pool, name) for name in snapshot_names(pool))]
     return {uri: storage.read_json(uri) for uri in uris}
 
 
@@ -86,24 +116,3 @@ def sweep(pool: str) -> None:
 def _ids(pool: str, shards: Iterable[str], besides: Iterable[str] = ()) -> pa.Table:
     wanted = sorted(set(shards) - set(besides))
     return storage.read_tables([shard_uri(pool, "utterances", name) for name in wanted], UTTERANCE, ID_COLUMNS)
-
-
-def _changes(old: pa.Table, new: pa.Table) -> pa.Table:
-    """What happened to the utterances of shards that went and came, schema.CHANGE."""
-    stayed_new = pc.is_in(new["utterance_id"], old["utterance_id"].combine_chunks())
-    stayed_old = pc.is_in(old["utterance_id"], new["utterance_id"].combine_chunks())
-    marks = [
-        pc.fill_null(table.filter(stayed).sort_by("utterance_id")["duplicate_of"], "")
-        for table, stayed in ((old, stayed_old), (new, stayed_new))
-    ]
-    both = new.filter(stayed_new).sort_by("utterance_id")
-    found = {
-        "came": new.filter(pc.invert(stayed_new)),
-        "went": old.filter(pc.invert(stayed_old)),
-        "marked": both.filter(pc.not_equal(*marks)),
-    }
-    parts = [
-        pa.table({"utterance_id": rows["utterance_id"], "change": pa.array([change] * rows.num_rows, pa.string())})
-        for change, rows in found.items()
-    ]
-    return pa.concat_tables(parts).sort_by("utterance_id").cast(CHANGE)

@@ -7,6 +7,7 @@ POOL/gold/<shard>.parquet        schema.GOLD: opened by seral.annotate.oracle al
 POOL/votes/<shard>.parquet       schema.VOTES: likewise
 POOL/features/<fingerprint>/     cached features, see seral.features
 POOL/revisions/<number>.parquet  schema.CHANGE: what a revision brought and took, see seral.pool.revisions
+POOL/snapshots/<name>.json       the manifest of a revision that was named: POOL@name opens it
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seral import storage
-from seral.errors import PoolError
+from seral.errors import PoolError, unknown_name
 from seral.pool.decode import BadAudio, decode_flac
 from seral.progress import track
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, SAMPLE_RATE, UTTERANCE, VOTES
 
-MANIFEST = "manifest.json"
+MANIFEST, SNAPSHOTS = "manifest.json", "snapshots"
 FORMAT = 2
 TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": QUARANTINE}
 """The tables of every shard."""
@@ -104,17 +105,45 @@ class Pool:
 
 
 def open_pool(uri: str) -> Pool:
-    """Open a complete pool. Raises PoolError when there is none, or when an import was interrupted before its end."""
-    manifest = read_manifest(uri)
+    """Open a complete pool, or with POOL@NAME a snapshot of one.
+
+    Raises PoolError when there is none, or when an import was interrupted before its end.
+    """
+    where, snapshot = split_address(uri)
+    manifest = read_manifest(where)
     if manifest is None:
-        unfinished = storage.list_names(storage.join(uri, "utterances"))
+        unfinished = storage.list_names(storage.join(where, "utterances"))
         hint = "its import was interrupted: run the same import again" if unfinished else "make one: seral pool import"
-        raise PoolError(f"there is no pool at {uri} ({hint})")
-    return Pool(uri=storage.absolute(uri), manifest=manifest)
+        raise PoolError(f"there is no pool at {where} ({hint})")
+    if snapshot is not None:
+        names = snapshot_names(where)
+        if snapshot not in names:
+            raise PoolError(f"{where}: {unknown_name('snapshot', snapshot, names or ['none'])}")
+        manifest = storage.read_json(snapshot_uri(where, snapshot))
+    return Pool(uri=storage.absolute(where), manifest=manifest)
+
+
+def split_address(uri: str) -> tuple[str, str | None]:
+    """The pool and the snapshot that an address names: POOL@NAME, or POOL and None."""
+    folder, slash, name = str(uri).rstrip("/").rpartition("/")
+    stem, mark, snapshot = name.partition("@")
+    return (f"{folder}{slash}{stem}", snapshot) if mark else (str(uri), None)
+
+
+def snapshot_uri(pool: str, name: str) -> str:
+    """Address of the manifest of a snapshot."""
+    return storage.join(pool, SNAPSHOTS, f"{name}.json")
+
+
+def snapshot_names(pool: str) -> list[str]:
+    """Names of a pool's snapshots."""
+    return [name.removesuffix(".json") for name in storage.list_names(storage.join(pool, SNAPSHOTS), ".json")]
 
 
 def read_manifest(uri: str) -> dict[str, Any] | None:
     """The manifest of a pool, None when there is none yet."""
+    if split_address(uri)[1] is not None:
+        raise PoolError(f"{uri} is the address of a snapshot, which never changes; a pool's has no @ in its last part")
     path = storage.join(uri, MANIFEST)
     if not storage.exists(path):
         return None
