@@ -18,6 +18,7 @@ MakeCorpus = Callable[..., Path]
 COMMANDS = [
     ["pool", "import"],
     ["pool", "cut"],
+    ["pool", "audit"],
     ["pool", "check"],
     ["pool", "stats"],
     ["pool", "erase"],
@@ -83,6 +84,7 @@ def test_help_says_what_a_command_does(command: list[str]) -> None:
     "command",
     [
         ["pool", "import"],
+        ["pool", "audit"],
         ["loop", "run"],
         ["pretrain"],
         ["train"],

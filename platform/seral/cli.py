@@ -119,6 +119,27 @@ def pool_cut(
     typer.echo(cut_recordings(parse(CutOptions, {"root": root, "out": out}, settings or [])))
 
 
+@pool_app.command("audit")
+def pool_audit(
+    reader: Annotated[str, typer.Argument(help=_reader_help())],
+    path: Annotated[str, typer.Argument(help="The corpus folder, or a manifest file.")],
+    pool: Annotated[str | None, typer.Option(help="A pool it was imported into: its quarantine is told too.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Write everything to this JSON file.")] = None,
+    settings: Sets = None,
+) -> None:
+    """Tell what a corpus folder holds: labels without audio, audio without label, conflicts, counts, what is missing.
+
+    No audio is decoded. A copy that looks complete but has another count than the release is remarked upon.
+
+    Example: `seral pool audit crema-d ~/corpora/CREMA-D --set reader_options.labels=voice --out crema-d.json`
+    """
+    from seral.options import parse
+    from seral.pool.audit import AuditOptions, audit_corpus, render
+
+    values = {"reader": reader, "root": path, "pool": pool, "out": out}
+    typer.echo(render(audit_corpus(parse(AuditOptions, values, settings or []))))
+
+
 @pool_app.command("check")
 def pool_check(pool: PoolPath) -> None:
     """Read every row of a pool: counts, ids, checksums, and whether the audio decodes. Exit status 1 on a problem."""

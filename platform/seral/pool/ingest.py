@@ -24,6 +24,7 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import PoolError
 from seral.options import Options
+from seral.pool.audit import belonging, total_remark
 from seral.pool.containers import restore
 from seral.pool.decode import BadAudio, decode, encode_flac, pcm_hash
 from seral.pool.dedupe import exact_duplicates
@@ -105,7 +106,9 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
         written = _write_shards(options, missing)
     if unplaced:
         _write_skipped(options.out, unplaced)
-    return _finish(options, before, chunks, unplaced, written, listed=len(found) + len(skipped))
+    counts = _finish(options, before, chunks, unplaced, written, listed=len(found) + len(skipped))
+    remark = total_remark(options.reader, belonging(found, (item.reason for item in skipped)))
+    return counts | ({"remark": remark} if remark else {})
 
 
 def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") -> list[Chunk]:
@@ -364,7 +367,9 @@ def _finish(
 
 
 def _check_bad_share(bad: pa.Table, files: int, options: ImportOptions) -> None:
-    bad = bad.filter(pc.invert(pc.is_in(bad["reason"], pa.array(["repeated", ERASED]))))
+    absent = bad.filter(pc.equal(bad["reason"], "no-audio")).num_rows
+    bad = bad.filter(pc.invert(pc.is_in(bad["reason"], pa.array(["repeated", "no-audio", ERASED]))))
+    files -= absent  # labels of a part that is not here, and no files
     if files and bad.num_rows / files > options.max_bad_share:
         examples = "; ".join(f"{row['source']}: {row['reason']}" for row in bad.slice(0, 5).to_pylist())
         raise PoolError(

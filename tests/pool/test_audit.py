@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile as sf
+from corpora import crema_d, iemocap
+
+from seral import storage
+from seral.errors import OptionError
+from seral.options import parse
+from seral.pool.audit import AuditOptions, audit_corpus, render, total_remark
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.readers import READERS
+from seral.pool.readers.totals import TOTALS
+from seral.pool.shards import open_pool
+
+
+def audit(reader: str, root: Path, **values: Any) -> dict[str, Any]:
+    return audit_corpus(parse(AuditOptions, {"reader": reader, "root": str(root)} | values))
+
+
+def touch(root: Path, files: tuple[str, ...]) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+@pytest.fixture
+def iemocap_root(tmp_path: Path) -> Path:
+    root = tmp_path / "corpus"
+    iemocap.write(root)
+    touch(root, iemocap.AUDIO)
+    return root
+
+
+def test_what_has_no_partner_is_told_by_reason(iemocap_root: Path) -> None:
+    found = audit("iemocap", iemocap_root)
+    assert (found["utterances"], found["found"]) == (3, 4)
+    assert {
+        reason: [item["source"].split("/")[-1] for item in items] for reason, items in found["skipped"].items()
+    } == {
+        "no-audio": ["Ses05M_script03_2b_M042.wav"],
+        "no-label": ["Ses01F_impro01_M009.wav"],
+        "unreadable-name": ["take.wav"],
+    }
+    assert found["left_out"] == ["Session1/dialog/wav/Ses01F_impro01.wav"]
+    assert found["missing"] == []
+    assert found["names_twice"] == {}
+
+
+def test_counts_are_of_what_would_be_imported(iemocap_root: Path) -> None:
+    found = audit("iemocap", iemocap_root)
+    assert found["counts"]["emotion"] == {"excited": 1, "neutral": 1, "no agreement": 1}
+    assert found["counts"]["speaker"] == {"Ses01F": 1, "Ses01M": 1, "Ses05F": 1}
+    assert found["counts"]["gender"] == {"female": 2, "male": 1}
+    assert found["counts"]["split"] == {"unknown": 3}
+    assert found["votes"] == {"utterances": 3, "votes": 6, "raters": 4}
+
+
+def test_options_of_the_reader_count(tmp_path: Path) -> None:
+    crema_d.write(tmp_path)
+    touch(tmp_path, crema_d.AUDIO)
+    assert audit("crema-d", tmp_path)["counts"]["emotion"] == {"anger": 1, "neutral": 1, "sad": 1}
+    heard = audit("crema-d", tmp_path, reader_options={"labels": "voice"})
+    assert heard["counts"]["emotion"] == {"anger": 1, "no agreement": 1}
+    with pytest.raises(OptionError, match="Input should be 'acted', 'voice' or 'multimodal', got 'face'"):
+        audit("crema-d", tmp_path, reader_options={"labels": "face"})
+
+
+def test_names_that_come_twice_and_files_that_are_gone(tmp_path: Path) -> None:
+    touch(tmp_path, ("a.wav", "b.wav"))
+    rows = [
+        {"audio": "a.wav", "id": "u1", "emotion": "joy"},
+        {"audio": "b.wav", "id": "u1", "emotion": "anger"},
+        {"audio": "gone.wav", "id": "u2", "emotion": "joy"},
+    ]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = audit("manifest", tmp_path)
+    assert found["names_twice"] == {"u1": ["a.wav (joy)", "b.wav (anger)"]}
+    assert found["missing"] == ["gone.wav"]
+    assert found["expected"] == {}
+    assert found["remark"] is None
+
+
+def test_an_audit_is_written_whole_and_shown_in_part(iemocap_root: Path, tmp_path: Path) -> None:
+    found = audit("iemocap", iemocap_root, out=str(tmp_path / "audit.json"))
+    assert json.loads((tmp_path / "audit.json").read_text()) == found
+    text = render(found)
+    assert text.startswith(f"iemocap in {iemocap_root}: 3 utterances\n")
+    for words in ("complete copy  10039 (2008); found 4", "no-label: the corpus's label files", "6 of 4 raters"):
+        assert words in text
+    assert "quarantine" not in text
+
+
+@pytest.mark.parametrize(
+    ("found", "remarked"), [(7442, False), (7441, True), (7443, True), (6700, True), (6697, False), (0, False)]
+)
+def test_only_copies_that_look_complete_are_remarked_upon(found: int, remarked: bool) -> None:
+    remark = total_remark("crema-d", found)
+    assert (remark is not None) is remarked
+    assert remark is None or f"has 7442 (2014) utterances, this one has {found}" in remark
+
+
+def test_nothing_is_expected_of_readers_of_anything() -> None:
+    assert total_remark("folder", 12) is None
+    assert total_remark("manifest", 0) is None
+
+
+def test_totals_are_of_readers() -> None:
+    assert set(TOTALS) <= set(READERS)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_an_import_makes_the_remark_and_an_audit_tells_its_quarantine(
+    tmp_path: Path, make_corpus: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, pool = make_corpus(tmp_path / "calls", 4), str(tmp_path / "pool")
+    (corpus / "audio" / "clip0003.flac").write_bytes(b"")
+    monkeypatch.setitem(TOTALS, "manifest", {"first": 5, "second": 7})
+    counts = import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(corpus), "out": pool}))
+    assert "remark" not in counts
+    monkeypatch.setitem(TOTALS, "manifest", {"first": 3})
+    counts = import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(corpus), "out": pool}))
+    assert counts["remark"] == "a complete copy of manifest has 3 (first) utterances, this one has 4"
+    found = audit("manifest", corpus, pool=pool)
+    assert [item["source"] for item in found["quarantine"]["empty"]] == ["audio/clip0003.flac"]
+    assert "quarantine     empty: the file has 0 bytes" in render(found)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_part_of_a_corpus_is_imported_with_its_votes(tmp_path: Path, speech: Callable[[float, int], Any]) -> None:
+    """Two of three labels have no audio here: they are told, and are no bad files."""
+    crema_d.write(tmp_path / "corpus")
+    (tmp_path / "corpus" / "AudioWAV").mkdir()
+    sf.write(tmp_path / "corpus" / "AudioWAV" / "1001_IEO_ANG_HI.wav", speech(1.0, 0), 16_000)
+    values = {"reader": "crema-d", "root": str(tmp_path / "corpus"), "out": str(tmp_path / "pool")}
+    counts = import_corpus(parse(ImportOptions, values | {"reader_options": {"labels": "voice"}}))
+    assert (counts["utterances"], counts["reasons"]) == (1, {"no-audio": 2})
+    pool = open_pool(str(tmp_path / "pool"))
+    votes = [row for shard in pool.shards for row in storage.read_table(pool.table_uri("votes", shard)).to_pylist()]
+    assert [(row["emotion"], row["count"]) for row in votes] == [("anger", 6), ("neutral", 3)]
