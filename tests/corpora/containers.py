@@ -1,4 +1,4 @@
-"""Writes small data sets in the containers of the field: WebDataset, Hugging Face Parquet and audiofolder."""
+"""Writes small data sets in the containers of the field: WebDataset, Hugging Face Parquet, audiofolder, audformat."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile as sf
@@ -97,3 +98,94 @@ def write_audiofolder(root: Path) -> None:
         if table:
             (root / split / "metadata.csv").write_text(table)
     (root / "test" / "metadata.jsonl").write_text(json.dumps({"file_name": "c.wav", "label": "neutral"}) + "\n")
+
+
+HEADER = """name: corpus
+source: ''
+usage: research
+languages: [deu]
+raters:
+  gold: {type: ground truth}
+  model: {type: machine}
+  r1: {type: human}
+  r2: {type: human}
+schemes:
+  arousal: {dtype: float, minimum: 1, maximum: 5}
+  confidence: {dtype: float}
+  emotion:
+    dtype: str
+    labels: [anger, neutral]
+  gender:
+    dtype: str
+    labels: [female, male]
+  speaker: {dtype: str, labels: speaker}
+  transcription:
+    dtype: str
+    labels: {t1: Hallo., t2: Ja.}
+splits:
+  test: {type: test}
+  train: {type: train}
+tables:
+  emotion:
+    type: filewise
+    columns:
+      emotion.model: {scheme_id: emotion, rater_id: model}
+      emotion.r1: {scheme_id: emotion, rater_id: r1}
+      arousal.r1: {scheme_id: arousal, rater_id: r1}
+      emotion.r2: {scheme_id: emotion, rater_id: r2}
+      arousal.r2: {scheme_id: arousal, rater_id: r2}
+  emotion.test.gold_standard:
+    type: filewise
+    split_id: test
+    columns:
+      emotion: {scheme_id: emotion, rater_id: gold}
+      confidence.emotion: {scheme_id: confidence, rater_id: gold}
+  emotion.train.gold_standard:
+    type: filewise
+    split_id: train
+    columns:
+      emotion: {scheme_id: emotion, rater_id: gold}
+      confidence.emotion: {scheme_id: confidence, rater_id: gold}
+  files:
+    type: filewise
+    columns:
+      speaker: {scheme_id: speaker}
+      transcription: {scheme_id: transcription}
+  segments:
+    type: segmented
+    columns:
+      emotion: {scheme_id: emotion, rater_id: gold}
+misc_tables:
+  speaker:
+    levels: {speaker: str}
+    columns:
+      gender: {scheme_id: gender}
+"""
+AUDFORMAT_TABLES = {
+    "emotion": """file,emotion.model,emotion.r1,arousal.r1,emotion.r2,arousal.r2
+audio/a.wav,neutral,anger,4.0,anger,5.0
+audio/b.wav,neutral,neutral,2.0,,2.0
+audio/c.wav,neutral,neutral,,neutral,
+""",
+    "emotion.test.gold_standard": "file,emotion,confidence.emotion\naudio/c.wav,neutral,1.0\n",
+    "emotion.train.gold_standard": "file,emotion,confidence.emotion\naudio/a.wav,anger,1.0\naudio/b.wav,neutral,0.5\n",
+    "files": "file,speaker,transcription\naudio/a.wav,s1,t1\naudio/b.wav,s2,\naudio/c.wav,s1,t2\n",
+    "segments": """file,start,end,emotion
+audio/b.wav,0 days 00:00:00.000000,0 days 00:00:00.050000,neutral
+audio/b.wav,0 days 00:00:00.050000,,anger
+""",
+    "speaker": "speaker,gender\ns1,female\ns2,male\n",
+}
+
+
+def write_audformat(root: Path, suffix: str = ".csv") -> None:
+    """A database as `Database.save` of audformat writes it: three files, one of them in two segments."""
+    (root / "db.yaml").write_text(HEADER)
+    for name, text in AUDFORMAT_TABLES.items():
+        if suffix == ".csv":
+            (root / f"db.{name}.csv").write_text(text)
+            continue
+        frame = pd.read_csv(io.StringIO(text))
+        for column in {"start", "end"} & set(frame.columns):
+            frame[column] = pd.to_timedelta(frame[column])
+        pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), root / f"db.{name}.parquet")

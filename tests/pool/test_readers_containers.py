@@ -11,14 +11,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpora.containers import SCHEMA, clip, write_audiofolder, write_hf_parquet, write_tar, write_webdataset
+from corpora.containers import (
+    HEADER,
+    SCHEMA,
+    clip,
+    write_audformat,
+    write_audiofolder,
+    write_hf_parquet,
+    write_tar,
+    write_webdataset,
+)
 
 from seral.errors import ReaderError
 from seral.pool.containers import Cell, Span, open_clip, restore
 from seral.pool.decode import BadAudio, decode
 from seral.pool.ingest import ImportOptions, Source, import_corpus, plan_chunks
 from seral.pool.readers import READERS
-from seral.pool.readers.utterance import Skipped, Utterance
+from seral.pool.readers.utterance import NO_AGREEMENT, Skipped, Utterance
 from seral.pool.shards import check_pool, open_pool
 
 Write = Callable[[Path], None]
@@ -177,3 +186,97 @@ def test_audiofolder_needs_file_names(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_text("audio,label\na.wav,anger\n")
     with pytest.raises(ReaderError, match=r"metadata\.csv has no column file_name; it has: audio, label"):
         read("audiofolder", tmp_path)
+
+
+def test_audformat_segments_stand_for_their_file(tmp_path: Path) -> None:
+    """They keep the file's speaker and split; what raters said of the whole file says nothing of a part."""
+    write_audformat(tmp_path)
+    _, first, second, _ = read("audformat", tmp_path)
+    assert [first.source, second.source] == ["audio/b.wav#0.000-0.050", "audio/b.wav#0.050-"]
+    assert (first.start_s, first.end_s, second.start_s, second.end_s) == (0.0, 0.05, 0.05, None)
+    assert [(u.speaker, u.gender, u.split, u.emotion, u.votes) for u in (first, second)] == [
+        ("s2", "male", "train", "neutral", ()),
+        ("s2", "male", "train", "anger", ()),
+    ]
+
+
+def test_audformat_tables_may_be_parquet(tmp_path: Path) -> None:
+    found = []
+    for suffix in (".csv", ".parquet"):
+        root = tmp_path / suffix[1:]
+        root.mkdir()
+        write_audformat(root, suffix)
+        found.append([replace(utterance, audio=Path()) for utterance in read("audformat", root)])
+    assert found[0] == found[1]
+
+
+def test_audformat_speakers_may_be_labels_of_their_scheme(tmp_path: Path) -> None:
+    write_audformat(tmp_path)
+    labels = "{dtype: str, labels: {s1: {gender: female, language: deu, age: 31}, s2: {}}}"
+    (tmp_path / "db.yaml").write_text(HEADER.replace("{dtype: str, labels: speaker}", labels))
+    genders = {u.speaker: (u.gender, u.language) for u in read("audformat", tmp_path)}
+    assert genders == {"s1": ("female", "de"), "s2": (None, "de")}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            HEADER.replace("  files:\n", "  others:\n"),
+            r"lists the table 'others', but there is no db\.others",
+        ),
+        ("name: [", r"db\.yaml is not valid YAML"),
+        ("- name", r"db\.yaml: expected a mapping, got list"),
+        ("name: empty", r"db\.yaml has no table of files or segments"),
+    ],
+)
+def test_damaged_audformat_headers_are_named(tmp_path: Path, header: str, message: str) -> None:
+    write_audformat(tmp_path)
+    (tmp_path / "db.yaml").write_text(header)
+    with pytest.raises(ReaderError, match=message):
+        read("audformat", tmp_path)
+
+
+EMOBOX = {"key": "Ses01F_F000", "dataset": "iemocap", "wav": "a.wav", "type": "raw", "sample_rate": 16000,
+          "num_frame": 31129, "length": 1.9, "task": "category", "emo": "neutral", "channel": 1}  # fmt: skip
+SHAPES = {
+    "emobox.jsonl": (json.dumps(EMOBOX), {"name": "Ses01F_F000", "corpus": "iemocap", "emotion": "neutral"}),
+    "speechbrain.json": (
+        json.dumps({"Ses01F_F000": {"wav": "{data_root}/a.wav", "length": 1.9, "emo": "neu"}}),
+        {"name": "Ses01F_F000", "emotion": "neu", "end_s": None},
+    ),
+    "s3prl.json": (
+        json.dumps({"labels": {"neu": 0}, "meta_data": [{"path": "a.wav", "label": "neu", "speaker": "Ses01F"}]}),
+        {"name": "a", "emotion": "neu", "speaker": "Ses01F"},
+    ),
+    "peft-ser.json": (
+        json.dumps({"train": [], "dev": [["u1", "s1", "female", "a.wav", "neu"]], "test": []}),
+        {"name": "u1", "emotion": "neu", "speaker": "s1", "gender": "female", "split": "dev"},
+    ),
+    "nkululeko.csv": (
+        "file,start,end,speaker,emotion,gender,language\na.wav,0 days,0 days 00:00:01.500000,s1,neutral,male,german\n",
+        {"emotion": "neutral", "speaker": "s1", "gender": "male", "language": "de", "end_s": 1.5},
+    ),
+    "emo-superb.csv": (
+        "FileName,Angry,Sad,Neutral,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
+        "a.wav,0.00625,0.95,0.04375,2.4,3.0,2.8,127,Female,Development\n",
+        {"emotion": "Sad", "arousal": 2.4, "valence": 3.0, "speaker": "127", "split": "dev"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_manifests_of_other_toolkits(tmp_path: Path, name: str) -> None:
+    text, expected = SHAPES[name]
+    (tmp_path / name).write_text(text)
+    (found,) = read("manifest", tmp_path / name)
+    assert found.audio == tmp_path / "a.wav"
+    assert {field: getattr(found, field) for field in expected} == expected
+
+
+def test_the_greatest_share_is_the_label_and_a_tie_is_none(tmp_path: Path) -> None:
+    lines = ["path,Angry,Sad,Neutral", "a.wav,0.4,0.4,0.2", "b.wav,0,0,0", "c.wav,0.2,0,0.8"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    assert [u.emotion for u in read("manifest", tmp_path / "m.csv")] == [NO_AGREEMENT, None, "Neutral"]
+    without = READERS["manifest"](tmp_path / "m.csv", columns={"emotion": ""})  # type: ignore[call-arg]
+    assert {u.emotion for u in without if isinstance(u, Utterance)} == {None}

@@ -8,6 +8,7 @@ A file with the right suffix whose name says nothing is yielded as `Skipped`, so
 from __future__ import annotations
 
 from seral.pool.readers.aesdd import read_aesdd
+from seral.pool.readers.audformat import read_audformat
 from seral.pool.readers.audiofolder import read_audiofolder
 from seral.pool.readers.biic_podcast import read_biic_podcast
 from seral.pool.readers.cafe import read_cafe
@@ -56,6 +57,7 @@ READERS: dict[str, Reader] = {
     "msp-improv": read_msp_improv,
     "meld": read_meld,
     "manifest": read_manifest,
+    "audformat": read_audformat,
     "audiofolder": read_audiofolder,
     "hf-parquet": read_hf_parquet,
     "webdataset": read_webdataset,

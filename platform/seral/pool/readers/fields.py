@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from seral.errors import ReaderError, unknown_name
+from seral.pool.readers.languages import language_code
 from seral.pool.readers.utterance import NO_AGREEMENT
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -49,8 +50,8 @@ SPLITS = {
 GENDERS = {"female": "female", "f": "female", "woman": "female", "male": "male", "m": "male", "man": "male",
            "other": "other"}  # fmt: skip
 STYLES = {style: style for style in ("acted", "elicited", "natural")}
-CLOCK = re.compile(r"(?:(\d+) days? )?(\d+):(\d\d):(\d\d(?:\.\d+)?)")
-"""A time as pandas writes it: `0 days 00:00:01.500000`."""
+CLOCK = re.compile(r"(?=.)(?:(\d+) days?)? ?(?:(\d+):(\d\d):(\d\d(?:\.\d+)?))?")
+"""A time as pandas writes it: `0 days 00:00:01.500000`, or `0 days` alone."""
 
 
 def known_columns(present: Iterable[str]) -> dict[str, str]:
@@ -98,13 +99,18 @@ class Fields:
             "speaker": self.text("speaker"),
             "gender": self.one_of("gender", GENDERS),
             "session": self.text("session"),
-            "language": self.text("language"),
+            "language": self.language(),
             "text": self.text("text"),
             "emotion": self.text("emotion") or self.greatest_share(),
             "valence": self.number("valence"),
             "arousal": self.number("arousal"),
             "dominance": self.number("dominance"),
         }
+
+    def language(self) -> str | None:
+        """The language, under its ISO 639-1 code where we know it."""
+        written = self.text("language")
+        return None if written is None else language_code(written)
 
     def corpus(self, default: str) -> str:
         """The corpus of the row, else the default."""
@@ -122,9 +128,12 @@ class Fields:
 
     def greatest_share(self) -> str | None:
         """The emotion with the greatest share of the votes, NO_AGREEMENT at a tie."""
-        shares = {column: float(self.values[column]) for column in self.shares if self.values.get(column)}
-        top = [column for column, share in shares.items() if share == max(shares.values())]
-        return top[0] if len(top) == 1 else NO_AGREEMENT if top else None
+        shares = {column: replace(self, named={column: column}).number(column) or 0.0 for column in self.shares}
+        greatest = max(shares.values(), default=0.0)
+        if greatest <= 0:
+            return None
+        top = [column for column, share in shares.items() if share == greatest]
+        return top[0] if len(top) == 1 else NO_AGREEMENT
 
     def text(self, field: str) -> str | None:
         """The value as text, None when there is none or it is said to be unknown."""

@@ -15,6 +15,9 @@ import pyarrow.parquet as pq
 
 from seral.errors import ReaderError
 
+LISTED = ("id", "speaker", "gender", "path", "label")
+"""What the values of an entry mean that is a list."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -55,16 +58,33 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
 
 
 def _read_json(file: Path) -> Iterator[Row]:
-    """A list of objects, or objects by their id (which each then holds as `id`)."""
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise ReaderError(f"{file}: not valid JSON: {error}") from None
-    items = content.items() if isinstance(content, dict) else enumerate(content, start=1)
-    for key, values in items:
+    for key, values in _json_entries(content):
         if not isinstance(values, dict):
             raise ReaderError(f"{file}, entry {key}: expected an object {{...}}, got {type(values).__name__}")
-        yield Row(place=f"entry {key}", values={"id": key} | values if isinstance(content, dict) else values)
+        yield Row(place=f"entry {key}", values=values)
+
+
+def _json_entries(content: Any) -> Iterator[tuple[str, Any]]:
+    """(what to call it, object) of the shapes in use.
+
+    A list of objects, alone or under `meta_data` (s3prl); objects by their id, which each then holds as `id`
+    (SpeechBrain); lists of values by split, in the order of LISTED (peft-ser).
+    """
+    if isinstance(content, dict) and isinstance(content.get("meta_data"), list):
+        content = content["meta_data"]
+    if isinstance(content, list):
+        yield from ((str(number), values) for number, values in enumerate(content, start=1))
+        return
+    for key, value in content.items() if isinstance(content, dict) else [("1", content)]:
+        if isinstance(value, list) and all(isinstance(item, list) and len(item) == len(LISTED) for item in value):
+            for number, item in enumerate(value, start=1):
+                yield f"{number} of {key}", dict(zip(LISTED, item, strict=True)) | {"split": key}
+        else:
+            yield key, {"id": key} | value if isinstance(value, dict) else value
 
 
 def parse_csv(file: Path, text: str, delimiter: str = ",", needs: Sequence[str] = ()) -> Iterator[Row]:
