@@ -53,6 +53,8 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", he
 StudyPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="YAML file of the study; `python jobs/NAME.py --help` lists options.")
 ]
+NewPool = Annotated[str, typer.Option("--out", help="The pool to make; nothing may be there yet.")]
+Where = typer.Option("--where", metavar="CONDITION", help="Such as 'snr_db > 10'; repeatable, all have to hold.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -229,6 +231,61 @@ def pool_diff(
     if out is not None:
         write_table(out, difference)
     _show(summarise(difference), as_json=as_json)
+
+
+@pool_app.command("merge")
+def pool_merge(
+    pools: Annotated[list[str], typer.Argument(metavar="POOL...", help="Pools, or snapshots: POOL@NAME.")],
+    out: Annotated[str, typer.Option("--out", help="The pool to make or add to.")],
+) -> None:
+    """Put the utterances of several pools into one. Run it again after an interruption: it goes on.
+
+    An utterance that several hold stands in it once; the same audio under two ids is marked as a duplicate; what was
+    erased from any of them stays out.
+
+    Example: `seral pool merge data/calls data/radio --out data/all`
+    """
+    from seral.pool.derive import merge_pools
+
+    _show(merge_pools(pools, out))
+
+
+@pool_app.command("filter")
+def pool_filter(pool: PoolPath, out: NewPool, where: Annotated[list[str], Where]) -> None:
+    """Make a pool of the utterances that fit conditions on what is known of them.
+
+    COLUMN == != < <= > >= VALUE, or COLUMN in (A, B), joined by `and`; `== null` is unknown. An unknown value fits
+    nothing else. Gold labels are no columns.
+
+    Example: `seral pool filter data/pool --where "language == de and snr_db > 10" --out data/clean-german`
+    """
+    from seral.options import parse
+    from seral.pool.derive import SelectOptions, select_from_pool
+
+    _show(select_from_pool(parse(SelectOptions, {"pool": pool, "out": out, "where": where})))
+
+
+@pool_app.command("sample")
+def pool_sample(
+    pool: PoolPath,
+    out: NewPool,
+    count: Annotated[int | None, typer.Option(help="How many utterances to draw.")] = None,
+    hours: Annotated[float | None, typer.Option(help="Or how many hours.")] = None,
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="Keep the share of every value of this.")] = None,
+    where: Annotated[list[str] | None, Where] = None,
+    seed: Annotated[int, typer.Option(help="Another seed, another draw.")] = 0,
+) -> None:
+    """Make a pool of utterances drawn at random, duplicates aside; the same seed draws the same.
+
+    Example: `seral pool sample data/pool --hours 2 --by language --out data/two-hours`
+    """
+    from seral.options import parse
+    from seral.pool.derive import SelectOptions, select_from_pool
+
+    if (count is None) == (hours is None):
+        raise typer.BadParameter("give --count or --hours, one of the two")
+    values = {"pool": pool, "out": out, "count": count, "hours": hours, "by": by, "where": where or [], "seed": seed}
+    _show(select_from_pool(parse(SelectOptions, values)))
 
 
 @pool_app.command("generate")

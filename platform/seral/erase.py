@@ -139,11 +139,7 @@ def _rows_of(pool: str, shards: Sequence[str], subject: Sequence[str], known: Er
     """COLUMNS of the utterances meant, of what the tombstone knows already, and of exact copies of both."""
     meant = _rows_that(pool, shards, lambda table: _meant(table, subject) | known.belongs(table))
     audio = meant["pcm_hash"].unique()
-    copies = _rows_that(
-        pool,
-        shards,
-        lambda table: np.asarray(pc.is_in(table["pcm_hash"], audio)) | _all(known, "audio", table["pcm_hash"]),
-    )
+    copies = _rows_that(pool, shards, lambda table: np.asarray(pc.is_in(table["pcm_hash"], audio)))
     return pa.concat_tables([meant, copies])
 
 
@@ -154,10 +150,6 @@ def _rows_that(pool: str, shards: Sequence[str], choose: Callable[[pa.Table], ND
         table = storage.read_table(shard_uri(pool, "utterances", shard), COLUMNS).cast(parts[0].schema)
         parts.append(table.filter(pa.array(choose(table))))
     return pa.concat_tables(parts)
-
-
-def _all(known: Erased, kind: str, column: pa.ChunkedArray) -> NDArray[np.bool_]:
-    return np.array([known.knows(kind, value) for value in column.to_pylist()], dtype=bool)
 
 
 def _meant(table: pa.Table, subject: Sequence[str]) -> NDArray[np.bool_]:

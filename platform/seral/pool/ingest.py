@@ -349,7 +349,7 @@ def _finish(
     bad = storage.read_tables([shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
     files = sum(len(chunk.sources) for chunk in chunks) + len(skipped)
     _check_bad_share(bad, listed, options)
-    shards = _mark_duplicates(pool, list(dict.fromkeys([*sorted(before["shards"]), *names])))
+    shards = mark_duplicates(pool, list(dict.fromkeys([*sorted(before["shards"]), *names])))
     known = {**written, **before["shards"]}
     commit(pool, before, {name: known.get(name) or read_entry(pool, name) for name in shards})
     ids = open_pool(pool).ids
@@ -378,7 +378,7 @@ def _check_bad_share(bad: pa.Table, files: int, options: ImportOptions) -> None:
         )
 
 
-def _mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
+def mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
     """Set `duplicate_of` across the pool and drop rows that repeat another's id. Returns the shards of the outcome.
 
     Of rows with the same id the first in the order of `shards` stays. A shard that changes is written under a new name,

@@ -54,6 +54,8 @@ class Erased:
         found = np.zeros(table.num_rows, dtype=bool)
         for name in OF_A_ROW & set(texts):
             found |= self._ids_in(table[name])
+        if "pcm_hash" in texts:
+            found |= self._all_known("audio", table["pcm_hash"])
         if {"corpus", "speaker"} <= set(texts):
             found |= self._all_known("speaker", table["corpus"], table["speaker"])
         if {"corpus", "source"} <= set(texts):

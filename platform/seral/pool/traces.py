@@ -53,11 +53,9 @@ def refers(uri: str, erased: Erased) -> bool:
     if not uri.endswith(".parquet"):
         return count(uri, erased) > 0
     table = _texts_of(uri)
-    hashes = table["pcm_hash"].unique().to_pylist() if "pcm_hash" in table.column_names else []
     lists = [column.combine_chunks().flatten() for column in table.columns if pa.types.is_list(column.type)]
     return bool(
         erased.without(table) != table
-        or any(value is not None and erased.knows("audio", value) for value in hashes)
         or any(value is not None and erased.knows("utterance", value) for of in lists for value in of.to_pylist())
     )
 
