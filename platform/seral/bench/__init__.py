@@ -105,9 +105,9 @@ def find_clips(folder: Path, options: BenchOptions) -> list[Utterance]:
     return [item for item in found if isinstance(item, Utterance)]
 
 
-def write_manifest(out: Path, clips: Sequence[Utterance], copies: int = 1) -> Path:
-    """A manifest of the clips, each `copies` times."""
-    rows = [_manifest_row(clip, copy) for copy in range(copies) for clip in clips]
+def write_manifest(out: Path, clips: Sequence[Utterance], copies: int = 1, most: int | None = None) -> Path:
+    """A manifest of the clips, each `copies` times, and `most` rows of that."""
+    rows = [_manifest_row(clip, copy) for copy in range(copies) for clip in clips][:most]
     out.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return out
 
