@@ -6,7 +6,9 @@ group is read at once and kept until a clip of another is asked for: clips in th
 
 from __future__ import annotations
 
+import errno
 import io
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -47,6 +49,8 @@ def open_clip(audio: Path, inside: Inside | None) -> BinaryIO:
     Raises OSError where the file cannot be read (FileNotFoundError where the cell is empty).
     """
     if inside is None:
+        if not stat.S_ISREG(audio.stat().st_mode):
+            raise OSError(errno.EINVAL, "not a file: a folder, a pipe or a device")  # opening a pipe waits for ever
         return audio.open("rb")
     if isinstance(inside, Span):
         with audio.open("rb") as file:

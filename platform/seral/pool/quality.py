@@ -20,7 +20,7 @@ from seral.schema import SAMPLE_RATE
 
 REASONS: dict[str, str] = {
     "missing": "the file is not there",
-    "unreadable": "the file cannot be opened: permissions, a folder under that name, or a failing disk",
+    "unreadable": "the file cannot be opened: permissions, a folder or a pipe under that name, or a failing disk",
     "empty": "the file has 0 bytes",
     "lfs-stub": "a Git LFS pointer stands in place of the audio: run `git lfs pull`",
     "not-audio": "libsndfile knows no such format: text under an audio name, or m4a, mp4, webm (convert these first)",

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from seral.errors import ReaderError
@@ -47,7 +47,7 @@ class AudioFile:
     @property
     def name(self) -> str:
         """The stem, the corpus's own name for the utterance."""
-        return self.path.stem
+        return PurePosixPath(self.source).stem
 
     @property
     def size(self) -> int:
@@ -118,8 +118,13 @@ def audio_files(root: Path, suffixes: frozenset[str]) -> list[AudioFile]:
     if not base.is_dir():
         raise ReaderError(f"{root} is not a folder")
     found = [path for path in _walk(base) if path.suffix.lower() in suffixes]
-    files = [AudioFile(path=path, source=path.relative_to(base).as_posix()) for path in found]
+    files = [AudioFile(path=path, source=_text(path.relative_to(base))) for path in found]
     return sorted(files, key=lambda file: file.source)
+
+
+def _text(path: Path) -> str:
+    """A path inside a folder as text, POSIX style. A name that is not UTF-8 keeps its bytes as `\\xe9`."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def files_below(root: Path, pattern: str) -> list[Path]:
