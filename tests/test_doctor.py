@@ -29,6 +29,7 @@ def test_a_run_that_will_work_has_nothing_wrong(run_values: dict[str, Any], tmp_
     assert found["text encoder model"].detail == "bert, 384 features, 22.7 M parameters"
     assert found["pool"].detail.endswith(" shards")
     assert "FLAC" in found["codecs"].detail
+    assert "mp4" in found["codecs"].detail
     assert found["state API"].detail.startswith("not asked")
     assert found["nodes"].detail.startswith("1, the same versions, the run folder from each")
     assert not list(Path(run_values["run"]).glob(".seral*")), "nothing is left behind"

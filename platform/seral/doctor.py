@@ -30,6 +30,7 @@ from seral import cluster, storage
 from seral.active.loop import LoopOptions
 from seral.errors import SeralError
 from seral.options import load
+from seral.pool import codecs
 from seral.pool.shards import open_pool
 from seral.text_features import open_text_encoder
 from seral.versions import versions
@@ -174,7 +175,8 @@ def _codecs() -> str:
         read, _ = soundfile.read(buffer)
         if abs(len(read) - len(tone)) > 4000:
             raise ValueError(f"{name}/{subtype} gives {len(read)} of {len(tone)} samples")
-    return f"WAV FLAC Vorbis Opus MP3 ({soundfile.__libsndfile_version__})"
+    containers = "mp4 m4a webm (PyAV)" if codecs.installed() else "no mp4 m4a webm: pip install 'seral[codecs]'"
+    return f"WAV FLAC Vorbis Opus MP3 ({soundfile.__libsndfile_version__}); {containers}"
 
 
 def _encoder(name: str) -> str:

@@ -22,6 +22,7 @@ import soxr
 from numpy.typing import NDArray
 
 from seral.errors import PoolError
+from seral.pool.codecs import INSTALL, CodecError, ContainerSound, container_of, installed
 from seral.pool.containers import Inside, open_clip
 from seral.pool.quality import channel_fault
 from seral.pool.voice import Samples
@@ -79,15 +80,13 @@ def decode(
     try:
         with open_clip(path, inside) as file:
             _check_head(file)
-            with sf.SoundFile(file) as sound:
+            with _open(file) as sound:
                 frames_NC = _read(sound, file, start_s, end_s, max_duration_s)
                 rate, channels = sound.samplerate, sound.channels
     except FileNotFoundError as error:
         raise BadAudio("missing", str(error) if inside else f"no file at {path}") from None
     except OSError as error:
         raise BadAudio("unreadable", f"{path}: {error.strerror or error}") from None
-    except sf.LibsndfileError as error:
-        raise BadAudio("not-audio", f"libsndfile: {error.error_string}") from None
     samples = to_pool_rate(mix_down(frames_NC), rate)
     if len(samples) < max(1.0, min_duration_s * SAMPLE_RATE):
         raise BadAudio("too-short", f"{len(samples) / SAMPLE_RATE:.3f} s, the least is {min_duration_s:g} s")
@@ -161,12 +160,34 @@ def _check_head(file: BinaryIO) -> None:
     file.seek(0)
 
 
+def _open(file: BinaryIO) -> sf.SoundFile | ContainerSound:
+    """By libsndfile; by ffmpeg what libsndfile does not know."""
+    try:
+        return sf.SoundFile(file)
+    except sf.LibsndfileError as error:
+        file.seek(0)
+        container = container_of(file.read(16))
+        if container is None:
+            raise BadAudio("not-audio", f"libsndfile: {error.error_string}") from None
+    if not installed():
+        raise BadAudio("not-audio", f"{container}, which libsndfile does not read. {INSTALL}")
+    file.seek(0)
+    try:
+        return ContainerSound(file, container)
+    except CodecError as error:
+        raise BadAudio("not-audio", str(error)) from None
+
+
 def _read(
-    sound: sf.SoundFile, file: BinaryIO, start_s: float | None, end_s: float | None, max_duration_s: float
+    sound: sf.SoundFile | ContainerSound,
+    file: BinaryIO,
+    start_s: float | None,
+    end_s: float | None,
+    max_duration_s: float,
 ) -> NDArray[np.float32]:
     """The wanted frames, (N, C), after every check that the header allows."""
     rate = int(sound.samplerate)
-    announced = sound.frames if sound.frames < UNKNOWN_LENGTH else None
+    announced = _announced(sound)
     start, stop = _span(rate, announced, start_s, end_s)
     limit = int(max_duration_s * rate)
     if stop is not None and stop - start > limit:
@@ -177,12 +198,19 @@ def _read(
         raise BadAudio("too-long", f"more than {max_duration_s:g} s")
     missing = 0 if stop is None else wanted - len(frames_NC)
     if end_s is None:
-        missing += _missing_wav_frames(sound, file)
+        missing += sound.missing if isinstance(sound, ContainerSound) else _missing_wav_frames(sound, file)
     if missing > HARMLESS_GAP_S * rate:
         raise BadAudio("truncated", f"{len(frames_NC)} of {len(frames_NC) + missing} frames")
     if not len(frames_NC):
         raise BadAudio("no-frames", "the header is followed by no audio")
     return frames_NC
+
+
+def _announced(sound: sf.SoundFile | ContainerSound) -> int | None:
+    """Frames by the header; containers only say about how many."""
+    if isinstance(sound, ContainerSound) or sound.frames >= UNKNOWN_LENGTH:
+        return None
+    return int(sound.frames)
 
 
 def _span(rate: int, announced: int | None, start_s: float | None, end_s: float | None) -> tuple[int, int | None]:
@@ -200,14 +228,19 @@ def _span(rate: int, announced: int | None, start_s: float | None, end_s: float 
     return start, stop
 
 
-def _read_frames(sound: sf.SoundFile, start: int, count: int) -> NDArray[np.float32]:
+def _read_frames(sound: sf.SoundFile | ContainerSound, start: int, count: int) -> NDArray[np.float32]:
     """Read frames, (N, C) float32. A decoder that stops at damaged data in the middle counts as a truncated file."""
     try:
         if start:
             sound.seek(start)
-        frames_NC = sound.read(count, dtype="float32", always_2d=True)
+        if isinstance(sound, ContainerSound):
+            frames_NC = sound.read(count)
+        else:
+            frames_NC = sound.read(count, dtype="float32", always_2d=True)
     except sf.LibsndfileError as error:
         raise BadAudio("truncated", f"damaged after the header; libsndfile: {error.error_string}") from None
+    except CodecError as error:
+        raise BadAudio("truncated", f"damaged after the header; {error}") from None
     bad = frames_NC.size - int(np.count_nonzero(np.isfinite(frames_NC)))
     if bad:
         raise BadAudio("not-finite", f"{bad} of {frames_NC.size} samples are NaN or infinite")

@@ -23,7 +23,7 @@ REASONS: dict[str, str] = {
     "unreadable": "the file cannot be opened: permissions, a folder or a pipe under that name, or a failing disk",
     "empty": "the file has 0 bytes",
     "lfs-stub": "a Git LFS pointer stands in place of the audio: run `git lfs pull`",
-    "not-audio": "libsndfile knows no such format: text under an audio name, or m4a, mp4, webm (convert these first)",
+    "not-audio": "no known format: text under an audio name, or m4a, mp4, webm without the extra `codecs`",
     "no-frames": "a sound header without any audio behind it",
     "truncated": "the file ends before the audio its header announces",
     "bad-segment": "start or end lies outside the recording, or start is not before end",

@@ -11,7 +11,7 @@ from seral.pool.readers.utterance import Skipped, Utterance
 
 DECODABLE = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au"})
 TO_CONVERT = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr", ".3gp"})
-"""Formats libsndfile cannot read: they are yielded too, so that the import reports them instead of losing them."""
+"""Formats libsndfile cannot read, but PyAV can (the extra `codecs`); without it the import reports these files."""
 
 
 def read_folder(root: Path) -> Iterator[Utterance | Skipped]:
