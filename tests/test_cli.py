@@ -27,6 +27,7 @@ COMMANDS = [
     ["pool", "sample"],
     ["pool", "snapshot"],
     ["pool", "diff"],
+    ["pool", "screen"],
     ["pool", "generate"],
     ["loop", "run"],
     ["loop", "options"],

@@ -288,6 +288,26 @@ def pool_sample(
     _show(select_from_pool(parse(SelectOptions, values)))
 
 
+@pool_app.command("screen")
+def pool_screen(
+    pool: PoolPath,
+    encoder: Annotated[str, typer.Option(help="A hub id, a folder, or an embedded encoder.")] = "seral-tiny",
+    settings: Sets = None,
+) -> None:
+    """Find near-duplicates, and utterances far from all others, by the features of an encoder.
+
+    The table is kept in POOL/screen; a run's `split.near_duplicates` may name it, and then refuses folds that have such
+    a pair in two parts.
+
+    Example: `seral pool screen data/pool --set similarity=0.97`
+    """
+    from seral.options import parse
+    from seral.screen import ScreenOptions
+    from seral.screen import screen_pool as screen
+
+    typer.echo(screen(parse(ScreenOptions, {"pool": pool, "encoder": encoder}, settings or [])))
+
+
 @pool_app.command("generate")
 def pool_generate(
     out: Annotated[Path, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None

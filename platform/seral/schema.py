@@ -114,6 +114,16 @@ TEXT_VECTOR = pa.schema(
     ]
 )
 
+SCREEN = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("near_duplicate_of", pa.string()),  # smallest id of its group of near-duplicates; null = it has none, or is it
+        ("nearest_id", pa.string()),  # the most similar other utterance
+        ("similarity", pa.float32()),  # cosine to it
+        ("distance", pa.float32()),  # mean of 1 - cosine to the nearest others
+    ]
+)
+
 PICK = pa.schema(
     [
         ("utterance_id", pa.string()),

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
+from seral import storage
 from seral.errors import SplitError
 from seral.options import Options
 
@@ -42,6 +43,8 @@ class SplitOptions(Options):
     """Speakers in dev, for leave-one-speaker and k-fold."""
     seed: int = Field(default=0, ge=0)
     """Deals the speakers of k-fold; the other schemes have no chance in them."""
+    near_duplicates: str | None = None
+    """The table that `seral pool screen` wrote: folds with near-duplicates in two parts are refused."""
     unknown_speakers: Literal["drop", "train"] = "drop"
     """What becomes of utterances without a speaker: left out, or used for training only."""
 
@@ -90,12 +93,15 @@ def make_folds(metadata: pa.Table, options: SplitOptions) -> list[Fold]:
                     f"fold {fold.name} of {options.scheme} has no utterance in {part}; "
                     f"use another scheme, fewer dev speakers or a larger k"
                 )
-        check_leak(fold, metadata)
+        check_leak(fold, metadata, near_duplicates=options.near_duplicates)
     return folds
 
 
-def check_leak(fold: Fold, metadata: pa.Table) -> None:
-    """Raise SplitError when two parts share an utterance, a speaker, or the same audio under two ids."""
+def check_leak(fold: Fold, metadata: pa.Table, *, near_duplicates: str | None = None) -> None:
+    """Raise SplitError when two parts share an utterance, a speaker, or the same audio under two ids.
+
+    With a table of near-duplicates (schema.SCREEN), also when one part has what nearly is another's audio.
+    """
     known = set(metadata["utterance_id"].to_pylist())
     absent = [name for part in PARTS for name in getattr(fold, part) if name not in known]
     if absent:
@@ -110,6 +116,25 @@ def check_leak(fold: Fold, metadata: pa.Table) -> None:
     for what, key_of in keys.items():
         if shared := _shared(fold, key_of):
             raise SplitError(f"fold {fold.name} leaks: {what} in more than one part: {_listed(shared)}")
+    if near_duplicates is not None and (groups := _near(fold, near_duplicates)):
+        raise SplitError(
+            f"fold {fold.name} leaks: near-duplicates in more than one part: {_listed(groups)}. Leave all but one of "
+            f"each out of the pool, or screen it with a larger similarity if they are not the same recording"
+        )
+
+
+def _near(fold: Fold, table: str) -> list[str]:
+    """Groups of near-duplicates that are not all in one part, member by member."""
+    if not storage.exists(table):
+        raise SplitError(f"there is no table of near-duplicates at {table}; make it: seral pool screen POOL")
+    rows = storage.read_table(table, ["utterance_id", "near_duplicate_of"]).to_pylist()
+    group_of = {row["utterance_id"]: row["near_duplicate_of"] or row["utterance_id"] for row in rows}
+    members: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for part in PARTS:
+        for name in getattr(fold, part):
+            members[group_of.get(name, name)].append((name, part))
+    apart = [group for group in members.values() if len({part for _, part in group}) > 1]
+    return sorted(" = ".join(f"{name} ({part})" for name, part in group) for group in apart)
 
 
 def _shared(fold: Fold, key_of: Mapping[str, object]) -> list[str]:
