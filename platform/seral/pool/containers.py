@@ -1,7 +1,8 @@
 """Clips that lie inside a bigger file: a span of bytes of a tar, or a cell of a Parquet file.
 
-Nothing is unpacked to disk. A span is read by itself. Parquet is compressed by pages, so the audio column of one row
-group is read at once and kept until a clip of another is asked for: clips in the order of the rows read it once.
+Nothing is unpacked to disk. A span is read by itself. Parquet is compressed by pages, and a page of audio is often all
+of a row group: the audio of a row group is read forward, a few rows at a time, so that clips in the order of the rows
+read each page once.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import errno
 import io
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,6 +41,8 @@ class Cell:
 
 
 Inside = Span | Cell
+BATCH_ROWS = 16
+BUFFER_BYTES = 1 << 20
 
 
 def open_clip(audio: Path, inside: Inside | None) -> BinaryIO:
@@ -56,9 +58,10 @@ def open_clip(audio: Path, inside: Inside | None) -> BinaryIO:
         with audio.open("rb") as file:
             file.seek(inside.offset)
             return io.BytesIO(file.read(inside.size))
-    found = audio.stat()
-    version = (str(audio), found.st_mtime_ns, found.st_size)
-    data = _row_group(version, inside.row_group, inside.column)[inside.row].as_py()
+    try:
+        data = _row_group(audio, inside).audio(inside.row)
+    except pa.ArrowInvalid as error:
+        raise OSError(f"not a Parquet file that can be read: {error}") from None
     if data is None:
         raise FileNotFoundError(f"row {inside.row} of row group {inside.row_group} in {audio} holds no audio")
     return io.BytesIO(data)
@@ -71,12 +74,46 @@ def restore(fields: Mapping[str, Any] | None) -> Inside | None:
     return Span(**fields) if "offset" in fields else Cell(**fields)
 
 
-@lru_cache(maxsize=1)
-def _row_group(version: tuple[str, int, int], row_group: int, column: str) -> pa.Array:
-    """The audio of a row group. `version` is path, time and size: workers outlive a file that is written anew."""
-    try:
-        with pq.ParquetFile(version[0]) as file:
-            table = file.read_row_group(row_group, columns=[f"{column}.bytes"])
-    except pa.ArrowInvalid as error:
-        raise OSError(f"not a Parquet file that can be read: {error}") from None
-    return pa.concat_arrays([chunk.field("bytes") for chunk in table[column].chunks])
+class _RowGroup:
+    """The audio of one row group, read forward; going back starts over."""
+
+    _batches: Iterator[pa.StructArray]
+    _batch: pa.StructArray
+    _first: int
+
+    def __init__(self, path: Path, row_group: int, column: str) -> None:
+        # A small buffer: else the compressed column of the row group lies in memory beside the page.
+        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        self._row_group = row_group
+        self._column = column
+        self._start()
+
+    def audio(self, row: int) -> bytes | None:
+        """The bytes of one row, None where the cell is empty."""
+        if row < self._first:
+            self._start()
+        while row >= self._first + len(self._batch):
+            self._first += len(self._batch)
+            self._batch = next(self._batches)
+        data: bytes | None = self._batch[row - self._first]["bytes"].as_py()
+        return data
+
+    def _start(self) -> None:
+        batches = self._file.iter_batches(
+            batch_size=BATCH_ROWS, row_groups=[self._row_group], columns=[f"{self._column}.bytes"], use_threads=False
+        )
+        self._batches = (batch.column(0) for batch in batches)
+        self._batch = next(self._batches)
+        self._first = 0
+
+
+_open_row_group: dict[tuple[str, int, int, str], _RowGroup] = {}
+"""One entry: path, time of change, row group and column -> the row group. Workers outlive a file written anew."""
+
+
+def _row_group(audio: Path, cell: Cell) -> _RowGroup:
+    key = (str(audio), audio.stat().st_mtime_ns, cell.row_group, cell.column)
+    if key not in _open_row_group:
+        _open_row_group.clear()  # first, or two of them are in memory
+        _open_row_group[key] = _RowGroup(audio, cell.row_group, cell.column)
+    return _open_row_group[key]

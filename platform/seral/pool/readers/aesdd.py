@@ -2,8 +2,8 @@
 
 A name is emotion letter, utterance, speaker in brackets: `a03 (4)`; a second take has a letter behind, `a06 (5)b`, and
 some speakers are written with two digits, `d03 (01)`. The release's readme counts three women and two men among the
-first five speakers but does not say who is who: gender stays unknown, and so does the text. The corpus grows; the
-paper tells of about 500 utterances, a public copy of the extended release holds the total below.
+first five speakers but does not say who is who: gender stays unknown, and so does the text. The corpus grows: the
+paper tells of about 500 utterances, a public copy of the extended release holds 605.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
-TOTAL = 605
 EMOTIONS = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "s": "sadness"}
 CONVENTION = Convention(
     corpus="aesdd",

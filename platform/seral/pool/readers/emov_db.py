@@ -2,8 +2,8 @@
 
 A name is emotion, range of sentences, sentence: `amused_1-15_0001`. It comes once for every speaker; who speaks stands
 in the folder, `bea/Amused` (sorted release) or `bea_Amused` (OpenSLR 115). The texts stand in `cmuarctic.data`, where
-it lies in the root: sentence 0001 is arctic_a0001. Without it the text stays unknown. The total is the sum of the
-table in the authors' README; copies are known to lack a file or two.
+it lies in the root: sentence 0001 is arctic_a0001. Without it the text stays unknown. The table in the authors'
+README sums up to 7,000; copies are known to lack a file or two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from typing import Any
 from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
-TOTAL = 7000
 EMOTIONS = ("amused", "anger", "disgust", "neutral", "sleepiness")
 GENDERS = {"bea": "female", "jenie": "female", "josh": "male", "sam": "male"}
 CONVENTION = Convention(

@@ -19,7 +19,6 @@ from typing import Any
 from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
-TOTAL = 35000
 EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
 SENTENCES = 350
 WOMEN = {"0001", "0002", "0003", "0007", "0009", "0015", "0016", "0017", "0018", "0019"}

@@ -15,7 +15,6 @@ from typing import Any
 from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
-TOTAL = 2400
 EMOTIONS = (
     *("angry", "excited", "happy", "neutral", "sad"),
     *("anxious", "apologetic", "assertive", "concerned", "encouraging"),

@@ -14,7 +14,6 @@ from typing import Any
 from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
-TOTAL = 480
 EMOTIONS = {
     "a": "anger",
     "d": "disgust",

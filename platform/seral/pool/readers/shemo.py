@@ -15,7 +15,6 @@ from seral.pool.readers.rows import read_rows
 from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
-TOTAL = 3000
 EMOTIONS = {
     "A": "anger",
     "F": "fear",

@@ -15,7 +15,6 @@ from typing import Any
 from seral.pool.readers.tree import Convention, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
-TOTAL = 2800
 EMOTIONS = {
     "angry": "angry",
     "disgust": "disgust",
