@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import soundfile as sf
 from corpora import crema_d, iemocap
 
-from seral import storage
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.audit import AuditOptions, audit_corpus, render, total_remark
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.readers import READERS
 from seral.pool.readers.totals import TOTALS
-from seral.pool.shards import open_pool
 
 
 def audit(reader: str, root: Path, **values: Any) -> dict[str, Any]:
@@ -130,18 +127,3 @@ def test_an_import_makes_the_remark_and_an_audit_tells_its_quarantine(
     found = audit("manifest", corpus, pool=pool)
     assert [item["source"] for item in found["quarantine"]["empty"]] == ["audio/clip0003.flac"]
     assert "quarantine     empty: the file has 0 bytes" in render(found)
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_session")
-def test_a_part_of_a_corpus_is_imported_with_its_votes(tmp_path: Path, speech: Callable[[float, int], Any]) -> None:
-    """Two of three labels have no audio here: they are told, and are no bad files."""
-    crema_d.write(tmp_path / "corpus")
-    (tmp_path / "corpus" / "AudioWAV").mkdir()
-    sf.write(tmp_path / "corpus" / "AudioWAV" / "1001_IEO_ANG_HI.wav", speech(1.0, 0), 16_000)
-    values = {"reader": "crema-d", "root": str(tmp_path / "corpus"), "out": str(tmp_path / "pool")}
-    counts = import_corpus(parse(ImportOptions, values | {"reader_options": {"labels": "voice"}}))
-    assert (counts["utterances"], counts["reasons"]) == (1, {"no-audio": 2})
-    pool = open_pool(str(tmp_path / "pool"))
-    votes = [row for shard in pool.shards for row in storage.read_table(pool.table_uri("votes", shard)).to_pylist()]
-    assert [(row["emotion"], row["count"]) for row in votes] == [("anger", 6), ("neutral", 3)]

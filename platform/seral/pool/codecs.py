@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seral.errors import PoolError
 
-INSTALL = "PyAV reads it: pip install 'seral[codecs]'"
+INSTALL = "PyAV reads it: pip install 'seral[codecs]', then import again with retry=[not-audio]"
 ASF = bytes.fromhex("3026b2758e66cf11")
 SEEK_MARGIN_S = 1.0
 """Decoding starts this much before what is wanted: decoders need a little audio to settle."""

@@ -13,22 +13,22 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import PoolError
+from seral.errors import PoolError, unknown_name
 from seral.options import Options
 from seral.pool.audit import belonging, total_remark
 from seral.pool.containers import restore
 from seral.pool.decode import BadAudio, decode, encode_flac, pcm_hash
 from seral.pool.dedupe import exact_duplicates
-from seral.pool.quality import measure
+from seral.pool.quality import REASONS, measure
 from seral.pool.readers import READERS
 from seral.pool.readers.keywords import find_reader, keywords
 from seral.pool.readers.utterance import Skipped, Utterance, Vote
@@ -62,6 +62,9 @@ class ImportOptions(Options):
     """For `manifest`: our name -> the file's column, where the usual names do not fit."""
     corpus: str | None = Field(default=None, pattern=r"^[^/\\]+$")
     """The corpus name in the pool, where the reader's own (for `manifest` and `folder` the folder's) will not do."""
+    retry: tuple[str, ...] = ()
+    """Reasons whose files in quarantine are tried again, as far as this corpus has them: `[not-audio]` once PyAV is
+    there, `[no-label]` with new label files."""
     max_duration_s: float = Field(default=60.0, gt=0)
     """Longer clips go to quarantine, in seconds."""
     max_bad_share: float = Field(default=0.5, ge=0, le=1)
@@ -71,6 +74,13 @@ class ImportOptions(Options):
     shard_mb: float = Field(default=128.0, gt=0)
     """Size of the source files that make one shard, in MB."""
     cluster: ClusterOptions = ClusterOptions()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for reason in self.retry:
+            if reason not in REASONS:
+                raise ValueError(unknown_name("reason", reason, REASONS))
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +103,14 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     """Import one corpus into a pool and return the counts. Raises ReaderError, PoolError, OptionError."""
     options = options.model_copy(update={"out": storage.absolute(options.out)})
     before = read_manifest(options.out) or EMPTY
-    known = _known_sources(options.out, before)
-    found, skipped = _without_erased(*_list_sources(options), read_erased(options.out), known)
+    listed = _list_sources(options)
+    base = _without_retried(options, before, *listed)
+    known = _known_sources(options.out, base)
+    found, skipped = _without_erased(*listed, read_erased(options.out), known)
     fresh = [source for source in found if (source.utterance.corpus, source.utterance.source, source.size) not in known]
     unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
-    salt = f"{options.max_duration_s} {options.voice}"
+    # A chunk that is tried again must not be taken for the one that failed.
+    salt = f"{options.max_duration_s} {options.voice}" + (f" after {before['revision']}" if options.retry else "")
     chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=salt)
     missing = [chunk for chunk in chunks if not storage.exists(shard_uri(options.out, "utterances", chunk.name))]
     written: dict[str, Any] = {}
@@ -106,7 +119,7 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
         written = _write_shards(options, missing)
     if unplaced:
         _write_skipped(options.out, unplaced)
-    counts = _finish(options, before, chunks, unplaced, written, listed=len(found) + len(skipped))
+    counts = _finish(options, before, base, chunks, unplaced, written, listed=len(found) + len(skipped))
     remark = total_remark(options.reader, belonging(found, (item.reason for item in skipped)))
     return counts | ({"remark": remark} if remark else {})
 
@@ -193,6 +206,33 @@ def _without_erased(
         else:
             kept.append(source)
     return kept, [*skipped, *blocked]
+
+
+def _without_retried(
+    options: ImportOptions, manifest: Mapping[str, Any], found: Sequence[Source], skipped: Sequence[Skipped]
+) -> Mapping[str, Any]:
+    """The manifest with shards whose quarantine lacks what is tried again; such shards are written under new names."""
+    if not options.retry:
+        return manifest
+    pool = options.out
+    here = {(source.utterance.corpus, source.utterance.source) for source in found}
+    here |= {(item.corpus, item.source) for item in skipped}
+    shards = {}
+    for shard, entry in manifest["shards"].items():
+        rows = storage.read_table(shard_uri(pool, "quarantine", shard)).to_pylist()
+        kept = [row for row in rows if row["reason"] not in options.retry or (row["corpus"], row["source"]) not in here]
+        if len(kept) == len(rows):
+            shards[shard] = entry
+            continue
+        if not kept and not entry["rows"]:
+            continue
+        name = renamed(shard, [manifest["revision"], *options.retry])
+        for table in TABLES:
+            content = storage.read_table(shard_uri(pool, table, shard))
+            content = pa.Table.from_pylist(kept, QUARANTINE) if table == "quarantine" else content
+            storage.write_table(shard_uri(pool, table, name), content, row_group_rows=256)
+        shards[name] = read_entry(pool, name)
+    return {**manifest, "shards": shards}
 
 
 def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str, int]]:
@@ -327,13 +367,14 @@ def _write_skipped(pool: str, skipped: Sequence[Skipped]) -> None:
 
 
 def _skipped_name(skipped: Sequence[Skipped]) -> str:
-    listing = json.dumps(sorted(item.source for item in skipped))
+    listing = json.dumps(sorted([item.source, item.reason, item.detail, item.size] for item in skipped))
     return f"{skipped[0].corpus}-skipped-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
 
 
 def _finish(
     options: ImportOptions,
     before: Mapping[str, Any],
+    base: Mapping[str, Any],
     chunks: Sequence[Chunk],
     skipped: Sequence[Skipped],
     written: Mapping[str, Any],
@@ -342,15 +383,16 @@ def _finish(
 ) -> dict[str, Any]:
     """Check the share of bad files, mark duplicates across the whole pool, and make it the newest revision.
 
-    `written` has the entries of shards that were written just now; of others that are new the files are read.
+    `base` is the manifest without what is tried again. `written` has the entries of shards that were written just now;
+    of others that are new the files are read.
     """
     pool = options.out
     names = [chunk.name for chunk in chunks] + ([_skipped_name(skipped)] if skipped else [])
     bad = storage.read_tables([shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
     files = sum(len(chunk.sources) for chunk in chunks) + len(skipped)
     _check_bad_share(bad, listed, options)
-    shards = mark_duplicates(pool, list(dict.fromkeys([*sorted(before["shards"]), *names])))
-    known = {**written, **before["shards"]}
+    shards = mark_duplicates(pool, list(dict.fromkeys([*sorted(base["shards"]), *names])))
+    known = {**written, **base["shards"]}
     commit(pool, before, {name: known.get(name) or read_entry(pool, name) for name in shards})
     ids = open_pool(pool).ids
     by_reason = {item["values"]: item["counts"] for item in pc.value_counts(bad["reason"]).to_pylist()}
