@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -479,6 +480,11 @@ def records(name: str, root: Path) -> tuple[list[Utterance], list[Skipped]]:
 
 def test_every_reader_has_a_layout() -> None:
     assert set(LAYOUTS) == set(READERS)
+
+
+def test_the_docs_tell_of_every_reader() -> None:
+    pages = Path(__file__).resolve().parents[2] / "docs" / "corpora.md"
+    assert sorted(re.findall(r"^\| `([^`]+)` \|", pages.read_text(), re.MULTILINE)) == sorted(READERS)
 
 
 @pytest.mark.parametrize("name", READERS)

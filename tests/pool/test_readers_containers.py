@@ -27,6 +27,7 @@ from seral.pool.containers import Cell, Span, open_clip, restore
 from seral.pool.decode import BadAudio, decode
 from seral.pool.ingest import ImportOptions, Source, import_corpus, plan_chunks
 from seral.pool.readers import READERS
+from seral.pool.readers.keywords import find_reader
 from seral.pool.readers.utterance import NO_AGREEMENT, Skipped, Utterance
 from seral.pool.shards import check_pool, open_pool
 
@@ -160,14 +161,22 @@ def test_parquet_without_audio_is_refused(tmp_path: Path) -> None:
         read("hf-parquet", tmp_path)
 
 
-def test_columns_of_parquet_can_be_named(tmp_path: Path) -> None:
-    write_hf_parquet(tmp_path)
-    columns = {"text": "", "session": "speaker_id"}
-    (first, *_) = READERS["hf-parquet"](tmp_path, columns=columns, corpus="calls")  # type: ignore[call-arg]
-    assert isinstance(first, Utterance)
-    assert (first.text, first.session, first.corpus) == (None, "s0", "calls")
-    with pytest.raises(ReaderError, match="no column 'scores' for emotion"):
-        list(READERS["hf-parquet"](tmp_path, columns={"emotion": "scores"}))  # type: ignore[call-arg]
+COLUMNS = {"hf-parquet": "speaker_id", "audiofolder": "speaker", "webdataset": "speaker"}
+
+
+@pytest.mark.parametrize("reader", COLUMNS)
+def test_columns_can_be_named(tmp_path: Path, reader: str) -> None:
+    for write in (write_hf_parquet, write_webdataset, write_audiofolder):
+        write(tmp_path)
+    (tmp_path / "test" / "metadata.jsonl").unlink()
+    expected = {utterance.source: utterance.speaker for utterance in read(reader, tmp_path)}
+    read_with = find_reader(reader, {"columns": {"session": COLUMNS[reader], "emotion": ""}, "corpus": "calls"})
+    found = [item for item in read_with(tmp_path) if isinstance(item, Utterance)]
+    assert {utterance.source: utterance.session for utterance in found} == expected
+    assert {utterance.corpus for utterance in found} == {"calls"}
+    assert {utterance.emotion for utterance in found} == {None}
+    with pytest.raises(ReaderError, match=r"has no column 'mood' for emotion; it has: .*speaker"):
+        list(find_reader(reader, {"columns": {"emotion": "mood"}})(tmp_path))
 
 
 def test_audiofolder_without_a_table_labels_by_folder(tmp_path: Path) -> None:
@@ -278,5 +287,5 @@ def test_the_greatest_share_is_the_label_and_a_tie_is_none(tmp_path: Path) -> No
     lines = ["path,Angry,Sad,Neutral", "a.wav,0.4,0.4,0.2", "b.wav,0,0,0", "c.wav,0.2,0,0.8"]
     (tmp_path / "m.csv").write_text("\n".join(lines))
     assert [u.emotion for u in read("manifest", tmp_path / "m.csv")] == [NO_AGREEMENT, None, "Neutral"]
-    without = READERS["manifest"](tmp_path / "m.csv", columns={"emotion": ""})  # type: ignore[call-arg]
+    without = find_reader("manifest", {"columns": {"emotion": ""}})(tmp_path / "m.csv")
     assert {u.emotion for u in without if isinstance(u, Utterance)} == {None}

@@ -59,7 +59,7 @@ class ImportOptions(Options):
     reader_options: dict[str, Any] = Field(default_factory=dict)
     """What the reader takes besides the folder, such as `labels: voice`; `seral pool import --help` lists it."""
     columns: dict[str, str] = Field(default_factory=dict)
-    """For `manifest`: our name -> the file's column, where the usual names do not fit."""
+    """For readers of tables: our name -> the file's column, where the usual names do not fit."""
     corpus: str | None = Field(default=None, pattern=r"^[^/\\]+$")
     """The corpus name in the pool, where the reader's own (for `manifest` and `folder` the folder's) will not do."""
     retry: tuple[str, ...] = ()

@@ -7,12 +7,12 @@ that no table lists is read unlabelled. Convention: Hugging Face datasets, "Crea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from seral.errors import ReaderError
-from seral.pool.readers.fields import SPLITS, Fields, known_columns, share_columns, split_of_path
+from seral.pool.readers.fields import SPLITS, Fields, chosen_columns, share_columns, split_of_path
 from seral.pool.readers.folder import DECODABLE, TO_CONVERT
 from seral.pool.readers.manifest import listed_utterance
 from seral.pool.readers.rows import read_rows
@@ -23,28 +23,29 @@ TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 TABLE_SUFFIXES = frozenset(Path(name).suffix for name in TABLES)
 
 
-def read_audiofolder(root: Path, *, corpus: str | None = None) -> Iterator[Utterance | Skipped]:
-    """Every audio file below a folder, with what tables or folders tell. The corpus is `corpus` or the root's name."""
+def read_audiofolder(
+    root: Path, *, columns: Mapping[str, str] | None = None, corpus: str | None = None
+) -> Iterator[Utterance | Skipped]:
+    """Every audio file below a folder, with what is told of it. `columns` and `corpus` are as for `manifest`."""
     files = audio_files(root, DECODABLE | TO_CONVERT)
     base = root.resolve()
     tables = [file.path for file in audio_files(root, TABLE_SUFFIXES) if file.path.name in TABLES]
     if not files and not tables:
         raise ReaderError(f"no audio below {root}: expected audio files and {TABLES[0]}, for example train/{TABLES[0]}")
     corpus = corpus or base.name
-    listed = [item for table in tables for item in _read_table(table, base, corpus)]
+    listed = [item for table in tables for item in _read_table(table, base, columns or {}, corpus)]
     known = {item.audio for item in listed}
     unlisted = [_from_folders(file, corpus, labelled=not tables) for file in files if file.path not in known]
     yield from sorted([*listed, *unlisted], key=lambda item: (item.source, item.name))
 
 
-def _read_table(table: Path, base: Path, corpus: str) -> Iterator[Utterance]:
+def _read_table(table: Path, base: Path, columns: Mapping[str, str], corpus: str) -> Iterator[Utterance]:
     rows = read_rows(table)
     present = {column for row in rows for column in row.values}
-    named = known_columns(present)
     if "file_name" not in present:
         raise ReaderError(f"{table} has no column file_name; it has: {', '.join(sorted(present))}")
-    named["audio"] = "file_name"
-    shares = share_columns(present, named)
+    named = chosen_columns(str(table), present, columns) | {"audio": "file_name"}
+    shares = () if "emotion" in columns else share_columns(present, named)
     for row in rows:
         fields = Fields(place=f"{table}, {row.place}", values=row.values, named=named, shares=shares)
         item = listed_utterance(fields, table.parent, corpus)

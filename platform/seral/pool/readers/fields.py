@@ -65,6 +65,20 @@ def known_columns(present: Iterable[str]) -> dict[str, str]:
     return named
 
 
+def chosen_columns(table: str, present: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Our name -> the column: what the caller chose, else the usual names. An empty choice leaves a column out.
+
+    `table` is what errors name. Raises ReaderError for a name that is not ours or a column that is not there.
+    """
+    present = sorted(set(present))
+    for field, column in chosen.items():
+        if field not in ALIASES:
+            raise ReaderError(unknown_name("field to map a column to", field, ALIASES))
+        if column and column not in present:
+            raise ReaderError(f"{table} has no column {column!r} for {field}; it has: {', '.join(present)}")
+    return {field: column for field, column in (known_columns(present) | dict(chosen)).items() if column}
+
+
 def share_columns(present: Iterable[str], named: Mapping[str, str]) -> tuple[str, ...]:
     """The columns of SHARES, where there are at least two and no other column tells the emotion."""
     shares = tuple(sorted(column for column in present if column.lower() in SHARES))

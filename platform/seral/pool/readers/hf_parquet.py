@@ -15,9 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seral.errors import ReaderError, unknown_name
+from seral.errors import ReaderError
 from seral.pool.containers import Cell
-from seral.pool.readers.fields import ALIASES, Fields, known_columns, segment_name, share_columns, split_of_path
+from seral.pool.readers.fields import Fields, chosen_columns, segment_name, share_columns, split_of_path
 from seral.pool.readers.tree import AudioFile, audio_files
 from seral.pool.readers.utterance import Skipped, Utterance
 
@@ -51,7 +51,7 @@ def _read_file(
     schema = parquet.schema_arrow
     audio = _audio_column(file, schema)
     named = _columns(file, schema, columns)
-    shares = share_columns(schema.names, named)
+    shares = () if "emotion" in columns else share_columns(schema.names, named)
     classes = _class_names(schema)
     wanted = [*dict.fromkeys([*named.values(), *shares]), f"{audio}.path"]
     first = 0
@@ -92,17 +92,11 @@ def _names(kind: pa.DataType) -> set[str]:
     return {kind.field(index).name for index in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
 
 
-def _columns(file: AudioFile, schema: pa.Schema, wanted: Mapping[str, str]) -> dict[str, str]:
+def _columns(file: AudioFile, schema: pa.Schema, chosen: Mapping[str, str]) -> dict[str, str]:
     """Our name -> the column that has plain values; the audio is found by its type."""
-    plain = {field.name for field in schema if not pa.types.is_nested(field.type)}
-    named = known_columns(plain)
-    for field, column in wanted.items():
-        if field not in ALIASES:
-            raise ReaderError(unknown_name("field to map a column to", field, ALIASES))
-        if column and column not in plain:
-            raise ReaderError(f"{file.path} has no column {column!r} for {field}; it has: {', '.join(sorted(plain))}")
-        named[field] = column
-    return {field: column for field, column in named.items() if column and field != "audio"}
+    plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
+    named = chosen_columns(str(file.path), plain, chosen)
+    return {field: column for field, column in named.items() if field != "audio"}
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from seral.errors import ReaderError, unknown_name
-from seral.pool.readers.fields import ALIASES, Fields, known_columns, segment_name, share_columns
+from seral.errors import ReaderError
+from seral.pool.readers.fields import ALIASES, Fields, chosen_columns, segment_name, share_columns
 from seral.pool.readers.rows import TABLE_FORMATS, read_rows
 from seral.pool.readers.utterance import Skipped, Utterance
 
@@ -63,21 +63,13 @@ def _manifest_file(root: Path) -> Path:
     raise ReaderError(f"no manifest in {root}: expected a file named {', '.join(names)}, for example {root / names[0]}")
 
 
-def _columns(file: Path, present: set[str], wanted: Mapping[str, str]) -> dict[str, str]:
-    """Our name -> the file's column."""
-    listing = ", ".join(sorted(present))
-    named = known_columns(present)
-    for field, column in wanted.items():
-        if field not in ALIASES:
-            raise ReaderError(unknown_name("field to map a column to", field, ALIASES))
-        if column and column not in present:
-            raise ReaderError(f"{file} has no column {column!r} for {field}; it has: {listing}")
-        named[field] = column
-    named = {field: column for field, column in named.items() if column}
+def _columns(file: Path, present: set[str], chosen: Mapping[str, str]) -> dict[str, str]:
+    """Our name -> the file's column; the audio must be among them."""
+    named = chosen_columns(str(file), present, chosen)
     if "audio" not in named:
         raise ReaderError(
             f"{file} has no column for the audio, which may be called {', '.join(ALIASES['audio'])}; "
-            f"it has: {listing}. Name it: --column audio=COLUMN"
+            f"it has: {', '.join(sorted(present))}. Name it: --column audio=COLUMN"
         )
     return named
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from seral.errors import ReaderError
 from seral.pool.containers import Span
-from seral.pool.readers.fields import Fields, known_columns, share_columns, split_of_path
+from seral.pool.readers.fields import Fields, chosen_columns, known_columns, share_columns, split_of_path
 from seral.pool.readers.folder import DECODABLE, TO_CONVERT
 from seral.pool.readers.tree import AudioFile, audio_files
 from seral.pool.readers.utterance import Skipped, Utterance
@@ -25,75 +25,96 @@ LABELS = {"cls": "emotion", "txt": "text"}
 """Members that hold one field, as text."""
 
 
-def read_webdataset(root: Path, *, corpus: str | None = None) -> Iterator[Utterance | Skipped]:
-    """Every sample of a tar, or of the tars below a folder. The corpus is `corpus`, else the folder's name."""
+def read_webdataset(
+    root: Path, *, columns: Mapping[str, str] | None = None, corpus: str | None = None
+) -> Iterator[Utterance | Skipped]:
+    """Every sample of a tar, or of the tars below a folder. `columns` and `corpus` are as for the reader `manifest`."""
     if root.is_file():
-        shards = [AudioFile(path=root.resolve(), source=root.name)]
+        files = [AudioFile(path=root.resolve(), source=root.name)]
     else:
-        shards = audio_files(root, frozenset({".tar"}))
-    if not shards:
+        files = audio_files(root, frozenset({".tar"}))
+    if not files:
         raise ReaderError(f"no tar file below {root}: expected files named *.tar, for example train-000.tar")
     folder = root.resolve() if root.is_dir() else root.resolve().parent
-    found = [item for shard in shards for item in _read_shard(shard, corpus or folder.name)]
+    shards = [_Shard(file, columns or {}, corpus or folder.name) for file in files]
+    found = [item for shard in shards for item in shard.items()]
+    # Not every sample needs to have a field, but one that none has is a mistake.
+    chosen_columns(str(root), {column for shard in shards for column in shard.present}, columns or {})
     yield from sorted(found, key=lambda item: item.source)
 
 
-def _read_shard(shard: AudioFile, corpus: str) -> Iterator[Utterance | Skipped]:
-    try:
-        # Uncompressed only: the place of a clip in a compressed tar means nothing.
-        with tarfile.open(shard.path, "r:") as tar:
-            samples: dict[str, dict[str, tarfile.TarInfo]] = {}
-            for member in tar:
-                if member.isfile() and not PurePosixPath(member.name).name.startswith("."):
-                    key, extension = _key(member.name)
-                    samples.setdefault(key, {})[extension] = member
-            for key, members in samples.items():
-                yield from _sample(shard, tar, key, members, corpus)
-    except tarfile.ReadError as error:
-        raise ReaderError(f"{shard.path} is no tar that can be read ({error}); unpack it if it is compressed") from None
+class _Shard:
+    """One tar; `present` collects the fields that its samples have."""
 
+    def __init__(self, file: AudioFile, columns: Mapping[str, str], corpus: str) -> None:
+        self.file = file
+        self.columns = columns
+        self.corpus = corpus
+        self.present: set[str] = set()
 
-def _sample(
-    shard: AudioFile, tar: tarfile.TarFile, key: str, members: dict[str, tarfile.TarInfo], corpus: str
-) -> Iterator[Utterance | Skipped]:
-    clips = [member for extension, member in members.items() if extension in AUDIO]
-    if not clips:
-        member = next(iter(members.values()))
-        detail = f"no audio among {', '.join(sorted(members))} of the sample {key}"
-        yield Skipped(
-            source=f"{shard.source}/{member.name}", corpus=corpus, reason="missing", detail=detail, size=member.size
-        )
-    known = _known(shard, tar, members)
-    for clip in clips:
-        yield Utterance(
-            audio=shard.path,
-            inside=Span(offset=clip.offset_data, size=clip.size),
-            source=f"{shard.source}/{clip.name}",
-            corpus=corpus,
-            name=key if len(clips) == 1 else clip.name,
-            **known,
-        )
+    def items(self) -> Iterator[Utterance | Skipped]:
+        """The samples, in the order of the tar."""
+        try:
+            # Uncompressed only: the place of a clip in a compressed tar means nothing.
+            with tarfile.open(self.file.path, "r:") as tar:
+                samples: dict[str, dict[str, tarfile.TarInfo]] = {}
+                for member in tar:
+                    if member.isfile() and not PurePosixPath(member.name).name.startswith("."):
+                        key, extension = _key(member.name)
+                        samples.setdefault(key, {})[extension] = member
+                for key, members in samples.items():
+                    yield from self._sample(tar, key, members)
+        except tarfile.ReadError as error:
+            raise ReaderError(
+                f"{self.file.path} is no tar that can be read ({error}); unpack it if it is compressed"
+            ) from None
 
+    def _sample(
+        self, tar: tarfile.TarFile, key: str, members: Mapping[str, tarfile.TarInfo]
+    ) -> Iterator[Utterance | Skipped]:
+        clips = [member for extension, member in members.items() if extension in AUDIO]
+        if not clips:
+            member = next(iter(members.values()))
+            yield Skipped(
+                source=f"{self.file.source}/{member.name}",
+                corpus=self.corpus,
+                reason="missing",
+                detail=f"no audio among {', '.join(sorted(members))} of the sample {key}",
+                size=member.size,
+            )
+        known = self._known(tar, members) if clips else {}
+        for clip in clips:
+            yield Utterance(
+                audio=self.file.path,
+                inside=Span(offset=clip.offset_data, size=clip.size),
+                source=f"{self.file.source}/{clip.name}",
+                corpus=self.corpus,
+                name=key if len(clips) == 1 else clip.name,
+                **known,
+            )
 
-def _known(shard: AudioFile, tar: tarfile.TarFile, members: dict[str, tarfile.TarInfo]) -> dict[str, Any]:
-    values = _json(shard, tar, members["json"]) if "json" in members else {}
-    named = {field: column for field, column in known_columns(values).items() if field not in {"audio", "name"}}
-    place = f"{shard.path}, {next(iter(members.values())).name}"
-    fields = Fields(place=place, values=values, named=named, shares=share_columns(values, named))
-    known = fields.known()
-    told = {field: _text(tar, members[extension]) for extension, field in LABELS.items() if extension in members}
-    known = told | {field: value for field, value in known.items() if value is not None or field not in told}
-    return known | {"split": known["split"] or split_of_path(shard.source)}
+    def _known(self, tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> dict[str, Any]:
+        """What the members beside the audio tell; a field of the JSON counts more than a member of its own."""
+        values = self._json(tar, members["json"]) if "json" in members else {}
+        self.present |= set(values)
+        named = {field: column for field, column in (known_columns(values) | dict(self.columns)).items() if column}
+        shares = () if "emotion" in self.columns else share_columns(values, named)
+        place = f"{self.file.path}, {next(iter(members.values())).name}"
+        known = Fields(place=place, values=values, named=named, shares=shares).known()
+        for extension, field in LABELS.items():
+            if extension in members and known[field] is None and self.columns.get(field) != "":
+                known[field] = _text(tar, members[extension]) or None
+        return known | {"split": known["split"] or split_of_path(self.file.source)}
 
-
-def _json(shard: AudioFile, tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
-    try:
-        values = json.loads(_text(tar, member))
-    except json.JSONDecodeError as error:
-        raise ReaderError(f"{shard.path}, {member.name}: not valid JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise ReaderError(f"{shard.path}, {member.name}: expected an object {{...}}, got {type(values).__name__}")
-    return values
+    def _json(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
+        try:
+            values = json.loads(_text(tar, member))
+        except json.JSONDecodeError as error:
+            raise ReaderError(f"{self.file.path}, {member.name}: not valid JSON: {error}") from None
+        if not isinstance(values, dict):
+            kind = type(values).__name__
+            raise ReaderError(f"{self.file.path}, {member.name}: expected an object {{...}}, got {kind}")
+        return values
 
 
 def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
