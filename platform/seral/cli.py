@@ -83,7 +83,9 @@ def pool_import(
     out: Annotated[str, typer.Option("--out", help="The pool to make or add to.")],
     column: Annotated[
         list[str] | None,
-        typer.Option(metavar="OURS=THEIRS", help="For readers of tables: name a column, e.g. emotion=label; repeatable."),
+        typer.Option(
+            metavar="OURS=THEIRS", help="For readers of tables: name a column, e.g. emotion=label; repeatable."
+        ),
     ] = None,
     settings: Sets = None,
 ) -> None:
