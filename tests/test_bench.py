@@ -3,10 +3,12 @@ import math
 from pathlib import Path
 
 import pytest
+from corpora.containers import write_webdataset
 
-from seral.bench import BenchOptions, run_bench
+from seral.bench import BenchOptions, find_clips, run_bench
 from seral.bench.compare import Comparison
 from seral.bench.plain import Timing
+from seral.errors import OptionError
 
 
 def test_ratios_count_cores_and_medians():
@@ -27,6 +29,12 @@ def test_ratios_count_cores_and_medians():
 def test_work_shorter_than_the_start_taken_off_has_no_rate():
     comparison = Comparison(name="x", units=1, cores=1, seral_s=[-0.2], plain=[Timing(wall_s=1.0)])
     assert math.isnan(comparison.seral_rate)
+
+
+def test_clips_inside_other_files_are_refused(tmp_path: Path):
+    write_webdataset(tmp_path)
+    with pytest.raises(OptionError, match="the bench compares plain files"):
+        find_clips(tmp_path, BenchOptions(reader="webdataset", corpus=str(tmp_path)))
 
 
 @pytest.mark.slow

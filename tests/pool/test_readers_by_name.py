@@ -83,6 +83,25 @@ def test_emov_db_is_the_same_corpus_in_both_releases(tmp_path: Path) -> None:
     assert len(set(names[0])) == 2
 
 
+@pytest.mark.parametrize(
+    ("reader", "clip", "table", "line"),
+    [
+        ("esd", "0011/0011_000001.wav", "0011/0011.txt", "0011_000001\tHello.\tNeutral\n"),
+        ("shemo", "female/F03S02.wav", "docs/shemo.json", '[{"id": "F03S02", "transcript": "Hello."}]'),
+        ("emov-db", "bea/Amused/amused_1-15_0001.wav", "docs/cmuarctic.data", '( arctic_a0001 "Hello." )\n'),
+        ("jl", "JL(wav+txt)/male1_sad_1a_1.wav", "JL(wav+txt)/male1_sad_1a_1.txt", "Hello."),
+    ],
+)
+def test_texts_are_found_below_linked_folders(tmp_path: Path, reader: str, clip: str, table: str, line: str) -> None:
+    clips(tmp_path / "real", clip)
+    (tmp_path / "real" / table).parent.mkdir(exist_ok=True)
+    (tmp_path / "real" / table).write_text(line)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "real")
+    (found,) = utterances(reader, tmp_path / "corpus").values()
+    assert found.text == "Hello."
+
+
 def test_a_second_copy_is_repeated_and_a_namesake_is_not(tmp_path: Path) -> None:
     clips(tmp_path, "OAF_back_sad.wav", "copy/OAF_back_sad.wav")
     clips(tmp_path, "other/OAF_back_sad.wav", seconds=0.2)

@@ -26,6 +26,7 @@ from seral.active.loop import LoopOptions
 from seral.bench.compare import Comparison, compare_import, compare_scoring, measure_rounds, seconds_of
 from seral.bench.table import render
 from seral.cluster import ClusterOptions, connect, cpu_count
+from seral.errors import OptionError
 from seral.features import FeatureOptions
 from seral.options import Options
 from seral.pool.ingest import ImportOptions, import_corpus
@@ -102,7 +103,10 @@ def find_clips(folder: Path, options: BenchOptions) -> list[Utterance]:
         found = find_reader(options.reader)(Path(options.corpus).expanduser())
     else:
         found = READERS["manifest"](synthesise(folder, SynthesisOptions(utterances=options.utterances, junk=0.0)))
-    return [item for item in found if isinstance(item, Utterance)]
+    clips = [item for item in found if isinstance(item, Utterance)]
+    if any(clip.inside is not None for clip in clips):
+        raise OptionError(f"the bench compares plain files; the clips of {options.corpus} lie inside others")
+    return clips
 
 
 def write_manifest(out: Path, clips: Sequence[Utterance], copies: int = 1, most: int | None = None) -> Path:

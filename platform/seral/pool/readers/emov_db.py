@@ -2,8 +2,8 @@
 
 A name is emotion, range of sentences, sentence: `amused_1-15_0001`. It comes once for every speaker; who speaks stands
 in the folder, `bea/Amused` (sorted release) or `bea_Amused` (OpenSLR 115). The texts stand in `cmuarctic.data`, where
-it lies in the root: sentence 0001 is arctic_a0001. Without it the text stays unknown. The table in the authors'
-README sums up to 7,000; copies are known to lack a file or two.
+it lies in the corpus folder: sentence 0001 is arctic_a0001. Without it the text stays unknown. The table in the
+authors' README sums up to 7,000; copies are known to lack a file or two.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seral.pool.readers.tree import Convention, utterances_by_name
+from seral.pool.readers.tree import Convention, files_below, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
 EMOTIONS = ("amused", "anger", "disgust", "neutral", "sleepiness")
@@ -29,14 +29,14 @@ CONVENTION = Convention(
     example="bea/Amused/amused_1-15_0001.wav",
     folders=True,
 )
-TEXTS = "cmuarctic.data"
+TEXTS = r"(.*/)?cmuarctic\.data"
 SENTENCE = re.compile(r'\(\s*arctic_a(\d{4})\s+"(.*)"\s*\)')
 """A line of the prompts: `( arctic_a0001 "Author of the danger trail, Philip Steels, etc." )`."""
 
 
 def read_emov_db(root: Path) -> Iterator[Utterance | Skipped]:
     """All of EmoV-DB, from either release."""
-    lines = (root / TEXTS).read_text(encoding="utf-8").splitlines() if (root / TEXTS).is_file() else []
+    lines = [line for file in files_below(root, TEXTS)[:1] for line in file.read_text(encoding="utf-8").splitlines()]
     texts = {found[1]: found[2] for found in map(SENTENCE.match, lines) if found}
 
     def describe(name: str, match: re.Match[str]) -> dict[str, Any]:

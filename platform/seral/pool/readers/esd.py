@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seral.pool.readers.tree import Convention, utterances_by_name
+from seral.pool.readers.tree import Convention, files_below, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
 EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
@@ -38,7 +38,7 @@ CONVENTION = Convention(
 
 def read_esd(root: Path) -> Iterator[Utterance | Skipped]:
     """All of ESD, with its split where the folders tell it."""
-    texts = {name: text for file in sorted(root.rglob("00??.txt")) for name, text in _texts(file)}
+    texts = {name: text for file in files_below(root, r"(.*/)?00\d\d\.txt") for name, text in _texts(file)}
 
     def describe(name: str, match: re.Match[str]) -> dict[str, Any]:
         speaker = match["speaker"]

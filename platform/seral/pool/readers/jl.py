@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seral.pool.readers.tree import Convention, utterances_by_name
+from seral.pool.readers.tree import Convention, files_below, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
 EMOTIONS = (
@@ -31,7 +31,7 @@ CONVENTION = Convention(
 
 def read_jl(root: Path) -> Iterator[Utterance | Skipped]:
     """All of JL-Corpus."""
-    prompts = {path.stem: path for path in sorted(root.rglob("*.txt"), reverse=True)}
+    prompts = {path.stem: path for path in files_below(root, r".*\.txt")}
 
     def describe(name: str, match: re.Match[str]) -> dict[str, Any]:
         return {

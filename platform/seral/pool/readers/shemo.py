@@ -1,7 +1,7 @@
 """ShEMO: Persian, from radio plays, 87 speakers. Mohamad Nezami et al. 2019, doi:10.1007/s10579-018-9427-x.
 
 A name is speaker (sex and number), emotion letter, number: `F03S02`. The texts stand in the release's `shemo.json`,
-where it lies in the root; without it the text stays unknown.
+where it lies in the corpus folder; without it the text stays unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from seral.pool.readers.rows import read_rows
-from seral.pool.readers.tree import Convention, utterances_by_name
+from seral.pool.readers.tree import Convention, files_below, utterances_by_name
 from seral.pool.readers.utterance import Skipped, Utterance
 
 EMOTIONS = {
@@ -29,13 +29,13 @@ CONVENTION = Convention(
     expected="GNNENN (F or M and two digits for the speaker, emotion letter A F H N S W, number)",
     example="female/F03S02.wav",
 )
-TEXTS = "shemo.json"
+TEXTS = r"(.*/)?shemo\.json"
 
 
 def read_shemo(root: Path) -> Iterator[Utterance | Skipped]:
     """All of ShEMO."""
-    rows = read_rows(root / TEXTS) if (root / TEXTS).is_file() else []
-    texts = {row.values["id"]: row.values["transcript"].strip("\ufeff ") for row in rows}
+    rows = [row.values for file in files_below(root, TEXTS)[:1] for row in read_rows(file)]
+    texts = {row["id"]: row["transcript"].strip("\ufeff ") for row in rows if row.get("transcript")}
 
     def describe(name: str, match: re.Match[str]) -> dict[str, Any]:
         return {
