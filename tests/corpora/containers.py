@@ -73,8 +73,8 @@ SCHEMA = pa.schema(
 )
 
 
-def write_hf_parquet(root: Path, rows: int = 7) -> None:
-    """One file in row groups of three, as `Dataset.to_parquet` of the `datasets` library writes it; -1 is no label."""
+def write_hf_parquet(root: Path, rows: int = 7, row_group: int = 3) -> None:
+    """One file in row groups, as `Dataset.to_parquet` of the `datasets` library writes it; -1 is no label."""
     table = [
         {
             "audio": {"bytes": clip(number), "path": f"clip{number}.wav"},
@@ -88,7 +88,7 @@ def write_hf_parquet(root: Path, rows: int = 7) -> None:
     ]
     path = root / "data" / "train-00000-of-00001.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(table, SCHEMA), path, row_group_size=3)
+    pq.write_table(pa.Table.from_pylist(table, SCHEMA), path, row_group_size=row_group)
 
 
 def write_audiofolder(root: Path) -> None:

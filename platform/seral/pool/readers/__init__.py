@@ -2,6 +2,7 @@
 
 A reader turns a corpus folder into `Utterance` records without decoding any audio: `(root) -> Iterator[Utterance]`.
 It takes nested and flat trees, wav and flac, and reads labels from the names or label files of the original corpus.
+Readers of containers leave the audio where it lies inside a tar or a Parquet file (`Utterance.inside`).
 A file with the right suffix whose name says nothing is yielded as `Skipped`, so that no file is lost in silence.
 """
 
