@@ -16,6 +16,7 @@ from seral.pool.readers import READERS
 
 MakeCorpus = Callable[..., Path]
 COMMANDS = [
+    ["protocols"],
     ["pool", "import"],
     ["pool", "cut"],
     ["pool", "audit"],

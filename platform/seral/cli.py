@@ -486,6 +486,18 @@ def strategies() -> None:
         typer.echo(line)
 
 
+@app.command()
+def protocols() -> None:
+    """List the named protocols: corpora, classes or dimensions, and how speakers are kept apart.
+
+    A run takes one by `protocol: emodb-7c-loso@v1` in the place of corpora, classes, class_map and split.
+    """
+    from seral.protocols import PROTOCOLS
+
+    for name, protocol in PROTOCOLS.items():
+        typer.echo(f"{name:28s} {protocol}")
+
+
 @app.command("compare-strategies")
 def compare_strategies(config: StudyPath, settings: Sets = None) -> None:
     """Learning curves of every strategy on frozen features, many seeds, on clean speech or with junk mixed in.

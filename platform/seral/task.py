@@ -34,6 +34,7 @@ from seral.options import Options, deep_copy, dump, parse
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.progress import say
+from seral.protocols import find_protocol
 from seral.text_features import TextFeatures, extract_text
 from seral.train.carry import pooled_rows
 from seral.train.units import Utterances
@@ -79,6 +80,27 @@ class CorpusOptions(Options):
     split: SplitOptions = SplitOptions()
     folds: list[int] | None = None
     """Which folds to run; None = all the split gives."""
+
+
+class ProtocolOptions(TaskOptions, CorpusOptions):
+    """A task on part of one pool, which a named protocol may describe."""
+
+    protocol: str | None = None
+    """A name in seral.protocols.PROTOCOLS, such as emodb-7c-loso@v1: sets corpora, classes, dimensions, class_map and
+    split, which then may say nothing else."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_protocol(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or (name := values.get("protocol")) is None:
+            return values
+        fixed = find_protocol(name).fixed()
+        fixed["split"] = SplitOptions(**fixed["split"]).model_dump()
+        for option in fixed.keys() & values.keys():
+            given = values[option].model_dump() if isinstance(values[option], Options) else values[option]
+            if given != fixed[option]:
+                raise ValueError(f"{option}: {name} says {fixed[option]!r}, got {given!r}; leave one of the two out")
+        return values | fixed
 
 
 class ReadingOptions(TaskOptions):
@@ -239,7 +261,12 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
     if options.classes and (ignored := oracle.ignored(table["utterance_id"].to_pylist())):
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
         say(f"outside the classes and left out: {words}")
-    return table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
+    table = table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
+    if isinstance(options, ProtocolOptions) and options.protocol is not None:
+        complete = find_protocol(options.protocol).utterances
+        if complete not in (None, table.num_rows):
+            say(f"{options.protocol} is about {complete} utterances, this pool has {table.num_rows} of them")
+    return table
 
 
 def voices(metadata: pa.Table) -> dict[str, str]:
@@ -329,6 +356,9 @@ def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Ma
     )
 
 
-def protocol_name(corpora: Sequence[str], classes: Sequence[str], scheme: str) -> str:
-    """A short name of who is tested on what."""
-    return f"{'+'.join(corpora)}-{len(classes)}c-{scheme}@v1"
+def protocol_name(options: ProtocolOptions, pool: Pool) -> str:
+    """The protocol's name, or what says the same of options without one: corpora, number of classes, split."""
+    if options.protocol is not None:
+        return options.protocol
+    corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
+    return f"{'+'.join(corpora)}-{len(options.classes)}c-{options.split.scheme}"

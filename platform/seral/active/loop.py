@@ -263,13 +263,12 @@ _trajectory_task = ray.remote(_run_alone)
 
 
 def _describe(options: LoopOptions, pool: Pool, grounds: dict[int, Ground]) -> None:
-    corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
     facts = {
         "encoder_fingerprint": {str(n): ground.store.fingerprint for n, ground in grounds.items()},
         "n_train": {str(n): len(ground.fold.train) for n, ground in grounds.items()},
         "n_source": {str(n): len(ground.source) for n, ground in grounds.items()},
     }
-    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), facts)
+    write_environment(options, pool, protocol_name(options, pool), facts)
 
 
 class _SharedLedger(Ledger):

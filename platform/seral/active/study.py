@@ -37,9 +37,8 @@ from seral.errors import OptionError
 from seral.features import rows_of
 from seral.pool.splits import SplitOptions
 from seral.task import (
-    CorpusOptions,
     FoldData,
-    TaskOptions,
+    ProtocolOptions,
     eligible,
     features_of,
     fold_data,
@@ -71,7 +70,7 @@ class StrategyRow(StrategyOptions):
         return self.label or self.name
 
 
-class StrategyStudyOptions(TaskOptions, CorpusOptions):
+class StrategyStudyOptions(ProtocolOptions):
     """Strategies on one pool and one encoder."""
 
     rows: list[StrategyRow] = Field(min_length=1)
@@ -136,8 +135,7 @@ def learning_curves(options: StrategyStudyOptions) -> Curves:
     folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)
     junk = _junk_ids(options, pool.metadata, set(store.unusable["source"].to_pylist()))
     data = fold_data(options, store, next(iter(folds.values())), metadata)
-    corpora = sorted(set(metadata["corpus"].to_pylist()))
-    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {"junk": len(junk)})
+    write_environment(options, pool, protocol_name(options, pool), {"junk": len(junk)})
     shared, speaker_of, arguments = ray.put(data), voices(metadata), dict[Cell, Sequence[Any]]()
     for (number, seed), fold in folds.items():
         train = tuple(sorted({*fold.train, *fold.dev}))

@@ -24,8 +24,8 @@ from seral.options import Options
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.task import (
-    CorpusOptions,
     FoldData,
+    ProtocolOptions,
     ReadingOptions,
     eligible,
     features_of,
@@ -54,7 +54,7 @@ class Variant(Options):
     """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
 
 
-class CompareOptions(ReadingOptions, CorpusOptions):
+class CompareOptions(ReadingOptions, ProtocolOptions):
     """Variants of training on one task."""
 
     rows: list[Variant] = Field(min_length=1)
@@ -97,8 +97,7 @@ def run_compare(options: CompareOptions) -> str:
                 cells = [Cell(row=name, fold=number, seed=seed) for seed in options.seeds]
                 work = (shared[store.fingerprint, number], row.finetune, share, options.cluster)
                 arguments |= dict.fromkeys(cells, work)
-    corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
-    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {})
+    write_environment(options, pool, protocol_name(options, pool), {})
     found = run_cells(options.run, train_cell, arguments, options.cluster, f"{len(arguments)} trainings")
     return write_table(options.run, study_table(found, baseline))
 

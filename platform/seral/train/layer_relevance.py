@@ -26,9 +26,8 @@ from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
 from seral import storage
 from seral.pool.splits import Fold, SplitOptions
 from seral.task import (
-    CorpusOptions,
     FoldData,
-    TaskOptions,
+    ProtocolOptions,
     eligible,
     features_of,
     fold_data,
@@ -71,7 +70,7 @@ MAPS = {"arousal": AROUSAL, "valence": VALENCE}
 which they do not have, beside neutral. A stand-in: it says nothing that the emotion's name does not say."""
 
 
-class RelevanceOptions(TaskOptions, CorpusOptions):
+class RelevanceOptions(ProtocolOptions):
     """Which encoder knows what of which corpus, and where."""
 
     split: SplitOptions = SplitOptions(scheme="k-fold")
@@ -106,8 +105,7 @@ def run_relevance(options: RelevanceOptions) -> str:
     store = features_of(options, pool, options.encoder, None)
     folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)
     data = fold_data(options, store, next(iter(folds.values())), metadata)
-    corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
-    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), {})
+    write_environment(options, pool, protocol_name(options, pool), {})
     shared = ray.put(data)
     arguments = {
         Cell(row=target, fold=number, seed=seed): (shared, fold, options)

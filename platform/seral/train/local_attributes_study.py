@@ -31,9 +31,8 @@ from seral.options import Options
 from seral.pool.shards import Pool
 from seral.progress import say
 from seral.task import (
-    CorpusOptions,
     FoldData,
-    TaskOptions,
+    ProtocolOptions,
     eligible,
     features_of,
     fold_data,
@@ -89,7 +88,7 @@ ROWS = (
 )
 
 
-class LocalAttributesOptions(TaskOptions, CorpusOptions):
+class LocalAttributesOptions(ProtocolOptions):
     """The study, whole."""
 
     rows: list[RowOptions] = Field(default=list(ROWS), min_length=1)
@@ -143,8 +142,7 @@ def run_local_attributes(options: LocalAttributesOptions) -> str:
         "layer": source.layer,
         "n_train": {str(number): len(data.fold.train) for number, data in grounds.items()},
     }
-    corpora = options.corpora or sorted(set(metadata["corpus"].to_pylist()))
-    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), facts)
+    write_environment(options, pool, protocol_name(options, pool), facts)
     weights = _train_adapters(options, source, grounds)
     return _finetune_rows(options, source, grounds, weights)
 

@@ -65,9 +65,8 @@ def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Gro
 
 def describe(options: TrainingOptions, pool: Pool, grounds: dict[int, Ground]) -> None:
     """Write what trainings stand on."""
-    corpora = options.corpora or sorted(set(pool.metadata["corpus"].to_pylist()))
     facts = {"n_train": {str(number): len(ground.data.fold.train) for number, ground in grounds.items()}}
-    write_environment(options, pool, protocol_name(corpora, options.classes, options.split.scheme), facts)
+    write_environment(options, pool, protocol_name(options, pool), facts)
 
 
 def run_train(options: TrainingOptions) -> str:

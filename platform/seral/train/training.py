@@ -8,13 +8,13 @@ import pyarrow as pa
 from pydantic import model_validator
 
 from seral.pool.shards import Pool
-from seral.task import CorpusOptions, ReadingOptions, eligible
+from seral.task import ProtocolOptions, ReadingOptions, eligible
 from seral.train.carry import AnchoringOptions
 from seral.train.finetune import FinetuneOptions, check_anchored, check_text
 from seral.train.tapt import TaptRunOptions
 
 
-class TrainingOptions(ReadingOptions, CorpusOptions):
+class TrainingOptions(ReadingOptions, ProtocolOptions):
     """A task and how models learn it."""
 
     source_corpora: list[str] | None = None
