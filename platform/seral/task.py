@@ -291,7 +291,7 @@ def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | N
             raise OptionError(f"folds {unknown} do not exist: the split {split.scheme} gives 0..{len(folds) - 1}")
         folds = {number: folds[number] for number in numbers}
     for fold in folds.values():
-        check_leak(fold, metadata, near_duplicates=split.near_duplicates)
+        check_leak(fold, metadata, near_duplicates=split.near_duplicates, apart=split.apart)
     return folds
 
 

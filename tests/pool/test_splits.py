@@ -191,6 +191,23 @@ def test_check_leak_finds_shared_audio_and_strangers() -> None:
     check_leak(replace(fold, test=()), metadata)
 
 
+def test_sessions_and_words_are_kept_apart_where_that_is_asked_for() -> None:
+    metadata = table(("a", "c", "s1", "z1"), ("b", "c", "s2", "z1"), ("d", "c", "s3", "z2"), ("e", "other", "s1", "z2"))
+    words = ["Kids are talking.", "dogs are sitting", "kids,  are TALKING", None]
+    metadata = metadata.append_column("text", pa.array(words))
+    fold = Fold(name="f", train=("a",), dev=("b",), test=("d", "e"))
+    check_leak(fold, metadata)
+    with pytest.raises(SplitError, match=r"sessions in more than one part: c/z1 \(train and dev\)$"):
+        check_leak(fold, metadata, apart=["session"])
+    with pytest.raises(SplitError, match=r"texts in more than one part: kids are talking \(train and test\)$"):
+        check_leak(fold, metadata, apart=["text"])
+    check_leak(replace(fold, dev=(), test=("e",)), metadata, apart=["session", "text"])
+    sharing = table(*[(f"u{i}", "c", f"s{i}", "z") for i in range(3)])
+    make_folds(sharing, SplitOptions())
+    with pytest.raises(SplitError, match=r"sessions in more than one part: c/z"):
+        make_folds(sharing, SplitOptions(apart=("session",)))
+
+
 def test_many_leaking_speakers_are_listed_and_counted() -> None:
     metadata = table(*[(f"{part}{i:02d}", "c", f"s{i:02d}") for part in ("a", "b") for i in range(15)])
     train, test = (tuple(f"{part}{i:02d}" for i in range(15)) for part in ("a", "b"))

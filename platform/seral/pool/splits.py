@@ -13,6 +13,7 @@ could be anybody, also somebody of the test set, so it never enters dev or test 
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ Group = tuple[str, str]
 """(corpus, speaker) or (corpus, session)."""
 PARTS = ("train", "dev", "test")
 MAX_LISTED = 10
+WORD = re.compile(r"\w+")
 
 
 class SplitOptions(Options):
@@ -45,6 +47,9 @@ class SplitOptions(Options):
     """Deals the speakers of k-fold; the other schemes have no chance in them."""
     near_duplicates: str | None = None
     """The table that `seral pool screen` wrote: folds with near-duplicates in two parts are refused."""
+    apart: tuple[Literal["session", "text"], ...] = ()
+    """What else no two parts may share: sessions, in which speakers talk to each other, or words, which corpora of read
+    sentences always share. Folds that do are refused, with the list."""
     unknown_speakers: Literal["drop", "train"] = "drop"
     """What becomes of utterances without a speaker: left out, or used for training only."""
 
@@ -93,14 +98,17 @@ def make_folds(metadata: pa.Table, options: SplitOptions) -> list[Fold]:
                     f"fold {fold.name} of {options.scheme} has no utterance in {part}; "
                     f"use another scheme, fewer dev speakers or a larger k"
                 )
-        check_leak(fold, metadata, near_duplicates=options.near_duplicates)
+        check_leak(fold, metadata, near_duplicates=options.near_duplicates, apart=options.apart)
     return folds
 
 
-def check_leak(fold: Fold, metadata: pa.Table, *, near_duplicates: str | None = None) -> None:
+def check_leak(
+    fold: Fold, metadata: pa.Table, *, near_duplicates: str | None = None, apart: Collection[str] = ()
+) -> None:
     """Raise SplitError when two parts share an utterance, a speaker, or the same audio under two ids.
 
-    With a table of near-duplicates (schema.SCREEN), also when one part has what nearly is another's audio.
+    With a table of near-duplicates (schema.SCREEN), also when one part has what nearly is another's audio. `apart`
+    names what else they may not share: `session`, within a corpus, or `text`, words whatever their case and commas.
     """
     known = set(metadata["utterance_id"].to_pylist())
     absent = [name for part in PARTS for name in getattr(fold, part) if name not in known]
@@ -108,11 +116,16 @@ def check_leak(fold: Fold, metadata: pa.Table, *, near_duplicates: str | None = 
         raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listed(absent)}")
     keys: dict[str, Mapping[str, object]] = {
         "utterances": {name: name for name in known},
-        "speakers": _speakers(metadata),
+        "speakers": _within_corpus(metadata, "speaker"),
     }
     for column in ("duplicate_of", "pcm_hash"):
         if column in metadata.column_names:
             keys[f"audio ({column})"] = _audio(metadata, column)
+    if "session" in apart:
+        keys["sessions"] = _within_corpus(metadata, "session")
+    if "text" in apart:
+        texts = zip(_values(metadata, "utterance_id"), _values(metadata, "text"), strict=True)
+        keys["texts"] = {str(name): _words(text) for name, text in texts}
     for what, key_of in keys.items():
         if shared := _shared(fold, key_of):
             raise SplitError(f"fold {fold.name} leaks: {what} in more than one part: {_listed(shared)}")
@@ -268,8 +281,13 @@ def _values(metadata: pa.Table, name: str) -> list[str | None]:
     return [None] * metadata.num_rows
 
 
-def _speakers(metadata: pa.Table) -> dict[str, object]:
-    columns = (_values(metadata, name) for name in ("utterance_id", "corpus", "speaker"))
+def _words(text: str | None) -> str | None:
+    return None if text is None else " ".join(WORD.findall(text.casefold())) or None
+
+
+def _within_corpus(metadata: pa.Table, column: str) -> dict[str, object]:
+    """A speaker or a session is a name within a corpus."""
+    columns = (_values(metadata, name) for name in ("utterance_id", "corpus", column))
     return {str(name): None if who is None else (corpus or "", who) for name, corpus, who in zip(*columns, strict=True)}
 
 
