@@ -22,7 +22,7 @@ from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, check_pool, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot
-from seral.schema import GOLD, LABEL, PICK, POOLED, QUARANTINE, UTTERANCE, VOTES, prediction_schema
+from seral.schema import GOLD, LABEL, PICK, POOLED, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
 
 from .pool.test_shards import row
 
@@ -63,6 +63,10 @@ def write_tables(pool: str) -> None:
         for table, (lines, schema) in content.items():
             storage.write_table(shard_uri(pool, table, shard), pa.Table.from_pylist(lines, schema))
         entries[shard] = read_entry(pool, shard)
+    screen = [{"utterance_id": KEPT[0], "nearest_id": ERASED[0]}, {"utterance_id": ERASED[0], "nearest_id": KEPT[0]}]
+    for number, rows in enumerate((screen, screen[:1])):
+        uri = storage.join(pool, "screen", f"{number}.parquet")
+        storage.write_table(uri, pa.Table.from_pylist(rows, SCREEN))
     storage.write_json(storage.join(pool, "features", "abc", "encoder.json"), {"encoder": "abc"})
     commit(pool, open_pool(pool).manifest, entries)
 
@@ -173,6 +177,7 @@ def test_a_speaker_is_gone_from_every_byte(folder: Path) -> None:
         "gold": 3,
         "quarantine": 2,
         "revisions": 3,
+        "screen": 2,
         "utterances": 4,
         "votes": 6,
     }
@@ -198,6 +203,9 @@ def test_what_is_left_is_as_it_was(folder: Path) -> None:
     assert "made-2" not in pool.shards, "its quarantine named an erased utterance"
     assert pool.quarantine["source"].to_pylist() == ["bert.wav"]
     table = storage.read_table(storage.join(pool.uri, "features/abc/pooled", f"{pool.shards[0]}.parquet"))
+    for number in range(2):
+        (line,) = storage.read_table(storage.join(pool.uri, "screen", f"{number}.parquet")).to_pylist()
+        assert (line["utterance_id"], line["nearest_id"]) == (KEPT[0], None)
     assert table.schema.metadata == {b"encoder": b"abc"}
     assert table["mean"].to_pylist() == [b"m" + KEPT[0].encode()]
     here = folder / "run" / "trajectories" / "after.fold-00.seed-0"
@@ -234,7 +242,7 @@ def test_killed_at_any_point_it_ends_in_the_same_state(
         assert resumed["rows"] == told["rows"]
         models = [m.removeprefix(str(again)) for m in resumed["elsewhere"][str(again / "run")]["models"]]
         assert models == [m.removeprefix(str(whole)) for m in told["elsewhere"][str(whole / "run")]["models"]]
-        kills += 1
+        kills += 2
         shutil.rmtree(again.parent)
     assert kills > 30, "every file that is written or deleted is a point to be killed at"
 

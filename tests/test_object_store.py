@@ -20,9 +20,13 @@ import json, sys
 from seral import ImportOptions, LoopOptions, import_corpus, run_loop, write_run_report
 from seral.active.loop import loop_status
 from seral.cluster import ClusterOptions, connect
+from seral.erase import EraseOptions, erase
 from seral.infer import PredictOptions, predict
 from seral.options import parse
-from seral.pool.shards import check_pool
+from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
+from seral.pool.shards import check_pool, open_pool
+from seral.pool.snapshots import diff_revisions, summarise, take_snapshot
+from seral.report.pool import PoolReportOptions, write_pool_report
 from seral.storage import join, list_names, read_json, read_table
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
@@ -44,9 +48,24 @@ for name, base in (("s3", root), ("disk", local)):
     space = {"finetune.head.l2": [0.1, 1.0, 10.0]}
     sweep = {"run": join(base, "sweep"), "training": training, "space": space, "search": "grid", "early_stopping": None}
     run_sweep(parse(SweepOptions, sweep))
-    told[name] = {
+    page = write_pool_report(parse(PoolReportOptions, {"pool": pool, "out": join(base, "pool.html")}))
+    part, all_of_it = join(base, "part"), join(base, "all")
+    select_from_pool(parse(SelectOptions, {"pool": pool, "out": part, "count": 9, "by": "speaker"}))
+    take_snapshot(pool, "whole")
+    lasting = {
         "metrics": [read_json(join(folder, "metrics.json"))["test"]["uar"] for folder in rounds],
         "picks": [read_table(join(folder, "picks.parquet"))["utterance_id"].to_pylist() for folder in rounds],
+    }
+    gone = erase(parse(EraseOptions, {"pool": pool, "speaker": "corpus/s1", "also": [run, page]}))
+    merged = merge_pools([pool, part], all_of_it)
+    addresses = (pool, f"{pool}@whole", part, all_of_it)
+    assert [check_pool(address) for address in addresses] == [[], [], [], []]
+    told[name] = lasting | {
+        "rows": [open_pool(address).rows for address in addresses],
+        "erased": [gone["rows"], [place["rows"] for place in gone["elsewhere"].values()]],
+        "models": [len(place["models"]) for place in gone["elsewhere"].values()],
+        "came": summarise(diff_revisions(pool, "0", "1"))["came"],
+        "duplicates": merged["duplicates"],
         "status": [row["rounds"] for row in loop_status(run)],
         "predictions": read_table(join(base, "predictions.parquet"))["predicted"].to_pylist(),
         "files": sorted(list_names(run)),
@@ -106,4 +125,5 @@ def test_pool_run_and_sweep_on_an_object_store_are_those_on_a_disk(
     told = json.loads(done.stdout.strip().splitlines()[-1])
     assert told["s3"]["status"] == told["disk"]["status"]
     assert len(told["s3"]["metrics"]) >= 7
+    assert told["s3"]["rows"] == [50, 50, 9, 50], "ten of sixty were one speaker's, and what was erased stays out"
     assert told["s3"] == told["disk"]

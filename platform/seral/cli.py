@@ -157,11 +157,28 @@ def pool_check(pool: PoolPath) -> None:
 
 
 @pool_app.command("stats")
-def pool_stats(pool: PoolPath, as_json: AsJson = False) -> None:
-    """Utterances, hours, speakers, languages, quality and quarantine of a pool, by corpus."""
+def pool_stats(
+    pool: PoolPath,
+    as_json: AsJson = False,
+    html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with pictures and players.")] = None,
+    gold: Annotated[bool, typer.Option("--gold", help="On the page, count the gold labels too.")] = False,
+    players: Annotated[int, typer.Option(help="On the page, clips to hear at random, and half as many bad ones.")] = 8,
+    seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
+) -> None:
+    """Utterances, hours, speakers, languages, quality and quarantine of a pool, by corpus.
+
+    Example: `seral pool stats data/pool --html pool.html`, one file that holds its pictures and sounds
+    """
     from seral.pool.shards import pool_stats as stats
 
-    _show(stats(pool), as_json=as_json)
+    if html is None:
+        _show(stats(pool), as_json=as_json)
+        return
+    from seral.options import parse
+    from seral.report.pool import PoolReportOptions, write_pool_report
+
+    values = {"pool": pool, "out": html, "gold": gold, "players": players, "seed": seed}
+    typer.echo(write_pool_report(parse(PoolReportOptions, values)))
 
 
 @pool_app.command("erase")

@@ -25,7 +25,7 @@ from seral import storage
 from seral.errors import PoolError
 from seral.options import Options
 from seral.pool import traces
-from seral.pool.revisions import REVISIONS, commit, manifests, read_entry
+from seral.pool.revisions import commit, manifests, read_entry
 from seral.pool.shards import (
     ID_COLUMNS,
     MANIFEST,
@@ -85,11 +85,11 @@ def erase(options: EraseOptions) -> dict[str, Any]:
     erased = erased_by(tombstone)
     others = _places(options.also)
     found = _look(pool, [pool, *others], erased)
-    tombstone["rows"] = _most(tombstone["rows"], _by_table(found[pool], pool))
+    tombstone["rows"] = _most(tombstone["rows"], _by_table(found[pool], pool, pool))
     for place in others:
         told = tombstone["elsewhere"].get(place, {"rows": {}, "models": []})
         models = sorted({*told["models"], *_models(place, erased)})
-        rows = _most(told["rows"], _by_table(found[place], place))
+        rows = _most(told["rows"], _by_table(found[place], place, pool))
         tombstone["elsewhere"] = {**tombstone["elsewhere"], place: {"rows": rows, "models": models}}
     if before != tombstone:
         tombstone["finished"] = None
@@ -206,13 +206,11 @@ def _look(pool: str, places: Sequence[str], erased: Erased) -> dict[str, dict[st
     return found
 
 
-def _by_table(found: Mapping[str, int], place: str) -> dict[str, int]:
-    """Rows by table: of a sharded table, all shards together; of a run, all rounds."""
+def _by_table(found: Mapping[str, int], place: str, pool: str) -> dict[str, int]:
+    """Rows by table: of a pool, a folder of shards is one; of a run, what has the same name in all rounds."""
     total: dict[str, int] = {}
     for name, rows in found.items():
-        folder, _, file = name.removeprefix(place).strip("/").rpartition("/")
-        sharded = folder.split("/")[0] in (*TABLES, REVISIONS, FEATURES)
-        table = folder if sharded else (file.partition(".")[0] or name.rsplit("/", 1)[-1])
+        table = _folder(name, place) if place == pool else name.rsplit("/", 1)[-1].partition(".")[0]
         total[table] = total.get(table, 0) + rows
     return total
 

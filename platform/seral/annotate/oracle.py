@@ -39,6 +39,12 @@ CLASS_MAP: dict[str, str] = {
 """The usual words (in lower case) and the field's terms for them; a run names the classes it wants."""
 
 
+def gold_words(pool: Pool) -> Counter[str]:
+    """How often each corpus's own words stand in the gold table, for a person who asks what a pool holds."""
+    table = storage.read_tables([pool.table_uri("gold", shard) for shard in pool.shards], GOLD, ["emotion"])
+    return Counter(word for word in table["emotion"].to_pylist() if word is not None)
+
+
 class Oracle:
     """Answers from the gold table of a pool, in the run's classes."""
 

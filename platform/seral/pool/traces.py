@@ -24,9 +24,10 @@ IN_PLACE_OF_A_NAME = "erased"
 
 
 def count(uri: str, erased: Erased) -> int:
-    """Rows of a table that are about something erased; for other files, 1 where they name it."""
+    """Rows of a table that are about something erased, 1 where they only refer to it; of other files, 1 likewise."""
     if uri.endswith(".parquet"):
-        return int(erased.belongs(_texts_of(uri)).sum())
+        table = _texts_of(uri)
+        return int(erased.belongs(table).sum()) or int(erased.without(table) != table)
     if uri.endswith(".json"):
         content = storage.read_json(uri)
         return int(_cleared(content, erased, None) != content)

@@ -55,7 +55,7 @@ def png(figure: Figure) -> bytes:
 def learning_curves(records: RunRecords) -> Figure:
     """UAR against the share of labels, mean with a band of one standard deviation; all labels as a level."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = _tidy(figure.subplots(), "Labels, share of the training part", "Test UAR")
+    axes = tidy(figure.subplots(), "Labels, share of the training part", "Test UAR")
     styles = arm_styles(records.arms)
     for arm in records.arms:
         if arm == FULL:
@@ -66,8 +66,8 @@ def learning_curves(records: RunRecords) -> Figure:
         axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=6, label=arm)
     _full_level(axes, records)
     axes.axhline(1 / len(records.classes), color=MUTED, linewidth=1, linestyle=(0, (1, 3)), label="chance")
-    _percent(axes.xaxis)
-    _percent(axes.yaxis)
+    percent(axes.xaxis)
+    percent(axes.yaxis)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
     return figure
 
@@ -121,9 +121,9 @@ def picked_classes(composed: pd.DataFrame, classes: Sequence[str]) -> Figure:
     for axes, arm in zip(panels, arms, strict=True):
         count = pd.crosstab(shown.loc[shown["arm"] == arm, "round"], shown.loc[shown["arm"] == arm, "emotion"])
         share = count.reindex(columns=names, fill_value=0).div(count.sum(axis=1), axis=0)
-        _stack(_tidy(axes, "round", "share of the answers" if axes is panels[0] else ""), share)
+        _stack(tidy(axes, "round", "share of the answers" if axes is panels[0] else ""), share)
         axes.set_title(arm, color=INK, fontsize=11, fontweight="bold")
-        _percent(axes.yaxis)
+        percent(axes.yaxis)
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK, reverse=True)
     return figure
 
@@ -153,7 +153,7 @@ def picked_groups(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
             share = pd.concat([share.loc[top], rest.to_frame().T])
         else:
             share = share.loc[top]
-        _side_by_side(_tidy(axes, "share", ""), share)
+        _side_by_side(tidy(axes, "share", ""), share)
         axes.set_title(f"by {column}", color=INK, fontsize=11, fontweight="bold")
     panels[1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=INK)
     return figure
@@ -171,13 +171,13 @@ def _side_by_side(axes: Axes, share: pd.DataFrame) -> None:
     axes.set_yticks(ticks, [str(name) for name in share.index])
     axes.set_ylim(max(len(share), GROUP_SLOTS) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    _percent(axes.xaxis)
+    percent(axes.xaxis)
 
 
 def picked_quality(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
     """Density of the signal-to-noise ratio of the picks against that of the pool."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
-    axes = _tidy(figure.subplots(), "SNR, dB", "share of utterances")
+    axes = tidy(figure.subplots(), "SNR, dB", "share of utterances")
     pool = metadata["snr_db"].dropna().to_numpy(dtype=np.float64)
     if not len(pool):
         axes.text(0.5, 0.5, "no SNR was measured", ha="center", color=MUTED, transform=axes.transAxes)
@@ -189,7 +189,7 @@ def picked_quality(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
         snr = composed.loc[composed["arm"] == arm, "snr_db"].dropna().to_numpy(dtype=np.float64)
         look: dict[str, Any] = {"histtype": "step", "color": colour, "linestyle": line, "linewidth": 2}
         axes.hist(snr, edges, weights=np.full(len(snr), 1 / max(1, len(snr))), label=f"picked by {arm}", **look)
-    _percent(axes.yaxis)
+    percent(axes.yaxis)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
     return figure
 
@@ -198,7 +198,7 @@ def time_by_phase(records: RunRecords) -> Figure:
     """Mean seconds of a trajectory by phase, one bar an arm."""
     seconds = phase_seconds(records)
     figure = Figure(figsize=(7.2, 0.55 * len(seconds) + 1.5), layout="constrained")
-    axes = _tidy(figure.subplots(), "seconds per trajectory, all rounds", "")
+    axes = tidy(figure.subplots(), "seconds per trajectory, all rounds", "")
     ticks, base = np.arange(len(seconds)), np.zeros(len(seconds))
     for index, phase in enumerate(seconds.columns):
         width = seconds[phase].to_numpy(dtype=np.float64)
@@ -222,7 +222,7 @@ def pretraining_curves(
     curves = {"training": (history, STYLES[0]), "held out": (held_out, RANDOM_STYLE)}
     panels = figure.subplots(1, len(names))
     for axes, name in zip(panels, names, strict=True):
-        _tidy(axes, "step", name)
+        tidy(axes, "step", name)
         for label, (rows, (colour, marker, line)) in curves.items():
             if not rows:
                 continue
@@ -241,7 +241,7 @@ def study_rows(table: pd.DataFrame) -> Figure:
     """UAR (or CCC) of every row of a study, with one standard deviation, and its linear probe."""
     metric = "uar" if "uar" in table else "ccc"
     figure = Figure(figsize=(7.2, 1.1 + 0.3 * len(table)), layout="constrained")
-    axes = _tidy(figure.subplots(), f"Test {metric.upper()}, mean ± deviation over folds and seeds", "")
+    axes = tidy(figure.subplots(), f"Test {metric.upper()}, mean ± deviation over folds and seeds", "")
     row = np.arange(len(table))
     colour, marker, _ = STYLES[0]
     spread = table[f"{metric}_std"].fillna(0.0)
@@ -251,7 +251,7 @@ def study_rows(table: pd.DataFrame) -> Figure:
     axes.set_yticks(row, table["row"], color=INK)
     axes.set_ylim(len(table) - 0.5, -0.5)
     if metric == "uar":
-        _percent(axes.xaxis)
+        percent(axes.xaxis)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
     return figure
 
@@ -260,7 +260,7 @@ def strategy_curves(table: pd.DataFrame, shares: Sequence[float]) -> Figure:
     """UAR of every strategy over the budgets, and what it gains on random on average over them."""
     figure = Figure(figsize=(11, max(3.8, 0.3 * len(table) + 1.4)), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _tidy(left, "Labels, share of the training part", "Test UAR")
+    tidy(left, "Labels, share of the training part", "Test UAR")
     # Colours and lines of different lengths, so that each pair of them comes once.
     lines = ["-", "--", ":", "-.", (0, (5, 1))]
     for index, line in enumerate(table.to_dict("records")):
@@ -269,7 +269,7 @@ def strategy_curves(table: pd.DataFrame, shares: Sequence[float]) -> Figure:
         look |= {"color": INK, "linestyle": "-", "linewidth": 2.8} if line["row"] == RANDOM else {}
         left.plot(shares, y, label=line["row"], **look)
     left.legend(frameon=False, fontsize=7, ncols=2, labelcolor=INK)
-    _tidy(right, "Gain on random, mean over the budgets", "")
+    tidy(right, "Gain on random, mean over the budgets", "")
     others = table[table["row"] != RANDOM]
     height = np.arange(len(others))[::-1]
     error = np.abs(others[["gain_low", "gain_high"]].to_numpy().T - others["gain"].to_numpy())
@@ -277,7 +277,7 @@ def strategy_curves(table: pd.DataFrame, shares: Sequence[float]) -> Figure:
     right.axvline(0, color=INK, linewidth=1)
     right.set_yticks(height, others["row"])
     for axis in (left.xaxis, left.yaxis, right.xaxis):
-        _percent(axis)
+        percent(axis)
     return figure
 
 
@@ -288,20 +288,20 @@ def strategy_gains(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(2.4 + 1.9 * len(situations), 1.2 + 0.26 * len(names)), layout="constrained")
     height = np.arange(len(names))
     for axes, situation in zip(figure.subplots(1, len(situations), squeeze=False)[0], situations, strict=True):
-        _tidy(axes, f"Gain on random\n{situation}", "")
+        tidy(axes, f"Gain on random\n{situation}", "")
         rows = table[table["situation"] == situation].set_index("row").loc[names]
         error = np.abs(rows[["gain_low", "gain_high"]].to_numpy().T - rows["gain"].to_numpy())
         axes.errorbar(rows["gain"], height, xerr=error, fmt="o", color=PALETTE[0], ecolor=MUTED, markersize=4)
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(height, names if situation == situations[0] else [""] * len(names))
-        _percent(axes.xaxis)
+        percent(axes.xaxis)
     return figure
 
 
 def sweep_curves(board: pd.DataFrame, reports: dict[str, list[float]], metric: str) -> Figure:
     """What every trial had reached on dev after each of its reports; the best one stands out."""
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
-    axes = _tidy(figure.subplots(), "Reports: folds and seeds, or epochs or rounds of one", f"Dev {metric.upper()}")
+    axes = tidy(figure.subplots(), "Reports: folds and seeds, or epochs or rounds of one", f"Dev {metric.upper()}")
     best = board.iloc[0]["point"]
     for name, values in reports.items():
         step = np.arange(1, len(values) + 1)
@@ -311,14 +311,14 @@ def sweep_curves(board: pd.DataFrame, reports: dict[str, list[float]], metric: s
     axes.annotate("best", (len(reports[best]), reports[best][-1]), xytext=(4, 4), textcoords="offset points", color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric == "uar":
-        _percent(axes.yaxis)
+        percent(axes.yaxis)
     return figure
 
 
 def sweep_progress(board: pd.DataFrame, metric: str) -> Figure:
     """Points in the order of trying: their score, and the best of those seen through so far."""
     figure = Figure(figsize=(7.2, 3.2), layout="constrained")
-    axes = _tidy(figure.subplots(), "Points in the order of trying", f"Dev {metric.upper()}")
+    axes = tidy(figure.subplots(), "Points in the order of trying", f"Dev {metric.upper()}")
     tried = board.dropna(subset=["dev"]).sort_values("number")
     done = tried[tried["state"] == "done"]
     stopped = tried[tried["state"] != "done"]
@@ -328,19 +328,19 @@ def sweep_progress(board: pd.DataFrame, metric: str) -> Figure:
     axes.legend(frameon=False, labelcolor=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric == "uar":
-        _percent(axes.yaxis)
+        percent(axes.yaxis)
     return figure
 
 
 def sweep_importance(share: pd.Series) -> Figure:
     """Share of the differences between points that each option explains."""
     figure = Figure(figsize=(7.2, 0.9 + 0.32 * len(share)), layout="constrained")
-    axes = _tidy(figure.subplots(), "Share of what is explained", "")
+    axes = tidy(figure.subplots(), "Share of what is explained", "")
     shown = share.sort_values()
     axes.barh(np.arange(len(shown)), shown, color=PALETTE[0], height=0.6)
     axes.set_yticks(np.arange(len(shown)), shown.index, color=INK)
     axes.set_xlim(0, max(0.05, 1.15 * float(shown.max())))
-    _percent(axes.xaxis)
+    percent(axes.xaxis)
     return figure
 
 
@@ -406,7 +406,7 @@ def layer_relevance(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(11.4, 3.6), layout="constrained")
     panels = figure.subplots(1, len(measures))
     for axes, (measure, label) in zip(panels, measures.items(), strict=True):
-        _tidy(axes, "hidden state", label)
+        tidy(axes, "hidden state", label)
         for index, (target, rows) in enumerate(table[table["measure"] == measure].groupby("target", sort=False)):
             colour, marker, line = STYLES[index % len(STYLES)]
             axes.fill_between(rows["layer"], rows["low"], rows["high"], color=colour, alpha=0.14, linewidth=0)
@@ -421,7 +421,7 @@ def layer_relevance(table: pd.DataFrame) -> Figure:
 def probe_by_state(scores: pd.DataFrame) -> Figure:
     """UAR of every encoder's hidden states with the range over seeds; what has one state only is a level."""
     figure = Figure(figsize=(7.6, 4.0), layout="constrained")
-    axes = _tidy(figure.subplots(), "hidden state", "UAR of a linear probe, unseen speakers")
+    axes = tidy(figure.subplots(), "hidden state", "UAR of a linear probe, unseen speakers")
     for index, (encoder, rows) in enumerate(scores.groupby("encoder", sort=False)):
         over_seeds = rows.groupby("state")["uar"].agg(["mean", "min", "max"])
         if len(over_seeds) == 1:
@@ -432,7 +432,7 @@ def probe_by_state(scores: pd.DataFrame) -> Figure:
         x, y = over_seeds.index, over_seeds["mean"]
         axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=5, label=str(encoder))
     axes.set_ylim(bottom=0)
-    _percent(axes.yaxis)
+    percent(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
     return figure
@@ -447,7 +447,7 @@ def layer_similarity(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(1, len(measures), squeeze=False)[0]
     for axes, measure in zip(panels, measures, strict=True):
         wide = table.loc[measure]
-        _tidy(axes, "hidden state", "").grid(visible=False)
+        tidy(axes, "hidden state", "").grid(visible=False)
         image = axes.imshow(wide.to_numpy(), cmap="cividis", aspect="auto")
         best = wide.to_numpy().argmax(1)
         axes.plot(best, range(len(wide)), "o", markerfacecolor="none", markeredgecolor="white", markersize=9)
@@ -468,14 +468,14 @@ def transfer_rows(table: pd.DataFrame) -> Figure:
     panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flatten()
     for axes, pair in zip(panels, pairs, strict=False):
         own = table[table["pair"] == pair]
-        _tidy(axes, "", "").set_title(pair, fontsize=10, color=INK)
+        tidy(axes, "", "").set_title(pair, fontsize=10, color=INK)
         clear = (own["low"] > 0) | (own["high"] < 0)
         colours = np.where(clear, STYLES[0][0], "white")
         axes.scatter(own["uar"], range(len(own)), c=colours, edgecolors=STYLES[0][0], zorder=3)
         axes.axvline(own["uar"].iloc[0], color=RANDOM_STYLE[0], linewidth=1, linestyle=RANDOM_STYLE[2])
         axes.set_yticks(range(len(rows)), rows, color=INK)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        _percent(axes.xaxis)
+        percent(axes.xaxis)
     for axes in panels[len(pairs) :]:
         axes.set_visible(False)
     figure.supxlabel("Test UAR", color=MUTED, fontsize=10)
@@ -488,13 +488,13 @@ def _look(index: int) -> dict[str, Any]:
     return {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.6}
 
 
-def _percent(axis: Axis) -> None:
+def percent(axis: Axis) -> None:
     """Shares as percent, at steps whose labels need no rounding."""
     axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
     axis.set_major_formatter(PercentFormatter(1.0))
 
 
-def _tidy(axes: Axes, x_label: str, y_label: str) -> Axes:
+def tidy(axes: Axes, x_label: str, y_label: str) -> Axes:
     """Labels, a light grid behind the data and no box around it."""
     axes.set_xlabel(x_label, color=MUTED)
     axes.set_ylabel(y_label, color=MUTED)

@@ -1,0 +1,225 @@
+"""What is in a pool, on one HTML page that needs nothing beside it: counts, measures, quarantine, and clips to hear."""
+
+# N utterances
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seral import storage
+from seral.active.strategies.uniform import lots
+from seral.annotate.oracle import gold_words
+from seral.options import Options
+from seral.pool.decode import decode_flac, encode_flac
+from seral.pool.quality import REASONS
+from seral.pool.shards import Pool, open_pool, pool_stats
+from seral.report import page, pool_figures
+from seral.report.figures import png
+from seral.schema import METADATA_COLUMNS, SAMPLE_RATE, UTTERANCE
+from seral.versions import versions
+
+MEASURES = [
+    field.name
+    for field in UTTERANCE
+    if field.name in METADATA_COLUMNS and pa.types.is_floating(field.type) and field.name not in ("start_s", "end_s")
+]
+"""Everything of an utterance that is a number and a measure."""
+WORST_BY = "quality"
+
+
+class PoolReportOptions(Options):
+    """What stands on the page of a pool."""
+
+    pool: str
+    """The pool, or a snapshot of it: POOL@NAME."""
+    out: str
+    """The HTML file to write."""
+    gold: bool = False
+    """Whether to count the gold labels by class."""
+    players: int = Field(default=8, ge=0)
+    """Clips to hear: so many drawn at random, and half as many of the worst quality."""
+    seed: int = 0
+    """Of the draw."""
+    clip_s: float = Field(default=10.0, gt=0)
+    """Only the first so many seconds of a clip are put on the page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Player:
+    """A clip as it is heard."""
+
+    flac: bytes
+    caption: str
+
+    @property
+    def source(self) -> str:
+        """The audio inside the page."""
+        return "data:audio/flac;base64," + base64.b64encode(self.flac).decode("ascii")
+
+
+def write_pool_report(options: PoolReportOptions) -> str:
+    """Write the page of a pool; returns its address."""
+    pool, stats = open_pool(options.pool), pool_stats(options.pool)
+    rows = pool.metadata
+    values = {name: value_N for name in MEASURES if len(value_N := _numbers(rows[name]))}
+    worst, sample = (_players(pool, rows, ids, options.clip_s) for ids in _to_hear(rows, options))
+    megabytes = sum(len(player.source) for player in (*worst, *sample)) / 1e6
+    html = page.fill(
+        "pool.html.j2",
+        title=pool.uri.rsplit("/", 1)[-1],
+        environment=_facts(pool, stats),
+        config="",
+        lead=_lead(stats, sum(_seconds_by(rows, "corpus").values())),
+        tables={
+            "corpora": _corpora(stats["corpora"], _seconds_by(rows, "corpus")),
+            "measures": _measures(rows, values),
+            "quarantine": _quarantine(stats["quarantined"]),
+        },
+        pictures=_pictures(pool, rows, values, options),
+        worst=worst,
+        sample=sample,
+        listening=f"The first {options.clip_s:g} s of {len(worst) + len(sample)} clips, {megabytes:.1f} MB of this "
+        "page: whoever has the page has these voices. First those of the lowest quality:",
+        sampled=f"Drawn at random, seed {options.seed}:",
+    )
+    storage.write_bytes(options.out, html.encode("utf-8"))
+    return options.out
+
+
+def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
+    return np.asarray(column.drop_null(), dtype=np.float64)
+
+
+def _to_hear(rows: pa.Table, options: PoolReportOptions) -> tuple[list[str], list[str]]:
+    """Ids of the worst clips and of a draw from the others; duplicates are neither."""
+    counting = rows.filter(pc.is_null(rows["duplicate_of"]))
+    measured = counting.filter(pc.is_valid(counting[WORST_BY]))
+    order = pc.sort_indices(measured, [(WORST_BY, "ascending"), ("utterance_id", "ascending")])
+    worst: list[str] = measured["utterance_id"].take(order[: options.players // 2]).to_pylist()
+    left = np.setdiff1d(np.asarray(counting["utterance_id"].to_pylist(), dtype=np.str_), worst)
+    lot_N = lots(left, f"{options.seed:016x}"[-16:])
+    return worst, left[np.argsort(lot_N, kind="stable")][: options.players].tolist()
+
+
+def _players(pool: Pool, rows: pa.Table, ids: Sequence[str], clip_s: float) -> list[Player]:
+    """The clips in the order asked for; shards that hold none of them are not read."""
+    found: dict[str, bytes] = {}
+    for shard in pool.shards if ids else ():
+        if set(ids) & set(pool.read(shard, ["utterance_id"])["utterance_id"].to_pylist()):
+            table = pool.read(shard, ["utterance_id", "audio"])
+            table = table.filter(pc.is_in(table["utterance_id"], pa.array(ids)))
+            found |= dict(zip(table["utterance_id"].to_pylist(), table["audio"].to_pylist(), strict=True))
+    known = rows.filter(pc.is_in(rows["utterance_id"], pa.array(ids, pa.string()))).to_pylist()
+    captions = {row["utterance_id"]: _caption(row) for row in known}
+    length = int(clip_s * SAMPLE_RATE)
+    return [Player(flac=encode_flac(decode_flac(found[name])[:length]), caption=captions[name]) for name in ids]
+
+
+def _caption(row: Mapping[str, Any]) -> str:
+    told = [row["utterance_id"], row["language"], f"{row['duration_s']:.1f} s"]
+    told += [f"{name} {row[f]:.{digits}f}{unit}" for name, f, digits, unit in SHOWN if row[f] is not None]
+    return " · ".join(part for part in told if part)
+
+
+SHOWN = (("quality", "quality", 2, ""), ("SNR", "snr_db", 0, " dB"), ("loudness", "loudness_db", 0, " dBFS"))
+"""Measures beside a player: name, column, digits, unit."""
+
+
+def _lead(stats: Mapping[str, Any], seconds: float) -> str:
+    languages = ", ".join(stats["languages"]) or "unknown"
+    return (
+        f"{stats['utterances']:,} utterances, {page.duration(seconds)}, {stats['speakers']:,} known "
+        f"speakers, languages: {languages}; {stats['duplicates']:,} are duplicates of another."
+    )
+
+
+def _facts(pool: Pool, stats: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "pool": pool.uri,
+        "revision": str(pool.manifest["revision"]),
+        "pool_hash": pool.hash,
+        "shards": f"{stats['shards']:,}",
+        "audio": f"{stats['bytes'] / 1e6:,.1f} MB",
+        "versions": versions(("seral", "pyarrow")),
+    }
+
+
+def _corpora(corpora: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, float]) -> page.Table:
+    rows = [
+        [
+            corpus,
+            f"{told['utterances']:,}",
+            page.duration(seconds[corpus]),
+            f"{told['speakers']:,}",
+            ", ".join(told["languages"]) or "–",
+            f"{told['duplicates']:,}",
+            ", ".join(f"{fault} {count:,}" for fault, count in sorted(told["channel_faults"].items())) or "–",
+        ]
+        for corpus, told in corpora.items()
+    ]
+    columns = ["corpus", "utterances", "audio", "speakers", "languages", "duplicates", "channel faults"]
+    return page.Table(caption="A speaker's name means somebody within a corpus only.", columns=columns, rows=rows)
+
+
+def _measures(rows: pa.Table, values: Mapping[str, NDArray[np.float64]]) -> page.Table:
+    lines = []
+    for name, value_N in values.items():
+        low, middle, high = np.quantile(value_N, [0.05, 0.5, 0.95])
+        cells = [page.number(value, 2 if abs(high) < 100 else 0) for value in (low, middle, high)]
+        lines.append([pool_figures.title_of(name), *cells, f"{rows.num_rows - len(value_N):,}"])
+    columns = ["measure", "5 %", "median", "95 %", "not measured"]
+    return page.Table(caption="Ninety per cent of the utterances lie between the ends.", columns=columns, rows=lines)
+
+
+def _quarantine(reasons: Mapping[str, int]) -> page.Table:
+    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    rows = [[reason, f"{count:,}", REASONS.get(reason, "")] for reason, count in ordered]
+    return page.Table(
+        caption="Files that did not become utterances; POOL/quarantine names each.",
+        columns=["reason", "files", "what it means"],
+        rows=rows,
+    )
+
+
+def _pictures(
+    pool: Pool, rows: pa.Table, values: Mapping[str, NDArray[np.float64]], options: PoolReportOptions
+) -> dict[str, page.Picture]:
+    named = rows.filter(pc.is_valid(rows["speaker"]))
+    speakers = Counter(zip(named["corpus"].to_pylist(), named["speaker"].to_pylist(), strict=True))
+    hours = {language: seconds / 3600 for language, seconds in _seconds_by(rows, "language").items()}
+    found = {
+        "people": page.Picture(
+            png=png(pool_figures.languages_and_speakers(hours, list(speakers.values()))),
+            alt=f"Bars of the hours by language, and the utterances of each of {len(speakers)} speakers.",
+            caption="Hours by language; utterances by speaker, where the speaker is known.",
+        )
+    }
+    if values:
+        found["measures"] = page.Picture(
+            png=png(pool_figures.measures(values)),
+            alt=f"Histograms of {', '.join(map(pool_figures.title_of, values))}; the table below has their quantiles.",
+            caption="Every measure of the utterances; the line is the median.",
+        )
+    if options.gold and (words := gold_words(pool)):
+        told = ", ".join(f"{word} {count}" for word, count in words.most_common())
+        found["classes"] = page.Picture(
+            png=png(pool_figures.counts(dict(words), "utterances")),
+            alt=f"Bars of the gold labels: {told}.",
+            caption=f"{words.total():,} of {rows.num_rows:,} utterances came with a label.",
+        )
+    return found
+
+
+def _seconds_by(rows: pa.Table, column: str) -> dict[str, float]:
+    total = rows.group_by(column).aggregate([("duration_s", "sum")])
+    pairs = zip(total[column].to_pylist(), total["duration_s_sum"].to_pylist(), strict=True)
+    return {name or "unknown": seconds for name, seconds in pairs}
