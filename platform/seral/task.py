@@ -95,9 +95,9 @@ class ProtocolOptions(TaskOptions, CorpusOptions):
         if not isinstance(values, dict) or (name := values.get("protocol")) is None:
             return values
         fixed = find_protocol(name).fixed()
-        fixed["split"] = SplitOptions(**fixed["split"]).model_dump()
-        for option in fixed.keys() & values.keys():
-            given = values[option].model_dump() if isinstance(values[option], Options) else values[option]
+        fixed["split"] = SplitOptions(**fixed["split"])
+        for option in sorted(fixed.keys() & values.keys()):
+            given = values[option] if option != "split" else SplitOptions.model_validate(values[option])
             if given != fixed[option]:
                 raise ValueError(f"{option}: {name} says {fixed[option]!r}, got {given!r}; leave one of the two out")
         return values | fixed
