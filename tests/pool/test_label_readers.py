@@ -318,7 +318,7 @@ def test_biic_podcast_takes_letters_words_and_numbers_that_are_explained(tmp_pat
     assert [(u.emotion, u.split) for u in utterances.values()] == [("angry", "train"), ("surprise", "test")]
     table = tmp_path / "labels_consensus.csv"
     table.write_text(table.read_text().replace(",A,", ",0,"))
-    with pytest.raises(ReaderError, match="unknown EmoClass '0'"):
+    with pytest.raises(ReaderError, match=r"unknown EmoClass '0'; .*reader_options\.classes"):
         read("biic-podcast", tmp_path)
     utterances, _ = read("biic-podcast", tmp_path, classes={0: "enraged"})
     assert [u.emotion for u in utterances.values()] == ["enraged", "surprise"]

@@ -26,4 +26,5 @@ CONVENTION = Convention(
 def read_biic_podcast(root: Path, *, classes: Mapping[str | int, str] | None = None) -> Iterator[Utterance | Skipped]:
     """All of BIIC-Podcast. `classes`: what stands in EmoClass -> its word, beside MSP-Podcast's letters and words."""
     words = EMOTIONS | {str(code): word for code, word in (classes or {}).items()}
-    return read_podcast(root, CONVENTION, language="zh", words=words, test="test1")
+    hint = ". Say what it means: reader_options.classes={CODE: word}"
+    return read_podcast(root, CONVENTION, language="zh", words=words, test="test1", hint=hint)

@@ -40,9 +40,12 @@ TestSet = Literal["test1", "test2", "all"]
 
 
 def read_podcast(
-    root: Path, convention: Convention, *, language: str, words: Mapping[str, str], test: TestSet
+    root: Path, convention: Convention, *, language: str, words: Mapping[str, str], test: TestSet, hint: str = ""
 ) -> Iterator[Utterance | Skipped]:
-    """A podcast corpus. `words`: code in EmoClass -> word; `test`: which official test set is the split's test."""
+    """A podcast corpus. `words`: code in EmoClass -> word; `test`: which official test set is the split's test.
+
+    `hint` ends the error for a code that is not among the words.
+    """
     files = [file for file in corpus_files(root, convention) if PREVIOUS not in file.source.split("/")]
     votes = _votes(root)
     texts = {file.stem: file for file in _files(root, r".+\.txt") if convention.pattern.fullmatch(file.stem)}
@@ -59,7 +62,7 @@ def read_podcast(
             "language": language,
             "style": "natural",
             "split": _split(row.get("Split_Set") or partitions.get(clip), test, place),
-            "emotion": _emotion(row.get("EmoClass"), words, place),
+            "emotion": _emotion(row.get("EmoClass"), words, place, hint),
             "arousal": number(row.get("EmoAct"), place),
             "valence": number(row.get("EmoVal"), place),
             "dominance": number(row.get("EmoDom"), place),
@@ -152,13 +155,13 @@ def _split(written: str | None, test: TestSet, place: str) -> str | None:
     return "test" if word in {"test", test} or test == "all" else None
 
 
-def _emotion(code: Any, words: Mapping[str, str], place: str) -> str | None:
+def _emotion(code: Any, words: Mapping[str, str], place: str, hint: str) -> str | None:
     written = str(code if code is not None else "").strip()
     if not written:
         return None
     word = words.get(written, written.lower())
     if word not in {*EMOTIONS.values(), *words.values()}:
-        raise ReaderError(f"{place}: unknown EmoClass {written!r}; known: {', '.join(words)}, or their words")
+        raise ReaderError(f"{place}: unknown EmoClass {written!r}; known: {', '.join(words)}, or their words{hint}")
     return word
 
 
