@@ -44,6 +44,7 @@ from seral.schema import UTTERANCE
 
 COLUMNS = ["utterance_id", "corpus", "speaker", "source", "pcm_hash"]
 FEATURES, WEIGHTS = "features", ".safetensors"
+NOTE = "weights cannot be unlearned: delete the models named, or train them anew"
 
 
 class EraseOptions(Options):
@@ -85,12 +86,7 @@ def erase(options: EraseOptions) -> dict[str, Any]:
     erased = erased_by(tombstone)
     others = _places(options.also)
     found = _look(pool, [pool, *others], erased)
-    tombstone["rows"] = _most(tombstone["rows"], _by_table(found[pool], pool, pool))
-    for place in others:
-        told = tombstone["elsewhere"].get(place, {"rows": {}, "models": []})
-        models = sorted({*told["models"], *_models(place, erased)})
-        rows = _most(told["rows"], _by_table(found[place], place, pool))
-        tombstone["elsewhere"] = {**tombstone["elsewhere"], place: {"rows": rows, "models": models}}
+    tombstone |= _counted(tombstone, found, pool, erased)
     if before != tombstone:
         tombstone["finished"] = None
         storage.write_json(uri, tombstone)
@@ -101,7 +97,21 @@ def erase(options: EraseOptions) -> dict[str, Any]:
         raise PoolError(f"{', '.join(left[:5])} still speak of what was erased, and seral cannot take it out")
     if tombstone["finished"] is None:
         storage.write_json(uri, tombstone | {"finished": _now()})
-    return {name: value for name, value in storage.read_json(uri).items() if name not in ("hashes", "salt")}
+    done = storage.read_json(uri)
+    known = {"note": NOTE} if any(place["models"] for place in done["elsewhere"].values()) else {}
+    return {name: value for name, value in done.items() if name not in ("hashes", "salt")} | known
+
+
+def _counted(
+    tombstone: Mapping[str, Any], found: Mapping[str, Mapping[str, int]], pool: str, erased: Erased
+) -> dict[str, Any]:
+    """What a tombstone says of rows and models, with what was found just now."""
+    elsewhere = dict(tombstone["elsewhere"])
+    for place in found.keys() - {pool}:
+        told = elsewhere.get(place, {"rows": {}, "models": []})
+        rows = _most(told["rows"], _by_table(found[place], place, pool))
+        elsewhere[place] = {"rows": rows, "models": sorted({*told["models"], *_models(place, erased)})}
+    return {"rows": _most(tombstone["rows"], _by_table(found[pool], pool, pool)), "elsewhere": elsewhere}
 
 
 def _tombstone(pool: str, options: EraseOptions, salt: str, before: Mapping[str, Any] | None) -> dict[str, Any]:

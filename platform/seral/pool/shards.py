@@ -26,6 +26,7 @@ import pyarrow.compute as pc
 from seral import storage
 from seral.errors import PoolError, unknown_name
 from seral.pool.decode import BadAudio, decode_flac
+from seral.pool.tombstones import read_erased
 from seral.progress import track
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, SAMPLE_RATE, UTTERANCE, VOTES
 
@@ -178,7 +179,8 @@ def check_pool(uri: str) -> list[str]:
             advance(expected["rows"])
     if not problems and pool_hash(pool.ids) != pool.hash:
         problems.append("the ids do not match the manifest's pool hash")
-    return problems
+    unfinished = [t["begun"] for t in read_erased(pool.uri).tombstones if t["finished"] is None]
+    return problems + [f"an erasure begun {begun} did not come to its end: give it again" for begun in unfinished]
 
 
 def _check_shard(pool: Pool, shard: str, expected: Mapping[str, Any], seen: dict[str, str]) -> list[str]:

@@ -19,10 +19,10 @@ UNITS = {"_db": "dB", "_s": "s", "_hz": "Hz"}
 
 
 def title_of(measure: str) -> str:
-    """A measure's name as it is read, with its unit: `snr_db` -> `snr, dB`."""
+    """A measure's name as it is read, with its unit: `snr_db` -> `SNR, dB`."""
     for end, unit in UNITS.items():
         if measure.endswith(end):
-            return f"{measure.removesuffix(end).replace('_', ' ')}, {unit}"
+            return f"{measure.removesuffix(end).replace('snr', 'SNR').replace('_', ' ')}, {unit}"
     return measure.replace("_", " ")
 
 
@@ -36,6 +36,7 @@ def measures(values: Mapping[str, NDArray[np.float64]]) -> Figure:
         axes.hist(value_N, BINS, color=PALETTE[0])
         axes.axvline(float(np.median(value_N)), color=RANDOM_STYLE[0], linewidth=1.5)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
     for axes in panels[len(values) :]:
         axes.set_visible(False)
