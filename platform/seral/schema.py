@@ -124,6 +124,14 @@ SCREEN = pa.schema(
     ]
 )
 
+FILTERED = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("quality", pa.float32()),  # below the floor of the run
+        ("reason", pa.string()),  # the measure that lowers it most: snr_db | voice_ratio | clipping | bandwidth_hz
+    ]
+)
+
 PICK = pa.schema(
     [
         ("utterance_id", pa.string()),

@@ -257,6 +257,25 @@ def test_killed_driver_resumes_to_the_same_numbers(
     assert outcome(values["run"]) == whole
 
 
+def test_bad_recordings_are_no_candidates_and_the_run_says_which(run_values: dict[str, Any]) -> None:
+    quality = open_pool(run_values["pool"]).metadata.select(["utterance_id", "quality"]).to_pylist()
+    floor = float(np.quantile([row["quality"] for row in quality], 0.3))
+    values = run_values | {"full_arm": False, "random_arm": False, "budget": {"sizes": [8]}, "min_quality": floor}
+    run = Path(run_loop(parse(LoopOptions, values)))
+    filtered = {row["utterance_id"] for row in pq.read_table(run / "filtered.parquet").to_pylist()}
+    assert filtered < {row["utterance_id"] for row in quality if row["quality"] < floor}
+    facts = json.loads((run / "environment.json").read_text())
+    assert sum(facts["n_filtered"]["0"].values()) == len(filtered) > 0
+    here = run / "trajectories" / "auto.fold-00.seed-0" / "rounds" / "0000"
+    asked = set(pq.read_table(here / "labels.parquet")["utterance_id"].to_pylist())
+    predictions = pq.read_table(here / "predictions.parquet").to_pylist()
+    rest = {row["utterance_id"] for row in predictions if row["part"] == "pool"}
+    assert len(asked | rest) == facts["n_train"]["0"]
+    assert not filtered & (asked | rest)
+    told = f"Fold 0: {len(filtered)} of {len(filtered | asked | rest)} training utterances, by "
+    assert told in Path(write_run_report(str(run))).read_text()
+
+
 def test_another_configuration_is_refused(run_values: dict[str, Any]) -> None:
     values = run_values | {"full_arm": False, "random_arm": False, "budget": {"sizes": [8]}}
     run_loop(parse(LoopOptions, values))

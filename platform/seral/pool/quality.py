@@ -136,10 +136,23 @@ def score(*, snr_db: float, clipping: float, bandwidth_hz: float, voice_ratio: f
     not count. The constants were set by hand on one half of the speakers and noises of docs/results/quality.md, which
     reports the other half; no label of any utterance was used.
     """
-    signal = 1 / (1 + math.exp(-(snr_db - HALF_SNR_DB) / SNR_SLOPE_DB))
-    voice = 1.0 if voice_ratio is None else min(1.0, voice_ratio / ENOUGH_VOICE) ** 2
-    intact = 1 - min(1.0, clipping / RUINED_CLIPPING)
-    return signal * voice * intact * min(1.0, bandwidth_hz / TELEPHONE_HZ)
+    return math.prod(_factors(snr_db, clipping, bandwidth_hz, voice_ratio).values())
+
+
+def weakest(*, snr_db: float, clipping: float, bandwidth_hz: float, voice_ratio: float | None = None) -> str:
+    """The measure that lowers the score most."""
+    factors = _factors(snr_db, clipping, bandwidth_hz, voice_ratio)
+    return min(factors, key=factors.__getitem__)
+
+
+def _factors(snr_db: float, clipping: float, bandwidth_hz: float, voice_ratio: float | None) -> dict[str, float]:
+    """What each measure contributes to the score, 0..1."""
+    return {
+        "voice_ratio": 1.0 if voice_ratio is None else min(1.0, voice_ratio / ENOUGH_VOICE) ** 2,
+        "snr_db": 1 / (1 + math.exp(-(snr_db - HALF_SNR_DB) / SNR_SLOPE_DB)),
+        "clipping": 1 - min(1.0, clipping / RUINED_CLIPPING),
+        "bandwidth_hz": min(1.0, bandwidth_hz / TELEPHONE_HZ),
+    }
 
 
 def frame_power(samples: Samples) -> NDArray[np.float64]:

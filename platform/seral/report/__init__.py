@@ -65,6 +65,7 @@ def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | 
         pictures=pictures,
         differences=comparison.differences(records),
         target=_target_sentence(records, goal),
+        filtered=_filtered_sentences(records),
     )
     target = storage.join(folder, "index.html")
     storage.write_bytes(target, html.encode("utf-8"))
@@ -128,6 +129,17 @@ def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFra
             caption="Signal-to-noise ratio of the picks against the pool.",
         ),
     }
+
+
+def _filtered_sentences(records: RunRecords) -> list[str]:
+    """What was left out for the quality of its recording, fold by fold."""
+    told = []
+    for fold, reasons in records.environment.get("n_filtered", {}).items():
+        if reasons:
+            left, count = records.environment["n_train"][fold], sum(reasons.values())
+            words = ", ".join(f"{reason} {number}" for reason, number in reasons.items())
+            told.append(f"Fold {fold}: {count} of {left + count} training utterances, by {words}.")
+    return told
 
 
 def _target_sentence(records: RunRecords, goal: str) -> str:

@@ -47,6 +47,7 @@ def render(
     pictures: Mapping[str, Picture],
     differences: list[Difference],
     target: str,
+    filtered: list[str],
 ) -> str:
     """The whole page."""
     return fill(
@@ -58,6 +59,7 @@ def render(
         pictures=pictures,
         differences=[difference.sentence for difference in differences],
         target=target,
+        filtered=filtered,
     )
 
 

@@ -24,6 +24,7 @@ from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ser_models.metrics import uar
+from seral.active.floor import above_floor
 from seral.active.loop import LoopOptions, arm_of, trajectory_ground
 from seral.active.rounds import Trajectory, read_predictions, run_trajectory
 from seral.active.stopping import RoundSummary
@@ -165,6 +166,7 @@ def learn(ground: Ground, options: TrainingOptions, folder: str, seed: int, hear
 
 def _loop(ground: Ground, options: LoopOptions, folder: str, seed: int, hear: Hear | None) -> None:
     data = ground.data
+    data = replace(data, fold=above_floor(data.fold, data.metadata, options.min_quality))
     # A round scores its test part; in a trial, which has none, dev takes its place.
     data = replace(data, fold=replace(data.fold, test=data.fold.test or data.fold.dev))
 
