@@ -29,6 +29,7 @@ COMMANDS = [
     ["pool", "snapshot"],
     ["pool", "diff"],
     ["pool", "screen"],
+    ["pool", "degrade"],
     ["pool", "generate"],
     ["loop", "run"],
     ["loop", "options"],

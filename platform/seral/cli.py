@@ -327,6 +327,22 @@ def pool_screen(
     typer.echo(screen(parse(ScreenOptions, {"pool": pool, "encoder": encoder}, settings or [])))
 
 
+@pool_app.command("degrade")
+def pool_degrade(
+    pool: PoolPath,
+    out: Annotated[str, typer.Option("--out", help="The pool to make.")],
+    settings: Sets = None,
+) -> None:
+    """Make a noisy variant of a pool for studies: rooms, noise, level, band, codec; the ids stay the same.
+
+    Example: `seral pool degrade data/pool --out data/noisy --set noise=data/noises --set snr_db=[5,15]`
+    """
+    from seral.options import parse
+    from seral.pool.degrade import DegradeOptions, degrade_pool
+
+    _show(degrade_pool(parse(DegradeOptions, {"pool": pool, "out": out}, settings or [])))
+
+
 @pool_app.command("generate")
 def pool_generate(
     out: Annotated[Path, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None

@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from seral.train.augment import add_noise, change_level, change_speed
+from seral.errors import OptionError
+from seral.pool.quality import bandwidth_hz
+from seral.train.augment import (
+    CODECS,
+    add_noise,
+    change_level,
+    change_speed,
+    limit_band,
+    reverberate,
+    through_codec,
+)
 
 
 def tone(hertz: float, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:
@@ -47,3 +59,52 @@ def test_noise_of_any_length_comes_at_the_asked_ratio(seconds: float) -> None:
 def test_silence_as_noise_changes_nothing() -> None:
     speech = tone(500)
     assert add_noise(speech, np.zeros(100, np.float32), (10.0, 10.0), np.random.default_rng(0)) is speech
+
+
+@pytest.mark.parametrize("rt60_s", [0.2, 0.8])
+def test_an_echo_dies_away_in_its_time_and_keeps_the_loudness(rt60_s: float) -> None:
+    click = np.zeros(32_000, np.float32)
+    click[:160] = tone(1000, seconds=0.01)
+    room = reverberate(click, (rt60_s, rt60_s), (0.0, 0.0), np.random.default_rng(0))
+    assert np.mean(room**2) == pytest.approx(np.mean(click**2), rel=0.01)
+    power_F = np.square(room[160 : int(0.8 * rt60_s * 16_000)], dtype=np.float64)
+    power_F = power_F[: len(power_F) // 80 * 80].reshape(-1, 80).mean(1)  # 5 ms each
+    slope_db = np.polyfit(0.005 * np.arange(len(power_F)), 10 * np.log10(power_F), 1)[0]
+    assert slope_db == pytest.approx(-60 / rt60_s, rel=0.15)
+    late = int(1.2 * rt60_s * 16_000) + 1600
+    assert np.abs(room[late:]).max() < 1e-4
+
+
+def test_a_dry_room_changes_little() -> None:
+    speech = tone(500)
+    room = reverberate(speech, (0.3, 0.3), (40.0, 40.0), np.random.default_rng(0))
+    assert np.corrcoef(speech, room)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("highest_hz", [2000, 4000])
+def test_a_band_ends_where_it_is_told(highest_hz: float) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_001).astype(np.float32)
+    narrow = limit_band(noise, highest_hz)
+    assert narrow.shape == noise.shape
+    assert bandwidth_hz(narrow) == pytest.approx(highest_hz, rel=0.06)
+    assert np.std(narrow) == pytest.approx(0.1 * np.sqrt(highest_hz / 8000), rel=0.05)
+
+
+def test_a_band_beyond_half_the_rate_is_refused() -> None:
+    with pytest.raises(OptionError, match="at most at 8000 Hz, got 9000"):
+        limit_band(tone(500), 9000)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_codec_keeps_a_voice_and_its_length(codec: str, speech: Callable[[float, int], np.ndarray]) -> None:
+    samples = speech(1.5, 0)[:-7]
+    coded = through_codec(samples, codec)
+    assert coded.shape == samples.shape
+    assert coded.dtype == np.float32
+    assert 0.8 < np.corrcoef(samples, coded)[0, 1] < 1
+    assert (bandwidth_hz(coded) < 4400) == (CODECS[codec][2] == 8000)
+
+
+def test_an_unknown_codec_is_told_with_the_known_ones() -> None:
+    with pytest.raises(OptionError, match="unknown codec 'flac'; known: gsm, mp3"):
+        through_codec(tone(500), "flac")

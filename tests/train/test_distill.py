@@ -205,6 +205,17 @@ def test_the_teacher_hears_each_version_once_alone_and_never_the_noise(teacher: 
     assert lesson.known[Version(shard, ids[0], 0)] is kept
 
 
+@pytest.mark.parametrize("effect", ["noisy", "reverberant", "coded"])
+def test_the_student_hears_worse_than_the_teacher(teacher: str, speech_pool: str, effect: str) -> None:
+    plain = lesson_of(teacher, speech_pool, **(dict.fromkeys(("noisy", "reverberant", "coded"), 0.0)))
+    worse = lesson_of(teacher, speech_pool, **(dict.fromkeys(("noisy", "reverberant", "coded"), 0.0) | {effect: 1.0}))
+    shard, ids = next(plain.plan())
+    one, other = (lesson.batch(shard, ids, np.random.default_rng(0)) for lesson in (plain, worse))
+    assert one[1].tolist() == other[1].tolist()
+    assert torch.equal(one[2], other[2])
+    assert not torch.isclose(one[0], other[0], atol=1e-4).all(dim=1).any()
+
+
 def test_without_numbered_versions_nothing_is_kept(teacher: str, speech_pool: str) -> None:
     lesson = lesson_of(teacher, speech_pool, versions=None)
     shard, ids = next(lesson.plan())

@@ -78,7 +78,7 @@ def merge_pools(sources: Sequence[str], out: str) -> dict[str, Any]:
     if any(pool.uri == out for pool in pools):
         raise OptionError(f"{out} is to be merged into itself; name the others only")
     for pool in pools:
-        _copy_tombstones(pool.uri, out)
+        copy_tombstones(pool.uri, out)
     own = Pool(uri=out, manifest=dict(before))
     held = [(pool, shard) for pool in (own, *pools) for shard in pool.shards]
     merge = _Merge(out=out, erased=read_erased(out))
@@ -109,7 +109,7 @@ def select_from_pool(options: SelectOptions) -> dict[str, Any]:
     before = read_manifest(out)
     if before is not None and not {REWRITTEN.sub("", shard) for shard in before["shards"]} <= set(names):
         raise StateError(f"there is another pool at {out}: give another address")
-    _copy_tombstones(pool.uri, out)
+    copy_tombstones(pool.uri, out)
     with track("writing", chosen.num_rows) as advance:
         for name, ids in names.items():
             _write_part(pool, ids, out, name)
@@ -247,7 +247,7 @@ class _Merge:
         return {**kept, "quarantine": tables["quarantine"].filter(pa.array(bad, pa.bool_()))}
 
 
-def _copy_tombstones(source: str, out: str) -> None:
+def copy_tombstones(source: str, out: str) -> None:
     """What was erased from one pool may not come back by way of another."""
     for name in storage.list_names(storage.join(source, FOLDER), ".json"):
         tombstone, target = storage.read_json(storage.join(source, FOLDER, name)), storage.join(out, FOLDER, name)

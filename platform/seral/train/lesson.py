@@ -1,7 +1,7 @@
 """What a student hears and what its teacher makes of it: clips in versions, batches of similar length, noise.
 
 A version (piece, speed, level) depends on the seed and the clip's id alone, so the teacher runs once per version and
-its states can be kept. Noise is drawn anew for every batch, and the teacher never hears it.
+its states can be kept. Noise, rooms and codecs are drawn anew for every batch, and the teacher never hears them.
 """
 
 # S samples · B batch · T frames · D features · L distilled teacher states
@@ -15,6 +15,7 @@ from itertools import count
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from ser_models.encoders import SpeechEncoder
 from ser_models.tapt import random_crop
 from seral.features import length_sorted_batches, pad_clips
 from seral.options import Options
-from seral.train.augment import Samples, add_noise, change_level, change_speed
+from seral.train.augment import CODECS, Samples, add_noise, change_level, change_speed, reverberate, through_codec
 from seral.train.speech import Durations, Speech, random_clips
 
 LENGTH_NOISE = 0.15
@@ -51,6 +52,14 @@ class LessonOptions(Options):
     """Share of the clips in a batch that get noise, where there is a pool of noises."""
     snr_db: tuple[float, float] = (5.0, 30.0)
     """Lowest and highest signal-to-noise ratio of those, dB."""
+    reverberant: float = Field(default=0.0, ge=0, le=1)
+    """Share of the clips in a batch that are heard in a room."""
+    rt60_s: tuple[float, float] = (0.2, 0.8)
+    """Shortest and longest time in which its echo falls by 60 dB."""
+    drr_db: tuple[float, float] = (0.0, 10.0)
+    """By how much the voice is louder than its echo, lowest and highest."""
+    coded: float = Field(default=0.0, ge=0, le=1)
+    """Share of the clips in a batch that come through a codec, any of seral.train.augment.CODECS."""
 
 
 @dataclass(frozen=True)
@@ -104,11 +113,27 @@ class Lesson:
         versions = [Version(shard, name, number) for name, number in zip(ids, numbers, strict=True)]
         heard = [self.hear(version) for version in versions]
         states = [states_LTD.transpose(0, 1) for states_LTD in self.taught(versions, heard)]
-        for row in np.flatnonzero(rng.random(len(ids)) < self.options.noisy) if self.noises else ():
-            heard[row] = add_noise(heard[row], self.noises[rng.integers(len(self.noises))], self.options.snr_db, rng)
+        self._worsen(heard, rng)
         padded_BTLD = torch.nn.utils.rnn.pad_sequence(states, batch_first=True)
         wave_BS, length_B = pad_clips(heard)
         return wave_BS, length_B, padded_BTLD.permute(2, 0, 1, 3), torch.tensor([len(frames) for frames in states])
+
+    def _worsen(self, heard: list[Samples], rng: np.random.Generator) -> None:
+        """Put some of a batch into rooms, some into noise, some through codecs, in place. The teacher hears none of it.
+
+        Only shares above 0 draw.
+        """
+        options = self.options
+
+        def some(share: float) -> NDArray[np.int64]:
+            return np.flatnonzero(rng.random(len(heard)) < share) if share else np.empty(0, np.int64)
+
+        for row in some(options.reverberant):
+            heard[row] = reverberate(heard[row], options.rt60_s, options.drr_db, rng)
+        for row in some(options.noisy if self.noises else 0.0):
+            heard[row] = add_noise(heard[row], self.noises[rng.integers(len(self.noises))], options.snr_db, rng)
+        for row in some(options.coded):
+            heard[row] = through_codec(heard[row], str(rng.choice(sorted(CODECS))))
 
     def plan(self) -> Iterator[tuple[str, list[str]]]:
         """Endless (shard, ids) batches: each epoch shards in another order, clips with others of their length."""

@@ -1,0 +1,145 @@
+"""A pool with noise, rooms, narrow bands or codecs laid over it: for studies of what bad recordings cost.
+
+The utterances keep their ids, so that results compare clip by clip with those of the pool it was made of; the two are
+not meant to be merged. What was measured of the audio is measured anew.
+
+OUT/degraded.json   the options, and which pool it was
+"""
+
+# S samples at 16 kHz
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import asdict
+from typing import Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+import ray
+from pydantic import Field, model_validator
+
+from seral import storage
+from seral.cluster import ClusterOptions, connect
+from seral.errors import PoolError, StateError
+from seral.options import Options
+from seral.pool.decode import decode_flac, encode_flac, pcm_hash
+from seral.pool.derive import ORDER, copy_tombstones
+from seral.pool.ingest import mark_duplicates
+from seral.pool.quality import measure
+from seral.pool.revisions import EMPTY, commit, read_entry
+from seral.pool.shards import REWRITTEN, Pool, open_pool, read_manifest, shard_uri
+from seral.pool.voice import Samples, voice_probability
+from seral.progress import track
+from seral.schema import UTTERANCE
+from seral.train.augment import add_noise, change_level, limit_band, reverberate, through_codec
+
+Range = tuple[float, float]
+OPTIONS = "degraded.json"
+
+
+class DegradeOptions(Options):
+    """What is done to every clip, in this order; ranges are drawn from for each."""
+
+    pool: str
+    """The pool."""
+    out: str
+    """The pool to make."""
+    rt60_s: Range | None = None
+    """Seconds in which the echo of a room falls by 60 dB: living rooms 0.3 to 0.6, halls 1 to 2. None = no room."""
+    drr_db: Range = (0.0, 10.0)
+    """By how much the voice is louder than its echo."""
+    noise: str | None = None
+    """A pool of noises; None = white noise."""
+    snr_db: Range | None = None
+    """Ratio at which noise is added; None = no noise."""
+    gain_db: Range | None = None
+    """Change of level; what leaves full scale is clipped. None = none."""
+    highest_hz: float | None = Field(default=None, gt=0, le=8000)
+    """Everything above is taken out; None = nothing."""
+    codec: Literal["mp3", "vorbis", "opus", "gsm", "mu-law"] | None = None
+    """Encode and decode by this codec; None = by none."""
+    voice: bool = True
+    """Listen for speech again, as an import does."""
+    seed: int = Field(default=0, ge=0)
+    """Of all draws, which depend on it and the utterance alone."""
+    cluster: ClusterOptions = ClusterOptions()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        effects = ("rt60_s", "snr_db", "gain_db", "highest_hz", "codec")
+        if all(getattr(self, name) is None for name in effects):
+            raise ValueError(f"nothing is to be done: give one of {', '.join(effects)}")
+        if self.noise is not None and self.snr_db is None:
+            raise ValueError("noise is added at a ratio: give snr_db")
+        for name in ("rt60_s", "drr_db", "snr_db", "gain_db"):
+            given = getattr(self, name)
+            if given is not None and given[0] > given[1]:
+                raise ValueError(f"{name} is (lowest, highest), got {given}")
+        return self
+
+
+def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
+    """Make the pool, or go on where a making of it was interrupted; returns the counts."""
+    pool, out = open_pool(options.pool), storage.absolute(options.out)
+    before = read_manifest(out) or EMPTY
+    facts = options.model_dump(mode="json", exclude={"cluster"}) | {"pool": pool.uri, "out": out, "hash": pool.hash}
+    told = storage.join(out, OPTIONS)
+    if before["shards"] and not (storage.exists(told) and storage.read_json(told) == facts):
+        raise StateError(f"there is another pool at {out}: give another address")
+    storage.write_json(told, facts)
+    copy_tombstones(pool.uri, out)
+    noises = [] if options.noise is None else _clips(open_pool(options.noise))
+    digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:8]
+    names = {shard: f"{REWRITTEN.sub('', shard)}.{digest}" for shard in pool.shards}
+    missing = [shard for shard, name in names.items() if not storage.exists(shard_uri(out, "utterances", name))]
+    if missing:
+        connect(options.cluster)
+        shared = {"pool": pool, "out": out, "names": names, "noises": ray.put(noises), "options": options}
+        dataset = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
+        with track("degrading", sum(pool.manifest["shards"][shard]["rows"] for shard in missing)) as advance:
+            for row in dataset.map(degrade_shard, fn_kwargs=shared).iter_rows():
+                advance(row["rows"])
+    shards = mark_duplicates(out, sorted(names.values()))
+    commit(out, before, {name: read_entry(out, name) for name in shards})
+    return {"pool": out, "utterances": open_pool(out).rows, "of": pool.uri}
+
+
+def degrade_shard(
+    row: dict[str, Any], *, pool: Pool, out: str, names: dict[str, str], noises: ray.ObjectRef, options: DegradeOptions
+) -> dict[str, Any]:
+    """Write one shard of the new pool; `utterances` last, since it marks the shard as done."""
+    shard, known = row["shard"], ray.get(noises)
+    for table in ORDER[:-1]:
+        storage.write_bytes(shard_uri(out, table, names[shard]), storage.read_bytes(pool.table_uri(table, shard)))
+    rows = []
+    for utterance in pool.read(shard).to_pylist():
+        rng = np.random.default_rng([options.seed, zlib.crc32(utterance["utterance_id"].encode())])
+        samples = degrade(decode_flac(utterance["audio"]), known, options, rng)
+        quality = measure(samples, voice_probability(samples) if options.voice else None)
+        audio = {"audio": encode_flac(samples), "pcm_hash": pcm_hash(samples), "duplicate_of": None}
+        rows.append(utterance | asdict(quality) | audio)
+    table = pa.Table.from_pylist(rows, UTTERANCE)
+    storage.write_table(shard_uri(out, "utterances", names[shard]), table, row_group_rows=256)
+    return {"rows": len(rows)}
+
+
+def degrade(samples: Samples, noises: list[Samples], options: DegradeOptions, rng: np.random.Generator) -> Samples:
+    """All effects of the options on one clip, (S,) -> (S,), in the order in which the world does it."""
+    if options.rt60_s is not None:
+        samples = reverberate(samples, options.rt60_s, options.drr_db, rng)
+    if options.snr_db is not None:
+        noise = noises[int(rng.integers(len(noises)))] if noises else rng.standard_normal(len(samples), np.float32)
+        samples = add_noise(samples, noise, options.snr_db, rng)
+    if options.gain_db is not None:
+        samples = change_level(samples, options.gain_db, rng)
+    if options.highest_hz is not None:
+        samples = limit_band(samples, options.highest_hz)
+    return samples if options.codec is None else through_codec(samples, options.codec)
+
+
+def _clips(pool: Pool) -> list[Samples]:
+    clips = [decode_flac(audio.as_py()) for shard in pool.shards for audio in pool.read(shard, ["audio"])["audio"]]
+    if not clips:
+        raise PoolError(f"{pool.uri} has no clips to take noise from")
+    return clips
