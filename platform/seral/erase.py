@@ -245,7 +245,7 @@ def _clear_pool(pool: str, found: Mapping[str, int], erased: Erased) -> None:
             storage.write_json(snapshot_uri(pool, name), manifest | {"shards": shards, "pool_hash": pool_hash(ids)})
     before = open_pool(pool).manifest
     commit(pool, before, _replaced(before["shards"], entries))
-    _clear_derived(pool, erased)
+    _clear_derived(pool, found, erased)
 
 
 def _write_cleared(pool: str, shard: str, erased: Erased) -> str:
@@ -261,14 +261,14 @@ def _write_cleared(pool: str, shard: str, erased: Erased) -> str:
     return name
 
 
-def _clear_derived(pool: str, erased: Erased) -> None:
+def _clear_derived(pool: str, found: Iterable[str], erased: Erased) -> None:
     """Delete features of shards that are gone, and clear what else lies in the pool."""
     kept = _listed(pool)
     for name in _derived(pool):
         if _stem(name) not in kept:
             storage.remove(name)
-    for name in _files(pool, pool):
-        if _folder(name, pool) not in TABLES and traces.count(name, erased):
+    for name in found:
+        if _folder(name, pool) not in TABLES and storage.exists(name):
             traces.clear(name, erased)
 
 

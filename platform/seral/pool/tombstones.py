@@ -27,8 +27,8 @@ KINDS = ("speaker", "utterance", "audio", "source")
 """What is known of an erased thing: (corpus, speaker), utterance id, hash of the samples, (corpus, path in it)."""
 ID_HASH = re.compile(r"[0-9a-f]{16}")
 """What an utterance's id ends in, after the corpus."""
-OF_A_ROW = frozenset({"utterance_id", "source"})
-"""Columns that say what a row is about; elsewhere an id only refers to another row."""
+REFERENCES = ("_of", "_id")
+"""What names of columns end in that hold the id of another row."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Erased:
 
     def knows(self, kind: str, *words: str) -> bool:
         """Whether this utterance, audio, source or speaker was erased."""
-        return any(salted(salt, kind, *words) in hashes for salt, hashes in self._of_kind(kind))
+        return any(hashes and salted(salt, kind, *words) in hashes for salt, hashes in self._of_kind(kind))
 
     def mask(self, corpus: str, source: str) -> str:
         """What stands in the quarantine in place of the path of an erased file."""
@@ -52,8 +52,10 @@ class Erased:
         """Rows of any table that are about something erased, (N,). Reads its columns of text only."""
         texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
         found = np.zeros(table.num_rows, dtype=bool)
-        for name in OF_A_ROW & set(texts):
-            found |= self._ids_in(table[name])
+        # A cache's quarantine has the id where a pool's has the path.
+        about = next((name for name in ("utterance_id", "source") if name in texts), None)
+        if about is not None:
+            found |= self.ids_in(table[about])
         if "pcm_hash" in texts:
             found |= self._all_known("audio", table["pcm_hash"])
         if {"corpus", "speaker"} <= set(texts):
@@ -68,11 +70,21 @@ class Erased:
     def without(self, table: pa.Table) -> pa.Table:
         """A table without the rows that are about something erased, and without references to it in other rows."""
         table = table.filter(pa.array(~self.belongs(table)))
-        for index, field in enumerate(table.schema):
-            if pa.types.is_string(field.type) and (hit := self._ids_in(table[field.name])).any():
-                column = pc.if_else(pa.array(hit), pa.scalar(None, pa.string()), table[field.name])
-                table = table.set_column(index, field, column)
+        for name, hit in self.references(table).items():
+            column = pc.if_else(pa.array(hit), pa.scalar(None, pa.string()), table[name])
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
         return table
+
+    def references(self, table: pa.Table) -> dict[str, NDArray[np.bool_]]:
+        """Columns in which rows about something else refer to something erased, and which rows do, (N,)."""
+        names = [f.name for f in table.schema if pa.types.is_string(f.type) and f.name.endswith(REFERENCES)]
+        hits = {name: self.ids_in(table[name]) for name in names if name != "utterance_id"}
+        return {name: hit for name, hit in hits.items() if hit.any()}
+
+    def ids_in(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Where erased ids stand in a column of text, (N,)."""
+        bad = [value for value in column.unique().to_pylist() if value is not None and self.knows("utterance", value)]
+        return np.asarray(pc.is_in(column, pa.array(bad, pa.string())))
 
     def mentions(self, corpus: str | None, text: str | None) -> bool:
         """Whether an erased id of this corpus stands in a text."""
@@ -83,11 +95,9 @@ class Erased:
         """Corpora that something was erased of."""
         return {corpus for tombstone in self.tombstones for corpus in tombstone["corpora"]}
 
-    def _ids_in(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
-        bad = [value for value in column.unique().to_pylist() if value is not None and self.knows("utterance", value)]
-        return np.asarray(pc.is_in(column, pa.array(bad, pa.string())))
-
     def _all_known(self, kind: str, *columns: pa.ChunkedArray) -> NDArray[np.bool_]:
+        if not any(hashes for _, hashes in self._of_kind(kind)):
+            return np.zeros(len(columns[0]), dtype=bool)
         known = {words: None not in words and self.knows(kind, *words) for words in set(_rows(columns))}
         return np.array([known[words] for words in _rows(columns)], dtype=bool)
 

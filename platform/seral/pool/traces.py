@@ -27,7 +27,7 @@ def count(uri: str, erased: Erased) -> int:
     """Rows of a table that are about something erased, 1 where they only refer to it; of other files, 1 likewise."""
     if uri.endswith(".parquet"):
         table = _texts_of(uri)
-        return int(erased.belongs(table).sum()) or int(erased.without(table) != table)
+        return int(erased.belongs(table).sum()) or int(bool(erased.references(table)))
     if uri.endswith(".json"):
         content = storage.read_json(uri)
         return int(_cleared(content, erased, None) != content)
@@ -55,8 +55,10 @@ def refers(uri: str, erased: Erased) -> bool:
         return count(uri, erased) > 0
     table = _texts_of(uri)
     lists = [column.combine_chunks().flatten() for column in table.columns if pa.types.is_list(column.type)]
+    texts = [column for column in table.columns if pa.types.is_string(column.type)]
     return bool(
-        erased.without(table) != table
+        erased.belongs(table).any()
+        or any(erased.ids_in(column).any() for column in texts)
         or any(value is not None and erased.knows("utterance", value) for of in lists for value in of.to_pylist())
     )
 
