@@ -207,7 +207,7 @@ def test_a_collapse_is_said_while_it_runs(
     values = {"steps": 12, "clusters": 20, "eval_every": 4, "lr": 0.3, "held_out": 0.5, "mask": "wav2vec2"}
     facts = adapt(open_pool(speech_pool), tmp_path, values, encoder=tiny_whisper)
     assert facts["warnings"]
-    assert facts["warnings"][-1]["warning"].startswith("predictions collapse: perplexity 1.0, that of the targets")
+    assert facts["warnings"][-1]["warning"].startswith("predictions collapse: perplexity 1.")
     assert "predictions collapse" in capsys.readouterr().err
 
 

@@ -118,8 +118,8 @@ def test_the_loop_reads_and_so_does_its_model_afterwards(telling_pool: str, tmp_
     assert right[True] > 0.85
     assert right[False] < 0.75
 
-    table = pool.read(pool.shards[0], ["utterance_id", "audio", "text"]).to_pylist()
-    row = next(row for row in table if row["text"] is None)
+    tables = (pool.read(shard, ["utterance_id", "audio", "text"]) for shard in pool.shards)
+    row = next(row for table in tables for row in table.to_pylist() if row["text"] is None)
     sf.write(tmp_path / "clip.flac", decode_flac(row["audio"]), 16_000)
     predict(parse(PredictOptions, {"run": run, "source": [str(tmp_path / "clip.flac")], "out": str(out)}))
     alone = pd.read_parquet(out).iloc[0]

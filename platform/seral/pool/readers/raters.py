@@ -68,7 +68,7 @@ def blocks(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, RatingLine, 
         line = rating_line(text, place)
         if line is None:
             continue
-        if line.who.endswith((".wav", ".avi")):
+        if line.who.lower().endswith((".wav", ".avi")):
             if head is not None:
                 yield *head, tuple(votes)
             head, votes = (place, line), []

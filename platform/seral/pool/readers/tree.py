@@ -118,7 +118,12 @@ def audio_files(root: Path, suffixes: frozenset[str]) -> list[AudioFile]:
     if not base.is_dir():
         raise ReaderError(f"{root} is not a folder")
     found = sorted(inside for inside in _walk(base) if os.path.splitext(inside)[1].lower() in suffixes)
-    return [AudioFile(path=base / inside, source=inside) for inside in found]
+    return [AudioFile(path=base / inside, source=_text(inside)) for inside in found]
+
+
+def _text(name: str) -> str:
+    """A file's name as text. One that is not UTF-8 keeps its bytes as `\\xe9`."""
+    return name if name.isprintable() else os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def files_below(root: Path, pattern: str) -> list[Path]:
