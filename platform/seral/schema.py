@@ -151,6 +151,31 @@ LABEL = pa.schema(
     ]
 )
 
+ANSWERS = pa.schema(
+    [
+        ("id", pa.int64()),  # in the order in which the ledger got them
+        ("key", pa.string()),
+        ("utterance_id", pa.string()),
+        ("person", pa.string()),
+        ("kind", pa.string()),  # label | unusable | skipped | other-language
+        ("emotions", pa.list_(pa.string())),  # the classes heard, alike; usually one
+        ("secondary", pa.list_(pa.string())),  # further ones, heard less
+        ("valence", pa.float64()),
+        ("arousal", pa.float64()),
+        ("dominance", pa.float64()),
+        ("confidence", pa.float64()),  # 0..1
+        ("comment", pa.string()),
+        ("seconds", pa.float64()),  # spent on the clip
+        ("round", pa.int32()),
+        ("tool", pa.string()),
+        ("final", pa.bool_()),  # adjudicated: it stands above the votes
+        ("answered_at", pa.float64()),  # seconds since 1970, UTC
+        ("supersedes", pa.int64()),  # id of the answer that it corrects
+        ("batch", pa.string()),  # what asked; null = nobody did
+        ("purpose", pa.string()),  # evaluation | round | relabel | check
+    ]
+)
+
 
 def prediction_schema(classes: list[str]) -> pa.Schema:
     """Predictions: id, part (pool, dev, test), predicted class and one probability column a class (`p_<class>`)."""

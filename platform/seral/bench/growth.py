@@ -24,7 +24,7 @@ from pydantic import Field
 
 from seral import storage
 from seral.bench import write_manifest
-from seral.bench.plain import plain_import, run_alone
+from seral.bench.plain import measured_import, plain_import, run_alone
 from seral.errors import PoolError
 from seral.options import Options
 from seral.pool.readers import READERS
@@ -49,7 +49,7 @@ class GrowthOptions(Options):
     shard_mb: float = Field(default=8.0, gt=0)
     """Size of the source files that make one shard."""
     voice: bool = True
-    """Measure voice activity; the plain loop does not."""
+    """Measure voice activity; the plain loop measures nothing, the measured one does what the import does."""
     seed: int = Field(default=0, ge=0)
     """Draws the points of the kills."""
     work: str = "runs/bench-growth"
@@ -86,7 +86,7 @@ def run_growth_bench(options: GrowthOptions) -> str:
         watched[rows] = watch_import(manifest, work / f"pool-{rows}", options)
     say("the plain loop")
     first = [item for item in READERS["manifest"](work / f"{sizes[0]}.jsonl") if isinstance(item, Utterance)]
-    (plain,) = run_alone(plain_import, first, True)
+    (plain,), (measured,) = run_alone(plain_import, first, True), run_alone(measured_import, first, options.voice)
     points = kill_points(work / f"pool-{sizes[-1]}", options)
     killed = watch_killed(work / f"{sizes[-1]}.jsonl", work / "killed", points, options)
     same = same_files(work / f"pool-{sizes[-1]}", work / "killed")
@@ -96,8 +96,10 @@ def run_growth_bench(options: GrowthOptions) -> str:
     result = {
         "imports": imports,
         "plain_per_s": len(first) / plain.wall_s,
+        "measured_per_s": len(first) / measured.wall_s,
         "seral_per_s": (sizes[-1] - sizes[0]) / added_s,
         "per_core": (sizes[-1] - sizes[0]) / added_s / cores / (len(first) / plain.wall_s),
+        "per_core_of_measured": (sizes[-1] - sizes[0]) / added_s / cores / (len(first) / measured.wall_s),
         "cores": cores,
         "killed_at_shards": killed,
         "same_bytes": same,

@@ -1,0 +1,174 @@
+"""The tables of the label ledger, and connections to it: a SQLite file, or any server that SQLAlchemy knows.
+
+    project     what is asked: classes, dimensions, their scale
+    person      who may answer, and the hash of the token in their personal link
+    batch       clips that were asked about together: a round, an evaluation set, checks, a second look
+    question    one clip of a batch
+    slot        one person's place at a question: free, leased for a while, or answered
+    answer      what somebody said. Only ever added to: a correction is a row that supersedes another
+
+Times are seconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from seral.errors import LabelError
+
+BUSY_S = 30.0
+"""How long a writer waits for the others, SQLite only."""
+
+TABLES = sa.MetaData()
+PROJECT = sa.Table(
+    "project",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("format", sa.Integer, nullable=False),
+    sa.Column("classes", sa.JSON, nullable=False),
+    sa.Column("dimensions", sa.JSON, nullable=False),
+    sa.Column("scale", sa.JSON, nullable=False),  # lowest and highest rating
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+PERSON = sa.Table(
+    "person",
+    TABLES,
+    sa.Column("name", sa.String(100), primary_key=True),
+    sa.Column("role", sa.String(20), nullable=False),  # annotator | lead
+    sa.Column("token_hash", sa.String(64), unique=True),  # null = may not come in
+    sa.Column("created_at", sa.Float, nullable=False),
+)
+BATCH = sa.Table(
+    "batch",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False, unique=True),
+    sa.Column("purpose", sa.String(20), nullable=False),  # evaluation | round | relabel | check
+    sa.Column("round", sa.Integer),
+    sa.Column("overlap", sa.Integer, nullable=False),  # people per clip
+    sa.Column("max_skips", sa.Integer, nullable=False),  # how many who pass are replaced by others
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("closed_at", sa.Float),
+)
+QUESTION = sa.Table(
+    "question",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("batch_id", sa.ForeignKey("batch.id"), nullable=False),
+    sa.Column("utterance_id", sa.String(200), nullable=False, index=True),
+    sa.UniqueConstraint("batch_id", "utterance_id"),
+)
+ANSWER = sa.Table(
+    "answer",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.String(100), nullable=False, unique=True),  # sent again, it is the same answer
+    sa.Column("question_id", sa.ForeignKey("question.id"), index=True),  # null = nobody had asked
+    sa.Column("utterance_id", sa.String(200), nullable=False, index=True),
+    sa.Column("person", sa.ForeignKey("person.name"), nullable=False, index=True),
+    sa.Column("kind", sa.String(20), nullable=False),  # label | unusable | skipped | other-language
+    sa.Column("emotions", sa.JSON, nullable=False),  # the classes heard, alike; usually one
+    sa.Column("secondary", sa.JSON, nullable=False),  # further ones, heard less
+    sa.Column("valence", sa.Float),
+    sa.Column("arousal", sa.Float),
+    sa.Column("dominance", sa.Float),
+    sa.Column("confidence", sa.Float),  # 0..1
+    sa.Column("comment", sa.Text),
+    sa.Column("seconds", sa.Float),  # spent on the clip
+    sa.Column("round", sa.Integer),
+    sa.Column("tool", sa.String(40), nullable=False),
+    sa.Column("final", sa.Boolean, nullable=False),  # adjudicated: it stands above the votes
+    sa.Column("answered_at", sa.Float, nullable=False),
+    sa.Column("supersedes", sa.ForeignKey("answer.id"), unique=True),
+)
+SLOT = sa.Table(
+    "slot",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("question_id", sa.ForeignKey("question.id"), nullable=False, index=True),
+    sa.Column("person", sa.ForeignKey("person.name")),  # null = free
+    sa.Column("lease_until", sa.Float),
+    sa.Column("lapsed", sa.Boolean, nullable=False),  # its lease ran out and another slot took its place
+    sa.Column("answer_id", sa.ForeignKey("answer.id"), index=True),  # the newest of this person about it
+    sa.UniqueConstraint("question_id", "person"),
+)
+sa.Index("slot_of_person", SLOT.c.person, SLOT.c.answer_id)
+
+
+class Database:
+    """Connections to the ledger's tables; safe to share between threads."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url if "://" in url else f"sqlite:///{Path(url).resolve()}"
+        try:
+            self._writing, self._reading = (sa.create_engine(self.url, **_options(self.url)) for _ in range(2))
+        except (sa.exc.ArgumentError, ImportError) as error:
+            raise LabelError(
+                f"no ledger can be at {url}: {error}; give a file, or a URL such as postgresql+psycopg://…"
+            ) from None
+        if self.url.startswith("sqlite"):
+            for engine in (self._writing, self._reading):
+                sa.event.listen(engine, "connect", _prepare)
+            sa.event.listen(self._writing, "begin", _begin_writing)
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction: all of the block or nothing of it. SQLite's writers go one after the other."""
+        with _clear_errors(self.url), self._writing.begin() as connection:
+            yield connection
+
+    def read(self, query: sa.Select[Any]) -> list[Any]:
+        """The rows of one query."""
+        with _clear_errors(self.url), self._reading.connect() as connection:
+            return list(connection.execute(query))
+
+    def create(self) -> None:
+        """Make the tables where they are missing."""
+        if self.url.startswith("sqlite:///"):
+            Path(self.url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        with _clear_errors(self.url), self._writing.begin() as connection:
+            TABLES.create_all(connection)
+
+    def exists(self) -> bool:
+        """Whether the tables are there."""
+        with _clear_errors(self.url), self._reading.connect() as connection:
+            return sa.inspect(connection).has_table(PROJECT.name)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for engine in (self._writing, self._reading):
+            engine.dispose()
+
+
+def _options(url: str) -> dict[str, Any]:
+    if url.startswith("sqlite"):
+        return {"connect_args": {"timeout": BUSY_S}}
+    return {"pool_pre_ping": True, "pool_size": 20, "max_overflow": 20}
+
+
+def _prepare(connection: sqlite3.Connection, _: object) -> None:
+    """Writers and readers side by side (WAL), nothing lost when power fails, and transactions begun by us alone."""
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_writing(connection: sa.Connection) -> None:
+    """Take the write lock at once: a transaction that reads first and writes later would fail instead of waiting."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _clear_errors(url: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        where = sa.make_url(url).render_as_string(hide_password=True)
+        raise LabelError(f"the ledger {where}: {str(error.orig).strip() or error}") from error

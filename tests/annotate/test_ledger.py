@@ -1,0 +1,267 @@
+"""The ledger: who is asked, who said what, and that nothing of it is lost or overwritten."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from seral.annotate.ledger import Answer, Ledger, Project, Task
+from seral.errors import LabelError
+
+PROJECT = Project(classes=("anger", "joy", "neutral"), dimensions=("arousal",))
+IDS = [f"calls-{number:04d}" for number in range(6)]
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    ledger = Ledger.create(url, PROJECT)
+    for name in ("ada", "ben", "cem"):
+        ledger.add_person(name)
+    yield ledger
+    ledger.close()
+
+
+def said(task: Task, person: str, emotion: str = "joy", **more: object) -> Answer:
+    return Answer(utterance_id=task.utterance_id, person=person, emotions=(emotion,), **more)  # type: ignore[arg-type]
+
+
+def answer_all(ledger: Ledger, person: str) -> list[str]:
+    heard = []
+    while tasks := ledger.claim(person):
+        ledger.submit(said(tasks[0], person), tasks[0].question)
+        heard.append(tasks[0].utterance_id)
+    return heard
+
+
+def test_clips_come_in_order_and_to_as_many_people_as_wanted(ledger: Ledger) -> None:
+    assert ledger.ask("round-0", IDS, purpose="round", round=0, overlap=2) == IDS
+    assert answer_all(ledger, "ada") == IDS
+    assert answer_all(ledger, "ben") == IDS
+    assert answer_all(ledger, "cem") == [], "two were wanted"
+    (progress,) = ledger.progress()
+    assert (progress.questions, progress.done, progress.answers) == (6, 6, 12)
+
+
+def test_a_batch_is_asked_once(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS, purpose="round")
+    assert ledger.ask("round-0", IDS[:2], purpose="round") == IDS
+    assert ledger.progress()[0].questions == 6
+
+
+def test_the_same_clip_is_at_hand_until_it_is_answered(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS, purpose="round")
+    first, second = ledger.claim("ada", count=2)
+    assert [task.question for task in ledger.claim("ada", count=2)] == [first.question, second.question]
+    assert ledger.claim("ben")[0].utterance_id == IDS[2]
+    ledger.submit(said(first, "ada"), first.question)
+    assert [task.utterance_id for task in ledger.claim("ada", count=2)] == [IDS[1], IDS[3]]
+
+
+def test_a_lease_that_ran_out_goes_to_somebody_else_and_a_late_answer_counts(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:1], purpose="round")
+    (task,) = ledger.claim("ada", lease_s=0.0)
+    (taken,) = ledger.claim("ben")
+    assert taken.utterance_id == task.utterance_id
+    assert ledger.claim("ada") == [], "ben has it now"
+    ledger.submit(said(task, "ada", "anger"), task.question)
+    ledger.submit(said(taken, "ben"), taken.question)
+    assert ledger.answers()["person"].to_pylist() == ["ada", "ben"]
+    assert ledger.progress()[0].done == 1
+
+
+def test_a_late_answer_needs_nobody_else(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:1], purpose="round")
+    (task,) = ledger.claim("ada", lease_s=0.0)
+    ledger.let_go("ada")
+    ledger.submit(said(task, "ada"), task.question)
+    assert ledger.claim("ben") == []
+    assert ledger.progress()[0].done == 1
+
+
+def test_who_comes_back_gets_what_they_left(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS, purpose="round")
+    ledger.claim("ada", lease_s=0.0)
+    ledger.let_go("ada")
+    assert ledger.claim("ada")[0].utterance_id == IDS[0]
+    assert ledger.claim("ben")[0].utterance_id == IDS[1]
+
+
+def test_who_passes_is_replaced_but_not_for_ever(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:1], purpose="round", max_skips=1)
+    (task,) = ledger.claim("ada")
+    ledger.submit(Answer(utterance_id=IDS[0], person="ada", kind="skipped"), task.question)
+    assert ledger.progress()[0].done == 0
+    (task,) = ledger.claim("ben")
+    ledger.submit(Answer(utterance_id=IDS[0], person="ben", kind="other-language"), task.question)
+    assert ledger.claim("cem") == []
+    assert ledger.progress()[0].done == 1
+
+
+def test_a_correction_supersedes_and_both_stay(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:1], purpose="round")
+    (task,) = ledger.claim("ada")
+    first = ledger.submit(Answer(utterance_id=IDS[0], person="ada", kind="skipped"), task.question)
+    second = ledger.submit(said(task, "ada", "neutral"), task.question)
+    assert ledger.answers()["emotions"].to_pylist() == [["neutral"]]
+    assert ledger.answers(history=True)["supersedes"].to_pylist() == [None, first]
+    assert ledger.answers()["id"].to_pylist() == [second]
+    assert ledger.claim("ben") == [], "the place of the one who passed is filled"
+
+
+def test_the_same_answer_sent_again_is_written_once(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:1], purpose="round")
+    (task,) = ledger.claim("ada")
+    answer = said(task, "ada", key="press-1")
+    assert ledger.submit(answer, task.question) == ledger.submit(answer, task.question)
+    assert ledger.answers(history=True).num_rows == 1
+    with pytest.raises(LabelError, match="press-1 belongs to another"):
+        ledger.submit(Answer(utterance_id=IDS[0], person="ben", emotions=("joy",), key="press-1"))
+
+
+def test_nobody_answers_what_they_were_not_given(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS, purpose="round")
+    (task,) = ledger.claim("ada")
+    assert ledger.may_hear("ada", IDS[0])
+    assert not ledger.may_hear("ben", IDS[0])
+    with pytest.raises(LabelError, match=f"ben was not asked about {IDS[0]}"):
+        ledger.submit(said(task, "ben"), task.question)
+    with pytest.raises(LabelError, match=f"not about {IDS[3]}"):
+        ledger.submit(Answer(utterance_id=IDS[3], person="ada", emotions=("joy",)), task.question)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"emotions": ("rage",)}, "unknown class 'rage'"),
+        ({"emotions": ("joy",), "secondary": ("joy",)}, "stands twice"),
+        ({"emotions": ("joy",), "arousal": 7.0}, "arousal is 7, outside 1 to 5"),
+        ({"emotions": ("joy",), "valence": 2.0}, "nobody asked for valence"),
+        ({}, "says nothing"),
+        ({"kind": "skipped", "emotions": ("joy",)}, "and yet"),
+        ({"kind": "bored"}, "unknown kind"),
+        ({"emotions": ("joy",), "confidence": 1.5}, "confidence"),
+        ({"emotions": ("joy",), "seconds": float("nan")}, "seconds"),
+    ],
+)
+def test_what_is_no_answer_is_refused_and_nothing_written(ledger: Ledger, fields: dict[str, object], told: str) -> None:
+    good = Answer(utterance_id=IDS[1], person="ada", emotions=("joy",))
+    bad = Answer(utterance_id=IDS[0], person="ada", **fields)  # type: ignore[arg-type]
+    with pytest.raises(LabelError, match=told):
+        ledger.record([good, bad])
+    assert ledger.answers().num_rows == 0
+
+
+def test_answers_from_elsewhere_fill_the_places_of_their_people(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:2], purpose="round", round=3, overlap=2)
+    answers = [Answer(utterance_id=IDS[0], person=name, emotions=("joy",), key=name) for name in ("dee", "eva")]
+    assert ledger.record(answers) == 2
+    assert ledger.record(answers) == 0, "imported twice, there once"
+    assert ledger.progress()[0].done == 1
+    assert ledger.answers()["batch"].to_pylist() == ["round-0"] * 2
+    assert ledger.claim("ada")[0].utterance_id == IDS[1]
+
+
+def test_checks_come_to_everybody_every_so_often(ledger: Ledger) -> None:
+    ledger.ask("checks", ["check-1", "check-2"], purpose="check")
+    ledger.ask("round-0", IDS, purpose="round", overlap=2)
+    for person in ("ada", "ben"):
+        heard = []
+        while tasks := ledger.claim(person, check_every=2):
+            ledger.submit(said(tasks[0], person), tasks[0].question)
+            heard.append(tasks[0].utterance_id)
+        assert heard == [*IDS[:2], "check-1", *IDS[2:4], "check-2", *IDS[4:]]
+
+
+def test_a_batch_that_is_shut_asks_nobody_and_still_takes_answers(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS, purpose="round")
+    (task,) = ledger.claim("ada")
+    ledger.shut("round-0")
+    assert ledger.claim("ben") == []
+    ledger.submit(said(task, "ada"), task.question)
+    assert ledger.answers().num_rows == 1
+
+
+def test_a_final_answer_stands_beside_the_others(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:1], purpose="round")
+    (task,) = ledger.claim("ada")
+    ledger.submit(said(task, "ada"), task.question)
+    ledger.submit(said(task, "ada", "anger", final=True))
+    assert ledger.answers()["final"].to_pylist() == [False, True]
+    ledger.submit(said(task, "ada", "neutral", final=True))
+    assert ledger.answers()["emotions"].to_pylist() == [["joy"], ["neutral"]]
+
+
+def test_links_open_and_are_revoked(ledger: Ledger, tmp_path: Path) -> None:
+    token = ledger.add_person("ada", "lead")
+    assert ledger.person_of(token) == ("ada", "lead")
+    assert ledger.person_of(token[:-1]) is None
+    again = ledger.add_person("ada", "lead")
+    assert ledger.person_of(token) is None, "a new link ends the old one"
+    ledger.revoke("ada")
+    assert ledger.person_of(again) is None
+    with pytest.raises(LabelError, match="unknown person 'zoe'"):
+        ledger.revoke("zoe")
+
+
+def test_erased_utterances_leave_nothing(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:2], purpose="round")
+    (task,) = ledger.claim("ada")
+    ledger.submit(said(task, "ada"), task.question)
+    ledger.submit(said(task, "ada", "anger"), task.question)
+    assert ledger.erase([IDS[0]]) == {"slot": 1, "answer": 2, "question": 1}
+    assert ledger.asked("round-0") == IDS[1:2]
+    assert ledger.answers(history=True).num_rows == 0
+
+
+def test_a_ledger_of_other_classes_is_refused(ledger: Ledger, url: str) -> None:
+    with pytest.raises(LabelError, match="asks for"):
+        Ledger.create(url, Project(classes=("anger", "sadness")))
+    same = Ledger.create(url, PROJECT)
+    assert same.project == PROJECT
+    same.close()
+
+
+def test_what_is_no_ledger_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="there is no ledger"):
+        Ledger(str(tmp_path / "none.sqlite"))
+    (tmp_path / "text.sqlite").write_text("no database at all " * 100)
+    with pytest.raises(LabelError, match="not a database"):
+        Ledger(str(tmp_path / "text.sqlite"))
+
+
+def test_a_file_keeps_what_was_committed(tmp_path: Path) -> None:
+    ledger = Ledger.create(str(tmp_path / "labels.sqlite"), PROJECT)
+    with sqlite3.connect(tmp_path / "labels.sqlite") as plain:
+        assert plain.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    ledger.close()
+
+
+def test_many_at_once_lose_nothing_and_double_nothing(url: str) -> None:
+    """Twelve people, each with connections of their own, three places at each of 40 clips."""
+    ledger = Ledger.create(url, PROJECT)
+    ids = [f"calls-{number:04d}" for number in range(40)]
+    ledger.ask("round-0", ids, purpose="round", overlap=3)
+    people = [f"person {number}" for number in range(12)]
+    for name in people:
+        ledger.add_person(name)
+    heard: dict[str, list[str]] = {}
+
+    def work(name: str) -> None:
+        own = Ledger(url)
+        heard[name] = answer_all(own, name)
+        own.close()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in people]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(len(set(mine)) == len(mine) for mine in heard.values())
+    assert Counter(name for mine in heard.values() for name in mine) == dict.fromkeys(ids, 3)
+    assert ledger.answers().num_rows == ledger.answers(history=True).num_rows == 120
+    ledger.close()
