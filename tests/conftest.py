@@ -162,7 +162,7 @@ def kill_driver() -> KillDriver:
 
 
 def start_and_kill(arguments: Sequence[str], ready: Callable[[], bool]) -> None:
-    command = [sys.executable, "-m", "seral.cli", *arguments]
+    command = [sys.executable, "-m", "seral", *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     driver = subprocess.Popen(
         command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -17,6 +17,7 @@ from seral.pool.readers import READERS
 MakeCorpus = Callable[..., Path]
 COMMANDS = [
     ["protocols"],
+    ["labels", "progress"],
     ["pool", "import"],
     ["pool", "cut"],
     ["pool", "audit"],

@@ -1,0 +1,58 @@
+"""The command line: the verbs of `jobs/` for a person at a terminal. Holds no logic.
+
+A module of this package is a group of commands.
+"""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from seral.cli.jobs import jobs_app
+from seral.cli.labels import labels_app
+from seral.cli.layers import layers_app
+from seral.cli.loop import loop_app
+from seral.cli.pool import pool_app
+from seral.cli.results import results_app
+from seral.cli.selection import selection_app
+from seral.cli.sweep import sweep_app
+from seral.cli.training import training_app
+from seral.errors import SeralError
+
+SUMMARY = """Active learning for speech emotion recognition, on Ray.
+
+**pool** imports speech, **loop** decides what deserves a label and trains on the answers, **report** shows what it was
+worth, **predict** uses the model. **pretrain** adapts an encoder, **distil** makes a small
+one of it; **select** picks what to label next without a loop, by one of the **strategies**;
+**compare**, **two-stage** and **local-attributes** are studies of how to train, **layers** looks into an encoder;
+**labels** is for the people who answer; **sweep** looks for the best options of a training; **jobs** sends any of it to a cluster.
+"""
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help=SUMMARY,
+)
+app.add_typer(pool_app, name="pool")
+app.add_typer(loop_app, name="loop")
+app.add_typer(labels_app, name="labels")
+app.add_typer(training_app)
+app.add_typer(selection_app)
+app.add_typer(layers_app, name="layers")
+app.add_typer(sweep_app, name="sweep")
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(results_app)
+
+
+def main() -> None:
+    """Run the command line; a seral error is one clear message and exit status 1."""
+    try:
+        app()
+    except Exception as raised:
+        error = getattr(raised, "cause", None) or raised  # Ray wraps what its workers raise
+        if not isinstance(error, SeralError):
+            raise
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise SystemExit(1) from None

@@ -1,0 +1,166 @@
+"""Commands about clusters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from seral.cli.arguments import AsJson, Sets, pair
+from seral.cli.display import show
+
+jobs_app = typer.Typer(no_args_is_help=True, help="Send job files to a Ray cluster, and watch them there.")
+
+JobName = Annotated[str, typer.Argument(metavar="NAME", help="The submission, as `seral jobs list` names it.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The cluster's job server, http://HEAD:8265. Else RAY_ADDRESS, or the cluster of this machine.",
+        envvar="RAY_API_SERVER_ADDRESS",
+    ),
+]
+
+
+@jobs_app.command("submit")
+def jobs_submit(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A file in jobs/, without .py: loop, sweep, features, ...")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of its options, on this machine.")] = None,
+    settings: Sets = None,
+    address: Address = None,
+    wait: Annotated[bool, typer.Option(help="Print what it prints until it has ended.")] = True,
+    again: Annotated[bool, typer.Option(help="Submit although this run has come to its end.")] = False,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Environment variable of the job; repeatable.")
+    ] = None,
+    cpus: Annotated[
+        float | None, typer.Option(help="CPUs of the job's own process, which may then leave the head.")
+    ] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of the job's own process.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(help="Memory of the job's own process.")] = None,
+    folder: Annotated[Path, typer.Option(help="The job files: yours, or those of seral's repository.")] = Path("jobs"),
+    python: Annotated[str, typer.Option(help="The interpreter on the cluster.")] = "python",
+) -> None:
+    """Send a job file with its options to a cluster, and follow it to its end; exit status 0 if that was good.
+
+    The options are checked here first. The code of this seral and the folder of job files travel along, so the cluster
+    needs seral's dependencies, not seral. Submitting a run twice is harmless: it is followed, not started again; one
+    that failed or was stopped is submitted anew, and resumes. Interrupting this command leaves the job running.
+
+    Example: `seral jobs submit loop --config jobs/configs/emodb-frozen.yaml --set pool=s3://speech/pool`
+    """
+    from seral.jobs.submit import Jobs, SubmitOptions
+    from seral.progress import say
+
+    options = SubmitOptions(
+        job=job,
+        config=None if config is None else str(config),
+        overrides=settings or [],
+        folder=str(folder),
+        cpus=cpus,
+        gpus=gpus,
+        memory_gb=memory_gb,
+        env=dict(pair(item, "--env") for item in env or []),
+        python=python,
+        again=again,
+    )
+    jobs = Jobs(address)
+    submission = jobs.submit(options)
+    say(
+        f"{submission.name}: {'submitted' if submission.is_new else submission.state.lower() + ', not submitted again'}"
+    )
+    if not wait:
+        typer.echo(submission.name)
+        return
+    _follow(jobs, submission.name)
+
+
+@jobs_app.command("manifest")
+def jobs_manifest(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A file in jobs/, without .py.")],
+    config: Annotated[Path | None, typer.Option(help="YAML file of its options.")] = None,
+    settings: Sets = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option("--on", metavar="KEY=VALUE", help="The cluster: image=..., workers=4, ...; repeatable."),
+    ] = None,
+    options: Annotated[bool, typer.Option("--options", help="List what `--on` takes, and end.")] = False,
+) -> None:
+    """Print a job as manifests for Kubernetes with the KubeRay operator: its options, and a RayJob with its cluster.
+
+    Example: `seral jobs manifest loop --config run.yaml --on image=me/seral:1 --on claim=speech | kubectl apply -f -`
+    """
+    from seral.jobs.manifest import ManifestOptions, manifest
+    from seral.options import describe, parse
+
+    if options:
+        typer.echo(describe(ManifestOptions))
+        return
+    values = {"job": job, "config": None if config is None else str(config), "overrides": settings or []}
+    typer.echo(manifest(parse(ManifestOptions, values, on or [])), nl=False)
+
+
+@jobs_app.command("status")
+def jobs_status(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
+    """State, run, time and last message of a submission. Exit status 1 if it ended badly."""
+    from seral.jobs.submit import Jobs
+
+    status = Jobs(address).status(name)
+    show(status, as_json=as_json)
+    raise typer.Exit(1 if status["state"] in ("FAILED", "STOPPED") else 0)
+
+
+@jobs_app.command("logs")
+def jobs_logs(
+    name: JobName,
+    address: Address = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
+) -> None:
+    """What a submission has printed; with `--follow` until its end, whose exit status it returns."""
+    from seral.jobs.submit import Jobs
+
+    jobs = Jobs(address)
+    if follow:
+        _follow(jobs, name)
+    typer.echo(jobs.logs(name), nl=False)
+
+
+@jobs_app.command("stop")
+def jobs_stop(name: JobName, address: Address = None) -> None:
+    """End a submission and all its workers. What is complete of its run stays: submit it again, and it resumes."""
+    from seral.jobs.submit import Jobs
+
+    typer.echo(f"{name}: {Jobs(address).stop(name).lower()}")
+
+
+@jobs_app.command("list")
+def jobs_list(address: Address = None, as_json: AsJson = False) -> None:
+    """All submissions the cluster remembers, the newest first."""
+    from seral.jobs.submit import Jobs
+
+    found = Jobs(address).all()
+    if as_json:
+        show(found, as_json=True)
+        return
+    table = Table(box=None, pad_edge=False)
+    columns = ("name", "state", "started", "seconds", "run")
+    for name in columns:
+        table.add_column(name, no_wrap=name != "run", overflow="fold")
+    for job in found:
+        table.add_row(*(str(job[name] or "") for name in columns))
+    Console().print(table if found else "nothing was submitted yet")
+
+
+def _follow(jobs: Any, name: str) -> None:
+    from seral.jobs.submit import exit_code
+    from seral.progress import say
+
+    try:
+        status = jobs.follow(name, lambda text: typer.echo(text, nl=False))
+    except KeyboardInterrupt:
+        say(f"\n{name} goes on; `seral jobs logs {name} --follow` to see more, `seral jobs stop {name}` to end it")
+        raise typer.Exit(130) from None
+    say(f"{name}: {status['state'].lower()} after {status['seconds']} s. {status['message']}".strip())
+    raise typer.Exit(exit_code(status))

@@ -1,0 +1,65 @@
+"""Commands for what a run leaves behind, and for the machine it runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seral.cli.arguments import RunPath, Sets
+from seral.cli.display import show
+
+results_app = typer.Typer()
+
+
+@results_app.command()
+def report(run: RunPath) -> None:
+    """Write the report of a run: one HTML file, with the figures as PNG and the tables as CSV beside it."""
+    from seral.report import write_run_report
+
+    typer.echo(write_run_report(run))
+
+
+@results_app.command()
+def predict(
+    run: RunPath,
+    source: Annotated[list[str], typer.Argument(metavar="POOL_OR_FILES", help="A pool, audio files, or folders.")],
+    out: Annotated[str, typer.Option("--out", help="Parquet file to write.")],
+    trajectory: Annotated[
+        str | None, typer.Option(help="Which trajectory's model; default: the best on dev among the strategy's.")
+    ] = None,
+    settings: Sets = None,
+) -> None:
+    """Predict emotions with the model of a run, for a whole pool or for files.
+
+    Files that cannot be read are named and get a row with an error instead of a prediction.
+    """
+    from seral.infer import PredictOptions
+    from seral.infer import predict as run_predict
+    from seral.options import parse
+
+    values = {"run": run, "source": source, "out": out, "trajectory": trajectory}
+    show(run_predict(parse(PredictOptions, values, settings or [])))
+
+
+@results_app.command()
+def doctor(
+    config: Annotated[Path | None, typer.Argument(help="A run's YAML file, to check what it needs.")] = None,
+) -> None:
+    """Check versions, Ray, devices, codecs, storage, and that the encoder loads and its adapters learn."""
+    from seral.doctor import examine
+
+    ok = True
+    for finding in examine(config):
+        ok = ok and finding.ok
+        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<22} {finding.detail}")
+    raise typer.Exit(0 if ok else 1)
+
+
+@results_app.command()
+def demo(out: Annotated[Path, typer.Option(help="Folder for the generated pool, the run and the report.")]) -> None:
+    """Generate a small multilingual pool and run the main job on it, start to finish, in a few minutes."""
+    from seral.demo import run_demo
+
+    typer.echo(run_demo(out))

@@ -1,0 +1,80 @@
+"""Commands about what to label next."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from seral.cli.arguments import Sets, StudyPath
+from seral.cli.display import show
+
+selection_app = typer.Typer()
+
+
+@selection_app.command()
+def select(
+    features: Annotated[
+        str, typer.Argument(help="Folder of Parquet files: `utterance_id` and `embedding`, or `mean`.")
+    ],
+    out: Annotated[str, typer.Option(help="Parquet file of the picks, in order.")],
+    count: Annotated[int | None, typer.Option(help="How many utterances to pick.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Or how many minutes of an annotator to spend.")] = None,
+    strategy: Annotated[str, typer.Option(help="By which strategy: see `seral strategies`.")] = "auto",
+    predictions: Annotated[str | None, typer.Option(help="Class probabilities `p_<class>`: file or folder.")] = None,
+    metadata: Annotated[str | None, typer.Option(help="A pool's `utterances` folder: speakers, quality.")] = None,
+    labelled: Annotated[str | None, typer.Option(help="What is labelled already: file or folder.")] = None,
+    parts: Annotated[int, typer.Option(help="Processes to keep the features in, at most one a file.")] = 1,
+    settings: Sets = None,
+) -> None:
+    """Pick what to label next from Parquet files, on one machine or many, outside a loop.
+
+    The picks do not depend on the order of the files, nor on how many parts they are kept in, but for strategies that
+    cluster the whole pool (k_means, alps, typiclust, prob_cover, and auto without predictions): in parts, theirs are
+    merged, and `exact` says so.
+
+    Example: `seral select features/ --predictions p.parquet --strategy badge --count 500 --out picks.parquet --set
+    'strategy.wrappers=[{name: quota, by: speaker, share: 0.05}]' --metadata data/pool/utterances`
+    """
+    from seral.active.batch import BatchOptions, run_batch
+    from seral.options import parse
+
+    source = {"features": features, "predictions": predictions, "metadata": metadata, "labelled": labelled}
+    values: dict[str, Any] = {"source": source, "strategy": {"name": strategy}, "out": out, "parts": parts}
+    values |= {name: value for name, value in {"count": count, "minutes": minutes}.items() if value is not None}
+    show(run_batch(parse(BatchOptions, values, settings or [])))
+
+
+@selection_app.command()
+def strategies() -> None:
+    """List every strategy and wrapper with its options and their defaults."""
+    from seral.active.selection import describe_strategies
+
+    for line in describe_strategies():
+        typer.echo(line)
+
+
+@selection_app.command()
+def protocols() -> None:
+    """List the named protocols: corpora, classes or dimensions, and how speakers are kept apart.
+
+    A run takes one by `protocol: emodb-7c-loso@v1` in the place of corpora, classes, class_map and split.
+    """
+    from seral.protocols import PROTOCOLS
+
+    for name, protocol in PROTOCOLS.items():
+        typer.echo(f"{name:28s} {protocol}")
+
+
+@selection_app.command("compare-strategies")
+def compare_strategies(config: StudyPath, settings: Sets = None) -> None:
+    """Learning curves of every strategy on frozen features, many seeds, on clean speech or with junk mixed in.
+
+    Prints UAR at every budget and the gain on random choice. Run it again: it goes on where it stopped.
+
+    Example: `seral compare-strategies jobs/configs/strategies.yaml --set corpora=[emodb]`
+    """
+    from seral.active.study import StrategyStudyOptions, run_strategy_study
+    from seral.options import load
+
+    typer.echo(run_strategy_study(load(StrategyStudyOptions, config, settings or [])))
