@@ -15,7 +15,7 @@ StudyPath = Annotated[
 ]
 LedgerUrl = Annotated[
     str,
-    typer.Argument(metavar="LEDGER", help="The ledger: a SQLite file such as RUN/labels.sqlite, or a database's URL."),
+    typer.Argument(metavar="LEDGER", help="A SQLite file, such as RUN/labels.sqlite, or a database's URL."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
