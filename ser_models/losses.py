@@ -20,6 +20,9 @@ RMSE_FLOOR = 1e-12
 CCC_FLOOR = 1e-8
 """Keeps a batch of equal targets and equal predictions from dividing zero by zero; its CCC is then 0."""
 
+SOFT_TOLERANCE = 1e-4
+"""How far the sum of a soft label may be from 1."""
+
 
 def class_weights(label_N: Tensor, num_classes: int, weight_N: Tensor | None = None) -> Tensor:
     """Weights ∝ N / n_c whose mean over the labelled clips is 1, (N,) -> (C,). Absent classes get 0.
@@ -30,23 +33,48 @@ def class_weights(label_N: Tensor, num_classes: int, weight_N: Tensor | None = N
         raise ValueError("class weights need at least one label, got none")
     _check_range(label_N, num_classes)
     count_C = torch.bincount(label_N, weights=weight_N, minlength=num_classes).float()
+    return _balanced(count_C, label_N.numel() if weight_N is None else weight_N.sum())
+
+
+def _balanced(count_C: Tensor, total: Tensor | int) -> Tensor:
     present = count_C > 0
-    total = label_N.numel() if weight_N is None else weight_N.sum()
     return torch.where(present, total / (present.sum() * torch.where(present, count_C, 1.0)), 0.0)
 
 
-def weighted_classes(label_N: Tensor, num_classes: int, weight_N: Tensor | None = None) -> Tensor:
-    """One-hot classes times the class's weight and the clip's own, (N,) -> (N, C): targets of `soft_cross_entropy`.
+def weighted_classes(
+    label_N: Tensor, num_classes: int, weight_N: Tensor | None = None, soft_NC: Tensor | None = None
+) -> Tensor:
+    """Classes times the class's weight and the clip's own, (N,) -> (N, C): targets of `soft_cross_entropy`.
 
-    A label of -1, no class known, gives zeros.
+    A class is one-hot, or the distribution in `soft_NC` (`class_distributions`); the weights are then of expected
+    counts, `N / Σ_n q_nc`. A label of -1, no class known, gives zeros.
     """
     if not num_classes:
         return torch.zeros(len(label_N), 0)
     own_N = torch.ones(len(label_N)) if weight_N is None else weight_N.float()
+    if soft_NC is not None:
+        counted_NC = class_distributions(label_N, num_classes, soft_NC) * own_N[:, None]
+        return counted_NC * _balanced(counted_NC.sum(0), counted_NC.sum())
     known_N = label_N >= 0
     weight_C = class_weights(label_N[known_N], num_classes, None if weight_N is None else own_N[known_N])
     index_N = label_N.clamp_min(0)
     return functional.one_hot(index_N, num_classes) * (weight_C[index_N] * own_N * known_N)[:, None]
+
+
+def class_distributions(label_N: Tensor, num_classes: int, soft_NC: Tensor) -> Tensor:
+    """What clips are said to be, (N, C): shares of the votes, one-hot in rows of NaN, zeros where the label is -1.
+
+    Raises ValueError for rows that are neither a distribution nor NaN throughout.
+    """
+    if soft_NC.shape != (len(label_N), num_classes):
+        raise ValueError(f"soft labels of {len(label_N)} clips and {num_classes} classes, got {tuple(soft_NC.shape)}")
+    hard_N, known_N = soft_NC.isnan().all(1), label_N >= 0
+    # In terms of what must hold: a comparison with NaN is false.
+    fine_N = hard_N | ((soft_NC >= 0).all(1) & ((soft_NC.sum(1) - 1).abs() < SOFT_TOLERANCE))
+    if bad := torch.nonzero(~fine_N).flatten().tolist():
+        raise ValueError(f"soft labels of row(s) {bad[:10]} are no distributions: {soft_NC[bad[0]].tolist()}")
+    hot_NC = functional.one_hot(label_N.clamp_min(0), num_classes).float()
+    return torch.where(hard_N[:, None], hot_NC, soft_NC.float()) * known_N[:, None]
 
 
 def cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = None) -> Tensor:

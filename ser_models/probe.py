@@ -20,6 +20,7 @@ from ser_models.heads import Head, LayerPool
 from ser_models.losses import (
     best_temperature,
     ccc_loss,
+    class_distributions,
     class_weights,
     cross_entropy,
     soft_cross_entropy,
@@ -81,6 +82,8 @@ class PooledSet(PooledRows):
     """Class indices, int64."""
     weight_N: Tensor | None = None
     """How much each row counts, 1 on average; None = all alike."""
+    soft_NC: Tensor | None = None
+    """Shares of the annotators' votes, by which heads are fitted; NaN in rows that have their label alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +130,14 @@ def fit_head(
 
 
 def class_loss(train: PooledSet, num_classes: int, *, balanced: bool) -> Callable[[Tensor], Tensor]:
-    """The cross-entropy of logits (N, C) of labelled rows, with the weights of classes and of rows."""
-    if train.weight_N is not None:
-        if not balanced:
-            raise ValueError("rows of unequal weight are for balanced classes")
-        target_NC = weighted_classes(train.label_N, num_classes, train.weight_N)
+    """The cross-entropy of logits (N, C) of labelled rows, hard or soft, with the weights of classes and of rows."""
+    if train.weight_N is not None and not balanced:
+        raise ValueError("rows of unequal weight are for balanced classes")
+    if train.soft_NC is not None and not balanced:
+        soft_NC = class_distributions(train.label_N, num_classes, train.soft_NC)
+        return lambda logits_NC: soft_cross_entropy(logits_NC, soft_NC)
+    if train.weight_N is not None or train.soft_NC is not None:
+        target_NC = weighted_classes(train.label_N, num_classes, train.weight_N, train.soft_NC)
         return lambda logits_NC: soft_cross_entropy(logits_NC, target_NC)
     weight_C = class_weights(train.label_N, num_classes) if balanced else None
     return lambda logits_NC: cross_entropy(logits_NC, train.label_N, weight_C)

@@ -10,7 +10,7 @@ standardising, all have the same.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -85,12 +85,13 @@ def gains(score_XL: NDArray[np.floating], floor: float) -> NDArray[np.float64]:
 def _fitted(
     train: PooledSet | RatedSet, states: Sequence[int], num_classes: int, options: ProbeOptions | None
 ) -> FitResult:
-    rows = {"mean_NLD": train.mean_NLD[:, list(states)], "std_NLD": train.std_NLD[:, list(states)]}
+    mean_NLD, std_NLD = (part[:, list(states)] for part in (train.mean_NLD, train.std_NLD))
+    train = replace(train, mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=None)
     if isinstance(train, PooledSet):
-        return fit_head(PooledSet(**rows, label_N=train.label_N), num_classes, options=options)
+        return fit_head(train, num_classes, options=options)
     if train.target_NK.shape[1] != 1:
         raise ValueError(f"expected one dimension at a time, got {train.target_NK.shape[1]}")
-    return fit_dimensions(RatedSet(**rows, target_NK=train.target_NK), options=options)
+    return fit_dimensions(train, options=options)
 
 
 def _predicted(fit: FitResult, test: PooledRows, states: Sequence[int]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ from ser_models.losses import (
     calibrated_cross_entropy,
     ccc,
     ccc_loss,
+    class_distributions,
     class_weights,
     cross_entropy,
     focal_cross_entropy,
@@ -273,3 +274,44 @@ def test_clips_of_no_class_have_no_target() -> None:
     hot_NC = weighted_classes(torch.tensor([1, -1, 0]), 2)
     assert hot_NC.tolist() == [[0, 1], [0, 0], [1, 0]]
     assert weighted_classes(torch.tensor([1, -1]), 0).shape == (2, 0)
+
+
+def votes(clips: int, classes: int, seed: int) -> torch.Tensor:
+    """Shares of five votes each, (N, C)."""
+    told_NV = torch.randint(classes, (clips, 5), generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.one_hot(told_NV, classes).float().mean(1)
+
+
+def test_soft_labels_have_the_loss_and_the_gradient_of_torch() -> None:
+    soft_NC = votes(40, 4, 0)
+    label_N = soft_NC.argmax(1)
+    logits_NC = torch.randn(40, 4, generator=torch.Generator().manual_seed(1))
+    ours, theirs = (logits_NC.clone().requires_grad_() for _ in range(2))
+    weight_C = 40 / (4 * soft_NC.sum(0))
+    loss = soft_cross_entropy(ours, weighted_classes(label_N, 4, None, soft_NC))
+    oracle = torch.nn.functional.cross_entropy(theirs, soft_NC, weight=weight_C, reduction="sum") / 40
+    torch.testing.assert_close(loss, oracle)
+    torch.testing.assert_close(torch.autograd.grad(loss, ours), torch.autograd.grad(oracle, theirs))
+    own_N = torch.rand(40, generator=torch.Generator().manual_seed(2))
+    target_NC = weighted_classes(label_N, 4, own_N, soft_NC)
+    torch.testing.assert_close(target_NC.sum(0), (own_N.sum() / 4).expand(4), msg="no class counts more than another")
+
+
+def test_sure_soft_labels_are_hard_ones_and_rows_of_nan_have_their_label() -> None:
+    label_N, own_N = torch.tensor([2, 0, 0, 1, -1, 2]), torch.tensor([1.0, 2, 0.5, 1, 1, 1])
+    hot_NC = torch.nn.functional.one_hot(label_N.clamp_min(0), 4).float()
+    some_NC = torch.where(torch.arange(6)[:, None] % 2 == 0, hot_NC, torch.nan)
+    for weight_N in (None, own_N):
+        hard_NC = weighted_classes(label_N, 4, weight_N)
+        for soft_NC in (hot_NC, some_NC, torch.full((6, 4), torch.nan)):
+            torch.testing.assert_close(weighted_classes(label_N, 4, weight_N, soft_NC), hard_NC)
+
+
+def test_soft_labels_that_are_no_distributions_are_named() -> None:
+    label_N = torch.tensor([0, 1, 1])
+    for bad in ([0.5, 0.4], [1.5, -0.5], [1.0, torch.nan]):
+        soft_NC = torch.tensor([[0.5, 0.5], bad, [torch.nan, torch.nan]])
+        with pytest.raises(ValueError, match=r"row\(s\) \[1\] are no distributions"):
+            class_distributions(label_N, 2, soft_NC)
+    with pytest.raises(ValueError, match=r"3 clips and 3 classes, got \(3, 2\)"):
+        class_distributions(label_N, 3, torch.full((3, 2), 0.5))

@@ -25,6 +25,7 @@ from ser_models.probe import (
     PooledSet,
     ProbeOptions,
     RatedSet,
+    class_loss,
     fit_best_head,
     fit_dimensions,
     fit_head,
@@ -56,6 +57,53 @@ def test_equals_logistic_regression_where_the_problem_is_convex() -> None:
     oracle = LogisticRegression(C=1 / (options.l2 * 90), tol=1e-8, max_iter=1000).fit(x, train.label_N, weight_N)
     actual = torch.softmax(predict_pooled(result, test.mean_NLD, test.std_NLD), -1).numpy()
     np.testing.assert_allclose(actual, oracle.predict_proba(new), atol=1e-3)
+
+
+def voted(train: PooledSet, seed: int) -> torch.Tensor:
+    """Shares of five votes on each clip, of which some are for another class, (N, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    wrong_NV = torch.rand(len(train.label_N), 5, generator=generator) < 0.3
+    other_NV = torch.randint(3, wrong_NV.shape, generator=generator)
+    told_NV = torch.where(wrong_NV, other_NV, train.label_N[:, None])
+    return torch.nn.functional.one_hot(told_NV, 3).float().mean(1)
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_soft_labels_are_a_logistic_regression_on_every_vote(balanced: bool) -> None:
+    train, test = clusters(90, 0), clusters(50, 1)
+    soft_NC = voted(train, 2)
+    options = ProbeOptions(learn_layers=False, std_gain=0.0, l2=0.05, max_steps=500, balanced=balanced)
+    result = fit_head(replace(train, soft_NC=soft_NC), 3, options=options)
+    x, new = (result.pool(rows.mean_NLD, rows.std_NLD).detach().numpy() for rows in (train, test))
+    weight_NC = soft_NC * (90 / (3 * soft_NC.sum(0)) if balanced else 1)
+    label_M = np.tile(np.arange(3), 90)  # every clip once for each class, as heavy as the votes for it
+    oracle = LogisticRegression(C=1 / (options.l2 * 90), tol=1e-8, max_iter=1000)
+    oracle.fit(np.repeat(x, 3, 0), label_M, weight_NC.flatten().numpy())
+    actual = torch.softmax(predict_pooled(result, test.mean_NLD, test.std_NLD), -1).numpy()
+    np.testing.assert_allclose(actual, oracle.predict_proba(new), atol=1e-3)
+    hard = fit_head(train, 3, options=options)
+    assert not torch.allclose(hard.head.output.weight, result.head.output.weight, atol=1e-2)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sure_soft_labels_fit_the_head_of_hard_ones(weighted: bool) -> None:
+    train, dev = clusters(90, 0), clusters(120, 1)
+    weight_N = torch.linspace(0.5, 1.5, 90) if weighted else None
+    hard = replace(train, weight_N=weight_N)
+    soft = replace(hard, soft_NC=torch.nn.functional.one_hot(train.label_N, 3).float())
+    pool = LayerPool(4, 12)
+    pool.fit(train.mean_NLD, train.std_NLD)
+    a, b = (fit_best_head(rows, 3, pool=pool, dev=dev) for rows in (hard, soft))
+    assert a.layer == b.layer
+    torch.testing.assert_close(a.head.output.weight, b.head.output.weight, atol=1e-3, rtol=1e-3)
+
+
+def test_hard_labels_have_the_loss_of_torch_to_the_last_bit() -> None:
+    train = clusters(90, 0)
+    logits_NC = torch.randn(90, 3, generator=torch.Generator().manual_seed(3))
+    weight_C = class_weights(train.label_N, 3)
+    oracle = torch.nn.functional.cross_entropy(logits_NC, train.label_N, weight=weight_C, reduction="sum") / 90
+    assert torch.equal(class_loss(train, 3, balanced=True)(logits_NC), oracle)
 
 
 def test_a_mixture_that_fell_for_a_layer_that_knows_nothing_gives_way_to_the_one_dev_points_to() -> None:

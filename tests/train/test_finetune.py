@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,19 @@ class Ground:
         return np.array([CLASSES.index(emotion) for emotion in self.oracle.emotions(list(ids))])
 
     def train(
-        self, folder: Path, values: dict[str, Any], start: str | None = None, freeze: Any = (), **cluster: Any
+        self,
+        folder: Path,
+        values: dict[str, Any],
+        start: str | None = None,
+        freeze: Any = (),
+        soft: Callable[[Any], Any] = lambda label_N: None,
+        **cluster: Any,
     ) -> dict[str, Any]:
         labelled = self.fold.train[::2]
+        label_N = self.labels(labelled)
         return finetune(
             self.units(labelled),
-            Targets.of_classes(self.labels(labelled)),
+            replace(Targets.of_classes(label_N), soft_NC=soft(label_N)),
             self.units(self.fold.dev),
             Targets.of_classes(self.labels(self.fold.dev)),
             unlabelled=self.units(self.fold.train),
@@ -131,6 +139,26 @@ def test_two_lora_trainings_agree_bit_for_bit(ground: Ground, tmp_path: Path) ->
         ground.train(tmp_path / name, LORA)
     a, b = (trained_weights(tmp_path / name) for name in ("a", "b"))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_adapters_learn_soft_labels_and_sure_ones_as_hard_ones(ground: Ground, tmp_path: Path) -> None:
+    sure_CC = np.eye(len(CLASSES), dtype=np.float32)
+    told: dict[str, Callable[[Any], Any]] = {
+        "hard": lambda label_N: None,
+        "sure": lambda label_N: sure_CC[label_N],
+        "unsure": lambda label_N: (0.6 * sure_CC + 0.1)[label_N],
+    }
+    lost = {name: ground.train(tmp_path / name, LORA, soft=soft)["adapter"]["epochs"] for name, soft in told.items()}
+    hard, sure, unsure = ([epoch["loss"] for epoch in lost[name][1:]] for name in told)
+    assert sure == pytest.approx(hard, rel=1e-2)
+    # A clip that is in doubt costs at least the entropy of its votes.
+    least = float(-(0.7 * np.log(0.7) + 0.3 * np.log(0.1)))
+    assert min(unsure) > 0.9 * least > max(hard)
+    dev = ground.units(ground.fold.dev)
+    sharp, blunt = (
+        score(str(tmp_path / name / "model"), ground.store, dev).probability_NC for name in ("sure", "unsure")
+    )
+    assert blunt.max(1).mean() < sharp.max(1).mean()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind not in ("frozen", "layer_sum")])
@@ -232,6 +260,14 @@ def test_clips_without_a_class_or_without_ratings_count_only_where_they_are_know
     worse = judge(logits_NC, value_NK.flip(0), target, dimension_weight=3.0)
     assert worse["dev_loss"] == pytest.approx(3 * (1 - worse["dev_ccc"]), abs=1e-3)
     assert "dev_uar" not in judge(logits_NC[:, :0], value_NK, target, dimension_weight=1.0)
+
+
+def test_votes_are_labelled_with_the_likeliest_class() -> None:
+    soft_NC = np.array([[0.2, 0.8], [np.nan, np.nan], [0.5, 0.5]], np.float32)
+    target = Targets.of_votes(soft_NC)
+    assert target.label_N.tolist() == [1, -1, 0]
+    assert target.labelled_N.tolist() == [True, False, True]
+    assert target.soft_NC is soft_NC
 
 
 def test_probe_matches_scikit_learn_on_the_chosen_layer(ground: Ground) -> None:

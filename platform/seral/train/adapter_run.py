@@ -124,8 +124,11 @@ class Training:
         if self.world > 1:
             self.step_model = ray.train.torch.prepare_model(self.from_frames, move_to_device=False)
         self.optimiser = self._optimiser()
-        weight_N = None if spec.target.weight_N is None else torch.from_numpy(spec.target.weight_N)
-        self.hot_NC = weighted_classes(torch.from_numpy(spec.target.label_N), len(spec.classes), weight_N)
+        weight_N, soft_NC = (
+            None if part is None else torch.from_numpy(part) for part in (spec.target.weight_N, spec.target.soft_NC)
+        )
+        label_N = torch.from_numpy(spec.target.label_N)
+        self.target_NC = weighted_classes(label_N, len(spec.classes), weight_N, soft_NC)
         # A copy: what it remembers is this training's, and a training in this process may be restored.
         self.anchoring = None if spec.carry is None else copy.deepcopy(spec.carry.anchoring)
         if self.anchoring is not None:
@@ -206,14 +209,14 @@ class Training:
         target, options = self.spec.target, self.spec.options
         known = (target.labelled_N[rows], target.rated_N[rows], np.nan_to_num(target.value_NK[rows]))
         labelled_B, rated_B, value_BK = (torch.from_numpy(part).to(self.device) for part in known)
-        given = [output_BO, self.hot_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
-        output_BO, hot_BC, value_BK, labelled_B, rated_B = mix(given, options.mixup, rng)
+        given = [output_BO, self.target_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
+        output_BO, target_BC, value_BK, labelled_B, rated_B = mix(given, options.mixup, rng)
         logits_BC, predicted_BK = self.model.split(output_BO)
         # One rated clip has no concordance: such a batch is judged by its error.
         concordance = options.dimension_loss == "ccc" and int(rated_B.sum()) > 1
         return multitask_loss(
             logits_BC,
-            hot_BC,
+            target_BC,
             predicted_BK,
             value_BK,
             labelled_B=labelled_B,

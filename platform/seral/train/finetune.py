@@ -328,8 +328,11 @@ def _frozen_tags(options: FinetuneOptions, freeze: Sequence[str]) -> tuple[str, 
 
 def _labelled_rows(units: Utterances, target: Targets) -> PooledSet:
     keep_N = target.labelled_N
-    weight_N = None if target.weight_N is None else torch.from_numpy(target.weight_N[keep_N])
-    return PooledSet(**_rows(units, keep_N), label_N=torch.from_numpy(target.label_N[keep_N]), weight_N=weight_N)
+    weight_N, soft_NC = (
+        None if part is None else torch.from_numpy(part[keep_N]) for part in (target.weight_N, target.soft_NC)
+    )
+    label_N = torch.from_numpy(target.label_N[keep_N])
+    return PooledSet(**_rows(units, keep_N), label_N=label_N, weight_N=weight_N, soft_NC=soft_NC)
 
 
 def _rated_rows(units: Utterances, target: Targets) -> RatedSet:
@@ -344,6 +347,7 @@ def _rows(units: Utterances, keep_N: NDArray[np.bool_]) -> dict[str, Any]:
 def _digest(spec: AdapterSpec) -> str:
     """What decides the outcome of a training, so that two different ones never share a Ray Train run name."""
     text = [spec.store.fingerprint, spec.train.ids, spec.target.label_N.tolist(), spec.target.value_NK.tolist()]
+    text += [None if part is None else part.tolist() for part in (spec.target.weight_N, spec.target.soft_NC)]
     text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze]
     if spec.carry is not None:
         text.append(spec.carry.digest())

@@ -1,11 +1,11 @@
 """What training and scoring work on: utterances as ids and pooled features, never labels and features in one record."""
 
-# N rows · L encoder layers (L+1 hidden states) · D features · E features of a transcript
+# N rows · L encoder layers (L+1 hidden states) · D features · E features of a transcript · C classes
 # K dimensions (valence, arousal, dominance)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -62,11 +62,20 @@ class Targets:
     """Ratings on the corpus's own scale; NaN where there are none, K = 0 where nobody asks."""
     weight_N: NDArray[np.float32] | None = None
     """How much the class of each counts, 1 on average; None = all alike."""
+    soft_NC: NDArray[np.float32] | None = None
+    """Shares of the votes, `q_c = votes_c / Σ votes`, that training learns instead of the one class; NaN in rows that
+    have a class and no votes, None = nobody voted. Dev and test are judged by `label_N`."""
 
     @staticmethod
     def of_classes(label_N: NDArray[np.int64]) -> Targets:
         """Classes and no ratings."""
         return Targets(label_N=label_N, value_NK=np.empty((len(label_N), 0), np.float32))
+
+    @staticmethod
+    def of_votes(soft_NC: NDArray[np.float32]) -> Targets:
+        """Distributions over classes and no ratings; each is labelled with its likeliest class, NaN rows with none."""
+        label_N = np.where(np.isnan(soft_NC).any(1), -1, np.nan_to_num(soft_NC).argmax(1)).astype(np.int64)
+        return replace(Targets.of_classes(label_N), soft_NC=soft_NC)
 
     @property
     def labelled_N(self) -> NDArray[np.bool_]:
