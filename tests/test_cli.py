@@ -18,6 +18,8 @@ MakeCorpus = Callable[..., Path]
 COMMANDS = [
     ["protocols"],
     ["labels", "progress"],
+    ["labels", "agreement"],
+    ["labels", "consensus"],
     ["pool", "import"],
     ["pool", "cut"],
     ["pool", "audit"],

@@ -14,6 +14,8 @@ SAMPLE_RATE = 16_000
 """Samples per second of every clip in a pool (mono)."""
 ENCODER_KEY = "encoder"
 """Under which a Parquet file of features tells the fingerprint of what made them."""
+CLASSES_KEY = "classes"
+"""Under which a table with a list of probabilities tells the classes they belong to, as JSON."""
 
 UTTERANCE = pa.schema(
     [
@@ -173,6 +175,21 @@ ANSWERS = pa.schema(
         ("supersedes", pa.int64()),  # id of the answer that it corrects
         ("batch", pa.string()),  # what asked; null = nobody did
         ("purpose", pa.string()),  # evaluation | round | relabel | check
+    ]
+)
+
+CONSENSUS = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("emotion", pa.string()),  # null = unusable, a tie, or nobody named a class
+        ("probability", pa.list_(pa.float32())),  # of the classes, in the order under CLASSES_KEY; null = no target
+        ("valence", pa.float32()),  # mean rating
+        ("arousal", pa.float32()),
+        ("dominance", pa.float32()),
+        ("n_answers", pa.int32()),  # people whose answer counts; adjudications are not among them
+        ("unusable", pa.bool_()),  # most of them said so, or the adjudication
+        ("final", pa.bool_()),  # adjudicated
+        ("agreement", pa.float32()),  # share of the people's votes that the emotion has; of the first where none won
     ]
 )
 

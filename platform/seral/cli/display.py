@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
@@ -20,6 +21,23 @@ def show(value: Any, *, as_json: bool = False) -> None:
         for name, entry in _flat(key, item):
             table.add_row(name, entry)
     Console().print(table)
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool = False) -> None:
+    """Rows with the same keys: a table for people, numbers to three digits, or JSON."""
+    if as_json:
+        typer.echo(json.dumps(list(rows), indent=2, ensure_ascii=False))
+        return
+    table = Table(*(rows[0] if rows else ()), box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _flat(key: str, item: Any) -> list[tuple[str, str]]:

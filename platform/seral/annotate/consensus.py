@@ -1,0 +1,193 @@
+"""What people's answers are worth together: one label for each utterance.
+
+A vote is one person's share of 1 among the classes (`shares`). Of each person about each utterance one answer counts,
+the newest with which they did not pass; answers to checks never do. An adjudication replaces all votes. The ways to
+put votes together:
+
+    majority     the class with most votes, and nothing else; a tie has no winner
+    soft         the mean of the votes
+    dawid-skene  the posterior of the class, given how each person confuses classes: Dawid and Skene 1979
+
+C, classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from seral.errors import LabelError, unknown_name
+from seral.schema import CLASSES_KEY, CONSENSUS
+
+Method = Literal["majority", "soft", "dawid-skene"]
+Answers = Mapping[str, Sequence[dict[str, Any]]]
+"""Utterance -> rows of schema.ANSWERS, one a person, by person."""
+SECONDARY = 0.5
+"""What a secondary emotion counts beside a primary one."""
+RATINGS = ("valence", "arousal", "dominance")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DawidSkeneFit:
+    """What the model of Dawid and Skene makes of all votes."""
+
+    posterior: dict[str, np.ndarray]
+    """Utterance -> (C,) probability of its class."""
+    prior_C: np.ndarray
+    """How common each class is."""
+    confusion: dict[str, np.ndarray]
+    """Person -> (C, C) probabilities: a row for what it is, a column for what they say."""
+
+    def accuracy(self, person: str) -> float | None:
+        """The chance that a person names the right class; None for somebody who named none."""
+        return float(self.prior_C @ np.diagonal(self.confusion[person])) if person in self.confusion else None
+
+
+def consensus(
+    answers: pa.Table, classes: Sequence[str], method: Method = "majority", dimensions: Sequence[str] = ()
+) -> pa.Table:
+    """One row of schema.CONSENSUS for each utterance somebody answered about, by id.
+
+    `answers` are schema.ANSWERS, without superseded ones. `unusable` is what more than half of the people said who did
+    not pass. The same answers give the same table, in whatever order. Raises LabelError for an unknown class.
+    """
+    if method not in get_args(Method):
+        raise LabelError(unknown_name("consensus", method, get_args(Method)))
+    rows = answers.to_pylist()
+    asked = [row for row in rows if row["purpose"] != "check"]
+    votes, final = current(asked), adjudicated(rows)
+    posterior = dawid_skene(votes, final, classes).posterior if method == "dawid-skene" else {}
+    table = []
+    for name in sorted({row["utterance_id"] for row in asked if row["kind"] in {"label", "unusable"}}):
+        said = [final[name]] if name in final else votes[name]
+        row = _label(said, classes, method, posterior.get(name) if name not in final else None)
+        row["agreement"] = _agreement(votes.get(name, ()), classes, row["emotion"])
+        ratings = {key: _mean(said, key) if not row["unusable"] else None for key in dimensions}
+        about = {"utterance_id": name, "final": name in final, "n_answers": len(votes.get(name, ()))}
+        table.append(row | ratings | about)
+    return pa.Table.from_pylist(table, CONSENSUS.with_metadata({CLASSES_KEY: json.dumps(list(classes))}))
+
+
+def current(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Of each person about each utterance, the newest answer with which they did not pass; no adjudications."""
+    newest = {}
+    for row in sorted(rows, key=lambda row: int(row["id"])):
+        if not row["final"] and row["kind"] in {"label", "unusable"}:
+            newest[row["utterance_id"], row["person"]] = row
+    found = defaultdict(list)
+    for (name, _), row in sorted(newest.items()):
+        found[name].append(row)
+    return found
+
+
+def adjudicated(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Utterance -> the newest adjudication that decides something."""
+    newest_last = sorted(rows, key=lambda row: int(row["id"]))
+    return {row["utterance_id"]: row for row in newest_last if row["final"] and row["kind"] in {"label", "unusable"}}
+
+
+def shares(answer: Mapping[str, Any], classes: Sequence[str]) -> np.ndarray:
+    """(C,) A person's vote: 1 in all, alike for all primary emotions and half as much for each secondary one.
+
+    All zero where the answer names no class.
+    """
+    share_C = np.zeros(len(classes))
+    for emotions, weight in ((answer["emotions"], 1.0), (answer["secondary"], SECONDARY)):
+        for emotion in emotions:
+            share_C[class_index(emotion, classes)] += weight
+    return share_C / (share_C.sum() or 1.0)
+
+
+def class_index(emotion: str, classes: Sequence[str]) -> int:
+    """The place of a class. Raises LabelError that lists them."""
+    try:
+        return classes.index(emotion)
+    except ValueError:
+        raise LabelError(unknown_name("class", emotion, classes)) from None
+
+
+def winner(share_C: np.ndarray) -> int | None:
+    """The class with the largest share; None where it has none, or not alone."""
+    if not share_C.any():
+        return None
+    best = np.flatnonzero(np.isclose(share_C, share_C.max(), rtol=0, atol=1e-9))
+    return int(best[0]) if len(best) == 1 else None
+
+
+def dawid_skene(votes: Answers, final: Mapping[str, dict[str, Any]], classes: Sequence[str]) -> DawidSkeneFit:
+    """Which class each utterance has and how each person confuses classes, told from each other.
+
+    Expectation maximisation from the majority on (crowd-kit). What was adjudicated to one class is known to be it.
+    Primary emotions are counted, an answer with two of them as two recordings by one observer, which the paper has
+    too; secondary ones are not. A class that nobody named has a row of zeros. Dawid and Skene 1979, Applied Statistics
+    28(1), doi:10.2307/2346806.
+    """
+    # Imported here: it takes a second, and most commands do without.
+    from crowdkit.aggregation import DawidSkene
+
+    recordings = [
+        (name, row["person"], class_index(emotion, classes))
+        for name in sorted(votes)
+        for row in votes[name]
+        for emotion in sorted(row["emotions"])
+    ]
+    if not recordings:
+        return DawidSkeneFit(posterior={}, prior_C=np.zeros(len(classes)), confusion={})
+    data = pd.DataFrame(recordings, columns=["task", "worker", "label"])
+    decided = {name: row["emotions"] for name, row in final.items() if row["kind"] == "label" and name in votes}
+    # The model has no class that nobody ever named.
+    known = {name: class_index(said[0], classes) for name, said in decided.items() if len(said) == 1}
+    known = {name: label for name, label in known.items() if label in set(data["label"])}
+    model, labels = DawidSkene(n_iter=100, tol=1e-6), range(len(classes))
+    posterior = model.fit_predict_proba(data, true_labels=pd.Series(known, dtype=data["label"].dtype))
+    posterior = posterior.reindex(columns=labels, fill_value=0.0)
+    errors = cast(pd.DataFrame, model.errors_)
+    confusion = {
+        person: errors.loc[person].reindex(index=labels, columns=labels, fill_value=0.0).to_numpy().T
+        for person in sorted(set(data["worker"]))
+    }
+    return DawidSkeneFit(
+        posterior={str(name): row.to_numpy() / row.sum() for name, row in posterior.iterrows()},
+        prior_C=posterior.mean().to_numpy(),
+        confusion=confusion,
+    )
+
+
+def _label(
+    said: Sequence[dict[str, Any]], classes: Sequence[str], method: Method, posterior_C: np.ndarray | None
+) -> dict[str, Any]:
+    unusable = 2 * sum(row["kind"] == "unusable" for row in said) > len(said)
+    share_C = _shares(said, classes)
+    if unusable or not share_C.any():
+        return {"unusable": unusable, "emotion": None, "probability": None}
+    probability_C = share_C if posterior_C is None else posterior_C
+    first = winner(probability_C)
+    emotion = None if first is None else classes[first]
+    if method == "majority":
+        return {"unusable": False, "emotion": emotion, "probability": emotion and np.eye(len(classes))[first]}
+    return {"unusable": False, "emotion": emotion, "probability": probability_C}
+
+
+def _shares(said: Sequence[dict[str, Any]], classes: Sequence[str]) -> np.ndarray:
+    """(C,) The mean of the votes of those who name a class; zero where nobody does."""
+    share_C = np.sum([shares(row, classes) for row in said], axis=0) if said else np.zeros(len(classes))
+    return share_C / (share_C.sum() or 1.0)
+
+
+def _agreement(said: Sequence[dict[str, Any]], classes: Sequence[str], emotion: str | None) -> float | None:
+    share_C = _shares(said, classes)
+    if not share_C.any():
+        return None
+    return float(share_C.max() if emotion is None else share_C[classes.index(emotion)])
+
+
+def _mean(said: Sequence[dict[str, Any]], dimension: str) -> float | None:
+    rated = [row[dimension] for row in said if row[dimension] is not None]
+    return float(np.mean(rated)) if rated else None
