@@ -196,6 +196,26 @@ def test_a_final_answer_stands_beside_the_others(ledger: Ledger) -> None:
     assert ledger.answers()["emotions"].to_pylist() == [["joy"], ["neutral"]]
 
 
+def test_a_second_look_is_for_people_who_have_not_answered_yet(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:2], purpose="round")
+    assert answer_all(ledger, "ada") == IDS[:2]
+    ledger.ask("relabel-0", IDS[:1], purpose="relabel", overlap=2)
+    assert ledger.claim("ada") == [], "ben and cem are enough"
+    assert answer_all(ledger, "ben") == answer_all(ledger, "cem") == IDS[:1]
+    ledger.ask("relabel-1", IDS[:2], purpose="relabel", overlap=1)
+    assert answer_all(ledger, "ben") == IDS[:2], "nobody is left who has not heard the first one"
+    assert ledger.progress()[2].done == 2
+
+
+def test_a_second_look_does_not_wait_for_people_who_cannot_come(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:1], purpose="round")
+    assert answer_all(ledger, "ada") == IDS[:1]
+    ledger.ask("relabel-0", IDS[:1], purpose="relabel", overlap=2)
+    ledger.revoke("cem")
+    (task,) = ledger.claim("ada")
+    assert (task.purpose, task.utterance_id) == ("relabel", IDS[0])
+
+
 def test_links_open_and_are_revoked(ledger: Ledger, tmp_path: Path) -> None:
     token = ledger.add_person("ada", "lead")
     assert ledger.person_of(token) == ("ada", "lead")

@@ -250,7 +250,8 @@ class Ledger:
         """The next clips of this person, `count` at most, theirs alone for `lease_s` seconds; [] when none is left.
 
         First what they have at hand already, then what was asked first. After every `check_every` answers (0 = never)
-        one clip of a batch of checks comes in between, where there is one that they have not heard.
+        one clip of a batch of checks comes in between, where there is one that they have not heard. A second look
+        (`relabel`) is for people who have not answered about the clip, where there are as many as it wants.
         """
         now = time.time()
         with self._database.write() as connection:
@@ -427,7 +428,7 @@ def _next_slot(connection: sa.Connection, person: str, check_every: int) -> int 
         sa.select(SLOT.c.id, SLOT.c.question_id)
         .join(QUESTION, SLOT.c.question_id == QUESTION.c.id)
         .join(BATCH)
-        .where(SLOT.c.person.is_(None), BATCH.c.closed_at.is_(None), ~taken)
+        .where(SLOT.c.person.is_(None), BATCH.c.closed_at.is_(None), ~taken, ~_for_others(person))
         .order_by(SLOT.c.question_id, SLOT.c.id)
         .limit(1)
     )
@@ -443,6 +444,19 @@ def _next_slot(connection: sa.Connection, person: str, check_every: int) -> int 
     connection.execute(sa.delete(SLOT).where(SLOT.c.id == row.id))  # back in their old place
     connection.execute(sa.update(SLOT).where(SLOT.c.id == lapsed).values(lapsed=False))
     return int(lapsed)
+
+
+def _for_others(person: str) -> sa.ColumnElement[bool]:
+    """Whether a question is a second look that as many others as it wants can take who have not answered before."""
+    before = sa.select(ANSWER.c.person).where(
+        ANSWER.c.utterance_id == QUESTION.c.utterance_id, ANSWER.c.question_id.is_distinct_from(QUESTION.c.id)
+    )
+    others = sa.select(sa.func.count(PERSON.c.name)).where(
+        PERSON.c.role == "annotator", PERSON.c.token_hash.is_not(None), PERSON.c.name.not_in(before)
+    )
+    wanted = others.correlate(QUESTION).scalar_subquery() >= BATCH.c.overlap
+    mine = before.where(ANSWER.c.person == person).correlate(QUESTION).exists()
+    return sa.and_(BATCH.c.purpose == "relabel", mine, wanted)
 
 
 def _check(connection: sa.Connection, person: str, every: int) -> int | None:
