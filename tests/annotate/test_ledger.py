@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seral.annotate.ledger import Answer, Ledger, Project, Task
+from seral.annotate.ledger import Answer, Asked, Ledger, Project, Task
 from seral.errors import LabelError
 
 PROJECT = Project(classes=("anger", "joy", "neutral"), dimensions=("arousal",))
@@ -146,6 +146,10 @@ def test_nobody_answers_what_they_were_not_given(ledger: Ledger) -> None:
         ({"kind": "bored"}, "unknown kind"),
         ({"emotions": ("joy",), "confidence": 1.5}, "confidence"),
         ({"emotions": ("joy",), "seconds": float("nan")}, "seconds"),
+        ({"emotions": ("joy",), "comment": "\0"}, "comment has a character that is no text"),
+        ({"emotions": ("joy",), "comment": "\ud83d"}, "comment has a character that is no text"),
+        ({"emotions": ("joy",), "key": ""}, "key has 0 characters"),
+        ({"emotions": ("joy",), "tool": "x" * 41}, "tool has 41 characters"),
     ],
 )
 def test_what_is_no_answer_is_refused_and_nothing_written(ledger: Ledger, fields: dict[str, object], told: str) -> None:
@@ -164,6 +168,25 @@ def test_answers_from_elsewhere_fill_the_places_of_their_people(ledger: Ledger) 
     assert ledger.progress()[0].done == 1
     assert ledger.answers()["batch"].to_pylist() == ["round-0"] * 2
     assert ledger.claim("ada")[0].utterance_id == IDS[1]
+
+
+def test_answers_bring_the_batches_that_asked_them(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:1], purpose="round", overlap=2)
+    answers = [Answer(utterance_id=name, person="ada", emotions=("joy",), key=name) for name in IDS[:3]]
+    asked: list[Asked | None] = [("round-0", "round"), ("evaluation", "evaluation"), None]
+    assert ledger.record(answers, asked) == 3
+    assert ledger.record(answers, asked) == 0
+    table = ledger.answers()
+    assert table["batch"].to_pylist() == ["round-0", "evaluation", None]
+    assert table["purpose"].to_pylist() == ["round", "evaluation", None]
+    assert [(batch.batch, batch.closed, batch.done) for batch in ledger.progress()] == [
+        ("round-0", False, 0),
+        ("evaluation", True, 1),
+    ]
+    assert [task.batch for task in ledger.claim("ben", count=3)] == ["round-0"], "nobody is asked for what came along"
+    other = Answer(utterance_id=IDS[3], person="ada", emotions=("joy",))
+    with pytest.raises(LabelError, match="'round-0' is here for the purpose 'round', not 'check'"):
+        ledger.record([other], [("round-0", "check")])
 
 
 def test_checks_come_to_everybody_every_so_often(ledger: Ledger) -> None:

@@ -29,6 +29,8 @@ FORMAT = 1
 Kind = Literal["label", "unusable", "skipped", "other-language"]
 Purpose = Literal["evaluation", "round", "relabel", "check"]
 Role = Literal["annotator", "lead"]
+Asked = tuple[str, Purpose]
+"""Name and purpose of a batch."""
 PASSES: tuple[Kind, ...] = ("skipped", "other-language")
 """Answers of people who pass: somebody else is asked in their place."""
 NAME = re.compile(r"[^\s/][^\n\r/]{0,98}")
@@ -294,24 +296,30 @@ class Ledger:
         with self._database.write() as connection:
             return _write(connection, answer, question, must_be_given=question is not None)
 
-    def record(self, answers: Iterable[Answer]) -> int:
-        """Write answers that came from elsewhere, all or none, and their people; returns how many were new."""
+    def record(self, answers: Iterable[Answer], asked: Iterable[Asked | None] | None = None) -> int:
+        """Write answers that came from elsewhere, all or none, and their people; returns how many were new.
+
+        `asked` tells for each which batch asked it: what of it is not here is made, and shut. None = the newest
+        question about the utterance, if any.
+        """
         given = list(answers)
         for answer in given:
             self.check(answer)
+        batches = [None] * len(given) if asked is None else list(asked)
         with self._database.write() as connection:
             for name in sorted({answer.person for answer in given}):
-                if not NAME.fullmatch(name):
-                    raise LabelError(f"{name!r} is no name for a person: up to 99 characters in one line, without /")
                 _add_person(connection, name, "annotator")
             before = connection.scalar(sa.select(sa.func.count(ANSWER.c.id)))
-            for answer in given:
-                _write(connection, answer, None, must_be_given=False)
+            for answer, batch in zip(given, batches, strict=True):
+                if _known(connection, answer) is None:
+                    question = None if batch is None else _question_of(connection, answer, *batch)
+                    _write(connection, answer, question, must_be_given=False)
             return int(connection.scalar(sa.select(sa.func.count(ANSWER.c.id))) or 0) - int(before or 0)
 
     def check(self, answer: Answer) -> None:
         """Raise LabelError for an answer that this project cannot hold."""
         about = f"the answer of {answer.person} about {answer.utterance_id}"
+        _check_texts(answer, about)
         if answer.kind not in get_args(Kind):
             raise LabelError(f"{about}: {unknown_name('kind', answer.kind, get_args(Kind))}")
         heard = [*answer.emotions, *answer.secondary]
@@ -364,6 +372,19 @@ class Ledger:
 
 
 RATINGS = ("valence", "arousal", "dominance")
+LENGTHS = {"utterance_id": 200, "key": 100, "tool": 40}
+
+
+def _check_texts(answer: Answer, about: str) -> None:
+    """Refuse what not every database can hold."""
+    if not NAME.fullmatch(answer.person) or answer.person != answer.person.strip():
+        raise LabelError(f"{answer.person!r} is no name for a person: up to 99 characters in one line, without /")
+    for name, most in LENGTHS.items():
+        if not 1 <= len(getattr(answer, name)) <= most:
+            raise LabelError(f"{about}: {name} has {len(getattr(answer, name))} characters, not 1 to {most}")
+    for name in ("person", "comment", *LENGTHS):
+        if any(mark == "\0" or "\ud800" <= mark <= "\udfff" for mark in getattr(answer, name) or ""):
+            raise LabelError(f"{about}: {name} has a character that is no text (NUL, or half of a surrogate pair)")
 
 
 def _read_project(database: Database, url: str) -> Project:
@@ -491,11 +512,8 @@ def _task(connection: sa.Connection, slot: int) -> Task:
 
 
 def _write(connection: sa.Connection, answer: Answer, question: int | None, *, must_be_given: bool) -> int:
-    known = connection.execute(sa.select(ANSWER).where(ANSWER.c.key == answer.key)).first()
-    if known is not None:
-        if (known.person, known.utterance_id) != (answer.person, answer.utterance_id):
-            raise LabelError(f"the key {answer.key} belongs to another answer")
-        return int(known.id)
+    if (known := _known(connection, answer)) is not None:
+        return known
     if question is None:
         newest = sa.select(QUESTION.c.id).where(QUESTION.c.utterance_id == answer.utterance_id)
         question = connection.scalar(newest.order_by(QUESTION.c.id.desc()).limit(1))
@@ -509,6 +527,33 @@ def _write(connection: sa.Connection, answer: Answer, question: int | None, *, m
         connection.execute(sa.update(SLOT).where(SLOT.c.id == slot).values(answer_id=number, lapsed=False))
         _balance(connection, question)
     return number
+
+
+def _known(connection: sa.Connection, answer: Answer) -> int | None:
+    """The number of this answer if it is there already."""
+    known = connection.execute(sa.select(ANSWER).where(ANSWER.c.key == answer.key)).first()
+    if known is None:
+        return None
+    if (known.person, known.utterance_id) != (answer.person, answer.utterance_id):
+        raise LabelError(f"the key {answer.key} belongs to another answer")
+    return int(known.id)
+
+
+def _question_of(connection: sa.Connection, answer: Answer, batch: str, purpose: Purpose) -> int:
+    """The question of a batch that an answer is about; made where it is not here, and its batch, which is shut."""
+    known = connection.execute(sa.select(BATCH).where(BATCH.c.name == batch)).first()
+    if known is None:
+        now = time.time()
+        made = sa.insert(BATCH).values(name=batch, purpose=purpose, round=answer.round, overlap=1, max_skips=0)
+        number = _insert(connection, made.values(created_at=now, closed_at=now))
+    elif known.purpose != purpose:
+        raise LabelError(f"the batch {batch!r} is here for the purpose {known.purpose!r}, not {purpose!r}")
+    else:
+        number = int(known.id)
+    same = sa.select(QUESTION.c.id).where(QUESTION.c.batch_id == number)
+    question = connection.scalar(same.where(QUESTION.c.utterance_id == answer.utterance_id))
+    row = {"batch_id": number, "utterance_id": answer.utterance_id}
+    return int(question) if question is not None else _insert(connection, sa.insert(QUESTION).values(**row))
 
 
 def _newest_of(connection: sa.Connection, answer: Answer, question: int | None) -> int | None:
