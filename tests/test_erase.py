@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seral import storage
+from seral.annotate.ledger import Answer, Ledger, Project
 from seral.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError
 from seral.options import parse
@@ -106,9 +108,19 @@ def write_run(run: Path) -> None:
     storage.write_bytes(run / "report" / "picks.csv", "\n".join(["utterance_id", *asked]).encode())
     storage.write_bytes(run / "report" / "rounds.csv", b"round,uar\n0,0.5\n")
     storage.write_bytes(run / "tapt" / "encoder" / "model.safetensors", b"weights")
+    write_ledger(str(run / "labels.sqlite"), asked)
     cache = run.parent / "cache"
     storage.write_table(cache / "abc" / "pooled" / "made-1.parquet", pa.table({"utterance_id": [ERASED[0], KEPT[0]]}))
     storage.write_bytes(run / "config.yaml", f"feature_cache: {cache}\n".encode())
+
+
+def write_ledger(url: str, ids: list[str]) -> None:
+    """The answers of one person, the last of them corrected."""
+    with closing(Ledger.create(url, Project(classes=("anger", "joy")))) as ledger:
+        ledger.add_person("Ada")
+        ledger.ask("round-0", ids, purpose="round")
+        for name in (*ids, ids[-1]):
+            ledger.record([Answer(utterance_id=name, person="Ada", emotions=("anger",), comment=f"about {name}")])
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +159,11 @@ def state(folder: Path) -> dict[str, bytes]:
     """All files but tombstones, whose times and salts differ."""
     files = (path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: path.read_bytes() for name, path in names.items() if "/erased/" not in name and "config" not in name}
+    found = {name: path.read_bytes() for name, path in names.items() if "/erased/" not in name and "config" not in name}
+    for name in [name for name in found if name.endswith(".sqlite")]:
+        with closing(Ledger(str(names[name]))) as ledger:
+            found[name] = repr(ledger.answers(history=True).to_pylist()).encode()
+    return found
 
 
 def assert_gone(folder: Path) -> None:
@@ -184,13 +200,25 @@ def test_a_speaker_is_gone_from_every_byte(folder: Path) -> None:
     place = str(folder / "run")
     rounds = f"{place}/trajectories/after.fold-00.seed-0/rounds"
     assert told["elsewhere"][place]["rows"] == {
-        "labels": 1, "one": 1, "picks": 2, "predictions": 4, "selection": 1, "trajectory": 1
+        "labels": 2, "one": 1, "picks": 2, "predictions": 4, "selection": 1, "trajectory": 1
     }  # fmt: skip
     assert told["elsewhere"][place]["models"] == [f"{place}/tapt/encoder", f"{rounds}/0001/model"]
     assert told["note"].startswith("weights cannot be unlearned")
     assert told["elsewhere"][str(folder / "cache")]["rows"] == {"made-1": 1}
     (tombstone,) = (folder / "pool" / "erased").iterdir()
     assert json.loads(tombstone.read_text())["finished"]
+
+
+def test_a_ledger_loses_what_was_erased_and_nothing_else(folder: Path) -> None:
+    elsewhere = str(folder / "team.sqlite")
+    write_ledger(elsewhere, [ERASED[0], KEPT[1]])
+    (folder / "run" / "config.yaml").write_text(f"people: {{ledger: {elsewhere}}}\n")
+    told = erase(options(folder))
+    assert told["elsewhere"][elsewhere]["rows"] == {"team": 1}
+    for url, kept in ((elsewhere, [KEPT[1]] * 2), (str(folder / "run" / "labels.sqlite"), [KEPT[0]])):
+        with closing(Ledger(url)) as ledger:
+            assert ledger.answers(history=True)["utterance_id"].to_pylist() == kept
+    assert ERASED[0].encode() not in b"".join(path.read_bytes() for path in folder.glob("team.sqlite*"))
 
 
 def test_what_is_left_is_as_it_was(folder: Path) -> None:
@@ -278,7 +306,7 @@ def test_again_changes_nothing_and_another_run_is_cleared(folder: Path, tmp_path
     assert {path: path.read_bytes() for path in (folder / "pool").rglob("*") if path.is_file()} == before
     later = erase(options(folder))
     assert later["rows"] == first["rows"]
-    assert later["elsewhere"][str(folder / "run")]["rows"]["labels"] == 1
+    assert later["elsewhere"][str(folder / "run")]["rows"]["labels"] == 2
     assert_gone(folder)
 
 

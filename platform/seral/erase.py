@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from seral import storage
+from seral.annotate.database import is_database
 from seral.errors import PoolError
 from seral.options import Options
 from seral.pool import traces
@@ -57,7 +58,8 @@ class EraseOptions(Options):
     utterance: str | None = None
     """Or the id of one utterance."""
     also: list[str] = Field(default=[])
-    """Run folders, feature caches and prediction files that were made of the pool."""
+    """Run folders, feature caches and prediction files that were made of the pool, and URLs of label ledgers. The
+    caches and ledgers that the configurations of these runs name are found by themselves."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -181,23 +183,29 @@ def _pairs(table: pa.Table, *names: str) -> Iterator[tuple[str, str]]:
 
 
 def _places(also: Sequence[str]) -> list[str]:
-    """The folders and files given, and the feature caches that runs among them name."""
+    """The folders and files given, and the feature caches and ledgers that runs among them name."""
     found = []
     for place in also:
+        if "://" in place and is_database(place):
+            found.append(place)
+            continue
         place = storage.absolute(place)
         if not storage.exists(place):
             raise PoolError(f"there is nothing at {place}")
         found.append(place)
         config = storage.join(place, "config.yaml")
-        cache = yaml.safe_load(storage.read_bytes(config)).get("feature_cache") if storage.exists(config) else None
+        named = yaml.safe_load(storage.read_bytes(config)) if storage.exists(config) else {}
+        cache, ledger = named.get("feature_cache"), (named.get("people") or {}).get("ledger")
         if cache and storage.exists(cache):
             found.append(storage.absolute(cache))
+        if ledger:
+            found.append(ledger if "://" in ledger else storage.absolute(ledger))
     return list(dict.fromkeys(found))
 
 
 def _files(place: str, pool: str) -> list[str]:
     """All files of a place that may hold traces: those of a pool without its manifests and tombstones."""
-    if storage.is_file(place):
+    if is_database(place) or storage.is_file(place):
         return [place]
     own = (MANIFEST, FOLDER, SNAPSHOTS) if place == pool else ()
     return [storage.join(place, name) for name in storage.list_files(place) if name.split("/")[0] not in own]
@@ -296,7 +304,7 @@ def _stem(name: str) -> str:
 
 def _models(place: str, erased: Erased) -> list[str]:
     """Folders of weights that learnt from something erased, or may have; of a round, those that had its label."""
-    files = [] if storage.is_file(place) else storage.list_files(place)
+    files = [] if is_database(place) or storage.is_file(place) else storage.list_files(place)
     folders = sorted({name.rpartition("/")[0] for name in files if name.endswith(WEIGHTS)})
     return [storage.join(place, folder) for folder in folders if _may_know(place, folder, erased)]
 

@@ -101,6 +101,14 @@ SLOT = sa.Table(
 )
 sa.Index("slot_of_person", SLOT.c.person, SLOT.c.answer_id)
 
+SUFFIX, SERVERS = ".sqlite", ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
+
+
+def is_database(place: str) -> bool:
+    """Whether an address means a database and not a folder or a file of another kind."""
+    dialect, mark, _ = place.partition("://")
+    return dialect.partition("+")[0] in SERVERS if mark else place.endswith(SUFFIX)
+
 
 class Database:
     """Connections to the ledger's tables; safe to share between threads."""
@@ -124,7 +132,7 @@ class Database:
         with _clear_errors(self.url), self._writing.begin() as connection:
             yield connection
 
-    def read(self, query: sa.Select[Any]) -> list[Any]:
+    def read(self, query: sa.Select[Any] | sa.CompoundSelect[Any]) -> list[Any]:
         """The rows of one query."""
         with _clear_errors(self.url), self._reading.connect() as connection:
             return list(connection.execute(query))
@@ -141,6 +149,12 @@ class Database:
         with _clear_errors(self.url), self._reading.connect() as connection:
             return sa.inspect(connection).has_table(PROJECT.name)
 
+    def flush(self) -> None:
+        """Put what SQLite still has in its log into the file itself, and empty the log."""
+        if self.url.startswith("sqlite"):
+            with _clear_errors(self.url), self._reading.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Let go of all connections."""
         for engine in (self._writing, self._reading):
@@ -154,9 +168,12 @@ def _options(url: str) -> dict[str, Any]:
 
 
 def _prepare(connection: sqlite3.Connection, _: object) -> None:
-    """Writers and readers side by side (WAL), nothing lost when power fails, and transactions begun by us alone."""
+    """Writers and readers side by side (WAL), nothing lost when power fails, deleted rows overwritten with zeros.
+
+    Transactions are begun by us alone.
+    """
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -257,7 +257,7 @@ class Ledger:
         """
         now = time.time()
         with self._database.write() as connection:
-            locked = sa.select(PERSON.c.name).where(PERSON.c.name == person).with_for_update()
+            locked = sa.select(PERSON.c.name).where(PERSON.c.name == person).with_for_update(key_share=True)
             if connection.execute(locked).first() is None:
                 raise LabelError(f"nobody here is called {person!r}")
             _lapse(connection, now)
@@ -359,8 +359,13 @@ class Ledger:
         rows = [dict(row._mapping) for row in self._database.read(query.order_by(ANSWER.c.id))]
         return pa.Table.from_pylist(rows, ANSWERS)
 
+    def utterances(self) -> list[str]:
+        """Ids of all that was ever asked about or answered."""
+        asked, answered = sa.select(QUESTION.c.utterance_id), sa.select(ANSWER.c.utterance_id)
+        return sorted(row[0] for row in self._database.read(asked.union(answered)))
+
     def erase(self, ids: Sequence[str]) -> dict[str, int]:
-        """Delete all that is known of some utterances, for good: rows by table. The one exception to "nothing goes"."""
+        """Delete all that is known of some utterances, for good: rows by table. The one way in which anything goes."""
         with self._database.write() as connection:
             questions = sa.select(QUESTION.c.id).where(QUESTION.c.utterance_id.in_(ids))
             slots = connection.execute(sa.delete(SLOT).where(SLOT.c.question_id.in_(questions)))
@@ -368,7 +373,8 @@ class Ledger:
             connection.execute(sa.update(ANSWER).where(mine).values(supersedes=None))
             answers = connection.execute(sa.delete(ANSWER).where(mine))
             asked = connection.execute(sa.delete(QUESTION).where(QUESTION.c.utterance_id.in_(ids)))
-            return {"slot": slots.rowcount, "answer": answers.rowcount, "question": asked.rowcount}
+        self._database.flush()
+        return {"slot": slots.rowcount, "answer": answers.rowcount, "question": asked.rowcount}
 
 
 RATINGS = ("valence", "arousal", "dominance")
@@ -571,7 +577,9 @@ def _newest_of(connection: sa.Connection, answer: Answer, question: int | None) 
 
 def _slot_of(connection: sa.Connection, answer: Answer, question: int, must_be_given: bool) -> int | None:
     """The slot that the answer fills; an adjudication fills none."""
-    asked = connection.scalar(sa.select(QUESTION.c.utterance_id).where(QUESTION.c.id == question).with_for_update())
+    asked = connection.scalar(
+        sa.select(QUESTION.c.utterance_id).where(QUESTION.c.id == question).with_for_update(key_share=True)
+    )
     if asked != answer.utterance_id:
         raise LabelError(f"question {question} is not about {answer.utterance_id}")
     if answer.final:

@@ -1,13 +1,15 @@
 """Traces of what was erased in files of any kind: counted, taken out, and looked for once more.
 
-Parquet tables lose the rows, JSON files the entries. Anything else that names an erased utterance (a report's tables
-and page, a round's cache of embeddings) is deleted: it can be made again from what is left, or serves nobody any more.
+Parquet tables and ledgers of labels lose the rows, JSON files the entries. Anything else that names an erased utterance
+(a report's tables and page, a round's cache of embeddings) is deleted: it can be made again from what is left, or
+serves nobody any more.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seral import storage
+from seral.annotate.database import is_database
+from seral.annotate.ledger import Ledger
 from seral.pool.tombstones import Erased
 
 TEXTS = (".csv", ".html", ".md", ".tsv", ".txt", ".jsonl", ".yaml")
@@ -24,7 +28,12 @@ IN_PLACE_OF_A_NAME = "erased"
 
 
 def count(uri: str, erased: Erased) -> int:
-    """Rows of a table that are about something erased, 1 where they only refer to it; of other files, 1 likewise."""
+    """Rows of a table that are about something erased, 1 where they only refer to it; of other files, 1 likewise.
+
+    Of a ledger, utterances.
+    """
+    if is_database(uri):
+        return len(_in_ledger(uri, erased))
     if uri.endswith(".parquet"):
         table = _texts_of(uri)
         return int(erased.belongs(table).sum()) or int(bool(erased.references(table)))
@@ -41,7 +50,10 @@ def count(uri: str, erased: Erased) -> int:
 
 def clear(uri: str, erased: Erased) -> None:
     """Take what was erased out of a file that has it."""
-    if uri.endswith(".parquet"):
+    if is_database(uri):
+        with closing(Ledger(uri)) as ledger:
+            ledger.erase(_in_ledger(uri, erased))
+    elif uri.endswith(".parquet"):
         storage.write_table(uri, erased.without(storage.read_table(uri)))
     elif uri.endswith(".json"):
         storage.write_json(uri, _cleared(storage.read_json(uri), erased, None))
@@ -61,6 +73,12 @@ def refers(uri: str, erased: Erased) -> bool:
         or any(erased.ids_in(column).any() for column in texts)
         or any(value is not None and erased.knows("utterance", value) for of in lists for value in of.to_pylist())
     )
+
+
+def _in_ledger(uri: str, erased: Erased) -> list[str]:
+    """Erased utterances that a ledger asks about or has answers about."""
+    with closing(Ledger(uri)) as ledger:
+        return [name for name in ledger.utterances() if erased.knows("utterance", name)]
 
 
 def _texts_of(uri: str) -> pa.Table:
