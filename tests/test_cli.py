@@ -20,6 +20,8 @@ COMMANDS = [
     ["labels", "progress"],
     ["labels", "agreement"],
     ["labels", "consensus"],
+    ["labels", "export"],
+    ["labels", "import"],
     ["pool", "import"],
     ["pool", "cut"],
     ["pool", "audit"],

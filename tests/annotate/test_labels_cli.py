@@ -58,3 +58,30 @@ def test_consensus_is_written_with_its_classes(ledger: str, tmp_path: Path) -> N
     assert json.loads(table.schema.metadata[CLASSES_KEY.encode()]) == list(CLASSES)
     with pytest.raises(LabelError, match="known: dawid-skene, majority, soft"):
         run("labels", "consensus", ledger, "--out", out, "--method", "mean")
+
+
+def test_answers_go_out_and_come_in(ledger: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "tasks.json")
+    assert "9 answers" in run("labels", "export", ledger, "--format", "label-studio", "--out", out)
+    other = str(tmp_path / "other.sqlite")
+    Ledger.create(other, Project(classes=CLASSES)).close()
+    arguments = ("labels", "import", other, out, "--format", "label-studio", "--person", "ada=Ada Lovelace")
+    assert "9 new answers" in run(*arguments)
+    assert "0 new answers" in run(*arguments)
+    assert [row.name for row in Ledger(other).people()] == ["Ada Lovelace", "ben", "cem"]
+
+
+def test_tasks_for_people_show_nobody_elses_answers(ledger: str, tmp_path: Path) -> None:
+    Ledger(ledger).ask("evaluation", ["u1", "u0"], purpose="evaluation")
+    out = tmp_path / "tasks.json"
+    address = "https://clips.example/{utterance_id}.flac"
+    arguments = ("--batch", "evaluation", "--tasks", "--audio", address)
+    assert "0 answers" in run("labels", "export", ledger, "--format", "label-studio", "--out", str(out), *arguments)
+    tasks = json.loads(out.read_text())
+    assert [task["annotations"] + task["predictions"] for task in tasks] == [[], []]
+    assert [(task["data"]["rank"], task["data"]["audio"]) for task in tasks] == [
+        (1, "https://clips.example/u1.flac"),
+        (2, "https://clips.example/u0.flac"),
+    ]
+    with pytest.raises(LabelError, match="unknown batch 'round-9'; known: evaluation"):
+        run("labels", "export", ledger, "--format", "csv", "--out", str(out), "--batch", "round-9")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seral.cli.arguments import AsJson, LedgerUrl
+from seral.cli.arguments import AsJson, LedgerUrl, pair
 from seral.cli.display import show, show_rows
+
+FormatName = Annotated[str, typer.Option(help="label-studio, csv, jsonl or parquet.")]
 
 labels_app = typer.Typer(no_args_is_help=True, help="People who label: who they are, what they said, and how well.")
 
@@ -70,3 +73,65 @@ def labels_consensus(
     labels = consensus(opened.answers(), classes, cast(Any, method), dimensions)
     storage.write_table(out, labels)
     typer.echo(f"{labels.num_rows} labels in {out}")
+
+
+@labels_app.command("export")
+def labels_export(
+    ledger: LedgerUrl,
+    out: Annotated[Path, typer.Option(help="The file or folder to write.")],
+    format: FormatName,
+    batch: Annotated[str | None, typer.Option(help="Only this batch, such as `evaluation`.")] = None,
+    tasks: Annotated[
+        bool, typer.Option("--tasks", help="Only what is asked, no answers: for people to label.")
+    ] = False,
+    history: Annotated[bool, typer.Option("--history", help="Superseded answers too.")] = False,
+    audio: Annotated[
+        str, typer.Option(help="Address or path of the audio; {utterance_id} stands for the id.")
+    ] = "{utterance_id}.flac",
+    predictions: Annotated[
+        str | None, typer.Option(help="Parquet file of the model's predictions, for scores of tasks.")
+    ] = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Show people what the model thinks. It biases them.")
+    ] = False,
+) -> None:
+    """Write answers, or tasks for people, for another tool.
+
+    Example: `seral labels export runs/calls/labels.sqlite --format csv --out labels.csv`
+    """
+    from seral.annotate.exchange import export_labels
+    from seral.annotate.ledger import Ledger
+
+    count = export_labels(
+        Ledger(ledger),
+        out,
+        format,
+        batch=batch,
+        with_answers=not tasks,
+        history=history,
+        audio=audio,
+        predictions=predictions,
+        suggest=suggest,
+    )
+    typer.echo(f"{count} answers in {out}")
+
+
+@labels_app.command("import")
+def labels_import(
+    ledger: LedgerUrl,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file or folder to read.")],
+    format: FormatName,
+    person: Annotated[
+        list[str] | None,
+        typer.Option(metavar="THERE=HERE", help="Who is who, such as 10=ada for user 10; repeatable."),
+    ] = None,
+) -> None:
+    """Read answers from another tool: all of a file or nothing, and each answer once however often it comes.
+
+    Example: `seral labels import runs/calls/labels.sqlite export.json --format label-studio --person 10=ada`
+    """
+    from seral.annotate.exchange import import_labels
+    from seral.annotate.ledger import Ledger
+
+    people = dict(pair(text, "--person") for text in person or ())
+    typer.echo(f"{import_labels(Ledger(ledger), file, format, people)} new answers")
