@@ -193,6 +193,17 @@ CONSENSUS = pa.schema(
     ]
 )
 
+DOUBTS = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("reason", pa.string()),  # label-error | near-duplicate | disagreement
+        ("score", pa.float32()),  # share of what is known that speaks against the label, 0..1
+        ("label", pa.string()),  # null = a tie
+        ("suggested", pa.string()),  # the class that speaks against it; null = no single one
+        ("other_id", pa.string()),  # the copy with another label
+    ]
+)
+
 
 def prediction_schema(classes: list[str]) -> pa.Schema:
     """Predictions: id, part (pool, dev, test), predicted class and one probability column a class (`p_<class>`)."""

@@ -6,7 +6,7 @@ R, ratings; U, utterances; C, classes; D, parts of a rating: 1 for a number, C f
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,7 +116,9 @@ def person_reports(answers: pa.Table, classes: Sequence[str]) -> list[PersonRepo
     rows = answers.to_pylist()
     votes, final = current(rows), adjudicated(rows)
     model = dawid_skene(votes, final, classes)
-    alike = _with_others(votes, classes)
+    alike = defaultdict(list)
+    for row, share in with_others(votes, classes):
+        alike[row["person"]].append(share)
     right = _on_checks(current(row for row in rows if row["purpose"] == "check"), final, classes)
     given = defaultdict(list)
     for row in rows:
@@ -148,16 +150,14 @@ def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _with_others(votes: Answers, classes: Sequence[str]) -> dict[str, list[float]]:
-    """Person -> their share for what most of the others said, for each utterance where that is one class."""
-    found = defaultdict(list)
+def with_others(votes: Answers, classes: Sequence[str]) -> Iterator[tuple[dict[str, Any], float]]:
+    """Each answer, and its share for what most of the others said, where that is one class; by utterance."""
     for name in sorted(votes):
         share_AC = np.array([shares(row, classes) for row in votes[name]])
         for row, share_C in zip(votes[name], share_AC, strict=True):
             most = winner(share_AC.sum(axis=0) - share_C)
             if most is not None and share_C.any():
-                found[row["person"]].append(float(share_C[most]))
-    return found
+                yield row, float(share_C[most])
 
 
 def _on_checks(checks: Answers, final: Mapping[str, dict[str, Any]], classes: Sequence[str]) -> dict[str, list[float]]:

@@ -1,0 +1,87 @@
+"""Drift and confusion of people, against hand counts and simulated people of known quality."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from seral.annotate.quality import confused_pairs, drifts, said_together
+from seral.annotate.simulated import careful, drifting
+from seral.schema import ANSWERS
+
+CLASSES = ("anger", "joy", "neutral")
+NUMBER = count(1)
+
+
+def said(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
+    number = next(NUMBER)
+    row = {"id": number, "utterance_id": utterance, "person": person, "emotions": list(emotions)}
+    about = {"kind": "label", "secondary": [], "final": False, "purpose": "round", "answered_at": float(number)}
+    return {**about, **row, **more}
+
+
+def table(*rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), ANSWERS)
+
+
+def test_who_stays_the_same_shows_no_trend_and_who_drifts_does() -> None:
+    people = [careful("ada", CLASSES), careful("ben", CLASSES), careful("cem", CLASSES), drifting("dan", CLASSES)]
+    rng, rows = np.random.default_rng(0), []
+    for heard in range(300):
+        truth, name = CLASSES[rng.integers(3)], f"u{heard:04d}"
+        rows += [said(name, one.name, *one.answer(name, truth, heard=heard).emotions) for one in people]
+    found = {drift.person: drift for drift in drifts(table(*rows), CLASSES)}
+    dan = found.pop("dan")
+    assert dan.p is not None
+    assert dan.trend is not None
+    assert dan.early is not None
+    assert dan.late is not None
+    assert dan.p < 0.001
+    assert dan.trend < 0
+    assert dan.late < dan.early - 0.1
+    assert all(drift.p is not None and drift.p > 0.05 / len(people) for drift in found.values())
+
+
+def test_a_trend_is_over_time_not_over_names() -> None:
+    """Somebody right about the first clips they hear and wrong about the last, whatever the clips are called."""
+    order = [7, 2, 5, 0, 6, 1, 4, 3]
+    rows = [said(f"u{name}", person, "joy") for name in range(8) for person in ("ada", "ben")]
+    rows += [said(f"u{name}", "cem", "joy" if place < 4 else "anger") for place, name in enumerate(order)]
+    drift = {one.person: one for one in drifts(table(*rows), CLASSES)}["cem"]
+    assert (drift.compared, drift.early, drift.late) == (8, 1.0, 0.0)
+    # Of 28 pairs 16 differ, all downwards; tau-b divides by sqrt(16 · 28).
+    assert drift.trend == pytest.approx(-16 / np.sqrt(16 * 28))
+
+
+def test_without_others_or_without_any_change_there_is_no_trend() -> None:
+    assert drifts(table(said("u1", "ada", "joy")), CLASSES) == []
+    rows = [said(f"u{name}", person, "joy") for name in range(5) for person in ("ada", "ben")]
+    assert all(
+        (one.early, one.late, one.trend, one.p) == (1.0, 1.0, None, None) for one in drifts(table(*rows), CLASSES)
+    )
+
+
+def test_confusion_counts_pairs_of_people() -> None:
+    answers = table(
+        said("u1", "ada", "anger"), said("u1", "ben", "anger"), said("u1", "cem", "joy"),
+        said("u2", "ada", "joy"), said("u2", "ben", "anger", "joy"),
+        said("u3", "ada", "neutral"),
+        said("u4", "ada", "neutral"), said("u4", "ben", kind="unusable"),
+    )  # fmt: skip
+    together_CC = said_together(answers, CLASSES)
+    # u1: anger-anger twice (both orders), anger-joy twice each way. u2: joy with half anger and half joy, each way.
+    np.testing.assert_allclose(together_CC, [[2, 2.5, 0], [2.5, 1, 0], [0, 0, 0]])
+    (pair,) = confused_pairs(together_CC, CLASSES)
+    assert (pair.one, pair.other, pair.pairs) == ("anger", "joy", round(2.5))
+    assert pair.share == pytest.approx(5 / 8)
+
+
+def test_the_pair_that_is_hardest_to_tell_apart_comes_first() -> None:
+    together_CC = np.array([[10, 2, 0], [2, 4, 6], [0, 6, 4.0]])
+    found = confused_pairs(together_CC, CLASSES)
+    assert [(pair.one, pair.other, pair.pairs) for pair in found] == [("joy", "neutral", 6), ("anger", "joy", 2)]
+    assert found[0].share == pytest.approx(12 / 20)
