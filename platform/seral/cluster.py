@@ -15,7 +15,7 @@ from pydantic import Field
 import ser_models
 import seral
 from seral import storage
-from seral.errors import JobError, SeralError, TrainError
+from seral.errors import AwaitingLabels, JobError, SeralError, TrainError
 from seral.options import Options
 
 POLL_S = 1.0
@@ -106,7 +106,7 @@ def run_side_by_side(
     """Start named tasks in order, as many at once as have room, and see them all to their end.
 
     `advance` is called now and then with how many have ended since. Raises the first failure as the SeralError it was,
-    or a TrainError, with the task's name.
+    or a TrainError, with the task's name; AwaitingLabels, which is none, as it is.
     """
     waiting, running = list(tasks), dict[ray.ObjectRef, str]()
     failures: list[tuple[str, ray.exceptions.RayError]] = []
@@ -126,6 +126,8 @@ def run_side_by_side(
     if failures:
         name, failure = failures[0]
         cause = failure.cause if isinstance(failure, ray.exceptions.RayTaskError) else failure
+        if isinstance(cause, AwaitingLabels):
+            raise cause
         told = cause if isinstance(cause, SeralError) else failure
         message = f"{len(failures)} of {len(tasks)} failed; {name}: {told}"
         if cause is failure:

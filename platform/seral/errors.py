@@ -11,6 +11,7 @@ SeralError
 ├── SelectionError     a strategy was asked for something it cannot give
 │   └── LostPart       a machine went that held a part of the pool
 ├── JobError           a cluster, or its job server, refuses or cannot be reached
+├── AwaitingLabels     people have not answered yet; nothing is wrong
 └── StateError         a run folder is inconsistent with what was asked of it
 """
 
@@ -61,6 +62,13 @@ class LostPart(SelectionError):
 
 class JobError(SeralError):
     """A cluster, or its job server, refuses or cannot be reached."""
+
+
+class AwaitingLabels(SeralError):
+    """People have not answered yet. Nothing is wrong: the same command goes on once they have."""
+
+    status = 75
+    """What a command ends with: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 
 class StateError(SeralError):

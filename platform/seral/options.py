@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from seral.errors import OptionError, SeralError
+from seral.errors import AwaitingLabels, OptionError, SeralError
 
 
 class Options(BaseModel):
@@ -74,6 +74,9 @@ def run_job(model: type[OptionsT], call: Callable[[OptionsT], object], descripti
     try:
         options = load(model, given.config, given.overrides)
         outcome = dump(options) if given.check else call(options)
+    except AwaitingLabels as pause:
+        print(pause, file=sys.stderr)
+        sys.exit(pause.status)
     except SeralError as error:
         sys.exit(f"error: {error}")
     if outcome is not None:

@@ -146,10 +146,11 @@ PICK = pa.schema(
 LABEL = pa.schema(
     [
         ("utterance_id", pa.string()),
-        ("emotion", pa.string()),  # one of the run's classes; null = skipped or unusable
+        ("emotion", pa.string()),  # one of the run's classes; null = none of them
         ("annotator", pa.string()),
-        ("answer", pa.string()),  # label | skipped | unusable
+        ("answer", pa.string()),  # label | skipped | unusable | disputed: people differ and nobody has decided
         ("round", pa.int32()),
+        ("probability", pa.list_(pa.float32())),  # of the run's classes, in their order; null = the emotion is certain
     ]
 )
 

@@ -197,11 +197,15 @@ def read_options(model: type[TaskT], run: str) -> TaskT:
 
 
 def claim(options: TaskOptions, pool: Pool, may_change: Collection[str]) -> None:
-    """Write the options of a new run; refuse to resume one that was made with other options or another pool."""
+    """Write the options of a new run; refuse to resume one that was made with other options or another pool.
+
+    `may_change` names options that may differ, those of options inside by path, such as people.wait.
+    """
     path = storage.join(options.run, "config.yaml")
     if storage.exists(path):
         old, new = (o.model_dump(mode="json") for o in (read_options(type(options), options.run), options))
-        changed = [name for name in new if name not in may_change and old[name] != new[name]]
+        kept, given = (_without(values, may_change) for values in (old, new))
+        changed = [name for name in given if kept.get(name) != given[name]]
         if changed:
             differences = "; ".join(f"{name}: was {old[name]!r}, now {new[name]!r}" for name in changed)
             raise StateError(f"{options.run} holds a run with other options ({differences}); give `run` another folder")
@@ -255,8 +259,7 @@ def absolute_encoder(name: str) -> str:
 
 def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
     """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes or ratings."""
-    table = of_corpora([pool], corpora)[0]
-    table = table.filter(pc.is_null(table["duplicate_of"]))
+    table = askable(pool, corpora)
     oracle = Oracle(pool, options.classes, options.class_map, options.dimensions)
     if options.classes and (ignored := oracle.ignored(table["utterance_id"].to_pylist())):
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
@@ -267,6 +270,12 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
         if complete not in (None, table.num_rows):
             say(f"{options.protocol} is about {complete} utterances, this pool has {table.num_rows} of them")
     return table
+
+
+def askable(pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
+    """Metadata of what people can be asked about: chosen corpora, no duplicates."""
+    table = of_corpora([pool], corpora)[0]
+    return table.filter(pc.is_null(table["duplicate_of"]))
 
 
 def voices(metadata: pa.Table) -> dict[str, str]:

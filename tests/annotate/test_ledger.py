@@ -239,6 +239,17 @@ def test_a_second_look_does_not_wait_for_people_who_cannot_come(ledger: Ledger) 
     assert (task.purpose, task.utterance_id) == ("relabel", IDS[0])
 
 
+def test_second_looks_at_several_clips_do_not_count_for_each_other(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS[:2], purpose="round")
+    assert answer_all(ledger, "ada") == IDS[:2]
+    ledger.revoke("cem")
+    ledger.ask("relabel-0", IDS[:2], purpose="relabel")
+    (task,) = ledger.claim("ben")
+    ledger.submit(said(task, "ben"), task.question)
+    assert ledger.claim("ada") == [], "ben has not heard the other one either"
+    assert answer_all(ledger, "ben") == IDS[1:2]
+
+
 def test_links_open_and_are_revoked(ledger: Ledger, tmp_path: Path) -> None:
     token = ledger.add_person("ada", "lead")
     assert ledger.person_of(token) == ("ada", "lead")

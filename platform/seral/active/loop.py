@@ -5,12 +5,14 @@ RUN/environment.json       versions, host, pool hash, protocol, classes
 RUN/filtered.parquet       training utterances of each fold that are below min_quality, and which measure says so
 RUN/ledger.json            seconds of what all trajectories share: features, TAPT
 RUN/tapt/fold-00/          the adapted encoder, when TAPT is on
+RUN/labels.sqlite, RUN/evaluation.parquet    with people, see seral.annotate.people
 RUN/trajectories/<arm>.fold-<FF>.seed-<S>/   see seral.active.rounds
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -34,8 +36,9 @@ from seral.active.rounds import (
 )
 from seral.active.selection import StrategyOptions
 from seral.active.stopping import StopOptions
+from seral.annotate.people import People, PeopleOptions, awaited
 from seral.cluster import run_side_by_side
-from seral.errors import StateError
+from seral.errors import AwaitingLabels, StateError
 from seral.features import FeatureStore
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
@@ -44,11 +47,13 @@ from seral.surprisal import FOLDER as SURPRISAL
 from seral.surprisal import extract_surprisal
 from seral.task import (
     FoldData,
+    askable,
     features_of,
     fold_data,
     folds_of,
     open_run,
     protocol_name,
+    read_options,
     write_environment,
 )
 from seral.tracking import Tracker, TrackingOptions
@@ -86,11 +91,23 @@ class LoopOptions(TrainingOptions):
     training saved. "Selection via proxy", Coleman et al. 2020, arXiv 1906.11829."""
     probe: bool = True
     """Fit scikit-learn's linear probe on the same labels beside every round."""
+    people: PeopleOptions | None = None
+    """Ask people instead of the oracle: one arm, one seed, one fold, and no gold label is opened. The run ends with
+    status 75 whenever it awaits labels, and goes on when it is started again."""
     track: TrackingOptions | None = None
     """Tell MLflow of every round, a run a trajectory; None = nobody. The run folder has it all in any case."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _people_serve_one_arm(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("people") is None:
+            return values
+        return {"random_arm": False, "full_arm": False, "seeds": [0], "folds": [0]} | values
+
     @model_validator(mode="after")
     def _check(self) -> LoopOptions:
+        if self.people is not None:
+            self._check_people()
         if self.ensemble == 1:
             raise ValueError("ensemble: one model has nobody to disagree with; give 2 or more, 5 to 10 are usual")
         if self.dimensions:
@@ -109,6 +126,15 @@ class LoopOptions(TrainingOptions):
             )
         return self
 
+    def _check_people(self) -> None:
+        """Raise ValueError for what would need labels that nobody has given, or ask people more than once."""
+        needless = ("random_arm", "full_arm", "others", "source_corpora")
+        if given := [name for name in needless if getattr(self, name)]:
+            raise ValueError(f"{given[0]} needs labels that nobody has given: leave it out with `people`")
+        for name, values in (("seeds", self.seeds), ("folds", self.folds)):
+            if values is None or len(values) != 1:
+                raise ValueError(f"{name}: people label for one model at a time; name one with `people`, got {values}")
+
     @property
     def needs_surprisal(self) -> bool:
         """Whether a strategy reads pretraining losses."""
@@ -116,14 +142,39 @@ class LoopOptions(TrainingOptions):
 
 
 def run_loop(options: LoopOptions) -> str:
-    """Run the loop, or resume it, to its end; returns the run folder. Raises a SeralError that names what is wrong."""
+    """Run the loop, or resume it, to its end; returns the run folder. Raises a SeralError that names what is wrong.
+
+    With people it raises AwaitingLabels at the end of each stretch, unless it is to wait for them.
+    """
+    while True:
+        try:
+            return _run(options)
+        except AwaitingLabels as pause:
+            if options.people is None or not options.people.wait:
+                raise
+            say(str(pause))
+            with closing(_people(options)) as people:
+                people.wait()
+
+
+def _run(options: LoopOptions) -> str:
+    if options.people is not None and storage.exists(storage.join(options.run, "evaluation.parquet")):
+        with closing(_people(options)) as people:
+            people.check_rounds()  # before anything is started
     options, pool = open_run(options, MAY_CHANGE)
     ledger = _SharedLedger(storage.join(options.run, "ledger.json"))
-    metadata, source = sides(options, pool)
+    metadata, source = sides(options, pool) if options.people is None else (askable(pool, options.corpora), [])
     folds = folds_of(metadata, options.split, options.folds)
     filtered = {n: below_floor(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
-    stores = _stores(options, pool, folds, ledger)
+    if options.people is None:
+        stores = _stores(options, pool, folds, ledger)
+    else:
+        with closing(_people(options)) as people:
+            for fold in folds.values():
+                people.ask_evaluation(fold, options.seeds[0])
+            stores = _stores(options, pool, folds, ledger)  # while they answer
+            folds = {n: people.evaluated(fold) for n, fold in folds.items()}
     grounds = {n: _ground(options, n, stores[n], fold, metadata, source) for n, fold in folds.items()}
     _describe(options, pool, grounds, filtered)
     trajectories = _trajectories(options, grounds)
@@ -131,10 +182,16 @@ def run_loop(options: LoopOptions) -> str:
     return options.run
 
 
+def _people(options: LoopOptions) -> People:
+    return People(options.run, options.people or PeopleOptions(), options.classes)
+
+
 def loop_status(run: str) -> list[dict[str, Any]]:
     """One row per trajectory: rounds done and planned, labels, UAR on dev, why it stopped."""
     if not storage.exists(storage.join(run, "config.yaml")):
         raise StateError(f"there is no run at {run}")
+    options = read_options(LoopOptions, run)
+    awaits = "" if options.people is None else _awaits(options)
     rows = []
     for name in storage.list_names(storage.join(run, "trajectories")):
         folder = storage.join(run, "trajectories", name)
@@ -150,13 +207,24 @@ def loop_status(run: str) -> list[dict[str, Any]]:
                 "stopped": last.stop_reason if last else None,
             }
         )
-    return rows
+    return [row | {"stopped": awaits} for row in rows or [NOTHING_YET]] if awaits else rows
+
+
+def _awaits(options: LoopOptions) -> str:
+    with closing(_people(options)) as people:
+        lacking = people.pending()
+    return "awaiting labels: " + ", ".join(map(awaited, lacking)) if lacking else ""
+
+
+NOTHING_YET: dict[str, Any] = {"trajectory": None, "rounds": None, "labelled": 0, "dev_uar": None}
+"""The row of a run that has no trajectory yet."""
 
 
 KNOWN_AT_FIRST = {"embedding_ND", "surprisal_NK", "speaker", "corpus", "language"}
 """What a strategy may read before there is a model."""
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track"}
-"""Options a resumed run may be given anew: where it runs, and further folds, seeds and arms."""
+MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "enough", "deadline_h", "wait")}
+"""Options a resumed run may be given anew: where it runs, further folds, seeds and arms, how long it awaits people."""
 
 
 def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _SharedLedger) -> dict[int, FeatureStore]:
@@ -184,10 +252,14 @@ def _ground(
     options: LoopOptions, number: int, store: FeatureStore, fold: Fold, metadata: pa.Table, source: list[str]
 ) -> Ground:
     data = fold_data(options, store, fold, metadata)
-    if lacking := sorted(set(data.classes) - set(data.oracle().emotions(data.fold.dev))):
-        say(f"fold {fold.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise split.dev_speakers")
     folder = storage.join(options.run, "tapt", f"fold-{number:02d}", SURPRISAL)
-    return trajectory_ground(options, data, source, surprisal=folder if options.needs_surprisal else None)
+    ground = trajectory_ground(options, data, source, surprisal=folder if options.needs_surprisal else None)
+    with ground.annotator() as annotator:
+        heard = set(annotator.emotions(ground.fold.dev))
+    if lacking := sorted(set(ground.classes) - heard):
+        more = "split.dev_speakers" if options.people is None else "people.evaluation"
+        say(f"fold {fold.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise {more}")
+    return ground
 
 
 def trajectory_ground(
@@ -195,7 +267,7 @@ def trajectory_ground(
 ) -> Ground:
     """A fold as trajectories see it."""
     known = set(data.ids)
-    names = ("finetune", "anchor", "proxy", "stop", "dropout_passes", "ensemble", "probe")
+    names = ("run", "people", "finetune", "anchor", "proxy", "stop", "dropout_passes", "ensemble", "probe")
     given: dict[str, Any] = {name: getattr(options, name) for name in names}
     given["source"] = tuple(name for name in source if name in known)
     return Ground(**vars(data), on=options.cluster, surprisal=surprisal, **given)

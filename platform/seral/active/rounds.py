@@ -2,7 +2,8 @@
 
     TRAJECTORY/trajectory.json           arm, fold, seed, sizes, test speakers
     TRAJECTORY/rounds/0003/
-        picks.parquet labels.parquet     what was asked and what was answered in this round
+        picks.parquet                    what was asked
+        labels.parquet                   what was answered, and what earlier clips are now said to be instead
         model/                           the best-dev model
         predictions.parquet              probabilities for pool, dev and test
         selection.npz                    what the next round selects by: embeddings, dropout passes; no labels
@@ -21,7 +22,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -45,6 +46,7 @@ from seral.active.stopping import RoundSummary, StopOptions, stop_reason
 from seral.active.strategies.automatic import recommended
 from seral.active.strategies.scores import entropy
 from seral.annotate.oracle import Oracle
+from seral.annotate.people import People, PeopleOptions
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
 from seral.features import rows_of
@@ -60,6 +62,8 @@ Float = NDArray[np.float32]
 SELECTION, ATTEMPTS = "selection.npz", "attempts"
 OnRound = Callable[[Sequence[RoundSummary]], None]
 """Told of all complete rounds after each new one."""
+FURTHER = 5
+"""How often a round asks again, at most, in the place of clips that got no label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,10 @@ class Trajectory:
         words = [zlib.crc32(text.encode()) for text in (self.arm, purpose)]
         return np.random.default_rng([self.seed, self.fold, round_number, *words])
 
+    def batch(self, round_number: int, further: int) -> str:
+        """The name of what people are asked in a round, the first time and `further` times after that."""
+        return f"{self.name}/round-{round_number:04d}" + (f".{further}" if further else "")
+
     def training_seed(self, round_number: int) -> int:
         """The seed of a round's training, the same for every arm: arms differ in their labels only."""
         return int(np.random.SeedSequence([self.seed, self.fold, round_number]).generate_state(1)[0] >> 1)
@@ -99,8 +107,11 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Ground(FoldData):
-    """What all trajectories of one fold stand on. Holds no label: answers come from the oracle, one round at a time."""
+    """What all trajectories of one fold stand on. Holds no label: answers come from an annotator, a round at a time."""
 
+    run: str
+    people: PeopleOptions | None
+    """None = the oracle answers."""
     finetune: FinetuneOptions
     source: tuple[str, ...]
     """Utterances of other languages whose labels are there from the start."""
@@ -113,6 +124,15 @@ class Ground(FoldData):
     dropout_passes: int
     ensemble: int
     probe: bool
+
+    @contextmanager
+    def annotator(self) -> Iterator[Oracle | People]:
+        """Who answers, for the time of the block."""
+        if self.people is None:
+            yield self.oracle()
+            return
+        with closing(People(self.run, self.people, self.classes)) as people:
+            yield people
 
 
 @dataclass
@@ -134,21 +154,24 @@ class Ledger:
 def run_trajectory(
     folder: str, trajectory: Trajectory, arm: Arm, ground: Ground, on_round: OnRound | None = None
 ) -> str | None:
-    """Run, or resume, all rounds of a trajectory, telling `on_round` of each new one; returns why it stopped."""
-    oracle = ground.oracle()
+    """Run, or resume, all rounds of a trajectory, telling `on_round` of each new one; returns why it stopped.
+
+    Raises AwaitingLabels when people have not answered what a round asks; nothing of that round is written then.
+    """
     storage.write_json(storage.join(folder, "trajectory.json"), _describe(trajectory, arm, ground))
     summaries = read_rounds(folder)
     reason = summaries[-1].stop_reason if summaries else None
-    while reason is None:
-        number = len(summaries)
-        # Built aside and put in place whole: a worker that outlives its killed driver may still be at the same round.
-        attempt = storage.join(folder, ATTEMPTS, f"{number:04d}-{uuid.uuid4().hex[:8]}")
-        run_round(folder, attempt, number, trajectory, arm, ground, oracle, summaries)
-        storage.publish(attempt, round_folder(folder, number), last="round.json")
-        summaries = read_rounds(folder)
-        reason = summaries[-1].stop_reason
-        if on_round is not None:
-            on_round(summaries)
+    with ground.annotator() as annotator:
+        while reason is None:
+            number = len(summaries)
+            # Built aside and put in place whole: a worker that outlives its killed driver may still be at this round.
+            attempt = storage.join(folder, ATTEMPTS, f"{number:04d}-{uuid.uuid4().hex[:8]}")
+            run_round(folder, attempt, number, trajectory, arm, ground, annotator, summaries)
+            storage.publish(attempt, round_folder(folder, number), last="round.json")
+            summaries = read_rounds(folder)
+            reason = summaries[-1].stop_reason
+            if on_round is not None:
+                on_round(summaries)
     storage.remove(storage.join(folder, ATTEMPTS))
     return reason
 
@@ -160,28 +183,31 @@ def run_round(
     trajectory: Trajectory,
     arm: Arm,
     ground: Ground,
-    oracle: Oracle,
+    annotator: Oracle | People,
     before: Sequence[RoundSummary],
 ) -> None:
     """Select, label, train, score and evaluate one round of the trajectory in `folder`, and write it to `here`."""
     ledger = Ledger()
     model = storage.join(here, "model")
-    labelled = read_labels(folder, number)
-    with ledger.phase("select"):
-        picks = _pick(folder, number, trajectory, arm, ground, labelled["utterance_id"].to_pylist())
+    asked = read_picks(folder, number)
+    known = _latest(read_labels(folder, number))
+    picks = _ask(folder, number, trajectory, arm, ground, annotator, ledger, asked, known)
+    asked += picks
     with ledger.phase("label"):
-        answers = oracle.ask(picks, number)
-    asked = [*labelled["utterance_id"].to_pylist(), *picks]
-    labelled = _latest(pa.concat_tables([labelled, answers]))
+        answers = _news(known, annotator.labels(list(dict.fromkeys(asked)), number), picks)
+    known = _latest(pa.concat_tables([known, answers]))
+    labelled = known.filter(pc.is_valid(known["emotion"]))
     ids = labelled["utterance_id"].to_pylist()
+    rejected = known.filter(pc.equal(known["answer"], "unusable"))["utterance_id"].to_pylist()
     parts = (ids, ground.fold.dev, ground.fold.test, ground.source)
     train, dev, test, source = (ground.utterances(part) for part in parts)
     label_N, dev_label_N, test_label_N, source_label_M = (
         codes(emotions, ground.classes)
-        for emotions in (labelled["emotion"].to_pylist(), *(oracle.emotions(part.ids) for part in (dev, test, source)))
+        for emotions in (labelled["emotion"].to_pylist(), *map(annotator.emotions, (dev.ids, test.ids, source.ids)))
     )
     more, seed = number < len(arm.schedule) - 1, trajectory.training_seed(number)
     target = Targets.of_classes(np.concatenate([label_N, source_label_M]))
+    target = replace(target, soft_NC=_soft(labelled, len(source.ids), len(ground.classes)))
 
     def fit(to: str, target: Targets, seed: int) -> dict[str, Any]:
         return finetune(
@@ -212,8 +238,9 @@ def run_round(
         "training": history,
     }
     with ledger.phase("score"):
-        rest = ground.utterances(sorted(set(ground.fold.train) - set(ids)))
-        rest_NC, seen = _score_pool(model, rest, train, label_N, arm if more else None, ground, seed)
+        rest = ground.utterances(sorted(set(ground.fold.train) - set(asked)))
+        heard = (train, label_N, ground.utterances(rejected))
+        rest_NC, seen = _score_pool(model, rest, heard, arm if more else None, ground, seed)
     if ground.ensemble and "dropout_SNC" in seen:
         with ledger.phase("ensemble"):
             seen["dropout_SNC"] = np.stack(list(_members(here, rest, target, fit, ground, seed)))
@@ -227,11 +254,11 @@ def run_round(
     reason = stop_reason([*before, done], len(arm.schedule), ground.stop)
     if ground.probe:
         with ledger.phase("probe"):
-            labelled = ((train, label_N), (dev, dev_label_N), (test, test_label_N))
-            result["probe"] = linear_probe(*labelled, num_classes=len(ground.classes))
+            labels = ((train, label_N), (dev, dev_label_N), (test, test_label_N))
+            result["probe"] = linear_probe(*labels, num_classes=len(ground.classes))
     with ledger.phase("write"):
         if seen and reason is None:
-            _write_seen(here, rest, train, seen)
+            _write_seen(here, rest, [*ids, *rejected], seen)
         storage.write_table(storage.join(here, "picks.parquet"), _picks_table(picks, arm, number))
         storage.write_table(storage.join(here, "labels.parquet"), answers)
         scored = {"pool": (rest, rest_NC), "dev": (dev, dev_NC), "test": (test, test_NC)}
@@ -254,28 +281,94 @@ def run_round(
     storage.write_json(storage.join(here, "round.json"), record)
 
 
+def _ask(
+    folder: str,
+    number: int,
+    trajectory: Trajectory,
+    arm: Arm,
+    ground: Ground,
+    annotator: Oracle | People,
+    ledger: Ledger,
+    asked: Sequence[str],
+    known: pa.Table,
+) -> list[str]:
+    """Ask what this round asks, and about others in the place of those that got no label: who was answered about.
+
+    What was asked before under the name of a batch is what is asked: a round that waited for people goes on with it.
+    """
+    held = set(known.filter(pc.is_valid(known["emotion"]))["utterance_id"].to_pylist())
+    # Every label has cost one, and so has every second look.
+    count = arm.schedule[number] - len(held) - (len(asked) - len(set(asked)))
+    picks = list[str]()
+    for further in range(FURTHER + 1):
+        batch = trajectory.batch(number, further)
+        with ledger.phase("select"):
+            chosen = annotator.asked(batch) or _pick(
+                folder, number, trajectory, arm, ground, asked, picks, count=count, further=further
+            )
+        if not chosen:
+            break
+        with ledger.phase("label"):
+            again = [name for name in chosen if name in held]
+            told = annotator.ask(batch, [name for name in chosen if name not in held], again, number)
+            answers = annotator.labels(told, number)
+        picks += answers["utterance_id"].to_pylist()
+        count = answers["emotion"].null_count
+        if not count or arm.pace is not None:
+            break
+    return picks
+
+
+def _news(known: pa.Table, answers: pa.Table, picks: Sequence[str]) -> pa.Table:
+    """Of all answers those about the picks of a round, and those that are no longer what they were."""
+    columns = ("emotion", "answer", "probability")
+    before = {row["utterance_id"]: [row[name] for name in columns] for row in known.to_pylist()}
+    new = set(picks)
+    keep = [
+        row["utterance_id"] in new or before.get(row["utterance_id"]) != [row[name] for name in columns]
+        for row in answers.to_pylist()
+    ]
+    return answers.filter(pa.array(keep, pa.bool_()))
+
+
+def _soft(labelled: pa.Table, others: int, num_classes: int) -> Float | None:
+    """Shares of the classes (N, C), of what is labelled and of `others` that are certain; None where all are."""
+    if labelled["probability"].null_count == labelled.num_rows:
+        return None
+    nothing = [np.nan] * num_classes
+    rows = [nothing if row is None else row for row in labelled["probability"].to_pylist()]
+    return np.array([*rows, *[nothing] * others], np.float32)
+
+
 def _score_pool(
     model: str,
     rest: Utterances,
-    train: Utterances,
-    label_N: NDArray[np.int64],
+    heard: tuple[Utterances, NDArray[np.int64], Utterances],
     arm: Arm | None,
     ground: Ground,
     seed: int,
 ) -> tuple[Float, dict[str, NDArray[Any]]]:
-    """Probabilities of the unlabelled rest, and what else the arm's next selection reads (None = there is none)."""
+    """Probabilities of the unlabelled rest, and what else the arm's next selection reads (None = there is none).
+
+    `heard` is what has a label, (N,), its labels, and what was found unusable.
+    """
     needs = frozenset[str]() if arm is None else arm.strategy.needs
     asked = "dropout_SNC" in needs
     passes = ground.dropout_passes if asked and not ground.ensemble else 0
     scores, seen = score(model, ground.store, rest, dropout_passes=passes, seed=seed), dict[str, NDArray[Any]]()
     if asked:
         seen["dropout_SNC"] = scores.dropout_SNC
-    if needs & {"embedding_ND", "labelled_doubt_M"}:
-        embedding_MD = score(model, ground.store, train).embedding_NU
+    if not needs & {"embedding_ND", "labelled_doubt_M"}:
+        return scores.probability_NC, seen
+    train, label_N, rejected = heard
+    embedding_MD, rejected_MD = (score(model, ground.store, part).embedding_NU for part in (train, rejected))
     if "embedding_ND" in needs:
-        seen |= {"embedding_ND": scores.embedding_NU, "labelled_embedding_MD": embedding_MD}
+        both_MD = np.concatenate([embedding_MD, rejected_MD])
+        seen |= {"embedding_ND": scores.embedding_NU, "labelled_embedding_MD": both_MD}
     if "labelled_doubt_M" in needs:
-        seen["labelled_doubt_M"] = doubt(embedding_MD, label_N, seed)
+        none_M = np.zeros(len(rejected.ids), np.float32)
+        seen["labelled_doubt_M"] = np.concatenate([doubt(embedding_MD, label_N, seed), none_M])
+    seen["rejected_M"] = np.repeat([False, True], [len(train.ids), len(rejected.ids)])
     return scores.probability_NC, seen
 
 
@@ -301,9 +394,9 @@ def _members(
         storage.remove(folder)
 
 
-def _write_seen(here: str, rest: Utterances, train: Utterances, seen: dict[str, NDArray[Any]]) -> None:
+def _write_seen(here: str, rest: Utterances, heard: Sequence[str], seen: dict[str, NDArray[Any]]) -> None:
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, ids=np.array(rest.ids), labelled_ids=np.array(train.ids), **seen)
+    np.savez(buffer, allow_pickle=False, ids=np.array(rest.ids), labelled_ids=np.array(heard), **seen)
     storage.write_bytes(storage.join(here, SELECTION), buffer.getvalue())
 
 
@@ -318,7 +411,7 @@ def _agreement(folder: str, number: int, rest: Utterances, rest_NC: Float, class
 def _latest(labelled: pa.Table) -> pa.Table:
     """The last answer about each utterance, in the order in which they were first asked about."""
     row_of = {name: row for row, name in enumerate(labelled["utterance_id"].to_pylist())}
-    return labelled.take(list(row_of.values()))
+    return labelled.take(pa.array(row_of.values(), pa.int64()))
 
 
 def _minutes(ground: Ground, asked: Sequence[str], pace: PaceOptions) -> float:
@@ -328,20 +421,34 @@ def _minutes(ground: Ground, asked: Sequence[str], pace: PaceOptions) -> float:
 
 
 def _pick(
-    folder: str, number: int, trajectory: Trajectory, arm: Arm, ground: Ground, asked: Sequence[str]
+    folder: str,
+    number: int,
+    trajectory: Trajectory,
+    arm: Arm,
+    ground: Ground,
+    asked: Sequence[str],
+    picked: Sequence[str],
+    *,
+    count: float,
+    further: int,
 ) -> list[str]:
-    """The ids to ask about in this round, after those that were `asked` about."""
+    """The ids to ask about in this round, after those that were `asked` about before it and `picked` in it so far."""
     rest = sorted(set(ground.fold.train) - set(asked))
-    count = arm.schedule[number] - len(asked)
-    if arm.pace is None and count == len(rest):
-        return rest
+    left = sorted(set(rest) - set(picked))
+    count = min(count, len(left))
+    if arm.pace is None and count == len(left):
+        return left
+    if arm.pace is None and count <= 0:
+        return []
     options = arm.initial if number == 0 else arm.strategy
+    if further:  # in the place of new clips
+        options = options.model_copy(update={"wrappers": [w for w in options.wrappers if w.name != "relabel"]})
     seen = _first_view(ground, rest) if number == 0 else _view(folder, number - 1, rest, options, ground.classes)
     if "surprisal_NK" in options.needs:
         seen["surprisal_NK"] = read_vectors(str(ground.surprisal), rest)
     rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), rest))
-    candidates = Candidates(ids=np.asarray(rest), **known_of(rows), **seen)
-    rng = trajectory.generator(number, "select")
+    candidates = Candidates(ids=np.asarray(rest), **known_of(rows), **seen).but(sorted(set(rest) & set(picked)))
+    rng = trajectory.generator(number, f"select.{further}" if further else "select")
     if arm.pace is None:
         return select(options, candidates, int(count), rng)
     minutes = arm.schedule[number] - _minutes(ground, asked, arm.pace)
@@ -411,6 +518,13 @@ def read_labels(folder: str, rounds: int) -> pa.Table:
     """All answers of the first `rounds` rounds, schema.LABEL."""
     uris = [storage.join(round_folder(folder, number), "labels.parquet") for number in range(rounds)]
     return storage.read_tables(uris, LABEL)
+
+
+def read_picks(folder: str, rounds: int) -> list[str]:
+    """What was asked in the first `rounds` rounds, in order; clips with a label may stand there twice."""
+    uris = [storage.join(round_folder(folder, number), "picks.parquet") for number in range(rounds)]
+    picks: list[str] = storage.read_tables(uris, PICK)["utterance_id"].to_pylist()
+    return picks
 
 
 def _read_scores(here: str, ids: Sequence[str], classes: Sequence[str]) -> Float:

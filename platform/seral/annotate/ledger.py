@@ -100,6 +100,8 @@ class Progress:
     answers: int
     """Answers so far, corrections not counted."""
     closed: bool
+    asked_at: float
+    """Seconds since 1970."""
 
 
 class Ledger:
@@ -242,6 +244,7 @@ class Ledger:
                 done=int(row.done or 0),
                 answers=int(row.said or 0),
                 closed=row.closed_at is not None,
+                asked_at=row.created_at,
             )
             for row in self._database.read(query)
         ]
@@ -478,11 +481,12 @@ def _for_others(person: str) -> sa.ColumnElement[bool]:
     before = sa.select(ANSWER.c.person).where(
         ANSWER.c.utterance_id == QUESTION.c.utterance_id, ANSWER.c.question_id.is_distinct_from(QUESTION.c.id)
     )
+    before = before.correlate(QUESTION)  # to the question at hand, however deep it stands in the query
     others = sa.select(sa.func.count(PERSON.c.name)).where(
         PERSON.c.role == "annotator", PERSON.c.token_hash.is_not(None), PERSON.c.name.not_in(before)
     )
     wanted = others.correlate(QUESTION).scalar_subquery() >= BATCH.c.overlap
-    mine = before.where(ANSWER.c.person == person).correlate(QUESTION).exists()
+    mine = before.where(ANSWER.c.person == person).exists()
     return sa.and_(BATCH.c.purpose == "relabel", mine, wanted)
 
 

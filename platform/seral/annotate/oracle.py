@@ -124,8 +124,16 @@ class Oracle:
             raise LabelError(f"no gold label for {len(missing)} utterances, e.g. {', '.join(missing[:5])}")
         return [self._emotion[name] for name in ids]
 
-    def ask(self, ids: Sequence[str], round_number: int) -> pa.Table:
-        """The answers for one round, schema.LABEL."""
+    def asked(self, batch: str) -> list[str]:
+        """Nothing: an oracle keeps no batches."""
+        return []
+
+    def ask(self, batch: str, new: Sequence[str], again: Sequence[str], round_number: int) -> list[str]:
+        """Everything: an oracle knows without being asked."""
+        return [*new, *again]
+
+    def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
+        """The labels of some utterances, schema.LABEL."""
         rows = [
             {"utterance_id": name, "emotion": emotion, "annotator": self.name, "answer": "label", "round": round_number}
             for name, emotion in zip(ids, self.emotions(ids), strict=True)

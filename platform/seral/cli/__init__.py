@@ -18,7 +18,7 @@ from seral.cli.results import results_app
 from seral.cli.selection import selection_app
 from seral.cli.sweep import sweep_app
 from seral.cli.training import training_app
-from seral.errors import SeralError
+from seral.errors import AwaitingLabels, SeralError
 
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
@@ -47,12 +47,15 @@ app.add_typer(results_app)
 
 
 def main() -> None:
-    """Run the command line; a seral error is one clear message and exit status 1."""
+    """Run the command line; a seral error is one clear message and exit status 1, waiting for people is status 75."""
     try:
         app()
     except Exception as raised:
         error = getattr(raised, "cause", None) or raised  # Ray wraps what its workers raise
         if not isinstance(error, SeralError):
             raise
+        if isinstance(error, AwaitingLabels):
+            Console(stderr=True, highlight=False).print(escape(str(error)), soft_wrap=True)
+            raise SystemExit(error.status) from None
         Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise SystemExit(1) from None

@@ -1,0 +1,217 @@
+"""The loop with people: it pauses, goes on where it was, asks nobody twice and opens no gold label."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from seral.active.loop import LoopOptions, loop_status, run_loop
+from seral.annotate import people as people_module
+from seral.annotate.ledger import Answer, Ledger
+from seral.annotate.oracle import Oracle
+from seral.annotate.simulated import Person, Truth, answer_all, careful, even, hasty
+from seral.cli import main
+from seral.errors import AwaitingLabels, OptionError
+from seral.options import parse
+from seral.pool.shards import open_pool
+from seral.report import write_run_report
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def goldless(speech_pool: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The pool, without gold labels and votes."""
+    pool = tmp_path_factory.mktemp("goldless") / "pool"
+    shutil.copytree(speech_pool, pool)
+    for table in ("gold", "votes"):
+        shutil.rmtree(pool / table)
+    return str(pool)
+
+
+@pytest.fixture(scope="module")
+def truth(speech_pool: str) -> dict[str, Truth]:
+    """What each clip is; every sixth is unusable."""
+    pool = open_pool(speech_pool)
+    oracle, ids = (
+        Oracle(pool, ["anger", "happiness", "neutral", "sadness"]),
+        sorted(pool.metadata["utterance_id"].to_pylist()),
+    )
+    known = [name for place, name in enumerate(ids) if name in oracle.answerable and place % 6]
+    return {**dict.fromkeys(ids), **dict(zip(known, oracle.emotions(known), strict=True))}
+
+
+@pytest.fixture
+def values(run_values: dict[str, Any], goldless: str) -> dict[str, Any]:
+    return run_values | {
+        "pool": goldless,
+        "people": {"evaluation": 24},
+        "strategy": "margin",
+        "budget": {"sizes": [8, 14]},
+    }
+
+
+def team(classes: Sequence[str]) -> list[Person]:
+    """Two good ones, and one who is in a hurry."""
+    return [careful("ada", classes), careful("ben", classes), hasty("cem", classes)]
+
+
+def answer(values: dict[str, Any], truth: dict[str, Truth], people: Sequence[Person]) -> int:
+    ledger = Ledger(str(Path(values["run"]) / "labels.sqlite"))
+    count = answer_all(ledger, people, truth)
+    ledger.close()
+    return count
+
+
+def paused(values: dict[str, Any]) -> str | None:
+    """What a run says when it pauses; None when it came to its end."""
+    try:
+        run_loop(parse(LoopOptions, values))
+    except AwaitingLabels as pause:
+        return str(pause)
+    return None
+
+
+def to_the_end(values: dict[str, Any], truth: dict[str, Truth]) -> list[str]:
+    """All that a run said when it paused, with answers each time."""
+    said = list[str]()
+    while (message := paused(values)) is not None:
+        said.append(message)
+        assert answer(values, truth, team(values["classes"])), "it waits although nothing is open"
+    return said
+
+
+def rounds(values: dict[str, Any]) -> list[Path]:
+    return sorted(Path(values["run"]).glob("trajectories/margin.fold-00.seed-0/rounds/*"))
+
+
+def rows(folder: Path, table: str) -> Rows:
+    found: Rows = pq.read_table(folder / f"{table}.parquet").to_pylist()
+    return found
+
+
+def found(values: dict[str, Any]) -> list[tuple[Rows, Rows, Rows]]:
+    """What was asked, answered and predicted."""
+    return [(rows(f, "picks"), rows(f, "labels"), rows(f, "predictions")) for f in rounds(values)]
+
+
+@pytest.mark.ray
+def test_a_run_with_people_from_the_evaluation_set_to_the_report(
+    values: dict[str, Any], truth: dict[str, Truth]
+) -> None:
+    values |= {"people": {"evaluation": 24, "overlap": 3, "consensus": "dawid-skene"}, "budget": {"sizes": [8, 14, 20]}}
+    values |= {"strategy": {"name": "margin", "wrappers": ["usable"]}}
+    said = to_the_end(values, truth)
+    assert "0 of 24 clips of evaluation are labelled" in said[0]
+    assert f"`seral labels serve {values['run']}`" in said[0]
+    assert "0 of 8 clips of margin.fold-00.seed-0/round-0000 are labelled" in said[1]
+    (row,) = loop_status(values["run"])
+    assert (row["rounds"], row["stopped"].split(":")[0]) == ("3/3", "budget spent")
+    ledger = Ledger(str(Path(values["run"]) / "labels.sqlite"))
+    evaluated, asked, unusable = set(ledger.asked("evaluation")), set[str](), set[str]()
+    for folder, held in zip(rounds(values), (8, 14, 20), strict=True):
+        picks = [row["utterance_id"] for row in rows(folder, "picks")]
+        first = ledger.asked(f"margin.fold-00.seed-0/round-{folder.name}")
+        assert first == picks[: len(first)]
+        assert not (asked | evaluated) & set(picks)
+        asked |= set(picks)
+        assert json.loads((folder / "round.json").read_text())["labelled"] == held, "what had no label was replaced"
+        scored = rows(folder, "predictions")
+        assert not asked & {row["utterance_id"] for row in scored if row["part"] == "pool"}
+        assert {row["utterance_id"] for row in scored if row["part"] != "pool"} <= evaluated
+        unusable |= {row["utterance_id"] for row in rows(folder, "labels") if row["answer"] == "unusable"}
+    assert len(asked) > 20
+    assert unusable
+    assert all(truth[name] is None for name in unusable)
+    ledger.close()
+    assert "<html" in Path(write_run_report(values["run"])).read_text()
+
+
+@pytest.mark.ray
+def test_a_run_that_was_killed_and_asked_again_asks_the_same(
+    values: dict[str, Any], truth: dict[str, Truth], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to_the_end(values, truth)
+    again = values | {"run": str(tmp_path / "again")}
+    for batch, count in (("evaluation", 24), ("margin.fold-00.seed-0/round-0000", 8)):
+        said = paused(again)
+        assert said == paused(again), "nothing was answered in between"
+        assert f"0 of {count} clips of {batch}" in str(said)
+        assert loop_status(again["run"])[0]["stopped"] == f"awaiting labels: 0 of {count} clips of {batch} are labelled"
+        assert not rounds(again), "a round that waits is not written"
+        if batch != "evaluation":
+            config = tmp_path / "run.yaml"
+            config.write_text(yaml.safe_dump(again))
+            monkeypatch.setattr(sys, "argv", ["seral", "loop", "run", str(config)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+            assert ended.value.code == 75
+        answer(again, truth, team(values["classes"]))
+    to_the_end(again, truth)
+    assert found(again) == found(values)
+    shutil.rmtree(rounds(again)[1])
+    assert paused(again) is None, "all of it was answered"
+    assert found(again) == found(values)
+
+
+@pytest.mark.ray
+def test_it_may_wait_and_doubtful_labels_are_heard_by_others(
+    values: dict[str, Any], truth: dict[str, Truth], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(people_module, "POLL_S", 0.05)
+    values |= {"people": {"evaluation": 24, "wait": True, "max_skips": 0}}
+    values |= {"strategy": {"name": "margin", "wrappers": [{"name": "relabel", "share": 0.4, "doubt": 0.01}]}}
+    classes, done = values["classes"], threading.Event()
+    sure = [Person(name=name, classes=tuple(classes), confusion_CC=even(classes, 1.0)) for name in ("ada", "ben")]
+
+    def label_all_day() -> None:
+        while not done.wait(0.2):
+            if (Path(values["run"]) / "labels.sqlite").exists():
+                answer(values, truth, sure)
+
+    day = threading.Thread(target=label_all_day)
+    day.start()
+    try:
+        assert paused(values) is None
+    finally:
+        done.set()
+        day.join()
+    ledger = Ledger(str(Path(values["run"]) / "labels.sqlite"))
+    again = ledger.asked("margin.fold-00.seed-0/round-0001.relabel")
+    assert len(again) == 2  # 40 % of six
+    heard = [row for row in ledger.answers().to_pylist() if row["utterance_id"] in again]
+    assert len({(row["utterance_id"], row["person"]) for row in heard}) == 4, "another person each"
+    folders = rounds(values)
+    assert [row["utterance_id"] for row in rows(folders[1], "picks") if row["utterance_id"] in again] == again
+    assert json.loads((folders[1] / "round.json").read_text())["labelled"] == 12, "second looks cost labels"
+    # An adjudication counts in the next round, and is written there.
+    name = again[0]
+    other = next(word for word in classes if word != truth[name])
+    ledger.record([Answer(utterance_id=name, person="lea", emotions=(other,), final=True)])
+    ledger.close()
+    shutil.rmtree(folders[1])
+    assert paused(values) is None
+    (told,) = [row for row in rows(folders[1], "labels") if row["utterance_id"] == name]
+    assert (told["emotion"], told["round"]) == (other, 1)
+
+
+def test_what_would_need_other_labels_is_refused(run_values: dict[str, Any]) -> None:
+    values = {name: value for name, value in run_values.items() if name not in ("folds", "seeds")} | {"people": {}}
+    options = parse(LoopOptions, values)
+    assert (options.random_arm, options.full_arm, options.seeds, options.folds) == (False, False, [0], [0])
+    assert parse(LoopOptions, options.model_dump(mode="json")) == options
+    for name, value in (("random_arm", True), ("full_arm", True), ("others", ["badge"]), ("source_corpora", ["emodb"])):
+        with pytest.raises(OptionError, match=f"{name} needs labels that nobody has given"):
+            parse(LoopOptions, values | {name: value})
+    for name, value in (("seeds", [0, 1]), ("folds", None), ("folds", [0, 1])):
+        with pytest.raises(OptionError, match=f"{name}: people label for one model at a time"):
+            parse(LoopOptions, values | {name: value})

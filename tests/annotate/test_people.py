@@ -1,0 +1,178 @@
+"""People in the place of an oracle: what they are asked, when the loop goes on, and what their answers are worth."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seral.annotate.ledger import Answer, Kind, Ledger
+from seral.annotate.people import People, PeopleOptions, draw_evaluation, ledger_url
+from seral.errors import AwaitingLabels, LabelError, OptionError
+from seral.pool.splits import Fold
+
+CLASSES = ("anger", "neutral")
+IDS = [f"calls-{number}" for number in range(4)]
+FOLD = Fold(
+    name="x", train=("t",), dev=tuple(f"dev-{n:03d}" for n in range(200)), test=tuple(f"test-{n}" for n in range(5))
+)
+
+
+@contextmanager
+def people(run: Path, **options: Any) -> Iterator[People]:
+    with closing(People(str(run), PeopleOptions(**options), CLASSES)) as asked:
+        yield asked
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """The ledger of a run, and three people."""
+    with people(tmp_path):
+        pass
+    ledger = Ledger(str(tmp_path / "labels.sqlite"))
+    for name in ("ada", "ben", "cem"):
+        ledger.add_person(name)
+    yield ledger
+    ledger.close()
+
+
+def say(ledger: Ledger, person: str, *said: str | None) -> None:
+    """Answer the next clips: a class, a kind of answer that is none, or None to leave the clip open."""
+    for task, word in zip(ledger.claim(person, count=len(said)), said, strict=True):
+        if word in CLASSES:
+            answer = Answer(utterance_id=task.utterance_id, person=person, emotions=(word,))
+        elif word is not None:
+            kind: Kind = "unusable" if word == "unusable" else "skipped"
+            answer = Answer(utterance_id=task.utterance_id, person=person, kind=kind)
+        if word is not None:
+            ledger.submit(answer, task.question)
+    ledger.let_go(person)
+
+
+def test_clips_to_evaluate_on_are_drawn_alike_from_both_sides() -> None:
+    drawn = draw_evaluation(FOLD, 20, seed=0)
+    assert drawn == draw_evaluation(FOLD, 20, seed=0) != draw_evaluation(FOLD, 20, seed=1)
+    assert Counter(name.split("-")[0] for name in drawn) == {"dev": 10, "test": 5}, "test has no more"
+    assert Counter(name.split("-")[0] for name in drawn[:6]) == {"dev": 3, "test": 3}
+    often = Counter(name for seed in range(400) for name in draw_evaluation(FOLD, 20, seed) if name.startswith("dev"))
+    assert set(often) == set(FOLD.dev)
+    assert max(often.values()) < 20 + 6 * 20**0.5  # 20 times expected
+
+
+def test_the_evaluation_set_is_settled_once(tmp_path: Path, ledger: Ledger) -> None:
+    with people(tmp_path, evaluation=4) as asked:
+        asked.ask_evaluation(FOLD, seed=0)
+        with pytest.raises(AwaitingLabels, match="0 of 4 clips of evaluation are labelled"):
+            asked.evaluated(FOLD)
+        dev, _, other_dev, other_test = ids = ledger.asked("evaluation")
+        say(ledger, "ada", "anger", "unusable", "neutral", "neutral")
+        fold = asked.evaluated(FOLD)
+        assert (set(fold.dev), fold.test) == ({dev, other_dev}, (other_test,))
+        assert asked.emotions([dev, other_test]) == ["anger", "neutral"]
+        ledger.record([Answer(utterance_id=dev, person="lea", emotions=("neutral",), final=True)])
+        assert asked.evaluated(FOLD) == fold
+        assert asked.emotions([dev]) == ["anger"], "rounds are compared on the same labels"
+        with pytest.raises(LabelError, match=f"no label for 1 clips to evaluate on, e.g. {ids[1]}"):
+            asked.emotions(ids)
+
+
+def test_without_a_label_on_one_side_there_is_nothing_to_judge_by(tmp_path: Path, ledger: Ledger) -> None:
+    with people(tmp_path, evaluation=2) as asked:
+        asked.ask_evaluation(FOLD, seed=0)
+        say(ledger, "ada", "anger", "unusable")
+        with pytest.raises(LabelError, match=r"no clip of the test speakers a label: raise people\.evaluation"):
+            asked.evaluated(FOLD)
+
+
+def test_a_batch_is_asked_once_and_goes_on_when_all_is_said(tmp_path: Path, ledger: Ledger) -> None:
+    with people(tmp_path) as asked:
+        assert asked.asked("a/round-0000") == []
+        with pytest.raises(AwaitingLabels, match="0 of 4 clips of a/round-0000 are labelled"):
+            asked.ask("a/round-0000", IDS, [], 0)
+        assert asked.asked("a/round-0000") == IDS
+        say(ledger, "ada", "anger", "neutral", "anger")
+        with pytest.raises(AwaitingLabels, match="3 of 4 clips"):
+            asked.check_rounds()
+        say(ledger, "ben", "anger")
+        asked.check_rounds()
+        assert asked.ask("a/round-0000", ["calls-9"], [], 0) == IDS, "the ledger says what was asked"
+
+
+def test_enough_may_be_less_than_all_and_the_rest_is_asked_no_more(tmp_path: Path, ledger: Ledger) -> None:
+    with people(tmp_path, enough=0.75) as asked:
+        with pytest.raises(AwaitingLabels):
+            asked.ask("a/round-0000", IDS, [], 0)
+        say(ledger, "ada", "anger", "neutral")
+        with pytest.raises(AwaitingLabels):
+            asked.ask("a/round-0000", IDS, [], 0)
+        say(ledger, "ada", "anger")
+        assert asked.ask("a/round-0000", IDS, [], 0) == IDS
+        assert asked.labels(IDS, 0)["utterance_id"].to_pylist() == IDS[:3], "nothing is known of the last"
+        assert ledger.claim("ada") == []
+
+
+def test_after_the_deadline_it_goes_on_with_what_there_is(tmp_path: Path, ledger: Ledger) -> None:
+    with people(tmp_path, deadline_h=1e-9) as asked:
+        with pytest.raises(AwaitingLabels):  # with nothing there is nothing to go on with
+            asked.ask("a/round-0000", IDS, [], 0)
+        say(ledger, "ada", "anger")
+        assert asked.ask("a/round-0000", IDS, [], 0) == IDS
+        assert asked.labels(IDS, 0).num_rows == 1
+        assert ledger.progress()[0].closed
+    with people(tmp_path, deadline_h=24) as asked, pytest.raises(AwaitingLabels):
+        asked.ask("a/round-0001", IDS, [], 1)
+
+
+def test_what_answers_are_worth(tmp_path: Path, ledger: Ledger) -> None:
+    with people(tmp_path, overlap=2, max_skips=0) as asked:
+        with pytest.raises(AwaitingLabels):
+            asked.ask("a/round-0000", IDS, [], 0)
+        say(ledger, "ada", "anger", "anger", "unusable", "skipped")
+        say(ledger, "ben", "anger", "neutral", "unusable", "skipped")
+        asked.ask("a/round-0000", IDS, [], 0)
+        rows = asked.labels([*IDS, "calls-9"], 0).to_pylist()
+        assert [row["answer"] for row in rows] == ["label", "disputed", "unusable", "skipped"]
+        assert [row["emotion"] for row in rows] == ["anger", None, None, None]
+        assert rows[0]["probability"] == [1, 0]
+        ledger.record([Answer(utterance_id=IDS[1], person="cem", emotions=("anger",), secondary=("neutral",))])
+        decided = asked.labels(IDS[1:2], 1).to_pylist()[0]
+        assert (decided["answer"], decided["emotion"], decided["round"]) == ("label", "anger", 1)
+        assert decided["probability"] == pytest.approx([(1 + 2 / 3) / 3, (1 + 1 / 3) / 3])
+    with people(tmp_path, overlap=2, targets="hard") as asked:
+        assert asked.labels(IDS[1:2], 1)["probability"].to_pylist() == [None]
+
+
+def test_a_second_look_is_for_another_person_and_all_answers_count(tmp_path: Path, ledger: Ledger) -> None:
+    with people(tmp_path, overlap=2) as asked:
+        with pytest.raises(AwaitingLabels):
+            asked.ask("a/round-0000", IDS[:2], [], 0)
+        for person in ("ada", "ben"):
+            say(ledger, person, "anger", "anger")
+        ledger.record([Answer(utterance_id=IDS[1], person="cem", emotions=("anger",))])
+        asked.ask("a/round-0000", IDS[:2], [], 0)
+        with pytest.raises(AwaitingLabels, match=r"0 of 1 clips of a/round-0001.relabel"):
+            asked.ask("a/round-0001", IDS[2:3], IDS[:2], 1)
+        assert ledger.asked("a/round-0001.relabel") == IDS[:1], "everybody has heard the other"
+        say(ledger, "ada", "neutral")
+        say(ledger, "ben", "neutral")
+        say(ledger, "cem", "neutral")
+        assert asked.asked("a/round-0001") == [IDS[2], IDS[0]]
+        assert asked.ask("a/round-0001", IDS[2:3], IDS[:2], 1) == [IDS[2], IDS[0]]
+        assert asked.labels([IDS[0]], 1)["probability"].to_pylist()[0] == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_a_team_smaller_than_the_overlap_is_told_so(tmp_path: Path, ledger: Ledger) -> None:
+    with people(tmp_path, overlap=4) as asked, pytest.raises(AwaitingLabels, match="3 people, and 4 are to hear each"):
+        asked.ask("a/round-0000", IDS, [], 0)
+
+
+def test_a_database_file_is_beside_the_run_or_where_it_is_said_to_be(tmp_path: Path) -> None:
+    assert ledger_url(str(tmp_path), PeopleOptions()) == str(tmp_path / "labels.sqlite")
+    url = "postgresql+psycopg://server/labels"
+    assert ledger_url("s3://bucket/run", PeopleOptions(ledger=url)) == url
+    with pytest.raises(OptionError, match=r"name a database server in people\.ledger"):
+        ledger_url("s3://bucket/run", PeopleOptions())
