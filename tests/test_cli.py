@@ -22,6 +22,8 @@ COMMANDS = [
     ["labels", "consensus"],
     ["labels", "export"],
     ["labels", "import"],
+    ["labels", "doubts"],
+    ["labels", "relabel"],
     ["pool", "import"],
     ["pool", "cut"],
     ["pool", "audit"],

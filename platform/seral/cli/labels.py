@@ -12,6 +12,14 @@ from seral.cli.display import show, show_rows
 
 FormatName = Annotated[str, typer.Option(help="label-studio, csv, jsonl or parquet.")]
 
+PlaceWithLabels = Annotated[
+    str, typer.Argument(metavar="RUN|LEDGER", help="The folder of a run with people, or a ledger alone.")
+]
+CrossValidate = Annotated[
+    bool,
+    typer.Option("--cross-validate", help="Judge by a new model on frozen features instead of what the run predicted."),
+]
+
 labels_app = typer.Typer(no_args_is_help=True, help="People who label: who they are, what they said, and how well.")
 
 
@@ -135,3 +143,41 @@ def labels_import(
 
     people = dict(pair(text, "--person") for text in person or ())
     typer.echo(f"{import_labels(Ledger(ledger), file, format, people)} new answers")
+
+
+@labels_app.command("doubts")
+def labels_doubts(
+    place: PlaceWithLabels,
+    cross_validate: CrossValidate = False,
+    count: Annotated[int, typer.Option(min=1, help="How many to print.")] = 20,
+    out: Annotated[str | None, typer.Option(help="Parquet file to write all of them to.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Which labels are doubtful, and why, the strongest doubt first.
+
+    Example: `seral labels doubts runs/calls --out doubts.parquet`
+    """
+    from seral import storage
+    from seral.annotate.relabel import doubts_of
+
+    doubts = doubts_of(place, cross_validate=cross_validate)
+    if out is not None:
+        storage.write_table(out, doubts)
+    show_rows(doubts.slice(0, count).to_pylist(), as_json=as_json)
+
+
+@labels_app.command("relabel")
+def labels_relabel(
+    place: PlaceWithLabels,
+    count: Annotated[int, typer.Option(min=1, help="How many clips to ask about again.")] = 20,
+    overlap: Annotated[int, typer.Option(min=1, help="How many others hear each.")] = 2,
+    cross_validate: CrossValidate = False,
+) -> None:
+    """Ask other people about the most doubtful labels. Two others outvote one who was wrong.
+
+    Example: `seral labels relabel runs/calls --count 50`
+    """
+    from seral.annotate.relabel import ask_again
+
+    batch, ids = ask_again(place, count, overlap=overlap, cross_validate=cross_validate)
+    typer.echo(f"{batch}: {len(ids)} clips to hear again")
