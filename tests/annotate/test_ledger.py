@@ -319,3 +319,31 @@ def test_many_at_once_lose_nothing_and_double_nothing(url: str) -> None:
     assert Counter(name for mine in heard.values() for name in mine) == dict.fromkeys(ids, 3)
     assert ledger.answers().num_rows == ledger.answers(history=True).num_rows == 120
     ledger.close()
+
+
+def test_standing_counts_what_a_person_has_answered_and_what_is_left_for_them(ledger: Ledger) -> None:
+    ledger.ask("round-0", IDS, purpose="round", overlap=2)
+    first, second = ledger.claim("ada", count=2)
+    ledger.submit(said(first, "ada"), first.question)
+    ledger.submit(said(first, "ada", "anger"), first.question)
+    assert (ledger.standing("ada").answered, ledger.standing("ada").left) == (1, 5)
+    assert (ledger.standing("ben").answered, ledger.standing("ben").left) == (0, 6)
+    for person in ("ben", "cem"):
+        answer_all(ledger, person)
+    assert ledger.standing("ada").left == 1, "only the clip at hand: both others have said all that was wanted"
+    ledger.submit(said(second, "ada"), second.question)
+    assert (ledger.standing("ada").answered, ledger.standing("ada").left) == (2, 0)
+
+
+def test_latest_are_the_answers_that_count_with_their_questions_and_rounds(ledger: Ledger) -> None:
+    ledger.ask("round-4", IDS, purpose="round", round=4)
+    first, second = ledger.claim("ada", count=2)
+    for task, emotion in ((first, "joy"), (second, "joy"), (first, "anger")):
+        ledger.submit(said(task, "ada", emotion), task.question)
+    latest = ledger.latest("ada", 5)
+    assert [(question, answer.emotions) for question, answer in latest] == [
+        (first.question, ("anger",)),
+        (second.question, ("joy",)),
+    ]
+    assert {answer.round for _, answer in latest} == {4}
+    assert ledger.latest("ben", 5) == []

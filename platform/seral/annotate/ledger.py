@@ -66,6 +66,7 @@ class Answer:
     seconds: float | None = None
     """Spent on the clip."""
     round: int | None = None
+    """That asked; None = the round of the question, if it has one."""
     tool: str = "page"
     final: bool = False
     """Adjudicated by a lead: it stands above the votes."""
@@ -102,6 +103,16 @@ class Progress:
     closed: bool
     asked_at: float
     """Seconds since 1970."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How far one person is."""
+
+    answered: int
+    """Clips they have answered, corrections not counted."""
+    left: int
+    """Clips they have at hand or could be asked about now, checks not counted."""
 
 
 class Ledger:
@@ -288,6 +299,26 @@ class Ledger:
         )
         return bool(self._database.read(query.limit(1)))
 
+    def standing(self, person: str) -> Standing:
+        """How far a person is: what they have answered, and what there is for them."""
+        answered = sa.select(sa.func.count(SLOT.c.answer_id)).where(SLOT.c.person == person)
+        mine = SLOT.alias()
+        known = sa.select(mine.c.id).where(
+            mine.c.question_id == SLOT.c.question_id, mine.c.person == person, mine.c.lapsed.is_(False)
+        )
+        free = sa.and_(SLOT.c.person.is_(None), BATCH.c.closed_at.is_(None), ~known.exists(), ~_for_others(person))
+        held = sa.and_(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
+        left = sa.select(sa.func.count(sa.distinct(SLOT.c.question_id)))
+        left = left.join(QUESTION, SLOT.c.question_id == QUESTION.c.id).join(BATCH).where(sa.or_(free, held))
+        (row,) = self._database.read(sa.select(answered.scalar_subquery(), left.scalar_subquery()))
+        return Standing(answered=row[0], left=row[1])
+
+    def latest(self, person: str, count: int) -> list[tuple[int, Answer]]:
+        """The newest answers of a person to what they were asked, newest first, each after its question's number."""
+        query = sa.select(ANSWER).join(SLOT, SLOT.c.answer_id == ANSWER.c.id).where(SLOT.c.person == person)
+        rows = [dict(row._mapping) for row in self._database.read(query.order_by(ANSWER.c.id.desc()).limit(count))]
+        return [(row["question_id"], _answer(row)) for row in rows]
+
     def submit(self, answer: Answer, question: int | None = None) -> int:
         """Write an answer and return its number; a later one of the same person about the same clip supersedes it.
 
@@ -404,6 +435,11 @@ def _read_project(database: Database, url: str) -> Project:
         raise LabelError(f"the ledger at {url} has format {row.format}, this seral reads {FORMAT}")
     low, high = row.scale
     return Project(classes=tuple(row.classes), dimensions=tuple(row.dimensions), scale=(low, high))
+
+
+def _answer(row: dict[str, Any]) -> Answer:
+    values: dict[str, Any] = {field.name: row[field.name] for field in fields(Answer)}
+    return Answer(**values | {name: tuple(row[name]) for name in ("emotions", "secondary")})
 
 
 def _hash(token: str) -> str:
@@ -532,6 +568,8 @@ def _write(connection: sa.Connection, answer: Answer, question: int | None, *, m
     values = {f.name: getattr(answer, f.name) for f in fields(answer)}
     values |= {"emotions": list(answer.emotions), "secondary": list(answer.secondary)}
     values["answered_at"] = time.time() if answer.answered_at is None else answer.answered_at
+    if answer.round is None and question is not None:
+        values["round"] = connection.scalar(sa.select(BATCH.c.round).join(QUESTION).where(QUESTION.c.id == question))
     number = _insert(connection, sa.insert(ANSWER).values(**values, question_id=question, supersedes=before))
     if slot is not None and question is not None:
         connection.execute(sa.update(SLOT).where(SLOT.c.id == slot).values(answer_id=number, lapsed=False))
