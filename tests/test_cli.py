@@ -17,6 +17,8 @@ from seral.pool.readers import READERS
 MakeCorpus = Callable[..., Path]
 COMMANDS = [
     ["protocols"],
+    ["labels", "serve"],
+    ["labels", "people"],
     ["labels", "progress"],
     ["labels", "agreement"],
     ["labels", "consensus"],

@@ -9,6 +9,7 @@ import typer
 
 from seral.cli.arguments import AsJson, LedgerUrl, pair
 from seral.cli.display import show, show_rows
+from seral.cli.people import labels_serve, people_app
 
 FormatName = Annotated[str, typer.Option(help="label-studio, csv, jsonl or parquet.")]
 
@@ -21,6 +22,8 @@ CrossValidate = Annotated[
 ]
 
 labels_app = typer.Typer(no_args_is_help=True, help="People who label: who they are, what they said, and how well.")
+labels_app.add_typer(people_app, name="people")
+labels_app.command("serve")(labels_serve)
 
 
 @labels_app.command("progress")

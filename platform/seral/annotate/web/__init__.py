@@ -1,0 +1,10 @@
+"""The annotation page: a small server over the ledger, and one hand-written front end in `static`.
+
+server    options, and the process that `seral labels serve` starts
+app       the application: its middleware, its errors, its pages
+annotator what a person who labels may ask of it
+lead      what a lead may ask of it besides
+sessions  who asks: personal links, cookies, the header that other sites cannot send
+limits    how much anybody may ask
+sounds    clips out of the pool, by id
+"""

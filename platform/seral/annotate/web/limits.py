@@ -1,0 +1,91 @@
+"""How much anybody may ask: requests a second, failed attempts to come in, bytes of a request.
+
+In one process and in memory: for several servers behind one address, the proxy in front has to do it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_BYTES = 64 * 1024
+"""The longest request: an answer with the longest comment has a tenth of that."""
+TOO_LONG = f"a request has at most {BODY_BYTES} bytes"
+REMEMBERED = 10_000
+"""Buckets kept; the one that was not used for longest goes first, and it is full again by then."""
+
+
+@dataclass
+class Bucket:
+    """What somebody may still ask."""
+
+    tokens: float
+    at: float
+
+
+class Limit:
+    """A token bucket for each key: `burst` at once, and `per_s` a second in the long run."""
+
+    def __init__(self, burst: int, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.burst, self.per_s = burst, per_s
+        self._clock = clock
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, key: str) -> bool:
+        """Whether this one still may, and if so count it."""
+        with self._lock:
+            bucket = self._filled(key)
+            bucket.tokens -= (may := bucket.tokens >= 1)
+            return may
+
+    def empty(self, key: str) -> bool:
+        """Whether this one may not any more, for now."""
+        with self._lock:
+            return self._filled(key).tokens < 1
+
+    def _filled(self, key: str) -> Bucket:
+        now = self._clock()
+        bucket = self._buckets.setdefault(key, Bucket(self.burst, now))
+        bucket.tokens = min(self.burst, bucket.tokens + (now - bucket.at) * self.per_s)
+        bucket.at = now
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > REMEMBERED:
+            self._buckets.popitem(last=False)
+        return bucket
+
+
+class BodyLimit:
+    """Refuse requests that are too long, whether they say so or not."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        said = Headers(scope=scope).get("content-length", "0")
+        if not said.isdecimal() or int(said) > BODY_BYTES:
+            await JSONResponse({"error": TOO_LONG}, 413)(scope, receive, send)
+            return
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > BODY_BYTES:
+                raise HTTPException(413, TOO_LONG)  # whoever reads the body passes it on
+            return message
+
+        await self._app(scope, counted, send)

@@ -1,0 +1,68 @@
+"""Commands for the people who label: the page, and who may open it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from seral.cli.arguments import LedgerUrl, Sets
+
+people_app = typer.Typer(no_args_is_help=True, help="Who may label, and who leads: personal links to the page.")
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The person, as answers will name them.")]
+
+
+def labels_serve(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run folder, with its config.yaml.")] = None,
+    ledger: Annotated[str | None, typer.Option(help="A ledger of its own, without a run or in place of its.")] = None,
+    pool: Annotated[str | None, typer.Option(help="The pool with the audio, without a run or in place of its.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; only this machine unless told otherwise.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8800,
+    url: Annotated[str | None, typer.Option(help="Where people reach the page, if a proxy is in front.")] = None,
+    settings: Sets = None,
+) -> None:
+    """Serve the page on which people label, until stopped. Options of PageOptions go through --set.
+
+    Example: `seral labels serve runs/calls --set check_every=20`
+    """
+    from seral.annotate.web.server import PageOptions, serve
+    from seral.options import parse
+
+    options = parse(PageOptions, {"host": host, "port": port, "url": url}, settings or [])
+    serve(run, options, ledger=ledger, pool=pool)
+
+
+@people_app.command("add")
+def people_add(
+    ledger: LedgerUrl,
+    name: Name,
+    lead: Annotated[bool, typer.Option("--lead", help="They lead: progress, agreement, adjudication, people.")] = False,
+    url: Annotated[str, typer.Option(help="Where people reach the page.")] = "http://127.0.0.1:8800",
+) -> None:
+    """Let somebody in and print their personal link, or a new one in place of the last. It is kept nowhere.
+
+    Example: `seral labels people add runs/calls/labels.sqlite ada`
+    """
+    from seral.annotate.ledger import Ledger
+
+    typer.echo(f"{url.rstrip('/')}/in/{Ledger(ledger).add_person(name, 'lead' if lead else 'annotator')}")
+
+
+@people_app.command("list")
+def people_list(ledger: LedgerUrl) -> None:
+    """List the people of a ledger: name, role, and whether their link opens the page."""
+    from seral.annotate.ledger import Ledger
+
+    for row in Ledger(ledger).people():
+        typer.echo(f"{row.name}\t{row.role}\t{'may come in' if row.token_hash else 'no link'}")
+
+
+@people_app.command("revoke")
+def people_revoke(ledger: LedgerUrl, name: Name) -> None:
+    """Make a person's link worthless, at once. What they have said stays."""
+    from seral.annotate.ledger import Ledger
+
+    Ledger(ledger).revoke(name)

@@ -1,0 +1,117 @@
+"""What tests of the annotation page share: a pool, a ledger over it, and the real server as a process."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pytest
+import soundfile as sf
+from numpy.typing import NDArray
+
+from seral import storage
+from seral.annotate.ledger import Ledger, Project
+from seral.pool.shards import FORMAT, MANIFEST
+from seral.schema import UTTERANCE
+
+CLASSES = ("anger", "happiness", "neutral", "sadness")
+IDS = [f"calls-{number:03d}" for number in range(40)]
+CHROMIUM = shutil.which("chromium")
+
+
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory, speech: Callable[[float, int], NDArray[np.float32]]) -> str:
+    """Forty clips in two shards of several row groups; the page needs audio and ids of a pool, nothing else."""
+    uri = str(tmp_path_factory.mktemp("web") / "pool")
+    for shard, ids in (("one", IDS[::2]), ("two", IDS[1::2])):
+        rows = [{"utterance_id": name, "audio": flac(speech(0.4, IDS.index(name)))} for name in ids]
+        table = pa.Table.from_pylist(rows, UTTERANCE)
+        storage.write_table(storage.join(uri, "utterances", f"{shard}.parquet"), table, row_group_rows=6)
+    shards = {shard: {"rows": 20} for shard in ("one", "two")}
+    storage.write_json(storage.join(uri, MANIFEST), {"format": FORMAT, "pool_hash": "", "shards": shards})
+    return uri
+
+
+def flac(samples: NDArray[np.float32]) -> bytes:
+    sink = BytesIO()
+    sf.write(sink, samples, 16_000, format="FLAC")
+    return sink.getvalue()
+
+
+@pytest.fixture
+def project() -> Project:
+    """What is asked; a module may say otherwise."""
+    return Project(classes=CLASSES)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, project: Project) -> Iterator[Ledger]:
+    """A ledger that asks one person about each clip."""
+    ledger = Ledger.create(str(tmp_path / "labels.sqlite"), project)
+    ledger.ask("evaluation", IDS, purpose="evaluation")
+    yield ledger
+    ledger.close()
+
+
+class Server:
+    """`seral labels serve` as a process of its own, to be killed and started again."""
+
+    def __init__(self, folder: Path, pool: str, *options: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "server.log"
+        self._command = [sys.executable, "-m", "seral", "labels", "serve", "--port", str(self.port), *options]
+        self._command += ["--ledger", str(folder / "labels.sqlite"), "--pool", pool]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, and wait until it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 30
+        while True:
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, "the server did not start within 30 s"
+            try:
+                httpx.get(f"{self.url}/", timeout=1)
+                return
+            except httpx.TransportError:
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        """SIGKILL: no time to put anything away."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def server(ledger: Ledger, tmp_path: Path, pool: str) -> Iterator[Server]:
+    """The server over `ledger` and `pool`."""
+    server = Server(tmp_path, pool)
+    yield server
+    server.kill()
+    assert not re.search(r"Traceback|/in/", server.log.read_text()), server.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Debian's Chromium; skipped without it, unless everything has to run."""
+    if CHROMIUM is None:
+        if os.environ.get("SERAL_TEST_ALL"):
+            pytest.fail("Chromium is not installed")
+        pytest.skip("Chromium is not installed (Debian: chromium)")
+    return CHROMIUM

@@ -1,0 +1,302 @@
+"""What the annotation page's server gives, to whom, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from seral.annotate.ledger import Ledger
+from seral.annotate.web.app import create_app
+from seral.annotate.web.limits import BODY_BYTES, Limit
+from seral.annotate.web.server import PageOptions, make_site
+from seral.annotate.web.sessions import HEADER
+from seral.annotate.web.sounds import Sounds
+from seral.errors import PoolError
+from seral.pool.shards import open_pool
+
+Open = Callable[..., Any]
+URL = "http://testserver"
+
+
+@pytest.fixture
+def client_of(ledger: Ledger, pool: str) -> Iterator[Open]:
+    """`client_of("ada")`: a browser that has followed her link; None = one that nobody has let in."""
+    made = []
+
+    def client(name: str | None = None, role: str = "annotator", **options: Any) -> Any:
+        site = make_site(ledger, pool, PageOptions(**{"url": URL, **options}), {})
+        browser = TestClient(
+            create_app(site), base_url=site.url.removesuffix("/labels"), follow_redirects=False, headers={HEADER: "1"}
+        )
+        made.append(browser)
+        if name is not None:
+            assert browser.get(f"/in/{ledger.add_person(name, role)}").status_code == 303  # type: ignore[arg-type]
+        return browser
+
+    yield client
+    for browser in made:
+        browser.close()
+
+
+def answer(clip: dict[str, Any], **more: Any) -> dict[str, Any]:
+    about = {name: clip[name] for name in ("question", "utterance_id")}
+    return {**about, "key": uuid4().hex, "emotions": ["anger"], **more}
+
+
+def claim(browser: Any, count: int = 2) -> list[dict[str, Any]]:
+    given: list[dict[str, Any]] = browser.post(f"/api/claim?count={count}").json()["clips"]
+    return given
+
+
+def test_a_link_lets_its_owner_in_and_leaves_no_token_behind(client_of: Open, ledger: Ledger) -> None:
+    browser, token = client_of(), ledger.add_person("ada")
+    entered = browser.get(f"/in/{token}")
+    assert (entered.status_code, entered.headers["location"]) == (303, "../")
+    cookie = entered.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert "secure" not in cookie, "the page is reached by http"
+    assert token not in entered.text
+    me = browser.get("/api/me").json()
+    assert (me["person"], me["role"], me["standing"]) == ("ada", "annotator", {"answered": 0, "left": 40})
+
+
+def test_a_cookie_is_for_https_alone_where_the_page_is(client_of: Open, ledger: Ledger) -> None:
+    browser = client_of(url="https://testserver/labels")
+    cookie = browser.get(f"/in/{ledger.add_person('ada')}").headers["set-cookie"]
+    assert "Secure" in cookie
+    assert "Path=/labels" in cookie
+
+
+def test_a_wrong_link_gets_nothing(client_of: Open, ledger: Ledger) -> None:
+    browser = client_of()
+    refused = browser.get("/in/not-a-token")
+    assert refused.status_code == 403
+    assert refused.json().keys() == {"error"}
+    assert "set-cookie" not in refused.headers
+    for path in ("/api/me", "/api/latest", "/api/audio/calls-000"):
+        assert browser.get(path).status_code == 403
+    assert browser.post("/api/claim").status_code == 403
+    assert browser.post("/api/answers", json=answer({"question": 1, "utterance_id": "calls-000"})).status_code == 403
+    assert ledger.answers().num_rows == 0
+
+
+def test_a_revoked_link_is_worth_nothing_at_once(client_of: Open, ledger: Ledger) -> None:
+    browser = client_of("ada")
+    ledger.revoke("ada")
+    assert browser.get("/api/me").status_code == 403
+
+
+def test_who_guesses_has_to_wait(client_of: Open) -> None:
+    browser = client_of()
+    tried = [browser.get(f"/in/guess-{number}").status_code for number in range(12)]
+    assert tried == [403] * 10 + [429] * 2
+
+
+def test_who_asks_too_much_has_to_wait(client_of: Open) -> None:
+    browser = client_of("ada", burst=3, requests_per_s=0.001)
+    asked = [browser.get("/api/me") for _ in range(4)]
+    assert [response.status_code for response in asked] == [200, 200, 200, 429]
+    assert asked[-1].headers["retry-after"] == "1"
+
+
+def test_a_limit_fills_up_again() -> None:
+    now = 0.0
+    limit = Limit(2, 0.5, clock=lambda: now)
+    assert [limit.take("a") for _ in range(3)] == [True, True, False]
+    assert limit.take("b"), "everybody has their own"
+    now = 2.0
+    assert [limit.take("a") for _ in range(2)] == [True, False]
+
+
+def test_clips_are_claimed_heard_answered_and_shown_again(client_of: Open, ledger: Ledger) -> None:
+    browser = client_of("ada")
+    first, second = claim(browser)
+    assert first.keys() == {"question", "utterance_id"}, "neither batch nor purpose: checks look like the rest"
+    sent = answer(first, secondary=["sadness"], confidence=0.5, comment="a sigh", seconds=2.5)
+    number = browser.post("/api/answers", json=sent).json()["id"]
+    assert browser.post("/api/answers", json=sent).json()["id"] == number, "sent twice, written once"
+    assert [clip["utterance_id"] for clip in claim(browser)] == [second["utterance_id"], "calls-002"]
+    browser.post("/api/answers", json=answer(first, emotions=["neutral"]))
+    (shown,) = browser.get("/api/latest").json()["answers"]
+    assert (shown["clip"], shown["answer"]["emotions"]) == (first, ["neutral"])
+    written = ledger.answers(history=True).to_pylist()
+    assert [(row["emotions"], row["supersedes"]) for row in written] == [(["anger"], None), (["neutral"], number)]
+    assert (written[0]["comment"], written[0]["tool"], written[0]["person"]) == ("a sigh", "page", "ada")
+
+
+def test_people_see_their_own_answers_only(client_of: Open, ledger: Ledger) -> None:
+    ledger.ask("again", ["calls-000"], purpose="relabel", overlap=2)
+    ada, ben = client_of("ada"), client_of("ben")
+    (clip,) = claim(ada, 1)
+    ada.post("/api/answers", json=answer(clip, comment="only mine"))
+    told = [ben.get("/api/me"), ben.post("/api/claim"), ben.get("/api/latest")]
+    assert all("only mine" not in response.text and "ada" not in response.text for response in told)
+
+
+def test_given_back_clips_go_to_others(client_of: Open) -> None:
+    ada, ben = client_of("ada"), client_of("ben")
+    taken = claim(ada)
+    assert ada.post("/api/let-go").json() == {}
+    assert claim(ben) == taken
+
+
+def test_audio_is_for_those_who_were_given_it_and_for_leads(client_of: Open, pool: str) -> None:
+    ada, lead = client_of("ada"), client_of("lea", "lead")
+    (clip,) = claim(ada, 1)
+    heard = ada.get(f"/api/audio/{clip['utterance_id']}")
+    assert heard.headers["content-type"] == "audio/flac"
+    assert heard.content == Sounds(open_pool(pool)).read("calls-000")
+    assert ada.get("/api/audio/calls-030").status_code == 404
+    assert lead.get("/api/audio/calls-030").status_code == 200
+    for name in ("calls-999", "..%2F..%2Fmanifest.json", "%2Fetc%2Fpasswd", "utterances/one.parquet", ""):
+        assert lead.get(f"/api/audio/{name}").status_code == 404, name
+
+
+@pytest.mark.parametrize(
+    ("wanted", "status", "part"),
+    [
+        ("bytes=0-3", 206, slice(0, 4)),
+        ("bytes=10-", 206, slice(10, None)),
+        ("bytes=-5", 206, slice(-5, None)),
+        ("bytes=5-999999999", 206, slice(5, None)),
+        ("bytes=999999999-", 416, slice(0, 0)),
+        ("bytes=7-3", 416, slice(0, 0)),
+        ("bytes=0-1,4-5", 200, slice(None)),
+        ("bytes=-", 200, slice(None)),
+        ("lines=1-2", 200, slice(None)),
+    ],
+)
+def test_players_get_the_range_they_ask_for(client_of: Open, wanted: str, status: int, part: slice) -> None:
+    browser = client_of("lea", "lead")
+    whole = browser.get("/api/audio/calls-003").content
+    given = browser.get("/api/audio/calls-003", headers={"Range": wanted})
+    assert given.status_code == status
+    assert given.content == whole[part]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({HEADER: ""}, 200),
+        ({"Origin": URL}, 200),
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_other_sites_cannot_change_anything(client_of: Open, headers: dict[str, str], status: int) -> None:
+    assert client_of("ada").post("/api/claim", headers=headers).status_code == status
+
+
+def test_changes_need_the_header_of_the_page(client_of: Open) -> None:
+    browser = client_of("ada")
+    del browser.headers[HEADER]
+    assert browser.post("/api/claim").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"emotions": ["boredom"]}, "unknown class 'boredom'"),
+        ({"emotions": []}, "it says nothing"),
+        ({"kind": "final"}, "kind: "),
+        ({"arousal": 3}, "nobody asked for arousal"),
+        ({"confidence": 2}, "confidence is 2"),
+        ({"seconds": -1}, "seconds: "),
+        ({"comment": "x" * 2001}, "comment: "),
+        ({"key": "short"}, "key: "),
+        ({"final": True}, "final: "),
+        ({"question": 40}, "question 40 is not about"),
+        ({"question": 2, "utterance_id": "calls-001"}, "was not asked about"),
+    ],
+)
+def test_wrong_answers_are_refused_with_the_reason(
+    client_of: Open, ledger: Ledger, wrong: dict[str, Any], reason: str
+) -> None:
+    browser = client_of("ada")
+    (clip,) = claim(browser, 1)
+    refused = browser.post("/api/answers", json=answer(clip, **wrong))
+    assert refused.status_code == 422
+    assert reason in refused.json()["error"]
+    assert ledger.answers().num_rows == 0
+
+
+def test_requests_have_a_length(client_of: Open) -> None:
+    browser = client_of("ada")
+    long = json.dumps({"comment": "x" * BODY_BYTES}).encode()
+    kind = {"Content-Type": "application/json"}
+    assert browser.post("/api/answers", content=long, headers=kind).status_code == 413
+    in_parts = (long[start : start + 4096] for start in range(0, len(long), 4096))
+    assert browser.post("/api/answers", content=in_parts, headers=kind).status_code == 413, "its length untold"
+
+
+def test_every_answer_has_the_headers_that_keep_others_out(client_of: Open) -> None:
+    browser = client_of("ada")
+    for path in ("/", "/api/me", "/api/audio/calls-030", "/static/annotate.js", "/nothing"):
+        headers = browser.get(path).headers
+        assert "script-src 'self'" in headers["content-security-policy"], path
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cache-control"] in {"no-store", "no-cache"}
+
+
+def test_pages_hold_no_scripts_or_styles_of_their_own() -> None:
+    import seral.annotate.web.app as app
+
+    for page in Path(app.STATIC).glob("*.html"):
+        text = page.read_text()
+        assert text.count("<script") == text.count('<script type="module" src="')
+        assert not [word for word in ("<style", "style=", " onclick", "http://", "https://") if word in text]
+
+
+def test_a_ledger_that_cannot_be_reached_is_to_be_tried_again(client_of: Open, ledger: Ledger, tmp_path: Path) -> None:
+    import sqlite3
+
+    browser = client_of("ada")
+    with sqlite3.connect(tmp_path / "labels.sqlite") as database:
+        database.execute("ALTER TABLE slot RENAME TO away")
+    database.close()
+    failed = browser.post("/api/claim")
+    assert (failed.status_code, failed.headers["retry-after"]) == (503, "2")
+
+
+def test_sounds_finds_every_clip_of_every_shard(pool: str) -> None:
+    opened = open_pool(pool)
+    sounds = Sounds(opened)
+    for shard in opened.shards:
+        rows = opened.read(shard, ["utterance_id", "audio"]).to_pylist()
+        assert all(sounds.read(row["utterance_id"]) == row["audio"] for row in rows)
+    assert "calls-0" not in sounds
+    with pytest.raises(PoolError, match="does not hold zzz"):
+        sounds.read("zzz")
+
+
+def test_many_at_once_never_get_the_same_clip(server: Any, ledger: Ledger) -> None:
+    heard: Counter[str] = Counter()
+
+    def label(token: str) -> None:
+        with httpx.Client(base_url=server.url, headers={HEADER: "1"}, timeout=30) as browser:
+            browser.get(f"/in/{token}")
+            while clips := claim(browser):
+                heard[clips[0]["utterance_id"]] += 1
+                assert browser.get(f"/api/audio/{clips[0]['utterance_id']}").content[:4] == b"fLaC"
+                assert browser.post("/api/answers", json=answer(clips[0])).status_code == 200
+
+    people = [threading.Thread(target=label, args=(ledger.add_person(f"p{number}"),)) for number in range(6)]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+    assert set(heard.values()) == {1}
+    assert sorted(ledger.answers()["utterance_id"].to_pylist()) == sorted(heard)
+    assert len(heard) == 40
