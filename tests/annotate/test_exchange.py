@@ -16,7 +16,7 @@ from seral.annotate.ledger import Answer, Ledger, Project
 from seral.errors import LabelError
 
 PROJECT = Project(classes=("=joy", "Ärger, groß", "it's 喜"), dimensions=("arousal", "valence"), scale=(-1.0, 1.0))
-COMPLETE = ("csv", "jsonl", "parquet", "label-studio")
+COMPLETE = ("csv", "jsonl", "parquet", "label-studio", "argilla")
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 risky = st.builds(

@@ -100,7 +100,7 @@ def test_an_annotation_that_was_changed_there_is_a_correction_here(ledger: Ledge
         ([completed(annotation(1, {"value": {}}))], r"\[0\].annotations\[0\].result\[0\].from_name: Field required"),
         (
             [completed(annotation(1, chosen("mood", "choices", {"choices": ["x"]})))],
-            r"result\[0\]: unknown control 'mood'",
+            r"annotations\[0\]: unknown control 'mood'",
         ),
         (
             [completed(annotation(1, chosen("emotion", "choices", {"choices": ["x"]})))],

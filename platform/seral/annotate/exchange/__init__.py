@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seral import storage
+from seral.annotate.exchange.argilla import read_argilla, write_argilla
 from seral.annotate.exchange.entries import Entry, Export, Question, write_entries
 from seral.annotate.exchange.label_studio import read_label_studio, write_label_studio
 from seral.annotate.exchange.tables import read_csv, read_jsonl, read_parquet, write_csv, write_jsonl, write_parquet
@@ -32,6 +33,7 @@ FORMATS: dict[str, Format] = {
     "csv": Format(write_csv, read_csv),
     "jsonl": Format(write_jsonl, read_jsonl),
     "parquet": Format(write_parquet, read_parquet),
+    "argilla": Format(write_argilla, read_argilla),
     "label-studio": Format(write_label_studio, read_label_studio),
 }
 

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from seral.annotate.ledger import RATINGS, Answer, Asked, Kind, Ledger, Project, Purpose
 from seral.errors import LabelError
 
+T = TypeVar("T")
 SAID = ("kind", "emotions", "secondary", *RATINGS, "confidence", "comment", "final")
 """What makes two answers with the same key the same answer."""
 
@@ -157,6 +158,20 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (OSError, UnicodeDecodeError) as error:
         raise LabelError(f"{path} cannot be read: {error}") from None
+
+
+def read_json(path: Path, shape: type[T]) -> T:
+    """A JSON file of this shape. Raises LabelError with the line, or with the path inside the file."""
+    with readable(path):
+        text = path.read_text(encoding="utf-8")
+    try:
+        return TypeAdapter(shape).validate_python(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise LabelError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]) or "."
+        raise LabelError(f"{path}, {where}: {problem['msg']}") from None
 
 
 def _explain(error: ValidationError) -> str:

@@ -16,19 +16,17 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field
 
 from seral import storage
-from seral.annotate.exchange.entries import Entry, Export, Question, in_order, readable
-from seral.annotate.ledger import RATINGS, Project
-from seral.errors import LabelError, unknown_name
+from seral.annotate.exchange.controls import CHOICES, PROBLEMS, controls_of, row_of
+from seral.annotate.exchange.entries import Entry, Export, Question, in_order, read_json
+from seral.annotate.ledger import Project
 
-PROBLEMS = ("unusable", "other-language")
-"""Choices of the control `problem`; to skip is Label Studio's own button."""
-CHOICES = ("emotion", "secondary", "problem")
-NUMBERS = (*RATINGS, "confidence")
 KEPT = ("id", "key", "round", "tool", "answered_at")
 """What stands under `seral`."""
+VALUES = ("choices", "rating", "number", "text")
+"""Under which the value of a control stands, by its type."""
 
 
 class _Result(BaseModel):
@@ -62,7 +60,7 @@ def write_label_studio(out: Path, export: Export) -> None:
     """Write tasks in the order of their rank, and the labelling config beside them as `.xml`."""
     given = defaultdict(list)
     for row in export.answers.to_pylist():
-        given[row["batch"], row["utterance_id"]].append(_annotation(row, export.project))
+        given[row["batch"], row["utterance_id"]].append(_annotation(row))
     tasks = []
     for question in export.questions:
         task = {"data": _data(question, export), "annotations": given[question.batch, question.utterance_id]}
@@ -73,15 +71,7 @@ def write_label_studio(out: Path, export: Export) -> None:
 
 def read_label_studio(path: Path, project: Project) -> list[Entry]:
     """Read the annotations of completed tasks, as Label Studio exports them (JSON, not JSON-MIN)."""
-    try:
-        with readable(path):
-            tasks = TypeAdapter(list[_Task]).validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except json.JSONDecodeError as error:
-        raise LabelError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise LabelError(f"{path}, {_path(problem['loc'])}: {problem['msg']}") from None
-    return in_order(_rows(path, tasks), "label-studio")
+    return in_order(_rows(path, read_json(path, list[_Task])), "label-studio")
 
 
 def labelling_config(project: Project) -> str:
@@ -121,32 +111,25 @@ def _data(question: Question, export: Export) -> dict[str, Any]:
 def _predictions(question: Question, export: Export) -> Iterator[dict[str, Any]]:
     first = export.first_class(question.utterance_id)
     if export.suggest and first is not None:
-        yield {"model_version": "seral", "score": first[1], "result": [_choice("emotion", [first[0]])]}
+        yield {"model_version": "seral", "score": first[1], "result": [_result("emotion", [first[0]])]}
 
 
-def _choice(name: str, words: list[str]) -> dict[str, Any]:
-    return {"id": name, "from_name": name, "to_name": "audio", "type": "choices", "value": {"choices": words}}
-
-
-def _annotation(row: dict[str, Any], project: Project) -> dict[str, Any]:
-    problem = [row["kind"]] if row["kind"] in PROBLEMS else []
-    chosen = zip(CHOICES, (row["emotions"], row["secondary"], problem), strict=True)
-    result = [_choice(name, words) for name, words in chosen if words]
-    for name in NUMBERS:
-        if row[name] is not None:
-            value = {"number": row[name]}
-            result.append({"id": name, "from_name": name, "to_name": "audio", "type": "number", "value": value})
-    if row["comment"] is not None:
-        value = {"text": [row["comment"]]}
-        result.append({"id": "comment", "from_name": "comment", "to_name": "audio", "type": "textarea", "value": value})
+def _annotation(row: dict[str, Any]) -> dict[str, Any]:
     return {
         "completed_by": row["person"],
         "lead_time": row["seconds"],
         "was_cancelled": row["kind"] == "skipped",
         "ground_truth": row["final"],
-        "result": result,
+        "result": [_result(name, value) for name, value in controls_of(row).items()],
         "seral": {name: row[name] for name in KEPT},
     }
+
+
+def _result(name: str, value: Any) -> dict[str, Any]:
+    kind, key = ("choices", "choices") if name in CHOICES else ("number", "number")
+    if name == "comment":
+        kind, key, value = "textarea", "text", [value]
+    return {"id": name, "from_name": name, "to_name": "audio", "type": kind, "value": {key: value}}
 
 
 def _rows(path: Path, tasks: list[_Task]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -159,28 +142,14 @@ def _rows(path: Path, tasks: list[_Task]) -> Iterator[tuple[str, dict[str, Any]]
 
 
 def _said(annotation: _Annotation, place: str) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for index, result in enumerate(annotation.result):
-        name, value = result.from_name, result.value
-        if name not in {*CHOICES, *NUMBERS, "comment"}:
-            known = unknown_name("control", name, (*CHOICES, *NUMBERS, "comment"))
-            raise LabelError(f"{place}.result[{index}]: {known}")
-        found[name] = value.get("choices", value.get("rating", value.get("number", value.get("text"))))
+    values = {result.from_name: result.value for result in annotation.result}
+    controls = {name: next((value[key] for key in VALUES if key in value), None) for name, value in values.items()}
     when = annotation.updated_at or annotation.created_at
-    problem = found.pop("problem", None)
-    comment = found.pop("comment", None)
     row = {
         "person": annotation.person,
-        "kind": "skipped" if annotation.was_cancelled else problem[0] if problem else "label",
-        "comment": "\n".join(comment) if isinstance(comment, list) else comment,
         "seconds": annotation.lead_time,
         "final": annotation.ground_truth,
         "answered_at": when.timestamp() if when else None,
     }
-    if not annotation.was_cancelled:  # what was chosen before the skip does not count
-        row |= {"emotions": found.pop("emotion", None)} | found
-    return row | {name: annotation.seral.get(name) for name in KEPT if name in annotation.seral}
-
-
-def _path(loc: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc) or "."
+    kept = {name: annotation.seral[name] for name in KEPT if name in annotation.seral}
+    return row | row_of(controls, skipped=annotation.was_cancelled, place=place) | kept
