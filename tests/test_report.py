@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from seral import storage
+from seral.annotate.ledger import Answer, Ledger, Project
 from seral.errors import StateError
+from seral.pool.shards import FORMAT
 from seral.report import read_run, write_report
 from seral.report.comparison import (
     bootstrap_interval,
@@ -341,3 +345,72 @@ def test_a_target_may_not_be_reached(made: tuple[Path, pa.Table], page: Path) ->
     reached = cost_of_target(read_run(made[0]), share=2.0)
     assert reached["labels"].isna().all()
     assert "not reached" in " ".join(read_page(page).text)
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> tuple[Path, pa.Table]:
+    """A run whose labels are those of three people, one of whom says nothing but joy in the end."""
+    run = tmp_path / "run"
+    metadata = write_run(run, ["after"], folds=1, seeds=1)
+    ids = metadata["utterance_id"].to_pylist()[:40]
+    write_pool(tmp_path / "pool", ids)
+    config = {"pool": str(tmp_path / "pool"), "people": {"overlap": 3}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    with closing(Ledger.create(str(run / "labels.sqlite"), Project(classes=tuple(CLASSES)))) as ledger:
+        for number, name in enumerate(ids):
+            truth = CLASSES[number % 4]
+            said = {"ada": truth, "ben <b>": truth, "cem": truth if number < 20 else CLASSES[3 - number % 4]}
+            ledger.record(
+                Answer(utterance_id=name, person=who, emotions=(emotion,), seconds=4.0, answered_at=number)
+                for who, emotion in said.items()
+            )
+        ledger.record([Answer(utterance_id="u0000", person="dan", emotions=("sadness",), seconds=1.0)])
+        ledger.record([Answer(utterance_id="u0000", person="eve", emotions=("sadness",), seconds=1.0)])
+        ledger.record([Answer(utterance_id="u0000", person="fay", kind="skipped")])
+    return run, metadata
+
+
+def write_pool(folder: Path, ids: list[str]) -> None:
+    """A pool with nothing but names, the last two of which are one recording."""
+    rows = [{"utterance_id": name, "duplicate_of": ids[-2] if name == ids[-1] else None} for name in ids]
+    storage.write_table(folder / "utterances" / "made-1.parquet", pa.Table.from_pylist(rows, UTTERANCE))
+    manifest = {"format": FORMAT, "pool_hash": "abc", "shards": {"made-1": {"rows": len(ids)}}}
+    write_json(folder / "manifest.json", manifest)
+
+
+def test_a_run_with_people_tells_of_them_and_of_doubtful_labels(asked: tuple[Path, pa.Table]) -> None:
+    page = Path(write_report(*asked))
+    reader = read_page(page)
+    text = " ".join(" ".join(reader.text).split())
+    assert "Labels" in text
+    people = pd.read_csv(page.parent / "people.csv").set_index("person")
+    assert people["answers"].to_dict() == {"ada": 40, "ben <b>": 40, "cem": 40, "dan": 1, "eve": 1, "fay": 1}
+    assert people.loc["cem", "early"] == 1
+    assert people.loc["cem", "late"] == 0
+    assert people.loc["cem", "p"] < 0.001
+    assert "100 % → 0 % *" in text
+    assert people.loc["fay", "skipped"] == 1
+    doubts = pd.read_csv(page.parent / "doubts.csv")
+    assert set(doubts["reason"]) == {"label-error", "near-duplicate"}
+    assert {"u0038", "u0039"} <= set(doubts["utterance_id"])
+    assert "u0038" in text
+    # cem says sadness for anger and happiness for neutral: the other class, never the two of one half.
+    assert "Hardest to tell apart: anger and sadness" in text or "Hardest to tell apart: happiness and neutral" in text
+    assert (page.parent / "said_together.png").exists()
+    assert "nan" not in text.lower()
+    assert Path(write_report(*asked, out=page.parent.parent / "again")).read_bytes() == page.read_bytes()
+
+
+def test_a_run_without_people_has_no_such_section(page: Path) -> None:
+    assert 'id="labels"' not in page.read_text(encoding="utf-8")
+    assert not (page.parent / "people.csv").exists()
+
+
+def test_a_ledger_without_answers_makes_a_page_too(tmp_path: Path) -> None:
+    metadata = write_run(tmp_path / "run", ["after"], folds=1, seeds=1)
+    write_pool(tmp_path / "pool", ["u0000", "u0001"])
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump({"pool": str(tmp_path / "pool"), "people": {}}))
+    Ledger.create(str(tmp_path / "run" / "labels.sqlite"), Project(classes=tuple(CLASSES))).close()
+    text = " ".join(read_page(write_report(tmp_path / "run", metadata)).text)
+    assert "Nothing speaks against any label" in text
+    assert "nan" not in text.lower()

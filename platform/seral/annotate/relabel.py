@@ -26,8 +26,10 @@ from seral.active.rounds import count_rounds, round_folder
 from seral.annotate.consensus import consensus
 from seral.annotate.doubts import Probabilities, find_doubts
 from seral.annotate.ledger import Ledger
+from seral.annotate.people import PeopleOptions, ledger_url
 from seral.errors import LabelError, StateError
 from seral.features import rows_of
+from seral.options import parse
 from seral.pool.shards import Pool, open_pool
 from seral.schema import SCREEN
 from seral.screen import FOLDER as SCREENS
@@ -127,10 +129,11 @@ def copies(pool: Pool) -> dict[str, str]:
     return {names[row]: names[first_N[row]] for row in np.unique(pair_P2).tolist()}
 
 
-def ledger_of(run: str) -> str | None:
-    """The ledger of a run that asks people; None for one that asks the oracle."""
-    people = _config(run).get("people")
-    return people and (people["ledger"] or storage.join(storage.absolute(run), "labels.sqlite"))
+def ledger_of(run: str) -> str:
+    """The ledger of a run. Raises LabelError for one that asks the oracle."""
+    if (people := _config(run).get("people")) is None:
+        raise LabelError(f"the run at {run} asks nobody: its labels are the oracle's")
+    return ledger_url(run, parse(PeopleOptions, people))
 
 
 def _config(run: str) -> dict[str, Any]:
@@ -146,11 +149,7 @@ def _is_run(place: str) -> bool:
 
 
 def _ledger(place: str) -> str:
-    if not _is_run(place):
-        return place
-    if (url := ledger_of(place)) is None:
-        raise LabelError(f"the run at {place} asks nobody: its labels are the oracle's")
-    return url
+    return ledger_of(place) if _is_run(place) else place
 
 
 def _answers(url: str) -> tuple[pa.Table, tuple[str, ...]]:

@@ -47,21 +47,28 @@ def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | 
     folder = storage.join(run, "report") if out is None else str(out)
     table = metadata.to_pandas() if isinstance(metadata, pa.Table) else metadata
     records, pool = read_run(run), comparison.known_of(table)
+    goal = f"{TARGET_SHARE:.0%} of the UAR with all labels"
     frames = _frames(records, pool)
     pictures = _pictures(records, frames["picks"], pool)
+    tables = {
+        "headline": page.headline_table(frames["headline"]),
+        "target": page.target_table(frames["target"], f"First point of each arm's mean curve at {goal}."),
+        "quality": page.quality_table(frames["quality"]),
+        "time": page.phase_table(frames["time"], records.shared_seconds),
+    }
+    if records.asks_people:
+        # Imported here: it needs the loop, whose modules draw figures.
+        from seral.report.labels import label_section
+
+        section = label_section(str(run))
+        frames, pictures, tables = frames | section.frames, pictures | section.pictures, tables | section.tables
     for name, frame in frames.items():
         storage.write_bytes(storage.join(folder, f"{name}.csv"), frame.to_csv(index=name == "time").encode("utf-8"))
     for name, picture in pictures.items():
         storage.write_bytes(storage.join(folder, f"{name}.png"), picture.png)
-    goal = f"{TARGET_SHARE:.0%} of the UAR with all labels"
     html = page.render(
         records,
-        tables={
-            "headline": page.headline_table(frames["headline"]),
-            "target": page.target_table(frames["target"], f"First point of each arm's mean curve at {goal}."),
-            "quality": page.quality_table(frames["quality"]),
-            "time": page.phase_table(frames["time"], records.shared_seconds),
-        },
+        tables=tables,
         pictures=pictures,
         differences=comparison.differences(records),
         target=_target_sentence(records, goal),

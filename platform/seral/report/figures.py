@@ -93,7 +93,18 @@ def confusion_matrices(records: RunRecords) -> Figure:
     return figure
 
 
-def _confusion(axes: Axes, count_CC: NDArray[np.int64], classes: Sequence[str]) -> None:
+def said_together(together_CC: NDArray[np.float64], classes: Sequence[str]) -> Figure:
+    """How often one person says the row and another the column of a clip, row-normalised; counts in the cells."""
+    side = max(2.6, 0.62 * len(classes) + 1.0)
+    figure = Figure(figsize=(side + 0.6, side + 0.5), layout="constrained")
+    count_CC = np.rint(together_CC).astype(np.int64)
+    _confusion(figure.subplots(), count_CC, classes, rows="one says", columns="another says")
+    return figure
+
+
+def _confusion(
+    axes: Axes, count_CC: NDArray[np.int64], classes: Sequence[str], rows: str = "truth", columns: str = "predicted"
+) -> None:
     share_CC = count_CC / np.maximum(count_CC.sum(axis=1, keepdims=True), 1)
     axes.imshow(share_CC, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(count_CC):
@@ -103,8 +114,8 @@ def _confusion(axes: Axes, count_CC: NDArray[np.int64], classes: Sequence[str]) 
     ticks = np.arange(len(classes))
     axes.set_xticks(ticks, classes, rotation=40, ha="right", fontsize=9, color=INK)
     axes.set_yticks(ticks, classes, fontsize=9, color=INK)
-    axes.set_xlabel("predicted", color=MUTED)
-    axes.set_ylabel("truth", color=MUTED)
+    axes.set_xlabel(columns, color=MUTED)
+    axes.set_ylabel(rows, color=MUTED)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
 

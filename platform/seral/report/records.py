@@ -50,6 +50,11 @@ class RunRecords:
         return bool(yaml.safe_load(self.config).get("proxy"))
 
     @property
+    def asks_people(self) -> bool:
+        """Whether the labels are those of people, in a ledger (LoopOptions.people)."""
+        return yaml.safe_load(self.config).get("people") is not None
+
+    @property
     def arms(self) -> list[str]:
         """The arms: strategies first, then random, then the full-label one."""
         return sorted(self.rounds["arm"].unique(), key=lambda arm: (arm == FULL, arm == RANDOM, arm))
