@@ -11,7 +11,7 @@ from seral.cli.arguments import AsJson, LedgerUrl, pair
 from seral.cli.display import show, show_rows
 from seral.cli.people import labels_serve, people_app
 
-FormatName = Annotated[str, typer.Option(help="label-studio, argilla, csv, jsonl or parquet.")]
+FormatName = Annotated[str, typer.Option(help="label-studio, argilla, audformat, csv, jsonl or parquet.")]
 
 PlaceWithLabels = Annotated[
     str, typer.Argument(metavar="RUN|LEDGER", help="The folder of a run with people, or a ledger alone.")

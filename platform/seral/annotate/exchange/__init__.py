@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from seral import storage
 from seral.annotate.exchange.argilla import read_argilla, write_argilla
+from seral.annotate.exchange.audformat import read_audformat, write_audformat
 from seral.annotate.exchange.entries import Entry, Export, Question, write_entries
 from seral.annotate.exchange.label_studio import read_label_studio, write_label_studio
 from seral.annotate.exchange.tables import read_csv, read_jsonl, read_parquet, write_csv, write_jsonl, write_parquet
@@ -34,6 +35,7 @@ FORMATS: dict[str, Format] = {
     "jsonl": Format(write_jsonl, read_jsonl),
     "parquet": Format(write_parquet, read_parquet),
     "argilla": Format(write_argilla, read_argilla),
+    "audformat": Format(write_audformat, read_audformat),
     "label-studio": Format(write_label_studio, read_label_studio),
 }
 
