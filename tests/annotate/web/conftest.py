@@ -13,21 +13,31 @@ import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
 import soundfile as sf
+from fastapi.testclient import TestClient
 from numpy.typing import NDArray
+from playwright.sync_api import Browser, sync_playwright
 
 from seral import storage
 from seral.annotate.ledger import Ledger, Project
+from seral.annotate.web.app import create_app
+from seral.annotate.web.server import PageOptions, make_site
+from seral.annotate.web.sessions import HEADER
 from seral.pool.shards import FORMAT, MANIFEST
 from seral.schema import UTTERANCE
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 IDS = [f"calls-{number:03d}" for number in range(40)]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+URL = "http://testserver"
+Open = Callable[..., Any]
 CHROMIUM = shutil.which("chromium")
 
 
@@ -115,3 +125,32 @@ def chromium() -> str:
             pytest.fail("Chromium is not installed")
         pytest.skip("Chromium is not installed (Debian: chromium)")
     return CHROMIUM
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Chromium for the tests of one file."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def client_of(ledger: Ledger, pool: str) -> Iterator[Open]:
+    """`client_of("ada")`: a browser that has followed her link; None = one that nobody has let in."""
+    made = []
+
+    def client(name: str | None = None, role: str = "annotator", **options: Any) -> Any:
+        site = make_site(ledger, pool, PageOptions(**{"url": URL, **options}), {})
+        browser = TestClient(
+            create_app(site), base_url=site.url.removesuffix("/labels"), follow_redirects=False, headers={HEADER: "1"}
+        )
+        made.append(browser)
+        if name is not None:
+            assert browser.get(f"/in/{ledger.add_person(name, role)}").status_code == 303  # type: ignore[arg-type]
+        return browser
+
+    yield client
+    for browser in made:
+        browser.close()

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from fastapi.testclient import TestClient
 
 from seral.annotate.ledger import Ledger
-from seral.annotate.web.app import create_app
 from seral.annotate.web.limits import BODY_BYTES, Limit
-from seral.annotate.web.server import PageOptions, make_site
 from seral.annotate.web.sessions import HEADER
 from seral.annotate.web.sounds import Sounds
 from seral.errors import PoolError
@@ -25,26 +22,6 @@ from seral.pool.shards import open_pool
 
 Open = Callable[..., Any]
 URL = "http://testserver"
-
-
-@pytest.fixture
-def client_of(ledger: Ledger, pool: str) -> Iterator[Open]:
-    """`client_of("ada")`: a browser that has followed her link; None = one that nobody has let in."""
-    made = []
-
-    def client(name: str | None = None, role: str = "annotator", **options: Any) -> Any:
-        site = make_site(ledger, pool, PageOptions(**{"url": URL, **options}), {})
-        browser = TestClient(
-            create_app(site), base_url=site.url.removesuffix("/labels"), follow_redirects=False, headers={HEADER: "1"}
-        )
-        made.append(browser)
-        if name is not None:
-            assert browser.get(f"/in/{ledger.add_person(name, role)}").status_code == 303  # type: ignore[arg-type]
-        return browser
-
-    yield client
-    for browser in made:
-        browser.close()
 
 
 def answer(clip: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -7,26 +7,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from seral.annotate.ledger import Ledger, Project
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
 TARGET_PX = 44
 """The least side of what a finger is to hit."""
 QUICK_MS = 330
 """The page takes no answer sooner: nobody has heard anything by then."""
 PLACE = "[...document.querySelectorAll('button, a, input')].indexOf(document.activeElement)"
 Enter = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

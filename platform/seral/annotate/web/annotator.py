@@ -19,12 +19,11 @@ LATEST = 20
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class Given(BaseModel):
-    """An answer as the page sends it."""
+class Said(BaseModel):
+    """An answer as a page sends it."""
 
     model_config = ConfigDict(extra="forbid")
 
-    question: int
     utterance_id: str = Field(max_length=200)
     key: str = Field(pattern=r"^[0-9a-f]{32}$")
     kind: Kind = "label"
@@ -36,6 +35,18 @@ class Given(BaseModel):
     confidence: float | None = None
     comment: str | None = Field(default=None, max_length=2000)
     seconds: float | None = Field(default=None, ge=0, le=86_400)
+
+    def answer(self, person: str, **more: Any) -> Answer:
+        """The answer of this person."""
+        values = {name: getattr(self, name) for name in Said.model_fields} | more
+        values |= {name: tuple(values[name]) for name in ("emotions", "secondary")}
+        return Answer(**values, person=person)
+
+
+class SaidWhenAsked(Said):
+    """An answer to a question that was put to the person."""
+
+    question: int
 
 
 @annotator.get("/me")
@@ -59,17 +70,15 @@ def claim(person: Asking, site: TheSite, count: Annotated[int, Query(ge=1, le=5)
 
 
 @annotator.post("/answers")
-def submit(given: Given, person: Asking, site: TheSite) -> dict[str, Any]:
+def submit(given: SaidWhenAsked, person: Asking, site: TheSite) -> dict[str, Any]:
     """Write an answer, once for each key; a later one about the same clip corrects it."""
-    values = given.model_dump(exclude={"question"})
-    answer = Answer(**values | {name: tuple(values[name]) for name in ("emotions", "secondary")}, person=person.name)
-    return {"id": site.ledger.submit(answer, given.question)}
+    return {"id": site.ledger.submit(given.answer(person.name), given.question)}
 
 
 @annotator.get("/latest")
 def latest(person: Asking, site: TheSite) -> dict[str, Any]:
     """What this person said last, newest first, to go back to."""
-    shown = Given.model_fields.keys() - {"question", "key"}
+    shown = Said.model_fields.keys() - {"key"}
     found = site.ledger.latest(person.name, LATEST)
     return {
         "answers": [

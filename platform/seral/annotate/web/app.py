@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seral.annotate.web.annotator import annotator
+from seral.annotate.web.lead import lead
 from seral.annotate.web.limits import BodyLimit
 from seral.annotate.web.sessions import Site, come_in
 from seral.errors import LabelError, PoolError
@@ -37,7 +38,9 @@ def create_app(site: Site) -> FastAPI:
     app.state.site = site
     app.add_api_route("/", _page("annotate.html"))
     app.add_api_route("/in/{token}", come_in)
+    app.add_api_route("/lead", _page("lead.html"))
     app.include_router(annotator)
+    app.include_router(lead)
     app.mount("/static", StaticFiles(directory=STATIC))
     app.exception_handler(HTTPException)(_refuse)
     app.exception_handler(RequestValidationError)(_explain)

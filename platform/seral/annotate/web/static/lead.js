@@ -1,0 +1,195 @@
+// The lead's page: progress, people, agreement, and the clips to decide.
+import { get, newKey, post, Refused, Unreachable } from "./api.js";
+import { button } from "./answer.js";
+import { startTheme } from "./theme.js";
+
+const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((element) => [element.id, element]));
+const say = (text) => (part.state.textContent = text);
+let me;
+
+function element(name, text = "", properties = {}) {
+  return Object.assign(document.createElement(name), { textContent: text }, properties);
+}
+
+/** A table row; numbers stand right, elements are taken as they are. */
+function row(cells) {
+  const made = element("tr");
+  for (const cell of cells) {
+    const td = cell instanceof Element ? element("td") : element("td", cell ?? "–");
+    if (cell instanceof Element) td.append(cell);
+    else if (/^[\d.–+-]+( %| to .*)?$/.test(td.textContent)) td.className = "number";
+    made.append(td);
+  }
+  return made;
+}
+
+const percent = (share) => (share === null || share === undefined ? null : `${Math.round(100 * share)} %`);
+const rounded = (value, digits = 2) => (value === null || value === undefined ? null : value.toFixed(digits));
+
+/** Do something that may fail, and say so. */
+async function attempt(act) {
+  try {
+    await act();
+  } catch (error) {
+    if (error instanceof Refused) say(error.out ? `You are not let in: ${error.message}.` : error.message);
+    else if (error instanceof Unreachable) say("The server does not answer; try again.");
+    else throw error;
+  }
+}
+
+function drawBatches(batches) {
+  part.batches.replaceChildren(
+    ...batches.map((batch) => {
+      const bar = element("progress", "", { max: Math.max(1, batch.questions), value: batch.done });
+      bar.setAttribute("aria-label", `${batch.batch}: ${batch.done} of ${batch.questions} done`);
+      const name = batch.closed ? `${batch.batch} (closed)` : batch.batch;
+      return row([name, batch.purpose, String(batch.questions), String(batch.done), bar, String(batch.answers)]);
+    }),
+  );
+}
+
+function drawPeople(people, reports) {
+  const known = Object.fromEntries(reports.map((report) => [report.person, report]));
+  part.people.replaceChildren(
+    ...people.map((person) => {
+      const report = known[person.name] ?? {};
+      const links = element("div", "", { className: "row" });
+      if (person.you) links.append("yours");
+      else {
+        const fresh = button(person.link ? "New link" : "Give a link");
+        fresh.setAttribute("aria-label", `${fresh.textContent}: ${person.name}`);
+        fresh.addEventListener("click", () => attempt(() => letIn(person.name, person.role)));
+        links.append(fresh);
+        if (person.link) {
+          const out = button("Revoke");
+          out.setAttribute("aria-label", `Revoke the link of ${person.name}`);
+          out.addEventListener("click", () => attempt(() => revoke(person.name)));
+          links.append(out);
+        }
+      }
+      const numbers = [String(report.answers ?? 0), String(report.skipped ?? 0), rounded(report.seconds, 1)];
+      const worth = [percent(report.agreement), percent(report.check_accuracy), percent(report.accuracy)];
+      return row([person.name, person.role, ...numbers, ...worth, links]);
+    }),
+  );
+}
+
+function drawAlphas(alphas) {
+  const rows = Object.entries(alphas).map(([name, alpha]) => {
+    const interval = alpha.low === null ? null : `${rounded(alpha.low)} to ${rounded(alpha.high)}`;
+    return row([name === "emotion" ? "all emotions" : name, rounded(alpha.alpha), interval, String(alpha.utterances)]);
+  });
+  part.alphas.replaceChildren(...rows);
+}
+
+function heard(answer) {
+  if (answer.kind !== "label") return answer.kind;
+  const also = answer.secondary.length ? ` (also ${answer.secondary.join(", ")})` : "";
+  return (answer.emotions.join(" and ") || "no emotion") + also;
+}
+
+function drawDisputed({ total, clips }) {
+  const more = total > clips.length ? `, the first ${clips.length} of them here` : "";
+  part["disputed-text"].textContent = total
+    ? `${total} ${total === 1 ? "clip" : "clips"} about which people differ${more}. What you choose stands above the votes.`
+    : "People do not differ about any clip that nobody has decided.";
+  part.disputed.replaceChildren(...clips.map(disputedClip));
+}
+
+function disputedClip(clip) {
+  const box = element("article");
+  const title = element("h3", clip.utterance_id, { id: `clip-${clip.utterance_id}` });
+  box.setAttribute("aria-labelledby", title.id);
+  const sound = element("audio", "", { controls: true, preload: "none" });
+  sound.src = `api/audio/${encodeURIComponent(clip.utterance_id)}`;
+  sound.setAttribute("aria-label", `Clip ${clip.utterance_id}`);
+  const top = element("div", "", { className: "row" });
+  top.append(title, sound);
+  const table = element("table");
+  const head = element("tr");
+  const columns = ["Who", "Heard", ...me.dimensions, "Sure", "Seconds", "Comment"];
+  head.append(...columns.map((name) => element("th", name)));
+  table.append(head);
+  for (const answer of clip.answers) {
+    const ratings = me.dimensions.map((name) => rounded(answer[name], 1));
+    const rest = [percent(answer.confidence), rounded(answer.seconds, 1), answer.comment ?? ""];
+    table.append(row([answer.person, heard(answer), ...ratings, ...rest]));
+  }
+  const scroll = element("div", "", { className: "scroll" });
+  scroll.append(table);
+  const choices = element("div", "", { className: "choices" });
+  choices.setAttribute("role", "group");
+  choices.setAttribute("aria-label", `Decide ${clip.utterance_id}`);
+  const decisions = me.classes.map((name) => [name, { kind: "label", emotions: [name], ...meanRatings(clip.answers) }]);
+  for (const [name, decision] of [...decisions, ["unusable", { kind: "unusable" }]]) {
+    const made = button(name);
+    made.addEventListener("click", () => attempt(() => decide(clip.utterance_id, name, decision)));
+    choices.append(made);
+  }
+  box.append(top, scroll, choices);
+  return box;
+}
+
+/** A lead decides the emotion; ratings stay the mean of what people said. */
+function meanRatings(answers) {
+  return Object.fromEntries(
+    me.dimensions.map((name) => {
+      const given = answers.map((answer) => answer[name]).filter((value) => value !== null);
+      return [name, given.length ? given.reduce((sum, value) => sum + value, 0) / given.length : null];
+    }),
+  );
+}
+
+async function decide(utterance_id, name, decision) {
+  await post("lead/decide", { utterance_id, key: newKey(), ...decision });
+  await drawAll();
+  part["disputed-title"].focus();
+  say(`${utterance_id}: ${name}.`);
+}
+
+async function letIn(name, role) {
+  const { link } = await post("lead/people", { name, role });
+  const copy = button("Copy");
+  copy.addEventListener("click", () => attempt(async () => {
+    await navigator.clipboard.writeText(link);
+    say("Copied.");
+  }));
+  // The clipboard is closed to pages that come by plain http from another machine.
+  part.link.replaceChildren(`The link of ${name}, shown this once: `, element("code", link), " ");
+  if (navigator.clipboard) part.link.append(copy);
+  await drawAll();
+}
+
+async function revoke(name) {
+  await post("lead/revoke", { name });
+  await drawAll();
+  say(`The link of ${name} is worth nothing now.`);
+}
+
+async function drawAll() {
+  const [progress, agreement, disputed] = await Promise.all(
+    ["progress", "agreement", "disputed"].map((name) => get(`lead/${name}`)),
+  );
+  drawBatches(progress.batches);
+  drawPeople(progress.people, agreement.people);
+  drawAlphas(agreement.alpha);
+  drawDisputed(disputed);
+}
+
+async function begin() {
+  me = await get("me");
+  part.who.textContent = me.person;
+  await drawAll();
+  part.work.hidden = false;
+}
+
+startTheme();
+part.refresh.addEventListener("click", () => attempt(drawAll));
+part.newcomer.addEventListener("submit", (event) => {
+  event.preventDefault();
+  attempt(async () => {
+    await letIn(part.name.value.trim(), part.role.value);
+    part.newcomer.reset();
+  });
+});
+attempt(begin);
