@@ -273,7 +273,7 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
 
 
 def askable(pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
-    """Metadata of what people can be asked about: chosen corpora, no duplicates."""
+    """Metadata of what anybody can be asked about: chosen corpora, no duplicates."""
     table = of_corpora([pool], corpora)[0]
     return table.filter(pc.is_null(table["duplicate_of"]))
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -20,7 +22,7 @@ from seral.annotate.ledger import Answer, Ledger
 from seral.annotate.oracle import Oracle
 from seral.annotate.simulated import Person, Truth, answer_all, careful, even, hasty
 from seral.cli import main
-from seral.errors import AwaitingLabels, OptionError
+from seral.errors import AwaitingLabels, OptionError, SplitError
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.report import write_run_report
@@ -132,6 +134,10 @@ def test_a_run_with_people_from_the_evaluation_set_to_the_report(
     assert len(asked) > 20
     assert unusable
     assert all(truth[name] is None for name in unusable)
+    with np.load(rounds(values)[1] / "selection.npz") as seen:
+        assert set(seen["labelled_ids"][seen["rejected_M"]]) == unusable - {
+            row["utterance_id"] for row in rows(rounds(values)[2], "labels")
+        }
     ledger.close()
     assert "<html" in Path(write_run_report(values["run"])).read_text()
 
@@ -202,6 +208,33 @@ def test_it_may_wait_and_doubtful_labels_are_heard_by_others(
     assert paused(values) is None
     (told,) = [row for row in rows(folders[1], "labels") if row["utterance_id"] == name]
     assert (told["emotion"], told["round"]) == (other, 1)
+
+
+@pytest.mark.ray
+def test_when_nobody_is_left_to_ask_about_a_run_ends_with_fewer_labels(
+    values: dict[str, Any], truth: dict[str, Truth]
+) -> None:
+    values |= {"budget": {"fractions": [0.9, 1.0]}}
+    to_the_end(values, truth)
+    picks = {row["utterance_id"] for folder in rounds(values) for row in rows(folder, "picks")}
+    described = json.loads((rounds(values)[0].parent.parent / "trajectory.json").read_text())
+    assert len(picks) == described["n_train"]
+    (row,) = loop_status(values["run"])
+    answered = [row["answer"] for folder in rounds(values) for row in rows(folder, "labels")]
+    assert row["labelled"] == answered.count("label") < described["n_train"]
+    assert answered.count("unusable") == described["n_train"] - row["labelled"]
+
+
+@pytest.mark.ray
+def test_a_pool_without_speakers_cannot_be_judged_by(values: dict[str, Any], tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    shutil.copytree(values["pool"], pool)
+    for shard in (pool / "utterances").iterdir():
+        table = pq.read_table(shard)
+        nobody = pc.if_else(pc.is_null(table["speaker"]), table["speaker"], None)
+        pq.write_table(table.set_column(table.column_names.index("speaker"), "speaker", nobody), shard)
+    with pytest.raises(SplitError, match=r"has a speaker.*name the call or the recording instead"):
+        run_loop(parse(LoopOptions, values | {"pool": str(pool)}))
 
 
 def test_what_would_need_other_labels_is_refused(run_values: dict[str, Any]) -> None:

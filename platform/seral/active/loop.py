@@ -38,7 +38,7 @@ from seral.active.selection import StrategyOptions
 from seral.active.stopping import StopOptions
 from seral.annotate.people import People, PeopleOptions, awaited
 from seral.cluster import run_side_by_side
-from seral.errors import AwaitingLabels, StateError
+from seral.errors import AwaitingLabels, SplitError, StateError
 from seral.features import FeatureStore
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
@@ -163,7 +163,7 @@ def _run(options: LoopOptions) -> str:
             people.check_rounds()  # before anything is started
     options, pool = open_run(options, MAY_CHANGE)
     ledger = _SharedLedger(storage.join(options.run, "ledger.json"))
-    metadata, source = sides(options, pool) if options.people is None else (askable(pool, options.corpora), [])
+    metadata, source = sides(options, pool) if options.people is None else (_of_known_speakers(options, pool), [])
     folds = folds_of(metadata, options.split, options.folds)
     filtered = {n: below_floor(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
@@ -180,6 +180,17 @@ def _run(options: LoopOptions) -> str:
     trajectories = _trajectories(options, grounds)
     _run_all(options, trajectories, grounds)
     return options.run
+
+
+def _of_known_speakers(options: LoopOptions, pool: Pool) -> pa.Table:
+    """Metadata of what people can be asked about. Raises SplitError where no speaker is known."""
+    table = askable(pool, options.corpora)
+    if table["speaker"].null_count == table.num_rows:
+        raise SplitError(
+            f"no clip of {pool.uri} has a speaker, and models must be judged by others than those they learnt from: "
+            "import it with speakers; where voices are not known, name the call or the recording instead"
+        )
+    return table
 
 
 def _people(options: LoopOptions) -> People:

@@ -24,6 +24,8 @@ def loop_run(
 
     Run it again after an interruption: it resumes after the last complete round and ends in the same numbers.
 
+    With `people` in the configuration it ends with status 75 when it awaits their labels; run again, it goes on.
+
     Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`
     """
     from seral.active.loop import LoopOptions, run_loop
