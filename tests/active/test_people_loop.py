@@ -226,6 +226,17 @@ def test_when_nobody_is_left_to_ask_about_a_run_ends_with_fewer_labels(
 
 
 @pytest.mark.ray
+def test_what_everybody_has_heard_gets_no_second_look_but_costs_nothing(
+    values: dict[str, Any], truth: dict[str, Truth]
+) -> None:
+    values |= {"strategy": {"name": "margin", "wrappers": [{"name": "relabel", "share": 0.4, "doubt": 0.01}]}}
+    values |= {"people": {"evaluation": 24, "overlap": 3}}
+    said = to_the_end(values, truth)
+    assert not [message for message in said if ".relabel" in message]
+    assert [row["labelled"] for row in loop_status(values["run"])] == [14]
+
+
+@pytest.mark.ray
 def test_a_pool_without_speakers_cannot_be_judged_by(values: dict[str, Any], tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     shutil.copytree(values["pool"], pool)

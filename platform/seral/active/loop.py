@@ -36,7 +36,7 @@ from seral.active.rounds import (
 )
 from seral.active.selection import StrategyOptions
 from seral.active.stopping import StopOptions
-from seral.annotate.people import People, PeopleOptions, awaited
+from seral.annotate.people import People, PeopleOptions, awaited, ledger_url
 from seral.cluster import run_side_by_side
 from seral.errors import AwaitingLabels, SplitError, StateError
 from seral.features import FeatureStore
@@ -146,6 +146,9 @@ def run_loop(options: LoopOptions) -> str:
 
     With people it raises AwaitingLabels at the end of each stretch, unless it is to wait for them.
     """
+    if options.people is not None and options.people.ledger is not None:
+        located = options.people.model_copy(update={"ledger": ledger_url(options.run, options.people)})
+        options = options.model_copy(update={"people": located})
     while True:
         try:
             return _run(options)

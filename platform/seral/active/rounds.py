@@ -292,7 +292,7 @@ def _ask(
     asked: Sequence[str],
     known: pa.Table,
 ) -> list[str]:
-    """Ask what this round asks, and about others in the place of those that got no label: who was answered about.
+    """Ask what this round asks, and about others in the place of those that got no label: what was answered about.
 
     What was asked before under the name of a batch is what is asked: a round that waited for people goes on with it.
     """
@@ -313,8 +313,10 @@ def _ask(
             told = annotator.ask(batch, [name for name in chosen if name not in held], again, number)
             answers = annotator.labels(told, number)
         picks += answers["utterance_id"].to_pylist()
-        count = answers["emotion"].null_count
-        if not count or arm.pace is not None:
+        count -= (
+            len(told) - answers["emotion"].null_count
+        )  # who was not answered about before a deadline is not replaced
+        if count <= 0 or arm.pace is not None:
             break
     return picks
 
