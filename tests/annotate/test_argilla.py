@@ -85,7 +85,7 @@ def test_records_have_their_order_and_suggestions_only_when_asked_for(ledger: Le
         first, second = json.loads(file.read_text())
         assert (first["metadata"]["rank"], second["metadata"]["rank"]) == (1, 2)
         assert first["metadata"]["score"] == 0.75
-        assert first["fields"] == {"audio": "u1.flac"}
+        assert first["fields"] == {"audio": "clips/u1.flac"}
         assert [each["suggestions"].get("emotion", {}).get("value") for each in (first, second)] == [
             ["anger"] if suggest else None,
             None,

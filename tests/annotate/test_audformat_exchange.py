@@ -52,7 +52,7 @@ def test_our_reader_of_corpora_takes_the_answers_as_votes_and_the_adjudication_a
     ledger: Ledger, tmp_path: Path
 ) -> None:
     export_labels(ledger, tmp_path / "db", "audformat")
-    first = next(found for found in read_audformat(tmp_path / "db") if found.source == "u1.flac")
+    first = next(found for found in read_audformat(tmp_path / "db") if found.source == "clips/u1.flac")
     assert first.emotion == "joy"  # type: ignore[union-attr]
     assert [(vote.rater, vote.emotion, vote.arousal) for vote in first.votes] == [("ada", "joy", 4.5)]  # type: ignore[union-attr]
 

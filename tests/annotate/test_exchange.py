@@ -7,13 +7,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seral import storage
 from seral.annotate.exchange import FORMATS, export_labels, import_labels
 from seral.annotate.ledger import Answer, Ledger, Project
-from seral.errors import LabelError
+from seral.errors import LabelError, PoolError
+from seral.pool.shards import FORMAT
+from seral.schema import UTTERANCE
 
 PROJECT = Project(classes=("=joy", "Ärger, groß", "it's 喜"), dimensions=("arousal", "valence"), scale=(-1.0, 1.0))
 COMPLETE = ("csv", "jsonl", "parquet", "label-studio", "argilla")
@@ -188,3 +192,24 @@ def test_a_class_that_csv_would_take_apart_is_refused(tmp_path: Path) -> None:
     ledger = Ledger.create(str(tmp_path / "labels.sqlite"), Project(classes=("joy; delight", "anger")))
     with pytest.raises(LabelError, match="write jsonl or parquet"):
         export_labels(ledger, tmp_path / "labels.csv", "csv")
+
+
+def test_clips_of_a_pool_come_along(ledger: Ledger, tmp_path: Path) -> None:
+    shards = {"first": ["u1", "u2"], "second": ["u3"]}
+    for shard, ids in shards.items():
+        audio = [f"sound of {name}".encode() for name in ids]
+        rows = {"utterance_id": ids, "audio": audio}
+        columns = [pa.array(rows.get(field.name, [None] * len(ids)), field.type) for field in UTTERANCE]
+        storage.write_table(tmp_path / f"pool/utterances/{shard}.parquet", pa.table(columns, UTTERANCE))
+    storage.write_json(tmp_path / "pool/manifest.json", {"format": FORMAT, "shards": {key: {} for key in shards}})
+    pool = str(tmp_path / "pool")
+    ledger.ask("evaluation", ["u3", "u1"], purpose="evaluation")
+    export_labels(ledger, tmp_path / "out" / "labels.jsonl", "jsonl", pool=pool)
+    export_labels(ledger, tmp_path / "database", "audformat", pool=pool)
+    for folder in ("out", "database"):
+        clips = {file.name: file.read_bytes() for file in (tmp_path / folder / "clips").iterdir()}
+        assert clips == {"u1.flac": b"sound of u1", "u3.flac": b"sound of u3"}
+    ledger.ask("round-0", ["u4"], purpose="round")
+    with pytest.raises(PoolError, match=r"does not hold 1 of the utterances, e\.g\. u4"):
+        export_labels(ledger, tmp_path / "more.jsonl", "jsonl", pool=pool)
+    assert not (tmp_path / "more.jsonl").exists()

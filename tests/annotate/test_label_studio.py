@@ -13,7 +13,7 @@ import pytest
 from seral import storage
 from seral.annotate.exchange import export_labels, import_labels
 from seral.annotate.exchange.label_studio import labelling_config
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Answer, Ledger, Project
 from seral.errors import LabelError
 
 PROJECT = Project(classes=("anger", "joy & <delight>"), dimensions=("arousal",))
@@ -139,6 +139,8 @@ def test_the_model_is_seen_only_when_asked_for(ledger: Ledger, tmp_path: Path) -
 
 
 def test_the_config_has_a_control_for_all_that_is_written(ledger: Ledger, tmp_path: Path) -> None:
+    said = {"emotions": ("anger",), "arousal": 3.0, "confidence": 0.5, "comment": "loud"}
+    ledger.record([Answer(utterance_id="u1", person="ada", **said)])  # type: ignore[arg-type]
     export_labels(ledger, tmp_path / "tasks.json", "label-studio")
     view = ElementTree.parse(tmp_path / "tasks.xml").getroot()
     named = {element.get("name"): element for element in view if element.get("name")}
@@ -146,4 +148,9 @@ def test_the_config_has_a_control_for_all_that_is_written(ledger: Ledger, tmp_pa
     assert [choice.get("value") for choice in named["emotion"]] == list(PROJECT.classes)
     assert (named["arousal"].tag, named["arousal"].get("maxRating")) == ("Rating", "5")
     assert all(element.get("toName") == "audio" for name, element in named.items() if name != "audio")
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    results = [result for task in tasks for each in task["annotations"] for result in each["result"]]
+    assert {result["from_name"] for result in results} == {"emotion", "arousal", "confidence", "comment"}
+    for result in results:
+        assert result["type"] == named[result["from_name"]].tag.lower(), "as the control gives it"
     assert 'min="-1"' in labelling_config(Project(classes=(), dimensions=("valence",), scale=(-1.0, 1.0)))

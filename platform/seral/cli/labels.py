@@ -98,7 +98,8 @@ def labels_export(
     history: Annotated[bool, typer.Option("--history", help="Superseded answers too.")] = False,
     audio: Annotated[
         str, typer.Option(help="Address or path of the audio; {utterance_id} stands for the id.")
-    ] = "{utterance_id}.flac",
+    ] = "clips/{utterance_id}.flac",
+    pool: Annotated[str | None, typer.Option(help="A pool: its clips are written too, into `clips` beside.")] = None,
     predictions: Annotated[
         str | None, typer.Option(help="Parquet file of the model's predictions, for scores of tasks.")
     ] = None,
@@ -123,6 +124,7 @@ def labels_export(
         audio=audio,
         predictions=predictions,
         suggest=suggest,
+        pool=pool,
     )
     typer.echo(f"{count} answers in {out}")
 

@@ -15,11 +15,13 @@ import pyarrow.compute as pc
 from seral import storage
 from seral.annotate.exchange.argilla import read_argilla, write_argilla
 from seral.annotate.exchange.audformat import read_audformat, write_audformat
+from seral.annotate.exchange.clips import write_clips
 from seral.annotate.exchange.entries import Entry, Export, Question, write_entries
 from seral.annotate.exchange.label_studio import read_label_studio, write_label_studio
 from seral.annotate.exchange.tables import read_csv, read_jsonl, read_parquet, write_csv, write_jsonl, write_parquet
 from seral.annotate.ledger import Ledger, Project
 from seral.errors import LabelError, unknown_name
+from seral.pool.shards import open_pool
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Format:
 
     write: Callable[[Path, Export], None]
     read: Callable[[Path, Project], list[Entry]]
+    folder: bool = False
+    """Whether it is a folder of files."""
 
 
 FORMATS: dict[str, Format] = {
@@ -35,7 +39,7 @@ FORMATS: dict[str, Format] = {
     "jsonl": Format(write_jsonl, read_jsonl),
     "parquet": Format(write_parquet, read_parquet),
     "argilla": Format(write_argilla, read_argilla),
-    "audformat": Format(write_audformat, read_audformat),
+    "audformat": Format(write_audformat, read_audformat, folder=True),
     "label-studio": Format(write_label_studio, read_label_studio),
 }
 
@@ -51,11 +55,13 @@ def export_labels(
     audio: str = Export.audio,
     predictions: str | None = None,
     suggest: bool = False,
+    pool: str | None = None,
 ) -> int:
     """Write what is asked in a ledger, or in one batch, and the answers to it; returns the number of answers.
 
     `history` takes superseded answers along. `predictions` is a Parquet file with `utterance_id` and a column
     `p_<class>` for each class; it gives the tasks a score, and with `suggest` what the model thinks, which biases.
+    With a pool the clips are written too, as FLAC, into the folder `clips` beside the file or in the folder.
     """
     if batch is not None and not ledger.asked(batch):
         raise LabelError(unknown_name("batch", batch, (progress.batch for progress in ledger.progress())))
@@ -70,7 +76,11 @@ def export_labels(
         probabilities=None if predictions is None else _probabilities(predictions, ledger.project.classes),
         suggest=suggest,
     )
-    _format(format).write(out, export)
+    chosen = _format(format)
+    if pool is not None:
+        ids = [question.utterance_id for question in export.questions]
+        write_clips(open_pool(pool), ids, (out if chosen.folder else out.parent) / "clips")
+    chosen.write(out, export)
     return int(answers.num_rows)
 
 

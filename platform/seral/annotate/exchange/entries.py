@@ -41,7 +41,7 @@ class Export:
     """schema.ANSWERS."""
     questions: Sequence[Question] = ()
     """What is asked, for formats that people work with."""
-    audio: str = "{utterance_id}.flac"
+    audio: str = "clips/{utterance_id}.flac"
     """Where the audio of an utterance is, for those who open the file."""
     probabilities: Mapping[str, Mapping[str, float]] | None = None
     """Utterance -> class -> the model's probability."""

@@ -60,7 +60,7 @@ def write_label_studio(out: Path, export: Export) -> None:
     """Write tasks in the order of their rank, and the labelling config beside them as `.xml`."""
     given = defaultdict(list)
     for row in export.answers.to_pylist():
-        given[row["batch"], row["utterance_id"]].append(_annotation(row))
+        given[row["batch"], row["utterance_id"]].append(_annotation(row, export.project))
     tasks = []
     for question in export.questions:
         task = {"data": _data(question, export), "annotations": given[question.batch, question.utterance_id]}
@@ -86,18 +86,24 @@ def labelling_config(project: Project) -> str:
             control = ElementTree.SubElement(view, "Choices", name=name, toName="audio", choice=kind, showInline="true")
             for word in words:
                 ElementTree.SubElement(control, "Choice", value=word)
-    low, high = project.scale
-    for name, limits in [*((name, (low, high)) for name in project.dimensions), ("confidence", (0.0, 1.0))]:
+    for name in (*project.dimensions, "confidence"):
         ElementTree.SubElement(view, "Header", value=name)
-        if limits[0] == 1 and limits[1] in range(2, 11):
-            ElementTree.SubElement(view, "Rating", name=name, toName="audio", maxRating=f"{limits[1]:g}")
+        low, high = project.scale if name in project.dimensions else (0.0, 1.0)
+        if _is_rating(name, project):
+            ElementTree.SubElement(view, "Rating", name=name, toName="audio", maxRating=f"{high:g}")
         else:
-            least, most = (f"{limit:g}" for limit in limits)
-            ElementTree.SubElement(view, "Number", name=name, toName="audio", min=least, max=most, step="0.1")
+            limits = {"min": f"{low:g}", "max": f"{high:g}", "step": "0.1"}
+            ElementTree.SubElement(view, "Number", name=name, toName="audio", attrib=limits)
     ElementTree.SubElement(view, "Header", value="comment")
     ElementTree.SubElement(view, "TextArea", name="comment", toName="audio", rows="2", editable="true")
     ElementTree.indent(view)
     return ElementTree.tostring(view, encoding="unicode") + "\n"
+
+
+def _is_rating(name: str, project: Project) -> bool:
+    """Whether a control shows stars: whole numbers from 1 on, ten at most. Others are typed."""
+    low, high = project.scale
+    return name in project.dimensions and low == 1 and high in range(2, 11)
 
 
 def _data(question: Question, export: Export) -> dict[str, Any]:
@@ -111,25 +117,26 @@ def _data(question: Question, export: Export) -> dict[str, Any]:
 def _predictions(question: Question, export: Export) -> Iterator[dict[str, Any]]:
     first = export.first_class(question.utterance_id)
     if export.suggest and first is not None:
-        yield {"model_version": "seral", "score": first[1], "result": [_result("emotion", [first[0]])]}
+        yield {"model_version": "seral", "score": first[1], "result": [_result("emotion", [first[0]], export.project)]}
 
 
-def _annotation(row: dict[str, Any]) -> dict[str, Any]:
+def _annotation(row: dict[str, Any], project: Project) -> dict[str, Any]:
     return {
         "completed_by": row["person"],
         "lead_time": row["seconds"],
         "was_cancelled": row["kind"] == "skipped",
         "ground_truth": row["final"],
-        "result": [_result(name, value) for name, value in controls_of(row).items()],
+        "result": [_result(name, value, project) for name, value in controls_of(row).items()],
         "seral": {name: row[name] for name in KEPT},
     }
 
 
-def _result(name: str, value: Any) -> dict[str, Any]:
-    kind, key = ("choices", "choices") if name in CHOICES else ("number", "number")
+def _result(name: str, value: Any, project: Project) -> dict[str, Any]:
+    kind = "choices" if name in CHOICES else "rating" if _is_rating(name, project) else "number"
+    told = {kind: value}
     if name == "comment":
-        kind, key, value = "textarea", "text", [value]
-    return {"id": name, "from_name": name, "to_name": "audio", "type": kind, "value": {key: value}}
+        kind, told = "textarea", {"text": [value]}
+    return {"id": name, "from_name": name, "to_name": "audio", "type": kind, "value": told}
 
 
 def _rows(path: Path, tasks: list[_Task]) -> Iterator[tuple[str, dict[str, Any]]]:
