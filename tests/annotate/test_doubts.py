@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import soundfile
+import torch
 
+from ser_models.encoders import load_encoder
+from ser_models.pooling import masked_mean_std
 from seral.active.doubt import out_of_sample
 from seral.annotate.doubts import conflicting_copies, find_doubts, label_errors
 from seral.schema import ANSWERS, DOUBTS
@@ -100,3 +107,29 @@ def test_nothing_known_nothing_doubted() -> None:
     assert doubts(told(("u1", "ada", "joy"))) == []
     assert doubts(told()) == []
     assert list(label_errors({"u1": "joy"}, {}, CLASSES)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.corpora
+def test_errors_planted_in_real_speech_are_found(shared: Path) -> None:
+    """EmoDB with one label of ten wrong, judged on frozen features of whisper-tiny."""
+    corpus = shared / "corpora" / "emodb"
+    rows = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    encoder, means = load_encoder(shared / "encoders" / "whisper-tiny-en"), []
+    for row in rows:
+        wave = torch.from_numpy(soundfile.read(corpus / row["audio"], dtype="float32")[0])
+        with torch.inference_mode():
+            output = encoder(wave[None], torch.tensor([len(wave)]))
+            means.append(masked_mean_std(output.hidden_LBTD, output.mask_BT)[0][:, 0].flatten().numpy())
+    classes, label_M = np.unique([row["emotion"] for row in rows], return_inverse=True)
+    rng, count = np.random.default_rng(0), len(rows) // 10
+    wrong = rng.choice(len(rows), count, replace=False)
+    said_M = label_M.copy()
+    said_M[wrong] = (said_M[wrong] + rng.integers(1, len(classes), count)) % len(classes)
+    ids = [f"u{row:03d}" for row in range(len(rows))]
+    probability = dict(zip(ids, out_of_sample(np.stack(means), said_M, 0), strict=True))
+    found = list(label_errors(dict(zip(ids, classes[said_M].tolist(), strict=True)), probability, classes.tolist()))
+    planted = {ids[row] for row in wrong}
+    told = [row["utterance_id"] for row in sorted(found, key=lambda row: -row["score"])]
+    assert len(planted & set(told[:count])) > 0.8 * count
+    assert len(planted & set(told[: count // 2])) > 0.95 * (count // 2)

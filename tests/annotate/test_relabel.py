@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,12 @@ import pytest
 from typer.testing import CliRunner
 
 from seral import cli, storage
+from seral.active.loop import LoopOptions
 from seral.annotate.ledger import Answer, Ledger, Project
-from seral.annotate.relabel import ask_again, copies, doubts_of, said_before
+from seral.annotate.oracle import Oracle
+from seral.annotate.relabel import ask_again, copies, cross_validated, doubts_of, said_before
 from seral.errors import LabelError
+from seral.options import parse
 from seral.pool.shards import FORMAT, open_pool
 from seral.schema import SCREEN, UTTERANCE, prediction_schema
 
@@ -122,3 +126,16 @@ def test_commands(run: str, tmp_path: Path) -> None:
     assert storage.read_table(out).num_rows == 3
     told = CliRunner().invoke(cli.app, ["labels", "relabel", run, "--count", "1", "--overlap", "1"])
     assert told.output == "relabel-0: 1 clips to hear again\n"
+
+
+@pytest.mark.ray
+def test_cross_validation_judges_every_label_by_the_others(run_values: dict[str, Any]) -> None:
+    options = parse(LoopOptions, run_values)
+    pool = open_pool(options.pool)
+    oracle = Oracle(pool, options.classes)
+    ids = sorted(oracle.answerable)
+    label_M = oracle.targets(ids).label_N
+    said = cross_validated(options, pool, ids, label_M, len(options.classes))
+    p_MC = np.stack([said[name] for name in ids])
+    np.testing.assert_allclose(p_MC.sum(1), 1, atol=1e-6)
+    assert p_MC[np.arange(len(ids)), label_M].mean() > 1.5 / len(options.classes)

@@ -55,8 +55,7 @@ def people_frame(answers: pa.Table, classes: Sequence[str]) -> pd.DataFrame:
 
 def people_table(people: pd.DataFrame) -> Table:
     """Work and agreement by person."""
-    columns = ["person", "answers", "passed", "unusable", "time for a clip", "agreement", "first → second half"]
-    columns += ["right on checks", "accuracy (estimated)"]
+    columns = ["person", "answers", "passed", "unusable", "time", "agreement", "over time", "on checks", "estimate"]
     rows = [
         [
             str(row["person"]),
@@ -70,8 +69,9 @@ def people_table(people: pd.DataFrame) -> Table:
         for row in people.to_dict("records")
     ]
     caption = (
-        "Agreement is with what most of the others said of the same clip; * where it rises or falls with time (Mann's "
-        f"test, chance {CERTAIN:.0%} over all people). The estimate is that of Dawid and Skene's model of all answers."
+        "Time is the median for a clip. Agreement is with what most of the others said of the same clip, and over "
+        f"time, in the first and the second half; * where it rises or falls (Mann's test, chance {CERTAIN:.0%} over "
+        "all people). The estimate is of being right, by Dawid and Skene's model of all answers."
     )
     return Table(caption=caption, columns=columns, rows=rows)
 
