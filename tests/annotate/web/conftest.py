@@ -141,8 +141,8 @@ def client_of(ledger: Ledger, pool: str) -> Iterator[Open]:
     """`client_of("ada")`: a browser that has followed her link; None = one that nobody has let in."""
     made = []
 
-    def client(name: str | None = None, role: str = "annotator", **options: Any) -> Any:
-        site = make_site(ledger, pool, PageOptions(**{"url": URL, **options}), {})
+    def client(name: str | None = None, role: str = "annotator", run: str | None = None, **options: Any) -> Any:
+        site = make_site(ledger, pool, PageOptions(**{"url": URL, **options}), run)
         browser = TestClient(
             create_app(site), base_url=site.url.removesuffix("/labels"), follow_redirects=False, headers={HEADER: "1"}
         )

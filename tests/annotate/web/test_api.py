@@ -11,13 +11,16 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import pyarrow as pa
 import pytest
 
+from seral import storage
 from seral.annotate.ledger import Ledger
 from seral.annotate.web.limits import BODY_BYTES, Limit
+from seral.annotate.web.server import places
 from seral.annotate.web.sessions import HEADER
 from seral.annotate.web.sounds import Sounds
-from seral.errors import PoolError
+from seral.errors import OptionError, PoolError
 from seral.pool.shards import open_pool
 
 Open = Callable[..., Any]
@@ -234,6 +237,32 @@ def test_pages_hold_no_scripts_or_styles_of_their_own() -> None:
         text = page.read_text()
         assert text.count("<script") == text.count('<script type="module" src="')
         assert not [word for word in ("<style", "style=", " onclick", "http://", "https://") if word in text]
+
+
+def test_the_model_suggests_only_where_the_policy_says_so(client_of: Open, tmp_path: Path) -> None:
+    for number, emotion in ((1, "anger"), (2, "sadness"), (3, "neutral")):
+        here = str(tmp_path / "trajectories" / "entropy.fold-00.seed-0" / "rounds" / f"{number:04d}")
+        rows = [{"utterance_id": "calls-000", "part": "pool", "predicted": emotion}]
+        storage.write_table(f"{here}/predictions.parquet", pa.Table.from_pylist(rows))
+        if number < 3:
+            storage.write_json(f"{here}/round.json", {})
+    (hidden,) = claim(client_of("ada", run=str(tmp_path)), 1)
+    assert "suggestion" not in hidden
+    shown = claim(client_of("ada", run=str(tmp_path), show_model_suggestion=True))
+    assert [clip.get("suggestion") for clip in shown] == ["sadness", None], "of the newest complete round"
+    with pytest.raises(OptionError, match="needs a run"):
+        client_of("ada", show_model_suggestion=True)
+
+
+def test_a_run_says_where_its_ledger_and_its_pool_are(tmp_path: Path) -> None:
+    run = str(tmp_path)
+    (tmp_path / "config.yaml").write_text("pool: speech\n")
+    assert places(run, None, None) == (f"{run}/labels.sqlite", "speech")
+    (tmp_path / "config.yaml").write_text("pool: speech\npeople: {ledger: 'postgresql://db/labels', overlap: 2}\n")
+    assert places(run, None, None) == ("postgresql://db/labels", "speech")
+    assert places(run, "other.sqlite", "calls") == ("other.sqlite", "calls")
+    with pytest.raises(OptionError, match="give a run, or both"):
+        places(None, "labels.sqlite", None)
 
 
 def test_a_ledger_that_cannot_be_reached_is_to_be_tried_again(client_of: Open, ledger: Ledger, tmp_path: Path) -> None:

@@ -7,4 +7,5 @@ lead      what a lead may ask of it besides
 sessions  who asks: personal links, cookies, the header that other sites cannot send
 limits    how much anybody may ask
 sounds    clips out of the pool, by id
+suggestions  what a model takes a clip for, where people may see it
 """

@@ -112,7 +112,8 @@ def audio(utterance_id: str, request: Request, person: Asking, site: TheSite) ->
 
 def _clip(site: Site, question: int, utterance_id: str) -> dict[str, Any]:
     clip: dict[str, Any] = {"question": question, "utterance_id": utterance_id}
-    return clip | ({"suggestion": site.suggestions[utterance_id]} if utterance_id in site.suggestions else {})
+    suggestion = site.suggest(utterance_id)
+    return clip if suggestion is None else clip | {"suggestion": suggestion}
 
 
 def _ranged(data: bytes, wanted: str | None) -> Response:

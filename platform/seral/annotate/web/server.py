@@ -13,6 +13,7 @@ from seral.annotate.web.app import create_app
 from seral.annotate.web.limits import Limit
 from seral.annotate.web.sessions import Site
 from seral.annotate.web.sounds import Sounds
+from seral.annotate.web.suggestions import Suggestions, no_suggestions
 from seral.errors import OptionError
 from seral.options import Options, read_yaml
 from seral.pool.shards import open_pool
@@ -56,17 +57,19 @@ def places(run: str | None, ledger: str | None, pool: str | None) -> tuple[str, 
     return ledger, pool
 
 
-def make_site(ledger: Ledger, pool: str, options: PageOptions, suggestions: dict[str, str]) -> Site:
+def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None = None) -> Site:
     """What the application answers from."""
     if urlsplit(options.address).scheme not in {"http", "https"}:
         raise OptionError(f"the page's address begins with http:// or https://, got {options.address}")
+    if options.show_model_suggestion and run is None:
+        raise OptionError("show_model_suggestion needs a run: its newest model is what suggests")
     return Site(
         ledger=ledger,
         sounds=Sounds(open_pool(pool)),
         url=options.address,
         lease_s=60 * options.lease_min,
         check_every=options.check_every,
-        suggestions=suggestions,
+        suggest=Suggestions(run) if options.show_model_suggestion and run else no_suggestions,
         attempts=Limit(10, 1 / 6),
         requests=Limit(options.burst, options.requests_per_s),
     )
@@ -76,7 +79,7 @@ def serve(run: str | None, options: PageOptions, *, ledger: str | None = None, p
     """Serve the page of a run, or of a ledger and a pool, until stopped."""
     ledger, pool = places(run, ledger, pool)
     opened = Ledger(ledger)
-    site = make_site(opened, pool, options, {})
+    site = make_site(opened, pool, options, run)
     say(f"the annotation page is at {options.address}; personal links: seral labels people add")
     # No access log: the addresses of personal links hold their tokens.
     uvicorn.run(create_app(site), host=options.host, port=options.port, access_log=False, log_level="warning")

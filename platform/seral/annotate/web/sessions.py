@@ -6,6 +6,7 @@ a person whose link was revoked is out at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -33,8 +34,8 @@ class Site:
     """Where people reach the page, without a slash at the end."""
     lease_s: float
     check_every: int
-    suggestions: dict[str, str]
-    """What a model takes each clip for, shown beside it; empty = nothing is shown."""
+    suggest: Callable[[str], str | None]
+    """What a model takes a clip for, to be shown beside it; None = nothing is."""
     attempts: Limit
     """Wrong links and cookies, by address: ten at once, then one in six seconds."""
     requests: Limit

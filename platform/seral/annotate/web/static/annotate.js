@@ -307,7 +307,8 @@ async function begin() {
   const playing = { canvas: part.wave, position: part.position, time: part.time, word: part["play-word"] };
   player = new Player({ ...playing, loopButton: part.loop }, say);
   const { emotions, classes, dimensions, several, also, confidence, comment } = part;
-  form = new AnswerForm(me, { emotions, classes, dimensions, several, also, confidence, comment }, send);
+  const said = { emotions, classes, dimensions, several, also, confidence, comment, send: part.send };
+  form = new AnswerForm(me, said, send);
   for (const [id, act] of Object.entries(clicks)) {
     part[id].addEventListener("click", (event) => {
       released(event);

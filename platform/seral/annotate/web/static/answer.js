@@ -24,7 +24,7 @@ export function released(event) {
 export class AnswerForm {
   /** `complete()` is called when one choice says all that was asked. */
   constructor(me, parts, complete) {
-    Object.assign(this, parts); // emotions, classes, dimensions, several, also, confidence, comment
+    Object.assign(this, parts); // emotions, classes, dimensions, several, also, confidence, comment, send
     this.me = me;
     this.complete = complete;
     this.classButtons = me.classes.map((name, index) => {
@@ -194,6 +194,9 @@ export class AnswerForm {
     });
     this.sureButtons.forEach((made, index) => made.setAttribute("aria-pressed", String(SURE[index][2] === this.sure)));
     for (const mode of ["several", "also"]) this[mode].setAttribute("aria-pressed", String(this.modes[mode]));
+    // Where one choice is an answer, there is nothing to send before more than one is wanted.
+    const begun = this.primary.size || this.secondary.size || this.modes.several || this.modes.also;
+    this.send.hidden = !begun && !this.me.dimensions.length;
   }
 }
 

@@ -24,7 +24,8 @@ function row(cells) {
 }
 
 const percent = (share) => (share === null || share === undefined ? null : `${Math.round(100 * share)} %`);
-const rounded = (value, digits = 2) => (value === null || value === undefined ? null : value.toFixed(digits));
+const rounded = (value, digits = 2) =>
+  value === null || value === undefined ? null : value.toFixed(digits).replace(/^-(0[.0]*)$/, "$1");
 
 /** Do something that may fail, and say so. */
 async function attempt(act) {
@@ -108,7 +109,8 @@ function disputedClip(clip) {
   const table = element("table");
   const head = element("tr");
   const columns = ["Who", "Heard", ...me.dimensions, "Sure", "Seconds", "Comment"];
-  head.append(...columns.map((name) => element("th", name)));
+  const numbers = new Set([...me.dimensions, "Sure", "Seconds"]);
+  head.append(...columns.map((name) => element("th", name, { className: numbers.has(name) ? "number" : "" })));
   table.append(head);
   for (const answer of clip.answers) {
     const ratings = me.dimensions.map((name) => rounded(answer[name], 1));
@@ -166,21 +168,24 @@ async function revoke(name) {
   say(`The link of ${name} is worth nothing now.`);
 }
 
+/** Each part as soon as it is there: agreement takes a while where there are many answers. */
 async function drawAll() {
-  const [progress, agreement, disputed] = await Promise.all(
-    ["progress", "agreement", "disputed"].map((name) => get(`lead/${name}`)),
-  );
-  drawBatches(progress.batches);
-  drawPeople(progress.people, agreement.people);
+  const [reports, decisions] = [get("lead/agreement"), get("lead/disputed").then(drawDisputed)];
+  for (const late of [reports, decisions]) late.catch(() => {}); // told of below, unless progress fails before
+  const { batches, people } = await get("lead/progress");
+  drawBatches(batches);
+  drawPeople(people, []);
+  part.work.hidden = false;
+  const agreement = await reports;
+  drawPeople(people, agreement.people);
   drawAlphas(agreement.alpha);
-  drawDisputed(disputed);
+  await decisions;
 }
 
 async function begin() {
   me = await get("me");
   part.who.textContent = me.person;
   await drawAll();
-  part.work.hidden = false;
 }
 
 startTheme();
