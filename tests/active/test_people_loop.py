@@ -226,6 +226,27 @@ def test_when_nobody_is_left_to_ask_about_a_run_ends_with_fewer_labels(
 
 
 @pytest.mark.ray
+def test_it_goes_on_with_enough_and_asks_for_what_is_lacking_in_the_next_round(
+    values: dict[str, Any], truth: dict[str, Truth]
+) -> None:
+    values |= {"people": {"evaluation": 24, "enough": 0.5}}
+    paused(values)
+    ada = careful("ada", values["classes"])
+    answer(values, truth, [ada])
+    assert "round-0000" in str(paused(values))
+    ledger = Ledger(str(Path(values["run"]) / "labels.sqlite"))
+    for task in ledger.claim("ada", count=5):
+        ledger.submit(Answer(utterance_id=task.utterance_id, person="ada", emotions=("anger",)), task.question)
+    asked = ledger.asked("margin.fold-00.seed-0/round-0000")
+    assert "0 of 9 clips" in str(paused(values)), "14 labels are to be had, and five are there"
+    assert [row["utterance_id"] for row in rows(rounds(values)[0], "picks")] == asked[:5]
+    left = {row["utterance_id"] for row in rows(rounds(values)[0], "predictions") if row["part"] == "pool"}
+    assert set(asked[5:]) <= left, "nobody said anything of these"
+    assert {task.round for task in ledger.claim("ada", count=20)} == {1}, "the first round is asked no more"
+    ledger.close()
+
+
+@pytest.mark.ray
 def test_what_everybody_has_heard_gets_no_second_look_but_costs_nothing(
     values: dict[str, Any], truth: dict[str, Truth]
 ) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +22,25 @@ FOLD = Fold(
 )
 
 
-@contextmanager
-def people(run: Path, **options: Any) -> Iterator[People]:
-    with closing(People(str(run), PeopleOptions(**options), CLASSES)) as asked:
-        yield asked
+OpenPeople = Callable[..., AbstractContextManager[People]]
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """The ledger of a run, and three people."""
-    with people(tmp_path):
+def people(tmp_path: Path, url: str) -> OpenPeople:
+    """`with people(overlap=2) as asked:` the people of a run."""
+
+    def of_run(**options: Any) -> AbstractContextManager[People]:
+        return closing(People(str(tmp_path), PeopleOptions(ledger=url, **options), CLASSES))
+
+    return of_run
+
+
+@pytest.fixture
+def ledger(people: OpenPeople, url: str) -> Iterator[Ledger]:
+    """The ledger of the run, and three people."""
+    with people():
         pass
-    ledger = Ledger(str(tmp_path / "labels.sqlite"))
+    ledger = Ledger(url)
     for name in ("ada", "ben", "cem"):
         ledger.add_person(name)
     yield ledger
@@ -63,8 +70,8 @@ def test_clips_to_evaluate_on_are_drawn_alike_from_both_sides() -> None:
     assert max(often.values()) < 20 + 6 * 20**0.5  # 20 times expected
 
 
-def test_the_evaluation_set_is_settled_once(tmp_path: Path, ledger: Ledger) -> None:
-    with people(tmp_path, evaluation=4) as asked:
+def test_the_evaluation_set_is_settled_once(people: OpenPeople, ledger: Ledger) -> None:
+    with people(evaluation=4) as asked:
         asked.ask_evaluation(FOLD, seed=0)
         with pytest.raises(AwaitingLabels, match="0 of 4 clips of evaluation are labelled"):
             asked.evaluated(FOLD)
@@ -80,16 +87,16 @@ def test_the_evaluation_set_is_settled_once(tmp_path: Path, ledger: Ledger) -> N
             asked.emotions(ids)
 
 
-def test_without_a_label_on_one_side_there_is_nothing_to_judge_by(tmp_path: Path, ledger: Ledger) -> None:
-    with people(tmp_path, evaluation=2) as asked:
+def test_without_a_label_on_one_side_there_is_nothing_to_judge_by(people: OpenPeople, ledger: Ledger) -> None:
+    with people(evaluation=2) as asked:
         asked.ask_evaluation(FOLD, seed=0)
         say(ledger, "ada", "anger", "unusable")
         with pytest.raises(LabelError, match=r"no clip of the test speakers a label: raise people\.evaluation"):
             asked.evaluated(FOLD)
 
 
-def test_a_batch_is_asked_once_and_goes_on_when_all_is_said(tmp_path: Path, ledger: Ledger) -> None:
-    with people(tmp_path) as asked:
+def test_a_batch_is_asked_once_and_goes_on_when_all_is_said(people: OpenPeople, ledger: Ledger) -> None:
+    with people() as asked:
         assert asked.asked("a/round-0000") == []
         with pytest.raises(AwaitingLabels, match="0 of 4 clips of a/round-0000 are labelled"):
             asked.ask("a/round-0000", IDS, [], 0)
@@ -102,8 +109,8 @@ def test_a_batch_is_asked_once_and_goes_on_when_all_is_said(tmp_path: Path, ledg
         assert asked.ask("a/round-0000", ["calls-9"], [], 0) == IDS, "the ledger says what was asked"
 
 
-def test_enough_may_be_less_than_all_and_the_rest_is_asked_no_more(tmp_path: Path, ledger: Ledger) -> None:
-    with people(tmp_path, enough=0.75) as asked:
+def test_enough_may_be_less_than_all_and_the_rest_is_asked_no_more(people: OpenPeople, ledger: Ledger) -> None:
+    with people(enough=0.75) as asked:
         with pytest.raises(AwaitingLabels):
             asked.ask("a/round-0000", IDS, [], 0)
         say(ledger, "ada", "anger", "neutral")
@@ -115,20 +122,20 @@ def test_enough_may_be_less_than_all_and_the_rest_is_asked_no_more(tmp_path: Pat
         assert ledger.claim("ada") == []
 
 
-def test_after_the_deadline_it_goes_on_with_what_there_is(tmp_path: Path, ledger: Ledger) -> None:
-    with people(tmp_path, deadline_h=1e-9) as asked:
+def test_after_the_deadline_it_goes_on_with_what_there_is(people: OpenPeople, ledger: Ledger) -> None:
+    with people(deadline_h=1e-9) as asked:
         with pytest.raises(AwaitingLabels):  # with nothing there is nothing to go on with
             asked.ask("a/round-0000", IDS, [], 0)
         say(ledger, "ada", "anger")
         assert asked.ask("a/round-0000", IDS, [], 0) == IDS
         assert asked.labels(IDS, 0).num_rows == 1
         assert ledger.progress()[0].closed
-    with people(tmp_path, deadline_h=24) as asked, pytest.raises(AwaitingLabels):
+    with people(deadline_h=24) as asked, pytest.raises(AwaitingLabels):
         asked.ask("a/round-0001", IDS, [], 1)
 
 
-def test_what_answers_are_worth(tmp_path: Path, ledger: Ledger) -> None:
-    with people(tmp_path, overlap=2, max_skips=0) as asked:
+def test_what_answers_are_worth(people: OpenPeople, ledger: Ledger) -> None:
+    with people(overlap=2, max_skips=0) as asked:
         with pytest.raises(AwaitingLabels):
             asked.ask("a/round-0000", IDS, [], 0)
         say(ledger, "ada", "anger", "anger", "unusable", "skipped")
@@ -142,12 +149,12 @@ def test_what_answers_are_worth(tmp_path: Path, ledger: Ledger) -> None:
         decided = asked.labels(IDS[1:2], 1).to_pylist()[0]
         assert (decided["answer"], decided["emotion"], decided["round"]) == ("label", "anger", 1)
         assert decided["probability"] == pytest.approx([(1 + 2 / 3) / 3, (1 + 1 / 3) / 3])
-    with people(tmp_path, overlap=2, targets="hard") as asked:
+    with people(overlap=2, targets="hard") as asked:
         assert asked.labels(IDS[1:2], 1)["probability"].to_pylist() == [None]
 
 
-def test_a_second_look_is_for_another_person_and_all_answers_count(tmp_path: Path, ledger: Ledger) -> None:
-    with people(tmp_path, overlap=2) as asked:
+def test_a_second_look_is_for_another_person_and_all_answers_count(people: OpenPeople, ledger: Ledger) -> None:
+    with people(overlap=2) as asked:
         with pytest.raises(AwaitingLabels):
             asked.ask("a/round-0000", IDS[:2], [], 0)
         for person in ("ada", "ben"):
@@ -165,8 +172,8 @@ def test_a_second_look_is_for_another_person_and_all_answers_count(tmp_path: Pat
         assert asked.labels([IDS[0]], 1)["probability"].to_pylist()[0] == pytest.approx([2 / 3, 1 / 3])
 
 
-def test_a_team_smaller_than_the_overlap_is_told_so(tmp_path: Path, ledger: Ledger) -> None:
-    with people(tmp_path, overlap=4) as asked, pytest.raises(AwaitingLabels, match="3 people, and 4 are to hear each"):
+def test_a_team_smaller_than_the_overlap_is_told_so(people: OpenPeople, ledger: Ledger) -> None:
+    with people(overlap=4) as asked, pytest.raises(AwaitingLabels, match="3 people, and 4 are to hear each"):
         asked.ask("a/round-0000", IDS, [], 0)
 
 
