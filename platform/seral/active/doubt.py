@@ -50,7 +50,7 @@ def confident_class(p_MC: NDArray[np.float64], label_M: NDArray[np.int64]) -> ND
     on its own labels, `t_j = mean p_j over {label = j}`, and of several the likeliest: the confident joint of Northcutt
     et al. 2021, arXiv 1911.00068, section 3.1. Rows of NaN keep their label.
     Differs from the paper, which leaves out utterances where no class counts: theirs is the likeliest class. On a few
-    hundred clips that is where up to half of the errors are (docs/people.md).
+    hundred clips that is where a quarter of the errors are (docs/people.md).
     """
     known_M = ~np.isnan(p_MC).any(1)
     threshold_C = np.full(p_MC.shape[1], np.inf)
