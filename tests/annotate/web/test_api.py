@@ -13,8 +13,9 @@ from uuid import uuid4
 import httpx
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
-from seral import storage
+from seral import cli, storage
 from seral.annotate.ledger import Ledger
 from seral.annotate.web.limits import BODY_BYTES, Limit
 from seral.annotate.web.server import places
@@ -263,6 +264,21 @@ def test_a_run_says_where_its_ledger_and_its_pool_are(tmp_path: Path) -> None:
     assert places(run, "other.sqlite", "calls") == ("other.sqlite", "calls")
     with pytest.raises(OptionError, match="give a run, or both"):
         places(None, "labels.sqlite", None)
+
+
+def test_people_are_let_in_and_out_by_command(client_of: Open, ledger: Ledger, tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(cli.app, ["labels", "people", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.output.strip()
+
+    url = str(tmp_path / "labels.sqlite")
+    link = run("add", url, "lea", "--lead", "--url", f"{URL}/")
+    assert client_of().get(link).headers["location"] == "../lead"
+    assert run("list", url) == "lea\tlead\tmay come in"
+    run("revoke", url, "lea")
+    assert run("list", url) == "lea\tlead\tno link"
+    assert client_of().get(link).status_code == 403
 
 
 def test_a_ledger_that_cannot_be_reached_is_to_be_tried_again(client_of: Open, ledger: Ledger, tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from seral.options import Options, read_yaml
 from seral.pool.shards import open_pool
 from seral.progress import say
 
+KEEP_ALIVE_S = 120
+
 
 class PageOptions(Options):
     """Where the page lies and how people are asked."""
@@ -82,5 +84,13 @@ def serve(run: str | None, options: PageOptions, *, ledger: str | None = None, p
     site = make_site(opened, pool, options, run)
     say(f"the annotation page is at {options.address}; personal links: seral labels people add")
     # No access log: the addresses of personal links hold their tokens.
-    uvicorn.run(create_app(site), host=options.host, port=options.port, access_log=False, log_level="warning")
+    # People think for longer than the five seconds after which a connection would be closed.
+    uvicorn.run(
+        create_app(site),
+        host=options.host,
+        port=options.port,
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,
+    )
     opened.close()
