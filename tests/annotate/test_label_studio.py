@@ -138,6 +138,17 @@ def test_the_model_is_seen_only_when_asked_for(ledger: Ledger, tmp_path: Path) -
         assert said == ([[["joy & <delight>"]], [["anger"]]] if suggest else [[], []])
 
 
+def test_users_that_were_numbers_go_back_as_numbers(ledger: Ledger, tmp_path: Path) -> None:
+    people = ("10", "010", "ada@example.org")
+    ledger.record(Answer(utterance_id="u1", person=name, emotions=("anger",)) for name in people)
+    export_labels(ledger, tmp_path / "tasks.json", "label-studio")
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    assert [each["completed_by"] for task in tasks for each in task["annotations"]] == [10, "010", "ada@example.org"]
+    other = Ledger.create(str(tmp_path / "other.sqlite"), PROJECT)
+    import_labels(other, tmp_path / "tasks.json", "label-studio")
+    assert other.answers()["person"].to_pylist() == list(people)
+
+
 def test_the_config_has_a_control_for_all_that_is_written(ledger: Ledger, tmp_path: Path) -> None:
     said = {"emotions": ("anger",), "arousal": 3.0, "confidence": 0.5, "comment": "loud"}
     ledger.record([Answer(utterance_id="u1", person="ada", **said)])  # type: ignore[arg-type]

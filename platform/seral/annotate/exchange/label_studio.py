@@ -122,13 +122,18 @@ def _predictions(question: Question, export: Export) -> Iterator[dict[str, Any]]
 
 def _annotation(row: dict[str, Any], project: Project) -> dict[str, Any]:
     return {
-        "completed_by": row["person"],
+        "completed_by": _user(row["person"]),
         "lead_time": row["seconds"],
         "was_cancelled": row["kind"] == "skipped",
         "ground_truth": row["final"],
         "result": [_result(name, value, project) for name, value in controls_of(row).items()],
         "seral": {name: row[name] for name in KEPT},
     }
+
+
+def _user(person: str) -> int | str:
+    """Label Studio takes the number of a user, or an email."""
+    return int(person) if person.isdecimal() and str(int(person)) == person else person
 
 
 def _result(name: str, value: Any, project: Project) -> dict[str, Any]:
