@@ -144,7 +144,7 @@ function meanRatings(answers) {
 
 async function decide(utterance_id, name, decision) {
   await post("lead/decide", { utterance_id, key: newKey(), ...decision });
-  await drawAll();
+  await drawState();
   part["disputed-title"].focus();
   say(`${utterance_id}: ${name}.`);
 }
@@ -159,27 +159,36 @@ async function letIn(name, role) {
   // The clipboard is closed to pages that come by plain http from another machine.
   part.link.replaceChildren(`The link of ${name}, shown this once: `, element("code", link), " ");
   if (navigator.clipboard) part.link.append(copy);
-  await drawAll();
+  await drawState();
 }
 
 async function revoke(name) {
   await post("lead/revoke", { name });
-  await drawAll();
+  await drawState();
   say(`The link of ${name} is worth nothing now.`);
 }
 
-/** Each part as soon as it is there: agreement takes a while where there are many answers. */
-async function drawAll() {
-  const [reports, decisions] = [get("lead/agreement"), get("lead/disputed").then(drawDisputed)];
-  for (const late of [reports, decisions]) late.catch(() => {}); // told of below, unless progress fails before
-  const { batches, people } = await get("lead/progress");
-  drawBatches(batches);
-  drawPeople(people, []);
+let reports = [];
+
+/** What changes with every click. */
+async function drawState() {
+  const [progress, clips] = await Promise.all([get("lead/progress"), get("lead/disputed")]);
+  drawBatches(progress.batches);
+  drawPeople(progress.people, reports);
+  drawDisputed(clips);
   part.work.hidden = false;
-  const agreement = await reports;
-  drawPeople(people, agreement.people);
+  return progress.people;
+}
+
+/** Agreement takes a while where there are many answers: it comes last, and only when asked for. */
+async function drawAll() {
+  const people = await drawState();
+  part["agreement-text"].textContent = "Computing…";
+  const agreement = await get("lead/agreement");
+  reports = agreement.people;
+  drawPeople(people, reports);
   drawAlphas(agreement.alpha);
-  await decisions;
+  part["agreement-text"].textContent = "Krippendorff's alpha: 1 is full agreement, 0 what chance would give.";
 }
 
 async function begin() {
