@@ -135,7 +135,7 @@ def test_after_the_deadline_it_goes_on_with_what_there_is(people: OpenPeople, le
 
 
 def test_what_answers_are_worth(people: OpenPeople, ledger: Ledger) -> None:
-    with people(overlap=2, max_skips=0) as asked:
+    with people(overlap=2, max_skips=0, consensus="soft") as asked:
         with pytest.raises(AwaitingLabels):
             asked.ask("a/round-0000", IDS, [], 0)
         say(ledger, "ada", "anger", "anger", "unusable", "skipped")
@@ -149,12 +149,12 @@ def test_what_answers_are_worth(people: OpenPeople, ledger: Ledger) -> None:
         decided = asked.labels(IDS[1:2], 1).to_pylist()[0]
         assert (decided["answer"], decided["emotion"], decided["round"]) == ("label", "anger", 1)
         assert decided["probability"] == pytest.approx([(1 + 2 / 3) / 3, (1 + 1 / 3) / 3])
-    with people(overlap=2, targets="hard") as asked:
+    with people(overlap=2, consensus="soft", targets="hard") as asked:
         assert asked.labels(IDS[1:2], 1)["probability"].to_pylist() == [None]
 
 
 def test_a_second_look_is_for_another_person_and_all_answers_count(people: OpenPeople, ledger: Ledger) -> None:
-    with people(overlap=2) as asked:
+    with people(overlap=2, consensus="soft") as asked:
         with pytest.raises(AwaitingLabels):
             asked.ask("a/round-0000", IDS[:2], [], 0)
         for person in ("ada", "ben"):

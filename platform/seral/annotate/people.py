@@ -48,7 +48,7 @@ class PeopleOptions(Options):
     """People who hear each clip."""
     max_skips: int = Field(default=2, ge=0)
     """How many who pass on a clip are replaced by others."""
-    consensus: Literal["majority", "soft", "dawid-skene"] = "soft"
+    consensus: Literal["majority", "soft", "dawid-skene"] = "majority"
     """How answers become one label (seral.annotate.consensus): the most votes, the shares of votes, or shares weighed
     by how well each person knows each class."""
     targets: Literal["soft", "hard"] = "soft"
