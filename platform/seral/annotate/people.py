@@ -50,7 +50,7 @@ class PeopleOptions(Options):
     """How many who pass on a clip are replaced by others."""
     consensus: Literal["majority", "soft", "dawid-skene"] = "majority"
     """How answers become one label (seral.annotate.consensus): the most votes, the shares of votes, or shares weighed
-    by how well each person knows each class."""
+    by how well each person knows each class. Which is best when: docs/people.md, "What answers are worth"."""
     targets: Literal["soft", "hard"] = "soft"
     """What training learns: the shares of the consensus, or its winner alone."""
     evaluation: int = Field(default=100, ge=2)
