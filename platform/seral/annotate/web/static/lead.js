@@ -17,7 +17,7 @@ function row(cells) {
   for (const cell of cells) {
     const td = cell instanceof Element ? element("td") : element("td", cell ?? "–");
     if (cell instanceof Element) td.append(cell);
-    else if (/^[\d.–+-]+( %| to .*)?$/.test(td.textContent)) td.className = "number";
+    else if (/^[\d.–…+-]+( %| to .*)?$/.test(td.textContent)) td.className = "number";
     made.append(td);
   }
   return made;
@@ -49,8 +49,9 @@ function drawBatches(batches) {
   );
 }
 
+/** Reports are null until they are computed. */
 function drawPeople(people, reports) {
-  const known = Object.fromEntries(reports.map((report) => [report.person, report]));
+  const known = Object.fromEntries((reports ?? []).map((report) => [report.person, report]));
   part.people.replaceChildren(
     ...people.map((person) => {
       const report = known[person.name] ?? {};
@@ -70,7 +71,8 @@ function drawPeople(people, reports) {
       }
       const numbers = [String(report.answers ?? 0), String(report.skipped ?? 0), rounded(report.seconds, 1)];
       const worth = [percent(report.agreement), percent(report.check_accuracy), percent(report.accuracy)];
-      return row([person.name, person.role, ...numbers, ...worth, links]);
+      const told = reports === null ? Array(6).fill("…") : [...numbers, ...worth];
+      return row([person.name, person.role, ...told, links]);
     }),
   );
 }
@@ -168,7 +170,7 @@ async function revoke(name) {
   say(`The link of ${name} is worth nothing now.`);
 }
 
-let reports = [];
+let reports = null;
 
 /** What changes with every click. */
 async function drawState() {
