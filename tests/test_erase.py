@@ -280,17 +280,17 @@ def dies(patched: pytest.MonkeyPatch, folder: Path, *, after: int) -> bool:
     """Run an erasure that ends before its change number `after`; False when it had no more to do than that."""
     left = after
 
-    def counted(do: Callable[..., None]) -> Callable[..., None]:
-        def change(*arguments: Any) -> None:
+    def counted(do: Callable[..., Any]) -> Callable[..., Any]:
+        def change(*arguments: Any) -> Any:
             nonlocal left
             if left == 0:
                 raise Killed
             left -= 1
-            do(*arguments)
+            return do(*arguments)
 
         return change
 
-    patched.setattr(storage, "write_bytes", counted(storage.write_bytes))
+    patched.setattr(storage, "replacing", counted(storage.replacing))
     patched.setattr(storage, "remove", counted(storage.remove))
     try:
         erase(options(folder))

@@ -6,15 +6,18 @@ once it is whole. So a file that exists is complete, and its existence can mean 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -32,6 +35,8 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
 
 
 REMOVE_TRIES = 20  # 50 ms apart
+BLOCK = 1 << 23
+"""Bytes of a file in memory where it goes through whole."""
 
 
 def inside_job() -> bool:
@@ -117,16 +122,27 @@ def move(source: str | Path, target: str | Path) -> None:
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
     """Write a whole file or nothing."""
+    with replacing(uri) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(uri: str | Path) -> Iterator[BinaryIO]:
+    """A local file to write, which takes the place of what is at an address when the block ends without an error."""
     fs, path = resolve(uri)
     fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
     if not isinstance(fs, pafs.LocalFileSystem):
-        with fs.open_output_stream(path) as stream:
-            stream.write(data)
+        with tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            with fs.open_output_stream(path) as stream:
+                while block := file.read(BLOCK):
+                    stream.write(block)
         return
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
         with open(partial, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -151,18 +167,96 @@ def read_json(uri: str | Path) -> Any:
     return json.loads(read_bytes(uri))
 
 
-def write_table(uri: str | Path, table: pa.Table, *, row_group_rows: int = 1024) -> bytes:
-    """Write one Parquet file, whole or not at all, and return its content.
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a file is known by: its bytes and their checksum."""
+
+    size: int
+    sha256: str
+
+
+class TableWriter:
+    """Rows of one Parquet file, written a row group at a time: at no time are more of them in memory."""
+
+    def __init__(self, file: _Hashed, schema: pa.Schema, row_group_rows: int) -> None:
+        # Large binaries are FLAC or frames: compressing them again costs time and saves nothing.
+        codec = {field.name: "none" if pa.types.is_large_binary(field.type) else "zstd" for field in schema}
+        self._writer = pq.ParquetWriter(file, schema, compression=codec, write_statistics=False)
+        self._file, self._schema, self._limit = file, schema, row_group_rows
+        self._rows: list[dict[str, Any]] = []
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row."""
+        self._rows.append(row)
+        if len(self._rows) == self._limit:
+            self._flush()
+
+    def write(self, table: pa.Table) -> None:
+        """Add rows that are a table already."""
+        self._flush()
+        self._writer.write_table(table, row_group_size=self._limit)
+
+    def close(self) -> None:
+        """Write what is left, and the footer."""
+        self._flush()
+        self._writer.close()
+
+    @property
+    def written(self) -> Written:
+        """Of the whole file, once it is closed."""
+        return Written(size=self._file.size, sha256=self._file.digest.hexdigest())
+
+    def _flush(self) -> None:
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
+
+
+class _Hashed(io.RawIOBase):
+    """A file that knows the checksum of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.size, self.digest = file, 0, hashlib.sha256()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        if not self._file.closed:
+            self._file.flush()
+
+
+@contextmanager
+def table_writer(uri: str | Path, schema: pa.Schema, *, row_group_rows: int = 1024) -> Iterator[TableWriter]:
+    """Write a Parquet file row by row; it is there, whole, when the block has ended, and not at all after an error.
 
     Small row groups keep readers of audio in bounded memory.
     """
-    sink = pa.BufferOutputStream()
-    # Large binaries are FLAC or frames: compressing them again costs time and saves nothing.
-    codec = {field.name: "none" if pa.types.is_large_binary(field.type) else "zstd" for field in table.schema}
-    pq.write_table(table, sink, row_group_size=row_group_rows, compression=codec, write_statistics=False)
-    data = bytes(sink.getvalue().to_pybytes())
-    write_bytes(uri, data)
-    return data
+    with replacing(uri) as file, closing(TableWriter(_Hashed(file), schema, row_group_rows)) as writer:
+        yield writer
+
+
+def write_table(uri: str | Path, table: pa.Table, *, row_group_rows: int = 1024) -> Written:
+    """Write one Parquet file, whole or not at all."""
+    with table_writer(uri, table.schema, row_group_rows=row_group_rows) as writer:
+        writer.write(table)
+    return writer.written
+
+
+def checksum(uri: str | Path) -> Written:
+    """Size and checksum of a file that is there, read a block at a time."""
+    fs, path = resolve(uri)
+    size, digest = 0, hashlib.sha256()
+    with fs.open_input_stream(path) as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            size += len(block)
+    return Written(size=size, sha256=digest.hexdigest())
 
 
 def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -170,6 +264,14 @@ def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Tabl
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
         return pq.ParquetFile(file).read(columns=None if columns is None else list(columns))
+
+
+def read_batches(uri: str | Path, *, rows: int) -> Iterator[pa.Table]:
+    """The same so many rows at a time."""
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as file:
+        for batch in pq.ParquetFile(file).iter_batches(rows):
+            yield pa.Table.from_batches([batch])
 
 
 def read_footer(uri: str | Path) -> pq.FileMetaData:

@@ -14,7 +14,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile as sf
@@ -118,10 +118,10 @@ def to_pool_rate(samples: Samples, rate_hz: int) -> Samples:
     return np.asarray(soxr.resample(samples, rate_hz, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
 
 
-def encode_flac(samples: Samples) -> bytes:
+def encode_flac(samples: Samples | NDArray[np.int16]) -> bytes:
     """16-bit FLAC of a clip at 16 kHz. Reading it back and encoding again gives the same samples."""
     buffer = io.BytesIO()
-    sf.write(buffer, _pcm16(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    sf.write(buffer, pcm16(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
@@ -141,14 +141,19 @@ def decode_flac(data: bytes) -> Samples:
     return np.asarray(samples, dtype=np.float32)
 
 
-def pcm_hash(samples: Samples) -> str:
+def pcm_hash(samples: Samples | NDArray[np.int16]) -> str:
     """Hash of the clip's 16-bit samples: equal for the same audio in another container. 32 hex digits."""
-    return hashlib.blake2b(_pcm16(samples).astype("<i2").tobytes(), digest_size=16).hexdigest()
+    return hashlib.blake2b(pcm16(samples).astype("<i2", copy=False).data, digest_size=16).hexdigest()
 
 
-def _pcm16(samples: Samples) -> NDArray[np.int16]:
-    pcm: NDArray[np.int16] = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype(np.int16)
-    return pcm
+def pcm16(samples: Samples | NDArray[np.int16]) -> NDArray[np.int16]:
+    """The 16-bit samples of a clip that are stored and hashed; they come back as they are."""
+    if samples.dtype == np.int16:
+        return cast(NDArray[np.int16], samples)
+    scaled = samples * np.float32(32768)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -32768, 32767, out=scaled)
+    return scaled.astype(np.int16)
 
 
 def _check_head(file: BinaryIO) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from dataclasses import asdict
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import PoolError, StateError
 from seral.options import Options
-from seral.pool.decode import decode_flac, encode_flac, pcm_hash
+from seral.pool.decode import decode_flac, encode_flac, pcm16, pcm_hash
 from seral.pool.derive import ORDER, copy_tombstones
 from seral.pool.ingest import mark_duplicates
 from seral.pool.quality import measure
@@ -117,8 +116,9 @@ def degrade_shard(
         rng = np.random.default_rng([options.seed, zlib.crc32(utterance["utterance_id"].encode())])
         samples = degrade(decode_flac(utterance["audio"]), known, options, rng)
         quality = measure(samples, voice_probability(samples) if options.voice else None)
-        audio = {"audio": encode_flac(samples), "pcm_hash": pcm_hash(samples), "duplicate_of": None}
-        rows.append(utterance | asdict(quality) | audio)
+        pcm = pcm16(samples)
+        audio = {"audio": encode_flac(pcm), "pcm_hash": pcm_hash(pcm), "duplicate_of": None}
+        rows.append(utterance | vars(quality) | audio)
     table = pa.Table.from_pylist(rows, UTTERANCE)
     storage.write_table(shard_uri(out, "utterances", names[shard]), table, row_group_rows=256)
     return {"rows": len(rows)}

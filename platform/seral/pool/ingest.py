@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +26,7 @@ from seral.errors import PoolError, unknown_name
 from seral.options import Options
 from seral.pool.audit import belonging, total_remark
 from seral.pool.containers import restore
-from seral.pool.decode import BadAudio, decode, encode_flac, pcm_hash
+from seral.pool.decode import BadAudio, decode, encode_flac, pcm16, pcm_hash
 from seral.pool.dedupe import exact_duplicates
 from seral.pool.quality import REASONS, measure
 from seral.pool.readers import READERS
@@ -37,12 +37,14 @@ from seral.pool.shards import TABLES, open_pool, read_manifest, renamed, shard_u
 from seral.pool.tombstones import Erased, read_erased
 from seral.pool.voice import voice_probability
 from seral.progress import track
-from seral.schema import QUARANTINE, SAMPLE_RATE
+from seral.schema import QUARANTINE, SAMPLE_RATE, UTTERANCE
 
 ERASED = "erased"
 SMALL_POOL_CHUNKS = 8
 """A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
 MIN_CHUNK_FILES = 32
+TASKS_PER_CPU, TASK_BYTES = 8, 128_000_000
+"""An import is at least so many tasks, none of more bytes, as far as it has shards."""
 KNOWN = ("corpus", "speaker", "gender", "session", "language", "style", "text", "split", "start_s", "end_s")
 """What a row takes over from its reader as it is."""
 
@@ -126,21 +128,27 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
 
 def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") -> list[Chunk]:
     """Cut sources into chunks of about `shard_bytes`, in order of their names; the same files give the same chunks."""
-    ordered = sorted(sources, key=lambda source: (source.utterance.corpus, source.utterance.source, _facts(source)))
-    if not ordered:
-        return []
-    total = sum(_bytes(source) for source in ordered)
-    share = max(1, min(SMALL_POOL_CHUNKS, len(ordered) // MIN_CHUNK_FILES))
+    told = [(source.utterance.corpus, source.utterance.source, _facts(source)) for source in sources]
+    order = sorted(range(len(told)), key=told.__getitem__)
+    total = sum(map(_bytes, sources))
+    share = max(1, min(SMALL_POOL_CHUNKS, len(order) // MIN_CHUNK_FILES))
     limit = max(1, min(shard_bytes, -(-total // share)))
-    groups: list[list[Source]] = [[]]
+    groups: list[list[int]] = []
     filled = 0
-    for source in ordered:
-        if groups[-1] and filled + _bytes(source) > limit:
+    for row in order:
+        size = _bytes(sources[row])
+        if not groups or filled + size > limit:
             groups.append([])
             filled = 0
-        groups[-1].append(source)
-        filled += _bytes(source)
-    return [Chunk(name=_chunk_name(group, salt), sources=tuple(group)) for group in groups]
+        groups[-1].append(row)
+        filled += size
+    return [
+        Chunk(
+            name=_chunk_name(corpus=told[group[0]][0], facts=[told[row][2] for row in group], salt=salt),
+            sources=tuple(sources[row] for row in group),
+        )
+        for group in groups
+    ]
 
 
 def _bytes(source: Source) -> int:
@@ -151,9 +159,8 @@ def _bytes(source: Source) -> int:
     return min(source.size, int((end_s - (start_s or 0.0)) * SAMPLE_RATE * 2))
 
 
-def _chunk_name(group: Sequence[Source], salt: str) -> str:
-    digest = hashlib.sha256(json.dumps([salt, *map(_facts, group)]).encode()).hexdigest()[:12]
-    return f"{group[0].utterance.corpus}-{digest}"
+def _chunk_name(corpus: str, facts: Sequence[str], salt: str) -> str:
+    return f"{corpus}-{hashlib.sha256(json.dumps([salt, *facts]).encode()).hexdigest()[:12]}"
 
 
 def _facts(source: Source) -> str:
@@ -249,7 +256,11 @@ def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str
 def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, Any]:
     """Write the chunks' shards and return their entries in the manifest."""
     items = [{"chunk": json.dumps(chunk, default=_plain)} for chunk in chunks]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
+    # Between two tasks of a worker Ray Data leaves a tenth of a second, so small shards are done several in a task.
+    size = sum(_bytes(source) for chunk in chunks for source in chunk.sources)
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    tasks = min(len(items), max(TASKS_PER_CPU * cpus, -(-size // TASK_BYTES)))
+    dataset = ray.data.from_items(items, override_num_blocks=tasks).map(
         import_chunk,
         fn_kwargs={
             "pool": str(options.out),
@@ -276,26 +287,27 @@ def import_chunk(
 ) -> dict[str, Any]:
     """Decode the files of one chunk and write its tables; `utterances` last, since it marks the chunk as done."""
     chunk = json.loads(row["chunk"])
-    good, gold, votes, bad = [], [], [], []
-    for source in chunk["sources"]:
-        utterance = _restored(source["utterance"])
-        try:
-            record = import_file(utterance, max_duration_s=max_duration_s, voice=voice)
-        except BadAudio as error:
-            bad.append(_bad_row(utterance, error, source["size"]))
-            continue
-        if erased.knows("audio", record["pcm_hash"]):
-            bad.append(_erased_row(utterance.corpus, utterance.source, erased))
-            continue
-        good.append(record | {"source_bytes": source["size"]})
-        gold.append(_gold_row(record["utterance_id"], utterance))
-        votes += [{"utterance_id": record["utterance_id"], **vars(vote)} for vote in utterance.votes]
-    data = {}
-    for table, rows in (("quarantine", bad), ("gold", gold), ("votes", votes), ("utterances", good)):
-        data[table] = storage.write_table(
-            shard_uri(pool, table, chunk["name"]), pa.Table.from_pylist(rows, TABLES[table]), row_group_rows=256
-        )
-    entry = json.dumps(shard_entry(len(good), data))
+    uris = {table: shard_uri(pool, table, chunk["name"]) for table in TABLES}
+    gold, votes, bad = [], [], []
+    written: dict[str, storage.Written] = {}
+    with storage.table_writer(uris["utterances"], UTTERANCE, row_group_rows=256) as good:
+        for source in chunk["sources"]:
+            utterance = _restored(source["utterance"])
+            try:
+                record = import_file(utterance, max_duration_s=max_duration_s, voice=voice)
+            except BadAudio as error:
+                bad.append(_bad_row(utterance, error, source["size"]))
+                continue
+            if erased.knows("audio", record["pcm_hash"]):
+                bad.append(_erased_row(utterance.corpus, utterance.source, erased))
+                continue
+            good.append(record | {"source_bytes": source["size"]})
+            gold.append(_gold_row(record["utterance_id"], utterance))
+            votes += [{"utterance_id": record["utterance_id"], **vars(vote)} for vote in utterance.votes]
+        for table, rows in (("quarantine", bad), ("gold", gold), ("votes", votes)):
+            written[table] = storage.write_table(uris[table], pa.Table.from_pylist(rows, TABLES[table]))
+    written["utterances"] = good.written
+    entry = json.dumps(shard_entry(len(gold), written))
     return {"chunk": chunk["name"], "files": len(chunk["sources"]), "entry": entry}
 
 
@@ -315,13 +327,14 @@ def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = Tr
         end_s=utterance.end_s,
         max_duration_s=max_duration_s,
     )
-    fingerprint = pcm_hash(decoded.samples)
+    pcm = pcm16(decoded.samples)
+    fingerprint = pcm_hash(pcm)
     return {
         "utterance_id": utterance_id(utterance.corpus, utterance.name, fingerprint),
-        "audio": encode_flac(decoded.samples),
+        "audio": encode_flac(pcm),
         "duration_s": len(decoded.samples) / SAMPLE_RATE,
         **{name: getattr(utterance, name) for name in KNOWN},
-        **asdict(measure(decoded.samples, voice_probability(decoded.samples) if voice else None)),
+        **vars(measure(decoded.samples, voice_probability(decoded.samples) if voice else None)),
         "channel_fault": decoded.channel_fault,
         "duplicate_of": None,
         "pcm_hash": fingerprint,
@@ -449,21 +462,28 @@ def mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
 
 def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) -> str:
     name = renamed(shard, [keep, marks])
-    whole, gold, votes, bad = (storage.read_table(shard_uri(pool, table, shard)) for table in TABLES)
-    kept = pa.array(keep, pa.int64())
-    lost = pa.array(sorted(set(range(whole.num_rows)) - set(keep)), pa.int64())
-    dropped = [_repeated_row(row) for row in whole.drop_columns("audio").take(lost).to_pylist()]
-    table = whole.take(kept)
-    column = table.schema.get_field_index("duplicate_of")
-    table = table.set_column(column, "duplicate_of", pa.array(marks, pa.string()))
-    outcome = {
-        "quarantine": pa.concat_tables([bad, pa.Table.from_pylist(dropped, QUARANTINE)]),
-        "gold": gold.take(kept),
-        "votes": votes.filter(pc.is_in(votes["utterance_id"], table["utterance_id"].combine_chunks())),
-        "utterances": table,
-    }
-    for kind, rows in outcome.items():
-        storage.write_table(shard_uri(pool, kind, name), rows, row_group_rows=256)
+    gold, votes, bad = (storage.read_table(shard_uri(pool, table, shard)) for table in ("gold", "votes", "quarantine"))
+    mark_of = dict(zip(keep, marks, strict=True))
+    column = UTTERANCE.get_field_index("duplicate_of")
+    dropped, ids, seen = [], [], 0
+    with storage.table_writer(shard_uri(pool, "utterances", name), UTTERANCE, row_group_rows=256) as utterances:
+        for part in storage.read_batches(shard_uri(pool, "utterances", shard), rows=256):
+            here = range(seen, seen + part.num_rows)
+            seen += part.num_rows
+            kept = pa.array([row in mark_of for row in here])
+            lost = part.drop_columns("audio").filter(pc.invert(kept)).to_pylist()
+            dropped += [_repeated_row(row) for row in lost]
+            part = part.filter(kept)
+            told = pa.array([mark_of[row] for row in here if row in mark_of], pa.string())
+            utterances.write(part.set_column(column, UTTERANCE.field(column), told).cast(UTTERANCE))
+            ids += part["utterance_id"].to_pylist()
+        outcome = {
+            "quarantine": pa.concat_tables([bad, pa.Table.from_pylist(dropped, QUARANTINE)]),
+            "gold": gold.take(pa.array(keep, pa.int64())),
+            "votes": votes.filter(pc.is_in(votes["utterance_id"], pa.array(ids, pa.string()))),
+        }
+        for table, rows in outcome.items():
+            storage.write_table(shard_uri(pool, table, name), rows)
     return name
 
 

@@ -10,7 +10,6 @@ POOL/snapshots/<name>.json           the manifest of a revision that somebody na
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -86,16 +85,16 @@ def revision_uri(pool: str, revision: int) -> str:
     return storage.join(pool, REVISIONS, f"{revision:06d}.parquet")
 
 
-def shard_entry(rows: int, data: Mapping[str, bytes]) -> dict[str, Any]:
+def shard_entry(rows: int, written: Mapping[str, storage.Written]) -> dict[str, Any]:
     """What a manifest says of a shard: its utterances, the bytes of their table, and the checksum of every table."""
-    sums = {table: hashlib.sha256(data[table]).hexdigest() for table in sorted(data)}
-    return {"rows": rows, "bytes": len(data["utterances"]), "sha256": sums}
+    sums = {table: written[table].sha256 for table in sorted(written)}
+    return {"rows": rows, "bytes": written["utterances"].size, "sha256": sums}
 
 
 def read_entry(pool: str, shard: str) -> dict[str, Any]:
     """The same of a shard that is written already."""
-    data = {table: storage.read_bytes(shard_uri(pool, table, shard)) for table in TABLES}
-    return shard_entry(storage.read_footer(shard_uri(pool, "utterances", shard)).num_rows, data)
+    found = {table: storage.checksum(shard_uri(pool, table, shard)) for table in TABLES}
+    return shard_entry(storage.read_footer(shard_uri(pool, "utterances", shard)).num_rows, found)
 
 
 def manifests(pool: str) -> dict[str, dict[str, Any]]:

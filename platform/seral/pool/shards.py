@@ -189,7 +189,7 @@ def _check_shard(pool: Pool, shard: str, expected: Mapping[str, Any], seen: dict
         if not storage.exists(pool.table_uri(table, shard)):
             problems.append(f"shard {shard}: its table `{table}` is missing")
             continue
-        digest = hashlib.sha256(storage.read_bytes(pool.table_uri(table, shard))).hexdigest()
+        digest = storage.checksum(pool.table_uri(table, shard)).sha256
         if digest != expected["sha256"][table]:
             changed = f"the bytes of its table `{table}` are not those of the manifest (sha256 {digest[:12]}…)"
             problems.append(f"shard {shard}: {changed}")
