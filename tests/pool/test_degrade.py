@@ -11,9 +11,10 @@ from seral import storage
 from seral.errors import OptionError, StateError
 from seral.options import parse
 from seral.pool.decode import decode_flac
-from seral.pool.degrade import DegradeOptions, degrade, degrade_pool
+from seral.pool.degrade import DegradeOptions, degrade_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import Pool, check_pool, open_pool
+from seral.train.augment import worsen
 
 
 def options(**values: Any) -> DegradeOptions:
@@ -34,7 +35,7 @@ def gold(pool: Pool) -> list[dict[str, Any]]:
     ("values", "words"),
     [
         ({}, "nothing is to be done: give one of rt60_s"),
-        ({"noise": "n", "codec": "mp3"}, "give snr_db"),
+        ({"noise": "n", "codecs": ["mp3"]}, "give snr_db"),
         ({"snr_db": [10, 5]}, r"snr_db is \(lowest, highest\), got \(10"),
     ],
 )
@@ -45,8 +46,8 @@ def test_options_that_say_nothing_are_refused(values: dict[str, Any], words: str
 
 def test_all_effects_together_leave_a_clip_of_the_same_length(speech: Callable[[float, int], np.ndarray]) -> None:
     samples = speech(1.0, 0)
-    all_of_it = options(rt60_s=[0.3, 0.6], snr_db=[5, 10], gain_db=[-6, 6], highest_hz=4000, codec="mp3")
-    one, again, other = (degrade(samples, [], all_of_it, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    all_of_it = options(rt60_s=[0.3, 0.6], snr_db=[5, 10], gain_db=[-6, 6], highest_hz=4000, codecs=["mp3"])
+    one, again, other = (worsen(samples, [], all_of_it, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert one.shape == samples.shape
     assert np.isfinite(one).all()
     np.testing.assert_array_equal(one, again)

@@ -11,71 +11,39 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
-from pydantic import Field, model_validator
 
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import PoolError, StateError
-from seral.options import Options
+from seral.errors import StateError
 from seral.pool.decode import decode_flac, encode_flac, pcm16, pcm_hash
 from seral.pool.derive import ORDER, copy_tombstones
 from seral.pool.ingest import mark_duplicates
 from seral.pool.quality import measure
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import REWRITTEN, Pool, open_pool, read_manifest, shard_uri
-from seral.pool.voice import Samples, voice_probability
+from seral.pool.voice import voice_probability
 from seral.progress import track
 from seral.schema import UTTERANCE
-from seral.train.augment import add_noise, change_level, limit_band, reverberate, through_codec
+from seral.train.augment import EffectOptions, read_noises, worsen
 
-Range = tuple[float, float]
 OPTIONS = "degraded.json"
 
 
-class DegradeOptions(Options):
-    """What is done to every clip, in this order; ranges are drawn from for each."""
+class DegradeOptions(EffectOptions):
+    """What is done to every clip."""
 
     pool: str
     """The pool."""
     out: str
     """The pool to make."""
-    rt60_s: Range | None = None
-    """Seconds in which the echo of a room falls by 60 dB: living rooms 0.3 to 0.6, halls 1 to 2. None = no room."""
-    drr_db: Range = (0.0, 10.0)
-    """By how much the voice is louder than its echo."""
-    noise: str | None = None
-    """A pool of noises; None = white noise."""
-    snr_db: Range | None = None
-    """Ratio at which noise is added; None = no noise."""
-    gain_db: Range | None = None
-    """Change of level; what leaves full scale is clipped. None = none."""
-    highest_hz: float | None = Field(default=None, gt=0, le=8000)
-    """Everything above is taken out; None = nothing."""
-    codec: Literal["mp3", "vorbis", "opus", "gsm", "mu-law"] | None = None
-    """Encode and decode by this codec; None = by none."""
     voice: bool = True
     """Listen for speech again, as an import does."""
-    seed: int = Field(default=0, ge=0)
-    """Of all draws, which depend on it and the utterance alone."""
     cluster: ClusterOptions = ClusterOptions()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        effects = ("rt60_s", "snr_db", "gain_db", "highest_hz", "codec")
-        if all(getattr(self, name) is None for name in effects):
-            raise ValueError(f"nothing is to be done: give one of {', '.join(effects)}")
-        if self.noise is not None and self.snr_db is None:
-            raise ValueError("noise is added at a ratio: give snr_db")
-        for name in ("rt60_s", "drr_db", "snr_db", "gain_db"):
-            given = getattr(self, name)
-            if given is not None and given[0] > given[1]:
-                raise ValueError(f"{name} is (lowest, highest), got {given}")
-        return self
 
 
 def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
@@ -88,7 +56,7 @@ def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
         raise StateError(f"there is another pool at {out}: give another address")
     storage.write_json(told, facts)
     copy_tombstones(pool.uri, out)
-    noises = [] if options.noise is None else _clips(open_pool(options.noise))
+    noises = [] if options.noise is None else read_noises(open_pool(options.noise))
     digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:8]
     names = {shard: f"{REWRITTEN.sub('', shard)}.{digest}" for shard in pool.shards}
     missing = [shard for shard, name in names.items() if not storage.exists(shard_uri(out, "utterances", name))]
@@ -114,7 +82,7 @@ def degrade_shard(
     rows = []
     for utterance in pool.read(shard).to_pylist():
         rng = np.random.default_rng([options.seed, zlib.crc32(utterance["utterance_id"].encode())])
-        samples = degrade(decode_flac(utterance["audio"]), known, options, rng)
+        samples = worsen(decode_flac(utterance["audio"]), known, options, rng)
         quality = measure(samples, voice_probability(samples) if options.voice else None)
         pcm = pcm16(samples)
         audio = {"audio": encode_flac(pcm), "pcm_hash": pcm_hash(pcm), "duplicate_of": None}
@@ -122,24 +90,3 @@ def degrade_shard(
     table = pa.Table.from_pylist(rows, UTTERANCE)
     storage.write_table(shard_uri(out, "utterances", names[shard]), table, row_group_rows=256)
     return {"rows": len(rows)}
-
-
-def degrade(samples: Samples, noises: list[Samples], options: DegradeOptions, rng: np.random.Generator) -> Samples:
-    """All effects of the options on one clip, (S,) -> (S,), in the order in which the world does it."""
-    if options.rt60_s is not None:
-        samples = reverberate(samples, options.rt60_s, options.drr_db, rng)
-    if options.snr_db is not None:
-        noise = noises[int(rng.integers(len(noises)))] if noises else rng.standard_normal(len(samples), np.float32)
-        samples = add_noise(samples, noise, options.snr_db, rng)
-    if options.gain_db is not None:
-        samples = change_level(samples, options.gain_db, rng)
-    if options.highest_hz is not None:
-        samples = limit_band(samples, options.highest_hz)
-    return samples if options.codec is None else through_codec(samples, options.codec)
-
-
-def _clips(pool: Pool) -> list[Samples]:
-    clips = [decode_flac(audio.as_py()) for shard in pool.shards for audio in pool.read(shard, ["audio"])["audio"]]
-    if not clips:
-        raise PoolError(f"{pool.uri} has no clips to take noise from")
-    return clips

@@ -21,7 +21,7 @@ import ray
 from pydantic import Field, model_validator
 
 from seral import storage
-from seral.cluster import ClusterOptions, connect
+from seral.cluster import ClusterOptions, connect, cpu_count
 from seral.errors import PoolError, unknown_name
 from seral.options import Options
 from seral.pool.audit import belonging, total_remark
@@ -258,8 +258,7 @@ def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, 
     items = [{"chunk": json.dumps(chunk, default=_plain)} for chunk in chunks]
     # Between two tasks of a worker Ray Data leaves a tenth of a second, so small shards are done several in a task.
     size = sum(_bytes(source) for chunk in chunks for source in chunk.sources)
-    cpus = int(ray.cluster_resources().get("CPU", 1))
-    tasks = min(len(items), max(TASKS_PER_CPU * cpus, -(-size // TASK_BYTES)))
+    tasks = min(len(items), max(TASKS_PER_CPU * cpu_count(), -(-size // TASK_BYTES)))
     dataset = ray.data.from_items(items, override_num_blocks=tasks).map(
         import_chunk,
         fn_kwargs={

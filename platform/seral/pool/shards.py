@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -84,6 +84,16 @@ class Pool:
             return storage.read_table(self.table_uri("utterances", shard), columns)
         except (OSError, pa.ArrowInvalid) as error:
             raise PoolError(f"shard {shard!r} of {self.uri} is missing or damaged: {error}") from error
+
+    def clips(self, ids: Collection[str] | None = None) -> Iterator[tuple[str, bytes]]:
+        """Ids and FLAC of some utterances, or of all, a shard at a time; of shards with none of them only the ids."""
+        wanted = None if ids is None else pa.array(sorted(ids), pa.string())
+        for shard in self.shards:
+            if wanted is not None and not pc.any(pc.is_in(self.read(shard, ["utterance_id"])[0], wanted)).as_py():
+                continue
+            table = self.read(shard, ["utterance_id", "audio"])
+            table = table if wanted is None else table.filter(pc.is_in(table["utterance_id"], wanted))
+            yield from ((name.as_py(), audio.as_py()) for name, audio in zip(*table.columns, strict=True))
 
     @property
     def ids(self) -> pa.Table:

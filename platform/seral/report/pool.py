@@ -111,13 +111,8 @@ def _to_hear(rows: pa.Table, options: PoolReportOptions) -> tuple[list[str], lis
 
 
 def _players(pool: Pool, rows: pa.Table, ids: Sequence[str], clip_s: float) -> list[Player]:
-    """The clips in the order asked for; shards that hold none of them are not read."""
-    found: dict[str, bytes] = {}
-    for shard in pool.shards if ids else ():
-        if set(ids) & set(pool.read(shard, ["utterance_id"])["utterance_id"].to_pylist()):
-            table = pool.read(shard, ["utterance_id", "audio"])
-            table = table.filter(pc.is_in(table["utterance_id"], pa.array(ids)))
-            found |= dict(zip(table["utterance_id"].to_pylist(), table["audio"].to_pylist(), strict=True))
+    """The clips in the order asked for."""
+    found = dict(pool.clips(ids))
     known = rows.filter(pc.is_in(rows["utterance_id"], pa.array(ids, pa.string()))).to_pylist()
     captions = {row["utterance_id"]: _caption(row) for row in known}
     length = int(clip_s * SAMPLE_RATE)

@@ -7,17 +7,24 @@ Whatever is left to chance takes a generator.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from typing import Literal, Self
 
 import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 from scipy.signal import fftconvolve
 
-from seral.errors import OptionError, unknown_name
+from seral.errors import OptionError, PoolError, unknown_name
+from seral.options import Options
+from seral.pool.decode import decode_flac
+from seral.pool.shards import Pool
 from seral.schema import SAMPLE_RATE
 
 Samples = NDArray[np.float32]
+Range = tuple[float, float]
 
 CODECS: dict[str, tuple[str, str, int]] = {
     "mp3": ("MP3", "MPEG_LAYER_III", 16_000),
@@ -27,6 +34,78 @@ CODECS: dict[str, tuple[str, str, int]] = {
     "mu-law": ("WAV", "ULAW", 8000),
 }
 """Container, encoding and samples per second of each codec; the last two are those of telephones."""
+
+
+class EffectOptions(Options):
+    """What the world does to a recording, in this order; ranges are drawn from for each clip."""
+
+    rt60_s: Range | None = None
+    """Seconds in which the echo of a room falls by 60 dB: living rooms 0.3 to 0.6, halls 1 to 2. None = no room."""
+    drr_db: Range = (0.0, 10.0)
+    """By how much the voice is louder than its echo."""
+    noise: str | None = None
+    """A pool of noises; None = white noise."""
+    snr_db: Range | None = None
+    """Ratio at which noise is added; None = no noise."""
+    gain_db: Range | None = None
+    """Change of level; what leaves full scale is clipped. None = none."""
+    highest_hz: float | None = Field(default=None, gt=0, le=8000)
+    """Everything above is taken out; None = nothing."""
+    codecs: tuple[Literal["mp3", "vorbis", "opus", "gsm", "mu-law"], ...] = ()
+    """Encode and decode, by one of these codecs that is drawn for each clip."""
+    seed: int = Field(default=0, ge=0)
+    """Of all draws, which depend on it and the utterance alone."""
+
+    @model_validator(mode="after")
+    def _check_effects(self) -> Self:
+        if not self.effects:
+            raise ValueError(f"nothing is to be done: give one of {', '.join(EFFECTS)}")
+        if self.noise is not None and self.snr_db is None:
+            raise ValueError("noise is added at a ratio: give snr_db")
+        for name in ("rt60_s", "drr_db", "snr_db", "gain_db"):
+            given = getattr(self, name)
+            if given is not None and given[0] > given[1]:
+                raise ValueError(f"{name} is (lowest, highest), got {given}")
+        return self
+
+    @property
+    def effects(self) -> list[str]:
+        """Those that are asked for."""
+        return [name for name in EFFECTS if getattr(self, name)]
+
+
+EFFECTS = ("rt60_s", "snr_db", "gain_db", "highest_hz", "codecs")
+
+
+def worsen(
+    samples: Samples,
+    noises: Sequence[Samples],
+    options: EffectOptions,
+    rng: np.random.Generator,
+    effects: Sequence[str] | None = None,
+) -> Samples:
+    """Some effects of the options, or all of them, on one clip, (S,) -> (S,)."""
+    effects = options.effects if effects is None else effects
+    if "rt60_s" in effects and options.rt60_s is not None:
+        samples = reverberate(samples, options.rt60_s, options.drr_db, rng)
+    if "snr_db" in effects and options.snr_db is not None:
+        noise = noises[int(rng.integers(len(noises)))] if noises else rng.standard_normal(len(samples), np.float32)
+        samples = add_noise(samples, noise, options.snr_db, rng)
+    if "gain_db" in effects and options.gain_db is not None:
+        samples = change_level(samples, options.gain_db, rng)
+    if "highest_hz" in effects and options.highest_hz is not None:
+        samples = limit_band(samples, options.highest_hz)
+    if "codecs" in effects and options.codecs:
+        samples = through_codec(samples, str(rng.choice(options.codecs)))
+    return samples
+
+
+def read_noises(pool: Pool) -> list[Samples]:
+    """Every clip of a pool, which is small: all are kept in memory."""
+    clips = [decode_flac(audio) for _, audio in pool.clips()]
+    if not clips:
+        raise PoolError(f"{pool.uri} has no clips to take noise from")
+    return clips
 
 
 def change_speed(samples: Samples, share: float, rng: np.random.Generator) -> Samples:

@@ -32,11 +32,10 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import TrainError
 from seral.options import Options
-from seral.pool.decode import decode_flac
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
 from seral.task import absolute_encoder, claim_folder, of_corpora
-from seral.train.augment import Samples
+from seral.train.augment import read_noises
 from seral.train.lesson import STEP, Lesson, LessonOptions
 from seral.train.ray_train import STATE, StepState, last_checkpoint
 from seral.train.speech import Speech
@@ -245,11 +244,6 @@ def check_pair(teacher: SpeechEncoder, student: SpeechEncoder, options: DistilOp
     for state in options.lesson.states or ():
         if not 0 <= state <= teacher.num_layers:
             raise TrainError(f"{options.teacher} has the hidden states 0..{teacher.num_layers}, not {state}")
-
-
-def read_noises(pool: Pool) -> list[Samples]:
-    """Every clip of a pool, which is small: all are kept."""
-    return [decode_flac(data.as_py()) for shard in pool.shards for data in pool.read(shard, ["audio"])["audio"]]
 
 
 def learning_rate_at(step: int, options: DistilOptions) -> float:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from seral import storage
 from seral.errors import PoolError
 from seral.pool.shards import Pool
@@ -18,10 +15,6 @@ def write_clips(pool: Pool, ids: Iterable[str], folder: Path) -> int:
     wanted = set(ids)
     if unknown := wanted - set(pool.ids["utterance_id"].to_pylist()):
         raise PoolError(f"{pool.uri} does not hold {len(unknown)} of the utterances, e.g. {min(unknown)}")
-    for shard in pool.shards:
-        if not wanted.isdisjoint(pool.read(shard, ["utterance_id"])["utterance_id"].to_pylist()):
-            table = pool.read(shard, ["utterance_id", "audio"])
-            chosen = table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(wanted), pa.string())))
-            for row in chosen.to_pylist():
-                storage.write_bytes(folder / f"{row['utterance_id']}.flac", row["audio"])
+    for name, audio in pool.clips(wanted):
+        storage.write_bytes(folder / f"{name}.flac", audio)
     return len(wanted)
