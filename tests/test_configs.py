@@ -15,13 +15,13 @@ from seral.train.anchoring import TransferOptions
 from seral.train.compare import CompareOptions
 from seral.train.layer_relevance import RelevanceOptions
 from seral.train.local_attributes_study import LocalAttributesOptions
-from seral.train.training import TrainingOptions
+from seral.train.supervised import SupervisedOptions
 from seral.train.two_stage import TwoStageOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "jobs" / "configs"
 COMMANDS: dict[str, type[Options]] = {
     "seral loop run": LoopOptions,
-    "seral train": TrainingOptions,
+    "seral train": SupervisedOptions,
     "seral compare": CompareOptions,
     "seral compare-strategies": StrategyStudyOptions,
     "seral two-stage": TwoStageOptions,

@@ -33,8 +33,7 @@ from seral.pool.shards import check_pool, open_pool
 from seral.sweep.board import read_records
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
-from seral.train.supervised import run_train
-from seral.train.training import TrainingOptions
+from seral.train.supervised import SupervisedOptions, run_train
 
 CLIPS, CANDIDATES, PICKS = 96, 60_000, 15_000
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
@@ -85,7 +84,7 @@ def extract(folder: Path) -> None:
 
 def train_by_two(folder: Path) -> None:
     values = training(folder, **LORA) | {"cluster": {"train_workers": 2}, "run": str(folder / "train")}
-    run_train(parse(TrainingOptions, values))
+    run_train(parse(SupervisedOptions, values))
 
 
 def select(folder: Path) -> None:

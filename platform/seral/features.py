@@ -142,9 +142,17 @@ def _store_key(encoder_fingerprint: str, options: FeatureOptions, precision: str
 
 def _describe(store: FeatureStore, options: FeatureOptions) -> None:
     facts = {"encoder": store.encoder, "num_layers": store.num_layers, "width": store.width, "dtype": "float16"}
-    storage.write_json(
-        storage.join(store.uri, store.fingerprint, "encoder.json"), facts | {"max_clip_s": options.max_clip_s}
-    )
+    storage.write_json(_facts_uri(store), facts | {"max_clip_s": options.max_clip_s})
+
+
+def encoder_facts(store: FeatureStore) -> dict[str, Any]:
+    """What made the features of a store, as encoder.json says."""
+    facts: dict[str, Any] = storage.read_json(_facts_uri(store))
+    return facts
+
+
+def _facts_uri(store: FeatureStore) -> str:
+    return storage.join(store.uri, store.fingerprint, "encoder.json")
 
 
 def _run(

@@ -109,6 +109,16 @@ FRAMES = pa.schema(
     ]
 )
 
+COPY = pa.schema(
+    [
+        ("utterance_id", pa.string()),  # of which it is a worsened copy
+        ("copy", pa.int32()),  # its number
+        ("mean", pa.binary()),  # as in POOLED
+        ("std", pa.binary()),
+    ]
+)
+"""Where frames of hidden state k are kept too, they stand in a further column, frames_<k>."""
+
 TEXT_VECTOR = pa.schema(
     [
         ("utterance_id", pa.string()),  # of those that have a transcript

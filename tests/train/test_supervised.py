@@ -12,8 +12,7 @@ import pytest
 from seral.errors import StateError
 from seral.infer import PredictOptions, model_folder, predict
 from seral.options import parse
-from seral.train.supervised import run_train
-from seral.train.training import TrainingOptions
+from seral.train.supervised import SupervisedOptions, run_train
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def cells_of(values: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.ray
 def test_every_fold_gets_a_model_tested_on_speakers_it_has_not_heard(values: dict[str, Any], tmp_path: Path) -> None:
-    text = run_train(parse(TrainingOptions, values))
+    text = run_train(parse(SupervisedOptions, values))
     cells = cells_of(values)
     assert list(cells) == ["frozen.fold-00.seed-0.json", "frozen.fold-01.seed-0.json"]
     assert f"{100 * np.mean([cell['uar'] for cell in cells.values()]):.1f}" in text
@@ -49,21 +48,21 @@ def test_every_fold_gets_a_model_tested_on_speakers_it_has_not_heard(values: dic
 
 @pytest.mark.ray
 def test_a_training_goes_on_where_it_was_and_takes_further_seeds(values: dict[str, Any]) -> None:
-    run_train(parse(TrainingOptions, values))
+    run_train(parse(SupervisedOptions, values))
     before = cells_of(values)
     lost = Path(values["run"]) / "cells" / "frozen.fold-01.seed-0.json"
     lost.unlink()
-    run_train(parse(TrainingOptions, values | {"seeds": [0, 1]}))
+    run_train(parse(SupervisedOptions, values | {"seeds": [0, 1]}))
     after = cells_of(values)
     assert len(after) == 4
     assert {name: after[name]["predicted"] for name in before} == {n: cell["predicted"] for n, cell in before.items()}
     with pytest.raises(StateError, match="other options"):
-        run_train(parse(TrainingOptions, values | {"classes": ["anger", "sadness"]}))
+        run_train(parse(SupervisedOptions, values | {"classes": ["anger", "sadness"]}))
 
 
 @pytest.mark.ray
 def test_ratings_are_learnt_and_predicted_beside_classes(values: dict[str, Any], tmp_path: Path) -> None:
-    text = run_train(parse(TrainingOptions, values | {"dimensions": ["valence", "arousal"], "folds": [0]}))
+    text = run_train(parse(SupervisedOptions, values | {"dimensions": ["valence", "arousal"], "folds": [0]}))
     cell = next(iter(cells_of(values).values()))
     assert {"uar", "ccc", "probe_uar", "probe_ccc"} <= set(cell)
     assert "ccc" in text

@@ -65,10 +65,9 @@ def train(config: StudyPath, settings: Sets = None) -> None:
     Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`
     """
     from seral.options import load
-    from seral.train.supervised import run_train
-    from seral.train.training import TrainingOptions
+    from seral.train.supervised import SupervisedOptions, run_train
 
-    typer.echo(run_train(load(TrainingOptions, config, settings or [])))
+    typer.echo(run_train(load(SupervisedOptions, config, settings or [])))
 
 
 @training_app.command()

@@ -14,9 +14,10 @@ import numpy as np
 import soundfile as sf
 import soxr
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from scipy.signal import fftconvolve
 
+from seral import storage
 from seral.errors import OptionError, PoolError, unknown_name
 from seral.options import Options
 from seral.pool.decode import decode_flac
@@ -55,6 +56,12 @@ class EffectOptions(Options):
     """Encode and decode, by one of these codecs that is drawn for each clip."""
     seed: int = Field(default=0, ge=0)
     """Of all draws, which depend on it and the utterance alone."""
+
+    @field_validator("noise")
+    @classmethod
+    def _absolute(cls, uri: str | None) -> str | None:
+        """Workers may have another working directory."""
+        return None if uri is None else storage.absolute(uri)
 
     @model_validator(mode="after")
     def _check_effects(self) -> Self:

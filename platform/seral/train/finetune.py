@@ -42,6 +42,7 @@ from seral.features import FeatureStore
 from seral.options import Options
 from seral.train.adapter_run import AdapterSpec, train_adapters
 from seral.train.carry import AnchoringOptions, Carry, pooled_rows
+from seral.train.copies import AugmentOptions, with_copies
 from seral.train.model import adapted_features, replace_head, save_probe
 from seral.train.ray_train import OnReport
 from seral.train.units import Targets, Utterances
@@ -96,6 +97,9 @@ class FinetuneOptions(Options):
     mixup: float = Field(default=0.5, ge=0)
     """Alpha of manifold mixup while adapters train; 0 = off. A head that fits its labels perfectly, as on few labels it
     does, would otherwise leave the adapters nothing to learn from but noise."""
+    augment: AugmentOptions | None = None
+    """Learn also from worsened copies of the labelled clips: noise, rooms, codecs, narrow bands. None = from the clips
+    alone. Their features are computed when a clip is labelled, not for the whole pool."""
     time_mask_prob: float = Field(default=0.08, ge=0, lt=1)
     """Share of frames hidden from training in spans (SpecAugment's time masks)."""
     time_mask_frames: int = Field(default=15, ge=1)
@@ -107,12 +111,19 @@ class FinetuneOptions(Options):
             raise ValueError("the adapter layer_sum and head.layers=last contradict each other")
         if self.modalities == "text" and not self.frozen:
             raise ValueError(f"text alone has no use for the audio adapter {self.adapter!r}: set adapter=frozen")
+        if self.modalities == "text" and self.augment is not None:
+            raise ValueError("text alone has no sound to worsen: leave augment out")
         return self
 
     @property
     def frozen(self) -> bool:
         """Whether nothing in the encoder is trained."""
         return set(self.adapters()) <= {"frozen", "layer_sum"}
+
+    @property
+    def times_heard(self) -> int:
+        """How often a labelled clip is heard in an epoch: itself and its copies."""
+        return 1 if self.augment is None else 1 + self.augment.copies
 
     @property
     def head_only(self) -> FinetuneOptions:
@@ -201,12 +212,23 @@ def finetune(
     `unlabelled`, counts as much as the target's labels in total, and with `anchor` is held together with the target's
     speech (seral.train.carry). The model is one for the target.
 
+    With `options.augment` labelled clips of the target come with copies, which have their labels and weights.
+
     `on_report` hears of every epoch of adapters that train in this process (cluster.train_workers = 0).
     """
     for part, given in (("training", target), ("dev", dev_target)):
         _check_targets(part, given, classes, dimensions)
     if options.head.hidden and classes and dimensions:
         raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
+    layer = frames_layer(store.encoder, options)
+    history: dict[str, Any] = {}
+    if options.augment is not None:
+        besides = () if source is None else source.row_of
+        clips = len(train.ids)
+        store, train, target = with_copies(
+            store, train, target, options.augment, besides=besides, frames_layer=layer, on=on
+        )
+        history["copies"] = len(train.ids) - clips
     carry = None
     if source is not None:
         if start is not None or dimensions or not classes:
@@ -216,7 +238,6 @@ def finetune(
         carry = Carry.between(source, unlabelled, anchor)
         target = carry.weighed(train, target)
     model = storage.join(folder, "model")
-    history: dict[str, Any] = {}
     if start is None or refit_head:
         heard = (train, dev, unlabelled) if start is None else adapted_features(start, store, train, dev, unlabelled)
         pool = _fitted_pool(store, heard[2], options)
@@ -242,7 +263,7 @@ def finetune(
         dev=dev,
         dev_target=dev_target,
         classes=tuple(classes),
-        layer=frames_layer(store.encoder, options) or 0,
+        layer=layer or 0,
         seed=seed,
         options=options,
         on=on,

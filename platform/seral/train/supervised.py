@@ -7,16 +7,17 @@ RUN/cells/, table.csv, table.md        see seral.train.cells
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import ray
+from pydantic import Field, field_validator
 
 from seral import storage
-from seral.errors import StateError
+from seral.errors import OptionError, StateError
 from seral.features import FeatureStore
-from seral.pool.shards import Pool
+from seral.pool.shards import Pool, open_pool
 from seral.task import FoldData, features_of, fold_data, folds_of, open_run, protocol_name, write_environment
 from seral.train.cells import CELLS, Cell, run_cells, study_table, write_table
 from seral.train.finetune import finetune, frames_layer
@@ -31,6 +32,19 @@ MODELS = "models"
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
 
 
+class SupervisedOptions(TrainingOptions):
+    """A training on all labels, and where its models are tested besides."""
+
+    variants: dict[str, str] = Field(default={})
+    """Pools of the same utterances that sound otherwise (`seral pool degrade`), by name: the test clips are heard as
+    they are there too, and the table has a column NAME_uar."""
+
+    @field_validator("variants")
+    @classmethod
+    def _absolute(cls, variants: dict[str, str]) -> dict[str, str]:
+        return {name: storage.absolute(uri) for name, uri in variants.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ground:
     """A fold with its features, and who else is labelled."""
@@ -39,6 +53,8 @@ class Ground:
     data: FoldData
     source: tuple[str, ...]
     """Utterances of other languages whose labels are there from the start."""
+    variants: Mapping[str, FoldData] = field(default_factory=dict)
+    """The same fold as it sounds elsewhere."""
 
     def known(self, ids: Sequence[str]) -> tuple[Utterances, Targets]:
         """Features and labels of some utterances."""
@@ -63,17 +79,30 @@ def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Gro
     return found
 
 
+def with_variants(options: SupervisedOptions, ground: Ground) -> Ground:
+    """A ground that also knows how its fold sounds in other pools. Raises OptionError where one lacks test clips."""
+    heard = {}
+    for name, uri in options.variants.items():
+        pool, data = open_pool(uri), ground.data
+        if absent := sorted(set(data.fold.test) - set(pool.ids["utterance_id"].to_pylist())):
+            raise OptionError(f"variants.{name}: {uri} lacks {len(absent)} test clips, e.g. {absent[0]}")
+        store = features_of(options, pool, data.store.encoder, frames_layer(options.encoder, options.finetune))
+        heard[name] = fold_data(options, store, data.fold, data.metadata)
+    return replace(ground, variants=heard)
+
+
 def describe(options: TrainingOptions, pool: Pool, grounds: dict[int, Ground]) -> None:
     """Write what trainings stand on."""
     facts = {"n_train": {str(number): len(ground.data.fold.train) for number, ground in grounds.items()}}
     write_environment(options, pool, protocol_name(options, pool), facts)
 
 
-def run_train(options: TrainingOptions) -> str:
+def run_train(options: SupervisedOptions) -> str:
     """Train what is missing, and write the table to the run folder; returns it as text."""
     options, pool = open_run(options, MAY_CHANGE)
     grounds = grounds_of(options, pool, storage.join(options.run, "tapt"))
     describe(options, pool, grounds)
+    grounds = {number: with_variants(options, ground) for number, ground in grounds.items()}
     arguments: dict[Cell, Sequence[Any]] = {}
     for number, ground in grounds.items():
         shared = ray.put(ground)
@@ -96,7 +125,7 @@ def best_model(run: str) -> str | None:
     return storage.join(run, max(cells, key=lambda found: found["dev"])["model"])
 
 
-def _train_cell(cell: Cell, folder: str, ground: Ground, options: TrainingOptions) -> dict[str, Any]:
+def _train_cell(cell: Cell, folder: str, ground: Ground, options: SupervisedOptions) -> dict[str, Any]:
     place = storage.join(MODELS, f"fold-{cell.fold:02d}.seed-{cell.seed}")
     kept = storage.join(options.run, place)
     storage.remove(kept)  # what a killed training left
@@ -107,6 +136,7 @@ def _train_cell(cell: Cell, folder: str, ground: Ground, options: TrainingOption
         "labels": len(fold.train),
         **judge(ground, "test", kept),
         **probe(*known, len(data.classes)),
+        **{f"{name}_{metric}": judge(ground, "test", kept, name)[metric] for name in ground.variants},
         "dev": judge(ground, "dev", kept)[metric],
         "model": storage.join(place, "model"),
         "history": history,
@@ -135,8 +165,11 @@ def train(
     )
 
 
-def judge(ground: Ground, part: Literal["dev", "test"], folder: str) -> dict[str, Any]:
+def judge(ground: Ground, part: Literal["dev", "test"], folder: str, variant: str | None = None) -> dict[str, Any]:
     """Scores of a model on a part of the fold, and under `predicted` what it says of each clip."""
-    data = ground.data
-    known = ground.known(getattr(data.fold, part))
-    return evaluate_model(storage.join(folder, "model"), data.store, *known, data.classes, data.dimensions)
+    data = ground.data if variant is None else ground.variants[variant]
+    ids = getattr(data.fold, part)
+    targets = ground.data.oracle().targets(ids)
+    return evaluate_model(
+        storage.join(folder, "model"), data.store, data.utterances(ids), targets, data.classes, data.dimensions
+    )

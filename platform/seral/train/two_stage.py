@@ -158,7 +158,8 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     plan, data, seed = plans(options, first)[cell.row], domains.data, (cell.seed, cell.fold)
     labelled = partial(_labelled, domains, data.oracle(), seed=seed)
     train, dev = (labelled(part, plan.domains) for part in ("train", "dev"))
-    epochs = max(1, round(plan.steps / ceil(len(train[0].ids) / options.finetune.batch_size)))
+    steps = ceil(len(train[0].ids) * options.finetune.times_heard / options.finetune.batch_size)
+    epochs = max(1, round(plan.steps / steps))
     history = finetune(
         *train,
         *dev,
@@ -187,7 +188,7 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
         storage.copy_folder(model, first)
     return {
         "labels": len(train[0].ids),
-        "steps": epochs * ceil(len(train[0].ids) / options.finetune.batch_size),
+        "steps": epochs * steps,
         "trainable": history["adapter"]["trainable"],
         **tested["target"],
         **{f"source_{name}": value for name, value in tested["source"].items()},

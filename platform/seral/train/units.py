@@ -77,6 +77,16 @@ class Targets:
         label_N = np.where(np.isnan(soft_NC).any(1), -1, np.nan_to_num(soft_NC).argmax(1)).astype(np.int64)
         return replace(Targets.of_classes(label_N), soft_NC=soft_NC)
 
+    def rows(self, rows: Sequence[int]) -> Targets:
+        """Those of some rows, which may come again."""
+        index = list(rows)
+        return Targets(
+            label_N=self.label_N[index],
+            value_NK=self.value_NK[index],
+            weight_N=None if self.weight_N is None else self.weight_N[index],
+            soft_NC=None if self.soft_NC is None else self.soft_NC[index],
+        )
+
     @property
     def labelled_N(self) -> NDArray[np.bool_]:
         """Which have a class."""

@@ -1,0 +1,179 @@
+"""Worsened copies of labelled clips: what they are made of, who gets them, and that models learn from them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seral import storage
+from seral.cluster import ClusterOptions
+from seral.erase import EraseOptions, erase
+from seral.errors import OptionError
+from seral.features import FeatureStore, extract_features, rows_of
+from seral.options import parse
+from seral.pool.degrade import DegradeOptions, degrade_pool
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.shards import open_pool
+from seral.train.copies import AugmentOptions, StoreWithCopies, copy_id, with_copies
+from seral.train.finetune import FinetuneOptions
+from seral.train.supervised import SupervisedOptions, run_train
+from seral.train.units import Targets, Utterances
+
+ON = ClusterOptions(train_workers=0)
+NOISE = {"snr_db": [0, 10], "rt60_s": [0.2, 0.5], "codecs": ["gsm", "mp3"]}
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None, make_corpus: Callable[..., Path]) -> Path:
+    """A pool of ten clips, with features."""
+    root = tmp_path_factory.mktemp("copies")
+    corpus = make_corpus(root / "corpus", 10, seconds=(0.5, 1.5))
+    given = {"reader": "manifest", "root": str(corpus), "out": str(root / "pool"), "voice": False}
+    import_corpus(parse(ImportOptions, given))
+    extract_features(open_pool(str(root / "pool")), "seral-tiny", frames_layer=3)
+    return root / "pool"
+
+
+@pytest.fixture
+def store(pool: Path, tmp_path: Path) -> FeatureStore:
+    """A copy of the pool with its features, without copies of clips."""
+    shutil.copytree(pool, tmp_path / "pool")
+    return extract_features(open_pool(str(tmp_path / "pool")), "seral-tiny", frames_layer=3)
+
+
+def heard(store: FeatureStore, wanted: list[str] | None = None) -> tuple[Utterances, Targets]:
+    ids, mean_NLD, std_NLD = store.pooled()
+    rows = rows_of(ids, wanted or ids)
+    parts = (part[rows].astype(np.float32) for part in (mean_NLD, std_NLD))
+    units = Utterances(ids=[ids[row] for row in rows], **dict(zip(("mean_NLD", "std_NLD"), parts, strict=True)))
+    return units, Targets.of_classes(rows % 2)
+
+
+def copied(
+    store: FeatureStore,
+    units: Utterances,
+    target: Targets,
+    *,
+    besides: Any = (),
+    layer: int | None = None,
+    **given: Any,
+) -> tuple[FeatureStore, Utterances, Targets]:
+    options = parse(AugmentOptions, {**NOISE, **given})
+    return with_copies(store, units, target, options, besides=besides, frames_layer=layer, on=ON)
+
+
+def test_copies_come_after_the_clips_with_their_labels_and_sound_otherwise(store: FeatureStore) -> None:
+    units, target = heard(store)
+    weighed = replace(target, weight_N=np.linspace(0.5, 1.5, 10, dtype=np.float32))
+    _, more, labels = copied(store, units, weighed, copies=2, besides=set(units.ids[:3]))
+    assert more.ids[:10] == units.ids
+    assert sorted(more.ids[10:]) == sorted(copy_id(name, number) for name in units.ids[3:] for number in (0, 1))
+    of = [units.row_of[name.partition("#")[0]] for name in more.ids]
+    np.testing.assert_array_equal(labels.label_N, target.label_N[of])
+    np.testing.assert_array_equal(labels.weight_N, np.linspace(0.5, 1.5, 10, dtype=np.float32)[of])
+    assert labels.value_NK.shape == (24, 0)
+    apart = np.abs(more.mean_NLD[10:] - more.mean_NLD[of[10:]]).max((1, 2))
+    assert (apart > 0.01).all()
+    assert len(np.unique(more.mean_NLD, axis=0)) == 24
+
+
+def test_a_copy_is_the_same_whoever_hears_it_first(store: FeatureStore) -> None:
+    units, target = heard(store)
+    few = heard(store, units.ids[4:6])
+    copied(store, *few, layer=3)
+    _, twice, _ = copied(store, units, target, layer=3, copies=2)
+    whole, again, _ = copied(store, units, target, layer=3, copies=2)
+    np.testing.assert_array_equal(twice.mean_NLD, again.mean_NLD)
+    assert isinstance(whole, StoreWithCopies)
+    files = storage.list_names(whole.folder)
+    assert len(files) == 2
+    storage.remove(whole.folder)
+    fresh, anew, _ = copied(store, units, target, layer=3, copies=2)
+    assert isinstance(fresh, StoreWithCopies)
+    assert len(storage.list_names(fresh.folder)) == 1
+    assert anew.ids == again.ids
+    np.testing.assert_array_equal(anew.mean_NLD, again.mean_NLD)
+    np.testing.assert_array_equal(anew.std_NLD, again.std_NLD)
+    _, other, _ = copied(store, units, target, layer=3, copies=2, seed=1)
+    assert not np.array_equal(anew.mean_NLD[10:], other.mean_NLD[10:])
+
+
+def test_frames_of_copies_are_those_their_pooled_features_were_made_of(store: FeatureStore) -> None:
+    units, target = heard(store)
+    whole, more, _ = copied(store, units, target, layer=3)
+    frames = whole.frames(3, set(more.ids))
+    assert frames.keys() == set(more.ids)
+    for name, frames_TD in frames.items():
+        mean_D = frames_TD.astype(np.float32).mean(0)
+        np.testing.assert_allclose(mean_D, more.mean_NLD[more.row_of[name], 3], atol=0.02)
+
+
+def test_effects_are_drawn_and_one_of_them_at_least_is_heard(store: FeatureStore) -> None:
+    units, target = heard(store)
+    rare = copied(store, units, target, chance=0.01, copies=1)[1]
+    every = copied(store, units, target, chance=1.0, copies=1)[1]
+    apart = [np.abs(part.mean_NLD[10:] - units.mean_NLD).mean() for part in (rare, every)]
+    assert 0 < apart[0] < apart[1]
+
+
+def test_erased_clips_leave_no_copies(store: FeatureStore) -> None:
+    units, target = heard(store)
+    whole = copied(store, units, target)[0]
+    assert isinstance(whole, StoreWithCopies)
+    erase(EraseOptions(pool=store.pool.uri, utterance=units.ids[0]))
+    left = [name for table in whole.copies({copy_id(name, 0) for name in units.ids}, []) for name in table["copy"]]
+    assert copy_id(units.ids[0], 0) not in {name.as_py() for name in left}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"augment": {"copies": 2}}, "nothing is to be done: give one of rt60_s"),
+        ({"augment": NOISE, "modalities": "text"}, "no sound to worsen"),
+    ],
+)
+def test_options_that_say_nothing_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        parse(FinetuneOptions, values)
+
+
+@pytest.mark.slow
+def test_models_learn_from_copies_and_are_tested_on_variants(speech_pool: str, tmp_path: Path) -> None:
+    noisy = str(tmp_path / "noisy")
+    degrade_pool(parse(DegradeOptions, {"pool": speech_pool, "out": noisy, "snr_db": [0, 0], "voice": False}))
+    lora = {"adapter": "lora", "top_layers": 1, "epochs": 1, "settings": {"lora": {"rank": 2}}}
+    values = {
+        "pool": speech_pool,
+        "encoder": "seral-tiny",
+        "classes": ["anger", "happiness", "neutral", "sadness"],
+        "split": {"scheme": "k-fold", "k": 3},
+        "folds": [0],
+        "seeds": [0],
+        "variants": {"noisy": noisy},
+        "cluster": {"train_workers": 0},
+        "finetune": {**lora, "augment": {**NOISE, "copies": 1}},
+    }
+    found = []
+    for name in ("one", "two"):
+        run = str(tmp_path / name)
+        assert "noisy_uar" in run_train(parse(SupervisedOptions, {**values, "run": run}))
+        (cell,) = storage.list_names(storage.join(run, "cells"))
+        found.append(storage.read_json(storage.join(run, "cells", cell)))
+    assert found[0] == {**found[1], "model": found[0]["model"]}
+    assert found[0]["history"]["copies"] == found[0]["labels"]
+    assert found[0]["noisy_uar"] != found[0]["uar"]
+    small = str(tmp_path / "other")
+    import_values = {**values, "variants": {"noisy": small}, "run": str(tmp_path / "three")}
+    degrade_pool(parse(DegradeOptions, {"pool": speech_pool, "out": small, "highest_hz": 2000, "voice": False}))
+    victim = storage.read_json(storage.join(str(tmp_path / "one"), "cells", cell))["predicted"]
+    erase(EraseOptions(pool=small, utterance=sorted(victim)[0]))
+    with pytest.raises(OptionError, match=r"variants.noisy: .* lacks 1 test clips"):
+        run_train(parse(SupervisedOptions, import_values))
