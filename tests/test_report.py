@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from seral import storage
-from seral.annotate.ledger import Answer, Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer, Project
 from seral.errors import StateError
 from seral.pool.shards import FORMAT
 from seral.report import read_run, write_report

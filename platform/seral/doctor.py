@@ -29,8 +29,9 @@ from ser_models.encoders import load_encoder
 from seral import cluster, storage
 from seral.active.loop import LoopOptions
 from seral.annotate.database import SUFFIX, Database
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Ledger
 from seral.annotate.people import PeopleOptions, ledger_url
+from seral.annotate.records import Project
 from seral.errors import SeralError
 from seral.options import load
 from seral.pool import codecs

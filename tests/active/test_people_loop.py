@@ -18,8 +18,9 @@ import yaml
 
 from seral.active.loop import LoopOptions, loop_status, run_loop
 from seral.annotate import people as people_module
-from seral.annotate.ledger import Answer, Ledger
+from seral.annotate.ledger import Ledger
 from seral.annotate.oracle import Oracle
+from seral.annotate.records import Answer
 from seral.annotate.simulated import Person, Truth, answer_all, careful, even, hasty
 from seral.cli import main
 from seral.errors import AwaitingLabels, OptionError, SplitError

@@ -11,7 +11,8 @@ import pytest
 
 from seral import storage
 from seral.annotate.exchange import export_labels, import_labels
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Project
 from seral.errors import LabelError
 
 

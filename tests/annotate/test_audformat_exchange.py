@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seral.annotate.exchange import export_labels, import_labels
-from seral.annotate.ledger import Answer, Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer, Project
 from seral.errors import LabelError, ReaderError
 from seral.pool.readers.audformat import read_audformat
 

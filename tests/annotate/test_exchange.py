@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 
 from seral import storage
 from seral.annotate.exchange import FORMATS, export_labels, import_labels
-from seral.annotate.ledger import Answer, Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer, Project
 from seral.errors import LabelError, PoolError
 from seral.pool.shards import FORMAT
 from seral.schema import UTTERANCE
@@ -82,6 +84,31 @@ def test_nothing_is_lost_history_included(given: list[tuple[Answer, Any]], forma
         other.close()
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.tuples(answers(), asked), max_size=8), st.lists(st.integers(0, 7), max_size=3))
+def test_many_at_once_are_as_one_after_the_other(given: list[tuple[Answer, Any]], again: list[int]) -> None:
+    given = given + [given[number] for number in again if number < len(given)]
+    with TemporaryDirectory() as name:
+        ledgers = []
+        for number in range(2):
+            ledger = Ledger.create(str(Path(name) / f"{number}.sqlite"), PROJECT)
+            ledger.ask("evaluation", ["calls-1", "calls-2"], purpose="evaluation", round=7, overlap=2, max_skips=1)
+            for person in ("ada", "ben"):
+                ledger.add_person(person)
+            ledger.claim("ada", lease_s=1e9)
+            ledgers.append(ledger)
+        together, single = ledgers
+        new = together.record([answer for answer, _ in given], [batch for _, batch in given])
+        assert new == sum(single.record([answer], [batch]) for answer, batch in given)
+        assert together.answers(history=True).equals(single.answers(history=True))
+        shown = [[replace(batch, asked_at=0.0) for batch in ledger.progress()] for ledger in ledgers]
+        assert shown[0] == shown[1]
+        left = [[task.utterance_id for task in ledger.claim("ben", count=9)] for ledger in ledgers]
+        assert left[0] == left[1]
+        together.close()
+        single.close()
+
+
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     return Ledger.create(str(tmp_path / "labels.sqlite"), Project(classes=("anger", "joy"), dimensions=("arousal",)))
@@ -144,6 +171,11 @@ GOOD = '{"utterance_id": "u1", "person": "ada", "emotions": ["joy"]}\n'
         ("jsonl", GOOD + '{"utterance_id": "u2", "person": "a/b", "emotions": ["joy"]}', "line 2: 'a/b' is no name"),
         ("jsonl", GOOD + '{"utterance_id": "u2", "person": "ada", "batch": "x"}', "line 2: batch and purpose"),
         ("jsonl", GOOD + '{"utterance_id": "u2", "person": "ada", "arousal": NaN}', "line 2: arousal is nan"),
+        (
+            "jsonl",
+            GOOD + '{"utterance_id": "u2", "person": "ada", "emotions": ["joy"], "round": 4e9}',
+            "line 2: .*32 bits",
+        ),
         ("parquet", "no parquet", "is not Parquet"),
     ],
 )

@@ -13,7 +13,8 @@ import pytest
 from seral import storage
 from seral.annotate.exchange import export_labels, import_labels
 from seral.annotate.exchange.label_studio import labelling_config
-from seral.annotate.ledger import Answer, Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer, Project
 from seral.errors import LabelError
 
 PROJECT = Project(classes=("anger", "joy & <delight>"), dimensions=("arousal",))

@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from seral import cli, storage
-from seral.annotate.ledger import Answer, Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer, Project
 from seral.errors import LabelError
 from seral.schema import CLASSES_KEY, CONSENSUS
 

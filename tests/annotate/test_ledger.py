@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from seral.annotate.ledger import Answer, Asked, Ledger, Project, Task
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer, Asked, Project, Task
 from seral.errors import LabelError
 
 PROJECT = Project(classes=("anger", "joy", "neutral"), dimensions=("arousal",))

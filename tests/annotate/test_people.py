@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from seral.annotate.ledger import Answer, Kind, Ledger
+from seral.annotate.ledger import Ledger
 from seral.annotate.people import People, PeopleOptions, draw_evaluation, ledger_url
+from seral.annotate.records import Answer, Kind
 from seral.errors import AwaitingLabels, LabelError, OptionError
 from seral.pool.splits import Fold
 

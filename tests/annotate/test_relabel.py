@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from seral import cli, storage
 from seral.active.loop import LoopOptions
-from seral.annotate.ledger import Answer, Ledger, Project
+from seral.annotate.ledger import Ledger
 from seral.annotate.oracle import Oracle
+from seral.annotate.records import Answer, Project
 from seral.annotate.relabel import ask_again, copies, cross_validated, doubts_of, said_before
 from seral.errors import LabelError
 from seral.options import parse

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from seral import storage
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Ledger
 from seral.annotate.oracle import vote_shares
+from seral.annotate.records import Project
 from seral.annotate.simulated import PERSONALITIES, Person, answer_all, careful, drifting, even, hasty, skipping
 from seral.errors import LabelError
 from seral.pool.shards import Pool

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,26 @@ SLOT = sa.Table(
 )
 sa.Index("slot_of_person", SLOT.c.person, SLOT.c.answer_id)
 
+AT_ONCE = 1000
+"""Values in one statement's list: as many as every database takes."""
 SUFFIX, SERVERS = ".sqlite", ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
+
+
+def insert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> list[int]:
+    """Insert rows and return their numbers, which go up in the order of the rows."""
+    if not rows:
+        return []
+    query = sa.insert(table).returning(table.c.id, sort_by_parameter_order=True)
+    return list(connection.scalars(query, rows))
+
+
+def rows_among(
+    connection: sa.Connection, query: sa.Select[Any], column: sa.Column[Any], values: Sequence[int] | Sequence[str]
+) -> Iterator[Any]:
+    """The rows of a query whose column has one of these values, however many they are."""
+    distinct = list(dict.fromkeys(values))
+    for start in range(0, len(distinct), AT_ONCE):
+        yield from connection.execute(query.where(column.in_(distinct[start : start + AT_ONCE])))
 
 
 def is_database(place: str) -> bool:
@@ -140,6 +159,13 @@ class Database:
         """The rows of one query."""
         with _clear_errors(self.url), self._reading.connect() as connection:
             return list(connection.execute(query))
+
+    def read_among(
+        self, query: sa.Select[Any], column: sa.Column[Any], values: Sequence[int] | Sequence[str]
+    ) -> list[Any]:
+        """The rows of a query whose column has one of these values."""
+        with _clear_errors(self.url), self._reading.connect() as connection:
+            return list(rows_among(connection, query, column, values))
 
     def create(self) -> None:
         """Make the tables where they are missing."""

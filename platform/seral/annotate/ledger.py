@@ -10,109 +10,23 @@ Every public function is one transaction; any number of processes may call them 
 from __future__ import annotations
 
 import hashlib
-import re
 import secrets
 import time
-import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, fields
+from typing import Any, get_args
 
 import pyarrow as pa
 import sqlalchemy as sa
 
-from seral.annotate.database import ANSWER, BATCH, PERSON, PROJECT, QUESTION, SLOT, Database
+from seral.annotate.assignment import at_hand, for_others, free_slot, lapse, next_slot, task_of
+from seral.annotate.database import ANSWER, BATCH, PERSON, PROJECT, QUESTION, SLOT, Database, insert
+from seral.annotate.records import NAME, Answer, Asked, Progress, Project, Purpose, Role, Standing, Task, check
+from seral.annotate.writing import add_people, find_questions, known_numbers, write
 from seral.errors import LabelError, unknown_name
 from seral.schema import ANSWERS
 
 FORMAT = 1
-Kind = Literal["label", "unusable", "skipped", "other-language"]
-Purpose = Literal["evaluation", "round", "relabel", "check"]
-Role = Literal["annotator", "lead"]
-Asked = tuple[str, Purpose]
-"""Name and purpose of a batch."""
-PASSES: tuple[Kind, ...] = ("skipped", "other-language")
-"""Answers of people who pass: somebody else is asked in their place."""
-NAME = re.compile(r"[^\s/][^\n\r/]{0,98}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Project:
-    """What people are asked."""
-
-    classes: tuple[str, ...]
-    dimensions: tuple[str, ...] = ()
-    scale: tuple[float, float] = (1.0, 5.0)
-    """Lowest and highest rating of a dimension."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What one person said of one utterance."""
-
-    utterance_id: str
-    person: str
-    kind: Kind = "label"
-    emotions: tuple[str, ...] = ()
-    """The classes heard, each as much as the others; usually one."""
-    secondary: tuple[str, ...] = ()
-    """Further classes that were heard, but less."""
-    valence: float | None = None
-    arousal: float | None = None
-    dominance: float | None = None
-    confidence: float | None = None
-    """Of the person in the answer, 0..1."""
-    comment: str | None = None
-    seconds: float | None = None
-    """Spent on the clip."""
-    round: int | None = None
-    """That asked; None = the round of the question, if it has one."""
-    tool: str = "page"
-    final: bool = False
-    """Adjudicated by a lead: it stands above the votes."""
-    answered_at: float | None = None
-    """Seconds since 1970; None = now."""
-    key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """The same key sent again is the same answer, and is written once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A clip somebody has the lease of."""
-
-    question: int
-    utterance_id: str
-    batch: str
-    purpose: Purpose
-    round: int | None
-    lease_until: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a batch is."""
-
-    batch: str
-    purpose: Purpose
-    round: int | None
-    questions: int
-    done: int
-    """Clips about which everybody has answered who was to."""
-    answers: int
-    """Answers so far, corrections not counted."""
-    closed: bool
-    asked_at: float
-    """Seconds since 1970."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Standing:
-    """How far one person is."""
-
-    answered: int
-    """Clips they have answered, corrections not counted."""
-    left: int
-    """Clips they have at hand or could be asked about now, checks not counted."""
 
 
 class Ledger:
@@ -156,7 +70,7 @@ class Ledger:
             raise LabelError(unknown_name("role", role, get_args(Role)))
         token = secrets.token_urlsafe(32)
         with self._database.write() as connection:
-            _add_person(connection, name, role)
+            add_people(connection, [name], role)
             known = sa.update(PERSON).where(PERSON.c.name == name)
             connection.execute(known.values(role=role, token_hash=_hash(token)))
         return token
@@ -200,15 +114,10 @@ class Ledger:
         with self._database.write() as connection:
             if _batch_id(connection, batch) is None:
                 values = {"purpose": purpose, "round": round, "overlap": overlap, "max_skips": max_skips}
-                number = _insert(connection, sa.insert(BATCH).values(name=batch, created_at=time.time(), **values))
-                rows = [{"batch_id": number, "utterance_id": name} for name in ids]
-                if rows:
-                    connection.execute(sa.insert(QUESTION), rows)
+                (number,) = insert(connection, BATCH, [{"name": batch, "created_at": time.time(), **values}])
+                questions = insert(connection, QUESTION, [{"batch_id": number, "utterance_id": name} for name in ids])
                 if purpose != "check":
-                    asked = sa.select(QUESTION.c.id).where(QUESTION.c.batch_id == number).order_by(QUESTION.c.id)
-                    free = [_free(row.id) for row in connection.execute(asked) for _ in range(overlap)]
-                    if free:
-                        connection.execute(sa.insert(SLOT), free)
+                    insert(connection, SLOT, [free_slot(question) for question in questions for _ in range(overlap)])
         return self.asked(batch)
 
     def asked(self, batch: str) -> list[str]:
@@ -274,23 +183,23 @@ class Ledger:
             locked = sa.select(PERSON.c.name).where(PERSON.c.name == person).with_for_update(key_share=True)
             if connection.execute(locked).first() is None:
                 raise LabelError(f"nobody here is called {person!r}")
-            _lapse(connection, now)
-            taken = _at_hand(connection, person)[:count]
+            lapse(connection, now)
+            taken = at_hand(connection, person)[:count]
             while len(taken) < count:
-                if (slot := _next_slot(connection, person, check_every)) is None:
+                if (slot := next_slot(connection, person, check_every)) is None:
                     break
                 taken.append(slot)
             if taken:
                 leased = sa.update(SLOT).where(SLOT.c.id.in_(taken))
                 connection.execute(leased.values(person=person, lease_until=now + lease_s, lapsed=False))
-            return [_task(connection, slot) for slot in taken]
+            return [task_of(connection, slot) for slot in taken]
 
     def let_go(self, person: str) -> None:
         """Give back all that a person has at hand."""
         with self._database.write() as connection:
             held = sa.update(SLOT).where(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
             connection.execute(held.values(lease_until=0.0))
-            _lapse(connection, time.time())
+            lapse(connection, time.time())
 
     def may_hear(self, person: str, utterance_id: str) -> bool:
         """Whether a person was given this utterance, now or ever."""
@@ -306,7 +215,7 @@ class Ledger:
         known = sa.select(mine.c.id).where(
             mine.c.question_id == SLOT.c.question_id, mine.c.person == person, mine.c.lapsed.is_(False)
         )
-        free = sa.and_(SLOT.c.person.is_(None), BATCH.c.closed_at.is_(None), ~known.exists(), ~_for_others(person))
+        free = sa.and_(SLOT.c.person.is_(None), BATCH.c.closed_at.is_(None), ~known.exists(), ~for_others(person))
         held = sa.and_(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
         left = sa.select(sa.func.count(sa.distinct(SLOT.c.question_id)))
         left = left.join(QUESTION, SLOT.c.question_id == QUESTION.c.id).join(BATCH).where(sa.or_(free, held))
@@ -326,9 +235,12 @@ class Ledger:
         for answers from another tool. With a question that this person was never given it is refused. A lease that has
         run out loses nothing. Raises LabelError naming what is wrong with the answer.
         """
-        self.check(answer)
+        check(answer, self.project)
         with self._database.write() as connection:
-            return _write(connection, answer, question, must_be_given=question is not None)
+            if known := known_numbers(connection, [answer]):
+                return known[answer.key]
+            questions = find_questions(connection, [answer], [None]) if question is None else [question]
+            return write(connection, [answer], questions, must_be_given=question is not None)[0]
 
     def record(self, answers: Iterable[Answer], asked: Iterable[Asked | None] | None = None) -> int:
         """Write answers that came from elsewhere, all or none, and their people; returns how many were new.
@@ -337,45 +249,19 @@ class Ledger:
         question about the utterance, if any.
         """
         given = list(answers)
-        for answer in given:
-            self.check(answer)
         batches = [None] * len(given) if asked is None else list(asked)
+        for answer in given:
+            check(answer, self.project)
         with self._database.write() as connection:
-            for name in sorted({answer.person for answer in given}):
-                _add_person(connection, name, "annotator")
-            before = connection.scalar(sa.select(sa.func.count(ANSWER.c.id)))
+            add_people(connection, (answer.person for answer in given), "annotator")
+            known = known_numbers(connection, given)
+            new = dict[str, tuple[Answer, Asked | None]]()
             for answer, batch in zip(given, batches, strict=True):
-                if _known(connection, answer) is None:
-                    question = None if batch is None else _question_of(connection, answer, *batch)
-                    _write(connection, answer, question, must_be_given=False)
-            return int(connection.scalar(sa.select(sa.func.count(ANSWER.c.id))) or 0) - int(before or 0)
-
-    def check(self, answer: Answer) -> None:
-        """Raise LabelError for an answer that this project cannot hold."""
-        about = f"the answer of {answer.person} about {answer.utterance_id}"
-        _check_texts(answer, about)
-        if answer.kind not in get_args(Kind):
-            raise LabelError(f"{about}: {unknown_name('kind', answer.kind, get_args(Kind))}")
-        heard = [*answer.emotions, *answer.secondary]
-        if unknown := sorted(set(heard) - set(self.project.classes)):
-            raise LabelError(f"{about}: {unknown_name('class', unknown[0], self.project.classes)}")
-        if len(set(heard)) < len(heard):
-            raise LabelError(f"{about}: a class stands twice in {', '.join(heard)}")
-        rated = {name: value for name in RATINGS if (value := getattr(answer, name)) is not None}
-        low, high = self.project.scale
-        for name, value in rated.items():
-            if name not in self.project.dimensions:
-                raise LabelError(f"{about}: nobody asked for {name}")
-            if not low <= value <= high:
-                raise LabelError(f"{about}: {name} is {value:g}, outside {low:g} to {high:g}")
-        if answer.kind == "label" and not (answer.emotions or rated):
-            raise LabelError(f"{about}: it says nothing; a label has a class or a rating")
-        if answer.kind != "label" and (heard or rated):
-            raise LabelError(f"{about}: {answer.kind}, and yet it has a class or a rating")
-        if answer.confidence is not None and not 0 <= answer.confidence <= 1:
-            raise LabelError(f"{about}: confidence is {answer.confidence:g}, outside 0 to 1")
-        if answer.seconds is not None and not 0 <= answer.seconds < float("inf"):
-            raise LabelError(f"{about}: {answer.seconds} seconds")
+                if answer.key not in known:
+                    new.setdefault(answer.key, (answer, batch))
+            fresh = [answer for answer, _ in new.values()]
+            questions = find_questions(connection, fresh, [batch for _, batch in new.values()])
+            return len(write(connection, fresh, questions))
 
     # Reading
 
@@ -393,6 +279,11 @@ class Ledger:
         rows = [dict(row._mapping) for row in self._database.read(query.order_by(ANSWER.c.id))]
         return pa.Table.from_pylist(rows, ANSWERS)
 
+    def answers_of(self, keys: Sequence[str]) -> dict[str, Answer]:
+        """Key -> answer, for those of these keys that are here."""
+        rows = self._database.read_among(sa.select(ANSWER), ANSWER.c.key, keys)
+        return {row.key: _answer(dict(row._mapping)) for row in rows}
+
     def utterances(self) -> list[str]:
         """Ids of all that was ever asked about or answered."""
         asked, answered = sa.select(QUESTION.c.utterance_id), sa.select(ANSWER.c.utterance_id)
@@ -409,22 +300,6 @@ class Ledger:
             asked = connection.execute(sa.delete(QUESTION).where(QUESTION.c.utterance_id.in_(ids)))
         self._database.flush()
         return {"slot": slots.rowcount, "answer": answers.rowcount, "question": asked.rowcount}
-
-
-RATINGS = ("valence", "arousal", "dominance")
-LENGTHS = {"utterance_id": 200, "key": 100, "tool": 40}
-
-
-def _check_texts(answer: Answer, about: str) -> None:
-    """Refuse what not every database can hold."""
-    if not NAME.fullmatch(answer.person) or answer.person != answer.person.strip():
-        raise LabelError(f"{answer.person!r} is no name for a person: up to 99 characters in one line, without /")
-    for name, most in LENGTHS.items():
-        if not 1 <= len(getattr(answer, name)) <= most:
-            raise LabelError(f"{about}: {name} has {len(getattr(answer, name))} characters, not 1 to {most}")
-    for name in ("person", "comment", *LENGTHS):
-        if any(mark == "\0" or "\ud800" <= mark <= "\udfff" for mark in getattr(answer, name) or ""):
-            raise LabelError(f"{about}: {name} has a character that is no text (NUL, or half of a surrogate pair)")
 
 
 def _read_project(database: Database, url: str) -> Project:
@@ -447,206 +322,6 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def _free(question: int) -> dict[str, Any]:
-    return {"question_id": question, "lapsed": False}
-
-
 def _batch_id(connection: sa.Connection, name: str) -> int | None:
     number: int | None = connection.scalar(sa.select(BATCH.c.id).where(BATCH.c.name == name))
     return number
-
-
-def _insert(connection: sa.Connection, row: sa.Insert) -> int:
-    """Insert one row and return its number."""
-    return int(connection.execute(row.returning(row.table.c.id)).scalar_one())
-
-
-def _add_person(connection: sa.Connection, name: str, role: Role) -> None:
-    if connection.execute(sa.select(PERSON.c.name).where(PERSON.c.name == name)).first() is None:
-        connection.execute(sa.insert(PERSON).values(name=name, role=role, created_at=time.time()))
-
-
-def _lapse(connection: sa.Connection, now: float) -> None:
-    """Put free slots in the place of those whose lease has run out."""
-    late = sa.select(SLOT.c.id, SLOT.c.question_id, BATCH.c.purpose).join(QUESTION, SLOT.c.question_id == QUESTION.c.id)
-    late = late.join(BATCH).where(SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False), SLOT.c.lease_until < now)
-    rows = list(connection.execute(late.with_for_update(of=SLOT, skip_locked=True)))
-    if rows:
-        connection.execute(sa.update(SLOT).where(SLOT.c.id.in_([row.id for row in rows])).values(lapsed=True))
-    if again := [_free(row.question_id) for row in rows if row.purpose != "check"]:
-        connection.execute(sa.insert(SLOT), again)
-
-
-def _at_hand(connection: sa.Connection, person: str) -> list[int]:
-    """Slots this person has the lease of, oldest question first."""
-    held = sa.select(SLOT.c.id).where(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
-    return list(connection.scalars(held.order_by(SLOT.c.question_id)))
-
-
-def _next_slot(connection: sa.Connection, person: str, check_every: int) -> int | None:
-    """A slot for this person, leased to nobody else: a check when it is time for one, else the first that is free."""
-    if check_every and (slot := _check(connection, person, check_every)) is not None:
-        return slot
-    mine = SLOT.alias()
-    known = sa.select(mine.c.id).where(mine.c.question_id == SLOT.c.question_id, mine.c.person == person)
-    taken = known.where(mine.c.lapsed.is_(False)).exists()
-    free = (
-        sa.select(SLOT.c.id, SLOT.c.question_id)
-        .join(QUESTION, SLOT.c.question_id == QUESTION.c.id)
-        .join(BATCH)
-        .where(SLOT.c.person.is_(None), BATCH.c.closed_at.is_(None), ~taken, ~_for_others(person))
-        .order_by(SLOT.c.question_id, SLOT.c.id)
-        .limit(1)
-    )
-    row = connection.execute(free.with_for_update(of=SLOT, skip_locked=True)).first()
-    if row is None:
-        return None
-    lapsed = connection.scalar(
-        sa.select(SLOT.c.id).where(SLOT.c.question_id == row.question_id, SLOT.c.person == person)
-    )
-    if lapsed is None:
-        connection.execute(sa.update(SLOT).where(SLOT.c.id == row.id).values(person=person))
-        return int(row.id)
-    connection.execute(sa.delete(SLOT).where(SLOT.c.id == row.id))  # back in their old place
-    connection.execute(sa.update(SLOT).where(SLOT.c.id == lapsed).values(lapsed=False))
-    return int(lapsed)
-
-
-def _for_others(person: str) -> sa.ColumnElement[bool]:
-    """Whether a question is a second look that as many others as it wants can take who have not answered before."""
-    before = sa.select(ANSWER.c.person).where(
-        ANSWER.c.utterance_id == QUESTION.c.utterance_id, ANSWER.c.question_id.is_distinct_from(QUESTION.c.id)
-    )
-    before = before.correlate(QUESTION)  # to the question at hand, however deep it stands in the query
-    others = sa.select(sa.func.count(PERSON.c.name)).where(
-        PERSON.c.role == "annotator", PERSON.c.token_hash.is_not(None), PERSON.c.name.not_in(before)
-    )
-    wanted = others.correlate(QUESTION).scalar_subquery() >= BATCH.c.overlap
-    mine = before.where(ANSWER.c.person == person).exists()
-    return sa.and_(BATCH.c.purpose == "relabel", mine, wanted)
-
-
-def _check(connection: sa.Connection, person: str, every: int) -> int | None:
-    """A place at a check that this person has not heard, if they had enough else for one more."""
-    purposes = (
-        sa.select(BATCH.c.purpose).select_from(SLOT).join(QUESTION, SLOT.c.question_id == QUESTION.c.id).join(BATCH)
-    )
-    had = list(connection.scalars(purposes.where(SLOT.c.person == person, SLOT.c.lapsed.is_(False))))
-    checks = had.count("check")
-    if len(had) - checks < every * (checks + 1):
-        return None
-    heard = sa.select(SLOT.c.question_id).where(SLOT.c.person == person)
-    left = sa.select(QUESTION.c.id).join(BATCH).where(BATCH.c.purpose == "check", BATCH.c.closed_at.is_(None))
-    question = connection.scalar(left.where(QUESTION.c.id.not_in(heard)).order_by(QUESTION.c.id).limit(1))
-    if question is None:
-        return None
-    return _insert(connection, sa.insert(SLOT).values(question_id=question, person=person, lapsed=False))
-
-
-def _task(connection: sa.Connection, slot: int) -> Task:
-    query = sa.select(SLOT, QUESTION.c.utterance_id, BATCH.c.name, BATCH.c.purpose, BATCH.c.round)
-    query = query.join(QUESTION, SLOT.c.question_id == QUESTION.c.id).join(BATCH).where(SLOT.c.id == slot)
-    row = connection.execute(query).one()
-    return Task(
-        question=row.question_id,
-        utterance_id=row.utterance_id,
-        batch=row.name,
-        purpose=row.purpose,
-        round=row.round,
-        lease_until=row.lease_until,
-    )
-
-
-def _write(connection: sa.Connection, answer: Answer, question: int | None, *, must_be_given: bool) -> int:
-    if (known := _known(connection, answer)) is not None:
-        return known
-    if question is None:
-        newest = sa.select(QUESTION.c.id).where(QUESTION.c.utterance_id == answer.utterance_id)
-        question = connection.scalar(newest.order_by(QUESTION.c.id.desc()).limit(1))
-    slot = _slot_of(connection, answer, question, must_be_given) if question is not None else None
-    before = _newest_of(connection, answer, question)
-    values = {f.name: getattr(answer, f.name) for f in fields(answer)}
-    values |= {"emotions": list(answer.emotions), "secondary": list(answer.secondary)}
-    values["answered_at"] = time.time() if answer.answered_at is None else answer.answered_at
-    if answer.round is None and question is not None:
-        values["round"] = connection.scalar(sa.select(BATCH.c.round).join(QUESTION).where(QUESTION.c.id == question))
-    number = _insert(connection, sa.insert(ANSWER).values(**values, question_id=question, supersedes=before))
-    if slot is not None and question is not None:
-        connection.execute(sa.update(SLOT).where(SLOT.c.id == slot).values(answer_id=number, lapsed=False))
-        _balance(connection, question)
-    return number
-
-
-def _known(connection: sa.Connection, answer: Answer) -> int | None:
-    """The number of this answer if it is there already."""
-    known = connection.execute(sa.select(ANSWER).where(ANSWER.c.key == answer.key)).first()
-    if known is None:
-        return None
-    if (known.person, known.utterance_id) != (answer.person, answer.utterance_id):
-        raise LabelError(f"the key {answer.key} belongs to another answer")
-    return int(known.id)
-
-
-def _question_of(connection: sa.Connection, answer: Answer, batch: str, purpose: Purpose) -> int:
-    """The question of a batch that an answer is about; made where it is not here, and its batch, which is shut."""
-    known = connection.execute(sa.select(BATCH).where(BATCH.c.name == batch)).first()
-    if known is None:
-        now = time.time()
-        made = sa.insert(BATCH).values(name=batch, purpose=purpose, round=answer.round, overlap=1, max_skips=0)
-        number = _insert(connection, made.values(created_at=now, closed_at=now))
-    elif known.purpose != purpose:
-        raise LabelError(f"the batch {batch!r} is here for the purpose {known.purpose!r}, not {purpose!r}")
-    else:
-        number = int(known.id)
-    same = sa.select(QUESTION.c.id).where(QUESTION.c.batch_id == number)
-    question = connection.scalar(same.where(QUESTION.c.utterance_id == answer.utterance_id))
-    row = {"batch_id": number, "utterance_id": answer.utterance_id}
-    return int(question) if question is not None else _insert(connection, sa.insert(QUESTION).values(**row))
-
-
-def _newest_of(connection: sa.Connection, answer: Answer, question: int | None) -> int | None:
-    """This person's answer so far, which the new one supersedes: to the same question, adjudications apart."""
-    same = ANSWER.c.question_id.is_(None) if question is None else ANSWER.c.question_id == question
-    query = sa.select(sa.func.max(ANSWER.c.id)).where(
-        same,
-        ANSWER.c.person == answer.person,
-        ANSWER.c.utterance_id == answer.utterance_id,
-        ANSWER.c.final.is_(answer.final),
-    )
-    number: int | None = connection.scalar(query)
-    return number
-
-
-def _slot_of(connection: sa.Connection, answer: Answer, question: int, must_be_given: bool) -> int | None:
-    """The slot that the answer fills; an adjudication fills none."""
-    asked = connection.scalar(
-        sa.select(QUESTION.c.utterance_id).where(QUESTION.c.id == question).with_for_update(key_share=True)
-    )
-    if asked != answer.utterance_id:
-        raise LabelError(f"question {question} is not about {answer.utterance_id}")
-    if answer.final:
-        return None
-    mine = sa.select(SLOT.c.id).where(SLOT.c.question_id == question, SLOT.c.person == answer.person)
-    if (slot := connection.scalar(mine)) is not None:
-        return int(slot)
-    if must_be_given:
-        raise LabelError(f"{answer.person} was not asked about {answer.utterance_id}")
-    return _insert(connection, sa.insert(SLOT).values(question_id=question, person=answer.person, lapsed=False))
-
-
-def _balance(connection: sa.Connection, question: int) -> None:
-    """Keep as many slots as people are wanted: one more for each who passed, one less for an answer nobody awaited."""
-    query = sa.select(BATCH).join(QUESTION).where(QUESTION.c.id == question)
-    batch = connection.execute(query).one()
-    if batch.purpose == "check":
-        return
-    slots = sa.select(SLOT.c.id, SLOT.c.person, ANSWER.c.kind).join(
-        ANSWER, SLOT.c.answer_id == ANSWER.c.id, isouter=True
-    )
-    rows = list(connection.execute(slots.where(SLOT.c.question_id == question, SLOT.c.lapsed.is_(False))))
-    passed = sum(row.kind in PASSES for row in rows)
-    lacking = batch.overlap + min(passed, batch.max_skips) - len(rows)
-    if lacking > 0:
-        connection.execute(sa.insert(SLOT), [_free(question) for _ in range(lacking)])
-    elif free := [row.id for row in rows if row.person is None][: -lacking or None] if lacking else []:
-        connection.execute(sa.delete(SLOT).where(SLOT.c.id.in_(free)))

@@ -27,7 +27,8 @@ from pydantic import Field, FiniteFloat
 
 from seral import storage
 from seral.annotate.consensus import consensus
-from seral.annotate.ledger import Ledger, Progress, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Progress, Project
 from seral.errors import AwaitingLabels, LabelError, OptionError
 from seral.options import Options
 from seral.pool.splits import Fold

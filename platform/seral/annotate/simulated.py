@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.annotate.ledger import Answer, Ledger
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer
 from seral.errors import LabelError, unknown_name
 
 Truth = str | Mapping[str, float] | None

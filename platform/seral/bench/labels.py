@@ -27,7 +27,8 @@ import numpy as np
 from pydantic import Field
 
 from seral import storage
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Project
 from seral.errors import LabelError
 from seral.options import Options
 from seral.pool.shards import open_pool

@@ -33,9 +33,10 @@ from seral.active.loop import LoopOptions, run_loop
 from seral.active.selection import StrategyOptions
 from seral.annotate.agreement import agreement, person_reports
 from seral.annotate.consensus import consensus
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Ledger
 from seral.annotate.oracle import Oracle
 from seral.annotate.people import PeopleOptions, ledger_url
+from seral.annotate.records import Project
 from seral.annotate.simulated import PERSONALITIES, Person, Truth, answer_all
 from seral.cluster import ClusterOptions, connect
 from seral.errors import AwaitingLabels, StateError, unknown_name

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
 
 from seral import storage
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Project
 from seral.annotate.web.app import create_app
 from seral.annotate.web.server import PageOptions, make_site
 from seral.annotate.web.sessions import HEADER

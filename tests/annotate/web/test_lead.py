@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, expect
 
-from seral.annotate.ledger import Answer, Ledger
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Answer
 from seral.annotate.web.lead import find_disputed
 
 Open = Callable[..., Any]

@@ -19,7 +19,8 @@ from seral.annotate.exchange.clips import write_clips
 from seral.annotate.exchange.entries import Entry, Export, Question, write_entries
 from seral.annotate.exchange.label_studio import read_label_studio, write_label_studio
 from seral.annotate.exchange.tables import read_csv, read_jsonl, read_parquet, write_csv, write_jsonl, write_parquet
-from seral.annotate.ledger import Ledger, Project
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Project
 from seral.errors import LabelError, unknown_name
 from seral.pool.shards import open_pool
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from seral import storage
 from seral.annotate.exchange.controls import controls_of, row_of
 from seral.annotate.exchange.entries import Entry, Export, Question, in_order, read_json
-from seral.annotate.ledger import Project
+from seral.annotate.records import Project
 
 KEPT = ("id", "key", "round", "tool", "answered_at", "seconds", "final")
 """What stands under `seral`."""

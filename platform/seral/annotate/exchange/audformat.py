@@ -19,7 +19,7 @@ import yaml
 
 from seral import storage
 from seral.annotate.exchange.entries import Entry, Export, in_order, readable
-from seral.annotate.ledger import RATINGS, Project
+from seral.annotate.records import RATINGS, Project
 from seral.errors import LabelError
 from seral.pool.readers.audformat import FORMATS, HEADER, MEANING, RATED
 from seral.pool.readers.rows import read_rows

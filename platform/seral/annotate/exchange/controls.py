@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from seral.annotate.ledger import RATINGS
+from seral.annotate.records import RATINGS
 from seral.errors import LabelError, unknown_name
 
 PROBLEMS = ("unusable", "other-language")

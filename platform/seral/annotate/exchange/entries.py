@@ -8,16 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from seral.annotate.ledger import RATINGS, Answer, Asked, Kind, Ledger, Project, Purpose
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import RATINGS, Answer, Asked, Project, Purpose, check
 from seral.errors import LabelError
+from seral.schema import ANSWERS
 
 T = TypeVar("T")
-SAID = ("kind", "emotions", "secondary", *RATINGS, "confidence", "comment", "final")
+SAID = ("person", "utterance_id", "kind", "emotions", "secondary", *RATINGS, "confidence", "comment", "final")
 """What makes two answers with the same key the same answer."""
 
 
@@ -67,31 +69,19 @@ class Entry:
     asked: Asked | None
 
 
-class Row(BaseModel):
+@dataclass(frozen=True, kw_only=True)
+class Row(Answer):
     """A row of schema.ANSWERS as files have it: only the utterance and the person must be there."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     id: int | None = None
-    key: str | None = None
-    utterance_id: str
-    person: str
-    kind: Kind = "label"
-    emotions: tuple[str, ...] = ()
-    secondary: tuple[str, ...] = ()
-    valence: float | None = None
-    arousal: float | None = None
-    dominance: float | None = None
-    confidence: float | None = None
-    comment: str | None = None
-    seconds: float | None = None
-    round: int | None = Field(None, ge=-(2**31), lt=2**31)
-    tool: str | None = None
-    final: bool = False
-    answered_at: float | None = None
     supersedes: int | None = None
-    batch: str | None = Field(None, min_length=1, max_length=200)
+    batch: Annotated[str | None, Field(min_length=1, max_length=200)] = None
     purpose: Purpose | None = None
+
+
+ROW = TypeAdapter(Row)
 
 
 def entry_of(values: Mapping[str, Any], place: str, tool: str) -> Entry:
@@ -101,16 +91,18 @@ def entry_of(values: Mapping[str, Any], place: str, tool: str) -> Entry:
     `supersedes` are the numbers of the ledger it came from and are not kept: a correction supersedes what the same
     person said of the same question before, as always. Raises LabelError that names the place.
     """
+    given = {name: value for name, value in values.items() if value is not None}
     try:
-        row = Row.model_validate({name: value for name, value in values.items() if value is not None})
+        row = ROW.validate_python(given)
     except ValidationError as error:
         raise LabelError(f"{place}: {_explain(error)}") from None
     if (row.batch is None) != (row.purpose is None):
         raise LabelError(f"{place}: batch and purpose go together")
-    told = row.model_dump(exclude={"id", "supersedes"})
-    said = {name: told[name] for name in (f.name for f in fields(Answer))}
-    said["key"] = row.key if row.key is not None else content_key(told)
-    said["tool"] = row.tool if row.tool is not None else tool
+    said = {f.name: getattr(row, f.name) for f in fields(Answer)}
+    if "key" not in given:
+        made = {"key": None, "tool": given.get("tool"), "batch": row.batch, "purpose": row.purpose}
+        said["key"] = content_key(said | made)
+    said["tool"] = given.get("tool", tool)
     asked = (row.batch, row.purpose) if row.batch is not None and row.purpose is not None else None
     return Entry(place=place, answer=Answer(**said), asked=asked)
 
@@ -131,19 +123,17 @@ def content_key(content: Mapping[str, Any]) -> str:
 def write_entries(ledger: Ledger, entries: Sequence[Entry]) -> int:
     """Write all of them or none; returns how many are new. Raises LabelError with the place of what is wrong."""
     purposes: dict[str, str] = {batch.batch: batch.purpose for batch in ledger.progress()}
-    known = {row["key"]: row for row in ledger.answers(history=True).to_pylist()}
+    known = ledger.answers_of([entry.answer.key for entry in entries])
     for entry in entries:
         try:
-            ledger.check(entry.answer)
+            check(entry.answer, ledger.project)
         except LabelError as error:
             raise LabelError(f"{entry.place}: {error}") from None
         if entry.asked is not None and purposes.setdefault(*entry.asked) != entry.asked[1]:
             batch, purpose = entry.asked
             raise LabelError(f"{entry.place}: the batch {batch!r} has the purpose {purposes[batch]!r}, not {purpose!r}")
-        row = {f.name: getattr(entry.answer, f.name) for f in fields(Answer)}
-        row |= {"emotions": list(entry.answer.emotions), "secondary": list(entry.answer.secondary)}
-        before = known.setdefault(entry.answer.key, row)
-        if changed := [name for name in ("person", "utterance_id", *SAID) if before[name] != row[name]]:
+        before = known.setdefault(entry.answer.key, entry.answer)
+        if changed := [name for name in SAID if getattr(before, name) != getattr(entry.answer, name)]:
             raise LabelError(
                 f"{entry.place}: the answer with the key {entry.answer.key} is there already and has another "
                 f"{', '.join(changed)}; take the key out to record it as a correction"
@@ -177,8 +167,8 @@ def read_json(path: Path, shape: type[T]) -> T:
 def _explain(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"unknown column {where!r}; known: {', '.join(Row.model_fields)}"
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"unknown column {where!r}; known: {', '.join(ANSWERS.names)}"
     if problem["type"] == "missing":
         return f"no {where}"
     return f"{where} is {problem['input']!r}: {problem['msg']}"

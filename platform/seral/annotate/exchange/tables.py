@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from seral import storage
 from seral.annotate.exchange.entries import Entry, Export, in_order, readable
-from seral.annotate.ledger import Project
+from seral.annotate.records import Project
 from seral.errors import LabelError
 from seral.schema import ANSWERS
 

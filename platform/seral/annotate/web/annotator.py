@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from seral.annotate.ledger import Answer, Kind
+from seral.annotate.records import Answer, Kind
 from seral.annotate.web.sessions import Asking, Site, TheSite
 
 annotator = APIRouter(prefix="/api")

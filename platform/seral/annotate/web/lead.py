@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from seral.annotate.agreement import agreement, person_reports
 from seral.annotate.consensus import adjudicated, consensus, current
-from seral.annotate.ledger import Ledger, Role
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Role
 from seral.annotate.web.annotator import Said
 from seral.annotate.web.sessions import Leading, TheSite
 

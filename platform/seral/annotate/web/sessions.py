@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 from fastapi import Depends, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from seral.annotate.ledger import Ledger, Role
+from seral.annotate.ledger import Ledger
+from seral.annotate.records import Role
 from seral.annotate.web.limits import Limit
 from seral.annotate.web.sounds import Sounds
 
