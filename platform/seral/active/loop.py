@@ -3,7 +3,7 @@
 RUN/config.yaml            the resolved options; a run is resumed with the same ones or not at all
 RUN/environment.json       versions, host, pool hash, protocol, classes
 RUN/filtered.parquet       training utterances of each fold that are below min_quality, and which measure says so
-RUN/ledger.json            seconds of what all trajectories share: features, TAPT
+RUN/seconds.json           seconds of what all trajectories share: features, TAPT
 RUN/tapt/fold-00/          the adapted encoder, when TAPT is on
 RUN/labels.sqlite, RUN/evaluation.parquet    with people, see seral.annotate.people
 RUN/trajectories/<arm>.fold-<FF>.seed-<S>/   see seral.active.rounds
@@ -27,7 +27,7 @@ from seral.active.floor import below_floor, count_reasons
 from seral.active.rounds import (
     Arm,
     Ground,
-    Ledger,
+    PhaseTimes,
     Trajectory,
     count_rounds,
     read_rounds,
@@ -43,6 +43,7 @@ from seral.features import FeatureStore
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.progress import say, track
+from seral.report.records import SECONDS
 from seral.surprisal import FOLDER as SURPRISAL
 from seral.surprisal import extract_surprisal
 from seral.task import (
@@ -165,18 +166,18 @@ def _run(options: LoopOptions) -> str:
         with closing(_people(options)) as people:
             people.check_rounds()  # before anything is started
     options, pool = open_run(options, MAY_CHANGE)
-    ledger = _SharedLedger(storage.join(options.run, "ledger.json"))
+    times = PhaseTimes.kept(storage.join(options.run, SECONDS))
     metadata, source = sides(options, pool) if options.people is None else (_of_known_speakers(options, pool), [])
     folds = folds_of(metadata, options.split, options.folds)
     filtered = {n: below_floor(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
     if options.people is None:
-        stores = _stores(options, pool, folds, ledger)
+        stores = _stores(options, pool, folds, times)
     else:
         with closing(_people(options)) as people:
             for fold in folds.values():
                 people.ask_evaluation(fold, options.seeds[0])
-            stores = _stores(options, pool, folds, ledger)  # while they answer
+            stores = _stores(options, pool, folds, times)  # while they answer
             folds = {n: people.evaluated(fold) for n, fold in folds.items()}
     grounds = {n: _ground(options, n, stores[n], fold, metadata, source) for n, fold in folds.items()}
     _describe(options, pool, grounds, filtered)
@@ -241,24 +242,24 @@ MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "
 """Options a resumed run may be given anew: where it runs, further folds, seeds and arms, how long it awaits people."""
 
 
-def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], ledger: _SharedLedger) -> dict[int, FeatureStore]:
+def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], times: PhaseTimes) -> dict[int, FeatureStore]:
     """The features each fold works on: one encoder for all, or with TAPT one for each fold's training audio alone."""
     if options.tapt is None:
-        return dict.fromkeys(folds, _store(options, pool, options.encoder, ledger))
+        return dict.fromkeys(folds, _store(options, pool, options.encoder, times))
     stores = {}
     for number, fold in folds.items():
-        with ledger.phase(f"tapt.fold-{number:02d}"):
+        with times.phase(f"tapt.fold-{number:02d}"):
             folder = storage.join(options.run, "tapt", f"fold-{number:02d}")
             encoder = adapt_encoder(pool, fold.train, options.encoder, folder, options.tapt, options.cluster)
-        stores[number] = _store(options, pool, encoder, ledger)
+        stores[number] = _store(options, pool, encoder, times)
         if options.needs_surprisal:
-            with ledger.phase("surprisal"):
+            with times.phase("surprisal"):
                 extract_surprisal(pool, fold.train, folder, options.features, options.cluster)
     return stores
 
 
-def _store(options: LoopOptions, pool: Pool, encoder: str, ledger: _SharedLedger) -> FeatureStore:
-    with ledger.phase("features"):
+def _store(options: LoopOptions, pool: Pool, encoder: str, times: PhaseTimes) -> FeatureStore:
+    with times.phase("features"):
         return features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
 
 
@@ -366,22 +367,3 @@ def _describe(options: LoopOptions, pool: Pool, grounds: dict[int, Ground], filt
     tables = [table.add_column(0, "fold", pa.array([n] * table.num_rows, pa.int32())) for n, table in filtered.items()]
     storage.write_table(storage.join(options.run, "filtered.parquet"), pa.concat_tables(tables))
     write_environment(options, pool, protocol_name(options, pool), facts)
-
-
-class _SharedLedger(Ledger):
-    """A ledger kept in a file, added to over resumes."""
-
-    def __init__(self, uri: str) -> None:
-        super().__init__(storage.read_json(uri) if storage.exists(uri) else {})
-        self._uri = uri
-
-    def phase(self, name: str) -> Any:
-        from contextlib import contextmanager
-
-        @contextmanager
-        def timed() -> Any:
-            with Ledger.phase(self, name):
-                yield
-            storage.write_json(self._uri, {key: round(value, 3) for key, value in self.seconds.items()})
-
-        return timed()

@@ -136,10 +136,16 @@ class Ground(FoldData):
 
 
 @dataclass
-class Ledger:
-    """Wall-clock seconds by phase."""
+class PhaseTimes:
+    """Wall-clock seconds by phase, kept in a file if one is named, and added to over resumes."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    uri: str | None = None
+
+    @staticmethod
+    def kept(uri: str) -> PhaseTimes:
+        """Those of a file, which each further phase is written to."""
+        return PhaseTimes(storage.read_json(uri) if storage.exists(uri) else {}, uri)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -149,6 +155,8 @@ class Ledger:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        if self.uri is not None:
+            storage.write_json(self.uri, {key: round(value, 3) for key, value in self.seconds.items()})
 
 
 def run_trajectory(
@@ -187,13 +195,13 @@ def run_round(
     before: Sequence[RoundSummary],
 ) -> None:
     """Select, label, train, score and evaluate one round of the trajectory in `folder`, and write it to `here`."""
-    ledger = Ledger()
+    times = PhaseTimes()
     model = storage.join(here, "model")
     asked = read_picks(folder, number)
     known = _latest(read_labels(folder, number))
-    picks = _ask(folder, number, trajectory, arm, ground, annotator, ledger, asked, known)
+    picks = _ask(folder, number, trajectory, arm, ground, annotator, times, asked, known)
     asked += picks
-    with ledger.phase("label"):
+    with times.phase("label"):
         answers = _news(known, annotator.labels(list(dict.fromkeys(asked)), number), picks)
     known = _latest(pa.concat_tables([known, answers]))
     labelled = known.filter(pc.is_valid(known["emotion"]))
@@ -226,9 +234,9 @@ def run_round(
             anchor=ground.anchor,
         )
 
-    with ledger.phase("train"):
+    with times.phase("train"):
         history = fit(here, target, seed)
-    with ledger.phase("evaluate"):
+    with times.phase("evaluate"):
         dev_NC, test_NC = (score(model, ground.store, part).probability_NC for part in (dev, test))
     result: dict[str, Any] = {
         "labelled": len(ids),
@@ -237,12 +245,12 @@ def run_round(
         "test": evaluate(test_label_N, test_NC, ground.classes),
         "training": history,
     }
-    with ledger.phase("score"):
+    with times.phase("score"):
         rest = ground.utterances(sorted(set(ground.fold.train) - set(asked)))
         heard = (train, label_N, ground.utterances(rejected))
         rest_NC, seen = _score_pool(model, rest, heard, arm if more else None, ground, seed)
     if ground.ensemble and "dropout_SNC" in seen:
-        with ledger.phase("ensemble"):
+        with times.phase("ensemble"):
             seen["dropout_SNC"] = np.stack(list(_members(here, rest, target, fit, ground, seed)))
     done = RoundSummary(
         round=number,
@@ -253,10 +261,10 @@ def run_round(
     )
     reason = stop_reason([*before, done], len(arm.schedule), ground.stop)
     if ground.probe:
-        with ledger.phase("probe"):
+        with times.phase("probe"):
             labels = ((train, label_N), (dev, dev_label_N), (test, test_label_N))
             result["probe"] = linear_probe(*labels, num_classes=len(ground.classes))
-    with ledger.phase("write"):
+    with times.phase("write"):
         if seen and reason is None:
             _write_seen(here, rest, [*ids, *rejected], seen)
         storage.write_table(storage.join(here, "picks.parquet"), _picks_table(picks, arm, number))
@@ -274,7 +282,7 @@ def run_round(
         "dev_uar": done.dev_uar,
         "uncertainty": done.uncertainty,
         "kappa": done.kappa,
-        "seconds": {name: round(value, 4) for name, value in ledger.seconds.items()},
+        "seconds": {name: round(value, 4) for name, value in times.seconds.items()},
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "stop_reason": reason,
     }
@@ -288,7 +296,7 @@ def _ask(
     arm: Arm,
     ground: Ground,
     annotator: Oracle | People,
-    ledger: Ledger,
+    times: PhaseTimes,
     asked: Sequence[str],
     known: pa.Table,
 ) -> list[str]:
@@ -302,13 +310,13 @@ def _ask(
     picks = list[str]()
     for further in range(FURTHER + 1):
         batch = trajectory.batch(number, further)
-        with ledger.phase("select"):
+        with times.phase("select"):
             chosen = annotator.asked(batch) or _pick(
                 folder, number, trajectory, arm, ground, asked, picks, count=count, further=further
             )
         if not chosen:
             break
-        with ledger.phase("label"):
+        with times.phase("label"):
             again = [name for name in chosen if name in held]
             told = annotator.ask(batch, [name for name in chosen if name not in held], again, number)
             answers = annotator.labels(told, number)

@@ -16,6 +16,8 @@ from seral import storage
 from seral.errors import StateError
 
 KEYS = ["arm", "fold", "seed"]
+SECONDS = "seconds.json"
+"""In a run: what all trajectories share took so long, by phase."""
 """What names a trajectory; every frame starts with these columns."""
 
 FULL = "full"
@@ -82,14 +84,14 @@ def read_run(run: str | Path) -> RunRecords:
     if not rounds:
         raise StateError(f"run {run} has no complete round yet; a report needs at least one")
     environment = storage.read_json(storage.join(run, "environment.json"))
-    ledger = storage.join(run, "ledger.json")
+    seconds_uri = storage.join(run, SECONDS)
     frame = pd.DataFrame(rounds)
     seconds = [name for name in frame.columns if name.startswith("seconds_")]
     return RunRecords(
         run=str(run),
         config=storage.read_bytes(storage.join(run, "config.yaml")).decode("utf-8"),
         environment=environment,
-        shared_seconds=storage.read_json(ledger) if storage.exists(ledger) else {},
+        shared_seconds=storage.read_json(seconds_uri) if storage.exists(seconds_uri) else {},
         classes=list(environment["classes"]),
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
         picks=pd.concat(picks, ignore_index=True),
