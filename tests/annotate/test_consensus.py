@@ -70,6 +70,16 @@ def test_an_adjudication_stands_above_the_votes() -> None:
     assert (row["emotion"], row["unusable"], row["final"]) == (None, True, True)
 
 
+def test_ratings_of_an_adjudication_are_final_and_what_it_leaves_open_is_what_people_said() -> None:
+    rated = ("valence", "arousal")
+    votes = [said("a", "ada", "joy", valence=1.0, arousal=2.0), said("a", "ben", "joy", valence=5.0, arousal=4.0)]
+    both = only(*votes, said("a", "lead", "anger", final=True, valence=4.5), dimensions=rated)
+    assert (both["emotion"], both["valence"], both["arousal"], both["final"]) == ("anger", 4.5, 3.0, True)
+    for method in ("majority", "soft", "dawid-skene"):
+        row = only(*votes, said("a", "lead", final=True, valence=4.5), method=method, dimensions=rated)
+        assert (row["emotion"], row["valence"], row["arousal"], row["final"]) == ("joy", 4.5, 3.0, True)
+
+
 def test_unusable_is_what_more_than_half_said() -> None:
     useless = [said("a", name, kind="unusable") for name in ("ada", "ben")]
     passed = [said("a", name, kind="skipped") for name in ("dee", "eva", "fay")]

@@ -1,8 +1,9 @@
 """What people's answers are worth together: one label for each utterance.
 
 A vote is one person's share of 1 among the classes (`shares`). Of each person about each utterance one answer counts,
-the newest with which they did not pass; answers to checks never do. An adjudication replaces all votes. The ways to
-put votes together:
+the newest with which they did not pass; answers to checks never do. An adjudication replaces all votes for the emotion,
+and the ratings of each dimension that it rates; where it says nothing, people's answers count. The ways to put votes
+together:
 
     majority     the class with most votes, and nothing else; a tie has no winner
     soft         the mean of the votes
@@ -66,11 +67,14 @@ def consensus(
     posterior = dawid_skene(votes, final, classes).posterior if method == "dawid-skene" else {}
     table = []
     for name in sorted({row["utterance_id"] for row in asked if row["kind"] in {"label", "unusable"}}):
-        said = [final[name]] if name in final else votes[name]
-        row = _label(said, classes, method, posterior.get(name) if name not in final else None)
-        row["agreement"] = _agreement(votes.get(name, ()), classes, row["emotion"])
-        ratings = {key: _mean(said, key) if not row["unusable"] else None for key in dimensions}
-        about = {"utterance_id": name, "final": name in final, "n_answers": len(votes.get(name, ()))}
+        said, decided = votes.get(name, []), final.get(name)
+        if decided is not None and settles_emotion(decided):
+            row = _label([decided], classes, method, None)
+        else:
+            row = _label(said, classes, method, posterior.get(name))
+        row["agreement"] = _agreement(said, classes, row["emotion"])
+        ratings = {key: _rating(said, decided, key) if not row["unusable"] else None for key in dimensions}
+        about = {"utterance_id": name, "final": decided is not None, "n_answers": len(said)}
         table.append(row | ratings | about)
     return pa.Table.from_pylist(table, CONSENSUS.with_metadata({CLASSES_KEY: json.dumps(list(classes))}))
 
@@ -91,6 +95,11 @@ def adjudicated(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Utterance -> the newest adjudication that decides something."""
     newest_last = sorted(rows, key=lambda row: int(row["id"]))
     return {row["utterance_id"]: row for row in newest_last if row["final"] and row["kind"] in {"label", "unusable"}}
+
+
+def settles_emotion(adjudication: Mapping[str, Any]) -> bool:
+    """Whether a lead said which emotion it is, or that it is none, and not only how to rate it."""
+    return bool(adjudication["kind"] == "unusable" or adjudication["emotions"] or adjudication["secondary"])
 
 
 def shares(answer: Mapping[str, Any], classes: Sequence[str]) -> np.ndarray:
@@ -188,6 +197,9 @@ def _agreement(said: Sequence[dict[str, Any]], classes: Sequence[str], emotion: 
     return float(share_C.max() if emotion is None else share_C[classes.index(emotion)])
 
 
-def _mean(said: Sequence[dict[str, Any]], dimension: str) -> float | None:
+def _rating(said: Sequence[dict[str, Any]], decided: Mapping[str, Any] | None, dimension: str) -> float | None:
+    """What a lead rated it, else the mean of what people did."""
+    if decided is not None and decided[dimension] is not None:
+        return float(decided[dimension])
     rated = [row[dimension] for row in said if row[dimension] is not None]
     return float(np.mean(rated)) if rated else None

@@ -9,9 +9,10 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, expect
 
+from seral.annotate.consensus import consensus
+from seral.annotate.disputes import find_disputes
 from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer
-from seral.annotate.web.lead import find_disputed
+from seral.annotate.records import Answer, Project
 
 Open = Callable[..., Any]
 SAID = {
@@ -20,6 +21,25 @@ SAID = {
     "calls-002": (("ada", "anger"), ("ben", "neutral"), ("cem", "sadness")),
     "calls-003": (("ada", "neutral"),),
 }
+
+
+RATED = Project(classes=("anger", "sadness"), dimensions=("valence", "arousal"))
+
+
+@pytest.fixture
+def rated(ledger: Ledger) -> Ledger:
+    """Two people agree about two emotions, and not about how excited one of them is."""
+    for name, arousal in (("calls-000", (1.0, 5.0)), ("calls-001", (2.0, 3.0))):
+        for person, rating in zip(("ada", "ben"), arousal, strict=True):
+            said = {"valence": 2.0, "arousal": rating}
+            ledger.record([Answer(utterance_id=name, person=person, emotions=("anger",), **said)])
+    return ledger
+
+
+def decided(ledger: Ledger) -> list[dict[str, Any]]:
+    """What a lead has decided, as the consensus has it."""
+    labels = consensus(ledger.answers(), ledger.project.classes, dimensions=ledger.project.dimensions)
+    return [row for row in labels.to_pylist() if row["final"]]
 
 
 @pytest.fixture
@@ -45,7 +65,7 @@ def test_only_leads_see_any_of_it(client_of: Open, answered: Ledger) -> None:
 
 
 def test_disputed_are_those_about_which_people_differ_the_worst_first(answered: Ledger) -> None:
-    found = find_disputed(answered)
+    found = find_disputes(answered.answers(), answered.project, 0.5)
     assert [clip["utterance_id"] for clip in found] == ["calls-002", "calls-001"]
     assert found[1]["agreement"] == pytest.approx(2 / 3)
     assert [(answer["person"], answer["emotions"]) for answer in found[1]["answers"]] == [
@@ -66,6 +86,23 @@ def test_a_decision_is_final_and_may_be_taken_again(client_of: Open, answered: L
     assert answered.progress()[0].done == 4, "a decision takes nobody's place"
     strange = {"utterance_id": "calls-999", "key": uuid4().hex, "emotions": ["anger"]}
     assert lead.post("/api/lead/decide", json=strange).status_code == 404
+
+
+@pytest.mark.parametrize("project", [RATED])
+def test_ratings_are_decided_with_the_emotion(client_of: Open, rated: Ledger) -> None:
+    lead = client_of("lea", "lead")
+    (clip,) = lead.get("/api/lead/disputed").json()["clips"]
+    assert (clip["utterance_id"], clip["about"]) == ("calls-000", ["arousal"])
+    assert [(answer["person"], answer["arousal"]) for answer in clip["answers"]] == [("ada", 1.0), ("ben", 5.0)]
+    assert clip["so_far"] == {"emotions": ["anger"], "valence": 2.0, "arousal": 3.0}
+    decision = {"utterance_id": "calls-000", "key": uuid4().hex, "emotions": ["anger"], "valence": 2.0}
+    assert "outside 1 to 5" in lead.post("/api/lead/decide", json=decision | {"arousal": 6}).json()["error"]
+    assert lead.post("/api/lead/decide", json=decision | {"arousal": 4.5}).status_code == 200
+    assert lead.get("/api/lead/disputed").json()["total"] == 0
+    (label,) = decided(rated)
+    assert (label["emotion"], label["valence"], label["arousal"]) == ("anger", 2.0, 4.5)
+    strict = client_of("leo", "lead", disputed_spread=0.2)
+    assert [clip["utterance_id"] for clip in strict.get("/api/lead/disputed").json()["clips"]] == ["calls-001"]
 
 
 def test_progress_and_agreement_tell_of_everybody(client_of: Open, answered: Ledger) -> None:
@@ -122,5 +159,31 @@ def test_a_lead_decides_and_lets_people_in_by_the_page(browser: Browser, server:
     page.get_by_role("button", name="Revoke the link of eve").click()
     expect(page.locator("#state")).to_contain_text("worth nothing")
     assert answered.person_of(token) is None
+    page.close()
+    assert errors == []
+
+
+@pytest.mark.parametrize("project", [RATED])
+def test_a_lead_decides_ratings_by_the_page(browser: Browser, server: Any, rated: Ledger) -> None:
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    errors: list[Any] = []
+    page.on("pageerror", lambda error: errors.append(error))
+    page.goto(f"{server.url}/in/{rated.add_person('lea', 'lead')}")
+    clip = page.get_by_role("article", name="calls-000")
+    expect(clip).to_contain_text("They differ about arousal.")
+    expect(clip.get_by_role("cell", name="5.0", exact=True)).to_be_visible()
+    expect(clip.get_by_role("button", name="anger")).to_have_attribute("aria-pressed", "true")
+    expect(clip.get_by_label("valence")).to_have_value("2.00")
+    clip.get_by_label("arousal").fill("7")
+    clip.get_by_role("button", name="Decide").click()
+    expect(clip).to_be_visible()  # the browser says that 7 is more than 5
+    assert decided(rated) == []
+    clip.get_by_label("arousal").fill("4.5")
+    clip.get_by_role("button", name="sadness").click()
+    clip.get_by_role("button", name="Decide").click()
+    expect(page.locator("#state")).to_have_text("calls-000: sadness, valence 2, arousal 4.5.")
+    expect(page.locator("#disputed-text")).to_contain_text("do not differ")
+    (label,) = decided(rated)
+    assert (label["emotion"], label["valence"], label["arousal"]) == ("sadness", 2.0, 4.5)
     page.close()
     assert errors == []

@@ -9,8 +9,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from seral.annotate.agreement import agreement, person_reports
-from seral.annotate.consensus import adjudicated, consensus, current
-from seral.annotate.ledger import Ledger
+from seral.annotate.disputes import find_disputes
 from seral.annotate.records import Role
 from seral.annotate.web.annotator import Said
 from seral.annotate.web.sessions import Leading, TheSite
@@ -65,8 +64,9 @@ def how_people_agree(person: Leading, site: TheSite) -> dict[str, Any]:
 @lead.get("/disputed")
 def disputed(person: Leading, site: TheSite, count: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
     """Clips about which people differ and nobody has decided, the least agreed upon first, with all answers."""
-    found = find_disputed(site.ledger)
-    return {"total": len(found), "clips": found[:count]}
+    found = find_disputes(site.ledger.answers(), site.ledger.project, site.spread)
+    clips = [clip | {"answers": [_shown(answer) for answer in clip["answers"]]} for clip in found[:count]]
+    return {"total": len(found), "clips": clips}
 
 
 @lead.post("/decide")
@@ -92,24 +92,8 @@ def revoke(leaver: Leaver, person: Leading, site: TheSite) -> dict[str, Any]:
     return {}
 
 
-def find_disputed(ledger: Ledger) -> list[dict[str, Any]]:
-    """Utterances about which two answers differ, undecided: id, agreement of the votes, the answers side by side."""
-    answers = ledger.answers()
-    rows = answers.to_pylist()
-    decided = adjudicated(rows)
-    agreed = consensus(answers, ledger.project.classes).to_pylist()
-    share = {row["utterance_id"]: row["agreement"] or 0.0 for row in agreed}
-    votes = current(row for row in rows if row["purpose"] != "check" and row["utterance_id"] not in decided)
-    found = [
-        {
-            "utterance_id": name,
-            "agreement": share[name],
-            "answers": [{key: answer[key] for key in SHOWN} for answer in said],
-        }
-        for name, said in votes.items()
-        if len({(answer["kind"], *answer["emotions"]) for answer in said}) > 1
-    ]
-    return sorted(found, key=lambda clip: (clip["agreement"], clip["utterance_id"]))
+def _shown(answer: dict[str, Any]) -> dict[str, Any]:
+    return {key: answer[key] for key in SHOWN}
 
 
 def _not_oneself(name: str, own: str) -> None:

@@ -34,6 +34,9 @@ class PageOptions(Options):
     """Minutes for which a clip is one person's alone."""
     check_every: int = Field(default=0, ge=0)
     """A clip with a known answer after so many others, where such are asked; 0 = never."""
+    disputed_spread: float = Field(default=0.5, ge=0, le=1)
+    """Ratings are shown to the lead as disputed when the highest and the lowest are further apart than this share of
+    the scale: on a scale from 1 to 5, by more than two."""
     show_model_suggestion: bool = False
     """Show what the newest model takes a clip for. It biases people: labels are then no independent evidence."""
     burst: int = Field(default=100, ge=1)
@@ -71,6 +74,7 @@ def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None =
         url=options.address,
         lease_s=60 * options.lease_min,
         check_every=options.check_every,
+        spread=options.disputed_spread,
         suggest=Suggestions(run) if options.show_model_suggestion and run else no_suggestions,
         attempts=Limit(10, 1 / 6),
         requests=Limit(options.burst, options.requests_per_s),

@@ -35,6 +35,8 @@ class Site:
     """Where people reach the page, without a slash at the end."""
     lease_s: float
     check_every: int
+    spread: float
+    """Share of the scale from which on, itself not counted, ratings are disputed."""
     suggest: Callable[[str], str | None]
     """What a model takes a clip for, to be shown beside it; None = nothing is."""
     attempts: Limit

@@ -121,27 +121,71 @@ function disputedClip(clip) {
   }
   const scroll = element("div", "", { className: "scroll" });
   scroll.append(table);
-  const choices = element("div", "", { className: "choices" });
-  choices.setAttribute("role", "group");
-  choices.setAttribute("aria-label", `Decide ${clip.utterance_id}`);
-  const decisions = me.classes.map((name) => [name, { kind: "label", emotions: [name], ...meanRatings(clip.answers) }]);
-  for (const [name, decision] of [...decisions, ["unusable", { kind: "unusable" }]]) {
-    const made = button(name);
-    made.addEventListener("click", () => attempt(() => decide(clip.utterance_id, name, decision)));
-    choices.append(made);
-  }
-  box.append(top, scroll, choices);
+  const about = element("p", `They differ about ${clip.about.join(", ")}.`, { className: "quiet" });
+  box.append(top, about, scroll, me.dimensions.length ? decisionForm(clip) : decisionButtons(clip));
   return box;
 }
 
-/** A lead decides the emotion; ratings stay the mean of what people said. */
-function meanRatings(answers) {
-  return Object.fromEntries(
-    me.dimensions.map((name) => {
-      const given = answers.map((answer) => answer[name]).filter((value) => value !== null);
-      return [name, given.length ? given.reduce((sum, value) => sum + value, 0) / given.length : null];
-    }),
-  );
+function choicesOf(clip) {
+  const choices = element("div", "", { className: "choices" });
+  choices.setAttribute("role", "group");
+  choices.setAttribute("aria-label", `Decide ${clip.utterance_id}`);
+  return choices;
+}
+
+function unusableButton(clip) {
+  const made = button("unusable");
+  made.addEventListener("click", () => attempt(() => decide(clip.utterance_id, "unusable", { kind: "unusable" })));
+  return made;
+}
+
+/** One press decides, where an emotion is all that was asked. */
+function decisionButtons(clip) {
+  const choices = choicesOf(clip);
+  for (const name of me.classes) {
+    const made = button(name);
+    made.addEventListener("click", () => attempt(() => decide(clip.utterance_id, name, { emotions: [name] })));
+    choices.append(made);
+  }
+  choices.append(unusableButton(clip));
+  return choices;
+}
+
+/** Emotion and ratings together, beginning with what is said so far: what people agree on, the mean of ratings. */
+function decisionForm(clip) {
+  const form = element("form");
+  const choices = choicesOf(clip);
+  let chosen = clip.so_far.emotions;
+  const made = me.classes.map((name) => [name, button(name)]);
+  const draw = () => made.forEach(([name, at]) => at.setAttribute("aria-pressed", String(chosen.includes(name))));
+  for (const [name, at] of made) {
+    at.addEventListener("click", () => {
+      chosen = [name];
+      draw();
+    });
+  }
+  draw();
+  choices.append(...made.map(([, at]) => at), unusableButton(clip));
+  const ratings = element("div", "", { className: "row" });
+  const [min, max] = me.scale;
+  const inputs = me.dimensions.map((name) => {
+    const input = element("input", "", { type: "number", min, max, step: "any" });
+    input.value = rounded(clip.so_far[name]) ?? "";
+    const label = element("label", `${name} `);
+    label.append(input);
+    ratings.append(label);
+    return [name, input];
+  });
+  ratings.append(element("button", "Decide", { type: "submit" }));
+  form.append(choices, ratings);
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const rated = inputs.map(([name, input]) => [name, input.value === "" ? null : input.valueAsNumber]);
+    const told = [...chosen, ...rated.filter(([, value]) => value !== null).map(([name, value]) => `${name} ${value}`)];
+    const decision = { emotions: chosen, ...Object.fromEntries(rated) };
+    attempt(() => decide(clip.utterance_id, told.join(", "), decision));
+  });
+  return form;
 }
 
 async function decide(utterance_id, name, decision) {
