@@ -13,6 +13,7 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, fields
 from typing import Any, get_args
 
@@ -43,13 +44,12 @@ class Ledger:
     @staticmethod
     def create(url: str, project: Project) -> Ledger:
         """Begin a ledger, or open the one that is there. Raises LabelError when that one asks something else."""
-        database = Database(url)
-        database.create()
-        with database.write() as connection:
-            if connection.execute(sa.select(PROJECT.c.id)).first() is None:
-                values = {name: list(value) for name, value in asdict(project).items()}
-                connection.execute(sa.insert(PROJECT).values(id=1, format=FORMAT, created_at=time.time(), **values))
-        database.close()
+        with closing(Database(url)) as database:
+            database.create()
+            with database.write() as connection:
+                if connection.execute(sa.select(PROJECT.c.id)).first() is None:
+                    values = {name: list(value) for name, value in asdict(project).items()}
+                    connection.execute(sa.insert(PROJECT).values(id=1, format=FORMAT, created_at=time.time(), **values))
         ledger = Ledger(url)
         if ledger.project != project:
             ledger.close()

@@ -32,11 +32,13 @@ def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
 
     Example: `seral labels progress runs/calls/labels.sqlite`
     """
+    from contextlib import closing
     from dataclasses import asdict
 
     from seral.annotate.ledger import Ledger
 
-    show([asdict(batch) for batch in Ledger(ledger).progress()], as_json=as_json)
+    with closing(Ledger(ledger)) as opened:
+        show([asdict(batch) for batch in opened.progress()], as_json=as_json)
 
 
 @labels_app.command("agreement")
@@ -45,13 +47,14 @@ def labels_agreement(ledger: LedgerUrl, as_json: AsJson = False) -> None:
 
     Example: `seral labels agreement runs/calls/labels.sqlite`
     """
+    from contextlib import closing
     from dataclasses import asdict
 
     from seral.annotate.agreement import agreement, person_reports
     from seral.annotate.ledger import Ledger
 
-    opened = Ledger(ledger)
-    answers, project = opened.answers(), opened.project
+    with closing(Ledger(ledger)) as opened:
+        answers, project = opened.answers(), opened.project
     alphas = agreement(answers, project.classes, project.dimensions)
     about = [{"of": name, **asdict(alpha)} for name, alpha in alphas.items()]
     people = [asdict(report) for report in person_reports(answers, project.classes)]
@@ -73,15 +76,16 @@ def labels_consensus(
 
     Example: `seral labels consensus runs/calls/labels.sqlite --out labels.parquet --method soft`
     """
+    from contextlib import closing
     from typing import Any, cast
 
     from seral import storage
     from seral.annotate.consensus import consensus
     from seral.annotate.ledger import Ledger
 
-    opened = Ledger(ledger)
-    classes, dimensions = opened.project.classes, opened.project.dimensions
-    labels = consensus(opened.answers(), classes, cast(Any, method), dimensions)
+    with closing(Ledger(ledger)) as opened:
+        answers, project = opened.answers(), opened.project
+    labels = consensus(answers, project.classes, cast(Any, method), project.dimensions)
     storage.write_table(out, labels)
     typer.echo(f"{labels.num_rows} labels in {out}")
 
@@ -111,21 +115,24 @@ def labels_export(
 
     Example: `seral labels export runs/calls/labels.sqlite --format csv --out labels.csv`
     """
+    from contextlib import closing
+
     from seral.annotate.exchange import export_labels
     from seral.annotate.ledger import Ledger
 
-    count = export_labels(
-        Ledger(ledger),
-        out,
-        format,
-        batch=batch,
-        with_answers=not tasks,
-        history=history,
-        audio=audio,
-        predictions=predictions,
-        suggest=suggest,
-        pool=pool,
-    )
+    with closing(Ledger(ledger)) as opened:
+        count = export_labels(
+            opened,
+            out,
+            format,
+            batch=batch,
+            with_answers=not tasks,
+            history=history,
+            audio=audio,
+            predictions=predictions,
+            suggest=suggest,
+            pool=pool,
+        )
     typer.echo(f"{count} answers in {out}")
 
 
@@ -143,11 +150,14 @@ def labels_import(
 
     Example: `seral labels import runs/calls/labels.sqlite export.json --format label-studio --person 10=ada`
     """
+    from contextlib import closing
+
     from seral.annotate.exchange import import_labels
     from seral.annotate.ledger import Ledger
 
     people = dict(pair(text, "--person") for text in person or ())
-    typer.echo(f"{import_labels(Ledger(ledger), file, format, people)} new answers")
+    with closing(Ledger(ledger)) as opened:
+        typer.echo(f"{import_labels(opened, file, format, people)} new answers")
 
 
 @labels_app.command("doubts")

@@ -46,23 +46,32 @@ def people_add(
 
     Example: `seral labels people add runs/calls/labels.sqlite ada`
     """
+    from contextlib import closing
+
     from seral.annotate.ledger import Ledger
 
-    typer.echo(f"{url.rstrip('/')}/in/{Ledger(ledger).add_person(name, 'lead' if lead else 'annotator')}")
+    with closing(Ledger(ledger)) as opened:
+        typer.echo(f"{url.rstrip('/')}/in/{opened.add_person(name, 'lead' if lead else 'annotator')}")
 
 
 @people_app.command("list")
 def people_list(ledger: LedgerUrl) -> None:
     """List the people of a ledger: name, role, and whether their link opens the page."""
+    from contextlib import closing
+
     from seral.annotate.ledger import Ledger
 
-    for row in Ledger(ledger).people():
-        typer.echo(f"{row.name}\t{row.role}\t{'may come in' if row.token_hash else 'no link'}")
+    with closing(Ledger(ledger)) as opened:
+        for row in opened.people():
+            typer.echo(f"{row.name}\t{row.role}\t{'may come in' if row.token_hash else 'no link'}")
 
 
 @people_app.command("revoke")
 def people_revoke(ledger: LedgerUrl, name: Name) -> None:
     """Make a person's link worthless, at once. What they have said stays."""
+    from contextlib import closing
+
     from seral.annotate.ledger import Ledger
 
-    Ledger(ledger).revoke(name)
+    with closing(Ledger(ledger)) as opened:
+        opened.revoke(name)

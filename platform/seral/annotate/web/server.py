@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -84,17 +85,16 @@ def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None =
 def serve(run: str | None, options: PageOptions, *, ledger: str | None = None, pool: str | None = None) -> None:
     """Serve the page of a run, or of a ledger and a pool, until stopped."""
     ledger, pool = places(run, ledger, pool)
-    opened = Ledger(ledger)
-    site = make_site(opened, pool, options, run)
-    say(f"the annotation page is at {options.address}; personal links: seral labels people add")
-    # No access log: the addresses of personal links hold their tokens.
-    # People think for longer than the five seconds after which a connection would be closed.
-    uvicorn.run(
-        create_app(site),
-        host=options.host,
-        port=options.port,
-        access_log=False,
-        log_level="warning",
-        timeout_keep_alive=KEEP_ALIVE_S,
-    )
-    opened.close()
+    with closing(Ledger(ledger)) as opened:
+        site = make_site(opened, pool, options, run)
+        say(f"the annotation page is at {options.address}; personal links: seral labels people add")
+        # No access log: the addresses of personal links hold their tokens.
+        # People think for longer than the five seconds after which a connection would be closed.
+        uvicorn.run(
+            create_app(site),
+            host=options.host,
+            port=options.port,
+            access_log=False,
+            log_level="warning",
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )
