@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import Field, ValidationError
 
-from seral.errors import OptionError, PoolError
-from seral.options import Options, describe, dump, load, parse, run_job
+from seral.errors import AwaitingLabels, OptionError, PoolError
+from seral.options import PAUSED, Options, describe, dump, load, parse, run_job
 
 
 class Inner(Options):
@@ -117,6 +117,22 @@ def test_a_job_ends_in_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["job.py"])
     with pytest.raises(SystemExit, match=r"^error: where: Field required"):
         run_job(Outer, fail, None)
+
+
+def test_a_job_that_awaits_labels_says_so_and_ends_well_where_it_was_submitted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(_: Outer) -> None:
+        raise AwaitingLabels("awaiting labels: 0 of 4")
+
+    monkeypatch.setattr(sys, "argv", ["job.py", "where=x"])
+    with pytest.raises(SystemExit) as ended:
+        run_job(Outer, ask, None)
+    assert ended.value.code == AwaitingLabels.status
+    assert capsys.readouterr() == ("", "awaiting labels: 0 of 4\n")
+    monkeypatch.setattr(sys, "argv", ["job.py", "--submitted", "where=x"])
+    run_job(Outer, ask, None)
+    assert capsys.readouterr().out == f"{PAUSED}awaiting labels: 0 of 4\n"
 
 
 def test_the_help_of_a_job_lists_the_options(

@@ -20,7 +20,9 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-CHECK_FLAG = "--check"
+CHECK_FLAG, SUBMITTED_FLAG = "--check", "--submitted"
+PAUSED = "seral paused: "
+"""How the line begins with which a submitted job that awaits labels ends."""
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -69,12 +71,20 @@ def run_job(model: type[OptionsT], call: Callable[[OptionsT], object], descripti
     )
     parser.add_argument("--config", help="YAML file with the options below")
     parser.add_argument(CHECK_FLAG, action="store_true", help="check the options, print all of them as YAML, and end")
+    parser.add_argument(
+        SUBMITTED_FLAG,
+        action="store_true",
+        help="to a job server: awaiting labels is a good end",
+    )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override one option, e.g. finetune.epochs=5")
     given = parser.parse_args()
     try:
         options = load(model, given.config, given.overrides)
         outcome = dump(options) if given.check else call(options)
     except AwaitingLabels as pause:
+        if given.submitted:
+            print(f"{PAUSED}{pause}")
+            return
         print(pause, file=sys.stderr)
         sys.exit(pause.status)
     except SeralError as error:

@@ -151,7 +151,7 @@ def test_every_variant_has_fields_that_the_operator_knows(variant: str, rendered
     # What the job reads is there under the name that its entrypoint says.
     options = yaml.safe_load(config["data"]["config.yaml"])
     assert options["run"] == "/mnt/seral/runs/mine"
-    assert job["spec"]["entrypoint"].endswith(f"jobs/light.py --config {CONFIG_FOLDER}/config.yaml")
+    assert job["spec"]["entrypoint"].endswith(f"jobs/light.py --config {CONFIG_FOLDER}/config.yaml --submitted")
     volumes = {volume["name"]: volume for volume in pods[0]["template"]["spec"]["volumes"]}
     assert volumes["options"]["configMap"]["name"] == config["metadata"]["name"]
 

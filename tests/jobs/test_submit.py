@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from seral.errors import JobError
+from seral.errors import AwaitingLabels, JobError
 from seral.jobs.submit import Jobs, SubmitOptions, check, exit_code
 
 COUNT = '''
@@ -26,6 +27,7 @@ COUNT = '''
 import sys, time
 from pathlib import Path
 import seral
+from seral.errors import AwaitingLabels
 from seral.options import Options, run_job
 
 class CountOptions(Options):
@@ -33,6 +35,7 @@ class CountOptions(Options):
     upto: int = 3
     pause_s: float = 0.0
     fail: bool = False
+    labels: str | None = None
 
 def count(options):
     print("code from", Path(seral.__file__).parent, flush=True)
@@ -45,6 +48,8 @@ def count(options):
         print(f"line {number}", flush=True)
     if options.fail:
         sys.exit("error: told to fail")
+    if options.labels is not None and not Path(options.labels).is_file():
+        raise AwaitingLabels("awaiting labels: none are at " + options.labels)
 
 if __name__ == "__main__":
     run_job(CountOptions, count, __doc__)
@@ -168,8 +173,32 @@ def test_a_failure_is_told_and_a_lost_connection_made_again(
     assert cut.count >= 2
 
 
+@pytest.mark.slow
+def test_a_run_that_awaits_labels_has_not_failed_and_goes_on_by_the_same_command(
+    server: str, options: Callable[..., SubmitOptions], tmp_path: Path
+) -> None:
+    jobs, labels = quick(server), tmp_path / "labels"
+    given = options(labels=labels)
+    command = [sys.executable, "-m", "seral", "jobs", "submit", "count", "--address", server, "--folder", given.folder]
+    command += [word for override in given.overrides for word in ("--set", override)]
+    submitted = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert submitted.returncode == AwaitingLabels.status
+    name = str(jobs.all()[0]["name"])
+    told = " ".join(submitted.stderr.split())
+    assert re.search(rf"{name}: paused after [\d.]+ s\. awaiting labels: none are at {labels}", told)
+    assert jobs.all()[0]["state"] == "SUCCEEDED", "to Ray, whose users would look for what is broken"
+    status = jobs.status(name)
+    assert (status["state"], status["message"]) == ("PAUSED", f"awaiting labels: none are at {labels}")
+    labels.touch()
+    second = jobs.submit(given)
+    assert (second.is_new, second.name) == (True, name.removesuffix("1") + "2")
+    _, status = follow(jobs, second.name)
+    assert (status["state"], exit_code(status)) == ("SUCCEEDED", 0)
+    assert not jobs.submit(given).is_new
+
+
 def test_options_are_checked_before_anything_is_sent(options: Callable[..., SubmitOptions], tmp_path: Path) -> None:
-    with pytest.raises(JobError, match=r"unknown option 'uptoo'; known here: run, upto, pause_s, fail"):
+    with pytest.raises(JobError, match=r"unknown option 'uptoo'; known here: run, upto, pause_s, fail, labels"):
         check(options(uptoo=3))
     with pytest.raises(JobError, match=r"run: 'runs/mine' must be absolute, or an address such as s3://"):
         check(options(run="runs/mine"))
@@ -178,7 +207,7 @@ def test_options_are_checked_before_anything_is_sent(options: Callable[..., Subm
     config = tmp_path / "mine.yaml"
     config.write_text(yaml.safe_dump({"run": "s3://bucket/run", "upto": 7}))
     given = options().model_copy(update={"config": str(config), "overrides": ["pause_s=1"]})
-    assert check(given) == {"run": "s3://bucket/run", "upto": 7, "pause_s": 1.0, "fail": False}
+    assert check(given) == {"run": "s3://bucket/run", "upto": 7, "pause_s": 1.0, "fail": False, "labels": None}
 
 
 @pytest.mark.slow

@@ -45,6 +45,8 @@ def jobs_submit(
 ) -> None:
     """Send a job file with its options to a cluster, and follow it to its end; exit status 0 if that was good.
 
+    Status 75 says that it awaits labels: the same command goes on once people have answered.
+
     The options are checked here first. The code of this seral and the folder of job files travel along, so the cluster
     needs seral's dependencies, not seral. Submitting a run twice is harmless: it is followed, not started again; one
     that failed or was stopped is submitted anew, and resumes. Interrupting this command leaves the job running.
@@ -104,12 +106,12 @@ def jobs_manifest(
 
 @jobs_app.command("status")
 def jobs_status(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
-    """State, run, time and last message of a submission. Exit status 1 if it ended badly."""
-    from seral.jobs.submit import Jobs
+    """State, run, time and last message of a submission. Exit status 1 if it ended badly, 75 if it awaits labels."""
+    from seral.jobs.submit import PAUSE, Jobs, exit_code
 
     status = Jobs(address).status(name)
     show(status, as_json=as_json)
-    raise typer.Exit(1 if status["state"] in ("FAILED", "STOPPED") else 0)
+    raise typer.Exit(exit_code(status) if status["state"] in ("FAILED", "STOPPED", PAUSE) else 0)
 
 
 @jobs_app.command("logs")

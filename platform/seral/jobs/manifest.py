@@ -17,6 +17,7 @@ from pydantic import Field
 from seral.cluster import WORKER_ENV
 from seral.errors import JobError
 from seral.jobs.submit import CONFIG, PATHS, JobOptions, check, submission_stem
+from seral.options import SUBMITTED_FLAG
 
 CONFIG_FOLDER = "/etc/seral"
 JOBS_FOLDER = "/opt/seral/jobs"
@@ -77,7 +78,7 @@ def manifest(options: ManifestOptions) -> str:
     }
     labels = {"labels": {"kueue.x-k8s.io/queue-name": options.queue}} if options.queue else {}
     spec: dict[str, Any] = {
-        "entrypoint": f"python {JOBS_FOLDER}/{options.job}.py --config {CONFIG_FOLDER}/{CONFIG}",
+        "entrypoint": f"python {JOBS_FOLDER}/{options.job}.py --config {CONFIG_FOLDER}/{CONFIG} {SUBMITTED_FLAG}",
         "submissionMode": "K8sJobMode",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": KEEP_S,

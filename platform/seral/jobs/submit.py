@@ -3,6 +3,9 @@
 A submission is named after the run that it works on, so that submitting twice is harmless: a run that is being worked
 on is followed, one that has ended well is left alone, and one that failed or was stopped is taken up again, which
 resumes it. `seral-loop-1a2b3c4d-2` is the second submission of that run.
+
+Ray knows a good end and a bad one. A run that awaits labels of people comes to the good one; here it is PAUSED, which
+its log tells, and it is taken up again like one that was stopped.
 """
 
 from __future__ import annotations
@@ -33,8 +36,8 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 import ser_models
 import seral
 from seral.cluster import runtime_env
-from seral.errors import JobError
-from seral.options import CHECK_FLAG, Options
+from seral.errors import AwaitingLabels, JobError
+from seral.options import CHECK_FLAG, PAUSED, SUBMITTED_FLAG, Options
 from seral.progress import say
 
 try:
@@ -45,6 +48,8 @@ except ImportError:
 CONFIG = "config.yaml"
 WORKED_ON = "seral_run"
 OPTIONS = "seral_options"
+PAUSE = "PAUSED"
+"""The state of a submission that awaits labels."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0
 MOST_AT_FIRST_S = 60.0
 """A server that never answered is rather a wrong address."""
@@ -127,7 +132,7 @@ class Jobs:
                     )
                 return Submission(f"{stem}-{number}", False, str(known.status))
             same = (known.metadata or {}).get(OPTIONS) == digest
-            if known.status == JobStatus.SUCCEEDED and same and not options.again:
+            if same and not options.again and self._ended(known)["state"] == JobStatus.SUCCEEDED:
                 return Submission(f"{stem}-{number}", False, str(known.status))
         name = f"{stem}-{number + 1}"
         with _staged(options.folder, resolved) as folder:
@@ -138,7 +143,7 @@ class Jobs:
             def send() -> None:
                 try:
                     self._client.submit_job(
-                        entrypoint=f"{shlex.quote(options.python)} {options.job}.py --config {CONFIG}",
+                        entrypoint=f"{shlex.quote(options.python)} {options.job}.py --config {CONFIG} {SUBMITTED_FLAG}",
                         submission_id=name,
                         runtime_env=shipped,
                         metadata={WORKED_ON: run, OPTIONS: digest, "job": options.job},
@@ -159,8 +164,8 @@ class Jobs:
         return [_told(job) for job in sorted(found, key=lambda job: -(job.start_time or 0))]
 
     def status(self, name: str) -> dict[str, Any]:
-        """What the server knows of a submission."""
-        return _told(self._details(name))
+        """What the server knows of a submission, and whether it awaits labels."""
+        return self._ended(self._details(name))
 
     def stop(self, name: str, wait_s: float = 60) -> str:
         """End a submission and its workers; its run can be resumed. Returns the state it came to."""
@@ -198,8 +203,17 @@ class Jobs:
                 rest = self.logs(name)[printed:]
                 if rest:
                     write(rest)
-                return _told(details)
+                return self._ended(details)
             time.sleep(FIRST_WAIT_S)
+
+    def _ended(self, job: JobDetails) -> dict[str, Any]:
+        """What is told of a job, with the message of one that awaits labels."""
+        told = _told(job)
+        if job.status == JobStatus.SUCCEEDED:
+            for line in self.logs(told["name"]).splitlines():
+                if line.startswith(PAUSED):
+                    return told | {"state": PAUSE, "message": line.removeprefix(PAUSED)}
+        return told
 
     def _latest(self, stem: str) -> tuple[int, JobDetails | None]:
         found = {}
@@ -296,7 +310,8 @@ def _staged(folder: str, resolved: Mapping[str, Any]) -> Iterator[Path]:
 
 def exit_code(status: Mapping[str, Any]) -> int:
     """What a shell should be told of an ended job."""
-    return 0 if status["state"] == str(JobStatus.SUCCEEDED) else 1
+    known = {str(JobStatus.SUCCEEDED): 0, PAUSE: AwaitingLabels.status}
+    return known.get(status["state"], 1)
 
 
 def _run_of(resolved: Mapping[str, Any]) -> str:
