@@ -11,6 +11,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from seral import cli
+from seral.cli.display import show, show_rows
 from seral.errors import OptionError
 from seral.pool.readers import READERS
 
@@ -192,3 +193,14 @@ def test_a_pool_is_imported_described_and_checked(tmp_path: Path, make_corpus: M
     assert status == 1
     assert f"shard {shard.stem}: the bytes of its table `utterances` are not those of the manifest" in text
     assert text.endswith(f"{pool}: 1 problems\n")
+
+
+def test_a_wide_table_loses_nothing_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{f"a rather long name {column}": "x" * 40 + str(row) for column in range(12)} for row in range(3)]
+    show_rows(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert [name.strip() for name in lines[0].split("  ") if name] == list(rows[0])
+    assert lines[2].split() == list(rows[1].values())
+    show({"found": {"a" * 90: "b" * 90}})
+    assert capsys.readouterr().out.split() == ["found." + "a" * 90, "b" * 90]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+WIDEST = 10_000
+"""Characters of a line that nobody looks at in a terminal."""
 
 
 def show(value: Any, *, as_json: bool = False) -> None:
@@ -20,7 +24,7 @@ def show(value: Any, *, as_json: bool = False) -> None:
     for key, item in value.items():
         for name, entry in _flat(key, item):
             table.add_row(name, entry)
-    Console().print(table)
+    _print(table)
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool = False) -> None:
@@ -31,7 +35,14 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool = False) -> No
     table = Table(*(rows[0] if rows else ()), box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    """In a terminal long entries are folded; elsewhere every row is one line. Nothing is cut off."""
+    for column in table.columns:
+        column.overflow = "fold"
+    Console(width=None if sys.stdout.isatty() else WIDEST).print(table)
 
 
 def _cell(value: Any) -> str:

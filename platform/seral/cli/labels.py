@@ -34,11 +34,15 @@ def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
     """
     from contextlib import closing
     from dataclasses import asdict
+    from datetime import datetime
 
     from seral.annotate.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
-        show([asdict(batch) for batch in opened.progress()], as_json=as_json)
+        rows = [asdict(batch) for batch in opened.progress()]
+    if not as_json:
+        rows = [row | {"asked_at": f"{datetime.fromtimestamp(row['asked_at']):%Y-%m-%d %H:%M}"} for row in rows]
+    show_rows(rows, as_json=as_json)
 
 
 @labels_app.command("agreement")
