@@ -14,7 +14,7 @@ import pytest
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.erase import EraseOptions, erase
-from seral.errors import OptionError
+from seral.errors import OptionError, PoolError
 from seral.features import FeatureStore, extract_features, rows_of
 from seral.options import parse
 from seral.pool.degrade import DegradeOptions, degrade_pool
@@ -143,6 +143,14 @@ def test_erased_clips_leave_no_copies(store: FeatureStore) -> None:
 def test_options_that_say_nothing_are_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError, match=words):
         parse(FinetuneOptions, values)
+
+
+def test_noises_that_are_not_there_are_told_before_anything_is_computed(pool: Path, tmp_path: Path) -> None:
+    values = {"pool": str(pool), "run": str(tmp_path / "run"), "encoder": "seral-tiny", "classes": ["anger", "sadness"]}
+    noisy = {"augment": {"noise": str(tmp_path / "nowhere"), "snr_db": [0, 10]}}
+    with pytest.raises(PoolError, match=r"there is no pool at .*nowhere"):
+        run_train(parse(SupervisedOptions, {**values, "finetune": noisy}))
+    assert not (tmp_path / "run" / "cells").exists()
 
 
 @pytest.mark.slow

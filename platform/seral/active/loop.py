@@ -60,7 +60,7 @@ from seral.task import (
 from seral.tracking import Tracker, TrackingOptions
 from seral.train.finetune import frames_layer
 from seral.train.tapt import adapt_encoder
-from seral.train.training import TrainingOptions, sides
+from seral.train.training import TrainingOptions, check_noises, sides
 
 
 class LoopOptions(TrainingOptions):
@@ -167,6 +167,7 @@ def _run(options: LoopOptions) -> str:
             people.check_rounds()  # before anything is started
     options, pool = open_run(options, MAY_CHANGE)
     times = PhaseTimes.kept(storage.join(options.run, SECONDS))
+    check_noises(options)
     metadata, source = sides(options, pool) if options.people is None else (_of_known_speakers(options, pool), [])
     folds = folds_of(metadata, options.split, options.folds)
     filtered = {n: below_floor(fold.train, metadata, options.min_quality) for n, fold in folds.items()}

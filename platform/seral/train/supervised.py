@@ -25,7 +25,7 @@ from seral.train.model import evaluate_model
 from seral.train.probe import probe
 from seral.train.ray_train import OnReport
 from seral.train.tapt import adapt_encoder
-from seral.train.training import TrainingOptions, sides
+from seral.train.training import TrainingOptions, check_noises, sides
 from seral.train.units import Targets, Utterances
 
 MODELS = "models"
@@ -63,6 +63,7 @@ class Ground:
 
 def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Ground]:
     """What trainings of each fold work on, by its number; `tapt` is the folder of adapted encoders."""
+    check_noises(options)
     metadata, source = sides(options, pool)
     layer = frames_layer(options.encoder, options.finetune)
     found, stores = {}, dict[str, FeatureStore]()
