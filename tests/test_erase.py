@@ -112,6 +112,8 @@ def write_run(run: Path) -> None:
     write_ledger(str(run / "labels.sqlite"), asked)
     cache = run.parent / "cache"
     storage.write_table(cache / "abc" / "pooled" / "made-1.parquet", pa.table({"utterance_id": [ERASED[0], KEPT[0]]}))
+    for killed in (cache / "abc" / "pooled" / "made-2.parquet", run / "report" / "report.html"):
+        storage.write_bytes(f"{killed}.0123abcd.partial", b"half " + ERASED[0].encode())
     storage.write_bytes(run / "config.yaml", f"feature_cache: {cache}\n".encode())
 
 

@@ -95,6 +95,28 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     assert os.listdir(tmp_path) == ["x"]
 
 
+def test_what_killed_processes_left_is_tidied_once_the_whole_file_is_there(tmp_path: Path) -> None:
+    left = [tmp_path / "deep" / f"{name}.0123abcd.partial" for name in ("a.json", "b.json")]
+    for path in (*left, tmp_path / "deep" / "a.json", tmp_path / "mine.partial"):
+        storage.write_bytes(path, b"x")
+    assert storage.half_written(tmp_path) == [(str(path), str(path)[: -len(".0123abcd.partial")]) for path in left]
+    assert storage.half_written(tmp_path / "deep" / "a.json") == storage.half_written(tmp_path)[:1]
+    storage.tidy(tmp_path)
+    assert storage.list_files(tmp_path) == ["deep/a.json", "deep/b.json.0123abcd.partial", "mine.partial"]
+    storage.tidy(tmp_path / "nowhere")
+
+
+def test_whoever_still_writes_a_file_that_is_tidied_away_counts_as_second(tmp_path: Path) -> None:
+    with storage.replacing(tmp_path / "a") as file:
+        file.write(b"slow")
+        storage.write_bytes(tmp_path / "a", b"fast")
+        storage.tidy(tmp_path)
+    assert storage.read_bytes(tmp_path / "a") == b"fast"
+    with pytest.raises(FileNotFoundError), storage.replacing(tmp_path / "b") as file:
+        storage.remove(file.name)
+    assert os.listdir(tmp_path) == ["a"]
+
+
 def test_names_are_sorted_and_filtered(tmp_path: Path) -> None:
     for name in ("b.parquet", "a.parquet", "c.json"):
         storage.write_bytes(tmp_path / name, b"")

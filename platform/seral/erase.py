@@ -87,6 +87,7 @@ def erase(options: EraseOptions) -> dict[str, Any]:
     tombstone = _tombstone(pool, options, salt, before)
     erased = erased_by(tombstone)
     others = _places(options.also)
+    _drop_half_written([pool, *others])
     found = _look(pool, [pool, *others], erased)
     tombstone |= _counted(tombstone, found, pool, erased)
     if before != tombstone:
@@ -209,6 +210,14 @@ def _files(place: str, pool: str) -> list[str]:
         return [place]
     own = (MANIFEST, FOLDER, SNAPSHOTS) if place == pool else ()
     return [storage.join(place, name) for name in storage.list_files(place) if name.split("/")[0] not in own]
+
+
+def _drop_half_written(places: Iterable[str]) -> None:
+    """Delete what killed jobs have left: nobody can read it, and it may hold anything."""
+    for place in places:
+        if not is_database(place):
+            for name, _ in storage.half_written(place):
+                storage.remove(name)
 
 
 def _look(pool: str, places: Sequence[str], erased: Erased) -> dict[str, dict[str, int]]:

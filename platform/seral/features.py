@@ -169,13 +169,24 @@ def _run(
         "device": "cuda" if on.use_gpu else "cpu",
         "precision": on.precision,
     }
-    map_shards(store.pool, shards, FeatureActor, arguments, on, f"features of {len(shards)} shards")
+    label = f"features of {len(shards)} shards"
+    map_shards(store.pool, shards, FeatureActor, arguments, on, label, into=storage.join(store.uri, store.fingerprint))
 
 
 def map_shards(
-    pool: Pool, shards: Sequence[str], actor: type[Any], arguments: dict[str, Any], on: ClusterOptions, label: str
+    pool: Pool,
+    shards: Sequence[str],
+    actor: type[Any],
+    arguments: dict[str, Any],
+    on: ClusterOptions,
+    label: str,
+    *,
+    into: str,
 ) -> None:
-    """Give every shard to one of a few actors, {"shard": name} -> {"rows": count}, as many as there are encoders."""
+    """Give every shard to one of a few actors, {"shard": name} -> {"rows": count}, as many as there are encoders.
+
+    They write below the folder `into`, which is tidied at the end: an actor may have been lost with its node.
+    """
     connect(on)
     actors = min(encoder_actors(on), len(shards))
     rows = pool.manifest["shards"]
@@ -191,6 +202,7 @@ def map_shards(
     ) as advance:
         for row in done.iter_rows():
             advance(row["rows"])
+    storage.tidy(into)
 
 
 class FeatureActor:

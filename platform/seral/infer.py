@@ -156,7 +156,7 @@ class ShardPredictor:
 def _predict_pool(pool: Pool, folder: str, options: PredictOptions) -> pa.Table:
     parts = f"{options.out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
     arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
-    map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions")
+    map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions", into=parts)
     schema = output_schema(*read_outputs(folder))
     table = storage.read_tables([storage.join(parts, f"{shard}.parquet") for shard in pool.shards], schema)
     storage.remove(parts)

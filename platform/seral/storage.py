@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tempfile
 import time
 import uuid
@@ -34,6 +35,7 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
     return pafs.LocalFileSystem(), absolute(text)
 
 
+HALF_WRITTEN = re.compile(r"(.+)\.[0-9a-f]{8}\.partial")
 REMOVE_TRIES = 20  # 50 ms apart
 BLOCK = 1 << 23
 """Bytes of a file in memory where it goes through whole."""
@@ -145,9 +147,34 @@ def replacing(uri: str | Path) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        try:
+            os.replace(partial, path)
+        except FileNotFoundError:
+            # Another process wrote the same file meanwhile and tidied up: this is as if it had come second.
+            if not os.path.exists(path):
+                raise
     finally:
         Path(partial).unlink(missing_ok=True)
+
+
+def half_written(uri: str | Path) -> list[tuple[str, str]]:
+    """Files begun and not ended, each with what it was to become: that file, or all below that folder.
+
+    Somebody writes them at this moment, or was killed while writing.
+    """
+    if not isinstance(resolve(uri)[0], pafs.LocalFileSystem):
+        return []  # an object store shows no upload before it is whole
+    folder, _, wanted = absolute(uri).rpartition("/") if is_file(uri) else (uri, "", None)
+    names = list_files(folder) if wanted is None else list_names(folder)
+    found = [(name, match[1]) for name in names if (match := HALF_WRITTEN.fullmatch(name))]
+    return [(join(folder, name), join(folder, whole)) for name, whole in found if wanted in (None, whole)]
+
+
+def tidy(uri: str | Path) -> None:
+    """Delete from a folder what killed processes did not end and another process has written since."""
+    for name, whole in half_written(uri):
+        if exists(whole):
+            remove(name)
 
 
 def read_bytes(uri: str | Path) -> bytes:

@@ -37,7 +37,7 @@ def extract_surprisal(pool: Pool, ids: Sequence[str], tapt: str, options: Featur
     if missing:
         arguments: dict[str, Any] = {"pool": pool, "ids": frozenset(ids), "tapt": tapt, "options": options}
         arguments["device"] = "cuda" if on.use_gpu else "cpu"
-        map_shards(pool, missing, SurprisalActor, arguments, on, f"surprisal of {len(missing)} shards")
+        map_shards(pool, missing, SurprisalActor, arguments, on, f"surprisal of {len(missing)} shards", into=folder)
     return folder
 
 

@@ -37,9 +37,14 @@ class TextFeatures:
     fingerprint: str
     width: int
 
+    @property
+    def folder(self) -> str:
+        """Address of the tables."""
+        return storage.join(self.uri, f"text-{self.fingerprint}")
+
     def table_uri(self, shard: str) -> str:
         """Address of one shard."""
-        return storage.join(self.uri, f"text-{self.fingerprint}", f"{shard}.parquet")
+        return storage.join(self.folder, f"{shard}.parquet")
 
     def vectors(self) -> dict[str, Half]:
         """The vectors (E,) of all utterances that have a transcript, by id."""
@@ -63,7 +68,8 @@ def extract_text(pool: Pool, encoder: str, *, uri: str | None = None, on: Cluste
     missing = [shard for shard in pool.shards if not storage.exists(features.table_uri(shard))]
     if missing:
         arguments = {"features": features, "device": "cuda" if on.use_gpu else "cpu"}
-        map_shards(pool, missing, TextActor, arguments, on, f"transcripts of {len(missing)} shards")
+        label = f"transcripts of {len(missing)} shards"
+        map_shards(pool, missing, TextActor, arguments, on, label, into=features.folder)
     return features
 
 

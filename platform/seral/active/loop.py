@@ -184,6 +184,7 @@ def _run(options: LoopOptions) -> str:
     _describe(options, pool, grounds, filtered)
     trajectories = _trajectories(options, grounds)
     _run_all(options, trajectories, grounds)
+    storage.tidy(options.run)
     return options.run
 
 

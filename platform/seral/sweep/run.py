@@ -170,6 +170,7 @@ def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRe
         for result in tuner.fit():
             if result.error is not None:
                 _tell_error(options.run, result)
+    storage.tidy(options.run)
 
 
 class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped

@@ -69,6 +69,7 @@ def run_cells(
     }
     with track(label, len(missing)) as advance:
         run_side_by_side(waiting, on, advance)
+    storage.tidy(run)
     return {cell: storage.read_json(uri) for cell, uri in uris.items()}
 
 
