@@ -19,7 +19,15 @@ from hypothesis import strategies as st
 from seral import storage
 from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, Source, import_corpus, plan_chunks, utterance_id
+from seral.pool.ingest import (
+    ImportOptions,
+    Source,
+    import_corpus,
+    import_file,
+    plan_chunks,
+    stored_share,
+    utterance_id,
+)
 from seral.pool.readers import READERS
 from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
 from seral.pool.readers.utterance import Utterance, Vote
@@ -92,6 +100,29 @@ def test_a_chunk_is_named_by_what_decides_its_rows() -> None:
 def test_a_small_corpus_is_still_cut_for_several_cores() -> None:
     assert len(plan_chunks([source("one", f"{n:03d}", 100) for n in range(320)], shard_bytes=10**9)) == 8
     assert len(plan_chunks([source("one", f"{n:03d}", 100) for n in range(20)], shard_bytes=10**9)) == 1
+
+
+@pytest.mark.parametrize(("suffix", "rate", "form"), [("wav", 48_000, {"subtype": "PCM_24"}), ("mp3", 16_000, {})])
+def test_shards_have_their_size_whatever_the_files_are_like(
+    tmp_path: Path, suffix: str, rate: int, form: dict[str, str]
+) -> None:
+    rng = np.random.default_rng(0)
+    listed = []
+    for n in range(120):
+        seconds = rng.uniform(0.5, 1.5)
+        wave_N2 = rng.normal(scale=0.05, size=(int(seconds * rate), 1)).repeat(2, axis=1)
+        sf.write(path := tmp_path / f"{n:03d}.{suffix}", wave_N2, rate, **form)
+        if n % 40 == 1:
+            path.write_bytes(b"")
+        utterance = Utterance(audio=path, source=path.name, corpus="one", name=path.stem)
+        listed.append(Source(utterance=utterance, size=path.stat().st_size))
+    share = stored_share(listed, max_duration_s=60)
+    assert (share[f".{suffix}"] < 0.2) if suffix == "wav" else (share[f".{suffix}"] > 2)
+    chunks = plan_chunks(listed, shard_bytes=200_000, share=share)
+    rows = [[import_file(s.utterance, max_duration_s=60, voice=False) for s in c.sources if s.size] for c in chunks]
+    *whole, _ = [sum(len(row["audio"]) for row in shard) for shard in rows]
+    assert len(whole) > 8
+    assert 160_000 < np.mean(whole) < 220_000
 
 
 def test_an_id_is_the_corpus_and_a_hash_and_never_the_name() -> None:

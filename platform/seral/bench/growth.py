@@ -47,7 +47,7 @@ class GrowthOptions(Options):
     kills: int = Field(default=10, ge=0)
     """Times the largest import is killed (SIGKILL, all its processes), at points drawn at random."""
     shard_mb: float = Field(default=8.0, gt=0)
-    """Size of the source files that make one shard."""
+    """Size of a shard."""
     voice: bool = True
     """Measure voice activity; the plain loop measures nothing, the measured one does what the import does."""
     seed: int = Field(default=0, ge=0)

@@ -26,7 +26,7 @@ from seral.errors import PoolError, unknown_name
 from seral.options import Options
 from seral.pool.audit import belonging, total_remark
 from seral.pool.containers import restore
-from seral.pool.decode import BadAudio, decode, encode_flac, pcm16, pcm_hash
+from seral.pool.decode import BadAudio, Decoded, decode, encode_flac, pcm16, pcm_hash
 from seral.pool.dedupe import exact_duplicates
 from seral.pool.quality import REASONS, measure
 from seral.pool.readers import READERS
@@ -43,6 +43,8 @@ ERASED = "erased"
 SMALL_POOL_CHUNKS = 8
 """A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
 MIN_CHUNK_FILES = 32
+PROBES = 8
+"""Files of each kind that are stored for a trial."""
 TASKS_PER_CPU, TASK_BYTES = 8, 128_000_000
 """An import is at least so many tasks, none of more bytes, as far as it has shards."""
 KNOWN = ("corpus", "speaker", "gender", "session", "language", "style", "text", "split", "start_s", "end_s")
@@ -74,7 +76,7 @@ class ImportOptions(Options):
     voice: bool = True
     """Listen for speech (seral.pool.voice): what tells it from other sounds, and most of an import's time."""
     shard_mb: float = Field(default=128.0, gt=0)
-    """Size of the source files that make one shard, in MB."""
+    """Size of a shard in MB. A few files of each kind are tried to tell what theirs will take as 16 kHz FLAC."""
     cluster: ClusterOptions = ClusterOptions()
 
     @model_validator(mode="after")
@@ -113,7 +115,8 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
     # A chunk that is tried again must not be taken for the one that failed.
     salt = f"{options.max_duration_s} {options.voice}" + (f" after {before['revision']}" if options.retry else "")
-    chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), salt=salt)
+    share = stored_share(fresh, max_duration_s=options.max_duration_s)
+    chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), share=share, salt=salt)
     missing = [chunk for chunk in chunks if not storage.exists(shard_uri(options.out, "utterances", chunk.name))]
     written: dict[str, Any] = {}
     if missing:
@@ -126,22 +129,49 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     return counts | ({"remark": remark} if remark else {})
 
 
-def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") -> list[Chunk]:
+def stored_share(sources: Sequence[Source], *, max_duration_s: float) -> dict[str, float]:
+    """Kind of file -> bytes that a byte of it takes in a shard, by some files evenly out of the order of names."""
+    kinds: dict[str, list[Source]] = {}
+    for source in sources:
+        kinds.setdefault(_kind(source), []).append(source)
+    shares = {}
+    for kind, alike in kinds.items():
+        alike.sort(key=lambda source: (source.utterance.corpus, source.utterance.source))
+        tried = [alike[row * len(alike) // PROBES] for row in range(PROBES)] if len(alike) > PROBES else alike
+        stored = sum(_stored_bytes(source.utterance, max_duration_s) for source in tried)
+        shares[kind] = stored / max(1, sum(map(_bytes, tried)))
+    return {kind: share for kind, share in shares.items() if share}
+
+
+def _kind(source: Source) -> str:
+    return source.utterance.audio.suffix.lower()
+
+
+def _stored_bytes(utterance: Utterance, max_duration_s: float) -> int:
+    try:
+        return len(encode_flac(pcm16(_decoded(utterance, max_duration_s).samples)))
+    except BadAudio:
+        return 0
+
+
+def plan_chunks(
+    sources: Sequence[Source], *, shard_bytes: int, share: Mapping[str, float] | None = None, salt: str = ""
+) -> list[Chunk]:
     """Cut sources into chunks of about `shard_bytes`, in order of their names; the same files give the same chunks."""
+    share = share or {}
     told = [(source.utterance.corpus, source.utterance.source, _facts(source)) for source in sources]
     order = sorted(range(len(told)), key=told.__getitem__)
-    total = sum(map(_bytes, sources))
-    share = max(1, min(SMALL_POOL_CHUNKS, len(order) // MIN_CHUNK_FILES))
-    limit = max(1, min(shard_bytes, -(-total // share)))
+    sizes = [int(_bytes(source) * share.get(_kind(source), 1.0)) for source in sources]
+    parts = max(1, min(SMALL_POOL_CHUNKS, len(order) // MIN_CHUNK_FILES))
+    limit = max(1, min(shard_bytes, -(-sum(sizes) // parts)))
     groups: list[list[int]] = []
     filled = 0
     for row in order:
-        size = _bytes(sources[row])
-        if not groups or filled + size > limit:
+        if not groups or filled + sizes[row] > limit:
             groups.append([])
             filled = 0
         groups[-1].append(row)
-        filled += size
+        filled += sizes[row]
     return [
         Chunk(
             name=_chunk_name(corpus=told[group[0]][0], facts=[told[row][2] for row in group], salt=salt),
@@ -152,7 +182,7 @@ def plan_chunks(sources: Sequence[Source], *, shard_bytes: int, salt: str = "") 
 
 
 def _bytes(source: Source) -> int:
-    """What a source adds to its shard: its file, or of a longer recording no more than its seconds at 16 kHz."""
+    """What there is of a source: its file, or of a longer recording no more than its seconds at 16 kHz."""
     start_s, end_s = source.utterance.start_s, source.utterance.end_s
     if end_s is None:
         return source.size
@@ -319,13 +349,7 @@ def _restored(fields: Mapping[str, Any]) -> Utterance:
 
 def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = True) -> dict[str, Any]:
     """Decode and measure one file: a row of schema.UTTERANCE. Raises BadAudio with the reason it cannot be used."""
-    decoded = decode(
-        utterance.audio,
-        inside=utterance.inside,
-        start_s=utterance.start_s,
-        end_s=utterance.end_s,
-        max_duration_s=max_duration_s,
-    )
+    decoded = _decoded(utterance, max_duration_s)
     pcm = pcm16(decoded.samples)
     fingerprint = pcm_hash(pcm)
     return {
@@ -340,6 +364,12 @@ def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = Tr
         "source": utterance.source,
         "source_rate_hz": decoded.source_rate_hz,
     }
+
+
+def _decoded(utterance: Utterance, max_duration_s: float) -> Decoded:
+    start_s, end_s = utterance.start_s, utterance.end_s
+    inside = utterance.inside
+    return decode(utterance.audio, inside=inside, start_s=start_s, end_s=end_s, max_duration_s=max_duration_s)
 
 
 def utterance_id(corpus: str, name: str, pcm_fingerprint: str) -> str:
