@@ -43,7 +43,7 @@ ERASED = "erased"
 SMALL_POOL_CHUNKS = 8
 """A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
 MIN_CHUNK_FILES = 32
-PROBES = 8
+PROBES = 32
 """Files of each kind that are stored for a trial."""
 TASKS_PER_CPU, TASK_BYTES = 8, 128_000_000
 """An import is at least so many tasks, none of more bytes, as far as it has shards."""
