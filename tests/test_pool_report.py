@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pytest
 import soundfile as sf
 
 from seral import storage
+from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.decode import decode_flac
 from seral.pool.quality import REASONS
@@ -82,6 +84,36 @@ def test_clips_are_the_worst_and_a_seeded_draw(pool: str, tmp_path: Path) -> Non
         assert np.array_equal(decode_flac(flac), decode_flac(audio[name]))
     assert clips_of(written(pool, tmp_path / "again.html", players=6)) == clips
     assert [n for n, _ in clips_of(written(pool, tmp_path / "other.html", players=6, seed=1))] != names
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_clips_that_a_table_names_are_heard_with_what_it_says(pool: str, tmp_path: Path, suffix: str) -> None:
+    ids = [f"made-{n:016x}" for n in (7, 3, 7, 12)]
+    table = pa.table({"utterance_id": ids, "quality": [0.05, 0.0125, 0.05, 0.02], "reason": ["clipping"] * 4})
+    named = tmp_path / f"filtered.{suffix}"
+    if suffix == "csv":
+        pacsv.write_csv(table, named)
+    else:
+        storage.write_table(named, table)
+    html = written(pool, tmp_path / "page.html", hear=str(named), players=2)
+    assert [name for name, _ in clips_of(html)] == ids[:2]
+    assert f"The first 2 of 3 in filtered.{suffix}:" in html
+    assert "quality 0.0125 · reason clipping</figcaption>" in html
+
+
+def test_a_table_that_names_no_clips_is_refused(pool: str, tmp_path: Path) -> None:
+    tables = {"no": pa.table({"id": ["a"]}), "strange": pa.table({"utterance_id": ["nobody", "made-0000000000000001"]})}
+    for name, table in tables.items():
+        storage.write_table(tmp_path / f"{name}.parquet", table)
+    (tmp_path / "text.parquet").write_text("nothing")
+    for name, words in {
+        "no": "has no column utterance_id; it has id",
+        "strange": "names nobody, which",
+        "text": "is no Parquet or CSV table",
+        "missing": "is no Parquet or CSV table",
+    }.items():
+        with pytest.raises(OptionError, match=words):
+            written(pool, tmp_path / "page.html", hear=str(tmp_path / f"{name}.parquet"))
 
 
 def test_long_clips_are_cut_and_the_size_is_said(pool: str, tmp_path: Path) -> None:

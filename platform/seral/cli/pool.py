@@ -109,21 +109,31 @@ def pool_stats(
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with pictures and players.")] = None,
     gold: Annotated[bool, typer.Option("--gold", help="On the page, count the gold labels too.")] = False,
     players: Annotated[int, typer.Option(help="On the page, clips to hear at random, and half as many bad ones.")] = 8,
+    hear: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE", help="Instead those a table names, such as RUN/filtered.parquet, up to --players."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
 ) -> None:
     """Utterances, hours, speakers, languages, quality and quarantine of a pool, by corpus.
 
     Example: `seral pool stats data/pool --html pool.html`, one file that holds its pictures and sounds
+
+    What a run left out: `seral pool stats data/pool --html out.html --hear runs/calls/filtered.parquet --players 50`
     """
     from seral.pool.shards import pool_stats as stats
 
     if html is None:
+        if hear is not None:
+            raise typer.BadParameter("clips are heard on a page; give --html FILE too", param_hint="--hear")
         show(stats(pool), as_json=as_json)
         return
     from seral.options import parse
     from seral.report.pool import PoolReportOptions, write_pool_report
 
-    values = {"pool": pool, "out": html, "gold": gold, "players": players, "seed": seed}
+    values = {"pool": pool, "out": html, "gold": gold, "players": players, "seed": seed, "hear": hear}
     typer.echo(write_pool_report(parse(PoolReportOptions, values)))
 
 

@@ -4,20 +4,23 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 from numpy.typing import NDArray
 from pydantic import Field
 
 from seral import storage
 from seral.active.strategies.uniform import lots
 from seral.annotate.oracle import gold_words
+from seral.errors import OptionError
 from seral.options import Options
 from seral.pool.decode import decode_flac, encode_flac
 from seral.pool.quality import REASONS
@@ -47,6 +50,9 @@ class PoolReportOptions(Options):
     """Whether to count the gold labels by class."""
     players: int = Field(default=8, ge=0)
     """Clips to hear: so many drawn at random, and half as many of the worst quality."""
+    hear: str | None = None
+    """A Parquet or CSV table that names by `utterance_id` the clips to hear instead, the first `players` of them in its
+    order and with its other columns beside them: a run's `filtered.parquet`, a round's `picks.parquet`."""
     seed: int = 0
     """Of the draw."""
     clip_s: float = Field(default=10.0, gt=0)
@@ -71,8 +77,11 @@ def write_pool_report(options: PoolReportOptions) -> str:
     pool, stats = open_pool(options.pool), pool_stats(options.pool)
     rows = pool.metadata
     values = {name: value_N for name in MEASURES if len(value_N := _numbers(rows[name]))}
-    worst, sample = (_players(pool, rows, ids, options.clip_s) for ids in _to_hear(rows, options))
-    megabytes = sum(len(player.source) for player in (*worst, *sample)) / 1e6
+    groups = {
+        words: _players(pool, rows, told, options.clip_s) for words, told in _to_hear(rows, options).items() if told
+    }
+    heard = [player for players in groups.values() for player in players]
+    megabytes = sum(len(player.source) for player in heard) / 1e6
     html = page.fill(
         "pool.html.j2",
         title=pool.uri.rsplit("/", 1)[-1],
@@ -85,11 +94,9 @@ def write_pool_report(options: PoolReportOptions) -> str:
             "quarantine": _quarantine(stats["quarantined"]),
         },
         pictures=_pictures(pool, rows, values, options),
-        worst=worst,
-        sample=sample,
-        listening=f"The first {options.clip_s:g} s of {len(worst) + len(sample)} clips, {megabytes:.1f} MB of this "
-        "page: whoever has the page has these voices. First those of the lowest quality:",
-        sampled=f"Drawn at random, seed {options.seed}:",
+        groups=groups,
+        listening=f"The first {options.clip_s:g} s of {len(heard)} clips, {megabytes:.1f} MB of this page: whoever has "
+        "the page has these voices.",
     )
     storage.write_bytes(options.out, html.encode("utf-8"))
     return options.out
@@ -99,7 +106,39 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
     return np.asarray(column.drop_null(), dtype=np.float64)
 
 
-def _to_hear(rows: pa.Table, options: PoolReportOptions) -> tuple[list[str], list[str]]:
+def _to_hear(rows: pa.Table, options: PoolReportOptions) -> dict[str, dict[str, str]]:
+    """What is said above some clips -> their ids -> what is said beside each of them."""
+    if options.hear is None:
+        worst, sample = _worst_and_drawn(rows, options)
+        drawn = f"Drawn at random, seed {options.seed}:"
+        return {"Those of the lowest quality:": dict.fromkeys(worst, ""), drawn: dict.fromkeys(sample, "")}
+    named = _named_by(options.hear)
+    known = pc.is_in(pa.array(named, pa.string()), rows["utterance_id"])
+    if strange := [name for name, there in zip(named, known.to_pylist(), strict=True) if not there]:
+        raise OptionError(f"{options.hear} names {', '.join(strange[:5])}, which {options.pool} does not have")
+    first = dict(list(named.items())[: options.players])
+    return {f"The first {len(first)} of {len(named)} in {options.hear.rsplit('/', 1)[-1]}:": first}
+
+
+def _named_by(uri: str) -> dict[str, str]:
+    """Ids of a table in its order, each once -> its other values in words."""
+    try:
+        table = (
+            pa.csv.read_csv(io.BytesIO(storage.read_bytes(uri))) if uri.endswith(".csv") else storage.read_table(uri)
+        )
+    except (OSError, pa.ArrowInvalid) as error:
+        raise OptionError(f"hear: {uri} is no Parquet or CSV table: {error}") from error
+    if "utterance_id" not in table.column_names:
+        raise OptionError(f"hear: {uri} has no column utterance_id; it has {', '.join(table.column_names)}")
+    named: dict[str, str] = {}
+    for row in table.to_pylist():
+        name = str(row.pop("utterance_id"))
+        words = [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()]
+        named.setdefault(name, " · ".join(words))
+    return named
+
+
+def _worst_and_drawn(rows: pa.Table, options: PoolReportOptions) -> tuple[list[str], list[str]]:
     """Ids of the worst clips and of a draw from the others; duplicates are neither."""
     counting = rows.filter(pc.is_null(rows["duplicate_of"]))
     measured = counting.filter(pc.is_valid(counting[WORST_BY]))
@@ -110,18 +149,19 @@ def _to_hear(rows: pa.Table, options: PoolReportOptions) -> tuple[list[str], lis
     return worst, left[np.argsort(lot_N, kind="stable")][: options.players].tolist()
 
 
-def _players(pool: Pool, rows: pa.Table, ids: Sequence[str], clip_s: float) -> list[Player]:
+def _players(pool: Pool, rows: pa.Table, told: Mapping[str, str], clip_s: float) -> list[Player]:
     """The clips in the order asked for."""
-    found = dict(pool.clips(ids))
-    known = rows.filter(pc.is_in(rows["utterance_id"], pa.array(ids, pa.string()))).to_pylist()
-    captions = {row["utterance_id"]: _caption(row) for row in known}
+    found = dict(pool.clips(told))
+    known = rows.filter(pc.is_in(rows["utterance_id"], pa.array(told, pa.string()))).to_pylist()
+    captions = {row["utterance_id"]: _caption(row, told[row["utterance_id"]]) for row in known}
     length = int(clip_s * SAMPLE_RATE)
-    return [Player(flac=encode_flac(decode_flac(found[name])[:length]), caption=captions[name]) for name in ids]
+    return [Player(flac=encode_flac(decode_flac(found[name])[:length]), caption=captions[name]) for name in told]
 
 
-def _caption(row: Mapping[str, Any]) -> str:
+def _caption(row: Mapping[str, Any], besides: str) -> str:
     told = [row["utterance_id"], row["language"], f"{row['duration_s']:.1f} s"]
     told += [f"{name} {row[f]:.{digits}f}{unit}" for name, f, digits, unit in SHOWN if row[f] is not None]
+    told.append(besides)
     return " · ".join(part for part in told if part)
 
 
