@@ -12,14 +12,19 @@ import numpy as np
 import pytest
 
 from seral import storage
+from seral.active.loop import LoopOptions, run_loop
 from seral.cluster import ClusterOptions
 from seral.erase import EraseOptions, erase
-from seral.errors import OptionError, PoolError
+from seral.errors import OptionError, PoolError, SplitError
 from seral.features import FeatureStore, extract_features, rows_of
 from seral.options import parse
 from seral.pool.degrade import DegradeOptions, degrade_pool
+from seral.pool.derive import SelectOptions, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
+from seral.sweep.plan import SweepOptions
+from seral.sweep.run import run_sweep
+from seral.train.compare import CompareOptions, run_compare
 from seral.train.copies import AugmentOptions, StoreWithCopies, copy_id, with_copies
 from seral.train.finetune import FinetuneOptions
 from seral.train.supervised import SupervisedOptions, run_train
@@ -151,6 +156,35 @@ def test_noises_that_are_not_there_are_told_before_anything_is_computed(pool: Pa
     with pytest.raises(PoolError, match=r"there is no pool at .*nowhere"):
         run_train(parse(SupervisedOptions, {**values, "finetune": noisy}))
     assert not (tmp_path / "run" / "cells").exists()
+
+
+@pytest.mark.parametrize("corpus", ["made", "elsewhere"])
+def test_noises_with_a_voice_that_is_judged_are_a_leak(pool: Path, tmp_path: Path, corpus: str) -> None:
+    """A clip of the pool itself, or the same sound in a pool where it is nobody's and has another id."""
+    part = str(tmp_path / "babble")
+    select_from_pool(parse(SelectOptions, {"pool": str(pool), "out": part, "count": 2}))
+    if corpus == "elsewhere":
+        files = tmp_path / "files"
+        files.mkdir()
+        for number, (_, audio) in enumerate(open_pool(part).clips()):
+            (files / f"{number}.flac").write_bytes(audio)
+        part = str(tmp_path / "renamed")
+        import_corpus(parse(ImportOptions, {"reader": "folder", "root": str(files), "out": part, "voice": False}))
+        assert open_pool(part).metadata["speaker"].null_count == 2
+    words = "their speakers must differ" if corpus == "made" else "2 clips of .*renamed are among what is learnt"
+    noisy = {"augment": {"noise": part, "snr_db": [0, 10]}}
+    task = {"pool": str(pool), "encoder": "seral-tiny", "folds": [0], "seeds": [0]}
+    task |= {"classes": ["anger", "happiness", "neutral", "sadness"], "split": {"scheme": "k-fold", "k": 3}}
+    for name, run in {"train": run_train, "loop": run_loop, "compare": run_compare}.items():
+        values = {**task, "run": str(tmp_path / name)}
+        values |= {"rows": [{"name": "x", "finetune": noisy}]} if name == "compare" else {"finetune": noisy}
+        model = {"train": SupervisedOptions, "loop": LoopOptions, "compare": CompareOptions}[name]
+        with pytest.raises(SplitError, match=words):
+            run(parse(model, values))
+    training = {**task, "finetune": {"augment": {"snr_db": [0, 10]}}}
+    values = {"run": str(tmp_path / "sweep"), "training": training, "space": {"finetune.augment.noise": [None, part]}}
+    with pytest.raises(SplitError, match=words):
+        run_sweep(parse(SweepOptions, {**values, "search": "grid", "early_stopping": None}))
 
 
 @pytest.mark.slow

@@ -58,9 +58,10 @@ from seral.task import (
     write_environment,
 )
 from seral.tracking import Tracker, TrackingOptions
+from seral.train.copies import check_noises
 from seral.train.finetune import frames_layer
 from seral.train.tapt import adapt_encoder
-from seral.train.training import TrainingOptions, check_noises, sides
+from seral.train.training import TrainingOptions, sides
 
 
 class LoopOptions(TrainingOptions):
@@ -167,8 +168,8 @@ def _run(options: LoopOptions) -> str:
             people.check_rounds()  # before anything is started
     options, pool = open_run(options, MAY_CHANGE)
     times = PhaseTimes.kept(storage.join(options.run, SECONDS))
-    check_noises(options)
     metadata, source = sides(options, pool) if options.people is None else (_of_known_speakers(options, pool), [])
+    check_noises(options.finetune.augment, pool, metadata)
     folds = folds_of(metadata, options.split, options.folds)
     filtered = {n: below_floor(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}

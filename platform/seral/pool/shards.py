@@ -95,6 +95,13 @@ class Pool:
             table = table if wanted is None else table.filter(pc.is_in(table["utterance_id"], wanted))
             yield from ((name.as_py(), audio.as_py()) for name, audio in zip(*table.columns, strict=True))
 
+    def audio_hashes(self, ids: pa.ChunkedArray | None = None) -> dict[str, str]:
+        """Utterance -> hash of its samples, of some or of all."""
+        uris = [self.table_uri("utterances", shard) for shard in self.shards]
+        table = storage.read_tables(uris, UTTERANCE, ["utterance_id", "pcm_hash"])
+        table = table if ids is None else table.filter(pc.is_in(table["utterance_id"], ids.combine_chunks()))
+        return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
     @property
     def ids(self) -> pa.Table:
         """ID_COLUMNS of every utterance, in no particular order."""

@@ -29,8 +29,8 @@ TASK = {"pool", "run", "classes", "class_map", "dimensions", "corpora", "split",
 BUDGET = {"budget", "stop", "others", "random_arm", "full_arm", "probe", "track"}
 """The same of a loop: how much is asked for, and what runs beside its strategy."""
 SURROUNDINGS = {"cluster", "features", "feature_cache"}
-HEARING = ("encoder", "text_encoder", "tapt", "finetune.adapter", "finetune.top_layers")
-"""Options that features depend on; they are computed before the first trial."""
+HEARING = ("encoder", "text_encoder", "tapt", "finetune.adapter", "finetune.top_layers", "finetune.augment.noise")
+"""Options that features depend on, or noises to check; that is done before the first trial."""
 
 
 class AshaOptions(Options):
@@ -162,4 +162,8 @@ class SweepOptions(Options):
 
 
 def _shapes_hearing(path: str) -> bool:
-    return path.startswith(HEARING) or (path.startswith("finetune.settings.") and path.endswith(("top_layers", "stem")))
+    return (
+        path.startswith(HEARING)
+        or path == "finetune.augment"
+        or (path.startswith("finetune.settings.") and path.endswith(("top_layers", "stem")))
+    )

@@ -58,6 +58,7 @@ from seral.task import (
 )
 from seral.train.carry import AnchoringOptions, label_free
 from seral.train.cells import Cell, markdown, run_cells
+from seral.train.copies import check_noises
 from seral.train.finetune import FinetuneOptions, check_anchored, finetune, frames_layer
 from seral.train.model import evaluate, score
 from seral.train.units import Targets
@@ -129,6 +130,8 @@ def run_transfer(options: TransferOptions) -> str:
     metadata = eligible(options, pool, None)
     groups = _groups(options, metadata)
     check_apart(groups)
+    if options.finetune is not None:
+        check_noises(options.finetune.augment, pool, metadata)
     layer = None if options.finetune is None else frames_layer(options.encoder, options.finetune)
     store = features_of(options, pool, options.encoder, layer)
     folds = {

@@ -36,6 +36,7 @@ from seral.task import (
     write_environment,
 )
 from seral.train.cells import Cell, file_name, run_cells, study_table, write_table
+from seral.train.copies import check_noises
 from seral.train.finetune import FinetuneOptions, check_text, finetune, frames_layer
 from seral.train.model import evaluate_model
 from seral.train.probe import probe
@@ -82,6 +83,8 @@ def run_compare(options: CompareOptions) -> str:
     options, pool = open_run(options, MAY_CHANGE)
     _claim_rows(options)
     metadata = eligible(options, pool, options.corpora)
+    for row in options.rows:
+        check_noises(row.finetune.augment, pool, metadata)
     folds = folds_of(metadata, options.split, options.folds)
     arguments: dict[Cell, tuple[Any, ...]] = {}
     baseline: dict[str, str] = {}

@@ -23,10 +23,12 @@ from pydantic import Field
 from ser_models.encoders import load_encoder
 from seral import storage
 from seral.cluster import ClusterOptions
+from seral.errors import SplitError
 from seral.features import FeatureOptions, FeatureStore, encode_clips, encoder_facts, stack_vectors
 from seral.pool.decode import decode_flac, encode_flac
-from seral.pool.shards import open_pool
+from seral.pool.shards import Pool, open_pool
 from seral.schema import COPY
+from seral.task import check_apart
 from seral.train.augment import EffectOptions, Samples, read_noises, worsen
 from seral.train.model import frozen_encoder
 from seral.train.units import Targets, Utterances
@@ -71,6 +73,23 @@ class StoreWithCopies(FeatureStore):
         for table in self.copies(ids, [f"frames_{layer}"]):
             frames = (np.frombuffer(data.as_buffer(), np.float16) for data in table[f"frames_{layer}"])
             yield dict(zip(table["copy"].to_pylist(), (f.reshape(-1, self.width) for f in frames), strict=True))
+
+
+def check_noises(options: AugmentOptions | None, pool: Pool, metadata: pa.Table) -> None:
+    """Raise before anything is computed: PoolError where the noises are not there, SplitError where they leak.
+
+    A clip or a voice of what is learnt or judged, whose metadata is given, would be heard on both sides of the split.
+    """
+    if options is None or options.noise is None:
+        return
+    noises = open_pool(options.noise)
+    check_apart({"the noises": noises.metadata, "what is learnt and judged": metadata})
+    heard = set(pool.audio_hashes(metadata["utterance_id"]).values())
+    if both := sorted(name for name, sound in noises.audio_hashes().items() if sound in heard):
+        raise SplitError(
+            f"{len(both)} clips of {options.noise} are among what is learnt and judged, e.g. {both[0]}: a model would "
+            "hear its test. Give other noises, or leave them out by `corpora`"
+        )
 
 
 def with_copies(

@@ -20,12 +20,13 @@ from seral.features import FeatureStore
 from seral.pool.shards import Pool, open_pool
 from seral.task import FoldData, features_of, fold_data, folds_of, open_run, protocol_name, write_environment
 from seral.train.cells import CELLS, Cell, run_cells, study_table, write_table
+from seral.train.copies import check_noises
 from seral.train.finetune import finetune, frames_layer
 from seral.train.model import evaluate_model
 from seral.train.probe import probe
 from seral.train.ray_train import OnReport
 from seral.train.tapt import adapt_encoder
-from seral.train.training import TrainingOptions, check_noises, sides
+from seral.train.training import TrainingOptions, sides
 from seral.train.units import Targets, Utterances
 
 MODELS = "models"
@@ -63,8 +64,8 @@ class Ground:
 
 def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Ground]:
     """What trainings of each fold work on, by its number; `tapt` is the folder of adapted encoders."""
-    check_noises(options)
     metadata, source = sides(options, pool)
+    check_noises(options.finetune.augment, pool, metadata)
     layer = frames_layer(options.encoder, options.finetune)
     found, stores = {}, dict[str, FeatureStore]()
     for number, fold in folds_of(metadata, options.split, options.folds).items():

@@ -7,7 +7,7 @@ from typing import Self
 import pyarrow as pa
 from pydantic import model_validator
 
-from seral.pool.shards import Pool, open_pool
+from seral.pool.shards import Pool
 from seral.task import ProtocolOptions, ReadingOptions, eligible
 from seral.train.carry import AnchoringOptions
 from seral.train.finetune import FinetuneOptions, check_anchored, check_text
@@ -36,12 +36,6 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
         if both := sorted(set(self.source_corpora or ()) & set(self.corpora or ())):
             raise ValueError(f"{both[0]} is among the corpora and among the source_corpora; choose one")
         return self
-
-
-def check_noises(options: TrainingOptions) -> None:
-    """Raise PoolError, before anything is computed, when a training wants noises that are not there."""
-    if options.finetune.augment is not None and options.finetune.augment.noise is not None:
-        open_pool(options.finetune.augment.noise)
 
 
 def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, list[str]]:

@@ -40,6 +40,7 @@ from seral.task import (
 )
 from seral.train.cells import Cell, run_cells, study_table, write_table
 from seral.train.compare import labelled_share
+from seral.train.copies import check_noises
 from seral.train.finetune import FinetuneOptions, check_text, finetune, frames_layer
 from seral.train.model import evaluate_scores, score
 from seral.train.probe import probe
@@ -115,10 +116,12 @@ def run_two_stage(options: TwoStageOptions) -> str:
     parts = (options.source, options.target)
     tables = [eligible(options, pool, part.corpora) for part in parts]
     check_apart({"the source": tables[0], "the target": tables[1]})
+    metadata = pa.concat_tables(tables)
+    check_noises(options.finetune.augment, pool, metadata)
     folds = [folds_of(table, part.split, part.folds) for table, part in zip(tables, parts, strict=True)]
     store = features_of(options, pool, options.encoder, frames_layer(options.encoder, options.finetune))
     write_environment(options, pool, "->".join("+".join(part.corpora or ["all"]) for part in parts), {})
-    metadata, source = pa.concat_tables(tables), next(iter(folds[0].values()))
+    source = next(iter(folds[0].values()))
     shared = {}
     for number, fold in folds[1].items():
         data, left = (fold_data(options, store, part, metadata) for part in (fold, source))
