@@ -19,15 +19,8 @@ from hypothesis import strategies as st
 from seral import storage
 from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
-from seral.pool.ingest import (
-    ImportOptions,
-    Source,
-    import_corpus,
-    import_file,
-    plan_chunks,
-    stored_share,
-    utterance_id,
-)
+from seral.pool.chunks import Source, plan_chunks
+from seral.pool.ingest import ImportOptions, import_corpus, import_file, utterance_id
 from seral.pool.readers import READERS
 from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
 from seral.pool.readers.utterance import Utterance, Vote
@@ -116,9 +109,7 @@ def test_shards_have_their_size_whatever_the_files_are_like(
             path.write_bytes(b"")
         utterance = Utterance(audio=path, source=path.name, corpus="one", name=path.stem)
         listed.append(Source(utterance=utterance, size=path.stat().st_size))
-    share = stored_share(listed, max_duration_s=60)
-    assert (share[f".{suffix}"] < 0.2) if suffix == "wav" else (share[f".{suffix}"] > 2)
-    chunks = plan_chunks(listed, shard_bytes=200_000, share=share)
+    chunks = plan_chunks(listed, shard_bytes=200_000)
     rows = [[import_file(s.utterance, max_duration_s=60, voice=False) for s in c.sources if s.size] for c in chunks]
     *whole, _ = [sum(len(row["audio"]) for row in shard) for shard in rows]
     assert len(whole) > 8

@@ -23,9 +23,10 @@ from corpora.containers import (
 )
 
 from seral.errors import ReaderError
+from seral.pool.chunks import Source, plan_chunks
 from seral.pool.containers import BATCH_ROWS, Cell, Span, open_clip, restore
 from seral.pool.decode import BadAudio, decode
-from seral.pool.ingest import ImportOptions, Source, import_corpus, plan_chunks
+from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.readers import READERS
 from seral.pool.readers.keywords import find_reader
 from seral.pool.readers.utterance import NO_AGREEMENT, Skipped, Utterance

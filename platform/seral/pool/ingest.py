@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,8 +25,9 @@ from seral.cluster import ClusterOptions, connect, cpu_count
 from seral.errors import PoolError, unknown_name
 from seral.options import Options
 from seral.pool.audit import belonging, total_remark
+from seral.pool.chunks import Chunk, Source, decode_utterance, plain, plan_chunks
 from seral.pool.containers import restore
-from seral.pool.decode import BadAudio, Decoded, decode, encode_flac, pcm16, pcm_hash
+from seral.pool.decode import BadAudio, encode_flac, pcm16, pcm_hash
 from seral.pool.dedupe import exact_duplicates
 from seral.pool.quality import REASONS, measure
 from seral.pool.readers import READERS
@@ -40,11 +41,6 @@ from seral.progress import track
 from seral.schema import QUARANTINE, SAMPLE_RATE, UTTERANCE
 
 ERASED = "erased"
-SMALL_POOL_CHUNKS = 8
-"""A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
-MIN_CHUNK_FILES = 32
-PROBES = 32
-"""Files of each kind that are stored for a trial."""
 TASKS_PER_CPU, TASK_BYTES = 8, 128_000_000
 """An import is at least so many tasks, none of more bytes, as far as it has shards."""
 KNOWN = ("corpus", "speaker", "gender", "session", "language", "style", "text", "split", "start_s", "end_s")
@@ -87,22 +83,6 @@ class ImportOptions(Options):
         return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """One file (or segment) to import, with its size in bytes."""
-
-    utterance: Utterance
-    size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """Files that become one shard."""
-
-    name: str
-    sources: tuple[Source, ...]
-
-
 def import_corpus(options: ImportOptions) -> dict[str, Any]:
     """Import one corpus into a pool and return the counts. Raises ReaderError, PoolError, OptionError."""
     options = options.model_copy(update={"out": storage.absolute(options.out)})
@@ -115,8 +95,9 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
     # A chunk that is tried again must not be taken for the one that failed.
     salt = f"{options.max_duration_s} {options.voice}" + (f" after {before['revision']}" if options.retry else "")
-    share = stored_share(fresh, max_duration_s=options.max_duration_s)
-    chunks = plan_chunks(fresh, shard_bytes=int(options.shard_mb * 1e6), share=share, salt=salt)
+    chunks = plan_chunks(
+        fresh, shard_bytes=int(options.shard_mb * 1e6), max_duration_s=options.max_duration_s, salt=salt
+    )
     missing = [chunk for chunk in chunks if not storage.exists(shard_uri(options.out, "utterances", chunk.name))]
     written: dict[str, Any] = {}
     if missing:
@@ -127,76 +108,6 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     counts = _finish(options, before, base, chunks, unplaced, written, listed=len(found) + len(skipped))
     remark = total_remark(options.reader, belonging(found, (item.reason for item in skipped)))
     return counts | ({"remark": remark} if remark else {})
-
-
-def stored_share(sources: Sequence[Source], *, max_duration_s: float) -> dict[str, float]:
-    """Kind of file -> bytes that a byte of it takes in a shard, by some files evenly out of the order of names."""
-    kinds: dict[str, list[Source]] = {}
-    for source in sources:
-        kinds.setdefault(_kind(source), []).append(source)
-    shares = {}
-    for kind, alike in kinds.items():
-        alike.sort(key=lambda source: (source.utterance.corpus, source.utterance.source))
-        tried = [alike[row * len(alike) // PROBES] for row in range(PROBES)] if len(alike) > PROBES else alike
-        stored = sum(_stored_bytes(source.utterance, max_duration_s) for source in tried)
-        shares[kind] = stored / max(1, sum(map(_bytes, tried)))
-    return {kind: share for kind, share in shares.items() if share}
-
-
-def _kind(source: Source) -> str:
-    return source.utterance.audio.suffix.lower()
-
-
-def _stored_bytes(utterance: Utterance, max_duration_s: float) -> int:
-    try:
-        return len(encode_flac(pcm16(_decoded(utterance, max_duration_s).samples)))
-    except BadAudio:
-        return 0
-
-
-def plan_chunks(
-    sources: Sequence[Source], *, shard_bytes: int, share: Mapping[str, float] | None = None, salt: str = ""
-) -> list[Chunk]:
-    """Cut sources into chunks of about `shard_bytes`, in order of their names; the same files give the same chunks."""
-    share = share or {}
-    told = [(source.utterance.corpus, source.utterance.source, _facts(source)) for source in sources]
-    order = sorted(range(len(told)), key=told.__getitem__)
-    sizes = [int(_bytes(source) * share.get(_kind(source), 1.0)) for source in sources]
-    parts = max(1, min(SMALL_POOL_CHUNKS, len(order) // MIN_CHUNK_FILES))
-    limit = max(1, min(shard_bytes, -(-sum(sizes) // parts)))
-    groups: list[list[int]] = []
-    filled = 0
-    for row in order:
-        if not groups or filled + sizes[row] > limit:
-            groups.append([])
-            filled = 0
-        groups[-1].append(row)
-        filled += sizes[row]
-    return [
-        Chunk(
-            name=_chunk_name(corpus=told[group[0]][0], facts=[told[row][2] for row in group], salt=salt),
-            sources=tuple(sources[row] for row in group),
-        )
-        for group in groups
-    ]
-
-
-def _bytes(source: Source) -> int:
-    """What there is of a source: its file, or of a longer recording no more than its seconds at 16 kHz."""
-    start_s, end_s = source.utterance.start_s, source.utterance.end_s
-    if end_s is None:
-        return source.size
-    return min(source.size, int((end_s - (start_s or 0.0)) * SAMPLE_RATE * 2))
-
-
-def _chunk_name(corpus: str, facts: Sequence[str], salt: str) -> str:
-    return f"{corpus}-{hashlib.sha256(json.dumps([salt, *facts]).encode()).hexdigest()[:12]}"
-
-
-def _facts(source: Source) -> str:
-    """All that decides a row besides the file's content. The folder the corpus lies in does not; its labels do."""
-    known = {name: value for name, value in vars(source.utterance).items() if name != "audio"}
-    return json.dumps(known | {"size": source.size}, sort_keys=True, default=_plain)
 
 
 def _list_sources(options: ImportOptions) -> tuple[list[Source], list[Skipped]]:
@@ -285,9 +196,9 @@ def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str
 
 def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, Any]:
     """Write the chunks' shards and return their entries in the manifest."""
-    items = [{"chunk": json.dumps(chunk, default=_plain)} for chunk in chunks]
+    items = [{"chunk": json.dumps(chunk, default=plain)} for chunk in chunks]
     # Between two tasks of a worker Ray Data leaves a tenth of a second, so small shards are done several in a task.
-    size = sum(_bytes(source) for chunk in chunks for source in chunk.sources)
+    size = sum(source.bytes for chunk in chunks for source in chunk.sources)
     tasks = min(len(items), max(TASKS_PER_CPU * cpu_count(), -(-size // TASK_BYTES)))
     dataset = ray.data.from_items(items, override_num_blocks=tasks).map(
         import_chunk,
@@ -304,11 +215,6 @@ def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, 
             entries[row["chunk"]] = json.loads(row["entry"])
             advance(row["files"])
     return entries
-
-
-def _plain(value: Any) -> Any:
-    """A dataclass as the dict of its fields, for JSON, without the deep copy that dataclasses.asdict makes."""
-    return str(value) if isinstance(value, Path) else vars(value)
 
 
 def import_chunk(
@@ -341,7 +247,7 @@ def import_chunk(
 
 
 def _restored(fields: Mapping[str, Any]) -> Utterance:
-    """The utterance that `_plain` took apart."""
+    """The utterance that `plain` took apart."""
     votes = tuple(Vote(**{**vote, "secondary": tuple(vote["secondary"])}) for vote in fields["votes"])
     inside = restore(fields["inside"])
     return Utterance(**{**fields, "audio": Path(fields["audio"]), "inside": inside, "votes": votes})
@@ -349,7 +255,7 @@ def _restored(fields: Mapping[str, Any]) -> Utterance:
 
 def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = True) -> dict[str, Any]:
     """Decode and measure one file: a row of schema.UTTERANCE. Raises BadAudio with the reason it cannot be used."""
-    decoded = _decoded(utterance, max_duration_s)
+    decoded = decode_utterance(utterance, max_duration_s)
     pcm = pcm16(decoded.samples)
     fingerprint = pcm_hash(pcm)
     return {
@@ -364,12 +270,6 @@ def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = Tr
         "source": utterance.source,
         "source_rate_hz": decoded.source_rate_hz,
     }
-
-
-def _decoded(utterance: Utterance, max_duration_s: float) -> Decoded:
-    start_s, end_s = utterance.start_s, utterance.end_s
-    inside = utterance.inside
-    return decode(utterance.audio, inside=inside, start_s=start_s, end_s=end_s, max_duration_s=max_duration_s)
 
 
 def utterance_id(corpus: str, name: str, pcm_fingerprint: str) -> str:

@@ -16,9 +16,9 @@ from seral import storage
 from seral.errors import StateError
 
 KEYS = ["arm", "fold", "seed"]
+"""What names a trajectory; every frame starts with these columns."""
 SECONDS = "seconds.json"
 """In a run: what all trajectories share took so long, by phase."""
-"""What names a trajectory; every frame starts with these columns."""
 
 FULL = "full"
 """The arm that trains once on all labels: a level to compare with, not a curve."""
