@@ -202,5 +202,9 @@ def test_a_wide_table_loses_nothing_outside_a_terminal(capsys: pytest.CaptureFix
     assert len(lines) == 4
     assert [name.strip() for name in lines[0].split("  ") if name] == list(rows[0])
     assert lines[2].split() == list(rows[1].values())
+    show({"models": ["m" * 60] * 300, "note": "short"})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["models", "note"]
+    assert lines[1] == "note    short", "nothing is filled up to the longest entry"
     show({"found": {"a" * 90: "b" * 90}})
     assert capsys.readouterr().out.split() == ["found." + "a" * 90, "b" * 90]

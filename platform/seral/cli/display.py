@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-WIDEST = 10_000
+WIDEST = 1_000_000
 """Characters of a line that nobody looks at in a terminal."""
 
 
@@ -42,7 +42,13 @@ def _print(table: Table) -> None:
     """In a terminal long entries are folded; elsewhere every row is one line. Nothing is cut off."""
     for column in table.columns:
         column.overflow = "fold"
-    Console(width=None if sys.stdout.isatty() else WIDEST).print(table)
+    if sys.stdout.isatty():
+        Console().print(table)
+        return
+    console = Console(width=WIDEST)
+    with console.capture() as told:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in told.get().splitlines()))
 
 
 def _cell(value: Any) -> str:
