@@ -1,7 +1,7 @@
 """Compute and cache the encoder features of a pool: python jobs/features.py pool=data/pool encoder=seral-tiny"""
 
 from seral.cluster import ClusterOptions
-from seral.features import FeatureOptions, extract_features
+from seral.features.audio import FeatureOptions, extract_features
 from seral.options import Options, run_job
 from seral.pool.shards import open_pool
 

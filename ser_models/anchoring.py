@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ser_models.fitting import FitResult, PooledRows, PooledSet, ProbeOptions, class_loss, minimise
 from ser_models.heads import Head, LayerPool
-from ser_models.probe import FitResult, PooledRows, PooledSet, ProbeOptions, class_loss, minimise
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Widths of MMD's Gaussian kernels, as multiples of the median squared distance."""

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ser_models.probe import (
+from ser_models.fitting import (
     FitResult,
     PooledRows,
     PooledSet,

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ser_models.adapters.wap import WapTransformer
 from ser_models.heads import Head, LayerPool
 from ser_models.pooling import AttentiveStatistics, masked_mean_std
-from ser_models.wap import WapTransformer
 
 Pooling = Literal["attentive", "mean"]
 

@@ -134,7 +134,7 @@ def speech_pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> 
     """A pool of 96 generated clips of six speakers in three languages, some of them junk."""
     from seral.options import parse
     from seral.pool.ingest import ImportOptions, import_corpus
-    from seral.pool.synthesis import SynthesisOptions, synthesise
+    from seral.synthesis.corpus import SynthesisOptions, synthesise
 
     root = tmp_path_factory.mktemp("speech")
     synthesise(root / "corpus", SynthesisOptions(utterances=96, speakers_per_language=2, junk=0.1, seed=3))

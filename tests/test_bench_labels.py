@@ -12,10 +12,10 @@ import pytest
 import soundfile as sf
 
 from seral import storage
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
 from seral.bench.labels import LabelsBenchOptions, Record, check, run_labels_bench
 from seral.errors import LabelError
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 from seral.pool.shards import FORMAT, MANIFEST
 from seral.schema import UTTERANCE
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from seral.annotate.ledger import Ledger
 from seral.bench.people import WAYS, PeopleBenchOptions, run_people_bench
 from seral.errors import OptionError
+from seral.labels.ledger import Ledger
 from seral.options import parse
 
 EMOTIONS = ["anger", "happiness", "neutral", "sadness"]

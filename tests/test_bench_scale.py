@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from seral.active.candidates import Candidates
-from seral.active.part import PoolPart
 from seral.bench.scale import CountedParts, ScaleBenchOptions, measure, predicted_s, predictions, run_scale_bench
 from seral.errors import OptionError
 from seral.options import parse
+from seral.selection.candidates import Candidates
+from seral.selection.parts.part import PoolPart
 
 
 def options(**more: object) -> ScaleBenchOptions:

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from seral import cli
 from seral.cli.display import show, show_rows
+from seral.corpora import READERS
 from seral.errors import OptionError
-from seral.pool.readers import READERS
 
 MakeCorpus = Callable[..., Path]
 COMMANDS = [

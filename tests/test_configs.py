@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from seral.active.loop import LoopOptions
-from seral.active.study import StrategyStudyOptions
-from seral.active.survey import StrategySurveyOptions
+from seral.loop.loop import LoopOptions
 from seral.options import Options, load
+from seral.studies.compare import CompareOptions
+from seral.studies.layer_relevance import RelevanceOptions
+from seral.studies.local_attributes import LocalAttributesOptions
+from seral.studies.strategies import StrategyStudyOptions
+from seral.studies.survey import StrategySurveyOptions
+from seral.studies.transfer import TransferOptions
+from seral.studies.two_stage import TwoStageOptions
 from seral.sweep.plan import SweepOptions
-from seral.train.anchoring import TransferOptions
-from seral.train.compare import CompareOptions
-from seral.train.layer_relevance import RelevanceOptions
-from seral.train.local_attributes_study import LocalAttributesOptions
-from seral.train.supervised import SupervisedOptions
-from seral.train.two_stage import TwoStageOptions
+from seral.training.supervised import SupervisedOptions
 
 CONFIGS = Path(__file__).resolve().parents[1] / "jobs" / "configs"
 COMMANDS: dict[str, type[Options]] = {

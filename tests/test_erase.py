@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from seral import storage
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
-from seral.erase import EraseOptions, erase
+from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry

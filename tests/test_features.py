@@ -16,14 +16,14 @@ from transformers import WhisperConfig, WhisperModel
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder, wrap
 from ser_models.pooling import masked_mean_std
 from seral import storage
-from seral.active.source import SourceOptions, read_candidates, shards
+from seral.audio.decode import decode_flac
 from seral.cluster import ClusterOptions
 from seral.errors import FeatureError
-from seral.features import FeatureOptions, FeatureStore, extract_features, length_sorted_batches, rows_of
+from seral.features.audio import FeatureOptions, FeatureStore, extract_features, length_sorted_batches, rows_of
 from seral.options import parse
-from seral.pool.decode import decode_flac
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import Pool, open_pool
+from seral.selection.source import SourceOptions, read_candidates, shards
 
 TINY = "seral-tiny"
 FP16 = {"rtol": 2e-3, "atol": 2e-3}

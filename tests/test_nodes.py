@@ -23,17 +23,17 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 
-from seral.active.batch import BatchOptions, run_batch
-from seral.active.loop import LoopOptions, run_loop
 from seral.cluster import ClusterOptions, connect
-from seral.features import extract_features
+from seral.features.audio import extract_features
+from seral.loop.loop import LoopOptions, run_loop
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import check_pool, open_pool
+from seral.selection.batch import BatchOptions, run_batch
 from seral.sweep.board import read_records
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
-from seral.train.supervised import SupervisedOptions, run_train
+from seral.training.supervised import SupervisedOptions, run_train
 
 CLIPS, CANDIDATES, PICKS = 96, 60_000, 15_000
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

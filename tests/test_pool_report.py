@@ -15,10 +15,10 @@ import pytest
 import soundfile as sf
 
 from seral import storage
+from seral.audio.decode import decode_flac
+from seral.audio.quality import REASONS
 from seral.errors import OptionError
 from seral.options import parse
-from seral.pool.decode import decode_flac
-from seral.pool.quality import REASONS
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.report.pool import MEASURES, PoolReportOptions, write_pool_report

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from seral.active.loop import LoopOptions
+from seral.corpora import READERS
+from seral.corpora.reading.totals import TOTALS
 from seral.errors import OptionError
+from seral.loop.loop import LoopOptions
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.readers import READERS
-from seral.pool.readers.totals import TOTALS
+from seral.pool.protocols import PROTOCOLS, find_protocol
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions
-from seral.protocols import PROTOCOLS, find_protocol
-from seral.task import eligible, protocol_name
-from seral.train.training import TrainingOptions
+from seral.task.run import eligible, protocol_name
+from seral.training.options import TrainingOptions
 
 GIVEN = {"pool": "p", "run": "r"}
 

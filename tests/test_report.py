@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from seral import storage
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
 from seral.errors import StateError
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 from seral.pool.shards import FORMAT
 from seral.report import read_run, write_report
 from seral.report.comparison import (

@@ -10,14 +10,14 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seral.active.view import unit_rows
 from seral.errors import SplitError
+from seral.features.screen import ScreenOptions, leaders, near_duplicates, neighbourhood, screen_pool, whitened
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, check_leak
 from seral.schema import SCREEN
-from seral.screen import ScreenOptions, leaders, near_duplicates, neighbourhood, screen_pool, whitened
+from seral.vectors.view import unit_rows
 
 RNG = np.random.default_rng
 
@@ -34,7 +34,7 @@ def crowd(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_pairs_are_those_of_a_plain_double_loop(count: int, seed: int, tolerance: float, block: int) -> None:
     x_ND, duration_N = crowd(count, seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seral.screen.BLOCK", block)
+        patch.setattr("seral.features.screen.BLOCK", block)
         found = near_duplicates(x_ND, duration_N, 0.95, tolerance)
     wide_ND = x_ND.astype(np.float64)
     radius = float(np.sqrt(2 - 2 * 0.95))

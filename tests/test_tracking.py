@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from seral.active.loop import LoopOptions, run_loop
+from seral.loop.loop import LoopOptions, run_loop
 from seral.options import parse
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
-from seral.tracking import Tracker, TrackingOptions, flat
+from seral.task.tracking import Tracker, TrackingOptions, flat
 
 
 @pytest.fixture

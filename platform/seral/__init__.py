@@ -8,16 +8,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from seral.versions import __version__
+
 if TYPE_CHECKING:
-    from seral.active.loop import LoopOptions, loop_status, run_loop
     from seral.errors import SeralError
-    from seral.features import extract_features
-    from seral.infer import PredictOptions, predict
+    from seral.features.audio import extract_features
+    from seral.loop.loop import LoopOptions, loop_status, run_loop
     from seral.pool.ingest import ImportOptions, import_corpus
     from seral.pool.shards import Pool, check_pool, open_pool, pool_stats
+    from seral.predict import PredictOptions, predict
     from seral.report import write_run_report
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ImportOptions",
@@ -25,6 +25,7 @@ __all__ = [
     "Pool",
     "PredictOptions",
     "SeralError",
+    "__version__",
     "check_pool",
     "extract_features",
     "import_corpus",
@@ -37,13 +38,13 @@ __all__ = [
 ]
 
 _HOME = {
-    "LoopOptions": "active.loop",
-    "loop_status": "active.loop",
-    "run_loop": "active.loop",
+    "LoopOptions": "loop.loop",
+    "loop_status": "loop.loop",
+    "run_loop": "loop.loop",
     "SeralError": "errors",
-    "extract_features": "features",
-    "PredictOptions": "infer",
-    "predict": "infer",
+    "extract_features": "features.audio",
+    "PredictOptions": "predict",
+    "predict": "predict",
     "ImportOptions": "pool.ingest",
     "import_corpus": "pool.ingest",
     "Pool": "pool.shards",

@@ -1,7 +1,7 @@
 """The Arrow schemas of everything seral stores. One page, no logic.
 
 A pool is four tables side by side: `utterances` (audio and what is known without listening), `gold` (labels that came
-with a benchmark corpus) and `votes` (what each of its raters said; only `seral.annotate.oracle` opens these two), and
+with a benchmark corpus) and `votes` (what each of its raters said; only `seral.task.gold` opens these two), and
 `quarantine` (files that did not become rows, and why). Ids never carry a corpus's own file name, because such names
 often spell the label.
 """
@@ -39,7 +39,7 @@ UTTERANCE = pa.schema(
         ("silence_start_s", pa.float32()),  # before the first frame above the noise floor
         ("silence_end_s", pa.float32()),  # after the last one
         ("channel_fault", pa.string()),  # dead | anti-phase | many | offset; null = nothing was wrong
-        ("quality", pa.float32()),  # one number from the measures, 0..1: seral.pool.quality.score
+        ("quality", pa.float32()),  # one number from the measures, 0..1: seral.audio.quality.score
         ("duplicate_of", pa.string()),  # id of the row with the same audio that counts; null = this one counts
         ("pcm_hash", pa.string()),  # hash of the decoded 16 kHz int16 samples
         ("source", pa.string()),  # path inside the corpus folder; provenance, never a feature: it may spell the label
@@ -81,7 +81,7 @@ QUARANTINE = pa.schema(
         ("source", pa.string()),
         ("corpus", pa.string()),
         ("speaker", pa.string()),  # where the reader knew; null = unknown
-        ("reason", pa.string()),  # one word from seral.pool.quality.REASONS
+        ("reason", pa.string()),  # one word from seral.audio.quality.REASONS
         ("detail", pa.string()),  # what was measured or what the decoder said
         ("source_bytes", pa.int64()),
     ]

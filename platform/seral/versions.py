@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Iterable
 
-import seral
+__version__ = "0.1.0"
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
@@ -13,4 +13,4 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
     seral's own is read from the code: in a cluster job it is shipped as source and nothing is installed.
     """
-    return {name: seral.__version__ if name == "seral" else importlib.metadata.version(name) for name in packages}
+    return {name: __version__ if name == "seral" else importlib.metadata.version(name) for name in packages}

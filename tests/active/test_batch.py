@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seral.active.batch import BatchOptions, run_batch
 from seral.errors import LostPart, OptionError, SelectionError
 from seral.options import parse
+from seral.selection.batch import BatchOptions, run_batch
 
 N, FILES = 90, 3
 

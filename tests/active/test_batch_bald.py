@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seral.active.strategies import scores
-from seral.active.strategies.batch_bald import _Joint, greedy_joint
+from seral.selection.strategies import scores
+from seral.selection.strategies.batch_bald import _Joint, greedy_joint
 
 # S passes · N rows · C classes
 

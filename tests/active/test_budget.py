@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from seral.active.budget import PRESETS, BudgetOptions
 from seral.errors import OptionError
+from seral.selection.budget import PRESETS, BudgetOptions
 
 
 def test_default_is_the_clean_preset() -> None:

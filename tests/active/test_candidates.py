@@ -4,8 +4,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seral.active.candidates import Candidates, concatenate
 from seral.errors import SelectionError
+from seral.selection.candidates import Candidates, concatenate
 
 
 def made(**changes: Any) -> Candidates:

@@ -1,6 +1,6 @@
 import numpy as np
 
-from seral.active.doubt import confident_class, doubt, out_of_sample
+from seral.labels.confident import confident_class, doubt, out_of_sample
 
 
 def labelled(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from seral.active.floor import MEASURES, above_floor, below_floor, count_reasons
-from seral.pool.quality import score
+from seral.audio.quality import score
+from seral.pool.quality_filter import MEASURES, above_floor, below_floor, count_reasons
 from seral.pool.splits import Fold
 from seral.schema import FILTERED
 

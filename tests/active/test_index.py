@@ -4,10 +4,10 @@ import faiss
 import numpy as np
 import pytest
 
-from seral.active import index, view
-from seral.active.index import faiss_threads, kmeans, nearest, within
-from seral.active.view import View, unit_rows
 from seral.errors import OptionError, SelectionError
+from seral.vectors import index, view
+from seral.vectors.index import faiss_threads, kmeans, nearest, within
+from seral.vectors.view import View, unit_rows
 
 # Q queries · N rows · K clusters · D features
 

@@ -13,13 +13,13 @@ import yaml
 from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import cohen_kappa_score
 
-from seral.active.loop import LoopOptions, loop_status, run_loop
-from seral.annotate.oracle import Oracle
 from seral.errors import LabelError, OptionError, StateError
-from seral.infer import PredictOptions, predict
+from seral.loop.loop import LoopOptions, loop_status, run_loop
 from seral.options import parse
 from seral.pool.shards import open_pool
+from seral.predict import PredictOptions, predict
 from seral.report import write_run_report
+from seral.task.gold import Oracle
 
 pytestmark = pytest.mark.ray
 

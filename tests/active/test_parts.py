@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from seral.active.budget import PaceOptions
-from seral.active.candidates import Candidates
-from seral.active.distributed import EXACT, WRAPPED, select_in_parts
-from seral.active.minutes import select_for_minutes
-from seral.active.part import PoolPart
-from seral.active.parts import Parts, RemoteParts, _cpus_each
-from seral.active.selection import StrategyOptions, select
-from seral.active.source import SourceOptions, read_candidates, shards
-from seral.active.strategies import STRATEGIES
-from seral.active.strategies.wrappers import WRAPPERS
 from seral.errors import LostPart, OptionError, SelectionError
+from seral.selection.budget import PaceOptions
+from seral.selection.candidates import Candidates
+from seral.selection.minutes import select_for_minutes
+from seral.selection.parts.actors import Parts, RemoteParts, _cpus_each
+from seral.selection.parts.distributed import EXACT, WRAPPED, select_in_parts
+from seral.selection.parts.part import PoolPart
+from seral.selection.selection import StrategyOptions, select
+from seral.selection.source import SourceOptions, read_candidates, shards
+from seral.selection.strategies import STRATEGIES
+from seral.selection.strategies.wrappers import WRAPPERS
 
 # N candidates · M labelled · X picked or labelled · C classes · D features
 
@@ -163,7 +163,7 @@ def test_ids_are_compared_with_labelled_ones_and_by_themselves(monkeypatch: pyte
     assert whole.labelled_ids is not None
     dealt = divided(whole, 3, 0)
     dealt.check_ids()
-    monkeypatch.setattr("seral.active.part.lots", lambda ids, key: np.zeros(len(ids)))
+    monkeypatch.setattr("seral.selection.parts.part.lots", lambda ids, key: np.zeros(len(ids)))
     dealt.check_ids()  # one number means all ids
     both_ways = Parts([PoolPart(whole), PoolPart(Candidates(ids=whole.labelled_ids[:2], embedding_ND=np.ones((2, 5))))])
     with pytest.raises(SelectionError, match=f"2 ids are in two parts, e.g. {whole.labelled_ids[0]}"):
@@ -366,8 +366,8 @@ def test_parts_that_wait_for_room_say_so(tmp_path: Path, ray_session: None, monk
         said.append(message)
         remove_placement_group(taken)
 
-    monkeypatch.setattr("seral.active.parts.say", hear)
-    monkeypatch.setattr("seral.active.parts.WAIT_S", 0.5)
+    monkeypatch.setattr("seral.selection.parts.actors.say", hear)
+    monkeypatch.setattr("seral.selection.parts.actors.WAIT_S", 0.5)
     with RemoteParts([(source, [name]) for name in shards(source)]) as parts:
         assert parts.count() == 30
     assert said[0].startswith("3 parts wait for room: each takes 0.6666 CPUs, the cluster has 2, of which 0")

@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from seral.active.loop import LoopOptions, loop_status, run_loop
-from seral.annotate import people as people_module
-from seral.annotate.ledger import Ledger
-from seral.annotate.oracle import Oracle
-from seral.annotate.records import Answer
-from seral.annotate.simulated import Person, Truth, answer_all, careful, even, hasty
 from seral.cli import main
 from seral.errors import AwaitingLabels, OptionError, SplitError
+from seral.labels import people as people_module
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer
+from seral.labels.simulated import Person, Truth, answer_all, careful, even, hasty
+from seral.loop.loop import LoopOptions, loop_status, run_loop
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.report import write_run_report
+from seral.task.gold import Oracle
 
 Rows = list[dict[str, Any]]
 

@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seral.active.batch import BatchOptions, run_batch
-from seral.active.candidates import Candidates
-from seral.active.source import SourceOptions, read_candidates, shards
 from seral.errors import FeatureError, LabelError, OptionError, SelectionError
 from seral.options import parse
+from seral.selection.batch import BatchOptions, run_batch
+from seral.selection.candidates import Candidates
+from seral.selection.source import SourceOptions, read_candidates, shards
 
 # N candidates · M labelled · S passes · C classes · D features
 

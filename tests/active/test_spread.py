@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from seral.active import draws
-from seral.active.candidates import Candidates
-from seral.active.draws import distant_draws
-from seral.active.points import (
+from seral.errors import SelectionError
+from seral.selection.candidates import Candidates
+from seral.selection.strategies.spread import badge
+from seral.vectors import seeding as draws
+from seral.vectors.distances import (
     Centres,
     Points,
     distances,
@@ -17,8 +18,7 @@ from seral.active.points import (
     nearest_distance,
     upper_bounds,
 )
-from seral.active.strategies.spread import badge
-from seral.errors import SelectionError
+from seral.vectors.seeding import distant_draws
 
 # N rows · M labelled · C classes · D features
 
@@ -50,7 +50,7 @@ def test_distances_of_features_keep_their_digits_far_from_the_origin(offset: flo
 
 
 def test_the_nearest_centre_is_found_over_many_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seral.active.points.SLAB", 3)
+    monkeypatch.setattr("seral.vectors.distances.SLAB", 3)
     points = feature_points(np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32))
     centres = Centres(points.widths, 10)
     centres.add(points.block(slice(0, 4)))

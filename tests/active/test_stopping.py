@@ -1,6 +1,7 @@
 import pytest
 
-from seral.active.stopping import (
+from seral.errors import OptionError
+from seral.loop.stopping import (
     RoundSummary,
     Stop,
     StopOptions,
@@ -12,7 +13,6 @@ from seral.active.stopping import (
     stop_reason,
     target_reached,
 )
-from seral.errors import OptionError
 
 
 def rounds(*dev_uar: float | None) -> list[RoundSummary]:

@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from scipy.stats import chi2
 from scipy.stats import entropy as scipy_entropy
 
-from seral.active.candidates import Candidates
-from seral.active.selection import StrategyOptions, check_options, default_options, select
-from seral.active.strategies import STRATEGIES, scores
-from seral.active.strategies.clusters import nearest_in_turn
-from seral.active.strategies.farthest_first import Part, farthest_first, traverse
-from seral.active.strategies.informative_diverse import DIVERSITIES
 from seral.errors import OptionError, SelectionError
+from seral.selection.candidates import Candidates
+from seral.selection.selection import StrategyOptions, check_options, default_options, select
+from seral.selection.strategies import STRATEGIES, scores
+from seral.selection.strategies.clusters import nearest_in_turn
+from seral.selection.strategies.farthest_first import Part, farthest_first, traverse
+from seral.selection.strategies.informative_diverse import DIVERSITIES
 
 # N candidates · M labelled · S passes · C classes · D features
 

@@ -10,13 +10,13 @@ import pytest
 import soundfile as sf
 from pydantic import ValidationError
 
-from seral.active.study import StrategyStudyOptions, area, resampled_curves, run_strategy_study
-from seral.active.survey import StrategySurveyOptions, run_strategy_survey, situation_gains, situations, summary
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
-from seral.train.cells import Cell
+from seral.studies.strategies import StrategyStudyOptions, area, resampled_curves, run_strategy_study
+from seral.studies.survey import StrategySurveyOptions, run_strategy_survey, situation_gains, situations, summary
+from seral.task.cells import Cell
 
 ROWS = [
     "margin",

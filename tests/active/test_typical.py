@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seral.active.candidates import Candidates
-from seral.active.index import kmeans, unit_rows, within
-from seral.active.strategies import scores
-from seral.active.strategies.informative_diverse import cluster_margin
-from seral.active.strategies.typical import prob_cover, typiclust
-from seral.active.strategies.uncertainty import density, mean_similarity, total_direction
+from seral.selection.candidates import Candidates
+from seral.selection.strategies import scores
+from seral.selection.strategies.informative_diverse import cluster_margin
+from seral.selection.strategies.typical import prob_cover, typiclust
+from seral.selection.strategies.uncertainty import density, mean_similarity, total_direction
+from seral.vectors.index import kmeans, unit_rows, within
 
 # N candidates · M labelled · D features
 

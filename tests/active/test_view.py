@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seral.active import view as views
-from seral.active.view import View, slabs, unit_rows
+from seral.vectors import view as views
+from seral.vectors.view import View, slabs, unit_rows
 
 # N rows · D features
 

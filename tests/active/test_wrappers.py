@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from seral.active.budget import PaceOptions
-from seral.active.candidates import Candidates
-from seral.active.minutes import select_for_minutes
-from seral.active.part import PoolPart
-from seral.active.parts import Parts
-from seral.active.selection import StrategyOptions, select
-from seral.active.strategies import STRATEGIES
-from seral.active.strategies.uniform import shares, uniform
-from seral.active.strategies.wrappers import WRAPPERS, rejection
 from seral.errors import OptionError, SelectionError
+from seral.selection.budget import PaceOptions
+from seral.selection.candidates import Candidates
+from seral.selection.minutes import select_for_minutes
+from seral.selection.parts.actors import Parts
+from seral.selection.parts.part import PoolPart
+from seral.selection.selection import StrategyOptions, select
+from seral.selection.strategies import STRATEGIES
+from seral.selection.strategies.uniform import shares, uniform
+from seral.selection.strategies.wrappers import WRAPPERS, rejection
 
 # N candidates · M labelled · D features
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seral.annotate.agreement import agreement, krippendorff_alpha, person_reports
+from seral.labels.agreement import agreement, krippendorff_alpha, person_reports
 from seral.schema import ANSWERS
 
 CLASSES = ("anger", "joy", "neutral")

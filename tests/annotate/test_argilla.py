@@ -10,10 +10,10 @@ import pyarrow as pa
 import pytest
 
 from seral import storage
-from seral.annotate.exchange import export_labels, import_labels
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Project
 from seral.errors import LabelError
+from seral.labels.exchange import export_labels, import_labels
+from seral.labels.ledger import Ledger
+from seral.labels.records import Project
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seral.annotate.exchange import export_labels, import_labels
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
+from seral.corpora.formats.audformat import read_audformat
 from seral.errors import LabelError, ReaderError
-from seral.pool.readers.audformat import read_audformat
+from seral.labels.exchange import export_labels, import_labels
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 
 PROJECT = Project(classes=("anger", "joy"), dimensions=("arousal",))
 BATCHES = (None, ("evaluation", "evaluation"), ("warm/round-0001", "round"))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seral.annotate.consensus import consensus, dawid_skene
 from seral.errors import LabelError
+from seral.labels.consensus import consensus, dawid_skene
 from seral.schema import ANSWERS
 
 CLASSES = ("anger", "joy", "neutral")

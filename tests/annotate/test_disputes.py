@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from seral.annotate.disputes import find_disputes
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
+from seral.labels.disputes import find_disputes
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 
 PROJECT = Project(classes=("anger", "joy"), dimensions=("valence", "arousal"))
 

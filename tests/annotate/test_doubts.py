@@ -13,8 +13,8 @@ import torch
 
 from ser_models.encoders import load_encoder
 from ser_models.pooling import masked_mean_std
-from seral.active.doubt import out_of_sample
-from seral.annotate.doubts import conflicting_copies, find_doubts, label_errors
+from seral.labels.confident import out_of_sample
+from seral.labels.doubts import conflicting_copies, find_doubts, label_errors
 from seral.schema import ANSWERS, DOUBTS
 
 CLASSES = ("anger", "joy", "neutral")

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seral import storage
-from seral.annotate.exchange import FORMATS, export_labels, import_labels
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
 from seral.errors import LabelError, PoolError
+from seral.labels.exchange import FORMATS, export_labels, import_labels
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 from seral.pool.shards import FORMAT
 from seral.schema import UTTERANCE
 

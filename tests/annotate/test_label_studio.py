@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from seral import storage
-from seral.annotate.exchange import export_labels, import_labels
-from seral.annotate.exchange.label_studio import labelling_config
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
 from seral.errors import LabelError
+from seral.labels.exchange import export_labels, import_labels
+from seral.labels.exchange.label_studio import labelling_config
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 
 PROJECT = Project(classes=("anger", "joy & <delight>"), dimensions=("arousal",))
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from seral import cli, storage
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
 from seral.errors import LabelError
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 from seral.schema import CLASSES_KEY, CONSENSUS
 
 CLASSES = ("anger", "joy")

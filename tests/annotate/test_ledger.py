@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Asked, Project, Task
 from seral.errors import LabelError
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Asked, Project, Task
 
 PROJECT = Project(classes=("anger", "joy", "neutral"), dimensions=("arousal",))
 IDS = [f"calls-{number:04d}" for number in range(6)]

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from seral.annotate.ledger import Ledger
-from seral.annotate.people import People, PeopleOptions, draw_evaluation, ledger_url
-from seral.annotate.records import Answer, Kind
 from seral.errors import AwaitingLabels, LabelError, OptionError
+from seral.labels.ledger import Ledger
+from seral.labels.people import People, PeopleOptions, draw_evaluation, ledger_url
+from seral.labels.records import Answer, Kind
 from seral.pool.splits import Fold
 
 CLASSES = ("anger", "neutral")

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from seral.annotate.quality import confused_pairs, drifts, said_together
-from seral.annotate.simulated import careful, drifting
+from seral.labels.drift import confused_pairs, drifts, said_together
+from seral.labels.simulated import careful, drifting
 from seral.schema import ANSWERS
 
 CLASSES = ("anger", "joy", "neutral")

@@ -14,15 +14,15 @@ import pytest
 from typer.testing import CliRunner
 
 from seral import cli, storage
-from seral.active.loop import LoopOptions
-from seral.annotate.ledger import Ledger
-from seral.annotate.oracle import Oracle
-from seral.annotate.records import Answer, Project
-from seral.annotate.relabel import ask_again, copies, cross_validated, doubts_of, said_before
 from seral.errors import LabelError
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
+from seral.loop.loop import LoopOptions
+from seral.loop.relabel import ask_again, copies, cross_validated, doubts_of, said_before
 from seral.options import parse
 from seral.pool.shards import FORMAT, open_pool
 from seral.schema import SCREEN, UTTERANCE, prediction_schema
+from seral.task.gold import Oracle
 
 CLASSES = ("anger", "joy", "neutral")
 Said = Mapping[str, str]

@@ -10,13 +10,13 @@ import pyarrow as pa
 import pytest
 
 from seral import storage
-from seral.annotate.ledger import Ledger
-from seral.annotate.oracle import vote_shares
-from seral.annotate.records import Project
-from seral.annotate.simulated import PERSONALITIES, Person, answer_all, careful, drifting, even, hasty, skipping
 from seral.errors import LabelError
+from seral.labels.ledger import Ledger
+from seral.labels.records import Project
+from seral.labels.simulated import PERSONALITIES, Person, answer_all, careful, drifting, even, hasty, skipping
 from seral.pool.shards import Pool
 from seral.schema import VOTES
+from seral.task.gold import vote_shares
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 IDS = [f"calls-{number:05d}" for number in range(4000)]

@@ -16,8 +16,8 @@ import yaml
 
 from seral.cli import app
 from seral.errors import JobError
-from seral.jobs.manifest import CONFIG_FOLDER, ManifestOptions, manifest
 from seral.options import parse
+from seral.submit.manifest import CONFIG_FOLDER, ManifestOptions, manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from corpora import crema_d, iemocap
 
+from seral.corpora import READERS
+from seral.corpora.reading.totals import TOTALS
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.audit import AuditOptions, audit_corpus, render, total_remark
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.readers import READERS
-from seral.pool.readers.totals import TOTALS
 
 
 def audit(reader: str, root: Path, **values: Any) -> dict[str, Any]:

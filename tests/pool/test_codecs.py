@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seral.pool.codecs import CodecError, ContainerSound, container_of
-from seral.pool.decode import BadAudio, decode
-from seral.pool.readers import READERS
+from seral.audio.codecs import CodecError, ContainerSound, container_of
+from seral.audio.decode import BadAudio, decode
+from seral.corpora import READERS
 from seral.schema import SAMPLE_RATE
 
 KINDS = {"m4a": ("mp4", "aac", 44_100), "mp4": ("mp4", "aac", 48_000), "webm": ("webm", "libopus", 48_000)}

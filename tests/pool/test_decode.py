@@ -13,8 +13,8 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seral.pool.decode import BadAudio, decode, decode_flac, encode_flac, mix_down, pcm_hash, to_pool_rate
-from seral.pool.quality import REASONS
+from seral.audio.decode import BadAudio, decode, decode_flac, encode_flac, mix_down, pcm_hash, to_pool_rate
+from seral.audio.quality import REASONS
 from seral.schema import SAMPLE_RATE
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from seral import storage
+from seral.audio.decode import decode_flac
+from seral.audio.effects import worsen
 from seral.errors import OptionError, StateError
 from seral.options import parse
-from seral.pool.decode import decode_flac
 from seral.pool.degrade import DegradeOptions, degrade_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import Pool, check_pool, open_pool
-from seral.train.augment import worsen
 
 
 def options(**values: Any) -> DegradeOptions:

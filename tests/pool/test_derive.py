@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seral import storage
-from seral.erase import EraseOptions, erase
+from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import parse
 from seral.pool.derive import SelectOptions, merge_pools, proportional_order, select_from_pool

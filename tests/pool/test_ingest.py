@@ -17,13 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seral import storage
+from seral.corpora import READERS
+from seral.corpora.formats.manifest import read_manifest as read_corpus_manifest
+from seral.corpora.reading.utterance import Utterance, Vote
 from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
 from seral.pool.chunks import Source, plan_chunks
 from seral.pool.ingest import ImportOptions, import_corpus, import_file, utterance_id
-from seral.pool.readers import READERS
-from seral.pool.readers.manifest import read_manifest as read_corpus_manifest
-from seral.pool.readers.utterance import Utterance, Vote
 from seral.pool.shards import MANIFEST, Pool, check_pool, open_pool
 from seral.schema import GOLD, UTTERANCE
 

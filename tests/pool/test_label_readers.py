@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from corpora import crema_d, iemocap, meld, msp_improv, podcast
 
+from seral.corpora import READERS
+from seral.corpora.crema_d import majority, read_votes
+from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance, Vote
 from seral.errors import ReaderError
-from seral.pool.readers import READERS
-from seral.pool.readers.crema_d import majority, read_votes
-from seral.pool.readers.utterance import NO_AGREEMENT, Skipped, Utterance, Vote
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 

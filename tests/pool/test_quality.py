@@ -9,8 +9,7 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seral.errors import PoolError
-from seral.pool.quality import (
+from seral.audio.quality import (
     CHANNEL_FAULTS,
     LEVEL_FLOOR_DB,
     REASONS,
@@ -25,7 +24,8 @@ from seral.pool.quality import (
     snr_db,
     speech_ratio,
 )
-from seral.pool.voice import voice_probability
+from seral.audio.voice import voice_probability
+from seral.errors import PoolError
 from seral.schema import SAMPLE_RATE, UTTERANCE
 
 

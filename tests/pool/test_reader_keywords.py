@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from seral.corpora import READERS
+from seral.corpora.keywords import find_reader, keywords, listing
 from seral.errors import OptionError
-from seral.pool.readers import READERS
-from seral.pool.readers.keywords import find_reader, keywords, listing
 
 
 def test_a_reader_without_keywords_is_the_function_itself() -> None:

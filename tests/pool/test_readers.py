@@ -14,12 +14,12 @@ import pytest
 import soundfile as sf
 from corpora import containers, crema_d, iemocap, meld, msp_improv, podcast
 
+from seral.audio.quality import REASONS
+from seral.corpora import READERS
+from seral.corpora.formats.manifest import read_manifest
+from seral.corpora.reading.fields import ALIASES
+from seral.corpora.reading.utterance import Skipped, Utterance, Vote
 from seral.errors import ReaderError
-from seral.pool.quality import REASONS
-from seral.pool.readers import READERS
-from seral.pool.readers.fields import ALIASES
-from seral.pool.readers.manifest import read_manifest
-from seral.pool.readers.utterance import Skipped, Utterance, Vote
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "corpora"
 

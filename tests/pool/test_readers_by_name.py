@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from seral.corpora import READERS
+from seral.corpora.esd import EMOTIONS, SENTENCES
+from seral.corpora.reading.totals import TOTALS
+from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.readers import READERS
-from seral.pool.readers.esd import EMOTIONS, SENTENCES
-from seral.pool.readers.totals import TOTALS
-from seral.pool.readers.utterance import Skipped, Utterance
 
 
 def clips(root: Path, *names: str, seconds: float = 0.1) -> None:

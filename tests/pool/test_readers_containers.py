@@ -22,14 +22,14 @@ from corpora.containers import (
     write_webdataset,
 )
 
+from seral.audio.containers import BATCH_ROWS, Cell, Span, open_clip, restore
+from seral.audio.decode import BadAudio, decode
+from seral.corpora import READERS
+from seral.corpora.keywords import find_reader
+from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance
 from seral.errors import ReaderError
 from seral.pool.chunks import Source, plan_chunks
-from seral.pool.containers import BATCH_ROWS, Cell, Span, open_clip, restore
-from seral.pool.decode import BadAudio, decode
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.readers import READERS
-from seral.pool.readers.keywords import find_reader
-from seral.pool.readers.utterance import NO_AGREEMENT, Skipped, Utterance
 from seral.pool.shards import check_pool, open_pool
 
 Write = Callable[[Path], None]

@@ -8,8 +8,8 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seral.pool.segments import BLOCK_S, read_blocks, recording_voice, utterances
-from seral.pool.voice import FRAME_S, SPEECH, voice_probability
+from seral.audio.segments import BLOCK_S, read_blocks, recording_voice, utterances
+from seral.audio.voice import FRAME_S, SPEECH, voice_probability
 
 LIMITS = {"min_s": 0.3, "max_s": 4.0, "gap_s": 0.5, "pad_s": 0.2}
 

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seral import storage
+from seral.audio.decode import encode_flac, pcm_hash
 from seral.errors import PoolError
-from seral.pool.decode import encode_flac, pcm_hash
 from seral.pool.revisions import read_entry
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, check_pool, open_pool, pool_hash, pool_stats
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seral import storage
-from seral.erase import EraseOptions, erase
+from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import parse
 from seral.pool.revisions import EMPTY, changes, commit, revision_uri

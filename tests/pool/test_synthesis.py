@@ -14,16 +14,16 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from seral.audio.decode import BadAudio, decode
+from seral.audio.quality import frame_power, measure
+from seral.corpora.formats.manifest import read_manifest
+from seral.corpora.reading.utterance import Utterance
 from seral.errors import OptionError, SeralError
 from seral.options import parse
-from seral.pool.decode import BadAudio, decode
-from seral.pool.espeak import RATE_HZ, Delivery, Espeak
-from seral.pool.prosody import EMOTIONS, VARIANTS
-from seral.pool.quality import frame_power, measure
-from seral.pool.readers.manifest import read_manifest
-from seral.pool.readers.utterance import Utterance
-from seral.pool.sentences import SENTENCES
-from seral.pool.synthesis import SynthesisOptions, coloured_noise, plan_clips, synthesise
+from seral.synthesis.corpus import SynthesisOptions, coloured_noise, plan_clips, synthesise
+from seral.synthesis.espeak import RATE_HZ, Delivery, Espeak
+from seral.synthesis.prosody import EMOTIONS, VARIANTS
+from seral.synthesis.sentences import SENTENCES
 
 Corpus = tuple[Path, list[dict[str, Any]], dict[str, dict[str, Any]]]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seral.pool.decode import decode
-from seral.pool.voice import FRAME_SAMPLES, SPEECH, stream_probability, voice_probability
+from seral.audio.decode import decode
+from seral.audio.voice import FRAME_SAMPLES, SPEECH, stream_probability, voice_probability
 
 MakeSpeech = Callable[[float, int], np.ndarray]
 

@@ -24,9 +24,9 @@ from ser_models.anchoring import (
     mmd,
     rescale,
 )
+from ser_models.fitting import PooledRows, PooledSet, ProbeOptions, fit_head, predict_pooled
 from ser_models.heads import LayerPool
 from ser_models.metrics import uar
-from ser_models.probe import PooledRows, PooledSet, ProbeOptions, fit_head, predict_pooled
 
 CLIPS, LAYERS, WIDTH, ALIKE = 60, 4, 6, 2
 

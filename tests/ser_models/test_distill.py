@@ -10,8 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_models.distill import Distillation, distillation_loss, statistics_loss, student_of, teacher_states
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
+from ser_models.objectives.distillation import (
+    Distillation,
+    distillation_loss,
+    statistics_loss,
+    student_of,
+    teacher_states,
+)
 
 # L teacher states · B batch · T frames · D features
 

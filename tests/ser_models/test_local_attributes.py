@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_models.local_attributes import (
+from ser_models.adapters.wap import WapOptions, WapTransformer
+from ser_models.objectives.local_attributes import (
     LocalAttributes,
     LocalAttributesOptions,
     collapse_signs,
@@ -18,8 +19,7 @@ from ser_models.local_attributes import (
     nearest_prototype,
     perplexity,
 )
-from ser_models.teacher import follow, rate_at, teacher_of
-from ser_models.wap import WapOptions, WapTransformer
+from ser_models.objectives.teacher import follow, rate_at, teacher_of
 
 WIDTH, K = 16, 8
 OPTIONS = LocalAttributesOptions(prototypes=K, outputs=6)

@@ -16,11 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ser_models.build import adopt_head, build_model
 from ser_models.encoders import load_encoder
-from ser_models.heads import LayerPool, stack_heads
-from ser_models.losses import class_weights
-from ser_models.metrics import ccc_by_dimension, uar
-from ser_models.pooling import masked_mean_std
-from ser_models.probe import (
+from ser_models.fitting import (
     FitResult,
     PooledSet,
     ProbeOptions,
@@ -31,6 +27,10 @@ from ser_models.probe import (
     fit_head,
     predict_pooled,
 )
+from ser_models.heads import LayerPool, stack_heads
+from ser_models.losses import class_weights
+from ser_models.metrics import ccc_by_dimension, uar
+from ser_models.pooling import masked_mean_std
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from ser_models.fitting import PooledRows, PooledSet, RatedSet
 from ser_models.metrics import ccc, uar
-from ser_models.probe import PooledRows, PooledSet, RatedSet
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
 
 CLIPS, STATES, WIDTH, KNOWING = 120, 5, 6, 3

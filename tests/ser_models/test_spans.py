@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ser_models.spans import MASKS, sample_distractors, span_mask
+from ser_models.objectives.masks import MASKS, sample_distractors, span_mask
 
 
 def test_mask_shares_of_a_clip_of_four_and_a_half_seconds() -> None:

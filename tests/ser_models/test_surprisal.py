@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
-from ser_models.tapt import OBJECTIVES, load_objective, save_objective, surprisal, tapt_optimizer, tapt_step
-from ser_models.tapt.surprisal import PASSES, complementary_spans
+from ser_models.objectives import OBJECTIVES, load_objective, save_objective, surprisal, tapt_optimizer, tapt_step
+from ser_models.objectives.surprisal import PASSES, complementary_spans
 
 from .test_tapt import OPTIONS, objective_on, tones
 

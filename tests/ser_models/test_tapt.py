@@ -18,8 +18,7 @@ from transformers import Wav2Vec2ForPreTraining
 
 from ser_models.adapters import adapter_parameters, attach_adapters, dead_adapters, merge_adapters
 from ser_models.encoders import FAMILIES, SpeechEncoder, load_encoder, save_encoder
-from ser_models.spans import MASKS, sample_distractors, span_mask
-from ser_models.tapt import (
+from ser_models.objectives import (
     OBJECTIVES,
     ClusterObjective,
     Objective,
@@ -37,6 +36,7 @@ from ser_models.tapt import (
     tapt_optimizer,
     tapt_step,
 )
+from ser_models.objectives.masks import MASKS, sample_distractors, span_mask
 
 ONE_OF_TWO = """
 import sys
@@ -174,7 +174,7 @@ def test_equals_the_loss_of_transformers(
     mask_BT = span_mask(frames, MASKS["wav2vec2"], np.random.default_rng(0))
     negatives = [sample_distractors(np.arange(f), f, 20, np.random.default_rng(1)) for f in frames]
     drawn = iter(negatives)
-    monkeypatch.setattr("ser_models.tapt.wav2vec2.sample_distractors", lambda masked, *_: next(drawn)[masked])
+    monkeypatch.setattr("ser_models.objectives.contrastive.sample_distractors", lambda masked, *_: next(drawn)[masked])
 
     theirs = Wav2Vec2ForPreTraining(encoder.model.config).eval()
     theirs.wav2vec2 = encoder.model

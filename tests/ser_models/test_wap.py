@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ser_models.adapters.wap import WapOptions, WapTransformer, load_wap, save_wap
 from ser_models.heads import Head, LayerPool
 from ser_models.pooling import masked_mean_std
-from ser_models.wap import WapOptions, WapTransformer, load_wap, save_wap
 from ser_models.wap_classifier import WapClassifier, count_trained, trained_parameters
 
 WIDTH = 16

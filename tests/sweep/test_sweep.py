@@ -10,14 +10,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from seral.active.loop import LoopOptions, loop_status, run_loop
 from seral.errors import OptionError, StateError
+from seral.loop.loop import LoopOptions, loop_status, run_loop
 from seral.options import load, parse
 from seral.sweep.board import leaderboard, read_records
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import _tpe, best_config, blind, grounds_of, run_sweep
 from seral.sweep.trials import _known, hearing, judge, learn, learn_once
-from seral.task import open_run
+from seral.task.run import open_run
 
 HEADS = {
     "finetune.head.l2": {"low": 0.003, "high": 30.0, "log": True},

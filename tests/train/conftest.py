@@ -6,7 +6,7 @@ import pytest
 
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.synthesis import SynthesisOptions, synthesise
+from seral.synthesis.corpus import SynthesisOptions, synthesise
 
 
 @pytest.fixture(scope="session")

@@ -14,15 +14,15 @@ import pytest
 
 from ser_models.anchoring import ANCHOR_SETS
 from ser_models.metrics import uar
-from seral.annotate.oracle import Oracle
 from seral.errors import OptionError
-from seral.features import extract_features
+from seral.features.audio import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.task import FoldData, eligible, fold_data, folds_of
-from seral.train.anchoring import Pair, TransferOptions, choose, pair_cell, run_transfer
-from seral.train.cells import Cell
-from seral.train.units import Targets
+from seral.studies.transfer import Pair, TransferOptions, choose, pair_cell, run_transfer
+from seral.task.cells import Cell
+from seral.task.examples import Targets
+from seral.task.gold import Oracle
+from seral.task.run import FoldData, eligible, fold_data, folds_of
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 ROWS = ["source only", "rescaled", *ANCHOR_SETS, "chosen", "target, supervised"]

@@ -5,17 +5,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from seral.audio.effects import CODECS, add_noise, change_level, change_speed, limit_band, reverberate, through_codec
+from seral.audio.quality import bandwidth_hz
 from seral.errors import OptionError
-from seral.pool.quality import bandwidth_hz
-from seral.train.augment import (
-    CODECS,
-    add_noise,
-    change_level,
-    change_speed,
-    limit_band,
-    reverberate,
-    through_codec,
-)
 
 
 def tone(hertz: float, seconds: float = 1.0, level: float = 0.1) -> np.ndarray:

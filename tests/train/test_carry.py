@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from ser_models.heads import LayerPool
-from seral.active.loop import LoopOptions, run_loop
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
-from seral.features import extract_features
+from seral.features.audio import extract_features
+from seral.loop.loop import LoopOptions, run_loop
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.task import FoldData, eligible, fold_data, folds_of
-from seral.train.anchoring import TransferOptions, run_transfer
-from seral.train.carry import AnchoringOptions, Carry
-from seral.train.finetune import FinetuneOptions, finetune
-from seral.train.units import Targets, Utterances
+from seral.studies.transfer import TransferOptions, run_transfer
+from seral.task.examples import Targets, Utterances
+from seral.task.run import FoldData, eligible, fold_data, folds_of
+from seral.training.alignment import AnchoringOptions, Carry
+from seral.training.finetune import FinetuneOptions, finetune
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from seral.annotate.oracle import Oracle
 from seral.errors import LabelError, OptionError, StateError, TrainError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
-from seral.train.cells import Cell, study_table
-from seral.train.compare import CompareOptions, labelled_share, run_compare
+from seral.studies.compare import CompareOptions, labelled_share, run_compare
+from seral.task.cells import Cell, study_table
+from seral.task.gold import Oracle
 
 LORA = {"adapter": "lora+gate", "top_layers": 1, "epochs": 1}
 ROWS = [{"name": "head"}, {"name": "lora + gate", "finetune": LORA}]

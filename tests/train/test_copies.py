@@ -12,23 +12,23 @@ import numpy as np
 import pytest
 
 from seral import storage
-from seral.active.loop import LoopOptions, run_loop
 from seral.cluster import ClusterOptions
-from seral.erase import EraseOptions, erase
+from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError, SplitError
-from seral.features import FeatureStore, extract_features, rows_of
+from seral.features.audio import FeatureStore, extract_features, rows_of
+from seral.loop.loop import LoopOptions, run_loop
 from seral.options import parse
 from seral.pool.degrade import DegradeOptions, degrade_pool
 from seral.pool.derive import SelectOptions, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
+from seral.studies.compare import CompareOptions, run_compare
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
-from seral.train.compare import CompareOptions, run_compare
-from seral.train.copies import AugmentOptions, StoreWithCopies, copy_id, with_copies
-from seral.train.finetune import FinetuneOptions
-from seral.train.supervised import SupervisedOptions, run_train
-from seral.train.units import Targets, Utterances
+from seral.task.examples import Targets, Utterances
+from seral.training.augmented import AugmentOptions, StoreWithCopies, copy_id, with_copies
+from seral.training.finetune import FinetuneOptions
+from seral.training.supervised import SupervisedOptions, run_train
 
 ON = ClusterOptions(train_workers=0)
 NOISE = {"snr_db": [0, 10], "rt60_s": [0.2, 0.5], "codecs": ["gsm", "mp3"]}

@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import Wav2Vec2Config, Wav2Vec2Model, WhisperConfig, WhisperModel
 
-from ser_models.distill import teacher_parameters
 from ser_models.encoders import load_encoder, save_encoder, wrap
+from ser_models.objectives.distillation import teacher_parameters
 from seral.errors import OptionError, StateError, TrainError
+from seral.features.speech import Speech
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.train.distill import DistilOptions, distil, learning_rate_at, speech_of
-from seral.train.lesson import Lesson, LessonOptions, Version
-from seral.train.speech import Speech
+from seral.pretraining.distillation import DistilOptions, distil, learning_rate_at, speech_of
+from seral.pretraining.lesson import Lesson, LessonOptions, Version
 
 TEACHER = {
     "d_model": 32,
@@ -91,7 +91,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, speech_pool: st
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seral.train.distill.say", stop_half_way)
+        patch.setattr("seral.pretraining.distillation.say", stop_half_way)
         with pytest.raises(KeyboardInterrupt):
             distil(options(teacher, speech_pool, tmp_path / "cut"))
         cut = distil(options(teacher, speech_pool, tmp_path / "cut"))

@@ -17,18 +17,18 @@ from ser_models.build import build_model
 from ser_models.encoders import load_encoder
 from ser_models.losses import weighted_classes
 from ser_models.metrics import uar
-from seral.annotate.oracle import Oracle
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
-from seral.features import FeatureStore, extract_features, rows_of
+from seral.features.audio import FeatureStore, extract_features, rows_of
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
-from seral.train.adapter_run import freeze_tags, judge, mix, time_masks
-from seral.train.finetune import FinetuneOptions, finetune, frames_layer
-from seral.train.model import load_model, score
-from seral.train.probe import linear_probe
-from seral.train.units import Targets, Utterances
+from seral.task.examples import Targets, Utterances
+from seral.task.gold import Oracle
+from seral.training.adapters import freeze_tags, judge, mix, time_masks
+from seral.training.finetune import FinetuneOptions, finetune, frames_layer
+from seral.training.linear_probe import linear_probe
+from seral.training.model import load_model, score
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 LORA = {

@@ -12,11 +12,11 @@ import pytest
 
 from ser_models.encoders import load_encoder
 from seral import storage
+from seral.audio.decode import encode_flac
 from seral.options import parse
-from seral.pool.decode import encode_flac
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash
 from seral.schema import GOLD, UTTERANCE
-from seral.train.layer_probe import LOG_MEL, ProbeOptions, probe_layers
+from seral.studies.layer_probe import LOG_MEL, ProbeOptions, probe_layers
 
 PITCH_HZ = {"anger": 400.0, "sadness": 120.0}
 

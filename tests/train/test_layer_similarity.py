@@ -14,7 +14,7 @@ from seral import storage
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.train.layer_similarity import SimilarityOptions, compare_layers
+from seral.studies.layer_similarity import SimilarityOptions, compare_layers
 
 pytestmark = pytest.mark.ray
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

@@ -14,18 +14,16 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ser_models.wap import WapOptions, WapTransformer, load_wap
+from ser_models.adapters.wap import WapOptions, WapTransformer, load_wap
 from ser_models.wap_classifier import WapClassifier
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, StateError, TrainError
-from seral.features import extract_features
+from seral.features.audio import extract_features
+from seral.features.frames import FrameSource, averaged, survey
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.task import eligible, fold_data, folds_of
-from seral.train.cells import Cell
-from seral.train.frame_source import FrameSource, averaged, survey
-from seral.train.local_attributes import (
+from seral.pretraining.local_attributes import (
     STATE,
     WAP,
     AdapterSpec,
@@ -35,7 +33,7 @@ from seral.train.local_attributes import (
     fresh_wap,
     train_adapter,
 )
-from seral.train.local_attributes_study import (
+from seral.studies.local_attributes import (
     PROBES,
     ROWS,
     LocalAttributesOptions,
@@ -43,7 +41,9 @@ from seral.train.local_attributes_study import (
     row_cell,
     run_local_attributes,
 )
-from seral.train.wap_finetune import LabelledPart, WapFinetuneOptions, finetune_wap, predict, start_classifier
+from seral.task.cells import Cell
+from seral.task.run import eligible, fold_data, folds_of
+from seral.training.wap_finetune import LabelledPart, WapFinetuneOptions, finetune_wap, predict, start_classifier
 
 SMALL = {
     "epochs": 2,

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from seral.errors import StateError
-from seral.infer import PredictOptions, model_folder, predict
 from seral.options import parse
-from seral.train.supervised import SupervisedOptions, run_train
+from seral.predict import PredictOptions, model_folder, predict
+from seral.training.supervised import SupervisedOptions, run_train
 
 
 @pytest.fixture

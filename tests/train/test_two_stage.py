@@ -10,12 +10,12 @@ import pytest
 
 from ser_models.metrics import uar
 from seral.errors import OptionError, SplitError
-from seral.features import extract_features
+from seral.features.audio import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.task import check_apart, codes, eligible, fold_data, folds_of
-from seral.train.model import score
-from seral.train.two_stage import TwoStageOptions, run_two_stage
+from seral.studies.two_stage import TwoStageOptions, run_two_stage
+from seral.task.run import check_apart, codes, eligible, fold_data, folds_of
+from seral.training.model import score
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 STAGE_2 = ["stage 2, bottleneck frozen", "stage 2, nothing frozen", "stage 2, head refitted"]

@@ -1,7 +1,7 @@
 """Both sides of the throughput claims, measured in turns in one run on one machine and given as ratios.
 
     import    seral.pool.ingest against a plain loop over soundfile and soxr
-    scoring   seral.features against a plain PyTorch loop over the same batches
+    scoring   seral.features.audio against a plain PyTorch loop over the same batches
     rounds    how much of the loop's wall-clock is neither selection nor model compute
 
 Ratios carry over to other machines, rates do not; neither means much on a machine that is busy with something else.
@@ -21,21 +21,21 @@ from typing import Any
 from pydantic import Field
 
 from seral import storage
-from seral.active.budget import PRESETS, BudgetOptions
-from seral.active.loop import LoopOptions
 from seral.bench.compare import Comparison, compare_import, compare_scoring, measure_rounds, seconds_of
 from seral.bench.table import render
 from seral.cluster import ClusterOptions, connect, cpu_count
+from seral.corpora import READERS
+from seral.corpora.keywords import find_reader
+from seral.corpora.reading.utterance import Utterance
 from seral.errors import OptionError
-from seral.features import FeatureOptions
+from seral.features.audio import FeatureOptions
+from seral.loop.loop import LoopOptions
 from seral.options import Options
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.readers import READERS
-from seral.pool.readers.keywords import find_reader
-from seral.pool.readers.utterance import Utterance
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions
-from seral.pool.synthesis import SynthesisOptions, synthesise
+from seral.selection.budget import PRESETS, BudgetOptions
+from seral.synthesis.corpus import SynthesisOptions, synthesise
 from seral.versions import versions
 
 COPY_SHIFT_S = 0.01
@@ -49,7 +49,7 @@ class BenchOptions(Options):
     corpus: str | None = None
     """A corpus of real speech; None = a generated one."""
     reader: str = "manifest"
-    """Which reader takes it, a name in seral.pool.readers.READERS."""
+    """Which reader takes it, a name in seral.corpora.READERS."""
     utterances: int = Field(default=480, ge=24)
     """Clips to generate when no corpus is given."""
     copies: int = Field(default=8, ge=1)

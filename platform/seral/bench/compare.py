@@ -14,13 +14,13 @@ from typing import Any
 import ray
 
 from seral import storage
-from seral.active.loop import LoopOptions, run_loop
 from seral.bench.plain import Timing, plain_import, plain_scoring, run_alone
 from seral.cluster import ClusterOptions, cpu_count
-from seral.features import FeatureOptions, extract_features
+from seral.corpora import READERS
+from seral.corpora.reading.utterance import Utterance
+from seral.features.audio import FeatureOptions, extract_features
+from seral.loop.loop import LoopOptions, run_loop
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.readers import READERS
-from seral.pool.readers.utterance import Utterance
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
 

@@ -25,10 +25,10 @@ from pydantic import Field
 from seral import storage
 from seral.bench import write_manifest
 from seral.bench.plain import measured_import, plain_import, run_alone
+from seral.corpora import READERS
+from seral.corpora.reading.utterance import Utterance
 from seral.errors import PoolError
 from seral.options import Options
-from seral.pool.readers import READERS
-from seral.pool.readers.utterance import Utterance
 from seral.pool.shards import MANIFEST, open_pool
 from seral.progress import say
 

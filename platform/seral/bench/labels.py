@@ -27,9 +27,9 @@ import numpy as np
 from pydantic import Field
 
 from seral import storage
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Project
 from seral.errors import LabelError
+from seral.labels.ledger import Ledger
+from seral.labels.records import Project
 from seral.options import Options
 from seral.pool.shards import open_pool
 from seral.progress import say

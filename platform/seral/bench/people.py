@@ -28,26 +28,26 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from seral import storage
-from seral.active.budget import BudgetOptions
-from seral.active.loop import LoopOptions, run_loop
-from seral.active.selection import StrategyOptions
-from seral.annotate.agreement import agreement, person_reports
-from seral.annotate.consensus import consensus
-from seral.annotate.ledger import Ledger
-from seral.annotate.oracle import Oracle
-from seral.annotate.people import PeopleOptions, ledger_url
-from seral.annotate.records import Project
-from seral.annotate.simulated import PERSONALITIES, Person, Truth, answer_all
 from seral.cluster import ClusterOptions, connect
 from seral.errors import AwaitingLabels, StateError, unknown_name
+from seral.labels.agreement import agreement, person_reports
+from seral.labels.consensus import consensus
+from seral.labels.ledger import Ledger
+from seral.labels.people import PeopleOptions, ledger_url
+from seral.labels.records import Project
+from seral.labels.simulated import PERSONALITIES, Person, Truth, answer_all
+from seral.loop.loop import LoopOptions, run_loop
 from seral.options import Options
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions
 from seral.report import write_run_report
-from seral.task import codes, eligible, features_of, fold_data, folds_of
-from seral.train.finetune import finetune
-from seral.train.model import evaluate, score
-from seral.train.units import Targets
+from seral.selection.budget import BudgetOptions
+from seral.selection.selection import StrategyOptions
+from seral.task.examples import Targets
+from seral.task.gold import Oracle
+from seral.task.run import codes, eligible, features_of, fold_data, folds_of
+from seral.training.finetune import finetune
+from seral.training.model import evaluate, score
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Response
@@ -83,7 +83,7 @@ class PeopleBenchOptions(Options):
     split: SplitOptions = SplitOptions(scheme="k-fold", k=3)
     """How test speakers are kept apart."""
     people: list[str] = Field(default=["careful", "biased", "hasty"], min_length=1)
-    """Who answers, names in seral.annotate.simulated.PERSONALITIES."""
+    """Who answers, names in seral.labels.simulated.PERSONALITIES."""
     labels: int = Field(default=150, ge=4)
     """Clips to learn from, drawn at random, which everybody hears."""
     evaluation: int = Field(default=60, ge=2)

@@ -22,10 +22,10 @@ import torch
 
 from ser_models.encoders import load_encoder
 from ser_models.pooling import masked_mean_std
-from seral.features import FeatureOptions, length_sorted_batches, pad_clips
-from seral.pool.decode import BadAudio
+from seral.audio.decode import BadAudio
+from seral.corpora.reading.utterance import Utterance
+from seral.features.audio import FeatureOptions, length_sorted_batches, pad_clips
 from seral.pool.ingest import import_file
-from seral.pool.readers.utterance import Utterance
 from seral.pool.shards import open_pool
 from seral.schema import SAMPLE_RATE
 

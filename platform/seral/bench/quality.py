@@ -18,16 +18,16 @@ from pydantic import Field
 from sklearn.metrics import roc_auc_score
 
 from seral import storage
+from seral.audio.decode import decode, encode_flac
+from seral.audio.effects import add_noise
+from seral.audio.quality import measure
+from seral.audio.voice import Samples, voice_probability
+from seral.corpora import READERS
+from seral.corpora.reading.utterance import Utterance
 from seral.errors import ReaderError, unknown_name
 from seral.options import Options
-from seral.pool.decode import decode, encode_flac
-from seral.pool.quality import measure
-from seral.pool.readers import READERS
-from seral.pool.readers.utterance import Utterance
-from seral.pool.voice import Samples, voice_probability
 from seral.progress import track
 from seral.schema import SAMPLE_RATE
-from seral.train.augment import add_noise
 
 CLEAN, NOISE = "clean", "noise"
 QUANTILES, FLOORS = [0.05, 0.25, 0.5, 0.75, 0.95], (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -42,7 +42,7 @@ class QualityBenchOptions(Options):
     noise: str
     """A corpus of noises without speech."""
     reader: str = "manifest"
-    """Which reader takes all of them, a name in seral.pool.readers.READERS."""
+    """Which reader takes all of them, a name in seral.corpora.READERS."""
     clips: int = Field(default=60, ge=2)
     """Clips of speech from each corpus."""
     snr_db: list[float] = Field(default=[20, 10, 5, 0], min_length=1)

@@ -23,18 +23,18 @@ from pydantic import Field
 
 from ser_models.adapters.cost import forget_peak_mb, peak_mb
 from seral import storage
-from seral.active.candidates import Candidates
-from seral.active.distributed import select_in_parts
-from seral.active.part import PoolPart
-from seral.active.parts import Parts, RemoteParts
-from seral.active.selection import StrategyOptions, check_options, select
-from seral.active.source import SourceOptions
-from seral.active.strategies import STRATEGIES
 from seral.bench.selection import SelectionBenchOptions, make_problem, timed, worth
 from seral.cluster import connect
 from seral.options import Options
 from seral.progress import say
-from seral.train.cells import markdown
+from seral.selection.candidates import Candidates
+from seral.selection.parts.actors import Parts, RemoteParts
+from seral.selection.parts.distributed import select_in_parts
+from seral.selection.parts.part import PoolPart
+from seral.selection.selection import StrategyOptions, check_options, select
+from seral.selection.source import SourceOptions
+from seral.selection.strategies import STRATEGIES
+from seral.task.cells import markdown
 
 SURPRISALS = 64
 """Pretraining losses a row, for `alps`."""

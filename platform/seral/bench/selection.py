@@ -26,15 +26,15 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from seral import storage
-from seral.active.candidates import Candidates
-from seral.active.index import nearest
-from seral.active.selection import select
-from seral.active.source import SourceOptions, read_candidates, shards
-from seral.active.strategies import scores
 from seral.errors import OptionError
 from seral.options import Options
 from seral.progress import say
-from seral.train.cells import markdown
+from seral.selection.candidates import Candidates
+from seral.selection.selection import select
+from seral.selection.source import SourceOptions, read_candidates, shards
+from seral.selection.strategies import scores
+from seral.task.cells import markdown
+from seral.vectors.index import nearest
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]

@@ -53,8 +53,8 @@ def jobs_submit(
 
     Example: `seral jobs submit loop --config jobs/configs/emodb-frozen.yaml --set pool=s3://speech/pool`
     """
-    from seral.jobs.submit import Jobs, SubmitOptions
     from seral.progress import say
+    from seral.submit.submit import Jobs, SubmitOptions
 
     options = SubmitOptions(
         job=job,
@@ -94,8 +94,8 @@ def jobs_manifest(
 
     Example: `seral jobs manifest loop --config run.yaml --on image=me/seral:1 --on claim=speech | kubectl apply -f -`
     """
-    from seral.jobs.manifest import ManifestOptions, manifest
     from seral.options import describe, parse
+    from seral.submit.manifest import ManifestOptions, manifest
 
     if options:
         typer.echo(describe(ManifestOptions))
@@ -107,7 +107,7 @@ def jobs_manifest(
 @jobs_app.command("status")
 def jobs_status(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
     """State, run, time and last message of a submission. Exit status 1 if it ended badly, 75 if it awaits labels."""
-    from seral.jobs.submit import PAUSE, Jobs, exit_code
+    from seral.submit.submit import PAUSE, Jobs, exit_code
 
     status = Jobs(address).status(name)
     show(status, as_json=as_json)
@@ -121,7 +121,7 @@ def jobs_logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
 ) -> None:
     """What a submission has printed; with `--follow` until its end, whose exit status it returns."""
-    from seral.jobs.submit import Jobs
+    from seral.submit.submit import Jobs
 
     jobs = Jobs(address)
     if follow:
@@ -132,7 +132,7 @@ def jobs_logs(
 @jobs_app.command("stop")
 def jobs_stop(name: JobName, address: Address = None) -> None:
     """End a submission and all its workers. What is complete of its run stays: submit it again, and it resumes."""
-    from seral.jobs.submit import Jobs
+    from seral.submit.submit import Jobs
 
     typer.echo(f"{name}: {Jobs(address).stop(name).lower()}")
 
@@ -140,7 +140,7 @@ def jobs_stop(name: JobName, address: Address = None) -> None:
 @jobs_app.command("list")
 def jobs_list(address: Address = None, as_json: AsJson = False) -> None:
     """All submissions the cluster remembers, the newest first."""
-    from seral.jobs.submit import Jobs
+    from seral.submit.submit import Jobs
 
     found = Jobs(address).all()
     if as_json:
@@ -156,8 +156,8 @@ def jobs_list(address: Address = None, as_json: AsJson = False) -> None:
 
 
 def _follow(jobs: Any, name: str) -> None:
-    from seral.jobs.submit import exit_code
     from seral.progress import say
+    from seral.submit.submit import exit_code
 
     try:
         status = jobs.follow(name, lambda text: typer.echo(text, nl=False))

@@ -36,7 +36,7 @@ def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
     from dataclasses import asdict
     from datetime import datetime
 
-    from seral.annotate.ledger import Ledger
+    from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
         rows = [asdict(batch) for batch in opened.progress()]
@@ -54,8 +54,8 @@ def labels_agreement(ledger: LedgerUrl, as_json: AsJson = False) -> None:
     from contextlib import closing
     from dataclasses import asdict
 
-    from seral.annotate.agreement import agreement, person_reports
-    from seral.annotate.ledger import Ledger
+    from seral.labels.agreement import agreement, person_reports
+    from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
         answers, project = opened.answers(), opened.project
@@ -84,8 +84,8 @@ def labels_consensus(
     from typing import Any, cast
 
     from seral import storage
-    from seral.annotate.consensus import consensus
-    from seral.annotate.ledger import Ledger
+    from seral.labels.consensus import consensus
+    from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
         answers, project = opened.answers(), opened.project
@@ -121,8 +121,8 @@ def labels_export(
     """
     from contextlib import closing
 
-    from seral.annotate.exchange import export_labels
-    from seral.annotate.ledger import Ledger
+    from seral.labels.exchange import export_labels
+    from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
         count = export_labels(
@@ -156,8 +156,8 @@ def labels_import(
     """
     from contextlib import closing
 
-    from seral.annotate.exchange import import_labels
-    from seral.annotate.ledger import Ledger
+    from seral.labels.exchange import import_labels
+    from seral.labels.ledger import Ledger
 
     people = dict(pair(text, "--person") for text in person or ())
     with closing(Ledger(ledger)) as opened:
@@ -177,7 +177,7 @@ def labels_doubts(
     Example: `seral labels doubts runs/calls --out doubts.parquet`
     """
     from seral import storage
-    from seral.annotate.relabel import doubts_of
+    from seral.loop.relabel import doubts_of
 
     doubts = doubts_of(place, cross_validate=cross_validate)
     if out is not None:
@@ -196,7 +196,7 @@ def labels_relabel(
 
     Example: `seral labels relabel runs/calls --count 50`
     """
-    from seral.annotate.relabel import ask_again
+    from seral.loop.relabel import ask_again
 
     batch, ids = ask_again(place, count, overlap=overlap, cross_validate=cross_validate)
     typer.echo(f"{batch}: {len(ids)} clips to hear again")

@@ -20,7 +20,7 @@ def layers_relevance(config: StudyPath, settings: Sets = None) -> None:
     Example: `seral layers relevance jobs/configs/relevance-whisper.yaml --set corpora=[emodb]`
     """
     from seral.options import load
-    from seral.train.layer_relevance import RelevanceOptions, run_relevance
+    from seral.studies.layer_relevance import RelevanceOptions, run_relevance
 
     typer.echo(run_relevance(load(RelevanceOptions, config, settings or [])))
 
@@ -42,7 +42,7 @@ def layers_probe(
     Example: `seral layers probe data/pool --classes anger,neutral,sadness --encoder runs/student/encoder --out runs/p`
     """
     from seral.options import parse
-    from seral.train.layer_probe import ProbeOptions, probe_layers
+    from seral.studies.layer_probe import ProbeOptions, probe_layers
 
     values = {"pool": pool, "classes": classes.split(","), "encoders": encoder or ["seral-tiny"], "out": out}
     typer.echo(probe_layers(parse(ProbeOptions, values, settings or [])))
@@ -62,7 +62,7 @@ def layers_similarity(
     Example: `seral layers similarity data/pool --out runs/similarity --set by=corpus --set measures=[coral,mmd]`
     """
     from seral.options import parse
-    from seral.train.layer_similarity import SimilarityOptions, compare_layers
+    from seral.studies.layer_similarity import SimilarityOptions, compare_layers
 
     typer.echo(compare_layers(parse(SimilarityOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
 
@@ -76,6 +76,6 @@ def layers_anchor(config: StudyPath, settings: Sets = None) -> None:
     Example: `seral layers anchor jobs/configs/anchors-whisper.yaml --set groups=[en,de]`
     """
     from seral.options import load
-    from seral.train.anchoring import TransferOptions, run_transfer
+    from seral.studies.transfer import TransferOptions, run_transfer
 
     typer.echo(run_transfer(load(TransferOptions, config, settings or [])))

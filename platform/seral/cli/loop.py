@@ -28,7 +28,7 @@ def loop_run(
 
     Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`
     """
-    from seral.active.loop import LoopOptions, run_loop
+    from seral.loop.loop import LoopOptions, run_loop
     from seral.options import load
     from seral.report import write_run_report
 
@@ -39,7 +39,7 @@ def loop_run(
 @loop_app.command("options")
 def loop_options() -> None:
     """List every option of `loop run` with its default and meaning."""
-    from seral.active.loop import LoopOptions
+    from seral.loop.loop import LoopOptions
     from seral.options import describe
 
     typer.echo(describe(LoopOptions))
@@ -48,7 +48,7 @@ def loop_options() -> None:
 @loop_app.command("status")
 def loop_status(run: RunPath, as_json: AsJson = False) -> None:
     """Rounds done, labels used and UAR on dev of every trajectory of a run."""
-    from seral.active.loop import loop_status as status
+    from seral.loop.loop import loop_status as status
 
     rows = status(run)
     if as_json or not rows:

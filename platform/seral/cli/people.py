@@ -28,7 +28,7 @@ def labels_serve(
 
     Example: `seral labels serve runs/calls --set check_every=20`
     """
-    from seral.annotate.web.server import PageOptions, serve
+    from seral.labels.web.server import PageOptions, serve
     from seral.options import parse
 
     options = parse(PageOptions, {"host": host, "port": port, "url": url}, settings or [])
@@ -48,7 +48,7 @@ def people_add(
     """
     from contextlib import closing
 
-    from seral.annotate.ledger import Ledger
+    from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
         typer.echo(f"{url.rstrip('/')}/in/{opened.add_person(name, 'lead' if lead else 'annotator')}")
@@ -59,7 +59,7 @@ def people_list(ledger: LedgerUrl) -> None:
     """List the people of a ledger: name, role, and whether their link opens the page."""
     from contextlib import closing
 
-    from seral.annotate.ledger import Ledger
+    from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
         for row in opened.people():
@@ -71,7 +71,7 @@ def people_revoke(ledger: LedgerUrl, name: Name) -> None:
     """Make a person's link worthless, at once. What they have said stays."""
     from contextlib import closing
 
-    from seral.annotate.ledger import Ledger
+    from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
         opened.revoke(name)

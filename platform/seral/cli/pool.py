@@ -17,7 +17,7 @@ Where = typer.Option("--where", metavar="CONDITION", help="Such as 'snr_db > 10'
 
 
 def _reader_help() -> str:
-    from seral.pool.readers.keywords import listing
+    from seral.corpora.keywords import listing
 
     return f"What it is: {listing()}."
 
@@ -155,8 +155,8 @@ def pool_erase(
 
     Example: `seral pool erase data/pool --speaker emodb/03 --run runs/mine`
     """
-    from seral.erase import EraseOptions
-    from seral.erase import erase as run_erase
+    from seral.erase.erase import EraseOptions
+    from seral.erase.erase import erase as run_erase
     from seral.options import parse
 
     values = {"pool": pool, "speaker": speaker, "utterance": utterance, "also": run or []}
@@ -276,9 +276,9 @@ def pool_screen(
 
     Example: `seral pool screen data/pool --set similarity=0.97`
     """
+    from seral.features.screen import ScreenOptions
+    from seral.features.screen import screen_pool as screen
     from seral.options import parse
-    from seral.screen import ScreenOptions
-    from seral.screen import screen_pool as screen
 
     typer.echo(screen(parse(ScreenOptions, {"pool": pool, "encoder": encoder}, settings or [])))
 
@@ -308,8 +308,8 @@ def pool_generate(
     For trying out and for tests, never for claims. Import it with `seral pool import manifest OUT --out POOL`.
     """
     from seral.options import parse
-    from seral.pool.synthesis import SynthesisOptions, synthesise
     from seral.progress import track
+    from seral.synthesis.corpus import SynthesisOptions, synthesise
 
     options = parse(SynthesisOptions, {}, settings or [])
     with track("generating", options.utterances) as advance:

@@ -35,9 +35,9 @@ def predict(
 
     Files that cannot be read are named and get a row with an error instead of a prediction.
     """
-    from seral.infer import PredictOptions
-    from seral.infer import predict as run_predict
     from seral.options import parse
+    from seral.predict import PredictOptions
+    from seral.predict import predict as run_predict
 
     values = {"run": run, "source": source, "out": out, "trajectory": trajectory}
     show(run_predict(parse(PredictOptions, values, settings or [])))
@@ -48,7 +48,7 @@ def doctor(
     config: Annotated[Path | None, typer.Argument(help="A run's YAML file, to check what it needs.")] = None,
 ) -> None:
     """Check versions, Ray, devices, codecs, storage, and that the encoder loads and its adapters learn."""
-    from seral.doctor import examine
+    from seral.verbs.doctor import examine
 
     ok = True
     for finding in examine(config):
@@ -60,6 +60,6 @@ def doctor(
 @results_app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the generated pool, the run and the report.")]) -> None:
     """Generate a small multilingual pool and run the main job on it, start to finish, in a few minutes."""
-    from seral.demo import run_demo
+    from seral.verbs.demo import run_demo
 
     typer.echo(run_demo(out))

@@ -36,8 +36,8 @@ def select(
     Example: `seral select features/ --predictions p.parquet --strategy badge --count 500 --out picks.parquet --set
     'strategy.wrappers=[{name: quota, by: speaker, share: 0.05}]' --metadata data/pool/utterances`
     """
-    from seral.active.batch import BatchOptions, run_batch
     from seral.options import parse
+    from seral.selection.batch import BatchOptions, run_batch
 
     source = {"features": features, "predictions": predictions, "metadata": metadata, "labelled": labelled}
     values: dict[str, Any] = {"source": source, "strategy": {"name": strategy}, "out": out, "parts": parts}
@@ -48,7 +48,7 @@ def select(
 @selection_app.command()
 def strategies() -> None:
     """List every strategy and wrapper with its options and their defaults."""
-    from seral.active.selection import describe_strategies
+    from seral.selection.selection import describe_strategies
 
     for line in describe_strategies():
         typer.echo(line)
@@ -60,7 +60,7 @@ def protocols() -> None:
 
     A run takes one by `protocol: emodb-7c-loso@v1` in the place of corpora, classes, class_map and split.
     """
-    from seral.protocols import PROTOCOLS
+    from seral.pool.protocols import PROTOCOLS
 
     for name, protocol in PROTOCOLS.items():
         typer.echo(f"{name:28s} {protocol}")
@@ -74,7 +74,7 @@ def compare_strategies(config: StudyPath, settings: Sets = None) -> None:
 
     Example: `seral compare-strategies jobs/configs/strategies.yaml --set corpora=[emodb]`
     """
-    from seral.active.study import StrategyStudyOptions, run_strategy_study
     from seral.options import load
+    from seral.studies.strategies import StrategyStudyOptions, run_strategy_study
 
     typer.echo(run_strategy_study(load(StrategyStudyOptions, config, settings or [])))

@@ -26,8 +26,8 @@ def pretrain(
     Example: `seral pretrain data/pool --encoder facebook/hubert-base-ls960 --out runs/tapt --set tapt.steps=500`
     """
     from seral.options import parse
-    from seral.train.tapt import TaptJobOptions
-    from seral.train.tapt import pretrain as run_pretrain
+    from seral.pretraining.tapt import TaptJobOptions
+    from seral.pretraining.tapt import pretrain as run_pretrain
 
     typer.echo(run_pretrain(parse(TaptJobOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
 
@@ -48,8 +48,8 @@ def distil(
     Example: `seral distil data/pool --teacher microsoft/wavlm-base-plus --layers 4 --out runs/student`
     """
     from seral.options import parse
-    from seral.train.distill import DistilOptions
-    from seral.train.distill import distil as run_distil
+    from seral.pretraining.distillation import DistilOptions
+    from seral.pretraining.distillation import distil as run_distil
 
     values = {"pools": pool, "teacher": teacher, "out": out, "layers": layers}
     typer.echo(run_distil(parse(DistilOptions, values, settings or [])))
@@ -65,7 +65,7 @@ def train(config: StudyPath, settings: Sets = None) -> None:
     Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`
     """
     from seral.options import load
-    from seral.train.supervised import SupervisedOptions, run_train
+    from seral.training.supervised import SupervisedOptions, run_train
 
     typer.echo(run_train(load(SupervisedOptions, config, settings or [])))
 
@@ -79,7 +79,7 @@ def compare(config: StudyPath, settings: Sets = None) -> None:
     Example: `seral compare jobs/configs/adapters-emodb.yaml --set seeds=[0]`
     """
     from seral.options import load
-    from seral.train.compare import CompareOptions, run_compare
+    from seral.studies.compare import CompareOptions, run_compare
 
     typer.echo(run_compare(load(CompareOptions, config, settings or [])))
 
@@ -91,7 +91,7 @@ def two_stage(config: StudyPath, settings: Sets = None) -> None:
     Example: `seral two-stage jobs/configs/two-stage-urdu.yaml`
     """
     from seral.options import load
-    from seral.train.two_stage import TwoStageOptions, run_two_stage
+    from seral.studies.two_stage import TwoStageOptions, run_two_stage
 
     typer.echo(run_two_stage(load(TwoStageOptions, config, settings or [])))
 
@@ -103,6 +103,6 @@ def local_attributes(config: StudyPath, settings: Sets = None) -> None:
     Example: `seral local-attributes jobs/configs/local-attributes-emodb.yaml`
     """
     from seral.options import load
-    from seral.train.local_attributes_study import LocalAttributesOptions, run_local_attributes
+    from seral.studies.local_attributes import LocalAttributesOptions, run_local_attributes
 
     typer.echo(run_local_attributes(load(LocalAttributesOptions, config, settings or [])))

@@ -14,13 +14,13 @@ from typing import Any
 from pydantic import Field
 
 from seral import storage
+from seral.audio.quality import REASONS
+from seral.corpora.formats.folder import DECODABLE, TO_CONVERT
+from seral.corpora.keywords import find_reader
+from seral.corpora.reading.totals import TOTALS
+from seral.corpora.reading.tree import audio_files
+from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.options import Options
-from seral.pool.quality import REASONS
-from seral.pool.readers.folder import DECODABLE, TO_CONVERT
-from seral.pool.readers.keywords import find_reader
-from seral.pool.readers.totals import TOTALS
-from seral.pool.readers.tree import audio_files
-from seral.pool.readers.utterance import Skipped, Utterance
 from seral.pool.shards import open_pool
 
 BELONGS = ("known-bad", "no-label", "conflict")
@@ -36,7 +36,7 @@ class AuditOptions(Options):
     """Which corpus to look at."""
 
     reader: str
-    """Which corpus it is: a name in seral.pool.readers.READERS."""
+    """Which corpus it is: a name in seral.corpora.READERS."""
     root: str
     """The corpus folder, or the manifest file."""
     reader_options: dict[str, Any] = Field(default_factory=dict)

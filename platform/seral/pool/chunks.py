@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seral.pool.decode import BadAudio, Decoded, decode, encode_flac, pcm16
-from seral.pool.readers.utterance import Utterance
+from seral.audio.decode import BadAudio, Decoded, decode, encode_flac, pcm16
+from seral.corpora.reading.utterance import Utterance
 from seral.schema import SAMPLE_RATE
 
 SMALL_POOL_CHUNKS = 8

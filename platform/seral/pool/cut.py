@@ -12,13 +12,13 @@ import soundfile as sf
 from pydantic import Field, model_validator
 
 from seral import storage
+from seral.audio.segments import recording_voice, utterances
+from seral.audio.voice import FRAME_S
 from seral.cluster import ClusterOptions, connect
+from seral.corpora.formats.folder import DECODABLE
+from seral.corpora.reading.tree import AudioFile, audio_files
 from seral.errors import ReaderError
 from seral.options import Options
-from seral.pool.readers.folder import DECODABLE
-from seral.pool.readers.tree import AudioFile, audio_files
-from seral.pool.segments import recording_voice, utterances
-from seral.pool.voice import FRAME_S
 from seral.progress import track
 
 MANIFEST = "manifest.jsonl"

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from seral import storage
-from seral.active.strategies.uniform import lots
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import Options
 from seral.pool.ingest import mark_duplicates
@@ -28,6 +27,7 @@ from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased
 from seral.pool.where import COLUMNS, Condition, parse_conditions
 from seral.progress import track
 from seral.schema import UTTERANCE
+from seral.selection.strategies.uniform import lots
 
 ORDER = ("quarantine", "gold", "votes", "utterances")
 """Tables of a shard as they are written: `utterances` marks it as complete."""

@@ -21,22 +21,22 @@ import ray
 from pydantic import Field, model_validator
 
 from seral import storage
+from seral.audio.containers import restore
+from seral.audio.decode import BadAudio, encode_flac, pcm16, pcm_hash
+from seral.audio.quality import REASONS, measure
+from seral.audio.voice import voice_probability
 from seral.cluster import ClusterOptions, connect, cpu_count
+from seral.corpora import READERS
+from seral.corpora.keywords import find_reader, keywords
+from seral.corpora.reading.utterance import Skipped, Utterance, Vote
 from seral.errors import PoolError, unknown_name
 from seral.options import Options
 from seral.pool.audit import belonging, total_remark
 from seral.pool.chunks import Chunk, Source, decode_utterance, plain, plan_chunks
-from seral.pool.containers import restore
-from seral.pool.decode import BadAudio, encode_flac, pcm16, pcm_hash
 from seral.pool.dedupe import exact_duplicates
-from seral.pool.quality import REASONS, measure
-from seral.pool.readers import READERS
-from seral.pool.readers.keywords import find_reader, keywords
-from seral.pool.readers.utterance import Skipped, Utterance, Vote
 from seral.pool.revisions import EMPTY, commit, read_entry, shard_entry
 from seral.pool.shards import TABLES, open_pool, read_manifest, renamed, shard_uri
 from seral.pool.tombstones import Erased, read_erased
-from seral.pool.voice import voice_probability
 from seral.progress import track
 from seral.schema import QUARANTINE, SAMPLE_RATE, UTTERANCE
 
@@ -51,7 +51,7 @@ class ImportOptions(Options):
     """What to import, and where to."""
 
     reader: str
-    """Which corpus it is: a name in seral.pool.readers.READERS (`manifest` and `folder` read anything)."""
+    """Which corpus it is: a name in seral.corpora.READERS (`manifest` and `folder` read anything)."""
     root: str
     """The corpus folder, or the manifest file."""
     out: str
@@ -70,7 +70,7 @@ class ImportOptions(Options):
     max_bad_share: float = Field(default=0.5, ge=0, le=1)
     """The import fails when more than this share of the corpus's files is bad and new."""
     voice: bool = True
-    """Listen for speech (seral.pool.voice): what tells it from other sounds, and most of an import's time."""
+    """Listen for speech (seral.audio.voice): what tells it from other sounds, and most of an import's time."""
     shard_mb: float = Field(default=128.0, gt=0)
     """Size of a shard in MB. A few files of each kind are tried to tell what theirs will take as 16 kHz FLAC."""
     cluster: ClusterOptions = ClusterOptions()

@@ -3,9 +3,9 @@
 POOL/manifest.json               the list of shards; what it does not list does not exist
 POOL/utterances/<shard>.parquet  schema.UTTERANCE
 POOL/quarantine/<shard>.parquet  schema.QUARANTINE: files that did not become rows, and why
-POOL/gold/<shard>.parquet        schema.GOLD: opened by seral.annotate.oracle alone
+POOL/gold/<shard>.parquet        schema.GOLD: opened by seral.task.gold alone
 POOL/votes/<shard>.parquet       schema.VOTES: likewise
-POOL/features/<fingerprint>/     cached features, see seral.features
+POOL/features/<fingerprint>/     cached features, see seral.features.audio
 POOL/revisions/<number>.parquet  schema.CHANGE: what a revision brought and took, see seral.pool.revisions
 POOL/snapshots/<name>.json       the manifest of a revision that was named: POOL@name opens it
 """
@@ -24,8 +24,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seral import storage
+from seral.audio.decode import BadAudio, decode_flac
 from seral.errors import PoolError, unknown_name
-from seral.pool.decode import BadAudio, decode_flac
 from seral.pool.tombstones import read_erased
 from seral.progress import track
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, SAMPLE_RATE, UTTERANCE, VOTES

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, fields
 import pandas as pd
 import pyarrow as pa
 
-from seral.annotate.agreement import PersonReport, agreement, person_reports
-from seral.annotate.ledger import Ledger
-from seral.annotate.quality import Drift, confused_pairs, drifts, said_together
-from seral.annotate.relabel import doubts_of, ledger_of
+from seral.labels.agreement import PersonReport, agreement, person_reports
+from seral.labels.drift import Drift, confused_pairs, drifts, said_together
+from seral.labels.ledger import Ledger
+from seral.loop.relabel import doubts_of, ledger_of
 from seral.report import figures
 from seral.report.page import Picture, Table, duration, number
 

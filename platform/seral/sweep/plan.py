@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from seral.active.loop import LoopOptions
+from seral.loop.loop import LoopOptions
 from seral.options import Options, parse
 from seral.sweep.space import (
     Number,
@@ -21,8 +21,8 @@ from seral.sweep.space import (
     random_points,
     with_point,
 )
-from seral.tracking import TrackingOptions
-from seral.train.training import TrainingOptions
+from seral.task.tracking import TrackingOptions
+from seral.training.options import TrainingOptions
 
 TASK = {"pool", "run", "classes", "class_map", "dimensions", "corpora", "split", "folds", "seeds", "source_corpora"}
 """Options that say what is learnt and on whom it is judged: points that differ in them could not be compared."""

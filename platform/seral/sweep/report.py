@@ -16,7 +16,7 @@ from seral.report import figures, page
 from seral.sweep.board import DONE, FAILED, leaderboard
 from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Number
-from seral.train.cells import markdown
+from seral.task.cells import markdown
 
 LEADERS = 15
 ENOUGH = 12

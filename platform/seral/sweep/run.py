@@ -49,17 +49,12 @@ from seral.sweep.board import (
 from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
 from seral.sweep.trials import POINT, WAITING_CPUS, hearing, judge, learn, reports_on_the_way, run_trial
-from seral.task import (
-    claim_folder,
-    open_run,
-    voices,
-    with_absolute_paths,
-)
-from seral.tracking import Tracker
-from seral.train.cells import Cell, run_cells
-from seral.train.supervised import Ground, describe
-from seral.train.supervised import grounds_of as grounds_on
-from seral.train.training import TrainingOptions
+from seral.task.cells import Cell, run_cells
+from seral.task.run import claim_folder, open_run, voices, with_absolute_paths
+from seral.task.tracking import Tracker
+from seral.training.options import TrainingOptions
+from seral.training.supervised import Ground, describe
+from seral.training.supervised import grounds_of as grounds_on
 
 MAY_CHANGE = {"run", "trials", "concurrent", "retries", "test_seeds", "cpus_per_trial", "gpus_per_trial", "track"} | {
     "training.cluster",

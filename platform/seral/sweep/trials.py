@@ -24,16 +24,16 @@ from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ser_models.metrics import uar
-from seral.active.floor import above_floor
-from seral.active.loop import LoopOptions, arm_of, trajectory_ground
-from seral.active.rounds import Trajectory, read_predictions, run_trajectory
-from seral.active.stopping import RoundSummary
+from seral.loop.loop import LoopOptions, arm_of, trajectory_ground
+from seral.loop.rounds import Trajectory, read_predictions, run_trajectory
+from seral.loop.stopping import RoundSummary
+from seral.pool.quality_filter import above_floor
 from seral.sweep.board import FAILED, RUNNING, STOPPED, point_name, read_record
 from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Plain
-from seral.train import supervised
-from seral.train.supervised import Ground
-from seral.train.training import TrainingOptions
+from seral.training import supervised
+from seral.training.options import TrainingOptions
+from seral.training.supervised import Ground
 
 POINT = "point"
 Hear = Callable[[int, float], None]

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from playwright.sync_api import Browser, sync_playwright
 
 from seral import storage
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Project
-from seral.annotate.web.app import create_app
-from seral.annotate.web.server import PageOptions, make_site
-from seral.annotate.web.sessions import HEADER
+from seral.labels.ledger import Ledger
+from seral.labels.records import Project
+from seral.labels.web.app import create_app
+from seral.labels.web.server import PageOptions, make_site
+from seral.labels.web.sessions import HEADER
 from seral.pool.shards import FORMAT, MANIFEST
 from seral.schema import UTTERANCE
 

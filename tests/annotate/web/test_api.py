@@ -16,12 +16,12 @@ import pytest
 from typer.testing import CliRunner
 
 from seral import cli, storage
-from seral.annotate.ledger import Ledger
-from seral.annotate.web.limits import BODY_BYTES, Limit
-from seral.annotate.web.server import places
-from seral.annotate.web.sessions import HEADER
-from seral.annotate.web.sounds import Sounds
 from seral.errors import OptionError, PoolError
+from seral.labels.ledger import Ledger
+from seral.labels.web.limits import BODY_BYTES, Limit
+from seral.labels.web.server import places
+from seral.labels.web.sessions import HEADER
+from seral.labels.web.sounds import Sounds
 from seral.pool.shards import open_pool
 
 Open = Callable[..., Any]
@@ -232,7 +232,7 @@ def test_every_answer_has_the_headers_that_keep_others_out(client_of: Open) -> N
 
 
 def test_pages_hold_no_scripts_or_styles_of_their_own() -> None:
-    import seral.annotate.web.app as app
+    import seral.labels.web.app as app
 
     for page in Path(app.STATIC).glob("*.html"):
         text = page.read_text()

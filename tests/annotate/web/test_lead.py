@@ -9,10 +9,10 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser, expect
 
-from seral.annotate.consensus import consensus
-from seral.annotate.disputes import find_disputes
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Answer, Project
+from seral.labels.consensus import consensus
+from seral.labels.disputes import find_disputes
+from seral.labels.ledger import Ledger
+from seral.labels.records import Answer, Project
 
 Open = Callable[..., Any]
 SAID = {

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from seral.annotate.ledger import Ledger
-from seral.annotate.records import Project
+from seral.labels.ledger import Ledger
+from seral.labels.records import Project
 
 TARGET_PX = 44
 """The least side of what a finger is to hit."""

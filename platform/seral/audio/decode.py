@@ -1,0 +1,286 @@
+"""From an audio file to 16 kHz mono samples and back, where everything that can be wrong has a name.
+
+A pool of speech from the world holds text files called .wav, pointers to files never downloaded, recordings cut off in
+the middle and three-hour tapes. Each is a `BadAudio` with one word from `seral.audio.quality.REASONS`; nothing else is
+raised, and nothing is read before the header says that it is worth reading.
+"""
+
+# S samples at 16 kHz · N frames of the source · C channels
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+import soundfile as sf
+import soxr
+from numpy.typing import NDArray
+
+from seral.audio.codecs import INSTALL, CodecError, ContainerSound, container_of, installed
+from seral.audio.containers import Inside, open_clip
+from seral.audio.quality import channel_fault
+from seral.audio.voice import Samples
+from seral.errors import PoolError
+from seral.schema import SAMPLE_RATE
+
+LFS_STUB = b"version https://git-lfs.github.com/spec/"
+UNKNOWN_LENGTH = 2**62
+"""libsndfile gives a frame count beyond this for streams whose header does not say how long they are."""
+HARMLESS_GAP_S = 0.02
+"""Less than this missing at the end is rounding in a lossy format or a careless cut, not a truncated file."""
+SILENCE_DB = -70.0
+"""Standard deviation of the samples below this level, dBFS, is silence (a constant offset is silence too)."""
+CANCELLED_DB = 10.0
+HIGHEST_PEAK = 4.0
+"""Peaks up to 12 dB over full scale are overs of a floating-point mix; beyond, the scale is not full scale = 1."""
+
+
+class BadAudio(PoolError):
+    """A file, or a segment of one, that cannot become an utterance: `reason` from REASONS and what was measured."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """One clip, ready for the pool."""
+
+    samples: Samples
+    """(S,) float32, 16 kHz, mono, full scale = 1."""
+    source_rate_hz: int
+    source_channels: int
+    channel_fault: str | None
+    """A word from seral.audio.quality.CHANNEL_FAULTS."""
+
+
+def decode(
+    path: Path,
+    *,
+    inside: Inside | None = None,
+    start_s: float | None = None,
+    end_s: float | None = None,
+    max_duration_s: float = 60.0,
+    min_duration_s: float = 0.1,
+) -> Decoded:
+    """Read a clip, or the seconds from `start_s` to `end_s` of it, as 16 kHz mono. Raises BadAudio, and only that.
+
+    The clip is a file of its own, or lies `inside` one.
+    """
+    try:
+        with open_clip(path, inside) as file:
+            _check_head(file)
+            with _open(file) as sound:
+                frames_NC = _read(sound, file, start_s, end_s, max_duration_s)
+                rate, channels = sound.samplerate, sound.channels
+    except FileNotFoundError as error:
+        raise BadAudio("missing", str(error) if inside else f"no file at {path}") from None
+    except OSError as error:
+        raise BadAudio("unreadable", f"{path}: {error.strerror or error}") from None
+    samples = to_pool_rate(mix_down(frames_NC), rate)
+    if len(samples) < max(1.0, min_duration_s * SAMPLE_RATE):
+        raise BadAudio("too-short", f"{len(samples) / SAMPLE_RATE:.3f} s, the least is {min_duration_s:g} s")
+    _check_level(samples)
+    return Decoded(
+        samples=samples, source_rate_hz=rate, source_channels=channels, channel_fault=channel_fault(frames_NC)
+    )
+
+
+def mix_down(frames_NC: NDArray[np.float32]) -> Samples:
+    """Mean of the channels, (N, C) -> (N,), or the loudest channel where the mean loses more than 10 dB to it.
+
+    That happens when channels cancel (one wired in opposite phase) and when speech sits in one of many (5.1 film).
+    """
+    if frames_NC.shape[1] == 1:
+        return frames_NC[:, 0]
+    mean = frames_NC.mean(axis=1)
+    power_C = np.einsum("nc,nc->c", frames_NC, frames_NC)
+    loudest = int(np.argmax(power_C))
+    if float(np.dot(mean, mean)) * 10 ** (CANCELLED_DB / 10) < float(power_C[loudest]):
+        return np.ascontiguousarray(frames_NC[:, loudest])
+    return np.asarray(mean, dtype=np.float32)
+
+
+def to_pool_rate(samples: Samples, rate_hz: int) -> Samples:
+    """Resample to 16 kHz with soxr's high-quality filter; samples at 16 kHz come back untouched."""
+    if rate_hz == SAMPLE_RATE:
+        return samples
+    return np.asarray(soxr.resample(samples, rate_hz, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
+
+
+def encode_flac(samples: Samples | NDArray[np.int16]) -> bytes:
+    """16-bit FLAC of a clip at 16 kHz. Reading it back and encoding again gives the same samples."""
+    buffer = io.BytesIO()
+    sf.write(buffer, pcm16(samples), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def decode_flac(data: bytes) -> Samples:
+    """The samples of a clip stored by `encode_flac`, (S,). Raises BadAudio when the bytes are damaged."""
+    try:
+        with sf.SoundFile(io.BytesIO(data)) as sound:
+            if (sound.samplerate, sound.channels) != (SAMPLE_RATE, 1):
+                stored = f"{sound.samplerate} Hz with {sound.channels} channels"
+                raise BadAudio("not-audio", f"stored audio has {stored}, expected {SAMPLE_RATE} Hz mono")
+            announced = sound.frames
+            samples = sound.read(dtype="float32")
+    except sf.LibsndfileError as error:
+        raise BadAudio("not-audio", f"libsndfile: {error.error_string}") from None
+    if len(samples) < announced:
+        raise BadAudio("truncated", f"{len(samples)} of {announced} samples")
+    return np.asarray(samples, dtype=np.float32)
+
+
+def pcm_hash(samples: Samples | NDArray[np.int16]) -> str:
+    """Hash of the clip's 16-bit samples: equal for the same audio in another container. 32 hex digits."""
+    return hashlib.blake2b(pcm16(samples).astype("<i2", copy=False).data, digest_size=16).hexdigest()
+
+
+def pcm16(samples: Samples | NDArray[np.int16]) -> NDArray[np.int16]:
+    """The 16-bit samples of a clip that are stored and hashed; they come back as they are."""
+    if samples.dtype == np.int16:
+        return cast(NDArray[np.int16], samples)
+    scaled = samples * np.float32(32768)
+    np.rint(scaled, out=scaled)
+    np.clip(scaled, -32768, 32767, out=scaled)
+    return scaled.astype(np.int16)
+
+
+def _check_head(file: BinaryIO) -> None:
+    head = file.read(len(LFS_STUB))
+    if not head:
+        raise BadAudio("empty", "0 bytes")
+    if head == LFS_STUB:
+        raise BadAudio("lfs-stub", "a Git LFS pointer; run `git lfs pull` in the corpus")
+    file.seek(0)
+
+
+def _open(file: BinaryIO) -> sf.SoundFile | ContainerSound:
+    """By libsndfile; by ffmpeg what libsndfile does not know."""
+    try:
+        return sf.SoundFile(file)
+    except sf.LibsndfileError as error:
+        file.seek(0)
+        container = container_of(file.read(16))
+        if container is None:
+            raise BadAudio("not-audio", f"libsndfile: {error.error_string}") from None
+    if not installed():
+        raise BadAudio("not-audio", f"{container}, which libsndfile does not read. {INSTALL}")
+    file.seek(0)
+    try:
+        return ContainerSound(file, container)
+    except CodecError as error:
+        raise BadAudio("not-audio", str(error)) from None
+
+
+def _read(
+    sound: sf.SoundFile | ContainerSound,
+    file: BinaryIO,
+    start_s: float | None,
+    end_s: float | None,
+    max_duration_s: float,
+) -> NDArray[np.float32]:
+    """The wanted frames, (N, C), after every check that the header allows."""
+    rate = int(sound.samplerate)
+    announced = _announced(sound)
+    start, stop = _span(rate, announced, start_s, end_s)
+    limit = int(max_duration_s * rate)
+    if stop is not None and stop - start > limit:
+        raise BadAudio("too-long", f"{(stop - start) / rate:.1f} s, the most is {max_duration_s:g} s")
+    wanted = limit + 1 if stop is None else stop - start
+    frames_NC = _read_frames(sound, start, wanted)
+    if stop is None and len(frames_NC) > limit:
+        raise BadAudio("too-long", f"more than {max_duration_s:g} s")
+    missing = 0 if stop is None else wanted - len(frames_NC)
+    if end_s is None:
+        missing += sound.missing if isinstance(sound, ContainerSound) else _missing_wav_frames(sound, file)
+    if missing > HARMLESS_GAP_S * rate:
+        raise BadAudio("truncated", f"{len(frames_NC)} of {len(frames_NC) + missing} frames")
+    if not len(frames_NC):
+        raise BadAudio("no-frames", "the header is followed by no audio")
+    return frames_NC
+
+
+def _announced(sound: sf.SoundFile | ContainerSound) -> int | None:
+    """Frames by the header; containers only say about how many."""
+    if isinstance(sound, ContainerSound) or sound.frames >= UNKNOWN_LENGTH:
+        return None
+    return int(sound.frames)
+
+
+def _span(rate: int, announced: int | None, start_s: float | None, end_s: float | None) -> tuple[int, int | None]:
+    """First frame and the frame after the last one (None: as far as the stream goes)."""
+    if announced == 0:
+        raise BadAudio("no-frames", "the header announces 0 frames")
+    start = 0 if start_s is None else round(start_s * rate)
+    stop = announced if end_s is None else round(end_s * rate)
+    if announced is not None and stop is not None and announced < stop <= announced + HARMLESS_GAP_S * rate:
+        stop = announced
+    inside = announced is None or (stop is not None and stop <= announced)
+    if start < 0 or not inside or (stop is not None and start >= stop):
+        length = "unknown length" if announced is None else f"{announced / rate:.3f} s"
+        raise BadAudio("bad-segment", f"start {start_s} s, end {end_s} s in a recording of {length}")
+    return start, stop
+
+
+def _read_frames(sound: sf.SoundFile | ContainerSound, start: int, count: int) -> NDArray[np.float32]:
+    """Read frames, (N, C) float32. A decoder that stops at damaged data in the middle counts as a truncated file."""
+    try:
+        if start:
+            sound.seek(start)
+        if isinstance(sound, ContainerSound):
+            frames_NC = sound.read(count)
+        else:
+            frames_NC = sound.read(count, dtype="float32", always_2d=True)
+    except sf.LibsndfileError as error:
+        raise BadAudio("truncated", f"damaged after the header; libsndfile: {error.error_string}") from None
+    except CodecError as error:
+        raise BadAudio("truncated", f"damaged after the header; {error}") from None
+    bad = frames_NC.size - int(np.count_nonzero(np.isfinite(frames_NC)))
+    if bad:
+        raise BadAudio("not-finite", f"{bad} of {frames_NC.size} samples are NaN or infinite")
+    return np.asarray(frames_NC, dtype=np.float32)
+
+
+def _missing_wav_frames(sound: sf.SoundFile, file: BinaryIO) -> int:
+    """Frames that a WAV header announces past the end of the file; libsndfile silently counts what is there."""
+    if sound.format not in {"WAV", "WAVEX"}:
+        return 0
+    data_start, data_bytes = _wav_data_chunk(file)
+    present = file.seek(0, os.SEEK_END) - data_start
+    # Programs that write to a pipe cannot go back to fill in the size and leave 0 or the largest number.
+    if not 0 < data_bytes < 0xFFFFFF00 or data_bytes <= present:
+        return 0
+    bytes_per_frame = present / sound.frames
+    return int((data_bytes - present) / bytes_per_frame)
+
+
+def _wav_data_chunk(file: BinaryIO) -> tuple[int, int]:
+    """Offset and announced size in bytes of the data chunk, (0, 0) when there is none."""
+    file.seek(12)
+    while len(header := file.read(8)) == 8:
+        name, size = struct.unpack("<4sI", header)
+        if name == b"data":
+            return file.tell(), size
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return 0, 0
+
+
+def _check_level(samples: Samples) -> None:
+    peak = float(max(samples.max(), -samples.min()))
+    if peak > HIGHEST_PEAK:
+        raise BadAudio("out-of-range", f"peak {peak:.4g}, full scale is 1")
+    centred = samples - samples.mean()
+    level = float(np.sqrt(np.dot(centred, centred) / len(centred)))
+    if level < 10 ** (SILENCE_DB / 20):
+        raise BadAudio("silent", f"{20 * np.log10(max(level, 1e-10)):.0f} dBFS, silence is below {SILENCE_DB:g} dBFS")

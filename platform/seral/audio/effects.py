@@ -1,0 +1,188 @@
+"""What makes one recording into several: speed, level, noise, rooms, bands and codecs, as functions of samples.
+
+Whatever is left to chance takes a generator.
+"""
+
+# S samples at 16 kHz
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import numpy as np
+import soundfile as sf
+import soxr
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+from scipy.signal import fftconvolve
+
+from seral import storage
+from seral.audio.decode import decode_flac
+from seral.errors import OptionError, PoolError, unknown_name
+from seral.options import Options
+from seral.pool.shards import Pool
+from seral.schema import SAMPLE_RATE
+
+Samples = NDArray[np.float32]
+Range = tuple[float, float]
+
+CODECS: dict[str, tuple[str, str, int]] = {
+    "mp3": ("MP3", "MPEG_LAYER_III", 16_000),
+    "vorbis": ("OGG", "VORBIS", 16_000),
+    "opus": ("OGG", "OPUS", 16_000),
+    "gsm": ("WAV", "GSM610", 8000),
+    "mu-law": ("WAV", "ULAW", 8000),
+}
+"""Container, encoding and samples per second of each codec; the last two are those of telephones."""
+
+
+class EffectOptions(Options):
+    """What the world does to a recording, in this order; ranges are drawn from for each clip."""
+
+    rt60_s: Range | None = None
+    """Seconds in which the echo of a room falls by 60 dB: living rooms 0.3 to 0.6, halls 1 to 2. None = no room."""
+    drr_db: Range = (0.0, 10.0)
+    """By how much the voice is louder than its echo."""
+    noise: str | None = None
+    """A pool of noises; None = white noise."""
+    snr_db: Range | None = None
+    """Ratio at which noise is added; None = no noise."""
+    gain_db: Range | None = None
+    """Change of level; what leaves full scale is clipped. None = none."""
+    highest_hz: float | None = Field(default=None, gt=0, le=8000)
+    """Everything above is taken out; None = nothing."""
+    codecs: tuple[Literal["mp3", "vorbis", "opus", "gsm", "mu-law"], ...] = ()
+    """Encode and decode, by one of these codecs that is drawn for each clip."""
+    seed: int = Field(default=0, ge=0)
+    """Of all draws, which depend on it and the utterance alone."""
+
+    @field_validator("noise")
+    @classmethod
+    def _absolute(cls, uri: str | None) -> str | None:
+        """Workers may have another working directory."""
+        return None if uri is None else storage.absolute(uri)
+
+    @model_validator(mode="after")
+    def _check_effects(self) -> Self:
+        if not self.effects:
+            raise ValueError(f"nothing is to be done: give one of {', '.join(EFFECTS)}")
+        if self.noise is not None and self.snr_db is None:
+            raise ValueError("noise is added at a ratio: give snr_db")
+        for name in ("rt60_s", "drr_db", "snr_db", "gain_db"):
+            given = getattr(self, name)
+            if given is not None and given[0] > given[1]:
+                raise ValueError(f"{name} is (lowest, highest), got {given}")
+        return self
+
+    @property
+    def effects(self) -> list[str]:
+        """Those that are asked for."""
+        return [name for name in EFFECTS if getattr(self, name)]
+
+
+EFFECTS = ("rt60_s", "snr_db", "gain_db", "highest_hz", "codecs")
+
+
+def worsen(
+    samples: Samples,
+    noises: Sequence[Samples],
+    options: EffectOptions,
+    rng: np.random.Generator,
+    effects: Sequence[str] | None = None,
+) -> Samples:
+    """Some effects of the options, or all of them, on one clip, (S,) -> (S,)."""
+    effects = options.effects if effects is None else effects
+    if "rt60_s" in effects and options.rt60_s is not None:
+        samples = reverberate(samples, options.rt60_s, options.drr_db, rng)
+    if "snr_db" in effects and options.snr_db is not None:
+        noise = noises[int(rng.integers(len(noises)))] if noises else rng.standard_normal(len(samples), np.float32)
+        samples = add_noise(samples, noise, options.snr_db, rng)
+    if "gain_db" in effects and options.gain_db is not None:
+        samples = change_level(samples, options.gain_db, rng)
+    if "highest_hz" in effects and options.highest_hz is not None:
+        samples = limit_band(samples, options.highest_hz)
+    if "codecs" in effects and options.codecs:
+        samples = through_codec(samples, str(rng.choice(options.codecs)))
+    return samples
+
+
+def read_noises(pool: Pool) -> list[Samples]:
+    """Every clip of a pool, which is small: all are kept in memory."""
+    clips = [decode_flac(audio) for _, audio in pool.clips()]
+    if not clips:
+        raise PoolError(f"{pool.uri} has no clips to take noise from")
+    return clips
+
+
+def change_speed(samples: Samples, share: float, rng: np.random.Generator) -> Samples:
+    """Play (S,) faster or slower by up to `share`, pitch and all, log-uniformly."""
+    factor = float(np.exp(rng.uniform(-1, 1) * np.log1p(share)))
+    return np.asarray(soxr.resample(samples, SAMPLE_RATE * factor, SAMPLE_RATE, quality="MQ"), dtype=np.float32)
+
+
+def change_level(samples: Samples, gain_db: tuple[float, float], rng: np.random.Generator) -> Samples:
+    """Turn (S,) up or down by dB drawn from the range; what leaves full scale is clipped, as a recorder would."""
+    louder: Samples = samples * np.float32(10 ** (rng.uniform(*gain_db) / 20))
+    return np.clip(louder, -1.0, 1.0)
+
+
+def add_noise(samples: Samples, noise: Samples, snr_db: tuple[float, float], rng: np.random.Generator) -> Samples:
+    """Add a random piece of `noise`, repeated if it is shorter, at a ratio drawn from the range, (S,) -> (S,)."""
+    start = int(rng.integers(len(noise)))
+    piece = np.resize(np.roll(noise, -start), len(samples))
+    power, noise_power = (float(np.mean(np.square(part, dtype=np.float64))) for part in (samples, piece))
+    if noise_power == 0.0:
+        return samples
+    scale = np.sqrt(power / noise_power * 10 ** (-rng.uniform(*snr_db) / 10))
+    noisy: Samples = samples + piece * np.float32(scale)
+    return np.clip(noisy, -1.0, 1.0)
+
+
+def reverberate(
+    samples: Samples, rt60_s: tuple[float, float], drr_db: tuple[float, float], rng: np.random.Generator
+) -> Samples:
+    """Put (S,) into a room: the sound itself and after it noise that dies away, in all as loud as before.
+
+    The echo falls by 60 dB in a time drawn from `rt60_s`; the sound is louder than it by a ratio drawn from `drr_db`.
+    Noise under an exponential is the statistical model of late reverberation of Moorer 1979, doi 10.2307/3680280.
+    Differs from the paper: no early reflections of their own.
+    """
+    decay_s = rng.uniform(*rt60_s)
+    length = max(1, int(decay_s * SAMPLE_RATE))
+    echo = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)
+    echo *= 10 ** (-rng.uniform(*drr_db) / 20) / np.sqrt(np.sum(echo**2))
+    wet = fftconvolve(samples, np.concatenate([[1.0], echo]))[: len(samples)]
+    power, wet_power = (float(np.mean(np.square(part, dtype=np.float64))) for part in (samples, wet))
+    if wet_power == 0.0:
+        return samples
+    room: Samples = (wet * np.sqrt(power / wet_power)).astype(np.float32)
+    return np.clip(room, -1.0, 1.0)
+
+
+def limit_band(samples: Samples, highest_hz: float) -> Samples:
+    """Take everything above a frequency out of (S,), as a lower sampling rate would."""
+    if not 0 < highest_hz <= SAMPLE_RATE / 2:
+        raise OptionError(f"a band ends above 0 and at most at {SAMPLE_RATE / 2:g} Hz, got {highest_hz:g}")
+    narrow = soxr.resample(samples, SAMPLE_RATE, 2 * highest_hz, quality="HQ")
+    return _of_length(soxr.resample(narrow, 2 * highest_hz, SAMPLE_RATE, quality="HQ"), len(samples))
+
+
+def through_codec(samples: Samples, codec: str) -> Samples:
+    """Encode and decode (S,) by one of CODECS, at its own sampling rate; as long as before."""
+    if codec not in CODECS:
+        raise OptionError(unknown_name("codec", codec, CODECS))
+    container, encoding, rate_hz = CODECS[codec]
+    buffer = io.BytesIO()
+    given = samples if rate_hz == SAMPLE_RATE else soxr.resample(samples, SAMPLE_RATE, rate_hz, quality="HQ")
+    sf.write(buffer, np.clip(given, -1.0, 1.0), rate_hz, format=container, subtype=encoding)
+    buffer.seek(0)
+    decoded, decoded_hz = sf.read(buffer, dtype="float32")
+    if decoded_hz != SAMPLE_RATE:
+        decoded = soxr.resample(decoded, decoded_hz, SAMPLE_RATE, quality="HQ")
+    return np.clip(_of_length(decoded, len(samples)), -1.0, 1.0)
+
+
+def _of_length(samples: Samples, length: int) -> Samples:
+    """Cut at the end or filled up with zeros."""
+    return np.pad(samples[:length], (0, max(0, length - len(samples)))).astype(np.float32)

@@ -1,0 +1,338 @@
+"""Erasure: one speaker or one utterance taken out of a pool and of everything that was made of it.
+
+First the tombstone is written, then whatever fits its hashes goes. So the same command, run again after a kill at any
+point, ends in the same state, and run again with a further folder it clears that one too. Nothing that a manifest lists
+is altered in place: shards get new names, features follow them, and the old files are deleted at the end.
+
+An exact copy under another id is the same audio and goes too. Weights cannot be unlearned: models that learnt from the
+erased are named, and it is for people to delete or retrain them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from seral import storage
+from seral.erase import traces
+from seral.errors import PoolError
+from seral.labels.database import is_database
+from seral.options import Options
+from seral.pool.revisions import commit, manifests, read_entry
+from seral.pool.shards import (
+    ID_COLUMNS,
+    MANIFEST,
+    SNAPSHOTS,
+    TABLES,
+    open_pool,
+    pool_hash,
+    renamed,
+    shard_uri,
+    snapshot_names,
+    snapshot_uri,
+)
+from seral.pool.tombstones import FOLDER, KINDS, Erased, erased_by, read_erased, salt_of, salted
+from seral.progress import track
+from seral.schema import UTTERANCE
+
+COLUMNS = ["utterance_id", "corpus", "speaker", "source", "pcm_hash"]
+FEATURES, WEIGHTS = "features", ".safetensors"
+NOTE = "weights cannot be unlearned: delete the models named, or train them anew"
+
+
+class EraseOptions(Options):
+    """What to erase, and from where."""
+
+    pool: str
+    """The pool."""
+    speaker: str | None = Field(default=None, pattern="^[^/]+/.+$")
+    """corpus/name: every utterance of this speaker."""
+    utterance: str | None = None
+    """Or the id of one utterance."""
+    also: list[str] = Field(default=[])
+    """Run folders, feature caches and prediction files that were made of the pool, and URLs of label ledgers. The
+    caches and ledgers that the configurations of these runs name are found by themselves."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.speaker is None) == (self.utterance is None):
+            raise ValueError("give a speaker or an utterance, one of the two")
+        return self
+
+    @property
+    def subject(self) -> tuple[str, ...]:
+        """Kind and words, as seral.pool.tombstones knows them."""
+        if self.utterance is not None:
+            return ("utterance", self.utterance)
+        return ("speaker", *str(self.speaker).split("/", 1))
+
+
+def erase(options: EraseOptions) -> dict[str, Any]:
+    """Erase, or go on with it; returns the tombstone without its hashes.
+
+    Raises PoolError when there is nothing such in the pool and never was, or when anything is left at the end.
+    """
+    pool = open_pool(options.pool).uri
+    salt = salt_of(read_erased(pool))
+    uri = storage.join(pool, FOLDER, f"{salted(salt, *options.subject)}.json")
+    before = storage.read_json(uri) if storage.exists(uri) else None
+    tombstone = _tombstone(pool, options, salt, before)
+    erased = erased_by(tombstone)
+    others = _places(options.also)
+    _drop_half_written([pool, *others])
+    found = _look(pool, [pool, *others], erased)
+    tombstone |= _counted(tombstone, found, pool, erased)
+    if before != tombstone:
+        tombstone["finished"] = None
+        storage.write_json(uri, tombstone)
+    _clear_pool(pool, found[pool], erased)
+    for name in (name for place in others for name in found[place]):
+        traces.clear(name, erased)
+    if left := [name for place in (pool, *others) for name in _files(place, pool) if traces.refers(name, erased)]:
+        raise PoolError(f"{', '.join(left[:5])} still speak of what was erased, and seral cannot take it out")
+    if tombstone["finished"] is None:
+        storage.write_json(uri, tombstone | {"finished": _now()})
+    done = storage.read_json(uri)
+    known = {"note": NOTE} if any(place["models"] for place in done["elsewhere"].values()) else {}
+    return {name: value for name, value in done.items() if name not in ("hashes", "salt")} | known
+
+
+def _counted(
+    tombstone: Mapping[str, Any], found: Mapping[str, Mapping[str, int]], pool: str, erased: Erased
+) -> dict[str, Any]:
+    """What a tombstone says of rows and models, with what was found just now."""
+    elsewhere = dict(tombstone["elsewhere"])
+    for place in found.keys() - {pool}:
+        told = elsewhere.get(place, {"rows": {}, "models": []})
+        rows = _most(told["rows"], _by_table(found[place], place, pool))
+        elsewhere[place] = {"rows": rows, "models": sorted({*told["models"], *_models(place, erased)})}
+    return {"rows": _most(tombstone["rows"], _by_table(found[pool], pool, pool)), "elsewhere": elsewhere}
+
+
+def _tombstone(pool: str, options: EraseOptions, salt: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The tombstone with the hashes of all that is there now, beside those it has already."""
+    told: dict[str, Any] = {
+        "kind": options.subject[0],
+        "salt": salt,
+        "corpora": [],
+        "hashes": {kind: [] for kind in KINDS},
+        "rows": {},
+        "elsewhere": {},
+        "begun": _now(),
+        "finished": None,
+        **(before or {}),
+    }
+    shards = sorted({shard for manifest in manifests(pool).values() for shard in manifest["shards"]})
+    rows = _rows_of(pool, shards, options.subject, erased_by(told))
+    if before is None and not rows.num_rows:
+        raise PoolError(f"{pool} has no {options.subject[0]} {options.speaker or options.utterance}")
+    told["corpora"] = sorted({*told["corpora"], *rows["corpus"].to_pylist()})
+    hashes = {
+        "speaker": [salted(salt, *options.subject)] if options.speaker else [],
+        "utterance": [salted(salt, "utterance", name) for name in rows["utterance_id"].to_pylist()],
+        "audio": [salted(salt, "audio", name) for name in rows["pcm_hash"].to_pylist()],
+        "source": [salted(salt, "source", *words) for words in _pairs(rows, "corpus", "source")],
+    }
+    told["hashes"] = {kind: sorted({*told["hashes"][kind], *hashes[kind]}) for kind in KINDS}
+    # Files that never became an utterance, but were this speaker's, or the same clip once more.
+    bad = {salted(salt, "source", *words) for words in _bad_files(pool, shards, erased_by(told))}
+    told["hashes"]["source"] = sorted({*told["hashes"]["source"], *bad})
+    return told
+
+
+def _rows_of(pool: str, shards: Sequence[str], subject: Sequence[str], known: Erased) -> pa.Table:
+    """COLUMNS of the utterances meant, of what the tombstone knows already, and of exact copies of both."""
+    meant = _rows_that(pool, shards, lambda table: _meant(table, subject) | known.belongs(table))
+    audio = meant["pcm_hash"].unique()
+    copies = _rows_that(pool, shards, lambda table: np.asarray(pc.is_in(table["pcm_hash"], audio)))
+    return pa.concat_tables([meant, copies])
+
+
+def _rows_that(pool: str, shards: Sequence[str], choose: Callable[[pa.Table], NDArray[np.bool_]]) -> pa.Table:
+    """COLUMNS of some utterances, one shard in memory at a time."""
+    parts = [pa.schema([UTTERANCE.field(name) for name in COLUMNS]).empty_table()]
+    for shard in shards:
+        table = storage.read_table(shard_uri(pool, "utterances", shard), COLUMNS).cast(parts[0].schema)
+        parts.append(table.filter(pa.array(choose(table))))
+    return pa.concat_tables(parts)
+
+
+def _meant(table: pa.Table, subject: Sequence[str]) -> NDArray[np.bool_]:
+    if subject[0] == "utterance":
+        mask = pc.equal(table["utterance_id"], subject[1])
+    else:
+        mask = pc.and_(pc.equal(table["corpus"], subject[1]), pc.equal(table["speaker"], subject[2]))
+    return np.asarray(pc.fill_null(mask, False))
+
+
+def _bad_files(pool: str, shards: Iterable[str], erased: Erased) -> Iterator[tuple[str, str]]:
+    for shard in shards:
+        table = storage.read_table(shard_uri(pool, "quarantine", shard))
+        yield from _pairs(table.filter(pa.array(erased.belongs(table))), "corpus", "source")
+
+
+def _pairs(table: pa.Table, *names: str) -> Iterator[tuple[str, str]]:
+    return zip(*(table[name].to_pylist() for name in names), strict=True)
+
+
+def _places(also: Sequence[str]) -> list[str]:
+    """The folders and files given, and the feature caches and ledgers that runs among them name."""
+    found = []
+    for place in also:
+        if "://" in place and is_database(place):
+            found.append(place)
+            continue
+        place = storage.absolute(place)
+        if not storage.exists(place):
+            raise PoolError(f"there is nothing at {place}")
+        found.append(place)
+        config = storage.join(place, "config.yaml")
+        named = yaml.safe_load(storage.read_bytes(config)) if storage.exists(config) else {}
+        cache, ledger = named.get("feature_cache"), (named.get("people") or {}).get("ledger")
+        if cache and storage.exists(cache):
+            found.append(storage.absolute(cache))
+        if ledger:
+            found.append(ledger if "://" in ledger else storage.absolute(ledger))
+    return list(dict.fromkeys(found))
+
+
+def _files(place: str, pool: str) -> list[str]:
+    """All files of a place that may hold traces: those of a pool without its manifests and tombstones."""
+    if is_database(place) or storage.is_file(place):
+        return [place]
+    own = (MANIFEST, FOLDER, SNAPSHOTS) if place == pool else ()
+    return [storage.join(place, name) for name in storage.list_files(place) if name.split("/")[0] not in own]
+
+
+def _drop_half_written(places: Iterable[str]) -> None:
+    """Delete what killed jobs have left: nobody can read it, and it may hold anything."""
+    for place in places:
+        if not is_database(place):
+            for name, _ in storage.half_written(place):
+                storage.remove(name)
+
+
+def _look(pool: str, places: Sequence[str], erased: Erased) -> dict[str, dict[str, int]]:
+    """Place -> file -> rows of it that are about what is to be erased."""
+    files = {place: _files(place, pool) for place in places}
+    found: dict[str, dict[str, int]] = {place: {} for place in places}
+    with track("looking through files", sum(map(len, files.values()))) as advance:
+        for place, names in files.items():
+            for name in names:
+                if rows := traces.count(name, erased):
+                    found[place][name] = rows
+                advance()
+    return found
+
+
+def _by_table(found: Mapping[str, int], place: str, pool: str) -> dict[str, int]:
+    """Rows by table: of a pool, a folder of shards is one; of a run, what has the same name in all rounds."""
+    total: dict[str, int] = {}
+    for name, rows in found.items():
+        table = _folder(name, place) if place == pool else name.rsplit("/", 1)[-1].partition(".")[0]
+        total[table] = total.get(table, 0) + rows
+    return total
+
+
+def _most(told: Mapping[str, int], counted: Mapping[str, int]) -> dict[str, int]:
+    """What was counted before a kill stays, although less is there now."""
+    return {name: max(told.get(name, 0), counted.get(name, 0)) for name in sorted({*told, *counted})}
+
+
+def _clear_pool(pool: str, found: Mapping[str, int], erased: Erased) -> None:
+    """Put shards without the erased in the place of those with it, in the manifest and in every snapshot."""
+    hit = {_stem(name) for name in found if _folder(name, pool) in TABLES} & _listed(pool)
+    new_name = {shard: _write_cleared(pool, shard, erased) for shard in sorted(hit)}
+    entries = {old: {new: read_entry(pool, new)} for old, new in new_name.items()}
+    # Snapshots first: the commit deletes what no manifest lists.
+    for name in snapshot_names(pool):
+        manifest = storage.read_json(snapshot_uri(pool, name))
+        shards = _replaced(manifest["shards"], entries)
+        if shards != manifest["shards"]:
+            uris = [shard_uri(pool, "utterances", shard) for shard in shards]
+            ids = storage.read_tables(uris, UTTERANCE, ID_COLUMNS)
+            storage.write_json(snapshot_uri(pool, name), manifest | {"shards": shards, "pool_hash": pool_hash(ids)})
+    before = open_pool(pool).manifest
+    commit(pool, before, _replaced(before["shards"], entries))
+    _clear_derived(pool, found, erased)
+
+
+def _write_cleared(pool: str, shard: str, erased: Erased) -> str:
+    """Write a shard without the erased under a new name, and all features of it; returns the name."""
+    tables = {table: erased.without(storage.read_table(shard_uri(pool, table, shard))) for table in TABLES}
+    name = renamed(shard, tables["utterances"]["utterance_id"].to_pylist())
+    for file in _derived(pool):
+        if _stem(file) == shard:
+            rows = erased.without(storage.read_table(file))
+            storage.write_table(storage.join(pool, _folder(file, pool), f"{name}.parquet"), rows)
+    for table, rows in tables.items():
+        storage.write_table(shard_uri(pool, table, name), rows, row_group_rows=256)
+    return name
+
+
+def _clear_derived(pool: str, found: Iterable[str], erased: Erased) -> None:
+    """Delete features of shards that are gone, and clear what else lies in the pool."""
+    kept = _listed(pool)
+    for name in _derived(pool):
+        if _stem(name) not in kept:
+            storage.remove(name)
+    for name in found:
+        if _folder(name, pool) not in TABLES and storage.exists(name):
+            traces.clear(name, erased)
+
+
+def _listed(pool: str) -> set[str]:
+    return {shard for manifest in manifests(pool).values() for shard in manifest["shards"]}
+
+
+def _derived(pool: str) -> list[str]:
+    """Files of features, whole or half-written, each named after the shard it was made of."""
+    files = (storage.join(pool, FEATURES, name) for name in storage.list_files(storage.join(pool, FEATURES)))
+    return [name for name in files if not name.endswith(".json")]
+
+
+def _replaced(shards: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: entry for old, own in shards.items() for name, entry in entries.get(old, {old: own}).items()}
+
+
+def _folder(name: str, place: str) -> str:
+    return name.removeprefix(place).strip("/").rpartition("/")[0]
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].removesuffix(".parquet")
+
+
+def _models(place: str, erased: Erased) -> list[str]:
+    """Folders of weights that learnt from something erased, or may have; of a round, those that had its label."""
+    files = [] if is_database(place) or storage.is_file(place) else storage.list_files(place)
+    folders = sorted({name.rpartition("/")[0] for name in files if name.endswith(WEIGHTS)})
+    return [storage.join(place, folder) for folder in folders if _may_know(place, folder, erased)]
+
+
+def _may_know(place: str, folder: str, erased: Erased) -> bool:
+    trajectory, mark, rest = folder.partition("/rounds/")
+    if not mark:
+        return True
+    number = int(rest.split("/")[0])
+    return any(_used(storage.join(place, trajectory, "rounds", f"{n:04d}"), erased) for n in range(number + 1))
+
+
+def _used(here: str, erased: Erased) -> bool:
+    """Whether a round was told a label of something erased, or chose its model by it."""
+    labels = storage.read_table(storage.join(here, "labels.parquet"), ["utterance_id"])
+    scored = storage.read_table(storage.join(here, "predictions.parquet"), ["utterance_id", "part"])
+    dev = scored.filter(pc.equal(scored["part"], "dev"))
+    return bool(erased.belongs(labels).any() or erased.belongs(dev).any())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,121 @@
+"""Traces of what was erased in files of any kind: counted, taken out, and looked for once more.
+
+Parquet tables and ledgers of labels lose the rows, JSON files the entries. Anything else that names an erased utterance
+(a report's tables and page, a round's cache of embeddings) is deleted: it can be made again from what is left, or
+serves nobody any more.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seral import storage
+from seral.labels.database import is_database
+from seral.labels.ledger import Ledger
+from seral.pool.tombstones import Erased
+
+TEXTS = (".csv", ".html", ".md", ".tsv", ".txt", ".jsonl", ".yaml")
+SPEAKER_KEYS = frozenset({"speaker", "speakers", "test_speakers", "fold_name"})
+"""Under which JSON files of a run or a pool name speakers."""
+IN_PLACE_OF_A_NAME = "erased"
+
+
+def count(uri: str, erased: Erased) -> int:
+    """Rows of a table that are about something erased, 1 where they only refer to it; of other files, 1 likewise.
+
+    Of a ledger, utterances.
+    """
+    if is_database(uri):
+        return len(_in_ledger(uri, erased))
+    if uri.endswith(".parquet"):
+        table = _texts_of(uri)
+        return int(erased.belongs(table).sum()) or int(bool(erased.references(table)))
+    if uri.endswith(".json"):
+        content = storage.read_json(uri)
+        return int(_cleared(content, erased, None) != content)
+    if uri.endswith(".npz"):
+        return int(_in_arrays(uri, erased))
+    if uri.endswith(TEXTS):
+        text = storage.read_bytes(uri).decode("utf-8", errors="replace")
+        return int(any(erased.mentions(corpus, text) for corpus in erased.corpora))
+    return 0
+
+
+def clear(uri: str, erased: Erased) -> None:
+    """Take what was erased out of a file that has it."""
+    if is_database(uri):
+        with closing(Ledger(uri)) as ledger:
+            ledger.erase(_in_ledger(uri, erased))
+    elif uri.endswith(".parquet"):
+        storage.write_table(uri, erased.without(storage.read_table(uri)))
+    elif uri.endswith(".json"):
+        storage.write_json(uri, _cleared(storage.read_json(uri), erased, None))
+    else:
+        storage.remove(uri)
+
+
+def refers(uri: str, erased: Erased) -> bool:
+    """Whether a file still says anything of what was erased, in whatever column."""
+    if not uri.endswith(".parquet"):
+        return count(uri, erased) > 0
+    table = _texts_of(uri)
+    lists = [column.combine_chunks().flatten() for column in table.columns if pa.types.is_list(column.type)]
+    texts = [column for column in table.columns if pa.types.is_string(column.type)]
+    return bool(
+        erased.belongs(table).any()
+        or any(erased.ids_in(column).any() for column in texts)
+        or any(value is not None and erased.knows("utterance", value) for of in lists for value in of.to_pylist())
+    )
+
+
+def _in_ledger(uri: str, erased: Erased) -> list[str]:
+    """Erased utterances that a ledger asks about or has answers about."""
+    with closing(Ledger(uri)) as ledger:
+        return [name for name in ledger.utterances() if erased.knows("utterance", name)]
+
+
+def _texts_of(uri: str) -> pa.Table:
+    """The columns of a Parquet file that hold text or lists of it."""
+    fs, path = storage.resolve(uri)
+    with fs.open_input_file(path) as stream:
+        file = pq.ParquetFile(stream)
+        names = [field.name for field in file.schema_arrow if _is_text(field.type)]
+        return file.read(columns=names)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
+
+
+def _cleared(value: Any, erased: Erased, key: str | None) -> Any:
+    """A JSON value without erased ids, paths and speakers."""
+    if isinstance(value, Mapping):
+        return {name: _cleared(item, erased, name) for name, item in value.items() if not _names(name, erased, None)}
+    if isinstance(value, list):
+        return [_cleared(item, erased, key) for item in value if not _names(item, erased, key)]
+    return IN_PLACE_OF_A_NAME if _names(value, erased, key) else value
+
+
+def _names(value: Any, erased: Erased, key: str | None) -> bool:
+    if not isinstance(value, str):
+        return False
+    if erased.knows("utterance", value) or any(erased.knows("source", corpus, value) for corpus in erased.corpora):
+        return True
+    if key not in SPEAKER_KEYS:
+        return False
+    of_corpus, _, name = value.partition("/")
+    known_as = [(of_corpus, name), *((corpus, value) for corpus in erased.corpora)]
+    return any(erased.knows("speaker", *words) for words in known_as)
+
+
+def _in_arrays(uri: str, erased: Erased) -> bool:
+    with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as arrays:
+        texts = [arrays[name].ravel().tolist() for name in arrays.files if arrays[name].dtype.kind == "U"]
+    return any(erased.knows("utterance", value) for values in texts for value in values)

@@ -1,0 +1,307 @@
+"""Encoder features of a pool, computed once per encoder and kept: a streaming Ray Data actor pool and its cache.
+
+    FEATURES/<fingerprint>/encoder.json             what made them
+    FEATURES/<fingerprint>/pooled/<shard>.parquet   schema.POOLED: mean and std of every hidden state, fp16
+    FEATURES/<fingerprint>/frames-<k>/<shard>...    schema.FRAMES: hidden state k frame by frame, fp16
+
+The fingerprint covers the encoder's configuration and every weight, so features of two encoders never mix. Batches are
+formed inside a shard, by length: the result does not depend on the number of workers.
+"""
+
+# B batch · N rows · S samples · T frames · D features · L encoder layers (L+1 hidden states)
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder
+from ser_models.pooling import masked_mean_std
+from seral import storage
+from seral.audio.decode import BadAudio, decode_flac
+from seral.cluster import ClusterOptions, connect, encoder_actors
+from seral.errors import FeatureError
+from seral.options import Options
+from seral.pool.shards import Pool
+from seral.progress import track
+from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
+
+if TYPE_CHECKING:
+    from seral.features.text import TextFeatures
+
+Float = NDArray[np.float32]
+Half = NDArray[np.float16]
+
+
+class FeatureOptions(Options):
+    """How features are extracted."""
+
+    max_clip_s: float = Field(default=30.0, gt=0)
+    """Only the first so many seconds of a clip are heard (Whisper's limit is 30)."""
+    batch_s: float = Field(default=80.0, gt=0)
+    """Seconds of audio in a batch, padding included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureStore:
+    """The cached features of one pool by one encoder."""
+
+    uri: str
+    pool: Pool
+    encoder: str
+    """What load_encoder takes."""
+    fingerprint: str
+    num_layers: int
+    width: int
+    text: TextFeatures | None = None
+    """Vectors of the transcripts, for models that read them."""
+
+    def table_uri(self, table: str, shard: str) -> str:
+        """Address of one shard of `pooled`, `frames-<k>` or `quarantine`."""
+        return storage.join(self.uri, self.fingerprint, table, f"{shard}.parquet")
+
+    def pooled(self) -> tuple[list[str], Half, Half]:
+        """All pooled features: ids sorted, mean and std (N, L+1, D)."""
+        table = storage.read_tables([self.table_uri("pooled", shard) for shard in self.pool.shards], POOLED)
+        table = table.sort_by("utterance_id")
+        shape = (table.num_rows, self.num_layers + 1, self.width)
+        mean, std = (stack_vectors(table[name], shape) for name in ("mean", "std"))
+        return table["utterance_id"].to_pylist(), mean, std
+
+    def frames_by_shard(self, layer: int, ids: set[str]) -> Iterator[dict[str, NDArray[np.float16]]]:
+        """Hidden state `layer` frame by frame, id -> (T, D) fp16, of the given ids, one shard at a time."""
+        return (self.shard_frames(layer, shard, ids) for shard in self.pool.shards)
+
+    def shard_frames(self, layer: int, shard: str, ids: set[str]) -> dict[str, NDArray[np.float16]]:
+        """The same of one shard."""
+        table = storage.read_table(self.table_uri(f"frames-{layer}", shard))
+        names = table["utterance_id"].to_pylist()
+        return {
+            name: np.frombuffer(data.as_buffer(), np.float16).reshape(-1, self.width)
+            for name, data in zip(names, table["frames"], strict=True)
+            if name in ids
+        }
+
+    def frames(self, layer: int, ids: set[str]) -> dict[str, NDArray[np.float16]]:
+        """The same in one piece: for the labelled part, not for a pool."""
+        return {name: f.copy() for part in self.frames_by_shard(layer, ids) for name, f in part.items()}
+
+    @property
+    def unusable(self) -> pa.Table:
+        """Utterances the encoder could make nothing of (schema.QUARANTINE, `source` holds the id)."""
+        uris = [self.table_uri("quarantine", shard) for shard in self.pool.shards]
+        return storage.read_tables(uris, QUARANTINE)
+
+
+def stack_vectors(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Half:
+    """Binary cells of fp16 as one array."""
+    return np.frombuffer(b"".join(value.as_py() for value in column), np.float16).reshape(shape)
+
+
+def extract_features(
+    pool: Pool,
+    encoder: str,
+    *,
+    uri: str | None = None,
+    frames_layer: int | None = None,
+    options: FeatureOptions | None = None,
+    on: ClusterOptions | None = None,
+) -> FeatureStore:
+    """Compute what is missing of the pooled features, and of the frames of one hidden state; open them."""
+    options, on = options or FeatureOptions(), on or ClusterOptions()
+    model = load_encoder(encoder)
+    store = FeatureStore(
+        uri=storage.absolute(uri or storage.join(pool.uri, "features")),
+        pool=pool,
+        encoder=str(encoder),
+        fingerprint=_store_key(fingerprint(model), options, on.precision),
+        num_layers=model.num_layers,
+        width=model.width,
+    )
+    del model
+    tables = ["pooled"] if frames_layer is None else ["pooled", f"frames-{frames_layer}"]
+    missing = [s for s in pool.shards if not all(storage.exists(store.table_uri(t, s)) for t in tables)]
+    if missing:
+        _describe(store, options)
+        _run(store, missing, frames_layer, options, on)
+    return store
+
+
+def _store_key(encoder_fingerprint: str, options: FeatureOptions, precision: str) -> str:
+    """The clip limit and the precision change the features, so they are part of their key."""
+    return f"{encoder_fingerprint}-{options.max_clip_s:g}s" + ("" if precision == "fp32" else f"-{precision}")
+
+
+def _describe(store: FeatureStore, options: FeatureOptions) -> None:
+    facts = {"encoder": store.encoder, "num_layers": store.num_layers, "width": store.width, "dtype": "float16"}
+    storage.write_json(_facts_uri(store), facts | {"max_clip_s": options.max_clip_s})
+
+
+def encoder_facts(store: FeatureStore) -> dict[str, Any]:
+    """What made the features of a store, as encoder.json says."""
+    facts: dict[str, Any] = storage.read_json(_facts_uri(store))
+    return facts
+
+
+def _facts_uri(store: FeatureStore) -> str:
+    return storage.join(store.uri, store.fingerprint, "encoder.json")
+
+
+def _run(
+    store: FeatureStore,
+    shards: Sequence[str],
+    frames_layer: int | None,
+    options: FeatureOptions,
+    on: ClusterOptions,
+) -> None:
+    arguments = {
+        "store": store,
+        "frames_layer": frames_layer,
+        "options": options,
+        "device": "cuda" if on.use_gpu else "cpu",
+        "precision": on.precision,
+    }
+    label = f"features of {len(shards)} shards"
+    map_shards(store.pool, shards, FeatureActor, arguments, on, label, into=storage.join(store.uri, store.fingerprint))
+
+
+def map_shards(
+    pool: Pool,
+    shards: Sequence[str],
+    actor: type[Any],
+    arguments: dict[str, Any],
+    on: ClusterOptions,
+    label: str,
+    *,
+    into: str,
+) -> None:
+    """Give every shard to one of a few actors, {"shard": name} -> {"rows": count}, as many as there are encoders.
+
+    They write below the folder `into`, which is tidied at the end: an actor may have been lost with its node.
+    """
+    connect(on)
+    actors = min(encoder_actors(on), len(shards))
+    rows = pool.manifest["shards"]
+    done = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map(
+        actor,
+        fn_constructor_kwargs=arguments,
+        compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
+        num_cpus=1,
+        num_gpus=1 if on.use_gpu else 0,
+    )
+    with track(
+        f"{label} by {actors} process{'es' if actors > 1 else ''}", sum(rows[s]["rows"] for s in shards)
+    ) as advance:
+        for row in done.iter_rows():
+            advance(row["rows"])
+    storage.tidy(into)
+
+
+class FeatureActor:
+    """One encoder in one process: a shard of audio in, a shard of features out."""
+
+    def __init__(
+        self, store: FeatureStore, frames_layer: int | None, options: FeatureOptions, device: str, precision: str
+    ) -> None:
+        torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
+        self.store, self.frames_layer, self.options = store, frames_layer, options
+        self.precision = precision
+        self.encoder = load_encoder(store.encoder).to(device)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        table = self.store.pool.read(row["shard"], ["utterance_id", "audio"])
+        pooled, frames, unusable = [], [], []
+        for clip in encode_clips(self.encoder, table, self.options, self.precision, self.frames_layer):
+            if clip.problem:
+                unusable.append({"source": clip.utterance_id, "reason": "features", "detail": clip.problem})
+                continue
+            pooled.append({"utterance_id": clip.utterance_id, "mean": clip.mean, "std": clip.std})
+            frames.append({"utterance_id": clip.utterance_id, "frames": clip.frames})
+        self._write("quarantine", row["shard"], unusable, QUARANTINE)
+        if self.frames_layer is not None:
+            self._write(f"frames-{self.frames_layer}", row["shard"], frames, FRAMES)
+        self._write("pooled", row["shard"], pooled, POOLED)
+        return {"rows": table.num_rows}
+
+    def _write(self, name: str, shard: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
+        table = pa.Table.from_pylist(rows, schema.with_metadata({ENCODER_KEY: self.store.fingerprint}))
+        storage.write_table(self.store.table_uri(name, shard), table)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedClip:
+    """The features of one clip as fp16 bytes, or what went wrong."""
+
+    utterance_id: str
+    mean: bytes = b""
+    std: bytes = b""
+    frames: bytes | None = None
+    problem: str = ""
+
+
+def encode_clips(
+    encoder: SpeechEncoder, table: pa.Table, options: FeatureOptions, precision: str, frames_layer: int | None
+) -> Iterator[EncodedClip]:
+    """Encode a table of (utterance_id, audio), in length-sorted batches."""
+    limit = int(options.max_clip_s * SAMPLE_RATE)
+    ids, clips = [], []
+    for name, audio in zip(table["utterance_id"].to_pylist(), table["audio"], strict=True):
+        try:
+            clips.append(decode_flac(audio.as_py())[:limit])
+            ids.append(name)
+        except BadAudio as error:
+            yield EncodedClip(utterance_id=name, problem=f"the stored audio is damaged, {error}")
+    for batch in length_sorted_batches([len(clip) for clip in clips], int(options.batch_s * SAMPLE_RATE)):
+        wave_BS, length_B = pad_clips([clips[index] for index in batch])
+        device = next(encoder.parameters()).device
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            out = encoder(wave_BS.to(device), length_B.to(device))
+            mean_LBD, std_LBD = masked_mean_std(out.hidden_LBTD.float(), out.mask_BT)
+        mean_BLD, std_BLD = (stat.transpose(0, 1).half().cpu().numpy() for stat in (mean_LBD, std_LBD))
+        for row, index in enumerate(batch):
+            made = [mean_BLD[row], std_BLD[row]]
+            if frames_layer is not None:
+                made.append(out.hidden_LBTD[frames_layer, row][out.mask_BT[row]].half().cpu().numpy())
+            if all(np.isfinite(values).all() for values in made):
+                mean, std, *frames = (values.tobytes() for values in made)
+                yield EncodedClip(utterance_id=ids[index], mean=mean, std=std, frames=frames[0] if frames else None)
+            else:
+                yield EncodedClip(utterance_id=ids[index], problem="the encoder gives NaN or infinite features in fp16")
+
+
+def length_sorted_batches(lengths: Sequence[int], padded_limit: int) -> list[list[int]]:
+    """Positions in batches of similar length whose padded size stays within `padded_limit` (at least one a batch)."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= padded_limit:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def pad_clips(clips: Sequence[Float]) -> tuple[Tensor, Tensor]:
+    """Zero-pad clips to one tensor: wave (B, S) and lengths (B,) in samples."""
+    length_B = torch.tensor([len(clip) for clip in clips])
+    wave_BS = torch.zeros(len(clips), int(length_B.max()))
+    for row, clip in enumerate(clips):
+        wave_BS[row, : len(clip)] = torch.from_numpy(np.ascontiguousarray(clip))
+    return wave_BS, length_B
+
+
+def rows_of(ids: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
+    """Positions of `wanted` in the sorted `ids`. Raises FeatureError naming those that have no features."""
+    array = np.asarray(ids, dtype=np.str_)
+    position = np.searchsorted(array, np.asarray(wanted, dtype=np.str_))
+    absent = [name for name, at in zip(wanted, position, strict=True) if at == len(array) or array[at] != name]
+    if absent:
+        raise FeatureError(f"{len(absent)} utterances have no features, e.g. {', '.join(absent[:5])}")
+    return position

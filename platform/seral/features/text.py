@@ -1,0 +1,112 @@
+"""Vectors of a pool's transcripts, computed once per text encoder and kept beside the audio features.
+
+    FEATURES/text-<fingerprint>/<shard>.parquet   schema.TEXT_VECTOR: the mean of the tokens' last hidden states, fp16
+
+An utterance without transcript has none; nothing is made up for it.
+"""
+
+# N rows · E features of a transcript
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from ser_models.audio_text import TextEncoder, load_text_encoder
+from seral import storage
+from seral.cluster import ClusterOptions
+from seral.errors import FeatureError, OptionError
+from seral.features.audio import Half, map_shards, stack_vectors
+from seral.pool.shards import Pool
+from seral.schema import TEXT_VECTOR
+
+TEXTS_IN_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFeatures:
+    """The cached transcripts of one pool by one text encoder."""
+
+    uri: str
+    pool: Pool
+    encoder: str
+    """What load_text_encoder takes."""
+    fingerprint: str
+    width: int
+
+    @property
+    def folder(self) -> str:
+        """Address of the tables."""
+        return storage.join(self.uri, f"text-{self.fingerprint}")
+
+    def table_uri(self, shard: str) -> str:
+        """Address of one shard."""
+        return storage.join(self.folder, f"{shard}.parquet")
+
+    def vectors(self) -> dict[str, Half]:
+        """The vectors (E,) of all utterances that have a transcript, by id."""
+        table = storage.read_tables([self.table_uri(shard) for shard in self.pool.shards], TEXT_VECTOR)
+        rows_NE = stack_vectors(table["vector"], (table.num_rows, self.width))
+        return dict(zip(table["utterance_id"].to_pylist(), rows_NE, strict=True))
+
+
+def extract_text(pool: Pool, encoder: str, *, uri: str | None = None, on: ClusterOptions | None = None) -> TextFeatures:
+    """Compute what is missing of the vectors of a pool's transcripts; open them."""
+    on = on or ClusterOptions()
+    model = open_text_encoder(encoder)
+    features = TextFeatures(
+        uri=storage.absolute(uri or storage.join(pool.uri, "features")),
+        pool=pool,
+        encoder=encoder,
+        fingerprint=model.fingerprint(),
+        width=model.width,
+    )
+    del model
+    missing = [shard for shard in pool.shards if not storage.exists(features.table_uri(shard))]
+    if missing:
+        arguments = {"features": features, "device": "cuda" if on.use_gpu else "cpu"}
+        label = f"transcripts of {len(missing)} shards"
+        map_shards(pool, missing, TextActor, arguments, on, label, into=features.folder)
+    return features
+
+
+def open_text_encoder(encoder: str) -> TextEncoder:
+    """The text encoder; one that cannot be loaded is an OptionError that says what was tried."""
+    try:
+        return load_text_encoder(encoder)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"cannot load the text encoder {encoder!r}: {error}") from error
+
+
+class TextActor:
+    """One text encoder in one process: a shard of transcripts in, a shard of vectors out."""
+
+    def __init__(self, features: TextFeatures, device: str) -> None:
+        torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
+        self.features = features
+        self.encoder = load_text_encoder(features.encoder).to(device)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        table = self.features.pool.read(row["shard"], ["utterance_id", "text"])
+        found = dict(zip(table["utterance_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+        vectors = read_texts(self.encoder, found)
+        rows = [{"utterance_id": name, "vector": vector_E.tobytes()} for name, vector_E in vectors.items()]
+        storage.write_table(self.features.table_uri(row["shard"]), pa.Table.from_pylist(rows, TEXT_VECTOR))
+        return {"rows": table.num_rows}
+
+
+def read_texts(encoder: TextEncoder, text_of: dict[str, str | None]) -> dict[str, Half]:
+    """Vectors of the utterances that have a transcript; what is said twice is read once."""
+    texts = sorted({text for text in text_of.values() if text and text.strip()}, key=lambda text: (len(text), text))
+    known: dict[str, Half] = {}
+    for begin in range(0, len(texts), TEXTS_IN_BATCH):
+        part = texts[begin : begin + TEXTS_IN_BATCH]
+        vector_BE = encoder(part).half().cpu().numpy()
+        if not np.isfinite(vector_BE).all():
+            bad = part[int(np.flatnonzero(~np.isfinite(vector_BE).all(1))[0])]
+            raise FeatureError(f"the text encoder gives NaN or infinite vectors in fp16, for {bad!r}")
+        known |= dict(zip(part, vector_BE, strict=True))
+    return {name: known[text] for name, text in text_of.items() if text in known}

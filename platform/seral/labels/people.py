@@ -1,0 +1,243 @@
+"""People as annotators of the loop: asked through the ledger, heard as a consensus.
+
+RUN/labels.sqlite          the ledger, unless `people.ledger` names another
+RUN/evaluation.parquet     what the evaluation set was said to be, schema.LABEL: settled before the first round
+
+Batches in the ledger:
+    evaluation                        clips of dev and test speakers, drawn at random, before anything else
+    <trajectory>/round-0003           the picks of a round
+    <trajectory>/round-0003.1         further ones in the place of those that got no label
+    <trajectory>/round-0003.relabel   clips that have a label, for another person to hear
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, FiniteFloat
+
+from seral import storage
+from seral.errors import AwaitingLabels, LabelError, OptionError
+from seral.labels.consensus import consensus
+from seral.labels.ledger import Ledger
+from seral.labels.records import Progress, Project
+from seral.options import Options
+from seral.pool.splits import Fold
+from seral.progress import track
+from seral.schema import LABEL
+
+EVALUATION, RELABEL = "evaluation", ".relabel"
+POLL_S = 5.0
+"""Between two looks into the ledger, while waiting."""
+
+
+class PeopleOptions(Options):
+    """How people are asked, and what their answers are worth."""
+
+    ledger: str | None = None
+    """A file or the URL of a database; None = labels.sqlite in the run folder."""
+    overlap: int = Field(default=1, ge=1)
+    """People who hear each clip."""
+    max_skips: int = Field(default=2, ge=0)
+    """How many who pass on a clip are replaced by others."""
+    consensus: Literal["majority", "soft", "dawid-skene"] = "majority"
+    """How answers become one label (seral.labels.consensus): the most votes, the shares of votes, or shares weighed
+    by how well each person knows each class. Which is best when: docs/people.md, "What answers are worth"."""
+    targets: Literal["soft", "hard"] = "soft"
+    """What training learns: the shares of the consensus, or its winner alone."""
+    evaluation: int = Field(default=100, ge=2)
+    """Clips drawn at random and labelled first: one half of the dev speakers', the other of the test speakers', as far
+    as there are so many. Models are chosen and judged by them."""
+    enough: FiniteFloat = Field(default=1.0, gt=0, le=1)
+    """Share of a batch's clips about which everybody has answered who was to, from which on the loop goes on. What is
+    open then is not asked any more."""
+    deadline_h: FiniteFloat | None = Field(default=None, gt=0)
+    """Hours after which a batch goes on with the answers there are, if there is one; None = never."""
+    wait: bool = False
+    """Wait for the answers instead of ending with status 75."""
+
+
+def ledger_url(run: str, options: PeopleOptions) -> str:
+    """Where the ledger of a run is. Raises OptionError for a database file that cannot be where the run is."""
+    if options.ledger is not None:
+        return storage.absolute(options.ledger)
+    if "://" in run:
+        raise OptionError(f"no database file can be at {run}: name a database server in people.ledger")
+    return storage.join(storage.absolute(run), "labels.sqlite")
+
+
+class People:
+    """The people of a run, in the place of an oracle."""
+
+    name = "people"
+
+    def __init__(self, run: str, options: PeopleOptions, classes: Sequence[str]) -> None:
+        self._run, self._options, self._classes = run, options, tuple(classes)
+        self._ledger = Ledger.create(ledger_url(run, options), Project(classes=self._classes))
+        self._evaluation = storage.join(run, "evaluation.parquet")
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._ledger.close()
+
+    # The evaluation set
+
+    def ask_evaluation(self, fold: Fold, seed: int) -> None:
+        """Ask about clips of dev and test, drawn at random."""
+        ids = draw_evaluation(fold, self._options.evaluation, seed)
+        self._ledger.ask(EVALUATION, ids, purpose="evaluation", **self._slots())
+
+    def evaluated(self, fold: Fold) -> Fold:
+        """The fold with what people gave a label of dev and test, settled from now on. Raises AwaitingLabels."""
+        if not storage.exists(self._evaluation):
+            self._await([EVALUATION])
+            storage.write_table(self._evaluation, self.labels(self._ledger.asked(EVALUATION), -1))
+        known = set(self._settled())
+        dev, test = (tuple(name for name in part if name in known) for part in (fold.dev, fold.test))
+        for part, ids in (("dev", dev), ("test", test)):
+            if not ids:
+                raise LabelError(f"people gave no clip of the {part} speakers a label: raise people.evaluation")
+        return replace(fold, dev=dev, test=test)
+
+    def emotions(self, ids: Sequence[str]) -> list[str]:
+        """What clips of the evaluation set were said to be. Raises LabelError for one without a label."""
+        known = self._settled() if ids else {}
+        if missing := [name for name in ids if name not in known]:
+            raise LabelError(f"no label for {len(missing)} clips to evaluate on, e.g. {', '.join(missing[:5])}")
+        return [known[name] for name in ids]
+
+    def _settled(self) -> dict[str, str]:
+        table = storage.read_table(self._evaluation)
+        table = table.filter(pc.is_valid(table["emotion"]))
+        return dict(zip(table["utterance_id"].to_pylist(), table["emotion"].to_pylist(), strict=True))
+
+    # Rounds
+
+    def asked(self, batch: str) -> list[str]:
+        """What was asked under this name before; [] = nothing."""
+        new = self._ledger.asked(batch)
+        return [*new, *self._ledger.asked(batch + RELABEL)] if new else []
+
+    def ask(self, batch: str, new: Sequence[str], again: Sequence[str], round_number: int) -> list[str]:
+        """Ask about new clips, and another person about each that has a label; returns what was asked.
+
+        Of the latter, those that everybody here has heard are left out. Raises AwaitingLabels until enough is answered.
+        """
+        heard_by = self._heard_by(again)
+        everybody = {row.name for row in self._ledger.people() if row.token_hash is not None}
+        again = [name for name in again if not everybody or everybody - heard_by[name]]
+        # Second looks first: a batch that is there says that these are too.
+        if again:
+            once = {**self._slots(), "overlap": 1}
+            self._ledger.ask(batch + RELABEL, again, purpose="relabel", round=round_number, **once)
+        asked = self._ledger.ask(batch, new, purpose="round", round=round_number, **self._slots())
+        self._await([batch, batch + RELABEL])
+        return [*asked, *self._ledger.asked(batch + RELABEL)]
+
+    def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
+        """What these clips are by all answers so far, schema.LABEL; those without an answer have no row."""
+        answers = self._ledger.answers()
+        table = consensus(answers, self._classes, self._options.consensus)
+        found = {row["utterance_id"]: row for row in table.to_pylist()}
+        asked = answers.filter(pc.not_equal(answers["purpose"].fill_null(""), "check"))
+        passed = set(asked["utterance_id"].to_pylist())
+        rows = [self._label(name, found.get(name), round_number) for name in ids if name in found or name in passed]
+        return pa.Table.from_pylist(rows, LABEL)
+
+    def _label(self, name: str, said: dict[str, Any] | None, round_number: int) -> dict[str, Any]:
+        row = {"utterance_id": name, "annotator": self.name, "round": round_number}
+        if said is None:
+            return row | {"answer": "skipped"}
+        if said["emotion"] is None:
+            return row | {"answer": "unusable" if said["unusable"] else "disputed"}
+        probability = said["probability"] if self._options.targets == "soft" else None
+        return row | {"answer": "label", "emotion": said["emotion"], "probability": probability}
+
+    def _heard_by(self, ids: Sequence[str]) -> dict[str, set[str]]:
+        heard_by, wanted = defaultdict[str, set[str]](set), set(ids)
+        answers = self._ledger.answers()
+        for name, person in zip(*(answers[column].to_pylist() for column in ("utterance_id", "person")), strict=True):
+            if name in wanted:
+                heard_by[name].add(person)
+        return heard_by
+
+    def _slots(self) -> dict[str, int]:
+        return {"overlap": self._options.overlap, "max_skips": self._options.max_skips}
+
+    # Waiting
+
+    def pending(self) -> list[Progress]:
+        """Batches of the loop that lack answers, in the order in which they were asked."""
+        return [batch for batch in self._ledger.progress() if is_of_loop(batch) and not self._ready(batch)]
+
+    def check_rounds(self) -> None:
+        """Raise AwaitingLabels when a round lacks answers."""
+        if lacking := [batch for batch in self.pending() if batch.batch != EVALUATION]:
+            raise AwaitingLabels(self._message(lacking))
+
+    def wait(self) -> None:
+        """Return when no batch of the loop lacks answers, showing how far they are."""
+        batches = self.pending()
+        before = sum(batch.done for batch in batches)
+        with track("clips labelled", sum(batch.questions for batch in batches)) as advance:
+            advance(before)
+            names = {batch.batch for batch in batches}
+            while self.pending():
+                time.sleep(POLL_S)
+                done = sum(batch.done for batch in self._ledger.progress() if batch.batch in names)
+                advance(done - before)
+                before = done
+
+    def _await(self, names: Sequence[str]) -> None:
+        """Raise AwaitingLabels until these batches, as far as they exist, have enough answers; then close them."""
+        batches = [batch for batch in self._ledger.progress() if batch.batch in names]
+        if lacking := [batch for batch in batches if not self._ready(batch)]:
+            raise AwaitingLabels(self._message(lacking))
+        for batch in batches:
+            if not batch.closed and batch.done < batch.questions:
+                self._ledger.shut(batch.batch)
+
+    def _ready(self, batch: Progress) -> bool:
+        if batch.closed or batch.done >= self._options.enough * batch.questions - 1e-9:
+            return True
+        hours = (time.time() - batch.asked_at) / 3600
+        return batch.answers > 0 and self._options.deadline_h is not None and hours >= self._options.deadline_h
+
+    def _message(self, lacking: Sequence[Progress]) -> str:
+        batches = " and ".join(awaited(batch) for batch in lacking)
+        present, most = len(self._ledger.people()), self._options.overlap
+        few = f" There are {present} people, and {most} are to hear each clip." if present < most else ""
+        return (
+            f"awaiting labels: {batches}.{few} People answer at the page of `seral labels serve {self._run}`; "
+            "run the same command again, and it goes on here"
+        )
+
+
+def awaited(batch: Progress) -> str:
+    """How far a batch is, in words."""
+    return f"{batch.done} of {batch.questions} clips of {batch.batch} are labelled"
+
+
+def is_of_loop(batch: Progress) -> bool:
+    """Whether the loop asked this, and not somebody beside it."""
+    return batch.purpose in {"evaluation", "round"} or batch.batch.endswith(RELABEL)
+
+
+def draw_evaluation(fold: Fold, count: int, seed: int) -> list[str]:
+    """Up to `count` clips, one half of dev and one of test, each uniformly at random, in turns.
+
+    In any first part of them both halves are as good a sample as in all.
+    """
+    rng = np.random.default_rng([seed, zlib.crc32(EVALUATION.encode())])
+    shares = ((fold.dev, count // 2), (fold.test, count - count // 2))
+    drawn = [rng.permutation(np.asarray(part))[:share].tolist() for part, share in shares]
+    return [name for pair in zip_longest(*drawn) for name in pair if name is not None]

@@ -1,0 +1,131 @@
+"""What a person who labels may ask of the server. They hear what they were given and see what they said themselves."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from seral.labels.records import Answer, Kind
+from seral.labels.web.sessions import Asking, Site, TheSite
+
+annotator = APIRouter(prefix="/api")
+LATEST = 20
+"""Answers that one can go back through."""
+RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+class Said(BaseModel):
+    """An answer as a page sends it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    utterance_id: str = Field(max_length=200)
+    key: str = Field(pattern=r"^[0-9a-f]{32}$")
+    kind: Kind = "label"
+    emotions: list[str] = Field(default=[], max_length=100)
+    secondary: list[str] = Field(default=[], max_length=100)
+    valence: float | None = None
+    arousal: float | None = None
+    dominance: float | None = None
+    confidence: float | None = None
+    comment: str | None = Field(default=None, max_length=2000)
+    seconds: float | None = Field(default=None, ge=0, le=86_400)
+
+    def answer(self, person: str, **more: Any) -> Answer:
+        """The answer of this person."""
+        values = {name: getattr(self, name) for name in Said.model_fields} | more
+        values |= {name: tuple(values[name]) for name in ("emotions", "secondary")}
+        return Answer(**values, person=person)
+
+
+class SaidWhenAsked(Said):
+    """An answer to a question that was put to the person."""
+
+    question: int
+
+
+@annotator.get("/me")
+def me(person: Asking, site: TheSite) -> dict[str, Any]:
+    """Who asks, what they are asked, and where they stand."""
+    return {
+        "person": person.name,
+        "role": person.role,
+        **asdict(site.ledger.project),
+        "lease_s": site.lease_s,
+        "standing": asdict(site.ledger.standing(person.name)),
+    }
+
+
+@annotator.post("/claim")
+def claim(person: Asking, site: TheSite, count: Annotated[int, Query(ge=1, le=5)] = 2) -> dict[str, Any]:
+    """The next clips: the first to be heard, the others to be fetched meanwhile. Nobody is told which are checks."""
+    tasks = site.ledger.claim(person.name, count=count, lease_s=site.lease_s, check_every=site.check_every)
+    clips = [_clip(site, task.question, task.utterance_id) for task in tasks]
+    return {"clips": clips, "standing": asdict(site.ledger.standing(person.name))}
+
+
+@annotator.post("/answers")
+def submit(given: SaidWhenAsked, person: Asking, site: TheSite) -> dict[str, Any]:
+    """Write an answer, once for each key; a later one about the same clip corrects it."""
+    return {"id": site.ledger.submit(given.answer(person.name), given.question)}
+
+
+@annotator.get("/latest")
+def latest(person: Asking, site: TheSite) -> dict[str, Any]:
+    """What this person said last, newest first, to go back to."""
+    shown = Said.model_fields.keys() - {"key"}
+    found = site.ledger.latest(person.name, LATEST)
+    return {
+        "answers": [
+            {
+                "clip": _clip(site, question, answer.utterance_id),
+                "answer": {name: value for name, value in asdict(answer).items() if name in shown},
+            }
+            for question, answer in found
+        ]
+    }
+
+
+@annotator.post("/let-go")
+def let_go(person: Asking, site: TheSite) -> dict[str, Any]:
+    """Give back the clips at hand, for others to label."""
+    site.ledger.let_go(person.name)
+    return {}
+
+
+@annotator.get("/audio/{utterance_id}")
+def audio(utterance_id: str, request: Request, person: Asking, site: TheSite) -> Response:
+    """A clip as FLAC, or the range of it that a player asks for. 404 for what is not theirs to hear, or is not there.
+
+    A lead hears everything in the pool.
+    """
+    mine = person.role == "lead" or site.ledger.may_hear(person.name, utterance_id)
+    if not mine or utterance_id not in site.sounds:
+        raise HTTPException(404, "no such clip is yours to hear")
+    return _ranged(site.sounds.read(utterance_id), request.headers.get("range"))
+
+
+def _clip(site: Site, question: int, utterance_id: str) -> dict[str, Any]:
+    clip: dict[str, Any] = {"question": question, "utterance_id": utterance_id}
+    suggestion = site.suggest(utterance_id)
+    return clip if suggestion is None else clip | {"suggestion": suggestion}
+
+
+def _ranged(data: bytes, wanted: str | None) -> Response:
+    """All of the bytes, or one range of them (RFC 9110, section 14); a range that makes no sense is ignored."""
+    headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, no-store"}
+    found = RANGE.fullmatch(wanted.strip()) if wanted else None
+    if found is None or not any(found.groups()):
+        return Response(data, media_type="audio/flac", headers=headers)
+    first, last = found.groups()
+    start = int(first) if first else max(0, len(data) - int(last))
+    end = min(int(last) + 1 if first and last else len(data), len(data))
+    if start >= end:
+        return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{len(data)}"})
+    headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
+    return Response(data[start:end], 206, headers, media_type="audio/flac")

@@ -1,0 +1,103 @@
+"""The application: pages, what they ask for, and the same headers on every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DBAPIError
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from seral.errors import LabelError, PoolError
+from seral.labels.web.annotator import annotator
+from seral.labels.web.lead import lead
+from seral.labels.web.limits import BodyLimit
+from seral.labels.web.sessions import Site, come_in
+
+STATIC = Path(__file__).parent / "static"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "media-src 'self' blob:; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def create_app(site: Site) -> FastAPI:
+    """The annotation page over one ledger and one pool."""
+    app = FastAPI(title="seral labels", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.site = site
+    app.add_api_route("/", _page("annotate.html"))
+    app.add_api_route("/in/{token}", come_in)
+    app.add_api_route("/lead", _page("lead.html"))
+    app.include_router(annotator)
+    app.include_router(lead)
+    app.mount("/static", StaticFiles(directory=STATIC))
+    app.exception_handler(HTTPException)(_refuse)
+    app.exception_handler(RequestValidationError)(_explain)
+    app.exception_handler(LabelError)(_label_error)
+    app.exception_handler(PoolError)(_pool_error)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(SafeHeaders)
+    return app
+
+
+class SafeHeaders:
+    """HEADERS on everything, and nothing kept by others on the way unless the answer says so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+
+        async def safe(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                headers.setdefault("Cache-Control", "no-cache" if "etag" in headers else "no-store")
+            await send(message)
+
+        await self._app(scope, receive, safe)
+
+
+def _page(name: str) -> Callable[[], Awaitable[Response]]:
+    """A page as it lies in `static`: it holds nothing that is anybody's, that comes through /api."""
+
+    async def page() -> Response:
+        return FileResponse(STATIC / name)
+
+    return page
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message}, status, headers)
+
+
+def _refuse(_: Request, error: HTTPException) -> Response:
+    return _error(error.status_code, error.detail, dict(error.headers or {}))
+
+
+def _explain(_: Request, error: RequestValidationError) -> Response:
+    wrong = (f"{'.'.join(map(str, item['loc'][1:])) or item['loc'][0]}: {item['msg']}" for item in error.errors())
+    return _error(422, "; ".join(wrong))
+
+
+def _label_error(_: Request, error: LabelError) -> Response:
+    """What the ledger refuses is the sender's mistake; that it cannot be reached is not, and may be tried again."""
+    if isinstance(error.__cause__, DBAPIError):
+        return _error(503, "the ledger cannot be reached at the moment", {"Retry-After": "2"})
+    return _error(422, str(error))
+
+
+def _pool_error(_: Request, error: PoolError) -> Response:
+    return _error(503, str(error))

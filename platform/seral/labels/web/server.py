@@ -1,0 +1,100 @@
+"""The process that `seral labels serve` starts."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import uvicorn
+from pydantic import Field
+
+from seral import storage
+from seral.errors import OptionError
+from seral.labels.ledger import Ledger
+from seral.labels.web.app import create_app
+from seral.labels.web.limits import Limit
+from seral.labels.web.sessions import Site
+from seral.labels.web.sounds import Sounds
+from seral.labels.web.suggestions import Suggestions, no_suggestions
+from seral.options import Options, read_yaml
+from seral.pool.shards import open_pool
+from seral.progress import say
+
+KEEP_ALIVE_S = 120
+
+
+class PageOptions(Options):
+    """Where the page lies and how people are asked."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; only this machine unless told otherwise. Beyond it, put a proxy with https in front."""
+    port: int = Field(default=8800, ge=1, le=65_535)
+    url: str | None = None
+    """Where people reach the page, such as https://labels.example.org; None = the host and port."""
+    lease_min: float = Field(default=15.0, gt=0)
+    """Minutes for which a clip is one person's alone."""
+    check_every: int = Field(default=0, ge=0)
+    """A clip with a known answer after so many others, where such are asked; 0 = never."""
+    disputed_spread: float = Field(default=0.5, ge=0, le=1)
+    """Ratings are shown to the lead as disputed when the highest and the lowest are further apart than this share of
+    the scale: on a scale from 1 to 5, by more than two."""
+    show_model_suggestion: bool = False
+    """Show what the newest model takes a clip for. It biases people: labels are then no independent evidence."""
+    burst: int = Field(default=100, ge=1)
+    """Requests that one person may send at once."""
+    requests_per_s: float = Field(default=20.0, gt=0)
+    """Requests a second that one person may send in the long run."""
+
+    @property
+    def address(self) -> str:
+        """Where people reach the page, without a slash at the end."""
+        return (self.url or f"http://{self.host}:{self.port}").rstrip("/")
+
+
+def places(run: str | None, ledger: str | None, pool: str | None) -> tuple[str, str]:
+    """Ledger and pool of a run; what is given besides counts instead. Raises OptionError when one is missing."""
+    if run is not None:
+        values = read_yaml(storage.join(run, "config.yaml"))
+        people = values.get("people") or {}
+        ledger = ledger or people.get("ledger") or storage.join(run, "labels.sqlite")
+        pool = pool or values.get("pool")
+    if ledger is None or pool is None:
+        raise OptionError("give a run, or both --ledger and --pool")
+    return ledger, pool
+
+
+def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None = None) -> Site:
+    """What the application answers from."""
+    if urlsplit(options.address).scheme not in {"http", "https"}:
+        raise OptionError(f"the page's address begins with http:// or https://, got {options.address}")
+    if options.show_model_suggestion and run is None:
+        raise OptionError("show_model_suggestion needs a run: its newest model is what suggests")
+    return Site(
+        ledger=ledger,
+        sounds=Sounds(open_pool(pool)),
+        url=options.address,
+        lease_s=60 * options.lease_min,
+        check_every=options.check_every,
+        spread=options.disputed_spread,
+        suggest=Suggestions(run) if options.show_model_suggestion and run else no_suggestions,
+        attempts=Limit(10, 1 / 6),
+        requests=Limit(options.burst, options.requests_per_s),
+    )
+
+
+def serve(run: str | None, options: PageOptions, *, ledger: str | None = None, pool: str | None = None) -> None:
+    """Serve the page of a run, or of a ledger and a pool, until stopped."""
+    ledger, pool = places(run, ledger, pool)
+    with closing(Ledger(ledger)) as opened:
+        site = make_site(opened, pool, options, run)
+        say(f"the annotation page is at {options.address}; personal links: seral labels people add")
+        # No access log: the addresses of personal links hold their tokens.
+        # People think for longer than the five seconds after which a connection would be closed.
+        uvicorn.run(
+            create_app(site),
+            host=options.host,
+            port=options.port,
+            access_log=False,
+            log_level="warning",
+            timeout_keep_alive=KEEP_ALIVE_S,
+        )

@@ -1,0 +1,134 @@
+"""Who asks: a personal link sets a cookie, the cookie names the person, and other sites cannot use it.
+
+The cookie holds the token of the link, out of reach of scripts. So a server that is started again knows everybody, and
+a person whose link was revoked is out at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, HTTPException, Request
+from starlette.responses import RedirectResponse, Response
+
+from seral.labels.ledger import Ledger
+from seral.labels.records import Role
+from seral.labels.web.limits import Limit
+from seral.labels.web.sounds import Sounds
+
+HEADER = "x-seral"
+"""A page of another site cannot send a header of ours without asking first, and it is never allowed."""
+COOKIE_DAYS = 90
+NOBODY = "this link is not valid, or not any more; ask for a new one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What every request needs: the ledger, the clips, where the page lies, and the limits."""
+
+    ledger: Ledger
+    sounds: Sounds
+    url: str
+    """Where people reach the page, without a slash at the end."""
+    lease_s: float
+    check_every: int
+    spread: float
+    """Share of the scale from which on, itself not counted, ratings are disputed."""
+    suggest: Callable[[str], str | None]
+    """What a model takes a clip for, to be shown beside it; None = nothing is."""
+    attempts: Limit
+    """Wrong links and cookies, by address: ten at once, then one in six seconds."""
+    requests: Limit
+    """Requests, by person."""
+
+    @property
+    def cookie(self) -> str:
+        """Its name; two servers on one machine do not take each other's."""
+        return f"seral-{urlsplit(self.url).port or 'page'}"
+
+    @property
+    def secure(self) -> bool:
+        """Whether the page is reached by https."""
+        return self.url.startswith("https://")
+
+    def link(self, token: str) -> str:
+        """A personal link."""
+        return f"{self.url}/in/{token}"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Whoever asks."""
+
+    name: str
+    role: Role
+
+
+def come_in(request: Request, token: str) -> Response:
+    """Let the owner of a personal link in: a cookie, and away from the address that holds the token."""
+    site = site_of(request)
+    person = _known(request, token)
+    response = RedirectResponse("../lead" if person.role == "lead" else "../", status_code=303)
+    response.set_cookie(
+        site.cookie,
+        token,
+        max_age=COOKIE_DAYS * 24 * 3600,
+        path=urlsplit(site.url).path or "/",
+        secure=site.secure,
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+def site_of(request: Request) -> Site:
+    """What the application was made with."""
+    site: Site = request.app.state.site
+    return site
+
+
+def person_of(request: Request) -> Person:
+    """The person whose cookie came with the request; 403 without one, 429 when they ask too much."""
+    site = site_of(request)
+    person = _known(request, request.cookies.get(site.cookie, ""))
+    if not site.requests.take(person.name):
+        raise HTTPException(429, "too many requests; wait a moment", headers={"Retry-After": "1"})
+    if request.method != "GET":
+        _check_origin(request)
+    return person
+
+
+def lead_of(person: Annotated[Person, Depends(person_of)]) -> Person:
+    """The same for those who lead; 403 for others."""
+    if person.role != "lead":
+        raise HTTPException(403, "this is for leads")
+    return person
+
+
+def _known(request: Request, token: str) -> Person:
+    """Whose token this is. Those who guess have to wait; nobody is told whether they were close."""
+    site, address = site_of(request), request.client.host if request.client else ""
+    if site.attempts.empty(address):
+        raise HTTPException(429, "too many attempts; wait a minute", headers={"Retry-After": "60"})
+    found = site.ledger.person_of(token) if token else None
+    if found is None:
+        if token:
+            site.attempts.take(address)
+        raise HTTPException(403, NOBODY)
+    return Person(*found)
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse what another site's page has sent in a person's name."""
+    origin, own = request.headers.get("origin"), urlsplit(site_of(request).url)
+    hosts = {own.netloc, request.headers.get("host", "")}
+    if request.headers.get(HEADER) is None or (origin is not None and urlsplit(origin).netloc not in hosts):
+        raise HTTPException(403, f"changes are made from the page itself, with the header {HEADER}")
+
+
+Asking = Annotated[Person, Depends(person_of)]
+Leading = Annotated[Person, Depends(lead_of)]
+TheSite = Annotated[Site, Depends(site_of)]

@@ -1,0 +1,199 @@
+"""Prediction with the model of a run: a whole pool through a Ray Data actor pool, or loose files."""
+
+# B batch · C classes
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seral import storage
+from seral.audio.decode import BadAudio, decode, decode_flac
+from seral.cluster import ClusterOptions
+from seral.corpora.formats.folder import DECODABLE
+from seral.errors import OptionError, PoolError, StateError
+from seral.features.audio import FeatureOptions, length_sorted_batches, map_shards, pad_clips
+from seral.features.text import open_text_encoder, read_texts
+from seral.loop.loop import LoopOptions
+from seral.loop.rounds import read_rounds, round_folder
+from seral.options import Options
+from seral.pool.shards import MANIFEST, Pool, open_pool, split_address
+from seral.progress import say, track
+from seral.schema import SAMPLE_RATE
+from seral.task.run import read_options
+from seral.training.model import load_model, read_outputs, read_text_encoder
+from seral.training.supervised import best_model
+
+Wave = NDArray[np.float32]
+FILES_AT_ONCE = 64
+
+
+class PredictOptions(Options):
+    """What to predict, with what."""
+
+    run: str
+    """The run whose model is used."""
+    source: list[str] = Field(min_length=1)
+    """One pool, or audio files and folders."""
+    out: str
+    """Parquet file to write."""
+    trajectory: str | None = None
+    """Which trajectory's last model; None = the best on dev among the strategy's."""
+    max_duration_s: float = Field(default=60.0, gt=0)
+    """Longer files get an error instead of a prediction, in seconds."""
+    features: FeatureOptions = FeatureOptions()
+    cluster: ClusterOptions = ClusterOptions()
+
+
+def predict(options: PredictOptions) -> dict[str, Any]:
+    """Predict and write one Parquet table: id or file, predicted class, probabilities, error. Returns the counts."""
+    out = storage.absolute(options.out)
+    folder = model_folder(storage.absolute(options.run), options.trajectory)
+    if storage.exists(storage.join(split_address(options.source[0])[0], MANIFEST)):
+        if len(options.source) > 1:
+            raise OptionError(f"give one pool at a time, got {len(options.source)} sources")
+        table = _predict_pool(open_pool(options.source[0]), folder, options)
+    else:
+        table = _predict_files(_audio_files(options.source), folder, options)
+    storage.write_table(out, table)
+    errors = table.num_rows - table["error"].null_count
+    return {"model": folder, "out": out, "rows": table.num_rows, "errors": errors}
+
+
+def model_folder(run: str, trajectory: str | None = None) -> str:
+    """The model of a training, or of a trajectory's last round, by default the strategy's with the best dev UAR."""
+    if trajectory is None and (trained := best_model(run)):
+        return trained
+    root = storage.join(run, "trajectories")
+    arm = read_options(LoopOptions, run).strategy.name
+    names = storage.list_names(root)
+    if trajectory is not None and trajectory not in names:
+        raise OptionError(f"no trajectory {trajectory!r} in {run}; it has {', '.join(names)}")
+    wanted = [trajectory] if trajectory else [name for name in names if name.startswith(f"{arm}.")]
+    done = {name: rounds[-1] for name in wanted if (rounds := read_rounds(storage.join(root, name)))}
+    if not done:
+        raise StateError(f"{run} has no finished round yet: run the loop first")
+    best = max(sorted(done), key=lambda name: done[name].dev_uar or 0.0)
+    return storage.join(round_folder(storage.join(root, best), done[best].round), "model")
+
+
+def output_schema(classes: Sequence[str], dimensions: Sequence[str]) -> pa.Schema:
+    """Columns of a prediction file; `utterance_id` holds the path where the input was files."""
+    numbers = [(name, pa.float32()) for name in (*(f"p_{name}" for name in classes), *dimensions)]
+    return pa.schema([("utterance_id", pa.string()), ("predicted", pa.string()), *numbers, ("error", pa.string())])
+
+
+class Predictor:
+    """A model in one process: clips in, rows of predictions out, in length-sorted batches."""
+
+    def __init__(self, folder: str, features: FeatureOptions, on: ClusterOptions) -> None:
+        self.device = torch.device("cuda" if on.use_gpu else "cpu")
+        self.bf16 = on.precision == "bf16"
+        self.model, self.features = load_model(folder), features
+        self.outputs = self.classes, self.dimensions = read_outputs(folder)
+        self.model.to(self.device).eval()
+        name = read_text_encoder(folder)
+        self.text_encoder = None if name is None else open_text_encoder(name).to(self.device)
+
+    def predict(
+        self, names: Sequence[str], waves: Sequence[Wave], texts: Sequence[str | None] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """One row per clip; only its first `max_clip_s` seconds are heard, and `texts` are read if the model can."""
+        text_NE = None if texts is None else self._read(texts)
+        waves = [wave[: int(self.features.max_clip_s * SAMPLE_RATE)] for wave in waves]
+        limit = int(self.features.batch_s * SAMPLE_RATE)
+        for batch in length_sorted_batches([len(wave) for wave in waves], limit):
+            wave_BS, length_B = pad_clips([waves[index] for index in batch])
+            with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+                text_BE = None if text_NE is None else text_NE[batch]
+                output_BO = self.model(wave_BS.to(self.device), length_B.to(self.device), text_BE).float()
+            logits_BC, value_BK = self.model.split(output_BO)
+            for index, share_C, value_K in zip(batch, logits_BC.softmax(1).tolist(), value_BK.tolist(), strict=True):
+                row = {"utterance_id": names[index], **dict(zip(self.dimensions, value_K, strict=True))}
+                if self.classes:
+                    row["predicted"] = self.classes[int(np.argmax(share_C))]
+                yield row | {f"p_{name}": share for name, share in zip(self.classes, share_C, strict=True)}
+
+    def _read(self, texts: Sequence[str | None]) -> torch.Tensor | None:
+        """Vectors (N, E) of transcripts, NaN where there is none."""
+        if self.text_encoder is None:
+            return None
+        vectors = read_texts(self.text_encoder, dict(zip(map(str, range(len(texts))), texts, strict=True)))
+        text_NE = torch.full((len(texts), self.text_encoder.width), torch.nan)
+        for name, vector_E in vectors.items():
+            text_NE[int(name)] = torch.from_numpy(vector_E).float()
+        return text_NE.to(self.device)
+
+
+class ShardPredictor:
+    """The same as a Ray Data actor: one shard of a pool in, one shard of predictions out."""
+
+    def __init__(self, folder: str, options: PredictOptions, pool: Pool, parts: str) -> None:
+        if not options.cluster.use_gpu:
+            torch.set_num_threads(1)
+        self.predictor = Predictor(folder, options.features, options.cluster)
+        self.pool, self.parts = pool, parts
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Predict a shard, unless an earlier call that was interrupted already has."""
+        uri = storage.join(self.parts, f"{row['shard']}.parquet")
+        table = self.pool.read(row["shard"], ["utterance_id", "audio", "text"])
+        if not storage.exists(uri):
+            waves = [decode_flac(data.as_py()) for data in table["audio"]]
+            texts = table["text"].to_pylist()
+            rows = list(self.predictor.predict(table["utterance_id"].to_pylist(), waves, texts))
+            storage.write_table(uri, pa.Table.from_pylist(rows, output_schema(*self.predictor.outputs)))
+        return {"rows": table.num_rows}
+
+
+def _predict_pool(pool: Pool, folder: str, options: PredictOptions) -> pa.Table:
+    parts = f"{options.out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
+    arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
+    map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions", into=parts)
+    schema = output_schema(*read_outputs(folder))
+    table = storage.read_tables([storage.join(parts, f"{shard}.parquet") for shard in pool.shards], schema)
+    storage.remove(parts)
+    return table.sort_by("utterance_id")
+
+
+def _predict_files(files: Sequence[Path], folder: str, options: PredictOptions) -> pa.Table:
+    predictor = Predictor(folder, options.features, options.cluster)
+    rows: list[dict[str, Any]] = []
+    with track("predicting", len(files)) as advance:
+        for begin in range(0, len(files), FILES_AT_ONCE):
+            part = files[begin : begin + FILES_AT_ONCE]
+            rows += _predict_some(part, predictor, options.max_duration_s)
+            advance(len(part))
+    return pa.Table.from_pylist(rows, output_schema(*predictor.outputs)).sort_by("utterance_id")
+
+
+def _predict_some(files: Iterable[Path], predictor: Predictor, max_duration_s: float) -> Iterator[dict[str, Any]]:
+    good: dict[str, Wave] = {}
+    for file in files:
+        try:
+            good[str(file)] = decode(file, max_duration_s=max_duration_s).samples
+        except BadAudio as error:
+            say(f"{file}: {error}")
+            yield {"utterance_id": str(file), "error": str(error)}
+    yield from predictor.predict(list(good), list(good.values()))
+
+
+def _audio_files(sources: Sequence[str]) -> list[Path]:
+    files: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            files += sorted(path for path in source.rglob("*") if path.suffix.lower() in DECODABLE)
+        elif source.is_file():
+            files.append(source)
+        else:
+            raise PoolError(f"{source} is neither a pool, nor an audio file, nor a folder")
+    if not files:
+        raise PoolError(f"no audio in {', '.join(sources)}; suffixes looked for: {' '.join(sorted(DECODABLE))}")
+    return files

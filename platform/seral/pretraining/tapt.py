@@ -1,0 +1,169 @@
+"""Task-adaptive pretraining of an encoder on the unlabelled training audio of a fold, through Ray Train.
+
+It is handed ids and reads their audio and nothing else: no dev, no test, no label. A few of the ids are not trained on
+but listened to while it runs.
+
+FOLDER/encoder/     the adapted encoder, as any other
+FOLDER/objective.safetensors   heads and clusters of the pretraining loss (see seral.pretraining.surprisal)
+FOLDER/tapt.json    written last: options, training and held-out scores by step, warnings
+FOLDER/tapt.png     the same as a picture
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow.compute as pc
+import torch
+from pydantic import Field, model_validator
+
+from ser_models.objectives import TaptOptions, check_adapter
+from seral import storage
+from seral.cluster import ClusterOptions, connect
+from seral.errors import OptionError
+from seral.options import Options
+from seral.pool.shards import Pool, open_pool
+from seral.pool.splits import SplitOptions, make_folds
+from seral.pretraining.tapt_run import ENCODER, OBJECTIVE, TaptSpec, tapt_worker
+from seral.progress import say
+from seral.task.ray_train import STATE, last_checkpoint
+from seral.task.run import absolute_encoder, claim_folder, of_corpora
+
+DONE, PICTURE = "tapt.json", "tapt.png"
+
+
+class TaptRunOptions(Options):
+    """How an encoder is adapted before the loop; objectives and defaults in ser_models.objectives."""
+
+    steps: int = Field(default=2000, ge=1)
+    """Updates; small pools need few."""
+    batch_s: float = Field(default=250.0, gt=0)
+    """Seconds of audio in a step, of all workers together."""
+    crop_s: float = Field(default=10.0, gt=0)
+    """Longer clips are cropped at random."""
+    mask: str = "after"
+    """Mask preset: after (light) or wav2vec2 (about half of the frames)."""
+    lr: float = Field(default=1e-4, gt=0)
+    """Peak learning rate of Adam; adapters bear about ten times more."""
+    warmup_steps: int = Field(default=100, ge=0)
+    """Linear warm-up; afterwards flat for 5 % of the steps, then linear to 0."""
+    freeze_front: bool = True
+    """Keep the convolutional front as it is."""
+    adapter: str | None = None
+    """Train adapters only, such as `lora`, and merge them at the end: cheap TAPT. None = the encoder itself."""
+    clusters: int | None = Field(default=None, ge=2)
+    """k-means ids to predict; None = 100 for up to 10 hours of audio, 500 for more. Not for wav2vec 2.0."""
+    layer: int | None = Field(default=None, ge=0)
+    """Hidden state whose frames are clustered; None = three quarters of the way up."""
+    refresh_every: int | None = Field(default=None, ge=1)
+    """Steps after which the clusters are made anew from the encoder as it is then, and the head with them; None =
+    never."""
+    held_out: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the training utterances that are only listened to, 1 to 64 of them; 0 = none."""
+    eval_every: int = Field(default=100, ge=1)
+    """Steps between two looks at the held-out utterances."""
+    seed: int = 0
+    checkpoint_every: int = Field(default=200, ge=1)
+    """Steps between checkpoints."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TaptRunOptions:
+        self.settings()
+        if self.adapter is not None:
+            check_adapter(self.adapter)
+        return self
+
+    def settings(self) -> TaptOptions:
+        """The same, as the model library takes it."""
+        return TaptOptions(
+            steps=self.steps,
+            seconds_per_batch=self.batch_s,
+            crop_s=self.crop_s,
+            mask=self.mask,
+            learning_rate=self.lr,
+            warmup_steps=self.warmup_steps,
+            freeze_front=self.freeze_front,
+            layer=self.layer,
+            **({} if self.clusters is None else {"clusters": self.clusters}),
+        )
+
+
+def adapt_encoder(
+    pool: Pool, ids: Sequence[str], encoder: str, folder: str, options: TaptRunOptions, on: ClusterOptions
+) -> str:
+    """Adapt an encoder to the audio of `ids`; returns the folder of the new one. Done before, it is only returned."""
+    target = storage.join(folder, ENCODER)
+    if storage.exists(storage.join(folder, DONE)):
+        return target
+    work, wanted = storage.join(folder, ".train"), tuple(sorted(ids))
+    name = run_name(pool, wanted, encoder, options)
+    spec = TaptSpec(
+        pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=storage.join(work, name, STATE)
+    )
+    with last_checkpoint(tapt_worker, spec, on, what=f"TAPT of {encoder}", name=name, work=work) as local:
+        storage.copy_folder(local / ENCODER, target)
+        storage.write_bytes(storage.join(folder, OBJECTIVE), (local / OBJECTIVE).read_bytes())
+        record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
+    storage.write_bytes(storage.join(folder, PICTURE), _picture(record))
+    facts = {"utterances": len(ids), "encoder": encoder, "options": options.model_dump(mode="json")}
+    storage.write_json(storage.join(folder, DONE), facts | record)
+    return target
+
+
+def run_name(pool: Pool, ids: Sequence[str], encoder: str, options: TaptRunOptions) -> str:
+    """Another name for whatever would train to other weights: a run of the same name goes on from its checkpoint."""
+    parts = [pool.hash, list(ids), encoder, options.model_dump(mode="json")]
+    return "tapt-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _picture(record: dict[str, Any]) -> bytes:
+    # Imported here: the loop imports this module, and drawing takes a second to load.
+    from seral.report.figures import png, pretraining_curves
+
+    return png(pretraining_curves(record["history"], record["held_out"]))
+
+
+class TaptJobOptions(Options):
+    """Which encoder is adapted to which audio."""
+
+    pool: str
+    """The pool; only its audio is read."""
+    out: str
+    """Folder of the result: the encoder is in `encoder/`."""
+    encoder: str = "seral-tiny"
+    """A hub id, a folder, or an embedded encoder."""
+    corpora: list[str] | None = None
+    """Only these corpora of the pool; None = all."""
+    split: SplitOptions = SplitOptions()
+    """Folds of the chosen corpora, where a fold is named."""
+    fold: int | None = None
+    """Hear the training part of this fold only; None = everything, dev and test of any later split included. A loop
+    that leaves out classes may deal the speakers of k-fold otherwise: give it `tapt` instead."""
+    tapt: TaptRunOptions = TaptRunOptions()
+    cluster: ClusterOptions = ClusterOptions()
+    """Without `train_workers`, progress is shown here; with one, in the worker's log."""
+
+
+def pretrain(options: TaptJobOptions) -> str:
+    """Adapt an encoder to a pool, or go on doing so; returns the folder of the encoder."""
+    out, pool = storage.absolute(options.out), open_pool(options.pool)
+    encoder = absolute_encoder(options.encoder)
+    ids = _ids(options, pool)
+    claim_folder(options, out, {"out", "cluster"})
+    connect(options.cluster)
+    say(f"TAPT of {encoder} on {len(ids)} utterances of {pool.uri}")
+    return adapt_encoder(pool, ids, encoder, out, options.tapt, options.cluster)
+
+
+def _ids(options: TaptJobOptions, pool: Pool) -> list[str]:
+    table = of_corpora([pool], options.corpora)[0]
+    if options.fold is None:
+        names: list[str] = table.filter(pc.is_null(table["duplicate_of"]))["utterance_id"].to_pylist()
+        return names
+    folds = make_folds(table, options.split)
+    if not 0 <= options.fold < len(folds):
+        raise OptionError(f"fold {options.fold} does not exist: the split gives 0..{len(folds) - 1}")
+    return list(folds[options.fold].train)

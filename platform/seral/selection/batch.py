@@ -1,0 +1,132 @@
+"""One batch of picks from Parquet files, outside a loop: for pools whose labels are kept elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from seral import storage
+from seral.cluster import ClusterOptions, connect
+from seral.errors import LostPart
+from seral.options import Options
+from seral.progress import say
+from seral.schema import PICK
+from seral.selection.budget import PaceOptions
+from seral.selection.candidates import Candidates
+from seral.selection.minutes import select_for_minutes
+from seral.selection.parts.actors import Parts, RemoteParts
+from seral.selection.parts.distributed import Picks, select_in_parts
+from seral.selection.parts.part import PoolPart
+from seral.selection.selection import StrategyOptions, check_count
+from seral.selection.source import SourceOptions, different_widths, read_labelled, shards
+
+NAMED = 5
+"""Labelled utterances without features that are named."""
+
+
+class BatchOptions(Options):
+    """What to pick, from what, by which strategy."""
+
+    source: SourceOptions
+    strategy: StrategyOptions = StrategyOptions(name="auto")
+    """A strategy by name with its options and wrappers; see `seral strategies`."""
+    count: int | None = Field(default=None, ge=1)
+    """How many utterances to pick."""
+    minutes: float | None = Field(default=None, gt=0)
+    """Or how many minutes of an annotator to spend."""
+    pace: PaceOptions = PaceOptions()
+    """What a clip costs, where minutes are counted; durations come from `source.metadata`."""
+    seed: int = Field(default=0, ge=0)
+    parts: int = Field(default=1, ge=1)
+    """In how many processes the features are kept, on as many machines as Ray has, at most one a file; 1 = all in this
+    one, without Ray. The picks are the same, but for strategies that cluster the whole pool (k_means, alps, typiclust,
+    prob_cover, and auto without predictions), whose picks in parts are merged."""
+    out: str
+    """Parquet file of the picks, in order (schema.PICK)."""
+    cluster: ClusterOptions = ClusterOptions()
+
+    @model_validator(mode="after")
+    def _check(self) -> BatchOptions:
+        if (self.count is None) == (self.minutes is None):
+            raise ValueError("say how many to pick by `count`, or how many `minutes` to spend: one of them")
+        return self
+
+
+def run_batch(options: BatchOptions) -> dict[str, Any]:
+    """Read, pick and write; returns what was done: rows, picks, whether one machine would have picked them, seconds.
+
+    Of merged picks also their `distance`, see distributed.Picks.
+    """
+    picks, told = _pick_despite_losses(options)
+    rows = [
+        {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
+        for order, name in enumerate(picks.ids)
+    ]
+    storage.write_table(options.out, pa.Table.from_pylist(rows, PICK))
+    return {**told, "out": options.out}
+
+
+def _pick_despite_losses(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
+    """The same picks whether or not a part is lost on the way: all parts are read again, where there is room."""
+    losses = 0
+    while True:
+        try:
+            return _pick(options)
+        except LostPart as error:
+            losses += 1
+            if losses > options.cluster.max_failures:
+                raise LostPart(
+                    f"given up after {losses} lost parts: {error}. For want of memory, use more `parts` or larger "
+                    f"nodes; where nodes come and go, raise cluster.max_failures ({options.cluster.max_failures})"
+                ) from error
+            say(f"a part of the pool was lost ({error}); selection begins again where there is room")
+
+
+def _pick(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
+    """The picks, and what is told of them. Raises LostPart when a part was lost; another try picks the same."""
+    names, rng, started = shards(options.source), np.random.default_rng(options.seed), time.perf_counter()
+    dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
+    with _read(options, dealt) as parts:
+        rows, known = parts.count(), parts.each("known")
+        if len({part.labelled_centres().shape[1] for part in known}) > 1:
+            widths = {files[0]: part.labelled_centres().shape[1] for files, part in zip(dealt, known, strict=True)}
+            raise different_widths(options.source.features, widths)
+        parts.check_ids()
+        read = time.perf_counter()
+        say(f"{rows} candidates of {len(names)} files read in {read - started:.1f} s")
+        _tell_missing(options.source, known)
+        check_count(options.strategy.name, options.count or 1, rows)
+        if options.minutes is None:
+            picks = select_in_parts(options.strategy, parts, options.count or 0, rng)
+        else:
+            picks = select_for_minutes(options.strategy, parts, options.minutes, rng, options.pace)
+    return picks, {
+        "candidates": rows,
+        "picks": len(picks.ids),
+        "exact": picks.exact,
+        **({} if picks.distance is None else {"distance": round(picks.distance, 4)}),
+        "read_s": round(read - started, 2),
+        "select_s": round(time.perf_counter() - read, 2),
+    }
+
+
+def _read(options: BatchOptions, dealt: Sequence[Sequence[str]]) -> Parts:
+    """The candidates of some feature files, in as many parts as these are dealt to."""
+    if len(dealt) == 1:
+        return Parts([PoolPart(options.source, dealt[0])])
+    connect(options.cluster)
+    return RemoteParts([(options.source, files) for files in dealt])
+
+
+def _tell_missing(source: SourceOptions, known: Sequence[Candidates]) -> None:
+    """Say which utterances are labelled and have no features."""
+    found = np.concatenate([part.labelled_ids for part in known if part.labelled_ids is not None])
+    absent = np.setdiff1d(read_labelled(source).ids, found)
+    if len(absent):
+        first = ", ".join(absent[:NAMED].tolist())
+        say(f"{len(absent)} labelled utterances have no features in {source.features} and are left out, e.g. {first}")

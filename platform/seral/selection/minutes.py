@@ -1,0 +1,99 @@
+"""Picks for minutes of an annotator instead of a number: a clip costs what it takes to listen to and to decide on."""
+
+# K picks
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from seral.errors import SelectionError
+from seral.selection.budget import PaceOptions
+from seral.selection.parts.actors import Parts
+from seral.selection.parts.distributed import Picks, ask, checked
+from seral.selection.selection import StrategyOptions, check_count, default_options
+from seral.selection.strategies.wrappers import quota_room
+
+
+def select_for_minutes(
+    strategy: StrategyOptions, parts: Parts, minutes: float, rng: np.random.Generator, pace: PaceOptions
+) -> Picks:
+    """As many ids as `minutes` of an annotator pay for, in the strategy's order; clips that do not fit are skipped.
+
+    The strategy is asked for as many as would fit on average, for fewer until all of them fit, and so on with what is
+    left, told of the picks so far. What is left at the end is not spent where a quota is full: a quota holds of all
+    that is bought as it would of a number of picks. Raises SelectionError when no clip fits, or none is there.
+    """
+    if strategy.relabels:
+        raise SelectionError("relabel divides a number of labels, not minutes: give the budget as sizes or fractions")
+    check_count(strategy.name, 1, parts.count())
+    cost_s, cheapest = min(itertools.chain(*parts.each("cheapest", pace)))
+    if cost_s > 60 * minutes:
+        raise SelectionError(
+            f"{minutes:g} minutes do not pay for a single clip: the cheapest, {cheapest}, takes {cost_s:.1f} s of an "
+            "annotator"
+        )
+    picks, spent_s = Picks([], exact=True), list[float]()
+    with parts.aside():
+        while True:
+            left_s = 60 * minutes - float(np.sum(spent_s))
+            batch, batch_s = _paid_for(strategy, parts, left_s, int(rng.integers(2**31)), pace)
+            if not batch.ids:
+                break
+            picks, spent_s = picks.then(batch), spent_s + batch_s
+            parts.each("count_as_picked", batch.ids)
+    return checked(strategy, parts, picks, len(picks.ids))
+
+
+def _paid_for(
+    strategy: StrategyOptions, parts: Parts, left_s: float, seed: int, pace: PaceOptions
+) -> tuple[Picks, list[float]]:
+    """What the strategy picks when it is asked for no more than `left_s` seconds pay for, and the seconds of each pick.
+
+    No picks when that is nothing.
+    """
+    wanted = [default_options("quota") | outer.parameters for outer in strategy.wrappers if outer.name == "quota"]
+    before = [parts.sizes(quota["by"]) for quota in wanted]
+    with parts.aside():
+        counts, totals_s = zip(*parts.each("afford", pace, left_s), strict=True)
+        there = sum(counts)
+        quotas = [
+            _Quota(quota["share"], *sizes, parts.sizes(quota["by"])[0])
+            for quota, sizes in zip(wanted, before, strict=True)
+        ]
+        count = int(np.clip(left_s / (sum(totals_s) / there), 1, there)) if there else 0
+        while count := _within(quotas, count):
+            picks = ask(strategy, parts, count, np.random.default_rng(seed))
+            cost_of: dict[str, float] = dict(itertools.chain(*parts.each("costs", picks.ids, pace)))
+            cost_K = np.array([cost_of[name] for name in picks.ids])
+            if (spent_K := cost_K.cumsum())[-1] <= left_s:
+                return picks, cost_K.tolist()
+            count = int((spent_K <= left_s).sum())
+    return Picks([], exact=True), []
+
+
+class _Quota(NamedTuple):
+    """What a quota counts by."""
+
+    share: float
+    size_of: Counter[str]
+    """Candidates of every group."""
+    held_of: Counter[str]
+    """Those that were picked before."""
+    left_of: Counter[str]
+    """Candidates that can be paid for."""
+
+    def holds(self, k: int) -> int:
+        """How many of the next k picks may be of those that can be paid for."""
+        room = quota_room(self.size_of, self.held_of, k, self.share)
+        return sum(min(size, room[group]) for group, size in self.left_of.items())
+
+
+def _within(quotas: Sequence[_Quota], count: int) -> int:
+    """The largest number of picks, up to `count`, for which no quota is raised just because few can be paid for."""
+    while (held := min([count, *(quota.holds(count) for quota in quotas)])) < count:
+        count = held
+    return count

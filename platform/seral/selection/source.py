@@ -1,0 +1,281 @@
+"""Candidates from Parquet: features, predictions and what else is known, of whole pools or of some of their shards."""
+
+# N candidates · M labelled · S dropout passes · L hidden states · D features · C classes
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seral import storage
+from seral.errors import FeatureError, LabelError, OptionError, SelectionError
+from seral.options import Options
+from seral.schema import ENCODER_KEY
+from seral.selection.candidates import KNOWN_COLUMNS, Candidates, Floats, Stored, known_of
+
+VECTORS = ("embedding", "mean")
+"""Columns in which features are looked for, the first that is there."""
+
+PASS = re.compile(r"p(\d+)_(.*)")
+"""A column of one dropout pass: its number and its class."""
+
+
+class SourceOptions(Options):
+    """Where candidates are read from. Every folder holds Parquet files with a column `utterance_id`."""
+
+    features: str
+    """Folder of features: `embedding` (fp16 or fp32 numbers, as lists or as binary fp16), or the `mean` of all hidden
+    states as jobs/features.py writes it (FEATURES/<fingerprint>/pooled)."""
+    state: int | None = Field(default=None, ge=0)
+    """Which hidden state of `mean`; needs `states`."""
+    states: int | None = Field(default=None, ge=1)
+    """How many hidden states `mean` holds."""
+    predictions: str | None = None
+    """Folder or file of class probabilities `p_<class>`; of a run, only the part `pool` is read. For `bald` and
+    `batch_bald` also those of stochastic passes, or members of an ensemble: `p1_<class>`, `p2_<class>` and so on."""
+    metadata: str | None = None
+    """A pool's `utterances` folder: durations, speakers, corpora, languages, quality."""
+    surprisal: str | None = None
+    """Folder of pretraining losses, for `alps`: TAPT/surprisal."""
+    labelled: str | None = None
+    """Folder or file of what is labelled already: `utterance_id`; `answer` where it is there, of which only `unusable`
+    is read; for `relabel` also `doubt`, how little the label is believed, 0..1, where null is 0. What is said of an
+    utterance twice must agree."""
+
+
+def shards(options: SourceOptions) -> list[str]:
+    """Names of the feature files that are not empty.
+
+    Raises FeatureError when all are, and SelectionError when they say that different encoders made them.
+    """
+    found = storage.list_names(options.features, ".parquet")
+    if not found:
+        raise OptionError(f"there are no Parquet files in {options.features}")
+    names, made_by = list[str](), dict[bytes, str]()
+    for name in found:
+        footer = storage.read_footer(storage.join(options.features, name))
+        if footer.num_rows:
+            names.append(name)
+            if (encoder := (footer.metadata or {}).get(ENCODER_KEY.encode())) is not None:
+                made_by.setdefault(encoder, name)
+    if not names:
+        raise FeatureError(f"{options.features} holds no utterance: all its Parquet files are empty, e.g. {found[0]}")
+    if len(made_by) > 1:
+        makers = ", ".join(f"{name} by {encoder.decode()}" for encoder, name in made_by.items())
+        raise SelectionError(f"{options.features} holds features of different encoders, which do not compare: {makers}")
+    return names
+
+
+def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
+    """The candidates of some feature files, none of them empty, and what is labelled among their rows.
+
+    Features are written straight to their place in the order of ids, one file at a time: memory is that of the result
+    and of one file. Raises FeatureError when files are of different widths or name an utterance twice.
+    """
+    ids = [_ids(storage.join(options.features, name)) for name in names]
+    every, limits = np.concatenate(ids), np.cumsum([len(part) for part in ids])
+    del ids
+    labels = read_labelled(options)
+    is_labelled_N = np.isin(every, labels.ids)
+    order = np.argsort(every, kind="stable")
+    sorted_N = every[order]
+    if len(twice := np.flatnonzero(sorted_N[1:] == sorted_N[:-1])):
+        one, other = (names[int(np.searchsorted(limits, row, side="right"))] for row in order[twice[0] :][:2])
+        raise FeatureError(f"{options.features} holds {sorted_N[twice[0]]} twice: in {one} and in {other}")
+    del sorted_N
+    free, known = order[~is_labelled_N[order]], order[is_labelled_N[order]]
+    place_N = np.empty(len(every), dtype=np.intp)
+    place_N[free], place_N[known] = np.arange(len(free)), np.arange(len(known))
+    x_ND: dict[bool, Stored] = {}
+    at = 0
+    for name in names:
+        part_BD = _vectors(options, name)
+        if x_ND and part_BD.shape[1] != x_ND[False].shape[1]:
+            raise different_widths(options.features, {names[0]: x_ND[False].shape[1], name: part_BD.shape[1]})
+        here = slice(at, at + len(part_BD))
+        at += len(part_BD)
+        for kind, count in ((False, len(free)), (True, len(known))):
+            if kind not in x_ND:
+                x_ND[kind] = np.empty((count, part_BD.shape[1]), dtype=part_BD.dtype)
+            rows = np.flatnonzero(is_labelled_N[here] == kind)
+            x_ND[kind][place_N[here][rows]] = part_BD[rows]
+        del part_BD
+        pa.default_memory_pool().release_unused()  # Arrow keeps what a file took, else
+    candidate_ids, labelled_ids = every[free], every[known]
+    del every, order, place_N, is_labelled_N
+    told = np.searchsorted(labels.ids, labelled_ids)
+    return Candidates(
+        ids=candidate_ids,
+        embedding_ND=x_ND[False],
+        surprisal_NK=None if options.surprisal is None else read_vectors(options.surprisal, candidate_ids.tolist()),
+        labelled_ids=labelled_ids,
+        labelled_embedding_MD=x_ND[True],
+        labelled_doubt_M=None if labels.doubt_M is None else labels.doubt_M[told],
+        rejected_M=labels.rejected_M[told],
+        **_predictions(options, names, candidate_ids),
+        **_metadata(options, names, candidate_ids),
+    )
+
+
+def different_widths(folder: str, width_of: Mapping[str, int]) -> FeatureError:
+    """The error for files whose features are not of one width."""
+    found = ", ".join(f"{width} numbers an utterance in {name}" for name, width in width_of.items())
+    return FeatureError(f"{folder} holds features of different widths, which do not compare: {found}")
+
+
+class Labelled(NamedTuple):
+    """What is known of the utterances that are labelled already, in the order of their ids."""
+
+    ids: NDArray[np.str_]
+    rejected_M: NDArray[np.bool_]
+    """Which of them were found unusable."""
+    doubt_M: NDArray[np.float32] | None
+    """How little the labels are believed, 0..1; None = nobody said."""
+
+
+def read_labelled(options: SourceOptions) -> Labelled:
+    """What is labelled already. Raises LabelError for an utterance of which two things are said."""
+    if options.labelled is None:
+        return Labelled(np.empty(0, dtype=np.str_), np.empty(0, dtype=bool), None)
+    table = _all_of(options.labelled)
+    ids, first, row_M = np.unique(_names(table, options.labelled), return_index=True, return_inverse=True)
+    said: dict[str, NDArray[Any]] = {"unusable": np.zeros(len(row_M), dtype=bool)}
+    if "answer" in table.column_names:
+        said["unusable"] = np.asarray(table["answer"].to_pylist(), dtype=object) == "unusable"
+    if "doubt" in table.column_names:
+        said["doubt"] = np.asarray(table["doubt"].fill_null(0), dtype=np.float32)
+    for what, said_M in said.items():
+        before_M = said_M[first][row_M]
+        if len(against := np.flatnonzero((said_M != before_M) & (np.arange(len(row_M)) != first[row_M]))):
+            row = against[0]
+            raise LabelError(
+                f"{options.labelled} holds {ids[row_M[row]]} twice and does not agree with itself: {what} is "
+                f"{before_M[row]} and {said_M[row]}"
+            )
+    return Labelled(ids, said["unusable"][first], said["doubt"][first] if "doubt" in said else None)
+
+
+def read_vectors(folder: str, ids: Sequence[str]) -> Stored:
+    """Vectors of some ids from a folder of Parquet files with `utterance_id` and `embedding`, in their order."""
+    table = _all_of(folder, ["utterance_id", "embedding"])
+    rows = _rows(table, np.asarray(ids, dtype=np.str_), f"vector in {folder}")
+    flat = _numbers(table["embedding"].combine_chunks())
+    return flat.reshape(table.num_rows, -1)[rows]
+
+
+def _ids(uri: str) -> NDArray[np.str_]:
+    return _names(storage.read_table(uri, ["utterance_id"]), uri)
+
+
+def _names(table: pa.Table, uri: str) -> NDArray[np.str_]:
+    """The ids of a table that was read from there."""
+    if nameless := table["utterance_id"].null_count:
+        raise SelectionError(f"{uri}: {nameless} rows have no utterance_id")
+    return np.asarray(table["utterance_id"].to_pylist(), dtype=np.str_)
+
+
+def _vectors(options: SourceOptions, name: str) -> Stored:
+    """The features of one file, (B, D)."""
+    uri = storage.join(options.features, name)
+    present = storage.read_footer(uri).schema.to_arrow_schema().names
+    column = next((c for c in VECTORS if c in present), None)
+    if column is None:
+        raise SelectionError(f"{uri} has none of the columns {', '.join(VECTORS)}; it has {', '.join(present)}")
+    cells = storage.read_table(uri, [column])[column].combine_chunks()
+    if cells.null_count:
+        raise SelectionError(f"{uri}: {cells.null_count} rows have no {column}")
+    if not len(cells):
+        raise FeatureError(f"{uri} holds no utterance")
+    length, unit = (pc.list_value_length, "numbers") if pa.types.is_nested(cells.type) else (pc.binary_length, "bytes")
+    if (least := pc.min(length(cells))) != (most := pc.max(length(cells))):
+        raise SelectionError(f"{uri}: {column} of {least} to {most} {unit}; every row must have as many")
+    flat = _numbers(cells)
+    if column == "embedding":
+        return flat.reshape(len(cells), -1)
+    if options.state is None or options.states is None or not options.state < options.states:
+        raise OptionError(f"{uri} holds all hidden states: say `states` (how many) and `state` (which one, from 0)")
+    return flat.reshape(len(cells), options.states, -1)[:, options.state]
+
+
+def _numbers(cells: pa.Array) -> Stored:
+    """The numbers of a column of vectors in one row; binary cells hold fp16."""
+    kind = cells.type
+    if pa.types.is_fixed_size_binary(kind):
+        start, end = cells.offset * kind.byte_width, (cells.offset + len(cells)) * kind.byte_width
+        return np.frombuffer(cells.buffers()[1], np.uint8)[start:end].view(np.float16)
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        width = np.int64 if pa.types.is_large_binary(kind) else np.int32
+        limit = np.frombuffer(cells.buffers()[1], width)[cells.offset : cells.offset + len(cells) + 1]
+        return np.frombuffer(cells.buffers()[2], np.uint8)[limit[0] : limit[-1]].view(np.float16)
+    flat = np.asarray(cells.flatten())
+    return flat if flat.dtype == np.float16 else flat.astype(np.float32)
+
+
+def _all_of(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """One Parquet file, or all of a folder."""
+    if uri.endswith(".parquet"):
+        if not storage.exists(uri):
+            raise OptionError(f"there is no file {uri}")
+        return storage.read_table(uri, columns)
+    names = storage.list_names(uri, ".parquet")
+    if not names:
+        raise OptionError(f"there are no Parquet files in {uri}")
+    return pa.concat_tables([storage.read_table(storage.join(uri, name), columns) for name in names])
+
+
+def _beside(uri: str, names: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """The files that are called like the feature files, or everything when there are none of that name."""
+    if uri.endswith(".parquet") or not set(names) <= set(storage.list_names(uri, ".parquet")):
+        return _all_of(uri, columns)
+    return pa.concat_tables([storage.read_table(storage.join(uri, name), columns) for name in names])
+
+
+def _rows(table: pa.Table, ids: NDArray[np.str_], what: str) -> NDArray[np.intp]:
+    """Rows of the table about these ids, in their order."""
+    named = _names(table, what)
+    order = np.argsort(named, kind="stable")
+    place = np.minimum(np.searchsorted(named, ids, sorter=order), len(named) - 1)
+    rows = order[place] if len(named) else np.empty(0, dtype=np.intp)
+    absent = ids[named[rows] != ids] if len(named) else ids
+    if len(absent):
+        raise SelectionError(f"{len(absent)} utterances have features but no {what}, e.g. {', '.join(absent[:3])}")
+    return rows
+
+
+def _predictions(options: SourceOptions, names: Sequence[str], ids: NDArray[np.str_]) -> dict[str, Any]:
+    if options.predictions is None:
+        return {}
+    table = _beside(options.predictions, names)
+    if "part" in table.column_names:
+        table = table.filter(pc.equal(table["part"], "pool"))
+    rows = _rows(table, ids, f"probabilities in {options.predictions}")
+
+    def stacked(columns: Sequence[str]) -> Floats:
+        return np.stack([np.asarray(table[column], np.float32)[rows] for column in columns], axis=1)
+
+    classes = [column[2:] for column in table.column_names if column.startswith("p_")]
+    passes = sorted({int(found[1]) for column in table.column_names if (found := PASS.fullmatch(column))})
+    if not classes:
+        raise SelectionError(f"{options.predictions} has no column p_<class>; it has {', '.join(table.column_names)}")
+    seen = {"probability_NC": stacked([f"p_{name}" for name in classes])}
+    if passes:
+        wanted = [[f"p{number}_{name}" for name in classes] for number in passes]
+        if absent := {*itertools.chain(*wanted)} - {*table.column_names}:
+            raise SelectionError(f"{options.predictions} has dropout passes, but no column {', '.join(sorted(absent))}")
+        seen["dropout_SNC"] = np.stack([stacked(columns) for columns in wanted])
+    return seen
+
+
+def _metadata(options: SourceOptions, names: Sequence[str], ids: NDArray[np.str_]) -> dict[str, Any]:
+    if options.metadata is None:
+        return {}
+    table = _beside(options.metadata, names, ["utterance_id", *KNOWN_COLUMNS])
+    table = table.take(_rows(table, ids, f"row in {options.metadata}"))
+    return known_of(table)

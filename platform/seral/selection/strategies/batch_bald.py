@@ -1,0 +1,88 @@
+"""BatchBALD: the batch whose answers, taken together, tell most about the model."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seral.selection.candidates import Candidates
+from seral.selection.strategies import scores
+from seral.selection.strategies.checks import at_least
+
+# N candidates · S dropout passes · C classes · J joint answers
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+SLAB = 2_000_000
+"""Joint probabilities computed at a time."""
+TINY = 1e-30
+"""Stands for probability 0 inside a logarithm whose factor is 0."""
+
+
+def batch_bald(
+    candidates: Candidates, k: int, rng: np.random.Generator, *, shortlist: int = 5_000, answers: int = 4_096
+) -> list[str]:
+    """k candidates, each the one that adds most to the joint information. Kirsch et al. 2019, arXiv 1906.08158.
+
+    Among the `shortlist` candidates of the largest BALD, or the k largest if that is more: N·C·answers logarithms are
+    taken for every pick. The joint answers of the batch so far are all C^n of them while these are at most `answers`,
+    and afterwards that many draws.
+    """
+    at_least(1, "batch_bald", shortlist=shortlist, answers=answers)
+    p_SNC = candidates.need("dropout_SNC")
+    rows = np.sort(scores.top_rows(scores.bald(p_SNC), max(shortlist, k)))
+    chosen: list[str] = candidates.ids[rows[greedy_joint(p_SNC[:, rows], k, rng, answers)]].tolist()
+    return chosen
+
+
+def greedy_joint(p_SNC: Floats, k: int, rng: np.random.Generator, answers: int) -> NDArray[np.intp]:
+    """Rows of the greedy batch in order, (S, N, C) -> (k,); k <= N. Equal gains fall to the lower row."""
+    expected_N = np.mean([scores.entropy(p_NC) for p_NC in p_SNC], axis=0)
+    joint = _Joint(len(p_SNC))
+    picks: list[int] = []
+    while len(picks) < k:
+        # Conditional entropies of the picks so far are the same for every candidate and left out.
+        gain_N = joint.entropy_with(p_SNC) - expected_N
+        gain_N[picks] = -np.inf
+        picks.append(int(np.round(gain_N, 6).argmax()))
+        joint.add(p_SNC[:, picks[-1]].astype(np.float64), rng, answers)
+    return np.array(picks, dtype=np.intp)
+
+
+class _Joint:
+    """Joint answers of a batch: their probabilities under every pass, and what each stands for in a sum over all."""
+
+    def __init__(self, passes: int) -> None:
+        self.p_JS = np.ones((1, passes))
+        self.share_J: Doubles | None = None
+        """For draws: one over the number of draws and the probability each was drawn with; None = all answers."""
+
+    def entropy_with(self, p_SNC: Floats) -> Doubles:
+        """Entropy of the joint answers of the batch and each candidate, (S, N, C) -> (N,)."""
+        passes, rows, classes = p_SNC.shape
+        p_JS = (self.p_JS / passes).astype(np.float32)
+        share_J = np.ones(len(p_JS)) if self.share_J is None else self.share_J
+        entropy_N, step = np.empty(rows), max(1, SLAB // (len(p_JS) * classes))
+        for at in range(0, rows, step):
+            p_JB = p_JS @ p_SNC[:, at : at + step].reshape(passes, -1)
+            term_JB = np.log(np.maximum(p_JB, TINY))
+            term_JB *= p_JB
+            entropy_N[at : at + step] = -(share_J @ term_JB).reshape(-1, classes).sum(axis=1)
+        return entropy_N
+
+    def add(self, p_SC: Doubles, rng: np.random.Generator, answers: int) -> None:
+        """Take one more utterance in."""
+        passes, classes = p_SC.shape
+        if self.share_J is None and len(self.p_JS) * classes <= answers:
+            self.p_JS = (self.p_JS[:, None, :] * p_SC.T).reshape(-1, passes)
+            return
+        if self.share_J is None:
+            total_J = self.p_JS.mean(axis=1).cumsum()
+            self.p_JS = self.p_JS[np.searchsorted(total_J, rng.random(answers) * total_J[-1], side="right")]
+        # One answer for every draw, by its probability given the draw's answers so far.
+        joint_JCS = self.p_JS[:, None, :] * p_SC.T
+        total_JC = joint_JCS.mean(axis=2).cumsum(axis=1)
+        answer_J = (total_JC[:, :-1] <= rng.random(answers)[:, None] * total_JC[:, -1:]).sum(axis=1)
+        self.p_JS = joint_JCS[np.arange(answers), answer_J]
+        self.share_J = 1 / (answers * self.p_JS.mean(axis=1))

@@ -1,0 +1,101 @@
+"""Diversity by clusters: the rows nearest to the centroids of k-means."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from seral.selection.candidates import Candidates, Floats, Stored
+from seral.selection.strategies.checks import at_least
+from seral.vectors.index import kmeans, nearest
+from seral.vectors.view import Features, View
+
+# N candidates · K clusters · D features
+
+NEAR = 16
+"""Neighbours of a centroid looked up at first for each of its picks; more only where all of them are taken."""
+
+
+def k_means(
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    clusters: int | None = None,
+    points_per_cluster: int | None = None,
+    threads: int = 1,
+) -> list[str]:
+    """The nearest candidate to each centroid of spherical k-means, the centroid of most rows first.
+
+    `clusters` is the number of centroids, k by default; with fewer, each gives its nearest, then each its next. They
+    are learnt on all candidates, or on `points_per_cluster` times as many as there are clusters, drawn by chance.
+    Source: the clustering initialisation of Li et al. 2023, AFTER, arXiv 2310.00283.
+    Differs from the paper: clusters are made of the encoder's own pooled features, not of speaker embeddings.
+    """
+    at_least(1, "k_means", clusters=clusters, points_per_cluster=points_per_cluster, threads=threads)
+    x_ND = candidates.need("embedding_ND")
+    return _near_centroids(candidates, x_ND, k, rng, clusters or k, points_per_cluster, threads)
+
+
+def alps(
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    clusters: int | None = None,
+    points_per_cluster: int | None = None,
+    threads: int = 1,
+) -> list[str]:
+    """The nearest candidate to each centroid of k-means of what surprises a pretrained encoder in them, before there is
+    any label. Yuan et al. 2020, ALPS, arXiv 2010.09535.
+
+    Differs from the paper in what a clip's surprisal is: see ser_models.objectives.surprisal.
+    """
+    at_least(1, "alps", clusters=clusters, points_per_cluster=points_per_cluster, threads=threads)
+    x_ND = candidates.need("surprisal_NK")
+    return _near_centroids(candidates, x_ND, k, rng, clusters or k, points_per_cluster, threads)
+
+
+def _near_centroids(
+    candidates: Candidates,
+    x_ND: Stored,
+    k: int,
+    rng: np.random.Generator,
+    clusters: int,
+    points_per_cluster: int | None,
+    threads: int,
+) -> list[str]:
+    seed, unit = int(rng.integers(2**31)), View(x_ND, unit=True)
+    found = kmeans(
+        unit,
+        min(clusters, len(unit)),
+        seed,
+        spherical=True,
+        points_per_cluster=points_per_cluster,
+        threads=threads,
+    )
+    size_K = np.bincount(found.cluster_N, minlength=len(found.centroid_KD))
+    order_K = np.argsort(-size_K, kind="stable")
+    rows = nearest_in_turn(found.centroid_KD[order_K], unit, k, threads=threads)
+    chosen: list[str] = candidates.ids[rows].tolist()
+    return chosen
+
+
+def nearest_in_turn(centroid_KD: Floats, x_ND: Features, k: int, *, threads: int = 1) -> list[int]:
+    """k different rows: each centroid in turn takes its nearest row that is still free; k <= N."""
+    near = min(NEAR * math.ceil(k / len(centroid_KD)), len(x_ND))
+    found = nearest(centroid_KD, x_ND, near, threads=threads)
+    queue = {cluster: rows.tolist() for cluster, rows in enumerate(found.row_QK)}
+    depth = dict.fromkeys(queue, near)
+    taken: dict[int, None] = {}
+    while True:
+        for cluster in queue:
+            if len(taken) == k:
+                return list(taken)
+            while not (free := [row for row in queue[cluster] if row not in taken]):
+                depth[cluster] = min(4 * depth[cluster], len(x_ND))
+                found = nearest(centroid_KD[cluster : cluster + 1], x_ND, depth[cluster], threads=threads)
+                queue[cluster] = found.row_QK[0].tolist()
+            taken[free[0]] = None
+            queue[cluster] = free[1:]

@@ -1,0 +1,97 @@
+"""What is informative, and different from one another: uncertainty first, then diversity among the uncertain."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from seral.errors import OptionError, unknown_name
+from seral.selection.candidates import Candidates, Strategy
+from seral.selection.strategies import scores
+from seral.selection.strategies.checks import at_least
+from seral.selection.strategies.clusters import k_means
+from seral.selection.strategies.farthest_first import k_center
+from seral.selection.strategies.spread import badge, k_means_plus_plus
+from seral.selection.strategies.typical import prob_cover, typiclust
+from seral.selection.strategies.uncertainty import uncertainty_of
+from seral.vectors.index import kmeans
+from seral.vectors.view import View
+
+# N candidates · K clusters · D features
+
+DIVERSITIES: dict[str, Strategy] = {
+    "k_means": k_means,
+    "k_center": k_center,
+    "k_means_plus_plus": k_means_plus_plus,
+    "badge": badge,
+    "typiclust": typiclust,
+    "prob_cover": prob_cover,
+}
+
+
+def after(
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    beta: float = 5.0,
+    uncertainty: str = "margin",
+    diversity: str = "k_means",
+) -> list[str]:
+    """The ⌈β·k⌉ most uncertain candidates, then k different ones of them. Li et al. 2023, AFTER, arXiv 2310.00283.
+
+    Differs from the paper: it names the two steps but neither β nor the measures; these are options here.
+    """
+    if diversity not in DIVERSITIES:
+        raise OptionError(unknown_name("diversity of after", diversity, DIVERSITIES))
+    return DIVERSITIES[diversity](shortlist(candidates, k, beta, uncertainty), k, rng)
+
+
+def cluster_margin(
+    candidates: Candidates,
+    k: int,
+    rng: np.random.Generator,
+    *,
+    beta: float = 10.0,
+    clusters: int | None = None,
+    points_per_cluster: int | None = None,
+    threads: int = 1,
+) -> list[str]:
+    """The ⌈β·k⌉ smallest margins, taken from their clusters in turn, the smallest cluster first and in it the smallest
+    margin. Citovsky et al. 2021, Cluster-Margin, arXiv 2107.14263.
+
+    Differs from the paper: k-means (k clusters by default) of the shortlist instead of hierarchical clustering of the
+    pool, which does not scale; the smallest margin of a cluster instead of any. Centroids are learnt on the shortlist,
+    or on `points_per_cluster` times as many of it as there are clusters, drawn by chance.
+    """
+    at_least(1, "cluster_margin", clusters=clusters, points_per_cluster=points_per_cluster, threads=threads)
+    seed = int(rng.integers(2**31))
+    short = shortlist(candidates, k, beta, "margin")
+    cluster_N = kmeans(
+        View(short.need("embedding_ND"), unit=True),
+        min(clusters or k, len(short)),
+        seed,
+        spherical=True,
+        points_per_cluster=points_per_cluster,
+        threads=threads,
+    ).cluster_N
+    by_margin = np.argsort(-uncertainty_of(short, "margin"), kind="stable")
+    size_N = np.bincount(cluster_N)[cluster_N]
+    # All first rows of clusters are taken before any second one.
+    turn_N = np.empty(len(short), dtype=np.int64)
+    turn_N[by_margin] = scores.turns(cluster_N[by_margin])
+    order = np.lexsort((cluster_N, size_N, turn_N))
+    chosen: list[str] = short.ids[order[:k]].tolist()
+    return chosen
+
+
+def shortlist(candidates: Candidates, k: int, beta: float, uncertainty: str) -> Candidates:
+    """The ⌈beta·k⌉ most uncertain candidates."""
+    return candidates.take(scores.top_rows(uncertainty_of(candidates, uncertainty), shortlisted(k, beta)))
+
+
+def shortlisted(k: int, beta: float) -> int:
+    """How many candidates are on a shortlist of ⌈beta·k⌉."""
+    at_least(1, "a shortlist of beta * k", beta=float(beta))
+    return math.ceil(beta * k)

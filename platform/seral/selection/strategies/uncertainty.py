@@ -1,0 +1,99 @@
+"""Strategies that ask about what the model is least sure of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seral.errors import OptionError, unknown_name
+from seral.selection.candidates import Candidates, Stored
+from seral.selection.strategies import scores
+from seral.selection.strategies.checks import at_least
+from seral.vectors.distances import SLAB
+from seral.vectors.view import unit_rows
+
+# N candidates · D features
+
+
+def entropy(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+    """The k candidates of the largest entropy."""
+    return _top(candidates, uncertainty_of(candidates, "entropy"), k)
+
+
+def margin(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+    """The k candidates whose two likeliest classes are closest."""
+    return _top(candidates, uncertainty_of(candidates, "margin"), k)
+
+
+def least_confidence(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+    """The k candidates whose likeliest class is least likely."""
+    return _top(candidates, uncertainty_of(candidates, "least_confidence"), k)
+
+
+def bald(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+    """The k candidates on which the dropout passes, or the members of an ensemble, disagree most."""
+    return _top(candidates, uncertainty_of(candidates, "bald"), k)
+
+
+def density(
+    candidates: Candidates, k: int, rng: np.random.Generator, *, uncertainty: str = "entropy", beta: float = 1.0
+) -> list[str]:
+    """The k candidates of the largest uncertainty · similarity^beta. Settles and Craven 2008, information density.
+
+    Similarity is the mean over all candidates of (1 + cosine) / 2, computed in one pass as a product with the mean
+    direction. Differs from the paper: it is kept positive, so that any beta will do, and so is the margin, by adding 1.
+    """
+    x_ND = candidates.need("embedding_ND")
+    return _top(candidates, density_scores(candidates, uncertainty, beta, total_direction(x_ND) / len(x_ND)), k)
+
+
+def uncertainty_of(candidates: Candidates, name: str) -> scores.Scores:
+    """The named score of every candidate, (N,), larger = more uncertain. Raises OptionError for an unknown name."""
+    if name not in UNCERTAINTIES:
+        raise OptionError(unknown_name("uncertainty", name, UNCERTAINTIES))
+    score, field = UNCERTAINTIES[name]
+    return score(candidates.need(field))
+
+
+UNCERTAINTIES: dict[str, tuple[Callable[[Any], scores.Scores], str]] = {
+    "margin": (scores.margin, "probability_NC"),
+    "entropy": (scores.entropy, "probability_NC"),
+    "least_confidence": (scores.least_confidence, "probability_NC"),
+    "bald": (scores.bald, "dropout_SNC"),
+}
+"""Scores by name, and what each reads of the candidates."""
+
+
+def density_scores(
+    candidates: Candidates, uncertainty: str, beta: float, direction_D: NDArray[np.float64]
+) -> scores.Scores:
+    """Uncertainty · similarity^beta of every candidate, (N,), by the mean direction of the whole pool."""
+    at_least(0, "density", beta=float(beta))
+    score_N = uncertainty_of(candidates, uncertainty)
+    if uncertainty == "margin":
+        score_N += 1
+    return score_N * mean_similarity(candidates.need("embedding_ND"), direction_D) ** beta
+
+
+def total_direction(x_ND: Stored) -> NDArray[np.float64]:
+    """Sum of all rows, each scaled to length 1, (N, D) -> (D,)."""
+    total_D = np.zeros(x_ND.shape[1])
+    for at in range(0, len(x_ND), SLAB):
+        total_D += unit_rows(x_ND[at : at + SLAB]).astype(np.float64).sum(axis=0)
+    return total_D
+
+
+def mean_similarity(x_ND: Stored, direction_D: NDArray[np.float64]) -> scores.Scores:
+    """Mean over a pool of (1 + cosine) / 2 with each row, by the pool's mean direction, (N, D), (D,) -> (N,)."""
+    slabs = range(0, len(x_ND), SLAB)
+    cosine = [unit_rows(x_ND[at : at + SLAB]).astype(np.float64) @ direction_D for at in slabs]
+    return (1 + np.concatenate([*cosine, np.empty(0)])) / 2
+
+
+def _top(candidates: Candidates, score_N: scores.Scores, k: int) -> list[str]:
+    """Ids of the k largest scores, ties by id."""
+    chosen: list[str] = candidates.ids[scores.top_rows(score_N, k)].tolist()
+    return chosen

@@ -1,0 +1,186 @@
+"""Variants of training side by side: adapters, pretraining, shares of the labels, on the same folds and seeds.
+
+Every cell is one supervised training on a random share of a fold's training labels, the same share for every variant,
+tested once on speakers nobody trained on, with the linear probe on the same labels beside it.
+"""
+
+# N rows · C classes · K dimensions
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import ray
+from pydantic import Field, model_validator
+
+from ser_models.adapters.cost import forget_peak_mb, peak_mb
+from ser_models.objectives.distillation import teacher_parameters
+from seral import storage
+from seral.cluster import ClusterOptions
+from seral.errors import StateError
+from seral.features.audio import FeatureStore
+from seral.options import Options
+from seral.pool.shards import Pool
+from seral.pool.splits import Fold
+from seral.pretraining.tapt import TaptRunOptions, adapt_encoder
+from seral.task.cells import Cell, file_name, run_cells, study_table, write_table
+from seral.task.run import (
+    FoldData,
+    ProtocolOptions,
+    ReadingOptions,
+    eligible,
+    features_of,
+    fold_data,
+    folds_of,
+    open_run,
+    protocol_name,
+    write_environment,
+)
+from seral.training.augmented import check_noises
+from seral.training.finetune import FinetuneOptions, check_text, finetune, frames_layer
+from seral.training.linear_probe import probe
+from seral.training.model import evaluate_model
+
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "fractions", "baseline"}
+"""Options a resumed run may be given anew. Rows may come and go, but none may change what its name stands for."""
+
+
+class Variant(Options):
+    """One row of the table."""
+
+    name: str
+    finetune: FinetuneOptions = FinetuneOptions()
+    tapt: TaptRunOptions | None = None
+    """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
+
+
+class CompareOptions(ReadingOptions, ProtocolOptions):
+    """Variants of training on one task."""
+
+    rows: list[Variant] = Field(min_length=1)
+    """What is compared, each with a name of its own."""
+    baseline: str | None = None
+    """The row whose UAR the others' gain is measured from; None = the first."""
+    fractions: list[float] = Field(default=[1.0], min_length=1)
+    """Shares of the training labels; smaller ones lie inside larger ones."""
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> CompareOptions:
+        names = [row.name for row in self.rows]
+        if len({file_name(name) for name in names}) < len(names):
+            raise ValueError(f"rows need names of their own, as files too, got {', '.join(names)}")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"the baseline {self.baseline!r} is none of the rows {', '.join(names)}")
+        check_text(self.text_encoder, [row.finetune for row in self.rows])
+        if wrong := [share for share in self.fractions if not 0 < share <= 1]:
+            raise ValueError(f"fractions must lie in (0, 1], got {wrong[0]}")
+        return self
+
+
+def run_compare(options: CompareOptions) -> str:
+    """Compute what is missing of the table and write it to the run folder; returns it as text."""
+    options, pool = open_run(options, MAY_CHANGE)
+    _claim_rows(options)
+    metadata = eligible(options, pool, options.corpora)
+    for row in options.rows:
+        check_noises(row.finetune.augment, pool, metadata)
+    folds = folds_of(metadata, options.split, options.folds)
+    arguments: dict[Cell, tuple[Any, ...]] = {}
+    baseline: dict[str, str] = {}
+    shared: dict[tuple[str, int], ray.ObjectRef] = {}
+    for row in options.rows:
+        for number, fold in folds.items():
+            store = _store(options, pool, row, number, fold)
+            if (store.fingerprint, number) not in shared:
+                shared[store.fingerprint, number] = ray.put(fold_data(options, store, fold, metadata))
+            for share in options.fractions:
+                name = _row_name(row.name, share, options)
+                baseline[name] = _row_name(options.baseline or options.rows[0].name, share, options)
+                cells = [Cell(row=name, fold=number, seed=seed) for seed in options.seeds]
+                work = (shared[store.fingerprint, number], row.finetune, share, options.cluster)
+                arguments |= dict.fromkeys(cells, work)
+    write_environment(options, pool, protocol_name(options, pool), {})
+    found = run_cells(options.run, train_cell, arguments, options.cluster, f"{len(arguments)} trainings")
+    return write_table(options.run, study_table(found, baseline))
+
+
+def _claim_rows(options: CompareOptions) -> None:
+    """Note what every row means; refuse one whose cells may have been computed with other options."""
+    path = storage.join(options.run, "rows.json")
+    known = storage.read_json(path) if storage.exists(path) else {}
+    for row in options.rows:
+        meant = row.model_dump(mode="json")
+        if known.setdefault(row.name, meant) != meant:
+            raise StateError(f"{options.run} holds a row {row.name!r} with other options; give this one another name")
+    storage.write_json(path, known)
+
+
+def train_cell(
+    cell: Cell, folder: str, data: FoldData, options: FinetuneOptions, share: float, on: ClusterOptions
+) -> dict[str, Any]:
+    """Train on a share of the labels and test; numbers for the table, and the predictions behind them."""
+    fold, oracle = data.fold, data.oracle()
+    parts = {"train": labelled_share(fold.train, share, [cell.seed, cell.fold]), "dev": fold.dev, "test": fold.test}
+    known = {part: (data.utterances(ids), oracle.targets(ids)) for part, ids in parts.items()}
+    device = "cuda" if on.use_gpu else "cpu"
+    before_mb, started = forget_peak_mb(device), time.perf_counter()
+    history = finetune(
+        *known["train"],
+        *known["dev"],
+        unlabelled=data.utterances(fold.train),
+        store=data.store,
+        classes=data.classes,
+        dimensions=data.dimensions,
+        folder=folder,
+        seed=cell.seed,
+        options=options,
+        on=on,
+    )
+    seconds, memory_mb = time.perf_counter() - started, peak_mb(device) - before_mb
+    return {
+        "share": share,
+        "labels": len(parts["train"]),
+        **evaluate_model(storage.join(folder, "model"), data.store, *known["test"], data.classes, data.dimensions),
+        **probe(known["train"], known["dev"], known["test"], len(data.classes)),
+        **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
+        "history": history,
+    }
+
+
+def costs(history: dict[str, Any], seconds: float, memory_mb: float, teacher: int | None) -> dict[str, float]:
+    """Trained parameters, memory, time; a head alone is fitted too quickly for more than the time.
+
+    Of a distilled encoder, trained parameters are also told as a share of its teacher's.
+    """
+    trainable = history.get("adapter", history["head"])["trainable"]
+    found = {"trainable": trainable} | ({} if teacher is None else {"teacher_share": trainable / teacher})
+    if "adapter" not in history:
+        return found | {"seconds": seconds}
+    epochs = len(history["adapter"]["epochs"]) - 1
+    return found | {
+        "trainable_share": trainable / history["adapter"]["parameters"],
+        "memory_mb": memory_mb,
+        "epoch_s": seconds / epochs,
+        "seconds": seconds,
+    }
+
+
+def labelled_share(ids: tuple[str, ...], share: float, seed: list[int]) -> list[str]:
+    """A random share of the ids, at least one; with one seed, a smaller share lies inside a larger one."""
+    order = np.random.default_rng(seed).permutation(len(ids))
+    return [ids[index] for index in sorted(order[: max(1, round(share * len(ids)))])]
+
+
+def _row_name(name: str, share: float, options: CompareOptions) -> str:
+    return name if len(options.fractions) == 1 else f"{name}, {100 * share:g} %"
+
+
+def _store(options: CompareOptions, pool: Pool, row: Variant, number: int, fold: Fold) -> FeatureStore:
+    encoder = options.encoder
+    if row.tapt is not None:
+        # Rows that pretrain alike share what came of it.
+        first = next(other.name for other in options.rows if other.tapt == row.tapt)
+        folder = storage.join(options.run, "tapt", file_name(first), f"fold-{number:02d}")
+        encoder = adapt_encoder(pool, fold.train, encoder, folder, row.tapt, options.cluster)
+    return features_of(options, pool, encoder, frames_layer(encoder, row.finetune))

@@ -1,0 +1,224 @@
+"""Layer relevance of an encoder: what each hidden state knows of emotions and dimensions, from cached features.
+
+RUN/cells/<target>.fold-<FF>.seed-<S>.json   all probes of one division of the speakers
+RUN/relevance.csv                            score of every target, measure and hidden state, with 95 % intervals
+RUN/centres.csv, centres.md                  centre of mass of every target and measure
+RUN/relevance.png                            the same as a picture
+"""
+
+# N clips · L hidden states (encoder layers + 1) · D features · S seeds · C classes
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import ray
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from ser_models import metrics
+from ser_models.fitting import PooledSet, ProbeOptions, RatedSet
+from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
+from seral import storage
+from seral.pool.splits import Fold, SplitOptions
+from seral.task.cells import Cell, markdown, run_cells
+from seral.task.run import (
+    FoldData,
+    ProtocolOptions,
+    eligible,
+    features_of,
+    fold_data,
+    folds_by_seed,
+    open_run,
+    protocol_name,
+    voices,
+    write_environment,
+)
+
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
+EMOTION = "emotion"
+INTERVAL = (0.025, 0.975)
+AROUSAL = {
+    "anger": 1.0,
+    "fear": 1.0,
+    "happiness": 1.0,
+    "surprise": 1.0,
+    "boredom": -1.0,
+    "calm": -1.0,
+    "disgust": -1.0,
+    "neutral": -1.0,
+    "sadness": -1.0,
+}
+VALENCE = {
+    "calm": 1.0,
+    "happiness": 1.0,
+    "neutral": 1.0,
+    "surprise": 1.0,
+    "anger": -1.0,
+    "boredom": -1.0,
+    "disgust": -1.0,
+    "fear": -1.0,
+    "sadness": -1.0,
+}
+MAPS = {"arousal": AROUSAL, "valence": VALENCE}
+"""Two levels for every emotion, for corpora without ratings; after the two-way mapping by which Schuller et al. 2010
+(IEEE Transactions on Affective Computing 1(2), cross-corpus emotion recognition) made corpora comparable, with calm,
+which they do not have, beside neutral. A stand-in: it says nothing that the emotion's name does not say."""
+
+
+class RelevanceOptions(ProtocolOptions):
+    """Which encoder knows what of which corpus, and where."""
+
+    split: SplitOptions = SplitOptions(scheme="k-fold")
+    """How speakers are divided; every seed deals those of k-fold anew."""
+    mapped: list[Literal["arousal", "valence"]] = Field(default=[])
+    """Dimensions to read off the name of the emotion, for corpora without ratings (see MAPS)."""
+    l2: float = Field(default=0.03, ge=0)
+    """Ridge penalty of the probes."""
+    resamples: int = Field(default=300, ge=1)
+    """Resamples of the speakers for the intervals."""
+
+    @model_validator(mode="after")
+    def _check_mapped(self) -> RelevanceOptions:
+        for name in self.mapped:
+            if absent := sorted(set(self.classes) - set(MAPS[name])):
+                raise ValueError(f"no {name} is known of the emotion {absent[0]!r}; known: {', '.join(MAPS[name])}")
+            if len({MAPS[name][emotion] for emotion in self.classes}) < 2:
+                raise ValueError(f"mapped {name} is the same for all of the classes {', '.join(self.classes)}")
+        return self
+
+    @property
+    def targets(self) -> dict[str, str | None]:
+        """Name of every target -> the dimension that is mapped, None where the labels are the pool's own."""
+        mapped = {f"{name} (mapped)": name for name in self.mapped}
+        return {**({EMOTION: None} if self.classes else {}), **dict.fromkeys(self.dimensions), **mapped}
+
+
+def run_relevance(options: RelevanceOptions) -> str:
+    """Compute what is missing and write tables and picture; returns the centres of mass as Markdown."""
+    options, pool = open_run(options, MAY_CHANGE)
+    metadata = eligible(options, pool, options.corpora)
+    store = features_of(options, pool, options.encoder, None)
+    folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)
+    data = fold_data(options, store, next(iter(folds.values())), metadata)
+    write_environment(options, pool, protocol_name(options, pool), {})
+    shared = ray.put(data)
+    arguments = {
+        Cell(row=target, fold=number, seed=seed): (shared, fold, options)
+        for target in options.targets
+        for (number, seed), fold in folds.items()
+    }
+    found = run_cells(options.run, relevance_cell, arguments, options.cluster, f"{len(arguments)} sets of probes")
+    return _write(options, found, data, voices(metadata))
+
+
+def relevance_cell(cell: Cell, _folder: str, data: FoldData, fold: Fold, options: RelevanceOptions) -> dict[str, Any]:
+    """All probes of one target on one division of the speakers; dev is trained on, since nothing is chosen by it."""
+    train_ids, test_ids = [*fold.train, *fold.dev], list(fold.test)
+    truth_N = truths(cell.row, data, train_ids, options)
+    kept = [name for name, value in zip(train_ids, truth_N, strict=True) if np.isfinite(value)]
+    target_N = torch.from_numpy(truth_N[np.isfinite(truth_N)])
+    rows, test = (data.pooled(ids) for ids in (kept, test_ids))
+    known: PooledSet | RatedSet
+    if cell.row == EMOTION:
+        known = PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=target_N.long())
+    else:
+        known = RatedSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, target_NK=target_N[:, None].float())
+    found = layer_relevance(known, test, num_classes=len(options.classes), options=ProbeOptions(l2=options.l2))
+    return {
+        "weight": found.weight_L.round(6).tolist(),
+        "ids": test_ids,
+        "single": found.single_LN.round(4).tolist(),
+        "truncated": found.truncated_LN.round(4).tolist(),
+    }
+
+
+def truths(target: str, data: FoldData, ids: Sequence[str], options: RelevanceOptions) -> NDArray[np.float64]:
+    """What is to be predicted of some utterances, (N,): class indices or ratings, NaN where nothing is known."""
+    known = data.oracle().targets(ids)
+    mapped = options.targets[target]
+    if target in options.dimensions:
+        return known.value_NK[:, options.dimensions.index(target)].astype(np.float64)
+    levels = range(len(options.classes)) if mapped is None else [MAPS[mapped][name] for name in options.classes]
+    return np.where(known.labelled_N, np.array(levels, np.float64)[known.label_N], np.nan)
+
+
+def _write(
+    options: RelevanceOptions, found: Mapping[Cell, Mapping[str, Any]], data: FoldData, speaker_of: Mapping[str, str]
+) -> str:
+    # Imported here: workers import this module, and drawing takes a second to load.
+    from seral.report.figures import layer_relevance as figure
+    from seral.report.figures import png
+
+    lines, centres = list[dict[str, Any]](), list[dict[str, Any]]()
+    for target in options.targets:
+        cells = {cell: values for cell, values in found.items() if cell.row == target}
+        weight_XL = np.array([values["weight"] for values in cells.values()])
+        measured = {"weight": (weight_XL.mean(0), weight_XL, weight_XL.mean(0), weight_XL)}
+        floor = 1 / len(options.classes) if target == EMOTION else 0.0
+        for measure, relevance in (("single", above), ("truncated", gains)):
+            truth_N, told_NLS, speaker_N = _assemble(
+                cells, measure, partial(truths, target, data, options=options), speaker_of
+            )
+            score = partial(_scores, target == EMOTION)
+            rng = np.random.default_rng(0)
+            value_L = score(truth_N, told_NLS)
+            drawn_XL = metrics.resampled(score, truth_N, told_NLS, speaker_N, rng, options.resamples)
+            measured[measure] = (value_L, drawn_XL, relevance(value_L, floor), relevance(drawn_XL, floor))
+        for measure, (value_L, drawn_XL, relevance_L, relevance_XL) in measured.items():
+            low_L, high_L = np.nanquantile(drawn_XL, INTERVAL, axis=0)
+            rows = enumerate(zip(value_L, low_L, high_L, strict=True))
+            lines += [
+                {"target": target, "measure": measure, "layer": layer, "score": score, "low": low, "high": high}
+                for layer, (score, low, high) in rows
+            ]
+            low, high = np.nanquantile([_centre(row_L) for row_L in relevance_XL], INTERVAL)
+            centre = {"centre": _centre(relevance_L), "centre_low": low, "centre_high": high}
+            centres.append({"target": target, "measure": measure, **centre, "best layer": int(np.argmax(value_L))})
+    table, text = pd.DataFrame(lines), markdown(pd.DataFrame(centres))
+    storage.write_bytes(storage.join(options.run, "relevance.csv"), table.to_csv(index=False).encode())
+    storage.write_bytes(storage.join(options.run, "centres.csv"), pd.DataFrame(centres).to_csv(index=False).encode())
+    storage.write_bytes(storage.join(options.run, "relevance.png"), png(figure(table)))
+    storage.write_bytes(storage.join(options.run, "centres.md"), text.encode())
+    return text
+
+
+def _assemble(
+    cells: Mapping[Cell, Mapping[str, Any]],
+    measure: str,
+    truth: Callable[[Sequence[str]], NDArray[np.float64]],
+    speaker_of: Mapping[str, str],
+) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.str_]]:
+    """Truths (N,), predictions (N, L, S) and speakers (N,) of the clips that every seed tested."""
+    told: dict[int, dict[str, NDArray[np.float32]]] = {}
+    for cell, values in cells.items():
+        told.setdefault(cell.seed, {}).update(zip(values["ids"], np.array(values[measure], np.float32).T, strict=True))
+    ids = sorted(set.intersection(*(set(of_seed) for of_seed in told.values())))
+    truth_N = truth(ids)
+    kept = [row for row, value in enumerate(truth_N) if np.isfinite(value)]
+    told_NLS = np.array([[of_seed[ids[row]] for of_seed in told.values()] for row in kept]).swapaxes(1, 2)
+    return truth_N[kept], told_NLS, np.array([speaker_of[ids[row]] for row in kept])
+
+
+def _scores(of_classes: bool, truth_N: NDArray[np.float64], told_NLS: NDArray[np.float32]) -> NDArray[np.float64]:
+    """UAR or CCC of every hidden state, mean over seeds, (L,); NaN where a resample has no CCC."""
+    score = _uar if of_classes else _ccc
+    return np.array([np.mean([score(truth_N, told_N) for told_N in told_NS.T]) for told_NS in told_NLS.swapaxes(0, 1)])
+
+
+def _uar(truth_N: NDArray[np.float64], told_N: NDArray[np.float32]) -> float:
+    return metrics.uar(truth_N.astype(np.int64), told_N.astype(np.int64))
+
+
+def _ccc(truth_N: NDArray[np.float64], told_N: NDArray[np.float32]) -> float:
+    return float("nan") if np.ptp(truth_N) == 0 else metrics.ccc(truth_N, told_N)
+
+
+def _centre(relevance_L: NDArray[np.float64]) -> float:
+    """Centre of mass; NaN where nothing is relevant."""
+    usable = np.isfinite(relevance_L).all() and relevance_L.any()
+    return centre_of_mass(relevance_L) if usable else float("nan")

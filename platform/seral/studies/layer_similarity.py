@@ -1,0 +1,171 @@
+"""How alike the layers of an encoder are in two languages or corpora, pair by pair, as a table and a heat map.
+
+OUT/similarity.csv    measure, source, target, layer, similarity
+OUT/similarity.png    one panel a measure, a row for each pair, a column for each hidden state
+"""
+
+# N, M clips of two groups · L hidden states (encoder layers + 1) · D features
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import combinations, permutations
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+
+from ser_models.anchoring import SIMILARITIES, layer_similarity
+from ser_models.fitting import PooledSet, fit_head, predict_pooled
+from seral import storage
+from seral.cluster import ClusterOptions, connect
+from seral.errors import OptionError
+from seral.features.audio import FeatureOptions, extract_features, rows_of
+from seral.options import Options
+from seral.pool.shards import Pool, open_pool
+from seral.progress import say
+from seral.task.cells import markdown
+from seral.task.gold import Oracle
+
+
+class SimilarityOptions(Options):
+    """Whose layers are compared."""
+
+    pool: str
+    """The pool; without measures of emotions, no label of it is read."""
+    out: str
+    """Folder of the table and the picture."""
+    encoder: str = "seral-tiny"
+    """A hub id, a folder, or an embedded encoder."""
+    by: Literal["language", "corpus"] = "language"
+    """What is compared with one another: languages, or corpora."""
+    groups: list[str] | None = None
+    """Only these languages or corpora; None = all of the pool."""
+    measures: list[str] = Field(default=["coral", "mmd"], min_length=1)
+    """coral and mmd compare distributions and need no label; centroid_cosine and centroid_cka compare emotions."""
+    classes: list[str] = Field(default=[])
+    """The emotions that centroid measures compare."""
+    labels: Literal["pseudo", "gold"] = "pseudo"
+    """For centroid measures: the target's labels as a probe of the source tells them (pseudo), or as they are (gold),
+    which is for looking and not for choosing anchors of an unlabelled language. The source's are always gold."""
+    max_clips: int = Field(default=1000, ge=2)
+    """So many clips of each at most, drawn at random."""
+    seed: int = 0
+    features: FeatureOptions = FeatureOptions()
+    feature_cache: str | None = None
+    """Where features are kept; None = inside the pool."""
+    cluster: ClusterOptions = ClusterOptions()
+
+    @field_validator("measures")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        if unknown := [name for name in names if name not in SIMILARITIES]:
+            raise ValueError(f"no similarity {unknown[0]!r}; known: {', '.join(SIMILARITIES)}")
+        return names
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> SimilarityOptions:
+        if self.of_labels and len(self.classes) < 2:
+            raise ValueError(f"{self.of_labels[0]} compares emotions: name at least two classes")
+        return self
+
+    @property
+    def of_labels(self) -> list[str]:
+        """Measures that compare emotions."""
+        return [name for name in self.measures if SIMILARITIES[name].of_labels]
+
+
+Group = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""Pooled means and deviations (N, L, D) and classes (N,), -1 where none is known."""
+
+
+def compare_layers(options: SimilarityOptions) -> str:
+    """Compute all similarities and write them; returns them as Markdown, a column for each hidden state."""
+    pool = open_pool(options.pool)
+    members = _members(options, pool)
+    connect(options.cluster)
+    groups = _groups(options, pool, members)
+    rows: list[dict[str, Any]] = []
+    for measure in options.measures:
+        # Emotions are told by a probe of the source, which makes a difference to the direction.
+        pairs = permutations if measure in options.of_labels and options.labels == "pseudo" else combinations
+        for source, target in pairs(groups, 2):
+            found = _similarity(measure, groups[source], groups[target], options)
+            rows += [
+                {"measure": measure, "source": source, "target": target, "layer": layer, "similarity": value}
+                for layer, value in enumerate(found)
+            ]
+    return _write(options, pd.DataFrame(rows))
+
+
+def _members(options: SimilarityOptions, pool: Pool) -> dict[str, list[str]]:
+    """Ids of every language or corpus, drawn at random where there are too many; without duplicates."""
+    table = pool.metadata
+    columns = (table[name].to_pylist() for name in ("utterance_id", options.by, "duplicate_of"))
+    members: dict[str, list[str]] = {}
+    for name, group, duplicate_of in zip(*columns, strict=True):
+        if group is not None and duplicate_of is None:
+            members.setdefault(group, []).append(name)
+    if unknown := sorted(set(options.groups or ()) - set(members)):
+        raise OptionError(f"no {options.by} {unknown[0]!r} in {pool.uri}; it has {', '.join(sorted(members))}")
+    members = {group: sorted(members[group]) for group in options.groups or sorted(members)}
+    if len(members) < 2:
+        raise OptionError(f"{pool.uri} has one {options.by} only, {', '.join(members)}: there is nothing to compare")
+    return members
+
+
+def _groups(options: SimilarityOptions, pool: Pool, members: Mapping[str, list[str]]) -> dict[str, Group]:
+    store = extract_features(
+        pool, options.encoder, uri=options.feature_cache, options=options.features, on=options.cluster
+    )
+    ids, mean_NLD, std_NLD = store.pooled()
+    known = set(ids)
+    oracle = Oracle(pool, options.classes) if options.of_labels else None
+    groups: dict[str, Group] = {}
+    for number, (group, names) in enumerate(members.items()):
+        usable = [name for name in names if name in known]
+        order = np.random.default_rng([options.seed, number]).permutation(len(usable))[: options.max_clips]
+        chosen = [usable[row] for row in sorted(order)]
+        rows = rows_of(ids, chosen)
+        label_N = np.full(len(chosen), -1) if oracle is None else oracle.targets(chosen).label_N
+        mean, std = (torch.from_numpy(part[rows].astype(np.float32)) for part in (mean_NLD, std_NLD))
+        groups[group] = (mean, std, torch.from_numpy(label_N))
+        say(f"{options.by} {group}: {len(chosen)} of {len(names)} clips")
+    return groups
+
+
+def _similarity(measure: str, source: Group, target: Group, options: SimilarityOptions) -> NDArray[np.float64]:
+    if not SIMILARITIES[measure].of_labels:
+        return layer_similarity(measure, source[0], target[0])
+    source = _labelled(source)
+    told = _labelled(target) if options.labels == "gold" else _told(source, target, options)
+    return layer_similarity(measure, source[0], told[0], source_label_N=source[2], target_label_M=told[2])
+
+
+def _labelled(group: Group) -> Group:
+    mean_NLD, std_NLD, label_N = group
+    known = label_N >= 0
+    return mean_NLD[known], std_NLD[known], label_N[known]
+
+
+def _told(source: Group, target: Group, options: SimilarityOptions) -> Group:
+    """The target with the classes that a probe of the source hears in it."""
+    mean_NLD, std_NLD, label_N = source
+    fitted = fit_head(PooledSet(mean_NLD=mean_NLD, std_NLD=std_NLD, label_N=label_N), len(options.classes))
+    return target[0], target[1], predict_pooled(fitted, target[0], target[1]).argmax(1)
+
+
+def _write(options: SimilarityOptions, table: pd.DataFrame) -> str:
+    # Imported here: drawing takes a second to load.
+    from seral.report.figures import layer_similarity as figure
+    from seral.report.figures import png
+
+    out = storage.absolute(options.out)
+    storage.write_bytes(storage.join(out, "similarity.csv"), table.to_csv(index=False).encode())
+    pairs = ["measure", "source", "target"]
+    wide = table.set_index([*pairs, "layer"])["similarity"].unstack("layer")
+    wide = wide.reindex(list(table[pairs].drop_duplicates().itertuples(index=False, name=None)))
+    storage.write_bytes(storage.join(out, "similarity.png"), png(figure(wide)))
+    return markdown(wide.rename(columns=str).reset_index())

@@ -1,0 +1,158 @@
+"""Which strategy to take when: the same study on many pools and encoders, clean and with junk, summed up.
+
+RUN/<encoder>.<pool>.<clean|junk>/           a study each (seral.studies.strategies); what is there is not computed again
+RUN/summary.csv, summary.md, summary.png     gain on random by situation, mean over the studies
+"""
+
+# R resamples · B budgets
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from seral import storage
+from seral.options import Options, parse
+from seral.progress import say
+from seral.studies.strategies import (
+    BASELINE,
+    Curves,
+    StrategyStudyOptions,
+    area,
+    gain,
+    learning_curves,
+    resampled_curves,
+    write_tables,
+)
+from seral.task.cells import markdown
+
+SMALL = 0.1
+"""Share of the training part up to which a budget is small."""
+
+
+class PartOptions(Options):
+    """Clips that make one pool of the survey."""
+
+    corpora: list[str] = Field(min_length=1)
+    """Corpora of the pool."""
+    classes: list[str] = Field(min_length=2)
+    """The emotions to tell apart."""
+
+
+class StrategySurveyOptions(Options):
+    """Every encoder on every pool, clean and with junk."""
+
+    run: str
+    """The folder of all studies: made when missing, resumed when there."""
+    encoders: list[str] = Field(min_length=1)
+    """Hub ids or folders."""
+    pools: dict[str, PartOptions] = Field(min_length=1)
+    """Pools by name."""
+    junk: str | None = None
+    """Corpus that is mixed in for a second study of every encoder and pool; None = clean ones only."""
+    study: dict[str, Any]
+    """What all have in common: the options of `seral compare-strategies`, without those above."""
+
+    @model_validator(mode="after")
+    def _check_studies(self) -> StrategySurveyOptions:
+        for taken in ("run", "encoder", "corpora", "classes", "junk"):
+            if taken in self.study:
+                raise ValueError(f"study.{taken} is set by the survey; leave it out")
+        if len({encoder for encoder, _, _ in self.studies()}) < len(self.encoders):
+            raise ValueError(f"two of the encoders {self.encoders} have the same last name, which names their folders")
+        return self
+
+    def studies(self) -> dict[tuple[str, str, bool], StrategyStudyOptions]:
+        """(encoder, pool, with junk) -> the study."""
+        found = {}
+        for encoder in self.encoders:
+            for name, part in self.pools.items():
+                for noisy in (False, True) if self.junk else (False,):
+                    short = Path(encoder).name
+                    place = storage.join(self.run, f"{short}.{name}.{'junk' if noisy else 'clean'}")
+                    own = {"run": place, "encoder": encoder, "junk": self.junk if noisy else None, **part.model_dump()}
+                    found[short, name, noisy] = parse(StrategyStudyOptions, {**self.study, **own})
+        return found
+
+
+def run_strategy_survey(options: StrategySurveyOptions) -> str:
+    """Run what is missing of every study and sum them up; returns the summary as Markdown."""
+    studies = options.studies()
+    gains = []
+    for number, ((encoder, name, noisy), study) in enumerate(studies.items(), 1):
+        say(f"study {number} of {len(studies)}: {encoder}, {name}{', with junk' if noisy else ''}")
+        found = learning_curves(study)
+        resampled = resampled_curves(study, found)
+        write_tables(study, found, resampled)
+        gains += situation_gains(study, found, resampled)
+    return _write(options, summary(gains))
+
+
+def situations(study: StrategyStudyOptions) -> dict[str, slice]:
+    """Situation -> its part of the budgets: the first alone, up to SMALL, from the last of these on."""
+    small = sum(share <= SMALL for share in study.budgets)
+    found = {"cold start": slice(0, 1), "small budget": slice(0, small), "large budget": slice(max(0, small - 1), None)}
+    noisy = "noisy, " if study.junk else ""
+    return {noisy + name: part for name, part in found.items() if study.budgets[part]}
+
+
+def situation_gains(
+    study: StrategyStudyOptions, found: Curves, resampled: Mapping[str, NDArray[np.float64]]
+) -> list[dict[str, Any]]:
+    """A line for every row and situation of a study: the gain on random, and that under resampling, (R,)."""
+    lines = []
+    for situation, part in situations(study).items():
+        share_B = study.budgets[part]
+        for row in study.rows:
+            difference_R = area((resampled[row.row] - resampled[BASELINE])[:, part], share_B)
+            lines.append(
+                {
+                    "row": row.row,
+                    "situation": situation,
+                    "gain": gain(found, row.row, study.budgets, part),
+                    "difference_R": difference_R,
+                }
+            )
+    return lines
+
+
+def summary(gains: list[dict[str, Any]]) -> pd.DataFrame:
+    """A line a row and situation: mean gain over the studies, its interval over speakers, how often it is better."""
+    lines = []
+    for (situation, row), group in pd.DataFrame(gains).groupby(["situation", "row"], sort=False):
+        low, high = np.quantile(np.mean(np.stack(group["difference_R"].tolist()), axis=0), [0.025, 0.975])
+        lines.append(
+            {
+                "situation": situation,
+                "row": row,
+                "gain": group["gain"].mean(),
+                "gain_low": low,
+                "gain_high": high,
+                "better_in": int((group["gain"] > 0).sum()),
+                "studies": len(group),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _write(options: StrategySurveyOptions, table: pd.DataFrame) -> str:
+    from seral.report.figures import png, strategy_gains
+
+    others = table[table["row"] != BASELINE]
+    wide: dict[str, dict[str, Any]] = {}
+    for line in others.to_dict("records"):
+        situation = line["situation"]
+        wide.setdefault(line["row"], {"row": line["row"]}).update(
+            {f"{situation} gain{end}": line[f"gain{end}"] for end in ("", "_low", "_high")}
+            | {f"{situation} better in": f"{line['better_in']}/{line['studies']}"}
+        )
+    text = markdown(pd.DataFrame(list(wide.values())))
+    storage.write_bytes(storage.join(options.run, "summary.csv"), table.to_csv(index=False).encode())
+    storage.write_bytes(storage.join(options.run, "summary.md"), text.encode())
+    storage.write_bytes(storage.join(options.run, "summary.png"), png(strategy_gains(others)))
+    return text

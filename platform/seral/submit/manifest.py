@@ -1,0 +1,169 @@
+"""A job as manifests for Kubernetes: a RayJob for the KubeRay operator and the options it reads.
+
+The operator starts a cluster for the job, runs it, and takes the cluster down again. The head only holds the job's own
+process, so workers may be machines that can be taken away (spot): what they were doing is done again, and a job whose
+cluster is lost is started on a new one and resumes its run.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Any
+
+import ray
+import yaml
+from pydantic import Field
+
+from seral.cluster import WORKER_ENV
+from seral.errors import JobError
+from seral.options import SUBMITTED_FLAG
+from seral.submit.submit import CONFIG, PATHS, JobOptions, check, submission_stem
+
+CONFIG_FOLDER = "/etc/seral"
+JOBS_FOLDER = "/opt/seral/jobs"
+"""Where the image has the job files (jobs/cluster/Dockerfile)."""
+KEEP_S = 3600
+
+
+class ManifestOptions(JobOptions):
+    """A job and the cluster it gets."""
+
+    image: str
+    """The image of head and workers: see jobs/cluster/Dockerfile."""
+    namespace: str | None = None
+    workers: int = Field(default=2, ge=0)
+    """Workers at the start, and at least."""
+    max_workers: int | None = Field(default=None, ge=1)
+    """As many as Ray may ask for; None = no more than `workers`."""
+    worker_cpus: int = Field(default=4, ge=1)
+    worker_memory_gb: int = Field(default=16, ge=1)
+    worker_gpus: int = Field(default=0, ge=0)
+    head_cpus: int = Field(default=2, ge=1)
+    head_memory_gb: int = Field(default=8, ge=1)
+    spot: str | None = Field(default=None, pattern=r"^[^=]+=[^=]+$")
+    """Label of machines that may be taken away, key=value: workers go there, the head elsewhere.
+    cloud.google.com/gke-spot=true, eks.amazonaws.com/capacityType=SPOT, kubernetes.azure.com/scalesetpriority=spot."""
+    claim: str | None = None
+    """A ReadWriteMany volume claim that all pods mount."""
+    mount: str = "/mnt/seral"
+    """Where they mount it."""
+    secret: str | None = None
+    """A secret whose entries become environment variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."""
+    queue: str | None = None
+    """A queue of Kueue's: the job waits there for its quota, and its cluster does not grow or shrink."""
+    retries: int = Field(default=2, ge=0)
+    """New clusters after a failed attempt."""
+    deadline_s: int | None = Field(default=None, ge=1)
+    """The job is ended after so long, waiting included."""
+    token: bool = False
+    """Token authentication between the pods, by a secret that the operator makes (KubeRay 1.5.1 or later)."""
+
+
+def manifest(options: ManifestOptions) -> str:
+    """YAML for `kubectl apply -f -`. Raises JobError for options that the job, or its pods, could not do with."""
+    resolved = check(options)
+    _check_reachable(options, resolved)
+    if options.max_workers is not None and options.max_workers < options.workers:
+        raise JobError(f"max_workers is {options.max_workers}, below workers, {options.workers}")
+    if options.queue and options.max_workers not in (None, options.workers):
+        raise JobError("a cluster that waits in a queue keeps its size: leave out max_workers")
+    name = submission_stem(options.job, resolved)
+    place = {"namespace": options.namespace} if options.namespace else {}
+    content = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
+    config = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": name, **place},
+        "data": {CONFIG: content},
+    }
+    labels = {"labels": {"kueue.x-k8s.io/queue-name": options.queue}} if options.queue else {}
+    spec: dict[str, Any] = {
+        "entrypoint": f"python {JOBS_FOLDER}/{options.job}.py --config {CONFIG_FOLDER}/{CONFIG} {SUBMITTED_FLAG}",
+        "submissionMode": "K8sJobMode",
+        "shutdownAfterJobFinishes": True,
+        "ttlSecondsAfterFinished": KEEP_S,
+        "backoffLimit": options.retries,
+        "submitterConfig": {"backoffLimit": 0},  # a second submitter would find its job id taken
+    }
+    spec |= {"activeDeadlineSeconds": options.deadline_s} if options.deadline_s else {}
+    spec["rayClusterSpec"] = _cluster(options, name)
+    job = {
+        "apiVersion": "ray.io/v1",
+        "kind": "RayJob",
+        "metadata": {"name": name, **place, **labels},
+        "spec": spec,
+    }
+    return yaml.safe_dump_all([config, job], sort_keys=False, allow_unicode=True)
+
+
+def _cluster(options: ManifestOptions, config: str) -> dict[str, Any]:
+    most = options.max_workers or options.workers
+    head = _pod(options, "ray-head", cpus=options.head_cpus, memory_gb=options.head_memory_gb)
+    head["spec"]["volumes"].append({"name": "options", "configMap": {"name": config}})
+    head["spec"]["containers"][0]["volumeMounts"].append({"name": "options", "mountPath": CONFIG_FOLDER})
+    head["spec"]["containers"][0]["ports"] = [
+        {"containerPort": port, "name": name} for name, port in (("gcs-server", 6379), ("dashboard", 8265))
+    ]
+    worker = _pod(
+        options,
+        "ray-worker",
+        cpus=options.worker_cpus,
+        memory_gb=options.worker_memory_gb,
+        gpus=options.worker_gpus,
+    )
+    if options.spot:
+        key, _, value = options.spot.partition("=")
+        worker["spec"]["nodeSelector"] = {key: value}
+        worker["spec"]["tolerations"] = [{"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}]
+        expression = {"key": key, "operator": "NotIn", "values": [value]}
+        terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
+        head["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
+    group = {
+        "groupName": "workers",
+        "replicas": options.workers,
+        "minReplicas": options.workers,
+        "maxReplicas": most,
+        "rayStartParams": {},
+        "template": worker,
+    }
+    cluster: dict[str, Any] = {"rayVersion": ray.__version__}
+    cluster |= {"authOptions": {"mode": "token"}} if options.token else {}
+    cluster |= {"enableInTreeAutoscaling": True} if most > options.workers else {}
+    # No CPU of the head's is offered, so that no work is on it when a worker goes; without workers it does everything.
+    start = {"num-cpus": "0"} if most else {}
+    cluster["headGroupSpec"] = {"rayStartParams": {"dashboard-host": "0.0.0.0", **start}, "template": head}
+    return cluster | ({"workerGroupSpecs": [group]} if most else {})
+
+
+def _pod(options: ManifestOptions, name: str, *, cpus: int, memory_gb: int, gpus: int = 0) -> dict[str, Any]:
+    """A pod template. Requests are the limits, so that nobody takes the memory away."""
+    amounts = {"cpu": str(cpus), "memory": f"{memory_gb}Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
+    variables = [{"name": key, "value": value} for key, value in sorted({**WORKER_ENV, **options.env}.items())]
+    container: dict[str, Any] = {
+        "name": name,
+        "image": options.image,
+        "resources": {"limits": amounts, "requests": dict(amounts)},
+        "env": variables,
+        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
+    }
+    container |= {"envFrom": [{"secretRef": {"name": options.secret}}]} if options.secret else {}
+    # Ray's object store lives in shared memory, of which a pod has 64 MB; it counts towards the pod's memory.
+    volumes: list[dict[str, Any]] = [
+        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, memory_gb // 3)}Gi"}}
+    ]
+    if options.claim:
+        volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": options.claim}})
+        container["volumeMounts"].append({"name": "storage", "mountPath": options.mount})
+    return {"spec": {"containers": [container], "volumes": volumes}}
+
+
+def _check_reachable(options: ManifestOptions, resolved: dict[str, Any]) -> None:
+    """Every address must be one that the pods have."""
+    for name in PATHS:
+        value = resolved.get(name)
+        if not isinstance(value, str) or "://" in value:
+            continue
+        if options.claim is None:
+            raise JobError(f"{name}: {value} is on no storage of the pods: name a claim, or take s3://...")
+        if not PurePosixPath(value).is_relative_to(options.mount):
+            raise JobError(f"{name}: {value} is not on the claim, which the pods mount at {options.mount}")

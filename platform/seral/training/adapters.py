@@ -1,0 +1,423 @@
+"""Training adapters through Ray Train: one training function, run in this process or by any number of workers.
+
+Deterministic on one worker: every epoch's batches, masks and dropout are drawn from (seed, epoch) alone, so a training
+that was interrupted and restored from its checkpoint ends where an uninterrupted one would.
+"""
+
+# B batch · T frames · C classes · K dimensions · O = C + K outputs · L encoder layers (L+1 hidden states) · D features
+from __future__ import annotations
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray.train
+import ray.train.torch
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ser_models import metrics
+from ser_models.adapters import (
+    RankSchedule,
+    adapter_parameters,
+    adapter_tags,
+    attach_adapters,
+    count_parameters,
+    dead_adapters,
+    freeze_above,
+    set_trainable,
+)
+from ser_models.anchoring import Move
+from ser_models.build import SerModel
+from ser_models.losses import (
+    calibrated_cross_entropy,
+    ccc_loss,
+    class_weights,
+    multitask_loss,
+    rmse_loss,
+    soft_cross_entropy,
+    weighted_classes,
+)
+from seral import storage
+from seral.cluster import ClusterOptions
+from seral.errors import TrainError
+from seral.features.audio import FeatureStore
+from seral.task.examples import Targets, Utterances
+from seral.task.ray_train import STATE, OnReport, last_checkpoint
+from seral.training.alignment import CarryInTraining
+from seral.training.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
+
+if TYPE_CHECKING:
+    from seral.training.finetune import FinetuneOptions
+
+WARMUP_SHARE = 0.1
+MAX_GRAD_NORM = 1.0
+BEST = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSpec:
+    """Everything a training worker needs; small enough to send, heavy things are read from storage."""
+
+    store: FeatureStore
+    start: str
+    """Folder of the model to start from: a fitted head, or a model whose adapters go on learning."""
+    freeze: tuple[str, ...]
+    """Tags of adapters that stay as they are (ser_models.adapters.adapter_tags), `head` or `layer_sum`."""
+    train: Utterances
+    target: Targets
+    dev: Utterances
+    dev_target: Targets
+    classes: tuple[str, ...]
+    layer: int
+    """Training starts from the cached frames of this hidden state."""
+    seed: int
+    options: FinetuneOptions
+    on: ClusterOptions
+    carry: CarryInTraining | None = None
+    """Speech of another language that some of the clips are of."""
+
+
+def train_adapters(
+    spec: AdapterSpec, *, name: str, work: str, target: str, on_report: OnReport | None = None
+) -> dict[str, Any]:
+    """Train with Ray Train and move the best-dev model to `target`. `name` must change with whatever is trained."""
+    what = "training adapters"
+    with last_checkpoint(train_worker, spec, spec.on, what=what, name=name, work=work, on_report=on_report) as folder:
+        storage.remove(target)
+        shutil.copytree(folder / BEST, target)
+        history: dict[str, Any] = torch.load(folder / STATE, weights_only=True)["history"]
+    return history
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """One Ray Train worker: all epochs, reporting a checkpoint after each."""
+    Training(config["spec"], config["on_report"]).run()
+
+
+class Training:
+    """The state of one training: model, optimiser, the best so far."""
+
+    def __init__(self, spec: AdapterSpec, on_report: OnReport | None = None) -> None:
+        context = ray.train.get_context()
+        self.on_report = on_report
+        self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
+        self.device = torch.device("cuda" if spec.on.use_gpu else "cpu")
+        torch.manual_seed(spec.seed)
+        self.model = load_model(spec.start)
+        goes_on = bool(self.model.encoder.adapters)
+        if not goes_on:
+            attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
+        freeze_tags(self.model, spec.freeze)
+        # Anchored heads hear some hidden states only; what comes after the last of them would get no gradient.
+        freeze_above(self.model.encoder, int(self.model.pool.layer_weight.isfinite().nonzero().max()))
+        self.model.to(self.device)
+        self.from_frames = FromFrames(self.model, spec.layer, spec.carry).to(self.device)
+        self.step_model: nn.Module = self.from_frames
+        if self.world > 1:
+            self.step_model = ray.train.torch.prepare_model(self.from_frames, move_to_device=False)
+        self.optimiser = self._optimiser()
+        weight_N, soft_NC = (
+            None if part is None else torch.from_numpy(part) for part in (spec.target.weight_N, spec.target.soft_NC)
+        )
+        label_N = torch.from_numpy(spec.target.label_N)
+        self.target_NC = weighted_classes(label_N, len(spec.classes), weight_N, soft_NC)
+        # A copy: what it remembers is this training's, and a training in this process may be restored.
+        self.anchoring = None if spec.carry is None else copy.deepcopy(spec.carry.anchoring)
+        if self.anchoring is not None:
+            self.anchoring.queue.to(self.device)
+        self.heard = spec.train if self.anchoring is None else spec.train.with_others(self.anchoring.speech)
+        self.frames = spec.store.frames(spec.layer, {*self.heard.ids, *spec.dev.ids})
+        self.steps = spec.options.epochs * ceil(len(spec.train.ids) / spec.options.batch_size)
+        # Ranks that a training before this one has settled stay as they are.
+        moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
+        self.ranks = RankSchedule(self.model.encoder, steps=self.steps) if moves_ranks else None
+        self.epoch, self.step = 0, 0
+        trainable, parameters = count_parameters(self.model)
+        self.history: dict[str, Any] = {"epochs": [], "trainable": trainable, "parameters": parameters}
+        self.best = tempfile.mkdtemp(prefix="seral-best-")
+        self.reported: Path | None = None
+
+    def run(self) -> None:
+        """Train until the epochs are used up or the dev loss has not fallen for `patience` of them."""
+        if not self._restore():
+            self._keep_if_better(self._score_dev(), loss=None)
+            self._report()
+        while self.epoch < self.spec.options.epochs and not self._out_of_patience():
+            loss = self._train_epoch()
+            self.epoch += 1
+            self._keep_if_better(self._score_dev(), loss=loss)
+            self._report()
+        shutil.rmtree(self.best, ignore_errors=True)
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        adapters = list(adapter_parameters(self.model).values())
+        known = {id(parameter) for parameter in adapters}
+        head = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
+        adapters = [parameter for parameter in adapters if parameter.requires_grad]
+        rates = ((adapters, self.spec.options.peak_lr), (head, self.spec.options.head_lr))
+        groups: list[dict[str, Any]] = [{"params": params, "lr": rate} for params, rate in rates if params]
+        for group in groups:
+            group["peak"] = group["lr"]
+        return torch.optim.AdamW(groups, weight_decay=0.0)
+
+    def _train_epoch(self) -> float:
+        spec, total, count = self.spec, 0.0, 0
+        rng = np.random.default_rng([spec.seed, self.epoch])
+        torch.manual_seed(int(rng.integers(2**31)))
+        self.step_model.train()
+        batches = list(shuffled_batches(spec.train.ids, self.frames, spec.options.batch_size, rng))
+        for number, ids in enumerate(batches):
+            mine = ids[self.rank :: self.world] or ids[:1]
+            beside = [] if self.anchoring is None else self.anchoring.draw(len(mine), rng)
+            batch = self._batch([*mine, *beside], self.heard)
+            mask_BT = time_masks(batch.mask_BT, spec.options.time_mask_prob, spec.options.time_mask_frames, rng)
+            set_rate(self.optimiser, self.epoch + number / len(batches), spec.options.epochs)
+            loss = self._step(batch, mask_BT, [spec.train.row_of[name] for name in mine], rng)
+            if self.epoch == 0 and number == 0 and (dead := dead_adapters(self.model)):
+                raise TrainError(f"{len(dead)} adapters get no gradient and would never learn, e.g. {dead[0]}")
+            if not np.isfinite(loss):
+                raise TrainError(f"the loss is {loss} in epoch {self.epoch}; utterances: {', '.join(mine)}")
+            total, count = total + loss * len(mine), count + len(mine)
+        return total / count
+
+    def _step(self, batch: FrameBatch, mask_BT: Tensor, rows: Sequence[int], rng: np.random.Generator) -> float:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.on.precision == "bf16"):
+            output_BO, standard_BLU = self.step_model(batch, mask_BT.to(self.device))
+        loss = self._loss(output_BO[: len(rows)], list(rows), rng)
+        if self.anchoring is not None:
+            loss = loss + self.anchoring.loss(standard_BLU, batch.from_source_B, len(rows))
+        if self.ranks is not None:
+            loss = loss + self.ranks.penalty()
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
+        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.requires_grad], MAX_GRAD_NORM)
+        self.optimiser.step()
+        self.step += 1
+        if self.ranks is not None:
+            self.ranks.after_step(self.step)
+        return float(loss.detach())
+
+    def _loss(self, output_BO: Tensor, rows: list[int], rng: np.random.Generator) -> Tensor:
+        target, options = self.spec.target, self.spec.options
+        known = (target.labelled_N[rows], target.rated_N[rows], np.nan_to_num(target.value_NK[rows]))
+        labelled_B, rated_B, value_BK = (torch.from_numpy(part).to(self.device) for part in known)
+        given = [output_BO, self.target_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
+        output_BO, target_BC, value_BK, labelled_B, rated_B = mix(given, options.mixup, rng)
+        logits_BC, predicted_BK = self.model.split(output_BO)
+        # One rated clip has no concordance: such a batch is judged by its error.
+        concordance = options.dimension_loss == "ccc" and int(rated_B.sum()) > 1
+        return multitask_loss(
+            logits_BC,
+            target_BC,
+            predicted_BK,
+            value_BK,
+            labelled_B=labelled_B,
+            rated_B=rated_B,
+            class_loss=soft_cross_entropy,
+            dimension_loss=ccc_loss if concordance else rmse_loss,
+            dimension_weight=options.dimension_weight,
+        )
+
+    def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
+        carry = self.spec.carry
+        source_B = np.zeros(len(ids), bool) if carry is None else carry.is_source(ids)
+        return frame_batch(ids, units, self.frames, self.spec.layer, self.device, source_B)
+
+    @torch.inference_mode()
+    def _score_dev(self) -> dict[str, float]:
+        """Every worker scores the whole of dev: it is small, and so no rank waits for numbers of another."""
+        self.step_model.eval()
+        spec = self.spec
+        found: dict[str, Tensor] = {}
+        for ids in frame_batches(spec.dev.ids, self.frames):
+            batch = self._batch(ids, spec.dev)
+            output_BO, _ = self.from_frames(batch, batch.mask_BT)
+            found |= dict(zip(ids, output_BO.float().cpu(), strict=True))
+        logits_NC, value_NK = self.model.split(torch.stack([found[name] for name in spec.dev.ids]))
+        return judge(logits_NC, value_NK, spec.dev_target, spec.options.dimension_weight)
+
+    def _keep_if_better(self, dev: dict[str, float], *, loss: float | None) -> None:
+        """By dev loss: on a hundred clips the best UAR of several epochs is mostly luck."""
+        better = not self.history["epochs"] or dev["dev_loss"] < min(e["dev_loss"] for e in self.history["epochs"])
+        self.history["epochs"].append({**dev, "loss": loss})
+        if better:
+            save_model(self.best, self.model, self.spec.store, layer=self.spec.layer)
+
+    def _out_of_patience(self) -> bool:
+        losses = [epoch["dev_loss"] for epoch in self.history["epochs"]]
+        return len(losses) - 1 - int(np.argmin(losses)) >= self.spec.options.patience
+
+    def _report(self) -> None:
+        """Report the epoch to Ray Train with a checkpoint: the best model, and what it takes to go on."""
+        values = {"epoch": self.epoch, **self.history["epochs"][-1]}
+        if self.on_report is not None:
+            self.on_report(values)
+        if self.rank != 0:
+            ray.train.report(values)
+            return
+        folder = Path(tempfile.mkdtemp(prefix="seral-checkpoint-"))
+        shutil.copytree(self.best, folder / BEST)
+        state = {
+            "epoch": self.epoch,
+            "history": self.history,
+            "trained": {n: p.detach().cpu() for n, p in self.model.named_parameters() if p.requires_grad},
+            "optimiser": self.optimiser.state_dict(),
+            "step": self.step,
+            "ranks": None if self.ranks is None else self.ranks.state_dict(),
+            "queue": None if self.anchoring is None else self.anchoring.queue.state_dict(),
+        }
+        torch.save(state, folder / STATE)
+        ray.train.report(values, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+        # Ray Train's workers persist what they report; in this process the folder itself is the checkpoint.
+        stale, self.reported = (folder, None) if self.spec.on.train_workers else (self.reported, folder)
+        if stale is not None:
+            shutil.rmtree(stale)
+
+    def _restore(self) -> bool:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return False
+        with checkpoint.as_directory() as folder:
+            shutil.copytree(Path(folder) / BEST, self.best, dirs_exist_ok=True)
+            state = torch.load(Path(folder) / STATE, weights_only=True)
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
+        if self.ranks is not None:
+            self.ranks.load_state_dict(state["ranks"])
+        if self.anchoring is not None:
+            self.anchoring.queue.remember(state["queue"])
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["trained"].items():
+                parameters[name].copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        return True
+
+
+def freeze_tags(model: SerModel, tags: Sequence[str]) -> None:
+    """Stop the training of some parts: tags of the adapters, `head`, or `layer_sum`. ValueError for an unknown one."""
+    parts = {"head": model.head, "layer_sum": model.pool}
+    known = {**parts, **adapter_tags(model.encoder)}
+    if unknown := sorted(set(tags) - set(known)):
+        raise ValueError(f"nothing in this model is tagged {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+    for tag in tags:
+        if tag in parts:
+            parts[tag].requires_grad_(False)
+        else:
+            set_trainable(model.encoder, [tag], False)
+
+
+class FromFrames(nn.Module):
+    """The model seen from the cached frames up, as the one forward that data-parallel training needs."""
+
+    def __init__(self, model: SerModel, layer: int, carry: CarryInTraining | None = None) -> None:
+        super().__init__()
+        self.model, self.layer = model, layer
+        self.move = None if carry is None else MoveSource(carry.move)
+
+    def forward(self, batch: FrameBatch, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs (B, O) and standardised statistics (B, L, U), seeing the frames in `mask_BT` only."""
+        mean_BLD, std_BLD = self.model.statistics_from(
+            batch.hidden_BTD,
+            mask_BT,
+            start=self.layer,
+            below_mean_LBD=batch.below_mean_LBD,
+            below_std_LBD=batch.below_std_LBD,
+        )
+        if self.move is not None:
+            mean_BLD, std_BLD = self.move(mean_BLD, std_BLD, batch.from_source_B)
+        pool = self.model.pool
+        standard_BLU = pool.standardise(mean_BLD, std_BLD)
+        return self.model.head(pool.join(pool.combine(standard_BLU), batch.text_BE)), standard_BLU
+
+
+class MoveSource(nn.Module):
+    """The clips of the source as they would be in the target."""
+
+    def __init__(self, move: Move) -> None:
+        super().__init__()
+        for name, part_LD in move._asdict().items():
+            self.register_buffer(name, part_LD)
+
+    def forward(self, mean_BLD: Tensor, std_BLD: Tensor, from_source_B: Tensor) -> tuple[Tensor, Tensor]:
+        move = Move(*(getattr(self, name) for name in Move._fields))
+        moved = move(mean_BLD, std_BLD)
+        source_B11 = from_source_B[:, None, None]
+        return torch.where(source_B11, moved[0], mean_BLD), torch.where(source_B11, moved[1], std_BLD)
+
+
+def shuffled_batches(
+    ids: Sequence[str], frames: dict[str, NDArray[np.float16]], size: int, rng: np.random.Generator
+) -> Iterator[list[str]]:
+    """Batches of similar length in random order: shuffled, sorted by length in windows of 8 batches, shuffled again."""
+    order = [sorted(ids)[index] for index in rng.permutation(len(ids))]
+    batches = []
+    for begin in range(0, len(order), 8 * size):
+        window = sorted(order[begin : begin + 8 * size], key=lambda name: len(frames[name]))
+        batches += [window[at : at + size] for at in range(0, len(window), size)]
+    return (batches[index] for index in rng.permutation(len(batches)))
+
+
+def time_masks(mask_BT: Tensor, prob: float, length: int, rng: np.random.Generator) -> Tensor:
+    """Hide spans of frames from a batch: about `prob` of each clip, never more than half of it (SpecAugment).
+
+    Differs from the paper: hidden frames are left out of attention and pooling instead of being set to zero.
+    """
+    out = mask_BT.clone()
+    for row, frames in enumerate(mask_BT.sum(1).tolist()):
+        span = min(length, frames // 2)
+        spans = int(prob * frames / max(1, span) + rng.random())
+        for _ in range(spans if span else 0):
+            begin = int(rng.integers(0, frames - span + 1))
+            if int(out[row].sum()) - span >= frames // 2:
+                out[row, begin : begin + span] = False
+    return out
+
+
+def judge(logits_NC: Tensor, value_NK: Tensor, target: Targets, dimension_weight: float) -> dict[str, float]:
+    """The loss by which models are compared, and UAR and mean CCC where there are classes and dimensions."""
+    judged = {"dev_loss": 0.0}
+    if logits_NC.shape[1]:
+        known_N = target.labelled_N
+        logits_NC, label_N = logits_NC[torch.from_numpy(known_N)], target.label_N[known_N]
+        weight_C = class_weights(torch.from_numpy(label_N), logits_NC.shape[1])
+        judged["dev_loss"] = calibrated_cross_entropy(logits_NC, torch.from_numpy(label_N), weight_C)
+        judged["dev_uar"] = metrics.uar(label_N, logits_NC.argmax(1).numpy())
+    if value_NK.shape[1]:
+        rated_N = target.rated_N
+        pairs = zip(target.value_NK[rated_N].T, value_NK.numpy()[rated_N].T, strict=True)
+        judged["dev_ccc"] = float(np.mean([metrics.ccc(truth, predicted) for truth, predicted in pairs]))
+        judged["dev_loss"] += dimension_weight * (1 - judged["dev_ccc"])
+    return judged
+
+
+def mix(rows: Sequence[Tensor], alpha: float, rng: np.random.Generator) -> list[Tensor]:
+    """Mix each clip of a batch with another, `λ·own + (1 - λ)·other`, λ ~ Beta(alpha, alpha); alpha 0 leaves them.
+
+    Every tensor (B, ...) is mixed alike; of booleans, which say what is known of a clip, both must hold. With a linear
+    head, mixing outputs is mixing embeddings: manifold mixup, Verma et al. 2019, arXiv 1806.05236.
+    """
+    if not alpha:
+        return list(rows)
+    size, device = len(rows[0]), rows[0].device
+    share_B1 = torch.from_numpy(rng.beta(alpha, alpha, (size, 1))).to(rows[0])
+    other_B = torch.from_numpy(rng.permutation(size)).to(device)
+    return [
+        part & part[other_B] if part.dtype == torch.bool else share_B1 * part + (1 - share_B1) * part[other_B]
+        for part in rows
+    ]
+
+
+def set_rate(optimiser: torch.optim.Optimizer, epoch: float, epochs: int) -> None:
+    """Linear warm-up over a tenth of the training, then linear to zero."""
+    share = epoch / epochs
+    scale = min(1.0, (share + 0.01) / WARMUP_SHARE) if share < WARMUP_SHARE else (1 - share) / (1 - WARMUP_SHARE)
+    for group in optimiser.param_groups:
+        group["lr"] = group["peak"] * scale

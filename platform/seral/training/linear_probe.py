@@ -1,0 +1,80 @@
+"""The bar: a linear probe on one frozen layer, fitted by scikit-learn on the same labels and splits as the model."""
+
+# N rows · L encoder layers (L+1 hidden states) · D features · K dimensions
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import recall_score
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ser_models.metrics import ccc, confusion_matrix
+from seral.task.examples import Targets, Utterances
+
+Labelled = tuple[Utterances, NDArray[np.int64]]
+Rated = tuple[Utterances, NDArray[np.float32]]
+
+
+def linear_probe(train: Labelled, dev: Labelled, test: Labelled, num_classes: int) -> dict[str, Any]:
+    """Standardise, then logistic regression on the mean of each hidden state; the layer is chosen by UAR on dev."""
+    layers = range(train[0].mean_NLD.shape[1])
+    fitted = [_fit(train, layer) for layer in layers]
+    dev_uar = [_uar(fitted[layer], dev, layer) for layer in layers]
+    best = int(np.argmax(dev_uar))
+    told_N = fitted[best].predict(test[0].mean_NLD[:, best])
+    return {
+        "layer": best,
+        "dev_uar": dev_uar[best],
+        "test_uar": _uar(fitted[best], test, best),
+        "confusion": confusion_matrix(test[1], told_N, num_classes).tolist(),
+    }
+
+
+def probe(
+    train: tuple[Utterances, Targets],
+    dev: tuple[Utterances, Targets],
+    test: tuple[Utterances, Targets],
+    num_classes: int,
+) -> dict[str, Any]:
+    """The probes of whatever is known: `probe_uar` and its confusion for classes, `probe_ccc` for dimensions."""
+    found: dict[str, Any] = {}
+    parts = (train, dev, test)
+    if train[1].labelled_N.any():
+        known = [(units.rows(t.labelled_N), t.label_N[t.labelled_N]) for units, t in parts]
+        told = linear_probe(known[0], known[1], known[2], num_classes)
+        found |= {"probe_uar": told["test_uar"], "probe_confusion": told["confusion"]}
+    if train[1].rated_N.any():
+        found["probe_ccc"] = ridge_probe(*((units.rows(t.rated_N), t.value_NK[t.rated_N]) for units, t in parts))
+    return found
+
+
+def ridge_probe(train: Rated, dev: Rated, test: Rated) -> float:
+    """Standardise, then ridge regression on the mean of each hidden state; the layer is chosen by mean CCC on dev."""
+    layers = range(train[0].mean_NLD.shape[1])
+    penalties = np.logspace(-1, 4, 11)
+    fitted = [make_pipeline(StandardScaler(), RidgeCV(penalties)) for _ in layers]
+    for layer, model in enumerate(fitted):
+        model.fit(train[0].mean_NLD[:, layer], train[1])
+    best = int(np.argmax([_ccc(model, dev, layer) for layer, model in enumerate(fitted)]))
+    return _ccc(fitted[best], test, best)
+
+
+def _ccc(model: Pipeline, part: Rated, layer: int) -> float:
+    predicted_NK = model.predict(part[0].mean_NLD[:, layer]).reshape(part[1].shape)
+    return float(np.mean([ccc(truth, told) for truth, told in zip(part[1].T, predicted_NK.T, strict=True)]))
+
+
+def _fit(train: Labelled, layer: int) -> Pipeline:
+    one_class = len(np.unique(train[1])) == 1
+    last = DummyClassifier() if one_class else LogisticRegression(max_iter=2000, class_weight="balanced")
+    return make_pipeline(StandardScaler(), last).fit(train[0].mean_NLD[:, layer], train[1])
+
+
+def _uar(model: Pipeline, part: Labelled, layer: int) -> float:
+    predicted = model.predict(part[0].mean_NLD[:, layer])
+    return float(recall_score(part[1], predicted, labels=np.unique(part[1]), average="macro"))

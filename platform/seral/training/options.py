@@ -1,0 +1,48 @@
+"""What a supervised training is told, whole: the task, the adapters, pretraining, labels of other languages."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import pyarrow as pa
+from pydantic import model_validator
+
+from seral.pool.shards import Pool
+from seral.pretraining.tapt import TaptRunOptions
+from seral.task.run import ProtocolOptions, ReadingOptions, eligible
+from seral.training.alignment import AnchoringOptions
+from seral.training.finetune import FinetuneOptions, check_anchored, check_text
+
+
+class TrainingOptions(ReadingOptions, ProtocolOptions):
+    """A task and how models learn it."""
+
+    source_corpora: list[str] | None = None
+    """Corpora of other languages whose labels are there from the start: every training learns from them beside the
+    target's, brought to the target's mean and spread and with as much weight; they cost no budget. None = none."""
+    anchor: AnchoringOptions | None = None
+    """Hold the source's and the target's speech together by CORAL; None = not."""
+    tapt: TaptRunOptions | None = None
+    """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
+    finetune: FinetuneOptions = FinetuneOptions()
+
+    @model_validator(mode="after")
+    def _check_training(self) -> Self:
+        check_text(self.text_encoder, [self.finetune])
+        if self.anchor is not None:
+            check_anchored(self.finetune)
+        if self.anchor is not None and not self.source_corpora:
+            raise ValueError("anchor holds two languages together: name the source_corpora")
+        if both := sorted(set(self.source_corpora or ()) & set(self.corpora or ())):
+            raise ValueError(f"{both[0]} is among the corpora and among the source_corpora; choose one")
+        return self
+
+
+def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, list[str]]:
+    """Metadata of what a training is about, and the ids of the source: other corpora, so other speakers."""
+    if not options.source_corpora:
+        return eligible(options, pool, options.corpora), []
+    source = eligible(options, pool, options.source_corpora)
+    present = sorted(set(pool.metadata["corpus"].to_pylist()) - set(options.source_corpora))
+    target = eligible(options, pool, options.corpora or present)
+    return target, source["utterance_id"].to_pylist()
