@@ -14,6 +14,7 @@ Labels = NDArray[np.int64]
 Ratings = NDArray[np.floating]
 Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 """(truth, predicted) -> value, a row a clip in both: classes, ratings, or a distribution over classes."""
+MEAN_RESAMPLES = 10_000
 EXACT_FOLDS = 16
 """Up to so many folds all sign patterns are tried, 65,536 at most."""
 
@@ -170,6 +171,15 @@ def resampled(
     """A metric, or several at once, on n resamples of whole clusters with replacement, (n, ...)."""
     _check_rows(truth_N, predicted_N, cluster_N)
     return np.array([metric(truth_N[rows], predicted_N[rows]) for rows in _resamples(cluster_N, rng, n)])
+
+
+def mean_interval(value_P: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
+    """95 % percentile interval of the mean by resampling with replacement; NaN for fewer than two values."""
+    if len(value_P) < 2:
+        return float("nan"), float("nan")
+    rows_RP = rng.integers(len(value_P), size=(MEAN_RESAMPLES, len(value_P)))
+    low, high = np.quantile(value_P[rows_RP].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def paired_bootstrap_p(

@@ -19,7 +19,9 @@ from seral import storage
 from seral.audio.decode import decode_flac
 from seral.cluster import ClusterOptions
 from seral.errors import FeatureError
-from seral.features.audio import FeatureOptions, FeatureStore, extract_features, length_sorted_batches, rows_of
+from seral.features.audio import FeatureOptions, extract_features
+from seral.features.batches import length_sorted_batches, rows_of
+from seral.features.store import FeatureStore
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import Pool, open_pool

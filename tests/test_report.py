@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from ser_models.metrics import mean_interval
 from seral import storage
 from seral.errors import StateError
 from seral.labels.ledger import Ledger
@@ -20,7 +21,6 @@ from seral.labels.records import Answer, Project
 from seral.pool.shards import FORMAT
 from seral.report import read_run, write_report
 from seral.report.comparison import (
-    bootstrap_interval,
     cost_of_target,
     crossing,
     curve,
@@ -325,7 +325,7 @@ def test_budgets_in_minutes_are_paired_though_they_buy_different_numbers_of_labe
 
 def test_the_bootstrap_interval_is_near_the_normal_one() -> None:
     value_P = np.random.default_rng(0).normal(0.02, 0.05, 400)
-    low, high = bootstrap_interval(value_P, np.random.default_rng(1))
+    low, high = mean_interval(value_P, np.random.default_rng(1))
     half = 1.96 * value_P.std(ddof=1) / 20
     assert (low, high) == (
         pytest.approx(value_P.mean() - half, abs=6e-4),

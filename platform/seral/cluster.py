@@ -13,11 +13,12 @@ import ray
 from pydantic import Field
 
 import ser_models
-import seral
 from seral import storage
 from seral.errors import AwaitingLabels, JobError, SeralError, TrainError
 from seral.options import Options
 
+PACKAGE = Path(__file__).parent
+"""The folder of seral itself, which workers get as it is here."""
 POLL_S = 1.0
 WORKER_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -91,7 +92,7 @@ def runtime_env(jobs: str | Path = "jobs") -> dict[str, Any]:
     The packages go as source folders: every worker runs this one version of the code, and no folder called `platform`
     is shipped. As a wheel they would not do: Ray installs a wheel with everything it depends on, gigabytes of it.
     """
-    packages = [str(Path(package.__path__[0]).resolve()) for package in (seral, ser_models)]
+    packages = [str(folder.resolve()) for folder in (PACKAGE, Path(ser_models.__path__[0]))]
     return {"working_dir": str(jobs), "py_modules": packages, "env_vars": WORKER_ENV}
 
 

@@ -19,7 +19,9 @@ from seral.audio.decode import BadAudio, decode, decode_flac
 from seral.cluster import ClusterOptions
 from seral.corpora.formats.folder import DECODABLE
 from seral.errors import OptionError, PoolError, StateError
-from seral.features.audio import FeatureOptions, length_sorted_batches, map_shards, pad_clips
+from seral.features.actors import map_shards
+from seral.features.audio import FeatureOptions
+from seral.features.batches import length_sorted_batches, pad_clips
 from seral.features.text import open_text_encoder, read_texts
 from seral.loop.loop import LoopOptions
 from seral.loop.rounds import read_rounds, round_folder

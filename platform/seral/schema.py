@@ -1,4 +1,4 @@
-"""The Arrow schemas of everything seral stores. One page, no logic.
+"""The Arrow schemas of everything seral stores, and the names that its writers and readers share. No logic.
 
 A pool is four tables side by side: `utterances` (audio and what is known without listening), `gold` (labels that came
 with a benchmark corpus) and `votes` (what each of its raters said; only `seral.task.gold` opens these two), and
@@ -16,6 +16,14 @@ ENCODER_KEY = "encoder"
 """Under which a Parquet file of features tells the fingerprint of what made them."""
 CLASSES_KEY = "classes"
 """Under which a table with a list of probabilities tells the classes they belong to, as JSON."""
+KEYS = ["arm", "fold", "seed"]
+"""What names a trajectory; every frame starts with these columns."""
+SECONDS = "seconds.json"
+"""In a run: what all trajectories share took so long, by phase."""
+FULL = "full"
+"""The arm that trains once on all labels: a level to compare with, not a curve."""
+RANDOM = "random"
+"""The arm every strategy is compared with."""
 
 UTTERANCE = pa.schema(
     [

@@ -18,11 +18,12 @@ from seral.errors import OptionError
 from seral.features.audio import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
+from seral.pool.splits import folds_of
 from seral.studies.transfer import Pair, TransferOptions, choose, pair_cell, run_transfer
 from seral.task.cells import Cell
 from seral.task.examples import Targets
 from seral.task.gold import Oracle
-from seral.task.run import FoldData, eligible, fold_data, folds_of
+from seral.task.run import FoldData, eligible, fold_data
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 ROWS = ["source only", "rescaled", *ANCHOR_SETS, "chosen", "target, supervised"]

@@ -18,11 +18,13 @@ from seral.features.audio import extract_features
 from seral.loop.loop import LoopOptions, run_loop
 from seral.options import parse
 from seral.pool.shards import open_pool
+from seral.pool.splits import folds_of
 from seral.studies.transfer import TransferOptions, run_transfer
 from seral.task.examples import Targets, Utterances
-from seral.task.run import FoldData, eligible, fold_data, folds_of
+from seral.task.run import FoldData, eligible, fold_data
 from seral.training.alignment import AnchoringOptions, Carry
-from seral.training.finetune import FinetuneOptions, finetune
+from seral.training.finetune import finetune
+from seral.training.finetune_options import FinetuneOptions
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 

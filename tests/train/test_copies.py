@@ -15,7 +15,9 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError, SplitError
-from seral.features.audio import FeatureStore, extract_features, rows_of
+from seral.features.audio import extract_features
+from seral.features.batches import rows_of
+from seral.features.store import FeatureStore
 from seral.loop.loop import LoopOptions, run_loop
 from seral.options import parse
 from seral.pool.degrade import DegradeOptions, degrade_pool
@@ -27,7 +29,7 @@ from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
 from seral.task.examples import Targets, Utterances
 from seral.training.augmented import AugmentOptions, StoreWithCopies, copy_id, with_copies
-from seral.training.finetune import FinetuneOptions
+from seral.training.finetune_options import FinetuneOptions
 from seral.training.supervised import SupervisedOptions, run_train
 
 ON = ClusterOptions(train_workers=0)

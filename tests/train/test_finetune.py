@@ -17,16 +17,20 @@ from ser_models.build import build_model
 from ser_models.encoders import load_encoder
 from ser_models.losses import weighted_classes
 from ser_models.metrics import uar
+from ser_models.training import mix, time_masks
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
-from seral.features.audio import FeatureStore, extract_features, rows_of
+from seral.features.audio import extract_features
+from seral.features.batches import rows_of
+from seral.features.store import FeatureStore
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
 from seral.task.examples import Targets, Utterances
 from seral.task.gold import Oracle
-from seral.training.adapters import freeze_tags, judge, mix, time_masks
-from seral.training.finetune import FinetuneOptions, finetune, frames_layer
+from seral.training.adapters import freeze_tags, judge
+from seral.training.finetune import finetune, frames_layer
+from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import linear_probe
 from seral.training.model import load_model, score
 

@@ -23,6 +23,7 @@ from seral.features.audio import extract_features
 from seral.features.frames import FrameSource, averaged, survey
 from seral.options import parse
 from seral.pool.shards import open_pool
+from seral.pool.splits import folds_of
 from seral.pretraining.local_attributes import (
     STATE,
     WAP,
@@ -42,7 +43,7 @@ from seral.studies.local_attributes import (
     run_local_attributes,
 )
 from seral.task.cells import Cell
-from seral.task.run import eligible, fold_data, folds_of
+from seral.task.run import eligible, fold_data
 from seral.training.wap_finetune import LabelledPart, WapFinetuneOptions, finetune_wap, predict, start_classifier
 
 SMALL = {

@@ -20,7 +20,8 @@ from seral.errors import OptionError, StateError, TrainError
 from seral.options import parse
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import make_folds
-from seral.pretraining.tapt import TaptJobOptions, TaptRunOptions, adapt_encoder, pretrain
+from seral.pretraining.options import TaptRunOptions
+from seral.pretraining.tapt import TaptJobOptions, adapt_encoder, pretrain
 from seral.pretraining.tapt_audio import MAX_HELD_OUT, TaptAudio
 from seral.pretraining.tapt_run import TaptSpec, collapse_warning, tapt_audio
 

@@ -13,8 +13,9 @@ from seral.errors import OptionError, SplitError
 from seral.features.audio import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
+from seral.pool.splits import check_apart, folds_of
 from seral.studies.two_stage import TwoStageOptions, run_two_stage
-from seral.task.run import check_apart, codes, eligible, fold_data, folds_of
+from seral.task.run import codes, eligible, fold_data
 from seral.training.model import score
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

@@ -18,10 +18,8 @@ from pydantic import Field, field_validator, model_validator
 from scipy.signal import fftconvolve
 
 from seral import storage
-from seral.audio.decode import decode_flac
-from seral.errors import OptionError, PoolError, unknown_name
+from seral.errors import OptionError, unknown_name
 from seral.options import Options
-from seral.pool.shards import Pool
 from seral.schema import SAMPLE_RATE
 
 Samples = NDArray[np.float32]
@@ -105,14 +103,6 @@ def worsen(
     if "codecs" in effects and options.codecs:
         samples = through_codec(samples, str(rng.choice(options.codecs)))
     return samples
-
-
-def read_noises(pool: Pool) -> list[Samples]:
-    """Every clip of a pool, which is small: all are kept in memory."""
-    clips = [decode_flac(audio) for _, audio in pool.clips()]
-    if not clips:
-        raise PoolError(f"{pool.uri} has no clips to take noise from")
-    return clips
 
 
 def change_speed(samples: Samples, share: float, rng: np.random.Generator) -> Samples:

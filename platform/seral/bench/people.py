@@ -39,13 +39,13 @@ from seral.labels.simulated import PERSONALITIES, Person, Truth, answer_all
 from seral.loop.loop import LoopOptions, run_loop
 from seral.options import Options
 from seral.pool.shards import open_pool
-from seral.pool.splits import SplitOptions
+from seral.pool.splits import SplitOptions, folds_of
 from seral.report import write_run_report
 from seral.selection.budget import BudgetOptions
 from seral.selection.selection import StrategyOptions
 from seral.task.examples import Targets
 from seral.task.gold import Oracle
-from seral.task.run import codes, eligible, features_of, fold_data, folds_of
+from seral.task.run import codes, eligible, features_of, fold_data
 from seral.training.finetune import finetune
 from seral.training.model import evaluate, score
 

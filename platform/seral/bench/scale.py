@@ -25,6 +25,7 @@ from ser_models.adapters.cost import forget_peak_mb, peak_mb
 from seral import storage
 from seral.bench.selection import SelectionBenchOptions, make_problem, timed, worth
 from seral.cluster import connect
+from seral.figures.markdown import markdown
 from seral.options import Options
 from seral.progress import say
 from seral.selection.candidates import Candidates
@@ -34,7 +35,6 @@ from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, check_options, select
 from seral.selection.source import SourceOptions
 from seral.selection.strategies import STRATEGIES
-from seral.task.cells import markdown
 
 SURPRISALS = 64
 """Pretraining losses a row, for `alps`."""

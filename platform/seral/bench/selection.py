@@ -27,13 +27,13 @@ from sklearn.preprocessing import normalize
 
 from seral import storage
 from seral.errors import OptionError
+from seral.figures.markdown import markdown
 from seral.options import Options
 from seral.progress import say
 from seral.selection.candidates import Candidates
 from seral.selection.selection import select
 from seral.selection.source import SourceOptions, read_candidates, shards
 from seral.selection.strategies import scores
-from seral.task.cells import markdown
 from seral.vectors.index import nearest
 
 Floats = NDArray[np.float32]

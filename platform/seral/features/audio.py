@@ -13,32 +13,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder
 from ser_models.pooling import masked_mean_std
 from seral import storage
 from seral.audio.decode import BadAudio, decode_flac
-from seral.cluster import ClusterOptions, connect, encoder_actors
-from seral.errors import FeatureError
+from seral.cluster import ClusterOptions
+from seral.features.actors import map_shards
+from seral.features.batches import length_sorted_batches, pad_clips
+from seral.features.store import FeatureStore
 from seral.options import Options
 from seral.pool.shards import Pool
-from seral.progress import track
 from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
-
-if TYPE_CHECKING:
-    from seral.features.text import TextFeatures
-
-Float = NDArray[np.float32]
-Half = NDArray[np.float16]
 
 
 class FeatureOptions(Options):
@@ -48,62 +40,6 @@ class FeatureOptions(Options):
     """Only the first so many seconds of a clip are heard (Whisper's limit is 30)."""
     batch_s: float = Field(default=80.0, gt=0)
     """Seconds of audio in a batch, padding included."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureStore:
-    """The cached features of one pool by one encoder."""
-
-    uri: str
-    pool: Pool
-    encoder: str
-    """What load_encoder takes."""
-    fingerprint: str
-    num_layers: int
-    width: int
-    text: TextFeatures | None = None
-    """Vectors of the transcripts, for models that read them."""
-
-    def table_uri(self, table: str, shard: str) -> str:
-        """Address of one shard of `pooled`, `frames-<k>` or `quarantine`."""
-        return storage.join(self.uri, self.fingerprint, table, f"{shard}.parquet")
-
-    def pooled(self) -> tuple[list[str], Half, Half]:
-        """All pooled features: ids sorted, mean and std (N, L+1, D)."""
-        table = storage.read_tables([self.table_uri("pooled", shard) for shard in self.pool.shards], POOLED)
-        table = table.sort_by("utterance_id")
-        shape = (table.num_rows, self.num_layers + 1, self.width)
-        mean, std = (stack_vectors(table[name], shape) for name in ("mean", "std"))
-        return table["utterance_id"].to_pylist(), mean, std
-
-    def frames_by_shard(self, layer: int, ids: set[str]) -> Iterator[dict[str, NDArray[np.float16]]]:
-        """Hidden state `layer` frame by frame, id -> (T, D) fp16, of the given ids, one shard at a time."""
-        return (self.shard_frames(layer, shard, ids) for shard in self.pool.shards)
-
-    def shard_frames(self, layer: int, shard: str, ids: set[str]) -> dict[str, NDArray[np.float16]]:
-        """The same of one shard."""
-        table = storage.read_table(self.table_uri(f"frames-{layer}", shard))
-        names = table["utterance_id"].to_pylist()
-        return {
-            name: np.frombuffer(data.as_buffer(), np.float16).reshape(-1, self.width)
-            for name, data in zip(names, table["frames"], strict=True)
-            if name in ids
-        }
-
-    def frames(self, layer: int, ids: set[str]) -> dict[str, NDArray[np.float16]]:
-        """The same in one piece: for the labelled part, not for a pool."""
-        return {name: f.copy() for part in self.frames_by_shard(layer, ids) for name, f in part.items()}
-
-    @property
-    def unusable(self) -> pa.Table:
-        """Utterances the encoder could make nothing of (schema.QUARANTINE, `source` holds the id)."""
-        uris = [self.table_uri("quarantine", shard) for shard in self.pool.shards]
-        return storage.read_tables(uris, QUARANTINE)
-
-
-def stack_vectors(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Half:
-    """Binary cells of fp16 as one array."""
-    return np.frombuffer(b"".join(value.as_py() for value in column), np.float16).reshape(shape)
 
 
 def extract_features(
@@ -171,38 +107,6 @@ def _run(
     }
     label = f"features of {len(shards)} shards"
     map_shards(store.pool, shards, FeatureActor, arguments, on, label, into=storage.join(store.uri, store.fingerprint))
-
-
-def map_shards(
-    pool: Pool,
-    shards: Sequence[str],
-    actor: type[Any],
-    arguments: dict[str, Any],
-    on: ClusterOptions,
-    label: str,
-    *,
-    into: str,
-) -> None:
-    """Give every shard to one of a few actors, {"shard": name} -> {"rows": count}, as many as there are encoders.
-
-    They write below the folder `into`, which is tidied at the end: an actor may have been lost with its node.
-    """
-    connect(on)
-    actors = min(encoder_actors(on), len(shards))
-    rows = pool.manifest["shards"]
-    done = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map(
-        actor,
-        fn_constructor_kwargs=arguments,
-        compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
-        num_cpus=1,
-        num_gpus=1 if on.use_gpu else 0,
-    )
-    with track(
-        f"{label} by {actors} process{'es' if actors > 1 else ''}", sum(rows[s]["rows"] for s in shards)
-    ) as advance:
-        for row in done.iter_rows():
-            advance(row["rows"])
-    storage.tidy(into)
 
 
 class FeatureActor:
@@ -275,33 +179,3 @@ def encode_clips(
                 yield EncodedClip(utterance_id=ids[index], mean=mean, std=std, frames=frames[0] if frames else None)
             else:
                 yield EncodedClip(utterance_id=ids[index], problem="the encoder gives NaN or infinite features in fp16")
-
-
-def length_sorted_batches(lengths: Sequence[int], padded_limit: int) -> list[list[int]]:
-    """Positions in batches of similar length whose padded size stays within `padded_limit` (at least one a batch)."""
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= padded_limit:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
-def pad_clips(clips: Sequence[Float]) -> tuple[Tensor, Tensor]:
-    """Zero-pad clips to one tensor: wave (B, S) and lengths (B,) in samples."""
-    length_B = torch.tensor([len(clip) for clip in clips])
-    wave_BS = torch.zeros(len(clips), int(length_B.max()))
-    for row, clip in enumerate(clips):
-        wave_BS[row, : len(clip)] = torch.from_numpy(np.ascontiguousarray(clip))
-    return wave_BS, length_B
-
-
-def rows_of(ids: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
-    """Positions of `wanted` in the sorted `ids`. Raises FeatureError naming those that have no features."""
-    array = np.asarray(ids, dtype=np.str_)
-    position = np.searchsorted(array, np.asarray(wanted, dtype=np.str_))
-    absent = [name for name, at in zip(wanted, position, strict=True) if at == len(array) or array[at] != name]
-    if absent:
-        raise FeatureError(f"{len(absent)} utterances have no features, e.g. {', '.join(absent[:5])}")
-    return position

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.errors import TrainError
-from seral.features.audio import FeatureStore
+from seral.features.store import FeatureStore
 
 Half = NDArray[np.float16]
 

@@ -28,7 +28,8 @@ from scipy.sparse.csgraph import connected_components
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import FeatureError, OptionError
-from seral.features.audio import FeatureOptions, FeatureStore, extract_features, stack_vectors
+from seral.features.audio import FeatureOptions, extract_features
+from seral.features.store import FeatureStore, stack_vectors
 from seral.options import Options
 from seral.pool.shards import open_pool
 from seral.schema import SCREEN

@@ -8,7 +8,6 @@ An utterance without transcript has none; nothing is made up for it.
 # N rows · E features of a transcript
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,38 +18,12 @@ from ser_models.audio_text import TextEncoder, load_text_encoder
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import FeatureError, OptionError
-from seral.features.audio import Half, map_shards, stack_vectors
+from seral.features.actors import map_shards
+from seral.features.store import Half, TextFeatures
 from seral.pool.shards import Pool
 from seral.schema import TEXT_VECTOR
 
 TEXTS_IN_BATCH = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFeatures:
-    """The cached transcripts of one pool by one text encoder."""
-
-    uri: str
-    pool: Pool
-    encoder: str
-    """What load_text_encoder takes."""
-    fingerprint: str
-    width: int
-
-    @property
-    def folder(self) -> str:
-        """Address of the tables."""
-        return storage.join(self.uri, f"text-{self.fingerprint}")
-
-    def table_uri(self, shard: str) -> str:
-        """Address of one shard."""
-        return storage.join(self.folder, f"{shard}.parquet")
-
-    def vectors(self) -> dict[str, Half]:
-        """The vectors (E,) of all utterances that have a transcript, by id."""
-        table = storage.read_tables([self.table_uri(shard) for shard in self.pool.shards], TEXT_VECTOR)
-        rows_NE = stack_vectors(table["vector"], (table.num_rows, self.width))
-        return dict(zip(table["utterance_id"].to_pylist(), rows_NE, strict=True))
 
 
 def extract_text(pool: Pool, encoder: str, *, uri: str | None = None, on: ClusterOptions | None = None) -> TextFeatures:

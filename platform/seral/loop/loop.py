@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from seral import storage
 from seral.cluster import run_side_by_side
 from seral.errors import AwaitingLabels, SplitError, StateError
-from seral.features.audio import FeatureStore
+from seral.features.store import FeatureStore
 from seral.labels.people import People, PeopleOptions, awaited, ledger_url
 from seral.loop.rounds import (
     Arm,
@@ -39,12 +39,12 @@ from seral.loop.rounds import (
 from seral.loop.stopping import StopOptions
 from seral.pool.quality_filter import below_floor, count_reasons
 from seral.pool.shards import Pool
-from seral.pool.splits import Fold
+from seral.pool.splits import Fold, folds_of
 from seral.pretraining.surprisal import FOLDER as SURPRISAL
 from seral.pretraining.surprisal import extract_surprisal
 from seral.pretraining.tapt import adapt_encoder
 from seral.progress import say, track
-from seral.report.records import SECONDS
+from seral.schema import SECONDS
 from seral.selection.budget import BudgetOptions
 from seral.selection.selection import StrategyOptions
 from seral.task.run import (
@@ -52,7 +52,6 @@ from seral.task.run import (
     askable,
     features_of,
     fold_data,
-    folds_of,
     open_run,
     protocol_name,
     read_options,

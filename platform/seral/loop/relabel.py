@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError, StateError
-from seral.features.audio import rows_of
+from seral.features.batches import rows_of
 from seral.features.screen import FOLDER as SCREENS
 from seral.features.screen import leaders
 from seral.labels.confident import out_of_sample

@@ -36,7 +36,7 @@ from ser_models.metrics import cohen_kappa
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
-from seral.features.audio import rows_of
+from seral.features.batches import rows_of
 from seral.labels.confident import doubt
 from seral.labels.people import People, PeopleOptions
 from seral.loop.stopping import RoundSummary, StopOptions, stop_reason
@@ -54,7 +54,8 @@ from seral.task.examples import Targets, Utterances
 from seral.task.gold import Oracle
 from seral.task.run import FoldData, codes
 from seral.training.alignment import AnchoringOptions
-from seral.training.finetune import FinetuneOptions, finetune
+from seral.training.finetune import finetune
+from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import linear_probe
 from seral.training.model import evaluate, score
 

@@ -19,13 +19,14 @@ import ray
 
 from seral import storage
 from seral.audio.decode import decode_flac, encode_flac, pcm16, pcm_hash
-from seral.audio.effects import EffectOptions, read_noises, worsen
+from seral.audio.effects import EffectOptions, worsen
 from seral.audio.quality import measure
 from seral.audio.voice import voice_probability
 from seral.cluster import ClusterOptions, connect
 from seral.errors import StateError
 from seral.pool.derive import ORDER, copy_tombstones
 from seral.pool.ingest import mark_duplicates
+from seral.pool.noises import read_noises
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import REWRITTEN, Pool, open_pool, read_manifest, shard_uri
 from seral.progress import track

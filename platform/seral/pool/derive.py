@@ -27,7 +27,7 @@ from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased
 from seral.pool.where import COLUMNS, Condition, parse_conditions
 from seral.progress import track
 from seral.schema import UTTERANCE
-from seral.selection.strategies.uniform import lots
+from seral.vectors.stable_keys import lots
 
 ORDER = ("quarantine", "gold", "votes", "utterances")
 """Tables of a shard as they are written: `utterances` marks it as complete."""

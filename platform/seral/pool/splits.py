@@ -17,14 +17,16 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from seral import storage
-from seral.errors import SplitError
+from seral.errors import OptionError, SplitError
 from seral.options import Options
 
 Group = tuple[str, str]
@@ -308,3 +310,29 @@ def _shown(key: object) -> str:
 def _listed(items: Sequence[str]) -> str:
     more = len(items) - MAX_LISTED
     return ", ".join(items[:MAX_LISTED]) + (f", and {more} more" if more > 0 else "")
+
+
+def voices(metadata: pa.Table) -> dict[str, str]:
+    """Utterance -> corpus/speaker: a speaker's name means somebody within a corpus only."""
+    columns = (metadata[name].to_pylist() for name in ("utterance_id", "corpus", "speaker"))
+    return {name: f"{corpus}/{speaker}" for name, corpus, speaker in zip(*columns, strict=True)}
+
+
+def check_apart(sides: Mapping[str, pa.Table]) -> None:
+    """Raise SplitError where a speaker is on two sides of a transfer, each the metadata of its utterances."""
+    heard = {side: set(voices(table.filter(pc.is_valid(table["speaker"]))).values()) for side, table in sides.items()}
+    for one, other in combinations(heard, 2):
+        if both := sorted(heard[one] & heard[other]):
+            raise SplitError(f"in {one} and in {other}: {', '.join(both[:5])}; their speakers must differ")
+
+
+def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None) -> dict[int, Fold]:
+    """The wanted folds of what may take part, by number; none leaks."""
+    folds = dict(enumerate(make_folds(metadata, split)))
+    if numbers is not None:
+        if unknown := sorted(set(numbers) - set(folds)):
+            raise OptionError(f"folds {unknown} do not exist: the split {split.scheme} gives 0..{len(folds) - 1}")
+        folds = {number: folds[number] for number in numbers}
+    for fold in folds.values():
+        check_leak(fold, metadata, near_duplicates=split.near_duplicates, apart=split.apart)
+    return folds

@@ -29,11 +29,11 @@ from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
 from ser_models.objectives import average_gradients
 from ser_models.objectives.distillation import NOTE, Distillation, student_of, teacher_states
 from seral import storage
-from seral.audio.effects import read_noises
 from seral.cluster import ClusterOptions, connect
 from seral.errors import TrainError
 from seral.features.speech import Speech
 from seral.options import Options
+from seral.pool.noises import read_noises
 from seral.pool.shards import Pool, open_pool
 from seral.pretraining.lesson import STEP, Lesson, LessonOptions
 from seral.progress import say
@@ -269,6 +269,7 @@ def _run_name(speech: tuple[tuple[Pool, frozenset[str]], ...], options: DistilOp
 
 def _picture(record: dict[str, Any]) -> bytes:
     # Imported here: drawing takes a second to load, in every worker too.
-    from seral.report.figures import png, pretraining_curves
+    from seral.figures.axes import png
+    from seral.figures.studies import pretraining_curves
 
     return png(pretraining_curves(record["history"], [], SCALARS))

@@ -22,7 +22,7 @@ from torch import Tensor
 from ser_models.encoders import SpeechEncoder
 from ser_models.objectives import random_crop
 from seral.audio.effects import CODECS, Samples, add_noise, change_level, change_speed, reverberate, through_codec
-from seral.features.audio import length_sorted_batches, pad_clips
+from seral.features.batches import length_sorted_batches, pad_clips
 from seral.features.speech import Durations, Speech, random_clips
 from seral.options import Options
 

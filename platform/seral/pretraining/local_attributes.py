@@ -1,4 +1,4 @@
-"""Adapter training on the unlabelled training speech of a fold, through Ray Train: ser_models.objectives.local_attributes.
+"""Adapter training on the unlabelled training speech of a fold, through Ray Train (ser_models.objectives).
 
 It is handed ids and reads their cached frames and nothing else: no dev, no test, no label. Batches, crops, masks and
 dropout are drawn from (seed, epoch, batch) alone, so a training that was interrupted and restored from its checkpoint
@@ -27,16 +27,15 @@ from ser_models.adapters.wap import WapOptions, WapTransformer, save_wap
 from ser_models.objectives.local_attributes import LocalAttributes, LocalAttributesOptions, collapse_signs
 from ser_models.objectives.masks import SpanMask, span_mask
 from ser_models.objectives.teacher import rate_at
+from ser_models.training import MAX_GRAD_NORM, set_rate
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
-from seral.features.audio import length_sorted_batches
+from seral.features.batches import frame_batches, length_sorted_batches, pad_frames
 from seral.features.frames import FrameSource, Survey, survey
 from seral.options import Options
 from seral.progress import say
 from seral.task.ray_train import STATE, last_checkpoint
-from seral.training.adapters import MAX_GRAD_NORM, set_rate
-from seral.training.model import frame_batches, pad_frames
 from seral.vectors.index import kmeans
 
 WAP = "wap"

@@ -21,9 +21,12 @@ from seral import storage
 from seral.audio.decode import BadAudio, decode_flac
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
-from seral.features.audio import FeatureOptions, length_sorted_batches, map_shards, pad_clips
+from seral.features.actors import map_shards
+from seral.features.audio import FeatureOptions
+from seral.features.batches import length_sorted_batches, pad_clips
 from seral.pool.shards import Pool
-from seral.pretraining.tapt import DONE, TaptRunOptions
+from seral.pretraining.options import TaptRunOptions
+from seral.pretraining.tapt import DONE
 from seral.pretraining.tapt_run import ENCODER, OBJECTIVE
 from seral.schema import SAMPLE_RATE
 

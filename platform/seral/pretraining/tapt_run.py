@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray.train
@@ -35,17 +35,15 @@ from ser_models.objectives import (
 from ser_models.objectives.masks import MASKS
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
-from seral.features.audio import pad_clips
+from seral.features.batches import pad_clips
 from seral.features.speech import Speech
 from seral.pool.shards import Pool
+from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt_audio import CLUSTERED, MASKED, Clip, TaptAudio
 from seral.progress import say
 from seral.schema import SAMPLE_RATE
 from seral.task.ray_train import StepState
 from seral.vectors.index import kmeans
-
-if TYPE_CHECKING:
-    from seral.pretraining.tapt import TaptRunOptions
 
 ENCODER, OBJECTIVE = "encoder", "objective.safetensors"
 LOG_EVERY = 50

@@ -12,9 +12,11 @@ import yaml
 
 from seral import storage
 from seral.errors import StateError
+from seral.figures.axes import png
 from seral.pool.shards import open_pool
 from seral.report import comparison, figures, page
-from seral.report.records import RANDOM, RunRecords, read_run
+from seral.report.records import RunRecords, read_run
+from seral.schema import RANDOM
 
 TARGET_SHARE = 0.95
 """The target whose cost is shown, as a share of the UAR with all labels."""
@@ -99,17 +101,17 @@ def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -
     reached = ", ".join(f"{row['arm']} {100 * row['uar']:.1f} %" for row in final.to_dict("records"))
     pictures = {
         "learning_curves": page.Picture(
-            png=figures.png(figures.learning_curves(records)),
+            png=png(figures.learning_curves(records)),
             alt=f"Line chart of test UAR against the share of labels. UAR at the last round: {reached}.",
             caption=CURVE_CAPTION + (f" {PROXY_CAPTION}" if records.proxy else ""),
         ),
         "confusion": page.Picture(
-            png=figures.png(figures.confusion_matrices(records)),
+            png=png(figures.confusion_matrices(records)),
             alt=f"Confusion matrices of {', '.join(records.arms)} at the last round, rows are the truth.",
             caption="Test part at the last round, folds and seeds together: share of the true class, and the count.",
         ),
         "time": page.Picture(
-            png=figures.png(figures.time_by_phase(records)),
+            png=png(figures.time_by_phase(records)),
             alt="Stacked bars of the mean seconds of a trajectory by phase; the table below holds the same numbers.",
             caption="Mean wall-clock time of a trajectory by phase.",
         ),
@@ -121,17 +123,17 @@ def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFra
     arms = ", ".join(arm for arm in records.arms if arm in set(composed["arm"]))
     return {
         "picked_classes": page.Picture(
-            png=figures.png(figures.picked_classes(composed, records.classes)),
+            png=png(figures.picked_classes(composed, records.classes)),
             alt=f"Stacked bars of the answered classes by round for {arms}.",
             caption=f"The answers of each round. The {RANDOM} arm shows what the training part holds.",
         ),
         "picked_groups": page.Picture(
-            png=figures.png(figures.picked_groups(composed, pool)),
+            png=png(figures.picked_groups(composed, pool)),
             alt=f"Bars of the share of picks by speaker and by corpus for {arms}, with the share in the pool.",
             caption="Picks of all rounds; the black line is the share in the pool, its test part included.",
         ),
         "picked_quality": page.Picture(
-            png=figures.png(figures.picked_quality(composed, pool)),
+            png=png(figures.picked_quality(composed, pool)),
             alt=f"Histograms of the signal-to-noise ratio of the pool and of the picks of {arms}; medians are below.",
             caption="Signal-to-noise ratio of the picks against the pool.",
         ),

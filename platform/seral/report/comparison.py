@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from seral.report.records import FULL, KEYS, RANDOM, RunRecords
+from ser_models.metrics import mean_interval
+from seral.report.records import RunRecords
+from seral.schema import FULL, KEYS, RANDOM
 
 METRICS = ["uar", "wa", "macro_f1"]
-RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) 
     gain_P = (final["uar"] - final["uar_random"]).to_numpy(dtype=np.float64)
     # Seeds of one fold share their test speakers: the folds are what was drawn, as long as there are several.
     gain_F = final.assign(gain=gain_P).groupby("fold")["gain"].mean().to_numpy(dtype=np.float64)
-    low, high = bootstrap_interval(gain_F if len(gain_F) > 1 else gain_P, rng)
+    low, high = mean_interval(gain_F if len(gain_F) > 1 else gain_P, rng)
     return Difference(
         arm=arm,
         mean=float(gain_P.mean()),
@@ -110,15 +110,6 @@ def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) 
         pairs=len(gain_P),
         labelled=float(final["labelled"].mean()),
     )
-
-
-def bootstrap_interval(value_P: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
-    """95 % percentile interval of the mean by resampling with replacement; NaN for fewer than two values."""
-    if len(value_P) < 2:
-        return float("nan"), float("nan")
-    rows_RP = rng.integers(len(value_P), size=(RESAMPLES, len(value_P)))
-    low, high = np.quantile(value_P[rows_RP].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
 
 
 def full_uar(records: RunRecords) -> float | None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 import pandas as pd
 import pyarrow as pa
 
+from seral.figures.axes import png
 from seral.labels.agreement import PersonReport, agreement, person_reports
 from seral.labels.drift import Drift, confused_pairs, drifts, said_together
 from seral.labels.ledger import Ledger
@@ -115,7 +116,7 @@ def _pictures(answers: pa.Table, classes: Sequence[str]) -> dict[str, Picture]:
     if pairs:
         caption += f" Hardest to tell apart: {hardest}; 50 % would be chance between the two."
     picture = Picture(
-        png=figures.png(figures.said_together(together_CC, classes)),
+        png=png(figures.said_together(together_CC, classes)),
         alt=f"Heat map of the classes two people say of the same clip. Hardest to tell apart: {hardest or 'none'}.",
         caption=caption,
     )

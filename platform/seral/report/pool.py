@@ -21,13 +21,13 @@ from seral import storage
 from seral.audio.decode import decode_flac, encode_flac
 from seral.audio.quality import REASONS
 from seral.errors import OptionError
+from seral.figures.axes import png
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool, pool_stats
 from seral.report import page, pool_figures
-from seral.report.figures import png
 from seral.schema import METADATA_COLUMNS, SAMPLE_RATE, UTTERANCE
-from seral.selection.strategies.uniform import lots
 from seral.task.gold import gold_words
+from seral.vectors.stable_keys import lots
 from seral.versions import versions
 
 MEASURES = [

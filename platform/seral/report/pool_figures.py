@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from seral.report.figures import GROUP_SLOTS, GROUPS_SHOWN, INK, MUTED, PALETTE, RANDOM_STYLE, tidy
+from seral.figures.axes import GROUP_SLOTS, GROUPS_SHOWN, INK, MUTED, PALETTE, RANDOM_STYLE, tidy
 
 ACROSS = 4
 BINS = 30

@@ -14,16 +14,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import StateError
-
-KEYS = ["arm", "fold", "seed"]
-"""What names a trajectory; every frame starts with these columns."""
-SECONDS = "seconds.json"
-"""In a run: what all trajectories share took so long, by phase."""
-
-FULL = "full"
-"""The arm that trains once on all labels: a level to compare with, not a curve."""
-RANDOM = "random"
-"""The arm every strategy is compared with."""
+from seral.schema import FULL, KEYS, RANDOM, SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,14 +12,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from seral.errors import OptionError, SelectionError, unknown_name
+from seral.vectors.arrays import Floats, Rows, Stored, Strings
 
 # N candidates · M labelled utterances · S dropout passes · C classes · D features
 
-Strings = NDArray[np.str_]
-Floats = NDArray[np.float32]
-Rows = NDArray[np.intp]
-Stored = NDArray[np.float16] | NDArray[np.float32]
-"""Features: kept in half precision where they come so."""
 
 SUM_TOLERANCE = 1e-3
 """How far a row of probabilities may be from summing to 1 (fp16 softmax outputs stay within it)."""

@@ -18,7 +18,8 @@ from seral import storage
 from seral.errors import FeatureError, LabelError, OptionError, SelectionError
 from seral.options import Options
 from seral.schema import ENCODER_KEY
-from seral.selection.candidates import KNOWN_COLUMNS, Candidates, Floats, Stored, known_of
+from seral.selection.candidates import KNOWN_COLUMNS, Candidates, known_of
+from seral.vectors.arrays import Floats, Stored
 
 VECTORS = ("embedding", "mean")
 """Columns in which features are looked for, the first that is there."""

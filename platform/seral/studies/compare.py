@@ -19,11 +19,12 @@ from ser_models.objectives.distillation import teacher_parameters
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
-from seral.features.audio import FeatureStore
+from seral.features.store import FeatureStore
 from seral.options import Options
 from seral.pool.shards import Pool
-from seral.pool.splits import Fold
-from seral.pretraining.tapt import TaptRunOptions, adapt_encoder
+from seral.pool.splits import Fold, folds_of
+from seral.pretraining.options import TaptRunOptions
+from seral.pretraining.tapt import adapt_encoder
 from seral.task.cells import Cell, file_name, run_cells, study_table, write_table
 from seral.task.run import (
     FoldData,
@@ -32,13 +33,13 @@ from seral.task.run import (
     eligible,
     features_of,
     fold_data,
-    folds_of,
     open_run,
     protocol_name,
     write_environment,
 )
 from seral.training.augmented import check_noises
-from seral.training.finetune import FinetuneOptions, check_text, finetune, frames_layer
+from seral.training.finetune import finetune, frames_layer
+from seral.training.finetune_options import FinetuneOptions, check_text
 from seral.training.linear_probe import probe
 from seral.training.model import evaluate_model
 

@@ -35,10 +35,10 @@ from ser_models.encoders.mel import HOP_SAMPLES, log_mel, mel_filters
 from seral import storage
 from seral.audio.decode import decode_flac
 from seral.features.audio import FeatureOptions, encode_clips
+from seral.figures.markdown import markdown
 from seral.options import Options
 from seral.pool.shards import open_pool
 from seral.progress import track
-from seral.task.cells import markdown
 from seral.task.gold import Oracle
 
 Features = Callable[[], NDArray[np.float32]]
@@ -127,7 +127,8 @@ def _line(title: str, size: int, speed: float, found: pd.DataFrame) -> dict[str,
 
 def _write(out: str, text: str, scores: pd.DataFrame) -> None:
     # Imported here: drawing takes a second to load.
-    from seral.report.figures import png, probe_by_state
+    from seral.figures.axes import png
+    from seral.figures.studies import probe_by_state
 
     storage.write_bytes(storage.join(out, "probe.md"), text.encode())
     storage.write_bytes(storage.join(out, "probe.csv"), scores.to_csv(index=False).encode())

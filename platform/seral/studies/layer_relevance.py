@@ -24,8 +24,9 @@ from ser_models import metrics
 from ser_models.fitting import PooledSet, ProbeOptions, RatedSet
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
 from seral import storage
-from seral.pool.splits import Fold, SplitOptions
-from seral.task.cells import Cell, markdown, run_cells
+from seral.figures.markdown import markdown
+from seral.pool.splits import Fold, SplitOptions, voices
+from seral.task.cells import Cell, run_cells
 from seral.task.run import (
     FoldData,
     ProtocolOptions,
@@ -35,7 +36,6 @@ from seral.task.run import (
     folds_by_seed,
     open_run,
     protocol_name,
-    voices,
     write_environment,
 )
 
@@ -151,8 +151,8 @@ def _write(
     options: RelevanceOptions, found: Mapping[Cell, Mapping[str, Any]], data: FoldData, speaker_of: Mapping[str, str]
 ) -> str:
     # Imported here: workers import this module, and drawing takes a second to load.
-    from seral.report.figures import layer_relevance as figure
-    from seral.report.figures import png
+    from seral.figures.axes import png
+    from seral.figures.studies import layer_relevance as figure
 
     lines, centres = list[dict[str, Any]](), list[dict[str, Any]]()
     for target in options.targets:

@@ -22,11 +22,12 @@ from ser_models.fitting import PooledSet, fit_head, predict_pooled
 from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError
-from seral.features.audio import FeatureOptions, extract_features, rows_of
+from seral.features.audio import FeatureOptions, extract_features
+from seral.features.batches import rows_of
+from seral.figures.markdown import markdown
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
-from seral.task.cells import markdown
 from seral.task.gold import Oracle
 
 
@@ -159,8 +160,8 @@ def _told(source: Group, target: Group, options: SimilarityOptions) -> Group:
 
 def _write(options: SimilarityOptions, table: pd.DataFrame) -> str:
     # Imported here: drawing takes a second to load.
-    from seral.report.figures import layer_similarity as figure
-    from seral.report.figures import png
+    from seral.figures.axes import png
+    from seral.figures.studies import layer_similarity as figure
 
     out = storage.absolute(options.out)
     storage.write_bytes(storage.join(out, "similarity.csv"), table.to_csv(index=False).encode())

@@ -30,6 +30,7 @@ from seral.errors import OptionError
 from seral.features.frames import FrameSource, survey
 from seral.options import Options
 from seral.pool.shards import Pool
+from seral.pool.splits import folds_of
 from seral.pretraining.local_attributes import AdapterSpec, AdapterTrainingOptions, fresh_wap, train_adapter
 from seral.progress import say
 from seral.studies.compare import labelled_share
@@ -40,7 +41,6 @@ from seral.task.run import (
     eligible,
     features_of,
     fold_data,
-    folds_of,
     open_run,
     protocol_name,
     write_environment,

@@ -32,11 +32,12 @@ from sklearn.preprocessing import StandardScaler
 from ser_models.metrics import confusion_matrix, mean_recall
 from seral import storage
 from seral.errors import OptionError
-from seral.features.audio import rows_of
-from seral.pool.splits import SplitOptions
+from seral.features.batches import rows_of
+from seral.figures.markdown import markdown
+from seral.pool.splits import SplitOptions, voices
 from seral.selection.candidates import Candidates, known_of
 from seral.selection.selection import StrategyOptions, select
-from seral.task.cells import Cell, markdown, run_cells
+from seral.task.cells import Cell, run_cells
 from seral.task.run import (
     FoldData,
     ProtocolOptions,
@@ -46,7 +47,6 @@ from seral.task.run import (
     folds_by_seed,
     open_run,
     protocol_name,
-    voices,
     write_environment,
 )
 
@@ -274,7 +274,8 @@ def _probabilities(model: ClassifierMixin, x_ND: NDArray[np.float32], classes: i
 def write_tables(options: StrategyStudyOptions, found: Curves, resampled: Mapping[str, NDArray[np.float64]]) -> str:
     """The table of a study as CSV, Markdown and picture; returns the Markdown."""
     # Imported here: workers import this module, and drawing takes a second to load.
-    from seral.report.figures import png, strategy_curves
+    from seral.figures.axes import png
+    from seral.figures.studies import strategy_curves
 
     names = [row.row for row in options.rows]
     shares = options.budgets

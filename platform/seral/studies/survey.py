@@ -1,6 +1,6 @@
 """Which strategy to take when: the same study on many pools and encoders, clean and with junk, summed up.
 
-RUN/<encoder>.<pool>.<clean|junk>/           a study each (seral.studies.strategies); what is there is not computed again
+RUN/<encoder>.<pool>.<clean|junk>/           a study each (seral.studies.strategies), computed once
 RUN/summary.csv, summary.md, summary.png     gain on random by situation, mean over the studies
 """
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from seral import storage
+from seral.figures.markdown import markdown
 from seral.options import Options, parse
 from seral.progress import say
 from seral.studies.strategies import (
@@ -29,7 +30,6 @@ from seral.studies.strategies import (
     resampled_curves,
     write_tables,
 )
-from seral.task.cells import markdown
 
 SMALL = 0.1
 """Share of the training part up to which a budget is small."""
@@ -141,7 +141,8 @@ def summary(gains: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _write(options: StrategySurveyOptions, table: pd.DataFrame) -> str:
-    from seral.report.figures import png, strategy_gains
+    from seral.figures.axes import png
+    from seral.figures.studies import strategy_gains
 
     others = table[table["row"] != BASELINE]
     wide: dict[str, dict[str, Any]] = {}

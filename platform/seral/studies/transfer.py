@@ -43,24 +43,24 @@ from ser_models.heads import LayerPool
 from ser_models.metrics import paired_difference, uar
 from seral import storage
 from seral.errors import OptionError
-from seral.pool.splits import Fold, SplitOptions
-from seral.task.cells import Cell, markdown, run_cells
+from seral.figures.markdown import markdown
+from seral.pool.splits import Fold, SplitOptions, check_apart, voices
+from seral.task.cells import Cell, run_cells
 from seral.task.examples import Targets
 from seral.task.run import (
     FoldData,
     TaskOptions,
-    check_apart,
     eligible,
     features_of,
     fold_data,
     folds_by_seed,
     open_run,
-    voices,
     write_environment,
 )
 from seral.training.alignment import AnchoringOptions, label_free
 from seral.training.augmented import check_noises
-from seral.training.finetune import FinetuneOptions, check_anchored, finetune, frames_layer
+from seral.training.finetune import finetune, frames_layer
+from seral.training.finetune_options import FinetuneOptions, check_anchored
 from seral.training.model import evaluate, score
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
@@ -306,7 +306,8 @@ def _ceiling(
 
 def _write(options: TransferOptions, found: Mapping[Cell, Mapping[str, Any]], metadata: pa.Table) -> str:
     # Imported here: workers import this module, and drawing takes a second to load.
-    from seral.report.figures import png, transfer_rows
+    from seral.figures.axes import png
+    from seral.figures.studies import transfer_rows
 
     speaker_of = voices(metadata)
     adapted = [] if options.finetune is None else [ADAPTED]

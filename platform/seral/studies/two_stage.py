@@ -24,7 +24,7 @@ from ser_models.adapters import adapter_tags, attach_adapters
 from ser_models.encoders import load_encoder
 from seral import storage
 from seral.errors import OptionError
-from seral.pool.splits import Fold
+from seral.pool.splits import Fold, check_apart, folds_of
 from seral.studies.compare import labelled_share
 from seral.task.cells import Cell, run_cells, study_table, write_table
 from seral.task.examples import Targets, Utterances
@@ -33,16 +33,15 @@ from seral.task.run import (
     CorpusOptions,
     FoldData,
     ReadingOptions,
-    check_apart,
     eligible,
     features_of,
     fold_data,
-    folds_of,
     open_run,
     write_environment,
 )
 from seral.training.augmented import check_noises
-from seral.training.finetune import FinetuneOptions, check_text, finetune, frames_layer
+from seral.training.finetune import finetune, frames_layer
+from seral.training.finetune_options import FinetuneOptions, check_text
 from seral.training.linear_probe import probe
 from seral.training.model import evaluate_scores, score
 

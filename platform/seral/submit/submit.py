@@ -34,8 +34,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import ser_models
-import seral
-from seral.cluster import runtime_env
+from seral.cluster import PACKAGE, runtime_env
 from seral.errors import AwaitingLabels, JobError
 from seral.options import CHECK_FLAG, PAUSED, SUBMITTED_FLAG, Options
 from seral.progress import say
@@ -274,7 +273,7 @@ def check(options: JobOptions) -> dict[str, Any]:
         raise JobError(f"no job {options.job!r} in {folder.absolute()}; there are: {names}")
     command = [sys.executable, str(file), CHECK_FLAG]
     command += ["--config", options.config] if options.config else []
-    roots = {str(Path(package.__path__[0]).resolve().parent) for package in (seral, ser_models)}
+    roots = {str(folder.resolve().parent) for folder in (PACKAGE, Path(ser_models.__path__[0]))}
     paths = os.pathsep.join([*sorted(roots), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [*command, *options.overrides],

@@ -11,12 +11,13 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from seral import storage
+from seral.figures import axes, sweeps
+from seral.figures.markdown import markdown
 from seral.options import dump
-from seral.report import figures, page
+from seral.report import page
 from seral.sweep.board import DONE, FAILED, leaderboard
 from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Number
-from seral.task.cells import markdown
 
 LEADERS = 15
 ENOUGH = 12
@@ -32,13 +33,13 @@ def write_sweep_report(
     logarithmic = [path for path, of in options.space.items() if isinstance(of, Number) and of.log]
     reports = {name: [r["dev"] for r in record["reports"]] for name, record in records.items() if record["reports"]}
     drawn = {
-        "curves": figures.sweep_curves(board, reports, metric),
-        "parallel": figures.sweep_parallel(board, paths, logarithmic, metric),
-        "progress": figures.sweep_progress(board, metric),
+        "curves": sweeps.sweep_curves(board, reports, metric),
+        "parallel": sweeps.sweep_parallel(board, paths, logarithmic, metric),
+        "progress": sweeps.sweep_progress(board, metric),
     }
     share = importance(board, paths, logarithmic)
     if share is not None:
-        drawn["importance"] = figures.sweep_importance(share)
+        drawn["importance"] = sweeps.sweep_importance(share)
         storage.write_bytes(storage.join(options.run, "importance.csv"), share.to_csv(header=False).encode())
     captions = {
         "curves": "Dev score of every point as its reports came: the mean over its folds and seeds so far, or where "
@@ -51,7 +52,7 @@ def write_sweep_report(
     }
     pictures = {}
     for name, figure in drawn.items():
-        png = figures.png(figure)
+        png = axes.png(figure)
         storage.write_bytes(storage.join(options.run, "report", f"{name}.png"), png)
         pictures[name] = page.Picture(png=png, alt=captions[name], caption=captions[name])
     html = page.fill(

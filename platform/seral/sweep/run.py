@@ -33,6 +33,7 @@ from seral import storage
 from seral.cluster import cpu_count
 from seral.errors import StateError
 from seral.pool.shards import Pool
+from seral.pool.splits import voices
 from seral.progress import Advance, track
 from seral.sweep.board import (
     DONE,
@@ -50,7 +51,7 @@ from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
 from seral.sweep.trials import POINT, WAITING_CPUS, hearing, judge, learn, reports_on_the_way, run_trial
 from seral.task.cells import Cell, run_cells
-from seral.task.run import claim_folder, open_run, voices, with_absolute_paths
+from seral.task.run import claim_folder, open_run, with_absolute_paths
 from seral.task.tracking import Tracker
 from seral.training.options import TrainingOptions
 from seral.training.supervised import Ground, describe

@@ -18,19 +18,17 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from ser_models.metrics import mean_recall
+from ser_models.metrics import mean_interval, mean_recall
 from seral import storage
 from seral.cluster import ClusterOptions, run_side_by_side
+from seral.figures.markdown import markdown
 from seral.progress import track
-from seral.report.comparison import bootstrap_interval
 
 Work = Callable[..., dict[str, Any]]
 """(cell, folder, *arguments) -> what it found, as JSON; `folder` is empty and removed afterwards."""
 CELLS, WORK = "cells", "work"
 SPREAD = ("uar", "wa", "macro_f1", "ccc", "source_uar", "source_ccc")
 """Columns that are shown with their deviation."""
-PERCENT = ("uar", "wa", "macro_f1", "share", "gain")
-"""Endings of columns that are shown in per cent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +110,14 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, 
 def write_table(run: str, table: pd.DataFrame) -> str:
     """Write the table as CSV, as Markdown (UAR and its kin in per cent) and as a picture; returns the Markdown."""
     # Imported here: workers import this module, and drawing takes a second to load.
-    from seral.report.figures import png, study_rows
+    from seral.figures.axes import png
+    from seral.figures.studies import study_rows
 
     storage.write_bytes(storage.join(run, "table.png"), png(study_rows(table)))
     storage.write_bytes(storage.join(run, "table.csv"), table.to_csv(index=False).encode())
     text = markdown(table)
     storage.write_bytes(storage.join(run, "table.md"), text.encode())
     return text
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table for people: numbers with their deviation or interval, as columns NAME_std or NAME_low, NAME_high say."""
-    shown = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
-    head = [" | ".join(shown), " | ".join("---" for _ in shown)]
-    return "".join(f"| {line} |\n" for line in [*head, *(" | ".join(row) for row in zip(*shown.values(), strict=True))])
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -148,26 +140,6 @@ def _gain(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
     metric = "uar" if "uar" in own else "ccc"
     both = own.merge(base, on=["fold", "seed"], suffixes=("", "_base"))
     gain = (both[metric] - both[f"{metric}_base"]).groupby(both["fold"]).mean().to_numpy(dtype=np.float64)
-    low, high = bootstrap_interval(gain, np.random.default_rng(0))
+    low, high = mean_interval(gain, np.random.default_rng(0))
     name = "gain" if metric == "uar" else "gain_ccc"
     return {name: float(gain.mean()) if len(gain) else float("nan"), f"{name}_low": low, f"{name}_high": high}
-
-
-def _columns(table: pd.DataFrame) -> list[str]:
-    return [name for name in table.columns if not name.endswith(("_std", "_low", "_high"))]
-
-
-def _shown(line: Mapping[Any, Any], name: str) -> str:
-    value = line[name]
-    if not isinstance(value, float):
-        return str(value)
-    if np.isnan(value):
-        return ""
-    scale, form = (100, ".1f") if name.endswith(PERCENT) else (1, ",.0f" if abs(value) >= 100 else ".3g")
-    low, high, spread = (scale * line.get(f"{name}_{end}", np.nan) for end in ("low", "high", "std"))
-    if f"{name}_low" in line:
-        sign = "+" if "gain" in name else ""
-        text = format(scale * value, sign + form)
-        return text if np.isnan(low) else f"{text} ({low:{sign}{form}} to {high:{sign}{form}})"
-    text = format(scale * value, form)
-    return text if np.isnan(spread) else f"{text} ± {spread:{form}}"

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ser_models.fitting import PooledRows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Utterances:
@@ -97,3 +99,12 @@ class Targets:
         """Which are rated, on every dimension."""
         asked = self.value_NK.shape[1] > 0
         return np.asarray(np.isfinite(self.value_NK).all(1) & asked)
+
+
+def pooled_rows(units: Utterances) -> PooledRows:
+    """Utterances as the model library takes them."""
+    return PooledRows(
+        mean_NLD=torch.from_numpy(units.mean_NLD),
+        std_NLD=torch.from_numpy(units.std_NLD),
+        text_NE=units.texts(slice(None)),
+    )

@@ -12,7 +12,6 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -27,17 +26,18 @@ from pydantic import Field, model_validator
 from ser_models.fitting import PooledRows
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import OptionError, SplitError, StateError
-from seral.features.audio import FeatureOptions, FeatureStore, extract_features, rows_of
-from seral.features.text import TextFeatures, extract_text
+from seral.errors import OptionError, StateError
+from seral.features.audio import FeatureOptions, extract_features
+from seral.features.batches import rows_of
+from seral.features.store import FeatureStore, TextFeatures
+from seral.features.text import extract_text
 from seral.options import Options, deep_copy, dump, parse
 from seral.pool.protocols import find_protocol
 from seral.pool.shards import Pool, open_pool
-from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
+from seral.pool.splits import Fold, SplitOptions, folds_of
 from seral.progress import say
-from seral.task.examples import Utterances
+from seral.task.examples import Utterances, pooled_rows
 from seral.task.gold import Oracle
-from seral.training.alignment import pooled_rows
 from seral.versions import versions
 
 PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "numpy", "scikit-learn")
@@ -86,8 +86,8 @@ class ProtocolOptions(TaskOptions, CorpusOptions):
     """A task on part of one pool, which a named protocol may describe."""
 
     protocol: str | None = None
-    """A name in seral.pool.protocols.PROTOCOLS, such as emodb-7c-loso@v1: sets corpora, classes, dimensions, class_map and
-    split, which then may say nothing else."""
+    """A name in seral.pool.protocols.PROTOCOLS, such as emodb-7c-loso@v1: sets corpora, classes, dimensions, class_map
+    and split, which then may say nothing else."""
 
     @model_validator(mode="before")
     @classmethod
@@ -276,32 +276,6 @@ def askable(pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
     """Metadata of what anybody can be asked about: chosen corpora, no duplicates."""
     table = of_corpora([pool], corpora)[0]
     return table.filter(pc.is_null(table["duplicate_of"]))
-
-
-def voices(metadata: pa.Table) -> dict[str, str]:
-    """Utterance -> corpus/speaker: a speaker's name means somebody within a corpus only."""
-    columns = (metadata[name].to_pylist() for name in ("utterance_id", "corpus", "speaker"))
-    return {name: f"{corpus}/{speaker}" for name, corpus, speaker in zip(*columns, strict=True)}
-
-
-def check_apart(sides: Mapping[str, pa.Table]) -> None:
-    """Raise SplitError where a speaker is on two sides of a transfer, each the metadata of its utterances."""
-    heard = {side: set(voices(table.filter(pc.is_valid(table["speaker"]))).values()) for side, table in sides.items()}
-    for one, other in combinations(heard, 2):
-        if both := sorted(heard[one] & heard[other]):
-            raise SplitError(f"in {one} and in {other}: {', '.join(both[:5])}; their speakers must differ")
-
-
-def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None) -> dict[int, Fold]:
-    """The wanted folds of what may take part, by number; none leaks."""
-    folds = dict(enumerate(make_folds(metadata, split)))
-    if numbers is not None:
-        if unknown := sorted(set(numbers) - set(folds)):
-            raise OptionError(f"folds {unknown} do not exist: the split {split.scheme} gives 0..{len(folds) - 1}")
-        folds = {number: folds[number] for number in numbers}
-    for fold in folds.values():
-        check_leak(fold, metadata, near_duplicates=split.near_duplicates, apart=split.apart)
-    return folds
 
 
 def folds_by_seed(

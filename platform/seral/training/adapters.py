@@ -10,17 +10,16 @@ from __future__ import annotations
 import copy
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import ray.train
 import ray.train.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ser_models import metrics
@@ -45,20 +44,18 @@ from ser_models.losses import (
     soft_cross_entropy,
     weighted_classes,
 )
+from ser_models.training import MAX_GRAD_NORM, mix, set_rate, shuffled_batches, time_masks
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
-from seral.features.audio import FeatureStore
+from seral.features.batches import frame_batches
+from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
 from seral.task.ray_train import STATE, OnReport, last_checkpoint
 from seral.training.alignment import CarryInTraining
-from seral.training.model import FrameBatch, frame_batch, frame_batches, load_model, save_model
+from seral.training.finetune_options import FinetuneOptions
+from seral.training.model import FrameBatch, frame_batch, load_model, save_model
 
-if TYPE_CHECKING:
-    from seral.training.finetune import FinetuneOptions
-
-WARMUP_SHARE = 0.1
-MAX_GRAD_NORM = 1.0
 BEST = "best"
 
 
@@ -353,34 +350,6 @@ class MoveSource(nn.Module):
         return torch.where(source_B11, moved[0], mean_BLD), torch.where(source_B11, moved[1], std_BLD)
 
 
-def shuffled_batches(
-    ids: Sequence[str], frames: dict[str, NDArray[np.float16]], size: int, rng: np.random.Generator
-) -> Iterator[list[str]]:
-    """Batches of similar length in random order: shuffled, sorted by length in windows of 8 batches, shuffled again."""
-    order = [sorted(ids)[index] for index in rng.permutation(len(ids))]
-    batches = []
-    for begin in range(0, len(order), 8 * size):
-        window = sorted(order[begin : begin + 8 * size], key=lambda name: len(frames[name]))
-        batches += [window[at : at + size] for at in range(0, len(window), size)]
-    return (batches[index] for index in rng.permutation(len(batches)))
-
-
-def time_masks(mask_BT: Tensor, prob: float, length: int, rng: np.random.Generator) -> Tensor:
-    """Hide spans of frames from a batch: about `prob` of each clip, never more than half of it (SpecAugment).
-
-    Differs from the paper: hidden frames are left out of attention and pooling instead of being set to zero.
-    """
-    out = mask_BT.clone()
-    for row, frames in enumerate(mask_BT.sum(1).tolist()):
-        span = min(length, frames // 2)
-        spans = int(prob * frames / max(1, span) + rng.random())
-        for _ in range(spans if span else 0):
-            begin = int(rng.integers(0, frames - span + 1))
-            if int(out[row].sum()) - span >= frames // 2:
-                out[row, begin : begin + span] = False
-    return out
-
-
 def judge(logits_NC: Tensor, value_NK: Tensor, target: Targets, dimension_weight: float) -> dict[str, float]:
     """The loss by which models are compared, and UAR and mean CCC where there are classes and dimensions."""
     judged = {"dev_loss": 0.0}
@@ -396,28 +365,3 @@ def judge(logits_NC: Tensor, value_NK: Tensor, target: Targets, dimension_weight
         judged["dev_ccc"] = float(np.mean([metrics.ccc(truth, predicted) for truth, predicted in pairs]))
         judged["dev_loss"] += dimension_weight * (1 - judged["dev_ccc"])
     return judged
-
-
-def mix(rows: Sequence[Tensor], alpha: float, rng: np.random.Generator) -> list[Tensor]:
-    """Mix each clip of a batch with another, `λ·own + (1 - λ)·other`, λ ~ Beta(alpha, alpha); alpha 0 leaves them.
-
-    Every tensor (B, ...) is mixed alike; of booleans, which say what is known of a clip, both must hold. With a linear
-    head, mixing outputs is mixing embeddings: manifold mixup, Verma et al. 2019, arXiv 1806.05236.
-    """
-    if not alpha:
-        return list(rows)
-    size, device = len(rows[0]), rows[0].device
-    share_B1 = torch.from_numpy(rng.beta(alpha, alpha, (size, 1))).to(rows[0])
-    other_B = torch.from_numpy(rng.permutation(size)).to(device)
-    return [
-        part & part[other_B] if part.dtype == torch.bool else share_B1 * part + (1 - share_B1) * part[other_B]
-        for part in rows
-    ]
-
-
-def set_rate(optimiser: torch.optim.Optimizer, epoch: float, epochs: int) -> None:
-    """Linear warm-up over a tenth of the training, then linear to zero."""
-    share = epoch / epochs
-    scale = min(1.0, (share + 0.01) / WARMUP_SHARE) if share < WARMUP_SHARE else (1 - share) / (1 - WARMUP_SHARE)
-    for group in optimiser.param_groups:
-        group["lr"] = group["peak"] * scale

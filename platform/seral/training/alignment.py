@@ -26,10 +26,9 @@ from ser_models.anchoring import (
     layer_similarity,
     principal_directions,
 )
-from ser_models.fitting import PooledRows
 from ser_models.heads import LayerPool
 from seral.options import Options
-from seral.task.examples import Targets, Utterances
+from seral.task.examples import Targets, Utterances, pooled_rows
 
 
 class AnchoringOptions(Options):
@@ -181,12 +180,3 @@ class BatchAnchoring:
         source_B = from_source_B[:labelled]
         coral: Tensor = self.queue(standard_BLU[:labelled][source_B], standard_BLU[labelled:])
         return self.weight * coral
-
-
-def pooled_rows(units: Utterances) -> PooledRows:
-    """Utterances as the model library takes them."""
-    return PooledRows(
-        mean_NLD=torch.from_numpy(units.mean_NLD),
-        std_NLD=torch.from_numpy(units.std_NLD),
-        text_NE=units.texts(slice(None)),
-    )

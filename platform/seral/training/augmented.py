@@ -23,14 +23,16 @@ from pydantic import Field
 from ser_models.encoders import load_encoder
 from seral import storage
 from seral.audio.decode import decode_flac, encode_flac
-from seral.audio.effects import EffectOptions, Samples, read_noises, worsen
+from seral.audio.effects import EffectOptions, Samples, worsen
 from seral.cluster import ClusterOptions
 from seral.errors import SplitError
-from seral.features.audio import FeatureOptions, FeatureStore, encode_clips, encoder_facts, stack_vectors
+from seral.features.audio import FeatureOptions, encode_clips, encoder_facts
+from seral.features.store import FeatureStore, stack_vectors
+from seral.pool.noises import read_noises
 from seral.pool.shards import Pool, open_pool
+from seral.pool.splits import check_apart
 from seral.schema import COPY
 from seral.task.examples import Targets, Utterances
-from seral.task.run import check_apart
 from seral.training.model import frozen_encoder
 
 Wanted = Mapping[str, tuple[str, int]]

@@ -10,7 +10,7 @@ MODEL/encoder.json                  the encoder's name and fingerprint, and from
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -32,15 +32,12 @@ from ser_models.fitting import FitResult
 from ser_models.heads import HeadOptions
 from ser_models.pooling import masked_mean_std
 from seral import storage
-from seral.features.audio import FeatureStore, length_sorted_batches
+from seral.features.batches import Frames, frame_batches, pad_frames
+from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
 
 Float = NDArray[np.float32]
-Frames = Mapping[str, NDArray[np.float16]]
 ROWS_IN_BATCH = 4096
-FRAMES_IN_BATCH = 6000
-PAD_TO = 16
-"""Batches of cached frames are as long as a multiple of this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,26 +221,6 @@ def frame_batch(
         text_BE=None if text_BE is None else text_BE.to(device),
         from_source_B=torch.from_numpy(source_B).to(device),
     )
-
-
-def frame_batches(ids: Sequence[str], frames: Frames) -> list[list[str]]:
-    """Ids in length-sorted batches of bounded size."""
-    return [[ids[i] for i in b] for b in length_sorted_batches([len(frames[n]) for n in ids], FRAMES_IN_BATCH)]
-
-
-def pad_frames(frames: Sequence[NDArray[np.float16]]) -> tuple[Tensor, Tensor]:
-    """Zero-pad frames (T, D) to one fp32 tensor (B, T, D) and the mask (B, T) of real ones.
-
-    T is a multiple of PAD_TO: torch keeps something for every shape it has met, and a training with hundreds of them
-    would grow by gigabytes.
-    """
-    longest = -(-max(len(frame_TD) for frame_TD in frames) // PAD_TO) * PAD_TO
-    hidden_BTD = torch.zeros(len(frames), longest, frames[0].shape[1])
-    mask_BT = torch.zeros(len(frames), longest, dtype=torch.bool)
-    for row, frame_TD in enumerate(frames):
-        hidden_BTD[row, : len(frame_TD)] = torch.from_numpy(frame_TD.astype(np.float32))
-        mask_BT[row, : len(frame_TD)] = True
-    return hidden_BTD, mask_BT
 
 
 def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ import pyarrow as pa
 from pydantic import model_validator
 
 from seral.pool.shards import Pool
-from seral.pretraining.tapt import TaptRunOptions
+from seral.pretraining.options import TaptRunOptions
 from seral.task.run import ProtocolOptions, ReadingOptions, eligible
 from seral.training.alignment import AnchoringOptions
-from seral.training.finetune import FinetuneOptions, check_anchored, check_text
+from seral.training.finetune_options import FinetuneOptions, check_anchored, check_text
 
 
 class TrainingOptions(ReadingOptions, ProtocolOptions):

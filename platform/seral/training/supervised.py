@@ -16,13 +16,14 @@ from pydantic import Field, field_validator
 
 from seral import storage
 from seral.errors import OptionError, StateError
-from seral.features.audio import FeatureStore
+from seral.features.store import FeatureStore
 from seral.pool.shards import Pool, open_pool
+from seral.pool.splits import folds_of
 from seral.pretraining.tapt import adapt_encoder
 from seral.task.cells import CELLS, Cell, run_cells, study_table, write_table
 from seral.task.examples import Targets, Utterances
 from seral.task.ray_train import OnReport
-from seral.task.run import FoldData, features_of, fold_data, folds_of, open_run, protocol_name, write_environment
+from seral.task.run import FoldData, features_of, fold_data, open_run, protocol_name, write_environment
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
 from seral.training.linear_probe import probe

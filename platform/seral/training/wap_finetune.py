@@ -25,11 +25,11 @@ from ser_models.fitting import PooledSet, ProbeOptions, fit_head
 from ser_models.heads import LayerPool
 from ser_models.losses import calibrated_cross_entropy, class_weights, soft_cross_entropy
 from ser_models.pooling import masked_mean_std
+from ser_models.training import MAX_GRAD_NORM, mix, set_rate, shuffled_batches, time_masks
 from ser_models.wap_classifier import Pooling, WapClassifier, trained_parameters
 from seral.errors import TrainError
+from seral.features.batches import frame_batches, pad_frames
 from seral.options import Options
-from seral.training.adapters import MAX_GRAD_NORM, mix, set_rate, shuffled_batches, time_masks
-from seral.training.model import frame_batches, pad_frames
 
 Frames = dict[str, NDArray[np.float16]]
 

@@ -14,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.errors import SelectionError
-from seral.selection.candidates import Floats, Rows, Stored
+from seral.vectors.arrays import Doubles, Floats, Rows, Stored
 from seral.vectors.view import Features
 
 # N rows · B rows of a block · M centres · D features · C classes
 
-Doubles = NDArray[np.float64]
 
 SLAB = 2_048
 """Rows or centres taken at a time where all of them are visited."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, vstack
 
 from seral.errors import OptionError, SelectionError
-from seral.selection.candidates import Floats
-from seral.vectors.distances import Doubles, Points, rounding
+from seral.vectors.arrays import Doubles, Floats
+from seral.vectors.distances import Points, rounding
 from seral.vectors.seeding import distant_draws
 from seral.vectors.view import Features, View, slabs, unit_rows, view
 

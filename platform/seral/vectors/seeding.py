@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from seral.selection.candidates import Rows
+from seral.vectors.arrays import Rows
 from seral.vectors.distances import Block, Centres, Points, distances, nearest_distance
 
 # N rows · B draws of a block · M centres · D features

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.selection.candidates import Floats, Rows, Stored
+from seral.vectors.arrays import Floats, Rows, Stored
 
 # N rows · B rows of a slab · D features
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seral.errors import SelectionError
-from seral.selection.candidates import Candidates, Floats, Rows, Stored, concatenate
+from seral.selection.candidates import Candidates, concatenate
 from seral.selection.parts.actors import Parts
 from seral.selection.parts.part import Kind
 from seral.selection.selection import (
@@ -33,6 +33,7 @@ from seral.selection.strategies.informative_diverse import shortlisted
 from seral.selection.strategies.uncertainty import UNCERTAINTIES
 from seral.selection.strategies.uniform import first_of_groups, shares_of
 from seral.selection.strategies.wrappers import admitted, apart, full_groups, quota_room, rejection, relabel
+from seral.vectors.arrays import Floats, Rows, Stored
 from seral.vectors.distances import Block, Points
 from seral.vectors.seeding import distant_draws
 

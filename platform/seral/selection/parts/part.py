@@ -12,16 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.selection.budget import PaceOptions
-from seral.selection.candidates import Candidates, Floats, Rows, Stored, Strings
+from seral.selection.candidates import Candidates
 from seral.selection.selection import StrategyOptions, select
 from seral.selection.source import SourceOptions, read_candidates
 from seral.selection.strategies import scores
 from seral.selection.strategies.farthest_first import Part
 from seral.selection.strategies.uncertainty import density_scores, total_direction, uncertainty_of
-from seral.selection.strategies.uniform import first_of_groups, lots
+from seral.selection.strategies.uniform import first_of_groups
 from seral.selection.strategies.wrappers import Rejection, is_good, is_usable, near
-from seral.vectors.distances import Block, Doubles, Points, feature_points, gradient_points
+from seral.vectors.arrays import Doubles, Floats, Rows, Stored, Strings
+from seral.vectors.distances import Block, Points, feature_points, gradient_points
 from seral.vectors.index import nearest
+from seral.vectors.stable_keys import lots
 
 Kind = Literal["features", "gradients"]
 

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from seral.selection.candidates import Candidates, Floats, Stored
+from seral.selection.candidates import Candidates
 from seral.selection.strategies.checks import at_least
+from seral.vectors.arrays import Floats, Stored
 from seral.vectors.index import kmeans, nearest
 from seral.vectors.view import Features, View
 

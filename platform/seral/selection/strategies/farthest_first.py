@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seral.selection.candidates import Candidates, Floats, Rows, Stored
-from seral.vectors.distances import SLAB, Centres, Doubles, Points, distances, nearest_distance, upper_bounds
+from seral.selection.candidates import Candidates
+from seral.vectors.arrays import Doubles, Floats, Rows, Stored
+from seral.vectors.distances import SLAB, Centres, Points, distances, nearest_distance, upper_bounds
 from seral.vectors.index import nearest
 
 # N candidates · M labelled · B rows of a block · D features

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from seral.errors import OptionError
-from seral.selection.candidates import Candidates, Rows
+from seral.selection.candidates import Candidates
 from seral.selection.strategies.checks import at_least
-from seral.vectors.distances import Doubles
+from seral.vectors.arrays import Doubles, Rows
 from seral.vectors.index import kmeans, nearest, within
 from seral.vectors.view import View, slabs
 

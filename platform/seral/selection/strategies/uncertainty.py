@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.errors import OptionError, unknown_name
-from seral.selection.candidates import Candidates, Stored
+from seral.selection.candidates import Candidates
 from seral.selection.strategies import scores
 from seral.selection.strategies.checks import at_least
+from seral.vectors.arrays import Stored
 from seral.vectors.distances import SLAB
 from seral.vectors.view import unit_rows
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from seral.selection.candidates import Candidates, Strings
+from seral.selection.candidates import Candidates
 from seral.selection.strategies.scores import turns
+from seral.vectors.arrays import Strings
+from seral.vectors.stable_keys import lots
 
 # N candidates · G groups
 
@@ -35,15 +36,6 @@ def first_of_groups(ids: Strings, group_N: Strings, share_of: Mapping[str, int],
     share_G = np.array([share_of[name] for name in name_G.tolist()], dtype=np.int64)
     rows: NDArray[np.intp] = order[turns(place_N) < share_G[place_N]]
     return rows
-
-
-def lots(ids: Strings, key: str) -> NDArray[np.float64]:
-    """A random number of [0, 2^53) for every id, (N,), by a key of 16 characters.
-
-    It does not depend on which others there are or where they are kept.
-    """
-    hash_N: NDArray[np.uint64] = pd.util.hash_array(ids.astype(object), hash_key=key, categorize=False)
-    return (hash_N >> np.uint64(11)).astype(np.float64)
 
 
 def shares_of(size_of: Mapping[str, int], total: int) -> dict[str, int]:

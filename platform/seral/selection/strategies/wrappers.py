@@ -14,9 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from seral.errors import OptionError
-from seral.selection.candidates import Candidates, Rows, Stored, Strategy
+from seral.selection.candidates import Candidates, Strategy
 from seral.selection.strategies import informative_diverse, scores
 from seral.selection.strategies.checks import at_least
+from seral.vectors.arrays import Rows, Stored
 from seral.vectors.index import nearest
 from seral.vectors.view import View, unit_rows
 
