@@ -25,11 +25,11 @@ check: setup ## what a change must pass besides the tests
 	$(BIN)/mypy
 
 bench: setup ## both sides of every speed claim, measured in one run
-	$(BIN)/python jobs/bench.py
+	$(BIN)/python -m jobs.bench.throughput
 
 bench-selection: setup ## every strategy against plain definitions and other libraries
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python jobs/bench_selection.py $(ARGS)
+	$(BIN)/python -m jobs.bench.selection $(ARGS)
 
 submit: setup ## send one job file to a Ray cluster: make submit JOB=loop ARGS='--config run.yaml' (RAY_ADDRESS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[submit]'

@@ -144,6 +144,22 @@ def speech_pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> 
 
 
 @pytest.fixture(scope="session")
+def two_corpora(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> str:
+    """A pool with a corpus `acted` and a corpus `natural`, six speakers each."""
+    from seral.options import parse
+    from seral.pool.ingest import ImportOptions, import_corpus
+    from seral.synthesis.corpus import SynthesisOptions, synthesise
+
+    root = tmp_path_factory.mktemp("two")
+    for seed, corpus in enumerate(("acted", "natural")):
+        options = SynthesisOptions(utterances=48, speakers_per_language=2, junk=0.0, seed=seed)
+        synthesise(root / corpus, options)
+        given = {"reader": "manifest", "root": str(root / corpus), "out": str(root / "pool"), "corpus": corpus}
+        import_corpus(parse(ImportOptions, given))
+    return str(root / "pool")
+
+
+@pytest.fixture(scope="session")
 def kill_ray_train_worker() -> Callable[[Path], AbstractContextManager[list[int]]]:
     """`with kill_ray_train_worker(work) as killed:` kills a training's worker once there is a checkpoint in `work`."""
     return killed_after_a_checkpoint

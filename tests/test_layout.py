@@ -26,6 +26,14 @@ FORBIDDEN_MODULES = {
     *("select", "queue", "types", "io", "random", "statistics", "copy", "code", "test", "platform"),
 }
 JOB_LINES = 100
+FLOORS = [
+    *("errors", "schema", "versions", "progress", "storage", "options"),
+    *("figures", "vectors", "audio", "synthesis", "cluster"),
+    *("corpora", "pool", "features", "labels", "selection"),
+    *("task", "pretraining", "training", "erase", "loop", "predict"),
+    *("report", "studies", "sweep", "submit", "verbs", "cli"),
+]
+"""Folders and loose modules of platform/seral, the ground first: an import may only go down this list."""
 UNPICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 

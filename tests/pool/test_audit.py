@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from corpora import crema_d, iemocap
+from corpus_layouts import crema_d, iemocap
 
 from seral.corpora import READERS
 from seral.corpora.reading.totals import TOTALS

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from seral.bench.growth import marked_processes, same_files, shard_files, start_import
+from jobs.bench.growth import marked_processes, same_files, shard_files, start_import
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import MANIFEST, check_pool, open_pool

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import soundfile as sf
-from corpora import crema_d
+from corpus_layouts import crema_d
 
 from seral import storage
 from seral.errors import OptionError

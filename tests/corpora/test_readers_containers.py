@@ -1,0 +1,302 @@
+"""Clips inside tars and Parquet files, and the shapes of other toolkits' tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus_layouts.containers import (
+    HEADER,
+    SCHEMA,
+    clip,
+    write_audformat,
+    write_audiofolder,
+    write_hf_parquet,
+    write_tar,
+    write_webdataset,
+)
+
+from seral.audio.containers import BATCH_ROWS, Cell, Span, open_clip, restore
+from seral.audio.decode import BadAudio, decode
+from seral.corpora import READERS
+from seral.corpora.keywords import find_reader
+from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance
+from seral.errors import ReaderError
+from seral.pool.chunks import Source, plan_chunks
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.shards import check_pool, open_pool
+
+Write = Callable[[Path], None]
+
+
+def read(reader: str, root: Path) -> list[Utterance]:
+    return [item for item in READERS[reader](root) if isinstance(item, Utterance)]
+
+
+@pytest.mark.parametrize(("reader", "write"), [("webdataset", write_webdataset), ("hf-parquet", write_hf_parquet)])
+class TestClipsInside:
+    def test_the_bytes_are_those_that_were_put_in(self, tmp_path: Path, reader: str, write: Write) -> None:
+        write(tmp_path)
+        stored = {clip(seed, *kind) for seed in range(7) for kind in ((0.2, "WAV"), (0.2, "FLAC"), (0.5, "MP3"))}
+        found = read(reader, tmp_path)
+        assert len(found) > 1
+        for utterance in reversed(found):
+            with open_clip(utterance.audio, utterance.inside) as file:
+                assert file.read() in stored
+        opened = {decode(u.audio, inside=u.inside).samples.tobytes() for u in found}
+        assert len(opened) == len(found)
+
+    @pytest.mark.ray
+    @pytest.mark.usefixtures("ray_session")
+    def test_an_import_is_that_of_the_unpacked_files(self, tmp_path: Path, reader: str, write: Write) -> None:
+        write(tmp_path / "packed")
+        found = read(reader, tmp_path / "packed")
+        for number, utterance in enumerate(found):
+            with open_clip(utterance.audio, utterance.inside) as file:
+                (tmp_path / f"{number:04d}.wav").write_bytes(file.read())
+        lines = [json.dumps({"audio": f"{n:04d}.wav", "id": u.name}) for n, u in enumerate(found)]
+        (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
+        pools = []
+        for name, root in (("manifest", tmp_path), (reader, tmp_path / "packed")):
+            given = {"reader": name, "root": str(root), "corpus": "calls", "out": str(tmp_path / f"pool-{name}")}
+            import_corpus(ImportOptions.model_validate(given))
+            assert check_pool(given["out"]) == []
+            pools.append(open_pool(given["out"]))
+        assert pools[0].metadata["utterance_id"].to_pylist() == pools[1].metadata["utterance_id"].to_pylist()
+        assert pools[0].rows == len(found)
+
+
+@pytest.mark.parametrize("place", [None, Span(offset=3, size=7), Cell(row_group=1, row=2, column="audio", size=9)])
+def test_places_survive_the_way_to_the_workers(place: Span | Cell | None) -> None:
+    assert restore(json.loads(json.dumps(place, default=vars))) == place
+
+
+def test_chunks_of_parquet_hold_neighbouring_rows(tmp_path: Path) -> None:
+    """Names that sort otherwise than the rows would make every clip read a row group of its own."""
+    write_hf_parquet(tmp_path, rows=12)
+    found = read("hf-parquet", tmp_path)
+    sources = [Source(utterance=utterance, size=1) for utterance in found]
+    chunks = plan_chunks(list(reversed(sources)), shard_bytes=4)
+    places = [source.utterance.inside for chunk in chunks for source in chunk.sources]
+    assert places == [utterance.inside for utterance in found]
+
+
+def test_rows_of_parquet_are_found_in_any_order(tmp_path: Path) -> None:
+    """Row groups of several batches, read forward by design: jumps and steps back must not lose count."""
+    rows = 3 * BATCH_ROWS + 1
+    write_hf_parquet(tmp_path, rows=rows, row_group=2 * BATCH_ROWS + 1)
+    found = read("hf-parquet", tmp_path)
+    for row in np.random.default_rng(0).integers(rows, size=60):
+        with open_clip(found[row].audio, found[row].inside) as file:
+            assert file.read() == clip(row)
+
+
+def test_a_segment_inside_a_tar_is_cut(tmp_path: Path) -> None:
+    whole, fields = clip(0, 1.0), {"start": 0.25, "end": 0.5}
+    write_tar(tmp_path / "a.tar", {"u.wav": whole, "u.json": json.dumps(fields).encode()})
+    (found,) = read("webdataset", tmp_path)
+    (tmp_path / "u.wav").write_bytes(whole)
+    cut = decode(found.audio, inside=found.inside, start_s=found.start_s, end_s=found.end_s)
+    np.testing.assert_array_equal(cut.samples, decode(tmp_path / "u.wav").samples[4_000:8_000])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"), [(b"", "empty"), (b"no sound" * 9, "not-audio"), (clip(0)[:999], "truncated")]
+)
+def test_bad_clips_in_a_tar_are_told_apart(tmp_path: Path, data: bytes, reason: str) -> None:
+    write_tar(tmp_path / "a.tar", {"a.wav": clip(1), "b.wav": data, "c.wav": clip(2)})
+    _, bad, _ = read("webdataset", tmp_path)
+    with pytest.raises(BadAudio, match=reason):
+        decode(bad.audio, inside=bad.inside)
+
+
+def test_bad_cells_of_parquet_are_told_apart(tmp_path: Path) -> None:
+    rows = [{"audio": {"bytes": None, "path": "a.wav"}}, {"audio": None}]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), path)
+    for utterance in read("hf-parquet", tmp_path):
+        with pytest.raises(BadAudio, match=r"missing: row . of row group 0 .* holds no audio"):
+            decode(utterance.audio, inside=utterance.inside)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadAudio, match="unreadable"):
+        decode(path, inside=Cell(row_group=0, row=0, column="audio", size=1))
+
+
+def test_samples_without_audio_are_skipped(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"a.wav": clip(1), "b.json": b"{}", "b.txt": b"Hm."})
+    (skipped,) = (item for item in READERS["webdataset"](tmp_path) if isinstance(item, Skipped))
+    assert (skipped.source, skipped.reason, skipped.size) == ("a.tar/b.json", "missing", 2)
+    assert skipped.detail == "no audio among json, txt of the sample b"
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"a.wav": b"", "a.json": b"{"}, r"a\.tar, a\.json: not valid JSON"),
+        ({"a.wav": b"", "a.json": b"[1]"}, r"a\.tar, a\.json: expected an object .* got list"),
+        ({"a.wav": b"", "a.json": b'{"gender": "x"}'}, r"a\.tar, a\.wav, column 'gender': unknown word 'x'"),
+    ],
+)
+def test_webdataset_errors_name_the_member(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+    write_tar(tmp_path / "a.tar", members)
+    with pytest.raises(ReaderError, match=message):
+        read("webdataset", tmp_path)
+
+
+def test_compressed_tars_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + bytes(600))
+    with pytest.raises(ReaderError, match=r"a\.tar is no tar that can be read .* unpack it"):
+        read("webdataset", tmp_path)
+
+
+def test_one_file_is_read_like_a_folder_of_one(tmp_path: Path) -> None:
+    write_hf_parquet(tmp_path)
+    parquet = tmp_path / "data" / "train-00000-of-00001.parquet"
+    assert read("hf-parquet", parquet) == [replace(u, corpus="data") for u in read("hf-parquet", tmp_path / "data")]
+    tar = write_tar(tmp_path / "shards" / "a.tar", {"a.wav": clip(1)})
+    assert read("webdataset", tar) == read("webdataset", tmp_path / "shards")
+
+
+def test_parquet_without_audio_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": ["a.wav"], "label": ["anger"]}), tmp_path / "a.parquet")
+    with pytest.raises(ReaderError, match=r"no column of audio: .* there is: path, label\. .* reader `manifest`"):
+        read("hf-parquet", tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"not parquet")
+    with pytest.raises(ReaderError, match="is not a Parquet file"):
+        read("hf-parquet", tmp_path)
+
+
+COLUMNS = {"hf-parquet": "speaker_id", "audiofolder": "speaker", "webdataset": "speaker"}
+
+
+@pytest.mark.parametrize("reader", COLUMNS)
+def test_columns_can_be_named(tmp_path: Path, reader: str) -> None:
+    for write in (write_hf_parquet, write_webdataset, write_audiofolder):
+        write(tmp_path)
+    (tmp_path / "test" / "metadata.jsonl").unlink()
+    expected = {utterance.source: utterance.speaker for utterance in read(reader, tmp_path)}
+    read_with = find_reader(reader, {"columns": {"session": COLUMNS[reader], "emotion": ""}, "corpus": "calls"})
+    found = [item for item in read_with(tmp_path) if isinstance(item, Utterance)]
+    assert {utterance.source: utterance.session for utterance in found} == expected
+    assert {utterance.corpus for utterance in found} == {"calls"}
+    assert {utterance.emotion for utterance in found} == {None}
+    with pytest.raises(ReaderError, match=r"has no column 'mood' for emotion; it has: .*speaker"):
+        list(find_reader(reader, {"columns": {"emotion": "mood"}})(tmp_path))
+
+
+def test_audiofolder_without_a_table_labels_by_folder(tmp_path: Path) -> None:
+    write_audiofolder(tmp_path)
+    for table in ("train/metadata.csv", "test/metadata.jsonl"):
+        (tmp_path / table).unlink()
+    for name in ("train/anger/a.wav", "validation/neutral/b.flac", "c.wav"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(clip(0))
+    found = {u.source: (u.split, u.emotion) for u in read("audiofolder", tmp_path)}
+    expected = {"c.wav": (None, None), "train/anger/a.wav": ("train", "anger")}
+    assert found == expected | {"validation/neutral/b.flac": ("dev", "neutral")}
+
+
+def test_audiofolder_needs_file_names(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_text("audio,label\na.wav,anger\n")
+    with pytest.raises(ReaderError, match=r"metadata\.csv has no column file_name; it has: audio, label"):
+        read("audiofolder", tmp_path)
+
+
+def test_audformat_segments_stand_for_their_file(tmp_path: Path) -> None:
+    """They keep the file's speaker and split; what raters said of the whole file says nothing of a part."""
+    write_audformat(tmp_path)
+    _, first, second, _ = read("audformat", tmp_path)
+    assert [first.source, second.source] == ["audio/b.wav#0.000-0.050", "audio/b.wav#0.050-"]
+    assert (first.start_s, first.end_s, second.start_s, second.end_s) == (0.0, 0.05, 0.05, None)
+    assert [(u.speaker, u.gender, u.split, u.emotion, u.votes) for u in (first, second)] == [
+        ("s2", "male", "train", "neutral", ()),
+        ("s2", "male", "train", "anger", ()),
+    ]
+
+
+def test_audformat_tables_may_be_parquet(tmp_path: Path) -> None:
+    found = []
+    for suffix in (".csv", ".parquet"):
+        root = tmp_path / suffix[1:]
+        root.mkdir()
+        write_audformat(root, suffix)
+        found.append([replace(utterance, audio=Path()) for utterance in read("audformat", root)])
+    assert found[0] == found[1]
+
+
+def test_audformat_speakers_may_be_labels_of_their_scheme(tmp_path: Path) -> None:
+    write_audformat(tmp_path)
+    labels = "{dtype: str, labels: {s1: {gender: female, language: deu, age: 31}, s2: {}}}"
+    (tmp_path / "db.yaml").write_text(HEADER.replace("{dtype: str, labels: speaker}", labels))
+    genders = {u.speaker: (u.gender, u.language) for u in read("audformat", tmp_path)}
+    assert genders == {"s1": ("female", "de"), "s2": (None, "de")}
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (
+            HEADER.replace("  files:\n", "  others:\n"),
+            r"lists the table 'others', but there is no db\.others",
+        ),
+        ("name: [", r"db\.yaml is not valid YAML"),
+        ("- name", r"db\.yaml: expected a mapping, got list"),
+        ("name: empty", r"db\.yaml has no table of files or segments"),
+    ],
+)
+def test_damaged_audformat_headers_are_named(tmp_path: Path, header: str, message: str) -> None:
+    write_audformat(tmp_path)
+    (tmp_path / "db.yaml").write_text(header)
+    with pytest.raises(ReaderError, match=message):
+        read("audformat", tmp_path)
+
+
+EMOBOX = {"key": "Ses01F_F000", "dataset": "iemocap", "wav": "a.wav", "type": "raw", "sample_rate": 16000,
+          "num_frame": 31129, "length": 1.9, "task": "category", "emo": "neutral", "channel": 1}  # fmt: skip
+SHAPES = {
+    "emobox.jsonl": (json.dumps(EMOBOX), {"name": "Ses01F_F000", "corpus": "iemocap", "emotion": "neutral"}),
+    "speechbrain.json": (
+        json.dumps({"Ses01F_F000": {"wav": "{data_root}/a.wav", "length": 1.9, "emo": "neu"}}),
+        {"name": "Ses01F_F000", "emotion": "neu", "end_s": None},
+    ),
+    "s3prl.json": (
+        json.dumps({"labels": {"neu": 0}, "meta_data": [{"path": "a.wav", "label": "neu", "speaker": "Ses01F"}]}),
+        {"name": "a", "emotion": "neu", "speaker": "Ses01F"},
+    ),
+    "peft-ser.json": (
+        json.dumps({"train": [], "dev": [["u1", "s1", "female", "a.wav", "neu"]], "test": []}),
+        {"name": "u1", "emotion": "neu", "speaker": "s1", "gender": "female", "split": "dev"},
+    ),
+    "nkululeko.csv": (
+        "file,start,end,speaker,emotion,gender,language\na.wav,0 days,0 days 00:00:01.500000,s1,neutral,male,german\n",
+        {"emotion": "neutral", "speaker": "s1", "gender": "male", "language": "de", "end_s": 1.5},
+    ),
+    "emo-superb.csv": (
+        "FileName,Angry,Sad,Neutral,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n"
+        "a.wav,0.00625,0.95,0.04375,2.4,3.0,2.8,127,Female,Development\n",
+        {"emotion": "Sad", "arousal": 2.4, "valence": 3.0, "speaker": "127", "split": "dev"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_manifests_of_other_toolkits(tmp_path: Path, name: str) -> None:
+    text, expected = SHAPES[name]
+    (tmp_path / name).write_text(text)
+    (found,) = read("manifest", tmp_path / name)
+    assert found.audio == tmp_path / "a.wav"
+    assert {field: getattr(found, field) for field in expected} == expected
+
+
+def test_the_greatest_share_is_the_label_and_a_tie_is_none(tmp_path: Path) -> None:
+    lines = ["path,Angry,Sad,Neutral", "a.wav,0.4,0.4,0.2", "b.wav,0,0,0", "c.wav,0.2,0,0.8"]
+    (tmp_path / "m.csv").write_text("\n".join(lines))
+    assert [u.emotion for u in read("manifest", tmp_path / "m.csv")] == [NO_AGREEMENT, None, "Neutral"]
+    without = find_reader("manifest", {"columns": {"emotion": ""}})(tmp_path / "m.csv")
+    assert {u.emotion for u in without if isinstance(u, Utterance)} == {None}
