@@ -26,14 +26,24 @@ FORBIDDEN_MODULES = {
     *("select", "queue", "types", "io", "random", "statistics", "copy", "code", "test", "platform"),
 }
 JOB_LINES = 100
-FLOORS = [
-    *("errors", "schema", "versions", "progress", "storage", "options"),
-    *("figures", "vectors", "audio", "synthesis", "cluster"),
-    *("corpora", "pool", "features", "labels", "selection"),
-    *("task", "pretraining", "training", "erase", "loop", "predict"),
-    *("report", "studies", "sweep", "submit", "verbs", "cli"),
-]
-"""Folders and loose modules of platform/seral, the ground first: an import may only go down this list."""
+FLOORS = {
+    "seral": [
+        *("errors", "schema", "versions", "progress", "storage", "options"),
+        *("figures", "vectors", "audio", "synthesis", "cluster"),
+        *("corpora", "pool", "features", "labels", "web", "selection"),
+        *("task", "pretraining", "training", "erase", "loop", "predict"),
+        *("report", "studies", "sweep", "submit", "verbs", "cli"),
+    ],
+    "ser_models": [
+        *("losses", "metrics", "pooling", "heads", "encoders", "audio_text", "fitting", "relevance", "anchoring"),
+        *("training", "adapters", "objectives", "wap_classifier", "build"),
+    ],
+}
+"""Folders and loose modules of each part, the ground first: an import may only go down its list."""
+TOP_MODULES = 10
+FOLDER_LINES = 5000
+MODULE_LINES = 450
+FUNCTION_LINES = 60
 UNPICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -52,6 +62,56 @@ def imported(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.lineno, "." * node.level + (node.module or "")
+
+
+def module_of(part: str, path: Path) -> str:
+    """Dotted name of a file; a package has the name of its folder."""
+    parts = path.relative_to(SOURCES[part].parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def project_imports(modules: dict[str, Path], path: Path) -> Iterator[tuple[int, str]]:
+    """Line and module of every import of the project's own code, inside functions and under TYPE_CHECKING too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield node.lineno, inner if inner in modules else node.module
+
+
+def import_graph(part: str) -> dict[str, set[str]]:
+    """Module -> the modules of the same part that it imports; the package's own face, which is lazy, left out."""
+    modules = {module_of(part, path): path for path in files(part)}
+    graph = {name: {to for _, to in project_imports(modules, path)} - {name} for name, path in modules.items()}
+    return {name: to for name, to in graph.items() if name != part}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import one another, each sorted."""
+    reachable = {name: set(to) for name, to in graph.items()}
+    for middle in graph:
+        for name, to in reachable.items():
+            if middle in to:
+                reachable[name] = to | reachable[middle]
+    groups = {
+        tuple(sorted(other for other in to if name in reachable.get(other, ())))
+        for name, to in reachable.items()
+        if name in to
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function and method of a file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
 
 
 def unsafe_loads(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -100,8 +160,58 @@ def test_imports_run_in_one_direction(part: str) -> None:
     assert not wrong, "imports run jobs -> seral -> ser_models only:\n" + "\n".join(wrong)
 
 
+@pytest.mark.parametrize("part", FLOORS)
+def test_imports_run_down_the_floors(part: str) -> None:
+    order, wrong = FLOORS[part], []
+    modules = {module_of(part, path): path for path in files(part)}
+    floor_of = {name: name.split(".")[1] for name in modules if "." in name}
+    unknown = {floor for floor in floor_of.values() if floor not in {*order, "__main__"}}
+    assert not unknown, f"{sorted(unknown)} have no place in FLOORS[{part!r}]: put them above all that they import"
+    for name, path in modules.items():
+        here = floor_of.get(name)
+        for line, to in project_imports(modules, path):
+            there = floor_of.get(to)
+            if here in order and (there is None or order.index(there) > order.index(here)):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {here} imports {to}, which stands above it")
+    assert not wrong, "imports may only go down:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("part", FLOORS)
+def test_no_files_import_each_other_in_a_circle(part: str) -> None:
+    assert circles(import_graph(part)) == []
+
+
+def test_a_circle_is_found() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+
+
+def test_the_top_of_the_package_is_small() -> None:
+    top = sorted(path.name for path in SOURCES["seral"].glob("*.py"))
+    assert len(top) <= TOP_MODULES, f"{len(top)} modules lie loose: {', '.join(top)}"
+
+
+def test_no_folder_is_a_warehouse() -> None:
+    sizes: dict[str, int] = {}
+    for folder in (folder for part in ("seral", "ser_models") for folder in SOURCES[part].iterdir() if folder.is_dir()):
+        code = [path for path in folder.rglob("*") if path.suffix in {".py", ".js", ".html", ".css", ".j2"}]
+        sizes[f"{folder.parent.name}/{folder.name}"] = sum(lines_of(path) for path in code)
+    assert {name: size for name, size in sizes.items() if size > FOLDER_LINES} == {}
+
+
+def test_modules_and_functions_stay_short() -> None:
+    long = [
+        f"{path.relative_to(ROOT)}: {lines_of(path)} lines" for _, path in every_file() if lines_of(path) > MODULE_LINES
+    ]
+    for _, path in every_file():
+        for function in functions(path):
+            size = (function.end_lineno or function.lineno) - function.lineno + 1
+            if size > FUNCTION_LINES:
+                long.append(f"{path.relative_to(ROOT)}:{function.lineno}: {function.name} has {size} lines")
+    assert not long, "split them:\n" + "\n".join(long)
+
+
 def test_jobs_stay_short() -> None:
-    lines = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in files("jobs")}
+    lines = {path.name: lines_of(path) for path in files("jobs") if path.parent.name != "bench"}
     assert {name: count for name, count in lines.items() if count > JOB_LINES} == {}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from corpus_layouts.pool_rows import row
 
 from seral import storage
 from seral.erase.erase import EraseOptions, erase
@@ -26,8 +27,6 @@ from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, check_pool, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot
 from seral.schema import GOLD, LABEL, PICK, POOLED, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
-
-from ..pool.test_shards import row
 
 ERASED = ["made-00000000000000a1", "made-00000000000000a2", "other-00000000000000c3"]
 """Two utterances of one speaker, and the first one's copy in another corpus."""

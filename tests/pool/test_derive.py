@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from corpus_layouts.pool_rows import row
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,8 +23,6 @@ from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, check_pool, open_pool, shard_uri
 from seral.pool.snapshots import diff_revisions, summarise, take_snapshot
-
-from .test_shards import row
 
 
 def write(pool: Path, shards: dict[str, list[dict[str, Any]]]) -> str:

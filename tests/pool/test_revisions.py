@@ -6,13 +6,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from corpus_layouts.pool_rows import row
 
 from seral import storage
 from seral.errors import StateError
 from seral.pool.revisions import EMPTY, commit, read_entry, revision_uri
 from seral.pool.shards import TABLES, check_pool, open_pool, read_manifest, shard_uri
-
-from .test_shards import row
 
 
 def put_shard(pool: str, shard: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -1,37 +1,19 @@
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pytest
+from corpus_layouts.pool_rows import row
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seral import storage
-from seral.audio.decode import encode_flac, pcm_hash
 from seral.errors import PoolError
 from seral.pool.revisions import read_entry
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, check_pool, open_pool, pool_hash, pool_stats
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
-
-
-def row(name: str, *, seconds: float = 0.25, **values: Any) -> dict[str, Any]:
-    seed = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
-    samples = (0.1 * np.random.default_rng(seed).standard_normal(int(seconds * 16_000))).astype(np.float32)
-    return {
-        "utterance_id": name,
-        "audio": encode_flac(samples),
-        "duration_s": seconds,
-        "corpus": "made",
-        "speaker": "s1",
-        "language": "en",
-        "snr_db": 10.0,
-        "pcm_hash": pcm_hash(samples),
-        "source": f"{name}.wav",
-    } | values
 
 
 def write_pool(pool: Path, shards: dict[str, list[dict[str, Any]]], bad: list[dict[str, Any]] | None = None) -> str:

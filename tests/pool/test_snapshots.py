@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from corpus_layouts.pool_rows import row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,6 @@ from seral.pool.snapshots import (
 from seral.schema import CHANGE
 
 from .test_revisions import put_shard
-from .test_shards import row
 
 
 def ids_of(address: str) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 import soundfile as sf
+from corpus_layouts.pool_rows import row
 
 from seral import storage
 from seral.audio.decode import decode_flac
@@ -23,8 +24,6 @@ from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.report.pool import MEASURES, PoolReportOptions, write_pool_report
 from seral.report.pool_figures import title_of
-
-from ..pool.test_shards import row
 
 
 @pytest.fixture(scope="module")

@@ -28,8 +28,8 @@ def labels_serve(
 
     Example: `seral labels serve runs/calls --set check_every=20`
     """
-    from seral.labels.web.server import PageOptions, serve
     from seral.options import parse
+    from seral.web.server import PageOptions, serve
 
     options = parse(PageOptions, {"host": host, "port": port, "url": url}, settings or [])
     serve(run, options, ledger=ledger, pool=pool)

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 from seral import cli, storage
 from seral.errors import OptionError, PoolError
 from seral.labels.ledger import Ledger
-from seral.labels.web.limits import BODY_BYTES, Limit
-from seral.labels.web.server import places
-from seral.labels.web.sessions import HEADER
-from seral.labels.web.sounds import Sounds
 from seral.pool.shards import open_pool
+from seral.web.limits import BODY_BYTES, Limit
+from seral.web.server import places
+from seral.web.sessions import HEADER
+from seral.web.sounds import Sounds
 
 Open = Callable[..., Any]
 URL = "http://testserver"
@@ -232,7 +232,7 @@ def test_every_answer_has_the_headers_that_keep_others_out(client_of: Open) -> N
 
 
 def test_pages_hold_no_scripts_or_styles_of_their_own() -> None:
-    import seral.labels.web.app as app
+    import seral.web.app as app
 
     for page in Path(app.STATIC).glob("*.html"):
         text = page.read_text()

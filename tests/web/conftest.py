@@ -27,11 +27,11 @@ from playwright.sync_api import Browser, sync_playwright
 from seral import storage
 from seral.labels.ledger import Ledger
 from seral.labels.records import Project
-from seral.labels.web.app import create_app
-from seral.labels.web.server import PageOptions, make_site
-from seral.labels.web.sessions import HEADER
 from seral.pool.shards import FORMAT, MANIFEST
 from seral.schema import UTTERANCE
+from seral.web.app import create_app
+from seral.web.server import PageOptions, make_site
+from seral.web.sessions import HEADER
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 IDS = [f"calls-{number:03d}" for number in range(40)]

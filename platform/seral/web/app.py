@@ -15,10 +15,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seral.errors import LabelError, PoolError
-from seral.labels.web.annotator import annotator
-from seral.labels.web.lead import lead
-from seral.labels.web.limits import BodyLimit
-from seral.labels.web.sessions import Site, come_in
+from seral.web.annotator import annotator
+from seral.web.lead import lead
+from seral.web.limits import BodyLimit
+from seral.web.sessions import Site, come_in
 
 STATIC = Path(__file__).parent / "static"
 HEADERS = {

@@ -16,8 +16,8 @@ from starlette.responses import RedirectResponse, Response
 
 from seral.labels.ledger import Ledger
 from seral.labels.records import Role
-from seral.labels.web.limits import Limit
-from seral.labels.web.sounds import Sounds
+from seral.web.limits import Limit
+from seral.web.sounds import Sounds
 
 HEADER = "x-seral"
 """A page of another site cannot send a header of ours without asking first, and it is never allowed."""

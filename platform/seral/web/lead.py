@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from seral.labels.agreement import agreement, person_reports
 from seral.labels.disputes import find_disputes
 from seral.labels.records import Role
-from seral.labels.web.annotator import Said
-from seral.labels.web.sessions import Leading, TheSite
+from seral.web.annotator import Said
+from seral.web.sessions import Leading, TheSite
 
 lead = APIRouter(prefix="/api/lead")
 SHOWN = (

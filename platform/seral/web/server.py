@@ -11,14 +11,14 @@ from pydantic import Field
 from seral import storage
 from seral.errors import OptionError
 from seral.labels.ledger import Ledger
-from seral.labels.web.app import create_app
-from seral.labels.web.limits import Limit
-from seral.labels.web.sessions import Site
-from seral.labels.web.sounds import Sounds
-from seral.labels.web.suggestions import Suggestions, no_suggestions
 from seral.options import Options, read_yaml
 from seral.pool.shards import open_pool
 from seral.progress import say
+from seral.web.app import create_app
+from seral.web.limits import Limit
+from seral.web.sessions import Site
+from seral.web.sounds import Sounds
+from seral.web.suggestions import Suggestions, no_suggestions
 
 KEEP_ALIVE_S = 120
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from seral.labels.records import Answer, Kind
-from seral.labels.web.sessions import Asking, Site, TheSite
+from seral.web.sessions import Asking, Site, TheSite
 
 annotator = APIRouter(prefix="/api")
 LATEST = 20
