@@ -1,4 +1,4 @@
-"""What stands in the label files of corpora, with the quirks that their releases have."""
+"""Label files of corpora, with the quirks that their releases have."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def touch(root: Path, files: tuple[str, ...]) -> None:
         (root / file).touch()
 
 
-def read(name: str, root: Path, **given: Any) -> tuple[dict[str, Utterance], dict[str, Skipped]]:
-    found = list(READERS[name](root, **given))
-    utterances = {item.name: item for item in found if isinstance(item, Utterance)}
-    return utterances, {item.source: item for item in found if isinstance(item, Skipped)}
+def read(name: str, root: Path, **arguments: Any) -> tuple[dict[str, Utterance], dict[str, Skipped]]:
+    items = list(READERS[name](root, **arguments))
+    utterances = {item.name: item for item in items if isinstance(item, Utterance)}
+    return utterances, {item.source: item for item in items if isinstance(item, Skipped)}
 
 
 @pytest.fixture
@@ -164,13 +164,13 @@ def test_damaged_vote_tables_are_named(crema_root: Path, content: str, message: 
 def test_real_crema_d_votes() -> None:
     votes = read_votes(SHARED / "crema_d_votes", "1")
     assert len(votes) == 7442
-    heard = {clip: majority(said) for clip, said in votes.items()}
-    counts = Counter(heard.values())
+    majority_of = {clip: majority(clip_votes) for clip, clip_votes in votes.items()}
+    counts = Counter(majority_of.values())
     assert (counts["neutral"], counts[NO_AGREEMENT]) == (3897, 644)
     acted = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
-    right = sum(heard[clip] == acted[clip.split("_")[2]] for clip in votes)
+    right = sum(majority_of[clip] == acted[clip.split("_")[2]] for clip in votes)
     assert round(100 * right / len(votes), 1) == 41.6
-    assert all(vote.count > 0 for said in votes.values() for vote in said)
+    assert all(vote.count > 0 for clip_votes in votes.values() for vote in clip_votes)
 
 
 @pytest.mark.corpora
@@ -204,10 +204,10 @@ def test_msp_podcast_consensus(podcast_root: Path) -> None:
     assert not any("Previous" in source for source in skipped), "older releases are left alone"
 
 
-@pytest.mark.parametrize(("test", "wanted"), [("test1", {"0002"}), ("test2", {"0003"}), ("all", {"0002", "0003"})])
-def test_msp_podcast_has_one_official_test_set_at_a_time(podcast_root: Path, test: str, wanted: set[str]) -> None:
+@pytest.mark.parametrize(("test", "test_clips"), [("test1", {"0002"}), ("test2", {"0003"}), ("all", {"0002", "0003"})])
+def test_msp_podcast_has_one_official_test_set_at_a_time(podcast_root: Path, test: str, test_clips: set[str]) -> None:
     utterances, _ = read("msp-podcast", podcast_root, test=test)
-    assert {u.session for u in utterances.values() if u.split == "test"} == wanted
+    assert {u.session for u in utterances.values() if u.split == "test"} == test_clips
 
 
 def test_msp_podcast_votes_of_the_text_file(podcast_root: Path) -> None:

@@ -22,7 +22,7 @@ def test_keywords_reach_the_reader(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given", "words"),
+    ("name", "arguments", "words"),
     [
         ("folders", {}, f"unknown reader 'folders'; known: {', '.join(sorted(READERS))}"),
         ("folder", {"labels": "x"}, "the reader 'folder' has no option 'labels'; it takes: none"),
@@ -30,9 +30,9 @@ def test_keywords_reach_the_reader(tmp_path: Path) -> None:
         ("manifest", {"columns": 3}, "reader_options.columns of 'manifest': Input should be a valid dictionary, got 3"),
     ],
 )
-def test_what_a_reader_does_not_know_is_named(name: str, given: dict[str, Any], words: str) -> None:
+def test_what_a_reader_does_not_know_is_named(name: str, arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(OptionError) as caught:
-        find_reader(name, given)
+        find_reader(name, arguments)
     assert words in str(caught.value)
 
 

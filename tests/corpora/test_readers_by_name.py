@@ -10,7 +10,6 @@ import soundfile as sf
 
 from seral.corpora import READERS
 from seral.corpora.esd import EMOTIONS, SENTENCES
-from seral.corpora.reading.totals import TOTALS
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.pool.ingest import ImportOptions, import_corpus
 
@@ -35,9 +34,9 @@ def skipped(reader: str, root: Path) -> dict[str, Skipped]:
 @pytest.mark.parametrize("number", [1, SENTENCES, SENTENCES + 1, len(EMOTIONS) * SENTENCES])
 def test_esd_numbers_tell_the_emotion(tmp_path: Path, number: int) -> None:
     clips(tmp_path, f"0013/0013_{number:06d}.wav")
-    (found,) = utterances("esd", tmp_path).values()
-    assert found.emotion == EMOTIONS[(number - 1) // SENTENCES]
-    assert set(TOTALS["esd"].values()) == {20 * len(EMOTIONS) * SENTENCES}
+    (utterance,) = utterances("esd", tmp_path).values()
+    assert utterance.emotion == EMOTIONS[(number - 1) // SENTENCES]
+    assert set(READERS["esd"].totals.values()) == {20 * len(EMOTIONS) * SENTENCES}
 
 
 @pytest.mark.parametrize(
@@ -98,8 +97,8 @@ def test_texts_are_found_below_linked_folders(tmp_path: Path, reader: str, clip:
     (tmp_path / "real" / table).write_text(line)
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "linked").symlink_to(tmp_path / "real")
-    (found,) = utterances(reader, tmp_path / "corpus").values()
-    assert found.text == "Hello."
+    (utterance,) = utterances(reader, tmp_path / "corpus").values()
+    assert utterance.text == "Hello."
 
 
 def test_a_second_copy_is_repeated_and_a_namesake_is_not(tmp_path: Path) -> None:

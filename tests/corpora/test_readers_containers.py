@@ -44,65 +44,65 @@ class TestClipsInside:
     def test_the_bytes_are_those_that_were_put_in(self, tmp_path: Path, reader: str, write: Write) -> None:
         write(tmp_path)
         stored = {clip(seed, *kind) for seed in range(7) for kind in ((0.2, "WAV"), (0.2, "FLAC"), (0.5, "MP3"))}
-        found = read(reader, tmp_path)
-        assert len(found) > 1
-        for utterance in reversed(found):
+        utterances = read(reader, tmp_path)
+        assert len(utterances) > 1
+        for utterance in reversed(utterances):
             with open_clip(utterance.audio, utterance.inside) as file:
                 assert file.read() in stored
-        opened = {decode(u.audio, inside=u.inside).samples.tobytes() for u in found}
-        assert len(opened) == len(found)
+        opened = {decode(u.audio, inside=u.inside).samples.tobytes() for u in utterances}
+        assert len(opened) == len(utterances)
 
     @pytest.mark.ray
     @pytest.mark.usefixtures("ray_session")
     def test_an_import_is_that_of_the_unpacked_files(self, tmp_path: Path, reader: str, write: Write) -> None:
         write(tmp_path / "packed")
-        found = read(reader, tmp_path / "packed")
-        for number, utterance in enumerate(found):
+        utterances = read(reader, tmp_path / "packed")
+        for number, utterance in enumerate(utterances):
             with open_clip(utterance.audio, utterance.inside) as file:
                 (tmp_path / f"{number:04d}.wav").write_bytes(file.read())
-        lines = [json.dumps({"audio": f"{n:04d}.wav", "id": u.name}) for n, u in enumerate(found)]
+        lines = [json.dumps({"audio": f"{n:04d}.wav", "id": u.name}) for n, u in enumerate(utterances)]
         (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
         pools = []
         for name, root in (("manifest", tmp_path), (reader, tmp_path / "packed")):
-            given = {"reader": name, "root": str(root), "corpus": "calls", "out": str(tmp_path / f"pool-{name}")}
-            import_corpus(ImportOptions.model_validate(given))
-            assert check_pool(given["out"]) == []
-            pools.append(open_pool(given["out"]))
+            settings = {"reader": name, "root": str(root), "corpus": "calls", "out": str(tmp_path / f"pool-{name}")}
+            import_corpus(ImportOptions.model_validate(settings))
+            assert check_pool(settings["out"]) == []
+            pools.append(open_pool(settings["out"]))
         assert pools[0].metadata["utterance_id"].to_pylist() == pools[1].metadata["utterance_id"].to_pylist()
-        assert pools[0].rows == len(found)
+        assert pools[0].rows == len(utterances)
 
 
-@pytest.mark.parametrize("place", [None, Span(offset=3, size=7), Cell(row_group=1, row=2, column="audio", size=9)])
-def test_places_survive_the_way_to_the_workers(place: Span | Cell | None) -> None:
-    assert restore(json.loads(json.dumps(place, default=vars))) == place
+@pytest.mark.parametrize("inside", [None, Span(offset=3, size=7), Cell(row_group=1, row=2, column="audio", size=9)])
+def test_places_survive_the_way_to_the_workers(inside: Span | Cell | None) -> None:
+    assert restore(json.loads(json.dumps(inside, default=vars))) == inside
 
 
 def test_chunks_of_parquet_hold_neighbouring_rows(tmp_path: Path) -> None:
     """Names that sort otherwise than the rows would make every clip read a row group of its own."""
     write_hf_parquet(tmp_path, rows=12)
-    found = read("hf-parquet", tmp_path)
-    sources = [Source(utterance=utterance, size=1) for utterance in found]
+    utterances = read("hf-parquet", tmp_path)
+    sources = [Source(utterance=utterance, size=1) for utterance in utterances]
     chunks = plan_chunks(list(reversed(sources)), shard_bytes=4)
-    places = [source.utterance.inside for chunk in chunks for source in chunk.sources]
-    assert places == [utterance.inside for utterance in found]
+    cells = [source.utterance.inside for chunk in chunks for source in chunk.sources]
+    assert cells == [utterance.inside for utterance in utterances]
 
 
 def test_rows_of_parquet_are_found_in_any_order(tmp_path: Path) -> None:
     """Row groups of several batches, read forward by design: jumps and steps back must not lose count."""
     rows = 3 * BATCH_ROWS + 1
     write_hf_parquet(tmp_path, rows=rows, row_group=2 * BATCH_ROWS + 1)
-    found = read("hf-parquet", tmp_path)
+    utterances = read("hf-parquet", tmp_path)
     for row in np.random.default_rng(0).integers(rows, size=60):
-        with open_clip(found[row].audio, found[row].inside) as file:
+        with open_clip(utterances[row].audio, utterances[row].inside) as file:
             assert file.read() == clip(row)
 
 
 def test_a_segment_inside_a_tar_is_cut(tmp_path: Path) -> None:
     whole, fields = clip(0, 1.0), {"start": 0.25, "end": 0.5}
     write_tar(tmp_path / "a.tar", {"u.wav": whole, "u.json": json.dumps(fields).encode()})
-    (found,) = read("webdataset", tmp_path)
+    (utterance,) = read("webdataset", tmp_path)
     (tmp_path / "u.wav").write_bytes(whole)
-    cut = decode(found.audio, inside=found.inside, start_s=found.start_s, end_s=found.end_s)
+    cut = decode(utterance.audio, inside=utterance.inside, start_s=utterance.start_s, end_s=utterance.end_s)
     np.testing.assert_array_equal(cut.samples, decode(tmp_path / "u.wav").samples[4_000:8_000])
 
 
@@ -182,10 +182,10 @@ def test_columns_can_be_named(tmp_path: Path, reader: str) -> None:
     (tmp_path / "test" / "metadata.jsonl").unlink()
     expected = {utterance.source: utterance.speaker for utterance in read(reader, tmp_path)}
     read_with = find_reader(reader, {"columns": {"session": COLUMNS[reader], "emotion": ""}, "corpus": "calls"})
-    found = [item for item in read_with(tmp_path) if isinstance(item, Utterance)]
-    assert {utterance.source: utterance.session for utterance in found} == expected
-    assert {utterance.corpus for utterance in found} == {"calls"}
-    assert {utterance.emotion for utterance in found} == {None}
+    utterances = [item for item in read_with(tmp_path) if isinstance(item, Utterance)]
+    assert {utterance.source: utterance.session for utterance in utterances} == expected
+    assert {utterance.corpus for utterance in utterances} == {"calls"}
+    assert {utterance.emotion for utterance in utterances} == {None}
     with pytest.raises(ReaderError, match=r"has no column 'mood' for emotion; it has: .*speaker"):
         list(find_reader(reader, {"columns": {"emotion": "mood"}})(tmp_path))
 
@@ -197,9 +197,9 @@ def test_audiofolder_without_a_table_labels_by_folder(tmp_path: Path) -> None:
     for name in ("train/anger/a.wav", "validation/neutral/b.flac", "c.wav"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(clip(0))
-    found = {u.source: (u.split, u.emotion) for u in read("audiofolder", tmp_path)}
+    split_and_emotion = {u.source: (u.split, u.emotion) for u in read("audiofolder", tmp_path)}
     expected = {"c.wav": (None, None), "train/anger/a.wav": ("train", "anger")}
-    assert found == expected | {"validation/neutral/b.flac": ("dev", "neutral")}
+    assert split_and_emotion == expected | {"validation/neutral/b.flac": ("dev", "neutral")}
 
 
 def test_audiofolder_needs_file_names(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_audiofolder_needs_file_names(tmp_path: Path) -> None:
 
 
 def test_audformat_segments_stand_for_their_file(tmp_path: Path) -> None:
-    """They keep the file's speaker and split; what raters said of the whole file says nothing of a part."""
+    """Segments keep the file's speaker and split; what raters said of the whole file says nothing of a part."""
     write_audformat(tmp_path)
     _, first, second, _ = read("audformat", tmp_path)
     assert [first.source, second.source] == ["audio/b.wav#0.000-0.050", "audio/b.wav#0.050-"]
@@ -221,13 +221,13 @@ def test_audformat_segments_stand_for_their_file(tmp_path: Path) -> None:
 
 
 def test_audformat_tables_may_be_parquet(tmp_path: Path) -> None:
-    found = []
+    items = []
     for suffix in (".csv", ".parquet"):
         root = tmp_path / suffix[1:]
         root.mkdir()
         write_audformat(root, suffix)
-        found.append([replace(utterance, audio=Path()) for utterance in read("audformat", root)])
-    assert found[0] == found[1]
+        items.append([replace(utterance, audio=Path()) for utterance in read("audformat", root)])
+    assert items[0] == items[1]
 
 
 def test_audformat_speakers_may_be_labels_of_their_scheme(tmp_path: Path) -> None:
@@ -289,9 +289,9 @@ SHAPES = {
 def test_manifests_of_other_toolkits(tmp_path: Path, name: str) -> None:
     text, expected = SHAPES[name]
     (tmp_path / name).write_text(text)
-    (found,) = read("manifest", tmp_path / name)
-    assert found.audio == tmp_path / "a.wav"
-    assert {field: getattr(found, field) for field in expected} == expected
+    (utterance,) = read("manifest", tmp_path / name)
+    assert utterance.audio == tmp_path / "a.wav"
+    assert {field: getattr(utterance, field) for field in expected} == expected
 
 
 def test_the_greatest_share_is_the_label_and_a_tie_is_none(tmp_path: Path) -> None:

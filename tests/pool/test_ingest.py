@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from seral import storage
 from seral.corpora import READERS
 from seral.corpora.formats.manifest import read_manifest as read_corpus_manifest
+from seral.corpora.reading.reader import Reader
 from seral.corpora.reading.utterance import Utterance, Vote
 from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
@@ -77,8 +78,8 @@ def test_segments_of_one_recording_share_shards() -> None:
 
 
 def test_a_chunk_is_named_by_what_decides_its_rows() -> None:
-    def name_of(*given: Source, salt: str = "") -> str:
-        (chunk,) = plan_chunks(given, shard_bytes=10**9, salt=salt)
+    def name_of(*files: Source, salt: str = "") -> str:
+        (chunk,) = plan_chunks(files, shard_bytes=10**9, salt=salt)
         return chunk.name
 
     plain = source("one", "a", 10)
@@ -117,11 +118,11 @@ def test_shards_have_their_size_whatever_the_files_are_like(
 
 
 def test_an_id_is_the_corpus_and_a_hash_and_never_the_name() -> None:
-    made = utterance_id("emodb", "03a01Wa", "00ff")
-    assert made == utterance_id("emodb", "03a01Wa", "00ff")
-    assert made.startswith("emodb-")
-    assert "03a01Wa" not in made
-    assert len({made, utterance_id("nemo", "03a01Wa", "00ff"), utterance_id("emodb", "x", "00ff")}) == 3
+    name = utterance_id("emodb", "03a01Wa", "00ff")
+    assert name == utterance_id("emodb", "03a01Wa", "00ff")
+    assert name.startswith("emodb-")
+    assert "03a01Wa" not in name
+    assert len({name, utterance_id("nemo", "03a01Wa", "00ff"), utterance_id("emodb", "x", "00ff")}) == 3
 
 
 @pytest.mark.parametrize(
@@ -173,14 +174,14 @@ class TestImport:
             assert "clip" not in row["utterance_id"]
         gold = {row["utterance_id"]: row["emotion"] for row in read(pool, "gold")}
         manifest = map(json.loads, (tmp_path / "calls" / "manifest.jsonl").read_text().splitlines())
-        wanted = {row["audio"]: row["emotion"] for row in manifest}
-        assert {row["source"]: gold[row["utterance_id"]] for row in rows} == wanted
+        emotion_of = {row["audio"]: row["emotion"] for row in manifest}
+        assert {row["source"]: gold[row["utterance_id"]] for row in rows} == emotion_of
 
     def test_again_changes_nothing(self, tmp_path: Path, make_corpus: MakeCorpus) -> None:
-        given = options(make_corpus(tmp_path / "calls", 6), tmp_path / "pool")
-        import_corpus(given)
+        settings = options(make_corpus(tmp_path / "calls", 6), tmp_path / "pool")
+        import_corpus(settings)
         before = files_below(tmp_path / "pool")
-        counts = import_corpus(given)
+        counts = import_corpus(settings)
         assert (counts["files"], counts["already_there"], counts["pool_utterances"]) == (0, 6, 6)
         assert files_below(tmp_path / "pool") == before
 
@@ -221,13 +222,13 @@ class TestImport:
         root.mkdir()
         for number, name in enumerate(["03a01Wa", "03a02Nc", "holiday"]):
             shutil.copy(audio / f"clip{number:04d}.flac", root / f"{name}.flac")
-        given = options(root, tmp_path / "pool", reader="emodb")
-        assert import_corpus(given)["reasons"] == {"unreadable-name": 1}
+        settings = options(root, tmp_path / "pool", reader="emodb")
+        assert import_corpus(settings)["reasons"] == {"unreadable-name": 1}
         before = files_below(tmp_path / "pool")
-        import_corpus(given)
+        import_corpus(settings)
         assert files_below(tmp_path / "pool") == before
         shutil.copy(audio / "clip0003.flac", root / "birthday.flac")
-        import_corpus(given)
+        import_corpus(settings)
         pool = open_pool(str(tmp_path / "pool"))
         assert pool.quarantine["source"].to_pylist() == ["birthday.flac", "holiday.flac"]
         assert pool.rows == 2
@@ -243,8 +244,8 @@ class TestImport:
         rows = [json.loads(line) for line in (root / "manifest.jsonl").read_text().splitlines()]
         rows += [{"id": Path(name).stem, "audio": f"copy/{name}"} for name in sorted(os.listdir(root / "copy"))]
         (root / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        given = options(root, tmp_path / "pool", shard_mb=0.015)
-        counts = import_corpus(given)
+        settings = options(root, tmp_path / "pool", shard_mb=0.015)
+        counts = import_corpus(settings)
         assert (counts["pool_utterances"], counts["pool_duplicates"]) == (8, 2)
         pool = open_pool(str(tmp_path / "pool"))
         assert len(pool.shards) > 2, "the copies and their originals stand in several shards"
@@ -259,7 +260,7 @@ class TestImport:
         assert stored["audio/clip0001.flac"]["utterance_id"] in repeated[0]["detail"]
         assert len(read(pool, "gold")) == 8
         before = files_below(tmp_path / "pool")
-        import_corpus(given)
+        import_corpus(settings)
         assert files_below(tmp_path / "pool") == before
 
     def test_a_duplicate_across_imports_is_marked(self, tmp_path: Path, make_corpus: MakeCorpus) -> None:
@@ -274,17 +275,17 @@ class TestImport:
     def test_votes_follow_their_utterance(
         self, tmp_path: Path, make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Also when a repeated row is dropped; and nobody else's."""
+        """Votes stay with their utterance when a repeated row is dropped, and reach no other."""
         votes = (
             Vote(rater="w1", emotion="anger", secondary=("fear", "sad"), arousal=4.0),
             Vote(emotion="sad", count=3),
         )
 
         def voted(root: Path) -> list[Utterance]:
-            found = [item for item in read_corpus_manifest(root) if isinstance(item, Utterance)]
-            return [replace(item, votes=votes if number else ()) for number, item in enumerate(found)]
+            utterances = [item for item in read_corpus_manifest(root) if isinstance(item, Utterance)]
+            return [replace(item, votes=votes if number else ()) for number, item in enumerate(utterances)]
 
-        monkeypatch.setitem(READERS, "manifest", voted)
+        monkeypatch.setitem(READERS, "manifest", Reader(voted))
         root = make_corpus(tmp_path / "calls", 3)
         (root / "copy").mkdir()
         shutil.copy(root / "audio" / "clip0001.flac", root / "copy" / "clip0001.flac")
@@ -317,12 +318,12 @@ class TestImport:
         assert (counts["utterances"], counts["reasons"]) == (1, {"empty": 3})
 
     def test_a_second_try_with_other_columns_starts_over(self, tmp_path: Path, make_corpus: MakeCorpus) -> None:
-        """What an abandoned import left behind is not taken for the answer to another question."""
+        """Shards that an abandoned import left behind are not taken for those of other options."""
         root = make_corpus(tmp_path / "calls", 4)
-        given = {"max_bad_share": 0.0}
+        settings = {"max_bad_share": 0.0}
         (root / "audio" / "clip0003.flac").write_bytes(b"")
         with pytest.raises(PoolError, match="1 of 4"):
-            import_corpus(options(root, tmp_path / "pool", columns={"emotion": ""}, **given))
+            import_corpus(options(root, tmp_path / "pool", columns={"emotion": ""}, **settings))
         import_corpus(options(root, tmp_path / "pool"))
         gold = read(open_pool(str(tmp_path / "pool")), "gold")
         assert sorted(row["emotion"] for row in gold) == ["anger", "happiness", "neutral"]

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from seral.corpora import READERS
-from seral.corpora.reading.totals import TOTALS
 from seral.errors import OptionError
 from seral.loop.loop import LoopOptions
 from seral.options import parse
@@ -36,7 +35,7 @@ def test_a_protocol_is_what_its_name_says(name: str) -> None:
     assert {"official": "column", "5fold": "k-fold", "6fold": "k-fold"}.get(
         name.split("-", 2)[-1].split("@")[0].split("-")[-1], scheme
     ) == scheme
-    assert (protocol.utterances or 0) <= max(TOTALS[corpus].values())
+    assert (protocol.utterances or 0) <= max(READERS[corpus].totals.values())
 
 
 @pytest.mark.parametrize("model", [LoopOptions, TrainingOptions])

@@ -64,9 +64,13 @@ def read_crema_d(root: Path, *, labels: CremaLabels = "acted") -> Iterator[Utter
         )
     genders = _genders(root)
     names = dict.fromkeys([*votes, *(_name(file) for file in files if CONVENTION.pattern.fullmatch(file.name))])
-    known = {name: _known(name, labels, votes.get(name, ()), genders) for name in names}
-    found = (Label(name=name, place="the votes", known=what) for name, what in known.items() if what["emotion"])
-    yield from utterances_by_label(files, found, CONVENTION, name_of=_name)
+    metadata = {name: _metadata(name, labels, votes.get(name, ()), genders) for name in names}
+    clip_labels = (
+        Label(name=name, location="the votes", metadata=values)
+        for name, values in metadata.items()
+        if values["emotion"]
+    )
+    yield from utterances_by_label(files, clip_labels, CONVENTION, name_of=_name)
 
 
 def _name(file: AudioFile) -> str:
@@ -74,7 +78,7 @@ def _name(file: AudioFile) -> str:
     return file.name + "X" if file.name.endswith("_X") else file.name
 
 
-def _known(name: str, labels: CremaLabels, votes: tuple[Vote, ...], genders: Mapping[str, str]) -> dict[str, Any]:
+def _metadata(name: str, labels: CremaLabels, votes: tuple[Vote, ...], genders: Mapping[str, str]) -> dict[str, Any]:
     match = CONVENTION.pattern.fullmatch(name)
     if match is None:
         raise ReaderError(f"the votes name a clip {name!r}: expected {CONVENTION.expected}")
@@ -94,48 +98,48 @@ def majority(votes: tuple[Vote, ...]) -> str | None:
     counts: Counter[str] = Counter()
     for vote in votes:
         counts[str(vote.emotion)] += vote.count
-    best = [emotion for emotion, count in counts.items() if count == max(counts.values())]
-    return None if not best else best[0] if len(best) == 1 else NO_AGREEMENT
+    winners = [emotion for emotion, count in counts.items() if count == max(counts.values())]
+    return None if not winners else winners[0] if len(winners) == 1 else NO_AGREEMENT
 
 
 def read_votes(root: Path, modality: str) -> dict[str, tuple[Vote, ...]]:
     """Clip -> the votes of raters who were given this modality: 1 voice, 2 face, 3 both. Empty without vote tables."""
     for table, parse in (("finishedResponses", _responses), ("tabulatedVotes", _tabulated)):
-        found = files_below(root, rf"(.*/)?{table}\.csv")
-        if found:
-            return {clip: tuple(votes) for clip, votes in parse(found[0], modality).items()}
+        files = files_below(root, rf"(.*/)?{table}\.csv")
+        if files:
+            return {clip: tuple(votes) for clip, votes in parse(files[0], modality).items()}
     return {}
 
 
 def _responses(file: Path, modality: str) -> dict[str, list[Vote]]:
     """One vote a rater; of the few raters who met a clip twice the first answer counts."""
-    said: dict[str, dict[str, Vote]] = {}
+    vote_of: dict[str, dict[str, Vote]] = {}
     for row in parse_csv(file, read_text(file), needs=("localid", "queryType", "clipName", "respEmo")):
         values = row.values
         if values["queryType"] == modality:
-            vote = Vote(rater=values["localid"], emotion=_word(file, row.place, values["respEmo"]))
-            said.setdefault(values["clipName"], {}).setdefault(values["localid"], vote)
-    return {clip: list(votes.values()) for clip, votes in said.items()}
+            vote = Vote(rater=values["localid"], emotion=_word(file, row.location, values["respEmo"]))
+            vote_of.setdefault(values["clipName"], {}).setdefault(values["localid"], vote)
+    return {clip: list(votes.values()) for clip, votes in vote_of.items()}
 
 
 def _tabulated(file: Path, modality: str) -> dict[str, list[Vote]]:
     """Votes counted by emotion. The number of a row begins with the modality; its column has no name."""
-    counted = {}
+    votes_of = {}
     for row in parse_csv(file, read_text(file), needs=("", "fileName", *LETTERS)):
         if row.values[""].startswith(modality):
             votes = ((word, int(row.values[letter])) for letter, word in LETTERS.items())
-            counted[row.values["fileName"]] = [Vote(emotion=word, count=count) for word, count in votes if count]
-    return counted
+            votes_of[row.values["fileName"]] = [Vote(emotion=word, count=count) for word, count in votes if count]
+    return votes_of
 
 
-def _word(file: Path, place: str, letter: str) -> str:
+def _word(file: Path, location: str, letter: str) -> str:
     if letter not in LETTERS:
-        raise ReaderError(f"{file}, {place}: expected one of {', '.join(LETTERS)} as respEmo, got {letter!r}")
+        raise ReaderError(f"{file}, {location}: expected one of {', '.join(LETTERS)} as respEmo, got {letter!r}")
     return LETTERS[letter]
 
 
 def _genders(root: Path) -> dict[str, str]:
     """Actor -> female or male, where the table of actors is there."""
-    found = files_below(root, r"(.*/)?VideoDemographics\.csv")
-    rows = parse_csv(found[0], read_text(found[0]), needs=("ActorID", "Sex")) if found else ()
+    files = files_below(root, r"(.*/)?VideoDemographics\.csv")
+    rows = parse_csv(files[0], read_text(files[0]), needs=("ActorID", "Sex")) if files else ()
     return {row.values["ActorID"]: row.values["Sex"].lower() for row in rows}

@@ -37,7 +37,7 @@ SENTENCE = re.compile(r'\(\s*arctic_a(\d{4})\s+"(.*)"\s*\)')
 def read_emov_db(root: Path) -> Iterator[Utterance | Skipped]:
     """All of EmoV-DB, from either release."""
     lines = [line for file in files_below(root, TEXTS)[:1] for line in file.read_text(encoding="utf-8").splitlines()]
-    texts = {found[1]: found[2] for found in map(SENTENCE.match, lines) if found}
+    texts = {match[1]: match[2] for match in map(SENTENCE.match, lines) if match}
 
     def describe(name: str, match: re.Match[str]) -> dict[str, Any]:
         speaker = match["speaker"].lower()

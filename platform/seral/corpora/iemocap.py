@@ -72,15 +72,15 @@ def _labels(table: Path, texts: dict[str, str]) -> Iterator[Label]:
     lines = read_text(table).splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith("[")]
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        place = f"{table}, line {start + 1}"
+        location = f"{table}, line {start + 1}"
         turn = TURN.fullmatch(lines[start])
         match = None if turn is None else CONVENTION.pattern.fullmatch(turn["name"])
         if turn is None or match is None or turn["code"] not in EMOTIONS:
             raise ReaderError(
-                f"{place}: expected [START - END] TURN EMOTION [V, A, D] with a turn such as Ses01F_impro01_M013 and "
-                f"one of {', '.join(EMOTIONS)}, got {lines[start]!r}"
+                f"{location}: expected [START - END] TURN EMOTION [V, A, D] with a turn such as Ses01F_impro01_M013 "
+                f"and one of {', '.join(EMOTIONS)}, got {lines[start]!r}"
             )
-        known: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "speaker": match["session"] + match["speaker"],
             "gender": {"F": "female", "M": "male"}[match["speaker"]],
             "session": match["session"],
@@ -88,32 +88,32 @@ def _labels(table: Path, texts: dict[str, str]) -> Iterator[Label]:
             "style": STYLES[match["kind"]],
             "text": texts.get(turn["name"]),
             "emotion": EMOTIONS[turn["code"]],
-            **_dimensions(turn["ratings"].split(","), place),
-            "votes": _votes(lines[start + 1 : end], place),
+            **_dimensions(turn["ratings"].split(","), location),
+            "votes": _votes(lines[start + 1 : end], location),
         }
-        yield Label(name=turn["name"], place=f"{table.name}, line {start + 1}", known=known)
+        yield Label(name=turn["name"], location=f"{table.name}, line {start + 1}", metadata=metadata)
 
 
-def _dimensions(written: list[str], place: str) -> dict[str, float | None]:
+def _dimensions(ratings: list[str], location: str) -> dict[str, float | None]:
     """Valence, activation, dominance, in the corpus's order; the last is missing in a few places."""
     names = ("valence", "arousal", "dominance")
-    return {name: number(value, place) for name, value in zip(names, written, strict=False)}
+    return {name: number(value, location) for name, value in zip(names, ratings, strict=False)}
 
 
-def _votes(lines: list[str], place: str) -> tuple[Vote, ...]:
+def _votes(lines: list[str], location: str) -> tuple[Vote, ...]:
     """One vote a rater, from a line with words and one with numbers. Raters M and F are the actors themselves."""
-    said: dict[str, dict[str, Any]] = {}
+    ratings_of: dict[str, dict[str, Any]] = {}
     for line in lines:
         if match := CATEGORY.match(line):
             first, *more = [word.strip().lower() for word in match["words"].split(";") if word.strip()] or [None]
-            said.setdefault(match["rater"], {}).update(emotion=first, secondary=tuple(more))
+            ratings_of.setdefault(match["rater"], {}).update(emotion=first, secondary=tuple(more))
         elif match := ATTRIBUTES.match(line):
-            dimensions = _dimensions([match["v"], match["a"], match["d"]], place)
-            said.setdefault(match["rater"], {}).update(dimensions)
-    return tuple(Vote(rater=rater, **known) for rater, known in sorted(said.items()) if rater[0] not in "MF")
+            dimensions = _dimensions([match["v"], match["a"], match["d"]], location)
+            ratings_of.setdefault(match["rater"], {}).update(dimensions)
+    return tuple(Vote(rater=rater, **ratings) for rater, ratings in sorted(ratings_of.items()) if rater[0] not in "MF")
 
 
 def _texts(root: Path) -> dict[str, str]:
     lines = (line for file in files_below(root, TRANSCRIPTS) for line in read_text(file).splitlines())
-    found = (SPOKEN.fullmatch(line.strip()) for line in lines)
-    return {match["name"]: match["text"] for match in found if match is not None and match["text"]}
+    matches = (SPOKEN.fullmatch(line.strip()) for line in lines)
+    return {match["name"]: match["text"] for match in matches if match is not None and match["text"]}

@@ -63,29 +63,33 @@ def _is_extra(name: str) -> bool:
 def _one_format(files: Iterable[AudioFile]) -> list[AudioFile]:
     """Without the videos of which there is a wav or flac copy."""
     files = list(files)
-    copied = {_name(file) for file in files if CONVENTION.match(file) and file.path.suffix.lower() != ".mp4"}
+    with_copy = {_name(file) for file in files if CONVENTION.match(file) and file.path.suffix.lower() != ".mp4"}
     return [
         file
         for file in files
-        if file.path.suffix.lower() != ".mp4" or not CONVENTION.match(file) or _name(file) not in copied
+        if file.path.suffix.lower() != ".mp4" or not CONVENTION.match(file) or _name(file) not in with_copy
     ]
 
 
 def _labels(table: Path) -> Iterator[Label]:
     part = table.name.split("_")[0].lower()
     for row in parse_csv(table, read_text(table), needs=COLUMNS):
-        said = row.values
-        place = f"{table.name}, {row.place}"
-        if said["Emotion"] not in EMOTIONS:
-            raise ReaderError(f"{table}, {row.place}: expected one of {', '.join(EMOTIONS)}, got {said['Emotion']!r}")
-        speaker = said["Speaker"].strip()
-        known = {
+        values = row.values
+        location = f"{table.name}, {row.location}"
+        if values["Emotion"] not in EMOTIONS:
+            raise ReaderError(
+                f"{table}, {row.location}: expected one of {', '.join(EMOTIONS)}, got {values['Emotion']!r}"
+            )
+        speaker = values["Speaker"].strip()
+        metadata = {
             "speaker": None if SEVERAL.fullmatch(speaker) else speaker,
-            "session": f"s{int(said['Season']):02d}e{int(said['Episode']):02d}",
+            "session": f"s{int(values['Season']):02d}e{int(values['Episode']):02d}",
             "language": "en",
             "style": "acted",
             "split": part,
-            "text": " ".join(said["Utterance"].split()),
-            "emotion": said["Emotion"],
+            "text": " ".join(values["Utterance"].split()),
+            "emotion": values["Emotion"],
         }
-        yield Label(name=f"{part}_dia{said['Dialogue_ID']}_utt{said['Utterance_ID']}", place=place, known=known)
+        yield Label(
+            name=f"{part}_dia{values['Dialogue_ID']}_utt{values['Utterance_ID']}", location=location, metadata=metadata
+        )

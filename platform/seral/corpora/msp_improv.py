@@ -33,24 +33,24 @@ STYLES = {"P": "natural", "R": "acted", "S": "elicited", "T": "elicited"}
 def read_msp_improv(root: Path) -> Iterator[Utterance | Skipped]:
     """All of MSP-IMPROV, with what each rater said."""
     files = corpus_files(root, CONVENTION)
-    found = files_below(root, r"(.*/)?Evalua?tion\.txt")
-    table = one_of(root, found, "Evalution.txt or Evaluation.txt", "Evalution.txt")
+    label_files = files_below(root, r"(.*/)?Evalua?tion\.txt")
+    table = one_of(root, label_files, "Evalution.txt or Evaluation.txt", "Evalution.txt")
     texts = {file.stem: file for file in files_below(root, r"(.*/)?MSP-IMPROV-[^/]+\.txt")}
     yield from utterances_by_label(files, _labels(table, texts), CONVENTION)
 
 
 def _labels(table: Path, texts: dict[str, Path]) -> Iterator[Label]:
     lines = enumerate(read_text(table).splitlines(), start=1)
-    for place, line, votes in blocks((f"{table.name}, line {count}", text) for count, text in lines):
+    for location, line, votes in blocks((f"{table.name}, line {count}", text) for count, text in lines):
         name = Path(line.who).stem.replace("UTD-IMPROV", "MSP-IMPROV")
         match = CONVENTION.pattern.fullmatch(name)
         code = line.words[0] if line.words else ""
         if match is None or code not in EMOTIONS:
             raise ReaderError(
-                f"{table}: {place}: expected a video such as UTD-IMPROV-S01A-F01-P-FM01.avi and one of "
+                f"{table}: {location}: expected a video such as UTD-IMPROV-S01A-F01-P-FM01.avi and one of "
                 f"{', '.join(EMOTIONS)}, got {line.who!r} and {code!r}"
             )
-        known = {
+        metadata = {
             "speaker": match["speaker"],
             "gender": {"F": "female", "M": "male"}[match["sex"]],
             "session": match["session"],
@@ -61,4 +61,4 @@ def _labels(table: Path, texts: dict[str, Path]) -> Iterator[Label]:
             **line.ratings,
             "votes": votes,
         }
-        yield Label(name=name, place=place, known=known)
+        yield Label(name=name, location=location, metadata=metadata)

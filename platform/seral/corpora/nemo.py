@@ -30,8 +30,8 @@ def read_nemo(root: Path) -> Iterator[Utterance | Skipped]:
     texts = _texts(root)
 
     def describe(name: str, match: re.Match[str]) -> dict[str, Any]:
-        known = {"speaker": match["speaker"], "language": "pl", "style": "acted", "emotion": match["emotion"]}
-        return known | {"text": texts.get(name)}
+        metadata = {"speaker": match["speaker"], "language": "pl", "style": "acted", "emotion": match["emotion"]}
+        return metadata | {"text": texts.get(name)}
 
     return utterances_by_name(root, CONVENTION, describe)
 

@@ -1,4 +1,4 @@
-"""What a corpus folder holds, against what it should: partners that miss each other, surprises, counts.
+"""Audits of corpus folders: content against expectation, missing partners, surprises, counts.
 
 Nothing is decoded: this is about names and labels. What is wrong with the audio itself stands in the quarantine of a
 pool once the corpus was imported, and is reported along when the pool is named.
@@ -15,9 +15,9 @@ from pydantic import Field
 
 from seral import storage
 from seral.audio.quality import REASONS
+from seral.corpora import READERS
 from seral.corpora.formats.folder import DECODABLE, TO_CONVERT
 from seral.corpora.keywords import find_reader
-from seral.corpora.reading.totals import TOTALS
 from seral.corpora.reading.tree import audio_files
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.options import Options
@@ -33,14 +33,14 @@ SHOWN = 5
 
 
 class AuditOptions(Options):
-    """Which corpus to look at."""
+    """Options of an audit of one corpus."""
 
     reader: str
-    """Which corpus it is: a name in seral.corpora.READERS."""
+    """Reader of the corpus, a name in seral.corpora.READERS."""
     root: str
     """The corpus folder, or the manifest file."""
     reader_options: dict[str, Any] = Field(default_factory=dict)
-    """What the reader takes besides the folder; `seral pool import --help` lists it."""
+    """Keyword arguments of the reader; `seral pool import --help` lists them."""
     pool: str | None = None
     """A pool that the corpus was imported into, to report its quarantine too."""
     out: str | None = None
@@ -53,15 +53,15 @@ def audit_corpus(options: AuditOptions) -> dict[str, Any]:
     items = list(find_reader(options.reader, options.reader_options)(root))
     utterances = [item for item in items if isinstance(item, Utterance)]
     skipped = [item for item in items if isinstance(item, Skipped)]
-    found = belonging(utterances, (item.reason for item in skipped))
+    count = belonging(utterances, (item.reason for item in skipped))
     audit = {
         "reader": options.reader,
         "root": options.root,
         "reader_options": options.reader_options,
         "utterances": len(utterances),
-        "found": found,
-        "expected": TOTALS.get(options.reader, {}),
-        "remark": total_remark(options.reader, found),
+        "found": count,
+        "expected": dict(READERS[options.reader].totals),
+        "remark": total_remark(options.reader, count),
         "skipped": _by_reason(skipped),
         "missing": [item.source for item in utterances if not item.audio.is_file()],
         "left_out": _left_out(root, items),
@@ -76,17 +76,17 @@ def audit_corpus(options: AuditOptions) -> dict[str, Any]:
 
 
 def belonging(utterances: Sequence[object], reasons: Iterable[str]) -> int:
-    """How much audio of the corpus is there, whether or not it can be used."""
+    """Number of audio clips of the corpus that are there, whether or not they can be used."""
     return len(utterances) + sum(reason in BELONGS for reason in reasons)
 
 
-def total_remark(reader: str, found: int) -> str | None:
+def total_remark(reader: str, count: int) -> str | None:
     """A sentence when a copy that looks complete is not; None when it is, is a part, or nothing is known."""
-    releases = TOTALS.get(reader, {})
-    if not releases or found in releases.values() or found < LOOKS_COMPLETE * min(releases.values()):
+    releases = READERS[reader].totals
+    if not releases or count in releases.values() or count < LOOKS_COMPLETE * min(releases.values()):
         return None
-    known = ", ".join(f"{total} ({release})" for release, total in releases.items())
-    return f"a complete copy of {reader} has {known} utterances, this one has {found}"
+    totals = ", ".join(f"{total} ({release})" for release, total in releases.items())
+    return f"a complete copy of {reader} has {totals} utterances, this one has {count}"
 
 
 def _by_reason(skipped: Iterable[Skipped]) -> dict[str, list[dict[str, Any]]]:
@@ -100,8 +100,8 @@ def _left_out(root: Path, items: Iterable[Utterance | Skipped]) -> list[str]:
     """Audio and video in the folder that no record is about: other parts of the corpus, or something else."""
     if not root.is_dir():
         return []
-    told = {item.source.partition("#")[0] for item in items}
-    return [file.source for file in audio_files(root, DECODABLE | TO_CONVERT) if file.source not in told]
+    sources = {item.source.partition("#")[0] for item in items}
+    return [file.source for file in audio_files(root, DECODABLE | TO_CONVERT) if file.source not in sources]
 
 
 def _names_twice(utterances: Iterable[Utterance]) -> dict[str, list[str]]:

@@ -28,13 +28,13 @@ RATED = ("emotion", "valence", "arousal", "dominance")
 MEANING = {alias: name for name, aliases in ALIASES.items() for alias in aliases}
 FORMATS = (".parquet", ".csv")
 
-Place = tuple[str, float | None, float | None]
+Segment = tuple[str, float | None, float | None]
 """File, start and end in seconds."""
 
 
 @dataclass
 class _Facts:
-    """What the tables say of one file or segment."""
+    """Values and ratings of one file or segment, from all tables."""
 
     values: dict[str, Any] = field(default_factory=dict)
     """Our name -> value."""
@@ -45,22 +45,22 @@ class _Facts:
 def read_audformat(root: Path, *, corpus: str | None = None) -> Iterator[Utterance | Skipped]:
     """All files and segments of a database. The corpus is `corpus`, else the database's name."""
     database = _Database(root)
-    facts: dict[Place, _Facts] = defaultdict(_Facts)
+    facts: dict[Segment, _Facts] = defaultdict(_Facts)
     # Gold standards last: they count where another table tells an emotion too.
     for table in sorted(database.tables, key=lambda name: ("gold_standard" in name, name)):
         database.add(table, facts)
     if not facts:
         raise ReaderError(f"{database.file} has no table of files or segments")
-    known = {"corpus": corpus or database.name, "language": database.language}
-    cut = {file for file, *times in facts if times != [None, None]}
-    whole = {file: found for (file, *times), found in facts.items() if times == [None, None]}
-    found = []
-    for place, told in facts.items():
-        if place[1:] != (None, None):
-            told.values = _but_ratings(whole.get(place[0], _Facts()).values) | told.values
-        if place[1:] != (None, None) or place[0] not in cut:
-            found.append(database.utterance(place, told, known))
-    yield from sorted(found, key=lambda utterance: utterance.source)
+    defaults = {"corpus": corpus or database.name, "language": database.language}
+    cut_files = {file for file, *times in facts if times != [None, None]}
+    whole_files = {file: of_file for (file, *times), of_file in facts.items() if times == [None, None]}
+    utterances = []
+    for segment, segment_facts in facts.items():
+        if segment[1:] != (None, None):
+            segment_facts.values = _but_ratings(whole_files.get(segment[0], _Facts()).values) | segment_facts.values
+        if segment[1:] != (None, None) or segment[0] not in cut_files:
+            utterances.append(database.utterance(segment, segment_facts, defaults))
+    yield from sorted(utterances, key=lambda utterance: utterance.source)
 
 
 class _Database:
@@ -85,39 +85,41 @@ class _Database:
         )
         self.speakers = self._speakers()
 
-    def add(self, table: str, facts: dict[Place, _Facts]) -> None:
+    def add(self, table: str, facts: dict[Segment, _Facts]) -> None:
         """Add what a table says to `facts`."""
         split = (self.splits.get(self.tables[table].get("split_id")) or {}).get("type")
         columns = self.tables[table].get("columns") or {}
         for row in self._rows(table):
-            found = facts[self._place(table, row)]
+            row_facts = facts[self._segment(table, row)]
             if split in {"train", "dev", "test"}:
-                found.values["split"] = split
-            for column, told in columns.items():
-                meaning = _meaning(column, told.get("scheme_id"))
-                value = self._label(told.get("scheme_id"), row.values.get(column))
+                row_facts.values["split"] = split
+            for column, settings in columns.items():
+                meaning = _meaning(column, settings.get("scheme_id"))
+                value = self._label(settings.get("scheme_id"), row.values.get(column))
                 if meaning is None or value is None or value == "":
                     continue
-                self._add_value(found, meaning, value, table, told.get("rater_id"))
+                self._add_value(row_facts, meaning, value, table, settings.get("rater_id"))
 
-    def utterance(self, place: Place, facts: _Facts, known: dict[str, Any]) -> Utterance:
-        """The utterance at a place of which all facts are known."""
-        file, start_s, end_s = place
-        told = {name: fact for name, fact in self._fields(file, facts.values).known().items() if fact is not None}
-        segment = segment_name(start_s, end_s)
-        at = {"start_s": start_s, "end_s": end_s, "name": Path(file).with_suffix("").as_posix() + segment}
+    def utterance(self, segment: Segment, facts: _Facts, defaults: dict[str, Any]) -> Utterance:
+        """The utterance of a segment, from the facts that all tables hold of it."""
+        file, start_s, end_s = segment
+        metadata = {
+            name: fact for name, fact in self._fields(file, facts.values).metadata().items() if fact is not None
+        }
+        suffix = segment_name(start_s, end_s)
+        at = {"start_s": start_s, "end_s": end_s, "name": Path(file).with_suffix("").as_posix() + suffix}
         votes = tuple(self._vote(file, rater, facts.ratings[rater]) for rater in sorted(facts.ratings))
         audio = self.root.resolve() / file
-        return Utterance(audio=audio, source=file + segment, votes=votes, **(known | told | at))
+        return Utterance(audio=audio, source=file + suffix, votes=votes, **(defaults | metadata | at))
 
-    def _add_value(self, found: _Facts, meaning: str, value: Any, table: str, rater: str | None) -> None:
+    def _add_value(self, facts: _Facts, meaning: str, value: Any, table: str, rater: str | None) -> None:
         kind = (self.raters.get(rater) or {}).get("type") if rater is not None else None
         if meaning not in RATED or "gold_standard" in table or kind in {None, "ground truth", "vote"}:
-            found.values[meaning] = value
+            facts.values[meaning] = value
         elif kind != "machine":
-            found.ratings[str(rater)][meaning] = value
+            facts.ratings[str(rater)][meaning] = value
         if meaning == "speaker":
-            found.values |= self.speakers.get(str(value), {})
+            facts.values |= self.speakers.get(str(value), {})
 
     def _rows(self, table: str) -> list[Row]:
         names = [f"db.{table}{suffix}" for suffix in FORMATS]
@@ -126,9 +128,9 @@ class _Database:
                 return read_rows(self.root / name)
         raise ReaderError(f"{self.file} lists the table {table!r}, but there is no {' or '.join(names)} beside it")
 
-    def _place(self, table: str, row: Row) -> Place:
-        named = {"audio": "file", "start_s": "start", "end_s": "end"}
-        fields = Fields(place=f"table {table!r} of {self.file}, {row.place}", values=row.values, named=named)
+    def _segment(self, table: str, row: Row) -> Segment:
+        column_of = {"audio": "file", "start_s": "start", "end_s": "end"}
+        fields = Fields(location=f"table {table!r} of {self.file}, {row.location}", values=row.values, named=column_of)
         file = fields.text("audio")
         if file is None:
             fields.fail("audio", "no file")
@@ -147,10 +149,10 @@ class _Database:
         if isinstance(labels, str) and labels in self.misc_tables:
             level = next(iter(self.misc_tables[labels]["levels"]))
             labels = {row.values[level]: row.values for row in self._rows(labels)}
-        told = labels if isinstance(labels, dict) else {}
+        table = labels if isinstance(labels, dict) else {}
         return {
             str(name): {key: facts[key] for key in ("gender", "language") if facts.get(key)}
-            for name, facts in told.items()
+            for name, facts in table.items()
             if isinstance(facts, dict)
         }
 
@@ -159,8 +161,8 @@ class _Database:
         valence, arousal, dominance = (fields.number(name) for name in ("valence", "arousal", "dominance"))
         return Vote(rater=rater, emotion=fields.text("emotion"), valence=valence, arousal=arousal, dominance=dominance)
 
-    def _fields(self, what: str, values: dict[str, Any]) -> Fields:
-        return Fields(place=f"{self.file}, {what}", values=values, named={name: name for name in values})
+    def _fields(self, subject: str, values: dict[str, Any]) -> Fields:
+        return Fields(location=f"{self.file}, {subject}", values=values, named={name: name for name in values})
 
 
 def _meaning(column: str, scheme: str | None) -> str | None:

@@ -34,8 +34,8 @@ def read_audiofolder(
         raise ReaderError(f"no audio below {root}: expected audio files and {TABLES[0]}, for example train/{TABLES[0]}")
     corpus = corpus or base.name
     listed = [item for table in tables for item in _read_table(table, base, columns or {}, corpus)]
-    known = {item.audio for item in listed}
-    unlisted = [_from_folders(file, corpus, labelled=not tables) for file in files if file.path not in known]
+    listed_files = {item.audio for item in listed}
+    unlisted = [_from_folders(file, corpus, labelled=not tables) for file in files if file.path not in listed_files]
     yield from sorted([*listed, *unlisted], key=lambda item: (item.source, item.name))
 
 
@@ -44,10 +44,10 @@ def _read_table(table: Path, base: Path, columns: Mapping[str, str], corpus: str
     present = {column for row in rows for column in row.values}
     if "file_name" not in present:
         raise ReaderError(f"{table} has no column file_name; it has: {', '.join(sorted(present))}")
-    named = chosen_columns(str(table), present, columns) | {"audio": "file_name"}
-    shares = () if "emotion" in columns else share_columns(present, named)
+    column_of = chosen_columns(str(table), present, columns) | {"audio": "file_name"}
+    shares = () if "emotion" in columns else share_columns(present, column_of)
     for row in rows:
-        fields = Fields(place=f"{table}, {row.place}", values=row.values, named=named, shares=shares)
+        fields = Fields(location=f"{table}, {row.location}", values=row.values, named=column_of, shares=shares)
         item = listed_utterance(fields, table.parent, corpus)
         inside = PurePosixPath(table.parent.relative_to(base).as_posix())
         split = item.split or split_of_path(PurePosixPath(inside, item.source).parent.as_posix())

@@ -50,21 +50,21 @@ def _read_file(
 ) -> Iterator[Utterance]:
     schema = parquet.schema_arrow
     audio = _audio_column(file, schema)
-    named = _columns(file, schema, columns)
-    shares = () if "emotion" in columns else share_columns(schema.names, named)
+    column_of = _columns(file, schema, columns)
+    shares = () if "emotion" in columns else share_columns(schema.names, column_of)
     classes = _class_names(schema)
-    wanted = [*dict.fromkeys([*named.values(), *shares]), f"{audio}.path"]
-    first = 0
+    names = [*dict.fromkeys([*column_of.values(), *shares]), f"{audio}.path"]
+    row_offset = 0
     for group in range(parquet.num_row_groups):
-        rows = parquet.read_row_group(group, columns=wanted).to_pylist()
+        rows = parquet.read_row_group(group, columns=names).to_pylist()
         size = _audio_bytes(parquet, group, audio) // max(1, len(rows))
         for row, read in enumerate(rows):
-            number = first + row
+            number = row_offset + row
             values = {column: _named_class(value, classes.get(column)) for column, value in read.items()}
-            fields = Fields(place=f"{file.path}, row {number}", values=values, named=named, shares=shares)
-            known = fields.known()
-            known["split"] = known["split"] or split_of_path(file.source)
-            segment = segment_name(known["start_s"], known["end_s"])
+            fields = Fields(location=f"{file.path}, row {number}", values=values, named=column_of, shares=shares)
+            metadata = fields.metadata()
+            metadata["split"] = metadata["split"] or split_of_path(file.source)
+            segment = segment_name(metadata["start_s"], metadata["end_s"])
             path = (read[audio] or {}).get("path")
             yield Utterance(
                 audio=file.path,
@@ -72,37 +72,37 @@ def _read_file(
                 source=f"{file.source}/{number:08d}{segment}",
                 corpus=corpus or fields.corpus(folder or "parquet"),
                 name=fields.text("name") or _stem(path, f"{file.source}/{number:08d}") + segment,
-                **known,
+                **metadata,
             )
-        first += len(rows)
+        row_offset += len(rows)
 
 
 def _audio_column(file: AudioFile, schema: pa.Schema) -> str:
     """The first struct with bytes and path, the one called audio if there are several."""
-    found = [field.name for field in schema if _names(field.type) >= {"bytes", "path"}]
-    if not found:
+    audio_columns = [field.name for field in schema if _names(field.type) >= {"bytes", "path"}]
+    if not audio_columns:
         raise ReaderError(
             f"{file.path} has no column of audio: expected a struct of bytes and path, as `datasets` writes it; "
             f"there is: {', '.join(schema.names)}. A table that names audio files is for the reader `manifest`"
         )
-    return "audio" if "audio" in found else found[0]
+    return "audio" if "audio" in audio_columns else audio_columns[0]
 
 
 def _names(kind: pa.DataType) -> set[str]:
     return {kind.field(index).name for index in range(kind.num_fields)} if pa.types.is_struct(kind) else set()
 
 
-def _columns(file: AudioFile, schema: pa.Schema, chosen: Mapping[str, str]) -> dict[str, str]:
+def _columns(file: AudioFile, schema: pa.Schema, choice: Mapping[str, str]) -> dict[str, str]:
     """Our name -> the column that has plain values; the audio is found by its type."""
     plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
-    named = chosen_columns(str(file.path), plain, chosen)
-    return {field: column for field, column in named.items() if field != "audio"}
+    column_of = chosen_columns(str(file.path), plain, choice)
+    return {field: column for field, column in column_of.items() if field != "audio"}
 
 
 def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Column -> names of its classes, from the features the `datasets` library wrote."""
-    written = (schema.metadata or {}).get(b"huggingface")
-    features = json.loads(written)["info"]["features"] if written else {}
+    metadata = (schema.metadata or {}).get(b"huggingface")
+    features = json.loads(metadata)["info"]["features"] if metadata else {}
     return {column: spec["names"] for column, spec in features.items() if _is_class_label(spec)}
 
 
@@ -118,8 +118,8 @@ def _named_class(value: Any, names: list[str] | None) -> Any:
 
 
 def _audio_bytes(parquet: pq.ParquetFile, group: int, audio: str) -> int:
-    found = parquet.metadata.row_group(group)
-    columns = (found.column(index) for index in range(found.num_columns))
+    row_group = parquet.metadata.row_group(group)
+    columns = (row_group.column(index) for index in range(row_group.num_columns))
     return sum(column.total_compressed_size for column in columns if column.path_in_schema == f"{audio}.bytes")
 
 

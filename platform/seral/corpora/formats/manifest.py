@@ -32,25 +32,25 @@ def read_manifest(
     if not rows:
         raise ReaderError(f"{file} has no rows")
     present = {column for row in rows for column in row.values}
-    named = _columns(file, present, columns or {})
-    shares = () if "emotion" in (columns or {}) else share_columns(present, named)
+    column_of = _columns(file, present, columns or {})
+    shares = () if "emotion" in (columns or {}) else share_columns(present, column_of)
     base = file.resolve().parent
-    found = []
+    utterances = []
     for row in rows:
-        fields = Fields(place=f"{file}, {row.place}", values=row.values, named=named, shares=shares)
-        found.append(listed_utterance(fields, base, corpus or fields.corpus(base.name or "manifest")))
-    yield from sorted(found, key=lambda utterance: (utterance.corpus, utterance.source, utterance.name))
+        fields = Fields(location=f"{file}, {row.location}", values=row.values, named=column_of, shares=shares)
+        utterances.append(listed_utterance(fields, base, corpus or fields.corpus(base.name or "manifest")))
+    yield from sorted(utterances, key=lambda utterance: (utterance.corpus, utterance.source, utterance.name))
 
 
 def listed_utterance(fields: Fields, base: Path, corpus: str) -> Utterance:
     """The utterance of a row that names its audio, relative to `base`."""
-    written = _audio(fields)
-    known = fields.known()
-    audio = Path(written) if Path(written).is_absolute() else base / written
+    path = _audio(fields)
+    metadata = fields.metadata()
+    audio = Path(path) if Path(path).is_absolute() else base / path
     inside = audio.relative_to(base) if audio.is_relative_to(base) else audio
-    segment = segment_name(known["start_s"], known["end_s"])
+    segment = segment_name(metadata["start_s"], metadata["end_s"])
     name = fields.text("name") or inside.with_suffix("").as_posix() + segment
-    return Utterance(audio=audio, source=inside.as_posix() + segment, corpus=corpus, name=name, **known)
+    return Utterance(audio=audio, source=inside.as_posix() + segment, corpus=corpus, name=name, **metadata)
 
 
 def _manifest_file(root: Path) -> Path:
@@ -63,15 +63,15 @@ def _manifest_file(root: Path) -> Path:
     raise ReaderError(f"no manifest in {root}: expected a file named {', '.join(names)}, for example {root / names[0]}")
 
 
-def _columns(file: Path, present: set[str], chosen: Mapping[str, str]) -> dict[str, str]:
+def _columns(file: Path, present: set[str], choice: Mapping[str, str]) -> dict[str, str]:
     """Our name -> the file's column; the audio must be among them."""
-    named = chosen_columns(str(file), present, chosen)
-    if "audio" not in named:
+    column_of = chosen_columns(str(file), present, choice)
+    if "audio" not in column_of:
         raise ReaderError(
             f"{file} has no column for the audio, which may be called {', '.join(ALIASES['audio'])}; "
             f"it has: {', '.join(sorted(present))}. Name it: --column audio=COLUMN"
         )
-    return named
+    return column_of
 
 
 def _audio(fields: Fields) -> str:

@@ -37,10 +37,10 @@ def read_webdataset(
         raise ReaderError(f"no tar file below {root}: expected files named *.tar, for example train-000.tar")
     folder = root.resolve() if root.is_dir() else root.resolve().parent
     shards = [_Shard(file, columns or {}, corpus or folder.name) for file in files]
-    found = [item for shard in shards for item in shard.items()]
+    items = [item for shard in shards for item in shard.items()]
     # Not every sample needs to have a field, but one that none has is a mistake.
     chosen_columns(str(root), {column for shard in shards for column in shard.present}, columns or {})
-    yield from sorted(found, key=lambda item: item.source)
+    yield from sorted(items, key=lambda item: item.source)
 
 
 class _Shard:
@@ -82,7 +82,7 @@ class _Shard:
                 detail=f"no audio among {', '.join(sorted(members))} of the sample {key}",
                 size=member.size,
             )
-        known = self._known(tar, members) if clips else {}
+        metadata = self._metadata(tar, members) if clips else {}
         for clip in clips:
             yield Utterance(
                 audio=self.file.path,
@@ -90,21 +90,21 @@ class _Shard:
                 source=f"{self.file.source}/{clip.name}",
                 corpus=self.corpus,
                 name=key if len(clips) == 1 else clip.name,
-                **known,
+                **metadata,
             )
 
-    def _known(self, tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> dict[str, Any]:
-        """What the members beside the audio tell; a field of the JSON counts more than a member of its own."""
+    def _metadata(self, tar: tarfile.TarFile, members: Mapping[str, tarfile.TarInfo]) -> dict[str, Any]:
+        """Metadata from the members beside the audio; a field of the JSON counts more than a member of its own."""
         values = self._json(tar, members["json"]) if "json" in members else {}
         self.present |= set(values)
-        named = {field: column for field, column in (known_columns(values) | dict(self.columns)).items() if column}
-        shares = () if "emotion" in self.columns else share_columns(values, named)
-        place = f"{self.file.path}, {next(iter(members.values())).name}"
-        known = Fields(place=place, values=values, named=named, shares=shares).known()
+        column_of = {field: column for field, column in (known_columns(values) | dict(self.columns)).items() if column}
+        shares = () if "emotion" in self.columns else share_columns(values, column_of)
+        location = f"{self.file.path}, {next(iter(members.values())).name}"
+        metadata = Fields(location=location, values=values, named=column_of, shares=shares).metadata()
         for extension, field in LABELS.items():
-            if extension in members and known[field] is None and self.columns.get(field) != "":
-                known[field] = _text(tar, members[extension]) or None
-        return known | {"split": known["split"] or split_of_path(self.file.source)}
+            if extension in members and metadata[field] is None and self.columns.get(field) != "":
+                metadata[field] = _text(tar, members[extension]) or None
+        return metadata | {"split": metadata["split"] or split_of_path(self.file.source)}
 
     def _json(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""What a row of any table says of an utterance: columns known by their usual names, values put into our words."""
+"""Metadata of an utterance from a row of any table: columns known by their usual names, values put into our words."""
 
 from __future__ import annotations
 
@@ -57,32 +57,32 @@ CLOCK = re.compile(r"(?=.)(?:(\d+) days?)? ?(?:(\d+):(\d\d):(\d\d(?:\.\d+)?))?")
 def known_columns(present: Iterable[str]) -> dict[str, str]:
     """Our name -> the column, whatever the case; the first alias that is there wins."""
     by_lower = {column.lower(): column for column in sorted(present, reverse=True)}
-    named = {}
+    column_of = {}
     for field, aliases in ALIASES.items():
-        known = [by_lower[alias] for alias in aliases if alias in by_lower]
-        if known:
-            named[field] = known[0]
-    return named
+        columns = [by_lower[alias] for alias in aliases if alias in by_lower]
+        if columns:
+            column_of[field] = columns[0]
+    return column_of
 
 
-def chosen_columns(table: str, present: Iterable[str], chosen: Mapping[str, str]) -> dict[str, str]:
+def chosen_columns(table: str, present: Iterable[str], choice: Mapping[str, str]) -> dict[str, str]:
     """Our name -> the column: what the caller chose, else the usual names. An empty choice leaves a column out.
 
     `table` is what errors name. Raises ReaderError for a name that is not ours or a column that is not there.
     """
     present = sorted(set(present))
-    for field, column in chosen.items():
+    for field, column in choice.items():
         if field not in ALIASES:
             raise ReaderError(unknown_name("field to map a column to", field, ALIASES))
         if column and column not in present:
             raise ReaderError(f"{table} has no column {column!r} for {field}; it has: {', '.join(present)}")
-    return {field: column for field, column in (known_columns(present) | dict(chosen)).items() if column}
+    return {field: column for field, column in (known_columns(present) | dict(choice)).items() if column}
 
 
-def share_columns(present: Iterable[str], named: Mapping[str, str]) -> tuple[str, ...]:
+def share_columns(present: Iterable[str], column_of: Mapping[str, str]) -> tuple[str, ...]:
     """The columns of SHARES, where there are at least two and no other column tells the emotion."""
     shares = tuple(sorted(column for column in present if column.lower() in SHARES))
-    return shares if len(shares) > 1 and "emotion" not in named else ()
+    return shares if len(shares) > 1 and "emotion" not in column_of else ()
 
 
 def split_of_path(path: str) -> str | None:
@@ -93,16 +93,16 @@ def split_of_path(path: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Fields:
-    """One row seen through the column names, with the place for its errors."""
+    """One row read through the column names, with its location for errors."""
 
-    place: str
-    """Such as `m.csv, line 12`."""
+    location: str
+    """File and row for errors, such as `m.csv, line 12`."""
     values: Mapping[str, Any]
     named: Mapping[str, str]
     """Our name -> the column."""
     shares: Sequence[str] = ()
 
-    def known(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """The fields of Utterance that the row tells, besides where the audio is and what it is called."""
         start_s, end_s = self.segment()
         return {
@@ -123,8 +123,8 @@ class Fields:
 
     def language(self) -> str | None:
         """The language, under its ISO 639-1 code where we know it."""
-        written = self.text("language")
-        return None if written is None else language_code(written)
+        word = self.text("language")
+        return None if word is None else language_code(word)
 
     def corpus(self, default: str) -> str:
         """The corpus of the row, else the default."""
@@ -152,20 +152,20 @@ class Fields:
     def text(self, field: str) -> str | None:
         """The value as text, None when there is none or it is said to be unknown."""
         value = self.value(field)
-        known = value is not None and str(value).strip().lower() not in UNKNOWN_WORDS
-        return str(value).strip() if known else None
+        is_known = value is not None and str(value).strip().lower() not in UNKNOWN_WORDS
+        return str(value).strip() if is_known else None
 
     def number(self, field: str) -> float | None:
         """The value as a finite number."""
-        written = self.text(field)
-        if written is None:
+        text = self.text(field)
+        if text is None:
             return None
         try:
-            number = float(written)
+            number = float(text)
         except ValueError:
-            self.fail(field, f"expected a number, got {written!r}")
+            self.fail(field, f"expected a number, got {text!r}")
         if not math.isfinite(number):
-            self.fail(field, f"expected a finite number, got {written!r}")
+            self.fail(field, f"expected a finite number, got {text!r}")
         return number
 
     def seconds(self, field: str) -> float | None:
@@ -181,24 +181,24 @@ class Fields:
 
     def one_of(self, field: str, words: Mapping[str, str]) -> str | None:
         """The value in our word for it."""
-        written = self.text(field)
-        if written is None:
+        word = self.text(field)
+        if word is None:
             return None
-        if written.lower() not in words:
-            self.fail(field, f"{unknown_name('word', written, words)}. To leave the column out: --column {field}=")
-        return words[written.lower()]
+        if word.lower() not in words:
+            self.fail(field, f"{unknown_name('word', word, words)}. To leave the column out: --column {field}=")
+        return words[word.lower()]
 
     def value(self, field: str) -> Any:
-        """What stands in the field's column, None when it has no column."""
+        """The value in the field's column, None when it has no column."""
         return self.values.get(self.named[field]) if field in self.named else None
 
     def fail(self, field: str, problem: str) -> NoReturn:
-        """Raise ReaderError with the place of the value."""
-        raise ReaderError(f"{self.place}, column {self.named.get(field, field)!r}: {problem}")
+        """Raise ReaderError with the location of the value."""
+        raise ReaderError(f"{self.location}, column {self.named.get(field, field)!r}: {problem}")
 
 
 def segment_name(start_s: float | None, end_s: float | None) -> str:
-    """What is put behind a source for a segment of it: `#0.500-1.250`, nothing for the whole."""
+    """Suffix of a source for a segment of it: `#0.500-1.250`, nothing for the whole."""
     if start_s is None and end_s is None:
         return ""
     return "#" + "-".join("" if value is None else f"{value:.3f}" for value in (start_s, end_s))

@@ -18,12 +18,12 @@ CP1252 = {code: bytes([code]).decode("cp1252", errors="ignore") for code in rang
 
 @dataclass(frozen=True, kw_only=True)
 class Label:
-    """What a label file says of one utterance."""
+    """Metadata and gold label of one utterance, from a label file."""
 
     name: str
-    place: str
+    location: str
     """The file's name, and the line where there is one: what the detail of a conflict says."""
-    known: dict[str, Any]
+    metadata: dict[str, Any]
     """Fields of Utterance."""
 
 
@@ -45,25 +45,25 @@ def utterances_by_label(
     corpus = convention.corpus
     problems = {name: ("conflict", detail) for name, detail in conflicts.items()}
     problems |= {name: ("known-bad", detail) for name, detail in (known_bad or {}).items()}
-    heard: dict[str, AudioFile] = {}
+    file_of: dict[str, AudioFile] = {}
     for file in files:
         if convention.match(file) is None:
             if not not_speech(file.name):
-                yield file.skipped(convention)
+                yield file.skip_unreadable_name(convention)
             continue
         name = name_of(file)
-        first = heard.setdefault(name, file)
+        first = file_of.setdefault(name, file)
         if first is not file and first.size == file.size:
-            yield file.repeated(convention, first)
+            yield file.skip_repeat(convention, first)
         elif name in problems:
-            yield file.refused(corpus, *problems[name])
+            yield file.skip(corpus, *problems[name])
         elif name not in by_name:
-            yield file.refused(corpus, "no-label", f"no label file names {name}")
+            yield file.skip(corpus, "no-label", f"no label file names {name}")
         else:
-            yield Utterance(audio=file.path, source=file.source, corpus=corpus, name=name, **by_name[name].known)
+            yield Utterance(audio=file.path, source=file.source, corpus=corpus, name=name, **by_name[name].metadata)
     suffix = Path(convention.example).suffix
-    for name in sorted(set(by_name) - set(heard)):
-        reason, detail = problems.get(name, ("no-audio", f"named in {by_name[name].place}"))
+    for name in sorted(set(by_name) - set(file_of)):
+        reason, detail = problems.get(name, ("no-audio", f"named in {by_name[name].location}"))
         yield Skipped(source=f"{name}{suffix}", corpus=corpus, reason=reason, detail=detail, size=-1)
 
 
@@ -73,12 +73,13 @@ def _by_name(labels: Iterable[Label]) -> tuple[dict[str, Label], dict[str, str]]
     conflicts: dict[str, str] = {}
     for label in labels:
         first = by_name.setdefault(label.name, label)
-        if first.known != label.known:
-            keys = [key for key in label.known if first.known.get(key) != label.known[key]]
-            said = (
-                f"{each.place}: {', '.join(f'{key} {each.known.get(key)}' for key in keys)}" for each in (first, label)
+        if first.metadata != label.metadata:
+            keys = [key for key in label.metadata if first.metadata.get(key) != label.metadata[key]]
+            statements = (
+                f"{each.location}: {', '.join(f'{key} {each.metadata.get(key)}' for key in keys)}"
+                for each in (first, label)
             )
-            conflicts[label.name] = " but ".join(said)
+            conflicts[label.name] = " but ".join(statements)
     return by_name, conflicts
 
 
@@ -97,22 +98,22 @@ def read_text(file: Path) -> str:
     return text.translate(CP1252)
 
 
-def one_of(root: Path, found: Sequence[Path], expected: str, example: str) -> Path:
+def one_of(root: Path, label_files: Sequence[Path], expected: str, example: str) -> Path:
     """The label file nearest to the corpus folder (releases keep older ones further down). Raises ReaderError."""
-    if not found:
+    if not label_files:
         raise ReaderError(f"{root} has no label file: expected {expected}, for example {example}")
-    nearest = [file for file in found if len(file.parts) == len(found[0].parts)]
+    nearest = [file for file in label_files if len(file.parts) == len(label_files[0].parts)]
     if len(nearest) > 1:
         raise ReaderError(f"{root} has several label files: {', '.join(map(str, nearest))}; keep the right one")
     return nearest[0]
 
 
-def number(written: object, place: str) -> float | None:
-    """A rating as it is written; None where it is missing. Raises ReaderError with the place for other text."""
-    text = str(written if written is not None else "").strip()
+def number(value: object, location: str) -> float | None:
+    """A rating as it is written; None where it is missing. Raises ReaderError with the location for other text."""
+    text = str(value if value is not None else "").strip()
     if not text or text.lower() == "nan":
         return None
     try:
         return float(text)
     except ValueError:
-        raise ReaderError(f"{place}: expected a number, got {text!r}") from None
+        raise ReaderError(f"{location}: expected a number, got {text!r}") from None

@@ -51,26 +51,26 @@ def read_podcast(
     texts = {file.stem: file for file in _files(root, r".+\.txt") if convention.pattern.fullmatch(file.stem)}
     partitions = _partitions(root)
     labels = []
-    for place, clip, row in _consensus(root):
+    for location, clip, row in _consensus(root):
         match = convention.pattern.fullmatch(Path(clip).stem)
         if match is None:
-            raise ReaderError(f"{place}: expected {convention.expected}, got {clip!r}")
-        known = {
-            "speaker": _known(row.get("SpkrID")),
+            raise ReaderError(f"{location}: expected {convention.expected}, got {clip!r}")
+        metadata = {
+            "speaker": _text_or_none(row.get("SpkrID")),
             "gender": _gender(row.get("Gender")),
             "session": match["podcast"],
             "language": language,
             "style": "natural",
-            "split": _split(row.get("Split_Set") or partitions.get(clip), test, place),
-            "emotion": _emotion(row.get("EmoClass"), words, place, hint),
-            "arousal": number(row.get("EmoAct"), place),
-            "valence": number(row.get("EmoVal"), place),
-            "dominance": number(row.get("EmoDom"), place),
+            "split": _split(row.get("Split_Set") or partitions.get(clip), test, location),
+            "emotion": _emotion(row.get("EmoClass"), words, location, hint),
+            "arousal": number(row.get("EmoAct"), location),
+            "valence": number(row.get("EmoVal"), location),
+            "dominance": number(row.get("EmoDom"), location),
         }
-        if any(known[name] is not None for name in ("emotion", "arousal", "valence", "dominance")):
+        if any(metadata[name] is not None for name in ("emotion", "arousal", "valence", "dominance")):
             name = match.string
-            known |= {"votes": votes.get(clip, ()), "text": _text(texts.get(name))}
-            labels.append(Label(name=name, place=place, known=known))
+            metadata |= {"votes": votes.get(clip, ()), "text": _text(texts.get(name))}
+            labels.append(Label(name=name, location=location, metadata=metadata))
     yield from utterances_by_label(files, labels, convention)
 
 
@@ -79,51 +79,53 @@ def _files(root: Path, pattern: str) -> list[Path]:
 
 
 def _consensus(root: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Place, file name and columns of each labelled clip."""
-    found = _files(root, rf"{CONSENSUS}\.csv") or _files(root, rf"{CONSENSUS}\.json")
-    file = one_of(root, found, "labels_consensus.csv or .json", "Labels/labels_consensus.csv")
+    """Location, file name and columns of each labelled clip."""
+    label_files = _files(root, rf"{CONSENSUS}\.csv") or _files(root, rf"{CONSENSUS}\.json")
+    file = one_of(root, label_files, "labels_consensus.csv or .json", "Labels/labels_consensus.csv")
     if file.suffix == ".json":
         for clip, columns in _json(file).items():
             yield file.name, clip, columns
         return
     for row in parse_csv(file, read_text(file), needs=("FileName", "EmoClass")):
-        yield f"{file.name}, {row.place}", row.values["FileName"].strip(), row.values
+        yield f"{file.name}, {row.location}", row.values["FileName"].strip(), row.values
 
 
 def _votes(root: Path) -> dict[str, tuple[Vote, ...]]:
     """File name -> the votes, from the first table that is there."""
     votes: dict[str, list[Vote]] = {}
-    if found := _files(root, r"labels_detailed\.csv"):
-        for row in parse_csv(found[0], read_text(found[0]), needs=("FileName",)):
-            votes.setdefault(row.values["FileName"].strip(), []).append(_vote(found[0], row))
-    elif found := _files(root, r"labels_detailed\.json"):
-        for clip, raters in _json(found[0]).items():
-            votes[clip] = [_vote_of_columns(rater, said, found[0].name) for rater, said in raters.items()]
-    elif found := _files(root, r"labels\.txt"):
-        lines = enumerate(read_text(found[0]).splitlines(), start=1)
-        for _, head, said in blocks((f"{found[0].name}, line {count}", line) for count, line in lines):
-            votes[head.who] = list(said)
-    return {clip: tuple(said) for clip, said in votes.items()}
+    if tables := _files(root, r"labels_detailed\.csv"):
+        for row in parse_csv(tables[0], read_text(tables[0]), needs=("FileName",)):
+            votes.setdefault(row.values["FileName"].strip(), []).append(_vote(tables[0], row))
+    elif tables := _files(root, r"labels_detailed\.json"):
+        for clip, raters in _json(tables[0]).items():
+            votes[clip] = [_vote_of_columns(rater, answers, tables[0].name) for rater, answers in raters.items()]
+    elif tables := _files(root, r"labels\.txt"):
+        lines = enumerate(read_text(tables[0]).splitlines(), start=1)
+        for _, head, answers in blocks((f"{tables[0].name}, line {count}", line) for count, line in lines):
+            votes[head.who] = list(answers)
+    return {clip: tuple(answers) for clip, answers in votes.items()}
 
 
 def _vote(file: Path, row: Row) -> Vote:
     """A row of the table of votes: columns of its own for everything, or the rater's line whole in `EmoDetail`."""
-    place = f"{file.name}, {row.place}"
+    location = f"{file.name}, {row.location}"
     if "EmoDetail" in row.values:
-        line = rating_line(row.values["EmoDetail"], place)
+        line = rating_line(row.values["EmoDetail"], location)
         if line is None:
-            raise ReaderError(f"{place}: expected WORKER; word; words; A:3; V:3; D:3; got {row.values['EmoDetail']!r}")
+            raise ReaderError(
+                f"{location}: expected WORKER; word; words; A:3; V:3; D:3; got {row.values['EmoDetail']!r}"
+            )
         return vote_of(line)
     rater = next((row.values[name] for name in WORKERS if row.values.get(name)), None)
     if rater is None:
         raise ReaderError(f"{file} has no column for the rater, which may be called {', '.join(WORKERS)}")
-    return _vote_of_columns(rater, row.values, place)
+    return _vote_of_columns(rater, row.values, location)
 
 
-def _vote_of_columns(rater: str, said: Mapping[str, Any], place: str) -> Vote:
+def _vote_of_columns(rater: str, columns: Mapping[str, Any], location: str) -> Vote:
     names = {"arousal": "EmoAct", "valence": "EmoVal", "dominance": "EmoDom"}
-    ratings = {ours: number(said.get(theirs), place) for ours, theirs in names.items()}
-    return make_vote(rater, said.get("EmoClass_Major") or "", said.get("EmoClass_Second") or "", ratings)
+    ratings = {dimension: number(columns.get(column), location) for dimension, column in names.items()}
+    return make_vote(rater, columns.get("EmoClass_Major") or "", columns.get("EmoClass_Second") or "", ratings)
 
 
 def _json(file: Path) -> dict[str, dict[str, Any]]:
@@ -143,35 +145,35 @@ def _partitions(root: Path) -> dict[str, str]:
     return {clip.strip(): part.strip() for part, clip in pairs}
 
 
-def _split(written: str | None, test: TestSet, place: str) -> str | None:
+def _split(value: str | None, test: TestSet, location: str) -> str | None:
     """The official set as train, dev or test; None for a test set that is not the chosen one."""
-    word = (written or "").strip().lower()
+    word = (value or "").strip().lower()
     if word in {"", "train"}:
         return word or None
     if word in {"development", "validation"}:
         return "dev"
     if word.rstrip("123") != "test":
-        raise ReaderError(f"{place}: expected Train, Development, Validation or Test1-3 as Split_Set, got {written!r}")
+        raise ReaderError(f"{location}: expected Train, Development, Validation or Test1-3 as Split_Set, got {value!r}")
     return "test" if word in {"test", test} or test == "all" else None
 
 
-def _emotion(code: Any, words: Mapping[str, str], place: str, hint: str) -> str | None:
-    written = str(code if code is not None else "").strip()
-    if not written:
+def _emotion(code: Any, words: Mapping[str, str], location: str, hint: str) -> str | None:
+    text = str(code if code is not None else "").strip()
+    if not text:
         return None
-    word = words.get(written, written.lower())
+    word = words.get(text, text.lower())
     if word not in {*EMOTIONS.values(), *words.values()}:
-        raise ReaderError(f"{place}: unknown EmoClass {written!r}; known: {', '.join(words)}, or their words{hint}")
+        raise ReaderError(f"{location}: unknown EmoClass {text!r}; known: {', '.join(words)}, or their words{hint}")
     return word
 
 
-def _known(written: Any) -> str | None:
-    text = str(written if written is not None else "").strip()
+def _text_or_none(value: Any) -> str | None:
+    text = str(value if value is not None else "").strip()
     return None if text.lower() in {"", "unknown", "nan"} else text
 
 
-def _gender(written: Any) -> str | None:
-    text = (_known(written) or "").lower()
+def _gender(value: Any) -> str | None:
+    text = (_text_or_none(value) or "").lower()
     return text if text in {"female", "male"} else None
 
 

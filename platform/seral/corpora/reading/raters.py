@@ -1,4 +1,4 @@
-"""What single raters said in the MSP corpora: `WHO; word; more, words; A:3; V:4; D:2;`, activation before valence."""
+"""Votes of single raters in the MSP corpora: `WHO; word; more, words; A:3; V:4; D:2;`, activation before valence."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class RatingLine:
     """Fields of Utterance and of Vote."""
 
 
-def rating_line(line: str, place: str) -> RatingLine | None:
+def rating_line(line: str, location: str) -> RatingLine | None:
     """The line's parts; None for a line that is no rating. Words may hold semicolons: the ratings end the line."""
     who, *parts = (part.strip() for part in line.split(";"))
-    found = [DIMENSION.fullmatch(part) for part in parts]
-    first = next((index for index, match in enumerate(found) if match), None)
+    matches = [DIMENSION.fullmatch(part) for part in parts]
+    first = next((index for index, match in enumerate(matches) if match), None)
     if first is None:
         return None
-    given = {match[1]: number(match[2], place) for match in found if match}
-    ratings = {"arousal": given.get("A"), "valence": given.get("V"), "dominance": given.get("D")}
+    value_of = {match[1]: number(match[2], location) for match in matches if match}
+    ratings = {"arousal": value_of.get("A"), "valence": value_of.get("V"), "dominance": value_of.get("D")}
     return RatingLine(who=who, words=tuple(parts[:first]), ratings=ratings)
 
 
@@ -56,22 +56,22 @@ def make_vote(rater: str, primary: str, secondary: str, ratings: dict[str, float
     )
 
 
-def _word(written: str) -> str | None:
-    return written.strip().lower() or None
+def _word(text: str) -> str | None:
+    return text.strip().lower() or None
 
 
 def blocks(lines: Iterable[tuple[str, str]]) -> Iterator[tuple[str, RatingLine, tuple[Vote, ...]]]:
-    """(place, text) of the lines of a file -> place and line of each clip, with the votes that follow it."""
+    """(location, text) of the lines of a file -> location and line of each clip, with the votes that follow it."""
     head: tuple[str, RatingLine] | None = None
     votes: list[Vote] = []
-    for place, text in lines:
-        line = rating_line(text, place)
+    for location, text in lines:
+        line = rating_line(text, location)
         if line is None:
             continue
         if line.who.lower().endswith((".wav", ".avi")):
             if head is not None:
                 yield *head, tuple(votes)
-            head, votes = (place, line), []
+            head, votes = (location, line), []
         else:
             votes.append(vote_of(line))
     if head is not None:

@@ -1,4 +1,4 @@
-"""The rows of a table file (JSONL, JSON, CSV, TSV, Parquet), each with the place to name when one is wrong."""
+"""The rows of a table file (JSONL, JSON, CSV, TSV, Parquet), each with its location for errors."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ import pyarrow.parquet as pq
 from seral.errors import ReaderError
 
 LISTED = ("id", "speaker", "gender", "path", "label")
-"""What the values of an entry mean that is a list."""
+"""Fields of an entry that is a list, in their order."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One row and where it stands."""
 
-    place: str
-    """Such as `line 12`: what an error message says after the file's name."""
+    location: str
+    """Line or entry for errors, after the file's name, such as `line 12`."""
     values: dict[str, Any]
 
 
@@ -54,7 +54,7 @@ def _read_jsonl(file: Path) -> Iterator[Row]:
                 raise ReaderError(f"{file}, line {number}: not valid JSON: {error}") from None
             if not isinstance(values, dict):
                 raise ReaderError(f"{file}, line {number}: expected an object {{...}}, got {type(values).__name__}")
-            yield Row(place=f"line {number}", values=values)
+            yield Row(location=f"line {number}", values=values)
 
 
 def _read_json(file: Path) -> Iterator[Row]:
@@ -65,7 +65,7 @@ def _read_json(file: Path) -> Iterator[Row]:
     for key, values in _json_entries(content):
         if not isinstance(values, dict):
             raise ReaderError(f"{file}, entry {key}: expected an object {{...}}, got {type(values).__name__}")
-        yield Row(place=f"entry {key}", values=values)
+        yield Row(location=f"entry {key}", values=values)
 
 
 def _json_entries(content: Any) -> Iterator[tuple[str, Any]]:
@@ -97,7 +97,7 @@ def parse_csv(file: Path, text: str, delimiter: str = ",", needs: Sequence[str] 
         if None in values:
             width = len(table.fieldnames or [])
             raise ReaderError(f"{file}, line {table.line_num}: more than the {width} fields of the header")
-        yield Row(place=f"line {table.line_num}", values=values)
+        yield Row(location=f"line {table.line_num}", values=values)
 
 
 def _read_csv(file: Path) -> Iterator[Row]:
@@ -114,7 +114,7 @@ def _read_parquet(file: Path) -> Iterator[Row]:
     except pa.ArrowInvalid as error:
         raise ReaderError(f"{file} is not a Parquet file: {error}") from None
     for number, values in enumerate(table.to_pylist()):
-        yield Row(place=f"row {number}", values=values)
+        yield Row(location=f"row {number}", values=values)
 
 
 TABLE_FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {

@@ -17,7 +17,7 @@ CORPUS_SUFFIXES = frozenset({".wav", ".flac"})
 
 @dataclass(frozen=True, kw_only=True)
 class Convention:
-    """How a corpus names its files."""
+    """Naming convention of a corpus's files."""
 
     corpus: str
     pattern: re.Pattern[str]
@@ -30,7 +30,7 @@ class Convention:
     suffixes: frozenset[str] = CORPUS_SUFFIXES
 
     def match(self, file: AudioFile) -> re.Match[str] | None:
-        """What the pattern finds in a file's name, None when the file does not follow the convention."""
+        """The match of the pattern with a file's name, None when the file does not follow the convention."""
         name = file.source.removesuffix(file.path.suffix) if self.folders else file.name
         return self.pattern.fullmatch(name)
 
@@ -54,17 +54,17 @@ class AudioFile:
         """In bytes, -1 for a link to nowhere."""
         return self.path.stat().st_size if self.path.exists() else -1
 
-    def skipped(self, convention: Convention) -> Skipped:
-        """The record for a file whose name does not follow the convention."""
+    def skip_unreadable_name(self, convention: Convention) -> Skipped:
+        """The record of a file whose name does not follow the convention."""
         detail = f"expected {convention.expected}, for example {convention.example}"
-        return self.refused(convention.corpus, "unreadable-name", detail)
+        return self.skip(convention.corpus, "unreadable-name", detail)
 
-    def repeated(self, convention: Convention, earlier: AudioFile) -> Skipped:
-        """The record for a second copy of a file."""
-        return self.refused(convention.corpus, "repeated", f"the same name and size as {earlier.source}")
+    def skip_repeat(self, convention: Convention, earlier: AudioFile) -> Skipped:
+        """The record of a second copy of a file."""
+        return self.skip(convention.corpus, "repeated", f"the same name and size as {earlier.source}")
 
-    def refused(self, corpus: str, reason: str, detail: str) -> Skipped:
-        """The record for a file that is left out for one of seral.audio.quality.REASONS."""
+    def skip(self, corpus: str, reason: str, detail: str) -> Skipped:
+        """The record of a file that is left out for one of seral.audio.quality.REASONS."""
         return Skipped(source=self.source, corpus=corpus, reason=reason, detail=detail, size=self.size)
 
 
@@ -81,19 +81,19 @@ def utterances_by_name(
     the corpus that is left out on purpose. So is the second copy of a file: archives that hold a corpus twice are
     common. The name of an utterance is the file's stem, where `describe` gives no other.
     """
-    first: dict[str, AudioFile] = {}
+    first_of: dict[str, AudioFile] = {}
     for file in corpus_files(root, convention):
         match = convention.match(file)
         if match is None:
             if not not_speech(file.name):
-                yield file.skipped(convention)
+                yield file.skip_unreadable_name(convention)
             continue
-        known = {"name": file.name} | describe(file.name, match)
-        earlier = first.setdefault(known["name"], file)
+        metadata = {"name": file.name} | describe(file.name, match)
+        earlier = first_of.setdefault(metadata["name"], file)
         if earlier is not file and earlier.size == file.size:
-            yield file.repeated(convention, earlier)
+            yield file.skip_repeat(convention, earlier)
         else:
-            yield Utterance(audio=file.path, source=file.source, corpus=convention.corpus, **known)
+            yield Utterance(audio=file.path, source=file.source, corpus=convention.corpus, **metadata)
 
 
 def corpus_files(root: Path, convention: Convention) -> list[AudioFile]:
@@ -101,10 +101,10 @@ def corpus_files(root: Path, convention: Convention) -> list[AudioFile]:
     files = audio_files(root, convention.suffixes)
     if not any(map(convention.match, files)):
         kinds = sorted((suffix[1:] for suffix in convention.suffixes), reverse=True)
-        found = f"{len(files)} {' and '.join(kinds)} files" + (f", such as {files[0].source}" if files else "")
+        summary = f"{len(files)} {' and '.join(kinds)} files" + (f", such as {files[0].source}" if files else "")
         raise ReaderError(
             f"{root} does not look like {convention.corpus}: expected files named {convention.expected}, "
-            f"for example {convention.example}; found {found}"
+            f"for example {convention.example}; found {summary}"
         )
     return files
 
@@ -117,8 +117,8 @@ def audio_files(root: Path, suffixes: frozenset[str]) -> list[AudioFile]:
     base = root.resolve()
     if not base.is_dir():
         raise ReaderError(f"{root} is not a folder")
-    found = sorted(inside for inside in _walk(base) if os.path.splitext(inside)[1].lower() in suffixes)
-    return [AudioFile(path=base / inside, source=_text(inside)) for inside in found]
+    sources = sorted(source for source in _walk(base) if os.path.splitext(source)[1].lower() in suffixes)
+    return [AudioFile(path=base / source, source=_text(source)) for source in sources]
 
 
 def _text(name: str) -> str:
@@ -129,9 +129,9 @@ def _text(name: str) -> str:
 def files_below(root: Path, pattern: str) -> list[Path]:
     """Files whose path inside root, POSIX style, matches the whole pattern in any case; those nearest to root first."""
     base = root.resolve()
-    wanted = re.compile(pattern, re.IGNORECASE)
-    found = (inside for inside in _walk(base) if wanted.fullmatch(inside))
-    return [base / inside for inside in sorted(found, key=lambda inside: (inside.count("/"), inside))]
+    whole_pattern = re.compile(pattern, re.IGNORECASE)
+    sources = (source for source in _walk(base) if whole_pattern.fullmatch(source))
+    return [base / source for source in sorted(sources, key=lambda source: (source.count("/"), source))]
 
 
 def _walk(base: Path) -> Iterator[str]:
@@ -139,12 +139,12 @@ def _walk(base: Path) -> Iterator[str]:
 
     Text, not Path: a corpus of a million files is walked more than once.
     """
-    seen: set[str] = set()
+    walked: set[str] = set()
     for folder, folders, names in os.walk(base, followlinks=True):
         real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-        if real not in seen:
+        folders[:] = [] if real in walked else sorted(name for name in folders if not name.startswith("."))
+        if real not in walked:
             inside = Path(folder).relative_to(base).as_posix()
             prefix = "" if inside == "." else f"{inside}/"
             yield from (prefix + name for name in names if not name.startswith("."))
-        seen.add(real)
+        walked.add(real)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ NO_AGREEMENT = "no agreement"
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """What one rater said of an utterance, or how many unnamed ones said the same. Goes where gold labels go."""
+    """The answer of one rater to an utterance, or of `count` unnamed ones. Goes where gold labels go."""
 
     rater: str | None = None
     emotion: str | None = None
@@ -34,7 +33,7 @@ class Utterance:
     audio: Path
     """Absolute path of the audio file, or of the file that holds it among others."""
     inside: Inside | None = None
-    """Where the clip lies in `audio`; None = the whole file is the clip."""
+    """Position of the clip in `audio`; None = the whole file is the clip."""
     source: str
     """Path inside the corpus folder, POSIX style (plus `#start-end` in seconds for a segment): provenance."""
     corpus: str
@@ -60,7 +59,7 @@ class Utterance:
     arousal: float | None = None
     dominance: float | None = None
     votes: tuple[Vote, ...] = ()
-    """What the raters said one by one, where the corpus tells."""
+    """Answers of the single raters, where the corpus has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +74,3 @@ class Skipped:
     detail: str
     size: int
     """Bytes of the file, -1 where there is none."""
-
-
-Reader = Callable[[Path], Iterator[Utterance | Skipped]]

@@ -120,7 +120,7 @@ def _rows(path: Path, header: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
         for row in read_rows(file):
             name = row.values.get(UTTERANCE) or Path(str(row.values.get("file"))).stem
             for rater, columns in by_rater.items():
-                place = f"{file}, {row.place}, rater {rater}"
+                place = f"{file}, {row.location}, rater {rater}"
                 said = _said({scheme: row.values.get(column) for column, scheme in columns.items()}, place)
                 if said:
                     final = {"final": True} if table.startswith("gold_standard") else {}
