@@ -1,4 +1,4 @@
-"""Which layers of a frozen encoder know about a target: three measures on cached pooled features.
+"""Relevance of the layers of a frozen encoder to a target: three measures on cached pooled features.
 
 de Oliveira et al. 2023, arXiv 2305.19184: shallow layers matter for arousal, deep ones for valence.
 Differs from the paper, where the source is silent: features are standardised per layer before they are weighed, and the
@@ -31,7 +31,7 @@ from ser_models.fitting import (
 
 @dataclass(frozen=True, kw_only=True)
 class Relevance:
-    """What was found on one division into training and test clips."""
+    """Weights and predictions of the probes on one division into training and test clips."""
 
     weight_L: NDArray[np.float64]
     """Learned softmax weights of the hidden states, all of them in the model."""
@@ -50,19 +50,19 @@ def layer_relevance(
     """
     states = range(train.mean_NLD.shape[1])
     singles = [_fitted(train, [state], num_classes, options) for state in states]
-    truncated = [_fitted(train, range(state + 1), num_classes, options) for state in states]
-    weight_L = torch.softmax(truncated[-1].pool.layer_weight, 0).detach().double().cpu().numpy()
+    prefixes = [_fitted(train, range(state + 1), num_classes, options) for state in states]
+    weight_L = torch.softmax(prefixes[-1].pool.layer_weight, 0).detach().double().cpu().numpy()
     return Relevance(
         weight_L=weight_L,
         single_LN=np.stack([_predicted(fit, test, [state]) for state, fit in zip(states, singles, strict=True)]),
         truncated_LN=np.stack(
-            [_predicted(fit, test, range(state + 1)) for state, fit in zip(states, truncated, strict=True)]
+            [_predicted(fit, test, range(state + 1)) for state, fit in zip(states, prefixes, strict=True)]
         ),
     )
 
 
 def centre_of_mass(relevance_L: NDArray[np.floating]) -> float:
-    """Mean depth of what is relevant, `Σ_l l · rel_l / (L Σ_l rel_l)`, l = 0..L: 0 the input, 1 the last layer."""
+    """Mean depth of what is relevant, `Σ_l l · rel_l / (L Σ_l rel_l)`, with depth 0 the input and 1 the last layer."""
     if relevance_L.ndim != 1 or len(relevance_L) < 2:
         raise ValueError(f"expected the relevance of at least 2 hidden states, got shape {relevance_L.shape}")
     if not np.isfinite(relevance_L).all() or (relevance_L < 0).any() or not relevance_L.any():
@@ -96,5 +96,5 @@ def _fitted(
 
 def _predicted(fit: FitResult, test: PooledRows, states: Sequence[int]) -> NDArray[np.float32]:
     output_NO = predict_pooled(fit, test.mean_NLD[:, list(states)], test.std_NLD[:, list(states)])
-    told_N: Tensor = output_NO[:, 0] if output_NO.shape[1] == 1 else output_NO.argmax(1)
-    return told_N.float().cpu().numpy()
+    predicted_N: Tensor = output_NO[:, 0] if output_NO.shape[1] == 1 else output_NO.argmax(1)
+    return predicted_N.float().cpu().numpy()

@@ -74,5 +74,5 @@ def save_encoder(encoder: SpeechEncoder, folder: str | Path) -> None:
 
 
 def frames_of(encoder: SpeechEncoder, length_B: Tensor) -> Tensor:
-    """How many frames of real audio clips of so many samples give, (B,) -> (B,); 0 for clips that are too short."""
+    """Number of frames of real audio that clips of so many samples give, (B,) -> (B,); 0 for a clip too short."""
     return encoder.frames(length_B)

@@ -67,9 +67,9 @@ def _check_complete(source: str, encoder: torch.nn.Module, missing: Collection[s
     """Weights that a checkpoint lacks are drawn at random by transformers with only a warning: refuse them."""
     # masked_spec_embed marks masked frames in pretraining; checkpoints of fine-tuned models come without it.
     needed = {name for name, _ in encoder.named_parameters()} - {"masked_spec_embed"}
-    lost = sorted(name for name in missing if name in needed or name.removeprefix("encoder.") in needed)
-    if lost:
-        raise ValueError(f"{source} lacks {len(lost)} weights of its encoder, first {lost[0]!r}: is it the right file?")
+    gaps = sorted(name for name in missing if name in needed or name.removeprefix("encoder.") in needed)
+    if gaps:
+        raise ValueError(f"{source} lacks {len(gaps)} weights of its encoder, first {gaps[0]!r}: is it the right file?")
 
 
 def _standardises(source: str) -> bool:
@@ -84,7 +84,7 @@ def _standardises(source: str) -> bool:
 
 
 def _feature_extractor(source: str) -> dict[str, Any]:
-    """Its settings, from either file that transformers writes; a hub that cannot be reached is an OSError."""
+    """Settings of the feature extractor, from either file of transformers. Raises OSError without the hub."""
     path = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     if path is not None:
         settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))

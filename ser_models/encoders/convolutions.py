@@ -14,7 +14,7 @@ from ser_models.encoders.encoder import prefix_mask
 
 
 def convolved_length(length_B: Tensor, convolutions: Iterable[nn.Conv1d]) -> Tensor:
-    """How many outputs of a stack of unpadded convolutions see only real input, (B,) -> (B,); 0 if too short."""
+    """Number of outputs of a stack of unpadded convolutions that see only real input, (B,) -> (B,); 0 if too short."""
     for convolution in convolutions:
         length_B = (length_B - convolution.kernel_size[0]).div(convolution.stride[0], rounding_mode="floor") + 1
     return length_B.clamp(min=0)

@@ -2,10 +2,10 @@
 
 What zero padding a clip receives, and which clips share its batch, changes nothing on its real frames. The network is
 cut in two so that what is frozen can be cached: `stem` turns audio into the input of the first transformer layer,
-`upper` runs the layers from any hidden state on. The stem itself is `project`, audio into frames, then `place`, which
-tells the frames where they are: masked pretraining hides frames between the two, so that a hidden one knows its place.
+`upper` runs the layers from any hidden state on. The stem itself is `project`, audio into frames, then `add_positions`:
+masked pretraining hides frames between the two, so that a hidden one still has its position.
 
-# B batch · S samples · T frames · D features · L transformer layers (L+1 hidden states, index 0 = input of the first)
+# B batch · S samples · T frames · D features · L hidden states (transformer layers + 1, index 0 = input of the first)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class EncoderOutput:
     """All hidden states of a batch, and which of its frames are real audio."""
 
     hidden_LBTD: Tensor
-    """(L+1, B, T, D); index 0 is the input of the first transformer layer, the last is the network's own output."""
+    """(L, B, T, D); index 0 is the input of the first transformer layer, the last is the network's own output."""
     mask_BT: Tensor
     """(B, T) bool, True on frames of real audio; what padded frames hold has no meaning."""
 
@@ -37,16 +37,16 @@ class EncoderOutput:
 class SpeechEncoder(nn.Module, ABC):
     """A pretrained Hugging Face encoder (`self.model`) behind one padding-invariant interface.
 
-    Input is 16 kHz mono float in [-1, 1], zero padded to the batch's longest clip. Hidden state L is what the network
-    returns as `last_hidden_state`: in pre-norm networks it has passed the final layer norm, unlike Hugging Face's
-    `hidden_states[-1]` of wav2vec 2.0, HuBERT and WavLM. Layers are never dropped (layerdrop is ignored) and nothing is
-    masked in training: augmentation belongs to the caller.
+    Input is 16 kHz mono float in [-1, 1], zero padded to the batch's longest clip. The last hidden state is what the
+    network returns as `last_hidden_state`: in pre-norm networks it has passed the final layer norm, unlike
+    `hidden_states[-1]` of Hugging Face's wav2vec 2.0, HuBERT and WavLM. Layers are never dropped (layerdrop is
+    ignored) and nothing is masked in training: augmentation belongs to the caller.
     """
 
     config_fields: ClassVar[tuple[str, ...]]
     """Configuration that changes the output but cannot be read off the weights: part of the fingerprint."""
     depth_fields: ClassVar[tuple[str, ...]] = ("num_hidden_layers",)
-    """Where the configuration says how many layers there are."""
+    """Fields of the configuration that hold the number of layers."""
 
     def __init__(self, model: nn.Module, *, width: int, frame_rate_hz: float, equal_lengths_only: bool) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class SpeechEncoder(nn.Module, ABC):
 
     @abstractmethod
     def frames(self, length_B: Tensor) -> Tensor:
-        """How many frames of real audio clips of so many samples give, (B,) -> (B,)."""
+        """Number of frames of real audio that clips of so many samples give, (B,) -> (B,)."""
 
     @property
     @abstractmethod
@@ -98,7 +98,7 @@ class SpeechEncoder(nn.Module, ABC):
     def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
         """Frames of checked clips, trimmed to the longest, before positions are added, (B, S), (B,) -> (B, T, D)."""
 
-    def place(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def add_positions(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """Hidden state 0 from the frames of `project`: positions, and what the family does with them."""
         return frame_BTD
 
@@ -111,7 +111,7 @@ class SpeechEncoder(nn.Module, ABC):
         """The transformers feature extractor that describes the input this encoder expects."""
 
     def forward(self, wave_BS: Tensor, length_B: Tensor) -> EncoderOutput:
-        """Every hidden state of a zero-padded batch, (B, S), (B,) in samples -> (L+1, B, T, D)."""
+        """Every hidden state of a zero-padded batch, (B, S), (B,) in samples -> (L, B, T, D)."""
         hidden_BTD, mask_BT = self.stem(wave_BS, length_B)
         return EncoderOutput(self.upper(hidden_BTD, mask_BT, start=0), mask_BT)
 
@@ -121,14 +121,14 @@ class SpeechEncoder(nn.Module, ABC):
         frames_B = self.frames(length_B)
         frame_BTD = self.project(wave_BS[:, : int(length_B.max())], length_B)
         mask_BT = prefix_mask(frames_B, frame_BTD.shape[1])
-        return self.place(frame_BTD, mask_BT), mask_BT
+        return self.add_positions(frame_BTD, mask_BT), mask_BT
 
     def upper(self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int) -> Tensor:
-        """Hidden states start..L computed from hidden state `start`, (B, T, D) -> (L+1-start, B, T, D)."""
+        """Hidden states from `start` on, computed from hidden state `start`, (B, T, D) -> (L-start, B, T, D)."""
         return torch.stack(list(self.states(hidden_BTD, mask_BT, start=start)))
 
     def states(self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int) -> Iterator[Tensor]:
-        """The same one after the other, so that a caller may stop at the one it wants and keep no other."""
+        """Hidden states from `start` on, one after the other, each (B, T, D), so that a caller may stop at any."""
         if not 0 <= start <= self.num_layers:
             raise ValueError(f"start must be a hidden state 0..{self.num_layers} of this encoder, got {start}")
         # Padded frames of a cached state may hold anything; 0 · NaN would still be NaN inside the attention.
@@ -141,7 +141,7 @@ class SpeechEncoder(nn.Module, ABC):
             yield self.final_norm(hidden_BTD) if last and self.final_norm is not None else hidden_BTD
 
     def _layer_inputs(self, hidden_BTD: Tensor, mask_BT: Tensor) -> dict[str, Any]:
-        """What every layer is given besides the hidden state: computed once for the batch."""
+        """Inputs of every layer besides the hidden state, computed once for the batch."""
         return {"attention_mask": attention_bias(mask_BT, hidden_BTD.dtype)}
 
     def _run_layer(self, layer: nn.Module, hidden_BTD: Tensor, inputs: dict[str, Any]) -> Tensor:
@@ -209,7 +209,7 @@ def prefix_mask(length_B: Tensor, size: int) -> Tensor:
 
 
 def attention_bias(mask_BT: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """What is added to attention scores so that padded frames get no weight: (B, T) -> (B, 1, 1, T), None if all real.
+    """Bias on attention scores that leaves padded frames without weight: (B, T) -> (B, 1, 1, T), None if all real.
 
     Additive rather than bool, because the eager and the fused attention of transformers both accept it.
     """

@@ -59,7 +59,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
 
     @property
     def pre_norm(self) -> bool:
-        """Whether layer norms come before attention and feed-forward ("stable layer norm")."""
+        """True where layer norms come before attention and feed-forward ("stable layer norm")."""
         return bool(getattr(self.model.config, "do_stable_layer_norm", False))
 
     @property
@@ -90,7 +90,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
         frame_BTD: Tensor = projected[0] if isinstance(projected, tuple) else projected
         return frame_BTD
 
-    def place(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def add_positions(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         mask_BT1 = mask_BT.unsqueeze(-1)
         hidden_BTD = frame_BTD * mask_BT1
         hidden_BTD = hidden_BTD + self._positions(hidden_BTD, mask_BT1)

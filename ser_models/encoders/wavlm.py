@@ -25,10 +25,10 @@ class WavLMEncoder(Wav2Vec2Encoder):
 
     def _layer_inputs(self, hidden_BTD: Tensor, mask_BT: Tensor) -> dict[str, Any]:
         # Only layer 0 owns the table of relative positions: every layer uses it, also when layer 0 is not run.
-        first: Any = self.layers[0]
+        first_layer: Any = self.layers[0]
         time = hidden_BTD.shape[1]
         return {
-            "position_HTT": first.attention.compute_bias(time, time),
+            "position_HTT": first_layer.attention.compute_bias(time, time),
             "padding_B11T": attention_bias(mask_BT, hidden_BTD.dtype),
         }
 
@@ -69,7 +69,7 @@ def attend(attention: Any, hidden_BTD: Tensor, *, position_HTT: Tensor, padding_
 
 
 def position_gate(attention: nn.Module, hidden_BHTK: Tensor) -> Tensor:
-    """How strongly each frame and head listens to relative positions, (B, H, T, D/H) -> (B, H, T, 1)."""
+    """Gate of each frame and head on relative positions, (B, H, T, D/H) -> (B, H, T, 1)."""
     module: Any = attention
     projected_BHT2 = module.gru_rel_pos_linear(hidden_BHTK).unflatten(-1, (2, 4)).sum(-1)
     update_BHT1, reset_BHT1 = torch.sigmoid(projected_BHT2).chunk(2, dim=-1)

@@ -74,7 +74,7 @@ class WhisperSpeechEncoder(SpeechEncoder):
         hidden_BDT = F.gelu(self.model.conv2(hidden_BDT))
         return hidden_BDT[..., :frames].transpose(1, 2)
 
-    def place(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    def add_positions(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         hidden_BTD = frame_BTD + self.model.embed_positions.weight[: frame_BTD.shape[1]]
         return F.dropout(hidden_BTD, p=self.model.dropout, training=self.training)
 

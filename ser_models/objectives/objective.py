@@ -1,7 +1,7 @@
 """What all pretraining objectives share: an encoder trained in place, spans of frames to hide, a learned mask frame.
 
-A hidden frame is replaced after the convolutional front and before it is told its place (`SpeechEncoder.place`), as
-wav2vec 2.0 and HuBERT do. That holds for Whisper too: its positions are added once, to the input of the first layer, so
+A hidden frame is replaced after the convolutional front, before its position (`SpeechEncoder.add_positions`), as in
+wav2vec 2.0 and HuBERT. That holds for Whisper too: its positions are added once, to the input of the first layer, so
 frames that were replaced after it would all be alike, and the best guess for each of them the same.
 """
 
@@ -158,7 +158,7 @@ class Objective(nn.Module, ABC):
         """The encoder's last hidden state when some frames are hidden from it, (B, T, D) -> (B, T, D)."""
         real_BT = prefix_mask(self.encoder.frames(length_B), frame_BTD.shape[1])
         masked_BTD = torch.where(hidden_BT[..., None], self.mask_embedding.to(frame_BTD.dtype), frame_BTD)
-        states = self.encoder.states(self.encoder.place(masked_BTD, real_BT), real_BT, start=0)
+        states = self.encoder.states(self.encoder.add_positions(masked_BTD, real_BT), real_BT, start=0)
         return deque(states, maxlen=1)[0]
 
 
