@@ -1,4 +1,4 @@
-"""What the quality measures are worth: clean speech against the same speech with noise mixed in, and noise alone.
+"""Benchmark of the quality measures: clean speech against the same speech with noise mixed in, and noise alone.
 
     python -m jobs.bench.quality speech=[CORPUS] noise=CORPUS
 
@@ -37,20 +37,20 @@ SCORES = ("quality", "voice_ratio", "snr_db", "speech_ratio")
 
 
 class QualityBenchOptions(Options):
-    """What to mix with what."""
+    """Options of the quality benchmark: clean speech, noise, and the ratios to mix them at."""
 
     speech: list[str] = Field(min_length=1)
     """Corpora of clean speech."""
     noise: str
     """A corpus of noises without speech."""
     reader: str = "manifest"
-    """Which reader takes all of them, a name in seral.corpora.READERS."""
+    """Reader of all of them, a name in seral.corpora.READERS."""
     clips: int = Field(default=60, ge=2)
     """Clips of speech from each corpus."""
     snr_db: list[float] = Field(default=[20, 10, 5, 0], min_length=1)
     """Ratios to mix at: mean power of the whole clip over that of the noise."""
     half: Literal["first", "second"] = "second"
-    """Which half of the speakers and of the noises."""
+    """Half of the speakers and of the noises."""
     seed: int = Field(default=0, ge=0)
     """Draws the clips, and which noise goes with which."""
     out: str | None = None
@@ -71,7 +71,7 @@ def run_quality_bench(options: QualityBenchOptions) -> str:
     with track("measuring", len(speech) * (1 + len(options.snr_db)) + len(noises)) as advance:
         rows = []
         for corpus, kind, true_snr_db, samples in _clips(speech, noises, options.snr_db, rng):
-            rows.append({"corpus": corpus, "kind": kind, "true_snr_db": true_snr_db, **_measured(samples)})
+            rows.append({"corpus": corpus, "kind": kind, "true_snr_db": true_snr_db, **_measures(samples)})
             advance(1)
     frame = pd.DataFrame(rows)
     if options.out is not None:
@@ -82,12 +82,13 @@ def run_quality_bench(options: QualityBenchOptions) -> str:
 def summarise(frame: pd.DataFrame) -> str:
     """The tables: ROC areas, the score by kind of clip, the estimated ratio against the true one, the cost."""
     kinds = [str(kind) for kind in frame["kind"].unique()]
-    worse, speech = [kind for kind in kinds if kind != CLEAN], [kind for kind in kinds if kind != NOISE]
+    against_clean = [(CLEAN, kind) for kind in kinds if kind != CLEAN]
+    against_noise = [(kind, NOISE) for kind in kinds if kind != NOISE]
     by_kind = frame.groupby("kind", sort=False)["quality"]
-    by_corpus = {corpus: _areas(mine, [(CLEAN, kind) for kind in worse], "{1}") for corpus, mine in _corpora(frame)}
+    by_corpus = {corpus: _areas(rows, against_clean, "{1}") for corpus, rows in _corpora(frame)}
     parts = [
-        f"clean speech against (area under the ROC curve)\n{_areas(frame, [(CLEAN, kind) for kind in worse], '{1}')}",
-        f"speech against noise alone\n{_areas(frame, [(kind, NOISE) for kind in speech], '{0}')}",
+        f"clean speech against (area under the ROC curve)\n{_areas(frame, against_clean, '{1}')}",
+        f"speech against noise alone\n{_areas(frame, against_noise, '{0}')}",
         "clean speech against, by quality, within each corpus\n"
         + pd.DataFrame({corpus: table.loc["quality"] for corpus, table in by_corpus.items()}).T.to_string(),
         f"quality, quantiles\n{by_kind.describe(percentiles=QUANTILES).iloc[:, 4:-1].round(2).to_string()}",
@@ -123,8 +124,8 @@ def _below(frame: pd.DataFrame, kinds: Sequence[str]) -> pd.DataFrame:
     """Share of every kind of clip, and of every corpus's clean clips, whose quality is below each floor."""
     groups = {kind: frame[frame["kind"] == kind] for kind in kinds}
     clean = frame[frame["kind"] == CLEAN]
-    groups |= {f"{CLEAN} {corpus}": mine for corpus, mine in clean.groupby("corpus", sort=False)}
-    shares = {floor: {name: (mine["quality"] < floor).mean() for name, mine in groups.items()} for floor in FLOORS}
+    groups |= {f"{CLEAN} {corpus}": rows for corpus, rows in clean.groupby("corpus", sort=False)}
+    shares = {floor: {name: (rows["quality"] < floor).mean() for name, rows in groups.items()} for floor in FLOORS}
     return pd.DataFrame(shares).round(3)
 
 
@@ -138,13 +139,13 @@ def _half(clips: Sequence[Utterance], half: str) -> list[Utterance]:
     if len(names) < 2:
         raise ReaderError(f"{clips[0].corpus if clips else 'the corpus'} has {len(names)} speakers or files, needs 2")
     middle = len(names) // 2
-    kept = set(names[:middle] if half == "first" else names[middle:])
-    return [clip for clip in clips if (clip.speaker or clip.name) in kept]
+    chosen = set(names[:middle] if half == "first" else names[middle:])
+    return [clip for clip in clips if (clip.speaker or clip.name) in chosen]
 
 
 def _draw(clips: Sequence[Utterance], options: QualityBenchOptions, rng: np.random.Generator) -> list[Utterance]:
-    mine = _half(clips, options.half)
-    return [mine[row] for row in sorted(rng.permutation(len(mine))[: options.clips])]
+    half = _half(clips, options.half)
+    return [half[row] for row in sorted(rng.permutation(len(half))[: options.clips])]
 
 
 def _samples(clip: Utterance) -> Samples:
@@ -167,17 +168,17 @@ def _clips(
         yield "", NOISE, None, noise
 
 
-def _measured(samples: Samples) -> dict[str, float | None]:
-    began = time.process_time()
-    voice_F = voice_probability(samples)
-    heard = time.process_time()
-    quality = measure(samples, voice_F)
-    measured = time.process_time()
+def _measures(samples: Samples) -> dict[str, float | None]:
+    before = time.process_time()
+    voice_T = voice_probability(samples)
+    after_voice = time.process_time()
+    quality = measure(samples, voice_T)
+    after_measures = time.process_time()
     encode_flac(samples)
     cost = {
-        "voice_cpu_s": heard - began,
-        "measures_cpu_s": measured - heard,
-        "flac_cpu_s": time.process_time() - measured,
+        "voice_cpu_s": after_voice - before,
+        "measures_cpu_s": after_measures - after_voice,
+        "flac_cpu_s": time.process_time() - after_measures,
     }
     return {"duration_s": len(samples) / SAMPLE_RATE, **vars(quality), **cost}
 

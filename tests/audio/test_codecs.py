@@ -19,7 +19,7 @@ from seral.schema import SAMPLE_RATE
 KINDS = {"m4a": ("mp4", "aac", 44_100), "mp4": ("mp4", "aac", 48_000), "webm": ("webm", "libopus", 48_000)}
 """Suffix -> container, codec, rate."""
 FIT = 0.1
-"""What the codecs may change; a shift by one sample changes more."""
+"""Largest change by the codecs; a shift by one sample changes more."""
 
 
 def sweep(seconds: float, rate: int, channels: int = 1) -> NDArray[np.float32]:
@@ -57,9 +57,9 @@ def _draw(out: av.container.OutputContainer) -> None:
 def misfit(samples: NDArray[np.float32], start_s: float) -> float:
     """Root mean square of the difference from the tone at 16 kHz, without the edges, relative to the tone."""
     first = round(start_s * SAMPLE_RATE)
-    wanted = sweep(start_s + len(samples) / SAMPLE_RATE + 1, SAMPLE_RATE)[0][first : first + len(samples)]
+    expected = sweep(start_s + len(samples) / SAMPLE_RATE + 1, SAMPLE_RATE)[0][first : first + len(samples)]
     inner = slice(800, -800)
-    return float(np.sqrt(np.mean((samples - wanted)[inner] ** 2) / np.mean(wanted[inner] ** 2)))
+    return float(np.sqrt(np.mean((samples - expected)[inner] ** 2) / np.mean(expected[inner] ** 2)))
 
 
 @pytest.fixture

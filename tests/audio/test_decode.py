@@ -176,28 +176,28 @@ def test_every_cut_of_a_good_file_is_read_whole_or_refused(tmp_path: Path) -> No
 def test_a_wav_written_to_a_pipe_has_no_size_and_is_read_whole(tmp_path: Path) -> None:
     path = wav(tmp_path / "pipe.wav", tone(1))
     data = bytearray(path.read_bytes())
-    place = data.index(b"data") + 4
-    data[place : place + 4] = struct.pack("<I", 0xFFFFFFFF)
+    offset = data.index(b"data") + 4
+    data[offset : offset + 4] = struct.pack("<I", 0xFFFFFFFF)
     path.write_bytes(data)
     assert len(decode(path).samples) == SAMPLE_RATE
 
 
 def test_stereo_is_the_mean_unless_it_cancels() -> None:
-    left = tone(0.5)
-    both = np.stack([left, 0.5 * left], axis=1)
-    np.testing.assert_allclose(mix_down(both), 0.75 * left, atol=1e-6)
-    np.testing.assert_array_equal(mix_down(np.stack([left, -left * 1.01], axis=1)), -left * np.float32(1.01))
-    dead = np.stack([left, np.zeros_like(left)], axis=1)
-    np.testing.assert_allclose(mix_down(dead), left / 2, atol=1e-6)
-    centre = np.stack([np.zeros_like(left)] * 2 + [left] + [np.zeros_like(left)] * 3, axis=1)
-    np.testing.assert_array_equal(mix_down(centre), left)
+    signal = tone(0.5)
+    both = np.stack([signal, 0.5 * signal], axis=1)
+    np.testing.assert_allclose(mix_down(both), 0.75 * signal, atol=1e-6)
+    np.testing.assert_array_equal(mix_down(np.stack([signal, -signal * 1.01], axis=1)), -signal * np.float32(1.01))
+    dead = np.stack([signal, np.zeros_like(signal)], axis=1)
+    np.testing.assert_allclose(mix_down(dead), signal / 2, atol=1e-6)
+    centre = np.stack([np.zeros_like(signal)] * 2 + [signal] + [np.zeros_like(signal)] * 3, axis=1)
+    np.testing.assert_array_equal(mix_down(centre), signal)
 
 
 def test_what_was_wrong_with_the_channels_is_told(tmp_path: Path) -> None:
-    left = tone(0.5)
-    sf.write(tmp_path / "stereo.wav", np.stack([left, -left], axis=1), SAMPLE_RATE)
+    left_channel = tone(0.5)
+    sf.write(tmp_path / "stereo.wav", np.stack([left_channel, -left_channel], axis=1), SAMPLE_RATE)
     assert decode(tmp_path / "stereo.wav").channel_fault == "anti-phase"
-    assert decode(wav(tmp_path / "mono.wav", left)).channel_fault is None
+    assert decode(wav(tmp_path / "mono.wav", left_channel)).channel_fault is None
 
 
 def test_flac_damaged_in_storage_is_bad_audio() -> None:

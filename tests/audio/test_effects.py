@@ -59,9 +59,9 @@ def test_an_echo_dies_away_in_its_time_and_keeps_the_loudness(rt60_s: float) -> 
     click[:160] = tone(1000, seconds=0.01)
     room = reverberate(click, (rt60_s, rt60_s), (0.0, 0.0), np.random.default_rng(0))
     assert np.mean(room**2) == pytest.approx(np.mean(click**2), rel=0.01)
-    power_F = np.square(room[160 : int(0.8 * rt60_s * 16_000)], dtype=np.float64)
-    power_F = power_F[: len(power_F) // 80 * 80].reshape(-1, 80).mean(1)  # 5 ms each
-    slope_db = np.polyfit(0.005 * np.arange(len(power_F)), 10 * np.log10(power_F), 1)[0]
+    power_T = np.square(room[160 : int(0.8 * rt60_s * 16_000)], dtype=np.float64)
+    power_T = power_T[: len(power_T) // 80 * 80].reshape(-1, 80).mean(1)  # 5 ms each
+    slope_db = np.polyfit(0.005 * np.arange(len(power_T)), 10 * np.log10(power_T), 1)[0]
     assert slope_db == pytest.approx(-60 / rt60_s, rel=0.15)
     late = int(1.2 * rt60_s * 16_000) + 1600
     assert np.abs(room[late:]).max() < 1e-4

@@ -49,9 +49,9 @@ def test_snr_is_near_the_true_ratio(wanted_db: int) -> None:
 
 
 def test_steady_noise_has_no_signal_in_it() -> None:
-    power_F = frame_power(noise(4, -30))
-    assert snr_db(power_F) < 0
-    assert speech_ratio(power_F) < 0.02
+    power_T = frame_power(noise(4, -30))
+    assert snr_db(power_T) < 0
+    assert speech_ratio(power_T) < 0.02
 
 
 def test_snr_stays_within_its_limits() -> None:
@@ -77,8 +77,8 @@ def test_clipping_agrees_with_a_plain_loop() -> None:
     samples = np.clip(noise(0.5, -3), -1, 1)
     full = [abs(value) >= 1 - 1e-4 for value in samples]
     beside = [
-        here and (any(full[max(0, index - 1) : index]) or any(full[index + 1 : index + 2]))
-        for index, here in enumerate(full)
+        at_full_scale and (any(full[max(0, index - 1) : index]) or any(full[index + 1 : index + 2]))
+        for index, at_full_scale in enumerate(full)
     ]
     assert 0 < clipping(samples) == pytest.approx(np.mean(beside))
 
@@ -101,16 +101,16 @@ def test_measures_are_finite_for_any_length(length: int) -> None:
 def test_a_background_that_comes_and_goes_is_noise_where_nobody_speaks() -> None:
     speech, knock = bursts(2), np.zeros(2 * SAMPLE_RATE, np.float32)
     knock[::2000] = 1.0
-    power_F = frame_power(np.concatenate([speech, knock]) + noise(4, -70))
-    voice_F = np.repeat([1.0, 0.0], 200).astype(np.float32)
+    power_T = frame_power(np.concatenate([speech, knock]) + noise(4, -70))
+    voice_T = np.repeat([1.0, 0.0], 200).astype(np.float32)
     true_db = 10 * np.log10(np.mean(speech**2) / np.mean(knock**2))
-    assert snr_db(power_F) > true_db + 30
-    assert snr_db(power_F, voice_F) == pytest.approx(true_db, abs=4)
+    assert snr_db(power_T) > true_db + 30
+    assert snr_db(power_T, voice_T) == pytest.approx(true_db, abs=4)
 
 
 def test_a_clip_without_a_pause_is_measured_as_if_nobody_had_listened() -> None:
-    power_F = frame_power(bursts(2) + noise(2, -50))
-    assert snr_db(power_F, np.ones(200, np.float32)) == snr_db(power_F)
+    power_T = frame_power(bursts(2) + noise(2, -50))
+    assert snr_db(power_T, np.ones(200, np.float32)) == snr_db(power_T)
 
 
 @pytest.mark.parametrize("rate_hz", [4000, 8000, 12_000])
@@ -135,18 +135,18 @@ def test_silence_at_the_ends_is_measured() -> None:
 
 
 def test_channel_faults() -> None:
-    left = bursts(1) + noise(1, -60)
+    left_channel = bursts(1) + noise(1, -60)
     other = noise(1, -60, seed=1)
     channels = {
-        None: [left, left + other],
-        "dead": [left, np.zeros_like(left)],
-        "anti-phase": [left, -left],
-        "many": [left, left, left],
-        "offset": [left + 0.1],
+        None: [left_channel, left_channel + other],
+        "dead": [left_channel, np.zeros_like(left_channel)],
+        "anti-phase": [left_channel, -left_channel],
+        "many": [left_channel, left_channel, left_channel],
+        "offset": [left_channel + 0.1],
     }
-    found = {wanted: channel_fault(np.stack(given, axis=1)) for wanted, given in channels.items()}
-    assert found == {wanted: wanted for wanted in channels}
-    assert {wanted for wanted in channels if wanted} == set(CHANNEL_FAULTS)
+    fault_of = {fault: channel_fault(np.stack(signals, axis=1)) for fault, signals in channels.items()}
+    assert fault_of == {fault: fault for fault in channels}
+    assert {fault for fault in channels if fault} == set(CHANNEL_FAULTS)
 
 
 MEASURES = st.fixed_dictionaries(

@@ -20,18 +20,18 @@ def voice(*pieces: tuple[float, float]) -> np.ndarray:
 
 
 def test_pauses_are_bridged_ends_padded_and_coughs_left_out() -> None:
-    voice_F = voice((1, 0), (1, 1), (0.4, 0), (1, 1), (1, 0), (0.2, 1), (1, 0), (1, 1), (0.1, 0))
-    assert utterances(voice_F, **LIMITS) == [(0.8, 3.6), (5.4, 6.7)]
+    voice_T = voice((1, 0), (1, 1), (0.4, 0), (1, 1), (1, 0), (0.2, 1), (1, 0), (1, 1), (0.1, 0))
+    assert utterances(voice_T, **LIMITS) == [(0.8, 3.6), (5.4, 6.7)]
 
 
 def test_neighbours_share_the_pause_between_them() -> None:
-    voice_F = voice((1, 1), (0.6, 0), (1, 1))
-    assert utterances(voice_F, **(LIMITS | {"pad_s": 0.5})) == [(0, 1.3), (1.3, 2.6)]
+    voice_T = voice((1, 1), (0.6, 0), (1, 1))
+    assert utterances(voice_T, **(LIMITS | {"pad_s": 0.5})) == [(0, 1.3), (1.3, 2.6)]
 
 
 def test_a_long_utterance_is_cut_where_it_sounds_least_like_speech() -> None:
-    voice_F = voice((3, 0.9), (0.3, 0.6), (3, 0.9))
-    (_, cut), (again, _) = utterances(voice_F, **LIMITS)
+    voice_T = voice((3, 0.9), (0.3, 0.6), (3, 0.9))
+    (_, cut), (again, _) = utterances(voice_T, **LIMITS)
     assert cut == again
     assert 3 < cut < 3.3
 
@@ -43,16 +43,16 @@ def test_nothing_is_said_in_silence() -> None:
 
 @given(st.lists(st.tuples(st.floats(0.01, 3), st.floats(0, 1)), min_size=1, max_size=40))
 def test_utterances_are_apart_short_enough_and_hold_all_long_speech(pieces: list[tuple[float, float]]) -> None:
-    voice_F = voice(*pieces)
-    found = utterances(voice_F, **LIMITS)
-    flat = [0.0, *(limit for segment in found for limit in segment), len(voice_F) * FRAME_S]
+    voice_T = voice(*pieces)
+    spans = utterances(voice_T, **LIMITS)
+    flat = [0.0, *(limit for segment in spans for limit in segment), len(voice_T) * FRAME_S]
     assert flat == sorted(flat)
-    covered_F = np.zeros(len(voice_F), bool)
-    for start_s, end_s in found:
+    covered_F = np.zeros(len(voice_T), bool)
+    for start_s, end_s in spans:
         assert LIMITS["min_s"] - 1e-6 <= end_s - start_s <= LIMITS["max_s"] + 1e-6
         covered_F[round(start_s / FRAME_S) : round(end_s / FRAME_S)] = True
     run = 0
-    for at, speech in enumerate(voice_F > SPEECH):  # a plain loop over what must be in
+    for at, speech in enumerate(voice_T > SPEECH):  # a plain loop over what must be in
         run = run + 1 if speech else 0
         if run * FRAME_S >= LIMITS["min_s"]:
             assert covered_F[at]

@@ -28,8 +28,8 @@ def test_speech_is_found_where_it_is(shared: Path) -> None:
     late_s = []
     for file in sorted((shared / "corpora" / "emodb" / "audio").glob("*.flac"))[::50]:
         clip = decode(file).samples
-        heard = np.flatnonzero(voice_probability(np.concatenate([hiss(2), clip, hiss(2)])) > SPEECH)
-        late_s.append((0.01 * heard[0] - 2, 0.01 * heard[-1] - 2 - len(clip) / 16_000))
+        speech_frames = np.flatnonzero(voice_probability(np.concatenate([hiss(2), clip, hiss(2)])) > SPEECH)
+        late_s.append((0.01 * speech_frames[0] - 2, 0.01 * speech_frames[-1] - 2 - len(clip) / 16_000))
     assert np.median(late_s, axis=0) == pytest.approx([0, 0], abs=0.2)
 
 

@@ -29,16 +29,16 @@ def test_halves_are_apart_and_scores_fall_with_noise(
     frames = {}
     for half in ("first", "second"):
         out = tmp_path / f"{half}.csv"
-        told = run_quality_bench(
+        summary = run_quality_bench(
             QualityBenchOptions(speech=[str(speech)], noise=str(noises), half=half, snr_db=[20, 0], out=str(out))
         )
-        assert "clean speech against" in told
+        assert "clean speech against" in summary
         frames[half] = pd.read_csv(out)
     for frame in frames.values():
         assert frame["kind"].value_counts().to_dict() == {"clean": 4, "20 dB": 4, "0 dB": 4, "noise": 2}
         assert frame.groupby("kind")["quality"].mean()[["clean", "20 dB", "0 dB", "noise"]].is_monotonic_decreasing
-    seen = [set(frame.loc[frame["kind"] == "clean", "loudness_db"]) for frame in frames.values()]
-    assert not seen[0] & seen[1]
+    loudness = [set(frame.loc[frame["kind"] == "clean", "loudness_db"]) for frame in frames.values()]
+    assert not loudness[0] & loudness[1]
 
 
 def test_one_noise_cannot_be_halved(tmp_path: Path, make_corpus: Callable[..., Path]) -> None:

@@ -26,8 +26,8 @@ def recordings(tmp_path: Path) -> Path:
 
 
 def test_clips_are_the_recording_piece_by_piece(recordings: Path, tmp_path: Path) -> None:
-    told = cut_recordings(parse(CutOptions, {"root": str(recordings), "out": str(tmp_path / "out"), "clip_s": 2}))
-    assert told.startswith("2 clips of 2 recordings")
+    summary = cut_recordings(parse(CutOptions, {"root": str(recordings), "out": str(tmp_path / "out"), "clip_s": 2}))
+    assert summary.startswith("2 clips of 2 recordings")
     files = sorted((tmp_path / "out").rglob("*.flac"))
     assert [str(f.relative_to(tmp_path / "out")) for f in files] == ["a/long-000.flac", "a/long-001.flac"]
     whole = sf.read(recordings / "a" / "long.flac")[0]
@@ -66,9 +66,9 @@ def test_utterances_of_recordings_are_listed_and_imported_with_their_place(
     sf.write(tmp_path / "calls" / "day" / "one.flac", np.stack([call, call], axis=1), 16_000)
     sf.write(tmp_path / "calls" / "empty.wav", pause[0], 16_000)
     (tmp_path / "calls" / "text.wav").write_text("this is no audio")
-    told = cut_recordings(CutOptions(root=str(tmp_path / "calls"), out=str(tmp_path / "cut")))
-    assert "nobody speaks in: empty.wav" in told
-    assert "the import to say why: text.wav" in told
+    summary = cut_recordings(CutOptions(root=str(tmp_path / "calls"), out=str(tmp_path / "cut")))
+    assert "nobody speaks in: empty.wav" in summary
+    assert "the import to say why: text.wav" in summary
     rows = [json.loads(line) for line in (tmp_path / "cut" / "manifest.jsonl").read_text().splitlines()]
     assert [row["session"] for row in rows] == ["day/one", "day/one", "text"]
     assert all(row["audio"].startswith("../calls/") for row in rows)

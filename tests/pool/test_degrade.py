@@ -9,7 +9,7 @@ import pytest
 
 from seral import storage
 from seral.audio.decode import decode_flac
-from seral.audio.effects import worsen
+from seral.audio.effects import corrupt
 from seral.errors import OptionError, StateError
 from seral.options import parse
 from seral.pool.degrade import DegradeOptions, degrade_pool
@@ -47,7 +47,7 @@ def test_options_that_say_nothing_are_refused(values: dict[str, Any], words: str
 def test_all_effects_together_leave_a_clip_of_the_same_length(speech: Callable[[float, int], np.ndarray]) -> None:
     samples = speech(1.0, 0)
     all_of_it = options(rt60_s=[0.3, 0.6], snr_db=[5, 10], gain_db=[-6, 6], highest_hz=4000, codecs=["mp3"])
-    one, again, other = (worsen(samples, [], all_of_it, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    one, again, other = (corrupt(samples, [], all_of_it, np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert one.shape == samples.shape
     assert np.isfinite(one).all()
     np.testing.assert_array_equal(one, again)
@@ -60,10 +60,10 @@ def test_a_noisy_pool_has_the_same_utterances_and_worse_audio(tmp_path: Path, ma
     corpus = make_corpus(tmp_path / "corpus", 6, seconds=(1.0, 1.5))
     clean = str(tmp_path / "clean")
     import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(corpus), "out": clean}))
-    wanted = parse(DegradeOptions, {"pool": clean, "out": str(tmp_path / "noisy"), "snr_db": [5, 5]})
-    assert degrade_pool(wanted)["utterances"] == 6
-    pools = [open_pool(clean), open_pool(wanted.out)]
-    assert check_pool(wanted.out) == []
+    settings = parse(DegradeOptions, {"pool": clean, "out": str(tmp_path / "noisy"), "snr_db": [5, 5]})
+    assert degrade_pool(settings)["utterances"] == 6
+    pools = [open_pool(clean), open_pool(settings.out)]
+    assert check_pool(settings.out) == []
     assert gold(pools[0]) == gold(pools[1])
     before, after = (clips(pool) for pool in pools)
     assert before.keys() == after.keys()
@@ -73,7 +73,7 @@ def test_a_noisy_pool_has_the_same_utterances_and_worse_audio(tmp_path: Path, ma
     quality = [np.asarray(pool.metadata["quality"]) for pool in pools]
     assert (quality[1] < quality[0]).all()
     manifest = pools[1].manifest
-    degrade_pool(wanted)
-    assert open_pool(wanted.out).manifest == manifest
+    degrade_pool(settings)
+    assert open_pool(settings.out).manifest == manifest
     with pytest.raises(StateError, match="another pool at"):
-        degrade_pool(wanted.model_copy(update={"seed": 1}))
+        degrade_pool(settings.model_copy(update={"seed": 1}))

@@ -4,7 +4,7 @@ Only files that begin like a container known here are opened, and as that contai
 for playlists, which may name any other file or address.
 """
 
-# N frames of the source · C channels
+# T frames of the source · C channels
 from __future__ import annotations
 
 import importlib.util
@@ -44,7 +44,7 @@ def container_of(head: bytes) -> str | None:
 
 
 def installed() -> bool:
-    """Whether PyAV is there."""
+    """Whether PyAV is installed."""
     return importlib.util.find_spec("av") is not None
 
 
@@ -82,15 +82,15 @@ class ContainerSound:
         self._start = start
 
     def read(self, count: int) -> NDArray[np.float32]:
-        """At most `count` frames, (N, C) float32."""
+        """At most `count` frames, (T, C) float32."""
         announced = self._announced()
         end = self._start + count if announced is None else min(self._start + count, announced)
         blocks = [np.empty((0, self.channels), dtype=np.float32)]
         position = self._start
         try:
-            for begin, block_NC in self._blocks():
-                position = begin + len(block_NC)
-                blocks.append(block_NC[max(self._start - begin, 0) : max(end - begin, 0)])
+            for begin, block_TC in self._blocks():
+                position = begin + len(block_TC)
+                blocks.append(block_TC[max(self._start - begin, 0) : max(end - begin, 0)])
                 if position >= end:
                     break
         except self._failure as error:
@@ -106,7 +106,7 @@ class ContainerSound:
         return round(self._stream.duration * self._stream.time_base * self.samplerate)
 
     def _blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Position of the first frame, and frames (N, C), from a little before the start on."""
+        """Position of the first frame, and frames (T, C), from a little before the start on."""
         early_s = self._start / self.samplerate - SEEK_MARGIN_S
         position: int | None = 0
         if self._seekable and early_s > 0:
@@ -118,12 +118,12 @@ class ContainerSound:
                     raise CodecError("ffmpeg gives no times, so no segment can be found")
                 position = round((frame.time - self._origin_s()) * self.samplerate)
             for ready in self._resampler.resample(frame):
-                block_NC = np.ascontiguousarray(ready.to_ndarray().T, dtype=np.float32)
-                yield position, block_NC
-                position += len(block_NC)
+                block_TC = np.ascontiguousarray(ready.to_ndarray().T, dtype=np.float32)
+                yield position, block_TC
+                position += len(block_TC)
 
     def _origin_s(self) -> float:
-        """When the first frame of the stream is played."""
+        """Time at which the first frame of the stream is played, in seconds."""
         if self._stream.start_time is None or self._stream.time_base is None:
             return 0.0
         return float(self._stream.start_time * self._stream.time_base)

@@ -68,7 +68,7 @@ def open_clip(audio: Path, inside: Inside | None) -> BinaryIO:
 
 
 def restore(fields: Mapping[str, Any] | None) -> Inside | None:
-    """The place that was taken apart into its fields."""
+    """The span or cell that has these fields; None of None."""
     if fields is None:
         return None
     return Span(**fields) if "offset" in fields else Cell(**fields)

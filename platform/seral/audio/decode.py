@@ -5,7 +5,7 @@ the middle and three-hour tapes. Each is a `BadAudio` with one word from `seral.
 raised, and nothing is read before the header says that it is worth reading.
 """
 
-# S samples at 16 kHz · N frames of the source · C channels
+# S samples at 16 kHz · T frames of the source · C channels
 from __future__ import annotations
 
 import hashlib
@@ -81,33 +81,33 @@ def decode(
         with open_clip(path, inside) as file:
             _check_head(file)
             with _open(file) as sound:
-                frames_NC = _read(sound, file, start_s, end_s, max_duration_s)
+                frames_TC = _read(sound, file, start_s, end_s, max_duration_s)
                 rate, channels = sound.samplerate, sound.channels
     except FileNotFoundError as error:
         raise BadAudio("missing", str(error) if inside else f"no file at {path}") from None
     except OSError as error:
         raise BadAudio("unreadable", f"{path}: {error.strerror or error}") from None
-    samples = to_pool_rate(mix_down(frames_NC), rate)
+    samples = to_pool_rate(mix_down(frames_TC), rate)
     if len(samples) < max(1.0, min_duration_s * SAMPLE_RATE):
         raise BadAudio("too-short", f"{len(samples) / SAMPLE_RATE:.3f} s, the least is {min_duration_s:g} s")
     _check_level(samples)
     return Decoded(
-        samples=samples, source_rate_hz=rate, source_channels=channels, channel_fault=channel_fault(frames_NC)
+        samples=samples, source_rate_hz=rate, source_channels=channels, channel_fault=channel_fault(frames_TC)
     )
 
 
-def mix_down(frames_NC: NDArray[np.float32]) -> Samples:
-    """Mean of the channels, (N, C) -> (N,), or the loudest channel where the mean loses more than 10 dB to it.
+def mix_down(frames_TC: NDArray[np.float32]) -> Samples:
+    """Mean of the channels, (T, C) -> (T,), or the loudest channel where the mean loses more than 10 dB to it.
 
     That happens when channels cancel (one wired in opposite phase) and when speech sits in one of many (5.1 film).
     """
-    if frames_NC.shape[1] == 1:
-        return frames_NC[:, 0]
-    mean = frames_NC.mean(axis=1)
-    power_C = np.einsum("nc,nc->c", frames_NC, frames_NC)
+    if frames_TC.shape[1] == 1:
+        return frames_TC[:, 0]
+    mean = frames_TC.mean(axis=1)
+    power_C = np.einsum("tc,tc->c", frames_TC, frames_TC)
     loudest = int(np.argmax(power_C))
     if float(np.dot(mean, mean)) * 10 ** (CANCELLED_DB / 10) < float(power_C[loudest]):
-        return np.ascontiguousarray(frames_NC[:, loudest])
+        return np.ascontiguousarray(frames_TC[:, loudest])
     return np.asarray(mean, dtype=np.float32)
 
 
@@ -130,8 +130,8 @@ def decode_flac(data: bytes) -> Samples:
     try:
         with sf.SoundFile(io.BytesIO(data)) as sound:
             if (sound.samplerate, sound.channels) != (SAMPLE_RATE, 1):
-                stored = f"{sound.samplerate} Hz with {sound.channels} channels"
-                raise BadAudio("not-audio", f"stored audio has {stored}, expected {SAMPLE_RATE} Hz mono")
+                actual = f"{sound.samplerate} Hz with {sound.channels} channels"
+                raise BadAudio("not-audio", f"stored audio has {actual}, expected {SAMPLE_RATE} Hz mono")
             announced = sound.frames
             samples = sound.read(dtype="float32")
     except sf.LibsndfileError as error:
@@ -190,25 +190,25 @@ def _read(
     end_s: float | None,
     max_duration_s: float,
 ) -> NDArray[np.float32]:
-    """The wanted frames, (N, C), after every check that the header allows."""
+    """The wanted frames, (T, C), after every check that the header allows."""
     rate = int(sound.samplerate)
     announced = _announced(sound)
     start, stop = _span(rate, announced, start_s, end_s)
     limit = int(max_duration_s * rate)
     if stop is not None and stop - start > limit:
         raise BadAudio("too-long", f"{(stop - start) / rate:.1f} s, the most is {max_duration_s:g} s")
-    wanted = limit + 1 if stop is None else stop - start
-    frames_NC = _read_frames(sound, start, wanted)
-    if stop is None and len(frames_NC) > limit:
+    count = limit + 1 if stop is None else stop - start
+    frames_TC = _read_frames(sound, start, count)
+    if stop is None and len(frames_TC) > limit:
         raise BadAudio("too-long", f"more than {max_duration_s:g} s")
-    missing = 0 if stop is None else wanted - len(frames_NC)
+    missing = 0 if stop is None else count - len(frames_TC)
     if end_s is None:
         missing += sound.missing if isinstance(sound, ContainerSound) else _missing_wav_frames(sound, file)
     if missing > HARMLESS_GAP_S * rate:
-        raise BadAudio("truncated", f"{len(frames_NC)} of {len(frames_NC) + missing} frames")
-    if not len(frames_NC):
+        raise BadAudio("truncated", f"{len(frames_TC)} of {len(frames_TC) + missing} frames")
+    if not len(frames_TC):
         raise BadAudio("no-frames", "the header is followed by no audio")
-    return frames_NC
+    return frames_TC
 
 
 def _announced(sound: sf.SoundFile | ContainerSound) -> int | None:
@@ -234,22 +234,22 @@ def _span(rate: int, announced: int | None, start_s: float | None, end_s: float 
 
 
 def _read_frames(sound: sf.SoundFile | ContainerSound, start: int, count: int) -> NDArray[np.float32]:
-    """Read frames, (N, C) float32. A decoder that stops at damaged data in the middle counts as a truncated file."""
+    """Read frames, (T, C) float32. A decoder that stops at damaged data in the middle counts as a truncated file."""
     try:
         if start:
             sound.seek(start)
         if isinstance(sound, ContainerSound):
-            frames_NC = sound.read(count)
+            frames_TC = sound.read(count)
         else:
-            frames_NC = sound.read(count, dtype="float32", always_2d=True)
+            frames_TC = sound.read(count, dtype="float32", always_2d=True)
     except sf.LibsndfileError as error:
         raise BadAudio("truncated", f"damaged after the header; libsndfile: {error.error_string}") from None
     except CodecError as error:
         raise BadAudio("truncated", f"damaged after the header; {error}") from None
-    bad = frames_NC.size - int(np.count_nonzero(np.isfinite(frames_NC)))
+    bad = frames_TC.size - int(np.count_nonzero(np.isfinite(frames_TC)))
     if bad:
-        raise BadAudio("not-finite", f"{bad} of {frames_NC.size} samples are NaN or infinite")
-    return np.asarray(frames_NC, dtype=np.float32)
+        raise BadAudio("not-finite", f"{bad} of {frames_TC.size} samples are NaN or infinite")
+    return np.asarray(frames_TC, dtype=np.float32)
 
 
 def _missing_wav_frames(sound: sf.SoundFile, file: BinaryIO) -> int:

@@ -1,6 +1,6 @@
-"""What makes one recording into several: speed, level, noise, rooms, bands and codecs, as functions of samples.
+"""Corruptions of a recording: speed, level, noise, rooms, bands and codecs, as functions of samples.
 
-Whatever is left to chance takes a generator.
+Each that draws at random takes a generator.
 """
 
 # S samples at 16 kHz
@@ -35,8 +35,8 @@ CODECS: dict[str, tuple[str, str, int]] = {
 """Container, encoding and samples per second of each codec; the last two are those of telephones."""
 
 
-class EffectOptions(Options):
-    """What the world does to a recording, in this order; ranges are drawn from for each clip."""
+class CorruptionOptions(Options):
+    """Options of the corruptions of a recording, applied in this order; of each range a value is drawn a clip."""
 
     rt60_s: Range | None = None
     """Seconds in which the echo of a room falls by 60 dB: living rooms 0.3 to 0.6, halls 1 to 2. None = no room."""
@@ -68,28 +68,28 @@ class EffectOptions(Options):
         if self.noise is not None and self.snr_db is None:
             raise ValueError("noise is added at a ratio: give snr_db")
         for name in ("rt60_s", "drr_db", "snr_db", "gain_db"):
-            given = getattr(self, name)
-            if given is not None and given[0] > given[1]:
-                raise ValueError(f"{name} is (lowest, highest), got {given}")
+            limits = getattr(self, name)
+            if limits is not None and limits[0] > limits[1]:
+                raise ValueError(f"{name} is (lowest, highest), got {limits}")
         return self
 
     @property
     def effects(self) -> list[str]:
-        """Those that are asked for."""
+        """Names of the corruptions that the options switch on, in the order in which they are applied."""
         return [name for name in EFFECTS if getattr(self, name)]
 
 
 EFFECTS = ("rt60_s", "snr_db", "gain_db", "highest_hz", "codecs")
 
 
-def worsen(
+def corrupt(
     samples: Samples,
     noises: Sequence[Samples],
-    options: EffectOptions,
+    options: CorruptionOptions,
     rng: np.random.Generator,
     effects: Sequence[str] | None = None,
 ) -> Samples:
-    """Some effects of the options, or all of them, on one clip, (S,) -> (S,)."""
+    """Corrupt one clip, (S,) -> (S,), by all corruptions of the options or by those that `effects` names."""
     effects = options.effects if effects is None else effects
     if "rt60_s" in effects and options.rt60_s is not None:
         samples = reverberate(samples, options.rt60_s, options.drr_db, rng)
@@ -164,8 +164,8 @@ def through_codec(samples: Samples, codec: str) -> Samples:
         raise OptionError(unknown_name("codec", codec, CODECS))
     container, encoding, rate_hz = CODECS[codec]
     buffer = io.BytesIO()
-    given = samples if rate_hz == SAMPLE_RATE else soxr.resample(samples, SAMPLE_RATE, rate_hz, quality="HQ")
-    sf.write(buffer, np.clip(given, -1.0, 1.0), rate_hz, format=container, subtype=encoding)
+    source = samples if rate_hz == SAMPLE_RATE else soxr.resample(samples, SAMPLE_RATE, rate_hz, quality="HQ")
+    sf.write(buffer, np.clip(source, -1.0, 1.0), rate_hz, format=container, subtype=encoding)
     buffer.seek(0)
     decoded, decoded_hz = sf.read(buffer, dtype="float32")
     if decoded_hz != SAMPLE_RATE:

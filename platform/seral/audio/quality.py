@@ -1,11 +1,11 @@
-"""What can be measured of a clip without listening, and the words for why a clip is left out.
+"""Measures of a clip that need no listener, and the words for why a clip is left out.
 
 Everything works on float32 samples at 16 kHz, full scale = 1, and costs a few passes over the array. The measures
 describe the recording, not the person: they are for filtering and for reports. Whether it sounds like
 speech takes more than arithmetic: seral.audio.voice.
 """
 
-# S samples · F frames of 20 ms (of 10 ms in voice_F) · N frames of a source · C channels
+# S samples · T frames: of 20 ms, in voice_T of 10 ms, in frames_TC of the source · C channels
 from __future__ import annotations
 
 import math
@@ -49,7 +49,7 @@ CHANNEL_FAULTS: dict[str, str] = {
     "many": "more than two channels, of which speech may fill one",
     "offset": "a constant offset of at least a quarter of the signal's standard deviation",
 }
-"""What can be wrong with a recording's channels, the first that applies counts."""
+"""Faults of a recording's channels; the first that applies counts."""
 
 FRAME_SAMPLES = SAMPLE_RATE // 50
 FRAME_S = FRAME_SAMPLES / SAMPLE_RATE
@@ -63,7 +63,7 @@ BELOW_PEAK_DB = 40.0
 SNR_LIMITS_DB = (-20.0, 80.0)
 PAUSE_EDGE_S = 0.1
 LEAST_PAUSE_S = 0.2
-"""What counts as a pause of the voice: so far from speech, and so long in all."""
+"""Shortest total of the frames at least PAUSE_EDGE_S from speech that counts as a pause of the voice."""
 SPECTRUM_SAMPLES = 512
 """Samples of a frame of the spectrum: 32 ms, bins of 31 Hz."""
 LOWEST_HZ = 100
@@ -103,25 +103,25 @@ class Quality:
     """All of it in one number, see `score`, 0..1."""
 
 
-def measure(samples: Samples, voice_F: NDArray[np.float32] | None = None) -> Quality:
+def measure(samples: Samples, voice_T: NDArray[np.float32] | None = None) -> Quality:
     """All measures of one clip, (S,) and the probability of speech in its 10 ms frames -> Quality."""
     if samples.ndim != 1 or not len(samples):
         raise PoolError(f"a clip is a non-empty (S,) array, got shape {samples.shape}")
-    power_F = frame_power(samples)
-    foreground_F = foreground(power_F)
-    loud_F = np.flatnonzero(foreground_F)
+    power_T = frame_power(samples)
+    foreground_T = foreground(power_T)
+    loud_T = np.flatnonzero(foreground_T)
     length_s = len(samples) / SAMPLE_RATE
-    snr, cut_off, band_hz = snr_db(power_F, voice_F), clipping(samples), bandwidth_hz(samples)
-    voice_ratio = None if voice_F is None else float(np.mean(voice_F > SPEECH))
+    snr, cut_off, band_hz = snr_db(power_T, voice_T), clipping(samples), bandwidth_hz(samples)
+    voice_ratio = None if voice_T is None else float(np.mean(voice_T > SPEECH))
     return Quality(
         snr_db=snr,
         clipping=cut_off,
-        speech_ratio=float(np.mean(foreground_F)),
+        speech_ratio=float(np.mean(foreground_T)),
         voice_ratio=voice_ratio,
         loudness_db=loudness_db(samples),
         bandwidth_hz=band_hz,
-        silence_start_s=float(loud_F[0] * FRAME_S) if len(loud_F) else length_s,
-        silence_end_s=length_s - float((loud_F[-1] + 1) * FRAME_S) if len(loud_F) else length_s,
+        silence_start_s=float(loud_T[0] * FRAME_S) if len(loud_T) else length_s,
+        silence_end_s=length_s - float((loud_T[-1] + 1) * FRAME_S) if len(loud_T) else length_s,
         quality=score(snr_db=snr, clipping=cut_off, bandwidth_hz=band_hz, voice_ratio=voice_ratio),
     )
 
@@ -146,7 +146,7 @@ def weakest(*, snr_db: float, clipping: float, bandwidth_hz: float, voice_ratio:
 
 
 def _factors(snr_db: float, clipping: float, bandwidth_hz: float, voice_ratio: float | None) -> dict[str, float]:
-    """What each measure contributes to the score, 0..1."""
+    """Factor of each measure in the score, 0..1."""
     return {
         "voice_ratio": 1.0 if voice_ratio is None else min(1.0, voice_ratio / ENOUGH_VOICE) ** 2,
         "snr_db": 1 / (1 + math.exp(-(snr_db - HALF_SNR_DB) / SNR_SLOPE_DB)),
@@ -156,15 +156,15 @@ def _factors(snr_db: float, clipping: float, bandwidth_hz: float, voice_ratio: f
 
 
 def frame_power(samples: Samples) -> NDArray[np.float64]:
-    """Mean square of each whole 20 ms frame, (S,) -> (F,); a clip shorter than a frame is one frame."""
+    """Mean square of each whole 20 ms frame, (S,) -> (T,); a clip shorter than a frame is one frame."""
     if len(samples) < FRAME_SAMPLES:
         return np.array([np.mean(np.square(samples, dtype=np.float64))])
     frames = samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES].reshape(-1, FRAME_SAMPLES)
-    power_F: NDArray[np.float64] = np.einsum("fs,fs->f", frames, frames).astype(np.float64) / FRAME_SAMPLES
-    return power_F
+    power_T: NDArray[np.float64] = np.einsum("ts,ts->t", frames, frames).astype(np.float64) / FRAME_SAMPLES
+    return power_T
 
 
-def snr_db(power_F: NDArray[np.float64], voice_F: NDArray[np.float32] | None = None) -> float:
+def snr_db(power_T: NDArray[np.float64], voice_T: NDArray[np.float32] | None = None) -> float:
     """Signal-to-noise ratio from frame powers, 10·log10((P_loud − P_noise) / P_noise), in dB.
 
     P_loud is the mean of the louder half of the frames. P_noise is the mean of the quietest tenth: speech has pauses
@@ -172,22 +172,22 @@ def snr_db(power_F: NDArray[np.float64], voice_F: NDArray[np.float32] | None = N
     that is more, the mean of the frames at least 0.1 s away from speech, if these last 0.2 s: a background that comes
     and goes. A clip cut so tight that it has no pause looks noisier than it is by the first and cleaner by the second.
     """
-    noise = _background(power_F)
-    if voice_F is not None:
-        away_F = _away_from_speech(len(power_F), voice_F)
-        if away_F.sum() * FRAME_S >= LEAST_PAUSE_S:
-            noise = max(noise, float(np.mean(power_F[away_F])))
-    loud = float(np.mean(np.partition(power_F, len(power_F) // 2)[len(power_F) // 2 :]))
+    noise = _background(power_T)
+    if voice_T is not None:
+        pause_T = _away_from_speech(len(power_T), voice_T)
+        if pause_T.sum() * FRAME_S >= LEAST_PAUSE_S:
+            noise = max(noise, float(np.mean(power_T[pause_T])))
+    loud = float(np.mean(np.partition(power_T, len(power_T) // 2)[len(power_T) // 2 :]))
     ratio = max(loud - noise, 1e-9 * noise) / noise
     return float(np.clip(10 * np.log10(ratio), *SNR_LIMITS_DB))
 
 
-def _away_from_speech(frames: int, voice_F: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of the 20 ms frames have no speech within PAUSE_EDGE_S, from the probabilities of 10 ms frames."""
-    speech_F = np.resize(voice_F > SPEECH, 2 * frames).reshape(frames, 2).any(axis=1)
+def _away_from_speech(frames: int, voice_T: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Mask of the 20 ms frames without speech within PAUSE_EDGE_S, from the probabilities of 10 ms frames, (T,)."""
+    speech_T = np.resize(voice_T > SPEECH, 2 * frames).reshape(frames, 2).any(axis=1)
     reach = round(PAUSE_EDGE_S / FRAME_S)
-    away_F: NDArray[np.bool_] = np.convolve(speech_F, np.ones(2 * reach + 1), mode="full")[reach : reach + frames] < 0.5
-    return away_F
+    near_T = np.convolve(speech_T, np.ones(2 * reach + 1), mode="full")[reach : reach + frames]
+    return np.asarray(near_T < 0.5)
 
 
 def clipping(samples: Samples) -> float:
@@ -206,20 +206,20 @@ def clipping(samples: Samples) -> float:
     return float(np.mean(in_run))
 
 
-def speech_ratio(power_F: NDArray[np.float64]) -> float:
+def speech_ratio(power_T: NDArray[np.float64]) -> float:
     """Share of frames in the foreground, 0..1.
 
     An energy detector: it finds what comes and goes, which is speech in most pools and a barking dog in others.
     """
-    return float(np.mean(foreground(power_F)))
+    return float(np.mean(foreground(power_T)))
 
 
-def foreground(power_F: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Frames at least 6 dB above the background and at most 40 dB below the loudest twentieth, (F,) -> (F,)."""
-    quiet_db = _decibel(_background(power_F))
-    loud_db = _decibel(float(np.quantile(power_F, 0.95)))
+def foreground(power_T: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Frames at least 6 dB above the background and at most 40 dB below the loudest twentieth, (T,) -> (T,)."""
+    quiet_db = _decibel(_background(power_T))
+    loud_db = _decibel(float(np.quantile(power_T, 0.95)))
     threshold_db = max(quiet_db + ABOVE_NOISE_DB, loud_db - BELOW_PEAK_DB, LEVEL_FLOOR_DB + ABOVE_NOISE_DB)
-    return power_F > 10 ** (threshold_db / 10)
+    return power_T > 10 ** (threshold_db / 10)
 
 
 def bandwidth_hz(samples: Samples) -> float:
@@ -230,26 +230,26 @@ def bandwidth_hz(samples: Samples) -> float:
     """
     count = max(1, len(samples) // SPECTRUM_SAMPLES)
     frames = np.resize(samples, count * SPECTRUM_SAMPLES).reshape(count, SPECTRUM_SAMPLES)
-    power_F = np.einsum("fs,fs->f", frames, frames)
-    loud = frames[power_F >= np.median(power_F)]
+    power_T = np.einsum("ts,ts->t", frames, frames)
+    loud = frames[power_T >= np.median(power_T)]
     bins = np.fft.rfft(loud * WINDOW, axis=1)
     power = np.mean(bins.real**2 + bins.imag**2, axis=0)
     lowest = LOWEST_HZ * SPECTRUM_SAMPLES // SAMPLE_RATE + 1
-    heard = np.flatnonzero(power[lowest:] > power[lowest:].max() * 10 ** (-BELOW_SPECTRUM_PEAK_DB / 10))
-    return float(heard[-1] + lowest) * SAMPLE_RATE / SPECTRUM_SAMPLES if len(heard) else 0.0
+    audible_bins = np.flatnonzero(power[lowest:] > power[lowest:].max() * 10 ** (-BELOW_SPECTRUM_PEAK_DB / 10))
+    return float(audible_bins[-1] + lowest) * SAMPLE_RATE / SPECTRUM_SAMPLES if len(audible_bins) else 0.0
 
 
-def channel_fault(frames_NC: NDArray[np.float32]) -> str | None:
-    """What is wrong with the channels of a recording, (N, C) -> a word of CHANNEL_FAULTS or None."""
-    power_C = np.einsum("nc,nc->c", frames_NC, frames_NC)
+def channel_fault(frames_TC: NDArray[np.float32]) -> str | None:
+    """The first fault of the channels of a recording, (T, C) -> a word of CHANNEL_FAULTS or None."""
+    power_C = np.einsum("tc,tc->c", frames_TC, frames_TC)
     if power_C.min() < power_C.max() * 10 ** (-DEAD_DB / 10):
         return "dead"
-    if len(power_C) == 2 and np.dot(frames_NC[:, 0], frames_NC[:, 1]) < -0.5 * math.sqrt(power_C[0] * power_C[1]):
+    if len(power_C) == 2 and np.dot(frames_TC[:, 0], frames_TC[:, 1]) < -0.5 * math.sqrt(power_C[0] * power_C[1]):
         return "anti-phase"
     if len(power_C) > 2:
         return "many"
-    mean_C = frames_NC.mean(axis=0)
-    spread_C = np.sqrt(np.maximum(power_C / len(frames_NC) - mean_C**2, 0))
+    mean_C = frames_TC.mean(axis=0)
+    spread_C = np.sqrt(np.maximum(power_C / len(frames_TC) - mean_C**2, 0))
     return "offset" if (np.abs(mean_C) > OFFSET_SHARE * spread_C).any() else None
 
 
@@ -258,9 +258,9 @@ def loudness_db(samples: Samples) -> float:
     return _decibel(float(np.dot(samples, samples)) / len(samples))
 
 
-def _background(power_F: NDArray[np.float64]) -> float:
-    count = max(1, int(len(power_F) * NOISE_SHARE))
-    quiet = float(np.mean(np.partition(power_F, count - 1)[:count]))
+def _background(power_T: NDArray[np.float64]) -> float:
+    count = max(1, int(len(power_T) * NOISE_SHARE))
+    quiet = float(np.mean(np.partition(power_T, count - 1)[:count]))
     return max(quiet, 10 ** (LEVEL_FLOOR_DB / 10))
 
 

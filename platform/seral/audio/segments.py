@@ -1,6 +1,6 @@
-"""Where the utterances of a long recording begin and end, by voice activity; the recording is read as a stream."""
+"""Start and end of the utterances of a long recording, by voice activity; the recording is read as a stream."""
 
-# S samples at 16 kHz · F frames of 10 ms
+# S samples at 16 kHz · T frames of 10 ms
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from seral.audio.voice import FRAME_S, SPEECH, Samples, stream_probability
 from seral.schema import SAMPLE_RATE
 
 BLOCK_S = 20
-SMOOTH_F = 21
+SMOOTH_FRAMES = 21
 """An utterance that is too long is cut where these frames together sound least like speech."""
 
 
 def recording_voice(path: Path) -> NDArray[np.float32]:
-    """Probability of speech in every 10 ms of a recording of any length, (F,): 1.4 MB an hour, and one block of audio.
+    """Probability of speech in every 10 ms of a recording of any length, (T,): 1.4 MB an hour, and one block of audio.
 
     Raises sf.LibsndfileError where the recording cannot be read, and OSError.
     """
@@ -33,13 +33,13 @@ def read_blocks(path: Path) -> Iterator[Samples]:
     """A recording of any length as blocks at 16 kHz, mono."""
     with path.open("rb") as file, sf.SoundFile(file) as sound:
         resampler = soxr.ResampleStream(sound.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        while len(frames_NC := sound.read(BLOCK_S * sound.samplerate, dtype="float32", always_2d=True)):
-            yield resampler.resample_chunk(mix_down(frames_NC))
+        while len(frames_TC := sound.read(BLOCK_S * sound.samplerate, dtype="float32", always_2d=True)):
+            yield resampler.resample_chunk(mix_down(frames_TC))
         yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 
 def utterances(
-    voice_F: NDArray[np.float32], *, min_s: float, max_s: float, gap_s: float, pad_s: float
+    voice_T: NDArray[np.float32], *, min_s: float, max_s: float, gap_s: float, pad_s: float
 ) -> list[tuple[float, float]]:
     """Start and end of every utterance in seconds, in order, never overlapping.
 
@@ -50,32 +50,32 @@ def utterances(
     least, most, gap, pad = (round(value / FRAME_S) for value in (min_s, max_s - 2 * pad_s, gap_s, pad_s))
     pieces = [
         piece
-        for start, end in _runs(voice_F > SPEECH, gap)
+        for start, end in _runs(voice_T > SPEECH, gap)
         if end - start >= least
-        for piece in _pieces(voice_F, start, end, least, most)
+        for piece in _pieces(voice_T, start, end, least, most)
     ]
-    limits = [0, *((end + start) // 2 for (_, end), (start, _) in pairwise(pieces)), len(voice_F)]
+    limits = [0, *((end + start) // 2 for (_, end), (start, _) in pairwise(pieces)), len(voice_T)]
     return [
         (round(max(start - pad, low) * FRAME_S, 2), round(min(end + pad, high) * FRAME_S, 2))
         for (start, end), (low, high) in zip(pieces, pairwise(limits), strict=False)
     ]
 
 
-def _runs(speech_F: NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
+def _runs(speech_T: NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
     """First frame and the frame after the last of all speech, joined across less than `gap` frames."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], speech_F, [False]])))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], speech_T, [False]])))
     starts, ends = edges[::2], edges[1::2]
-    apart = starts[1:] - ends[:-1] >= gap
-    first, last = np.concatenate([[True], apart]), np.concatenate([apart, [True]])
-    return list(zip(starts[first].tolist(), ends[last].tolist(), strict=True)) if len(starts) else []
+    new_run = starts[1:] - ends[:-1] >= gap
+    is_start, is_end = np.concatenate([[True], new_run]), np.concatenate([new_run, [True]])
+    return list(zip(starts[is_start].tolist(), ends[is_end].tolist(), strict=True)) if len(starts) else []
 
 
-def _pieces(voice_F: NDArray[np.float32], start: int, end: int, least: int, most: int) -> Iterator[tuple[int, int]]:
+def _pieces(voice_T: NDArray[np.float32], start: int, end: int, least: int, most: int) -> Iterator[tuple[int, int]]:
     """The frames from start to end in pieces of `least` to `most`, cut where speech is least likely."""
     while end - start > most:
         low, high = start + most // 2, min(start + most, end - least)
-        heard_F = np.convolve(voice_F[start:end], np.ones(SMOOTH_F), mode="same")
-        cut = low + int(np.argmin(heard_F[low - start : high - start + 1]))
+        smooth_T = np.convolve(voice_T[start:end], np.ones(SMOOTH_FRAMES), mode="same")
+        cut = low + int(np.argmin(smooth_T[low - start : high - start + 1]))
         yield start, cut
         start = cut
     yield start, end

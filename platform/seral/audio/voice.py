@@ -1,11 +1,11 @@
-"""Where somebody speaks: a small neural detector of voice activity, for clips and for streams of any length.
+"""Voice activity: a small neural detector of speech, for clips and for streams of any length.
 
 The detector is pymicro-vad's (Apache-2.0): a network of under 100 kB inside its wheel, trained for microphones in
 homes, on 16 kHz and frames of 10 ms. It takes no torch and downloads nothing. Energy alone calls everything speech
 that comes and goes; this tells speech from dogs, babies and engines too (docs/results/quality.md).
 """
 
-# S samples at 16 kHz · F frames of 10 ms
+# S samples at 16 kHz · T frames of 10 ms
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
@@ -20,52 +20,52 @@ Samples = NDArray[np.float32]
 
 FRAME_S = 0.01
 FRAME_SAMPLES = SAMPLE_RATE // 100
-WARM_UP_F = 80
+WARM_UP_FRAMES = 80
 """Frames the network hears before it says anything, rounded up."""
-DELAY_F = 45
+DELAY_FRAMES = 45
 """Frames by which its answers come late, the median over onsets of EmoDB, nEMO, RAVDESS and URDU; ±20 of them."""
 SPEECH = 0.5
 """Probability from which a frame counts as speech."""
 
 
 def voice_probability(samples: Samples) -> NDArray[np.float32]:
-    """Probability of speech in every 10 ms of a clip, (S,) -> (F,); a clip shorter than that is one frame."""
+    """Probability of speech in every 10 ms of a clip, (S,) -> (T,); a clip shorter than that is one frame."""
     if len(samples) < FRAME_SAMPLES:
         samples = np.pad(samples, (0, FRAME_SAMPLES - len(samples)), mode="symmetric")
     return np.concatenate(list(stream_probability([samples])))
 
 
 def stream_probability(blocks: Iterable[Samples]) -> Iterator[NDArray[np.float32]]:
-    """Probability of speech in every whole 10 ms of a recording given in blocks (S,), as arrays (F,) to be joined.
+    """Probability of speech in every whole 10 ms of a recording given in blocks (S,), as arrays (T,) to be joined.
 
     Before its beginning and after its end the detector hears the recording mirrored: it is warm when the first frame
     comes, its answer to the last one is awaited, and neither sounds of another room.
     """
-    detector, early = MicroVad(), WARM_UP_F + DELAY_F
+    detector, early = MicroVad(), WARM_UP_FRAMES + DELAY_FRAMES
     pending = np.empty(0, np.float32)
     for piece in _with_mirrored_ends(blocks):
         pending = np.concatenate([pending, piece])
-        whole = len(pending) // FRAME_SAMPLES * FRAME_SAMPLES
-        probability_F = _hear(detector, pending[:whole])
-        pending = pending[whole:]
-        yield probability_F[early:]
-        early = max(0, early - len(probability_F))
+        samples = len(pending) // FRAME_SAMPLES * FRAME_SAMPLES
+        probability_T = _detect(detector, pending[:samples])
+        pending = pending[samples:]
+        yield probability_T[early:]
+        early = max(0, early - len(probability_T))
 
 
 def _with_mirrored_ends(blocks: Iterable[Samples]) -> Iterator[Samples]:
-    before, after = WARM_UP_F * FRAME_SAMPLES, DELAY_F * FRAME_SAMPLES
-    last: Samples | None = None
+    before, after = WARM_UP_FRAMES * FRAME_SAMPLES, DELAY_FRAMES * FRAME_SAMPLES
+    tail: Samples | None = None
     for block in filter(len, blocks):
-        if last is None:
+        if tail is None:
             yield np.pad(block, (before, 0), mode="symmetric")[:before]
-            last = block[:0]
-        last = np.concatenate([last, block[-after:]])[-after:]
+            tail = block[:0]
+        tail = np.concatenate([tail, block[-after:]])[-after:]
         yield block
-    if last is not None:
-        yield np.pad(last, (0, after), mode="symmetric")[len(last) :]
+    if tail is not None:
+        yield np.pad(tail, (0, after), mode="symmetric")[len(tail) :]
 
 
-def _hear(detector: MicroVad, samples: Samples) -> NDArray[np.float32]:
+def _detect(detector: MicroVad, samples: Samples) -> NDArray[np.float32]:
     """Answers of the detector, one for each frame of (S,), S a multiple of the frame; -1 while it warms up."""
     data = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
     step = 2 * FRAME_SAMPLES

@@ -26,7 +26,7 @@ NAMED = 5
 
 
 class CutOptions(Options):
-    """What to cut, and how."""
+    """Options of cutting long recordings into utterances or clips."""
 
     root: str
     """Folder of recordings."""
@@ -40,7 +40,7 @@ class CutOptions(Options):
     gap_s: float = Field(default=0.6, gt=0)
     """A shorter pause does not end an utterance."""
     pad_s: float = Field(default=0.3, ge=0)
-    """What an utterance keeps of the pauses around it; the detector is right to about a fifth of a second."""
+    """Part of the pauses around it that an utterance keeps; the detector is right to about a fifth of a second."""
     clip_s: float | None = Field(default=None, gt=0)
     """Cut clips of so many seconds instead, whoever speaks; what is left over at the end is dropped."""
     hop_s: float | None = Field(default=None, gt=0)
@@ -63,13 +63,13 @@ def cut_recordings(options: CutOptions) -> str:
         raise ReaderError(f"no audio below {options.root}")
     if options.clip_s is None:
         return _cut_by_voice(files, options)
-    made = 0
+    clips = 0
     with track(f"cutting {len(files)} recordings", len(files)) as advance:
         for file in files:
             stem = Path(options.out) / Path(file.source).with_suffix("")
-            made += _cut(file.path, stem, options.clip_s, options.hop_s or options.clip_s)
+            clips += _cut(file.path, stem, options.clip_s, options.hop_s or options.clip_s)
             advance(1)
-    return f"{made} clips of {len(files)} recordings in {options.out}"
+    return f"{clips} clips of {len(files)} recordings in {options.out}"
 
 
 def _cut_by_voice(files: list[AudioFile], options: CutOptions) -> str:
@@ -77,44 +77,47 @@ def _cut_by_voice(files: list[AudioFile], options: CutOptions) -> str:
     connect(options.cluster)
     items = [{"path": str(file.path.resolve()), "source": file.source} for file in files]
     dataset = ray.data.from_items(items, override_num_blocks=len(items))
-    found = []
+    recordings = []
     with track(f"listening to {len(files)} recordings", len(files)) as advance:
         for row in dataset.map(find_utterances, fn_kwargs={"options": options}).iter_rows():
-            found.append(row)
+            recordings.append(row)
             advance(1)
-    found.sort(key=lambda row: str(row["source"]))
-    rows = [json.loads(line) for row in found for line in row["lines"]]
+    recordings.sort(key=lambda row: str(row["source"]))
+    rows = [json.loads(line) for row in recordings for line in row["lines"]]
     manifest = storage.join(options.out, MANIFEST)
     storage.write_bytes(manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
-    spoken_s = sum(row["end_s"] - row["start_s"] for row in rows if "end_s" in row)
-    told = f"{len(rows)} utterances, {spoken_s / 3600:.2f} of {sum(row['hours'] for row in found):.2f} hours, "
-    told += f"of {len(files)} recordings in {manifest}"
-    for what, matches in (
-        ("nobody speaks in", [row["source"] for row in found if not row["lines"]]),
-        ("not readable, and listed whole for the import to say why", [r["source"] for r in found if not r["readable"]]),
+    speech_s = sum(row["end_s"] - row["start_s"] for row in rows if "end_s" in row)
+    summary = f"{len(rows)} utterances, {speech_s / 3600:.2f} of {sum(row['hours'] for row in recordings):.2f} hours, "
+    summary += f"of {len(files)} recordings in {manifest}"
+    for problem, matches in (
+        ("nobody speaks in", [row["source"] for row in recordings if not row["lines"]]),
+        (
+            "not readable, and listed whole for the import to say why",
+            [r["source"] for r in recordings if not r["readable"]],
+        ),
     ):
         if matches:
             more = f" and {len(matches) - NAMED} more" if len(matches) > NAMED else ""
-            told += f"\n{what}: {', '.join(matches[:NAMED])}{more}"
-    return told
+            summary += f"\n{problem}: {', '.join(matches[:NAMED])}{more}"
+    return summary
 
 
 def find_utterances(row: dict[str, Any], options: CutOptions) -> dict[str, Any]:
     """The lines of the manifest about one recording, {"path", "source"} -> {"source", "lines", "hours", "readable"}."""
     path = Path(row["path"])
     stem = row["source"].removesuffix(path.suffix)
-    known = {"audio": os.path.relpath(path, options.out), "session": stem}
+    metadata = {"audio": os.path.relpath(path, options.out), "session": stem}
     try:
-        voice_F = recording_voice(path)
+        voice_T = recording_voice(path)
     except (OSError, sf.LibsndfileError):
-        lines = [json.dumps({"id": stem, **known})]
+        lines = [json.dumps({"id": stem, **metadata})]
         return {"source": row["source"], "lines": lines, "hours": 0.0, "readable": False}
     limits = {"min_s": options.min_s, "max_s": options.max_s, "gap_s": options.gap_s, "pad_s": options.pad_s}
     lines = [
-        json.dumps({"id": f"{stem}-{start_s:08.2f}", **known, "start_s": start_s, "end_s": end_s})
-        for start_s, end_s in utterances(voice_F, **limits)
+        json.dumps({"id": f"{stem}-{start_s:08.2f}", **metadata, "start_s": start_s, "end_s": end_s})
+        for start_s, end_s in utterances(voice_T, **limits)
     ]
-    return {"source": row["source"], "lines": lines, "hours": len(voice_F) * FRAME_S / 3600, "readable": True}
+    return {"source": row["source"], "lines": lines, "hours": len(voice_T) * FRAME_S / 3600, "readable": True}
 
 
 def _cut(path: Path, stem: Path, clip_s: float, hop_s: float) -> int:

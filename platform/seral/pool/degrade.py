@@ -19,7 +19,7 @@ import ray
 
 from seral import storage
 from seral.audio.decode import decode_flac, encode_flac, pcm16, pcm_hash
-from seral.audio.effects import EffectOptions, worsen
+from seral.audio.effects import CorruptionOptions, corrupt
 from seral.audio.quality import measure
 from seral.audio.voice import voice_probability
 from seral.cluster import ClusterOptions, connect
@@ -35,8 +35,8 @@ from seral.schema import UTTERANCE
 OPTIONS = "degraded.json"
 
 
-class DegradeOptions(EffectOptions):
-    """What is done to every clip."""
+class DegradeOptions(CorruptionOptions):
+    """Options of a corrupted copy of a pool."""
 
     pool: str
     """The pool."""
@@ -52,10 +52,10 @@ def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
     pool, out = open_pool(options.pool), storage.absolute(options.out)
     before = read_manifest(out) or EMPTY
     facts = options.model_dump(mode="json", exclude={"cluster"}) | {"pool": pool.uri, "out": out, "hash": pool.hash}
-    told = storage.join(out, OPTIONS)
-    if before["shards"] and not (storage.exists(told) and storage.read_json(told) == facts):
+    options_uri = storage.join(out, OPTIONS)
+    if before["shards"] and not (storage.exists(options_uri) and storage.read_json(options_uri) == facts):
         raise StateError(f"there is another pool at {out}: give another address")
-    storage.write_json(told, facts)
+    storage.write_json(options_uri, facts)
     copy_tombstones(pool.uri, out)
     noises = [] if options.noise is None else read_noises(open_pool(options.noise))
     digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:8]
@@ -63,10 +63,10 @@ def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
     missing = [shard for shard, name in names.items() if not storage.exists(shard_uri(out, "utterances", name))]
     if missing:
         connect(options.cluster)
-        shared = {"pool": pool, "out": out, "names": names, "noises": ray.put(noises), "options": options}
+        arguments = {"pool": pool, "out": out, "names": names, "noises": ray.put(noises), "options": options}
         dataset = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
         with track("degrading", sum(pool.manifest["shards"][shard]["rows"] for shard in missing)) as advance:
-            for row in dataset.map(degrade_shard, fn_kwargs=shared).iter_rows():
+            for row in dataset.map(degrade_shard, fn_kwargs=arguments).iter_rows():
                 advance(row["rows"])
     shards = mark_duplicates(out, sorted(names.values()))
     commit(out, before, {name: read_entry(out, name) for name in shards})
@@ -77,13 +77,13 @@ def degrade_shard(
     row: dict[str, Any], *, pool: Pool, out: str, names: dict[str, str], noises: ray.ObjectRef, options: DegradeOptions
 ) -> dict[str, Any]:
     """Write one shard of the new pool; `utterances` last, since it marks the shard as done."""
-    shard, known = row["shard"], ray.get(noises)
+    shard, noise_clips = row["shard"], ray.get(noises)
     for table in ORDER[:-1]:
         storage.write_bytes(shard_uri(out, table, names[shard]), storage.read_bytes(pool.table_uri(table, shard)))
     rows = []
     for utterance in pool.read(shard).to_pylist():
         rng = np.random.default_rng([options.seed, zlib.crc32(utterance["utterance_id"].encode())])
-        samples = worsen(decode_flac(utterance["audio"]), known, options, rng)
+        samples = corrupt(decode_flac(utterance["audio"]), noise_clips, options, rng)
         quality = measure(samples, voice_probability(samples) if options.voice else None)
         pcm = pcm16(samples)
         audio = {"audio": encode_flac(pcm), "pcm_hash": pcm_hash(pcm), "duplicate_of": None}

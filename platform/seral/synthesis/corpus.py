@@ -1,4 +1,4 @@
-"""A demonstration corpus made from nothing: several languages and speakers, four emotions, noise, junk, wrong labels.
+"""A synthetic demonstration corpus: several languages and speakers, four emotions, noise, unusable files, wrong labels.
 
 For trying seral out and for its tests, never for claims: a formant synthesiser that moves pitch, rate and loudness by
 rules is not a person who feels something, and a figure measured on it says nothing about people. What it does have is
@@ -32,40 +32,40 @@ from seral.synthesis.espeak import RATE_HZ, Espeak
 from seral.synthesis.prosody import EMOTIONS, VARIANTS, Samples, Speaker, draw_prosody, draw_speakers, speak
 from seral.synthesis.sentences import SENTENCES
 
-JunkKind = Literal["noisy", "clipped", "silence", "noise", "duplicate"]
+UnusableKind = Literal["noisy", "clipped", "silence", "noise", "duplicate"]
 
 STRENGTH = (0.6, 1.3)
 """Weakest and strongest expression of an emotion."""
 WORDS_FOLLOW_EMOTION = 0.8
-"""How much more often a sentence is chosen when its words fit; 0 = never mind the words."""
+"""Weight of how well a sentence's words fit the emotion when it is chosen; 0 = the words play no part."""
 DIMENSION_SPREAD = 0.4
 BACKGROUND_SNR_DB = (25.0, 45.0)
 """Ordinary clips: no room is silent."""
 MARGIN_S = (0.05, 0.35)
 """Background before and after the speech."""
 OVERDRIVE_DB = (16.0, 28.0)
-"""How far clipped clips are driven over full scale, relative to their peak at full scale."""
+"""Gain of clipped clips over a peak at full scale."""
 
 
 class SynthesisOptions(Options):
-    """What to generate."""
+    """Options of the demonstration corpus."""
 
     utterances: int = Field(default=480, ge=1)
-    """Files in all, junk included."""
+    """Files in all, unusable ones included."""
     speakers_per_language: int = Field(default=4, ge=1, le=len(VARIANTS))
     """Speakers of each language, male and female voices in turn."""
     languages: tuple[str, ...] = ("en", "de", "es")
     """ISO 639-1 codes; the known ones are in seral.synthesis.sentences."""
     junk: float = Field(default=0.15, ge=0, le=0.9)
-    """Share of the files that are junk, 0..0.9, dealt evenly to the kinds."""
-    junk_kinds: tuple[JunkKind, ...] = ("noisy", "clipped", "silence", "noise", "duplicate")
+    """Share of the files that are unusable, 0..0.9, dealt evenly to the kinds."""
+    junk_kinds: tuple[UnusableKind, ...] = ("noisy", "clipped", "silence", "noise", "duplicate")
     """noisy speech, clipped speech, silence, nothing but noise, another clip's file under a new name."""
     noisy_snr_db: tuple[float, float] = (-5.0, 10.0)
     """Lowest and highest signal-to-noise ratio of noisy clips, dB."""
     mislabelled: float = Field(default=0.05, ge=0, le=1)
-    """Share of the clips that are not junk whose gold label is wrong, 0..1."""
+    """Share of the usable clips whose gold label is wrong, 0..1."""
     seed: int = Field(default=0, ge=0)
-    """The same seed gives the same files, byte for byte, on the same machine."""
+    """Seed of all draws: equal seeds give equal files, byte for byte, on the same machine."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -88,12 +88,12 @@ class Clip:
     id: str
     speaker: Speaker
     emotion: str
-    """What the voice expresses."""
+    """The emotion that the voice expresses."""
     label: str
     """The gold label; in mislabelled clips not the emotion."""
     strength: float
     text: str
-    junk: JunkKind | None = None
+    junk: UnusableKind | None = None
     duplicate_of: str | None = None
 
 
@@ -105,26 +105,26 @@ def synthesise(out: Path, options: SynthesisOptions, progress: Advance | None = 
         (out / "audio").mkdir(parents=True, exist_ok=True)
         # A run killed half-way must not leave an old manifest beside new audio.
         manifest.unlink(missing_ok=True)
-        made: dict[str, dict[str, Any]] = {}
+        files: dict[str, dict[str, Any]] = {}
         for number, clip in sorted(enumerate(clips), key=lambda item: item[1].junk == "duplicate"):
             rng = np.random.default_rng([options.seed, 1, number])
-            made[clip.id] = _make(out, clip, made, espeak, options, rng)
+            files[clip.id] = _make(out, clip, files, espeak, options, rng)
             if progress is not None:
                 progress()
-    _write_jsonl(out / "truth.jsonl", (made[clip.id]["truth"] for clip in clips))
-    _write_jsonl(manifest, (made[clip.id]["row"] for clip in clips))
+    _write_jsonl(out / "truth.jsonl", (files[clip.id]["truth"] for clip in clips))
+    _write_jsonl(manifest, (files[clip.id]["row"] for clip in clips))
     return out
 
 
 def plan_clips(options: SynthesisOptions) -> list[Clip]:
-    """Who says what and how, for every file; speakers and emotions are balanced, names say nothing."""
+    """Plan speaker, emotion and text of every file; speakers and emotions are balanced, names say nothing."""
     rng = np.random.default_rng([options.seed, 0])
     speakers = draw_speakers(options.languages, options.speakers_per_language, rng)
     total, emotions = options.utterances, list(EMOTIONS)
     clips = []
-    for number, place in enumerate(rng.permutation(total)):
-        speaker = speakers[place % len(speakers)]
-        emotion = emotions[place // len(speakers) % len(emotions)]
+    for number, slot in enumerate(rng.permutation(total)):
+        speaker = speakers[slot % len(speakers)]
+        emotion = emotions[slot // len(speakers) % len(emotions)]
         clips.append(
             Clip(
                 id=f"demo-{number:0{len(str(total - 1))}d}",
@@ -147,15 +147,15 @@ def _choose_sentence(language: str, emotion: str, rng: np.random.Generator) -> s
 
 
 def _spoil(clips: Sequence[Clip], options: SynthesisOptions, rng: np.random.Generator) -> list[Clip]:
-    """Turn a share of the plans into junk and another into wrong labels; at least one clip stays good."""
+    """Make a share of the plans unusable and give another share wrong labels; at least one clip stays good."""
     spoilt = list(clips)
     order = [int(number) for number in rng.permutation(len(clips))]
-    junk_count = min(round(options.junk * len(clips)), len(clips) - 1)
-    junk, good = order[:junk_count], order[junk_count:]
+    unusable_count = min(round(options.junk * len(clips)), len(clips) - 1)
+    unusable, good = order[:unusable_count], order[unusable_count:]
     for number in good[: round(options.mislabelled * len(good))]:
         others = [name for name in EMOTIONS if name != clips[number].emotion]
         spoilt[number] = replace(clips[number], label=others[rng.integers(len(others))])
-    for turn, number in enumerate(junk):
+    for turn, number in enumerate(unusable):
         kind = options.junk_kinds[turn % len(options.junk_kinds)]
         spoilt[number] = replace(clips[number], junk=kind)
         if kind == "duplicate":
@@ -167,7 +167,7 @@ def _spoil(clips: Sequence[Clip], options: SynthesisOptions, rng: np.random.Gene
 def _make(
     out: Path,
     clip: Clip,
-    made: Mapping[str, dict[str, Any]],
+    files: Mapping[str, dict[str, Any]],
     espeak: Espeak,
     options: SynthesisOptions,
     rng: np.random.Generator,
@@ -175,7 +175,7 @@ def _make(
     """Write the file of one clip; its manifest row and the truth about it."""
     file = out / "audio" / f"{clip.id}.flac"
     if clip.duplicate_of is not None:
-        original = made[clip.duplicate_of]
+        original = files[clip.duplicate_of]
         shutil.copyfile(out / original["row"]["audio"], file)
         renamed = {"id": clip.id, "audio": f"audio/{file.name}"}
         truth = {**original["truth"], "id": clip.id, "junk": clip.junk, "duplicate_of": clip.duplicate_of}
@@ -237,8 +237,8 @@ def _row(clip: Clip, file: Path, length: int, rng: np.random.Generator) -> dict[
         "emotion": clip.label if speech else None,
     }
     for dimension in ("valence", "arousal", "dominance"):
-        rest = getattr(EMOTIONS["neutral"], dimension)
-        value = rest + clip.strength * (getattr(EMOTIONS[clip.label], dimension) - rest)
+        neutral = getattr(EMOTIONS["neutral"], dimension)
+        value = neutral + clip.strength * (getattr(EMOTIONS[clip.label], dimension) - neutral)
         value += DIMENSION_SPREAD * rng.standard_normal()
         row[dimension] = round(float(np.clip(value, 1, 7)), 2) if speech else None
     return row

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from seral.errors import SeralError
 
 RATE_HZ = 22_050
-"""What espeak-ng's formant voices are made at."""
+"""Sampling rate of espeak-ng's formant voices."""
 
 # From speak_lib.h.
 _SYNCHRONOUS = 2
@@ -32,7 +32,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """How a text is spoken, in espeak-ng's own units."""
+    """Voice settings of a text, in espeak-ng's own units."""
 
     voice: str
     """Language and variant, such as `de+f2`."""
@@ -104,9 +104,9 @@ class Espeak:
             self._chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
 
-    def _check(self, status: int, what: str) -> None:
+    def _check(self, status: int, setting: str) -> None:
         if status != 0:
-            raise SeralError(f"espeak-ng refused {what} (status {status})")
+            raise SeralError(f"espeak-ng refused {setting} (status {status})")
 
 
 def _locate() -> tuple[str, str]:

@@ -31,7 +31,7 @@ NORMAL_RANGE = 45.0
 
 @dataclass(frozen=True, kw_only=True)
 class Prosody:
-    """How a voice differs from espeak-ng's ordinary one; also used for spreads and factors of the same parts."""
+    """Difference of a voice from espeak-ng's ordinary one; also used for spreads and factors of the same parts."""
 
     pitch: float
     """espeak-ng units."""
@@ -108,7 +108,7 @@ class Speaker:
     language: str
     variant: str
     habit: Prosody
-    """Where this speaker's ordinary voice lies."""
+    """The speaker's ordinary voice."""
     expression: Mapping[str, Prosody]
     """Emotion -> how strongly this speaker shows each part of it, 1 = as in EMOTIONS."""
     tract: float
@@ -133,8 +133,8 @@ def draw_speakers(languages: Sequence[str], per_language: int, rng: np.random.Ge
 
 def draw_prosody(speaker: Speaker, emotion: str, strength: float, rng: np.random.Generator) -> Prosody:
     """The prosody of one clip of a speaker."""
-    shown = EMOTIONS[emotion].prosody.times(speaker.expression[emotion]).times(_constant(strength))
-    return speaker.habit.plus(shown).plus(_draw(rng).times(SPREAD_OF_CLIPS))
+    expression = EMOTIONS[emotion].prosody.times(speaker.expression[emotion]).times(_constant(strength))
+    return speaker.habit.plus(expression).plus(_draw(rng).times(SPREAD_OF_CLIPS))
 
 
 def speak(espeak: Espeak, speaker: Speaker, text: str, prosody: Prosody, *, seed: int) -> Samples:
@@ -147,8 +147,8 @@ def speak(espeak: Espeak, speaker: Speaker, text: str, prosody: Prosody, *, seed
         pitch_range=_within(NORMAL_RANGE + prosody.pitch_range, 0, 99),
         word_gap_10ms=_within(prosody.pauses, 0, 30),
     )
-    spoken = espeak.say(text, delivery, seed=seed)
-    voice = soxr.resample(spoken, RATE_HZ, RATE_HZ * speaker.tract, quality="HQ")
+    samples = espeak.say(text, delivery, seed=seed)
+    voice = soxr.resample(samples, RATE_HZ, RATE_HZ * speaker.tract, quality="HQ")
     voice[1:] -= float(np.clip(prosody.brightness, -0.9, 0.9)) * voice[:-1]
     gain = 10 ** ((LEVEL_DB + prosody.level_db) / 20) / np.sqrt(np.mean(np.square(voice)))
     return np.asarray(voice * min(gain, HIGHEST_PEAK / np.max(np.abs(voice))), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What the demonstration speakers say: ten sentences a language, with the valence of their words from -1 to 1.
+"""Sentences of the demonstration speakers: ten a language, with the valence of their words from -1 to 1.
 
 Every sentence can be spoken in every emotion. Six are about nothing, four carry a word that leans one way.
 """

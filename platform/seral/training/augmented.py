@@ -23,7 +23,7 @@ from pydantic import Field
 from ser_models.encoders import load_encoder
 from seral import storage
 from seral.audio.decode import decode_flac, encode_flac
-from seral.audio.effects import EffectOptions, Samples, worsen
+from seral.audio.effects import CorruptionOptions, Samples, corrupt
 from seral.cluster import ClusterOptions
 from seral.errors import SplitError
 from seral.features.audio import FeatureOptions, encode_clips, encoder_facts
@@ -41,7 +41,7 @@ BY_ITSELF_S = 1e-3
 """A batch of so many seconds holds one clip."""
 
 
-class AugmentOptions(EffectOptions):
+class AugmentOptions(CorruptionOptions):
     """What labelled clips are also heard like while a model learns. Their copies are encoded once and kept."""
 
     copies: int = Field(default=1, ge=1)
@@ -181,4 +181,4 @@ def _one_copy(samples: Samples, name: str, number: int, noises: Sequence[Samples
     """Copy `number` of a clip, (S,) -> (S,)."""
     rng = np.random.default_rng([options.seed, number, zlib.crc32(name.encode())])
     drawn = [effect for effect in options.effects if rng.random() < options.chance]
-    return worsen(samples, noises, options, rng, drawn or [str(rng.choice(options.effects))])
+    return corrupt(samples, noises, options, rng, drawn or [str(rng.choice(options.effects))])
