@@ -1,4 +1,4 @@
-"""What a submitted job takes along, and tasks side by side."""
+"""Files of a submitted job, and tasks side by side."""
 
 import os
 import signal

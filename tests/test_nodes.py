@@ -47,19 +47,19 @@ class Job:
 
     run: Callable[[Path], None]
     workers: str
-    """How the titles of the processes begin that do the work."""
+    """Beginning of the titles of the processes that do the work."""
     signs: str
     """Files that it writes on its way."""
     middle: int
-    """How many of them there are when it is in its middle."""
+    """Number of signs when the job is in its middle."""
 
     def signs_in(self, folder: Path) -> int:
-        """How many of them there are."""
+        """Number of signs in a folder."""
         return len(list(folder.glob(self.signs)))
 
 
 class Loss(TypedDict):
-    """What went with a node."""
+    """Workers and signs of a job when it lost a node."""
 
     workers: list[str]
     """Titles of the processes that did the job's work."""
@@ -157,55 +157,55 @@ def lose_a_node(cluster: Any, job: Job, folder: Path, losses: dict[str, Loss], n
             processes = raylet.children()
             tell(processes, "suspend")  # so that they are still at the same when they are killed
             titles = [" ".join(words).strip() for words in tell(processes, "cmdline")]
-            if held := [title for title in titles if title.startswith(job.workers)]:
+            if at_work := [title for title in titles if title.startswith(job.workers)]:
                 signs = job.signs_in(folder)
                 tell([raylet, *processes], "kill")
                 cluster.remove_node(node, allow_graceful=False)
-                losses[name] = {"workers": held, "signs": signs}
+                losses[name] = {"workers": at_work, "signs": signs}
                 break
             tell(processes, "resume")
 
 
-def tell(processes: Sequence[psutil.Process], what: str) -> list[Any]:
-    """Do the same to all of some processes that are still there."""
-    found = []
+def tell(processes: Sequence[psutil.Process], method: str) -> list[Any]:
+    """Call one method of all of some processes that still exist."""
+    answers = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
-            found.append(getattr(process, what)())
-    return found
+            answers.append(getattr(process, method)())
+    return answers
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the same jobs ran, on one machine and on the cluster."""
+class Folders:
+    """Folders of equal jobs, one run on one machine and one on the cluster."""
 
     alone: Path
     cluster: Path
     losses: dict[str, Loss]
 
     def same_files(self, pattern: str) -> list[Path]:
-        """Files that a job made in both places; there are some, and none differs."""
-        made = [sorted(path.relative_to(place) for path in place.glob(pattern)) for place in (self.alone, self.cluster)]
-        assert made[0] == made[1]
-        for path in made[0]:
+        """Files that a job made in both folders; there are some, and none differs."""
+        names = [sorted(path.relative_to(root) for path in root.glob(pattern)) for root in (self.alone, self.cluster)]
+        assert names[0] == names[1]
+        for path in names[0]:
             assert (self.alone / path).read_bytes() == (self.cluster / path).read_bytes(), path
-        assert made[0]
-        return made[0]
+        assert names[0]
+        return names[0]
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, make_corpus: Callable[..., Path], ray_session: None) -> Places:
+def folders(tmp_path_factory: pytest.TempPathFactory, make_corpus: Callable[..., Path], ray_session: None) -> Folders:
     root = tmp_path_factory.mktemp("nodes")
     make_corpus(root / "corpus", CLIPS, seconds=(0.8, 1.6), speakers=9)
     write_candidates(root / "candidates")
-    for place in (ALONE, CLUSTER):
-        (root / place).mkdir()
+    for folder in (ALONE, CLUSTER):
+        (root / folder).mkdir()
     for job in JOBS.values():
         job.run(root / ALONE)
     command = [sys.executable, __file__, str(root / CLUSTER)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    return Places(root / ALONE, root / CLUSTER, json.loads(done.stdout.strip().splitlines()[-1]))
+    return Folders(root / ALONE, root / CLUSTER, json.loads(done.stdout.strip().splitlines()[-1]))
 
 
 def write_candidates(folder: Path) -> None:
@@ -222,55 +222,55 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_every_job_has_lost_a_node_that_was_at_work(places: Places, name: str) -> None:
-    assert name in places.losses, f"it ended before a node could be lost; seen: {places.losses}"
-    assert places.losses[name]["workers"]
+def test_every_job_has_lost_a_node_that_was_at_work(folders: Folders, name: str) -> None:
+    assert name in folders.losses, f"it ended before a node could be lost; seen: {folders.losses}"
+    assert folders.losses[name]["workers"]
 
 
-def test_an_import_ends_in_the_same_pool(places: Places) -> None:
-    assert places.losses["import"]["signs"] < len(places.same_files("pool/utterances/*"))
-    places.same_files("pool/gold/*")
-    places.same_files("pool/*.json")
-    assert check_pool(str(places.cluster / "pool")) == []
-    ids = open_pool(str(places.cluster / "pool")).metadata["utterance_id"].to_pylist()
+def test_an_import_ends_in_the_same_pool(folders: Folders) -> None:
+    assert folders.losses["import"]["signs"] < len(folders.same_files("pool/utterances/*"))
+    folders.same_files("pool/gold/*")
+    folders.same_files("pool/*.json")
+    assert check_pool(str(folders.cluster / "pool")) == []
+    ids = open_pool(str(folders.cluster / "pool")).metadata["utterance_id"].to_pylist()
     assert len(set(ids)) == len(ids) == CLIPS
 
 
-def test_features_are_the_same(places: Places) -> None:
-    assert places.losses["features"]["signs"] < len(places.same_files("pool/features/*/pooled/*"))
-    places.same_files("pool/features/*/frames-3/*")
-    assert not list(places.cluster.rglob("*.partial"))
+def test_features_are_the_same(folders: Folders) -> None:
+    assert folders.losses["features"]["signs"] < len(folders.same_files("pool/features/*/pooled/*"))
+    folders.same_files("pool/features/*/frames-3/*")
+    assert not list(folders.cluster.rglob("*.partial"))
 
 
-def test_two_workers_end_in_the_same_weights(places: Places) -> None:
-    assert len(places.same_files("train/models/*/model/**/*.safetensors")) == 2
+def test_two_workers_end_in_the_same_weights(folders: Folders) -> None:
+    assert len(folders.same_files("train/models/*/model/**/*.safetensors")) == 2
 
 
-def test_the_same_are_picked(places: Places) -> None:
-    places.same_files("picks.parquet")
-    ids = pq.read_table(places.cluster / "picks.parquet")["utterance_id"].to_pylist()
+def test_the_same_are_picked(folders: Folders) -> None:
+    folders.same_files("picks.parquet")
+    ids = pq.read_table(folders.cluster / "picks.parquet")["utterance_id"].to_pylist()
     assert len(set(ids)) == len(ids) == PICKS
 
 
-def test_a_sweep_tries_every_point_once(places: Places) -> None:
-    def told(place: Path) -> dict[str, Any]:
-        records = read_records(str(place / "sweep"))
+def test_a_sweep_tries_every_point_once(folders: Folders) -> None:
+    def trials(folder: Path) -> dict[str, Any]:
+        records = read_records(str(folder / "sweep"))
         numbers = {name: [report["dev"] for report in record["reports"]] for name, record in records.items()}
         return {name: (record["number"], record["state"], numbers[name]) for name, record in records.items()}
 
-    assert told(places.cluster) == told(places.alone)
-    assert [(number, state) for number, state, _ in told(places.cluster).values()] == [(n, "done") for n in range(4)]
-    places.same_files("sweep/tested.json")
+    assert trials(folders.cluster) == trials(folders.alone)
+    assert [(number, state) for number, state, _ in trials(folders.cluster).values()] == [(n, "done") for n in range(4)]
+    folders.same_files("sweep/tested.json")
 
 
-def test_a_loop_asks_for_the_same_labels_once(places: Places) -> None:
-    picks = places.same_files("loop/trajectories/*/rounds/*/picks.parquet")
-    assert places.losses["loop"]["signs"] < len(picks) == 2 * 6
+def test_a_loop_asks_for_the_same_labels_once(folders: Folders) -> None:
+    picks = folders.same_files("loop/trajectories/*/rounds/*/picks.parquet")
+    assert folders.losses["loop"]["signs"] < len(picks) == 2 * 6
     for trajectory in {path.parents[2] for path in picks}:
-        tables = [pq.read_table(places.cluster / path) for path in picks if trajectory in path.parents]
+        tables = [pq.read_table(folders.cluster / path) for path in picks if trajectory in path.parents]
         ids = pa.concat_tables(tables)["utterance_id"].to_pylist()
         assert len(set(ids)) == len(ids) == 38
-    places.same_files("loop/trajectories/*/rounds/*/model/head.safetensors")
+    folders.same_files("loop/trajectories/*/rounds/*/model/head.safetensors")
 
 
 if __name__ == "__main__":

@@ -122,8 +122,8 @@ def test_pool_run_and_sweep_on_an_object_store_are_those_on_a_disk(
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(done.stdout.strip().splitlines()[-1])
-    assert told["s3"]["status"] == told["disk"]["status"]
-    assert len(told["s3"]["metrics"]) >= 7
-    assert told["s3"]["rows"] == [50, 50, 9, 50], "ten of sixty were one speaker's, and what was erased stays out"
-    assert told["s3"] == told["disk"]
+    results = json.loads(done.stdout.strip().splitlines()[-1])
+    assert results["s3"]["status"] == results["disk"]["status"]
+    assert len(results["s3"]["metrics"]) >= 7
+    assert results["s3"]["rows"] == [50, 50, 9, 50], "ten of sixty were one speaker's, and what was erased stays out"
+    assert results["s3"] == results["disk"]

@@ -21,19 +21,19 @@ def table(*names: str) -> pa.Table:
 
 @pytest.fixture(params=["path", "uri"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The same folder as a plain path and as an address with a scheme."""
+    """One folder as a plain path and as an address with a scheme."""
     return str(tmp_path) if request.param == "path" else tmp_path.as_uri()
 
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """`mem://bucket`: a file system that is not local, as an object store is not."""
-    known = storage.resolve
+    local_resolve = storage.resolve
     store, _ = pafs.FileSystem.from_uri("mock:///")
 
     def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
         text = str(uri)
-        return (store, text.removeprefix("mem://")) if text.startswith("mem://") else known(uri)
+        return (store, text.removeprefix("mem://")) if text.startswith("mem://") else local_resolve(uri)
 
     monkeypatch.setattr(storage, "resolve", resolve)
     return "mem://bucket"
@@ -96,10 +96,10 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
 
 
 def test_what_killed_processes_left_is_tidied_once_the_whole_file_is_there(tmp_path: Path) -> None:
-    left = [tmp_path / "deep" / f"{name}.0123abcd.partial" for name in ("a.json", "b.json")]
-    for path in (*left, tmp_path / "deep" / "a.json", tmp_path / "mine.partial"):
+    partials = [tmp_path / "deep" / f"{name}.0123abcd.partial" for name in ("a.json", "b.json")]
+    for path in (*partials, tmp_path / "deep" / "a.json", tmp_path / "mine.partial"):
         storage.write_bytes(path, b"x")
-    assert storage.half_written(tmp_path) == [(str(path), str(path)[: -len(".0123abcd.partial")]) for path in left]
+    assert storage.half_written(tmp_path) == [(str(path), str(path)[: -len(".0123abcd.partial")]) for path in partials]
     assert storage.half_written(tmp_path / "deep" / "a.json") == storage.half_written(tmp_path)[:1]
     storage.tidy(tmp_path)
     assert storage.list_files(tmp_path) == ["deep/a.json", "deep/b.json.0123abcd.partial", "mine.partial"]
@@ -146,12 +146,12 @@ def test_a_copied_folder_replaces_what_was_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "meant"),
+    ("uri", "expected"),
     [("s3://bucket/pool/", "s3://bucket/pool"), ("/a/b/", "/a/b"), ("/", "/"), ("/a/../b", "/b")],
 )
-def test_an_absolute_address_stays_what_it_is(given: str, meant: str) -> None:
-    assert storage.absolute(given) == meant
-    assert storage.absolute(storage.absolute(given)) == meant
+def test_an_absolute_address_stays_what_it_is(uri: str, expected: str) -> None:
+    assert storage.absolute(uri) == expected
+    assert storage.absolute(storage.absolute(uri)) == expected
 
 
 def test_a_relative_path_starts_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ WORKER_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 class ClusterOptions(Options):
-    """Where the work runs and with what."""
+    """Options of the Ray cluster that does the work."""
 
     address: str | None = None
     """Ray address; None starts a local Ray, `auto` joins the cluster this machine belongs to."""
@@ -44,7 +44,7 @@ class ClusterOptions(Options):
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPUs a Ray Train worker reserves."""
     max_failures: int = Field(default=2, ge=0)
-    """How often work goes on without a worker, or a node, that was lost: a training from its last checkpoint, a
+    """Times that work goes on without a worker, or a node, that was lost: a training from its last checkpoint, a
     trajectory of the loop from its last round, a selection in parts, or a cell of a study, from its start."""
 
 
@@ -87,7 +87,7 @@ def quiet_ray_data() -> None:
 
 
 def runtime_env(jobs: str | Path = "jobs") -> dict[str, Any]:
-    """What a submitted job takes to the cluster: the folder of job files as working directory, and both packages.
+    """Files of a submitted job on the cluster: the folder of job files as working directory, and both packages.
 
     The packages go as source folders: every worker runs this one version of the code, and no folder called `platform`
     is shipped. As a wheel they would not do: Ray installs a wheel with everything it depends on, gigabytes of it.
@@ -129,15 +129,15 @@ def run_side_by_side(
         cause = failure.cause if isinstance(failure, ray.exceptions.RayTaskError) else failure
         if isinstance(cause, AwaitingLabels):
             raise cause
-        told = cause if isinstance(cause, SeralError) else failure
-        message = f"{len(failures)} of {len(tasks)} failed; {name}: {told}"
+        reason = cause if isinstance(cause, SeralError) else failure
+        message = f"{len(failures)} of {len(tasks)} failed; {name}: {reason}"
         if cause is failure:
             message += f" (lost more often than cluster.max_failures, which is {on.max_failures})"
         raise (type(cause) if isinstance(cause, SeralError) else TrainError)(message) from failure
 
 
 def encoder_actors(options: ClusterOptions) -> int:
-    """How many encoders run side by side."""
+    """Number of encoders that run side by side."""
     if options.feature_actors is not None:
         return options.feature_actors
     if options.use_gpu:

@@ -68,13 +68,13 @@ class AwaitingLabels(SeralError):
     """People have not answered yet. Nothing is wrong: the same command goes on once they have."""
 
     status = 75
-    """What a command ends with: EX_TEMPFAIL of sysexits.h, "try again later"."""
+    """Exit status of a command: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 
 class StateError(SeralError):
     """A run folder is inconsistent with what was asked of it."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
     """The sentence for an unknown name: what was given and what is valid."""
-    return f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}"
+    return f"unknown {kind} {name!r}; known: {', '.join(sorted(valid))}"

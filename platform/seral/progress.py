@@ -30,17 +30,17 @@ def track(label: str, total: float) -> Iterator[Advance]:
             task = bar.add_task(label, total=total)
             yield lambda units=1, /: bar.advance(task, units)
         return
-    done, started, last = 0.0, time.monotonic(), time.monotonic()
+    units_done, start_s, last_line_s = 0.0, time.monotonic(), time.monotonic()
 
     def advance(units: float = 1, /) -> None:
-        nonlocal done, last
-        done += units
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
-            print(f"{label}: {done:g}/{total:g} after {last - started:.0f} s", file=sys.stderr, flush=True)
+        nonlocal units_done, last_line_s
+        units_done += units
+        if time.monotonic() - last_line_s >= LINE_EVERY_S:
+            last_line_s = time.monotonic()
+            print(f"{label}: {units_done:g}/{total:g} after {last_line_s - start_s:.0f} s", file=sys.stderr, flush=True)
 
     yield advance
-    print(f"{label}: {done:g}/{total:g} in {time.monotonic() - started:.1f} s", file=sys.stderr, flush=True)
+    print(f"{label}: {units_done:g}/{total:g} in {time.monotonic() - start_s:.1f} s", file=sys.stderr, flush=True)
 
 
 def say(message: str) -> None:

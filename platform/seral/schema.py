@@ -13,11 +13,11 @@ import pyarrow as pa
 SAMPLE_RATE = 16_000
 """Samples per second of every clip in a pool (mono)."""
 ENCODER_KEY = "encoder"
-"""Under which a Parquet file of features tells the fingerprint of what made them."""
+"""Metadata key of a Parquet file of features: the fingerprint of their encoder."""
 CLASSES_KEY = "classes"
-"""Under which a table with a list of probabilities tells the classes they belong to, as JSON."""
+"""Metadata key of a table with a list of probabilities: the classes they belong to, as JSON."""
 KEYS = ["arm", "fold", "seed"]
-"""What names a trajectory; every frame starts with these columns."""
+"""Columns that name a trajectory; every frame starts with them."""
 SECONDS = "seconds.json"
 """In a run: what all trajectories share took so long, by phase."""
 FULL = "full"
@@ -59,7 +59,7 @@ UTTERANCE = pa.schema(
 )
 
 METADATA_COLUMNS = [name for name in UTTERANCE.names if name not in {"audio", "source", "source_bytes", "pcm_hash"}]
-"""What the loop and the strategies' callers may read of an utterance without its audio."""
+"""Columns of an utterance, without its audio, that the loop and the strategies' callers may read."""
 
 GOLD = pa.schema(
     [
@@ -105,8 +105,8 @@ CHANGE = pa.schema(
 POOLED = pa.schema(
     [
         ("utterance_id", pa.string()),
-        ("mean", pa.binary()),  # fp16, (L+1)·D: mean over frames of every hidden state
-        ("std", pa.binary()),  # fp16, (L+1)·D: standard deviation over frames
+        ("mean", pa.binary()),  # fp16, L·D: mean over frames of every hidden state
+        ("std", pa.binary()),  # fp16, L·D: standard deviation over frames
     ]
 )
 
@@ -119,13 +119,13 @@ FRAMES = pa.schema(
 
 COPY = pa.schema(
     [
-        ("utterance_id", pa.string()),  # of which it is a worsened copy
+        ("utterance_id", pa.string()),  # of which it is a corrupted copy
         ("copy", pa.int32()),  # its number
         ("mean", pa.binary()),  # as in POOLED
         ("std", pa.binary()),
     ]
 )
-"""Where frames of hidden state k are kept too, they stand in a further column, frames_<k>."""
+"""Features of corrupted copies; frames of hidden state k, where kept too, are a further column, frames_<k>."""
 
 TEXT_VECTOR = pa.schema(
     [

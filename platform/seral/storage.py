@@ -66,13 +66,13 @@ def join(uri: str | Path, *parts: str) -> str:
 
 
 def exists(uri: str | Path) -> bool:
-    """Whether a file or folder is there."""
+    """Whether a file or folder exists."""
     fs, path = resolve(uri)
     return bool(fs.get_file_info(path).type != pafs.FileType.NotFound)
 
 
 def is_file(uri: str | Path) -> bool:
-    """Whether there is a file, not a folder."""
+    """Whether a file exists, not a folder."""
     fs, path = resolve(uri)
     return bool(fs.get_file_info(path).type == pafs.FileType.File)
 
@@ -101,7 +101,7 @@ def make_folder(uri: str | Path) -> None:
 def remove(uri: str | Path) -> None:
     """Delete a file or a whole folder; missing is fine, also when another process deletes or writes meanwhile."""
     fs, path = resolve(uri)
-    for left in reversed(range(REMOVE_TRIES)):
+    for tries_left in reversed(range(REMOVE_TRIES)):
         kind = fs.get_file_info(path).type
         try:
             if kind == pafs.FileType.Directory:
@@ -110,7 +110,7 @@ def remove(uri: str | Path) -> None:
                 fs.delete_file(path)
             return
         except OSError:  # something in the folder went, or came, between listing and deleting
-            if not left:
+            if not tries_left:
                 raise
             time.sleep(0.05)
 
@@ -158,22 +158,22 @@ def replacing(uri: str | Path) -> Iterator[BinaryIO]:
 
 
 def half_written(uri: str | Path) -> list[tuple[str, str]]:
-    """Files begun and not ended, each with what it was to become: that file, or all below that folder.
+    """Files begun and not ended, each with its final name: that file, or all below that folder.
 
     Somebody writes them at this moment, or was killed while writing.
     """
     if not isinstance(resolve(uri)[0], pafs.LocalFileSystem):
         return []  # an object store shows no upload before it is whole
-    folder, _, wanted = absolute(uri).rpartition("/") if is_file(uri) else (uri, "", None)
-    names = list_files(folder) if wanted is None else list_names(folder)
-    found = [(name, match[1]) for name in names if (match := HALF_WRITTEN.fullmatch(name))]
-    return [(join(folder, name), join(folder, whole)) for name, whole in found if wanted in (None, whole)]
+    folder, _, target = absolute(uri).rpartition("/") if is_file(uri) else (uri, "", None)
+    names = list_files(folder) if target is None else list_names(folder)
+    partial_files = [(name, match[1]) for name in names if (match := HALF_WRITTEN.fullmatch(name))]
+    return [(join(folder, name), join(folder, final)) for name, final in partial_files if target in (None, final)]
 
 
 def tidy(uri: str | Path) -> None:
     """Delete from a folder what killed processes did not end and another process has written since."""
-    for name, whole in half_written(uri):
-        if exists(whole):
+    for name, final in half_written(uri):
+        if exists(final):
             remove(name)
 
 
@@ -195,8 +195,8 @@ def read_json(uri: str | Path) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Written:
-    """What a file is known by: its bytes and their checksum."""
+class Checksum:
+    """Size of a file in bytes, and the SHA-256 of its content."""
 
     size: int
     sha256: str
@@ -229,9 +229,9 @@ class TableWriter:
         self._writer.close()
 
     @property
-    def written(self) -> Written:
-        """Of the whole file, once it is closed."""
-        return Written(size=self._file.size, sha256=self._file.digest.hexdigest())
+    def checksum(self) -> Checksum:
+        """Size and checksum of the whole file, once it is closed."""
+        return Checksum(size=self._file.size, sha256=self._file.digest.hexdigest())
 
     def _flush(self) -> None:
         if self._rows:
@@ -268,14 +268,14 @@ def table_writer(uri: str | Path, schema: pa.Schema, *, row_group_rows: int = 10
         yield writer
 
 
-def write_table(uri: str | Path, table: pa.Table, *, row_group_rows: int = 1024) -> Written:
+def write_table(uri: str | Path, table: pa.Table, *, row_group_rows: int = 1024) -> Checksum:
     """Write one Parquet file, whole or not at all."""
     with table_writer(uri, table.schema, row_group_rows=row_group_rows) as writer:
         writer.write(table)
-    return writer.written
+    return writer.checksum
 
 
-def checksum(uri: str | Path) -> Written:
+def checksum(uri: str | Path) -> Checksum:
     """Size and checksum of a file that is there, read a block at a time."""
     fs, path = resolve(uri)
     size, digest = 0, hashlib.sha256()
@@ -283,7 +283,7 @@ def checksum(uri: str | Path) -> Written:
         while block := stream.read(BLOCK):
             digest.update(block)
             size += len(block)
-    return Written(size=size, sha256=digest.hexdigest())
+    return Checksum(size=size, sha256=digest.hexdigest())
 
 
 def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -294,7 +294,7 @@ def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Tabl
 
 
 def read_batches(uri: str | Path, *, rows: int) -> Iterator[pa.Table]:
-    """The same so many rows at a time."""
+    """Read one Parquet file so many rows at a time."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
         for batch in pq.ParquetFile(file).iter_batches(rows):
@@ -302,7 +302,7 @@ def read_batches(uri: str | Path, *, rows: int) -> Iterator[pa.Table]:
 
 
 def read_footer(uri: str | Path) -> pq.FileMetaData:
-    """What a Parquet file says about itself: its rows, its schema, and what was written beside them."""
+    """Footer of a Parquet file: its number of rows, its schema, and what was written beside them."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
         return pq.read_metadata(file)
@@ -311,9 +311,9 @@ def read_footer(uri: str | Path) -> pq.FileMetaData:
 def read_tables(uris: Iterable[str | Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     """Read Parquet files one after another into one table; no file gives an empty table of the schema."""
     names = schema.names if columns is None else list(columns)
-    wanted = pa.schema([schema.field(name) for name in names])
-    parts = [read_table(uri, names).cast(wanted) for uri in uris]
-    return pa.concat_tables(parts) if parts else wanted.empty_table()
+    part_schema = pa.schema([schema.field(name) for name in names])
+    parts = [read_table(uri, names).cast(part_schema) for uri in uris]
+    return pa.concat_tables(parts) if parts else part_schema.empty_table()
 
 
 def copy_folder(source: str | Path, target: str | Path) -> None:
@@ -333,10 +333,10 @@ def publish(folder: str | Path, target: str | Path, *, last: str) -> None:
     fs, path = resolve(folder)
     _, to = resolve(target)
     if not isinstance(fs, pafs.LocalFileSystem):
-        done = read_bytes(join(folder, last))
+        marker = read_bytes(join(folder, last))
         remove(join(folder, last))
         copy_folder(folder, target)
-        write_bytes(join(target, last), done)
+        write_bytes(join(target, last), marker)
         remove(folder)
         return
     os.makedirs(os.path.dirname(to), exist_ok=True)

@@ -1,4 +1,4 @@
-"""Which versions of what are running: for records of runs and for reports of errors."""
+"""Versions of the packages that are running, for records of runs and for reports of errors."""
 
 from __future__ import annotations
 

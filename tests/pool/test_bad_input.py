@@ -1,4 +1,4 @@
-"""Whatever lies in a folder of recordings ends in the pool or in quarantine exactly as docs/pools.md says."""
+"""Any file in a folder of recordings ends in the pool or in quarantine exactly as docs/pools.md says."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def three_hours(path: Path) -> None:
     seconds = 3 * 3600
     with path.open("r+b") as file:
         data = bytearray(file.read())
-        place = data.index(b"data") + 4
-        data[place : place + 4] = (seconds * 8_000 * 2).to_bytes(4, "little")
-        data[4:8] = (seconds * 8_000 * 2 + place - 4).to_bytes(4, "little")
+        offset = data.index(b"data") + 4
+        data[offset : offset + 4] = (seconds * 8_000 * 2).to_bytes(4, "little")
+        data[4:8] = (seconds * 8_000 * 2 + offset - 4).to_bytes(4, "little")
         file.seek(0)
         file.write(data)
-    os.truncate(path, place + 4 + seconds * 8_000 * 2)
+    os.truncate(path, offset + 4 + seconds * 8_000 * 2)
 
 
 def surround(path: Path) -> None:
@@ -135,7 +135,7 @@ KINDS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a hidden file beside it": ("a.wav", hidden),
     "a named pipe": ("a.wav", os.mkfifo),
 }
-"""What the document's table says of a folder -> a file of that kind, in a folder of its own."""
+"""Row of the document's table on folders -> a file of that kind, in a folder of its own."""
 
 ROWS: dict[str, tuple[list[dict[str, Any]], int]] = {
     "a row twice": ([{"id": "r", "audio": "a.wav", "emotion": "anger"}] * 2, 30),
@@ -144,7 +144,7 @@ ROWS: dict[str, tuple[list[dict[str, Any]], int]] = {
     "audio without a label": ([{"id": "r", "audio": "a.wav", "emotion": None}], 34),
     "a segment outside its recording": ([{"id": "r", "audio": "a.wav", "start": 0.5, "end": 7}], 35),
 }
-"""What the table says of a manifest -> its rows, and the seed of its recordings."""
+"""Row of the table on manifests -> its rows, and the seed of its recordings."""
 
 
 def documented() -> dict[str, str]:
@@ -155,16 +155,16 @@ def documented() -> dict[str, str]:
 
 
 def outcomes(pool: Pool, folder: str) -> str:
-    """What became of the files of one folder, in the document's words."""
-    told = [f"quarantine: `{row['reason']}`" for row in pool.quarantine.to_pylist() if inside(row, folder)]
+    """Outcomes of the files of one folder, in the document's words."""
+    results = [f"quarantine: `{row['reason']}`" for row in pool.quarantine.to_pylist() if inside(row, folder)]
     for shard in pool.shards:
         for row in pool.read(shard).drop_columns("audio").to_pylist():
             if inside(row, folder):
                 assert row["duration_s"] == pytest.approx(1.0, abs=0.01)
                 notes = [f"`{row['channel_fault']}`"] * bool(row["channel_fault"])
                 notes += ["marked as duplicate"] * bool(row["duplicate_of"])
-                told.append("; ".join(["pool", *notes]))
-    return ", ".join(sorted(told))
+                results.append("; ".join(["pool", *notes]))
+    return ", ".join(sorted(results))
 
 
 def inside(row: dict[str, Any], folder: str) -> bool:
@@ -176,8 +176,14 @@ def test_files_end_as_documented(tmp_path: Path) -> None:
     for number, (name, make) in enumerate(KINDS.values()):
         (root / f"{number:02d}").mkdir(parents=True)
         make(root / f"{number:02d}" / name)
-    given = {"reader": "folder", "root": str(root), "out": str(tmp_path / "pool"), "max_bad_share": 1, "voice": False}
-    import_corpus(parse(ImportOptions, given))
+    settings = {
+        "reader": "folder",
+        "root": str(root),
+        "out": str(tmp_path / "pool"),
+        "max_bad_share": 1,
+        "voice": False,
+    }
+    import_corpus(parse(ImportOptions, settings))
     pool = open_pool(str(tmp_path / "pool"))
     expected = {kind: outcome for kind, outcome in documented().items() if kind not in ROWS}
     assert {kind: outcomes(pool, f"{number:02d}") for number, kind in enumerate(KINDS)} == expected
@@ -186,14 +192,14 @@ def test_files_end_as_documented(tmp_path: Path) -> None:
 
 def test_rows_end_as_documented(tmp_path: Path) -> None:
     rows = []
-    for number, (given, seed) in enumerate(ROWS.values()):
+    for number, (settings, seed) in enumerate(ROWS.values()):
         for name, shift in (("a.wav", 0), ("b.wav", 10)):
             write(tmp_path / "calls" / str(number) / name, voice(seed=seed + shift))
-        rows += [row | {"id": f"{number}{row['id']}", "audio": f"{number}/{row['audio']}"} for row in given]
+        rows += [row | {"id": f"{number}{row['id']}", "audio": f"{number}/{row['audio']}"} for row in settings]
     manifest = tmp_path / "calls" / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = {"reader": "manifest", "root": str(manifest), "out": str(tmp_path / "pool"), "voice": False}
-    import_corpus(parse(ImportOptions, given))
+    settings = {"reader": "manifest", "root": str(manifest), "out": str(tmp_path / "pool"), "voice": False}
+    import_corpus(parse(ImportOptions, settings))
     pool = open_pool(str(tmp_path / "pool"))
     expected = {kind: outcome for kind, outcome in documented().items() if kind in ROWS}
     assert {kind: outcomes(pool, str(number)) for number, kind in enumerate(ROWS)} == expected

@@ -14,7 +14,7 @@ def brute_force(rows: list[tuple[str, str]]) -> dict[str, str]:
     """Compare every row with every other."""
     marks = {}
     for name, sound in rows:
-        smaller = sorted(other for other, heard in rows if heard == sound and other < name)
+        smaller = sorted(other for other, other_sound in rows if other_sound == sound and other < name)
         if smaller:
             marks[name] = smaller[0]
     return marks

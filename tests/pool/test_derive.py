@@ -57,27 +57,27 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> str:
     """40 utterances in four shards, three quarters German; every tenth is a copy of the one before it."""
     rows = []
     for number in range(40):
-        made = row(f"made-{number:016x}", language="pl" if number % 4 == 3 else "de", snr_db=float(number))
+        fields = row(f"made-{number:016x}", language="pl" if number % 4 == 3 else "de", snr_db=float(number))
         if number % 10 == 9:
-            made |= {name: rows[-1][name] for name in ("audio", "pcm_hash")}
-            made["duplicate_of"] = rows[-1]["utterance_id"]
-        rows.append(made)
+            fields |= {name: rows[-1][name] for name in ("audio", "pcm_hash")}
+            fields["duplicate_of"] = rows[-1]["utterance_id"]
+        rows.append(fields)
     shards = {f"made-{n}": rows[10 * n : 10 * n + 10] for n in range(4)}
     return write(tmp_path_factory.mktemp("derive") / "pool", shards)
 
 
 def test_what_fits_is_a_pool_of_its_own(pool: str, tmp_path: Path) -> None:
-    told = select(pool, tmp_path / "new", where=["language == pl and snr_db > 10", "snr_db < 30"])
+    counts = select(pool, tmp_path / "new", where=["language == pl and snr_db > 10", "snr_db < 30"])
     new = str(tmp_path / "new")
-    wanted = [line for line in read(pool, "utterances") if line["language"] == "pl" and 10 < line["snr_db"] < 30]
-    kept = {line["utterance_id"]: line for line in read(new, "utterances")}
-    assert (told["utterances"], told["of"], len(wanted)) == (len(wanted), 40, 5)
-    assert sorted(kept) == sorted(line["utterance_id"] for line in wanted)
+    fitting = [line for line in read(pool, "utterances") if line["language"] == "pl" and 10 < line["snr_db"] < 30]
+    row_of = {line["utterance_id"]: line for line in read(new, "utterances")}
+    assert (counts["utterances"], counts["of"], len(fitting)) == (len(fitting), 40, 5)
+    assert sorted(row_of) == sorted(line["utterance_id"] for line in fitting)
     assert check_pool(new) == []
-    for line in wanted:
-        assert kept[line["utterance_id"]] == line | {"duplicate_of": None}, "what they were copies of is not here"
-    assert sorted(line["utterance_id"] for line in read(new, "gold")) == sorted(kept)
-    assert Counter(line["utterance_id"] for line in read(new, "votes")) == dict.fromkeys(kept, 2)
+    for line in fitting:
+        assert row_of[line["utterance_id"]] == line | {"duplicate_of": None}, "what they were copies of is not here"
+    assert sorted(line["utterance_id"] for line in read(new, "gold")) == sorted(row_of)
+    assert Counter(line["utterance_id"] for line in read(new, "votes")) == dict.fromkeys(row_of, 2)
     assert read(new, "quarantine") == []
 
 
@@ -116,8 +116,8 @@ def test_a_draw_leaves_duplicates_aside_and_keeps_shares(pool: str, tmp_path: Pa
 
 
 def test_hours_are_drawn_up_to_the_clip_that_completes_them(pool: str, tmp_path: Path) -> None:
-    told = select(pool, tmp_path / "new", hours=2.1 / 3600)
-    assert (told["utterances"], len(ids_of(str(tmp_path / "new")))) == (9, 9), "of 0.25 s each"
+    counts = select(pool, tmp_path / "new", hours=2.1 / 3600)
+    assert (counts["utterances"], len(ids_of(str(tmp_path / "new")))) == (9, 9), "of 0.25 s each"
     with pytest.raises(PoolError, match=r"0\.003 hours fit"):
         select(pool, tmp_path / "more", hours=1)
 
@@ -139,9 +139,9 @@ def test_pools_become_one(pool: str, tmp_path: Path) -> None:
     same = rows[f"made-{4:016x}"]
     again = row("radio-1", audio=same["audio"], pcm_hash=same["pcm_hash"], corpus="radio")
     other = write(tmp_path / "other", {"made-0": [row("radio-0", corpus="radio"), again, same]})
-    told = merge_pools([pool, other], str(tmp_path / "all"))
+    counts = merge_pools([pool, other], str(tmp_path / "all"))
     merged = str(tmp_path / "all")
-    assert (told["given"], told["utterances"], told["duplicates"]) == (43, 42, 5)
+    assert (counts["given"], counts["utterances"], counts["duplicates"]) == (43, 42, 5)
     assert ids_of(merged) == sorted([*rows, "radio-0", "radio-1"])
     assert check_pool(merged) == []
     marks = {line["utterance_id"]: line["duplicate_of"] for line in read(merged, "utterances")}
@@ -185,11 +185,11 @@ def test_what_was_erased_from_one_pool_stays_out_of_all(tmp_path: Path) -> None:
 def test_a_stream_of_nights(tmp_path: Path, make_corpus: Callable[..., Path]) -> None:
     """Each night's new files are one revision; a night without any is none."""
     root, pool = tmp_path / "calls", str(tmp_path / "pool")
-    given = parse(ImportOptions, {"reader": "manifest", "root": str(root), "out": pool})
+    settings = parse(ImportOptions, {"reader": "manifest", "root": str(root), "out": pool})
     revisions = []
     for files in (4, 7, 7, 9):
         make_corpus(root, files)
-        import_corpus(given)
+        import_corpus(settings)
         revisions.append(open_pool(pool).manifest["revision"])
         assert check_pool(pool) == []
     assert revisions == [1, 2, 2, 3]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from seral.audio.quality import score
-from seral.pool.quality_filter import MEASURES, above_floor, below_floor, count_reasons
+from seral.pool.quality_filter import MEASURES, above_quality, below_quality, count_reasons
 from seral.pool.splits import Fold
 from seral.schema import FILTERED
 
@@ -25,15 +25,15 @@ def metadata() -> pa.Table:
 
 
 def test_bad_recordings_are_named_with_the_measure_that_says_so() -> None:
-    found = below_floor([*CLIPS, "unmeasured"], metadata(), 0.1)
-    assert found.schema.equals(FILTERED)
-    reasons = dict(zip(found["utterance_id"].to_pylist(), found["reason"].to_pylist(), strict=True))
+    filtered = below_quality([*CLIPS, "unmeasured"], metadata(), 0.1)
+    assert filtered.schema.equals(FILTERED)
+    reasons = dict(zip(filtered["utterance_id"].to_pylist(), filtered["reason"].to_pylist(), strict=True))
     assert reasons == {"hiss": "snr_db", "dog": "voice_ratio", "cut": "clipping", "dull": "bandwidth_hz"}
-    assert count_reasons(found) == {"snr_db": 1, "voice_ratio": 1, "clipping": 1, "bandwidth_hz": 1}
+    assert count_reasons(filtered) == {"snr_db": 1, "voice_ratio": 1, "clipping": 1, "bandwidth_hz": 1}
 
 
 def test_only_training_utterances_are_left_out() -> None:
     fold = Fold(name="f", train=("cut", "good", "unmeasured"), dev=("hiss",), test=("dog",))
-    above = above_floor(fold, metadata(), 0.1)
+    above = above_quality(fold, metadata(), 0.1)
     assert (above.train, above.dev, above.test, above.left_out) == (("good", "unmeasured"), ("hiss",), ("dog",), 1)
-    assert above_floor(fold, metadata(), 0.0) == fold
+    assert above_quality(fold, metadata(), 0.0) == fold

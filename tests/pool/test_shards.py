@@ -63,12 +63,12 @@ def test_a_missing_table_is_found(pool: Path, table: str) -> None:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(table=st.sampled_from(sorted(TABLES)), place=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
-def test_a_changed_byte_is_found_wherever_it_stands(pool: Path, table: str, place: float, flip: int) -> None:
+@given(table=st.sampled_from(sorted(TABLES)), share=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_a_changed_byte_is_found_wherever_it_stands(pool: Path, table: str, share: float, flip: int) -> None:
     file = pool / table / "made-1.parquet"
     whole = file.read_bytes()
     data = bytearray(whole)
-    data[int(place * len(data))] ^= flip
+    data[int(share * len(data))] ^= flip
     file.write_bytes(data)
     try:
         (problem,) = check_pool(str(pool))

@@ -33,7 +33,7 @@ def ids_of(address: str) -> list[str]:
     return sorted(open_pool(address).ids["utterance_id"].to_pylist())
 
 
-def told(difference: pa.Table) -> dict[str, str]:
+def change_by_id(difference: pa.Table) -> dict[str, str]:
     return {line["utterance_id"]: line["change"] for line in difference.to_pylist()}
 
 
@@ -82,13 +82,13 @@ def test_names_that_would_mislead_are_refused(pool: str) -> None:
 
 
 def test_what_came_and_went_between_revisions(pool: str) -> None:
-    assert told(diff_revisions(pool, "1", "2")) == {"m-b": "went", "m-c": "came"}
-    assert told(diff_revisions(pool, "1")) == {"m-b": "went", "m-c": "came", "m-d": "came"}
-    assert told(diff_revisions(pool, "first", "3")) == told(diff_revisions(pool, "1"))
-    assert told(diff_revisions(pool, "3", "1")) == {"m-b": "came", "m-c": "went", "m-d": "went"}
-    assert told(diff_revisions(pool, "0", "1")) == {"m-a": "came", "m-b": "came"}
-    assert told(diff_revisions(pool, "2", "2")) == {}
-    assert told(diff_pools(f"{pool}@first", pool)) == told(diff_revisions(pool, "1"))
+    assert change_by_id(diff_revisions(pool, "1", "2")) == {"m-b": "went", "m-c": "came"}
+    assert change_by_id(diff_revisions(pool, "1")) == {"m-b": "went", "m-c": "came", "m-d": "came"}
+    assert change_by_id(diff_revisions(pool, "first", "3")) == change_by_id(diff_revisions(pool, "1"))
+    assert change_by_id(diff_revisions(pool, "3", "1")) == {"m-b": "came", "m-c": "went", "m-d": "went"}
+    assert change_by_id(diff_revisions(pool, "0", "1")) == {"m-a": "came", "m-b": "came"}
+    assert change_by_id(diff_revisions(pool, "2", "2")) == {}
+    assert change_by_id(diff_pools(f"{pool}@first", pool)) == change_by_id(diff_revisions(pool, "1"))
     with pytest.raises(PoolError, match="no revision 4 yet: the newest is 3"):
         diff_revisions(pool, "1", "4")
     storage.remove(revision_uri(pool, 2))
@@ -114,7 +114,7 @@ STATES = st.lists(
 def test_journals_in_a_row_tell_what_two_tables_do(
     states: list[dict[str, Any]], data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Whatever came, went, came back and was marked in between; only marks that were taken back may be told."""
+    """Utterances come, go, come back and are marked in between; only marks that were taken back may stay in."""
     uri = str(tmp_path_factory.mktemp("journals"))
     schema = pa.schema([("utterance_id", pa.string()), ("duplicate_of", pa.string())])
     tables = [
@@ -125,10 +125,10 @@ def test_journals_in_a_row_tell_what_two_tables_do(
         storage.write_table(revision_uri(uri, number), changes(one, other))
     storage.write_json(f"{uri}/manifest.json", EMPTY | {"revision": len(states) - 1})
     begin, end = (data.draw(st.integers(0, len(states) - 1)) for _ in range(2))
-    expected = told(changes(tables[begin], tables[end]))
-    found = told(diff_revisions(uri, str(begin), str(end)))
-    assert {k: v for k, v in found.items() if v != "marked"} == {k: v for k, v in expected.items() if v != "marked"}
-    assert {k for k, v in expected.items() if v == "marked"} <= {k for k, v in found.items() if v == "marked"}
+    expected = change_by_id(changes(tables[begin], tables[end]))
+    change_of = change_by_id(diff_revisions(uri, str(begin), str(end)))
+    assert {k: v for k, v in change_of.items() if v != "marked"} == {k: v for k, v in expected.items() if v != "marked"}
+    assert {k for k, v in expected.items() if v == "marked"} <= {k for k, v in change_of.items() if v == "marked"}
 
 
 def test_an_erasure_reaches_into_snapshots_and_journals(pool: str) -> None:
@@ -139,7 +139,7 @@ def test_an_erasure_reaches_into_snapshots_and_journals(pool: str) -> None:
         assert check_pool(address) == []
     for revision in range(1, 5):
         assert "m-a" not in storage.read_table(revision_uri(pool, revision))["utterance_id"].to_pylist()
-    assert told(diff_revisions(pool, "3", "4")) == {}
+    assert change_by_id(diff_revisions(pool, "3", "4")) == {}
     assert CHANGE.equals(diff_revisions(pool, "0").schema)
     listed = {shard for address in (pool, f"{pool}@first") for shard in open_pool(address).shards}
     assert {name.removesuffix(".parquet") for name in storage.list_names(f"{pool}/utterances")} == listed

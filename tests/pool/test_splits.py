@@ -74,11 +74,11 @@ def test_no_speaker_is_in_two_parts_and_everybody_is_tested_once(metadata: pa.Ta
     assert tested == Counter(usable)
     for fold in folds:
         speakers = [{(rows[n]["corpus"], rows[n]["speaker"]) for n in getattr(fold, part)} for part in PARTS]
-        known = [{who for who in group if who[1] is not None} for group in speakers]
-        assert not known[0] & known[1] | known[0] & known[2] | known[1] & known[2]
-        assert known[1] == speakers[1]
-        assert known[2] == speakers[2]
-        assert len(known[1]) == options.dev_speakers
+        named = [{who for who in group if who[1] is not None} for group in speakers]
+        assert not named[0] & named[1] | named[0] & named[2] | named[1] & named[2]
+        assert named[1] == speakers[1]
+        assert named[2] == speakers[2]
+        assert len(named[1]) == options.dev_speakers
         everything = [*fold.train, *fold.dev, *fold.test]
         assert len(everything) == len(set(everything)) == len(rows) - fold.left_out
         unknown = {name for name, row in rows.items() if row["speaker"] is None}

@@ -37,7 +37,7 @@ from seral.loop.rounds import (
     run_trajectory,
 )
 from seral.loop.stopping import StopOptions
-from seral.pool.quality_filter import below_floor, count_reasons
+from seral.pool.quality_filter import below_quality, count_reasons
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, folds_of
 from seral.pretraining.surprisal import FOLDER as SURPRISAL
@@ -170,7 +170,7 @@ def _run(options: LoopOptions) -> str:
     metadata, source = sides(options, pool) if options.people is None else (_of_known_speakers(options, pool), [])
     check_noises(options.finetune.augment, pool, metadata)
     folds = folds_of(metadata, options.split, options.folds)
-    filtered = {n: below_floor(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
+    filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
     if options.people is None:
         stores = _stores(options, pool, folds, times)

@@ -1,4 +1,4 @@
-"""Which files become one shard: told by the files alone, so an import that was killed plans the same again."""
+"""Plan of the files that become one shard, made from the files alone: a killed import plans the same again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Source:
 
     @property
     def bytes(self) -> int:
-        """What there is of it: its file, or of a longer recording no more than its seconds at 16 kHz."""
+        """Bytes of the clip: of its file, or of a longer recording no more than its seconds at 16 kHz."""
         start_s, end_s = self.utterance.start_s, self.utterance.end_s
         if end_s is None:
             return self.size
@@ -38,8 +38,8 @@ class Source:
 
     def facts(self) -> str:
         """All that decides a row besides the file's content. The folder the corpus lies in does not; its labels do."""
-        known = {name: value for name, value in vars(self.utterance).items() if name != "audio"}
-        return json.dumps(known | {"size": self.size}, sort_keys=True, default=plain)
+        metadata = {name: value for name, value in vars(self.utterance).items() if name != "audio"}
+        return json.dumps(metadata | {"size": self.size}, sort_keys=True, default=plain)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,24 +57,24 @@ def plan_chunks(
 
     The same files give the same chunks. Some of them are decoded, to tell what all will take.
     """
-    told = sorted(
+    keys = sorted(
         ((source.utterance.corpus, source.utterance.source, source.facts(), row) for row, source in enumerate(sources)),
     )
-    ordered = [sources[row] for *_, row in told]
+    ordered = [sources[row] for *_, row in keys]
     sizes = _stored_sizes(ordered, max_duration_s)
     parts = max(1, min(SMALL_POOL_CHUNKS, len(ordered) // MIN_CHUNK_FILES))
     limit = max(1, min(shard_bytes, -(-sum(sizes) // parts)))
     groups: list[list[int]] = []
-    filled = 0
+    group_bytes = 0
     for row, size in enumerate(sizes):
-        if not groups or filled + size > limit:
+        if not groups or group_bytes + size > limit:
             groups.append([])
-            filled = 0
+            group_bytes = 0
         groups[-1].append(row)
-        filled += size
+        group_bytes += size
     return [
         Chunk(
-            name=_chunk_name(corpus=told[group[0]][0], facts=[told[row][2] for row in group], salt=salt),
+            name=_chunk_name(corpus=keys[group[0]][0], facts=[keys[row][2] for row in group], salt=salt),
             sources=tuple(ordered[row] for row in group),
         )
         for group in groups
@@ -91,9 +91,9 @@ def _stored_sizes(ordered: Sequence[Source], max_duration_s: float) -> list[int]
         kinds[_kind(source)].append(source)
     share = {}
     for kind, alike in kinds.items():
-        tried = [alike[row * len(alike) // PROBES] for row in range(PROBES)] if len(alike) > PROBES else alike
-        stored = sum(_stored_bytes(source.utterance, max_duration_s) for source in tried)
-        share[kind] = stored / max(1, sum(source.bytes for source in tried)) or 1.0
+        probes = [alike[row * len(alike) // PROBES] for row in range(PROBES)] if len(alike) > PROBES else alike
+        stored_bytes = sum(_stored_bytes(source.utterance, max_duration_s) for source in probes)
+        share[kind] = stored_bytes / max(1, sum(source.bytes for source in probes)) or 1.0
     return [int(source.bytes * share[_kind(source)]) for source in ordered]
 
 

@@ -63,7 +63,7 @@ class SelectOptions(Options):
 
     @property
     def draws(self) -> bool:
-        """Whether anything is left to chance."""
+        """Whether utterances are drawn at random."""
         return self.count is not None or self.hours is not None
 
 
@@ -80,44 +80,44 @@ def merge_pools(sources: Sequence[str], out: str) -> dict[str, Any]:
     for pool in pools:
         copy_tombstones(pool.uri, out)
     own = Pool(uri=out, manifest=dict(before))
-    held = [(pool, shard) for pool in (own, *pools) for shard in pool.shards]
+    pool_shards = [(pool, shard) for pool in (own, *pools) for shard in pool.shards]
     merge = _Merge(out=out, erased=read_erased(out))
-    with track(f"merging {len(pools)} pools", len(held)) as advance:
-        for pool, shard in held:
+    with track(f"merging {len(pools)} pools", len(pool_shards)) as advance:
+        for pool, shard in pool_shards:
             merge.add(pool, shard)
             advance()
     shards = mark_duplicates(out, merge.names)
     commit(out, before, {name: before["shards"].get(name) or read_entry(out, name) for name in shards})
-    merged = open_pool(out)
+    pool_out = open_pool(out)
     return {
         "pool": out,
-        "revision": merged.manifest["revision"],
+        "revision": pool_out.manifest["revision"],
         "given": sum(pool.rows for pool in pools),
         "there_before": own.rows,
-        "utterances": merged.rows,
-        "duplicates": merged.rows - merged.ids["duplicate_of"].null_count,
+        "utterances": pool_out.rows,
+        "duplicates": pool_out.rows - pool_out.ids["duplicate_of"].null_count,
     }
 
 
 def select_from_pool(options: SelectOptions) -> dict[str, Any]:
     """Make a pool of the utterances that fit the conditions, or of some drawn from them; returns the counts."""
     pool, out = open_pool(options.pool), storage.absolute(options.out)
-    chosen = choose(pool, options)
-    if not chosen.num_rows:
+    rows = choose(pool, options)
+    if not rows.num_rows:
         raise PoolError(f"nothing in {options.pool} fits: {' and '.join(options.where)}")
-    names = _plan(pool, chosen, options)
+    names = _plan(pool, rows, options)
     before = read_manifest(out)
     if before is not None and not {REWRITTEN.sub("", shard) for shard in before["shards"]} <= set(names):
         raise StateError(f"there is another pool at {out}: give another address")
     copy_tombstones(pool.uri, out)
-    with track("writing", chosen.num_rows) as advance:
+    with track("writing", rows.num_rows) as advance:
         for name, ids in names.items():
             _write_part(pool, ids, out, name)
             advance(sum(map(len, ids.values())))
     shards = mark_duplicates(out, sorted(names))
     commit(out, before or EMPTY, {name: read_entry(out, name) for name in shards})
-    hours = float(pc.sum(chosen["duration_s"]).as_py()) / 3600
-    return {"pool": out, "utterances": chosen.num_rows, "of": pool.rows, "hours": round(hours, 3)}
+    hours = float(pc.sum(rows["duration_s"]).as_py()) / 3600
+    return {"pool": out, "utterances": rows.num_rows, "of": pool.rows, "hours": round(hours, 3)}
 
 
 def choose(pool: Pool, options: SelectOptions) -> pa.Table:
@@ -135,11 +135,11 @@ def choose(pool: Pool, options: SelectOptions) -> pa.Table:
             raise PoolError(f"{fitting.num_rows} utterances fit and are no duplicates, {options.count} are asked for")
         return ordered.slice(0, options.count)
     total_s = np.cumsum(np.asarray(ordered["duration_s"], dtype=np.float64))
-    wanted_s = 3600 * float(options.hours or 0)
-    if not len(total_s) or total_s[-1] < wanted_s:
+    asked_s = 3600 * float(options.hours or 0)
+    if not len(total_s) or total_s[-1] < asked_s:
         have = total_s[-1] / 3600 if len(total_s) else 0
         raise PoolError(f"{have:.3f} hours fit and are no duplicates, {options.hours:g} are asked for")
-    return ordered.slice(0, int(np.searchsorted(total_s, wanted_s)) + 1)
+    return ordered.slice(0, int(np.searchsorted(total_s, asked_s)) + 1)
 
 
 def proportional_order(ids: NDArray[np.str_], group_N: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
@@ -149,56 +149,56 @@ def proportional_order(ids: NDArray[np.str_], group_N: NDArray[np.str_], seed: i
     the seed alone.
     """
     lot_N = lots(ids, hashlib.sha256(str(seed).encode()).hexdigest()[:16])
-    place_N = np.empty(len(ids))
+    position_N = np.empty(len(ids))
     for group in np.unique(group_N):
         rows = np.flatnonzero(group_N == group)
-        place_N[rows[np.argsort(lot_N[rows], kind="stable")]] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return np.lexsort((lot_N, place_N))
+        position_N[rows[np.argsort(lot_N[rows], kind="stable")]] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.lexsort((lot_N, position_N))
 
 
 def _fitting(pool: Pool, conditions: Sequence[Condition], options: SelectOptions) -> Iterator[pa.Table]:
-    wanted = ["utterance_id", "duration_s", "duplicate_of", "corpus"]
-    columns = sorted({*wanted, *(condition.column for condition in conditions), options.by or "corpus"})
-    yield pa.schema([*map(UTTERANCE.field, wanted), ("group", pa.string()), ("shard", pa.string())]).empty_table()
+    names = ["utterance_id", "duration_s", "duplicate_of", "corpus"]
+    columns = sorted({*names, *(condition.column for condition in conditions), options.by or "corpus"})
+    yield pa.schema([*map(UTTERANCE.field, names), ("group", pa.string()), ("shard", pa.string())]).empty_table()
     for shard in pool.shards:
         table = pool.read(shard, columns)
         mask = np.ones(table.num_rows, dtype=bool)
         for condition in conditions:
             mask &= condition.holds(table)
         table = table.filter(pa.array(mask))
-        one = pa.array([""] * table.num_rows, pa.string())
-        group = one if options.by is None else pc.fill_null(pc.cast(table[options.by], pa.string()), "")
-        rows = table.select(wanted).append_column("group", group)
+        no_group = pa.array([""] * table.num_rows, pa.string())
+        group = no_group if options.by is None else pc.fill_null(pc.cast(table[options.by], pa.string()), "")
+        rows = table.select(names).append_column("group", group)
         yield rows.append_column("shard", pa.array([shard] * table.num_rows, pa.string()))
 
 
-def _plan(pool: Pool, chosen: pa.Table, options: SelectOptions) -> dict[str, dict[str, list[str]]]:
+def _plan(pool: Pool, rows: pa.Table, options: SelectOptions) -> dict[str, dict[str, list[str]]]:
     """Name of each new shard -> old shard -> ids of it, about `shard_mb` of audio each."""
     parts: list[dict[str, list[str]]] = [{}]
-    filled = 0.0
-    ordered = chosen.sort_by([("shard", "ascending"), ("utterance_id", "ascending")])
+    part_mb = 0.0
+    ordered = rows.sort_by([("shard", "ascending"), ("utterance_id", "ascending")])
     entries = pool.manifest["shards"]
     for shard, name in zip(*(ordered[c].to_pylist() for c in ("shard", "utterance_id")), strict=True):
         size = entries[shard]["bytes"] / entries[shard]["rows"] / 1e6
-        if parts[-1] and filled + size > options.shard_mb:
+        if parts[-1] and part_mb + size > options.shard_mb:
             parts.append({})
-            filled = 0.0
+            part_mb = 0.0
         parts[-1].setdefault(shard, []).append(name)
-        filled += size
-    corpus = dict(zip(chosen["utterance_id"].to_pylist(), chosen["corpus"].to_pylist(), strict=True))
-    named = {}
+        part_mb += size
+    corpus = dict(zip(rows["utterance_id"].to_pylist(), rows["corpus"].to_pylist(), strict=True))
+    parts_by_name = {}
     for part in parts:
         ids = [name for inside in part.values() for name in inside]
-        named[f"{corpus[ids[0]]}-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:12]}"] = part
-    return named
+        parts_by_name[f"{corpus[ids[0]]}-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:12]}"] = part
+    return parts_by_name
 
 
 def _write_part(pool: Pool, ids: Mapping[str, Sequence[str]], out: str, name: str) -> None:
     for table in ORDER:
         parts = [TABLES[table].empty_table()]
-        for shard, wanted in ids.items() if table != "quarantine" else ():
+        for shard, shard_ids in ids.items() if table != "quarantine" else ():
             rows = storage.read_table(pool.table_uri(table, shard))
-            parts.append(rows.filter(pc.is_in(rows["utterance_id"], pa.array(wanted))).cast(TABLES[table]))
+            parts.append(rows.filter(pc.is_in(rows["utterance_id"], pa.array(shard_ids))).cast(TABLES[table]))
         storage.write_table(shard_uri(out, table, name), pa.concat_tables(parts), row_group_rows=256)
 
 
@@ -219,39 +219,39 @@ class _Merge:
             pool.manifest["shards"][shard]["rows"],
             storage.read_footer(pool.table_uri("quarantine", shard)).num_rows,
         ]
-        kept = self._new(tables)
-        ids, bad = kept["utterances"]["utterance_id"].to_pylist(), kept["quarantine"].to_pylist()
+        new = self._new(tables)
+        ids, bad = new["utterances"]["utterance_id"].to_pylist(), new["quarantine"].to_pylist()
         self.utterances.update(ids)
         self.bad.update(tuple(line.values()) for line in bad)
         if not ids and not bad and any(rows):
             return
-        whole = [len(ids), len(bad)] == rows
-        name = shard if whole and shard not in self.names else renamed(shard, ids)
+        is_whole = [len(ids), len(bad)] == rows
+        name = shard if is_whole and shard not in self.names else renamed(shard, ids)
         self.names.append(name)
-        if whole and pool.uri == self.out:
+        if is_whole and pool.uri == self.out:
             return
         for table in ORDER:
-            if whole:
+            if is_whole:
                 storage.write_bytes(shard_uri(self.out, table, name), storage.read_bytes(pool.table_uri(table, shard)))
             else:
-                storage.write_table(shard_uri(self.out, table, name), kept[table], row_group_rows=256)
+                storage.write_table(shard_uri(self.out, table, name), new[table], row_group_rows=256)
 
     def _new(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
         names = tables["utterances"]["utterance_id"].to_pylist()
         fresh = [name for name in names if name not in self.utterances]
         bad = [tuple(line.values()) not in self.bad for line in tables["quarantine"].to_pylist()]
-        kept = {
+        parts = {
             table: tables[table].filter(pc.is_in(tables[table]["utterance_id"], pa.array(fresh, pa.string())))
             for table in ("utterances", "gold", "votes")
         }
-        return {**kept, "quarantine": tables["quarantine"].filter(pa.array(bad, pa.bool_()))}
+        return {**parts, "quarantine": tables["quarantine"].filter(pa.array(bad, pa.bool_()))}
 
 
 def copy_tombstones(source: str, out: str) -> None:
-    """What was erased from one pool may not come back by way of another."""
+    """Copy the tombstones of one pool to another, so that what was erased cannot come back by way of it."""
     for name in storage.list_names(storage.join(source, FOLDER), ".json"):
         tombstone, target = storage.read_json(storage.join(source, FOLDER, name)), storage.join(out, FOLDER, name)
         if storage.exists(target):
-            known = storage.read_json(target)["hashes"]
-            tombstone["hashes"] = {kind: sorted({*known[kind], *tombstone["hashes"][kind]}) for kind in KINDS}
+            hashes = storage.read_json(target)["hashes"]
+            tombstone["hashes"] = {kind: sorted({*hashes[kind], *tombstone["hashes"][kind]}) for kind in KINDS}
         storage.write_json(target, tombstone)

@@ -43,21 +43,21 @@ from seral.schema import QUARANTINE, SAMPLE_RATE, UTTERANCE
 ERASED = "erased"
 TASKS_PER_CPU, TASK_BYTES = 8, 128_000_000
 """An import is at least so many tasks, none of more bytes, as far as it has shards."""
-KNOWN = ("corpus", "speaker", "gender", "session", "language", "style", "text", "split", "start_s", "end_s")
-"""What a row takes over from its reader as it is."""
+METADATA = ("corpus", "speaker", "gender", "session", "language", "style", "text", "split", "start_s", "end_s")
+"""Columns of a row that are its reader's values unchanged."""
 
 
 class ImportOptions(Options):
-    """What to import, and where to."""
+    """Options of an import of one corpus into a pool."""
 
     reader: str
-    """Which corpus it is: a name in seral.corpora.READERS (`manifest` and `folder` read anything)."""
+    """Reader of the corpus, a name in seral.corpora.READERS (`manifest` and `folder` read anything)."""
     root: str
     """The corpus folder, or the manifest file."""
     out: str
     """The pool: a folder or an object-store address; made when missing, added to when there."""
     reader_options: dict[str, Any] = Field(default_factory=dict)
-    """What the reader takes besides the folder, such as `labels: voice`; `seral pool import --help` lists it."""
+    """Keyword arguments of the reader, such as `labels: voice`; `seral pool import --help` lists them."""
     columns: dict[str, str] = Field(default_factory=dict)
     """For readers of tables: our name -> the file's column, where the usual names do not fit."""
     corpus: str | None = Field(default=None, pattern=r"^[^/\\]+$")
@@ -89,24 +89,28 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     before = read_manifest(options.out) or EMPTY
     listed = _list_sources(options)
     base = _without_retried(options, before, *listed)
-    known = _known_sources(options.out, base)
-    found, skipped = _without_erased(*listed, read_erased(options.out), known)
-    fresh = [source for source in found if (source.utterance.corpus, source.utterance.source, source.size) not in known]
-    unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in known]
+    pool_sources = _known_sources(options.out, base)
+    sources, skipped = _without_erased(*listed, read_erased(options.out), pool_sources)
+    fresh = [
+        source
+        for source in sources
+        if (source.utterance.corpus, source.utterance.source, source.size) not in pool_sources
+    ]
+    unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in pool_sources]
     # A chunk that is tried again must not be taken for the one that failed.
     salt = f"{options.max_duration_s} {options.voice}" + (f" after {before['revision']}" if options.retry else "")
     chunks = plan_chunks(
         fresh, shard_bytes=int(options.shard_mb * 1e6), max_duration_s=options.max_duration_s, salt=salt
     )
     missing = [chunk for chunk in chunks if not storage.exists(shard_uri(options.out, "utterances", chunk.name))]
-    written: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     if missing:
         connect(options.cluster)
-        written = _write_shards(options, missing)
+        entries = _write_shards(options, missing)
     if unplaced:
         _write_skipped(options.out, unplaced)
-    counts = _finish(options, before, base, chunks, unplaced, written, listed=len(found) + len(skipped))
-    remark = total_remark(options.reader, belonging(found, (item.reason for item in skipped)))
+    counts = _finish(options, before, base, chunks, unplaced, entries, listed=len(sources) + len(skipped))
+    remark = total_remark(options.reader, belonging(sources, (item.reason for item in skipped)))
     return counts | ({"remark": remark} if remark else {})
 
 
@@ -128,56 +132,60 @@ def _size(utterance: Utterance) -> int:
 
 
 def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Skipped]]:
-    given = dict(options.reader_options) | ({"columns": options.columns} if options.columns else {})
-    read = find_reader(options.reader, given)
+    arguments = dict(options.reader_options) | ({"columns": options.columns} if options.columns else {})
+    read = find_reader(options.reader, arguments)
     if (name := options.corpus) is None:
         return read
     if "corpus" in keywords(READERS[options.reader]):
-        return find_reader(options.reader, given | {"corpus": name})
+        return find_reader(options.reader, arguments | {"corpus": name})
     return lambda root: (replace(item, corpus=name) for item in read(root))
 
 
 def _without_erased(
-    found: Sequence[Source], skipped: Sequence[Skipped], erased: Erased, known: set[tuple[str, str, int]]
+    sources: Sequence[Source], skipped: Sequence[Skipped], erased: Erased, pool_sources: set[tuple[str, str, int]]
 ) -> tuple[list[Source], list[Skipped]]:
     """Files of what was erased are not read again: they become rows of the quarantine that do not name the file."""
-    kept, blocked = [], []
-    for source in found:
+    allowed, blocked = [], []
+    for source in sources:
         corpus, name, speaker = (getattr(source.utterance, of) for of in ("corpus", "source", "speaker"))
         if erased and (
-            (corpus, erased.mask(corpus, name), 0) in known
+            (corpus, erased.mask(corpus, name), 0) in pool_sources
             or erased.knows("source", corpus, name)
             or (speaker is not None and erased.knows("speaker", corpus, speaker))
         ):
             row = _erased_row(corpus, name, erased)
             blocked.append(Skipped(size=row.pop("source_bytes"), **row))
         else:
-            kept.append(source)
-    return kept, [*skipped, *blocked]
+            allowed.append(source)
+    return allowed, [*skipped, *blocked]
 
 
 def _without_retried(
-    options: ImportOptions, manifest: Mapping[str, Any], found: Sequence[Source], skipped: Sequence[Skipped]
+    options: ImportOptions, manifest: Mapping[str, Any], sources: Sequence[Source], skipped: Sequence[Skipped]
 ) -> Mapping[str, Any]:
     """The manifest with shards whose quarantine lacks what is tried again; such shards are written under new names."""
     if not options.retry:
         return manifest
     pool = options.out
-    here = {(source.utterance.corpus, source.utterance.source) for source in found}
-    here |= {(item.corpus, item.source) for item in skipped}
+    corpus_files = {(source.utterance.corpus, source.utterance.source) for source in sources}
+    corpus_files |= {(item.corpus, item.source) for item in skipped}
     shards = {}
     for shard, entry in manifest["shards"].items():
         rows = storage.read_table(shard_uri(pool, "quarantine", shard)).to_pylist()
-        kept = [row for row in rows if row["reason"] not in options.retry or (row["corpus"], row["source"]) not in here]
-        if len(kept) == len(rows):
+        remaining = [
+            row
+            for row in rows
+            if row["reason"] not in options.retry or (row["corpus"], row["source"]) not in corpus_files
+        ]
+        if len(remaining) == len(rows):
             shards[shard] = entry
             continue
-        if not kept and not entry["rows"]:
+        if not remaining and not entry["rows"]:
             continue
         name = renamed(shard, [manifest["revision"], *options.retry])
         for table in TABLES:
             content = storage.read_table(shard_uri(pool, table, shard))
-            content = pa.Table.from_pylist(kept, QUARANTINE) if table == "quarantine" else content
+            content = pa.Table.from_pylist(remaining, QUARANTINE) if table == "quarantine" else content
             storage.write_table(shard_uri(pool, table, name), content, row_group_rows=256)
         shards[name] = read_entry(pool, name)
     return {**manifest, "shards": shards}
@@ -186,12 +194,12 @@ def _without_retried(
 def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str, int]]:
     """(corpus, source, bytes) of everything the pool has dealt with."""
     columns = ["corpus", "source", "source_bytes"]
-    known: set[tuple[str, str, int]] = set()
+    sources: set[tuple[str, str, int]] = set()
     for shard in manifest["shards"]:
         for table in ("utterances", "quarantine"):
             rows = storage.read_table(shard_uri(pool, table, shard), columns)
-            known |= set(zip(*(rows[name].to_pylist() for name in columns), strict=True))
-    return known
+            sources |= set(zip(*(rows[name].to_pylist() for name in columns), strict=True))
+    return sources
 
 
 def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, Any]:
@@ -224,7 +232,7 @@ def import_chunk(
     chunk = json.loads(row["chunk"])
     uris = {table: shard_uri(pool, table, chunk["name"]) for table in TABLES}
     gold, votes, bad = [], [], []
-    written: dict[str, storage.Written] = {}
+    checksums: dict[str, storage.Checksum] = {}
     with storage.table_writer(uris["utterances"], UTTERANCE, row_group_rows=256) as good:
         for source in chunk["sources"]:
             utterance = _restored(source["utterance"])
@@ -240,9 +248,9 @@ def import_chunk(
             gold.append(_gold_row(record["utterance_id"], utterance))
             votes += [{"utterance_id": record["utterance_id"], **vars(vote)} for vote in utterance.votes]
         for table, rows in (("quarantine", bad), ("gold", gold), ("votes", votes)):
-            written[table] = storage.write_table(uris[table], pa.Table.from_pylist(rows, TABLES[table]))
-    written["utterances"] = good.written
-    entry = json.dumps(shard_entry(len(gold), written))
+            checksums[table] = storage.write_table(uris[table], pa.Table.from_pylist(rows, TABLES[table]))
+    checksums["utterances"] = good.checksum
+    entry = json.dumps(shard_entry(len(gold), checksums))
     return {"chunk": chunk["name"], "files": len(chunk["sources"]), "entry": entry}
 
 
@@ -262,7 +270,7 @@ def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = Tr
         "utterance_id": utterance_id(utterance.corpus, utterance.name, fingerprint),
         "audio": encode_flac(pcm),
         "duration_s": len(decoded.samples) / SAMPLE_RATE,
-        **{name: getattr(utterance, name) for name in KNOWN},
+        **{name: getattr(utterance, name) for name in METADATA},
         **vars(measure(decoded.samples, voice_probability(decoded.samples) if voice else None)),
         "channel_fault": decoded.channel_fault,
         "duplicate_of": None,
@@ -319,7 +327,7 @@ def _finish(
     base: Mapping[str, Any],
     chunks: Sequence[Chunk],
     skipped: Sequence[Skipped],
-    written: Mapping[str, Any],
+    new_entries: Mapping[str, Any],
     *,
     listed: int,
 ) -> dict[str, Any]:
@@ -334,8 +342,8 @@ def _finish(
     files = sum(len(chunk.sources) for chunk in chunks) + len(skipped)
     _check_bad_share(bad, listed, options)
     shards = mark_duplicates(pool, list(dict.fromkeys([*sorted(base["shards"]), *names])))
-    known = {**written, **base["shards"]}
-    commit(pool, before, {name: known.get(name) or read_entry(pool, name) for name in shards})
+    entry_of = {**new_entries, **base["shards"]}
+    commit(pool, before, {name: entry_of.get(name) or read_entry(pool, name) for name in shards})
     ids = open_pool(pool).ids
     by_reason = {item["values"]: item["counts"] for item in pc.value_counts(bad["reason"]).to_pylist()}
     return {
@@ -372,14 +380,14 @@ def mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
     tables = {shard: storage.read_table(shard_uri(pool, "utterances", shard), columns) for shard in shards}
     rows = [row for table in tables.values() for row in table.to_pylist()]
     duplicate_of = exact_duplicates((row["utterance_id"], row["pcm_hash"]) for row in rows)
-    seen: set[str] = set()
+    ids_before: set[str] = set()
     outcome = []
     for shard, table in tables.items():
         ids = table["utterance_id"].to_pylist()
         keep = []
         for index, name in enumerate(ids):
-            if name not in seen:
-                seen.add(name)
+            if name not in ids_before:
+                ids_before.add(name)
                 keep.append(index)
         marks = [duplicate_of.get(ids[index]) for index in keep]
         if len(keep) == len(ids) and marks == table["duplicate_of"].to_pylist():
@@ -394,20 +402,20 @@ def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) ->
     gold, votes, bad = (storage.read_table(shard_uri(pool, table, shard)) for table in ("gold", "votes", "quarantine"))
     mark_of = dict(zip(keep, marks, strict=True))
     column = UTTERANCE.get_field_index("duplicate_of")
-    dropped, ids, seen = [], [], 0
+    repeated, ids, first_row = [], [], 0
     with storage.table_writer(shard_uri(pool, "utterances", name), UTTERANCE, row_group_rows=256) as utterances:
         for part in storage.read_batches(shard_uri(pool, "utterances", shard), rows=256):
-            here = range(seen, seen + part.num_rows)
-            seen += part.num_rows
-            kept = pa.array([row in mark_of for row in here])
-            lost = part.drop_columns("audio").filter(pc.invert(kept)).to_pylist()
-            dropped += [_repeated_row(row) for row in lost]
-            part = part.filter(kept)
-            told = pa.array([mark_of[row] for row in here if row in mark_of], pa.string())
-            utterances.write(part.set_column(column, UTTERANCE.field(column), told).cast(UTTERANCE))
+            positions = range(first_row, first_row + part.num_rows)
+            first_row += part.num_rows
+            stays = pa.array([row in mark_of for row in positions])
+            gone = part.drop_columns("audio").filter(pc.invert(stays)).to_pylist()
+            repeated += [_repeated_row(row) for row in gone]
+            part = part.filter(stays)
+            duplicate_of = pa.array([mark_of[row] for row in positions if row in mark_of], pa.string())
+            utterances.write(part.set_column(column, UTTERANCE.field(column), duplicate_of).cast(UTTERANCE))
             ids += part["utterance_id"].to_pylist()
         outcome = {
-            "quarantine": pa.concat_tables([bad, pa.Table.from_pylist(dropped, QUARANTINE)]),
+            "quarantine": pa.concat_tables([bad, pa.Table.from_pylist(repeated, QUARANTINE)]),
             "gold": gold.take(pa.array(keep, pa.int64())),
             "votes": votes.filter(pc.is_in(votes["utterance_id"], pa.array(ids, pa.string()))),
         }

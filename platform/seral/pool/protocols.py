@@ -28,7 +28,7 @@ MERGED = {**{name: name for name in FOUR}, "excited": "happiness"}
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What a name stands for. Options of the same names are set by it and may say nothing else."""
+    """Corpora, classes and split that a name stands for: options of these names are set by it."""
 
     corpora: tuple[str, ...]
     classes: tuple[str, ...] = ()
@@ -36,14 +36,14 @@ class Protocol:
     class_map: Mapping[str, str] | None = USUAL
     split: Mapping[str, Any] = field(default_factory=dict)
     utterances: int | None = None
-    """How many utterances of the complete corpora take part, where that is known."""
+    """Number of utterances of the complete corpora that take part, where that is known."""
 
     def __str__(self) -> str:
-        """Such as `339 utterances, leave-one-speaker: anger happiness neutral sadness`."""
+        """One line in words: `339 utterances, leave-one-speaker: anger happiness neutral sadness`."""
         how = " ".join(f"{name}={value}" for name, value in self.split.items() if name != "scheme")
         count = f"{self.utterances} utterances, " if self.utterances else ""
-        merged = " (happiness with excited)" if self.class_map is MERGED else ""
-        return f"{count}{self.split['scheme']} {how}".rstrip() + f": {' '.join(self.classes + self.dimensions)}{merged}"
+        note = " (happiness with excited)" if self.class_map is MERGED else ""
+        return f"{count}{self.split['scheme']} {how}".rstrip() + f": {' '.join(self.classes + self.dimensions)}{note}"
 
     def fixed(self) -> dict[str, Any]:
         """The options that the protocol sets."""

@@ -1,4 +1,4 @@
-"""Recordings too bad to ask anybody about: who they are, and which measure says so."""
+"""The quality filter: recordings too bad to ask anybody about, and the measure that says so."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from seral.schema import FILTERED
 MEASURES = ("snr_db", "clipping", "bandwidth_hz", "voice_ratio")
 
 
-def below_floor(ids: Collection[str], metadata: pa.Table, min_quality: float) -> pa.Table:
-    """Those of the utterances whose quality is below the floor, schema.FILTERED; what was not measured is not."""
-    asked = pc.is_in(metadata["utterance_id"], pa.array(sorted(ids), pa.string()))
-    rows = metadata.filter(pc.and_(asked, pc.less(metadata["quality"], min_quality)))
+def below_quality(ids: Collection[str], metadata: pa.Table, min_quality: float) -> pa.Table:
+    """Utterances whose quality is below `min_quality`, schema.FILTERED; what was not measured stays out."""
+    is_asked = pc.is_in(metadata["utterance_id"], pa.array(sorted(ids), pa.string()))
+    rows = metadata.filter(pc.and_(is_asked, pc.less(metadata["quality"], min_quality)))
     reasons = [weakest(**row) for row in rows.select(MEASURES).to_pylist()]
-    known = {"utterance_id": rows["utterance_id"], "quality": rows["quality"], "reason": pa.array(reasons, pa.string())}
-    return pa.table(known, schema=FILTERED)
+    columns = {
+        "utterance_id": rows["utterance_id"],
+        "quality": rows["quality"],
+        "reason": pa.array(reasons, pa.string()),
+    }
+    return pa.table(columns, schema=FILTERED)
 
 
-def above_floor(fold: Fold, metadata: pa.Table, min_quality: float) -> Fold:
-    """The fold without training utterances below the floor. Dev and test judge, so they stay as they are."""
-    return fold.without(set(below_floor(fold.train, metadata, min_quality)["utterance_id"].to_pylist()))
+def above_quality(fold: Fold, metadata: pa.Table, min_quality: float) -> Fold:
+    """The fold without training utterances below `min_quality`. Dev and test judge, so they stay as they are."""
+    return fold.without(set(below_quality(fold.train, metadata, min_quality)["utterance_id"].to_pylist()))
 
 
 def count_reasons(filtered: pa.Table) -> dict[str, int]:
-    """How many utterances were left out for each measure, the most frequent first."""
+    """Number of utterances filtered out by measure, the most frequent first."""
     return dict(Counter(filtered["reason"].to_pylist()).most_common())

@@ -60,7 +60,7 @@ def commit(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> 
 
 
 def changes(old: pa.Table, new: pa.Table) -> pa.Table:
-    """What came, went and was marked between two tables of shards.ID_COLUMNS: schema.CHANGE, sorted by id."""
+    """Changes between two tables of shards.ID_COLUMNS (came, went, marked): schema.CHANGE, sorted by id."""
     stayed_new = pc.is_in(new["utterance_id"], old["utterance_id"].combine_chunks())
     stayed_old = pc.is_in(old["utterance_id"], new["utterance_id"].combine_chunks())
     marks = [
@@ -68,14 +68,14 @@ def changes(old: pa.Table, new: pa.Table) -> pa.Table:
         for table, stayed in ((old, stayed_old), (new, stayed_new))
     ]
     both = new.filter(stayed_new).sort_by("utterance_id")
-    found = {
+    rows_of = {
         "came": new.filter(pc.invert(stayed_new)),
         "went": old.filter(pc.invert(stayed_old)),
         "marked": both.filter(pc.not_equal(*marks)),
     }
     parts = [
         pa.table({"utterance_id": rows["utterance_id"], "change": pa.array([change] * rows.num_rows, pa.string())})
-        for change, rows in found.items()
+        for change, rows in rows_of.items()
     ]
     return pa.concat_tables(parts).sort_by("utterance_id").cast(CHANGE)
 
@@ -85,16 +85,16 @@ def revision_uri(pool: str, revision: int) -> str:
     return storage.join(pool, REVISIONS, f"{revision:06d}.parquet")
 
 
-def shard_entry(rows: int, written: Mapping[str, storage.Written]) -> dict[str, Any]:
-    """What a manifest says of a shard: its utterances, the bytes of their table, and the checksum of every table."""
-    sums = {table: written[table].sha256 for table in sorted(written)}
-    return {"rows": rows, "bytes": written["utterances"].size, "sha256": sums}
+def shard_entry(rows: int, checksums: Mapping[str, storage.Checksum]) -> dict[str, Any]:
+    """Entry of a shard in a manifest: its utterances, the bytes of their table, and the checksum of every table."""
+    sums = {table: checksums[table].sha256 for table in sorted(checksums)}
+    return {"rows": rows, "bytes": checksums["utterances"].size, "sha256": sums}
 
 
 def read_entry(pool: str, shard: str) -> dict[str, Any]:
-    """The same of a shard that is written already."""
-    found = {table: storage.checksum(shard_uri(pool, table, shard)) for table in TABLES}
-    return shard_entry(storage.read_footer(shard_uri(pool, "utterances", shard)).num_rows, found)
+    """Entry in a manifest of a shard that is on storage, from its files."""
+    checksums = {table: storage.checksum(shard_uri(pool, table, shard)) for table in TABLES}
+    return shard_entry(storage.read_footer(shard_uri(pool, "utterances", shard)).num_rows, checksums)
 
 
 def manifests(pool: str) -> dict[str, dict[str, Any]]:
@@ -105,13 +105,13 @@ def manifests(pool: str) -> dict[str, dict[str, Any]]:
 
 def sweep(pool: str) -> None:
     """Delete what no manifest lists: chunks of an abandoned import, shards that were rewritten, half-written files."""
-    kept = {shard for manifest in manifests(pool).values() for shard in manifest["shards"]}
+    listed = {shard for manifest in manifests(pool).values() for shard in manifest["shards"]}
     for table in TABLES:
         for name in storage.list_names(storage.join(pool, table)):
-            if name.removesuffix(".parquet") not in kept:
+            if name.removesuffix(".parquet") not in listed:
                 storage.remove(storage.join(pool, table, name))
 
 
 def _ids(pool: str, shards: Iterable[str], besides: Iterable[str] = ()) -> pa.Table:
-    wanted = sorted(set(shards) - set(besides))
-    return storage.read_tables([shard_uri(pool, "utterances", name) for name in wanted], UTTERANCE, ID_COLUMNS)
+    names = sorted(set(shards) - set(besides))
+    return storage.read_tables([shard_uri(pool, "utterances", name) for name in names], UTTERANCE, ID_COLUMNS)

@@ -36,9 +36,9 @@ TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": Q
 """The tables of every shard."""
 ID_COLUMNS = ["utterance_id", "duplicate_of"]
 MEDIANS = ("duration_s", "quality", "snr_db", "clipping", "speech_ratio", "voice_ratio", "loudness_db", "bandwidth_hz")
-"""Measures of which the statistics tell the median."""
+"""Measures whose median is among the statistics."""
 REWRITTEN = re.compile(r"\.[0-9a-f]{8}$")
-"""What a shard's name ends in once rows of it were changed or dropped."""
+"""End of the name of a shard of which rows were changed or dropped."""
 
 
 def shard_uri(pool: str, table: str, shard: str) -> str:
@@ -87,12 +87,12 @@ class Pool:
 
     def clips(self, ids: Collection[str] | None = None) -> Iterator[tuple[str, bytes]]:
         """Ids and FLAC of some utterances, or of all, a shard at a time; of shards with none of them only the ids."""
-        wanted = None if ids is None else pa.array(sorted(ids), pa.string())
+        asked_ids = None if ids is None else pa.array(sorted(ids), pa.string())
         for shard in self.shards:
-            if wanted is not None and not pc.any(pc.is_in(self.read(shard, ["utterance_id"])[0], wanted)).as_py():
+            if asked_ids is not None and not pc.any(pc.is_in(self.read(shard, ["utterance_id"])[0], asked_ids)).as_py():
                 continue
             table = self.read(shard, ["utterance_id", "audio"])
-            table = table if wanted is None else table.filter(pc.is_in(table["utterance_id"], wanted))
+            table = table if asked_ids is None else table.filter(pc.is_in(table["utterance_id"], asked_ids))
             yield from ((name.as_py(), audio.as_py()) for name, audio in zip(*table.columns, strict=True))
 
     def audio_hashes(self, ids: pa.ChunkedArray | None = None) -> dict[str, str]:
@@ -110,10 +110,10 @@ class Pool:
 
     @cached_property
     def metadata(self) -> pa.Table:
-        """What is known of every utterance without its audio (schema.METADATA_COLUMNS), sorted by id."""
-        wanted = pa.schema([UTTERANCE.field(name) for name in METADATA_COLUMNS])
-        tables = [self.read(shard, METADATA_COLUMNS).cast(wanted) for shard in self.shards]
-        return (pa.concat_tables(tables) if tables else wanted.empty_table()).sort_by("utterance_id")
+        """Metadata of every utterance, without audio (schema.METADATA_COLUMNS), sorted by id."""
+        schema = pa.schema([UTTERANCE.field(name) for name in METADATA_COLUMNS])
+        tables = [self.read(shard, METADATA_COLUMNS).cast(schema) for shard in self.shards]
+        return (pa.concat_tables(tables) if tables else schema.empty_table()).sort_by("utterance_id")
 
     @cached_property
     def quarantine(self) -> pa.Table:
@@ -188,28 +188,28 @@ def check_pool(uri: str) -> list[str]:
     """
     pool = open_pool(uri)
     problems: list[str] = []
-    seen: dict[str, str] = {}
+    shard_of: dict[str, str] = {}
     with track(f"checking {len(pool.shards)} shards", pool.rows) as advance:
         for shard in pool.shards:
-            expected = pool.manifest["shards"][shard]
-            problems += _check_shard(pool, shard, expected, seen)
-            advance(expected["rows"])
+            entry = pool.manifest["shards"][shard]
+            problems += _check_shard(pool, shard, entry, shard_of)
+            advance(entry["rows"])
     if not problems and pool_hash(pool.ids) != pool.hash:
         problems.append("the ids do not match the manifest's pool hash")
     unfinished = [t["begun"] for t in read_erased(pool.uri).tombstones if t["finished"] is None]
     return problems + [f"an erasure begun {begun} did not come to its end: give it again" for begun in unfinished]
 
 
-def _check_shard(pool: Pool, shard: str, expected: Mapping[str, Any], seen: dict[str, str]) -> list[str]:
+def _check_shard(pool: Pool, shard: str, entry: Mapping[str, Any], shard_of: dict[str, str]) -> list[str]:
     problems = []
     for table in TABLES:
         if not storage.exists(pool.table_uri(table, shard)):
             problems.append(f"shard {shard}: its table `{table}` is missing")
             continue
         digest = storage.checksum(pool.table_uri(table, shard)).sha256
-        if digest != expected["sha256"][table]:
-            changed = f"the bytes of its table `{table}` are not those of the manifest (sha256 {digest[:12]}…)"
-            problems.append(f"shard {shard}: {changed}")
+        if digest != entry["sha256"][table]:
+            problem = f"the bytes of its table `{table}` are not those of the manifest (sha256 {digest[:12]}…)"
+            problems.append(f"shard {shard}: {problem}")
     if problems:
         # What the rows of such a file say means nothing, and reading them may fail in any way.
         return problems
@@ -220,13 +220,13 @@ def _check_shard(pool: Pool, shard: str, expected: Mapping[str, Any], seen: dict
     if problems:
         return problems
     rows = pool.read(shard, ["utterance_id", "audio", "duration_s"])
-    if rows.num_rows != expected["rows"]:
-        problems.append(f"shard {shard}: {rows.num_rows} rows, the manifest says {expected['rows']}")
-    return problems + _check_rows(shard, rows, seen) + _check_answers(pool, shard, rows["utterance_id"])
+    if rows.num_rows != entry["rows"]:
+        problems.append(f"shard {shard}: {rows.num_rows} rows, the manifest says {entry['rows']}")
+    return problems + _check_rows(shard, rows, shard_of) + _check_answers(pool, shard, rows["utterance_id"])
 
 
 def _check_answers(pool: Pool, shard: str, ids: pa.ChunkedArray) -> list[str]:
-    """Whether gold labels and votes are about utterances of their shard; reads whose they are, not what they say."""
+    """Problems of gold labels and votes that are about no utterance of their shard; only their ids are read."""
     problems = []
     for table in ("gold", "votes"):
         about = storage.read_table(pool.table_uri(table, shard), ["utterance_id"])["utterance_id"]
@@ -237,13 +237,13 @@ def _check_answers(pool: Pool, shard: str, ids: pa.ChunkedArray) -> list[str]:
     return problems
 
 
-def _check_rows(shard: str, table: pa.Table, seen: dict[str, str]) -> list[str]:
+def _check_rows(shard: str, table: pa.Table, shard_of: dict[str, str]) -> list[str]:
     problems = []
     columns = (table[name].to_pylist() for name in ("utterance_id", "audio", "duration_s"))
     for utterance_id, audio, duration_s in zip(*columns, strict=True):
-        if utterance_id in seen:
-            problems.append(f"{utterance_id} stands in shard {shard} and again in {seen[utterance_id]}")
-        seen[utterance_id] = shard
+        if utterance_id in shard_of:
+            problems.append(f"{utterance_id} stands in shard {shard} and again in {shard_of[utterance_id]}")
+        shard_of[utterance_id] = shard
         try:
             samples = len(decode_flac(audio))
         except BadAudio as error:

@@ -19,7 +19,7 @@ from seral.pool.shards import open_pool, snapshot_names, snapshot_uri
 from seral.schema import CHANGE
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
-"""What a snapshot may be called: no number, which is a revision."""
+"""Valid names of snapshots: no number, which is a revision."""
 NET = {
     ("came", "went"): None,
     ("went", "came"): "marked",
@@ -27,7 +27,7 @@ NET = {
     ("marked", "went"): "went",
     ("marked", "marked"): "marked",
 }
-"""What one change after another comes to."""
+"""(first change, second change) -> the two as one; None = nothing changed."""
 BACKWARDS = {"came": "went", "went": "came", "marked": "marked"}
 EXAMPLES = 5
 
@@ -36,32 +36,37 @@ def take_snapshot(pool: str, name: str) -> dict[str, Any]:
     """Name the newest revision of a pool; returns what it holds. Raises StateError when the name is taken."""
     if not NAME.fullmatch(name):
         raise OptionError(f"a snapshot's name is letters, digits, `.`, `_` and `-`, a letter first; got {name!r}")
-    opened = open_pool(pool)
-    uri = snapshot_uri(opened.uri, name)
-    if storage.exists(uri) and storage.read_json(uri) != opened.manifest:
+    newest = open_pool(pool)
+    uri = snapshot_uri(newest.uri, name)
+    if storage.exists(uri) and storage.read_json(uri) != newest.manifest:
         raise StateError(f"{pool} has another snapshot {name!r}: drop it, or take another name")
-    storage.write_json(uri, opened.manifest)
-    return {"address": f"{opened.uri}@{name}", "revision": opened.manifest["revision"], "utterances": opened.rows}
+    storage.write_json(uri, newest.manifest)
+    return {"address": f"{newest.uri}@{name}", "revision": newest.manifest["revision"], "utterances": newest.rows}
 
 
 def drop_snapshot(pool: str, name: str) -> None:
     """Forget a snapshot and delete the shards that nothing else lists."""
-    opened = open_pool(f"{pool}@{name}")
-    storage.remove(snapshot_uri(opened.uri, name))
-    sweep(opened.uri)
+    snapshot = open_pool(f"{pool}@{name}")
+    storage.remove(snapshot_uri(snapshot.uri, name))
+    sweep(snapshot.uri)
 
 
 def list_snapshots(pool: str) -> list[dict[str, Any]]:
     """Name, revision, utterances and hash of every snapshot."""
-    opened = {name: open_pool(f"{pool}@{name}") for name in snapshot_names(open_pool(pool).uri)}
+    snapshots = {name: open_pool(f"{pool}@{name}") for name in snapshot_names(open_pool(pool).uri)}
     return [
-        {"name": name, "revision": kept.manifest["revision"], "utterances": kept.rows, "pool_hash": kept.hash}
-        for name, kept in opened.items()
+        {
+            "name": name,
+            "revision": snapshot.manifest["revision"],
+            "utterances": snapshot.rows,
+            "pool_hash": snapshot.hash,
+        }
+        for name, snapshot in snapshots.items()
     ]
 
 
 def diff_revisions(pool: str, old: str, new: str | None = None) -> pa.Table:
-    """What came, went and was marked from one revision of a pool to another, schema.CHANGE sorted by id.
+    """Changes (came, went, marked) from one revision of a pool to another, schema.CHANGE sorted by id.
 
     A revision is its number, or a snapshot's name; `new` None is the newest. What was erased stands in no journal, so
     it is in no difference either.
@@ -73,37 +78,37 @@ def diff_revisions(pool: str, old: str, new: str | None = None) -> pa.Table:
         for name, change in _journal(uri, number):
             before = net.get(name)
             net[name] = change if before is None else NET[before, change]
-    found = {name: BACKWARDS[c] if begin > end else c for name, c in net.items() if c is not None}
-    rows = [{"utterance_id": name, "change": change} for name, change in sorted(found.items())]
+    change_of = {name: BACKWARDS[c] if begin > end else c for name, c in net.items() if c is not None}
+    rows = [{"utterance_id": name, "change": change} for name, change in sorted(change_of.items())]
     return pa.Table.from_pylist(rows, CHANGE)
 
 
 def diff_pools(old: str, new: str) -> pa.Table:
-    """The same from one pool to another; each may be a snapshot."""
+    """Changes (came, went, marked) from one pool to another, either of which may be a snapshot, schema.CHANGE."""
     return changes(open_pool(old).ids, open_pool(new).ids)
 
 
 def summarise(difference: pa.Table) -> dict[str, Any]:
     """Counts of a difference, the same by corpus, and some ids of each kind."""
-    told: dict[str, Any] = {}
+    counts: dict[str, Any] = {}
     for change in ("came", "went", "marked"):
         ids = difference.filter(pc.equal(difference["change"], change))["utterance_id"].to_pylist()
         corpora = [name.rpartition("-")[0] for name in ids]
-        told[change] = len(ids)
-        told |= {f"{change}.{corpus}": corpora.count(corpus) for corpus in sorted(set(corpora))}
-        told |= {f"{change}.such_as": ids[:EXAMPLES]} if ids else {}
-    return told
+        counts[change] = len(ids)
+        counts |= {f"{change}.{corpus}": corpora.count(corpus) for corpus in sorted(set(corpora))}
+        counts |= {f"{change}.such_as": ids[:EXAMPLES]} if ids else {}
+    return counts
 
 
-def _revision(uri: str, given: str | None) -> int:
+def _revision(uri: str, revision: str | None) -> int:
     newest = int(open_pool(uri).manifest["revision"])
-    if given is None:
+    if revision is None:
         return newest
-    if not given.isdecimal():
-        return int(open_pool(f"{uri}@{given}").manifest["revision"])
-    if int(given) > newest:
-        raise PoolError(f"{uri} has no revision {given} yet: the newest is {newest}")
-    return int(given)
+    if not revision.isdecimal():
+        return int(open_pool(f"{uri}@{revision}").manifest["revision"])
+    if int(revision) > newest:
+        raise PoolError(f"{uri} has no revision {revision} yet: the newest is {newest}")
+    return int(revision)
 
 
 def _journal(uri: str, number: int) -> list[tuple[str, str]]:

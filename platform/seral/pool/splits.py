@@ -37,7 +37,7 @@ WORD = re.compile(r"\w+")
 
 
 class SplitOptions(Options):
-    """How a pool is cut into folds."""
+    """Options of the folds of a pool."""
 
     scheme: Literal["leave-one-speaker", "leave-one-session", "k-fold", "column"] = "leave-one-speaker"
     """leave-one-speaker, leave-one-session, k-fold (by speaker), or column (the pool's own `split`)."""
@@ -50,10 +50,10 @@ class SplitOptions(Options):
     near_duplicates: str | None = None
     """The table that `seral pool screen` wrote: folds with near-duplicates in two parts are refused."""
     apart: tuple[Literal["session", "text"], ...] = ()
-    """What else no two parts may share: sessions, in which speakers talk to each other, or words, which corpora of read
-    sentences always share. Folds that do are refused, with the list."""
+    """Further keys no two parts may share: sessions, in which speakers talk to each other, or words, which corpora of
+    read sentences always share. Folds that do are refused, with the list."""
     unknown_speakers: Literal["drop", "train"] = "drop"
-    """What becomes of utterances without a speaker: left out, or used for training only."""
+    """Treatment of utterances without a speaker: left out, or used for training only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Fold:
     """One division of the utterances; ids are sorted within each part."""
 
     name: str
-    """What it tests on, such as `emodb/03`."""
+    """The speakers or group it tests on, such as `emodb/03`."""
     train: tuple[str, ...]
     dev: tuple[str, ...]
     test: tuple[str, ...]
@@ -69,7 +69,7 @@ class Fold:
     """Utterances of the pool in no part: unknown speaker, session or split, or a duplicate."""
 
     def without(self, utterance_ids: Collection[str]) -> Fold:
-        """The same fold less some utterances."""
+        """The fold without some utterances."""
         train, dev, test = (
             tuple(n for n in part if n not in utterance_ids) for part in (self.train, self.dev, self.test)
         )
@@ -79,7 +79,7 @@ class Fold:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """What a split needs to know of one utterance."""
+    """Columns of one utterance that a split reads."""
 
     utterance_id: str
     speaker: Group | None
@@ -112,12 +112,12 @@ def check_leak(
     With a table of near-duplicates (schema.SCREEN), also when one part has what nearly is another's audio. `apart`
     names what else they may not share: `session`, within a corpus, or `text`, words whatever their case and commas.
     """
-    known = set(metadata["utterance_id"].to_pylist())
-    absent = [name for part in PARTS for name in getattr(fold, part) if name not in known]
+    ids = set(metadata["utterance_id"].to_pylist())
+    absent = [name for part in PARTS for name in getattr(fold, part) if name not in ids]
     if absent:
         raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listed(absent)}")
     keys: dict[str, Mapping[str, object]] = {
-        "utterances": {name: name for name in known},
+        "utterances": {name: name for name in ids},
         "speakers": _within_corpus(metadata, "speaker"),
     }
     for column in ("duplicate_of", "pcm_hash"):
@@ -128,9 +128,9 @@ def check_leak(
     if "text" in apart:
         texts = zip(_values(metadata, "utterance_id"), _values(metadata, "text"), strict=True)
         keys["texts"] = {str(name): _words(text) for name, text in texts}
-    for what, key_of in keys.items():
-        if shared := _shared(fold, key_of):
-            raise SplitError(f"fold {fold.name} leaks: {what} in more than one part: {_listed(shared)}")
+    for kind, key_of in keys.items():
+        if leaks := _shared(fold, key_of):
+            raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {_listed(leaks)}")
     if near_duplicates is not None and (groups := _near(fold, near_duplicates)):
         raise SplitError(
             f"fold {fold.name} leaks: near-duplicates in more than one part: {_listed(groups)}. Leave all but one of "
@@ -148,8 +148,8 @@ def _near(fold: Fold, table: str) -> list[str]:
     for part in PARTS:
         for name in getattr(fold, part):
             members[group_of.get(name, name)].append((name, part))
-    apart = [group for group in members.values() if len({part for _, part in group}) > 1]
-    return sorted(" = ".join(f"{name} ({part})" for name, part in group) for group in apart)
+    split_groups = [group for group in members.values() if len({part for _, part in group}) > 1]
+    return sorted(" = ".join(f"{name} ({part})" for name, part in group) for group in split_groups)
 
 
 def _shared(fold: Fold, key_of: Mapping[str, object]) -> list[str]:
@@ -230,8 +230,8 @@ def _leave_one_session(rows: Sequence[_Row], options: SplitOptions) -> list[Fold
 
 
 def _column(rows: Sequence[_Row], options: SplitOptions) -> list[Fold]:
-    given = {row.split for row in rows if row.speaker is not None}
-    if missing := [part for part in PARTS if part not in given]:
+    splits = {row.split for row in rows if row.speaker is not None}
+    if missing := [part for part in PARTS if part not in splits]:
         raise SplitError(
             f"the pool's `split` column has no {' and no '.join(missing)} utterance with a known speaker; "
             f"import the corpus with its split, or use another scheme"
@@ -241,8 +241,8 @@ def _column(rows: Sequence[_Row], options: SplitOptions) -> list[Fold]:
 
 def _fold(name: str, rows: Sequence[_Row], part_of_row: Sequence[str | None], options: SplitOptions) -> Fold:
     parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for row, wanted in zip(rows, part_of_row, strict=True):
-        part = wanted
+    for row, scheme_part in zip(rows, part_of_row, strict=True):
+        part = scheme_part
         if row.speaker is None:
             # The given split still counts: what it keeps for dev and test is never trained on.
             allowed = options.unknown_speakers == "train" and row.split in {None, "train"}
@@ -294,7 +294,7 @@ def _within_corpus(metadata: pa.Table, column: str) -> dict[str, object]:
 
 
 def _audio(metadata: pa.Table, column: str) -> dict[str, object]:
-    """What stands for the audio: the id that counts (`duplicate_of`, or the row's own), or the hash."""
+    """Utterance -> key of its audio: the id that counts (`duplicate_of`, or the row's own), or the hash."""
     pairs = zip(_values(metadata, "utterance_id"), _values(metadata, column), strict=True)
     return {str(name): value or (name if column == "duplicate_of" else None) for name, value in pairs}
 
@@ -320,14 +320,16 @@ def voices(metadata: pa.Table) -> dict[str, str]:
 
 def check_apart(sides: Mapping[str, pa.Table]) -> None:
     """Raise SplitError where a speaker is on two sides of a transfer, each the metadata of its utterances."""
-    heard = {side: set(voices(table.filter(pc.is_valid(table["speaker"]))).values()) for side, table in sides.items()}
-    for one, other in combinations(heard, 2):
-        if both := sorted(heard[one] & heard[other]):
-            raise SplitError(f"in {one} and in {other}: {', '.join(both[:5])}; their speakers must differ")
+    speakers_of = {
+        side: set(voices(table.filter(pc.is_valid(table["speaker"]))).values()) for side, table in sides.items()
+    }
+    for first, second in combinations(speakers_of, 2):
+        if both := sorted(speakers_of[first] & speakers_of[second]):
+            raise SplitError(f"in {first} and in {second}: {', '.join(both[:5])}; their speakers must differ")
 
 
 def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None) -> dict[int, Fold]:
-    """The wanted folds of what may take part, by number; none leaks."""
+    """Folds of the utterances that may take part, by number, all or those of `numbers`; none leaks."""
     folds = dict(enumerate(make_folds(metadata, split)))
     if numbers is not None:
         if unknown := sorted(set(numbers) - set(folds)):

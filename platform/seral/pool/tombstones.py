@@ -24,16 +24,16 @@ from seral import storage
 
 FOLDER = "erased"
 KINDS = ("speaker", "utterance", "audio", "source")
-"""What is known of an erased thing: (corpus, speaker), utterance id, hash of the samples, (corpus, path in it)."""
+"""Kinds of erased things, hashed by (corpus, speaker), utterance id, hash of the samples, (corpus, path in it)."""
 ID_HASH = re.compile(r"[0-9a-f]{16}")
-"""What an utterance's id ends in, after the corpus."""
+"""End of an utterance's id, after the corpus."""
 REFERENCES = ("_of", "_id")
-"""What names of columns end in that hold the id of another row."""
+"""Ends of the names of columns that hold the id of another row."""
 
 
 @dataclass(frozen=True)
 class Erased:
-    """What was erased from a pool, for asking whether something belongs to it."""
+    """Tombstones of a pool, to be asked whether something was erased from it."""
 
     tombstones: tuple[Mapping[str, Any], ...]
 
@@ -41,31 +41,31 @@ class Erased:
         return bool(self.tombstones)
 
     def knows(self, kind: str, *words: str) -> bool:
-        """Whether this utterance, audio, source or speaker was erased."""
+        """Whether this utterance, audio, source or speaker was erased from the pool."""
         return any(hashes and salted(salt, kind, *words) in hashes for salt, hashes in self._of_kind(kind))
 
     def mask(self, corpus: str, source: str) -> str:
-        """What stands in the quarantine in place of the path of an erased file."""
+        """Stand-in for the path of an erased file in the quarantine."""
         return "erased:" + salted(self.tombstones[0]["salt"], "source", corpus, source)
 
     def belongs(self, table: pa.Table) -> NDArray[np.bool_]:
         """Rows of any table that are about something erased, (N,). Reads its columns of text only."""
         texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-        found = np.zeros(table.num_rows, dtype=bool)
+        about_erased_N = np.zeros(table.num_rows, dtype=bool)
         # A cache's quarantine has the id where a pool's has the path.
         about = next((name for name in ("utterance_id", "source") if name in texts), None)
         if about is not None:
-            found |= self.ids_in(table[about])
+            about_erased_N |= self.ids_in(table[about])
         if "pcm_hash" in texts:
-            found |= self._all_known("audio", table["pcm_hash"])
+            about_erased_N |= self._all_known("audio", table["pcm_hash"])
         if {"corpus", "speaker"} <= set(texts):
-            found |= self._all_known("speaker", table["corpus"], table["speaker"])
+            about_erased_N |= self._all_known("speaker", table["corpus"], table["speaker"])
         if {"corpus", "source"} <= set(texts):
-            found |= self._all_known("source", table["corpus"], table["source"])
+            about_erased_N |= self._all_known("source", table["corpus"], table["source"])
         if {"corpus", "detail"} <= set(texts):
             words = _rows((table["corpus"], table["detail"]))
-            found |= np.array([self.mentions(*pair) for pair in words], dtype=bool)
-        return found
+            about_erased_N |= np.array([self.mentions(*pair) for pair in words], dtype=bool)
+        return about_erased_N
 
     def without(self, table: pa.Table) -> pa.Table:
         """A table without the rows that are about something erased, and without references to it in other rows."""
@@ -82,7 +82,7 @@ class Erased:
         return {name: hit for name, hit in hits.items() if hit.any()}
 
     def ids_in(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
-        """Where erased ids stand in a column of text, (N,)."""
+        """Mask of the rows of a column of text that hold an erased id, (N,)."""
         bad = [value for value in column.unique().to_pylist() if value is not None and self.knows("utterance", value)]
         return np.asarray(pc.is_in(column, pa.array(bad, pa.string())))
 
@@ -98,8 +98,8 @@ class Erased:
     def _all_known(self, kind: str, *columns: pa.ChunkedArray) -> NDArray[np.bool_]:
         if not any(hashes for _, hashes in self._of_kind(kind)):
             return np.zeros(len(columns[0]), dtype=bool)
-        known = {words: None not in words and self.knows(kind, *words) for words in set(_rows(columns))}
-        return np.array([known[words] for words in _rows(columns)], dtype=bool)
+        is_erased = {words: None not in words and self.knows(kind, *words) for words in set(_rows(columns))}
+        return np.array([is_erased[words] for words in _rows(columns)], dtype=bool)
 
     def _of_kind(self, kind: str) -> Iterator[tuple[str, frozenset[str]]]:
         return ((tombstone["salt"], tombstone["hashes"][kind]) for tombstone in self.tombstones)
@@ -112,7 +112,7 @@ def read_erased(pool: str) -> Erased:
 
 
 def erased_by(*tombstones: Mapping[str, Any]) -> Erased:
-    """What some tombstones stand for."""
+    """Tombstones as an `Erased`, their hashes as sets."""
     fast = [
         {**tombstone, "hashes": {kind: frozenset(tombstone["hashes"][kind]) for kind in KINDS}}
         for tombstone in tombstones

@@ -37,18 +37,18 @@ class Condition:
     column: str
     operator: str
     values: tuple[str | None, ...]
-    """As they were written; None = null. One, or with `in` any number."""
+    """Values as written; None = null. One, or with `in` any number."""
 
     def holds(self, table: pa.Table) -> NDArray[np.bool_]:
         """Rows of a table for which it is true, (N,)."""
         column = table[self.column]
         if self.values == (None,):
-            found = pc.is_null(column) if self.operator == "==" else pc.is_valid(column)
+            mask = pc.is_null(column) if self.operator == "==" else pc.is_valid(column)
         elif self.operator == IN:
-            found = pc.is_in(column, self._typed(column.type))
+            mask = pc.is_in(column, self._typed(column.type))
         else:
-            found = OPERATORS[self.operator](column, self._typed(column.type)[0])
-        return np.asarray(pc.fill_null(found, False))
+            mask = OPERATORS[self.operator](column, self._typed(column.type)[0])
+        return np.asarray(pc.fill_null(mask, False))
 
     def _typed(self, kind: pa.DataType) -> pa.Array:
         try:
@@ -64,24 +64,24 @@ def parse_conditions(texts: Sequence[str]) -> list[Condition]:
 
 def _parse(text: str) -> list[Condition]:
     words = _tokens(text)
-    found = []
+    conditions = []
     while True:
-        found.append(_condition(words, text))
+        conditions.append(_condition(words, text))
         if not words:
-            return found
+            return conditions
         if words.pop(0) != "and":
             raise OptionError(f"{text!r}: conditions are joined by `and`; for one of several values write `in`")
 
 
 def _tokens(text: str) -> list[str]:
-    found, place = [], 0
-    while place < len(text.rstrip()):
-        match = TOKEN.match(text, place)
+    tokens, position = [], 0
+    while position < len(text.rstrip()):
+        match = TOKEN.match(text, position)
         if match is None:
-            raise OptionError(f"{text!r}: cannot read {text[place:].strip()!r}")
-        found.append(match.group().strip())
-        place = match.end()
-    return found
+            raise OptionError(f"{text!r}: cannot read {text[position:].strip()!r}")
+        tokens.append(match.group().strip())
+        position = match.end()
+    return tokens
 
 
 def _condition(words: list[str], text: str) -> Condition:
@@ -105,7 +105,7 @@ def _values(words: list[str], text: str) -> tuple[str | None, ...]:
         raise OptionError(f"{text!r}: write the values as in (a, b)")
     end = words.index(")")
     inside, words[: end + 1] = words[1:end], []
-    if not inside or any((word == ",") != bool(place % 2) for place, word in enumerate(inside)):
+    if not inside or any((word == ",") != bool(index % 2) for index, word in enumerate(inside)):
         raise OptionError(f"{text!r}: write the values as in (a, b)")
     return tuple(_value(word) for word in inside[::2])
 

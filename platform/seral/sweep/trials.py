@@ -27,7 +27,7 @@ from ser_models.metrics import uar
 from seral.loop.loop import LoopOptions, arm_of, trajectory_ground
 from seral.loop.rounds import Trajectory, read_predictions, run_trajectory
 from seral.loop.stopping import RoundSummary
-from seral.pool.quality_filter import above_floor
+from seral.pool.quality_filter import above_quality
 from seral.sweep.board import FAILED, RUNNING, STOPPED, point_name, read_record
 from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Plain
@@ -166,7 +166,7 @@ def learn(ground: Ground, options: TrainingOptions, folder: str, seed: int, hear
 
 def _loop(ground: Ground, options: LoopOptions, folder: str, seed: int, hear: Hear | None) -> None:
     data = ground.data
-    data = replace(data, fold=above_floor(data.fold, data.metadata, options.min_quality))
+    data = replace(data, fold=above_quality(data.fold, data.metadata, options.min_quality))
     # A round scores its test part; in a trial, which has none, dev takes its place.
     data = replace(data, fold=replace(data.fold, test=data.fold.test or data.fold.dev))
 
