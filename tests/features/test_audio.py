@@ -41,7 +41,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory, make_corpus: Callable[..., Pa
 
 @pytest.fixture(scope="module")
 def store(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
-    """Its features by seral-tiny, with the frames of hidden state 2."""
+    """Features of the pool by seral-tiny, with the frames of hidden state 2."""
     cache = str(tmp_path_factory.mktemp("cache"))
     return extract_features(pool, TINY, uri=cache, frames_layer=2, on=ONE_ACTOR)
 
@@ -88,16 +88,16 @@ def test_pooled_features_are_those_of_each_clip_alone(store: FeatureStore, clips
 
 @pytest.mark.ray
 def test_frames_are_the_hidden_state_of_the_layer(store: FeatureStore, clips: dict[str, torch.Tensor]) -> None:
-    wanted = set(sorted(clips)[1:4])
-    frames = store.frames(2, wanted)
-    assert set(frames) == wanted
+    asked_ids = set(sorted(clips)[1:4])
+    frames = store.frames(2, asked_ids)
+    assert set(frames) == asked_ids
     encoder = load_encoder(TINY)
     with torch.inference_mode():
         for name, frames_TD in frames.items():
             stem_BTD, mask_BT = encoder.stem(*alone(clips[name]))
             hidden_TD = encoder.upper(stem_BTD, mask_BT, start=0)[2, 0]
             np.testing.assert_allclose(frames_TD, hidden_TD.numpy(), rtol=2e-3, atol=4e-3)
-    assert sum(len(part) for part in store.frames_by_shard(2, wanted)) == 3
+    assert sum(len(part) for part in store.frames_by_shard(2, asked_ids)) == 3
 
 
 @pytest.mark.ray
@@ -169,11 +169,11 @@ def test_clips_that_overflow_are_set_aside(
     assert len(quiet) == 3
 
     save_encoder(loudness_encoder(), tmp_path / "encoder")
-    made = extract_features(pool, str(tmp_path / "encoder"), frames_layer=0, on=ONE_ACTOR)
-    assert set(made.unusable["source"].to_pylist()) == set(loudness) - quiet
-    assert set(made.unusable["reason"].to_pylist()) == {"features"}
-    ids, mean_NLD, std_NLD = made.pooled()
-    assert set(ids) == quiet == set(made.frames(0, set(loudness)))
+    features = extract_features(pool, str(tmp_path / "encoder"), frames_layer=0, on=ONE_ACTOR)
+    assert set(features.unusable["source"].to_pylist()) == set(loudness) - quiet
+    assert set(features.unusable["reason"].to_pylist()) == {"features"}
+    ids, mean_NLD, std_NLD = features.pooled()
+    assert set(ids) == quiet == set(features.frames(0, set(loudness)))
     assert np.isfinite(mean_NLD).all()
     assert np.isfinite(std_NLD).all()
 
@@ -201,10 +201,10 @@ def test_a_damaged_row_is_set_aside_and_takes_no_neighbour_with_it(
     cut = pa.array([audio[0][:200], *audio[1:]], pa.large_binary())
     damaged = table.set_column(table.schema.get_field_index("audio"), "audio", cut)
     storage.write_table(pool.table_uri("utterances", pool.shards[0]), damaged)
-    made = extract_features(pool, TINY, on=ONE_ACTOR)
-    assert made.unusable["source"].to_pylist() == [table["utterance_id"][0].as_py()]
-    assert "the stored audio is damaged" in made.unusable["detail"][0].as_py()
-    assert len(made.pooled()[0]) == 2
+    features = extract_features(pool, TINY, on=ONE_ACTOR)
+    assert features.unusable["source"].to_pylist() == [table["utterance_id"][0].as_py()]
+    assert "the stored audio is damaged" in features.unusable["detail"][0].as_py()
+    assert len(features.pooled()[0]) == 2
 
 
 @given(lengths=st.lists(st.integers(1, 300), max_size=40), limit=st.integers(1, 1000))
@@ -220,8 +220,8 @@ def test_batches_hold_every_clip_once_within_the_limit(lengths: list[int], limit
 @given(ids=st.sets(st.text("abc", min_size=1, max_size=4), max_size=20))
 def test_rows_are_found_by_id(ids: set[str]) -> None:
     listing = sorted(ids)
-    wanted = sorted(ids, key=lambda name: (name[::-1], name))
-    assert rows_of(listing, wanted).tolist() == [listing.index(name) for name in wanted]
+    asked_ids = sorted(ids, key=lambda name: (name[::-1], name))
+    assert rows_of(listing, asked_ids).tolist() == [listing.index(name) for name in asked_ids]
 
 
 @pytest.mark.parametrize("ids", [[], ["b"], ["a", "d"]])

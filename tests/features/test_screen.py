@@ -35,17 +35,17 @@ def test_pairs_are_those_of_a_plain_double_loop(count: int, seed: int, tolerance
     x_ND, duration_N = crowd(count, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seral.features.screen.BLOCK", block)
-        found = near_duplicates(x_ND, duration_N, 0.95, tolerance)
+        pairs = near_duplicates(x_ND, duration_N, 0.95, tolerance)
     wide_ND = x_ND.astype(np.float64)
     radius = float(np.sqrt(2 - 2 * 0.95))
-    wanted = [
+    expected = [
         [one, other]
         for one in range(count)
         for other in range(one + 1, count)
         if np.linalg.norm(wide_ND[one] - wide_ND[other]) <= radius
         and max(duration_N[[one, other]]) <= min(duration_N[[one, other]]) * (1 + tolerance)
     ]
-    assert found.tolist() == wanted
+    assert pairs.tolist() == expected
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 100])
@@ -54,10 +54,10 @@ def test_distances_are_those_of_a_plain_sort(neighbours: int) -> None:
     cosine_NN = x_ND.astype(np.float64) @ x_ND.T.astype(np.float64)
     np.fill_diagonal(cosine_NN, -np.inf)
     sorted_NN = -np.sort(-cosine_NN, axis=1)[:, : min(neighbours, 39)]
-    found = neighbourhood(x_ND, neighbours, exact_rows=100)
-    np.testing.assert_allclose(found.similarity_N, sorted_NN[:, 0], atol=1e-6)
-    np.testing.assert_allclose(found.distance_N, (1 - sorted_NN).mean(1), atol=1e-6)
-    assert found.row_N.tolist() == cosine_NN.argmax(1).tolist()
+    near = neighbourhood(x_ND, neighbours, exact_rows=100)
+    np.testing.assert_allclose(near.similarity_N, sorted_NN[:, 0], atol=1e-6)
+    np.testing.assert_allclose(near.distance_N, (1 - sorted_NN).mean(1), atol=1e-6)
+    assert near.row_N.tolist() == cosine_NN.argmax(1).tolist()
 
 
 def test_above_the_limit_nobody_is_its_own_neighbour() -> None:
@@ -96,9 +96,9 @@ def test_a_clip_in_another_codec_is_found_and_kept_out_of_two_parts(
         file.write('{"id": "again", "audio": "audio/clip0003.mp3", "speaker": "s9", "emotion": "anger"}\n')
     pool = str(tmp_path / "pool")
     import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(corpus), "out": pool}))
-    told = screen_pool(ScreenOptions(pool=pool))
-    assert "near-duplicates among 13 utterances: 1 pairs" in told
-    uri = told.rsplit("table: ", 1)[1]
+    summary = screen_pool(ScreenOptions(pool=pool))
+    assert "near-duplicates among 13 utterances: 1 pairs" in summary
+    uri = summary.rsplit("table: ", 1)[1]
     table = pq.read_table(uri)
     assert table.schema.equals(SCREEN)
     (pair,) = [row for row in table.to_pylist() if row["near_duplicate_of"]]

@@ -109,12 +109,12 @@ def test_the_loop_reads_and_so_does_its_model_afterwards(telling_pool: str, tmp_
     run = run_loop(parse(LoopOptions, values))
     out = tmp_path / "pool.parquet"
     predict(parse(PredictOptions, {"run": run, "source": [telling_pool], "out": str(out)}))
-    told = pd.read_parquet(out).set_index("utterance_id")
+    predictions = pd.read_parquet(out).set_index("utterance_id")
     pool = open_pool(telling_pool)
-    metadata = pool.metadata.to_pandas().set_index("utterance_id").loc[told.index]
+    metadata = pool.metadata.to_pandas().set_index("utterance_id").loc[predictions.index]
     gold = storage.read_tables([f"{telling_pool}/gold/{shard}.parquet" for shard in pool.shards], GOLD).to_pandas()
-    emotion = gold.set_index("utterance_id").loc[told.index, "emotion"]
-    right = (told["predicted"] == emotion).groupby(metadata["text"].notna()).mean()
+    emotion = gold.set_index("utterance_id").loc[predictions.index, "emotion"]
+    right = (predictions["predicted"] == emotion).groupby(metadata["text"].notna()).mean()
     assert right[True] > 0.85
     assert right[False] < 0.75
 
@@ -124,7 +124,7 @@ def test_the_loop_reads_and_so_does_its_model_afterwards(telling_pool: str, tmp_
     predict(parse(PredictOptions, {"run": run, "source": [str(tmp_path / "clip.flac")], "out": str(out)}))
     alone = pd.read_parquet(out).iloc[0]
     for name in SAID:
-        assert alone[f"p_{name}"] == pytest.approx(told.loc[row["utterance_id"], f"p_{name}"], abs=2e-3)
+        assert alone[f"p_{name}"] == pytest.approx(predictions.loc[row["utterance_id"], f"p_{name}"], abs=2e-3)
 
 
 def test_reading_without_transcripts_or_without_a_reader_is_refused(speech_pool: str, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def map_shards(
     connect(on)
     actors = min(encoder_actors(on), len(shards))
     rows = pool.manifest["shards"]
-    done = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map(
+    progress_rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map(
         actor,
         fn_constructor_kwargs=arguments,
         compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
@@ -40,6 +40,6 @@ def map_shards(
     with track(
         f"{label} by {actors} process{'es' if actors > 1 else ''}", sum(rows[s]["rows"] for s in shards)
     ) as advance:
-        for row in done.iter_rows():
+        for row in progress_rows.iter_rows():
             advance(row["rows"])
     storage.tidy(into)

@@ -8,7 +8,7 @@ The fingerprint covers the encoder's configuration and every weight, so features
 formed inside a shard, by length: the result does not depend on the number of workers.
 """
 
-# B batch · N rows · S samples · T frames · D features · L encoder layers (L+1 hidden states)
+# B batch · N rows · S samples · T frames · D features · L hidden states (encoder layers + 1)
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -34,10 +34,10 @@ from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
 
 
 class FeatureOptions(Options):
-    """How features are extracted."""
+    """Options of the extraction of features."""
 
     max_clip_s: float = Field(default=30.0, gt=0)
-    """Only the first so many seconds of a clip are heard (Whisper's limit is 30)."""
+    """Only the first so many seconds of a clip are encoded (Whisper's limit is 30)."""
     batch_s: float = Field(default=80.0, gt=0)
     """Seconds of audio in a batch, padding included."""
 
@@ -82,7 +82,7 @@ def _describe(store: FeatureStore, options: FeatureOptions) -> None:
 
 
 def encoder_facts(store: FeatureStore) -> dict[str, Any]:
-    """What made the features of a store, as encoder.json says."""
+    """Facts of the encoder that made the features of a store, from encoder.json."""
     facts: dict[str, Any] = storage.read_json(_facts_uri(store))
     return facts
 
@@ -171,11 +171,11 @@ def encode_clips(
             mean_LBD, std_LBD = masked_mean_std(out.hidden_LBTD.float(), out.mask_BT)
         mean_BLD, std_BLD = (stat.transpose(0, 1).half().cpu().numpy() for stat in (mean_LBD, std_LBD))
         for row, index in enumerate(batch):
-            made = [mean_BLD[row], std_BLD[row]]
+            arrays = [mean_BLD[row], std_BLD[row]]
             if frames_layer is not None:
-                made.append(out.hidden_LBTD[frames_layer, row][out.mask_BT[row]].half().cpu().numpy())
-            if all(np.isfinite(values).all() for values in made):
-                mean, std, *frames = (values.tobytes() for values in made)
+                arrays.append(out.hidden_LBTD[frames_layer, row][out.mask_BT[row]].half().cpu().numpy())
+            if all(np.isfinite(values).all() for values in arrays):
+                mean, std, *frames = (values.tobytes() for values in arrays)
                 yield EncodedClip(utterance_id=ids[index], mean=mean, std=std, frames=frames[0] if frames else None)
             else:
                 yield EncodedClip(utterance_id=ids[index], problem="the encoder gives NaN or infinite features in fp16")

@@ -34,11 +34,11 @@ def pad_clips(clips: Sequence[Float]) -> tuple[Tensor, Tensor]:
     return wave_BS, length_B
 
 
-def rows_of(ids: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
+def rows_of(ids: Sequence[str], asked_ids: Sequence[str]) -> NDArray[np.int64]:
     """Positions of `wanted` in the sorted `ids`. Raises FeatureError naming those that have no features."""
     array = np.asarray(ids, dtype=np.str_)
-    position = np.searchsorted(array, np.asarray(wanted, dtype=np.str_))
-    absent = [name for name, at in zip(wanted, position, strict=True) if at == len(array) or array[at] != name]
+    position = np.searchsorted(array, np.asarray(asked_ids, dtype=np.str_))
+    absent = [name for name, at in zip(asked_ids, position, strict=True) if at == len(array) or array[at] != name]
     if absent:
         raise FeatureError(f"{len(absent)} utterances have no features, e.g. {', '.join(absent[:5])}")
     return position

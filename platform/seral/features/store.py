@@ -1,5 +1,7 @@
 """The cached features of a pool."""
 
+# N rows · T frames · L hidden states (encoder layers + 1) · D features · E features of a transcript
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ class TextFeatures:
     uri: str
     pool: Pool
     encoder: str
-    """What load_text_encoder takes."""
+    """Argument of load_text_encoder."""
     fingerprint: str
     width: int
 
@@ -51,7 +53,7 @@ class FeatureStore:
     uri: str
     pool: Pool
     encoder: str
-    """What load_encoder takes."""
+    """Argument of load_encoder."""
     fingerprint: str
     num_layers: int
     width: int
@@ -63,7 +65,7 @@ class FeatureStore:
         return storage.join(self.uri, self.fingerprint, table, f"{shard}.parquet")
 
     def pooled(self) -> tuple[list[str], Half, Half]:
-        """All pooled features: ids sorted, mean and std (N, L+1, D)."""
+        """All pooled features: ids sorted, mean and std (N, L, D)."""
         table = storage.read_tables([self.table_uri("pooled", shard) for shard in self.pool.shards], POOLED)
         table = table.sort_by("utterance_id")
         shape = (table.num_rows, self.num_layers + 1, self.width)
@@ -75,7 +77,7 @@ class FeatureStore:
         return (self.shard_frames(layer, shard, ids) for shard in self.pool.shards)
 
     def shard_frames(self, layer: int, shard: str, ids: set[str]) -> dict[str, NDArray[np.float16]]:
-        """The same of one shard."""
+        """Hidden state `layer` frame by frame, id -> (T, D) fp16, of those of the given ids that one shard holds."""
         table = storage.read_table(self.table_uri(f"frames-{layer}", shard))
         names = table["utterance_id"].to_pylist()
         return {
@@ -85,7 +87,7 @@ class FeatureStore:
         }
 
     def frames(self, layer: int, ids: set[str]) -> dict[str, NDArray[np.float16]]:
-        """The same in one piece: for the labelled part, not for a pool."""
+        """Hidden state `layer` frame by frame, id -> (T, D) fp16, in memory: for the labelled part, not for a pool."""
         return {name: f.copy() for part in self.frames_by_shard(layer, ids) for name, f in part.items()}
 
     @property

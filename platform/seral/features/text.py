@@ -64,8 +64,8 @@ class TextActor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         table = self.features.pool.read(row["shard"], ["utterance_id", "text"])
-        found = dict(zip(table["utterance_id"].to_pylist(), table["text"].to_pylist(), strict=True))
-        vectors = read_texts(self.encoder, found)
+        text_of = dict(zip(table["utterance_id"].to_pylist(), table["text"].to_pylist(), strict=True))
+        vectors = read_texts(self.encoder, text_of)
         rows = [{"utterance_id": name, "vector": vector_E.tobytes()} for name, vector_E in vectors.items()]
         storage.write_table(self.features.table_uri(row["shard"]), pa.Table.from_pylist(rows, TEXT_VECTOR))
         return {"rows": table.num_rows}
@@ -74,12 +74,12 @@ class TextActor:
 def read_texts(encoder: TextEncoder, text_of: dict[str, str | None]) -> dict[str, Half]:
     """Vectors of the utterances that have a transcript; what is said twice is read once."""
     texts = sorted({text for text in text_of.values() if text and text.strip()}, key=lambda text: (len(text), text))
-    known: dict[str, Half] = {}
+    vector_of: dict[str, Half] = {}
     for begin in range(0, len(texts), TEXTS_IN_BATCH):
         part = texts[begin : begin + TEXTS_IN_BATCH]
         vector_BE = encoder(part).half().cpu().numpy()
         if not np.isfinite(vector_BE).all():
             bad = part[int(np.flatnonzero(~np.isfinite(vector_BE).all(1))[0])]
             raise FeatureError(f"the text encoder gives NaN or infinite vectors in fp16, for {bad!r}")
-        known |= dict(zip(part, vector_BE, strict=True))
-    return {name: known[text] for name, text in text_of.items() if text in known}
+        vector_of |= dict(zip(part, vector_BE, strict=True))
+    return {name: vector_of[text] for name, text in text_of.items() if text in vector_of}
