@@ -22,8 +22,8 @@ from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
+from seral.report.figures import title_of
 from seral.report.pool import MEASURES, PoolReportOptions, write_pool_report
-from seral.report.pool_figures import title_of
 
 
 @pytest.fixture(scope="module")

@@ -67,8 +67,8 @@ def score(truth_N: np.ndarray, predicted_N: np.ndarray) -> dict[str, Any]:
 
 def predict(truth_N: np.ndarray, accuracy: float, rng: np.random.Generator) -> np.ndarray:
     """Right with the given chance, else any class; probabilities (N, C)."""
-    said_N = np.where(rng.random(len(truth_N)) < accuracy, truth_N, rng.integers(4, size=len(truth_N)))
-    return 0.7 * np.eye(4)[said_N] + 0.3 * rng.dirichlet(np.ones(4), len(truth_N))
+    predicted_N = np.where(rng.random(len(truth_N)) < accuracy, truth_N, rng.integers(4, size=len(truth_N)))
+    return 0.7 * np.eye(4)[predicted_N] + 0.3 * rng.dirichlet(np.ones(4), len(truth_N))
 
 
 def write_trajectory(run: Path, arm: str, fold: int, seed: int, gold_N: np.ndarray) -> None:
@@ -87,35 +87,41 @@ def write_trajectory(run: Path, arm: str, fold: int, seed: int, gold_N: np.ndarr
             "test_speakers": ["s06"],
         },
     )
-    for number, held in enumerate(SCHEDULE[arm]):
-        asked = order[(SCHEDULE[arm][number - 1] if number else 0) : held]
-        accuracy = 0.35 + 0.45 * (held / POOL) ** 0.5 + (0.08 if arm == "after" else 0.0)
+    for number, count in enumerate(SCHEDULE[arm]):
+        asked = order[(SCHEDULE[arm][number - 1] if number else 0) : count]
+        accuracy = 0.35 + 0.45 * (count / POOL) ** 0.5 + (0.08 if arm == "after" else 0.0)
         probability_NC = predict(gold_N, accuracy, rng)
         test = score(gold_N[POOL:], probability_NC[POOL:].argmax(axis=1))
         write_round(folder / "rounds" / f"{number:04d}", number, arm, [ids[row] for row in asked], gold_N[asked])
         part = ["pool"] * POOL + ["test"] * TEST
         table = {"utterance_id": ids, "part": part, "predicted": [CLASSES[code] for code in probability_NC.argmax(1)]}
         table |= {f"p_{name}": probability_NC[:, code] for code, name in enumerate(CLASSES)}
-        here = folder / "rounds" / f"{number:04d}"
-        pq.write_table(pa.table(table).cast(prediction_schema(CLASSES)), here / "predictions.parquet")
-        metrics = {"labelled": held, "fraction": held / POOL, "dev": test, "test": test, "probe": {"test_uar": 0.4321}}
-        write_json(here / "metrics.json", metrics)
-        seconds = {"label": 0.1, "train": 0.4 * held, "score": 6.0, "select": 1.0 if arm == "after" else 0.1}
-        finish = {"finished": "2026-01-01T00:00:00+00:00", "stop_reason": "budget" if held in {64, POOL} else None}
-        write_json(here / "round.json", {"round": number, "labelled": held, "seconds": seconds, **finish})
+        round_folder = folder / "rounds" / f"{number:04d}"
+        pq.write_table(pa.table(table).cast(prediction_schema(CLASSES)), round_folder / "predictions.parquet")
+        metrics = {
+            "labelled": count,
+            "fraction": count / POOL,
+            "dev": test,
+            "test": test,
+            "probe": {"test_uar": 0.4321},
+        }
+        write_json(round_folder / "metrics.json", metrics)
+        seconds = {"label": 0.1, "train": 0.4 * count, "score": 6.0, "select": 1.0 if arm == "after" else 0.1}
+        finish = {"finished": "2026-01-01T00:00:00+00:00", "stop_reason": "budget" if count in {64, POOL} else None}
+        write_json(round_folder / "round.json", {"round": number, "labelled": count, "seconds": seconds, **finish})
 
 
-def write_round(here: Path, number: int, arm: str, ids: list[str], gold_K: np.ndarray) -> None:
+def write_round(folder: Path, number: int, arm: str, ids: list[str], gold_K: np.ndarray) -> None:
     """Picks and answers of a round; the first answer is "skipped"."""
-    here.mkdir(parents=True)
+    folder.mkdir(parents=True)
     picks = [{"utterance_id": u, "order": i, "strategy": arm, "round": number} for i, u in enumerate(ids)]
-    pq.write_table(pa.Table.from_pylist(picks, PICK), here / "picks.parquet")
+    pq.write_table(pa.Table.from_pylist(picks, PICK), folder / "picks.parquet")
     labels = [
         {"utterance_id": u, "emotion": CLASSES[code], "annotator": "gold", "answer": "label", "round": number}
         for u, code in zip(ids, gold_K, strict=True)
     ]
     labels[0] |= {"emotion": None, "answer": "skipped"}
-    pq.write_table(pa.Table.from_pylist(labels, LABEL), here / "labels.parquet")
+    pq.write_table(pa.Table.from_pylist(labels, LABEL), folder / "labels.parquet")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -141,14 +147,14 @@ def write_run(run: Path, arms: list[str], folds: int = 2, seeds: int = 3) -> pa.
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
+def run_pool(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
     run = tmp_path_factory.mktemp("runs") / "demo"
     return run, write_run(run, ["after", "random", "full"])
 
 
 @pytest.fixture(scope="module")
-def page(made: tuple[Path, pa.Table], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Path(write_report(*made, out=tmp_path_factory.mktemp("report")))
+def page(run_pool: tuple[Path, pa.Table], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(write_report(*run_pool, out=tmp_path_factory.mktemp("report")))
 
 
 class Reader(HTMLParser):
@@ -160,11 +166,11 @@ class Reader(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        self.loaded += [given[name] for name in ("src", "srcset", "data", "poster") if name in given]
-        self.links += [given["href"]] if "href" in given else []
-        self.alts += [given.get("alt")] if tag == "img" else []
-        self.scopes += [given.get("scope")] if tag == "th" else []
+        attributes = dict(attrs)
+        self.loaded += [attributes[name] for name in ("src", "srcset", "data", "poster") if name in attributes]
+        self.links += [attributes["href"]] if "href" in attributes else []
+        self.alts += [attributes.get("alt")] if tag == "img" else []
+        self.scopes += [attributes.get("scope")] if tag == "th" else []
         assert tag not in {"script", "link", "iframe", "object"}
         if tag not in {"meta", "img", "br"}:
             self.open.append(tag)
@@ -199,9 +205,9 @@ def test_the_page_can_be_heard(page: Path) -> None:
     assert page.read_text(encoding="utf-8").count("<caption>") == 4
 
 
-def test_the_page_holds_the_numbers(made: tuple[Path, pa.Table], page: Path) -> None:
+def test_the_page_holds_the_numbers(run_pool: tuple[Path, pa.Table], page: Path) -> None:
     text = " ".join(read_page(page).text)
-    records = read_run(made[0])
+    records = read_run(run_pool[0])
     for row in headline(records).to_dict("records"):
         assert f"{100 * row['uar']:.1f} ± {100 * row['uar_std']:.1f}" in text
     for difference in differences(records):
@@ -223,29 +229,29 @@ def test_figures_and_tables_lie_beside_the_page(page: Path) -> None:
     assert len(pd.read_csv(page.parent / "rounds.csv")) == 2 * 3 * 9
 
 
-def test_the_page_says_where_curves_show_a_proxy(made: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:
+def test_the_page_says_where_curves_show_a_proxy(run_pool: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    shutil.copytree(made[0], run)
+    shutil.copytree(run_pool[0], run)
     config = yaml.safe_load((run / "config.yaml").read_text())
     (run / "config.yaml").write_text(yaml.safe_dump(config | {"proxy": True}))
-    told = Path(write_report(run, made[1], out=tmp_path / "proxy")).read_text(encoding="utf-8")
-    assert "Adapters were trained at the last point" in told
+    html = Path(write_report(run, run_pool[1], out=tmp_path / "proxy")).read_text(encoding="utf-8")
+    assert "Adapters were trained at the last point" in html
     assert "Adapters were trained at the last point" not in page.read_text(encoding="utf-8")
 
 
-def test_equal_runs_give_equal_pages(made: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:
-    assert Path(write_report(*made, out=tmp_path / "again")).read_bytes() == page.read_bytes()
+def test_equal_runs_give_equal_pages(run_pool: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:
+    assert Path(write_report(*run_pool, out=tmp_path / "again")).read_bytes() == page.read_bytes()
 
 
-def test_frames_against_the_files(made: tuple[Path, pa.Table]) -> None:
-    records = read_run(made[0])
+def test_frames_against_the_files(run_pool: tuple[Path, pa.Table]) -> None:
+    records = read_run(run_pool[0])
     assert records.arms == ["after", "random", "full"]
     assert len(records.picks) == len(records.answers) == 6 * (64 + 64 + POOL)
-    here = made[0] / "trajectories" / "after.fold-01.seed-2" / "rounds"
-    metrics = [json.loads((here / f"{number:04d}" / "metrics.json").read_text()) for number in range(4)]
+    rounds_folder = run_pool[0] / "trajectories" / "after.fold-01.seed-2" / "rounds"
+    metrics = [json.loads((rounds_folder / f"{number:04d}" / "metrics.json").read_text()) for number in range(4)]
     mine = records.rounds.query("arm == 'after' and fold == 1 and seed == 2")
     assert mine["uar"].tolist() == [entry["test"]["uar"] for entry in metrics]
-    assert mine["seconds_train"].tolist() == pytest.approx([0.4 * held for held in SCHEDULE["after"]])
+    assert mine["seconds_train"].tolist() == pytest.approx([0.4 * labelled for labelled in SCHEDULE["after"]])
     assert records.confusion["after"].sum() == 6 * TEST
     assert curve(records, "after")["elapsed"].tolist()[:2] == pytest.approx([0.1 + 6.4 + 6 + 1, 2 * 7.1 + 0.4 * 48])
 
@@ -299,28 +305,28 @@ def rounds_frame(strategy: list[float], random: list[float]) -> pd.DataFrame:
     ],
 )
 def test_the_difference_claims_no_more_than_it_shows(strategy: list[float], random: list[float], words: str) -> None:
-    found = paired_difference(rounds_frame(strategy, random), "after", np.random.default_rng(0))
-    assert found is not None
-    assert (found.pairs, found.labelled) == (len(strategy), 20)
-    assert found.mean == pytest.approx(np.mean(np.subtract(strategy, random)))
-    assert words in found.sentence
+    difference = paired_difference(rounds_frame(strategy, random), "after", np.random.default_rng(0))
+    assert difference is not None
+    assert (difference.pairs, difference.labelled) == (len(strategy), 20)
+    assert difference.mean == pytest.approx(np.mean(np.subtract(strategy, random)))
+    assert words in difference.sentence
 
 
 def test_pairs_are_compared_at_the_largest_budget_both_have() -> None:
     frame = rounds_frame([0.6, 0.7], [0.5, 0.5])
     stopped_early = frame.drop(frame.query("arm == 'after' and seed == 1 and round == 1").index)
-    found = paired_difference(stopped_early, "after", np.random.default_rng(0))
-    assert found is not None
-    assert (found.mean, found.labelled) == (pytest.approx(0.05), 15)
+    difference = paired_difference(stopped_early, "after", np.random.default_rng(0))
+    assert difference is not None
+    assert (difference.mean, difference.labelled) == (pytest.approx(0.05), 15)
     assert paired_difference(frame.query("arm == 'after'"), "after", np.random.default_rng(0)) is None
 
 
 def test_budgets_in_minutes_are_paired_though_they_buy_different_numbers_of_labels() -> None:
     frame = rounds_frame([0.6, 0.7], [0.5, 0.5])
     frame.loc[frame["arm"] == "random", "labelled"] += 3
-    found = paired_difference(frame, "after", np.random.default_rng(0))
-    assert found is not None
-    assert (found.pairs, found.mean, found.labelled) == (2, pytest.approx(0.15), 20)
+    difference = paired_difference(frame, "after", np.random.default_rng(0))
+    assert difference is not None
+    assert (difference.pairs, difference.mean, difference.labelled) == (2, pytest.approx(0.15), 20)
 
 
 def test_the_bootstrap_interval_is_near_the_normal_one() -> None:
@@ -341,9 +347,9 @@ def test_a_target_is_met_where_the_curve_first_reaches_it(uar: list[float], expe
     assert crossing([10, 20, 30], uar, 0.6) == pytest.approx(expected)
 
 
-def test_a_target_may_not_be_reached(made: tuple[Path, pa.Table], page: Path) -> None:
+def test_a_target_may_not_be_reached(run_pool: tuple[Path, pa.Table], page: Path) -> None:
     assert np.isnan(crossing([10, 20], [0.1, 0.2], 0.6))
-    reached = cost_of_target(read_run(made[0]), share=2.0)
+    reached = cost_of_target(read_run(run_pool[0]), share=2.0)
     assert reached["labels"].isna().all()
     assert "not reached" in " ".join(read_page(page).text)
 
@@ -360,10 +366,10 @@ def asked(tmp_path: Path) -> tuple[Path, pa.Table]:
     with closing(Ledger.create(str(run / "labels.sqlite"), Project(classes=tuple(CLASSES)))) as ledger:
         for number, name in enumerate(ids):
             truth = CLASSES[number % 4]
-            said = {"ada": truth, "ben <b>": truth, "cem": truth if number < 20 else CLASSES[3 - number % 4]}
+            answers_of = {"ada": truth, "ben <b>": truth, "cem": truth if number < 20 else CLASSES[3 - number % 4]}
             ledger.record(
                 Answer(utterance_id=name, person=who, emotions=(emotion,), seconds=4.0, answered_at=number)
-                for who, emotion in said.items()
+                for who, emotion in answers_of.items()
             )
         ledger.record([Answer(utterance_id="u0000", person="dan", emotions=("sadness",), seconds=1.0)])
         ledger.record([Answer(utterance_id="u0000", person="eve", emotions=("sadness",), seconds=1.0)])
@@ -374,8 +380,8 @@ def asked(tmp_path: Path) -> tuple[Path, pa.Table]:
 def write_pool(folder: Path, ids: list[str]) -> None:
     """A pool with nothing but names, the last two of which are one recording."""
     rows = [{"utterance_id": name, "duplicate_of": ids[-2] if name == ids[-1] else None} for name in ids]
-    storage.write_table(folder / "utterances" / "made-1.parquet", pa.Table.from_pylist(rows, UTTERANCE))
-    manifest = {"format": FORMAT, "pool_hash": "abc", "shards": {"made-1": {"rows": len(ids)}}}
+    storage.write_table(folder / "utterances" / "run_pool-1.parquet", pa.Table.from_pylist(rows, UTTERANCE))
+    manifest = {"format": FORMAT, "pool_hash": "abc", "shards": {"run_pool-1": {"rows": len(ids)}}}
     write_json(folder / "manifest.json", manifest)
 
 

@@ -56,7 +56,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _look(index: int) -> dict[str, Any]:
+def hatched(index: int) -> dict[str, Any]:
     """Colour and hatch of the n-th part of a stack."""
     colour, hatch = PALETTE[index % len(PALETTE)], HATCHES[index % len(HATCHES)]
     return {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.6}

@@ -13,10 +13,10 @@ PERCENT = ("uar", "wa", "macro_f1", "share", "gain")
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table for people: numbers with their deviation or interval, as columns NAME_std or NAME_low, NAME_high say."""
-    shown = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
-    head = [" | ".join(shown), " | ".join("---" for _ in shown)]
-    return "".join(f"| {line} |\n" for line in [*head, *(" | ".join(row) for row in zip(*shown.values(), strict=True))])
+    """A table for people: numbers with their standard deviation (column NAME_std) or interval (NAME_low, NAME_high)."""
+    cells = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
+    head = [" | ".join(cells), " | ".join("---" for _ in cells)]
+    return "".join(f"| {line} |\n" for line in [*head, *(" | ".join(row) for row in zip(*cells.values(), strict=True))])
 
 
 def _columns(table: pd.DataFrame) -> list[str]:
@@ -30,10 +30,10 @@ def _shown(line: Mapping[Any, Any], name: str) -> str:
     if np.isnan(value):
         return ""
     scale, form = (100, ".1f") if name.endswith(PERCENT) else (1, ",.0f" if abs(value) >= 100 else ".3g")
-    low, high, spread = (scale * line.get(f"{name}_{end}", np.nan) for end in ("low", "high", "std"))
+    low, high, std = (scale * line.get(f"{name}_{end}", np.nan) for end in ("low", "high", "std"))
     if f"{name}_low" in line:
         sign = "+" if "gain" in name else ""
         text = format(scale * value, sign + form)
         return text if np.isnan(low) else f"{text} ({low:{sign}{form}} to {high:{sign}{form}})"
     text = format(scale * value, form)
-    return text if np.isnan(spread) else f"{text} ± {spread:{form}}"
+    return text if np.isnan(std) else f"{text} ± {std:{form}}"

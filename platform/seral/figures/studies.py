@@ -28,7 +28,7 @@ def pretraining_curves(
     held_out: Sequence[dict[str, float]],
     names: Sequence[str] = ("loss", "accuracy", "perplexity"),
 ) -> Figure:
-    """What is measured of a training without labels by step, on its batches and on the held-out clips."""
+    """Measures of a training without labels by step, on its batches and on the held-out clips."""
     figure = Figure(figsize=(10.8, 3.2), layout="constrained")
     curves = {"training": (history, STYLES[0]), "held out": (held_out, RANDOM_STYLE)}
     panels = figure.subplots(1, len(names))
@@ -55,8 +55,8 @@ def study_rows(table: pd.DataFrame) -> Figure:
     axes = tidy(figure.subplots(), f"Test {metric.upper()}, mean ± deviation over folds and seeds", "")
     row = np.arange(len(table))
     colour, marker, _ = STYLES[0]
-    spread = table[f"{metric}_std"].fillna(0.0)
-    axes.errorbar(table[metric], row, xerr=spread, fmt=marker, color=colour, capsize=3, linewidth=1.5, label="row")
+    std = table[f"{metric}_std"].fillna(0.0)
+    axes.errorbar(table[metric], row, xerr=std, fmt=marker, color=colour, capsize=3, linewidth=1.5, label="row")
     if (probe := f"probe_{metric}") in table:
         axes.plot(table[probe], row, RANDOM_STYLE[1], color=RANDOM_STYLE[0], markersize=4, label="its linear probe")
     axes.set_yticks(row, table["row"], color=INK)
@@ -70,24 +70,24 @@ def study_rows(table: pd.DataFrame) -> Figure:
 def strategy_curves(table: pd.DataFrame, shares: Sequence[float]) -> Figure:
     """UAR of every strategy over the budgets, and what it gains on random on average over them."""
     figure = Figure(figsize=(11, max(3.8, 0.3 * len(table) + 1.4)), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    tidy(left, "Labels, share of the training part", "Test UAR")
+    curves, gains = figure.subplots(1, 2)
+    tidy(curves, "Labels, share of the training part", "Test UAR")
     # Colours and lines of different lengths, so that each pair of them comes once.
     lines = ["-", "--", ":", "-.", (0, (5, 1))]
     for index, line in enumerate(table.to_dict("records")):
         y = [line[f"{share:.0%}_uar"] for share in shares]
         look: dict[str, Any] = {"color": PALETTE[index % 7], "linestyle": lines[index % 5], "linewidth": 1.3}
         look |= {"color": INK, "linestyle": "-", "linewidth": 2.8} if line["row"] == RANDOM else {}
-        left.plot(shares, y, label=line["row"], **look)
-    left.legend(frameon=False, fontsize=7, ncols=2, labelcolor=INK)
-    tidy(right, "Gain on random, mean over the budgets", "")
+        curves.plot(shares, y, label=line["row"], **look)
+    curves.legend(frameon=False, fontsize=7, ncols=2, labelcolor=INK)
+    tidy(gains, "Gain on random, mean over the budgets", "")
     others = table[table["row"] != RANDOM]
     height = np.arange(len(others))[::-1]
     error = np.abs(others[["gain_low", "gain_high"]].to_numpy().T - others["gain"].to_numpy())
-    right.errorbar(others["gain"], height, xerr=error, fmt="o", color=PALETTE[0], ecolor=MUTED, capsize=3)
-    right.axvline(0, color=INK, linewidth=1)
-    right.set_yticks(height, others["row"])
-    for axis in (left.xaxis, left.yaxis, right.xaxis):
+    gains.errorbar(others["gain"], height, xerr=error, fmt="o", color=PALETTE[0], ecolor=MUTED, capsize=3)
+    gains.axvline(0, color=INK, linewidth=1)
+    gains.set_yticks(height, others["row"])
+    for axis in (curves.xaxis, curves.yaxis, gains.xaxis):
         percent(axis)
     return figure
 

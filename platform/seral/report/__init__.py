@@ -1,4 +1,4 @@
-"""What a run was worth: one HTML file, its figures as PNG and its tables as CSV beside it."""
+"""The report of a run: one HTML file, its figures as PNG and its tables as CSV beside it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | 
     """
     folder = storage.join(run, "report") if out is None else str(out)
     table = metadata.to_pandas() if isinstance(metadata, pa.Table) else metadata
-    records, pool = read_run(run), comparison.known_of(table)
+    records, pool = read_run(run), comparison.report_columns(table)
     goal = f"{TARGET_SHARE:.0%} of the UAR with all labels"
     frames = _frames(records, pool)
     pictures = _pictures(records, frames["picks"], pool)
@@ -141,18 +141,18 @@ def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFra
 
 
 def _filtered_sentences(records: RunRecords) -> list[str]:
-    """What was left out for the quality of its recording, fold by fold."""
-    told = []
+    """Sentences on the utterances left out for the quality of their recording, one a fold."""
+    sentences = []
     for fold, reasons in records.environment.get("n_filtered", {}).items():
         if reasons:
-            left, count = records.environment["n_train"][fold], sum(reasons.values())
+            training, count = records.environment["n_train"][fold], sum(reasons.values())
             words = ", ".join(f"{reason} {number}" for reason, number in reasons.items())
-            told.append(f"Fold {fold}: {count} of {left + count} training utterances, by {words}.")
-    return told
+            sentences.append(f"Fold {fold}: {count} of {training + count} training utterances, by {words}.")
+    return sentences
 
 
 def _target_sentence(records: RunRecords, goal: str) -> str:
-    """What the target is in this run."""
+    """Sentence on the target of this run, a share of the UAR with all labels."""
     ceiling = comparison.full_uar(records)
     if ceiling is None:
         return "This run has no arm with all labels, so there is no target to measure against."

@@ -33,15 +33,15 @@ class Difference:
     @property
     def sentence(self) -> str:
         """The result in words that claim no more than it shows."""
-        told = f"{self.arm} − random at {self.labelled:.0f} labels: {100 * self.mean:+.1f} points of UAR"
+        sentence = f"{self.arm} − random at {self.labelled:.0f} labels: {100 * self.mean:+.1f} points of UAR"
         if np.isnan(self.low):
-            return f"{told}, from a single pair (one fold and one seed). One pair says nothing about chance."
-        told += f", 95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.pairs} pairs"
+            return f"{sentence}, from a single pair (one fold and one seed). One pair says nothing about chance."
+        sentence += f", 95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.pairs} pairs"
         if self.low > 0:
-            return f"{told}. The interval lies above zero: {self.arm} did better than random on this data."
+            return f"{sentence}. The interval lies above zero: {self.arm} did better than random on this data."
         if self.high < 0:
-            return f"{told}. The interval lies below zero: {self.arm} did worse than random on this data."
-        return f"{told}. The interval includes zero: this run does not show a difference between the two."
+            return f"{sentence}. The interval lies below zero: {self.arm} did worse than random on this data."
+        return f"{sentence}. The interval includes zero: this run does not show a difference between the two."
 
 
 def last_rounds(rounds: pd.DataFrame) -> pd.DataFrame:
@@ -56,22 +56,22 @@ def curve(records: RunRecords, arm: str) -> pd.DataFrame:
     rounds["elapsed"] = rounds.groupby(KEYS)["seconds"].cumsum()
     by_round = rounds.groupby("round")
     means = by_round[["labelled", "fraction", *METRICS, "elapsed"]].mean()
-    spread = by_round[METRICS].std(ddof=1).fillna(0.0).add_suffix("_std")
-    return means.join(spread).assign(trajectories=by_round.size()).reset_index()
+    stds = by_round[METRICS].std(ddof=1).fillna(0.0).add_suffix("_std")
+    return means.join(stds).assign(trajectories=by_round.size()).reset_index()
 
 
 def headline(records: RunRecords) -> pd.DataFrame:
     """One row per arm at its last round: labels, metrics as mean and std over folds and seeds, minutes in all."""
     rows = []
-    last = last_rounds(records.rounds)
+    last_round = last_rounds(records.rounds)
     for arm in records.arms:
-        final, every = last[last["arm"] == arm], records.rounds[records.rounds["arm"] == arm]
+        final, rounds = last_round[last_round["arm"] == arm], records.rounds[records.rounds["arm"] == arm]
         row = {"arm": arm, "trajectories": len(final), "labels": final["labelled"].mean()}
         row["fraction"] = final["fraction"].mean()
         for metric in METRICS:
             row[metric], row[f"{metric}_std"] = final[metric].mean(), final[metric].std(ddof=1)
         row["probe_uar"] = final["probe_uar"].mean()
-        row["seconds"] = every[records.seconds_columns].to_numpy().sum() / len(final)
+        row["seconds"] = rounds[records.seconds_columns].to_numpy().sum() / len(final)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -87,8 +87,8 @@ def phase_seconds(records: RunRecords) -> pd.DataFrame:
 def differences(records: RunRecords, seed: int = 0) -> list[Difference]:
     """The paired difference to random of every other arm with rounds in common, at the last of these."""
     arms = [arm for arm in records.arms if arm not in {FULL, RANDOM}]
-    found = (paired_difference(records.rounds, arm, np.random.default_rng(seed)) for arm in arms)
-    return [difference for difference in found if difference is not None]
+    pairs = (paired_difference(records.rounds, arm, np.random.default_rng(seed)) for arm in arms)
+    return [difference for difference in pairs if difference is not None]
 
 
 def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) -> Difference | None:
@@ -136,7 +136,7 @@ def cost_of_target(records: RunRecords, share: float) -> pd.DataFrame:
 
 
 def crossing(cost: Sequence[float] | pd.Series, value: Sequence[float] | pd.Series, target: float) -> float:
-    """Where a curve first reaches the target, linear between its points; its first point when that does; else NaN."""
+    """Cost at which a curve first reaches the target, linear between points; NaN where it does not."""
     x, y = np.asarray(cost, dtype=np.float64), np.asarray(value, dtype=np.float64)
     reached = np.flatnonzero(y >= target)
     if not len(reached):
@@ -147,24 +147,24 @@ def crossing(cost: Sequence[float] | pd.Series, value: Sequence[float] | pd.Seri
     return float(x[at - 1] + (x[at] - x[at - 1]) * (target - y[at - 1]) / (y[at] - y[at - 1]))
 
 
-def known_of(metadata: pd.DataFrame) -> pd.DataFrame:
-    """What the report says of an utterance; speakers carry their corpus, within which alone their names are unique."""
-    known = metadata[["utterance_id", "corpus", "speaker", "snr_db", "duration_s"]]
-    if known["corpus"].nunique() < 2:
-        return known
-    return known.assign(speaker=known["corpus"] + " " + known["speaker"])
+def report_columns(metadata: pd.DataFrame) -> pd.DataFrame:
+    """Columns of metadata that the report shows; speakers carry their corpus, within which alone names are unique."""
+    columns = metadata[["utterance_id", "corpus", "speaker", "snr_db", "duration_s"]]
+    if columns["corpus"].nunique() < 2:
+        return columns
+    return columns.assign(speaker=columns["corpus"] + " " + columns["speaker"])
 
 
-def composition(records: RunRecords, known: pd.DataFrame) -> pd.DataFrame:
+def composition(records: RunRecords, columns: pd.DataFrame) -> pd.DataFrame:
     """Every answer of the arms that choose, with what is known of its utterance."""
-    chosen = records.answers[records.answers["arm"] != FULL]
-    return chosen.merge(known, on="utterance_id", how="left", validate="many_to_one")
+    answers = records.answers[records.answers["arm"] != FULL]
+    return answers.merge(columns, on="utterance_id", how="left", validate="many_to_one")
 
 
 def quality_by_round(composed: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:
     """Picks, median SNR (dB) and median length (s) by arm and round, the pool's in the first row."""
-    grouped = composed.groupby(["arm", "round"], as_index=False)
-    table = grouped.agg(
+    by_round = composed.groupby(["arm", "round"], as_index=False)
+    table = by_round.agg(
         picks=("utterance_id", "size"), snr_db=("snr_db", "median"), duration_s=("duration_s", "median")
     )
     unlabelled = composed["answer"].ne("label").groupby([composed["arm"], composed["round"]]).sum()

@@ -1,8 +1,8 @@
-"""The report's figures: explicit Figure objects on a white ground, told apart by marker and line as well as colour."""
+"""Figures of runs and of pools: explicit Figure objects on white, told apart by marker and line as well as colour."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,22 @@ from seral.figures.axes import (
     HATCHES,
     INK,
     MUTED,
+    PALETTE,
     RANDOM_STYLE,
     STYLES,
     Style,
-    _look,
+    hatched,
     percent,
     tidy,
 )
 from seral.report.comparison import curve, full_uar, last_rounds, phase_seconds
 from seral.report.records import RunRecords
 from seral.schema import FULL, RANDOM
+
+ACROSS = 4
+BINS = 30
+UNITS = {"_db": "dB", "_s": "s", "_hz": "Hz"}
+"""End of a measure's name -> its unit."""
 
 
 def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
@@ -47,8 +53,8 @@ def learning_curves(records: RunRecords) -> Figure:
         if arm == FULL:
             continue
         means, (colour, marker, line) = curve(records, arm), styles[arm]
-        x, y, spread = means["fraction"], means["uar"], means["uar_std"]
-        axes.fill_between(x, y - spread, y + spread, color=colour, alpha=0.14, linewidth=0)
+        x, y, std = means["fraction"], means["uar"], means["uar_std"]
+        axes.fill_between(x, y - std, y + std, color=colour, alpha=0.14, linewidth=0)
         axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=6, label=arm)
     _full_level(axes, records)
     axes.axhline(1 / len(records.classes), color=MUTED, linewidth=1, linestyle=(0, (1, 3)), label="chance")
@@ -62,9 +68,9 @@ def _full_level(axes: Axes, records: RunRecords) -> None:
     level = full_uar(records)
     if level is None:
         return
-    spread = float(last_rounds(records.rounds).query("arm == @FULL")["uar"].std(ddof=1))
-    spread = 0.0 if np.isnan(spread) else spread
-    axes.axhspan(level - spread, level + spread, color=MUTED, alpha=0.14, linewidth=0)
+    std = float(last_rounds(records.rounds).query("arm == @FULL")["uar"].std(ddof=1))
+    std = 0.0 if np.isnan(std) else std
+    axes.axhspan(level - std, level + std, color=MUTED, alpha=0.14, linewidth=0)
     axes.axhline(level, color=MUTED, linewidth=1.5, linestyle=FULL_STYLE[2], label="all labels")
 
 
@@ -80,7 +86,7 @@ def confusion_matrices(records: RunRecords) -> Figure:
 
 
 def said_together(together_CC: NDArray[np.float64], classes: Sequence[str]) -> Figure:
-    """How often one person says the row and another the column of a clip, row-normalised; counts in the cells."""
+    """Matrix of clips of which one person says the row and another the column, row-normalised; counts in the cells."""
     side = max(2.6, 0.62 * len(classes) + 1.0)
     figure = Figure(figsize=(side + 0.6, side + 0.5), layout="constrained")
     count_CC = np.rint(together_CC).astype(np.int64)
@@ -107,16 +113,16 @@ def _confusion(
 
 
 def picked_classes(composed: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """What was answered each round, as shares of the round, one panel an arm."""
-    shown = composed.assign(
+    """Answers of each round, as shares of the round, one panel an arm."""
+    answers = composed.assign(
         emotion=composed["emotion"].astype(object).where(composed["answer"].eq("label"), "no label")
     )
-    names = [*classes, *(["no label"] if (shown["emotion"] == "no label").any() else [])]
-    arms = sorted(shown["arm"].unique(), key=lambda arm: (arm == RANDOM, arm))
+    names = [*classes, *(["no label"] if (answers["emotion"] == "no label").any() else [])]
+    arms = sorted(answers["arm"].unique(), key=lambda arm: (arm == RANDOM, arm))
     figure = Figure(figsize=(3.6 * len(arms) + 1.6, 3.4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(arms), sharey=True))
     for axes, arm in zip(panels, arms, strict=True):
-        count = pd.crosstab(shown.loc[shown["arm"] == arm, "round"], shown.loc[shown["arm"] == arm, "emotion"])
+        count = pd.crosstab(answers.loc[answers["arm"] == arm, "round"], answers.loc[answers["arm"] == arm, "emotion"])
         share = count.reindex(columns=names, fill_value=0).div(count.sum(axis=1), axis=0)
         _stack(tidy(axes, "round", "share of the answers" if axes is panels[0] else ""), share)
         axes.set_title(arm, color=INK, fontsize=11, fontweight="bold")
@@ -130,7 +136,7 @@ def _stack(axes: Axes, share: pd.DataFrame) -> None:
     ticks, base = np.arange(len(share)), np.zeros(len(share))
     for index, name in enumerate(share.columns):
         height = share[name].to_numpy(dtype=np.float64)
-        axes.bar(ticks, height, 0.72, bottom=base, label=str(name), **_look(index))
+        axes.bar(ticks, height, 0.72, bottom=base, label=str(name), **hatched(index))
         base += height
     axes.set_xticks(ticks, [str(row) for row in share.index])
     axes.grid(visible=False, axis="x")
@@ -146,8 +152,8 @@ def picked_groups(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
         share = pd.crosstab(both[column], both["arm"], normalize="columns")
         top = share["pool"].sort_values(ascending=False, kind="stable").index[:GROUPS_SHOWN]
         if len(share) > len(top):
-            rest = share.drop(top).sum().rename(f"{len(share) - len(top)} others")
-            share = pd.concat([share.loc[top], rest.to_frame().T])
+            others = share.drop(top).sum().rename(f"{len(share) - len(top)} others")
+            share = pd.concat([share.loc[top], others.to_frame().T])
         else:
             share = share.loc[top]
         _side_by_side(tidy(axes, "share", ""), share)
@@ -161,9 +167,9 @@ def _side_by_side(axes: Axes, share: pd.DataFrame) -> None:
     arms = sorted((arm for arm in share.columns if arm != "pool"), key=lambda arm: (arm == RANDOM, arm))
     styles, ticks, height = arm_styles(arms), np.arange(len(share)), 0.8 / max(1, len(arms))
     for index, arm in enumerate(arms):
-        place = ticks - 0.4 + height * (index + 0.5)
+        positions = ticks - 0.4 + height * (index + 0.5)
         hatch = "///" if arm == RANDOM else HATCHES[0 if index == 0 else index + 1]
-        axes.barh(place, share[arm], height, color=styles[arm][0], hatch=hatch, edgecolor="white", label=arm)
+        axes.barh(positions, share[arm], height, color=styles[arm][0], hatch=hatch, edgecolor="white", label=arm)
     axes.vlines(share["pool"], ticks - 0.46, ticks + 0.46, color=INK, linewidth=2, label="pool")
     axes.set_yticks(ticks, [str(name) for name in share.index])
     axes.set_ylim(max(len(share), GROUP_SLOTS) - 0.5, -0.5)
@@ -199,7 +205,7 @@ def time_by_phase(records: RunRecords) -> Figure:
     ticks, base = np.arange(len(seconds)), np.zeros(len(seconds))
     for index, phase in enumerate(seconds.columns):
         width = seconds[phase].to_numpy(dtype=np.float64)
-        axes.barh(ticks, width, 0.62, left=base, label=phase, **_look(index))
+        axes.barh(ticks, width, 0.62, left=base, label=phase, **hatched(index))
         base += width
     axes.set_yticks(ticks, list(seconds.index))
     axes.invert_yaxis()
@@ -207,3 +213,62 @@ def time_by_phase(records: RunRecords) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=7))
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
     return figure
+
+
+def title_of(measure: str) -> str:
+    """A measure's name as it is read, with its unit: `snr_db` -> `SNR, dB`."""
+    for end, unit in UNITS.items():
+        if measure.endswith(end):
+            return f"{measure.removesuffix(end).replace('snr', 'SNR').replace('_', ' ')}, {unit}"
+    return measure.replace("_", " ")
+
+
+def pool_measures(values: Mapping[str, NDArray[np.float64]]) -> Figure:
+    """A histogram of every measure, with a line at its median."""
+    down = max(1, -(-len(values) // ACROSS))
+    figure = Figure(figsize=(11.2, 2.1 * down + 0.2), layout="constrained")
+    panels = figure.subplots(down, ACROSS, squeeze=False).flatten()
+    for axes, (name, value_N) in zip(panels, values.items(), strict=False):
+        tidy(axes, title_of(name), "utterances" if axes in panels[::ACROSS] else "")
+        axes.hist(value_N, BINS, color=PALETTE[0])
+        axes.axvline(float(np.median(value_N)), color=RANDOM_STYLE[0], linewidth=1.5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.ticklabel_format(axis="x", scilimits=(-3, 4))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    for axes in panels[len(values) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def languages_and_speakers(hours: Mapping[str, float], per_speaker: Sequence[int]) -> Figure:
+    """Hours by language, and how many utterances the speakers have, the most talkative first."""
+    figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+    by_language, by_speaker = figure.subplots(1, 2)
+    _bars(tidy(by_language, "hours", ""), hours)
+    tidy(by_speaker, "speakers, the most talkative first", "utterances")
+    if per_speaker:
+        count = np.sort(np.asarray(per_speaker))[::-1]
+        by_speaker.step(np.arange(1, len(count) + 1), count, where="mid", color=PALETTE[0], linewidth=2)
+        by_speaker.set_ylim(bottom=0)
+        by_speaker.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    else:
+        by_speaker.text(0.5, 0.5, "no speaker is known", ha="center", color=MUTED, transform=by_speaker.transAxes)
+    return figure
+
+
+def class_counts(of: Mapping[str, float], label: str) -> Figure:
+    """Horizontal bars, the largest first."""
+    figure = Figure(figsize=(7.2, 0.9 + 0.32 * min(len(of), GROUPS_SHOWN + 1)), layout="constrained")
+    _bars(tidy(figure.subplots(), label, ""), of)
+    return figure
+
+
+def _bars(axes: Axes, of: Mapping[str, float]) -> None:
+    ordered = sorted(of.items(), key=lambda item: (-item[1], item[0]))
+    bars = ordered[:GROUPS_SHOWN]
+    if others := ordered[GROUPS_SHOWN:]:
+        bars.append((f"{len(others)} others", sum(value for _, value in others)))
+    axes.barh(np.arange(len(bars)), [value for _, value in bars], 0.62, color=PALETTE[0])
+    axes.set_yticks(np.arange(len(bars)), [name for name, _ in bars], color=INK)
+    axes.set_ylim(max(len(bars), GROUP_SLOTS) - 0.5, -0.5)
+    axes.grid(visible=False, axis="y")

@@ -24,7 +24,7 @@ CERTAIN = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSection:
-    """What goes into the page, and beside it."""
+    """Content of the section in the page, and files beside it."""
 
     frames: dict[str, pd.DataFrame]
     tables: dict[str, Table]
@@ -36,7 +36,7 @@ def label_section(run: str) -> LabelSection:
     with closing(Ledger(ledger_of(run))) as ledger:
         answers, classes = ledger.answers(), ledger.project.classes
     people, doubts = people_frame(answers, classes), doubts_of(run).to_pandas()
-    alphas = pd.DataFrame([{"of": name, **asdict(one)} for name, one in agreement(answers, classes).items()])
+    alphas = pd.DataFrame([{"of": name, **asdict(alpha)} for name, alpha in agreement(answers, classes).items()])
     return LabelSection(
         frames={"people": people, "agreement": alphas, "doubts": doubts},
         tables={"people": people_table(people), "agreement": agreement_table(alphas), "doubts": doubts_table(doubts)},
@@ -46,10 +46,10 @@ def label_section(run: str) -> LabelSection:
 
 def people_frame(answers: pa.Table, classes: Sequence[str]) -> pd.DataFrame:
     """One row a person: their report and the trend of their agreement."""
-    told = ((PersonReport, person_reports(answers, classes)), (Drift, drifts(answers, classes)))
+    tables = ((PersonReport, person_reports(answers, classes)), (Drift, drifts(answers, classes)))
     reports, trends = (
         pd.DataFrame([asdict(row) for row in rows], columns=[field.name for field in fields(kind)])
-        for kind, rows in told
+        for kind, rows in tables
     )
     return reports.drop(columns="confusion").merge(trends.drop(columns="compared"), on="person", how="left")
 

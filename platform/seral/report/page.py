@@ -83,7 +83,7 @@ def headline_table(frame: pd.DataFrame) -> Table:
     columns = ["arm", "labels", "UAR %", "WA %", "macro-F1 %", "time", "runs"]
     rows = []
     for row in frame.to_dict("records"):
-        scores = [spread(row[name], row[f"{name}_std"]) for name in ("uar", "wa", "macro_f1")]
+        scores = [mean_and_std(row[name], row[f"{name}_std"]) for name in ("uar", "wa", "macro_f1")]
         probe = [number(100 * row["probe_uar"], 1)] if probed else []
         labels = f"{row['labels']:.0f} ({row['fraction']:.0%})"
         rows.append([str(row["arm"]), labels, *scores, *probe, duration(row["seconds"]), str(row["trajectories"])])
@@ -120,22 +120,23 @@ def quality_table(frame: pd.DataFrame) -> Table:
     return Table(caption="Quality of what was picked, all folds and seeds together.", columns=columns, rows=rows)
 
 
-def phase_table(frame: pd.DataFrame, shared: Mapping[str, float]) -> Table:
+def phase_table(frame: pd.DataFrame, shared_seconds: Mapping[str, float]) -> Table:
     """Time by phase and arm, and what all trajectories share."""
     rows = [
-        [str(arm), *(duration(value) for value in phases), duration(phases.sum())] for arm, phases in frame.iterrows()
+        [str(arm), *(duration(value) for value in seconds), duration(seconds.sum())]
+        for arm, seconds in frame.iterrows()
     ]
     caption = "Mean wall-clock time of a trajectory, all rounds."
-    if shared:
-        told = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in sorted(shared.items()))
-        caption += f" Spent once for all trajectories, and not in this table: {told}."
+    if shared_seconds:
+        shared_work = ", ".join(f"{phase} {duration(seconds)}" for phase, seconds in sorted(shared_seconds.items()))
+        caption += f" Spent once for all trajectories, and not in this table: {shared_work}."
     return Table(caption=caption, columns=["arm", *map(str, frame.columns), "total"], rows=rows)
 
 
-def spread(mean: float, deviation: float) -> str:
-    """Mean ± deviation in points; the mean alone when there was one run."""
-    told = number(100 * mean, 1)
-    return told if pd.isna(deviation) else f"{told} ± {100 * deviation:.1f}"
+def mean_and_std(mean: float, std: float) -> str:
+    """Mean ± standard deviation in points; the mean alone when there was one run."""
+    points = number(100 * mean, 1)
+    return points if pd.isna(std) else f"{points} ± {100 * std:.1f}"
 
 
 def number(value: Any, digits: int) -> str:

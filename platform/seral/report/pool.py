@@ -1,4 +1,4 @@
-"""What is in a pool, on one HTML page that needs nothing beside it: counts, measures, quarantine, and clips to hear."""
+"""The content of a pool on one HTML page that needs nothing beside it: counts, measures, quarantine, clips to hear."""
 
 # N utterances
 from __future__ import annotations
@@ -24,7 +24,7 @@ from seral.errors import OptionError
 from seral.figures.axes import png
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool, pool_stats
-from seral.report import page, pool_figures
+from seral.report import figures, page
 from seral.schema import METADATA_COLUMNS, SAMPLE_RATE, UTTERANCE
 from seral.task.gold import gold_words
 from seral.vectors.stable_keys import lots
@@ -40,14 +40,14 @@ WORST_BY = "quality"
 
 
 class PoolReportOptions(Options):
-    """What stands on the page of a pool."""
+    """Options of the page of a pool."""
 
     pool: str
     """The pool, or a snapshot of it: POOL@NAME."""
     out: str
     """The HTML file to write."""
     gold: bool = False
-    """Whether to count the gold labels by class."""
+    """Count the gold labels by class."""
     players: int = Field(default=8, ge=0)
     """Clips to hear: so many drawn at random, and half as many of the worst quality."""
     hear: str | None = None
@@ -78,10 +78,12 @@ def write_pool_report(options: PoolReportOptions) -> str:
     rows = pool.metadata
     values = {name: value_N for name in MEASURES if len(value_N := _numbers(rows[name]))}
     groups = {
-        words: _players(pool, rows, told, options.clip_s) for words, told in _to_hear(rows, options).items() if told
+        words: _players(pool, rows, words_of, options.clip_s)
+        for words, words_of in _to_hear(rows, options).items()
+        if words_of
     }
-    heard = [player for players in groups.values() for player in players]
-    megabytes = sum(len(player.source) for player in heard) / 1e6
+    clips = [player for players in groups.values() for player in players]
+    megabytes = sum(len(player.source) for player in clips) / 1e6
     html = page.fill(
         "pool.html.j2",
         title=pool.uri.rsplit("/", 1)[-1],
@@ -95,7 +97,7 @@ def write_pool_report(options: PoolReportOptions) -> str:
         },
         pictures=_pictures(pool, rows, values, options),
         groups=groups,
-        listening=f"The first {options.clip_s:g} s of {len(heard)} clips, {megabytes:.1f} MB of this page: whoever has "
+        listening=f"The first {options.clip_s:g} s of {len(clips)} clips, {megabytes:.1f} MB of this page: whoever has "
         "the page has these voices.",
     )
     storage.write_bytes(options.out, html.encode("utf-8"))
@@ -107,17 +109,17 @@ def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
 
 
 def _to_hear(rows: pa.Table, options: PoolReportOptions) -> dict[str, dict[str, str]]:
-    """What is said above some clips -> their ids -> what is said beside each of them."""
+    """Heading of some clips -> their ids -> the words beside each of them."""
     if options.hear is None:
         worst, sample = _worst_and_drawn(rows, options)
-        drawn = f"Drawn at random, seed {options.seed}:"
-        return {"Those of the lowest quality:": dict.fromkeys(worst, ""), drawn: dict.fromkeys(sample, "")}
-    named = _named_by(options.hear)
-    known = pc.is_in(pa.array(named, pa.string()), rows["utterance_id"])
-    if strange := [name for name, there in zip(named, known.to_pylist(), strict=True) if not there]:
+        title = f"Drawn at random, seed {options.seed}:"
+        return {"Those of the lowest quality:": dict.fromkeys(worst, ""), title: dict.fromkeys(sample, "")}
+    words_of = _named_by(options.hear)
+    in_pool = pc.is_in(pa.array(words_of, pa.string()), rows["utterance_id"])
+    if strange := [name for name, present in zip(words_of, in_pool.to_pylist(), strict=True) if not present]:
         raise OptionError(f"{options.hear} names {', '.join(strange[:5])}, which {options.pool} does not have")
-    first = dict(list(named.items())[: options.players])
-    return {f"The first {len(first)} of {len(named)} in {options.hear.rsplit('/', 1)[-1]}:": first}
+    first = dict(list(words_of.items())[: options.players])
+    return {f"The first {len(first)} of {len(words_of)} in {options.hear.rsplit('/', 1)[-1]}:": first}
 
 
 def _named_by(uri: str) -> dict[str, str]:
@@ -130,12 +132,12 @@ def _named_by(uri: str) -> dict[str, str]:
         raise OptionError(f"hear: {uri} is no Parquet or CSV table: {error}") from error
     if "utterance_id" not in table.column_names:
         raise OptionError(f"hear: {uri} has no column utterance_id; it has {', '.join(table.column_names)}")
-    named: dict[str, str] = {}
+    words_of: dict[str, str] = {}
     for row in table.to_pylist():
         name = str(row.pop("utterance_id"))
         words = [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()]
-        named.setdefault(name, " · ".join(words))
-    return named
+        words_of.setdefault(name, " · ".join(words))
+    return words_of
 
 
 def _worst_and_drawn(rows: pa.Table, options: PoolReportOptions) -> tuple[list[str], list[str]]:
@@ -144,25 +146,25 @@ def _worst_and_drawn(rows: pa.Table, options: PoolReportOptions) -> tuple[list[s
     measured = counting.filter(pc.is_valid(counting[WORST_BY]))
     order = pc.sort_indices(measured, [(WORST_BY, "ascending"), ("utterance_id", "ascending")])
     worst: list[str] = measured["utterance_id"].take(order[: options.players // 2]).to_pylist()
-    left = np.setdiff1d(np.asarray(counting["utterance_id"].to_pylist(), dtype=np.str_), worst)
-    lot_N = lots(left, f"{options.seed:016x}"[-16:])
-    return worst, left[np.argsort(lot_N, kind="stable")][: options.players].tolist()
+    others = np.setdiff1d(np.asarray(counting["utterance_id"].to_pylist(), dtype=np.str_), worst)
+    lot_N = lots(others, f"{options.seed:016x}"[-16:])
+    return worst, others[np.argsort(lot_N, kind="stable")][: options.players].tolist()
 
 
-def _players(pool: Pool, rows: pa.Table, told: Mapping[str, str], clip_s: float) -> list[Player]:
+def _players(pool: Pool, rows: pa.Table, words_of: Mapping[str, str], clip_s: float) -> list[Player]:
     """The clips in the order asked for."""
-    found = dict(pool.clips(told))
-    known = rows.filter(pc.is_in(rows["utterance_id"], pa.array(told, pa.string()))).to_pylist()
-    captions = {row["utterance_id"]: _caption(row, told[row["utterance_id"]]) for row in known}
+    audio = dict(pool.clips(words_of))
+    metadata = rows.filter(pc.is_in(rows["utterance_id"], pa.array(words_of, pa.string()))).to_pylist()
+    captions = {row["utterance_id"]: _caption(row, words_of[row["utterance_id"]]) for row in metadata}
     length = int(clip_s * SAMPLE_RATE)
-    return [Player(flac=encode_flac(decode_flac(found[name])[:length]), caption=captions[name]) for name in told]
+    return [Player(flac=encode_flac(decode_flac(audio[name])[:length]), caption=captions[name]) for name in words_of]
 
 
 def _caption(row: Mapping[str, Any], besides: str) -> str:
-    told = [row["utterance_id"], row["language"], f"{row['duration_s']:.1f} s"]
-    told += [f"{name} {row[f]:.{digits}f}{unit}" for name, f, digits, unit in SHOWN if row[f] is not None]
-    told.append(besides)
-    return " · ".join(part for part in told if part)
+    words = [row["utterance_id"], row["language"], f"{row['duration_s']:.1f} s"]
+    words += [f"{name} {row[f]:.{digits}f}{unit}" for name, f, digits, unit in SHOWN if row[f] is not None]
+    words.append(besides)
+    return " · ".join(part for part in words if part)
 
 
 SHOWN = (("quality", "quality", 2, ""), ("SNR", "snr_db", 0, " dB"), ("loudness", "loudness_db", 0, " dBFS"))
@@ -192,14 +194,14 @@ def _corpora(corpora: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, flo
     rows = [
         [
             corpus,
-            f"{told['utterances']:,}",
+            f"{counts['utterances']:,}",
             page.duration(seconds[corpus]),
-            f"{told['speakers']:,}",
-            ", ".join(told["languages"]) or "–",
-            f"{told['duplicates']:,}",
-            ", ".join(f"{fault} {count:,}" for fault, count in sorted(told["channel_faults"].items())) or "–",
+            f"{counts['speakers']:,}",
+            ", ".join(counts["languages"]) or "–",
+            f"{counts['duplicates']:,}",
+            ", ".join(f"{fault} {count:,}" for fault, count in sorted(counts["channel_faults"].items())) or "–",
         ]
-        for corpus, told in corpora.items()
+        for corpus, counts in corpora.items()
     ]
     columns = ["corpus", "utterances", "audio", "speakers", "languages", "duplicates", "channel faults"]
     return page.Table(caption="A speaker's name means somebody within a corpus only.", columns=columns, rows=rows)
@@ -210,7 +212,7 @@ def _measures(rows: pa.Table, values: Mapping[str, NDArray[np.float64]]) -> page
     for name, value_N in values.items():
         low, middle, high = np.quantile(value_N, [0.05, 0.5, 0.95])
         cells = [page.number(value, 2 if abs(high) < 100 else 0) for value in (low, middle, high)]
-        lines.append([pool_figures.title_of(name), *cells, f"{rows.num_rows - len(value_N):,}"])
+        lines.append([figures.title_of(name), *cells, f"{rows.num_rows - len(value_N):,}"])
     columns = ["measure", "5 %", "median", "95 %", "not measured"]
     return page.Table(caption="Ninety per cent of the utterances lie between the ends.", columns=columns, rows=lines)
 
@@ -228,30 +230,30 @@ def _quarantine(reasons: Mapping[str, int]) -> page.Table:
 def _pictures(
     pool: Pool, rows: pa.Table, values: Mapping[str, NDArray[np.float64]], options: PoolReportOptions
 ) -> dict[str, page.Picture]:
-    named = rows.filter(pc.is_valid(rows["speaker"]))
-    speakers = Counter(zip(named["corpus"].to_pylist(), named["speaker"].to_pylist(), strict=True))
+    with_speaker = rows.filter(pc.is_valid(rows["speaker"]))
+    speakers = Counter(zip(with_speaker["corpus"].to_pylist(), with_speaker["speaker"].to_pylist(), strict=True))
     hours = {language: seconds / 3600 for language, seconds in _seconds_by(rows, "language").items()}
-    found = {
+    pictures = {
         "people": page.Picture(
-            png=png(pool_figures.languages_and_speakers(hours, list(speakers.values()))),
+            png=png(figures.languages_and_speakers(hours, list(speakers.values()))),
             alt=f"Bars of the hours by language, and the utterances of each of {len(speakers)} speakers.",
             caption="Hours by language; utterances by speaker, where the speaker is known.",
         )
     }
     if values:
-        found["measures"] = page.Picture(
-            png=png(pool_figures.measures(values)),
-            alt=f"Histograms of {', '.join(map(pool_figures.title_of, values))}; the table below has their quantiles.",
+        pictures["measures"] = page.Picture(
+            png=png(figures.pool_measures(values)),
+            alt=f"Histograms of {', '.join(map(figures.title_of, values))}; the table below has their quantiles.",
             caption="Every measure of the utterances; the line is the median.",
         )
     if options.gold and (words := gold_words(pool)):
-        told = ", ".join(f"{word} {count}" for word, count in words.most_common())
-        found["classes"] = page.Picture(
-            png=png(pool_figures.counts(dict(words), "utterances")),
-            alt=f"Bars of the gold labels: {told}.",
+        counts = ", ".join(f"{word} {count}" for word, count in words.most_common())
+        pictures["classes"] = page.Picture(
+            png=png(figures.class_counts(dict(words), "utterances")),
+            alt=f"Bars of the gold labels: {counts}.",
             caption=f"{words.total():,} of {rows.num_rows:,} utterances came with a label.",
         )
-    return found
+    return pictures
 
 
 def _seconds_by(rows: pa.Table, column: str) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a run folder says, read into tidy frames. Only complete rounds count: those with a round.json."""
+"""Records of a run folder, read into tidy frames. Only complete rounds count: those with a round.json."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def read_run(run: str | Path) -> RunRecords:
         raise StateError(f"there is no run at {run}: config.yaml is missing")
     rounds: list[dict[str, Any]] = []
     picks, answers = list[pd.DataFrame](), list[pd.DataFrame]()
-    last: dict[tuple[str, int, int], list[list[int]]] = {}
+    last_confusion: dict[tuple[str, int, int], list[list[int]]] = {}
     for keys, folder in _complete_rounds(run):
         record = storage.read_json(storage.join(folder, "round.json"))
         metrics = storage.read_json(storage.join(folder, "metrics.json"))
         rounds.append({**keys, **_round_row(record, metrics)})
         picks.append(_table(folder, "picks", {**keys, "round": record["round"]}))
         answers.append(_table(folder, "labels", {**keys, "round": record["round"]}))
-        last[keys["arm"], keys["fold"], keys["seed"]] = metrics["test"]["confusion"]
+        last_confusion[keys["arm"], keys["fold"], keys["seed"]] = metrics["test"]["confusion"]
     if not rounds:
         raise StateError(f"run {run} has no complete round yet; a report needs at least one")
     environment = storage.read_json(storage.join(run, "environment.json"))
@@ -87,7 +87,7 @@ def read_run(run: str | Path) -> RunRecords:
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
         picks=pd.concat(picks, ignore_index=True),
         answers=pd.concat(answers, ignore_index=True),
-        confusion=_sum_by_arm(last),
+        confusion=_sum_by_arm(last_confusion),
     )
 
 
@@ -124,13 +124,13 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any
 def _table(folder: str, name: str, keys: dict[str, Any]) -> pd.DataFrame:
     """A round's Parquet table with its keys in front."""
     frame: pd.DataFrame = storage.read_table(storage.join(folder, f"{name}.parquet")).to_pandas()
-    rest = [column for column in frame.columns if column not in keys]
-    return frame.assign(**keys)[[*keys, *rest]]
+    columns = [column for column in frame.columns if column not in keys]
+    return frame.assign(**keys)[[*keys, *columns]]
 
 
-def _sum_by_arm(last: dict[tuple[str, int, int], list[list[int]]]) -> dict[str, NDArray[np.int64]]:
+def _sum_by_arm(last_confusion: dict[tuple[str, int, int], list[list[int]]]) -> dict[str, NDArray[np.int64]]:
     """Confusion matrices of trajectories, summed over folds and seeds."""
     total: dict[str, NDArray[np.int64]] = {}
-    for (arm, _, _), matrix in last.items():
+    for (arm, _, _), matrix in last_confusion.items():
         total[arm] = total.get(arm, 0) + np.asarray(matrix, dtype=np.int64)
     return total
