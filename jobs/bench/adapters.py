@@ -1,4 +1,4 @@
-"""What adapters cost on an encoder of a published size: python -m jobs.bench.adapters geometry=large device=cuda"""
+"""Cost of adapters on an encoder of a published size: python -m jobs.bench.adapters geometry=large device=cuda"""
 
 from pydantic import Field
 
@@ -7,7 +7,7 @@ from seral.options import Options, run_job
 
 
 class BenchAdaptersOptions(Options):
-    """What to measure."""
+    """Options of the adapter benchmark."""
 
     specs: list[str] = Field(default=[*(kind for kind in ADAPTERS if kind != "full"), "lora+bottleneck+gate", "full"])
     """Adapters, joined by + where several go together; the last is what the others are compared with."""

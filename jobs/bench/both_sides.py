@@ -39,7 +39,7 @@ class Comparison:
     seral_s: list[float]
     plain: list[Timing]
     together: list[Timing] = field(default_factory=list)
-    """As many plain processes as cores at once, each doing all the units."""
+    """Timings of as many plain processes as cores at once, each doing all the units."""
     target: float | None = None
 
     @property
@@ -60,7 +60,7 @@ class Comparison:
 
     @property
     def together_per_core(self) -> float | None:
-        """The same ratio for plain processes side by side: what the machine leaves to anybody."""
+        """Rate of a plain process among others, one a core, over its rate alone: what the machine leaves to anybody."""
         slowest_s = max((timing.wall_s for timing in self.together), default=None)
         return None if slowest_s is None else self.units / slowest_s / self.plain_rate
 
@@ -99,22 +99,24 @@ def compare_scoring(
     loop = (plain_scoring, pool.uri, encoder, options)
     niceness = _worker_niceness()
     start_s: list[float] = []
-    whole_s: list[float] = []
+    full_s: list[float] = []
     plain: list[Timing] = []
     for number in range(repeats):
         say(f"scoring, repeat {number + 1} of {repeats}")
         plain += run_alone(*loop, niceness=niceness)
-        for opened, seconds in ((small, start_s), (pool, whole_s)):
+        for on_pool, seconds in ((small, start_s), (pool, full_s)):
             storage.remove(features)
-            seconds.append(seconds_of(partial(extract_features, opened, encoder, uri=features, options=options, on=on)))
+            seconds.append(
+                seconds_of(partial(extract_features, on_pool, encoder, uri=features, options=options, on=on))
+            )
     cores = min(cpu_count(), len(pool.shards))
     together = run_alone(*loop, niceness=niceness, processes=cores)
     start = median(start_s)
     same: dict[str, Any] = {"units": pool.rows, "cores": cores, "plain": plain}
-    steady_s = [seconds - start for seconds in whole_s]
+    steady_s = [seconds - start for seconds in full_s]
     return [
         Comparison(name="scoring / PyTorch loop", **same, seral_s=steady_s, together=together, target=0.9),
-        Comparison(name="scoring, start included", **same, seral_s=whole_s),
+        Comparison(name="scoring, start included", **same, seral_s=full_s),
     ], start
 
 

@@ -39,7 +39,7 @@ POLL_S = 0.3
 
 
 class GrowthOptions(Options):
-    """What to import, how much of it, and how often to kill it."""
+    """Options of the growth benchmark: imports of rising size, and one that is killed."""
 
     corpora: list[str] = Field(min_length=1)
     """Folders with a manifest, of real speech. Their clips are taken again, each time from 10 ms further on, until
@@ -59,7 +59,7 @@ class GrowthOptions(Options):
 
     @property
     def settings(self) -> list[str]:
-        """What the import is told."""
+        """Settings of the import."""
         return [f"shard_mb={self.shard_mb}", f"voice={str(self.voice).lower()}"]
 
 
@@ -92,16 +92,16 @@ def run_growth_bench(options: GrowthOptions) -> str:
     points = kill_points(work / f"pool-{sizes[-1]}", options)
     killed = watch_killed(work / f"{sizes[-1]}.jsonl", work / "killed", points, options)
     same = same_files(work / f"pool-{sizes[-1]}", work / "killed")
-    added_s = watched[sizes[-1]].seconds - watched[sizes[0]].seconds
+    extra_s = watched[sizes[-1]].seconds - watched[sizes[0]].seconds
     cores = os.cpu_count() or 1
-    imports = {rows: vars(found) | _shards(work / f"pool-{rows}") for rows, found in watched.items()}
+    imports = {rows: vars(measures) | _shards(work / f"pool-{rows}") for rows, measures in watched.items()}
     result = {
         "imports": imports,
         "plain_per_s": len(first) / plain.wall_s,
         "measured_per_s": len(first) / measured.wall_s,
-        "seral_per_s": (sizes[-1] - sizes[0]) / added_s,
-        "per_core": (sizes[-1] - sizes[0]) / added_s / cores / (len(first) / plain.wall_s),
-        "per_core_of_measured": (sizes[-1] - sizes[0]) / added_s / cores / (len(first) / measured.wall_s),
+        "seral_per_s": (sizes[-1] - sizes[0]) / extra_s,
+        "per_core": (sizes[-1] - sizes[0]) / extra_s / cores / (len(first) / plain.wall_s),
+        "per_core_of_measured": (sizes[-1] - sizes[0]) / extra_s / cores / (len(first) / measured.wall_s),
         "cores": cores,
         "killed_at_shards": killed,
         "same_bytes": same,
@@ -114,21 +114,21 @@ def run_growth_bench(options: GrowthOptions) -> str:
 
 def watch_import(manifest: Path, pool: Path, options: GrowthOptions) -> Watched:
     """Import in a process of its own and look at its memory, and that of all it started, while it runs."""
-    found = Watched()
+    usage = Watched()
     started = time.perf_counter()
     with marked_processes() as environment:
         process = start_import(manifest, pool, options.settings, environment)
-        watcher = threading.Thread(target=_watch, args=(process.pid, found), daemon=True)
+        watcher = threading.Thread(target=_watch, args=(process.pid, usage), daemon=True)
         watcher.start()
         _, errors = process.communicate()
-        found.seconds = time.perf_counter() - started
+        usage.seconds = time.perf_counter() - started
         watcher.join()
     if process.returncode:
         raise PoolError(f"the import of {manifest} failed: {errors.decode()[-2000:]}")
-    return found
+    return usage
 
 
-def _watch(pid: int, found: Watched) -> None:
+def _watch(pid: int, usage: Watched) -> None:
     while psutil.pid_exists(pid):
         try:
             driver = psutil.Process(pid)
@@ -137,9 +137,9 @@ def _watch(pid: int, found: Watched) -> None:
             own = [(process, _own_mb(process)) for process in [driver, *driver.children(recursive=True)]]
         except psutil.NoSuchProcess:
             return
-        found.driver_mb = max(found.driver_mb, own[0][1])
-        found.worker_mb = max([found.worker_mb, *(mb for process, mb in own if _is_worker(process))])
-        found.all_mb = max(found.all_mb, sum(mb for _, mb in own))
+        usage.driver_mb = max(usage.driver_mb, own[0][1])
+        usage.worker_mb = max([usage.worker_mb, *(mb for process, mb in own if _is_worker(process))])
+        usage.all_mb = max(usage.all_mb, sum(mb for _, mb in own))
         time.sleep(POLL_S)
 
 
@@ -159,7 +159,7 @@ def _is_worker(process: psutil.Process) -> bool:
 
 
 def kill_points(pool: Path, options: GrowthOptions) -> list[tuple[int, float]]:
-    """When to kill: after how many shards of the whole pool, and how many seconds later, in rising order."""
+    """Points to kill at, in rising order: a number of shards of the whole pool, and seconds after it."""
     rng = np.random.default_rng(options.seed)
     shards = len(open_pool(str(pool)).shards)
     counts = sorted(int(count) for count in rng.integers(0, shards + 1, size=options.kills))
@@ -168,7 +168,7 @@ def kill_points(pool: Path, options: GrowthOptions) -> list[tuple[int, float]]:
 
 def watch_killed(manifest: Path, pool: Path, points: list[tuple[int, float]], options: GrowthOptions) -> list[int]:
     """Import and kill at each point, then let it end. Returns how many shards there were at every kill."""
-    found = []
+    shards_at = []
     for number, (count, later_s) in enumerate(points):
         say(f"kill {number + 1} of {len(points)}")
         with marked_processes() as environment:
@@ -178,18 +178,18 @@ def watch_killed(manifest: Path, pool: Path, points: list[tuple[int, float]], op
             time.sleep(later_s)
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-            found.append(shard_files(pool))
+            shards_at.append(shard_files(pool))
     watch_import(manifest, pool, options)
-    return found
+    return shards_at
 
 
 def start_import(
     manifest: Path, pool: Path, settings: Sequence[str], environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
     """`seral pool import` with the settings, as the leader of a process group of its own."""
-    given = [part for setting in settings for part in ("--set", setting)]
+    arguments = [part for setting in settings for part in ("--set", setting)]
     return subprocess.Popen(
-        [sys.executable, "-m", "seral", "pool", "import", "manifest", str(manifest), "--out", str(pool), *given],
+        [sys.executable, "-m", "seral", "pool", "import", "manifest", str(manifest), "--out", str(pool), *arguments],
         env=environment,
         start_new_session=True,
         stdout=subprocess.DEVNULL,
@@ -213,8 +213,8 @@ def marked_processes() -> Iterator[dict[str, str]]:
     try:
         yield os.environ | {MARK: mark}
     finally:
-        while left := carriers(mark):
-            for pid in left:
+        while pids := carriers(mark):
+            for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
@@ -224,15 +224,15 @@ def marked_processes() -> Iterator[dict[str, str]]:
 
 def carriers(mark: str) -> list[int]:
     """Processes whose environment has the mark. Linux only: it reads /proc."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             environment = (folder / "environ").read_bytes()
         except OSError:  # the process has ended, or is not ours
             continue
         if f"{MARK}={mark}".encode() in environment.split(b"\0"):
-            found.append(int(folder.name))
-    return found
+            pids.append(int(folder.name))
+    return pids
 
 
 def same_files(one: Path, other: Path) -> bool:
@@ -258,10 +258,10 @@ def _table(imports: Mapping[int, Mapping[str, float]], result: Mapping[str, obje
     columns = list(next(iter(imports.values())))
     head = "| rows | " + " | ".join(columns) + " |"
     lines = [head, "| --- " * (len(columns) + 1) + "|"]
-    for rows, found in imports.items():
-        lines.append(f"| {rows} | " + " | ".join(f"{found[name]:.5g}" for name in columns) + " |")
-    rest = [f"{name}: {value}" for name, value in result.items() if name not in {"imports", "options"}]
-    return "\n".join([*lines, "", *rest])
+    for rows, measures in imports.items():
+        lines.append(f"| {rows} | " + " | ".join(f"{measures[name]:.5g}" for name in columns) + " |")
+    other_lines = [f"{name}: {value}" for name, value in result.items() if name not in {"imports", "options"}]
+    return "\n".join([*lines, "", *other_lines])
 
 
 if __name__ == "__main__":

@@ -41,12 +41,12 @@ RETRY_S = 0.5
 
 
 class LabelsBenchOptions(Options):
-    """Who labels, how fast, and how often the server dies."""
+    """Options of the label server benchmark."""
 
     pool: str
     """A pool of real speech."""
     ledger: str | None = None
-    """Where the ledger shall be, such as the URL of an empty PostgreSQL database; None = SQLite in `work`."""
+    """Address of the ledger, such as the URL of an empty PostgreSQL database; None = SQLite in `work`."""
     people: int = Field(default=50, ge=1)
     """Annotators at once."""
     clips: int = Field(default=20, ge=1)
@@ -56,7 +56,7 @@ class LabelsBenchOptions(Options):
     think_s: float = Field(default=2.0, ge=0)
     """Mean time between hearing a clip and the answer; drawn anew for each, 0 = as fast as the server can."""
     kills: int = Field(default=1, ge=0)
-    """How often the server is killed (SIGKILL) and started again, at even distances."""
+    """Times the server is killed (SIGKILL) and started again, at even distances."""
     port: int = 8799
     """Port of the server."""
     seed: int = Field(default=0, ge=0)
@@ -67,10 +67,10 @@ class LabelsBenchOptions(Options):
 
 @dataclass
 class Record:
-    """What one person saw: seconds of every request that was answered, by its name, and their answers' keys."""
+    """One person's record: seconds of every request that was answered, by its name, and their answers' keys."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    said: dict[str, str] = field(default_factory=dict)
+    utterance_of: dict[str, str] = field(default_factory=dict)
     """Key of the answer -> utterance."""
     failed: int = 0
     """Requests that nobody answered, and that were sent again."""
@@ -83,11 +83,11 @@ def run_labels_bench(options: LabelsBenchOptions) -> str:
     work.mkdir(parents=True)
     url = options.ledger or str(work / "labels.sqlite")
     ledger = Ledger.create(url, Project(classes=CLASSES))
-    wanted = -(-options.people * options.clips // options.overlap)
-    ids = sorted(open_pool(options.pool).ids["utterance_id"].to_pylist())[:wanted]
-    if len(ids) < wanted:
+    needed = -(-options.people * options.clips // options.overlap)
+    ids = sorted(open_pool(options.pool).ids["utterance_id"].to_pylist())[:needed]
+    if len(ids) < needed:
         raise LabelError(
-            f"{options.people} people with {options.clips} clips each need {wanted}, the pool has {len(ids)}"
+            f"{options.people} people with {options.clips} clips each need {needed}, the pool has {len(ids)}"
         )
     ledger.ask("bench", ids, purpose="round", round=0, overlap=options.overlap)
     tokens = [ledger.add_person(f"person-{number:03d}") for number in range(options.people)]
@@ -103,7 +103,7 @@ def run_labels_bench(options: LabelsBenchOptions) -> str:
             person.start()
         for part in range(options.kills):
             share = (part + 1) / (options.kills + 1)
-            while sum(len(record.said) for record in records) < share * options.people * options.clips:
+            while sum(len(record.utterance_of) for record in records) < share * options.people * options.clips:
                 time.sleep(0.05)
             kill()
         for person in people:
@@ -150,17 +150,17 @@ def label(options: LabelsBenchOptions, token: str, record: Record, number: int) 
             record.seconds[name].append(time.perf_counter() - started)
             return data
 
-    fetched: set[str] = set()
+    played: set[str] = set()
     while clips := json.loads(ask("next clip", "POST", "/api/claim?count=2"))["clips"]:
         for clip in clips:
-            if clip["utterance_id"] not in fetched:
+            if clip["utterance_id"] not in played:
                 ask("audio", "GET", f"/api/audio/{clip['utterance_id']}")
-                fetched.add(clip["utterance_id"])
+                played.add(clip["utterance_id"])
         time.sleep(options.think_s * rng.exponential() if options.think_s else 0.0)
         about = {name: clips[0][name] for name in ("question", "utterance_id")}
         answer = {**about, "key": uuid.UUID(bytes=rng.bytes(16)).hex, "emotions": [str(rng.choice(CLASSES))]}
         ask("submit", "POST", "/api/answers", answer)
-        record.said[answer["key"]] = answer["utterance_id"]
+        record.utterance_of[answer["key"]] = answer["utterance_id"]
     connection.close()
 
 
@@ -199,22 +199,24 @@ def check(ledger: Ledger, records: list[Record]) -> int:
     """Count the ledger: every answer that was confirmed is there once, and nobody was asked in another's place."""
     rows = ledger.answers(history=True).to_pylist()
     keys = Counter(row["key"] for row in rows)
-    said = {key: name for record in records for key, name in record.said.items()}
-    if lost := said.keys() - keys.keys():
-        raise LabelError(f"{len(lost)} of {len(said)} confirmed answers are not in the ledger")
-    if strange := keys.keys() - said.keys():
+    utterance_of = {key: name for record in records for key, name in record.utterance_of.items()}
+    if lost := utterance_of.keys() - keys.keys():
+        raise LabelError(f"{len(lost)} of {len(utterance_of)} confirmed answers are not in the ledger")
+    if strange := keys.keys() - utterance_of.keys():
         raise LabelError(f"{len(strange)} answers are in the ledger that nobody has given")
     if max(keys.values(), default=0) > 1 or any(row["supersedes"] is not None for row in rows):
         raise LabelError("an answer stands in the ledger twice")
-    heard = Counter(row["utterance_id"] for row in rows)
+    answers_of = Counter(row["utterance_id"] for row in rows)
     (batch,) = ledger.progress()
-    if batch.questions != batch.done or len(set(heard.values())) != 1:
-        raise LabelError(f"{batch.done} of {batch.questions} clips are done; answers a clip: {Counter(heard.values())}")
+    if batch.questions != batch.done or len(set(answers_of.values())) != 1:
+        raise LabelError(
+            f"{batch.done} of {batch.questions} clips are done; answers a clip: {Counter(answers_of.values())}"
+        )
     return len(rows)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
-    """How many, and the median, 95th percentile and longest in milliseconds."""
+    """Number of requests, and the median, 95th percentile and longest in milliseconds."""
     p50, p95, longest = 1000 * np.quantile(seconds, [0.5, 0.95, 1.0])
     return {"requests": len(seconds), "p50_ms": float(p50), "p95_ms": float(p95), "max_ms": float(longest)}
 

@@ -1,4 +1,4 @@
-"""What several people of known quality are worth to the loop, and what their answers are best made of.
+"""Benchmark of people of known quality in the loop, and of the ways to make labels of their answers.
 
     python -m jobs.bench.people pool=data/pool classes=[…]
 
@@ -66,13 +66,13 @@ WAYS: dict[str, PeopleOptions] = {
     "dawid-skene": PeopleOptions(consensus="dawid-skene", targets="soft"),
     "dawid-skene, winner": PeopleOptions(consensus="dawid-skene", targets="hard"),
 }
-"""What answers are made of, to compare."""
+"""Name -> a way to make labels of answers, to compare."""
 Answering = Callable[[str, Ledger], None]
 """(run, its ledger): let people answer all they are asked."""
 
 
 class PeopleBenchOptions(Options):
-    """Whose speech, who hears it, and how much of it."""
+    """Options of the benchmark with people."""
 
     pool: str
     """A pool with gold labels: the truth that people hear, well or badly."""
@@ -83,9 +83,9 @@ class PeopleBenchOptions(Options):
     encoder: str = "seral-tiny"
     """Of the models."""
     split: SplitOptions = SplitOptions(scheme="k-fold", k=3)
-    """How test speakers are kept apart."""
+    """Split by speakers."""
     people: list[str] = Field(default=["careful", "biased", "hasty"], min_length=1)
-    """Who answers, names in seral.labels.simulated.PERSONALITIES."""
+    """People who answer, names in seral.labels.simulated.PERSONALITIES."""
     labels: int = Field(default=150, ge=4)
     """Clips to learn from, drawn at random, which everybody hears."""
     evaluation: int = Field(default=60, ge=2)
@@ -150,8 +150,8 @@ def read_truth(options: PeopleBenchOptions) -> dict[str, Truth]:
     """Utterance -> its gold class; what has none of the classes is missing, and people find it unusable."""
     pool = open_pool(options.pool)
     oracle = Oracle(pool, options.classes)
-    known = sorted(oracle.answerable)
-    return dict(zip(known, oracle.emotions(known), strict=True))
+    ids = sorted(oracle.answerable)
+    return dict(zip(ids, oracle.emotions(ids), strict=True))
 
 
 def label_to_the_end(loop: LoopOptions, answer: Answering) -> str:
@@ -172,16 +172,16 @@ def describe(run: str, options: PeopleBenchOptions, truth: Mapping[str, Truth]) 
     """Of each person what they are, and what their answers alone say of them; and how well all agree."""
     with closing(Ledger(storage.join(run, "labels.sqlite"))) as ledger:
         answers = ledger.answers()
-    found = {report.person: report for report in person_reports(answers, options.classes)}
+    report_of = {report.person: report for report in person_reports(answers, options.classes)}
     alpha = agreement(answers, options.classes)["emotion"].alpha
     rows = [
         {
             "person": person.name,
-            "answers": found[person.name].answers,
+            "answers": report_of[person.name].answers,
             "planted": round(person.accuracy, 3),
             "right by gold": round(_right(answers, person.name, truth), 3),
-            "dawid-skene": round(found[person.name].accuracy or 0.0, 3),
-            "with the others": round(found[person.name].agreement or 0.0, 3),
+            "dawid-skene": round(report_of[person.name].accuracy or 0.0, 3),
+            "with the others": round(report_of[person.name].agreement or 0.0, 3),
             "alpha of all": round(alpha or 0.0, 3),
         }
         for person in options.persons()
@@ -210,11 +210,11 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
     with TemporaryDirectory() as folder, closing(_ledger(folder, options, [*train, *dev], truth, seed)) as ledger:
         for name, way in WAYS.items():
             rows = consensus(ledger.answers(), options.classes, way.consensus).to_pylist()
-            told = {row["utterance_id"]: row for row in rows if row["emotion"] is not None}
-            heard = [data.utterances([name for name in part if name in told]) for part in (train, dev)]
-            targets = [_targets([told[name] for name in part.ids], options.classes, way) for part in heard]
+            decided = {row["utterance_id"]: row for row in rows if row["emotion"] is not None}
+            utterances = [data.utterances([name for name in part if name in decided]) for part in (train, dev)]
+            targets = [_targets([decided[name] for name in part.ids], options.classes, way) for part in utterances]
             finetune(
-                *(heard[0], targets[0], heard[1], targets[1]),
+                *(utterances[0], targets[0], utterances[1], targets[1]),
                 unlabelled=data.utterances(data.fold.train),
                 store=store,
                 classes=options.classes,
@@ -227,8 +227,8 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
             yield {
                 "labels are": name,
                 "seed": seed,
-                "decided": len(told) / len(rows),
-                "right": float(np.mean([row["emotion"] == truth[name] for name, row in told.items()])),
+                "decided": len(decided) / len(rows),
+                "right": float(np.mean([row["emotion"] == truth[name] for name, row in decided.items()])),
                 "gold_uar": float(evaluate(test_N, probability_NC, options.classes)["uar"]),
             }
 
@@ -275,7 +275,7 @@ def answer_by_keyboard(page: Page, link: str, person: Person, truth: Mapping[str
 
     page.on("response", note)
     page.goto(link)
-    for heard in count():
+    for number in count():
         _until(page, lambda: page.locator("#idle").is_visible() or " of " in _text(page, "time"))
         if page.locator("#idle").is_visible():
             return
@@ -283,8 +283,8 @@ def answer_by_keyboard(page: Page, link: str, person: Person, truth: Mapping[str
             page.keyboard.press("Space")
         title = _text(page, "title")
         page.wait_for_timeout(QUICK_MS)
-        said = person.answer(queue[heard], truth.get(queue[heard]), heard=heard)
-        page.keyboard.press(PASSES.get(said.kind) or str(1 + person.classes.index(said.emotions[0])))
+        answer = person.answer(queue[number], truth.get(queue[number]), heard=number)
+        page.keyboard.press(PASSES.get(answer.kind) or str(1 + person.classes.index(answer.emotions[0])))
         _until(page, lambda: _text(page, "title") != title or page.locator("#idle").is_visible())  # noqa: B023
 
 

@@ -4,7 +4,7 @@ Each runs in a fresh process with one thread, at the priority Ray gives its work
 the process, its imports and the loading of the encoder are not counted.
 """
 
-# S samples · B batch · L encoder layers (L+1 hidden states) · D features
+# S samples · B batch · L hidden states (encoder layers + 1) · D features
 from __future__ import annotations
 
 import io
@@ -76,8 +76,8 @@ def plain_import(clips: Sequence[Utterance], encode: bool) -> Timing:
                 with sf.SoundFile(clip.audio) as sound:
                     rate = sound.samplerate
                     sound.seek(round((clip.start_s or 0.0) * rate))
-                    left = -1 if clip.end_s is None else round(clip.end_s * rate) - sound.tell()
-                    samples = sound.read(left, dtype="float32", always_2d=True).mean(axis=1)
+                    frames = -1 if clip.end_s is None else round(clip.end_s * rate) - sound.tell()
+                    samples = sound.read(frames, dtype="float32", always_2d=True).mean(axis=1)
             except (OSError, sf.LibsndfileError):
                 continue  # the importer quarantines it
             if rate != SAMPLE_RATE:
@@ -88,7 +88,7 @@ def plain_import(clips: Sequence[Utterance], encode: bool) -> Timing:
 
 
 def measured_import(clips: Sequence[Utterance], voice: bool) -> Timing:
-    """What an import does to every file (decoding, measures, hash, FLAC) in a loop without Ray, writing nothing."""
+    """Do to every file what an import does (decoding, measures, hash, FLAC) in a loop without Ray, writing nothing."""
     with _timed() as timing:
         for clip in clips:
             try:

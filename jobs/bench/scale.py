@@ -1,4 +1,4 @@
-"""What a strategy costs as a pool grows, on one machine and in parts, and what that makes of larger ones.
+"""Cost of strategies as a pool grows, on one machine and in parts, and predictions for larger pools.
 
     python -m jobs.bench.scale 'rows=[100000,1000000]'
 
@@ -43,7 +43,7 @@ SURPRISALS = 64
 
 
 class ScaleBenchOptions(Options):
-    """Which strategies, on how many rows."""
+    """Options of the scale benchmark."""
 
     strategies: list[str] = Field(default=list(STRATEGIES))
     """Strategies by name."""
@@ -53,7 +53,7 @@ class ScaleBenchOptions(Options):
     parts: tuple[int, int] = (4, 16)
     """Parts the same pool is divided into, few and many: what grows with them is read off both."""
     actors: bool = False
-    """Whether the parts are measured in actors of the local Ray too, `actors_s`."""
+    """Measure the parts in actors of the local Ray too, `actors_s`."""
     longest_s: float = Field(default=60.0, gt=0)
     source: SourceOptions | None = None
     """Real features, repeated with noise to size; None = a mixture of normal rows."""
@@ -62,9 +62,9 @@ class ScaleBenchOptions(Options):
     cluster: dict[int, int] = Field(default={10_000_000: 16, 100_000_000: 128})
     """Rows to predict for, and in how many parts, a core each."""
     call_ms: float = Field(default=3.0, ge=0)
-    """What a call of a part costs without its work: an actor call of Ray."""
+    """Milliseconds of a call of a part without its work: an actor call of Ray."""
     network_gb_s: float = Field(default=1.0, gt=0)
-    """What a machine sends or receives in a second."""
+    """Gigabytes that a machine sends or receives in a second."""
     out: str = "runs/bench-scale"
     """Folder of the table."""
 
@@ -77,8 +77,10 @@ class CountedParts(Parts):
         self.calls, self.sent_bytes, self.slowest_s, self.all_s = 0, 0, 0.0, 0.0
 
     def respective(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        found = [timed(partial(getattr(part, method), *own)) for part, own in zip(self._parts, arguments, strict=True)]
-        replies, seconds = [reply for reply, _ in found], [took_s for _, took_s in found]
+        timed_replies = [
+            timed(partial(getattr(part, method), *own)) for part, own in zip(self._parts, arguments, strict=True)
+        ]
+        replies, seconds = [reply for reply, _ in timed_replies], [took_s for _, took_s in timed_replies]
         self.sent_bytes += len(pickle.dumps((arguments, replies), protocol=5))
         self.calls += 1
         self.slowest_s += max(seconds)
@@ -95,11 +97,11 @@ def run_scale_bench(options: ScaleBenchOptions) -> str:
         for rows in options.rows:
             say(f"{name}, {rows} rows")
             with multiprocessing.get_context("spawn").Pool(1) as process:
-                found = process.apply(_measure_and_leave, (options, name, rows))
-            lines += found
+                measured_lines = process.apply(_measure_and_leave, (options, name, rows))
+            lines += measured_lines
             table = pd.DataFrame(lines)
             storage.write_bytes(storage.join(options.out, "table.csv"), table.to_csv(index=False).encode())
-            if max(line["seconds"] for line in found) > options.longest_s:
+            if max(line["seconds"] for line in measured_lines) > options.longest_s:
                 break
     text = markdown(table) + "\n\n" + markdown(predictions(table, options))
     storage.write_bytes(storage.join(options.out, "table.md"), text.encode())
@@ -118,11 +120,11 @@ def measure(options: ScaleBenchOptions, name: str, rows: int) -> list[dict[str, 
     picks, seconds = timed(lambda: select(strategy, candidates, k, np.random.default_rng(options.seed)))
     line: dict[str, Any] = {"strategy": name, "rows": rows}
     lines = [line | {"parts": 1, "seconds": seconds, "memory_mb": peak_mb("cpu") - before_mb}]
-    apart = _distance(candidates, picks)
+    distance = _distance(candidates, picks)
     for count in options.parts:
-        dealt = _deal(candidates, count, options.seed)
-        parts = CountedParts([PoolPart(part) for part in dealt])
-        found, total_s = timed(partial(select_in_parts, strategy, parts, k, np.random.default_rng(options.seed)))
+        shares = _deal(candidates, count, options.seed)
+        parts = CountedParts([PoolPart(part) for part in shares])
+        selection, total_s = timed(partial(select_in_parts, strategy, parts, k, np.random.default_rng(options.seed)))
         lines.append(
             line
             | {
@@ -131,10 +133,10 @@ def measure(options: ScaleBenchOptions, name: str, rows: int) -> list[dict[str, 
                 "driver_s": total_s - parts.all_s,
                 "calls": parts.calls,
                 "sent_mb": parts.sent_bytes / 1e6,
-                "same": len(set(picks) & set(found.ids)) / k,
-                "loss": _distance(candidates, found.ids) / apart - 1,
+                "same": len(set(picks) & set(selection.ids)) / k,
+                "loss": _distance(candidates, selection.ids) / distance - 1,
             }
-            | ({"actors_s": _in_actors(strategy, dealt, k, options.seed)} if options.actors else {})
+            | ({"actors_s": _in_actors(strategy, shares, k, options.seed)} if options.actors else {})
         )
     return lines
 
@@ -150,22 +152,22 @@ def _measure_and_leave(options: ScaleBenchOptions, name: str, rows: int) -> list
 def predictions(table: pd.DataFrame, options: ScaleBenchOptions) -> pd.DataFrame:
     """Seconds on larger pools, from the largest that was measured."""
     lines = []
-    for name, mine in table.groupby("strategy", sort=False):
-        line = {"strategy": name, "measured_on": int(mine["rows"].max()), "exponent": _exponent(mine)}
+    for name, of_strategy in table.groupby("strategy", sort=False):
+        line = {"strategy": name, "measured_on": int(of_strategy["rows"].max()), "exponent": _exponent(of_strategy)}
         for rows, parts in options.cluster.items():
-            line[f"{rows:.0e} rows, {parts} parts"] = predicted_s(mine, rows, parts, options)
+            line[f"{rows:.0e} rows, {parts} parts"] = predicted_s(of_strategy, rows, parts, options)
         lines.append(line)
     return pd.DataFrame(lines)
 
 
-def predicted_s(mine: pd.DataFrame, rows: int, parts: int, options: ScaleBenchOptions) -> float:
+def predicted_s(table: pd.DataFrame, rows: int, parts: int, options: ScaleBenchOptions) -> float:
     """Seconds a strategy would need for a pool in parts.
 
     A part's work grows with its rows as time was seen to, at least in proportion; the driver's work and what is sent,
     as seen between few and many parts; calls cost `call_ms`.
     """
-    few, many = (mine[mine["rows"] == mine["rows"].max()].iloc[place] for place in (-2, -1))
-    work_s = many["seconds"] * (rows / parts / (many["rows"] / many["parts"])) ** max(1.0, _exponent(mine))
+    few, many = (table[table["rows"] == table["rows"].max()].iloc[index] for index in (-2, -1))
+    work_s = many["seconds"] * (rows / parts / (many["rows"] / many["parts"])) ** max(1.0, _exponent(table))
     share = (parts - many["parts"]) / (many["parts"] - few["parts"])
     driver_s, sent_mb, calls = (
         many[name] + share * max(0.0, many[name] - few[name]) for name in ("driver_s", "sent_mb", "calls")
@@ -173,9 +175,9 @@ def predicted_s(mine: pd.DataFrame, rows: int, parts: int, options: ScaleBenchOp
     return float(work_s + driver_s + sent_mb / 1e3 / options.network_gb_s + calls * options.call_ms / 1e3)
 
 
-def _exponent(mine: pd.DataFrame) -> float:
-    """How time grows with rows, between the two largest sizes; 1 when there is one."""
-    whole = mine[mine["parts"] == 1]
+def _exponent(table: pd.DataFrame) -> float:
+    """Exponent of the growth of time with rows, between the two largest sizes; 1 when there is one."""
+    whole = table[table["parts"] == 1]
     if len(whole) < 2:
         return 1.0
     one, two = whole.iloc[-2], whole.iloc[-1]
@@ -189,17 +191,17 @@ def _deal(candidates: Candidates, count: int, seed: int) -> list[Candidates]:
     return [first, *(replace(part, labelled_ids=None, labelled_embedding_MD=None) for part in others)]
 
 
-def _in_actors(strategy: StrategyOptions, dealt: Sequence[Candidates], k: int, seed: int) -> float:
+def _in_actors(strategy: StrategyOptions, shares: Sequence[Candidates], k: int, seed: int) -> float:
     """Seconds by the clock when every part is in an actor of the local Ray, without what it takes to get there."""
     connect()
-    with RemoteParts([(part,) for part in dealt]) as parts:
+    with RemoteParts([(part,) for part in shares]) as parts:
         parts.count()
         return timed(partial(select_in_parts, strategy, parts, k, np.random.default_rng(seed)))[1]
 
 
 def _candidates(options: ScaleBenchOptions, rows: int) -> Candidates:
-    asked = SelectionBenchOptions(source=options.source, width=options.width, seed=options.seed)
-    candidates = make_problem(asked, rows, options.picks).candidates
+    problem_options = SelectionBenchOptions(source=options.source, width=options.width, seed=options.seed)
+    candidates = make_problem(problem_options, rows, options.picks).candidates
     x_ND = candidates.need("embedding_ND")
     labelled_MD = candidates.labelled_centres().astype(np.float16)
     return replace(

@@ -7,7 +7,7 @@ row to what is picked or labelled), the mean of these distances, and the share o
 come with the extra `bench`; a side that would take minutes is measured on fewer rows, all sides of a line on the same.
 """
 
-# N rows · M labelled · D features · C classes · S members of an ensemble
+# N rows · M labelled · D features · C classes · R members of an ensemble
 from __future__ import annotations
 
 import time
@@ -42,11 +42,11 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
 GROUPS, CLASSES, MEMBERS = 30, 8, 10
 NOISE = 0.3
-"""Deviation of what is added to a repeated row, where the features have deviation 1."""
+"""Standard deviation of the noise added to a repeated row, where the features have standard deviation 1."""
 
 
 class SelectionBenchOptions(Options):
-    """What to measure, and on what."""
+    """Options of the selection benchmark."""
 
     source: SourceOptions | None = None
     """Real features, repeated with noise to size; None = groups of normal rows with a spectrum that falls."""
@@ -61,9 +61,9 @@ class SelectionBenchOptions(Options):
     labelled: int = Field(default=50, ge=10)
     seed: int = Field(default=0, ge=0)
     only: list[str] | None = None
-    """These strategies only; None = all."""
+    """Strategies to measure; None = all."""
     against: list[str] | None = None
-    """These other sides only, such as scikit-activeml; None = all."""
+    """Other sides to measure against, such as scikit-activeml; None = all."""
     out: str = "runs/bench-selection"
     """Folder of the tables."""
 
@@ -74,23 +74,23 @@ class Problem:
 
     x_ND: Floats
     p_NC: Floats
-    p_SNC: Floats
+    p_RNC: Floats
     group_N: NDArray[np.int64]
-    known_MD: Floats
-    known_group_M: NDArray[np.int64]
+    labelled_MD: Floats
+    labelled_group_M: NDArray[np.int64]
     picks: int
     seed: int
 
     @property
     def candidates(self) -> Candidates:
-        """The same, as strategies take it."""
+        """The problem as candidates for strategies."""
         return Candidates(
             ids=np.array([f"{row:09d}" for row in range(len(self.x_ND))]),
             probability_NC=self.p_NC,
-            dropout_SNC=self.p_SNC,
+            dropout_SNC=self.p_RNC,
             embedding_ND=self.x_ND,
-            labelled_ids=np.array([f"k{row:09d}" for row in range(len(self.known_MD))]),
-            labelled_embedding_MD=self.known_MD,
+            labelled_ids=np.array([f"k{row:09d}" for row in range(len(self.labelled_MD))]),
+            labelled_embedding_MD=self.labelled_MD,
         )
 
 
@@ -104,21 +104,21 @@ def make_problem(options: SelectionBenchOptions, rows: int, picks: int) -> Probl
     count = rows + options.labelled
     x_ND, group_N = _features(options, count, rng)
     class_N = group_N % CLASSES
-    free, held = np.arange(rows), np.arange(rows, count)
+    free, labelled = np.arange(rows), np.arange(rows, count)
     models = []
     for member in range(MEMBERS + 1):
-        sample = held if member == 0 else rng.choice(held, len(held))
+        sample = labelled if member == 0 else rng.choice(labelled, len(labelled))
         models.append(LogisticRegression(max_iter=200).fit(x_ND[sample], class_N[sample]))
-    p_SNC = np.zeros((MEMBERS + 1, rows, CLASSES), np.float32)
+    p_RNC = np.zeros((MEMBERS + 1, rows, CLASSES), np.float32)
     for member, model in enumerate(models):
-        p_SNC[member][:, model.classes_] = model.predict_proba(x_ND[free])
+        p_RNC[member][:, model.classes_] = model.predict_proba(x_ND[free])
     return Problem(
         x_ND=x_ND[free],
-        p_NC=p_SNC[0],
-        p_SNC=p_SNC[1:],
+        p_NC=p_RNC[0],
+        p_RNC=p_RNC[1:],
         group_N=group_N[free],
-        known_MD=x_ND[held],
-        known_group_M=group_N[held],
+        labelled_MD=x_ND[labelled],
+        labelled_group_M=group_N[labelled],
         picks=picks,
         seed=options.seed,
     )
@@ -132,19 +132,19 @@ def _features(options: SelectionBenchOptions, count: int, rng: np.random.Generat
         centre_GD = rng.normal(size=(GROUPS, options.width))
         x_ND = (centre_GD[group_N] + rng.normal(size=(count, options.width))) * spectrum_D
         return np.asarray(x_ND, dtype=np.float32), group_N
-    known_KD = read_candidates(options.source, shards(options.source)).need("embedding_ND").astype(np.float64)
-    known_KD = ((known_KD - known_KD.mean(0)) / np.maximum(known_KD.std(0), 1e-6))[:, : options.width]
-    group_K = KMeans(GROUPS, n_init=1, random_state=0).fit_predict(known_KD).astype(np.int64)
-    row_N = rng.integers(len(known_KD), size=count)
-    x_ND = known_KD[row_N] + NOISE * rng.normal(size=(count, known_KD.shape[1]))
-    return np.asarray(x_ND, dtype=np.float32), group_K[row_N]
+    real_XD = read_candidates(options.source, shards(options.source)).need("embedding_ND").astype(np.float64)
+    real_XD = ((real_XD - real_XD.mean(0)) / np.maximum(real_XD.std(0), 1e-6))[:, : options.width]
+    group_of_real = KMeans(GROUPS, n_init=1, random_state=0).fit_predict(real_XD).astype(np.int64)
+    row_N = rng.integers(len(real_XD), size=count)
+    x_ND = real_XD[row_N] + NOISE * rng.normal(size=(count, real_XD.shape[1]))
+    return np.asarray(x_ND, dtype=np.float32), group_of_real[row_N]
 
 
 def plain_k_center(problem: Problem) -> Rows:
     """The textbook with BLAS: one product of a matrix and a vector, and one minimum, a pick."""
     x_ND, square_N = problem.x_ND, np.einsum("nd,nd->n", problem.x_ND, problem.x_ND)
     bound_N, picks = np.full(len(x_ND), np.inf, np.float32), list[int]()
-    for centre_D in problem.known_MD:
+    for centre_D in problem.labelled_MD:
         np.minimum(bound_N, square_N - 2 * (x_ND @ centre_D) + centre_D @ centre_D, out=bound_N)
     while len(picks) < problem.picks:
         row = int(bound_N.argmax())
@@ -154,11 +154,11 @@ def plain_k_center(problem: Problem) -> Rows:
     return np.array(picks)
 
 
-def _draws(x_ND: Floats, first: int | None, known_MD: Floats, picks: int, seed: int) -> Rows:
+def _draws(x_ND: Floats, first: int | None, labelled_MD: Floats, picks: int, seed: int) -> Rows:
     """The textbook of k-means++: all distances for every draw."""
     rng, square_N = np.random.default_rng(seed), np.einsum("nd,nd->n", x_ND, x_ND)
     bound_N, chosen = np.full(len(x_ND), np.inf, np.float32), list[int]()
-    for centre_D in known_MD:
+    for centre_D in labelled_MD:
         np.minimum(bound_N, square_N - 2 * (x_ND @ centre_D) + centre_D @ centre_D, out=bound_N)
     while len(chosen) < picks:
         if first is not None and not chosen:
@@ -174,7 +174,7 @@ def _draws(x_ND: Floats, first: int | None, known_MD: Floats, picks: int, seed: 
 
 def plain_k_means_plus_plus(problem: Problem) -> Rows:
     """One pass over all rows a draw."""
-    return _draws(problem.x_ND, None, problem.known_MD, problem.picks, problem.seed)
+    return _draws(problem.x_ND, None, problem.labelled_MD, problem.picks, problem.seed)
 
 
 def plain_badge(problem: Problem) -> Rows:
@@ -200,8 +200,8 @@ def plain_after(problem: Problem) -> Rows:
 
 def plain_bald(problem: Problem) -> Rows:
     """All members at once, in double precision."""
-    p_SNC = problem.p_SNC.astype(np.float64)
-    return scores.top_rows(entropy(p_SNC.mean(axis=0), axis=1) - entropy(p_SNC, axis=2).mean(axis=0), problem.picks)
+    p_RNC = problem.p_RNC.astype(np.float64)
+    return scores.top_rows(entropy(p_RNC.mean(axis=0), axis=1) - entropy(p_RNC, axis=2).mean(axis=0), problem.picks)
 
 
 def plain_cluster_margin(problem: Problem) -> Rows:
@@ -220,15 +220,15 @@ def plain_cluster_margin(problem: Problem) -> Rows:
 
 def plain_batch_bald(problem: Problem) -> Rows:
     """Every candidate's joint entropy by itself, all answers while they are at most 4096."""
-    p_SNC, picks, joint_JS = problem.p_SNC.astype(np.float64), list[int](), np.ones((1, len(problem.p_SNC)))
-    expected_N = np.mean([scores.entropy(p_NC) for p_NC in problem.p_SNC], axis=0)
-    while len(picks) < problem.picks and len(joint_JS) * p_SNC.shape[2] <= 4096:
-        gain_N = np.full(p_SNC.shape[1], -np.inf)
-        for row in set(range(p_SNC.shape[1])) - set(picks):
-            p_JC = joint_JS @ p_SNC[:, row] / len(p_SNC)
+    p_RNC, picks, joint_JR = problem.p_RNC.astype(np.float64), list[int](), np.ones((1, len(problem.p_RNC)))
+    expected_N = np.mean([scores.entropy(p_NC) for p_NC in problem.p_RNC], axis=0)
+    while len(picks) < problem.picks and len(joint_JR) * p_RNC.shape[2] <= 4096:
+        gain_N = np.full(p_RNC.shape[1], -np.inf)
+        for row in set(range(p_RNC.shape[1])) - set(picks):
+            p_JC = joint_JR @ p_RNC[:, row] / len(p_RNC)
             gain_N[row] = -(p_JC * np.log(np.maximum(p_JC, 1e-30))).sum() - expected_N[row]
         picks.append(int(gain_N.argmax()))
-        joint_JS = (joint_JS[:, None] * p_SNC[:, picks[-1]].T).reshape(-1, len(p_SNC))
+        joint_JR = (joint_JR[:, None] * p_RNC[:, picks[-1]].T).reshape(-1, len(p_RNC))
     return np.array(picks)
 
 
@@ -245,13 +245,13 @@ def _scikit_activeml(name: str, **options: Any) -> Side:
         from skactiveml import pool
         from skactiveml.classifier import SklearnClassifier
 
-        x_ND = np.concatenate([problem.x_ND, problem.known_MD])
-        label_N = np.concatenate([np.full(len(problem.x_ND), np.nan), problem.known_group_M % CLASSES])
+        x_ND = np.concatenate([problem.x_ND, problem.labelled_MD])
+        label_N = np.concatenate([np.full(len(problem.x_ND), np.nan), problem.labelled_group_M % CLASSES])
         strategy = getattr(pool, name)(random_state=problem.seed, **options)
         model: dict[str, Any] = {}
         if name in ("Badge", "UncertaintySampling"):
             fitted = SklearnClassifier(LogisticRegression(max_iter=200), classes=list(range(CLASSES)), random_state=0)
-            model = {"clf": fitted.fit(problem.known_MD, problem.known_group_M % CLASSES), "fit_clf": False}
+            model = {"clf": fitted.fit(problem.labelled_MD, problem.labelled_group_M % CLASSES), "fit_clf": False}
         return np.asarray(strategy.query(X=x_ND, y=label_N, batch_size=problem.picks, **model), dtype=np.intp)
 
     return run
@@ -261,9 +261,9 @@ def small_text_k_center(problem: Problem) -> Rows:
     """small-text's greedy core-set."""
     from small_text.query_strategies.coresets import greedy_coreset
 
-    x_ND, free = np.concatenate([problem.x_ND, problem.known_MD]), np.arange(len(problem.x_ND))
-    held = np.arange(len(free), len(x_ND))
-    picked: Rows = greedy_coreset(x_ND, free, held, problem.picks, distance_metric="euclidean")
+    x_ND, free = np.concatenate([problem.x_ND, problem.labelled_MD]), np.arange(len(problem.x_ND))
+    labelled = np.arange(len(free), len(x_ND))
+    picked: Rows = greedy_coreset(x_ND, free, labelled, problem.picks, distance_metric="euclidean")
     return picked
 
 
@@ -271,9 +271,9 @@ def small_text_k_means(problem: Problem) -> Rows:
     """small-text's k-means of embeddings."""
     from small_text.query_strategies import EmbeddingKMeans
 
-    x_ND, free = np.concatenate([problem.x_ND, problem.known_MD]), np.arange(len(problem.x_ND))
-    held = np.arange(len(free), len(x_ND))
-    picked: Rows = EmbeddingKMeans().sample(None, x_ND, free, held, None, problem.picks, x_ND)
+    x_ND, free = np.concatenate([problem.x_ND, problem.labelled_MD]), np.arange(len(problem.x_ND))
+    labelled = np.arange(len(free), len(x_ND))
+    picked: Rows = EmbeddingKMeans().sample(None, x_ND, free, labelled, None, problem.picks, x_ND)
     return picked
 
 
@@ -327,8 +327,8 @@ def run_selection_bench(options: SelectionBenchOptions) -> str:
     lines = [line for line in LINES if options.only is None or line.strategy in options.only]
     lines = [line for line in lines if options.against is None or line.other in options.against]
     if not lines:
-        known = ", ".join(sorted({f"{line.strategy} against {line.other}" for line in LINES}))
-        raise OptionError(f"nothing to measure of {options.only} against {options.against}; there are {known}")
+        comparisons = ", ".join(sorted({f"{line.strategy} against {line.other}" for line in LINES}))
+        raise OptionError(f"nothing to measure of {options.only} against {options.against}; there are {comparisons}")
     table = []
     for large in (False, True):
         chosen = [line for line in lines if line.large == large]
@@ -353,39 +353,44 @@ def run_selection_bench(options: SelectionBenchOptions) -> str:
 
 def _measure(line: Line, problem: Problem) -> dict[str, Any]:
     picks = line.picks or problem.picks
-    asked = replace(problem, picks=picks)
-    candidates, rng = asked.candidates, np.random.default_rng(problem.seed)
+    sized = replace(problem, picks=picks)
+    candidates, rng = sized.candidates, np.random.default_rng(problem.seed)
     names, seconds = timed(lambda: select(line.strategy, candidates, picks, rng))
-    mine = np.array([int(name) for name in names])
+    own_rows = np.array([int(name) for name in names])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the other library
-        theirs, other_s = timed(lambda: line.side(asked))
-    told: dict[str, Any] = {"strategy": line.strategy, "against": line.other, "rows": len(problem.x_ND), "picks": picks}
-    told |= {"seconds": seconds, "other_seconds": other_s, "ratio": other_s / seconds}
-    told["same"] = len(set(mine.tolist()) & set(np.asarray(theirs).tolist())) / picks
-    for side, picked in (("", mine), ("other_", np.asarray(theirs, dtype=np.intp))):
-        told |= {f"{side}{name}": value for name, value in _worth(asked, picked).items()}
-    return told
+        other_rows, other_s = timed(lambda: line.side(sized))
+    record: dict[str, Any] = {
+        "strategy": line.strategy,
+        "against": line.other,
+        "rows": len(problem.x_ND),
+        "picks": picks,
+    }
+    record |= {"seconds": seconds, "other_seconds": other_s, "ratio": other_s / seconds}
+    record["same"] = len(set(own_rows.tolist()) & set(np.asarray(other_rows).tolist())) / picks
+    for side, picked in (("", own_rows), ("other_", np.asarray(other_rows, dtype=np.intp))):
+        record |= {f"{side}{name}": value for name, value in _worth(sized, picked).items()}
+    return record
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """What a call gives, and its wall-clock seconds."""
+    """Result of a call, and its wall-clock seconds."""
     started = time.perf_counter()
-    found = call()
-    return found, time.perf_counter() - started
+    result = call()
+    return result, time.perf_counter() - started
 
 
-def worth(x_ND: Floats, held_XD: Floats) -> tuple[float, float]:
-    """The largest and the mean distance of rows to the nearest of those that are held."""
-    distance_N = np.sqrt(nearest(x_ND, held_XD, 1).distance_QK[:, 0])
+def worth(x_ND: Floats, chosen_XD: Floats) -> tuple[float, float]:
+    """The largest and the mean distance of rows to the nearest chosen row."""
+    distance_N = np.sqrt(nearest(x_ND, chosen_XD, 1).distance_QK[:, 0])
     return float(distance_N.max()), float(distance_N.mean())
 
 
 def _worth(problem: Problem, picked: Rows | Sequence[int]) -> dict[str, float]:
     """Covering radius, mean distance and the share of groups met, by what is picked and labelled."""
-    radius, distance = worth(problem.x_ND, np.concatenate([problem.known_MD, problem.x_ND[picked]]))
-    met = len(set(problem.group_N[picked].tolist())) / len(set(problem.group_N.tolist()))
-    return {"radius": radius, "distance": distance, "groups": met}
+    radius, distance = worth(problem.x_ND, np.concatenate([problem.labelled_MD, problem.x_ND[picked]]))
+    share_of_groups = len(set(problem.group_N[picked].tolist())) / len(set(problem.group_N.tolist()))
+    return {"radius": radius, "distance": distance, "groups": share_of_groups}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Both sides of the throughput claims, measured in turns in one run on one machine and given as ratios.
+"""Throughput of seral and of plain loops, measured in turns in one run on one machine, as ratios.
 
     python -m jobs.bench.throughput corpus=~/corpora/emodb reader=emodb
 
@@ -46,16 +46,16 @@ PACKAGES = ("seral", "ray", "torch", "transformers", "pyarrow", "numpy", "soundf
 
 
 class BenchOptions(Options):
-    """What to measure, and on what."""
+    """Options of the throughput benchmark."""
 
     corpus: str | None = None
     """A corpus of real speech; None = a generated one."""
     reader: str = "manifest"
-    """Which reader takes it, a name in seral.corpora.READERS."""
+    """Reader of the corpus, a name in seral.corpora.READERS."""
     utterances: int = Field(default=480, ge=24)
     """Clips to generate when no corpus is given."""
     copies: int = Field(default=8, ge=1)
-    """How often every clip is imported, each time from 10 ms further on, so that there is enough to measure."""
+    """Times every clip is imported, each time from 10 ms further on, so that there is enough to measure."""
     repeats: int = Field(default=3, ge=1)
     """Times each side is measured; the median counts."""
     encoder: str = "seral-tiny"
@@ -64,7 +64,7 @@ class BenchOptions(Options):
     classes: list[str] = Field(default=["anger", "happiness", "neutral", "sadness"], min_length=2)
     """The emotions of the loop."""
     split: SplitOptions = SplitOptions(scheme="k-fold", k=3)
-    """How the loop divides the speakers; its first fold is run."""
+    """Split of the loop's speakers; its first fold is run."""
     cpus: int | None = Field(default=None, ge=1)
     """CPUs a local Ray offers; None = all of this machine."""
     out: str = "runs/bench.json"
@@ -102,10 +102,10 @@ def run_bench(options: BenchOptions) -> str:
 def find_clips(folder: Path, options: BenchOptions) -> list[Utterance]:
     """The utterances of the corpus; without one, it is generated in `folder`."""
     if options.corpus is not None:
-        found = find_reader(options.reader)(Path(options.corpus).expanduser())
+        items = find_reader(options.reader)(Path(options.corpus).expanduser())
     else:
-        found = READERS["manifest"](synthesise(folder, SynthesisOptions(utterances=options.utterances, junk=0.0)))
-    clips = [item for item in found if isinstance(item, Utterance)]
+        items = READERS["manifest"](synthesise(folder, SynthesisOptions(utterances=options.utterances, junk=0.0)))
+    clips = [item for item in items if isinstance(item, Utterance)]
     if any(clip.inside is not None for clip in clips):
         raise OptionError(f"the bench compares plain files; the clips of {options.corpus} lie inside others")
     return clips
@@ -119,9 +119,9 @@ def write_manifest(out: Path, clips: Sequence[Utterance], copies: int = 1, most:
 
 
 def _manifest_row(clip: Utterance, copy: int) -> dict[str, Any]:
-    kept = {name: getattr(clip, name) for name in ("corpus", "speaker", "session", "split", "end_s", "emotion")}
+    metadata = {name: getattr(clip, name) for name in ("corpus", "speaker", "session", "split", "end_s", "emotion")}
     start_s = (clip.start_s or 0.0) + copy * COPY_SHIFT_S
-    return kept | {"id": f"{clip.name}+{copy}", "audio": str(clip.audio.resolve()), "start_s": start_s or None}
+    return metadata | {"id": f"{clip.name}+{copy}", "audio": str(clip.audio.resolve()), "start_s": start_s or None}
 
 
 def _import(manifest: Path, pool: Path, on: ClusterOptions, shard_mb: float = 128.0) -> None:

@@ -34,8 +34,8 @@ def test_people_label_before_a_server_that_is_killed_and_all_is_counted(
         port = free.getsockname()[1]
     work = tmp_path / "work"
     options = LabelsBenchOptions(pool=pool, people=6, clips=4, think_s=0.02, port=port, work=str(work))
-    told = run_labels_bench(options)
-    assert re.search(r"6 people, 24 answers .* 1 kills, \d+ requests sent again", told)
+    table = run_labels_bench(options)
+    assert re.search(r"6 people, 24 answers .* 1 kills, \d+ requests sent again", table)
     raw = json.loads((work / "labels.json").read_text())
     assert raw["seconds"]["submit"]["requests"] == raw["answers"] == 24
 

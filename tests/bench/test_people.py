@@ -24,9 +24,9 @@ def test_people_label_through_the_page_and_models_learn_it(speech_pool: str, tmp
     chromium = shutil.which("chromium")
     if chromium is None and os.environ.get("SERAL_TEST_ALL"):
         pytest.fail("Chromium is not installed")
-    given = {"pool": speech_pool, "classes": EMOTIONS, "people": ["careful", "hasty"], "labels": 20, "evaluation": 8}
-    given |= {"seeds": [0], "work": str(tmp_path), "sizes": [6] if chromium else None, "chromium": chromium or ""}
-    text = run_people_bench(parse(PeopleBenchOptions, given))
+    settings = {"pool": speech_pool, "classes": EMOTIONS, "people": ["careful", "hasty"], "labels": 20, "evaluation": 8}
+    settings |= {"seeds": [0], "work": str(tmp_path), "sizes": [6] if chromium else None, "chromium": chromium or ""}
+    text = run_people_bench(parse(PeopleBenchOptions, settings))
     table = pd.read_csv(tmp_path / "ways.csv").set_index("labels are")
     assert list(table.index) == list(WAYS)
     assert table[["decided", "right", "gold_uar"]].to_numpy().min() > 0

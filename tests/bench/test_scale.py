@@ -62,11 +62,11 @@ def test_predictions_follow_the_unit_costs() -> None:
             line(2000, 4, 0.25, driver_s=0.3, calls=3, sent_mb=2000.0),
         ]
     )
-    given = options(call_ms=100, network_gb_s=2.0, cluster={16_000: 8})
+    bench_options = options(call_ms=100, network_gb_s=2.0, cluster={16_000: 8})
     # Parts of 2000 rows instead of 500: 4² times 0.25 s; 8 parts are as far beyond 4 as 4 beyond 2, twice.
     expected = 0.25 * 16 + (0.3 + 2 * 0.2) + (2.0 + 2 * 1.0) / 2 + 0.1 * (3 + 2 * 1)
-    assert predicted_s(table, 16_000, 8, given) == pytest.approx(expected)
-    assert predictions(table, given)["exponent"].item() == pytest.approx(2)
+    assert predicted_s(table, 16_000, 8, bench_options) == pytest.approx(expected)
+    assert predictions(table, bench_options)["exponent"].item() == pytest.approx(2)
 
 
 def test_a_slow_strategy_goes_no_further(tmp_path: Path) -> None:
