@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 from pydantic import Field
 
@@ -30,6 +31,7 @@ from seral import storage
 from seral.corpora import READERS
 from seral.corpora.reading.utterance import Utterance
 from seral.errors import PoolError
+from seral.figures.markdown import markdown
 from seral.options import Options, run_job
 from seral.pool.shards import MANIFEST, open_pool
 from seral.progress import say
@@ -255,13 +257,9 @@ def _shards(pool: Path) -> dict[str, float]:
 
 
 def _table(imports: Mapping[int, Mapping[str, float]], result: Mapping[str, object]) -> str:
-    columns = list(next(iter(imports.values())))
-    head = "| rows | " + " | ".join(columns) + " |"
-    lines = [head, "| --- " * (len(columns) + 1) + "|"]
-    for rows, measures in imports.items():
-        lines.append(f"| {rows} | " + " | ".join(f"{measures[name]:.5g}" for name in columns) + " |")
+    table = markdown(pd.DataFrame([{"rows": rows, **measures} for rows, measures in imports.items()]))
     other_lines = [f"{name}: {value}" for name, value in result.items() if name not in {"imports", "options"}]
-    return "\n".join([*lines, "", *other_lines])
+    return "\n".join([table, *other_lines])
 
 
 if __name__ == "__main__":
