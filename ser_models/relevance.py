@@ -49,14 +49,14 @@ def layer_relevance(
     The target is a class (`PooledSet`, `num_classes`) or one dimension (`RatedSet` with one column). 2 L fits.
     """
     states = range(train.mean_NLD.shape[1])
-    singles = [_fitted(train, [state], num_classes, options) for state in states]
-    prefixes = [_fitted(train, range(state + 1), num_classes, options) for state in states]
+    singles = [_fit(train, [state], num_classes, options) for state in states]
+    prefixes = [_fit(train, range(state + 1), num_classes, options) for state in states]
     weight_L = torch.softmax(prefixes[-1].pool.layer_weight, 0).detach().double().cpu().numpy()
     return Relevance(
         weight_L=weight_L,
-        single_LN=np.stack([_predicted(fit, test, [state]) for state, fit in zip(states, singles, strict=True)]),
+        single_LN=np.stack([_predict(fit, test, [state]) for state, fit in zip(states, singles, strict=True)]),
         truncated_LN=np.stack(
-            [_predicted(fit, test, range(state + 1)) for state, fit in zip(states, prefixes, strict=True)]
+            [_predict(fit, test, range(state + 1)) for state, fit in zip(states, prefixes, strict=True)]
         ),
     )
 
@@ -82,7 +82,7 @@ def gains(score_XL: NDArray[np.floating], floor: float) -> NDArray[np.float64]:
     return np.diff(best_XL, axis=-1, prepend=0)
 
 
-def _fitted(
+def _fit(
     train: PooledSet | RatedSet, states: Sequence[int], num_classes: int, options: ProbeOptions | None
 ) -> FitResult:
     mean_NLD, std_NLD = (part[:, list(states)] for part in (train.mean_NLD, train.std_NLD))
@@ -94,7 +94,7 @@ def _fitted(
     return fit_dimensions(train, options=options)
 
 
-def _predicted(fit: FitResult, test: PooledRows, states: Sequence[int]) -> NDArray[np.float32]:
+def _predict(fit: FitResult, test: PooledRows, states: Sequence[int]) -> NDArray[np.float32]:
     output_NO = predict_pooled(fit, test.mean_NLD[:, list(states)], test.std_NLD[:, list(states)])
     predicted_N: Tensor = output_NO[:, 0] if output_NO.shape[1] == 1 else output_NO.argmax(1)
     return predicted_N.float().cpu().numpy()

@@ -179,7 +179,7 @@ def describe(run: str, options: PeopleBenchOptions, truth: Mapping[str, Truth]) 
             "person": person.name,
             "answers": report_of[person.name].answers,
             "planted": round(person.accuracy, 3),
-            "right by gold": round(_right(answers, person.name, truth), 3),
+            "right by gold": round(_accuracy(answers, person.name, truth), 3),
             "dawid-skene": round(report_of[person.name].accuracy or 0.0, 3),
             "with the others": round(report_of[person.name].agreement or 0.0, 3),
             "alpha of all": round(alpha or 0.0, 3),
@@ -189,7 +189,7 @@ def describe(run: str, options: PeopleBenchOptions, truth: Mapping[str, Truth]) 
     return pd.DataFrame(rows)
 
 
-def _right(answers: pa.Table, person: str, truth: Mapping[str, Truth]) -> float:
+def _accuracy(answers: pa.Table, person: str, truth: Mapping[str, Truth]) -> float:
     """Share of a person's classes that are the gold ones."""
     rows = [row for row in answers.to_pylist() if row["person"] == person and row["emotions"]]
     return float(np.mean([row["emotions"] == [truth.get(row["utterance_id"])] for row in rows]))

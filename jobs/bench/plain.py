@@ -61,7 +61,7 @@ def _settle(niceness: int) -> None:
 
 
 @contextmanager
-def _timed() -> Iterator[Timing]:
+def _clock() -> Iterator[Timing]:
     timing = Timing()
     wall, cpu = time.perf_counter(), time.process_time()
     yield timing
@@ -70,7 +70,7 @@ def _timed() -> Iterator[Timing]:
 
 def plain_import(clips: Sequence[Utterance], encode: bool) -> Timing:
     """Decode, mix down and resample every file; encode it to FLAC in memory when `encode`."""
-    with _timed() as timing:
+    with _clock() as timing:
         for clip in clips:
             try:
                 with sf.SoundFile(clip.audio) as sound:
@@ -89,7 +89,7 @@ def plain_import(clips: Sequence[Utterance], encode: bool) -> Timing:
 
 def measured_import(clips: Sequence[Utterance], voice: bool) -> Timing:
     """Do to every file what an import does (decoding, measures, hash, FLAC) in a loop without Ray, writing nothing."""
-    with _timed() as timing:
+    with _clock() as timing:
         for clip in clips:
             try:
                 import_file(clip, max_duration_s=60.0, voice=voice)
@@ -103,7 +103,7 @@ def plain_scoring(pool: str, encoder: str, options: FeatureOptions) -> Timing:
     opened, model = open_pool(pool), load_encoder(encoder)
     audio = [opened.read(shard, ["audio"])["audio"].to_pylist() for shard in opened.shards]
     limit = int(options.max_clip_s * SAMPLE_RATE)
-    with _timed() as timing, torch.inference_mode():
+    with _clock() as timing, torch.inference_mode():
         features = []
         for shard in audio:
             clips = [sf.read(io.BytesIO(data), dtype="float32")[0][:limit] for data in shard]

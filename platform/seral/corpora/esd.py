@@ -57,13 +57,13 @@ def read_esd(root: Path) -> Iterator[Utterance | Skipped]:
 
 def _texts(file: Path) -> Iterator[tuple[str, str]]:
     """(name, text) of every whole line of a speaker's file."""
-    for line in _decoded(file.read_bytes(), mandarin=file.stem <= LAST_IN_MANDARIN).splitlines():
+    for line in _decode(file.read_bytes(), mandarin=file.stem <= LAST_IN_MANDARIN).splitlines():
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) == 3:
             yield fields[0], fields[1]
 
 
-def _decoded(data: bytes, *, mandarin: bool) -> str:
+def _decode(data: bytes, *, mandarin: bool) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16")
     try:

@@ -21,7 +21,7 @@ def find_reader(name: str, arguments: Mapping[str, Any] | None = None) -> Read:
     accepted = keywords(READERS[name])
     for keyword, value in (arguments or {}).items():
         if keyword not in accepted:
-            takes = ", ".join(map(_shown, accepted, accepted.values())) or "none"
+            takes = ", ".join(map(_keyword, accepted, accepted.values())) or "none"
             raise OptionError(f"the reader {name!r} has no option {keyword!r}; it takes: {takes}")
         try:
             TypeAdapter(accepted[keyword]).validate_python(value)
@@ -46,10 +46,10 @@ def listing() -> str:
 
 
 def _with_keywords(name: str, accepted: Mapping[str, Any]) -> str:
-    return f"{name} ({'; '.join(map(_shown, accepted, accepted.values()))})" if accepted else name
+    return f"{name} ({'; '.join(map(_keyword, accepted, accepted.values()))})" if accepted else name
 
 
-def _shown(keyword: str, annotation: Any) -> str:
+def _keyword(keyword: str, annotation: Any) -> str:
     """The keyword with its values where they can be listed."""
     if get_origin(annotation) is Literal:
         return f"{keyword}: {' | '.join(map(str, get_args(annotation)))}"

@@ -14,7 +14,7 @@ PERCENT = ("uar", "wa", "macro_f1", "share", "gain")
 
 def markdown(table: pd.DataFrame) -> str:
     """A table for people: numbers with their standard deviation (column NAME_std) or interval (NAME_low, NAME_high)."""
-    cells = {name: [_shown(line, name) for line in table.to_dict("records")] for name in _columns(table)}
+    cells = {name: [_cell(line, name) for line in table.to_dict("records")] for name in _columns(table)}
     head = [" | ".join(cells), " | ".join("---" for _ in cells)]
     return "".join(f"| {line} |\n" for line in [*head, *(" | ".join(row) for row in zip(*cells.values(), strict=True))])
 
@@ -23,7 +23,7 @@ def _columns(table: pd.DataFrame) -> list[str]:
     return [name for name in table.columns if not name.endswith(("_std", "_low", "_high"))]
 
 
-def _shown(line: Mapping[Any, Any], name: str) -> str:
+def _cell(line: Mapping[Any, Any], name: str) -> str:
     value = line[name]
     if not isinstance(value, float):
         return str(value)

@@ -146,14 +146,14 @@ def render(audit: dict[str, Any]) -> str:
         lines.append(f"  {'REMARK':<14} {audit['remark']}")
     for title in ("skipped", "quarantine"):
         for reason, items in audit[title].items():
-            examples = _listed([item["source"] for item in items])
+            examples = _listing([item["source"] for item in items])
             lines.append(f"  {title:<14} {reason}: {REASONS.get(reason, reason)}\n  {'':<14} {examples}")
     for title in ("missing", "left_out", "names_twice"):
         if audit[title]:
-            lines.append(f"  {title.replace('_', ' '):<14} {_listed(list(audit[title]))}")
+            lines.append(f"  {title.replace('_', ' '):<14} {_listing(list(audit[title]))}")
     for fact, counts in audit["counts"].items():
         if set(counts) != {"unknown"}:
-            lines.append(f"  {fact:<14} {_listed([f'{value} {count}' for value, count in counts.items()])}")
+            lines.append(f"  {fact:<14} {_listing([f'{value} {count}' for value, count in counts.items()])}")
     if audit["votes"]["utterances"]:
         votes = audit["votes"]
         raters = f" of {votes['raters']} raters" if votes["raters"] else ""
@@ -161,7 +161,7 @@ def render(audit: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _listed(items: list[str]) -> str:
+def _listing(items: list[str]) -> str:
     shown = items if len(items) <= 2 * SHOWN else items[:SHOWN]
     more = f", and {len(items) - len(shown)} more" if len(shown) < len(items) else ""
     return f"{len(items)}: {', '.join(shown)}{more}"

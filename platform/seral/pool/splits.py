@@ -115,7 +115,7 @@ def check_leak(
     ids = set(metadata["utterance_id"].to_pylist())
     absent = [name for part in PARTS for name in getattr(fold, part) if name not in ids]
     if absent:
-        raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listed(absent)}")
+        raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listing(absent)}")
     keys: dict[str, Mapping[str, object]] = {
         "utterances": {name: name for name in ids},
         "speakers": _within_corpus(metadata, "speaker"),
@@ -129,16 +129,16 @@ def check_leak(
         texts = zip(_values(metadata, "utterance_id"), _values(metadata, "text"), strict=True)
         keys["texts"] = {str(name): _words(text) for name, text in texts}
     for kind, key_of in keys.items():
-        if leaks := _shared(fold, key_of):
-            raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {_listed(leaks)}")
-    if near_duplicates is not None and (groups := _near(fold, near_duplicates)):
+        if leaks := _leaks(fold, key_of):
+            raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {_listing(leaks)}")
+    if near_duplicates is not None and (groups := _split_duplicates(fold, near_duplicates)):
         raise SplitError(
-            f"fold {fold.name} leaks: near-duplicates in more than one part: {_listed(groups)}. Leave all but one of "
+            f"fold {fold.name} leaks: near-duplicates in more than one part: {_listing(groups)}. Leave all but one of "
             f"each out of the pool, or screen it with a larger similarity if they are not the same recording"
         )
 
 
-def _near(fold: Fold, table: str) -> list[str]:
+def _split_duplicates(fold: Fold, table: str) -> list[str]:
     """Groups of near-duplicates that are not all in one part, member by member."""
     if not storage.exists(table):
         raise SplitError(f"there is no table of near-duplicates at {table}; make it: seral pool screen POOL")
@@ -152,13 +152,13 @@ def _near(fold: Fold, table: str) -> list[str]:
     return sorted(" = ".join(f"{name} ({part})" for name, part in group) for group in split_groups)
 
 
-def _shared(fold: Fold, key_of: Mapping[str, object]) -> list[str]:
+def _leaks(fold: Fold, key_of: Mapping[str, object]) -> list[str]:
     """Keys found in more than one part, with the parts."""
     parts_of: dict[object, list[str]] = defaultdict(list)
     for part in PARTS:
         for key in {key_of[name] for name in getattr(fold, part) if key_of.get(name) is not None}:
             parts_of[key].append(part)
-    return sorted(f"{_shown(key)} ({' and '.join(parts)})" for key, parts in parts_of.items() if len(parts) > 1)
+    return sorted(f"{_label(key)} ({' and '.join(parts)})" for key, parts in parts_of.items() if len(parts) > 1)
 
 
 def _leave_one_speaker(rows: Sequence[_Row], options: SplitOptions) -> list[Fold]:
@@ -170,7 +170,7 @@ def _leave_one_speaker(rows: Sequence[_Row], options: SplitOptions) -> list[Fold
             f"leave-one-speaker with {options.dev_speakers} dev speakers needs at least {least} known speakers, "
             f"there are {len(speakers)}; add speakers, or use the scheme `column`"
         )
-    return _folds_by_speaker(rows, [[speaker] for speaker in speakers], [_shown(s) for s in speakers], options)
+    return _folds_by_speaker(rows, [[speaker] for speaker in speakers], [_label(s) for s in speakers], options)
 
 
 def _k_fold(rows: Sequence[_Row], options: SplitOptions) -> list[Fold]:
@@ -225,7 +225,7 @@ def _leave_one_session(rows: Sequence[_Row], options: SplitOptions) -> list[Fold
     for number, session in enumerate(sessions):
         part_of: dict[Group | None, str] = dict.fromkeys(sessions, "train")
         part_of |= {sessions[(number + 1) % len(sessions)]: "dev", session: "test"}
-        folds.append(_fold(_shown(session), rows, [part_of.get(row.session) for row in rows], options))
+        folds.append(_fold(_label(session), rows, [part_of.get(row.session) for row in rows], options))
     return folds
 
 
@@ -303,11 +303,11 @@ def _size(fold: Fold) -> int:
     return sum(len(getattr(fold, part)) for part in PARTS)
 
 
-def _shown(key: object) -> str:
+def _label(key: object) -> str:
     return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
-def _listed(items: Sequence[str]) -> str:
+def _listing(items: Sequence[str]) -> str:
     more = len(items) - MAX_LISTED
     return ", ".join(items[:MAX_LISTED]) + (f", and {more} more" if more > 0 else "")
 

@@ -45,12 +45,12 @@ class Condition:
         if self.values == (None,):
             mask = pc.is_null(column) if self.operator == "==" else pc.is_valid(column)
         elif self.operator == IN:
-            mask = pc.is_in(column, self._typed(column.type))
+            mask = pc.is_in(column, self._cast(column.type))
         else:
-            mask = OPERATORS[self.operator](column, self._typed(column.type)[0])
+            mask = OPERATORS[self.operator](column, self._cast(column.type)[0])
         return np.asarray(pc.fill_null(mask, False))
 
-    def _typed(self, kind: pa.DataType) -> pa.Array:
+    def _cast(self, kind: pa.DataType) -> pa.Array:
         try:
             return pa.array(self.values, pa.string()).cast(kind)
         except pa.ArrowInvalid:
