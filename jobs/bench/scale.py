@@ -208,7 +208,7 @@ def _candidates(options: ScaleBenchOptions, rows: int) -> Candidates:
         candidates,
         embedding_ND=x_ND.astype(np.float16),
         labelled_embedding_MD=labelled_MD,
-        surprisal_NK=np.square(x_ND[:, :SURPRISALS]).astype(np.float16),
+        surprisal_NQ=np.square(x_ND[:, :SURPRISALS]).astype(np.float16),
     )
 
 

@@ -87,7 +87,7 @@ class Problem:
         return Candidates(
             ids=np.array([f"{row:09d}" for row in range(len(self.x_ND))]),
             probability_NC=self.p_NC,
-            dropout_SNC=self.p_RNC,
+            dropout_RNC=self.p_RNC,
             embedding_ND=self.x_ND,
             labelled_ids=np.array([f"k{row:09d}" for row in range(len(self.labelled_MD))]),
             labelled_embedding_MD=self.labelled_MD,

@@ -59,4 +59,4 @@ def test_one_other_side_alone(tmp_path: Path) -> None:
 def test_the_same_seed_makes_the_same_problem(tmp_path: Path) -> None:
     one, other = (make_problem(small(tmp_path), 300, 5) for _ in range(2))
     assert one.x_ND.tobytes() == other.x_ND.tobytes()
-    np.testing.assert_allclose(one.p_SNC.sum(axis=2), 1, atol=1e-5)
+    np.testing.assert_allclose(one.p_RNC.sum(axis=2), 1, atol=1e-5)

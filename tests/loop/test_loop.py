@@ -107,13 +107,13 @@ def test_an_ensemble_disagrees_in_the_place_of_dropout_passes(run_values: dict[s
     run = run_loop(parse(LoopOptions, values | {"ensemble": 3}))
     rounds = sorted(Path(run).glob("trajectories/*/rounds/*"))
     with np.load(rounds[0] / "selection.npz") as seen:
-        p_SNC, ids = seen["dropout_SNC"], seen["ids"].tolist()
-    assert p_SNC.shape[:2] == (3, len(ids))
-    assert not np.allclose(p_SNC[0], p_SNC[1])
-    assert np.array_equal(p_SNC.sum(-1).round(4), np.ones(p_SNC.shape[:2]))
+        p_RNC, ids = seen["dropout_RNC"], seen["ids"].tolist()
+    assert p_RNC.shape[:2] == (3, len(ids))
+    assert not np.allclose(p_RNC[0], p_RNC[1])
+    assert np.array_equal(p_RNC.sum(-1).round(4), np.ones(p_RNC.shape[:2]))
     # The next round asks where the members disagree most.
-    mean_NC = p_SNC.mean(0)
-    entropies = [-(p * np.log(np.maximum(p, 1e-12))).sum(-1) for p in (mean_NC, p_SNC)]
+    mean_NC = p_RNC.mean(0)
+    entropies = [-(p * np.log(np.maximum(p, 1e-12))).sum(-1) for p in (mean_NC, p_RNC)]
     score_N = entropies[0] - entropies[1].mean(0)
     picks = pq.read_table(rounds[1] / "picks.parquet")["utterance_id"].to_pylist()
     assert set(picks) == {ids[row] for row in np.argsort(-score_N)[: len(picks)]}

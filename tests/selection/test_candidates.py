@@ -13,7 +13,7 @@ def made(**changes: Any) -> Candidates:
     given: dict[str, Any] = {
         "ids": ["c", "a", "b"],
         "probability_NC": [[0.3, 0.7], [0.1, 0.9], [0.2, 0.8]],
-        "dropout_SNC": [[[0.3, 0.7], [0.1, 0.9], [0.2, 0.8]]] * 2,
+        "dropout_RNC": [[[0.3, 0.7], [0.1, 0.9], [0.2, 0.8]]] * 2,
         "embedding_ND": [[3.0, 0], [1, 0], [2, 0]],
         "labelled_ids": ["z", "y"],
         "labelled_embedding_MD": [[26.0, 0], [25, 0]],
@@ -29,7 +29,7 @@ def test_rows_are_sorted_by_id_in_every_column() -> None:
     assert candidates.ids.tolist() == ["a", "b", "c"]
     assert candidates.need("embedding_ND")[:, 0].tolist() == [1, 2, 3]
     np.testing.assert_allclose(candidates.need("probability_NC")[:, 0], [0.1, 0.2, 0.3])
-    np.testing.assert_allclose(candidates.need("dropout_SNC")[1, :, 0], [0.1, 0.2, 0.3])
+    np.testing.assert_allclose(candidates.need("dropout_RNC")[1, :, 0], [0.1, 0.2, 0.3])
     assert candidates.speaker is not None
     assert candidates.speaker.tolist() == ["s1", "s2", "s3"]
     assert candidates.labelled_centres()[:, 0].tolist() == [25, 26]
@@ -49,7 +49,7 @@ def test_it_has_no_field_that_could_hold_a_label() -> None:
 def test_take_keeps_rows_and_the_labelled_part() -> None:
     taken = made().take(np.array([2, 0]))
     assert taken.ids.tolist() == ["a", "c"]
-    assert taken.need("dropout_SNC").shape == (2, 2, 2)
+    assert taken.need("dropout_RNC").shape == (2, 2, 2)
     assert taken.labelled_centres().shape == (2, 2)
 
 
@@ -59,7 +59,7 @@ def test_picks_leave_the_candidates_and_are_remembered_with_all_that_is_known_of
     assert left.picked is not None
     assert left.picked.ids.tolist() == ["b", "c"]
     assert left.picked.groups("speaker").tolist() == ["s2", "s3"]
-    assert left.picked.need("dropout_SNC").shape == (2, 2, 2)
+    assert left.picked.need("dropout_RNC").shape == (2, 2, 2)
     assert left.labelled_ids is not None
     assert left.labelled_ids.tolist() == ["y", "z"]
     assert left.labelled_centres()[:, 0].tolist() == [25, 26, 2, 3]
@@ -98,8 +98,8 @@ def test_no_candidates_are_allowed() -> None:
         ({"probability_NC": [[0.3, 0.7], [0.1, 0.9], [0.5, 0.8]]}, "does not sum to 1 .*: b"),
         ({"probability_NC": [[0.3, 0.7], [0.1, 0.9], [1.5, -0.5]]}, "probability_NC is negative: b"),
         ({"probability_NC": [[1.0], [1], [1]]}, "at least 2 classes, got 1"),
-        ({"dropout_SNC": np.empty((0, 3, 2))}, "at least 1 pass"),
-        ({"dropout_SNC": [[[0.3, 0.7], [np.nan, 0.9], [0.2, 0.8]]]}, "dropout_SNC is not finite: a"),
+        ({"dropout_RNC": np.empty((0, 3, 2))}, "at least 1 pass"),
+        ({"dropout_RNC": [[[0.3, 0.7], [np.nan, 0.9], [0.2, 0.8]]]}, "dropout_RNC is not finite: a"),
     ],
 )
 def test_wrong_input_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
@@ -108,5 +108,5 @@ def test_wrong_input_is_refused_by_name(changes: dict[str, Any], message: str) -
 
 
 def test_a_missing_column_is_an_error_that_names_it() -> None:
-    with pytest.raises(SelectionError, match="needs dropout_SNC"):
-        made(dropout_SNC=None).need("dropout_SNC")
+    with pytest.raises(SelectionError, match="needs dropout_RNC"):
+        made(dropout_RNC=None).need("dropout_RNC")

@@ -22,7 +22,7 @@ x_ND = np.concatenate([rng.normal(size=(10_000, 256)).astype(np.float16) for _ i
 pool = Candidates(
     ids=np.array([f"{row:06d}" for row in range(len(x_ND))]),
     embedding_ND=x_ND,
-    surprisal_NK=x_ND,
+    surprisal_NQ=x_ND,
     labelled_ids=np.array([f"k{row:02d}" for row in range(60)]),
     labelled_embedding_MD=x_ND[:60] + np.float16(1),
 )

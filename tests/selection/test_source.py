@@ -13,7 +13,7 @@ from seral.selection.batch import BatchOptions, run_batch
 from seral.selection.candidates import Candidates
 from seral.selection.source import SourceOptions, read_candidates, shards
 
-# N candidates · M labelled · S passes · C classes · D features
+# N candidates · M labelled · R passes · C classes · D features
 
 CLASSES = ["anger", "joy", "neutral"]
 
@@ -23,7 +23,7 @@ def pool(count: int = 30, labelled: int = 6) -> Candidates:
     return Candidates(
         ids=np.array([f"u{number:02d}" for number in range(count)], dtype=np.str_),
         probability_NC=rng.dirichlet(np.ones(3), size=count).astype(np.float32),
-        dropout_SNC=rng.dirichlet(np.ones(3), size=(11, count)).astype(np.float32),
+        dropout_RNC=rng.dirichlet(np.ones(3), size=(11, count)).astype(np.float32),
         embedding_ND=rng.normal(size=(count, 4)).astype(np.float32),
         labelled_ids=np.array([f"v{number:02d}" for number in range(labelled)], dtype=np.str_),
         labelled_embedding_MD=rng.normal(size=(labelled, 4)).astype(np.float32),
@@ -57,7 +57,7 @@ def written(folder: Path, whole: Candidates) -> SourceOptions:
     for number, rows in enumerate(np.array_split(np.random.default_rng(1).permutation(len(ids)), 3)):
         write(folder, f"features/{number}.parquet", utterance_id=ids[rows].tolist(), embedding=x_XD[rows].tolist())
     scores = {f"p_{name}": whole.need("probability_NC")[:, at] for at, name in enumerate(CLASSES)}
-    for number, p_NC in reversed(list(enumerate(whole.need("dropout_SNC"), start=1))):
+    for number, p_NC in reversed(list(enumerate(whole.need("dropout_RNC"), start=1))):
         scores |= {f"p{number}_{name}": p_NC[:, at] for at, name in enumerate(CLASSES)}
     write(folder, "predictions.parquet", utterance_id=whole.ids.tolist(), predicted=["joy"] * len(whole), **scores)
     told = {
@@ -103,10 +103,10 @@ def test_what_needs_passes_or_doubts_picks_from_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ("bald", r"needs dropout_SNC, .* p1_<class>, p2_<class> and so on of source\.predictions"),
+        ("bald", r"needs dropout_RNC, .* p1_<class>, p2_<class> and so on of source\.predictions"),
         ({"name": "random", "wrappers": ["relabel"]}, r"needs labelled_doubt_M, .* a column doubt of source\.labelled"),
         ("margin", r"needs probability_NC, .* columns p_<class> of source\.predictions"),
-        ("alps", r"needs surprisal_NK, .* reads it from source\.surprisal"),
+        ("alps", r"needs surprisal_NQ, .* reads it from source\.surprisal"),
         ({"name": "random", "by": "speaker"}, r"needs speaker, .* source\.metadata of `seral select`"),
     ],
 )

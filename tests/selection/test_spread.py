@@ -18,7 +18,7 @@ from seral.vectors.distances import (
     nearest_distance,
     upper_bounds,
 )
-from seral.vectors.seeding import distant_draws
+from seral.vectors.seeding import seed_rows
 
 # N rows · M labelled · C classes · D features
 
@@ -103,7 +103,7 @@ def test_draws_have_the_distribution_of_the_textbook(
     count = 6000
     found = dict.fromkeys(expected, 0)
     for _ in range(count):
-        found[tuple(distant_draws(points, known, 3, rng).tolist())] += 1
+        found[tuple(seed_rows(points, known, 3, rng).tolist())] += 1
     common = [series for series, chance in expected.items() if chance * count >= 5]
     rare = [series for series in expected if series not in set(common)]
     observed = [*(found[series] for series in common), sum(found[series] for series in rare)]

@@ -19,7 +19,7 @@ from seral.selection.strategies.clusters import nearest_in_turn
 from seral.selection.strategies.farthest_first import Part, farthest_first, traverse
 from seral.selection.strategies.informative_diverse import DIVERSITIES
 
-# N candidates · M labelled · S passes · C classes · D features
+# N candidates · M labelled · R passes · C classes · D features
 
 INF, NAN = float("inf"), float("nan")
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -49,9 +49,9 @@ def pool(count: int, labelled: int, seed: int, *, copies: bool = False) -> dict[
     return {
         "ids": np.array([f"u{number:03d}" for number in rng.permutation(900)[:count]], dtype=np.str_),
         "probability_NC": rng.dirichlet(np.ones(4), size=different).reshape(-1, 4)[rows],
-        "dropout_SNC": rng.dirichlet(np.ones(4), size=(3, different))[:, rows],
+        "dropout_RNC": rng.dirichlet(np.ones(4), size=(3, different))[:, rows],
         "embedding_ND": rng.normal(size=(different, 5))[rows],
-        "surprisal_NK": rng.uniform(size=(different, 6))[rows],
+        "surprisal_NQ": rng.uniform(size=(different, 6))[rows],
         "speaker": rng.choice(["", "a", "b", "c"], size=count),
         "labelled_ids": np.array([f"v{number}" for number in range(labelled)], dtype=np.str_),
         "labelled_embedding_MD": rng.normal(size=(labelled, 5)),
@@ -65,7 +65,7 @@ def permuted(columns: dict[str, Any], seed: int) -> dict[str, Any]:
     moved = {
         name: value[labelled if "labelled" in name else order] for name, value in columns.items() if value.ndim < 3
     }
-    return {**moved, "dropout_SNC": columns["dropout_SNC"][:, order]}
+    return {**moved, "dropout_RNC": columns["dropout_RNC"][:, order]}
 
 
 def ask(variant: tuple[str, dict[str, Any]], columns: dict[str, Any], k: int, seed: int = 0) -> list[str]:
@@ -108,16 +108,16 @@ def test_the_seed_matters_where_chance_does(name: str) -> None:
 @pytest.mark.parametrize("name", ["entropy", "margin", "least_confidence", "bald"])
 def test_top_k_is_the_true_one_with_ties_by_id(name: str) -> None:
     columns = pool(40, 0, 1, copies=True)
-    score_N = getattr(scores, name)(columns["dropout_SNC" if name == "bald" else "probability_NC"].astype(np.float32))
+    score_N = getattr(scores, name)(columns["dropout_RNC" if name == "bald" else "probability_NC"].astype(np.float32))
     expected = sorted(zip(-score_N, columns["ids"].tolist(), strict=True))
     assert ask((name, {}), columns, 17) == [utterance for _, utterance in expected[:17]]
 
 
 def test_scores_against_scipy_and_by_hand() -> None:
-    p_SNC = np.random.default_rng(0).dirichlet(np.ones(5), size=(4, 30))
-    np.testing.assert_allclose(scores.entropy(p_SNC[0]), scipy_entropy(p_SNC[0], axis=1))
-    mutual_N = scipy_entropy(p_SNC.mean(axis=0), axis=1) - scipy_entropy(p_SNC, axis=2).mean(axis=0)
-    np.testing.assert_allclose(scores.bald(p_SNC), mutual_N, atol=1e-12)
+    p_RNC = np.random.default_rng(0).dirichlet(np.ones(5), size=(4, 30))
+    np.testing.assert_allclose(scores.entropy(p_RNC[0]), scipy_entropy(p_RNC[0], axis=1))
+    mutual_N = scipy_entropy(p_RNC.mean(axis=0), axis=1) - scipy_entropy(p_RNC, axis=2).mean(axis=0)
+    np.testing.assert_allclose(scores.bald(p_RNC), mutual_N, atol=1e-12)
     hand_NC = np.array([[0.5, 0.3, 0.2], [1, 0, 0], [0.4, 0.2, 0.4]])
     np.testing.assert_allclose(scores.margin(hand_NC), [-0.2, -1, 0])
     np.testing.assert_allclose(scores.least_confidence(hand_NC), [0.5, 0, 0.6])
@@ -125,8 +125,8 @@ def test_scores_against_scipy_and_by_hand() -> None:
 
 
 def test_bald_is_zero_where_passes_agree_and_log_2_where_they_contradict() -> None:
-    p_SNC = np.array([[[0.6, 0.4], [1, 0]], [[0.6, 0.4], [0, 1]]])
-    np.testing.assert_allclose(scores.bald(p_SNC), [0, np.log(2)], atol=1e-12)
+    p_RNC = np.array([[[0.6, 0.4], [1, 0]], [[0.6, 0.4], [0, 1]]])
+    np.testing.assert_allclose(scores.bald(p_RNC), [0, np.log(2)], atol=1e-12)
 
 
 def brute_force_farthest_first(x_ND: NDArray[np.float32], centre_MD: NDArray[np.float32], k: int) -> list[int]:
@@ -217,11 +217,11 @@ def test_alps_equals_its_definition(clusters: int | None, k: int) -> None:
     """Of all ways to divide eight rows into three clusters, the one nearest to its mean directions; then each
     mean direction in turn, that of most rows first, takes the row nearest to it that is free."""
     columns, rng = pool(8, 0, 0), np.random.default_rng(3)
-    columns["surprisal_NK"] = 3 * np.eye(6)[[0, 0, 0, 0, 1, 1, 1, 2]] + rng.uniform(size=(8, 6))
-    unit_NK = columns["surprisal_NK"] / np.linalg.norm(columns["surprisal_NK"], axis=1, keepdims=True)
+    columns["surprisal_NQ"] = 3 * np.eye(6)[[0, 0, 0, 0, 1, 1, 1, 2]] + rng.uniform(size=(8, 6))
+    unit_NQ = columns["surprisal_NQ"] / np.linalg.norm(columns["surprisal_NQ"], axis=1, keepdims=True)
 
     def totals(division: tuple[int, ...]) -> NDArray[np.float64]:
-        return np.array([unit_NK[np.array(division) == cluster].sum(axis=0) for cluster in range(3)])
+        return np.array([unit_NQ[np.array(division) == cluster].sum(axis=0) for cluster in range(3)])
 
     divisions = itertools.product(range(3), repeat=8)
     best = max(divisions, key=lambda division: np.linalg.norm(totals(division), axis=1).sum())
@@ -229,7 +229,7 @@ def test_alps_equals_its_definition(clusters: int | None, k: int) -> None:
     assert [best.count(cluster) for cluster in order] == [4, 3, 1]
     expected, centre_KK = list[int](), totals(best)
     for cluster in itertools.islice(itertools.cycle(order), k):
-        near = np.argsort(-(unit_NK @ centre_KK[cluster])).tolist()
+        near = np.argsort(-(unit_NQ @ centre_KK[cluster])).tolist()
         expected.append(next(row for row in near if row not in expected))
     assert ask(("alps", {"clusters": clusters}), columns, k) == columns["ids"][expected].tolist()
 

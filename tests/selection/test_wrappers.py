@@ -55,9 +55,9 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
     return Candidates(
         ids=np.array([f"u{number:03d}" for number in rng.permutation(900)[:count]], dtype=np.str_),
         probability_NC=rng.dirichlet(np.ones(4), size=count).astype(np.float32),
-        dropout_SNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
+        dropout_RNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
         embedding_ND=rng.normal(size=(count, 3)).astype(np.float32),
-        surprisal_NK=rng.uniform(size=(count, 6)).astype(np.float32),
+        surprisal_NQ=rng.uniform(size=(count, 6)).astype(np.float32),
         speaker=rng.choice(["", "a", "b", "c"], size=count, p=[0.1, 0.6, 0.2, 0.1]),
         corpus=rng.choice(["x", "y", "z"], size=count, p=[0.6, 0.2, 0.2]),
         duration_s=rng.uniform(1, 9, size=count).astype(np.float32),

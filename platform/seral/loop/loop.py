@@ -139,7 +139,7 @@ class LoopOptions(TrainingOptions):
     @property
     def needs_surprisal(self) -> bool:
         """Whether a strategy reads pretraining losses."""
-        return any("surprisal_NK" in chosen.needs for chosen in (self.initial, self.strategy, *self.others))
+        return any("surprisal_NQ" in chosen.needs for chosen in (self.initial, self.strategy, *self.others))
 
 
 def run_loop(options: LoopOptions) -> str:
@@ -237,7 +237,7 @@ NOTHING_YET: dict[str, Any] = {"trajectory": None, "rounds": None, "labelled": 0
 """The row of a run that has no trajectory yet."""
 
 
-KNOWN_AT_FIRST = {"embedding_ND", "surprisal_NK", "speaker", "corpus", "language"}
+KNOWN_AT_FIRST = {"embedding_ND", "surprisal_NQ", "speaker", "corpus", "language"}
 """What a strategy may read before there is a model."""
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track"}
 MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "enough", "deadline_h", "wait")}

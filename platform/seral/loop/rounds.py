@@ -250,9 +250,9 @@ def run_round(
         rest = ground.utterances(sorted(set(ground.fold.train) - set(asked)))
         heard = (train, label_N, ground.utterances(rejected))
         rest_NC, seen = _score_pool(model, rest, heard, arm if more else None, ground, seed)
-    if ground.ensemble and "dropout_SNC" in seen:
+    if ground.ensemble and "dropout_RNC" in seen:
         with times.phase("ensemble"):
-            seen["dropout_SNC"] = np.stack(list(_members(here, rest, target, fit, ground, seed)))
+            seen["dropout_RNC"] = np.stack(list(_members(here, rest, target, fit, ground, seed)))
     done = RoundSummary(
         round=number,
         labelled=len(ids),
@@ -364,11 +364,11 @@ def _score_pool(
     `heard` is what has a label, (N,), its labels, and what was found unusable.
     """
     needs = frozenset[str]() if arm is None else arm.strategy.needs
-    asked = "dropout_SNC" in needs
+    asked = "dropout_RNC" in needs
     passes = ground.dropout_passes if asked and not ground.ensemble else 0
     scores, seen = score(model, ground.store, rest, dropout_passes=passes, seed=seed), dict[str, NDArray[Any]]()
     if asked:
-        seen["dropout_SNC"] = scores.dropout_SNC
+        seen["dropout_RNC"] = scores.dropout_RNC
     if not needs & {"embedding_ND", "labelled_doubt_M"}:
         return scores.probability_NC, seen
     train, label_N, rejected = heard
@@ -455,8 +455,8 @@ def _pick(
     if further:  # in the place of new clips
         options = options.model_copy(update={"wrappers": [w for w in options.wrappers if w.name != "relabel"]})
     seen = _first_view(ground, rest) if number == 0 else _view(folder, number - 1, rest, options, ground.classes)
-    if "surprisal_NK" in options.needs:
-        seen["surprisal_NK"] = read_vectors(str(ground.surprisal), rest)
+    if "surprisal_NQ" in options.needs:
+        seen["surprisal_NQ"] = read_vectors(str(ground.surprisal), rest)
     rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), rest))
     candidates = Candidates(ids=np.asarray(rest), **known_of(rows), **seen).but(sorted(set(rest) & set(picked)))
     rng = trajectory.generator(number, f"select.{further}" if further else "select")
@@ -481,7 +481,7 @@ def _view(
     """What round `number` left behind about the candidates: probabilities, and what else the strategy reads."""
     here = round_folder(folder, number)
     seen: dict[str, Any] = {"probability_NC": _read_scores(here, rest, classes)}
-    if options.needs & {"embedding_ND", "dropout_SNC", "labelled_doubt_M"}:
+    if options.needs & {"embedding_ND", "dropout_RNC", "labelled_doubt_M"}:
         with np.load(io.BytesIO(storage.read_bytes(storage.join(here, SELECTION))), allow_pickle=False) as kept:
             if kept["ids"].tolist() != list(rest):
                 raise StateError(f"{here}/{SELECTION} is about other utterances than this round's candidates")

@@ -27,7 +27,7 @@ from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased
 from seral.pool.where import COLUMNS, Condition, parse_conditions
 from seral.progress import track
 from seral.schema import UTTERANCE
-from seral.vectors.stable_keys import lots
+from seral.vectors.stable_keys import hash_keys
 
 ORDER = ("quarantine", "gold", "votes", "utterances")
 """Tables of a shard as they are written: `utterances` marks it as complete."""
@@ -148,12 +148,12 @@ def proportional_order(ids: NDArray[np.str_], group_N: NDArray[np.str_], seed: i
     Within a group by lot; the r-th of a group of size n comes at (r + 1/2) / n of the way. A lot depends on its id and
     the seed alone.
     """
-    lot_N = lots(ids, hashlib.sha256(str(seed).encode()).hexdigest()[:16])
+    key_N = hash_keys(ids, hashlib.sha256(str(seed).encode()).hexdigest()[:16])
     position_N = np.empty(len(ids))
     for group in np.unique(group_N):
         rows = np.flatnonzero(group_N == group)
-        position_N[rows[np.argsort(lot_N[rows], kind="stable")]] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return np.lexsort((lot_N, position_N))
+        position_N[rows[np.argsort(key_N[rows], kind="stable")]] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return np.lexsort((key_N, position_N))
 
 
 def _fitting(pool: Pool, conditions: Sequence[Condition], options: SelectOptions) -> Iterator[pa.Table]:

@@ -27,7 +27,7 @@ from seral.pool.shards import Pool, open_pool, pool_stats
 from seral.report import figures, page
 from seral.schema import METADATA_COLUMNS, SAMPLE_RATE, UTTERANCE
 from seral.task.gold import gold_words
-from seral.vectors.stable_keys import lots
+from seral.vectors.stable_keys import hash_keys
 from seral.versions import versions
 
 MEASURES = [
@@ -147,8 +147,8 @@ def _worst_and_drawn(rows: pa.Table, options: PoolReportOptions) -> tuple[list[s
     order = pc.sort_indices(measured, [(WORST_BY, "ascending"), ("utterance_id", "ascending")])
     worst: list[str] = measured["utterance_id"].take(order[: options.players // 2]).to_pylist()
     others = np.setdiff1d(np.asarray(counting["utterance_id"].to_pylist(), dtype=np.str_), worst)
-    lot_N = lots(others, f"{options.seed:016x}"[-16:])
-    return worst, others[np.argsort(lot_N, kind="stable")][: options.players].tolist()
+    key_N = hash_keys(others, f"{options.seed:016x}"[-16:])
+    return worst, others[np.argsort(key_N, kind="stable")][: options.players].tolist()
 
 
 def _players(pool: Pool, rows: pa.Table, words_of: Mapping[str, str], clip_s: float) -> list[Player]:

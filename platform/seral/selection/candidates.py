@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from seral.errors import OptionError, SelectionError, unknown_name
 from seral.vectors.arrays import Floats, Rows, Stored, Strings
 
-# N candidates · M labelled utterances · S dropout passes · C classes · D features
+# N candidates · M labelled utterances · R dropout passes · C classes · D features
 
 
 SUM_TOLERANCE = 1e-3
@@ -38,11 +38,11 @@ class Candidates:
     """(N,) utterance ids, unique."""
     probability_NC: Floats | None = None
     """Class probabilities of the current model."""
-    dropout_SNC: Floats | None = None
-    """Class probabilities of S stochastic passes with dropout on."""
+    dropout_RNC: Floats | None = None
+    """Class probabilities of R stochastic passes with dropout on."""
     embedding_ND: Stored | None = None
     """Pooled features of the candidates."""
-    surprisal_NK: Stored | None = None
+    surprisal_NQ: Stored | None = None
     """Pretraining loss of the candidates by kinds of sound (seral.pretraining.surprisal)."""
     labelled_ids: Strings | None = None
     """(M,) ids of what is already labelled; None = nothing is."""
@@ -200,8 +200,8 @@ class Candidates:
                 _refuse(~_finite_rows(value, 0), _present(self.labelled_ids), f"{name} is not finite")
         if self.probability_NC is not None:
             _check_probabilities("probability_NC", self.probability_NC[None], self.ids)
-        if self.dropout_SNC is not None:
-            _check_probabilities("dropout_SNC", self.dropout_SNC, self.ids)
+        if self.dropout_RNC is not None:
+            _check_probabilities("dropout_RNC", self.dropout_RNC, self.ids)
 
 
 def known_of(metadata: pa.Table) -> dict[str, Any]:
@@ -226,9 +226,9 @@ Strategy = Callable[[Candidates, int, np.random.Generator], list[str]]
 
 _FLOAT_AXES = {
     "probability_NC": 2,
-    "dropout_SNC": 3,
+    "dropout_RNC": 3,
     "embedding_ND": 2,
-    "surprisal_NK": 2,
+    "surprisal_NQ": 2,
     "labelled_embedding_MD": 2,
     "labelled_doubt_M": 1,
     "duration_s": 1,
@@ -238,9 +238,9 @@ _FLOAT_AXES = {
 }
 _CANDIDATE_AXIS = {
     "probability_NC": 0,
-    "dropout_SNC": 1,
+    "dropout_RNC": 1,
     "embedding_ND": 0,
-    "surprisal_NK": 0,
+    "surprisal_NQ": 0,
     "duration_s": 0,
     "speaker": 0,
     "corpus": 0,
@@ -251,16 +251,16 @@ _CANDIDATE_AXIS = {
 }
 _AXES = {"ids": 0, **_CANDIDATE_AXIS}
 _LABELLED = ("labelled_ids", "labelled_embedding_MD", "labelled_doubt_M", "rejected_M")
-_FEATURES = {"embedding_ND", "surprisal_NK", "labelled_embedding_MD"}
+_FEATURES = {"embedding_ND", "surprisal_NQ", "labelled_embedding_MD"}
 _NUMBERS, _NAMES = ("duration_s", "snr_db", "clipping", "speech_ratio"), ("speaker", "corpus", "language")
 KNOWN_COLUMNS = (*_NUMBERS, *_NAMES)
 """The columns of metadata that `known_of` reads."""
 _WITH_A_MODEL = "the loop has them once a model is trained, `seral select` reads them from"
 _WHENCE = {
     "probability_NC": f"{_WITH_A_MODEL} columns p_<class> of source.predictions",
-    "dropout_SNC": f"{_WITH_A_MODEL} columns p1_<class>, p2_<class> and so on of source.predictions",
+    "dropout_RNC": f"{_WITH_A_MODEL} columns p1_<class>, p2_<class> and so on of source.predictions",
     "labelled_doubt_M": f"{_WITH_A_MODEL} a column doubt of source.labelled",
-    "surprisal_NK": "the loop has it when told to pretrain (tapt), `seral select` reads it from source.surprisal",
+    "surprisal_NQ": "the loop has it when told to pretrain (tapt), `seral select` reads it from source.surprisal",
     "embedding_ND": "features of the candidates, source.features of `seral select`",
     "labelled_embedding_MD": "features of what is labelled, from the same source as those of the candidates",
     "rejected_M": "what annotators answered, source.labelled of `seral select`",
@@ -268,7 +268,7 @@ _WHENCE = {
 }
 """What is missing, and who has it."""
 # Quality may be NaN, which says "not measurable"; what a score is computed from may not.
-_MUST_BE_FINITE = {"probability_NC", "dropout_SNC", "embedding_ND", "surprisal_NK", "duration_s"}
+_MUST_BE_FINITE = {"probability_NC", "dropout_RNC", "embedding_ND", "surprisal_NQ", "duration_s"}
 
 
 GROUPS = ("predicted", "speaker", "corpus", "language")
@@ -298,14 +298,14 @@ def _check_same_width(embedding_ND: Stored | None, labelled_MD: Stored | None) -
         )
 
 
-def _check_probabilities(name: str, probability_SNC: Floats, ids: Strings) -> None:
+def _check_probabilities(name: str, probability_RNC: Floats, ids: Strings) -> None:
     """Rows of a distribution: at least two classes, nothing negative, sum 1."""
-    if probability_SNC.shape[2] < 2:
-        raise SelectionError(f"{name} needs at least 2 classes, got {probability_SNC.shape[2]}")
-    if probability_SNC.shape[0] == 0:
+    if probability_RNC.shape[2] < 2:
+        raise SelectionError(f"{name} needs at least 2 classes, got {probability_RNC.shape[2]}")
+    if probability_RNC.shape[0] == 0:
         raise SelectionError(f"{name} needs at least 1 pass, got 0")
-    _refuse((probability_SNC < 0).any(axis=(0, 2)), ids, f"{name} is negative")
-    off = np.abs(probability_SNC.sum(axis=2) - 1).max(axis=0)
+    _refuse((probability_RNC < 0).any(axis=(0, 2)), ids, f"{name} is negative")
+    off = np.abs(probability_RNC.sum(axis=2) - 1).max(axis=0)
     _refuse(off > SUM_TOLERANCE, ids, f"{name} does not sum to 1 (largest difference {off.max(initial=0):.3g})")
 
 

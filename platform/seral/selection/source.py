@@ -1,6 +1,6 @@
 """Candidates from Parquet: features, predictions and what else is known, of whole pools or of some of their shards."""
 
-# N candidates · M labelled · S dropout passes · L hidden states · D features · C classes
+# N candidates · M labelled · R dropout passes · L hidden states · D features · C classes
 from __future__ import annotations
 
 import itertools
@@ -115,7 +115,7 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
     return Candidates(
         ids=candidate_ids,
         embedding_ND=x_ND[False],
-        surprisal_NK=None if options.surprisal is None else read_vectors(options.surprisal, candidate_ids.tolist()),
+        surprisal_NQ=None if options.surprisal is None else read_vectors(options.surprisal, candidate_ids.tolist()),
         labelled_ids=labelled_ids,
         labelled_embedding_MD=x_ND[True],
         labelled_doubt_M=None if labels.doubt_M is None else labels.doubt_M[told],
@@ -270,7 +270,7 @@ def _predictions(options: SourceOptions, names: Sequence[str], ids: NDArray[np.s
         wanted = [[f"p{number}_{name}" for name in classes] for number in passes]
         if absent := {*itertools.chain(*wanted)} - {*table.column_names}:
             raise SelectionError(f"{options.predictions} has dropout passes, but no column {', '.join(sorted(absent))}")
-        seen["dropout_SNC"] = np.stack([stacked(columns) for columns in wanted])
+        seen["dropout_RNC"] = np.stack([stacked(columns) for columns in wanted])
     return seen
 
 

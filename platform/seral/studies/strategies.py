@@ -169,7 +169,7 @@ def curve_cell(
     # By the strategy's name, so that a wrapper is compared with its strategy at the same draws.
     rng = np.random.default_rng([cell.seed, cell.fold, zlib.crc32(row.name.encode())])
     first: StrategyOptions = row
-    if row.needs & {"probability_NC", "dropout_SNC"}:
+    if row.needs & {"probability_NC", "dropout_RNC"}:
         kept = [wrapper for wrapper in row.wrappers if wrapper.name in ("quality", "distinct")]
         first = StrategyOptions(name="random", wrappers=kept)
     models: list[ClassifierMixin] = []
@@ -186,7 +186,7 @@ def curve_cell(
         asked += picks
         labelled = [name for name in asked if name not in junk]
         label_N = oracle.targets(labelled).label_N
-        members = MEMBERS if "dropout_SNC" in row.needs else 0
+        members = MEMBERS if "dropout_RNC" in row.needs else 0
         told_N = np.zeros(len(truth_N), dtype=np.int64)
         if labelled:
             models = _fit(np.stack([known[name] for name in labelled]), label_N, members, cell.seed)
@@ -245,7 +245,7 @@ def _candidates(
     if models:
         values["probability_NC"] = _probabilities(models[0], x_ND, classes)
     if models[1:]:
-        values["dropout_SNC"] = np.stack([_probabilities(model, x_ND, classes) for model in models[1:]])
+        values["dropout_RNC"] = np.stack([_probabilities(model, x_ND, classes) for model in models[1:]])
     if asked:
         values |= {"labelled_ids": np.array(asked), "labelled_embedding_MD": np.stack([known[name] for name in asked])}
         values["rejected_M"] = np.isin(asked, ground.junk)

@@ -5,7 +5,7 @@ MODEL/adapter/                      in the peft layout, where there are adapters
 MODEL/encoder.json                  the encoder's name and fingerprint, and from which hidden state on it was trained
 """
 
-# N rows · S dropout passes · B batch · T frames · C classes · K dimensions · U embedding
+# N rows · R dropout passes · B batch · T frames · C classes · K dimensions · U embedding
 # L encoder layers (L+1 hidden states)
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Scores:
     probability_NC: Float
     value_NK: Float
     embedding_NU: Float
-    dropout_SNC: Float
+    dropout_RNC: Float
 
 
 def save_probe(
@@ -142,7 +142,7 @@ def score(folder: str, store: FeatureStore, units: Utterances, *, dropout_passes
             probability_NC=logits_NC.softmax(1).numpy(),
             value_NK=value_NK.numpy(),
             embedding_NU=embedding_NU.numpy(),
-            dropout_SNC=np.stack(passes) if passes else np.empty((0, len(units.ids), len(model.classes)), np.float32),
+            dropout_RNC=np.stack(passes) if passes else np.empty((0, len(units.ids), len(model.classes)), np.float32),
         )
 
 

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, hstack, vstack
 from seral.errors import OptionError, SelectionError
 from seral.vectors.arrays import Doubles, Floats
 from seral.vectors.distances import Points, rounding
-from seral.vectors.seeding import distant_draws
+from seral.vectors.seeding import seed_rows
 from seral.vectors.view import Features, View, slabs, unit_rows, view
 
 # Q queries · N rows · B rows of a slab · K clusters or neighbours · D features
@@ -158,7 +158,7 @@ def kmeans(
         learnt = x.only(np.sort(rng.choice(len(x), points_per_cluster * k, replace=False, shuffle=False)))
     centre_D = learnt.mean()
     if start_KD is None:
-        start_KD = learnt[distant_draws(Points(learnt, centre_D=centre_D), None, k, rng)]
+        start_KD = learnt[seed_rows(Points(learnt, centre_D=centre_D), None, k, rng)]
     with faiss_threads(threads):
         lloyd, left = _Lloyd(learnt, start_KD.astype(np.float64), centre_D), iterations
         while lloyd.assign() and left:

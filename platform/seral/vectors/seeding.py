@@ -20,17 +20,17 @@ STALE = 0.25
 """Draws since all bounds were brought up to date, as a share of the rows, after which that is done again."""
 
 
-def distant_draws(
+def seed_rows(
     points: Points, labelled: Points | None, k: int, rng: np.random.Generator, first: int | None = None
 ) -> Rows:
     """k different rows in the order of their draw, (k,); k <= N.
 
     The first is `first`, or drawn like the others when there are labelled rows, or any row with equal chances.
     """
-    return _Draws(points, labelled, k, rng, first).run() if k else np.empty(0, dtype=np.intp)
+    return _Seeding(points, labelled, k, rng, first).run() if k else np.empty(0, dtype=np.intp)
 
 
-class _Draws:
+class _Seeding:
     """Bounds, centres and picks of one series of draws."""
 
     def __init__(

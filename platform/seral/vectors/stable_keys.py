@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from seral.vectors.arrays import Strings
 
 
-def lots(ids: Strings, key: str) -> NDArray[np.float64]:
+def hash_keys(ids: Strings, key: str) -> NDArray[np.float64]:
     """A random number of [0, 2^53) for every id, (N,), by a key of 16 characters.
 
     It does not depend on which others there are or where they are kept.

@@ -52,9 +52,9 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
     return Candidates(
         ids=np.array(names[:count]),
         probability_NC=rng.dirichlet(np.ones(4), size=count).astype(np.float32),
-        dropout_SNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
+        dropout_RNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
         embedding_ND=rng.normal(size=(count, 5)).astype(np.float16),
-        surprisal_NK=rng.uniform(size=(count, 6)).astype(np.float16),
+        surprisal_NQ=rng.uniform(size=(count, 6)).astype(np.float16),
         speaker=rng.choice(["a", "b", "c"], size=count),
         duration_s=rng.integers(1, 40, size=count) / 4,
         snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
@@ -163,7 +163,7 @@ def test_ids_are_compared_with_labelled_ones_and_by_themselves(monkeypatch: pyte
     assert whole.labelled_ids is not None
     dealt = divided(whole, 3, 0)
     dealt.check_ids()
-    monkeypatch.setattr("seral.selection.parts.part.lots", lambda ids, key: np.zeros(len(ids)))
+    monkeypatch.setattr("seral.selection.parts.part.hash_keys", lambda ids, key: np.zeros(len(ids)))
     dealt.check_ids()  # one number means all ids
     both_ways = Parts([PoolPart(whole), PoolPart(Candidates(ids=whole.labelled_ids[:2], embedding_ND=np.ones((2, 5))))])
     with pytest.raises(SelectionError, match=f"2 ids are in two parts, e.g. {whole.labelled_ids[0]}"):
@@ -213,7 +213,7 @@ def test_exact_picks_and_rows_without_features_have_no_distance() -> None:
     whole = pool(60, 3, 0)
     assert select_in_parts(StrategyOptions(name="k_center"), divided(whole, 3, 0), 9, RNG(0)).distance is None
     assert select_in_parts(StrategyOptions(name="k_means"), divided(whole, 1, 0), 9, RNG(0)).distance is None
-    halves = [Candidates(ids=half.ids, surprisal_NK=half.surprisal_NK) for half in halves_of(whole)]
+    halves = [Candidates(ids=half.ids, surprisal_NQ=half.surprisal_NQ) for half in halves_of(whole)]
     found = select_in_parts(StrategyOptions(name="alps"), Parts([PoolPart(half) for half in halves]), 9, RNG(0))
     assert (found.exact, found.distance) == (False, None)
 
@@ -277,7 +277,7 @@ def written(folder: Path, whole: Candidates, files: int, form: str) -> SourceOpt
         pq.write_table(
             pa.table({"utterance_id": ids[rows].tolist(), "snr_db": snr, **known}), folder / "metadata" / name
         )
-    surprising = pa.array([row.tobytes() for row in whole.need("surprisal_NK")], pa.binary())
+    surprising = pa.array([row.tobytes() for row in whole.need("surprisal_NQ")], pa.binary())
     (folder / "surprisal").mkdir()
     pq.write_table(
         pa.table({"utterance_id": whole.ids.tolist(), "embedding": surprising}), folder / "surprisal" / "0.parquet"
@@ -314,7 +314,7 @@ def test_candidates_are_read_back_from_parquet(form: str, tmp_path: Path) -> Non
     assert whole.rejected_M is not None
     assert read.rejected_M.tolist() == whole.rejected_M.tolist()
     assert read.need("probability_NC").tolist() == whole.need("probability_NC").tolist()
-    assert read.need("surprisal_NK").tolist() == whole.need("surprisal_NK").tolist()
+    assert read.need("surprisal_NQ").tolist() == whole.need("surprisal_NQ").tolist()
     assert read.groups("language").tolist() == ["en"] * 50
     np.testing.assert_array_equal(read.need("snr_db"), whole.need("snr_db"))
 

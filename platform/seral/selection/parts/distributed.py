@@ -35,7 +35,7 @@ from seral.selection.strategies.uniform import first_of_groups, shares_of
 from seral.selection.strategies.wrappers import admitted, apart, full_groups, quota_room, rejection, relabel
 from seral.vectors.arrays import Floats, Rows, Stored
 from seral.vectors.distances import Block, Points
-from seral.vectors.seeding import distant_draws
+from seral.vectors.seeding import seed_rows
 
 
 class Picks(NamedTuple):
@@ -222,14 +222,14 @@ def _k_center(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:
 def _k_means_plus_plus(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:
     points = PartedPoints(parts, "features")
     chosen: list[str] = points.ids[
-        distant_draws(points, points.labelled(_known(parts).labelled_centres()), k, rng)
+        seed_rows(points, points.labelled(_known(parts).labelled_centres()), k, rng)
     ].tolist()
     return chosen
 
 
 def _badge(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:
     points = PartedPoints(parts, "gradients")
-    chosen: list[str] = points.ids[distant_draws(points, None, k, rng, first=points.largest())].tolist()
+    chosen: list[str] = points.ids[seed_rows(points, None, k, rng, first=points.largest())].tolist()
     return chosen
 
 

@@ -23,7 +23,7 @@ from seral.selection.strategies.wrappers import Rejection, is_good, is_usable, n
 from seral.vectors.arrays import Doubles, Floats, Rows, Stored, Strings
 from seral.vectors.distances import Block, Points, feature_points, gradient_points
 from seral.vectors.index import nearest
-from seral.vectors.stable_keys import lots
+from seral.vectors.stable_keys import hash_keys
 
 Kind = Literal["features", "gradients"]
 
@@ -104,7 +104,7 @@ class PoolPart:
 
     def id_hashes(self) -> Doubles:
         """A number for every id, labelled ones included; different ids seldom have the same."""
-        return lots(self._all_ids(), HASH_KEY)
+        return hash_keys(self._all_ids(), HASH_KEY)
 
     def ids_of(self, hashes: Doubles) -> list[str]:
         """All ids with one of these numbers."""
@@ -141,7 +141,7 @@ class PoolPart:
 
     def drawn_first(self, key: str, k: int) -> tuple[Doubles, Strings]:
         """The k smallest lots, as scores."""
-        return self._best(-lots(self.candidates.ids, key), k)
+        return self._best(-hash_keys(self.candidates.ids, key), k)
 
     def drawn_of_groups(self, by: str, share_of: dict[str, int], key: str) -> tuple[Strings, Strings]:
         """Ids and groups of the smallest lots of every group, as many as its share."""

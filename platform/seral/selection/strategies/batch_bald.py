@@ -9,7 +9,7 @@ from seral.selection.candidates import Candidates
 from seral.selection.strategies import scores
 from seral.selection.strategies.checks import at_least
 
-# N candidates · S dropout passes · C classes · J joint answers
+# N candidates · R dropout passes · C classes · J joint answers
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -30,23 +30,23 @@ def batch_bald(
     and afterwards that many draws.
     """
     at_least(1, "batch_bald", shortlist=shortlist, answers=answers)
-    p_SNC = candidates.need("dropout_SNC")
-    rows = np.sort(scores.top_rows(scores.bald(p_SNC), max(shortlist, k)))
-    chosen: list[str] = candidates.ids[rows[greedy_joint(p_SNC[:, rows], k, rng, answers)]].tolist()
+    p_RNC = candidates.need("dropout_RNC")
+    rows = np.sort(scores.top_rows(scores.bald(p_RNC), max(shortlist, k)))
+    chosen: list[str] = candidates.ids[rows[greedy_joint(p_RNC[:, rows], k, rng, answers)]].tolist()
     return chosen
 
 
-def greedy_joint(p_SNC: Floats, k: int, rng: np.random.Generator, answers: int) -> NDArray[np.intp]:
-    """Rows of the greedy batch in order, (S, N, C) -> (k,); k <= N. Equal gains fall to the lower row."""
-    expected_N = np.mean([scores.entropy(p_NC) for p_NC in p_SNC], axis=0)
-    joint = _Joint(len(p_SNC))
+def greedy_joint(p_RNC: Floats, k: int, rng: np.random.Generator, answers: int) -> NDArray[np.intp]:
+    """Rows of the greedy batch in order, (R, N, C) -> (k,); k <= N. Equal gains fall to the lower row."""
+    expected_N = np.mean([scores.entropy(p_NC) for p_NC in p_RNC], axis=0)
+    joint = _Joint(len(p_RNC))
     picks: list[int] = []
     while len(picks) < k:
         # Conditional entropies of the picks so far are the same for every candidate and left out.
-        gain_N = joint.entropy_with(p_SNC) - expected_N
+        gain_N = joint.entropy_with(p_RNC) - expected_N
         gain_N[picks] = -np.inf
         picks.append(int(np.round(gain_N, 6).argmax()))
-        joint.add(p_SNC[:, picks[-1]].astype(np.float64), rng, answers)
+        joint.add(p_RNC[:, picks[-1]].astype(np.float64), rng, answers)
     return np.array(picks, dtype=np.intp)
 
 
@@ -54,35 +54,35 @@ class _Joint:
     """Joint answers of a batch: their probabilities under every pass, and what each stands for in a sum over all."""
 
     def __init__(self, passes: int) -> None:
-        self.p_JS = np.ones((1, passes))
+        self.p_JR = np.ones((1, passes))
         self.share_J: Doubles | None = None
         """For draws: one over the number of draws and the probability each was drawn with; None = all answers."""
 
-    def entropy_with(self, p_SNC: Floats) -> Doubles:
-        """Entropy of the joint answers of the batch and each candidate, (S, N, C) -> (N,)."""
-        passes, rows, classes = p_SNC.shape
-        p_JS = (self.p_JS / passes).astype(np.float32)
-        share_J = np.ones(len(p_JS)) if self.share_J is None else self.share_J
-        entropy_N, step = np.empty(rows), max(1, SLAB // (len(p_JS) * classes))
+    def entropy_with(self, p_RNC: Floats) -> Doubles:
+        """Entropy of the joint answers of the batch and each candidate, (R, N, C) -> (N,)."""
+        passes, rows, classes = p_RNC.shape
+        p_JR = (self.p_JR / passes).astype(np.float32)
+        share_J = np.ones(len(p_JR)) if self.share_J is None else self.share_J
+        entropy_N, step = np.empty(rows), max(1, SLAB // (len(p_JR) * classes))
         for at in range(0, rows, step):
-            p_JB = p_JS @ p_SNC[:, at : at + step].reshape(passes, -1)
+            p_JB = p_JR @ p_RNC[:, at : at + step].reshape(passes, -1)
             term_JB = np.log(np.maximum(p_JB, TINY))
             term_JB *= p_JB
             entropy_N[at : at + step] = -(share_J @ term_JB).reshape(-1, classes).sum(axis=1)
         return entropy_N
 
-    def add(self, p_SC: Doubles, rng: np.random.Generator, answers: int) -> None:
+    def add(self, p_RC: Doubles, rng: np.random.Generator, answers: int) -> None:
         """Take one more utterance in."""
-        passes, classes = p_SC.shape
-        if self.share_J is None and len(self.p_JS) * classes <= answers:
-            self.p_JS = (self.p_JS[:, None, :] * p_SC.T).reshape(-1, passes)
+        passes, classes = p_RC.shape
+        if self.share_J is None and len(self.p_JR) * classes <= answers:
+            self.p_JR = (self.p_JR[:, None, :] * p_RC.T).reshape(-1, passes)
             return
         if self.share_J is None:
-            total_J = self.p_JS.mean(axis=1).cumsum()
-            self.p_JS = self.p_JS[np.searchsorted(total_J, rng.random(answers) * total_J[-1], side="right")]
+            total_J = self.p_JR.mean(axis=1).cumsum()
+            self.p_JR = self.p_JR[np.searchsorted(total_J, rng.random(answers) * total_J[-1], side="right")]
         # One answer for every draw, by its probability given the draw's answers so far.
-        joint_JCS = self.p_JS[:, None, :] * p_SC.T
-        total_JC = joint_JCS.mean(axis=2).cumsum(axis=1)
+        joint_JCR = self.p_JR[:, None, :] * p_RC.T
+        total_JC = joint_JCR.mean(axis=2).cumsum(axis=1)
         answer_J = (total_JC[:, :-1] <= rng.random(answers)[:, None] * total_JC[:, -1:]).sum(axis=1)
-        self.p_JS = joint_JCS[np.arange(answers), answer_J]
-        self.share_J = 1 / (answers * self.p_JS.mean(axis=1))
+        self.p_JR = joint_JCR[np.arange(answers), answer_J]
+        self.share_J = 1 / (answers * self.p_JR.mean(axis=1))

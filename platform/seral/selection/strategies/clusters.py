@@ -54,7 +54,7 @@ def alps(
     Differs from the paper in what a clip's surprisal is: see ser_models.objectives.surprisal.
     """
     at_least(1, "alps", clusters=clusters, points_per_cluster=points_per_cluster, threads=threads)
-    x_ND = candidates.need("surprisal_NK")
+    x_ND = candidates.need("surprisal_NQ")
     return _near_centroids(candidates, x_ND, k, rng, clusters or k, points_per_cluster, threads)
 
 

@@ -79,9 +79,9 @@ def cluster_margin(
     by_margin = np.argsort(-uncertainty_of(short, "margin"), kind="stable")
     size_N = np.bincount(cluster_N)[cluster_N]
     # All first rows of clusters are taken before any second one.
-    turn_N = np.empty(len(short), dtype=np.int64)
-    turn_N[by_margin] = scores.turns(cluster_N[by_margin])
-    order = np.lexsort((cluster_N, size_N, turn_N))
+    rank_N = np.empty(len(short), dtype=np.int64)
+    rank_N[by_margin] = scores.rank_in_group(cluster_N[by_margin])
+    order = np.lexsort((cluster_N, size_N, rank_N))
     chosen: list[str] = short.ids[order[:k]].tolist()
     return chosen
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# N candidates · S dropout passes · C classes
+# N candidates · R dropout passes · C classes
 
 Probabilities = NDArray[np.float32] | NDArray[np.float64]
 Scores = NDArray[np.float64]
@@ -31,21 +31,21 @@ def least_confidence(p_NC: Probabilities) -> Scores:
     return doubt
 
 
-def bald(p_SNC: Probabilities) -> Scores:
-    """H(mean_s p) - mean_s H(p_s) over S dropout passes, (S, N, C) -> (N,). Gal et al. 2017, arXiv 1703.02910."""
-    # One pass at a time: (S, N, C) in double precision would be the largest thing in memory.
-    expected_N = np.mean([entropy(p_NC) for p_NC in p_SNC], axis=0)
-    information: Scores = entropy(p_SNC.mean(axis=0, dtype=np.float64)) - expected_N
+def bald(p_RNC: Probabilities) -> Scores:
+    """H(mean_r p) - mean_r H(p_r) over R dropout passes, (R, N, C) -> (N,). Gal et al. 2017, arXiv 1703.02910."""
+    # One pass at a time: (R, N, C) in double precision would be the largest thing in memory.
+    expected_N = np.mean([entropy(p_NC) for p_NC in p_RNC], axis=0)
+    information: Scores = entropy(p_RNC.mean(axis=0, dtype=np.float64)) - expected_N
     return information
 
 
-def turns(group_N: NDArray[np.int64]) -> NDArray[np.int64]:
+def rank_in_group(group_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """The place of every row among the rows of its group before it, (N,), from 0."""
     order = np.argsort(group_N, kind="stable")
     first_N = np.searchsorted(group_N[order], group_N[order])
-    turn_N = np.empty(len(group_N), dtype=np.int64)
-    turn_N[order] = np.arange(len(group_N)) - first_N
-    return turn_N
+    rank_N = np.empty(len(group_N), dtype=np.int64)
+    rank_N[order] = np.arange(len(group_N)) - first_N
+    return rank_N
 
 
 def top_rows(score_N: Scores, k: int) -> NDArray[np.intp]:

@@ -6,14 +6,14 @@ import numpy as np
 
 from seral.selection.candidates import Candidates
 from seral.vectors.distances import Points, feature_points, gradient_points
-from seral.vectors.seeding import distant_draws
+from seral.vectors.seeding import seed_rows
 
 
 def k_means_plus_plus(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
     """k-means++ draws, away from the labelled rows. Arthur and Vassilvitskii 2007."""
     points = feature_points(candidates.need("embedding_ND"))
     labelled = Points(candidates.labelled_centres(), centre_D=points.centre_D)
-    chosen: list[str] = candidates.ids[distant_draws(points, labelled, k, rng)].tolist()
+    chosen: list[str] = candidates.ids[seed_rows(points, labelled, k, rng)].tolist()
     return chosen
 
 
@@ -23,5 +23,5 @@ def badge(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]
     Starts with the largest gradient, as the authors' code does. The embedding is never built.
     """
     points = gradient_points(candidates.need("probability_NC"), candidates.need("embedding_ND"))
-    chosen: list[str] = candidates.ids[distant_draws(points, None, k, rng, first=points.largest())].tolist()
+    chosen: list[str] = candidates.ids[seed_rows(points, None, k, rng, first=points.largest())].tolist()
     return chosen

@@ -63,7 +63,7 @@ UNCERTAINTIES: dict[str, tuple[Callable[[Any], scores.Scores], str]] = {
     "margin": (scores.margin, "probability_NC"),
     "entropy": (scores.entropy, "probability_NC"),
     "least_confidence": (scores.least_confidence, "probability_NC"),
-    "bald": (scores.bald, "dropout_SNC"),
+    "bald": (scores.bald, "dropout_RNC"),
 }
 """Scores by name, and what each reads of the candidates."""
 

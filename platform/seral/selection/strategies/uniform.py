@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.selection.candidates import Candidates
-from seral.selection.strategies.scores import turns
+from seral.selection.strategies.scores import rank_in_group
 from seral.vectors.arrays import Strings
-from seral.vectors.stable_keys import lots
+from seral.vectors.stable_keys import hash_keys
 
 # N candidates · G groups
 
@@ -22,7 +22,7 @@ def uniform(candidates: Candidates, k: int, rng: np.random.Generator, *, by: str
     """
     key = rng.bytes(8).hex()
     if by is None:
-        chosen: list[str] = candidates.ids[np.argsort(lots(candidates.ids, key), kind="stable")[:k]].tolist()
+        chosen: list[str] = candidates.ids[np.argsort(hash_keys(candidates.ids, key), kind="stable")[:k]].tolist()
         return chosen
     share_of = shares_of(candidates.group_sizes(by), k)
     picked: list[str] = candidates.ids[first_of_groups(candidates.ids, candidates.groups(by), share_of, key)].tolist()
@@ -31,10 +31,10 @@ def uniform(candidates: Candidates, k: int, rng: np.random.Generator, *, by: str
 
 def first_of_groups(ids: Strings, group_N: Strings, share_of: Mapping[str, int], key: str) -> NDArray[np.intp]:
     """Rows of the smallest lots of every group, as many as its share, in the order of their lots; ids in order."""
-    order = np.argsort(lots(ids, key), kind="stable")
+    order = np.argsort(hash_keys(ids, key), kind="stable")
     name_G, place_N = np.unique(group_N[order], return_inverse=True)
     share_G = np.array([share_of[name] for name in name_G.tolist()], dtype=np.int64)
-    rows: NDArray[np.intp] = order[turns(place_N) < share_G[place_N]]
+    rows: NDArray[np.intp] = order[rank_in_group(place_N) < share_G[place_N]]
     return rows
 
 
