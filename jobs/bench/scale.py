@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -31,8 +31,9 @@ from seral.figures.markdown import markdown
 from seral.options import Options, run_job
 from seral.progress import say
 from seral.selection.candidates import Candidates
-from seral.selection.parts.actors import Parts, RemoteParts
+from seral.selection.parts.actors import RemoteParts
 from seral.selection.parts.distributed import select_in_parts
+from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, check_options, select
 from seral.selection.source import SourceOptions
@@ -40,6 +41,8 @@ from seral.selection.strategies import STRATEGIES
 
 SURPRISALS = 64
 """Pretraining losses a row, for `alps`."""
+
+T = TypeVar("T")
 
 
 class ScaleBenchOptions(Options):
@@ -76,11 +79,13 @@ class CountedParts(Parts):
         super().__init__(parts)
         self.calls, self.sent_bytes, self.slowest_s, self.all_s = 0, 0, 0.0, 0.0
 
-    def respective(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        timed_replies = [
-            timed(partial(getattr(part, method), *own)) for part, own in zip(self._parts, arguments, strict=True)
+    def respective(
+        self, function: Callable[Concatenate[PoolPart, ...], T], arguments: Sequence[tuple[Any, ...]], **options: Any
+    ) -> list[T]:
+        calls = [
+            partial(part.call, function, *own, **options) for part, own in zip(self._parts, arguments, strict=True)
         ]
-        replies, seconds = [reply for reply, _ in timed_replies], [took_s for _, took_s in timed_replies]
+        replies, seconds = ([*values] for values in zip(*map(timed, calls), strict=True))
         self.sent_bytes += len(pickle.dumps((arguments, replies), protocol=5))
         self.calls += 1
         self.slowest_s += max(seconds)

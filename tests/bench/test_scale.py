@@ -40,8 +40,8 @@ def test_actors_are_measured_by_the_clock(ray_session: None) -> None:
 def test_calls_and_what_they_send_are_counted() -> None:
     halves = [Candidates(ids=np.array(list(half)), probability_NC=np.eye(2, dtype=np.float32)) for half in ("ab", "cd")]
     parts = CountedParts([PoolPart(half) for half in halves])
-    assert parts.each("count") == [2, 2]
-    parts.each("ids")
+    assert parts.each(PoolPart.count) == [2, 2]
+    parts.each(PoolPart.ids)
     assert parts.calls == 2
     sent = [([(), ()], [2, 2]), ([(), ()], [half.ids for half in halves])]
     assert parts.sent_bytes == sum(len(pickle.dumps(crossed, protocol=5)) for crossed in sent)

@@ -1,5 +1,6 @@
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from seral.selection.candidates import Candidates
 from seral.selection.selection import StrategyOptions, check_options, default_options, select
 from seral.selection.strategies import STRATEGIES, scores
 from seral.selection.strategies.clusters import nearest_in_turn
-from seral.selection.strategies.farthest_first import Part, farthest_first, traverse
+from seral.selection.strategies.farthest_first import BoundedRows, farthest_first, traverse
 from seral.selection.strategies.informative_diverse import DIVERSITIES
+from seral.selection.strategies.records import Strategy
 
 # N candidates · M labelled · R passes · C classes · D features
 
@@ -166,11 +168,11 @@ def test_k_center_of_many_parts_equals_brute_force_on_a_grid_full_of_ties(
     x_ND = rng.integers(-2, 3, size=(count, 3)).astype(np.float32)
     centre_MD = rng.integers(-2, 3, size=(labelled, 3)).astype(np.float32)
     part_N = rng.integers(parts, size=count)
-    made = [Part(np.flatnonzero(part_N == part), x_ND[part_N == part]) for part in np.unique(part_N)]
+    made = [BoundedRows(np.flatnonzero(part_N == part), x_ND[part_N == part]) for part in np.unique(part_N)]
     k = int(rng.integers(count + 1))
 
-    def each(method: str, *arguments: Any) -> list[Any]:
-        return [getattr(part, method)(*arguments) for part in made]
+    def each(method: Callable[..., Any], /, *arguments: Any, **options: Any) -> list[Any]:
+        return [method(part, *arguments, **options) for part in made]
 
     assert traverse(each, centre_MD, k, first_offer=offer) == brute_force_farthest_first(x_ND, centre_MD, k)
 
@@ -300,7 +302,7 @@ def test_a_strategy_reads_what_it_says_it_needs_and_nothing_else(name: str) -> N
 def test_a_strategy_that_breaks_the_contract_is_caught(
     picks: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(STRATEGIES, "broken", lambda candidates, k, rng: picks)
+    monkeypatch.setitem(STRATEGIES, "broken", Strategy(lambda candidates, k, rng: picks))
     candidates = Candidates(ids=np.array(["u1", "u2"]), labelled_ids=np.array(["v0"]))
     with pytest.raises(SelectionError, match=message):
         select("broken", candidates, 2, np.random.default_rng(0))

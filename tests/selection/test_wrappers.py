@@ -15,12 +15,12 @@ from seral.errors import OptionError, SelectionError
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import Candidates
 from seral.selection.minutes import select_for_minutes
-from seral.selection.parts.actors import Parts
+from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, select
-from seral.selection.strategies import STRATEGIES
+from seral.selection.strategies import STRATEGIES, WRAPPERS
 from seral.selection.strategies.uniform import shares, uniform
-from seral.selection.strategies.wrappers import WRAPPERS, rejection
+from seral.selection.strategies.wrappers import rejection
 
 # N candidates · M labelled · D features
 
@@ -202,11 +202,11 @@ def test_distinct_never_holds_two_copies_of_who_is_left() -> None:
         held.extend([weakref.ref(left)] if left is not candidates else [])
         return uniform(left, k, rng)
 
-    assert len(WRAPPERS["distinct"](spy, candidates, 20, np.random.default_rng(0), distance=0.1)) == 20
+    assert len(WRAPPERS["distinct"].function(spy, candidates, 20, np.random.default_rng(0), distance=0.1)) == 20
     assert len(held) > 1
     held.clear()
     fresh = replace(candidates, labelled_ids=None, labelled_embedding_MD=None, labelled_doubt_M=None, rejected_M=None)
-    assert len(WRAPPERS["distinct"](spy, fresh, 1, np.random.default_rng(0))) == 1
+    assert len(WRAPPERS["distinct"].function(spy, fresh, 1, np.random.default_rng(0))) == 1
     assert held == [] or held[0]() is not candidates
 
 
@@ -262,7 +262,7 @@ def test_a_strategy_that_is_asked_again_hears_of_the_picks_so_far(name: str) -> 
 
     candidates = pool(60, 2, 0)
     options = {"quota": {"share": 0.4}, "distinct": {"distance": 0.1}, "quality": {"snr_db": 10.0}, "usable": {}}[name]
-    picks = WRAPPERS[name](spy, candidates, 40, np.random.default_rng(0), **options)
+    picks = WRAPPERS[name].function(spy, candidates, 40, np.random.default_rng(0), **options)
     first, again = asked[0], asked[1]
     assert first.picked is None
     assert again.picked is not None

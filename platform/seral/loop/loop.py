@@ -46,6 +46,7 @@ from seral.pretraining.tapt import adapt_encoder
 from seral.progress import say, track
 from seral.schema import SECONDS
 from seral.selection.budget import BudgetOptions
+from seral.selection.candidates import WITHOUT_A_MODEL
 from seral.selection.selection import StrategyOptions
 from seral.task.run import (
     FoldData,
@@ -120,8 +121,8 @@ class LoopOptions(TrainingOptions):
         arms = ["full", "random", self.strategy.name, *(other.name for other in self.others)]
         if self.others and (twice := {name for name in arms if arms.count(name) > 1}):
             raise ValueError(f"others: there is an arm {min(twice)!r} already; name each strategy once")
-        if self.initial.needs - KNOWN_AT_FIRST:
-            wanted = ", ".join(sorted(self.initial.needs - KNOWN_AT_FIRST))
+        if self.initial.needs - WITHOUT_A_MODEL:
+            wanted = ", ".join(sorted(self.initial.needs - WITHOUT_A_MODEL))
             raise ValueError(
                 f"initial: {self.initial.name} reads {wanted}, and there is no model before the first round"
             )
@@ -237,8 +238,6 @@ NOTHING_YET: dict[str, Any] = {"trajectory": None, "rounds": None, "labelled": 0
 """The row of a run that has no trajectory yet."""
 
 
-KNOWN_AT_FIRST = {"embedding_ND", "surprisal_NQ", "speaker", "corpus", "language"}
-"""What a strategy may read before there is a model."""
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track"}
 MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "enough", "deadline_h", "wait")}
 """Options a resumed run may be given anew: where it runs, further folds, seeds and arms, how long it awaits people."""

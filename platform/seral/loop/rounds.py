@@ -42,13 +42,13 @@ from seral.labels.people import People, PeopleOptions
 from seral.loop.stopping import RoundSummary, StopOptions, stop_reason
 from seral.schema import LABEL, PICK, prediction_schema
 from seral.selection.budget import PaceOptions
-from seral.selection.candidates import Candidates, known_of
+from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
-from seral.selection.parts.actors import Parts
+from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, select
 from seral.selection.source import read_vectors
-from seral.selection.strategies.automatic import recommended
+from seral.selection.strategies import WRAPPERS
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Targets, Utterances
 from seral.task.gold import Oracle
@@ -453,12 +453,13 @@ def _pick(
         return []
     options = arm.initial if number == 0 else arm.strategy
     if further:  # in the place of new clips
-        options = options.model_copy(update={"wrappers": [w for w in options.wrappers if w.name != "relabel"]})
+        wrappers = [wrapper for wrapper in options.wrappers if not WRAPPERS[wrapper.name].relabels]
+        options = options.model_copy(update={"wrappers": wrappers})
     seen = _first_view(ground, rest) if number == 0 else _view(folder, number - 1, rest, options, ground.classes)
     if "surprisal_NQ" in options.needs:
         seen["surprisal_NQ"] = read_vectors(str(ground.surprisal), rest)
     rows = ground.metadata.take(rows_of(ground.metadata["utterance_id"].to_pylist(), rest))
-    candidates = Candidates(ids=np.asarray(rest), **known_of(rows), **seen).but(sorted(set(rest) & set(picked)))
+    candidates = Candidates(ids=np.asarray(rest), **metadata_columns(rows), **seen).but(sorted(set(rest) & set(picked)))
     rng = trajectory.generator(number, f"select.{further}" if further else "select")
     if arm.pace is None:
         return select(options, candidates, int(count), rng)
@@ -547,9 +548,7 @@ def _read_scores(here: str, ids: Sequence[str], classes: Sequence[str]) -> Float
 
 
 def _picks_table(picks: Sequence[str], arm: Arm, number: int) -> pa.Table:
-    name = (arm.initial if number == 0 else arm.strategy).name
-    if name == "auto":
-        name = recommended(model=number > 0).name
+    name = (arm.initial if number == 0 else arm.strategy).named(model=number > 0)
     rows = [{"utterance_id": p, "order": i, "strategy": name, "round": number} for i, p in enumerate(picks)]
     return pa.Table.from_pylist(rows, PICK)
 

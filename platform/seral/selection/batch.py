@@ -19,8 +19,9 @@ from seral.schema import PICK
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import Candidates
 from seral.selection.minutes import select_for_minutes
-from seral.selection.parts.actors import Parts, RemoteParts
-from seral.selection.parts.distributed import Picks, select_in_parts
+from seral.selection.parts.actors import RemoteParts
+from seral.selection.parts.distributed import select_in_parts
+from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, check_count
 from seral.selection.source import SourceOptions, different_widths, read_labelled, shards
@@ -60,19 +61,19 @@ class BatchOptions(Options):
 def run_batch(options: BatchOptions) -> dict[str, Any]:
     """Read, pick and write; returns what was done: rows, picks, whether one machine would have picked them, seconds.
 
-    Of merged picks also their `distance`, see distributed.Picks.
+    Of merged picks also their `distance`, see parts.local.Picks.
     """
-    picks, told = _pick_despite_losses(options)
+    picks, summary = _pick_despite_losses(options)
     rows = [
         {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
         for order, name in enumerate(picks.ids)
     ]
     storage.write_table(options.out, pa.Table.from_pylist(rows, PICK))
-    return {**told, "out": options.out}
+    return {**summary, "out": options.out}
 
 
 def _pick_despite_losses(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
-    """The same picks whether or not a part is lost on the way: all parts are read again, where there is room."""
+    """The picks, whether or not a part is lost on the way: then all parts are read again, where there is room."""
     losses = 0
     while True:
         try:
@@ -88,18 +89,18 @@ def _pick_despite_losses(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
 
 
 def _pick(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
-    """The picks, and what is told of them. Raises LostPart when a part was lost; another try picks the same."""
+    """The picks, and their summary. Raises LostPart when a part was lost; another try picks the same."""
     names, rng, started = shards(options.source), np.random.default_rng(options.seed), time.perf_counter()
     dealt = [part.tolist() for part in np.array_split(np.array(names), min(options.parts, len(names)))]
     with _read(options, dealt) as parts:
-        rows, known = parts.count(), parts.each("known")
-        if len({part.labelled_centres().shape[1] for part in known}) > 1:
-            widths = {files[0]: part.labelled_centres().shape[1] for files, part in zip(dealt, known, strict=True)}
+        rows, labelled = parts.count(), parts.each(PoolPart.labelled_part)
+        if len({part.labelled_centres().shape[1] for part in labelled}) > 1:
+            widths = {files[0]: part.labelled_centres().shape[1] for files, part in zip(dealt, labelled, strict=True)}
             raise different_widths(options.source.features, widths)
         parts.check_ids()
         read = time.perf_counter()
         say(f"{rows} candidates of {len(names)} files read in {read - started:.1f} s")
-        _tell_missing(options.source, known)
+        _report_missing(options.source, labelled)
         check_count(options.strategy.name, options.count or 1, rows)
         if options.minutes is None:
             picks = select_in_parts(options.strategy, parts, options.count or 0, rng)
@@ -123,10 +124,10 @@ def _read(options: BatchOptions, dealt: Sequence[Sequence[str]]) -> Parts:
     return RemoteParts([(options.source, files) for files in dealt])
 
 
-def _tell_missing(source: SourceOptions, known: Sequence[Candidates]) -> None:
+def _report_missing(source: SourceOptions, labelled: Sequence[Candidates]) -> None:
     """Say which utterances are labelled and have no features."""
-    found = np.concatenate([part.labelled_ids for part in known if part.labelled_ids is not None])
-    absent = np.setdiff1d(read_labelled(source).ids, found)
+    with_features = np.concatenate([part.labelled_ids for part in labelled if part.labelled_ids is not None])
+    absent = np.setdiff1d(read_labelled(source).ids, with_features)
     if len(absent):
         first = ", ".join(absent[:NAMED].tolist())
         say(f"{len(absent)} labelled utterances have no features in {source.features} and are left out, e.g. {first}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -27,60 +27,155 @@ NAMED_IN_ERRORS = 3
 """How many offending ids a message shows."""
 
 
+Kind = Literal["number", "feature", "name", "flag"]
+DTYPES: dict[Kind, tuple[type[np.generic], ...]] = {
+    "number": (np.float32,),
+    "feature": (np.float32, np.float16),
+    "name": (np.str_,),
+    "flag": (np.bool_,),
+}
+"""Types in which an array of each kind is kept: as it comes where that is one of them, else as the first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """Everything known about one array of Candidates; all code that goes through the arrays reads it from here."""
+
+    kind: Kind
+    axes: int = 1
+    axis: int = 0
+    """The axis along which the rows lie."""
+    labelled: bool = False
+    """Whether the rows are those of the labelled part, else of the candidates."""
+    finite: bool = False
+    """Whether NaN and infinity are refused."""
+    distribution: bool = False
+    """Whether the last axis holds the probabilities of classes."""
+    model: bool = False
+    """Whether a trained model has to come first."""
+    metadata: bool = False
+    """Whether a pool's metadata has a column of this name."""
+    folder: str | None = None
+    """The option of `seral select` that names a folder of vectors with this content."""
+    whence: str = ""
+    """Who has it: the end of the message when a strategy needs it and it is not there."""
+
+
+WITH_A_MODEL = "the loop has them once a model is trained, `seral select` reads them from"
+METADATA = "a pool's metadata, source.metadata of `seral select`"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Candidates:
     """All a strategy may see of the unlabelled pool. It has no labels, by construction.
 
-    Rows are sorted by id when the object is made, so the order of shards or workers cannot change a pick.
+    Rows are sorted by id when the object is made, so the order of shards or workers cannot change a pick. A new input
+    of strategies is one field here, with its facts: `COLUMNS` is the table of them.
     """
 
-    ids: Strings
+    ids: Annotated[Strings, Column(kind="name")]
     """(N,) utterance ids, unique."""
-    probability_NC: Floats | None = None
+    probability_NC: Annotated[
+        Floats | None,
+        Column(
+            kind="number",
+            axes=2,
+            finite=True,
+            distribution=True,
+            model=True,
+            whence=f"{WITH_A_MODEL} columns p_<class> of source.predictions",
+        ),
+    ] = None
     """Class probabilities of the current model."""
-    dropout_RNC: Floats | None = None
-    """Class probabilities of R stochastic passes with dropout on."""
-    embedding_ND: Stored | None = None
+    dropout_RNC: Annotated[
+        Floats | None,
+        Column(
+            kind="number",
+            axes=3,
+            axis=1,
+            finite=True,
+            distribution=True,
+            model=True,
+            whence=f"{WITH_A_MODEL} columns p1_<class>, p2_<class> and so on of source.predictions",
+        ),
+    ] = None
+    """Class probabilities of R stochastic passes with dropout on, or of R members of an ensemble."""
+    embedding_ND: Annotated[
+        Stored | None,
+        Column(
+            kind="feature",
+            axes=2,
+            finite=True,
+            whence="features of the candidates, source.features of `seral select`",
+        ),
+    ] = None
     """Pooled features of the candidates."""
-    surprisal_NQ: Stored | None = None
+    surprisal_NQ: Annotated[
+        Stored | None,
+        Column(
+            kind="feature",
+            axes=2,
+            finite=True,
+            folder="surprisal",
+            whence="the loop has it when told to pretrain (tapt), `seral select` reads it from source.surprisal",
+        ),
+    ] = None
     """Pretraining loss of the candidates by kinds of sound (seral.pretraining.surprisal)."""
-    labelled_ids: Strings | None = None
+    labelled_ids: Annotated[Strings | None, Column(kind="name", labelled=True)] = None
     """(M,) ids of what is already labelled; None = nothing is."""
-    labelled_embedding_MD: Stored | None = None
+    labelled_embedding_MD: Annotated[
+        Stored | None,
+        Column(
+            kind="feature",
+            axes=2,
+            labelled=True,
+            finite=True,
+            whence="features of what is labelled, from the same source as those of the candidates",
+        ),
+    ] = None
     """Features of what is already labelled, in the order of `labelled_ids`, without its labels."""
-    labelled_doubt_M: Floats | None = None
+    labelled_doubt_M: Annotated[
+        Floats | None,
+        Column(
+            kind="number",
+            labelled=True,
+            finite=True,
+            model=True,
+            whence=f"{WITH_A_MODEL} a column doubt of source.labelled",
+        ),
+    ] = None
     """How little the model believes the labels at hand, 0..1; a number, not the label."""
-    rejected_M: NDArray[np.bool_] | None = None
+    rejected_M: Annotated[
+        NDArray[np.bool_] | None,
+        Column(
+            kind="flag",
+            labelled=True,
+            whence="what annotators answered, source.labelled of `seral select`",
+        ),
+    ] = None
     """Which of what is labelled got no label, because the annotator found it unusable."""
     picked: Candidates | None = None
     """What this selection has picked so far, when it asks a strategy again: neither a candidate nor answered yet."""
-    duration_s: Floats | None = None
+    duration_s: Annotated[Floats | None, Column(kind="number", finite=True, metadata=True, whence=METADATA)] = None
     """(N,) seconds."""
-    speaker: Strings | None = None
+    speaker: Annotated[Strings | None, Column(kind="name", metadata=True, whence=METADATA)] = None
     """(N,) speaker names; empty string = unknown."""
-    corpus: Strings | None = None
+    corpus: Annotated[Strings | None, Column(kind="name", metadata=True, whence=METADATA)] = None
     """(N,) corpus names."""
-    language: Strings | None = None
+    language: Annotated[Strings | None, Column(kind="name", metadata=True, whence=METADATA)] = None
     """(N,) language codes; empty string = unknown."""
-    snr_db: Floats | None = None
+    snr_db: Annotated[Floats | None, Column(kind="number", metadata=True, whence=METADATA)] = None
     """(N,) signal-to-noise ratio; NaN = not measurable."""
-    clipping: Floats | None = None
-    """(N,) share of samples at full scale, 0..1."""
-    speech_ratio: Floats | None = None
-    """(N,) share of 20 ms frames above the noise floor, 0..1."""
+    clipping: Annotated[Floats | None, Column(kind="number", metadata=True, whence=METADATA)] = None
+    """(N,) share of samples at full scale, 0..1; NaN = not measured."""
+    speech_ratio: Annotated[Floats | None, Column(kind="number", metadata=True, whence=METADATA)] = None
+    """(N,) share of 20 ms frames above the noise floor, 0..1; NaN = not measured."""
 
     def __post_init__(self) -> None:
-        self._set("ids", np.asarray(self.ids, dtype=np.str_))
-        self._set("labelled_ids", np.asarray([] if self.labelled_ids is None else self.labelled_ids, dtype=np.str_))
-        for name in _FLOAT_AXES:
-            if (value := getattr(self, name)) is not None:
-                kept = np.float16 if name in _FEATURES and np.asarray(value).dtype == np.float16 else np.float32
-                self._set(name, np.ascontiguousarray(value, dtype=kept))
-        for name in _NAMES:
-            if (value := getattr(self, name)) is not None:
-                self._set(name, np.asarray(value, dtype=np.str_))
-        if self.rejected_M is not None:
-            self._set("rejected_M", np.asarray(self.rejected_M, dtype=bool))
+        if self.labelled_ids is None:
+            self._set("labelled_ids", np.empty(0, dtype=np.str_))
+        for name, value in self._arrays():
+            self._set(name, _stored(value, COLUMNS[name].kind))
         self._check_shapes()
         self._sort_rows()
         self._check_ids()
@@ -93,20 +188,20 @@ class Candidates:
         """The candidates at these rows; everything about the labelled part stays."""
         return replace(self, **self._columns(rows))
 
-    def need(self, field: str) -> Any:
+    def need(self, name: str) -> Any:
         """The named array, or an error saying that the strategy cannot work without it, and where it comes from."""
-        if (value := getattr(self, field)) is None:
-            raise SelectionError(f"this strategy needs {field}, which these candidates do not have: {_WHENCE[field]}")
+        if (value := getattr(self, name)) is None:
+            raise SelectionError(
+                f"this strategy needs {name}, which these candidates do not have: {COLUMNS[name].whence}"
+            )
         return value
 
     def groups(self, by: str) -> Strings:
         """The group of every candidate, (N,): its `speaker`, `corpus`, `language` or `predicted` class."""
         if by not in GROUPS:
             raise OptionError(unknown_name("grouping", by, GROUPS))
-        if by == "predicted":
-            return np.asarray(self.need("probability_NC").argmax(axis=1), dtype=np.str_)
-        groups: Strings = self.need(by)
-        return groups
+        column = self.need(GROUPS[by])
+        return np.asarray(column.argmax(axis=1) if column.ndim > 1 else column, dtype=np.str_)
 
     def group_sizes(self, by: str) -> Counter[str]:
         """How many candidates there are of every group."""
@@ -118,7 +213,7 @@ class Candidates:
         return Counter() if self.picked is None else self.picked.group_sizes(by)
 
     def rows(self, ids: Sequence[str]) -> Rows:
-        """Where candidates of these ids stand."""
+        """Rows of the candidates of these ids."""
         return np.searchsorted(self.ids, np.asarray(ids, dtype=np.str_))
 
     def without(self, rows: Rows) -> Candidates:
@@ -138,22 +233,26 @@ class Candidates:
 
     def labelled_centres(self) -> Stored:
         """Features of all that is labelled or picked, (M, D); (0, D) when there is nothing."""
-        known_MD = self.labelled_embedding_MD
-        if known_MD is None:
-            known_MD = self.need("embedding_ND")[:0]
+        labelled_MD = self.labelled_embedding_MD
+        if labelled_MD is None:
+            labelled_MD = self.need("embedding_ND")[:0]
         if self.picked is None:
-            return known_MD
-        both_MD: Stored = np.concatenate([known_MD, self.picked.need("embedding_ND")])
-        return both_MD
+            return labelled_MD
+        centre_MD: Stored = np.concatenate([labelled_MD, self.picked.need("embedding_ND")])
+        return centre_MD
 
     def _columns(self, rows: Rows) -> dict[str, Any]:
-        """What is known of the candidates at these rows."""
-        columns = {name: (self._get(name), axis) for name, axis in _AXES.items()}
-        return {name: np.take(value, rows, axis) for name, (value, axis) in columns.items() if value is not None}
+        """Every array of the candidates, at these rows."""
+        mine = ((name, value) for name, value in self._arrays() if not COLUMNS[name].labelled)
+        return {name: np.take(value, rows, COLUMNS[name].axis) for name, value in mine}
 
-    def _get(self, name: str) -> NDArray[Any] | None:
-        value: NDArray[Any] | None = getattr(self, name)
-        return value
+    def _arrays(self) -> list[tuple[str, Any]]:
+        """The arrays that are there, by name, in the order of COLUMNS."""
+        return [(name, value) for name in COLUMNS if (value := getattr(self, name)) is not None]
+
+    def _row_ids(self, column: Column) -> Strings:
+        """The ids of a column's rows."""
+        return _present(self.labelled_ids) if column.labelled else self.ids
 
     def _set(self, name: str, value: NDArray[Any]) -> None:
         object.__setattr__(self, name, value)
@@ -161,26 +260,23 @@ class Candidates:
     def _check_shapes(self) -> None:
         if self.ids.ndim != 1:
             raise SelectionError(f"ids must be one-dimensional, got shape {self.ids.shape}")
-        rows = {
-            **dict.fromkeys(_CANDIDATE_AXIS, len(self.ids)),
-            **dict.fromkeys(_LABELLED[1:], len(_present(self.labelled_ids))),
-        }
-        for name, expected in rows.items():
-            value, axis = self._get(name), _CANDIDATE_AXIS.get(name, 0)
-            if value is None:
-                continue
-            if value.ndim != _FLOAT_AXES.get(name, 1):
-                raise SelectionError(f"{name} must have {_FLOAT_AXES.get(name, 1)} axes, got shape {value.shape}")
-            if value.shape[axis] != expected:
-                raise SelectionError(f"{name} has {value.shape[axis]} rows for {expected} ids (shape {value.shape})")
+        for name, value in self._arrays():
+            facts = COLUMNS[name]
+            if value.ndim != facts.axes:
+                raise SelectionError(f"{name} must have {facts.axes} axes, got shape {value.shape}")
+            rows, expected = value.shape[facts.axis], len(self._row_ids(facts))
+            if rows != expected:
+                raise SelectionError(f"{name} has {rows} rows for {expected} ids (shape {value.shape})")
         _check_same_width(self.embedding_ND, self.labelled_embedding_MD)
 
     def _sort_rows(self) -> None:
-        order, labelled_order = (np.argsort(ids, kind="stable") for ids in (self.ids, _present(self.labelled_ids)))
-        for name in (*_AXES, *_LABELLED):
-            chosen = labelled_order if name in _LABELLED else order
-            if (value := self._get(name)) is not None and (np.diff(chosen) < 0).any():  # else no copy is made
-                self._set(name, np.take(value, chosen, _AXES.get(name, 0)))
+        for labelled, ids in ((False, self.ids), (True, _present(self.labelled_ids))):
+            order = np.argsort(ids, kind="stable")
+            if not (np.diff(order) < 0).any():
+                continue  # without a copy
+            for name, value in self._arrays():
+                if COLUMNS[name].labelled == labelled:
+                    self._set(name, np.take(value, order, COLUMNS[name].axis))
 
     def _check_ids(self) -> None:
         labelled = _present(self.labelled_ids)
@@ -188,95 +284,70 @@ class Candidates:
             _refuse(ids == "", ids, f"{name} holds an empty id")
             repeated = np.concatenate([np.zeros(min(1, len(ids)), dtype=bool), ids[1:] == ids[:-1]])
             _refuse(repeated, ids, f"{name} holds the same id twice")
-        known = labelled if self.picked is None else np.concatenate([labelled, self.picked.ids])
-        _refuse(np.isin(self.ids, known), self.ids, "candidates are already labelled")
+        taken = labelled if self.picked is None else np.concatenate([labelled, self.picked.ids])
+        _refuse(np.isin(self.ids, taken), self.ids, "candidates are already labelled")
 
     def _check_values(self) -> None:
-        for name, axis in _CANDIDATE_AXIS.items():
-            if name in _MUST_BE_FINITE and (value := self._get(name)) is not None:
-                _refuse(~_finite_rows(value, axis), self.ids, f"{name} is not finite")
-        for name in ("labelled_embedding_MD", "labelled_doubt_M"):
-            if (value := self._get(name)) is not None:
-                _refuse(~_finite_rows(value, 0), _present(self.labelled_ids), f"{name} is not finite")
-        if self.probability_NC is not None:
-            _check_probabilities("probability_NC", self.probability_NC[None], self.ids)
-        if self.dropout_RNC is not None:
-            _check_probabilities("dropout_RNC", self.dropout_RNC, self.ids)
+        for name, value in self._arrays():
+            facts = COLUMNS[name]
+            if facts.finite:
+                _refuse(~_finite_rows(value, facts.axis), self._row_ids(facts), f"{name} is not finite")
+        for name, value in self._arrays():
+            if COLUMNS[name].distribution:
+                _check_probabilities(name, value if value.ndim == 3 else value[None], self.ids)
 
 
-def known_of(metadata: pa.Table) -> dict[str, Any]:
+COLUMNS: dict[str, Column] = {
+    name: facts
+    for name, hint in get_type_hints(Candidates, include_extras=True).items()
+    for facts in getattr(hint, "__metadata__", ())
+}
+"""The arrays of Candidates by name: the one table that shapes, order, checks, messages and reading are derived from."""
+METADATA_COLUMNS = tuple(name for name, facts in COLUMNS.items() if facts.metadata)
+"""Columns of a pool's metadata that strategies may read."""
+WITHOUT_A_MODEL = frozenset(name for name, facts in COLUMNS.items() if not facts.model)
+"""What may be read before there is a model."""
+
+
+def metadata_columns(metadata: pa.Table) -> dict[str, Any]:
     """What a pool's metadata says of its rows, as fields of Candidates."""
-    known: dict[str, Any] = {name: np.asarray(metadata[name], np.float32) for name in _NUMBERS}
-    return known | {name: np.asarray(metadata[name].fill_null("").to_pylist()) for name in _NAMES}
+    return {
+        name: np.asarray(metadata[name].fill_null("").to_pylist())
+        if COLUMNS[name].kind == "name"
+        else np.asarray(metadata[name], np.float32)
+        for name in METADATA_COLUMNS
+    }
 
 
 def concatenate(parts: Sequence[Candidates]) -> Candidates:
-    """Candidates of several parts as one."""
+    """Candidates of several parts as one; it has the arrays that all of them have."""
     whole: dict[str, Any] = {}
-    for name in (*_AXES, *_LABELLED):
-        values = [value for part in parts if (value := part._get(name)) is not None]
+    for name, facts in COLUMNS.items():
+        values = [value for part in parts if (value := getattr(part, name)) is not None]
         if len(values) == len(parts):
-            whole[name] = np.concatenate(values, axis=_AXES.get(name, 0))
+            whole[name] = np.concatenate(values, axis=facts.axis)
     picked = [part.picked for part in parts if part.picked is not None]
     return Candidates(**whole, picked=concatenate(picked) if picked else None)
 
 
-Strategy = Callable[[Candidates, int, np.random.Generator], list[str]]
-"""(candidates, k, rng) -> k ids in order of preference, 1 <= k <= N. Parameters are keyword-only, with defaults."""
-
-_FLOAT_AXES = {
-    "probability_NC": 2,
-    "dropout_RNC": 3,
-    "embedding_ND": 2,
-    "surprisal_NQ": 2,
-    "labelled_embedding_MD": 2,
-    "labelled_doubt_M": 1,
-    "duration_s": 1,
-    "snr_db": 1,
-    "clipping": 1,
-    "speech_ratio": 1,
+GROUPS: dict[str, str] = {
+    "predicted": "probability_NC",
+    **{name: name for name in METADATA_COLUMNS if COLUMNS[name].kind == "name"},
 }
-_CANDIDATE_AXIS = {
-    "probability_NC": 0,
-    "dropout_RNC": 1,
-    "embedding_ND": 0,
-    "surprisal_NQ": 0,
-    "duration_s": 0,
-    "speaker": 0,
-    "corpus": 0,
-    "language": 0,
-    "snr_db": 0,
-    "clipping": 0,
-    "speech_ratio": 0,
-}
-_AXES = {"ids": 0, **_CANDIDATE_AXIS}
-_LABELLED = ("labelled_ids", "labelled_embedding_MD", "labelled_doubt_M", "rejected_M")
-_FEATURES = {"embedding_ND", "surprisal_NQ", "labelled_embedding_MD"}
-_NUMBERS, _NAMES = ("duration_s", "snr_db", "clipping", "speech_ratio"), ("speaker", "corpus", "language")
-KNOWN_COLUMNS = (*_NUMBERS, *_NAMES)
-"""The columns of metadata that `known_of` reads."""
-_WITH_A_MODEL = "the loop has them once a model is trained, `seral select` reads them from"
-_WHENCE = {
-    "probability_NC": f"{_WITH_A_MODEL} columns p_<class> of source.predictions",
-    "dropout_RNC": f"{_WITH_A_MODEL} columns p1_<class>, p2_<class> and so on of source.predictions",
-    "labelled_doubt_M": f"{_WITH_A_MODEL} a column doubt of source.labelled",
-    "surprisal_NQ": "the loop has it when told to pretrain (tapt), `seral select` reads it from source.surprisal",
-    "embedding_ND": "features of the candidates, source.features of `seral select`",
-    "labelled_embedding_MD": "features of what is labelled, from the same source as those of the candidates",
-    "rejected_M": "what annotators answered, source.labelled of `seral select`",
-    **dict.fromkeys((*_NUMBERS, *_NAMES), "a pool's metadata, source.metadata of `seral select`"),
-}
-"""What is missing, and who has it."""
-# Quality may be NaN, which says "not measurable"; what a score is computed from may not.
-_MUST_BE_FINITE = {"probability_NC", "dropout_RNC", "embedding_ND", "surprisal_NQ", "duration_s"}
+"""By what candidates can be divided, and the column that it is read from."""
 
 
-GROUPS = ("predicted", "speaker", "corpus", "language")
-"""By what candidates can be divided."""
+def _stored(value: Any, kind: Kind) -> NDArray[Any]:
+    """The array as Candidates keep it: contiguous numbers, names or flags, without a copy where it is so already."""
+    array = np.asarray(value)
+    if kind == "name":
+        return np.asarray(array, dtype=np.str_)  # of any length
+    kinds = DTYPES[kind]
+    return np.ascontiguousarray(array, dtype=array.dtype if array.dtype in kinds else kinds[0])
 
 
 def _finite_rows(value: NDArray[Any], axis: int) -> NDArray[np.bool_]:
-    """Which entries along an axis hold finite numbers only; a slab at a time, since the test makes a copy."""
+    """Tell which entries along an axis hold finite numbers only; a slab at a time, since the test makes a copy."""
     rows = (
         np.moveaxis(value, axis, 0).reshape(value.shape[axis], -1) if value.size else np.zeros((value.shape[axis], 0))
     )

@@ -1,6 +1,6 @@
 """Picks for minutes of an annotator instead of a number: a clip costs what it takes to listen to and to decide on."""
 
-# K picks
+# P picks
 from __future__ import annotations
 
 import itertools
@@ -12,9 +12,11 @@ import numpy as np
 
 from seral.errors import SelectionError
 from seral.selection.budget import PaceOptions
-from seral.selection.parts.actors import Parts
-from seral.selection.parts.distributed import Picks, ask, checked
+from seral.selection.parts.distributed import ask, checked
+from seral.selection.parts.local import Parts, Picks
+from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, check_count, default_options
+from seral.selection.strategies import WRAPPERS
 from seral.selection.strategies.wrappers import quota_room
 
 
@@ -30,7 +32,7 @@ def select_for_minutes(
     if strategy.relabels:
         raise SelectionError("relabel divides a number of labels, not minutes: give the budget as sizes or fractions")
     check_count(strategy.name, 1, parts.count())
-    cost_s, cheapest = min(itertools.chain(*parts.each("cheapest", pace)))
+    cost_s, cheapest = min(itertools.chain(*parts.each(_cheapest, pace)))
     if cost_s > 60 * minutes:
         raise SelectionError(
             f"{minutes:g} minutes do not pay for a single clip: the cheapest, {cheapest}, takes {cost_s:.1f} s of an "
@@ -44,7 +46,7 @@ def select_for_minutes(
             if not batch.ids:
                 break
             picks, spent_s = picks.then(batch), spent_s + batch_s
-            parts.each("count_as_picked", batch.ids)
+            parts.each(PoolPart.count_as_picked, batch.ids)
     return checked(strategy, parts, picks, len(picks.ids))
 
 
@@ -55,45 +57,68 @@ def _paid_for(
 
     No picks when that is nothing.
     """
-    wanted = [default_options("quota") | outer.parameters for outer in strategy.wrappers if outer.name == "quota"]
-    before = [parts.sizes(quota["by"]) for quota in wanted]
+    limits = [
+        default_options(outer.name) | outer.parameters
+        for outer in strategy.wrappers
+        if WRAPPERS[outer.name].limits_groups
+    ]
+    before = [parts.sizes(limit["by"]) for limit in limits]
     with parts.aside():
-        counts, totals_s = zip(*parts.each("afford", pace, left_s), strict=True)
-        there = sum(counts)
+        counts, totals_s = zip(*parts.each(_afford, pace, left_s), strict=True)
+        affordable = sum(counts)
         quotas = [
-            _Quota(quota["share"], *sizes, parts.sizes(quota["by"])[0])
-            for quota, sizes in zip(wanted, before, strict=True)
+            _Quota(limit["share"], *sizes, parts.sizes(limit["by"])[0])
+            for limit, sizes in zip(limits, before, strict=True)
         ]
-        count = int(np.clip(left_s / (sum(totals_s) / there), 1, there)) if there else 0
+        count = int(np.clip(left_s / (sum(totals_s) / affordable), 1, affordable)) if affordable else 0
         while count := _within(quotas, count):
             picks = ask(strategy, parts, count, np.random.default_rng(seed))
-            cost_of: dict[str, float] = dict(itertools.chain(*parts.each("costs", picks.ids, pace)))
-            cost_K = np.array([cost_of[name] for name in picks.ids])
-            if (spent_K := cost_K.cumsum())[-1] <= left_s:
-                return picks, cost_K.tolist()
-            count = int((spent_K <= left_s).sum())
+            cost_of: dict[str, float] = dict(itertools.chain(*parts.each(_costs, picks.ids, pace)))
+            cost_P = np.array([cost_of[name] for name in picks.ids])
+            if (spent_P := cost_P.cumsum())[-1] <= left_s:
+                return picks, cost_P.tolist()
+            count = int((spent_P <= left_s).sum())
     return Picks([], exact=True), []
 
 
+def _afford(part: PoolPart, pace: PaceOptions, limit_s: float) -> tuple[int, float]:
+    """Leave out of a part what costs more; returns how many are left, and the seconds that all of them cost."""
+    cost_N = pace.seconds(part.candidates.need("duration_s"))
+    part.keep(cost_N <= limit_s)
+    return part.count(), float(cost_N[cost_N <= limit_s].sum())
+
+
+def _cheapest(part: PoolPart, pace: PaceOptions) -> list[tuple[float, str]]:
+    """Seconds and id of what costs least in a part, if anything is there."""
+    cost_N = pace.seconds(part.candidates.need("duration_s"))
+    return [(float(cost_N[row]), str(part.candidates.ids[row])) for row in [cost_N.argmin()]] if len(cost_N) else []
+
+
+def _costs(part: PoolPart, ids: Sequence[str], pace: PaceOptions) -> list[tuple[str, float]]:
+    """Ids and seconds of those of the ids that are in a part."""
+    mine = part.take(ids)
+    return list(zip(mine.ids.tolist(), pace.seconds(mine.need("duration_s")).tolist(), strict=True))
+
+
 class _Quota(NamedTuple):
-    """What a quota counts by."""
+    """The counts by which a quota limits picks."""
 
     share: float
     size_of: Counter[str]
     """Candidates of every group."""
-    held_of: Counter[str]
-    """Those that were picked before."""
+    picked_of: Counter[str]
+    """Picks of every group so far."""
     left_of: Counter[str]
     """Candidates that can be paid for."""
 
     def holds(self, k: int) -> int:
         """How many of the next k picks may be of those that can be paid for."""
-        room = quota_room(self.size_of, self.held_of, k, self.share)
+        room = quota_room(self.size_of, self.picked_of, k, self.share)
         return sum(min(size, room[group]) for group, size in self.left_of.items())
 
 
 def _within(quotas: Sequence[_Quota], count: int) -> int:
     """The largest number of picks, up to `count`, for which no quota is raised just because few can be paid for."""
-    while (held := min([count, *(quota.holds(count) for quota in quotas)])) < count:
-        count = held
+    while (fewer := min([count, *(quota.holds(count) for quota in quotas)])) < count:
+        count = fewer
     return count

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -13,11 +14,9 @@ from pydantic import ConfigDict, Field, model_validator
 
 from seral.errors import OptionError, SelectionError, unknown_name
 from seral.options import Options
-from seral.selection.candidates import GROUPS, Candidates, Strategy
-from seral.selection.strategies import NEEDS, STRATEGIES
-from seral.selection.strategies.informative_diverse import DIVERSITIES
-from seral.selection.strategies.uncertainty import UNCERTAINTIES
-from seral.selection.strategies.wrappers import WRAPPERS
+from seral.selection.candidates import GROUPS, Candidates
+from seral.selection.strategies import DIVERSITIES, STRATEGIES, UNCERTAINTIES, WRAPPERS
+from seral.selection.strategies.records import Pick, StandsFor
 
 
 class NamedOptions(Options):
@@ -43,7 +42,7 @@ class WrapperOptions(NamedOptions):
     """A wrapper by name: `quality`, or `{name: quota, by: corpus, share: 0.5}`."""
 
     name: str
-    """One of the wrappers of seral.selection.strategies.wrappers."""
+    """One of the wrappers of seral.selection.strategies."""
 
     @model_validator(mode="after")
     def _check(self) -> WrapperOptions:
@@ -64,8 +63,11 @@ class StrategyOptions(NamedOptions):
     @model_validator(mode="after")
     def _check(self) -> StrategyOptions:
         check_options(self.name, self.parameters)
-        if any(wrapper.name == "relabel" for wrapper in self.wrappers[1:]):
-            raise ValueError("relabel gives ids that other wrappers do not know: put it first, as the outermost")
+        for wrapper in self.wrappers[1:]:
+            if WRAPPERS[wrapper.name].relabels:
+                raise ValueError(
+                    f"{wrapper.name} gives ids that other wrappers do not know: put it first, as the outermost"
+                )
         return self
 
     @property
@@ -76,14 +78,19 @@ class StrategyOptions(NamedOptions):
     @property
     def relabels(self) -> bool:
         """Whether picks may be labelled already."""
-        return any(wrapper.name == "relabel" for wrapper in self.wrappers)
+        return any(WRAPPERS[wrapper.name].relabels for wrapper in self.wrappers)
+
+    def named(self, *, model: bool) -> str:
+        """The strategy that picks, with or without a trained model: `auto` stands for another."""
+        in_parts = STRATEGIES[self.name].in_parts
+        return in_parts.choose(model).name if isinstance(in_parts, StandsFor) else self.name
 
     @property
-    def call(self) -> Strategy:
+    def call(self) -> Pick:
         """The strategy in its wrappers."""
-        call: Strategy = partial(STRATEGIES[self.name], **self.parameters)
+        call: Pick = partial(STRATEGIES[self.name].function, **self.parameters)
         for wrapper in reversed(self.wrappers):
-            call = partial(WRAPPERS[wrapper.name], call, **wrapper.parameters)
+            call = partial(WRAPPERS[wrapper.name].function, call, **wrapper.parameters)
         return call
 
 
@@ -125,53 +132,56 @@ def check_picks(name: str, picks: Sequence[str], k: int, allowed: Iterable[str])
 
 
 def needs(name: str, options: Mapping[str, Any]) -> frozenset[str]:
-    """What a strategy or wrapper reads of the candidates with these options, so that a round computes no more."""
-    chosen = {**default_options(name), **options}
-    found = set(NEEDS[name])
-    if chosen.get("uncertainty"):
-        found.add(UNCERTAINTIES[chosen["uncertainty"]][1])
-    if chosen.get("diversity"):
-        found |= NEEDS[chosen["diversity"]]
-    if chosen.get("by"):
-        found.add("probability_NC" if chosen["by"] == "predicted" else chosen["by"])
-    return frozenset(found)
+    """Fields of Candidates that a strategy or wrapper reads with these options, so that a round computes no more."""
+    values = {**default_options(name), **options}
+    record = STRATEGIES.get(name) or WRAPPERS[name]
+    by_options = (reads_of[values[option]] for option, reads_of in VALUES.items() if values.get(option))
+    return frozenset(record.reads).union(*by_options)
 
 
 def describe_strategies() -> list[str]:
     """One paragraph a strategy, then one a wrapper: name, options with defaults, and the first lines of its docs."""
     lines = []
     for table in (STRATEGIES, WRAPPERS):
-        for name, call in table.items():
+        for name in table:
             options = ", ".join(f"{key}={value!r}" for key, value in default_options(name).items())
-            summary = inspect.cleandoc(call.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+            summary = inspect.cleandoc(function_of(name).__doc__ or "").split("\n\n")[0].replace("\n", " ")
             lines.append(f"{name}({options})\n    {summary}")
     return lines
 
 
+def function_of(name: str) -> Callable[..., Any]:
+    """The function of the named strategy or wrapper."""
+    return (STRATEGIES.get(name) or WRAPPERS[name]).function
+
+
 def default_options(name: str) -> dict[str, Any]:
     """The options of the named strategy or wrapper, and their defaults."""
-    table: dict[str, Callable[..., Any]] = {**STRATEGIES, **WRAPPERS}
-    parameters = inspect.signature(table[name]).parameters.values()
+    parameters = inspect.signature(function_of(name)).parameters.values()
     return {item.name: item.default for item in parameters if item.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def check_options(name: str, options: Mapping[str, Any], kind: Literal["strategy", "wrapper"] = "strategy") -> None:
     """Refuse an unknown strategy or wrapper, an option it does not have, or a value of the wrong kind."""
-    table: Mapping[str, Callable[..., Any]] = STRATEGIES if kind == "strategy" else WRAPPERS
+    table: Collection[str] = STRATEGIES if kind == "strategy" else WRAPPERS
     if name not in table:
         raise OptionError(unknown_name(kind, name, table))
-    known, hints = default_options(name), get_type_hints(table[name])
+    defaults, hints = default_options(name), get_type_hints(function_of(name))
     for option, value in options.items():
-        if option not in known:
-            valid = unknown_name(f"option of {kind} {name}", option, known)
-            raise OptionError(valid if known else f"{kind} {name} has no options, got {option!r}")
+        if option not in defaults:
+            valid = unknown_name(f"option of {kind} {name}", option, defaults)
+            raise OptionError(valid if defaults else f"{kind} {name} has no options, got {option!r}")
         expected = get_args(hints[option]) or (hints[option],)
         expected += (int,) if float in expected else ()
         if isinstance(value, bool) or not isinstance(value, expected):
-            raise OptionError(f"option {option} of {kind} {name} is {value!r}; its default is {known[option]!r}")
+            raise OptionError(f"option {option} of {kind} {name} is {value!r}; its default is {defaults[option]!r}")
         if option in VALUES and value is not None and value not in VALUES[option]:
             raise OptionError(unknown_name(f"{option} of {kind} {name}", value, VALUES[option]))
 
 
-VALUES: dict[str, Collection[str]] = {"uncertainty": UNCERTAINTIES, "diversity": DIVERSITIES, "by": GROUPS}
-"""Options that name something, whichever strategy or wrapper has them."""
+VALUES: dict[str, dict[str, AbstractSet[str]]] = {
+    "uncertainty": {name: {uncertainty.reads} for name, uncertainty in UNCERTAINTIES.items()},
+    "diversity": {name: STRATEGIES[name].reads for name in DIVERSITIES},
+    "by": {name: {column} for name, column in GROUPS.items()},
+}
+"""Options that name something, whichever strategy or wrapper has them: their values, and what each reads."""

@@ -1,4 +1,4 @@
-"""Candidates from Parquet: features, predictions and what else is known, of whole pools or of some of their shards."""
+"""Candidates from Parquet: features, predictions and metadata, of whole pools or of some of their shards."""
 
 # N candidates · M labelled · R dropout passes · L hidden states · D features · C classes
 from __future__ import annotations
@@ -18,8 +18,8 @@ from seral import storage
 from seral.errors import FeatureError, LabelError, OptionError, SelectionError
 from seral.options import Options
 from seral.schema import ENCODER_KEY
-from seral.selection.candidates import KNOWN_COLUMNS, Candidates, known_of
-from seral.vectors.arrays import Floats, Stored
+from seral.selection.candidates import COLUMNS, METADATA_COLUMNS, Candidates, metadata_columns
+from seral.vectors.arrays import Floats, Rows, Stored, Strings
 
 VECTORS = ("embedding", "mean")
 """Columns in which features are looked for, the first that is there."""
@@ -56,18 +56,18 @@ def shards(options: SourceOptions) -> list[str]:
 
     Raises FeatureError when all are, and SelectionError when they say that different encoders made them.
     """
-    found = storage.list_names(options.features, ".parquet")
-    if not found:
+    files = storage.list_names(options.features, ".parquet")
+    if not files:
         raise OptionError(f"there are no Parquet files in {options.features}")
     names, made_by = list[str](), dict[bytes, str]()
-    for name in found:
+    for name in files:
         footer = storage.read_footer(storage.join(options.features, name))
         if footer.num_rows:
             names.append(name)
             if (encoder := (footer.metadata or {}).get(ENCODER_KEY.encode())) is not None:
                 made_by.setdefault(encoder, name)
     if not names:
-        raise FeatureError(f"{options.features} holds no utterance: all its Parquet files are empty, e.g. {found[0]}")
+        raise FeatureError(f"{options.features} holds no utterance: all its Parquet files are empty, e.g. {files[0]}")
     if len(made_by) > 1:
         makers = ", ".join(f"{name} by {encoder.decode()}" for encoder, name in made_by.items())
         raise SelectionError(f"{options.features} holds features of different encoders, which do not compare: {makers}")
@@ -77,66 +77,96 @@ def shards(options: SourceOptions) -> list[str]:
 def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
     """The candidates of some feature files, none of them empty, and what is labelled among their rows.
 
-    Features are written straight to their place in the order of ids, one file at a time: memory is that of the result
+    Features are written straight to their row in the order of ids, one file at a time: memory is that of the result
     and of one file. Raises FeatureError when files are of different widths or name an utterance twice.
     """
-    ids = [_ids(storage.join(options.features, name)) for name in names]
-    every, limits = np.concatenate(ids), np.cumsum([len(part) for part in ids])
-    del ids
     labels = read_labelled(options)
-    is_labelled_N = np.isin(every, labels.ids)
-    order = np.argsort(every, kind="stable")
-    sorted_N = every[order]
-    if len(twice := np.flatnonzero(sorted_N[1:] == sorted_N[:-1])):
-        one, other = (names[int(np.searchsorted(limits, row, side="right"))] for row in order[twice[0] :][:2])
-        raise FeatureError(f"{options.features} holds {sorted_N[twice[0]]} twice: in {one} and in {other}")
-    del sorted_N
-    free, known = order[~is_labelled_N[order]], order[is_labelled_N[order]]
-    place_N = np.empty(len(every), dtype=np.intp)
-    place_N[free], place_N[known] = np.arange(len(free)), np.arange(len(known))
-    x_ND: dict[bool, Stored] = {}
-    at = 0
-    for name in names:
-        part_BD = _vectors(options, name)
-        if x_ND and part_BD.shape[1] != x_ND[False].shape[1]:
-            raise different_widths(options.features, {names[0]: x_ND[False].shape[1], name: part_BD.shape[1]})
-        here = slice(at, at + len(part_BD))
-        at += len(part_BD)
-        for kind, count in ((False, len(free)), (True, len(known))):
-            if kind not in x_ND:
-                x_ND[kind] = np.empty((count, part_BD.shape[1]), dtype=part_BD.dtype)
-            rows = np.flatnonzero(is_labelled_N[here] == kind)
-            x_ND[kind][place_N[here][rows]] = part_BD[rows]
-        del part_BD
-        pa.default_memory_pool().release_unused()  # Arrow keeps what a file took, else
-    candidate_ids, labelled_ids = every[free], every[known]
-    del every, order, place_N, is_labelled_N
-    told = np.searchsorted(labels.ids, labelled_ids)
+    layout = _layout(options, names, labels.ids)
+    candidate_ids, labelled_ids = layout.ids
+    candidate_ND, labelled_MD = _read_features(options, names, layout)
+    del layout
+    labelled_rows = np.searchsorted(labels.ids, labelled_ids)
     return Candidates(
         ids=candidate_ids,
-        embedding_ND=x_ND[False],
-        surprisal_NQ=None if options.surprisal is None else read_vectors(options.surprisal, candidate_ids.tolist()),
+        embedding_ND=candidate_ND,
         labelled_ids=labelled_ids,
-        labelled_embedding_MD=x_ND[True],
-        labelled_doubt_M=None if labels.doubt_M is None else labels.doubt_M[told],
-        rejected_M=labels.rejected_M[told],
+        labelled_embedding_MD=labelled_MD,
+        labelled_doubt_M=None if labels.doubt_M is None else labels.doubt_M[labelled_rows],
+        rejected_M=labels.rejected_M[labelled_rows],
+        **_vectors_of_folders(options, candidate_ids),
         **_predictions(options, names, candidate_ids),
         **_metadata(options, names, candidate_ids),
     )
 
 
+class _Layout(NamedTuple):
+    """The rows of all feature files, divided into candidates and labelled utterances, each in the order of ids."""
+
+    ids: tuple[Strings, Strings]
+    """Of the candidates, and of what is labelled."""
+    is_labelled_N: NDArray[np.bool_]
+    """Whether a row of the files, one after another, is labelled."""
+    target_N: Rows
+    """The row that it becomes, among the candidates or the labelled ones."""
+
+
+def _layout(options: SourceOptions, names: Sequence[str], labelled_ids: Strings) -> _Layout:
+    """Where every row of the files goes. Raises FeatureError when an utterance is in two of them."""
+    ids = [_ids(storage.join(options.features, name)) for name in names]
+    id_N, limits = np.concatenate(ids), np.cumsum([len(part) for part in ids])
+    del ids
+    is_labelled_N = np.isin(id_N, labelled_ids)
+    order = np.argsort(id_N, kind="stable")
+    sorted_N = id_N[order]
+    if len(twice := np.flatnonzero(sorted_N[1:] == sorted_N[:-1])):
+        one, other = (names[int(np.searchsorted(limits, row, side="right"))] for row in order[twice[0] :][:2])
+        raise FeatureError(f"{options.features} holds {sorted_N[twice[0]]} twice: in {one} and in {other}")
+    del sorted_N
+    rows = order[~is_labelled_N[order]], order[is_labelled_N[order]]
+    target_N = np.empty(len(id_N), dtype=np.intp)
+    for mine in rows:
+        target_N[mine] = np.arange(len(mine))
+    return _Layout((id_N[rows[0]], id_N[rows[1]]), is_labelled_N, target_N)
+
+
+def _read_features(options: SourceOptions, names: Sequence[str], layout: _Layout) -> tuple[Stored, Stored]:
+    """Features of the candidates, (N, D), and of what is labelled, (M, D), read one file at a time."""
+    whole: list[Stored] = []
+    start = 0
+    for name in names:
+        part_BD = _vectors(options, name)
+        if not whole:
+            whole = [np.empty((len(ids), part_BD.shape[1]), dtype=part_BD.dtype) for ids in layout.ids]
+        if part_BD.shape[1] != (width := whole[0].shape[1]):
+            raise different_widths(options.features, {names[0]: width, name: part_BD.shape[1]})
+        file = slice(start, start + len(part_BD))
+        start = file.stop
+        for labelled, x_ND in enumerate(whole):
+            rows = np.flatnonzero(layout.is_labelled_N[file] == labelled)
+            x_ND[layout.target_N[file][rows]] = part_BD[rows]
+        del part_BD
+        pa.default_memory_pool().release_unused()  # Arrow keeps what a file took, else
+    return whole[0], whole[1]
+
+
+def _vectors_of_folders(options: SourceOptions, ids: Strings) -> dict[str, Any]:
+    """Columns of Candidates that have a folder of vectors of their own, where the options name it."""
+    folders = ((name, getattr(options, facts.folder)) for name, facts in COLUMNS.items() if facts.folder is not None)
+    return {name: read_vectors(folder, ids.tolist()) for name, folder in folders if folder is not None}
+
+
 def different_widths(folder: str, width_of: Mapping[str, int]) -> FeatureError:
     """The error for files whose features are not of one width."""
-    found = ", ".join(f"{width} numbers an utterance in {name}" for name, width in width_of.items())
-    return FeatureError(f"{folder} holds features of different widths, which do not compare: {found}")
+    widths = ", ".join(f"{width} numbers an utterance in {name}" for name, width in width_of.items())
+    return FeatureError(f"{folder} holds features of different widths, which do not compare: {widths}")
 
 
 class Labelled(NamedTuple):
-    """What is known of the utterances that are labelled already, in the order of their ids."""
+    """Facts about the utterances that are labelled already, in the order of their ids."""
 
-    ids: NDArray[np.str_]
+    ids: Strings
     rejected_M: NDArray[np.bool_]
-    """Which of them were found unusable."""
+    """True where it was found unusable."""
     doubt_M: NDArray[np.float32] | None
     """How little the labels are believed, 0..1; None = nobody said."""
 
@@ -147,20 +177,20 @@ def read_labelled(options: SourceOptions) -> Labelled:
         return Labelled(np.empty(0, dtype=np.str_), np.empty(0, dtype=bool), None)
     table = _all_of(options.labelled)
     ids, first, row_M = np.unique(_names(table, options.labelled), return_index=True, return_inverse=True)
-    said: dict[str, NDArray[Any]] = {"unusable": np.zeros(len(row_M), dtype=bool)}
+    values: dict[str, NDArray[Any]] = {"unusable": np.zeros(len(row_M), dtype=bool)}
     if "answer" in table.column_names:
-        said["unusable"] = np.asarray(table["answer"].to_pylist(), dtype=object) == "unusable"
+        values["unusable"] = np.asarray(table["answer"].to_pylist(), dtype=object) == "unusable"
     if "doubt" in table.column_names:
-        said["doubt"] = np.asarray(table["doubt"].fill_null(0), dtype=np.float32)
-    for what, said_M in said.items():
-        before_M = said_M[first][row_M]
-        if len(against := np.flatnonzero((said_M != before_M) & (np.arange(len(row_M)) != first[row_M]))):
+        values["doubt"] = np.asarray(table["doubt"].fill_null(0), dtype=np.float32)
+    for name, value_M in values.items():
+        first_M = value_M[first][row_M]
+        if len(against := np.flatnonzero((value_M != first_M) & (np.arange(len(row_M)) != first[row_M]))):
             row = against[0]
             raise LabelError(
-                f"{options.labelled} holds {ids[row_M[row]]} twice and does not agree with itself: {what} is "
-                f"{before_M[row]} and {said_M[row]}"
+                f"{options.labelled} holds {ids[row_M[row]]} twice and does not agree with itself: {name} is "
+                f"{first_M[row]} and {value_M[row]}"
             )
-    return Labelled(ids, said["unusable"][first], said["doubt"][first] if "doubt" in said else None)
+    return Labelled(ids, values["unusable"][first], values["doubt"][first] if "doubt" in values else None)
 
 
 def read_vectors(folder: str, ids: Sequence[str]) -> Stored:
@@ -171,11 +201,11 @@ def read_vectors(folder: str, ids: Sequence[str]) -> Stored:
     return flat.reshape(table.num_rows, -1)[rows]
 
 
-def _ids(uri: str) -> NDArray[np.str_]:
+def _ids(uri: str) -> Strings:
     return _names(storage.read_table(uri, ["utterance_id"]), uri)
 
 
-def _names(table: pa.Table, uri: str) -> NDArray[np.str_]:
+def _names(table: pa.Table, uri: str) -> Strings:
     """The ids of a table that was read from there."""
     if nameless := table["utterance_id"].null_count:
         raise SelectionError(f"{uri}: {nameless} rows have no utterance_id")
@@ -238,19 +268,19 @@ def _beside(uri: str, names: Sequence[str], columns: Sequence[str] | None = None
     return pa.concat_tables([storage.read_table(storage.join(uri, name), columns) for name in names])
 
 
-def _rows(table: pa.Table, ids: NDArray[np.str_], what: str) -> NDArray[np.intp]:
+def _rows(table: pa.Table, ids: Strings, what: str) -> NDArray[np.intp]:
     """Rows of the table about these ids, in their order."""
     named = _names(table, what)
     order = np.argsort(named, kind="stable")
-    place = np.minimum(np.searchsorted(named, ids, sorter=order), len(named) - 1)
-    rows = order[place] if len(named) else np.empty(0, dtype=np.intp)
+    nearest = np.minimum(np.searchsorted(named, ids, sorter=order), len(named) - 1)
+    rows = order[nearest] if len(named) else np.empty(0, dtype=np.intp)
     absent = ids[named[rows] != ids] if len(named) else ids
     if len(absent):
         raise SelectionError(f"{len(absent)} utterances have features but no {what}, e.g. {', '.join(absent[:3])}")
     return rows
 
 
-def _predictions(options: SourceOptions, names: Sequence[str], ids: NDArray[np.str_]) -> dict[str, Any]:
+def _predictions(options: SourceOptions, names: Sequence[str], ids: Strings) -> dict[str, Any]:
     if options.predictions is None:
         return {}
     table = _beside(options.predictions, names)
@@ -262,21 +292,21 @@ def _predictions(options: SourceOptions, names: Sequence[str], ids: NDArray[np.s
         return np.stack([np.asarray(table[column], np.float32)[rows] for column in columns], axis=1)
 
     classes = [column[2:] for column in table.column_names if column.startswith("p_")]
-    passes = sorted({int(found[1]) for column in table.column_names if (found := PASS.fullmatch(column))})
+    passes = sorted({int(match[1]) for column in table.column_names if (match := PASS.fullmatch(column))})
     if not classes:
         raise SelectionError(f"{options.predictions} has no column p_<class>; it has {', '.join(table.column_names)}")
-    seen = {"probability_NC": stacked([f"p_{name}" for name in classes])}
+    columns = {"probability_NC": stacked([f"p_{name}" for name in classes])}
     if passes:
         wanted = [[f"p{number}_{name}" for name in classes] for number in passes]
         if absent := {*itertools.chain(*wanted)} - {*table.column_names}:
             raise SelectionError(f"{options.predictions} has dropout passes, but no column {', '.join(sorted(absent))}")
-        seen["dropout_RNC"] = np.stack([stacked(columns) for columns in wanted])
-    return seen
+        columns["dropout_RNC"] = np.stack([stacked(names_C) for names_C in wanted])
+    return columns
 
 
-def _metadata(options: SourceOptions, names: Sequence[str], ids: NDArray[np.str_]) -> dict[str, Any]:
+def _metadata(options: SourceOptions, names: Sequence[str], ids: Strings) -> dict[str, Any]:
     if options.metadata is None:
         return {}
-    table = _beside(options.metadata, names, ["utterance_id", *KNOWN_COLUMNS])
+    table = _beside(options.metadata, names, ["utterance_id", *METADATA_COLUMNS])
     table = table.take(_rows(table, ids, f"row in {options.metadata}"))
-    return known_of(table)
+    return metadata_columns(table)

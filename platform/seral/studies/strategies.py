@@ -35,8 +35,9 @@ from seral.errors import OptionError
 from seral.features.batches import rows_of
 from seral.figures.markdown import markdown
 from seral.pool.splits import SplitOptions, voices
-from seral.selection.candidates import Candidates, known_of
+from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.selection import StrategyOptions, select
+from seral.selection.strategies import WRAPPERS
 from seral.task.cells import Cell, run_cells
 from seral.task.run import (
     FoldData,
@@ -170,7 +171,7 @@ def curve_cell(
     rng = np.random.default_rng([cell.seed, cell.fold, zlib.crc32(row.name.encode())])
     first: StrategyOptions = row
     if row.needs & {"probability_NC", "dropout_RNC"}:
-        kept = [wrapper for wrapper in row.wrappers if wrapper.name in ("quality", "distinct")]
+        kept = [wrapper for wrapper in row.wrappers if WRAPPERS[wrapper.name].filters]
         first = StrategyOptions(name="random", wrappers=kept)
     models: list[ClassifierMixin] = []
     found: dict[str, Any] = {"labelled": [], "uar": [], "confusion": [], "junk": [], "seconds": 0.0}
@@ -241,7 +242,7 @@ def _candidates(
     left = sorted(set(everyone) - set(asked))
     x_ND = np.stack([known[name] for name in left])
     rows = ground.quality.take(rows_of(ground.quality["utterance_id"].to_pylist(), left))
-    values = known_of(rows)
+    values = metadata_columns(rows)
     if models:
         values["probability_NC"] = _probabilities(models[0], x_ND, classes)
     if models[1:]:

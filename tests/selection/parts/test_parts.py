@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,20 @@ from seral.errors import LostPart, OptionError, SelectionError
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import Candidates
 from seral.selection.minutes import select_for_minutes
-from seral.selection.parts.actors import Parts, RemoteParts, _cpus_each
-from seral.selection.parts.distributed import EXACT, WRAPPED, select_in_parts
+from seral.selection.parts.actors import RemoteParts, _cpus_each
+from seral.selection.parts.distributed import pick_alone, select_in_parts
+from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, select
 from seral.selection.source import SourceOptions, read_candidates, shards
-from seral.selection.strategies import STRATEGIES
-from seral.selection.strategies.wrappers import WRAPPERS
+from seral.selection.strategies import STRATEGIES, WRAPPERS
+from seral.selection.strategies.farthest_first import BoundedRows
 
 # N candidates · M labelled · X picked or labelled · C classes · D features
 
 RNG = np.random.default_rng
 
+EXACT = [name for name, strategy in STRATEGIES.items() if strategy.exact]
 INNER: list[Any] = [
     {"name": "random", "by": "speaker"},
     {"name": "random", "by": "predicted"},
@@ -136,16 +139,16 @@ def test_k_center_asks_its_parts_few_times(parts: int) -> None:
     rng = np.random.default_rng(0)
     x_ND = (rng.normal(size=(20_000, 32)) * np.linspace(3, 0.3, 32)).astype(np.float16)
     whole = Candidates(ids=np.array([f"u{row:05d}" for row in range(len(x_ND))]), embedding_ND=x_ND)
-    dealt, asked = divided(whole, parts, 0), list[str]()
+    dealt, asked = divided(whole, parts, 0), list[Any]()
 
     class Heard(Parts):
-        def each(self, method: str, *arguments: Any) -> list[Any]:
-            asked.extend(argument for argument in arguments[:1] if argument == "offer")
-            return dealt.each(method, *arguments)
+        def each(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> list[Any]:
+            asked.extend(argument for argument in arguments[:1] if argument is BoundedRows.offer)
+            return dealt.each(function, *arguments, **options)
 
     one, many, _ = both("k_center", whole, Heard([]), 1000)
     assert many == one
-    assert len(asked) <= 10
+    assert 0 < len(asked) <= 10
 
 
 @pytest.mark.parametrize("strategy", ["k_center", "random", "margin", "k_means_plus_plus", "k_means", "after"])
@@ -200,7 +203,7 @@ def test_merged_picks_tell_how_near_they_are_which_their_parts_bound(strategy: s
     if strategy == "auto":
         chosen = StrategyOptions(name="k_means")
     local, moved = 0.0, 0.0
-    for ids, own in zip(parts.each("ids"), parts.each("pick", chosen, 12, seed), strict=True):
+    for ids, own in zip(parts.each(PoolPart.ids), parts.each(pick_alone, chosen, 12, seed), strict=True):
         own_XD = np.concatenate([known_MD, x_ND[whole.rows(own)]])
         away, place_N = mean_distance(x_ND[whole.rows(ids)], own_XD)
         local += away * len(ids) / len(whole)
@@ -240,7 +243,7 @@ def test_what_cannot_be_asked_of_parts_is_refused(monkeypatch: pytest.MonkeyPatc
     parts = divided(pool(20, 0, 0), 2, 0)
     with pytest.raises(SelectionError, match="for 21 picks of 20"):
         select_in_parts(StrategyOptions(name="random"), parts, 21, RNG(0))
-    monkeypatch.delitem(WRAPPED, "quota")
+    monkeypatch.setitem(WRAPPERS, "quota", replace(WRAPPERS["quota"], in_parts=None))
     with pytest.raises(SelectionError, match="quota is not made for parts: use one part, or put a shortlist before it"):
         select_in_parts(StrategyOptions.model_validate({"name": "random", "wrappers": ["quota"]}), parts, 3, RNG(0))
 

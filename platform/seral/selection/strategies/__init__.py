@@ -1,62 +1,77 @@
-"""Which utterances deserve a label next: strategies by name."""
+"""Strategies and wrappers by name, with everything that is known of each: which utterances deserve a label next."""
 
 from __future__ import annotations
 
-from seral.selection.candidates import Strategy
-from seral.selection.strategies.automatic import auto
-from seral.selection.strategies.batch_bald import batch_bald
+from seral.selection.strategies.automatic import auto, recommended
+from seral.selection.strategies.batch_bald import batch_bald, batch_bald_looks_at
 from seral.selection.strategies.clusters import alps, k_means
-from seral.selection.strategies.farthest_first import k_center
-from seral.selection.strategies.informative_diverse import after, cluster_margin
-from seral.selection.strategies.spread import badge, k_means_plus_plus
+from seral.selection.strategies.farthest_first import k_center, k_center_in_parts
+from seral.selection.strategies.informative_diverse import (
+    DIVERSITIES,
+    after,
+    after_looks_at,
+    cluster_margin,
+    cluster_margin_looks_at,
+)
+from seral.selection.strategies.records import Exact, OfShortlist, StandsFor, Strategy, Wrapper, by_score
+from seral.selection.strategies.spread import badge, badge_in_parts, k_means_plus_plus, k_means_plus_plus_in_parts
 from seral.selection.strategies.typical import prob_cover, typiclust
-from seral.selection.strategies.uncertainty import bald, density, entropy, least_confidence, margin
-from seral.selection.strategies.uniform import uniform
+from seral.selection.strategies.uncertainty import (
+    UNCERTAINTIES,
+    bald,
+    density,
+    density_in_parts,
+    entropy,
+    least_confidence,
+    margin,
+)
+from seral.selection.strategies.uniform import uniform, uniform_in_parts
+from seral.selection.strategies.wrappers import distinct, quality, quota, relabel, shortlist, usable
+from seral.selection.strategies.wrappers_in_parts import (
+    distinct_in_parts,
+    quality_in_parts,
+    quota_in_parts,
+    relabel_in_parts,
+    shortlist_in_parts,
+    usable_in_parts,
+)
+
+__all__ = ["DIVERSITIES", "STRATEGIES", "UNCERTAINTIES", "WRAPPERS"]
+
+FEATURES, PROBABILITIES, PASSES = {"embedding_ND"}, {"probability_NC"}, {"dropout_RNC"}
+"""What most strategies read, as fields of Candidates."""
 
 STRATEGIES: dict[str, Strategy] = {
-    "auto": auto,
-    "random": uniform,
-    "entropy": entropy,
-    "margin": margin,
-    "least_confidence": least_confidence,
-    "bald": bald,
-    "batch_bald": batch_bald,
-    "density": density,
-    "k_center": k_center,
-    "k_means": k_means,
-    "alps": alps,
-    "k_means_plus_plus": k_means_plus_plus,
-    "typiclust": typiclust,
-    "prob_cover": prob_cover,
-    "badge": badge,
-    "cluster_margin": cluster_margin,
-    "after": after,
+    "auto": Strategy(auto, FEATURES, StandsFor(recommended)),  # and the probabilities where there are any
+    "random": Strategy(uniform, in_parts=Exact(uniform_in_parts)),
+    "entropy": by_score(entropy, PROBABILITIES),
+    "margin": by_score(margin, PROBABILITIES),
+    "least_confidence": by_score(least_confidence, PROBABILITIES),
+    "bald": by_score(bald, PASSES),
+    "batch_bald": Strategy(batch_bald, PASSES, OfShortlist(batch_bald_looks_at)),
+    "density": Strategy(density, FEATURES, Exact(density_in_parts)),
+    "k_center": Strategy(k_center, FEATURES, Exact(k_center_in_parts)),
+    "k_means": Strategy(k_means, FEATURES),
+    "alps": Strategy(alps, {"surprisal_NQ"}),
+    "k_means_plus_plus": Strategy(k_means_plus_plus, FEATURES, Exact(k_means_plus_plus_in_parts)),
+    "typiclust": Strategy(typiclust, FEATURES),
+    "prob_cover": Strategy(prob_cover, FEATURES),
+    "badge": Strategy(badge, PROBABILITIES | FEATURES, Exact(badge_in_parts)),
+    "cluster_margin": Strategy(cluster_margin, PROBABILITIES | FEATURES, OfShortlist(cluster_margin_looks_at)),
+    "after": Strategy(after, in_parts=OfShortlist(after_looks_at)),
 }
-"""A new strategy is one function and one line here; the contract tests run over this table."""
+"""A new strategy is one function and one line here; the contract tests run over this table.
 
-NEEDS: dict[str, frozenset[str]] = {
-    "auto": frozenset({"embedding_ND"}),  # and the probabilities where there are any
-    "random": frozenset(),
-    "entropy": frozenset({"probability_NC"}),
-    "margin": frozenset({"probability_NC"}),
-    "least_confidence": frozenset({"probability_NC"}),
-    "bald": frozenset({"dropout_RNC"}),
-    "batch_bald": frozenset({"dropout_RNC"}),
-    "density": frozenset({"embedding_ND"}),
-    "k_center": frozenset({"embedding_ND"}),
-    "k_means": frozenset({"embedding_ND"}),
-    "alps": frozenset({"surprisal_NQ"}),
-    "k_means_plus_plus": frozenset({"embedding_ND"}),
-    "typiclust": frozenset({"embedding_ND"}),
-    "prob_cover": frozenset({"embedding_ND"}),
-    "badge": frozenset({"probability_NC", "embedding_ND"}),
-    "cluster_margin": frozenset({"probability_NC", "embedding_ND"}),
-    "after": frozenset(),
-    "shortlist": frozenset(),
-    "quota": frozenset(),
-    "distinct": frozenset({"embedding_ND"}),
-    "quality": frozenset(),
-    "usable": frozenset({"embedding_ND"}),
-    "relabel": frozenset({"labelled_doubt_M"}),
+A score is `by_score(function, reads)` and exact in parts; any other strategy is merged there unless its record says how
+it gets the picks of one machine.
+"""
+
+WRAPPERS: dict[str, Wrapper] = {
+    "shortlist": Wrapper(shortlist, in_parts=shortlist_in_parts),
+    "quota": Wrapper(quota, in_parts=quota_in_parts, limits_groups=True),
+    "distinct": Wrapper(distinct, FEATURES, distinct_in_parts, filters=True),
+    "quality": Wrapper(quality, in_parts=quality_in_parts, filters=True),
+    "usable": Wrapper(usable, FEATURES, usable_in_parts),
+    "relabel": Wrapper(relabel, {"labelled_doubt_M"}, relabel_in_parts, relabels=True),
 }
-"""What each strategy and wrapper reads of the candidates, beside what its options name: see selection.needs."""
+"""A new wrapper is one function and one line here; the contract tests run over this table too."""

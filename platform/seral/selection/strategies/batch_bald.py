@@ -32,8 +32,13 @@ def batch_bald(
     at_least(1, "batch_bald", shortlist=shortlist, answers=answers)
     p_RNC = candidates.need("dropout_RNC")
     rows = np.sort(scores.top_rows(scores.bald(p_RNC), max(shortlist, k)))
-    chosen: list[str] = candidates.ids[rows[greedy_joint(p_RNC[:, rows], k, rng, answers)]].tolist()
-    return chosen
+    ids: list[str] = candidates.ids[rows[greedy_joint(p_RNC[:, rows], k, rng, answers)]].tolist()
+    return ids
+
+
+def batch_bald_looks_at(k: int, *, shortlist: int, answers: int) -> tuple[str, int]:
+    """The uncertainty by which `batch_bald` shortlists, and how many."""
+    return "bald", max(shortlist, k)
 
 
 def greedy_joint(p_RNC: Floats, k: int, rng: np.random.Generator, answers: int) -> NDArray[np.intp]:

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seral.selection.candidates import Candidates
+from seral.selection.parts.local import Parts, mean_of
+from seral.selection.parts.part import PoolPart
 from seral.vectors.arrays import Doubles, Floats, Rows, Stored
 from seral.vectors.distances import SLAB, Centres, Points, distances, nearest_distance, upper_bounds
 from seral.vectors.index import nearest
 
-# N candidates · M labelled · B rows of a block · D features
+# N candidates · M labelled · P new picks · B rows of a block · D features
 
 Ids = NDArray[np.str_] | NDArray[np.int64]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 FIRST_OFFER = 512
 """Rows of the first offer of a part that is alone."""
@@ -53,47 +57,72 @@ class Offer(NamedTuple):
 def k_center(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
     """Farthest-first from the labelled rows, or from the most central. Sener and Savarese 2018, arXiv 1708.00489."""
     rows = farthest_first(candidates.need("embedding_ND"), candidates.labelled_centres(), k)
-    chosen: list[str] = candidates.ids[rows].tolist()
-    return chosen
+    ids: list[str] = candidates.ids[rows].tolist()
+    return ids
+
+
+def k_center_in_parts(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:
+    """The picks of `k_center`: every part keeps its bounds, and offers what may be next."""
+    parts.each(_prepare)
+
+    def each(method: Callable[Concatenate[BoundedRows, P], T], /, *arguments: P.args, **options: P.kwargs) -> list[T]:
+        return parts.each(ask_rows, method, *arguments, **options)
+
+    return [str(name) for name in traverse(each, parts.labelled_part().labelled_centres(), k)]
+
+
+def _prepare(part: PoolPart) -> None:
+    part.work = BoundedRows(part.candidates.ids, part.candidates.need("embedding_ND"))
+
+
+def ask_rows(part: PoolPart, method: Callable[..., T], *arguments: Any, **options: Any) -> T:
+    """Call a method of the BoundedRows of a part."""
+    return method(part.work, *arguments, **options)
 
 
 def farthest_first(x_ND: Stored, labelled_MD: Stored, k: int) -> Rows:
     """The k rows of farthest-first traversal in order, (N, D) and (M, D) -> (k,); k <= N."""
-    part = Part(np.arange(len(x_ND)), x_ND)
+    rows = BoundedRows(np.arange(len(x_ND)), x_ND)
 
-    def each(method: str, *arguments: Any) -> list[Any]:
-        return [getattr(part, method)(*arguments)]
+    def each(method: Callable[Concatenate[BoundedRows, P], T], /, *arguments: P.args, **options: P.kwargs) -> list[T]:
+        return [method(rows, *arguments, **options)]
 
     return np.array(traverse(each, labelled_MD, k), dtype=np.intp)
 
 
-def traverse(
-    each: Callable[..., list[Any]], labelled_MD: Stored, k: int, *, first_offer: int | None = None
-) -> list[Any]:
+class Each(Protocol):
+    """Calls a method of the rows of every part, wherever they are; the answers in the order of the parts."""
+
+    def __call__(
+        self, method: Callable[Concatenate[BoundedRows, P], T], /, *arguments: P.args, **options: P.kwargs
+    ) -> list[T]: ...
+
+
+def traverse(each: Each, labelled_MD: Stored, k: int, *, first_offer: int | None = None) -> list[Any]:
     """Ids of k picks in order, of candidates in one or many parts.
 
-    `each(method, *arguments)` calls a method of every Part, wherever they are, and returns what they say in order.
-    `first_offer` are the rows of a part's first offer.
+    `first_offer` is the number of rows of a part's first offer.
     """
     if k == 0:
         return []
-    totals = each("total")
-    mean_D = sum(total_D for _, total_D in totals) / sum(count for count, _ in totals)
+    totals = each(BoundedRows.total)
+    mean_D = mean_of(totals)
     picks, centre_MD = list[Any](), labelled_MD
     if not len(labelled_MD):
         _, first, x_D = min(
-            (found for found in each("most_central", mean_D) if found[1] is not None), key=lambda found: found[:2]
+            (reply for reply in each(BoundedRows.most_central, mean_D) if reply[1] is not None),
+            key=lambda reply: reply[:2],
         )
         picks, centre_MD = [first], x_D[None]
-    each("start", mean_D, centre_MD, k)
+    each(BoundedRows.start, mean_D, centre_MD, k)
     least = size = first_offer or (FIRST_OFFER if len(totals) == 1 else max(1, FIRST_ROUND // len(totals)))
-    new_KD, fresh = centre_MD[:0], list(picks)
+    new_PD, fresh = centre_MD[:0], list(picks)
     while len(picks) < k:
-        offers: list[Offer] = each("offer", size, 0 if len(totals) == 1 else (size + 1) // 2, new_KD, fresh)
+        offers = each(BoundedRows.offer, size, 0 if len(totals) == 1 else (size + 1) // 2, new_PD, fresh)
         if not any(offer.distance_B.any() or (offer.held_back or (0,))[0] for offer in offers):  # only copies are left
-            picks += sorted(itertools.chain(*each("rest", k - len(picks))))[: k - len(picks)]
+            picks += sorted(itertools.chain(*each(BoundedRows.untaken, k - len(picks))))[: k - len(picks)]
             break
-        fresh, new_KD = _pick(offers, mean_D, k - len(picks))
+        fresh, new_PD = _pick(offers, mean_D, k - len(picks))
         picks += fresh
         size = _next_size(size, len(fresh), least)
     return picks
@@ -132,7 +161,7 @@ def _next_size(size: int, picked: int, least: int) -> int:
     return max(least, size // 2) if picked > MANY else size
 
 
-class Part:
+class BoundedRows:
     """Some of the candidates with their bounds, in this process or in another; ids in ascending order."""
 
     def __init__(self, id_N: Ids, x_ND: Stored) -> None:
@@ -161,7 +190,7 @@ class Part:
         self.bound_N = nearest(self.x_ND, centre_MD, 1).distance_QK[:, 0] * np.float32(SHADE)
         self.seen_N = np.full(len(self.points), len(centre), dtype=np.int32)
 
-    def offer(self, size: int, least: int, new_KD: Stored, taken: Sequence[Any]) -> Offer:
+    def offer(self, size: int, least: int, new_PD: Stored, taken: Sequence[Any]) -> Offer:
         """Hear of new centres and of the ids that were taken; offer the rows of the `size` largest distances.
 
         Rows are brought up to date, twice as many each time, until at least `least` are known to be farther than all
@@ -169,7 +198,7 @@ class Part:
         """
         if not len(self.id_N):
             return Offer(self.id_N, self.bound_N, self.x_ND, None)
-        self.centres.add(Points(new_KD, centre_D=self.points.centre_D).block(slice(None)))
+        self.centres.add(Points(new_PD, centre_D=self.points.centre_D).block(slice(None)))
         self._leave_out(taken)
         rows = self._farthest(size, least)
         outside_N = self.bound_N.copy()
@@ -183,7 +212,7 @@ class Part:
         held_back = (float(floor), self.id_N[rival].item()) if floor >= 0 else None
         return Offer(self.id_N[rows], self.bound_N[rows], self.x_ND[rows], held_back)
 
-    def rest(self, count: int) -> list[Any]:
+    def untaken(self, count: int) -> list[Any]:
         """The first ids that were not taken."""
         free: list[Any] = self.id_N[np.flatnonzero(self.bound_N >= 0)[:count]].tolist()
         return free

@@ -7,11 +7,13 @@ import math
 import numpy as np
 
 from seral.errors import OptionError, unknown_name
-from seral.selection.candidates import Candidates, Strategy
+from seral.selection.candidates import Candidates
+from seral.selection.parts.local import Parts, best_of
 from seral.selection.strategies import scores
 from seral.selection.strategies.checks import at_least
 from seral.selection.strategies.clusters import k_means
 from seral.selection.strategies.farthest_first import k_center
+from seral.selection.strategies.records import Pick, best_by
 from seral.selection.strategies.spread import badge, k_means_plus_plus
 from seral.selection.strategies.typical import prob_cover, typiclust
 from seral.selection.strategies.uncertainty import uncertainty_of
@@ -20,7 +22,7 @@ from seral.vectors.view import View
 
 # N candidates · K clusters · D features
 
-DIVERSITIES: dict[str, Strategy] = {
+DIVERSITIES: dict[str, Pick] = {
     "k_means": k_means,
     "k_center": k_center,
     "k_means_plus_plus": k_means_plus_plus,
@@ -28,6 +30,7 @@ DIVERSITIES: dict[str, Strategy] = {
     "typiclust": typiclust,
     "prob_cover": prob_cover,
 }
+"""Values of the option `diversity` of `after`: strategies that run on its shortlist."""
 
 
 def after(
@@ -46,6 +49,11 @@ def after(
     if diversity not in DIVERSITIES:
         raise OptionError(unknown_name("diversity of after", diversity, DIVERSITIES))
     return DIVERSITIES[diversity](shortlist(candidates, k, beta, uncertainty), k, rng)
+
+
+def after_looks_at(k: int, *, beta: float, uncertainty: str, diversity: str) -> tuple[str, int]:
+    """The uncertainty by which `after` shortlists, and how many."""
+    return uncertainty, shortlisted(k, beta)
 
 
 def cluster_margin(
@@ -82,13 +90,23 @@ def cluster_margin(
     rank_N = np.empty(len(short), dtype=np.int64)
     rank_N[by_margin] = scores.rank_in_group(cluster_N[by_margin])
     order = np.lexsort((cluster_N, size_N, rank_N))
-    chosen: list[str] = short.ids[order[:k]].tolist()
-    return chosen
+    ids: list[str] = short.ids[order[:k]].tolist()
+    return ids
+
+
+def cluster_margin_looks_at(k: int, *, beta: float, **_: int | None) -> tuple[str, int]:
+    """The uncertainty by which `cluster_margin` shortlists, and how many."""
+    return "margin", shortlisted(k, beta)
 
 
 def shortlist(candidates: Candidates, k: int, beta: float, uncertainty: str) -> Candidates:
     """The ⌈beta·k⌉ most uncertain candidates."""
     return candidates.take(scores.top_rows(uncertainty_of(candidates, uncertainty), shortlisted(k, beta)))
+
+
+def gather_shortlist(parts: Parts, uncertainty: str, count: int) -> Candidates:
+    """The `count` most uncertain candidates of all parts, in this process."""
+    return parts.gather(best_of(parts.each(best_by, uncertainty_of, count, uncertainty), count))
 
 
 def shortlisted(k: int, beta: float) -> int:

@@ -1,17 +1,23 @@
-"""Strategies that ask about what the model is least sure of."""
+"""Strategies that ask about what the model is least sure of.
+
+Those that are a score alone are functions of the candidates, (N,), of which the k largest are picked.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seral.errors import OptionError, unknown_name
 from seral.selection.candidates import Candidates
+from seral.selection.parts.local import Parts, best_of, mean_of
+from seral.selection.parts.part import PoolPart
 from seral.selection.strategies import scores
 from seral.selection.strategies.checks import at_least
+from seral.selection.strategies.records import best_by
 from seral.vectors.arrays import Stored
 from seral.vectors.distances import SLAB
 from seral.vectors.view import unit_rows
@@ -19,24 +25,24 @@ from seral.vectors.view import unit_rows
 # N candidates · D features
 
 
-def entropy(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+def entropy(candidates: Candidates) -> scores.Scores:
     """The k candidates of the largest entropy."""
-    return _top(candidates, uncertainty_of(candidates, "entropy"), k)
+    return uncertainty_of(candidates, "entropy")
 
 
-def margin(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+def margin(candidates: Candidates) -> scores.Scores:
     """The k candidates whose two likeliest classes are closest."""
-    return _top(candidates, uncertainty_of(candidates, "margin"), k)
+    return uncertainty_of(candidates, "margin")
 
 
-def least_confidence(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+def least_confidence(candidates: Candidates) -> scores.Scores:
     """The k candidates whose likeliest class is least likely."""
-    return _top(candidates, uncertainty_of(candidates, "least_confidence"), k)
+    return uncertainty_of(candidates, "least_confidence")
 
 
-def bald(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
+def bald(candidates: Candidates) -> scores.Scores:
     """The k candidates on which the dropout passes, or the members of an ensemble, disagree most."""
-    return _top(candidates, uncertainty_of(candidates, "bald"), k)
+    return uncertainty_of(candidates, "bald")
 
 
 def density(
@@ -48,24 +54,46 @@ def density(
     direction. Differs from the paper: it is kept positive, so that any beta will do, and so is the margin, by adding 1.
     """
     x_ND = candidates.need("embedding_ND")
-    return _top(candidates, density_scores(candidates, uncertainty, beta, total_direction(x_ND) / len(x_ND)), k)
+    score_N = density_scores(candidates, uncertainty, beta, total_direction(x_ND) / len(x_ND))
+    ids: list[str] = candidates.ids[scores.top_rows(score_N, k)].tolist()
+    return ids
+
+
+def density_in_parts(
+    parts: Parts, k: int, rng: np.random.Generator, *, uncertainty: str = "entropy", beta: float = 1.0
+) -> list[str]:
+    """The picks of `density`, by the mean direction of all parts."""
+    direction_D = mean_of(parts.each(_total_direction))
+    return best_of(parts.each(best_by, density_scores, k, uncertainty, beta, direction_D), k)
+
+
+def _total_direction(part: PoolPart) -> tuple[int, NDArray[np.float64]]:
+    """Rows of a part, and the sum of their directions."""
+    return part.count(), total_direction(part.candidates.need("embedding_ND"))
 
 
 def uncertainty_of(candidates: Candidates, name: str) -> scores.Scores:
     """The named score of every candidate, (N,), larger = more uncertain. Raises OptionError for an unknown name."""
     if name not in UNCERTAINTIES:
         raise OptionError(unknown_name("uncertainty", name, UNCERTAINTIES))
-    score, field = UNCERTAINTIES[name]
-    return score(candidates.need(field))
+    uncertainty = UNCERTAINTIES[name]
+    return uncertainty.function(candidates.need(uncertainty.reads))
 
 
-UNCERTAINTIES: dict[str, tuple[Callable[[Any], scores.Scores], str]] = {
-    "margin": (scores.margin, "probability_NC"),
-    "entropy": (scores.entropy, "probability_NC"),
-    "least_confidence": (scores.least_confidence, "probability_NC"),
-    "bald": (scores.bald, "dropout_RNC"),
+class Uncertainty(NamedTuple):
+    """A measure of uncertainty, larger = more uncertain, and the one field of Candidates that it reads."""
+
+    function: Callable[[Any], scores.Scores]
+    reads: str
+
+
+UNCERTAINTIES: dict[str, Uncertainty] = {
+    "margin": Uncertainty(scores.margin, "probability_NC"),
+    "entropy": Uncertainty(scores.entropy, "probability_NC"),
+    "least_confidence": Uncertainty(scores.least_confidence, "probability_NC"),
+    "bald": Uncertainty(scores.bald, "dropout_RNC"),
 }
-"""Scores by name, and what each reads of the candidates."""
+"""Values of the option `uncertainty` of strategies and wrappers."""
 
 
 def density_scores(
@@ -92,9 +120,3 @@ def mean_similarity(x_ND: Stored, direction_D: NDArray[np.float64]) -> scores.Sc
     slabs = range(0, len(x_ND), SLAB)
     cosine = [unit_rows(x_ND[at : at + SLAB]).astype(np.float64) @ direction_D for at in slabs]
     return (1 + np.concatenate([*cosine, np.empty(0)])) / 2
-
-
-def _top(candidates: Candidates, score_N: scores.Scores, k: int) -> list[str]:
-    """Ids of the k largest scores, ties by id."""
-    chosen: list[str] = candidates.ids[scores.top_rows(score_N, k)].tolist()
-    return chosen

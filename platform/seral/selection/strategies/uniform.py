@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.selection.candidates import Candidates
+from seral.selection.parts.local import Parts, best_of
+from seral.selection.parts.part import PoolPart
+from seral.selection.strategies.records import best_by
 from seral.selection.strategies.scores import rank_in_group
 from seral.vectors.arrays import Strings
 from seral.vectors.stable_keys import hash_keys
@@ -22,19 +25,46 @@ def uniform(candidates: Candidates, k: int, rng: np.random.Generator, *, by: str
     """
     key = rng.bytes(8).hex()
     if by is None:
-        chosen: list[str] = candidates.ids[np.argsort(hash_keys(candidates.ids, key), kind="stable")[:k]].tolist()
-        return chosen
-    share_of = shares_of(candidates.group_sizes(by), k)
-    picked: list[str] = candidates.ids[first_of_groups(candidates.ids, candidates.groups(by), share_of, key)].tolist()
-    return picked
+        rows = np.argsort(hash_keys(candidates.ids, key), kind="stable")[:k]
+    else:
+        share_of = shares_of(candidates.group_sizes(by), k)
+        rows = first_of_groups(candidates.ids, candidates.groups(by), share_of, key)
+    ids: list[str] = candidates.ids[rows].tolist()
+    return ids
+
+
+def uniform_in_parts(parts: Parts, k: int, rng: np.random.Generator, *, by: str | None = None) -> list[str]:
+    """The picks of `uniform`: a candidate's key depends on its id alone, so each part sends its smallest."""
+    key = rng.bytes(8).hex()
+    if by is None:
+        return best_of(parts.each(best_by, _reversed_keys, k, key), k)
+    share_of = shares_of(parts.sizes(by)[0], k)
+    replies = zip(*parts.each(_first_of_groups, by, share_of, key), strict=True)
+    id_N, group_N = (np.concatenate(values) for values in replies)
+    order = np.argsort(id_N)
+    id_N, group_N = id_N[order], group_N[order]
+    ids: list[str] = id_N[first_of_groups(id_N, group_N, share_of, key)].tolist()
+    return ids
+
+
+def _reversed_keys(candidates: Candidates, key: str) -> NDArray[np.float64]:
+    """The larger, the smaller the key, (N,)."""
+    return -hash_keys(candidates.ids, key)
+
+
+def _first_of_groups(part: PoolPart, by: str, share_of: Mapping[str, int], key: str) -> tuple[Strings, Strings]:
+    """Ids and groups of the smallest keys of every group of a part, as many as its share."""
+    id_N, group_N = part.candidates.ids, part.candidates.groups(by)
+    rows = first_of_groups(id_N, group_N, share_of, key)
+    return id_N[rows], group_N[rows]
 
 
 def first_of_groups(ids: Strings, group_N: Strings, share_of: Mapping[str, int], key: str) -> NDArray[np.intp]:
-    """Rows of the smallest lots of every group, as many as its share, in the order of their lots; ids in order."""
+    """Rows of the smallest keys of every group, as many as its share, in the order of their keys; ids in order."""
     order = np.argsort(hash_keys(ids, key), kind="stable")
-    name_G, place_N = np.unique(group_N[order], return_inverse=True)
+    name_G, group_row_N = np.unique(group_N[order], return_inverse=True)
     share_G = np.array([share_of[name] for name in name_G.tolist()], dtype=np.int64)
-    rows: NDArray[np.intp] = order[rank_in_group(place_N) < share_G[place_N]]
+    rows: NDArray[np.intp] = order[rank_in_group(group_row_N) < share_G[group_row_N]]
     return rows
 
 

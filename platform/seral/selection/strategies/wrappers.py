@@ -1,4 +1,4 @@
-"""What any strategy can be wrapped in: who may be picked, how often, and what is asked again."""
+"""Wrappers of any strategy: who may be picked, how often, and what is asked again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from seral.errors import OptionError
-from seral.selection.candidates import Candidates, Strategy
+from seral.selection.candidates import Candidates
 from seral.selection.strategies import informative_diverse, scores
 from seral.selection.strategies.checks import at_least
+from seral.selection.strategies.records import Pick
 from seral.vectors.arrays import Rows, Stored
 from seral.vectors.index import nearest
 from seral.vectors.view import View, unit_rows
@@ -26,12 +27,9 @@ from seral.vectors.view import View, unit_rows
 SLAB = 4096
 """Rows that `usable` judges at a time."""
 
-Wrapper = Callable[[Strategy, Candidates, int, np.random.Generator], list[str]]
-"""(strategy, candidates, k, rng) -> k ids in order. Parameters are keyword-only, with defaults."""
-
 
 def shortlist(
-    inner: Strategy,
+    inner: Pick,
     candidates: Candidates,
     k: int,
     rng: np.random.Generator,
@@ -44,7 +42,7 @@ def shortlist(
 
 
 def quota(
-    inner: Strategy,
+    inner: Pick,
     candidates: Candidates,
     k: int,
     rng: np.random.Generator,
@@ -69,16 +67,16 @@ def quota(
     return _in_turns(inner, allowed, k, rng, accept)
 
 
-def quota_room(size_of: Counter[str], held_of: Counter[str], k: int, share: float) -> dict[str, int]:
+def quota_room(size_of: Counter[str], picked_of: Counter[str], k: int, share: float) -> dict[str, int]:
     """How many of the next k picks a quota leaves to each group, when so many are there and so many were picked."""
     if not 0 < share <= 1:
         raise OptionError(f"quota needs a share in (0, 1], got {share}")
     size_G = np.array(list(size_of.values()), dtype=np.int64)
-    held_G = np.array([held_of[group] for group in size_of], dtype=np.int64)
-    limit = math.ceil(_part(share, held_of.total() + k))
-    while np.minimum(size_G, np.maximum(limit - held_G, 0)).sum() < k:
+    picked_G = np.array([picked_of[group] for group in size_of], dtype=np.int64)
+    limit = math.ceil(_part(share, picked_of.total() + k))
+    while np.minimum(size_G, np.maximum(limit - picked_G, 0)).sum() < k:
         limit += 1
-    return dict(zip(size_of, np.maximum(limit - held_G, 0).tolist(), strict=True))
+    return dict(zip(size_of, np.maximum(limit - picked_G, 0).tolist(), strict=True))
 
 
 def full_groups(room: Mapping[str, int]) -> list[str]:
@@ -87,7 +85,7 @@ def full_groups(room: Mapping[str, int]) -> list[str]:
 
 
 def admitted(asked: Sequence[str], groups: Sequence[str], room: dict[str, int]) -> list[str]:
-    """Those of the asked who find room in their group, and take it."""
+    """The asked who find room in their group, and take it."""
     taken = []
     for pick, group in zip(asked, groups, strict=True):
         if room[group]:
@@ -97,7 +95,7 @@ def admitted(asked: Sequence[str], groups: Sequence[str], room: dict[str, int]) 
 
 
 def distinct(
-    inner: Strategy,
+    inner: Pick,
     candidates: Candidates,
     k: int,
     rng: np.random.Generator,
@@ -109,26 +107,26 @@ def distinct(
 
     Near copies are picked only when nothing else is left.
     """
-    known = near(candidates, candidates.labelled_centres(), distance, threads=threads)
+    copies = near(candidates, candidates.labelled_centres(), distance, threads=threads)
 
     def accept(asked: list[str], left: Candidates) -> tuple[list[str], Rows]:
         x_BD = left.need("embedding_ND")[left.rows(asked)]
-        places = apart(x_BD, distance)
-        return [asked[place] for place in places], near(left, x_BD[places], distance, threads=threads)
+        rows_B = apart(x_BD, distance)
+        return [asked[row] for row in rows_B], near(left, x_BD[rows_B], distance, threads=threads)
 
-    picks = _in_turns(inner, candidates, k, rng, accept, known)
+    picks = _in_turns(inner, candidates, k, rng, accept, copies)
     if len(picks) == k:
         return picks
     return picks + inner(candidates.but(picks), k - len(picks), rng)
 
 
 def apart(x_BD: Stored, distance: float) -> list[int]:
-    """Places of the rows, in order, that are not within a cosine distance of one kept before them."""
-    unit_BD, kept = unit_rows(x_BD), list[int]()
-    for place in range(len(unit_BD)):
-        if not kept or (unit_BD[kept] @ unit_BD[place]).max() < 1 - distance:
-            kept.append(place)
-    return kept
+    """Rows, in order, that are not within a cosine distance of one taken before them."""
+    unit_BD, taken = unit_rows(x_BD), list[int]()
+    for row in range(len(unit_BD)):
+        if not taken or (unit_BD[taken] @ unit_BD[row]).max() < 1 - distance:
+            taken.append(row)
+    return taken
 
 
 def near(candidates: Candidates, others_MD: Stored, distance: float, *, threads: int = 1) -> Rows:
@@ -139,12 +137,12 @@ def near(candidates: Candidates, others_MD: Stored, distance: float, *, threads:
     if not len(others_MD):
         return np.empty(0, dtype=np.intp)
     unit, others = View(candidates.need("embedding_ND"), unit=True), View(others_MD, unit=True)
-    found = nearest(unit, others, 1, threads=threads)
-    return np.flatnonzero(found.distance_QK[:, 0] <= 2 * distance)
+    neighbours = nearest(unit, others, 1, threads=threads)
+    return np.flatnonzero(neighbours.distance_QK[:, 0] <= 2 * distance)
 
 
 def quality(
-    inner: Strategy,
+    inner: Pick,
     candidates: Candidates,
     k: int,
     rng: np.random.Generator,
@@ -165,7 +163,7 @@ def quality(
 def is_good(
     candidates: Candidates, *, snr_db: float = 0.0, clipping: float = 0.05, speech_ratio: float = 0.1
 ) -> NDArray[np.bool_]:
-    """Which candidates are within these limits as far as they were measured, (N,)."""
+    """Tell which candidates are within these limits as far as they were measured, (N,)."""
     limits = {"snr_db": snr_db, "clipping": clipping, "speech_ratio": speech_ratio}
     if wrong := {name: limit for name, limit in limits.items() if math.isnan(limit)}:
         raise OptionError(f"quality needs limits that are numbers, got {wrong}")
@@ -180,9 +178,7 @@ def is_good(
     return ~bad_N
 
 
-def usable(
-    inner: Strategy, candidates: Candidates, k: int, rng: np.random.Generator, *, limit: float = 0.5
-) -> list[str]:
+def usable(inner: Pick, candidates: Candidates, k: int, rng: np.random.Generator, *, limit: float = 0.5) -> list[str]:
     """Only candidates that sound less like what annotators found unusable than like what they labelled.
 
     A logistic regression on the features of both, classes weighed alike, tells what is unusable with a probability of
@@ -201,7 +197,7 @@ class Rejection:
 
 
 def rejection(candidates: Candidates, *, limit: float = 0.5) -> Rejection | None:
-    """What tells the rejected from the labelled; None without both. What is picked but not answered says nothing."""
+    """The plane that tells the rejected from the labelled; None without both. Picks without an answer say nothing."""
     if not 0 < limit < 1:
         raise OptionError(f"usable needs a limit in (0, 1), got {limit}")
     rejected_M = candidates.rejected_M
@@ -215,18 +211,18 @@ def rejection(candidates: Candidates, *, limit: float = 0.5) -> Rejection | None
     return Rejection(weight_D=weight_D, bias=float(bias))
 
 
-def is_usable(candidates: Candidates, told: Rejection | None) -> NDArray[np.bool_]:
-    """Which candidates lie on the side of the labelled, (N,)."""
-    if told is None:
+def is_usable(candidates: Candidates, plane: Rejection | None) -> NDArray[np.bool_]:
+    """Tell which candidates lie on the side of the labelled, (N,)."""
+    if plane is None:
         return np.ones(len(candidates), dtype=bool)
     x_ND = candidates.need("embedding_ND")
     # Row by row, so that a row's sum does not depend on which rows stand beside it.
-    slabs = [(x_ND[at : at + SLAB] * told.weight_D).sum(axis=1) for at in range(0, len(x_ND), SLAB)]
-    return np.concatenate([*slabs, np.empty(0)]) + told.bias < 0
+    slabs = [(x_ND[at : at + SLAB] * plane.weight_D).sum(axis=1) for at in range(0, len(x_ND), SLAB)]
+    return np.concatenate([*slabs, np.empty(0)]) + plane.bias < 0
 
 
 def relabel(
-    inner: Strategy,
+    inner: Pick,
     candidates: Candidates,
     k: int,
     rng: np.random.Generator,
@@ -246,19 +242,8 @@ def relabel(
     return (inner(candidates, k - len(again), rng) if k > len(again) else []) + again
 
 
-WRAPPERS: dict[str, Wrapper] = {
-    "shortlist": shortlist,
-    "quota": quota,
-    "distinct": distinct,
-    "quality": quality,
-    "usable": usable,
-    "relabel": relabel,
-}
-"""A new wrapper is one function and one line here; the contract tests run over this table too."""
-
-
 def _preferring(
-    good_N: NDArray[np.bool_], inner: Strategy, candidates: Candidates, k: int, rng: np.random.Generator
+    good_N: NDArray[np.bool_], inner: Pick, candidates: Candidates, k: int, rng: np.random.Generator
 ) -> list[str]:
     """Picks of the good ones, and of the others when there are too few of these."""
     if good_N.all():
@@ -271,7 +256,7 @@ def _preferring(
 
 
 def _in_turns(
-    inner: Strategy,
+    inner: Pick,
     candidates: Candidates,
     k: int,
     rng: np.random.Generator,
