@@ -2,10 +2,12 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from seral.errors import SelectionError
-from seral.selection.candidates import Candidates, concatenate
+from seral.selection.candidates import COLUMNS, METADATA_COLUMNS, Candidates, concatenate, metadata_columns
+from seral.selection.source import SourceOptions
 
 
 def made(**changes: Any) -> Candidates:
@@ -44,6 +46,28 @@ def test_it_has_no_field_that_could_hold_a_label() -> None:
         "labelled_embedding_MD",
         "labelled_doubt_M",
     }
+
+
+def test_every_field_says_what_it_is() -> None:
+    """A field without a Column would be neither checked, sorted nor taken; only what is picked has none."""
+    without = {field.name for field in fields(Candidates)} - set(COLUMNS)
+    assert without == {"picked"}, f"{sorted(without - {'picked'})} need Annotated[..., Column(...)]"
+    for name, facts in COLUMNS.items():
+        assert facts.whence or name in {"ids", "labelled_ids"}, f"{name}: its Column does not say whence it comes"
+        assert facts.axis < facts.axes, f"{name}: axis {facts.axis} of {facts.axes}"
+        assert not (facts.metadata and facts.labelled), f"{name}: metadata is about candidates"
+        assert facts.folder is None or facts.folder in SourceOptions.model_fields, f"{name}: no option {facts.folder}"
+
+
+def test_metadata_is_read_by_the_table() -> None:
+    table = pa.table(
+        {name: ["x", None] if COLUMNS[name].kind == "name" else [1.0, None] for name in METADATA_COLUMNS}
+        | {"emotion": ["anger", "joy"]}
+    )
+    columns = metadata_columns(table)
+    assert set(columns) == {"duration_s", "speaker", "corpus", "language", "snr_db", "clipping", "speech_ratio"}
+    assert columns["speaker"].tolist() == ["x", ""]
+    assert np.isnan(columns["snr_db"][1])
 
 
 def test_take_keeps_rows_and_the_labelled_part() -> None:

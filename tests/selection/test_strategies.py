@@ -1,6 +1,8 @@
 import itertools
 import math
 from collections.abc import Callable
+from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,16 @@ from scipy.stats import chi2
 from scipy.stats import entropy as scipy_entropy
 
 from seral.errors import OptionError, SelectionError
-from seral.selection.candidates import Candidates
+from seral.selection.candidates import COLUMNS, Candidates
+from seral.selection.parts.distributed import select_in_parts
+from seral.selection.parts.local import Parts, Picks
+from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, check_options, default_options, select
-from seral.selection.strategies import STRATEGIES, scores
+from seral.selection.strategies import DIVERSITIES, STRATEGIES, UNCERTAINTIES, WRAPPERS, scores
+from seral.selection.strategies.automatic import recommended
 from seral.selection.strategies.clusters import nearest_in_turn
 from seral.selection.strategies.farthest_first import BoundedRows, farthest_first, traverse
-from seral.selection.strategies.informative_diverse import DIVERSITIES
-from seral.selection.strategies.records import Strategy
+from seral.selection.strategies.records import Exact, Strategy, Wrapper, by_score
 
 # N candidates · M labelled · R passes · C classes · D features
 
@@ -306,6 +311,82 @@ def test_a_strategy_that_breaks_the_contract_is_caught(
     candidates = Candidates(ids=np.array(["u1", "u2"]), labelled_ids=np.array(["v0"]))
     with pytest.raises(SelectionError, match=message):
         select("broken", candidates, 2, np.random.default_rng(0))
+
+
+DOCS = (Path(__file__).resolve().parents[2] / "docs" / "strategies.md").read_text(encoding="utf-8")
+ROWS = [line.split("|")[1] for line in DOCS.splitlines() if line.startswith("|")]
+RECORDS = [*((STRATEGIES, name) for name in STRATEGIES), *((WRAPPERS, name) for name in WRAPPERS)]
+
+
+def lacking(name: str, record: Strategy | Wrapper) -> list[str]:
+    """What a record of a strategy or wrapper lacks, in sentences."""
+    lacks = []
+    function = record.function
+    options = [item for item in signature(function).parameters.values() if item.kind is item.KEYWORD_ONLY]
+    if not (function.__doc__ or "").strip():
+        lacks.append("its function has no docstring, which `seral strategies` prints")
+    if without := [item.name for item in options if item.default is item.empty]:
+        lacks.append(f"its options {without} have no default")
+    if unknown := sorted(set(record.reads) - set(COLUMNS)):
+        lacks.append(f"it reads {unknown}, which are no columns of Candidates")
+    if whenceless := sorted(field for field in set(record.reads) & set(COLUMNS) if not COLUMNS[field].whence):
+        lacks.append(f"it reads {whenceless}, whose Column does not say whence it comes")
+    if not any(f"`{name}`" in row for row in ROWS):
+        lacks.append("docs/strategies.md has no row for it")
+    if isinstance(record, Wrapper):
+        if record.in_parts is None:
+            lacks.append("it does not say how it runs in parts")
+        if record.limits_groups and not {"by", "share"} <= {item.name for item in options}:
+            lacks.append("it limits groups and has no options `by` and `share`")
+    elif isinstance(record.in_parts, Exact) and signature(record.in_parts.run).parameters.keys().isdisjoint({"parts"}):
+        lacks.append("its exchange in parts does not take `parts`")
+    return lacks
+
+
+@pytest.mark.parametrize(("table", "name"), RECORDS, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_record_says_all_that_is_needed(table: dict[str, Any], name: str) -> None:
+    lacks = lacking(name, table[name])
+    assert not lacks, f"{name}: {'; '.join(lacks)}"
+
+
+def test_a_record_that_lacks_something_is_told_in_sentences() -> None:
+    def longest(candidates: Candidates, k: int, rng: np.random.Generator, *, speed: float) -> list[str]:
+        return []
+
+    lacks = lacking("longest", Strategy(longest, {"length"}))
+    assert [text.split(",")[0] for text in lacks] == [
+        "its function has no docstring",
+        "its options ['speed'] have no default",
+        "it reads ['length']",
+        "docs/strategies.md has no row for it",
+    ]
+
+
+def test_a_score_is_a_strategy_that_is_exact_in_parts_without_a_further_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def longest(candidates: Candidates, *, power: float = 1.0) -> scores.Scores:
+        """The k longest candidates."""
+        return candidates.need("duration_s").astype(np.float64) ** power
+
+    monkeypatch.setitem(STRATEGIES, "longest", by_score(longest, {"duration_s"}))
+    columns = pool(30, 0, 0)
+    whole = Candidates(ids=columns["ids"], duration_s=np.arange(30) // 2)
+    strategy = StrategyOptions.model_validate({"name": "longest", "power": 2.0})
+    assert strategy.needs == {"duration_s"}
+    expected = sorted(whole.ids.tolist(), key=lambda name: (-whole.need("duration_s")[whole.rows([name])[0]], name))[:9]
+    assert select(strategy, whole, 9, np.random.default_rng(0)) == expected
+    parts = Parts([PoolPart(whole.take(np.arange(first, 30, 3))) for first in range(3)])
+    assert select_in_parts(strategy, parts, 9, np.random.default_rng(0)) == Picks(expected, exact=True)
+
+
+def test_what_after_and_auto_name_are_strategies_of_the_table() -> None:
+    assert {name: STRATEGIES[name].function for name in DIVERSITIES} == DIVERSITIES
+    assert all(uncertainty.reads in COLUMNS for uncertainty in UNCERTAINTIES.values())
+    for model in (False, True):
+        choice = recommended(model)
+        assert STRATEGIES[choice.name].function is choice.strategy
+        assert WRAPPERS[choice.wrapper_name].function is choice.wrapper
+        assert StrategyOptions(name="auto").named(model=model) == choice.name
+        assert StrategyOptions(name="margin").named(model=model) == "margin"
 
 
 def test_unknown_names_list_the_known_ones() -> None:

@@ -75,7 +75,9 @@ def _prepare(part: PoolPart) -> None:
     part.work = BoundedRows(part.candidates.ids, part.candidates.need("embedding_ND"))
 
 
-def ask_rows(part: PoolPart, method: Callable[..., T], *arguments: Any, **options: Any) -> T:
+def ask_rows(
+    part: PoolPart, method: Callable[Concatenate[BoundedRows, P], T], /, *arguments: P.args, **options: P.kwargs
+) -> T:
     """Call a method of the BoundedRows of a part."""
     return method(part.work, *arguments, **options)
 
