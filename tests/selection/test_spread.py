@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 from seral.errors import SelectionError
 from seral.selection.candidates import Candidates
 from seral.selection.strategies.spread import badge
-from seral.vectors import seeding as draws
+from seral.vectors import seeding
 from seral.vectors.distances import (
     Centres,
     Points,
@@ -83,8 +83,8 @@ def test_draws_have_the_distribution_of_the_textbook(
     labelled: int, stale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every series of three draws as often as its probability says, with bounds always fresh and never refreshed."""
-    monkeypatch.setattr(draws, "FIRST_BLOCK", 3)
-    monkeypatch.setattr(draws, "STALE", stale)
+    monkeypatch.setattr(seeding, "FIRST_BLOCK", 3)
+    monkeypatch.setattr(seeding, "STALE", stale)
     rng = np.random.default_rng(0)
     x_ND, known_MD = rng.normal(size=(6, 2)), rng.normal(size=(labelled, 2))
     square_NN = ((x_ND[:, None] - x_ND) ** 2).sum(axis=2)

@@ -145,7 +145,7 @@ def choose(pool: Pool, options: SelectOptions) -> pa.Table:
 def proportional_order(ids: NDArray[np.str_], group_N: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
     """A random order, (N,), of which every beginning holds the groups in about the shares that the whole has.
 
-    Within a group by lot; the r-th of a group of size n comes at (r + 1/2) / n of the way. A lot depends on its id and
+    Within a group by stable hash keys; the r-th of a group of size n comes at (r + 1/2) / n of the way. A key depends on its id and
     the seed alone.
     """
     key_N = hash_keys(ids, hashlib.sha256(str(seed).encode()).hexdigest()[:16])

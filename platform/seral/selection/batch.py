@@ -31,7 +31,7 @@ NAMED = 5
 
 
 class BatchOptions(Options):
-    """What to pick, from what, by which strategy."""
+    """Options of one batch of picks: its source, its strategy and its size."""
 
     source: SourceOptions
     strategy: StrategyOptions = StrategyOptions(name="auto")

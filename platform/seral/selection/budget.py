@@ -1,4 +1,4 @@
-"""What each round may have bought: labels, as absolute sizes or shares of the training part, or annotator minutes."""
+"""Budgets of rounds: labels, as absolute sizes or shares of the training part, or annotator minutes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PRESETS: dict[str, tuple[float, ...]] = {"clean": (0.05, 0.10, 0.15, 0.20)}
 
 
 class PaceOptions(Options):
-    """How long an annotator takes."""
+    """Options of how long an annotator takes."""
 
     listening: FiniteFloat = Field(default=1.5, gt=0)
     """Seconds of listening for every second of a clip."""
@@ -30,7 +30,7 @@ class PaceOptions(Options):
 
 
 class BudgetOptions(Options):
-    """What each round may have bought, the initial set included: labels, or minutes of an annotator."""
+    """Options of what each round may have bought, the initial set included: labels, or minutes of an annotator."""
 
     sizes: list[int] | None = None
     """Labels held after each round, absolute."""
@@ -46,16 +46,16 @@ class BudgetOptions(Options):
         kinds = {name: getattr(self, name) for name in ("sizes", "fractions", "minutes")}
         if len(several := [f"{name} {value}" for name, value in kinds.items() if value is not None]) > 1:
             raise ValueError(f"give sizes, fractions or minutes, one of them, got {', '.join(several)}")
-        given = next((value for value in kinds.values() if value is not None), self._shares())
-        if not given:
+        steps = next((value for value in kinds.values() if value is not None), self._shares())
+        if not steps:
             raise ValueError("a budget needs at least one entry, got an empty list")
-        for earlier, later in pairwise(given):
+        for earlier, later in pairwise(steps):
             if later <= earlier:
                 raise ValueError(f"a budget must increase from round to round, got {earlier} and then {later}")
-        if given[0] <= 0:
-            raise ValueError(f"a budget starts above 0, got {given[0]}")
-        if self.sizes is None and self.minutes is None and given[-1] > 1:
-            raise ValueError(f"a fraction is at most 1, got {given[-1]}; for label counts use sizes")
+        if steps[0] <= 0:
+            raise ValueError(f"a budget starts above 0, got {steps[0]}")
+        if self.sizes is None and self.minutes is None and steps[-1] > 1:
+            raise ValueError(f"a fraction is at most 1, got {steps[-1]}; for label counts use sizes")
         return self
 
     def schedule(self, n_train: int) -> list[int]:

@@ -29,7 +29,7 @@ PASS = re.compile(r"p(\d+)_(.*)")
 
 
 class SourceOptions(Options):
-    """Where candidates are read from. Every folder holds Parquet files with a column `utterance_id`."""
+    """Options of where candidates are read from. Every folder holds Parquet files with a column `utterance_id`."""
 
     features: str
     """Folder of features: `embedding` (fp16 or fp32 numbers, as lists or as binary fp16), or the `mean` of all hidden

@@ -41,11 +41,11 @@ class Block:
         return len(self.square_B)
 
     def take(self, rows: Rows | slice) -> Block:
-        """Some of them."""
+        """The block of these rows."""
         return Block(tuple(factor[rows] for factor in self.factors), self.square_B[rows])
 
     def narrow(self) -> Block:
-        """The same in single precision."""
+        """The rows in single precision."""
         return Block(tuple(factor.astype(np.float32) for factor in self.factors), self.square_B.astype(np.float32))
 
 
@@ -75,8 +75,8 @@ class Points:
     def upper_bounds(self, centres: Block) -> Floats:
         """Upper bounds of the squared distance of every row to the nearest of some centres, (N,)."""
         slabs, single = [slice(at, at + SLAB) for at in range(0, len(self), SLAB)], centres.narrow()
-        found = [upper_bounds(self.block(slab, narrow=True), [single]) for slab in slabs]
-        return np.concatenate([*found, np.empty(0, np.float32)])
+        bounds = [upper_bounds(self.block(slab, narrow=True), [single]) for slab in slabs]
+        return np.concatenate([*bounds, np.empty(0, np.float32)])
 
     def largest(self) -> int:
         """The row of the largest norm, the lower of equals."""
@@ -111,8 +111,8 @@ class Centres:
         """Take in these rows."""
         to = slice(self._count, self._count + len(block))
         for mine, new in ((self._double, block), (self._single, block.narrow())):
-            for kept, factor in zip(mine.factors, new.factors, strict=True):
-                kept[to] = factor
+            for own, factor in zip(mine.factors, new.factors, strict=True):
+                own[to] = factor
             mine.square_B[to] = new.square_B
         self._count += len(block)
 
@@ -122,7 +122,7 @@ class Centres:
             self.add(points.block(slice(at, at + SLAB)))
 
     def since(self, start: int, *, narrow: bool = False) -> Iterator[Block]:
-        """Those from `start` on, a slab at a time."""
+        """The centres from `start` on, a slab at a time."""
         for at in range(start, self._count, SLAB):
             yield (self._single if narrow else self._double).take(slice(at, min(at + SLAB, self._count)))
 

@@ -1,4 +1,4 @@
-"""k-means++ draws of rows, each with a probability proportional to its squared distance.
+"""k-means++ seeding: draws of rows, each with a probability proportional to its squared distance.
 
 The textbook form updates all N distances for every draw. Here rows keep the distance to the centres they have seen, an
 upper bound of their true one; rows are drawn by these bounds, in blocks, and a draw is kept with the probability
@@ -31,19 +31,19 @@ def seed_rows(
 
 
 class _Seeding:
-    """Bounds, centres and picks of one series of draws."""
+    """Bounds, centres and rows of one seeding."""
 
     def __init__(
         self, points: Points, labelled: Points | None, k: int, rng: np.random.Generator, first: int | None
     ) -> None:
         self.points, self.k, self.rng, self.picks = points, k, rng, list[int]()
-        known = 0 if labelled is None else len(labelled)
-        self.centres = Centres(points.widths, known + k)
+        labelled_rows = 0 if labelled is None else len(labelled)
+        self.centres = Centres(points.widths, labelled_rows + k)
         if labelled is not None:
             self.centres.add_all(labelled)
         self.bound_N = np.full(len(points), np.inf, dtype=np.float32)
         self.drawn = self.fresh = 0
-        if not known or first is not None:
+        if not labelled_rows or first is not None:
             row = int(rng.integers(len(points))) if first is None else first
             self._pick(row, points.block(np.array([row])))
         self._refresh_all()
@@ -55,8 +55,8 @@ class _Seeding:
                 taken_N = np.isin(np.arange(len(self.points)), self.picks)
                 self.picks += np.flatnonzero(~taken_N)[: self.k - len(self.picks)].tolist()
                 break
-            kept = self._draw(size)
-            size = int(np.clip((self.k - len(self.picks)) * size / max(1, kept), FIRST_BLOCK, LARGEST_BLOCK))
+            accepted = self._draw(size)
+            size = int(np.clip((self.k - len(self.picks)) * size / max(1, accepted), FIRST_BLOCK, LARGEST_BLOCK))
             if self.drawn > STALE * len(self.points):
                 self._refresh_all()
         return np.array(self.picks, dtype=np.intp)

@@ -1,4 +1,4 @@
-"""Random numbers that belong to ids: they depend on neither the order nor the company in which ids come."""
+"""Stable hash keys of ids: random numbers that depend on neither the order nor the company in which ids come."""
 
 from __future__ import annotations
 

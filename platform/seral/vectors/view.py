@@ -35,8 +35,8 @@ class View:
     def __getitem__(self, rows: Rows | slice) -> Floats:
         """A copy of these rows, (B, D); a slice goes up by one."""
         rows = rows if self._rows is None else self._rows[rows]
-        found_BD = _single(self._arrays[0][rows]) if len(self._arrays) == 1 else self._joined(rows)
-        return _scale(found_BD) if self._unit else found_BD
+        rows_BD = _single(self._arrays[0][rows]) if len(self._arrays) == 1 else self._joined(rows)
+        return _scale(rows_BD) if self._unit else rows_BD
 
     def only(self, rows: Rows) -> View:
         """A view of these rows."""
@@ -61,12 +61,12 @@ class View:
                 pieces.append(_single(array[max(0, low) : max(0, high)]))
                 low, high = low - len(array), high - len(array)
             return np.concatenate(pieces)
-        found_BD = np.empty((len(rows), self.shape[1]), np.float32)
+        rows_BD = np.empty((len(rows), self.shape[1]), np.float32)
         for array in self._arrays:
             mine = np.flatnonzero((rows >= 0) & (rows < len(array)))
-            found_BD[mine] = _single(array[rows[mine]])
+            rows_BD[mine] = _single(array[rows[mine]])
             rows = rows - len(array)
-        return found_BD
+        return rows_BD
 
 
 Features = Stored | View
@@ -100,7 +100,7 @@ def _single(x_ND: Stored) -> Floats:
 
 
 def _scale(x_ND: Floats) -> Floats:
-    """The same rows, in place."""
+    """Scale the rows to length 1, in place."""
     length_N = np.sqrt(np.einsum("nd,nd->n", x_ND, x_ND))
     length_N[length_N == 0] = 1
     x_ND /= length_N[:, None]

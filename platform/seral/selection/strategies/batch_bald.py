@@ -56,7 +56,7 @@ def greedy_joint(p_RNC: Floats, k: int, rng: np.random.Generator, answers: int) 
 
 
 class _Joint:
-    """Joint answers of a batch: their probabilities under every pass, and what each stands for in a sum over all."""
+    """Joint answers of a batch: their probabilities under every pass, and the weight of each in a sum over all."""
 
     def __init__(self, passes: int) -> None:
         self.p_JR = np.ones((1, passes))
@@ -77,7 +77,7 @@ class _Joint:
         return entropy_N
 
     def add(self, p_RC: Doubles, rng: np.random.Generator, answers: int) -> None:
-        """Take one more utterance in."""
+        """Add one more utterance to the batch."""
         passes, classes = p_RC.shape
         if self.share_J is None and len(self.p_JR) * classes <= answers:
             self.p_JR = (self.p_JR[:, None, :] * p_RC.T).reshape(-1, passes)

@@ -68,7 +68,7 @@ def _near_centroids(
     threads: int,
 ) -> list[str]:
     seed, unit = int(rng.integers(2**31)), View(x_ND, unit=True)
-    found = kmeans(
+    clustering = kmeans(
         unit,
         min(clusters, len(unit)),
         seed,
@@ -76,18 +76,18 @@ def _near_centroids(
         points_per_cluster=points_per_cluster,
         threads=threads,
     )
-    size_K = np.bincount(found.cluster_N, minlength=len(found.centroid_KD))
+    size_K = np.bincount(clustering.cluster_N, minlength=len(clustering.centroid_KD))
     order_K = np.argsort(-size_K, kind="stable")
-    rows = nearest_in_turn(found.centroid_KD[order_K], unit, k, threads=threads)
-    chosen: list[str] = candidates.ids[rows].tolist()
-    return chosen
+    rows = nearest_in_turn(clustering.centroid_KD[order_K], unit, k, threads=threads)
+    ids: list[str] = candidates.ids[rows].tolist()
+    return ids
 
 
 def nearest_in_turn(centroid_KD: Floats, x_ND: Features, k: int, *, threads: int = 1) -> list[int]:
     """k different rows: each centroid in turn takes its nearest row that is still free; k <= N."""
     near = min(NEAR * math.ceil(k / len(centroid_KD)), len(x_ND))
-    found = nearest(centroid_KD, x_ND, near, threads=threads)
-    queue = {cluster: rows.tolist() for cluster, rows in enumerate(found.row_QK)}
+    row_QK = nearest(centroid_KD, x_ND, near, threads=threads).row_QK
+    queue = {cluster: rows.tolist() for cluster, rows in enumerate(row_QK)}
     depth = dict.fromkeys(queue, near)
     taken: dict[int, None] = {}
     while True:
@@ -96,7 +96,7 @@ def nearest_in_turn(centroid_KD: Floats, x_ND: Features, k: int, *, threads: int
                 return list(taken)
             while not (free := [row for row in queue[cluster] if row not in taken]):
                 depth[cluster] = min(4 * depth[cluster], len(x_ND))
-                found = nearest(centroid_KD[cluster : cluster + 1], x_ND, depth[cluster], threads=threads)
-                queue[cluster] = found.row_QK[0].tolist()
+                row_QK = nearest(centroid_KD[cluster : cluster + 1], x_ND, depth[cluster], threads=threads).row_QK
+                queue[cluster] = row_QK[0].tolist()
             taken[free[0]] = None
             queue[cluster] = free[1:]

@@ -40,7 +40,7 @@ def bald(p_RNC: Probabilities) -> Scores:
 
 
 def rank_in_group(group_N: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The place of every row among the rows of its group before it, (N,), from 0."""
+    """The rank of every row within its group, in the order of rows, (N,), from 0."""
     order = np.argsort(group_N, kind="stable")
     first_N = np.searchsorted(group_N[order], group_N[order])
     rank_N = np.empty(len(group_N), dtype=np.int64)

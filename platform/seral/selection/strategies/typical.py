@@ -15,7 +15,7 @@ from seral.vectors.arrays import Doubles, Rows
 from seral.vectors.index import kmeans, nearest, within
 from seral.vectors.view import View, slabs
 
-# N candidates · M labelled · K clusters · B sampled rows · D features
+# N candidates · M labelled · Q clusters · B sampled rows · D features
 
 CLUSTERS, SAMPLE = 8, 2_000
 
@@ -45,25 +45,38 @@ def typiclust(
     seed, unit = int(rng.integers(2**31)), View(x_ND, labelled_MD, unit=True)
     clusters = min(len(labelled_MD) + k, clusters, len(unit))
     cluster_N = kmeans(unit, clusters, seed, points_per_cluster=points_per_cluster, threads=threads).cluster_N
-    free_N = cluster_N[: len(x_ND)]
-    labels_K = np.bincount(cluster_N[len(x_ND) :], minlength=cluster_N.max() + 1)
-    size_K = np.bincount(cluster_N, minlength=len(labels_K))
-    left_K = np.bincount(free_N, minlength=len(labels_K))
-    queues: dict[int, list[int]] = {}
-    picks: list[int] = []
-    while len(picks) < k:
-        open_K = np.flatnonzero(left_K)
-        key = np.lexsort((open_K, -size_K[open_K], labels_K[open_K], size_K[open_K] < smallest))
-        cluster = int(open_K[key[0]])
-        if cluster not in queues:
-            members = np.flatnonzero(cluster_N == cluster)
-            order = np.argsort(_spacing(unit.only(members), neighbours, threads), kind="stable")
-            queues[cluster] = [int(row) for row in members[order] if row < len(x_ND)][::-1]
-        picks.append(queues[cluster].pop())
-        labels_K[cluster] += 1
-        left_K[cluster] -= 1
-    chosen: list[str] = candidates.ids[picks].tolist()
-    return chosen
+    typical = _TypicalFirst(unit, cluster_N, len(x_ND), neighbours=neighbours, threads=threads)
+    ids: list[str] = candidates.ids[[typical.pick(smallest) for _ in range(k)]].tolist()
+    return ids
+
+
+class _TypicalFirst:
+    """Clusters with the labels of each, and its free rows from the most typical on; the first `free` rows are free."""
+
+    def __init__(self, unit: View, cluster_N: NDArray[np.int64], free: int, *, neighbours: int, threads: int) -> None:
+        self._unit, self._cluster_N, self._free = unit, cluster_N, free
+        self._neighbours, self._threads = neighbours, threads
+        self._labels_Q = np.bincount(cluster_N[free:], minlength=cluster_N.max() + 1)
+        self._size_Q = np.bincount(cluster_N, minlength=len(self._labels_Q))
+        self._left_Q = np.bincount(cluster_N[:free], minlength=len(self._labels_Q))
+        self._queues: dict[int, list[int]] = {}
+
+    def pick(self, smallest: int) -> int:
+        """The most typical free row of the cluster of fewest labels, the larger of equals; small clusters come last."""
+        open_Q = np.flatnonzero(self._left_Q)
+        size_Q = self._size_Q[open_Q]
+        cluster = int(open_Q[np.lexsort((open_Q, -size_Q, self._labels_Q[open_Q], size_Q < smallest))[0]])
+        if cluster not in self._queues:
+            self._queues[cluster] = self._least_typical_first(cluster)
+        self._labels_Q[cluster] += 1
+        self._left_Q[cluster] -= 1
+        return self._queues[cluster].pop()
+
+    def _least_typical_first(self, cluster: int) -> list[int]:
+        """The free rows of a cluster; the last is the most typical one."""
+        members = np.flatnonzero(self._cluster_N == cluster)
+        order = np.argsort(_spacing(self._unit.only(members), self._neighbours, self._threads), kind="stable")
+        return [int(row) for row in members[order] if row < self._free][::-1]
 
 
 def _spacing(x: View, neighbours: int, threads: int) -> Doubles:
@@ -109,18 +122,18 @@ def prob_cover(
     if radius is None:
         p_NC = candidates.probability_NC
         clusters = min(CLUSTERS if p_NC is None else p_NC.shape[1], len(unit))
-        found = kmeans(unit, clusters, seed, points_per_cluster=points_per_cluster, threads=threads)
-        radius = _pure_radius(unit, found.cluster_N, purity, threads)
+        cluster_N = kmeans(unit, clusters, seed, points_per_cluster=points_per_cluster, threads=threads).cluster_N
+        radius = _pure_radius(unit, cluster_N, purity, threads)
     cover = _Cover(within(unit, unit, radius, threads=threads))
     if len(labelled):
         distance_N = nearest(unit, labelled, 1, threads=threads).distance_QK[:, 0]
         cover.take_in(np.flatnonzero(distance_N <= radius**2))
-    chosen: list[str] = candidates.ids[[cover.pick() for _ in range(k)]].tolist()
-    return chosen
+    ids: list[str] = candidates.ids[[cover.pick() for _ in range(k)]].tolist()
+    return ids
 
 
 class _Cover:
-    """What is covered, and how many rows each row would cover that are not."""
+    """Rows that are covered, and how many others each row would cover."""
 
     def __init__(self, near_NN: csr_array) -> None:
         self._near_NN, self._free_N = near_NN, np.ones(near_NN.shape[0], dtype=bool)
@@ -136,7 +149,7 @@ class _Cover:
         return best
 
     def take_in(self, rows: Rows) -> None:
-        """These rows are covered."""
+        """Count these rows as covered."""
         for row in rows[~self._covered_N[rows]]:
             self._covered_N[row] = True
             self._gain_N[self._near(row)] -= 1
@@ -161,6 +174,6 @@ def _pure_radius(unit: View, cluster_N: NDArray[np.int64], purity: float, thread
     for cluster in np.unique(cluster_N[rows]):
         mine, others = np.flatnonzero(cluster_N[rows] == cluster), np.flatnonzero(cluster_N != cluster)
         if len(others):
-            found = nearest(unit.only(rows[mine]), unit.only(others), 1, threads=threads)
-            to_other_B[mine] = np.sqrt(found.distance_QK[:, 0])
+            neighbours = nearest(unit.only(rows[mine]), unit.only(others), 1, threads=threads)
+            to_other_B[mine] = np.sqrt(neighbours.distance_QK[:, 0])
     return float(np.quantile(to_other_B, 1 - purity))
