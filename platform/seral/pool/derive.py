@@ -145,8 +145,8 @@ def choose(pool: Pool, options: SelectOptions) -> pa.Table:
 def proportional_order(ids: NDArray[np.str_], group_N: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
     """A random order, (N,), of which every beginning holds the groups in about the shares that the whole has.
 
-    Within a group by stable hash keys; the r-th of a group of size n comes at (r + 1/2) / n of the way. A key depends on its id and
-    the seed alone.
+    Within a group by stable hash keys, which depend on the id and the seed alone; the r-th of a group of size n comes
+    at (r + 1/2) / n of the way.
     """
     key_N = hash_keys(ids, hashlib.sha256(str(seed).encode()).hexdigest()[:16])
     position_N = np.empty(len(ids))
