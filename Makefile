@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench bench-selection submit setup clean
+.PHONY: demo test check docs bench bench-selection submit setup clean
 
 setup: $(VENV)/.ready
 
@@ -23,6 +23,9 @@ check: setup ## what a change must pass besides the tests
 	$(BIN)/ruff format --no-cache --check .
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
+
+docs: setup ## the pages of docs/ as a site in build/site; open build/site/index.html
+	$(BIN)/mkdocs build --strict
 
 bench: setup ## both sides of every speed claim, measured in one run
 	$(BIN)/python -m jobs.bench.throughput
