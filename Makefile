@@ -24,8 +24,8 @@ check: setup ## what a change must pass besides the tests
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 
-docs: setup ## the pages of docs/ as a site in build/site; open build/site/index.html
-	$(BIN)/mkdocs build --strict
+docs: setup ## the pages of docs/ as a site: build/site/index.html (its search needs a server: .venv/bin/mkdocs serve)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 bench: setup ## both sides of every speed claim, measured in one run
 	$(BIN)/python -m jobs.bench.throughput
