@@ -1,0 +1,174 @@
+"""The documentation names what is there: every page, link, picture, command and file."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+import seral
+from seral import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+TEXTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + PAGES
+COMMAND_PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *(page for page in PAGES if page.parent == DOCS or page.name == "index.md"),
+]
+"""Pages whose commands are today's; the other results pages quote those of the day they were measured on."""
+OLD = {"seral layers anchor", "seral loop options", "seral local-attributes"}
+"""Commands that the changelog names as gone."""
+SOON = {"layers transfer", "features", "strategy-survey"}
+SOON_OPTIONS = {"--options", "--json-schema", "--run"}
+"""What pages name already and the table of verbs brings; without effect once `seral layers transfer` is there."""
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
+CODE = re.compile(r"```.*?```|`[^`]+`", re.DOTALL)
+SERAL = re.compile(r"(?<![\w./-])(?<!from )seral((?: +[a-z][a-z-]*)+)([^;|&`]*)")
+JOB_FILE = re.compile(r"\bjobs/[\w./-]*\w")
+MODULE = re.compile(r"python -m (jobs\.[\w.]+)")
+README_LINES, LINE = 120, 200
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def prose_of(text: str) -> str:
+    """The text without code, in which square brackets and parentheses are no links."""
+    return CODE.sub("", text)
+
+
+def code_of(text: str) -> Iterator[str]:
+    """Lines of code blocks and inline code, without what is said behind `#`."""
+    for block in CODE.findall(text):
+        for line in block.strip("`").splitlines():
+            yield re.split(r"(?:^|\s)#", line)[0]
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as Markdown's `toc` makes it."""
+    plain = re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", heading)).strip().lower()
+    return re.sub(r"[-\s]+", "-", plain)
+
+
+def nav_of(entries: list[Any]) -> Iterator[str]:
+    for entry in entries:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            for value in entry.values():
+                yield from [value] if isinstance(value, str) else nav_of(value)
+
+
+def site() -> dict[str, Any]:
+    """mkdocs.yml, whose names of Python objects are of no matter here."""
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.add_multi_constructor("tag:yaml.org,2002:python/name:", lambda *_: None)
+    return yaml.load((ROOT / "mkdocs.yml").read_text(), loader)
+
+
+def command_at(words: list[str]) -> Any:
+    """The command that the words after `seral` name, arguments aside. Raises KeyError where there is none."""
+    command: Any = get_command(cli.app)
+    for word in words:
+        if not hasattr(command, "commands"):
+            break
+        command = command.commands[word]
+    return command
+
+
+def options_of(command: Any) -> set[str]:
+    return {name for parameter in command.params for name in parameter.opts} | {"--help"}
+
+
+def quoted(path: Path) -> set[tuple[str, tuple[str, ...]]]:
+    """Words and options of every `seral ...` in the code of a page."""
+    return {
+        (" ".join(words.split()), tuple(re.findall(r"(?<!\S)--[a-z][a-z-]*", arguments)))
+        for line in code_of(path.read_text())
+        for words, arguments in SERAL.findall(line)
+        if f"seral {' '.join(words.split())}" not in OLD
+    }
+
+
+def test_every_page_is_in_the_nav_once() -> None:
+    assert sorted(nav_of(site()["nav"])) == sorted(path.relative_to(DOCS).as_posix() for path in PAGES)
+
+
+def test_every_results_page_is_linked_from_the_table_of_results() -> None:
+    index = (DOCS / "results" / "index.md").read_text()
+    for page in (DOCS / "results").glob("*.md"):
+        assert page.name == "index.md" or f"({page.name}" in index, f"docs/results/index.md does not link {page.name}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_every_link_and_picture_is_there(path: Path) -> None:
+    for link in (first or second for first, second in LINK.findall(prose_of(path.read_text()))):
+        if link.startswith(("http://", "https://")):
+            continue
+        address, _, anchor = link.partition("#")
+        target = path if not address else (path.parent / address).resolve()
+        assert target.exists(), f"{name_of(path)} links {link}, and there is no {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            assert anchor in map(slug, headings), f"{name_of(path)} links {link}, and there is no such heading"
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= README_LINES
+    assert not [line for line in lines if len(line) > LINE]
+
+
+@pytest.mark.parametrize("path", COMMAND_PAGES, ids=name_of)
+def test_every_command_exists(path: Path) -> None:
+    waiting = "transfer" not in command_at(["layers"]).commands
+    for words, options in quoted(path):
+        if waiting and words.startswith(tuple(SOON)):
+            continue
+        try:
+            command = command_at(words.split())
+        except KeyError as unknown:
+            pytest.fail(f"{name_of(path)} quotes `seral {words}`: there is no command {unknown}")
+        strange = set(options) - options_of(command) - (SOON_OPTIONS if waiting else set())
+        assert not strange, (
+            f"{name_of(path)} quotes `seral {words}` with {', '.join(sorted(strange))}: it has none"
+        )
+
+
+def test_the_check_of_commands_finds_what_is_not_there() -> None:
+    assert command_at(["pool", "import", "emodb"]).name == "import"
+    with pytest.raises(KeyError):
+        command_at(["pool", "imports"])
+    assert "--out" in options_of(command_at(["pool", "import"]))
+
+
+@pytest.mark.parametrize("path", [path for path in TEXTS if path.parent != DOCS / "results"], ids=name_of)
+def test_every_job_file_exists(path: Path) -> None:
+    for line in code_of(path.read_text()):
+        for file in JOB_FILE.findall(line):
+            assert (ROOT / file).exists(), f"{name_of(path)} names {file}, which is not there"
+        for module in set(MODULE.findall(line)) - {"jobs.bench.NAME"}:
+            file = f"{module.replace('.', '/')}.py"
+            assert (ROOT / file).is_file(), f"{name_of(path)} names {module}, and there is no {file}"
+
+
+@pytest.mark.slow
+def test_the_site_builds_strictly_and_fetches_nothing(tmp_path: Path) -> None:
+    arguments = ["build", "--strict", "--quiet", "-f", str(ROOT / "mkdocs.yml"), "-d", str(tmp_path / "site")]
+    built = subprocess.run([sys.executable, "-m", "mkdocs", *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    for page in (tmp_path / "site").rglob("*.html"):
+        assert not re.findall(r'<(?:script|img|link)\b[^>]*(?:src|href)="?(?:https?:)?//', page.read_text()), page.name
+    api = (tmp_path / "site" / "python.html").read_text()
+    for name in (name for name in seral.__all__ if not name.startswith("__")):
+        assert f'id="seral.{name}' in api, f"the page of the Python API lacks {name}"
