@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,14 @@ def site() -> dict[str, Any]:
     return yaml.load((ROOT / "mkdocs.yml").read_text(), loader)
 
 
+@cache
+def command_line() -> Any:
+    return get_command(cli.app)
+
+
 def command_at(words: list[str]) -> Any:
     """The command that the words after `seral` name, arguments aside. Raises KeyError where there is none."""
-    command: Any = get_command(cli.app)
+    command = command_line()
     for word in words:
         if not hasattr(command, "commands"):
             break
@@ -140,9 +146,7 @@ def test_every_command_exists(path: Path) -> None:
         except KeyError as unknown:
             pytest.fail(f"{name_of(path)} quotes `seral {words}`: there is no command {unknown}")
         strange = set(options) - options_of(command) - (SOON_OPTIONS if waiting else set())
-        assert not strange, (
-            f"{name_of(path)} quotes `seral {words}` with {', '.join(sorted(strange))}: it has none"
-        )
+        assert not strange, f"{name_of(path)} quotes `seral {words}` with {', '.join(sorted(strange))}: it has none"
 
 
 def test_the_check_of_commands_finds_what_is_not_there() -> None:
