@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seral.loop.loop import LoopOptions
+from seral.loop.options import LoopOptions
 from seral.options import Options, load
 from seral.studies.compare import CompareOptions
 from seral.studies.layer_relevance import RelevanceOptions

@@ -25,7 +25,8 @@ import ray
 
 from seral.cluster import ClusterOptions, connect
 from seral.features.audio import extract_features
-from seral.loop.loop import LoopOptions, run_loop
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import check_pool, open_pool

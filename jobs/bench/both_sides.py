@@ -19,7 +19,8 @@ from seral.cluster import ClusterOptions, cpu_count
 from seral.corpora import READERS
 from seral.corpora.reading.utterance import Utterance
 from seral.features.audio import FeatureOptions, extract_features
-from seral.loop.loop import LoopOptions, run_loop
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say

@@ -38,7 +38,8 @@ from seral.labels.ledger import Ledger
 from seral.labels.people import PeopleOptions, ledger_url
 from seral.labels.records import Project
 from seral.labels.simulated import PERSONALITIES, Person, Truth, answer_all
-from seral.loop.loop import LoopOptions, run_loop
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.options import Options, run_job
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions, folds_of

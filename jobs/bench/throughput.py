@@ -31,7 +31,7 @@ from seral.corpora.keywords import find_reader
 from seral.corpora.reading.utterance import Utterance
 from seral.errors import OptionError
 from seral.features.audio import FeatureOptions
-from seral.loop.loop import LoopOptions
+from seral.loop.options import LoopOptions
 from seral.options import Options, run_job
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool

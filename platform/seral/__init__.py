@@ -13,7 +13,8 @@ from seral.versions import __version__
 if TYPE_CHECKING:
     from seral.errors import SeralError
     from seral.features.audio import extract_features
-    from seral.loop.loop import LoopOptions, loop_status, run_loop
+    from seral.loop.loop import loop_status, run_loop
+    from seral.loop.options import LoopOptions
     from seral.pool.ingest import ImportOptions, import_corpus
     from seral.pool.shards import Pool, check_pool, open_pool, pool_stats
     from seral.predict import PredictOptions, predict
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "LoopOptions": "loop.loop",
+    "LoopOptions": "loop.options",
     "loop_status": "loop.loop",
     "run_loop": "loop.loop",
     "SeralError": "errors",

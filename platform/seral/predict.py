@@ -23,7 +23,7 @@ from seral.features.actors import map_shards
 from seral.features.audio import FeatureOptions
 from seral.features.batches import length_sorted_batches, pad_clips
 from seral.features.text import open_text_encoder, read_texts
-from seral.loop.loop import LoopOptions
+from seral.loop.options import LoopOptions
 from seral.loop.rounds import read_rounds, round_folder
 from seral.options import Options
 from seral.pool.shards import MANIFEST, Pool, open_pool, split_address

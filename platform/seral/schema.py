@@ -1,9 +1,9 @@
 """The Arrow schemas of everything seral stores, and the names that its writers and readers share. No logic.
 
 A pool is four tables side by side: `utterances` (audio and what is known without listening), `gold` (labels that came
-with a benchmark corpus) and `votes` (what each of its raters said; only `seral.task.gold` opens these two), and
-`quarantine` (files that did not become rows, and why). Ids never carry a corpus's own file name, because such names
-often spell the label.
+with a benchmark corpus) and `votes` (what each of its raters said), of which only `seral.task.gold` opens the
+first and nothing the second, and `quarantine` (files that did not become rows, and why). Ids never carry a corpus's own
+file name, because such names often spell the label.
 """
 
 from __future__ import annotations

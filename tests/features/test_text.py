@@ -16,7 +16,8 @@ from seral import storage
 from seral.audio.decode import decode_flac
 from seral.errors import OptionError, TrainError
 from seral.features.text import extract_text
-from seral.loop.loop import LoopOptions, run_loop
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from seral import storage
 from seral.errors import LabelError
 from seral.labels.ledger import Ledger
 from seral.labels.records import Project
 from seral.labels.simulated import PERSONALITIES, Person, answer_all, careful, drifting, even, hasty, skipping
-from seral.pool.shards import Pool
-from seral.schema import VOTES
-from seral.task.gold import vote_shares
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 IDS = [f"calls-{number:05d}" for number in range(4000)]
@@ -69,22 +63,6 @@ def test_votes_of_real_raters_are_heard_in_their_shares() -> None:
         person.answer(IDS[0], {"joy": 1})
     with pytest.raises(LabelError, match="ada: a confusion has 4 rows"):
         Person(name="ada", classes=CLASSES, confusion_CC=np.eye(3))
-
-
-def test_votes_of_a_pool_become_shares_of_the_classes(tmp_path: Path) -> None:
-    def vote(name: str, emotion: str | None, count: int) -> dict[str, object]:
-        return {"utterance_id": name, "emotion": emotion, "count": count, "secondary": []}
-
-    rows = [
-        vote("a", "Angry", 3),
-        vote("a", "sad", 1),
-        vote("a", "disgust", 5),
-        vote("b", None, 1),
-        vote("c", "joy", 2),
-    ]
-    storage.write_table(str(tmp_path / "votes" / "one.parquet"), pa.Table.from_pylist(rows, VOTES))
-    pool = Pool(uri=str(tmp_path), manifest={"shards": {"one": {}}})
-    assert vote_shares(pool, CLASSES) == {"a": {"anger": 0.75, "sadness": 0.25}, "c": {"happiness": 1.0}}
 
 
 def test_people_take_the_path_of_real_ones_until_nothing_is_left(url: str) -> None:

@@ -14,7 +14,8 @@ from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import cohen_kappa_score
 
 from seral.errors import LabelError, OptionError, StateError
-from seral.loop.loop import LoopOptions, loop_status, run_loop
+from seral.loop.loop import loop_status, run_loop
+from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.predict import PredictOptions, predict

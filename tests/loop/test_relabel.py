@@ -17,7 +17,7 @@ from seral import cli, storage
 from seral.errors import LabelError
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Project
-from seral.loop.loop import LoopOptions
+from seral.loop.options import LoopOptions
 from seral.loop.relabel import ask_again, copies, cross_validated, doubts_of, said_before
 from seral.options import parse
 from seral.pool.shards import FORMAT, open_pool

@@ -1,6 +1,10 @@
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from seral.errors import OptionError
+from seral.loop import STOPS
 from seral.loop.stopping import (
     RoundSummary,
     Stop,
@@ -10,9 +14,9 @@ from seral.loop.stopping import (
     flat_trend,
     plateau,
     stable,
-    stop_reason,
     target_reached,
 )
+from seral.loop.trajectory import stop_reason
 
 
 def rounds(*dev_uar: float | None) -> list[RoundSummary]:
@@ -134,3 +138,52 @@ def test_wrong_parameters_are_refused() -> None:
         plateau(patience=0, min_gain=0.1)
     with pytest.raises(OptionError, match="patience >= 2"):
         flat_trend(patience=1)
+
+
+HISTORIES: dict[str, tuple[dict[str, Any], list[RoundSummary], list[RoundSummary]]] = {
+    "target": ({"target_uar": 0.7}, rounds(0.5, 0.7), rounds(0.7, 0.5)),
+    "plateau": ({"patience": 2}, rounds(0.5, 0.5, 0.5), rounds(0.5, 0.5, 0.6)),
+    "flat-trend": ({"confidence": 0.8}, rounds(0.5, 0.5, 0.5, 0.5), rounds(0.5, 0.6, 0.7, 0.8)),
+    "certain": (
+        {"uncertainty": 0.2},
+        [RoundSummary(round=0, labelled=10, uncertainty=0.1)],
+        [RoundSummary(round=0, labelled=10, uncertainty=0.3)],
+    ),
+    "stable": (
+        {"kappa": 0.99, "stable_rounds": 1},
+        [RoundSummary(round=0, labelled=10, kappa=1.0)],
+        [RoundSummary(round=0, labelled=10, kappa=0.5)],
+    ),
+}
+"""Options that switch a rule on, rounds after which it stops a run, and rounds after which it does not."""
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_rule_fires_on_one_history_and_is_silent_on_another(name: str) -> None:
+    assert name in HISTORIES, f"HISTORIES has no rounds that the rule {name!r} stops, and none that it lets go on"
+    rule, (options, flat, rising) = STOPS[name], HISTORIES[name]
+    assert rule.option in options, f"{name}: the options have to give {rule.option}"
+    assert rule.make(StopOptions()) is None, f"{name} is on although {rule.option} is not given"
+    stop = rule.make(StopOptions(**options))
+    assert stop is not None, f"{name} is off although {rule.option} is given"
+    assert stop([]) is None
+    assert stop(flat), f"{name} has to stop after {flat}"
+    assert stop(rising) is None, f"{name} has to go on after {rising}"
+    assert stop_reason(flat, 99, StopOptions(**options)) == stop(flat)
+    assert StopOptions(**options).early is not None
+
+
+@pytest.mark.parametrize("name", STOPS)
+def test_a_rule_is_documented(name: str) -> None:
+    rule = STOPS[name]
+    field = StopOptions.model_fields.get(rule.option)
+    assert field is not None, f"{name}: StopOptions has no field {rule.option}"
+    assert field.description, f"{name}: stop.{rule.option} has no docstring"
+    assert rule.summary.endswith("."), f"{name}: the summary is one sentence"
+    page = Path(__file__).resolve().parents[2] / "docs" / "strategies.md"
+    assert f"`{rule.option}`" in page.read_text(), f"{name}: docs/strategies.md does not name {rule.option}"
+
+
+def test_every_option_that_is_off_by_default_has_a_rule() -> None:
+    off = {name for name, field in StopOptions.model_fields.items() if field.default is None}
+    assert {rule.option for rule in STOPS.values()} == off

@@ -9,7 +9,7 @@ import pytest
 
 from seral.corpora import READERS
 from seral.errors import OptionError
-from seral.loop.loop import LoopOptions
+from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.protocols import PROTOCOLS, find_protocol

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from seral.errors import OptionError, StateError
-from seral.loop.loop import LoopOptions, loop_status, run_loop
+from seral.loop.loop import loop_status, run_loop
+from seral.loop.options import LoopOptions
 from seral.options import load, parse
 from seral.sweep.board import leaderboard, read_records
 from seral.sweep.plan import SweepOptions

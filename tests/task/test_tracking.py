@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from seral.loop.loop import LoopOptions, run_loop
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep

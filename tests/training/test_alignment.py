@@ -15,7 +15,8 @@ from ser_models.heads import LayerPool
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
 from seral.features.audio import extract_features
-from seral.loop.loop import LoopOptions, run_loop
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of

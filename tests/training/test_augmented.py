@@ -18,7 +18,8 @@ from seral.errors import OptionError, PoolError, SplitError
 from seral.features.audio import extract_features
 from seral.features.batches import rows_of
 from seral.features.store import FeatureStore
-from seral.loop.loop import LoopOptions, run_loop
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.degrade import DegradeOptions, degrade_pool
 from seral.pool.derive import SelectOptions, select_from_pool

@@ -28,7 +28,8 @@ def loop_run(
 
     Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`
     """
-    from seral.loop.loop import LoopOptions, run_loop
+    from seral.loop.loop import run_loop
+    from seral.loop.options import LoopOptions
     from seral.options import load
     from seral.report import write_run_report
 
@@ -39,7 +40,7 @@ def loop_run(
 @loop_app.command("options")
 def loop_options() -> None:
     """List every option of `loop run` with its default and meaning."""
-    from seral.loop.loop import LoopOptions
+    from seral.loop.options import LoopOptions
     from seral.options import describe
 
     typer.echo(describe(LoopOptions))

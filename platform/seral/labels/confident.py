@@ -15,7 +15,7 @@ L2 = 0.03
 """Ridge penalty beside the mean loss per clip, as of heads (ser_models.fitting.ProbeOptions)."""
 
 
-def doubt(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], seed: int) -> NDArray[np.float32]:
+def label_error_scores(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], seed: int) -> NDArray[np.float32]:
     """1 - the probability of each label by logistic regression on the others' parts, (M, D), (M,) -> (M,).
 
     Labels of classes too rare for two parts are not doubted.

@@ -29,7 +29,7 @@ from seral.labels.consensus import consensus
 from seral.labels.doubts import Probabilities, find_doubts
 from seral.labels.ledger import Ledger
 from seral.labels.people import PeopleOptions, ledger_url
-from seral.loop.loop import LoopOptions
+from seral.loop.options import LoopOptions
 from seral.loop.rounds import count_rounds, round_folder
 from seral.options import parse
 from seral.pool.shards import Pool, open_pool

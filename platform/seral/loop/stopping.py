@@ -15,7 +15,7 @@ from seral.options import Options
 
 @dataclass(frozen=True, kw_only=True)
 class RoundSummary:
-    """What a finished round tells a stopping rule."""
+    """A finished round, as far as stopping rules read it."""
 
     round: int
     labelled: int
@@ -56,8 +56,20 @@ class StopOptions(Options):
     @property
     def early(self) -> str | None:
         """The first option that may end a run before its budget does; None = none."""
-        names = ("patience", "confidence", "uncertainty", "kappa", "target_uar")
-        return next((f"stop.{name}" for name in names if getattr(self, name) is not None), None)
+        off = {name: field.default for name, field in StopOptions.model_fields.items() if field.default is None}
+        return next((f"stop.{name}" for name in off if getattr(self, name) is not None), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRule:
+    """One way to end a run before its budget is spent."""
+
+    option: str
+    """The field of StopOptions that switches it on."""
+    make: Callable[[StopOptions], Stop | None]
+    """The rule as the options want it; None where they leave it off."""
+    summary: str
+    """One sentence."""
 
 
 def budget_spent(*, rounds: int) -> Stop:
@@ -152,25 +164,8 @@ def target_reached(*, target_uar: float) -> Stop:
     return stop
 
 
-def stop_reason(done: Sequence[RoundSummary], rounds: int, options: StopOptions) -> str | None:
-    """Why to stop after these of so many rounds, or None to go on; a spent budget comes first."""
-    stops = [budget_spent(rounds=rounds)]
-    if options.target_uar is not None:
-        stops.append(target_reached(target_uar=options.target_uar))
-    if options.patience is not None and options.confidence is None:
-        stops.append(plateau(patience=options.patience, min_gain=options.min_gain))
-    if options.confidence is not None:
-        patience = max(2, options.patience or 3)
-        stops.append(flat_trend(patience=patience, min_gain=options.min_gain, confidence=options.confidence))
-    if options.uncertainty is not None:
-        stops.append(certain(uncertainty=options.uncertainty))
-    if options.kappa is not None:
-        stops.append(stable(kappa=options.kappa, rounds=options.stable_rounds))
-    return next((reason for stop in stops if (reason := stop(done)) is not None), None)
-
-
 def _dev_uar(summary: RoundSummary) -> float:
-    """The development UAR, without which its rules cannot work."""
+    """The development UAR of a round. Raises OptionError where there is none."""
     if summary.dev_uar is None:
         raise OptionError(
             f"round {summary.round} has no development UAR, which this stopping rule needs; make a dev part"

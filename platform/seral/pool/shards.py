@@ -4,7 +4,7 @@ POOL/manifest.json               the list of shards; what it does not list does 
 POOL/utterances/<shard>.parquet  schema.UTTERANCE
 POOL/quarantine/<shard>.parquet  schema.QUARANTINE: files that did not become rows, and why
 POOL/gold/<shard>.parquet        schema.GOLD: opened by seral.task.gold alone
-POOL/votes/<shard>.parquet       schema.VOTES: likewise
+POOL/votes/<shard>.parquet       schema.VOTES: opened by nothing here
 POOL/features/<fingerprint>/     cached features, see seral.features.audio
 POOL/revisions/<number>.parquet  schema.CHANGE: what a revision brought and took, see seral.pool.revisions
 POOL/snapshots/<name>.json       the manifest of a revision that was named: POOL@name opens it

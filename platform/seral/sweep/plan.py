@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from seral.loop.loop import LoopOptions
+from seral.loop.options import LoopOptions
 from seral.options import Options, parse
 from seral.sweep.space import (
     Number,

@@ -24,9 +24,11 @@ from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from ser_models.metrics import uar
-from seral.loop.loop import LoopOptions, arm_of, trajectory_ground
-from seral.loop.rounds import Trajectory, read_predictions, run_trajectory
+from seral.loop.loop import arm_of, loop_fold
+from seral.loop.options import LoopOptions
+from seral.loop.rounds import Trajectory, read_predictions
 from seral.loop.stopping import RoundSummary
+from seral.loop.trajectory import run_trajectory
 from seral.pool.quality_filter import above_quality
 from seral.sweep.board import FAILED, RUNNING, STOPPED, point_name, read_record
 from seral.sweep.plan import SweepOptions
@@ -178,7 +180,7 @@ def _loop(ground: Ground, options: LoopOptions, folder: str, seed: int, hear: He
         folder,
         Trajectory(arm=options.strategy.name, fold=ground.number, seed=seed),
         arm_of(options, options.initial, options.strategy, len(data.fold.train)),
-        replace(trajectory_ground(options, data, ground.source), probe=False),
+        loop_fold(options.model_copy(update={"probe": False}), data, ground.source),
         on_round,
     )
 

@@ -1,6 +1,6 @@
 """The oracle: an annotator that knows the gold labels of a benchmark corpus.
 
-The only place that opens `gold/` and `votes/`.
+The only place that opens `gold/`.
 
 The map from a corpus's words to the run's classes is explicit: a word that is not mapped makes the utterance
 "ignored", as if the annotator had skipped it, and such utterances are left out of the run before it starts.
@@ -17,7 +17,8 @@ import pyarrow as pa
 from seral import storage
 from seral.errors import LabelError
 from seral.pool.shards import Pool
-from seral.schema import GOLD, LABEL, VOTES
+from seral.pool.splits import Fold
+from seral.schema import GOLD, LABEL
 from seral.task.examples import Targets
 
 CLASS_MAP: dict[str, str] = {
@@ -42,24 +43,9 @@ CLASS_MAP: dict[str, str] = {
 
 
 def gold_words(pool: Pool) -> Counter[str]:
-    """How often each corpus's own words stand in the gold table, for a person who asks what a pool holds."""
+    """Counts of each corpus's own words in the gold table, for a person who asks what a pool holds."""
     table = storage.read_tables([pool.table_uri("gold", shard) for shard in pool.shards], GOLD, ["emotion"])
     return Counter(word for word in table["emotion"].to_pylist() if word is not None)
-
-
-def vote_shares(
-    pool: Pool, classes: Sequence[str], class_map: Mapping[str, str] | None = None
-) -> dict[str, dict[str, float]]:
-    """What the raters of a corpus heard: of each utterance with votes for the classes, their shares."""
-    words = {word.lower(): name for word, name in (class_map or CLASS_MAP).items()}
-    tables = [pool.table_uri("votes", shard) for shard in pool.shards]
-    votes = storage.read_tables(tables, VOTES, ["utterance_id", "emotion", "count"])
-    counts: dict[str, Counter[str]] = {}
-    for name, word, count in zip(*(votes[column].to_pylist() for column in votes.column_names), strict=True):
-        emotion = None if word is None else words.get(word.lower(), word.lower())
-        if emotion is not None and emotion in classes:
-            counts.setdefault(name, Counter())[emotion] += count
-    return {name: {key: n / heard.total() for key, n in heard.items()} for name, heard in counts.items()}
 
 
 class Oracle:
@@ -124,12 +110,22 @@ class Oracle:
             raise LabelError(f"no gold label for {len(missing)} utterances, e.g. {', '.join(missing[:5])}")
         return [self._emotion[name] for name in ids]
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def ask_evaluation(self, fold: Fold, seed: int) -> None:
+        """Nothing to ask: an oracle knows dev and test."""
+
+    def evaluated(self, fold: Fold) -> Fold:
+        """The fold as it is: all of dev and test has a label."""
+        return fold
+
     def asked(self, batch: str) -> list[str]:
-        """Nothing: an oracle keeps no batches."""
+        """An empty list: an oracle keeps no batches."""
         return []
 
     def ask(self, batch: str, new: Sequence[str], again: Sequence[str], round_number: int) -> list[str]:
-        """Everything: an oracle knows without being asked."""
+        """All of the ids: an oracle knows without being asked."""
         return [*new, *again]
 
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:

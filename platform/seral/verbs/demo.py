@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from seral import storage
-from seral.loop.loop import LoopOptions, run_loop
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.options import parse, read_yaml
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.progress import say, track

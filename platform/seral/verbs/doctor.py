@@ -34,7 +34,7 @@ from seral.labels.database import SUFFIX, Database
 from seral.labels.ledger import Ledger
 from seral.labels.people import PeopleOptions, ledger_url
 from seral.labels.records import Project
-from seral.loop.loop import LoopOptions
+from seral.loop.options import LoopOptions
 from seral.options import load
 from seral.pool.shards import open_pool
 from seral.versions import versions

@@ -1,0 +1,97 @@
+"""A round's questions and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from seral.loop.picking import pick
+from seral.loop.rounds import Round, latest
+
+FURTHER = 5
+"""How often a round asks again, at most, in the place of clips that got no label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The answers that a round has, its own and those of the rounds before."""
+
+    picks: list[str]
+    """The ids that the round asked about, as far as they were answered about."""
+    asked_ids: list[str]
+    """The ids that were asked about so far, `picks` last."""
+    changed: pa.Table
+    """Answers about the picks, and earlier ones that are no longer what they were, schema.LABEL."""
+    labelled: pa.Table
+    """The last answer about each utterance, where it names an emotion."""
+    rejected_ids: list[str]
+    """The ids of clips that are unusable."""
+
+    @property
+    def labelled_ids(self) -> list[str]:
+        """The ids of the clips that have a label."""
+        ids: list[str] = self.labelled["utterance_id"].to_pylist()
+        return ids
+
+
+def collect_answers(this: Round) -> Answers:
+    """Ask what the round asks, and read all answers anew: further people may have changed earlier ones."""
+    picks = ask(this)
+    asked_ids = [*this.asked_ids, *picks]
+    with this.times.phase("label"):
+        answers = this.annotator.labels(list(dict.fromkeys(asked_ids)), this.number)
+        changed = changed_answers(this.latest_labels, answers, picks)
+    labels = latest(pa.concat_tables([this.latest_labels, changed]))
+    rejected_ids = labels.filter(pc.equal(labels["answer"], "unusable"))["utterance_id"].to_pylist()
+    return Answers(
+        picks=picks, asked_ids=asked_ids, changed=changed, labelled=_named(labels), rejected_ids=rejected_ids
+    )
+
+
+def ask(this: Round) -> list[str]:
+    """Ask what a round asks, and about others in the place of clips without a label; the ids that were answered about.
+
+    What was asked before under the name of a batch is what is asked: a round that waited for people goes on with it.
+    """
+    labelled_ids = set(_named(this.latest_labels)["utterance_id"].to_pylist())
+    # Every label has cost one, and so has every second look.
+    second_looks = len(this.asked_ids) - len(set(this.asked_ids))
+    count = this.arm.schedule[this.number] - len(labelled_ids) - second_looks
+    picks = list[str]()
+    for further in range(FURTHER + 1):
+        batch = this.trajectory.batch(this.number, further)
+        with this.times.phase("select"):
+            chosen = this.annotator.asked(batch) or pick(this, picks, count=count, further=further)
+        if not chosen:
+            break
+        with this.times.phase("label"):
+            new = [name for name in chosen if name not in labelled_ids]
+            again = [name for name in chosen if name in labelled_ids]
+            asked_ids = this.annotator.ask(batch, new, again, this.number)
+            answers = this.annotator.labels(asked_ids, this.number)
+        picks += answers["utterance_id"].to_pylist()
+        # Clips that nobody answered about before a deadline are not replaced.
+        count -= len(asked_ids) - answers["emotion"].null_count
+        if count <= 0 or this.arm.pace is not None:
+            break
+    return picks
+
+
+def changed_answers(before: pa.Table, answers: pa.Table, picks: Sequence[str]) -> pa.Table:
+    """Of all answers those about the picks of a round, and those that are no longer what they were."""
+    columns = ("emotion", "answer", "probability")
+    values_of = {row["utterance_id"]: [row[name] for name in columns] for row in before.to_pylist()}
+    new = set(picks)
+    keep = [
+        row["utterance_id"] in new or values_of.get(row["utterance_id"]) != [row[name] for name in columns]
+        for row in answers.to_pylist()
+    ]
+    return answers.filter(pa.array(keep, pa.bool_()))
+
+
+def _named(labels: pa.Table) -> pa.Table:
+    """The answers that name an emotion."""
+    return labels.filter(pc.is_valid(labels["emotion"]))

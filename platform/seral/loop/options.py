@@ -1,0 +1,103 @@
+"""Options of the main job, and which of them a run that goes on may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from seral.labels.people import PeopleOptions
+from seral.loop.stopping import StopOptions
+from seral.selection.budget import BudgetOptions
+from seral.selection.candidates import WITHOUT_A_MODEL
+from seral.selection.selection import StrategyOptions
+from seral.task.tracking import TrackingOptions
+from seral.training.options import TrainingOptions
+
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track"}
+MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "enough", "deadline_h", "wait")}
+"""Options that a resumed run may be given anew: where it runs, further folds, seeds and arms, how long it waits."""
+
+
+class LoopOptions(TrainingOptions):
+    """Options of the main job."""
+
+    initial: StrategyOptions = StrategyOptions(name="auto")
+    """How the strategy arm picks its first set, before there is a model."""
+    strategy: StrategyOptions = StrategyOptions(name="auto")
+    """How the strategy arm picks afterwards."""
+    others: list[StrategyOptions] = Field(default=[])
+    """Strategies to compare with, each an arm of its own with the same `initial` and budget."""
+    min_quality: float = Field(default=0.1, ge=0, le=1)
+    """Training utterances whose recording has a lower quality (seral.audio.quality.score) are not candidates of any arm
+    and nothing is pretrained on them; `filtered.parquet` names them and says why. The default leaves out 97 % of noises
+    without speech and 1 % of clean speech (docs/results/quality.md); 0 = everything takes part."""
+    random_arm: bool = True
+    """Run a random arm of the same budget beside it."""
+    full_arm: bool = True
+    """Train once on all labels, as the ceiling."""
+    budget: BudgetOptions = BudgetOptions()
+    stop: StopOptions = StopOptions()
+    dropout_passes: int = Field(default=10, ge=2)
+    """Stochastic passes for strategies that ask for them (bald, batch_bald)."""
+    ensemble: int = Field(default=0, ge=0)
+    """So many further models are trained every round for these strategies, which read their disagreement instead of
+    dropout passes: the same options on the same labels, from other seeds and with the labels weighed anew."""
+    proxy: bool = False
+    """Select with the head on frozen features and train adapters in the last round only: a few rounds of adapter
+    training saved. "Selection via proxy", Coleman et al. 2020, arXiv 1906.11829."""
+    probe: bool = True
+    """Fit scikit-learn's linear probe on the same labels beside every round."""
+    people: PeopleOptions | None = None
+    """Ask people instead of the oracle: one arm, one seed, one fold, and no gold label is opened. The run ends with
+    status 75 whenever it awaits labels, and goes on when it is started again."""
+    track: TrackingOptions | None = None
+    """Tell MLflow of every round, a run a trajectory; None = nobody. The run folder has it all in any case."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _people_serve_one_arm(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("people") is None:
+            return values
+        return {"random_arm": False, "full_arm": False, "seeds": [0], "folds": [0]} | values
+
+    @model_validator(mode="after")
+    def _check(self) -> LoopOptions:
+        if self.people is not None:
+            self._check_people()
+        if self.ensemble == 1:
+            raise ValueError("ensemble: one model has nobody to disagree with; give 2 or more, 5 to 10 are usual")
+        if self.dimensions:
+            raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
+        if self.proxy and self.stop.early:
+            raise ValueError(f"proxy trains adapters in the budget's last round, which {self.stop.early} may not reach")
+        if self.needs_surprisal and self.tapt is None:
+            raise ValueError("alps reads what surprises the encoder after TAPT: give `tapt`")
+        arms = ["full", "random", self.strategy.name, *(other.name for other in self.others)]
+        if self.others and (twice := {name for name in arms if arms.count(name) > 1}):
+            raise ValueError(f"others: there is an arm {min(twice)!r} already; name each strategy once")
+        if self.initial.needs - WITHOUT_A_MODEL:
+            wanted = ", ".join(sorted(self.initial.needs - WITHOUT_A_MODEL))
+            raise ValueError(
+                f"initial: {self.initial.name} reads {wanted}, and there is no model before the first round"
+            )
+        return self
+
+    def _check_people(self) -> None:
+        """Raise ValueError for what would need labels that nobody has given, or ask people more than once."""
+        needless = ("random_arm", "full_arm", "others", "source_corpora")
+        if wrong := [name for name in needless if getattr(self, name)]:
+            raise ValueError(f"{wrong[0]} needs labels that nobody has given: leave it out with `people`")
+        for name, values in (("seeds", self.seeds), ("folds", self.folds)):
+            if values is None or len(values) != 1:
+                raise ValueError(f"{name}: people label for one model at a time; name one with `people`, got {values}")
+
+    @property
+    def annotator(self) -> str:
+        """The name in seral.loop.ANNOTATORS of who gives the labels."""
+        return "gold" if self.people is None else "people"
+
+    @property
+    def needs_surprisal(self) -> bool:
+        """Whether a strategy reads pretraining losses."""
+        return any("surprisal_NQ" in chosen.needs for chosen in (self.initial, self.strategy, *self.others))

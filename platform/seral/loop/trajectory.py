@@ -1,0 +1,109 @@
+"""One arm on one fold with one seed: a round of select, label, train and score after the other."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from seral import storage
+from seral.loop import STOPS
+from seral.loop.asking import collect_answers
+from seral.loop.learning import (
+    agreement_with_last,
+    evaluations,
+    examples_of,
+    mean_uncertainty,
+    probe_of,
+    score_pool,
+    train_model,
+    with_ensemble,
+)
+from seral.loop.rounds import Arm, LoopFold, Round, Trajectory, read_rounds, round_folder
+from seral.loop.stopping import RoundSummary, StopOptions, budget_spent
+from seral.loop.writing import describe_trajectory, write_record, write_selection, write_tables
+
+ATTEMPTS = "attempts"
+OnRound = Callable[[Sequence[RoundSummary]], None]
+"""Called with all complete rounds after each new one."""
+
+
+def run_trajectory(
+    folder: str, trajectory: Trajectory, arm: Arm, fold: LoopFold, on_round: OnRound | None = None
+) -> str | None:
+    """Run, or resume, all rounds of a trajectory, telling `on_round` of each new one; returns why it stopped.
+
+    Raises AwaitingLabels when people have not answered what a round asks; nothing of that round is written then.
+    """
+    storage.write_json(storage.join(folder, "trajectory.json"), describe_trajectory(trajectory, arm, fold))
+    summaries = read_rounds(folder)
+    reason = summaries[-1].stop_reason if summaries else None
+    with closing(fold.open_annotator()) as annotator:
+        while reason is None:
+            number = len(summaries)
+            # Built aside and put in place whole: a worker that outlives its killed driver may still be at this round.
+            path = storage.join(folder, ATTEMPTS, f"{number:04d}-{uuid.uuid4().hex[:8]}")
+            this = Round(
+                number=number,
+                folder=folder,
+                path=path,
+                trajectory=trajectory,
+                arm=arm,
+                fold=fold,
+                annotator=annotator,
+            )
+            run_round(this, summaries)
+            storage.publish(path, round_folder(folder, number), last="round.json")
+            summaries = read_rounds(folder)
+            reason = summaries[-1].stop_reason
+            if on_round is not None:
+                on_round(summaries)
+    storage.remove(storage.join(folder, ATTEMPTS))
+    return reason
+
+
+def run_round(this: Round, before: Sequence[RoundSummary]) -> None:
+    """Select, label, train, score and evaluate one round after those `before`, and write it to its path."""
+    times = this.times
+    answers = collect_answers(this)
+    examples = examples_of(this, answers)
+    with times.phase("train"):
+        history = train_model(this, examples, examples.target, this.path, this.seed)
+    with times.phase("evaluate"):
+        dev_NC, test_NC, metrics = evaluations(this, examples)
+    labelled = len(examples.train.ids)
+    result: dict[str, Any] = {"labelled": labelled, "fraction": labelled / len(this.data.fold.train)}
+    result |= {**metrics, "training": history}
+    with times.phase("score"):
+        pool = score_pool(this, examples, answers)
+    pool = with_ensemble(this, examples, pool)
+    summary = RoundSummary(
+        round=this.number,
+        labelled=labelled,
+        dev_uar=metrics["dev"]["uar"],
+        uncertainty=mean_uncertainty(pool),
+        kappa=agreement_with_last(this, pool),
+    )
+    summary = replace(summary, stop_reason=stop_reason([*before, summary], len(this.arm.schedule), this.options.stop))
+    if this.options.probe:
+        with times.phase("probe"):
+            result["probe"] = probe_of(this, examples)
+    with times.phase("write"):
+        if pool.columns and summary.stop_reason is None:
+            write_selection(this, answers, pool)
+        scores = {
+            "pool": (pool.clips, pool.probability_NC),
+            "dev": (examples.dev, dev_NC),
+            "test": (examples.test, test_NC),
+        }
+        write_tables(this, answers, scores)
+        storage.write_json(storage.join(this.path, "metrics.json"), result)
+    write_record(this, answers, summary)
+
+
+def stop_reason(rounds: Sequence[RoundSummary], planned: int, options: StopOptions) -> str | None:
+    """Why to stop after these of the `planned` rounds, or None to go on; a spent budget comes first."""
+    stops = [budget_spent(rounds=planned), *(rule.make(options) for rule in STOPS.values())]
+    return next((reason for stop in stops if stop is not None and (reason := stop(rounds)) is not None), None)
