@@ -284,7 +284,7 @@ def answer_by_keyboard(page: Page, link: str, person: Person, truth: Mapping[str
             page.keyboard.press("Space")
         title = _text(page, "title")
         page.wait_for_timeout(QUICK_MS)
-        answer = person.answer(queue[number], truth.get(queue[number]), heard=number)
+        answer = person.answer(queue[number], truth.get(queue[number]), answered=number)
         page.keyboard.press(PASSES.get(answer.kind) or str(1 + person.classes.index(answer.emotions[0])))
         _until(page, lambda: _text(page, "title") != title or page.locator("#idle").is_visible())  # noqa: B023
 

@@ -11,7 +11,7 @@ import pytest
 
 from seral import storage
 from seral.errors import LabelError
-from seral.labels.exchange import export_labels, import_labels
+from seral.labels.exchange import ExportOptions, export_labels, import_labels
 from seral.labels.ledger import Ledger
 from seral.labels.records import Project
 
@@ -82,7 +82,9 @@ def test_records_have_their_order_and_suggestions_only_when_asked_for(ledger: Le
     storage.write_table(tmp_path / "predictions.parquet", table)
     for suggest in (False, True):
         file = tmp_path / "records.json"
-        export_labels(ledger, file, "argilla", predictions=str(tmp_path / "predictions.parquet"), suggest=suggest)
+        export_labels(
+            ledger, file, "argilla", ExportOptions(predictions=str(tmp_path / "predictions.parquet"), suggest=suggest)
+        )
         first, second = json.loads(file.read_text())
         assert (first["metadata"]["rank"], second["metadata"]["rank"]) == (1, 2)
         assert first["metadata"]["score"] == 0.75

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from seral.corpora.formats.audformat import read_audformat
 from seral.errors import LabelError, ReaderError
-from seral.labels.exchange import export_labels, import_labels
+from seral.labels.exchange import ExportOptions, export_labels, import_labels
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Project
 
@@ -37,7 +37,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_the_package_reads_the_database_and_finds_nothing_wrong(ledger: Ledger, tmp_path: Path) -> None:
-    assert export_labels(ledger, tmp_path / "db", "audformat", audio="audio/{utterance_id}.wav") == 4
+    assert export_labels(ledger, tmp_path / "db", "audformat", ExportOptions(audio="audio/{utterance_id}.wav")) == 4
     database = audformat.Database.load(str(tmp_path / "db"))
     assert list(database.raters) == ["ada", "ben", "lead"]
     assert database.schemes["emotion"].labels == ["anger", "joy"]
@@ -130,5 +130,5 @@ def test_a_bad_database_is_refused_whole(ledger: Ledger, tmp_path: Path) -> None
 def test_history_has_no_place_in_it(ledger: Ledger, tmp_path: Path) -> None:
     ledger.record([label("u1", "ada", "anger")])
     with pytest.raises(LabelError, match="no place for superseded answers"):
-        export_labels(ledger, tmp_path / "db", "audformat", history=True)
+        export_labels(ledger, tmp_path / "db", "audformat", ExportOptions(history=True))
     assert not (tmp_path / "db").exists()

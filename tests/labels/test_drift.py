@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from seral.labels.drift import confused_pairs, drifts, said_together
+from seral.labels.drift import coincidence_matrix, confused_pairs, drifts
 from seral.labels.simulated import careful, drifting
 from seral.schema import ANSWERS
 
@@ -33,7 +33,7 @@ def test_who_stays_the_same_shows_no_trend_and_who_drifts_does() -> None:
     rng, rows = np.random.default_rng(0), []
     for heard in range(300):
         truth, name = CLASSES[rng.integers(3)], f"u{heard:04d}"
-        rows += [said(name, one.name, *one.answer(name, truth, heard=heard).emotions) for one in people]
+        rows += [said(name, one.name, *one.answer(name, truth, answered=heard).emotions) for one in people]
     found = {drift.person: drift for drift in drifts(table(*rows), CLASSES)}
     dan = found.pop("dan")
     assert dan.p is not None
@@ -72,7 +72,7 @@ def test_confusion_counts_pairs_of_people() -> None:
         said("u3", "ada", "neutral"),
         said("u4", "ada", "neutral"), said("u4", "ben", kind="unusable"),
     )  # fmt: skip
-    together_CC = said_together(answers, CLASSES)
+    together_CC = coincidence_matrix(answers, CLASSES)
     # u1: anger-anger twice (both orders), anger-joy twice each way. u2: joy with half anger and half joy, each way.
     np.testing.assert_allclose(together_CC, [[2, 2.5, 0], [2.5, 1, 0], [0, 0, 0]])
     (pair,) = confused_pairs(together_CC, CLASSES)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from seral import storage
 from seral.errors import LabelError, PoolError
-from seral.labels.exchange import FORMATS, export_labels, import_labels
+from seral.labels.exchange import FORMATS, ExportOptions, export_labels, import_labels
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Project
 from seral.pool.shards import FORMAT
@@ -73,7 +73,7 @@ def test_nothing_is_lost_history_included(given: list[tuple[Answer, Any]], forma
         folder = Path(name)
         ledger = ledger_with(folder, given)
         file = folder / f"labels.{format}"
-        assert export_labels(ledger, file, format, history=True) == len(given)
+        assert export_labels(ledger, file, format, ExportOptions(history=True)) == len(given)
         other = Ledger.create(str(folder / "other.sqlite"), PROJECT)
         assert import_labels(other, file, format) == len(given)
         assert other.answers(history=True).equals(ledger.answers(history=True))
@@ -145,7 +145,7 @@ def test_the_usual_short_csv_is_read(ledger: Ledger, tmp_path: Path) -> None:
 def test_a_sorted_file_still_tells_which_answer_came_last(ledger: Ledger, tmp_path: Path) -> None:
     for word in ("anger", "joy"):
         ledger.record([Answer(utterance_id="u", person="ada", emotions=(word,))])
-    export_labels(ledger, tmp_path / "labels.csv", "csv", history=True)
+    export_labels(ledger, tmp_path / "labels.csv", "csv", ExportOptions(history=True))
     head, *rows = (tmp_path / "labels.csv").read_text().splitlines()
     (tmp_path / "labels.csv").write_text("\n".join([head, *reversed(rows)]))
     other = Ledger.create(str(tmp_path / "other.sqlite"), ledger.project)
@@ -236,12 +236,12 @@ def test_clips_of_a_pool_come_along(ledger: Ledger, tmp_path: Path) -> None:
     storage.write_json(tmp_path / "pool/manifest.json", {"format": FORMAT, "shards": {key: {} for key in shards}})
     pool = str(tmp_path / "pool")
     ledger.ask("evaluation", ["u3", "u1"], purpose="evaluation")
-    export_labels(ledger, tmp_path / "out" / "labels.jsonl", "jsonl", pool=pool)
-    export_labels(ledger, tmp_path / "database", "audformat", pool=pool)
+    export_labels(ledger, tmp_path / "out" / "labels.jsonl", "jsonl", ExportOptions(pool=pool))
+    export_labels(ledger, tmp_path / "database", "audformat", ExportOptions(pool=pool))
     for folder in ("out", "database"):
         clips = {file.name: file.read_bytes() for file in (tmp_path / folder / "clips").iterdir()}
         assert clips == {"u1.flac": b"sound of u1", "u3.flac": b"sound of u3"}
     ledger.ask("round-0", ["u4"], purpose="round")
     with pytest.raises(PoolError, match=r"does not hold 1 of the utterances, e\.g\. u4"):
-        export_labels(ledger, tmp_path / "more.jsonl", "jsonl", pool=pool)
+        export_labels(ledger, tmp_path / "more.jsonl", "jsonl", ExportOptions(pool=pool))
     assert not (tmp_path / "more.jsonl").exists()

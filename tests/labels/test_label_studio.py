@@ -12,7 +12,7 @@ import pytest
 
 from seral import storage
 from seral.errors import LabelError
-from seral.labels.exchange import export_labels, import_labels
+from seral.labels.exchange import ExportOptions, export_labels, import_labels
 from seral.labels.exchange.label_studio import labelling_config
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Project
@@ -132,7 +132,7 @@ def test_the_model_is_seen_only_when_asked_for(ledger: Ledger, tmp_path: Path) -
     storage.write_table(tmp_path / "predictions.parquet", pa.table(predictions))
     for suggest in (False, True):
         about = {"predictions": str(tmp_path / "predictions.parquet"), "suggest": suggest, "with_answers": False}
-        export_labels(ledger, tmp_path / "tasks.json", "label-studio", **about)  # type: ignore[arg-type]
+        export_labels(ledger, tmp_path / "tasks.json", "label-studio", ExportOptions(**about))  # type: ignore[arg-type]
         tasks = json.loads((tmp_path / "tasks.json").read_text())
         assert [task["data"]["score"] for task in tasks] == [0.75, 0.75]
         said = [[p["result"][0]["value"]["choices"] for p in task["predictions"]] for task in tasks]

@@ -47,7 +47,7 @@ def test_who_drifts_gets_worse_with_every_clip() -> None:
     person = drifting("ada", CLASSES)
 
     def right(heard: int) -> float:
-        return float(np.mean([person.answer(n, TRUTH[n], heard=heard).emotions == (TRUTH[n],) for n in IDS]))
+        return float(np.mean([person.answer(n, TRUTH[n], answered=heard).emotions == (TRUTH[n],) for n in IDS]))
 
     assert right(0) == pytest.approx(0.9, abs=0.03)
     assert right(100) == pytest.approx((0.9 + 0.25) / 2, abs=0.04)

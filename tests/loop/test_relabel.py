@@ -18,7 +18,7 @@ from seral.errors import LabelError
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Project
 from seral.loop.options import LoopOptions
-from seral.loop.relabel import ask_again, copies, cross_validated, doubts_of, said_before
+from seral.loop.relabel import ask_again, copies, cross_validated, doubts_of, earlier_predictions
 from seral.options import parse
 from seral.pool.shards import FORMAT, open_pool
 from seral.schema import SCREEN, UTTERANCE, prediction_schema
@@ -71,13 +71,13 @@ def run(tmp_path: Path) -> str:
 
 
 def test_models_speak_last_before_the_label(run: str) -> None:
-    said = said_before(run, ["u0", "u2", "u7"], CLASSES)
+    said = earlier_predictions(run, ["u0", "u2", "u7"], CLASSES)
     assert sorted(said) == ["u0", "u2"]
     np.testing.assert_allclose(said["u0"], [0.1, 0.8, 0.1], rtol=1e-6)
     np.testing.assert_allclose(said["u2"], [0.7, 0.2, 0.1], rtol=1e-6)
     again = Path(run) / "trajectories" / "random.fold-00.seed-0"
     write_round(again, 0, {"u2": [0.1, 0.8, 0.1]}, part="dev")
-    np.testing.assert_allclose(said_before(run, ["u2"], CLASSES)["u2"], [0.4, 0.5, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(earlier_predictions(run, ["u2"], CLASSES)["u2"], [0.4, 0.5, 0.1], rtol=1e-6)
 
 
 def test_groups_of_copies_join_exact_and_near_ones(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def labels_export(
     """
     from contextlib import closing
 
-    from seral.labels.exchange import export_labels
+    from seral.labels.exchange import ExportOptions, export_labels
     from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as opened:
@@ -129,13 +129,15 @@ def labels_export(
             opened,
             out,
             format,
-            batch=batch,
-            with_answers=not tasks,
-            history=history,
-            audio=audio,
-            predictions=predictions,
-            suggest=suggest,
-            pool=pool,
+            ExportOptions(
+                batch=batch,
+                with_answers=not tasks,
+                history=history,
+                audio=audio,
+                predictions=predictions,
+                suggest=suggest,
+                pool=pool,
+            ),
         )
     typer.echo(f"{count} answers in {out}")
 

@@ -49,7 +49,7 @@ NOTE = "weights cannot be unlearned: delete the models named, or train them anew
 
 
 class EraseOptions(Options):
-    """What to erase, and from where."""
+    """Options of an erasure."""
 
     pool: str
     """The pool."""
@@ -86,40 +86,40 @@ def erase(options: EraseOptions) -> dict[str, Any]:
     before = storage.read_json(uri) if storage.exists(uri) else None
     tombstone = _tombstone(pool, options, salt, before)
     erased = erased_by(tombstone)
-    others = _places(options.also)
+    others = _locations(options.also)
     _drop_half_written([pool, *others])
-    found = _look(pool, [pool, *others], erased)
-    tombstone |= _counted(tombstone, found, pool, erased)
+    counts = _look(pool, [pool, *others], erased)
+    tombstone |= _counted(tombstone, counts, pool, erased)
     if before != tombstone:
         tombstone["finished"] = None
         storage.write_json(uri, tombstone)
-    _clear_pool(pool, found[pool], erased)
-    for name in (name for place in others for name in found[place]):
+    _clear_pool(pool, counts[pool], erased)
+    for name in (name for location in others for name in counts[location]):
         traces.clear(name, erased)
-    if left := [name for place in (pool, *others) for name in _files(place, pool) if traces.refers(name, erased)]:
+    if left := [name for location in (pool, *others) for name in _files(location, pool) if traces.refers(name, erased)]:
         raise PoolError(f"{', '.join(left[:5])} still speak of what was erased, and seral cannot take it out")
     if tombstone["finished"] is None:
         storage.write_json(uri, tombstone | {"finished": _now()})
     done = storage.read_json(uri)
-    known = {"note": NOTE} if any(place["models"] for place in done["elsewhere"].values()) else {}
-    return {name: value for name, value in done.items() if name not in ("hashes", "salt")} | known
+    note = {"note": NOTE} if any(location["models"] for location in done["elsewhere"].values()) else {}
+    return {name: value for name, value in done.items() if name not in ("hashes", "salt")} | note
 
 
 def _counted(
-    tombstone: Mapping[str, Any], found: Mapping[str, Mapping[str, int]], pool: str, erased: Erased
+    tombstone: Mapping[str, Any], counts: Mapping[str, Mapping[str, int]], pool: str, erased: Erased
 ) -> dict[str, Any]:
-    """What a tombstone says of rows and models, with what was found just now."""
+    """The rows and models that a tombstone names, with those that were counted just now."""
     elsewhere = dict(tombstone["elsewhere"])
-    for place in found.keys() - {pool}:
-        told = elsewhere.get(place, {"rows": {}, "models": []})
-        rows = _most(told["rows"], _by_table(found[place], place, pool))
-        elsewhere[place] = {"rows": rows, "models": sorted({*told["models"], *_models(place, erased)})}
-    return {"rows": _most(tombstone["rows"], _by_table(found[pool], pool, pool)), "elsewhere": elsewhere}
+    for location in counts.keys() - {pool}:
+        recorded = elsewhere.get(location, {"rows": {}, "models": []})
+        rows = _most(recorded["rows"], _by_table(counts[location], location, pool))
+        elsewhere[location] = {"rows": rows, "models": sorted({*recorded["models"], *_models(location, erased)})}
+    return {"rows": _most(tombstone["rows"], _by_table(counts[pool], pool, pool)), "elsewhere": elsewhere}
 
 
 def _tombstone(pool: str, options: EraseOptions, salt: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
     """The tombstone with the hashes of all that is there now, beside those it has already."""
-    told: dict[str, Any] = {
+    tombstone: dict[str, Any] = {
         "kind": options.subject[0],
         "salt": salt,
         "corpora": [],
@@ -131,26 +131,26 @@ def _tombstone(pool: str, options: EraseOptions, salt: str, before: Mapping[str,
         **(before or {}),
     }
     shards = sorted({shard for manifest in manifests(pool).values() for shard in manifest["shards"]})
-    rows = _rows_of(pool, shards, options.subject, erased_by(told))
+    rows = _rows_of(pool, shards, options.subject, erased_by(tombstone))
     if before is None and not rows.num_rows:
         raise PoolError(f"{pool} has no {options.subject[0]} {options.speaker or options.utterance}")
-    told["corpora"] = sorted({*told["corpora"], *rows["corpus"].to_pylist()})
+    tombstone["corpora"] = sorted({*tombstone["corpora"], *rows["corpus"].to_pylist()})
     hashes = {
         "speaker": [salted(salt, *options.subject)] if options.speaker else [],
         "utterance": [salted(salt, "utterance", name) for name in rows["utterance_id"].to_pylist()],
         "audio": [salted(salt, "audio", name) for name in rows["pcm_hash"].to_pylist()],
         "source": [salted(salt, "source", *words) for words in _pairs(rows, "corpus", "source")],
     }
-    told["hashes"] = {kind: sorted({*told["hashes"][kind], *hashes[kind]}) for kind in KINDS}
+    tombstone["hashes"] = {kind: sorted({*tombstone["hashes"][kind], *hashes[kind]}) for kind in KINDS}
     # Files that never became an utterance, but were this speaker's, or the same clip once more.
-    bad = {salted(salt, "source", *words) for words in _bad_files(pool, shards, erased_by(told))}
-    told["hashes"]["source"] = sorted({*told["hashes"]["source"], *bad})
-    return told
+    bad = {salted(salt, "source", *words) for words in _bad_files(pool, shards, erased_by(tombstone))}
+    tombstone["hashes"]["source"] = sorted({*tombstone["hashes"]["source"], *bad})
+    return tombstone
 
 
-def _rows_of(pool: str, shards: Sequence[str], subject: Sequence[str], known: Erased) -> pa.Table:
+def _rows_of(pool: str, shards: Sequence[str], subject: Sequence[str], erased: Erased) -> pa.Table:
     """COLUMNS of the utterances meant, of what the tombstone knows already, and of exact copies of both."""
-    meant = _rows_that(pool, shards, lambda table: _meant(table, subject) | known.belongs(table))
+    meant = _rows_that(pool, shards, lambda table: _meant(table, subject) | erased.belongs(table))
     audio = meant["pcm_hash"].unique()
     copies = _rows_that(pool, shards, lambda table: np.asarray(pc.is_in(table["pcm_hash"], audio)))
     return pa.concat_tables([meant, copies])
@@ -183,73 +183,73 @@ def _pairs(table: pa.Table, *names: str) -> Iterator[tuple[str, str]]:
     return zip(*(table[name].to_pylist() for name in names), strict=True)
 
 
-def _places(also: Sequence[str]) -> list[str]:
+def _locations(also: Sequence[str]) -> list[str]:
     """The folders and files given, and the feature caches and ledgers that runs among them name."""
-    found = []
-    for place in also:
-        if "://" in place and is_database(place):
-            found.append(place)
+    locations = []
+    for location in also:
+        if "://" in location and is_database(location):
+            locations.append(location)
             continue
-        place = storage.absolute(place)
-        if not storage.exists(place):
-            raise PoolError(f"there is nothing at {place}")
-        found.append(place)
-        config = storage.join(place, "config.yaml")
+        location = storage.absolute(location)
+        if not storage.exists(location):
+            raise PoolError(f"there is nothing at {location}")
+        locations.append(location)
+        config = storage.join(location, "config.yaml")
         named = yaml.safe_load(storage.read_bytes(config)) if storage.exists(config) else {}
         cache, ledger = named.get("feature_cache"), (named.get("people") or {}).get("ledger")
         if cache and storage.exists(cache):
-            found.append(storage.absolute(cache))
+            locations.append(storage.absolute(cache))
         if ledger:
-            found.append(ledger if "://" in ledger else storage.absolute(ledger))
-    return list(dict.fromkeys(found))
+            locations.append(ledger if "://" in ledger else storage.absolute(ledger))
+    return list(dict.fromkeys(locations))
 
 
-def _files(place: str, pool: str) -> list[str]:
-    """All files of a place that may hold traces: those of a pool without its manifests and tombstones."""
-    if is_database(place) or storage.is_file(place):
-        return [place]
-    own = (MANIFEST, FOLDER, SNAPSHOTS) if place == pool else ()
-    return [storage.join(place, name) for name in storage.list_files(place) if name.split("/")[0] not in own]
+def _files(location: str, pool: str) -> list[str]:
+    """All files of a location that may hold traces: those of a pool without its manifests and tombstones."""
+    if is_database(location) or storage.is_file(location):
+        return [location]
+    own = (MANIFEST, FOLDER, SNAPSHOTS) if location == pool else ()
+    return [storage.join(location, name) for name in storage.list_files(location) if name.split("/")[0] not in own]
 
 
-def _drop_half_written(places: Iterable[str]) -> None:
+def _drop_half_written(locations: Iterable[str]) -> None:
     """Delete what killed jobs have left: nobody can read it, and it may hold anything."""
-    for place in places:
-        if not is_database(place):
-            for name, _ in storage.half_written(place):
+    for location in locations:
+        if not is_database(location):
+            for name, _ in storage.half_written(location):
                 storage.remove(name)
 
 
-def _look(pool: str, places: Sequence[str], erased: Erased) -> dict[str, dict[str, int]]:
-    """Place -> file -> rows of it that are about what is to be erased."""
-    files = {place: _files(place, pool) for place in places}
-    found: dict[str, dict[str, int]] = {place: {} for place in places}
+def _look(pool: str, locations: Sequence[str], erased: Erased) -> dict[str, dict[str, int]]:
+    """Location -> file -> rows of it that are about what is to be erased."""
+    files = {location: _files(location, pool) for location in locations}
+    counts: dict[str, dict[str, int]] = {location: {} for location in locations}
     with track("looking through files", sum(map(len, files.values()))) as advance:
-        for place, names in files.items():
+        for location, names in files.items():
             for name in names:
                 if rows := traces.count(name, erased):
-                    found[place][name] = rows
+                    counts[location][name] = rows
                 advance()
-    return found
+    return counts
 
 
-def _by_table(found: Mapping[str, int], place: str, pool: str) -> dict[str, int]:
+def _by_table(rows_of: Mapping[str, int], location: str, pool: str) -> dict[str, int]:
     """Rows by table: of a pool, a folder of shards is one; of a run, what has the same name in all rounds."""
     total: dict[str, int] = {}
-    for name, rows in found.items():
-        table = _folder(name, place) if place == pool else name.rsplit("/", 1)[-1].partition(".")[0]
+    for name, rows in rows_of.items():
+        table = _folder(name, location) if location == pool else name.rsplit("/", 1)[-1].partition(".")[0]
         total[table] = total.get(table, 0) + rows
     return total
 
 
-def _most(told: Mapping[str, int], counted: Mapping[str, int]) -> dict[str, int]:
-    """What was counted before a kill stays, although less is there now."""
-    return {name: max(told.get(name, 0), counted.get(name, 0)) for name in sorted({*told, *counted})}
+def _most(recorded: Mapping[str, int], counted: Mapping[str, int]) -> dict[str, int]:
+    """The larger of two counts: rows that were counted before a kill stay, although fewer are there now."""
+    return {name: max(recorded.get(name, 0), counted.get(name, 0)) for name in sorted({*recorded, *counted})}
 
 
-def _clear_pool(pool: str, found: Mapping[str, int], erased: Erased) -> None:
+def _clear_pool(pool: str, counts: Mapping[str, int], erased: Erased) -> None:
     """Put shards without the erased in the place of those with it, in the manifest and in every snapshot."""
-    hit = {_stem(name) for name in found if _folder(name, pool) in TABLES} & _listed(pool)
+    hit = {_stem(name) for name in counts if _folder(name, pool) in TABLES} & _listed(pool)
     new_name = {shard: _write_cleared(pool, shard, erased) for shard in sorted(hit)}
     entries = {old: {new: read_entry(pool, new)} for old, new in new_name.items()}
     # Snapshots first: the commit deletes what no manifest lists.
@@ -262,7 +262,7 @@ def _clear_pool(pool: str, found: Mapping[str, int], erased: Erased) -> None:
             storage.write_json(snapshot_uri(pool, name), manifest | {"shards": shards, "pool_hash": pool_hash(ids)})
     before = open_pool(pool).manifest
     commit(pool, before, _replaced(before["shards"], entries))
-    _clear_derived(pool, found, erased)
+    _clear_derived(pool, counts, erased)
 
 
 def _write_cleared(pool: str, shard: str, erased: Erased) -> str:
@@ -278,13 +278,13 @@ def _write_cleared(pool: str, shard: str, erased: Erased) -> str:
     return name
 
 
-def _clear_derived(pool: str, found: Iterable[str], erased: Erased) -> None:
+def _clear_derived(pool: str, files: Iterable[str], erased: Erased) -> None:
     """Delete features of shards that are gone, and clear what else lies in the pool."""
-    kept = _listed(pool)
+    shards = _listed(pool)
     for name in _derived(pool):
-        if _stem(name) not in kept:
+        if _stem(name) not in shards:
             storage.remove(name)
-    for name in found:
+    for name in files:
         if _folder(name, pool) not in TABLES and storage.exists(name):
             traces.clear(name, erased)
 
@@ -303,33 +303,33 @@ def _replaced(shards: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]
     return {name: entry for old, own in shards.items() for name, entry in entries.get(old, {old: own}).items()}
 
 
-def _folder(name: str, place: str) -> str:
-    return name.removeprefix(place).strip("/").rpartition("/")[0]
+def _folder(name: str, location: str) -> str:
+    return name.removeprefix(location).strip("/").rpartition("/")[0]
 
 
 def _stem(name: str) -> str:
     return name.rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
-def _models(place: str, erased: Erased) -> list[str]:
+def _models(location: str, erased: Erased) -> list[str]:
     """Folders of weights that learnt from something erased, or may have; of a round, those that had its label."""
-    files = [] if is_database(place) or storage.is_file(place) else storage.list_files(place)
+    files = [] if is_database(location) or storage.is_file(location) else storage.list_files(location)
     folders = sorted({name.rpartition("/")[0] for name in files if name.endswith(WEIGHTS)})
-    return [storage.join(place, folder) for folder in folders if _may_know(place, folder, erased)]
+    return [storage.join(location, folder) for folder in folders if _may_know(location, folder, erased)]
 
 
-def _may_know(place: str, folder: str, erased: Erased) -> bool:
-    trajectory, mark, rest = folder.partition("/rounds/")
+def _may_know(location: str, folder: str, erased: Erased) -> bool:
+    trajectory, mark, round_path = folder.partition("/rounds/")
     if not mark:
         return True
-    number = int(rest.split("/")[0])
-    return any(_used(storage.join(place, trajectory, "rounds", f"{n:04d}"), erased) for n in range(number + 1))
+    number = int(round_path.split("/")[0])
+    return any(_used(storage.join(location, trajectory, "rounds", f"{n:04d}"), erased) for n in range(number + 1))
 
 
-def _used(here: str, erased: Erased) -> bool:
-    """Whether a round was told a label of something erased, or chose its model by it."""
-    labels = storage.read_table(storage.join(here, "labels.parquet"), ["utterance_id"])
-    scored = storage.read_table(storage.join(here, "predictions.parquet"), ["utterance_id", "part"])
+def _used(path: str, erased: Erased) -> bool:
+    """True for a round that had a label of something erased, or chose its model by it."""
+    labels = storage.read_table(storage.join(path, "labels.parquet"), ["utterance_id"])
+    scored = storage.read_table(storage.join(path, "predictions.parquet"), ["utterance_id", "part"])
     dev = scored.filter(pc.equal(scored["part"], "dev"))
     return bool(erased.belongs(labels).any() or erased.belongs(dev).any())
 

@@ -62,7 +62,7 @@ def clear(uri: str, erased: Erased) -> None:
 
 
 def refers(uri: str, erased: Erased) -> bool:
-    """Whether a file still says anything of what was erased, in whatever column."""
+    """True for a file that still says anything of what was erased, in whatever column."""
     if not uri.endswith(".parquet"):
         return count(uri, erased) > 0
     table = _texts_of(uri)
@@ -111,8 +111,8 @@ def _names(value: Any, erased: Erased, key: str | None) -> bool:
     if key not in SPEAKER_KEYS:
         return False
     of_corpus, _, name = value.partition("/")
-    known_as = [(of_corpus, name), *((corpus, value) for corpus in erased.corpora)]
-    return any(erased.knows("speaker", *words) for words in known_as)
+    names = [(of_corpus, name), *((corpus, value) for corpus in erased.corpora)]
+    return any(erased.knows("speaker", *words) for words in names)
 
 
 def _in_arrays(uri: str, erased: Erased) -> bool:

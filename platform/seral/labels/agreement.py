@@ -1,4 +1,4 @@
-"""How far people agree, and how well each of them hears.
+"""Agreement among people, and the quality of each person's answers.
 
 R, ratings; U, utterances; C, classes; D, parts of a rating: 1 for a number, C for a vote.
 """
@@ -27,7 +27,7 @@ class Alpha:
     """Lower end of the 95 % bootstrap interval over utterances."""
     high: float | None
     utterances: int
-    """Those with ratings of two people or more; others tell nothing."""
+    """Utterances with ratings of two people or more; others tell nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class PersonReport:
     answers: int
     """Not superseded, whatever they say."""
     skipped: int
-    """Those that pass: skipped, or not in a language they know."""
+    """Answers that pass: skipped, or not in a language they know."""
     unusable: int
     seconds: float | None
     """Median time for a clip."""
@@ -67,14 +67,14 @@ def agreement(answers: pa.Table, classes: Sequence[str], dimensions: Sequence[st
     named = [(name, share_C) for name, share_C in rated if share_C.any()]
     names = [name for name, _ in named]
     share_RC = np.array([share_C for _, share_C in named]).reshape(len(named), len(classes))
-    found = {"emotion": krippendorff_alpha(names, share_RC)} if classes else {}
+    alphas = {"emotion": krippendorff_alpha(names, share_RC)} if classes else {}
     for index, emotion in enumerate(classes):
-        found[emotion] = krippendorff_alpha(names, share_RC[:, [index]])
+        alphas[emotion] = krippendorff_alpha(names, share_RC[:, [index]])
     for key in dimensions:
         pairs = [(name, row[key]) for name in sorted(votes) for row in votes[name] if row[key] is not None]
         value_RD = np.array([value for _, value in pairs], float).reshape(-1, 1)
-        found[key] = krippendorff_alpha([name for name, _ in pairs], value_RD)
-    return found
+        alphas[key] = krippendorff_alpha([name for name, _ in pairs], value_RD)
+    return alphas
 
 
 def krippendorff_alpha(utterances: Sequence[str], value_RD: np.ndarray, *, seed: int = 0) -> Alpha:
@@ -120,14 +120,14 @@ def person_reports(answers: pa.Table, classes: Sequence[str]) -> list[PersonRepo
     for row, share in with_others(votes, classes):
         alike[row["person"]].append(share)
     right = _on_checks(current(row for row in rows if row["purpose"] == "check"), final, classes)
-    given = defaultdict(list)
+    rows_of = defaultdict(list)
     for row in rows:
         if not row["final"]:
-            given[row["person"]].append(row)
+            rows_of[row["person"]].append(row)
     return [
         PersonReport(
             person=person,
-            **_counts(given[person]),
+            **_counts(rows_of[person]),
             agreement=_mean(alike[person]),
             compared=len(alike[person]),
             check_accuracy=_mean(right[person]),
@@ -135,7 +135,7 @@ def person_reports(answers: pa.Table, classes: Sequence[str]) -> list[PersonRepo
             accuracy=model.accuracy(person),
             confusion=model.confusion[person].tolist() if person in model.confusion else None,
         )
-        for person in sorted(given)
+        for person in sorted(rows_of)
     ]
 
 
@@ -162,15 +162,15 @@ def with_others(votes: Answers, classes: Sequence[str]) -> Iterator[tuple[dict[s
 
 def _on_checks(checks: Answers, final: Mapping[str, dict[str, Any]], classes: Sequence[str]) -> dict[str, list[float]]:
     """Person -> their share for the adjudicated class, for each check; all or nothing for what is unusable."""
-    found = defaultdict(list)
+    shares_of = defaultdict(list)
     for name in sorted(set(checks) & set(final)):
         truth = winner(shares(final[name], classes))
         for row in checks[name]:
             if "unusable" in {row["kind"], final[name]["kind"]}:
-                found[row["person"]].append(float(row["kind"] == final[name]["kind"]))
+                shares_of[row["person"]].append(float(row["kind"] == final[name]["kind"]))
             elif truth is not None:
-                found[row["person"]].append(float(shares(row, classes)[truth]))
-    return found
+                shares_of[row["person"]].append(float(shares(row, classes)[truth]))
+    return shares_of
 
 
 def _mean(values: Sequence[float]) -> float | None:

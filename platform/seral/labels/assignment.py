@@ -1,4 +1,4 @@
-"""Who hears which clip next: slots, their leases, and the places of checks and second looks."""
+"""The order in which people hear clips: slots, their leases, and the places of checks and second looks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def free_slot(question: int) -> dict[str, Any]:
 
 
 def lapse(connection: sa.Connection, now: float) -> None:
-    """Put free slots in the place of those whose lease has run out."""
+    """Put free slots in the place of slots whose lease has run out."""
     late = sa.select(SLOT.c.id, SLOT.c.question_id, BATCH.c.purpose).join(QUESTION, SLOT.c.question_id == QUESTION.c.id)
     late = late.join(BATCH).where(SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False), SLOT.c.lease_until < now)
     rows = list(connection.execute(late.with_for_update(of=SLOT, skip_locked=True)))
@@ -28,8 +28,8 @@ def lapse(connection: sa.Connection, now: float) -> None:
 
 def at_hand(connection: sa.Connection, person: str) -> list[int]:
     """Slots this person has the lease of, oldest question first."""
-    held = sa.select(SLOT.c.id).where(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
-    return list(connection.scalars(held.order_by(SLOT.c.question_id)))
+    leased = sa.select(SLOT.c.id).where(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
+    return list(connection.scalars(leased.order_by(SLOT.c.question_id)))
 
 
 def next_slot(connection: sa.Connection, person: str, check_every: int) -> int | None:
@@ -37,8 +37,8 @@ def next_slot(connection: sa.Connection, person: str, check_every: int) -> int |
     if check_every and (slot := _check(connection, person, check_every)) is not None:
         return slot
     mine = SLOT.alias()
-    known = sa.select(mine.c.id).where(mine.c.question_id == SLOT.c.question_id, mine.c.person == person)
-    taken = known.where(mine.c.lapsed.is_(False)).exists()
+    own = sa.select(mine.c.id).where(mine.c.question_id == SLOT.c.question_id, mine.c.person == person)
+    taken = own.where(mine.c.lapsed.is_(False)).exists()
     free = (
         sa.select(SLOT.c.id, SLOT.c.question_id)
         .join(QUESTION, SLOT.c.question_id == QUESTION.c.id)
@@ -62,7 +62,7 @@ def next_slot(connection: sa.Connection, person: str, check_every: int) -> int |
 
 
 def for_others(person: str) -> sa.ColumnElement[bool]:
-    """Whether a question is a second look that as many others as it wants can take who have not answered before."""
+    """True for a second look that as many others as it wants can take, who have not answered about the clip before."""
     before = sa.select(ANSWER.c.person).where(
         ANSWER.c.utterance_id == QUESTION.c.utterance_id, ANSWER.c.question_id.is_distinct_from(QUESTION.c.id)
     )
@@ -84,16 +84,16 @@ def _check(connection: sa.Connection, person: str, every: int) -> int | None:
     checks = had.count("check")
     if len(had) - checks < every * (checks + 1):
         return None
-    heard = sa.select(SLOT.c.question_id).where(SLOT.c.person == person)
+    own = sa.select(SLOT.c.question_id).where(SLOT.c.person == person)
     left = sa.select(QUESTION.c.id).join(BATCH).where(BATCH.c.purpose == "check", BATCH.c.closed_at.is_(None))
-    question = connection.scalar(left.where(QUESTION.c.id.not_in(heard)).order_by(QUESTION.c.id).limit(1))
+    question = connection.scalar(left.where(QUESTION.c.id.not_in(own)).order_by(QUESTION.c.id).limit(1))
     if question is None:
         return None
     return insert(connection, SLOT, [{"question_id": question, "person": person, "lapsed": False}])[0]
 
 
 def task_of(connection: sa.Connection, slot: int) -> Task:
-    """What the holder of a slot has at hand."""
+    """The task that the holder of a slot has at hand."""
     query = sa.select(SLOT, QUESTION.c.utterance_id, BATCH.c.name, BATCH.c.purpose, BATCH.c.round)
     query = query.join(QUESTION, SLOT.c.question_id == QUESTION.c.id).join(BATCH).where(SLOT.c.id == slot)
     row = connection.execute(query).one()

@@ -1,4 +1,4 @@
-"""Doubt about labels: how little a model that has not seen a label believes it, and which label it would give."""
+"""Confident learning: labels that a model which has not seen them does not believe, and those it would give."""
 
 # M labelled utterances · D features · C classes
 from __future__ import annotations
@@ -18,7 +18,7 @@ L2 = 0.03
 def label_error_scores(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], seed: int) -> NDArray[np.float32]:
     """1 - the probability of each label by logistic regression on the others' parts, (M, D), (M,) -> (M,).
 
-    Labels of classes too rare for two parts are not doubted.
+    Labels of classes too rare for two parts score 0. Northcutt et al. 2021, Confident Learning, arXiv 1911.00068.
     """
     class_M = np.unique(label_M, return_inverse=True)[1]
     p_M = out_of_sample(x_MD, label_M, seed)[np.arange(len(label_M)), class_M]
@@ -32,14 +32,14 @@ def out_of_sample(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], seed: i
     """
     class_M, count_M = np.unique(label_M, return_inverse=True, return_counts=True)[1:]
     p_MC = np.full((len(label_M), len(count_M)), np.nan)
-    known, some = np.flatnonzero(count_M[class_M] > 1), np.flatnonzero(count_M > 1)
+    rows, some = np.flatnonzero(count_M[class_M] > 1), np.flatnonzero(count_M > 1)
     if len(some) < 2:
         return p_MC
     parts = StratifiedKFold(int(min(PARTS, count_M[some].min())), shuffle=True, random_state=seed % 2**32)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (L2 * len(known)), max_iter=1000))
-    found_MC = cross_val_predict(model, x_MD[known], class_M[known], cv=parts, method="predict_proba")
-    p_MC[known] = 0.0
-    p_MC[np.ix_(known, some)] = found_MC
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / (L2 * len(rows)), max_iter=1000))
+    frequent_MC = cross_val_predict(model, x_MD[rows], class_M[rows], cv=parts, method="predict_proba")
+    p_MC[rows] = 0.0
+    p_MC[np.ix_(rows, some)] = frequent_MC
     return p_MC
 
 
@@ -52,11 +52,11 @@ def confident_class(p_MC: NDArray[np.float64], label_M: NDArray[np.int64]) -> ND
     Differs from the paper, which leaves out utterances where no class counts: theirs is the likeliest class. On a few
     hundred clips that is where a quarter of the errors are (docs/people.md).
     """
-    known_M = ~np.isnan(p_MC).any(1)
+    judged_M = ~np.isnan(p_MC).any(1)
     threshold_C = np.full(p_MC.shape[1], np.inf)
-    for index in np.unique(label_M[known_M]):
-        threshold_C[index] = p_MC[known_M & (label_M == index), index].mean()
+    for index in np.unique(label_M[judged_M]):
+        threshold_C[index] = p_MC[judged_M & (label_M == index), index].mean()
     # The mean of equal numbers may be off by the last digit.
     above_MC = p_MC >= threshold_C - 1e-9
-    told_M = np.where(above_MC | ~above_MC.any(1, keepdims=True), p_MC, -1.0).argmax(1)
-    return np.where(known_M, told_M, label_M).astype(np.int64)
+    class_M = np.where(above_MC | ~above_MC.any(1, keepdims=True), p_MC, -1.0).argmax(1)
+    return np.where(judged_M, class_M, label_M).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What people's answers are worth together: one label for each utterance.
+"""Consensus: one label for each utterance of all people's answers.
 
 A vote is one person's share of 1 among the classes (`shares`). Of each person about each utterance one answer counts,
 the newest with which they did not pass; answers to checks never do. An adjudication replaces all votes for the emotion,
@@ -31,18 +31,18 @@ Method = Literal["majority", "soft", "dawid-skene"]
 Answers = Mapping[str, Sequence[dict[str, Any]]]
 """Utterance -> rows of schema.ANSWERS, one a person, by person."""
 SECONDARY = 0.5
-"""What a secondary emotion counts beside a primary one."""
+"""Weight of a secondary emotion beside a primary one."""
 RATINGS = ("valence", "arousal", "dominance")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DawidSkeneFit:
-    """What the model of Dawid and Skene makes of all votes."""
+    """The model of Dawid and Skene, fitted to all votes."""
 
     posterior: dict[str, np.ndarray]
     """Utterance -> (C,) probability of its class."""
     prior_C: np.ndarray
-    """How common each class is."""
+    """(C,) share of each class."""
     confusion: dict[str, np.ndarray]
     """Person -> (C, C) probabilities: a row for what it is, a column for what they say."""
 
@@ -67,28 +67,28 @@ def consensus(
     posterior = dawid_skene(votes, final, classes).posterior if method == "dawid-skene" else {}
     table = []
     for name in sorted({row["utterance_id"] for row in asked if row["kind"] in {"label", "unusable"}}):
-        said, decided = votes.get(name, []), final.get(name)
+        answered, decided = votes.get(name, []), final.get(name)
         if decided is not None and settles_emotion(decided):
             row = _label([decided], classes, method, None)
         else:
-            row = _label(said, classes, method, posterior.get(name))
-        row["agreement"] = _agreement(said, classes, row["emotion"])
-        ratings = {key: _rating(said, decided, key) if not row["unusable"] else None for key in dimensions}
-        about = {"utterance_id": name, "final": decided is not None, "n_answers": len(said)}
+            row = _label(answered, classes, method, posterior.get(name))
+        row["agreement"] = _agreement(answered, classes, row["emotion"])
+        ratings = {key: _rating(answered, decided, key) if not row["unusable"] else None for key in dimensions}
+        about = {"utterance_id": name, "final": decided is not None, "n_answers": len(answered)}
         table.append(row | ratings | about)
     return pa.Table.from_pylist(table, CONSENSUS.with_metadata({CLASSES_KEY: json.dumps(list(classes))}))
 
 
 def current(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Of each person about each utterance, the newest answer with which they did not pass; no adjudications."""
+    """Utterance -> the newest answer of each person with which they did not pass; no adjudications."""
     newest = {}
     for row in sorted(rows, key=lambda row: int(row["id"])):
         if not row["final"] and row["kind"] in {"label", "unusable"}:
             newest[row["utterance_id"], row["person"]] = row
-    found = defaultdict(list)
+    rows_of = defaultdict(list)
     for (name, _), row in sorted(newest.items()):
-        found[name].append(row)
-    return found
+        rows_of[name].append(row)
+    return rows_of
 
 
 def adjudicated(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -98,7 +98,7 @@ def adjudicated(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def settles_emotion(adjudication: Mapping[str, Any]) -> bool:
-    """Whether a lead said which emotion it is, or that it is none, and not only how to rate it."""
+    """True where a lead said which emotion it is, or that it is none, and not only how to rate it."""
     return bool(adjudication["kind"] == "unusable" or adjudication["emotions"] or adjudication["secondary"])
 
 
@@ -131,7 +131,7 @@ def winner(share_C: np.ndarray) -> int | None:
 
 
 def dawid_skene(votes: Answers, final: Mapping[str, dict[str, Any]], classes: Sequence[str]) -> DawidSkeneFit:
-    """Which class each utterance has and how each person confuses classes, told from each other.
+    """The class of each utterance and the confusions of each person, estimated from each other.
 
     Expectation maximisation from the majority on (crowd-kit). What was adjudicated to one class is known to be it.
     Primary emotions are counted, an answer with two of them as two recordings by one observer, which the paper has
@@ -152,10 +152,10 @@ def dawid_skene(votes: Answers, final: Mapping[str, dict[str, Any]], classes: Se
     data = pd.DataFrame(recordings, columns=["task", "worker", "label"])
     decided = {name: row["emotions"] for name, row in final.items() if row["kind"] == "label" and name in votes}
     # The model has no class that nobody ever named.
-    known = {name: class_index(said[0], classes) for name, said in decided.items() if len(said) == 1}
-    known = {name: label for name, label in known.items() if label in set(data["label"])}
+    true_labels = {name: class_index(emotions[0], classes) for name, emotions in decided.items() if len(emotions) == 1}
+    true_labels = {name: label for name, label in true_labels.items() if label in set(data["label"])}
     model, labels = DawidSkene(n_iter=100, tol=1e-6), range(len(classes))
-    posterior = model.fit_predict_proba(data, true_labels=pd.Series(known, dtype=data["label"].dtype))
+    posterior = model.fit_predict_proba(data, true_labels=pd.Series(true_labels, dtype=data["label"].dtype))
     posterior = posterior.reindex(columns=labels, fill_value=0.0)
     errors = cast(pd.DataFrame, model.errors_)
     confusion = {
@@ -170,10 +170,10 @@ def dawid_skene(votes: Answers, final: Mapping[str, dict[str, Any]], classes: Se
 
 
 def _label(
-    said: Sequence[dict[str, Any]], classes: Sequence[str], method: Method, posterior_C: np.ndarray | None
+    answered: Sequence[dict[str, Any]], classes: Sequence[str], method: Method, posterior_C: np.ndarray | None
 ) -> dict[str, Any]:
-    unusable = 2 * sum(row["kind"] == "unusable" for row in said) > len(said)
-    share_C = _shares(said, classes)
+    unusable = 2 * sum(row["kind"] == "unusable" for row in answered) > len(answered)
+    share_C = _shares(answered, classes)
     if unusable or not share_C.any():
         return {"unusable": unusable, "emotion": None, "probability": None}
     probability_C = share_C if posterior_C is None else posterior_C
@@ -184,22 +184,22 @@ def _label(
     return {"unusable": False, "emotion": emotion, "probability": probability_C}
 
 
-def _shares(said: Sequence[dict[str, Any]], classes: Sequence[str]) -> np.ndarray:
+def _shares(answered: Sequence[dict[str, Any]], classes: Sequence[str]) -> np.ndarray:
     """(C,) The mean of the votes of those who name a class; zero where nobody does."""
-    share_C = np.sum([shares(row, classes) for row in said], axis=0) if said else np.zeros(len(classes))
+    share_C = np.sum([shares(row, classes) for row in answered], axis=0) if answered else np.zeros(len(classes))
     return share_C / (share_C.sum() or 1.0)
 
 
-def _agreement(said: Sequence[dict[str, Any]], classes: Sequence[str], emotion: str | None) -> float | None:
-    share_C = _shares(said, classes)
+def _agreement(answered: Sequence[dict[str, Any]], classes: Sequence[str], emotion: str | None) -> float | None:
+    share_C = _shares(answered, classes)
     if not share_C.any():
         return None
     return float(share_C.max() if emotion is None else share_C[classes.index(emotion)])
 
 
-def _rating(said: Sequence[dict[str, Any]], decided: Mapping[str, Any] | None, dimension: str) -> float | None:
-    """What a lead rated it, else the mean of what people did."""
+def _rating(answered: Sequence[dict[str, Any]], decided: Mapping[str, Any] | None, dimension: str) -> float | None:
+    """The rating of a lead, else the mean of all people's."""
     if decided is not None and decided[dimension] is not None:
         return float(decided[dimension])
-    rated = [row[dimension] for row in said if row[dimension] is not None]
+    rated = [row[dimension] for row in answered if row[dimension] is not None]
     return float(np.mean(rated)) if rated else None

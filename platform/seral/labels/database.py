@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError
 from seral.errors import LabelError
 
 BUSY_S = 30.0
-"""How long a writer waits for the others, SQLite only."""
+"""Time that a writer waits for the others, SQLite only."""
 
 TABLES = sa.MetaData()
 PROJECT = sa.Table(
@@ -124,10 +124,10 @@ def rows_among(
         yield from connection.execute(query.where(column.in_(distinct[start : start + AT_ONCE])))
 
 
-def is_database(place: str) -> bool:
-    """Whether an address means a database and not a folder or a file of another kind."""
-    dialect, mark, _ = place.partition("://")
-    return dialect.partition("+")[0] in SERVERS if mark else place.endswith(SUFFIX)
+def is_database(uri: str) -> bool:
+    """True for an address of a database and not a folder or a file of another kind."""
+    dialect, mark, _ = uri.partition("://")
+    return dialect.partition("+")[0] in SERVERS if mark else uri.endswith(SUFFIX)
 
 
 class Database:
@@ -175,7 +175,7 @@ class Database:
             TABLES.create_all(connection)
 
     def exists(self) -> bool:
-        """Whether the tables are there."""
+        """True where the tables are there."""
         with _clear_errors(self.url), self._reading.connect() as connection:
             return sa.inspect(connection).has_table(PROJECT.name)
 

@@ -1,4 +1,4 @@
-"""Which clips people differ about, for a lead to decide.
+"""Clips about which people differ, for a lead to decide.
 
 Emotions are disputed when two people do not say the same, ratings when the highest and the lowest of a dimension are
 further apart than a share of the scale. What a lead has said of a clip is disputed no more; what they left open is.
@@ -30,45 +30,45 @@ def find_disputes(answers: pa.Table, project: Project, spread: float) -> list[di
     final = adjudicated(rows)
     labels = consensus(answers, project.classes, dimensions=project.dimensions).to_pylist()
     label = {row["utterance_id"]: row for row in labels}
-    found = []
-    for name, said in current(row for row in rows if row["purpose"] != "check").items():
+    clips = []
+    for name, answered in current(row for row in rows if row["purpose"] != "check").items():
         decided = final.get(name)
-        agreements = _agreements(said, decided, label[name]["agreement"], project, spread)
+        agreements = _agreements(answered, decided, label[name]["agreement"], project, spread)
         if agreements:
-            emotions = decided["emotions"] if decided and settles_emotion(decided) else said[0]["emotions"]
+            emotions = decided["emotions"] if decided and settles_emotion(decided) else answered[0]["emotions"]
             so_far = {dimension: label[name][dimension] for dimension in project.dimensions}
             so_far["emotions"] = [] if EMOTION in agreements else emotions
-            told = {"about": list(agreements), "agreement": min(agreements.values()), "so_far": so_far}
-            found.append({"utterance_id": name, **told, "answers": said})
-    return sorted(found, key=lambda clip: (clip["agreement"], clip["utterance_id"]))
+            dispute = {"about": list(agreements), "agreement": min(agreements.values()), "so_far": so_far}
+            clips.append({"utterance_id": name, **dispute, "answers": answered})
+    return sorted(clips, key=lambda clip: (clip["agreement"], clip["utterance_id"]))
 
 
 def _agreements(
-    said: Sequence[dict[str, Any]],
+    answered: Sequence[dict[str, Any]],
     decided: dict[str, Any] | None,
     share: float | None,
     project: Project,
     spread: float,
 ) -> dict[str, float]:
-    """What is disputed -> how far people agree."""
+    """Emotion or dimension that is disputed -> agreement about it."""
     if decided is not None and decided["kind"] == "unusable":
         return {}
-    found = {}
-    if _differ(said) and not (decided is not None and settles_emotion(decided)):
-        found[EMOTION] = share or 0.0
+    agreements = {}
+    if _differ(answered) and not (decided is not None and settles_emotion(decided)):
+        agreements[EMOTION] = share or 0.0
     for dimension in project.dimensions:
-        apart = spread_of(said, dimension, project.scale)
+        apart = spread_of(answered, dimension, project.scale)
         if apart > spread and (decided is None or decided[dimension] is None):
-            found[dimension] = 1 - apart
-    return found
+            agreements[dimension] = 1 - apart
+    return agreements
 
 
-def spread_of(said: Sequence[dict[str, Any]], dimension: str, scale: tuple[float, float]) -> float:
+def spread_of(answered: Sequence[dict[str, Any]], dimension: str, scale: tuple[float, float]) -> float:
     """The highest rating of a dimension less the lowest, as a share of the scale; 0 for fewer than two."""
-    rated = [row[dimension] for row in said if row[dimension] is not None]
+    rated = [row[dimension] for row in answered if row[dimension] is not None]
     low, high = scale
     return float((max(rated) - min(rated)) / (high - low)) if rated else 0.0
 
 
-def _differ(said: Sequence[dict[str, Any]]) -> bool:
-    return len({(answer["kind"], *answer["emotions"]) for answer in said}) > 1
+def _differ(answered: Sequence[dict[str, Any]]) -> bool:
+    return len({(answer["kind"], *answer["emotions"]) for answer in answered}) > 1

@@ -1,4 +1,4 @@
-"""Doubtful labels: those that a model, a copy of the clip, or the people among themselves speak against.
+"""Doubtful labels: a model, a copy of the clip, or the people among themselves speak against them.
 
     label-error      a model that has not seen the label believes in another: confident learning
     near-duplicate   half of the clip's copies or more are said to be something else
@@ -24,28 +24,28 @@ from seral.labels.consensus import consensus
 from seral.schema import DOUBTS
 
 Probabilities = Mapping[str, NDArray[np.floating]]
-"""Utterance -> (C,) what a model says that has not seen its label."""
+"""Utterance -> (C,) probabilities by a model that has not seen its label."""
 
 
 def find_doubts(
     answers: pa.Table, classes: Sequence[str], *, probability: Probabilities, leader_of: Mapping[str, str]
 ) -> pa.Table:
-    """All that speaks against labels, schema.DOUBTS, the strongest doubt first.
+    """Reasons to doubt labels, schema.DOUBTS, the strongest first.
 
     `answers` are schema.ANSWERS, without superseded ones. `probability` is of those utterances for which there is a
     model; `leader_of` names the group of each utterance that has copies.
     """
-    said = consensus(answers, classes)
-    said = said.filter(pc.and_(pc.invert(said["final"]), pc.invert(said["unusable"])))
-    named = said.filter(pc.is_valid(said["emotion"]))
+    labels = consensus(answers, classes)
+    labels = labels.filter(pc.and_(pc.invert(labels["final"]), pc.invert(labels["unusable"])))
+    named = labels.filter(pc.is_valid(labels["emotion"]))
     label_of = dict(zip(named["utterance_id"].to_pylist(), named["emotion"].to_pylist(), strict=True))
-    found = [
+    doubts = [
         *label_errors(label_of, probability, classes),
         *conflicting_copies(label_of, leader_of),
-        *disagreements(said),
+        *disagreements(labels),
     ]
-    found.sort(key=lambda row: (-row["score"], row["utterance_id"], row["reason"]))
-    return pa.Table.from_pylist(found, DOUBTS)
+    doubts.sort(key=lambda row: (-row["score"], row["utterance_id"], row["reason"]))
+    return pa.Table.from_pylist(doubts, DOUBTS)
 
 
 def label_errors(
@@ -57,9 +57,9 @@ def label_errors(
         return
     p_MC = np.stack([np.asarray(probability[name], np.float64) for name in ids])
     label_M = np.array([classes.index(label_of[name]) for name in ids])
-    for row in np.flatnonzero((told_M := confident_class(p_MC, label_M)) != label_M):
-        name, told = ids[row], classes[told_M[row]]
-        yield _doubt(name, "label-error", 1 - p_MC[row, label_M[row]], label_of[name], suggested=told)
+    for row in np.flatnonzero((class_M := confident_class(p_MC, label_M)) != label_M):
+        name, suggested = ids[row], classes[class_M[row]]
+        yield _doubt(name, "label-error", 1 - p_MC[row, label_M[row]], label_of[name], suggested=suggested)
 
 
 def conflicting_copies(label_of: Mapping[str, str], leader_of: Mapping[str, str]) -> Iterator[dict[str, Any]]:
@@ -76,9 +76,9 @@ def conflicting_copies(label_of: Mapping[str, str], leader_of: Mapping[str, str]
                 yield _doubt(name, "near-duplicate", score, label_of[name], suggested=suggested, other_id=others[0])
 
 
-def disagreements(said: pa.Table) -> Iterator[dict[str, Any]]:
+def disagreements(labels: pa.Table) -> Iterator[dict[str, Any]]:
     """Utterances of schema.CONSENSUS on which several people agree by half or less; the score is the rest."""
-    for row in said.to_pylist():
+    for row in labels.to_pylist():
         if row["n_answers"] > 1 and row["agreement"] is not None and row["agreement"] <= 0.5:
             yield _doubt(row["utterance_id"], "disagreement", 1 - row["agreement"], row["emotion"])
 

@@ -1,4 +1,4 @@
-"""How labelling goes: people who change with time, and classes that they take for one another."""
+"""Drift and confusion: people who change with time, and classes that they take for one another."""
 
 # C classes
 from __future__ import annotations
@@ -19,7 +19,7 @@ from seral.labels.consensus import current, shares
 
 @dataclass(frozen=True, kw_only=True)
 class Drift:
-    """Whether somebody agrees with the others less, or more, as time goes by."""
+    """The trend of one person's agreement with the others."""
 
     person: str
     compared: int
@@ -43,7 +43,7 @@ class ConfusedPair:
     pairs: int
     """Pairs of answers about one clip of which one says this and one that."""
     share: float
-    """Those among all pairs of answers in which nothing but these two classes is said; 0.5 = as by chance."""
+    """Share of `pairs` among all pairs of answers that name nothing but these two classes; 0.5 = as by chance."""
 
 
 def drifts(answers: pa.Table, classes: Sequence[str]) -> list[Drift]:
@@ -52,10 +52,12 @@ def drifts(answers: pa.Table, classes: Sequence[str]) -> list[Drift]:
     `answers` are schema.ANSWERS, without superseded ones. An answer's agreement is its share for what most of the
     others said. The test for a trend is that of Mann 1945 (doi:10.2307/1907187) with ties as in Kendall's tau-b.
     """
-    told = defaultdict(list)
+    shares_of = defaultdict(list)
     for row, share in with_others(current(answers.to_pylist()), classes):
-        told[row["person"]].append((row["answered_at"], row["id"], share))
-    return [_drift(person, np.array([share for *_, share in sorted(told[person])])) for person in sorted(told)]
+        shares_of[row["person"]].append((row["answered_at"], row["id"], share))
+    return [
+        _drift(person, np.array([share for *_, share in sorted(shares_of[person])])) for person in sorted(shares_of)
+    ]
 
 
 def _drift(person: str, share_N: NDArray[np.float64]) -> Drift:
@@ -63,19 +65,19 @@ def _drift(person: str, share_N: NDArray[np.float64]) -> Drift:
     early, late = (float(part.mean()) if len(part) else None for part in (share_N[:half], share_N[half:]))
     trend, p = None, None
     if count > 1 and share_N.min() < share_N.max():
-        found = kendalltau(np.arange(count), share_N)
-        trend, p = float(found.statistic), float(found.pvalue)
+        test = kendalltau(np.arange(count), share_N)
+        trend, p = float(test.statistic), float(test.pvalue)
     return Drift(person=person, compared=count, early=early, late=late, trend=trend, p=p)
 
 
-def said_together(answers: pa.Table, classes: Sequence[str]) -> NDArray[np.float64]:
-    """How often one person said the class of the row and another that of the column of the same clip, (C, C).
+def coincidence_matrix(answers: pa.Table, classes: Sequence[str]) -> NDArray[np.float64]:
+    """Coincidence matrix (C, C): clips for which one person said the class of the row, another that of the column.
 
     Every ordered pair of people about a clip counts 1, shared among their emotions. Checks count too.
     """
     together_CC = np.zeros((len(classes), len(classes)))
-    for said in current(answers.to_pylist()).values():
-        share_AC = np.array([shares(row, classes) for row in said])
+    for answered in current(answers.to_pylist()).values():
+        share_AC = np.array([shares(row, classes) for row in answered])
         sum_C = share_AC.sum(axis=0)
         together_CC += np.outer(sum_C, sum_C) - share_AC.T @ share_AC
     return together_CC
@@ -83,11 +85,11 @@ def said_together(answers: pa.Table, classes: Sequence[str]) -> NDArray[np.float
 
 def confused_pairs(together_CC: NDArray[np.float64], classes: Sequence[str]) -> list[ConfusedPair]:
     """All pairs of classes that people said of the same clip, those that are hardest to tell apart first."""
-    found = []
+    confused = []
     for one, other in combinations(range(len(classes)), 2):
         mixed = together_CC[one, other] + together_CC[other, one]
         alike = together_CC[one, one] + together_CC[other, other]
         if mixed > 0:
             pairs, share = round(float(mixed) / 2), float(mixed / (mixed + alike))
-            found.append(ConfusedPair(one=classes[one], other=classes[other], pairs=pairs, share=share))
-    return sorted(found, key=lambda pair: (-pair.share, -pair.pairs, pair.one, pair.other))
+            confused.append(ConfusedPair(one=classes[one], other=classes[other], pairs=pairs, share=share))
+    return sorted(confused, key=lambda pair: (-pair.share, -pair.pairs, pair.one, pair.other))

@@ -71,8 +71,8 @@ class Ledger:
         token = secrets.token_urlsafe(32)
         with self._database.write() as connection:
             add_people(connection, [name], role)
-            known = sa.update(PERSON).where(PERSON.c.name == name)
-            connection.execute(known.values(role=role, token_hash=_hash(token)))
+            person = sa.update(PERSON).where(PERSON.c.name == name)
+            connection.execute(person.values(role=role, token_hash=_hash(token)))
         return token
 
     def revoke(self, name: str) -> None:
@@ -140,12 +140,14 @@ class Ledger:
             .where(SLOT.c.question_id == QUESTION.c.id, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
             .exists()
         )
-        said = sa.select(sa.func.count(SLOT.c.answer_id)).where(SLOT.c.question_id == QUESTION.c.id).scalar_subquery()
-        done = sa.case((sa.and_(~open_slots, said > 0), 1), else_=0)
+        answered = (
+            sa.select(sa.func.count(SLOT.c.answer_id)).where(SLOT.c.question_id == QUESTION.c.id).scalar_subquery()
+        )
+        done = sa.case((sa.and_(~open_slots, answered > 0), 1), else_=0)
         counts = (
             sa.func.count(QUESTION.c.id).label("questions"),
             sa.func.sum(done).label("done"),
-            sa.func.sum(said).label("said"),
+            sa.func.sum(answered).label("said"),
         )
         query = (
             sa.select(
@@ -197,28 +199,30 @@ class Ledger:
     def let_go(self, person: str) -> None:
         """Give back all that a person has at hand."""
         with self._database.write() as connection:
-            held = sa.update(SLOT).where(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
-            connection.execute(held.values(lease_until=0.0))
+            leased = sa.update(SLOT).where(
+                SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False)
+            )
+            connection.execute(leased.values(lease_until=0.0))
             lapse(connection, time.time())
 
     def may_hear(self, person: str, utterance_id: str) -> bool:
-        """Whether a person was given this utterance, now or ever."""
+        """True if a person was ever given this utterance."""
         query = (
             sa.select(SLOT.c.id).join(QUESTION).where(SLOT.c.person == person, QUESTION.c.utterance_id == utterance_id)
         )
         return bool(self._database.read(query.limit(1)))
 
     def standing(self, person: str) -> Standing:
-        """How far a person is: what they have answered, and what there is for them."""
+        """The progress of a person: how many clips they have answered, and how many there are for them."""
         answered = sa.select(sa.func.count(SLOT.c.answer_id)).where(SLOT.c.person == person)
         mine = SLOT.alias()
-        known = sa.select(mine.c.id).where(
+        own = sa.select(mine.c.id).where(
             mine.c.question_id == SLOT.c.question_id, mine.c.person == person, mine.c.lapsed.is_(False)
         )
-        free = sa.and_(SLOT.c.person.is_(None), BATCH.c.closed_at.is_(None), ~known.exists(), ~for_others(person))
-        held = sa.and_(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
+        free = sa.and_(SLOT.c.person.is_(None), BATCH.c.closed_at.is_(None), ~own.exists(), ~for_others(person))
+        leased = sa.and_(SLOT.c.person == person, SLOT.c.answer_id.is_(None), SLOT.c.lapsed.is_(False))
         left = sa.select(sa.func.count(sa.distinct(SLOT.c.question_id)))
-        left = left.join(QUESTION, SLOT.c.question_id == QUESTION.c.id).join(BATCH).where(sa.or_(free, held))
+        left = left.join(QUESTION, SLOT.c.question_id == QUESTION.c.id).join(BATCH).where(sa.or_(free, leased))
         (row,) = self._database.read(sa.select(answered.scalar_subquery(), left.scalar_subquery()))
         return Standing(answered=row[0], left=row[1])
 
@@ -237,8 +241,8 @@ class Ledger:
         """
         check(answer, self.project)
         with self._database.write() as connection:
-            if known := known_numbers(connection, [answer]):
-                return known[answer.key]
+            if numbers := known_numbers(connection, [answer]):
+                return numbers[answer.key]
             questions = find_questions(connection, [answer], [None]) if question is None else [question]
             return write(connection, [answer], questions, must_be_given=question is not None)[0]
 
@@ -248,16 +252,16 @@ class Ledger:
         `asked` tells for each which batch asked it: what of it is not here is made, and shut. None = the newest
         question about the utterance, if any.
         """
-        given = list(answers)
-        batches = [None] * len(given) if asked is None else list(asked)
-        for answer in given:
+        sent = list(answers)
+        batches = [None] * len(sent) if asked is None else list(asked)
+        for answer in sent:
             check(answer, self.project)
         with self._database.write() as connection:
-            add_people(connection, (answer.person for answer in given), "annotator")
-            known = known_numbers(connection, given)
+            add_people(connection, (answer.person for answer in sent), "annotator")
+            numbers = known_numbers(connection, sent)
             new = dict[str, tuple[Answer, Asked | None]]()
-            for answer, batch in zip(given, batches, strict=True):
-                if answer.key not in known:
+            for answer, batch in zip(sent, batches, strict=True):
+                if answer.key not in numbers:
                     new.setdefault(answer.key, (answer, batch))
             fresh = [answer for answer, _ in new.values()]
             questions = find_questions(connection, fresh, [batch for _, batch in new.values()])

@@ -41,19 +41,19 @@ POLL_S = 5.0
 
 
 class PeopleOptions(Options):
-    """How people are asked, and what their answers are worth."""
+    """Options of asking people, and of making labels of their answers."""
 
     ledger: str | None = None
     """A file or the URL of a database; None = labels.sqlite in the run folder."""
     overlap: int = Field(default=1, ge=1)
     """People who hear each clip."""
     max_skips: int = Field(default=2, ge=0)
-    """How many who pass on a clip are replaced by others."""
+    """People who pass on a clip and are replaced by others, at most."""
     consensus: Literal["majority", "soft", "dawid-skene"] = "majority"
-    """How answers become one label (seral.labels.consensus): the most votes, the shares of votes, or shares weighed
+    """The way answers become one label (seral.labels.consensus): the most votes, the shares of votes, or shares weighed
     by how well each person knows each class. Which is best when: docs/people.md, "What answers are worth"."""
     targets: Literal["soft", "hard"] = "soft"
-    """What training learns: the shares of the consensus, or its winner alone."""
+    """The target of training: the shares of the consensus, or its winner alone."""
     evaluation: int = Field(default=100, ge=2)
     """Clips drawn at random and labelled first: one half of the dev speakers', the other of the test speakers', as far
     as there are so many. Models are chosen and judged by them."""
@@ -67,7 +67,7 @@ class PeopleOptions(Options):
 
 
 def ledger_url(run: str, options: PeopleOptions) -> str:
-    """Where the ledger of a run is. Raises OptionError for a database file that cannot be where the run is."""
+    """The address of the ledger of a run. Raises OptionError for a database file that cannot be where the run is."""
     if options.ledger is not None:
         return storage.absolute(options.ledger)
     if "://" in run:
@@ -101,19 +101,19 @@ class People:
         if not storage.exists(self._evaluation):
             self._await([EVALUATION])
             storage.write_table(self._evaluation, self.labels(self._ledger.asked(EVALUATION), -1))
-        known = set(self._settled())
-        dev, test = (tuple(name for name in part if name in known) for part in (fold.dev, fold.test))
+        settled = set(self._settled())
+        dev, test = (tuple(name for name in part if name in settled) for part in (fold.dev, fold.test))
         for part, ids in (("dev", dev), ("test", test)):
             if not ids:
                 raise LabelError(f"people gave no clip of the {part} speakers a label: raise people.evaluation")
         return replace(fold, dev=dev, test=test)
 
     def emotions(self, ids: Sequence[str]) -> list[str]:
-        """What clips of the evaluation set were said to be. Raises LabelError for one without a label."""
-        known = self._settled() if ids else {}
-        if missing := [name for name in ids if name not in known]:
+        """The emotions of clips of the evaluation set. Raises LabelError for one without a label."""
+        emotion_of = self._settled() if ids else {}
+        if missing := [name for name in ids if name not in emotion_of]:
             raise LabelError(f"no label for {len(missing)} clips to evaluate on, e.g. {', '.join(missing[:5])}")
-        return [known[name] for name in ids]
+        return [emotion_of[name] for name in ids]
 
     def _settled(self) -> dict[str, str]:
         table = storage.read_table(self._evaluation)
@@ -123,7 +123,7 @@ class People:
     # Rounds
 
     def asked(self, batch: str) -> list[str]:
-        """What was asked under this name before; [] = nothing."""
+        """The ids that were asked about under this name before; [] = none."""
         new = self._ledger.asked(batch)
         return [*new, *self._ledger.asked(batch + RELABEL)] if new else []
 
@@ -132,9 +132,9 @@ class People:
 
         Of the latter, those that everybody here has heard are left out. Raises AwaitingLabels until enough is answered.
         """
-        heard_by = self._heard_by(again)
+        people_of = self._people_of(again)
         everybody = {row.name for row in self._ledger.people() if row.token_hash is not None}
-        again = [name for name in again if not everybody or everybody - heard_by[name]]
+        again = [name for name in again if not everybody or everybody - people_of[name]]
         # Second looks first: a batch that is there says that these are too.
         if again:
             once = {**self._slots(), "overlap": 1}
@@ -144,31 +144,35 @@ class People:
         return [*asked, *self._ledger.asked(batch + RELABEL)]
 
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
-        """What these clips are by all answers so far, schema.LABEL; those without an answer have no row."""
+        """The labels of clips by all answers so far, schema.LABEL; clips without an answer have no row."""
         answers = self._ledger.answers()
         table = consensus(answers, self._classes, self._options.consensus)
-        found = {row["utterance_id"]: row for row in table.to_pylist()}
+        consensus_of = {row["utterance_id"]: row for row in table.to_pylist()}
         asked = answers.filter(pc.not_equal(answers["purpose"].fill_null(""), "check"))
         passed = set(asked["utterance_id"].to_pylist())
-        rows = [self._label(name, found.get(name), round_number) for name in ids if name in found or name in passed]
+        rows = [
+            self._label(name, consensus_of.get(name), round_number)
+            for name in ids
+            if name in consensus_of or name in passed
+        ]
         return pa.Table.from_pylist(rows, LABEL)
 
-    def _label(self, name: str, said: dict[str, Any] | None, round_number: int) -> dict[str, Any]:
+    def _label(self, name: str, agreed: dict[str, Any] | None, round_number: int) -> dict[str, Any]:
         row = {"utterance_id": name, "annotator": self.name, "round": round_number}
-        if said is None:
+        if agreed is None:
             return row | {"answer": "skipped"}
-        if said["emotion"] is None:
-            return row | {"answer": "unusable" if said["unusable"] else "disputed"}
-        probability = said["probability"] if self._options.targets == "soft" else None
-        return row | {"answer": "label", "emotion": said["emotion"], "probability": probability}
+        if agreed["emotion"] is None:
+            return row | {"answer": "unusable" if agreed["unusable"] else "disputed"}
+        probability = agreed["probability"] if self._options.targets == "soft" else None
+        return row | {"answer": "label", "emotion": agreed["emotion"], "probability": probability}
 
-    def _heard_by(self, ids: Sequence[str]) -> dict[str, set[str]]:
-        heard_by, wanted = defaultdict[str, set[str]](set), set(ids)
+    def _people_of(self, ids: Sequence[str]) -> dict[str, set[str]]:
+        people_of, wanted = defaultdict[str, set[str]](set), set(ids)
         answers = self._ledger.answers()
         for name, person in zip(*(answers[column].to_pylist() for column in ("utterance_id", "person")), strict=True):
             if name in wanted:
-                heard_by[name].add(person)
-        return heard_by
+                people_of[name].add(person)
+        return people_of
 
     def _slots(self) -> dict[str, int]:
         return {"overlap": self._options.overlap, "max_skips": self._options.max_skips}
@@ -223,12 +227,12 @@ class People:
 
 
 def awaited(batch: Progress) -> str:
-    """How far a batch is, in words."""
+    """The progress of a batch in words."""
     return f"{batch.done} of {batch.questions} clips of {batch.batch} are labelled"
 
 
 def is_of_loop(batch: Progress) -> bool:
-    """Whether the loop asked this, and not somebody beside it."""
+    """True for what the loop asked, and not somebody beside it."""
     return batch.purpose in {"evaluation", "round"} or batch.batch.endswith(RELABEL)
 
 

@@ -1,4 +1,4 @@
-"""What a label ledger holds: what is asked, and what people said; what may stand in it and what not."""
+"""The records of a label ledger: questions and answers, and the limits of what it may hold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True, kw_only=True)
 class Project:
-    """What people are asked."""
+    """The question that a ledger puts to people."""
 
     classes: tuple[str, ...]
     dimensions: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Project:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What one person said of one utterance."""
+    """One person's answer about one utterance."""
 
     utterance_id: str
     person: str
@@ -47,19 +47,19 @@ class Answer:
     arousal: float | None = None
     dominance: float | None = None
     confidence: float | None = None
-    """Of the person in the answer, 0..1."""
+    """Confidence of the person in the answer, 0..1."""
     comment: str | None = None
     seconds: float | None = None
     """Spent on the clip."""
     round: int | None = None
-    """That asked; None = the round of the question, if it has one."""
+    """The round that asked; None = the round of the question, if it has one."""
     tool: str = "page"
     final: bool = False
     """Adjudicated by a lead: it stands above the votes."""
     answered_at: float | None = None
     """Seconds since 1970; None = now."""
     key: str = field(default_factory=lambda: uuid.uuid4().hex)
-    """The same key sent again is the same answer, and is written once."""
+    """An answer that is sent again under its key is written once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a batch is."""
+    """The progress of a batch."""
 
     batch: str
     purpose: Purpose
@@ -93,7 +93,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """How far one person is."""
+    """The progress of one person."""
 
     answered: int
     """Clips they have answered, corrections not counted."""
@@ -107,11 +107,11 @@ def check(answer: Answer, project: Project) -> None:
     _check_texts(answer, about)
     if answer.kind not in get_args(Kind):
         raise LabelError(f"{about}: {unknown_name('kind', answer.kind, get_args(Kind))}")
-    heard = [*answer.emotions, *answer.secondary]
-    if unknown := sorted(set(heard) - set(project.classes)):
+    emotions = [*answer.emotions, *answer.secondary]
+    if unknown := sorted(set(emotions) - set(project.classes)):
         raise LabelError(f"{about}: {unknown_name('class', unknown[0], project.classes)}")
-    if len(set(heard)) < len(heard):
-        raise LabelError(f"{about}: a class stands twice in {', '.join(heard)}")
+    if len(set(emotions)) < len(emotions):
+        raise LabelError(f"{about}: a class stands twice in {', '.join(emotions)}")
     rated = {name: value for name in RATINGS if (value := getattr(answer, name)) is not None}
     low, high = project.scale
     for name, value in rated.items():
@@ -121,7 +121,7 @@ def check(answer: Answer, project: Project) -> None:
             raise LabelError(f"{about}: {name} is {value:g}, outside {low:g} to {high:g}")
     if answer.kind == "label" and not (answer.emotions or rated):
         raise LabelError(f"{about}: it says nothing; a label has a class or a rating")
-    if answer.kind != "label" and (heard or rated):
+    if answer.kind != "label" and (emotions or rated):
         raise LabelError(f"{about}: {answer.kind}, and yet it has a class or a rating")
     if answer.confidence is not None and not 0 <= answer.confidence <= 1:
         raise LabelError(f"{about}: confidence is {answer.confidence:g}, outside 0 to 1")

@@ -24,7 +24,7 @@ Truth = str | Mapping[str, float] | None
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Person:
-    """How somebody answers."""
+    """A simulated person of known quality."""
 
     name: str
     classes: tuple[str, ...]
@@ -37,7 +37,7 @@ class Person:
     drift: float = 0.0
     """Clips after which they guess half of the time, more and more from the first on; 0 = they stay as they are."""
     seconds: float = 6.0
-    """What a clip takes them on average."""
+    """Mean time for a clip."""
 
     def __post_init__(self) -> None:
         shape, count = self.confusion_CC.shape, len(self.classes)
@@ -49,8 +49,8 @@ class Person:
         """Share of right answers where all classes are alike frequent, before any drift."""
         return float(np.trace(self.confusion_CC)) / len(self.classes)
 
-    def answer(self, utterance_id: str, truth: Truth, *, seed: int = 0, heard: int = 0) -> Answer:
-        """What they say of a clip when they have heard `heard` before it."""
+    def answer(self, utterance_id: str, truth: Truth, *, seed: int = 0, answered: int = 0) -> Answer:
+        """The person's answer about a clip, after answers about `answered` clips before it."""
         rng = np.random.default_rng([seed, zlib.crc32(self.name.encode()), zlib.crc32(utterance_id.encode())])
         skips, hears, guesses, which = rng.random(4)
         seconds = round(self.seconds * float(rng.lognormal(sigma=0.3)), 2)
@@ -59,7 +59,7 @@ class Person:
         if truth is None and hears >= self.misses_noise:
             return Answer(utterance_id=utterance_id, person=self.name, kind="unusable", seconds=seconds)
         probability_C = self._shares(truth) @ self.confusion_CC
-        if self.drift and guesses < heard / (heard + self.drift):
+        if self.drift and guesses < answered / (answered + self.drift):
             probability_C = np.full(len(self.classes), 1 / len(self.classes))
         row = int(np.searchsorted(probability_C.cumsum(), which, side="right"))
         emotion = self.classes[min(row, len(self.classes) - 1)]
@@ -133,25 +133,25 @@ def answer_all(ledger: Ledger, people: Sequence[Person], truth: Mapping[str, Tru
 
     They are added to the ledger where they are not in it.
     """
-    known = {row.name for row in ledger.people()}
+    names = {row.name for row in ledger.people()}
     for person in people:
-        if person.name not in known:
+        if person.name not in names:
             ledger.add_person(person.name)
-    heard_of = {person.name: ledger.answers(person=person.name).num_rows for person in people}
+    answered = {person.name: ledger.answers(person=person.name).num_rows for person in people}
     count, busy = 0, list(people)
     while busy:
-        busy = [person for person in busy if _answer_next(ledger, person, truth, seed, heard_of)]
+        busy = [person for person in busy if _answer_next(ledger, person, truth, seed, answered)]
         count += len(busy)
     return count
 
 
 def _answer_next(
-    ledger: Ledger, person: Person, truth: Mapping[str, Truth], seed: int, heard_of: dict[str, int]
+    ledger: Ledger, person: Person, truth: Mapping[str, Truth], seed: int, answered: dict[str, int]
 ) -> bool:
     """Answer one clip; False when there is none for this person."""
     for task in ledger.claim(person.name):
-        said = person.answer(task.utterance_id, truth[task.utterance_id], seed=seed, heard=heard_of[person.name])
-        ledger.submit(said, task.question)
-        heard_of[person.name] += 1
+        answer = person.answer(task.utterance_id, truth[task.utterance_id], seed=seed, answered=answered[person.name])
+        ledger.submit(answer, task.question)
+        answered[person.name] += 1
         return True
     return False

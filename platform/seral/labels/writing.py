@@ -1,4 +1,4 @@
-"""How answers come into the ledger: any number in a few statements, as if one had come after the other.
+"""Writing answers into the ledger: any number in a few statements, as if one had come after the other.
 
 Databases take their time for each statement, hardly for each row: an import of thousands is as many statements as one
 answer of the page.
@@ -23,8 +23,8 @@ from seral.labels.records import PASSES, Answer, Asked, Role
 def add_people(connection: sa.Connection, names: Iterable[str], role: Role) -> None:
     """Make those known who are not."""
     wanted = sorted(set(names))
-    known = {row.name for row in rows_among(connection, sa.select(PERSON.c.name), PERSON.c.name, wanted)}
-    if new := [name for name in wanted if name not in known]:
+    present = {row.name for row in rows_among(connection, sa.select(PERSON.c.name), PERSON.c.name, wanted)}
+    if new := [name for name in wanted if name not in present]:
         now = time.time()
         connection.execute(sa.insert(PERSON), [{"name": name, "role": role, "created_at": now} for name in new])
 
@@ -53,20 +53,20 @@ def find_questions(
         None if batch is None else (batches[batch[0]], answer.utterance_id)
         for answer, batch in zip(answers, asked, strict=True)
     ]
-    known, newest = dict[tuple[int, str], int](), dict[str, int]()
+    numbers, newest = dict[tuple[int, str], int](), dict[str, int]()
     ids = [answer.utterance_id for answer in answers]
     for row in rows_among(connection, sa.select(QUESTION).order_by(QUESTION.c.id), QUESTION.c.utterance_id, ids):
-        known[row.batch_id, row.utterance_id] = newest[row.utterance_id] = row.id
-    new = [pair for pair in dict.fromkeys(about) if pair is not None and pair not in known]
+        numbers[row.batch_id, row.utterance_id] = newest[row.utterance_id] = row.id
+    new = [pair for pair in dict.fromkeys(about) if pair is not None and pair not in numbers]
     rows = [{"batch_id": batch, "utterance_id": name} for batch, name in new]
     made = dict(zip(new, insert(connection, QUESTION, rows), strict=True))
-    known |= made
-    found = list[int | None]()
+    numbers |= made
+    questions = list[int | None]()
     for answer, pair in zip(answers, about, strict=True):
         if pair in made:  # the newest from here on, for the answers after it
             newest[answer.utterance_id] = max(made[pair], newest.get(answer.utterance_id, 0))
-        found.append(newest.get(answer.utterance_id) if pair is None else known[pair])
-    return found
+        questions.append(newest.get(answer.utterance_id) if pair is None else numbers[pair])
+    return questions
 
 
 def _find_batches(
@@ -85,9 +85,9 @@ def _find_batches(
     for name, purpose in filter(None, asked):
         if purposes[name] != purpose:
             raise LabelError(f"the batch {name!r} is here for the purpose {purposes[name]!r}, not {purpose!r}")
-    known = {row.name: int(row.id) for row in rows}
-    new = [name for name in first if name not in known]
-    return known | dict(zip(new, insert(connection, BATCH, [first[name] for name in new]), strict=True))
+    numbers = {row.name: int(row.id) for row in rows}
+    new = [name for name in first if name not in numbers]
+    return numbers | dict(zip(new, insert(connection, BATCH, [first[name] for name in new]), strict=True))
 
 
 def write(
@@ -104,20 +104,7 @@ def write(
     """
     batches = _lock(connection, answers, questions)
     slots = _slots(connection, answers, questions, must_be_given=must_be_given)
-    newest: dict[Any, int | str | None] = dict(_newest(connection, answers))
-    rows, corrected, now = [], dict[str, str](), time.time()
-    for answer, question in zip(answers, questions, strict=True):
-        row = {f.name: getattr(answer, f.name) for f in fields(answer)} | {"question_id": question}
-        row |= {"emotions": list(answer.emotions), "secondary": list(answer.secondary)}
-        row["answered_at"] = now if answer.answered_at is None else answer.answered_at
-        if answer.round is None and question is not None:
-            row["round"] = batches[question].round
-        same = (question, answer.person, answer.utterance_id, answer.final)
-        before = newest.get(same)
-        if isinstance(before, str):  # the key of an answer that has no number yet
-            corrected[answer.key] = before
-        rows.append(row | {"supersedes": before if isinstance(before, int) else None})
-        newest[same] = answer.key
+    rows, corrected = _answer_rows(answers, questions, batches, _newest(connection, answers))
     numbers = insert(connection, ANSWER, rows)
     number_of = {answer.key: number for answer, number in zip(answers, numbers, strict=True)}
     if corrected:
@@ -134,6 +121,33 @@ def write(
     return numbers
 
 
+def _answer_rows(
+    answers: Sequence[Answer],
+    questions: Sequence[int | None],
+    batches: dict[int, Any],
+    superseded: dict[tuple[Any, ...], int],
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows of the table of answers, and those that correct another of these: key -> key of the earlier one.
+
+    `superseded` are the numbers of the answers in the ledger that the next one supersedes.
+    """
+    newest: dict[Any, int | str | None] = dict(superseded)
+    rows, corrected, now = [], dict[str, str](), time.time()
+    for answer, question in zip(answers, questions, strict=True):
+        row = {f.name: getattr(answer, f.name) for f in fields(answer)} | {"question_id": question}
+        row |= {"emotions": list(answer.emotions), "secondary": list(answer.secondary)}
+        row["answered_at"] = now if answer.answered_at is None else answer.answered_at
+        if answer.round is None and question is not None:
+            row["round"] = batches[question].round
+        same = (question, answer.person, answer.utterance_id, answer.final)
+        before = newest.get(same)
+        if isinstance(before, str):  # the key of an answer that has no number yet
+            corrected[answer.key] = before
+        rows.append(row | {"supersedes": before if isinstance(before, int) else None})
+        newest[same] = answer.key
+    return rows, corrected
+
+
 def _lock(connection: sa.Connection, answers: Sequence[Answer], questions: Sequence[int | None]) -> dict[int, Any]:
     """Question -> its number, utterance and batch. Nobody else answers these questions until the transaction ends."""
     columns = (
@@ -146,11 +160,13 @@ def _lock(connection: sa.Connection, answers: Sequence[Answer], questions: Seque
     )
     query = sa.select(*columns).join(BATCH).order_by(QUESTION.c.id).with_for_update(key_share=True, of=QUESTION)
     wanted = sorted({question for question in questions if question is not None})
-    found = {row.id: row for row in rows_among(connection, query, QUESTION.c.id, wanted)}
+    questions_by_id = {row.id: row for row in rows_among(connection, query, QUESTION.c.id, wanted)}
     for answer, question in zip(answers, questions, strict=True):
-        if question is not None and (question not in found or found[question].utterance_id != answer.utterance_id):
+        if question is not None and (
+            question not in questions_by_id or questions_by_id[question].utterance_id != answer.utterance_id
+        ):
             raise LabelError(f"question {question} is not about {answer.utterance_id}")
-    return found
+    return questions_by_id
 
 
 def _slots(
@@ -159,11 +175,11 @@ def _slots(
     """Question and person -> the slot that is theirs."""
     wanted = [question for question in questions if question is not None]
     query = sa.select(SLOT.c.id, SLOT.c.question_id, SLOT.c.person).where(SLOT.c.person.is_not(None))
-    found = {(row.question_id, row.person): row.id for row in rows_among(connection, query, SLOT.c.question_id, wanted)}
+    slots = {(row.question_id, row.person): row.id for row in rows_among(connection, query, SLOT.c.question_id, wanted)}
     for answer, question in zip(answers, questions, strict=True):
-        if must_be_given and not answer.final and (question, answer.person) not in found:
+        if must_be_given and not answer.final and (question, answer.person) not in slots:
             raise LabelError(f"{answer.person} was not asked about {answer.utterance_id}")
-    return found
+    return slots
 
 
 def _newest(connection: sa.Connection, answers: Sequence[Answer]) -> dict[tuple[Any, ...], int]:
@@ -176,9 +192,9 @@ def _newest(connection: sa.Connection, answers: Sequence[Answer]) -> dict[tuple[
 
 def _fill(connection: sa.Connection, slots: dict[tuple[int, str], int], filled: dict[tuple[int, str], int]) -> None:
     """Put answers into the slots of their people, and make those that are missing."""
-    known = [{"slot": slots[place], "answer_id": number} for place, number in filled.items() if place in slots]
-    if known:
-        connection.execute(sa.update(SLOT).where(SLOT.c.id == sa.bindparam("slot")).values(lapsed=False), known)
+    reused = [{"slot": slots[owner], "answer_id": number} for owner, number in filled.items() if owner in slots]
+    if reused:
+        connection.execute(sa.update(SLOT).where(SLOT.c.id == sa.bindparam("slot")).values(lapsed=False), reused)
     insert(
         connection,
         SLOT,
@@ -201,11 +217,11 @@ def _balance(connection: sa.Connection, questions: Sequence[Any]) -> None:
     for question in questions:
         if question.purpose == "check":
             continue
-        here = slots[question.id]
-        passed = sum(row.kind in PASSES for row in here)
-        lacking = question.overlap + min(passed, question.max_skips) - len(here)
+        own = slots[question.id]
+        passed = sum(row.kind in PASSES for row in own)
+        lacking = question.overlap + min(passed, question.max_skips) - len(own)
         more += [free_slot(question.id)] * lacking
-        fewer += [{"slot": row.id} for row in here if row.person is None][: max(0, -lacking)]
+        fewer += [{"slot": row.id} for row in own if row.person is None][: max(0, -lacking)]
     if more:
         connection.execute(sa.insert(SLOT), more)
     if fewer:

@@ -50,7 +50,7 @@ ANNOTATORS: dict[str, AnnotatorKind] = {
         more_evaluation="people.evaluation",
     ),
 }
-"""Who may label for a run, by the name in `LoopOptions.annotator`; the contract test runs over this table."""
+"""Annotators of a run by the name in `LoopOptions.annotator`; the contract test runs over this table."""
 
 STOPS: dict[str, StopRule] = {
     "target": StopRule(

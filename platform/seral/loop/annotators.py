@@ -1,4 +1,4 @@
-"""How the loop reaches whoever answers: the gold labels of a benchmark, or people through the label ledger."""
+"""The loop's way to whoever answers: the gold labels of a benchmark, or people through the label ledger."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AnnotatorKind:
     check: Callable[[LoopOptions], None]
     """Raise AwaitingLabels before anything is started, when a round that was asked lacks answers."""
     pending: Callable[[LoopOptions], list[str]]
-    """What lacks answers, in words."""
+    """The batches that lack answers, in words."""
     wait: Callable[[LoopOptions, AwaitingLabels], bool]
     """Wait until everything is answered; False where the run is to end instead."""
     more_evaluation: str
@@ -88,7 +88,7 @@ def check_people(options: LoopOptions) -> None:
 
 
 def pending_batches(options: LoopOptions) -> list[str]:
-    """How far each batch is that people have not answered."""
+    """The progress of each batch that people have not answered."""
     with closing(open_people(options)) as people:
         return [awaited(batch) for batch in people.pending()]
 

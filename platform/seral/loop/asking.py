@@ -12,7 +12,7 @@ from seral.loop.picking import pick
 from seral.loop.rounds import Round, latest
 
 FURTHER = 5
-"""How often a round asks again, at most, in the place of clips that got no label."""
+"""Times that a round asks again, at most, in the place of clips that got no label."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def ask(this: Round) -> list[str]:
 
 
 def changed_answers(before: pa.Table, answers: pa.Table, picks: Sequence[str]) -> pa.Table:
-    """Of all answers those about the picks of a round, and those that are no longer what they were."""
+    """The answers about the picks of a round, and earlier ones that are no longer what they were."""
     columns = ("emotion", "answer", "probability")
     values_of = {row["utterance_id"]: [row[name] for name in columns] for row in before.to_pylist()}
     new = set(picks)

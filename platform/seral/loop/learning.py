@@ -37,7 +37,7 @@ class Examples:
     source: Utterances
     """Speech of other languages."""
     target: Targets
-    """What training learns of `train` and, after it, of `source`."""
+    """The targets of `train` and, after it, of `source`."""
     rejected: Utterances
 
 

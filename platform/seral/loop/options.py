@@ -23,9 +23,9 @@ class LoopOptions(TrainingOptions):
     """Options of the main job."""
 
     initial: StrategyOptions = StrategyOptions(name="auto")
-    """How the strategy arm picks its first set, before there is a model."""
+    """The strategy arm's way to pick its first set, before there is a model."""
     strategy: StrategyOptions = StrategyOptions(name="auto")
-    """How the strategy arm picks afterwards."""
+    """The strategy arm's way to pick afterwards."""
     others: list[StrategyOptions] = Field(default=[])
     """Strategies to compare with, each an arm of its own with the same `initial` and budget."""
     min_quality: float = Field(default=0.1, ge=0, le=1)

@@ -4,7 +4,7 @@ A ledger knows where people disagree. A run knows more: what its models said of 
 and which of the pool's utterances are copies of each other.
 """
 
-# M utterances · L encoder layers (L+1 hidden states) · D features · C classes
+# M labelled utterances · N utterances with features · L hidden states · D features · C classes
 from __future__ import annotations
 
 from collections import defaultdict
@@ -39,51 +39,51 @@ from seral.task.run import features_of, read_options
 BATCH = "relabel-"
 
 
-def doubts_of(place: str, *, cross_validate: bool = False) -> pa.Table:
+def doubts_of(uri: str, *, cross_validate: bool = False) -> pa.Table:
     """The doubts about all labels of a run folder, or of a ledger, schema.DOUBTS.
 
     A run's models are asked what they said last of each utterance: they never score what they were trained on. With
     `cross_validate` it is a new model of the encoder's frozen features that has seen all labels but a fifth, which also
     judges the first round's. Raises LabelError for a run that asks nobody, or a ledger without a run to validate with.
     """
-    answers, classes = _answers(_ledger(place))
-    if not _is_run(place):
+    answers, classes = _answers(_ledger(uri))
+    if not _is_run(uri):
         if cross_validate:
-            raise LabelError(f"{place} has no features to cross-validate with: name the run folder")
+            raise LabelError(f"{uri} has no features to cross-validate with: name the run folder")
         return find_doubts(answers, classes, probability={}, leader_of={})
-    pool, told = open_pool(_config(place)["pool"]), consensus(answers, classes)
-    told = told.filter(pc.is_valid(told["emotion"]))
-    ids, emotions = told["utterance_id"].to_pylist(), told["emotion"].to_pylist()
+    pool, labels = open_pool(_config(uri)["pool"]), consensus(answers, classes)
+    labels = labels.filter(pc.is_valid(labels["emotion"]))
+    ids, emotions = labels["utterance_id"].to_pylist(), labels["emotion"].to_pylist()
     label_M = np.array([classes.index(emotion) for emotion in emotions], np.int64)
     if cross_validate:
-        probability: Probabilities = cross_validated(read_options(LoopOptions, place), pool, ids, label_M, len(classes))
+        probability: Probabilities = cross_validated(read_options(LoopOptions, uri), pool, ids, label_M, len(classes))
     else:
-        probability = said_before(place, ids, classes)
+        probability = earlier_predictions(uri, ids, classes)
     return find_doubts(answers, classes, probability=probability, leader_of=copies(pool))
 
 
-def ask_again(place: str, count: int, *, overlap: int = 2, cross_validate: bool = False) -> tuple[str, list[str]]:
+def ask_again(uri: str, count: int, *, overlap: int = 2, cross_validate: bool = False) -> tuple[str, list[str]]:
     """Ask `overlap` others about each of the `count` most doubtful labels; returns the batch and what it asks about.
 
     What was asked again before is left out. Raises LabelError where nothing else is doubtful.
     """
-    doubtful = dict.fromkeys(doubts_of(place, cross_validate=cross_validate)["utterance_id"].to_pylist())
-    with closing(Ledger(_ledger(place))) as ledger:
+    doubtful = dict.fromkeys(doubts_of(uri, cross_validate=cross_validate)["utterance_id"].to_pylist())
+    with closing(Ledger(_ledger(uri))) as ledger:
         before = [batch.batch for batch in ledger.progress() if batch.purpose == "relabel"]
         again = {name for batch in before for name in ledger.asked(batch)}
         ids = [name for name in doubtful if name not in again][:count]
         if not ids:
-            raise LabelError(f"nothing in {place} is doubtful that was not asked about again before")
+            raise LabelError(f"nothing in {uri} is doubtful that was not asked about again before")
         batch = f"{BATCH}{sum(name.startswith(BATCH) for name in before)}"
         return batch, ledger.ask(batch, ids, purpose="relabel", overlap=overlap)
 
 
-def said_before(run: str, ids: Collection[str], classes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """What a run's models said last of each of these, mean over its trajectories.
+def earlier_predictions(run: str, ids: Collection[str], classes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """The last predictions (C,) of a run's models for each utterance, mean over its trajectories.
 
     Predictions are of the unlabelled rest, dev and test, so the last one of an utterance is from before its label.
     """
-    wanted, told = pa.array(sorted(ids), pa.string()), defaultdict(list)
+    wanted, predictions_of = pa.array(sorted(ids), pa.string()), defaultdict(list)
     for name in storage.list_names(storage.join(run, "trajectories")):
         folder, last = storage.join(run, "trajectories", name), dict[str, NDArray[np.float32]]()
         for number in range(count_rounds(folder)):
@@ -92,19 +92,19 @@ def said_before(run: str, ids: Collection[str], classes: Sequence[str]) -> dict[
             p_MC = np.stack([np.asarray(table[f"p_{emotion}"], np.float32) for emotion in classes], axis=1)
             last |= dict(zip(table["utterance_id"].to_pylist(), p_MC, strict=True))
         for utterance, p_C in last.items():
-            told[utterance].append(p_C)
-    return {utterance: np.mean(parts, axis=0) for utterance, parts in told.items()}
+            predictions_of[utterance].append(p_C)
+    return {utterance: np.mean(parts, axis=0) for utterance, parts in predictions_of.items()}
 
 
 def cross_validated(
     options: LoopOptions, pool: Pool, ids: Sequence[str], label_M: NDArray[np.int64], num_classes: int
 ) -> dict[str, NDArray[np.float64]]:
-    """What a linear model of all hidden states' means says of each of these without its label."""
-    known, mean_NLD, _ = features_of(options, pool, options.encoder, None).pooled()
-    heard = set(known)
-    keep_M = np.array([name in heard for name in ids], bool)
+    """Out-of-sample probabilities (C,) of each utterance by a linear model of all hidden states' means."""
+    feature_ids, mean_NLD, _ = features_of(options, pool, options.encoder, None).pooled()
+    with_features = set(feature_ids)
+    keep_M = np.array([name in with_features for name in ids], bool)
     names = [name for name, keep in zip(ids, keep_M, strict=True) if keep]
-    x_MD = mean_NLD[rows_of(known, names)].astype(np.float32).reshape(len(names), -1)
+    x_MD = mean_NLD[rows_of(feature_ids, names)].astype(np.float32).reshape(len(names), -1)
     p_MC = np.zeros((len(names), num_classes))
     p_MC[:, np.unique(label_M[keep_M])] = out_of_sample(x_MD, label_M[keep_M], options.seeds[0])
     return dict(zip(names, p_MC, strict=True))
@@ -140,16 +140,16 @@ def _config(run: str) -> dict[str, Any]:
     path = storage.join(run, "config.yaml")
     if not storage.exists(path):
         raise StateError(f"there is no run at {run}: {path} is missing")
-    found: dict[str, Any] = yaml.safe_load(storage.read_bytes(path))
-    return found
+    values: dict[str, Any] = yaml.safe_load(storage.read_bytes(path))
+    return values
 
 
-def _is_run(place: str) -> bool:
-    return Path(place).is_dir() or place.startswith(("s3://", "gs://"))
+def _is_run(uri: str) -> bool:
+    return Path(uri).is_dir() or uri.startswith(("s3://", "gs://"))
 
 
-def _ledger(place: str) -> str:
-    return ledger_of(place) if _is_run(place) else place
+def _ledger(uri: str) -> str:
+    return ledger_of(uri) if _is_run(uri) else uri
 
 
 def _answers(url: str) -> tuple[pa.Table, tuple[str, ...]]:

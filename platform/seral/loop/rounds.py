@@ -82,7 +82,7 @@ class Arm:
     schedule: tuple[float, ...]
     """Answers had after each round, or minutes spent."""
     pace: PaceOptions | None = None
-    """What a clip costs; None = the schedule counts answers."""
+    """The cost of a clip; None = the schedule counts answers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +171,7 @@ class Round:
 
     @property
     def is_last(self) -> bool:
-        """Whether the budget pays for no further round."""
+        """True where the budget pays for no further round."""
         return self.number >= len(self.arm.schedule) - 1
 
     @property

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from seral.figures.axes import png
 from seral.labels.agreement import PersonReport, agreement, person_reports
-from seral.labels.drift import Drift, confused_pairs, drifts, said_together
+from seral.labels.drift import Drift, coincidence_matrix, confused_pairs, drifts
 from seral.labels.ledger import Ledger
 from seral.loop.relabel import doubts_of, ledger_of
 from seral.report import figures
@@ -107,7 +107,7 @@ def doubts_table(doubts: pd.DataFrame) -> Table:
 
 
 def _pictures(answers: pa.Table, classes: Sequence[str]) -> dict[str, Picture]:
-    together_CC = said_together(answers, classes)
+    together_CC = coincidence_matrix(answers, classes)
     if not together_CC.any():
         return {}
     pairs = confused_pairs(together_CC, classes)[:3]

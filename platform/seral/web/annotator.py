@@ -1,4 +1,4 @@
-"""What a person who labels may ask of the server. They hear what they were given and see what they said themselves."""
+"""Requests of a person who labels. They hear what they were given and see what they said themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LATEST = 20
 RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class Said(BaseModel):
+class SentAnswer(BaseModel):
     """An answer as a page sends it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -38,12 +38,12 @@ class Said(BaseModel):
 
     def answer(self, person: str, **more: Any) -> Answer:
         """The answer of this person."""
-        values = {name: getattr(self, name) for name in Said.model_fields} | more
+        values = {name: getattr(self, name) for name in SentAnswer.model_fields} | more
         values |= {name: tuple(values[name]) for name in ("emotions", "secondary")}
         return Answer(**values, person=person)
 
 
-class SaidWhenAsked(Said):
+class SentAnswerToQuestion(SentAnswer):
     """An answer to a question that was put to the person."""
 
     question: int
@@ -51,7 +51,7 @@ class SaidWhenAsked(Said):
 
 @annotator.get("/me")
 def me(person: Asking, site: TheSite) -> dict[str, Any]:
-    """Who asks, what they are asked, and where they stand."""
+    """The person who asks, the project, and their progress."""
     return {
         "person": person.name,
         "role": person.role,
@@ -70,23 +70,23 @@ def claim(person: Asking, site: TheSite, count: Annotated[int, Query(ge=1, le=5)
 
 
 @annotator.post("/answers")
-def submit(given: SaidWhenAsked, person: Asking, site: TheSite) -> dict[str, Any]:
+def submit(sent: SentAnswerToQuestion, person: Asking, site: TheSite) -> dict[str, Any]:
     """Write an answer, once for each key; a later one about the same clip corrects it."""
-    return {"id": site.ledger.submit(given.answer(person.name), given.question)}
+    return {"id": site.ledger.submit(sent.answer(person.name), sent.question)}
 
 
 @annotator.get("/latest")
 def latest(person: Asking, site: TheSite) -> dict[str, Any]:
-    """What this person said last, newest first, to go back to."""
-    shown = Said.model_fields.keys() - {"key"}
-    found = site.ledger.latest(person.name, LATEST)
+    """The last answers of this person, newest first, to go back to."""
+    shown = SentAnswer.model_fields.keys() - {"key"}
+    answers = site.ledger.latest(person.name, LATEST)
     return {
         "answers": [
             {
                 "clip": _clip(site, question, answer.utterance_id),
                 "answer": {name: value for name, value in asdict(answer).items() if name in shown},
             }
-            for question, answer in found
+            for question, answer in answers
         ]
     }
 
@@ -119,10 +119,10 @@ def _clip(site: Site, question: int, utterance_id: str) -> dict[str, Any]:
 def _ranged(data: bytes, wanted: str | None) -> Response:
     """All of the bytes, or one range of them (RFC 9110, section 14); a range that makes no sense is ignored."""
     headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, no-store"}
-    found = RANGE.fullmatch(wanted.strip()) if wanted else None
-    if found is None or not any(found.groups()):
+    match = RANGE.fullmatch(wanted.strip()) if wanted else None
+    if match is None or not any(match.groups()):
         return Response(data, media_type="audio/flac", headers=headers)
-    first, last = found.groups()
+    first, last = match.groups()
     start = int(first) if first else max(0, len(data) - int(last))
     end = min(int(last) + 1 if first and last else len(data), len(data))
     if start >= end:

@@ -93,7 +93,7 @@ def _explain(_: Request, error: RequestValidationError) -> Response:
 
 
 def _label_error(_: Request, error: LabelError) -> Response:
-    """What the ledger refuses is the sender's mistake; that it cannot be reached is not, and may be tried again."""
+    """422 for what the ledger refuses; 503 where it cannot be reached, which may be tried again."""
     if isinstance(error.__cause__, DBAPIError):
         return _error(503, "the ledger cannot be reached at the moment", {"Retry-After": "2"})
     return _error(422, str(error))

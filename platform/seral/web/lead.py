@@ -1,4 +1,4 @@
-"""What a lead may ask of the server: how far it is, how well people agree, what to decide, who may come in."""
+"""Requests of a lead: progress, agreement, what to decide, who may come in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from seral.labels.agreement import agreement, person_reports
 from seral.labels.disputes import find_disputes
 from seral.labels.records import Role
-from seral.web.annotator import Said
+from seral.web.annotator import SentAnswer
 from seral.web.sessions import Leading, TheSite
 
 lead = APIRouter(prefix="/api/lead")
@@ -19,7 +19,7 @@ SHOWN = (
     *("person", "kind", "emotions", "secondary", "valence", "arousal", "dominance"),
     *("confidence", "comment", "seconds"),
 )
-"""What a lead sees of an answer."""
+"""Fields of an answer that a lead sees."""
 
 
 class Newcomer(BaseModel):
@@ -41,7 +41,7 @@ class Leaver(BaseModel):
 
 @lead.get("/progress")
 def progress(person: Leading, site: TheSite) -> dict[str, Any]:
-    """How far every batch is, and who may come in."""
+    """The progress of every batch, and who may come in."""
     people = [
         {"name": row.name, "role": row.role, "link": row.token_hash is not None, "you": row.name == person.name}
         for row in site.ledger.people()
@@ -64,17 +64,17 @@ def how_people_agree(person: Leading, site: TheSite) -> dict[str, Any]:
 @lead.get("/disputed")
 def disputed(person: Leading, site: TheSite, count: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
     """Clips about which people differ and nobody has decided, the least agreed upon first, with all answers."""
-    found = find_disputes(site.ledger.answers(), site.ledger.project, site.spread)
-    clips = [clip | {"answers": [_shown(answer) for answer in clip["answers"]]} for clip in found[:count]]
-    return {"total": len(found), "clips": clips}
+    disputes = find_disputes(site.ledger.answers(), site.ledger.project, site.spread)
+    clips = [clip | {"answers": [_shown(answer) for answer in clip["answers"]]} for clip in disputes[:count]]
+    return {"total": len(disputes), "clips": clips}
 
 
 @lead.post("/decide")
-def decide(given: Said, person: Leading, site: TheSite) -> dict[str, Any]:
+def decide(sent: SentAnswer, person: Leading, site: TheSite) -> dict[str, Any]:
     """Adjudicate: the lead's answer counts instead of the votes. A later one takes its place."""
-    if given.utterance_id not in site.sounds:
-        raise HTTPException(404, f"the pool does not hold {given.utterance_id}")
-    return {"id": site.ledger.submit(given.answer(person.name, final=True, tool="adjudication"))}
+    if sent.utterance_id not in site.sounds:
+        raise HTTPException(404, f"the pool does not hold {sent.utterance_id}")
+    return {"id": site.ledger.submit(sent.answer(person.name, final=True, tool="adjudication"))}
 
 
 @lead.post("/people")

@@ -1,4 +1,4 @@
-"""How much anybody may ask: requests a second, failed attempts to come in, bytes of a request.
+"""Limits of what anybody may ask: requests a second, failed attempts to come in, bytes of a request.
 
 In one process and in memory: for several servers behind one address, the proxy in front has to do it.
 """
@@ -25,7 +25,7 @@ REMEMBERED = 10_000
 
 @dataclass
 class Bucket:
-    """What somebody may still ask."""
+    """The requests that somebody still has."""
 
     tokens: float
     at: float
@@ -41,14 +41,14 @@ class Limit:
         self._lock = threading.Lock()
 
     def take(self, key: str) -> bool:
-        """Whether this one still may, and if so count it."""
+        """True where this one still may, which is counted."""
         with self._lock:
             bucket = self._filled(key)
             bucket.tokens -= (may := bucket.tokens >= 1)
             return may
 
     def empty(self, key: str) -> bool:
-        """Whether this one may not any more, for now."""
+        """True where this one may not any more, for now."""
         with self._lock:
             return self._filled(key).tokens < 1
 
@@ -74,17 +74,17 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        said = Headers(scope=scope).get("content-length", "0")
-        if not said.isdecimal() or int(said) > BODY_BYTES:
+        declared = Headers(scope=scope).get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > BODY_BYTES:
             await JSONResponse({"error": TOO_LONG}, 413)(scope, receive, send)
             return
-        seen = 0
+        size = 0
 
         async def counted() -> Message:
-            nonlocal seen
+            nonlocal size
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > BODY_BYTES:
+            size += len(message.get("body", b""))
+            if size > BODY_BYTES:
                 raise HTTPException(413, TOO_LONG)  # whoever reads the body passes it on
             return message
 

@@ -24,13 +24,13 @@ KEEP_ALIVE_S = 120
 
 
 class PageOptions(Options):
-    """Where the page lies and how people are asked."""
+    """Options of the annotation page."""
 
     host: str = "127.0.0.1"
     """Address to listen on; only this machine unless told otherwise. Beyond it, put a proxy with https in front."""
     port: int = Field(default=8800, ge=1, le=65_535)
     url: str | None = None
-    """Where people reach the page, such as https://labels.example.org; None = the host and port."""
+    """Address at which people reach the page, such as https://labels.example.org; None = the host and port."""
     lease_min: float = Field(default=15.0, gt=0)
     """Minutes for which a clip is one person's alone."""
     check_every: int = Field(default=0, ge=0)
@@ -47,7 +47,7 @@ class PageOptions(Options):
 
     @property
     def address(self) -> str:
-        """Where people reach the page, without a slash at the end."""
+        """The address at which people reach the page, without a slash at the end."""
         return (self.url or f"http://{self.host}:{self.port}").rstrip("/")
 
 
@@ -64,7 +64,7 @@ def places(run: str | None, ledger: str | None, pool: str | None) -> tuple[str, 
 
 
 def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None = None) -> Site:
-    """What the application answers from."""
+    """The site that the application answers from."""
     if urlsplit(options.address).scheme not in {"http", "https"}:
         raise OptionError(f"the page's address begins with http:// or https://, got {options.address}")
     if options.show_model_suggestion and run is None:

@@ -1,4 +1,4 @@
-"""Who asks: a personal link sets a cookie, the cookie names the person, and other sites cannot use it.
+"""Sessions: a personal link sets a cookie, the cookie names the person, and other sites cannot use it.
 
 The cookie holds the token of the link, out of reach of scripts. So a server that is started again knows everybody, and
 a person whose link was revoked is out at once.
@@ -27,18 +27,18 @@ NOBODY = "this link is not valid, or not any more; ask for a new one"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What every request needs: the ledger, the clips, where the page lies, and the limits."""
+    """The things that every request needs: the ledger, the clips, where the page lies, and the limits."""
 
     ledger: Ledger
     sounds: Sounds
     url: str
-    """Where people reach the page, without a slash at the end."""
+    """The address at which people reach the page, without a slash at the end."""
     lease_s: float
     check_every: int
     spread: float
     """Share of the scale from which on, itself not counted, ratings are disputed."""
     suggest: Callable[[str], str | None]
-    """What a model takes a clip for, to be shown beside it; None = nothing is."""
+    """The class that a model takes a clip for, to be shown beside it; None = nothing is."""
     attempts: Limit
     """Wrong links and cookies, by address: ten at once, then one in six seconds."""
     requests: Limit
@@ -46,12 +46,12 @@ class Site:
 
     @property
     def cookie(self) -> str:
-        """Its name; two servers on one machine do not take each other's."""
+        """The cookie's name; two servers on one machine do not take each other's."""
         return f"seral-{urlsplit(self.url).port or 'page'}"
 
     @property
     def secure(self) -> bool:
-        """Whether the page is reached by https."""
+        """True where the page is reached by https."""
         return self.url.startswith("https://")
 
     def link(self, token: str) -> str:
@@ -60,7 +60,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Person:
+class SignedIn:
     """Whoever asks."""
 
     name: str
@@ -70,7 +70,7 @@ class Person:
 def come_in(request: Request, token: str) -> Response:
     """Let the owner of a personal link in: a cookie, and away from the address that holds the token."""
     site = site_of(request)
-    person = _known(request, token)
+    person = _signed_in(request, token)
     response = RedirectResponse("../lead" if person.role == "lead" else "../", status_code=303)
     response.set_cookie(
         site.cookie,
@@ -85,15 +85,15 @@ def come_in(request: Request, token: str) -> Response:
 
 
 def site_of(request: Request) -> Site:
-    """What the application was made with."""
+    """The site that the application was made with."""
     site: Site = request.app.state.site
     return site
 
 
-def person_of(request: Request) -> Person:
+def person_of(request: Request) -> SignedIn:
     """The person whose cookie came with the request; 403 without one, 429 when they ask too much."""
     site = site_of(request)
-    person = _known(request, request.cookies.get(site.cookie, ""))
+    person = _signed_in(request, request.cookies.get(site.cookie, ""))
     if not site.requests.take(person.name):
         raise HTTPException(429, "too many requests; wait a moment", headers={"Retry-After": "1"})
     if request.method != "GET":
@@ -101,24 +101,24 @@ def person_of(request: Request) -> Person:
     return person
 
 
-def lead_of(person: Annotated[Person, Depends(person_of)]) -> Person:
-    """The same for those who lead; 403 for others."""
+def lead_of(person: Annotated[SignedIn, Depends(person_of)]) -> SignedIn:
+    """The person who asks, if they lead; 403 for others."""
     if person.role != "lead":
         raise HTTPException(403, "this is for leads")
     return person
 
 
-def _known(request: Request, token: str) -> Person:
-    """Whose token this is. Those who guess have to wait; nobody is told whether they were close."""
+def _signed_in(request: Request, token: str) -> SignedIn:
+    """The owner of a token. People who guess have to wait; nobody is told whether they were close."""
     site, address = site_of(request), request.client.host if request.client else ""
     if site.attempts.empty(address):
         raise HTTPException(429, "too many attempts; wait a minute", headers={"Retry-After": "60"})
-    found = site.ledger.person_of(token) if token else None
-    if found is None:
+    row = site.ledger.person_of(token) if token else None
+    if row is None:
         if token:
             site.attempts.take(address)
         raise HTTPException(403, NOBODY)
-    return Person(*found)
+    return SignedIn(*row)
 
 
 def _check_origin(request: Request) -> None:
@@ -129,6 +129,6 @@ def _check_origin(request: Request) -> None:
         raise HTTPException(403, f"changes are made from the page itself, with the header {HEADER}")
 
 
-Asking = Annotated[Person, Depends(person_of)]
-Leading = Annotated[Person, Depends(lead_of)]
+Asking = Annotated[SignedIn, Depends(person_of)]
+Leading = Annotated[SignedIn, Depends(lead_of)]
 TheSite = Annotated[Site, Depends(site_of)]

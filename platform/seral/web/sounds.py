@@ -19,7 +19,7 @@ CACHED = 256
 
 
 class Sounds:
-    """Where the audio of each utterance lies. Holds the ids alone: about their length and eight bytes each."""
+    """The location of the audio of each utterance. Holds the ids alone: about their length and eight bytes each."""
 
     def __init__(self, pool: Pool) -> None:
         ids: list[bytes] = []
@@ -33,8 +33,8 @@ class Sounds:
                 self._groups.append((uri, group))
             ids += [name.encode() for name in pool.read(shard, ["utterance_id"])["utterance_id"].to_pylist()]
         names = np.array(ids, dtype=np.bytes_)
-        self._place_N = np.argsort(names)
-        self._names_N = names[self._place_N]
+        self._row_N = np.argsort(names)
+        self._names_N = names[self._row_N]
         self._starts = np.array(starts)
         self.read = lru_cache(CACHED)(self._read)
 
@@ -44,16 +44,16 @@ class Sounds:
     def _find(self, utterance_id: str) -> int | None:
         name = utterance_id.encode()
         at = int(np.searchsorted(self._names_N, np.bytes_(name))) if len(self._names_N) else 0
-        return int(self._place_N[at]) if at < len(self._names_N) and self._names_N[at] == name else None
+        return int(self._row_N[at]) if at < len(self._names_N) and self._names_N[at] == name else None
 
     def _read(self, utterance_id: str) -> bytes:
         """The FLAC bytes of an utterance. Raises PoolError when the pool does not hold it, or its shard is gone."""
-        place = self._find(utterance_id)
-        if place is None:
+        row = self._find(utterance_id)
+        if row is None:
             raise PoolError(f"the pool does not hold {utterance_id}")
-        at = int(np.searchsorted(self._starts, place, side="right")) - 1
+        at = int(np.searchsorted(self._starts, row, side="right")) - 1
         uri, group = self._groups[at]
-        return _read_row(uri, group, place - int(self._starts[at]))
+        return _read_row(uri, group, row - int(self._starts[at]))
 
 
 def _read_row(uri: str, group: int, row: int) -> bytes:

@@ -1,4 +1,4 @@
-"""What the newest model of a run takes each clip for, shown beside it where the policy is to show it."""
+"""Suggestions: the class by the newest model of a run, shown beside a clip where the policy is to show it."""
 
 from __future__ import annotations
 

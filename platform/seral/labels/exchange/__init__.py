@@ -27,7 +27,7 @@ from seral.pool.shards import open_pool
 
 @dataclass(frozen=True)
 class Format:
-    """How answers are written to a file and read from it."""
+    """The pair of functions that write answers to a file and read them from it."""
 
     write: Callable[[Path, Export], None]
     read: Callable[[Path, Project], list[Entry]]
@@ -45,42 +45,48 @@ FORMATS: dict[str, Format] = {
 }
 
 
-def export_labels(
-    ledger: Ledger,
-    out: Path,
-    format: str,
-    *,
-    batch: str | None = None,
-    with_answers: bool = True,
-    history: bool = False,
-    audio: str = Export.audio,
-    predictions: str | None = None,
-    suggest: bool = False,
-    pool: str | None = None,
-) -> int:
-    """Write what is asked in a ledger, or in one batch, and the answers to it; returns the number of answers.
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of an export."""
 
-    `history` takes superseded answers along. `predictions` is a Parquet file with `utterance_id` and a column
-    `p_<class>` for each class; it gives the tasks a score, and with `suggest` what the model thinks, which biases.
-    With a pool the clips are written too, as FLAC, into the folder `clips` beside the file or in the folder.
-    """
+    batch: str | None = None
+    """Only this batch; None = all that is asked."""
+    with_answers: bool = True
+    """Answers too, and not only what is asked."""
+    history: bool = False
+    """Superseded answers too."""
+    audio: str = Export.audio
+    """The address of the audio; {utterance_id} stands for the id."""
+    predictions: str | None = None
+    """A Parquet file with `utterance_id` and a column `p_<class>` for each class: it gives the tasks a score."""
+    suggest: bool = False
+    """Show people what the model thinks, which biases."""
+    pool: str | None = None
+    """A pool, whose clips are written too, as FLAC, into the folder `clips` beside the file or in the folder."""
+
+
+def export_labels(ledger: Ledger, out: Path, format: str, options: ExportOptions | None = None) -> int:
+    """Write what is asked in a ledger, or in one batch, and the answers to it; returns the number of answers."""
+    options = options or ExportOptions()
+    batch = options.batch
     if batch is not None and not ledger.asked(batch):
         raise LabelError(unknown_name("batch", batch, (progress.batch for progress in ledger.progress())))
-    answers = ledger.answers(batch=batch, history=history)
-    if not with_answers:
+    answers = ledger.answers(batch=batch, history=options.history)
+    if not options.with_answers:
         answers = answers.slice(0, 0)
+    classes, predictions = ledger.project.classes, options.predictions
     export = Export(
         project=ledger.project,
         answers=answers,
         questions=_questions(ledger, answers, batch),
-        audio=audio,
-        probabilities=None if predictions is None else _probabilities(predictions, ledger.project.classes),
-        suggest=suggest,
+        audio=options.audio,
+        probabilities=None if predictions is None else _probabilities(predictions, classes),
+        suggest=options.suggest,
     )
     chosen = _format(format)
-    if pool is not None:
+    if options.pool is not None:
         ids = [question.utterance_id for question in export.questions]
-        write_clips(open_pool(pool), ids, (out if chosen.folder else out.parent) / "clips")
+        write_clips(open_pool(options.pool), ids, (out if chosen.folder else out.parent) / "clips")
     chosen.write(out, export)
     return int(answers.num_rows)
 
@@ -100,14 +106,16 @@ def import_labels(ledger: Ledger, path: Path, format: str, people: Mapping[str, 
 
 def _questions(ledger: Ledger, answers: pa.Table, batch: str | None) -> list[Question]:
     """All that is asked, batch by batch, and what people answered about without being asked."""
-    found = [
+    questions = [
         Question(utterance_id=name, batch=about.batch, purpose=about.purpose, round=about.round, rank=rank)
         for about in ledger.progress()
         if batch in {None, about.batch}
         for rank, name in enumerate(ledger.asked(about.batch), start=1)
     ]
     unasked = answers.filter(pc.is_null(answers["batch"]))["utterance_id"].unique().to_pylist()
-    return found + [Question(utterance_id=name, batch=None, purpose=None, round=None, rank=None) for name in unasked]
+    return questions + [
+        Question(utterance_id=name, batch=None, purpose=None, round=None, rank=None) for name in unasked
+    ]
 
 
 def _probabilities(predictions: str, classes: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -123,4 +131,4 @@ def _format(name: str) -> Format:
     return FORMATS[name]
 
 
-__all__ = ["FORMATS", "Entry", "Export", "Format", "Question", "export_labels", "import_labels"]
+__all__ = ["FORMATS", "Entry", "Export", "ExportOptions", "Format", "Question", "export_labels", "import_labels"]

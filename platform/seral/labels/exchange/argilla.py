@@ -21,9 +21,9 @@ from seral.labels.exchange.entries import Entry, Export, Question, in_order, rea
 from seral.labels.records import Project
 
 KEPT = ("id", "key", "round", "tool", "answered_at", "seconds", "final")
-"""What stands under `seral`."""
+"""Fields that stand under `seral`."""
 ABOUT = ("utterance_id", "batch", "purpose", "round")
-"""What stands under `metadata`, beside rank and score."""
+"""Fields that stand under `metadata`, beside rank and score."""
 
 
 class _Value(BaseModel):
@@ -49,10 +49,12 @@ class _Record(BaseModel):
 
 def write_argilla(out: Path, export: Export) -> None:
     """Write records in the order of their rank, as a JSON list."""
-    given = defaultdict(list)
+    responses = defaultdict(list)
     for row in export.answers.to_pylist():
-        given[row["batch"], row["utterance_id"]].append(_response(row))
-    records = [_record(question, export, given[question.batch, question.utterance_id]) for question in export.questions]
+        responses[row["batch"], row["utterance_id"]].append(_response(row))
+    records = [
+        _record(question, export, responses[question.batch, question.utterance_id]) for question in export.questions
+    ]
     storage.write_bytes(out, json.dumps(records, ensure_ascii=False, indent=1).encode())
 
 
@@ -88,11 +90,11 @@ def _rows(path: Path, records: list[_Record]) -> Iterator[tuple[str, dict[str, A
         about = {name: record.metadata.get(name) for name in ABOUT}
         for index, response in enumerate(_by_person(record.responses)):
             if response.status != "draft":
-                place = f"{path}, [{number}].responses[{index}]"
+                position = f"{path}, [{number}].responses[{index}]"
                 controls = {name: value.value for name, value in response.values.items()}
-                row = row_of(controls, skipped=response.status == "discarded", place=place)
-                kept = {name: response.seral[name] for name in KEPT if name in response.seral}
-                yield place, about | {"person": response.user_id} | row | kept
+                row = row_of(controls, skipped=response.status == "discarded", position=position)
+                own = {name: response.seral[name] for name in KEPT if name in response.seral}
+                yield position, about | {"person": response.user_id} | row | own
 
 
 def _by_person(responses: list[_Response] | dict[str, list[_QuestionResponse]]) -> list[_Response]:
@@ -102,4 +104,4 @@ def _by_person(responses: list[_Response] | dict[str, list[_QuestionResponse]]) 
     for question, answers in responses.items():
         for answer in answers:
             values[answer.user_id][question] = _Value(value=answer.value)
-    return [_Response(user_id=person, values=said) for person, said in values.items()]
+    return [_Response(user_id=person, values=answered) for person, answered in values.items()]

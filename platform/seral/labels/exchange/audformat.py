@@ -27,7 +27,7 @@ from seral.schema import ANSWERS
 
 Group = tuple[str | None, bool]
 """The batch, and whether adjudicated."""
-Said = dict[str, dict[str, Any]]
+ByPerson = dict[str, dict[str, Any]]
 """Person -> row of schema.ANSWERS."""
 UTTERANCE, WHOLE = "utterance_id", "answer"
 IN_ANSWER = tuple(name for name in ANSWERS.names if name not in {UTTERANCE, "person", "batch", "purpose", "supersedes"})
@@ -38,18 +38,18 @@ def write_audformat(out: Path, export: Export) -> None:
     answers = export.answers.to_pylist()
     if {row["supersedes"] for row in answers} & {row["id"] for row in answers}:
         raise LabelError("audformat has no place for superseded answers; leave the history out, or write jsonl")
-    said: dict[Group, dict[str, Said]] = defaultdict(lambda: defaultdict(dict))
+    groups: dict[Group, dict[str, ByPerson]] = defaultdict(lambda: defaultdict(dict))
     for question in export.questions:
-        said[question.batch, False][question.utterance_id] = {}
+        groups[question.batch, False][question.utterance_id] = {}
     for row in answers:
-        said[row["batch"], row["final"]][row["utterance_id"]][row["person"]] = row
+        groups[row["batch"], row["final"]][row["utterance_id"]][row["person"]] = row
     purposes = {question.batch: question.purpose for question in export.questions}
     header = _header(out.name, export.project, sorted({row["person"] for row in answers}))
-    for number, ((batch, final), by_utterance) in enumerate(said.items()):
+    for number, ((batch, final), by_utterance) in enumerate(groups.items()):
         kind, words = "gold_standard" if final else "votes", re.sub(r"[^A-Za-z0-9]+", "-", batch or "unasked")
         name, columns = f"{kind}.{number}.{words}", _columns(by_utterance, export.project)
-        told = {"type": "filewise", "columns": {UTTERANCE: {"scheme_id": UTTERANCE}} | columns}
-        header["tables"][name] = told | ({"seral": {"batch": batch, "purpose": purposes[batch]}} if batch else {})
+        table = {"type": "filewise", "columns": {UTTERANCE: {"scheme_id": UTTERANCE}} | columns}
+        header["tables"][name] = table | ({"seral": {"batch": batch, "purpose": purposes[batch]}} if batch else {})
         storage.write_table(out / f"db.{name}.parquet", _table(by_utterance, columns, export))
     # Last: a folder without a header is no database.
     storage.write_bytes(out / HEADER, yaml.safe_dump(header, sort_keys=False, allow_unicode=True).encode())
@@ -70,18 +70,18 @@ def _header(name: str, project: Project, people: list[str]) -> dict[str, Any]:
     return {"name": name, "source": "", "usage": "unrestricted", "raters": raters, "schemes": schemes, "tables": {}}
 
 
-def _columns(by_utterance: Mapping[str, Said], project: Project) -> dict[str, dict[str, str]]:
-    people = sorted({person for said in by_utterance.values() for person in said})
+def _columns(by_utterance: Mapping[str, ByPerson], project: Project) -> dict[str, dict[str, str]]:
+    people = sorted({person for rows in by_utterance.values() for person in rows})
     schemes = [*(["emotion"] if project.classes else []), *project.dimensions, WHOLE]
     return {f"{scheme}.{who}": {"scheme_id": scheme, "rater_id": who} for who in people for scheme in schemes}
 
 
-def _table(by_utterance: Mapping[str, Said], columns: Mapping[str, Mapping[str, str]], export: Export) -> pa.Table:
+def _table(by_utterance: Mapping[str, ByPerson], columns: Mapping[str, Mapping[str, str]], export: Export) -> pa.Table:
     content = {"file": [export.audio_of(name) for name in by_utterance], UTTERANCE: list(by_utterance)}
     fields = [(name, pa.string()) for name in content]
     for column, about in columns.items():
         scheme, rater = about["scheme_id"], about["rater_id"]
-        content[column] = [_value(said.get(rater), scheme) for said in by_utterance.values()]
+        content[column] = [_value(rows.get(rater), scheme) for rows in by_utterance.values()]
         fields.append((column, pa.float64() if scheme in RATINGS else pa.string()))
     return pa.table(content, pa.schema(fields))
 
@@ -111,32 +111,32 @@ def _rows(path: Path, header: dict[str, Any]) -> Iterator[tuple[str, dict[str, A
     people = {rater for rater, about in header["raters"].items() if (about or {}).get("type", "human") == "human"}
     for table, about in header["tables"].items():
         by_rater: dict[str, dict[str, str]] = defaultdict(dict)
-        for column, told in (about.get("columns") or {}).items():
-            if told.get("rater_id") in people:
-                by_rater[told["rater_id"]][column] = told.get("scheme_id") or column
+        for column, content in (about.get("columns") or {}).items():
+            if content.get("rater_id") in people:
+                by_rater[content["rater_id"]][column] = content.get("scheme_id") or column
         asked = about.get("seral") or {}
         files = [path / f"db.{table}{suffix}" for suffix in FORMATS]
         file = next((file for file in files if file.is_file()), files[0])
         for row in read_rows(file):
             name = row.values.get(UTTERANCE) or Path(str(row.values.get("file"))).stem
             for rater, columns in by_rater.items():
-                place = f"{file}, {row.location}, rater {rater}"
-                said = _said({scheme: row.values.get(column) for column, scheme in columns.items()}, place)
-                if said:
+                position = f"{file}, {row.location}, rater {rater}"
+                fields = _fields_of({scheme: row.values.get(column) for column, scheme in columns.items()}, position)
+                if fields:
                     final = {"final": True} if table.startswith("gold_standard") else {}
-                    yield place, {UTTERANCE: name, "person": rater} | final | said | asked
+                    yield position, {UTTERANCE: name, "person": rater} | final | fields | asked
 
 
-def _said(values: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """What one rater said in one row; nothing where all cells are empty."""
+def _fields_of(values: Mapping[str, Any], position: str) -> dict[str, Any]:
+    """The fields of one rater in one row; none where all cells are empty."""
     if values.get(WHOLE):
         try:
             answer = json.loads(values[WHOLE])
         except ValueError as error:
-            raise LabelError(f"{place}: the answer is not JSON: {error}") from None
+            raise LabelError(f"{position}: the answer is not JSON: {error}") from None
         if not isinstance(answer, dict):
-            raise LabelError(f"{place}: the answer is {answer!r}, not an object")
+            raise LabelError(f"{position}: the answer is {answer!r}, not an object")
         return answer
     meant = {MEANING.get(scheme.lower()): value for scheme, value in values.items() if value not in {None, ""}}
-    said = {name: meant[name] for name in RATED if name in meant}
-    return said | {"emotions": [said.pop("emotion")]} if "emotion" in said else said
+    fields = {name: meant[name] for name in RATED if name in meant}
+    return fields | {"emotions": [fields.pop("emotion")]} if "emotion" in fields else fields

@@ -1,4 +1,4 @@
-"""What every exchange format shares: what goes out, and what comes in, checked before anything is written."""
+"""Exports and entries, which every exchange format shares; entries are checked before anything is written."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from seral.labels.records import RATINGS, Answer, Asked, Project, Purpose, check
 from seral.schema import ANSWERS
 
 T = TypeVar("T")
-SAID = ("person", "utterance_id", "kind", "emotions", "secondary", *RATINGS, "confidence", "comment", "final")
-"""What makes two answers with the same key the same answer."""
+CONTENT = ("person", "utterance_id", "kind", "emotions", "secondary", *RATINGS, "confidence", "comment", "final")
+"""Fields by which two answers with one key are the same answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +36,15 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """What goes into a file."""
+    """The content of a file."""
 
     project: Project
     answers: pa.Table
     """schema.ANSWERS."""
     questions: Sequence[Question] = ()
-    """What is asked, for formats that people work with."""
+    """The questions, for formats that people work with."""
     audio: str = "clips/{utterance_id}.flac"
-    """Where the audio of an utterance is, for those who open the file."""
+    """The address of an utterance's audio, for people who open the file."""
     probabilities: Mapping[str, Mapping[str, float]] | None = None
     """Utterance -> class -> the model's probability."""
     suggest: bool = False
@@ -56,21 +56,21 @@ class Export:
 
     def first_class(self, utterance_id: str) -> tuple[str, float] | None:
         """The class that the model finds most probable, and how probable; None where it said nothing."""
-        told = (self.probabilities or {}).get(utterance_id)
-        return max(told.items(), key=lambda pair: pair[1]) if told else None
+        probability_of = (self.probabilities or {}).get(utterance_id)
+        return max(probability_of.items(), key=lambda pair: pair[1]) if probability_of else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """An answer from a file, and where in the file it stands."""
 
-    place: str
+    position: str
     answer: Answer
     asked: Asked | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row(Answer):
+class AnswerRow(Answer):
     """A row of schema.ANSWERS as files have it: only the utterance and the person must be there."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -81,38 +81,38 @@ class Row(Answer):
     purpose: Purpose | None = None
 
 
-ROW = TypeAdapter(Row)
+ROW = TypeAdapter(AnswerRow)
 
 
-def entry_of(values: Mapping[str, Any], place: str, tool: str) -> Entry:
+def entry_of(values: Mapping[str, Any], position: str, tool: str) -> Entry:
     """An answer from a row of a file; fields that are None count as absent.
 
     Without a key it gets one from its content, so that the same row read again is the same answer. `id` and
     `supersedes` are the numbers of the ledger it came from and are not kept: a correction supersedes what the same
     person said of the same question before, as always. Raises LabelError that names the place.
     """
-    given = {name: value for name, value in values.items() if value is not None}
+    present = {name: value for name, value in values.items() if value is not None}
     try:
-        row = ROW.validate_python(given)
+        row = ROW.validate_python(present)
     except ValidationError as error:
-        raise LabelError(f"{place}: {_explain(error)}") from None
+        raise LabelError(f"{position}: {_explain(error)}") from None
     if (row.batch is None) != (row.purpose is None):
-        raise LabelError(f"{place}: batch and purpose go together")
-    said = {f.name: getattr(row, f.name) for f in fields(Answer)}
-    if "key" not in given:
-        made = {"key": None, "tool": given.get("tool"), "batch": row.batch, "purpose": row.purpose}
-        said["key"] = content_key(said | made)
-    said["tool"] = given.get("tool", tool)
+        raise LabelError(f"{position}: batch and purpose go together")
+    answer = {f.name: getattr(row, f.name) for f in fields(Answer)}
+    if "key" not in present:
+        made = {"key": None, "tool": present.get("tool"), "batch": row.batch, "purpose": row.purpose}
+        answer["key"] = content_key(answer | made)
+    answer["tool"] = present.get("tool", tool)
     asked = (row.batch, row.purpose) if row.batch is not None and row.purpose is not None else None
-    return Entry(place=place, answer=Answer(**said), asked=asked)
+    return Entry(position=position, answer=Answer(**answer), asked=asked)
 
 
 def in_order(rows: Iterable[tuple[str, Mapping[str, Any]]], tool: str) -> list[Entry]:
     """Entries in the order in which their ledger got them, where a file tells: whoever sorted it meant no harm."""
-    found = [(row.get("id"), entry_of(row, place, tool)) for place, row in rows]
-    if all(number is not None for number, _ in found):
-        found.sort(key=lambda pair: int(pair[0] or 0))
-    return [entry for _, entry in found]
+    entries = [(row.get("id"), entry_of(row, position, tool)) for position, row in rows]
+    if all(number is not None for number, _ in entries):
+        entries.sort(key=lambda pair: int(pair[0] or 0))
+    return [entry for _, entry in entries]
 
 
 def content_key(content: Mapping[str, Any]) -> str:
@@ -123,19 +123,21 @@ def content_key(content: Mapping[str, Any]) -> str:
 def write_entries(ledger: Ledger, entries: Sequence[Entry]) -> int:
     """Write all of them or none; returns how many are new. Raises LabelError with the place of what is wrong."""
     purposes: dict[str, str] = {batch.batch: batch.purpose for batch in ledger.progress()}
-    known = ledger.answers_of([entry.answer.key for entry in entries])
+    answers = ledger.answers_of([entry.answer.key for entry in entries])
     for entry in entries:
         try:
             check(entry.answer, ledger.project)
         except LabelError as error:
-            raise LabelError(f"{entry.place}: {error}") from None
+            raise LabelError(f"{entry.position}: {error}") from None
         if entry.asked is not None and purposes.setdefault(*entry.asked) != entry.asked[1]:
             batch, purpose = entry.asked
-            raise LabelError(f"{entry.place}: the batch {batch!r} has the purpose {purposes[batch]!r}, not {purpose!r}")
-        before = known.setdefault(entry.answer.key, entry.answer)
-        if changed := [name for name in SAID if getattr(before, name) != getattr(entry.answer, name)]:
             raise LabelError(
-                f"{entry.place}: the answer with the key {entry.answer.key} is there already and has another "
+                f"{entry.position}: the batch {batch!r} has the purpose {purposes[batch]!r}, not {purpose!r}"
+            )
+        before = answers.setdefault(entry.answer.key, entry.answer)
+        if changed := [name for name in CONTENT if getattr(before, name) != getattr(entry.answer, name)]:
+            raise LabelError(
+                f"{entry.position}: the answer with the key {entry.answer.key} is there already and has another "
                 f"{', '.join(changed)}; take the key out to record it as a correction"
             )
     return ledger.record((entry.answer for entry in entries), (entry.asked for entry in entries))

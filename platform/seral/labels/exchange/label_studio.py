@@ -24,7 +24,7 @@ from seral.labels.exchange.entries import Entry, Export, Question, in_order, rea
 from seral.labels.records import Project
 
 KEPT = ("id", "key", "round", "tool", "answered_at")
-"""What stands under `seral`."""
+"""Fields that stand under `seral`."""
 VALUES = ("choices", "rating", "number", "text")
 """Under which the value of a control stands, by its type."""
 
@@ -58,12 +58,12 @@ class _Task(BaseModel):
 
 def write_label_studio(out: Path, export: Export) -> None:
     """Write tasks in the order of their rank, and the labelling config beside them as `.xml`."""
-    given = defaultdict(list)
+    annotations = defaultdict(list)
     for row in export.answers.to_pylist():
-        given[row["batch"], row["utterance_id"]].append(_annotation(row, export.project))
+        annotations[row["batch"], row["utterance_id"]].append(_annotation(row, export.project))
     tasks = []
     for question in export.questions:
-        task = {"data": _data(question, export), "annotations": given[question.batch, question.utterance_id]}
+        task = {"data": _data(question, export), "annotations": annotations[question.batch, question.utterance_id]}
         tasks.append(task | {"predictions": list(_predictions(question, export))})
     storage.write_bytes(out, json.dumps(tasks, ensure_ascii=False, indent=1).encode())
     storage.write_bytes(out.with_suffix(".xml"), labelling_config(export.project).encode())
@@ -101,17 +101,17 @@ def labelling_config(project: Project) -> str:
 
 
 def _is_rating(name: str, project: Project) -> bool:
-    """Whether a control shows stars: whole numbers from 1 on, ten at most. Others are typed."""
+    """True for a control that shows stars: whole numbers from 1 on, ten at most. Others are typed."""
     low, high = project.scale
     return name in project.dimensions and low == 1 and high in range(2, 11)
 
 
 def _data(question: Question, export: Export) -> dict[str, Any]:
-    told: dict[str, Any] = {"audio": export.audio_of(question.utterance_id), "utterance_id": question.utterance_id}
-    told |= {"rank": question.rank, "round": question.round, "batch": question.batch, "purpose": question.purpose}
+    data: dict[str, Any] = {"audio": export.audio_of(question.utterance_id), "utterance_id": question.utterance_id}
+    data |= {"rank": question.rank, "round": question.round, "batch": question.batch, "purpose": question.purpose}
     if first := export.first_class(question.utterance_id):
-        told["score"] = first[1]
-    return told
+        data["score"] = first[1]
+    return data
 
 
 def _predictions(question: Question, export: Export) -> Iterator[dict[str, Any]]:
@@ -138,10 +138,10 @@ def _user(person: str) -> int | str:
 
 def _result(name: str, value: Any, project: Project) -> dict[str, Any]:
     kind = "choices" if name in CHOICES else "rating" if _is_rating(name, project) else "number"
-    told = {kind: value}
+    content = {kind: value}
     if name == "comment":
-        kind, told = "textarea", {"text": [value]}
-    return {"id": name, "from_name": name, "to_name": "audio", "type": kind, "value": told}
+        kind, content = "textarea", {"text": [value]}
+    return {"id": name, "from_name": name, "to_name": "audio", "type": kind, "value": content}
 
 
 def _rows(path: Path, tasks: list[_Task]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -149,11 +149,11 @@ def _rows(path: Path, tasks: list[_Task]) -> Iterator[tuple[str, dict[str, Any]]
         asked = {name: task.data.get(name) for name in ("batch", "purpose", "round")}
         about = task.data.get("utterance_id", task.data.get("utt_id"))
         for index, annotation in enumerate(task.annotations):
-            place = f"{path}, [{number}].annotations[{index}]"
-            yield place, {"utterance_id": about} | asked | _said(annotation, place)
+            position = f"{path}, [{number}].annotations[{index}]"
+            yield position, {"utterance_id": about} | asked | _fields_of(annotation, position)
 
 
-def _said(annotation: _Annotation, place: str) -> dict[str, Any]:
+def _fields_of(annotation: _Annotation, position: str) -> dict[str, Any]:
     values = {result.from_name: result.value for result in annotation.result}
     controls = {name: next((value[key] for key in VALUES if key in value), None) for name, value in values.items()}
     when = annotation.updated_at or annotation.created_at
@@ -163,5 +163,5 @@ def _said(annotation: _Annotation, place: str) -> dict[str, Any]:
         "final": annotation.ground_truth,
         "answered_at": when.timestamp() if when else None,
     }
-    kept = {name: annotation.seral[name] for name in KEPT if name in annotation.seral}
-    return row | row_of(controls, skipped=annotation.was_cancelled, place=place) | kept
+    own = {name: annotation.seral[name] for name in KEPT if name in annotation.seral}
+    return row | row_of(controls, skipped=annotation.was_cancelled, position=position) | own

@@ -98,7 +98,7 @@ def _cell(name: str, value: Any) -> str:
 
 
 def _text(cell: str) -> str:
-    """What a cell held before it was made harmless."""
+    """The content of a cell before it was made harmless."""
     return cell[1:] if cell.startswith("'") and RISKY.match(cell[1:]) else cell
 
 
@@ -130,13 +130,13 @@ def _value(name: str, cell: str) -> Any:
 
 def _json_rows(path: Path, file: io.TextIOBase) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(file, start=1):
-        place = f"{path}, line {number}"
+        position = f"{path}, line {number}"
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise LabelError(f"{place}: not JSON: {error}") from None
+            raise LabelError(f"{position}: not JSON: {error}") from None
         if not isinstance(row, dict):
-            raise LabelError(f"{place}: expected an object, got {type(row).__name__}")
-        yield place, row
+            raise LabelError(f"{position}: expected an object, got {type(row).__name__}")
+        yield position, row
