@@ -20,7 +20,7 @@ from seral.errors import OptionError, PoolError
 from seral.labels.ledger import Ledger
 from seral.pool.shards import open_pool
 from seral.web.limits import BODY_BYTES, Limit
-from seral.web.server import places
+from seral.web.server import ledger_and_pool
 from seral.web.sessions import HEADER
 from seral.web.sounds import Sounds
 
@@ -258,12 +258,12 @@ def test_the_model_suggests_only_where_the_policy_says_so(client_of: Open, tmp_p
 def test_a_run_says_where_its_ledger_and_its_pool_are(tmp_path: Path) -> None:
     run = str(tmp_path)
     (tmp_path / "config.yaml").write_text("pool: speech\n")
-    assert places(run, None, None) == (f"{run}/labels.sqlite", "speech")
+    assert ledger_and_pool(run, None, None) == (f"{run}/labels.sqlite", "speech")
     (tmp_path / "config.yaml").write_text("pool: speech\npeople: {ledger: 'postgresql://db/labels', overlap: 2}\n")
-    assert places(run, None, None) == ("postgresql://db/labels", "speech")
-    assert places(run, "other.sqlite", "calls") == ("other.sqlite", "calls")
+    assert ledger_and_pool(run, None, None) == ("postgresql://db/labels", "speech")
+    assert ledger_and_pool(run, "other.sqlite", "calls") == ("other.sqlite", "calls")
     with pytest.raises(OptionError, match="give a run, or both"):
-        places(None, "labels.sqlite", None)
+        ledger_and_pool(None, "labels.sqlite", None)
 
 
 def test_people_are_let_in_and_out_by_command(client_of: Open, ledger: Ledger, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from seral.errors import LabelError, unknown_name
 from seral.labels.assignment import at_hand, for_others, free_slot, lapse, next_slot, task_of
 from seral.labels.database import ANSWER, BATCH, PERSON, PROJECT, QUESTION, SLOT, Database, insert
 from seral.labels.records import NAME, Answer, Asked, Progress, Project, Purpose, Role, Standing, Task, check
-from seral.labels.writing import add_people, find_questions, known_numbers, write
+from seral.labels.writing import add_people, find_questions, numbers_by_key, write
 from seral.schema import ANSWERS
 
 FORMAT = 1
@@ -241,7 +241,7 @@ class Ledger:
         """
         check(answer, self.project)
         with self._database.write() as connection:
-            if numbers := known_numbers(connection, [answer]):
+            if numbers := numbers_by_key(connection, [answer]):
                 return numbers[answer.key]
             questions = find_questions(connection, [answer], [None]) if question is None else [question]
             return write(connection, [answer], questions, must_be_given=question is not None)[0]
@@ -258,7 +258,7 @@ class Ledger:
             check(answer, self.project)
         with self._database.write() as connection:
             add_people(connection, (answer.person for answer in sent), "annotator")
-            numbers = known_numbers(connection, sent)
+            numbers = numbers_by_key(connection, sent)
             new = dict[str, tuple[Answer, Asked | None]]()
             for answer, batch in zip(sent, batches, strict=True):
                 if answer.key not in numbers:

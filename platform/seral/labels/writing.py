@@ -29,7 +29,7 @@ def add_people(connection: sa.Connection, names: Iterable[str], role: Role) -> N
         connection.execute(sa.insert(PERSON), [{"name": name, "role": role, "created_at": now} for name in new])
 
 
-def known_numbers(connection: sa.Connection, answers: Sequence[Answer]) -> dict[str, int]:
+def numbers_by_key(connection: sa.Connection, answers: Sequence[Answer]) -> dict[str, int]:
     """Key -> number of the answers that are there. Raises LabelError where a key is that of another answer."""
     query = sa.select(ANSWER.c.id, ANSWER.c.key, ANSWER.c.person, ANSWER.c.utterance_id)
     rows = list(rows_among(connection, query, ANSWER.c.key, [answer.key for answer in answers]))

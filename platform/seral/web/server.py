@@ -51,7 +51,7 @@ class PageOptions(Options):
         return (self.url or f"http://{self.host}:{self.port}").rstrip("/")
 
 
-def places(run: str | None, ledger: str | None, pool: str | None) -> tuple[str, str]:
+def ledger_and_pool(run: str | None, ledger: str | None, pool: str | None) -> tuple[str, str]:
     """Ledger and pool of a run; what is given besides counts instead. Raises OptionError when one is missing."""
     if run is not None:
         values = read_yaml(storage.join(run, "config.yaml"))
@@ -84,7 +84,7 @@ def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None =
 
 def serve(run: str | None, options: PageOptions, *, ledger: str | None = None, pool: str | None = None) -> None:
     """Serve the page of a run, or of a ledger and a pool, until stopped."""
-    ledger, pool = places(run, ledger, pool)
+    ledger, pool = ledger_and_pool(run, ledger, pool)
     with closing(Ledger(ledger)) as opened:
         site = make_site(opened, pool, options, run)
         say(f"the annotation page is at {options.address}; personal links: seral labels people add")

@@ -20,7 +20,7 @@ from seral.labels.exchange.controls import controls_of, row_of
 from seral.labels.exchange.entries import Entry, Export, Question, in_order, read_json
 from seral.labels.records import Project
 
-KEPT = ("id", "key", "round", "tool", "answered_at", "seconds", "final")
+OWN_FIELDS = ("id", "key", "round", "tool", "answered_at", "seconds", "final")
 """Fields that stand under `seral`."""
 ABOUT = ("utterance_id", "batch", "purpose", "round")
 """Fields that stand under `metadata`, beside rank and score."""
@@ -81,7 +81,7 @@ def _response(row: dict[str, Any]) -> dict[str, Any]:
         "user_id": row["person"],
         "status": "discarded" if row["kind"] == "skipped" else "submitted",
         "values": {name: {"value": value} for name, value in controls_of(row).items()},
-        "seral": {name: row[name] for name in KEPT},
+        "seral": {name: row[name] for name in OWN_FIELDS},
     }
 
 
@@ -93,7 +93,7 @@ def _rows(path: Path, records: list[_Record]) -> Iterator[tuple[str, dict[str, A
                 position = f"{path}, [{number}].responses[{index}]"
                 controls = {name: value.value for name, value in response.values.items()}
                 row = row_of(controls, skipped=response.status == "discarded", position=position)
-                own = {name: response.seral[name] for name in KEPT if name in response.seral}
+                own = {name: response.seral[name] for name in OWN_FIELDS if name in response.seral}
                 yield position, about | {"person": response.user_id} | row | own
 
 

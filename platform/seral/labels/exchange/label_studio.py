@@ -23,7 +23,7 @@ from seral.labels.exchange.controls import CHOICES, PROBLEMS, controls_of, row_o
 from seral.labels.exchange.entries import Entry, Export, Question, in_order, read_json
 from seral.labels.records import Project
 
-KEPT = ("id", "key", "round", "tool", "answered_at")
+OWN_FIELDS = ("id", "key", "round", "tool", "answered_at")
 """Fields that stand under `seral`."""
 VALUES = ("choices", "rating", "number", "text")
 """Under which the value of a control stands, by its type."""
@@ -127,7 +127,7 @@ def _annotation(row: dict[str, Any], project: Project) -> dict[str, Any]:
         "was_cancelled": row["kind"] == "skipped",
         "ground_truth": row["final"],
         "result": [_result(name, value, project) for name, value in controls_of(row).items()],
-        "seral": {name: row[name] for name in KEPT},
+        "seral": {name: row[name] for name in OWN_FIELDS},
     }
 
 
@@ -163,5 +163,5 @@ def _fields_of(annotation: _Annotation, position: str) -> dict[str, Any]:
         "final": annotation.ground_truth,
         "answered_at": when.timestamp() if when else None,
     }
-    own = {name: annotation.seral[name] for name in KEPT if name in annotation.seral}
+    own = {name: annotation.seral[name] for name in OWN_FIELDS if name in annotation.seral}
     return row | row_of(controls, skipped=annotation.was_cancelled, position=position) | own

@@ -82,8 +82,8 @@ function duration(seconds) {
 
 function drawNetwork(problem) {
   const count = outbox.items().length;
-  const held = count ? `, ${count} ${count === 1 ? "answer" : "answers"} waiting` : "";
-  part.network.textContent = problem ? `Offline${held}. Nothing is lost; trying again.` : "";
+  const waiting = count ? `, ${count} ${count === 1 ? "answer" : "answers"} waiting` : "";
+  part.network.textContent = problem ? `Offline${waiting}. Nothing is lost; trying again.` : "";
 }
 
 // Answers
@@ -100,14 +100,14 @@ function answer(kind, values) {
     return;
   }
   const seconds = Math.round(performance.now() - shownAt - hiddenMs) / 1000;
-  const said = { kind, emotions: [], secondary: [], ...form.values(), ...values, seconds: Math.min(seconds, 86_400) };
-  outbox.put({ question: clip.question, utterance_id: clip.utterance_id, key: newKey(), ...said }, back !== null);
+  const content = { kind, emotions: [], secondary: [], ...form.values(), ...values, seconds: Math.min(seconds, 86_400) };
+  outbox.put({ question: clip.question, utterance_id: clip.utterance_id, key: newKey(), ...content }, back !== null);
   if (back === null) {
-    history.push({ clip, answer: said });
+    history.push({ clip, answer: content });
     clips.shift();
     say(PASSED[kind] ?? "");
   } else {
-    history[back].answer = said;
+    history[back].answer = content;
     back = null;
     say("Corrected.");
   }
@@ -182,10 +182,10 @@ async function pump() {
 }
 
 async function refill() {
-  const given = await post("claim?count=2");
-  standing = given.standing;
-  const known = new Set(clips.map((clip) => clip.question));
-  const fresh = given.clips.filter((clip) => !known.has(clip.question) && !outbox.has(clip.question));
+  const claimed = await post("claim?count=2");
+  standing = claimed.standing;
+  const questions = new Set(clips.map((clip) => clip.question));
+  const fresh = claimed.clips.filter((clip) => !questions.has(clip.question) && !outbox.has(clip.question));
   const begins = clips.length === 0;
   clips.push(...fresh);
   clips.forEach((clip) => player.prepare(clip.utterance_id).catch(() => {})); // shown again when it is its turn
@@ -198,11 +198,11 @@ async function refill() {
 
 function shutOut(error) {
   const count = outbox ? outbox.items().length : 0;
-  const held = count ? ` ${count} of your answers wait in this browser and are sent once you are in again.` : "";
+  const waiting = count ? ` ${count} of your answers wait in this browser and are sent once you are in again.` : "";
   part.work.hidden = true;
   part.idle.hidden = false;
   part["idle-title"].textContent = "You are not let in";
-  part["idle-text"].textContent = `${error.message}.${held}`;
+  part["idle-text"].textContent = `${error.message}.${waiting}`;
   part["idle-undo"].hidden = true;
   player?.stop();
 }
@@ -307,8 +307,8 @@ async function begin() {
   const playing = { canvas: part.wave, position: part.position, time: part.time, word: part["play-word"] };
   player = new Player({ ...playing, loopButton: part.loop }, say);
   const { emotions, classes, dimensions, several, also, confidence, comment } = part;
-  const said = { emotions, classes, dimensions, several, also, confidence, comment, send: part.send };
-  form = new AnswerForm(me, said, send);
+  const parts = { emotions, classes, dimensions, several, also, confidence, comment, send: part.send };
+  form = new AnswerForm(me, parts, send);
   for (const [id, act] of Object.entries(clicks)) {
     part[id].addEventListener("click", (event) => {
       released(event);

@@ -26,8 +26,8 @@ async function request(path, options) {
   }
   if (response.ok) return response;
   if (response.status >= 500 || response.status === 429) throw new Unreachable(`status ${response.status}`);
-  const told = await response.json().catch(() => ({}));
-  throw new Refused(response.status, told.error ?? `status ${response.status}`);
+  const body = await response.json().catch(() => ({}));
+  throw new Refused(response.status, body.error ?? `status ${response.status}`);
 }
 
 export async function get(path) {

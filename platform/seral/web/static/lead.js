@@ -51,10 +51,10 @@ function drawBatches(batches) {
 
 /** Reports are null until they are computed. */
 function drawPeople(people, reports) {
-  const known = Object.fromEntries((reports ?? []).map((report) => [report.person, report]));
+  const reportOf = Object.fromEntries((reports ?? []).map((report) => [report.person, report]));
   part.people.replaceChildren(
     ...people.map((person) => {
-      const report = known[person.name] ?? {};
+      const report = reportOf[person.name] ?? {};
       const links = element("div", "", { className: "row" });
       if (person.you) links.append("yours");
       else {
@@ -71,8 +71,8 @@ function drawPeople(people, reports) {
       }
       const numbers = [String(report.answers ?? 0), String(report.skipped ?? 0), rounded(report.seconds, 1)];
       const worth = [percent(report.agreement), percent(report.check_accuracy), percent(report.accuracy)];
-      const told = reports === null ? Array(6).fill("…") : [...numbers, ...worth];
-      return row([person.name, person.role, ...told, links]);
+      const cells = reports === null ? Array(6).fill("…") : [...numbers, ...worth];
+      return row([person.name, person.role, ...cells, links]);
     }),
   );
 }
@@ -116,8 +116,8 @@ function disputedClip(clip) {
   table.append(head);
   for (const answer of clip.answers) {
     const ratings = me.dimensions.map((name) => rounded(answer[name], 1));
-    const rest = [percent(answer.confidence), rounded(answer.seconds, 1), answer.comment ?? ""];
-    table.append(row([answer.person, heard(answer), ...ratings, ...rest]));
+    const details = [percent(answer.confidence), rounded(answer.seconds, 1), answer.comment ?? ""];
+    table.append(row([answer.person, heard(answer), ...ratings, ...details]));
   }
   const scroll = element("div", "", { className: "scroll" });
   scroll.append(table);
@@ -181,9 +181,9 @@ function decisionForm(clip) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const rated = inputs.map(([name, input]) => [name, input.value === "" ? null : input.valueAsNumber]);
-    const told = [...chosen, ...rated.filter(([, value]) => value !== null).map(([name, value]) => `${name} ${value}`)];
+    const words = [...chosen, ...rated.filter(([, value]) => value !== null).map(([name, value]) => `${name} ${value}`)];
     const decision = { emotions: chosen, ...Object.fromEntries(rated) };
-    attempt(() => decide(clip.utterance_id, told.join(", "), decision));
+    attempt(() => decide(clip.utterance_id, words.join(", "), decision));
   });
   return form;
 }
