@@ -1,6 +1,6 @@
 """Agreement among people, and the quality of each person's answers.
 
-R, ratings; U, utterances; C, classes; D, parts of a rating: 1 for a number, C for a vote.
+N rows (ratings) · G groups (utterances) · C classes · D features (parts of a rating: 1 for a number, C for a vote)
 """
 
 from __future__ import annotations
@@ -66,49 +66,49 @@ def agreement(answers: pa.Table, classes: Sequence[str], dimensions: Sequence[st
     rated = [(name, shares(row, classes)) for name in sorted(votes) for row in votes[name]]
     named = [(name, share_C) for name, share_C in rated if share_C.any()]
     names = [name for name, _ in named]
-    share_RC = np.array([share_C for _, share_C in named]).reshape(len(named), len(classes))
-    alphas = {"emotion": krippendorff_alpha(names, share_RC)} if classes else {}
+    share_NC = np.array([share_C for _, share_C in named]).reshape(len(named), len(classes))
+    alphas = {"emotion": krippendorff_alpha(names, share_NC)} if classes else {}
     for index, emotion in enumerate(classes):
-        alphas[emotion] = krippendorff_alpha(names, share_RC[:, [index]])
+        alphas[emotion] = krippendorff_alpha(names, share_NC[:, [index]])
     for key in dimensions:
         pairs = [(name, row[key]) for name in sorted(votes) for row in votes[name] if row[key] is not None]
-        value_RD = np.array([value for _, value in pairs], float).reshape(-1, 1)
-        alphas[key] = krippendorff_alpha([name for name, _ in pairs], value_RD)
+        value_ND = np.array([value for _, value in pairs], float).reshape(-1, 1)
+        alphas[key] = krippendorff_alpha([name for name, _ in pairs], value_ND)
     return alphas
 
 
-def krippendorff_alpha(utterances: Sequence[str], value_RD: np.ndarray, *, seed: int = 0) -> Alpha:
-    """Krippendorff's alpha of R ratings for the squared Euclidean distance of values.
+def krippendorff_alpha(utterances: Sequence[str], value_ND: np.ndarray, *, seed: int = 0) -> Alpha:
+    """Krippendorff's alpha of N ratings for the squared Euclidean distance of values.
 
     With one number a rating it is the alpha for interval data, with one-hot classes the one for nominal data.
     1 - observed / expected disagreement; sums over pairs are taken as sums of squares, so that fine scales cost
     nothing. Krippendorff 2011, Computing Krippendorff's alpha-reliability. The interval is a plain bootstrap over
     utterances. Differs from the paper: Krippendorff resamples deviations of pairs.
     """
-    _, index_R, count_R = np.unique(np.asarray(utterances, str), return_inverse=True, return_counts=True)
-    paired_R = count_R[index_R] > 1
-    if not paired_R.any():
+    _, index_N, count_N = np.unique(np.asarray(utterances, str), return_inverse=True, return_counts=True)
+    paired_N = count_N[index_N] > 1
+    if not paired_N.any():
         return Alpha(alpha=None, low=None, high=None, utterances=0)
-    value_RD = value_RD[paired_R] - value_RD[paired_R].mean(axis=0)
-    _, index_R = np.unique(index_R[paired_R], return_inverse=True)
-    count_U = np.bincount(index_R)
-    square_U = np.bincount(index_R, (value_RD**2).sum(axis=1))
-    sum_UD = np.zeros((len(count_U), value_RD.shape[1]))
-    np.add.at(sum_UD, index_R, value_RD)
-    observed_U = (count_U * square_U - (sum_UD**2).sum(axis=1)) / (count_U - 1)
+    value_ND = value_ND[paired_N] - value_ND[paired_N].mean(axis=0)
+    _, index_N = np.unique(index_N[paired_N], return_inverse=True)
+    count_G = np.bincount(index_N)
+    square_G = np.bincount(index_N, (value_ND**2).sum(axis=1))
+    sum_GD = np.zeros((len(count_G), value_ND.shape[1]))
+    np.add.at(sum_GD, index_N, value_ND)
+    observed_G = (count_G * square_G - (sum_GD**2).sum(axis=1)) / (count_G - 1)
 
-    def alpha_of(chosen_U: np.ndarray) -> float:
-        count, square, sum_D = (sums[chosen_U].sum(axis=0) for sums in (count_U, square_U, sum_UD))
+    def alpha_of(chosen_G: np.ndarray) -> float:
+        count, square, sum_D = (sums[chosen_G].sum(axis=0) for sums in (count_G, square_G, sum_GD))
         expected = (count * square - (sum_D**2).sum()) / (count - 1)
-        return float(1 - observed_U[chosen_U].sum() / expected) if expected > 1e-9 else float("nan")
+        return float(1 - observed_G[chosen_G].sum() / expected) if expected > 1e-9 else float("nan")
 
-    alpha = alpha_of(np.arange(len(count_U)))
+    alpha = alpha_of(np.arange(len(count_G)))
     if np.isnan(alpha):
-        return Alpha(alpha=None, low=None, high=None, utterances=len(count_U))
+        return Alpha(alpha=None, low=None, high=None, utterances=len(count_G))
     rng = np.random.default_rng(seed)
-    samples = [alpha_of(rng.integers(len(count_U), size=len(count_U))) for _ in range(BOOTSTRAP)]
+    samples = [alpha_of(rng.integers(len(count_G), size=len(count_G))) for _ in range(BOOTSTRAP)]
     low, high = np.nanquantile(samples, (0.025, 0.975))
-    return Alpha(alpha=alpha, low=float(low), high=float(high), utterances=len(count_U))
+    return Alpha(alpha=alpha, low=float(low), high=float(high), utterances=len(count_G))
 
 
 def person_reports(answers: pa.Table, classes: Sequence[str]) -> list[PersonReport]:
@@ -153,9 +153,9 @@ def _counts(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def with_others(votes: Answers, classes: Sequence[str]) -> Iterator[tuple[dict[str, Any], float]]:
     """Each answer, and its share for what most of the others said, where that is one class; by utterance."""
     for name in sorted(votes):
-        share_AC = np.array([shares(row, classes) for row in votes[name]])
-        for row, share_C in zip(votes[name], share_AC, strict=True):
-            most = winner(share_AC.sum(axis=0) - share_C)
+        share_NC = np.array([shares(row, classes) for row in votes[name]])
+        for row, share_C in zip(votes[name], share_NC, strict=True):
+            most = winner(share_NC.sum(axis=0) - share_C)
             if most is not None and share_C.any():
                 yield row, float(share_C[most])
 

@@ -1,6 +1,6 @@
 """Drift and confusion: people who change with time, and classes that they take for one another."""
 
-# C classes
+# N rows (answers) · C classes
 from __future__ import annotations
 
 from collections import defaultdict
@@ -77,9 +77,9 @@ def coincidence_matrix(answers: pa.Table, classes: Sequence[str]) -> NDArray[np.
     """
     together_CC = np.zeros((len(classes), len(classes)))
     for answered in current(answers.to_pylist()).values():
-        share_AC = np.array([shares(row, classes) for row in answered])
-        sum_C = share_AC.sum(axis=0)
-        together_CC += np.outer(sum_C, sum_C) - share_AC.T @ share_AC
+        share_NC = np.array([shares(row, classes) for row in answered])
+        sum_C = share_NC.sum(axis=0)
+        together_CC += np.outer(sum_C, sum_C) - share_NC.T @ share_NC
     return together_CC
 
 
