@@ -16,9 +16,9 @@ from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
-from seral.selection.strategies import WRAPPERS
 from seral.selection.selection import StrategyOptions, select
 from seral.selection.source import read_vectors
+from seral.selection.strategies import WRAPPERS
 
 
 def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) -> list[str]:
