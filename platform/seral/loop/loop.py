@@ -47,16 +47,11 @@ from seral.progress import say, track
 from seral.schema import SECONDS
 from seral.selection.budget import BudgetOptions
 from seral.selection.selection import StrategyOptions
-from seral.task.run import (
-    FoldData,
-    askable,
-    features_of,
-    fold_data,
-    open_run,
-    protocol_name,
-    read_options,
-    write_environment,
-)
+from seral.task.context import open_run
+from seral.task.eligibility import askable
+from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.options import protocol_name
+from seral.task.run import read_options, write_environment
 from seral.task.tracking import Tracker, TrackingOptions
 from seral.training.augmented import check_noises
 from seral.training.finetune import frames_layer
@@ -165,7 +160,8 @@ def _run(options: LoopOptions) -> str:
     if options.people is not None and storage.exists(storage.join(options.run, "evaluation.parquet")):
         with closing(_people(options)) as people:
             people.check_rounds()  # before anything is started
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "loop", MAY_CHANGE)
+    options, pool = context.options, context.pool
     times = PhaseTimes.kept(storage.join(options.run, SECONDS))
     metadata, source = sides(options, pool) if options.people is None else (_of_known_speakers(options, pool), [])
     check_noises(options.finetune.augment, pool, metadata)

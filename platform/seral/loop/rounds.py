@@ -51,8 +51,8 @@ from seral.selection.source import read_vectors
 from seral.selection.strategies.automatic import recommended
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Targets, Utterances
+from seral.task.folds import FoldData, codes
 from seral.task.gold import Oracle
-from seral.task.run import FoldData, codes
 from seral.training.alignment import AnchoringOptions
 from seral.training.finetune import finetune
 from seral.training.finetune_options import FinetuneOptions

@@ -26,17 +26,11 @@ from seral.pool.splits import Fold, folds_of
 from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import adapt_encoder
 from seral.task.cells import Cell, file_name, run_cells, study_table, write_table
-from seral.task.run import (
-    FoldData,
-    ProtocolOptions,
-    ReadingOptions,
-    eligible,
-    features_of,
-    fold_data,
-    open_run,
-    protocol_name,
-    write_environment,
-)
+from seral.task.context import open_run
+from seral.task.eligibility import eligible
+from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.options import ProtocolOptions, ReadingOptions, protocol_name
+from seral.task.run import write_environment
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
@@ -81,7 +75,8 @@ class CompareOptions(ReadingOptions, ProtocolOptions):
 
 def run_compare(options: CompareOptions) -> str:
     """Compute what is missing of the table and write it to the run folder; returns it as text."""
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "compare", MAY_CHANGE)
+    options, pool = context.options, context.pool
     _claim_rows(options)
     metadata = eligible(options, pool, options.corpora)
     for row in options.rows:

@@ -2,9 +2,9 @@
 
 The best state is read off the same folds, which is slightly optimistic; so it is for every encoder in the table.
 
-OUT/probe.csv    encoder, state, seed, uar
-OUT/probe.md     the table that is printed
-OUT/probe.png    UAR by hidden state
+RUN/probe.csv    encoder, state, seed, uar
+RUN/probe.md     the table that is printed
+RUN/probe.png    UAR by hidden state
 """
 
 # N utterances · L encoder layers (L+1 hidden states) · D features · S samples · M mel bands · T mel frames
@@ -40,6 +40,7 @@ from seral.options import Options
 from seral.pool.shards import open_pool
 from seral.progress import track
 from seral.task.gold import Oracle
+from seral.task.run import claim
 
 Features = Callable[[], NDArray[np.float32]]
 LOG_MEL = "log-mel mean and std"
@@ -52,7 +53,7 @@ class ProbeOptions(Options):
     """A pool with gold labels and speakers; its labelled part is held in memory."""
     classes: tuple[str, ...]
     """Emotions to tell apart; other utterances are left out."""
-    out: str | None = None
+    run: str | None = None
     """Folder of table and picture; None = the table is only printed."""
     corpus: str | None = None
     """Only utterances of this corpus."""
@@ -71,6 +72,9 @@ class ProbeOptions(Options):
 def probe_layers(options: ProbeOptions) -> str:
     """Unweighted average recall (UAR) of every hidden state, as a table; beside it, size and speed on one thread."""
     table, oracle = _labelled(options)
+    if options.run is not None:
+        options = options.model_copy(update={"run": storage.absolute(options.run)})
+        claim(options, "probe", {"run"})
     emotion_N, speaker_N = np.array(oracle.emotions(table["utterance_id"].to_pylist())), table["speaker"].to_numpy()
     subjects: dict[str, tuple[int, Features]] = {LOG_MEL: (0, partial(_log_mel_statistics, table))}
     for name in options.encoders:
@@ -93,8 +97,8 @@ def probe_layers(options: ProbeOptions) -> str:
             advance(1)
     text = f"{len(emotion_N)} utterances, {len(set(speaker_N))} speakers, {len(options.classes)} classes\n\n"
     text += markdown(pd.DataFrame(lines))
-    if options.out is not None:
-        _write(options.out, text, pd.concat(scores))
+    if options.run is not None:
+        _write(options.run, text, pd.concat(scores))
     return text
 
 

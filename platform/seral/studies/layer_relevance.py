@@ -27,17 +27,11 @@ from seral import storage
 from seral.figures.markdown import markdown
 from seral.pool.splits import Fold, SplitOptions, voices
 from seral.task.cells import Cell, run_cells
-from seral.task.run import (
-    FoldData,
-    ProtocolOptions,
-    eligible,
-    features_of,
-    fold_data,
-    folds_by_seed,
-    open_run,
-    protocol_name,
-    write_environment,
-)
+from seral.task.context import open_run
+from seral.task.eligibility import eligible
+from seral.task.folds import FoldData, features_of, fold_data, folds_by_seed
+from seral.task.options import ProtocolOptions, protocol_name
+from seral.task.run import write_environment
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
 EMOTION = "emotion"
@@ -100,7 +94,8 @@ class RelevanceOptions(ProtocolOptions):
 
 def run_relevance(options: RelevanceOptions) -> str:
     """Compute what is missing and write tables and picture; returns the centres of mass as Markdown."""
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "relevance", MAY_CHANGE)
+    options, pool = context.options, context.pool
     metadata = eligible(options, pool, options.corpora)
     store = features_of(options, pool, options.encoder, None)
     folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)

@@ -1,7 +1,7 @@
 """How alike the layers of an encoder are in two languages or corpora, pair by pair, as a table and a heat map.
 
-OUT/similarity.csv    measure, source, target, layer, similarity
-OUT/similarity.png    one panel a measure, a row for each pair, a column for each hidden state
+RUN/similarity.csv    measure, source, target, layer, similarity
+RUN/similarity.png    one panel a measure, a row for each pair, a column for each hidden state
 """
 
 # N, M clips of two groups · L hidden states (encoder layers + 1) · D features
@@ -29,6 +29,9 @@ from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
 from seral.task.gold import Oracle
+from seral.task.run import claim
+
+MAY_CHANGE = {"run", "cluster", "feature_cache"}
 
 
 class SimilarityOptions(Options):
@@ -36,7 +39,7 @@ class SimilarityOptions(Options):
 
     pool: str
     """The pool; without measures of emotions, no label of it is read."""
-    out: str
+    run: str
     """Folder of the table and the picture."""
     encoder: str = "seral-tiny"
     """A hub id, a folder, or an embedded encoder."""
@@ -86,6 +89,8 @@ def compare_layers(options: SimilarityOptions) -> str:
     """Compute all similarities and write them; returns them as Markdown, a column for each hidden state."""
     pool = open_pool(options.pool)
     members = _members(options, pool)
+    options = options.model_copy(update={"run": storage.absolute(options.run)})
+    claim(options, "similarity", MAY_CHANGE, pool=pool)
     connect(options.cluster)
     groups = _groups(options, pool, members)
     rows: list[dict[str, Any]] = []
@@ -163,7 +168,7 @@ def _write(options: SimilarityOptions, table: pd.DataFrame) -> str:
     from seral.figures.axes import png
     from seral.figures.studies import layer_similarity as figure
 
-    out = storage.absolute(options.out)
+    out = options.run
     storage.write_bytes(storage.join(out, "similarity.csv"), table.to_csv(index=False).encode())
     pairs = ["measure", "source", "target"]
     wide = table.set_index([*pairs, "layer"])["similarity"].unstack("layer")

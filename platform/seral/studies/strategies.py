@@ -38,17 +38,11 @@ from seral.pool.splits import SplitOptions, voices
 from seral.selection.candidates import Candidates, known_of
 from seral.selection.selection import StrategyOptions, select
 from seral.task.cells import Cell, run_cells
-from seral.task.run import (
-    FoldData,
-    ProtocolOptions,
-    eligible,
-    features_of,
-    fold_data,
-    folds_by_seed,
-    open_run,
-    protocol_name,
-    write_environment,
-)
+from seral.task.context import open_run
+from seral.task.eligibility import eligible
+from seral.task.folds import FoldData, features_of, fold_data, folds_by_seed
+from seral.task.options import ProtocolOptions, protocol_name
+from seral.task.run import write_environment
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "resamples"}
 BASELINE = "random"
@@ -129,7 +123,8 @@ def run_strategy_study(options: StrategyStudyOptions) -> str:
 
 def learning_curves(options: StrategyStudyOptions) -> Curves:
     """Every cell of a study, computed where it is missing."""
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "compare-strategies", MAY_CHANGE)
+    options, pool = context.options, context.pool
     metadata = eligible(options, pool, options.corpora)
     store = features_of(options, pool, options.encoder, None)
     folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)

@@ -30,7 +30,10 @@ from seral.studies.strategies import (
     resampled_curves,
     write_tables,
 )
+from seral.task.run import claim
 
+MAY_CHANGE = {"run", "encoders", "pools", "junk", "study"}
+"""Options a resumed survey may be given anew: every study guards its own."""
 SMALL = 0.1
 """Share of the training part up to which a budget is small."""
 
@@ -82,6 +85,8 @@ class StrategySurveyOptions(Options):
 
 def run_strategy_survey(options: StrategySurveyOptions) -> str:
     """Run what is missing of every study and sum them up; returns the summary as Markdown."""
+    options = options.model_copy(update={"run": storage.absolute(options.run)})
+    claim(options, "strategy-survey", MAY_CHANGE)
     studies = options.studies()
     gains = []
     for number, ((encoder, name, noisy), study) in enumerate(studies.items(), 1):

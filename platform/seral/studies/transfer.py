@@ -46,17 +46,12 @@ from seral.errors import OptionError
 from seral.figures.markdown import markdown
 from seral.pool.splits import Fold, SplitOptions, check_apart, voices
 from seral.task.cells import Cell, run_cells
+from seral.task.context import open_run
+from seral.task.eligibility import eligible
 from seral.task.examples import Targets
-from seral.task.run import (
-    FoldData,
-    TaskOptions,
-    eligible,
-    features_of,
-    fold_data,
-    folds_by_seed,
-    open_run,
-    write_environment,
-)
+from seral.task.folds import FoldData, features_of, fold_data, folds_by_seed
+from seral.task.options import TaskOptions
+from seral.task.run import write_environment
 from seral.training.alignment import AnchoringOptions, label_free
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
@@ -126,7 +121,8 @@ class Pair:
 
 def run_transfer(options: TransferOptions) -> str:
     """Compute what is missing and write the tables; returns the matrix of rows by pairs as Markdown."""
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "transfer", MAY_CHANGE)
+    options, pool = context.options, context.pool
     metadata = eligible(options, pool, None)
     groups = _groups(options, metadata)
     check_apart(groups)

@@ -27,18 +27,13 @@ from seral.errors import OptionError
 from seral.pool.splits import Fold, check_apart, folds_of
 from seral.studies.compare import labelled_share
 from seral.task.cells import Cell, run_cells, study_table, write_table
+from seral.task.context import open_run
+from seral.task.eligibility import eligible
 from seral.task.examples import Targets, Utterances
+from seral.task.folds import FoldData, features_of, fold_data
 from seral.task.gold import Oracle
-from seral.task.run import (
-    CorpusOptions,
-    FoldData,
-    ReadingOptions,
-    eligible,
-    features_of,
-    fold_data,
-    open_run,
-    write_environment,
-)
+from seral.task.options import CorpusOptions, ReadingOptions
+from seral.task.run import write_environment
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
@@ -111,7 +106,8 @@ class Domains:
 def run_two_stage(options: TwoStageOptions) -> str:
     """Compute what is missing of the table and write it to the run folder; returns it as text."""
     _check_tags(options)
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "two-stage", MAY_CHANGE)
+    options, pool = context.options, context.pool
     parts = (options.source, options.target)
     tables = [eligible(options, pool, part.corpora) for part in parts]
     check_apart({"the source": tables[0], "the target": tables[1]})

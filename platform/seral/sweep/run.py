@@ -1,7 +1,7 @@
 """A sweep: many trials side by side on Ray Tune, the best of them tested once, on speakers no trial has heard.
 
-RUN/options.yaml                    the resolved options; a sweep is resumed with the same ones or not at all
-RUN/config.yaml, environment.json   of the training as given
+RUN/config.yaml                     the resolved options; a sweep is resumed with the same ones or not at all
+RUN/environment.json                versions, host, pool hash, protocol, classes
 RUN/trials/, leaderboard.csv        see seral.sweep.board
 RUN/best.yaml                       the best point, for `seral loop run`
 RUN/test/cells/, tested.json        the best point and what was given, on the test speakers
@@ -51,7 +51,9 @@ from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
 from seral.sweep.trials import POINT, WAITING_CPUS, hearing, judge, learn, reports_on_the_way, run_trial
 from seral.task.cells import Cell, run_cells
-from seral.task.run import claim_folder, open_run, with_absolute_paths
+from seral.task.context import open_run
+from seral.task.options import with_absolute_paths
+from seral.task.run import read_options
 from seral.task.tracking import Tracker
 from seral.training.options import TrainingOptions
 from seral.training.supervised import Ground, describe
@@ -72,8 +74,8 @@ Grounds = dict[str, dict[int, Ground]]
 def run_sweep(options: SweepOptions) -> str:
     """Run the sweep, or resume it, to its end; returns what came of it as text."""
     options = options.model_copy(update={"run": storage.absolute(options.run)})
-    claim_folder(options, options.run, MAY_CHANGE)
-    given, pool = open_run(options.given, {"run", "cluster"})
+    context = open_run(options.given, "sweep", MAY_CHANGE, config=options)
+    given, pool = context.options, context.pool
     grounds = grounds_of(options, pool)
     without_test = {
         name: {fold: ray.put(blind(ground)) for fold, ground in folds.items()} for name, folds in grounds.items()
@@ -109,10 +111,7 @@ def _config_at(options: SweepOptions, labels: Mapping[str, Plain]) -> str:
 
 def read_sweep(run: str) -> SweepOptions:
     """The resolved options of a sweep."""
-    path = storage.join(run, "options.yaml")
-    if not storage.exists(path):
-        raise StateError(f"there is no sweep at {run}: {path} is missing")
-    return SweepOptions.model_validate(yaml.safe_load(storage.read_bytes(path)))
+    return read_options(SweepOptions, run, "sweep")
 
 
 def grounds_of(options: SweepOptions, pool: Pool) -> Grounds:

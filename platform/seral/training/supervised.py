@@ -21,9 +21,12 @@ from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import folds_of
 from seral.pretraining.tapt import adapt_encoder
 from seral.task.cells import CELLS, Cell, run_cells, study_table, write_table
+from seral.task.context import open_run
 from seral.task.examples import Targets, Utterances
+from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.options import protocol_name
 from seral.task.ray_train import OnReport
-from seral.task.run import FoldData, features_of, fold_data, open_run, protocol_name, write_environment
+from seral.task.run import write_environment
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
 from seral.training.linear_probe import probe
@@ -102,7 +105,8 @@ def describe(options: TrainingOptions, pool: Pool, grounds: dict[int, Ground]) -
 
 def run_train(options: SupervisedOptions) -> str:
     """Train what is missing, and write the table to the run folder; returns it as text."""
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "train", MAY_CHANGE)
+    options, pool = context.options, context.pool
     grounds = grounds_of(options, pool, storage.join(options.run, "tapt"))
     describe(options, pool, grounds)
     grounds = {number: with_variants(options, ground) for number, ground in grounds.items()}
