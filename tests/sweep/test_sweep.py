@@ -15,8 +15,8 @@ from seral.loop.loop import LoopOptions, loop_status, run_loop
 from seral.options import load, parse
 from seral.sweep.board import leaderboard, read_records
 from seral.sweep.plan import SweepOptions
-from seral.sweep.run import MAY_CHANGE, _tpe, best_config, blind, grounds_of, run_sweep
-from seral.sweep.trials import _known, hearing, judge, learn, learn_once
+from seral.sweep.run import MAY_CHANGE, _tpe, best_config, blind, examples_of, run_sweep
+from seral.sweep.trials import _known, feature_key, judge, learn, learn_once
 from seral.task.context import open_run
 
 HEADS = {
@@ -48,9 +48,9 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
     assert [record["labels"] for record in records.values()] == options.points()
     assert {record["state"] for record in records.values()} == {"done"}
     # What a trial says is what the same training says outside of Tune.
-    context = open_run(options.given, "sweep", MAY_CHANGE, config=options)
-    grounds = grounds_of(options, context.pool)
-    ground = grounds[hearing(context.options)][0]
+    context = open_run(options.base, "sweep", MAY_CHANGE, config=options)
+    grounds = examples_of(options, context.pool)
+    ground = grounds[feature_key(context.options)][0]
     for record in list(records.values())[:2]:
         training = options.at(record["labels"])
         scores = [learn_once(blind(ground), training, seed) for seed in (0, 1)]
@@ -82,8 +82,8 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
 @pytest.mark.ray
 def test_a_trial_holds_no_test_clip(values: dict[str, Any]) -> None:
     options = parse(SweepOptions, values)
-    pool = open_run(options.given, "sweep", MAY_CHANGE, config=options).pool
-    ground = next(iter(grounds_of(options, pool).values()))[0]
+    pool = open_run(options.base, "sweep", MAY_CHANGE, config=options).pool
+    ground = next(iter(examples_of(options, pool).values()))[0]
     assert ground.data.fold.test
     assert blind(ground).data.fold.test == ()
     hidden = set(ground.data.fold.test)

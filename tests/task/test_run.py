@@ -88,7 +88,7 @@ def test_every_kind_of_run_that_is_claimed_has_a_name() -> None:
     claimed = set()
     for path in Path(seral.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("claim", "open_run", "Study"):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("claim", "open_run", "run_study"):
                 verbs = [*node.args[1:2], *(word.value for word in node.keywords if word.arg == "verb")]
                 claimed |= {verb.value for verb in verbs if isinstance(verb, ast.Constant)}
     assert claimed == set(KINDS), "every verb that claims a folder needs its words in KINDS, and no other has any"

@@ -34,7 +34,7 @@ from seral.pool.splits import folds_of
 from seral.pretraining.local_attributes import AdapterSpec, AdapterTrainingOptions, fresh_wap, train_adapter
 from seral.progress import say
 from seral.studies.compare import labelled_share
-from seral.task.cells import Cell, run_cells, study_table, write_table
+from seral.task.cells import Cell, run_cells, write_study_table
 from seral.task.context import open_run
 from seral.task.eligibility import eligible
 from seral.task.folds import FoldData, features_of, fold_data
@@ -221,7 +221,7 @@ def _finetune_rows(
         if cell.row == first
     }
     baseline = {row.name: PROBE for row in options.rows}
-    return write_table(options.run, study_table({**probes, **found}, baseline))
+    return write_study_table(options.run, {**probes, **found}, baseline)
 
 
 def row_cell(
