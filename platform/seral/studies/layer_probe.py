@@ -1,4 +1,4 @@
-"""How much emotion is linear in an encoder: each hidden state under a leave-speakers-out probe, beside two baselines.
+"""A probe of encoders: the emotion that is linear in each hidden state, on unseen speakers, beside two baselines.
 
 The best state is read off the same folds, which is slightly optimistic; so it is for every encoder in the table.
 

@@ -1,4 +1,4 @@
-"""How alike the layers of an encoder are in two languages or corpora, pair by pair, as a table and a heat map.
+"""Similarity of the layers of an encoder between languages or corpora, pair by pair, as a table and a heat map.
 
 RUN/similarity.csv    measure, source, target, layer, similarity
 RUN/similarity.md     the table that is printed
@@ -60,7 +60,7 @@ class SimilarityOptions(Options):
     seed: int = 0
     features: FeatureOptions = FeatureOptions()
     feature_cache: str | None = None
-    """Where features are kept; None = inside the pool."""
+    """Folder of the features; None = inside the pool."""
     cluster: ClusterOptions = ClusterOptions()
 
     @field_validator("measures")

@@ -1,4 +1,4 @@
-"""What each strategy is worth: learning curves of a linear probe on frozen features, many seeds, clean or with junk.
+"""A comparison of strategies: learning curves of a linear probe on frozen features, many seeds, clean or with junk.
 
 Every row spends the same budgets on the same pools. Where a row has no model to read yet, its first labels are random,
 the same for all such rows of a seed; rows that need none choose from the start. Junk, recordings that hold no speech,

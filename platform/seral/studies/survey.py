@@ -1,4 +1,4 @@
-"""Which strategy to take when: the same study on many pools and encoders, clean and with junk, summed up.
+"""A survey of strategies: one study on many pools and encoders, clean and with junk, summed up.
 
 RUN/<encoder>.<pool>.<clean|junk>/           a study each (seral.studies.strategies), computed once
 RUN/summary.csv, summary.md, summary.png     gain on random by situation, mean over the studies
@@ -47,7 +47,7 @@ class PartOptions(Options):
 
 
 class StrategySurveyOptions(Options):
-    """Every encoder on every pool, clean and with junk."""
+    """Options of a survey: every encoder on every pool, clean and with junk."""
 
     run: str
     """The folder of all studies: made when missing, resumed when there."""

@@ -71,7 +71,7 @@ class TransferOptions(TaskOptions):
     split: SplitOptions = SplitOptions(scheme="k-fold", k=4)
     """Division of the speakers of each are divided; every seed deals those of k-fold anew."""
     folds: list[int] | None = None
-    """Which folds to run; None = all the split gives."""
+    """Folds to run; None = all the split gives."""
     similarity: str = "coral"
     """The label-free measure by which anchors are found: coral or mmd."""
     anchors: list[str] = Field(default=list(ANCHOR_SETS), min_length=1)

@@ -77,14 +77,14 @@ class SweepOptions(Options):
     seed: int = Field(default=0, ge=0)
     """Seed of the search."""
     early_stopping: AshaOptions | None = AshaOptions()
-    """Which trials end early; None = none."""
+    """Rule by which trials end early; None = none does."""
     cpus_per_trial: float = Field(default=1, gt=0)
     gpus_per_trial: float = Field(default=1, ge=0)
     """With `training.cluster.use_gpu`; trials may share one (0.5)."""
     concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; None = as many as the cluster has room for."""
     retries: int = Field(default=1, ge=0)
-    """How often a failed trial is tried again."""
+    """Further attempts at a failed trial."""
     track: TrackingOptions | None = None
     """Tell MLflow of every trial; None = nobody. Leader board and TensorBoard's events are there in any case."""
     test_seeds: list[int] | None = None

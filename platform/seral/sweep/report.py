@@ -72,7 +72,7 @@ def write_sweep_report(
 
 
 def verdict(tested: Mapping[str, Any], metric: str) -> str:
-    """What the best point is worth on test speakers, in a sentence."""
+    """The test score of the best point and its difference to the training as given, in a sentence."""
     (best, *_), scale = tested["rows"].values(), 100 if metric == "uar" else 1
     score = f"The best point has a test {metric.upper()} of {scale * best['mean']:.{3 - 2 * (scale == 100)}f}"
     gain = tested["gain"]

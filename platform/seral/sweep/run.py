@@ -236,7 +236,7 @@ def _note_error(run: str, result: tune.Result) -> None:
 
 
 def _resources(options: SweepOptions) -> dict[str, float]:
-    """What a trial itself holds; adapters train in a process of their own, which holds the cores."""
+    """Cores and GPUs that a trial itself holds; adapters train in a process of their own, which holds the cores."""
     on = options.base.cluster
     heads = all(options.at(labels).finetune.frozen for labels in options.feature_points())
     if not heads:

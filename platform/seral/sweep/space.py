@@ -178,7 +178,7 @@ def _value(dimension: OneOf, name: Plain) -> Any:
 
 
 class _First:
-    """What is wanted, and the first of everything else."""
+    """The values asked for, and the first of every other option."""
 
     def __init__(self, wanted: Mapping[str, Plain]) -> None:
         self._wanted = wanted

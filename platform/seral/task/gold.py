@@ -42,7 +42,7 @@ CLASS_MAP: dict[str, str] = {
 
 
 def gold_words(pool: Pool) -> Counter[str]:
-    """How often each corpus's own words stand in the gold table, for a person who asks what a pool holds."""
+    """Counts of the corpora's own words in the gold table, for a person who asks what a pool holds."""
     table = storage.read_tables([pool.table_uri("gold", shard) for shard in pool.shards], GOLD, ["emotion"])
     return Counter(word for word in table["emotion"].to_pylist() if word is not None)
 
@@ -50,7 +50,7 @@ def gold_words(pool: Pool) -> Counter[str]:
 def vote_shares(
     pool: Pool, classes: Sequence[str], class_map: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, float]]:
-    """What the raters of a corpus heard: of each utterance with votes for the classes, their shares."""
+    """Shares of the raters' votes for the classes, of each utterance that has any."""
     words = {word.lower(): name for word, name in (class_map or CLASS_MAP).items()}
     tables = [pool.table_uri("votes", shard) for shard in pool.shards]
     votes = storage.read_tables(tables, VOTES, ["utterance_id", "emotion", "count"])
@@ -59,7 +59,7 @@ def vote_shares(
         emotion = None if word is None else words.get(word.lower(), word.lower())
         if emotion is not None and emotion in classes:
             counts.setdefault(name, Counter())[emotion] += count
-    return {name: {key: n / heard.total() for key, n in heard.items()} for name, heard in counts.items()}
+    return {name: {key: n / votes_of.total() for key, n in votes_of.items()} for name, votes_of in counts.items()}
 
 
 class Oracle:

@@ -17,7 +17,7 @@ from seral.pool.splits import SplitOptions
 
 
 class TaskOptions(Options):
-    """What every kind of run is told."""
+    """Options of every kind of run on a pool."""
 
     pool: str
     """The pool of speech."""
@@ -35,7 +35,7 @@ class TaskOptions(Options):
     """Everything is done once per seed and fold."""
     features: FeatureOptions = FeatureOptions()
     feature_cache: str | None = None
-    """Where features are kept; None = inside the pool."""
+    """Folder of the features; None = inside the pool."""
     cluster: ClusterOptions = ClusterOptions()
 
     @model_validator(mode="after")
@@ -46,13 +46,13 @@ class TaskOptions(Options):
 
 
 class CorpusOptions(Options):
-    """Which part of the pool, and how it is cut into folds."""
+    """A part of the pool, and its folds."""
 
     corpora: list[str] | None = None
     """Only these corpora of the pool; None = all."""
     split: SplitOptions = SplitOptions()
     folds: list[int] | None = None
-    """Which folds to run; None = all the split gives."""
+    """Folds to run; None = all the split gives."""
 
 
 class ProtocolOptions(TaskOptions, CorpusOptions):
@@ -77,7 +77,7 @@ class ProtocolOptions(TaskOptions, CorpusOptions):
 
 
 class ReadingOptions(TaskOptions):
-    """A task whose models may read what is said, beside hearing how."""
+    """A task whose models may read what is said, beside the sound of it."""
 
     text_encoder: str | None = None
     """A hub id or a folder of a text encoder for the transcripts of the pool; None = nothing is read. Which trainings

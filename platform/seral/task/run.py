@@ -96,7 +96,7 @@ def read_options(model: type[OptionsT], run: str, *verbs: str) -> OptionsT:
 
 
 def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Mapping[str, Any]) -> None:
-    """What a run stands on, beside its options."""
+    """Write environment.json: versions, host, pool and task of a run."""
     path = storage.join(options.run, "environment.json")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -125,9 +125,9 @@ def _without(values: Mapping[str, Any], paths: Collection[str]) -> dict[str, Any
     left = deep_copy(values)
     for path in paths:
         *outer, name = path.split(".")
-        held: Any = left
+        inner: Any = left
         for step in outer:
-            held = held.get(step) if isinstance(held, dict) else None
-        if isinstance(held, dict):
-            held.pop(name, None)
+            inner = inner.get(step) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(name, None)
     return left

@@ -26,7 +26,7 @@ class Study:
 
 
 Plan = Callable[[RunContext[TaskT]], Study]
-"""What a study computes in an open run."""
+"""Makes the study of an open run."""
 
 
 def compute(context: RunContext[TaskT], study: Study) -> Results:
