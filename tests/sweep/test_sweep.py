@@ -49,11 +49,11 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
     assert {record["state"] for record in records.values()} == {"done"}
     # What a trial says is what the same training says outside of Tune.
     context = open_run(options.base, "sweep", MAY_CHANGE, config=options)
-    grounds = examples_of(options, context.pool)
-    ground = grounds[feature_key(context.options)][0]
+    examples = examples_of(options, context.pool)
+    fold = examples[feature_key(context.options)][0]
     for record in list(records.values())[:2]:
         training = options.at(record["labels"])
-        scores = [learn_once(blind(ground), training, seed) for seed in (0, 1)]
+        scores = [learn_once(blind(fold), training, seed) for seed in (0, 1)]
         assert [report["score"] for report in record["reports"]] == scores
         assert record["reports"][-1]["dev"] == pytest.approx(np.mean(scores))
     # The board, and the test of its first line.
@@ -64,8 +64,8 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
     tested = json.loads((Path(values["run"]) / "tested.json").read_text())
     folder = Path(values["run"]) / "again"
     training = options.at(best["labels"])
-    learn(ground, training, str(folder), 1)
-    again = judge(ground, training, "test", str(folder))
+    learn(fold, training, str(folder), 1)
+    again = judge(fold, training, "test", str(folder))
     cell = json.loads(next(Path(values["run"]).glob("test/cells/best*seed-1.json")).read_text())
     assert cell["uar"] == again["uar"]
     row = tested["rows"][f"best {board.loc[0, 'point']}"]
@@ -83,11 +83,11 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
 def test_a_trial_holds_no_test_clip(values: dict[str, Any]) -> None:
     options = parse(SweepOptions, values)
     pool = open_run(options.base, "sweep", MAY_CHANGE, config=options).pool
-    ground = next(iter(examples_of(options, pool).values()))[0]
-    assert ground.data.fold.test
-    assert blind(ground).data.fold.test == ()
-    hidden = set(ground.data.fold.test)
-    assert not hidden & {*blind(ground).data.fold.train, *blind(ground).data.fold.dev}
+    fold = next(iter(examples_of(options, pool).values()))[0]
+    assert fold.data.fold.test
+    assert blind(fold).data.fold.test == ()
+    hidden = set(fold.data.fold.test)
+    assert not hidden & {*blind(fold).data.fold.train, *blind(fold).data.fold.dev}
 
 
 @pytest.mark.ray

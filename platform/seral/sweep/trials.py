@@ -95,9 +95,7 @@ def _score(examples: ray.ObjectRef, options: TrainingOptions, seed: int, sweep: 
     return float(score)
 
 
-def _scores_of_training(
-    examples: FoldExamples, options: TrainingOptions, seed: int
-) -> Iterator[tuple[int | None, float]]:
+def _training(examples: FoldExamples, options: TrainingOptions, seed: int) -> Iterator[tuple[int | None, float]]:
     """Scores on the way, and with None for the step the last one."""
     torch.set_num_threads(1)
     scores: SimpleQueue[tuple[int | None, float] | BaseException] = SimpleQueue()
@@ -118,7 +116,7 @@ def _scores_of_training(
             return
 
 
-_training_task = ray.remote(max_retries=0)(_scores_of_training)
+_training_task = ray.remote(max_retries=0)(_training)
 
 
 def reports_on_the_way(options: TrainingOptions, cells: int) -> bool:
