@@ -1,4 +1,4 @@
-"""Make a small encoder from a large one: python jobs/distil.py teacher=PATH pools=[data/pool] out=runs/student"""
+"""Make a small encoder from a large one: python jobs/distil.py teacher=PATH pools=[data/pool] run=runs/student"""
 
 from seral.options import run_job
 from seral.pretraining.distillation import DistilOptions, distil

@@ -1,4 +1,4 @@
-"""How alike layers are in two languages: python jobs/layer_similarity.py pool=data/pool out=runs/similarity"""
+"""How alike layers are in two languages: python jobs/layer_similarity.py pool=data/pool run=runs/similarity"""
 
 from seral.options import run_job
 from seral.studies.layer_similarity import SimilarityOptions, compare_layers

@@ -1,4 +1,4 @@
-"""Adapt an encoder to the audio of a pool: python jobs/tapt.py pool=data/pool encoder=PATH out=runs/tapt"""
+"""Adapt an encoder to the audio of a pool: python jobs/tapt.py pool=data/pool encoder=PATH run=runs/tapt"""
 
 from seral.options import run_job
 from seral.pretraining.tapt import TaptJobOptions, pretrain

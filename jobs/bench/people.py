@@ -46,9 +46,10 @@ from seral.pool.splits import SplitOptions, folds_of
 from seral.report import write_run_report
 from seral.selection.budget import BudgetOptions
 from seral.selection.selection import StrategyOptions
+from seral.task.eligibility import eligible
 from seral.task.examples import Targets
+from seral.task.folds import codes, features_of, fold_data
 from seral.task.gold import Oracle
-from seral.task.run import codes, eligible, features_of, fold_data
 from seral.training.finetune import finetune
 from seral.training.model import evaluate, score
 

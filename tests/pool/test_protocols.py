@@ -15,7 +15,8 @@ from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.protocols import PROTOCOLS, find_protocol
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions
-from seral.task.run import eligible, protocol_name
+from seral.task.eligibility import eligible
+from seral.task.options import protocol_name
 from seral.training.options import TrainingOptions
 
 GIVEN = {"pool": "p", "run": "r"}

@@ -61,7 +61,7 @@ def same_threads() -> Any:
 
 def options(teacher: str, pool: str, out: Path, **changes: object) -> DistilOptions:
     lesson = {"batch_s": 10.0, "versions": 2}
-    values = {"teacher": teacher, "pools": [pool], "noise": pool, "out": str(out), "steps": 6, "warmup_steps": 1}
+    values = {"teacher": teacher, "pools": [pool], "noise": pool, "run": str(out), "steps": 6, "warmup_steps": 1}
     return parse(DistilOptions, {**values, "layers": 1, "checkpoint_every": 2, "lesson": lesson, **changes})
 
 
@@ -107,7 +107,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, speech_pool: st
     assert (tmp_path / "whole" / "distil.png").stat().st_size > 1000
     assert not (tmp_path / "cut" / ".train").exists()
     assert distil(options(teacher, speech_pool, tmp_path / "cut")) == cut
-    with pytest.raises(StateError, match="holds a result with another lr"):
+    with pytest.raises(StateError, match=r"holds a run with other options \(lr: was"):
         distil(options(teacher, speech_pool, tmp_path / "cut", lr=0.5))
 
 

@@ -43,7 +43,8 @@ from seral.studies.local_attributes import (
     run_local_attributes,
 )
 from seral.task.cells import Cell
-from seral.task.run import eligible, fold_data
+from seral.task.eligibility import eligible
+from seral.task.folds import fold_data
 from seral.training.wap_finetune import LabelledPart, WapFinetuneOptions, finetune_wap, predict, start_classifier
 
 SMALL = {

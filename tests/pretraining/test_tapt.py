@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_refused(speech_pool: str, tmp_path: Path, tiny_whi
 def test_the_job_hears_the_training_part_of_a_fold(speech_pool: str, tmp_path: Path, tiny_whisper: str) -> None:
     values = {
         "pool": speech_pool,
-        "out": str(tmp_path / "out"),
+        "run": str(tmp_path / "out"),
         "encoder": tiny_whisper,
         "split": {"scheme": "k-fold", "k": 3},
         "fold": 1,
@@ -259,9 +259,9 @@ def test_the_job_hears_the_training_part_of_a_fold(speech_pool: str, tmp_path: P
     assert facts["utterances"] == len(make_folds(open_pool(speech_pool).metadata, options.split)[1].train)
     assert load_encoder(folder).family == "whisper"
     assert pretrain(options) == folder
-    with pytest.raises(StateError, match="with another fold; give `out` another folder"):
+    with pytest.raises(StateError, match=r"other options \(fold: was 1, now None\); give `run` another folder"):
         pretrain(parse(TaptJobOptions, values | {"fold": None}))
-    elsewhere = {"out": str(tmp_path / "other")}
+    elsewhere = {"run": str(tmp_path / "other")}
     with pytest.raises(OptionError, match=r"fold 3 does not exist: the split gives 0\.\.2"):
         pretrain(parse(TaptJobOptions, values | elsewhere | {"fold": 3}))
     with pytest.raises(OptionError, match="no corpus nothing in"):

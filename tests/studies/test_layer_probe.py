@@ -48,7 +48,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("std", [False, True])
 def test_what_is_easy_to_hear_is_found_in_every_state(pool: str, std: bool, tmp_path: Path) -> None:
-    values = {"pool": pool, "corpus": "made", "classes": sorted(PITCH_HZ), "folds": 4, "std": std, "out": str(tmp_path)}
+    values = {"pool": pool, "corpus": "made", "classes": sorted(PITCH_HZ), "folds": 4, "std": std, "run": str(tmp_path)}
     text = probe_layers(parse(ProbeOptions, values))
     assert text.startswith("21 utterances, 4 speakers, 2 classes\n")
     assert (tmp_path / "probe.md").read_text() == text

@@ -23,7 +23,7 @@ STATES = 5
 
 
 def compare(pool: str, out: Path, **values: Any) -> pd.DataFrame:
-    text = compare_layers(parse(SimilarityOptions, {"pool": pool, "out": str(out)} | values))
+    text = compare_layers(parse(SimilarityOptions, {"pool": pool, "run": str(out)} | values))
     table = pd.read_csv(out / "similarity.csv")
     assert len(text.splitlines()) == 2 + len(table) / STATES
     assert (out / "similarity.png").read_bytes().startswith(b"\x89PNG")

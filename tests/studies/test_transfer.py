@@ -21,9 +21,10 @@ from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
 from seral.studies.transfer import Pair, TransferOptions, choose, pair_cell, run_transfer
 from seral.task.cells import Cell
+from seral.task.eligibility import eligible
 from seral.task.examples import Targets
+from seral.task.folds import FoldData, fold_data
 from seral.task.gold import Oracle
-from seral.task.run import FoldData, eligible, fold_data
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 ROWS = ["source only", "rescaled", *ANCHOR_SETS, "chosen", "target, supervised"]

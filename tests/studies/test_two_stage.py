@@ -15,7 +15,8 @@ from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import check_apart, folds_of
 from seral.studies.two_stage import TwoStageOptions, run_two_stage
-from seral.task.run import codes, eligible, fold_data
+from seral.task.eligibility import eligible
+from seral.task.folds import codes, fold_data
 from seral.training.model import score
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

@@ -16,9 +16,9 @@ from seral.loop.options import LoopOptions
 from seral.options import load, parse
 from seral.sweep.board import leaderboard, read_records
 from seral.sweep.plan import SweepOptions
-from seral.sweep.run import _tpe, best_config, blind, grounds_of, run_sweep
-from seral.sweep.trials import _known, hearing, judge, learn, learn_once
-from seral.task.run import open_run
+from seral.sweep.run import MAY_CHANGE, _tpe, best_config, blind, examples_of, run_sweep
+from seral.sweep.trials import _known, feature_key, judge, learn, learn_once
+from seral.task.context import open_run
 
 HEADS = {
     "finetune.head.l2": {"low": 0.003, "high": 30.0, "log": True},
@@ -49,12 +49,12 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
     assert [record["labels"] for record in records.values()] == options.points()
     assert {record["state"] for record in records.values()} == {"done"}
     # What a trial says is what the same training says outside of Tune.
-    given, pool = open_run(options.given, {"run", "cluster"})
-    grounds = grounds_of(options, pool)
-    ground = grounds[hearing(given)][0]
+    context = open_run(options.base, "sweep", MAY_CHANGE, config=options)
+    examples = examples_of(options, context.pool)
+    fold = examples[feature_key(context.options)][0]
     for record in list(records.values())[:2]:
         training = options.at(record["labels"])
-        scores = [learn_once(blind(ground), training, seed) for seed in (0, 1)]
+        scores = [learn_once(blind(fold), training, seed) for seed in (0, 1)]
         assert [report["score"] for report in record["reports"]] == scores
         assert record["reports"][-1]["dev"] == pytest.approx(np.mean(scores))
     # The board, and the test of its first line.
@@ -65,8 +65,8 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
     tested = json.loads((Path(values["run"]) / "tested.json").read_text())
     folder = Path(values["run"]) / "again"
     training = options.at(best["labels"])
-    learn(ground, training, str(folder), 1)
-    again = judge(ground, training, "test", str(folder))
+    learn(fold, training, str(folder), 1)
+    again = judge(fold, training, "test", str(folder))
     cell = json.loads(next(Path(values["run"]).glob("test/cells/best*seed-1.json")).read_text())
     assert cell["uar"] == again["uar"]
     row = tested["rows"][f"best {board.loc[0, 'point']}"]
@@ -83,12 +83,12 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
 @pytest.mark.ray
 def test_a_trial_holds_no_test_clip(values: dict[str, Any]) -> None:
     options = parse(SweepOptions, values)
-    _, pool = open_run(options.given, {"run", "cluster"})
-    ground = next(iter(grounds_of(options, pool).values()))[0]
-    assert ground.data.fold.test
-    assert blind(ground).data.fold.test == ()
-    hidden = set(ground.data.fold.test)
-    assert not hidden & {*blind(ground).data.fold.train, *blind(ground).data.fold.dev}
+    pool = open_run(options.base, "sweep", MAY_CHANGE, config=options).pool
+    fold = next(iter(examples_of(options, pool).values()))[0]
+    assert fold.data.fold.test
+    assert blind(fold).data.fold.test == ()
+    hidden = set(fold.data.fold.test)
+    assert not hidden & {*blind(fold).data.fold.train, *blind(fold).data.fold.dev}
 
 
 @pytest.mark.ray

@@ -21,8 +21,9 @@ from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
 from seral.studies.transfer import TransferOptions, run_transfer
+from seral.task.eligibility import eligible
 from seral.task.examples import Targets, Utterances
-from seral.task.run import FoldData, eligible, fold_data
+from seral.task.folds import FoldData, fold_data
 from seral.training.alignment import AnchoringOptions, Carry
 from seral.training.finetune import finetune
 from seral.training.finetune_options import FinetuneOptions

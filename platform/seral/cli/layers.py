@@ -32,26 +32,26 @@ def layers_probe(
     encoder: Annotated[
         list[str] | None, typer.Option(help="A hub id, a folder, or an embedded encoder; repeatable.")
     ] = None,
-    out: Annotated[str | None, typer.Option("--out", help="Folder for the table and a picture.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="Folder for the table and a picture.")] = None,
     settings: Sets = None,
 ) -> None:
     """What encoders are worth: a linear probe of every hidden state on unseen speakers, beside log-mel statistics.
 
     Prints UAR, size and speed of each encoder and of its network with untrained weights.
 
-    Example: `seral layers probe data/pool --classes anger,neutral,sadness --encoder runs/student/encoder --out runs/p`
+    Example: `seral layers probe data/pool --classes anger,neutral,sadness --encoder runs/student/encoder --run runs/p`
     """
     from seral.options import parse
     from seral.studies.layer_probe import ProbeOptions, probe_layers
 
-    values = {"pool": pool, "classes": classes.split(","), "encoders": encoder or ["seral-tiny"], "out": out}
+    values = {"pool": pool, "classes": classes.split(","), "encoders": encoder or ["seral-tiny"], "run": run}
     typer.echo(probe_layers(parse(ProbeOptions, values, settings or [])))
 
 
 @layers_app.command("similarity")
 def layers_similarity(
     pool: PoolPath,
-    out: Annotated[str, typer.Option("--out", help="Folder of the table and the heat map.")],
+    run: Annotated[str, typer.Option("--run", help="Folder of the table and the heat map.")],
     encoder: Annotated[str, typer.Option(help="A hub id, a folder, or an embedded encoder.")] = "seral-tiny",
     settings: Sets = None,
 ) -> None:
@@ -59,12 +59,12 @@ def layers_similarity(
 
     Prints the similarities, larger is more alike; `similarity.png` is a heat map, `similarity.csv` the table.
 
-    Example: `seral layers similarity data/pool --out runs/similarity --set by=corpus --set measures=[coral,mmd]`
+    Example: `seral layers similarity data/pool --run runs/similarity --set by=corpus --set measures=[coral,mmd]`
     """
     from seral.options import parse
     from seral.studies.layer_similarity import SimilarityOptions, compare_layers
 
-    typer.echo(compare_layers(parse(SimilarityOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
+    typer.echo(compare_layers(parse(SimilarityOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])))
 
 
 @layers_app.command("anchor")

@@ -14,7 +14,7 @@ training_app = typer.Typer()
 @training_app.command()
 def pretrain(
     pool: PoolPath,
-    out: Annotated[str, typer.Option("--out", help="Folder of the result: the encoder is in `encoder/`.")],
+    run: Annotated[str, typer.Option("--run", help="Folder of the result: the encoder is in `encoder/`.")],
     encoder: Annotated[str, typer.Option(help="A hub id, a folder, or an embedded encoder.")] = "seral-tiny",
     settings: Sets = None,
 ) -> None:
@@ -23,20 +23,20 @@ def pretrain(
     The objective is the encoder's own: contrastive for wav2vec 2.0, masked prediction of clusters for all others.
     `tapt.json` and `tapt.png` show how it went. `--set fold=0` hears the training part of a fold only.
 
-    Example: `seral pretrain data/pool --encoder facebook/hubert-base-ls960 --out runs/tapt --set tapt.steps=500`
+    Example: `seral pretrain data/pool --encoder facebook/hubert-base-ls960 --run runs/tapt --set tapt.steps=500`
     """
     from seral.options import parse
     from seral.pretraining.tapt import TaptJobOptions
     from seral.pretraining.tapt import pretrain as run_pretrain
 
-    typer.echo(run_pretrain(parse(TaptJobOptions, {"pool": pool, "out": out, "encoder": encoder}, settings or [])))
+    typer.echo(run_pretrain(parse(TaptJobOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])))
 
 
 @training_app.command()
 def distil(
     pool: Annotated[list[str], typer.Argument(metavar="POOL", help="Pools of speech; no label is read.")],
     teacher: Annotated[str, typer.Option(help="A hub id or a folder of an encoder.")],
-    out: Annotated[str, typer.Option("--out", help="Folder of the result: the student is in `encoder/`.")],
+    run: Annotated[str, typer.Option("--run", help="Folder of the result: the student is in `encoder/`.")],
     layers: Annotated[int, typer.Option(min=1, help="Depth of the student; it starts as its teacher's bottom.")] = 2,
     settings: Sets = None,
 ) -> None:
@@ -45,13 +45,13 @@ def distil(
     The student learns what the teacher makes of the speech, layer by layer. `distil.json` and `distil.png` show how it
     went, `python jobs/probe.py` what the student is worth.
 
-    Example: `seral distil data/pool --teacher microsoft/wavlm-base-plus --layers 4 --out runs/student`
+    Example: `seral distil data/pool --teacher microsoft/wavlm-base-plus --layers 4 --run runs/student`
     """
     from seral.options import parse
     from seral.pretraining.distillation import DistilOptions
     from seral.pretraining.distillation import distil as run_distil
 
-    values = {"pools": pool, "teacher": teacher, "out": out, "layers": layers}
+    values = {"pools": pool, "teacher": teacher, "run": run, "layers": layers}
     typer.echo(run_distil(parse(DistilOptions, values, settings or [])))
 
 

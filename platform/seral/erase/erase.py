@@ -196,6 +196,7 @@ def _locations(also: Sequence[str]) -> list[str]:
         locations.append(location)
         config = storage.join(location, "config.yaml")
         named = yaml.safe_load(storage.read_bytes(config)) if storage.exists(config) else {}
+        named = named.get("training") or named.get("loop") or named  # a sweep's options hold those of its trials
         cache, ledger = named.get("feature_cache"), (named.get("people") or {}).get("ledger")
         if cache and storage.exists(cache):
             locations.append(storage.absolute(cache))

@@ -65,7 +65,8 @@ def run_loop(options: LoopOptions) -> str:
 def _run(options: LoopOptions) -> str:
     kind = ANNOTATORS[options.annotator]
     kind.check(options)  # before anything is started
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "loop", MAY_CHANGE)
+    options, pool = context.options, context.pool
     times = PhaseTimes.resumed(storage.join(options.run, SECONDS))
     metadata, source = kind.candidates(options, pool)
     check_noises(options.finetune.augment, pool, metadata)

@@ -34,7 +34,8 @@ from seral.loop.rounds import count_rounds, round_folder
 from seral.options import parse
 from seral.pool.shards import Pool, open_pool
 from seral.schema import SCREEN
-from seral.task.run import features_of, read_options
+from seral.task.folds import features_of
+from seral.task.run import read_options
 
 BATCH = "relabel-"
 

@@ -2,10 +2,10 @@
 
 No label is read. Every step draws from (seed, step), so a run that was stopped goes on to the same weights.
 
-OUT/options.yaml      the options; the run is resumed with the same ones or not at all
-OUT/encoder/          the student, as any other encoder, with fp16 weights
-OUT/distil.json       written last: sizes of both, losses by step
-OUT/distil.png        the same as a picture
+RUN/config.yaml       the options; the run is resumed with the same ones or not at all
+RUN/encoder/          the student, as any other encoder, with fp16 weights
+RUN/distil.json       written last: sizes of both, losses by step
+RUN/distil.png        the same as a picture
 """
 
 # L distilled teacher states · N frames · D features
@@ -37,8 +37,10 @@ from seral.pool.noises import read_noises
 from seral.pool.shards import Pool, open_pool
 from seral.pretraining.lesson import STEP, Lesson, LessonOptions
 from seral.progress import say
+from seral.task.eligibility import of_corpora
+from seral.task.options import absolute_encoder
 from seral.task.ray_train import STATE, StepState, last_checkpoint
-from seral.task.run import absolute_encoder, claim_folder, of_corpora
+from seral.task.run import claim
 
 ENCODER, DONE, PICTURE = "encoder", "distil.json", "distil.png"
 SCALE_S = 600.0
@@ -54,7 +56,7 @@ class DistilOptions(Options):
     pools: tuple[str, ...]
     """Pools of speech; of each, one shard is in memory at a time. Whoever is to test the student must not be in them:
     name the other `corpora`."""
-    out: str
+    run: str
     """Folder of the run: the encoder is in `encoder/`, with fp16 weights."""
     layers: int = Field(default=2, ge=1)
     """Depth of the student, which starts as the bottom of its teacher."""
@@ -96,13 +98,13 @@ class DistilSpec:
 def distil(options: DistilOptions) -> str:
     """Train the student, or go on training it; returns the folder of the encoder."""
     options = _with_absolute_paths(options)
-    target = storage.join(options.out, ENCODER)
-    claim_folder(options, options.out, {"out", "cluster"})
-    if storage.exists(storage.join(options.out, DONE)):
+    target = storage.join(options.run, ENCODER)
+    claim(options, "distil", {"run", "cluster"})
+    if storage.exists(storage.join(options.run, DONE)):
         return target
     speech = speech_of([open_pool(uri) for uri in options.pools], options.corpora)
     connect(options.cluster)
-    work, name = storage.join(options.out, ".train"), _run_name(speech, options)
+    work, name = storage.join(options.run, ".train"), _run_name(speech, options)
     spec = DistilSpec(
         options=options,
         speech=speech,
@@ -113,8 +115,8 @@ def distil(options: DistilOptions) -> str:
     with last_checkpoint(distil_worker, spec, options.cluster, what=what, name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
         record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
-    storage.write_bytes(storage.join(options.out, PICTURE), _picture(record))
-    storage.write_json(storage.join(options.out, DONE), record)
+    storage.write_bytes(storage.join(options.run, PICTURE), _picture(record))
+    storage.write_json(storage.join(options.run, DONE), record)
     share = record["student_parameters"] / record["teacher_parameters"]
     say(f"the student has {record['student_parameters']:,} parameters, {share:.0%} of its teacher's: {target}")
     return target
@@ -253,7 +255,7 @@ def learning_rate_at(step: int, options: DistilOptions) -> float:
 
 def _with_absolute_paths(options: DistilOptions) -> DistilOptions:
     """Workers may have another working directory."""
-    given: dict[str, Any] = {"out": storage.absolute(options.out), "pools": tuple(map(storage.absolute, options.pools))}
+    given: dict[str, Any] = {"run": storage.absolute(options.run), "pools": tuple(map(storage.absolute, options.pools))}
     if options.noise is not None:
         given["noise"] = storage.absolute(options.noise)
     given |= {name: absolute_encoder(e) for name in ("teacher", "student") if (e := getattr(options, name)) is not None}
@@ -262,7 +264,7 @@ def _with_absolute_paths(options: DistilOptions) -> DistilOptions:
 
 def _run_name(speech: tuple[tuple[Pool, frozenset[str]], ...], options: DistilOptions) -> str:
     """Another name for whatever would train to other weights: a run of the same name goes on from its checkpoint."""
-    values: Mapping[str, Any] = options.model_dump(mode="json", exclude={"out", "cluster", "checkpoint_every"})
+    values: Mapping[str, Any] = options.model_dump(mode="json", exclude={"run", "cluster", "checkpoint_every"})
     parts = [[pool.hash for pool, _ in speech], values]
     return "distil-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 

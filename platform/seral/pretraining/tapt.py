@@ -28,8 +28,10 @@ from seral.pool.splits import SplitOptions, make_folds
 from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt_run import ENCODER, OBJECTIVE, TaptSpec, tapt_worker
 from seral.progress import say
+from seral.task.eligibility import of_corpora
+from seral.task.options import absolute_encoder
 from seral.task.ray_train import STATE, last_checkpoint
-from seral.task.run import absolute_encoder, claim_folder, of_corpora
+from seral.task.run import claim
 
 DONE, PICTURE = "tapt.json", "tapt.png"
 
@@ -75,7 +77,7 @@ class TaptJobOptions(Options):
 
     pool: str
     """The pool; only its audio is read."""
-    out: str
+    run: str
     """Folder of the result: the encoder is in `encoder/`."""
     encoder: str = "seral-tiny"
     """A hub id, a folder, or an embedded encoder."""
@@ -93,13 +95,14 @@ class TaptJobOptions(Options):
 
 def pretrain(options: TaptJobOptions) -> str:
     """Adapt an encoder to a pool, or go on doing so; returns the folder of the encoder."""
-    out, pool = storage.absolute(options.out), open_pool(options.pool)
+    options = options.model_copy(update={"run": storage.absolute(options.run)})
+    pool = open_pool(options.pool)
     encoder = absolute_encoder(options.encoder)
     ids = _ids(options, pool)
-    claim_folder(options, out, {"out", "cluster"})
+    claim(options, "pretrain", {"run", "cluster"})
     connect(options.cluster)
     say(f"TAPT of {encoder} on {len(ids)} utterances of {pool.uri}")
-    return adapt_encoder(pool, ids, encoder, out, options.tapt, options.cluster)
+    return adapt_encoder(pool, ids, encoder, options.run, options.tapt, options.cluster)
 
 
 def _ids(options: TaptJobOptions, pool: Pool) -> list[str]:

@@ -8,15 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from seral import storage
-from seral.errors import StateError
 from seral.figures.axes import png
 from seral.pool.shards import open_pool
 from seral.report import comparison, figures, page
 from seral.report.records import RunRecords, read_run
 from seral.schema import RANDOM
+from seral.task.run import read_config
 
 TARGET_SHARE = 0.95
 """The target whose cost is shown, as a share of the UAR with all labels."""
@@ -31,10 +30,7 @@ __all__ = ["RunRecords", "read_run", "write_report", "write_run_report"]
 
 def write_run_report(run: str | Path) -> str:
     """Write the report of a run, with the pool that its configuration names; returns the address of the HTML file."""
-    config = storage.join(run, "config.yaml")
-    if not storage.exists(config):
-        raise StateError(f"there is no run at {run}: config.yaml is missing")
-    options = yaml.safe_load(storage.read_bytes(config))
+    options = read_config(str(run), "loop")
     metadata = open_pool(options["pool"]).metadata
     if options.get("corpora"):
         metadata = metadata.filter(pc.is_in(metadata["corpus"], pa.array(options["corpora"])))

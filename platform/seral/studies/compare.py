@@ -4,7 +4,6 @@ Every cell is one supervised training on a random share of a fold's training lab
 tested once on speakers nobody trained on, with the linear probe on the same labels beside it.
 """
 
-# N rows · C classes · K dimensions
 from __future__ import annotations
 
 import time
@@ -21,22 +20,14 @@ from seral.cluster import ClusterOptions
 from seral.errors import StateError
 from seral.features.store import FeatureStore
 from seral.options import Options
-from seral.pool.shards import Pool
 from seral.pool.splits import Fold, folds_of
 from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import adapt_encoder
-from seral.task.cells import Cell, file_name, run_cells, study_table, write_table
-from seral.task.run import (
-    FoldData,
-    ProtocolOptions,
-    ReadingOptions,
-    eligible,
-    features_of,
-    fold_data,
-    open_run,
-    protocol_name,
-    write_environment,
-)
+from seral.task.cells import Cell, file_name, write_study_table
+from seral.task.context import RunContext
+from seral.task.folds import FoldData
+from seral.task.options import ProtocolOptions, ReadingOptions, protocol_name
+from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
@@ -60,7 +51,7 @@ class CompareOptions(ReadingOptions, ProtocolOptions):
     """Variants of training on one task."""
 
     rows: list[Variant] = Field(min_length=1)
-    """What is compared, each with a name of its own."""
+    """The rows that are compared, each with a name of its own."""
     baseline: str | None = None
     """The row whose UAR the others' gain is measured from; None = the first."""
     fractions: list[float] = Field(default=[1.0], min_length=1)
@@ -81,9 +72,13 @@ class CompareOptions(ReadingOptions, ProtocolOptions):
 
 def run_compare(options: CompareOptions) -> str:
     """Compute what is missing of the table and write it to the run folder; returns it as text."""
-    options, pool = open_run(options, MAY_CHANGE)
+    return run_study(options, "compare", MAY_CHANGE, _plan)
+
+
+def _plan(context: RunContext[CompareOptions]) -> Study:
+    options, pool = context.options, context.pool
     _claim_rows(options)
-    metadata = eligible(options, pool, options.corpora)
+    metadata = context.eligible(options.corpora)
     for row in options.rows:
         check_noises(row.finetune.augment, pool, metadata)
     folds = folds_of(metadata, options.split, options.folds)
@@ -92,29 +87,32 @@ def run_compare(options: CompareOptions) -> str:
     shared: dict[tuple[str, int], ray.ObjectRef] = {}
     for row in options.rows:
         for number, fold in folds.items():
-            store = _store(options, pool, row, number, fold)
+            store = _store(context, row, number, fold)
             if (store.fingerprint, number) not in shared:
-                shared[store.fingerprint, number] = ray.put(fold_data(options, store, fold, metadata))
+                shared[store.fingerprint, number] = ray.put(context.fold_data(store, fold, metadata))
             for share in options.fractions:
                 name = _row_name(row.name, share, options)
                 baseline[name] = _row_name(options.baseline or options.rows[0].name, share, options)
                 cells = [Cell(row=name, fold=number, seed=seed) for seed in options.seeds]
                 work = (shared[store.fingerprint, number], row.finetune, share, options.cluster)
                 arguments |= dict.fromkeys(cells, work)
-    write_environment(options, pool, protocol_name(options, pool), {})
-    found = run_cells(options.run, train_cell, arguments, options.cluster, f"{len(arguments)} trainings")
-    return write_table(options.run, study_table(found, baseline))
+    context.write_environment(protocol_name(options, pool), {})
+    return Study(
+        cell=train_cell,
+        stages=[(f"{len(arguments)} trainings", arguments)],
+        write=lambda results: write_study_table(options.run, results, baseline),
+    )
 
 
 def _claim_rows(options: CompareOptions) -> None:
     """Note what every row means; refuse one whose cells may have been computed with other options."""
     path = storage.join(options.run, "rows.json")
-    known = storage.read_json(path) if storage.exists(path) else {}
+    values_of = storage.read_json(path) if storage.exists(path) else {}
     for row in options.rows:
-        meant = row.model_dump(mode="json")
-        if known.setdefault(row.name, meant) != meant:
+        values = row.model_dump(mode="json")
+        if values_of.setdefault(row.name, values) != values:
             raise StateError(f"{options.run} holds a row {row.name!r} with other options; give this one another name")
-    storage.write_json(path, known)
+    storage.write_json(path, values_of)
 
 
 def train_cell(
@@ -123,12 +121,12 @@ def train_cell(
     """Train on a share of the labels and test; numbers for the table, and the predictions behind them."""
     fold, oracle = data.fold, data.oracle()
     parts = {"train": labelled_share(fold.train, share, [cell.seed, cell.fold]), "dev": fold.dev, "test": fold.test}
-    known = {part: (data.utterances(ids), oracle.targets(ids)) for part, ids in parts.items()}
+    examples = {part: (data.utterances(ids), oracle.targets(ids)) for part, ids in parts.items()}
     device = "cuda" if on.use_gpu else "cpu"
     before_mb, started = forget_peak_mb(device), time.perf_counter()
     history = finetune(
-        *known["train"],
-        *known["dev"],
+        *examples["train"],
+        *examples["dev"],
         unlabelled=data.utterances(fold.train),
         store=data.store,
         classes=data.classes,
@@ -142,8 +140,8 @@ def train_cell(
     return {
         "share": share,
         "labels": len(parts["train"]),
-        **evaluate_model(storage.join(folder, "model"), data.store, *known["test"], data.classes, data.dimensions),
-        **probe(known["train"], known["dev"], known["test"], len(data.classes)),
+        **evaluate_model(storage.join(folder, "model"), data.store, *examples["test"], data.classes, data.dimensions),
+        **probe(examples["train"], examples["dev"], examples["test"], len(data.classes)),
         **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
         "history": history,
     }
@@ -152,14 +150,14 @@ def train_cell(
 def costs(history: dict[str, Any], seconds: float, memory_mb: float, teacher: int | None) -> dict[str, float]:
     """Trained parameters, memory, time; a head alone is fitted too quickly for more than the time.
 
-    Of a distilled encoder, trained parameters are also told as a share of its teacher's.
+    Of a distilled encoder, trained parameters are also given as a share of its teacher's.
     """
     trainable = history.get("adapter", history["head"])["trainable"]
-    found = {"trainable": trainable} | ({} if teacher is None else {"teacher_share": trainable / teacher})
+    sizes = {"trainable": trainable} | ({} if teacher is None else {"teacher_share": trainable / teacher})
     if "adapter" not in history:
-        return found | {"seconds": seconds}
+        return sizes | {"seconds": seconds}
     epochs = len(history["adapter"]["epochs"]) - 1
-    return found | {
+    return sizes | {
         "trainable_share": trainable / history["adapter"]["parameters"],
         "memory_mb": memory_mb,
         "epoch_s": seconds / epochs,
@@ -177,11 +175,11 @@ def _row_name(name: str, share: float, options: CompareOptions) -> str:
     return name if len(options.fractions) == 1 else f"{name}, {100 * share:g} %"
 
 
-def _store(options: CompareOptions, pool: Pool, row: Variant, number: int, fold: Fold) -> FeatureStore:
-    encoder = options.encoder
+def _store(context: RunContext[CompareOptions], row: Variant, number: int, fold: Fold) -> FeatureStore:
+    options, encoder = context.options, context.options.encoder
     if row.tapt is not None:
-        # Rows that pretrain alike share what came of it.
+        # Rows that pretrain alike share the encoder that came of it.
         first = next(other.name for other in options.rows if other.tapt == row.tapt)
         folder = storage.join(options.run, "tapt", file_name(first), f"fold-{number:02d}")
-        encoder = adapt_encoder(pool, fold.train, encoder, folder, row.tapt, options.cluster)
-    return features_of(options, pool, encoder, frames_layer(encoder, row.finetune))
+        encoder = adapt_encoder(context.pool, fold.train, encoder, folder, row.tapt, options.cluster)
+    return context.features(encoder, frames_layer(encoder, row.finetune))

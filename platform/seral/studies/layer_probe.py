@@ -1,13 +1,13 @@
-"""How much emotion is linear in an encoder: each hidden state under a leave-speakers-out probe, beside two baselines.
+"""A probe of encoders: the emotion that is linear in each hidden state, on unseen speakers, beside two baselines.
 
 The best state is read off the same folds, which is slightly optimistic; so it is for every encoder in the table.
 
-OUT/probe.csv    encoder, state, seed, uar
-OUT/probe.md     the table that is printed
-OUT/probe.png    UAR by hidden state
+RUN/probe.csv    encoder, state, seed, uar
+RUN/probe.md     the table that is printed
+RUN/probe.png    UAR by hidden state
 """
 
-# N utterances · L encoder layers (L+1 hidden states) · D features · S samples · M mel bands · T mel frames
+# N utterances · L hidden states · D features · S samples · M mel bands · T mel frames
 from __future__ import annotations
 
 import time
@@ -39,20 +39,22 @@ from seral.figures.markdown import markdown
 from seral.options import Options
 from seral.pool.shards import open_pool
 from seral.progress import track
+from seral.task.cells import write_table
 from seral.task.gold import Oracle
+from seral.task.run import claim
 
 Features = Callable[[], NDArray[np.float32]]
 LOG_MEL = "log-mel mean and std"
 
 
 class ProbeOptions(Options):
-    """What is judged on what."""
+    """Options of a probe of encoders: the encoders, and the labelled speech that they are judged on."""
 
     pool: str
     """A pool with gold labels and speakers; its labelled part is held in memory."""
     classes: tuple[str, ...]
     """Emotions to tell apart; other utterances are left out."""
-    out: str | None = None
+    run: str | None = None
     """Folder of table and picture; None = the table is only printed."""
     corpus: str | None = None
     """Only utterances of this corpus."""
@@ -71,6 +73,9 @@ class ProbeOptions(Options):
 def probe_layers(options: ProbeOptions) -> str:
     """Unweighted average recall (UAR) of every hidden state, as a table; beside it, size and speed on one thread."""
     table, oracle = _labelled(options)
+    if options.run is not None:
+        options = options.model_copy(update={"run": storage.absolute(options.run)})
+        claim(options, "probe", {"run"})
     emotion_N, speaker_N = np.array(oracle.emotions(table["utterance_id"].to_pylist())), table["speaker"].to_numpy()
     subjects: dict[str, tuple[int, Features]] = {LOG_MEL: (0, partial(_log_mel_statistics, table))}
     for name in options.encoders:
@@ -87,14 +92,14 @@ def probe_layers(options: ProbeOptions) -> str:
             with one_thread():
                 feature_NLD = extract()
             speed = audio_s / (time.perf_counter() - started)
-            found = _scores(feature_NLD, emotion_N, speaker_N, options)
-            scores.append(found.assign(encoder=title))
-            lines.append(_line(title, size, speed, found))
+            uars = _scores(feature_NLD, emotion_N, speaker_N, options)
+            scores.append(uars.assign(encoder=title))
+            lines.append(_line(title, size, speed, uars))
             advance(1)
     text = f"{len(emotion_N)} utterances, {len(set(speaker_N))} speakers, {len(options.classes)} classes\n\n"
     text += markdown(pd.DataFrame(lines))
-    if options.out is not None:
-        _write(options.out, text, pd.concat(scores))
+    if options.run is not None:
+        _write(options.run, text, pd.concat(scores))
     return text
 
 
@@ -110,8 +115,8 @@ def _scores(
     return pd.DataFrame(rows)
 
 
-def _line(title: str, size: int, speed: float, found: pd.DataFrame) -> dict[str, Any]:
-    mean_L = found.groupby("state")["uar"].mean().to_numpy()
+def _line(title: str, size: int, speed: float, uars: pd.DataFrame) -> dict[str, Any]:
+    mean_L = uars.groupby("state")["uar"].mean().to_numpy()
     best = int(mean_L.argmax())
     return {
         "encoder": title,
@@ -120,19 +125,16 @@ def _line(title: str, size: int, speed: float, found: pd.DataFrame) -> dict[str,
         "times_real_time": f"{speed:.0f}",
         "best_state": best,
         "uar": float(mean_L[best]),
-        "uar_std": float(found[found["state"] == best]["uar"].std(ddof=1)),
+        "uar_std": float(uars[uars["state"] == best]["uar"].std(ddof=1)),
         "by_state": " ".join(f"{100 * uar:.1f}" for uar in mean_L),
     }
 
 
-def _write(out: str, text: str, scores: pd.DataFrame) -> None:
+def _write(run: str, text: str, scores: pd.DataFrame) -> None:
     # Imported here: drawing takes a second to load.
-    from seral.figures.axes import png
     from seral.figures.studies import probe_by_state
 
-    storage.write_bytes(storage.join(out, "probe.md"), text.encode())
-    storage.write_bytes(storage.join(out, "probe.csv"), scores.to_csv(index=False).encode())
-    storage.write_bytes(storage.join(out, "probe.png"), png(probe_by_state(scores)))
+    write_table(run, scores, "probe", shown=text, figure=probe_by_state(scores))
 
 
 @contextmanager

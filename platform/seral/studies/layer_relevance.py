@@ -1,12 +1,12 @@
 """Layer relevance of an encoder: what each hidden state knows of emotions and dimensions, from cached features.
 
 RUN/cells/<target>.fold-<FF>.seed-<S>.json   all probes of one division of the speakers
-RUN/relevance.csv                            score of every target, measure and hidden state, with 95 % intervals
+RUN/relevance.csv, relevance.md              score of every target, measure and hidden state, with 95 % intervals
 RUN/centres.csv, centres.md                  centre of mass of every target and measure
 RUN/relevance.png                            the same as a picture
 """
 
-# N clips · L hidden states (encoder layers + 1) · D features · S seeds · C classes
+# N clips · L hidden states (encoder layers + 1) · D features · R seeds · C classes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,21 +23,12 @@ from pydantic import Field, model_validator
 from ser_models import metrics
 from ser_models.fitting import PooledSet, ProbeOptions, RatedSet
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
-from seral import storage
-from seral.figures.markdown import markdown
 from seral.pool.splits import Fold, SplitOptions, voices
-from seral.task.cells import Cell, run_cells
-from seral.task.run import (
-    FoldData,
-    ProtocolOptions,
-    eligible,
-    features_of,
-    fold_data,
-    folds_by_seed,
-    open_run,
-    protocol_name,
-    write_environment,
-)
+from seral.task.cells import Cell, Results, write_table
+from seral.task.context import RunContext
+from seral.task.folds import FoldData, folds_by_seed
+from seral.task.options import ProtocolOptions, protocol_name
+from seral.task.study import Study, run_study
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
 EMOTION = "emotion"
@@ -71,10 +62,10 @@ which they do not have, beside neutral. A stand-in: it says nothing that the emo
 
 
 class RelevanceOptions(ProtocolOptions):
-    """Which encoder knows what of which corpus, and where."""
+    """Options of a study of layer relevance."""
 
     split: SplitOptions = SplitOptions(scheme="k-fold")
-    """How speakers are divided; every seed deals those of k-fold anew."""
+    """Division of the speakers; every seed deals those of k-fold anew."""
     mapped: list[Literal["arousal", "valence"]] = Field(default=[])
     """Dimensions to read off the name of the emotion, for corpora without ratings (see MAPS)."""
     l2: float = Field(default=0.03, ge=0)
@@ -99,75 +90,79 @@ class RelevanceOptions(ProtocolOptions):
 
 
 def run_relevance(options: RelevanceOptions) -> str:
-    """Compute what is missing and write tables and picture; returns the centres of mass as Markdown."""
-    options, pool = open_run(options, MAY_CHANGE)
-    metadata = eligible(options, pool, options.corpora)
-    store = features_of(options, pool, options.encoder, None)
+    """Compute what is missing and write the tables; returns the centres of mass as Markdown."""
+    return run_study(options, "relevance", MAY_CHANGE, _plan)
+
+
+def _plan(context: RunContext[RelevanceOptions]) -> Study:
+    options = context.options
+    metadata = context.eligible(options.corpora)
+    store = context.features()
     folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)
-    data = fold_data(options, store, next(iter(folds.values())), metadata)
-    write_environment(options, pool, protocol_name(options, pool), {})
+    data = context.fold_data(store, next(iter(folds.values())), metadata)
+    context.write_environment(protocol_name(options, context.pool), {})
     shared = ray.put(data)
     arguments = {
         Cell(row=target, fold=number, seed=seed): (shared, fold, options)
         for target in options.targets
         for (number, seed), fold in folds.items()
     }
-    found = run_cells(options.run, relevance_cell, arguments, options.cluster, f"{len(arguments)} sets of probes")
-    return _write(options, found, data, voices(metadata))
+    return Study(
+        cell=relevance_cell,
+        stages=[(f"{len(arguments)} sets of probes", arguments)],
+        write=lambda results: _write(options, results, data, voices(metadata)),
+    )
 
 
 def relevance_cell(cell: Cell, _folder: str, data: FoldData, fold: Fold, options: RelevanceOptions) -> dict[str, Any]:
     """All probes of one target on one division of the speakers; dev is trained on, since nothing is chosen by it."""
     train_ids, test_ids = [*fold.train, *fold.dev], list(fold.test)
     truth_N = truths(cell.row, data, train_ids, options)
-    kept = [name for name, value in zip(train_ids, truth_N, strict=True) if np.isfinite(value)]
+    rated_ids = [name for name, value in zip(train_ids, truth_N, strict=True) if np.isfinite(value)]
     target_N = torch.from_numpy(truth_N[np.isfinite(truth_N)])
-    rows, test = (data.pooled(ids) for ids in (kept, test_ids))
-    known: PooledSet | RatedSet
+    rows, test = (data.pooled(ids) for ids in (rated_ids, test_ids))
+    train: PooledSet | RatedSet
     if cell.row == EMOTION:
-        known = PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=target_N.long())
+        train = PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=target_N.long())
     else:
-        known = RatedSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, target_NK=target_N[:, None].float())
-    found = layer_relevance(known, test, num_classes=len(options.classes), options=ProbeOptions(l2=options.l2))
+        train = RatedSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, target_NK=target_N[:, None].float())
+    relevance = layer_relevance(train, test, num_classes=len(options.classes), options=ProbeOptions(l2=options.l2))
     return {
-        "weight": found.weight_L.round(6).tolist(),
+        "weight": relevance.weight_L.round(6).tolist(),
         "ids": test_ids,
-        "single": found.single_LN.round(4).tolist(),
-        "truncated": found.truncated_LN.round(4).tolist(),
+        "single": relevance.single_LN.round(4).tolist(),
+        "truncated": relevance.truncated_LN.round(4).tolist(),
     }
 
 
 def truths(target: str, data: FoldData, ids: Sequence[str], options: RelevanceOptions) -> NDArray[np.float64]:
-    """What is to be predicted of some utterances, (N,): class indices or ratings, NaN where nothing is known."""
-    known = data.oracle().targets(ids)
+    """Values to predict of some utterances, (N,): class indices or ratings, NaN where nothing is known."""
+    gold = data.oracle().targets(ids)
     mapped = options.targets[target]
     if target in options.dimensions:
-        return known.value_NK[:, options.dimensions.index(target)].astype(np.float64)
+        return gold.value_NK[:, options.dimensions.index(target)].astype(np.float64)
     levels = range(len(options.classes)) if mapped is None else [MAPS[mapped][name] for name in options.classes]
-    return np.where(known.labelled_N, np.array(levels, np.float64)[known.label_N], np.nan)
+    return np.where(gold.labelled_N, np.array(levels, np.float64)[gold.label_N], np.nan)
 
 
-def _write(
-    options: RelevanceOptions, found: Mapping[Cell, Mapping[str, Any]], data: FoldData, speaker_of: Mapping[str, str]
-) -> str:
+def _write(options: RelevanceOptions, results: Results, data: FoldData, speaker_of: Mapping[str, str]) -> str:
     # Imported here: workers import this module, and drawing takes a second to load.
-    from seral.figures.axes import png
     from seral.figures.studies import layer_relevance as figure
 
     lines, centres = list[dict[str, Any]](), list[dict[str, Any]]()
     for target in options.targets:
-        cells = {cell: values for cell, values in found.items() if cell.row == target}
+        cells = {cell: values for cell, values in results.items() if cell.row == target}
         weight_XL = np.array([values["weight"] for values in cells.values()])
         measured = {"weight": (weight_XL.mean(0), weight_XL, weight_XL.mean(0), weight_XL)}
         floor = 1 / len(options.classes) if target == EMOTION else 0.0
         for measure, relevance in (("single", above), ("truncated", gains)):
-            truth_N, told_NLS, speaker_N = _assemble(
+            truth_N, predicted_NLR, speaker_N = _assemble(
                 cells, measure, partial(truths, target, data, options=options), speaker_of
             )
             score = partial(_scores, target == EMOTION)
             rng = np.random.default_rng(0)
-            value_L = score(truth_N, told_NLS)
-            drawn_XL = metrics.resampled(score, truth_N, told_NLS, speaker_N, rng, options.resamples)
+            value_L = score(truth_N, predicted_NLR)
+            drawn_XL = metrics.resampled(score, truth_N, predicted_NLR, speaker_N, rng, options.resamples)
             measured[measure] = (value_L, drawn_XL, relevance(value_L, floor), relevance(drawn_XL, floor))
         for measure, (value_L, drawn_XL, relevance_L, relevance_XL) in measured.items():
             low_L, high_L = np.nanquantile(drawn_XL, INTERVAL, axis=0)
@@ -179,12 +174,9 @@ def _write(
             low, high = np.nanquantile([_centre(row_L) for row_L in relevance_XL], INTERVAL)
             centre = {"centre": _centre(relevance_L), "centre_low": low, "centre_high": high}
             centres.append({"target": target, "measure": measure, **centre, "best layer": int(np.argmax(value_L))})
-    table, text = pd.DataFrame(lines), markdown(pd.DataFrame(centres))
-    storage.write_bytes(storage.join(options.run, "relevance.csv"), table.to_csv(index=False).encode())
-    storage.write_bytes(storage.join(options.run, "centres.csv"), pd.DataFrame(centres).to_csv(index=False).encode())
-    storage.write_bytes(storage.join(options.run, "relevance.png"), png(figure(table)))
-    storage.write_bytes(storage.join(options.run, "centres.md"), text.encode())
-    return text
+    table = pd.DataFrame(lines)
+    write_table(options.run, table, "relevance", figure=figure(table))
+    return write_table(options.run, pd.DataFrame(centres), "centres")
 
 
 def _assemble(
@@ -193,29 +185,36 @@ def _assemble(
     truth: Callable[[Sequence[str]], NDArray[np.float64]],
     speaker_of: Mapping[str, str],
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.str_]]:
-    """Truths (N,), predictions (N, L, S) and speakers (N,) of the clips that every seed tested."""
-    told: dict[int, dict[str, NDArray[np.float32]]] = {}
+    """Truths (N,), predictions (N, L, R) and speakers (N,) of the clips that every seed tested."""
+    predictions: dict[int, dict[str, NDArray[np.float32]]] = {}
     for cell, values in cells.items():
-        told.setdefault(cell.seed, {}).update(zip(values["ids"], np.array(values[measure], np.float32).T, strict=True))
-    ids = sorted(set.intersection(*(set(of_seed) for of_seed in told.values())))
+        predictions.setdefault(cell.seed, {}).update(
+            zip(values["ids"], np.array(values[measure], np.float32).T, strict=True)
+        )
+    ids = sorted(set.intersection(*(set(of_seed) for of_seed in predictions.values())))
     truth_N = truth(ids)
-    kept = [row for row, value in enumerate(truth_N) if np.isfinite(value)]
-    told_NLS = np.array([[of_seed[ids[row]] for of_seed in told.values()] for row in kept]).swapaxes(1, 2)
-    return truth_N[kept], told_NLS, np.array([speaker_of[ids[row]] for row in kept])
+    rows = [row for row, value in enumerate(truth_N) if np.isfinite(value)]
+    predicted_NLR = np.array([[of_seed[ids[row]] for of_seed in predictions.values()] for row in rows]).swapaxes(1, 2)
+    return truth_N[rows], predicted_NLR, np.array([speaker_of[ids[row]] for row in rows])
 
 
-def _scores(of_classes: bool, truth_N: NDArray[np.float64], told_NLS: NDArray[np.float32]) -> NDArray[np.float64]:
+def _scores(of_classes: bool, truth_N: NDArray[np.float64], predicted_NLR: NDArray[np.float32]) -> NDArray[np.float64]:
     """UAR or CCC of every hidden state, mean over seeds, (L,); NaN where a resample has no CCC."""
     score = _uar if of_classes else _ccc
-    return np.array([np.mean([score(truth_N, told_N) for told_N in told_NS.T]) for told_NS in told_NLS.swapaxes(0, 1)])
+    return np.array(
+        [
+            np.mean([score(truth_N, predicted_N) for predicted_N in predicted_NR.T])
+            for predicted_NR in predicted_NLR.swapaxes(0, 1)
+        ]
+    )
 
 
-def _uar(truth_N: NDArray[np.float64], told_N: NDArray[np.float32]) -> float:
-    return metrics.uar(truth_N.astype(np.int64), told_N.astype(np.int64))
+def _uar(truth_N: NDArray[np.float64], predicted_N: NDArray[np.float32]) -> float:
+    return metrics.uar(truth_N.astype(np.int64), predicted_N.astype(np.int64))
 
 
-def _ccc(truth_N: NDArray[np.float64], told_N: NDArray[np.float32]) -> float:
-    return float("nan") if np.ptp(truth_N) == 0 else metrics.ccc(truth_N, told_N)
+def _ccc(truth_N: NDArray[np.float64], predicted_N: NDArray[np.float32]) -> float:
+    return float("nan") if np.ptp(truth_N) == 0 else metrics.ccc(truth_N, predicted_N)
 
 
 def _centre(relevance_L: NDArray[np.float64]) -> float:

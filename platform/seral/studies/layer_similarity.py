@@ -1,7 +1,8 @@
-"""How alike the layers of an encoder are in two languages or corpora, pair by pair, as a table and a heat map.
+"""Similarity of the layers of an encoder between languages or corpora, pair by pair, as a table and a heat map.
 
-OUT/similarity.csv    measure, source, target, layer, similarity
-OUT/similarity.png    one panel a measure, a row for each pair, a column for each hidden state
+RUN/similarity.csv    measure, source, target, layer, similarity
+RUN/similarity.md     the table that is printed
+RUN/similarity.png    one panel a measure, a row for each pair, a column for each hidden state
 """
 
 # N, M clips of two groups · L hidden states (encoder layers + 1) · D features
@@ -24,24 +25,27 @@ from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError
 from seral.features.audio import FeatureOptions, extract_features
 from seral.features.batches import rows_of
-from seral.figures.markdown import markdown
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
+from seral.task.cells import write_table
 from seral.task.gold import Oracle
+from seral.task.run import claim
+
+MAY_CHANGE = {"run", "cluster", "feature_cache"}
 
 
 class SimilarityOptions(Options):
-    """Whose layers are compared."""
+    """Options of a study of layer similarity."""
 
     pool: str
     """The pool; without measures of emotions, no label of it is read."""
-    out: str
+    run: str
     """Folder of the table and the picture."""
     encoder: str = "seral-tiny"
     """A hub id, a folder, or an embedded encoder."""
     by: Literal["language", "corpus"] = "language"
-    """What is compared with one another: languages, or corpora."""
+    """Groups that are compared: languages, or corpora."""
     groups: list[str] | None = None
     """Only these languages or corpora; None = all of the pool."""
     measures: list[str] = Field(default=["coral", "mmd"], min_length=1)
@@ -56,7 +60,7 @@ class SimilarityOptions(Options):
     seed: int = 0
     features: FeatureOptions = FeatureOptions()
     feature_cache: str | None = None
-    """Where features are kept; None = inside the pool."""
+    """Folder of the features; None = inside the pool."""
     cluster: ClusterOptions = ClusterOptions()
 
     @field_validator("measures")
@@ -79,13 +83,15 @@ class SimilarityOptions(Options):
 
 
 Group = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Pooled means and deviations (N, L, D) and classes (N,), -1 where none is known."""
+"""Pooled means and standard deviations (N, L, D) and classes (N,), -1 where none is known."""
 
 
 def compare_layers(options: SimilarityOptions) -> str:
     """Compute all similarities and write them; returns them as Markdown, a column for each hidden state."""
     pool = open_pool(options.pool)
     members = _members(options, pool)
+    options = options.model_copy(update={"run": storage.absolute(options.run)})
+    claim(options, "similarity", MAY_CHANGE, pool=pool)
     connect(options.cluster)
     groups = _groups(options, pool, members)
     rows: list[dict[str, Any]] = []
@@ -93,10 +99,10 @@ def compare_layers(options: SimilarityOptions) -> str:
         # Emotions are told by a probe of the source, which makes a difference to the direction.
         pairs = permutations if measure in options.of_labels and options.labels == "pseudo" else combinations
         for source, target in pairs(groups, 2):
-            found = _similarity(measure, groups[source], groups[target], options)
+            similarity_L = _similarity(measure, groups[source], groups[target], options)
             rows += [
                 {"measure": measure, "source": source, "target": target, "layer": layer, "similarity": value}
-                for layer, value in enumerate(found)
+                for layer, value in enumerate(similarity_L)
             ]
     return _write(options, pd.DataFrame(rows))
 
@@ -122,11 +128,11 @@ def _groups(options: SimilarityOptions, pool: Pool, members: Mapping[str, list[s
         pool, options.encoder, uri=options.feature_cache, options=options.features, on=options.cluster
     )
     ids, mean_NLD, std_NLD = store.pooled()
-    known = set(ids)
+    with_features = set(ids)
     oracle = Oracle(pool, options.classes) if options.of_labels else None
     groups: dict[str, Group] = {}
     for number, (group, names) in enumerate(members.items()):
-        usable = [name for name in names if name in known]
+        usable = [name for name in names if name in with_features]
         order = np.random.default_rng([options.seed, number]).permutation(len(usable))[: options.max_clips]
         chosen = [usable[row] for row in sorted(order)]
         rows = rows_of(ids, chosen)
@@ -141,18 +147,18 @@ def _similarity(measure: str, source: Group, target: Group, options: SimilarityO
     if not SIMILARITIES[measure].of_labels:
         return layer_similarity(measure, source[0], target[0])
     source = _labelled(source)
-    told = _labelled(target) if options.labels == "gold" else _told(source, target, options)
-    return layer_similarity(measure, source[0], told[0], source_label_N=source[2], target_label_M=told[2])
+    target = _labelled(target) if options.labels == "gold" else _pseudo_labelled(source, target, options)
+    return layer_similarity(measure, source[0], target[0], source_label_N=source[2], target_label_M=target[2])
 
 
 def _labelled(group: Group) -> Group:
     mean_NLD, std_NLD, label_N = group
-    known = label_N >= 0
-    return mean_NLD[known], std_NLD[known], label_N[known]
+    labelled_N = label_N >= 0
+    return mean_NLD[labelled_N], std_NLD[labelled_N], label_N[labelled_N]
 
 
-def _told(source: Group, target: Group, options: SimilarityOptions) -> Group:
-    """The target with the classes that a probe of the source hears in it."""
+def _pseudo_labelled(source: Group, target: Group, options: SimilarityOptions) -> Group:
+    """The target with the classes that a probe of the source predicts."""
     mean_NLD, std_NLD, label_N = source
     fitted = fit_head(PooledSet(mean_NLD=mean_NLD, std_NLD=std_NLD, label_N=label_N), len(options.classes))
     return target[0], target[1], predict_pooled(fitted, target[0], target[1]).argmax(1)
@@ -160,13 +166,10 @@ def _told(source: Group, target: Group, options: SimilarityOptions) -> Group:
 
 def _write(options: SimilarityOptions, table: pd.DataFrame) -> str:
     # Imported here: drawing takes a second to load.
-    from seral.figures.axes import png
     from seral.figures.studies import layer_similarity as figure
 
-    out = storage.absolute(options.out)
-    storage.write_bytes(storage.join(out, "similarity.csv"), table.to_csv(index=False).encode())
     pairs = ["measure", "source", "target"]
     wide = table.set_index([*pairs, "layer"])["similarity"].unstack("layer")
     wide = wide.reindex(list(table[pairs].drop_duplicates().itertuples(index=False, name=None)))
-    storage.write_bytes(storage.join(out, "similarity.png"), png(figure(wide)))
-    return markdown(wide.rename(columns=str).reset_index())
+    shown = wide.rename(columns=str).reset_index()
+    return write_table(options.run, table, "similarity", shown=shown, figure=figure(wide))

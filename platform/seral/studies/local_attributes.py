@@ -34,17 +34,12 @@ from seral.pool.splits import folds_of
 from seral.pretraining.local_attributes import AdapterSpec, AdapterTrainingOptions, fresh_wap, train_adapter
 from seral.progress import say
 from seral.studies.compare import labelled_share
-from seral.task.cells import Cell, run_cells, study_table, write_table
-from seral.task.run import (
-    FoldData,
-    ProtocolOptions,
-    eligible,
-    features_of,
-    fold_data,
-    open_run,
-    protocol_name,
-    write_environment,
-)
+from seral.task.cells import Cell, run_cells, write_study_table
+from seral.task.context import open_run
+from seral.task.eligibility import eligible
+from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.options import ProtocolOptions, protocol_name
+from seral.task.run import write_environment
 from seral.training.linear_probe import linear_probe
 from seral.training.model import evaluate
 from seral.training.wap_finetune import (
@@ -139,7 +134,8 @@ class LocalAttributesOptions(ProtocolOptions):
 
 def run_local_attributes(options: LocalAttributesOptions) -> str:
     """Run the study, or what is missing of it; returns the table as Markdown."""
-    options, pool = open_run(options, MAY_CHANGE)
+    context = open_run(options, "local-attributes", MAY_CHANGE)
+    options, pool = context.options, context.pool
     metadata = eligible(options, pool, options.corpora)
     folds = folds_of(metadata, options.split, options.folds)
     source = _source(options, pool)
@@ -225,7 +221,7 @@ def _finetune_rows(
         if cell.row == first
     }
     baseline = {row.name: PROBE for row in options.rows}
-    return write_table(options.run, study_table({**probes, **found}, baseline))
+    return write_study_table(options.run, {**probes, **found}, baseline)
 
 
 def row_cell(

@@ -1,4 +1,4 @@
-"""What each strategy is worth: learning curves of a linear probe on frozen features, many seeds, clean or with junk.
+"""A comparison of strategies: learning curves of a linear probe on frozen features, many seeds, clean or with junk.
 
 Every row spends the same budgets on the same pools. Where a row has no model to read yet, its first labels are random,
 the same for all such rows of a seed; rows that need none choose from the start. Junk, recordings that hold no speech,
@@ -30,31 +30,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ser_models.metrics import confusion_matrix, mean_recall
-from seral import storage
 from seral.errors import OptionError
 from seral.features.batches import rows_of
-from seral.figures.markdown import markdown
 from seral.pool.splits import SplitOptions, voices
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.selection import StrategyOptions, select
-from seral.selection.strategies import WRAPPERS
-from seral.task.cells import Cell, run_cells
-from seral.task.run import (
-    FoldData,
-    ProtocolOptions,
-    eligible,
-    features_of,
-    fold_data,
-    folds_by_seed,
-    open_run,
-    protocol_name,
-    write_environment,
-)
+from seral.task.cells import Cell, Results, write_table
+from seral.task.context import RunContext, open_run
+from seral.task.folds import FoldData, folds_by_seed
+from seral.task.options import ProtocolOptions, protocol_name
+from seral.task.study import Study, compute, run_study
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "resamples"}
 BASELINE = "random"
-Curves = Mapping[Cell, Mapping[str, Any]]
-"""What `curve_cell` found in every cell of a study."""
 MEMBERS = 10
 """Models in the ensemble that strategies of disagreement read."""
 
@@ -63,7 +51,7 @@ class StrategyRow(StrategyOptions):
     """A strategy with its wrappers, under a name of its own."""
 
     label: str | None = None
-    """How the row is called; None = as the strategy."""
+    """Name of the row; None = that of the strategy."""
 
     @property
     def row(self) -> str:
@@ -77,7 +65,7 @@ class StrategyStudyOptions(ProtocolOptions):
     rows: list[StrategyRow] = Field(min_length=1)
     """Strategies; `random`, which all are compared with, is added when it is not among them."""
     split: SplitOptions = SplitOptions(scheme="k-fold", k=3)
-    """How speakers are divided; every seed deals those of k-fold anew."""
+    """Division of the speakers; every seed deals those of k-fold anew."""
     budgets: list[float] = Field(default=[0.02, 0.05, 0.1, 0.2, 0.35, 0.5], min_length=2)
     """Labels after each round, as shares of the training part (junk not counted)."""
     state: int | None = Field(default=None, ge=0)
@@ -112,8 +100,8 @@ class StrategyStudyOptions(ProtocolOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
-    """Who may be picked and who is tested in one fold."""
+class Division:
+    """Utterances of one fold: those that may be picked, and those that are tested."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -124,26 +112,30 @@ class Ground:
 
 def run_strategy_study(options: StrategyStudyOptions) -> str:
     """Compute what is missing and write the tables; returns the table as Markdown."""
-    found = learning_curves(options)
-    return write_tables(options, found, resampled_curves(options, found))
+    return run_study(options, "compare-strategies", MAY_CHANGE, _plan)
 
 
-def learning_curves(options: StrategyStudyOptions) -> Curves:
+def learning_curves(options: StrategyStudyOptions) -> Results:
     """Every cell of a study, computed where it is missing."""
-    options, pool = open_run(options, MAY_CHANGE)
-    metadata = eligible(options, pool, options.corpora)
-    store = features_of(options, pool, options.encoder, None)
+    context = open_run(options, "compare-strategies", MAY_CHANGE)
+    return compute(context, _plan(context))
+
+
+def _plan(context: RunContext[StrategyStudyOptions]) -> Study:
+    options, pool = context.options, context.pool
+    metadata = context.eligible(options.corpora)
+    store = context.features()
     folds = folds_by_seed(metadata, options.split, options.folds, options.seeds, store)
     junk = _junk_ids(options, pool.metadata, set(store.unusable["source"].to_pylist()))
-    data = fold_data(options, store, next(iter(folds.values())), metadata)
-    write_environment(options, pool, protocol_name(options, pool), {"junk": len(junk)})
+    data = context.fold_data(store, next(iter(folds.values())), metadata)
+    context.write_environment(protocol_name(options, pool), {"junk": len(junk)})
     shared, speaker_of, arguments = ray.put(data), voices(metadata), dict[Cell, Sequence[Any]]()
     for (number, seed), fold in folds.items():
         train = tuple(sorted({*fold.train, *fold.dev}))
         count = round(len(train) * options.junk_share / (1 - options.junk_share))
         mixed_in = np.random.default_rng(seed).permutation(junk)[:count].tolist() if options.junk else []
-        ground = ray.put(
-            Ground(
+        division = ray.put(
+            Division(
                 train=train,
                 test=fold.test,
                 junk=tuple(sorted(mixed_in)),
@@ -152,58 +144,62 @@ def learning_curves(options: StrategyStudyOptions) -> Curves:
             )
         )
         for row in options.rows:
-            arguments[Cell(row=row.row, fold=number, seed=seed)] = (shared, ground, row, options)
-    return run_cells(options.run, curve_cell, arguments, options.cluster, f"{len(arguments)} learning curves")
+            arguments[Cell(row=row.row, fold=number, seed=seed)] = (shared, division, row, options)
+    return Study(
+        cell=curve_cell,
+        stages=[(f"{len(arguments)} learning curves", arguments)],
+        write=lambda results: write_tables(options, results, resampled_curves(options, results)),
+    )
 
 
 def curve_cell(
-    cell: Cell, folder: str, data: FoldData, ground: Ground, row: StrategyRow, options: StrategyStudyOptions
+    cell: Cell, folder: str, data: FoldData, division: Division, row: StrategyRow, options: StrategyStudyOptions
 ) -> dict[str, Any]:
     """One strategy from its first label to its last."""
     oracle, classes = data.oracle(), data.classes
-    everyone = sorted({*ground.train, *ground.junk})
+    everyone = sorted({*division.train, *division.junk})
     scale = StandardScaler().fit(_vectors(data, everyone, options.state))
-    known = dict(zip(everyone, scale.transform(_vectors(data, everyone, options.state)), strict=True))
-    test_ND = scale.transform(_vectors(data, ground.test, options.state))
-    truth_N = oracle.targets(ground.test).label_N
-    junk, asked = set(ground.junk), list[str]()
+    vector_of = dict(zip(everyone, scale.transform(_vectors(data, everyone, options.state)), strict=True))
+    test_ND = scale.transform(_vectors(data, division.test, options.state))
+    truth_N = oracle.targets(division.test).label_N
+    junk, asked = set(division.junk), list[str]()
     # By the strategy's name, so that a wrapper is compared with its strategy at the same draws.
     rng = np.random.default_rng([cell.seed, cell.fold, zlib.crc32(row.name.encode())])
     first: StrategyOptions = row
-    if row.needs & {"probability_NC", "dropout_RNC"}:
-        kept = [wrapper for wrapper in row.wrappers if WRAPPERS[wrapper.name].filters]
-        first = StrategyOptions(name="random", wrappers=kept)
+    if row.needs & {"probability_NC", "dropout_SNC"}:
+        wrappers = [wrapper for wrapper in row.wrappers if wrapper.name in ("quality", "distinct")]
+        first = StrategyOptions(name="random", wrappers=wrappers)
     models: list[ClassifierMixin] = []
-    found: dict[str, Any] = {"labelled": [], "uar": [], "confusion": [], "junk": [], "seconds": 0.0}
+    curve: dict[str, Any] = {"labelled": [], "uar": [], "confusion": [], "junk": [], "seconds": 0.0}
     for number, share in enumerate(options.budgets):
         started = time.perf_counter()
-        count = max(1, round(share * len(ground.train))) - len(asked)
-        candidates = _candidates(ground, len(classes), everyone, asked, known, models)
+        count = max(1, round(share * len(division.train))) - len(asked)
+        candidates = _candidates(division, len(classes), everyone, asked, vector_of, models)
         if number == 0 and first is not row:
             picks = select(first, candidates, count, np.random.default_rng([cell.seed, cell.fold]))
         else:
             picks = select(row if models else first, candidates, count, rng)
-        found["seconds"] += time.perf_counter() - started
+        curve["seconds"] += time.perf_counter() - started
         asked += picks
         labelled = [name for name in asked if name not in junk]
         label_N = oracle.targets(labelled).label_N
-        members = MEMBERS if "dropout_RNC" in row.needs else 0
-        told_N = np.zeros(len(truth_N), dtype=np.int64)
+        members = MEMBERS if "dropout_SNC" in row.needs else 0
+        predicted_N = np.zeros(len(truth_N), dtype=np.int64)
         if labelled:
-            models = _fit(np.stack([known[name] for name in labelled]), label_N, members, cell.seed)
-            told_N = _probabilities(models[0], test_ND, len(classes)).argmax(axis=1)
-        speakers = [ground.speaker_of[name] for name in ground.test]
-        found["labelled"].append(len(asked))
-        found["uar"].append(float(mean_recall(confusion_matrix(truth_N, told_N, len(classes)))))
-        found["junk"].append(len(asked) - len(labelled))
-        found["confusion"].append(
+            models = _fit(np.stack([vector_of[name] for name in labelled]), label_N, members, cell.seed)
+            predicted_N = _probabilities(models[0], test_ND, len(classes)).argmax(axis=1)
+        speakers = [division.speaker_of[name] for name in division.test]
+        curve["labelled"].append(len(asked))
+        curve["uar"].append(float(mean_recall(confusion_matrix(truth_N, predicted_N, len(classes)))))
+        curve["junk"].append(len(asked) - len(labelled))
+        curve["confusion"].append(
             {
-                speaker: confusion_matrix(truth_N[mine], told_N[mine], len(classes)).tolist()
+                speaker: confusion_matrix(truth_N[rows], predicted_N[rows], len(classes)).tolist()
                 for speaker in sorted(set(speakers))
-                if len(mine := np.flatnonzero(np.array(speakers) == speaker))
+                if len(rows := np.flatnonzero(np.array(speakers) == speaker))
             }
         )
-    return found
+    return curve
 
 
 def area(uar_B: Sequence[float] | NDArray[np.float64], share_B: Sequence[float]) -> Any:
@@ -216,10 +212,10 @@ def area(uar_B: Sequence[float] | NDArray[np.float64], share_B: Sequence[float])
 def _junk_ids(options: StrategyStudyOptions, metadata: pa.Table, unusable: set[str]) -> list[str]:
     if options.junk is None:
         return []
-    found = metadata.filter(pc.equal(metadata["corpus"], options.junk))["utterance_id"].to_pylist()
-    if not found:
+    ids = metadata.filter(pc.equal(metadata["corpus"], options.junk))["utterance_id"].to_pylist()
+    if not ids:
         raise OptionError(f"no corpus {options.junk!r} in {options.pool} to mix in as junk")
-    return sorted(set(found) - unusable)
+    return sorted(set(ids) - unusable)
 
 
 def _vectors(data: FoldData, ids: Sequence[str], state: int | None) -> NDArray[np.float32]:
@@ -232,24 +228,27 @@ def _vectors(data: FoldData, ids: Sequence[str], state: int | None) -> NDArray[n
 
 
 def _candidates(
-    ground: Ground,
+    division: Division,
     classes: int,
     everyone: Sequence[str],
     asked: Sequence[str],
-    known: Mapping[str, NDArray[np.float32]],
+    vector_of: Mapping[str, NDArray[np.float32]],
     models: Sequence[ClassifierMixin],
 ) -> Candidates:
     left = sorted(set(everyone) - set(asked))
-    x_ND = np.stack([known[name] for name in left])
-    rows = ground.quality.take(rows_of(ground.quality["utterance_id"].to_pylist(), left))
-    values = metadata_columns(rows)
+    x_ND = np.stack([vector_of[name] for name in left])
+    rows = division.quality.take(rows_of(division.quality["utterance_id"].to_pylist(), left))
+    values = known_of(rows)
     if models:
         values["probability_NC"] = _probabilities(models[0], x_ND, classes)
     if models[1:]:
         values["dropout_RNC"] = np.stack([_probabilities(model, x_ND, classes) for model in models[1:]])
     if asked:
-        values |= {"labelled_ids": np.array(asked), "labelled_embedding_MD": np.stack([known[name] for name in asked])}
-        values["rejected_M"] = np.isin(asked, ground.junk)
+        values |= {
+            "labelled_ids": np.array(asked),
+            "labelled_embedding_MD": np.stack([vector_of[name] for name in asked]),
+        }
+        values["rejected_M"] = np.isin(asked, division.junk)
     return Candidates(ids=np.array(left), embedding_ND=x_ND, **values)
 
 
@@ -272,64 +271,59 @@ def _probabilities(model: ClassifierMixin, x_ND: NDArray[np.float32], classes: i
     return p_NC
 
 
-def write_tables(options: StrategyStudyOptions, found: Curves, resampled: Mapping[str, NDArray[np.float64]]) -> str:
+def write_tables(options: StrategyStudyOptions, results: Results, resampled: Mapping[str, NDArray[np.float64]]) -> str:
     """The table of a study as CSV, Markdown and picture; returns the Markdown."""
     # Imported here: workers import this module, and drawing takes a second to load.
-    from seral.figures.axes import png
     from seral.figures.studies import strategy_curves
 
     names = [row.row for row in options.rows]
     shares = options.budgets
     lines = []
     for name in names:
-        cells = [values for cell, values in found.items() if cell.row == name]
+        cells = [values for cell, values in results.items() if cell.row == name]
         uar_B = np.mean([values["uar"] for values in cells], axis=0)
         line: dict[str, Any] = {"row": name, "cells": len(cells)}
         line |= {f"{share:.0%}_uar": float(uar) for share, uar in zip(shares, uar_B, strict=True)}
         line |= {"area_uar": float(area(uar_B, shares)), "gain": np.nan, "gain_low": np.nan, "gain_high": np.nan}
         if name != BASELINE:
             difference_R = area(resampled[name] - resampled[BASELINE], shares)
-            line["gain"] = gain(found, name, shares, slice(None))
+            line["gain"] = gain(results, name, shares, slice(None))
             line["gain_low"], line["gain_high"] = (float(v) for v in np.quantile(difference_R, [0.025, 0.975]))
         if options.junk:
             line["junk_share"] = float(np.mean([values["junk"][-1] / values["labelled"][-1] for values in cells]))
         line["seconds"] = float(np.mean([values["seconds"] for values in cells]))
         lines.append(line)
     table = pd.DataFrame(lines).sort_values("area_uar", ascending=False, ignore_index=True)
-    text = markdown(table)
-    storage.write_bytes(storage.join(options.run, "table.csv"), table.to_csv(index=False).encode())
-    storage.write_bytes(storage.join(options.run, "table.md"), text.encode())
-    storage.write_bytes(storage.join(options.run, "table.png"), png(strategy_curves(table, shares)))
-    return text
+    return write_table(options.run, table, figure=strategy_curves(table, shares))
 
 
-def gain(found: Curves, name: str, share_B: Sequence[float], part: slice) -> float:
+def gain(results: Results, name: str, share_B: Sequence[float], part: slice) -> float:
     """Mean difference to random of the area under a part of the curve, paired by fold and seed."""
     curve = {
-        (cell.row, cell.fold, cell.seed): area(values["uar"][part], share_B[part]) for cell, values in found.items()
+        (cell.row, cell.fold, cell.seed): area(values["uar"][part], share_B[part]) for cell, values in results.items()
     }
     return float(np.mean([uar - curve[(BASELINE, *key[1:])] for key, uar in curve.items() if key[0] == name]))
 
 
-def resampled_curves(options: StrategyStudyOptions, found: Curves) -> dict[str, NDArray[np.float64]]:
+def resampled_curves(options: StrategyStudyOptions, results: Results) -> dict[str, NDArray[np.float64]]:
     """UAR of every row at every budget over random weights of the test speakers, (R, B).
 
-    A Bayesian bootstrap (Rubin 1981): a speaker's weights follow from the name, so that they are the same for all rows
-    and in all studies that test this voice. A speaker's clips of all folds and seeds are added up.
+    A Bayesian bootstrap (Rubin 1981): a speaker's weights follow from the name, equal for all rows and in
+    all studies that test this voice. A speaker's clips of all folds and seeds are added up.
     """
-    speakers = sorted({speaker for values in found.values() for speaker in values["confusion"][0]})
-    place = {speaker: index for index, speaker in enumerate(speakers)}
+    speakers = sorted({speaker for values in results.values() for speaker in values["confusion"][0]})
+    index_of = {speaker: index for index, speaker in enumerate(speakers)}
     classes, budgets = len(options.classes), len(options.budgets)
     drawn = [np.random.default_rng(zlib.crc32(name.encode())).exponential(size=options.resamples) for name in speakers]
     weight_RS = np.stack(drawn, axis=1)
     curves = {}
     for row in options.rows:
         count_SBCC = np.zeros((len(speakers), budgets, classes, classes))
-        for cell, values in found.items():
+        for cell, values in results.items():
             if cell.row != row.row:
                 continue
             for budget, confusion in enumerate(values["confusion"]):
                 for speaker, matrix in confusion.items():
-                    count_SBCC[place[speaker], budget] += matrix
+                    count_SBCC[index_of[speaker], budget] += matrix
         curves[row.row] = np.asarray(mean_recall(np.einsum("rs,sbij->rbij", weight_RS, count_SBCC)))
     return curves

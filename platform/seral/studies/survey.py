@@ -1,4 +1,4 @@
-"""Which strategy to take when: the same study on many pools and encoders, clean and with junk, summed up.
+"""A survey of strategies: one study on many pools and encoders, clean and with junk, summed up.
 
 RUN/<encoder>.<pool>.<clean|junk>/           a study each (seral.studies.strategies), computed once
 RUN/summary.csv, summary.md, summary.png     gain on random by situation, mean over the studies
@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from seral import storage
-from seral.figures.markdown import markdown
 from seral.options import Options, parse
 from seral.progress import say
 from seral.studies.strategies import (
     BASELINE,
-    Curves,
     StrategyStudyOptions,
     area,
     gain,
@@ -30,7 +28,11 @@ from seral.studies.strategies import (
     resampled_curves,
     write_tables,
 )
+from seral.task.cells import Results, write_table
+from seral.task.run import claim
 
+MAY_CHANGE = {"run", "encoders", "pools", "junk", "study"}
+"""Options a resumed survey may be given anew: every study guards its own."""
 SMALL = 0.1
 """Share of the training part up to which a budget is small."""
 
@@ -45,7 +47,7 @@ class PartOptions(Options):
 
 
 class StrategySurveyOptions(Options):
-    """Every encoder on every pool, clean and with junk."""
+    """Options of a survey: every encoder on every pool, clean and with junk."""
 
     run: str
     """The folder of all studies: made when missing, resumed when there."""
@@ -56,7 +58,7 @@ class StrategySurveyOptions(Options):
     junk: str | None = None
     """Corpus that is mixed in for a second study of every encoder and pool; None = clean ones only."""
     study: dict[str, Any]
-    """What all have in common: the options of `seral compare-strategies`, without those above."""
+    """Options of every study: those of `seral compare-strategies`, without those above."""
 
     @model_validator(mode="after")
     def _check_studies(self) -> StrategySurveyOptions:
@@ -69,40 +71,42 @@ class StrategySurveyOptions(Options):
 
     def studies(self) -> dict[tuple[str, str, bool], StrategyStudyOptions]:
         """(encoder, pool, with junk) -> the study."""
-        found = {}
+        options = {}
         for encoder in self.encoders:
             for name, part in self.pools.items():
                 for noisy in (False, True) if self.junk else (False,):
                     short = Path(encoder).name
-                    place = storage.join(self.run, f"{short}.{name}.{'junk' if noisy else 'clean'}")
-                    own = {"run": place, "encoder": encoder, "junk": self.junk if noisy else None, **part.model_dump()}
-                    found[short, name, noisy] = parse(StrategyStudyOptions, {**self.study, **own})
-        return found
+                    run = storage.join(self.run, f"{short}.{name}.{'junk' if noisy else 'clean'}")
+                    own = {"run": run, "encoder": encoder, "junk": self.junk if noisy else None, **part.model_dump()}
+                    options[short, name, noisy] = parse(StrategyStudyOptions, {**self.study, **own})
+        return options
 
 
 def run_strategy_survey(options: StrategySurveyOptions) -> str:
     """Run what is missing of every study and sum them up; returns the summary as Markdown."""
+    options = options.model_copy(update={"run": storage.absolute(options.run)})
+    claim(options, "strategy-survey", MAY_CHANGE)
     studies = options.studies()
     gains = []
     for number, ((encoder, name, noisy), study) in enumerate(studies.items(), 1):
         say(f"study {number} of {len(studies)}: {encoder}, {name}{', with junk' if noisy else ''}")
-        found = learning_curves(study)
-        resampled = resampled_curves(study, found)
-        write_tables(study, found, resampled)
-        gains += situation_gains(study, found, resampled)
+        results = learning_curves(study)
+        resampled = resampled_curves(study, results)
+        write_tables(study, results, resampled)
+        gains += situation_gains(study, results, resampled)
     return _write(options, summary(gains))
 
 
 def situations(study: StrategyStudyOptions) -> dict[str, slice]:
     """Situation -> its part of the budgets: the first alone, up to SMALL, from the last of these on."""
     small = sum(share <= SMALL for share in study.budgets)
-    found = {"cold start": slice(0, 1), "small budget": slice(0, small), "large budget": slice(max(0, small - 1), None)}
+    parts = {"cold start": slice(0, 1), "small budget": slice(0, small), "large budget": slice(max(0, small - 1), None)}
     noisy = "noisy, " if study.junk else ""
-    return {noisy + name: part for name, part in found.items() if study.budgets[part]}
+    return {noisy + name: part for name, part in parts.items() if study.budgets[part]}
 
 
 def situation_gains(
-    study: StrategyStudyOptions, found: Curves, resampled: Mapping[str, NDArray[np.float64]]
+    study: StrategyStudyOptions, results: Results, resampled: Mapping[str, NDArray[np.float64]]
 ) -> list[dict[str, Any]]:
     """A line for every row and situation of a study: the gain on random, and that under resampling, (R,)."""
     lines = []
@@ -114,7 +118,7 @@ def situation_gains(
                 {
                     "row": row.row,
                     "situation": situation,
-                    "gain": gain(found, row.row, study.budgets, part),
+                    "gain": gain(results, row.row, study.budgets, part),
                     "difference_R": difference_R,
                 }
             )
@@ -141,7 +145,6 @@ def summary(gains: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def _write(options: StrategySurveyOptions, table: pd.DataFrame) -> str:
-    from seral.figures.axes import png
     from seral.figures.studies import strategy_gains
 
     others = table[table["row"] != BASELINE]
@@ -152,8 +155,5 @@ def _write(options: StrategySurveyOptions, table: pd.DataFrame) -> str:
             {f"{situation} gain{end}": line[f"gain{end}"] for end in ("", "_low", "_high")}
             | {f"{situation} better in": f"{line['better_in']}/{line['studies']}"}
         )
-    text = markdown(pd.DataFrame(list(wide.values())))
-    storage.write_bytes(storage.join(options.run, "summary.csv"), table.to_csv(index=False).encode())
-    storage.write_bytes(storage.join(options.run, "summary.md"), text.encode())
-    storage.write_bytes(storage.join(options.run, "summary.png"), png(strategy_gains(others)))
-    return text
+    shown = pd.DataFrame(list(wide.values()))
+    return write_table(options.run, table, "summary", shown=shown, figure=strategy_gains(others))

@@ -43,20 +43,13 @@ from ser_models.heads import LayerPool
 from ser_models.metrics import paired_difference, uar
 from seral import storage
 from seral.errors import OptionError
-from seral.figures.markdown import markdown
 from seral.pool.splits import Fold, SplitOptions, check_apart, voices
-from seral.task.cells import Cell, run_cells
+from seral.task.cells import Cell, Results, write_table
+from seral.task.context import RunContext
 from seral.task.examples import Targets
-from seral.task.run import (
-    FoldData,
-    TaskOptions,
-    eligible,
-    features_of,
-    fold_data,
-    folds_by_seed,
-    open_run,
-    write_environment,
-)
+from seral.task.folds import FoldData, folds_by_seed
+from seral.task.options import TaskOptions
+from seral.task.study import Study, run_study
 from seral.training.alignment import AnchoringOptions, label_free
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
@@ -69,16 +62,16 @@ ADAPTED = "chosen, adapters"
 
 
 class TransferOptions(TaskOptions):
-    """Which languages learn from which."""
+    """Options of a study of transfer between languages or corpora."""
 
     by: Literal["language", "corpus"] = "language"
-    """What is carried over from one to another."""
+    """Groups that labels are carried over between: languages, or corpora."""
     groups: list[str] | None = None
     """Only these languages or corpora; None = all of the pool."""
     split: SplitOptions = SplitOptions(scheme="k-fold", k=4)
-    """How the speakers of each are divided; every seed deals those of k-fold anew."""
+    """Division of the speakers of each are divided; every seed deals those of k-fold anew."""
     folds: list[int] | None = None
-    """Which folds to run; None = all the split gives."""
+    """Folds to run; None = all the split gives."""
     similarity: str = "coral"
     """The label-free measure by which anchors are found: coral or mmd."""
     anchors: list[str] = Field(default=list(ANCHOR_SETS), min_length=1)
@@ -126,21 +119,25 @@ class Pair:
 
 def run_transfer(options: TransferOptions) -> str:
     """Compute what is missing and write the tables; returns the matrix of rows by pairs as Markdown."""
-    options, pool = open_run(options, MAY_CHANGE)
-    metadata = eligible(options, pool, None)
+    return run_study(options, "transfer", MAY_CHANGE, _plan)
+
+
+def _plan(context: RunContext[TransferOptions]) -> Study:
+    options = context.options
+    metadata = context.eligible(None)
     groups = _groups(options, metadata)
     check_apart(groups)
     if options.finetune is not None:
-        check_noises(options.finetune.augment, pool, metadata)
+        check_noises(options.finetune.augment, context.pool, metadata)
     layer = None if options.finetune is None else frames_layer(options.encoder, options.finetune)
-    store = features_of(options, pool, options.encoder, layer)
+    store = context.features(frames_layer=layer)
     folds = {
         group: folds_by_seed(table, options.split, options.folds, options.seeds, store)
         for group, table in groups.items()
     }
     first = next(iter(next(iter(folds.values())).values()))
-    data = fold_data(options, store, first, metadata)
-    write_environment(options, pool, f"{' '.join(groups)}-{len(options.classes)}c-transfer@v1", {})
+    data = context.fold_data(store, first, metadata)
+    context.write_environment(f"{' '.join(groups)}-{len(options.classes)}c-transfer@v1", {})
     shared = ray.put(data)
     arguments: dict[Cell, Sequence[Any]] = {}
     for source, target in permutations(groups, 2):
@@ -148,8 +145,11 @@ def run_transfer(options: TransferOptions) -> str:
             left = folds[source][min(number, max(n for n, s in folds[source] if s == seed)), seed]
             pair = Pair(source_train=(*left.train, *left.test), source_dev=left.dev, target=fold)
             arguments[Cell(row=_name(source, target), fold=number, seed=seed)] = (shared, pair, options)
-    found = run_cells(options.run, pair_cell, arguments, options.cluster, f"{len(arguments)} transfers")
-    return _write(options, found, metadata)
+    return Study(
+        cell=pair_cell,
+        stages=[(f"{len(arguments)} transfers", arguments)],
+        write=lambda results: _write(options, results, metadata),
+    )
 
 
 def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: TransferOptions) -> dict[str, Any]:
@@ -215,12 +215,14 @@ def _adapted(
     anchors: str,
     weight: float,
 ) -> NDArray[np.float32]:
-    """What adapters trained on the source and anchored to the target's speech say of the test clips, (N, C)."""
+    """Class probabilities (N, C) of the test clips by adapters that learnt from the source, anchored to the target."""
     oracle = data.oracle()
-    known = {side: (data.utterances(ids), oracle.targets(ids)) for side, ids in vars(pair).items() if side != "target"}
+    examples = {
+        side: (data.utterances(ids), oracle.targets(ids)) for side, ids in vars(pair).items() if side != "target"
+    }
     finetune(
-        *known["source_train"],
-        *known["source_dev"],
+        *examples["source_train"],
+        *examples["source_dev"],
         unlabelled=data.utterances([*pair.target.train, *pair.target.dev]),
         store=data.store,
         classes=data.classes,
@@ -246,7 +248,7 @@ def _judged(truth_N: NDArray[np.int64], probability_NC: NDArray[np.float32], cla
 
 def _best(judged: Mapping[tuple[str, float], tuple[FitResult, float, float]], clips: int) -> tuple[str, float]:
     """The anchor set and λ that are chosen."""
-    return list(judged)[choose([(score_, told) for _, score_, told in judged.values()], clips)]
+    return list(judged)[choose([(dev_uar, information_) for _, dev_uar, information_ in judged.values()], clips)]
 
 
 def choose(scores: Sequence[tuple[float, float]], clips: int) -> int:
@@ -256,8 +258,8 @@ def choose(scores: Sequence[tuple[float, float]], clips: int) -> int:
     within a standard error of the best, as of a share of so many clips.
     """
     best = max(score for score, _ in scores)
-    bar = best - float(np.sqrt(best * (1 - best) / max(1, clips)))
-    return max((row for row, (score, _) in enumerate(scores) if score >= bar), key=lambda row: scores[row][1])
+    lowest = best - float(np.sqrt(best * (1 - best) / max(1, clips)))
+    return max((row for row, (score, _) in enumerate(scores) if score >= lowest), key=lambda row: scores[row][1])
 
 
 def _groups(options: TransferOptions, metadata: pa.Table) -> dict[str, pa.Table]:
@@ -284,8 +286,8 @@ def _pool(rows: PooledRows) -> LayerPool:
 
 
 def _uar(fit: FitResult, rows: PooledSet) -> float:
-    told_N = predict_pooled(fit, rows.mean_NLD, rows.std_NLD).argmax(1)
-    return uar(rows.label_N.numpy(), told_N.numpy())
+    predicted_N = predict_pooled(fit, rows.mean_NLD, rows.std_NLD).argmax(1)
+    return uar(rows.label_N.numpy(), predicted_N.numpy())
 
 
 def _information(fit: FitResult, rows: PooledRows) -> float:
@@ -304,27 +306,26 @@ def _ceiling(
     return fit_head(train, len(data.classes), pool=pool, options=probe)
 
 
-def _write(options: TransferOptions, found: Mapping[Cell, Mapping[str, Any]], metadata: pa.Table) -> str:
+def _write(options: TransferOptions, results: Results, metadata: pa.Table) -> str:
     # Imported here: workers import this module, and drawing takes a second to load.
-    from seral.figures.axes import png
     from seral.figures.studies import transfer_rows
 
     speaker_of = voices(metadata)
     adapted = [] if options.finetune is None else [ADAPTED]
     names = [SOURCE_ONLY, RESCALED, *options.anchors, CHOSEN, *adapted, CEILING]
     lines: list[dict[str, Any]] = []
-    for pair in dict.fromkeys(cell.row for cell in found):
-        cells = [values for cell, values in found.items() if cell.row == pair]
+    for pair in dict.fromkeys(cell.row for cell in results):
+        cells = [values for cell, values in results.items() if cell.row == pair]
         # A clip comes once per seed, always under its speaker, who is what is resampled.
         truth_N = np.concatenate([values["truth"] for values in cells])
         speaker_N = np.array([speaker_of[name] for values in cells for name in values["ids"]])
-        told = {name: np.concatenate([values["rows"][name]["told"] for values in cells]) for name in names}
+        predicted = {name: np.concatenate([values["rows"][name]["told"] for values in cells]) for name in names}
         for name in names:
-            line: dict[str, Any] = {"row": name, "pair": pair, "uar": uar(truth_N, told[name])}
+            line: dict[str, Any] = {"row": name, "pair": pair, "uar": uar(truth_N, predicted[name])}
             if name != SOURCE_ONLY:
                 rng = np.random.default_rng(0)
                 against = paired_difference(
-                    uar, truth_N, told[name], told[SOURCE_ONLY], speaker_N, rng, options.resamples
+                    uar, truth_N, predicted[name], predicted[SOURCE_ONLY], speaker_N, rng, options.resamples
                 )
                 line |= against._asdict()
             lines.append(line)
@@ -333,11 +334,7 @@ def _write(options: TransferOptions, found: Mapping[Cell, Mapping[str, Any]], me
     for heading, rows in table.groupby("pair", sort=False):
         wide[str(heading)] = [_shown(line) for line in rows.to_dict("records")]
     wide["mean"] = [f"{100 * table.loc[table['row'] == name, 'uar'].mean():.1f}" for name in names]
-    text = markdown(wide)
-    storage.write_bytes(storage.join(options.run, "table.csv"), table.to_csv(index=False).encode())
-    storage.write_bytes(storage.join(options.run, "table.md"), text.encode())
-    storage.write_bytes(storage.join(options.run, "table.png"), png(transfer_rows(table)))
-    return text
+    return write_table(options.run, table, shown=wide, figure=transfer_rows(table))
 
 
 def _shown(line: Mapping[Any, Any]) -> str:

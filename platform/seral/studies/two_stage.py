@@ -7,7 +7,6 @@ nobody trained on.
 RUN/stage-1/fold-<FF>.seed-<S>/    the model that stage 2 starts from
 """
 
-# N rows · C classes
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -26,19 +25,13 @@ from seral import storage
 from seral.errors import OptionError
 from seral.pool.splits import Fold, check_apart, folds_of
 from seral.studies.compare import labelled_share
-from seral.task.cells import Cell, run_cells, study_table, write_table
+from seral.task.cells import Cell, write_study_table
+from seral.task.context import RunContext
 from seral.task.examples import Targets, Utterances
+from seral.task.folds import FoldData
 from seral.task.gold import Oracle
-from seral.task.run import (
-    CorpusOptions,
-    FoldData,
-    ReadingOptions,
-    eligible,
-    features_of,
-    fold_data,
-    open_run,
-    write_environment,
-)
+from seral.task.options import CorpusOptions, ReadingOptions
+from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
@@ -50,7 +43,7 @@ STAGE_1, REFITTED, TARGET_ONLY = "stage 1", "stage 2, head refitted", "target on
 
 
 class TwoStageOptions(ReadingOptions):
-    """Where adapters come from and where they go."""
+    """Options of a two-stage adaptation: the domain of each stage, and the training."""
 
     source: CorpusOptions
     """Acted speech, labelled: stage 1. Its first fold meets every fold of the target."""
@@ -64,7 +57,7 @@ class TwoStageOptions(ReadingOptions):
     refit_head: bool = True
     """One more row: nothing frozen, and stage 2 starts from a head fitted anew to the target, as target only does."""
     finetune: FinetuneOptions = FinetuneOptions(adapter="lora+bottleneck+gate+layer_sum")
-    """How every training goes; `steps` counts instead of its epochs and patience."""
+    """Options of every training; `steps` counts instead of its epochs and patience."""
     steps: int = Field(default=400, ge=2)
     """Optimiser steps of both stages together, and of each training beside them."""
     first_share: float = Field(default=0.5, gt=0, lt=1)
@@ -100,38 +93,46 @@ class Domains:
 
     def ids(self, part: str, domains: Sequence[str], seed: Sequence[int]) -> list[str]:
         """Utterances of train, dev or test; of the target's training part the labelled share."""
-        found: list[str] = []
+        chosen: list[str] = []
         for domain in domains:
             ids = getattr(getattr(self, domain), part)
             short = part == "train" and domain == "target"
-            found += labelled_share(ids, self.target_share, list(seed)) if short else ids
-        return found
+            chosen += labelled_share(ids, self.target_share, list(seed)) if short else ids
+        return chosen
 
 
 def run_two_stage(options: TwoStageOptions) -> str:
     """Compute what is missing of the table and write it to the run folder; returns it as text."""
     _check_tags(options)
-    options, pool = open_run(options, MAY_CHANGE)
+    return run_study(options, "two-stage", MAY_CHANGE, _plan)
+
+
+def _plan(context: RunContext[TwoStageOptions]) -> Study:
+    options = context.options
     parts = (options.source, options.target)
-    tables = [eligible(options, pool, part.corpora) for part in parts]
+    tables = [context.eligible(part.corpora) for part in parts]
     check_apart({"the source": tables[0], "the target": tables[1]})
     metadata = pa.concat_tables(tables)
-    check_noises(options.finetune.augment, pool, metadata)
+    check_noises(options.finetune.augment, context.pool, metadata)
     folds = [folds_of(table, part.split, part.folds) for table, part in zip(tables, parts, strict=True)]
-    store = features_of(options, pool, options.encoder, frames_layer(options.encoder, options.finetune))
-    write_environment(options, pool, "->".join("+".join(part.corpora or ["all"]) for part in parts), {})
+    store = context.features(frames_layer=frames_layer(options.encoder, options.finetune))
+    context.write_environment("->".join("+".join(part.corpora or ["all"]) for part in parts), {})
     source = next(iter(folds[0].values()))
     shared = {}
     for number, fold in folds[1].items():
-        data, left = (fold_data(options, store, part, metadata) for part in (fold, source))
+        data, left = (context.fold_data(store, part, metadata) for part in (fold, source))
         domains = Domains(data=data, source=left.fold, target=data.fold, target_share=options.target_share)
         shared[number] = ray.put(domains)
-    found: dict[Cell, dict[str, Any]] = {}
+    stages = []
     for rows in ([STAGE_1], [name for name in plans(options, "") if name != STAGE_1]):
         cells = [Cell(row=row, fold=number, seed=seed) for row in rows for number in shared for seed in options.seeds]
-        arguments = {cell: (shared[cell.fold], options) for cell in cells}
-        found |= run_cells(options.run, train_cell, arguments, options.cluster, f"{', '.join(rows)}: trainings")
-    return write_table(options.run, study_table(found, dict.fromkeys(plans(options, ""), TARGET_ONLY)))
+        stages.append((f"{', '.join(rows)}: trainings", {cell: (shared[cell.fold], options) for cell in cells}))
+    baseline = dict.fromkeys(plans(options, ""), TARGET_ONLY)
+    return Study(
+        cell=train_cell,
+        stages=stages,
+        write=lambda results: write_study_table(options.run, results, baseline),
+    )
 
 
 def plans(options: TwoStageOptions, first: str) -> dict[str, Plan]:
@@ -182,9 +183,9 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     tested: dict[str, Any] = {}
     for domain in ("target", "source"):
         test = labelled("test", (domain,))
-        told = probe(train, dev, test, len(data.classes))
+        probed = probe(train, dev, test, len(data.classes))
         scores = score(model, data.store, test[0])
-        tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions) | told
+        tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions) | probed
     if cell.row == STAGE_1:
         storage.remove(first)
         storage.copy_folder(model, first)
@@ -208,7 +209,7 @@ def _labelled(
 def _check_tags(options: TwoStageOptions) -> None:
     """Say before anything is trained that a part to freeze does not exist."""
     encoder = attach_adapters(load_encoder(options.encoder), options.finetune.adapters(), seed=0)
-    known = {*adapter_tags(encoder), "head", "layer_sum"}
-    if unknown := sorted({tag for tags in options.freeze for tag in tags} - known):
-        parts = ", ".join(sorted(known))
+    tags_of_parts = {*adapter_tags(encoder), "head", "layer_sum"}
+    if unknown := sorted({tag for tags in options.freeze for tag in tags} - tags_of_parts):
+        parts = ", ".join(sorted(tags_of_parts))
         raise OptionError(f"freeze: {options.finetune.adapter!r} has no part {unknown[0]!r}; it has {parts}")

@@ -1,4 +1,4 @@
-"""What became of every point: a record each, and the leader board made of them.
+"""The outcome of every point: a record each, and the leader board made of them.
 
 RUN/trials/<point>.json           labels, state, reports, error
 RUN/leaderboard.csv, .parquet     a line a point, the best first
@@ -40,7 +40,7 @@ def read_records(run: str) -> dict[str, dict[str, Any]]:
 
 
 def write_record(run: str, name: str, record: Mapping[str, Any]) -> None:
-    """Keep what is known of a point."""
+    """Write the record of a point."""
     storage.write_json(storage.join(run, TRIALS, f"{name}.json"), record)
 
 

@@ -1,4 +1,4 @@
-"""What a sweep is told: a training or a loop, the space of what may change in it, and how to look for the best."""
+"""Options of a sweep: a training or a loop, the space of what may change in it, and the search for the best."""
 
 from __future__ import annotations
 
@@ -27,9 +27,16 @@ from seral.training.options import TrainingOptions
 TASK = {"pool", "run", "classes", "class_map", "dimensions", "corpora", "split", "folds", "seeds", "source_corpora"}
 """Options that say what is learnt and on whom it is judged: points that differ in them could not be compared."""
 BUDGET = {"budget", "stop", "others", "random_arm", "full_arm", "probe", "track"}
-"""The same of a loop: how much is asked for, and what runs beside its strategy."""
+"""Options of a loop that are fixed likewise: its budget, and the runs beside its strategy."""
 SURROUNDINGS = {"cluster", "features", "feature_cache"}
-HEARING = ("encoder", "text_encoder", "tapt", "finetune.adapter", "finetune.top_layers", "finetune.augment.noise")
+FEATURE_OPTIONS = (
+    "encoder",
+    "text_encoder",
+    "tapt",
+    "finetune.adapter",
+    "finetune.top_layers",
+    "finetune.augment.noise",
+)
 """Options that features depend on, or noises to check; that is done before the first trial."""
 
 
@@ -56,10 +63,10 @@ class SweepOptions(Options):
     run: str
     """The folder of the sweep: made when missing, resumed when there."""
     training: dict[str, Any] | None = None
-    """What every trial trains on all labels: a task and how it is learnt, as for `seral loop`. Its seeds and folds are
+    """The training of every trial on all labels: a task and its learning, as for `seral loop`. Its seeds and folds are
     those of every trial; one fold and one seed make a trial of adapters report every epoch."""
     loop: dict[str, Any] | None = None
-    """Instead of a training: what every trial runs is a loop of `seral loop`, its strategy alone, and its score the
+    """Instead of a training: every trial runs a loop of `seral loop`, its strategy alone, and its score the
     mean of its rounds, that is the area under the learning curve. One fold and one seed: it reports every round."""
     space: dict[str, OneOf | Number] = Field(min_length=1)
     """Path of an option of the training -> values to try."""
@@ -70,14 +77,14 @@ class SweepOptions(Options):
     seed: int = Field(default=0, ge=0)
     """Seed of the search."""
     early_stopping: AshaOptions | None = AshaOptions()
-    """Which trials end early; None = none."""
+    """Rule by which trials end early; None = none does."""
     cpus_per_trial: float = Field(default=1, gt=0)
     gpus_per_trial: float = Field(default=1, ge=0)
     """With `training.cluster.use_gpu`; trials may share one (0.5)."""
     concurrent: int | None = Field(default=None, ge=1)
     """Trials at once; None = as many as the cluster has room for."""
     retries: int = Field(default=1, ge=0)
-    """How often a failed trial is tried again."""
+    """Further attempts at a failed trial."""
     track: TrackingOptions | None = None
     """Tell MLflow of every trial; None = nobody. Leader board and TensorBoard's events are there in any case."""
     test_seeds: list[int] | None = None
@@ -94,12 +101,12 @@ class SweepOptions(Options):
     def _check(self) -> SweepOptions:
         if (self.training is None) == (self.loop is None):
             raise ValueError("give a training or a loop, one of the two: what every trial is")
-        if "run" in self.told:
+        if "run" in self.values:
             raise ValueError("the run folder of what is tried is the sweep's own; leave it out of training or loop")
         for path, of in self.space.items():
             if path.split(".")[0] in TASK | SURROUNDINGS | BUDGET:
                 raise ValueError(f"space: {path} says what is learnt, or where; it is the same for all trials")
-            if isinstance(of, Number) and _shapes_hearing(path):
+            if isinstance(of, Number) and _shapes_features(path):
                 raise ValueError(f"space: {path} decides about features, which are computed beforehand: give it a list")
         check_space(self.space)
         if self.search == "grid":
@@ -124,26 +131,26 @@ class SweepOptions(Options):
             raise ValueError("alps reads pretraining losses, which a sweep does not compute; see seral loop")
 
     @property
-    def told(self) -> dict[str, Any]:
-        """The training or the loop, as given."""
+    def values(self) -> dict[str, Any]:
+        """Options of the training or the loop, as plain values."""
         return (self.training if self.loop is None else self.loop) or {}
 
     @property
-    def given(self) -> TrainingOptions:
-        """The training or the loop as given, parsed."""
-        return self._parsed(self.told)
+    def base(self) -> TrainingOptions:
+        """The training or the loop as given, which points are compared with."""
+        return self._parsed(self.values)
 
     @property
     def metric(self) -> str:
-        """What points are judged by, on dev speakers."""
-        return "uar" if self.given.classes else "ccc"
+        """The metric by which points are judged on dev speakers: uar, or ccc."""
+        return "uar" if self.base.classes else "ccc"
 
     def at(self, labels: Mapping[str, Plain]) -> TrainingOptions:
         """The training or the loop at a point."""
-        return self._parsed(with_point(self.told, point_of(self.space, labels)))
+        return self._parsed(with_point(self.values, point_of(self.space, labels)))
 
-    def _parsed(self, told: Mapping[str, Any]) -> TrainingOptions:
-        return parse(TrainingOptions if self.loop is None else LoopOptions, {**told, "run": self.run})
+    def _parsed(self, values: Mapping[str, Any]) -> TrainingOptions:
+        return parse(TrainingOptions if self.loop is None else LoopOptions, {**values, "run": self.run})
 
     def points(self) -> list[dict[str, Plain]] | None:
         """All points where they are known beforehand, else None."""
@@ -151,9 +158,9 @@ class SweepOptions(Options):
             return grid(self.space)
         return random_points(self.space, self.trials, self.seed) if self.search == "random" else None
 
-    def hearings(self) -> list[dict[str, Plain]]:
+    def feature_points(self) -> list[dict[str, Plain]]:
         """Points that between them have every combination of what features depend on."""
-        shaping, left = set[str](), [path for path in self.space if _shapes_hearing(path)]
+        shaping, left = set[str](), [path for path in self.space if _shapes_features(path)]
         while left:
             shaping.add(path := left.pop())
             left += [other for other in self.space[path].when if other not in shaping]
@@ -161,9 +168,9 @@ class SweepOptions(Options):
         return [leading_to(self.space, labels) for labels in grid(part)]
 
 
-def _shapes_hearing(path: str) -> bool:
+def _shapes_features(path: str) -> bool:
     return (
-        path.startswith(HEARING)
+        path.startswith(FEATURE_OPTIONS)
         or path == "finetune.augment"
         or (path.startswith("finetune.settings.") and path.endswith(("top_layers", "stem")))
     )

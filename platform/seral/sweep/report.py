@@ -67,20 +67,20 @@ def write_sweep_report(
     )
     storage.write_bytes(storage.join(options.run, "report", "index.html"), html.encode("utf-8"))
     leaders = board.head(5).drop(columns=["error"]).dropna(axis=1, how="all")
-    place = storage.join(options.run, "report", "index.html")
-    return f"{markdown(leaders)}\n{verdict(tested, metric)}\nReport: {place}"
+    address = storage.join(options.run, "report", "index.html")
+    return f"{markdown(leaders)}\n{verdict(tested, metric)}\nReport: {address}"
 
 
 def verdict(tested: Mapping[str, Any], metric: str) -> str:
-    """What the best point is worth on test speakers, in a sentence."""
+    """The test score of the best point and its difference to the training as given, in a sentence."""
     (best, *_), scale = tested["rows"].values(), 100 if metric == "uar" else 1
-    told = f"The best point has a test {metric.upper()} of {scale * best['mean']:.{3 - 2 * (scale == 100)}f}"
+    score = f"The best point has a test {metric.upper()} of {scale * best['mean']:.{3 - 2 * (scale == 100)}f}"
     gain = tested["gain"]
     difference, low, high = (scale * gain[name] for name in ("difference", "low", "high"))
     digits = 1 if scale == 100 else 3
     between = f"{difference:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f}, resampling speakers)"
     sure = "the interval includes zero" if low <= 0 <= high else "the interval excludes zero"
-    return f"{told}; against what was given: {between}; {sure}."
+    return f"{score}; against what was given: {between}; {sure}."
 
 
 def importance(board: pd.DataFrame, paths: Sequence[str], logarithmic: Sequence[str]) -> pd.Series | None:
@@ -93,8 +93,10 @@ def importance(board: pd.DataFrame, paths: Sequence[str], logarithmic: Sequence[
         return None
     x_NP, y_N = np.stack(list(columns.values()), axis=1), done["dev"].to_numpy(dtype=np.float64)
     forest = RandomForestRegressor(n_estimators=200, min_samples_leaf=2, random_state=0).fit(x_NP, y_N)
-    told = permutation_importance(forest, x_NP, y_N, n_repeats=20, random_state=0).importances_mean.clip(min=0)
-    return None if not told.sum() else pd.Series(told / told.sum(), index=list(columns)).sort_values(ascending=False)
+    loss_P = permutation_importance(forest, x_NP, y_N, n_repeats=20, random_state=0).importances_mean.clip(min=0)
+    return (
+        None if not loss_P.sum() else pd.Series(loss_P / loss_P.sum(), index=list(columns)).sort_values(ascending=False)
+    )
 
 
 def _coded(values: pd.Series, logarithmic: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -114,7 +116,7 @@ def _tables(
         "best": page.Table(
             caption="The best point; `seral sweep best RUN --as-config run.yaml` makes a run of the loop of it.",
             columns=["option", "value"],
-            rows=[[path, _told(best[path])] for path in paths if not _missing(best[path])],
+            rows=[[path, _shown(best[path])] for path in paths if not _missing(best[path])],
         ),
         "tested": page.Table(
             caption="On the test speakers, mean ± deviation over folds and seeds; of a loop, its rounds' mean.",
@@ -128,7 +130,7 @@ def _tables(
             caption=f"The first {min(LEADERS, len(board))} of {len(board)}; all are in leaderboard.csv.",
             columns=["point", "state", f"dev {metric.upper()}", *paths],
             rows=[
-                [line["point"], line["state"], _score(line["dev"], metric), *(_told(line[path]) for path in paths)]
+                [line["point"], line["state"], _score(line["dev"], metric), *(_shown(line[path]) for path in paths)]
                 for line in board.head(LEADERS).to_dict("records")
             ],
         ),
@@ -158,7 +160,7 @@ def _missing(value: Any) -> bool:
     return value is None or value != value
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     if _missing(value):
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

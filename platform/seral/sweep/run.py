@@ -1,10 +1,10 @@
 """A sweep: many trials side by side on Ray Tune, the best of them tested once, on speakers no trial has heard.
 
-RUN/options.yaml                    the resolved options; a sweep is resumed with the same ones or not at all
-RUN/config.yaml, environment.json   of the training as given
+RUN/config.yaml                     the resolved options; a sweep is resumed with the same ones or not at all
+RUN/environment.json                versions, host, pool hash, protocol, classes
 RUN/trials/, leaderboard.csv        see seral.sweep.board
 RUN/best.yaml                       the best point, for `seral loop run`
-RUN/test/cells/, tested.json        the best point and what was given, on the test speakers
+RUN/test/cells/, tested.json        the best point and the training as given, on the test speakers
 RUN/tune/                           Tune's own files: TensorBoard events, parameters and progress of every trial
 RUN/report/index.html
 """
@@ -49,13 +49,15 @@ from seral.sweep.board import (
 )
 from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
-from seral.sweep.trials import POINT, WAITING_CPUS, hearing, judge, learn, reports_on_the_way, run_trial
-from seral.task.cells import Cell, run_cells
-from seral.task.run import claim_folder, open_run, with_absolute_paths
+from seral.sweep.trials import POINT, WAITING_CPUS, feature_key, judge, learn, reports_on_the_way, run_trial
+from seral.task.cells import Cell, Results, run_cells
+from seral.task.context import open_run
+from seral.task.options import with_absolute_paths
+from seral.task.run import read_options
 from seral.task.tracking import Tracker
 from seral.training.options import TrainingOptions
-from seral.training.supervised import Ground, describe
-from seral.training.supervised import grounds_of as grounds_on
+from seral.training.supervised import FoldExamples, describe
+from seral.training.supervised import examples_of as examples_by_fold
 
 MAY_CHANGE = {"run", "trials", "concurrent", "retries", "test_seeds", "cpus_per_trial", "gpus_per_trial", "track"} | {
     "training.cluster",
@@ -66,19 +68,19 @@ GIVEN, BEST = "as given", "best"
 MLFLOW_STATES = {DONE: "FINISHED", STOPPED: "KILLED", FAILED: "FAILED"}
 MOST_REPORTS = 10_000
 """More than any trial has: a trial ends by itself, or by ASHA's comparison with others."""
-Grounds = dict[str, dict[int, Ground]]
+Examples = dict[str, dict[int, FoldExamples]]
 
 
 def run_sweep(options: SweepOptions) -> str:
-    """Run the sweep, or resume it, to its end; returns what came of it as text."""
+    """Run the sweep, or resume it, to its end; returns the leaders and the test as text."""
     options = options.model_copy(update={"run": storage.absolute(options.run)})
-    claim_folder(options, options.run, MAY_CHANGE)
-    given, pool = open_run(options.given, {"run", "cluster"})
-    grounds = grounds_of(options, pool)
+    context = open_run(options.base, "sweep", MAY_CHANGE, config=options)
+    pool = context.pool
+    examples = examples_of(options, pool)
     without_test = {
-        name: {fold: ray.put(blind(ground)) for fold, ground in folds.items()} for name, folds in grounds.items()
+        name: {fold: ray.put(blind(of_fold)) for fold, of_fold in folds.items()} for name, folds in examples.items()
     }
-    _tune(options, without_test, cells=len(given.seeds) * len(next(iter(grounds.values()))))
+    _tune(options, without_test, cells=len(context.options.seeds) * len(next(iter(examples.values()))))
     records = read_records(options.run)
     board = leaderboard(records)
     write_leaderboard(options.run, board)
@@ -87,7 +89,7 @@ def run_sweep(options: SweepOptions) -> str:
         raise StateError(f"no trial came to its end; {len(errors)} failed, the first with: {[*errors, 'nothing'][0]}")
     labels = records[str(board.loc[0, "point"])]["labels"]
     storage.write_bytes(storage.join(options.run, "best.yaml"), _config_at(options, labels).encode())
-    tested = _test(options, labels, grounds, pool)
+    tested = _test(options, labels, examples, pool)
     from seral.sweep.report import write_sweep_report
 
     return write_sweep_report(options, records, tested)
@@ -103,44 +105,42 @@ def best_config(run: str) -> str:
 
 
 def _config_at(options: SweepOptions, labels: Mapping[str, Plain]) -> str:
-    values = with_point(options.told, point_of(options.space, labels))
+    values = with_point(options.values, point_of(options.space, labels))
     return yaml.safe_dump({**values, "run": storage.join(options.run, "loop")}, sort_keys=False, allow_unicode=True)
 
 
 def read_sweep(run: str) -> SweepOptions:
     """The resolved options of a sweep."""
-    path = storage.join(run, "options.yaml")
-    if not storage.exists(path):
-        raise StateError(f"there is no sweep at {run}: {path} is missing")
-    return SweepOptions.model_validate(yaml.safe_load(storage.read_bytes(path)))
+    return read_options(SweepOptions, run, "sweep")
 
 
-def grounds_of(options: SweepOptions, pool: Pool) -> Grounds:
-    """Everything any point, or what is given, works on, by what its features depend on and by fold."""
-    found: Grounds = {}
-    for told in (options.given, *(options.at(labels) for labels in options.hearings())):
-        training = with_absolute_paths(told)
+def examples_of(options: SweepOptions, pool: Pool) -> Examples:
+    """Examples that any point, or the training as given, works on, by what its features depend on and by fold."""
+    examples: Examples = {}
+    for options_at in (options.base, *(options.at(labels) for labels in options.feature_points())):
+        training = with_absolute_paths(options_at)
         pretraining = training.tapt.model_dump_json() if training.tapt else None
         tapt = storage.join(training.run, "tapt", point_name({"encoder": training.encoder, "tapt": pretraining}))
-        found[hearing(told)] = grounds_on(training, pool, tapt) | found.get(hearing(told), {})
-    describe(with_absolute_paths(options.given), pool, next(iter(found.values())))
-    return found
+        by_fold = examples_by_fold(training, pool, tapt)
+        examples[feature_key(options_at)] = by_fold | examples.get(feature_key(options_at), {})
+    describe(with_absolute_paths(options.base), pool, next(iter(examples.values())))
+    return examples
 
 
-def blind(ground: Ground) -> Ground:
-    """The same without the test part."""
-    return replace(ground, data=replace(ground.data, fold=replace(ground.data.fold, test=())))
+def blind(examples: FoldExamples) -> FoldExamples:
+    """Examples of a fold without its test part."""
+    return replace(examples, data=replace(examples.data, fold=replace(examples.data.fold, test=())))
 
 
-def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRef]], cells: int) -> None:
+def _tune(options: SweepOptions, examples: Mapping[str, Mapping[int, ray.ObjectRef]], cells: int) -> None:
     points = options.points()
     records = read_records(options.run)
     total = options.trials if points is None else len(points)
     if len([r for r in records.values() if r["state"] in (DONE, STOPPED)]) >= total:
         return
-    storage.remove(storage.join(options.run, "tune"))  # what is known is told to Tune anew
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints a banner, however silent it is told to be
-    trainable = tune.with_parameters(run_trial, sweep=options, grounds=dict(grounds))
+    storage.remove(storage.join(options.run, "tune"))  # Tune starts from the records
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints a banner, however silent it is asked to be
+    trainable = tune.with_parameters(run_trial, sweep=options, examples=dict(examples))
     searcher = None if points is not None else _tpe(options, [record["labels"] for record in records.values()])
     with track(f"{total} trials", total) as advance:
         tuner = tune.Tuner(
@@ -165,7 +165,7 @@ def _tune(options: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRe
         )
         for result in tuner.fit():
             if result.error is not None:
-                _tell_error(options.run, result)
+                _note_error(options.run, result)
     storage.tidy(options.run)
 
 
@@ -225,8 +225,8 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
                 self._tracker.close(name, MLFLOW_STATES[state])
 
 
-def _tell_error(run: str, result: tune.Result) -> None:
-    """Keep the last line of a failed trial's error with its record: callbacks of Tune's are not told it."""
+def _note_error(run: str, result: tune.Result) -> None:
+    """Keep the last line of a failed trial's error with its record: callbacks of Tune's do not get it."""
     config = result.config or {}
     name = point_name(config.get(POINT, config))
     record = read_record(run, name)
@@ -236,16 +236,16 @@ def _tell_error(run: str, result: tune.Result) -> None:
 
 
 def _resources(options: SweepOptions) -> dict[str, float]:
-    """What a trial itself holds; adapters train in a process of their own, which holds the cores."""
-    on = options.given.cluster
-    heads = all(options.at(labels).finetune.frozen for labels in options.hearings())
+    """Cores and GPUs that a trial itself holds; adapters train in a process of their own, which holds the cores."""
+    on = options.base.cluster
+    heads = all(options.at(labels).finetune.frozen for labels in options.feature_points())
     if not heads:
         return {"CPU": WAITING_CPUS}
     return {"CPU": options.cpus_per_trial} | ({"GPU": options.gpus_per_trial} if on.use_gpu else {})
 
 
 def _concurrent(options: SweepOptions) -> int:
-    on = options.given.cluster
+    on = options.base.cluster
     per_trial = on.train_workers * on.cpus_per_worker if on.train_workers else options.cpus_per_trial
     room = max(1, int(cpu_count() / per_trial))
     if on.use_gpu:
@@ -260,13 +260,13 @@ def _scheduler(asha: AshaOptions | None) -> TrialScheduler:
     return ASHAScheduler(time_attr="step", max_t=MOST_REPORTS, grace_period=asha.grace, reduction_factor=asha.reduction)
 
 
-def _tpe(options: SweepOptions, known: Sequence[Mapping[str, Plain]]) -> Searcher:
+def _tpe(options: SweepOptions, tried: Sequence[Mapping[str, Plain]]) -> Searcher:
     """Optuna's TPE. Points of the sweep so far come first and are repeated, which takes no training."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         # Another stream after a resume: what is repeated draws nothing, and the first draws would come again.
-        seed = int(np.random.SeedSequence([options.seed, len(known)]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([options.seed, len(tried)]).generate_state(1)[0])
         sampler = optuna.samplers.TPESampler(
             seed=seed, multivariate=True, group=True, constant_liar=True, n_startup_trials=10
         )
@@ -275,7 +275,7 @@ def _tpe(options: SweepOptions, known: Sequence[Mapping[str, Plain]]) -> Searche
             metric="dev",
             mode="max",
             sampler=sampler,
-            points_to_evaluate=[dict(labels) for labels in known] or None,
+            points_to_evaluate=[dict(labels) for labels in tried] or None,
         )
 
 
@@ -308,65 +308,65 @@ class _Suggest:
         return self._trial.suggest_float(path, of.low, of.high, log=of.log, step=of.step)
 
 
-def _test(options: SweepOptions, labels: Mapping[str, Plain], grounds: Grounds, pool: Pool) -> dict[str, Any]:
-    """The best point and what was given on the test speakers, and their difference over these."""
-    seeds = options.test_seeds or options.given.seeds
+def _test(options: SweepOptions, labels: Mapping[str, Plain], examples: Examples, pool: Pool) -> dict[str, Any]:
+    """Scores of the best point and of the training as given on the test speakers, and their difference."""
+    seeds = options.test_seeds or options.base.seeds
     shared: dict[tuple[str, int], ray.ObjectRef] = {}
     arguments: dict[Cell, Sequence[Any]] = {}
-    rows = {f"{BEST} {point_name(labels)}": options.at(labels), GIVEN: options.given}
+    rows = {f"{BEST} {point_name(labels)}": options.at(labels), GIVEN: options.base}
     for row, training in rows.items():
-        name, training = hearing(training), with_absolute_paths(training)
-        for fold, ground in grounds[name].items():
+        name, training = feature_key(training), with_absolute_paths(training)
+        for fold, fold_examples in examples[name].items():
             if (name, fold) not in shared:
-                shared[name, fold] = ray.put(ground)
+                shared[name, fold] = ray.put(fold_examples)
             arguments |= {Cell(row=row, fold=fold, seed=s): (shared[name, fold], training) for s in seeds}
     folder = storage.join(options.run, "test")
-    found = run_cells(folder, _test_cell, arguments, options.given.cluster, f"{len(arguments)} tests")
-    return _tested(options, found, next(iter(grounds.values())), pool)
+    results = run_cells(folder, _test_cell, arguments, options.base.cluster, f"{len(arguments)} tests")
+    return _tested(options, results, next(iter(examples.values())), pool)
 
 
-def _test_cell(cell: Cell, folder: str, ground: Ground, training: TrainingOptions) -> dict[str, Any]:
-    learn(ground, training, folder, cell.seed)
-    return judge(ground, training, "test", folder)
+def _test_cell(cell: Cell, folder: str, examples: FoldExamples, training: TrainingOptions) -> dict[str, Any]:
+    learn(examples, training, folder, cell.seed)
+    return judge(examples, training, "test", folder)
 
 
-def _tested(
-    options: SweepOptions, found: Mapping[Cell, Mapping[str, Any]], folds: Mapping[int, Ground], pool: Pool
-) -> dict[str, Any]:
+def _tested(options: SweepOptions, results: Results, folds: Mapping[int, FoldExamples], pool: Pool) -> dict[str, Any]:
     voice, metric = voices(pool.metadata), options.metric
     tested: dict[str, Any] = {"rows": {}}
-    said = []
-    for row in dict.fromkeys(cell.row for cell in found):
-        cells = [(cell, values) for cell, values in found.items() if cell.row == row]
+    predictions = []
+    for row in dict.fromkeys(cell.row for cell in results):
+        cells = [(cell, values) for cell, values in results.items() if cell.row == row]
         scores = [values[metric] for _, values in cells]
         tested["rows"][row] = {"mean": float(np.mean(scores)), "std": float(np.std(scores)), "cells": len(scores)}
-        said.append(_said(cells, folds, metric))
-    (names, truth, best), (_, _, given) = said
+        predictions.append(_predictions(cells, folds, metric))
+    (names, truth, best), (_, _, base) = predictions
     speaker_N, rng = np.array([voice[name] for name in names]), np.random.default_rng(options.seed)
     measure = uar if metric == "uar" else _mean_ccc
-    tested["gain"] = paired_difference(measure, truth, best, given, speaker_N, rng)._asdict()
+    tested["gain"] = paired_difference(measure, truth, best, base, speaker_N, rng)._asdict()
     storage.write_json(storage.join(options.run, "tested.json"), tested)
     return tested
 
 
-def _mean_ccc(truth_NK: NDArray[Any], told_NK: NDArray[Any]) -> float:
-    return float(np.mean([ccc(truth, told) for truth, told in zip(truth_NK.T, told_NK.T, strict=True)]))
+def _mean_ccc(truth_NK: NDArray[Any], predicted_NK: NDArray[Any]) -> float:
+    return float(np.mean([ccc(truth, predicted) for truth, predicted in zip(truth_NK.T, predicted_NK.T, strict=True)]))
 
 
-def _said(
-    cells: Sequence[tuple[Cell, Mapping[str, Any]]], folds: Mapping[int, Ground], metric: str
+def _predictions(
+    cells: Sequence[tuple[Cell, Mapping[str, Any]]], folds: Mapping[int, FoldExamples], metric: str
 ) -> tuple[list[str], Any, Any]:
-    """Utterances of all cells, and of all rounds of loops, in order, their truth, and what a model said of them."""
+    """Utterances of all cells, and of all rounds of loops, in order, their truth, and what a model predicted."""
     names: list[str] = []
-    truth, told = [], []
+    truth, predictions = [], []
     for cell, values in sorted(cells, key=lambda item: (item[0].fold, item[0].seed)):
         data = folds[cell.fold].data
         classes = len(data.classes)
         for predicted in values["predicted"]:
             ids, outputs_NO = np.array(list(predicted)), np.array(list(predicted.values()))
             target = data.oracle().targets(ids.tolist())
-            known_N = target.labelled_N if metric == "uar" else target.rated_N
-            names += ids[known_N].tolist()
-            truth.append((target.label_N if metric == "uar" else target.value_NK)[known_N])
-            told.append((outputs_NO[:, :classes].argmax(1) if metric == "uar" else outputs_NO[:, classes:])[known_N])
-    return names, np.concatenate(truth), np.concatenate(told)
+            labelled_N = target.labelled_N if metric == "uar" else target.rated_N
+            names += ids[labelled_N].tolist()
+            truth.append((target.label_N if metric == "uar" else target.value_NK)[labelled_N])
+            predictions.append(
+                (outputs_NO[:, :classes].argmax(1) if metric == "uar" else outputs_NO[:, classes:])[labelled_N]
+            )
+    return names, np.concatenate(truth), np.concatenate(predictions)

@@ -1,4 +1,4 @@
-"""What a sweep tries: options of a training by path, each one of several values or a number from a range.
+"""The space of a sweep: options of a training by path, each one of several values or a number from a range.
 
     finetune.adapter: [lora, gate]                        one of these
     finetune.head.l2: {low: 0.003, high: 3, log: true}    a number; whole where both ends are
@@ -72,7 +72,7 @@ class Number(Dimension):
 
 
 class Chooser(Protocol):
-    """Whoever decides what to try: random numbers, or Optuna."""
+    """Choice of the values of a point: random numbers, or Optuna."""
 
     def one_of(self, path: str, labels: list[Plain]) -> Plain:
         """One of the labels."""
@@ -86,13 +86,13 @@ Space = Mapping[str, OneOf | Number]
 
 def check_space(space: Space) -> None:
     """Raise ValueError for a condition on an option that is not named before it, or on a value that it never has."""
-    for place, (path, dimension) in enumerate(space.items()):
+    for position, (path, dimension) in enumerate(space.items()):
         for other, values in dimension.when.items():
-            if other not in list(space)[:place]:
+            if other not in list(space)[:position]:
                 raise ValueError(f"{path} is tried only for some {other}, which must be in the space before it")
-            held = space[other]
-            if isinstance(held, OneOf) and (never := [value for value in values if value not in held.of]):
-                raise ValueError(f"{path} is tried for {other}={never[0]!r}, which is not among {held.of}")
+            condition = space[other]
+            if isinstance(condition, OneOf) and (never := [value for value in values if value not in condition.of]):
+                raise ValueError(f"{path} is tried for {other}={never[0]!r}, which is not among {condition.of}")
 
 
 def draw(space: Space, chooser: Chooser) -> dict[str, Plain]:
@@ -122,8 +122,8 @@ def leading_to(space: Space, labels: Mapping[str, Plain]) -> dict[str, Plain]:
 
 def point_of(space: Space, labels: Mapping[str, Plain]) -> Point:
     """The values that labels stand for."""
-    held = {path: space[path] for path in labels}
-    return {path: _value(d, labels[path]) if isinstance(d, OneOf) else labels[path] for path, d in held.items()}
+    dimensions = {path: space[path] for path in labels}
+    return {path: _value(d, labels[path]) if isinstance(d, OneOf) else labels[path] for path, d in dimensions.items()}
 
 
 def random_points(space: Space, count: int, seed: int) -> list[dict[str, Plain]]:
@@ -143,13 +143,13 @@ def _grid(space: Space, left: list[str], point: Point) -> Iterator[dict[str, Pla
     if not left:
         yield {path: label(value) for path, value in point.items()}
         return
-    path, *rest = left
+    path, *further = left
     dimension = space[path]
     if not dimension.applies(point):
-        yield from _grid(space, rest, point)
+        yield from _grid(space, further, point)
         return
     for value in dimension.of if isinstance(dimension, OneOf) else _steps(dimension):
-        yield from _grid(space, rest, {**point, path: value})
+        yield from _grid(space, further, {**point, path: value})
 
 
 def _steps(of: Number) -> list[int | float]:
@@ -178,7 +178,7 @@ def _value(dimension: OneOf, name: Plain) -> Any:
 
 
 class _First:
-    """What is wanted, and the first of everything else."""
+    """The values asked for, and the first of every other option."""
 
     def __init__(self, wanted: Mapping[str, Plain]) -> None:
         self._wanted = wanted

@@ -1,6 +1,6 @@
-"""One trial of a sweep: a point of the space on every fold and seed, and how well dev is recognised, told to Tune.
+"""One trial of a sweep: a point of the space on every fold and seed, whose score on dev is reported to Tune.
 
-What is done with a point is a training on all labels, or a loop: rounds of asking and training, judged by their mean.
+The work of a point is a training on all labels, or a loop: rounds of asking and training, judged by their mean.
 
 A trial holds no test clip. Its reports are kept (seral.sweep.board), so that a sweep that is started again repeats what
 is there instead of training it.
@@ -35,11 +35,11 @@ from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Plain
 from seral.training import supervised
 from seral.training.options import TrainingOptions
-from seral.training.supervised import Ground
+from seral.training.supervised import FoldExamples
 
 POINT = "point"
-Hear = Callable[[int, float], None]
-"""Told on the way: epoch or round, from 1, and the dev score so far."""
+OnStep = Callable[[int, float], None]
+"""Called on the way with the epoch or round, from 1, and the dev score so far."""
 WAITING_CPUS = 0.001
 """CPUs of a trial that waits for a training of adapters in another process."""
 TRAINING_SHARE = 0.99
@@ -47,70 +47,70 @@ TRAINING_SHARE = 0.99
 
 
 def run_trial(
-    config: Mapping[str, Any], *, sweep: SweepOptions, grounds: Mapping[str, Mapping[int, ray.ObjectRef]]
+    config: Mapping[str, Any], *, sweep: SweepOptions, examples: Mapping[str, Mapping[int, ray.ObjectRef]]
 ) -> None:
     """Try a point and report its score on dev: after every fold and seed, or where that is one, on the way."""
     torch.set_num_threads(1)  # trials run side by side, and sums do not depend on how many do
     labels: Mapping[str, Plain] = config.get(POINT, config)
     options = sweep.at(labels)
-    folds = grounds[hearing(options)]
+    folds = examples[feature_key(options)]
     cells = [(fold, seed) for fold in folds for seed in options.seeds]
     on_the_way = reports_on_the_way(options, len(cells))
-    known = _known(read_record(sweep.run, point_name(labels)), on_the_way)
-    for report in known:
+    former = _former_reports(read_record(sweep.run, point_name(labels)), on_the_way)
+    for report in former:
         tune.report(report)
-    if known and known[-1]["last"]:
+    if former and former[-1]["last"]:
         return
-    scores = [report["score"] for report in known]
-    for number, (fold, seed) in enumerate(cells[len(known) :], len(known) + 1):
-        heard, started = 0, time.perf_counter()
+    scores = [report["score"] for report in former]
+    for number, (fold, seed) in enumerate(cells[len(former) :], len(former) + 1):
+        last_step, started = 0, time.perf_counter()
 
-        def hear(step: int, score: float, started: float = started) -> None:
-            nonlocal heard
-            heard = step
+        def on_step(step: int, score: float, started: float = started) -> None:
+            nonlocal last_step
+            last_step = step
             if on_the_way:
                 tune.report(_report(step, score, score, time.perf_counter() - started))
 
-        scores.append(_score(folds[fold], options, seed, sweep, hear))
-        step, seconds = _after_all(options, heard) if on_the_way else number, time.perf_counter() - started
+        scores.append(_score(folds[fold], options, seed, sweep, on_step))
+        step, seconds = _after_all(options, last_step) if on_the_way else number, time.perf_counter() - started
         tune.report(_report(step, float(np.mean(scores)), scores[-1], seconds, last=number == len(cells)))
 
 
-def _score(ground: ray.ObjectRef, options: TrainingOptions, seed: int, sweep: SweepOptions, hear: Hear) -> float:
+def _score(examples: ray.ObjectRef, options: TrainingOptions, seed: int, sweep: SweepOptions, on_step: OnStep) -> float:
     """Dev score of a point on one fold with one seed.
 
     Adapters train in a process of their own, since Ray Train refuses to work inside a function of Tune's; it ends with
     the trial that waits for it.
     """
     if options.finetune.frozen:
-        return learn_once(ray.get(ground), options, seed, hear)
+        return learn_once(ray.get(examples), options, seed, on_step)
     needs = {"num_cpus": 0.0}  # with Ray Train workers, they hold the cores
     if not options.cluster.train_workers:
         needs = {"num_cpus": TRAINING_SHARE * sweep.cpus_per_trial}
         needs |= {"num_gpus": sweep.gpus_per_trial} if options.cluster.use_gpu else {}
     outside = PlacementGroupSchedulingStrategy(placement_group=None)
     task = _training_task.options(scheduling_strategy=outside, **needs)
-    for reference in task.remote(ground, options, seed):
+    for reference in task.remote(examples, options, seed):
         step, score = ray.get(reference)
         if step is not None:
-            hear(step, score)
+            on_step(step, score)
     return float(score)
 
 
-def _training(ground: Ground, options: TrainingOptions, seed: int) -> Iterator[tuple[int | None, float]]:
+def _training(examples: FoldExamples, options: TrainingOptions, seed: int) -> Iterator[tuple[int | None, float]]:
     """Scores on the way, and with None for the step the last one."""
     torch.set_num_threads(1)
-    told: SimpleQueue[tuple[int | None, float] | BaseException] = SimpleQueue()
+    scores: SimpleQueue[tuple[int | None, float] | BaseException] = SimpleQueue()
 
     def work() -> None:
         try:
-            told.put((None, learn_once(ground, options, seed, lambda step, score: told.put((step, score)))))
+            scores.put((None, learn_once(examples, options, seed, lambda step, score: scores.put((step, score)))))
         except BaseException as error:
-            told.put(error)
+            scores.put(error)
 
     Thread(target=work, daemon=True).start()
     while True:
-        item = told.get()
+        item = scores.get()
         if isinstance(item, BaseException):
             raise item
         yield item
@@ -129,78 +129,83 @@ def reports_on_the_way(options: TrainingOptions, cells: int) -> bool:
     return cells == 1 and not options.finetune.frozen and not options.cluster.train_workers
 
 
-def _after_all(options: TrainingOptions, heard: int) -> int:
+def _after_all(options: TrainingOptions, last_step: int) -> int:
     """The step of the last report, after all others; the same for all points, although patience ends some early."""
-    return heard + 1 if isinstance(options, LoopOptions) else options.finetune.epochs + 2
+    return last_step + 1 if isinstance(options, LoopOptions) else options.finetune.epochs + 2
 
 
-def _known(record: Mapping[str, Any] | None, on_the_way: bool) -> list[dict[str, Any]]:
+def _former_reports(record: Mapping[str, Any] | None, on_the_way: bool) -> list[dict[str, Any]]:
     """Reports that need not be computed again. Half a training is of no use; half of many trainings is."""
     if record is None or record["state"] == FAILED or (record["state"] == RUNNING and on_the_way):
         return []
-    known: list[dict[str, Any]] = [{**report, "through": report["last"]} for report in record["reports"]]
-    return [*known[:-1], {**known[-1], "last": True}] if record["state"] == STOPPED and known else known
+    reports: list[dict[str, Any]] = [{**report, "through": report["last"]} for report in record["reports"]]
+    return [*reports[:-1], {**reports[-1], "last": True}] if record["state"] == STOPPED and reports else reports
 
 
-def learn_once(ground: Ground, options: TrainingOptions, seed: int, hear: Hear | None = None) -> float:
+def learn_once(examples: FoldExamples, options: TrainingOptions, seed: int, on_step: OnStep | None = None) -> float:
     """Learn one fold with one seed; the score on its dev speakers."""
     folder = tempfile.mkdtemp(prefix="seral-trial-")
     try:
-        learn(ground, options, folder, seed, hear)
-        return float(judge(ground, options, "dev", folder)["uar" if ground.data.classes else "ccc"])
+        learn(examples, options, folder, seed, on_step)
+        return float(judge(examples, options, "dev", folder)["uar" if examples.data.classes else "ccc"])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def learn(ground: Ground, options: TrainingOptions, folder: str, seed: int, hear: Hear | None = None) -> None:
+def learn(
+    examples: FoldExamples, options: TrainingOptions, folder: str, seed: int, on_step: OnStep | None = None
+) -> None:
     """Train on all labels of a fold, and of the source, or run a loop of the fold; what comes of it is in `folder`."""
     if isinstance(options, LoopOptions):
-        _loop(ground, options, folder, seed, hear)
+        _loop(examples, options, folder, seed, on_step)
         return
-    score = f"dev_{'uar' if ground.data.classes else 'ccc'}"
+    score = f"dev_{'uar' if examples.data.classes else 'ccc'}"
 
     def on_report(values: Mapping[str, Any]) -> None:
-        if hear is not None:
-            hear(int(values["epoch"]) + 1, float(values[score]))
+        if on_step is not None:
+            on_step(int(values["epoch"]) + 1, float(values[score]))
 
-    supervised.train(ground, options, folder, seed, None if options.cluster.train_workers else on_report)
+    supervised.train(examples, options, folder, seed, None if options.cluster.train_workers else on_report)
 
 
-def _loop(ground: Ground, options: LoopOptions, folder: str, seed: int, hear: Hear | None) -> None:
-    data = ground.data
-    data = replace(data, fold=above_quality(data.fold, data.metadata, options.min_quality))
+def _loop(examples: FoldExamples, options: LoopOptions, folder: str, seed: int, on_step: OnStep | None) -> None:
+    data = examples.data
+    data = replace(data, fold=above_floor(data.fold, data.metadata, options.min_quality))
     # A round scores its test part; in a trial, which has none, dev takes its place.
     data = replace(data, fold=replace(data.fold, test=data.fold.test or data.fold.dev))
 
     def on_round(rounds: Sequence[RoundSummary]) -> None:
-        if hear is not None:
-            hear(len(rounds), float(np.mean([one.dev_uar for one in rounds if one.dev_uar is not None])))
+        if on_step is not None:
+            on_step(len(rounds), float(np.mean([one.dev_uar for one in rounds if one.dev_uar is not None])))
 
     run_trajectory(
         folder,
-        Trajectory(arm=options.strategy.name, fold=ground.number, seed=seed),
+        Trajectory(arm=options.strategy.name, fold=examples.number, seed=seed),
         arm_of(options, options.initial, options.strategy, len(data.fold.train)),
-        loop_fold(options.model_copy(update={"probe": False}), data, ground.source),
+        replace(trajectory_ground(options, data, examples.source), probe=False),
         on_round,
     )
 
 
-def judge(ground: Ground, options: TrainingOptions, part: Literal["dev", "test"], folder: str) -> dict[str, Any]:
-    """Scores on a part of the fold, and under `predicted` what every model of `folder` says of each clip: that of a
-    training, or those of a loop's rounds, whose `uar` is their mean."""
+def judge(
+    examples: FoldExamples, options: TrainingOptions, part: Literal["dev", "test"], folder: str
+) -> dict[str, Any]:
+    """Scores on a part of the fold, and under `predicted` the outputs of every model of `folder` for each clip: the
+    model of a training, or those of a loop's rounds, whose `uar` is their mean."""
     if not isinstance(options, LoopOptions):
-        found = supervised.judge(ground, part, folder)
-        return {**found, "predicted": [found["predicted"]]}
-    ids = getattr(ground.data.fold, part)
-    label_of = dict(zip(ids, ground.data.oracle().targets(ids).label_N, strict=True))
+        scores = supervised.judge(examples, part, folder)
+        return {**scores, "predicted": [scores["predicted"]]}
+    ids = getattr(examples.data.fold, part)
+    label_of = dict(zip(ids, examples.data.oracle().targets(ids).label_N, strict=True))
     rounds = read_predictions(folder, part)
-    scores = [
-        uar(np.array([label_of[name] for name in told]), np.array(list(told.values())).argmax(1)) for told in rounds
+    uars = [
+        uar(np.array([label_of[name] for name in outputs]), np.array(list(outputs.values())).argmax(1))
+        for outputs in rounds
     ]
-    return {"uar": float(np.mean(scores)), "predicted": rounds}
+    return {"uar": float(np.mean(uars)), "predicted": rounds}
 
 
-def hearing(options: TrainingOptions) -> str:
+def feature_key(options: TrainingOptions) -> str:
     """A name of what features depend on: encoder, transcripts, pretraining."""
     return repr((options.encoder, options.text_encoder, options.tapt and options.tapt.model_dump_json()))
 

@@ -1,6 +1,6 @@
-"""Studies: the same work in every row (a variant), fold and seed. A cell of the table is computed once and kept.
+"""Cells of a study: one computation for every row (a variant), fold and seed, done once and kept.
 
-RUN/cells/<row>.fold-<FF>.seed-<S>.json    what the cell found; a run that is started again computes what is missing
+RUN/cells/<row>.fold-<FF>.seed-<S>.json    results of the cell; a run that is started again computes what is missing
 RUN/table.csv, table.md, table.png         the rows, means over folds and seeds
 """
 
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,11 +24,14 @@ from seral.cluster import ClusterOptions, run_side_by_side
 from seral.figures.markdown import markdown
 from seral.progress import track
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Work = Callable[..., dict[str, Any]]
-"""(cell, folder, *arguments) -> what it found, as JSON; `folder` is empty and removed afterwards."""
+"""(cell, folder, *arguments) -> results that JSON can hold; `folder` is empty and removed afterwards."""
 CELLS, WORK = "cells", "work"
 SPREAD = ("uar", "wa", "macro_f1", "ccc", "source_uar", "source_ccc")
-"""Columns that are shown with their deviation."""
+"""Columns that are shown with their standard deviation."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,10 @@ class Cell:
     def name(self) -> str:
         """The file's name."""
         return f"{file_name(self.row)}.fold-{self.fold:02d}.seed-{self.seed}"
+
+
+Results = Mapping[Cell, Mapping[str, Any]]
+"""Cell of a study -> its results."""
 
 
 def file_name(row: str) -> str:
@@ -74,23 +81,23 @@ def run_cells(
 def _run_cell(work: Work, cell: Cell, uri: str, folder: str, *arguments: Any) -> None:
     torch.set_num_threads(1)  # cells run side by side, and sums do not depend on how many do
     storage.remove(folder)
-    found = work(cell, folder, *arguments)
+    values = work(cell, folder, *arguments)
     storage.remove(folder)
-    storage.write_json(uri, found)
+    storage.write_json(uri, values)
 
 
 _cell_task = ray.remote(_run_cell)
 
 
-def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, str]) -> pd.DataFrame:
-    """One line a row, in the order of the cells: mean of every number over folds and seeds, deviation of the metrics.
+def study_table(results: Results, baseline: Mapping[str, str]) -> pd.DataFrame:
+    """One line a row, in the order of the cells: mean of every number over folds and seeds, spread of the metrics.
 
     `baseline` names the row that a row is compared with: its mean gain in UAR (or CCC), paired by fold and seed, with a
     95 % bootstrap interval over folds, since seeds of one fold share their test speakers. `pooled_uar` is the UAR over
     the test clips of all folds together, mean over seeds: where a fold's speakers lack some of the classes, the mean of
     the folds' own UARs says little.
     """
-    numbers = [{"row": c.row, "fold": c.fold, "seed": c.seed, **_numbers(values)} for c, values in found.items()]
+    numbers = [{"row": c.row, "fold": c.fold, "seed": c.seed, **_numbers(values)} for c, values in results.items()]
     cells = pd.DataFrame(numbers)
     lines = []
     for row, own in cells.groupby("row", sort=False):
@@ -99,7 +106,7 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, 
             line[name] = own[name].mean()
             if name in SPREAD:
                 line[f"{name}_std"] = own[name].std(ddof=1)
-        pooled = {f"{of}pooled_uar": _pooled_uar(found, str(row), of) for of in ("", "probe_")}
+        pooled = {f"{of}pooled_uar": _pooled_uar(results, str(row), of) for of in ("", "probe_")}
         line |= {name: value for name, value in pooled.items() if value is not None}
         if (base := baseline.get(str(row), row)) != row:
             line |= _gain(own, cells[cells["row"] == base])
@@ -107,27 +114,44 @@ def study_table(found: Mapping[Cell, Mapping[str, Any]], baseline: Mapping[str, 
     return pd.DataFrame(lines)
 
 
-def write_table(run: str, table: pd.DataFrame) -> str:
-    """Write the table as CSV, as Markdown (UAR and its kin in per cent) and as a picture; returns the Markdown."""
-    # Imported here: workers import this module, and drawing takes a second to load.
-    from seral.figures.axes import png
-    from seral.figures.studies import study_rows
+def write_table(
+    run: str,
+    table: pd.DataFrame,
+    name: str = "table",
+    *,
+    shown: pd.DataFrame | str | None = None,
+    figure: Figure | None = None,
+) -> str:
+    """Write a table to RUN/<name>.csv and .md, and its figure to .png; returns the Markdown.
 
-    storage.write_bytes(storage.join(run, "table.png"), png(study_rows(table)))
-    storage.write_bytes(storage.join(run, "table.csv"), table.to_csv(index=False).encode())
-    text = markdown(table)
-    storage.write_bytes(storage.join(run, "table.md"), text.encode())
+    `shown` is the table as people read it, or its Markdown; None = `table` (UAR and its kin in per cent).
+    """
+    text = shown if isinstance(shown, str) else markdown(table if shown is None else shown)
+    storage.write_bytes(storage.join(run, f"{name}.csv"), table.to_csv(index=False).encode())
+    storage.write_bytes(storage.join(run, f"{name}.md"), text.encode())
+    if figure is not None:
+        from seral.figures.axes import png  # Imported here: workers import this module, and drawing takes a second.
+
+        storage.write_bytes(storage.join(run, f"{name}.png"), png(figure))
     return text
+
+
+def write_study_table(run: str, results: Results, baseline: Mapping[str, str]) -> str:
+    """Write `study_table` with its picture; returns the Markdown."""
+    from seral.figures.studies import study_rows  # Imported here: workers import this module, and drawing is slow.
+
+    table = study_table(results, baseline)
+    return write_table(run, table, figure=study_rows(table))
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
-def _pooled_uar(found: Mapping[Cell, Mapping[str, Any]], row: str, of: str) -> float | None:
-    """Mean over seeds of the UAR of all folds' confusions added up; None where a cell knows no confusion."""
+def _pooled_uar(results: Results, row: str, of: str) -> float | None:
+    """Mean over seeds of the UAR of all folds' confusions added up; None where a cell has no confusion matrix."""
     confusion: dict[int, NDArray[np.int64]] = {}
-    for cell, values in found.items():
+    for cell, values in results.items():
         if cell.row != row:
             continue
         if f"{of}confusion" not in values:

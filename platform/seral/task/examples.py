@@ -1,7 +1,6 @@
-"""What training and scoring work on: utterances as ids and pooled features, never labels and features in one record."""
+"""Examples for training and scoring: utterances as ids and pooled features, never labels and features in one record."""
 
-# N rows · L encoder layers (L+1 hidden states) · D features · E features of a transcript · C classes
-# K dimensions (valence, arousal, dominance)
+# N rows · L hidden states · D features · E text features · C classes · K rated dimensions
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from ser_models.fitting import PooledRows
 
 @dataclass(frozen=True, kw_only=True)
 class Utterances:
-    """Ids and the pooled features of every hidden state, mean and std (N, L+1, D) fp32."""
+    """Ids and the pooled features of every hidden state, mean and std (N, L, D) fp32."""
 
     ids: list[str]
     mean_NLD: NDArray[np.float32]
@@ -27,13 +26,13 @@ class Utterances:
     """Vectors of the transcripts, NaN where there is none; None where nobody reads."""
 
     def rows(self, keep_N: NDArray[np.bool_]) -> Utterances:
-        """Some of them, in their order."""
+        """Chosen rows, in their order."""
         ids = [name for name, keep in zip(self.ids, keep_N, strict=True) if keep]
         text_NE = None if self.text_NE is None else self.text_NE[keep_N]
         return Utterances(ids=ids, mean_NLD=self.mean_NLD[keep_N], std_NLD=self.std_NLD[keep_N], text_NE=text_NE)
 
     def with_others(self, others: Utterances) -> Utterances:
-        """These, then those of the others that are not among them."""
+        """Own rows first, then the other utterances that are not among them."""
         new = others.rows(np.array([name not in self.row_of for name in others.ids], dtype=bool))
         parts = (self, new)
         text = [part.text_NE for part in parts if part.text_NE is not None]
@@ -56,14 +55,14 @@ class Utterances:
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """What N utterances are said to be: of a class, rated on K dimensions, or both."""
+    """Labels of N utterances: of a class, rated on K dimensions, or both."""
 
     label_N: NDArray[np.int64]
     """Class indices; -1 where no class is known."""
     value_NK: NDArray[np.float32]
     """Ratings on the corpus's own scale; NaN where there are none, K = 0 where nobody asks."""
     weight_N: NDArray[np.float32] | None = None
-    """How much the class of each counts, 1 on average; None = all alike."""
+    """Weight of the class of each, 1 on average; None = all alike."""
     soft_NC: NDArray[np.float32] | None = None
     """Shares of the votes, `q_c = votes_c / Σ votes`, that training learns instead of the one class; NaN in rows that
     have a class and no votes, None = nobody voted. Dev and test are judged by `label_N`."""
@@ -80,7 +79,7 @@ class Targets:
         return replace(Targets.of_classes(label_N), soft_NC=soft_NC)
 
     def rows(self, rows: Sequence[int]) -> Targets:
-        """Those of some rows, which may come again."""
+        """Labels of some rows, which may come again."""
         index = list(rows)
         return Targets(
             label_N=self.label_N[index],
@@ -91,12 +90,12 @@ class Targets:
 
     @property
     def labelled_N(self) -> NDArray[np.bool_]:
-        """Which have a class."""
+        """Rows that have a class."""
         return self.label_N >= 0
 
     @property
     def rated_N(self) -> NDArray[np.bool_]:
-        """Which are rated, on every dimension."""
+        """Rows that are rated on every dimension."""
         asked = self.value_NK.shape[1] > 0
         return np.asarray(np.isfinite(self.value_NK).all(1) & asked)
 

@@ -35,7 +35,7 @@ def last_checkpoint(
 ) -> Iterator[Path]:
     """Train and hand out the folder of the last checkpoint; afterwards it and `work` are gone.
 
-    `worker` is called with {"spec": spec, "on_report": who hears of reports}, in this process where there are 0
+    `worker` is called with {"spec": spec, "on_report": callback of reports}, in this process where there are 0
     workers; only there anybody may hear. `name` must change with whatever is trained: a run of the same name goes on
     from its checkpoint. What goes wrong is a TrainError about `what`.
     """
@@ -70,7 +70,7 @@ def last_checkpoint(
 
 
 class StepState:
-    """What a training that counts its steps needs to go on, kept where it outlives the training.
+    """State of a training that counts its steps, kept where it outlives the training.
 
     Ray Train's workers persist what they report. In this process only the last report outlives a kill of it, so the
     states before go to `uri` without Ray.

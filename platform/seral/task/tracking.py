@@ -25,7 +25,7 @@ LONGEST = 500
 
 
 class TrackingOptions(Options):
-    """Where MLflow keeps its runs."""
+    """Options of tracking: the address of MLflow, and the experiment."""
 
     uri: str
     """The address of a tracking server (http://...), or a folder."""
@@ -73,9 +73,9 @@ class Tracker:
 
     def _open(self, name: str, parameters: Mapping[str, Any]) -> None:
         identity = hashlib.sha256(f"{self._run}#{name}".encode()).hexdigest()[:32]
-        found = self._client.search_runs([self._experiment], filter_string=f"tags.`{IDENTITY}` = '{identity}'")
-        if found:
-            self._ids[name], self._last[name] = found[0].info.run_id, int(found[0].data.tags.get("seral.step", -1))
+        runs = self._client.search_runs([self._experiment], filter_string=f"tags.`{IDENTITY}` = '{identity}'")
+        if runs:
+            self._ids[name], self._last[name] = runs[0].info.run_id, int(runs[0].data.tags.get("seral.step", -1))
             return
         made = self._client.create_run(self._experiment, run_name=name, tags={IDENTITY: identity, FOLDER: self._run})
         for key, value in flat(parameters).items():
@@ -83,8 +83,8 @@ class Tracker:
         self._ids[name], self._last[name] = made.info.run_id, -1
 
     def _find_experiment(self, name: str) -> str:
-        found = self._client.get_experiment_by_name(name)
-        return str(self._client.create_experiment(name) if found is None else found.experiment_id)
+        experiment = self._client.get_experiment_by_name(name)
+        return str(self._client.create_experiment(name) if experiment is None else experiment.experiment_id)
 
     def _insist(self, call: Any, *arguments: Any) -> Any:
         try:
@@ -98,7 +98,7 @@ class Tracker:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested options by path, which is what MLflow takes."""
-    found: dict[str, Any] = {}
+    by_path: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return found
+        by_path |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return by_path

@@ -9,7 +9,8 @@ from pydantic import model_validator
 
 from seral.pool.shards import Pool
 from seral.pretraining.options import TaptRunOptions
-from seral.task.run import ProtocolOptions, ReadingOptions, eligible
+from seral.task.eligibility import eligible
+from seral.task.options import ProtocolOptions, ReadingOptions
 from seral.training.alignment import AnchoringOptions
 from seral.training.finetune_options import FinetuneOptions, check_anchored, check_text
 

@@ -20,10 +20,14 @@ from seral.features.store import FeatureStore
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import folds_of
 from seral.pretraining.tapt import adapt_encoder
-from seral.task.cells import CELLS, Cell, run_cells, study_table, write_table
+from seral.task.cells import CELLS, Cell, write_study_table
+from seral.task.context import RunContext
 from seral.task.examples import Targets, Utterances
+from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.options import protocol_name
 from seral.task.ray_train import OnReport
-from seral.task.run import FoldData, features_of, fold_data, open_run, protocol_name, write_environment
+from seral.task.run import verb_of, write_environment
+from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.finetune import finetune, frames_layer
 from seral.training.linear_probe import probe
@@ -48,27 +52,27 @@ class SupervisedOptions(TrainingOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ground:
-    """A fold with its features, and who else is labelled."""
+class FoldExamples:
+    """Examples that trainings of one fold work on: its features, and utterances of the source, labelled too."""
 
     number: int
     data: FoldData
     source: tuple[str, ...]
     """Utterances of other languages whose labels are there from the start."""
     variants: Mapping[str, FoldData] = field(default_factory=dict)
-    """The same fold as it sounds elsewhere."""
+    """Features of the fold in other pools, where it sounds otherwise, by their names."""
 
-    def known(self, ids: Sequence[str]) -> tuple[Utterances, Targets]:
+    def labelled(self, ids: Sequence[str]) -> tuple[Utterances, Targets]:
         """Features and labels of some utterances."""
         return self.data.utterances(ids), self.data.oracle().targets(ids)
 
 
-def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Ground]:
-    """What trainings of each fold work on, by its number; `tapt` is the folder of adapted encoders."""
+def examples_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, FoldExamples]:
+    """Examples of each fold by its number; `tapt` is the folder of adapted encoders."""
     metadata, source = sides(options, pool)
     check_noises(options.finetune.augment, pool, metadata)
     layer = frames_layer(options.encoder, options.finetune)
-    found, stores = {}, dict[str, FeatureStore]()
+    examples, stores = dict[int, FoldExamples](), dict[str, FeatureStore]()
     for number, fold in folds_of(metadata, options.split, options.folds).items():
         encoder = options.encoder
         if options.tapt is not None:
@@ -77,42 +81,50 @@ def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Gro
         if encoder not in stores:
             stores[encoder] = features_of(options, pool, encoder, layer)
         data = fold_data(options, stores[encoder], fold, metadata)
-        known = set(data.ids)
-        found[number] = Ground(number=number, data=data, source=tuple(name for name in source if name in known))
-    return found
+        with_features = set(data.ids)
+        labelled = tuple(name for name in source if name in with_features)
+        examples[number] = FoldExamples(number=number, data=data, source=labelled)
+    return examples
 
 
-def with_variants(options: SupervisedOptions, ground: Ground) -> Ground:
-    """A ground that also knows how its fold sounds in other pools. Raises OptionError where one lacks test clips."""
-    heard = {}
+def with_variants(options: SupervisedOptions, fold: FoldExamples) -> FoldExamples:
+    """The examples of a fold with its features in other pools. Raises OptionError where one lacks test clips."""
+    variants = {}
     for name, uri in options.variants.items():
-        pool, data = open_pool(uri), ground.data
+        pool, data = open_pool(uri), fold.data
         if absent := sorted(set(data.fold.test) - set(pool.ids["utterance_id"].to_pylist())):
             raise OptionError(f"variants.{name}: {uri} lacks {len(absent)} test clips, e.g. {absent[0]}")
         store = features_of(options, pool, data.store.encoder, frames_layer(options.encoder, options.finetune))
-        heard[name] = fold_data(options, store, data.fold, data.metadata)
-    return replace(ground, variants=heard)
+        variants[name] = fold_data(options, store, data.fold, data.metadata)
+    return replace(fold, variants=variants)
 
 
-def describe(options: TrainingOptions, pool: Pool, grounds: dict[int, Ground]) -> None:
+def describe(options: TrainingOptions, pool: Pool, examples: dict[int, FoldExamples]) -> None:
     """Write what trainings stand on."""
-    facts = {"n_train": {str(number): len(ground.data.fold.train) for number, ground in grounds.items()}}
+    facts = {"n_train": {str(number): len(fold.data.fold.train) for number, fold in examples.items()}}
     write_environment(options, pool, protocol_name(options, pool), facts)
 
 
 def run_train(options: SupervisedOptions) -> str:
     """Train what is missing, and write the table to the run folder; returns it as text."""
-    options, pool = open_run(options, MAY_CHANGE)
-    grounds = grounds_of(options, pool, storage.join(options.run, "tapt"))
-    describe(options, pool, grounds)
-    grounds = {number: with_variants(options, ground) for number, ground in grounds.items()}
+    return run_study(options, "train", MAY_CHANGE, _plan)
+
+
+def _plan(context: RunContext[SupervisedOptions]) -> Study:
+    options, pool = context.options, context.pool
+    examples = examples_of(options, pool, storage.join(options.run, "tapt"))
+    describe(options, pool, examples)
+    examples = {number: with_variants(options, fold) for number, fold in examples.items()}
     arguments: dict[Cell, Sequence[Any]] = {}
-    for number, ground in grounds.items():
-        shared = ray.put(ground)
+    for number, fold in examples.items():
+        shared = ray.put(fold)
         cells = [Cell(row=options.finetune.adapter, fold=number, seed=seed) for seed in options.seeds]
         arguments |= dict.fromkeys(cells, (shared, options))
-    found = run_cells(options.run, _train_cell, arguments, options.cluster, f"{len(arguments)} trainings")
-    return write_table(options.run, study_table(found, {}))
+    return Study(
+        cell=_train_cell,
+        stages=[(f"{len(arguments)} trainings", arguments)],
+        write=lambda results: write_study_table(options.run, results, {}),
+    )
 
 
 def best_model(run: str) -> str | None:
@@ -120,40 +132,40 @@ def best_model(run: str) -> str | None:
 
     Raises StateError where none has come to its end.
     """
-    if not storage.exists(storage.join(run, MODELS)):
+    if verb_of(run) != "train" and not storage.exists(storage.join(run, MODELS)):
         return None
     cells = [storage.read_json(storage.join(run, CELLS, name)) for name in storage.list_names(storage.join(run, CELLS))]
     if not cells:
         raise StateError(f"no training of {run} has come to its end: run it again")
-    return storage.join(run, max(cells, key=lambda found: found["dev"])["model"])
+    return storage.join(run, max(cells, key=lambda values: values["dev"])["model"])
 
 
-def _train_cell(cell: Cell, folder: str, ground: Ground, options: SupervisedOptions) -> dict[str, Any]:
-    place = storage.join(MODELS, f"fold-{cell.fold:02d}.seed-{cell.seed}")
-    kept = storage.join(options.run, place)
-    storage.remove(kept)  # what a killed training left
-    history = train(ground, options, kept, cell.seed)
-    metric, data, fold = "uar" if options.classes else "ccc", ground.data, ground.data.fold
-    known = (ground.known(fold.train), ground.known(fold.dev), ground.known(fold.test))
+def _train_cell(cell: Cell, folder: str, examples: FoldExamples, options: SupervisedOptions) -> dict[str, Any]:
+    path = storage.join(MODELS, f"fold-{cell.fold:02d}.seed-{cell.seed}")
+    model = storage.join(options.run, path)
+    storage.remove(model)  # what a killed training left
+    history = train(examples, options, model, cell.seed)
+    metric, data, fold = "uar" if options.classes else "ccc", examples.data, examples.data.fold
+    train_part, dev_part, test_part = (examples.labelled(ids) for ids in (fold.train, fold.dev, fold.test))
     return {
         "labels": len(fold.train),
-        **judge(ground, "test", kept),
-        **probe(*known, len(data.classes)),
-        **{f"{name}_{metric}": judge(ground, "test", kept, name)[metric] for name in ground.variants},
-        "dev": judge(ground, "dev", kept)[metric],
-        "model": storage.join(place, "model"),
+        **judge(examples, "test", model),
+        **probe(train_part, dev_part, test_part, len(data.classes)),
+        **{f"{name}_{metric}": judge(examples, "test", model, name)[metric] for name in examples.variants},
+        "dev": judge(examples, "dev", model)[metric],
+        "model": storage.join(path, "model"),
         "history": history,
     }
 
 
 def train(
-    ground: Ground, options: TrainingOptions, folder: str, seed: int, on_report: OnReport | None = None
+    fold: FoldExamples, options: TrainingOptions, folder: str, seed: int, on_report: OnReport | None = None
 ) -> dict[str, Any]:
     """Train on all labels of a fold, and of the source, and write the model to `folder`/model; returns its history."""
-    data, source = ground.data, ground.data.utterances(ground.source) if ground.source else None
+    data, source = fold.data, fold.data.utterances(fold.source) if fold.source else None
     return finetune(
-        *ground.known([*data.fold.train, *ground.source]),
-        *ground.known(data.fold.dev),
+        *fold.labelled([*data.fold.train, *fold.source]),
+        *fold.labelled(data.fold.dev),
         unlabelled=data.utterances(data.fold.train),
         store=data.store,
         classes=data.classes,
@@ -168,11 +180,13 @@ def train(
     )
 
 
-def judge(ground: Ground, part: Literal["dev", "test"], folder: str, variant: str | None = None) -> dict[str, Any]:
-    """Scores of a model on a part of the fold, and under `predicted` what it says of each clip."""
-    data = ground.data if variant is None else ground.variants[variant]
+def judge(
+    examples: FoldExamples, part: Literal["dev", "test"], folder: str, variant: str | None = None
+) -> dict[str, Any]:
+    """Scores of a model on a part of the fold, and under `predicted` its outputs for each clip."""
+    data = examples.data if variant is None else examples.variants[variant]
     ids = getattr(data.fold, part)
-    targets = ground.data.oracle().targets(ids)
+    targets = examples.data.oracle().targets(ids)
     return evaluate_model(
         storage.join(folder, "model"), data.store, data.utterances(ids), targets, data.classes, data.dimensions
     )

@@ -1,0 +1,57 @@
+"""The beginning of every run: its folder is claimed, Ray is there, its pool is open."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import pyarrow as pa
+
+from seral.cluster import connect
+from seral.features.store import FeatureStore
+from seral.options import Options
+from seral.pool.shards import Pool, open_pool
+from seral.pool.splits import Fold
+from seral.task.eligibility import eligible
+from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.options import TaskT, with_absolute_paths
+from seral.task.run import claim, write_environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext(Generic[TaskT]):
+    """An open run: its options with absolute paths, and its pool."""
+
+    options: TaskT
+    pool: Pool
+
+    def eligible(self, corpora: Sequence[str] | None) -> pa.Table:
+        """Metadata of the utterances of some corpora (None: of all) that may take part."""
+        return eligible(self.options, self.pool, corpora)
+
+    def features(self, encoder: str | None = None, frames_layer: int | None = None) -> FeatureStore:
+        """Features of the pool by an encoder (None: the one of the options), computed where they are missing."""
+        return features_of(self.options, self.pool, encoder or self.options.encoder, frames_layer)
+
+    def fold_data(self, store: FeatureStore, fold: Fold, metadata: pa.Table) -> FoldData:
+        """A fold with its features, less the utterances that the encoder could make nothing of."""
+        return fold_data(self.options, store, fold, metadata)
+
+    def write_environment(self, protocol: str, facts: Mapping[str, Any]) -> None:
+        """Write what the run stands on; `protocol` names its task."""
+        write_environment(self.options, self.pool, protocol, facts)
+
+
+def open_run(
+    options: TaskT, verb: str, may_change: Collection[str], *, config: Options | None = None
+) -> RunContext[TaskT]:
+    """Begin a run, or resume it.
+
+    `config` is what its options file holds where that is more than the task, as in a sweep; None = `options`.
+    """
+    options = with_absolute_paths(options)
+    pool = open_pool(options.pool)
+    claim(config or options, verb, may_change, pool=pool)
+    connect(options.cluster)
+    return RunContext(options=options, pool=pool)

@@ -1,0 +1,117 @@
+"""Folds of a task and the features that they are learnt from."""
+
+# N rows · L hidden states · D features · E text features
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ser_models.fitting import PooledRows
+from seral.features.audio import extract_features
+from seral.features.batches import rows_of
+from seral.features.store import FeatureStore, TextFeatures
+from seral.features.text import extract_text
+from seral.pool.shards import Pool
+from seral.pool.splits import Fold, SplitOptions, folds_of
+from seral.progress import say
+from seral.task.examples import Utterances, pooled_rows
+from seral.task.gold import Oracle
+from seral.task.options import ReadingOptions, TaskOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldData:
+    """One fold and the pooled features of the pool. Holds no label."""
+
+    store: FeatureStore
+    fold: Fold
+    classes: tuple[str, ...]
+    class_map: Mapping[str, str] | None
+    dimensions: tuple[str, ...]
+    metadata: pa.Table
+    """The metadata of the utterances that may take part."""
+    ids: Sequence[str]
+    mean_NLD: NDArray[np.float16]
+    std_NLD: NDArray[np.float16]
+    text_NE: NDArray[np.float16] | None
+    """Vectors of the transcripts, NaN where there is none; None where nobody reads."""
+
+    def utterances(self, ids: Sequence[str]) -> Utterances:
+        """Pooled features of some utterances, in the order asked for."""
+        rows = rows_of(self.ids, ids)
+        mean_NLD, std_NLD = (array[rows].astype(np.float32) for array in (self.mean_NLD, self.std_NLD))
+        text_NE = None if self.text_NE is None else self.text_NE[rows].astype(np.float32)
+        return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=text_NE)
+
+    def pooled(self, ids: Sequence[str]) -> PooledRows:
+        """Pooled features of some utterances as the model library takes them."""
+        return pooled_rows(self.utterances(ids))
+
+    def oracle(self) -> Oracle:
+        """The gold labels of the pool, in the classes of the run."""
+        return Oracle(self.store.pool, self.classes, self.class_map, self.dimensions)
+
+
+def codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Class names as indices."""
+    code = {name: index for index, name in enumerate(classes)}
+    return np.array([code[emotion] for emotion in emotions], np.int64)
+
+
+def features_of(options: TaskOptions, pool: Pool, encoder: str, frames_layer: int | None) -> FeatureStore:
+    """The features of a run's pool by an encoder, and of its transcripts, computed where they are missing."""
+    text = None
+    if isinstance(options, ReadingOptions) and options.text_encoder is not None:
+        text = extract_text(pool, options.text_encoder, uri=options.feature_cache, on=options.cluster)
+    store = extract_features(
+        pool,
+        encoder,
+        uri=options.feature_cache,
+        frames_layer=frames_layer,
+        options=options.features,
+        on=options.cluster,
+    )
+    return replace(store, text=text)
+
+
+def folds_by_seed(
+    metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None, seeds: Sequence[int], store: FeatureStore
+) -> dict[tuple[int, int], Fold]:
+    """(number, seed) -> fold, less what has no features; every seed deals the speakers of k-fold anew."""
+    unusable = set(store.unusable["source"].to_pylist())
+    dealt = {seed: split.model_copy(update={"seed": split.seed + seed}) for seed in seeds}
+    return {
+        (number, seed): fold.without(unusable)
+        for seed, anew in dealt.items()
+        for number, fold in folds_of(metadata, anew, numbers).items()
+    }
+
+
+def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: pa.Table) -> FoldData:
+    """A fold with its features, less what the encoder could make nothing of."""
+    if unusable := set(store.unusable["source"].to_pylist()):
+        say(f"{len(unusable)} utterances give no usable features and are left out")
+        fold = fold.without(unusable)
+    ids, mean_NLD, std_NLD = store.pooled()
+    return FoldData(
+        store=store,
+        fold=fold,
+        classes=tuple(options.classes),
+        class_map=options.class_map,
+        dimensions=tuple(options.dimensions),
+        metadata=metadata,
+        ids=ids,
+        mean_NLD=mean_NLD,
+        std_NLD=std_NLD,
+        text_NE=None if store.text is None else _text_rows(store.text, ids),
+    )
+
+
+def _text_rows(text: TextFeatures, ids: Sequence[str]) -> NDArray[np.float16]:
+    vectors = text.vectors()
+    nothing_E = np.full(text.width, np.nan, np.float16)
+    return np.stack([vectors.get(name, nothing_E) for name in ids])
