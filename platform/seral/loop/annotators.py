@@ -15,8 +15,8 @@ from seral.labels.people import People, PeopleOptions, awaited
 from seral.loop.options import LoopOptions
 from seral.pool.shards import Pool
 from seral.progress import say
+from seral.task.eligibility import askable
 from seral.task.gold import Oracle
-from seral.task.run import askable
 
 
 @dataclass(frozen=True, kw_only=True)

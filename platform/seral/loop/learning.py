@@ -18,7 +18,7 @@ from seral.loop.asking import Answers
 from seral.loop.rounds import Float, Round, read_scores, round_folder
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Targets, Utterances
-from seral.task.run import codes
+from seral.task.folds import codes
 from seral.training.finetune import finetune
 from seral.training.linear_probe import linear_probe
 from seral.training.model import evaluate, score

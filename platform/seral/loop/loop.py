@@ -39,7 +39,10 @@ from seral.pretraining.tapt import adapt_encoder
 from seral.progress import say, track
 from seral.schema import SECONDS
 from seral.selection.selection import StrategyOptions
-from seral.task.run import FoldData, features_of, fold_data, open_run, protocol_name, read_options, write_environment
+from seral.task.context import open_run
+from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.options import protocol_name
+from seral.task.run import read_options, write_environment
 from seral.task.tracking import Tracker
 from seral.training.augmented import check_noises
 from seral.training.finetune import frames_layer

@@ -40,7 +40,7 @@ from seral.schema import LABEL, PICK
 from seral.selection.budget import PaceOptions
 from seral.selection.selection import StrategyOptions
 from seral.task.examples import Utterances
-from seral.task.run import FoldData
+from seral.task.folds import FoldData
 
 Float = NDArray[np.float32]
 SELECTION = "selection.npz"

@@ -35,6 +35,7 @@ from seral.features.batches import rows_of
 from seral.pool.splits import SplitOptions, voices
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.selection import StrategyOptions, select
+from seral.selection.strategies import WRAPPERS
 from seral.task.cells import Cell, Results, write_table
 from seral.task.context import RunContext, open_run
 from seral.task.folds import FoldData, folds_by_seed
@@ -166,8 +167,8 @@ def curve_cell(
     # By the strategy's name, so that a wrapper is compared with its strategy at the same draws.
     rng = np.random.default_rng([cell.seed, cell.fold, zlib.crc32(row.name.encode())])
     first: StrategyOptions = row
-    if row.needs & {"probability_NC", "dropout_SNC"}:
-        wrappers = [wrapper for wrapper in row.wrappers if wrapper.name in ("quality", "distinct")]
+    if row.needs & {"probability_NC", "dropout_RNC"}:
+        wrappers = [wrapper for wrapper in row.wrappers if WRAPPERS[wrapper.name].filters]
         first = StrategyOptions(name="random", wrappers=wrappers)
     models: list[ClassifierMixin] = []
     curve: dict[str, Any] = {"labelled": [], "uar": [], "confusion": [], "junk": [], "seconds": 0.0}
@@ -183,7 +184,7 @@ def curve_cell(
         asked += picks
         labelled = [name for name in asked if name not in junk]
         label_N = oracle.targets(labelled).label_N
-        members = MEMBERS if "dropout_SNC" in row.needs else 0
+        members = MEMBERS if "dropout_RNC" in row.needs else 0
         predicted_N = np.zeros(len(truth_N), dtype=np.int64)
         if labelled:
             models = _fit(np.stack([vector_of[name] for name in labelled]), label_N, members, cell.seed)
@@ -238,7 +239,7 @@ def _candidates(
     left = sorted(set(everyone) - set(asked))
     x_ND = np.stack([vector_of[name] for name in left])
     rows = division.quality.take(rows_of(division.quality["utterance_id"].to_pylist(), left))
-    values = known_of(rows)
+    values = metadata_columns(rows)
     if models:
         values["probability_NC"] = _probabilities(models[0], x_ND, classes)
     if models[1:]:

@@ -170,7 +170,7 @@ def learn(
 
 def _loop(examples: FoldExamples, options: LoopOptions, folder: str, seed: int, on_step: OnStep | None) -> None:
     data = examples.data
-    data = replace(data, fold=above_floor(data.fold, data.metadata, options.min_quality))
+    data = replace(data, fold=above_quality(data.fold, data.metadata, options.min_quality))
     # A round scores its test part; in a trial, which has none, dev takes its place.
     data = replace(data, fold=replace(data.fold, test=data.fold.test or data.fold.dev))
 
@@ -182,7 +182,7 @@ def _loop(examples: FoldExamples, options: LoopOptions, folder: str, seed: int, 
         folder,
         Trajectory(arm=options.strategy.name, fold=examples.number, seed=seed),
         arm_of(options, options.initial, options.strategy, len(data.fold.train)),
-        replace(trajectory_ground(options, data, examples.source), probe=False),
+        loop_fold(options.model_copy(update={"probe": False}), data, examples.source),
         on_round,
     )
 
