@@ -12,6 +12,7 @@ from seral.pretraining.options import TaptRunOptions
 from seral.task.run import ProtocolOptions, ReadingOptions, eligible
 from seral.training.alignment import AnchoringOptions
 from seral.training.finetune_options import FinetuneOptions, check_anchored, check_text
+from seral.training.pretrained import check_pretrained
 
 
 class TrainingOptions(ReadingOptions, ProtocolOptions):
@@ -29,6 +30,7 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
     @model_validator(mode="after")
     def _check_training(self) -> Self:
         check_text(self.text_encoder, [self.finetune])
+        check_pretrained(self.tapt, self.finetune)
         if self.anchor is not None:
             check_anchored(self.finetune)
         if self.anchor is not None and not self.source_corpora:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import ray
@@ -67,15 +68,16 @@ def grounds_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Gro
     """What trainings of each fold work on, by its number; `tapt` is the folder of adapted encoders."""
     metadata, source = sides(options, pool)
     check_noises(options.finetune.augment, pool, metadata)
-    layer = frames_layer(options.encoder, options.finetune)
     found, stores = {}, dict[str, FeatureStore]()
     for number, fold in folds_of(metadata, options.split, options.folds).items():
         encoder = options.encoder
         if options.tapt is not None:
             folder = storage.join(tapt, f"fold-{number:02d}")
-            encoder = adapt_encoder(pool, fold.train, encoder, folder, options.tapt, options.cluster)
+            encoder = adapt_encoder(
+                pool, fold.train, encoder, folder, options.tapt, options.cluster, partial(features_of, options, pool)
+            )
         if encoder not in stores:
-            stores[encoder] = features_of(options, pool, encoder, layer)
+            stores[encoder] = features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
         data = fold_data(options, stores[encoder], fold, metadata)
         known = set(data.ids)
         found[number] = Ground(number=number, data=data, source=tuple(name for name in source if name in known))
@@ -89,7 +91,7 @@ def with_variants(options: SupervisedOptions, ground: Ground) -> Ground:
         pool, data = open_pool(uri), ground.data
         if absent := sorted(set(data.fold.test) - set(pool.ids["utterance_id"].to_pylist())):
             raise OptionError(f"variants.{name}: {uri} lacks {len(absent)} test clips, e.g. {absent[0]}")
-        store = features_of(options, pool, data.store.encoder, frames_layer(options.encoder, options.finetune))
+        store = features_of(options, pool, data.store.encoder, frames_layer(data.store.encoder, options.finetune))
         heard[name] = fold_data(options, store, data.fold, data.metadata)
     return replace(ground, variants=heard)
 
