@@ -66,7 +66,7 @@ def distillation_loss(
     not scale the gradient.
     """
     if predicted_LBTD.shape != target_LBTD.shape or predicted_LBTD.shape[1:3] != mask_BT.shape:
-        shapes = ", ".join(str(tuple(given.shape)) for given in (predicted_LBTD, target_LBTD, mask_BT))
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (predicted_LBTD, target_LBTD, mask_BT))
         raise ValueError(f"expected prediction and target (L, B, T, D) and mask (B, T), got {shapes}")
     predicted_LND, target_LND = predicted_LBTD[:, mask_BT], target_LBTD[:, mask_BT]
     distance_LN = (predicted_LND - target_LND).abs().mean(-1)
