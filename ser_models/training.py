@@ -60,9 +60,13 @@ def mix(rows: Sequence[Tensor], alpha: float, rng: np.random.Generator) -> list[
     ]
 
 
+def rate_scale(share: float) -> float:
+    """Share of the peak rate after a share of the training: linear over a tenth of it, then linear to zero."""
+    return min(1.0, (share + 0.01) / WARMUP_SHARE) if share < WARMUP_SHARE else (1 - share) / (1 - WARMUP_SHARE)
+
+
 def set_rate(optimiser: torch.optim.Optimizer, epoch: float, epochs: int) -> None:
-    """Linear warm-up over a tenth of the training, then linear to zero."""
-    share = epoch / epochs
-    scale = min(1.0, (share + 0.01) / WARMUP_SHARE) if share < WARMUP_SHARE else (1 - share) / (1 - WARMUP_SHARE)
+    """Give every group of an optimiser its rate of this moment: its peak, scaled by `rate_scale`."""
+    scale = rate_scale(epoch / epochs)
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * scale

@@ -10,7 +10,6 @@ from seral.loop.options import LoopOptions
 from seral.options import Options, load
 from seral.studies.compare import CompareOptions
 from seral.studies.layer_relevance import RelevanceOptions
-from seral.studies.local_attributes import LocalAttributesOptions
 from seral.studies.strategies import StrategyStudyOptions
 from seral.studies.survey import StrategySurveyOptions
 from seral.studies.transfer import TransferOptions
@@ -25,7 +24,6 @@ COMMANDS: dict[str, type[Options]] = {
     "seral compare": CompareOptions,
     "seral compare-strategies": StrategyStudyOptions,
     "seral two-stage": TwoStageOptions,
-    "seral local-attributes": LocalAttributesOptions,
     "seral layers relevance": RelevanceOptions,
     "seral layers anchor": TransferOptions,
     "seral sweep run": SweepOptions,

@@ -36,7 +36,7 @@ FLOORS = {
     ],
     "ser_models": [
         *("losses", "metrics", "pooling", "heads", "encoders", "audio_text", "fitting", "relevance", "anchoring"),
-        *("training", "adapters", "objectives", "wap_classifier", "build"),
+        *("training", "adapters", "objectives", "build"),
     ],
 }
 """Folders and loose modules of each part, the ground first: an import may only go down its list."""

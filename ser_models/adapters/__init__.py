@@ -37,6 +37,7 @@ from ser_models.adapters.partial import (
 )
 from ser_models.adapters.prefix import PrefixOptions
 from ser_models.adapters.store import load_adapter, save_adapter
+from ser_models.adapters.wap import WapOptions
 
 __all__ = [
     "ADAPTERS",
@@ -56,6 +57,7 @@ __all__ = [
     "LoraOptions",
     "PrefixOptions",
     "RankSchedule",
+    "WapOptions",
     "adapter_modules",
     "adapter_parameters",
     "adapter_tags",

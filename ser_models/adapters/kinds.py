@@ -22,6 +22,7 @@ from ser_models.adapters.partial import (
     attach_last_block,
 )
 from ser_models.adapters.prefix import PrefixOptions, attach_prefix
+from ser_models.adapters.wap import WapOptions, attach_wap
 from ser_models.encoders import SpeechEncoder
 
 
@@ -56,5 +57,6 @@ ADAPTERS: dict[str, Adapter] = {
     "prefix": Adapter(options=PrefixOptions, attach=attach_prefix, identity=False, mergeable=False),
     "bottleneck": Adapter(options=BottleneckOptions, attach=attach_bottleneck, mergeable=False),
     "gate": Adapter(options=GateOptions, attach=attach_gate, mergeable=False, lr=5e-3),
+    "wap": Adapter(options=WapOptions, attach=attach_wap, mergeable=False, lr=1e-4),
 }
 """Kinds of adapters by name. Base weights, then peft's (they rename what they wrap), then what is ours."""

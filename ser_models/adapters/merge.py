@@ -42,8 +42,9 @@ def adapters_disabled(encoder: SpeechEncoder) -> Iterator[None]:
         raise ValueError(f"{', '.join(fixed)} trains the encoder's own weights and cannot be switched off")
     layers = [module for module in encoder.model.modules() if isinstance(module, BaseTunerLayer)]
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
-    after = encoder.after_layers
+    after, on_states = encoder.after_layers, encoder.on_states
     encoder.after_layers = nn.ModuleList(nn.Sequential() for _ in after)
+    encoder.on_states = nn.ModuleList(nn.ModuleDict() for _ in on_states)
     prefixes = [module for module in encoder.model.modules() if isinstance(module, Prefix)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -52,7 +53,7 @@ def adapters_disabled(encoder: SpeechEncoder) -> Iterator[None]:
     try:
         yield
     finally:
-        encoder.after_layers = after
+        encoder.after_layers, encoder.on_states = after, on_states
         for layer in layers:
             layer.enable_adapters(True)
         for prefix in prefixes:

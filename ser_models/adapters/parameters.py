@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
 from ser_models.encoders import SpeechEncoder
 
@@ -56,6 +56,13 @@ def put_after(encoder: SpeechEncoder, index: int, name: str, module: nn.Module) 
     encoder.after_layers[index].add_module(name, module.to(next(encoder.parameters()).device))
 
 
+def put_on(encoder: SpeechEncoder, state: int, name: str, module: nn.Module) -> None:
+    """Let a module change a hidden state before anything else is given it."""
+    refuse_second(encoder, name)
+    modules: Any = encoder.on_states[state]
+    modules[name] = module.to(next(encoder.parameters()).device).train(encoder.training)
+
+
 def adapted_layers(encoder: SpeechEncoder, top_layers: int | None) -> range:
     """Numbers of the top so many layers, or of all. Raises ValueError when there are not as many."""
     top = encoder.num_layers if top_layers is None else top_layers
@@ -77,6 +84,12 @@ def adapter_modules(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every adapter parameter by its full name."""
     return {name: parameter for own in adapter_modules(model).values() for name, parameter in own.items()}
+
+
+def adapter_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What adapters carry beside their parameters, such as the scale of their input, by its full name."""
+    modules, prefixes = dict(model.named_modules()), list(adapter_modules(model))
+    return {f"{prefix}.{name}": buffer for prefix in prefixes for name, buffer in _own_buffers(modules[prefix])}
 
 
 def adapter_tags(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
@@ -134,7 +147,7 @@ def freeze_above(encoder: SpeechEncoder, state: int) -> int:
 
     Raises ValueError where nothing is left to train, and for AdaLoRA, which deals its ranks among all layers.
     """
-    above = [*encoder.layers[state:], *encoder.after_layers[state:]]
+    above = [*encoder.layers[state:], *encoder.after_layers[state:], *encoder.on_states[state + 1 :]]
     if encoder.final_norm is not None and state < encoder.num_layers:
         above.append(encoder.final_norm)
     unheard = [p for part in above for p in part.parameters() if p.requires_grad]
@@ -158,12 +171,14 @@ def lowest_trainable_layer(encoder: SpeechEncoder) -> int:
     num_layers when everything is frozen; -1 when the stem itself is trained, so that not even hidden state 0 may be
     cached.
     """
-    parts = (encoder.layers, encoder.after_layers, encoder.final_norm)
+    parts = (encoder.layers, encoder.after_layers, encoder.on_states, encoder.final_norm)
     above = {id(p) for part in parts if part is not None for p in part.parameters()}
     if any(p.requires_grad and id(p) not in above for p in encoder.parameters()):
         return -1
-    for index, pair in enumerate(zip(encoder.layers, encoder.after_layers, strict=True)):
-        if any(p.requires_grad for part in pair for p in part.parameters()):
+    # A state is cached as its frozen network gives it, before an adapter on it: training starts with the adapter.
+    parts_of = zip(encoder.layers, encoder.after_layers, encoder.on_states[:-1], strict=True)
+    for index, layer_parts in enumerate(parts_of):
+        if any(p.requires_grad for part in layer_parts for p in part.parameters()):
             return index
     # The cached last hidden state has already passed the final norm.
     norm_trained = encoder.final_norm is not None and any(p.requires_grad for p in encoder.final_norm.parameters())
@@ -178,6 +193,12 @@ def _own_params(module: nn.Module) -> Iterator[str]:
             if name.partition(".")[0] in module.adapter_layer_names:
                 yield name
     yield from module.__dict__.get(MARKS, ())
+
+
+def _own_buffers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Buffers of a module that is an adapter as a whole; those of peft's layers and of the encoder's own stay out."""
+    if isinstance(module, AdapterModule):
+        yield from module.named_buffers()
 
 
 def _tag(prefix: str, module: nn.Module, name: str) -> str:

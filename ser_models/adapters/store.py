@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ser_models.adapters.injection import PEFT_KINDS, inject
 from ser_models.adapters.kinds import ADAPTERS
-from ser_models.adapters.parameters import adapter_modules, adapter_parameters
+from ser_models.adapters.parameters import adapter_buffers, adapter_modules, adapter_parameters
 from ser_models.encoders import SpeechEncoder
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -60,10 +60,10 @@ def load_adapter(encoder: SpeechEncoder, folder: str | Path) -> SpeechEncoder:
     return encoder
 
 
-def _by_maker(encoder: SpeechEncoder) -> tuple[dict[str, nn.Parameter], dict[str, nn.Parameter]]:
-    """Adapter parameters by full name: peft's, and all others."""
-    peft: dict[str, nn.Parameter] = {}
-    own: dict[str, nn.Parameter] = {}
+def _by_maker(encoder: SpeechEncoder) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Adapter parameters by full name: peft's, and all others with what they carry beside them."""
+    peft: dict[str, Tensor] = {}
+    own: dict[str, Tensor] = adapter_buffers(encoder)
     modules = dict(encoder.named_modules())
     for prefix, parameters in adapter_modules(encoder).items():
         (peft if hasattr(modules[prefix], "base_layer") else own).update(parameters)
@@ -79,18 +79,36 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     return {name: weight for _, weights in present for name, weight in load_file(folder / weights).items()}
 
 
-def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
-    own: dict[str, Any] = {}
-    if (folder / OWN_CONFIG).is_file():
-        own = json.loads((folder / OWN_CONFIG).read_text(encoding="utf-8"))
+def read_kinds(folder: str | Path) -> dict[str, Any]:
+    """Kinds and options of the saved adapters that peft did not make."""
+    path = Path(folder) / OWN_CONFIG
+    own: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if unknown := sorted(set(own) - set(ADAPTERS)):
         raise ValueError(f"{folder} holds an adapter {unknown[0]!r}; known: {', '.join(ADAPTERS)}")
+    return {kind: ADAPTERS[kind].options(**options) for kind, options in own.items()}
+
+
+def take_over(encoder: SpeechEncoder, folder: str | Path) -> SpeechEncoder:
+    """Put saved weights into adapters that an encoder carries, among others or alone, in place."""
+    folder = Path(folder)
+    saved = _read_weights(folder)
+    _, own = _by_maker(encoder)
+    present = {_own_name(name): parameter for name, parameter in own.items() if _own_name(name) in saved}
+    _check_fit(folder, saved, present)
+    with torch.no_grad():
+        for name, weight in saved.items():
+            present[name].copy_(weight)
+    return encoder
+
+
+def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
+    own = read_kinds(folder)
     config = _read_config(folder) if (folder / CONFIG).is_file() else None
     for kind, adapter in ADAPTERS.items():
         if config is not None and kind == _kind_of(config):
             inject(encoder, kind, adapter.options(), config)
         if kind in own:
-            adapter.attach(encoder, adapter.options(**own[kind]), seed=0)
+            adapter.attach(encoder, own[kind], seed=0)
 
 
 def _read_config(folder: Path) -> LoraConfig | IA3Config:
@@ -110,7 +128,7 @@ def _kind_of(config: LoraConfig | IA3Config) -> str:
     return "dora" if config.use_dora else "lora"
 
 
-def _check_fit(folder: Path, saved: dict[str, Tensor], parameters: dict[str, nn.Parameter]) -> None:
+def _check_fit(folder: Path, saved: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:
     expected = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     actual = {name: tuple(weight.shape) for name, weight in saved.items()}
     wrong = sorted(name for name in expected.keys() | actual.keys() if expected.get(name) != actual.get(name))
@@ -121,7 +139,7 @@ def _check_fit(folder: Path, saved: dict[str, Tensor], parameters: dict[str, nn.
         )
 
 
-def _write(path: Path, weights: dict[str, nn.Parameter]) -> None:
+def _write(path: Path, weights: dict[str, Tensor]) -> None:
     plain = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     save_file(plain, path, metadata={"format": "pt"})
 

@@ -6,28 +6,28 @@ Song et al. 2025, arXiv 2509.23795 (weighted average pooling of three transforme
 # B batch · T frames · D features · L layers of the adapter · N frames of a sample
 from __future__ import annotations
 
-import json
-import os
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, scaled_dot_product_attention
 
+from ser_models.adapters.parameters import put_on, register
+from ser_models.encoders import SpeechEncoder
 from ser_models.encoders.encoder import attention_bias
 from ser_models.heads import SCALE_FLOOR
 from ser_models.pooling import weighted_layer_sum
 
-DESCRIPTION, WEIGHTS = "wap.json", "wap.safetensors"
+KIND = "wap"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WapOptions:
-    """The size of the adapter, and what it gives out."""
+    """Place and size of the adapter, and what it gives out."""
 
+    layer: int | None = None
+    """The hidden state that the adapter stands on; None = the last, as in the paper."""
     layers: int = 3
     """Transformer layers."""
     heads: int = 4
@@ -120,14 +120,56 @@ class WapTransformer(nn.Module):
 
     def transform(self, standard_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """Z of standardised frames."""
+        states = self._states(standard_BTD, mask_BT)
+        return states[-1] if self.weight_L is None else weighted_layer_sum(torch.stack(states[1:]), self.weight_L)
+
+    def adapter_params(self) -> list[str]:
+        """All of it."""
+        return [name for name, _ in self.named_parameters()]
+
+    def frames(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """Z of the encoder's frames."""
+        return self.transform(self.standardise(hidden_BTD, mask_BT), mask_BT)
+
+    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """The hidden state with what the layers add to it, at its own scale: `h + scale · (Z - X_0)`.
+
+        The sum is over what layers add, not over their outputs, so that an untrained adapter changes no bit.
+        """
+        standard_BTD = self.standardise(hidden_BTD, mask_BT)
+        states_LBTD = torch.stack(self._states(standard_BTD, mask_BT)[1:]) - standard_BTD
+        added_BTD = states_LBTD[-1] if self.weight_L is None else weighted_layer_sum(states_LBTD, self.weight_L)
+        return hidden_BTD + (self.scale_D * added_BTD).to(hidden_BTD.dtype)
+
+    def _states(self, standard_BTD: Tensor, mask_BT: Tensor) -> list[Tensor]:
         bias = attention_bias(mask_BT, standard_BTD.dtype)
         states = [standard_BTD]
         for layer in self.layers:
             states.append(layer(states[-1], bias))
-        return states[-1] if self.weight_L is None else weighted_layer_sum(torch.stack(states[1:]), self.weight_L)
+        return states
 
-    def forward(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        return self.transform(self.standardise(hidden_BTD, mask_BT), mask_BT)
+
+def attach_wap(encoder: SpeechEncoder, options: WapOptions, *, seed: int) -> SpeechEncoder:
+    """Put a WAP-Transformer on a hidden state of an encoder in place, and freeze the rest.
+
+    The layers above it run on what it gives. Differs from the paper, where a classifier is all that is above it.
+    """
+    state = encoder.num_layers if options.layer is None else options.layer
+    if not 0 <= state <= encoder.num_layers:
+        raise ValueError(f"layer must be a hidden state 0..{encoder.num_layers} of this encoder, got {state}")
+    put_on(encoder, state, KIND, WapTransformer(encoder.width, options, torch.Generator().manual_seed(seed)))
+    register(encoder, KIND, options)
+    return encoder
+
+
+def wap_of(encoder: SpeechEncoder) -> tuple[int, WapTransformer]:
+    """The hidden state that an encoder's WAP-Transformer stands on, and the adapter. ValueError where it has none."""
+    for state, modules in enumerate(encoder.on_states):
+        for module in modules.modules():
+            if isinstance(module, WapTransformer):
+                return state, module
+    carried = "+".join(encoder.adapters) or "none"
+    raise ValueError(f"expected an encoder with the adapter {KIND!r}, got one with {carried}")
 
 
 def random_linear(in_width: int, out_width: int, generator: torch.Generator) -> nn.Linear:
@@ -143,25 +185,3 @@ def zero_linear(in_width: int, out_width: int) -> nn.Linear:
     nn.init.zeros_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
-
-
-def save_wap(wap: WapTransformer, folder: str | Path) -> None:
-    """Write weights as safetensors and sizes as JSON, the JSON last: where it exists, all exists."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.detach().cpu().contiguous() for name, value in wap.state_dict().items()}, target / WEIGHTS)
-    partial = target / f"{DESCRIPTION}.partial"
-    partial.write_text(json.dumps({"width": wap.width, "options": asdict(wap.options)}, indent=2) + "\n")
-    os.replace(partial, target / DESCRIPTION)
-
-
-def load_wap(folder: str | Path) -> WapTransformer:
-    """The adapter saved in a folder."""
-    source = Path(folder)
-    if not (source / DESCRIPTION).is_file():
-        raise ValueError(f"no complete WAP-Transformer in {source}: {DESCRIPTION} is missing")
-    facts = json.loads((source / DESCRIPTION).read_text())
-    # Every weight is overwritten, so the seed of the start does not matter.
-    wap = WapTransformer(facts["width"], WapOptions(**facts["options"]), torch.Generator().manual_seed(0))
-    wap.load_state_dict(load_file(source / WEIGHTS))
-    return wap

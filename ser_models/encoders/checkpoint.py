@@ -39,7 +39,9 @@ def fingerprint(encoder: SpeechEncoder) -> str:
     config = {field: getattr(encoder.model.config, field, None) for field in encoder.config_fields}
     head = {"family": encoder.family, "normalise": getattr(encoder, "normalise", False), "config": config}
     weights: dict[str, Tensor] = encoder.model.state_dict()
-    weights |= {f"after_layers.{name}": weight for name, weight in encoder.after_layers.state_dict().items()}
+    for part in ("after_layers", "on_states"):
+        state: dict[str, Tensor] = getattr(encoder, part).state_dict()
+        weights |= {f"{part}.{name}": weight for name, weight in state.items()}
     return digest_weights(head, weights)
 
 

@@ -58,6 +58,8 @@ class SpeechEncoder(nn.Module, ABC):
         """Adapters attached (ser_models.adapters), kind -> options, in the order in which they are attached."""
         # What adapters put behind a layer; empty, it passes everything through.
         self.after_layers = nn.ModuleList(nn.Sequential() for _ in self.layers)
+        # What adapters make of a hidden state, (B, T, D), (B, T) -> (B, T, D), before anything else is given it.
+        self.on_states = nn.ModuleList(nn.ModuleDict() for _ in range(len(self.layers) + 1))
         self.width = width
         self.frame_rate_hz = frame_rate_hz
         self.equal_lengths_only = equal_lengths_only
@@ -132,13 +134,22 @@ class SpeechEncoder(nn.Module, ABC):
         if not 0 <= start <= self.num_layers:
             raise ValueError(f"start must be a hidden state 0..{self.num_layers} of this encoder, got {start}")
         # Padded frames of a cached state may hold anything; 0 · NaN would still be NaN inside the attention.
-        hidden_BTD = hidden_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0)
+        hidden_BTD = self._adapt_state(start, hidden_BTD.masked_fill(~mask_BT.unsqueeze(-1), 0.0), mask_BT)
         yield hidden_BTD
         inputs = self._layer_inputs(hidden_BTD, mask_BT)
         for index in range(start, self.num_layers):
             hidden_BTD = self.after_layers[index](self._run_layer(self.layers[index], hidden_BTD, inputs))
             last = index == self.num_layers - 1
-            yield self.final_norm(hidden_BTD) if last and self.final_norm is not None else hidden_BTD
+            if last and self.final_norm is not None:
+                hidden_BTD = self.final_norm(hidden_BTD)
+            hidden_BTD = self._adapt_state(index + 1, hidden_BTD, mask_BT)
+            yield hidden_BTD
+
+    def _adapt_state(self, index: int, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        modules: Any = self.on_states[index]
+        for module in modules.values():
+            hidden_BTD = module(hidden_BTD, mask_BT)
+        return hidden_BTD
 
     def _layer_inputs(self, hidden_BTD: Tensor, mask_BT: Tensor) -> dict[str, Any]:
         """Inputs of every layer besides the hidden state, computed once for the batch."""
@@ -156,6 +167,7 @@ class SpeechEncoder(nn.Module, ABC):
             raise ValueError("this encoder carries adapters: merge them before its layers are cut")
         del self.layers[count:]
         del self.after_layers[count:]
+        del self.on_states[count + 1 :]
         for field in self.depth_fields:
             setattr(self.model.config, field, count)
 

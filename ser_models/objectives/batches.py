@@ -1,4 +1,4 @@
-"""What a step of pretraining hears: random pieces of clips, in batches by seconds of audio."""
+"""Random pieces of clips, in batches by seconds of audio."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ
-from ser_models.objectives.options import TaptOptions
+from ser_models.objectives.options import MaskedPredictionOptions
 
 # N clips · S samples
 
@@ -23,16 +23,16 @@ def random_crop(wave_S: NDArray[np.float32], crop_s: float, rng: np.random.Gener
 
 
 def batches_by_seconds(
-    duration_N: Sequence[float], options: TaptOptions, rng: np.random.Generator
+    duration_N: Sequence[float], options: MaskedPredictionOptions, rng: np.random.Generator
 ) -> Iterator[list[int]]:
-    """One epoch of row numbers in random order, in batches of at most `seconds_per_batch` of audio after cropping."""
+    """One epoch of row numbers in random order, in batches of at most `batch_s` of audio after cropping."""
     if len(duration_N) == 0:
         raise ValueError("pretraining needs at least one clip, got none")
     batch: list[int] = []
     seconds = 0.0
     for row in rng.permutation(len(duration_N)).tolist():
         length_s = min(duration_N[row], options.crop_s)
-        if batch and seconds + length_s > options.seconds_per_batch:
+        if batch and seconds + length_s > options.batch_s:
             yield batch
             batch, seconds = [], 0.0
         batch.append(row)

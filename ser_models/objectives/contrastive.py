@@ -21,7 +21,7 @@ from ser_models.encoders.encoder import no_progress_bars, prefix_mask
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.objectives.masks import sample_distractors
 from ser_models.objectives.objective import Objective, dropout_from, perplexity
-from ser_models.objectives.options import TaptOptions, gumbel_temperature_at
+from ser_models.objectives.options import MaskedPredictionOptions, gumbel_temperature_at
 
 # B clips · S samples · T frames · F real frames of the whole batch · M masked frames · K distractors
 # D encoder width · E conv features · P projection · G codebook groups · V codewords per group
@@ -29,7 +29,7 @@ from ser_models.objectives.options import TaptOptions, gumbel_temperature_at
 HEAD_PREFIXES = ("quantizer.", "project_hid.", "project_q.")
 
 
-class Wav2Vec2Objective(Objective):
+class ContrastiveObjective(Objective):
     """wav2vec 2.0's contrastive and diversity losses.
 
     Quantizer and projections carry the names of transformers' `Wav2Vec2ForPreTraining`; `heads` takes its weights
@@ -41,7 +41,7 @@ class Wav2Vec2Objective(Objective):
     def __init__(
         self,
         encoder: SpeechEncoder,
-        options: TaptOptions,
+        options: MaskedPredictionOptions,
         generator: torch.Generator,
         heads: Mapping[str, Tensor] | None = None,
     ) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +27,16 @@ NOTE = "distillation.json"
 """Beside a student's weights: who its teacher was, and how large."""
 CONSTANT_FEATURE = 1e-3
 """Teacher features with less spread than this, over real speech, carry nothing and are only centred."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationOptions:
+    """Weights of the losses."""
+
+    cosine_weight: float = 1.0
+    """Weight λ of the cosine part of the loss on frames."""
+    statistics_weight: float = 1.0
+    """Weight of the loss on the mean and standard deviation of each clip."""
 
 
 def teacher_states(num_layers: int) -> list[int]:
@@ -54,7 +66,7 @@ def distillation_loss(
     not scale the gradient.
     """
     if predicted_LBTD.shape != target_LBTD.shape or predicted_LBTD.shape[1:3] != mask_BT.shape:
-        shapes = ", ".join(str(tuple(given.shape)) for given in (predicted_LBTD, target_LBTD, mask_BT))
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (predicted_LBTD, target_LBTD, mask_BT))
         raise ValueError(f"expected prediction and target (L, B, T, D) and mask (B, T), got {shapes}")
     predicted_LND, target_LND = predicted_LBTD[:, mask_BT], target_LBTD[:, mask_BT]
     distance_LN = (predicted_LND - target_LND).abs().mean(-1)
@@ -80,20 +92,21 @@ class Distillation(nn.Module):
     residual stream are a hundred times larger than the others and would take the whole L1 distance.
     """
 
+    saved_elsewhere: ClassVar[tuple[str, ...]] = ("student.",)
+    """What the names of the weights begin with that are saved as the new encoder."""
+
     def __init__(
         self,
         student: SpeechEncoder,
-        teacher_LND: Tensor,
+        options: DistillationOptions,
         generator: torch.Generator,
         *,
-        cosine_weight: float = 1.0,
-        statistics_weight: float = 1.0,
+        teacher_LND: Tensor,
     ) -> None:
         """`teacher_LND`: the distilled states on a sample of N real frames, which set the scale."""
         super().__init__()
         self.student = student
-        self.cosine_weight = cosine_weight
-        self.statistics_weight = statistics_weight
+        self.options = options
         states, _, width = teacher_LND.shape
         self.centre_LD: Tensor
         self.spread_LD: Tensor
@@ -117,9 +130,9 @@ class Distillation(nn.Module):
         predicted = torch.einsum("bte,lde->lbtd", output.hidden_LBTD[-1, :, :frames], self.head_LDE)
         predicted_LBTD = predicted + self.bias_LD[:, None, None]
         target_LBTD = self._standardise(teacher_LBTD[:, :, :frames].to(predicted.dtype))
-        by_frame = distillation_loss(predicted_LBTD, target_LBTD, mask_BT, cosine_weight=self.cosine_weight)
+        by_frame = distillation_loss(predicted_LBTD, target_LBTD, mask_BT, cosine_weight=self.options.cosine_weight)
         by_clip = statistics_loss(predicted_LBTD, target_LBTD, mask_BT)
-        loss = by_frame + self.statistics_weight * by_clip
+        loss = by_frame + self.options.statistics_weight * by_clip
         scalars = {"loss": loss, "frames": by_frame.detach(), "statistics": by_clip.detach()}
         return scalars | {"compared": mask_BT.sum()}
 

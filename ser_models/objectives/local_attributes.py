@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm, mse_loss
 
-from ser_models.adapters.wap import WapTransformer, random_linear
+from ser_models.adapters.wap import WapTransformer, random_linear, wap_of
+from ser_models.encoders import SpeechEncoder
 from ser_models.objectives.teacher import follow, teacher_of
 from ser_models.pooling import masked_mean_std
 
@@ -27,26 +29,64 @@ FEW_PROTOTYPES = 0.02
 """Share of the prototypes in effective use below which attributes say nothing."""
 
 
+AT_LEAST = {
+    **dict.fromkeys(("alpha", "beta"), 0),
+    **dict.fromkeys(("steps", "stride", "mask_frames", "cluster_iterations"), 1),
+    **dict.fromkeys(("clusters", "outputs", "cluster_frames"), 2),
+}
+"""Least values of the options."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalAttributesOptions:
-    """Weights and sizes of the objective."""
+    """Options of the adapter's training: schedule, weights of the losses, sizes."""
 
+    steps: int = 2000
+    """Updates."""
+    batch_s: float = 40.0
+    """Seconds of speech in a step, padding included."""
+    crop_s: float = 10.0
+    """Longer clips give a random piece of this length."""
+    stride: int = 1
+    """So many frames in a row are averaged to one before the adapter is given them."""
+    mask_prob: float = 0.65
+    """Share of frames that would be hidden if spans did not overlap; 0.65 hides about half, as in wav2vec 2.0."""
+    mask_frames: int = 10
+    """Length of a span. Clips no longer than one are left out."""
+    lr: float = 5e-4
+    """Peak learning rate of AdamW: warm-up over a tenth of the steps, then linear to 0."""
+    weight_decay: float = 0.01
+    """Weight decay of AdamW."""
+    ema_start: float = 0.99
+    """The teacher's share m of its own weights in an update, at the start."""
+    ema_end: float = 0.999
+    """The teacher's share m of its own weights in an update, at the end."""
+    cluster_frames: int = 16_384
+    """Frames, of clips drawn at random, that are clustered to prototypes."""
+    cluster_iterations: int = 10
+    """Iterations of k-means. A later clustering starts from the prototypes there are: they keep their numbers."""
+    refresh_every: int | None = None
+    """Steps between two clusterings; None = whenever all speech has been heard once more."""
     alpha: float = 1.0
     """Weight of the self-distillation of whole clips; 0 = without it."""
     beta: float = 1.0
     """Weight of the local attributes; 0 = without them."""
-    prototypes: int = 256
-    """Local attributes K."""
+    clusters: int = 256
+    """Local attributes: prototypes K."""
     outputs: int = 256
     """Outputs P that the self-distillation compares."""
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "beta"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        for name in ("prototypes", "outputs"):
-            if getattr(self, name) < 2:
-                raise ValueError(f"{name} must be at least 2, got {getattr(self, name)}")
+        for name, least in AT_LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.batch_s <= 0 or self.crop_s <= 0:
+            raise ValueError(f"batch_s and crop_s must be above 0, got {self.batch_s} and {self.crop_s}")
+        if not 0 < self.mask_prob < 1:
+            raise ValueError(f"mask_prob must lie in (0, 1), got {self.mask_prob}")
+        for name in ("ema_start", "ema_end"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
 
 class ClipDistillation(nn.Module):
@@ -81,6 +121,8 @@ class LocalAttributes(nn.Module):
     """
 
     prototype_KD: Tensor
+    saved_elsewhere: ClassVar[tuple[str, ...]] = ("student.",)
+    """What the names of the weights begin with that are saved as the adapter."""
 
     def __init__(self, student: WapTransformer, options: LocalAttributesOptions, generator: torch.Generator) -> None:
         super().__init__()
@@ -91,8 +133,13 @@ class LocalAttributes(nn.Module):
         self.predict = random_linear(width, width, generator)
         # What a weight of 0 switches off is not built: DDP wants a gradient for every parameter.
         self.clips = ClipDistillation(width, options.outputs, generator) if options.alpha else None
-        self.attribute = random_linear(width, options.prototypes, generator) if options.beta else None
-        self.register_buffer("prototype_KD", torch.zeros(options.prototypes, width))
+        self.attribute = random_linear(width, options.clusters, generator) if options.beta else None
+        self.register_buffer("prototype_KD", torch.zeros(options.clusters, width))
+
+    @classmethod
+    def on(cls, encoder: SpeechEncoder, options: LocalAttributesOptions, generator: torch.Generator) -> LocalAttributes:
+        """The objective of the WAP-Transformer that an encoder carries."""
+        return cls(wap_of(encoder)[1], options, generator)
 
     def train(self, mode: bool = True) -> LocalAttributes:
         """Training mode, without dropout in the teacher."""
@@ -103,7 +150,7 @@ class LocalAttributes(nn.Module):
     @torch.no_grad()
     def targets(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """What the teacher makes of whole clips, every frame layer-normalised: `LN(Z_t)`."""
-        return layer_norm(self.teacher(hidden_BTD, mask_BT), (self.student.width,))
+        return layer_norm(self.teacher.frames(hidden_BTD, mask_BT), (self.student.width,))
 
     @torch.no_grad()
     def set_prototypes(self, prototype_KD: Tensor) -> None:
@@ -124,7 +171,7 @@ class LocalAttributes(nn.Module):
         seen = self.student.standardise(hidden_BTD, mask_BT)
         student_BTD = self.student.transform(torch.where(hide_BT[..., None], self.mask_D, seen), mask_BT)
         with torch.no_grad():
-            teacher_BTD = self.teacher(hidden_BTD, mask_BT)
+            teacher_BTD = self.teacher.frames(hidden_BTD, mask_BT)
             target_BTD = layer_norm(teacher_BTD, (self.student.width,))
         mask = mask_loss(self.predict(student_BTD[hide_BT]), target_BTD[hide_BT])
         loss, scalars = mask, {"mask": mask.detach(), "z_std": teacher_BTD[mask_BT].std(0, correction=0).mean()}
@@ -136,9 +183,9 @@ class LocalAttributes(nn.Module):
             label_N = nearest_prototype(target_BTD[mask_BT], self.prototype_KD)
             attribute = cross_entropy(self.attribute(student_BTD[hide_BT]), label_N[hide_BT[mask_BT]])
             loss = loss + self.options.beta * attribute
-            used = perplexity(label_N, self.options.prototypes)
+            used = perplexity(label_N, self.options.clusters)
             scalars |= {"attribute": attribute.detach(), "perplexity": used}
-        return {"loss": loss, **scalars}
+        return {"loss": loss, **scalars, "masked": hide_BT.sum()}
 
     def follow(self, rate: float) -> None:
         """After an update of the student: move the teacher towards it."""
@@ -186,6 +233,6 @@ def collapse_signs(scalars: Mapping[str, float], options: LocalAttributesOptions
     signs = []
     if scalars["z_std"] < FLAT_FRAMES:
         signs.append(f"frames deviate by {scalars['z_std']:.3f} only (z_std, 1 at the start)")
-    if scalars.get("perplexity", options.prototypes) < max(2.0, FEW_PROTOTYPES * options.prototypes):
-        signs.append(f"{scalars['perplexity']:.1f} of {options.prototypes} prototypes are in use")
+    if scalars.get("perplexity", options.clusters) < max(2.0, FEW_PROTOTYPES * options.clusters):
+        signs.append(f"{scalars['perplexity']:.1f} of {options.clusters} prototypes are in use")
     return signs

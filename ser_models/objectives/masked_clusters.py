@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ser_models.encoders import SpeechEncoder
 from ser_models.objectives.objective import Objective, dropout_from
-from ser_models.objectives.options import TaptOptions
+from ser_models.objectives.options import MaskedPredictionOptions
 
 # B clips · S samples · T frames · M masked frames · N frames of a sample · D encoder width · K clusters · P projection
 
@@ -109,7 +109,7 @@ class ClusterObjective(Objective):
 
     head_prefixes = ("projection.", "code_KP")
 
-    def __init__(self, encoder: SpeechEncoder, options: TaptOptions, generator: torch.Generator) -> None:
+    def __init__(self, encoder: SpeechEncoder, options: MaskedPredictionOptions, generator: torch.Generator) -> None:
         super().__init__(encoder, options, generator)
         layer = int(DEPTH * encoder.num_layers) if options.layer is None else options.layer
         self.targets = ClusterTargets(encoder, layer=layer, clusters=options.clusters)

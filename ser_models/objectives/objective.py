@@ -22,7 +22,7 @@ from ser_models.adapters import ADAPTERS, parse_adapters
 from ser_models.encoders import SpeechEncoder
 from ser_models.encoders.encoder import check_clips, prefix_mask
 from ser_models.objectives.masks import MASKS, span_mask
-from ser_models.objectives.options import TaptOptions
+from ser_models.objectives.options import MaskedPredictionOptions
 
 # B clips · S samples · T frames · D encoder width · G codebook groups · V codewords per group
 
@@ -70,10 +70,12 @@ class Objective(nn.Module, ABC):
     everything but the convolutional front (`freeze_front`).
     """
 
+    saved_elsewhere: ClassVar[tuple[str, ...]] = ("encoder.", "targets.teacher.")
+    """What the names of the weights begin with that are saved with the encoder."""
     head_prefixes: ClassVar[tuple[str, ...]]
     """What the names of the weights begin with that pretraining adds and the encoder does not need afterwards."""
 
-    def __init__(self, encoder: SpeechEncoder, options: TaptOptions, generator: torch.Generator) -> None:
+    def __init__(self, encoder: SpeechEncoder, options: MaskedPredictionOptions, generator: torch.Generator) -> None:
         super().__init__()
         self.encoder = encoder
         self.options = options
@@ -106,7 +108,7 @@ class Objective(nn.Module, ABC):
         step: int = 0,
         hidden_BT: Tensor | None = None,
     ) -> Measures:
-        """The same before it is summed up, to be pooled over batches.
+        """Measures of some clips before they are summed up, to be pooled over batches.
 
         Masks, and whatever else is random, dropout included, come from `rng` alone. `hidden_BT` gives the masks instead
         of drawing them. `step` is for objectives with a schedule of their own.

@@ -1,4 +1,4 @@
-"""How task-adaptive pretraining runs: its options and the schedules that follow from them."""
+"""Options of masked prediction, contrastive or of clusters, and the schedules that follow from them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from ser_models.objectives.masks import MASKS
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaptOptions:
-    """How task-adaptive pretraining runs. Defaults are AFTER's, except `steps`, for pools of an hour or so."""
+class MaskedPredictionOptions:
+    """Options of masked prediction. Defaults are AFTER's, except `steps`, for pools of an hour or so."""
 
     steps: int = 2000
     """Updates; AFTER used 20 000 on IEMOCAP."""
-    seconds_per_batch: float = 250.0
+    batch_s: float = 250.0
+    """Seconds of audio in a step."""
     crop_s: float = 10.0
     """Longer clips are cropped at a random place."""
     mask: str = "after"
     """A name in MASKS."""
-    learning_rate: float = 1e-4
+    lr: float = 1e-4
+    """Peak learning rate of Adam."""
     warmup_steps: int = 100
     flat_share: float = 0.05
     """Share of `steps` at the full rate after the warm-up, before the linear way down to 0."""
@@ -44,23 +46,23 @@ class TaptOptions:
         climb = self.warmup_steps + self.flat_share * self.steps
         if climb >= self.steps:
             raise ValueError(f"warm-up and flat part take {climb:.0f} steps of {self.steps}: lower warmup_steps")
-        if self.crop_s > self.seconds_per_batch:
-            raise ValueError(f"a clip of {self.crop_s} s does not fit a batch of {self.seconds_per_batch} s")
+        if self.crop_s > self.batch_s:
+            raise ValueError(f"a clip of {self.crop_s} s does not fit a batch of {self.batch_s} s")
         if self.distractors < 1:
             raise ValueError(f"distractors must be at least 1, got {self.distractors}")
         if self.clusters < 2:
             raise ValueError(f"clusters must be at least 2, got {self.clusters}")
 
 
-def learning_rate_at(step: int, options: TaptOptions) -> float:
+def learning_rate_at(step: int, options: MaskedPredictionOptions) -> float:
     """Rate of update `step` (from 0): linear warm-up, flat part, linear to 0 at `options.steps`."""
     flat_end = options.warmup_steps + options.flat_share * options.steps
     if step < options.warmup_steps:
-        return options.learning_rate * (step + 1) / options.warmup_steps
+        return options.lr * (step + 1) / options.warmup_steps
     left = (options.steps - step) / (options.steps - flat_end)
-    return options.learning_rate * min(1.0, max(0.0, left))
+    return options.lr * min(1.0, max(0.0, left))
 
 
-def gumbel_temperature_at(step: int, options: TaptOptions) -> float:
+def gumbel_temperature_at(step: int, options: MaskedPredictionOptions) -> float:
     """Temperature of the quantizer at update `step`: exponential decay from start to end."""
     return max(options.gumbel_start * options.gumbel_decay**step, options.gumbel_end)

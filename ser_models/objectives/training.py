@@ -1,65 +1,74 @@
-"""One step of pretraining, by one worker or several, and what the objective says of clips it does not train on."""
+"""One update of a pretraining, by one worker or several, and scores on clips that are not trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
 from ser_models.objectives.objective import Objective, pool_measures
-from ser_models.objectives.options import learning_rate_at
 
 # B clips · S samples
 
 MAX_NAMED = 10
 
 
-def tapt_optimizer(objective: Objective) -> torch.optim.Adam:
-    """Adam over everything that is not frozen."""
-    return torch.optim.Adam(objective.trained().values(), lr=objective.options.learning_rate)
+@dataclass(frozen=True, kw_only=True)
+class UpdateOptions:
+    """Options of one update."""
+
+    step: int
+    """Number of the update, from 0."""
+    lr: float
+    """Learning rate of this update."""
+    weighed_by: str = "masked"
+    """The scalar that says of how many frames the loss is a mean: the weight of a worker's gradient."""
+    max_norm: float | None = None
+    """The gradient is scaled down to this norm; None = left as it is."""
+    bf16: bool = False
+    """Run what can be run so in bfloat16, which pays on GPUs."""
 
 
-def tapt_step(
-    objective: Objective,
+def update(
+    loss: Callable[[], Mapping[str, Tensor]],
     optimizer: torch.optim.Optimizer,
-    wave_BS: Tensor,
-    length_B: Tensor,
+    options: UpdateOptions,
     *,
-    step: int,
-    rng: np.random.Generator,
-    names: Sequence[str] | None = None,
-    bf16: bool = False,
+    names: Sequence[str],
+    input_B: Tensor,
 ) -> dict[str, float]:
-    """One update at the rate of `step`; returns the objective's scalars and the rate.
+    """One update of everything the optimizer holds; returns the scalars of `loss`, one of which is the loss.
 
     Where torch.distributed runs, every worker gives clips of its own and all make the same update; the scalars are
-    those of the worker's clips. `bf16` runs what can be run so in bfloat16, which pays on GPUs. A loss that is not
-    finite is a ValueError with the clips to blame, by `names` or by their numbers.
+    those of the worker's clips. A loss that is not finite is a ValueError that names the clips to blame: of `names`,
+    those whose rows of the input (B, ...) are not finite, or all.
     """
-    rate = learning_rate_at(step, objective.options)
     for group in optimizer.param_groups:
-        group["lr"] = rate
-    with torch.autocast(wave_BS.device.type, torch.bfloat16, enabled=bf16):
-        scalars = objective(wave_BS, length_B, rng, step=step)
-    loss = scalars["loss"]
-    if not bool(torch.isfinite(loss)):
-        blamed = _suspects(wave_BS, names or [f"clip {row}" for row in range(len(wave_BS))])
+        group["lr"] = options.lr
+    with torch.autocast(input_B.device.type, torch.bfloat16, enabled=options.bf16):
+        scalars = loss()
+    value = scalars["loss"]
+    if not bool(torch.isfinite(value)):
         raise ValueError(
-            f"expected a finite pretraining loss, got {float(loss.detach())} at step {step}; lower the learning rate "
-            f"or look for bad audio in {blamed}"
+            f"expected a finite pretraining loss, got {float(value.detach())} at step {options.step}; lower the "
+            f"learning rate or look for bad audio in {_suspects(input_B, names)}"
         )
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    average_gradients(list(objective.trained().values()), scalars["masked"])
+    value.backward()  # type: ignore[no-untyped-call]  # torch leaves Tensor.backward unannotated
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    average_gradients(parameters, scalars[options.weighed_by])
+    if options.max_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, options.max_norm)
     optimizer.step()
-    return {name: float(value.detach()) for name, value in scalars.items()} | {"learning_rate": rate}
+    return {name: float(scalar.detach()) for name, scalar in scalars.items()}
 
 
 @torch.no_grad()
-def average_gradients(parameters: Sequence[nn.Parameter], masked: Tensor) -> None:
-    """Give all workers the mean of their gradients, weighted by their masked frames, as of one batch of all clips.
+def average_gradients(parameters: Sequence[nn.Parameter], weight: Tensor) -> None:
+    """Give all workers the mean of their gradients, weighted by the frames of each, as of one batch of all clips.
 
     Nothing happens where a single worker trains. Of objectives that are not a mean over frames, such as codebook
     diversity, it is the mean of the workers' own.
@@ -68,7 +77,7 @@ def average_gradients(parameters: Sequence[nn.Parameter], masked: Tensor) -> Non
         return
     # A parameter that one worker did not use, such as a dropped layer's, others may have used.
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    flat = torch.cat([masked.reshape(1).float(), *(gradient.flatten().float() * masked for gradient in gradients)])
+    flat = torch.cat([weight.reshape(1).float(), *(gradient.flatten().float() * weight for gradient in gradients)])
     distributed.all_reduce(flat)
     parts = torch.split(flat[1:] / flat[0], [parameter.numel() for parameter in parameters])
     for parameter, part in zip(parameters, parts, strict=True):
@@ -79,23 +88,23 @@ def average_gradients(parameters: Sequence[nn.Parameter], masked: Tensor) -> Non
 def held_out_scores(
     objective: Objective, batches: Iterable[tuple[Tensor, Tensor]], *, seed: Sequence[int]
 ) -> dict[str, float]:
-    """The objective's scalars on clips it does not train on, in evaluation mode, with the same masks for the same seed.
+    """Scalars of the objective on clips it does not train on, in evaluation mode, with the same masks for a seed.
 
     As over one batch of all masked frames: a perplexity of few frames is low, and a mean of such would be too.
     """
     training = objective.training
     objective.eval()
     rng = np.random.default_rng(list(seed))
-    found = [objective.measure(wave_BS, length_B, rng) for wave_BS, length_B in batches]
+    measures = [objective.measure(wave_BS, length_B, rng) for wave_BS, length_B in batches]
     objective.train(training)
-    if not found:
+    if not measures:
         raise ValueError("expected at least one held-out batch, got none")
-    return {name: float(value) for name, value in pool_measures(found).scalars().items()}
+    return {name: float(value) for name, value in pool_measures(measures).scalars().items()}
 
 
-def _suspects(wave_BS: Tensor, names: Sequence[str]) -> str:
+def _suspects(input_B: Tensor, names: Sequence[str]) -> str:
     """Clips whose own samples are not finite, or all of them where none is to blame."""
-    broken = [name for name, wave_S in zip(names, wave_BS, strict=True) if not bool(torch.isfinite(wave_S).all())]
+    broken = [name for name, row in zip(names, input_B, strict=True) if not bool(torch.isfinite(row).all())]
     listed = broken or list(names)
     more = f", and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
     return ", ".join(listed[:MAX_NAMED]) + more

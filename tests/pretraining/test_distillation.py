@@ -23,7 +23,7 @@ from seral.features.speech import Speech
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pretraining.distillation import DistilOptions, distil, learning_rate_at, speech_of
-from seral.pretraining.lesson import Lesson, LessonOptions, Version
+from seral.pretraining.teacher_targets import DistillationData, DistillationDataOptions, View
 
 TEACHER = {
     "d_model": 32,
@@ -60,23 +60,23 @@ def same_threads() -> Any:
 
 
 def options(teacher: str, pool: str, out: Path, **changes: object) -> DistilOptions:
-    lesson = {"batch_s": 10.0, "versions": 2}
+    data = {"batch_s": 10.0, "views": 2}
     values = {"teacher": teacher, "pools": [pool], "noise": pool, "run": str(out), "steps": 6, "warmup_steps": 1}
-    return parse(DistilOptions, {**values, "layers": 1, "checkpoint_every": 2, "lesson": lesson, **changes})
+    return parse(DistilOptions, {**values, "layers": 1, "checkpoint_every": 2, "data": data, **changes})
 
 
 def weights_of(folder: Path | str) -> dict[str, torch.Tensor]:
     return load_file(Path(folder) / "model.safetensors")
 
 
-def lesson_of(teacher: str, pool: str, **values: Any) -> Lesson:
+def data_of(teacher: str, pool: str, **values: Any) -> DistillationData:
     opened = open_pool(pool)
-    return Lesson(
+    return DistillationData(
         speech=Speech(parts=speech_of([opened])),
         noises=[np.ones(1000, np.float32)],
         teacher=load_encoder(teacher),
         states=(1, 2),
-        options=LessonOptions(**{"batch_s": 10.0, **values}),
+        options=DistillationDataOptions(**{"batch_s": 10.0, **values}),
         seed=3,
     )
 
@@ -87,11 +87,11 @@ def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, speech_pool: st
 
     def stop_half_way(message: str) -> None:
         said.append(message)
-        if message.startswith("step 4/6") and "distillation goes on from step 2" not in said:
+        if message.startswith("distillation step 4/6") and "distillation goes on from step 2" not in said:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seral.pretraining.distillation.say", stop_half_way)
+        patch.setattr("seral.pretraining.trainer.say", stop_half_way)
         with pytest.raises(KeyboardInterrupt):
             distil(options(teacher, speech_pool, tmp_path / "cut"))
         cut = distil(options(teacher, speech_pool, tmp_path / "cut"))
@@ -182,53 +182,57 @@ def test_what_cannot_be_learned_is_refused(speech_pool: str, teacher: str, tmp_p
     with pytest.raises(TrainError, match="expected 1 to 3 layers to keep, as many as there are, got 7"):
         distil(options(teacher, speech_pool, tmp_path / "b", layers=7))
     with pytest.raises(TrainError, match=r"has the hidden states 0\.\.3, not 9"):
-        distil(options(teacher, speech_pool, tmp_path / "c", lesson={"states": [1, 9]}))
+        distil(options(teacher, speech_pool, tmp_path / "c", data={"states": [1, 9]}))
     with pytest.raises(OptionError, match="no corpus mars in"):
         distil(options(teacher, speech_pool, tmp_path / "d", corpora=["mars"]))
     with pytest.raises(OptionError, match="layers"):
         options(teacher, speech_pool, tmp_path, layers=0)
 
 
-def test_the_teacher_hears_each_version_once_alone_and_never_the_noise(teacher: str, speech_pool: str) -> None:
-    lesson = lesson_of(teacher, speech_pool, versions=1, noisy=1.0)
-    shard, ids = next(lesson.plan())
-    wave_BS, length_B, states_LBTD, states_B = lesson.batch(shard, ids, np.random.default_rng(0))
-    clean_S = torch.from_numpy(lesson.hear(Version(shard, ids[0], 0)))
+def test_the_teacher_sees_each_view_once_alone_and_never_the_noise(teacher: str, speech_pool: str) -> None:
+    data = data_of(teacher, speech_pool, views=1, noisy=1.0)
+    batch = next(data.plan())
+    shard, ids = batch.shard, batch.ids
+    wave_BS, length_B, states_LBTD, states_B = data.batch(shard, ids, np.random.default_rng(0))
+    clean_S = torch.from_numpy(data.samples(View(shard, ids[0], 0)))
     assert length_B[0] == len(clean_S)
     assert not torch.equal(wave_BS[0, : len(clean_S)], clean_S)
     with torch.inference_mode():
-        alone_LTD = lesson.teacher(clean_S[None], length_B[:1]).hidden_LBTD[1:3, 0]
-    assert states_B.tolist() == lesson.teacher.frames(length_B).tolist()
+        alone_LTD = data.teacher(clean_S[None], length_B[:1]).hidden_LBTD[1:3, 0]
+    assert states_B.tolist() == data.teacher.frames(length_B).tolist()
     torch.testing.assert_close(states_LBTD[:, 0, : alone_LTD.shape[1]].float(), alone_LTD, atol=2e-2, rtol=2e-3)
-    kept = lesson.known[Version(shard, ids[0], 0)]
-    lesson.batch(shard, ids, np.random.default_rng(1))
-    assert lesson.known[Version(shard, ids[0], 0)] is kept
+    kept = data.kept[View(shard, ids[0], 0)]
+    data.batch(shard, ids, np.random.default_rng(1))
+    assert data.kept[View(shard, ids[0], 0)] is kept
 
 
 @pytest.mark.parametrize("effect", ["noisy", "reverberant", "coded"])
 def test_the_student_hears_worse_than_the_teacher(teacher: str, speech_pool: str, effect: str) -> None:
-    plain = lesson_of(teacher, speech_pool, **(dict.fromkeys(("noisy", "reverberant", "coded"), 0.0)))
-    worse = lesson_of(teacher, speech_pool, **(dict.fromkeys(("noisy", "reverberant", "coded"), 0.0) | {effect: 1.0}))
-    shard, ids = next(plain.plan())
-    one, other = (lesson.batch(shard, ids, np.random.default_rng(0)) for lesson in (plain, worse))
+    plain = data_of(teacher, speech_pool, **(dict.fromkeys(("noisy", "reverberant", "coded"), 0.0)))
+    worse = data_of(teacher, speech_pool, **(dict.fromkeys(("noisy", "reverberant", "coded"), 0.0) | {effect: 1.0}))
+    batch = next(plain.plan())
+    shard, ids = batch.shard, batch.ids
+    one, other = (data.batch(shard, ids, np.random.default_rng(0)) for data in (plain, worse))
     assert one[1].tolist() == other[1].tolist()
     assert torch.equal(one[2], other[2])
     assert not torch.isclose(one[0], other[0], atol=1e-4).all(dim=1).any()
 
 
-def test_without_numbered_versions_nothing_is_kept(teacher: str, speech_pool: str) -> None:
-    lesson = lesson_of(teacher, speech_pool, versions=None)
-    shard, ids = next(lesson.plan())
-    one, two = (lesson.batch(shard, ids, np.random.default_rng(seed)) for seed in (0, 1))
-    assert not lesson.known
+def test_without_numbered_views_nothing_is_kept(teacher: str, speech_pool: str) -> None:
+    data = data_of(teacher, speech_pool, views=None)
+    batch = next(data.plan())
+    shard, ids = batch.shard, batch.ids
+    one, two = (data.batch(shard, ids, np.random.default_rng(seed)) for seed in (0, 1))
+    assert not data.kept
     assert one[1].tolist() != two[1].tolist()
 
 
 def test_an_epoch_holds_every_clip_once_in_batches_within_the_limit(teacher: str, speech_pool: str) -> None:
-    lesson = lesson_of(teacher, speech_pool, batch_s=8.0)
-    heard_s = {name: length_s for rows in lesson.heard_s.values() for name, length_s in rows.items()}
+    data = data_of(teacher, speech_pool, batch_s=8.0)
+    heard_s = {name: length_s for rows in data.length_s.values() for name, length_s in rows.items()}
     seen: list[str] = []
-    for _, ids in islice(lesson.plan(), 1000):
+    for batch in islice(data.plan(), 1000):
+        ids = batch.ids
         # Lengths are jittered by 15 %: the limit holds for the jittered ones.
         assert max(heard_s[name] for name in ids) * len(ids) <= 8.0 * 1.7
         seen += ids

@@ -20,10 +20,11 @@ from seral.errors import OptionError, StateError, TrainError
 from seral.options import parse
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import make_folds
+from seral.pretraining.crops import MAX_HELD_OUT, CropPlan
+from seral.pretraining.masked_prediction import TaptSpec, collapse_warning, crop_plan
 from seral.pretraining.options import TaptRunOptions
+from seral.pretraining.plans import planned_steps
 from seral.pretraining.tapt import TaptJobOptions, adapt_encoder, pretrain
-from seral.pretraining.tapt_audio import MAX_HELD_OUT, TaptAudio
-from seral.pretraining.tapt_run import TaptSpec, collapse_warning, tapt_audio
 
 SMALL = {"steps": 3, "batch_s": 10.0, "warmup_steps": 1, "checkpoint_every": 1}
 WHISPER = {
@@ -68,10 +69,10 @@ def adapt(
     return facts
 
 
-def audio_of(pool: Pool, ids: list[str], **values: Any) -> TaptAudio:
+def audio_of(pool: Pool, ids: list[str], **values: Any) -> CropPlan:
     options = parse(TaptRunOptions, SMALL | values)
     spec = TaptSpec(pool=pool, ids=tuple(ids), encoder="seral-tiny", options=options, on=ClusterOptions(), state="none")
-    return tapt_audio(spec, load_encoder("seral-tiny"))
+    return crop_plan(spec, load_encoder("seral-tiny"))
 
 
 def test_adapts_once_and_reproducibly(speech_pool: str, tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_hears_its_ids_only_and_never_trains_on_those_held_out(speech_pool: str)
     ids = first_ids(pool, 40)
     audio = audio_of(pool, ids, held_out=0.1)
     long_enough = {name for rows in audio.speech.duration_s.values() for name in rows}
-    trained = {name for _, names in islice(audio.plan(), 200) for name in names}
+    trained = {name for batch in islice(audio.plan(), 200) for name in batch.ids}
     assert trained | set(audio.held_out) == long_enough
     assert long_enough <= set(ids)
     assert not trained & set(audio.held_out)
@@ -147,7 +148,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
 
     whole = adapt(pool, tmp_path / "whole", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("seral.pretraining.tapt_run.say", stop_at_step_8)
+        patch.setattr("seral.pretraining.trainer.say", stop_at_step_8)
         with pytest.raises(KeyboardInterrupt):
             adapt(pool, tmp_path / "cut", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
         cut = adapt(pool, tmp_path / "cut", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
@@ -192,7 +193,7 @@ def test_shares_of_workers_make_up_the_batch(speech_pool: str) -> None:
     pool = open_pool(speech_pool)
     audio = audio_of(pool, first_ids(pool, 12))
     whole, *parts = (
-        [[name for name, _ in clips] for _, clips, _ in audio.steps(0, rank=rank, world=world)]
+        [batch.ids for _, batch in planned_steps(audio.plan(), 0, audio.settings.steps, rank=rank, world=world)]
         for rank, world in ((0, 1), (0, 2), (1, 2))
     )
     assert any(len(ids) > 1 for ids in whole)
@@ -231,12 +232,40 @@ def test_a_loss_that_is_not_finite_names_the_utterances(speech_pool: str, tmp_pa
         adapt(open_pool(speech_pool), tmp_path, {"clusters": 8, "lr": 1e30}, encoder=tiny_whisper)
 
 
+def test_an_objective_is_chosen_by_name(speech_pool: str, tmp_path: Path) -> None:
+    pool, values = open_pool(speech_pool), {"clusters": 8, "steps": 2, "warmup_steps": 1}
+    facts = adapt(pool, tmp_path / "clusters", {"objective": "masked_clusters", **values})
+    assert "target_perplexity" in facts["held_out"][0]
+    named, default = (
+        adapt(pool, tmp_path / name, {"steps": 2, **chosen})
+        for name, chosen in {"named": {"objective": "contrastive"}, "default": {}}.items()
+    )
+    assert {**named, "options": None} == {**default, "options": None}
+
+
 def test_what_does_not_fit_is_refused(speech_pool: str, tmp_path: Path, tiny_whisper: str) -> None:
     with pytest.raises(OptionError, match=r"take 50 steps of 10|warm-up and flat part"):
         parse(TaptRunOptions, {"steps": 10, "warmup_steps": 50})
     with pytest.raises(OptionError, match="'bottleneck' cannot be merged into the encoder"):
         parse(TaptRunOptions, {"adapter": "bottleneck"})
+    with pytest.raises(OptionError, match=r"unknown option 'distractor' of contrastive; known here: .*distractors"):
+        parse(TaptRunOptions, {"objective": "contrastive", "settings": {"contrastive": {"distractor": 3}}})
+    with pytest.raises(OptionError, match=r"steps is an option of its own: set steps, not settings.contrastive.steps"):
+        parse(TaptRunOptions, {"objective": "contrastive", "settings": {"contrastive": {"steps": 3}}})
+    with pytest.raises(OptionError, match="settings of 'lora', which is neither the objective nor its adapter"):
+        parse(TaptRunOptions, {"settings": {"lora": {"rank": 3}}})
+    with pytest.raises(OptionError, match="no objective 'magic' for pretraining; known: contrastive, masked_clusters"):
+        parse(TaptRunOptions, {"objective": "magic"})
+    with pytest.raises(OptionError, match=r"'distillation' for pretraining \(seral distil makes small encoders\)"):
+        parse(TaptRunOptions, {"objective": "distillation"})
+    with pytest.raises(OptionError, match="local_attributes trains the adapter wap, got 'lora'"):
+        parse(TaptRunOptions, {"objective": "local_attributes", "adapter": "lora"})
     pool = open_pool(speech_pool)
+    with pytest.raises(
+        OptionError,
+        match="'contrastive' does not fit encoders of whisper; these do: masked_clusters, local_attributes",
+    ):
+        adapt(pool, tmp_path, {"objective": "contrastive"}, encoder=tiny_whisper)
     with pytest.raises(TrainError, match="refresh_every makes clusters anew; wav2vec2's objective has none"):
         adapt(pool, tmp_path, {"refresh_every": 2})
     with pytest.raises(TrainError, match=r"expected at least 100000 frames for 100000 clusters, got \d+"):

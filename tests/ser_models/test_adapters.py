@@ -52,7 +52,9 @@ SPECS = [
     "ia3",
     "bottleneck",
     "gate",
+    "wap",
     "lora+bottleneck+gate",
+    "lora+wap",
     "bitfit+ia3",
 ]
 WORKING = LoraOptions(rank=4, alpha=8.0)
@@ -98,7 +100,7 @@ def test_every_adapter_learns_and_nothing_else_does(encoder: SpeechEncoder, spec
     assert learning == set(adapter_parameters(encoder))
     trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad}
     assert trained == learning
-    lowest = {"last_block": encoder.num_layers - 1}.get(spec, 0)
+    lowest = {"last_block": encoder.num_layers - 1, "wap": encoder.num_layers}.get(spec, 0)
     assert lowest_trainable_layer(encoder) == lowest
 
 
@@ -138,7 +140,9 @@ def test_merged_adapters_are_the_same_function_in_a_plain_encoder(
     assert fingerprint(load_encoder(tmp_path)) == fingerprint(encoder)
 
 
-@pytest.mark.parametrize("spec", ["lora", "dora", "ia3", "bottleneck", "gate", "prefix", "lora+prefix+bottleneck+gate"])
+@pytest.mark.parametrize(
+    "spec", ["lora", "dora", "ia3", "bottleneck", "gate", "prefix", "wap", "lora+prefix+bottleneck+gate+wap"]
+)
 def test_adapters_can_be_switched_off_for_a_while(encoder: SpeechEncoder, spec: str) -> None:
     with torch.no_grad():
         plain = encoder(*clips()).hidden_LBTD

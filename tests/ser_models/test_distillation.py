@@ -13,6 +13,7 @@ from torch import Tensor
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
 from ser_models.objectives.distillation import (
     Distillation,
+    DistillationOptions,
     distillation_loss,
     statistics_loss,
     student_of,
@@ -36,13 +37,14 @@ def tones(*seconds: float) -> tuple[Tensor, Tensor]:
     return wave_BS * (torch.arange(wave_BS.shape[1]) < length_B[:, None]), length_B
 
 
-def lesson(student: SpeechEncoder, teacher: SpeechEncoder) -> tuple[Distillation, Tensor, Tensor]:
+def made_distillation(student: SpeechEncoder, teacher: SpeechEncoder) -> tuple[Distillation, Tensor, Tensor]:
     """The student with its heads, the teacher's states 1 and 2 on the clips of `tones(0.9, 0.5)`, their frames."""
     with torch.inference_mode():
         output = teacher(*tones(0.9, 0.5))
         teacher_LBTD = output.hidden_LBTD[1:3].clone()
     frames_LND = teacher_LBTD[:, output.mask_BT]
-    return Distillation(student, frames_LND, torch.Generator().manual_seed(0)), teacher_LBTD, output.mask_BT.sum(1)
+    objective = Distillation(student, DistillationOptions(), torch.Generator().manual_seed(0), teacher_LND=frames_LND)
+    return objective, teacher_LBTD, output.mask_BT.sum(1)
 
 
 def test_the_loss_equals_the_formula_written_as_a_loop() -> None:
@@ -84,7 +86,7 @@ def test_shapes_that_do_not_fit_are_named() -> None:
 
 
 def test_a_student_learns_its_teacher(make_encoder: Callable[[str], SpeechEncoder]) -> None:
-    model, teacher_LBTD, teacher_B = lesson(make_encoder("wav2vec2-layer"), make_encoder("whisper"))
+    model, teacher_LBTD, teacher_B = made_distillation(make_encoder("wav2vec2-layer"), make_encoder("whisper"))
     optimiser = torch.optim.Adam(model.parameters(), lr=2e-3)
     losses = []
     for _ in range(40):
@@ -100,7 +102,7 @@ def test_a_student_learns_its_teacher(make_encoder: Callable[[str], SpeechEncode
 
 @torch.no_grad()
 def test_zero_padding_does_not_change_the_loss(make_encoder: Callable[[str], SpeechEncoder]) -> None:
-    model, teacher_LBTD, teacher_B = lesson(make_encoder("wav2vec2-layer"), make_encoder("whisper"))
+    model, teacher_LBTD, teacher_B = made_distillation(make_encoder("wav2vec2-layer"), make_encoder("whisper"))
     model.eval()
     wave_BS, length_B = tones(0.9, 0.5)
     padded_BS = torch.nn.functional.pad(wave_BS, (0, 3200))
@@ -114,7 +116,9 @@ def test_a_constant_teacher_feature_is_centred_and_not_divided_by_nothing(
 ) -> None:
     frames_LND = torch.randn(1, 50, 3, generator=torch.Generator().manual_seed(0))
     frames_LND[..., 1] = 4.0
-    model = Distillation(make_encoder("wav2vec2-layer"), frames_LND, torch.Generator().manual_seed(0))
+    model = Distillation(
+        make_encoder("wav2vec2-layer"), DistillationOptions(), torch.Generator().manual_seed(0), teacher_LND=frames_LND
+    )
     assert model.spread_LD[0, 1] == 1.0
     assert model.centre_LD[0, 1] == pytest.approx(4.0)
 

@@ -22,7 +22,7 @@ from ser_models.objectives.local_attributes import (
 from ser_models.objectives.teacher import follow, rate_at, teacher_of
 
 WIDTH, K = 16, 8
-OPTIONS = LocalAttributesOptions(prototypes=K, outputs=6)
+OPTIONS = LocalAttributesOptions(clusters=K, outputs=6)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -31,7 +31,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def made_objective(**weights: float) -> LocalAttributes:
     wap = WapTransformer(WIDTH, WapOptions(layers=2, heads=2, feedforward=24, dropout=0.0), generator())
-    options = LocalAttributesOptions(prototypes=K, outputs=6, **weights)
+    options = LocalAttributesOptions(clusters=K, outputs=6, **weights)
     objective = LocalAttributes(wap, options, generator(1))
     objective.set_prototypes(torch.randn(K, WIDTH, generator=generator(2)))
     return objective.train()

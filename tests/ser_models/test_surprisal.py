@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
-from ser_models.objectives import OBJECTIVES, load_objective, save_objective, surprisal, tapt_optimizer, tapt_step
+from ser_models.objectives import OBJECTIVES, find_objective, load_objective, save_objective, surprisal
 from ser_models.objectives.surprisal import PASSES, complementary_spans
 
-from .test_tapt import OPTIONS, objective_on, tones
+from .test_tapt import OPTIONS, objective_on, tapt_optimizer, tapt_step, tones
 
 # B clips · T frames · K units
 
@@ -72,7 +72,7 @@ def test_an_objective_that_was_saved_measures_the_same(
     save_objective(objective, tmp_path / "objective.safetensors", teacher=teacher)
     save_encoder(objective.encoder, tmp_path / "encoder")
     again = load_objective(
-        OBJECTIVES[objective.encoder.family],
+        OBJECTIVES[find_objective(None, family.partition("-")[0])].build,
         load_encoder(str(tmp_path / "encoder")),
         objective.options,
         tmp_path / "objective.safetensors",
@@ -89,7 +89,7 @@ def test_an_objective_of_another_kind_is_refused(make_encoder: Callable[[str], S
     save_objective(objective_on(make_encoder("wav2vec2-layer")), tmp_path / "o.safetensors")
     other = make_encoder("hubert-group")
     with pytest.raises(ValueError, match="it is of another objective than ClusterObjective"):
-        load_objective(OBJECTIVES["hubert"], other, OPTIONS, tmp_path / "o.safetensors")
+        load_objective(OBJECTIVES["masked_clusters"].build, other, OPTIONS, tmp_path / "o.safetensors")
 
 
 def test_neither_padding_nor_company_changes_it_and_the_mode_is_left_as_it_was(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,20 +21,21 @@ from ser_models.encoders import FAMILIES, SpeechEncoder, load_encoder, save_enco
 from ser_models.objectives import (
     OBJECTIVES,
     ClusterObjective,
+    ContrastiveObjective,
+    MaskedPredictionOptions,
     Objective,
-    TaptOptions,
-    Wav2Vec2Objective,
+    UpdateOptions,
     assign_clusters,
     batches_by_seconds,
     check_adapter,
+    find_objective,
     gumbel_temperature_at,
     held_out_scores,
     learning_rate_at,
     perplexity,
     pretraining_heads,
     random_crop,
-    tapt_optimizer,
-    tapt_step,
+    update,
 )
 from ser_models.objectives.masks import MASKS, sample_distractors, span_mask
 
@@ -43,12 +44,13 @@ import sys
 import numpy as np
 import torch
 from ser_models.encoders import load_encoder
-from ser_models.tapt import ClusterObjective, TaptOptions, average_gradients
+from ser_models.objectives import ClusterObjective, MaskedPredictionOptions, average_gradients
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
 given = torch.load(f"{folder}/given.pt")
-objective = ClusterObjective(load_encoder(folder), TaptOptions(**given["options"]), torch.Generator().manual_seed(0))
+options = MaskedPredictionOptions(**given["options"])
+objective = ClusterObjective(load_encoder(folder), options, torch.Generator().manual_seed(0))
 objective.load_state_dict(given["objective"])
 length_B = given["length_B"][rank::2]
 hidden_BT = given["hidden_BT"][rank::2, : objective.encoder.frames(length_B).max()]
@@ -62,7 +64,7 @@ torch.distributed.destroy_process_group()
 """
 """What one of two workers does with its half of the clips."""
 
-OPTIONS = TaptOptions(steps=60, warmup_steps=5, mask="wav2vec2", distractors=20, clusters=6, learning_rate=1e-3)
+OPTIONS = MaskedPredictionOptions(steps=60, warmup_steps=5, mask="wav2vec2", distractors=20, clusters=6, lr=1e-3)
 
 
 def tones(*seconds: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -79,9 +81,39 @@ def tones(*seconds: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return wave_BS, length_B
 
 
-def objective_on(encoder: SpeechEncoder, options: TaptOptions = OPTIONS, seed: int = 0) -> Objective:
-    """The objective of the encoder's family, with clusters made of the frames of some tones."""
-    objective = OBJECTIVES[encoder.family](encoder, options, torch.Generator().manual_seed(seed))
+def tapt_optimizer(objective: Objective) -> torch.optim.Adam:
+    return torch.optim.Adam(objective.trained().values(), lr=objective.options.lr)
+
+
+def tapt_step(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    wave_BS: torch.Tensor,
+    length_B: torch.Tensor,
+    *,
+    step: int,
+    rng: np.random.Generator,
+    names: Sequence[str] | None = None,
+    bf16: bool = False,
+) -> dict[str, float]:
+    """One update at the rate of `step`; the objective's scalars and the rate."""
+    rate = learning_rate_at(step, objective.options)
+    scalars = update(
+        lambda: objective(wave_BS, length_B, rng, step=step),
+        optimizer,
+        UpdateOptions(step=step, lr=rate, bf16=bf16),
+        names=names or [f"clip {row}" for row in range(len(wave_BS))],
+        input_B=wave_BS,
+    )
+    return scalars | {"learning_rate": rate}
+
+
+def objective_on(encoder: SpeechEncoder, options: MaskedPredictionOptions = OPTIONS, seed: int = 0) -> Objective:
+    """The first objective that fits the encoder's family, with clusters made of the frames of some tones."""
+    objective = OBJECTIVES[find_objective(None, encoder.family)].build(
+        encoder, options, torch.Generator().manual_seed(seed)
+    )
+    assert isinstance(objective, Objective)
     if isinstance(objective, ClusterObjective):
         hidden_BTD, mask_BT = objective.targets.hidden(*tones(0.9, 0.8, 0.7))
         objective.targets.fit(hidden_BTD[mask_BT], spread_rows(options.clusters))
@@ -119,7 +151,7 @@ def without_dropout(encoder: SpeechEncoder) -> None:
 
 
 def test_learning_rate_climbs_stays_and_falls_to_zero() -> None:
-    options = TaptOptions(steps=1000, warmup_steps=100, learning_rate=1e-4)
+    options = MaskedPredictionOptions(steps=1000, warmup_steps=100, lr=1e-4)
     rates = [learning_rate_at(step, options) for step in range(1001)]
     assert rates[0] == pytest.approx(1e-6)
     assert rates[99:151] == pytest.approx([1e-4] * 52)
@@ -142,12 +174,12 @@ def test_learning_rate_climbs_stays_and_falls_to_zero() -> None:
 )
 def test_options_say_both_numbers(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TaptOptions(**wrong)  # type: ignore[arg-type]  # deliberately wrong values of any field
+        MaskedPredictionOptions(**wrong)  # type: ignore[arg-type]  # deliberately wrong values of any field
 
 
 def test_batches_hold_at_most_the_asked_seconds_and_every_clip_once_per_epoch() -> None:
     duration_N = [3.0, 12.0, 5.0, 8.0, 2.0, 30.0]
-    options = TaptOptions(seconds_per_batch=20.0, crop_s=10.0)
+    options = MaskedPredictionOptions(batch_s=20.0, crop_s=10.0)
     rows: list[int] = []
     for batch in batches_by_seconds(duration_N, options, np.random.default_rng(0)):
         assert sum(min(duration_N[row], 10.0) for row in batch) <= 20
@@ -214,7 +246,7 @@ def test_loss_falls_on_tones_and_every_trainable_parameter_has_a_gradient() -> N
 
 
 def test_the_front_trains_when_asked_to() -> None:
-    options = TaptOptions(steps=60, warmup_steps=5, freeze_front=False, distractors=10)
+    options = MaskedPredictionOptions(steps=60, warmup_steps=5, freeze_front=False, distractors=10)
     objective = objective_on(load_encoder("seral-tiny"), options).train()
     tapt_step(objective, tapt_optimizer(objective), *tones(1.0), step=0, rng=np.random.default_rng(0))
     for name, parameter in objective.named_parameters():
@@ -272,11 +304,11 @@ def test_heads_of_a_pretraining_checkpoint_are_found_and_used(
     checkpoint.save_pretrained(tmp_path)
     heads = pretraining_heads(str(tmp_path))
     assert heads is not None
-    second = Wav2Vec2Objective(encoder, OPTIONS, torch.Generator().manual_seed(2), heads=heads)
+    second = ContrastiveObjective(encoder, OPTIONS, torch.Generator().manual_seed(2), heads=heads)
     for name, value in first.heads().items():
         assert torch.equal(second.heads()[name], value), name
     with pytest.raises(ValueError, match="pretraining heads must be"):
-        Wav2Vec2Objective(encoder, OPTIONS, torch.Generator(), heads={"quantizer.codevectors": torch.zeros(1)})
+        ContrastiveObjective(encoder, OPTIONS, torch.Generator(), heads={"quantizer.codevectors": torch.zeros(1)})
 
 
 def test_a_batch_of_clips_too_short_for_a_span_is_refused() -> None:
@@ -286,12 +318,13 @@ def test_a_batch_of_clips_too_short_for_a_span_is_refused() -> None:
 
 
 def test_every_family_has_an_objective() -> None:
-    assert OBJECTIVES.keys() == FAMILIES.keys()
+    fitting = {family: find_objective(None, family) for family in FAMILIES}
+    assert fitting == dict.fromkeys(FAMILIES, "masked_clusters") | {"wav2vec2": "contrastive"}
 
 
 @pytest.mark.parametrize("mask", sorted(MASKS))
 def test_every_family_learns_and_every_trained_parameter_has_a_gradient(encoder: SpeechEncoder, mask: str) -> None:
-    options = TaptOptions(steps=60, warmup_steps=2, mask=mask, distractors=20, clusters=6, learning_rate=3e-3)
+    options = MaskedPredictionOptions(steps=60, warmup_steps=2, mask=mask, distractors=20, clusters=6, lr=3e-3)
     objective = objective_on(encoder, options).train()
     optimizer = tapt_optimizer(objective)
     batch = tones(0.9, 0.9, 0.8, 0.7)
@@ -498,7 +531,7 @@ def test_bad_input_is_named_with_what_was_expected(make_encoder: Callable[[str],
 
 def test_clusters_that_cannot_be_are_refused(make_encoder: Callable[[str], SpeechEncoder]) -> None:
     def fresh(**values: int) -> ClusterObjective:
-        return ClusterObjective(make_encoder("whisper"), TaptOptions(**values), torch.Generator())  # type: ignore[arg-type]
+        return ClusterObjective(make_encoder("whisper"), MaskedPredictionOptions(**values), torch.Generator())  # type: ignore[arg-type]
 
     with pytest.raises(ValueError, match="expected 100 finite centroids, got none: call fit first"):
         fresh()(*tones(0.8), np.random.default_rng(0))
@@ -509,7 +542,7 @@ def test_clusters_that_cannot_be_are_refused(make_encoder: Callable[[str], Speec
     with pytest.raises(ValueError, match="expected finite frames to cluster, got 1 others of 100"):
         fresh().targets.fit(torch.tensor([[0.0] * 32] * 99 + [[torch.nan] * 32]), lambda row_ND: row_ND)
     with pytest.raises(ValueError, match="expects a wav2vec2 encoder, got whisper"):
-        Wav2Vec2Objective(make_encoder("whisper"), TaptOptions(), torch.Generator())
+        ContrastiveObjective(make_encoder("whisper"), MaskedPredictionOptions(), torch.Generator())
 
 
 def test_a_loss_that_is_not_finite_names_the_clips(make_encoder: Callable[[str], SpeechEncoder]) -> None:

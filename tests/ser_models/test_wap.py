@@ -1,17 +1,18 @@
-"""The WAP-Transformer and its classifier: padding, batches, start, and what is trained."""
+"""The WAP-Transformer: padding, batches, start, and its place on an encoder."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ser_models.adapters.wap import WapOptions, WapTransformer, load_wap, save_wap
-from ser_models.heads import Head, LayerPool
-from ser_models.pooling import masked_mean_std
-from ser_models.wap_classifier import WapClassifier, count_trained, trained_parameters
+from ser_models.adapters import attach_adapters, load_adapter, lowest_trainable_layer, save_adapter
+from ser_models.adapters.store import read_kinds, take_over
+from ser_models.adapters.wap import WapOptions, WapTransformer, attach_wap, wap_of
+from ser_models.encoders import SpeechEncoder
 
 WIDTH = 16
 
@@ -47,10 +48,10 @@ def made_batch() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("output", ["weighted", "last"])
 def test_neither_padding_nor_batch_mates_change_real_frames(output: str) -> None:
     wap, (hidden_BTD, mask_BT) = made_wap(output), made_batch()
-    together = wap(hidden_BTD, mask_BT)
+    together = wap.frames(hidden_BTD, mask_BT)
     for row in range(len(hidden_BTD)):
         own_1TD = hidden_BTD[row][mask_BT[row]][None]
-        alone = wap(own_1TD, torch.ones(own_1TD.shape[:2], dtype=torch.bool))
+        alone = wap.frames(own_1TD, torch.ones(own_1TD.shape[:2], dtype=torch.bool))
         torch.testing.assert_close(together[row][mask_BT[row]], alone[0], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(together[0], wap.standardise(hidden_BTD, mask_BT)[0])
 
@@ -59,7 +60,7 @@ def test_neither_padding_nor_batch_mates_change_real_frames(output: str) -> None
 def test_an_untrained_adapter_hands_on_standardised_frames(output: str) -> None:
     wap, (hidden_BTD, mask_BT) = made_wap(output, lively=False), made_batch()
     expected = (hidden_BTD - torch.linspace(-1, 1, WIDTH)) / torch.linspace(0.5, 50, WIDTH)
-    torch.testing.assert_close(wap(hidden_BTD, mask_BT)[mask_BT], expected[mask_BT])
+    torch.testing.assert_close(wap.frames(hidden_BTD, mask_BT)[mask_BT], expected[mask_BT])
 
 
 def test_weights_average_the_layers_and_last_takes_the_last() -> None:
@@ -70,9 +71,11 @@ def test_weights_average_the_layers_and_last_takes_the_last() -> None:
     with torch.no_grad():
         assert weighted.weight_L is not None
         weighted.weight_L.copy_(torch.tensor([-200.0, -200.0, 0.0]))
-        torch.testing.assert_close(weighted(hidden_BTD, mask_BT), last(hidden_BTD, mask_BT))
+        torch.testing.assert_close(weighted.frames(hidden_BTD, mask_BT), last.frames(hidden_BTD, mask_BT))
         weighted.weight_L.zero_()
-        assert not torch.allclose(weighted(hidden_BTD, mask_BT)[mask_BT], last(hidden_BTD, mask_BT)[mask_BT])
+        assert not torch.allclose(
+            weighted.frames(hidden_BTD, mask_BT)[mask_BT], last.frames(hidden_BTD, mask_BT)[mask_BT]
+        )
 
 
 def test_the_start_depends_on_the_generator_alone() -> None:
@@ -91,55 +94,63 @@ def test_a_constant_feature_is_not_blown_up() -> None:
     std_D[3] = 0
     wap.fit(torch.zeros(WIDTH), std_D)
     mask_BT = torch.ones(1, 2, dtype=torch.bool)
-    assert float(wap(torch.full((1, 2, WIDTH), 0.01), mask_BT).detach().abs().max()) < 11
+    assert float(wap.frames(torch.full((1, 2, WIDTH), 0.01), mask_BT).detach().abs().max()) < 11
 
 
-def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
-    wap, (hidden_BTD, mask_BT) = made_wap("last"), made_batch()
-    save_wap(wap, tmp_path / "wap")
-    again = load_wap(tmp_path / "wap").eval()
-    assert torch.equal(again(hidden_BTD, mask_BT)[mask_BT], wap(hidden_BTD, mask_BT)[mask_BT])
-    with pytest.raises(ValueError, match=r"no complete WAP-Transformer in .*elsewhere"):
-        load_wap(tmp_path / "elsewhere")
+@pytest.mark.parametrize("output", ["weighted", "last"])
+def test_the_adapted_state_is_what_comes_out_at_the_scale_that_went_in(output: str) -> None:
+    wap, (hidden_BTD, mask_BT) = made_wap(output), made_batch()
+    expected = torch.linspace(-1, 1, WIDTH) + torch.linspace(0.5, 50, WIDTH) * wap.frames(hidden_BTD, mask_BT)
+    torch.testing.assert_close(wap(hidden_BTD, mask_BT)[mask_BT], expected[mask_BT], rtol=1e-4, atol=1e-4)
 
 
-def test_sizes_that_do_not_fit_are_refused() -> None:
+@pytest.mark.parametrize("state", [0, 1, 3])
+def test_saved_and_loaded_it_is_the_same_with_its_scale(
+    state: int, make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
+) -> None:
+    options = WapOptions(layer=state, layers=2, feedforward=24, output="last")
+    encoder = attach_wap(make_encoder("whisper"), options, seed=5)
+    found, wap = wap_of(encoder)
+    assert found == state == lowest_trainable_layer(encoder)
+    wap.fit(torch.linspace(-1, 1, wap.width), torch.linspace(0.5, 50, wap.width))
+    enliven(wap)
+    save_adapter(encoder, tmp_path)
+    again = load_adapter(make_encoder("whisper"), tmp_path)
+    assert again.adapters == encoder.adapters
+    wave_BS, length_B = torch.randn(2, 8000, generator=generator()), torch.tensor([8000, 6000])
+    with torch.no_grad():
+        states_LBTD = encoder(wave_BS, length_B).hidden_LBTD
+        assert torch.equal(again(wave_BS, length_B).hidden_LBTD, states_LBTD)
+        plain_LBTD = make_encoder("whisper")(wave_BS, length_B).hidden_LBTD
+    assert torch.equal(states_LBTD[:state], plain_LBTD[:state])
+    assert all(not torch.allclose(states_LBTD[at], plain_LBTD[at]) for at in range(state, 4))
+
+
+def test_saved_weights_go_into_an_adapter_among_others(
+    make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
+) -> None:
+    pretrained = attach_adapters(make_encoder("whisper"), "wap", seed=5)
+    enliven(wap_of(pretrained)[1])
+    save_adapter(pretrained, tmp_path)
+    assert read_kinds(tmp_path) == {"wap": WapOptions()}
+    encoder = take_over(attach_adapters(make_encoder("whisper"), "lora+wap", seed=1), tmp_path)
+    expected = wap_of(pretrained)[1].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in wap_of(encoder)[1].state_dict().items())
+    smaller = attach_adapters(make_encoder("whisper"), {"wap": WapOptions(feedforward=8)}, seed=1)
+    with pytest.raises(ValueError, match="was made for another encoder or other options"):
+        take_over(smaller, tmp_path)
+    with pytest.raises(ValueError, match="was made for another encoder or other options"):
+        take_over(attach_adapters(make_encoder("whisper"), "gate", seed=1), tmp_path)
+
+
+def test_sizes_that_do_not_fit_are_refused(make_encoder: Callable[[str], SpeechEncoder]) -> None:
     with pytest.raises(ValueError, match="heads must divide the width 16, got 3"):
         WapTransformer(WIDTH, WapOptions(heads=3), generator())
     with pytest.raises(ValueError, match="layers must be at least 1, got 0"):
         WapOptions(layers=0)
     with pytest.raises(ValueError, match="expected 16 means and deviations, got 4"):
         made_wap().fit(torch.zeros(4), torch.ones(4))
-    with pytest.raises(ValueError, match="pooling must be attentive or mean, got 'max'"):
-        WapClassifier(made_wap(), 3, pooling="max", generator=generator())  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("pooling", ["attentive", "mean"])
-def test_the_classifier_starts_as_the_head_that_was_fitted_on_plain_statistics(pooling: str) -> None:
-    model = WapClassifier(made_wap(), 3, pooling=pooling, generator=generator()).eval()  # type: ignore[arg-type]
-    pool = LayerPool(1, WIDTH, std_gain=model.pool.std_gain)
-    head = Head(pool.out_width, 3)
-    with torch.no_grad():
-        pool.fit(*(torch.rand(5, 1, WIDTH, generator=generator(3)) for _ in range(2)))
-        head.output.weight.copy_(torch.randn(head.output.weight.shape, generator=generator(4)))
-    model.adopt(pool, head)
-    hidden_BTD, mask_BT = made_batch()
-    mean_LBD, std_LBD = masked_mean_std(model.wap(hidden_BTD, mask_BT)[None], mask_BT)
-    expected = head.eval()(pool(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1)))
-    torch.testing.assert_close(model(hidden_BTD, mask_BT), expected, rtol=1e-4, atol=1e-4)
-    assert pool.out_width == (2 * WIDTH if pooling == "attentive" else WIDTH)
-    with pytest.raises(ValueError, match="the fitted pool has std_gain 7, this classifier"):
-        model.adopt(LayerPool(1, WIDTH, std_gain=7), head)
-
-
-@pytest.mark.parametrize(("pooling", "output"), [("attentive", "weighted"), ("mean", "last")])
-def test_fine_tuning_reaches_everything_it_trains_once_zeros_have_moved(pooling: str, output: str) -> None:
-    model = WapClassifier(made_wap(output), 3, pooling=pooling, generator=generator())  # type: ignore[arg-type]
-    adapter, above = trained_parameters(model)
-    assert count_trained(model) == sum(p.numel() for p in (*adapter, *above))
-    enliven(model.head)
-    if model.attention is not None:
-        enliven(model.attention.score)
-    model(*made_batch()).square().sum().backward()
-    assert all(bool(p.grad is not None and p.grad.abs().sum() > 0) for p in (*adapter, *above))
-    assert model.pool.layer_weight.grad is None
+    with pytest.raises(ValueError, match=r"layer must be a hidden state 0\.\.3 of this encoder, got 4"):
+        attach_wap(make_encoder("whisper"), WapOptions(layer=4), seed=0)
+    with pytest.raises(ValueError, match="an encoder with the adapter 'wap', got one with none"):
+        wap_of(make_encoder("whisper"))

@@ -20,7 +20,7 @@ def pretrain(
 ) -> None:
     """Adapt an encoder to the speech of a pool without labels (TAPT). Run it again: it goes on where it stopped.
 
-    The objective is the encoder's own: contrastive for wav2vec 2.0, masked prediction of clusters for all others.
+    The objective is contrastive for wav2vec 2.0, masked prediction of clusters for all others, or `tapt.objective`.
     `tapt.json` and `tapt.png` show how it went. `--set fold=0` hears the training part of a fold only.
 
     Example: `seral pretrain data/pool --encoder facebook/hubert-base-ls960 --run runs/tapt --set tapt.steps=500`
@@ -94,15 +94,3 @@ def two_stage(config: StudyPath, settings: Sets = None) -> None:
     from seral.studies.two_stage import TwoStageOptions, run_two_stage
 
     typer.echo(run_two_stage(load(TwoStageOptions, config, settings or [])))
-
-
-@training_app.command("local-attributes")
-def local_attributes(config: StudyPath, settings: Sets = None) -> None:
-    """Train the local-attribute adapter without labels, fine-tune it, and compare it with each of its ablations.
-
-    Example: `seral local-attributes jobs/configs/local-attributes-emodb.yaml`
-    """
-    from seral.options import load
-    from seral.studies.local_attributes import LocalAttributesOptions, run_local_attributes
-
-    typer.echo(run_local_attributes(load(LocalAttributesOptions, config, settings or [])))

@@ -17,18 +17,18 @@ Half = NDArray[np.float16]
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSource:
-    """Where frames come from."""
+    """The cached frames of a hidden state, averaged in groups."""
 
     store: FeatureStore
     layer: int
-    """Of this hidden state."""
+    """The hidden state."""
     stride: int
     """So many frames in a row are averaged to one."""
 
     def shard(self, shard: str, ids: Iterable[str]) -> dict[str, Half]:
         """Frames (T, D) of the ids that lie in a shard."""
-        found = self.store.shard_frames(self.layer, shard, set(ids))
-        return {name: averaged(frames_TD, self.stride) for name, frames_TD in found.items()}
+        frames = self.store.shard_frames(self.layer, shard, set(ids))
+        return {name: averaged(frames_TD, self.stride) for name, frames_TD in frames.items()}
 
     def frames(self, ids: Iterable[str]) -> dict[str, Half]:
         """Frames of all of them in one piece: for the labelled part, not for a pool."""
@@ -38,7 +38,7 @@ class FrameSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What there is to learn from, before anything is learned."""
+    """Lengths and feature statistics of the clips that a training learns from."""
 
     length: dict[str, dict[str, int]]
     """Shard -> id -> frames."""

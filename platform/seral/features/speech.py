@@ -30,18 +30,18 @@ class Speech:
     @cached_property
     def duration_s(self) -> Durations:
         """Seconds of every utterance, shards and ids sorted; shards are named POOL/SHARD, pools by their number."""
-        found: Durations = {}
+        durations: Durations = {}
         for number, (pool, ids) in enumerate(self.parts):
             for shard in pool.shards:
                 table = pool.read(shard, ["utterance_id", "duration_s"])
                 pairs = sorted(zip(table["utterance_id"].to_pylist(), table["duration_s"].to_pylist(), strict=True))
-                kept = {name: seconds for name, seconds in pairs if name in ids and seconds >= self.shortest_s}
-                if kept:
-                    found[f"{number}/{shard}"] = kept
-        if not found:
+                long_enough = {name: seconds for name, seconds in pairs if name in ids and seconds >= self.shortest_s}
+                if long_enough:
+                    durations[f"{number}/{shard}"] = long_enough
+        if not durations:
             wanted = sum(len(ids) for _, ids in self.parts)
             raise TrainError(f"none of {wanted} utterances to train on is in the pool with {self.shortest_s:.2f} s")
-        return found
+        return durations
 
     def clip(self, shard: str, name: str) -> NDArray[np.float32]:
         """One utterance, (S,) at 16 kHz. Loads its shard; fast while the shard stays the same."""
@@ -57,11 +57,11 @@ class Speech:
 
 def random_clips(length_s: Durations, seconds: float, rng: np.random.Generator) -> dict[str, set[str]]:
     """Random utterances of about so many seconds in all, by shard."""
-    pairs = [(shard, name, heard_s) for shard, rows in length_s.items() for name, heard_s in rows.items()]
+    clips = [(shard, name, clip_s) for shard, rows in length_s.items() for name, clip_s in rows.items()]
     chosen: dict[str, set[str]] = {}
-    for shard, name, heard_s in (pairs[index] for index in rng.permutation(len(pairs))):
+    for shard, name, clip_s in (clips[index] for index in rng.permutation(len(clips))):
         if seconds <= 0:
             break
         chosen.setdefault(shard, set()).add(name)
-        seconds -= heard_s
+        seconds -= clip_s
     return chosen

@@ -135,7 +135,15 @@ def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], times: Pha
     for number, fold in folds.items():
         with times.phase(f"tapt.fold-{number:02d}"):
             folder = storage.join(options.run, "tapt", f"fold-{number:02d}")
-            encoder = adapt_encoder(pool, fold.train, options.encoder, folder, options.tapt, options.cluster)
+            encoder = adapt_encoder(
+                pool,
+                fold.train,
+                options.encoder,
+                folder,
+                options.tapt,
+                options.cluster,
+                partial(features_of, options, pool),
+            )
         stores[number] = _store(options, pool, encoder, times)
         if options.needs_surprisal:
             with times.phase("surprisal"):

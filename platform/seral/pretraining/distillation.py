@@ -11,23 +11,20 @@ RUN/distil.png        the same as a picture
 # L distilled teacher states · N frames · D features
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-import ray.train
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
-from ser_models.objectives import average_gradients
-from ser_models.objectives.distillation import NOTE, Distillation, student_of, teacher_states
+from ser_models.objectives.distillation import NOTE, Distillation, DistillationOptions, student_of, teacher_states
+from ser_models.training import MAX_GRAD_NORM
 from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import TrainError
@@ -35,11 +32,13 @@ from seral.features.speech import Speech
 from seral.options import Options
 from seral.pool.noises import read_noises
 from seral.pool.shards import Pool, open_pool
-from seral.pretraining.lesson import STEP, Lesson, LessonOptions
+from seral.pretraining.plans import PlannedBatch
+from seral.pretraining.teacher_targets import STEP, DistillationData, DistillationDataOptions
+from seral.pretraining.trainer import Batch, Course, Pretraining, run_name, train_to_end
 from seral.progress import say
 from seral.task.eligibility import of_corpora
 from seral.task.options import absolute_encoder
-from seral.task.ray_train import STATE, StepState, last_checkpoint
+from seral.task.ray_train import STATE
 from seral.task.run import claim
 
 ENCODER, DONE, PICTURE = "encoder", "distil.json", "distil.png"
@@ -49,7 +48,7 @@ SCALARS = ("loss", "frames", "statistics")
 
 
 class DistilOptions(Options):
-    """From whom, on what and how the student learns."""
+    """Options of a distillation: teacher, student, speech and schedule."""
 
     teacher: str
     """A hub id or a folder of an encoder."""
@@ -66,7 +65,7 @@ class DistilOptions(Options):
     """Only utterances of these corpora; empty = all."""
     noise: str | None = None
     """A pool of noises to mix in, held in memory; None = no noise."""
-    lesson: LessonOptions = LessonOptions()
+    data: DistillationDataOptions = DistillationDataOptions()
     steps: int = Field(default=2600, ge=1)
     """Updates."""
     lr: float = Field(default=1e-3, gt=0)
@@ -94,6 +93,15 @@ class DistilSpec:
     state: str
     """Where a training inside this process keeps what it takes to go on."""
 
+    @property
+    def on(self) -> ClusterOptions:
+        """Where it runs."""
+        return self.options.cluster
+
+    def pretraining(self, device: torch.device) -> Pretraining:
+        """The pretraining of this specification."""
+        return Distilling(self, device)
+
 
 def distil(options: DistilOptions) -> str:
     """Train the student, or go on training it; returns the folder of the encoder."""
@@ -111,10 +119,10 @@ def distil(options: DistilOptions) -> str:
         noise=None if options.noise is None else open_pool(options.noise),
         state=storage.join(work, name, STATE),
     )
-    what = f"distilling {options.teacher}"
-    with last_checkpoint(distil_worker, spec, options.cluster, what=what, name=name, work=work) as local:
+    with train_to_end(spec, what=f"distilling {options.teacher}", name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
-        record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
+        state: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
+    record = {name: value for name, value in state.items() if name not in ("held_out", "warnings")}
     storage.write_bytes(storage.join(options.run, PICTURE), _picture(record))
     storage.write_json(storage.join(options.run, DONE), record)
     share = record["student_parameters"] / record["teacher_parameters"]
@@ -125,117 +133,78 @@ def distil(options: DistilOptions) -> str:
 def speech_of(pools: Sequence[Pool], corpora: Sequence[str] = ()) -> tuple[tuple[Pool, frozenset[str]], ...]:
     """Every utterance of the pools that is no duplicate; of some corpora only, where any are named."""
     tables = of_corpora(pools, corpora or None)
-    heard = (table.filter(pc.is_null(table["duplicate_of"]))["utterance_id"].to_pylist() for table in tables)
-    return tuple((pool, frozenset(ids)) for pool, ids in zip(pools, heard, strict=True))
+    ids_of = (table.filter(pc.is_null(table["duplicate_of"]))["utterance_id"].to_pylist() for table in tables)
+    return tuple((pool, frozenset(ids)) for pool, ids in zip(pools, ids_of, strict=True))
 
 
-def distil_worker(config: dict[str, Any]) -> None:
-    """One Ray Train worker: all steps, with a checkpoint now and then."""
-    Distilling(config["spec"]).run()
+class Distilling(Pretraining):
+    """A student that learns a teacher's hidden states."""
 
-
-class Distilling:
-    """The state of one distillation: student with its heads, optimiser, what was seen on the way."""
-
-    def __init__(self, spec: DistilSpec) -> None:
-        context, options = ray.train.get_context(), spec.options
+    def __init__(self, spec: DistilSpec, device: torch.device) -> None:
+        options = spec.options
         torch.set_num_threads(options.threads)
-        self.options, self.rank, self.world = options, context.get_world_rank(), context.get_world_size()
-        self.device = torch.device("cuda" if options.cluster.use_gpu else "cpu")
-        teacher = load_encoder(options.teacher).requires_grad_(False).to(self.device)
+        self.options, self.device = options, device
+        teacher = load_encoder(options.teacher).requires_grad_(False).to(device)
         student = student_of(teacher, options.layers) if options.student is None else load_encoder(options.student)
         check_pair(teacher, student, options)
-        self.lesson = Lesson(
+        self.data = DistillationData(
             speech=Speech(parts=spec.speech),
             noises=[] if spec.noise is None else read_noises(spec.noise),
             teacher=teacher,
-            states=options.lesson.states or teacher_states(teacher.num_layers),
-            options=options.lesson,
+            states=options.data.states or teacher_states(teacher.num_layers),
+            options=options.data,
             seed=options.seed,
-            device=self.device,
+            device=device,
         )
-        generator = torch.Generator().manual_seed(options.seed)
-        frames_LND = self.lesson.sample(SCALE_S)
-        self.model = Distillation(student, frames_LND, generator, statistics_weight=options.statistics_weight)
-        self.model.to(self.device)
+        self.model: Distillation = Distillation(
+            student,
+            DistillationOptions(statistics_weight=options.statistics_weight),
+            torch.Generator().manual_seed(options.seed),
+            teacher_LND=self.data.sample(SCALE_S),
+        )
+        self.model.to(device)
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=options.lr, weight_decay=0.01)
-        self.kept = StepState(spec.state, options.cluster)
         sizes = {"teacher": teacher, "student": student}
-        self.record: dict[str, Any] = {
+        self.facts: dict[str, Any] = {
             **{f"{who}_parameters": sum(p.numel() for p in model.parameters()) for who, model in sizes.items()},
-            "states": list(self.lesson.states),
-            "history": [],
+            "states": list(self.data.states),
         }
-        self.recent: list[dict[str, float]] = []
-
-    def run(self) -> None:
-        """Train from the last state, or from the start, to the last step."""
-        start, options = self._restore(), self.options
-        self.model.train()
-        plan = islice(self.lesson.plan(), start, options.steps)
-        for step, (shard, ids) in enumerate(plan, start=start):
-            self.recent.append(self._step(step, shard, ids[self.rank :: self.world] or ids[:1]))
-            done = step + 1
-            if done % options.checkpoint_every == 0 or done == options.steps:
-                self._save(done)
-        if start == options.steps:  # the process died after the last step and before its result was fetched
-            self._save(start)
-
-    def _step(self, step: int, shard: str, ids: list[str]) -> dict[str, float]:
-        options = self.options
-        # Of dropout, where the student has any.
-        torch.manual_seed(int(np.random.SeedSequence([options.seed, step, self.rank]).generate_state(1)[0]))
-        rng = np.random.default_rng([options.seed, STEP, step, *([self.rank] if self.rank else [])])
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate_at(step, options)
-        batch = [tensor.to(self.device) for tensor in self.lesson.batch(shard, ids, rng)]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=options.cluster.precision == "bf16"):
-            scalars = self.model(*batch)
-        loss = scalars["loss"]
-        if not bool(torch.isfinite(loss)):
-            raise TrainError(f"the loss is {float(loss.detach())} at step {step}; utterances: {', '.join(ids)}")
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        parameters = list(self.model.parameters())
-        average_gradients(parameters, scalars["compared"])
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        self.optimiser.step()
-        return {name: float(scalars[name].detach()) for name in SCALARS}
-
-    def _save(self, done: int) -> None:
-        """Note and say how it goes, and keep what it takes to go on; at the end also the student. All workers call it.
-
-        What was heard since the last time is all there is to note: a run that went on notes the same.
-        """
-        scalars = (
-            {name: float(np.mean([values[name] for values in self.recent])) for name in SCALARS} if self.recent else {}
+        self.course = Course(
+            name="distillation",
+            steps=options.steps,
+            lr_at=lambda step: learning_rate_at(step, options),
+            checkpoint_every=options.checkpoint_every,
+            log_every=options.checkpoint_every,
+            eval_every=options.steps,
+            shown=SCALARS,
+            noted=SCALARS,
+            averaged=True,
+            weighed_by="compared",
+            max_norm=MAX_GRAD_NORM,
         )
-        if scalars:
-            self.record["history"].append({"step": done, **{name: round(v, 5) for name, v in scalars.items()}})
-            shown = ", ".join(f"{name} {value:.3f}" for name, value in scalars.items())
-            say(f"step {done}/{self.options.steps}: {shown}")
-        self.recent = []
 
-        def state() -> dict[str, Any]:
-            parts = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
-            return {"step": done, "record": self.record, **parts}
+    def plan(self) -> Iterator[PlannedBatch]:
+        """Endless batches of views."""
+        return self.data.plan()
 
-        self.kept.save(state, scalars, result=self._write if done == self.options.steps else None)
+    def read(self, step: int, planned: PlannedBatch, rank: int) -> Batch:
+        """Views of clips and the teacher's states on them."""
+        seed = self.options.seed
+        # Of dropout, where the student has any.
+        torch.manual_seed(int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0]))
+        rng = np.random.default_rng([seed, STEP, step, *([rank] if rank else [])])
+        tensors = self.data.batch(planned.shard, planned.ids, rng)
+        return Batch(names=planned.ids, inputs=tuple(tensor.to(self.device) for tensor in tensors), rng=rng)
 
-    def _write(self, folder: Path) -> None:
+    def scalars(self, step: int, batch: Batch) -> Mapping[str, Tensor]:
+        """Losses on frames and on the statistics of clips."""
+        return self.model(*batch.inputs)  # type: ignore[no-any-return]  # torch's __call__
+
+    def write(self, folder: Path) -> None:
+        """Write the student with fp16 weights, and how large its teacher is."""
         save_encoder(self.model.student.eval().half(), folder / ENCODER)
-        note = {"teacher": self.options.teacher, "teacher_parameters": self.record["teacher_parameters"]}
+        note = {"teacher": self.options.teacher, "teacher_parameters": self.facts["teacher_parameters"]}
         storage.write_json(folder / ENCODER / NOTE, note)
-
-    def _restore(self) -> int:
-        state = self.kept.load()
-        if state is None:
-            return 0
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.record = state["record"]
-        say(f"distillation goes on from step {state['step']}")
-        return int(state["step"])
 
 
 def check_pair(teacher: SpeechEncoder, student: SpeechEncoder, options: DistilOptions) -> None:
@@ -243,7 +212,7 @@ def check_pair(teacher: SpeechEncoder, student: SpeechEncoder, options: DistilOp
     if teacher.frame_rate_hz != student.frame_rate_hz:
         rates = f"{teacher.frame_rate_hz:g} frames a second, the student {student.frame_rate_hz:g}"
         raise TrainError(f"{options.teacher} gives {rates}: choose a teacher with the student's frame rate")
-    for state in options.lesson.states or ():
+    for state in options.data.states or ():
         if not 0 <= state <= teacher.num_layers:
             raise TrainError(f"{options.teacher} has the hidden states 0..{teacher.num_layers}, not {state}")
 
@@ -255,18 +224,16 @@ def learning_rate_at(step: int, options: DistilOptions) -> float:
 
 def _with_absolute_paths(options: DistilOptions) -> DistilOptions:
     """Workers may have another working directory."""
-    given: dict[str, Any] = {"run": storage.absolute(options.run), "pools": tuple(map(storage.absolute, options.pools))}
+    paths: dict[str, Any] = {"run": storage.absolute(options.run), "pools": tuple(map(storage.absolute, options.pools))}
     if options.noise is not None:
-        given["noise"] = storage.absolute(options.noise)
-    given |= {name: absolute_encoder(e) for name in ("teacher", "student") if (e := getattr(options, name)) is not None}
-    return options.model_copy(update=given)
+        paths["noise"] = storage.absolute(options.noise)
+    paths |= {name: absolute_encoder(e) for name in ("teacher", "student") if (e := getattr(options, name)) is not None}
+    return options.model_copy(update=paths)
 
 
 def _run_name(speech: tuple[tuple[Pool, frozenset[str]], ...], options: DistilOptions) -> str:
-    """Another name for whatever would train to other weights: a run of the same name goes on from its checkpoint."""
     values: Mapping[str, Any] = options.model_dump(mode="json", exclude={"run", "cluster", "checkpoint_every"})
-    parts = [[pool.hash for pool, _ in speech], values]
-    return "distil-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return run_name("distil", [pool.hash for pool, _ in speech], values)
 
 
 def _picture(record: dict[str, Any]) -> bytes:

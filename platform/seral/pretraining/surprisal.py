@@ -1,4 +1,4 @@
-"""What surprises a pretrained encoder in every clip, for the strategy `alps`: computed once a pretraining, and kept.
+"""Surprisal of every clip to a pretrained encoder, for the strategy `alps`: computed once a pretraining, and kept.
 
 TAPT/surprisal/<shard>.parquet    utterance_id, embedding (fp16, K): the loss by kinds of sound, length 1
 """
@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 
 from ser_models.encoders import load_encoder
-from ser_models.objectives import OBJECTIVES, Objective, load_objective, surprisal
+from ser_models.objectives import OBJECTIVES, Objective, find_objective, load_objective, surprisal
 from seral import storage
 from seral.audio.decode import BadAudio, decode_flac
 from seral.cluster import ClusterOptions
@@ -25,9 +25,9 @@ from seral.features.actors import map_shards
 from seral.features.audio import FeatureOptions
 from seral.features.batches import length_sorted_batches, pad_clips
 from seral.pool.shards import Pool
+from seral.pretraining.layout import ENCODER, OBJECTIVE
 from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import DONE
-from seral.pretraining.tapt_run import ENCODER, OBJECTIVE
 from seral.schema import SAMPLE_RATE
 
 FOLDER = "surprisal"
@@ -47,6 +47,8 @@ def extract_surprisal(pool: Pool, ids: Sequence[str], tapt: str, options: Featur
 def open_objective(tapt: str) -> Objective:
     """The objective of a finished pretraining, ready to measure."""
     record = storage.read_json(storage.join(tapt, DONE))
+    if (kind := record["options"].get("objective")) is not None and OBJECTIVES[kind].reads != "waves":
+        raise StateError(f"{tapt} was pretrained with {kind}, which has no loss of clips: alps needs masked prediction")
     if not storage.exists(storage.join(tapt, OBJECTIVE)):
         raise StateError(f"{tapt} holds an encoder without its pretraining objective: remove it and pretrain again")
     with storage.local_copy(storage.join(tapt, ENCODER)) as local:
@@ -57,7 +59,8 @@ def open_objective(tapt: str) -> Objective:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / OBJECTIVE
         file.write_bytes(storage.read_bytes(storage.join(tapt, OBJECTIVE)))
-        return load_objective(OBJECTIVES[encoder.family], encoder, options.settings(), file, teacher=teacher)
+        kind = find_objective(options.objective, encoder.family)
+        return load_objective(OBJECTIVES[kind].build, encoder, options.objective_options(kind), file, teacher=teacher)
 
 
 class SurprisalActor:
@@ -82,15 +85,14 @@ class SurprisalActor:
             if len(clip) >= shortest:
                 names.append(name)
                 clips.append(clip)
-        found: dict[str, bytes] = {}
+        embeddings: dict[str, bytes] = {}
         for batch in length_sorted_batches([len(clip) for clip in clips], int(options.batch_s * SAMPLE_RATE)):
             wave_BS, length_B = pad_clips([clips[index] for index in batch])
             rng = np.random.default_rng(0)
             value_BK = surprisal(self.objective, wave_BS.to(self.device), length_B.to(self.device), rng)
             half_BK = value_BK.half().cpu().numpy()
-            found |= {names[index]: half_BK[place].tobytes() for place, index in enumerate(batch)}
-        rows = pa.table(
-            {"utterance_id": sorted(found), "embedding": pa.array([found[n] for n in sorted(found)], pa.binary())}
-        )
+            embeddings |= {names[index]: half_BK[row].tobytes() for row, index in enumerate(batch)}
+        ids = sorted(embeddings)
+        rows = pa.table({"utterance_id": ids, "embedding": pa.array([embeddings[n] for n in ids], pa.binary())})
         storage.write_table(storage.join(self.tapt, FOLDER, f"{row['shard']}.parquet"), rows)
         return {"rows": table.num_rows}

@@ -1,54 +1,78 @@
 """Task-adaptive pretraining of an encoder on the unlabelled training audio of a fold, through Ray Train.
 
 It is handed ids and reads their audio and nothing else: no dev, no test, no label. A few of the ids are not trained on
-but listened to while it runs.
+but held out while it runs.
 
-FOLDER/encoder/     the adapted encoder, as any other
-FOLDER/objective.safetensors   heads and clusters of the pretraining loss (see seral.pretraining.surprisal)
+FOLDER/encoder/ objective.safetensors   see seral.pretraining.layout
 FOLDER/tapt.json    written last: options, training and held-out scores by step, warnings
 FOLDER/tapt.png     the same as a picture
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
 import torch
 
+from ser_models.adapters import attach_adapters, lowest_trainable_layer
+from ser_models.encoders import load_encoder
+from ser_models.objectives import OBJECTIVES, find_objective
 from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError
+from seral.features.audio import extract_features
+from seral.features.store import FeatureStore
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import SplitOptions, make_folds
+from seral.pretraining.layout import ENCODER, OBJECTIVE
+from seral.pretraining.local_attributes import LocalAttributesSpec
+from seral.pretraining.masked_prediction import TaptSpec
 from seral.pretraining.options import TaptRunOptions
-from seral.pretraining.tapt_run import ENCODER, OBJECTIVE, TaptSpec, tapt_worker
+from seral.pretraining.trainer import PretrainingSpec, run_name, train_to_end
 from seral.progress import say
 from seral.task.eligibility import of_corpora
 from seral.task.options import absolute_encoder
-from seral.task.ray_train import STATE, last_checkpoint
+from seral.task.ray_train import STATE
 from seral.task.run import claim
 
 DONE, PICTURE = "tapt.json", "tapt.png"
+CURVES = ("loss", "accuracy", "z_std", "perplexity")
+"""Panels of the picture, of what the objective measures."""
+
+
+Features = Callable[[str, int | None], FeatureStore]
+"""(encoder, hidden state) -> the features of a pool, with the frames of that hidden state."""
 
 
 def adapt_encoder(
-    pool: Pool, ids: Sequence[str], encoder: str, folder: str, options: TaptRunOptions, on: ClusterOptions
+    pool: Pool,
+    ids: Sequence[str],
+    encoder: str,
+    folder: str,
+    options: TaptRunOptions,
+    on: ClusterOptions,
+    features: Features | None = None,
 ) -> str:
-    """Adapt an encoder to the audio of `ids`; returns the folder of the new one. Done before, it is only returned."""
+    """Adapt an encoder to the audio of `ids`; returns the folder of the new one. Done before, it is only returned.
+
+    An objective that reads cached frames takes them from `features`; None = those of the pool, with the usual options.
+    """
     target = storage.join(folder, ENCODER)
     if storage.exists(storage.join(folder, DONE)):
         return target
     work, wanted = storage.join(folder, ".train"), tuple(sorted(ids))
-    name = run_name(pool, wanted, encoder, options)
-    spec = TaptSpec(
-        pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=storage.join(work, name, STATE)
-    )
-    with last_checkpoint(tapt_worker, spec, on, what=f"TAPT of {encoder}", name=name, work=work) as local:
+    name = run_name("tapt", pool.hash, list(wanted), encoder, options.model_dump(mode="json"))
+    state = storage.join(work, name, STATE)
+    spec: PretrainingSpec
+    if reads_frames(encoder, options):
+        store = (features or _features(pool, on))(encoder, _frames_layer(encoder, options))
+        spec = LocalAttributesSpec(store=store, ids=wanted, options=options, on=on, state=state)
+    else:
+        spec = TaptSpec(pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=state)
+    with train_to_end(spec, what=f"TAPT of {encoder}", name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
         storage.write_bytes(storage.join(folder, OBJECTIVE), (local / OBJECTIVE).read_bytes())
         record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
@@ -58,10 +82,29 @@ def adapt_encoder(
     return target
 
 
-def run_name(pool: Pool, ids: Sequence[str], encoder: str, options: TaptRunOptions) -> str:
-    """Another name for whatever would train to other weights: a run of the same name goes on from its checkpoint."""
-    parts = [pool.hash, list(ids), encoder, options.model_dump(mode="json")]
-    return "tapt-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+def reads_frames(encoder: str, options: TaptRunOptions) -> bool:
+    """Whether the objective reads cached frames. Raises OptionError for an objective that does not fit the encoder."""
+    if options.objective is None:
+        return False  # what fits a family by itself reads waves
+    try:
+        kind = find_objective(options.objective, load_encoder(encoder).family)
+    except ValueError as error:
+        raise OptionError(f"{encoder}: {error}") from error
+    return OBJECTIVES[kind].reads == "frames"
+
+
+def _frames_layer(encoder: str, options: TaptRunOptions) -> int:
+    """The hidden state that the adapter stands on."""
+    adapter = str(OBJECTIVES[str(options.objective)].adapter)
+    try:
+        attached = attach_adapters(load_encoder(encoder), {adapter: options.adapter_options(adapter)}, seed=0)
+    except ValueError as error:
+        raise OptionError(f"{encoder}: {error}") from error
+    return lowest_trainable_layer(attached)
+
+
+def _features(pool: Pool, on: ClusterOptions) -> Features:
+    return lambda encoder, layer: extract_features(pool, encoder, frames_layer=layer, on=on)
 
 
 def _picture(record: dict[str, Any]) -> bytes:
@@ -69,11 +112,13 @@ def _picture(record: dict[str, Any]) -> bytes:
     from seral.figures.axes import png
     from seral.figures.studies import pretraining_curves
 
-    return png(pretraining_curves(record["history"], record["held_out"]))
+    rows = record["held_out"] or record["history"]
+    names = tuple(name for name in CURVES if name in rows[0]) if rows else CURVES[:1]
+    return png(pretraining_curves(record["history"], record["held_out"], names))
 
 
 class TaptJobOptions(Options):
-    """Which encoder is adapted to which audio."""
+    """Options of `seral pretrain`: the encoder, and the audio it is adapted to."""
 
     pool: str
     """The pool; only its audio is read."""
@@ -86,7 +131,7 @@ class TaptJobOptions(Options):
     split: SplitOptions = SplitOptions()
     """Folds of the chosen corpora, where a fold is named."""
     fold: int | None = None
-    """Hear the training part of this fold only; None = everything, dev and test of any later split included. A loop
+    """Adapt to the training part of this fold only; None = everything, dev and test of any later split included. A loop
     that leaves out classes may deal the speakers of k-fold otherwise: give it `tapt` instead."""
     tapt: TaptRunOptions = TaptRunOptions()
     cluster: ClusterOptions = ClusterOptions()

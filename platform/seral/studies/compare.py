@@ -33,6 +33,7 @@ from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
 from seral.training.linear_probe import probe
 from seral.training.model import evaluate_model
+from seral.training.pretrained import check_pretrained
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "fractions", "baseline"}
 """Options a resumed run may be given anew. Rows may come and go, but none may change what its name stands for."""
@@ -65,6 +66,8 @@ class CompareOptions(ReadingOptions, ProtocolOptions):
         if self.baseline is not None and self.baseline not in names:
             raise ValueError(f"the baseline {self.baseline!r} is none of the rows {', '.join(names)}")
         check_text(self.text_encoder, [row.finetune for row in self.rows])
+        for row in self.rows:
+            check_pretrained(row.tapt, row.finetune)
         if wrong := [share for share in self.fractions if not 0 < share <= 1]:
             raise ValueError(f"fractions must lie in (0, 1], got {wrong[0]}")
         return self
@@ -88,13 +91,14 @@ def _plan(context: RunContext[CompareOptions]) -> Study:
     for row in options.rows:
         for number, fold in folds.items():
             store = _store(context, row, number, fold)
-            if (store.fingerprint, number) not in shared:
-                shared[store.fingerprint, number] = ray.put(context.fold_data(store, fold, metadata))
+            # Pretraining may leave an encoder as it is and put an adapter beside it: the same features, another start.
+            if (store.encoder, number) not in shared:
+                shared[store.encoder, number] = ray.put(context.fold_data(store, fold, metadata))
             for share in options.fractions:
                 name = _row_name(row.name, share, options)
                 baseline[name] = _row_name(options.baseline or options.rows[0].name, share, options)
                 cells = [Cell(row=name, fold=number, seed=seed) for seed in options.seeds]
-                work = (shared[store.fingerprint, number], row.finetune, share, options.cluster)
+                work = (shared[store.encoder, number], row.finetune, share, options.cluster)
                 arguments |= dict.fromkeys(cells, work)
     context.write_environment(protocol_name(options, pool), {})
     return Study(
@@ -181,5 +185,5 @@ def _store(context: RunContext[CompareOptions], row: Variant, number: int, fold:
         # Rows that pretrain alike share the encoder that came of it.
         first = next(other.name for other in options.rows if other.tapt == row.tapt)
         folder = storage.join(options.run, "tapt", file_name(first), f"fold-{number:02d}")
-        encoder = adapt_encoder(context.pool, fold.train, encoder, folder, row.tapt, options.cluster)
+        encoder = adapt_encoder(context.pool, fold.train, encoder, folder, row.tapt, options.cluster, context.features)
     return context.features(encoder, frames_layer(encoder, row.finetune))

@@ -32,7 +32,6 @@ KINDS = {
     "pretrain": "a pretraining",
     "distil": "a distillation",
     "sweep": "a sweep",
-    "local-attributes": "a study of local attributes",
     "compare": "a comparison of trainings",
     "two-stage": "a two-stage adaptation",
     "transfer": "a study of transfer",

@@ -55,6 +55,7 @@ from seral.task.ray_train import STATE, OnReport, last_checkpoint
 from seral.training.alignment import CarryInTraining
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.model import FrameBatch, frame_batch, load_model, save_model
+from seral.training.pretrained import standardise_adapters
 
 BEST = "best"
 
@@ -112,6 +113,7 @@ class Training:
         goes_on = bool(self.model.encoder.adapters)
         if not goes_on:
             attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
+            standardise_adapters(self.model)
         freeze_tags(self.model, spec.freeze)
         # Anchored heads hear some hidden states only; what comes after the last of them would get no gradient.
         freeze_above(self.model.encoder, int(self.model.pool.layer_weight.isfinite().nonzero().max()))

@@ -38,6 +38,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
 from seral.features.store import FeatureStore
+from seral.pretraining.layout import pretrained_adapters
 from seral.task.examples import Targets, Utterances, pooled_rows
 from seral.task.ray_train import OnReport
 from seral.training.adapters import AdapterSpec, train_adapters
@@ -45,6 +46,7 @@ from seral.training.alignment import AnchoringOptions, Carry
 from seral.training.augmented import with_copies
 from seral.training.finetune_options import FinetuneOptions, HeadOptions, check_anchored
 from seral.training.model import adapted_features, replace_head, save_probe
+from seral.training.pretrained import adapters_on, write_start
 
 
 def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
@@ -52,7 +54,7 @@ def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
     if options.frozen:
         return None
     # Looked for in a copy: what the options say of layers is for the adapters to know.
-    lowest = lowest_trainable_layer(attach_adapters(load_encoder(encoder), options.adapters(), seed=0))
+    lowest = lowest_trainable_layer(attach_adapters(load_encoder(encoder), adapters_on(encoder, options), seed=0))
     if lowest < 0:
         raise OptionError(f"{options.adapter!r} trains the convolutions, and training starts above them: stem=false")
     return lowest
@@ -115,6 +117,10 @@ def finetune(
         carry = Carry.between(source, unlabelled, anchor)
         target = carry.weighed(train, target)
     model = storage.join(folder, "model")
+    pretrained = storage.join(folder, ".pretrained")
+    if start is None and not options.frozen and pretrained_adapters(store.encoder):
+        pool = _fitted_pool(store, unlabelled, options)
+        start, refit_head = write_start(pretrained, store, pool, options, classes, dimensions, seed), True
     if start is None or refit_head:
         heard = (train, dev, unlabelled) if start is None else adapted_features(start, store, train, dev, unlabelled)
         pool = _fitted_pool(store, heard[2], options)
@@ -149,7 +155,8 @@ def finetune(
     work = storage.join(folder, ".train")
     name = f"train-{_digest(spec)}"
     history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
-    storage.remove(storage.join(folder, ".head"))
+    for left in (storage.join(folder, ".head"), pretrained):
+        storage.remove(left)
     return history
 
 

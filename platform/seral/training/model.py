@@ -124,7 +124,7 @@ def score(folder: str, store: FeatureStore, units: Utterances, *, dropout_passes
     """Score utterances from cached features: pooled where the encoder is frozen, else from the cached frames up."""
     layer = _frozen_up_to(folder)
     with storage.local_copy(folder) as local, torch.inference_mode():
-        if layer == store.num_layers:
+        if not (local / "adapter").is_dir():
             model = load_head(local, frozen_encoder(store.encoder)).eval()
             mean_NLD, std_NLD = units.mean_NLD, units.std_NLD
         else:

@@ -13,6 +13,7 @@ from seral.task.eligibility import eligible
 from seral.task.options import ProtocolOptions, ReadingOptions
 from seral.training.alignment import AnchoringOptions
 from seral.training.finetune_options import FinetuneOptions, check_anchored, check_text
+from seral.training.pretrained import check_pretrained
 
 
 class TrainingOptions(ReadingOptions, ProtocolOptions):
@@ -30,6 +31,7 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
     @model_validator(mode="after")
     def _check_training(self) -> Self:
         check_text(self.text_encoder, [self.finetune])
+        check_pretrained(self.tapt, self.finetune)
         if self.anchor is not None:
             check_anchored(self.finetune)
         if self.anchor is not None and not self.source_corpora:

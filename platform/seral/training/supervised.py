@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import ray
@@ -71,15 +72,16 @@ def examples_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Fo
     """Examples of each fold by its number; `tapt` is the folder of adapted encoders."""
     metadata, source = sides(options, pool)
     check_noises(options.finetune.augment, pool, metadata)
-    layer = frames_layer(options.encoder, options.finetune)
     examples, stores = dict[int, FoldExamples](), dict[str, FeatureStore]()
     for number, fold in folds_of(metadata, options.split, options.folds).items():
         encoder = options.encoder
         if options.tapt is not None:
             folder = storage.join(tapt, f"fold-{number:02d}")
-            encoder = adapt_encoder(pool, fold.train, encoder, folder, options.tapt, options.cluster)
+            encoder = adapt_encoder(
+                pool, fold.train, encoder, folder, options.tapt, options.cluster, partial(features_of, options, pool)
+            )
         if encoder not in stores:
-            stores[encoder] = features_of(options, pool, encoder, layer)
+            stores[encoder] = features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
         data = fold_data(options, stores[encoder], fold, metadata)
         with_features = set(data.ids)
         labelled = tuple(name for name in source if name in with_features)
@@ -94,7 +96,7 @@ def with_variants(options: SupervisedOptions, fold: FoldExamples) -> FoldExample
         pool, data = open_pool(uri), fold.data
         if absent := sorted(set(data.fold.test) - set(pool.ids["utterance_id"].to_pylist())):
             raise OptionError(f"variants.{name}: {uri} lacks {len(absent)} test clips, e.g. {absent[0]}")
-        store = features_of(options, pool, data.store.encoder, frames_layer(options.encoder, options.finetune))
+        store = features_of(options, pool, data.store.encoder, frames_layer(data.store.encoder, options.finetune))
         variants[name] = fold_data(options, store, data.fold, data.metadata)
     return replace(fold, variants=variants)
 

@@ -1,0 +1,77 @@
+"""Training that starts from adapters which were pretrained without labels (seral.pretraining.layout)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ser_models.adapters import attach_adapters, lowest_trainable_layer
+from ser_models.adapters.store import take_over
+from ser_models.adapters.wap import WapTransformer
+from ser_models.build import SerModel
+from ser_models.encoders import load_encoder
+from ser_models.heads import Head, LayerPool
+from ser_models.heads import HeadOptions as ModelHeadOptions
+from seral.errors import OptionError
+from seral.features.store import FeatureStore
+from seral.pretraining.layout import ADAPTER, pretrained_adapters
+from seral.pretraining.options import TaptRunOptions
+from seral.training.finetune_options import FinetuneOptions
+from seral.training.model import save_model
+
+
+def check_pretrained(tapt: TaptRunOptions | None, finetune: FinetuneOptions) -> None:
+    """Raise ValueError where an adapter is pretrained and then not trained on labels."""
+    adapter = None if tapt is None else tapt.trained_adapter
+    if adapter is not None and adapter not in finetune.adapters():
+        raise ValueError(f"tapt trains the adapter {adapter}: name it in finetune.adapter, got {finetune.adapter!r}")
+
+
+def adapters_on(encoder: str, options: FinetuneOptions) -> dict[str, Any]:
+    """Kinds of adapters and their options; of one that was pretrained on the encoder, the options of the pretraining.
+
+    Raises OptionError where such an adapter is left out, or is to have other options.
+    """
+    adapters, pretrained = options.adapters(), pretrained_adapters(encoder)
+    for kind, trained in pretrained.items():
+        if kind not in adapters:
+            raise OptionError(f"{encoder} was pretrained with the adapter {kind}: name it in finetune.adapter")
+        if kind in options.settings and adapters[kind] != trained:
+            raise OptionError(f"settings.{kind} are {adapters[kind]}, it was pretrained with {trained}")
+        if "adalora" in adapters:
+            raise OptionError(f"adalora moves its ranks from the start, and {kind} was pretrained: use lora beside it")
+    return adapters | pretrained
+
+
+def write_start(
+    folder: str,
+    store: FeatureStore,
+    pool: LayerPool,
+    options: FinetuneOptions,
+    classes: Sequence[str],
+    dimensions: Sequence[str],
+    seed: int,
+) -> str:
+    """Write a model with the pretrained adapters of an encoder, fresh others, and a head that is yet to be fitted."""
+    encoder = attach_adapters(load_encoder(store.encoder), adapters_on(store.encoder, options), seed=seed)
+    take_over(encoder, Path(store.encoder) / ADAPTER)
+    chosen = options.head
+    head_options = ModelHeadOptions(std_gain=chosen.std_gain, dropout=chosen.dropout, hidden=chosen.hidden)
+    generator = torch.Generator().manual_seed(seed)
+    outputs = len(classes) + len(dimensions)
+    head = Head(pool.out_width, outputs, hidden=chosen.hidden, dropout=chosen.dropout, generator=generator)
+    model = SerModel(encoder, pool, head, classes=classes, dimensions=dimensions, options=head_options)
+    save_model(folder, model, store, layer=lowest_trainable_layer(encoder))
+    return folder
+
+
+@torch.no_grad()
+def standardise_adapters(model: SerModel) -> None:
+    """Give a fresh WAP-Transformer the scale of its hidden state: means of clips, and deviations inside them."""
+    for state, modules in enumerate(model.encoder.on_states):
+        for module in modules.modules():
+            if isinstance(module, WapTransformer):
+                module.fit(model.pool.centre_mean[state], model.pool.centre_std[state])
