@@ -1,7 +1,6 @@
 """Local attributes and ablations: python jobs/local_attributes.py --config jobs/configs/local-attributes-emodb.yaml"""
 
-from seral.options import run_job
-from seral.studies.local_attributes import LocalAttributesOptions, run_local_attributes
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(LocalAttributesOptions, run_local_attributes, __doc__)
+    run_verb("local-attributes")

@@ -32,7 +32,7 @@ FLOORS = {
         *("figures", "vectors", "audio", "synthesis", "cluster"),
         *("corpora", "pool", "features", "labels", "web", "selection"),
         *("task", "pretraining", "training", "erase", "loop", "predict"),
-        *("report", "studies", "sweep", "submit", "verbs", "cli"),
+        *("report", "studies", "sweep", "verbs", "submit", "cli"),
     ],
     "ser_models": [
         *("losses", "metrics", "pooling", "heads", "encoders", "audio_text", "fitting", "relevance", "anchoring"),

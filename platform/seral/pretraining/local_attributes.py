@@ -59,6 +59,7 @@ class AdapterTrainingOptions(Options):
     lr: float = Field(default=5e-4, gt=0)
     """Peak learning rate of AdamW: short warm-up, then linear to 0."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of AdamW."""
     ema_start: float = Field(default=0.99, ge=0, le=1)
     """The teacher's share m of its own weights in an update, at the start."""
     ema_end: float = Field(default=0.999, ge=0, le=1)
@@ -68,6 +69,7 @@ class AdapterTrainingOptions(Options):
     cluster_frames: int = Field(default=16_384, ge=2)
     """Frames, of clips drawn at random, that are clustered to prototypes."""
     cluster_iterations: int = Field(default=10, ge=1)
+    """Iterations of k-means."""
     refresh_every: int = Field(default=1, ge=1)
     """Epochs between two clusterings. A later one starts from the prototypes there are, so that they keep their
     numbers."""

@@ -39,6 +39,7 @@ class TaptRunOptions(Options):
     eval_every: int = Field(default=100, ge=1)
     """Steps between two looks at the held-out utterances."""
     seed: int = 0
+    """Seed of the order of clips, of masks and of clusters."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints."""
 

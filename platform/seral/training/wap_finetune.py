@@ -46,6 +46,7 @@ class WapFinetuneOptions(Options):
     head_lr: float = Field(default=2e-4, gt=0)
     """Peak learning rate of frame weights and linear layer."""
     weight_decay: float = Field(default=0.01, ge=0)
+    """Weight decay of AdamW."""
     batch_size: int = Field(default=16, ge=1)
     """Utterances in a step."""
     mixup: float = Field(default=0.0, ge=0)
