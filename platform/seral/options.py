@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from seral.errors import AwaitingLabels, OptionError, SeralError
 
@@ -137,11 +139,27 @@ def every_option(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
 
 def json_schema(model: type[BaseModel], verb: str | None = None) -> str:
     """JSON Schema of the YAML files of a model, for editors that complete and check them."""
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(schema_generator=_SchemaOfFiles)
+    schema |= schema.pop("anyOf", [{}])[0]  # a file is never the short form of a model
     if verb is not None:
         says = {"const": verb, "description": "The verb whose options these are."}
         schema["properties"] = {VERB: says, **schema["properties"]}
     return json.dumps(schema, indent=2, ensure_ascii=False)
+
+
+class _SchemaOfFiles(GenerateJsonSchema):
+    """JSON Schema of what files may hold: a field, or a model, that a validator completes may stand in a short form."""
+
+    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> dict[str, Any]:
+        full = super().function_before_schema(schema)
+        return full if "properties" in full else {"anyOf": [full, {}]}
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
+        full = super().model_schema(schema)
+        inner = schema["schema"]
+        while inner["type"] == "function-after":
+            inner = inner["schema"]
+        return {"anyOf": [full, {"not": {"type": "object"}}]} if inner["type"] == "function-before" else full
 
 
 def _default(field: FieldInfo) -> Any:
