@@ -211,7 +211,7 @@ def run_of_two(tmp_path: Path) -> Path:
     """A run folder with two trajectories, whose names are longer than a line of a terminal."""
     folder = tmp_path / "run"
     folder.mkdir()
-    values = {"verb": "loop", "pool": "pool", "run": str(folder), "classes": ["anger", "neutral"]}
+    values = {"pool": "pool", "run": str(folder), "classes": ["anger", "neutral"]}
     (folder / "config.yaml").write_text(json.dumps(values))
     for name in ("after.fold-leave-one-speaker-of-a-corpus-with-a-long-name.seed-0", "random." + "x" * 90):
         rounds = folder / "trajectories" / name / "rounds"
