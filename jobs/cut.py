@@ -1,7 +1,6 @@
 """Cut long recordings into utterances for an import: python jobs/cut.py root=recordings out=utterances"""
 
-from seral.options import run_job
-from seral.pool.cut import CutOptions, cut_recordings
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(CutOptions, cut_recordings, __doc__)
+    run_verb("cut")

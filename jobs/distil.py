@@ -1,7 +1,6 @@
 """Make a small encoder from a large one: python jobs/distil.py teacher=PATH pools=[data/pool] run=runs/student"""
 
-from seral.options import run_job
-from seral.pretraining.distillation import DistilOptions, distil
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(DistilOptions, distil, __doc__)
+    run_verb("distil")

@@ -1,8 +1,6 @@
 """Run or resume the active-learning loop: python jobs/loop.py --config jobs/configs/emodb-lora.yaml seeds=[0,1,2]"""
 
-from seral.loop.loop import run_loop
-from seral.loop.options import LoopOptions
-from seral.options import run_job
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(LoopOptions, run_loop, __doc__)
+    run_verb("loop")

@@ -1,7 +1,6 @@
 """Predict with the model of a run: python jobs/predict.py run=runs/emodb source=[data/pool] out=predictions.parquet"""
 
-from seral.options import run_job
-from seral.predict import PredictOptions, predict
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(PredictOptions, predict, __doc__)
+    run_verb("predict")

@@ -1,7 +1,6 @@
 """Find near-duplicates and outliers of a pool by encoder features: python jobs/screen.py pool=data/pool"""
 
-from seral.features.screen import ScreenOptions, screen_pool
-from seral.options import run_job
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(ScreenOptions, screen_pool, __doc__)
+    run_verb("screen")

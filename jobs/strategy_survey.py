@@ -1,7 +1,6 @@
-"""Which strategy to take when: python jobs/strategy_survey.py --config jobs/configs/strategy-survey.yaml"""
+"""Compare strategies on many pools: python jobs/strategy_survey.py --config jobs/configs/strategy-survey.yaml"""
 
-from seral.options import run_job
-from seral.studies.survey import StrategySurveyOptions, run_strategy_survey
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(StrategySurveyOptions, run_strategy_survey, __doc__)
+    run_verb("strategy-survey")

@@ -1,8 +1,6 @@
 """Look for the best options of a training or a loop: python jobs/sweep.py --config jobs/configs/sweep-heads.yaml"""
 
-from seral.options import run_job
-from seral.sweep.plan import SweepOptions
-from seral.sweep.run import run_sweep
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(SweepOptions, run_sweep, __doc__)
+    run_verb("sweep")

@@ -1,7 +1,6 @@
-"""Train on all labels of a pool: python jobs/train.py pool=data/pool run=runs/train classes=[anger,neutral,sadness]"""
+"""Train on all labels of a pool: python jobs/train.py --config jobs/configs/train-emodb.yaml"""
 
-from seral.options import run_job
-from seral.training.supervised import SupervisedOptions, run_train
+from seral.verbs import run_verb
 
 if __name__ == "__main__":
-    run_job(SupervisedOptions, run_train, __doc__)
+    run_verb("train")

@@ -31,8 +31,8 @@ FLOORS = {
         *("errors", "schema", "versions", "progress", "storage", "options"),
         *("figures", "vectors", "audio", "synthesis", "cluster"),
         *("corpora", "pool", "features", "labels", "web", "selection"),
-        *("task", "pretraining", "training", "erase", "loop", "predict"),
-        *("report", "studies", "sweep", "submit", "verbs", "cli"),
+        *("task", "pretraining", "training", "erase", "loop", "prediction"),
+        *("report", "studies", "sweep", "verbs", "submit", "cli"),
     ],
     "ser_models": [
         *("losses", "metrics", "pooling", "heads", "encoders", "audio_text", "fitting", "relevance", "anchoring"),

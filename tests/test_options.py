@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Annotated, Literal
 
+import jsonschema
 import pytest
 import yaml
 from pydantic import Field, ValidationError
 
 from seral.errors import AwaitingLabels, OptionError, PoolError
-from seral.options import PAUSED, Options, describe, dump, load, parse, run_job
+from seral.options import PAUSED, Options, describe, dump, json_schema, load, parse, run_job
 
 
 class Inner(Options):
@@ -31,12 +34,12 @@ class Outer(Options):
 
 
 def test_values_and_overrides_meet_and_overrides_win() -> None:
-    given = {"where": "here", "steps": 1, "inner": {"rate": 0.25, "names": ["x"]}}
-    made = parse(Outer, given, ["steps=3", "inner.rate=1", "inner.names=[p, q]", "other.rate=0.1"])
+    values = {"where": "here", "steps": 1, "inner": {"rate": 0.25, "names": ["x"]}}
+    made = parse(Outer, values, ["steps=3", "inner.rate=1", "inner.names=[p, q]", "other.rate=0.1"])
     assert made == Outer(
         where="here", steps=3, inner=Inner(rate=1, names=["p", "q"]), other=Inner(rate=0.1, names=["a"])
     )
-    assert given == {"where": "here", "steps": 1, "inner": {"rate": 0.25, "names": ["x"]}}
+    assert values == {"where": "here", "steps": 1, "inner": {"rate": 0.25, "names": ["x"]}}
 
 
 def test_an_override_can_take_a_value_away() -> None:
@@ -98,6 +101,64 @@ def test_the_description_lists_every_option_with_its_meaning() -> None:
         assert line in text
 
 
+def test_the_description_has_types_and_bounds() -> None:
+    text = describe(Outer)
+    for line in (
+        "where = required  (str)",
+        "steps = None  (int | None)",
+        "inner.rate = 0.5  (float, > 0, <= 1)",
+        "inner.names = ['a']  (list[str])",
+        "other = None  (Inner | None)",
+    ):
+        assert f"  {line}\n" in text
+
+
+def test_the_description_names_entries_of_lists_and_mappings() -> None:
+    class Table(Options):
+        rows: list[Inner] = Field(min_length=1)
+        """Its rows."""
+        parts: dict[str, Inner] = Field(default={})
+        """Its parts."""
+        kind: Literal["a", "b"] = "a"
+        """Its kind."""
+        size: tuple[int, ...] | None = None
+        """Its size."""
+        code: Annotated[str, Field(pattern="^x")] = "x"
+        """Its code."""
+
+    text = describe(Table)
+    for line in (
+        "rows = required  (list[Inner], at least 1)",
+        "rows[].rate = 0.5  (float, > 0, <= 1)",
+        "parts = {}  (dict[str, Inner])",
+        "parts.KEY.rate = 0.5  (float, > 0, <= 1)",
+        "kind = a  (a | b)",
+        "size = None  (tuple[int, ...] | None)",
+        "code = x  (str, like ^x)",
+    ):
+        assert f"  {line}\n" in text
+
+
+def test_a_file_may_name_its_verb_and_only_that_one_takes_it(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("verb: loop\nwhere: x\n")
+    assert load(Outer, file) == load(Outer, file, verb="loop") == Outer(where="x")
+    with pytest.raises(OptionError, match=r"run\.yaml holds options of 'loop', not of 'pretrain'"):
+        load(Outer, file, verb="pretrain")
+    file.write_text("where: x\n")
+    assert load(Outer, file, verb="loop") == Outer(where="x")
+
+
+def test_the_schema_of_a_verb_takes_its_files_and_no_others() -> None:
+    schema = json.loads(json_schema(Outer, "loop"))
+    jsonschema.validate({"verb": "loop", "where": "x", "inner": {"rate": 0.25}}, schema)
+    jsonschema.validate({"where": "x"}, schema)
+    for wrong in ({"verb": "train", "where": "x"}, {"where": "x", "stepz": 1}, {"where": "x", "inner": {"rate": 2}}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(wrong, schema)
+    assert "Where to" in schema["properties"]["where"]["description"]
+
+
 def test_a_job_takes_a_file_and_overrides_and_prints_the_outcome(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,4 +204,4 @@ def test_the_help_of_a_job_lists_the_options(
         run_job(Outer, lambda _: None, "A job.")
     text = capsys.readouterr().out
     assert "A job." in text
-    assert "inner.rate = 0.5\n      Share of it." in text
+    assert "inner.rate = 0.5  (float, > 0, <= 1)\n      Share of it." in text

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from seral.loop.options import LoopOptions
     from seral.pool.ingest import ImportOptions, import_corpus
     from seral.pool.shards import Pool, check_pool, open_pool, pool_stats
-    from seral.predict import PredictOptions, predict
+    from seral.prediction import PredictOptions, predict
     from seral.report import write_run_report
 
 __all__ = [
@@ -44,8 +44,8 @@ _HOME = {
     "run_loop": "loop.loop",
     "SeralError": "errors",
     "extract_features": "features.audio",
-    "PredictOptions": "predict",
-    "predict": "predict",
+    "PredictOptions": "prediction",
+    "predict": "prediction",
     "ImportOptions": "pool.ingest",
     "import_corpus": "pool.ingest",
     "Pool": "pool.shards",

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from seral.errors import AwaitingLabels, OptionError, SeralError
 
@@ -22,7 +27,11 @@ class Options(BaseModel):
 
 CHECK_FLAG, SUBMITTED_FLAG = "--check", "--submitted"
 PAUSED = "seral paused: "
-"""How the line begins with which a submitted job that awaits labels ends."""
+"""Beginning of the line with which a submitted job that awaits labels ends."""
+VERB = "verb"
+"""Key of a YAML file that names the verb whose options it holds."""
+BOUNDS = {"gt": "> {}", "ge": ">= {}", "lt": "< {}", "le": "<= {}", "min_length": "at least {}", "pattern": "like {}"}
+"""Constraints of a field as `describe` writes them."""
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -38,9 +47,18 @@ def parse(model: type[OptionsT], values: Mapping[str, Any], overrides: Sequence[
         raise OptionError(_explain(model, error)) from None
 
 
-def load(model: type[OptionsT], path: str | Path | None, overrides: Sequence[str] = ()) -> OptionsT:
-    """Build a model from a YAML file (None: from the overrides alone)."""
-    return parse(model, {} if path is None else read_yaml(path), overrides)
+def load(
+    model: type[OptionsT], path: str | Path | None, overrides: Sequence[str] = (), verb: str | None = None
+) -> OptionsT:
+    """Build a model from a YAML file (None: from the overrides alone) for a verb.
+
+    The file may say `verb: NAME`, as the config.yaml of every result does. Raises OptionError for another verb's file.
+    """
+    values = {} if path is None else read_yaml(path)
+    named = values.pop(VERB, verb)
+    if verb is not None and named != verb:
+        raise OptionError(f"{path} holds options of {named!r}, not of {verb!r}: name a file of {verb!r}")
+    return parse(model, values, overrides)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -62,7 +80,9 @@ def dump(options: Options) -> str:
     return yaml.safe_dump(options.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def run_job(model: type[OptionsT], call: Callable[[OptionsT], object], description: str | None) -> None:
+def run_job(
+    model: type[OptionsT], call: Callable[[OptionsT], object], description: str | None, verb: str | None = None
+) -> None:
     """The command line of a job file: `[--config FILE.yaml] [key=value ...]`, then one library call."""
     parser = argparse.ArgumentParser(
         description=description,
@@ -77,12 +97,12 @@ def run_job(model: type[OptionsT], call: Callable[[OptionsT], object], descripti
         help="to a job server: awaiting labels is a good end",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override one option, e.g. finetune.epochs=5")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        options = load(model, given.config, given.overrides)
-        outcome = dump(options) if given.check else call(options)
+        options = load(model, arguments.config, arguments.overrides, verb)
+        outcome = dump(options) if arguments.check else call(options)
     except AwaitingLabels as pause:
-        if given.submitted:
+        if arguments.submitted:
             print(f"{PAUSED}{pause}")
             return
         print(pause, file=sys.stderr)
@@ -93,22 +113,89 @@ def run_job(model: type[OptionsT], call: Callable[[OptionsT], object], descripti
         print(outcome)
 
 
-def describe(model: type[BaseModel], prefix: str = "") -> str:
-    """One line per option: path, default and what it means."""
-    lines = []
+def describe(model: type[BaseModel]) -> str:
+    """Path, default, type and meaning of every option, two lines each."""
+    return "\n".join(
+        f"  {path} = {_default(field)}  ({_type_of(field)})\n      {' '.join((field.description or '').split())}"
+        for path, field in every_option(model)
+    )
+
+
+def every_option(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Path and field of every option, those of nested models after the option that holds them.
+
+    `inner.rate` is an option of the nested model `inner`, `rows[].name` one of each entry of a list, `rows.KEY.name`
+    one of each value of a mapping. A nested model that is always there stands for itself by its options alone.
+    """
     for name, field in model.model_fields.items():
         inner = _nested(field.annotation)
+        if inner is not field.annotation:
+            yield f"{prefix}{name}", field
         if inner is not None:
-            lines.append(describe(inner, f"{prefix}{name}."))
-            continue
-        default = "required" if field.is_required() else field.get_default(call_default_factory=True)
-        lines.append(f"  {prefix}{name} = {default}\n      {' '.join((field.description or '').split())}")
-    return "\n".join(lines)
+            origin = get_origin(field.annotation)
+            entry = "[]" if origin is list else ".KEY" if origin is dict else ""
+            yield from every_option(inner, f"{prefix}{name}{entry}.")
+
+
+def json_schema(model: type[BaseModel], verb: str | None = None) -> str:
+    """JSON Schema of the YAML files of a model, for editors that complete and check them."""
+    schema = model.model_json_schema(schema_generator=_SchemaOfFiles)
+    schema |= schema.pop("anyOf", [{}])[0]  # a file is never the short form of a model
+    if verb is not None:
+        says = {"const": verb, "description": "The verb whose options these are."}
+        schema["properties"] = {VERB: says, **schema["properties"]}
+    return json.dumps(schema, indent=2, ensure_ascii=False)
+
+
+class _SchemaOfFiles(GenerateJsonSchema):
+    """JSON Schema of what files may hold: a field, or a model, that a validator completes may stand in a short form."""
+
+    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> dict[str, Any]:
+        full = super().function_before_schema(schema)
+        return full if "properties" in full else {"anyOf": [full, {}]}
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
+        full = super().model_schema(schema)
+        inner = schema["schema"]
+        while inner["type"] == "function-after":
+            inner = inner["schema"]
+        return {"anyOf": [full, {"not": {"type": "object"}}]} if inner["type"] == "function-before" else full
+
+
+def _default(field: FieldInfo) -> Any:
+    return "required" if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def _type_of(field: FieldInfo) -> str:
+    """Type and bounds of an option: `float, > 0, <= 1`."""
+    bounds = [
+        text.format(value)
+        for constraint in field.metadata
+        for name, text in BOUNDS.items()
+        if (value := getattr(constraint, name, None)) is not None
+    ]
+    return ", ".join([_type_name(field.annotation), *bounds])
+
+
+def _type_name(annotation: Any) -> str:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in (None, NoneType):
+        return "None"
+    if annotation is Ellipsis:
+        return "..."
+    if origin is Annotated:
+        return _type_name(arguments[0])
+    if origin in (Union, UnionType):
+        return " | ".join(map(_type_name, arguments))
+    if origin is Literal:
+        return " | ".join(map(str, arguments))
+    name = getattr(origin or annotation, "__name__", str(annotation))
+    return f"{name}[{', '.join(map(_type_name, arguments))}]" if arguments else name
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:
-    """The options model inside `Model` or `Model | None`, if any."""
-    for candidate in (annotation, *getattr(annotation, "__args__", ())):
+    """The options model inside `Model`, `Model | None`, `list[Model]` or `dict[str, Model]`, if any."""
+    for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
     return None

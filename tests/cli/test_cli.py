@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -14,9 +17,11 @@ from seral import cli
 from seral.cli.display import show, show_rows
 from seral.corpora import READERS
 from seral.errors import OptionError
+from seral.options import describe
+from seral.verbs import VERBS, Verb
 
 MakeCorpus = Callable[..., Path]
-COMMANDS = [
+OTHERS = [
     ["protocols"],
     ["labels", "serve"],
     ["labels", "people"],
@@ -27,31 +32,15 @@ COMMANDS = [
     ["labels", "import"],
     ["labels", "doubts"],
     ["labels", "relabel"],
-    ["pool", "import"],
-    ["pool", "cut"],
-    ["pool", "audit"],
     ["pool", "check"],
     ["pool", "stats"],
-    ["pool", "erase"],
     ["pool", "merge"],
     ["pool", "filter"],
     ["pool", "sample"],
     ["pool", "snapshot"],
     ["pool", "diff"],
-    ["pool", "screen"],
-    ["pool", "degrade"],
-    ["pool", "generate"],
-    ["loop", "run"],
-    ["loop", "options"],
     ["loop", "status"],
-    ["pretrain"],
-    ["train"],
-    ["compare"],
-    ["select"],
-    ["compare-strategies"],
     ["strategies"],
-    ["two-stage"],
-    ["sweep", "run"],
     ["sweep", "best"],
     ["jobs", "submit"],
     ["jobs", "manifest"],
@@ -59,16 +48,11 @@ COMMANDS = [
     ["jobs", "logs"],
     ["jobs", "stop"],
     ["jobs", "list"],
-    ["layers", "relevance"],
-    ["layers", "similarity"],
-    ["layers", "anchor"],
-    ["layers", "probe"],
-    ["distil"],
-    ["report"],
-    ["predict"],
     ["doctor"],
     ["demo"],
 ]
+"""Commands that are no configured verb."""
+COMMANDS = [*(verb.words for verb in VERBS.values()), *OTHERS]
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -95,22 +79,9 @@ def test_help_says_what_a_command_does(command: list[str]) -> None:
     assert summary[0].isupper()
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["pool", "import"],
-        ["pool", "audit"],
-        ["loop", "run"],
-        ["pretrain"],
-        ["train"],
-        ["compare"],
-        ["two-stage"],
-        ["sweep", "run"],
-    ],
-    ids=" ".join,
-)
-def test_help_of_the_main_commands_shows_an_example(command: list[str]) -> None:
-    assert f"Example: seral {' '.join(command)} " in run(*command, "--help")[1].replace("`", "")
+@pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
+def test_help_of_a_verb_shows_an_example(verb: Verb) -> None:
+    assert f"Example: seral {' '.join(verb.words)} " in run(*verb.words, "--help")[1].replace("`", "")
 
 
 def test_help_of_the_import_lists_the_readers_and_what_they_take() -> None:
@@ -161,10 +132,52 @@ def test_an_error_is_one_line_and_exit_status_1(
 
 
 def test_the_options_of_the_loop_are_listed() -> None:
-    status, text = run("loop", "options")
+    status, text = run("loop", "run", "--options")
     assert status == 0
     for line in ("pool = required", "encoder = seral-tiny", "finetune.adapter = frozen", "cluster.cpus = None"):
         assert line in text
+
+
+@pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
+def test_every_verb_lists_its_options_and_their_schema(verb: Verb, tmp_path: Path) -> None:
+    """Also with a configuration given, which may still be wrong: its author is looking for what may stand in it."""
+    status, text = run(*verb.words, "--options")
+    assert status == 0
+    assert text.strip() == describe(verb.options_model()).strip()
+    (tmp_path / "broken.yaml").write_text("nonsense: 1")
+    assert run(*verb.words, str(tmp_path / "broken.yaml"), "--options") == (status, text)
+    status, text = run(*verb.words, "--json-schema")
+    assert status == 0
+    schema = json.loads(text)
+    assert schema["properties"]["verb"]["const"] == verb.name
+    assert set(schema["properties"]) == {"verb", *verb.options_model().model_fields}
+    jsonschema.validators.validator_for(schema).check_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (["labels", "serve"], "check_every = 0  (int, >= 0)"),
+        (["jobs", "manifest"], "workers = 2  (int, >= 0)"),
+    ],
+)
+def test_other_commands_with_settings_list_their_options_too(command: list[str], line: str) -> None:
+    status, text = run(*command, "--options")
+    assert status == 0
+    assert line in text
+    assert json.loads(run(*command, "--json-schema")[1])["type"] == "object"
+
+
+def test_a_configured_command_wants_a_file_or_settings() -> None:
+    status, text = run("compare")
+    assert status == 2
+    assert "name a YAML file, or options by --set; --options lists them" in " ".join(text.replace("│", " ").split())
+
+
+def test_a_configured_command_refuses_the_file_of_another_verb(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("verb: loop\nrun: somewhere\n")
+    with pytest.raises(OptionError, match=r"mine\.yaml holds options of 'loop', not of 'compare'"):
+        run("compare", str(tmp_path / "mine.yaml"))
 
 
 @pytest.mark.ray
@@ -191,6 +204,45 @@ def test_a_pool_is_imported_described_and_checked(tmp_path: Path, make_corpus: M
     assert status == 1
     assert f"shard {shard.stem}: the bytes of its table `utterances` are not those of the manifest" in text
     assert text.endswith(f"{pool}: 1 problems\n")
+
+
+@pytest.fixture
+def run_of_two(tmp_path: Path) -> Path:
+    """A run folder with two trajectories, whose names are longer than a line of a terminal."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    values = {"pool": "pool", "run": str(folder), "classes": ["anger", "neutral"]}
+    (folder / "config.yaml").write_text(json.dumps(values))
+    for name in ("after.fold-leave-one-speaker-of-a-corpus-with-a-long-name.seed-0", "random." + "x" * 90):
+        rounds = folder / "trajectories" / name / "rounds"
+        (rounds / "0000").mkdir(parents=True)
+        (rounds.parent / "trajectory.json").write_text(json.dumps({"schedule": [10, 20]}))
+        record = {"round": 0, "labelled": 10, "dev_uar": 0.5, "stop_reason": "the plan is complete, and so is this run"}
+        (rounds / "0000" / "round.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_the_status_of_a_run_is_a_line_a_row_through_a_pipe(run_of_two: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m seral loop status {run_of_two} | cat",
+        shell=True,
+        env={**os.environ, "COLUMNS": "50"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == ["trajectory", "rounds", "labelled", "dev_uar", "stopped"]
+    names = [path.name for path in sorted((run_of_two / "trajectories").iterdir())]
+    assert [row.split()[0] for row in rows] == names, "a row was folded or cut"
+    assert all(row.endswith("0.500    the plan is complete, and so is this run") for row in rows)
+
+
+def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows([], empty="nothing was submitted yet")
+    assert capsys.readouterr().out == "nothing was submitted yet\n"
+    show_rows([], as_json=True)
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_a_wide_table_loses_nothing_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
-from seral.predict import PredictOptions, predict
+from seral.prediction import PredictOptions, predict
 from seral.schema import GOLD
 from seral.studies.compare import CompareOptions, run_compare
 

@@ -18,7 +18,7 @@ from seral.loop.loop import loop_status, run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.predict import PredictOptions, predict
+from seral.prediction import PredictOptions, predict
 from seral.report import write_run_report
 from seral.task.gold import Oracle
 

@@ -109,9 +109,9 @@ def quick(server: str) -> Jobs:
 
 
 def follow(jobs: Jobs, name: str) -> tuple[str, dict[str, Any]]:
-    heard = list[str]()
-    status = jobs.follow(name, heard.append)
-    return "".join(heard), status
+    chunks = list[str]()
+    status = jobs.follow(name, chunks.append)
+    return "".join(chunks), status
 
 
 @pytest.mark.slow
@@ -133,8 +133,8 @@ def test_a_run_is_submitted_once_followed_stopped_and_taken_up_again(
     assert exit_code(jobs.status(first.name)) == 1
     # It goes on where it stopped.
     done = int((tmp_path / "run" / "count").read_text())
-    rest = options(upto=done + 3)
-    second = jobs.submit(rest)
+    longer = options(upto=done + 3)
+    second = jobs.submit(longer)
     assert second.is_new
     assert second.name == first.name.removesuffix("1") + "2"
     text, status = follow(jobs, second.name)
@@ -142,8 +142,8 @@ def test_a_run_is_submitted_once_followed_stopped_and_taken_up_again(
     assert exit_code(status) == 0
     assert "runtime_resources/py_modules_files" in text, "the code that was sent, not what is installed"
     # What has ended well is not done again, unless it is asked for.
-    assert not jobs.submit(rest).is_new
-    third = jobs.submit(rest.model_copy(update={"again": True}))
+    assert not jobs.submit(longer).is_new
+    third = jobs.submit(longer.model_copy(update={"again": True}))
     assert third.is_new
     follow(jobs, third.name)
     assert [job["name"] for job in jobs.all()][:3] == [third.name, second.name, first.name]
@@ -157,17 +157,17 @@ def test_a_failure_is_told_and_a_lost_connection_made_again(
     with proxy(server) as (address, cut):
         jobs = quick(address)
         name = jobs.submit(options(upto=30, pause_s=0.2, fail=True)).name
-        heard = list[str]()
+        chunks = list[str]()
 
         def hear(text: str) -> None:
-            heard.append(text)
+            chunks.append(text)
             if "line 5\n" in text or "line 15\n" in text:
                 cut()
 
         status = jobs.follow(name, hear)
-    lines = [line for line in "".join(heard).splitlines() if line.startswith("line")]
+    lines = [line for line in "".join(chunks).splitlines() if line.startswith("line")]
     assert lines == [f"line {number}" for number in range(1, 31)], "each once, none lost"
-    assert "told to fail" in "".join(heard)
+    assert "told to fail" in "".join(chunks)
     assert status["state"] == "FAILED"
     assert exit_code(status) == 1
     assert cut.count >= 2
@@ -178,23 +178,23 @@ def test_a_run_that_awaits_labels_has_not_failed_and_goes_on_by_the_same_command
     server: str, options: Callable[..., SubmitOptions], tmp_path: Path
 ) -> None:
     jobs, labels = quick(server), tmp_path / "labels"
-    given = options(labels=labels)
-    command = [sys.executable, "-m", "seral", "jobs", "submit", "count", "--address", server, "--folder", given.folder]
-    command += [word for override in given.overrides for word in ("--set", override)]
+    job = options(labels=labels)
+    command = [sys.executable, "-m", "seral", "jobs", "submit", "count", "--address", server, "--folder", job.folder]
+    command += [word for override in job.overrides for word in ("--set", override)]
     submitted = subprocess.run(command, capture_output=True, text=True, check=False)
     assert submitted.returncode == AwaitingLabels.status
     name = str(jobs.all()[0]["name"])
-    told = " ".join(submitted.stderr.split())
-    assert re.search(rf"{name}: paused after [\d.]+ s\. awaiting labels: none are at {labels}", told)
+    message = " ".join(submitted.stderr.split())
+    assert re.search(rf"{name}: paused after [\d.]+ s\. awaiting labels: none are at {labels}", message)
     assert jobs.all()[0]["state"] == "SUCCEEDED", "to Ray, whose users would look for what is broken"
     status = jobs.status(name)
     assert (status["state"], status["message"]) == ("PAUSED", f"awaiting labels: none are at {labels}")
     labels.touch()
-    second = jobs.submit(given)
+    second = jobs.submit(job)
     assert (second.is_new, second.name) == (True, name.removesuffix("1") + "2")
     _, status = follow(jobs, second.name)
     assert (status["state"], exit_code(status)) == ("SUCCEEDED", 0)
-    assert not jobs.submit(given).is_new
+    assert not jobs.submit(job).is_new
 
 
 def test_options_are_checked_before_anything_is_sent(options: Callable[..., SubmitOptions], tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_options_are_checked_before_anything_is_sent(options: Callable[..., Subm
         check(options().model_copy(update={"job": "cuont"}))
     config = tmp_path / "mine.yaml"
     config.write_text(yaml.safe_dump({"run": "s3://bucket/run", "upto": 7}))
-    given = options().model_copy(update={"config": str(config), "overrides": ["pause_s=1"]})
-    assert check(given) == {"run": "s3://bucket/run", "upto": 7, "pause_s": 1.0, "fail": False, "labels": None}
+    job = options().model_copy(update={"config": str(config), "overrides": ["pause_s=1"]})
+    assert check(job) == {"run": "s3://bucket/run", "upto": 7, "pause_s": 1.0, "fail": False, "labels": None}
 
 
 @pytest.mark.slow

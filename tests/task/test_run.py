@@ -13,7 +13,7 @@ import seral
 from seral.errors import OptionError, StateError
 from seral.loop.loop import LoopOptions
 from seral.options import Options
-from seral.predict import model_folder
+from seral.prediction import model_folder
 from seral.task.run import KINDS, claim, read_config, read_options, verb_of
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from seral.errors import StateError
 from seral.options import parse
-from seral.predict import PredictOptions, model_folder, predict
+from seral.prediction import PredictOptions, model_folder, predict
 from seral.training.supervised import SupervisedOptions, run_train
 
 

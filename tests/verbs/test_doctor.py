@@ -26,21 +26,21 @@ def examined(folder: Path, values: dict[str, Any]) -> dict[str, Finding]:
 
 def test_a_run_that_will_work_has_nothing_wrong(run_values: dict[str, Any], tmp_path: Path) -> None:
     reads = {"text_encoder": str(get_model_path()), "finetune": {"modalities": "both"}}
-    found = examined(tmp_path, run_values | reads)
-    assert all(finding.ok for finding in found.values()), found
-    assert found["encoder seral-tiny"].detail == "wav2vec2, 4 layers x 192, 2.2 M parameters"
-    assert found["text encoder model"].detail == "bert, 384 features, 22.7 M parameters"
-    assert found["pool"].detail.endswith(" shards")
-    assert "FLAC" in found["codecs"].detail
-    assert "mp4" in found["codecs"].detail
-    assert found["state API"].detail.startswith("not asked")
-    assert found["nodes"].detail.startswith("1, the same versions, the run folder from each")
+    findings = examined(tmp_path, run_values | reads)
+    assert all(finding.ok for finding in findings.values()), findings
+    assert findings["encoder seral-tiny"].detail == "wav2vec2, 4 layers x 192, 2.2 M parameters"
+    assert findings["text encoder model"].detail == "bert, 384 features, 22.7 M parameters"
+    assert findings["pool"].detail.endswith(" shards")
+    assert "FLAC" in findings["codecs"].detail
+    assert "mp4" in findings["codecs"].detail
+    assert findings["state API"].detail.startswith("not asked")
+    assert findings["nodes"].detail.startswith("1, the same versions, the run folder from each")
     assert not list(Path(run_values["run"]).glob(".seral*")), "nothing is left behind"
 
 
 def test_the_configured_adapters_are_the_ones_that_are_tried(run_values: dict[str, Any], tmp_path: Path) -> None:
-    found = examined(tmp_path, run_values | {"finetune": {"adapter": "bottleneck+gate+layer_sum"}})
-    assert found["adapter liveness"].detail == "every module of bottleneck+gate gets a gradient"
+    findings = examined(tmp_path, run_values | {"finetune": {"adapter": "bottleneck+gate+layer_sum"}})
+    assert findings["adapter liveness"].detail == "every module of bottleneck+gate gets a gradient"
 
 
 def test_a_node_with_other_storage_or_other_versions_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,12 +67,12 @@ def test_a_cluster_without_its_dashboard_is_told(ray_session: None, monkeypatch:
 
 def test_what_is_missing_is_named_and_the_rest_still_checked(run_values: dict[str, Any], tmp_path: Path) -> None:
     wrong = {"pool": str(tmp_path / "none"), "encoder": str(tmp_path / "nothing"), "text_encoder": str(tmp_path)}
-    found = examined(tmp_path, run_values | wrong | {"finetune": {"modalities": "text"}})
-    bad = {subject for subject, finding in found.items() if not finding.ok}
+    findings = examined(tmp_path, run_values | wrong | {"finetune": {"modalities": "text"}})
+    bad = {subject for subject, finding in findings.items() if not finding.ok}
     assert bad == {"encoder nothing", "adapter liveness", f"text encoder {tmp_path.name}", "pool"}
-    assert "there is no pool at" in found["pool"].detail
-    assert "cannot load the text encoder" in found[f"text encoder {tmp_path.name}"].detail
-    assert found["run folder"].ok
+    assert "there is no pool at" in findings["pool"].detail
+    assert "cannot load the text encoder" in findings[f"text encoder {tmp_path.name}"].detail
+    assert findings["run folder"].ok
 
 
 def test_a_ledger_is_looked_into(run_values: dict[str, Any], tmp_path: Path) -> None:

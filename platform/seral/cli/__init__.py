@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from seral.cli.configured import add_configured
 from seral.cli.jobs import jobs_app
 from seral.cli.labels import labels_app
 from seral.cli.layers import layers_app
@@ -28,6 +29,16 @@ makes a small one of it; **select** picks what to label next without a loop, by 
 **compare** and **two-stage** are studies of how to train, **layers** looks into an encoder;
 **sweep** looks for the best options of a training; **jobs** sends any of it to a cluster.
 """
+GROUPS = {
+    "": [training_app, selection_app, results_app],
+    "pool": [pool_app],
+    "loop": [loop_app],
+    "layers": [layers_app],
+    "sweep": [sweep_app],
+}
+"""Commands by group, those without a group under ''."""
+
+add_configured(GROUPS)
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +9,7 @@ import typer
 PoolPath = Annotated[str, typer.Argument(metavar="POOL", help="The pool: a folder or an object-store address.")]
 RunPath = Annotated[str, typer.Argument(metavar="RUN", help="The run folder.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one option; repeatable.")]
-StudyPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="YAML file of the study; `python jobs/NAME.py --help` lists options.")
-]
+EncoderName = Annotated[str, typer.Option(help="A hub id, a folder, or an embedded encoder.")]
 LedgerUrl = Annotated[
     str,
     typer.Argument(metavar="LEDGER", help="A SQLite file, such as RUN/labels.sqlite, or a database's URL."),
@@ -21,7 +18,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 
 def pair(text: str, option: str) -> tuple[str, str]:
-    """The two sides of `left=right`."""
+    """Split `left=right` into its two sides."""
     left, equals, right = text.partition("=")
     if not equals:
         raise typer.BadParameter(f"expected two names or values joined by =, got {text!r}", param_hint=option)

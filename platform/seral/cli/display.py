@@ -15,8 +15,16 @@ WIDEST = 1_000_000
 """Characters of a line that nobody looks at in a terminal."""
 
 
+def show_outcome(outcome: object) -> None:
+    """Print what a verb returned: counts as a table, anything else but None as it is."""
+    if isinstance(outcome, dict):
+        show(outcome)
+    elif outcome is not None:
+        typer.echo(outcome)
+
+
 def show(value: Any, *, as_json: bool = False) -> None:
-    """Plain values for people, or JSON."""
+    """Print plain values for people, or JSON."""
     if as_json or not isinstance(value, dict):
         typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
         return
@@ -27,28 +35,31 @@ def show(value: Any, *, as_json: bool = False) -> None:
     _print(table)
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool = False) -> None:
-    """Rows with the same keys: a table for people, numbers to three digits, or JSON."""
+def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool = False, empty: str = "none") -> None:
+    """Print rows with the same keys: a table with numbers to three digits, `empty` if there are none, or JSON."""
     if as_json:
         typer.echo(json.dumps(list(rows), indent=2, ensure_ascii=False))
         return
-    table = Table(*(rows[0] if rows else ()), box=None, pad_edge=False)
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     _print(table)
 
 
 def _print(table: Table) -> None:
-    """In a terminal long entries are folded; elsewhere every row is one line. Nothing is cut off."""
+    """Fold long entries in a terminal, and elsewhere print a line a row; nothing is cut off."""
     for column in table.columns:
         column.overflow = "fold"
     if sys.stdout.isatty():
         Console().print(table)
         return
     console = Console(width=WIDEST)
-    with console.capture() as told:
+    with console.capture() as printed:
         console.print(table)
-    typer.echo("\n".join(line.rstrip() for line in told.get().splitlines()))
+    typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def _cell(value: Any) -> str:

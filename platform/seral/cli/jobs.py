@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from seral.cli.arguments import AsJson, Sets, pair
-from seral.cli.display import show
+from seral.cli.configured import listing
+from seral.cli.display import show, show_rows
+from seral.verbs import VERBS
+
+if TYPE_CHECKING:
+    from seral.options import Options
+    from seral.submit.submit import Jobs
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Send job files to a Ray cluster, and watch them there.")
 
+LISTED = ("name", "state", "started", "seconds", "run")
+"""Columns of the table of submissions."""
+JOBS = ", ".join(verb.name for verb in VERBS.values() if verb.job)
+Job = Annotated[str, typer.Argument(metavar="JOB", help=f"{JOBS}; or a file of your own in --folder, without .py.")]
 JobName = Annotated[str, typer.Argument(metavar="NAME", help="The submission, as `seral jobs list` names it.")]
 Address = Annotated[
     str | None,
@@ -26,7 +34,7 @@ Address = Annotated[
 
 @jobs_app.command("submit")
 def jobs_submit(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A file in jobs/, without .py: loop, sweep, features, ...")],
+    job: Job,
     config: Annotated[Path | None, typer.Option(help="YAML file of its options, on this machine.")] = None,
     settings: Sets = None,
     address: Address = None,
@@ -79,34 +87,37 @@ def jobs_submit(
     _follow(jobs, submission.name)
 
 
+def _manifest_options() -> type[Options]:
+    from seral.submit.manifest import ManifestOptions
+
+    return ManifestOptions
+
+
 @jobs_app.command("manifest")
+@listing(_manifest_options, of="what `--on` takes")
 def jobs_manifest(
-    job: Annotated[str, typer.Argument(metavar="JOB", help="A file in jobs/, without .py.")],
+    job: Job,
     config: Annotated[Path | None, typer.Option(help="YAML file of its options.")] = None,
     settings: Sets = None,
     on: Annotated[
         list[str] | None,
         typer.Option("--on", metavar="KEY=VALUE", help="The cluster: image=..., workers=4, ...; repeatable."),
     ] = None,
-    options: Annotated[bool, typer.Option("--options", help="List what `--on` takes, and end.")] = False,
 ) -> None:
     """Print a job as manifests for Kubernetes with the KubeRay operator: its options, and a RayJob with its cluster.
 
     Example: `seral jobs manifest loop --config run.yaml --on image=me/seral:1 --on claim=speech | kubectl apply -f -`
     """
-    from seral.options import describe, parse
+    from seral.options import parse
     from seral.submit.manifest import ManifestOptions, manifest
 
-    if options:
-        typer.echo(describe(ManifestOptions))
-        return
     values = {"job": job, "config": None if config is None else str(config), "overrides": settings or []}
     typer.echo(manifest(parse(ManifestOptions, values, on or [])), nl=False)
 
 
 @jobs_app.command("status")
 def jobs_status(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
-    """State, run, time and last message of a submission. Exit status 1 if it ended badly, 75 if it awaits labels."""
+    """Print state, run, time and message of a submission; exit status 1 if it ended badly, 75 if it awaits labels."""
     from seral.submit.submit import PAUSE, Jobs, exit_code
 
     status = Jobs(address).status(name)
@@ -120,7 +131,7 @@ def jobs_logs(
     address: Address = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until it has ended.")] = False,
 ) -> None:
-    """What a submission has printed; with `--follow` until its end, whose exit status it returns."""
+    """Print what a submission has printed; with `--follow` until its end, whose exit status it returns."""
     from seral.submit.submit import Jobs
 
     jobs = Jobs(address)
@@ -139,23 +150,16 @@ def jobs_stop(name: JobName, address: Address = None) -> None:
 
 @jobs_app.command("list")
 def jobs_list(address: Address = None, as_json: AsJson = False) -> None:
-    """All submissions the cluster remembers, the newest first."""
+    """List all submissions the cluster remembers, the newest first."""
     from seral.submit.submit import Jobs
 
-    found = Jobs(address).all()
-    if as_json:
-        show(found, as_json=True)
-        return
-    table = Table(box=None, pad_edge=False)
-    columns = ("name", "state", "started", "seconds", "run")
-    for name in columns:
-        table.add_column(name, no_wrap=name != "run", overflow="fold")
-    for job in found:
-        table.add_row(*(str(job[name] or "") for name in columns))
-    Console().print(table if found else "nothing was submitted yet")
+    rows = Jobs(address).all()
+    if not as_json:
+        rows = [{name: row[name] for name in LISTED} for row in rows]
+    show_rows(rows, as_json=as_json, empty="nothing was submitted yet")
 
 
-def _follow(jobs: Any, name: str) -> None:
+def _follow(jobs: Jobs, name: str) -> None:
     from seral.progress import say
     from seral.submit.submit import exit_code
 

@@ -13,7 +13,7 @@ from seral.cli.people import labels_serve, people_app
 
 FormatName = Annotated[str, typer.Option(help="label-studio, argilla, audformat, csv, jsonl or parquet.")]
 
-PlaceWithLabels = Annotated[
+LabelSource = Annotated[
     str, typer.Argument(metavar="RUN|LEDGER", help="The folder of a run with people, or a ledger alone.")
 ]
 CrossValidate = Annotated[
@@ -28,7 +28,7 @@ labels_app.command("serve")(labels_serve)
 
 @labels_app.command("progress")
 def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
-    """How far the batches of a ledger are.
+    """Show how far the batches of a ledger are.
 
     Example: `seral labels progress runs/calls/labels.sqlite`
     """
@@ -38,8 +38,8 @@ def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
 
     from seral.labels.ledger import Ledger
 
-    with closing(Ledger(ledger)) as opened:
-        rows = [asdict(batch) for batch in opened.progress()]
+    with closing(Ledger(ledger)) as store:
+        rows = [asdict(batch) for batch in store.progress()]
     if not as_json:
         rows = [row | {"asked_at": f"{datetime.fromtimestamp(row['asked_at']):%Y-%m-%d %H:%M}"} for row in rows]
     show_rows(rows, as_json=as_json)
@@ -47,7 +47,7 @@ def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
 
 @labels_app.command("agreement")
 def labels_agreement(ledger: LedgerUrl, as_json: AsJson = False) -> None:
-    """How far people agree (Krippendorff's alpha), and how well each of them labels.
+    """Show how far people agree (Krippendorff's alpha), and how well each of them labels.
 
     Example: `seral labels agreement runs/calls/labels.sqlite`
     """
@@ -57,8 +57,8 @@ def labels_agreement(ledger: LedgerUrl, as_json: AsJson = False) -> None:
     from seral.labels.agreement import agreement, person_reports
     from seral.labels.ledger import Ledger
 
-    with closing(Ledger(ledger)) as opened:
-        answers, project = opened.answers(), opened.project
+    with closing(Ledger(ledger)) as store:
+        answers, project = store.answers(), store.project
     alphas = agreement(answers, project.classes, project.dimensions)
     about = [{"of": name, **asdict(alpha)} for name, alpha in alphas.items()]
     people = [asdict(report) for report in person_reports(answers, project.classes)]
@@ -76,7 +76,7 @@ def labels_consensus(
     out: Annotated[str, typer.Option(help="The Parquet file to write.")],
     method: Annotated[str, typer.Option(help="majority, soft or dawid-skene.")] = "majority",
 ) -> None:
-    """Write one label for each utterance: what people's answers are worth together.
+    """Write one label for each utterance: the consensus of the answers about it.
 
     Example: `seral labels consensus runs/calls/labels.sqlite --out labels.parquet --method soft`
     """
@@ -87,8 +87,8 @@ def labels_consensus(
     from seral.labels.consensus import consensus
     from seral.labels.ledger import Ledger
 
-    with closing(Ledger(ledger)) as opened:
-        answers, project = opened.answers(), opened.project
+    with closing(Ledger(ledger)) as store:
+        answers, project = store.answers(), store.project
     labels = consensus(answers, project.classes, cast(Any, method), project.dimensions)
     storage.write_table(out, labels)
     typer.echo(f"{labels.num_rows} labels in {out}")
@@ -124,9 +124,9 @@ def labels_export(
     from seral.labels.exchange import ExportOptions, export_labels
     from seral.labels.ledger import Ledger
 
-    with closing(Ledger(ledger)) as opened:
+    with closing(Ledger(ledger)) as store:
         count = export_labels(
-            opened,
+            store,
             out,
             format,
             ExportOptions(
@@ -162,26 +162,26 @@ def labels_import(
     from seral.labels.ledger import Ledger
 
     people = dict(pair(text, "--person") for text in person or ())
-    with closing(Ledger(ledger)) as opened:
-        typer.echo(f"{import_labels(opened, file, format, people)} new answers")
+    with closing(Ledger(ledger)) as store:
+        typer.echo(f"{import_labels(store, file, format, people)} new answers")
 
 
 @labels_app.command("doubts")
 def labels_doubts(
-    place: PlaceWithLabels,
+    source: LabelSource,
     cross_validate: CrossValidate = False,
     count: Annotated[int, typer.Option(min=1, help="How many to print.")] = 20,
     out: Annotated[str | None, typer.Option(help="Parquet file to write all of them to.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which labels are doubtful, and why, the strongest doubt first.
+    """List doubtful labels with the reasons, the strongest doubt first.
 
     Example: `seral labels doubts runs/calls --out doubts.parquet`
     """
     from seral import storage
     from seral.loop.relabel import doubts_of
 
-    doubts = doubts_of(place, cross_validate=cross_validate)
+    doubts = doubts_of(source, cross_validate=cross_validate)
     if out is not None:
         storage.write_table(out, doubts)
     show_rows(doubts.slice(0, count).to_pylist(), as_json=as_json)
@@ -189,7 +189,7 @@ def labels_doubts(
 
 @labels_app.command("relabel")
 def labels_relabel(
-    place: PlaceWithLabels,
+    source: LabelSource,
     count: Annotated[int, typer.Option(min=1, help="How many clips to ask about again.")] = 20,
     overlap: Annotated[int, typer.Option(min=1, help="How many others hear each.")] = 2,
     cross_validate: CrossValidate = False,
@@ -200,5 +200,5 @@ def labels_relabel(
     """
     from seral.loop.relabel import ask_again
 
-    batch, ids = ask_again(place, count, overlap=overlap, cross_validate=cross_validate)
+    batch, ids = ask_again(source, count, overlap=overlap, cross_validate=cross_validate)
     typer.echo(f"{batch}: {len(ids)} clips to hear again")

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seral.cli.arguments import LedgerUrl, Sets
+from seral.cli.configured import listing
+
+if TYPE_CHECKING:
+    from seral.options import Options
 
 people_app = typer.Typer(no_args_is_help=True, help="Who may label, and who leads: personal links to the page.")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The person, as answers will name them.")]
 
 
+def _page_options() -> type[Options]:
+    from seral.web.server import PageOptions
+
+    return PageOptions
+
+
+@listing(_page_options)
 def labels_serve(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run folder, with its config.yaml.")] = None,
     ledger: Annotated[str | None, typer.Option(help="A ledger of its own, without a run or in place of its.")] = None,
@@ -24,7 +35,7 @@ def labels_serve(
     url: Annotated[str | None, typer.Option(help="Where people reach the page, if a proxy is in front.")] = None,
     settings: Sets = None,
 ) -> None:
-    """Serve the page on which people label, until stopped. Options of PageOptions go through --set.
+    """Serve the page on which people label, until stopped. `--options` lists what goes through --set.
 
     Example: `seral labels serve runs/calls --set check_every=20`
     """
@@ -50,8 +61,8 @@ def people_add(
 
     from seral.labels.ledger import Ledger
 
-    with closing(Ledger(ledger)) as opened:
-        typer.echo(f"{url.rstrip('/')}/in/{opened.add_person(name, 'lead' if lead else 'annotator')}")
+    with closing(Ledger(ledger)) as store:
+        typer.echo(f"{url.rstrip('/')}/in/{store.add_person(name, 'lead' if lead else 'annotator')}")
 
 
 @people_app.command("list")
@@ -61,8 +72,8 @@ def people_list(ledger: LedgerUrl) -> None:
 
     from seral.labels.ledger import Ledger
 
-    with closing(Ledger(ledger)) as opened:
-        for row in opened.people():
+    with closing(Ledger(ledger)) as store:
+        for row in store.people():
             typer.echo(f"{row.name}\t{row.role}\t{'may come in' if row.token_hash else 'no link'}")
 
 
@@ -73,5 +84,5 @@ def people_revoke(ledger: LedgerUrl, name: Name) -> None:
 
     from seral.labels.ledger import Ledger
 
-    with closing(Ledger(ledger)) as opened:
-        opened.revoke(name)
+    with closing(Ledger(ledger)) as store:
+        store.revoke(name)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from seral.cli.arguments import AsJson, PoolPath, Sets, pair
+from seral.cli.arguments import AsJson, EncoderName, PoolPath, Sets, pair
+from seral.cli.configured import command_of
 from seral.cli.display import show
 
 pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pools of speech.")
@@ -22,7 +22,7 @@ def _reader_help() -> str:
     return f"What it is: {listing()}."
 
 
-@pool_app.command("import")
+@command_of(pool_app, "pool-import")
 def pool_import(
     reader: Annotated[str, typer.Argument(help=_reader_help())],
     path: Annotated[str, typer.Argument(help="The corpus folder, or a manifest file (JSONL, CSV, Parquet).")],
@@ -35,13 +35,7 @@ def pool_import(
     ] = None,
     settings: Sets = None,
 ) -> None:
-    """Import a corpus into a pool. Run it again after an interruption: it goes on where it stopped.
-
-    Files that cannot be used end in the pool's quarantine with the reason; they never stop the import. What a reader
-    takes besides the folder stands behind its name in brackets: `--set reader_options.NAME=VALUE`.
-
-    Example: `seral pool import emodb ~/corpora/emodb --out data/pool`
-    """
+    """Print the counts of an import."""
     from seral.options import parse
     from seral.pool.ingest import ImportOptions, import_corpus
 
@@ -50,26 +44,20 @@ def pool_import(
     show(import_corpus(parse(ImportOptions, values, settings or [])))
 
 
-@pool_app.command("cut")
+@command_of(pool_app, "cut")
 def pool_cut(
     root: Annotated[str, typer.Argument(help="Folder of recordings of any length.")],
     out: Annotated[str, typer.Option("--out", help="Folder for manifest.jsonl; its name becomes the corpus.")],
     settings: Sets = None,
 ) -> None:
-    """Find the utterances of long recordings by voice activity, and list where each begins and ends.
-
-    No audio is copied. Import the list with `seral pool import manifest OUT --out POOL`. With `--set clip_s=5` it cuts
-    clips of one length instead, for the reader `folder`.
-
-    Example: `seral pool cut recordings/ --out calls --set max_s=10`
-    """
+    """Print the file of the cuts."""
     from seral.options import parse
     from seral.pool.cut import CutOptions, cut_recordings
 
     typer.echo(cut_recordings(parse(CutOptions, {"root": root, "out": out}, settings or [])))
 
 
-@pool_app.command("audit")
+@command_of(pool_app, "audit")
 def pool_audit(
     reader: Annotated[str, typer.Argument(help=_reader_help())],
     path: Annotated[str, typer.Argument(help="The corpus folder, or a manifest file.")],
@@ -77,12 +65,7 @@ def pool_audit(
     out: Annotated[str | None, typer.Option("--out", help="Write everything to this JSON file.")] = None,
     settings: Sets = None,
 ) -> None:
-    """Tell what a corpus folder holds: labels without audio, audio without label, conflicts, counts, what is missing.
-
-    No audio is decoded. A copy that looks complete but has another count than the release is remarked upon.
-
-    Example: `seral pool audit crema-d ~/corpora/CREMA-D --set reader_options.labels=voice --out crema-d.json`
-    """
+    """Print the audit of a corpus."""
     from seral.options import parse
     from seral.pool.audit import AuditOptions, audit_corpus, render
 
@@ -117,7 +100,7 @@ def pool_stats(
     ] = None,
     seed: Annotated[int, typer.Option(help="Another seed, other clips.")] = 0,
 ) -> None:
-    """Utterances, hours, speakers, languages, quality and quarantine of a pool, by corpus.
+    """Show utterances, hours, speakers, languages, quality and quarantine of a pool, by corpus.
 
     Example: `seral pool stats data/pool --html pool.html`, one file that holds its pictures and sounds
 
@@ -137,7 +120,7 @@ def pool_stats(
     typer.echo(write_pool_report(parse(PoolReportOptions, values)))
 
 
-@pool_app.command("erase")
+@command_of(pool_app, "erase")
 def pool_erase(
     pool: PoolPath,
     speaker: Annotated[str | None, typer.Option(metavar="CORPUS/NAME", help="Every utterance of this speaker.")] = None,
@@ -147,14 +130,7 @@ def pool_erase(
         typer.Option(metavar="PATH", help="A run, a feature cache or predictions made of the pool; repeatable."),
     ] = None,
 ) -> None:
-    """Erase one speaker or one utterance: audio, features, gold labels, votes; in runs picks, labels and predictions.
-
-    What stays is a tombstone in POOL/erased/: when, how many rows of which tables, and salted hashes, by which imports
-    keep the erased out. Models that learnt from it are named, since weights cannot be unlearned. Interrupted, or with
-    another run to clear: give the same command again. See docs/pools.md.
-
-    Example: `seral pool erase data/pool --speaker emodb/03 --run runs/mine`
-    """
+    """Print the tombstone."""
     from seral.erase.erase import EraseOptions
     from seral.erase.erase import erase as run_erase
     from seral.options import parse
@@ -263,19 +239,13 @@ def pool_sample(
     show(select_from_pool(parse(SelectOptions, values)))
 
 
-@pool_app.command("screen")
+@command_of(pool_app, "screen")
 def pool_screen(
     pool: PoolPath,
-    encoder: Annotated[str, typer.Option(help="A hub id, a folder, or an embedded encoder.")] = "seral-tiny",
+    encoder: EncoderName = "seral-tiny",
     settings: Sets = None,
 ) -> None:
-    """Find near-duplicates, and utterances far from all others, by the features of an encoder.
-
-    The table is kept in POOL/screen; a run's `split.near_duplicates` may name it, and then refuses folds that have such
-    a pair in two parts.
-
-    Example: `seral pool screen data/pool --set similarity=0.97`
-    """
+    """Print the summary of a screening."""
     from seral.features.screen import ScreenOptions
     from seral.features.screen import screen_pool as screen
     from seral.options import parse
@@ -283,34 +253,25 @@ def pool_screen(
     typer.echo(screen(parse(ScreenOptions, {"pool": pool, "encoder": encoder}, settings or [])))
 
 
-@pool_app.command("degrade")
+@command_of(pool_app, "degrade")
 def pool_degrade(
     pool: PoolPath,
     out: Annotated[str, typer.Option("--out", help="The pool to make.")],
     settings: Sets = None,
 ) -> None:
-    """Make a noisy variant of a pool for studies: rooms, noise, level, band, codec; the ids stay the same.
-
-    Example: `seral pool degrade data/pool --out data/noisy --set noise=data/noises --set snr_db=[5,15]`
-    """
+    """Print the counts of the noisy pool."""
     from seral.options import parse
     from seral.pool.degrade import DegradeOptions, degrade_pool
 
     show(degrade_pool(parse(DegradeOptions, {"pool": pool, "out": out}, settings or [])))
 
 
-@pool_app.command("generate")
+@command_of(pool_app, "generate")
 def pool_generate(
-    out: Annotated[Path, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None
+    out: Annotated[str, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None
 ) -> None:
-    """Generate a demonstration corpus: several languages and speakers, four emotions, noise, junk.
-
-    For trying out and for tests, never for claims. Import it with `seral pool import manifest OUT --out POOL`.
-    """
+    """Print the folder of the corpus."""
     from seral.options import parse
-    from seral.progress import track
-    from seral.synthesis.corpus import SynthesisOptions, synthesise
+    from seral.synthesis.generate import GenerateOptions, generate
 
-    options = parse(SynthesisOptions, {}, settings or [])
-    with track("generating", options.utterances) as advance:
-        typer.echo(synthesise(out, options, advance))
+    typer.echo(generate(parse(GenerateOptions, {"out": out}, settings or [])))

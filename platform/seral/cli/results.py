@@ -8,20 +8,21 @@ from typing import Annotated
 import typer
 
 from seral.cli.arguments import RunPath, Sets
+from seral.cli.configured import command_of
 from seral.cli.display import show
 
 results_app = typer.Typer()
 
 
-@results_app.command()
+@command_of(results_app, "report")
 def report(run: RunPath) -> None:
-    """Write the report of a run: one HTML file, with the figures as PNG and the tables as CSV beside it."""
+    """Print the address of the report."""
     from seral.report import write_run_report
 
     typer.echo(write_run_report(run))
 
 
-@results_app.command()
+@command_of(results_app, "predict")
 def predict(
     run: RunPath,
     source: Annotated[list[str], typer.Argument(metavar="POOL_OR_FILES", help="A pool, audio files, or folders.")],
@@ -31,13 +32,10 @@ def predict(
     ] = None,
     settings: Sets = None,
 ) -> None:
-    """Predict emotions with the model of a run, for a whole pool or for files.
-
-    Files that cannot be read are named and get a row with an error instead of a prediction.
-    """
+    """Print the counts of a prediction."""
     from seral.options import parse
-    from seral.predict import PredictOptions
-    from seral.predict import predict as run_predict
+    from seral.prediction import PredictOptions
+    from seral.prediction import predict as run_predict
 
     values = {"run": run, "source": source, "out": out, "trajectory": trajectory}
     show(run_predict(parse(PredictOptions, values, settings or [])))

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 
 import typer
 
-from seral.cli.arguments import Sets, StudyPath
+from seral.cli.arguments import Sets
+from seral.cli.configured import command_of
 from seral.cli.display import show
 
 selection_app = typer.Typer()
 
 
-@selection_app.command()
+@command_of(selection_app, "select-batch")
 def select(
     features: Annotated[
         str, typer.Argument(help="Folder of Parquet files: `utterance_id` and `embedding`, or `mean`.")
@@ -27,15 +28,7 @@ def select(
     parts: Annotated[int, typer.Option(help="Processes to keep the features in, at most one a file.")] = 1,
     settings: Sets = None,
 ) -> None:
-    """Pick what to label next from Parquet files, on one machine or many, outside a loop.
-
-    The picks do not depend on the order of the files, nor on how many parts they are kept in, but for strategies that
-    cluster the whole pool (k_means, alps, typiclust, prob_cover, and auto without predictions): in parts, theirs are
-    merged, and `exact` says so.
-
-    Example: `seral select features/ --predictions p.parquet --strategy badge --count 500 --out picks.parquet --set
-    'strategy.wrappers=[{name: quota, by: speaker, share: 0.05}]' --metadata data/pool/utterances`
-    """
+    """Print what was picked, and how."""
     from seral.options import parse
     from seral.selection.batch import BatchOptions, run_batch
 
@@ -64,17 +57,3 @@ def protocols() -> None:
 
     for name, protocol in PROTOCOLS.items():
         typer.echo(f"{name:28s} {protocol}")
-
-
-@selection_app.command("compare-strategies")
-def compare_strategies(config: StudyPath, settings: Sets = None) -> None:
-    """Learning curves of every strategy on frozen features, many seeds, on clean speech or with junk mixed in.
-
-    Prints UAR at every budget and the gain on random choice. Run it again: it goes on where it stopped.
-
-    Example: `seral compare-strategies jobs/configs/strategies.yaml --set corpora=[emodb]`
-    """
-    from seral.options import load
-    from seral.studies.strategies import StrategyStudyOptions, run_strategy_study
-
-    typer.echo(run_strategy_study(load(StrategyStudyOptions, config, settings or [])))

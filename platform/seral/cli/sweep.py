@@ -7,22 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seral.cli.arguments import Sets, StudyPath
-
 sweep_app = typer.Typer(no_args_is_help=True, help="Look for the best options of a training with Ray Tune.")
-
-
-@sweep_app.command("run")
-def sweep_run(config: StudyPath, settings: Sets = None) -> None:
-    """Try points of a space of options side by side, stop the worse ones early, test the best; resumes after a kill.
-
-    Example: `seral sweep run jobs/configs/sweep-heads.yaml --set trials=50`
-    """
-    from seral.options import load
-    from seral.sweep.plan import SweepOptions
-    from seral.sweep.run import run_sweep
-
-    typer.echo(run_sweep(load(SweepOptions, config, settings or [])))
 
 
 @sweep_app.command("best")

@@ -79,6 +79,7 @@ class DistilOptions(Options):
     threads: int = Field(default=1, ge=1)
     """Threads of torch; more than one, and a run is no longer repeated to the last bit."""
     seed: int = 0
+    """Seed of the order of clips and of what is done to them."""
     cluster: ClusterOptions = ClusterOptions()
     """Without `train_workers`, progress is shown here; with one, in the worker's log."""
 

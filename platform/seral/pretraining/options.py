@@ -55,6 +55,7 @@ class TaptRunOptions(Options):
     eval_every: int = Field(default=100, ge=1)
     """Steps between two looks at the held-out utterances, and for signs of a collapse."""
     seed: int = 0
+    """Seed of the order of clips, of masks and of clusters."""
     checkpoint_every: int = Field(default=200, ge=1)
     """Steps between checkpoints."""
 

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from seral import storage
 from seral.figures.axes import png
+from seral.options import Options
 from seral.pool.shards import open_pool
 from seral.report import comparison, figures, page
 from seral.report.records import RunRecords, read_run
@@ -25,7 +26,19 @@ PROXY_CAPTION = "Adapters were trained at the last point of each arm only; befor
 
 DIFFERENCE_COLUMNS = [field.name for field in fields(comparison.Difference)]
 
-__all__ = ["RunRecords", "read_run", "write_report", "write_run_report"]
+__all__ = ["ReportOptions", "RunRecords", "read_run", "report_run", "write_report", "write_run_report"]
+
+
+class ReportOptions(Options):
+    """Options of a report: the run that it is about."""
+
+    run: str
+    """The run folder."""
+
+
+def report_run(options: ReportOptions) -> str:
+    """Write the report of a run; returns the address of the HTML file."""
+    return write_run_report(options.run)
 
 
 def write_run_report(run: str | Path) -> str:

@@ -43,6 +43,7 @@ class BatchOptions(Options):
     pace: PaceOptions = PaceOptions()
     """What a clip costs, where minutes are counted; durations come from `source.metadata`."""
     seed: int = Field(default=0, ge=0)
+    """Seed of the picks."""
     parts: int = Field(default=1, ge=1)
     """In how many processes the features are kept, on as many machines as Ray has, at most one a file; 1 = all in this
     one, without Ray. The picks are the same, but for strategies that cluster the whole pool (k_means, alps, typiclust,

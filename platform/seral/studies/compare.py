@@ -43,6 +43,7 @@ class Variant(Options):
     """One row of the table."""
 
     name: str
+    """Name of the row."""
     finetune: FinetuneOptions = FinetuneOptions()
     tapt: TaptRunOptions | None = None
     """Adapt the encoder to the training audio of each fold first; None = use it as it is."""

@@ -58,6 +58,7 @@ class SimilarityOptions(Options):
     max_clips: int = Field(default=1000, ge=2)
     """So many clips of each at most, drawn at random."""
     seed: int = 0
+    """Seed of the draw of utterances."""
     features: FeatureOptions = FeatureOptions()
     feature_cache: str | None = None
     """Folder of the features; None = inside the pool."""

@@ -18,35 +18,42 @@ from seral.cluster import WORKER_ENV
 from seral.errors import JobError
 from seral.options import SUBMITTED_FLAG
 from seral.submit.submit import CONFIG, PATHS, JobOptions, check, submission_stem
+from seral.verbs import file_of
 
 CONFIG_FOLDER = "/etc/seral"
 JOBS_FOLDER = "/opt/seral/jobs"
-"""Where the image has the job files (jobs/cluster/Dockerfile)."""
+"""Folder of the job files in the image (jobs/cluster/Dockerfile)."""
 KEEP_S = 3600
 
 
 class ManifestOptions(JobOptions):
-    """A job and the cluster it gets."""
+    """Options of a manifest: a job, and the cluster it gets."""
 
     image: str
     """The image of head and workers: see jobs/cluster/Dockerfile."""
     namespace: str | None = None
+    """The namespace of job and cluster; None = the one that kubectl is set to."""
     workers: int = Field(default=2, ge=0)
     """Workers at the start, and at least."""
     max_workers: int | None = Field(default=None, ge=1)
     """As many as Ray may ask for; None = no more than `workers`."""
     worker_cpus: int = Field(default=4, ge=1)
+    """CPUs of each worker."""
     worker_memory_gb: int = Field(default=16, ge=1)
+    """Memory of each worker, GiB."""
     worker_gpus: int = Field(default=0, ge=0)
+    """GPUs of each worker."""
     head_cpus: int = Field(default=2, ge=1)
+    """CPUs of the head."""
     head_memory_gb: int = Field(default=8, ge=1)
+    """Memory of the head, GiB."""
     spot: str | None = Field(default=None, pattern=r"^[^=]+=[^=]+$")
     """Label of machines that may be taken away, key=value: workers go there, the head elsewhere.
     cloud.google.com/gke-spot=true, eks.amazonaws.com/capacityType=SPOT, kubernetes.azure.com/scalesetpriority=spot."""
     claim: str | None = None
     """A ReadWriteMany volume claim that all pods mount."""
     mount: str = "/mnt/seral"
-    """Where they mount it."""
+    """Folder where the pods mount the claim."""
     secret: str | None = None
     """A secret whose entries become environment variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."""
     queue: str | None = None
@@ -68,17 +75,17 @@ def manifest(options: ManifestOptions) -> str:
     if options.queue and options.max_workers not in (None, options.workers):
         raise JobError("a cluster that waits in a queue keeps its size: leave out max_workers")
     name = submission_stem(options.job, resolved)
-    place = {"namespace": options.namespace} if options.namespace else {}
+    namespace = {"namespace": options.namespace} if options.namespace else {}
     content = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     config = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": name, **place},
+        "metadata": {"name": name, **namespace},
         "data": {CONFIG: content},
     }
     labels = {"labels": {"kueue.x-k8s.io/queue-name": options.queue}} if options.queue else {}
     spec: dict[str, Any] = {
-        "entrypoint": f"python {JOBS_FOLDER}/{options.job}.py --config {CONFIG_FOLDER}/{CONFIG} {SUBMITTED_FLAG}",
+        "entrypoint": f"python {JOBS_FOLDER}/{file_of(options.job)} --config {CONFIG_FOLDER}/{CONFIG} {SUBMITTED_FLAG}",
         "submissionMode": "K8sJobMode",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": KEEP_S,
@@ -90,14 +97,14 @@ def manifest(options: ManifestOptions) -> str:
     job = {
         "apiVersion": "ray.io/v1",
         "kind": "RayJob",
-        "metadata": {"name": name, **place, **labels},
+        "metadata": {"name": name, **namespace, **labels},
         "spec": spec,
     }
     return yaml.safe_dump_all([config, job], sort_keys=False, allow_unicode=True)
 
 
 def _cluster(options: ManifestOptions, config: str) -> dict[str, Any]:
-    most = options.max_workers or options.workers
+    max_workers = options.max_workers or options.workers
     head = _pod(options, "ray-head", cpus=options.head_cpus, memory_gb=options.head_memory_gb)
     head["spec"]["volumes"].append({"name": "options", "configMap": {"name": config}})
     head["spec"]["containers"][0]["volumeMounts"].append({"name": "options", "mountPath": CONFIG_FOLDER})
@@ -122,17 +129,17 @@ def _cluster(options: ManifestOptions, config: str) -> dict[str, Any]:
         "groupName": "workers",
         "replicas": options.workers,
         "minReplicas": options.workers,
-        "maxReplicas": most,
+        "maxReplicas": max_workers,
         "rayStartParams": {},
         "template": worker,
     }
     cluster: dict[str, Any] = {"rayVersion": ray.__version__}
     cluster |= {"authOptions": {"mode": "token"}} if options.token else {}
-    cluster |= {"enableInTreeAutoscaling": True} if most > options.workers else {}
+    cluster |= {"enableInTreeAutoscaling": True} if max_workers > options.workers else {}
     # No CPU of the head's is offered, so that no work is on it when a worker goes; without workers it does everything.
-    start = {"num-cpus": "0"} if most else {}
+    start = {"num-cpus": "0"} if max_workers else {}
     cluster["headGroupSpec"] = {"rayStartParams": {"dashboard-host": "0.0.0.0", **start}, "template": head}
-    return cluster | ({"workerGroupSpecs": [group]} if most else {})
+    return cluster | ({"workerGroupSpecs": [group]} if max_workers else {})
 
 
 def _pod(options: ManifestOptions, name: str, *, cpus: int, memory_gb: int, gpus: int = 0) -> dict[str, Any]:
@@ -158,7 +165,7 @@ def _pod(options: ManifestOptions, name: str, *, cpus: int, memory_gb: int, gpus
 
 
 def _check_reachable(options: ManifestOptions, resolved: dict[str, Any]) -> None:
-    """Every address must be one that the pods have."""
+    """Raise JobError for an address that the pods do not have."""
     for name in PATHS:
         value = resolved.get(name)
         if not isinstance(value, str) or "://" in value:

@@ -38,6 +38,7 @@ from seral.cluster import PACKAGE, runtime_env
 from seral.errors import AwaitingLabels, JobError
 from seral.options import CHECK_FLAG, PAUSED, SUBMITTED_FLAG, Options
 from seral.progress import say
+from seral.verbs import VERBS, file_of
 
 try:
     import aiohttp
@@ -54,21 +55,22 @@ MOST_AT_FIRST_S = 60.0
 """A server that never answered is rather a wrong address."""
 PATHS = ("run", "out", "pool", "features", "feature_cache")
 """Options that are addresses in every job that has them."""
-TALKERS = (
+CHATTY = (
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
     "ray._private.runtime_env.packaging",
 )
+"""Loggers of Ray's that report every upload."""
 FOLDERS_OR_NAMES = ("encoder", "text_encoder", "teacher")
 
 Value = TypeVar("Value")
 
 
 class JobOptions(Options):
-    """A job file and its options."""
+    """Options of a job: its file, and the options that the file gets."""
 
     job: str
-    """Name of a file in `folder`, without .py."""
+    """A verb that may be a job (seral.verbs.VERBS), or the name of another file in `folder`, without .py."""
     config: str | None = None
     """YAML file of its options, on this machine: they travel along."""
     overrides: list[str] = Field(default=[])
@@ -80,13 +82,15 @@ class JobOptions(Options):
 
 
 class SubmitOptions(JobOptions):
-    """What to send where."""
+    """Options of a submission: a job, and what it takes of the cluster."""
 
     cpus: float | None = Field(default=None, ge=0)
     """CPUs that the job's own process reserves: with more than none it may start on a worker node. None = none, on the
     head. Its workers ask for theirs."""
     gpus: float | None = Field(default=None, ge=0)
+    """GPUs that the job's own process reserves."""
     memory_gb: float | None = Field(default=None, gt=0)
+    """Memory that the job's own process reserves, GB."""
     python: str = "python"
     """The interpreter on the cluster; `python` is whatever PATH says on its head."""
     again: bool = False
@@ -106,43 +110,41 @@ class Jobs:
     """The job server of a cluster, tried again while it cannot be reached."""
 
     def __init__(self, address: str | None = None, patience_s: float = 600) -> None:
-        for talker in (
-            "dashboard.modules.dashboard_sdk",
-            "dashboard.modules.job.sdk",
-            "_private.runtime_env.packaging",
-        ):
-            logging.getLogger(f"ray.{talker}").setLevel(logging.WARNING)
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._patience_s = min(patience_s, MOST_AT_FIRST_S)
         self._client = self._insist(lambda: JobSubmissionClient(address, headers=_headers()))
         self._patience_s = patience_s
 
     def submit(self, options: SubmitOptions) -> Submission:
-        """Send a job, or find that its run is in hand already. Raises OptionError for options it would not take."""
+        """Send a job, unless a submission of its run is in hand. Raises JobError for options that it would not take."""
         resolved = check(options)
         run, digest = _run_of(resolved), _digest(yaml.safe_dump(resolved))
         stem = submission_stem(options.job, resolved)
-        number, known = self._latest(stem)
-        if known is not None:
-            if not known.status.is_terminal():
-                if (known.metadata or {}).get(OPTIONS) != digest:
+        number, latest = self._latest(stem)
+        if latest is not None:
+            if not latest.status.is_terminal():
+                if (latest.metadata or {}).get(OPTIONS) != digest:
                     raise JobError(
                         f"{run} is being worked on by {stem}-{number}, with other options; wait for it, or end it with "
                         f"`seral jobs stop {stem}-{number}`"
                     )
-                return Submission(f"{stem}-{number}", False, str(known.status))
-            same = (known.metadata or {}).get(OPTIONS) == digest
-            if same and not options.again and self._ended(known)["state"] == JobStatus.SUCCEEDED:
-                return Submission(f"{stem}-{number}", False, str(known.status))
+                return Submission(f"{stem}-{number}", False, str(latest.status))
+            same = (latest.metadata or {}).get(OPTIONS) == digest
+            if same and not options.again and self._row_at_end(latest)["state"] == JobStatus.SUCCEEDED:
+                return Submission(f"{stem}-{number}", False, str(latest.status))
         name = f"{stem}-{number + 1}"
         with _staged(options.folder, resolved) as folder:
             shipped = runtime_env(folder)
             shipped["env_vars"] = {**shipped["env_vars"], **options.env}
             memory = None if options.memory_gb is None else int(options.memory_gb * 1e9)
+            python = shlex.quote(options.python)
+            entrypoint = f"{python} {file_of(options.job)} --config {CONFIG} {SUBMITTED_FLAG}"
 
             def send() -> None:
                 try:
                     self._client.submit_job(
-                        entrypoint=f"{shlex.quote(options.python)} {options.job}.py --config {CONFIG} {SUBMITTED_FLAG}",
+                        entrypoint=entrypoint,
                         submission_id=name,
                         runtime_env=shipped,
                         metadata={WORKED_ON: run, OPTIONS: digest, "job": options.job},
@@ -159,12 +161,12 @@ class Jobs:
 
     def all(self) -> list[dict[str, Any]]:
         """Every submission, the newest first."""
-        found = [job for job in self._insist(self._client.list_jobs) if job.submission_id]
-        return [_told(job) for job in sorted(found, key=lambda job: -(job.start_time or 0))]
+        jobs = [job for job in self._insist(self._client.list_jobs) if job.submission_id]
+        return [_row(job) for job in sorted(jobs, key=lambda job: -(job.start_time or 0))]
 
     def status(self, name: str) -> dict[str, Any]:
-        """What the server knows of a submission, and whether it awaits labels."""
-        return self._ended(self._details(name))
+        """State, run, times and message of a submission; the state is PAUSED if it awaits labels."""
+        return self._row_at_end(self._details(name))
 
     def stop(self, name: str, wait_s: float = 60) -> str:
         """End a submission and its workers; its run can be resumed. Returns the state it came to."""
@@ -187,41 +189,41 @@ class Jobs:
 
         async def tail() -> None:
             nonlocal printed
-            seen = 0
+            received = 0
             async for text in self._client.tail_job_logs(name):  # from the start, at every connection
-                fresh = text[max(0, printed - seen) :]
-                seen += len(text)
+                fresh = text[max(0, printed - received) :]
+                received += len(text)
                 if fresh:
                     write(fresh)
-                    printed = max(printed, seen)
+                    printed = max(printed, received)
 
         while True:
             self._insist(lambda: asyncio.run(tail()))
             # The stream ends quietly when a connection does, so its end alone means nothing.
             if (details := self._details(name)).status.is_terminal():
-                rest = self.logs(name)[printed:]
-                if rest:
-                    write(rest)
-                return self._ended(details)
+                unprinted = self.logs(name)[printed:]
+                if unprinted:
+                    write(unprinted)
+                return self._row_at_end(details)
             time.sleep(FIRST_WAIT_S)
 
-    def _ended(self, job: JobDetails) -> dict[str, Any]:
-        """What is told of a job, with the message of one that awaits labels."""
-        told = _told(job)
+    def _row_at_end(self, job: JobDetails) -> dict[str, Any]:
+        """The row of a job, with the state and the message of one that awaits labels."""
+        row = _row(job)
         if job.status == JobStatus.SUCCEEDED:
-            for line in self.logs(told["name"]).splitlines():
+            for line in self.logs(row["name"]).splitlines():
                 if line.startswith(PAUSED):
-                    return told | {"state": PAUSE, "message": line.removeprefix(PAUSED)}
-        return told
+                    return row | {"state": PAUSE, "message": line.removeprefix(PAUSED)}
+        return row
 
     def _latest(self, stem: str) -> tuple[int, JobDetails | None]:
-        found = {}
+        submissions = {}
         for job in self._insist(self._client.list_jobs):
             head, dash, number = (job.submission_id or "").rpartition("-")
             if dash and head == stem and number.isdigit():
-                found[int(number)] = job
-        last = max(found, default=0)
-        return last, found.get(last)
+                submissions[int(number)] = job
+        last = max(submissions, default=0)
+        return last, submissions.get(last)
 
     def _details(self, name: str) -> JobDetails:
         def ask() -> JobDetails:
@@ -267,9 +269,11 @@ def submission_stem(job: str, resolved: Mapping[str, Any]) -> str:
 def check(options: JobOptions) -> dict[str, Any]:
     """The resolved options of a job, as its own file understands them here. Raises OptionError or JobError."""
     folder = Path(options.folder)
-    file = folder / f"{options.job}.py"
+    file = folder / file_of(options.job)
     if not file.is_file():
-        names = ", ".join(sorted(path.stem for path in folder.glob("*.py"))) or "no job files"
+        if (verb := VERBS.get(options.job)) is not None and not verb.job:
+            raise JobError(f"{verb.name} is no cluster job: run `seral {' '.join(verb.words)}` here")
+        names = ", ".join(sorted(path.stem.replace("_", "-") for path in folder.glob("*.py"))) or "no job files"
         raise JobError(f"no job {options.job!r} in {folder.absolute()}; there are: {names}")
     command = [sys.executable, str(file), CHECK_FLAG]
     command += ["--config", options.config] if options.config else []
@@ -283,8 +287,8 @@ def check(options: JobOptions) -> dict[str, Any]:
         env={**os.environ, "PYTHONPATH": paths},
     )
     if done.returncode:
-        told = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
-        raise JobError(f"{options.job} does not take these options: {told}")
+        message = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
+        raise JobError(f"{options.job} does not take these options: {message}")
     resolved = yaml.safe_load(done.stdout)
     for name in PATHS + FOLDERS_OR_NAMES:
         value = resolved.get(name)
@@ -300,17 +304,17 @@ def check(options: JobOptions) -> dict[str, Any]:
 @contextmanager
 def _staged(folder: str, resolved: Mapping[str, Any]) -> Iterator[Path]:
     """The job files and the options in a folder to upload."""
-    with tempfile.TemporaryDirectory(prefix="seral-job-") as made:
-        stage = Path(made) / "jobs"
+    with tempfile.TemporaryDirectory(prefix="seral-job-") as parent:
+        stage = Path(parent) / "jobs"
         shutil.copytree(folder, stage, ignore=shutil.ignore_patterns("__pycache__", "configs", "runs", "data", ".*"))
         (stage / CONFIG).write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
         yield stage
 
 
 def exit_code(status: Mapping[str, Any]) -> int:
-    """What a shell should be told of an ended job."""
-    known = {str(JobStatus.SUCCEEDED): 0, PAUSE: AwaitingLabels.status}
-    return known.get(status["state"], 1)
+    """Exit status for a shell of a job that has ended."""
+    codes = {str(JobStatus.SUCCEEDED): 0, PAUSE: AwaitingLabels.status}
+    return codes.get(status["state"], 1)
 
 
 def _run_of(resolved: Mapping[str, Any]) -> str:
@@ -321,7 +325,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _told(job: JobDetails) -> dict[str, Any]:
+def _row(job: JobDetails) -> dict[str, Any]:
+    """Plain values of a submission, as tables and JSON show them."""
     metadata = job.metadata or {}
     seconds = None if job.start_time is None else ((job.end_time or time.time() * 1000) - job.start_time) / 1000
     return {
@@ -335,7 +340,7 @@ def _told(job: JobDetails) -> dict[str, Any]:
 
 
 def _headers() -> dict[str, str]:
-    """What every request carries: RAY_JOB_HEADERS (JSON), and the token where there is one, whatever RAY_AUTH_MODE."""
+    """Headers of every request: RAY_JOB_HEADERS (JSON), and the token where there is one, whatever RAY_AUTH_MODE."""
     headers: dict[str, str] = json.loads(os.environ.get("RAY_JOB_HEADERS") or "{}")
     token = os.environ.get("RAY_AUTH_TOKEN")
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
@@ -345,7 +350,7 @@ def _headers() -> dict[str, str]:
 
 
 def _may_pass(error: RuntimeError) -> bool:
-    """Whether an error of the client's may be of the moment: a server that is starting, or a connection that broke."""
+    """True for an error that may be of the moment: a server that is starting, or a connection that broke."""
     text = str(error)
     return any(
         code in text for code in ("status code 500", "status code 502", "status code 503", "status code 504")

@@ -44,6 +44,7 @@ class AshaOptions(Options):
     """Stop the worse trials early. Li et al. 2020, ASHA, arXiv 1810.05934."""
 
     method: Literal["asha"] = "asha"
+    """The method; ASHA is the one there is."""
     grace: int = Field(default=1, ge=1)
     """Reports of every trial before it may be stopped."""
     reduction: int = Field(default=3, ge=2)
@@ -79,6 +80,7 @@ class SweepOptions(Options):
     early_stopping: AshaOptions | None = AshaOptions()
     """Rule by which trials end early; None = none does."""
     cpus_per_trial: float = Field(default=1, gt=0)
+    """CPUs that each trial reserves."""
     gpus_per_trial: float = Field(default=1, ge=0)
     """With `training.cluster.use_gpu`; trials may share one (0.5)."""
     concurrent: int | None = Field(default=None, ge=1)

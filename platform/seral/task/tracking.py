@@ -30,6 +30,7 @@ class TrackingOptions(Options):
     uri: str
     """The address of a tracking server (http://...), or a folder."""
     experiment: str = Field(default="seral", min_length=1)
+    """Name of the experiment that holds the runs."""
 
 
 class Tracker:

@@ -1,0 +1,329 @@
+"""Every verb of seral: what is run with one options model, by `seral COMMAND`, by its job file, or on a cluster.
+
+A module of this package is a verb that needs most of the others: the demonstration, the doctor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seral.options import Options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """A function of one options model, and the ways to call it. Options and function are imported when asked for."""
+
+    name: str
+    """Key of the table, `verb:` of configuration files, and, with `_` for `-`, the job file."""
+    options: str
+    """The options model, as module:name."""
+    function: str
+    """What takes it, as module:name."""
+    help: str
+    """One sentence."""
+    about: str = ""
+    """Further paragraphs of the command's help, in Markdown."""
+    command: str = ""
+    """Words of the command after `seral`, where they are not the name."""
+    job: bool = True
+    """Whether it may run as a job on a cluster: jobs/ has its file then."""
+
+    @property
+    def words(self) -> list[str]:
+        """The command after `seral`: groups, then the command itself."""
+        return (self.command or self.name).split()
+
+    @property
+    def file(self) -> str:
+        """Name of the job file."""
+        return file_of(self.name)
+
+    @property
+    def manual(self) -> str:
+        """The help of the command, in Markdown."""
+        return f"{self.help}\n\n{self.about}".strip()
+
+    def options_model(self) -> type[Options]:
+        """The model of its options, imported now."""
+        return _resolve(self.options)  # type: ignore[no-any-return]  # a name becomes a type at run time only
+
+    def call(self, options: Options) -> object:
+        """Run it; returns what is worth printing."""
+        call: Callable[[Options], object] = _resolve(self.function)
+        return call(options)
+
+
+def _resolve(address: str) -> Any:
+    module, _, name = address.partition(":")
+    return getattr(import_module(module), name)
+
+
+def file_of(job: str) -> str:
+    """Name of the file of a job: a verb's name, or the file's without .py."""
+    return f"{job.replace('-', '_')}.py"
+
+
+def run_verb(name: str) -> None:
+    """The command line of a verb's job file: `[--config FILE.yaml] [key=value ...]`."""
+    from seral.options import run_job
+
+    verb = VERBS[name]
+    run_job(verb.options_model(), verb.call, verb.help, verb.name)
+
+
+VERBS: dict[str, Verb] = {
+    "pool-import": Verb(
+        name="pool-import",
+        command="pool import",
+        options="seral.pool.ingest:ImportOptions",
+        function="seral.pool.ingest:import_corpus",
+        help="Import a corpus into a pool.",
+        about="""Run it again after an interruption: it goes on where it stopped. Files that cannot be used end in the
+pool's quarantine with the reason; they never stop the import. What a reader takes besides the folder stands behind its
+name in brackets: `--set reader_options.NAME=VALUE`.
+
+Example: `seral pool import emodb ~/corpora/emodb --out data/pool`""",
+    ),
+    "cut": Verb(
+        name="cut",
+        command="pool cut",
+        options="seral.pool.cut:CutOptions",
+        function="seral.pool.cut:cut_recordings",
+        help="Find the utterances of long recordings by voice activity, and list where each begins and ends.",
+        about="""No audio is copied. Import the list with `seral pool import manifest OUT --out POOL`. With `--set
+clip_s=5` it cuts clips of one length instead, for the reader `folder`.
+
+Example: `seral pool cut recordings/ --out calls --set max_s=10`""",
+    ),
+    "audit": Verb(
+        name="audit",
+        command="pool audit",
+        options="seral.pool.audit:AuditOptions",
+        function="seral.pool.audit:audit_corpus",
+        help="Count what a corpus folder holds: labels without audio, audio without label, conflicts, what is missing.",
+        about="""No audio is decoded. A copy that looks complete but has another count than the release is remarked
+upon.
+
+Example: `seral pool audit crema-d ~/corpora/CREMA-D --set reader_options.labels=voice --out crema-d.json`""",
+        job=False,
+    ),
+    "screen": Verb(
+        name="screen",
+        command="pool screen",
+        options="seral.features.screen:ScreenOptions",
+        function="seral.features.screen:screen_pool",
+        help="Find near-duplicates, and utterances far from all others, by the features of an encoder.",
+        about="""The table is kept in POOL/screen; a run's `split.near_duplicates` may name it, and then refuses folds
+that have such a pair in two parts.
+
+Example: `seral pool screen data/pool --set similarity=0.97`""",
+    ),
+    "degrade": Verb(
+        name="degrade",
+        command="pool degrade",
+        options="seral.pool.degrade:DegradeOptions",
+        function="seral.pool.degrade:degrade_pool",
+        help="Make a noisy variant of a pool for studies: rooms, noise, level, band, codec; the ids stay the same.",
+        about="Example: `seral pool degrade data/pool --out data/noisy --set noise=data/noises --set snr_db=[5,15]`",
+    ),
+    "erase": Verb(
+        name="erase",
+        command="pool erase",
+        options="seral.erase.erase:EraseOptions",
+        function="seral.erase.erase:erase",
+        help="Erase one speaker or one utterance from a pool, and from the runs, caches and predictions made of it.",
+        about="""Audio, features, gold labels and votes go; in runs, picks, labels and predictions. What stays is a
+tombstone in POOL/erased/: when, how many rows of which tables, and salted hashes, by which imports keep the erased out.
+Models that learnt from it are named, since weights cannot be unlearned. Interrupted, or with another run to clear: give
+the same command again. See docs/pools.md.
+
+Example: `seral pool erase data/pool --speaker emodb/03 --run runs/mine`""",
+        job=False,
+    ),
+    "generate": Verb(
+        name="generate",
+        command="pool generate",
+        options="seral.synthesis.generate:GenerateOptions",
+        function="seral.synthesis.generate:generate",
+        help="Generate a demonstration corpus: several languages and speakers, four emotions, noise, junk.",
+        about="""For trying out and for tests, never for claims. Import it with `seral pool import manifest OUT --out
+POOL`.
+
+Example: `seral pool generate data/demo-corpus --set utterances=120`""",
+        job=False,
+    ),
+    "features": Verb(
+        name="features",
+        options="seral.features.extract:ExtractOptions",
+        function="seral.features.extract:extract",
+        help="Compute and cache the features that an encoder makes of a pool.",
+        about="""Run it again: it computes what is missing. Runs on the pool find the features there.
+
+Example: `seral features data/pool --encoder facebook/hubert-base-ls960 --set cluster.use_gpu=true`""",
+    ),
+    "loop": Verb(
+        name="loop",
+        command="loop run",
+        options="seral.loop.options:LoopOptions",
+        function="seral.loop.loop:run_loop",
+        help="Run the main job: features, then rounds of select, label, train and score, beside a random arm.",
+        about="""Run it again after an interruption: it resumes after the last complete round and ends in the same
+numbers. With `people` in the configuration it ends with status 75 when it awaits their labels; run again, it goes on.
+
+Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`""",
+    ),
+    "pretrain": Verb(
+        name="pretrain",
+        options="seral.pretraining.tapt:TaptJobOptions",
+        function="seral.pretraining.tapt:pretrain",
+        help="Adapt an encoder to the speech of a pool without labels (TAPT).",
+        about="""Run it again: it goes on where it stopped. The objective is contrastive for wav2vec
+2.0, masked prediction of clusters for all others, or `tapt.objective`. `tapt.json` and `tapt.png` show how it went.
+`--set fold=0` hears the training part of a fold only.
+
+Example: `seral pretrain data/pool --encoder facebook/hubert-base-ls960 --run runs/tapt --set tapt.steps=500`""",
+    ),
+    "distil": Verb(
+        name="distil",
+        options="seral.pretraining.distillation:DistilOptions",
+        function="seral.pretraining.distillation:distil",
+        help="Make a small encoder from a large one (DistilHuBERT).",
+        about="""Run it again: it goes on where it stopped. The student learns what the teacher makes of the speech,
+layer by layer. `distil.json` and `distil.png` show how it went, `seral layers probe` what the student is worth.
+
+Example: `seral distil data/pool --teacher microsoft/wavlm-base-plus --layers 4 --run runs/student`""",
+    ),
+    "train": Verb(
+        name="train",
+        options="seral.training.supervised:SupervisedOptions",
+        function="seral.training.supervised:run_train",
+        help="Train on all labels of a pool: a model for every fold and seed, tested on speakers it has not heard.",
+        about="""The options are those of `seral loop run` without strategy and budget. A training that is run again
+computes what is missing; `seral predict RUN` takes its model with the best dev score.
+
+Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`""",
+    ),
+    "compare": Verb(
+        name="compare",
+        options="seral.studies.compare:CompareOptions",
+        function="seral.studies.compare:run_compare",
+        help="Compare variants of training (adapters, pretraining, shares of the labels) on the same folds and seeds.",
+        about="""Prints the table and writes it to the run folder as Markdown and CSV. Run it again: it goes on where it
+stopped.
+
+Example: `seral compare jobs/configs/adapters-emodb.yaml --set seeds=[0]`""",
+    ),
+    "two-stage": Verb(
+        name="two-stage",
+        options="seral.studies.two_stage:TwoStageOptions",
+        function="seral.studies.two_stage:run_two_stage",
+        help="Adapt from acted to natural speech in two stages, beside source only, target only and joint training.",
+        about="Example: `seral two-stage jobs/configs/two-stage-urdu.yaml`",
+    ),
+    "relevance": Verb(
+        name="relevance",
+        command="layers relevance",
+        options="seral.studies.layer_relevance:RelevanceOptions",
+        function="seral.studies.layer_relevance:run_relevance",
+        help="Measure what every hidden state tells of emotions: learned weights, single states, truncated encoders.",
+        about="""Prints the centres of mass; `relevance.png` and `relevance.csv` in the run folder show the layers.
+
+Example: `seral layers relevance jobs/configs/relevance-whisper.yaml --set corpora=[emodb]`""",
+    ),
+    "probe": Verb(
+        name="probe",
+        command="layers probe",
+        options="seral.studies.layer_probe:ProbeOptions",
+        function="seral.studies.layer_probe:probe_layers",
+        help="Compare encoders by a linear probe of every hidden state on unseen speakers, beside log-mel statistics.",
+        about="""Prints UAR, size and speed of each encoder and of its network with untrained weights.
+
+Example: `seral layers probe data/pool --classes anger,neutral,sadness --encoder runs/student/encoder --run runs/p`""",
+    ),
+    "similarity": Verb(
+        name="similarity",
+        command="layers similarity",
+        options="seral.studies.layer_similarity:SimilarityOptions",
+        function="seral.studies.layer_similarity:compare_layers",
+        help="Measure how alike every hidden state is in the languages (or corpora) of a pool, label-free by default.",
+        about="""Prints the similarities, larger is more alike; `similarity.png` is a heat map, `similarity.csv` the
+table.
+
+Example: `seral layers similarity data/pool --run runs/similarity --set by=corpus --set measures=[coral,mmd]`""",
+    ),
+    "transfer": Verb(
+        name="transfer",
+        command="layers transfer",
+        options="seral.studies.transfer:TransferOptions",
+        function="seral.studies.transfer:run_transfer",
+        help="Train on a labelled language for an unlabelled one, aligned in the layers that are alike in both.",
+        about="""Prints UAR of every anchor set for every pair of languages, beside source only and the target's own
+labels.
+
+Example: `seral layers transfer jobs/configs/anchors-whisper.yaml --set groups=[en,de]`""",
+    ),
+    # The job file of a verb called `select` would shadow Python's module of that name for every job beside it.
+    "select-batch": Verb(
+        name="select-batch",
+        command="select",
+        options="seral.selection.batch:BatchOptions",
+        function="seral.selection.batch:run_batch",
+        help="Pick what to label next from Parquet files, on one machine or many, outside a loop.",
+        about="""The picks do not depend on the order of the files, nor on how many parts they are kept in, but for
+strategies that cluster the whole pool (k_means, alps, typiclust, prob_cover, and auto without predictions): in parts,
+theirs are merged, and `exact` says so.
+
+Example: `seral select features/ --predictions p.parquet --strategy badge --count 500 --out picks.parquet --set
+'strategy.wrappers=[{name: quota, by: speaker, share: 0.05}]' --metadata data/pool/utterances`""",
+    ),
+    "compare-strategies": Verb(
+        name="compare-strategies",
+        options="seral.studies.strategies:StrategyStudyOptions",
+        function="seral.studies.strategies:run_strategy_study",
+        help="Draw learning curves of every strategy on frozen features, many seeds, on clean speech or with junk.",
+        about="""Prints UAR at every budget and the gain on random choice. Run it again: it goes on where it stopped.
+
+Example: `seral compare-strategies jobs/configs/strategies.yaml --set corpora=[emodb]`""",
+    ),
+    "strategy-survey": Verb(
+        name="strategy-survey",
+        options="seral.studies.survey:StrategySurveyOptions",
+        function="seral.studies.survey:run_strategy_survey",
+        help="Compare every strategy on many pools and encoders, clean and with junk, and sum up which to take when.",
+        about="""Run it again: it goes on where it stopped.
+
+Example: `seral strategy-survey jobs/configs/strategy-survey.yaml`""",
+    ),
+    "sweep": Verb(
+        name="sweep",
+        command="sweep run",
+        options="seral.sweep.plan:SweepOptions",
+        function="seral.sweep.run:run_sweep",
+        help="Try points of a space of options side by side, stop the worse ones early, and test the best.",
+        about="""Run it again after a kill: it resumes.
+
+Example: `seral sweep run jobs/configs/sweep-heads.yaml --set trials=50`""",
+    ),
+    "predict": Verb(
+        name="predict",
+        options="seral.prediction:PredictOptions",
+        function="seral.prediction:predict",
+        help="Predict emotions with the model of a run, for a whole pool or for files.",
+        about="""Files that cannot be read are named and get a row with an error instead of a prediction.
+
+Example: `seral predict runs/emodb data/pool --out predictions.parquet`""",
+    ),
+    "report": Verb(
+        name="report",
+        options="seral.report:ReportOptions",
+        function="seral.report:report_run",
+        help="Write the report of a run: one HTML file, with the figures as PNG and the tables as CSV beside it.",
+        about="Example: `seral report runs/emodb`",
+    ),
+}
+"""One record a verb. A new one is a record here and, where it may be a cluster job, its file in jobs/."""

@@ -13,9 +13,9 @@ from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse, read_yaml
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.progress import say, track
+from seral.progress import say
 from seral.report import write_run_report
-from seral.synthesis.corpus import SynthesisOptions, synthesise
+from seral.synthesis.generate import GenerateOptions, generate
 
 NEXT_STEPS = """
 The report: {report}
@@ -28,13 +28,11 @@ Then `seral loop run` with a copy of {run}/config.yaml that names your pool and 
 
 
 def run_demo(out: Path) -> str:
-    """Generate, import, run the loop and report under `out`; run again, it resumes."""
+    """Generate, import, run the loop and report under `out`; a second call resumes the first."""
     corpus, pool, run = out / "corpus", str(out / "pool"), str(out / "run")
     if not storage.exists(corpus / "manifest.jsonl"):
         say("1/4 generating speech in several languages, with noise and junk")
-        options = SynthesisOptions()
-        with track("generating", options.utterances) as advance:
-            synthesise(corpus, options, advance)
+        generate(GenerateOptions(out=str(corpus)))
     say("2/4 importing it into a pool")
     imported = import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(corpus), "out": pool}))
     say(f"    {imported['pool_utterances']} utterances, {imported['quarantined']} files in quarantine")

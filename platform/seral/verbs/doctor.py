@@ -1,4 +1,4 @@
-"""Checks that tell what would go wrong before it does."""
+"""Checks of a machine, a cluster and a configuration that name what would go wrong before it does."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Finding:
 
 def examine(config: Path | None = None) -> Iterator[Finding]:
     """Check this machine, and what a run's configuration needs when one is given."""
-    options = None if config is None else load(LoopOptions, config)
+    options = None if config is None else load(LoopOptions, config, verb="loop")
     checks: list[tuple[str, Callable[[], str]]] = [
         ("python", lambda: sys.version.split()[0]),
         ("packages", _packages),
@@ -86,7 +86,7 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
 
 
 def _ledger(options: LoopOptions, people: PeopleOptions) -> str:
-    """Whether the ledger can be reached from wherever a round runs, asks the same, and has people enough."""
+    """Check that a round can reach the ledger from anywhere, that it asks what the run asks, and has people enough."""
     url = ledger_url(options.run, people)
     if url.endswith(SUFFIX) and len(ray.nodes()) > 1:
         raise ValueError(f"{url} is a file, and the cluster has several nodes: name a server in people.ledger")
@@ -116,18 +116,18 @@ def _ray(options: LoopOptions | None) -> str:
 
 
 def _state_api(options: LoopOptions | None) -> str:
-    """Whether the cluster's dashboard answers, without which `ray list`, `ray logs` and submitted jobs fail."""
+    """Check that the cluster's dashboard answers, without which `ray list`, `ray logs` and submitted jobs fail."""
     if not (os.environ.get("RAY_ADDRESS") or (options is not None and options.cluster.address)):
         return "not asked: a local Ray has no dashboard, and needs none"
     try:
         return f"answers, and lists {len(list_nodes(timeout=STATE_S))} nodes"
     except RayStateApiException as error:
-        told = str(error).strip().splitlines()[0]
-        raise ValueError(f"no answer: start the head with its dashboard (ray[default]); {told}") from error
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"no answer: start the head with its dashboard (ray[default]); {reason}") from error
 
 
 def _nodes(run: str | None) -> str:
-    """Every node has these versions, room on its disk, and the run's storage: the same one."""
+    """Check that every node has the versions of this one, room on its disk, and the run's storage."""
     alive = [node for node in ray.nodes() if node["Alive"]]
     with _mark(run) as (mark, word):
         tasks = [
@@ -136,18 +136,18 @@ def _nodes(run: str | None) -> str:
             .remote(mark, word)
             for node in alive
         ]
-        told = ray.get(tasks, timeout=NODES_S)
-    here, wrong = versions(PACKAGES) | {"python": sys.version.split()[0]}, list[str]()
-    for node in told:
-        other = {name: number for name, number in node["versions"].items() if here[name] != number}
-        wrong += [f"{node['name']} has {name} {number}, {here[name]} is here" for name, number in other.items()]
-        wrong += [f"{node['name']}: {node['storage']}"] if node["storage"] else []
-        wrong += [f"{node['name']} has {node['free_gb']:.1f} GB left"] if node["free_gb"] < LOW_DISK_GB else []
-    if wrong:
-        raise ValueError("; ".join(wrong))
-    least = min(node["free_gb"] for node in told)
-    seen = "" if run is None else ", the run folder from each"
-    return f"{len(told)}, the same versions{seen}, {least:.0f} GB free or more"
+        reports = ray.get(tasks, timeout=NODES_S)
+    local, problems = versions(PACKAGES) | {"python": sys.version.split()[0]}, list[str]()
+    for node in reports:
+        other = {name: number for name, number in node["versions"].items() if local[name] != number}
+        problems += [f"{node['name']} has {name} {number}, {local[name]} is here" for name, number in other.items()]
+        problems += [f"{node['name']}: {node['storage']}"] if node["storage"] else []
+        problems += [f"{node['name']} has {node['free_gb']:.1f} GB left"] if node["free_gb"] < LOW_DISK_GB else []
+    if problems:
+        raise ValueError("; ".join(problems))
+    least = min(node["free_gb"] for node in reports)
+    folder = "" if run is None else ", the run folder from each"
+    return f"{len(reports)}, the same versions{folder}, {least:.0f} GB free or more"
 
 
 @contextmanager
@@ -166,7 +166,7 @@ def _mark(run: str | None) -> Iterator[tuple[str | None, str]]:
 
 
 def _examine_node(mark: str | None, word: str) -> dict[str, Any]:
-    """What a node says of itself."""
+    """Versions, storage and free disk of the node that this runs on."""
     problem = ""
     if mark is not None:
         folder = mark.rpartition("/")[0]
@@ -218,16 +218,16 @@ def _text_encoder(name: str) -> str:
 
 
 def _adapters(name: str, options: LoopOptions | None) -> str:
-    """One real backward pass: every module of the configured adapters, or LoRA, must get a gradient."""
-    wanted = {} if options is None or options.finetune.frozen else options.finetune.adapters()
-    heard = {kind: given for kind, given in wanted.items() if kind != "layer_sum"}  # the head's, rather
-    encoder = attach_adapters(load_encoder(name), heard or "lora", seed=0)
+    """Run one real backward pass: every module of the configured adapters, or LoRA, must get a gradient."""
+    configured = {} if options is None or options.finetune.frozen else options.finetune.adapters()
+    adapters = {kind: spec for kind, spec in configured.items() if kind != "layer_sum"}  # the head's, rather
+    encoder = attach_adapters(load_encoder(name), adapters or "lora", seed=0)
     wave_BS = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)) * 0.1
     out = encoder(wave_BS, torch.tensor([16000]))
     out.hidden_LBTD[-1].float().square().mean().backward()
     if dead := dead_adapters(encoder):
         raise ValueError(f"{len(dead)} adapters get no gradient, e.g. {dead[0]}")
-    return f"every module of {'+'.join(heard) or 'lora'} gets a gradient"
+    return f"every module of {'+'.join(adapters) or 'lora'} gets a gradient"
 
 
 def _pool(uri: str) -> str:

@@ -1,6 +1,6 @@
 """Prediction with the model of a run: a whole pool through a Ray Data actor pool, or loose files."""
 
-# B batch · C classes
+# B batch · N rows · S samples · E text features · C classes · K rated dimensions · O outputs
 from __future__ import annotations
 
 import hashlib
@@ -38,7 +38,7 @@ FILES_AT_ONCE = 64
 
 
 class PredictOptions(Options):
-    """What to predict, with what."""
+    """Options of a prediction: the run whose model is used, its input, and where the table goes."""
 
     run: str
     """The run whose model is used."""
@@ -47,7 +47,7 @@ class PredictOptions(Options):
     out: str
     """Parquet file to write."""
     trajectory: str | None = None
-    """Which trajectory's last model; None = the best on dev among the strategy's."""
+    """The trajectory whose last model is used; None = the best on dev among the strategy's."""
     max_duration_s: float = Field(default=60.0, gt=0)
     """Longer files get an error instead of a prediction, in seconds."""
     features: FeatureOptions = FeatureOptions()
@@ -78,12 +78,12 @@ def model_folder(run: str, trajectory: str | None = None) -> str:
     names = storage.list_names(root)
     if trajectory is not None and trajectory not in names:
         raise OptionError(f"no trajectory {trajectory!r} in {run}; it has {', '.join(names)}")
-    wanted = [trajectory] if trajectory else [name for name in names if name.startswith(f"{arm}.")]
-    done = {name: rounds[-1] for name in wanted if (rounds := read_rounds(storage.join(root, name)))}
-    if not done:
+    candidates = [trajectory] if trajectory else [name for name in names if name.startswith(f"{arm}.")]
+    last_round = {name: rounds[-1] for name in candidates if (rounds := read_rounds(storage.join(root, name)))}
+    if not last_round:
         raise StateError(f"{run} has no finished round yet: run the loop first")
-    best = max(sorted(done), key=lambda name: done[name].dev_uar or 0.0)
-    return storage.join(round_folder(storage.join(root, best), done[best].round), "model")
+    best = max(sorted(last_round), key=lambda name: last_round[name].dev_uar or 0.0)
+    return storage.join(round_folder(storage.join(root, best), last_round[best].round), "model")
 
 
 def output_schema(classes: Sequence[str], dimensions: Sequence[str]) -> pa.Schema:
@@ -135,7 +135,7 @@ class Predictor:
 
 
 class ShardPredictor:
-    """The same as a Ray Data actor: one shard of a pool in, one shard of predictions out."""
+    """A Predictor as a Ray Data actor: one shard of a pool in, one shard of predictions out."""
 
     def __init__(self, folder: str, options: PredictOptions, pool: Pool, parts: str) -> None:
         if not options.cluster.use_gpu:

@@ -1,0 +1,6 @@
+"""From labelled languages to unlabelled ones: python jobs/transfer.py --config jobs/configs/anchors-whisper.yaml"""
+
+from seral.verbs import run_verb
+
+if __name__ == "__main__":
+    run_verb("transfer")
