@@ -14,9 +14,9 @@ from peft import AdaLoraConfig
 from peft.tuners.adalora import RankAllocator
 from torch import Tensor, nn
 
-from ser_models.adapters.injection import inject, target_pattern
-from ser_models.adapters.lora import DEFAULT_TARGETS
+from ser_models.adapters.injection import PeftOptions, inject, target_pattern
 from ser_models.adapters.parameters import adapter_modules, adapter_tags
+from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD
 from ser_models.encoders import SpeechEncoder
 
 START_STD = 0.02
@@ -27,7 +27,7 @@ AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaloraOptions:
+class AdaloraOptions(PeftOptions):
     """How many ranks there are at first and at last."""
 
     start_rank: int = 12
@@ -54,7 +54,7 @@ class AdaloraOptions:
 
 def attach_adalora(encoder: SpeechEncoder, options: AdaloraOptions, *, seed: int) -> SpeechEncoder:
     """Put low-rank updates on an encoder in place and freeze the rest; at first the output is unchanged."""
-    targets = options.targets or DEFAULT_TARGETS[encoder.family]
+    targets = options.targets or ATTENTION_AND_FEEDFORWARD[encoder.family]
     config = AdaLoraConfig(
         init_r=options.start_rank,
         target_r=options.rank,

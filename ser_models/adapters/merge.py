@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ser_models.adapters.kinds import ADAPTERS
+from ser_models.adapters import ADAPTERS
 from ser_models.adapters.parameters import MARKS
 from ser_models.adapters.prefix import Prefix
 from ser_models.encoders import SpeechEncoder
