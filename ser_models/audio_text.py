@@ -20,10 +20,14 @@ from transformers import AutoModel, AutoTokenizer
 
 from ser_models.encoders.checkpoint import digest_weights
 from ser_models.encoders.encoder import no_progress_bars
-from ser_models.heads import SCALE_FLOOR, LayerPool
+from ser_models.heads import SCALE_FLOOR, STD_GAIN, LayerPool
 
 MAX_TOKENS = 256
 """Longer transcripts are cut; an utterance of 30 s has about 100 tokens."""
+TEXT_GAIN = 0.3
+"""Factor on the standardised vector of a transcript, by default. Below 1 it shrinks harder than the audio under the
+same weight penalty: it has as many features and says less. 0.3 did best on generated speech, at 1 the words cost more
+than they brought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +38,8 @@ class TextInput:
     """Features E of a transcript's vector."""
     alone: bool = False
     """Text without audio, to see what the words by themselves are worth."""
-    gain: float = 0.3
-    """Factor on the standardised vector. Below 1 it shrinks harder than the audio under the same weight penalty: it
-    has as many features and says less. 0.3 did best on generated speech, at 1 the words cost more than they brought."""
+    gain: float = TEXT_GAIN
+    """Factor on the standardised vector."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.gain <= 0:
@@ -53,7 +56,7 @@ class AudioTextPool(LayerPool):
     centre_text: Tensor
     scale_text: Tensor
 
-    def __init__(self, num_states: int, width: int, text: TextInput, *, std_gain: float = 0.4) -> None:
+    def __init__(self, num_states: int, width: int, text: TextInput, *, std_gain: float = STD_GAIN) -> None:
         super().__init__(num_states, width, std_gain=std_gain)
         self.text = text
         self.register_buffer("centre_text", torch.zeros(text.width))

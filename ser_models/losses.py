@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,6 +114,35 @@ def focal_cross_entropy(
     if weight_C is not None:
         loss_B = loss_B * weight_C[label_B]
     return loss_B.mean()
+
+
+def soft_focal_cross_entropy(logits_BC: Tensor, target_BC: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Focal cross-entropy against weighted distributions over classes, `-Σ_c q_c (1 - p_c)^γ log p_c`, mean over B.
+
+    Equals `focal_cross_entropy` where q is one-hot times the weight of the class.
+    """
+    if target_BC.shape != logits_BC.shape:
+        raise ValueError(f"soft labels {tuple(target_BC.shape)} must match logits {tuple(logits_BC.shape)}")
+    _check_logits(logits_BC, None)
+    log_p_BC = torch.log_softmax(logits_BC.float(), -1)
+    focus_BC = (-torch.expm1(log_p_BC)).clamp_min(FOCAL_FLOOR) ** gamma
+    return -(target_BC * focus_BC * log_p_BC).sum(-1).mean()
+
+
+class ClassLoss(NamedTuple):
+    """A loss of classes for both kinds of labels."""
+
+    hard: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    """(logits (B, C), class indices (B,), class weights (C,) or None) -> scalar."""
+    soft: Callable[[Tensor, Tensor], Tensor]
+    """(logits (B, C), distributions times weights (B, C)) -> scalar; equals `hard` where they are one-hot."""
+
+
+LOSSES: dict[str, ClassLoss] = {
+    "cross_entropy": ClassLoss(hard=cross_entropy, soft=soft_cross_entropy),
+    "focal": ClassLoss(hard=focal_cross_entropy, soft=soft_focal_cross_entropy),
+}
+"""Losses of classes by name, as `finetune.loss` chooses one."""
 
 
 @torch.no_grad()

@@ -48,6 +48,7 @@ from seral.selection.selection import StrategyOptions
 from seral.task.examples import Targets
 from seral.task.gold import Oracle
 from seral.task.run import codes, eligible, features_of, fold_data
+from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import finetune
 from seral.training.model import evaluate, score
 
@@ -213,16 +214,14 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
             told = {row["utterance_id"]: row for row in rows if row["emotion"] is not None}
             heard = [data.utterances([name for name in part if name in told]) for part in (train, dev)]
             targets = [_targets([told[name] for name in part.ids], options.classes, way) for part in heard]
-            finetune(
-                *(heard[0], targets[0], heard[1], targets[1]),
+            training = TrainingData(
+                train=Labelled(heard[0], targets[0]),
+                dev=Labelled(heard[1], targets[1]),
                 unlabelled=data.utterances(data.fold.train),
                 store=store,
                 classes=options.classes,
-                folder=folder,
-                seed=seed,
-                options=loop.finetune,
-                on=loop.cluster,
             )
+            finetune(training, loop.finetune, folder, seed=seed, on=loop.cluster)
             probability_NC = score(storage.join(folder, "model"), store, test).probability_NC
             yield {
                 "labels are": name,

@@ -53,7 +53,8 @@ from seral.selection.strategies.scores import entropy
 from seral.task.examples import Targets, Utterances
 from seral.task.gold import Oracle
 from seral.task.run import FoldData, codes
-from seral.training.alignment import AnchoringOptions
+from seral.training.alignment import AnchorOptions
+from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import linear_probe
@@ -116,7 +117,7 @@ class Ground(FoldData):
     finetune: FinetuneOptions
     source: tuple[str, ...]
     """Utterances of other languages whose labels are there from the start."""
-    anchor: AnchoringOptions | None
+    anchor: AnchorOptions | None
     proxy: bool
     surprisal: str | None
     """Folder of pretraining losses (seral.pretraining.surprisal), where a strategy reads them."""
@@ -219,21 +220,16 @@ def run_round(
     target = replace(target, soft_NC=_soft(labelled, len(source.ids), len(ground.classes)))
 
     def fit(to: str, target: Targets, seed: int) -> dict[str, Any]:
-        return finetune(
-            train.with_others(source),
-            target,
-            dev,
-            Targets.of_classes(dev_label_N),
+        data = TrainingData(
+            train=Labelled(train.with_others(source), target),
+            dev=Labelled(dev, Targets.of_classes(dev_label_N)),
             unlabelled=ground.utterances(ground.fold.train),
             store=ground.store,
             classes=ground.classes,
-            folder=to,
-            seed=seed,
-            options=ground.finetune.head_only if ground.proxy and more else ground.finetune,
-            on=ground.on,
-            source=source if source.ids else None,
-            anchor=ground.anchor,
+            source=Source(units=source, anchor=ground.anchor) if source.ids else None,
         )
+        options = ground.finetune.head_only if ground.proxy and more else ground.finetune
+        return finetune(data, options, to, seed=seed, on=ground.on)
 
     with times.phase("train"):
         history = fit(here, target, seed)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ser_models import metrics
-from ser_models.fitting import PooledSet, ProbeOptions, RatedSet
+from ser_models.fitting import L2, FitOptions, PooledSet, RatedSet
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
 from seral import storage
 from seral.figures.markdown import markdown
@@ -77,7 +77,7 @@ class RelevanceOptions(ProtocolOptions):
     """How speakers are divided; every seed deals those of k-fold anew."""
     mapped: list[Literal["arousal", "valence"]] = Field(default=[])
     """Dimensions to read off the name of the emotion, for corpora without ratings (see MAPS)."""
-    l2: float = Field(default=0.03, ge=0)
+    l2: float = Field(default=L2, ge=0)
     """Ridge penalty of the probes."""
     resamples: int = Field(default=300, ge=1)
     """Resamples of the speakers for the intervals."""
@@ -128,7 +128,7 @@ def relevance_cell(cell: Cell, _folder: str, data: FoldData, fold: Fold, options
         known = PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=target_N.long())
     else:
         known = RatedSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, target_NK=target_N[:, None].float())
-    found = layer_relevance(known, test, num_classes=len(options.classes), options=ProbeOptions(l2=options.l2))
+    found = layer_relevance(known, test, num_classes=len(options.classes), options=FitOptions(l2=options.l2))
     return {
         "weight": found.weight_L.round(6).tolist(),
         "ids": test_ids,

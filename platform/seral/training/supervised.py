@@ -25,8 +25,9 @@ from seral.task.examples import Targets, Utterances
 from seral.task.ray_train import OnReport
 from seral.task.run import FoldData, features_of, fold_data, open_run, protocol_name, write_environment
 from seral.training.augmented import check_noises
+from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune, frames_layer
-from seral.training.linear_probe import probe
+from seral.training.linear_probe import probe_metrics
 from seral.training.model import evaluate_model
 from seral.training.options import TrainingOptions, sides
 
@@ -138,7 +139,7 @@ def _train_cell(cell: Cell, folder: str, ground: Ground, options: SupervisedOpti
     return {
         "labels": len(fold.train),
         **judge(ground, "test", kept),
-        **probe(*known, len(data.classes)),
+        **probe_metrics(*known, len(data.classes)),
         **{f"{name}_{metric}": judge(ground, "test", kept, name)[metric] for name in ground.variants},
         "dev": judge(ground, "dev", kept)[metric],
         "model": storage.join(place, "model"),
@@ -151,21 +152,16 @@ def train(
 ) -> dict[str, Any]:
     """Train on all labels of a fold, and of the source, and write the model to `folder`/model; returns its history."""
     data, source = ground.data, ground.data.utterances(ground.source) if ground.source else None
-    return finetune(
-        *ground.known([*data.fold.train, *ground.source]),
-        *ground.known(data.fold.dev),
+    known = TrainingData(
+        train=Labelled(*ground.known([*data.fold.train, *ground.source])),
+        dev=Labelled(*ground.known(data.fold.dev)),
         unlabelled=data.utterances(data.fold.train),
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,
-        folder=folder,
-        seed=seed,
-        options=options.finetune,
-        on=options.cluster,
-        source=source,
-        anchor=options.anchor,
-        on_report=on_report,
+        source=None if source is None else Source(units=source, anchor=options.anchor),
     )
+    return finetune(known, options.finetune, folder, seed=seed, on=options.cluster, on_report=on_report)
 
 
 def judge(ground: Ground, part: Literal["dev", "test"], folder: str, variant: str | None = None) -> dict[str, Any]:

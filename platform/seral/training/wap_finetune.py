@@ -21,7 +21,7 @@ from torch.nn.functional import one_hot
 
 from ser_models import metrics
 from ser_models.adapters.wap import WapTransformer
-from ser_models.fitting import PooledSet, ProbeOptions, fit_head
+from ser_models.fitting import FitOptions, PooledSet, fit_head
 from ser_models.heads import LayerPool
 from ser_models.losses import calibrated_cross_entropy, class_weights, soft_cross_entropy
 from ser_models.pooling import masked_mean_std
@@ -90,7 +90,7 @@ def start_classifier(
     pool.fit(*_statistics(wap, frames, unlabelled))
     mean_NLD, std_NLD = _statistics(wap, frames, train.ids)
     labelled = PooledSet(mean_NLD=mean_NLD, std_NLD=std_NLD, label_N=torch.from_numpy(train.label_N))
-    probe = ProbeOptions(l2=options.l2, std_gain=pool.std_gain, learn_layers=False)
+    probe = FitOptions(l2=options.l2, std_gain=pool.std_gain, learn_layers=False)
     fitted = fit_head(labelled, classes, pool=pool, options=probe)
     model.adopt(fitted.pool, fitted.head)
     return model.to(_device(wap))
