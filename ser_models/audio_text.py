@@ -1,4 +1,4 @@
-"""What is said beside how it is said: vectors of transcripts, and the fusion of both.
+"""Audio and text: vectors of transcripts, and their late fusion with the audio.
 
 de Oliveira et al. 2023 (arXiv 2305.19184): a distilled audio encoder and a text encoder, each averaged over time or
 tokens, `y = W2 tanh(W1 [a; s])`. Words carry valence, which audio alone tells badly.
@@ -32,7 +32,7 @@ than they brought."""
 
 @dataclass(frozen=True, kw_only=True)
 class TextInput:
-    """What a model is given of the transcripts."""
+    """Input of transcripts to a model: width and gain of their vectors."""
 
     width: int
     """Features E of a transcript's vector."""
@@ -71,11 +71,11 @@ class AudioTextPool(LayerPool):
     def fit(self, mean_NLD: Tensor, std_NLD: Tensor, text_NE: Tensor | None = None) -> None:
         """Set the standardisation from (unlabelled) training features and transcripts' vectors, NaN for none."""
         super().fit(mean_NLD, std_NLD)
-        known_NE = torch.empty(0, self.text.width) if text_NE is None else text_NE[_known(text_NE)].float()
-        if len(known_NE) < 2:
-            raise ValueError(f"a model that reads needs at least 2 clips with a transcript, got {len(known_NE)}")
-        scale_E = known_NE.std(0, correction=0)
-        self.centre_text.copy_(known_NE.mean(0))
+        transcript_NE = torch.empty(0, self.text.width) if text_NE is None else text_NE[_known(text_NE)].float()
+        if len(transcript_NE) < 2:
+            raise ValueError(f"a model that reads needs at least 2 clips with a transcript, got {len(transcript_NE)}")
+        scale_E = transcript_NE.std(0, correction=0)
+        self.centre_text.copy_(transcript_NE.mean(0))
         self.scale_text.copy_(scale_E.clamp_min(max(SCALE_FLOOR * float(scale_E.median()), 1e-8)))
 
     def join(self, audio_BU: Tensor, text_BE: Tensor | None) -> Tensor:
@@ -101,7 +101,7 @@ def make_pool(num_states: int, width: int, *, std_gain: float, text: TextInput |
 
 
 def _known(text_NE: Tensor) -> Tensor:
-    """Which rows have a transcript, (N,) bool."""
+    """Whether each row has a transcript, (N,) bool."""
     return torch.isfinite(text_NE).all(-1)
 
 

@@ -105,7 +105,7 @@ class SerModel(nn.Module):
         return embedding
 
     def split(self, output_BO: Tensor) -> tuple[Tensor, Tensor]:
-        """What an entrance returned, as class logits (B, C) and dimensions (B, K)."""
+        """Outputs of an entrance, as class logits (B, C) and dimensions (B, K)."""
         return output_BO[..., : len(self.classes)], output_BO[..., len(self.classes) :]
 
 

@@ -40,7 +40,7 @@ CLEARLY = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class FitOptions:
-    """How a head is fitted. The defaults are the best of a grid on EmoDB and RAVDESS with two encoders."""
+    """Options of fitting a head. The defaults are the best of a grid on EmoDB and RAVDESS with two encoders."""
 
     l2: float = L2
     """Ridge penalty on the head's weights, `l2/2 · ‖W‖²` beside the mean loss per clip. 0.01 to 0.1 are alike."""
@@ -86,7 +86,7 @@ class PooledSet(PooledRows):
     label_N: Tensor
     """Class indices, int64."""
     weight_N: Tensor | None = None
-    """How much each row counts, 1 on average; None = all alike."""
+    """Weight of each row, 1 on average; None = all alike."""
     soft_NC: Tensor | None = None
     """Shares of the annotators' votes, by which heads are fitted; NaN in rows that have their label alone."""
 

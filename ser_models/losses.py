@@ -22,7 +22,7 @@ CCC_FLOOR = 1e-8
 """Keeps a batch of equal targets and equal predictions from dividing zero by zero; its CCC is then 0."""
 
 SOFT_TOLERANCE = 1e-4
-"""How far the sum of a soft label may be from 1."""
+"""Distance that the sum of a soft label may have from 1."""
 
 
 def class_weights(label_N: Tensor, num_classes: int, weight_N: Tensor | None = None) -> Tensor:
@@ -56,26 +56,26 @@ def weighted_classes(
     if soft_NC is not None:
         counted_NC = class_distributions(label_N, num_classes, soft_NC) * own_N[:, None]
         return counted_NC * _balanced(counted_NC.sum(0), counted_NC.sum())
-    known_N = label_N >= 0
-    weight_C = class_weights(label_N[known_N], num_classes, None if weight_N is None else own_N[known_N])
+    labelled_N = label_N >= 0
+    weight_C = class_weights(label_N[labelled_N], num_classes, None if weight_N is None else own_N[labelled_N])
     index_N = label_N.clamp_min(0)
-    return functional.one_hot(index_N, num_classes) * (weight_C[index_N] * own_N * known_N)[:, None]
+    return functional.one_hot(index_N, num_classes) * (weight_C[index_N] * own_N * labelled_N)[:, None]
 
 
 def class_distributions(label_N: Tensor, num_classes: int, soft_NC: Tensor) -> Tensor:
-    """What clips are said to be, (N, C): shares of the votes, one-hot in rows of NaN, zeros where the label is -1.
+    """Labels as distributions, (N, C): shares of the votes, one-hot in rows of NaN, zeros where the label is -1.
 
     Raises ValueError for rows that are neither a distribution nor NaN throughout.
     """
     if soft_NC.shape != (len(label_N), num_classes):
         raise ValueError(f"soft labels of {len(label_N)} clips and {num_classes} classes, got {tuple(soft_NC.shape)}")
-    hard_N, known_N = soft_NC.isnan().all(1), label_N >= 0
+    hard_N, labelled_N = soft_NC.isnan().all(1), label_N >= 0
     # In terms of what must hold: a comparison with NaN is false.
     fine_N = hard_N | ((soft_NC >= 0).all(1) & ((soft_NC.sum(1) - 1).abs() < SOFT_TOLERANCE))
     if bad := torch.nonzero(~fine_N).flatten().tolist():
         raise ValueError(f"soft labels of row(s) {bad[:10]} are no distributions: {soft_NC[bad[0]].tolist()}")
     hot_NC = functional.one_hot(label_N.clamp_min(0), num_classes).float()
-    return torch.where(hard_N[:, None], hot_NC, soft_NC.float()) * known_N[:, None]
+    return torch.where(hard_N[:, None], hot_NC, soft_NC.float()) * labelled_N[:, None]
 
 
 def cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = None) -> Tensor:
@@ -209,7 +209,7 @@ def multitask_loss(
     rows = [len(logits_BC), len(label_B), len(predicted_BK), len(target_BK)]
     if len(set(rows)) != 1:
         raise ValueError(f"logits, labels, predictions and ratings must be of one batch, got {rows} clips")
-    labelled_B, rated_B = (_mask(given, len(logits_BC), logits_BC.device) for given in (labelled_B, rated_B))
+    labelled_B, rated_B = (_mask(mask_B, len(logits_BC), logits_BC.device) for mask_B in (labelled_B, rated_B))
     parts = []
     if bool(labelled_B.any()):
         parts.append(class_loss(logits_BC[labelled_B], label_B[labelled_B]))

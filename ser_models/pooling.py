@@ -114,7 +114,7 @@ class StatePooling(nn.Module):
         self.weights = nn.ModuleList(pool for pool in pools if isinstance(pool, nn.Module))
 
     def describe(self) -> dict[str, Any]:
-        """What `build.use_pooling` makes it from."""
+        """Arguments of `build.use_pooling` that make it again."""
         return {"kind": self.kind, "start": self.states.start}
 
     def forward(self, hidden_LBTD: Tensor, mask_BT: Tensor, *, start: int) -> tuple[Tensor, Tensor]:

@@ -65,7 +65,7 @@ def centroid_cka(source_CD: Tensor, target_CD: Tensor) -> Tensor:
 
 
 class Similarity(NamedTuple):
-    """How alike a layer is in two languages; larger is more alike."""
+    """A measure of likeness of a layer in two languages; larger is more alike."""
 
     measure: Callable[[Tensor, Tensor], Tensor]
     """(N, D), (M, D) of the clips, or (C, D) twice of the emotions' centroids -> scalar."""
@@ -154,7 +154,7 @@ ANCHOR_SETS: dict[str, Callable[[NDArray[np.float64], int], list[int]]] = {
     "top_k": _top_k,
     "all": _all,
 }
-"""Which hidden states anchor two languages: the last, the most alike, the best window of them, the best few, all."""
+"""Anchors of two languages by name: the last hidden state, the most alike, the best window, the best few, all."""
 
 
 def anchor_layers(kind: str, similarity_L: NDArray[np.float64], *, size: int = GROUP_SIZE) -> list[int]:
@@ -170,7 +170,7 @@ def anchor_layers(kind: str, similarity_L: NDArray[np.float64], *, size: int = G
 
 
 def information(probability_MC: Tensor) -> float:
-    """How decided and how varied a model is on unlabelled clips, `H(mean p) - mean H(p)` in nats.
+    """Decidedness and variety of a model on unlabelled clips, `H(mean p) - mean H(p)` in nats.
 
     The label-free criterion by which anchors and λ are chosen; mutual information of clip and class as the model sees
     them. Bridle et al. 1991, Unsupervised Classifiers, Mutual Information and Phantom Targets.

@@ -45,7 +45,7 @@ class Adapter:
     """Encoder family -> last names of the linear layers it goes into by default; None = the same parts of any family,
     such as whole layers."""
     peft: Callable[[PeftConfig], bool] | None = None
-    """Where peft makes its layers and stores them: whether a configuration that peft saved is of this kind."""
+    """Tells whether a configuration that peft saved is of this kind; None = its layers are made and stored by us."""
     trains: bool = True
     """Whether anything inside the encoder learns, so that it takes frames instead of pooled features."""
     identity: bool = True

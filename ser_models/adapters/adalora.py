@@ -23,12 +23,12 @@ START_STD = 0.02
 WARM_UP, SETTLED = 0.1, 0.3
 """Shares of the training before ranks are first cut, and at its end, when they stay. The paper gives steps by task."""
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
-"""What peft's allocator keeps of every weight: its last sensitivity, and two running averages."""
+"""State of peft's allocator for every weight: its last sensitivity, and two running averages."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdaloraOptions(PeftOptions):
-    """How many ranks there are at first and at last."""
+    """Options of AdaLoRA: ranks at first and at last."""
 
     start_rank: int = 12
     """Rank of every update at first."""
@@ -99,13 +99,13 @@ class RankSchedule:
         """Weigh every rank by its gradient of this step, number 1, 2, ..., and cut what is over the budget."""
         last_cut = self.config.total_step - self.config.tfinal
         if step <= last_cut:
-            _, kept = self._allocator.update_and_allocate(self.encoder.model, step, force_mask=step == last_cut)
-            self._kept = kept or self._kept
+            _, pattern = self._allocator.update_and_allocate(self.encoder.model, step, force_mask=step == last_cut)
+            self._kept = pattern or self._kept
         elif self._kept is not None:
             self._allocator.mask_using_rank_pattern(self.encoder.model, self._kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was learnt about the ranks so far, to go on from."""
+        """State of the ranks so far, to go on from."""
         averages = {name: getattr(self._allocator, name) for name in AVERAGES}
         return averages | {"kept": self._kept}
 

@@ -18,7 +18,7 @@ from ser_models.encoders import SpeechEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class BottleneckOptions:
-    """How narrow, and where."""
+    """Options of bottlenecks: width and layers."""
 
     width: int = 64
     """M, the features between the two linears. 64 in Lashkarashvili et al. 2024."""

@@ -16,7 +16,7 @@ from ser_models.encoders import SpeechEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class Ia3Options(PeftOptions):
-    """Where vectors are learned."""
+    """Options of (IA)³: the layers whose vectors are learned."""
 
     top_layers: int | None = None
     """Only the top n transformer layers are adapted, so the frozen ones below can be cached; None = all."""

@@ -35,10 +35,10 @@ def target_pattern(encoder: SpeechEncoder, top_layers: int | None, targets: tupl
     refuse_second(encoder, *_made_by_peft(encoder))
     layers = adapted_layers(encoder, top_layers)
     modules = encoder.layers[0].named_modules()
-    known = sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})
-    unknown = sorted(set(targets) - set(known))
+    linears = sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})
+    unknown = sorted(set(targets) - set(linears))
     if unknown:
-        raise ValueError(f"no linear layer {unknown[0]!r} in {encoder.family}'s layers; known: {', '.join(known)}")
+        raise ValueError(f"no linear layer {unknown[0]!r} in {encoder.family}'s layers; known: {', '.join(linears)}")
     numbers = "|".join(str(layer) for layer in layers)
     return rf"(.*\.)?layers\.({numbers})\.(.*\.)?({'|'.join(re.escape(target) for target in targets)})"
 

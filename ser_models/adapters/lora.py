@@ -20,7 +20,7 @@ from ser_models.encoders import SpeechEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class LoraOptions(PeftOptions):
-    """Where low-rank updates go and how large they are."""
+    """Options of LoRA: the places and sizes of low-rank updates."""
 
     rank: int = 8
     """r, the rank of every update. 8 in Lashkarashvili et al. 2024."""
@@ -48,7 +48,7 @@ class LoraOptions(PeftOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class DoraOptions(LoraOptions):
-    """Where DoRA's low-rank updates go and how large they are, as for LoRA."""
+    """Options of DoRA: the places and sizes of low-rank updates, as for LoRA."""
 
 
 def attach_lora(encoder: SpeechEncoder, options: LoraOptions, *, seed: int) -> SpeechEncoder:

@@ -25,7 +25,7 @@ START_STD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixOptions:
-    """How many keys and values, and where."""
+    """Options of prefixes: length and layers."""
 
     length: int = 16
     """P, learned positions before each layer's frames."""
@@ -58,8 +58,8 @@ class Prefix(nn.Module):
         if not self.enabled:
             return key_BHTK, value_BHTK, bias
         key, value = (
-            torch.cat([own.to(given).expand(len(given), *own.shape), given], dim=2)
-            for own, given in ((self.get_parameter("key"), key_BHTK), (self.get_parameter("value"), value_BHTK))
+            torch.cat([own.to(frames).expand(len(frames), *own.shape), frames], dim=2)
+            for own, frames in ((self.get_parameter("key"), key_BHTK), (self.get_parameter("value"), value_BHTK))
         )
         return key, value, None if bias is None else nn.functional.pad(bias, (key.shape[2] - key_BHTK.shape[2], 0))
 

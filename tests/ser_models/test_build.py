@@ -12,7 +12,7 @@ import torch
 
 from ser_models.build import SerModel, adopt_head, build_model, load_model, save_model
 from ser_models.encoders import SpeechEncoder, load_encoder
-from ser_models.heads import Head, LayerPool
+from ser_models.heads import DROPOUT, STD_GAIN, Head, LayerPool
 from ser_models.pooling import masked_mean_std
 
 CLASSES = ("anger", "joy", "sadness")
@@ -87,7 +87,9 @@ def test_a_saved_model_comes_back_the_same(tmp_path: Path, options: dict[str, An
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model", encoder).eval()
     assert (again.classes, again.dimensions) == OUTPUTS[outputs]
-    assert again.options == options
+    hidden = 0 if again.head.hidden is None else again.head.hidden.out_features
+    shape = {"std_gain": again.pool.std_gain, "hidden": hidden, "dropout": again.head.dropout.p}
+    assert shape == {"std_gain": STD_GAIN, "hidden": 0, "dropout": DROPOUT} | options
     with torch.no_grad():
         torch.testing.assert_close(again(*waves()), model(*waves()), atol=0, rtol=0)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["head.safetensors", "model.json"]

@@ -103,7 +103,7 @@ def test_hard_labels_have_the_loss_of_torch_to_the_last_bit() -> None:
     logits_NC = torch.randn(90, 3, generator=torch.Generator().manual_seed(3))
     weight_C = class_weights(train.label_N, 3)
     oracle = torch.nn.functional.cross_entropy(logits_NC, train.label_N, weight=weight_C, reduction="sum") / 90
-    assert torch.equal(class_loss(train, 3, balanced=True)(logits_NC), oracle)
+    assert torch.equal(class_loss(train, 3, FitOptions())(logits_NC), oracle)
 
 
 def test_a_mixture_that_fell_for_a_layer_that_knows_nothing_gives_way_to_the_one_dev_points_to() -> None:

@@ -34,7 +34,7 @@ class AnchorOptions(Options):
     """Options of holding two languages together while a model learns: CORAL over some hidden states."""
 
     anchors: str = "all"
-    """Which hidden states: last, single (the most alike), group (the best window), top_k, all."""
+    """Hidden states that are held together: last, single (the most alike), group (the best window), top_k, all."""
     size: int = Field(default=GROUP_SIZE, ge=1)
     """Layers of `group` and `top_k`."""
     similarity: str = "coral"
@@ -121,7 +121,7 @@ class DomainAdaptation:
         return Anchors(layers=layers, weight=options.weight, projection=options.projection)
 
     def of_batches(self, pool: LayerPool, seed: int) -> BatchAdaptation:
-        """What a training of adapters needs of it; `pool` is the standardisation of the target."""
+        """The adaptation as a training of adapters needs it; `pool` is the standardisation of the target."""
         anchored = self.options is not None and self.options.weight > 0
         coral = self._coral(pool, seed) if anchored else None
         return BatchAdaptation(source=frozenset(self.source.ids), alignment=self.alignment, coral=coral)

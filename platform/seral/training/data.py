@@ -1,4 +1,4 @@
-"""What a training learns from: labelled utterances, unlabelled ones beside them, speech of another language."""
+"""Data of a training: labelled utterances, unlabelled ones beside them, speech of another language."""
 
 from __future__ import annotations
 

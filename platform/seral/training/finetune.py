@@ -38,7 +38,7 @@ class Start:
     """A model whose head and adapters go on learning."""
 
     model: str
-    """Its folder."""
+    """Folder of the model."""
     freeze: Sequence[str] = ()
     """Tags of its parts that stay as they are."""
     refit_head: bool = False
@@ -183,7 +183,7 @@ def _save_head(
 
 
 def _describe(fitted: FitResult) -> dict[str, Any]:
-    """What the history says of a fitted head."""
+    """Facts of a fitted head for the history."""
     facts = {name: getattr(fitted, name) for name in ("layer", "dev_uar", "loss", "steps")}
     return facts | {"trainable": sum(p.numel() for part in (fitted.pool, fitted.head) for p in part.parameters())}
 

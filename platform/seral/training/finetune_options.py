@@ -124,7 +124,7 @@ class FinetuneOptions(Options):
 
     @property
     def head_only(self) -> FinetuneOptions:
-        """These options without adapters: the head on frozen features."""
+        """Options of the head on frozen features alone, without adapters."""
         return self.model_copy(update={"adapter": "frozen", "settings": {}, "pooling": MEAN_STD})
 
     @property

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -238,17 +238,16 @@ def frame_batch(
 
 
 def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str]) -> dict[str, Any]:
-    """UAR, WA, macro-F1, recall of each class and the confusion matrix (rows are the truth)."""
+    """Every metric of classes and of probabilities, recall of each class and the confusion (rows are the truth)."""
     predicted_N = probability_NC.argmax(1)
     recall = metrics.per_class_recall(truth_N, predicted_N, len(classes))
     return {
-        "uar": metrics.uar(truth_N, predicted_N),
-        "wa": metrics.wa(truth_N, predicted_N),
-        "macro_f1": metrics.macro_f1(truth_N, predicted_N),
+        **_metrics_of("classes", truth_N, predicted_N),
         "per_class_recall": {
             name: None if np.isnan(value) else float(value) for name, value in zip(classes, recall, strict=True)
         },
         "confusion": metrics.confusion_matrix(truth_N, predicted_N, len(classes)).tolist(),
+        **_metrics_of("probabilities", truth_N, probability_NC),
     }
 
 
@@ -259,6 +258,14 @@ def evaluate_dimensions(truth_NK: Float, predicted_NK: Float, names: Sequence[st
     return {"ccc": float(np.mean(list(ccc.values()))), **{f"ccc_{name}": v for name, v in ccc.items()}, **rmse}
 
 
+def _metrics_of(
+    outputs: Literal["classes", "probabilities"], truth_N: NDArray[np.int64], predicted_N: NDArray[Any]
+) -> dict[str, float]:
+    return {
+        name: entry.function(truth_N, predicted_N) for name, entry in metrics.METRICS.items() if entry.of == outputs
+    }
+
+
 def evaluate_model(
     folder: str,
     store: FeatureStore,
@@ -267,7 +274,7 @@ def evaluate_model(
     classes: Sequence[str],
     dimensions: Sequence[str],
 ) -> dict[str, Any]:
-    """What a model is worth on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
+    """Metrics of a model on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
     scores = score(folder, store, units)
     outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
     result = evaluate_scores(scores, target, classes, dimensions)
@@ -282,7 +289,17 @@ def evaluate_scores(
     if classes:
         labelled_N = target.labelled_N
         result |= evaluate(target.label_N[labelled_N], scores.probability_NC[labelled_N], classes)
+        result |= _agreement(target, scores.probability_NC)
     if dimensions:
         rated_N = target.rated_N
         result |= evaluate_dimensions(target.value_NK[rated_N], scores.value_NK[rated_N], dimensions)
     return result
+
+
+def _agreement(target: Targets, probability_NC: Float) -> dict[str, float]:
+    """Agreement with the annotators' votes, as `votes_*`, over the utterances that have some; nothing without any."""
+    voted_N = None if target.soft_NC is None else np.isfinite(target.soft_NC).all(1)
+    if target.soft_NC is None or voted_N is None or not voted_N.any():
+        return {}
+    agreement = metrics.soft_label_agreement(target.soft_NC[voted_N], probability_NC[voted_N])
+    return {f"votes_{name}": value for name, value in agreement.items()}
