@@ -68,19 +68,16 @@ def finetune(
 ) -> dict[str, Any]:
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
-    Without `start` a head is fitted on the encoder as it is, else that model goes on learning.
+    Without `start` a head is fitted on the encoder as it is, else that model goes on learning. With `options.augment`
+    labelled clips of the target come with corrupted copies, which have their labels and weights.
 
     Speech of another language in `data.source` is brought to the mean and spread of `data.unlabelled`, counts as much
     as the target's labels in total, and with `anchor` is held together with the target's speech
     (seral.training.alignment). The model is one for the target.
 
-    With `options.augment` labelled clips of the target come with corrupted copies, which have their labels and weights.
-
     `on_report` is called after every epoch of adapters that train in this process (cluster.train_workers = 0).
     """
-    data.check()
-    if options.head.hidden and data.classes and data.dimensions:
-        raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
+    _check(data, options)
     layer = frames_layer(data.store.encoder, options)
     history: dict[str, Any] = {}
     if options.augment is not None:
@@ -119,6 +116,13 @@ def finetune(
     history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
     storage.remove(storage.join(folder, ".head"))
     return history
+
+
+def _check(data: TrainingData, options: FinetuneOptions) -> None:
+    """Raise before anything is computed: TrainError where labels are missing, OptionError for a head that cannot be."""
+    data.check()
+    if options.head.hidden and data.classes and data.dimensions:
+        raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
 
 
 def _augmented(data: TrainingData, options: AugmentOptions, layer: int | None, on: ClusterOptions) -> TrainingData:
