@@ -1,4 +1,4 @@
-"""What is said beside how it is said: vectors of transcripts, and the fusion of both.
+"""Audio and text: vectors of transcripts, and their late fusion with the audio.
 
 de Oliveira et al. 2023 (arXiv 2305.19184): a distilled audio encoder and a text encoder, each averaged over time or
 tokens, `y = W2 tanh(W1 [a; s])`. Words carry valence, which audio alone tells badly.
@@ -20,23 +20,26 @@ from transformers import AutoModel, AutoTokenizer
 
 from ser_models.encoders.checkpoint import digest_weights
 from ser_models.encoders.encoder import no_progress_bars
-from ser_models.heads import SCALE_FLOOR, LayerPool
+from ser_models.heads import SCALE_FLOOR, STD_GAIN, LayerPool
 
 MAX_TOKENS = 256
 """Longer transcripts are cut; an utterance of 30 s has about 100 tokens."""
+TEXT_GAIN = 0.3
+"""Factor on the standardised vector of a transcript, by default. Below 1 it shrinks harder than the audio under the
+same weight penalty: it has as many features and says less. 0.3 did best on generated speech, at 1 the words cost more
+than they brought."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextInput:
-    """What a model is given of the transcripts."""
+    """Input of transcripts to a model: width and gain of their vectors."""
 
     width: int
     """Features E of a transcript's vector."""
     alone: bool = False
     """Text without audio, to see what the words by themselves are worth."""
-    gain: float = 0.3
-    """Factor on the standardised vector. Below 1 it shrinks harder than the audio under the same weight penalty: it
-    has as many features and says less. 0.3 did best on generated speech, at 1 the words cost more than they brought."""
+    gain: float = TEXT_GAIN
+    """Factor on the standardised vector."""
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.gain <= 0:
@@ -53,7 +56,7 @@ class AudioTextPool(LayerPool):
     centre_text: Tensor
     scale_text: Tensor
 
-    def __init__(self, num_states: int, width: int, text: TextInput, *, std_gain: float = 0.4) -> None:
+    def __init__(self, num_states: int, width: int, text: TextInput, *, std_gain: float = STD_GAIN) -> None:
         super().__init__(num_states, width, std_gain=std_gain)
         self.text = text
         self.register_buffer("centre_text", torch.zeros(text.width))
@@ -68,11 +71,11 @@ class AudioTextPool(LayerPool):
     def fit(self, mean_NLD: Tensor, std_NLD: Tensor, text_NE: Tensor | None = None) -> None:
         """Set the standardisation from (unlabelled) training features and transcripts' vectors, NaN for none."""
         super().fit(mean_NLD, std_NLD)
-        known_NE = torch.empty(0, self.text.width) if text_NE is None else text_NE[_known(text_NE)].float()
-        if len(known_NE) < 2:
-            raise ValueError(f"a model that reads needs at least 2 clips with a transcript, got {len(known_NE)}")
-        scale_E = known_NE.std(0, correction=0)
-        self.centre_text.copy_(known_NE.mean(0))
+        transcript_NE = torch.empty(0, self.text.width) if text_NE is None else text_NE[_known(text_NE)].float()
+        if len(transcript_NE) < 2:
+            raise ValueError(f"a model that reads needs at least 2 clips with a transcript, got {len(transcript_NE)}")
+        scale_E = transcript_NE.std(0, correction=0)
+        self.centre_text.copy_(transcript_NE.mean(0))
         self.scale_text.copy_(scale_E.clamp_min(max(SCALE_FLOOR * float(scale_E.median()), 1e-8)))
 
     def join(self, audio_BU: Tensor, text_BE: Tensor | None) -> Tensor:
@@ -98,7 +101,7 @@ def make_pool(num_states: int, width: int, *, std_gain: float, text: TextInput |
 
 
 def _known(text_NE: Tensor) -> Tensor:
-    """Which rows have a transcript, (N,) bool."""
+    """Whether each row has a transcript, (N,) bool."""
     return torch.isfinite(text_NE).all(-1)
 
 

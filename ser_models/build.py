@@ -1,7 +1,7 @@
 """The SER model: a speech encoder, layer pooling and a head, runnable from audio, cached frames or cached statistics.
 
-One set of parameters behind three entrances, so that a head fitted on cached pooled features (`probe.fit_head`,
-`probe.fit_dimensions`) drops into the full model unchanged: "linear probe, then fine-tune", Kumar et al. 2022, arXiv
+One set of parameters behind three entrances, so that a head fitted on cached pooled features (`fitting.fit_head`,
+`fitting.fit_dimensions`) drops into the full model unchanged: "linear probe, then fine-tune", Kumar et al. 2022, arXiv
 2202.10054.
 """
 
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ser_models.audio_text import AudioTextPool, TextInput, make_pool
 from ser_models.encoders import SpeechEncoder
-from ser_models.heads import Head, HeadOptions, LayerPool
-from ser_models.pooling import masked_mean_std
+from ser_models.heads import DROPOUT, STD_GAIN, Head, LayerPool
+from ser_models.pooling import MEAN_STD, StatePooling, masked_mean_std
 
 # B batch · S samples · T frames · L hidden states (encoder layers + 1) · D features · U embedding
 # E features of a transcript · O outputs: C class logits, then K dimensions (valence, arousal, dominance)
@@ -43,7 +43,6 @@ class SerModel(nn.Module):
         *,
         classes: Sequence[str],
         dimensions: Sequence[str] = (),
-        options: HeadOptions,
     ) -> None:
         super().__init__()
         states = (encoder.num_layers + 1, encoder.width)
@@ -59,7 +58,7 @@ class SerModel(nn.Module):
         self.head = head
         self.classes = tuple(classes)
         self.dimensions = tuple(dimensions)
-        self.options = options
+        self.pooling: StatePooling | None = None
 
     def forward(self, wave_BS: Tensor, length_B: Tensor, text_BE: Tensor | None = None) -> Tensor:
         """Outputs for 16 kHz waveforms, zero padded to the longest, with lengths in samples.
@@ -67,36 +66,30 @@ class SerModel(nn.Module):
         `text_BE`: the vectors of the transcripts, for a model that reads; NaN, or None for all, where there is none.
         """
         output = self.encoder(wave_BS, length_B)
-        mean_LBD, std_LBD = masked_mean_std(output.hidden_LBTD, output.mask_BT)
+        mean_LBD, std_LBD = self.pool_frames(output.hidden_LBTD, output.mask_BT, start=0)
         return self.forward_pooled(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1), text_BE)
 
-    def forward_from(
-        self,
-        hidden_BTD: Tensor,
-        mask_BT: Tensor,
-        *,
-        start: int,
-        below_mean_LBD: Tensor,
-        below_std_LBD: Tensor,
-        text_BE: Tensor | None = None,
-    ) -> Tensor:
-        """Outputs from cached frames of hidden state `start`, with the pooled statistics of the states 0..start-1.
-
-        Saves the frozen bottom of the encoder: only layers above `start` are run.
-        """
-        below = {"below_mean_LBD": below_mean_LBD, "below_std_LBD": below_std_LBD}
-        return self.forward_pooled(*self.statistics_from(hidden_BTD, mask_BT, start=start, **below), text_BE)
+    def pool_frames(self, hidden_LBTD: Tensor, mask_BT: Tensor, *, start: int) -> tuple[Tensor, Tensor]:
+        """Statistics of the hidden states from `start` on, (L - start, B, T, D) -> two (L - start, B, D)."""
+        if self.pooling is None:
+            return masked_mean_std(hidden_LBTD, mask_BT)
+        mean_LBD, std_LBD = self.pooling(hidden_LBTD, mask_BT, start=start)
+        return mean_LBD, std_LBD
 
     def statistics_from(
         self, hidden_BTD: Tensor, mask_BT: Tensor, *, start: int, below_mean_LBD: Tensor, below_std_LBD: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The pooled statistics of every hidden state, mean and std (B, L, D), as `forward_from` makes them."""
+        """Statistics of every hidden state, mean and std (B, L, D), from cached frames of the hidden state `start`.
+
+        The statistics of the states 0..start-1 are given: only layers above `start` are run, which saves the frozen
+        bottom of the encoder.
+        """
         if len(below_mean_LBD) != start or len(below_std_LBD) != start:
             raise ValueError(
                 f"frames of hidden state {start} need the statistics of the {start} states below, "
                 f"got {len(below_mean_LBD)} means and {len(below_std_LBD)} standard deviations"
             )
-        mean_LBD, std_LBD = masked_mean_std(self.encoder.upper(hidden_BTD, mask_BT, start=start), mask_BT)
+        mean_LBD, std_LBD = self.pool_frames(self.encoder.upper(hidden_BTD, mask_BT, start=start), mask_BT, start=start)
         every_mean_LBD = torch.cat([below_mean_LBD.to(mean_LBD), mean_LBD])
         every_std_LBD = torch.cat([below_std_LBD.to(std_LBD), std_LBD])
         return every_mean_LBD.transpose(0, 1), every_std_LBD.transpose(0, 1)
@@ -112,39 +105,43 @@ class SerModel(nn.Module):
         return embedding
 
     def split(self, output_BO: Tensor) -> tuple[Tensor, Tensor]:
-        """What an entrance returned, as class logits (B, C) and dimensions (B, K)."""
+        """Outputs of an entrance, as class logits (B, C) and dimensions (B, K)."""
         return output_BO[..., : len(self.classes)], output_BO[..., len(self.classes) :]
-
-    @torch.no_grad()
-    def start_dimensions(self, target_NK: Tensor) -> None:
-        """Let a fresh head predict each dimension's mean over the training clips, whatever the scale of the ratings."""
-        if target_NK.ndim != 2 or target_NK.shape[1] != len(self.dimensions) or not len(target_NK):
-            raise ValueError(f"ratings must be (clips, {len(self.dimensions)}), got {tuple(target_NK.shape)}")
-        self.head.output.bias[len(self.classes) :] = target_NK.mean(0)
 
 
 def build_model(
     encoder: SpeechEncoder,
     classes: Sequence[str] = (),
-    options: HeadOptions | None = None,
-    generator: torch.Generator | None = None,
     *,
     dimensions: Sequence[str] = (),
     text: TextInput | None = None,
+    std_gain: float = STD_GAIN,
+    hidden: int = 0,
+    dropout: float = DROPOUT,
 ) -> SerModel:
-    """A model with a fresh head on an encoder. `generator` is needed for a hidden layer only.
+    """A model with a fresh head on an encoder.
 
-    With `text` it also reads what is said, late fusion of audio and text (ser_models.audio_text).
+    `text`: it also reads what is said, late fusion of audio and text (ser_models.audio_text). `std_gain`: factor on the
+    standardised pooled standard deviations beside the means; 0 = means only, an embedding D wide. `hidden`: width of a
+    hidden tanh layer, from fixed random weights; 0 = a linear head. `dropout`: before each linear layer in training.
     """
-    options = options or HeadOptions()
-    pool = make_pool(encoder.num_layers + 1, encoder.width, std_gain=options.std_gain, text=text)
-    outputs = len(classes) + len(dimensions)
-    head = Head(pool.out_width, outputs, hidden=options.hidden, dropout=options.dropout, generator=generator)
-    return SerModel(encoder, pool, head, classes=classes, dimensions=dimensions, options=options)
+    pool = make_pool(encoder.num_layers + 1, encoder.width, std_gain=std_gain, text=text)
+    outputs, generator = len(classes) + len(dimensions), torch.Generator().manual_seed(0)
+    head = Head(pool.out_width, outputs, hidden=hidden, dropout=dropout, generator=generator)
+    return SerModel(encoder, pool, head, classes=classes, dimensions=dimensions)
+
+
+def use_pooling(model: SerModel, kind: str, *, start: int) -> None:
+    """Let a model pool the frames of the hidden states from `start` on in another way, a name in `pooling.POOLINGS`.
+
+    The states below keep their mean and standard deviation, which is all that a feature cache holds of them.
+    """
+    states = model.encoder.num_layers + 1
+    model.pooling = None if kind == MEAN_STD else StatePooling(kind, model.encoder.width, range(start, states))
 
 
 def adopt_head(model: SerModel, pool: LayerPool, head: Head) -> None:
-    """Copy a fitted pool and head (a `probe.FitResult`'s) into a model; dropout stays the model's own."""
+    """Copy a fitted pool and head (a `fitting.FitResult`'s) into a model; dropout stays the model's own."""
     if pool.std_gain != model.pool.std_gain:
         raise ValueError(
             f"the fitted pool has std_gain {pool.std_gain}, the model {model.pool.std_gain}: build both alike"
@@ -162,6 +159,8 @@ def save_model(model: SerModel, folder: str | Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     tensors = {f"pool.{name}": value for name, value in model.pool.state_dict().items()}
     tensors |= {f"head.{name}": value for name, value in model.head.state_dict().items()}
+    if model.pooling is not None:
+        tensors |= {f"pooling.{name}": value for name, value in model.pooling.state_dict().items()}
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, target / WEIGHTS)
     partial = target / f"{DESCRIPTION}.partial"
     partial.write_text(json.dumps(_describe(model), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -177,28 +176,33 @@ def load_model(folder: str | Path, encoder: SpeechEncoder) -> SerModel:
     actual = _encoder_sizes(encoder)
     if description["encoder"] != actual:
         raise ValueError(f"the model in {source} was trained on {description['encoder']}, this encoder is {actual}")
-    options = HeadOptions(**description["options"])
-    # Every weight is overwritten below, so the seed of a hidden layer's start does not matter.
-    generator = torch.Generator().manual_seed(0)
     # Models saved before there were dimensions, or text, do not mention them.
     dimensions = description.get("dimensions", ())
     text = TextInput(**description["text"]) if description.get("text") else None
-    model = build_model(encoder, description["classes"], options, generator, dimensions=dimensions, text=text)
+    model = build_model(encoder, description["classes"], dimensions=dimensions, text=text, **description["options"])
+    if "pooling" in description:
+        use_pooling(model, **description["pooling"])
     tensors = load_file(source / WEIGHTS)
-    for name, part in (("pool", model.pool), ("head", model.head)):
+    parts: dict[str, nn.Module] = {"pool": model.pool, "head": model.head}
+    if model.pooling is not None:
+        parts["pooling"] = model.pooling
+    for name, part in parts.items():
         prefix = f"{name}."
         part.load_state_dict({key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)})
     return model
 
 
 def _describe(model: SerModel) -> dict[str, object]:
-    return {
+    head, pooling = model.head, model.pooling
+    hidden = 0 if head.hidden is None else head.hidden.out_features
+    description: dict[str, object] = {
         "classes": list(model.classes),
         "dimensions": list(model.dimensions),
         "encoder": _encoder_sizes(model.encoder),
         "text": asdict(model.pool.text) if isinstance(model.pool, AudioTextPool) else None,
-        "options": asdict(model.options),
+        "options": {"std_gain": model.pool.std_gain, "hidden": hidden, "dropout": head.dropout.p},
     }
+    return description if pooling is None else description | {"pooling": pooling.describe()}
 
 
 def _encoder_sizes(encoder: SpeechEncoder) -> dict[str, object]:

@@ -1,7 +1,7 @@
-"""The linear probe: a head fitted on cached pooled features in a fraction of a second.
+"""A head fitted on cached pooled features, over a mixture of hidden states, in a fraction of a second.
 
-It is both the first stage of "linear probe, then fine-tune" (Kumar et al. 2022, arXiv 2202.10054) and the bar: on the
-same split, a fine-tune below it is a bug.
+It is the model of a frozen encoder, and the first stage of "linear probe, then fine-tune" (Kumar et al. 2022, arXiv
+2202.10054) of an adapted one.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ser_models.audio_text import TextInput, make_pool
-from ser_models.heads import Head, LayerPool
+from ser_models.heads import STD_GAIN, Head, LayerPool
 from ser_models.losses import (
+    LOSSES,
     best_temperature,
     ccc_loss,
     class_distributions,
     class_weights,
-    cross_entropy,
-    soft_cross_entropy,
     weighted_classes,
 )
 from ser_models.metrics import uar
 
+L2 = 0.03
+"""Ridge penalty on the weights of a head, by default."""
 LEANING = 4.0
 """Logit of the layer weight that dominates; the others' is 0."""
 CLEARLY = 2.0
@@ -38,10 +39,10 @@ CLEARLY = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProbeOptions:
-    """How a head is fitted. The defaults are the best of a grid on EmoDB and RAVDESS with two encoders."""
+class FitOptions:
+    """Options of fitting a head. The defaults are the best of a grid on EmoDB and RAVDESS with two encoders."""
 
-    l2: float = 0.03
+    l2: float = L2
     """Ridge penalty on the head's weights, `l2/2 · ‖W‖²` beside the mean loss per clip. 0.01 to 0.1 are alike."""
     layer_l2: float = 0.003
     """Ridge penalty on the layer weights before the softmax: pulls them towards equal. Only keeps them finite."""
@@ -49,8 +50,10 @@ class ProbeOptions:
     """Fit the layer weights with the head; False keeps them, and with classes the problem convex."""
     balanced: bool = True
     """Weight classes ∝ N / n_c. Dimensions have none."""
-    std_gain: float = 0.4
-    """Factor on the pooled deviations when the probe makes its own LayerPool; 0 = means only."""
+    std_gain: float = STD_GAIN
+    """Factor on the pooled standard deviations where the fit makes its own LayerPool; 0 = means only."""
+    loss: str = "cross_entropy"
+    """Loss of classes, a name in `losses.LOSSES`."""
     hidden: int = 0
     """Width of a hidden tanh layer, from fixed random weights; 0 = a linear head."""
     max_steps: int = 100
@@ -60,6 +63,8 @@ class ProbeOptions:
         for name in ("l2", "layer_l2", "std_gain", "hidden"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"no loss {self.loss!r}; known: {', '.join(LOSSES)}")
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
 
@@ -81,7 +86,7 @@ class PooledSet(PooledRows):
     label_N: Tensor
     """Class indices, int64."""
     weight_N: Tensor | None = None
-    """How much each row counts, 1 on average; None = all alike."""
+    """Weight of each row, 1 on average; None = all alike."""
     soft_NC: Tensor | None = None
     """Shares of the annotators' votes, by which heads are fitted; NaN in rows that have their label alone."""
 
@@ -116,7 +121,7 @@ def fit_head(
     *,
     pool: LayerPool | None = None,
     dev: PooledSet | None = None,
-    options: ProbeOptions | None = None,
+    options: FitOptions | None = None,
 ) -> FitResult:
     """Fit layer weights and a linear head by L-BFGS on class-weighted cross-entropy with a ridge penalty.
 
@@ -124,32 +129,33 @@ def fit_head(
     choose; the dev rows are only scored. `pool` brings a standardisation already fitted on unlabelled features (its
     layer weights are the start) and is not changed; without it the labelled rows themselves set the standardisation.
     """
-    options = options or ProbeOptions()
-    fitted = _fit(train, num_classes, class_loss(train, num_classes, balanced=options.balanced), pool, options)
+    options = options or FitOptions()
+    fitted = _fit(train, num_classes, class_loss(train, num_classes, options), pool, options)
     return fitted if dev is None else replace(fitted, dev_uar=_score(fitted, dev))
 
 
-def class_loss(train: PooledSet, num_classes: int, *, balanced: bool) -> Callable[[Tensor], Tensor]:
-    """The cross-entropy of logits (N, C) of labelled rows, hard or soft, with the weights of classes and of rows."""
+def class_loss(train: PooledSet, num_classes: int, options: FitOptions) -> Callable[[Tensor], Tensor]:
+    """The loss of logits (N, C) of labelled rows, hard or soft, with the weights of classes and of rows."""
+    loss, balanced = LOSSES[options.loss], options.balanced
     if train.weight_N is not None and not balanced:
         raise ValueError("rows of unequal weight are for balanced classes")
     if train.soft_NC is not None and not balanced:
         soft_NC = class_distributions(train.label_N, num_classes, train.soft_NC)
-        return lambda logits_NC: soft_cross_entropy(logits_NC, soft_NC)
+        return lambda logits_NC: loss.soft(logits_NC, soft_NC)
     if train.weight_N is not None or train.soft_NC is not None:
         target_NC = weighted_classes(train.label_N, num_classes, train.weight_N, train.soft_NC)
-        return lambda logits_NC: soft_cross_entropy(logits_NC, target_NC)
+        return lambda logits_NC: loss.soft(logits_NC, target_NC)
     weight_C = class_weights(train.label_N, num_classes) if balanced else None
-    return lambda logits_NC: cross_entropy(logits_NC, train.label_N, weight_C)
+    return lambda logits_NC: loss.hard(logits_NC, train.label_N, weight_C)
 
 
-def fit_dimensions(train: RatedSet, *, pool: LayerPool | None = None, options: ProbeOptions | None = None) -> FitResult:
+def fit_dimensions(train: RatedSet, *, pool: LayerPool | None = None, options: FitOptions | None = None) -> FitResult:
     """Fit layer weights and a linear head for dimensions by L-BFGS on `mean_k (1 - CCC_k)` with a ridge penalty.
 
     As `fit_head`: full batch, from the constant predictor, nothing random. The ratings are standardised for the fit and
     the head is brought back to their scale afterwards, so that the penalty means the same on any scale.
     """
-    options = options or ProbeOptions()
+    options = options or FitOptions()
     centre_K, scale_K = _rating_scale(train)
     target_NK = (train.target_NK.float() - centre_K) / scale_K
     fitted = _fit(train, len(centre_K), lambda value_NK: ccc_loss(value_NK, target_NK), pool, options)
@@ -160,7 +166,7 @@ def fit_dimensions(train: RatedSet, *, pool: LayerPool | None = None, options: P
 
 
 def _rating_scale(train: RatedSet) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of every dimension, (K,) each."""
+    """Mean and standard deviation of every dimension, (K,) each."""
     target_NK = train.target_NK.float()
     rows = len(train.mean_NLD)
     if target_NK.ndim != 2 or len(target_NK) != rows or rows < 2:
@@ -178,7 +184,7 @@ def _fit(
     num_outputs: int,
     loss: Callable[[Tensor], Tensor],
     pool: LayerPool | None,
-    options: ProbeOptions,
+    options: FitOptions,
 ) -> FitResult:
     """Minimise a loss of the outputs (N, O) with the ridge penalties, from zero."""
     pool = _fresh_pool(train, options.std_gain) if pool is None else copy.deepcopy(pool)
@@ -210,7 +216,7 @@ def _fit(
 
 
 def fit_best_head(
-    train: PooledSet, num_classes: int, *, pool: LayerPool, dev: PooledSet, options: ProbeOptions | None = None
+    train: PooledSet, num_classes: int, *, pool: LayerPool, dev: PooledSet, options: FitOptions | None = None
 ) -> FitResult:
     """A head on a learned mixture of layers, or on mainly one layer where that is clearly better on dev.
 
@@ -220,21 +226,21 @@ def fit_best_head(
     gets most of the weight and not all of it, so that adapters trained from here are heard from every layer. Dev rows
     that lack a class of the training rows do not say which layer knows it: then it is the mixture.
     """
-    options = options or ProbeOptions()
+    options = options or FitOptions()
     mixture = fit_head(train, num_classes, pool=pool, dev=dev, options=options)
     if not bool(torch.isin(torch.unique(train.label_N), dev.label_N).all()):
         return mixture
     singles = [_lean(train, num_classes, pool, dev, options, layer) for layer in range(len(pool.layer_weight))]
     loss_N = _calibrated_losses(mixture, dev)
-    loss_KN = np.stack([_calibrated_losses(single, dev) for single in singles])
-    best = int(loss_KN.mean(1).argmin())
-    gain_N = loss_N - loss_KN[best]
+    loss_LN = np.stack([_calibrated_losses(single, dev) for single in singles])
+    best = int(loss_LN.mean(1).argmin())
+    gain_N = loss_N - loss_LN[best]
     clearly = gain_N.mean() > CLEARLY * gain_N.std() / np.sqrt(len(gain_N))
     return singles[best] if clearly else mixture
 
 
 def _lean(
-    train: PooledSet, num_classes: int, pool: LayerPool, dev: PooledSet, options: ProbeOptions, layer: int
+    train: PooledSet, num_classes: int, pool: LayerPool, dev: PooledSet, options: FitOptions, layer: int
 ) -> FitResult:
     leaning = copy.deepcopy(pool)
     with torch.no_grad():
@@ -276,7 +282,7 @@ def minimise(objective: Callable[[], Tensor], parameters: Sequence[Tensor], max_
     with torch.no_grad():
         loss = float(objective())
     if not np.isfinite(loss):
-        raise ValueError(f"the probe's loss ended at {loss}; look for features of extreme size")
+        raise ValueError(f"the loss of the head ended at {loss}; look for features of extreme size")
     return loss, int(optimizer.state[parameters[0]]["n_iter"])
 
 

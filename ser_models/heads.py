@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -15,27 +13,11 @@ SCALE_FLOOR = 1e-3
 FARTHEST = 10.0
 """Standard deviations beyond which a statistic says no more: a dimension that is dead on most clips and flares on one
 must not decide about that one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadOptions:
-    """How pooled statistics become outputs."""
-
-    std_gain: float = 0.4
-    """Factor on the standardised pooled deviations next to the pooled means; 0 = means only, an embedding D wide.
-    Below 1 it shrinks that half harder under the same weight penalty; 0.4 did best on EmoDB and RAVDESS."""
-    hidden: int = 0
-    """Width of one hidden tanh layer (de Oliveira et al. 2023, arXiv 2305.19184); 0 = linear head."""
-    dropout: float = 0.1
-    """Dropout probability before each linear layer, in training only."""
-
-    def __post_init__(self) -> None:
-        if self.std_gain < 0:
-            raise ValueError(f"std_gain must be at least 0, got {self.std_gain}")
-        if self.hidden < 0:
-            raise ValueError(f"hidden must be at least 0, got {self.hidden}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+STD_GAIN = 0.4
+"""Factor on the standardised pooled standard deviations next to the pooled means, by default. Below 1 it shrinks that
+half harder under the same weight penalty; 0.4 did best on EmoDB and RAVDESS."""
+DROPOUT = 0.2
+"""Dropout probability before each linear layer of a head in training, by default."""
 
 
 class LayerPool(nn.Module):
@@ -51,8 +33,10 @@ class LayerPool(nn.Module):
     centre_std: Tensor
     scale_std: Tensor
 
-    def __init__(self, num_states: int, width: int, *, std_gain: float = 0.4) -> None:
+    def __init__(self, num_states: int, width: int, *, std_gain: float = STD_GAIN) -> None:
         super().__init__()
+        if std_gain < 0:
+            raise ValueError(f"std_gain must be at least 0, got {std_gain}")
         self.std_gain = std_gain
         self.layer_weight = nn.Parameter(torch.zeros(num_states))
         for statistic in ("mean", "std"):
@@ -114,6 +98,8 @@ class LayerPool(nn.Module):
 class Head(nn.Module):
     """Dropout and a linear layer, (B, U) -> (B, O), optionally with one hidden tanh layer.
 
+    The hidden layer: de Oliveira et al. 2023, arXiv 2305.19184.
+
     One layer for classes, for dimensions and for both: heads that share their input are rows of one matrix. It starts
     at zero: every class is equally likely before the first step, and no random draw is spent.
     """
@@ -124,10 +110,14 @@ class Head(nn.Module):
         num_outputs: int,
         *,
         hidden: int = 0,
-        dropout: float = 0.1,
+        dropout: float = DROPOUT,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if hidden < 0:
+            raise ValueError(f"hidden must be at least 0, got {hidden}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         if num_outputs < 1:
             raise ValueError(f"a head needs at least 1 class or dimension, got {num_outputs}")
         self.dropout = nn.Dropout(dropout)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ CCC_FLOOR = 1e-8
 """Keeps a batch of equal targets and equal predictions from dividing zero by zero; its CCC is then 0."""
 
 SOFT_TOLERANCE = 1e-4
-"""How far the sum of a soft label may be from 1."""
+"""Distance that the sum of a soft label may have from 1."""
 
 
 def class_weights(label_N: Tensor, num_classes: int, weight_N: Tensor | None = None) -> Tensor:
@@ -55,26 +56,26 @@ def weighted_classes(
     if soft_NC is not None:
         counted_NC = class_distributions(label_N, num_classes, soft_NC) * own_N[:, None]
         return counted_NC * _balanced(counted_NC.sum(0), counted_NC.sum())
-    known_N = label_N >= 0
-    weight_C = class_weights(label_N[known_N], num_classes, None if weight_N is None else own_N[known_N])
+    labelled_N = label_N >= 0
+    weight_C = class_weights(label_N[labelled_N], num_classes, None if weight_N is None else own_N[labelled_N])
     index_N = label_N.clamp_min(0)
-    return functional.one_hot(index_N, num_classes) * (weight_C[index_N] * own_N * known_N)[:, None]
+    return functional.one_hot(index_N, num_classes) * (weight_C[index_N] * own_N * labelled_N)[:, None]
 
 
 def class_distributions(label_N: Tensor, num_classes: int, soft_NC: Tensor) -> Tensor:
-    """What clips are said to be, (N, C): shares of the votes, one-hot in rows of NaN, zeros where the label is -1.
+    """Labels as distributions, (N, C): shares of the votes, one-hot in rows of NaN, zeros where the label is -1.
 
     Raises ValueError for rows that are neither a distribution nor NaN throughout.
     """
     if soft_NC.shape != (len(label_N), num_classes):
         raise ValueError(f"soft labels of {len(label_N)} clips and {num_classes} classes, got {tuple(soft_NC.shape)}")
-    hard_N, known_N = soft_NC.isnan().all(1), label_N >= 0
+    hard_N, labelled_N = soft_NC.isnan().all(1), label_N >= 0
     # In terms of what must hold: a comparison with NaN is false.
     fine_N = hard_N | ((soft_NC >= 0).all(1) & ((soft_NC.sum(1) - 1).abs() < SOFT_TOLERANCE))
     if bad := torch.nonzero(~fine_N).flatten().tolist():
         raise ValueError(f"soft labels of row(s) {bad[:10]} are no distributions: {soft_NC[bad[0]].tolist()}")
     hot_NC = functional.one_hot(label_N.clamp_min(0), num_classes).float()
-    return torch.where(hard_N[:, None], hot_NC, soft_NC.float()) * known_N[:, None]
+    return torch.where(hard_N[:, None], hot_NC, soft_NC.float()) * labelled_N[:, None]
 
 
 def cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = None) -> Tensor:
@@ -113,6 +114,35 @@ def focal_cross_entropy(
     if weight_C is not None:
         loss_B = loss_B * weight_C[label_B]
     return loss_B.mean()
+
+
+def soft_focal_cross_entropy(logits_BC: Tensor, target_BC: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Focal cross-entropy against weighted distributions over classes, `-Σ_c q_c (1 - p_c)^γ log p_c`, mean over B.
+
+    Equals `focal_cross_entropy` where q is one-hot times the weight of the class.
+    """
+    if target_BC.shape != logits_BC.shape:
+        raise ValueError(f"soft labels {tuple(target_BC.shape)} must match logits {tuple(logits_BC.shape)}")
+    _check_logits(logits_BC, None)
+    log_p_BC = torch.log_softmax(logits_BC.float(), -1)
+    focus_BC = (-torch.expm1(log_p_BC)).clamp_min(FOCAL_FLOOR) ** gamma
+    return -(target_BC * focus_BC * log_p_BC).sum(-1).mean()
+
+
+class ClassLoss(NamedTuple):
+    """A loss of classes for both kinds of labels."""
+
+    hard: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    """(logits (B, C), class indices (B,), class weights (C,) or None) -> scalar."""
+    soft: Callable[[Tensor, Tensor], Tensor]
+    """(logits (B, C), distributions times weights (B, C)) -> scalar; equals `hard` where they are one-hot."""
+
+
+LOSSES: dict[str, ClassLoss] = {
+    "cross_entropy": ClassLoss(hard=cross_entropy, soft=soft_cross_entropy),
+    "focal": ClassLoss(hard=focal_cross_entropy, soft=soft_focal_cross_entropy),
+}
+"""Losses of classes by name, as `finetune.loss` chooses one."""
 
 
 @torch.no_grad()
@@ -179,7 +209,7 @@ def multitask_loss(
     rows = [len(logits_BC), len(label_B), len(predicted_BK), len(target_BK)]
     if len(set(rows)) != 1:
         raise ValueError(f"logits, labels, predictions and ratings must be of one batch, got {rows} clips")
-    labelled_B, rated_B = (_mask(given, len(logits_BC), logits_BC.device) for given in (labelled_B, rated_B))
+    labelled_B, rated_B = (_mask(mask_B, len(logits_BC), logits_BC.device) for mask_B in (labelled_B, rated_B))
     parts = []
     if bool(labelled_B.any()):
         parts.append(class_loss(logits_BC[labelled_B], label_B[labelled_B]))

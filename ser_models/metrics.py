@@ -1,9 +1,9 @@
-"""What is reported: recall-based metrics, CCC, and how sure we are of them, on plain numpy arrays."""
+"""Metrics that are reported: recall-based ones, CCC, calibration, and their uncertainty, on plain numpy arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 Labels = NDArray[np.int64]
 Ratings = NDArray[np.floating]
-Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+MetricFunction = Callable[[NDArray[Any], NDArray[Any]], float]
 """(truth, predicted) -> value, a row a clip in both: classes, ratings, or a distribution over classes."""
 MEAN_RESAMPLES = 10_000
 EXACT_FOLDS = 16
@@ -122,7 +122,7 @@ def calibration_error(truth_N: Labels, probability_NC: NDArray[np.floating], bin
 
 
 def soft_label_agreement(vote_NC: NDArray[np.floating], probability_NC: NDArray[np.floating]) -> dict[str, float]:
-    """How close predicted distributions are to the annotators', each row summing to 1, means over clips.
+    """Closeness of predicted distributions to the annotators', each row summing to 1, means over clips.
 
     cross_entropy: `-Σ q log p`. jensen_shannon: in bits, 0..1. overlap: `Σ min(p, q)`, 0..1.
     """
@@ -141,25 +141,6 @@ def soft_label_agreement(vote_NC: NDArray[np.floating], probability_NC: NDArray[
     }
 
 
-def bootstrap_interval(
-    metric: Metric,
-    truth_N: NDArray[Any],
-    predicted_N: NDArray[Any],
-    cluster_N: NDArray[np.generic],
-    rng: np.random.Generator,
-    n: int = 1000,
-    level: float = 0.95,
-) -> tuple[float, float]:
-    """Percentile interval (low, high) of a metric, resampling whole clusters (speakers) with replacement.
-
-    Clips of one speaker fail together, so resampling clips would give an interval that is too narrow.
-    Field and Welsh 2007, J. R. Stat. Soc. B 69(3), "Bootstrapping clustered data".
-    """
-    value_R = resampled(metric, truth_N, predicted_N, cluster_N, rng, n)
-    low, high = np.quantile(value_R, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
 def resampled(
     metric: Callable[[NDArray[Any], NDArray[Any]], float | NDArray[np.float64]],
     truth_N: NDArray[Any],
@@ -168,7 +149,11 @@ def resampled(
     rng: np.random.Generator,
     n: int = 1000,
 ) -> NDArray[np.float64]:
-    """A metric, or several at once, on n resamples of whole clusters with replacement, (n, ...)."""
+    """A metric, or several at once, on n resamples of whole clusters (speakers) with replacement, (n, ...).
+
+    Clips of one speaker fail together, so resampling clips would give an interval that is too narrow.
+    Field and Welsh 2007, J. R. Stat. Soc. B 69(3), "Bootstrapping clustered data".
+    """
     _check_rows(truth_N, predicted_N, cluster_N)
     return np.array([metric(truth_N[rows], predicted_N[rows]) for rows in _resamples(cluster_N, rng, n)])
 
@@ -182,41 +167,23 @@ def mean_interval(value_P: NDArray[np.float64], rng: np.random.Generator) -> tup
     return float(low), float(high)
 
 
-def paired_bootstrap_p(
-    metric: Metric,
-    truth_N: NDArray[Any],
-    better_N: NDArray[Any],
-    baseline_N: NDArray[Any],
-    cluster_N: NDArray[np.generic],
-    rng: np.random.Generator,
-    n: int = 1000,
-) -> float:
-    """One-sided p-value of the claim "`better_N` beats `baseline_N`": the share of resamples where it does not.
-
-    For metrics of which more is better. Both predictions are scored on the same resampled clusters; the +1 of Davison
-    and Hinkley 1997 (section 4.2) keeps p above 0 with finitely many resamples.
-    """
-    difference_R = _resampled_differences(metric, truth_N, better_N, baseline_N, cluster_N, rng, n)
-    return float((1 + (difference_R <= 0).sum()) / (1 + n))
-
-
 def paired_difference(
-    metric: Metric,
+    metric: MetricFunction,
     truth_N: NDArray[Any],
     a_N: NDArray[Any],
     b_N: NDArray[Any],
     cluster_N: NDArray[np.generic],
     rng: np.random.Generator,
     n: int = 1000,
-    level: float = 0.95,
 ) -> PairedDifference:
-    """`metric(a) - metric(b)` with its percentile interval and two-sided p-value, resampling whole clusters.
+    """`metric(a) - metric(b)` with its 95 % percentile interval and two-sided p-value, resampling whole clusters.
 
     p is twice the smaller share of resamples on one side of zero, so it says what the interval says: zero lies outside
-    the 95 % interval where p < 0.05. Resamples and the +1 as in `paired_bootstrap_p`.
+    the 95 % interval where p < 0.05. Both predictions are scored on the same resampled clusters; the +1 of Davison and
+    Hinkley 1997 (section 4.2) keeps p above 0 with finitely many resamples.
     """
     difference_R = _resampled_differences(metric, truth_N, a_N, b_N, cluster_N, rng, n)
-    low, high = np.quantile(difference_R, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(difference_R, [0.025, 0.975])
     beyond = min((difference_R <= 0).sum(), (difference_R >= 0).sum())
     return PairedDifference(
         difference=metric(truth_N, a_N) - metric(truth_N, b_N),
@@ -249,8 +216,28 @@ def sign_flip_p(difference_FS: NDArray[np.floating], rng: np.random.Generator | 
     return float((1 + (np.abs(sign_RF @ difference_F) >= bar).sum()) / (1 + n))
 
 
+class Metric(NamedTuple):
+    """A metric of a model's outputs on N clips."""
+
+    function: MetricFunction
+    of: Literal["classes", "probabilities", "ratings"]
+    """The outputs that it takes: class indices (N,), probabilities (N, C), or ratings of one dimension (N,)."""
+    better: Literal["higher", "lower"] = "higher"
+
+
+METRICS: dict[str, Metric] = {
+    "uar": Metric(uar, of="classes"),
+    "wa": Metric(wa, of="classes"),
+    "macro_f1": Metric(macro_f1, of="classes"),
+    "calibration_error": Metric(calibration_error, of="probabilities", better="lower"),
+    "ccc": Metric(ccc, of="ratings"),
+    "rmse": Metric(rmse, of="ratings", better="lower"),
+}
+"""Metrics by name, as every evaluation writes them."""
+
+
 def _resampled_differences(
-    metric: Metric,
+    metric: MetricFunction,
     truth_N: NDArray[Any],
     a_N: NDArray[Any],
     b_N: NDArray[Any],

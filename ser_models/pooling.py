@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-# L layers (index 0 = input of the first transformer layer) · B batch · T frames · D features · U embedding
+# L hidden states (index 0 = input of the first transformer layer) · B batch · T frames · D features · U embedding
 
 VARIANCE_FLOOR = 1e-10
 """Below it the gradient of the square root explodes: a constant feature has std 1e-5 and no gradient."""
@@ -31,7 +31,7 @@ def masked_mean_std(hidden_LBTD: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tenso
 
 
 def mean_std(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-    """Mean and deviation of one layer's frames side by side, (B, T, D) -> (B, 2D), see `masked_mean_std`."""
+    """Mean and standard deviation of one layer's frames side by side, (B, T, D) -> (B, 2D), see `masked_mean_std`."""
     mean_1BD, std_1BD = masked_mean_std(hidden_BTD[None], mask_BT)
     return torch.cat([mean_1BD[0], std_1BD[0]], -1)
 
@@ -43,7 +43,7 @@ def relu_mean(hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
 
 
 class AttentiveStatistics(nn.Module):
-    """Mean and deviation of frames under learned weights, (B, T, D), (B, T) -> (B, 2D).
+    """Mean and standard deviation of frames under learned weights, (B, T, D), (B, T) -> (B, 2D).
 
     `e_t = vᵀ tanh(W h_t + b)`, `a = softmax_t(e)` over real frames, `μ = Σ a h`, `σ = sqrt(Σ a (h - μ)²)`. Okabe et al.
     2018 (arXiv 1803.10963). v starts at zero: every frame counts alike at first, as in `masked_mean_std`.
@@ -80,12 +80,14 @@ class Pooling(NamedTuple):
     """Statistics side by side: U = statistics · D."""
 
 
+MEAN_STD = "mean_std"
+"""The pooling of cached features, and of models that choose no other."""
 POOLINGS: dict[str, Pooling] = {
-    "mean_std": Pooling(lambda width, generator: mean_std, 2),
-    "relu_mean": Pooling(lambda width, generator: relu_mean, 1),
-    "attentive": Pooling(lambda width, generator: AttentiveStatistics(width, generator=generator), 2),
+    MEAN_STD: Pooling(make=lambda width, generator: mean_std, statistics=2),
+    "relu_mean": Pooling(make=lambda width, generator: relu_mean, statistics=1),
+    "attentive": Pooling(make=lambda width, generator: AttentiveStatistics(width, generator=generator), statistics=2),
 }
-"""The choices of a model that pools one layer's frames; models that sum pooled layers have `heads.LayerPool`."""
+"""Ways from the frames of a hidden state to a clip by name, as `finetune.pooling` chooses one."""
 
 
 def make_pooling(kind: str, width: int, generator: torch.Generator) -> tuple[Pool, int]:
@@ -94,6 +96,44 @@ def make_pooling(kind: str, width: int, generator: torch.Generator) -> tuple[Poo
         raise ValueError(f"no pooling {kind!r}; known: {', '.join(POOLINGS)}")
     pooling = POOLINGS[kind]
     return pooling.make(width, generator), pooling.statistics * width
+
+
+class StatePooling(nn.Module):
+    """Pools the frames of some hidden states by a kind of `POOLINGS`, each with weights of its own; the others plainly.
+
+    What comes out has the form of `masked_mean_std`; a kind that gives one statistic leaves zeros in place of the
+    standard deviations. Weights start as drawn with seed 0, in the order of the states.
+    """
+
+    def __init__(self, kind: str, width: int, states: range) -> None:
+        super().__init__()
+        self.kind, self.states = kind, states
+        generator = torch.Generator().manual_seed(0)
+        pools = [make_pooling(kind, width, generator)[0] for _ in states]
+        self.functions: list[Pool] = pools
+        self.weights = nn.ModuleList(pool for pool in pools if isinstance(pool, nn.Module))
+
+    def describe(self) -> dict[str, Any]:
+        """Arguments of `build.use_pooling` that make it again."""
+        return {"kind": self.kind, "start": self.states.start}
+
+    def forward(self, hidden_LBTD: Tensor, mask_BT: Tensor, *, start: int) -> tuple[Tensor, Tensor]:
+        """Statistics of the hidden states from `start` on, (L - start, B, T, D) -> two (L - start, B, D)."""
+        plain = max(0, self.states.start - start)
+        functions = self.functions[max(0, start - self.states.start) :]
+        pooled = [
+            function(hidden_BTD, mask_BT) for function, hidden_BTD in zip(functions, hidden_LBTD[plain:], strict=True)
+        ]
+        width = hidden_LBTD.shape[-1]
+        mean_LBD = torch.stack([pooled_BU[:, :width] for pooled_BU in pooled])
+        # A single statistic leaves nothing for the second half.
+        std_LBD = torch.stack(
+            [nn.functional.pad(pooled_BU[:, width:], (0, 2 * width - pooled_BU.shape[1])) for pooled_BU in pooled]
+        )
+        if not plain:
+            return mean_LBD, std_LBD
+        below = masked_mean_std(hidden_LBTD[:plain], mask_BT)
+        return torch.cat([below[0], mean_LBD]), torch.cat([below[1], std_LBD])
 
 
 def weighted_layer_sum(hidden_LBTD: Tensor, weight_L: Tensor) -> Tensor:

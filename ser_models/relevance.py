@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ser_models.fitting import (
+    FitOptions,
     FitResult,
     PooledRows,
     PooledSet,
-    ProbeOptions,
     RatedSet,
     fit_dimensions,
     fit_head,
@@ -42,7 +42,7 @@ class Relevance:
 
 
 def layer_relevance(
-    train: PooledSet | RatedSet, test: PooledRows, *, num_classes: int = 0, options: ProbeOptions | None = None
+    train: PooledSet | RatedSet, test: PooledRows, *, num_classes: int = 0, options: FitOptions | None = None
 ) -> Relevance:
     """Fit all probes of one target on the training clips and predict the test clips with them.
 
@@ -82,9 +82,7 @@ def gains(score_XL: NDArray[np.floating], floor: float) -> NDArray[np.float64]:
     return np.diff(best_XL, axis=-1, prepend=0)
 
 
-def _fit(
-    train: PooledSet | RatedSet, states: Sequence[int], num_classes: int, options: ProbeOptions | None
-) -> FitResult:
+def _fit(train: PooledSet | RatedSet, states: Sequence[int], num_classes: int, options: FitOptions | None) -> FitResult:
     mean_NLD, std_NLD = (part[:, list(states)] for part in (train.mean_NLD, train.std_NLD))
     train = replace(train, mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=None)
     if isinstance(train, PooledSet):

@@ -1,4 +1,4 @@
-"""What trainings of frames share: batches, masks, mixup, the learning rate. Pure torch."""
+"""Parts that trainings of frames share: batches, masks, mixup, the learning rate. Pure torch."""
 
 from __future__ import annotations
 

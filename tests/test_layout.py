@@ -35,7 +35,8 @@ FLOORS = {
         *("report", "studies", "sweep", "verbs", "submit", "cli"),
     ],
     "ser_models": [
-        *("losses", "metrics", "pooling", "heads", "encoders", "audio_text", "fitting", "relevance", "anchoring"),
+        *("losses", "metrics", "pooling", "heads", "encoders", "audio_text", "fitting", "relevance"),
+        *("alignment", "similarity"),
         *("training", "adapters", "objectives", "build"),
     ],
 }

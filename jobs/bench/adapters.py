@@ -2,7 +2,8 @@
 
 from pydantic import Field
 
-from ser_models.adapters import ADAPTERS, measure_adapters, render_costs
+from ser_models.adapters import ADAPTERS
+from ser_models.adapters.cost import measure_adapters, render_costs
 from seral.options import Options, run_job
 
 

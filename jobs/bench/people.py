@@ -50,6 +50,7 @@ from seral.task.eligibility import eligible
 from seral.task.examples import Targets
 from seral.task.folds import codes, features_of, fold_data
 from seral.task.gold import Oracle
+from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import finetune
 from seral.training.model import evaluate, score
 
@@ -215,16 +216,14 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
             decided = {row["utterance_id"]: row for row in rows if row["emotion"] is not None}
             utterances = [data.utterances([name for name in part if name in decided]) for part in (train, dev)]
             targets = [_targets([decided[name] for name in part.ids], options.classes, way) for part in utterances]
-            finetune(
-                *(utterances[0], targets[0], utterances[1], targets[1]),
+            training = TrainingData(
+                train=Labelled(utterances[0], targets[0]),
+                dev=Labelled(utterances[1], targets[1]),
                 unlabelled=data.utterances(data.fold.train),
                 store=store,
                 classes=options.classes,
-                folder=folder,
-                seed=seed,
-                options=loop.finetune,
-                on=loop.cluster,
             )
+            finetune(training, loop.finetune, folder, seed=seed, on=loop.cluster)
             probability_NC = score(storage.join(folder, "model"), store, test).probability_NC
             yield {
                 "labels are": name,

@@ -14,21 +14,21 @@ from peft import AdaLoraConfig
 from peft.tuners.adalora import RankAllocator
 from torch import Tensor, nn
 
-from ser_models.adapters.injection import inject, target_pattern
-from ser_models.adapters.lora import DEFAULT_TARGETS
+from ser_models.adapters.injection import PeftOptions, inject, target_pattern
 from ser_models.adapters.parameters import adapter_modules, adapter_tags
+from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD
 from ser_models.encoders import SpeechEncoder
 
 START_STD = 0.02
 WARM_UP, SETTLED = 0.1, 0.3
 """Shares of the training before ranks are first cut, and at its end, when they stay. The paper gives steps by task."""
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
-"""What peft's allocator keeps of every weight: its last sensitivity, and two running averages."""
+"""State of peft's allocator for every weight: its last sensitivity, and two running averages."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaloraOptions:
-    """How many ranks there are at first and at last."""
+class AdaloraOptions(PeftOptions):
+    """Options of AdaLoRA: ranks at first and at last."""
 
     start_rank: int = 12
     """Rank of every update at first."""
@@ -54,7 +54,7 @@ class AdaloraOptions:
 
 def attach_adalora(encoder: SpeechEncoder, options: AdaloraOptions, *, seed: int) -> SpeechEncoder:
     """Put low-rank updates on an encoder in place and freeze the rest; at first the output is unchanged."""
-    targets = options.targets or DEFAULT_TARGETS[encoder.family]
+    targets = options.targets or ATTENTION_AND_FEEDFORWARD[encoder.family]
     config = AdaLoraConfig(
         init_r=options.start_rank,
         target_r=options.rank,
@@ -99,13 +99,13 @@ class RankSchedule:
         """Weigh every rank by its gradient of this step, number 1, 2, ..., and cut what is over the budget."""
         last_cut = self.config.total_step - self.config.tfinal
         if step <= last_cut:
-            _, kept = self._allocator.update_and_allocate(self.encoder.model, step, force_mask=step == last_cut)
-            self._kept = kept or self._kept
+            _, pattern = self._allocator.update_and_allocate(self.encoder.model, step, force_mask=step == last_cut)
+            self._kept = pattern or self._kept
         elif self._kept is not None:
             self._allocator.mask_using_rank_pattern(self.encoder.model, self._kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was learnt about the ranks so far, to go on from."""
+        """State of the ranks so far, to go on from."""
         averages = {name: getattr(self._allocator, name) for name in AVERAGES}
         return averages | {"kept": self._kept}
 

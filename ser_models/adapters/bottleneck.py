@@ -3,7 +3,7 @@
 As used for speech emotion recognition by Lashkarashvili et al. 2024 (arXiv 2402.11747).
 """
 
-# B batch · T frames · D features · M bottleneck width
+# B batch · T frames · D features
 from __future__ import annotations
 
 import math
@@ -18,10 +18,10 @@ from ser_models.encoders import SpeechEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class BottleneckOptions:
-    """How narrow, and where."""
+    """Options of bottlenecks: width and layers."""
 
     width: int = 64
-    """M, the features between the two linears. 64 in Lashkarashvili et al. 2024."""
+    """Features between the two linears. 64 in Lashkarashvili et al. 2024."""
     top_layers: int | None = None
     """Only the top n transformer layers are adapted, so the frozen ones below can be cached; None = all."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ser_models.adapters.kinds import ADAPTERS
+from ser_models.adapters import ADAPTERS
 from ser_models.encoders import SpeechEncoder
 
 

@@ -1,4 +1,4 @@
-"""What an adapter costs: trained parameters, memory and time of a training step, on an encoder of a published size."""
+"""Costs of adapters: trained parameters, memory and time of a training step, on an encoder of a published size."""
 
 # B batch · S samples
 from __future__ import annotations
@@ -27,7 +27,7 @@ GEOMETRIES = {"base": (768, 12), "large": (1024, 24)}
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterCost:
-    """What was measured of one adapter."""
+    """Measured costs of one adapter."""
 
     spec: str
     trained: int

@@ -19,7 +19,7 @@ STARTS = ("identity", "paper")
 
 @dataclass(frozen=True, kw_only=True)
 class GateOptions:
-    """How gates start, and where they are."""
+    """Options of gates: start and layers."""
 
     start: str = "identity"
     """identity: `h · 2 sigmoid(g)` with g = 0; paper: `h · sigmoid(g)` with g = 1, which scales layers by 0.731."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from peft import PeftConfig, inject_adapter_in_model
@@ -12,13 +12,15 @@ from torch import nn
 from ser_models.adapters.parameters import adapted_layers, adapter_parameters, refuse_second, register
 from ser_models.encoders import SpeechEncoder
 
-PEFT_KINDS = ("lora", "dora", "adalora", "ia3")
-"""Adapters that peft makes; an encoder carries one of them at most."""
+
+@dataclass(frozen=True, kw_only=True)
+class PeftOptions:
+    """Options of an adapter whose layers peft makes; an encoder carries one such adapter at most."""
 
 
-def inject(encoder: SpeechEncoder, kind: str, options: Any, config: PeftConfig) -> None:
+def inject(encoder: SpeechEncoder, kind: str, options: PeftOptions, config: PeftConfig) -> None:
     """Replace the targeted linears by peft's, in place, and freeze the rest, without touching global random state."""
-    refuse_second(encoder, *PEFT_KINDS)
+    refuse_second(encoder, *_made_by_peft(encoder))
     # peft freezes everything that is not its own, other adapters too.
     trained = [parameter for parameter in adapter_parameters(encoder).values() if parameter.requires_grad]
     with torch.random.fork_rng(devices=[]):
@@ -30,12 +32,16 @@ def inject(encoder: SpeechEncoder, kind: str, options: Any, config: PeftConfig) 
 
 def target_pattern(encoder: SpeechEncoder, top_layers: int | None, targets: tuple[str, ...]) -> str:
     """The regular expression of the linears named `targets` in the top layers. Raises ValueError for unknown names."""
-    refuse_second(encoder, *PEFT_KINDS)
+    refuse_second(encoder, *_made_by_peft(encoder))
     layers = adapted_layers(encoder, top_layers)
     modules = encoder.layers[0].named_modules()
-    known = sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})
-    unknown = sorted(set(targets) - set(known))
+    linears = sorted({name.rpartition(".")[2] for name, module in modules if isinstance(module, nn.Linear)})
+    unknown = sorted(set(targets) - set(linears))
     if unknown:
-        raise ValueError(f"no linear layer {unknown[0]!r} in {encoder.family}'s layers; known: {', '.join(known)}")
+        raise ValueError(f"no linear layer {unknown[0]!r} in {encoder.family}'s layers; known: {', '.join(linears)}")
     numbers = "|".join(str(layer) for layer in layers)
     return rf"(.*\.)?layers\.({numbers})\.(.*\.)?({'|'.join(re.escape(target) for target in targets)})"
+
+
+def _made_by_peft(encoder: SpeechEncoder) -> list[str]:
+    return [kind for kind, options in encoder.adapters.items() if isinstance(options, PeftOptions)]

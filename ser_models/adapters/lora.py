@@ -12,24 +12,15 @@ import torch
 from peft import LoraConfig
 from torch import nn
 
-from ser_models.adapters.injection import inject, target_pattern
+from ser_models.adapters.injection import PeftOptions, inject, target_pattern
 from ser_models.adapters.parameters import adapter_modules
+from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD
 from ser_models.encoders import SpeechEncoder
-
-DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
-    "wav2vec2": ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"),
-    "hubert": ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"),
-    "wavlm": ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"),
-    "data2vec-audio": ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"),
-    "whisper": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
-    "moonshine": ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"),
-}
-"""The four attention projections and both feed-forward linears of every family."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraOptions:
-    """Where low-rank updates go and how large they are."""
+class LoraOptions(PeftOptions):
+    """Options of LoRA: the places and sizes of low-rank updates."""
 
     rank: int = 8
     """r, the rank of every update. 8 in Lashkarashvili et al. 2024."""
@@ -38,7 +29,7 @@ class LoraOptions:
     dropout: float = 0.0
     """Dropout on the input of A, in training only."""
     targets: tuple[str, ...] | None = None
-    """Last names of the linear layers to adapt; None = attention and feed-forward (DEFAULT_TARGETS)."""
+    """Last names of the linear layers to adapt; None = attention and feed-forward."""
     top_layers: int | None = None
     """Only the top n transformer layers are adapted, so the frozen ones below can be cached; None = all."""
 
@@ -57,7 +48,7 @@ class LoraOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DoraOptions(LoraOptions):
-    """The same as LoRA's."""
+    """Options of DoRA: the places and sizes of low-rank updates, as for LoRA."""
 
 
 def attach_lora(encoder: SpeechEncoder, options: LoraOptions, *, seed: int) -> SpeechEncoder:
@@ -71,13 +62,16 @@ def attach_lora(encoder: SpeechEncoder, options: LoraOptions, *, seed: int) -> S
 
 
 def attach_dora(encoder: SpeechEncoder, options: DoraOptions, *, seed: int) -> SpeechEncoder:
-    """The same with the size of every updated column learned apart from its direction. Liu et al. 2024, 2402.09353."""
+    """Put low-rank updates on an encoder that learn the size of every column apart from its direction, in place.
+
+    Liu et al. 2024, DoRA (arXiv 2402.09353).
+    """
     _attach(encoder, "dora", options, seed, use_dora=True)
     return encoder
 
 
 def _attach(encoder: SpeechEncoder, kind: str, options: LoraOptions, seed: int, *, use_dora: bool) -> None:
-    targets = options.targets or DEFAULT_TARGETS[encoder.family]
+    targets = options.targets or ATTENTION_AND_FEEDFORWARD[encoder.family]
     config = LoraConfig(
         r=options.rank,
         # peft takes any number here; its annotation says int.

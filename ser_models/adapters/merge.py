@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
-from ser_models.adapters.kinds import ADAPTERS
+from ser_models.adapters import ADAPTERS
 from ser_models.adapters.parameters import MARKS
 from ser_models.adapters.prefix import Prefix
 from ser_models.encoders import SpeechEncoder
@@ -19,9 +19,9 @@ def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
 
     Raises ValueError for kinds that are no linear update of a weight.
     """
-    if rest := [kind for kind in encoder.adapters if not ADAPTERS[kind].mergeable]:
-        known = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.mergeable)
-        raise ValueError(f"{', '.join(rest)} cannot be merged into the weights; mergeable: {known}")
+    if unfit := [kind for kind in encoder.adapters if not ADAPTERS[kind].mergeable]:
+        mergeable = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.mergeable)
+        raise ValueError(f"{', '.join(unfit)} cannot be merged into the weights; mergeable: {mergeable}")
     for name, module in list(encoder.model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             module.merge(safe_merge=True)

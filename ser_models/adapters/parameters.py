@@ -73,12 +73,12 @@ def adapted_layers(encoder: SpeechEncoder, top_layers: int | None) -> range:
 
 def adapter_modules(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     """Every adapter module by name, with its own parameters by their full names."""
-    found = {}
+    modules = {}
     for prefix, module in model.named_modules():
         own = {f"{prefix}.{name}": module.get_parameter(name) for name in _own_params(module)}
         if own:
-            found[prefix] = own
-    return found
+            modules[prefix] = own
+    return modules
 
 
 def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -95,23 +95,23 @@ def adapter_buffers(model: nn.Module) -> dict[str, Tensor]:
 def adapter_tags(model: nn.Module) -> dict[str, dict[str, nn.Parameter]]:
     """Adapter parameters by tag, then by their full name."""
     modules = dict(model.named_modules())
-    found: dict[str, dict[str, nn.Parameter]] = {}
+    tagged: dict[str, dict[str, nn.Parameter]] = {}
     for prefix, own in adapter_modules(model).items():
         for name, parameter in own.items():
             tag = _tag(prefix, modules[prefix], name.removeprefix(f"{prefix}."))
-            found.setdefault(tag, {})[name] = parameter
-    return found
+            tagged.setdefault(tag, {})[name] = parameter
+    return tagged
 
 
 def set_trainable(model: nn.Module, tags: Iterable[str], trainable: bool) -> None:
     """Train or freeze the parameters of some tags, leaving the others as they are."""
-    known = adapter_tags(model)
+    tagged = adapter_tags(model)
     for tag in tags:
-        if tag not in known:
+        if tag not in tagged:
             raise ValueError(
-                f"no adapter parameters are tagged {tag!r}; there are: {', '.join(sorted(known)) or 'none'}"
+                f"no adapter parameters are tagged {tag!r}; there are: {', '.join(sorted(tagged)) or 'none'}"
             )
-        for parameter in known[tag].values():
+        for parameter in tagged[tag].values():
             parameter.requires_grad_(trainable)
 
 
@@ -124,7 +124,7 @@ def freeze_all_but_adapters(model: nn.Module) -> None:
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """How many numbers are trained, and how many there are; shared weights count once."""
+    """Count of the numbers that are trained, and of all; shared weights count once."""
     sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
     return sum(size for size, trained in sizes if trained), sum(size for size, _ in sizes)
 

@@ -15,7 +15,7 @@ from ser_models.encoders import SpeechEncoder
 
 @dataclass(frozen=True, kw_only=True)
 class BitfitOptions:
-    """Where biases are trained."""
+    """Options of BitFit: the layers whose biases are trained."""
 
     top_layers: int | None = None
     """Only the top n transformer layers, so the frozen ones below can be cached; None = all."""
@@ -23,7 +23,7 @@ class BitfitOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class LastBlockOptions:
-    """How much of the top is trained."""
+    """Options of training the top of the encoder: the number of layers."""
 
     blocks: int = 1
     """Transformer layers from the top, and the final norm."""
@@ -35,7 +35,7 @@ class LastBlockOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class FullOptions:
-    """What is left out of full fine-tuning."""
+    """Options of full fine-tuning: the parts that are left out."""
 
     stem: bool = False
     """Train the convolutions too; they are usually left as they are. Baevski et al. 2020, section 4.2."""

@@ -4,7 +4,7 @@ Li and Liang 2021 (arXiv 2101.00190). The keys carry no position: they stand out
 through the interface by which transformers chooses an attention function, so the same few lines serve every family.
 """
 
-# B batch · H key-value heads · P prefix length · T frames · K features per head
+# B batch · H key-value heads · P prefix length · T frames · D features per head
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ START_STD = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixOptions:
-    """How many keys and values, and where."""
+    """Options of prefixes: length and layers."""
 
     length: int = 16
     """P, learned positions before each layer's frames."""
@@ -44,24 +44,24 @@ class Prefix(nn.Module):
         super().__init__()
         self.enabled = True
         for name in ("key", "value"):
-            drawn_HPK = START_STD * torch.randn(heads, length, head_width, generator=generator)
-            self.register_parameter(name, nn.Parameter(drawn_HPK))
+            drawn_HPD = START_STD * torch.randn(heads, length, head_width, generator=generator)
+            self.register_parameter(name, nn.Parameter(drawn_HPD))
 
     def adapter_params(self) -> list[str]:
         """All of it."""
         return ["key", "value"]
 
     def forward(
-        self, key_BHTK: Tensor, value_BHTK: Tensor, bias: Tensor | None
+        self, key_BHTD: Tensor, value_BHTD: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys and values with the prefix before them, (B, H, T, K) -> (B, H, P+T, K), and the bias that fits them."""
+        """Keys and values with the prefix before them, (B, H, T, D) -> (B, H, P+T, D), and the bias that fits them."""
         if not self.enabled:
-            return key_BHTK, value_BHTK, bias
+            return key_BHTD, value_BHTD, bias
         key, value = (
-            torch.cat([own.to(given).expand(len(given), *own.shape), given], dim=2)
-            for own, given in ((self.get_parameter("key"), key_BHTK), (self.get_parameter("value"), value_BHTK))
+            torch.cat([own.to(frames).expand(len(frames), *own.shape), frames], dim=2)
+            for own, frames in ((self.get_parameter("key"), key_BHTD), (self.get_parameter("value"), value_BHTD))
         )
-        return key, value, None if bias is None else nn.functional.pad(bias, (key.shape[2] - key_BHTK.shape[2], 0))
+        return key, value, None if bias is None else nn.functional.pad(bias, (key.shape[2] - key_BHTD.shape[2], 0))
 
 
 def attach_prefix(encoder: SpeechEncoder, options: PrefixOptions, *, seed: int) -> SpeechEncoder:

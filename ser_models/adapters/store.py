@@ -1,6 +1,6 @@
 """Adapters on disk, nothing pickled: what peft made in peft's layout, the rest beside it.
 
-adapter_config.json adapter_model.safetensors    lora, dora, adalora or ia3, as peft reads and writes them
+adapter_config.json adapter_model.safetensors    kinds whose layers peft makes, as peft reads and writes them
 adapters.json adapters.safetensors               kinds and options of the others, and their weights
 """
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig
+from peft import PeftConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ser_models.adapters.injection import PEFT_KINDS, inject
-from ser_models.adapters.kinds import ADAPTERS
+from ser_models.adapters import ADAPTERS
+from ser_models.adapters.injection import inject
 from ser_models.adapters.parameters import adapter_buffers, adapter_modules, adapter_parameters
 from ser_models.encoders import SpeechEncoder
 
@@ -37,7 +37,7 @@ def save_adapter(encoder: SpeechEncoder, folder: str | Path) -> None:
         encoder.model.peft_config["default"].save_pretrained(folder)
     if own:
         _write(folder / OWN_WEIGHTS, {_own_name(name): parameter for name, parameter in own.items()})
-        kinds = {kind: asdict(options) for kind, options in encoder.adapters.items() if kind not in PEFT_KINDS}
+        kinds = {kind: asdict(options) for kind, options in encoder.adapters.items() if ADAPTERS[kind].peft is None}
         (folder / OWN_CONFIG).write_text(json.dumps(kinds, indent=2) + "\n", encoding="utf-8")
 
 
@@ -105,27 +105,20 @@ def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
     own = read_kinds(folder)
     config = _read_config(folder) if (folder / CONFIG).is_file() else None
     for kind, adapter in ADAPTERS.items():
-        if config is not None and kind == _kind_of(config):
+        if config is not None and adapter.peft is not None and adapter.peft(config):
             inject(encoder, kind, adapter.options(), config)
         if kind in own:
             adapter.attach(encoder, own[kind], seed=0)
 
 
-def _read_config(folder: Path) -> LoraConfig | IA3Config:
+def _read_config(folder: Path) -> PeftConfig:
     config = PeftConfig.from_pretrained(str(folder))
-    if not isinstance(config, LoraConfig | IA3Config):
-        raise ValueError(f"{folder} holds a {config.peft_type} adapter; only LORA, ADALORA and IA3 can be loaded")
+    readable = {kind: adapter.peft for kind, adapter in ADAPTERS.items() if adapter.peft is not None}
+    if not any(is_kind(config) for is_kind in readable.values()):
+        raise ValueError(f"{folder} holds a {config.peft_type} adapter; only {', '.join(readable)} can be loaded")
     # Saved adapters say inference_mode, which would freeze them.
     config.inference_mode = False
     return config
-
-
-def _kind_of(config: LoraConfig | IA3Config) -> str:
-    if isinstance(config, IA3Config):
-        return "ia3"
-    if isinstance(config, AdaLoraConfig):
-        return "adalora"
-    return "dora" if config.use_dora else "lora"
 
 
 def _check_fit(folder: Path, saved: dict[str, Tensor], parameters: dict[str, Tensor]) -> None:

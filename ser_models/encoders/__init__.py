@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from ser_models.encoders.checkpoint import fingerprint, read_checkpoint
 from ser_models.encoders.embedded import seral_tiny, seral_tiny_untrained
@@ -24,7 +24,6 @@ __all__ = [
     "EncoderOutput",
     "SpeechEncoder",
     "fingerprint",
-    "frames_of",
     "load_encoder",
     "save_encoder",
     "wrap",
@@ -71,8 +70,3 @@ def wrap(model: nn.Module, *, normalise: bool = False) -> SpeechEncoder:
 def save_encoder(encoder: SpeechEncoder, folder: str | Path) -> None:
     """Write an encoder without adapters as a Hugging Face folder with the same fingerprint."""
     encoder.save(folder)
-
-
-def frames_of(encoder: SpeechEncoder, length_B: Tensor) -> Tensor:
-    """Number of frames of real audio that clips of so many samples give, (B,) -> (B,); 0 for a clip too short."""
-    return encoder.frames(length_B)

@@ -18,19 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ser_models.adapters import ADAPTERS, parse_adapters
+from ser_models.adapters import ADAPTERS
+from ser_models.adapters.composition import parse_adapters
 from ser_models.encoders import SpeechEncoder
 from ser_models.encoders.encoder import check_clips, prefix_mask
 from ser_models.objectives.masks import MASKS, span_mask
 from ser_models.objectives.options import MaskedPredictionOptions
 
 # B clips · S samples · T frames · D encoder width · G codebook groups · V codewords per group
-
-UNFIT_ADAPTERS = {
-    "frozen": "it trains nothing",
-    "layer_sum": "it weighs layers for a head, and trains nothing in the encoder",
-    "adalora": "its ranks move on a schedule that pretraining does not run",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +162,10 @@ class Objective(nn.Module, ABC):
 def check_adapter(spec: str) -> None:
     """Raise ValueError unless an encoder pretrained through these adapters can become a plain encoder again."""
     kinds = parse_adapters(spec)
-    fit = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.mergeable and kind not in UNFIT_ADAPTERS)
+    fit = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.pretrainable)
     for kind in kinds:
-        if kind in UNFIT_ADAPTERS:
-            raise ValueError(f"pretraining through {kind!r} is not possible: {UNFIT_ADAPTERS[kind]}; possible: {fit}")
+        if reason := ADAPTERS[kind].not_pretrained:
+            raise ValueError(f"pretraining through {kind!r} is not possible: {reason}; possible: {fit}")
         if not ADAPTERS[kind].mergeable:
             raise ValueError(f"{kind!r} cannot be merged into the encoder that pretraining returns; possible: {fit}")
 

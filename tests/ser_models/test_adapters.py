@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import is_dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,50 +14,35 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from ser_models.adapters import (
-    ADAPTERS,
-    AdaloraOptions,
-    FrozenOptions,
-    GateOptions,
-    LoraOptions,
-    PrefixOptions,
-    RankSchedule,
+from ser_models.adapters import ADAPTERS
+from ser_models.adapters.adalora import AdaloraOptions, RankSchedule
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.cost import measure_adapters, render_costs
+from ser_models.adapters.frozen import FrozenOptions, attach_frozen
+from ser_models.adapters.gate import GateOptions
+from ser_models.adapters.injection import PeftOptions
+from ser_models.adapters.lora import LoraOptions, attach_lora
+from ser_models.adapters.merge import adapters_disabled, merge_adapters
+from ser_models.adapters.parameters import (
     adapter_modules,
     adapter_parameters,
     adapter_tags,
-    adapters_disabled,
-    attach_adapters,
-    attach_frozen,
-    attach_lora,
     count_parameters,
     dead_adapters,
     freeze_above,
     freeze_all_but_adapters,
-    load_adapter,
     lowest_trainable_layer,
-    measure_adapters,
-    merge_adapters,
-    render_costs,
-    save_adapter,
     set_trainable,
 )
-from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder, wrap
+from ser_models.adapters.prefix import PrefixOptions
+from ser_models.adapters.store import load_adapter, save_adapter
+from ser_models.encoders import FAMILIES, SpeechEncoder, fingerprint, load_encoder, wrap
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
-SPECS = [
-    "full",
-    "last_block",
-    "bitfit",
-    "lora",
-    "dora",
-    "ia3",
-    "bottleneck",
-    "gate",
-    "wap",
-    "lora+bottleneck+gate",
-    "lora+wap",
-    "bitfit+ia3",
-]
+COMPOSED = ["lora+bottleneck+gate", "lora+wap", "bitfit+ia3"]
+SPECS = [*(kind for kind, adapter in ADAPTERS.items() if adapter.trains), *COMPOSED]
+MERGEABLE = [kind for kind, adapter in ADAPTERS.items() if adapter.trains and adapter.mergeable]
+SWITCHABLE = [kind for kind, adapter in ADAPTERS.items() if adapter.trains and adapter.switchable]
 WORKING = LoraOptions(rank=4, alpha=8.0)
 # PeftModel itself reads a property that transformers 5.23 has renamed; seral does not build one.
 peft_warns = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -77,6 +63,22 @@ def train_a_little(encoder: SpeechEncoder, steps: int = 2) -> None:
         optimiser.zero_grad()
         (encoder(*clips()).hidden_LBTD[-1] - 1.0).square().mean().backward()
         optimiser.step()
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_every_entry_of_the_table_is_complete(kind: str) -> None:
+    adapter = ADAPTERS[kind]
+    assert is_dataclass(adapter.options), f"options of {kind!r} must be a dataclass: it is saved and loaded by fields"
+    assert adapter.options() == adapter.options(), f"options of {kind!r} must be usable without arguments"
+    assert adapter.attach.__doc__, f"attach of {kind!r} has no docstring that says what it does"
+    assert adapter.lr > 0, f"{kind!r} has no learning rate that suits it"
+    families = {family for family in FAMILIES if adapter.targets is None or adapter.targets.get(family)}
+    assert families == set(FAMILIES), f"{kind!r} has no targets for {sorted(set(FAMILIES) - families)}"
+    by_peft = issubclass(adapter.options, PeftOptions)
+    assert (adapter.peft is not None) == by_peft, f"{kind!r}: `peft` goes with PeftOptions, and with those only"
+    trained = count_parameters(attach_adapters(geometry(64, 2), kind, seed=0))[0] > 0
+    assert adapter.trains == trained, f"{kind!r}: `trains` says {adapter.trains}, and its parameters say {trained}"
+    assert adapter.pretrainable <= adapter.trains, f"{kind!r} trains nothing: say in `not_pretrained` why it is unfit"
 
 
 @torch.no_grad()
@@ -121,7 +123,7 @@ def test_every_adapter_survives_the_disk(
     assert list(adapter_tags(fresh)) == list(adapter_tags(encoder))
 
 
-@pytest.mark.parametrize("spec", ["lora", "dora", "adalora", "ia3", "bitfit", "last_block", "full", "bitfit+dora"])
+@pytest.mark.parametrize("spec", [*MERGEABLE, "bitfit+dora"])
 def test_merged_adapters_are_the_same_function_in_a_plain_encoder(
     encoder: SpeechEncoder, spec: str, tmp_path: Path
 ) -> None:
@@ -140,9 +142,7 @@ def test_merged_adapters_are_the_same_function_in_a_plain_encoder(
     assert fingerprint(load_encoder(tmp_path)) == fingerprint(encoder)
 
 
-@pytest.mark.parametrize(
-    "spec", ["lora", "dora", "ia3", "bottleneck", "gate", "prefix", "wap", "lora+prefix+bottleneck+gate+wap"]
-)
+@pytest.mark.parametrize("spec", [*SWITCHABLE, "lora+prefix+bottleneck+gate+wap"])
 def test_adapters_can_be_switched_off_for_a_while(encoder: SpeechEncoder, spec: str) -> None:
     with torch.no_grad():
         plain = encoder(*clips()).hidden_LBTD
@@ -272,7 +272,7 @@ def test_a_frozen_encoder_is_still_a_plain_one(make_encoder: Callable[[str], Spe
     assert fingerprint(load_encoder(tmp_path)) == fingerprint(encoder)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind not in ("frozen", "layer_sum")])
+@pytest.mark.parametrize("kind", [kind for kind, adapter in ADAPTERS.items() if adapter.trains])
 def test_an_encoder_that_was_frozen_before_trains_as_much(
     kind: str, make_encoder: Callable[[str], SpeechEncoder]
 ) -> None:

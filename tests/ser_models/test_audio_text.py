@@ -12,8 +12,8 @@ from torch import Tensor
 from ser_models.audio_text import AudioTextPool, TextEncoder, TextInput, load_text_encoder, make_pool
 from ser_models.build import adopt_head, build_model, load_model, save_model
 from ser_models.encoders import load_encoder
-from ser_models.fitting import PooledSet, ProbeOptions, RatedSet, fit_dimensions, fit_head, predict_pooled
-from ser_models.heads import HeadOptions, LayerPool
+from ser_models.fitting import FitOptions, PooledSet, RatedSet, fit_dimensions, fit_head, predict_pooled
+from ser_models.heads import STD_GAIN, LayerPool
 from ser_models.metrics import uar
 
 # N rows · L hidden states · D features · E features of a transcript
@@ -130,7 +130,7 @@ def test_a_hidden_layer_fuses_what_a_linear_head_cannot() -> None:
     (train, _), (test, _) = fusion_task(300, 0), fusion_task(300, 1)
 
     def score(hidden: int) -> float:
-        result = fit_head(train, 2, options=ProbeOptions(hidden=hidden, l2=0.003))
+        result = fit_head(train, 2, options=FitOptions(hidden=hidden, l2=0.003))
         told_NC = predict_pooled(result, test.mean_NLD, test.std_NLD, test.text_NE)
         return uar(test.label_N.numpy(), told_NC.argmax(-1).numpy())
 
@@ -152,18 +152,18 @@ def test_dimensions_are_read_off_both() -> None:
 @torch.no_grad()
 def test_a_model_that_reads_is_saved_and_judges_clips_without_text_by_their_audio(tmp_path: Path) -> None:
     encoder = load_encoder("seral-tiny")
-    options, text = HeadOptions(hidden=8), TextInput(width=WIDTH)
-    model = build_model(encoder, ["a", "b"], options, torch.Generator().manual_seed(0), text=text)
+    text = TextInput(width=WIDTH)
+    model = build_model(encoder, ["a", "b"], hidden=8, text=text)
     states, features = encoder.num_layers + 1, encoder.width
     generator = torch.Generator().manual_seed(1)
     mean_NLD = torch.randn(40, states, features, generator=generator)
     std_NLD = torch.rand(40, states, features, generator=generator)
     _, _, text_NE = rows(40)
     labelled = PooledSet(mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=text_NE, label_N=torch.arange(40) % 2)
-    pool = make_pool(states, features, std_gain=options.std_gain, text=text)
+    pool = make_pool(states, features, std_gain=STD_GAIN, text=text)
     pool.fit(mean_NLD, std_NLD, text_NE)
     with torch.enable_grad():
-        fitted = fit_head(labelled, 2, pool=pool, options=ProbeOptions(hidden=8))
+        fitted = fit_head(labelled, 2, pool=pool, options=FitOptions(hidden=8))
     adopt_head(model, fitted.pool, fitted.head)
     model.eval()
     expected = predict_pooled(fitted, mean_NLD, std_NLD, text_NE)

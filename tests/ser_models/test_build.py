@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ser_models.build import SerModel, adopt_head, build_model, load_model, save_model
 from ser_models.encoders import SpeechEncoder, load_encoder
-from ser_models.heads import Head, HeadOptions, LayerPool
+from ser_models.heads import DROPOUT, STD_GAIN, Head, LayerPool
 from ser_models.pooling import masked_mean_std
 
 CLASSES = ("anger", "joy", "sadness")
@@ -25,11 +26,11 @@ def waves() -> tuple[torch.Tensor, torch.Tensor]:
     return wave_BS * (torch.arange(16000) < length_B[:, None]), length_B
 
 
-def lively(encoder: SpeechEncoder, options: HeadOptions | None = None, outputs: str = "classes") -> SerModel:
+def lively(encoder: SpeechEncoder, options: dict[str, Any] | None = None, outputs: str = "classes") -> SerModel:
     """A model whose head, layer weights and standardisation all differ from their start."""
     generator = torch.Generator().manual_seed(1)
     classes, dimensions = OUTPUTS[outputs]
-    model = build_model(encoder, classes, options, generator, dimensions=dimensions).eval()
+    model = build_model(encoder, classes, dimensions=dimensions, **(options or {})).eval()
     with torch.no_grad():
         for tensor in [*model.pool.parameters(), *model.head.parameters()]:
             tensor.add_(0.3 * torch.randn(tensor.shape, generator=generator))
@@ -47,13 +48,14 @@ def test_audio_frames_and_statistics_give_the_same_logits(encoder: SpeechEncoder
         output = encoder(wave_BS, length_B)
         mean_LBD, std_LBD = masked_mean_std(output.hidden_LBTD, output.mask_BT)
         pooled_BC = model.forward_pooled(mean_LBD.transpose(0, 1), std_LBD.transpose(0, 1))
-        from_BC = model.forward_from(
+        statistics = model.statistics_from(
             output.hidden_LBTD[start],
             output.mask_BT,
             start=start,
             below_mean_LBD=mean_LBD[:start],
             below_std_LBD=std_LBD[:start],
         )
+        from_BC = model.forward_pooled(*statistics)
     torch.testing.assert_close(pooled_BC, logits_BC)
     torch.testing.assert_close(from_BC, logits_BC, atol=1e-4, rtol=1e-4)
 
@@ -74,20 +76,20 @@ def test_statistics_below_the_start_are_counted(make_encoder: Callable[[str], Sp
     hidden_BTD, mask_BT = torch.zeros(1, 5, 32), torch.ones(1, 5, dtype=torch.bool)
     below = torch.zeros(2, 1, 32)
     with pytest.raises(ValueError, match="state 3 need the statistics of the 3 states below, got 2"):
-        model.forward_from(hidden_BTD, mask_BT, start=3, below_mean_LBD=below, below_std_LBD=below)
+        model.statistics_from(hidden_BTD, mask_BT, start=3, below_mean_LBD=below, below_std_LBD=below)
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
-@pytest.mark.parametrize(
-    "options", [HeadOptions(), HeadOptions(std_gain=0.0, dropout=0.0), HeadOptions(hidden=16, std_gain=1.0)]
-)
-def test_a_saved_model_comes_back_the_same(tmp_path: Path, options: HeadOptions, outputs: str) -> None:
+@pytest.mark.parametrize("options", [{}, {"std_gain": 0.0, "dropout": 0.0}, {"hidden": 16, "std_gain": 1.0}])
+def test_a_saved_model_comes_back_the_same(tmp_path: Path, options: dict[str, Any], outputs: str) -> None:
     encoder = load_encoder("seral-tiny")
     model = lively(encoder, options, outputs)
     save_model(model, tmp_path / "model")
     again = load_model(tmp_path / "model", encoder).eval()
     assert (again.classes, again.dimensions) == OUTPUTS[outputs]
-    assert again.options == options
+    hidden = 0 if again.head.hidden is None else again.head.hidden.out_features
+    shape = {"std_gain": again.pool.std_gain, "hidden": hidden, "dropout": again.head.dropout.p}
+    assert shape == {"std_gain": STD_GAIN, "hidden": 0, "dropout": DROPOUT} | options
     with torch.no_grad():
         torch.testing.assert_close(again(*waves()), model(*waves()), atol=0, rtol=0)
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["head.safetensors", "model.json"]
@@ -109,15 +111,14 @@ def test_a_folder_without_its_last_file_is_incomplete(tmp_path: Path) -> None:
 
 def test_parts_that_do_not_fit_are_refused(make_encoder: Callable[[str], SpeechEncoder]) -> None:
     encoder = make_encoder("wav2vec2-layer")
-    options = HeadOptions()
     with pytest.raises(ValueError, match="pool is for"):
-        SerModel(encoder, LayerPool(3, 32), Head(64, 3), classes=CLASSES, options=options)
+        SerModel(encoder, LayerPool(3, 32), Head(64, 3), classes=CLASSES)
     with pytest.raises(ValueError, match="2 outputs for 3 classes"):
-        SerModel(encoder, LayerPool(4, 32), Head(64, 2), classes=CLASSES, options=options)
+        SerModel(encoder, LayerPool(4, 32), Head(64, 2), classes=CLASSES)
     with pytest.raises(ValueError, match=r"std_gain 0\.0"):
         adopt_head(build_model(encoder, CLASSES), LayerPool(4, 32, std_gain=0.0), Head(32, 3))
     with pytest.raises(ValueError, match=r"5 outputs for 3 classes.*3 dimensions"):
-        SerModel(encoder, LayerPool(4, 32), Head(64, 5), classes=CLASSES, dimensions=DIMENSIONS, options=options)
+        SerModel(encoder, LayerPool(4, 32), Head(64, 5), classes=CLASSES, dimensions=DIMENSIONS)
     with pytest.raises(ValueError, match="at least 1 class or dimension, got 0"):
         build_model(encoder)
 
@@ -149,13 +150,10 @@ def test_a_multi_task_model_says_what_its_two_halves_say() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", [HeadOptions(), HeadOptions(hidden=8)])
-def test_a_fresh_model_knows_no_class_and_predicts_the_mean_rating(options: HeadOptions) -> None:
+@pytest.mark.parametrize("options", [{}, {"hidden": 8}])
+def test_a_fresh_model_knows_nothing(options: dict[str, Any]) -> None:
     encoder = load_encoder("seral-tiny")
-    model = build_model(encoder, CLASSES, options, torch.Generator().manual_seed(0), dimensions=DIMENSIONS).eval()
-    model.start_dimensions(torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 7.0]]))
+    model = build_model(encoder, CLASSES, dimensions=DIMENSIONS, **options).eval()
     logits_BC, value_BK = model.split(model(*waves()))
     torch.testing.assert_close(logits_BC, torch.zeros(3, 3))
-    torch.testing.assert_close(value_BK, torch.tensor([[1.5, 3.0, 5.0]]).expand(3, 3))
-    with pytest.raises(ValueError, match=r"\(clips, 3\), got \(4, 2\)"):
-        model.start_dimensions(torch.zeros(4, 2))
+    torch.testing.assert_close(value_BK, torch.zeros(3, 3))

@@ -27,7 +27,6 @@ from ser_models.encoders import (
     FAMILIES,
     SpeechEncoder,
     fingerprint,
-    frames_of,
     load_encoder,
     save_encoder,
     wrap,
@@ -88,7 +87,7 @@ def test_hidden_states_equal_transformers_on_an_unpadded_clip(encoder: SpeechEnc
 def test_padding_and_batch_composition_change_nothing(encoder: SpeechEncoder) -> None:
     clips = speech(0.31, 0.9, 0.1403, 0.5)
     together = encoder(*batch(clips))
-    assert torch.equal(together.mask_BT.sum(1), frames_of(encoder, torch.tensor([len(clip) for clip in clips])))
+    assert torch.equal(together.mask_BT.sum(1), encoder.frames(torch.tensor([len(clip) for clip in clips])))
     for index, clip in enumerate(clips):
         wave_BS, length_B = batch([clip])
         for spare in (0, 4321):
@@ -121,7 +120,7 @@ def test_a_clip_needs_enough_samples_for_one_frame(encoder: SpeechEncoder) -> No
     shortest = encoder.minimal_samples
     wave_BS = torch.zeros(2, SECOND)
     assert encoder(wave_BS, torch.tensor([SECOND, shortest])).mask_BT.sum(1)[1] == 1
-    assert frames_of(encoder, torch.tensor([shortest, shortest - 1])).tolist() == [1, 0]
+    assert encoder.frames(torch.tensor([shortest, shortest - 1])).tolist() == [1, 0]
     with pytest.raises(ValueError, match=rf"clip 1 has {shortest - 1} samples.*at least {shortest}"):
         encoder(wave_BS, torch.tensor([SECOND, shortest - 1]))
 

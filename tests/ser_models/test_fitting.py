@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 from ser_models.build import adopt_head, build_model
 from ser_models.encoders import load_encoder
 from ser_models.fitting import (
+    FitOptions,
     FitResult,
     PooledSet,
-    ProbeOptions,
     RatedSet,
     class_loss,
     fit_best_head,
@@ -49,7 +49,7 @@ def clusters(rows: int, seed: int, informative: int = 2, width: int = 12, gap: f
 
 def test_equals_logistic_regression_where_the_problem_is_convex() -> None:
     train, test = clusters(90, 0), clusters(50, 1)
-    options = ProbeOptions(learn_layers=False, std_gain=0.0, l2=0.05, max_steps=500)
+    options = FitOptions(learn_layers=False, std_gain=0.0, l2=0.05, max_steps=500)
     result = fit_head(train, 3, options=options)
     x, new = (result.pool(rows.mean_NLD, rows.std_NLD).detach().numpy() for rows in (train, test))
     weight_N = class_weights(train.label_N, 3)[train.label_N].numpy()
@@ -72,7 +72,7 @@ def voted(train: PooledSet, seed: int) -> torch.Tensor:
 def test_soft_labels_are_a_logistic_regression_on_every_vote(balanced: bool) -> None:
     train, test = clusters(90, 0), clusters(50, 1)
     soft_NC = voted(train, 2)
-    options = ProbeOptions(learn_layers=False, std_gain=0.0, l2=0.05, max_steps=500, balanced=balanced)
+    options = FitOptions(learn_layers=False, std_gain=0.0, l2=0.05, max_steps=500, balanced=balanced)
     result = fit_head(replace(train, soft_NC=soft_NC), 3, options=options)
     x, new = (result.pool(rows.mean_NLD, rows.std_NLD).detach().numpy() for rows in (train, test))
     weight_NC = soft_NC * (90 / (3 * soft_NC.sum(0)) if balanced else 1)
@@ -103,7 +103,7 @@ def test_hard_labels_have_the_loss_of_torch_to_the_last_bit() -> None:
     logits_NC = torch.randn(90, 3, generator=torch.Generator().manual_seed(3))
     weight_C = class_weights(train.label_N, 3)
     oracle = torch.nn.functional.cross_entropy(logits_NC, train.label_N, weight=weight_C, reduction="sum") / 90
-    assert torch.equal(class_loss(train, 3, balanced=True)(logits_NC), oracle)
+    assert torch.equal(class_loss(train, 3, FitOptions())(logits_NC), oracle)
 
 
 def test_a_mixture_that_fell_for_a_layer_that_knows_nothing_gives_way_to_the_one_dev_points_to() -> None:
@@ -138,7 +138,7 @@ def test_a_mixture_stays_where_no_layer_is_clearly_better() -> None:
 def test_learns_which_layer_matters() -> None:
     train, dev = clusters(90, 0), clusters(200, 1)
     learnt = fit_head(train, 3, dev=dev)
-    uniform = fit_head(train, 3, dev=dev, options=ProbeOptions(learn_layers=False))
+    uniform = fit_head(train, 3, dev=dev, options=FitOptions(learn_layers=False))
     weight_L = torch.softmax(learnt.pool.layer_weight, 0)
     assert int(weight_L.argmax()) == 2
     assert float(weight_L[2].detach()) > 0.5
@@ -207,7 +207,7 @@ def rated(rows: int, seed: int, noise: float = 0.5, width: int = 12) -> RatedSet
 def test_dimensions_without_penalty_are_least_squares_stretched_to_the_spread_of_the_ratings() -> None:
     """Of all linear predictions, the CCC is largest, and equal to R, where OLS is scaled by 1 / R about the mean."""
     train, new = rated(90, 0), rated(40, 1)
-    result = fit_dimensions(train, options=ProbeOptions(learn_layers=False, std_gain=0.0, l2=0.0, max_steps=500))
+    result = fit_dimensions(train, options=FitOptions(learn_layers=False, std_gain=0.0, l2=0.0, max_steps=500))
     x, other = (result.pool(rows.mean_NLD, rows.std_NLD).detach().numpy() for rows in (train, new))
     target_NK = train.target_NK.numpy()
     oracle = LinearRegression().fit(x, target_NK)
@@ -228,7 +228,7 @@ def test_dimensions_learn_which_layer_matters() -> None:
         )
 
     learnt = fit_dimensions(train)
-    uniform = fit_dimensions(train, options=ProbeOptions(learn_layers=False))
+    uniform = fit_dimensions(train, options=FitOptions(learn_layers=False))
     assert int(learnt.pool.layer_weight.argmax()) == 2
     assert all(test_ccc(learnt)[name] > max(0.7, test_ccc(uniform)[name]) for name in names)
 
@@ -248,7 +248,7 @@ def test_dimensions_do_not_depend_on_the_scale_of_the_ratings_and_are_the_same_b
 
 def test_under_a_huge_penalty_dimensions_stay_the_mean_rating() -> None:
     train = rated(60, 0)
-    result = fit_dimensions(train, options=ProbeOptions(l2=1e6))
+    result = fit_dimensions(train, options=FitOptions(l2=1e6))
     predicted = predict_pooled(result, train.mean_NLD, train.std_NLD)
     torch.testing.assert_close(predicted, train.target_NK.mean(0).expand(60, 2), atol=0, rtol=1e-3)
 
@@ -260,7 +260,7 @@ def test_classes_and_dimensions_fitted_on_one_pool_drop_into_a_multi_task_model(
     mean_NLD, std_NLD = torch.randn(shape, generator=generator), torch.rand(shape, generator=generator)
     classes = fit_head(PooledSet(mean_NLD=mean_NLD, std_NLD=std_NLD, label_N=torch.arange(40) % 3), 3)
     train = RatedSet(mean_NLD=mean_NLD, std_NLD=std_NLD, target_NK=torch.rand(40, 2, generator=generator))
-    dimensions = fit_dimensions(train, pool=classes.pool, options=ProbeOptions(learn_layers=False))
+    dimensions = fit_dimensions(train, pool=classes.pool, options=FitOptions(learn_layers=False))
     model = build_model(encoder, ("a", "b", "c"), dimensions=("valence", "arousal")).eval()
     adopt_head(model, classes.pool, stack_heads(classes.head, dimensions.head))
     with torch.no_grad():
@@ -294,7 +294,7 @@ def test_rows_that_are_not_finite_are_named(wrong: float) -> None:
 @pytest.mark.parametrize("wrong", ["l2", "layer_l2", "std_gain"])
 def test_options_refuse_negative_penalties(wrong: str) -> None:
     with pytest.raises(ValueError, match=f"{wrong} must be at least 0, got -1"):
-        ProbeOptions(**{wrong: -1})  # type: ignore[arg-type]  # mypy cannot see that `wrong` names a float
+        FitOptions(**{wrong: -1})  # type: ignore[arg-type]  # mypy cannot see that `wrong` names a float
 
 
 @pytest.mark.slow
@@ -357,4 +357,4 @@ def test_a_row_of_weight_two_is_fitted_as_two_rows() -> None:
     told = [predict_pooled(fit, train.mean_NLD, train.std_NLD).softmax(-1) for fit in (weighed, copied)]
     torch.testing.assert_close(told[0], told[1], atol=5e-3, rtol=0)
     with pytest.raises(ValueError, match="for balanced classes"):
-        fit_head(replace(train, weight_N=weight_N), 3, options=ProbeOptions(balanced=False))
+        fit_head(replace(train, weight_N=weight_N), 3, options=FitOptions(balanced=False))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ser_models.heads import Head, HeadOptions, LayerPool, stack_heads
+from ser_models.build import build_model
+from ser_models.encoders import load_encoder
+from ser_models.heads import Head, LayerPool, stack_heads
 
 
 def statistics(rows: int = 40) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,7 +97,7 @@ def test_hidden_layer_is_drawn_from_the_given_generator() -> None:
 @pytest.mark.parametrize("wrong", [{"hidden": -1}, {"dropout": 1.0}, {"std_gain": -0.1}])
 def test_options_name_the_wrong_field(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} must"):
-        HeadOptions(**wrong)  # type: ignore[arg-type]  # one field of either type
+        build_model(load_encoder("seral-tiny"), ["anger"], **wrong)  # type: ignore[arg-type]  # one field of either type
 
 
 def lively_head(outputs: int, seed: int, in_width: int = 6) -> Head:

@@ -12,6 +12,7 @@ from sklearn.metrics import log_loss, root_mean_squared_error
 from sklearn.utils.class_weight import compute_class_weight
 
 from ser_models.losses import (
+    LOSSES,
     calibrated_cross_entropy,
     ccc,
     ccc_loss,
@@ -125,6 +126,26 @@ def test_focal_loss_has_a_finite_gradient_where_the_model_is_sure() -> None:
     logits_BC = torch.tensor([[60.0, 0.0], [0.0, 60.0]], requires_grad=True)
     focal_cross_entropy(logits_BC, torch.tensor([0, 0]), gamma=0.5).backward()
     assert bool(torch.isfinite(logits_BC.grad).all())
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_of_the_table_takes_hard_and_soft_labels(name: str) -> None:
+    loss, generator = LOSSES[name], torch.Generator().manual_seed(0)
+    logits_BC, label_B = torch.randn(9, 4, generator=generator), torch.randint(4, (9,), generator=generator)
+    weight_C = torch.tensor([0.5, 1.0, 2.0, 1.5])
+    assert loss.hard.__doc__, f"{name!r} has no docstring that says what it computes from hard labels"
+    assert loss.soft.__doc__, f"{name!r} has no docstring that says what it computes from soft labels"
+    target_BC = torch.nn.functional.one_hot(label_B, 4) * weight_C
+    same = f"{name!r}: soft labels that are one-hot must lose as much as hard ones"
+    assert float(loss.soft(logits_BC, target_BC)) == pytest.approx(float(loss.hard(logits_BC, label_B, weight_C))), same
+    sure_BC = 60.0 * torch.nn.functional.one_hot(label_B, 4)
+    assert float(loss.hard(sure_BC, label_B, None)) < 1e-6, f"{name!r} punishes a model that is right and sure"
+    logits_BC.requires_grad_(True)
+    loss.soft(logits_BC, target_BC).backward()
+    assert logits_BC.grad is not None
+    assert bool(torch.isfinite(logits_BC.grad).all()), f"{name!r} has no finite gradient"
+    with pytest.raises(ValueError, match="must match logits"):
+        loss.soft(logits_BC, target_BC[:3])
 
 
 def test_rmse_by_dimension() -> None:

@@ -71,11 +71,24 @@ def test_ccc_known_answers() -> None:
             measure(np.array([1, np.nan, 3, 4]), np.array([1, 2, 3, np.inf]))
 
 
+def interval(
+    metric: metrics.MetricFunction,
+    truth_N: np.ndarray,
+    predicted_N: np.ndarray,
+    cluster_N: np.ndarray,
+    rng: np.random.Generator,
+    n: int = 1000,
+) -> tuple[float, float]:
+    """The 95 % percentile interval of a metric over resampled clusters."""
+    low, high = np.quantile(metrics.resampled(metric, truth_N, predicted_N, cluster_N, rng, n), [0.025, 0.975])
+    return float(low), float(high)
+
+
 def test_interval_holds_the_value_and_is_reproducible() -> None:
     truth, predicted = labels(0, size=200)
     speaker = np.repeat([f"s{i}" for i in range(10)], 20)
-    first = metrics.bootstrap_interval(metrics.uar, truth, predicted, speaker, np.random.default_rng(1), n=300)
-    again = metrics.bootstrap_interval(metrics.uar, truth, predicted, speaker, np.random.default_rng(1), n=300)
+    first = interval(metrics.uar, truth, predicted, speaker, np.random.default_rng(1), n=300)
+    again = interval(metrics.uar, truth, predicted, speaker, np.random.default_rng(1), n=300)
     assert first == again
     assert first[0] < metrics.uar(truth, predicted) < first[1]
 
@@ -84,24 +97,37 @@ def test_speakers_that_fail_together_widen_the_interval() -> None:
     truth = np.tile([0, 1], 100)
     speaker = np.repeat(np.arange(10), 20)
     predicted = np.where(speaker < 5, truth, 1 - truth)
-    by_speaker = metrics.bootstrap_interval(metrics.wa, truth, predicted, speaker, np.random.default_rng(0))
-    by_clip = metrics.bootstrap_interval(metrics.wa, truth, predicted, np.arange(200), np.random.default_rng(0))
+    by_speaker = interval(metrics.wa, truth, predicted, speaker, np.random.default_rng(0))
+    by_clip = interval(metrics.wa, truth, predicted, np.arange(200), np.random.default_rng(0))
     assert by_speaker[1] - by_speaker[0] > 3 * (by_clip[1] - by_clip[0])
 
 
 def test_every_clip_needs_a_cluster() -> None:
     truth, predicted = labels(0)
     with pytest.raises(ValueError, match="60 clips, 2 cluster names"):
-        metrics.bootstrap_interval(metrics.uar, truth, predicted, np.array(["a", "b"]), np.random.default_rng(0))
+        interval(metrics.uar, truth, predicted, np.array(["a", "b"]), np.random.default_rng(0))
 
 
 def test_p_value_tells_a_clear_win_from_a_draw() -> None:
     truth, worse = labels(3, size=200)
     speaker = np.repeat(np.arange(10), 20)
-    clear = metrics.paired_bootstrap_p(metrics.uar, truth, truth, worse, speaker, np.random.default_rng(0), n=200)
-    draw = metrics.paired_bootstrap_p(metrics.uar, truth, worse, worse, speaker, np.random.default_rng(0), n=200)
-    assert clear == pytest.approx(1 / 201)
-    assert draw == 1
+    clear = metrics.paired_difference(metrics.uar, truth, truth, worse, speaker, np.random.default_rng(0), n=200)
+    draw = metrics.paired_difference(metrics.uar, truth, worse, worse, speaker, np.random.default_rng(0), n=200)
+    assert clear.p == pytest.approx(2 / 201)
+    assert draw.p == 1
+
+
+@pytest.mark.parametrize("name", metrics.METRICS)
+def test_every_metric_of_the_table_says_which_of_two_models_is_better(name: str) -> None:
+    entry, (truth, _) = metrics.METRICS[name], labels(0)
+    certain = np.eye(int(truth.max()) + 1)[truth]
+    perfect = {"classes": truth, "probabilities": certain, "ratings": truth.astype(float)}[entry.of]
+    poor = {"classes": np.roll(truth, 1), "probabilities": certain[:, ::-1], "ratings": 3.0 - truth}[entry.of]
+    assert entry.function.__doc__, f"{name!r} has no docstring that says what it measures"
+    good, bad = (entry.function(truth.astype(perfect.dtype) if entry.of == "ratings" else truth, outputs)
+                 for outputs in (perfect, poor))  # fmt: skip
+    assert isinstance(good, float), f"{name!r} must return a number"
+    assert (good > bad) == (entry.better == "higher"), f"{name!r} says that {entry.better} is better, and is wrong"
 
 
 def distributions(seed: int, rows: int = 50, classes: int = 4) -> np.ndarray:
@@ -176,21 +202,17 @@ def test_every_dimension_has_its_ccc_over_the_whole_set() -> None:
 def test_the_bootstrap_takes_ratings_and_probabilities_too() -> None:
     truth, predicted = ratings(0)
     speaker = np.repeat(np.arange(10), 20)
-    low, high = metrics.bootstrap_interval(
-        metrics.ccc, truth[:, 0], predicted[:, 0], speaker, np.random.default_rng(0), n=200
-    )
+    low, high = interval(metrics.ccc, truth[:, 0], predicted[:, 0], speaker, np.random.default_rng(0), n=200)
     assert low < metrics.ccc(truth[:, 0], predicted[:, 0]) < high
     label, probability = labels(0, size=200)[0], distributions(1, rows=200)
-    low, high = metrics.bootstrap_interval(
-        metrics.calibration_error, label, probability, speaker, np.random.default_rng(0), n=200
-    )
+    low, high = interval(metrics.calibration_error, label, probability, speaker, np.random.default_rng(0), n=200)
     assert 0 < low < high < 1
 
 
 def test_one_speaker_alone_gives_no_interval() -> None:
     truth, predicted = labels(0)
     with pytest.raises(ValueError, match=r"at least 2 of them, got 1: \['s0'\]"):
-        metrics.bootstrap_interval(metrics.uar, truth, predicted, np.repeat("s0", 60), np.random.default_rng(0))
+        interval(metrics.uar, truth, predicted, np.repeat("s0", 60), np.random.default_rng(0))
 
 
 def test_the_paired_difference_of_a_known_gain_by_speaker() -> None:

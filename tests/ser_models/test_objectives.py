@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ser_models.adapters import attach_adapters
+from ser_models.adapters.composition import attach_adapters
 from ser_models.encoders import FAMILIES, SpeechEncoder
 from ser_models.objectives import OBJECTIVES, ClusterObjective, LocalAttributes, find_objective
 from ser_models.objectives.store import restore_objective, save_objective

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from ser_models.build import build_model, load_model, save_model, use_pooling
+from ser_models.encoders import load_encoder
 from ser_models.pooling import (
+    MEAN_STD,
     POOLINGS,
     AttentiveStatistics,
     Pool,
+    StatePooling,
     make_pooling,
     masked_mean_std,
     mean_std,
@@ -194,6 +200,35 @@ def test_every_pooling_refuses_a_clip_without_frames_an_empty_batch_and_a_mask_t
     mask_BT[1] = False
     with pytest.raises(ValueError, match=r"clip\(s\) \[1\] of a batch of 4"):
         pool(hidden_LBTD[0], mask_BT)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", POOLINGS)
+def test_a_model_may_pool_its_upper_states_in_any_way(kind: str, tmp_path: Path) -> None:
+    encoder = load_encoder("seral-tiny")
+    model = build_model(encoder, ["anger", "neutral"]).eval()
+    use_pooling(model, kind, start=2)
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    wave_BS = 0.1 * torch.randn(2, 9_000, generator=torch.Generator().manual_seed(1))
+    length_B = torch.tensor([9_000, 6_000])
+    output = encoder(wave_BS, length_B)
+    mean_LBD, std_LBD = masked_mean_std(output.hidden_LBTD, output.mask_BT)
+    below = {"below_mean_LBD": mean_LBD[:2], "below_std_LBD": std_LBD[:2]}
+    from_frames = model.statistics_from(output.hidden_LBTD[2], output.mask_BT, start=2, **below)
+    torch.testing.assert_close(model.forward_pooled(*from_frames), model(wave_BS, length_B), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(from_frames[0][:, :2], mean_LBD[:2].transpose(0, 1))
+    assert torch.allclose(from_frames[0][:, 2:], mean_LBD[2:].transpose(0, 1)) == (kind == MEAN_STD)
+    save_model(model, tmp_path)
+    assert torch.equal(load_model(tmp_path, encoder).eval()(wave_BS, length_B), model(wave_BS, length_B))
+    assert ("pooling" in (tmp_path / "model.json").read_text()) == (kind != MEAN_STD)
+
+
+def test_attentive_pooling_starts_as_the_mean_and_standard_deviation() -> None:
+    hidden_LBTD, mask_BT = frames()
+    pooled = StatePooling("attentive", 5, range(1, 3))(hidden_LBTD, mask_BT, start=0)
+    for part, expected in zip(pooled, masked_mean_std(hidden_LBTD, mask_BT), strict=True):
+        torch.testing.assert_close(part, expected)
 
 
 def test_an_unknown_pooling_lists_the_known() -> None:

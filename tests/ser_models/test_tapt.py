@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import Wav2Vec2ForPreTraining
 
-from ser_models.adapters import adapter_parameters, attach_adapters, dead_adapters, merge_adapters
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.merge import merge_adapters
+from ser_models.adapters.parameters import adapter_parameters, dead_adapters
 from ser_models.encoders import FAMILIES, SpeechEncoder, load_encoder, save_encoder
 from ser_models.objectives import (
     OBJECTIVES,

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ser_models.adapters import attach_adapters, load_adapter, lowest_trainable_layer, save_adapter
-from ser_models.adapters.store import read_kinds, take_over
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import lowest_trainable_layer
+from ser_models.adapters.store import load_adapter, read_kinds, save_adapter, take_over
 from ser_models.adapters.wap import WapOptions, WapTransformer, attach_wap, wap_of
 from ser_models.encoders import SpeechEncoder
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ser_models.anchoring import ANCHOR_SETS
 from ser_models.metrics import uar
+from ser_models.similarity import ANCHOR_SETS
 from seral.errors import OptionError
 from seral.features.audio import extract_features
 from seral.options import parse

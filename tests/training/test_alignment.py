@@ -1,4 +1,4 @@
-"""A labelled language beside an unlabelled one: moved, weighed, anchored, in single trainings and in the loop."""
+"""A labelled language beside an unlabelled one: aligned, weighed, anchored, in single trainings and in the loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from ser_models.alignment import Anchors
 from ser_models.heads import LayerPool
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
@@ -24,7 +25,8 @@ from seral.studies.transfer import TransferOptions, run_transfer
 from seral.task.eligibility import eligible
 from seral.task.examples import Targets, Utterances
 from seral.task.folds import FoldData, fold_data
-from seral.training.alignment import AnchoringOptions, Carry
+from seral.training.alignment import AnchorOptions, DomainAdaptation
+from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
 from seral.training.finetune_options import FinetuneOptions
 
@@ -38,47 +40,49 @@ def made(count: int, prefix: str, seed: int, shift: float = 0.0) -> Utterances:
     return Utterances(ids=[f"{prefix}{row:03d}" for row in range(count)], mean_NLD=mean_NLD, std_NLD=std_NLD)
 
 
-def test_only_clips_of_the_source_are_moved_and_both_languages_weigh_the_same() -> None:
+def test_only_clips_of_the_source_are_aligned_and_both_languages_weigh_the_same() -> None:
     source, target = made(40, "s", 0, shift=3.0), made(30, "t", 1)
-    carry = Carry.between(source, target, None)
+    adaptation = DomainAdaptation.between(source, target, None)
     mixed = target.rows(np.arange(30) < 5).with_others(source)
-    moved = carry.moved(mixed)
-    np.testing.assert_array_equal(moved.mean_NLD[:5], target.mean_NLD[:5])
-    for now, wanted in ((moved.mean_NLD[5:], target.mean_NLD), (moved.std_NLD[5:], target.std_NLD)):
+    aligned = adaptation.aligned(mixed)
+    np.testing.assert_array_equal(aligned.mean_NLD[:5], target.mean_NLD[:5])
+    for now, wanted in ((aligned.mean_NLD[5:], target.mean_NLD), (aligned.std_NLD[5:], target.std_NLD)):
         np.testing.assert_allclose(now.mean(0), wanted.mean(0), atol=1e-4)
         np.testing.assert_allclose(now.std(0, ddof=1), wanted.std(0, ddof=1), rtol=1e-4)
     label_N = np.zeros(45, np.int64)
     label_N[0] = -1  # nobody knows
-    weight_N = carry.weighed(mixed, Targets.of_classes(label_N)).weight_N
+    weight_N = adaptation.weighed(mixed, Targets.of_classes(label_N)).weight_N
     assert weight_N is not None
     assert weight_N[1:5].sum() == pytest.approx(weight_N[5:].sum())
     assert weight_N[1:].mean() == pytest.approx(1)
-    assert carry.weighed(source, Targets.of_classes(np.zeros(40, np.int64))).weight_N is None
-    assert carry.moved(target) is target
+    assert adaptation.weighed(source, Targets.of_classes(np.zeros(40, np.int64))).weight_N is None
+    assert adaptation.aligned(target) is target
 
 
-def test_anchoring_hears_a_bounded_number_of_clips_and_never_a_label() -> None:
+def test_coral_takes_a_bounded_number_of_clips_and_never_a_label() -> None:
     source, target = made(40, "s", 0, shift=3.0), made(30, "t", 1)
-    carry = Carry.between(source, target, AnchoringOptions(anchors="group", size=2, clips=12, projection=4))
+    adaptation = DomainAdaptation.between(
+        source, target, AnchorOptions(anchors="group", size=2, clips=12, projection=4)
+    )
     pool = LayerPool(3, 6)
     pool.fit(torch.from_numpy(target.mean_NLD), torch.from_numpy(target.std_NLD))
-    anchoring = carry.in_training(pool, seed=0).anchoring
-    assert anchoring is not None
-    assert len(anchoring.speech.ids) == 12
-    assert set(anchoring.speech.ids) <= set(target.ids)
-    assert anchoring.queue.anchors == carry.anchors()
-    assert len(carry.anchors()) == 2
-    drawn = anchoring.draw(5, np.random.default_rng(0))
+    coral = adaptation.of_batches(pool, seed=0).coral
+    assert coral is not None
+    assert len(coral.speech.ids) == 12
+    assert set(coral.speech.ids) <= set(target.ids)
+    assert coral.queue.anchors == adaptation.anchors().layers
+    assert len(adaptation.anchors().layers) == 2
+    drawn = coral.draw(5, np.random.default_rng(0))
     assert len(set(drawn)) == 5
     standard_BLU = torch.randn(9, 3, 12, generator=torch.Generator().manual_seed(0))
     from_source_B = torch.tensor([True, True, False, True, False, False, False, False, False])
-    expected = carry.in_training(pool, seed=0).anchoring
+    expected = adaptation.of_batches(pool, seed=0).coral
     assert expected is not None
     alone = expected.queue(standard_BLU[:4][[0, 1, 3]], standard_BLU[4:])
-    torch.testing.assert_close(anchoring.loss(standard_BLU, from_source_B, 4), 10 * alone)
-    for nothing in (None, AnchoringOptions(weight=0)):
-        sent = Carry.between(source, target, nothing).in_training(pool, seed=0)
-        assert sent.anchoring is None
+    torch.testing.assert_close(coral.loss(standard_BLU, from_source_B, 4), 10 * alone)
+    for nothing in (None, AnchorOptions(weight=0)):
+        sent = DomainAdaptation.between(source, target, nothing).of_batches(pool, seed=0)
+        assert sent.coral is None
         assert sent.is_source(["s001", "t001"]).tolist() == [True, False]
 
 
@@ -149,23 +153,19 @@ class Side:
         self.source = self.data.utterances([*folds[0].train, *folds[0].dev])
         self.parts = (folds[0].train, folds[0].dev)
 
-    def train(self, folder: Path, anchor: AnchoringOptions | None, **changes: Any) -> tuple[dict[str, Any], bytes]:
+    def train(self, folder: Path, anchor: AnchorOptions | None, **changes: Any) -> tuple[dict[str, Any], bytes]:
         oracle = self.data.oracle()
         known = [(self.data.utterances(ids), oracle.targets(ids)) for ids in self.parts]
         training = {"adapter": "lora", "top_layers": 1, "epochs": 2, "mixup": 0.0} | changes
-        history = finetune(
-            *known[0],
-            *known[1],
+        data = TrainingData(
+            train=Labelled(*known[0]),
+            dev=Labelled(*known[1]),
             unlabelled=self.data.utterances(self.data.fold.train),
             store=self.data.store,
             classes=CLASSES,
-            folder=str(folder),
-            seed=0,
-            options=parse(FinetuneOptions, training),
-            on=ClusterOptions(),
-            source=self.source,
-            anchor=anchor,
+            source=Source(units=self.source, anchor=anchor),
         )
+        history = finetune(data, parse(FinetuneOptions, training), str(folder), seed=0, on=ClusterOptions())
         weights = sorted((folder / "model" / "adapter").rglob("*.safetensors"))
         return history, b"".join(path.read_bytes() for path in weights)
 
@@ -173,7 +173,7 @@ class Side:
 @pytest.mark.ray
 def test_adapters_are_trained_with_both_languages_held_together(two_corpora: str, tmp_path: Path) -> None:
     side = Side(two_corpora)
-    anchor = AnchoringOptions(weight=50.0, projection=8)
+    anchor = AnchorOptions(weight=50.0, projection=8)
     plain, free = side.train(tmp_path / "plain", None)
     history, held = side.train(tmp_path / "held", anchor)
     _, same = side.train(tmp_path / "same", anchor)
@@ -187,9 +187,9 @@ def test_adapters_are_trained_with_both_languages_held_together(two_corpora: str
 def test_adapters_above_all_anchors_are_refused_by_name(
     two_corpora: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Carry, "anchors", lambda _: [1])
+    monkeypatch.setattr(DomainAdaptation, "anchors", lambda _: Anchors(layers=[1]))
     with pytest.raises(TrainError, match="heard up to 1 of 4, and lora would train above it: let a higher state"):
-        Side(two_corpora).train(tmp_path / "low", AnchoringOptions(weight=5.0, projection=8))
+        Side(two_corpora).train(tmp_path / "low", AnchorOptions(weight=5.0, projection=8))
 
 
 @pytest.mark.ray
@@ -228,6 +228,7 @@ def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> 
         ({"anchor": {}, "text_encoder": "t", "finetune": {"modalities": "both"}}, "linear .*, got both, 0 and sum"),
         ({"anchor": {}, "finetune": {"head": {"hidden": 8}}}, "linear .*, got audio, 8 and sum"),
         ({"anchor": {}, "finetune": {"head": {"layers": "last"}}}, "linear .*, got audio, 0 and last"),
+        ({"finetune": {"adapter": "lora", "pooling": "attentive"}}, "set finetune.pooling=mean_std, got attentive"),
         ({"anchor": {"anchors": "first"}}, "no anchor set 'first'; known: last"),
         ({"anchor": {"similarity": "centroid_cka"}}, "found without labels of the target, by coral or mmd"),
     ],

@@ -12,11 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ser_models.adapters import ADAPTERS, adapter_parameters, adapter_tags, attach_adapters
+from ser_models.adapters import ADAPTERS
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import adapter_parameters, adapter_tags
 from ser_models.build import build_model
 from ser_models.encoders import load_encoder
 from ser_models.losses import weighted_classes
 from ser_models.metrics import uar
+from ser_models.pooling import MEAN_STD, POOLINGS
 from ser_models.training import mix, time_masks
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
@@ -28,8 +31,9 @@ from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
 from seral.task.examples import Targets, Utterances
 from seral.task.gold import Oracle
-from seral.training.adapters import freeze_tags, judge
-from seral.training.finetune import finetune, frames_layer
+from seral.training.adapter_training import dev_scores, freeze_tags
+from seral.training.data import Labelled, TrainingData
+from seral.training.finetune import Start, finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import linear_probe
 from seral.training.model import load_model, score
@@ -81,20 +85,20 @@ class Ground:
     ) -> dict[str, Any]:
         labelled = self.fold.train[::2]
         label_N = self.labels(labelled)
-        return finetune(
-            self.units(labelled),
-            replace(Targets.of_classes(label_N), soft_NC=soft(label_N)),
-            self.units(self.fold.dev),
-            Targets.of_classes(self.labels(self.fold.dev)),
+        data = TrainingData(
+            train=Labelled(self.units(labelled), replace(Targets.of_classes(label_N), soft_NC=soft(label_N))),
+            dev=Labelled(self.units(self.fold.dev), Targets.of_classes(self.labels(self.fold.dev))),
             unlabelled=self.units(self.fold.train),
             store=self.store,
             classes=CLASSES,
-            folder=str(folder),
+        )
+        return finetune(
+            data,
+            parse(FinetuneOptions, values),
+            str(folder),
             seed=1,
-            options=parse(FinetuneOptions, values),
             on=ClusterOptions(**cluster),
-            start=start,
-            freeze=freeze,
+            start=None if start is None else Start(model=start, freeze=freeze),
         )
 
 
@@ -147,13 +151,13 @@ def test_two_lora_trainings_agree_bit_for_bit(ground: Ground, tmp_path: Path) ->
 
 def test_adapters_learn_soft_labels_and_sure_ones_as_hard_ones(ground: Ground, tmp_path: Path) -> None:
     sure_CC = np.eye(len(CLASSES), dtype=np.float32)
-    told: dict[str, Callable[[Any], Any]] = {
+    votes: dict[str, Callable[[Any], Any]] = {
         "hard": lambda label_N: None,
         "sure": lambda label_N: sure_CC[label_N],
         "unsure": lambda label_N: (0.6 * sure_CC + 0.1)[label_N],
     }
-    lost = {name: ground.train(tmp_path / name, LORA, soft=soft)["adapter"]["epochs"] for name, soft in told.items()}
-    hard, sure, unsure = ([epoch["loss"] for epoch in lost[name][1:]] for name in told)
+    lost = {name: ground.train(tmp_path / name, LORA, soft=soft)["adapter"]["epochs"] for name, soft in votes.items()}
+    hard, sure, unsure = ([epoch["loss"] for epoch in lost[name][1:]] for name in votes)
     assert sure == pytest.approx(hard, rel=1e-2)
     # A clip that is in doubt costs at least the entropy of its votes.
     least = float(-(0.7 * np.log(0.7) + 0.3 * np.log(0.1)))
@@ -165,7 +169,7 @@ def test_adapters_learn_soft_labels_and_sure_ones_as_hard_ones(ground: Ground, t
     assert blunt.max(1).mean() < sharp.max(1).mean()
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ADAPTERS if kind not in ("frozen", "layer_sum")])
+@pytest.mark.parametrize("kind", [kind for kind, adapter in ADAPTERS.items() if adapter.trains])
 def test_what_was_kept_of_an_adapter_scores_as_it_did_in_training(kind: str, ground: Ground, tmp_path: Path) -> None:
     values = LORA | {"adapter": f"{kind}+layer_sum", "settings": {}, "epochs": 2, "lr": None}
     if kind == "full":
@@ -180,6 +184,43 @@ def test_what_was_kept_of_an_adapter_scores_as_it_did_in_training(kind: str, gro
     on_top = [parameter.numel() for part in (model.pool, model.head) for parameter in part.parameters()]
     assert sizes
     assert history["trainable"] == sum(sizes) + sum(on_top)
+
+
+def test_focal_loss_trains_another_head_and_other_adapters(ground: Ground, tmp_path: Path) -> None:
+    histories = {loss: ground.train(tmp_path / loss, LORA | {"loss": loss}) for loss in ("cross_entropy", "focal")}
+    plain, focal = (histories[loss]["adapter"]["epochs"] for loss in ("cross_entropy", "focal"))
+    assert focal[1]["loss"] < plain[1]["loss"], "clips that are right already count less"
+    assert focal[4]["loss"] < focal[1]["loss"]
+    heads = [load_file(tmp_path / loss / "model" / "head.safetensors") for loss in histories]
+    assert not torch.equal(heads[0]["head.output.weight"], heads[1]["head.output.weight"])
+
+
+@pytest.mark.parametrize("pooling", [kind for kind in POOLINGS if kind != MEAN_STD])
+def test_adapters_learn_under_any_pooling_of_frames(pooling: str, ground: Ground, tmp_path: Path) -> None:
+    history = ground.train(tmp_path, LORA | {"pooling": pooling})
+    epochs = history["adapter"]["epochs"]
+    assert epochs[0]["dev_uar"] == pytest.approx(history["head"]["dev_uar"]), "training starts at the fitted head"
+    assert epochs[4]["loss"] < epochs[1]["loss"]
+    dev, model = ground.units(ground.fold.dev), str(tmp_path / "model")
+    predicted = score(model, ground.store, dev).probability_NC.argmax(1)
+    best = min(epochs, key=lambda epoch: epoch["dev_loss"])
+    assert uar(ground.labels(dev.ids), predicted) == pytest.approx(best["dev_uar"])
+    went_on = ground.train(tmp_path / "on", LORA | {"pooling": pooling, "epochs": 1}, start=model)
+    assert went_on["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(best["dev_uar"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pooling": "attentive"}, "pooling=attentive needs frames, .*: choose an adapter, such as adapter=lora"),
+        ({"pooling": "max", "adapter": "lora"}, "no pooling 'max'; known: mean_std, relu_mean, attentive"),
+        ({"loss": "hinge"}, "no loss 'hinge'; known: cross_entropy, focal"),
+    ],
+)
+def test_losses_and_poolings_that_cannot_be_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        parse(FinetuneOptions, values)
+    assert parse(FinetuneOptions, LORA | {"pooling": "attentive"}).head_only.pooling == MEAN_STD
 
 
 def test_training_goes_on_from_a_model(ground: Ground, tmp_path: Path) -> None:
@@ -257,31 +298,23 @@ def test_clips_without_a_class_or_without_ratings_count_only_where_they_are_know
     torch.testing.assert_close(hot_NC, torch.tensor([[0.75, 0], [0, 1.5], [0, 0], [0.75, 0]]))
     logits_NC = torch.tensor([[9.0, 0], [0, 9], [0, 0], [9, 0]])
     value_NK = torch.tensor([[1.0, 2], [3, 1], [2, 5], [77, 77]])
-    judged = judge(logits_NC, value_NK, target, dimension_weight=3.0)
-    assert judged["dev_uar"] == 1
-    assert judged["dev_ccc"] == pytest.approx(1)
-    assert judged["dev_loss"] == pytest.approx(0, abs=1e-3)
-    worse = judge(logits_NC, value_NK.flip(0), target, dimension_weight=3.0)
+    scores = dev_scores(logits_NC, value_NK, target, dimension_weight=3.0)
+    assert scores["dev_uar"] == 1
+    assert scores["dev_ccc"] == pytest.approx(1)
+    assert scores["dev_loss"] == pytest.approx(0, abs=1e-3)
+    worse = dev_scores(logits_NC, value_NK.flip(0), target, dimension_weight=3.0)
     assert worse["dev_loss"] == pytest.approx(3 * (1 - worse["dev_ccc"]), abs=1e-3)
-    assert "dev_uar" not in judge(logits_NC[:, :0], value_NK, target, dimension_weight=1.0)
+    assert "dev_uar" not in dev_scores(logits_NC[:, :0], value_NK, target, dimension_weight=1.0)
 
 
-def test_votes_are_labelled_with_the_likeliest_class() -> None:
-    soft_NC = np.array([[0.2, 0.8], [np.nan, np.nan], [0.5, 0.5]], np.float32)
-    target = Targets.of_votes(soft_NC)
-    assert target.label_N.tolist() == [1, -1, 0]
-    assert target.labelled_N.tolist() == [True, False, True]
-    assert target.soft_NC is soft_NC
-
-
-def test_probe_matches_scikit_learn_on_the_chosen_layer(ground: Ground) -> None:
+def test_the_linear_probe_matches_scikit_learn_on_the_chosen_layer(ground: Ground) -> None:
     parts = [ground.fold.train, ground.fold.dev, ground.fold.test]
     train, dev, test = ((ground.units(ids), ground.labels(ids)) for ids in parts)
-    told = linear_probe(train, dev, test, len(CLASSES))
-    confusion = np.array(told["confusion"])
+    result = linear_probe(train, dev, test, len(CLASSES))
+    confusion = np.array(result["confusion"])
     assert confusion.sum(1).tolist() == np.bincount(test[1], minlength=len(CLASSES)).tolist()
     present = confusion.sum(1) > 0
-    assert told["test_uar"] == pytest.approx((np.diag(confusion)[present] / confusion.sum(1)[present]).mean())
-    assert 0 <= told["layer"] <= ground.store.num_layers
-    assert 0 <= told["test_uar"] <= 1
-    json.dumps(told)
+    assert result["test_uar"] == pytest.approx((np.diag(confusion)[present] / confusion.sum(1)[present]).mean())
+    assert 0 <= result["layer"] <= ground.store.num_layers
+    assert 0 <= result["test_uar"] <= 1
+    json.dumps(result)

@@ -20,8 +20,8 @@ def loop_run(
     settings: Sets = None,
 ) -> None:
     """Run the loop, and write the report of the run."""
-    from seral.loop.options import LoopOptions
     from seral.loop.loop import run_loop
+    from seral.loop.options import LoopOptions
     from seral.options import load
     from seral.report import write_run_report
 

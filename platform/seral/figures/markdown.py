@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-PERCENT = ("uar", "wa", "macro_f1", "share", "gain")
+PERCENT = ("uar", "wa", "macro_f1", "calibration_error", "share", "gain")
 """Endings of columns that are shown in per cent."""
 
 

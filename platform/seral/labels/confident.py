@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 PARTS = 5
 L2 = 0.03
-"""Ridge penalty beside the mean loss per clip, as of heads (ser_models.fitting.ProbeOptions)."""
+"""Ridge penalty beside the mean loss per clip, as of heads (ser_models.fitting.FitOptions)."""
 
 
 def label_error_scores(x_MD: NDArray[np.float32], label_M: NDArray[np.int64], seed: int) -> NDArray[np.float32]:

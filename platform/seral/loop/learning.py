@@ -19,6 +19,7 @@ from seral.loop.rounds import Float, Round, read_scores, round_folder
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Targets, Utterances
 from seral.task.folds import codes
+from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
 from seral.training.linear_probe import linear_probe
 from seral.training.model import evaluate, score
@@ -86,21 +87,16 @@ def _soft_labels(labelled: pa.Table, others: int, num_classes: int) -> Float | N
 def train_model(this: Round, examples: Examples, target: Targets, folder: str, seed: int) -> dict[str, Any]:
     """Train on the labels so far and write the best model on dev to `folder`/model; returns the training's history."""
     options, source = this.options, examples.source
-    return finetune(
-        examples.train.with_others(source),
-        target,
-        examples.dev,
-        Targets.of_classes(examples.dev_label_N),
+    data = TrainingData(
+        train=Labelled(examples.train.with_others(source), target),
+        dev=Labelled(examples.dev, Targets.of_classes(examples.dev_label_N)),
         unlabelled=this.utterances(this.data.fold.train),
         store=this.data.store,
         classes=this.classes,
-        folder=folder,
-        seed=seed,
-        options=options.finetune.head_only if options.proxy and not this.is_last else options.finetune,
-        on=options.cluster,
-        source=source if source.ids else None,
-        anchor=options.anchor,
+        source=Source(units=source, anchor=options.anchor) if source.ids else None,
     )
+    finetuning = options.finetune.head_only if options.proxy and not this.is_last else options.finetune
+    return finetune(data, finetuning, folder, seed=seed, on=options.cluster)
 
 
 def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolScores:

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ser_models.adapters import attach_adapters, save_adapter
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.store import save_adapter
 from ser_models.adapters.wap import KIND, wap_of
 from ser_models.encoders import load_encoder, save_encoder
 from ser_models.objectives import LocalAttributes, LocalAttributesOptions, save_objective

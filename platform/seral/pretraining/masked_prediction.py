@@ -16,7 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, distributed
 
-from ser_models.adapters import attach_adapters, dead_adapters, merge_adapters
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.merge import merge_adapters
+from ser_models.adapters.parameters import dead_adapters
 from ser_models.encoders import EMBEDDED, SpeechEncoder, load_encoder, save_encoder
 from ser_models.objectives import (
     OBJECTIVES,

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from ser_models.adapters import parse_adapters
+from ser_models.adapters.composition import parse_adapters
 from ser_models.objectives import OBJECTIVES, check_adapter
 from seral.options import Options
 

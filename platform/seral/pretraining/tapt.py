@@ -16,7 +16,8 @@ from typing import Any
 import pyarrow.compute as pc
 import torch
 
-from ser_models.adapters import attach_adapters, lowest_trainable_layer
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import lowest_trainable_layer
 from ser_models.encoders import load_encoder
 from ser_models.objectives import OBJECTIVES, find_objective
 from seral import storage

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ser_models.metrics import mean_interval
+from ser_models.metrics import mean_interval, sign_flip_p
 from seral.report.records import RunRecords
 from seral.schema import FULL, KEYS, RANDOM
 
@@ -29,6 +29,8 @@ class Difference:
     """Fold-and-seed pairs compared."""
     labelled: float
     """Mean number of labels at which they are compared."""
+    p: float = float("nan")
+    """Two-sided p-value of a sign-flip test over folds; NaN with a single fold, whose sign says nothing."""
 
     @property
     def sentence(self) -> str:
@@ -37,6 +39,8 @@ class Difference:
         if np.isnan(self.low):
             return f"{sentence}, from a single pair (one fold and one seed). One pair says nothing about chance."
         sentence += f", 95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.pairs} pairs"
+        if not np.isnan(self.p):
+            sentence += f", p = {self.p:.2g} by sign flips of folds"
         if self.low > 0:
             return f"{sentence}. The interval lies above zero: {self.arm} did better than random on this data."
         if self.high < 0:
@@ -70,6 +74,7 @@ def headline(records: RunRecords) -> pd.DataFrame:
         row["fraction"] = final["fraction"].mean()
         for metric in METRICS:
             row[metric], row[f"{metric}_std"] = final[metric].mean(), final[metric].std(ddof=1)
+        row["calibration_error"] = final["calibration_error"].mean()
         row["probe_uar"] = final["probe_uar"].mean()
         row["seconds"] = rounds[records.seconds_columns].to_numpy().sum() / len(final)
         rows.append(row)
@@ -109,6 +114,7 @@ def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) 
         high=high,
         pairs=len(gain_P),
         labelled=float(final["labelled"].mean()),
+        p=sign_flip_p(gain_F, rng) if len(gain_F) > 1 else float("nan"),
     )
 
 

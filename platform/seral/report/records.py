@@ -29,7 +29,8 @@ class RunRecords:
     """Seconds by phase of what all trajectories share."""
     classes: list[str]
     rounds: pd.DataFrame
-    """arm, fold, seed, round, labelled, fraction, uar, wa, macro_f1, dev_uar, probe_uar, stop_reason, seconds_*."""
+    """arm, fold, seed, round, labelled, fraction, uar, wa, macro_f1, calibration_error, dev_uar, probe_uar,
+    stop_reason, seconds_*."""
     picks: pd.DataFrame
     """arm, fold, seed, round, utterance_id, order, strategy."""
     answers: pd.DataFrame
@@ -114,6 +115,8 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any
         "labelled": metrics["labelled"],
         "fraction": metrics["fraction"],
         **{name: test[name] for name in ("uar", "wa", "macro_f1")},
+        # Runs of versions before it was evaluated do not have it.
+        "calibration_error": test.get("calibration_error", np.nan),
         "dev_uar": (metrics.get("dev") or {}).get("uar", np.nan),
         "probe_uar": (metrics.get("probe") or {}).get("test_uar", np.nan),
         "stop_reason": record.get("stop_reason"),

@@ -29,9 +29,10 @@ from seral.task.folds import FoldData
 from seral.task.options import ProtocolOptions, ReadingOptions, protocol_name
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
+from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
-from seral.training.linear_probe import probe
+from seral.training.linear_probe import probe_metrics
 from seral.training.model import evaluate_model
 from seral.training.pretrained import check_pretrained
 
@@ -129,24 +130,21 @@ def train_cell(
     examples = {part: (data.utterances(ids), oracle.targets(ids)) for part, ids in parts.items()}
     device = "cuda" if on.use_gpu else "cpu"
     before_mb, started = forget_peak_mb(device), time.perf_counter()
-    history = finetune(
-        *examples["train"],
-        *examples["dev"],
+    training = TrainingData(
+        train=Labelled(*examples["train"]),
+        dev=Labelled(*examples["dev"]),
         unlabelled=data.utterances(fold.train),
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,
-        folder=folder,
-        seed=cell.seed,
-        options=options,
-        on=on,
     )
+    history = finetune(training, options, folder, seed=cell.seed, on=on)
     seconds, memory_mb = time.perf_counter() - started, peak_mb(device) - before_mb
     return {
         "share": share,
         "labels": len(parts["train"]),
         **evaluate_model(storage.join(folder, "model"), data.store, *examples["test"], data.classes, data.dimensions),
-        **probe(examples["train"], examples["dev"], examples["test"], len(data.classes)),
+        **probe_metrics(examples["train"], examples["dev"], examples["test"], len(data.classes)),
         **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
         "history": history,
     }

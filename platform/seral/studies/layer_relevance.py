@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ser_models import metrics
-from ser_models.fitting import PooledSet, ProbeOptions, RatedSet
+from ser_models.fitting import L2, FitOptions, PooledSet, RatedSet
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
 from seral.pool.splits import Fold, SplitOptions, voices
 from seral.task.cells import Cell, Results, write_table
@@ -68,7 +68,7 @@ class RelevanceOptions(ProtocolOptions):
     """Division of the speakers; every seed deals those of k-fold anew."""
     mapped: list[Literal["arousal", "valence"]] = Field(default=[])
     """Dimensions to read off the name of the emotion, for corpora without ratings (see MAPS)."""
-    l2: float = Field(default=0.03, ge=0)
+    l2: float = Field(default=L2, ge=0)
     """Ridge penalty of the probes."""
     resamples: int = Field(default=300, ge=1)
     """Resamples of the speakers for the intervals."""
@@ -126,7 +126,7 @@ def relevance_cell(cell: Cell, _folder: str, data: FoldData, fold: Fold, options
         train = PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=target_N.long())
     else:
         train = RatedSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, target_NK=target_N[:, None].float())
-    relevance = layer_relevance(train, test, num_classes=len(options.classes), options=ProbeOptions(l2=options.l2))
+    relevance = layer_relevance(train, test, num_classes=len(options.classes), options=FitOptions(l2=options.l2))
     return {
         "weight": relevance.weight_L.round(6).tolist(),
         "ids": test_ids,

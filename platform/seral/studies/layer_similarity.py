@@ -18,8 +18,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from ser_models.anchoring import SIMILARITIES, layer_similarity
 from ser_models.fitting import PooledSet, fit_head, predict_pooled
+from ser_models.similarity import SIMILARITIES, layer_similarity
 from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError

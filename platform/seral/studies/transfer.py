@@ -28,19 +28,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
-from ser_models.anchoring import (
-    ANCHOR_SETS,
-    GROUP_SIZE,
-    AnchorOptions,
-    anchor_layers,
-    fit_anchored,
-    information,
-    layer_similarity,
-    rescale,
-)
-from ser_models.fitting import FitResult, PooledRows, PooledSet, ProbeOptions, fit_head, predict_pooled
+from ser_models.alignment import PROJECTION, Anchors, align, fit_anchored
+from ser_models.fitting import L2, FitOptions, FitResult, PooledRows, PooledSet, fit_head, predict_pooled
 from ser_models.heads import LayerPool
 from ser_models.metrics import paired_difference, uar
+from ser_models.similarity import ANCHOR_SETS, GROUP_SIZE, anchor_layers, information, layer_similarity
 from seral import storage
 from seral.errors import OptionError
 from seral.pool.splits import Fold, SplitOptions, check_apart, voices
@@ -50,8 +42,9 @@ from seral.task.examples import Targets
 from seral.task.folds import FoldData, folds_by_seed
 from seral.task.options import TaskOptions
 from seral.task.study import Study, run_study
-from seral.training.alignment import AnchoringOptions, label_free
+from seral.training.alignment import AnchorOptions, label_free
 from seral.training.augmented import check_noises
+from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_anchored
 from seral.training.model import evaluate, score
@@ -80,9 +73,9 @@ class TransferOptions(TaskOptions):
     """Layers of `group` and `top_k`."""
     weights: list[float] = Field(default=[1.0, 10.0, 100.0], min_length=1)
     """λ to choose from."""
-    projection: int = Field(default=64, ge=1)
+    projection: int = Field(default=PROJECTION, ge=1)
     """Directions whose covariances are brought together."""
-    l2: float = Field(default=0.03, ge=0)
+    l2: float = Field(default=L2, ge=0)
     """Ridge penalty of every head."""
     finetune: FinetuneOptions | None = None
     """One more row: adapters in the encoder, anchored while they train as `chosen` is; None = heads on cached features
@@ -158,8 +151,8 @@ def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: Tran
     source, dev = (_labelled(data.pooled(ids), oracle.targets(ids)) for ids in (pair.source_train, pair.source_dev))
     own, speech = (data.pooled(ids) for ids in (pair.source_train, [*pair.target.train, *pair.target.dev]))
     test, truth_N = data.pooled(pair.target.test), oracle.targets(pair.target.test).label_N
-    probe = ProbeOptions(l2=options.l2)
-    moved, moved_dev = (replace(part, **vars(rescale(part, own, speech))) for part in (source, dev))
+    probe = FitOptions(l2=options.l2)
+    moved, moved_dev = (replace(part, **vars(align(part, own, speech))) for part in (source, dev))
     pools = [_pool(own), _pool(speech)]
     fits = {
         SOURCE_ONLY: fit_head(source, len(classes), pool=pools[0], options=probe),
@@ -173,10 +166,8 @@ def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: Tran
         layers = anchor_layers(kind, similarity_L, size=options.size)
         facts[kind] = {"layers": layers}
         for weight in options.weights:
-            anchored = AnchorOptions(weight=weight, projection=options.projection)
-            fit = fit_anchored(
-                moved, moved, speech, len(classes), anchors=layers, pool=pools[1], options=anchored, probe=probe
-            )
+            anchors = Anchors(layers=layers, weight=weight, projection=options.projection)
+            fit = fit_anchored(moved, moved, speech, len(classes), anchors=anchors, pool=pools[1], options=probe)
             judged[kind, weight] = (fit, _uar(fit, moved_dev), _information(fit, speech))
         best = _best({key: scores for key, scores in judged.items() if key[0] == kind}, len(dev.label_N))
         fits[kind] = judged[best][0]
@@ -220,25 +211,22 @@ def _adapted(
     examples = {
         side: (data.utterances(ids), oracle.targets(ids)) for side, ids in vars(pair).items() if side != "target"
     }
-    finetune(
-        *examples["source_train"],
-        *examples["source_dev"],
+    anchor = AnchorOptions(
+        anchors=anchors,
+        size=options.size,
+        similarity=options.similarity,
+        weight=weight,
+        projection=options.projection,
+    )
+    learning = TrainingData(
+        train=Labelled(*examples["source_train"]),
+        dev=Labelled(*examples["source_dev"]),
         unlabelled=data.utterances([*pair.target.train, *pair.target.dev]),
         store=data.store,
         classes=data.classes,
-        folder=folder,
-        seed=cell.seed,
-        options=training,
-        on=options.cluster,
-        source=data.utterances([*pair.source_train, *pair.source_dev]),
-        anchor=AnchoringOptions(
-            anchors=anchors,
-            size=options.size,
-            similarity=options.similarity,
-            weight=weight,
-            projection=options.projection,
-        ),
+        source=Source(units=data.utterances([*pair.source_train, *pair.source_dev]), anchor=anchor),
     )
+    finetune(learning, training, folder, seed=cell.seed, on=options.cluster)
     return score(storage.join(folder, "model"), data.store, data.utterances(pair.target.test)).probability_NC
 
 
@@ -299,7 +287,7 @@ def _name(source: str, target: str) -> str:
 
 
 def _ceiling(
-    data: FoldData, targets: Callable[[Sequence[str]], Targets], pair: Pair, pool: LayerPool, probe: ProbeOptions
+    data: FoldData, targets: Callable[[Sequence[str]], Targets], pair: Pair, pool: LayerPool, probe: FitOptions
 ) -> FitResult:
     """A head on the labels of the target's own training speakers: what there is to reach."""
     train = _labelled(data.pooled(pair.target.train), targets(pair.target.train))

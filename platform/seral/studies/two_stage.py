@@ -19,7 +19,8 @@ import pyarrow as pa
 import ray
 from pydantic import Field, model_validator
 
-from ser_models.adapters import adapter_tags, attach_adapters
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import adapter_tags
 from ser_models.encoders import load_encoder
 from seral import storage
 from seral.errors import OptionError
@@ -33,9 +34,10 @@ from seral.task.gold import Oracle
 from seral.task.options import CorpusOptions, ReadingOptions
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
-from seral.training.finetune import finetune, frames_layer
+from seral.training.data import Labelled, TrainingData
+from seral.training.finetune import Start, finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
-from seral.training.linear_probe import probe
+from seral.training.linear_probe import probe_metrics
 from seral.training.model import evaluate_scores, score
 
 MAY_CHANGE = {"run", "cluster", "seeds", "freeze", "refit_head"}
@@ -163,27 +165,23 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     train, dev = (labelled(part, plan.domains) for part in ("train", "dev"))
     steps = ceil(len(train[0].ids) * options.finetune.times_heard / options.finetune.batch_size)
     epochs = max(1, round(plan.steps / steps))
-    history = finetune(
-        *train,
-        *dev,
+    training = TrainingData(
+        train=Labelled(*train),
+        dev=Labelled(*dev),
         # Of both domains, whatever is labelled: unlabelled speech of the target is there from the start.
         unlabelled=data.utterances([*domains.source.train, *domains.target.train]),
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,
-        folder=folder,
-        seed=cell.seed,
-        options=options.finetune.model_copy(update={"epochs": epochs, "patience": epochs}),
-        on=options.cluster,
-        start=plan.start,
-        freeze=plan.freeze,
-        refit_head=plan.refit_head,
     )
+    learning = options.finetune.model_copy(update={"epochs": epochs, "patience": epochs})
+    start = None if plan.start is None else Start(model=plan.start, freeze=plan.freeze, refit_head=plan.refit_head)
+    history = finetune(training, learning, folder, seed=cell.seed, on=options.cluster, start=start)
     model = storage.join(folder, "model")
     tested: dict[str, Any] = {}
     for domain in ("target", "source"):
         test = labelled("test", (domain,))
-        probed = probe(train, dev, test, len(data.classes))
+        probed = probe_metrics(train, dev, test, len(data.classes))
         scores = score(model, data.store, test[0])
         tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions) | probed
     if cell.row == STAGE_1:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -71,12 +71,6 @@ class Targets:
     def of_classes(label_N: NDArray[np.int64]) -> Targets:
         """Classes and no ratings."""
         return Targets(label_N=label_N, value_NK=np.empty((len(label_N), 0), np.float32))
-
-    @staticmethod
-    def of_votes(soft_NC: NDArray[np.float32]) -> Targets:
-        """Distributions over classes and no ratings; each is labelled with its likeliest class, NaN rows with none."""
-        label_N = np.where(np.isnan(soft_NC).any(1), -1, np.nan_to_num(soft_NC).argmax(1)).astype(np.int64)
-        return replace(Targets.of_classes(label_N), soft_NC=soft_NC)
 
     def rows(self, rows: Sequence[int]) -> Targets:
         """Labels of some rows, which may come again."""

@@ -1,4 +1,4 @@
-"""Worsened copies of labelled clips, for a model to learn from beside the clips themselves.
+"""Corrupted copies of labelled clips, for a model to learn from beside the clips themselves.
 
     FEATURES/<fingerprint>/copies-<effects>/<clips>.parquet    schema.COPY
 
@@ -6,7 +6,7 @@ A copy depends on the effects, their seed, its number and its clip, and is encod
 hears it first and beside whichever others. Only clips that are learned from get copies; dev and test stay as they are.
 """
 
-# N clips · M copies · L encoder layers (L+1 hidden states) · D features
+# N clips · M copies · L hidden states · D features
 from __future__ import annotations
 
 import hashlib
@@ -35,14 +35,14 @@ from seral.schema import COPY
 from seral.task.examples import Targets, Utterances
 from seral.training.model import frozen_encoder
 
-Wanted = Mapping[str, tuple[str, int]]
+Copies = Mapping[str, tuple[str, int]]
 """Ids of copies -> of which utterance they are, and their number."""
 BY_ITSELF_S = 1e-3
 """A batch of so many seconds holds one clip."""
 
 
 class AugmentOptions(CorruptionOptions):
-    """What labelled clips are also heard like while a model learns. Their copies are encoded once and kept."""
+    """Options of the corrupted copies of labelled clips that a model learns from; a copy is encoded once and kept."""
 
     copies: int = Field(default=1, ge=1)
     """Copies of each labelled clip, beside the clip itself."""
@@ -55,22 +55,22 @@ class StoreWithCopies(FeatureStore):
     """The cached features of a pool, and of copies of some of its clips, whose ids are `<utterance>#<number>`."""
 
     folder: str
-    """Of the copies."""
+    """Folder of the copies."""
 
     def copies(self, ids: Collection[str], columns: Sequence[str]) -> Iterator[pa.Table]:
         """Columns of the copies of these ids, a file at a time; `copy` is their id."""
-        seen: set[str] = set()
+        found_ids: set[str] = set()
         for name in storage.list_names(self.folder, ".parquet"):
             table = storage.read_table(storage.join(self.folder, name), ["utterance_id", "copy", *columns])
             named = [
                 copy_id(*pair) for pair in zip(*(table[c].to_pylist() for c in table.column_names[:2]), strict=True)
             ]
-            keep = [one in ids and one not in seen for one in named]
-            seen |= {one for one, kept in zip(named, keep, strict=True) if kept}
+            keep = [name in ids and name not in found_ids for name in named]
+            found_ids |= {name for name, chosen in zip(named, keep, strict=True) if chosen}
             yield table.set_column(1, "copy", pa.array(named, pa.string())).filter(pa.array(keep, pa.bool_()))
 
     def frames_by_shard(self, layer: int, ids: set[str]) -> Iterator[dict[str, NDArray[np.float16]]]:
-        """Those of the pool, then those of the copies."""
+        """Frames of the pool's clips, then of the copies."""
         yield from super().frames_by_shard(layer, ids)
         for table in self.copies(ids, [f"frames_{layer}"]):
             frames = (np.frombuffer(data.as_buffer(), np.float16) for data in table[f"frames_{layer}"])
@@ -86,8 +86,8 @@ def check_noises(options: AugmentOptions | None, pool: Pool, metadata: pa.Table)
         return
     noises = open_pool(options.noise)
     check_apart({"the noises": noises.metadata, "what is learnt and judged": metadata})
-    heard = set(pool.audio_hashes(metadata["utterance_id"]).values())
-    if both := sorted(name for name, sound in noises.audio_hashes().items() if sound in heard):
+    sounds = set(pool.audio_hashes(metadata["utterance_id"]).values())
+    if both := sorted(name for name, sound in noises.audio_hashes().items() if sound in sounds):
         raise SplitError(
             f"{len(both)} clips of {options.noise} are among what is learnt and judged, e.g. {both[0]}: a model would "
             "hear its test. Give other noises, or leave them out by `corpora`"
@@ -109,18 +109,18 @@ def with_copies(
     Clips `besides` get none, nor do copies of which the encoder makes NaN. Reads audio and no label.
     """
     ids = [name for name in train.ids if name not in besides]
-    wanted = {copy_id(name, number): (name, number) for number in range(options.copies) for name in ids}
-    heard = _heard(store, wanted, options, frames_layer, on)
-    tables = [table for table in heard.copies(wanted, ["mean", "std"]) if table.num_rows]
+    clip_of = {copy_id(name, number): (name, number) for number in range(options.copies) for name in ids}
+    extended = _with_encoded(store, clip_of, options, frames_layer, on)
+    tables = [table for table in extended.copies(clip_of, ["mean", "std"]) if table.num_rows]
     if not tables:
-        return heard, train, target
+        return extended, train, target
     table = pa.concat_tables(tables).sort_by([("copy", "ascending")])
     of = [train.row_of[name] for name in table["utterance_id"].to_pylist()]
     shape = (table.num_rows, store.num_layers + 1, store.width)
     mean_MLD, std_MLD = (stack_vectors(table[name], shape).astype(np.float32) for name in ("mean", "std"))
     text_ME = None if train.text_NE is None else train.text_NE[of]
     copies = Utterances(ids=table["copy"].to_pylist(), mean_NLD=mean_MLD, std_NLD=std_MLD, text_NE=text_ME)
-    return heard, train.with_others(copies), target.rows([*range(len(train.ids)), *of])
+    return extended, train.with_others(copies), target.rows([*range(len(train.ids)), *of])
 
 
 def copy_id(utterance_id: str, number: int) -> str:
@@ -128,19 +128,21 @@ def copy_id(utterance_id: str, number: int) -> str:
     return f"{utterance_id}#{number}"
 
 
-def _heard(
-    store: FeatureStore, wanted: Wanted, options: AugmentOptions, layer: int | None, on: ClusterOptions
+def _with_encoded(
+    store: FeatureStore, clip_of: Copies, options: AugmentOptions, layer: int | None, on: ClusterOptions
 ) -> StoreWithCopies:
     """The store with every wanted copy that the encoder can make something of."""
-    kept = StoreWithCopies(**vars(store), folder=storage.join(store.uri, store.fingerprint, _folder(options, layer)))
-    present = {name for table in kept.copies(wanted, []) for name in table["copy"].to_pylist()}
-    missing = sorted(wanted.keys() - present)
+    extended = StoreWithCopies(
+        **vars(store), folder=storage.join(store.uri, store.fingerprint, _folder(options, layer))
+    )
+    present = {name for table in extended.copies(clip_of, []) for name in table["copy"].to_pylist()}
+    missing = sorted(clip_of.keys() - present)
     if missing:
-        rows = list(_encode(store, [wanted[copy] for copy in missing], options, layer, on))
+        rows = list(_encode(store, [clip_of[copy] for copy in missing], options, layer, on))
         name = hashlib.sha256(repr(missing).encode()).hexdigest()[:16]
         schema = COPY if layer is None else COPY.append(pa.field(f"frames_{layer}", pa.large_binary()))
-        storage.write_table(storage.join(kept.folder, f"{name}.parquet"), pa.Table.from_pylist(rows, schema))
-    return kept
+        storage.write_table(storage.join(extended.folder, f"{name}.parquet"), pa.Table.from_pylist(rows, schema))
+    return extended
 
 
 def _folder(options: AugmentOptions, layer: int | None) -> str:
@@ -153,7 +155,7 @@ def _folder(options: AugmentOptions, layer: int | None) -> str:
 
 def _encode(
     store: FeatureStore,
-    wanted: Sequence[tuple[str, int]],
+    copies: Sequence[tuple[str, int]],
     options: AugmentOptions,
     layer: int | None,
     on: ClusterOptions,
@@ -161,7 +163,7 @@ def _encode(
     """Rows of copies, given as utterances and numbers."""
     noises = [] if options.noise is None else read_noises(open_pool(options.noise))
     numbers: dict[str, list[int]] = {}
-    for name, number in wanted:
+    for name, number in copies:
         numbers.setdefault(name, []).append(number)
     features = FeatureOptions(max_clip_s=encoder_facts(store)["max_clip_s"], batch_s=BY_ITSELF_S)
     gpu = on.use_gpu and torch.cuda.is_available()

@@ -2,51 +2,52 @@
 
 The head is always fitted first, on frozen pooled features; adapters are then trained from that point on, with the head
 ("linear probe, then fine-tune", Kumar et al. 2022, arXiv 2202.10054). Most adapters change nothing at the start, so the
-first model of a fine-tune is the probe, and the best-dev checkpoint is at least as good on dev. Layers below the lowest
-adapter are never run again: training starts from the cached frames of the hidden state beneath it.
+first model of a fine-tune is the fitted head, and the best-dev checkpoint is at least as good on dev. Layers below the
+lowest adapter are never run again: training starts from the cached frames of the hidden state beneath it.
 """
 
-# N rows · C classes · L encoder layers (L+1 hidden states) · D features
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from ser_models.adapters import attach_adapters, lowest_trainable_layer
-from ser_models.anchoring import AnchorOptions, fit_anchored
-from ser_models.audio_text import TextInput, make_pool
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import lowest_trainable_layer
+from ser_models.build import use_pooling
 from ser_models.encoders import load_encoder
-from ser_models.fitting import (
-    FitResult,
-    PooledSet,
-    ProbeOptions,
-    RatedSet,
-    fit_best_head,
-    fit_dimensions,
-    fit_head,
-    predict_pooled,
-)
-from ser_models.heads import LayerPool, stack_heads
-from ser_models.metrics import uar
+from ser_models.fitting import FitResult
+from ser_models.pooling import MEAN_STD
 from seral import storage
 from seral.cluster import ClusterOptions
-from seral.errors import OptionError, TrainError
-from seral.features.store import FeatureStore
+from seral.errors import OptionError
 from seral.pretraining.layout import pretrained_adapters
-from seral.task.examples import Targets, Utterances, pooled_rows
+from seral.task.examples import Utterances
 from seral.task.ray_train import OnReport
-from seral.training.adapters import AdapterSpec, train_adapters
-from seral.training.alignment import AnchoringOptions, Carry
-from seral.training.augmented import with_copies
-from seral.training.finetune_options import FinetuneOptions, HeadOptions, check_anchored
-from seral.training.model import adapted_features, replace_head, save_probe
+from seral.training.adapter_training import AdapterSpec, train_adapters
+from seral.training.alignment import DomainAdaptation
+from seral.training.augmented import AugmentOptions, with_copies
+from seral.training.data import Labelled, TrainingData
+from seral.training.finetune_options import FinetuneOptions, check_anchored
+from seral.training.head import fit_training_head, standardised_pool
+from seral.training.model import adapted_features, model_of_head, replace_head, repooled_features, save_model
 from seral.training.pretrained import adapters_on, write_start
+
+PRETRAINED = ".pretrained"
+"""Folder of the model that a training with pretrained adapters starts from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A model whose head and adapters go on learning."""
+
+    model: str
+    """Folder of the model."""
+    freeze: Sequence[str] = ()
+    """Tags of its parts that stay as they are."""
+    refit_head: bool = False
+    """Fit the head anew on what the adapters make of the training clips."""
 
 
 def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
@@ -61,199 +62,162 @@ def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
 
 
 def finetune(
-    train: Utterances,
-    target: Targets,
-    dev: Utterances,
-    dev_target: Targets,
-    *,
-    unlabelled: Utterances,
-    store: FeatureStore,
-    classes: Sequence[str],
-    dimensions: Sequence[str] = (),
-    folder: str,
-    seed: int,
+    data: TrainingData,
     options: FinetuneOptions,
+    folder: str,
+    *,
+    seed: int,
     on: ClusterOptions,
-    start: str | None = None,
-    freeze: Sequence[str] = (),
-    refit_head: bool = False,
-    source: Utterances | None = None,
-    anchor: AnchoringOptions | None = None,
+    start: Start | None = None,
     on_report: OnReport | None = None,
 ) -> dict[str, Any]:
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
-    `unlabelled` gives the statistics that standardise each layer: training audio only, no labels. `start` is a model
-    whose head and adapters go on learning, less those of the tags in `freeze`; its head is fitted anew on what its
-    adapters make of the training clips with `refit_head`. Without `start` a head is fitted on the encoder as it is.
+    Without `start` a head is fitted on the encoder as it is, else that model goes on learning. With `options.augment`
+    labelled clips of the target come with corrupted copies, which have their labels and weights.
 
-    `source` is speech of another language, some of it among the labelled: it is brought to the mean and spread of
-    `unlabelled`, counts as much as the target's labels in total, and with `anchor` is held together with the target's
-    speech (seral.training.alignment). The model is one for the target.
+    Speech of another language in `data.source` is brought to the mean and spread of `data.unlabelled`, counts as much
+    as the target's labels in total, and with `anchor` is held together with the target's speech
+    (seral.training.alignment). The model is one for the target.
 
-    With `options.augment` labelled clips of the target come with copies, which have their labels and weights.
-
-    `on_report` hears of every epoch of adapters that train in this process (cluster.train_workers = 0).
+    `on_report` is called after every epoch of adapters that train in this process (cluster.train_workers = 0).
     """
-    for part, given in (("training", target), ("dev", dev_target)):
-        _check_targets(part, given, classes, dimensions)
-    if options.head.hidden and classes and dimensions:
-        raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
-    layer = frames_layer(store.encoder, options)
+    _check(data, options)
+    layer = frames_layer(data.store.encoder, options)
     history: dict[str, Any] = {}
     if options.augment is not None:
-        besides = () if source is None else source.row_of
-        clips = len(train.ids)
-        store, train, target = with_copies(
-            store, train, target, options.augment, besides=besides, frames_layer=layer, on=on
-        )
-        history["copies"] = len(train.ids) - clips
-    carry = None
-    if source is not None:
-        if start is not None or dimensions or not classes:
-            raise OptionError("speech of another language is carried over for classes, in a training from the start")
-        if anchor is not None:
-            check_anchored(options)
-        carry = Carry.between(source, unlabelled, anchor)
-        target = carry.weighed(train, target)
-    model = storage.join(folder, "model")
-    pretrained = storage.join(folder, ".pretrained")
-    if start is None and not options.frozen and pretrained_adapters(store.encoder):
-        pool = _fitted_pool(store, unlabelled, options)
-        start, refit_head = write_start(pretrained, store, pool, options, classes, dimensions, seed), True
-    if start is None or refit_head:
-        heard = (train, dev, unlabelled) if start is None else adapted_features(start, store, train, dev, unlabelled)
-        pool = _fitted_pool(store, heard[2], options)
-        probe = _fit_head((heard[0], target), (heard[1], dev_target), pool, len(classes), options.head, carry)
-        history["head"] = {name: getattr(probe, name) for name in ("layer", "dev_uar", "loss", "steps")}
-        history["head"]["trainable"] = sum(p.numel() for part in (probe.pool, probe.head) for p in part.parameters())
-        fitted = model if options.frozen else storage.join(folder, ".head")
-        if start is None:
-            save_probe(fitted, probe, store, classes, options.head.dropout, dimensions)
-        else:
-            replace_head(start, probe, store, fitted)
-        start = fitted
+        augmented = _augmented(data, options.augment, layer, on)
+        history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)
+        data = augmented
+    adaptation = _adaptation(data, options, start)
+    if adaptation is not None:
+        data = replace(data, train=Labelled(data.train.units, adaptation.weighed(*data.train)))
+    start = start or _pretrained(data, options, folder, seed)
+    model, begin, fitted = storage.join(folder, "model"), None if start is None else start.model, None
+    if start is None or start.refit_head:
+        fitted = _fit_head(data, options, layer, begin, adaptation)
+        history["head"] = _describe(fitted)
+        target = model if options.frozen else storage.join(folder, ".head")
+        _save_head(fitted, data, options, layer, begin, target)
+        begin = target
     if options.frozen:
-        if freeze or start != model:
-            raise OptionError(f"{options.adapter!r} has nothing to go on with from {start}: choose an adapter")
+        if start is not None and (start.freeze or not start.refit_head):
+            raise OptionError(f"{options.adapter!r} has nothing to go on with from {begin}: choose an adapter")
         return history
     spec = AdapterSpec(
-        store=store,
-        start=start,
-        freeze=_frozen_tags(options, freeze),
-        train=train,
-        target=target,
-        dev=dev,
-        dev_target=dev_target,
-        classes=tuple(classes),
+        store=data.store,
+        start=str(begin),
+        freeze=_frozen_tags(options, start),
+        train=data.train,
+        dev=data.dev,
+        classes=tuple(data.classes),
         layer=layer or 0,
         seed=seed,
         options=options,
         on=on,
-        carry=None if carry is None else carry.in_training(pool, seed),
+        adaptation=None if adaptation is None or fitted is None else adaptation.of_batches(fitted.pool, seed),
     )
     work = storage.join(folder, ".train")
     name = f"train-{_digest(spec)}"
     history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
-    for left in (storage.join(folder, ".head"), pretrained):
-        storage.remove(left)
+    for name in (".head", PRETRAINED):
+        storage.remove(storage.join(folder, name))
     return history
 
 
-def _fitted_pool(store: FeatureStore, unlabelled: Utterances, options: FinetuneOptions) -> LayerPool:
-    """The standardisation of the training audio, and of its transcripts where they are read."""
-    text = None
-    if options.modalities != "audio":
-        if unlabelled.text_NE is None:
-            raise OptionError(f"modalities={options.modalities} needs a text_encoder for the transcripts")
-        width, alone = unlabelled.text_NE.shape[1], options.modalities == "text"
-        text = TextInput(width=width, alone=alone, gain=1.0 if alone else options.head.text_gain)
-    pool = make_pool(store.num_layers + 1, store.width, std_gain=options.head.std_gain, text=text)
-    mean_NLD, std_NLD = (torch.from_numpy(array) for array in (unlabelled.mean_NLD, unlabelled.std_NLD))
-    try:
-        pool.fit(mean_NLD, std_NLD, unlabelled.texts(slice(None)))
-    except ValueError as error:
-        raise TrainError(f"{len(unlabelled.ids)} training utterances: {error}") from error
-    return pool
+def _pretrained(data: TrainingData, options: FinetuneOptions, folder: str, seed: int) -> Start | None:
+    """The start of a training whose encoder comes with adapters that were pretrained; None where it has none."""
+    if options.frozen or not pretrained_adapters(data.store.encoder):
+        return None
+    return Start(model=write_start(storage.join(folder, PRETRAINED), data, options, seed), refit_head=True)
 
 
-def _check_targets(part: str, target: Targets, classes: Sequence[str], dimensions: Sequence[str]) -> None:
-    if classes and not target.labelled_N.any():
-        raise TrainError(f"none of the {len(target.label_N)} {part} utterances has one of the classes {list(classes)}")
-    if dimensions and (rated := int(target.rated_N.sum())) < 2:
-        raise TrainError(f"{rated} of the {len(target.label_N)} {part} utterances have ratings; CCC needs two or more")
+def _check(data: TrainingData, options: FinetuneOptions) -> None:
+    """Raise before anything is computed: TrainError where labels are missing, OptionError for a head that cannot be."""
+    data.check()
+    if options.head.hidden and data.classes and data.dimensions:
+        raise OptionError("head.hidden is for classes or for dimensions, not for both on one embedding")
+
+
+def _augmented(data: TrainingData, options: AugmentOptions, layer: int | None, on: ClusterOptions) -> TrainingData:
+    """The data with corrupted copies of the target's labelled clips."""
+    besides = () if data.source is None else data.source.units.row_of
+    store, units, targets = with_copies(data.store, *data.train, options, besides=besides, frames_layer=layer, on=on)
+    return replace(data, store=store, train=Labelled(units, targets))
+
+
+def _adaptation(data: TrainingData, options: FinetuneOptions, start: Start | None) -> DomainAdaptation | None:
+    """The adaptation of the source to the target, where there is one. Raises OptionError where it cannot be."""
+    source = data.source
+    if source is None:
+        return None
+    if start is not None or data.dimensions or not data.classes:
+        raise OptionError("speech of another language is adapted for classes, in a training from the start")
+    if options.pooling != MEAN_STD:
+        raise OptionError(
+            "speech of another language is aligned by the means and standard deviations of cached features: set "
+            f"finetune.pooling={MEAN_STD}, got {options.pooling}"
+        )
+    if source.anchor is not None:
+        check_anchored(options)
+    return DomainAdaptation.between(source.units, data.unlabelled, source.anchor)
 
 
 def _fit_head(
-    train: tuple[Utterances, Targets],
-    dev: tuple[Utterances, Targets],
-    pool: LayerPool,
-    num_classes: int,
-    options: HeadOptions,
-    carry: Carry | None = None,
+    data: TrainingData,
+    options: FinetuneOptions,
+    layer: int | None,
+    start: str | None,
+    adaptation: DomainAdaptation | None,
 ) -> FitResult:
-    """A head for classes, for dimensions, or for both on the layer weights of the classes."""
-    if carry is not None:
-        train, dev = ((carry.moved(units), targets) for units, targets in (train, dev))
-    settings = ProbeOptions(
-        l2=options.l2, std_gain=options.std_gain, learn_layers=options.layers == "sum", hidden=options.hidden
-    )
-    if options.layers == "last":
-        pool.use_only(pool.centre_mean.shape[0] - 1)
-    if not num_classes:
-        return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
-    if carry is not None and carry.options is not None:
-        return _fit_anchored(_labelled_rows(*train), _labelled_rows(*dev), pool, num_classes, settings, carry)
-    fit = fit_best_head if settings.learn_layers else fit_head
-    fitted = fit(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
-    if not train[1].value_NK.shape[1]:
-        return fitted
-    rated = fit_dimensions(_rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
-    return replace(fitted, head=stack_heads(fitted.head, rated.head))
+    """The head of what the encoder, or the model to start from, makes of the training clips."""
+    parts: tuple[Utterances, ...] = (data.train.units, data.dev.units, data.unlabelled)
+    if start is not None:
+        parts = adapted_features(start, data.store, *parts)
+    elif layer is not None and options.pooling != MEAN_STD:
+        parts = repooled_features(data.store, options.pooling, layer, *parts)
+    train, dev, unlabelled = parts
+    pool = standardised_pool(data.store, unlabelled, options)
+    labelled = Labelled(train, data.train.targets), Labelled(dev, data.dev.targets)
+    return fit_training_head(*labelled, pool, len(data.classes), options, adaptation)
 
 
-def _fit_anchored(
-    train: PooledSet, dev: PooledSet, pool: LayerPool, num_classes: int, settings: ProbeOptions, carry: Carry
-) -> FitResult:
-    chosen = carry.options or AnchoringOptions()
-    source, target = (pooled_rows(part) for part in (carry.moved(carry.source), carry.target))
-    options = AnchorOptions(weight=chosen.weight, projection=chosen.projection)
-    anchors = carry.anchors()
-    fitted = fit_anchored(
-        train, source, target, num_classes, anchors=anchors, pool=pool, options=options, probe=settings
-    )
-    told_N = predict_pooled(fitted, dev.mean_NLD, dev.std_NLD, dev.text_NE).argmax(1)
-    return replace(fitted, dev_uar=uar(dev.label_N.numpy(), told_N.numpy()))
+def _save_head(
+    fitted: FitResult,
+    data: TrainingData,
+    options: FinetuneOptions,
+    layer: int | None,
+    start: str | None,
+    folder: str,
+) -> None:
+    """Write the fitted head as a model: on the encoder as it is, or in place of the head of the model to start from."""
+    if start is not None:
+        replace_head(start, fitted, data.store, folder)
+        return
+    model = model_of_head(fitted, data.store, data.classes, options.head.dropout, data.dimensions)
+    if layer is not None:
+        use_pooling(model, options.pooling, start=layer)
+    save_model(folder, model, data.store, layer=data.store.num_layers)
 
 
-def _frozen_tags(options: FinetuneOptions, freeze: Sequence[str]) -> tuple[str, ...]:
-    """What does not learn: a model that hears the last layer alone keeps it that way."""
+def _describe(fitted: FitResult) -> dict[str, Any]:
+    """Facts of a fitted head for the history."""
+    facts = {name: getattr(fitted, name) for name in ("layer", "dev_uar", "loss", "steps")}
+    return facts | {"trainable": sum(p.numel() for part in (fitted.pool, fitted.head) for p in part.parameters())}
+
+
+def _frozen_tags(options: FinetuneOptions, start: Start | None) -> tuple[str, ...]:
+    """Tags of the parts that do not learn: a model on the last hidden state alone keeps it that way."""
+    freeze = () if start is None else start.freeze
     return tuple({*freeze, "layer_sum"} if options.head.layers == "last" else freeze)
 
 
-def _labelled_rows(units: Utterances, target: Targets) -> PooledSet:
-    keep_N = target.labelled_N
-    weight_N, soft_NC = (
-        None if part is None else torch.from_numpy(part[keep_N]) for part in (target.weight_N, target.soft_NC)
-    )
-    label_N = torch.from_numpy(target.label_N[keep_N])
-    return PooledSet(**_rows(units, keep_N), label_N=label_N, weight_N=weight_N, soft_NC=soft_NC)
-
-
-def _rated_rows(units: Utterances, target: Targets) -> RatedSet:
-    return RatedSet(**_rows(units, target.rated_N), target_NK=torch.from_numpy(target.value_NK[target.rated_N]))
-
-
-def _rows(units: Utterances, keep_N: NDArray[np.bool_]) -> dict[str, Any]:
-    audio = {name: torch.from_numpy(getattr(units, name)[keep_N]) for name in ("mean_NLD", "std_NLD")}
-    return {**audio, "text_NE": units.texts(keep_N)}
-
-
 def _digest(spec: AdapterSpec) -> str:
-    """What decides the outcome of a training, so that two different ones never share a Ray Train run name."""
-    text = [spec.store.fingerprint, spec.train.ids, spec.target.label_N.tolist(), spec.target.value_NK.tolist()]
-    text += [None if part is None else part.tolist() for part in (spec.target.weight_N, spec.target.soft_NC)]
+    """A name of what decides the outcome, so that two different trainings never share a Ray Train run name."""
+    units, targets = spec.train
+    text = [spec.store.fingerprint, units.ids, targets.label_N.tolist(), targets.value_NK.tolist()]
+    text += [None if part is None else part.tolist() for part in (targets.weight_N, targets.soft_NC)]
     text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze]
-    if spec.carry is not None:
-        text.append(spec.carry.digest())
+    if spec.adaptation is not None:
+        text.append(spec.adaptation.digest())
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]

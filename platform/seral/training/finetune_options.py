@@ -1,4 +1,4 @@
-"""How a model is trained on labels: the adapter, the head, the steps."""
+"""Options of a training on labels: the adapter, the head, the steps."""
 
 from __future__ import annotations
 
@@ -6,23 +6,29 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ser_models.adapters import ADAPTERS, parse_adapters
+from ser_models.adapters import ADAPTERS
+from ser_models.adapters.composition import parse_adapters
+from ser_models.audio_text import TEXT_GAIN
+from ser_models.fitting import L2
+from ser_models.heads import DROPOUT, STD_GAIN
+from ser_models.losses import LOSSES
+from ser_models.pooling import MEAN_STD, POOLINGS
 from seral.options import Options
 from seral.training.augmented import AugmentOptions
 
 
 class HeadOptions(Options):
-    """The head on frozen features: layer weights and a linear classifier, see ser_models.fitting."""
+    """Options of the head: layer weights and a linear classifier, see ser_models.fitting."""
 
-    l2: float = Field(default=0.03, ge=0)
+    l2: float = Field(default=L2, ge=0)
     """Ridge penalty on the classifier's weights. More makes a less overconfident start for adapters."""
-    std_gain: float = Field(default=0.4, ge=0)
+    std_gain: float = Field(default=STD_GAIN, ge=0)
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
-    text_gain: float = Field(default=0.3, gt=0)
+    text_gain: float = Field(default=TEXT_GAIN, gt=0)
     """Weight of the transcripts' vectors beside the audio, where both are read."""
-    dropout: float = Field(default=0.2, ge=0, lt=1)
+    dropout: float = Field(default=DROPOUT, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
     hidden: int = Field(default=0, ge=0)
     """Width of a hidden tanh layer between embedding and outputs; 0 = none. Not with classes and dimensions at once."""
@@ -31,11 +37,11 @@ class HeadOptions(Options):
 
 
 class FinetuneOptions(Options):
-    """How a round's model is trained."""
+    """Options of the training of a model."""
 
     adapter: str = "frozen"
-    """frozen: a head on cached features. Anything else trains inside the encoder: lora, dora, adalora, ia3, prefix,
-    bottleneck, gate, bitfit, last_block, full, or several: lora+bottleneck+gate (ser_models.adapters.ADAPTERS)."""
+    """frozen: a head on cached features. Any other name in ser_models.adapters.ADAPTERS trains inside the encoder:
+    lora, or several, such as lora+bottleneck+gate."""
     settings: dict[str, dict[str, Any]] = Field(default={})
     """Options of single kinds, such as {lora: {rank: 4}}; ser_models.adapters has a class of them for every kind."""
     top_layers: int | None = Field(default=None, ge=1)
@@ -55,6 +61,13 @@ class FinetuneOptions(Options):
     """Peak learning rate of layer weights and head while adapters train."""
     batch_size: int = Field(default=16, ge=1)
     """Utterances in a step, over all workers."""
+    loss: str = "cross_entropy"
+    """Loss of classes, of the head and of adapters, a name in ser_models.losses.LOSSES: cross_entropy, or focal, which
+    turns to clips that are still wrong."""
+    pooling: str = MEAN_STD
+    """Pooling of frames to a clip, a name in ser_models.pooling.POOLINGS: mean_std, relu_mean, or attentive, which
+    learns a weight of each frame. Others than mean_std need adapters: they apply to the hidden states that training
+    computes from frames, and those below keep the mean and standard deviation of the feature cache."""
     dimension_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss on dimensions beside that on classes."""
     dimension_loss: Literal["ccc", "rmse"] = "ccc"
@@ -63,12 +76,26 @@ class FinetuneOptions(Options):
     """Alpha of manifold mixup while adapters train; 0 = off. A head that fits its labels perfectly, as on few labels it
     does, would otherwise leave the adapters nothing to learn from but noise."""
     augment: AugmentOptions | None = None
-    """Learn also from worsened copies of the labelled clips: noise, rooms, codecs, narrow bands. None = from the clips
+    """Learn also from corrupted copies of the labelled clips: noise, rooms, codecs, narrow bands. None = from the clips
     alone. Their features are computed when a clip is labelled, not for the whole pool."""
     time_mask_prob: float = Field(default=0.08, ge=0, lt=1)
     """Share of frames hidden from training in spans (SpecAugment's time masks)."""
     time_mask_frames: int = Field(default=15, ge=1)
     """Length of a span in frames."""
+
+    @field_validator("loss")
+    @classmethod
+    def _known_loss(cls, name: str) -> str:
+        if name not in LOSSES:
+            raise ValueError(f"no loss {name!r}; known: {', '.join(LOSSES)}")
+        return name
+
+    @field_validator("pooling")
+    @classmethod
+    def _known_pooling(cls, name: str) -> str:
+        if name not in POOLINGS:
+            raise ValueError(f"no pooling {name!r}; known: {', '.join(POOLINGS)}")
+        return name
 
     @model_validator(mode="after")
     def _check_adapters(self) -> FinetuneOptions:
@@ -76,24 +103,29 @@ class FinetuneOptions(Options):
             raise ValueError("the adapter layer_sum and head.layers=last contradict each other")
         if self.modalities == "text" and not self.frozen:
             raise ValueError(f"text alone has no use for the audio adapter {self.adapter!r}: set adapter=frozen")
+        if self.pooling != MEAN_STD and self.frozen:
+            raise ValueError(
+                f"pooling={self.pooling} needs frames, and a head on a frozen encoder is fitted to pooled features: "
+                f"choose an adapter, such as adapter=lora, or pooling={MEAN_STD}"
+            )
         if self.modalities == "text" and self.augment is not None:
-            raise ValueError("text alone has no sound to worsen: leave augment out")
+            raise ValueError("text alone has no sound to corrupt: leave augment out")
         return self
 
     @property
     def frozen(self) -> bool:
         """Whether nothing in the encoder is trained."""
-        return set(self.adapters()) <= {"frozen", "layer_sum"}
+        return not any(ADAPTERS[kind].trains for kind in self.adapters())
 
     @property
     def times_heard(self) -> int:
-        """How often a labelled clip is heard in an epoch: itself and its copies."""
+        """The number of times a labelled clip is heard in an epoch: itself and its copies."""
         return 1 if self.augment is None else 1 + self.augment.copies
 
     @property
     def head_only(self) -> FinetuneOptions:
-        """The same without adapters: the head on frozen features."""
-        return self.model_copy(update={"adapter": "frozen", "settings": {}})
+        """Options of the head on frozen features alone, without adapters."""
+        return self.model_copy(update={"adapter": "frozen", "settings": {}, "pooling": MEAN_STD})
 
     @property
     def peak_lr(self) -> float:
@@ -108,12 +140,12 @@ class FinetuneOptions(Options):
         return {kind: self._options_of(kind, type(default)) for kind, default in made.items()}
 
     def _options_of(self, kind: str, model: type[Any]) -> Any:
-        known = [field.name for field in fields(model)]
-        given = {"top_layers": self.top_layers} if "top_layers" in known else {}
-        given |= self.settings.get(kind, {})
-        if unknown := sorted(set(given) - set(known)):
-            raise ValueError(f"unknown option {unknown[0]!r} of {kind}; known here: {', '.join(known) or 'none'}")
-        return model(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+        names = [field.name for field in fields(model)]
+        values = {"top_layers": self.top_layers} if "top_layers" in names else {}
+        values |= self.settings.get(kind, {})
+        if unknown := sorted(set(values) - set(names)):
+            raise ValueError(f"unknown option {unknown[0]!r} of {kind}; known here: {', '.join(names) or 'none'}")
+        return model(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
 def check_text(text_encoder: str | None, trainings: Sequence[FinetuneOptions]) -> None:
@@ -130,6 +162,6 @@ def check_anchored(training: FinetuneOptions) -> None:
     head = training.head
     if training.modalities != "audio" or head.hidden or head.layers != "sum":
         raise ValueError(
-            "anchored heads are linear and hear layers by their anchors: leave modalities, head.hidden and head.layers "
-            f"as they are, got {training.modalities}, {head.hidden} and {head.layers}"
+            "anchored heads are linear and weigh the layers of their anchors: leave modalities, head.hidden and "
+            f"head.layers as they are, got {training.modalities}, {head.hidden} and {head.layers}"
         )

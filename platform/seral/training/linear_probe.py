@@ -1,6 +1,9 @@
-"""The bar: a linear probe on one frozen layer, fitted by scikit-learn on the same labels and splits as the model."""
+"""The linear probe: scikit-learn on one hidden state of the frozen encoder, with the labels and splits of the model.
 
-# N rows · L encoder layers (L+1 hidden states) · D features · K dimensions
+A fine-tune that falls below it on its split has a bug.
+"""
+
+# N rows · L hidden states · D features · K dimensions
 from __future__ import annotations
 
 from typing import Any
@@ -26,31 +29,31 @@ def linear_probe(train: Labelled, dev: Labelled, test: Labelled, num_classes: in
     fitted = [_fit(train, layer) for layer in layers]
     dev_uar = [_uar(fitted[layer], dev, layer) for layer in layers]
     best = int(np.argmax(dev_uar))
-    told_N = fitted[best].predict(test[0].mean_NLD[:, best])
+    predicted_N = fitted[best].predict(test[0].mean_NLD[:, best])
     return {
         "layer": best,
         "dev_uar": dev_uar[best],
         "test_uar": _uar(fitted[best], test, best),
-        "confusion": confusion_matrix(test[1], told_N, num_classes).tolist(),
+        "confusion": confusion_matrix(test[1], predicted_N, num_classes).tolist(),
     }
 
 
-def probe(
+def probe_metrics(
     train: tuple[Utterances, Targets],
     dev: tuple[Utterances, Targets],
     test: tuple[Utterances, Targets],
     num_classes: int,
 ) -> dict[str, Any]:
-    """The probes of whatever is known: `probe_uar` and its confusion for classes, `probe_ccc` for dimensions."""
-    found: dict[str, Any] = {}
+    """Scores of the linear probes: `probe_uar` and its confusion for classes, `probe_ccc` for dimensions."""
+    scores: dict[str, Any] = {}
     parts = (train, dev, test)
     if train[1].labelled_N.any():
-        known = [(units.rows(t.labelled_N), t.label_N[t.labelled_N]) for units, t in parts]
-        told = linear_probe(known[0], known[1], known[2], num_classes)
-        found |= {"probe_uar": told["test_uar"], "probe_confusion": told["confusion"]}
+        labelled = [(units.rows(t.labelled_N), t.label_N[t.labelled_N]) for units, t in parts]
+        result = linear_probe(labelled[0], labelled[1], labelled[2], num_classes)
+        scores |= {"probe_uar": result["test_uar"], "probe_confusion": result["confusion"]}
     if train[1].rated_N.any():
-        found["probe_ccc"] = ridge_probe(*((units.rows(t.rated_N), t.value_NK[t.rated_N]) for units, t in parts))
-    return found
+        scores["probe_ccc"] = ridge_probe(*((units.rows(t.rated_N), t.value_NK[t.rated_N]) for units, t in parts))
+    return scores
 
 
 def ridge_probe(train: Rated, dev: Rated, test: Rated) -> float:
@@ -66,7 +69,7 @@ def ridge_probe(train: Rated, dev: Rated, test: Rated) -> float:
 
 def _ccc(model: Pipeline, part: Rated, layer: int) -> float:
     predicted_NK = model.predict(part[0].mean_NLD[:, layer]).reshape(part[1].shape)
-    return float(np.mean([ccc(truth, told) for truth, told in zip(part[1].T, predicted_NK.T, strict=True)]))
+    return float(np.mean([ccc(truth, predicted) for truth, predicted in zip(part[1].T, predicted_NK.T, strict=True)]))
 
 
 def _fit(train: Labelled, layer: int) -> Pipeline:

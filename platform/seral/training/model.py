@@ -1,4 +1,4 @@
-"""A trained model on storage, and what it says about utterances whose features are cached.
+"""A trained model on storage, and its outputs for utterances whose features are cached.
 
 MODEL/model.json head.safetensors   layer statistics, layer weights, classifier: see ser_models.build
 MODEL/adapter/                      in the peft layout, where there are adapters
@@ -6,7 +6,7 @@ MODEL/encoder.json                  the encoder's name and fingerprint, and from
 """
 
 # N rows · R dropout passes · B batch · T frames · C classes · K dimensions · U embedding
-# L encoder layers (L+1 hidden states)
+# L hidden states
 from __future__ import annotations
 
 import tempfile
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,15 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ser_models import metrics
-from ser_models.adapters import adapter_parameters, load_adapter, save_adapter
+from ser_models.adapters.parameters import adapter_parameters
+from ser_models.adapters.store import load_adapter, save_adapter
 from ser_models.audio_text import AudioTextPool
-from ser_models.build import SerModel, adopt_head, build_model
+from ser_models.build import SerModel, adopt_head, build_model, use_pooling
 from ser_models.build import load_model as load_head
 from ser_models.build import save_model as save_head
 from ser_models.encoders import SpeechEncoder, load_encoder
 from ser_models.fitting import FitResult
-from ser_models.heads import HeadOptions
-from ser_models.pooling import masked_mean_std
 from seral import storage
 from seral.features.batches import Frames, frame_batches, pad_frames
 from seral.features.store import FeatureStore
@@ -42,7 +41,7 @@ ROWS_IN_BATCH = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a model says of N utterances: probabilities, dimensions, what its head sees, stochastic passes if asked."""
+    """Outputs of a model for N utterances: probabilities, dimensions, embeddings, stochastic passes if asked for."""
 
     probability_NC: Float
     value_NK: Float
@@ -50,30 +49,29 @@ class Scores:
     dropout_RNC: Float
 
 
-def save_probe(
-    folder: str,
-    probe: FitResult,
-    store: FeatureStore,
-    classes: Sequence[str],
-    dropout: float,
-    dimensions: Sequence[str] = (),
-) -> None:
-    """Write a head fitted on frozen features as a whole model."""
-    hidden = 0 if probe.head.hidden is None else probe.head.hidden.out_features
-    options = HeadOptions(std_gain=probe.pool.std_gain, dropout=dropout, hidden=hidden)
-    text = probe.pool.text if isinstance(probe.pool, AudioTextPool) else None
-    # Every weight is the probe's, so the seed of a hidden layer's start does not matter.
-    generator = torch.Generator().manual_seed(0)
-    encoder = frozen_encoder(store.encoder)
-    model = build_model(encoder, classes, options, generator, dimensions=dimensions, text=text)
-    adopt_head(model, probe.pool, probe.head)
-    save_model(folder, model, store, layer=store.num_layers)
+def model_of_head(
+    fitted: FitResult, store: FeatureStore, classes: Sequence[str], dropout: float, dimensions: Sequence[str] = ()
+) -> SerModel:
+    """A head fitted on frozen features as a whole model."""
+    hidden = 0 if fitted.head.hidden is None else fitted.head.hidden.out_features
+    text = fitted.pool.text if isinstance(fitted.pool, AudioTextPool) else None
+    model = build_model(
+        frozen_encoder(store.encoder),
+        classes,
+        dimensions=dimensions,
+        text=text,
+        std_gain=fitted.pool.std_gain,
+        hidden=hidden,
+        dropout=dropout,
+    )
+    adopt_head(model, fitted.pool, fitted.head)
+    return model
 
 
-def replace_head(folder: str, probe: FitResult, store: FeatureStore, target: str) -> None:
+def replace_head(folder: str, fitted: FitResult, store: FeatureStore, target: str) -> None:
     """Write the model of a folder to another one, with a head fitted on what its adapters make of the frames."""
     model, layer = load_model(folder), _frozen_up_to(folder)
-    adopt_head(model, probe.pool, probe.head)
+    adopt_head(model, fitted.pool, fitted.head)
     save_model(target, model, store, layer=layer)
 
 
@@ -150,6 +148,20 @@ def score(folder: str, store: FeatureStore, units: Utterances, *, dropout_passes
 def adapted_features(folder: str, store: FeatureStore, *parts: Utterances) -> tuple[Utterances, ...]:
     """Utterances with the pooled features that a model's adapters make of their cached frames."""
     model, layer = load_model(folder), _frozen_up_to(folder)
+    return _with_features(model, store, layer, parts)
+
+
+@torch.inference_mode()
+def repooled_features(store: FeatureStore, pooling: str, layer: int, *parts: Utterances) -> tuple[Utterances, ...]:
+    """Utterances with pooled features of another pooling, of the hidden states from `layer` on of a frozen encoder."""
+    model = build_model(frozen_encoder(store.encoder), ["any"]).eval()
+    use_pooling(model, pooling, start=layer)
+    return _with_features(model, store, layer, parts)
+
+
+def _with_features(
+    model: SerModel, store: FeatureStore, layer: int, parts: Sequence[Utterances]
+) -> tuple[Utterances, ...]:
     pooled = (_pooled_from_frames(model, store, units, layer) for units in parts)
     return tuple(
         replace(units, mean_NLD=mean_NLD, std_NLD=std_NLD)
@@ -179,7 +191,9 @@ def _pooled_from_frames(model: SerModel, store: FeatureStore, units: Utterances,
     for frames in store.frames_by_shard(layer, set(units.ids)):
         for ids in frame_batches(list(frames), frames):
             hidden_BTD, mask_BT = pad_frames([frames[name] for name in ids])
-            mean_LBD, std_LBD = masked_mean_std(model.encoder.upper(hidden_BTD, mask_BT, start=layer), mask_BT)
+            mean_LBD, std_LBD = model.pool_frames(
+                model.encoder.upper(hidden_BTD, mask_BT, start=layer), mask_BT, start=layer
+            )
             rows = [row_of[name] for name in ids]
             mean_NLD[rows, layer:] = mean_LBD.transpose(0, 1).numpy()
             std_NLD[rows, layer:] = std_LBD.transpose(0, 1).numpy()
@@ -197,7 +211,7 @@ class FrameBatch:
     text_BE: Tensor | None
     """Vectors of the transcripts, where they are read."""
     from_source_B: Tensor
-    """Which clips are of another language than the one that is learned."""
+    """Whether a clip is of another language than the one that is learned."""
 
 
 def frame_batch(
@@ -208,7 +222,7 @@ def frame_batch(
     device: torch.device,
     source_B: NDArray[np.bool_],
 ) -> FrameBatch:
-    """The batch of some utterances, on a device."""
+    """Cached frames of some utterances as a batch on a device."""
     rows = [units.row_of[name] for name in ids]
     hidden_BTD, mask_BT = pad_frames([frames[name] for name in ids])
     below = [torch.from_numpy(a[rows, :layer]).transpose(0, 1).to(device) for a in (units.mean_NLD, units.std_NLD)]
@@ -224,17 +238,16 @@ def frame_batch(
 
 
 def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str]) -> dict[str, Any]:
-    """UAR, WA, macro-F1, recall of each class and the confusion matrix (rows are the truth)."""
+    """Every metric of classes and of probabilities, recall of each class and the confusion (rows are the truth)."""
     predicted_N = probability_NC.argmax(1)
     recall = metrics.per_class_recall(truth_N, predicted_N, len(classes))
     return {
-        "uar": metrics.uar(truth_N, predicted_N),
-        "wa": metrics.wa(truth_N, predicted_N),
-        "macro_f1": metrics.macro_f1(truth_N, predicted_N),
+        **_metrics_of("classes", truth_N, predicted_N),
         "per_class_recall": {
             name: None if np.isnan(value) else float(value) for name, value in zip(classes, recall, strict=True)
         },
         "confusion": metrics.confusion_matrix(truth_N, predicted_N, len(classes)).tolist(),
+        **_metrics_of("probabilities", truth_N, probability_NC),
     }
 
 
@@ -245,6 +258,14 @@ def evaluate_dimensions(truth_NK: Float, predicted_NK: Float, names: Sequence[st
     return {"ccc": float(np.mean(list(ccc.values()))), **{f"ccc_{name}": v for name, v in ccc.items()}, **rmse}
 
 
+def _metrics_of(
+    outputs: Literal["classes", "probabilities"], truth_N: NDArray[np.int64], predicted_N: NDArray[Any]
+) -> dict[str, float]:
+    return {
+        name: entry.function(truth_N, predicted_N) for name, entry in metrics.METRICS.items() if entry.of == outputs
+    }
+
+
 def evaluate_model(
     folder: str,
     store: FeatureStore,
@@ -253,22 +274,32 @@ def evaluate_model(
     classes: Sequence[str],
     dimensions: Sequence[str],
 ) -> dict[str, Any]:
-    """What a model is worth on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
+    """Metrics of a model on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
     scores = score(folder, store, units)
     outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
-    found = evaluate_scores(scores, target, classes, dimensions)
-    return {**found, "predicted": dict(zip(units.ids, outputs.tolist(), strict=True))}
+    result = evaluate_scores(scores, target, classes, dimensions)
+    return {**result, "predicted": dict(zip(units.ids, outputs.tolist(), strict=True))}
 
 
 def evaluate_scores(
     scores: Scores, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
 ) -> dict[str, Any]:
-    """Everything there is to say of a model on utterances whose classes, ratings or both are known."""
-    found: dict[str, Any] = {}
+    """Metrics of classes, of dimensions or of both, each over the utterances that are labelled so."""
+    result: dict[str, Any] = {}
     if classes:
-        known_N = target.labelled_N
-        found |= evaluate(target.label_N[known_N], scores.probability_NC[known_N], classes)
+        labelled_N = target.labelled_N
+        result |= evaluate(target.label_N[labelled_N], scores.probability_NC[labelled_N], classes)
+        result |= _agreement(target, scores.probability_NC)
     if dimensions:
         rated_N = target.rated_N
-        found |= evaluate_dimensions(target.value_NK[rated_N], scores.value_NK[rated_N], dimensions)
-    return found
+        result |= evaluate_dimensions(target.value_NK[rated_N], scores.value_NK[rated_N], dimensions)
+    return result
+
+
+def _agreement(target: Targets, probability_NC: Float) -> dict[str, float]:
+    """Agreement with the annotators' votes, as `votes_*`, over the utterances that have some; nothing without any."""
+    voted_N = None if target.soft_NC is None else np.isfinite(target.soft_NC).all(1)
+    if target.soft_NC is None or voted_N is None or not voted_N.any():
+        return {}
+    agreement = metrics.soft_label_agreement(target.soft_NC[voted_N], probability_NC[voted_N])
+    return {f"votes_{name}": value for name, value in agreement.items()}

@@ -1,4 +1,4 @@
-"""What a supervised training is told, whole: the task, the adapters, pretraining, labels of other languages."""
+"""Options of a whole supervised training: the task, the adapters, pretraining, labels of other languages."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ from typing import Self
 import pyarrow as pa
 from pydantic import model_validator
 
+from ser_models.pooling import MEAN_STD
 from seral.pool.shards import Pool
 from seral.pretraining.options import TaptRunOptions
 from seral.task.eligibility import eligible
 from seral.task.options import ProtocolOptions, ReadingOptions
-from seral.training.alignment import AnchoringOptions
+from seral.training.alignment import AnchorOptions
 from seral.training.finetune_options import FinetuneOptions, check_anchored, check_text
 from seral.training.pretrained import check_pretrained
 
 
 class TrainingOptions(ReadingOptions, ProtocolOptions):
-    """A task and how models learn it."""
+    """Options of a task and of the training of its models."""
 
     source_corpora: list[str] | None = None
     """Corpora of other languages whose labels are there from the start: every training learns from them beside the
     target's, brought to the target's mean and spread and with as much weight; they cost no budget. None = none."""
-    anchor: AnchoringOptions | None = None
+    anchor: AnchorOptions | None = None
     """Hold the source's and the target's speech together by CORAL; None = not."""
     tapt: TaptRunOptions | None = None
     """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
@@ -36,13 +37,18 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
             check_anchored(self.finetune)
         if self.anchor is not None and not self.source_corpora:
             raise ValueError("anchor holds two languages together: name the source_corpora")
+        if self.source_corpora and self.finetune.pooling != MEAN_STD:
+            raise ValueError(
+                f"source_corpora are aligned by the means and standard deviations of cached features: set "
+                f"finetune.pooling={MEAN_STD}, got {self.finetune.pooling}"
+            )
         if both := sorted(set(self.source_corpora or ()) & set(self.corpora or ())):
             raise ValueError(f"{both[0]} is among the corpora and among the source_corpora; choose one")
         return self
 
 
 def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, list[str]]:
-    """Metadata of what a training is about, and the ids of the source: other corpora, so other speakers."""
+    """Metadata of the target's utterances, and the ids of the source's: other corpora, so other speakers."""
     if not options.source_corpora:
         return eligible(options, pool, options.corpora), []
     source = eligible(options, pool, options.source_corpora)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ser_models.adapters import attach_adapters, lowest_trainable_layer
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import lowest_trainable_layer
 from ser_models.adapters.store import take_over
 from ser_models.adapters.wap import WapTransformer
-from ser_models.build import SerModel
+from ser_models.audio_text import AudioTextPool
+from ser_models.build import SerModel, build_model, use_pooling
 from ser_models.encoders import load_encoder
-from ser_models.heads import Head, LayerPool
-from ser_models.heads import HeadOptions as ModelHeadOptions
 from seral.errors import OptionError
-from seral.features.store import FeatureStore
 from seral.pretraining.layout import ADAPTER, pretrained_adapters
 from seral.pretraining.options import TaptRunOptions
+from seral.training.data import TrainingData
 from seral.training.finetune_options import FinetuneOptions
+from seral.training.head import standardised_pool
 from seral.training.model import save_model
 
 
@@ -46,25 +46,23 @@ def adapters_on(encoder: str, options: FinetuneOptions) -> dict[str, Any]:
     return adapters | pretrained
 
 
-def write_start(
-    folder: str,
-    store: FeatureStore,
-    pool: LayerPool,
-    options: FinetuneOptions,
-    classes: Sequence[str],
-    dimensions: Sequence[str],
-    seed: int,
-) -> str:
+def write_start(folder: str, data: TrainingData, options: FinetuneOptions, seed: int) -> str:
     """Write a model with the pretrained adapters of an encoder, fresh others, and a head that is yet to be fitted."""
-    encoder = attach_adapters(load_encoder(store.encoder), adapters_on(store.encoder, options), seed=seed)
-    take_over(encoder, Path(store.encoder) / ADAPTER)
-    chosen = options.head
-    head_options = ModelHeadOptions(std_gain=chosen.std_gain, dropout=chosen.dropout, hidden=chosen.hidden)
-    generator = torch.Generator().manual_seed(seed)
-    outputs = len(classes) + len(dimensions)
-    head = Head(pool.out_width, outputs, hidden=chosen.hidden, dropout=chosen.dropout, generator=generator)
-    model = SerModel(encoder, pool, head, classes=classes, dimensions=dimensions, options=head_options)
-    save_model(folder, model, store, layer=lowest_trainable_layer(encoder))
+    encoder = attach_adapters(load_encoder(data.store.encoder), adapters_on(data.store.encoder, options), seed=seed)
+    take_over(encoder, Path(data.store.encoder) / ADAPTER)
+    pool, head = standardised_pool(data.store, data.unlabelled, options), options.head
+    model = build_model(
+        encoder,
+        data.classes,
+        dimensions=data.dimensions,
+        text=pool.text if isinstance(pool, AudioTextPool) else None,
+        std_gain=head.std_gain,
+        hidden=head.hidden,
+        dropout=head.dropout,
+    )
+    layer = lowest_trainable_layer(encoder)
+    use_pooling(model, options.pooling, start=layer)
+    save_model(folder, model, data.store, layer=layer)
     return folder
 
 

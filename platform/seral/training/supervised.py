@@ -30,8 +30,9 @@ from seral.task.ray_train import OnReport
 from seral.task.run import verb_of, write_environment
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
+from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune, frames_layer
-from seral.training.linear_probe import probe
+from seral.training.linear_probe import probe_metrics
 from seral.training.model import evaluate_model
 from seral.training.options import TrainingOptions, sides
 
@@ -152,7 +153,7 @@ def _train_cell(cell: Cell, folder: str, examples: FoldExamples, options: Superv
     return {
         "labels": len(fold.train),
         **judge(examples, "test", model),
-        **probe(train_part, dev_part, test_part, len(data.classes)),
+        **probe_metrics(train_part, dev_part, test_part, len(data.classes)),
         **{f"{name}_{metric}": judge(examples, "test", model, name)[metric] for name in examples.variants},
         "dev": judge(examples, "dev", model)[metric],
         "model": storage.join(path, "model"),
@@ -165,21 +166,16 @@ def train(
 ) -> dict[str, Any]:
     """Train on all labels of a fold, and of the source, and write the model to `folder`/model; returns its history."""
     data, source = fold.data, fold.data.utterances(fold.source) if fold.source else None
-    return finetune(
-        *fold.labelled([*data.fold.train, *fold.source]),
-        *fold.labelled(data.fold.dev),
+    training = TrainingData(
+        train=Labelled(*fold.labelled([*data.fold.train, *fold.source])),
+        dev=Labelled(*fold.labelled(data.fold.dev)),
         unlabelled=data.utterances(data.fold.train),
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,
-        folder=folder,
-        seed=seed,
-        options=options.finetune,
-        on=options.cluster,
-        source=source,
-        anchor=options.anchor,
-        on_report=on_report,
+        source=None if source is None else Source(units=source, anchor=options.anchor),
     )
+    return finetune(training, options.finetune, folder, seed=seed, on=options.cluster, on_report=on_report)
 
 
 def judge(

@@ -24,7 +24,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_nodes
 from ray.util.state.exception import RayStateApiException
 
-from ser_models.adapters import attach_adapters, dead_adapters
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import dead_adapters
 from ser_models.encoders import load_encoder
 from seral import cluster, storage
 from seral.audio import codecs

@@ -4,7 +4,7 @@ Deterministic on one worker: every epoch's batches, masks and dropout are drawn 
 that was interrupted and restored from its checkpoint ends where an uninterrupted one would.
 """
 
-# B batch · T frames · C classes · K dimensions · O = C + K outputs · L encoder layers (L+1 hidden states) · D features
+# B batch · T frames · C classes · K dimensions · O = C + K outputs · L hidden states · D features · U embedding
 from __future__ import annotations
 
 import copy
@@ -23,25 +23,25 @@ import torch
 from torch import Tensor, nn
 
 from ser_models import metrics
-from ser_models.adapters import (
-    RankSchedule,
+from ser_models.adapters.adalora import RankSchedule
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import (
     adapter_parameters,
     adapter_tags,
-    attach_adapters,
     count_parameters,
     dead_adapters,
     freeze_above,
     set_trainable,
 )
-from ser_models.anchoring import Move
+from ser_models.alignment import MeanVarianceAlignment
 from ser_models.build import SerModel
 from ser_models.losses import (
+    LOSSES,
     calibrated_cross_entropy,
     ccc_loss,
     class_weights,
     multitask_loss,
     rmse_loss,
-    soft_cross_entropy,
     weighted_classes,
 )
 from ser_models.training import MAX_GRAD_NORM, mix, set_rate, shuffled_batches, time_masks
@@ -52,7 +52,8 @@ from seral.features.batches import frame_batches
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
 from seral.task.ray_train import STATE, OnReport, last_checkpoint
-from seral.training.alignment import CarryInTraining
+from seral.training.alignment import BatchAdaptation
+from seral.training.data import Labelled
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.model import FrameBatch, frame_batch, load_model, save_model
 from seral.training.pretrained import standardise_adapters
@@ -69,17 +70,15 @@ class AdapterSpec:
     """Folder of the model to start from: a fitted head, or a model whose adapters go on learning."""
     freeze: tuple[str, ...]
     """Tags of adapters that stay as they are (ser_models.adapters.adapter_tags), `head` or `layer_sum`."""
-    train: Utterances
-    target: Targets
-    dev: Utterances
-    dev_target: Targets
+    train: Labelled
+    dev: Labelled
     classes: tuple[str, ...]
     layer: int
     """Training starts from the cached frames of this hidden state."""
     seed: int
     options: FinetuneOptions
     on: ClusterOptions
-    carry: CarryInTraining | None = None
+    adaptation: BatchAdaptation | None = None
     """Speech of another language that some of the clips are of."""
 
 
@@ -97,10 +96,10 @@ def train_adapters(
 
 def train_worker(config: dict[str, Any]) -> None:
     """One Ray Train worker: all epochs, reporting a checkpoint after each."""
-    Training(config["spec"], config["on_report"]).run()
+    AdapterTraining(config["spec"], config["on_report"]).run()
 
 
-class Training:
+class AdapterTraining:
     """The state of one training: model, optimiser, the best so far."""
 
     def __init__(self, spec: AdapterSpec, on_report: OnReport | None = None) -> None:
@@ -115,26 +114,27 @@ class Training:
             attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
             standardise_adapters(self.model)
         freeze_tags(self.model, spec.freeze)
-        # Anchored heads hear some hidden states only; what comes after the last of them would get no gradient.
+        # Anchored heads weigh some hidden states only; what comes after the last of them would get no gradient.
         freeze_above(self.model.encoder, int(self.model.pool.layer_weight.isfinite().nonzero().max()))
         self.model.to(self.device)
-        self.from_frames = FromFrames(self.model, spec.layer, spec.carry).to(self.device)
+        self.from_frames = FromFrames(self.model, spec.layer, spec.adaptation).to(self.device)
         self.step_model: nn.Module = self.from_frames
         if self.world > 1:
             self.step_model = ray.train.torch.prepare_model(self.from_frames, move_to_device=False)
         self.optimiser = self._optimiser()
+        units, targets = spec.train
         weight_N, soft_NC = (
-            None if part is None else torch.from_numpy(part) for part in (spec.target.weight_N, spec.target.soft_NC)
+            None if part is None else torch.from_numpy(part) for part in (targets.weight_N, targets.soft_NC)
         )
-        label_N = torch.from_numpy(spec.target.label_N)
+        label_N = torch.from_numpy(targets.label_N)
         self.target_NC = weighted_classes(label_N, len(spec.classes), weight_N, soft_NC)
         # A copy: what it remembers is this training's, and a training in this process may be restored.
-        self.anchoring = None if spec.carry is None else copy.deepcopy(spec.carry.anchoring)
-        if self.anchoring is not None:
-            self.anchoring.queue.to(self.device)
-        self.heard = spec.train if self.anchoring is None else spec.train.with_others(self.anchoring.speech)
-        self.frames = spec.store.frames(spec.layer, {*self.heard.ids, *spec.dev.ids})
-        self.steps = spec.options.epochs * ceil(len(spec.train.ids) / spec.options.batch_size)
+        self.coral = None if spec.adaptation is None else copy.deepcopy(spec.adaptation.coral)
+        if self.coral is not None:
+            self.coral.queue.to(self.device)
+        self.units = units if self.coral is None else units.with_others(self.coral.speech)
+        self.frames = spec.store.frames(spec.layer, {*self.units.ids, *spec.dev.units.ids})
+        self.steps = spec.options.epochs * ceil(len(units.ids) / spec.options.batch_size)
         # Ranks that a training before this one has settled stay as they are.
         moves_ranks = "adalora" in self.model.encoder.adapters and not goes_on
         self.ranks = RankSchedule(self.model.encoder, steps=self.steps) if moves_ranks else None
@@ -158,8 +158,8 @@ class Training:
 
     def _optimiser(self) -> torch.optim.Optimizer:
         adapters = list(adapter_parameters(self.model).values())
-        known = {id(parameter) for parameter in adapters}
-        head = [p for p in self.model.parameters() if p.requires_grad and id(p) not in known]
+        adapter_ids = {id(parameter) for parameter in adapters}
+        head = [p for p in self.model.parameters() if p.requires_grad and id(p) not in adapter_ids]
         adapters = [parameter for parameter in adapters if parameter.requires_grad]
         rates = ((adapters, self.spec.options.peak_lr), (head, self.spec.options.head_lr))
         groups: list[dict[str, Any]] = [{"params": params, "lr": rate} for params, rate in rates if params]
@@ -169,30 +169,31 @@ class Training:
 
     def _train_epoch(self) -> float:
         spec, total, count = self.spec, 0.0, 0
+        units = spec.train.units
         rng = np.random.default_rng([spec.seed, self.epoch])
         torch.manual_seed(int(rng.integers(2**31)))
         self.step_model.train()
-        batches = list(shuffled_batches(spec.train.ids, self.frames, spec.options.batch_size, rng))
+        batches = list(shuffled_batches(units.ids, self.frames, spec.options.batch_size, rng))
         for number, ids in enumerate(batches):
-            mine = ids[self.rank :: self.world] or ids[:1]
-            beside = [] if self.anchoring is None else self.anchoring.draw(len(mine), rng)
-            batch = self._batch([*mine, *beside], self.heard)
+            own_ids = ids[self.rank :: self.world] or ids[:1]
+            speech_ids = [] if self.coral is None else self.coral.draw(len(own_ids), rng)
+            batch = self._batch([*own_ids, *speech_ids], self.units)
             mask_BT = time_masks(batch.mask_BT, spec.options.time_mask_prob, spec.options.time_mask_frames, rng)
             set_rate(self.optimiser, self.epoch + number / len(batches), spec.options.epochs)
-            loss = self._step(batch, mask_BT, [spec.train.row_of[name] for name in mine], rng)
+            loss = self._step(batch, mask_BT, [units.row_of[name] for name in own_ids], rng)
             if self.epoch == 0 and number == 0 and (dead := dead_adapters(self.model)):
                 raise TrainError(f"{len(dead)} adapters get no gradient and would never learn, e.g. {dead[0]}")
             if not np.isfinite(loss):
-                raise TrainError(f"the loss is {loss} in epoch {self.epoch}; utterances: {', '.join(mine)}")
-            total, count = total + loss * len(mine), count + len(mine)
+                raise TrainError(f"the loss is {loss} in epoch {self.epoch}; utterances: {', '.join(own_ids)}")
+            total, count = total + loss * len(own_ids), count + len(own_ids)
         return total / count
 
     def _step(self, batch: FrameBatch, mask_BT: Tensor, rows: Sequence[int], rng: np.random.Generator) -> float:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.spec.on.precision == "bf16"):
             output_BO, standard_BLU = self.step_model(batch, mask_BT.to(self.device))
         loss = self._loss(output_BO[: len(rows)], list(rows), rng)
-        if self.anchoring is not None:
-            loss = loss + self.anchoring.loss(standard_BLU, batch.from_source_B, len(rows))
+        if self.coral is not None:
+            loss = loss + self.coral.loss(standard_BLU, batch.from_source_B, len(rows))
         if self.ranks is not None:
             loss = loss + self.ranks.penalty()
         self.optimiser.zero_grad()
@@ -205,11 +206,11 @@ class Training:
         return float(loss.detach())
 
     def _loss(self, output_BO: Tensor, rows: list[int], rng: np.random.Generator) -> Tensor:
-        target, options = self.spec.target, self.spec.options
-        known = (target.labelled_N[rows], target.rated_N[rows], np.nan_to_num(target.value_NK[rows]))
-        labelled_B, rated_B, value_BK = (torch.from_numpy(part).to(self.device) for part in known)
-        given = [output_BO, self.target_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
-        output_BO, target_BC, value_BK, labelled_B, rated_B = mix(given, options.mixup, rng)
+        targets, options = self.spec.train.targets, self.spec.options
+        arrays = (targets.labelled_N[rows], targets.rated_N[rows], np.nan_to_num(targets.value_NK[rows]))
+        labelled_B, rated_B, value_BK = (torch.from_numpy(array).to(self.device) for array in arrays)
+        unmixed = [output_BO, self.target_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
+        output_BO, target_BC, value_BK, labelled_B, rated_B = mix(unmixed, options.mixup, rng)
         logits_BC, predicted_BK = self.model.split(output_BO)
         # One rated clip has no concordance: such a batch is judged by its error.
         concordance = options.dimension_loss == "ccc" and int(rated_B.sum()) > 1
@@ -220,28 +221,28 @@ class Training:
             value_BK,
             labelled_B=labelled_B,
             rated_B=rated_B,
-            class_loss=soft_cross_entropy,
+            class_loss=LOSSES[options.loss].soft,
             dimension_loss=ccc_loss if concordance else rmse_loss,
             dimension_weight=options.dimension_weight,
         )
 
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
-        carry = self.spec.carry
-        source_B = np.zeros(len(ids), bool) if carry is None else carry.is_source(ids)
+        adaptation = self.spec.adaptation
+        source_B = np.zeros(len(ids), bool) if adaptation is None else adaptation.is_source(ids)
         return frame_batch(ids, units, self.frames, self.spec.layer, self.device, source_B)
 
     @torch.inference_mode()
     def _score_dev(self) -> dict[str, float]:
         """Every worker scores the whole of dev: it is small, and so no rank waits for numbers of another."""
         self.step_model.eval()
-        spec = self.spec
-        found: dict[str, Tensor] = {}
-        for ids in frame_batches(spec.dev.ids, self.frames):
-            batch = self._batch(ids, spec.dev)
+        units, targets = self.spec.dev
+        outputs: dict[str, Tensor] = {}
+        for ids in frame_batches(units.ids, self.frames):
+            batch = self._batch(ids, units)
             output_BO, _ = self.from_frames(batch, batch.mask_BT)
-            found |= dict(zip(ids, output_BO.float().cpu(), strict=True))
-        logits_NC, value_NK = self.model.split(torch.stack([found[name] for name in spec.dev.ids]))
-        return judge(logits_NC, value_NK, spec.dev_target, spec.options.dimension_weight)
+            outputs |= dict(zip(ids, output_BO.float().cpu(), strict=True))
+        logits_NC, value_NK = self.model.split(torch.stack([outputs[name] for name in units.ids]))
+        return dev_scores(logits_NC, value_NK, targets, self.spec.options.dimension_weight)
 
     def _keep_if_better(self, dev: dict[str, float], *, loss: float | None) -> None:
         """By dev loss: on a hundred clips the best UAR of several epochs is mostly luck."""
@@ -271,7 +272,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
             "ranks": None if self.ranks is None else self.ranks.state_dict(),
-            "queue": None if self.anchoring is None else self.anchoring.queue.state_dict(),
+            "queue": None if self.coral is None else self.coral.queue.state_dict(),
         }
         torch.save(state, folder / STATE)
         ray.train.report(values, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
@@ -290,8 +291,8 @@ class Training:
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         if self.ranks is not None:
             self.ranks.load_state_dict(state["ranks"])
-        if self.anchoring is not None:
-            self.anchoring.queue.remember(state["queue"])
+        if self.coral is not None:
+            self.coral.queue.remember(state["queue"])
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, value in state["trained"].items():
@@ -303,9 +304,9 @@ class Training:
 def freeze_tags(model: SerModel, tags: Sequence[str]) -> None:
     """Stop the training of some parts: tags of the adapters, `head`, or `layer_sum`. ValueError for an unknown one."""
     parts = {"head": model.head, "layer_sum": model.pool}
-    known = {**parts, **adapter_tags(model.encoder)}
-    if unknown := sorted(set(tags) - set(known)):
-        raise ValueError(f"nothing in this model is tagged {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+    every_tag = {*parts, *adapter_tags(model.encoder)}
+    if unknown := sorted(set(tags) - every_tag):
+        raise ValueError(f"nothing in this model is tagged {unknown[0]!r}; there are: {', '.join(sorted(every_tag))}")
     for tag in tags:
         if tag in parts:
             parts[tag].requires_grad_(False)
@@ -316,10 +317,10 @@ def freeze_tags(model: SerModel, tags: Sequence[str]) -> None:
 class FromFrames(nn.Module):
     """The model seen from the cached frames up, as the one forward that data-parallel training needs."""
 
-    def __init__(self, model: SerModel, layer: int, carry: CarryInTraining | None = None) -> None:
+    def __init__(self, model: SerModel, layer: int, adaptation: BatchAdaptation | None = None) -> None:
         super().__init__()
         self.model, self.layer = model, layer
-        self.move = None if carry is None else MoveSource(carry.move)
+        self.align_source = None if adaptation is None else AlignSource(adaptation.alignment)
 
     def forward(self, batch: FrameBatch, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (B, O) and standardised statistics (B, L, U), seeing the frames in `mask_BT` only."""
@@ -330,40 +331,40 @@ class FromFrames(nn.Module):
             below_mean_LBD=batch.below_mean_LBD,
             below_std_LBD=batch.below_std_LBD,
         )
-        if self.move is not None:
-            mean_BLD, std_BLD = self.move(mean_BLD, std_BLD, batch.from_source_B)
+        if self.align_source is not None:
+            mean_BLD, std_BLD = self.align_source(mean_BLD, std_BLD, batch.from_source_B)
         pool = self.model.pool
         standard_BLU = pool.standardise(mean_BLD, std_BLD)
         return self.model.head(pool.join(pool.combine(standard_BLU), batch.text_BE)), standard_BLU
 
 
-class MoveSource(nn.Module):
-    """The clips of the source as they would be in the target."""
+class AlignSource(nn.Module):
+    """Gives the clips of the source the mean and the spread that they would have in the target."""
 
-    def __init__(self, move: Move) -> None:
+    def __init__(self, alignment: MeanVarianceAlignment) -> None:
         super().__init__()
-        for name, part_LD in move._asdict().items():
+        for name, part_LD in alignment._asdict().items():
             self.register_buffer(name, part_LD)
 
     def forward(self, mean_BLD: Tensor, std_BLD: Tensor, from_source_B: Tensor) -> tuple[Tensor, Tensor]:
-        move = Move(*(getattr(self, name) for name in Move._fields))
-        moved = move(mean_BLD, std_BLD)
+        alignment = MeanVarianceAlignment(*(getattr(self, name) for name in MeanVarianceAlignment._fields))
+        aligned = alignment(mean_BLD, std_BLD)
         source_B11 = from_source_B[:, None, None]
-        return torch.where(source_B11, moved[0], mean_BLD), torch.where(source_B11, moved[1], std_BLD)
+        return torch.where(source_B11, aligned[0], mean_BLD), torch.where(source_B11, aligned[1], std_BLD)
 
 
-def judge(logits_NC: Tensor, value_NK: Tensor, target: Targets, dimension_weight: float) -> dict[str, float]:
+def dev_scores(logits_NC: Tensor, value_NK: Tensor, target: Targets, dimension_weight: float) -> dict[str, float]:
     """The loss by which models are compared, and UAR and mean CCC where there are classes and dimensions."""
-    judged = {"dev_loss": 0.0}
+    scores = {"dev_loss": 0.0}
     if logits_NC.shape[1]:
-        known_N = target.labelled_N
-        logits_NC, label_N = logits_NC[torch.from_numpy(known_N)], target.label_N[known_N]
+        labelled_N = target.labelled_N
+        logits_NC, label_N = logits_NC[torch.from_numpy(labelled_N)], target.label_N[labelled_N]
         weight_C = class_weights(torch.from_numpy(label_N), logits_NC.shape[1])
-        judged["dev_loss"] = calibrated_cross_entropy(logits_NC, torch.from_numpy(label_N), weight_C)
-        judged["dev_uar"] = metrics.uar(label_N, logits_NC.argmax(1).numpy())
+        scores["dev_loss"] = calibrated_cross_entropy(logits_NC, torch.from_numpy(label_N), weight_C)
+        scores["dev_uar"] = metrics.uar(label_N, logits_NC.argmax(1).numpy())
     if value_NK.shape[1]:
         rated_N = target.rated_N
         pairs = zip(target.value_NK[rated_N].T, value_NK.numpy()[rated_N].T, strict=True)
-        judged["dev_ccc"] = float(np.mean([metrics.ccc(truth, predicted) for truth, predicted in pairs]))
-        judged["dev_loss"] += dimension_weight * (1 - judged["dev_ccc"])
-    return judged
+        scores["dev_ccc"] = float(np.mean([metrics.ccc(truth, predicted) for truth, predicted in pairs]))
+        scores["dev_loss"] += dimension_weight * (1 - scores["dev_ccc"])
+    return scores

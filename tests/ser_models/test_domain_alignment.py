@@ -7,26 +7,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_models.anchoring import (
+from ser_models.alignment import Anchors, CoralQueue, align, coral, fit_anchored
+from ser_models.fitting import FitOptions, PooledRows, PooledSet, fit_head, predict_pooled
+from ser_models.heads import LayerPool
+from ser_models.metrics import uar
+from ser_models.similarity import (
     ANCHOR_SETS,
     BANDWIDTHS,
     SIMILARITIES,
-    AnchorOptions,
-    CoralQueue,
     anchor_layers,
     centroid_cka,
     centroid_cosine,
     centroids,
-    coral,
-    fit_anchored,
     information,
     layer_similarity,
     mmd,
-    rescale,
 )
-from ser_models.fitting import PooledRows, PooledSet, ProbeOptions, fit_head, predict_pooled
-from ser_models.heads import LayerPool
-from ser_models.metrics import uar
 
 CLIPS, LAYERS, WIDTH, ALIKE = 60, 4, 6, 2
 
@@ -162,12 +158,12 @@ def fitted_pool(*parts: PooledRows) -> LayerPool:
     return pool
 
 
-def test_without_coral_and_in_full_width_it_is_the_linear_probe() -> None:
+def test_without_coral_and_in_full_width_it_is_the_plain_head() -> None:
     source, target = source_and_target()
-    pool, probe = fitted_pool(source, target), ProbeOptions(std_gain=0, max_steps=300)
-    whole = AnchorOptions(weight=0, projection=4)
-    ours = fit_anchored(source, source, target, 2, anchors=range(3), pool=pool, options=whole, probe=probe)
-    theirs = fit_head(source, 2, pool=pool, options=probe)
+    pool, options = fitted_pool(source, target), FitOptions(std_gain=0, max_steps=300)
+    whole = Anchors(layers=range(3), weight=0, projection=4)
+    ours = fit_anchored(source, source, target, 2, anchors=whole, pool=pool, options=options)
+    theirs = fit_head(source, 2, pool=pool, options=options)
     assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
     told = [predict_pooled(fit, target.mean_NLD, target.std_NLD).softmax(1) for fit in (ours, theirs)]
     torch.testing.assert_close(*told, atol=0.02, rtol=0)
@@ -178,25 +174,25 @@ def test_anchoring_leaves_what_holds_in_one_language_only() -> None:
     pool = fitted_pool(source, target)
     found = {}
     for weight in (0.0, 300.0):
-        options = AnchorOptions(weight=weight, projection=2)
-        fit = fit_anchored(source, source, target, 2, anchors=[1, 2], pool=pool, options=options)
+        anchors = Anchors(layers=[1, 2], weight=weight, projection=2)
+        fit = fit_anchored(source, source, target, 2, anchors=anchors, pool=pool)
         assert fit.pool.layer_weight[0] == -torch.inf
         told_M = predict_pooled(fit, target.mean_NLD, target.std_NLD).argmax(1)
         found[weight] = uar(target.label_N.numpy(), told_M.numpy())
-        again = fit_anchored(source, source, target, 2, anchors=[1, 2], pool=pool, options=options)
+        again = fit_anchored(source, source, target, 2, anchors=anchors, pool=pool)
         assert torch.equal(again.head.output.weight, fit.head.output.weight)
     assert found[300.0] > found[0.0] + 0.1
 
 
-def test_rescaled_rows_have_the_other_languages_mean_and_spread() -> None:
+def test_aligned_rows_have_the_other_languages_mean_and_spread() -> None:
     own, other = (PooledRows(mean_NLD=rows(s, 30, 2, 3) * s + 5, std_NLD=rows(s + 7, 30, 2, 3)) for s in (1, 2))
-    moved = rescale(own, own, other)
+    moved = align(own, own, other)
     for name in ("mean_NLD", "std_NLD"):
         here, there = getattr(moved, name).double(), getattr(other, name)
         torch.testing.assert_close(here.mean(0), there.mean(0), atol=1e-4, rtol=0)
         torch.testing.assert_close(here.std(0), there.std(0), atol=1e-4, rtol=0)
     part = PooledRows(mean_NLD=own.mean_NLD[:4], std_NLD=own.std_NLD[:4])
-    torch.testing.assert_close(rescale(part, own, other).mean_NLD, moved.mean_NLD[:4])
+    torch.testing.assert_close(align(part, own, other).mean_NLD, moved.mean_NLD[:4])
 
 
 def test_information_is_that_of_a_decided_and_varied_model() -> None:
@@ -209,11 +205,11 @@ def test_information_is_that_of_a_decided_and_varied_model() -> None:
 def test_anchors_are_hidden_states(anchors: list[int]) -> None:
     source, target = source_and_target()
     with pytest.raises(ValueError, match=r"anchors must be some of the hidden states 0\.\.2, each once, got"):
-        fit_anchored(source, source, target, 2, anchors=anchors, pool=fitted_pool(source))
+        fit_anchored(source, source, target, 2, anchors=Anchors(layers=anchors), pool=fitted_pool(source))
     with pytest.raises(ValueError, match="weight must be at least 0"):
-        AnchorOptions(weight=-1)
+        Anchors(layers=[0], weight=-1)
     with pytest.raises(ValueError, match="projection must be at least 1"):
-        AnchorOptions(projection=0)
+        Anchors(layers=[0], projection=0)
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
@@ -289,8 +285,8 @@ def test_labels_of_both_languages_are_learned_from_by_their_weight() -> None:
             [torch.full((len(part.label_N),), w) for part, w in ((source, 1 - share), (few, share * 10))]
         )
         both = PooledSet(**given, label_N=label_N, weight_N=weight_N / weight_N.mean())
-        options = AnchorOptions(weight=0, projection=4)
-        fit = fit_anchored(both, source, target, 2, anchors=range(3), pool=pool, options=options)
+        anchors = Anchors(layers=range(3), weight=0, projection=4)
+        fit = fit_anchored(both, source, target, 2, anchors=anchors, pool=pool)
         told_M = predict_pooled(fit, target.mean_NLD[20:], target.std_NLD[20:]).argmax(1)
         found[share] = uar(target.label_N[20:].numpy(), told_M.numpy())
     assert found[0.9] > found[0.0] + 0.1

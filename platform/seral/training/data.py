@@ -1,0 +1,52 @@
+"""Data of a training: labelled utterances, unlabelled ones beside them, speech of another language."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from seral.errors import TrainError
+from seral.features.store import FeatureStore
+from seral.task.examples import Targets, Utterances
+from seral.training.alignment import AnchorOptions
+
+
+class Labelled(NamedTuple):
+    """Utterances with their labels, row by row."""
+
+    units: Utterances
+    targets: Targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Speech of another language, some of it among the labelled."""
+
+    units: Utterances
+    anchor: AnchorOptions | None = None
+    """Hold it together with the target's speech by CORAL; None = aligned and weighed only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """A task, and all that a model of it may learn from."""
+
+    train: Labelled
+    dev: Labelled
+    """The utterances by which the best model of a training is chosen."""
+    unlabelled: Utterances
+    """Training audio without its labels: its statistics standardise each hidden state."""
+    store: FeatureStore
+    classes: Sequence[str] = ()
+    dimensions: Sequence[str] = ()
+    source: Source | None = None
+
+    def check(self) -> None:
+        """Raise TrainError unless the training and the dev part are labelled for the task."""
+        for part, labelled in (("training", self.train), ("dev", self.dev)):
+            targets, clips = labelled.targets, len(labelled.targets.label_N)
+            if self.classes and not targets.labelled_N.any():
+                raise TrainError(f"none of the {clips} {part} utterances has one of the classes {list(self.classes)}")
+            if self.dimensions and (rated := int(targets.rated_N.sum())) < 2:
+                raise TrainError(f"{rated} of the {clips} {part} utterances have ratings; CCC needs two or more")

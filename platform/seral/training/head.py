@@ -1,0 +1,109 @@
+"""Fitting the head of a training on pooled features: of classes, of dimensions or of both, anchored or not."""
+
+# N rows · C classes · L hidden states · D features
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from ser_models.alignment import fit_anchored
+from ser_models.audio_text import TextInput, make_pool
+from ser_models.fitting import (
+    FitOptions,
+    FitResult,
+    PooledSet,
+    RatedSet,
+    fit_best_head,
+    fit_dimensions,
+    fit_head,
+    predict_pooled,
+)
+from ser_models.heads import LayerPool, stack_heads
+from ser_models.metrics import uar
+from seral.errors import OptionError, TrainError
+from seral.features.store import FeatureStore
+from seral.task.examples import Targets, Utterances, pooled_rows
+from seral.training.alignment import DomainAdaptation
+from seral.training.data import Labelled
+from seral.training.finetune_options import FinetuneOptions
+
+
+def standardised_pool(store: FeatureStore, unlabelled: Utterances, options: FinetuneOptions) -> LayerPool:
+    """The standardisation of the training audio, and of its transcripts where they are read."""
+    text = None
+    if options.modalities != "audio":
+        if unlabelled.text_NE is None:
+            raise OptionError(f"modalities={options.modalities} needs a text_encoder for the transcripts")
+        width, alone = unlabelled.text_NE.shape[1], options.modalities == "text"
+        text = TextInput(width=width, alone=alone, gain=1.0 if alone else options.head.text_gain)
+    pool = make_pool(store.num_layers + 1, store.width, std_gain=options.head.std_gain, text=text)
+    mean_NLD, std_NLD = (torch.from_numpy(array) for array in (unlabelled.mean_NLD, unlabelled.std_NLD))
+    try:
+        pool.fit(mean_NLD, std_NLD, unlabelled.texts(slice(None)))
+    except ValueError as error:
+        raise TrainError(f"{len(unlabelled.ids)} training utterances: {error}") from error
+    return pool
+
+
+def fit_training_head(
+    train: Labelled,
+    dev: Labelled,
+    pool: LayerPool,
+    num_classes: int,
+    options: FinetuneOptions,
+    adaptation: DomainAdaptation | None = None,
+) -> FitResult:
+    """A head for classes, for dimensions, or for both on the layer weights of the classes."""
+    if adaptation is not None:
+        train, dev = (Labelled(adaptation.aligned(units), targets) for units, targets in (train, dev))
+    head = options.head
+    settings = FitOptions(
+        l2=head.l2, std_gain=head.std_gain, learn_layers=head.layers == "sum", hidden=head.hidden, loss=options.loss
+    )
+    if head.layers == "last":
+        pool.use_only(pool.centre_mean.shape[0] - 1)
+    if not num_classes:
+        return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
+    if adaptation is not None and adaptation.options is not None:
+        return _fit_anchored(_labelled_rows(*train), _labelled_rows(*dev), pool, num_classes, settings, adaptation)
+    fit = fit_best_head if settings.learn_layers else fit_head
+    fitted = fit(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
+    if not train.targets.value_NK.shape[1]:
+        return fitted
+    rated = fit_dimensions(_rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
+    return replace(fitted, head=stack_heads(fitted.head, rated.head))
+
+
+def _fit_anchored(
+    train: PooledSet,
+    dev: PooledSet,
+    pool: LayerPool,
+    num_classes: int,
+    settings: FitOptions,
+    adaptation: DomainAdaptation,
+) -> FitResult:
+    source, target = (pooled_rows(part) for part in (adaptation.aligned(adaptation.source), adaptation.target))
+    fitted = fit_anchored(train, source, target, num_classes, anchors=adaptation.anchors(), pool=pool, options=settings)
+    predicted_N = predict_pooled(fitted, dev.mean_NLD, dev.std_NLD, dev.text_NE).argmax(1)
+    return replace(fitted, dev_uar=uar(dev.label_N.numpy(), predicted_N.numpy()))
+
+
+def _labelled_rows(units: Utterances, targets: Targets) -> PooledSet:
+    labelled_N = targets.labelled_N
+    weight_N, soft_NC = (
+        None if part is None else torch.from_numpy(part[labelled_N]) for part in (targets.weight_N, targets.soft_NC)
+    )
+    label_N = torch.from_numpy(targets.label_N[labelled_N])
+    return PooledSet(**_rows(units, labelled_N), label_N=label_N, weight_N=weight_N, soft_NC=soft_NC)
+
+
+def _rated_rows(units: Utterances, targets: Targets) -> RatedSet:
+    return RatedSet(**_rows(units, targets.rated_N), target_NK=torch.from_numpy(targets.value_NK[targets.rated_N]))
+
+
+def _rows(units: Utterances, keep_N: NDArray[Any]) -> dict[str, Any]:
+    audio = {name: torch.from_numpy(getattr(units, name)[keep_N]) for name in ("mean_NLD", "std_NLD")}
+    return {**audio, "text_NE": units.texts(keep_N)}
