@@ -17,7 +17,7 @@ from seral.options import load, parse
 from seral.sweep.board import leaderboard, read_records
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import MAY_CHANGE, _tpe, best_config, blind, examples_of, run_sweep
-from seral.sweep.trials import _known, feature_key, judge, learn, learn_once
+from seral.sweep.trials import _former_reports, feature_key, judge, learn, learn_once
 from seral.task.context import open_run
 
 HEADS = {
@@ -157,7 +157,7 @@ def test_a_stopped_trial_ranks_behind_those_that_were_seen_through(run_values: d
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "PRUNED"]
     assert study.best_trial.value == 0.8
     report = {"step": 1, "dev": 0.9, "last": False}
-    repeated = _known({"state": "stopped", "reports": [report]}, on_the_way=False)
+    repeated = _former_reports({"state": "stopped", "reports": [report]}, on_the_way=False)
     assert repeated == [{**report, "last": True, "through": False}], "a resumed sweep says the same of it"
 
 

@@ -123,6 +123,11 @@ def check(answer: Answer, project: Project) -> None:
         raise LabelError(f"{about}: it says nothing; a label has a class or a rating")
     if answer.kind != "label" and (emotions or rated):
         raise LabelError(f"{about}: {answer.kind}, and yet it has a class or a rating")
+    _check_numbers(answer, about)
+
+
+def _check_numbers(answer: Answer, about: str) -> None:
+    """Refuse numbers that mean nothing, or that not every database can hold."""
     if answer.confidence is not None and not 0 <= answer.confidence <= 1:
         raise LabelError(f"{about}: confidence is {answer.confidence:g}, outside 0 to 1")
     if answer.seconds is not None and not 0 <= answer.seconds < float("inf"):

@@ -185,7 +185,14 @@ def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: Tran
         reached = {key: scores for key, scores in judged.items() if max(facts[key[0]]["layers"]) > start}
         best = _best(reached, len(dev.label_N)) if reached else best
         facts[ADAPTED] = {"anchors": best[0], "weight": best[1]}
-        probability_NC = _adapted(cell, folder, data, pair, options, options.finetune, *best)
+        anchor = AnchorOptions(
+            anchors=best[0],
+            size=options.size,
+            similarity=options.similarity,
+            weight=best[1],
+            projection=options.projection,
+        )
+        probability_NC = _adapted(cell, folder, data, pair, options, anchor)
         rows[ADAPTED] = _judged(truth_N, probability_NC, classes)
     return {
         "rows": rows,
@@ -197,27 +204,13 @@ def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: Tran
 
 
 def _adapted(
-    cell: Cell,
-    folder: str,
-    data: FoldData,
-    pair: Pair,
-    options: TransferOptions,
-    training: FinetuneOptions,
-    anchors: str,
-    weight: float,
+    cell: Cell, folder: str, data: FoldData, pair: Pair, options: TransferOptions, anchor: AnchorOptions
 ) -> NDArray[np.float32]:
     """Class probabilities (N, C) of the test clips by adapters that learnt from the source, anchored to the target."""
     oracle = data.oracle()
     examples = {
         side: (data.utterances(ids), oracle.targets(ids)) for side, ids in vars(pair).items() if side != "target"
     }
-    anchor = AnchorOptions(
-        anchors=anchors,
-        size=options.size,
-        similarity=options.similarity,
-        weight=weight,
-        projection=options.projection,
-    )
     learning = TrainingData(
         train=Labelled(*examples["source_train"]),
         dev=Labelled(*examples["source_dev"]),
@@ -226,7 +219,7 @@ def _adapted(
         classes=data.classes,
         source=Source(units=data.utterances([*pair.source_train, *pair.source_dev]), anchor=anchor),
     )
-    finetune(learning, training, folder, seed=cell.seed, on=options.cluster)
+    finetune(learning, options.finetune or FinetuneOptions(), folder, seed=cell.seed, on=options.cluster)
     return score(storage.join(folder, "model"), data.store, data.utterances(pair.target.test)).probability_NC
 
 
