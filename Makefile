@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check docs bench bench-selection submit setup clean
+.PHONY: demo test test-all check docs bench bench-selection submit setup clean
 
 setup: $(VENV)/.ready
 
@@ -16,8 +16,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## the main job on a generated pool, with a report to open
 	$(BIN)/seral demo --out runs/demo
 
-test: setup ## all tests; those that need ../shared run when it is there
-	$(BIN)/python -m pytest
+# Two workers, each with a Ray of its own; the tests of a file stay together, for they share pools and models.
+test: setup ## the tests but the long ones; those that need ../shared run when it is there
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
+
+test-all: setup ## the long tests: lost nodes, crash points, browsers, databases, object stores
+	$(BIN)/python -m pytest -m slow
 
 check: setup ## what a change must pass besides the tests
 	$(BIN)/ruff format --no-cache --check .

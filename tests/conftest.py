@@ -32,12 +32,17 @@ MakeCorpus = Callable[..., Path]
 KillDriver = Callable[[Sequence[str], Callable[[], bool]], None]
 
 
+SERVERS = {"browser", "chromium", "postgres"}
+"""Fixtures of programs that take long to start."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `corpora` are skipped where there is no ../shared."""
-    if SHARED.is_dir():
-        return
+    """Tests of servers are slow; tests marked `corpora` are skipped where there is no ../shared."""
     for item in items:
-        if item.get_closest_marker("corpora"):
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("corpora") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason=f"needs real speech in {SHARED}"))
 
 
