@@ -89,9 +89,7 @@ def finetune(
         augmented = _augmented(data, options.augment, layer, on)
         history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)
         data = augmented
-    adaptation = _adaptation(data, options, start)
-    if adaptation is not None:
-        data = replace(data, train=Labelled(data.train.units, adaptation.weighed(*data.train)))
+    data, adaptation = _adapted(data, options, start)
     start = start or _pretrained(data, options, folder, seed)
     model, begin, fitted = storage.join(folder, "model"), None if start is None else start.model, None
     if start is None or start.refit_head:
@@ -146,11 +144,16 @@ def _augmented(data: TrainingData, options: AugmentOptions, layer: int | None, o
     return replace(data, store=store, train=Labelled(units, targets))
 
 
-def _adaptation(data: TrainingData, options: FinetuneOptions, start: Start | None) -> DomainAdaptation | None:
-    """The adaptation of the source to the target, where there is one. Raises OptionError where it cannot be."""
+def _adapted(
+    data: TrainingData, options: FinetuneOptions, start: Start | None
+) -> tuple[TrainingData, DomainAdaptation | None]:
+    """The data with weights and the adaptation of the source to the target, where there is a source.
+
+    Raises OptionError where a source cannot be adapted.
+    """
     source = data.source
     if source is None:
-        return None
+        return data, None
     if start is not None or data.dimensions or not data.classes:
         raise OptionError("speech of another language is adapted for classes, in a training from the start")
     if options.pooling != MEAN_STD:
@@ -160,7 +163,8 @@ def _adaptation(data: TrainingData, options: FinetuneOptions, start: Start | Non
         )
     if source.anchor is not None:
         check_anchored(options)
-    return DomainAdaptation.between(source.units, data.unlabelled, source.anchor)
+    adaptation = DomainAdaptation.between(source.units, data.unlabelled, source.anchor)
+    return replace(data, train=Labelled(data.train.units, adaptation.weighed(*data.train))), adaptation
 
 
 def _fit_head(
