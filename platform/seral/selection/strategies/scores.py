@@ -27,8 +27,8 @@ def margin(p_NC: Probabilities) -> Scores:
 
 def least_confidence(p_NC: Probabilities) -> Scores:
     """1 - max p, (N, C) -> (N,). Lewis and Gale 1994, arXiv cmp-lg/9407020."""
-    doubt: Scores = 1 - p_NC.astype(np.float64).max(axis=1)
-    return doubt
+    complement: Scores = 1 - p_NC.astype(np.float64).max(axis=1)
+    return complement
 
 
 def bald(p_RNC: Probabilities) -> Scores:
