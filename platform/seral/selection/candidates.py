@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from seral.errors import OptionError, SelectionError, unknown_name
 from seral.vectors.arrays import Floats, Rows, Stored, Strings
 
-# N candidates · M labelled utterances · R dropout passes · C classes · D features
+# N candidates · M labelled utterances · R repeats (dropout passes) · C classes · D features
 
 
 SUM_TOLERANCE = 1e-3

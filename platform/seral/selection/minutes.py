@@ -1,6 +1,6 @@
 """Picks for minutes of an annotator instead of a number: a clip costs what it takes to listen to and to decide on."""
 
-# P picks
+# P new picks
 from __future__ import annotations
 
 import itertools

@@ -1,6 +1,6 @@
 """Candidates from Parquet: features, predictions and metadata, of whole pools or of some of their shards."""
 
-# N candidates · M labelled · R dropout passes · L hidden states · D features · C classes
+# N candidates · M labelled · R repeats (dropout passes) · L hidden states · D features · C classes
 from __future__ import annotations
 
 import itertools

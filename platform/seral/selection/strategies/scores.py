@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# N candidates · R dropout passes · C classes
+# N candidates · R repeats (dropout passes) · C classes
 
 Probabilities = NDArray[np.float32] | NDArray[np.float64]
 Scores = NDArray[np.float64]
