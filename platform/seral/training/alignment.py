@@ -4,7 +4,7 @@ The clips of the source count as much as those of the target in total, however f
 features of the source are aligned with the target's, so the model that comes out is one for the target's speech.
 """
 
-# N clips · L hidden states (encoder layers + 1) · D features · U embedding · P directions
+# N clips · L hidden states (encoder layers + 1) · D features · U embedding · P principal directions
 from __future__ import annotations
 
 from collections.abc import Sequence

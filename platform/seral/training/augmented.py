@@ -6,7 +6,7 @@ A copy depends on the effects, their seed, its number and its clip, and is encod
 hears it first and beside whichever others. Only clips that are learned from get copies; dev and test stay as they are.
 """
 
-# N clips · M copies · L hidden states · D features
+# N clips · M copies of clips · L hidden states · D features
 from __future__ import annotations
 
 import hashlib
