@@ -4,7 +4,7 @@ de Oliveira et al. 2023 (arXiv 2305.19184): a distilled audio encoder and a text
 tokens, `y = W2 tanh(W1 [a; s])`. Words carry valence, which audio alone tells badly.
 """
 
-# N rows of a feature cache · B batch · T tokens · L hidden states of the audio encoder · D its features · U embedding
+# N rows of a feature cache · B batch · T tokens · L hidden states of the audio encoder · D features · U embedding
 # E features of a transcript
 from __future__ import annotations
 

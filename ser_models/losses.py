@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# B batch · N labelled clips · C classes · K dimensions (valence, arousal, dominance)
+# B batch · N rows (labelled clips) · C classes · K rated dimensions (valence, arousal, dominance)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(predicted, target) of a batch -> scalar; class weights are bound with functools.partial."""
