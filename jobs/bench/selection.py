@@ -7,7 +7,7 @@ row to what is picked or labelled), the mean of these distances, and the share o
 come with the extra `bench`; a side that would take minutes is measured on fewer rows, all sides of a line on the same.
 """
 
-# N rows · M labelled · D features · C classes · R members of an ensemble
+# N rows · M labelled · D features · C classes · R repeats (members of an ensemble)
 from __future__ import annotations
 
 import time
