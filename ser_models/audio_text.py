@@ -4,7 +4,7 @@ de Oliveira et al. 2023 (arXiv 2305.19184): a distilled audio encoder and a text
 tokens, `y = W2 tanh(W1 [a; s])`. Words carry valence, which audio alone tells badly.
 """
 
-# N rows of a feature cache · B batch · T tokens · L hidden states of the audio encoder · D its features · U embedding
+# N rows of a feature cache · B batch · T tokens · L hidden states of the audio encoder · D features · U embedding
 # E features of a transcript
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class AudioTextPool(LayerPool):
     def fit(self, mean_NLD: Tensor, std_NLD: Tensor, text_NE: Tensor | None = None) -> None:
         """Set the standardisation from (unlabelled) training features and transcripts' vectors, NaN for none."""
         super().fit(mean_NLD, std_NLD)
-        transcript_NE = torch.empty(0, self.text.width) if text_NE is None else text_NE[_known(text_NE)].float()
+        transcript_NE = torch.empty(0, self.text.width) if text_NE is None else text_NE[_has_text(text_NE)].float()
         if len(transcript_NE) < 2:
             raise ValueError(f"a model that reads needs at least 2 clips with a transcript, got {len(transcript_NE)}")
         scale_E = transcript_NE.std(0, correction=0)
@@ -86,7 +86,7 @@ class AudioTextPool(LayerPool):
             raise ValueError(
                 f"expected vectors of transcripts ({len(audio_BU)}, {self.text.width}), got {tuple(text_BE.shape)}"
             )
-        missing_B1 = ~_known(text_BE)[:, None]
+        missing_B1 = ~_has_text(text_BE)[:, None]
         standard_BE = self.text.gain * (text_BE.float() - self.centre_text) / self.scale_text
         standard_BE = standard_BE.masked_fill(missing_B1, 0.0)
         parts = [standard_BE, missing_B1.to(standard_BE)]
@@ -100,7 +100,7 @@ def make_pool(num_states: int, width: int, *, std_gain: float, text: TextInput |
     return AudioTextPool(num_states, width, text, std_gain=std_gain)
 
 
-def _known(text_NE: Tensor) -> Tensor:
+def _has_text(text_NE: Tensor) -> Tensor:
     """Whether each row has a transcript, (N,) bool."""
     return torch.isfinite(text_NE).all(-1)
 

@@ -23,7 +23,7 @@ from ser_models.heads import DROPOUT, STD_GAIN, Head, LayerPool
 from ser_models.pooling import MEAN_STD, StatePooling, masked_mean_std
 
 # B batch · S samples · T frames · L hidden states (encoder layers + 1) · D features · U embedding
-# E features of a transcript · O outputs: C class logits, then K dimensions (valence, arousal, dominance)
+# E features of a transcript · O outputs: C class logits, then K rated dimensions (valence, arousal, dominance)
 
 WEIGHTS = "head.safetensors"
 DESCRIPTION = "model.json"

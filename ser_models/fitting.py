@@ -34,8 +34,8 @@ LEANING = 4.0
 CLEARLY = 2.0
 """Standard errors by which one layer must be better than the mixture."""
 
-# N labelled clips · L hidden states (encoder layers + 1) · D features · U embedding
-# E features of a transcript · C classes · K dimensions (valence, arousal, dominance) · O either
+# N rows (labelled clips) · L hidden states (encoder layers + 1) · D features · U embedding
+# E features of a transcript · C classes · K rated dimensions (valence, arousal, dominance) · O outputs, either
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 # N rows of a feature cache · B batch · L hidden states (encoder layers + 1) · D features · U embedding
-# O outputs: C class logits, then K dimensions (valence, arousal, dominance)
+# O outputs: C class logits, then K rated dimensions (valence, arousal, dominance)
 
 SCALE_FLOOR = 1e-3
 """A dimension's scale is never below this share of its layer's median scale: dead dimensions must not be blown up."""

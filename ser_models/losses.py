@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-# B batch · N labelled clips · C classes · K dimensions (valence, arousal, dominance)
+# B batch · N rows (labelled clips) · C classes · K rated dimensions (valence, arousal, dominance)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(predicted, target) of a batch -> scalar; class weights are bound with functools.partial."""
@@ -220,12 +220,12 @@ def multitask_loss(
     return torch.stack(parts).sum()
 
 
-def _mask(given_B: Tensor | None, rows: int, device: torch.device) -> Tensor:
-    if given_B is None:
+def _mask(has_label_B: Tensor | None, rows: int, device: torch.device) -> Tensor:
+    if has_label_B is None:
         return torch.ones(rows, dtype=torch.bool, device=device)
-    if given_B.dtype != torch.bool or given_B.shape != (rows,):
-        raise ValueError(f"a mask must be {rows} booleans, got {tuple(given_B.shape)} of {given_B.dtype}")
-    return given_B
+    if has_label_B.dtype != torch.bool or has_label_B.shape != (rows,):
+        raise ValueError(f"a mask must be {rows} booleans, got {tuple(has_label_B.shape)} of {has_label_B.dtype}")
+    return has_label_B
 
 
 def _check_logits(logits_BC: Tensor, weight_C: Tensor | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-# N clips · C classes · K dimensions · F folds · S seeds
+# N clips · C classes · K rated dimensions · F folds · R repeats (seeds, resamples)
 
 Labels = NDArray[np.int64]
 Ratings = NDArray[np.floating]
@@ -193,8 +193,8 @@ def paired_difference(
     )
 
 
-def sign_flip_p(difference_FS: NDArray[np.floating], rng: np.random.Generator | None = None, n: int = 65_536) -> float:
-    """Two-sided p-value of the differences between two systems over folds, (F,), or folds and seeds, (F, S).
+def sign_flip_p(difference_FR: NDArray[np.floating], rng: np.random.Generator | None = None, n: int = 65_536) -> float:
+    """Two-sided p-value of the differences between two systems over folds, (F,), or folds and seeds, (F, R).
 
     Were both equally good, each fold's difference might as well have the other sign: p is the share of sign patterns
     with a mean at least as far from zero. All 2^F patterns up to 16 folds, `n` drawn from `rng` beyond. Fisher 1935,
@@ -202,9 +202,9 @@ def sign_flip_p(difference_FS: NDArray[np.floating], rng: np.random.Generator | 
     as one, so that five folds never give less than 2 / 32, however many seeds. Folds still share training clips, which
     makes p somewhat too small (Nadeau and Bengio 2003, Machine Learning 52).
     """
-    if difference_FS.ndim not in (1, 2) or not difference_FS.size or not np.isfinite(difference_FS).all():
-        raise ValueError(f"expected finite differences (F,) or (F, S), got shape {difference_FS.shape}")
-    difference_F = difference_FS.reshape(len(difference_FS), -1).mean(1, dtype=np.float64)
+    if difference_FR.ndim not in (1, 2) or not difference_FR.size or not np.isfinite(difference_FR).all():
+        raise ValueError(f"expected finite differences (F,) or (F, R), got shape {difference_FR.shape}")
+    difference_F = difference_FR.reshape(len(difference_FR), -1).mean(1, dtype=np.float64)
     # Rounding must not make the pattern that was observed, or its mirror image, fall short of itself.
     bar = np.abs(difference_F.sum()) - 1e-12 * np.abs(difference_F).sum()
     if len(difference_F) <= EXACT_FOLDS:

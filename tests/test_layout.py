@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,64 @@ TOP_MODULES = 10
 FOLDER_LINES = 5000
 MODULE_LINES = 450
 FUNCTION_LINES = 60
+EMPTY_NAMES = {
+    *("told", "found", "heard", "said", "given", "known", "here", "rest", "seen", "kept", "held", "place"),
+}
+"""Names that say nothing of what they hold: predictions, rows, a path, scores and ids have names of their own."""
+OPENINGS = {
+    *("The same", "Those", "These", "Some of", "Its", "It", "They", "As"),
+    *("What", "How", "Which", "Where", "Who", "When"),
+}
+"""Words that lean on the code around a docstring, or make a question of it; both mean nothing in help()."""
+LEGEND = {
+    "A": ("anchors",),
+    "B": ("batch", "clips", "rows", "budgets"),
+    "C": ("classes", "channels"),
+    "D": ("features", "encoder width"),
+    "E": ("text features", "features of a transcript", "conv features"),
+    "F": ("folds", "frequency bins", "real frames"),
+    "G": ("groups", "codebook groups"),
+    "H": ("heads",),
+    "J": ("joint answers",),
+    "K": ("rated dimensions", "clusters", "prototypes", "units", "neighbours", "distractors"),
+    "L": ("hidden states",),
+    "M": ("labelled", "centres", "copies", "clips", "mel bands", "masked frames", "hidden frames"),
+    "N": ("rows", "candidates", "clips", "utterances", "frames"),
+    "O": ("outputs",),
+    "P": ("pairs", "principal directions", "new picks", "parts", "projected features", "projection", "prefix length"),
+    "Q": ("clusters", "queries", "clips in the queue"),
+    "R": ("repeats",),
+    "S": ("samples",),
+    "T": ("frames", "mel frames", "tokens"),
+    "U": ("embedding",),
+    "V": ("codewords",),
+}
+"""Letter of a shape -> how its meaning may begin in a module's legend (`# N rows · L hidden states · D features`), the
+usual one first. L counts hidden states, one more than encoder layers, and nothing else."""
+# Files that still break the three rules on names; each set is emptied when their new names are merged.
+NAMES_WAIT = {
+    "platform/seral/pretraining/teacher_targets.py",
+    "ser_models/objectives/local_attributes.py",
+    "ser_models/objectives/surprisal.py",
+}
+DOCSTRINGS_WAIT = {
+    *(
+        f"platform/seral/pretraining/{name}.py"
+        for name in ("crops", "distillation", "local_attributes", "masked_prediction", "options", "teacher_targets")
+    ),
+    "platform/seral/pretraining/trainer.py",
+    *(
+        f"ser_models/objectives/{name}.py"
+        for name in ("distillation", "local_attributes", "masked_clusters", "masks", "objective", "surprisal")
+    ),
+}
+LEGENDS_WAIT = {
+    "platform/seral/pretraining/distillation.py",
+    "platform/seral/pretraining/teacher_targets.py",
+    "ser_models/adapters/wap.py",
+    "ser_models/objectives/distillation.py",
+    "ser_models/objectives/local_attributes.py",
+}
 UNPICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -113,6 +172,52 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 def lines_of(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def stored_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of every variable, parameter, attribute, function and alias that a file makes."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id if isinstance(node, ast.Name) else node.attr
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            yield node.lineno, node.name
+
+
+def empty_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and name of what is stored under an empty name, whatever its shape suffix (`told_NC`) and underscore."""
+    for line, name in stored_names(tree):
+        if re.sub(r"_[A-Z0-9]+$", "", name).strip("_") in EMPTY_NAMES:
+            yield line, name
+
+
+def docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and text of every docstring, those under fields and constants too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node.lineno, node.value.value.strip()
+
+
+def leaning_docstrings(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Line and opening of every docstring that does not stand alone."""
+    for line, text in docstrings(tree):
+        if opening := re.match(rf"({'|'.join(sorted(OPENINGS, key=len, reverse=True))})\b", text):
+            yield line, opening.group()
+
+
+def foreign_letters(source: str) -> Iterator[tuple[int, str, str]]:
+    """Line, letter and meaning of every entry of a module's legend that is not in LEGEND."""
+    for number, line in enumerate(source.splitlines(), start=1):
+        entries = [re.fullmatch(r"([A-Z](?:, [A-Z])*) ([a-z].*)", part) for part in line[2:].split(" · ")]
+        legend = [entry for entry in entries if entry and line.startswith("# ")]
+        for letters, meaning in (entry.groups() for entry in legend if len(legend) == len(entries)):
+            wrong = [letter for letter in letters.split(", ") if not meaning.startswith(LEGEND.get(letter, ()))]
+            yield from ((number, letter, meaning) for letter in wrong)
 
 
 def unsafe_loads(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -220,6 +325,47 @@ def test_no_module_has_a_name_that_says_nothing_or_shadows() -> None:
     named = [(path, name) for _, path in every_file() for name in (path.stem, path.parent.name)]
     inside = [str(path.relative_to(ROOT)) for path, name in named if name in FORBIDDEN_MODULES]
     assert inside == []
+
+
+def test_names_say_what_they_hold() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {name!r} says nothing of what it holds: name the content"
+        for _, path in every_file()
+        if str(path.relative_to(ROOT)) not in NAMES_WAIT
+        for line, name in empty_names(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_docstrings_stand_alone() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: a docstring opens with {word!r}: say what it is, for a reader of help()"
+        for _, path in every_file()
+        if str(path.relative_to(ROOT)) not in DOCSTRINGS_WAIT
+        for line, word in leaning_docstrings(ast.parse(path.read_text(encoding="utf-8")))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_letter_of_a_shape_means_one_thing() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {letter} is {meaning!r}, but LEGEND says {LEGEND.get(letter, 'nothing')}"
+        for _, path in every_file()
+        if str(path.relative_to(ROOT)) not in LEGENDS_WAIT
+        for line, letter, meaning in foreign_letters(path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_checks_of_names_find_what_they_should() -> None:
+    tree = ast.parse(
+        'def f(told_NC):\n    """What."""\n    a.seen = _found = 1\n    for place in x: keep\n'
+        'class A:\n    found_ids: int\n    """Whether."""\n    b: str\n    """The same."""\n'
+    )
+    assert sorted(name for _, name in empty_names(tree)) == ["_found", "place", "seen", "told_NC"]
+    assert sorted(word for _, word in leaning_docstrings(tree)) == ["The same", "What"]
+    legend = "# N rows · L encoder layers · D features\n# N, M clips\n# Z zeros\n# A word of prose\nx = 1  # L layers\n"
+    assert [letter for _, letter, _ in foreign_letters(legend)] == ["L", "Z", "A"]
 
 
 def test_nothing_is_ever_unpickled() -> None:

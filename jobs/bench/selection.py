@@ -7,7 +7,7 @@ row to what is picked or labelled), the mean of these distances, and the share o
 come with the extra `bench`; a side that would take minutes is measured on fewer rows, all sides of a line on the same.
 """
 
-# N rows · M labelled · D features · C classes · R members of an ensemble
+# N rows · M labelled · D features · C classes · R repeats (members of an ensemble)
 from __future__ import annotations
 
 import time
@@ -154,7 +154,7 @@ def plain_k_center(problem: Problem) -> Rows:
     return np.array(picks)
 
 
-def _draws(x_ND: Floats, first: int | None, labelled_MD: Floats, picks: int, seed: int) -> Rows:
+def _seeding(x_ND: Floats, first: int | None, labelled_MD: Floats, picks: int, seed: int) -> Rows:
     """The textbook of k-means++: all distances for every draw."""
     rng, square_N = np.random.default_rng(seed), np.einsum("nd,nd->n", x_ND, x_ND)
     bound_N, chosen = np.full(len(x_ND), np.inf, np.float32), list[int]()
@@ -174,7 +174,7 @@ def _draws(x_ND: Floats, first: int | None, labelled_MD: Floats, picks: int, see
 
 def plain_k_means_plus_plus(problem: Problem) -> Rows:
     """One pass over all rows a draw."""
-    return _draws(problem.x_ND, None, problem.labelled_MD, problem.picks, problem.seed)
+    return _seeding(problem.x_ND, None, problem.labelled_MD, problem.picks, problem.seed)
 
 
 def plain_badge(problem: Problem) -> Rows:
@@ -182,7 +182,7 @@ def plain_badge(problem: Problem) -> Rows:
     error_NC = problem.p_NC - np.eye(problem.p_NC.shape[1], dtype=np.float32)[problem.p_NC.argmax(axis=1)]
     gradient_NG = np.einsum("nc,nd->ncd", error_NC, problem.x_ND).reshape(len(error_NC), -1)
     largest = int(np.einsum("ng,ng->n", gradient_NG, gradient_NG).argmax())
-    return _draws(gradient_NG, largest, np.empty((0, gradient_NG.shape[1]), np.float32), problem.picks, problem.seed)
+    return _seeding(gradient_NG, largest, np.empty((0, gradient_NG.shape[1]), np.float32), problem.picks, problem.seed)
 
 
 def plain_k_means(problem: Problem) -> Rows:

@@ -86,7 +86,7 @@ class RankSchedule:
         config.deltaT = 1
         self.encoder, self.config = encoder, config
         self._allocator = RankAllocator(encoder.model, config, "default")
-        self._kept: dict[str, list[bool]] | None = None
+        self._rank_pattern: dict[str, list[bool]] | None = None
 
     def penalty(self) -> Tensor:
         """`γ · mean ‖P Pᵀ - I‖_F` over A's rows and B's columns, a scalar to add to the loss. Equation 4."""
@@ -100,18 +100,18 @@ class RankSchedule:
         last_cut = self.config.total_step - self.config.tfinal
         if step <= last_cut:
             _, pattern = self._allocator.update_and_allocate(self.encoder.model, step, force_mask=step == last_cut)
-            self._kept = pattern or self._kept
-        elif self._kept is not None:
-            self._allocator.mask_using_rank_pattern(self.encoder.model, self._kept)
+            self._rank_pattern = pattern or self._rank_pattern
+        elif self._rank_pattern is not None:
+            self._allocator.mask_using_rank_pattern(self.encoder.model, self._rank_pattern)
 
     def state_dict(self) -> dict[str, Any]:
         """State of the ranks so far, to go on from."""
         averages = {name: getattr(self._allocator, name) for name in AVERAGES}
-        return averages | {"kept": self._kept}
+        return averages | {"kept": self._rank_pattern}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`."""
-        self._kept = state["kept"]
+        self._rank_pattern = state["kept"]
         for name in AVERAGES:
             setattr(self._allocator, name, state[name])
 

@@ -87,7 +87,7 @@ def adapter_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def adapter_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """What adapters carry beside their parameters, such as the scale of their input, by its full name."""
+    """Buffers of adapters beside their parameters, such as the scale of their input, by full name."""
     modules, prefixes = dict(model.named_modules()), list(adapter_modules(model))
     return {f"{prefix}.{name}": buffer for prefix in prefixes for name, buffer in _own_buffers(modules[prefix])}
 

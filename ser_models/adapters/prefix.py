@@ -4,7 +4,7 @@ Li and Liang 2021 (arXiv 2101.00190). The keys carry no position: they stand out
 through the interface by which transformers chooses an attention function, so the same few lines serve every family.
 """
 
-# B batch · H key-value heads · P prefix length · T frames · D features per head
+# B batch · H heads (of keys and values) · P prefix length · T frames · D features per head
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -264,8 +264,8 @@ def test_sign_flips_known_answers() -> None:
 
 
 def test_seeds_of_a_fold_flip_together() -> None:
-    difference_FS = np.random.default_rng(0).normal(0.2, 1, size=(6, 5))
-    assert metrics.sign_flip_p(difference_FS) == metrics.sign_flip_p(difference_FS.mean(1))
+    difference_FR = np.random.default_rng(0).normal(0.2, 1, size=(6, 5))
+    assert metrics.sign_flip_p(difference_FR) == metrics.sign_flip_p(difference_FR.mean(1))
     assert metrics.sign_flip_p(np.full((5, 10), 0.1)) == 2 / 32
 
 

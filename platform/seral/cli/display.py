@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Tables as commands print them."""
 
 from __future__ import annotations
 

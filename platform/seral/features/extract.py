@@ -18,7 +18,7 @@ class ExtractOptions(Options):
     frames_layer: int | None = None
     """Also keep the frames of this hidden state, for training adapters above it."""
     feature_cache: str | None = None
-    """Where features are kept; None = inside the pool."""
+    """A folder for the features; None = inside the pool."""
     features: FeatureOptions = FeatureOptions()
     cluster: ClusterOptions = ClusterOptions()
 

@@ -1,6 +1,6 @@
 """Cached frames of one hidden state as an adapter above the encoder gets them, a shard in memory at a time."""
 
-# T frames · D features · N frames of all clips
+# T frames · D features · N rows (frames of all clips)
 from __future__ import annotations
 
 from collections.abc import Iterable

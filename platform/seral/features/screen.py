@@ -12,7 +12,7 @@ Distances to the pool are exact up to `exact_rows` rows, and to so many drawn at
 vectors in fp16 and of `components` fp32 numbers a row: 130 MB for 10^5 utterances and an encoder of width 192.
 """
 
-# N rows · D features · P pairs, or principal directions · K neighbours
+# N rows · D features · P pairs or principal directions · K neighbours
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@
 What was adjudicated is not doubted.
 """
 
-# M utterances · C classes
+# M labelled utterances · C classes
 from __future__ import annotations
 
 from collections import Counter, defaultdict

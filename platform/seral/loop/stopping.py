@@ -1,4 +1,4 @@
-"""When to stop asking for labels: small rules over the rounds so far, each saying why."""
+"""Rules that stop a loop: each reads the rounds so far and says why no more labels are asked for."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Stop = Callable[[Sequence[RoundSummary]], str | None]
 
 
 class StopOptions(Options):
-    """When to stop before the budget is spent; a rule whose option is None does not apply."""
+    """Options of the rules that stop a loop before its budget is spent; a rule whose option is None does not apply."""
 
     patience: int | None = Field(default=None, ge=1)
     """Rounds without a gain on the development part before the run stops."""

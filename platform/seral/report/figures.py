@@ -85,7 +85,7 @@ def confusion_matrices(records: RunRecords) -> Figure:
     return figure
 
 
-def said_together(together_CC: NDArray[np.float64], classes: Sequence[str]) -> Figure:
+def answer_pairs(together_CC: NDArray[np.float64], classes: Sequence[str]) -> Figure:
     """Matrix of clips of which one person says the row and another the column, row-normalised; counts in the cells."""
     side = max(2.6, 0.62 * len(classes) + 1.0)
     figure = Figure(figsize=(side + 0.6, side + 0.5), layout="constrained")

@@ -116,7 +116,7 @@ def _pictures(answers: pa.Table, classes: Sequence[str]) -> dict[str, Picture]:
     if pairs:
         caption += f" Hardest to tell apart: {hardest}; 50 % would be chance between the two."
     picture = Picture(
-        png=png(figures.said_together(together_CC, classes)),
+        png=png(figures.answer_pairs(together_CC, classes)),
         alt=f"Heat map of the classes two people say of the same clip. Hardest to tell apart: {hardest or 'none'}.",
         caption=caption,
     )

@@ -37,11 +37,11 @@ class BatchOptions(Options):
     strategy: StrategyOptions = StrategyOptions(name="auto")
     """A strategy by name with its options and wrappers; see `seral strategies`."""
     count: int | None = Field(default=None, ge=1)
-    """How many utterances to pick."""
+    """Number of utterances to pick."""
     minutes: float | None = Field(default=None, gt=0)
     """Or how many minutes of an annotator to spend."""
     pace: PaceOptions = PaceOptions()
-    """What a clip costs, where minutes are counted; durations come from `source.metadata`."""
+    """The cost of a clip, where minutes are counted; durations come from `source.metadata`."""
     seed: int = Field(default=0, ge=0)
     """Seed of the picks."""
     parts: int = Field(default=1, ge=1)

@@ -39,7 +39,7 @@ class BudgetOptions(Options):
     minutes: list[FiniteFloat] | None = None
     """Minutes of an annotator spent after each round."""
     pace: PaceOptions = PaceOptions()
-    """What a clip costs, where minutes are counted."""
+    """The cost of a clip, where minutes are counted."""
 
     @model_validator(mode="after")
     def _check(self) -> BudgetOptions:

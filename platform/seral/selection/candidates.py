@@ -1,4 +1,4 @@
-"""What a strategy may see of the unlabelled pool, checked once and put into one order."""
+"""Candidates: all that a strategy may see of the unlabelled pool, checked once and put into one order."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from seral.errors import OptionError, SelectionError, unknown_name
 from seral.vectors.arrays import Floats, Rows, Stored, Strings
 
-# N candidates · M labelled utterances · R dropout passes · C classes · D features
+# N candidates · M labelled utterances · R repeats (dropout passes) · C classes · D features
 
 
 SUM_TOLERANCE = 1e-3
-"""How far a row of probabilities may be from summing to 1 (fp16 softmax outputs stay within it)."""
+"""Largest distance from 1 of the sum of a row of probabilities (fp16 softmax outputs stay within it)."""
 
 SLAB = 65_536
 """Rows looked at in one go."""
 
 NAMED_IN_ERRORS = 3
-"""How many offending ids a message shows."""
+"""Number of offending ids that a message shows."""
 
 
 Kind = Literal["number", "feature", "name", "flag"]
@@ -58,7 +58,7 @@ class Column:
     folder: str | None = None
     """The option of `seral select` that names a folder of vectors with this content."""
     whence: str = ""
-    """Who has it: the end of the message when a strategy needs it and it is not there."""
+    """The end of the message when a strategy needs the column and it is not there: who has it."""
 
 
 WITH_A_MODEL = "the loop has them once a model is trained, `seral select` reads them from"
@@ -144,7 +144,7 @@ class Candidates:
             whence=f"{WITH_A_MODEL} a column doubt of source.labelled",
         ),
     ] = None
-    """How little the model believes the labels at hand, 0..1; a number, not the label."""
+    """Disbelief of the model in the labels at hand, 0..1; a number, not the label."""
     rejected_M: Annotated[
         NDArray[np.bool_] | None,
         Column(
@@ -153,9 +153,9 @@ class Candidates:
             whence="what annotators answered, source.labelled of `seral select`",
         ),
     ] = None
-    """Which of what is labelled got no label, because the annotator found it unusable."""
+    """Whether the annotator found the utterance unusable, so that it got no label."""
     picked: Candidates | None = None
-    """What this selection has picked so far, when it asks a strategy again: neither a candidate nor answered yet."""
+    """Picks of this selection so far, when it asks a strategy again: neither candidates nor answered yet."""
     duration_s: Annotated[Floats | None, Column(kind="number", finite=True, metadata=True, whence=METADATA)] = None
     """(N,) seconds."""
     speaker: Annotated[Strings | None, Column(kind="name", metadata=True, whence=METADATA)] = None
@@ -204,12 +204,12 @@ class Candidates:
         return np.asarray(column.argmax(axis=1) if column.ndim > 1 else column, dtype=np.str_)
 
     def group_sizes(self, by: str) -> Counter[str]:
-        """How many candidates there are of every group."""
+        """Number of candidates of every group."""
         name_G, size_G = np.unique(self.groups(by), return_counts=True)
         return Counter(dict(zip(name_G.tolist(), size_G.tolist(), strict=True)))
 
     def picked_sizes(self, by: str) -> Counter[str]:
-        """How many of every group were picked so far."""
+        """Number of picks of every group so far."""
         return Counter() if self.picked is None else self.picked.group_sizes(by)
 
     def rows(self, ids: Sequence[str]) -> Rows:
@@ -306,11 +306,11 @@ COLUMNS: dict[str, Column] = {
 METADATA_COLUMNS = tuple(name for name, facts in COLUMNS.items() if facts.metadata)
 """Columns of a pool's metadata that strategies may read."""
 WITHOUT_A_MODEL = frozenset(name for name, facts in COLUMNS.items() if not facts.model)
-"""What may be read before there is a model."""
+"""Fields of Candidates that may be read before there is a model."""
 
 
 def metadata_columns(metadata: pa.Table) -> dict[str, Any]:
-    """What a pool's metadata says of its rows, as fields of Candidates."""
+    """Fields of Candidates that a pool's metadata holds."""
     return {
         name: np.asarray(metadata[name].fill_null("").to_pylist())
         if COLUMNS[name].kind == "name"

@@ -1,6 +1,6 @@
 """Picks for minutes of an annotator instead of a number: a clip costs what it takes to listen to and to decide on."""
 
-# P picks
+# P new picks
 from __future__ import annotations
 
 import itertools
@@ -23,7 +23,7 @@ from seral.selection.strategies.wrappers import quota_room
 def select_for_minutes(
     strategy: StrategyOptions, parts: Parts, minutes: float, rng: np.random.Generator, pace: PaceOptions
 ) -> Picks:
-    """As many ids as `minutes` of an annotator pay for, in the strategy's order; clips that do not fit are skipped.
+    """Ids in the strategy's order, as many as `minutes` of an annotator pay for; clips that do not fit are skipped.
 
     The strategy is asked for as many as would fit on average, for fewer until all of them fit, and so on with what is
     left, told of the picks so far. What is left at the end is not spent where a quota is full: a quota holds of all
@@ -53,7 +53,7 @@ def select_for_minutes(
 def _paid_for(
     strategy: StrategyOptions, parts: Parts, left_s: float, seed: int, pace: PaceOptions
 ) -> tuple[Picks, list[float]]:
-    """What the strategy picks when it is asked for no more than `left_s` seconds pay for, and the seconds of each pick.
+    """Picks of the strategy when it is asked for no more than `left_s` seconds pay for, and the seconds of each pick.
 
     No picks when that is nothing.
     """
@@ -112,7 +112,7 @@ class _Quota(NamedTuple):
     """Candidates that can be paid for."""
 
     def holds(self, k: int) -> int:
-        """How many of the next k picks may be of those that can be paid for."""
+        """Number of the next k picks that may be of those that can be paid for."""
         room = quota_room(self.size_of, self.picked_of, k, self.share)
         return sum(min(size, room[group]) for group, size in self.left_of.items())
 

@@ -56,7 +56,7 @@ class StrategyOptions(NamedOptions):
     name: str
     """One of the strategies of seral.selection.strategies."""
     wrappers: list[WrapperOptions] = Field(default=[])
-    """What it is wrapped in, the outermost first. The outermost has the last word: in `[quality, quota]` only good
+    """Wrappers of the strategy, the outermost first. The outermost has the last word: in `[quality, quota]` only good
     recordings are picked while there are any, and the quota is raised where the good ones cannot hold it; in
     `[quota, quality]` the quota holds, by worse recordings if need be."""
 
@@ -72,7 +72,7 @@ class StrategyOptions(NamedOptions):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What is read of the candidates."""
+        """Fields of Candidates that the strategy and its wrappers read."""
         return frozenset().union(*(needs(part.name, part.parameters) for part in (self, *self.wrappers)))
 
     @property

@@ -1,6 +1,6 @@
 """Candidates from Parquet: features, predictions and metadata, of whole pools or of some of their shards."""
 
-# N candidates · M labelled · R dropout passes · L hidden states · D features · C classes
+# N candidates · M labelled · R repeats (dropout passes) · L hidden states · D features · C classes
 from __future__ import annotations
 
 import itertools
@@ -35,9 +35,9 @@ class SourceOptions(Options):
     """Folder of features: `embedding` (fp16 or fp32 numbers, as lists or as binary fp16), or the `mean` of all hidden
     states as jobs/features.py writes it (FEATURES/<fingerprint>/pooled)."""
     state: int | None = Field(default=None, ge=0)
-    """Which hidden state of `mean`; needs `states`."""
+    """Index of the hidden state of `mean` to use; needs `states`."""
     states: int | None = Field(default=None, ge=1)
-    """How many hidden states `mean` holds."""
+    """Number of hidden states that `mean` holds."""
     predictions: str | None = None
     """Folder or file of class probabilities `p_<class>`; of a run, only the part `pool` is read. For `bald` and
     `batch_bald` also those of stochastic passes, or members of an ensemble: `p1_<class>`, `p2_<class>` and so on."""
@@ -111,7 +111,7 @@ class _Layout(NamedTuple):
 
 
 def _layout(options: SourceOptions, names: Sequence[str], labelled_ids: Strings) -> _Layout:
-    """Where every row of the files goes. Raises FeatureError when an utterance is in two of them."""
+    """Positions of every row of the files. Raises FeatureError when an utterance is in two of them."""
     ids = [_ids(storage.join(options.features, name)) for name in names]
     id_N, limits = np.concatenate(ids), np.cumsum([len(part) for part in ids])
     del ids
@@ -168,11 +168,11 @@ class Labelled(NamedTuple):
     rejected_M: NDArray[np.bool_]
     """True where it was found unusable."""
     doubt_M: NDArray[np.float32] | None
-    """How little the labels are believed, 0..1; None = nobody said."""
+    """Disbelief in the labels, 0..1; None = nobody said."""
 
 
 def read_labelled(options: SourceOptions) -> Labelled:
-    """What is labelled already. Raises LabelError for an utterance of which two things are said."""
+    """Labelled utterances and their labels. Raises LabelError for an utterance of which two things are said."""
     if options.labelled is None:
         return Labelled(np.empty(0, dtype=np.str_), np.empty(0, dtype=bool), None)
     table = _all_of(options.labelled)

@@ -6,7 +6,7 @@ RUN/centres.csv, centres.md                  centre of mass of every target and 
 RUN/relevance.png                            the same as a picture
 """
 
-# N clips · L hidden states (encoder layers + 1) · D features · R seeds · C classes
+# N clips · L hidden states (encoder layers + 1) · D features · R repeats (seeds) · C classes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence

@@ -66,7 +66,7 @@ class SimilarityOptions(Options):
 
     @field_validator("measures")
     @classmethod
-    def _known(cls, names: list[str]) -> list[str]:
+    def _named_in_table(cls, names: list[str]) -> list[str]:
         if unknown := [name for name in names if name not in SIMILARITIES]:
             raise ValueError(f"no similarity {unknown[0]!r}; known: {', '.join(SIMILARITIES)}")
         return names

@@ -8,7 +8,7 @@ costs as much as any other pick and teaches nothing.
     RUN/table.csv, table.md, table.png         UAR at every budget, area under the curve against random
 """
 
-# N rows · D features · C classes · B budgets · S speakers · E members of the ensemble
+# N rows · D features · C classes · B budgets · G groups (speakers) · R repeats (resamples, members of an ensemble)
 from __future__ import annotations
 
 import time
@@ -316,15 +316,15 @@ def resampled_curves(options: StrategyStudyOptions, results: Results) -> dict[st
     index_of = {speaker: index for index, speaker in enumerate(speakers)}
     classes, budgets = len(options.classes), len(options.budgets)
     drawn = [np.random.default_rng(zlib.crc32(name.encode())).exponential(size=options.resamples) for name in speakers]
-    weight_RS = np.stack(drawn, axis=1)
+    weight_RG = np.stack(drawn, axis=1)
     curves = {}
     for row in options.rows:
-        count_SBCC = np.zeros((len(speakers), budgets, classes, classes))
+        count_GBCC = np.zeros((len(speakers), budgets, classes, classes))
         for cell, values in results.items():
             if cell.row != row.row:
                 continue
             for budget, confusion in enumerate(values["confusion"]):
                 for speaker, matrix in confusion.items():
-                    count_SBCC[index_of[speaker], budget] += matrix
-        curves[row.row] = np.asarray(mean_recall(np.einsum("rs,sbij->rbij", weight_RS, count_SBCC)))
+                    count_GBCC[index_of[speaker], budget] += matrix
+        curves[row.row] = np.asarray(mean_recall(np.einsum("rg,gbij->rbij", weight_RG, count_GBCC)))
     return curves

@@ -4,7 +4,7 @@ RUN/<encoder>.<pool>.<clean|junk>/           a study each (seral.studies.strateg
 RUN/summary.csv, summary.md, summary.png     gain on random by situation, mean over the studies
 """
 
-# R resamples · B budgets
+# R repeats (resamples) · B budgets
 from __future__ import annotations
 
 from collections.abc import Mapping

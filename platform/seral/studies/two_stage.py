@@ -163,7 +163,7 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
     plan, data, seed = plans(options, first)[cell.row], domains.data, (cell.seed, cell.fold)
     labelled = partial(_labelled, domains, data.oracle(), seed=seed)
     train, dev = (labelled(part, plan.domains) for part in ("train", "dev"))
-    steps = ceil(len(train[0].ids) * options.finetune.times_heard / options.finetune.batch_size)
+    steps = ceil(len(train[0].ids) * options.finetune.views_per_clip / options.finetune.batch_size)
     epochs = max(1, round(plan.steps / steps))
     training = TrainingData(
         train=Labelled(*train),

@@ -36,7 +36,7 @@ class ManifestOptions(JobOptions):
     workers: int = Field(default=2, ge=0)
     """Workers at the start, and at least."""
     max_workers: int | None = Field(default=None, ge=1)
-    """As many as Ray may ask for; None = no more than `workers`."""
+    """Largest number of workers that Ray may ask for; None = no more than `workers`."""
     worker_cpus: int = Field(default=4, ge=1)
     """CPUs of each worker."""
     worker_memory_gb: int = Field(default=16, ge=1)

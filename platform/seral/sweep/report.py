@@ -122,8 +122,8 @@ def _tables(
             caption="On the test speakers, mean ± deviation over folds and seeds; of a loop, its rounds' mean.",
             columns=["options", f"test {metric.upper()}", "folds and seeds"],
             rows=[
-                [row, _score(found["mean"], metric) + f" ± {_score(found['std'], metric)}", str(found["cells"])]
-                for row, found in tested["rows"].items()
+                [row, _score(scores["mean"], metric) + f" ± {_score(scores['std'], metric)}", str(scores["cells"])]
+                for row, scores in tested["rows"].items()
             ],
         ),
         "leaders": page.Table(

@@ -70,9 +70,9 @@ class ProtocolOptions(TaskOptions, CorpusOptions):
         fixed = find_protocol(name).fixed()
         fixed["split"] = SplitOptions(**fixed["split"])
         for option in sorted(fixed.keys() & values.keys()):
-            given = values[option] if option != "split" else SplitOptions.model_validate(values[option])
-            if given != fixed[option]:
-                raise ValueError(f"{option}: {name} says {fixed[option]!r}, got {given!r}; leave one of the two out")
+            value = values[option] if option != "split" else SplitOptions.model_validate(values[option])
+            if value != fixed[option]:
+                raise ValueError(f"{option}: {name} says {fixed[option]!r}, got {value!r}; leave one of the two out")
         return values | fixed
 
 

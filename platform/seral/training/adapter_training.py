@@ -4,7 +4,7 @@ Deterministic on one worker: every epoch's batches, masks and dropout are drawn 
 that was interrupted and restored from its checkpoint ends where an uninterrupted one would.
 """
 
-# B batch · T frames · C classes · K dimensions · O = C + K outputs · L hidden states · D features · U embedding
+# B batch · T frames · C classes · K rated dimensions · O outputs (C + K) · L hidden states · D features · U embedding
 from __future__ import annotations
 
 import copy

@@ -4,7 +4,7 @@ The clips of the source count as much as those of the target in total, however f
 features of the source are aligned with the target's, so the model that comes out is one for the target's speech.
 """
 
-# N clips · L hidden states (encoder layers + 1) · D features · U embedding · P directions
+# N clips · L hidden states (encoder layers + 1) · D features · U embedding · P principal directions
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class AnchorOptions(Options):
 
     @field_validator("anchors")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _named_in_table(cls, name: str) -> str:
         if name not in ANCHOR_SETS:
             raise ValueError(f"no anchor set {name!r}; known: {', '.join(ANCHOR_SETS)}")
         return name
@@ -173,7 +173,7 @@ class BatchCoral:
     weight: float
 
     def draw(self, count: int, rng: np.random.Generator) -> list[str]:
-        """As many clips of the target's speech as a batch has labelled ones."""
+        """Clips of the target's speech, as many as a batch has labelled ones."""
         return [self.speech.ids[row] for row in rng.permutation(len(self.speech.ids))[:count]]
 
     def loss(self, standard_BLU: Tensor, from_source_B: Tensor, labelled: int) -> Tensor:

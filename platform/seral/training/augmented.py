@@ -6,7 +6,7 @@ A copy depends on the effects, their seed, its number and its clip, and is encod
 hears it first and beside whichever others. Only clips that are learned from get copies; dev and test stay as they are.
 """
 
-# N clips · M copies · L hidden states · D features
+# N clips · M copies of clips · L hidden states · D features
 from __future__ import annotations
 
 import hashlib
@@ -59,14 +59,14 @@ class StoreWithCopies(FeatureStore):
 
     def copies(self, ids: Collection[str], columns: Sequence[str]) -> Iterator[pa.Table]:
         """Columns of the copies of these ids, a file at a time; `copy` is their id."""
-        found_ids: set[str] = set()
+        chosen_ids: set[str] = set()
         for name in storage.list_names(self.folder, ".parquet"):
             table = storage.read_table(storage.join(self.folder, name), ["utterance_id", "copy", *columns])
             named = [
                 copy_id(*pair) for pair in zip(*(table[c].to_pylist() for c in table.column_names[:2]), strict=True)
             ]
-            keep = [name in ids and name not in found_ids for name in named]
-            found_ids |= {name for name, chosen in zip(named, keep, strict=True) if chosen}
+            keep = [name in ids and name not in chosen_ids for name in named]
+            chosen_ids |= {name for name, chosen in zip(named, keep, strict=True) if chosen}
             yield table.set_column(1, "copy", pa.array(named, pa.string())).filter(pa.array(keep, pa.bool_()))
 
     def frames_by_shard(self, layer: int, ids: set[str]) -> Iterator[dict[str, NDArray[np.float16]]]:

@@ -85,14 +85,14 @@ class FinetuneOptions(Options):
 
     @field_validator("loss")
     @classmethod
-    def _known_loss(cls, name: str) -> str:
+    def _loss_in_table(cls, name: str) -> str:
         if name not in LOSSES:
             raise ValueError(f"no loss {name!r}; known: {', '.join(LOSSES)}")
         return name
 
     @field_validator("pooling")
     @classmethod
-    def _known_pooling(cls, name: str) -> str:
+    def _pooling_in_table(cls, name: str) -> str:
         if name not in POOLINGS:
             raise ValueError(f"no pooling {name!r}; known: {', '.join(POOLINGS)}")
         return name
@@ -118,8 +118,8 @@ class FinetuneOptions(Options):
         return not any(ADAPTERS[kind].trains for kind in self.adapters())
 
     @property
-    def times_heard(self) -> int:
-        """The number of times a labelled clip is heard in an epoch: itself and its copies."""
+    def views_per_clip(self) -> int:
+        """Number of views of a labelled clip in an epoch: the clip and its copies."""
         return 1 if self.augment is None else 1 + self.augment.copies
 
     @property

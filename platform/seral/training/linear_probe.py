@@ -3,7 +3,7 @@
 A fine-tune that falls below it on its split has a bug.
 """
 
-# N rows · L hidden states · D features · K dimensions
+# N rows · L hidden states · D features · K rated dimensions
 from __future__ import annotations
 
 from typing import Any

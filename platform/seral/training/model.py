@@ -5,7 +5,7 @@ MODEL/adapter/                      in the peft layout, where there are adapters
 MODEL/encoder.json                  the encoder's name and fingerprint, and from which hidden state on it was trained
 """
 
-# N rows · R dropout passes · B batch · T frames · C classes · K dimensions · U embedding
+# N rows · R repeats (dropout passes) · B batch · T frames · C classes · K rated dimensions · U embedding
 # L hidden states
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Points:
         return [factor.shape[1] for factor in self.factors]
 
     def block(self, rows: Rows | slice, *, narrow: bool = False) -> Block:
-        """These rows in double precision, or in single precision."""
+        """The named rows in double precision, or in single precision."""
         kind: type[np.float32] | type[np.float64] = np.float32 if narrow else np.float64
         factors: list[NDArray[Any]] = [factor[rows].astype(kind) for factor in self.factors]
         if self.centre_D is not None:

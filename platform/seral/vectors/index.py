@@ -17,7 +17,8 @@ from seral.vectors.distances import Points, rounding
 from seral.vectors.seeding import seed_rows
 from seral.vectors.view import Features, View, slabs, unit_rows, view
 
-# Q queries · N rows · B rows of a slab · K clusters or neighbours · D features
+# Q queries · N rows · B rows of a slab · K clusters or neighbours · P pairs · D features
+# G groups (the clusters, and the rows of none)
 
 Rows = NDArray[np.int64]
 
@@ -94,7 +95,7 @@ def _candidates(query_BD: Floats, base: View, centre_D: Floats, k: int) -> Rows:
 
 
 def within(query_QD: Features, base_ND: Features, radius: float, *, threads: int = 1) -> csr_array:
-    """Which base rows lie within `radius` of every query, as booleans (Q, N) of which only the true ones are kept.
+    """Base rows within `radius` of every query, as booleans (Q, N) of which only the true ones are kept.
 
     Five bytes a pair that is true, twice that while the slabs are joined. Pairs at a distance that single precision
     cannot tell from the radius are looked at again in double precision, so that a pair is the same both ways round.
@@ -114,7 +115,7 @@ def within(query_QD: Features, base_ND: Features, radius: float, *, threads: int
 
 
 def _reached(query_QD: Floats, base_BD: Floats, index: faiss.IndexFlatL2, radius: float) -> csr_array:
-    """Which rows of an index lie within `radius` of some queries, (Q, B)."""
+    """Rows of an index within `radius` of some queries, (Q, B)."""
     largest = max(float(np.einsum("nd,nd->n", x_ND, x_ND).max(initial=0)) for x_ND in (query_QD, base_BD))
     slack = 2 * rounding(base_BD.shape[1]) * largest
     limit_Q, square_P, base_P = index.range_search(query_QD, radius**2 + slack)
@@ -176,8 +177,8 @@ class _Lloyd:
     def __init__(self, x: View, centroid_KD: Doubles, centre_D: Doubles) -> None:
         self.x, self.centroid_KD, self.centre_D = x, centroid_KD, centre_D.astype(np.float32)
         self.cluster_N, self.distance_N = np.full(len(x), -1, np.int32), np.empty(len(x), np.float32)
-        places = len(centroid_KD) + 1  # the last is that of rows without a cluster
-        self.sum_LD, self.size_L = np.zeros((places, x.shape[1])), np.zeros(places, np.int64)
+        groups = len(centroid_KD) + 1  # the last is that of rows without a cluster
+        self.sum_GD, self.size_G = np.zeros((groups, x.shape[1])), np.zeros(groups, np.int64)
 
     def assign(self) -> bool:
         """Give every row to its nearest centroid; says whether any of them changed its cluster."""
@@ -199,15 +200,15 @@ class _Lloyd:
     def _count(self, x_BD: Floats, old_B: NDArray[np.int32], new_B: Rows) -> None:
         """Take rows out of the sums of their old clusters and into those of their new ones."""
         sign_2B, row_2B = np.repeat([-1.0, 1.0], len(x_BD)), np.tile(np.arange(len(x_BD)), 2)
-        cluster_U, place_2B = np.unique(np.concatenate([old_B, new_B]), return_inverse=True)
-        change_UB = csr_array((sign_2B, (place_2B, row_2B)))
-        self.sum_LD[cluster_U] += change_UB @ x_BD
-        self.size_L[cluster_U] += np.bincount(place_2B, weights=sign_2B).astype(np.int64)
+        changed, column_2B = np.unique(np.concatenate([old_B, new_B]), return_inverse=True)
+        change = csr_array((sign_2B, (column_2B, row_2B)))
+        self.sum_GD[changed] += change @ x_BD
+        self.size_G[changed] += np.bincount(column_2B, weights=sign_2B).astype(np.int64)
 
     def move(self, *, spherical: bool) -> None:
         """Put every centroid into the middle of its rows, and one without rows where the farthest row is."""
-        held, empty = np.flatnonzero(self.size_L[:-1]), np.flatnonzero(self.size_L[:-1] == 0)
-        self.centroid_KD[held] = self.sum_LD[held] / self.size_L[held, None] + self.centre_D
+        filled, empty = np.flatnonzero(self.size_G[:-1]), np.flatnonzero(self.size_G[:-1] == 0)
+        self.centroid_KD[filled] = self.sum_GD[filled] / self.size_G[filled, None] + self.centre_D
         if len(empty):
             far = np.argsort(-self.distance_N, kind="stable")[: len(empty)]
             far = far[self.distance_N[far] > 0]  # else there are fewer different rows than centroids

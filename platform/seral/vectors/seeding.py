@@ -13,7 +13,7 @@ import numpy as np
 from seral.vectors.arrays import Rows
 from seral.vectors.distances import Block, Centres, Points, distances, nearest_distance
 
-# N rows · B draws of a block · M centres · D features
+# N rows · B rows of a block · M centres · D features
 
 FIRST_BLOCK, LARGEST_BLOCK = 128, 4_096
 STALE = 0.25

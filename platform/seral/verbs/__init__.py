@@ -23,7 +23,7 @@ class Verb:
     options: str
     """The options model, as module:name."""
     function: str
-    """What takes it, as module:name."""
+    """The function that takes the options, as module:name."""
     help: str
     """One sentence."""
     about: str = ""

@@ -30,7 +30,7 @@ WAIT_S = 5.0
 CPU_UNITS = 10_000
 """Parts of a CPU that Ray counts in."""
 LOST = (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError)
-"""What Ray raises when an actor, or what it has returned, is gone."""
+"""Errors that Ray raises when an actor, or what it has returned, is gone."""
 
 P = ParamSpec("P")
 T = TypeVar("T")

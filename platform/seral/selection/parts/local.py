@@ -19,23 +19,23 @@ from seral.vectors.arrays import Doubles, Strings
 # N candidates · D features
 
 NAMED = 3
-"""How many ids a message shows."""
+"""Number of ids that a message shows."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Picks(NamedTuple):
-    """What was picked of a pool in parts, and whether one machine would have picked the same."""
+    """Picks of a pool in parts, and whether one machine would have picked the same."""
 
     ids: list[str]
     exact: bool
     distance: float | None = None
-    """Where it would not, and there are features: the mean distance of a candidate to the nearest that is picked or
-    labelled, in the features as given."""
+    """Mean distance of a candidate to the nearest utterance that is picked or labelled, in the features as given; None
+    where one machine would have picked the same, or there are no features."""
 
     def then(self, more: Picks) -> Picks:
-        """These picks, and others after them."""
+        """Picks of both, the other's last."""
         return Picks(self.ids + more.ids, self.exact and more.exact)
 
 
@@ -79,7 +79,7 @@ class Parts:
             self.each(PoolPart.come_back)
 
     def sizes(self, by: str) -> tuple[Counter[str], Counter[str]]:
-        """How many candidates there are of every group, and how many of it are picked."""
+        """Number of candidates of every group, and number of its picks."""
         sizes, picked_sizes = zip(*self.each(PoolPart.sizes, by), strict=True)
         return sum(sizes, Counter()), sum(picked_sizes, Counter())
 
@@ -92,7 +92,7 @@ class Parts:
         return concatenate(self.each(PoolPart.take, ids))
 
     def labelled_part(self) -> Candidates:
-        """What is labelled or picked in all parts, without a candidate."""
+        """Labelled and picked rows of all parts, without a candidate."""
         return concatenate(self.each(PoolPart.labelled_part))
 
     def check_ids(self) -> None:

@@ -27,14 +27,14 @@ T = TypeVar("T")
 
 
 class PoolPart:
-    """Some of the candidates, in this process or in an actor.
+    """One part of the candidates, in this process or in an actor.
 
     Whatever takes a part as its first argument can be asked of all parts at once, a method or a function of a strategy:
     see `Parts.each`.
     """
 
     work: Any = None
-    """What the strategy that runs keeps from one call to the next, such as its bounds of distances."""
+    """State of the strategy that runs from one call to the next, such as its bounds of distances."""
 
     def __init__(self, source: SourceOptions | Candidates, names: Sequence[str] = ()) -> None:
         self.candidates = source if isinstance(source, Candidates) else read_candidates(source, names)
@@ -62,7 +62,7 @@ class PoolPart:
             self.candidates = self.candidates.take(np.flatnonzero(wanted_N))
 
     def sizes(self, by: str) -> tuple[Counter[str], Counter[str]]:
-        """How many candidates there are of every group, and how many of it are picked."""
+        """Number of candidates of every group, and number of its picks."""
         return self.candidates.group_sizes(by), self.candidates.picked_sizes(by)
 
     def groups(self, by: str, ids: Sequence[str]) -> list[tuple[str, str]]:
@@ -71,7 +71,7 @@ class PoolPart:
         return list(zip(self.candidates.ids[rows].tolist(), self.candidates.groups(by)[rows].tolist(), strict=True))
 
     def count(self) -> int:
-        """How many candidates there are."""
+        """Number of candidates."""
         return len(self.candidates)
 
     def has(self, name: str) -> bool:
@@ -97,7 +97,7 @@ class PoolPart:
         return [] if ids is None else ids.tolist()
 
     def labelled_part(self) -> Candidates:
-        """What is labelled or picked among its rows, without a candidate."""
+        """Labelled and picked rows of this part, without a candidate."""
         nobody, labelled = self.candidates.take(np.empty(0, dtype=np.intp)), len(self.labelled_ids())
         columns: dict[str, Any] = {}
         if nobody.rejected_M is None:
@@ -107,9 +107,9 @@ class PoolPart:
         return replace(nobody, **columns)
 
     def own(self, ids: Sequence[str]) -> list[str]:
-        """Those of the ids whose candidates are in this part, each once."""
-        ids_here: list[str] = self.candidates.ids[self._rows(ids)].tolist()
-        return ids_here
+        """Ids whose candidates are in this part, each once."""
+        own_ids: list[str] = self.candidates.ids[self._rows(ids)].tolist()
+        return own_ids
 
     def take(self, ids: Sequence[str]) -> Candidates:
         """The candidates of these ids that are in this part."""

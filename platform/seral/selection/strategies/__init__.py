@@ -39,7 +39,7 @@ from seral.selection.strategies.wrappers_in_parts import (
 __all__ = ["DIVERSITIES", "STRATEGIES", "UNCERTAINTIES", "WRAPPERS"]
 
 FEATURES, PROBABILITIES, PASSES = {"embedding_ND"}, {"probability_NC"}, {"dropout_RNC"}
-"""What most strategies read, as fields of Candidates."""
+"""Fields of Candidates that most strategies read."""
 
 STRATEGIES: dict[str, Strategy] = {
     "auto": Strategy(auto, FEATURES, StandsFor(recommended)),  # and the probabilities where there are any

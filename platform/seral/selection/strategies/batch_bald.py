@@ -9,7 +9,7 @@ from seral.selection.candidates import Candidates
 from seral.selection.strategies import scores
 from seral.selection.strategies.checks import at_least
 
-# N candidates · R dropout passes · C classes · J joint answers
+# N candidates · R repeats (dropout passes) · C classes · J joint answers
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

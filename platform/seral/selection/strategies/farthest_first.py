@@ -43,7 +43,7 @@ SHADE = 1 + 1e-5
 
 
 class Offer(NamedTuple):
-    """What a part puts forward."""
+    """Candidates that a part puts forward."""
 
     id_B: Ids
     distance_B: Floats
@@ -138,7 +138,7 @@ def _pick(offers: Sequence[Offer], mean_D: Doubles, k: int) -> tuple[list[Any], 
     distance_B = np.concatenate([offer.distance_B for offer in offers])[order_B]
     best_first = [(-offer.held_back[0], offer.held_back[1]) for offer in offers if offer.held_back]
     rival = min(best_first, default=None)
-    floor = 0 if rival is None else -rival[0]
+    least_bound = 0 if rival is None else -rival[0]
     block, row_B = Points(x_BD, centre_D=mean_D).block(slice(None)), np.arange(len(id_B))
     chosen: list[Any] = []
     taken: list[int] = []
@@ -150,7 +150,7 @@ def _pick(offers: Sequence[Offer], mean_D: Doubles, k: int) -> tuple[list[Any], 
         taken.append(int(row_B[best]))
         np.minimum(distance_B, distances(block, block.take(slice(best, best + 1)))[:, 0], out=distance_B)
         distance_B[best] = -np.inf
-        left = np.flatnonzero(distance_B >= floor)
+        left = np.flatnonzero(distance_B >= least_bound)
         if 2 * len(left) <= len(row_B):  # most rows cannot be next any more
             id_B, row_B, distance_B, block = id_B[left], row_B[left], distance_B[left], block.take(left)
     return chosen, x_BD[taken]
@@ -164,7 +164,7 @@ def _next_size(size: int, picked: int, least: int) -> int:
 
 
 class BoundedRows:
-    """Some of the candidates with their bounds, in this process or in another; ids in ascending order."""
+    """Candidates of one part with their bounds, in this process or in another; ids in ascending order."""
 
     def __init__(self, id_N: Ids, x_ND: Stored) -> None:
         self.id_N, self.x_ND = id_N, x_ND
@@ -190,7 +190,7 @@ class BoundedRows:
         self.centres.add_all(centre)
         # An upper bound: the distance to the one that is the nearest in single precision.
         self.bound_N = nearest(self.x_ND, centre_MD, 1).distance_QK[:, 0] * np.float32(SHADE)
-        self.seen_N = np.full(len(self.points), len(centre), dtype=np.int32)
+        self.compared_N = np.full(len(self.points), len(centre), dtype=np.int32)
 
     def offer(self, size: int, least: int, new_PD: Stored, taken: Sequence[Any]) -> Offer:
         """Hear of new centres and of the ids that were taken; offer the rows of the `size` largest distances.
@@ -206,12 +206,12 @@ class BoundedRows:
         outside_N = self.bound_N.copy()
         outside_N[rows] = -np.inf
         rival = int(outside_N.argmax())
-        floor = outside_N[rival]
+        least_bound = outside_N[rival]
         for at in range(0, len(rows), SLAB):
             part = rows[at : at + SLAB]
             self.bound_N[part] = nearest_distance(self.points.block(part), self.centres)
-        rows = rows[self.bound_N[rows] >= floor]
-        held_back = (float(floor), self.id_N[rival].item()) if floor >= 0 else None
+        rows = rows[self.bound_N[rows] >= least_bound]
+        held_back = (float(least_bound), self.id_N[rival].item()) if least_bound >= 0 else None
         return Offer(self.id_N[rows], self.bound_N[rows], self.x_ND[rows], held_back)
 
     def untaken(self, count: int) -> list[Any]:
@@ -224,23 +224,23 @@ class BoundedRows:
         looked_at = size
         while True:
             rows = _largest(self.bound_N, looked_at)
-            floor = max(0, self.bound_N[rows].min()) if len(rows) < len(self.bound_N) else 0
+            least_bound = max(0, self.bound_N[rows].min()) if len(rows) < len(self.bound_N) else 0
             self._refresh(rows)
-            rows = rows[self.bound_N[rows] >= floor]
+            rows = rows[self.bound_N[rows] >= least_bound]
             if len(rows) >= least or looked_at >= len(self.bound_N):
                 return rows[_largest(self.bound_N[rows], size)]
             looked_at *= 2
 
     def _refresh(self, rows: Rows) -> None:
         """Bring the bounds of these rows up to date, by products in single precision."""
-        rows = rows[self.seen_N[rows] < len(self.centres)]
-        rows = rows[np.argsort(self.seen_N[rows], kind="stable")]
+        rows = rows[self.compared_N[rows] < len(self.centres)]
+        rows = rows[np.argsort(self.compared_N[rows], kind="stable")]
         for at in range(0, len(rows), REFRESHED):
             part = rows[at : at + REFRESHED]
-            missed = self.centres.since(int(self.seen_N[part[0]]), narrow=True)
+            missed = self.centres.since(int(self.compared_N[part[0]]), narrow=True)
             missed_B = upper_bounds(self.points.block(part, narrow=True), missed)
             self.bound_N[part] = np.minimum(self.bound_N[part], missed_B)
-        self.seen_N[rows] = len(self.centres)
+        self.compared_N[rows] = len(self.centres)
 
     def _leave_out(self, taken: Sequence[Any]) -> None:
         """Rows of these ids are no candidates any more."""

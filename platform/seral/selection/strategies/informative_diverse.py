@@ -1,4 +1,4 @@
-"""What is informative, and different from one another: uncertainty first, then diversity among the uncertain."""
+"""Strategies for candidates that are informative and differ: uncertainty first, then diversity among the uncertain."""
 
 from __future__ import annotations
 
@@ -110,6 +110,6 @@ def gather_shortlist(parts: Parts, uncertainty: str, count: int) -> Candidates:
 
 
 def shortlisted(k: int, beta: float) -> int:
-    """How many candidates are on a shortlist of ⌈beta·k⌉."""
+    """Number of candidates on a shortlist, ⌈beta·k⌉."""
     at_least(1, "a shortlist of beta * k", beta=float(beta))
     return math.ceil(beta * k)

@@ -1,4 +1,4 @@
-"""What is known of a strategy or a wrapper: its function, what it reads, and how it runs where a pool is in parts."""
+"""Records of strategies and wrappers: the function, what it reads, and how it runs where a pool is in parts."""
 
 # N candidates
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# N candidates · R dropout passes · C classes
+# N candidates · R repeats (dropout passes) · C classes
 
 Probabilities = NDArray[np.float32] | NDArray[np.float64]
 Scores = NDArray[np.float64]
@@ -27,8 +27,8 @@ def margin(p_NC: Probabilities) -> Scores:
 
 def least_confidence(p_NC: Probabilities) -> Scores:
     """1 - max p, (N, C) -> (N,). Lewis and Gale 1994, arXiv cmp-lg/9407020."""
-    doubt: Scores = 1 - p_NC.astype(np.float64).max(axis=1)
-    return doubt
+    complement: Scores = 1 - p_NC.astype(np.float64).max(axis=1)
+    return complement
 
 
 def bald(p_RNC: Probabilities) -> Scores:

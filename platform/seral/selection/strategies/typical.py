@@ -15,7 +15,7 @@ from seral.vectors.arrays import Doubles, Rows
 from seral.vectors.index import kmeans, nearest, within
 from seral.vectors.view import View, slabs
 
-# N candidates · M labelled · Q clusters · B sampled rows · D features
+# N candidates · M labelled · Q clusters · B rows (sampled) · D features
 
 CLUSTERS, SAMPLE = 8, 2_000
 

@@ -64,11 +64,11 @@ def quota(
         return admitted(asked, left.groups(by)[left.rows(asked)].tolist(), room), full(left)
 
     allowed = candidates if all(room.values()) else candidates.without(full(candidates))
-    return _in_turns(inner, allowed, k, rng, accept)
+    return _until_accepted(inner, allowed, k, rng, accept)
 
 
 def quota_room(size_of: Counter[str], picked_of: Counter[str], k: int, share: float) -> dict[str, int]:
-    """How many of the next k picks a quota leaves to each group, when so many are there and so many were picked."""
+    """Number of the next k picks that a quota leaves to each group, when so many are there and so many were picked."""
     if not 0 < share <= 1:
         raise OptionError(f"quota needs a share in (0, 1], got {share}")
     size_G = np.array(list(size_of.values()), dtype=np.int64)
@@ -114,7 +114,7 @@ def distinct(
         rows_B = apart(x_BD, distance)
         return [asked[row] for row in rows_B], near(left, x_BD[rows_B], distance, threads=threads)
 
-    picks = _in_turns(inner, candidates, k, rng, accept, copies)
+    picks = _until_accepted(inner, candidates, k, rng, accept, copies)
     if len(picks) == k:
         return picks
     return picks + inner(candidates.but(picks), k - len(picks), rng)
@@ -255,7 +255,7 @@ def _preferring(
     return picks + inner(candidates.but(picks), k - len(picks), rng)
 
 
-def _in_turns(
+def _until_accepted(
     inner: Pick,
     candidates: Candidates,
     k: int,

@@ -71,7 +71,7 @@ def distinct_in_parts(inner: PickOfParts, parts: Parts, k: int, rng: np.random.G
 
     def first() -> Picks:
         parts.each(_leave_out_near, parts.labelled_part().labelled_centres(), options)
-        return _in_turns(inner, parts, k, rng, accept)
+        return _until_accepted(inner, parts, k, rng, accept)
 
     return _then_others(inner, parts, k, rng, first)
 
@@ -91,7 +91,7 @@ def quota_in_parts(
 
     with parts.aside():
         parts.each(_leave_out_groups, by, full_groups(room))
-        return _in_turns(inner, parts, k, rng, accept)
+        return _until_accepted(inner, parts, k, rng, accept)
 
 
 def relabel_in_parts(inner: PickOfParts, parts: Parts, k: int, rng: np.random.Generator, **options: float) -> Picks:
@@ -119,7 +119,7 @@ def _then_others(
         return picks.then(inner(parts, k - len(picks.ids), rng))
 
 
-def _in_turns(
+def _until_accepted(
     inner: PickOfParts, parts: Parts, k: int, rng: np.random.Generator, accept: Callable[[list[str]], list[str]]
 ) -> Picks:
     """Ask for what is missing until k are accepted or nobody is left.
