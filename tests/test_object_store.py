@@ -18,10 +18,10 @@ import pytest
 SCRIPT = """
 import json, sys
 from seral import ImportOptions, LoopOptions, import_corpus, run_loop, write_run_report
-from seral.active.loop import loop_status
+from seral.loop.loop import loop_status
 from seral.cluster import ClusterOptions, connect
-from seral.erase import EraseOptions, erase
-from seral.infer import PredictOptions, predict
+from seral.erase.erase import EraseOptions, erase
+from seral.prediction import PredictOptions, predict
 from seral.options import parse
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
 from seral.pool.shards import check_pool, open_pool

@@ -45,9 +45,9 @@ def test_losses_are_told(tmp_path: Path) -> None:
     ledger.ask("bench", ["a", "b"], purpose="round")
     ledger.record([Answer(utterance_id="a", person="ada", emotions=("joy",), key="k")])
     with pytest.raises(LabelError, match="1 of 2 confirmed answers are not in the ledger"):
-        check(ledger, [Record(said={"k": "a", "other": "b"})])
+        check(ledger, [Record(utterance_of={"k": "a", "other": "b"})])
     with pytest.raises(LabelError, match="1 answers are in the ledger that nobody has given"):
         check(ledger, [Record()])
     with pytest.raises(LabelError, match="1 of 2 clips are done"):
-        check(ledger, [Record(said={"k": "a"})])
+        check(ledger, [Record(utterance_of={"k": "a"})])
     ledger.close()

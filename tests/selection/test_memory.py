@@ -14,8 +14,8 @@ SCRIPT = """
 import json, sys
 import numpy as np
 from ser_models.adapters.cost import forget_peak_mb, peak_mb
-from seral.active.candidates import Candidates
-from seral.active.selection import StrategyOptions, select
+from seral.selection.candidates import Candidates
+from seral.selection.selection import StrategyOptions, select
 
 rng = np.random.default_rng(0)
 x_ND = np.concatenate([rng.normal(size=(10_000, 256)).astype(np.float16) for _ in range(12)])

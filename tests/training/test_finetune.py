@@ -172,8 +172,8 @@ def test_adapters_learn_soft_labels_and_sure_ones_as_hard_ones(ground: Ground, t
 @pytest.mark.parametrize("kind", [kind for kind, adapter in ADAPTERS.items() if adapter.trains])
 def test_what_was_kept_of_an_adapter_scores_as_it_did_in_training(kind: str, ground: Ground, tmp_path: Path) -> None:
     values = LORA | {"adapter": f"{kind}+layer_sum", "settings": {}, "epochs": 2, "lr": None}
-    if kind == "full":
-        extract_features(ground.store.pool, "seral-tiny", frames_layer=0)
+    layer = frames_layer("seral-tiny", parse(FinetuneOptions, values))
+    extract_features(ground.store.pool, "seral-tiny", frames_layer=layer)
     history = ground.train(tmp_path, values)["adapter"]
     best = min(history["epochs"], key=lambda epoch: epoch["dev_loss"])
     dev = ground.units(ground.fold.dev)
