@@ -28,9 +28,6 @@ COMMAND_PAGES = [
 """Pages whose commands are today's; the other results pages quote those of the day they were measured on."""
 OLD = {"seral layers anchor", "seral loop options", "seral local-attributes"}
 """Commands that the changelog names as gone."""
-SOON = {"layers transfer", "features", "strategy-survey"}
-SOON_OPTIONS = {"--options", "--json-schema", "--run"}
-"""What pages name already and the table of verbs brings; without effect once `seral layers transfer` is there."""
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 CODE = re.compile(r"```.*?```|`[^`]+`", re.DOTALL)
 SERAL = re.compile(r"(?<![\w./-])(?<!from )seral((?: +[a-z][a-z-]*)+)([^;|&`]*)")
@@ -137,15 +134,12 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("path", COMMAND_PAGES, ids=name_of)
 def test_every_command_exists(path: Path) -> None:
-    waiting = "transfer" not in command_at(["layers"]).commands
     for words, options in quoted(path):
-        if waiting and words.startswith(tuple(SOON)):
-            continue
         try:
             command = command_at(words.split())
         except KeyError as unknown:
             pytest.fail(f"{name_of(path)} quotes `seral {words}`: there is no command {unknown}")
-        strange = set(options) - options_of(command) - (SOON_OPTIONS if waiting else set())
+        strange = set(options) - options_of(command)
         assert not strange, f"{name_of(path)} quotes `seral {words}` with {', '.join(sorted(strange))}: it has none"
 
 
