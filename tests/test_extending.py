@@ -17,11 +17,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+import ser_models.adapters
+import ser_models.objectives
 import seral.corpora
 import seral.selection.strategies
 import seral.verbs
-import ser_models.adapters
-import ser_models.objectives
+from ser_models.adapters.composition import attach_adapters
+from ser_models.adapters.parameters import adapter_parameters
+from ser_models.adapters.store import load_adapter, save_adapter
+from ser_models.objectives import find_objective
 from seral import storage
 from seral.cli import GROUPS
 from seral.cli.configured import add_configured
@@ -29,14 +33,10 @@ from seral.options import load
 from seral.pool.shards import FORMAT, MANIFEST
 from seral.schema import UTTERANCE
 from seral.selection.candidates import Candidates
+from seral.selection.parts.distributed import select_in_parts
 from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
-from seral.selection.parts.distributed import select_in_parts
 from seral.selection.selection import StrategyOptions, select
-from ser_models.adapters.composition import attach_adapters
-from ser_models.adapters.parameters import adapter_parameters
-from ser_models.adapters.store import load_adapter, save_adapter
-from ser_models.objectives import find_objective
 from tests.corpora import test_readers
 from tests.selection import test_strategies
 from tests.ser_models import test_adapters, test_objectives
