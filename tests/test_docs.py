@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,15 @@ COMMAND_PAGES = [
 """Pages whose commands are today's; the other results pages quote those of the day they were measured on."""
 OLD = {"seral layers anchor", "seral loop options", "seral local-attributes"}
 """Commands that the changelog names as gone."""
-SOON = {"layers transfer", "features", "strategy-survey"}
-SOON_OPTIONS = {"--options", "--json-schema", "--run"}
-"""What pages name already and the table of verbs brings; without effect once `seral layers transfer` is there."""
+RECIPE = {"seral pool hours"}
+"""The command that a recipe of docs/extending.md makes."""
+TITLE = re.compile(r'title="([^"]+)"')
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 CODE = re.compile(r"```.*?```|`[^`]+`", re.DOTALL)
 SERAL = re.compile(r"(?<![\w./-])(?<!from )seral((?: +[a-z][a-z-]*)+)([^;|&`]*)")
 JOB_FILE = re.compile(r"\bjobs/[\w./-]*\w")
+PYTHON = re.compile(r"(?<![\w./-])(?:seral|ser_models)(?:\.[A-Za-z_]\w*)+(?![\w/])(?!\.(?:svg|png|yaml|json))")
+IMPORT = re.compile(r"^from ((?:seral|ser_models)[\w.]*) import ([\w, ]+)$", re.MULTILINE)
 MODULE = re.compile(r"python -m (jobs\.[\w.]+)")
 README_LINES, LINE = 120, 200
 
@@ -102,7 +106,7 @@ def quoted(path: Path) -> set[tuple[str, tuple[str, ...]]]:
         (" ".join(words.split()), tuple(re.findall(r"(?<!\S)--[a-z][a-z-]*", arguments)))
         for line in code_of(path.read_text())
         for words, arguments in SERAL.findall(line)
-        if f"seral {' '.join(words.split())}" not in OLD
+        if f"seral {' '.join(words.split())}" not in OLD | RECIPE
     }
 
 
@@ -137,15 +141,12 @@ def test_the_readme_is_short() -> None:
 
 @pytest.mark.parametrize("path", COMMAND_PAGES, ids=name_of)
 def test_every_command_exists(path: Path) -> None:
-    waiting = "transfer" not in command_at(["layers"]).commands
     for words, options in quoted(path):
-        if waiting and words.startswith(tuple(SOON)):
-            continue
         try:
             command = command_at(words.split())
         except KeyError as unknown:
             pytest.fail(f"{name_of(path)} quotes `seral {words}`: there is no command {unknown}")
-        strange = set(options) - options_of(command) - (SOON_OPTIONS if waiting else set())
+        strange = set(options) - options_of(command)
         assert not strange, f"{name_of(path)} quotes `seral {words}` with {', '.join(sorted(strange))}: it has none"
 
 
@@ -158,12 +159,57 @@ def test_the_check_of_commands_finds_what_is_not_there() -> None:
 
 @pytest.mark.parametrize("path", [path for path in TEXTS if path.parent != DOCS / "results"], ids=name_of)
 def test_every_job_file_exists(path: Path) -> None:
-    for line in code_of(path.read_text()):
-        for file in JOB_FILE.findall(line):
+    text = path.read_text()
+    for line in code_of(text):
+        for file in set(JOB_FILE.findall(line)) - set(TITLE.findall(text)):  # a page may show a file to write
             assert (ROOT / file).exists(), f"{name_of(path)} names {file}, which is not there"
         for module in set(MODULE.findall(line)) - {"jobs.bench.NAME"}:
             file = f"{module.replace('.', '/')}.py"
             assert (ROOT / file).is_file(), f"{name_of(path)} names {module}, and there is no {file}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_every_python_name_is_there(path: Path) -> None:
+    """Names such as `seral.verbs.VERBS`: a module, or what is in one; results pages quote commits of their day."""
+    text = path.read_text()
+    written = modules_written_by(text)
+    for address in sorted(set(PYTHON.findall("\n".join(code_of(text))))):
+        names = address.split(".")
+        count = next((n for n in range(len(names), 0, -1) if find_module(".".join(names[:n]))), 0)
+        if ".".join(names[: count + 1]) in written:
+            continue
+        assert count >= len(names) - 1, f"{name_of(path)} names {address}: there is no {'.'.join(names[:-1])}"
+        if count < len(names):
+            module = import_module(".".join(names[:-1]))
+            assert hasattr(module, names[-1]), f"{name_of(path)} names {address}, which is not there"
+
+
+def modules_written_by(text: str) -> set[str]:
+    """Python modules that are titles of blocks of a page: what a recipe writes."""
+    files = (file.removeprefix("platform/") for file in TITLE.findall(text) if not (ROOT / file).exists())
+    return {file.removesuffix(".py").replace("/", ".") for file in files}
+
+
+@cache
+def find_module(name: str) -> bool:
+    """Whether there is a module or package of that name."""
+    package = name.rpartition(".")[0]
+    if package and not (find_module(package) and hasattr(import_module(package), "__path__")):
+        return False
+    return find_spec(name) is not None
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name_of)
+def test_every_import_of_python_code_works(path: Path) -> None:
+    written = {
+        file.removeprefix("platform/").removesuffix(".py").replace("/", ".") for file in TITLE.findall(path.read_text())
+    }
+    for module, names in IMPORT.findall(path.read_text()):
+        if module in written:
+            continue
+        for name in (word.strip() for word in names.split(",")):
+            there = hasattr(import_module(module), name) or find_module(f"{module}.{name}")
+            assert there, f"{name_of(path)} imports {name} from {module}, which has none"
 
 
 @pytest.mark.slow
