@@ -75,7 +75,7 @@ def test_a_folder_that_does_not_say_what_it_is_still_opens(tmp_path: Path) -> No
     assert verb_of(str(tmp_path)) == "compare"
     (tmp_path / "config.yaml").write_text("seed: 2\n")
     with pytest.raises(
-        OptionError, match=r"(?s)config\.yaml is of another release or another kind of run.*unknown option 'seed'"
+        OptionError, match=r"(?s)config\.yaml is of another release or kind of run.*unknown option 'seed'"
     ):
         read_options(LoopOptions, str(tmp_path), "loop")
 

@@ -97,9 +97,7 @@ def read_options(model: type[OptionsT], run: str, *verbs: str) -> OptionsT:
         return parse(model, values)
     except OptionError as error:
         path = storage.join(run, CONFIG)
-        raise OptionError(
-            f"{path} is of another release or another kind of run; give another folder: {error}"
-        ) from error
+        raise OptionError(f"{path} is of another release or kind of run; give another folder: {error}") from error
 
 
 def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Mapping[str, Any]) -> None:
