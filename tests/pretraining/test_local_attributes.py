@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -22,9 +27,13 @@ from seral.errors import OptionError, TrainError
 from seral.features.audio import extract_features
 from seral.features.frames import FrameSource, averaged, survey
 from seral.features.store import FeatureStore
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.shards import Pool, open_pool
+from seral.prediction import PredictOptions, predict
 from seral.pretraining.layout import pretrained_adapters
+from seral.pretraining.local_attributes import LocalAttributesPretraining, LocalAttributesSpec
 from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import adapt_encoder
 from seral.studies.compare import CompareOptions, run_compare
@@ -168,11 +177,45 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(speech_pool: str, t
 
 
 @pytest.mark.slow
+def test_a_dead_worker_is_restored_and_ends_in_the_same_weights(
+    speech_pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, values = open_pool(speech_pool), {"steps": 12, "checkpoint_every": 3}
+
+    class DiesOnce(LocalAttributesPretraining):
+        """Loses its process in step 8, unless it has done so before."""
+
+        def after_update(self, step: int) -> None:
+            if not (tmp_path / "died").exists():
+                if step == 8:
+                    (tmp_path / "died").touch()
+                    time.sleep(3)  # Ray Train has seen the checkpoints by then
+                    os._exit(1)
+            elif not (tmp_path / "restored").exists():
+                (tmp_path / "restored").write_text(str(step))
+            super().after_update(step)
+
+    class DyingSpec(LocalAttributesSpec):
+        def pretraining(self, device: torch.device) -> LocalAttributesPretraining:
+            return DiesOnce(self, device)
+
+    whole = train(pool, tmp_path / "whole", values)
+    monkeypatch.setattr("seral.pretraining.tapt.LocalAttributesSpec", DyingSpec)
+    cut = train(pool, tmp_path / "cut", values, train_workers=1, max_failures=1)
+    assert (tmp_path / "restored").read_text() == "6", "training was not interrupted and restored"
+    assert cut == whole
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+@pytest.mark.slow
 def test_two_workers_train_one_adapter(speech_pool: str, tmp_path: Path) -> None:
     pool = open_pool(speech_pool)
     alone, shared = train(pool, tmp_path / "alone"), train(pool, tmp_path / "shared", train_workers=2)
     assert np.isfinite([list(row.values()) for row in shared["history"]]).all()
     assert not same(tmp_path / "alone", tmp_path / "shared")
+    _, wap = wap_of(load_adapter(load_encoder("seral-tiny"), tmp_path / "shared" / "encoder" / "adapter"))
+    fresh = WapTransformer(wap.width, WapOptions(**SIZES), torch.Generator().manual_seed(3)).state_dict()
+    assert all(not torch.equal(fresh[name], value) for name, value in wap.state_dict().items() if ".out." in name)
     assert shared["history"][-1]["loss"] == pytest.approx(alone["history"][-1]["loss"], rel=0.2)
 
 
@@ -219,3 +262,53 @@ def test_a_hidden_state_that_is_not_there_is_refused(speech_pool: str, tmp_path:
     values = {"settings": {"wap": {**SIZES, "layer": 9}}}
     with pytest.raises(OptionError, match=r"layer must be a hidden state 0\.\.4 of this encoder, got 9"):
         train(open_pool(speech_pool), tmp_path, values)
+
+
+def weights_of(run: str) -> dict[str, torch.Tensor]:
+    """Weights of every model of a run, by file and name."""
+    files = sorted(Path(run).glob("trajectories/*/rounds/*/model/**/*.safetensors"))
+    return {f"{path}:{name}": weight for path in files for name, weight in load_file(path).items()}
+
+
+@pytest.mark.slow
+def test_a_loop_starts_every_round_from_the_pretrained_adapter_and_goes_on_where_it_was(
+    run_values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrained_on: list[str] = []
+
+    def adapt(pool: Pool, ids: Sequence[str], *arguments: Any) -> str:
+        pretrained_on.extend(ids)
+        return adapt_encoder(pool, ids, *arguments)
+
+    monkeypatch.setattr("seral.loop.loop.adapt_encoder", adapt)
+    values = run_values | {
+        "tapt": SMALL | {"steps": 2},
+        "finetune": {"adapter": "wap", "epochs": 1},
+        "budget": {"sizes": [8, 14]},
+        "strategy": "margin",
+        "random_arm": False,
+        "full_arm": False,
+    }
+    run = run_loop(parse(LoopOptions, values))
+    whole, rounds = weights_of(run), next(Path(run).glob("trajectories/*/rounds"))
+    assert sorted(path.name for path in (rounds / "0000" / "model" / "adapter").iterdir()) == [
+        "adapters.json",
+        "adapters.safetensors",
+    ], "of the encoder nothing is trained"
+    predictions = pq.read_table(rounds / "0001" / "predictions.parquet").to_pylist()
+    judged = {row["utterance_id"] for row in predictions if row["part"] in ("dev", "test")}
+    table = open_pool(run_values["pool"]).metadata
+    speaker = dict(zip(*(table[name].to_pylist() for name in ("utterance_id", "speaker")), strict=True))
+    assert judged
+    assert not {speaker[name] for name in pretrained_on} & {speaker[name] for name in judged}
+    assert {row["utterance_id"] for row in predictions if row["part"] == "pool"} < set(pretrained_on)
+    shutil.rmtree(rounds / "0001")
+    run_loop(parse(LoopOptions, values))
+    again = weights_of(run)
+    assert whole.keys() == again.keys()
+    assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
+    out = str(tmp_path / "predictions.parquet")
+    predict(parse(PredictOptions, {"run": run, "source": [run_values["pool"]], "out": out}))
+    by_predict = {row["utterance_id"]: row for row in pq.read_table(out).to_pylist()}
+    for row in predictions:  # cached fp16 features against the whole model from audio
+        assert row["p_anger"] == pytest.approx(by_predict[row["utterance_id"]]["p_anger"], abs=0.02)

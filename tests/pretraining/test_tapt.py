@@ -24,9 +24,12 @@ from seral.pretraining.crops import MAX_HELD_OUT, CropPlan
 from seral.pretraining.masked_prediction import TaptSpec, collapse_warning, crop_plan
 from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.plans import planned_steps
+from seral.pretraining.surprisal import open_objective
 from seral.pretraining.tapt import TaptJobOptions, adapt_encoder, pretrain
 
 SMALL = {"steps": 3, "batch_s": 10.0, "warmup_steps": 1, "checkpoint_every": 1}
+NEWER_OPTIONS = ("objective", "settings")
+"""Options that pretrainings of former releases did not note."""
 WHISPER = {
     "d_model": 32,
     "encoder_layers": 2,
@@ -295,3 +298,24 @@ def test_the_job_hears_the_training_part_of_a_fold(speech_pool: str, tmp_path: P
         pretrain(parse(TaptJobOptions, values | elsewhere | {"fold": 3}))
     with pytest.raises(OptionError, match="no corpus nothing in"):
         pretrain(parse(TaptJobOptions, values | elsewhere | {"corpora": ["nothing"]}))
+
+
+def test_a_pretraining_of_before_objectives_were_named_is_read_as_it_was(
+    speech_pool: str, tmp_path: Path, tiny_whisper: str
+) -> None:
+    adapt(open_pool(speech_pool), tmp_path, {"clusters": 8}, encoder=tiny_whisper)
+    before = open_objective(str(tmp_path)).state_dict()
+    record = json.loads((tmp_path / "tapt.json").read_text())
+    record["options"] = {name: record["options"][name] for name in record["options"] if name not in NEWER_OPTIONS}
+    (tmp_path / "tapt.json").write_text(json.dumps(record))
+    after = open_objective(str(tmp_path)).state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    named = record | {"options": record["options"] | {"objective": "local_attributes"}}
+    (tmp_path / "tapt.json").write_text(json.dumps(named))
+    with pytest.raises(StateError, match="pretrained with local_attributes, which has no loss of clips"):
+        open_objective(str(tmp_path))
+    (tmp_path / "tapt.json").write_text(json.dumps(record))
+    (tmp_path / "objective.safetensors").unlink()
+    with pytest.raises(StateError, match="holds an encoder without its pretraining objective"):
+        open_objective(str(tmp_path))

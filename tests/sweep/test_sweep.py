@@ -263,6 +263,13 @@ def test_another_space_is_refused_and_a_sweep_without_end_has_no_best(values: di
         ({"space": {"seeds": [[0]]}}, "seeds says what is learnt"),
         ({"space": {"cluster.cpus": [1]}}, r"cluster\.cpus says what is learnt, or where"),
         ({"space": {"tapt.steps": {"low": 10, "high": 20}}}, "computed beforehand: give it a list"),
+        (
+            {
+                "training": {"finetune": {"adapter": "wap"}},
+                "space": {"finetune.settings.wap.layer": {"low": 1, "high": 3}},
+            },
+            r"finetune\.settings\.wap\.layer decides about features, which are computed beforehand: give it a list",
+        ),
         ({"space": HEADS, "search": "grid"}, r"a list of values, or a step, for finetune\.head\.l2"),
         ({"early_stopping": {"method": "pbt"}}, "pbt pauses trials by checkpoints"),
         ({"search": "bohb"}, "search"),
@@ -320,3 +327,28 @@ def test_what_is_heard_may_be_a_part_of_the_space(values: dict[str, Any]) -> Non
     assert len(board) == 4
     assert set(board["state"]) == {"done"}
     assert board["dev"].nunique() > 1
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("adapter", "space"),
+    [
+        ("wap", {"finetune.settings.wap.layer": [1, 2]}),
+        ("wap", {"finetune.settings.wap": [{"layer": 1, "layers": 1}, {"layer": 2, "layers": 1}]}),
+        ("last_block", {"finetune.settings.last_block.blocks": [2, 3]}),
+    ],
+)
+def test_frames_of_every_hidden_state_that_training_may_start_from_are_computed_beforehand(
+    values: dict[str, Any], tmp_path: Path, adapter: str, space: dict[str, Any]
+) -> None:
+    settings = {"wap": {"layers": 1, "heads": 2, "feedforward": 16}} if adapter == "wap" else {}
+    finetune = {"adapter": adapter, "epochs": 1, "settings": settings}
+    training = values["training"] | {"seeds": [0], "finetune": finetune, "feature_cache": str(tmp_path / "features")}
+    values |= {"training": training, "space": space, "search": "grid", "early_stopping": None}
+    run_sweep(parse(SweepOptions, values))
+    records = records_of(values)
+    assert {record["state"] for record in records.values()} == {"done"}
+    tables = {path.name for path in (tmp_path / "features").rglob("frames-*")}
+    expected = {"frames-4", "frames-1", "frames-2"} if adapter == "wap" else {"frames-1", "frames-2", "frames-3"}
+    assert tables >= expected

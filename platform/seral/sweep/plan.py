@@ -38,6 +38,8 @@ FEATURE_OPTIONS = (
     "finetune.augment.noise",
 )
 """Options that features depend on, or noises to check; that is done before the first trial."""
+FRAME_SETTINGS = ("top_layers", "blocks", "stem", "layer")
+"""Settings of adapters that decide at which hidden state training starts, whose frames are cached."""
 
 
 class AshaOptions(Options):
@@ -171,8 +173,7 @@ class SweepOptions(Options):
 
 
 def _shapes_features(path: str) -> bool:
-    return (
-        path.startswith(FEATURE_OPTIONS)
-        or path == "finetune.augment"
-        or (path.startswith("finetune.settings.") and path.endswith(("top_layers", "stem")))
-    )
+    parts = path.split(".")
+    if parts[:2] == ["finetune", "settings"]:
+        return len(parts) < 4 or parts[3] in FRAME_SETTINGS
+    return path.startswith(FEATURE_OPTIONS) or path in ("finetune", "finetune.augment")

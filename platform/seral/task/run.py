@@ -16,7 +16,7 @@ import ray
 import yaml
 
 from seral import storage
-from seral.errors import StateError
+from seral.errors import OptionError, StateError
 from seral.options import Options, OptionsT, deep_copy, parse
 from seral.pool.shards import Pool
 from seral.task.options import TaskOptions
@@ -90,8 +90,14 @@ def verb_of(run: str) -> str | None:
 
 
 def read_options(model: type[OptionsT], run: str, *verbs: str) -> OptionsT:
-    """The resolved options of a run. Raises StateError for a run of another verb than `verbs`, where any are named."""
-    return parse(model, read_config(run, *verbs))
+    """The resolved options of a run. Raises StateError for a run of another verb than `verbs`, where any are named, and
+    OptionError for options that this one does not know."""
+    values = read_config(run, *verbs)
+    try:
+        return parse(model, values)
+    except OptionError as error:
+        path = storage.join(run, CONFIG)
+        raise OptionError(f"{path} is of another release or kind of run; give another folder: {error}") from error
 
 
 def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Mapping[str, Any]) -> None:
