@@ -108,7 +108,7 @@ def make_problem(options: SelectionBenchOptions, rows: int, picks: int) -> Probl
     models = []
     for member in range(MEMBERS + 1):
         sample = labelled if member == 0 else rng.choice(labelled, len(labelled))
-        models.append(LogisticRegression(max_iter=200).fit(x_ND[sample], class_N[sample]))
+        models.append(LogisticRegression(max_iter=1000).fit(x_ND[sample], class_N[sample]))
     p_RNC = np.zeros((MEMBERS + 1, rows, CLASSES), np.float32)
     for member, model in enumerate(models):
         p_RNC[member][:, model.classes_] = model.predict_proba(x_ND[free])
@@ -250,7 +250,7 @@ def _scikit_activeml(name: str, **options: Any) -> Side:
         strategy = getattr(pool, name)(random_state=problem.seed, **options)
         model: dict[str, Any] = {}
         if name in ("Badge", "UncertaintySampling"):
-            fitted = SklearnClassifier(LogisticRegression(max_iter=200), classes=list(range(CLASSES)), random_state=0)
+            fitted = SklearnClassifier(LogisticRegression(max_iter=1000), classes=list(range(CLASSES)), random_state=0)
             model = {"clf": fitted.fit(problem.labelled_MD, problem.labelled_group_M % CLASSES), "fit_clf": False}
         return np.asarray(strategy.query(X=x_ND, y=label_N, batch_size=problem.picks, **model), dtype=np.intp)
 
