@@ -187,6 +187,7 @@ def test_rounds_tell_how_sure_and_how_stable_the_model_is(run_values: dict[str, 
         before = told
 
 
+@pytest.mark.slow
 def test_the_first_labels_may_be_what_surprises_the_pretrained_encoder(run_values: dict[str, Any]) -> None:
     values = run_values | {"initial": "alps", "full_arm": False, "random_arm": False, "budget": {"sizes": [8]}}
     with pytest.raises(OptionError, match="alps reads what surprises the encoder after TAPT: give `tapt`"):

@@ -102,6 +102,7 @@ def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_pretraining_is_a_row_like_any_other_and_hears_the_training_part_alone(values: dict[str, Any]) -> None:
     tapt = {"steps": 3, "batch_s": 10.0, "warmup_steps": 1, "lr": 0.001}
     rows = [{"name": "as it is"}, {"name": "with TAPT", "tapt": tapt}, {"name": "again with TAPT", "tapt": tapt}]

@@ -86,6 +86,7 @@ def test_every_strategy_spends_the_same_and_is_compared_with_random(values: dict
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_junk_costs_budget_and_a_quality_floor_keeps_away_from_it(values: dict[str, Any]) -> None:
     """Noise has next to no speech; random meets it as often as there is, the floor only when nothing else is left."""
     rows = ["random", {"name": "random", "wrappers": [{"name": "quality", "snr_db": 3}], "label": "floor"}]
@@ -101,6 +102,7 @@ def test_junk_costs_budget_and_a_quality_floor_keeps_away_from_it(values: dict[s
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
     before = run_strategy_study(parse(StrategyStudyOptions, values))
     lost = Path(values["run"]) / "cells" / "margin.fold-00.seed-1.json"
@@ -205,6 +207,7 @@ def test_situations_divide_the_budgets() -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_survey_sums_up_its_studies(values: dict[str, Any]) -> None:
     own = {"run", "encoder", "corpora", "classes"}
     survey = {

@@ -121,6 +121,7 @@ def rounds_of(run: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_loop_learns_from_another_language_and_spends_nothing_on_it(
     loop_values: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ class Side:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_adapters_are_trained_with_both_languages_held_together(two_corpora: str, tmp_path: Path) -> None:
     side = Side(two_corpora)
     anchor = AnchorOptions(weight=50.0, projection=8)

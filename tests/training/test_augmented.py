@@ -145,7 +145,7 @@ def test_erased_clips_leave_no_copies(store: FeatureStore) -> None:
     ("values", "words"),
     [
         ({"augment": {"copies": 2}}, "nothing is to be done: give one of rt60_s"),
-        ({"augment": NOISE, "modalities": "text"}, "no sound to worsen"),
+        ({"augment": NOISE, "modalities": "text"}, "no sound to corrupt"),
     ],
 )
 def test_options_that_say_nothing_are_refused(values: dict[str, Any], words: str) -> None:
