@@ -254,11 +254,11 @@ def test_another_space_is_refused_and_a_sweep_without_end_has_no_best(values: di
     run_sweep(options)
     elsewhere = {"training": {**values["training"], "cluster": {"max_failures": 3}}, "trials": 2}
     run_sweep(parse(SweepOptions, values | elsewhere))
-    with pytest.raises(StateError, match=r"other options \(training: was"):
+    with pytest.raises(StateError, match=r"other options \(.*training: was"):
         run_sweep(parse(SweepOptions, values | {"training": {**values["training"], "seeds": [0]}, "trials": 2}))
-    with pytest.raises(StateError, match=r"other options \(search: was"):
+    with pytest.raises(StateError, match=r"other options \(.*search: was"):
         run_sweep(parse(SweepOptions, values | {"search": "tpe"}))
-    with pytest.raises(StateError, match="there is no sweep at"):
+    with pytest.raises(StateError, match="there is no run at"):
         best_config(values["run"] + "-none")
 
 
