@@ -115,7 +115,7 @@ JOBS = {
     "train": Job(
         run=train_by_two, workers="ray::RayTrainWorker", signs="train/models/*/.train/*/checkpoint_*", middle=1
     ),
-    "select": Job(run=select, workers="ray::PoolPart.farthest", signs="picks.parquet", middle=0),
+    "select": Job(run=select, workers="ray::PoolPart.call", signs="picks.parquet", middle=0),
     "sweep": Job(run=sweep, workers="ray::_training", signs="sweep/trials/*", middle=1),
     "loop": Job(run=loop, workers="ray::_run_alone", signs="loop/trajectories/*/rounds/*/round.json", middle=2),
 }
