@@ -31,7 +31,7 @@ def test_votes_are_compared_with_the_probabilities_of_the_clips_that_have_some()
         probability_NC=probability_NC,
         value_NK=np.empty((6, 0), np.float32),
         embedding_NU=np.empty((6, 0), np.float32),
-        dropout_SNC=np.empty((0, 6, 3), np.float32),
+        dropout_RNC=np.empty((0, 6, 3), np.float32),
     )
     plain = Targets.of_classes(np.arange(6) % 3)
     voted = Targets(label_N=plain.label_N, value_NK=plain.value_NK, soft_NC=vote_NC)
