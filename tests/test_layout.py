@@ -80,30 +80,6 @@ LEGEND = {
 }
 """Letter of a shape -> how its meaning may begin in a module's legend (`# N rows · L hidden states · D features`), the
 usual one first. L counts hidden states, one more than encoder layers, and nothing else."""
-# Files that still break the three rules on names; each set is emptied when their new names are merged.
-NAMES_WAIT = {
-    "platform/seral/pretraining/teacher_targets.py",
-    "ser_models/objectives/local_attributes.py",
-    "ser_models/objectives/surprisal.py",
-}
-DOCSTRINGS_WAIT = {
-    *(
-        f"platform/seral/pretraining/{name}.py"
-        for name in ("crops", "distillation", "local_attributes", "masked_prediction", "options", "teacher_targets")
-    ),
-    "platform/seral/pretraining/trainer.py",
-    *(
-        f"ser_models/objectives/{name}.py"
-        for name in ("distillation", "local_attributes", "masked_clusters", "masks", "objective", "surprisal")
-    ),
-}
-LEGENDS_WAIT = {
-    "platform/seral/pretraining/distillation.py",
-    "platform/seral/pretraining/teacher_targets.py",
-    "ser_models/adapters/wap.py",
-    "ser_models/objectives/distillation.py",
-    "ser_models/objectives/local_attributes.py",
-}
 UNPICKLING = {"pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 
 
@@ -331,7 +307,6 @@ def test_names_say_what_they_hold() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name!r} says nothing of what it holds: name the content"
         for _, path in every_file()
-        if str(path.relative_to(ROOT)) not in NAMES_WAIT
         for line, name in empty_names(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert not wrong, "\n".join(wrong)
@@ -341,7 +316,6 @@ def test_docstrings_stand_alone() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: a docstring opens with {word!r}: say what it is, for a reader of help()"
         for _, path in every_file()
-        if str(path.relative_to(ROOT)) not in DOCSTRINGS_WAIT
         for line, word in leaning_docstrings(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert not wrong, "\n".join(wrong)
@@ -351,7 +325,6 @@ def test_a_letter_of_a_shape_means_one_thing() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {letter} is {meaning!r}, but LEGEND says {LEGEND.get(letter, 'nothing')}"
         for _, path in every_file()
-        if str(path.relative_to(ROOT)) not in LEGENDS_WAIT
         for line, letter, meaning in foreign_letters(path.read_text(encoding="utf-8"))
     ]
     assert not wrong, "\n".join(wrong)

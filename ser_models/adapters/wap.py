@@ -3,7 +3,7 @@
 Song et al. 2025, arXiv 2509.23795 (weighted average pooling of three transformer layers).
 """
 
-# B batch · T frames · D features · L layers of the adapter · N frames of a sample
+# B batch · T frames · D features · L hidden states of the adapter, one a layer · N frames of a sample
 from __future__ import annotations
 
 from dataclasses import dataclass

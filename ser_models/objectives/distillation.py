@@ -5,7 +5,7 @@ hidden state; the heads are dropped afterwards. The student starts as the bottom
 other encoder with the same frames a second.
 """
 
-# B batch · T frames · D features · L distilled teacher states
+# B batch · T frames · D features · L hidden states of the teacher that are distilled
 from __future__ import annotations
 
 import copy
@@ -52,7 +52,7 @@ def student_of(teacher: SpeechEncoder, layers: int) -> SpeechEncoder:
 
 
 def teacher_parameters(encoder: str) -> int | None:
-    """How large the teacher of a distilled encoder was, in parameters; None where no distillation is noted."""
+    """Parameters of the teacher of a distilled encoder; None where no distillation is noted."""
     note = (EMBEDDED_FOLDER if encoder == "seral-tiny" else Path(encoder)) / NOTE
     return int(json.loads(note.read_text(encoding="utf-8"))["teacher_parameters"]) if note.is_file() else None
 
@@ -93,7 +93,7 @@ class Distillation(nn.Module):
     """
 
     saved_elsewhere: ClassVar[tuple[str, ...]] = ("student.",)
-    """What the names of the weights begin with that are saved as the new encoder."""
+    """Prefixes of the weights that are saved as the new encoder."""
 
     def __init__(
         self,

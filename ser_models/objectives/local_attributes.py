@@ -5,7 +5,8 @@ whole, the hidden frames (L_mask), the clip (L_sd) and which attribute each hidd
 some prototypes, which are cluster centres of teacher frames. Song et al. 2025, arXiv 2509.23795.
 """
 
-# B batch · T frames · D features · M hidden frames of the batch · N real frames · K prototypes · P outputs of L_sd
+# B batch · T frames · D features · M hidden frames of the batch · N frames that are real
+# K prototypes · P projected features of L_sd
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -122,7 +123,7 @@ class LocalAttributes(nn.Module):
 
     prototype_KD: Tensor
     saved_elsewhere: ClassVar[tuple[str, ...]] = ("student.",)
-    """What the names of the weights begin with that are saved as the adapter."""
+    """Prefixes of the weights that are saved as the adapter."""
 
     def __init__(self, student: WapTransformer, options: LocalAttributesOptions, generator: torch.Generator) -> None:
         super().__init__()
@@ -149,7 +150,7 @@ class LocalAttributes(nn.Module):
 
     @torch.no_grad()
     def targets(self, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """What the teacher makes of whole clips, every frame layer-normalised: `LN(Z_t)`."""
+        """Layer-normalised frames of the teacher on whole clips: `LN(Z_t)`."""
         return layer_norm(self.teacher.frames(hidden_BTD, mask_BT), (self.student.width,))
 
     @torch.no_grad()
@@ -168,8 +169,8 @@ class LocalAttributes(nn.Module):
         """
         if bool((hide_BT & ~mask_BT).any()) or not bool(hide_BT.any()):
             raise ValueError("hide at least one frame of the batch, and real frames only")
-        seen = self.student.standardise(hidden_BTD, mask_BT)
-        student_BTD = self.student.transform(torch.where(hide_BT[..., None], self.mask_D, seen), mask_BT)
+        standard_BTD = self.student.standardise(hidden_BTD, mask_BT)
+        student_BTD = self.student.transform(torch.where(hide_BT[..., None], self.mask_D, standard_BTD), mask_BT)
         with torch.no_grad():
             teacher_BTD = self.teacher.frames(hidden_BTD, mask_BT)
             target_BTD = layer_norm(teacher_BTD, (self.student.width,))
@@ -222,14 +223,14 @@ def nearest_prototype(frame_ND: Tensor, prototype_KD: Tensor) -> Tensor:
 
 
 def perplexity(label_N: Tensor, prototypes: int) -> Tensor:
-    """How many prototypes are in use: `exp(-Σ p log p)`, from 1 (all frames the same) to K (all alike)."""
+    """Number of prototypes in use: `exp(-Σ p log p)`, from 1 (all frames the same) to K (all alike)."""
     share_K = torch.bincount(label_N, minlength=prototypes).float() / len(label_N)
     entropy: Tensor = torch.special.entr(share_K).sum()
     return entropy.exp()
 
 
 def collapse_signs(scalars: Mapping[str, float], options: LocalAttributesOptions) -> list[str]:
-    """What in the guards says that the teacher tells clips or frames apart no longer; empty = nothing does."""
+    """Signs that the teacher no longer tells clips or frames apart, as sentences; empty = none."""
     signs = []
     if scalars["z_std"] < FLAT_FRAMES:
         signs.append(f"frames deviate by {scalars['z_std']:.3f} only (z_std, 1 at the start)")

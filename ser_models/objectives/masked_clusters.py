@@ -26,7 +26,7 @@ from ser_models.objectives.options import MaskedPredictionOptions
 # B clips · S samples · T frames · M masked frames · N frames of a sample · D encoder width · K clusters · P projection
 
 DEPTH = 0.75
-"""Where the clustered hidden state lies by default, as a share of the layers."""
+"""Depth of the clustered hidden state by default, as a share of the layers."""
 PROJECTION = 256
 """P, as in HuBERT base."""
 SMALLEST_STD = 1e-6
@@ -94,7 +94,7 @@ class ClusterTargets(nn.Module):
         self.centroid_KD.copy_(torch.from_numpy(k_means(rows_ND)))
 
     def fitted(self) -> list[Tensor]:
-        """What `fit` sets, for workers that are given the clusters of another."""
+        """Tensors that `fit` sets, for workers that are given the clusters of another."""
         return [self.mean_D, self.std_D, self.centroid_KD]
 
     def _standardise(self, hidden_BTD: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which frames masked pretraining hides, and which it offers as wrong answers."""
+"""Frames that masked pretraining hides, and frames that it offers as wrong answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class SpanMask:
-    """Which share of a clip's frames is hidden, and in what pieces."""
+    """Share of a clip's frames that is hidden, and the length of the pieces."""
 
     prob: float
     """Span starts per frame times `length`: the masked share if spans did not overlap."""

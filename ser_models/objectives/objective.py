@@ -1,4 +1,4 @@
-"""What all pretraining objectives share: an encoder trained in place, spans of frames to hide, a learned mask frame.
+"""Base of all pretraining objectives: an encoder trained in place, spans of frames to hide, a learned mask frame.
 
 A hidden frame is replaced after the convolutional front, before its position (`SpeechEncoder.add_positions`), as in
 wav2vec 2.0 and HuBERT. That holds for Whisper too: its positions are added once, to the input of the first layer, so
@@ -30,7 +30,7 @@ from ser_models.objectives.options import MaskedPredictionOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Measures:
-    """What an objective says of the masked frames of some clips."""
+    """Scores of an objective on the masked frames of some clips."""
 
     mean: dict[str, Tensor]
     """Scalars, means over the masked frames; the loss is one of them."""
@@ -66,9 +66,9 @@ class Objective(nn.Module, ABC):
     """
 
     saved_elsewhere: ClassVar[tuple[str, ...]] = ("encoder.", "targets.teacher.")
-    """What the names of the weights begin with that are saved with the encoder."""
+    """Prefixes of the weights that are saved with the encoder."""
     head_prefixes: ClassVar[tuple[str, ...]]
-    """What the names of the weights begin with that pretraining adds and the encoder does not need afterwards."""
+    """Prefixes of the weights that pretraining adds and the encoder does not need afterwards."""
 
     def __init__(self, encoder: SpeechEncoder, options: MaskedPredictionOptions, generator: torch.Generator) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Objective(nn.Module, ABC):
     @property
     @abstractmethod
     def units(self) -> int:
-        """How many kinds of sound the objective tells apart."""
+        """Number of kinds of sound that the objective tells apart."""
 
     @abstractmethod
     def frame_losses(

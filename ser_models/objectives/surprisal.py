@@ -1,4 +1,4 @@
-"""What surprises an encoder in a clip: its pretraining loss, frame by frame, summed over the kinds of sound.
+"""Surprisal of an encoder by a clip: its pretraining loss, frame by frame, summed over the kinds of sound.
 
 Yuan et al. 2020, ALPS, arXiv 2010.09535: clips are told apart by the losses of a self-supervised model, before any
 label is there. Differs from the paper: positions in a sentence mean something in text and nothing between two clips of
@@ -26,7 +26,7 @@ SPAN = 10
 
 @torch.no_grad()
 def surprisal(objective: Objective, wave_BS: Tensor, length_B: Tensor, rng: np.random.Generator) -> Tensor:
-    """How much of the loss falls on each unit, scaled to length 1, (B, S), (B,) -> (B, K).
+    """Share of the loss that falls on each unit, scaled to length 1, (B, S), (B,) -> (B, K).
 
     In evaluation mode; `rng` draws the wrong answers of contrastive objectives. A clip of a single frame gives zeros.
     """
@@ -52,8 +52,8 @@ def complementary_spans(frames_B: Tensor) -> list[Tensor]:
     Spans are shorter in clips that would be hidden whole.
     """
     longest = int(frames_B.max())
-    place_T = torch.arange(longest, device=frames_B.device)
+    position_T = torch.arange(longest, device=frames_B.device)
     span_B = (frames_B // PASSES).clamp(1, SPAN)
-    number_BT = place_T // span_B[:, None] % PASSES
-    real_BT = (place_T < frames_B[:, None]) & (frames_B[:, None] > 1)
+    number_BT = position_T // span_B[:, None] % PASSES
+    real_BT = (position_T < frames_B[:, None]) & (frames_B[:, None] > 1)
     return [real_BT & (number_BT == turn) for turn in range(PASSES)]

@@ -201,9 +201,9 @@ def test_the_teacher_sees_each_view_once_alone_and_never_the_noise(teacher: str,
         alone_LTD = data.teacher(clean_S[None], length_B[:1]).hidden_LBTD[1:3, 0]
     assert states_B.tolist() == data.teacher.frames(length_B).tolist()
     torch.testing.assert_close(states_LBTD[:, 0, : alone_LTD.shape[1]].float(), alone_LTD, atol=2e-2, rtol=2e-3)
-    kept = data.kept[View(shard, ids[0], 0)]
+    cached = data.cached_states[View(shard, ids[0], 0)]
     data.batch(shard, ids, np.random.default_rng(1))
-    assert data.kept[View(shard, ids[0], 0)] is kept
+    assert data.cached_states[View(shard, ids[0], 0)] is cached
 
 
 @pytest.mark.parametrize("effect", ["noisy", "reverberant", "coded"])
@@ -223,7 +223,7 @@ def test_without_numbered_views_nothing_is_kept(teacher: str, speech_pool: str) 
     batch = next(data.plan())
     shard, ids = batch.shard, batch.ids
     one, two = (data.batch(shard, ids, np.random.default_rng(seed)) for seed in (0, 1))
-    assert not data.kept
+    assert not data.cached_states
     assert one[1].tolist() != two[1].tolist()
 
 

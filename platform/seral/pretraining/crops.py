@@ -24,7 +24,7 @@ Clip = tuple[str, NDArray[np.float32]]
 
 MAX_HELD_OUT = 64
 EPOCH, HELD_OUT, CROPPED, MASKED, CLUSTERED = 1, 2, 3, 4, 5
-"""What a generator is for: (seed, number, one of these), apart from the (seed, step, 0, rank) of the steps."""
+"""Uses of a random generator: (seed, number, one of these), apart from the (seed, step, 0, rank) of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ RUN/distil.json       written last: sizes of both, losses by step
 RUN/distil.png        the same as a picture
 """
 
-# L distilled teacher states · N frames · D features
+# L hidden states of the teacher that are distilled · N frames · D features
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -92,11 +92,11 @@ class DistilSpec:
     speech: tuple[tuple[Pool, frozenset[str]], ...]
     noise: Pool | None
     state: str
-    """Where a training inside this process keeps what it takes to go on."""
+    """Folder in which a training inside this process keeps what it takes to go on."""
 
     @property
     def on(self) -> ClusterOptions:
-        """Where it runs."""
+        """Ray cluster and resources of the training."""
         return self.options.cluster
 
     def pretraining(self, device: torch.device) -> Pretraining:

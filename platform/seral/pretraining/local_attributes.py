@@ -37,7 +37,7 @@ from seral.pretraining.trainer import Batch, Course, Pretraining
 from seral.vectors.index import kmeans
 
 EPOCH, CLUSTERED = 1, 2
-"""What a generator is for: (seed, epoch, one of these), apart from the (seed, epoch, batch, rank) of the steps."""
+"""Uses of a random generator: (seed, epoch, one of these), apart from the (seed, epoch, batch, rank) of the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class LocalAttributesSpec:
     options: TaptRunOptions
     on: ClusterOptions
     state: str
-    """Where a training inside this process keeps what it takes to go on."""
+    """Folder in which a training inside this process keeps what it takes to go on."""
 
     def pretraining(self, device: torch.device) -> Pretraining:
         """The pretraining of this specification."""

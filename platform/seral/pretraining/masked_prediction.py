@@ -73,7 +73,7 @@ class TaptSpec:
     options: TaptRunOptions
     on: ClusterOptions
     state: str
-    """Where a training inside this process keeps what it takes to go on."""
+    """Folder in which a training inside this process keeps what it takes to go on."""
 
     def pretraining(self, device: torch.device) -> Pretraining:
         """The pretraining of this specification."""
@@ -207,7 +207,7 @@ def make_objective(kind: str, spec: TaptSpec, encoder: SpeechEncoder, settings: 
 
 
 def collapse_warning(scores: Mapping[str, float], first: Mapping[str, float], clusters: int) -> str | None:
-    """What is wrong with the perplexities of an evaluation, if anything; `first` is the one before training."""
+    """A sentence if the perplexities of an evaluation show a collapse; `first` are those before training."""
     used, targets = scores["perplexity"], scores.get("target_perplexity")
     if targets is None:
         if used < SHRUNK_SHARE * first["perplexity"]:

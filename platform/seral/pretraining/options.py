@@ -13,7 +13,7 @@ from seral.options import Options
 
 
 class TaptRunOptions(Options):
-    """How an encoder, or an adapter on it, is adapted to speech before the loop."""
+    """Options of adapting an encoder, or an adapter on it, to speech before the loop."""
 
     objective: str | None = None
     """contrastive, masked_clusters or local_attributes (ser_models.objectives.OBJECTIVES); None = the first that fits

@@ -4,7 +4,7 @@ A view (piece, speed, level) depends on the seed and the clip's id alone, so the
 states can be kept. Noise, rooms and codecs are drawn anew for every batch, and the teacher never hears them.
 """
 
-# S samples · B batch · T frames · D features · L distilled teacher states
+# S samples · B batch · T frames · D features · L hidden states of the teacher that are distilled
 from __future__ import annotations
 
 import zlib
@@ -28,7 +28,7 @@ from seral.options import Options
 from seral.pretraining.plans import PlannedBatch, length_factors
 
 VIEW, EPOCH, STEP, SCALE = 1, 2, 3, 4
-"""What a generator is for: the word behind the seed."""
+"""Uses of a random generator: the word behind the seed."""
 
 
 class DistillationDataOptions(Options):
@@ -82,8 +82,8 @@ class DistillationData:
     options: DistillationDataOptions
     seed: int
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    kept: dict[View, Tensor] = field(default_factory=dict)
-    """The teacher's states, (L, T, D) fp16, of the views there were."""
+    cached_states: dict[View, Tensor] = field(default_factory=dict)
+    """The teacher's states, (L, T, D) fp16, of the views that were drawn so far."""
 
     @cached_property
     def length_s(self) -> Durations:
@@ -101,11 +101,11 @@ class DistillationData:
 
     def states_of(self, views: Sequence[View], clips: Sequence[Samples]) -> list[Tensor]:
         """The teacher's states of each view, (L, T, D) fp16; computed once where the views are numbered."""
-        new = [row for row, view in enumerate(views) if view not in self.kept]
+        new = [row for row, view in enumerate(views) if view not in self.cached_states]
         computed = dict(zip(new, self._run_teacher([clips[row] for row in new]), strict=True)) if new else {}
         if self.options.views is not None:
-            self.kept |= {views[row]: states for row, states in computed.items()}
-        return [computed[row] if row in computed else self.kept[view] for row, view in enumerate(views)]
+            self.cached_states |= {views[row]: states for row, states in computed.items()}
+        return [computed[row] if row in computed else self.cached_states[view] for row, view in enumerate(views)]
 
     def batch(self, shard: str, ids: Sequence[str], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Drawn views of clips, some noisy: waves (B, S), their lengths, teacher's states (L, B, T, D), theirs."""

@@ -30,7 +30,7 @@ from seral.task.ray_train import StepState, last_checkpoint
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What one worker learns from in one step."""
+    """The clips that one worker learns from in one step."""
 
     names: Sequence[str]
     """Ids of the clips."""
@@ -42,7 +42,7 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """How a pretraining runs, and when something is noted."""
+    """Steps and learning rate of a pretraining, and when something is noted."""
 
     name: str
     """The word that lines of progress begin with."""
@@ -79,7 +79,7 @@ class Pretraining(Protocol):
     """The objective as a module; its state is the checkpoint."""
     optimiser: torch.optim.Optimizer
     facts: Mapping[str, Any] = {}
-    """What the record says besides history, held-out scores and warnings."""
+    """Entries of the record besides history, held-out scores and warnings."""
 
     @abstractmethod
     def plan(self) -> Iterator[PlannedBatch]:
@@ -114,7 +114,7 @@ class Pretraining(Protocol):
         return {}
 
     def warning(self, done: int, scores: Mapping[str, float], first: Mapping[str, float]) -> str | None:
-        """What is wrong with the scores of an evaluation, if anything; `first` are those of the first one."""
+        """A sentence if the scores of an evaluation show a fault; `first` are those of the first evaluation."""
         return None
 
 
@@ -126,7 +126,7 @@ class PretrainingSpec(Protocol):
 
     @property
     def state(self) -> str:
-        """Where a training inside this process keeps what it takes to go on."""
+        """Folder in which a training inside this process keeps what it takes to go on."""
 
     def pretraining(self, device: torch.device) -> Pretraining: ...
 
