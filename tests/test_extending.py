@@ -37,6 +37,7 @@ from seral.selection.parts.distributed import select_in_parts
 from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, select
+from tests import test_layout
 from tests.corpora import test_readers
 from tests.selection import test_strategies
 from tests.ser_models import test_adapters, test_objectives
@@ -105,10 +106,19 @@ def test_every_test_that_the_page_names_is_there() -> None:
         assert any(f"def {name}(" in text for text in tests.values()), f"there is no test {name}"
 
 
-def test_the_code_of_the_page_follows_the_rules_of_size() -> None:
-    for path, text in FILES:
-        assert all(len(line) <= 120 for line in text.splitlines()), path
-        assert ast.get_docstring(ast.parse(text)), f"{path} lacks a docstring"
+@pytest.mark.parametrize(("path", "text"), FILES, ids=[path for path, _ in FILES])
+def test_the_code_of_the_page_follows_the_house_rules(path: str, text: str) -> None:
+    tree = ast.parse(text)
+    assert all(len(line) <= 120 for line in text.splitlines()), path
+    assert ast.get_docstring(tree), f"{path} lacks a docstring"
+    assert not list(test_layout.empty_names(tree))
+    assert not list(test_layout.leaning_docstrings(tree))
+    assert not list(test_layout.foreign_letters(text))
+    part, _, floor = module_name(path).partition(".")
+    order = test_layout.FLOORS.get(part, [])
+    imports = [name.split(".")[1] for _, name in test_layout.imported(tree) if name.startswith(f"{part}.")]
+    above = [name for name in imports if order and order.index(name) > order.index(floor.split(".")[0])]
+    assert not above, f"{path} imports {above}, which stand above it"
 
 
 def test_the_reader_reads_its_corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

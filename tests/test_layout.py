@@ -72,7 +72,7 @@ LEGEND = {
     "O": ("outputs",),
     "P": ("pairs", "principal directions", "new picks", "parts", "projected features", "projection", "prefix length"),
     "Q": ("clusters", "queries", "clips in the queue"),
-    "R": ("repeats",),
+    "R": ("repeats", "passes", "members"),
     "S": ("samples",),
     "T": ("frames", "mel frames", "tokens"),
     "U": ("embedding",),
@@ -255,7 +255,7 @@ def test_imports_run_down_the_floors(part: str) -> None:
             there = floor_of.get(to)
             if here in order and (there is None or order.index(there) > order.index(here)):
                 wrong.append(f"{path.relative_to(ROOT)}:{line}: {here} imports {to}, which stands above it")
-    assert not wrong, "imports may only go down:\n" + "\n".join(wrong)
+    assert not wrong, f"imports may only go down; from the ground: {', '.join(order)}\n" + "\n".join(wrong)
 
 
 @pytest.mark.parametrize("part", FLOORS)
@@ -327,7 +327,7 @@ def test_a_letter_of_a_shape_means_one_thing() -> None:
         for _, path in every_file()
         for line, letter, meaning in foreign_letters(path.read_text(encoding="utf-8"))
     ]
-    assert not wrong, "\n".join(wrong)
+    assert not wrong, "take a letter that means this, or add the meaning to LEGEND:\n" + "\n".join(wrong)
 
 
 def test_the_checks_of_names_find_what_they_should() -> None:

@@ -235,7 +235,10 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
             owner = _owner(model, path[:-1])
             lines.append(f"unknown option {where!r}; known here: {', '.join(owner.model_fields)}")
         else:
-            lines.append(f"{where}: {problem['msg']}, got {problem['input']!r}")
+            # A check of our own names the values it is about; all fields of the model would bury it.
+            named = problem["type"] == "value_error" and isinstance(problem["input"], dict)
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {message}" + ("" if named else f", got {problem['input']!r}"))
     return "\n".join(lines)
 
 

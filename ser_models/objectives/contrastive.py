@@ -36,8 +36,6 @@ class ContrastiveObjective(Objective):
     (see `pretraining_heads`), without them they start from `generator`.
     """
 
-    head_prefixes = HEAD_PREFIXES
-
     def __init__(
         self,
         encoder: SpeechEncoder,
@@ -137,6 +135,10 @@ class ContrastiveObjective(Objective):
         codebook_GVQ = self.quantizer.codevectors.view(groups, size, -1)
         codevector = torch.einsum("fgv,gvq->fgq", choice, codebook_GVQ.float()).flatten(1)
         return code_FG, self.project_q(codevector), torch.softmax(logits_FGV, -1)
+
+    def heads(self) -> dict[str, Tensor]:
+        """Quantizer and projections, by the names of `Wav2Vec2ForPreTraining`."""
+        return {name: value for name, value in self.state_dict().items() if name.startswith(HEAD_PREFIXES)}
 
     @torch.no_grad()
     def _draw_heads(self, generator: torch.Generator) -> None:

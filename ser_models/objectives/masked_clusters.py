@@ -107,8 +107,6 @@ class ClusterObjective(Objective):
     `targets.fit` has to be called before the first step, and again after `follow`.
     """
 
-    head_prefixes = ("projection.", "code_KP")
-
     def __init__(self, encoder: SpeechEncoder, options: MaskedPredictionOptions, generator: torch.Generator) -> None:
         super().__init__(encoder, options, generator)
         layer = int(DEPTH * encoder.num_layers) if options.layer is None else options.layer

@@ -67,8 +67,6 @@ class Objective(nn.Module, ABC):
 
     saved_elsewhere: ClassVar[tuple[str, ...]] = ("encoder.", "targets.teacher.")
     """Prefixes of the weights that are saved with the encoder."""
-    head_prefixes: ClassVar[tuple[str, ...]]
-    """Prefixes of the weights that pretraining adds and the encoder does not need afterwards."""
 
     def __init__(self, encoder: SpeechEncoder, options: MaskedPredictionOptions, generator: torch.Generator) -> None:
         super().__init__()
@@ -132,10 +130,6 @@ class Objective(nn.Module, ABC):
         self, wave_BS: Tensor, length_B: Tensor, hidden_BT: Tensor, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """Loss of every hidden frame (M,), clip by clip in order, and the kinds of sound it is, (M, G)."""
-
-    def heads(self) -> dict[str, Tensor]:
-        """Weights that only pretraining needs, to continue from later."""
-        return {name: value for name, value in self.state_dict().items() if name.startswith(self.head_prefixes)}
 
     def trained(self) -> dict[str, nn.Parameter]:
         """The parameters that the optimiser moves, by name."""

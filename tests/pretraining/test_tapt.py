@@ -226,7 +226,7 @@ def test_collapses_are_told_apart() -> None:
     assert collapse_warning(scores, first, 100) is None
     assert "predictions collapse: perplexity 3.9" in str(collapse_warning(scores | {"perplexity": 3.9}, first, 100))
     same = collapse_warning(scores | {"target_perplexity": 9.0}, first, 100)
-    assert same == "nearly all targets are the same: perplexity 9.0 of 100 clusters; try another layer"
+    assert same == "nearly all targets are the same: perplexity 9.0 of 100 units; cluster another layer"
     assert collapse_warning(scores | {"target_perplexity": 9.0, "masked": 20.0}, first, 100) is None
 
 

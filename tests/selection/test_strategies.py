@@ -300,6 +300,18 @@ def test_a_strategy_reads_what_it_says_it_needs_and_nothing_else(name: str) -> N
             ask((name, {}), {key: value for key, value in needed.items() if key != field}, 3)
 
 
+SCORES = [name for name, record in STRATEGIES.items() if hasattr(record.function, "__wrapped__")]
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_a_score_reads_nothing_of_what_is_labelled(name: str) -> None:
+    columns = pool(40, 4, 0)
+    unlabelled = {field: value for field, value in columns.items() if not COLUMNS[field].labelled}
+    assert ask((name, {}), columns, 9) == ask((name, {}), unlabelled, 9), (
+        f"{name}: its score reads what is labelled, of which a part of a pool has a share only: make it a Strategy"
+    )
+
+
 @pytest.mark.parametrize(
     ("picks", "message"),
     [(["u1", "u1"], "more than once"), (["u1"], "gave 1 picks"), (["u1", "v0"], "v0, which is not")],

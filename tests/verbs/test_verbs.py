@@ -16,6 +16,7 @@ from seral.options import Options, every_option
 from seral.verbs import VERBS, Verb, file_of
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
+PAGE = JOBS.parent / "docs" / "configuration.md"
 SENTENCE = re.compile(r"[A-Z][^.]*[a-z)]\.")
 every_verb = pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
 
@@ -32,6 +33,12 @@ def test_a_verb_has_a_help_of_one_sentence(verb: Verb) -> None:
     assert SENTENCE.fullmatch(verb.help), f"{verb.name}: help should be one sentence, ending in a full stop"
     assert len(verb.help) <= 110, f"{verb.name}: help should fit on a line, has {len(verb.help)} characters"
     assert re.search(rf"Example: `seral {' '.join(verb.words)} ", verb.about), f"{verb.name}: about lacks its Example"
+
+
+def test_the_docs_tell_of_every_verb() -> None:
+    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    missing = [name for name in VERBS if not any(f"`{name}`" in row.split("|")[1] for row in rows)]
+    assert not missing, f"docs/configuration.md has no row for {missing} in its table of verbs"
 
 
 @every_verb

@@ -151,7 +151,7 @@ class MaskedPrediction(Pretraining):
 
     def warning(self, done: int, scores: Mapping[str, float], first: Mapping[str, float]) -> str | None:
         """A collapse, which is none before the warm-up is over."""
-        return None if done < self.settings.warmup_steps else collapse_warning(scores, first, self.settings.clusters)
+        return None if done < self.settings.warmup_steps else collapse_warning(scores, first, self.model.units)
 
     def write(self, folder: Path) -> None:
         """Write heads and clusters, and the adapted encoder."""
@@ -206,16 +206,16 @@ def make_objective(kind: str, spec: TaptSpec, encoder: SpeechEncoder, settings: 
     return OBJECTIVES[kind].build(encoder, settings, generator)  # type: ignore[return-value]
 
 
-def collapse_warning(scores: Mapping[str, float], first: Mapping[str, float], clusters: int) -> str | None:
+def collapse_warning(scores: Mapping[str, float], first: Mapping[str, float], units: int) -> str | None:
     """A sentence if the perplexities of an evaluation show a collapse; `first` are those before training."""
     used, targets = scores["perplexity"], scores.get("target_perplexity")
     if targets is None:
         if used < SHRUNK_SHARE * first["perplexity"]:
             return f"the codebook collapses: perplexity {used:.1f}, {first['perplexity']:.1f} at the start"
         return None
-    # As few frames as one clip's cannot show more clusters than there are frames.
-    if targets < EMPTY_SHARE * min(clusters, scores["masked"]):
-        return f"nearly all targets are the same: perplexity {targets:.1f} of {clusters} clusters; try another layer"
+    # As few frames as one clip's cannot show more units than there are frames.
+    if targets < EMPTY_SHARE * min(units, scores["masked"]):
+        return f"nearly all targets are the same: perplexity {targets:.1f} of {units} units; cluster another layer"
     if used < COLLAPSED_SHARE * targets:
         return f"predictions collapse: perplexity {used:.1f}, that of the targets is {targets:.1f}"
     return None

@@ -15,10 +15,12 @@ from seral.options import Options
 class TaptRunOptions(Options):
     """Options of adapting an encoder, or an adapter on it, to speech before the loop."""
 
-    objective: str | None = None
-    """contrastive, masked_clusters or local_attributes (ser_models.objectives.OBJECTIVES); None = the first that fits
-    the encoder: contrastive for wav2vec 2.0, masked_clusters for all others. local_attributes trains the adapter `wap`
-    and leaves the encoder as it is: fine-tuning then starts from that adapter."""
+    objective: str | None = Field(
+        default=None,
+        description=f"One of {', '.join(name for name, kind in OBJECTIVES.items() if kind.reads != 'teacher')}; None = the "
+        "first that fits the encoder: contrastive for wav2vec 2.0, masked_clusters for all others. local_attributes trains "
+        "the adapter `wap` and leaves the encoder as it is: fine-tuning then starts from that adapter.",
+    )
     settings: dict[str, dict[str, Any]] = Field(default={})
     """Further options of the objective, and of the adapter `wap`, by name, such as {local_attributes: {alpha: 0}, wap:
     {layers: 2}}; ser_models has a class of them for each."""

@@ -46,8 +46,8 @@ class BatchOptions(Options):
     """Seed of the picks."""
     parts: int = Field(default=1, ge=1)
     """In how many processes the features are kept, on as many machines as Ray has, at most one a file; 1 = all in this
-    one, without Ray. The picks are the same, but for strategies that cluster the whole pool (k_means, alps, typiclust,
-    prob_cover, and auto without predictions), whose picks in parts are merged."""
+    one, without Ray. The picks are the same, but for strategies that cluster the whole pool (`seral strategies` lists
+    which), whose picks in parts are merged."""
     out: str
     """Parquet file of the picks, in order (schema.PICK)."""
     cluster: ClusterOptions = ClusterOptions()

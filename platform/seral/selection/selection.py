@@ -16,7 +16,7 @@ from seral.errors import OptionError, SelectionError, unknown_name
 from seral.options import Options
 from seral.selection.candidates import GROUPS, Candidates
 from seral.selection.strategies import DIVERSITIES, STRATEGIES, UNCERTAINTIES, WRAPPERS
-from seral.selection.strategies.records import Pick, StandsFor
+from seral.selection.strategies.records import Merged, Pick, StandsFor, Strategy, Wrapper
 
 
 class NamedOptions(Options):
@@ -140,13 +140,16 @@ def needs(name: str, options: Mapping[str, Any]) -> frozenset[str]:
 
 
 def describe_strategies() -> list[str]:
-    """One paragraph a strategy, then one a wrapper: name, options with defaults, and the first lines of its docs."""
+    """One paragraph a strategy, then one a wrapper: name, options with defaults, and the first lines of its docs; also
+    whether its picks are merged when the pool is in parts."""
     lines = []
-    for table in (STRATEGIES, WRAPPERS):
+    tables: tuple[Mapping[str, Strategy | Wrapper], ...] = (STRATEGIES, WRAPPERS)
+    for table in tables:
         for name in table:
             options = ", ".join(f"{key}={value!r}" for key, value in default_options(name).items())
             summary = inspect.cleandoc(function_of(name).__doc__ or "").split("\n\n")[0].replace("\n", " ")
-            lines.append(f"{name}({options})\n    {summary}")
+            merged = isinstance(table[name].in_parts, Merged)
+            lines.append(f"{name}({options})\n    {summary}" + (" In parts, its picks are merged." if merged else ""))
     return lines
 
 

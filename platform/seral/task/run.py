@@ -54,7 +54,7 @@ def claim(options: Options, verb: str, may_change: Collection[str] = (), *, pool
     run = new["run"]
     if storage.exists(storage.join(run, CONFIG)):
         if (made_by := verb_of(run)) not in (None, verb):
-            raise StateError(f"{run} holds {_kind(made_by)}, not {KINDS[verb]}; give `run` another folder")
+            raise StateError(f"{run} holds {_kind(made_by)}, not {_words(verb)}; give `run` another folder")
         old = read_options(type(options), run).model_dump(mode="json")
         before, after = (_without(values, may_change) for values in (old, new))
         if changed := [name for name in after if before.get(name) != after[name]]:
@@ -78,7 +78,7 @@ def read_config(run: str, *verbs: str) -> dict[str, Any]:
     values: dict[str, Any] = yaml.safe_load(storage.read_bytes(path))
     verb = values.pop(VERB, None)
     if verbs and verb is not None and verb not in verbs:
-        wanted = " or ".join(KINDS[name] for name in verbs)
+        wanted = " or ".join(_words(name) for name in verbs)
         raise StateError(f"{run} holds {_kind(verb)}, not {wanted}: name the folder of {wanted}")
     return values
 
@@ -120,6 +120,10 @@ def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Ma
             "created": storage.read_json(path)["created"] if storage.exists(path) else now,
         },
     )
+
+
+def _words(verb: str) -> str:
+    return KINDS.get(verb, f"a run of seral {verb}")
 
 
 def _kind(verb: str | None) -> str:

@@ -275,8 +275,8 @@ Example: `seral layers transfer jobs/configs/anchors-whisper.yaml --set groups=[
         function="seral.selection.batch:run_batch",
         help="Pick what to label next from Parquet files, on one machine or many, outside a loop.",
         about="""The picks do not depend on the order of the files, nor on how many parts they are kept in, but for
-strategies that cluster the whole pool (k_means, alps, typiclust, prob_cover, and auto without predictions): in parts,
-theirs are merged, and `exact` says so.
+strategies that cluster the whole pool (`seral strategies` lists which): in parts, theirs are merged, and `exact` says
+so.
 
 Example: `seral select features/ --predictions p.parquet --strategy badge --count 500 --out picks.parquet --set
 'strategy.wrappers=[{name: quota, by: speaker, share: 0.05}]' --metadata data/pool/utterances`""",
