@@ -1,9 +1,11 @@
-"""A shard in, a shard out: actors of Ray Data that each hold one encoder."""
+"""A shard in, a shard out: processes of Ray Data that each hold one encoder."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Timer
 from typing import Any
+from uuid import uuid4
 
 import ray
 
@@ -11,6 +13,9 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect, encoder_actors
 from seral.pool.shards import Pool
 from seral.progress import track
+
+IDLE_S = 10.0
+"""A process that is also there for other work lets its encoder go after so long without a shard."""
 
 
 def map_shards(
@@ -23,23 +28,41 @@ def map_shards(
     *,
     into: str,
 ) -> None:
-    """Give every shard to one of a few actors, {"shard": name} -> {"rows": count}, as many as there are encoders.
+    """Give every shard to one of a few processes, {"shard": name} -> {"rows": count}, as many as there are encoders.
 
-    They write below the folder `into`, which is tidied at the end: an actor may have been lost with its node.
+    They write below the folder `into`, which is tidied at the end: a process may have been lost with its node. On a GPU
+    each is an actor, whose memory is free when all is done. On CPUs shards go to whatever processes Ray has: those that
+    worked before, or will work next, have torch imported already, and that takes longer than a small pool.
     """
     connect(on)
-    actors = min(encoder_actors(on), len(shards))
+    count = min(encoder_actors(on), len(shards))
     rows = pool.manifest["shards"]
-    progress_rows = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards)).map(
-        actor,
-        fn_constructor_kwargs=arguments,
-        compute=ray.data.ActorPoolStrategy(min_size=actors, max_size=actors),
-        num_cpus=1,
-        num_gpus=1 if on.use_gpu else 0,
-    )
-    with track(
-        f"{label} by {actors} process{'es' if actors > 1 else ''}", sum(rows[s]["rows"] for s in shards)
-    ) as advance:
-        for row in progress_rows.iter_rows():
+    dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
+    if on.use_gpu:
+        actors = ray.data.ActorPoolStrategy(min_size=count, max_size=count)
+        dataset = dataset.map(actor, fn_constructor_kwargs=arguments, compute=actors, num_cpus=1, num_gpus=1)
+    else:
+        kwargs = {"call": uuid4().hex, "actor": actor, "arguments": arguments}
+        dataset = dataset.map(_on_shard, fn_kwargs=kwargs, compute=ray.data.TaskPoolStrategy(size=count), num_cpus=1)
+    with track(f"{label} by {count} process{'es' if count > 1 else ''}", sum(rows[s]["rows"] for s in shards)) as advance:
+        for row in dataset.iter_rows():
             advance(row["rows"])
     storage.tidy(into)
+
+
+_held: dict[str, Any] = {}
+"""The one encoder of this process: call of `map_shards` -> what it made of its arguments."""
+_release = Timer(0, _held.clear)
+
+
+def _on_shard(row: dict[str, Any], call: str, actor: type[Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    global _release
+    _release.cancel()
+    if (held := _held.get(call)) is None:
+        _held.clear()
+        held = _held[call] = actor(**arguments)
+    result: dict[str, Any] = held(row)
+    _release = Timer(IDLE_S, _held.clear)
+    _release.daemon = True
+    _release.start()
+    return result
