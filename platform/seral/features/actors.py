@@ -44,7 +44,8 @@ def map_shards(
     else:
         kwargs = {"call": uuid4().hex, "actor": actor, "arguments": arguments}
         dataset = dataset.map(_on_shard, fn_kwargs=kwargs, compute=ray.data.TaskPoolStrategy(size=count), num_cpus=1)
-    with track(f"{label} by {count} process{'es' if count > 1 else ''}", sum(rows[s]["rows"] for s in shards)) as advance:
+    title = f"{label} by {count} process{'es' if count > 1 else ''}"
+    with track(title, sum(rows[shard]["rows"] for shard in shards)) as advance:
         for row in dataset.iter_rows():
             advance(row["rows"])
     storage.tidy(into)
