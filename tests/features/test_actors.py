@@ -27,10 +27,10 @@ def test_a_process_makes_one_encoder_a_call_and_lets_it_go_when_idle(monkeypatch
     assert first == [{"rows": 11, "shard": "a"}, {"rows": 12, "shard": "b"}]
     assert actors._on_shard({"shard": "a"}, "two", Encoder, {"start": 0})["rows"] == 1, "of another call"
     assert Encoder.made == 2
-    assert list(actors._held) == ["two"], "never two encoders in a process"
+    assert list(actors._encoder_of) == ["two"], "never two encoders in a process"
     monkeypatch.setattr(actors, "IDLE_S", 0.01)
     actors._on_shard({"shard": "b"}, "two", Encoder, {"start": 0})
     deadline = time.monotonic() + 10
-    while actors._held and time.monotonic() < deadline:
+    while actors._encoder_of and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not actors._held
+    assert not actors._encoder_of

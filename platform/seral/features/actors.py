@@ -51,19 +51,19 @@ def map_shards(
     storage.tidy(into)
 
 
-_held: dict[str, Any] = {}
+_encoder_of: dict[str, Any] = {}
 """The one encoder of this process: call of `map_shards` -> what it made of its arguments."""
-_release = Timer(0, _held.clear)
+_release = Timer(0, _encoder_of.clear)
 
 
 def _on_shard(row: dict[str, Any], call: str, actor: type[Any], arguments: dict[str, Any]) -> dict[str, Any]:
     global _release
     _release.cancel()
-    if (held := _held.get(call)) is None:
-        _held.clear()
-        held = _held[call] = actor(**arguments)
-    result: dict[str, Any] = held(row)
-    _release = Timer(IDLE_S, _held.clear)
+    if (encoder := _encoder_of.get(call)) is None:
+        _encoder_of.clear()
+        encoder = _encoder_of[call] = actor(**arguments)
+    result: dict[str, Any] = encoder(row)
+    _release = Timer(IDLE_S, _encoder_of.clear)
     _release.daemon = True
     _release.start()
     return result
