@@ -159,8 +159,8 @@ def two_corpora(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> 
     for seed, corpus in enumerate(("acted", "natural")):
         options = SynthesisOptions(utterances=48, speakers_per_language=2, junk=0.0, seed=seed)
         synthesise(root / corpus, options)
-        given = {"reader": "manifest", "root": str(root / corpus), "out": str(root / "pool"), "corpus": corpus}
-        import_corpus(parse(ImportOptions, given))
+        values = {"reader": "manifest", "root": str(root / corpus), "out": str(root / "pool"), "corpus": corpus}
+        import_corpus(parse(ImportOptions, values))
     return str(root / "pool")
 
 
@@ -219,12 +219,12 @@ def kill_worker_after_a_checkpoint(work: Path, killed: list[int]) -> None:
 
 def ray_workers(title: str) -> list[psutil.Process]:
     """Workers of this process's own Ray that are doing this."""
-    found = []
+    workers = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.NoSuchProcess):
             if " ".join(process.cmdline()).startswith(f"ray::{title}"):
-                found.append(process)
-    return found
+                workers.append(process)
+    return workers
 
 
 @pytest.fixture

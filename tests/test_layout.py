@@ -202,13 +202,13 @@ def unsafe_loads(tree: ast.AST) -> Iterator[tuple[int, str]]:
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+        keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
         owner, _, function = called.rpartition(".")
         if UNPICKLING & set(owner.split(".")) and function in {"load", "loads", "open", "Unpickler"}:
             yield node.lineno, called
-        elif called == "torch.load" and given.get("weights_only") != "True":
+        elif called == "torch.load" and keywords.get("weights_only") != "True":
             yield node.lineno, "torch.load without weights_only=True"
-        elif function in {"load", "save", "savez"} and given.get("allow_pickle", "False") != "False":
+        elif function in {"load", "save", "savez"} and keywords.get("allow_pickle", "False") != "False":
             yield node.lineno, f"{called} with allow_pickle"
 
 
@@ -225,9 +225,9 @@ def test_platform_is_a_folder_and_never_a_package() -> None:
 def test_import_platform_at_the_root_is_the_standard_library() -> None:
     script = "import platform, sys; print(platform.__file__); sys.exit(not platform.python_version())"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    found = Path(done.stdout.strip())
-    assert not found.is_relative_to(ROOT)
-    assert found.name == "platform.py"
+    path = Path(done.stdout.strip())
+    assert not path.is_relative_to(ROOT)
+    assert path.name == "platform.py"
 
 
 @pytest.mark.parametrize("part", SOURCES)
@@ -250,11 +250,11 @@ def test_imports_run_down_the_floors(part: str) -> None:
     unknown = {floor for floor in floor_of.values() if floor not in {*order, "__main__"}}
     assert not unknown, f"{sorted(unknown)} have no place in FLOORS[{part!r}]: put them above all that they import"
     for name, path in modules.items():
-        here = floor_of.get(name)
+        own_floor = floor_of.get(name)
         for line, to in project_imports(modules, path):
             there = floor_of.get(to)
-            if here in order and (there is None or order.index(there) > order.index(here)):
-                wrong.append(f"{path.relative_to(ROOT)}:{line}: {here} imports {to}, which stands above it")
+            if own_floor in order and (there is None or order.index(there) > order.index(own_floor)):
+                wrong.append(f"{path.relative_to(ROOT)}:{line}: {own_floor} imports {to}, which stands above it")
     assert not wrong, f"imports may only go down; from the ground: {', '.join(order)}\n" + "\n".join(wrong)
 
 
@@ -306,7 +306,7 @@ def test_no_module_has_a_name_that_says_nothing_or_shadows() -> None:
 def test_names_say_what_they_hold() -> None:
     wrong = [
         f"{path.relative_to(ROOT)}:{line}: {name!r} says nothing of what it holds: name the content"
-        for _, path in every_file()
+        for path in (*(path for _, path in every_file()), *sorted((ROOT / "tests").rglob("*.py")))
         for line, name in empty_names(ast.parse(path.read_text(encoding="utf-8")))
     ]
     assert not wrong, "\n".join(wrong)
@@ -351,7 +351,7 @@ def test_nothing_is_ever_unpickled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "found"),
+    ("code", "unsafe"),
     [
         ("pickle.load(f)", True),
         ("ray.cloudpickle.loads(b)", True),
@@ -365,8 +365,8 @@ def test_nothing_is_ever_unpickled() -> None:
         ("json.load(f)", False),
     ],
 )
-def test_the_check_for_unsafe_loads_finds_what_it_should(code: str, found: bool) -> None:
-    assert bool(list(unsafe_loads(ast.parse(code)))) is found
+def test_the_check_for_unsafe_loads_finds_what_it_should(code: str, unsafe: bool) -> None:
+    assert bool(list(unsafe_loads(ast.parse(code)))) is unsafe
 
 
 def test_the_import_check_sees_imports_inside_functions() -> None:

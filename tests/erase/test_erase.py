@@ -84,18 +84,20 @@ def write_snapshot(pool: str) -> None:
 
 def write_run(run: Path) -> None:
     """A run of the loop as its rounds leave it: the second round asked about an erased utterance."""
-    here = run / "trajectories" / "after.fold-00.seed-0"
-    storage.write_json(here / "trajectory.json", {"test_speakers": ["Bert", "Martha"], "fold_name": "made/Martha"})
+    trajectory = run / "trajectories" / "after.fold-00.seed-0"
+    storage.write_json(
+        trajectory / "trajectory.json", {"test_speakers": ["Bert", "Martha"], "fold_name": "made/Martha"}
+    )
     asked = [KEPT[0], ERASED[1]]
     scored = {"predicted": "anger", "p_anger": 1.0}
     for number, name in enumerate(asked):
-        folder = here / "rounds" / f"{number:04d}"
+        folder = trajectory / "rounds" / f"{number:04d}"
         label = {"utterance_id": name, "emotion": "anger", "answer": "label", "round": number}
-        rest = [{"utterance_id": n, "part": "pool", **scored} for n in (*KEPT, *ERASED) if n not in asked]
+        unasked = [{"utterance_id": n, "part": "pool", **scored} for n in (*KEPT, *ERASED) if n not in asked]
         tables = {
             "picks": pa.Table.from_pylist([{"utterance_id": name, "order": 0, "round": number}], PICK),
             "labels": pa.Table.from_pylist([label], LABEL),
-            "predictions": pa.Table.from_pylist(rest, prediction_schema(["anger"])),
+            "predictions": pa.Table.from_pylist(unasked, prediction_schema(["anger"])),
         }
         for table, content in tables.items():
             storage.write_table(folder / f"{table}.parquet", content)
@@ -144,8 +146,8 @@ def folder(original: Path, tmp_path: Path) -> Path:
 
 
 def options(folder: Path, **values: Any) -> EraseOptions:
-    given = values or {"speaker": "made/Martha", "also": [str(folder / "run")]}
-    return parse(EraseOptions, {"pool": str(folder / "pool"), **given})
+    wanted = values or {"speaker": "made/Martha", "also": [str(folder / "run")]}
+    return parse(EraseOptions, {"pool": str(folder / "pool"), **wanted})
 
 
 def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -161,11 +163,13 @@ def state(folder: Path) -> dict[str, bytes]:
     """All files but tombstones, whose times and salts differ."""
     files = (path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    found = {name: path.read_bytes() for name, path in names.items() if "/erased/" not in name and "config" not in name}
-    for name in [name for name in found if name.endswith(".sqlite")]:
+    bytes_of = {
+        name: path.read_bytes() for name, path in names.items() if "/erased/" not in name and "config" not in name
+    }
+    for name in [name for name in bytes_of if name.endswith(".sqlite")]:
         with closing(Ledger(str(names[name]))) as ledger:
-            found[name] = repr(ledger.answers(history=True).to_pylist()).encode()
-    return found
+            bytes_of[name] = repr(ledger.answers(history=True).to_pylist()).encode()
+    return bytes_of
 
 
 def assert_gone(folder: Path) -> None:
@@ -179,17 +183,17 @@ def assert_gone(folder: Path) -> None:
     pool = open_pool(str(folder / "pool"))
     assert check_pool(pool.uri) == []
     assert sorted(pool.metadata["utterance_id"].to_pylist()) == KEPT
-    kept = open_pool(f"{pool.uri}@first")
-    assert (kept.rows, check_pool(f"{pool.uri}@first")) == (0, [])
+    snapshot = open_pool(f"{pool.uri}@first")
+    assert (snapshot.rows, check_pool(f"{pool.uri}@first")) == (0, [])
     for table in ("features/abc/pooled", "features/text-x", *TABLES):
-        listed = sorted({*pool.shards, *(kept.shards if table in TABLES else [])})
+        listed = sorted({*pool.shards, *(snapshot.shards if table in TABLES else [])})
         assert [name.removesuffix(".parquet") for name in storage.list_names(f"{pool.uri}/{table}")] == listed
 
 
 def test_a_speaker_is_gone_from_every_byte(folder: Path) -> None:
-    told = erase(options(folder))
+    summary = erase(options(folder))
     assert_gone(folder)
-    assert told["rows"] == {
+    assert summary["rows"] == {
         "features/abc/pooled": 3,
         "features/text-x": 2,
         "gold": 3,
@@ -199,14 +203,14 @@ def test_a_speaker_is_gone_from_every_byte(folder: Path) -> None:
         "utterances": 4,
         "votes": 6,
     }
-    place = str(folder / "run")
-    rounds = f"{place}/trajectories/after.fold-00.seed-0/rounds"
-    assert told["elsewhere"][place]["rows"] == {
+    run = str(folder / "run")
+    rounds = f"{run}/trajectories/after.fold-00.seed-0/rounds"
+    assert summary["elsewhere"][run]["rows"] == {
         "labels": 2, "one": 1, "picks": 2, "predictions": 4, "selection": 1, "trajectory": 1
     }  # fmt: skip
-    assert told["elsewhere"][place]["models"] == [f"{place}/tapt/encoder", f"{rounds}/0001/model"]
-    assert told["note"].startswith("weights cannot be unlearned")
-    assert told["elsewhere"][str(folder / "cache")]["rows"] == {"made-1": 1}
+    assert summary["elsewhere"][run]["models"] == [f"{run}/tapt/encoder", f"{rounds}/0001/model"]
+    assert summary["note"].startswith("weights cannot be unlearned")
+    assert summary["elsewhere"][str(folder / "cache")]["rows"] == {"made-1": 1}
     (tombstone,) = (folder / "pool" / "erased").iterdir()
     assert json.loads(tombstone.read_text())["finished"]
 
@@ -215,22 +219,22 @@ def test_a_ledger_loses_what_was_erased_and_nothing_else(folder: Path) -> None:
     elsewhere = str(folder / "team.sqlite")
     write_ledger(elsewhere, [ERASED[0], KEPT[1]])
     (folder / "run" / "config.yaml").write_text(f"people: {{ledger: {elsewhere}}}\n")
-    told = erase(options(folder))
-    assert told["elsewhere"][elsewhere]["rows"] == {"team": 1}
-    for url, kept in ((elsewhere, [KEPT[1]] * 2), (str(folder / "run" / "labels.sqlite"), [KEPT[0]])):
+    summary = erase(options(folder))
+    assert summary["elsewhere"][elsewhere]["rows"] == {"team": 1}
+    for url, left in ((elsewhere, [KEPT[1]] * 2), (str(folder / "run" / "labels.sqlite"), [KEPT[0]])):
         with closing(Ledger(url)) as ledger:
-            assert ledger.answers(history=True)["utterance_id"].to_pylist() == kept
+            assert ledger.answers(history=True)["utterance_id"].to_pylist() == left
     assert ERASED[0].encode() not in b"".join(path.read_bytes() for path in folder.glob("team.sqlite*"))
 
 
 def test_what_is_left_is_as_it_was(folder: Path) -> None:
     before = open_pool(str(folder / "pool"))
-    kept = {
+    left_files = {
         r["utterance_id"]: r for s in before.shards for r in before.read(s).to_pylist() if r["utterance_id"] in KEPT
     }
     erase(options(folder))
     pool = open_pool(str(folder / "pool"))
-    assert {r["utterance_id"]: r for s in pool.shards for r in pool.read(s).to_pylist()} == kept
+    assert {r["utterance_id"]: r for s in pool.shards for r in pool.read(s).to_pylist()} == left_files
     assert "made-2" not in pool.shards, "its quarantine named an erased utterance"
     assert pool.quarantine["source"].to_pylist() == ["bert.wav"]
     table = storage.read_table(storage.join(pool.uri, "features/abc/pooled", f"{pool.shards[0]}.parquet"))
@@ -239,11 +243,11 @@ def test_what_is_left_is_as_it_was(folder: Path) -> None:
         assert (line["utterance_id"], line["nearest_id"]) == (KEPT[0], None)
     assert table.schema.metadata == {b"encoder": b"abc"}
     assert table["mean"].to_pylist() == [b"m" + KEPT[0].encode()]
-    here = folder / "run" / "trajectories" / "after.fold-00.seed-0"
-    assert storage.read_json(here / "trajectory.json") == {"test_speakers": ["Bert"], "fold_name": "erased"}
-    assert storage.read_table(here / "rounds/0000/labels.parquet")["utterance_id"].to_pylist() == [KEPT[0]]
-    assert (here / "rounds/0000/selection.npz").exists()
-    assert not (here / "rounds/0001/selection.npz").exists()
+    trajectory = folder / "run" / "trajectories" / "after.fold-00.seed-0"
+    assert storage.read_json(trajectory / "trajectory.json") == {"test_speakers": ["Bert"], "fold_name": "erased"}
+    assert storage.read_table(trajectory / "rounds/0000/labels.parquet")["utterance_id"].to_pylist() == [KEPT[0]]
+    assert (trajectory / "rounds/0000/selection.npz").exists()
+    assert not (trajectory / "rounds/0001/selection.npz").exists()
     assert storage.read_json(folder / "run" / "cells" / "one.json") == {"uar": 0.5, "predicted": {KEPT[0]: [2]}}
     assert storage.list_names(folder / "run" / "report") == ["rounds.csv"]
 
@@ -259,7 +263,7 @@ def test_killed_at_any_point_it_ends_in_the_same_state(
     whole = tmp_path / "whole" / "work"
     shutil.copytree(folder, whole)
     (whole / "run" / "config.yaml").write_text(f"feature_cache: {whole / 'cache'}\n")
-    told = erase(options(whole))
+    summary = erase(options(whole))
     expected, kills = state(whole), 0
     while True:
         again = tmp_path / f"killed-{kills}" / "work"
@@ -270,9 +274,9 @@ def test_killed_at_any_point_it_ends_in_the_same_state(
                 break
         resumed = erase(options(again))
         assert state(again) == expected, f"killed at change {kills}"
-        assert resumed["rows"] == told["rows"]
+        assert resumed["rows"] == summary["rows"]
         models = [m.removeprefix(str(again)) for m in resumed["elsewhere"][str(again / "run")]["models"]]
-        assert models == [m.removeprefix(str(whole)) for m in told["elsewhere"][str(whole / "run")]["models"]]
+        assert models == [m.removeprefix(str(whole)) for m in summary["elsewhere"][str(whole / "run")]["models"]]
         kills += 2
         shutil.rmtree(again.parent)
     assert kills > 30, "every file that is written or deleted is a point to be killed at"
@@ -315,8 +319,8 @@ def test_again_changes_nothing_and_another_run_is_cleared(folder: Path, tmp_path
 def test_one_utterance_and_its_copy(folder: Path) -> None:
     predictions = str(folder / "predictions.parquet")
     storage.write_table(predictions, pa.table({"utterance_id": [*KEPT, *ERASED]}))
-    told = erase(options(folder, utterance=ERASED[2], also=[predictions]))
-    assert (told["kind"], told["rows"]["utterances"]) == ("utterance", 3), "one of them in the snapshot"
+    summary = erase(options(folder, utterance=ERASED[2], also=[predictions]))
+    assert (summary["kind"], summary["rows"]["utterances"]) == ("utterance", 3), "one of them in the snapshot"
     assert sorted(open_pool(str(folder / "pool")).metadata["utterance_id"].to_pylist()) == [ERASED[1], *KEPT]
     assert storage.read_table(predictions)["utterance_id"].to_pylist() == [*KEPT, ERASED[1]]
     assert check_pool(str(folder / "pool")) == []
@@ -348,22 +352,22 @@ def test_a_list_that_still_names_it_fails_the_erasure(folder: Path) -> None:
 @pytest.mark.usefixtures("ray_session")
 def test_it_does_not_come_back_with_the_next_import(tmp_path: Path, make_corpus: Callable[..., Path]) -> None:
     root, pool = make_corpus(tmp_path / "calls", 8), str(tmp_path / "pool")
-    given = parse(ImportOptions, {"reader": "manifest", "root": str(root), "out": pool})
-    import_corpus(given)
-    told = erase(parse(EraseOptions, {"pool": pool, "speaker": "calls/s1"}))
-    assert told["rows"]["utterances"] == 2
-    counts = import_corpus(given)
+    wanted = parse(ImportOptions, {"reader": "manifest", "root": str(root), "out": pool})
+    import_corpus(wanted)
+    summary = erase(parse(EraseOptions, {"pool": pool, "speaker": "calls/s1"}))
+    assert summary["rows"]["utterances"] == 2
+    counts = import_corpus(wanted)
     assert (counts["files"], counts["reasons"], counts["pool_utterances"]) == (2, {"erased": 2}, 6)
-    again = import_corpus(given)
+    again = import_corpus(wanted)
     assert (again["files"], again["already_there"]) == (0, 8)
     # Under another name, another speaker and another path: the audio gives it away.
     shutil.copy(root / "audio" / "clip0001.flac", root / "audio" / "anon.flac")
     lines = [{"id": "anon", "audio": "audio/anon.flac", "speaker": "s9"}]
     with (root / "manifest.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
-    counts = import_corpus(given)
+    counts = import_corpus(wanted)
     assert (counts["files"], counts["reasons"], counts["pool_utterances"]) == (1, {"erased": 1}, 6)
-    assert (import_corpus(given)["files"], check_pool(pool)) == (0, [])
+    assert (import_corpus(wanted)["files"], check_pool(pool)) == (0, [])
     reasons = open_pool(pool).quarantine
     assert reasons["reason"].to_pylist() == ["erased"] * 3
     for name, data in contents(Path(pool)):

@@ -27,7 +27,7 @@ EXAMPLE = [
 ]
 
 
-def said(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
+def answer(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
     row = {"id": next(NUMBER), "utterance_id": utterance, "person": person, "emotions": list(emotions)}
     return {"kind": "label", "secondary": [], "final": False, "purpose": "round", **row, **more}
 
@@ -84,27 +84,27 @@ def test_agreement_over_classes_for_each_class_and_for_dimensions() -> None:
     for index, word in enumerate(("joy", "joy", "neutral", "neutral", "anger", "anger")):
         other = {"anger": "neutral"}.get(word, word)
         rows += [
-            said(f"u{index}", "ada", word, arousal=1.0 + index % 5),
-            said(f"u{index}", "ben", other, arousal=5.0 - index % 5),
+            answer(f"u{index}", "ada", word, arousal=1.0 + index % 5),
+            answer(f"u{index}", "ben", other, arousal=5.0 - index % 5),
         ]
-    rows += [said("u0", "cem", "anger", purpose="check"), said("u0", "lead", "anger", final=True)]
-    found = agreement(table(*rows), CLASSES, ("arousal",))
-    assert list(found) == ["emotion", *CLASSES, "arousal"]
-    assert found["joy"].alpha == pytest.approx(1)
-    assert found["anger"].alpha is not None
-    assert found["anger"].alpha < found["neutral"].alpha < found["emotion"].alpha < 1  # type: ignore[operator]
-    assert found["arousal"].alpha is not None
-    assert found["arousal"].alpha < 0
-    assert agreement(table(said("a", "ada", "joy")), CLASSES)["emotion"].alpha is None
+    rows += [answer("u0", "cem", "anger", purpose="check"), answer("u0", "lead", "anger", final=True)]
+    result = agreement(table(*rows), CLASSES, ("arousal",))
+    assert list(result) == ["emotion", *CLASSES, "arousal"]
+    assert result["joy"].alpha == pytest.approx(1)
+    assert result["anger"].alpha is not None
+    assert result["anger"].alpha < result["neutral"].alpha < result["emotion"].alpha < 1  # type: ignore[operator]
+    assert result["arousal"].alpha is not None
+    assert result["arousal"].alpha < 0
+    assert agreement(table(answer("a", "ada", "joy")), CLASSES)["emotion"].alpha is None
 
 
 def test_a_report_counts_what_a_person_did() -> None:
-    rows = [said(f"u{n}", name, "joy" if n % 2 else "anger") for n in range(6) for name in ("ada", "ben", "cem")]
-    rows += [said(f"u{n}", "dee", "anger", seconds=float(n)) for n in range(6)]
+    rows = [answer(f"u{n}", name, "joy" if n % 2 else "anger") for n in range(6) for name in ("ada", "ben", "cem")]
+    rows += [answer(f"u{n}", "dee", "anger", seconds=float(n)) for n in range(6)]
     rows += [
-        said("u6", "dee", kind="skipped"),
-        said("u7", "dee", kind="other-language"),
-        said("u8", "dee", kind="unusable"),
+        answer("u6", "dee", kind="skipped"),
+        answer("u7", "dee", kind="other-language"),
+        answer("u8", "dee", kind="unusable"),
     ]
     reports = {report.person: report for report in person_reports(table(*rows), CLASSES)}
     assert list(reports) == ["ada", "ben", "cem", "dee"]
@@ -120,14 +120,18 @@ def test_a_report_counts_what_a_person_did() -> None:
 
 
 def test_checks_tell_how_often_a_person_is_right() -> None:
-    final = [said("c1", "lead", "joy", final=True), said("c2", "lead", kind="unusable", final=True)]
-    final += [said("c3", "lead", "anger", final=True)]
-    rows = [said("c1", "ada", "joy", "anger"), said("c2", "ada", kind="unusable"), said("c3", "ada", kind="unusable")]
+    final = [answer("c1", "lead", "joy", final=True), answer("c2", "lead", kind="unusable", final=True)]
+    final += [answer("c3", "lead", "anger", final=True)]
+    rows = [
+        answer("c1", "ada", "joy", "anger"),
+        answer("c2", "ada", kind="unusable"),
+        answer("c3", "ada", kind="unusable"),
+    ]
     checks = [{**row, "purpose": "check"} for row in rows]
     (ada,) = person_reports(table(*checks, *final), CLASSES)
     assert (ada.checks, ada.check_accuracy) == (3, 0.5)
 
 
 def test_nobody_is_compared_with_themselves() -> None:
-    (ada,) = person_reports(table(said("a", "ada", "joy"), said("b", "ada", "anger")), CLASSES)
+    (ada,) = person_reports(table(answer("a", "ada", "joy"), answer("b", "ada", "anger")), CLASSES)
     assert (ada.agreement, ada.compared, ada.check_accuracy) == (None, 0, None)

@@ -63,7 +63,7 @@ def test_responses_come_back_in_both_forms(ledger: Ledger, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("responses", "told"),
+    ("responses", "message"),
     [
         ([{"status": "submitted"}], r"\[0\].responses"),
         ([{"user_id": "ada", "values": {"mood": {"value": "x"}}}], r"\[0\].responses\[0\]: unknown control 'mood'"),
@@ -71,8 +71,10 @@ def test_responses_come_back_in_both_forms(ledger: Ledger, tmp_path: Path) -> No
         ([{"user_id": "ada", "values": {"emotion": {"value": 3}}}], r"\[0\].responses\[0\]: emotion is 3, not text"),
     ],
 )
-def test_a_bad_file_is_refused_with_the_path_inside(ledger: Ledger, tmp_path: Path, responses: Any, told: str) -> None:
-    with pytest.raises(LabelError, match=told):
+def test_a_bad_file_is_refused_with_the_path_inside(
+    ledger: Ledger, tmp_path: Path, responses: Any, message: str
+) -> None:
+    with pytest.raises(LabelError, match=message):
         read(ledger, tmp_path, responses)
     assert ledger.answers().num_rows == 0
 

@@ -53,7 +53,7 @@ def test_our_reader_of_corpora_takes_the_answers_as_votes_and_the_adjudication_a
     ledger: Ledger, tmp_path: Path
 ) -> None:
     export_labels(ledger, tmp_path / "db", "audformat")
-    first = next(found for found in read_audformat(tmp_path / "db") if found.source == "clips/u1.flac")
+    first = next(utterance for utterance in read_audformat(tmp_path / "db") if utterance.source == "clips/u1.flac")
     assert first.emotion == "joy"  # type: ignore[union-attr]
     assert [(vote.rater, vote.emotion, vote.arousal) for vote in first.votes] == [("ada", "joy", 4.5)]  # type: ignore[union-attr]
 
@@ -75,11 +75,11 @@ answers = st.builds(
 
 @settings(deadline=None, max_examples=12)
 @given(st.lists(st.tuples(answers, st.sampled_from(BATCHES)), max_size=8))
-def test_nothing_of_the_answers_that_stand_is_lost(given: list[tuple[Answer, object]]) -> None:
+def test_nothing_of_the_answers_that_stand_is_lost(answered: list[tuple[Answer, object]]) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        ledger, other = (Ledger.create(str(folder / f"{place}.sqlite"), PROJECT) for place in ("here", "there"))
-        ledger.record([answer for answer, _ in given], [batch for _, batch in given])  # type: ignore[misc]
+        ledger, other = (Ledger.create(str(folder / f"{side}.sqlite"), PROJECT) for side in ("here", "there"))
+        ledger.record([answer for answer, _ in answered], [batch for _, batch in answered])  # type: ignore[misc]
         export_labels(ledger, folder / "db", "audformat")
         import_labels(other, folder / "db", "audformat")
         assert import_labels(other, folder / "db", "audformat") == 0
@@ -114,9 +114,9 @@ def test_a_bad_database_is_refused_whole(ledger: Ledger, tmp_path: Path) -> None
         import_labels(ledger, folder, "audformat")
     folder.mkdir()
     header = {"raters": {"eva": {"type": "human"}}, "tables": {"t": {"columns": {"emotion": {"rater_id": "eva"}}}}}
-    for text, told in (("a: [", "not valid YAML"), ("name: x", "expected a header with raters and tables")):
+    for text, message in (("a: [", "not valid YAML"), ("name: x", "expected a header with raters and tables")):
         (folder / "db.yaml").write_text(text)
-        with pytest.raises(LabelError, match=told):
+        with pytest.raises(LabelError, match=message):
             import_labels(ledger, folder, "audformat")
     (folder / "db.yaml").write_text(yaml.safe_dump(header))
     with pytest.raises(ReaderError, match="no file at"):

@@ -28,7 +28,7 @@ ANAESTHETISTS = """
 """
 
 
-def said(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
+def answer(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
     row = {"id": next(NUMBER), "utterance_id": utterance, "person": person, "emotions": list(emotions)}
     return {"kind": "label", "secondary": [], "final": False, "purpose": "round", **row, **more}
 
@@ -43,68 +43,72 @@ def only(*rows: dict[str, Any], method: Any = "majority", dimensions: tuple[str,
 
 
 def test_most_votes_win_and_a_tie_has_no_winner() -> None:
-    row = only(said("a", "ada", "joy"), said("a", "ben", "joy"), said("a", "cem", "anger"))
+    row = only(answer("a", "ada", "joy"), answer("a", "ben", "joy"), answer("a", "cem", "anger"))
     assert (row["emotion"], row["probability"], row["n_answers"]) == ("joy", [0, 1, 0], 3)
     assert row["agreement"] == pytest.approx(2 / 3)
-    tie = only(said("a", "ada", "joy"), said("a", "ben", "anger"))
+    tie = only(answer("a", "ada", "joy"), answer("a", "ben", "anger"))
     assert (tie["emotion"], tie["probability"], tie["agreement"], tie["unusable"]) == (None, None, 0.5, False)
-    assert only(said("a", "ada", "joy"), said("a", "ben", "anger"), method="soft")["probability"] == [0.5, 0.5, 0]
+    assert only(answer("a", "ada", "joy"), answer("a", "ben", "anger"), method="soft")["probability"] == [0.5, 0.5, 0]
 
 
 def test_several_emotions_share_a_vote_and_secondary_ones_count_half() -> None:
-    row = only(said("a", "ada", "joy", "anger", secondary=["neutral"]), method="soft")
+    row = only(answer("a", "ada", "joy", "anger", secondary=["neutral"]), method="soft")
     assert row["probability"] == pytest.approx([0.4, 0.4, 0.2])
     assert row["emotion"] is None
-    row = only(said("a", "ada", "joy", secondary=["anger"]), said("a", "ben", "anger"), method="soft")
+    row = only(answer("a", "ada", "joy", secondary=["anger"]), answer("a", "ben", "anger"), method="soft")
     assert row["probability"] == pytest.approx([2 / 3, 1 / 3, 0])
     assert row["emotion"] == "anger"
 
 
 def test_an_adjudication_stands_above_the_votes() -> None:
-    votes = [said("a", name, "joy") for name in ("ada", "ben", "cem")]
+    votes = [answer("a", name, "joy") for name in ("ada", "ben", "cem")]
     for method in ("majority", "soft", "dawid-skene"):
-        row = only(*votes, said("a", "lead", "anger", final=True), method=method)
+        row = only(*votes, answer("a", "lead", "anger", final=True), method=method)
         assert (row["emotion"], row["probability"], row["final"]) == ("anger", [1, 0, 0], True)
         assert (row["n_answers"], row["agreement"]) == (3, 0.0)
-    row = only(*votes, said("a", "lead", kind="unusable", final=True))
+    row = only(*votes, answer("a", "lead", kind="unusable", final=True))
     assert (row["emotion"], row["unusable"], row["final"]) == (None, True, True)
 
 
 def test_ratings_of_an_adjudication_are_final_and_what_it_leaves_open_is_what_people_said() -> None:
     rated = ("valence", "arousal")
-    votes = [said("a", "ada", "joy", valence=1.0, arousal=2.0), said("a", "ben", "joy", valence=5.0, arousal=4.0)]
-    both = only(*votes, said("a", "lead", "anger", final=True, valence=4.5), dimensions=rated)
+    votes = [answer("a", "ada", "joy", valence=1.0, arousal=2.0), answer("a", "ben", "joy", valence=5.0, arousal=4.0)]
+    both = only(*votes, answer("a", "lead", "anger", final=True, valence=4.5), dimensions=rated)
     assert (both["emotion"], both["valence"], both["arousal"], both["final"]) == ("anger", 4.5, 3.0, True)
     for method in ("majority", "soft", "dawid-skene"):
-        row = only(*votes, said("a", "lead", final=True, valence=4.5), method=method, dimensions=rated)
+        row = only(*votes, answer("a", "lead", final=True, valence=4.5), method=method, dimensions=rated)
         assert (row["emotion"], row["valence"], row["arousal"], row["final"]) == ("joy", 4.5, 3.0, True)
 
 
 def test_unusable_is_what_more_than_half_said() -> None:
-    useless = [said("a", name, kind="unusable") for name in ("ada", "ben")]
-    passed = [said("a", name, kind="skipped") for name in ("dee", "eva", "fay")]
-    row = only(*useless, *passed, said("a", "cem", "joy"))
+    useless = [answer("a", name, kind="unusable") for name in ("ada", "ben")]
+    passed = [answer("a", name, kind="skipped") for name in ("dee", "eva", "fay")]
+    row = only(*useless, *passed, answer("a", "cem", "joy"))
     assert (row["unusable"], row["emotion"], row["probability"], row["n_answers"]) == (True, None, None, 3)
-    row = only(useless[0], *passed, said("a", "cem", "joy"))
+    row = only(useless[0], *passed, answer("a", "cem", "joy"))
     assert (row["unusable"], row["emotion"], row["n_answers"]) == (False, "joy", 2)
     assert consensus(table(*passed), CLASSES).num_rows == 0
 
 
 def test_a_second_look_replaces_what_the_same_person_said_unless_they_pass() -> None:
-    before = [said("a", "ada", "joy"), said("a", "ben", "joy")]
-    again = [said("a", "ada", "anger", purpose="relabel"), said("a", "ben", kind="skipped", purpose="relabel")]
-    row = only(*before, *again, said("a", "cem", "anger", purpose="relabel"))
+    before = [answer("a", "ada", "joy"), answer("a", "ben", "joy")]
+    again = [answer("a", "ada", "anger", purpose="relabel"), answer("a", "ben", kind="skipped", purpose="relabel")]
+    row = only(*before, *again, answer("a", "cem", "anger", purpose="relabel"))
     assert (row["emotion"], row["n_answers"]) == ("anger", 3)
 
 
 def test_answers_to_checks_are_no_labels() -> None:
-    checks = [said("a", "ada", "joy", purpose="check"), said("b", "ada", "joy", purpose="check")]
-    row = only(*checks, said("b", "ben", "anger"))
+    checks = [answer("a", "ada", "joy", purpose="check"), answer("b", "ada", "joy", purpose="check")]
+    row = only(*checks, answer("b", "ben", "anger"))
     assert (row["utterance_id"], row["emotion"]) == ("b", "anger")
 
 
 def test_ratings_are_means_over_those_who_rated() -> None:
-    rows = [said("a", "ada", "joy", arousal=2.0), said("a", "ben", arousal=5.0), said("a", "cem", "joy", valence=1.0)]
+    rows = [
+        answer("a", "ada", "joy", arousal=2.0),
+        answer("a", "ben", arousal=5.0),
+        answer("a", "cem", "joy", valence=1.0),
+    ]
     row = only(*rows, dimensions=("arousal",))
     assert (row["emotion"], row["arousal"], row["valence"]) == ("joy", 3.5, None)
 
@@ -112,31 +116,33 @@ def test_ratings_are_means_over_those_who_rated() -> None:
 def test_a_class_that_is_not_asked_for_is_refused() -> None:
     for method in ("majority", "dawid-skene"):
         with pytest.raises(LabelError, match="unknown class 'rage'; known: anger, joy, neutral"):
-            only(said("a", "ada", "rage"), method=method)
+            only(answer("a", "ada", "rage"), method=method)
     with pytest.raises(LabelError, match="unknown consensus 'mean'"):
-        only(said("a", "ada", "joy"), method="mean")
+        only(answer("a", "ada", "joy"), method="mean")
 
 
 def test_the_anaesthetists_of_1979() -> None:
     votes = {}
     for patient, row in enumerate(ANAESTHETISTS.strip().replace("\n", "|").split("|")):
-        votes[f"{patient:02d}"] = [said("", str(person), *found) for person, found in enumerate(row.split(), start=1)]
+        votes[f"{patient:02d}"] = [
+            answer("", str(person), *right_of) for person, right_of in enumerate(row.split(), start=1)
+        ]
     model = dawid_skene(votes, {}, "1234")
     # Dawid and Skene 1979, table 2: how common the classes are, and how often each observer finds what there is.
     assert model.prior_C == pytest.approx([0.40, 0.42, 0.11, 0.07], abs=0.006)
-    found = {person: np.diagonal(model.confusion[person]) for person in "1234"}
-    assert found["1"] == pytest.approx([0.89, 0.88, 0.66, 0.44], abs=0.006)
-    assert found["2"] == pytest.approx([0.83, 0.63, 1.00, 1.00], abs=0.006)
-    assert found["3"] == pytest.approx([1.00, 0.79, 0.20, 0.33], abs=0.006)
-    assert found["4"] == pytest.approx([0.94, 0.84, 0.80, 0.67], abs=0.006)
+    right_of = {person: np.diagonal(model.confusion[person]) for person in "1234"}
+    assert right_of["1"] == pytest.approx([0.89, 0.88, 0.66, 0.44], abs=0.006)
+    assert right_of["2"] == pytest.approx([0.83, 0.63, 1.00, 1.00], abs=0.006)
+    assert right_of["3"] == pytest.approx([1.00, 0.79, 0.20, 0.33], abs=0.006)
+    assert right_of["4"] == pytest.approx([0.94, 0.84, 0.80, 0.67], abs=0.006)
     assert model.confusion["1"][2] == pytest.approx([0.00, 0.34, 0.66, 0.00], abs=0.006)
 
 
-def heard(rng: np.random.Generator, truth_U: np.ndarray, confusion: dict[str, np.ndarray]) -> pa.Table:
+def answers_of(rng: np.random.Generator, truth_U: np.ndarray, confusion: dict[str, np.ndarray]) -> pa.Table:
     rows = []
     for index, truth in enumerate(truth_U):
         for person, confusion_CC in confusion.items():
-            rows.append(said(f"u{index:04d}", person, CLASSES[rng.choice(3, p=confusion_CC[truth])]))
+            rows.append(answer(f"u{index:04d}", person, CLASSES[rng.choice(3, p=confusion_CC[truth])]))
     return table(*rows)
 
 
@@ -149,7 +155,7 @@ def test_dawid_skene_finds_planted_confusions_and_beats_the_majority() -> None:
     rng = np.random.default_rng(7)
     confusion = {"good": planted(0.9, 0.95, 0.9), "fair": planted(0.8, 0.8, 0.75), "poor": planted(0.3, 0.4, 0.45)}
     truth_U = rng.choice(3, p=[0.5, 0.3, 0.2], size=800)
-    answers = heard(rng, truth_U, confusion)
+    answers = answers_of(rng, truth_U, confusion)
     votes = {name: [] for name in answers["utterance_id"].unique().to_pylist()}
     for row in answers.to_pylist():
         votes[row["utterance_id"]].append(row)
@@ -168,15 +174,15 @@ def test_dawid_skene_finds_planted_confusions_and_beats_the_majority() -> None:
 
 def test_what_is_adjudicated_teaches_the_model() -> None:
     # One says joy where the other says anger: only adjudications can tell who is right.
-    rows = [said(f"u{n}", person, word) for n in range(20) for person, word in (("ada", "joy"), ("ben", "anger"))]
-    rows += [said(f"n{n}", person, "anger") for n in range(5) for person in ("ada", "ben")]
-    final = [said(f"u{n}", "lead", "joy", final=True) for n in range(10)]
+    rows = [answer(f"u{n}", person, word) for n in range(20) for person, word in (("ada", "joy"), ("ben", "anger"))]
+    rows += [answer(f"n{n}", person, "anger") for n in range(5) for person in ("ada", "ben")]
+    final = [answer(f"u{n}", "lead", "joy", final=True) for n in range(10)]
     labels = consensus(table(*rows, *final), CLASSES, "dawid-skene").to_pylist()
     assert {row["emotion"] for row in labels if row["utterance_id"].startswith("u")} == {"joy"}
 
 
 answer = st.builds(
-    said,
+    answer,
     st.sampled_from("abc"),
     st.sampled_from(["ada", "ben", "cem", "dee"]),
     st.sampled_from(CLASSES),
@@ -198,6 +204,6 @@ def test_the_order_of_answers_does_not_matter(rows: list[dict[str, Any]], random
 
 def test_the_order_of_answers_does_not_matter_to_dawid_skene() -> None:
     rng = np.random.default_rng(1)
-    answers = heard(rng, rng.integers(3, size=60), {"ada": planted(0.9, 0.8, 0.9), "ben": planted(0.6, 0.7, 0.5)})
+    answers = answers_of(rng, rng.integers(3, size=60), {"ada": planted(0.9, 0.8, 0.9), "ben": planted(0.6, 0.7, 0.5)})
     shuffled = answers.take(rng.permutation(len(answers)))
     assert consensus(answers, CLASSES, "dawid-skene").equals(consensus(shuffled, CLASSES, "dawid-skene"))

@@ -33,18 +33,18 @@ def disputes(ledger: Ledger, spread: float = 0.5) -> dict[str, dict[str, Any]]:
     return {clip["utterance_id"]: clip for clip in find_disputes(ledger.answers(), ledger.project, spread)}
 
 
-def decide(ledger: Ledger, name: str, **said: Any) -> None:
-    ledger.record([Answer(utterance_id=name, person="lea", final=True, **said)])
+def decide(ledger: Ledger, name: str, **decision: Any) -> None:
+    ledger.record([Answer(utterance_id=name, person="lea", final=True, **decision)])
 
 
 def test_ratings_are_disputed_beyond_a_share_of_the_scale(ledger: Ledger) -> None:
-    found = disputes(ledger)
-    assert {name: clip["about"] for name, clip in found.items()} == {"u3": ["emotion", "arousal"], "u2": ["arousal"]}
-    assert list(found) == ["u3", "u2"], "the least agreed upon first"
-    assert [clip["agreement"] for clip in found.values()] == [0.0, pytest.approx(1 - 2.5 / 4)]
-    assert [answer["arousal"] for answer in found["u2"]["answers"]] == [1.5, 4.0]
-    assert found["u2"]["so_far"] == {"emotions": ["joy"], "valence": 3.0, "arousal": pytest.approx(2.75)}
-    assert found["u3"]["so_far"]["emotions"] == []
+    disputed = disputes(ledger)
+    assert {name: clip["about"] for name, clip in disputed.items()} == {"u3": ["emotion", "arousal"], "u2": ["arousal"]}
+    assert list(disputed) == ["u3", "u2"], "the least agreed upon first"
+    assert [clip["agreement"] for clip in disputed.values()] == [0.0, pytest.approx(1 - 2.5 / 4)]
+    assert [answer["arousal"] for answer in disputed["u2"]["answers"]] == [1.5, 4.0]
+    assert disputed["u2"]["so_far"] == {"emotions": ["joy"], "valence": 3.0, "arousal": pytest.approx(2.75)}
+    assert disputed["u3"]["so_far"]["emotions"] == []
     assert set(disputes(ledger, 0.49)) == {"u1", "u2", "u3"}
     assert disputes(ledger, 1.0)["u3"]["about"] == ["emotion"]
 

@@ -20,7 +20,7 @@ from seral.schema import ANSWERS, DOUBTS
 CLASSES = ("anger", "joy", "neutral")
 
 
-def told(*answers: tuple[str, str, str], final: bool = False) -> pa.Table:
+def table(*answers: tuple[str, str, str], final: bool = False) -> pa.Table:
     """Answers of (utterance, person, emotion)."""
     rows = [
         {
@@ -40,13 +40,13 @@ def told(*answers: tuple[str, str, str], final: bool = False) -> pa.Table:
 
 
 def doubts(answers: pa.Table, **evidence: object) -> list[tuple[str, str, float]]:
-    found = find_doubts(answers, CLASSES, **({"probability": {}, "leader_of": {}} | evidence))  # type: ignore[arg-type]
-    assert found.schema == DOUBTS
-    return [(row["utterance_id"], row["reason"], pytest.approx(row["score"])) for row in found.to_pylist()]
+    doubtful = find_doubts(answers, CLASSES, **({"probability": {}, "leader_of": {}} | evidence))  # type: ignore[arg-type]
+    assert doubtful.schema == DOUBTS
+    return [(row["utterance_id"], row["reason"], pytest.approx(row["score"])) for row in doubtful.to_pylist()]
 
 
 def test_people_who_disagree_by_half_or_more() -> None:
-    answers = told(
+    answers = table(
         ("u1", "ada", "joy"), ("u1", "ben", "anger"),
         ("u2", "ada", "joy"), ("u2", "ben", "anger"), ("u2", "cem", "neutral"),
         ("u3", "ada", "joy"), ("u3", "ben", "joy"), ("u3", "cem", "anger"),
@@ -58,31 +58,31 @@ def test_people_who_disagree_by_half_or_more() -> None:
 def test_copies_with_other_labels() -> None:
     label_of = {"a1": "joy", "a2": "joy", "a3": "anger", "b1": "joy", "b2": "neutral", "c1": "joy", "c2": "joy"}
     leader_of = {name: f"{name[0]}1" for name in label_of}
-    found = {row["utterance_id"]: row for row in conflicting_copies(label_of, leader_of)}
-    score = {name: row["score"] for name, row in found.items()}
+    doubtful = {row["utterance_id"]: row for row in conflicting_copies(label_of, leader_of)}
+    score = {name: row["score"] for name, row in doubtful.items()}
     assert score == {"a1": 0.5, "a2": 0.5, "a3": 1.0, "b1": 1.0, "b2": 1.0}
-    assert (found["a3"]["suggested"], found["a3"]["other_id"]) == ("joy", "a1")
-    assert (found["b1"]["suggested"], found["b1"]["other_id"]) == ("neutral", "b2")
+    assert (doubtful["a3"]["suggested"], doubtful["a3"]["other_id"]) == ("joy", "a1")
+    assert (doubtful["b1"]["suggested"], doubtful["b1"]["other_id"]) == ("neutral", "b2")
 
 
 def test_what_a_lead_decided_is_not_doubted() -> None:
     split = (("u1", "ada", "joy"), ("u1", "ben", "anger"))
-    assert doubts(told(*split)) == [("u1", "disagreement", 0.5)]
-    decided = told(("u1", "lea", "joy"), final=True)
-    assert doubts(pa.concat_tables([told(*split), decided])) == []
+    assert doubts(table(*split)) == [("u1", "disagreement", 0.5)]
+    decided = table(("u1", "lea", "joy"), final=True)
+    assert doubts(pa.concat_tables([table(*split), decided])) == []
 
 
 def test_the_strongest_doubt_comes_first_and_every_reason_is_told() -> None:
-    answers = told(("a", "ada", "joy"), ("b", "ada", "joy"), ("c", "ada", "anger"), ("d", "ada", "anger"))
+    answers = table(("a", "ada", "joy"), ("b", "ada", "joy"), ("c", "ada", "anger"), ("d", "ada", "anger"))
     probability = {
         "a": np.array([0.1, 0.9, 0.0]),
         "b": np.array([0.7, 0.3, 0.0]),
         "c": np.array([0.6, 0.4, 0.0]),
         "d": np.array([0.7, 0.3, 0.0]),
     }
-    found = doubts(answers, probability=probability, leader_of={"a": "a", "c": "a"})
+    doubtful = doubts(answers, probability=probability, leader_of={"a": "a", "c": "a"})
     # Thresholds: joy 0.6, anger 0.65. Only b has another class above its threshold.
-    assert found == [("a", "near-duplicate", 1.0), ("c", "near-duplicate", 1.0), ("b", "label-error", 0.7)]
+    assert doubtful == [("a", "near-duplicate", 1.0), ("c", "near-duplicate", 1.0), ("b", "label-error", 0.7)]
 
 
 def test_planted_errors_are_found() -> None:
@@ -90,13 +90,13 @@ def test_planted_errors_are_found() -> None:
     label_M = np.arange(300) % 3
     x_MD = (np.eye(3, 8)[label_M] * 4 + rng.normal(size=(300, 8))).astype(np.float32)
     wrong = rng.choice(300, 30, replace=False)
-    said_M = label_M.copy()
-    said_M[wrong] = (said_M[wrong] + rng.integers(1, 3, 30)) % 3
+    wrong_M = label_M.copy()
+    wrong_M[wrong] = (wrong_M[wrong] + rng.integers(1, 3, 30)) % 3
     ids = [f"u{row:03d}" for row in range(300)]
-    probability = dict(zip(ids, out_of_sample(x_MD, said_M, 0), strict=True))
-    found = list(label_errors(dict(zip(ids, (CLASSES[c] for c in said_M), strict=True)), probability, CLASSES))
+    probability = dict(zip(ids, out_of_sample(x_MD, wrong_M, 0), strict=True))
+    doubtful = list(label_errors(dict(zip(ids, (CLASSES[c] for c in wrong_M), strict=True)), probability, CLASSES))
     planted = {ids[row] for row in wrong}
-    first = sorted(found, key=lambda row: -row["score"])[:30]
+    first = sorted(doubtful, key=lambda row: -row["score"])[:30]
     assert len(planted & {row["utterance_id"] for row in first}) >= 27
     truth = {ids[row]: CLASSES[label_M[row]] for row in wrong}
     right = [row["suggested"] == truth[row["utterance_id"]] for row in first if row["utterance_id"] in planted]
@@ -104,8 +104,8 @@ def test_planted_errors_are_found() -> None:
 
 
 def test_nothing_known_nothing_doubted() -> None:
-    assert doubts(told(("u1", "ada", "joy"))) == []
-    assert doubts(told()) == []
+    assert doubts(table(("u1", "ada", "joy"))) == []
+    assert doubts(table()) == []
     assert list(label_errors({"u1": "joy"}, {}, CLASSES)) == []
 
 
@@ -124,12 +124,12 @@ def test_errors_planted_in_real_speech_are_found(shared: Path) -> None:
     classes, label_M = np.unique([row["emotion"] for row in rows], return_inverse=True)
     rng, count = np.random.default_rng(0), len(rows) // 10
     wrong = rng.choice(len(rows), count, replace=False)
-    said_M = label_M.copy()
-    said_M[wrong] = (said_M[wrong] + rng.integers(1, len(classes), count)) % len(classes)
+    wrong_M = label_M.copy()
+    wrong_M[wrong] = (wrong_M[wrong] + rng.integers(1, len(classes), count)) % len(classes)
     ids = [f"u{row:03d}" for row in range(len(rows))]
-    probability = dict(zip(ids, out_of_sample(np.stack(means), said_M, 0), strict=True))
-    found = list(label_errors(dict(zip(ids, classes[said_M].tolist(), strict=True)), probability, classes.tolist()))
+    probability = dict(zip(ids, out_of_sample(np.stack(means), wrong_M, 0), strict=True))
+    doubtful = list(label_errors(dict(zip(ids, classes[wrong_M].tolist(), strict=True)), probability, classes.tolist()))
     planted = {ids[row] for row in wrong}
-    told = [row["utterance_id"] for row in sorted(found, key=lambda row: -row["score"])]
-    assert len(planted & set(told[:count])) > 0.8 * count
-    assert len(planted & set(told[: count // 2])) > 0.95 * (count // 2)
+    ranked = [row["utterance_id"] for row in sorted(doubtful, key=lambda row: -row["score"])]
+    assert len(planted & set(ranked[:count])) > 0.8 * count
+    assert len(planted & set(ranked[: count // 2])) > 0.95 * (count // 2)

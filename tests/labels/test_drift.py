@@ -17,7 +17,7 @@ CLASSES = ("anger", "joy", "neutral")
 NUMBER = count(1)
 
 
-def said(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
+def answer(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
     number = next(NUMBER)
     row = {"id": number, "utterance_id": utterance, "person": person, "emotions": list(emotions)}
     about = {"kind": "label", "secondary": [], "final": False, "purpose": "round", "answered_at": float(number)}
@@ -31,11 +31,11 @@ def table(*rows: dict[str, Any]) -> pa.Table:
 def test_who_stays_the_same_shows_no_trend_and_who_drifts_does() -> None:
     people = [careful("ada", CLASSES), careful("ben", CLASSES), careful("cem", CLASSES), drifting("dan", CLASSES)]
     rng, rows = np.random.default_rng(0), []
-    for heard in range(300):
-        truth, name = CLASSES[rng.integers(3)], f"u{heard:04d}"
-        rows += [said(name, one.name, *one.answer(name, truth, answered=heard).emotions) for one in people]
-    found = {drift.person: drift for drift in drifts(table(*rows), CLASSES)}
-    dan = found.pop("dan")
+    for number in range(300):
+        truth, name = CLASSES[rng.integers(3)], f"u{number:04d}"
+        rows += [answer(name, one.name, *one.answer(name, truth, answered=number).emotions) for one in people]
+    drift_of = {drift.person: drift for drift in drifts(table(*rows), CLASSES)}
+    dan = drift_of.pop("dan")
     assert dan.p is not None
     assert dan.trend is not None
     assert dan.early is not None
@@ -43,14 +43,14 @@ def test_who_stays_the_same_shows_no_trend_and_who_drifts_does() -> None:
     assert dan.p < 0.001
     assert dan.trend < 0
     assert dan.late < dan.early - 0.1
-    assert all(drift.p is not None and drift.p > 0.05 / len(people) for drift in found.values())
+    assert all(drift.p is not None and drift.p > 0.05 / len(people) for drift in drift_of.values())
 
 
 def test_a_trend_is_over_time_not_over_names() -> None:
     """Somebody right about the first clips they hear and wrong about the last, whatever the clips are called."""
     order = [7, 2, 5, 0, 6, 1, 4, 3]
-    rows = [said(f"u{name}", person, "joy") for name in range(8) for person in ("ada", "ben")]
-    rows += [said(f"u{name}", "cem", "joy" if place < 4 else "anger") for place, name in enumerate(order)]
+    rows = [answer(f"u{name}", person, "joy") for name in range(8) for person in ("ada", "ben")]
+    rows += [answer(f"u{name}", "cem", "joy" if position < 4 else "anger") for position, name in enumerate(order)]
     drift = {one.person: one for one in drifts(table(*rows), CLASSES)}["cem"]
     assert (drift.compared, drift.early, drift.late) == (8, 1.0, 0.0)
     # Of 28 pairs 16 differ, all downwards; tau-b divides by sqrt(16 · 28).
@@ -58,8 +58,8 @@ def test_a_trend_is_over_time_not_over_names() -> None:
 
 
 def test_without_others_or_without_any_change_there_is_no_trend() -> None:
-    assert drifts(table(said("u1", "ada", "joy")), CLASSES) == []
-    rows = [said(f"u{name}", person, "joy") for name in range(5) for person in ("ada", "ben")]
+    assert drifts(table(answer("u1", "ada", "joy")), CLASSES) == []
+    rows = [answer(f"u{name}", person, "joy") for name in range(5) for person in ("ada", "ben")]
     assert all(
         (one.early, one.late, one.trend, one.p) == (1.0, 1.0, None, None) for one in drifts(table(*rows), CLASSES)
     )
@@ -67,10 +67,10 @@ def test_without_others_or_without_any_change_there_is_no_trend() -> None:
 
 def test_confusion_counts_pairs_of_people() -> None:
     answers = table(
-        said("u1", "ada", "anger"), said("u1", "ben", "anger"), said("u1", "cem", "joy"),
-        said("u2", "ada", "joy"), said("u2", "ben", "anger", "joy"),
-        said("u3", "ada", "neutral"),
-        said("u4", "ada", "neutral"), said("u4", "ben", kind="unusable"),
+        answer("u1", "ada", "anger"), answer("u1", "ben", "anger"), answer("u1", "cem", "joy"),
+        answer("u2", "ada", "joy"), answer("u2", "ben", "anger", "joy"),
+        answer("u3", "ada", "neutral"),
+        answer("u4", "ada", "neutral"), answer("u4", "ben", kind="unusable"),
     )  # fmt: skip
     together_CC = coincidence_matrix(answers, CLASSES)
     # u1: anger-anger twice (both orders), anger-joy twice each way. u2: joy with half anger and half joy, each way.
@@ -82,6 +82,6 @@ def test_confusion_counts_pairs_of_people() -> None:
 
 def test_the_pair_that_is_hardest_to_tell_apart_comes_first() -> None:
     together_CC = np.array([[10, 2, 0], [2, 4, 6], [0, 6, 4.0]])
-    found = confused_pairs(together_CC, CLASSES)
-    assert [(pair.one, pair.other, pair.pairs) for pair in found] == [("joy", "neutral", 6), ("anger", "joy", 2)]
-    assert found[0].share == pytest.approx(12 / 20)
+    pairs = confused_pairs(together_CC, CLASSES)
+    assert [(pair.one, pair.other, pair.pairs) for pair in pairs] == [("joy", "neutral", 6), ("anger", "joy", 2)]
+    assert pairs[0].share == pytest.approx(12 / 20)

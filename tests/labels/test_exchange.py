@@ -36,15 +36,15 @@ rating = st.none() | st.floats(-1, 1)
 @st.composite
 def answers(draw: st.DrawFn) -> Answer:
     kind = draw(st.sampled_from(["label", "label", "label", "unusable", "skipped", "other-language"]))
-    heard = draw(emotions) if kind == "label" else []
-    first = draw(st.integers(1, len(heard))) if heard else 0
+    chosen = draw(emotions) if kind == "label" else []
+    first = draw(st.integers(1, len(chosen))) if chosen else 0
     rated = {name: draw(rating) for name in PROJECT.dimensions if kind == "label"}
     return Answer(
         utterance_id=draw(st.sampled_from(["calls-1", "calls-2", "=calls-3"])),
         person=draw(names),
         kind=kind,
-        emotions=tuple(heard[:first]),
-        secondary=tuple(heard[first:]),
+        emotions=tuple(chosen[:first]),
+        secondary=tuple(chosen[first:]),
         **rated,
         confidence=draw(st.none() | st.floats(0, 1)),
         comment=draw(st.none() | risky),
@@ -60,22 +60,22 @@ BATCHES = (None, ("evaluation", "evaluation"), ("warm/round-0001", "round"), ("@
 asked = st.sampled_from(BATCHES)
 
 
-def ledger_with(folder: Path, given: list[tuple[Answer, Any]]) -> Ledger:
+def ledger_with(folder: Path, answered: list[tuple[Answer, Any]]) -> Ledger:
     ledger = Ledger.create(str(folder / "labels.sqlite"), PROJECT)
-    ledger.record([answer for answer, _ in given], [batch for _, batch in given])
+    ledger.record([answer for answer, _ in answered], [batch for _, batch in answered])
     return ledger
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.tuples(answers(), asked), max_size=8), st.sampled_from(COMPLETE))
-def test_nothing_is_lost_history_included(given: list[tuple[Answer, Any]], format: str) -> None:
+def test_nothing_is_lost_history_included(answered: list[tuple[Answer, Any]], format: str) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
-        ledger = ledger_with(folder, given)
+        ledger = ledger_with(folder, answered)
         file = folder / f"labels.{format}"
-        assert export_labels(ledger, file, format, ExportOptions(history=True)) == len(given)
+        assert export_labels(ledger, file, format, ExportOptions(history=True)) == len(answered)
         other = Ledger.create(str(folder / "other.sqlite"), PROJECT)
-        assert import_labels(other, file, format) == len(given)
+        assert import_labels(other, file, format) == len(answered)
         assert other.answers(history=True).equals(ledger.answers(history=True))
         assert import_labels(other, file, format) == 0, "twice is the same as once"
         assert other.answers(history=True).equals(ledger.answers(history=True))
@@ -86,8 +86,8 @@ def test_nothing_is_lost_history_included(given: list[tuple[Answer, Any]], forma
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(st.tuples(answers(), asked), max_size=8), st.lists(st.integers(0, 7), max_size=3))
-def test_many_at_once_are_as_one_after_the_other(given: list[tuple[Answer, Any]], again: list[int]) -> None:
-    given = given + [given[number] for number in again if number < len(given)]
+def test_many_at_once_are_as_one_after_the_other(answered: list[tuple[Answer, Any]], again: list[int]) -> None:
+    answered = answered + [answered[number] for number in again if number < len(answered)]
     with TemporaryDirectory() as name:
         ledgers = []
         for number in range(2):
@@ -98,8 +98,8 @@ def test_many_at_once_are_as_one_after_the_other(given: list[tuple[Answer, Any]]
             ledger.claim("ada", lease_s=1e9)
             ledgers.append(ledger)
         together, single = ledgers
-        new = together.record([answer for answer, _ in given], [batch for _, batch in given])
-        assert new == sum(single.record([answer], [batch]) for answer, batch in given)
+        new = together.record([answer for answer, _ in answered], [batch for _, batch in answered])
+        assert new == sum(single.record([answer], [batch]) for answer, batch in answered)
         assert together.answers(history=True).equals(single.answers(history=True))
         shown = [[replace(batch, asked_at=0.0) for batch in ledger.progress()] for ledger in ledgers]
         assert shown[0] == shown[1]
@@ -157,7 +157,7 @@ GOOD = '{"utterance_id": "u1", "person": "ada", "emotions": ["joy"]}\n'
 
 
 @pytest.mark.parametrize(
-    ("format", "text", "told"),
+    ("format", "text", "message"),
     [
         ("csv", "utterance_id,person,emotions\nu1,ada,joy\nu2,ada,rage\n", "line 3: .*unknown class 'rage'"),
         ("csv", 'utterance_id,person,comment,emotions\nu1,ada,"two\nlines",joy\nu2,,x,joy\n', "line 4: no person"),
@@ -179,10 +179,10 @@ GOOD = '{"utterance_id": "u1", "person": "ada", "emotions": ["joy"]}\n'
         ("parquet", "no parquet", "is not Parquet"),
     ],
 )
-def test_a_bad_file_is_refused_whole(ledger: Ledger, tmp_path: Path, format: str, text: str, told: str) -> None:
+def test_a_bad_file_is_refused_whole(ledger: Ledger, tmp_path: Path, format: str, text: str, message: str) -> None:
     file = tmp_path / "labels"
     file.write_text(text)
-    with pytest.raises(LabelError, match=told):
+    with pytest.raises(LabelError, match=message):
         import_labels(ledger, file, format)
     assert ledger.answers().num_rows == 0
     assert ledger.people() == []

@@ -39,8 +39,15 @@ def completed(*annotations: dict[str, Any], utterance: str = "u1") -> dict[str, 
 
 def annotation(user: Any, *result: dict[str, Any], **more: Any) -> dict[str, Any]:
     times = {"created_at": "2026-03-01T10:00:00.000000Z", "updated_at": "2026-03-01T10:00:05.500000Z"}
-    told = {"id": 3, "completed_by": user, "lead_time": 4.3, "was_cancelled": False, "ground_truth": False, "task": 7}
-    return {**told, **times, "result": list(result), "unique_id": "8d0c", "import_id": None, **more}
+    annotation = {
+        "id": 3,
+        "completed_by": user,
+        "lead_time": 4.3,
+        "was_cancelled": False,
+        "ground_truth": False,
+        "task": 7,
+    }
+    return {**annotation, **times, "result": list(result), "unique_id": "8d0c", "import_id": None, **more}
 
 
 def written(folder: Path, value: Any) -> Path:
@@ -93,7 +100,7 @@ def test_an_annotation_that_was_changed_there_is_a_correction_here(ledger: Ledge
 
 
 @pytest.mark.parametrize(
-    ("tasks", "told"),
+    ("tasks", "message"),
     [
         ({"data": {}}, "valid list"),
         ([{"audio": "x", "emotion": "joy"}], r"\[0\].data: Field required"),
@@ -115,8 +122,8 @@ def test_an_annotation_that_was_changed_there_is_a_correction_here(ledger: Ledge
         ([completed(annotation(1), utterance=None)], r"\[0\].annotations\[0\]: no utterance_id"),  # type: ignore[arg-type]
     ],
 )
-def test_a_bad_file_is_refused_with_the_path_inside(ledger: Ledger, tmp_path: Path, tasks: Any, told: str) -> None:
-    with pytest.raises(LabelError, match=told):
+def test_a_bad_file_is_refused_with_the_path_inside(ledger: Ledger, tmp_path: Path, tasks: Any, message: str) -> None:
+    with pytest.raises(LabelError, match=message):
         import_labels(ledger, written(tmp_path, tasks), "label-studio")
     assert ledger.answers().num_rows == 0
 
@@ -135,8 +142,8 @@ def test_the_model_is_seen_only_when_asked_for(ledger: Ledger, tmp_path: Path) -
         export_labels(ledger, tmp_path / "tasks.json", "label-studio", ExportOptions(**about))  # type: ignore[arg-type]
         tasks = json.loads((tmp_path / "tasks.json").read_text())
         assert [task["data"]["score"] for task in tasks] == [0.75, 0.75]
-        said = [[p["result"][0]["value"]["choices"] for p in task["predictions"]] for task in tasks]
-        assert said == ([[["joy & <delight>"]], [["anger"]]] if suggest else [[], []])
+        choices = [[p["result"][0]["value"]["choices"] for p in task["predictions"]] for task in tasks]
+        assert choices == ([[["joy & <delight>"]], [["anger"]]] if suggest else [[], []])
 
 
 def test_users_that_were_numbers_go_back_as_numbers(ledger: Ledger, tmp_path: Path) -> None:
@@ -151,8 +158,8 @@ def test_users_that_were_numbers_go_back_as_numbers(ledger: Ledger, tmp_path: Pa
 
 
 def test_the_config_has_a_control_for_all_that_is_written(ledger: Ledger, tmp_path: Path) -> None:
-    said = {"emotions": ("anger",), "arousal": 3.0, "confidence": 0.5, "comment": "loud"}
-    ledger.record([Answer(utterance_id="u1", person="ada", **said)])  # type: ignore[arg-type]
+    answer = {"emotions": ("anger",), "arousal": 3.0, "confidence": 0.5, "comment": "loud"}
+    ledger.record([Answer(utterance_id="u1", person="ada", **answer)])  # type: ignore[arg-type]
     export_labels(ledger, tmp_path / "tasks.json", "label-studio")
     view = ElementTree.parse(tmp_path / "tasks.xml").getroot()
     named = {element.get("name"): element for element in view if element.get("name")}

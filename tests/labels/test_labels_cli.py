@@ -20,16 +20,16 @@ CLASSES = ("anger", "joy")
 @pytest.fixture
 def ledger(tmp_path: Path) -> str:
     """Three people about three clips; the last says something else about the first."""
-    place = str(tmp_path / "labels.sqlite")
-    opened = Ledger.create(place, Project(classes=CLASSES))
+    url = str(tmp_path / "labels.sqlite")
+    opened = Ledger.create(url, Project(classes=CLASSES))
     words = {"ada": "joy joy anger", "ben": "joy joy anger", "cem": "anger joy anger"}
     opened.record(
         Answer(utterance_id=f"u{number}", person=person, emotions=(word,), seconds=3.0)
-        for person, said in words.items()
-        for number, word in enumerate(said.split())
+        for person, answers in words.items()
+        for number, word in enumerate(answers.split())
     )
     opened.close()
-    return place
+    return url
 
 
 def run(*arguments: str) -> str:
@@ -40,9 +40,9 @@ def run(*arguments: str) -> str:
 
 
 def test_agreement_is_a_table_or_json(ledger: str) -> None:
-    told = json.loads(run("labels", "agreement", ledger, "--json"))
-    assert [row["of"] for row in told["agreement"]] == ["emotion", *CLASSES]
-    assert {row["person"]: row["answers"] for row in told["people"]} == {"ada": 3, "ben": 3, "cem": 3}
+    agreement = json.loads(run("labels", "agreement", ledger, "--json"))
+    assert [row["of"] for row in agreement["agreement"]] == ["emotion", *CLASSES]
+    assert {row["person"]: row["answers"] for row in agreement["people"]} == {"ada": 3, "ben": 3, "cem": 3}
     text = run("labels", "agreement", ledger)
     assert "emotion" in text
     assert "confusion" not in text

@@ -27,16 +27,16 @@ def ledger(url: str) -> Iterator[Ledger]:
     ledger.close()
 
 
-def said(task: Task, person: str, emotion: str = "joy", **more: object) -> Answer:
+def answer_of(task: Task, person: str, emotion: str = "joy", **more: object) -> Answer:
     return Answer(utterance_id=task.utterance_id, person=person, emotions=(emotion,), **more)  # type: ignore[arg-type]
 
 
 def answer_all(ledger: Ledger, person: str) -> list[str]:
-    heard = []
+    given_out = []
     while tasks := ledger.claim(person):
-        ledger.submit(said(tasks[0], person), tasks[0].question)
-        heard.append(tasks[0].utterance_id)
-    return heard
+        ledger.submit(answer_of(tasks[0], person), tasks[0].question)
+        given_out.append(tasks[0].utterance_id)
+    return given_out
 
 
 def test_clips_come_in_order_and_to_as_many_people_as_wanted(ledger: Ledger) -> None:
@@ -59,7 +59,7 @@ def test_the_same_clip_is_at_hand_until_it_is_answered(ledger: Ledger) -> None:
     first, second = ledger.claim("ada", count=2)
     assert [task.question for task in ledger.claim("ada", count=2)] == [first.question, second.question]
     assert ledger.claim("ben")[0].utterance_id == IDS[2]
-    ledger.submit(said(first, "ada"), first.question)
+    ledger.submit(answer_of(first, "ada"), first.question)
     assert [task.utterance_id for task in ledger.claim("ada", count=2)] == [IDS[1], IDS[3]]
 
 
@@ -69,8 +69,8 @@ def test_a_lease_that_ran_out_goes_to_somebody_else_and_a_late_answer_counts(led
     (taken,) = ledger.claim("ben")
     assert taken.utterance_id == task.utterance_id
     assert ledger.claim("ada") == [], "ben has it now"
-    ledger.submit(said(task, "ada", "anger"), task.question)
-    ledger.submit(said(taken, "ben"), taken.question)
+    ledger.submit(answer_of(task, "ada", "anger"), task.question)
+    ledger.submit(answer_of(taken, "ben"), taken.question)
     assert ledger.answers()["person"].to_pylist() == ["ada", "ben"]
     assert ledger.progress()[0].done == 1
 
@@ -79,7 +79,7 @@ def test_a_late_answer_needs_nobody_else(ledger: Ledger) -> None:
     ledger.ask("round-0", IDS[:1], purpose="round")
     (task,) = ledger.claim("ada", lease_s=0.0)
     ledger.let_go("ada")
-    ledger.submit(said(task, "ada"), task.question)
+    ledger.submit(answer_of(task, "ada"), task.question)
     assert ledger.claim("ben") == []
     assert ledger.progress()[0].done == 1
 
@@ -107,7 +107,7 @@ def test_a_correction_supersedes_and_both_stay(ledger: Ledger) -> None:
     ledger.ask("round-0", IDS[:1], purpose="round")
     (task,) = ledger.claim("ada")
     first = ledger.submit(Answer(utterance_id=IDS[0], person="ada", kind="skipped"), task.question)
-    second = ledger.submit(said(task, "ada", "neutral"), task.question)
+    second = ledger.submit(answer_of(task, "ada", "neutral"), task.question)
     assert ledger.answers()["emotions"].to_pylist() == [["neutral"]]
     assert ledger.answers(history=True)["supersedes"].to_pylist() == [None, first]
     assert ledger.answers()["id"].to_pylist() == [second]
@@ -117,7 +117,7 @@ def test_a_correction_supersedes_and_both_stay(ledger: Ledger) -> None:
 def test_the_same_answer_sent_again_is_written_once(ledger: Ledger) -> None:
     ledger.ask("round-0", IDS[:1], purpose="round")
     (task,) = ledger.claim("ada")
-    answer = said(task, "ada", key="press-1")
+    answer = answer_of(task, "ada", key="press-1")
     assert ledger.submit(answer, task.question) == ledger.submit(answer, task.question)
     assert ledger.answers(history=True).num_rows == 1
     with pytest.raises(LabelError, match="press-1 belongs to another"):
@@ -130,13 +130,13 @@ def test_nobody_answers_what_they_were_not_given(ledger: Ledger) -> None:
     assert ledger.may_hear("ada", IDS[0])
     assert not ledger.may_hear("ben", IDS[0])
     with pytest.raises(LabelError, match=f"ben was not asked about {IDS[0]}"):
-        ledger.submit(said(task, "ben"), task.question)
+        ledger.submit(answer_of(task, "ben"), task.question)
     with pytest.raises(LabelError, match=f"not about {IDS[3]}"):
         ledger.submit(Answer(utterance_id=IDS[3], person="ada", emotions=("joy",)), task.question)
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"emotions": ("rage",)}, "unknown class 'rage'"),
         ({"emotions": ("joy",), "secondary": ("joy",)}, "stands twice"),
@@ -153,10 +153,12 @@ def test_nobody_answers_what_they_were_not_given(ledger: Ledger) -> None:
         ({"emotions": ("joy",), "tool": "x" * 41}, "tool has 41 characters"),
     ],
 )
-def test_what_is_no_answer_is_refused_and_nothing_written(ledger: Ledger, fields: dict[str, object], told: str) -> None:
+def test_what_is_no_answer_is_refused_and_nothing_written(
+    ledger: Ledger, fields: dict[str, object], message: str
+) -> None:
     good = Answer(utterance_id=IDS[1], person="ada", emotions=("joy",))
     bad = Answer(utterance_id=IDS[0], person="ada", **fields)  # type: ignore[arg-type]
-    with pytest.raises(LabelError, match=told):
+    with pytest.raises(LabelError, match=message):
         ledger.record([good, bad])
     assert ledger.answers().num_rows == 0
 
@@ -194,11 +196,11 @@ def test_checks_come_to_everybody_every_so_often(ledger: Ledger) -> None:
     ledger.ask("checks", ["check-1", "check-2"], purpose="check")
     ledger.ask("round-0", IDS, purpose="round", overlap=2)
     for person in ("ada", "ben"):
-        heard = []
+        given_out = []
         while tasks := ledger.claim(person, check_every=2):
-            ledger.submit(said(tasks[0], person), tasks[0].question)
-            heard.append(tasks[0].utterance_id)
-        assert heard == [*IDS[:2], "check-1", *IDS[2:4], "check-2", *IDS[4:]]
+            ledger.submit(answer_of(tasks[0], person), tasks[0].question)
+            given_out.append(tasks[0].utterance_id)
+        assert given_out == [*IDS[:2], "check-1", *IDS[2:4], "check-2", *IDS[4:]]
 
 
 def test_a_batch_that_is_shut_asks_nobody_and_still_takes_answers(ledger: Ledger) -> None:
@@ -206,17 +208,17 @@ def test_a_batch_that_is_shut_asks_nobody_and_still_takes_answers(ledger: Ledger
     (task,) = ledger.claim("ada")
     ledger.shut("round-0")
     assert ledger.claim("ben") == []
-    ledger.submit(said(task, "ada"), task.question)
+    ledger.submit(answer_of(task, "ada"), task.question)
     assert ledger.answers().num_rows == 1
 
 
 def test_a_final_answer_stands_beside_the_others(ledger: Ledger) -> None:
     ledger.ask("round-0", IDS[:1], purpose="round")
     (task,) = ledger.claim("ada")
-    ledger.submit(said(task, "ada"), task.question)
-    ledger.submit(said(task, "ada", "anger", final=True))
+    ledger.submit(answer_of(task, "ada"), task.question)
+    ledger.submit(answer_of(task, "ada", "anger", final=True))
     assert ledger.answers()["final"].to_pylist() == [False, True]
-    ledger.submit(said(task, "ada", "neutral", final=True))
+    ledger.submit(answer_of(task, "ada", "neutral", final=True))
     assert ledger.answers()["emotions"].to_pylist() == [["joy"], ["neutral"]]
 
 
@@ -246,7 +248,7 @@ def test_second_looks_at_several_clips_do_not_count_for_each_other(ledger: Ledge
     ledger.revoke("cem")
     ledger.ask("relabel-0", IDS[:2], purpose="relabel")
     (task,) = ledger.claim("ben")
-    ledger.submit(said(task, "ben"), task.question)
+    ledger.submit(answer_of(task, "ben"), task.question)
     assert ledger.claim("ada") == [], "ben has not heard the other one either"
     assert answer_all(ledger, "ben") == IDS[1:2]
 
@@ -266,8 +268,8 @@ def test_links_open_and_are_revoked(ledger: Ledger, tmp_path: Path) -> None:
 def test_erased_utterances_leave_nothing(ledger: Ledger) -> None:
     ledger.ask("round-0", IDS[:2], purpose="round")
     (task,) = ledger.claim("ada")
-    ledger.submit(said(task, "ada"), task.question)
-    ledger.submit(said(task, "ada", "anger"), task.question)
+    ledger.submit(answer_of(task, "ada"), task.question)
+    ledger.submit(answer_of(task, "ada", "anger"), task.question)
     assert ledger.erase([IDS[0]]) == {"slot": 1, "answer": 2, "question": 1}
     assert ledger.asked("round-0") == IDS[1:2]
     assert ledger.answers(history=True).num_rows == 0
@@ -304,11 +306,11 @@ def test_many_at_once_lose_nothing_and_double_nothing(url: str) -> None:
     people = [f"person {number}" for number in range(12)]
     for name in people:
         ledger.add_person(name)
-    heard: dict[str, list[str]] = {}
+    given_out: dict[str, list[str]] = {}
 
     def work(name: str) -> None:
         own = Ledger(url)
-        heard[name] = answer_all(own, name)
+        given_out[name] = answer_all(own, name)
         own.close()
 
     threads = [threading.Thread(target=work, args=(name,)) for name in people]
@@ -316,8 +318,8 @@ def test_many_at_once_lose_nothing_and_double_nothing(url: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(len(set(mine)) == len(mine) for mine in heard.values())
-    assert Counter(name for mine in heard.values() for name in mine) == dict.fromkeys(ids, 3)
+    assert all(len(set(mine)) == len(mine) for mine in given_out.values())
+    assert Counter(name for mine in given_out.values() for name in mine) == dict.fromkeys(ids, 3)
     assert ledger.answers().num_rows == ledger.answers(history=True).num_rows == 120
     ledger.close()
 
@@ -325,14 +327,14 @@ def test_many_at_once_lose_nothing_and_double_nothing(url: str) -> None:
 def test_standing_counts_what_a_person_has_answered_and_what_is_left_for_them(ledger: Ledger) -> None:
     ledger.ask("round-0", IDS, purpose="round", overlap=2)
     first, second = ledger.claim("ada", count=2)
-    ledger.submit(said(first, "ada"), first.question)
-    ledger.submit(said(first, "ada", "anger"), first.question)
+    ledger.submit(answer_of(first, "ada"), first.question)
+    ledger.submit(answer_of(first, "ada", "anger"), first.question)
     assert (ledger.standing("ada").answered, ledger.standing("ada").left) == (1, 5)
     assert (ledger.standing("ben").answered, ledger.standing("ben").left) == (0, 6)
     for person in ("ben", "cem"):
         answer_all(ledger, person)
     assert ledger.standing("ada").left == 1, "only the clip at hand: both others have said all that was wanted"
-    ledger.submit(said(second, "ada"), second.question)
+    ledger.submit(answer_of(second, "ada"), second.question)
     assert (ledger.standing("ada").answered, ledger.standing("ada").left) == (2, 0)
 
 
@@ -340,7 +342,7 @@ def test_latest_are_the_answers_that_count_with_their_questions_and_rounds(ledge
     ledger.ask("round-4", IDS, purpose="round", round=4)
     first, second = ledger.claim("ada", count=2)
     for task, emotion in ((first, "joy"), (second, "joy"), (first, "anger")):
-        ledger.submit(said(task, "ada", emotion), task.question)
+        ledger.submit(answer_of(task, "ada", emotion), task.question)
     latest = ledger.latest("ada", 5)
     assert [(question, answer.emotions) for question, answer in latest] == [
         (first.question, ("anger",)),

@@ -48,9 +48,9 @@ def ledger(people: OpenPeople, url: str) -> Iterator[Ledger]:
     ledger.close()
 
 
-def say(ledger: Ledger, person: str, *said: str | None) -> None:
+def say(ledger: Ledger, person: str, *emotions: str | None) -> None:
     """Answer the next clips: a class, a kind of answer that is none, or None to leave the clip open."""
-    for task, word in zip(ledger.claim(person, count=len(said)), said, strict=True):
+    for task, word in zip(ledger.claim(person, count=len(emotions)), emotions, strict=True):
         if word in CLASSES:
             answer = Answer(utterance_id=task.utterance_id, person=person, emotions=(word,))
         elif word is not None:

@@ -35,19 +35,19 @@ def test_a_person_errs_as_often_and_in_the_way_that_is_known(personality: str) -
 def test_an_answer_depends_on_seed_person_and_clip_alone() -> None:
     ada, ben = careful("ada", CLASSES), careful("ben", CLASSES)
 
-    def said(person: Person, seed: int) -> list[tuple[str, ...]]:
+    def answers(person: Person, seed: int) -> list[tuple[str, ...]]:
         return [person.answer(name, "anger", seed=seed).emotions for name in IDS[:300]]
 
-    assert said(ada, 0) == said(ada, 0)
-    assert said(ada, 0) != said(ada, 1)
-    assert said(ada, 0) != said(ben, 0)
+    assert answers(ada, 0) == answers(ada, 0)
+    assert answers(ada, 0) != answers(ada, 1)
+    assert answers(ada, 0) != answers(ben, 0)
 
 
 def test_who_drifts_gets_worse_with_every_clip() -> None:
     person = drifting("ada", CLASSES)
 
-    def right(heard: int) -> float:
-        return float(np.mean([person.answer(n, TRUTH[n], answered=heard).emotions == (TRUTH[n],) for n in IDS]))
+    def right(answers: int) -> float:
+        return float(np.mean([person.answer(n, TRUTH[n], answered=answers).emotions == (TRUTH[n],) for n in IDS]))
 
     assert right(0) == pytest.approx(0.9, abs=0.03)
     assert right(100) == pytest.approx((0.9 + 0.25) / 2, abs=0.04)
@@ -56,9 +56,9 @@ def test_who_drifts_gets_worse_with_every_clip() -> None:
 
 def test_votes_of_real_raters_are_heard_in_their_shares() -> None:
     person = Person(name="ada", classes=CLASSES, confusion_CC=even(CLASSES, 1.0))
-    heard = Counter(person.answer(name, {"anger": 3, "sadness": 1}).emotions[0] for name in IDS)
-    assert set(heard) == {"anger", "sadness"}
-    assert heard["anger"] / heard.total() == pytest.approx(0.75, abs=0.04)
+    counts = Counter(person.answer(name, {"anger": 3, "sadness": 1}).emotions[0] for name in IDS)
+    assert set(counts) == {"anger", "sadness"}
+    assert counts["anger"] / counts.total() == pytest.approx(0.75, abs=0.04)
     with pytest.raises(LabelError, match="unknown class 'joy'"):
         person.answer(IDS[0], {"joy": 1})
     with pytest.raises(LabelError, match="ada: a confusion has 4 rows"):

@@ -27,14 +27,14 @@ pytestmark = pytest.mark.ray
 
 def outcome(run: str | Path) -> dict[str, Any]:
     """Everything a run decided and found, without the clock: picks, predictions and metrics of every round."""
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for folder in sorted(Path(run).glob("trajectories/*/rounds/*")):
         name = f"{folder.parts[-3]}/{folder.name}"
-        found[f"{name}/picks"] = pq.read_table(folder / "picks.parquet").to_pylist()
-        found[f"{name}/predictions"] = pq.read_table(folder / "predictions.parquet").to_pylist()
-        found[f"{name}/metrics"] = json.loads((folder / "metrics.json").read_text())
-        found[f"{name}/head"] = (folder / "model" / "head.safetensors").read_bytes()
-    return found
+        content[f"{name}/picks"] = pq.read_table(folder / "picks.parquet").to_pylist()
+        content[f"{name}/predictions"] = pq.read_table(folder / "predictions.parquet").to_pylist()
+        content[f"{name}/metrics"] = json.loads((folder / "metrics.json").read_text())
+        content[f"{name}/head"] = (folder / "model" / "head.safetensors").read_bytes()
+    return content
 
 
 def test_run_spends_its_budget_on_training_utterances_alone(run_values: dict[str, Any]) -> None:
@@ -48,11 +48,11 @@ def test_run_spends_its_budget_on_training_utterances_alone(run_values: dict[str
         folder = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0"
         tested = set(json.loads((folder / "trajectory.json").read_text())["test_speakers"])
         asked: list[str] = []
-        for number, held in enumerate((8, 14, 20)):
-            here = folder / "rounds" / f"{number:04d}"
-            asked += pq.read_table(here / "labels.parquet")["utterance_id"].to_pylist()
-            assert len(asked) == len(set(asked)) == held
-            predictions = pq.read_table(here / "predictions.parquet").to_pylist()
+        for number, labelled in enumerate((8, 14, 20)):
+            folder_of_round = folder / "rounds" / f"{number:04d}"
+            asked += pq.read_table(folder_of_round / "labels.parquet")["utterance_id"].to_pylist()
+            assert len(asked) == len(set(asked)) == labelled
+            predictions = pq.read_table(folder_of_round / "predictions.parquet").to_pylist()
             parts = {part: {r["utterance_id"] for r in predictions if r["part"] == part} for part in ("pool", "test")}
             assert not parts["pool"] & set(asked)
             assert not {speaker[name] for name in asked} & {speaker[name] for name in parts["test"]}
@@ -63,8 +63,8 @@ def test_report_and_prediction_of_a_run(run_values: dict[str, Any], tmp_path: Pa
     run = run_loop(parse(LoopOptions, run_values | {"full_arm": False, "budget": {"sizes": [12]}}))
     assert "<html" in Path(write_run_report(run)).read_text()
     out = str(tmp_path / "of-pool.parquet")
-    told = predict(parse(PredictOptions, {"run": run, "source": [run_values["pool"]], "out": out}))
-    assert told["rows"] == open_pool(run_values["pool"]).rows
+    summary = predict(parse(PredictOptions, {"run": run, "source": [run_values["pool"]], "out": out}))
+    assert summary["rows"] == open_pool(run_values["pool"]).rows
     by_loop = pq.read_table(next(Path(run).glob("trajectories/auto*/rounds/0000/predictions.parquet"))).to_pylist()
     by_predict = {row["utterance_id"]: row for row in pq.read_table(out).to_pylist()}
     for row in by_loop:  # cached fp16 features against the whole model from audio
@@ -78,9 +78,9 @@ def test_prediction_names_bad_files_and_goes_on(run_values: dict[str, Any], tmp_
     (files / "broken.wav").write_text("not audio")
     audio = next((Path(run_values["pool"]).parent / "corpus" / "audio").iterdir())
     shutil.copy(audio, files / "good.flac")
-    told = predict(parse(PredictOptions, {"run": run, "source": [str(files)], "out": str(tmp_path / "p.parquet")}))
+    summary = predict(parse(PredictOptions, {"run": run, "source": [str(files)], "out": str(tmp_path / "p.parquet")}))
     rows = {Path(r["utterance_id"]).name: r for r in pq.read_table(tmp_path / "p.parquet").to_pylist()}
-    assert told["errors"] == 1
+    assert summary["errors"] == 1
     assert "not-audio" in rows["broken.wav"]["error"]
     assert rows["good.flac"]["predicted"] in run_values["classes"]
 
@@ -107,8 +107,8 @@ def test_an_ensemble_disagrees_in_the_place_of_dropout_passes(run_values: dict[s
     values = run_values | {"strategy": "bald", "full_arm": False, "random_arm": False}
     run = run_loop(parse(LoopOptions, values | {"ensemble": 3}))
     rounds = sorted(Path(run).glob("trajectories/*/rounds/*"))
-    with np.load(rounds[0] / "selection.npz") as seen:
-        p_RNC, ids = seen["dropout_RNC"], seen["ids"].tolist()
+    with np.load(rounds[0] / "selection.npz") as selection:
+        p_RNC, ids = selection["dropout_RNC"], selection["ids"].tolist()
     assert p_RNC.shape[:2] == (3, len(ids))
     assert not np.allclose(p_RNC[0], p_RNC[1])
     assert np.array_equal(p_RNC.sum(-1).round(4), np.ones(p_RNC.shape[:2]))
@@ -160,12 +160,14 @@ def test_a_budget_of_minutes_is_spent_and_not_overspent(run_values: dict[str, An
     for arm in ("auto", "random"):
         spent = 0.0
         for number, minutes in enumerate(schedule):
-            here = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0" / "rounds" / f"{number:04d}"
-            picks = pq.read_table(here / "picks.parquet")["utterance_id"].to_pylist()
+            folder_of_round = Path(run) / "trajectories" / f"{arm}.fold-00.seed-0" / "rounds" / f"{number:04d}"
+            picks = pq.read_table(folder_of_round / "picks.parquet")["utterance_id"].to_pylist()
             spent += sum(2 * seconds[pick] + 3 for pick in picks)
             assert bool(picks) == (number < 2)
             assert 60 * minutes - 2 * max(seconds.values()) - 3 < spent <= 60 * minutes
-            assert json.loads((here / "round.json").read_text())["minutes"] == pytest.approx(spent / 60, abs=0.01)
+            assert json.loads((folder_of_round / "round.json").read_text())["minutes"] == pytest.approx(
+                spent / 60, abs=0.01
+            )
 
 
 def test_rounds_tell_how_sure_and_how_stable_the_model_is(run_values: dict[str, Any]) -> None:
@@ -178,13 +180,13 @@ def test_rounds_tell_how_sure_and_how_stable_the_model_is(run_values: dict[str, 
         assert record["uncertainty"] == pytest.approx(
             scipy_entropy(p_NC, axis=1).mean() / np.log(p_NC.shape[1]), rel=1e-5
         )
-        told = {row["utterance_id"]: row["predicted"] for row in rows}
+        predicted = {row["utterance_id"]: row["predicted"] for row in rows}
         if before:
-            kappa = cohen_kappa_score([before[name] for name in told], list(told.values()))
+            kappa = cohen_kappa_score([before[name] for name in predicted], list(predicted.values()))
             assert record["kappa"] == pytest.approx(kappa)
         else:
             assert record["kappa"] is None
-        before = told
+        before = predicted
 
 
 @pytest.mark.slow
@@ -196,12 +198,14 @@ def test_the_first_labels_may_be_what_surprises_the_pretrained_encoder(run_value
     run = Path(run_loop(parse(LoopOptions, values | {"tapt": tapt})))
     picks = pq.read_table(next(run.glob("trajectories/*/rounds/0000/picks.parquet")))["utterance_id"].to_pylist()
     folder = run / "tapt" / "fold-00" / "surprisal"
-    known = {row["utterance_id"]: row["embedding"] for f in folder.iterdir() for row in pq.read_table(f).to_pylist()}
-    assert set(picks) <= set(known)
-    units_D = np.stack([np.frombuffer(known[pick], np.float16) for pick in picks]).astype(np.float32)
+    embedding_of = {
+        row["utterance_id"]: row["embedding"] for f in folder.iterdir() for row in pq.read_table(f).to_pylist()
+    }
+    assert set(picks) <= set(embedding_of)
+    units_D = np.stack([np.frombuffer(embedding_of[pick], np.float16) for pick in picks]).astype(np.float32)
     np.testing.assert_allclose(np.linalg.norm(units_D, axis=1), 1, atol=2e-3)
     described = json.loads(next(run.glob("trajectories/*/trajectory.json")).read_text())
-    assert len(known) == described["n_train"], "nobody's audio but the training speakers'"
+    assert len(embedding_of) == described["n_train"], "nobody's audio but the training speakers'"
 
 
 def test_what_needs_a_model_cannot_be_first(run_values: dict[str, Any]) -> None:
@@ -268,14 +272,14 @@ def test_bad_recordings_are_no_candidates_and_the_run_says_which(run_values: dic
     assert filtered < {row["utterance_id"] for row in quality if row["quality"] < floor}
     facts = json.loads((run / "environment.json").read_text())
     assert sum(facts["n_filtered"]["0"].values()) == len(filtered) > 0
-    here = run / "trajectories" / "auto.fold-00.seed-0" / "rounds" / "0000"
-    asked = set(pq.read_table(here / "labels.parquet")["utterance_id"].to_pylist())
-    predictions = pq.read_table(here / "predictions.parquet").to_pylist()
-    rest = {row["utterance_id"] for row in predictions if row["part"] == "pool"}
-    assert len(asked | rest) == facts["n_train"]["0"]
-    assert not filtered & (asked | rest)
-    told = f"Fold 0: {len(filtered)} of {len(filtered | asked | rest)} training utterances, by "
-    assert told in Path(write_run_report(str(run))).read_text()
+    folder_of_round = run / "trajectories" / "auto.fold-00.seed-0" / "rounds" / "0000"
+    asked = set(pq.read_table(folder_of_round / "labels.parquet")["utterance_id"].to_pylist())
+    predictions = pq.read_table(folder_of_round / "predictions.parquet").to_pylist()
+    unasked = {row["utterance_id"] for row in predictions if row["part"] == "pool"}
+    assert len(asked | unasked) == facts["n_train"]["0"]
+    assert not filtered & (asked | unasked)
+    message = f"Fold 0: {len(filtered)} of {len(filtered | asked | unasked)} training utterances, by "
+    assert message in Path(write_run_report(str(run))).read_text()
 
 
 def test_another_configuration_is_refused(run_values: dict[str, Any]) -> None:

@@ -50,8 +50,8 @@ def truth(speech_pool: str) -> dict[str, Truth]:
         Oracle(pool, ["anger", "happiness", "neutral", "sadness"]),
         sorted(pool.metadata["utterance_id"].to_pylist()),
     )
-    known = [name for place, name in enumerate(ids) if name in oracle.answerable and place % 6]
-    return {**dict.fromkeys(ids), **dict(zip(known, oracle.emotions(known), strict=True))}
+    answerable = [name for number, name in enumerate(ids) if name in oracle.answerable and number % 6]
+    return {**dict.fromkeys(ids), **dict(zip(answerable, oracle.emotions(answerable), strict=True))}
 
 
 @pytest.fixture
@@ -87,11 +87,11 @@ def paused(values: dict[str, Any]) -> str | None:
 
 def to_the_end(values: dict[str, Any], truth: dict[str, Truth]) -> list[str]:
     """All that a run said when it paused, with answers each time."""
-    said = list[str]()
+    lines = list[str]()
     while (message := paused(values)) is not None:
-        said.append(message)
+        lines.append(message)
         assert answer(values, truth, team(values["classes"])), "it waits although nothing is open"
-    return said
+    return lines
 
 
 def rounds(values: dict[str, Any]) -> list[Path]:
@@ -99,11 +99,11 @@ def rounds(values: dict[str, Any]) -> list[Path]:
 
 
 def rows(folder: Path, table: str) -> Rows:
-    found: Rows = pq.read_table(folder / f"{table}.parquet").to_pylist()
-    return found
+    rows_of_table: Rows = pq.read_table(folder / f"{table}.parquet").to_pylist()
+    return rows_of_table
 
 
-def found(values: dict[str, Any]) -> list[tuple[Rows, Rows, Rows]]:
+def tables(values: dict[str, Any]) -> list[tuple[Rows, Rows, Rows]]:
     """What was asked, answered and predicted."""
     return [(rows(f, "picks"), rows(f, "labels"), rows(f, "predictions")) for f in rounds(values)]
 
@@ -114,21 +114,21 @@ def test_a_run_with_people_from_the_evaluation_set_to_the_report(
 ) -> None:
     values |= {"people": {"evaluation": 24, "overlap": 3, "consensus": "dawid-skene"}, "budget": {"sizes": [8, 14, 20]}}
     values |= {"strategy": {"name": "margin", "wrappers": ["usable"]}}
-    said = to_the_end(values, truth)
-    assert "0 of 24 clips of evaluation are labelled" in said[0]
-    assert f"`seral labels serve {values['run']}`" in said[0]
-    assert "0 of 8 clips of margin.fold-00.seed-0/round-0000 are labelled" in said[1]
+    lines = to_the_end(values, truth)
+    assert "0 of 24 clips of evaluation are labelled" in lines[0]
+    assert f"`seral labels serve {values['run']}`" in lines[0]
+    assert "0 of 8 clips of margin.fold-00.seed-0/round-0000 are labelled" in lines[1]
     (row,) = loop_status(values["run"])
     assert (row["rounds"], row["stopped"].split(":")[0]) == ("3/3", "budget spent")
     ledger = Ledger(str(Path(values["run"]) / "labels.sqlite"))
     evaluated, asked, unusable = set(ledger.asked("evaluation")), set[str](), set[str]()
-    for folder, held in zip(rounds(values), (8, 14, 20), strict=True):
+    for folder, labelled in zip(rounds(values), (8, 14, 20), strict=True):
         picks = [row["utterance_id"] for row in rows(folder, "picks")]
         first = ledger.asked(f"margin.fold-00.seed-0/round-{folder.name}")
         assert first == picks[: len(first)]
         assert not (asked | evaluated) & set(picks)
         asked |= set(picks)
-        assert json.loads((folder / "round.json").read_text())["labelled"] == held, "what had no label was replaced"
+        assert json.loads((folder / "round.json").read_text())["labelled"] == labelled, "what had no label was replaced"
         scored = rows(folder, "predictions")
         assert not asked & {row["utterance_id"] for row in scored if row["part"] == "pool"}
         assert {row["utterance_id"] for row in scored if row["part"] != "pool"} <= evaluated
@@ -136,8 +136,8 @@ def test_a_run_with_people_from_the_evaluation_set_to_the_report(
     assert len(asked) > 20
     assert unusable
     assert all(truth[name] is None for name in unusable)
-    with np.load(rounds(values)[1] / "selection.npz") as seen:
-        assert set(seen["labelled_ids"][seen["rejected_M"]]) == unusable - {
+    with np.load(rounds(values)[1] / "selection.npz") as selection:
+        assert set(selection["labelled_ids"][selection["rejected_M"]]) == unusable - {
             row["utterance_id"] for row in rows(rounds(values)[2], "labels")
         }
     ledger.close()
@@ -151,9 +151,9 @@ def test_a_run_that_was_killed_and_asked_again_asks_the_same(
     to_the_end(values, truth)
     again = values | {"run": str(tmp_path / "again")}
     for batch, count in (("evaluation", 24), ("margin.fold-00.seed-0/round-0000", 8)):
-        said = paused(again)
-        assert said == paused(again), "nothing was answered in between"
-        assert f"0 of {count} clips of {batch}" in str(said)
+        lines = paused(again)
+        assert lines == paused(again), "nothing was answered in between"
+        assert f"0 of {count} clips of {batch}" in str(lines)
         assert loop_status(again["run"])[0]["stopped"] == f"awaiting labels: 0 of {count} clips of {batch} are labelled"
         assert not rounds(again), "a round that waits is not written"
         if batch != "evaluation":
@@ -165,10 +165,10 @@ def test_a_run_that_was_killed_and_asked_again_asks_the_same(
             assert ended.value.code == 75
         answer(again, truth, team(values["classes"]))
     to_the_end(again, truth)
-    assert found(again) == found(values)
+    assert tables(again) == tables(values)
     shutil.rmtree(rounds(again)[1])
     assert paused(again) is None, "all of it was answered"
-    assert found(again) == found(values)
+    assert tables(again) == tables(values)
 
 
 @pytest.mark.ray
@@ -196,8 +196,8 @@ def test_it_may_wait_and_doubtful_labels_are_heard_by_others(
     ledger = Ledger(str(Path(values["run"]) / "labels.sqlite"))
     again = ledger.asked("margin.fold-00.seed-0/round-0001.relabel")
     assert len(again) == 2  # 40 % of six
-    heard = [row for row in ledger.answers().to_pylist() if row["utterance_id"] in again]
-    assert len({(row["utterance_id"], row["person"]) for row in heard}) == 4, "another person each"
+    answers = [row for row in ledger.answers().to_pylist() if row["utterance_id"] in again]
+    assert len({(row["utterance_id"], row["person"]) for row in answers}) == 4, "another person each"
     folders = rounds(values)
     assert [row["utterance_id"] for row in rows(folders[1], "picks") if row["utterance_id"] in again] == again
     assert json.loads((folders[1] / "round.json").read_text())["labelled"] == 12, "second looks cost labels"
@@ -208,8 +208,8 @@ def test_it_may_wait_and_doubtful_labels_are_heard_by_others(
     ledger.close()
     shutil.rmtree(folders[1])
     assert paused(values) is None
-    (told,) = [row for row in rows(folders[1], "labels") if row["utterance_id"] == name]
-    assert (told["emotion"], told["round"]) == (other, 1)
+    (label,) = [row for row in rows(folders[1], "labels") if row["utterance_id"] == name]
+    assert (label["emotion"], label["round"]) == (other, 1)
 
 
 @pytest.mark.ray
@@ -254,8 +254,8 @@ def test_what_everybody_has_heard_gets_no_second_look_but_costs_nothing(
 ) -> None:
     values |= {"strategy": {"name": "margin", "wrappers": [{"name": "relabel", "share": 0.4, "doubt": 0.01}]}}
     values |= {"people": {"evaluation": 24, "overlap": 3}}
-    said = to_the_end(values, truth)
-    assert not [message for message in said if ".relabel" in message]
+    lines = to_the_end(values, truth)
+    assert not [message for message in lines if ".relabel" in message]
     assert [row["labelled"] for row in loop_status(values["run"])] == [14]
 
 

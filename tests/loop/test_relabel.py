@@ -44,9 +44,11 @@ def write_round(folder: Path, number: int, predicted: Mapping[str, list[float]],
         {"utterance_id": name, "part": part, **{f"p_{c}": p for c, p in zip(CLASSES, p_C, strict=True)}}
         for name, p_C in predicted.items()
     ]
-    here = folder / "rounds" / f"{number:04d}"
-    storage.write_table(here / "predictions.parquet", pa.Table.from_pylist(rows, prediction_schema(list(CLASSES))))
-    storage.write_json(here / "round.json", {"round": number})
+    folder_of_round = folder / "rounds" / f"{number:04d}"
+    storage.write_table(
+        folder_of_round / "predictions.parquet", pa.Table.from_pylist(rows, prediction_schema(list(CLASSES)))
+    )
+    storage.write_json(folder_of_round / "round.json", {"round": number})
 
 
 @pytest.fixture
@@ -71,10 +73,10 @@ def run(tmp_path: Path) -> str:
 
 
 def test_models_speak_last_before_the_label(run: str) -> None:
-    said = earlier_predictions(run, ["u0", "u2", "u7"], CLASSES)
-    assert sorted(said) == ["u0", "u2"]
-    np.testing.assert_allclose(said["u0"], [0.1, 0.8, 0.1], rtol=1e-6)
-    np.testing.assert_allclose(said["u2"], [0.7, 0.2, 0.1], rtol=1e-6)
+    probability_of = earlier_predictions(run, ["u0", "u2", "u7"], CLASSES)
+    assert sorted(probability_of) == ["u0", "u2"]
+    np.testing.assert_allclose(probability_of["u0"], [0.1, 0.8, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(probability_of["u2"], [0.7, 0.2, 0.1], rtol=1e-6)
     again = Path(run) / "trajectories" / "random.fold-00.seed-0"
     write_round(again, 0, {"u2": [0.1, 0.8, 0.1]}, part="dev")
     np.testing.assert_allclose(earlier_predictions(run, ["u2"], CLASSES)["u2"], [0.4, 0.5, 0.1], rtol=1e-6)
@@ -86,8 +88,8 @@ def test_groups_of_copies_join_exact_and_near_ones(tmp_path: Path) -> None:
 
 
 def test_doubts_of_a_run_have_all_reasons(run: str) -> None:
-    found = [(row["utterance_id"], row["reason"], row["suggested"]) for row in doubts_of(run).to_pylist()]
-    assert found == [
+    doubtful = [(row["utterance_id"], row["reason"], row["suggested"]) for row in doubts_of(run).to_pylist()]
+    assert doubtful == [
         ("u4", "near-duplicate", "joy"),
         ("u5", "near-duplicate", "neutral"),
         ("u2", "label-error", "anger"),
@@ -122,11 +124,11 @@ def test_where_nobody_was_asked_there_is_nothing_to_doubt(run: str) -> None:
 
 def test_commands(run: str, tmp_path: Path) -> None:
     out = tmp_path / "doubts.parquet"
-    told = CliRunner().invoke(cli.app, ["labels", "doubts", run, "--out", str(out), "--count", "1", "--json"])
-    assert [row["utterance_id"] for row in json.loads(told.output)] == ["u4"]
+    printed = CliRunner().invoke(cli.app, ["labels", "doubts", run, "--out", str(out), "--count", "1", "--json"])
+    assert [row["utterance_id"] for row in json.loads(printed.output)] == ["u4"]
     assert storage.read_table(out).num_rows == 3
-    told = CliRunner().invoke(cli.app, ["labels", "relabel", run, "--count", "1", "--overlap", "1"])
-    assert told.output == "relabel-0: 1 clips to hear again\n"
+    printed = CliRunner().invoke(cli.app, ["labels", "relabel", run, "--count", "1", "--overlap", "1"])
+    assert printed.output == "relabel-0: 1 clips to hear again\n"
 
 
 @pytest.mark.ray
@@ -136,7 +138,7 @@ def test_cross_validation_judges_every_label_by_the_others(run_values: dict[str,
     oracle = Oracle(pool, options.classes)
     ids = sorted(oracle.answerable)
     label_M = oracle.targets(ids).label_N
-    said = cross_validated(options, pool, ids, label_M, len(options.classes))
-    p_MC = np.stack([said[name] for name in ids])
+    probability_MC = cross_validated(options, pool, ids, label_M, len(options.classes))
+    p_MC = np.stack([probability_MC[name] for name in ids])
     np.testing.assert_allclose(p_MC.sum(1), 1, atol=1e-6)
     assert p_MC[np.arange(len(ids)), label_M].mean() > 1.5 / len(options.classes)

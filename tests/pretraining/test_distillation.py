@@ -83,11 +83,11 @@ def data_of(teacher: str, pool: str, **values: Any) -> DistillationData:
 
 def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, speech_pool: str, tmp_path: Path) -> None:
     whole = distil(options(teacher, speech_pool, tmp_path / "whole"))
-    said = []
+    lines = []
 
     def stop_half_way(message: str) -> None:
-        said.append(message)
-        if message.startswith("distillation step 4/6") and "distillation goes on from step 2" not in said:
+        lines.append(message)
+        if message.startswith("distillation step 4/6") and "distillation goes on from step 2" not in lines:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
@@ -95,7 +95,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, speech_pool: st
         with pytest.raises(KeyboardInterrupt):
             distil(options(teacher, speech_pool, tmp_path / "cut"))
         cut = distil(options(teacher, speech_pool, tmp_path / "cut"))
-    assert "distillation goes on from step 2" in said
+    assert "distillation goes on from step 2" in lines
     one, two = weights_of(whole), weights_of(cut)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert {weight.dtype for weight in one.values()} == {torch.float16}
@@ -230,15 +230,15 @@ def test_without_numbered_views_nothing_is_kept(teacher: str, speech_pool: str) 
 def test_an_epoch_holds_every_clip_once_in_batches_within_the_limit(teacher: str, speech_pool: str) -> None:
     data = data_of(teacher, speech_pool, batch_s=8.0)
     heard_s = {name: length_s for rows in data.length_s.values() for name, length_s in rows.items()}
-    seen: list[str] = []
+    read_ids: list[str] = []
     for batch in islice(data.plan(), 1000):
         ids = batch.ids
         # Lengths are jittered by 15 %: the limit holds for the jittered ones.
         assert max(heard_s[name] for name in ids) * len(ids) <= 8.0 * 1.7
-        seen += ids
-        if len(seen) == len(heard_s):
+        read_ids += ids
+        if len(read_ids) == len(heard_s):
             break
-    assert sorted(seen) == sorted(heard_s)
+    assert sorted(read_ids) == sorted(heard_s)
 
 
 def test_shards_of_several_pools_are_told_apart(two_corpora: str, speech_pool: str) -> None:

@@ -90,16 +90,18 @@ def test_a_survey_counts_and_measures_the_frames_of_its_ids_alone(speech_pool: s
     pool = open_pool(speech_pool)
     source = FrameSource(store=extract_features(pool, "seral-tiny", frames_layer=4), layer=4, stride=2)
     ids = first_ids(pool)
-    found = survey(source, ids)
+    result = survey(source, ids)
     frames = source.frames(ids)
     stacked_ND = np.concatenate(list(frames.values())).astype(np.float64)
-    assert {n: t for shard in found.length.values() for n, t in shard.items()} == {n: len(f) for n, f in frames.items()}
+    assert {n: t for shard in result.length.values() for n, t in shard.items()} == {
+        n: len(f) for n, f in frames.items()
+    }
     assert set(frames) == set(ids)
-    assert found.total == len(stacked_ND)
-    np.testing.assert_allclose(found.mean_D, stacked_ND.mean(0))
-    np.testing.assert_allclose(found.std_D, stacked_ND.std(0), rtol=1e-6)
+    assert result.total == len(stacked_ND)
+    np.testing.assert_allclose(result.mean_D, stacked_ND.mean(0))
+    np.testing.assert_allclose(result.std_D, stacked_ND.std(0), rtol=1e-6)
     shortest = min(len(f) for f in frames.values())
-    assert survey(source, ids, minimal_frames=shortest + 1).total < found.total
+    assert survey(source, ids, minimal_frames=shortest + 1).total < result.total
     with pytest.raises(TrainError, match="none of 16 utterances has 100000 frames"):
         survey(source, ids, minimal_frames=100_000)
 

@@ -101,8 +101,8 @@ def test_hears_its_ids_only_and_never_trains_on_those_held_out(speech_pool: str)
     assert long_enough <= set(ids)
     assert not trained & set(audio.held_out)
     assert len(audio.held_out) == round(0.1 * len(long_enough))
-    heard = {name for clips in audio.held_out_batches() for name, _ in clips}
-    assert heard == set(audio.held_out)
+    held_out = {name for clips in audio.held_out_batches() for name, _ in clips}
+    assert held_out == set(audio.held_out)
     clustered = {name for clips in audio.sample(1e6, number=0) for name, _ in clips}
     assert clustered == trained
     few = sum(len(samples) / 16000 for clips in audio.sample(8.0, number=0) for _, samples in clips)
@@ -142,11 +142,11 @@ RESUMED = {"steps": 16, "clusters": 8, "refresh_every": 6, "eval_every": 8, "che
 def test_an_interrupted_training_goes_on_to_the_same_weights(
     speech_pool: str, tmp_path: Path, tiny_whisper: str
 ) -> None:
-    pool, said = open_pool(speech_pool), []
+    pool, lines = open_pool(speech_pool), []
 
     def stop_at_step_8(message: str) -> None:
-        said.append(message)
-        if message.startswith("TAPT step 8/16, held out") and "TAPT goes on from step 4" not in said:
+        lines.append(message)
+        if message.startswith("TAPT step 8/16, held out") and "TAPT goes on from step 4" not in lines:
             raise KeyboardInterrupt
 
     whole = adapt(pool, tmp_path / "whole", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
@@ -155,7 +155,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             adapt(pool, tmp_path / "cut", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
         cut = adapt(pool, tmp_path / "cut", RESUMED | {"adapter": "lora"}, encoder=tiny_whisper)
-    assert "TAPT goes on from step 4" in said
+    assert "TAPT goes on from step 4" in lines
     assert cut == whole
     one, two = (load_file(tmp_path / name / "encoder" / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[name], two[name]) for name in one)

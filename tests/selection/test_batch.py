@@ -26,25 +26,27 @@ def values(tmp_path: Path) -> dict[str, Any]:
     for number, ids in enumerate(np.array_split(names, FILES)):
         rows = {"utterance_id": ids.tolist(), "embedding": rng.normal(size=(len(ids), 4)).tolist()}
         pq.write_table(pa.table(rows), tmp_path / "features" / f"{number}.parquet")
-        known: dict[str, Any] = {name: np.full(len(ids), 10, np.float32) for name in ("duration_s", "snr_db")}
-        known |= {name: np.zeros(len(ids), np.float32) for name in ("clipping", "speech_ratio")}
-        known |= dict.fromkeys(("speaker", "corpus", "language"), ["x"] * len(ids))
-        pq.write_table(pa.table({"utterance_id": ids.tolist(), **known}), tmp_path / "utterances" / f"{number}.parquet")
+        columns: dict[str, Any] = {name: np.full(len(ids), 10, np.float32) for name in ("duration_s", "snr_db")}
+        columns |= {name: np.zeros(len(ids), np.float32) for name in ("clipping", "speech_ratio")}
+        columns |= dict.fromkeys(("speaker", "corpus", "language"), ["x"] * len(ids))
+        pq.write_table(
+            pa.table({"utterance_id": ids.tolist(), **columns}), tmp_path / "utterances" / f"{number}.parquet"
+        )
     pq.write_table(pa.table({"utterance_id": names[:5].tolist()}), tmp_path / "labelled.parquet")
     source = {"features": str(tmp_path / "features"), "labelled": str(tmp_path / "labelled.parquet")}
     return {"source": source, "strategy": "k_center", "out": str(tmp_path / "picks.parquet")}
 
 
 def picked(values: dict[str, Any], **more: Any) -> tuple[dict[str, Any], list[str]]:
-    told = run_batch(parse(BatchOptions, {**values, **more}))
+    summary = run_batch(parse(BatchOptions, {**values, **more}))
     table = pq.read_table(values["out"])
-    assert table["order"].to_pylist() == list(range(told["picks"]))
-    return told, table["utterance_id"].to_pylist()
+    assert table["order"].to_pylist() == list(range(summary["picks"]))
+    return summary, table["utterance_id"].to_pylist()
 
 
 def test_picks_are_written_in_order_and_never_labelled_ones(values: dict[str, Any], tmp_path: Path) -> None:
-    told, picks = picked(values, count=12)
-    assert (told["candidates"], told["picks"], told["exact"]) == (N - 5, 12, True)
+    summary, picks = picked(values, count=12)
+    assert (summary["candidates"], summary["picks"], summary["exact"]) == (N - 5, 12, True)
     assert not set(picks) & set(pq.read_table(tmp_path / "labelled.parquet")["utterance_id"].to_pylist())
 
 
@@ -63,19 +65,19 @@ def test_parts_change_nothing(
 ) -> None:
     values["source"]["metadata"] = str(tmp_path / "utterances")
     _, one = picked(values, **budget, strategy=strategy)
-    told, many = picked(values, **budget, strategy=strategy, parts=2)
+    summary, many = picked(values, **budget, strategy=strategy, parts=2)
     assert many == one
-    assert told["exact"]
-    assert "distance" not in told
+    assert summary["exact"]
+    assert "distance" not in summary
 
 
 @pytest.mark.ray
 def test_merged_picks_come_with_their_distance(values: dict[str, Any], ray_session: None) -> None:
-    told, _ = picked(values, count=12, strategy="auto", parts=9)  # more than there are files
-    assert not told["exact"]
-    assert told["distance"] > 0
-    told, _ = picked(values, count=12, strategy="auto")
-    assert told["exact"]
+    summary, _ = picked(values, count=12, strategy="auto", parts=9)  # more than there are files
+    assert not summary["exact"]
+    assert summary["distance"] > 0
+    summary, _ = picked(values, count=12, strategy="auto")
+    assert summary["exact"]
     (Path(values["source"]["features"]) / "copy.parquet").write_bytes(
         (Path(values["source"]["features"]) / "0.parquet").read_bytes()
     )
@@ -107,8 +109,8 @@ def test_a_lost_part_is_named_when_selection_may_not_begin_again(
 
 def test_minutes_are_counted(values: dict[str, Any], tmp_path: Path) -> None:
     values["source"]["metadata"] = str(tmp_path / "utterances")
-    told, _ = picked(values, minutes=4, pace={"listening": 1, "deciding_s": 10})
-    assert told["picks"] == 4 * 60 // 20
+    summary, _ = picked(values, minutes=4, pace={"listening": 1, "deciding_s": 10})
+    assert summary["picks"] == 4 * 60 // 20
 
 
 def test_what_does_not_fit_together_is_refused(values: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from seral.selection.source import SourceOptions
 
 def made(**changes: Any) -> Candidates:
     """Three candidates out of order, two labelled ones, every array told apart by its rows."""
-    given: dict[str, Any] = {
+    columns: dict[str, Any] = {
         "ids": ["c", "a", "b"],
         "probability_NC": [[0.3, 0.7], [0.1, 0.9], [0.2, 0.8]],
         "dropout_RNC": [[[0.3, 0.7], [0.1, 0.9], [0.2, 0.8]]] * 2,
@@ -23,7 +23,7 @@ def made(**changes: Any) -> Candidates:
         "speaker": ["s3", "s1", "s2"],
         "snr_db": [30, np.nan, 20],
     }
-    return Candidates(**{**given, **changes})
+    return Candidates(**{**columns, **changes})
 
 
 def test_rows_are_sorted_by_id_in_every_column() -> None:

@@ -48,7 +48,7 @@ def test_clustering_takes_no_copy_of_the_features() -> None:
     path = [str(Path(__file__).resolve().parents[2] / part) for part in ("platform", "")]
     script = f"import sys; sys.path[:0] = {path}" + SCRIPT
     done = subprocess.run([sys.executable, "-c", script, json.dumps(CASES)], capture_output=True, text=True, check=True)
-    found = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [name for name, *_ in found] == [name for name, _ in CASES]
-    for name, extra_mb, features_mb in found:
+    measured = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [name for name, *_ in measured] == [name for name, _ in CASES]
+    for name, extra_mb, features_mb in measured:
         assert extra_mb < 0.3 * features_mb + CONSTANT_MB, name

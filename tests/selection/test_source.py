@@ -60,11 +60,11 @@ def written(folder: Path, whole: Candidates) -> SourceOptions:
     for number, p_NC in reversed(list(enumerate(whole.need("dropout_RNC"), start=1))):
         scores |= {f"p{number}_{name}": p_NC[:, at] for at, name in enumerate(CLASSES)}
     write(folder, "predictions.parquet", utterance_id=whole.ids.tolist(), predicted=["joy"] * len(whole), **scores)
-    told = {
+    columns = {
         "answer": np.where(whole.need("rejected_M"), "unusable", "label").tolist(),
         "doubt": whole.need("labelled_doubt_M"),
     }
-    write(folder, "labelled.parquet", utterance_id=whole.labelled_ids.tolist(), **told)
+    write(folder, "labelled.parquet", utterance_id=whole.labelled_ids.tolist(), **columns)
     return source_of(folder, predictions="predictions.parquet", labelled="labelled.parquet")
 
 
@@ -180,7 +180,7 @@ def test_an_utterance_in_two_files_is_named_with_both(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "rejected", "doubt"),
+    ("answers", "rejected", "doubt"),
     [
         ({"answer": ["unusable", "label", "unusable"]}, [False, True], None),
         ({"answer": ["label", "label", "skipped"]}, [False, False], None),
@@ -189,10 +189,10 @@ def test_an_utterance_in_two_files_is_named_with_both(tmp_path: Path) -> None:
     ],
 )
 def test_an_utterance_may_be_labelled_twice_when_what_is_said_agrees(
-    said: dict[str, Any], rejected: list[bool], doubt: list[float] | None, tmp_path: Path
+    answers: dict[str, Any], rejected: list[bool], doubt: list[float] | None, tmp_path: Path
 ) -> None:
     features(tmp_path, "0.parquet", ["u0", "u1", "u2"])
-    write(tmp_path, "labelled.parquet", utterance_id=["u2", "u1", "u2"], **said)
+    write(tmp_path, "labelled.parquet", utterance_id=["u2", "u1", "u2"], **answers)
     read = read_candidates(source_of(tmp_path, labelled="labelled.parquet"), ["0.parquet"])
     assert read.labelled_ids is not None
     assert read.labelled_ids.tolist() == ["u1", "u2"]
@@ -201,15 +201,15 @@ def test_an_utterance_may_be_labelled_twice_when_what_is_said_agrees(
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("answers", "message"),
     [
         ({"answer": ["label", "label", "unusable"]}, "holds u2 twice and .*: unusable is False and True"),
         ({"doubt": [None, 0.5, 0.25]}, r"labelled\.parquet holds u2 twice and .*: doubt is 0.0 and 0.25"),
     ],
 )
-def test_what_is_said_twice_and_differs_is_refused(said: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_what_is_said_twice_and_differs_is_refused(answers: dict[str, Any], message: str, tmp_path: Path) -> None:
     features(tmp_path, "0.parquet", ["u0", "u1", "u2"])
-    write(tmp_path, "labelled.parquet", utterance_id=["u2", "u1", "u2"], **said)
+    write(tmp_path, "labelled.parquet", utterance_id=["u2", "u1", "u2"], **answers)
     with pytest.raises(LabelError, match=message):
         picked(source_of(tmp_path, labelled="labelled.parquet"), tmp_path)
 
@@ -219,8 +219,8 @@ def test_labels_without_features_are_counted_and_said(tmp_path: Path, capsys: py
     source = source_of(tmp_path, labelled="labelled.parquet")
     write(tmp_path, "labelled.parquet", utterance_id=["u0", *(f"w{number}" for number in range(7))])
     picked(source, tmp_path)
-    told = f"7 labelled utterances have no features in {source.features} and are left out, e.g. w0, w1, w2, w3, w4\n"
-    assert told in capsys.readouterr().err
+    message = f"7 labelled utterances have no features in {source.features} and are left out, e.g. w0, w1, w2, w3, w4\n"
+    assert message in capsys.readouterr().err
     write(tmp_path, "labelled.parquet", utterance_id=["u0"])
     picked(source, tmp_path)
     assert "have no features" not in capsys.readouterr().err
@@ -237,12 +237,12 @@ def test_when_everything_is_labelled_it_is_said(more: dict[str, Any], tmp_path: 
 @pytest.mark.ray
 def test_parts_say_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str], ray_session: None) -> None:
     for number in range(3):
-        features(tmp_path, f"{number}.parquet", [f"u{number}{place}" for place in range(4)] if number != 1 else [])
+        features(tmp_path, f"{number}.parquet", [f"u{number}{row}" for row in range(4)] if number != 1 else [])
     source = source_of(tmp_path, labelled="labelled.parquet")
     write(tmp_path, "labelled.parquet", utterance_id=["u00", "u20", "w0"])
     assert len(picked(source, tmp_path, parts=3)) == 5
     assert "1 labelled utterances have no features" in capsys.readouterr().err
-    write(tmp_path, "labelled.parquet", utterance_id=[f"u{number}{place}" for number in (0, 2) for place in range(4)])
+    write(tmp_path, "labelled.parquet", utterance_id=[f"u{number}{row}" for number in (0, 2) for row in range(4)])
     with pytest.raises(SelectionError, match="every utterance with features is labelled already"):
         picked(source, tmp_path, parts=2)
     features(tmp_path, "2.parquet", ["u20"], width=5)

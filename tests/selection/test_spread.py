@@ -86,27 +86,27 @@ def test_draws_have_the_distribution_of_the_textbook(
     monkeypatch.setattr(seeding, "FIRST_BLOCK", 3)
     monkeypatch.setattr(seeding, "STALE", stale)
     rng = np.random.default_rng(0)
-    x_ND, known_MD = rng.normal(size=(6, 2)), rng.normal(size=(labelled, 2))
+    x_ND, labelled_MD = rng.normal(size=(6, 2)), rng.normal(size=(labelled, 2))
     square_NN = ((x_ND[:, None] - x_ND) ** 2).sum(axis=2)
-    known_NM = ((x_ND[:, None] - known_MD) ** 2).sum(axis=2)
+    square_NM = ((x_ND[:, None] - labelled_MD) ** 2).sum(axis=2)
     expected = {}
     for series in itertools.permutations(range(6), 3):
         chance, taken = 1.0, list[int]()
         for row in series:
-            near_N = np.concatenate([known_NM, square_NN[:, taken]], axis=1).min(axis=1, initial=np.inf)
+            near_N = np.concatenate([square_NM, square_NN[:, taken]], axis=1).min(axis=1, initial=np.inf)
             weight_N = near_N if np.isfinite(near_N).all() else np.ones(6)
             chance *= weight_N[row] / weight_N.sum()
             taken.append(row)
         expected[series] = chance
     points = feature_points(x_ND.astype(np.float32))
-    known = Points(known_MD.astype(np.float32), centre_D=points.centre_D)
+    labelled_points = Points(labelled_MD.astype(np.float32), centre_D=points.centre_D)
     count = 6000
-    found = dict.fromkeys(expected, 0)
+    counts = dict.fromkeys(expected, 0)
     for _ in range(count):
-        found[tuple(seed_rows(points, known, 3, rng).tolist())] += 1
+        counts[tuple(seed_rows(points, labelled_points, 3, rng).tolist())] += 1
     common = [series for series, chance in expected.items() if chance * count >= 5]
     rare = [series for series in expected if series not in set(common)]
-    observed = [*(found[series] for series in common), sum(found[series] for series in rare)]
+    observed = [*(counts[series] for series in common), sum(counts[series] for series in rare)]
     wanted = [*(expected[series] for series in common), sum(expected[series] for series in rare)]
     assert chisquare(observed, np.array(wanted) * count / sum(wanted)).pvalue > 1e-4
 
@@ -133,11 +133,11 @@ def test_badge_draws_by_the_distance_between_gradients_that_are_built() -> None:
             one_N[second] / one_N.sum() * two_N[third] / two_N.sum()
         )
     draws = 5000
-    found = Counter("".join(badge(candidates, 3, np.random.default_rng(seed))) for seed in range(draws))
-    assert set(found) <= set(chance)
+    counts = Counter("".join(badge(candidates, 3, np.random.default_rng(seed))) for seed in range(draws))
+    assert set(counts) <= set(chance)
     assert min(chance.values()) * draws >= 5
     wanted = np.array(list(chance.values())) * draws
-    assert chisquare([found[series] for series in chance], wanted * draws / wanted.sum()).pvalue > 1e-3
+    assert chisquare([counts[series] for series in chance], wanted * draws / wanted.sum()).pvalue > 1e-3
 
 
 def test_features_whose_distances_overflow_are_refused() -> None:

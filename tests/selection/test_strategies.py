@@ -190,11 +190,11 @@ def test_k_center_equals_brute_force_over_many_blocks(labelled: int) -> None:
     assert farthest_first(x_ND, centre_MD, 60).tolist() == brute_force_farthest_first(x_ND, centre_MD, 60)
 
 
-def evenly(found: NDArray[np.int64], expected: NDArray[np.float64], draws: int) -> bool:
+def evenly(counts: NDArray[np.int64], expected: NDArray[np.float64], draws: int) -> bool:
     """Whether rows were picked as often as expected in so many draws, by chi-square; picks of a draw are different."""
     share_N = expected / draws
-    spread = ((found - expected) ** 2 / (expected * (1 - share_N))).sum() * (len(found) - 1) / len(found)
-    return bool(chi2.sf(spread, len(found) - 1) > 1e-3)
+    spread = ((counts - expected) ** 2 / (expected * (1 - share_N))).sum() * (len(counts) - 1) / len(counts)
+    return bool(chi2.sf(spread, len(counts) - 1) > 1e-3)
 
 
 @pytest.mark.parametrize("by", [None, "speaker"])
@@ -458,8 +458,8 @@ def test_auto_goes_by_what_is_known() -> None:
     columns = pool(40, 4, 0)
     columns |= {"rejected_M": np.array([True, False, True, False]), "snr_db": np.where(np.arange(40) % 2, 9.0, -9.0)}
     cold = {**columns, "probability_NC": None}
-    for name, wrapper, known in (("cluster_margin", "usable", columns), ("k_means", "quality", cold)):
-        candidates, rng = Candidates(**known), np.random.default_rng
+    for name, wrapper, available in (("cluster_margin", "usable", columns), ("k_means", "quality", cold)):
+        candidates, rng = Candidates(**available), np.random.default_rng
         wrapped = StrategyOptions.model_validate({"name": name, "wrappers": [wrapper]})
         picks = select("auto", candidates, 8, rng(1))
         assert picks == select(wrapped, candidates, 8, rng(1))

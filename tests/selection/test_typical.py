@@ -43,11 +43,11 @@ def test_prob_cover_equals_brute_force(
 ) -> None:
     candidates = pool(count, labelled, seed)
     k = data.draw(st.integers(1, count))
-    unit_ND, known_MD = (
+    unit_ND, labelled_MD = (
         unit_rows(part).astype(np.float64) for part in (candidates.need("embedding_ND"), candidates.labelled_centres())
     )
     near_NN = ((unit_ND[:, None] - unit_ND) ** 2).sum(axis=2) <= radius**2
-    covered_N = (((known_MD[:, None] - unit_ND) ** 2).sum(axis=2) <= radius**2).any(axis=0)
+    covered_N = (((labelled_MD[:, None] - unit_ND) ** 2).sum(axis=2) <= radius**2).any(axis=0)
     expected = list[int]()
     while len(expected) < k:
         free_N = ~np.isin(np.arange(count), expected)
@@ -97,11 +97,11 @@ def test_typiclust_equals_its_definition(count: int, labelled: int, k: int, neig
     all_ND = unit_rows(np.concatenate([candidates.need("embedding_ND"), candidates.labelled_centres()]))
     number = int(gen().integers(2**31))
     cluster_N = kmeans(all_ND, min(labelled + k, len(all_ND)), number).cluster_N
-    expected, held = list[int](), [int(cluster) for cluster in cluster_N[count:]]
+    expected, labelled_of = list[int](), [int(cluster) for cluster in cluster_N[count:]]
     while len(expected) < k:
         free = [c for c in set(cluster_N[:count].tolist()) if set(np.flatnonzero(cluster_N[:count] == c)) - {*expected}]
         size = {c: int((cluster_N == c).sum()) for c in free}
-        best = min(free, key=lambda c: (size[c] < 5, held.count(c), -size[c], c))
+        best = min(free, key=lambda c: (size[c] < 5, labelled_of.count(c), -size[c], c))
         members = np.flatnonzero(cluster_N == best)
         spacing = {}
         for row in members:
@@ -110,7 +110,7 @@ def test_typiclust_equals_its_definition(count: int, labelled: int, k: int, neig
                 spacing[int(row)] = float(away[:neighbours].mean()) if len(away) else 0.0
         lowest = min(spacing.values())
         expected.append(min(row for row, value in spacing.items() if value <= lowest + 1e-7))
-        held.append(best)
+        labelled_of.append(best)
     assert rows(typiclust(candidates, k, gen(), neighbours=neighbours)) == expected
 
 
@@ -125,9 +125,9 @@ def test_cluster_margin_takes_the_smallest_cluster_first_and_its_smallest_margin
     group = {row: row % 4 for row in short}
     size = {g: list(group.values()).count(g) for g in range(4)}
     queues = {g: [row for row in short if row % 4 == g] for g in sorted(size, key=lambda g: size[g])}
-    found = rows(cluster_margin(candidates, 8, gen(), beta=5, clusters=4))
+    picked = rows(cluster_margin(candidates, 8, gen(), beta=5, clusters=4))
     assert len(set(size.values())) == 4
-    assert found == [queue[turn] for turn in range(2) for queue in queues.values()]
+    assert picked == [queue[turn] for turn in range(2) for queue in queues.values()]
 
 
 @settings(max_examples=60, deadline=None)
@@ -141,8 +141,8 @@ def test_cluster_margin_equals_its_definition(count: int, k: int, beta: float, c
     short = sorted(sorted(range(count), key=lambda row: (margin_N[row], row))[: math.ceil(beta * k)])
     unit_ND, number = unit_rows(candidates.need("embedding_ND")[short]), int(gen().integers(2**31))
     of_cluster: dict[int, list[int]] = {}
-    found = kmeans(unit_ND, min(clusters or k, len(short)), number, spherical=True).cluster_N.tolist()
-    for row, cluster in sorted(zip(short, found, strict=True), key=lambda item: (margin_N[item[0]], item[0])):
+    cluster_of = kmeans(unit_ND, min(clusters or k, len(short)), number, spherical=True).cluster_N.tolist()
+    for row, cluster in sorted(zip(short, cluster_of, strict=True), key=lambda item: (margin_N[item[0]], item[0])):
         of_cluster.setdefault(cluster, []).append(row)
     queues = [queue for _, queue in sorted(of_cluster.items(), key=lambda item: (len(item[1]), item[0]))]
     expected = [queue[turn] for turn in range(len(short)) for queue in queues if turn < len(queue)]

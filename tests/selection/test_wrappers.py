@@ -73,8 +73,8 @@ def shuffled(candidates: Candidates, seed: int) -> Candidates:
     """The same in another order."""
     rng = np.random.default_rng(seed)
     rows, labelled = rng.permutation(len(candidates)), rng.permutation(len(candidates.labelled_centres()))
-    told = {name: value[labelled] for name, value in vars(candidates).items() if name in LABELLED}
-    return replace(candidates.take(rows), **told)
+    labelled_columns = {name: value[labelled] for name, value in vars(candidates).items() if name in LABELLED}
+    return replace(candidates.take(rows), **labelled_columns)
 
 
 def wrapped(inner: str, *wrappers: dict[str, Any]) -> StrategyOptions:
@@ -85,7 +85,7 @@ def ask(strategy: StrategyOptions, candidates: Candidates, k: int) -> list[str]:
     return select(strategy, candidates, k, np.random.default_rng(0))
 
 
-def held(candidates: Candidates, picks: list[str], by: str) -> Counter[str]:
+def counts_by(candidates: Candidates, picks: list[str], by: str) -> Counter[str]:
     """How many of the picks are of each group; labels asked for again are of none."""
     rows = np.flatnonzero(np.isin(candidates.ids, picks))
     return Counter(candidates.groups(by)[rows].tolist())
@@ -107,12 +107,12 @@ def test_contract(inner: str, wrappers: list[dict[str, Any]]) -> None:
         picks = ask(strategy, candidates, k)
         assert len(set(picks)) == len(picks) == k
         assert candidates.labelled_ids is not None
-        known = set(candidates.ids.tolist())
-        assert set(picks) <= known | (set(candidates.labelled_ids.tolist()) if again else set())
+        ids = set(candidates.ids.tolist())
+        assert set(picks) <= ids | (set(candidates.labelled_ids.tolist()) if again else set())
         assert ask(strategy, shuffled(candidates, seed), k) == picks
-        outer, new = wrappers[1 if again else 0 :][:1], len(known & set(picks))
+        outer, new = wrappers[1 if again else 0 :][:1], len(ids & set(picks))
         for by, share in ((q.get("by", "speaker"), q.get("share", 0.2)) for q in outer if q["name"] == "quota"):
-            assert max(held(candidates, picks, by).values()) <= lowest_limit(candidates, new, share, by)
+            assert max(counts_by(candidates, picks, by).values()) <= lowest_limit(candidates, new, share, by)
 
 
 AMPLE = [wrappers for wrappers in NESTED if any(wrapper["name"] == "quota" for wrapper in wrappers)]
@@ -140,7 +140,7 @@ def test_every_quota_holds_at_any_depth_where_there_is_enough_of_every_group(
     picks = ask(wrapped(inner, *wrappers), candidates, 20)
     new = len(set(candidates.ids.tolist()) & set(picks))
     for quota in (wrapper for wrapper in wrappers if wrapper["name"] == "quota"):
-        most = max(held(candidates, picks, quota.get("by", "speaker")).values())
+        most = max(counts_by(candidates, picks, quota.get("by", "speaker")).values())
         assert most <= math.ceil(quota["share"] * new)
 
 
@@ -149,8 +149,8 @@ def test_no_group_gets_more_than_its_quota(inner: str) -> None:
     candidates = pool(300, 5, 0)
     speaker = dict(zip(candidates.ids.tolist(), candidates.groups("speaker").tolist(), strict=True))
     free = Counter(speaker[pick] for pick in ask(wrapped(inner), candidates, 50))
-    held = Counter(speaker[pick] for pick in ask(wrapped(inner, {"name": "quota", "share": 0.3}), candidates, 50))
-    assert free["a"] > 15 >= max(held.values())
+    counts = Counter(speaker[pick] for pick in ask(wrapped(inner, {"name": "quota", "share": 0.3}), candidates, 50))
+    assert free["a"] > 15 >= max(counts.values())
 
 
 @pytest.mark.parametrize("k", [200, 201])
@@ -158,10 +158,10 @@ def test_a_quota_that_cannot_be_kept_is_raised_as_little_as_possible(k: int) -> 
     candidates = pool(300, 0, 0)
     sizes = Counter(candidates.groups("speaker").tolist())
     picks = ask(wrapped("random", {"name": "quota", "share": 0.001}), candidates, k)
-    held = Counter(candidates.groups("speaker")[candidates.rows(picks)].tolist())
-    limit = max(held.values())
+    counts = Counter(candidates.groups("speaker")[candidates.rows(picks)].tolist())
+    limit = max(counts.values())
     assert sum(min(size, limit - 1) for size in sizes.values()) < k
-    assert all(held[name] == min(size, limit) for name, size in sizes.items() if name != "a")
+    assert all(counts[name] == min(size, limit) for name, size in sizes.items() if name != "a")
 
 
 def test_quota_keeps_the_order_of_the_strategy() -> None:
@@ -188,26 +188,26 @@ def test_distinct_picks_are_far_from_each_other_and_from_what_is_labelled(inner:
 
 def test_copies_are_picked_when_nothing_else_is_left() -> None:
     candidates = replace(pool(30, 0, 0), embedding_ND=np.repeat(np.eye(3, dtype=np.float32), 10, axis=0))
-    place = {name: row // 10 for row, name in enumerate(candidates.ids.tolist())}
+    block_of = {name: row // 10 for row, name in enumerate(candidates.ids.tolist())}
     picks = ask(wrapped("random", {"name": "distinct"}), candidates, 12)
-    assert {place[pick] for pick in picks[:3]} == {0, 1, 2}
+    assert {block_of[pick] for pick in picks[:3]} == {0, 1, 2}
 
 
 def test_distinct_never_holds_two_copies_of_who_is_left() -> None:
     candidates = pool(50, 3, 1)
-    held: list[weakref.ref[Candidates]] = []
+    references: list[weakref.ref[Candidates]] = []
 
     def spy(left: Candidates, k: int, rng: np.random.Generator) -> list[str]:
-        assert not [ref for ref in held if ref() is not None]
-        held.extend([weakref.ref(left)] if left is not candidates else [])
+        assert not [ref for ref in references if ref() is not None]
+        references.extend([weakref.ref(left)] if left is not candidates else [])
         return uniform(left, k, rng)
 
     assert len(WRAPPERS["distinct"].function(spy, candidates, 20, np.random.default_rng(0), distance=0.1)) == 20
-    assert len(held) > 1
-    held.clear()
+    assert len(references) > 1
+    references.clear()
     fresh = replace(candidates, labelled_ids=None, labelled_embedding_MD=None, labelled_doubt_M=None, rejected_M=None)
     assert len(WRAPPERS["distinct"].function(spy, fresh, 1, np.random.default_rng(0))) == 1
-    assert held == [] or held[0]() is not candidates
+    assert references == [] or references[0]() is not candidates
 
 
 def test_bad_recordings_come_last() -> None:
@@ -285,7 +285,7 @@ def test_shares_are_counted_in_decimal() -> None:
     """0.07 of 100 is 7 and 0.29 of 100 is 29, though the binary products lie on the wrong side."""
     candidates = replace(pool(400, 100, 0), speaker=np.array([f"s{row % 40}" for row in range(400)]))
     picks = ask(wrapped("random", {"name": "quota", "share": 0.07}), candidates, 100)
-    assert max(held(candidates, picks, "speaker").values()) <= 7
+    assert max(counts_by(candidates, picks, "speaker").values()) <= 7
     picks = ask(wrapped("random", {"name": "relabel", "share": 0.29, "doubt": 0.0}), candidates, 100)
     assert sum(pick.startswith("v") for pick in picks) == 29
 
@@ -369,11 +369,11 @@ def test_minutes_are_spent_but_for_full_groups_and_never_overspent(inner: str, w
         assert left_s > -1e-9
         if quotas and wrappers[0]["name"] == "quota":
             by, share = quotas[0]
-            assert max(held(candidates, picks, by).values()) <= lowest_limit(candidates, len(picks), share, by)
+            assert max(counts_by(candidates, picks, by).values()) <= lowest_limit(candidates, len(picks), share, by)
         paid_N = free_N & (cost_N <= left_s - 1e-9)
         full = list[bool]()
         for by, share in quotas:
-            count_of, limit = held(candidates, picks, by), lowest_limit(candidates, len(picks) + 1, share, by)
+            count_of, limit = counts_by(candidates, picks, by), lowest_limit(candidates, len(picks) + 1, share, by)
             full.append(all(count_of[group] >= limit for group in candidates.groups(by)[paid_N].tolist()))
         assert not paid_N.any() or any(full)
 
@@ -413,14 +413,14 @@ def test_minutes_buy_the_first_of_a_ranking() -> None:
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.data())
 def test_shares_of_groups_are_exact(sizes: list[int], data: st.DataObject) -> None:
     total = data.draw(st.integers(0, sum(sizes)))
-    found = shares(np.array(sizes), total)
-    assert found.sum() == total
-    assert np.abs(found - np.array(sizes) * total / sum(sizes)).max() < 1
+    limits = shares(np.array(sizes), total)
+    assert limits.sum() == total
+    assert np.abs(limits - np.array(sizes) * total / sum(sizes)).max() < 1
 
 
 def test_random_by_group_gives_every_group_its_share() -> None:
     candidates = pool(200, 0, 0)
     picks = uniform(candidates, 40, np.random.default_rng(0), by="speaker")
-    held = Counter(candidates.groups("speaker")[candidates.rows(picks)].tolist())
+    counts = Counter(candidates.groups("speaker")[candidates.rows(picks)].tolist())
     names, sizes = np.unique(candidates.groups("speaker"), return_counts=True)
-    assert [held[name] for name in names.tolist()] == shares(sizes, 40).tolist()
+    assert [counts[name] for name in names.tolist()] == shares(sizes, 40).tolist()

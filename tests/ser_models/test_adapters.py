@@ -193,8 +193,8 @@ def test_a_prefix_is_attended_to_like_frames(make_encoder: Callable[[str], Speec
         for name in ("q_proj", "k_proj", "v_proj")
     )
     key, value = (
-        torch.cat([getattr(attention.prefix, name).expand(2, -1, -1, -1), given], 2)
-        for name, given in (("key", key), ("value", value))
+        torch.cat([getattr(attention.prefix, name).expand(2, -1, -1, -1), prefix], 2)
+        for name, prefix in (("key", key), ("value", value))
     )
     weight = torch.softmax(query @ key.transpose(-1, -2) / math.sqrt(8), -1)
     expected = attention.out_proj((weight @ value).transpose(1, 2).flatten(2))

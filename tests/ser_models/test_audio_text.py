@@ -85,9 +85,9 @@ def test_text_is_standardised_over_those_that_have_it_and_missing_is_the_average
     text, missing = embedding_NU[:, plain.out_width : -1], embedding_NU[:, -1]
     assert missing.tolist() == [float(row % 3 == 0) for row in range(60)]
     assert torch.equal(text[::3], torch.zeros(20, WIDTH))
-    known = text[missing == 0]
-    torch.testing.assert_close(known.mean(0), torch.zeros(WIDTH), atol=1e-5, rtol=0)
-    torch.testing.assert_close(known.std(0, correction=0), torch.full((WIDTH,), pool.text.gain))
+    present = text[missing == 0]
+    torch.testing.assert_close(present.mean(0), torch.zeros(WIDTH), atol=1e-5, rtol=0)
+    torch.testing.assert_close(present.std(0, correction=0), torch.full((WIDTH,), pool.text.gain))
     none_NU = pool(mean_NLD, std_NLD)
     assert torch.equal(none_NU[::3], embedding_NU[::3])
     assert bool((none_NU[:, -1] == 1).all())
@@ -116,14 +116,14 @@ def test_vectors_that_do_not_fit_and_too_few_of_them_are_named() -> None:
 def fusion_task(count: int, seed: int) -> tuple[PooledSet, Tensor]:
     """Audio says one bit, text another; the class is their exclusive or, the rating their sum."""
     generator = torch.Generator().manual_seed(seed)
-    heard_N, read_N = (torch.randint(2, (count,), generator=generator) for _ in range(2))
+    audio_bit_N, read_N = (torch.randint(2, (count,), generator=generator) for _ in range(2))
     mean_NLD = torch.randn(count, 2, 4, generator=generator)
-    mean_NLD[:, 1, 0] += 6 * heard_N
+    mean_NLD[:, 1, 0] += 6 * audio_bit_N
     text_NE = torch.randn(count, 3, generator=generator)
     text_NE[:, 1] += 6 * read_N
     std_NLD = torch.rand(count, 2, 4, generator=generator)
-    found = PooledSet(mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=text_NE, label_N=heard_N ^ read_N)
-    return found, (heard_N + read_N).float()[:, None]
+    pooled = PooledSet(mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=text_NE, label_N=audio_bit_N ^ read_N)
+    return pooled, (audio_bit_N + read_N).float()[:, None]
 
 
 def test_a_hidden_layer_fuses_what_a_linear_head_cannot() -> None:
@@ -131,8 +131,8 @@ def test_a_hidden_layer_fuses_what_a_linear_head_cannot() -> None:
 
     def score(hidden: int) -> float:
         result = fit_head(train, 2, options=FitOptions(hidden=hidden, l2=0.003))
-        told_NC = predict_pooled(result, test.mean_NLD, test.std_NLD, test.text_NE)
-        return uar(test.label_N.numpy(), told_NC.argmax(-1).numpy())
+        predicted_NC = predict_pooled(result, test.mean_NLD, test.std_NLD, test.text_NE)
+        return uar(test.label_N.numpy(), predicted_NC.argmax(-1).numpy())
 
     assert score(0) < 0.65
     assert score(16) > 0.95
@@ -140,12 +140,12 @@ def test_a_hidden_layer_fuses_what_a_linear_head_cannot() -> None:
 
 def test_dimensions_are_read_off_both() -> None:
     (train, target_NK), (test, truth_NK) = fusion_task(200, 0), fusion_task(200, 1)
-    given = {name: getattr(train, name) for name in ("mean_NLD", "std_NLD")}
-    both = fit_dimensions(RatedSet(**given, text_NE=train.text_NE, target_NK=target_NK))
-    heard = fit_dimensions(RatedSet(**given, target_NK=target_NK))
-    told_NK = predict_pooled(both, test.mean_NLD, test.std_NLD, test.text_NE)
-    half_NK = predict_pooled(heard, test.mean_NLD, test.std_NLD)
-    errors = [float((told - truth_NK).square().mean()) for told in (told_NK, half_NK)]
+    audio = {name: getattr(train, name) for name in ("mean_NLD", "std_NLD")}
+    both = fit_dimensions(RatedSet(**audio, text_NE=train.text_NE, target_NK=target_NK))
+    by_audio = fit_dimensions(RatedSet(**audio, target_NK=target_NK))
+    both_NK = predict_pooled(both, test.mean_NLD, test.std_NLD, test.text_NE)
+    half_NK = predict_pooled(by_audio, test.mean_NLD, test.std_NLD)
+    errors = [float((predicted_NK - truth_NK).square().mean()) for predicted_NK in (both_NK, half_NK)]
     assert errors[0] < 0.5 * errors[1]
 
 

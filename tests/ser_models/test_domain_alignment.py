@@ -106,24 +106,24 @@ def test_cosine_of_centroids_minds_a_rotation_and_cka_does_not() -> None:
 @pytest.mark.parametrize("kind", SIMILARITIES)
 def test_the_layer_that_is_alike_is_found(kind: str) -> None:
     source, target, label_N, label_M = two_languages()
-    found = layer_similarity(kind, source, target, source_label_N=label_N, target_label_M=label_M)
-    assert found.shape == (LAYERS,)
-    assert found.argmax() == ALIKE
+    similarity = layer_similarity(kind, source, target, source_label_N=label_N, target_label_M=label_M)
+    assert similarity.shape == (LAYERS,)
+    assert similarity.argmax() == ALIKE
     scaled = source.clone()
     scaled[:, 0] *= 50
     target[:, 0] *= 50
     again = layer_similarity(kind, scaled, target, source_label_N=label_N, target_label_M=label_M)
-    np.testing.assert_allclose(again, found, rtol=1e-6)
+    np.testing.assert_allclose(again, similarity, rtol=1e-6)
 
 
 def test_only_classes_of_both_languages_count() -> None:
     source, target, label_N, label_M = two_languages()
-    found = layer_similarity("centroid_cka", source, target, source_label_N=label_N, target_label_M=label_M)
+    similarity = layer_similarity("centroid_cka", source, target, source_label_N=label_N, target_label_M=label_M)
     alien = torch.cat([source, rows(9, 5, LAYERS, WIDTH)])
     labelled = torch.cat([label_N, torch.full((5,), 9)])
     # The alien clips move the common standardisation a little, and nothing else.
     again = layer_similarity("centroid_cka", alien, target, source_label_N=labelled, target_label_M=label_M)
-    np.testing.assert_allclose(again, found, atol=0.02)
+    np.testing.assert_allclose(again, similarity, atol=0.02)
     with pytest.raises(ValueError, match="needs at least 2 classes that both languages have, got 0"):
         layer_similarity("centroid_cka", source, target, source_label_N=label_N, target_label_M=label_M + 4)
 
@@ -165,32 +165,32 @@ def test_without_coral_and_in_full_width_it_is_the_plain_head() -> None:
     ours = fit_anchored(source, source, target, 2, anchors=whole, pool=pool, options=options)
     theirs = fit_head(source, 2, pool=pool, options=options)
     assert ours.loss == pytest.approx(theirs.loss, abs=1e-4)
-    told = [predict_pooled(fit, target.mean_NLD, target.std_NLD).softmax(1) for fit in (ours, theirs)]
-    torch.testing.assert_close(*told, atol=0.02, rtol=0)
+    probabilities = [predict_pooled(fit, target.mean_NLD, target.std_NLD).softmax(1) for fit in (ours, theirs)]
+    torch.testing.assert_close(*probabilities, atol=0.02, rtol=0)
 
 
 def test_anchoring_leaves_what_holds_in_one_language_only() -> None:
     source, target = source_and_target()
     pool = fitted_pool(source, target)
-    found = {}
+    similarities = {}
     for weight in (0.0, 300.0):
         anchors = Anchors(layers=[1, 2], weight=weight, projection=2)
         fit = fit_anchored(source, source, target, 2, anchors=anchors, pool=pool)
         assert fit.pool.layer_weight[0] == -torch.inf
-        told_M = predict_pooled(fit, target.mean_NLD, target.std_NLD).argmax(1)
-        found[weight] = uar(target.label_N.numpy(), told_M.numpy())
+        predicted_M = predict_pooled(fit, target.mean_NLD, target.std_NLD).argmax(1)
+        similarities[weight] = uar(target.label_N.numpy(), predicted_M.numpy())
         again = fit_anchored(source, source, target, 2, anchors=anchors, pool=pool)
         assert torch.equal(again.head.output.weight, fit.head.output.weight)
-    assert found[300.0] > found[0.0] + 0.1
+    assert similarities[300.0] > similarities[0.0] + 0.1
 
 
 def test_aligned_rows_have_the_other_languages_mean_and_spread() -> None:
     own, other = (PooledRows(mean_NLD=rows(s, 30, 2, 3) * s + 5, std_NLD=rows(s + 7, 30, 2, 3)) for s in (1, 2))
     moved = align(own, own, other)
     for name in ("mean_NLD", "std_NLD"):
-        here, there = getattr(moved, name).double(), getattr(other, name)
-        torch.testing.assert_close(here.mean(0), there.mean(0), atol=1e-4, rtol=0)
-        torch.testing.assert_close(here.std(0), there.std(0), atol=1e-4, rtol=0)
+        value, there = getattr(moved, name).double(), getattr(other, name)
+        torch.testing.assert_close(value.mean(0), there.mean(0), atol=1e-4, rtol=0)
+        torch.testing.assert_close(value.std(0), there.std(0), atol=1e-4, rtol=0)
     part = PooledRows(mean_NLD=own.mean_NLD[:4], std_NLD=own.std_NLD[:4])
     torch.testing.assert_close(align(part, own, other).mean_NLD, moved.mean_NLD[:4])
 
@@ -277,16 +277,16 @@ def test_labels_of_both_languages_are_learned_from_by_their_weight() -> None:
     source, target = source_and_target()
     pool = fitted_pool(source, target)
     few = PooledSet(mean_NLD=target.mean_NLD[:20], std_NLD=target.std_NLD[:20], label_N=target.label_N[:20])
-    given = {name: torch.cat([getattr(part, name) for part in (source, few)]) for name in ("mean_NLD", "std_NLD")}
+    merged = {name: torch.cat([getattr(part, name) for part in (source, few)]) for name in ("mean_NLD", "std_NLD")}
     label_N = torch.cat([source.label_N, few.label_N])
-    found = {}
+    uar_of = {}
     for share in (0.0, 0.9):
         weight_N = torch.cat(
             [torch.full((len(part.label_N),), w) for part, w in ((source, 1 - share), (few, share * 10))]
         )
-        both = PooledSet(**given, label_N=label_N, weight_N=weight_N / weight_N.mean())
+        both = PooledSet(**merged, label_N=label_N, weight_N=weight_N / weight_N.mean())
         anchors = Anchors(layers=range(3), weight=0, projection=4)
         fit = fit_anchored(both, source, target, 2, anchors=anchors, pool=pool)
-        told_M = predict_pooled(fit, target.mean_NLD[20:], target.std_NLD[20:]).argmax(1)
-        found[share] = uar(target.label_N[20:].numpy(), told_M.numpy())
-    assert found[0.9] > found[0.0] + 0.1
+        predicted_M = predict_pooled(fit, target.mean_NLD[20:], target.std_NLD[20:]).argmax(1)
+        uar_of[share] = uar(target.label_N[20:].numpy(), predicted_M.numpy())
+    assert uar_of[0.9] > uar_of[0.0] + 0.1

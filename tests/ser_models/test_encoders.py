@@ -60,11 +60,11 @@ def reference(encoder: SpeechEncoder, clip: Tensor) -> tuple[tuple[Tensor, ...],
     """All hidden states and the last one, by transformers' own preparation and forward of one unpadded clip."""
     if encoder.family == "whisper":
         extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=1)
-        given = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_features"]
+        expected = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_features"]
     else:
         extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalise)
-        given = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_values"]
-    output = encoder.model(given, output_hidden_states=True)
+        expected = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_values"]
+    output = encoder.model(expected, output_hidden_states=True)
     return output.hidden_states, output.last_hidden_state
 
 
@@ -192,8 +192,10 @@ def test_whisper_names_both_durations_of_a_clip_past_its_positions(
 
 
 def test_whether_padding_harms_the_network_itself_is_told(make_encoder: Callable[[str], SpeechEncoder]) -> None:
-    told = {name: make_encoder(name).equal_lengths_only for name in ("wav2vec2-group", "wav2vec2-layer", "moonshine")}
-    assert told == {"wav2vec2-group": True, "wav2vec2-layer": False, "moonshine": True}
+    equal_only = {
+        name: make_encoder(name).equal_lengths_only for name in ("wav2vec2-group", "wav2vec2-layer", "moonshine")
+    }
+    assert equal_only == {"wav2vec2-group": True, "wav2vec2-layer": False, "moonshine": True}
 
 
 @torch.no_grad()
@@ -220,17 +222,17 @@ def test_a_saved_sequence_encoder_loads_in_transformers(
 
 
 def test_a_fingerprint_sees_weights_configuration_and_preparation(make_encoder: Callable[[str], SpeechEncoder]) -> None:
-    seen = {fingerprint(make_encoder("wav2vec2-layer"))}
-    assert fingerprint(make_encoder("wav2vec2-layer")) in seen
+    fingerprints = {fingerprint(make_encoder("wav2vec2-layer"))}
+    assert fingerprint(make_encoder("wav2vec2-layer")) in fingerprints
     changed = make_encoder("wav2vec2-layer")
     with torch.no_grad():
         next(changed.layers[1].parameters()).view(-1)[0] += 1e-3
     activation = make_encoder("wav2vec2-layer")
     activation.model.config.hidden_act = "relu"
     standardised = wrap(make_encoder("wav2vec2-layer").model, normalise=True)
-    seen |= {fingerprint(changed), fingerprint(activation), fingerprint(standardised)}
-    assert len(seen) == 4
-    assert all(len(name) == 16 and int(name, 16) >= 0 for name in seen)
+    fingerprints |= {fingerprint(changed), fingerprint(activation), fingerprint(standardised)}
+    assert len(fingerprints) == 4
+    assert all(len(name) == 16 and int(name, 16) >= 0 for name in fingerprints)
 
 
 def test_a_fingerprint_does_not_depend_on_the_precision_of_storage(

@@ -64,8 +64,8 @@ def voted(train: PooledSet, seed: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     wrong_NV = torch.rand(len(train.label_N), 5, generator=generator) < 0.3
     other_NV = torch.randint(3, wrong_NV.shape, generator=generator)
-    told_NV = torch.where(wrong_NV, other_NV, train.label_N[:, None])
-    return torch.nn.functional.one_hot(told_NV, 3).float().mean(1)
+    vote_NV = torch.where(wrong_NV, other_NV, train.label_N[:, None])
+    return torch.nn.functional.one_hot(vote_NV, 3).float().mean(1)
 
 
 @pytest.mark.parametrize("balanced", [True, False])
@@ -354,7 +354,7 @@ def test_a_row_of_weight_two_is_fitted_as_two_rows() -> None:
     weighed = fit_head(replace(train, weight_N=weight_N / weight_N.mean()), 3, pool=pool)
     copied = fit_head(PooledSet(**parts), 3, pool=pool)
     assert weighed.loss == pytest.approx(copied.loss, rel=1e-4)
-    told = [predict_pooled(fit, train.mean_NLD, train.std_NLD).softmax(-1) for fit in (weighed, copied)]
-    torch.testing.assert_close(told[0], told[1], atol=5e-3, rtol=0)
+    probabilities = [predict_pooled(fit, train.mean_NLD, train.std_NLD).softmax(-1) for fit in (weighed, copied)]
+    torch.testing.assert_close(probabilities[0], probabilities[1], atol=5e-3, rtol=0)
     with pytest.raises(ValueError, match="for balanced classes"):
         fit_head(replace(train, weight_N=weight_N), 3, options=FitOptions(balanced=False))

@@ -134,8 +134,8 @@ def test_gradients_reach_all_of_the_student_and_nothing_of_the_teacher(weights: 
     teachers = {name for name, _ in objective.named_parameters() if "teacher" in name}
     assert len(teachers) > 10
     for name, parameter in objective.named_parameters():
-        heard = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
-        assert heard is (name not in teachers), name
+        has_gradient = parameter.grad is not None and bool(parameter.grad.abs().sum() > 0)
+        assert has_gradient is (name not in teachers), name
 
 
 def test_the_teacher_moves_only_when_told_and_hears_no_dropout() -> None:

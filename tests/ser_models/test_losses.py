@@ -299,8 +299,8 @@ def test_clips_of_no_class_have_no_target() -> None:
 
 def votes(clips: int, classes: int, seed: int) -> torch.Tensor:
     """Shares of five votes each, (N, C)."""
-    told_NV = torch.randint(classes, (clips, 5), generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.one_hot(told_NV, classes).float().mean(1)
+    vote_NV = torch.randint(classes, (clips, 5), generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.one_hot(vote_NV, classes).float().mean(1)
 
 
 def test_soft_labels_have_the_loss_and_the_gradient_of_torch() -> None:

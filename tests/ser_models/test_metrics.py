@@ -187,13 +187,13 @@ def test_rmse_against_scikit_learn() -> None:
 def test_every_dimension_has_its_ccc_over_the_whole_set() -> None:
     truth, predicted = ratings(0)
     names = ("valence", "arousal", "dominance")
-    found = metrics.ccc_by_dimension(truth, predicted, names)
-    assert tuple(found) == names
+    result = metrics.ccc_by_dimension(truth, predicted, names)
+    assert tuple(result) == names
     for k, name in enumerate(names):
         x, y = truth[:, k], predicted[:, k]
         covariance = np.cov(x, y, bias=True)
         expected = 2 * covariance[0, 1] / (covariance.trace() + (x.mean() - y.mean()) ** 2)
-        assert found[name] == pytest.approx(expected)
+        assert result[name] == pytest.approx(expected)
     for wrong in (("valence", "arousal"), ("valence", "valence", "arousal")):
         with pytest.raises(ValueError, match=r"for the dimensions .* got \(200, 3\) and \(200, 3\)"):
             metrics.ccc_by_dimension(truth, predicted, wrong)
@@ -221,12 +221,12 @@ def test_the_paired_difference_of_a_known_gain_by_speaker() -> None:
     truth = np.ones(400, np.int64)
     a, b = (rng.random(400) < 0.8).astype(np.int64), (rng.random(400) < 0.72).astype(np.int64)
     gain = a - b
-    found = metrics.paired_difference(metrics.wa, truth, a, b, np.arange(400), np.random.default_rng(1), n=4000)
-    assert found.difference == pytest.approx(gain.mean())
+    result = metrics.paired_difference(metrics.wa, truth, a, b, np.arange(400), np.random.default_rng(1), n=4000)
+    assert result.difference == pytest.approx(gain.mean())
     half = 1.96 * gain.std() / 20
-    assert (found.low, found.high) == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.004)
+    assert (result.low, result.high) == pytest.approx((gain.mean() - half, gain.mean() + half), abs=0.004)
     # The mean moves in steps of 1/400, and a resample at zero counts for both sides.
-    assert found.p == pytest.approx(2 * norm.sf(20 * (gain.mean() - 1 / 800) / gain.std()), abs=0.01)
+    assert result.p == pytest.approx(2 * norm.sf(20 * (gain.mean() - 1 / 800) / gain.std()), abs=0.01)
 
 
 def test_the_paired_difference_has_a_sign_and_its_p_value_none() -> None:

@@ -25,12 +25,12 @@ def features(signal_N: torch.Tensor, seed: int) -> PooledRows:
 def test_the_layer_that_knows_the_class_is_found() -> None:
     label_N = torch.arange(CLIPS) % 3
     train, test = (features(label_N.float() - 1, seed) for seed in (0, 1))
-    known = PooledSet(mean_NLD=train.mean_NLD, std_NLD=train.std_NLD, label_N=label_N)
-    found = layer_relevance(known, test, num_classes=3)
-    assert found.weight_L.sum() == pytest.approx(1)
-    assert found.weight_L.argmax() == KNOWING
-    single_L = np.array([uar(label_N.numpy(), told_N.astype(int)) for told_N in found.single_LN])
-    truncated_L = np.array([uar(label_N.numpy(), told_N.astype(int)) for told_N in found.truncated_LN])
+    training = PooledSet(mean_NLD=train.mean_NLD, std_NLD=train.std_NLD, label_N=label_N)
+    relevance = layer_relevance(training, test, num_classes=3)
+    assert relevance.weight_L.sum() == pytest.approx(1)
+    assert relevance.weight_L.argmax() == KNOWING
+    single_L = np.array([uar(label_N.numpy(), predicted_N.astype(int)) for predicted_N in relevance.single_LN])
+    truncated_L = np.array([uar(label_N.numpy(), predicted_N.astype(int)) for predicted_N in relevance.truncated_LN])
     assert single_L.argmax() == KNOWING
     assert single_L[KNOWING] > 0.85
     assert np.delete(single_L, KNOWING).max() < 0.55
@@ -42,10 +42,10 @@ def test_the_layer_that_knows_the_class_is_found() -> None:
 def test_the_layer_that_knows_the_rating_is_found() -> None:
     rating_N = torch.linspace(1, 5, CLIPS)[torch.randperm(CLIPS, generator=torch.Generator().manual_seed(2))]
     train, test = (features(rating_N - 3, seed) for seed in (0, 1))
-    known = RatedSet(mean_NLD=train.mean_NLD, std_NLD=train.std_NLD, target_NK=rating_N[:, None])
-    found = layer_relevance(known, test)
-    single_L = np.array([ccc(rating_N.numpy(), told_N) for told_N in found.single_LN])
-    assert found.weight_L.argmax() == single_L.argmax() == KNOWING
+    training = RatedSet(mean_NLD=train.mean_NLD, std_NLD=train.std_NLD, target_NK=rating_N[:, None])
+    relevance = layer_relevance(training, test)
+    single_L = np.array([ccc(rating_N.numpy(), predicted_N) for predicted_N in relevance.single_LN])
+    assert relevance.weight_L.argmax() == single_L.argmax() == KNOWING
     assert single_L[KNOWING] > 0.9
     two = RatedSet(mean_NLD=train.mean_NLD, std_NLD=train.std_NLD, target_NK=rating_N[:, None].repeat(1, 2))
     with pytest.raises(ValueError, match="one dimension at a time, got 2"):

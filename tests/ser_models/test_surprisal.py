@@ -32,18 +32,18 @@ def test_every_frame_is_hidden_once_and_no_clip_whole(frames: list[int]) -> None
 def test_surprisal_is_the_loss_summed_over_the_units(family: str, make_encoder: Callable[[str], SpeechEncoder]) -> None:
     objective = objective_on(make_encoder(family))
     wave_BS, length_B = tones(0.95, 0.7)
-    found_BK = surprisal(objective, wave_BS, length_B, np.random.default_rng(0))
-    assert found_BK.shape == (2, objective.units)
-    np.testing.assert_allclose(found_BK.norm(dim=1), 1, rtol=1e-5)
+    surprisal_BK = surprisal(objective, wave_BS, length_B, np.random.default_rng(0))
+    assert surprisal_BK.shape == (2, objective.units)
+    np.testing.assert_allclose(surprisal_BK.norm(dim=1), 1, rtol=1e-5)
     objective.eval()
-    rng, total_BK = np.random.default_rng(0), torch.zeros_like(found_BK)
+    rng, total_BK = np.random.default_rng(0), torch.zeros_like(surprisal_BK)
     for hidden_BT in complementary_spans(objective.encoder.frames(length_B)):
         with torch.no_grad():
             loss_M, unit_MG = objective.frame_losses(wave_BS, length_B, hidden_BT, rng)
         for number, (clip, _) in enumerate(torch.nonzero(hidden_BT).tolist()):
             for unit in unit_MG[number].tolist():
                 total_BK[clip, unit] += loss_M[number]
-    torch.testing.assert_close(found_BK, total_BK / total_BK.norm(dim=1, keepdim=True))
+    torch.testing.assert_close(surprisal_BK, total_BK / total_BK.norm(dim=1, keepdim=True))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -55,8 +55,10 @@ def test_losses_of_frames_have_the_mean_that_is_trained(
     hidden_BT = complementary_spans(objective.encoder.frames(length_B))[0]
     with torch.no_grad():
         loss_M, _ = objective.frame_losses(wave_BS, length_B, hidden_BT, np.random.default_rng(1))
-        told = objective(wave_BS, length_B, np.random.default_rng(1), step=objective.options.steps, hidden_BT=hidden_BT)
-    torch.testing.assert_close(loss_M.mean(), told.get("contrastive", told["loss"]))
+        measured = objective(
+            wave_BS, length_B, np.random.default_rng(1), step=objective.options.steps, hidden_BT=hidden_BT
+        )
+    torch.testing.assert_close(loss_M.mean(), measured.get("contrastive", measured["loss"]))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -78,8 +80,8 @@ def test_an_objective_that_was_saved_measures_the_same(
         tmp_path / "objective.safetensors",
         teacher=None if teacher else before,
     )
-    expected, found = (surprisal(o, wave_BS, length_B, np.random.default_rng(0)) for o in (objective, again))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    expected, restored = (surprisal(o, wave_BS, length_B, np.random.default_rng(0)) for o in (objective, again))
+    torch.testing.assert_close(restored, expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(
         surprisal(objective_on(make_encoder(family)), wave_BS, length_B, np.random.default_rng(0)), expected, atol=1e-3
     )

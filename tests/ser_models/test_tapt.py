@@ -368,9 +368,9 @@ def test_a_frame_belongs_to_the_nearest_centroid() -> None:
     rng = np.random.default_rng(0)
     hidden_BTD = torch.from_numpy(rng.normal(3, 5, (2, 9, 4)).astype(np.float32))
     centroid_KD = hidden_BTD[1, [4, 0, 7]]
-    found_BT = assign_clusters(hidden_BTD, centroid_KD)
-    assert found_BT[1, [4, 0, 7]].tolist() == [0, 1, 2]
-    assert torch.equal(found_BT, (hidden_BTD[:, :, None] - centroid_KD).square().sum(-1).argmin(-1))
+    cluster_BT = assign_clusters(hidden_BTD, centroid_KD)
+    assert cluster_BT[1, [4, 0, 7]].tolist() == [0, 1, 2]
+    assert torch.equal(cluster_BT, (hidden_BTD[:, :, None] - centroid_KD).square().sum(-1).argmin(-1))
 
 
 def test_targets_are_the_clusters_of_the_unmasked_clip_in_the_first_encoder(
@@ -499,8 +499,8 @@ def test_two_workers_have_the_gradients_of_one_batch(
     hidden_BT = torch.from_numpy(span_mask(frames, MASKS["wav2vec2"], np.random.default_rng(1)))
     assert hidden_BT[::2].sum() != hidden_BT[1::2].sum()
     options = {"steps": OPTIONS.steps, "warmup_steps": OPTIONS.warmup_steps, "clusters": OPTIONS.clusters}
-    given = {"wave_BS": wave_BS, "length_B": length_B, "hidden_BT": hidden_BT, "options": options}
-    torch.save(given | {"objective": objective.state_dict()}, tmp_path / "given.pt")
+    arguments = {"wave_BS": wave_BS, "length_B": length_B, "hidden_BT": hidden_BT, "options": options}
+    torch.save(arguments | {"objective": objective.state_dict()}, tmp_path / "given.pt")
     workers = [subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(tmp_path), rank]) for rank in "01"]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     objective.eval()(wave_BS, length_B, np.random.default_rng(0), hidden_BT=hidden_BT)["loss"].backward()

@@ -111,8 +111,8 @@ def test_saved_and_loaded_it_is_the_same_with_its_scale(
 ) -> None:
     options = WapOptions(layer=state, layers=2, feedforward=24, output="last")
     encoder = attach_wap(make_encoder("whisper"), options, seed=5)
-    found, wap = wap_of(encoder)
-    assert found == state == lowest_trainable_layer(encoder)
+    wrapped, wap = wap_of(encoder)
+    assert wrapped == state == lowest_trainable_layer(encoder)
     wap.fit(torch.linspace(-1, 1, wap.width), torch.linspace(0.5, 50, wap.width))
     enliven(wap)
     save_adapter(encoder, tmp_path)

@@ -36,10 +36,10 @@ def cells(run: str) -> dict[str, Any]:
 @pytest.mark.ray
 def test_every_variant_is_trained_on_the_same_labels_and_judged_beside_the_probe(values: dict[str, Any]) -> None:
     text = run_compare(parse(CompareOptions, values))
-    found = cells(values["run"])
-    assert len(found) == 2 * 2
+    scores_of = cells(values["run"])
+    assert len(scores_of) == 2 * 2
     for share in ("50", "100"):
-        head, lora = (found[f"{name}_{share}_.fold-00.seed-0"] for name in ("head", "lora_gate"))
+        head, lora = (scores_of[f"{name}_{share}_.fold-00.seed-0"] for name in ("head", "lora_gate"))
         assert head["labels"] == lora["labels"]
         assert head["probe_uar"] == lora["probe_uar"]
         assert "memory_mb" not in head
@@ -48,7 +48,7 @@ def test_every_variant_is_trained_on_the_same_labels_and_judged_beside_the_probe
         assert lora["epoch_s"] > 0
     table = pd.read_csv(Path(values["run"]) / "table.csv")
     assert table["row"].tolist() == ["head, 50 %", "head, 100 %", "lora + gate, 50 %", "lora + gate, 100 %"]
-    mean = np.mean([value["uar"] for name, value in found.items() if name.startswith("head_100")])
+    mean = np.mean([value["uar"] for name, value in scores_of.items() if name.startswith("head_100")])
     assert table["uar"][1] == pytest.approx(mean)
     assert f"| {100 * mean:.1f} |" in text
     assert (Path(values["run"]) / "table.png").read_bytes().startswith(b"\x89PNG")
@@ -62,8 +62,8 @@ def test_dimensions_are_learnt_alone_and_beside_classes(values: dict[str, Any], 
     rows = [{"name": "head"}, {"name": "lora", "finetune": lora}]
     task = {"classes": classes, "dimensions": ["valence", "arousal"], "fractions": [1.0]}
     run_compare(parse(CompareOptions, values | task | {"rows": rows}))
-    found = cells(values["run"])
-    head, lora_cell = (found[f"{name}.fold-00.seed-0"] for name in ("head", "lora"))
+    scores_of = cells(values["run"])
+    head, lora_cell = (scores_of[f"{name}.fold-00.seed-0"] for name in ("head", "lora"))
     for cell in (head, lora_cell):
         assert cell["ccc"] == pytest.approx((cell["ccc_valence"] + cell["ccc_arousal"]) / 2)
         assert cell["ccc_arousal"] > 0
@@ -93,8 +93,8 @@ def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
     file = Path(values["run"]) / "cells" / "head.fold-00.seed-0.json"
     file.write_text(file.read_text().replace('"labels":', '"kept": 1, "labels":'))
     run_compare(parse(CompareOptions, small | {"seeds": [0, 1]}))
-    found = cells(values["run"])
-    assert [value.get("kept") for value in found.values()] == [1, None]
+    scores_of = cells(values["run"])
+    assert [value.get("kept") for value in scores_of.values()] == [1, None]
     with pytest.raises(StateError, match="row 'head' with other options"):
         run_compare(parse(CompareOptions, small | {"rows": [{"name": "head", "finetune": {"epochs": 2}}]}))
     with pytest.raises(StateError, match="encoder"):
@@ -107,13 +107,13 @@ def test_pretraining_is_a_row_like_any_other_and_hears_the_training_part_alone(v
     tapt = {"steps": 3, "batch_s": 10.0, "warmup_steps": 1, "lr": 0.001}
     rows = [{"name": "as it is"}, {"name": "with TAPT", "tapt": tapt}, {"name": "again with TAPT", "tapt": tapt}]
     run_compare(parse(CompareOptions, values | {"fractions": [1.0], "rows": rows}))
-    found = cells(values["run"])
-    plain, adapted = (found[f"{name}.fold-00.seed-0"]["predicted"] for name in ("as_it_is", "with_TAPT"))
+    scores_of = cells(values["run"])
+    plain, adapted = (scores_of[f"{name}.fold-00.seed-0"]["predicted"] for name in ("as_it_is", "with_TAPT"))
     assert plain.keys() == adapted.keys()
     assert plain != adapted, "both rows saw the same features"
-    told = json.loads((Path(values["run"]) / "tapt" / "with_TAPT" / "fold-00" / "tapt.json").read_text())
-    assert told["utterances"] == found["as_it_is.fold-00.seed-0"]["labels"]
-    assert found["again_with_TAPT.fold-00.seed-0"]["predicted"] == adapted
+    record = json.loads((Path(values["run"]) / "tapt" / "with_TAPT" / "fold-00" / "tapt.json").read_text())
+    assert record["utterances"] == scores_of["as_it_is.fold-00.seed-0"]["labels"]
+    assert scores_of["again_with_TAPT.fold-00.seed-0"]["predicted"] == adapted
     assert [path.name for path in (Path(values["run"]) / "tapt").iterdir()] == ["with_TAPT"], "rows share what is alike"
 
 
@@ -132,8 +132,8 @@ def test_a_killed_study_goes_on_to_the_same_numbers(
     config = tmp_path / "study.yaml"
     config.write_text(yaml.safe_dump(values | {"cluster": {"cpus": 1}}))
     kill_driver(["compare", str(config)], lambda: bool(cells(values["run"])))
-    kept = cells(values["run"])
-    assert 0 < len(kept) < 4
+    before = cells(values["run"])
+    assert 0 < len(before) < 4
     assert not (Path(values["run"]) / "table.csv").exists()
     run_compare(parse(CompareOptions, values))
     whole, resumed = (cells(run) for run in (str(tmp_path / "whole"), values["run"]))
@@ -142,7 +142,7 @@ def test_a_killed_study_goes_on_to_the_same_numbers(
     assert {name: {key: cell[key] for key in cell.keys() - costs} for name, cell in whole.items()} == {
         name: {key: cell[key] for key in cell.keys() - costs} for name, cell in resumed.items()
     }
-    assert all(resumed[name] == cell for name, cell in kept.items()), "what was done is kept"
+    assert all(resumed[name] == cell for name, cell in before.items()), "what was done is kept"
 
 
 @pytest.mark.ray
@@ -163,8 +163,8 @@ def test_smaller_shares_of_the_labels_lie_inside_larger_ones() -> None:
 
 def test_gains_are_paired_by_fold_and_seed() -> None:
     values = {("a", 0): 0.5, ("a", 1): 0.7, ("b", 0): 0.6, ("b", 1): 0.9}
-    found = {Cell(row=row, fold=fold, seed=0): {"uar": value} for (row, fold), value in values.items()}
-    table = study_table(found, {"b": "a"}).set_index("row")
+    scores_of = {Cell(row=row, fold=fold, seed=0): {"uar": value} for (row, fold), value in values.items()}
+    table = study_table(scores_of, {"b": "a"}).set_index("row")
     assert table.loc["b", "gain"] == pytest.approx(0.15)
     assert table.loc["b", ["gain_low", "gain_high"]].tolist() == pytest.approx([0.1, 0.2])
     assert table.loc["a", "uar_std"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
@@ -173,14 +173,14 @@ def test_gains_are_paired_by_fold_and_seed() -> None:
 
 def test_the_pooled_uar_is_that_of_all_folds_together() -> None:
     folds = [[[3, 1], [0, 0]], [[0, 0], [2, 2]]]  # each fold's speakers show one class only
-    found = {
+    scores_of = {
         Cell(row="a", fold=fold, seed=0): {"uar": uar, "confusion": confusion}
         for fold, (uar, confusion) in enumerate(zip((0.75, 0.5), folds, strict=True))
     }
-    assert study_table(found, {})["pooled_uar"].tolist() == [pytest.approx((0.75 + 0.5) / 2)]
+    assert study_table(scores_of, {})["pooled_uar"].tolist() == [pytest.approx((0.75 + 0.5) / 2)]
     more = {Cell(row="a", fold=2, seed=0): {"uar": 1.0, "confusion": [[4, 0], [0, 0]]}}
-    assert study_table(found | more, {})["pooled_uar"].tolist() == [pytest.approx((7 / 8 + 0.5) / 2)]
-    alone = {cell: values for cell, values in found.items() if cell.fold == 0}
+    assert study_table(scores_of | more, {})["pooled_uar"].tolist() == [pytest.approx((7 / 8 + 0.5) / 2)]
+    alone = {cell: values for cell, values in scores_of.items() if cell.fold == 0}
     assert study_table(alone, {})["pooled_uar"].tolist() == [0.75]
     assert "pooled_uar" not in study_table({Cell(row="a", fold=0, seed=0): {"ccc": 0.5}}, {})
 

@@ -59,7 +59,7 @@ def test_every_target_has_all_measures_and_is_computed_once(values: dict[str, An
 
 
 def test_what_no_map_knows_is_refused(values: dict[str, Any]) -> None:
-    assert all(set(CLASSES) <= set(known) for known in MAPS.values())
+    assert all(set(CLASSES) <= set(words) for words in MAPS.values())
     with pytest.raises(OptionError, match="no arousal is known of the emotion 'contempt'; known: anger, fear"):
         parse(RelevanceOptions, values | {"classes": [*CLASSES, "contempt"]})
     with pytest.raises(OptionError, match="mapped valence is the same for all of the classes anger, sadness"):

@@ -31,9 +31,9 @@ def compare(pool: str, out: Path, **values: Any) -> pd.DataFrame:
 
 
 def test_no_label_is_read_by_default(speech_pool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_gold(uris: list[str], *given: Any) -> Any:
+    def no_gold(uris: list[str], *arguments: Any) -> Any:
         assert not any("gold" in uri for uri in uris)
-        return read(uris, *given)
+        return read(uris, *arguments)
 
     read = storage.read_tables
     monkeypatch.setattr(storage, "read_tables", no_gold)

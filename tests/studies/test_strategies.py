@@ -54,13 +54,13 @@ def cells(run: str) -> dict[str, Any]:
 @pytest.mark.ray
 def test_every_strategy_spends_the_same_and_is_compared_with_random(values: dict[str, Any]) -> None:
     text = run_strategy_study(parse(StrategyStudyOptions, values))
-    found = cells(values["run"])
-    assert {name.split(".")[0] for name in found} == {"margin", "k_center", "strict", "random"}
-    assert len(found) == 4 * 2
+    cell_of = cells(values["run"])
+    assert {name.split(".")[0] for name in cell_of} == {"margin", "k_center", "strict", "random"}
+    assert len(cell_of) == 4 * 2
     metadata = open_pool(values["pool"]).metadata.filter(pc.equal(open_pool(values["pool"]).metadata["corpus"], "demo"))
     spoken = dict(zip(*(metadata[c].to_pylist() for c in ("utterance_id", "speaker")), strict=True))
     for seed in (0, 1):
-        of_seed = [cell for name, cell in found.items() if name.endswith(f"seed-{seed}")]
+        of_seed = [cell for name, cell in cell_of.items() if name.endswith(f"seed-{seed}")]
         assert len({tuple(cell["labelled"]) for cell in of_seed}) == 1
         tested = {
             json.dumps({who: np.sum(m) for who, m in cell["confusion"][0].items()}, default=int) for cell in of_seed
@@ -72,12 +72,14 @@ def test_every_strategy_spends_the_same_and_is_compared_with_random(values: dict
             counts = np.sum([list(m) for m in cell["confusion"][2].values()], axis=0)
             recall = np.diag(counts) / np.maximum(counts.sum(1), 1)
             assert cell["uar"][2] == pytest.approx(recall[counts.sum(1) > 0].mean())
-    assert found["margin.fold-00.seed-0"]["uar"][0] == found["strict.fold-00.seed-0"]["uar"][0], "the same first labels"
-    assert found["margin.fold-00.seed-0"]["uar"] != found["k_center.fold-00.seed-0"]["uar"]
+    assert cell_of["margin.fold-00.seed-0"]["uar"][0] == cell_of["strict.fold-00.seed-0"]["uar"][0], (
+        "the same first labels"
+    )
+    assert cell_of["margin.fold-00.seed-0"]["uar"] != cell_of["k_center.fold-00.seed-0"]["uar"]
     table = pd.read_csv(Path(values["run"]) / "table.csv").set_index("row")
-    expected = np.mean([area(cell["uar"], BUDGETS) for name, cell in found.items() if name.startswith("margin")])
+    expected = np.mean([area(cell["uar"], BUDGETS) for name, cell in cell_of.items() if name.startswith("margin")])
     assert table.loc["margin", "area_uar"] == pytest.approx(expected)
-    base = np.mean([area(cell["uar"], BUDGETS) for name, cell in found.items() if name.startswith("random")])
+    base = np.mean([area(cell["uar"], BUDGETS) for name, cell in cell_of.items() if name.startswith("random")])
     assert table.loc["margin", "gain"] == pytest.approx(expected - base)
     assert (table["gain_low"] <= table["gain_high"]).sum() == 3
     assert np.isnan(table.loc["random", "gain"])
@@ -92,9 +94,9 @@ def test_junk_costs_budget_and_a_quality_floor_keeps_away_from_it(values: dict[s
     rows = ["random", {"name": "random", "wrappers": [{"name": "quality", "snr_db": 3}], "label": "floor"}]
     values |= {"rows": rows, "junk": "noise", "junk_share": 0.25, "run": values["run"] + "-junk", "budgets": [0.2, 0.5]}
     run_strategy_study(parse(StrategyStudyOptions, values))
-    found = cells(values["run"])
+    cell_of = cells(values["run"])
     met = {
-        row: [cell["junk"][-1] / cell["labelled"][-1] for name, cell in found.items() if name.startswith(row)]
+        row: [cell["junk"][-1] / cell["labelled"][-1] for name, cell in cell_of.items() if name.startswith(row)]
         for row in ("random", "floor")
     }
     assert 0.1 < np.mean(met["random"]) < 0.45
@@ -106,14 +108,14 @@ def test_junk_costs_budget_and_a_quality_floor_keeps_away_from_it(values: dict[s
 def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
     before = run_strategy_study(parse(StrategyStudyOptions, values))
     lost = Path(values["run"]) / "cells" / "margin.fold-00.seed-1.json"
-    kept = Path(values["run"]) / "cells" / "margin.fold-00.seed-0.json"
-    was = kept.stat().st_mtime_ns
-    told = json.loads(lost.read_text())
+    file = Path(values["run"]) / "cells" / "margin.fold-00.seed-0.json"
+    was = file.stat().st_mtime_ns
+    cell = json.loads(lost.read_text())
     lost.unlink()
     run_strategy_study(parse(StrategyStudyOptions, values))
     again = json.loads(lost.read_text())
-    assert {**again, "seconds": 0} == {**told, "seconds": 0}
-    assert kept.stat().st_mtime_ns == was
+    assert {**again, "seconds": 0} == {**cell, "seconds": 0}
+    assert file.stat().st_mtime_ns == was
     assert before.splitlines()[0].startswith("| row | cells | 10%_uar | 30%_uar")
 
 
@@ -150,7 +152,7 @@ def study_of(**more: Any) -> StrategyStudyOptions:
 
 def curves_of(uar_of: dict[str, list[list[float]]]) -> dict[Cell, dict[str, Any]]:
     """Cells with these UARs by row, speaker and budget: ten clips of each of two classes and speaker, alike."""
-    found = {}
+    cell_of = {}
     for row, uar_SB in uar_of.items():
         right_SB = np.round(10 * np.array(uar_SB)).astype(int)
         confusion = [
@@ -158,14 +160,14 @@ def curves_of(uar_of: dict[str, list[list[float]]]) -> dict[Cell, dict[str, Any]
             for right_S in right_SB.T
         ]
         uar = np.mean(uar_SB, axis=0).tolist()
-        found[Cell(row=row, fold=0, seed=0)] = {"uar": uar, "confusion": confusion, "labelled": [1, 2, 3]}
-    return found
+        cell_of[Cell(row=row, fold=0, seed=0)] = {"uar": uar, "confusion": confusion, "labelled": [1, 2, 3]}
+    return cell_of
 
 
 def test_a_summary_of_known_curves() -> None:
     """Better at the first budget by 0.2 for both speakers, later for one of them only."""
-    found = curves_of({"random": [[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
-    lines = situation_gains(study_of(), found, resampled_curves(study_of(), found))
+    curves = curves_of({"random": [[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
+    lines = situation_gains(study_of(), curves, resampled_curves(study_of(), curves))
     table = summary([*lines, *lines]).set_index(["situation", "row"])
     assert set(table.index.get_level_values("situation")) == {"cold start", "small budget", "large budget"}
     cold = table.loc["cold start", "margin"]
@@ -180,14 +182,14 @@ def test_a_summary_of_known_curves() -> None:
 
 def test_a_speaker_weighs_the_same_in_every_study() -> None:
     """A voice has its weights by its name: the order of cells says nothing, nor who else is tested."""
-    found = curves_of({"random": [[0.5, 0.6, 0.7], [0.3, 0.4, 0.8]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
-    one = resampled_curves(study_of(), found)
-    other = resampled_curves(study_of(), dict(reversed(found.items())))
+    curves = curves_of({"random": [[0.5, 0.6, 0.7], [0.3, 0.4, 0.8]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
+    one = resampled_curves(study_of(), curves)
+    other = resampled_curves(study_of(), dict(reversed(curves.items())))
     assert one["margin"].shape == (400, 3)
     np.testing.assert_array_equal(one["margin"], other["margin"])
     alone = {
-        cell: {**told, "confusion": [{"speaker1": by_speaker["speaker1"]} for by_speaker in told["confusion"]]}
-        for cell, told in found.items()
+        cell: {**scores, "confusion": [{"speaker1": by_speaker["speaker1"]} for by_speaker in scores["confusion"]]}
+        for cell, scores in curves.items()
     }
     np.testing.assert_allclose(resampled_curves(study_of(), alone)["random"], np.tile([0.3, 0.4, 0.8], (400, 1)))
     assert one["random"][:, 0].std() > 0.01
@@ -196,8 +198,8 @@ def test_a_speaker_weighs_the_same_in_every_study() -> None:
 
 def test_situations_divide_the_budgets() -> None:
     shares = [0.02, 0.05, 0.1, 0.2, 0.5]
-    found = situations(study_of(budgets=shares, junk="noise"))
-    assert {name: shares[part] for name, part in found.items()} == {
+    named = situations(study_of(budgets=shares, junk="noise"))
+    assert {name: shares[part] for name, part in named.items()} == {
         "noisy, cold start": [0.02],
         "noisy, small budget": [0.02, 0.05, 0.1],
         "noisy, large budget": [0.1, 0.2, 0.5],
@@ -219,8 +221,8 @@ def test_a_survey_sums_up_its_studies(values: dict[str, Any]) -> None:
     }
     text = run_strategy_survey(parse(StrategySurveyOptions, survey))
     table = pd.read_csv(Path(values["run"]) / "summary.csv").set_index(["situation", "row"])
-    for place, situation in (("clean", "large budget"), ("junk", "noisy, large budget")):
-        study = pd.read_csv(Path(values["run"]) / f"seral-tiny.speech.{place}" / "table.csv").set_index("row")
+    for speech, situation in (("clean", "large budget"), ("junk", "noisy, large budget")):
+        study = pd.read_csv(Path(values["run"]) / f"seral-tiny.speech.{speech}" / "table.csv").set_index("row")
         assert table.loc[(situation, "k_center"), "gain"] == pytest.approx(study.loc["k_center", "gain"])
         assert table.loc[(situation, "k_center"), "gain_low"] == pytest.approx(study.loc["k_center", "gain_low"])
     assert "noisy, large budget gain" in text

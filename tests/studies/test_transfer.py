@@ -59,8 +59,8 @@ def test_every_pair_has_all_rows_and_is_computed_once(values: dict[str, Any]) ->
     assert len(cells) == len(pairs)
     for pair, cell in zip(pairs, cells.values(), strict=True):
         rows = table[table["pair"] == pair].set_index("row")
-        for name, told in cell["rows"].items():
-            assert rows.loc[name, "uar"] == pytest.approx(uar(np.array(cell["truth"]), np.array(told["told"])))
+        for name, scores in cell["rows"].items():
+            assert rows.loc[name, "uar"] == pytest.approx(uar(np.array(cell["truth"]), np.array(scores["told"])))
         assert cell["anchors"]["all"]["layers"] == list(range(len(cell["similarity"])))
         assert cell["anchors"]["single"]["layers"] == [int(np.argmax(cell["similarity"]))]
         assert rows.loc["rescaled", "difference"] == pytest.approx(
@@ -77,9 +77,9 @@ class Liar(Oracle):
     lies: frozenset[str] = frozenset()
 
     def targets(self, ids: Sequence[str]) -> Targets:
-        told = super().targets(ids)
+        targets = super().targets(ids)
         shift_N = np.array([name in self.lies for name in ids])
-        return replace(told, label_N=np.where(shift_N, (told.label_N + 1) % len(CLASSES), told.label_N))
+        return replace(targets, label_N=np.where(shift_N, (targets.label_N + 1) % len(CLASSES), targets.label_N))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +101,15 @@ def test_labels_of_the_target_make_the_ceiling_and_nothing_else(values: dict[str
     sides = [folds_of(eligible(options, pool, [name]), options.split, [1])[1] for name in ("acted", "natural")]
     pair = Pair(source_train=sides[0].train, source_dev=sides[0].dev, target=sides[1])
     data = fold_data(options, extract_features(pool, options.encoder), sides[1], eligible(options, pool, None))
-    given = {field.name: getattr(data, field.name) for field in fields(data)}
+    contents = {field.name: getattr(data, field.name) for field in fields(data)}
     cell = Cell(row="acted to natural", fold=1, seed=0)
-    found = []
+    results = []
     for lies in ((), (*sides[1].train, *sides[1].dev, *sides[1].test)):
-        found.append(pair_cell(cell, "", Mislabelled(**given, lies=frozenset(lies)), pair, options))
-    told, other = ({name: row["told"] for name, row in one["rows"].items()} for one in found)
-    assert found[0]["truth"] != found[1]["truth"]
-    assert [name for name in told if told[name] != other[name]] == ["target, supervised"]
-    assert found[0]["anchors"] == found[1]["anchors"]
+        results.append(pair_cell(cell, "", Mislabelled(**contents, lies=frozenset(lies)), pair, options))
+    predicted, other = ({name: row["told"] for name, row in one["rows"].items()} for one in results)
+    assert results[0]["truth"] != results[1]["truth"]
+    assert [name for name in predicted if predicted[name] != other[name]] == ["target, supervised"]
+    assert results[0]["anchors"] == results[1]["anchors"]
 
 
 def test_among_equals_on_the_source_the_most_informative_is_chosen() -> None:

@@ -59,14 +59,16 @@ def test_stage_2_starts_from_stage_1_and_all_rows_spend_the_same_steps(values: d
     assert table["steps"].between(3, 9).all()
     assert {"uar", "source_uar", "probe_uar", "source_probe_uar", "pooled_uar", "probe_pooled_uar"} <= set(table)
     assert "| stage 1 |" in text
-    found, expected = cells(values["run"]), dev_uar_of_stage_1(values)
+    cell_of, expected = cells(values["run"]), dev_uar_of_stage_1(values)
     for name in ("stage_2_bottleneck_frozen", "stage_2_nothing_frozen"):
-        second = found[f"{name}.fold-01.seed-0"]
+        second = cell_of[f"{name}.fold-01.seed-0"]
         assert second["history"]["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(expected)
-        assert second["labels"] == found["target_only.fold-01.seed-0"]["labels"]
-    assert found["target_only.fold-01.seed-0"]["history"]["adapter"]["epochs"][0]["dev_uar"] != pytest.approx(expected)
+        assert second["labels"] == cell_of["target_only.fold-01.seed-0"]["labels"]
+    assert cell_of["target_only.fold-01.seed-0"]["history"]["adapter"]["epochs"][0]["dev_uar"] != pytest.approx(
+        expected
+    )
     # What the adapters make of the frames is what the new head was fitted on.
-    refitted = found["stage_2_head_refitted.fold-01.seed-0"]["history"]
+    refitted = cell_of["stage_2_head_refitted.fold-01.seed-0"]["history"]
     assert refitted["adapter"]["epochs"][0]["dev_uar"] == pytest.approx(refitted["head"]["dev_uar"])
     assert refitted["head"]["dev_uar"] != pytest.approx(expected)
     frozen, free, _ = (table.loc[row, "trainable"] for row in STAGE_2)

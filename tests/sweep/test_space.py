@@ -31,8 +31,8 @@ SPACE = space_of(
 
 
 def test_a_grid_holds_every_point_once() -> None:
-    found = grid(space_of({path: SPACE[path].model_dump() for path in ("adapter", "rank", "freeze")}))
-    assert found == [
+    points = grid(space_of({path: SPACE[path].model_dump() for path in ("adapter", "rank", "freeze")}))
+    assert points == [
         {"adapter": "frozen"},
         {"adapter": "lora", "rank": 2},
         {"adapter": "lora", "rank": 4, "freeze": "[]"},
@@ -45,18 +45,18 @@ def test_a_grid_holds_every_point_once() -> None:
 
 
 def test_random_points_keep_to_the_space() -> None:
-    found = random_points(SPACE, 400, seed=3)
-    assert found[:50] == random_points(SPACE, 50, seed=3)
-    assert found != random_points(SPACE, 400, seed=4)
-    for labels in found:
+    points = random_points(SPACE, 400, seed=3)
+    assert points[:50] == random_points(SPACE, 50, seed=3)
+    assert points != random_points(SPACE, 400, seed=4)
+    for labels in points:
         point = point_of(SPACE, labels)
         assert ("rank" in point) == (point["adapter"] == "lora")
         assert ("freeze" in point) == (point.get("rank") == 4)
         assert point.get("freeze") in (None, [], ["lora_A"])
         assert 0.01 <= point["l2"] <= 10
         assert isinstance(point["epochs"], int)
-    assert {labels["epochs"] for labels in found} == set(range(1, 10)), "both ends"
-    share = np.mean([labels["l2"] < 0.1 for labels in found])
+    assert {labels["epochs"] for labels in points} == set(range(1, 10)), "both ends"
+    share = np.mean([labels["l2"] < 0.1 for labels in points])
     assert 0.23 < share < 0.43, "a third of the decades"
 
 

@@ -127,8 +127,8 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(
             for record in read_records(str(run)).values()
         ]
 
-    def by_labels(found: Any) -> Any:
-        return sorted(found, key=lambda record: json.dumps(record["labels"]))
+    def by_labels(records: Any) -> Any:
+        return sorted(records, key=lambda record: json.dumps(record["labels"]))
 
     assert by_labels(outcome(values["run"])) == by_labels(outcome(tmp_path / "whole"))
     tested = [json.loads((Path(run) / "tested.json").read_text()) for run in (values["run"], tmp_path / "whole")]

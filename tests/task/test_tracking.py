@@ -40,8 +40,8 @@ def test_a_step_is_told_once_and_a_resumed_run_goes_on_where_it_was(client: Mlfl
     again.report("a", {"x": {"y": 1}}, {0: {"uar": 0.9}, 1: {"uar": 0.9}, 2: {"uar": 0.4}})
     again.close("a", "FINISHED")
     Tracker(options, "runs/another").report("a", {}, {0: {"uar": 0.1}})
-    found = list(runs(client).values())
-    mine = next(run for run in client.search_runs([found[0].info.experiment_id]) if run.data.params.get("x.y") == "1")
+    run_of = list(runs(client).values())
+    mine = next(run for run in client.search_runs([run_of[0].info.experiment_id]) if run.data.params.get("x.y") == "1")
     assert curve(client, mine, "uar") == {0: 0.2, 1: 0.3, 2: 0.4}
     assert [point.value for point in client.get_metric_history(mine.info.run_id, "uar")] == [0.2, 0.3, 0.4]
     assert mine.info.status == "FINISHED"
@@ -70,9 +70,9 @@ def test_rounds_of_the_loop_are_steps_of_a_run_a_trajectory(
     values = run_values | {"full_arm": False, "track": {"uri": str(tmp_path / "mlflow")}}
     for _ in range(2):  # the second time, everything is there
         run = Path(run_loop(parse(LoopOptions, values)))
-    found = runs(client)
-    assert sorted(found) == ["auto.fold-00.seed-0", "random.fold-00.seed-0"]
-    for name, mlflow_run in found.items():
+    run_of = runs(client)
+    assert sorted(run_of) == ["auto.fold-00.seed-0", "random.fold-00.seed-0"]
+    for name, mlflow_run in run_of.items():
         rounds = sorted((run / "trajectories" / name / "rounds").iterdir())
         metrics = [json.loads((folder / "metrics.json").read_text()) for folder in rounds]
         assert curve(client, mlflow_run, "test.uar") == {n: m["test"]["uar"] for n, m in enumerate(metrics)}
@@ -93,6 +93,6 @@ def test_trials_of_a_sweep_are_runs(client: MlflowClient, run_values: dict[str, 
         "track": {"uri": str(tmp_path / "mlflow")},
     }
     run_sweep(parse(SweepOptions, options))
-    found = runs(client)
-    assert {run.data.params["finetune.head.l2"] for run in found.values()} == {"0.1", "10.0"}
-    assert all("dev" in run.data.metrics and run.info.status == "FINISHED" for run in found.values())
+    run_of = runs(client)
+    assert {run.data.params["finetune.head.l2"] for run in run_of.values()} == {"0.1", "10.0"}
+    assert all("dev" in run.data.metrics and run.info.status == "FINISHED" for run in run_of.values())

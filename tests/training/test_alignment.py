@@ -112,12 +112,14 @@ def loop_values(two_corpora: str, tmp_path: Path) -> dict[str, Any]:
 
 
 def rounds_of(run: str) -> list[dict[str, Any]]:
-    found = []
+    records = []
     for folder in sorted(Path(run).glob("trajectories/auto.*/rounds/*")):
         picks = pq.read_table(folder / "picks.parquet")["utterance_id"].to_pylist()
         tested = pq.read_table(folder / "predictions.parquet").to_pylist()
-        found.append({"picks": picks, "predictions": tested, "head": (folder / "model/head.safetensors").read_bytes()})
-    return found
+        records.append(
+            {"picks": picks, "predictions": tested, "head": (folder / "model/head.safetensors").read_bytes()}
+        )
+    return records
 
 
 @pytest.mark.ray
@@ -131,8 +133,8 @@ def test_a_loop_learns_from_another_language_and_spends_nothing_on_it(
     anchor = {"anchors": "last", "weight": 100.0, "projection": 8}
     for name, change in (("plain", {"source_corpora": None}), ("carried", {}), ("anchored", {"anchor": anchor})):
         runs[name] = rounds_of(run_loop(parse(LoopOptions, loop_values | {"run": str(tmp_path / name)} | change)))
-        seen = {row["utterance_id"] for done in runs[name] for row in done["predictions"]}
-        assert {corpus[utterance] for utterance in seen} == {"natural"}
+        predicted_ids = {row["utterance_id"] for done in runs[name] for row in done["predictions"]}
+        assert {corpus[utterance] for utterance in predicted_ids} == {"natural"}
         assert [len(done["picks"]) for done in runs[name]] == [6, 6]
     assert runs["plain"][0]["picks"] == runs["carried"][0]["picks"], "the first set is chosen before there is a model"
     heads = [runs[name][0]["head"] for name in runs]
@@ -156,11 +158,11 @@ class Side:
 
     def train(self, folder: Path, anchor: AnchorOptions | None, **changes: Any) -> tuple[dict[str, Any], bytes]:
         oracle = self.data.oracle()
-        known = [(self.data.utterances(ids), oracle.targets(ids)) for ids in self.parts]
+        parts = [(self.data.utterances(ids), oracle.targets(ids)) for ids in self.parts]
         training = {"adapter": "lora", "top_layers": 1, "epochs": 2, "mixup": 0.0} | changes
         data = TrainingData(
-            train=Labelled(*known[0]),
-            dev=Labelled(*known[1]),
+            train=Labelled(*parts[0]),
+            dev=Labelled(*parts[1]),
             unlabelled=self.data.utterances(self.data.fold.train),
             store=self.data.store,
             classes=CLASSES,
@@ -177,11 +179,11 @@ def test_adapters_are_trained_with_both_languages_held_together(two_corpora: str
     side = Side(two_corpora)
     anchor = AnchorOptions(weight=50.0, projection=8)
     plain, free = side.train(tmp_path / "plain", None)
-    history, held = side.train(tmp_path / "held", anchor)
+    history, aligned = side.train(tmp_path / "held", anchor)
     _, same = side.train(tmp_path / "same", anchor)
-    assert held == same
-    assert held != free
-    losses = [found["adapter"]["epochs"][1]["loss"] for found in (plain, history)]
+    assert aligned == same
+    assert aligned != free
+    losses = [record["adapter"]["epochs"][1]["loss"] for record in (plain, history)]
     assert losses[1] > losses[0], "CORAL is part of the loss"
 
 
@@ -214,10 +216,10 @@ def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> 
     rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]]
     assert rows == ["source only", "rescaled", "single", "last", "chosen", "chosen, adapters", "target, supervised"]
     for path in (tmp_path / "run" / "cells").iterdir():
-        found = json.loads(path.read_text())
-        reaching = [kind for kind in ("single", "last") if max(found["anchors"][kind]["layers"]) > 3]
-        assert found["anchors"]["chosen, adapters"]["anchors"] in reaching
-        assert len(found["rows"]["chosen, adapters"]["told"]) == len(found["truth"])
+        record = json.loads(path.read_text())
+        reaching = [kind for kind in ("single", "last") if max(record["anchors"][kind]["layers"]) > 3]
+        assert record["anchors"]["chosen, adapters"]["anchors"] in reaching
+        assert len(record["rows"]["chosen, adapters"]["told"]) == len(record["truth"])
     with pytest.raises(OptionError, match="finetune is for adapters"):
         parse(TransferOptions, values | {"finetune": {"adapter": "frozen"}})
 

@@ -44,8 +44,8 @@ def pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None, make_corpu
     """A pool of ten clips, with features."""
     root = tmp_path_factory.mktemp("copies")
     corpus = make_corpus(root / "corpus", 10, seconds=(0.5, 1.5))
-    given = {"reader": "manifest", "root": str(corpus), "out": str(root / "pool"), "voice": False}
-    import_corpus(parse(ImportOptions, given))
+    values = {"reader": "manifest", "root": str(corpus), "out": str(root / "pool"), "voice": False}
+    import_corpus(parse(ImportOptions, values))
     extract_features(open_pool(str(root / "pool")), "seral-tiny", frames_layer=3)
     return root / "pool"
 
@@ -57,7 +57,7 @@ def store(pool: Path, tmp_path: Path) -> FeatureStore:
     return extract_features(open_pool(str(tmp_path / "pool")), "seral-tiny", frames_layer=3)
 
 
-def heard(store: FeatureStore, wanted: list[str] | None = None) -> tuple[Utterances, Targets]:
+def examples_of(store: FeatureStore, wanted: list[str] | None = None) -> tuple[Utterances, Targets]:
     ids, mean_NLD, std_NLD = store.pooled()
     rows = rows_of(ids, wanted or ids)
     parts = (part[rows].astype(np.float32) for part in (mean_NLD, std_NLD))
@@ -72,14 +72,14 @@ def copied(
     *,
     besides: Any = (),
     layer: int | None = None,
-    **given: Any,
+    **more: Any,
 ) -> tuple[FeatureStore, Utterances, Targets]:
-    options = parse(AugmentOptions, {**NOISE, **given})
+    options = parse(AugmentOptions, {**NOISE, **more})
     return with_copies(store, units, target, options, besides=besides, frames_layer=layer, on=ON)
 
 
 def test_copies_come_after_the_clips_with_their_labels_and_sound_otherwise(store: FeatureStore) -> None:
-    units, target = heard(store)
+    units, target = examples_of(store)
     weighed = replace(target, weight_N=np.linspace(0.5, 1.5, 10, dtype=np.float32))
     _, more, labels = copied(store, units, weighed, copies=2, besides=set(units.ids[:3]))
     assert more.ids[:10] == units.ids
@@ -94,8 +94,8 @@ def test_copies_come_after_the_clips_with_their_labels_and_sound_otherwise(store
 
 
 def test_a_copy_is_the_same_whoever_hears_it_first(store: FeatureStore) -> None:
-    units, target = heard(store)
-    few = heard(store, units.ids[4:6])
+    units, target = examples_of(store)
+    few = examples_of(store, units.ids[4:6])
     copied(store, *few, layer=3)
     _, twice, _ = copied(store, units, target, layer=3, copies=2)
     whole, again, _ = copied(store, units, target, layer=3, copies=2)
@@ -115,7 +115,7 @@ def test_a_copy_is_the_same_whoever_hears_it_first(store: FeatureStore) -> None:
 
 
 def test_frames_of_copies_are_those_their_pooled_features_were_made_of(store: FeatureStore) -> None:
-    units, target = heard(store)
+    units, target = examples_of(store)
     whole, more, _ = copied(store, units, target, layer=3)
     frames = whole.frames(3, set(more.ids))
     assert frames.keys() == set(more.ids)
@@ -125,7 +125,7 @@ def test_frames_of_copies_are_those_their_pooled_features_were_made_of(store: Fe
 
 
 def test_effects_are_drawn_and_one_of_them_at_least_is_heard(store: FeatureStore) -> None:
-    units, target = heard(store)
+    units, target = examples_of(store)
     rare = copied(store, units, target, chance=0.01, copies=1)[1]
     every = copied(store, units, target, chance=1.0, copies=1)[1]
     apart = [np.abs(part.mean_NLD[10:] - units.mean_NLD).mean() for part in (rare, every)]
@@ -133,7 +133,7 @@ def test_effects_are_drawn_and_one_of_them_at_least_is_heard(store: FeatureStore
 
 
 def test_erased_clips_leave_no_copies(store: FeatureStore) -> None:
-    units, target = heard(store)
+    units, target = examples_of(store)
     whole = copied(store, units, target)[0]
     assert isinstance(whole, StoreWithCopies)
     erase(EraseOptions(pool=store.pool.uri, utterance=units.ids[0]))
@@ -206,15 +206,15 @@ def test_models_learn_from_copies_and_are_tested_on_variants(speech_pool: str, t
         "cluster": {"train_workers": 0},
         "finetune": {**lora, "augment": {**NOISE, "copies": 1}},
     }
-    found = []
+    parts = []
     for name in ("one", "two"):
         run = str(tmp_path / name)
         assert "noisy_uar" in run_train(parse(SupervisedOptions, {**values, "run": run}))
         (cell,) = storage.list_names(storage.join(run, "cells"))
-        found.append(storage.read_json(storage.join(run, "cells", cell)))
-    assert found[0] == {**found[1], "model": found[0]["model"]}
-    assert found[0]["history"]["copies"] == found[0]["labels"]
-    assert found[0]["noisy_uar"] != found[0]["uar"]
+        parts.append(storage.read_json(storage.join(run, "cells", cell)))
+    assert parts[0] == {**parts[1], "model": parts[0]["model"]}
+    assert parts[0]["history"]["copies"] == parts[0]["labels"]
+    assert parts[0]["noisy_uar"] != parts[0]["uar"]
     small = str(tmp_path / "other")
     import_values = {**values, "variants": {"noisy": small}, "run": str(tmp_path / "three")}
     degrade_pool(parse(DegradeOptions, {"pool": speech_pool, "out": small, "highest_hz": 2000, "voice": False}))

@@ -280,13 +280,13 @@ def test_time_masks_never_hide_more_than_half_nor_touch_padding() -> None:
 
 def test_mixing_pairs_each_clip_with_one_other_by_the_same_share_in_logits_and_targets() -> None:
     rows_BC = torch.eye(6)
-    known_B = torch.arange(6) < 3
-    logits_BC, target_BC, known_mixed_B = mix([rows_BC, 3 * rows_BC, known_B], 0.5, np.random.default_rng(0))
+    sure_B = torch.arange(6) < 3
+    logits_BC, target_BC, known_mixed_B = mix([rows_BC, 3 * rows_BC, sure_B], 0.5, np.random.default_rng(0))
     torch.testing.assert_close(target_BC, 3 * logits_BC)
     torch.testing.assert_close(logits_BC.sum(1), torch.ones(6))
     assert bool(((logits_BC > 0).sum(1) <= 2).all())
     assert float(logits_BC.diagonal().min()) < 1
-    assert known_mixed_B.tolist() == [bool(known_B[row > 0].all()) for row in logits_BC]
+    assert known_mixed_B.tolist() == [bool(sure_B[row > 0].all()) for row in logits_BC]
     assert mix([rows_BC], 0.0, np.random.default_rng(0))[0] is rows_BC
 
 

@@ -33,13 +33,13 @@ def test_every_fold_gets_a_model_tested_on_speakers_it_has_not_heard(values: dic
     assert f"{100 * np.mean([cell['uar'] for cell in cells.values()]):.1f}" in text
     assert pd.read_csv(Path(values["run"]) / "table.csv").loc[0, "cells"] == 2
     pool = pq.read_table(str(Path(values["pool"]) / "utterances")).to_pandas().set_index("utterance_id")
-    heard = [set(pool.loc[list(cell["predicted"]), "speaker"]) for cell in cells.values()]
-    assert not heard[0] & heard[1]
+    speakers = [set(pool.loc[list(cell["predicted"]), "speaker"]) for cell in cells.values()]
+    assert not speakers[0] & speakers[1]
     # The best on dev predicts, and says of a clip what it said in its test.
     best = max(cells.values(), key=lambda cell: cell["dev"])
     out = str(tmp_path / "predicted.parquet")
-    told = predict(parse(PredictOptions, {"run": values["run"], "source": [values["pool"]], "out": out}))
-    assert told["model"].endswith(best["model"])
+    summary = predict(parse(PredictOptions, {"run": values["run"], "source": [values["pool"]], "out": out}))
+    assert summary["model"].endswith(best["model"])
     table = pd.read_parquet(out).set_index("utterance_id")
     tested = pd.DataFrame(best["predicted"], index=values["classes"]).T
     shown = table.loc[tested.index, [f"p_{name}" for name in values["classes"]]]

@@ -20,9 +20,9 @@ def points(count: int, width: int, seed: int) -> np.ndarray:
 def test_nearest_equals_brute_force_even_far_from_the_origin(offset: float) -> None:
     query_QD, base_ND = points(40, 6, 0) + np.float32(offset), points(70, 6, 1) + np.float32(offset)
     exact_QN = ((query_QD[:, None].astype(np.float64) - base_ND) ** 2).sum(axis=2)
-    found = nearest(query_QD, base_ND, 5)
-    assert found.row_QK.tolist() == np.argsort(exact_QN, axis=1)[:, :5].tolist()
-    np.testing.assert_allclose(found.distance_QK, np.sort(exact_QN, axis=1)[:, :5], rtol=1e-6)
+    neighbours = nearest(query_QD, base_ND, 5)
+    assert neighbours.row_QK.tolist() == np.argsort(exact_QN, axis=1)[:, :5].tolist()
+    np.testing.assert_allclose(neighbours.distance_QK, np.sort(exact_QN, axis=1)[:, :5], rtol=1e-6)
 
 
 def test_nearest_orders_equal_distances_by_row() -> None:
@@ -39,10 +39,10 @@ def test_nearest_over_many_slabs_equals_brute_force_on_a_grid_full_of_ties(
     rng = np.random.default_rng(0)
     query_QD, base_ND = (rng.integers(-2, 3, size=(count, 3)).astype(stored) for count in (40, 90))
     exact_QN = ((query_QD[:, None].astype(np.float64) - base_ND) ** 2).sum(axis=2)
-    found = nearest(query_QD, View(base_ND[:50], base_ND[50:]), k)
-    assert found.distance_QK.tolist() == np.sort(exact_QN, axis=1)[:, :k].tolist()
-    assert found.distance_QK.tolist() == np.take_along_axis(exact_QN, found.row_QK, 1).tolist()
-    for row_K, distance_K in zip(found.row_QK.tolist(), found.distance_QK.tolist(), strict=True):
+    neighbours = nearest(query_QD, View(base_ND[:50], base_ND[50:]), k)
+    assert neighbours.distance_QK.tolist() == np.sort(exact_QN, axis=1)[:, :k].tolist()
+    assert neighbours.distance_QK.tolist() == np.take_along_axis(exact_QN, neighbours.row_QK, 1).tolist()
+    for row_K, distance_K in zip(neighbours.row_QK.tolist(), neighbours.distance_QK.tolist(), strict=True):
         assert sorted(set(row_K), key=lambda row: (distance_K[row_K.index(row)], row)) == row_K
 
 
@@ -68,10 +68,10 @@ def test_nearest_refuses_more_rows_than_there_are(k: int) -> None:
 def test_kmeans_finds_separate_groups_and_repeats_itself() -> None:
     centre_KD = np.eye(4, dtype=np.float32) * 50
     x_ND = np.concatenate([centre + points(30, 4, i) for i, centre in enumerate(centre_KD)])
-    found, again = kmeans(x_ND, 4, seed=3), kmeans(x_ND, 4, seed=3)
-    assert [len(set(found.cluster_N[i : i + 30])) for i in range(0, 120, 30)] == [1] * 4
-    assert len(set(found.cluster_N.tolist())) == 4
-    assert found.centroid_KD.tobytes() == again.centroid_KD.tobytes()
+    clusters, again = kmeans(x_ND, 4, seed=3), kmeans(x_ND, 4, seed=3)
+    assert [len(set(clusters.cluster_N[i : i + 30])) for i in range(0, 120, 30)] == [1] * 4
+    assert len(set(clusters.cluster_N.tolist())) == 4
+    assert clusters.centroid_KD.tobytes() == again.centroid_KD.tobytes()
 
 
 def test_kmeans_uses_every_row() -> None:
@@ -85,8 +85,8 @@ def test_kmeans_uses_every_row() -> None:
 def test_kmeans_that_starts_from_centroids_keeps_their_numbers(order: list[int]) -> None:
     centre_KD = np.eye(4, dtype=np.float32) * 50
     x_ND = np.concatenate([centre + points(30, 4, i) for i, centre in enumerate(centre_KD)])
-    found = kmeans(x_ND, 4, seed=3, start_KD=centre_KD[order])
-    assert found.cluster_N.tolist() == np.repeat(np.argsort(order), 30).tolist()
+    clusters = kmeans(x_ND, 4, seed=3, start_KD=centre_KD[order])
+    assert clusters.cluster_N.tolist() == np.repeat(np.argsort(order), 30).tolist()
 
 
 def plain_lloyd(x_ND: np.ndarray, centroid_KD: np.ndarray, iterations: int, spherical: bool) -> tuple[np.ndarray, ...]:
@@ -119,9 +119,9 @@ def test_kmeans_equals_plain_lloyd_from_the_same_start(
     start_KD = x_ND[:15].copy()
     start_KD[:lost] = 1e4 + np.arange(lost)[:, None]  # nobody is nearest to these
     centroid_KD, cluster_N = plain_lloyd(x_ND, start_KD, iterations, spherical)
-    found = kmeans(x_ND, 15, 0, spherical=spherical, iterations=iterations, start_KD=start_KD)
-    assert found.cluster_N.tolist() == cluster_N.tolist()
-    np.testing.assert_allclose(found.centroid_KD, centroid_KD, rtol=1e-5, atol=1e-5)
+    clusters = kmeans(x_ND, 15, 0, spherical=spherical, iterations=iterations, start_KD=start_KD)
+    assert clusters.cluster_N.tolist() == cluster_N.tolist()
+    np.testing.assert_allclose(clusters.centroid_KD, centroid_KD, rtol=1e-5, atol=1e-5)
 
 
 def inertia(x_ND: np.ndarray, centroid_KD: np.ndarray) -> float:
@@ -139,7 +139,7 @@ def test_clusters_are_as_tight_as_those_of_faiss(kind: str, spherical: bool) -> 
         x_ND += 2 * rng.normal(size=(20, 16)).astype(np.float32)[rng.integers(20, size=3000)]
     if kind == "groups in half precision":
         x_ND = x_ND.astype(np.float16)
-    seen = View(x_ND, unit=spherical)
+    view = View(x_ND, unit=spherical)
     mine, theirs = [], []
     for seed in range(4):
         solver = faiss.Kmeans(
@@ -152,9 +152,9 @@ def test_clusters_are_as_tight_as_those_of_faiss(kind: str, spherical: bool) -> 
             max_points_per_centroid=len(x_ND),
         )
         with faiss_threads(1):
-            solver.train(seen[:])
-        theirs.append(inertia(seen, solver.centroids))
-        mine.append(inertia(seen, kmeans(seen, 60, seed, spherical=spherical).centroid_KD))
+            solver.train(view[:])
+        theirs.append(inertia(view, solver.centroids))
+        mine.append(inertia(view, kmeans(view, 60, seed, spherical=spherical).centroid_KD))
     assert np.mean(mine) < 1.01 * np.mean(theirs)
 
 
@@ -162,17 +162,17 @@ def test_clusters_do_not_depend_on_the_slabs_or_on_how_rows_are_read(monkeypatch
     x_ND = points(500, 8, 0).astype(np.float16)
     whole = kmeans(unit_rows(x_ND), 20, 7, spherical=True)
     monkeypatch.setattr(view, "NUMBERS", 8 * 100)
-    found = kmeans(View(x_ND[:300], x_ND[300:], unit=True), 20, 7, spherical=True)
-    assert found.cluster_N.tolist() == whole.cluster_N.tolist()
-    np.testing.assert_allclose(found.centroid_KD, whole.centroid_KD, rtol=1e-6, atol=1e-7)
+    clusters = kmeans(View(x_ND[:300], x_ND[300:], unit=True), 20, 7, spherical=True)
+    assert clusters.cluster_N.tolist() == whole.cluster_N.tolist()
+    np.testing.assert_allclose(clusters.centroid_KD, whole.centroid_KD, rtol=1e-6, atol=1e-7)
 
 
 def test_every_row_goes_to_its_nearest_centroid_wherever_these_were_learnt() -> None:
     x_ND = points(2000, 5, 0)
     whole, part = kmeans(x_ND, 10, 3), kmeans(x_ND, 10, 3, points_per_cluster=20)
     assert (part.centroid_KD != whole.centroid_KD).any()
-    for found in (whole, part):
-        assert found.cluster_N.tolist() == nearest(x_ND, found.centroid_KD, 1).row_QK[:, 0].tolist()
+    for clusters in (whole, part):
+        assert clusters.cluster_N.tolist() == nearest(x_ND, clusters.centroid_KD, 1).row_QK[:, 0].tolist()
     again = kmeans(x_ND, 10, 3, points_per_cluster=20)
     assert part.centroid_KD.tobytes() == again.centroid_KD.tobytes()
     assert kmeans(x_ND, 10, 3, points_per_cluster=200).centroid_KD.tobytes() == whole.centroid_KD.tobytes()

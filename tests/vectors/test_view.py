@@ -20,13 +20,13 @@ def arrays() -> tuple[NDArray[np.float16], NDArray[np.float32]]:
 def test_a_view_reads_what_a_copy_would_hold(arrays: tuple[NDArray, ...], unit: bool) -> None:
     whole_ND = np.concatenate([array.astype(np.float32) for array in arrays])
     expected_ND = unit_rows(whole_ND) if unit else whole_ND
-    seen, wanted = View(*arrays, unit=unit), np.array([10, 0, 6, 7, 7])
-    assert seen.shape == expected_ND.shape
-    assert len(seen) == len(expected_ND)
+    view, wanted = View(*arrays, unit=unit), np.array([10, 0, 6, 7, 7])
+    assert view.shape == expected_ND.shape
+    assert len(view) == len(expected_ND)
     for rows in (slice(None), slice(5, 9), slice(8, 8), slice(7, 99), wanted):
-        assert seen[rows].tobytes() == expected_ND[rows].tobytes()
-    assert seen.only(wanted)[1:3].tobytes() == expected_ND[wanted][1:3].tobytes()
-    assert seen.only(wanted).only(np.array([3, 1]))[:].tobytes() == expected_ND[[7, 0]].tobytes()
+        assert view[rows].tobytes() == expected_ND[rows].tobytes()
+    assert view.only(wanted)[1:3].tobytes() == expected_ND[wanted][1:3].tobytes()
+    assert view.only(wanted).only(np.array([3, 1]))[:].tobytes() == expected_ND[[7, 0]].tobytes()
 
 
 def test_what_is_read_is_a_copy_even_of_what_may_not_be_written() -> None:

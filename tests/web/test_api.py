@@ -34,8 +34,8 @@ def answer(clip: dict[str, Any], **more: Any) -> dict[str, Any]:
 
 
 def claim(browser: Any, count: int = 2) -> list[dict[str, Any]]:
-    given: list[dict[str, Any]] = browser.post(f"/api/claim?count={count}").json()["clips"]
-    return given
+    clips: list[dict[str, Any]] = browser.post(f"/api/claim?count={count}").json()["clips"]
+    return clips
 
 
 def test_a_link_lets_its_owner_in_and_leaves_no_token_behind(client_of: Open, ledger: Ledger) -> None:
@@ -120,8 +120,8 @@ def test_people_see_their_own_answers_only(client_of: Open, ledger: Ledger) -> N
     ada, ben = client_of("ada"), client_of("ben")
     (clip,) = claim(ada, 1)
     ada.post("/api/answers", json=answer(clip, comment="only mine"))
-    told = [ben.get("/api/me"), ben.post("/api/claim"), ben.get("/api/latest")]
-    assert all("only mine" not in response.text and "ada" not in response.text for response in told)
+    replies = [ben.get("/api/me"), ben.post("/api/claim"), ben.get("/api/latest")]
+    assert all("only mine" not in response.text and "ada" not in response.text for response in replies)
 
 
 def test_given_back_clips_go_to_others(client_of: Open) -> None:
@@ -134,9 +134,9 @@ def test_given_back_clips_go_to_others(client_of: Open) -> None:
 def test_audio_is_for_those_who_were_given_it_and_for_leads(client_of: Open, pool: str) -> None:
     ada, lead = client_of("ada"), client_of("lea", "lead")
     (clip,) = claim(ada, 1)
-    heard = ada.get(f"/api/audio/{clip['utterance_id']}")
-    assert heard.headers["content-type"] == "audio/flac"
-    assert heard.content == Sounds(open_pool(pool)).read("calls-000")
+    reply = ada.get(f"/api/audio/{clip['utterance_id']}")
+    assert reply.headers["content-type"] == "audio/flac"
+    assert reply.content == Sounds(open_pool(pool)).read("calls-000")
     assert ada.get("/api/audio/calls-030").status_code == 404
     assert lead.get("/api/audio/calls-030").status_code == 200
     for name in ("calls-999", "..%2F..%2Fmanifest.json", "%2Fetc%2Fpasswd", "utterances/one.parquet", ""):
@@ -160,9 +160,9 @@ def test_audio_is_for_those_who_were_given_it_and_for_leads(client_of: Open, poo
 def test_players_get_the_range_they_ask_for(client_of: Open, wanted: str, status: int, part: slice) -> None:
     browser = client_of("lea", "lead")
     whole = browser.get("/api/audio/calls-003").content
-    given = browser.get("/api/audio/calls-003", headers={"Range": wanted})
-    assert given.status_code == status
-    assert given.content == whole[part]
+    reply = browser.get("/api/audio/calls-003", headers={"Range": wanted})
+    assert reply.status_code == status
+    assert reply.content == whole[part]
 
 
 @pytest.mark.parametrize(
@@ -242,11 +242,11 @@ def test_pages_hold_no_scripts_or_styles_of_their_own() -> None:
 
 def test_the_model_suggests_only_where_the_policy_says_so(client_of: Open, tmp_path: Path) -> None:
     for number, emotion in ((1, "anger"), (2, "sadness"), (3, "neutral")):
-        here = str(tmp_path / "trajectories" / "entropy.fold-00.seed-0" / "rounds" / f"{number:04d}")
+        folder_of_round = str(tmp_path / "trajectories" / "entropy.fold-00.seed-0" / "rounds" / f"{number:04d}")
         rows = [{"utterance_id": "calls-000", "part": "pool", "predicted": emotion}]
-        storage.write_table(f"{here}/predictions.parquet", pa.Table.from_pylist(rows))
+        storage.write_table(f"{folder_of_round}/predictions.parquet", pa.Table.from_pylist(rows))
         if number < 3:
-            storage.write_json(f"{here}/round.json", {})
+            storage.write_json(f"{folder_of_round}/round.json", {})
     (hidden,) = claim(client_of("ada", run=str(tmp_path)), 1)
     assert "suggestion" not in hidden
     shown = claim(client_of("ada", run=str(tmp_path), show_model_suggestion=True))
@@ -304,13 +304,13 @@ def test_sounds_finds_every_clip_of_every_shard(pool: str) -> None:
 
 
 def test_many_at_once_never_get_the_same_clip(server: Any, ledger: Ledger) -> None:
-    heard: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
 
     def label(token: str) -> None:
         with httpx.Client(base_url=server.url, headers={HEADER: "1"}, timeout=30) as browser:
             browser.get(f"/in/{token}")
             while clips := claim(browser):
-                heard[clips[0]["utterance_id"]] += 1
+                counts[clips[0]["utterance_id"]] += 1
                 assert browser.get(f"/api/audio/{clips[0]['utterance_id']}").content[:4] == b"fLaC"
                 assert browser.post("/api/answers", json=answer(clips[0])).status_code == 200
 
@@ -319,6 +319,6 @@ def test_many_at_once_never_get_the_same_clip(server: Any, ledger: Ledger) -> No
         person.start()
     for person in people:
         person.join()
-    assert set(heard.values()) == {1}
-    assert sorted(ledger.answers()["utterance_id"].to_pylist()) == sorted(heard)
-    assert len(heard) == 40
+    assert set(counts.values()) == {1}
+    assert sorted(ledger.answers()["utterance_id"].to_pylist()) == sorted(counts)
+    assert len(counts) == 40

@@ -31,8 +31,8 @@ def rated(ledger: Ledger) -> Ledger:
     """Two people agree about two emotions, and not about how excited one of them is."""
     for name, arousal in (("calls-000", (1.0, 5.0)), ("calls-001", (2.0, 3.0))):
         for person, rating in zip(("ada", "ben"), arousal, strict=True):
-            said = {"valence": 2.0, "arousal": rating}
-            ledger.record([Answer(utterance_id=name, person=person, emotions=("anger",), **said)])
+            answer = {"valence": 2.0, "arousal": rating}
+            ledger.record([Answer(utterance_id=name, person=person, emotions=("anger",), **answer)])
     return ledger
 
 
@@ -48,8 +48,8 @@ def answered(ledger: Ledger) -> Ledger:
     ledger.record(
         [
             Answer(utterance_id=name, person=person, emotions=(emotion,), seconds=2.0, comment=f"{person} heard it")
-            for name, said in SAID.items()
-            for person, emotion in said
+            for name, answer in SAID.items()
+            for person, emotion in answer
         ]
     )
     return ledger
@@ -65,10 +65,10 @@ def test_only_leads_see_any_of_it(client_of: Open, answered: Ledger) -> None:
 
 
 def test_disputed_are_those_about_which_people_differ_the_worst_first(answered: Ledger) -> None:
-    found = find_disputes(answered.answers(), answered.project, 0.5)
-    assert [clip["utterance_id"] for clip in found] == ["calls-002", "calls-001"]
-    assert found[1]["agreement"] == pytest.approx(2 / 3)
-    assert [(answer["person"], answer["emotions"]) for answer in found[1]["answers"]] == [
+    disputed = find_disputes(answered.answers(), answered.project, 0.5)
+    assert [clip["utterance_id"] for clip in disputed] == ["calls-002", "calls-001"]
+    assert disputed[1]["agreement"] == pytest.approx(2 / 3)
+    assert [(answer["person"], answer["emotions"]) for answer in disputed[1]["answers"]] == [
         ("ada", ["anger"]),
         ("ben", ["anger"]),
         ("cem", ["sadness"]),
@@ -117,9 +117,9 @@ def test_progress_and_agreement_tell_of_everybody(client_of: Open, answered: Led
         "cem": False,
         "lea": True,
     }
-    told = lead.get("/api/lead/agreement").json()
-    assert [report["answers"] for report in told["people"]] == [4, 3, 3]
-    assert told["alpha"]["emotion"]["utterances"] == 3
+    agreement = lead.get("/api/lead/agreement").json()
+    assert [report["answers"] for report in agreement["people"]] == [4, 3, 3]
+    assert agreement["alpha"]["emotion"]["utterances"] == 3
 
 
 def test_links_are_given_and_taken(client_of: Open, ledger: Ledger) -> None:

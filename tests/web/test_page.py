@@ -62,8 +62,8 @@ def test_a_person_labels_twenty_clips_by_keyboard(enter: Enter, ledger: Ledger) 
     expect(page.locator("#standing")).to_contain_text("20 answered · 20 left")
     expect(page.locator("#standing")).to_contain_text("clips an hour")
     rows = ledger.answers().to_pylist()
-    said = {"s": "skipped", "u": "unusable", "o": "other-language"}
-    expected = [said[key] if key in said else ledger.project.classes[int(key) - 1] for key in keys]
+    answers = {"s": "skipped", "u": "unusable", "o": "other-language"}
+    expected = [answers[key] if key in answers else ledger.project.classes[int(key) - 1] for key in keys]
     assert [row["emotions"][0] if row["emotions"] else row["kind"] for row in rows] == expected
     assert all(QUICK_MS / 1000 - 0.05 < row["seconds"] < 10 for row in rows)
 

@@ -73,16 +73,16 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
     rng = np.random.default_rng(seed)
     deal = rng.permutation(np.arange(len(whole)) % parts)
     assert whole.labelled_ids is not None
-    known = rng.integers(parts, size=len(whole.labelled_ids))
+    part_M = rng.integers(parts, size=len(whole.labelled_ids))
     made = []
     for part in range(parts):
         mine = whole.take(np.flatnonzero(deal == part))
         values = {name: value for name, value in vars(mine).items() if value is not None}
-        values["labelled_ids"] = whole.labelled_ids[known == part]
-        values["labelled_embedding_MD"] = whole.labelled_centres()[known == part]
+        values["labelled_ids"] = whole.labelled_ids[part_M == part]
+        values["labelled_embedding_MD"] = whole.labelled_centres()[part_M == part]
         for name in ("labelled_doubt_M", "rejected_M"):
             if name in values:
-                values[name] = values[name][known == part]
+                values[name] = values[name][part_M == part]
         made.append(PoolPart(Candidates(**values)))
     return Parts(made)
 
@@ -95,8 +95,8 @@ def halves_of(whole: Candidates, shared: int = 0) -> list[Candidates]:
 
 def both(strategy: Any, whole: Candidates, parts: Parts, k: int) -> tuple[list[str], list[str], bool]:
     chosen = StrategyOptions.model_validate(strategy)
-    found = select_in_parts(chosen, parts, k, np.random.default_rng(3))
-    return select(chosen, whole, k, np.random.default_rng(3)), found.ids, found.exact
+    picks_of_parts = select_in_parts(chosen, parts, k, np.random.default_rng(3))
+    return select(chosen, whole, k, np.random.default_rng(3)), picks_of_parts.ids, picks_of_parts.exact
 
 
 @pytest.mark.parametrize("strategy", [*EXACT, *INNER, "auto"], ids=str)
@@ -127,11 +127,11 @@ def test_wrapped_in_parts_as_on_one_machine(
     if wrappers[0] != "relabel":
         minutes = data.draw(st.floats(0.5, 5))
         chosen = StrategyOptions.model_validate(wrapped)
-        alone, found = (
+        alone, picks_of_parts = (
             select_for_minutes(chosen, pool_of, minutes, RNG(3), PaceOptions())
             for pool_of in (Parts([PoolPart(whole)]), dealt)
         )
-        assert found == alone
+        assert picks_of_parts == alone
 
 
 @pytest.mark.parametrize("parts", [2, 4, 16])
@@ -185,9 +185,9 @@ def test_what_clusters_the_whole_pool_is_merged_and_says_so(strategy: str) -> No
     assert len(set(alone)) == 9
 
 
-def mean_distance(x_ND: NDArray[Any], held_XD: NDArray[Any]) -> tuple[float, list[int]]:
+def mean_distance(x_ND: NDArray[Any], centre_XD: NDArray[Any]) -> tuple[float, list[int]]:
     """Mean distance of rows to the nearest of those that are held, and which one that is."""
-    away_NX = np.linalg.norm(x_ND.astype(float)[:, None] - held_XD.astype(float), axis=2)
+    away_NX = np.linalg.norm(x_ND.astype(float)[:, None] - centre_XD.astype(float), axis=2)
     return float(away_NX.min(axis=1).mean()), away_NX.argmin(axis=1).tolist()
 
 
@@ -196,18 +196,18 @@ def test_merged_picks_tell_how_near_they_are_which_their_parts_bound(strategy: s
     whole = replace(pool(120, 4, 0), probability_NC=None, snr_db=None)
     parts, chosen = divided(whole, 3, 0), StrategyOptions(name=strategy)
     picks = select_in_parts(chosen, parts, 12, RNG(3))
-    x_ND, known_MD = whole.need("embedding_ND"), whole.labelled_centres()
-    held_XD = np.concatenate([known_MD, x_ND[whole.rows(picks.ids)]])
-    assert picks.distance == pytest.approx(mean_distance(x_ND, held_XD)[0])
+    x_ND, labelled_MD = whole.need("embedding_ND"), whole.labelled_centres()
+    centre_XD = np.concatenate([labelled_MD, x_ND[whole.rows(picks.ids)]])
+    assert picks.distance == pytest.approx(mean_distance(x_ND, centre_XD)[0])
     seed = int(RNG(3).integers(2**31))
     if strategy == "auto":
         chosen = StrategyOptions(name="k_means")
     local, moved = 0.0, 0.0
     for ids, own in zip(parts.each(PoolPart.ids), parts.each(pick_alone, chosen, 12, seed), strict=True):
-        own_XD = np.concatenate([known_MD, x_ND[whole.rows(own)]])
-        away, place_N = mean_distance(x_ND[whole.rows(ids)], own_XD)
+        own_XD = np.concatenate([labelled_MD, x_ND[whole.rows(own)]])
+        away, nearest_N = mean_distance(x_ND[whole.rows(ids)], own_XD)
         local += away * len(ids) / len(whole)
-        moved += mean_distance(own_XD[place_N], held_XD)[0] * len(ids) / len(whole)
+        moved += mean_distance(own_XD[nearest_N], centre_XD)[0] * len(ids) / len(whole)
     assert picks.distance is not None
     assert local < picks.distance <= local + moved
 
@@ -217,17 +217,19 @@ def test_exact_picks_and_rows_without_features_have_no_distance() -> None:
     assert select_in_parts(StrategyOptions(name="k_center"), divided(whole, 3, 0), 9, RNG(0)).distance is None
     assert select_in_parts(StrategyOptions(name="k_means"), divided(whole, 1, 0), 9, RNG(0)).distance is None
     halves = [Candidates(ids=half.ids, surprisal_NQ=half.surprisal_NQ) for half in halves_of(whole)]
-    found = select_in_parts(StrategyOptions(name="alps"), Parts([PoolPart(half) for half in halves]), 9, RNG(0))
-    assert (found.exact, found.distance) == (False, None)
+    picks_of_parts = select_in_parts(
+        StrategyOptions(name="alps"), Parts([PoolPart(half) for half in halves]), 9, RNG(0)
+    )
+    assert (picks_of_parts.exact, picks_of_parts.distance) == (False, None)
 
 
 def test_auto_in_parts_is_merged_before_there_is_a_model() -> None:
     whole = replace(pool(80, 4, 0), probability_NC=None)
     parts = divided(whole, 3, 0)
-    found = select_in_parts(StrategyOptions(name="auto"), parts, 9, RNG(3))
+    picks_of_parts = select_in_parts(StrategyOptions(name="auto"), parts, 9, RNG(3))
     first = StrategyOptions.model_validate({"name": "k_means", "wrappers": ["quality"]})
-    assert found == select_in_parts(first, parts, 9, RNG(3))
-    assert not found.exact
+    assert picks_of_parts == select_in_parts(first, parts, 9, RNG(3))
+    assert not picks_of_parts.exact
 
 
 def test_wrappers_that_are_asked_of_merged_picks_hold_too() -> None:
@@ -273,12 +275,12 @@ def written(folder: Path, whole: Candidates, files: int, form: str) -> SourceOpt
         table = {"utterance_id": ids[free].tolist(), "part": ["pool"] * len(free)}
         table |= {f"p_{c}": whole.probability_NC[free, c] for c in range(4)}
         pq.write_table(pa.table(table), folder / "predictions" / name)
-        known: dict[str, Any] = {name: np.zeros(len(rows), np.float32) for name in ("duration_s", "clipping")}
-        known |= {"speech_ratio": np.ones(len(rows), np.float32), "language": ["en"] * len(rows)}
-        known |= {"corpus": ["x"] * len(rows), "speaker": ["s"] * len(rows)}
+        columns: dict[str, Any] = {name: np.zeros(len(rows), np.float32) for name in ("duration_s", "clipping")}
+        columns |= {"speech_ratio": np.ones(len(rows), np.float32), "language": ["en"] * len(rows)}
+        columns |= {"corpus": ["x"] * len(rows), "speaker": ["s"] * len(rows)}
         snr = np.concatenate([whole.snr_db, np.zeros(len(whole.labelled_ids), np.float32)])[rows]
         pq.write_table(
-            pa.table({"utterance_id": ids[rows].tolist(), "snr_db": snr, **known}), folder / "metadata" / name
+            pa.table({"utterance_id": ids[rows].tolist(), "snr_db": snr, **columns}), folder / "metadata" / name
         )
     surprising = pa.array([row.tobytes() for row in whole.need("surprisal_NQ")], pa.binary())
     (folder / "surprisal").mkdir()
@@ -362,18 +364,18 @@ def test_parts_in_actors_pick_what_one_machine_picks(tmp_path: Path, ray_session
 @pytest.mark.ray
 def test_parts_that_wait_for_room_say_so(tmp_path: Path, ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
     source = written(tmp_path, pool(30, 0, 0), 3, "binary")
-    taken, said = placement_group([{"CPU": 2}]), list[str]()
+    taken, lines = placement_group([{"CPU": 2}]), list[str]()
     assert taken.wait(60)
 
     def hear(message: str) -> None:
-        said.append(message)
+        lines.append(message)
         remove_placement_group(taken)
 
     monkeypatch.setattr("seral.selection.parts.actors.say", hear)
     monkeypatch.setattr("seral.selection.parts.actors.WAIT_S", 0.5)
     with RemoteParts([(source, [name]) for name in shards(source)]) as parts:
         assert parts.count() == 30
-    assert said[0].startswith("3 parts wait for room: each takes 0.6666 CPUs, the cluster has 2, of which 0")
+    assert lines[0].startswith("3 parts wait for room: each takes 0.6666 CPUs, the cluster has 2, of which 0")
 
 
 @pytest.mark.parametrize(
