@@ -28,7 +28,7 @@ ANAESTHETISTS = """
 """
 
 
-def answer(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
+def answer_of(utterance: str, person: str, *emotions: str, **more: Any) -> dict[str, Any]:
     row = {"id": next(NUMBER), "utterance_id": utterance, "person": person, "emotions": list(emotions)}
     return {"kind": "label", "secondary": [], "final": False, "purpose": "round", **row, **more}
 
@@ -43,71 +43,81 @@ def only(*rows: dict[str, Any], method: Any = "majority", dimensions: tuple[str,
 
 
 def test_most_votes_win_and_a_tie_has_no_winner() -> None:
-    row = only(answer("a", "ada", "joy"), answer("a", "ben", "joy"), answer("a", "cem", "anger"))
+    row = only(answer_of("a", "ada", "joy"), answer_of("a", "ben", "joy"), answer_of("a", "cem", "anger"))
     assert (row["emotion"], row["probability"], row["n_answers"]) == ("joy", [0, 1, 0], 3)
     assert row["agreement"] == pytest.approx(2 / 3)
-    tie = only(answer("a", "ada", "joy"), answer("a", "ben", "anger"))
+    tie = only(answer_of("a", "ada", "joy"), answer_of("a", "ben", "anger"))
     assert (tie["emotion"], tie["probability"], tie["agreement"], tie["unusable"]) == (None, None, 0.5, False)
-    assert only(answer("a", "ada", "joy"), answer("a", "ben", "anger"), method="soft")["probability"] == [0.5, 0.5, 0]
+    assert only(answer_of("a", "ada", "joy"), answer_of("a", "ben", "anger"), method="soft")["probability"] == [
+        0.5,
+        0.5,
+        0,
+    ]
 
 
 def test_several_emotions_share_a_vote_and_secondary_ones_count_half() -> None:
-    row = only(answer("a", "ada", "joy", "anger", secondary=["neutral"]), method="soft")
+    row = only(answer_of("a", "ada", "joy", "anger", secondary=["neutral"]), method="soft")
     assert row["probability"] == pytest.approx([0.4, 0.4, 0.2])
     assert row["emotion"] is None
-    row = only(answer("a", "ada", "joy", secondary=["anger"]), answer("a", "ben", "anger"), method="soft")
+    row = only(answer_of("a", "ada", "joy", secondary=["anger"]), answer_of("a", "ben", "anger"), method="soft")
     assert row["probability"] == pytest.approx([2 / 3, 1 / 3, 0])
     assert row["emotion"] == "anger"
 
 
 def test_an_adjudication_stands_above_the_votes() -> None:
-    votes = [answer("a", name, "joy") for name in ("ada", "ben", "cem")]
+    votes = [answer_of("a", name, "joy") for name in ("ada", "ben", "cem")]
     for method in ("majority", "soft", "dawid-skene"):
-        row = only(*votes, answer("a", "lead", "anger", final=True), method=method)
+        row = only(*votes, answer_of("a", "lead", "anger", final=True), method=method)
         assert (row["emotion"], row["probability"], row["final"]) == ("anger", [1, 0, 0], True)
         assert (row["n_answers"], row["agreement"]) == (3, 0.0)
-    row = only(*votes, answer("a", "lead", kind="unusable", final=True))
+    row = only(*votes, answer_of("a", "lead", kind="unusable", final=True))
     assert (row["emotion"], row["unusable"], row["final"]) == (None, True, True)
 
 
 def test_ratings_of_an_adjudication_are_final_and_what_it_leaves_open_is_what_people_said() -> None:
     rated = ("valence", "arousal")
-    votes = [answer("a", "ada", "joy", valence=1.0, arousal=2.0), answer("a", "ben", "joy", valence=5.0, arousal=4.0)]
-    both = only(*votes, answer("a", "lead", "anger", final=True, valence=4.5), dimensions=rated)
+    votes = [
+        answer_of("a", "ada", "joy", valence=1.0, arousal=2.0),
+        answer_of("a", "ben", "joy", valence=5.0, arousal=4.0),
+    ]
+    both = only(*votes, answer_of("a", "lead", "anger", final=True, valence=4.5), dimensions=rated)
     assert (both["emotion"], both["valence"], both["arousal"], both["final"]) == ("anger", 4.5, 3.0, True)
     for method in ("majority", "soft", "dawid-skene"):
-        row = only(*votes, answer("a", "lead", final=True, valence=4.5), method=method, dimensions=rated)
+        row = only(*votes, answer_of("a", "lead", final=True, valence=4.5), method=method, dimensions=rated)
         assert (row["emotion"], row["valence"], row["arousal"], row["final"]) == ("joy", 4.5, 3.0, True)
 
 
 def test_unusable_is_what_more_than_half_said() -> None:
-    useless = [answer("a", name, kind="unusable") for name in ("ada", "ben")]
-    passed = [answer("a", name, kind="skipped") for name in ("dee", "eva", "fay")]
-    row = only(*useless, *passed, answer("a", "cem", "joy"))
+    useless = [answer_of("a", name, kind="unusable") for name in ("ada", "ben")]
+    passed = [answer_of("a", name, kind="skipped") for name in ("dee", "eva", "fay")]
+    row = only(*useless, *passed, answer_of("a", "cem", "joy"))
     assert (row["unusable"], row["emotion"], row["probability"], row["n_answers"]) == (True, None, None, 3)
-    row = only(useless[0], *passed, answer("a", "cem", "joy"))
+    row = only(useless[0], *passed, answer_of("a", "cem", "joy"))
     assert (row["unusable"], row["emotion"], row["n_answers"]) == (False, "joy", 2)
     assert consensus(table(*passed), CLASSES).num_rows == 0
 
 
 def test_a_second_look_replaces_what_the_same_person_said_unless_they_pass() -> None:
-    before = [answer("a", "ada", "joy"), answer("a", "ben", "joy")]
-    again = [answer("a", "ada", "anger", purpose="relabel"), answer("a", "ben", kind="skipped", purpose="relabel")]
-    row = only(*before, *again, answer("a", "cem", "anger", purpose="relabel"))
+    before = [answer_of("a", "ada", "joy"), answer_of("a", "ben", "joy")]
+    again = [
+        answer_of("a", "ada", "anger", purpose="relabel"),
+        answer_of("a", "ben", kind="skipped", purpose="relabel"),
+    ]
+    row = only(*before, *again, answer_of("a", "cem", "anger", purpose="relabel"))
     assert (row["emotion"], row["n_answers"]) == ("anger", 3)
 
 
 def test_answers_to_checks_are_no_labels() -> None:
-    checks = [answer("a", "ada", "joy", purpose="check"), answer("b", "ada", "joy", purpose="check")]
-    row = only(*checks, answer("b", "ben", "anger"))
+    checks = [answer_of("a", "ada", "joy", purpose="check"), answer_of("b", "ada", "joy", purpose="check")]
+    row = only(*checks, answer_of("b", "ben", "anger"))
     assert (row["utterance_id"], row["emotion"]) == ("b", "anger")
 
 
 def test_ratings_are_means_over_those_who_rated() -> None:
     rows = [
-        answer("a", "ada", "joy", arousal=2.0),
-        answer("a", "ben", arousal=5.0),
-        answer("a", "cem", "joy", valence=1.0),
+        answer_of("a", "ada", "joy", arousal=2.0),
+        answer_of("a", "ben", arousal=5.0),
+        answer_of("a", "cem", "joy", valence=1.0),
     ]
     row = only(*rows, dimensions=("arousal",))
     assert (row["emotion"], row["arousal"], row["valence"]) == ("joy", 3.5, None)
@@ -116,16 +126,16 @@ def test_ratings_are_means_over_those_who_rated() -> None:
 def test_a_class_that_is_not_asked_for_is_refused() -> None:
     for method in ("majority", "dawid-skene"):
         with pytest.raises(LabelError, match="unknown class 'rage'; known: anger, joy, neutral"):
-            only(answer("a", "ada", "rage"), method=method)
+            only(answer_of("a", "ada", "rage"), method=method)
     with pytest.raises(LabelError, match="unknown consensus 'mean'"):
-        only(answer("a", "ada", "joy"), method="mean")
+        only(answer_of("a", "ada", "joy"), method="mean")
 
 
 def test_the_anaesthetists_of_1979() -> None:
     votes = {}
     for patient, row in enumerate(ANAESTHETISTS.strip().replace("\n", "|").split("|")):
         votes[f"{patient:02d}"] = [
-            answer("", str(person), *right_of) for person, right_of in enumerate(row.split(), start=1)
+            answer_of("", str(person), *right_of) for person, right_of in enumerate(row.split(), start=1)
         ]
     model = dawid_skene(votes, {}, "1234")
     # Dawid and Skene 1979, table 2: how common the classes are, and how often each observer finds what there is.
@@ -142,7 +152,7 @@ def answers_of(rng: np.random.Generator, truth_U: np.ndarray, confusion: dict[st
     rows = []
     for index, truth in enumerate(truth_U):
         for person, confusion_CC in confusion.items():
-            rows.append(answer(f"u{index:04d}", person, CLASSES[rng.choice(3, p=confusion_CC[truth])]))
+            rows.append(answer_of(f"u{index:04d}", person, CLASSES[rng.choice(3, p=confusion_CC[truth])]))
     return table(*rows)
 
 
@@ -174,15 +184,15 @@ def test_dawid_skene_finds_planted_confusions_and_beats_the_majority() -> None:
 
 def test_what_is_adjudicated_teaches_the_model() -> None:
     # One says joy where the other says anger: only adjudications can tell who is right.
-    rows = [answer(f"u{n}", person, word) for n in range(20) for person, word in (("ada", "joy"), ("ben", "anger"))]
-    rows += [answer(f"n{n}", person, "anger") for n in range(5) for person in ("ada", "ben")]
-    final = [answer(f"u{n}", "lead", "joy", final=True) for n in range(10)]
+    rows = [answer_of(f"u{n}", person, word) for n in range(20) for person, word in (("ada", "joy"), ("ben", "anger"))]
+    rows += [answer_of(f"n{n}", person, "anger") for n in range(5) for person in ("ada", "ben")]
+    final = [answer_of(f"u{n}", "lead", "joy", final=True) for n in range(10)]
     labels = consensus(table(*rows, *final), CLASSES, "dawid-skene").to_pylist()
     assert {row["emotion"] for row in labels if row["utterance_id"].startswith("u")} == {"joy"}
 
 
 answer = st.builds(
-    answer,
+    answer_of,
     st.sampled_from("abc"),
     st.sampled_from(["ada", "ben", "cem", "dee"]),
     st.sampled_from(CLASSES),

@@ -39,7 +39,7 @@ def completed(*annotations: dict[str, Any], utterance: str = "u1") -> dict[str, 
 
 def annotation(user: Any, *result: dict[str, Any], **more: Any) -> dict[str, Any]:
     times = {"created_at": "2026-03-01T10:00:00.000000Z", "updated_at": "2026-03-01T10:00:05.500000Z"}
-    annotation = {
+    entry = {
         "id": 3,
         "completed_by": user,
         "lead_time": 4.3,
@@ -47,7 +47,7 @@ def annotation(user: Any, *result: dict[str, Any], **more: Any) -> dict[str, Any
         "ground_truth": False,
         "task": 7,
     }
-    return {**annotation, **times, "result": list(result), "unique_id": "8d0c", "import_id": None, **more}
+    return {**entry, **times, "result": list(result), "unique_id": "8d0c", "import_id": None, **more}
 
 
 def written(folder: Path, value: Any) -> Path:

@@ -139,7 +139,7 @@ def test_clusters_are_as_tight_as_those_of_faiss(kind: str, spherical: bool) -> 
         x_ND += 2 * rng.normal(size=(20, 16)).astype(np.float32)[rng.integers(20, size=3000)]
     if kind == "groups in half precision":
         x_ND = x_ND.astype(np.float16)
-    view = View(x_ND, unit=spherical)
+    rows = View(x_ND, unit=spherical)
     mine, theirs = [], []
     for seed in range(4):
         solver = faiss.Kmeans(
@@ -152,9 +152,9 @@ def test_clusters_are_as_tight_as_those_of_faiss(kind: str, spherical: bool) -> 
             max_points_per_centroid=len(x_ND),
         )
         with faiss_threads(1):
-            solver.train(view[:])
-        theirs.append(inertia(view, solver.centroids))
-        mine.append(inertia(view, kmeans(view, 60, seed, spherical=spherical).centroid_KD))
+            solver.train(rows[:])
+        theirs.append(inertia(rows, solver.centroids))
+        mine.append(inertia(rows, kmeans(rows, 60, seed, spherical=spherical).centroid_KD))
     assert np.mean(mine) < 1.01 * np.mean(theirs)
 
 
