@@ -258,9 +258,13 @@ def test_a_killed_ray_train_worker_is_restored_and_ends_in_the_same_weights(
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_infinite_loss_names_the_utterances(ground: Ground, tmp_path: Path) -> None:
+@pytest.mark.parametrize("adapter", ["lora", "wap"])
+def test_infinite_loss_names_the_utterances(ground: Ground, tmp_path: Path, adapter: str) -> None:
+    values = LORA | {"adapter": adapter, "settings": {}, "lr": 1e30, "epochs": 6}
+    layer = frames_layer("seral-tiny", parse(FinetuneOptions, values))
+    extract_features(ground.store.pool, "seral-tiny", frames_layer=layer)
     with pytest.raises(TrainError, match=r"loss is (nan|inf).*demo-"):
-        ground.train(tmp_path, LORA | {"lr": 1e30, "epochs": 6})
+        ground.train(tmp_path, values)
 
 
 def test_adapter_options_are_checked(ground: Ground) -> None:
