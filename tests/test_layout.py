@@ -72,7 +72,7 @@ LEGEND = {
     "O": ("outputs",),
     "P": ("pairs", "principal directions", "new picks", "parts", "projected features", "projection", "prefix length"),
     "Q": ("clusters", "queries", "clips in the queue"),
-    "R": ("repeats", "passes", "members"),
+    "R": ("repeats",),
     "S": ("samples",),
     "T": ("frames", "mel frames", "tokens"),
     "U": ("embedding",),

@@ -16,6 +16,8 @@ class Encoder:
         self.rows = start
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        if row["shard"] == "damaged":
+            raise ValueError("damaged")
         self.rows += 1
         return {"rows": self.rows, "shard": row["shard"]}
 
@@ -29,7 +31,8 @@ def test_a_process_makes_one_encoder_a_call_and_lets_it_go_when_idle(monkeypatch
     assert Encoder.made == 2
     assert list(actors._encoder_of) == ["two"], "never two encoders in a process"
     monkeypatch.setattr(actors, "IDLE_S", 0.01)
-    actors._on_shard({"shard": "b"}, "two", Encoder, {"start": 0})
+    with pytest.raises(ValueError, match="damaged"):
+        actors._on_shard({"shard": "damaged"}, "two", Encoder, {"start": 0})
     deadline = time.monotonic() + 10
     while actors._encoder_of and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -62,8 +62,9 @@ def _on_shard(row: dict[str, Any], call: str, actor: type[Any], arguments: dict[
     if (encoder := _encoder_of.get(call)) is None:
         _encoder_of.clear()
         encoder = _encoder_of[call] = actor(**arguments)
-    result: dict[str, Any] = encoder(row)
-    _release = Timer(IDLE_S, _encoder_of.clear)
-    _release.daemon = True
-    _release.start()
-    return result
+    try:
+        return encoder(row)  # type: ignore[no-any-return]
+    finally:
+        _release = Timer(IDLE_S, _encoder_of.clear)
+        _release.daemon = True
+        _release.start()
