@@ -116,14 +116,28 @@ class TextEncoder(nn.Module):
         self.width: int = _config(model).hidden_size
         self.requires_grad_(False).eval()
 
+    @property
+    def limit(self) -> int:
+        """Tokens of a transcript that are read, at most."""
+        return min(MAX_TOKENS, getattr(self.model.config, "max_position_embeddings", MAX_TOKENS))
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Number of tokens of each transcript that are read."""
+        return [len(ids) for ids in self.tokenizer(list(texts), truncation=True, max_length=self.limit)["input_ids"]]
+
     @torch.inference_mode()
-    def forward(self, texts: Sequence[str]) -> Tensor:
-        """Vectors (B, E) of transcripts, none of them empty; padding and the rest of the batch change nothing."""
+    def forward(self, texts: Sequence[str], length: int | None = None) -> Tensor:
+        """Vectors (B, E) of transcripts, none of them empty; padding and the rest of the batch change nothing.
+
+        They are padded to `length` tokens, or to the longest.
+        """
         if not texts or (empty := [row for row, text in enumerate(texts) if not text.strip()]):
             raise ValueError(f"expected transcripts with words in them, got {'none' if not texts else empty}")
         device = next(self.model.parameters()).device
-        limit = min(MAX_TOKENS, getattr(self.model.config, "max_position_embeddings", MAX_TOKENS))
-        tokens = self.tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt")
+        shape: dict[str, Any] = {"max_length": self.limit, "padding": True}
+        if length is not None:
+            shape = {"max_length": length, "padding": "max_length"}
+        tokens = self.tokenizer(list(texts), truncation=True, return_tensors="pt", **shape)
         tokens = {name: tensor.to(device) for name, tensor in tokens.items()}
         hidden_BTE = self.model(**tokens).last_hidden_state.float()
         mask_BT1 = tokens["attention_mask"].unsqueeze(-1).float()

@@ -31,6 +31,10 @@ from seral.pool.shards import open_pool
 from seral.schema import SAMPLE_RATE
 
 
+PLAIN_BATCH_S = 80
+"""Seconds of audio in a batch of the plain loop, padding included."""
+
+
 @dataclass(kw_only=True)
 class Timing:
     """One run of a plain loop: seconds by the clock, and seconds its process had a CPU."""
@@ -99,7 +103,7 @@ def measured_import(clips: Sequence[Utterance], voice: bool) -> Timing:
 
 
 def plain_scoring(pool: str, encoder: str, options: FeatureOptions) -> Timing:
-    """Decode, encode and pool every clip in the length-sorted batches that seral forms; keep the features in memory."""
+    """Decode, encode and pool every clip in the length-sorted batches of up to PLAIN_BATCH_S; keep the features in memory."""
     opened, model = open_pool(pool), load_encoder(encoder)
     audio = [opened.read(shard, ["audio"])["audio"].to_pylist() for shard in opened.shards]
     limit = int(options.max_clip_s * SAMPLE_RATE)
@@ -107,7 +111,7 @@ def plain_scoring(pool: str, encoder: str, options: FeatureOptions) -> Timing:
         features = []
         for shard in audio:
             clips = [sf.read(io.BytesIO(data), dtype="float32")[0][:limit] for data in shard]
-            for batch in length_sorted_batches([len(clip) for clip in clips], int(options.batch_s * SAMPLE_RATE)):
+            for batch in length_sorted_batches([len(clip) for clip in clips], PLAIN_BATCH_S * SAMPLE_RATE):
                 out = model(*pad_clips([clips[index] for index in batch]))
                 mean_LBD, std_LBD = masked_mean_std(out.hidden_LBTD, out.mask_BT)
                 features.append((mean_LBD.half().numpy(), std_LBD.half().numpy()))

@@ -21,7 +21,7 @@ from seral.corpora.formats.folder import DECODABLE
 from seral.errors import OptionError, PoolError, StateError
 from seral.features.actors import map_shards
 from seral.features.audio import FeatureOptions
-from seral.features.batches import length_sorted_batches, pad_clips
+from seral.features.batches import clip_shapes, pad_clips
 from seral.features.text import open_text_encoder, read_texts
 from seral.loop.options import LoopOptions
 from seral.loop.rounds import read_rounds, round_folder
@@ -93,7 +93,7 @@ def output_schema(classes: Sequence[str], dimensions: Sequence[str]) -> pa.Schem
 
 
 class Predictor:
-    """A model in one process: clips in, rows of predictions out, in length-sorted batches."""
+    """A model in one process: clips in, rows of predictions out, each whatever the others are."""
 
     def __init__(self, folder: str, features: FeatureOptions, on: ClusterOptions) -> None:
         self.device = torch.device("cuda" if on.use_gpu else "cpu")
@@ -110,14 +110,14 @@ class Predictor:
         """One row per clip; only its first `max_clip_s` seconds are heard, and `texts` are read if the model can."""
         text_NE = None if texts is None else self._read(texts)
         waves = [wave[: int(self.features.max_clip_s * SAMPLE_RATE)] for wave in waves]
-        limit = int(self.features.batch_s * SAMPLE_RATE)
-        for batch in length_sorted_batches([len(wave) for wave in waves], limit):
-            wave_BS, length_B = pad_clips([waves[index] for index in batch])
+        for batch in clip_shapes(self.model.encoder, self.features.max_clip_s).batches([len(wave) for wave in waves]):
+            wave_BS, length_B = pad_clips(waves, batch)
             with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                text_BE = None if text_NE is None else text_NE[batch]
+                text_BE = None if text_NE is None else text_NE[batch.filled]
                 output_BO = self.model(wave_BS.to(self.device), length_B.to(self.device), text_BE).float()
             logits_BC, value_BK = self.model.split(output_BO)
-            for index, share_C, value_K in zip(batch, logits_BC.softmax(1).tolist(), value_BK.tolist(), strict=True):
+            outputs = zip(batch.positions, logits_BC.softmax(1).tolist(), value_BK.tolist(), strict=False)
+            for index, share_C, value_K in outputs:  # the rows that fill the batch up come last
                 row = {"utterance_id": names[index], **dict(zip(self.dimensions, value_K, strict=True))}
                 if self.classes:
                     row["predicted"] = self.classes[int(np.argmax(share_C))]

@@ -37,7 +37,7 @@ class EncoderOutput:
 class SpeechEncoder(nn.Module, ABC):
     """A pretrained Hugging Face encoder (`self.model`) behind one padding-invariant interface.
 
-    Input is 16 kHz mono float in [-1, 1], zero padded to the batch's longest clip. The last hidden state is what the
+    Input is 16 kHz mono float in [-1, 1], zero padded to one length, which is that of the longest clip or more. The last hidden state is what the
     network returns as `last_hidden_state`: in pre-norm networks it has passed the final layer norm, unlike
     `hidden_states[-1]` of Hugging Face's wav2vec 2.0, HuBERT and WavLM. Layers are never dropped (layerdrop is
     ignored) and nothing is masked in training: augmentation belongs to the caller.
@@ -47,6 +47,8 @@ class SpeechEncoder(nn.Module, ABC):
     """Configuration that changes the output but cannot be read off the weights: part of the fingerprint."""
     depth_fields: ClassVar[tuple[str, ...]] = ("num_hidden_layers",)
     """Fields of the configuration that hold the number of layers."""
+    limit_samples: int | None = None
+    """The longest clip that can be encoded; None = any."""
 
     def __init__(self, model: nn.Module, *, width: int, frame_rate_hz: float, equal_lengths_only: bool) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ class SpeechEncoder(nn.Module, ABC):
 
     @abstractmethod
     def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
-        """Frames of checked clips, trimmed to the longest, before positions are added, (B, S), (B,) -> (B, T, D)."""
+        """Frames of checked clips before positions are added, as many as S samples give, (B, S), (B,) -> (B, T, D)."""
 
     def add_positions(self, frame_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         """Hidden state 0 from the frames of `project`: positions, and what the family does with them."""
@@ -121,7 +123,7 @@ class SpeechEncoder(nn.Module, ABC):
         """Hidden state 0 and the mask of real frames, (B, S), (B,) -> (B, T, D), (B, T)."""
         check_clips(wave_BS, length_B, self.minimal_samples)
         frames_B = self.frames(length_B)
-        frame_BTD = self.project(wave_BS[:, : int(length_B.max())], length_B)
+        frame_BTD = self.project(wave_BS, length_B)
         mask_BT = prefix_mask(frames_B, frame_BTD.shape[1])
         return self.add_positions(frame_BTD, mask_BT), mask_BT
 

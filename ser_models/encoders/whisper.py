@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import WhisperFeatureExtractor
@@ -66,7 +67,8 @@ class WhisperSpeechEncoder(SpeechEncoder):
 
     def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
         self._check_limit(length_B)
-        frames = int(self.frames(length_B).max())
+        frames = int(self.frames(torch.tensor(min(wave_BS.shape[1], self.limit_samples))))
+        wave_BS = wave_BS[:, : self.limit_samples]
         # Four mel frames past the last pair: the window's tail and what the two convolutions see to the right.
         mel_frames = min(2 * frames + 4, self.limit_samples // HOP_SAMPLES)
         mel_BMT = log_mel(wave_BS.float(), self.filters_FM.float(), frames=mel_frames, limit_samples=self.limit_samples)

@@ -35,10 +35,11 @@ def surprisal(objective: Objective, wave_BS: Tensor, length_B: Tensor, rng: np.r
     objective.eval()
     frames_B = objective.encoder.frames(length_B)
     total_BK = torch.zeros(len(length_B), objective.units, device=wave_BS.device)
-    for hidden_BT in complementary_spans(frames_B):
+    all_frames = int(objective.encoder.frames(torch.tensor(wave_BS.shape[1])))
+    for hidden_BT in complementary_spans(frames_B, all_frames):
         if not hidden_BT.any():
             continue
-        loss_M, unit_MG = objective.frame_losses(wave_BS[:, : int(length_B.max())], length_B, hidden_BT, rng)
+        loss_M, unit_MG = objective.frame_losses(wave_BS, length_B, hidden_BT, rng)
         clip_M = torch.nonzero(hidden_BT)[:, 0]
         for unit_M in unit_MG.unbind(1):
             total_BK.index_put_((clip_M, unit_M), loss_M.float(), accumulate=True)
@@ -46,13 +47,12 @@ def surprisal(objective: Objective, wave_BS: Tensor, length_B: Tensor, rng: np.r
     return functional.normalize(total_BK, dim=1)
 
 
-def complementary_spans(frames_B: Tensor) -> list[Tensor]:
+def complementary_spans(frames_B: Tensor, all_frames: int) -> list[Tensor]:
     """PASSES masks (B, T) that together hide every frame of a clip once, in spans; a single frame is never hidden.
 
     Spans are shorter in clips that would be hidden whole.
     """
-    longest = int(frames_B.max())
-    position_T = torch.arange(longest, device=frames_B.device)
+    position_T = torch.arange(all_frames, device=frames_B.device)
     span_B = (frames_B // PASSES).clamp(1, SPAN)
     number_BT = position_T // span_B[:, None] % PASSES
     real_BT = (position_T < frames_B[:, None]) & (frames_B[:, None] > 1)

@@ -20,7 +20,7 @@ from seral.audio.decode import decode_flac
 from seral.cluster import ClusterOptions
 from seral.errors import FeatureError
 from seral.features.audio import FeatureOptions, extract_features
-from seral.features.batches import length_sorted_batches, rows_of
+from seral.features.batches import FixedShapes, length_sorted_batches, pad_clips, rows_of
 from seral.features.store import FeatureStore
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
@@ -53,8 +53,8 @@ def clips(pool: Pool) -> dict[str, torch.Tensor]:
     return {row["utterance_id"]: torch.from_numpy(decode_flac(row["audio"])) for row in rows}
 
 
-def import_pool(corpus: Path, pool: Path) -> Pool:
-    values = {"reader": "manifest", "root": str(corpus), "out": str(pool), "shard_mb": 0.05}
+def import_pool(corpus: Path, pool: Path, shard_mb: float = 0.05) -> Pool:
+    values = {"reader": "manifest", "root": str(corpus), "out": str(pool), "shard_mb": shard_mb}
     import_corpus(parse(ImportOptions, values))
     return open_pool(str(pool))
 
@@ -205,6 +205,47 @@ def test_a_damaged_row_is_set_aside_and_takes_no_neighbour_with_it(
     assert features.unusable["source"].to_pylist() == [table["utterance_id"][0].as_py()]
     assert "the stored audio is damaged" in features.unusable["detail"][0].as_py()
     assert len(features.pooled()[0]) == 2
+
+
+@pytest.mark.ray
+def test_features_are_the_same_bytes_in_shards_of_any_size(
+    tmp_path: Path, make_corpus: Callable[..., Path], pool: Pool, store: FeatureStore
+) -> None:
+    """The pool of the fixture has several shards; in one, every clip has other neighbours."""
+    whole = import_pool(make_corpus(tmp_path / "calls", 10), tmp_path / "pool", shard_mb=100)
+    assert (len(whole.shards), whole.hash) == (1, pool.hash)
+    other = extract_features(whole, TINY, frames_layer=2, on=ONE_ACTOR)
+    for mine, others in zip(store.pooled(), other.pooled(), strict=True):
+        assert np.asarray(mine).tobytes() == np.asarray(others).tobytes()
+    frames = other.frames(2, set(store.pooled()[0]))
+    assert {name: f.tobytes() for name, f in store.frames(2, set(frames)).items()} == {
+        name: f.tobytes() for name, f in frames.items()
+    }
+
+
+@given(
+    lengths=st.lists(st.integers(1, 3000), max_size=40),
+    rows=st.integers(1, 6),
+    margin=st.integers(0, 20),
+    longest=st.none() | st.integers(3000, 4000),
+)
+def test_the_shape_of_a_batch_follows_from_the_length_of_a_clip(
+    lengths: list[int], rows: int, margin: int, longest: int | None
+) -> None:
+    shapes = FixedShapes(size=4000, rows=rows, margin=margin, longest=longest)
+    batches = list(shapes.batches(lengths))
+    assert sorted(position for batch in batches for position in batch.positions) == list(range(len(lengths)))
+    for batch in batches:
+        for position in batch.positions:
+            (alone,) = shapes.batches([lengths[position]])
+            assert (batch.rows, batch.length) == (alone.rows, alone.length)
+            assert lengths[position] <= batch.length <= 1.125 * (lengths[position] + margin) + 1
+            assert batch.length >= lengths[position] + margin or batch.rows == 1
+        wave_BS, length_B = pad_clips([np.ones(length, np.float32) for length in lengths], batch)
+        assert wave_BS.shape == (batch.rows, batch.length)
+        filling = batch.rows - len(batch.positions)
+        assert length_B.tolist() == [*(lengths[p] for p in batch.positions), *[batch.length] * filling]
+        assert wave_BS.sum() == sum(lengths[p] for p in batch.positions)
 
 
 @given(lengths=st.lists(st.integers(1, 300), max_size=40), limit=st.integers(1, 1000))

@@ -4,8 +4,8 @@
     FEATURES/<fingerprint>/pooled/<shard>.parquet   schema.POOLED: mean and std of every hidden state, fp16
     FEATURES/<fingerprint>/frames-<k>/<shard>...    schema.FRAMES: hidden state k frame by frame, fp16
 
-The fingerprint covers the encoder's configuration and every weight, so features of two encoders never mix. Batches are
-formed inside a shard, by length: the result does not depend on the number of workers.
+The fingerprint covers the encoder's configuration and every weight, so features of two encoders never mix. The shapes of
+batches follow from each clip alone: its features are the same bytes in any shard, beside any others, by any worker.
 """
 
 # B batch · N rows · S samples · T frames · D features · L hidden states (encoder layers + 1)
@@ -26,11 +26,15 @@ from seral import storage
 from seral.audio.decode import BadAudio, decode_flac
 from seral.cluster import ClusterOptions
 from seral.features.actors import map_shards
-from seral.features.batches import length_sorted_batches, pad_clips
+from seral.features.batches import clip_shapes, pad_clips
 from seral.features.store import FeatureStore
 from seral.options import Options
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
+
+
+FORMAT = 2
+"""Goes up whenever features, or the form in which they are kept, change for the same encoder."""
 
 
 class FeatureOptions(Options):
@@ -38,8 +42,6 @@ class FeatureOptions(Options):
 
     max_clip_s: float = Field(default=30.0, gt=0)
     """Only the first so many seconds of a clip are encoded (Whisper's limit is 30)."""
-    batch_s: float = Field(default=80.0, gt=0)
-    """Seconds of audio in a batch, padding included."""
 
 
 def extract_features(
@@ -72,8 +74,9 @@ def extract_features(
 
 
 def _store_key(encoder_fingerprint: str, options: FeatureOptions, precision: str) -> str:
-    """The clip limit and the precision change the features, so they are part of their key."""
-    return f"{encoder_fingerprint}-{options.max_clip_s:g}s" + ("" if precision == "fp32" else f"-{precision}")
+    """The clip limit, the precision and the shapes of batches change the features, so they are part of their key."""
+    name = f"{encoder_fingerprint}-{options.max_clip_s:g}s-v{FORMAT}"
+    return name if precision == "fp32" else f"{name}-{precision}"
 
 
 def _describe(store: FeatureStore, options: FeatureOptions) -> None:
@@ -154,7 +157,7 @@ class EncodedClip:
 def encode_clips(
     encoder: SpeechEncoder, table: pa.Table, options: FeatureOptions, precision: str, frames_layer: int | None
 ) -> Iterator[EncodedClip]:
-    """Encode a table of (utterance_id, audio), in length-sorted batches."""
+    """Encode a table of (utterance_id, audio), in batches whose shapes follow from each clip alone."""
     limit = int(options.max_clip_s * SAMPLE_RATE)
     ids, clips = [], []
     for name, audio in zip(table["utterance_id"].to_pylist(), table["audio"], strict=True):
@@ -163,14 +166,14 @@ def encode_clips(
             ids.append(name)
         except BadAudio as error:
             yield EncodedClip(utterance_id=name, problem=f"the stored audio is damaged, {error}")
-    for batch in length_sorted_batches([len(clip) for clip in clips], int(options.batch_s * SAMPLE_RATE)):
-        wave_BS, length_B = pad_clips([clips[index] for index in batch])
+    for batch in clip_shapes(encoder, options.max_clip_s).batches([len(clip) for clip in clips]):
+        wave_BS, length_B = pad_clips(clips, batch)
         device = next(encoder.parameters()).device
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             out = encoder(wave_BS.to(device), length_B.to(device))
             mean_LBD, std_LBD = masked_mean_std(out.hidden_LBTD.float(), out.mask_BT)
         mean_BLD, std_BLD = (stat.transpose(0, 1).half().cpu().numpy() for stat in (mean_LBD, std_LBD))
-        for row, index in enumerate(batch):
+        for row, index in enumerate(batch.positions):
             arrays = [mean_BLD[row], std_BLD[row]]
             if frames_layer is not None:
                 arrays.append(out.hidden_LBTD[frames_layer, row][out.mask_BT[row]].half().cpu().numpy())

@@ -19,11 +19,15 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import FeatureError, OptionError
 from seral.features.actors import map_shards
+from seral.features.batches import FixedShapes
 from seral.features.store import Half, TextFeatures
 from seral.pool.shards import Pool
 from seral.schema import TEXT_VECTOR
 
-TEXTS_IN_BATCH = 64
+FORMAT = 2
+"""Goes up whenever vectors of the same encoder change."""
+TOKENS_IN_BATCH, TEXTS_IN_BATCH = 1024, 16
+"""Of the fixed shapes in which transcripts are read."""
 
 
 def extract_text(pool: Pool, encoder: str, *, uri: str | None = None, on: ClusterOptions | None = None) -> TextFeatures:
@@ -34,7 +38,7 @@ def extract_text(pool: Pool, encoder: str, *, uri: str | None = None, on: Cluste
         uri=storage.absolute(uri or storage.join(pool.uri, "features")),
         pool=pool,
         encoder=encoder,
-        fingerprint=model.fingerprint(),
+        fingerprint=f"{model.fingerprint()}-v{FORMAT}",
         width=model.width,
     )
     del model
@@ -73,11 +77,12 @@ class TextActor:
 
 def read_texts(encoder: TextEncoder, text_of: dict[str, str | None]) -> dict[str, Half]:
     """Vectors of the utterances that have a transcript; what is said twice is read once."""
-    texts = sorted({text for text in text_of.values() if text and text.strip()}, key=lambda text: (len(text), text))
+    texts = sorted({text for text in text_of.values() if text and text.strip()})
     vector_of: dict[str, Half] = {}
-    for begin in range(0, len(texts), TEXTS_IN_BATCH):
-        part = texts[begin : begin + TEXTS_IN_BATCH]
-        vector_BE = encoder(part).half().cpu().numpy()
+    shapes = FixedShapes(size=TOKENS_IN_BATCH, rows=TEXTS_IN_BATCH, margin=1, longest=encoder.limit)
+    for batch in shapes.batches(encoder.lengths(texts) if texts else []):
+        part = [texts[position] for position in batch.filled]
+        vector_BE = encoder(part, batch.length).half().cpu().numpy()
         if not np.isfinite(vector_BE).all():
             bad = part[int(np.flatnonzero(~np.isfinite(vector_BE).all(1))[0])]
             raise FeatureError(f"the text encoder gives NaN or infinite vectors in fp16, for {bad!r}")

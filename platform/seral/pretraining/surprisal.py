@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from seral.cluster import ClusterOptions
 from seral.errors import StateError
 from seral.features.actors import map_shards
 from seral.features.audio import FeatureOptions
-from seral.features.batches import length_sorted_batches, pad_clips
+from seral.features.batches import clip_shapes, pad_clips
 from seral.pool.shards import Pool
 from seral.pretraining.layout import ENCODER, OBJECTIVE
 from seral.pretraining.options import TaptRunOptions
@@ -86,12 +87,14 @@ class SurprisalActor:
                 names.append(name)
                 clips.append(clip)
         embeddings: dict[str, bytes] = {}
-        for batch in length_sorted_batches([len(clip) for clip in clips], int(options.batch_s * SAMPLE_RATE)):
-            wave_BS, length_B = pad_clips([clips[index] for index in batch])
+        # One by one: the wrong answers of contrastive objectives are drawn from all frames of a batch.
+        shapes = replace(clip_shapes(self.objective.encoder, options.max_clip_s), rows=1)
+        for batch in shapes.batches([len(clip) for clip in clips]):
+            wave_BS, length_B = pad_clips(clips, batch)
             rng = np.random.default_rng(0)
             value_BK = surprisal(self.objective, wave_BS.to(self.device), length_B.to(self.device), rng)
             half_BK = value_BK.half().cpu().numpy()
-            embeddings |= {names[index]: half_BK[row].tobytes() for row, index in enumerate(batch)}
+            embeddings |= {names[index]: half_BK[row].tobytes() for row, index in enumerate(batch.positions)}
         ids = sorted(embeddings)
         rows = pa.table({"utterance_id": ids, "embedding": pa.array([embeddings[n] for n in ids], pa.binary())})
         storage.write_table(storage.join(self.tapt, FOLDER, f"{row['shard']}.parquet"), rows)

@@ -2,8 +2,7 @@
 
     FEATURES/<fingerprint>/copies-<effects>/<clips>.parquet    schema.COPY
 
-A copy depends on the effects, their seed, its number and its clip, and is encoded by itself: it is the same whoever
-hears it first and beside whichever others. Only clips that are learned from get copies; dev and test stay as they are.
+A copy depends on the effects, their seed, its number and its clip: it is the same whoever hears it first. Only clips that are learned from get copies; dev and test stay as they are.
 """
 
 # N clips · M copies of clips · L hidden states · D features
@@ -37,8 +36,6 @@ from seral.training.model import frozen_encoder
 
 Copies = Mapping[str, tuple[str, int]]
 """Ids of copies -> of which utterance they are, and their number."""
-BY_ITSELF_S = 1e-3
-"""A batch of so many seconds holds one clip."""
 
 
 class AugmentOptions(CorruptionOptions):
@@ -165,7 +162,7 @@ def _encode(
     numbers: dict[str, list[int]] = {}
     for name, number in copies:
         numbers.setdefault(name, []).append(number)
-    features = FeatureOptions(max_clip_s=encoder_facts(store)["max_clip_s"], batch_s=BY_ITSELF_S)
+    features = FeatureOptions(max_clip_s=encoder_facts(store)["max_clip_s"])
     gpu = on.use_gpu and torch.cuda.is_available()
     encoder = load_encoder(store.encoder).to("cuda") if gpu else frozen_encoder(store.encoder)
     for name, audio in store.pool.clips(numbers):
