@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ser_models.fitting import FitOptions, FitResult, PooledRows, PooledSet, class_loss, minimise
 from ser_models.heads import Head, LayerPool
+from ser_models.moments import PooledMoments
 
 CORAL_WEIGHT = 10.0
 """Weight of CORAL beside the cross-entropy."""
@@ -73,11 +74,15 @@ class MeanVarianceAlignment(NamedTuple):
     @staticmethod
     def between(own: PooledRows, other: PooledRows) -> MeanVarianceAlignment:
         """The alignment of a language with another, from unlabelled clips of both, (N, L, D) and (M, L, D)."""
+        return MeanVarianceAlignment.of(*(PooledMoments.of(rows.mean_NLD, rows.std_NLD) for rows in (own, other)))
+
+    @staticmethod
+    def of(own: PooledMoments, other: PooledMoments) -> MeanVarianceAlignment:
+        """The alignment of a language with another, from the moments of unlabelled clips of both."""
         parts = []
-        for name in ("mean_NLD", "std_NLD"):
-            own_NLD, other_MLD = (getattr(rows, name).float() for rows in (own, other))
-            factor_LD = other_MLD.std(0) / own_NLD.std(0).clamp_min(1e-8)
-            parts += [factor_LD, other_MLD.mean(0) - factor_LD * own_NLD.mean(0)]
+        for mine, others in ((own.mean, other.mean), (own.std, other.std)):
+            factor_LD = others.scale(1) / mine.scale(1).clamp_min(1e-8)
+            parts += [factor_LD, others.mean - factor_LD * mine.mean]
         return MeanVarianceAlignment(*parts)
 
     def __call__(self, mean_BLD: Tensor, std_BLD: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from transformers import AutoModel, AutoTokenizer
 from ser_models.encoders.checkpoint import digest_weights
 from ser_models.encoders.encoder import no_progress_bars
 from ser_models.heads import SCALE_FLOOR, STD_GAIN, LayerPool
+from ser_models.moments import PooledMoments
 
 MAX_TOKENS = 256
 """Longer transcripts are cut; an utterance of 30 s has about 100 tokens."""
@@ -68,14 +69,14 @@ class AudioTextPool(LayerPool):
         return (0 if self.text.alone else super().out_width) + self.text.width + 1
 
     @torch.no_grad()
-    def fit(self, mean_NLD: Tensor, std_NLD: Tensor, text_NE: Tensor | None = None) -> None:
-        """Set the standardisation from (unlabelled) training features and transcripts' vectors, NaN for none."""
-        super().fit(mean_NLD, std_NLD)
-        transcript_NE = torch.empty(0, self.text.width) if text_NE is None else text_NE[_has_text(text_NE)].float()
-        if len(transcript_NE) < 2:
-            raise ValueError(f"a model that reads needs at least 2 clips with a transcript, got {len(transcript_NE)}")
-        scale_E = transcript_NE.std(0, correction=0)
-        self.centre_text.copy_(transcript_NE.mean(0))
+    def fit_moments(self, moments: PooledMoments) -> None:
+        """Set the standardisation from the moments of (unlabelled) training features and transcripts' vectors."""
+        super().fit_moments(moments)
+        transcripts = 0 if moments.text is None else moments.text.count
+        if moments.text is None or transcripts < 2:
+            raise ValueError(f"a model that reads needs at least 2 clips with a transcript, got {transcripts}")
+        scale_E = moments.text.scale()
+        self.centre_text.copy_(moments.text.mean)
         self.scale_text.copy_(scale_E.clamp_min(max(SCALE_FLOOR * float(scale_E.median()), 1e-8)))
 
     def join(self, audio_BU: Tensor, text_BE: Tensor | None) -> Tensor:

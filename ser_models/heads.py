@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ser_models.moments import PooledMoments
+
 # N rows of a feature cache · B batch · L hidden states (encoder layers + 1) · D features · U embedding
 # O outputs: C class logits, then K rated dimensions (valence, arousal, dominance)
 
@@ -51,13 +53,18 @@ class LayerPool(nn.Module):
     @torch.no_grad()
     def fit(self, mean_NLD: Tensor, std_NLD: Tensor, text_NE: Tensor | None = None) -> None:
         """Set the standardisation from (unlabelled) training features, (N, L, D) each; text is for a subclass."""
-        if len(mean_NLD) < 2:
-            raise ValueError(f"standardisation needs at least 2 clips, got {len(mean_NLD)}")
         self._check(mean_NLD, std_NLD)
-        for name, value_NLD in (("mean", mean_NLD.float()), ("std", std_NLD.float())):
-            scale_LD = value_NLD.std(0, correction=0)
+        self.fit_moments(PooledMoments.of(mean_NLD, std_NLD, text_NE))
+
+    @torch.no_grad()
+    def fit_moments(self, moments: PooledMoments) -> None:
+        """Set the standardisation from the moments of (unlabelled) training features."""
+        if moments.mean.count < 2:
+            raise ValueError(f"standardisation needs at least 2 clips, got {moments.mean.count}")
+        for name, part in (("mean", moments.mean), ("std", moments.std)):
+            scale_LD = part.scale()
             floor_L1 = SCALE_FLOOR * scale_LD.median(1, keepdim=True).values
-            getattr(self, f"centre_{name}").copy_(value_NLD.mean(0))
+            getattr(self, f"centre_{name}").copy_(part.mean)
             getattr(self, f"scale_{name}").copy_(scale_LD.maximum(floor_L1).clamp_min(1e-8))
 
     @torch.no_grad()
@@ -137,6 +144,23 @@ class Head(nn.Module):
             inner = self.dropout(torch.tanh(self.hidden(inner)))
         output: Tensor = self.output(inner)
         return output
+
+    def dropped(self, embedding_BU: Tensor, generator: torch.Generator) -> Tensor:
+        """Outputs (B, O) of the network that one draw of dropout leaves, the same for all clips.
+
+        So a pass is a function that was sampled, and what it says of a clip does not depend on the others. Gal and
+        Ghahramani 2016, arXiv 1506.02142; one mask for all, Kirsch et al. 2019, BatchBALD, arXiv 1906.08158.
+        """
+        inner = embedding_BU * self._mask(embedding_BU.shape[1], generator)
+        if self.hidden is not None:
+            inner = torch.tanh(self.hidden(inner))
+            inner = inner * self._mask(inner.shape[1], generator)
+        output: Tensor = self.output(inner)
+        return output
+
+    def _mask(self, width: int, generator: torch.Generator) -> Tensor:
+        stays_U = torch.rand(width, generator=generator) >= self.dropout.p
+        return stays_U.float() / (1 - self.dropout.p)
 
 
 @torch.no_grad()

@@ -63,7 +63,12 @@ def uar(truth_N: Labels, predicted_N: Labels) -> float:
 
 def cohen_kappa(one_N: Labels, other_N: Labels, num_classes: int) -> float:
     """Agreement beyond chance of two sets of predictions, at most 1; 1 where chance leaves nothing to disagree on."""
-    share_CC = confusion_matrix(one_N, other_N, num_classes) / len(one_N)
+    return kappa_of(confusion_matrix(one_N, other_N, num_classes))
+
+
+def kappa_of(confusion_CC: NDArray[np.int64]) -> float:
+    """Cohen's kappa of two sets of predictions, by the number of clips of each pair of classes, (C, C)."""
+    share_CC = confusion_CC / confusion_CC.sum()
     chance = float(share_CC.sum(0) @ share_CC.sum(1))
     return 1.0 if chance == 1 else float((np.trace(share_CC) - chance) / (1 - chance))
 

@@ -36,7 +36,7 @@ FLOORS = {
         *("report", "studies", "sweep", "verbs", "submit", "cli"),
     ],
     "ser_models": [
-        *("losses", "metrics", "pooling", "heads", "encoders", "audio_text", "fitting", "relevance"),
+        *("losses", "metrics", "pooling", "moments", "heads", "encoders", "audio_text", "fitting", "relevance"),
         *("alignment", "similarity"),
         *("training", "adapters", "objectives", "build"),
     ],

@@ -52,7 +52,7 @@ from seral.task.folds import codes, features_of, fold_data
 from seral.task.gold import Oracle
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import finetune
-from seral.training.model import evaluate, score
+from seral.training.scoring import evaluate, score
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Response
@@ -219,7 +219,7 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
             training = TrainingData(
                 train=Labelled(utterances[0], targets[0]),
                 dev=Labelled(utterances[1], targets[1]),
-                unlabelled=data.utterances(data.fold.train),
+                unlabelled=data.unlabelled,
                 store=store,
                 classes=options.classes,
             )

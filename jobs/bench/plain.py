@@ -30,7 +30,6 @@ from seral.pool.ingest import import_file
 from seral.pool.shards import open_pool
 from seral.schema import SAMPLE_RATE
 
-
 PLAIN_BATCH_S = 80
 """Seconds of audio in a batch of the plain loop, padding included."""
 
@@ -103,7 +102,7 @@ def measured_import(clips: Sequence[Utterance], voice: bool) -> Timing:
 
 
 def plain_scoring(pool: str, encoder: str, options: FeatureOptions) -> Timing:
-    """Decode, encode and pool every clip in the length-sorted batches of up to PLAIN_BATCH_S; keep the features in memory."""
+    """Decode, encode and pool every clip in length-sorted batches; keep the features in memory."""
     opened, model = open_pool(pool), load_encoder(encoder)
     audio = [opened.read(shard, ["audio"])["audio"].to_pylist() for shard in opened.shards]
     limit = int(options.max_clip_s * SAMPLE_RATE)

@@ -105,8 +105,8 @@ CHANGE = pa.schema(
 POOLED = pa.schema(
     [
         ("utterance_id", pa.string()),
-        ("mean", pa.binary()),  # fp16, L·D: mean over frames of every hidden state
-        ("std", pa.binary()),  # fp16, L·D: standard deviation over frames
+        ("mean", pa.large_binary()),  # fp16, L·D: mean over frames of every hidden state
+        ("std", pa.large_binary()),  # fp16, L·D: standard deviation over frames
     ]
 )
 

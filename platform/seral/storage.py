@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from seral.errors import OptionError
 
@@ -206,9 +208,13 @@ class TableWriter:
     """Rows of one Parquet file, written a row group at a time: at no time are more of them in memory."""
 
     def __init__(self, file: _Hashed, schema: pa.Schema, row_group_rows: int) -> None:
-        # Large binaries are FLAC or frames: compressing them again costs time and saves nothing.
-        codec = {field.name: "none" if pa.types.is_large_binary(field.type) else "zstd" for field in schema}
-        self._writer = pq.ParquetWriter(file, schema, compression=codec, write_statistics=False)
+        # FLAC, frames and features: compressing them, or looking for values that come again, costs time for nothing.
+        bulky = {f.name for f in schema if pa.types.is_large_binary(f.type) or pa.types.is_fixed_size_binary(f.type)}
+        codec = {name: "none" if name in bulky else "zstd" for name in schema.names}
+        dictionary = [name for name in schema.names if name not in bulky] if bulky else True
+        self._writer = pq.ParquetWriter(
+            file, schema, compression=codec, use_dictionary=dictionary, write_statistics=False
+        )
         self._file, self._schema, self._limit = file, schema, row_group_rows
         self._rows: list[dict[str, Any]] = []
 
@@ -291,6 +297,22 @@ def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Tabl
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
         return pq.ParquetFile(file).read(columns=None if columns is None else list(columns))
+
+
+def read_rows(uri: str | Path, rows: Sequence[int] | NDArray[Any], columns: Sequence[str]) -> pa.Table:
+    """Some rows of one Parquet file, in the order asked for; only the row groups that hold them are read."""
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as file:
+        parquet, asked = pq.ParquetFile(file), np.asarray(rows, np.int64)
+        sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+        ends = np.cumsum(sizes, dtype=np.int64)
+        group_of = np.searchsorted(ends, asked, side="right")
+        groups = np.unique(group_of)
+        table = parquet.read_row_groups(groups.tolist(), columns=list(columns))
+    # Where each group that was read begins, in the file and in what was read.
+    read_sizes = np.asarray(sizes, np.int64)[groups]
+    shift = (ends[groups] - read_sizes) - (np.cumsum(read_sizes) - read_sizes)
+    return table.take(pa.array(asked - shift[np.searchsorted(groups, group_of)]))
 
 
 def read_batches(uri: str | Path, *, rows: int) -> Iterator[pa.Table]:

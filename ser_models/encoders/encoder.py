@@ -37,10 +37,10 @@ class EncoderOutput:
 class SpeechEncoder(nn.Module, ABC):
     """A pretrained Hugging Face encoder (`self.model`) behind one padding-invariant interface.
 
-    Input is 16 kHz mono float in [-1, 1], zero padded to one length, which is that of the longest clip or more. The last hidden state is what the
-    network returns as `last_hidden_state`: in pre-norm networks it has passed the final layer norm, unlike
-    `hidden_states[-1]` of Hugging Face's wav2vec 2.0, HuBERT and WavLM. Layers are never dropped (layerdrop is
-    ignored) and nothing is masked in training: augmentation belongs to the caller.
+    Input is 16 kHz mono float in [-1, 1], zero padded to one length, which is that of the longest clip or more. The
+    last hidden state is what the network returns as `last_hidden_state`: in pre-norm networks it has passed the final
+    layer norm, unlike `hidden_states[-1]` of Hugging Face's wav2vec 2.0, HuBERT and WavLM. Layers are never dropped
+    (layerdrop is ignored) and nothing is masked in training: augmentation belongs to the caller.
     """
 
     config_fields: ClassVar[tuple[str, ...]]

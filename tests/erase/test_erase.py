@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -97,13 +95,12 @@ def write_run(run: Path) -> None:
         tables = {
             "picks": pa.Table.from_pylist([{"utterance_id": name, "order": 0, "round": number}], PICK),
             "labels": pa.Table.from_pylist([label], LABEL),
-            "predictions": pa.Table.from_pylist(unasked, prediction_schema(["anger"])),
+            "predictions/pool/made-1": pa.Table.from_pylist(unasked, prediction_schema(["anger"])),
+            "predictions/dev": pa.Table.from_pylist([], prediction_schema(["anger"])),
+            "selection/made-1": pa.table({"utterance_id": KEPT[: number + 1] + ERASED[:number]}),
         }
         for table, content in tables.items():
             storage.write_table(folder / f"{table}.parquet", content)
-        buffer = io.BytesIO()
-        np.savez(buffer, ids=np.array(KEPT[: number + 1] + ERASED[:number]), embedding_ND=np.zeros((2, 2)))
-        storage.write_bytes(folder / "selection.npz", buffer.getvalue())
         storage.write_bytes(folder / "model" / "model.safetensors", b"weights")
         storage.write_json(folder / "round.json", {"round": number})
     storage.write_json(run / "cells" / "one.json", {"uar": 0.5, "predicted": {ERASED[0]: [1], KEPT[0]: [2]}})
@@ -206,7 +203,7 @@ def test_a_speaker_is_gone_from_every_byte(folder: Path) -> None:
     run = str(folder / "run")
     rounds = f"{run}/trajectories/after.fold-00.seed-0/rounds"
     assert summary["elsewhere"][run]["rows"] == {
-        "labels": 2, "one": 1, "picks": 2, "predictions": 4, "selection": 1, "trajectory": 1
+        "labels": 2, "made-1": 5, "one": 1, "picks": 2, "trajectory": 1
     }  # fmt: skip
     assert summary["elsewhere"][run]["models"] == [f"{run}/tapt/encoder", f"{rounds}/0001/model"]
     assert summary["note"].startswith("weights cannot be unlearned")
@@ -246,8 +243,9 @@ def test_what_is_left_is_as_it_was(folder: Path) -> None:
     trajectory = folder / "run" / "trajectories" / "after.fold-00.seed-0"
     assert storage.read_json(trajectory / "trajectory.json") == {"test_speakers": ["Bert"], "fold_name": "erased"}
     assert storage.read_table(trajectory / "rounds/0000/labels.parquet")["utterance_id"].to_pylist() == [KEPT[0]]
-    assert (trajectory / "rounds/0000/selection.npz").exists()
-    assert not (trajectory / "rounds/0001/selection.npz").exists()
+    for number in ("0000", "0001"):
+        selected_by = pq.read_table(trajectory / "rounds" / number / "selection")["utterance_id"].to_pylist()
+        assert not set(ERASED) & set(selected_by)
     assert storage.read_json(folder / "run" / "cells" / "one.json") == {"uar": 0.5, "predicted": {KEPT[0]: [2]}}
     assert storage.list_names(folder / "run" / "report") == ["rounds.csv"]
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -14,15 +15,26 @@ from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import cohen_kappa_score
 
 from seral.errors import LabelError, OptionError, StateError
-from seral.loop.loop import loop_status, run_loop
-from seral.loop.options import LoopOptions
+from seral.loop.loop import arm_of, loop_fold, loop_status, run_loop
+from seral.loop.options import MAY_CHANGE, LoopOptions
+from seral.loop.rounds import Trajectory
+from seral.loop.stopping import RoundSummary
+from seral.loop.trajectory import OnRound, run_trajectory
 from seral.options import parse
 from seral.pool.shards import open_pool
+from seral.pool.splits import folds_of
 from seral.prediction import PredictOptions, predict
 from seral.report import write_run_report
+from seral.task.context import open_run
 from seral.task.gold import Oracle
 
 pytestmark = pytest.mark.ray
+
+
+def predictions_of(folder: Path, part: str | None = None) -> list[dict[str, Any]]:
+    """Predictions of a round for one part, or for all, in the order of ids."""
+    rows = pq.read_table(folder / "predictions").sort_by("utterance_id").to_pylist()
+    return [row for row in rows if part in (None, row["part"])]
 
 
 def outcome(run: str | Path) -> dict[str, Any]:
@@ -31,7 +43,7 @@ def outcome(run: str | Path) -> dict[str, Any]:
     for folder in sorted(Path(run).glob("trajectories/*/rounds/*")):
         name = f"{folder.parts[-3]}/{folder.name}"
         content[f"{name}/picks"] = pq.read_table(folder / "picks.parquet").to_pylist()
-        content[f"{name}/predictions"] = pq.read_table(folder / "predictions.parquet").to_pylist()
+        content[f"{name}/predictions"] = predictions_of(folder)
         content[f"{name}/metrics"] = json.loads((folder / "metrics.json").read_text())
         content[f"{name}/head"] = (folder / "model" / "head.safetensors").read_bytes()
     return content
@@ -52,8 +64,8 @@ def test_run_spends_its_budget_on_training_utterances_alone(run_values: dict[str
             folder_of_round = folder / "rounds" / f"{number:04d}"
             asked += pq.read_table(folder_of_round / "labels.parquet")["utterance_id"].to_pylist()
             assert len(asked) == len(set(asked)) == labelled
-            predictions = pq.read_table(folder_of_round / "predictions.parquet").to_pylist()
-            parts = {part: {r["utterance_id"] for r in predictions if r["part"] == part} for part in ("pool", "test")}
+            parts = {p: {row["utterance_id"] for row in predictions_of(folder_of_round, p)} for p in ("pool", "test")}
+            assert bool(parts["pool"]) == (arm == "auto")  # nobody reads what the random arm's model makes of it
             assert not parts["pool"] & set(asked)
             assert not {speaker[name] for name in asked} & {speaker[name] for name in parts["test"]}
             assert {speaker[name] for name in parts["test"]} == tested
@@ -65,7 +77,7 @@ def test_report_and_prediction_of_a_run(run_values: dict[str, Any], tmp_path: Pa
     out = str(tmp_path / "of-pool.parquet")
     summary = predict(parse(PredictOptions, {"run": run, "source": [run_values["pool"]], "out": out}))
     assert summary["rows"] == open_pool(run_values["pool"]).rows
-    by_loop = pq.read_table(next(Path(run).glob("trajectories/auto*/rounds/0000/predictions.parquet"))).to_pylist()
+    by_loop = predictions_of(next(Path(run).glob("trajectories/auto*/rounds/0000")))
     by_predict = {row["utterance_id"]: row for row in pq.read_table(out).to_pylist()}
     for row in by_loop:  # cached fp16 features against the whole model from audio
         assert row["p_anger"] == pytest.approx(by_predict[row["utterance_id"]]["p_anger"], abs=0.02)
@@ -103,13 +115,33 @@ def test_every_kind_of_strategy_runs_in_the_loop(run_values: dict[str, Any], str
     assert [row["rounds"] for row in loop_status(run)] == ["3/3"]
 
 
-def test_an_ensemble_disagrees_in_the_place_of_dropout_passes(run_values: dict[str, Any]) -> None:
+def in_process(options: LoopOptions, folder: Path, on_round: OnRound) -> list[Path]:
+    """The rounds of the strategy's arm on the first fold and seed, run in this process."""
+    context = open_run(options, "loop", MAY_CHANGE)
+    metadata = context.eligible(None)
+    fold = next(iter(folds_of(metadata, options.split, options.folds).values()))
+    data = context.fold_data(context.features(), fold, metadata)
+    arm = arm_of(options, options.initial, options.strategy, len(data.fold.train))
+    trajectory = Trajectory(arm=options.strategy.name, fold=0, seed=options.seeds[0])
+    run_trajectory(str(folder / "arm"), trajectory, arm, loop_fold(options, data, (), str(folder / "fold")), on_round)
+    return sorted((folder / "arm" / "rounds").iterdir())
+
+
+def test_an_ensemble_disagrees_in_the_place_of_dropout_passes(run_values: dict[str, Any], tmp_path: Path) -> None:
     values = run_values | {"strategy": "bald", "full_arm": False, "random_arm": False}
-    run = run_loop(parse(LoopOptions, values | {"ensemble": 3}))
-    rounds = sorted(Path(run).glob("trajectories/*/rounds/*"))
-    with np.load(rounds[0] / "selection.npz") as selection:
-        p_RNC, ids = selection["dropout_RNC"], selection["ids"].tolist()
-    assert p_RNC.shape[:2] == (3, len(ids))
+    selected_by = list[pa.Table | None]()
+
+    def keep(rounds: Sequence[RoundSummary]) -> None:
+        folder = tmp_path / "arm" / "rounds" / f"{len(rounds) - 1:04d}" / "selection"
+        selected_by.append(pq.read_table(folder) if folder.exists() else None)
+
+    rounds = in_process(parse(LoopOptions, values | {"ensemble": 3}), tmp_path, keep)
+    assert [table is None for table in selected_by] == [False, False, True], "the last round selects nothing"
+    assert selected_by[0] is not None
+    table, classes = selected_by[0].sort_by("utterance_id"), run_values["classes"]
+    ids = table["utterance_id"].to_pylist()
+    p_RNC = np.array([[table[f"p{n}_{name}"] for name in classes] for n in (1, 2, 3)]).transpose(0, 2, 1)
+    assert "p4_" + classes[0] not in table.column_names
     assert not np.allclose(p_RNC[0], p_RNC[1])
     assert np.array_equal(p_RNC.sum(-1).round(4), np.ones(p_RNC.shape[:2]))
     # The next round asks where the members disagree most.
@@ -118,7 +150,8 @@ def test_an_ensemble_disagrees_in_the_place_of_dropout_passes(run_values: dict[s
     score_N = entropies[0] - entropies[1].mean(0)
     picks = pq.read_table(rounds[1] / "picks.parquet")["utterance_id"].to_pylist()
     assert set(picks) == {ids[row] for row in np.argsort(-score_N)[: len(picks)]}
-    assert not (rounds[0] / "ensemble").exists(), "only what was said is kept"
+    assert not list(tmp_path.glob("arm/rounds/*/ensemble")), "only what was said is kept"
+    assert not list(tmp_path.glob("arm/rounds/*/selection")), "nor what nobody will select by any more"
     with pytest.raises(OptionError, match="one model has nobody to disagree with"):
         parse(LoopOptions, values | {"ensemble": 1})
 
@@ -175,7 +208,7 @@ def test_rounds_tell_how_sure_and_how_stable_the_model_is(run_values: dict[str, 
     before: dict[str, str] = {}
     for folder in sorted(Path(run).glob("trajectories/*/rounds/*")):
         record = json.loads((folder / "round.json").read_text())
-        rows = [row for row in pq.read_table(folder / "predictions.parquet").to_pylist() if row["part"] == "pool"]
+        rows = predictions_of(folder, "pool")
         p_NC = np.array([[row[f"p_{name}"] for name in run_values["classes"]] for row in rows])
         assert record["uncertainty"] == pytest.approx(
             scipy_entropy(p_NC, axis=1).mean() / np.log(p_NC.shape[1]), rel=1e-5
@@ -274,8 +307,7 @@ def test_bad_recordings_are_no_candidates_and_the_run_says_which(run_values: dic
     assert sum(facts["n_filtered"]["0"].values()) == len(filtered) > 0
     folder_of_round = run / "trajectories" / "auto.fold-00.seed-0" / "rounds" / "0000"
     asked = set(pq.read_table(folder_of_round / "labels.parquet")["utterance_id"].to_pylist())
-    predictions = pq.read_table(folder_of_round / "predictions.parquet").to_pylist()
-    unasked = {row["utterance_id"] for row in predictions if row["part"] == "pool"}
+    unasked = {row["utterance_id"] for row in predictions_of(folder_of_round, "pool")}
     assert len(asked | unasked) == facts["n_train"]["0"]
     assert not filtered & (asked | unasked)
     message = f"Fold 0: {len(filtered)} of {len(filtered | asked | unasked)} training utterances, by "

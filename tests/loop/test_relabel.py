@@ -45,9 +45,8 @@ def write_round(folder: Path, number: int, predicted: Mapping[str, list[float]],
         for name, p_C in predicted.items()
     ]
     folder_of_round = folder / "rounds" / f"{number:04d}"
-    storage.write_table(
-        folder_of_round / "predictions.parquet", pa.Table.from_pylist(rows, prediction_schema(list(CLASSES)))
-    )
+    table = pa.Table.from_pylist(rows, prediction_schema(list(CLASSES)))
+    storage.write_table(folder_of_round / "predictions" / f"{part}.parquet", table)
     storage.write_json(folder_of_round / "round.json", {"round": number})
 
 

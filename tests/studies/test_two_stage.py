@@ -17,7 +17,7 @@ from seral.pool.splits import check_apart, folds_of
 from seral.studies.two_stage import TwoStageOptions, run_two_stage
 from seral.task.eligibility import eligible
 from seral.task.folds import codes, fold_data
-from seral.training.model import score
+from seral.training.scoring import score
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 STAGE_2 = ["stage 2, bottleneck frozen", "stage 2, nothing frozen", "stage 2, head refitted"]

@@ -115,7 +115,7 @@ def rounds_of(run: str) -> list[dict[str, Any]]:
     records = []
     for folder in sorted(Path(run).glob("trajectories/auto.*/rounds/*")):
         picks = pq.read_table(folder / "picks.parquet")["utterance_id"].to_pylist()
-        tested = pq.read_table(folder / "predictions.parquet").to_pylist()
+        tested = pq.read_table(folder / "predictions").sort_by("utterance_id").to_pylist()
         records.append(
             {"picks": picks, "predictions": tested, "head": (folder / "model/head.safetensors").read_bytes()}
         )
@@ -163,7 +163,7 @@ class Side:
         data = TrainingData(
             train=Labelled(*parts[0]),
             dev=Labelled(*parts[1]),
-            unlabelled=self.data.utterances(self.data.fold.train),
+            unlabelled=self.data.unlabelled,
             store=self.data.store,
             classes=CLASSES,
             source=Source(units=self.source, anchor=anchor),

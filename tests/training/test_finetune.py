@@ -29,14 +29,15 @@ from seral.features.store import FeatureStore
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, make_folds
-from seral.task.examples import Targets, Utterances
+from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.task.gold import Oracle
 from seral.training.adapter_training import dev_scores, freeze_tags
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import Start, finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import linear_probe
-from seral.training.model import load_model, score
+from seral.training.model import load_model
+from seral.training.scoring import score
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 LORA = {
@@ -88,7 +89,7 @@ class Ground:
         data = TrainingData(
             train=Labelled(self.units(labelled), replace(Targets.of_classes(label_N), soft_NC=soft(label_N))),
             dev=Labelled(self.units(self.fold.dev), Targets.of_classes(self.labels(self.fold.dev))),
-            unlabelled=self.units(self.fold.train),
+            unlabelled=Unlabelled.of(self.units(self.fold.train)),
             store=self.store,
             classes=CLASSES,
         )

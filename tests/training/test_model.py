@@ -7,7 +7,7 @@ import pytest
 
 from ser_models.metrics import METRICS, calibration_error, soft_label_agreement
 from seral.task.examples import Targets
-from seral.training.model import Scores, evaluate, evaluate_scores
+from seral.training.scoring import Scores, evaluate, evaluate_scores
 
 CLASSES = ("anger", "joy", "neutral")
 

@@ -244,7 +244,7 @@ def test_the_model_suggests_only_where_the_policy_says_so(client_of: Open, tmp_p
     for number, emotion in ((1, "anger"), (2, "sadness"), (3, "neutral")):
         folder_of_round = str(tmp_path / "trajectories" / "entropy.fold-00.seed-0" / "rounds" / f"{number:04d}")
         rows = [{"utterance_id": "calls-000", "part": "pool", "predicted": emotion}]
-        storage.write_table(f"{folder_of_round}/predictions.parquet", pa.Table.from_pylist(rows))
+        storage.write_table(f"{folder_of_round}/predictions/pool/s1.parquet", pa.Table.from_pylist(rows))
         if number < 3:
             storage.write_json(f"{folder_of_round}/round.json", {})
     (hidden,) = claim(client_of("ada", run=str(tmp_path)), 1)

@@ -330,8 +330,7 @@ def _may_know(location: str, folder: str, erased: Erased) -> bool:
 def _used(path: str, erased: Erased) -> bool:
     """True for a round that had a label of something erased, or chose its model by it."""
     labels = storage.read_table(storage.join(path, "labels.parquet"), ["utterance_id"])
-    scored = storage.read_table(storage.join(path, "predictions.parquet"), ["utterance_id", "part"])
-    dev = scored.filter(pc.equal(scored["part"], "dev"))
+    dev = storage.read_table(storage.join(path, "predictions", "dev.parquet"), ["utterance_id"])
     return bool(erased.belongs(labels).any() or erased.belongs(dev).any())
 
 

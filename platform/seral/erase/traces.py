@@ -7,12 +7,10 @@ serves nobody any more.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -40,8 +38,6 @@ def count(uri: str, erased: Erased) -> int:
     if uri.endswith(".json"):
         content = storage.read_json(uri)
         return int(_cleared(content, erased, None) != content)
-    if uri.endswith(".npz"):
-        return int(_in_arrays(uri, erased))
     if uri.endswith(TEXTS):
         text = storage.read_bytes(uri).decode("utf-8", errors="replace")
         return int(any(erased.mentions(corpus, text) for corpus in erased.corpora))
@@ -113,9 +109,3 @@ def _names(value: Any, erased: Erased, key: str | None) -> bool:
     of_corpus, _, name = value.partition("/")
     names = [(of_corpus, name), *((corpus, value) for corpus in erased.corpora)]
     return any(erased.knows("speaker", *words) for words in names)
-
-
-def _in_arrays(uri: str, erased: Erased) -> bool:
-    with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as arrays:
-        texts = [arrays[name].ravel().tolist() for name in arrays.files if arrays[name].dtype.kind == "U"]
-    return any(erased.knows("utterance", value) for values in texts for value in values)

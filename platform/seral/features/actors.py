@@ -1,4 +1,4 @@
-"""A shard in, a shard out: processes of Ray Data that each hold one encoder."""
+"""A shard in, a shard out: processes of Ray Data that each hold one model."""
 
 from __future__ import annotations
 
@@ -37,18 +37,39 @@ def map_shards(
     connect(on)
     count = min(encoder_actors(on), len(shards))
     rows = pool.manifest["shards"]
-    dataset = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
-    if on.use_gpu:
-        actors = ray.data.ActorPoolStrategy(min_size=count, max_size=count)
-        dataset = dataset.map(actor, fn_constructor_kwargs=arguments, compute=actors, num_cpus=1, num_gpus=1)
-    else:
-        kwargs = {"call": uuid4().hex, "actor": actor, "arguments": arguments}
-        dataset = dataset.map(_on_shard, fn_kwargs=kwargs, compute=ray.data.TaskPoolStrategy(size=count), num_cpus=1)
+    dataset = _on_processes([{"shard": shard} for shard in shards], actor, arguments, on, count)
     title = f"{label} by {count} process{'es' if count > 1 else ''}"
     with track(title, sum(rows[shard]["rows"] for shard in shards)) as advance:
         for row in dataset.iter_rows():
             advance(row["rows"])
     storage.tidy(into)
+
+
+def each_shard(
+    items: Sequence[dict[str, Any]], actor: type[Any], arguments: dict[str, Any], on: ClusterOptions, processes: int
+) -> list[dict[str, Any]]:
+    """Give every item, {"shard": name, …}, to one of so many processes; the answers in the order of the items.
+
+    One process is this one.
+    """
+    if processes == 1:
+        call = actor(**arguments)
+        return [call(item) for item in items]
+    numbered = [{**item, "number": number} for number, item in enumerate(items)]
+    dataset = _on_processes(numbered, actor, arguments, on, min(processes, len(items)))
+    return sorted(dataset.iter_rows(), key=lambda row: int(row["number"]))
+
+
+def _on_processes(
+    items: Sequence[dict[str, Any]], actor: type[Any], arguments: dict[str, Any], on: ClusterOptions, count: int
+) -> ray.data.Dataset:
+    """The answers of an actor to every item, a row each, as they come."""
+    dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    if on.use_gpu:
+        actors = ray.data.ActorPoolStrategy(min_size=count, max_size=count)
+        return dataset.map(actor, fn_constructor_kwargs=arguments, compute=actors, num_cpus=1, num_gpus=1)
+    kwargs = {"call": uuid4().hex, "actor": actor, "arguments": arguments}
+    return dataset.map(_on_shard, fn_kwargs=kwargs, compute=ray.data.TaskPoolStrategy(size=count), num_cpus=1)
 
 
 _encoder_of: dict[str, Any] = {}
@@ -63,7 +84,8 @@ def _on_shard(row: dict[str, Any], call: str, actor: type[Any], arguments: dict[
         _encoder_of.clear()
         encoder = _encoder_of[call] = actor(**arguments)
     try:
-        return encoder(row)  # type: ignore[no-any-return]
+        answer: dict[str, Any] = encoder(row)
+        return answer | ({"number": row["number"]} if "number" in row else {})
     finally:
         _release = Timer(IDLE_S, _encoder_of.clear)
         _release.daemon = True

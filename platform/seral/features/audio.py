@@ -4,8 +4,8 @@
     FEATURES/<fingerprint>/pooled/<shard>.parquet   schema.POOLED: mean and std of every hidden state, fp16
     FEATURES/<fingerprint>/frames-<k>/<shard>...    schema.FRAMES: hidden state k frame by frame, fp16
 
-The fingerprint covers the encoder's configuration and every weight, so features of two encoders never mix. The shapes of
-batches follow from each clip alone: its features are the same bytes in any shard, beside any others, by any worker.
+The fingerprint covers the encoder's configuration and every weight, so features of two encoders never mix. The shapes
+of batches follow from each clip alone: its features are the same bytes in any shard, beside any others.
 """
 
 # B batch · N rows · S samples · T frames · D features · L hidden states (encoder layers + 1)
@@ -32,7 +32,8 @@ from seral.options import Options
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
 
-
+GROUP_BYTES = 2_000_000
+"""Size of a row group of pooled features."""
 FORMAT = 2
 """Goes up whenever features, or the form in which they are kept, change for the same encoder."""
 
@@ -140,7 +141,12 @@ class FeatureActor:
 
     def _write(self, name: str, shard: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
         table = pa.Table.from_pylist(rows, schema.with_metadata({ENCODER_KEY: self.store.fingerprint}))
-        storage.write_table(self.store.table_uri(name, shard), table)
+        storage.write_table(self.store.table_uri(name, shard), table, row_group_rows=rows_in_group(self.store))
+
+
+def rows_in_group(store: FeatureStore) -> int:
+    """Rows of a row group of pooled features: few enough to read those of a clip here and there."""
+    return max(16, GROUP_BYTES // (4 * (store.num_layers + 1) * store.width))
 
 
 @dataclass(frozen=True, kw_only=True)

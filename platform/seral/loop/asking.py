@@ -45,10 +45,26 @@ def collect_answers(this: Round) -> Answers:
         answers = this.annotator.labels(list(dict.fromkeys(asked_ids)), this.number)
         changed = changed_answers(this.latest_labels, answers, picks)
     labels = latest(pa.concat_tables([this.latest_labels, changed]))
-    rejected_ids = labels.filter(pc.equal(labels["answer"], "unusable"))["utterance_id"].to_pylist()
     return Answers(
-        picks=picks, asked_ids=asked_ids, changed=changed, labelled=_named(labels), rejected_ids=rejected_ids
+        picks=picks, asked_ids=asked_ids, changed=changed, labelled=_named(labels), rejected_ids=_rejected(labels)
     )
+
+
+def answers_before(this: Round) -> Answers:
+    """The answers that the rounds before this one have."""
+    labels = this.latest_labels
+    return Answers(
+        picks=[],
+        asked_ids=this.asked_ids,
+        changed=labels.slice(0, 0),
+        labelled=_named(labels),
+        rejected_ids=_rejected(labels),
+    )
+
+
+def _rejected(labels: pa.Table) -> list[str]:
+    ids: list[str] = labels.filter(pc.equal(labels["answer"], "unusable"))["utterance_id"].to_pylist()
+    return ids
 
 
 def ask(this: Round) -> list[str]:

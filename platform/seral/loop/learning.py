@@ -3,7 +3,6 @@
 # M labelled rows · N rows · C classes · U embedding · R repeats (dropout passes, members of an ensemble)
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,18 +10,26 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ser_models.metrics import cohen_kappa
+from ser_models.metrics import kappa_of
 from seral import storage
 from seral.labels.confident import label_error_scores
-from seral.loop.asking import Answers
-from seral.loop.rounds import Float, Round, read_scores, round_folder
-from seral.selection.strategies.scores import entropy
+from seral.loop.asking import Answers, answers_before
+from seral.loop.pool_scores import (
+    LABELLED,
+    SELECTION,
+    PoolSummary,
+    Projection,
+    ScoringPlan,
+    score_shards,
+    vector_column,
+)
+from seral.loop.rounds import Round, round_folder
 from seral.task.examples import Targets, Utterances
 from seral.task.folds import codes
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
 from seral.training.linear_probe import linear_probe
-from seral.training.model import evaluate, score
+from seral.training.scoring import Float, Scorer, evaluate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +47,6 @@ class Examples:
     target: Targets
     """The targets of `train` and, after it, of `source`."""
     rejected: Utterances
-
-
-@dataclass(frozen=True, kw_only=True)
-class PoolScores:
-    """The output of a round's model for the training clips that nobody was asked about."""
-
-    clips: Utterances
-    probability_NC: Float
-    columns: dict[str, NDArray[Any]]
-    """The columns that the next round's strategy reads; empty where there is none."""
 
 
 def examples_of(this: Round, answers: Answers) -> Examples:
@@ -90,7 +87,7 @@ def train_model(this: Round, examples: Examples, target: Targets, folder: str, s
     data = TrainingData(
         train=Labelled(examples.train.with_others(source), target),
         dev=Labelled(examples.dev, Targets.of_classes(examples.dev_label_N)),
-        unlabelled=this.utterances(this.data.fold.train),
+        unlabelled=this.data.unlabelled,
         store=this.data.store,
         classes=this.classes,
         source=Source(units=source, anchor=options.anchor) if source.ids else None,
@@ -99,59 +96,86 @@ def train_model(this: Round, examples: Examples, target: Targets, folder: str, s
     return finetune(data, finetuning, folder, seed=seed, on=options.cluster)
 
 
-def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolScores:
-    """Probabilities of the clips that nobody was asked about, and the columns that the next round selects by."""
-    needs = frozenset[str]() if this.is_last else this.arm.strategy.needs
-    store, options, clips = this.data.store, this.options, this.utterances(this.unasked(answers.asked_ids))
-    passes = options.dropout_passes if "dropout_RNC" in needs and not options.ensemble else 0
-    scores, columns = score(this.model, store, clips, dropout_passes=passes, seed=this.seed), dict[str, NDArray[Any]]()
-    if "dropout_RNC" in needs:
-        columns["dropout_RNC"] = scores.dropout_RNC
-    if needs & {"embedding_ND", "labelled_doubt_M"}:
-        train_MU, rejected_MU = (
-            score(this.model, store, part).embedding_NU for part in (examples.train, examples.rejected)
-        )
-        if "embedding_ND" in needs:
-            both_MU = np.concatenate([train_MU, rejected_MU])
-            columns |= {"embedding_ND": scores.embedding_NU, "labelled_embedding_MD": both_MU}
-        if "labelled_doubt_M" in needs:
-            none_M = np.zeros(len(rejected_MU), np.float32)
-            errors_M = label_error_scores(train_MU, examples.label_M, this.seed)
-            columns["labelled_doubt_M"] = np.concatenate([errors_M, none_M])
-        columns["rejected_M"] = np.repeat([False, True], [len(train_MU), len(rejected_MU)])
-    return PoolScores(clips=clips, probability_NC=scores.probability_NC, columns=columns)
+def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary | None:
+    """Score the clips that nobody was asked about and write what the next round selects by; None where nobody reads it.
 
-
-def with_ensemble(this: Round, examples: Examples, pool: PoolScores) -> PoolScores:
-    """The scores with the predictions of further models, where a strategy reads them instead of dropout passes."""
-    if not this.options.ensemble or "dropout_RNC" not in pool.columns:
-        return pool
+    Raises FeatureError for features that are missing or of another encoder.
+    """
+    if not this.reads_pool:
+        return None
+    options, needs = this.options, this.needs
     with this.times.phase("ensemble"):
-        member_RNC = np.stack(list(_members(this, examples, pool.clips)))
-    return replace(pool, columns=pool.columns | {"dropout_RNC": member_RNC})
+        members = _members(this, examples) if "dropout_RNC" in needs else ()
+    plan = ScoringPlan(
+        store=this.data.store,
+        model=this.model,
+        members=members,
+        path=this.path,
+        before=round_folder(this.folder, this.number - 1) if this.number else None,
+        classes=this.classes,
+        needs=needs,
+        dropout_passes=options.dropout_passes if "dropout_RNC" in needs and not members else 0,
+        seed=this.seed,
+        width=options.embedding,
+    )
+    rows_of = this.data.index.rows_by_shard(this.unasked(answers.asked_ids))
+    with this.times.phase("score"):
+        summary = score_shards(plan, rows_of, this.fold.processes, options.cluster)
+    if needs & {"embedding_ND", "labelled_doubt_M"}:
+        _write_labelled(this, examples, needs)
+    storage.remove(storage.join(this.path, "ensemble"))
+    return summary
 
 
-def _members(this: Round, examples: Examples, clips: Utterances) -> Iterator[Float]:
-    """Probabilities of clips, (N, C), by one further model after the other.
+def restore_selection(this: Round) -> None:
+    """Score the pool by the model of the round before again, where what this one selects by is not there any more."""
+    if not this.number or not this.reads_pool:
+        return
+    path = round_folder(this.folder, this.number - 1)
+    if storage.exists(storage.join(path, SELECTION)):
+        return
+    before = replace(this, number=this.number - 1, path=path)
+    answers = answers_before(this)
+    score_pool(before, examples_of(before, answers), answers)
+
+
+def _write_labelled(this: Round, examples: Examples, needs: frozenset[str]) -> None:
+    """Write what the next round selects by of clips with an answer: no label, but how little it is believed."""
+    scorer = Scorer(this.model, this.data.store)
+    train_MU, rejected_MU = (scorer(part).embedding_NU for part in (examples.train, examples.rejected))
+    embedding_MU = Projection(this.options.embedding)(np.concatenate([train_MU, rejected_MU]))
+    columns: dict[str, Any] = {
+        "utterance_id": [*examples.train.ids, *examples.rejected.ids],
+        "embedding": vector_column(embedding_MU),
+        "answer": ["label"] * len(train_MU) + ["unusable"] * len(rejected_MU),
+    }
+    if "labelled_doubt_M" in needs:
+        none_M = np.zeros(len(rejected_MU), np.float32)
+        columns["doubt"] = np.concatenate([label_error_scores(train_MU, examples.label_M, this.seed), none_M])
+    storage.write_table(storage.join(this.path, LABELLED), pa.table(columns))
+
+
+def _members(this: Round, examples: Examples) -> tuple[str, ...]:
+    """Train further models, one after the other; their folders.
 
     Each has a seed of its own and the labels weighed by a draw of the Bayesian bootstrap (Rubin 1981), so that heads,
     which have one optimum, differ too and no class is ever without a label.
     """
+    folders = []
     for member in range(this.options.ensemble):
         rng = np.random.default_rng([this.seed, member])
         weight_M = rng.exponential(size=len(examples.target.label_N)).astype(np.float32)
-        folder = storage.join(this.path, "ensemble")
+        folder = storage.join(this.path, "ensemble", str(member))
         target = replace(examples.target, weight_N=weight_M / weight_M.mean())
         train_model(this, examples, target, folder, int(rng.integers(2**31)))
-        yield score(storage.join(folder, "model"), this.data.store, clips).probability_NC
-        storage.remove(folder)
+        folders.append(storage.join(folder, "model"))
+    return tuple(folders)
 
 
 def evaluations(this: Round, examples: Examples) -> tuple[Float, Float, dict[str, Any]]:
     """Probabilities (N, C) of dev and of test, and the metrics of both."""
-    dev_NC, test_NC = (
-        score(this.model, this.data.store, part).probability_NC for part in (examples.dev, examples.test)
-    )
+    scorer = Scorer(this.model, this.data.store)
+    dev_NC, test_NC = (scorer(part).probability_NC for part in (examples.dev, examples.test))
     metrics = {
         "dev": evaluate(examples.dev_label_N, dev_NC, this.classes),
         "test": evaluate(examples.test_label_N, test_NC, this.classes),
@@ -169,16 +193,15 @@ def probe_of(this: Round, examples: Examples) -> dict[str, Any]:
     return linear_probe(*parts, num_classes=len(this.classes))
 
 
-def mean_uncertainty(pool: PoolScores) -> float | None:
+def mean_uncertainty(pool: PoolSummary | None, classes: int) -> float | None:
     """Mean entropy of the predictions, as a share of its largest value; None where nothing is unlabelled."""
-    if not pool.clips.ids:
+    if pool is None or not pool.clips:
         return None
-    return float(entropy(pool.probability_NC).mean() / np.log(pool.probability_NC.shape[1]))
+    return float(pool.entropy / pool.clips / np.log(classes))
 
 
-def agreement_with_last(this: Round, pool: PoolScores) -> float | None:
+def agreement_with_last(pool: PoolSummary | None) -> float | None:
     """Kappa of the predictions for the unlabelled clips and those of the round before; None without either."""
-    if this.number == 0 or not pool.clips.ids:
+    if pool is None or not pool.change_CC.any():
         return None
-    before_NC = read_scores(round_folder(this.folder, this.number - 1), pool.clips.ids, this.classes)
-    return cohen_kappa(before_NC.argmax(1), pool.probability_NC.argmax(1), len(this.classes))
+    return kappa_of(pool.change_CC)

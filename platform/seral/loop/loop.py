@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -158,7 +159,8 @@ def _store(options: LoopOptions, pool: Pool, encoder: str, times: PhaseTimes) ->
 
 def _loop_fold(options: LoopOptions, number: int, data: FoldData, source: Sequence[str]) -> LoopFold:
     folder = storage.join(options.run, "tapt", f"fold-{number:02d}", SURPRISAL)
-    return loop_fold(options, data, source, surprisal=folder if options.needs_surprisal else None)
+    surprisal = folder if options.needs_surprisal else None
+    return loop_fold(options, data, source, storage.join(options.run, "folds", f"fold-{number:02d}"), surprisal)
 
 
 def _warn_of_missing_classes(fold: LoopFold, annotator: Annotator, more_evaluation: str) -> None:
@@ -168,11 +170,17 @@ def _warn_of_missing_classes(fold: LoopFold, annotator: Annotator, more_evaluati
         say(f"fold {parts.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise {more_evaluation}")
 
 
-def loop_fold(options: LoopOptions, data: FoldData, source: Sequence[str], surprisal: str | None = None) -> LoopFold:
-    """A fold as its trajectories see it, with those utterances of the source that have features."""
-    with_features = set(data.ids)
-    present = tuple(name for name in source if name in with_features)
-    return LoopFold(data=data, options=options, source=present, surprisal=surprisal)
+def loop_fold(
+    options: LoopOptions, data: FoldData, source: Sequence[str], folder: str, surprisal: str | None = None
+) -> LoopFold:
+    """A fold as its trajectories see it, with those utterances of the source that have features.
+
+    `folder` is for what all of them read, such as what the first round selects by.
+    """
+    data = replace(data, moments=data.unlabelled.moments)
+    has_features = data.index.positions(source) >= 0
+    present = tuple(name for name, has in zip(source, has_features, strict=True) if has)
+    return LoopFold(data=data, options=options, source=present, folder=folder, surprisal=surprisal)
 
 
 def arm_of(options: LoopOptions, initial: StrategyOptions, strategy: StrategyOptions, total: int) -> Arm:

@@ -40,6 +40,9 @@ class LoopOptions(TrainingOptions):
     stop: StopOptions = StopOptions()
     dropout_passes: int = Field(default=10, ge=2)
     """Stochastic passes for strategies that ask for them (bald, batch_bald)."""
+    embedding: int = Field(default=256, ge=8)
+    """Numbers of a clip's embedding that strategies read, kept in half precision; longer ones are projected at random
+    by a fixed seed, which keeps distances within a few per cent (docs/running.md). Large = none is ever projected."""
     ensemble: int = Field(default=0, ge=0)
     """So many further models are trained every round for these strategies, which read their disagreement instead of
     dropout passes: the same options on the same labels, from other seeds and with the labels weighed anew."""

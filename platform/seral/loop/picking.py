@@ -3,22 +3,29 @@
 # N rows · L hidden states · D features
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
+import pyarrow as pa
 
 from seral import storage
 from seral.errors import StateError
-from seral.loop.rounds import SELECTION, LoopFold, Round, read_scores, round_folder
+from seral.features.moments import rows_at_once
+from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column
+from seral.loop.rounds import LoopFold, Round, round_folder
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
+from seral.selection.parts.actors import RemoteParts
+from seral.selection.parts.distributed import exact_in_parts, select_in_parts
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
-from seral.selection.selection import StrategyOptions, select
-from seral.selection.source import read_vectors
+from seral.selection.selection import StrategyOptions
+from seral.selection.source import SourceOptions, read_vectors, shards
 from seral.selection.strategies import WRAPPERS
+
+INITIAL = "initial"
+"""Folder of what is selected by before there is a model."""
 
 
 def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) -> list[str]:
@@ -38,39 +45,82 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
     if further:  # in the place of new clips
         wrappers = [wrapper for wrapper in strategy.wrappers if not WRAPPERS[wrapper.name].relabels]
         strategy = strategy.model_copy(update={"wrappers": wrappers})
-    candidates = _candidates(this, strategy, unasked).but(sorted(set(unasked) & set(picked_ids)))
     rng = this.trajectory.generator(this.number, f"select.{further}" if further else "select")
-    if pace is None:
-        return select(strategy, candidates, int(count), rng)
-    minutes = this.arm.schedule[this.number] - this.fold.minutes(this.asked_ids, pace)
-    if this.number and not (pace.seconds(candidates.need("duration_s")) <= 60 * minutes).any():
-        return []  # earlier rounds left too little
-    return select_for_minutes(strategy, Parts([PoolPart(candidates)]), minutes, rng, pace).ids
+    with _candidates(this, strategy, unasked) as parts:
+        parts.each(PoolPart.count_as_picked, sorted(set(unasked) & set(picked_ids)))
+        if pace is None:
+            return select_in_parts(strategy, parts, int(count), rng).ids
+        minutes = this.arm.schedule[this.number] - this.fold.minutes(this.asked_ids, pace)
+        if this.number and pace.seconds(np.asarray(this.fold.rows(unpicked)["duration_s"])).min() > 60 * minutes:
+            return []  # earlier rounds left too little
+        return select_for_minutes(strategy, parts, minutes, rng, pace).ids
 
 
-def _candidates(this: Round, strategy: StrategyOptions, ids: Sequence[str]) -> Candidates:
-    """The candidates with every column that the strategy reads."""
-    first = this.number == 0
-    columns = _before_a_model(this.fold, ids) if first else _by_the_last_model(this, strategy, ids)
-    if "surprisal_NQ" in strategy.needs:
-        columns["surprisal_NQ"] = read_vectors(str(this.fold.surprisal), ids)
-    return Candidates(ids=np.asarray(ids), **metadata_columns(this.fold.rows(ids)), **columns)
+@contextmanager
+def _candidates(this: Round, strategy: StrategyOptions, ids: Sequence[str]) -> Iterator[Parts]:
+    """The candidates with every column that the strategy reads, in as many parts as the run has processes for."""
+    source = _source(this, strategy)
+    if source is None:
+        columns = metadata_columns(this.fold.rows(ids))
+        if "surprisal_NQ" in strategy.needs:
+            columns["surprisal_NQ"] = read_vectors(str(this.fold.surprisal), ids)
+        yield Parts([PoolPart(Candidates(ids=np.asarray(ids), **columns))])
+        return
+    names = shards(source)
+    count = min(this.fold.processes, len(names)) if exact_in_parts(strategy) else 1
+    parts: Parts
+    if count == 1:
+        parts = Parts([PoolPart(source, names)])
+    else:
+        # What is labelled counts once: it is in the first part.
+        others = source.model_copy(update={"labelled": None, "labelled_features": None})
+        dealt = [part.tolist() for part in np.array_split(np.array(names), count)]
+        parts = RemoteParts([(others if number else source, files) for number, files in enumerate(dealt)])
+    with parts:
+        if parts.count() != len(ids):
+            raise StateError(f"{source.features} is about {parts.count()} utterances, and {len(ids)} are candidates")
+        yield parts
 
 
-def _before_a_model(fold: LoopFold, ids: Sequence[str]) -> dict[str, Any]:
-    """The middle layer's means, standardised."""
-    mean_NLD = fold.data.utterances(ids).mean_NLD
-    middle_ND = mean_NLD[:, mean_NLD.shape[1] // 2]
-    return {"embedding_ND": (middle_ND - middle_ND.mean(0)) / np.maximum(middle_ND.std(0), 1e-6)}
+def _source(this: Round, strategy: StrategyOptions) -> SourceOptions | None:
+    """Where the columns are that the strategy reads; None where ids and metadata do."""
+    fold, utterances = this.fold, storage.join(this.data.store.pool.uri, "utterances")
+    surprisal = str(fold.surprisal) if "surprisal_NQ" in strategy.needs else None
+    if this.number and this.reads_pool:
+        path = round_folder(this.folder, this.number - 1)
+        folder, labelled = storage.join(path, SELECTION), storage.join(path, LABELLED)
+        about = labelled if storage.exists(labelled) else None
+        return SourceOptions(
+            features=folder,
+            predictions=folder,
+            metadata=utterances,
+            surprisal=surprisal,
+            labelled=about,
+            labelled_features=about,
+        )
+    if "embedding_ND" in strategy.needs:
+        return SourceOptions(features=write_initial(fold), metadata=utterances, surprisal=surprisal)
+    return None
 
 
-def _by_the_last_model(this: Round, strategy: StrategyOptions, ids: Sequence[str]) -> dict[str, Any]:
-    """Probabilities of the candidates by the round before, and what else of it the strategy reads."""
-    path = round_folder(this.folder, this.number - 1)
-    columns: dict[str, Any] = {"probability_NC": read_scores(path, ids, this.classes)}
-    if strategy.needs & {"embedding_ND", "dropout_RNC", "labelled_doubt_M"}:
-        with np.load(io.BytesIO(storage.read_bytes(storage.join(path, SELECTION))), allow_pickle=False) as arrays:
-            if arrays["ids"].tolist() != list(ids):
-                raise StateError(f"{path}/{SELECTION} is about other utterances than this round's candidates")
-            columns |= {name: arrays[name] for name in arrays.files if name != "ids"}
-    return columns
+def write_initial(fold: LoopFold) -> str:
+    """Write, where it is missing, what the first round selects by: the middle layer's means, standardised.
+
+    Returns the folder of the files, one a shard, which are the same for all arms and seeds.
+    """
+    folder, store = storage.join(fold.folder, INITIAL), fold.data.store
+    state, moments = (store.num_layers + 1) // 2, fold.data.unlabelled.moments.mean
+    centre_D, scale_D = moments.mean[state].numpy(), np.maximum(moments.scale()[state].numpy(), 1e-6)
+    project, present = Projection(fold.options.embedding), set(storage.list_names(folder, ".parquet"))
+    for shard, rows in fold.data.index.rows_by_shard(fold.data.fold.train).items():
+        if f"{shard}.parquet" in present:
+            continue
+        ids, vectors = list[str](), list[np.ndarray]()
+        for at in range(0, len(rows), rows_at_once(store)):
+            part = store.read_shard(shard, rows[at : at + rows_at_once(store)])
+            ids += part.ids
+            standard_ND = (part.mean_NLD[:, state].astype(np.float32) - centre_D) / scale_D
+            vectors.append(project(standard_ND).astype(np.float16))
+        table = pa.table({"utterance_id": ids, "embedding": vector_column(np.concatenate(vectors))})
+        storage.write_table(storage.join(folder, f"{shard}.parquet"), table)
+    return folder

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError, StateError
-from seral.features.batches import rows_of
 from seral.features.screen import FOLDER as SCREENS
 from seral.features.screen import leaders
 from seral.labels.confident import out_of_sample
@@ -30,7 +29,8 @@ from seral.labels.doubts import Probabilities, find_doubts
 from seral.labels.ledger import Ledger
 from seral.labels.people import PeopleOptions, ledger_url
 from seral.loop.options import LoopOptions
-from seral.loop.rounds import count_rounds, round_folder
+from seral.loop.pool_scores import probabilities
+from seral.loop.rounds import PREDICTIONS, count_rounds, round_folder
 from seral.options import parse
 from seral.pool.shards import Pool, open_pool
 from seral.schema import SCREEN
@@ -88,10 +88,11 @@ def earlier_predictions(run: str, ids: Collection[str], classes: Sequence[str]) 
     for name in storage.list_names(storage.join(run, "trajectories")):
         folder, last = storage.join(run, "trajectories", name), dict[str, NDArray[np.float32]]()
         for number in range(count_rounds(folder)):
-            table = storage.read_table(storage.join(round_folder(folder, number), "predictions.parquet"))
-            table = table.filter(pc.is_in(table["utterance_id"], wanted))
-            p_MC = np.stack([np.asarray(table[f"p_{emotion}"], np.float32) for emotion in classes], axis=1)
-            last |= dict(zip(table["utterance_id"].to_pylist(), p_MC, strict=True))
+            path = storage.join(round_folder(folder, number), PREDICTIONS)
+            for name in storage.list_files(path):
+                table = storage.read_table(storage.join(path, name))
+                table = table.filter(pc.is_in(table["utterance_id"], wanted))
+                last |= dict(zip(table["utterance_id"].to_pylist(), probabilities(table, classes), strict=True))
         for utterance, p_C in last.items():
             predictions_of[utterance].append(p_C)
     return {utterance: np.mean(parts, axis=0) for utterance, parts in predictions_of.items()}
@@ -101,11 +102,11 @@ def cross_validated(
     options: LoopOptions, pool: Pool, ids: Sequence[str], label_M: NDArray[np.int64], num_classes: int
 ) -> dict[str, NDArray[np.float64]]:
     """Out-of-sample probabilities (C,) of each utterance by a linear model of all hidden states' means."""
-    feature_ids, mean_NLD, _ = features_of(options, pool, options.encoder, None).pooled()
-    with_features = set(feature_ids)
-    keep_M = np.array([name in with_features for name in ids], bool)
+    store = features_of(options, pool, options.encoder, None)
+    index = store.index()
+    keep_M = index.positions(ids) >= 0
     names = [name for name, keep in zip(ids, keep_M, strict=True) if keep]
-    x_MD = mean_NLD[rows_of(feature_ids, names)].astype(np.float32).reshape(len(names), -1)
+    x_MD = store.read(index, names)[0].astype(np.float32).reshape(len(names), -1)
     p_MC = np.zeros((len(names), num_classes))
     p_MC[:, np.unique(label_M[keep_M])] = out_of_sample(x_MD, label_M[keep_M], options.seeds[0])
     return dict(zip(names, p_MC, strict=True))

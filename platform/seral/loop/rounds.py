@@ -5,8 +5,8 @@
         picks.parquet                    what was asked
         labels.parquet                   what was answered, and what earlier clips are now said to be instead
         model/                           the best-dev model
-        predictions.parquet              probabilities for pool, dev and test
-        selection.npz                    what the next round selects by: embeddings, dropout passes; no labels
+        predictions/                     probabilities: dev.parquet, test.parquet, pool/<shard>.parquet
+        selection/                       what the next round selects by, see seral.loop.pool_scores; gone after it
         metrics.json
         round.json                       written last: without it the round never happened
 
@@ -23,27 +23,28 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import StateError
-from seral.features.batches import rows_of
 from seral.labels.annotator import Annotator
 from seral.loop import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.loop.stopping import RoundSummary
 from seral.schema import LABEL, PICK
 from seral.selection.budget import PaceOptions
+from seral.selection.candidates import COLUMNS, WITHOUT_A_MODEL
 from seral.selection.selection import StrategyOptions
 from seral.task.examples import Utterances
 from seral.task.folds import FoldData
 
-Float = NDArray[np.float32]
-SELECTION = "selection.npz"
+PREDICTIONS = "predictions"
+OF_A_MODEL = frozenset({"embedding_ND", "labelled_embedding_MD"}) | (frozenset(COLUMNS) - WITHOUT_A_MODEL)
+"""Columns of Candidates that a round's model makes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +94,12 @@ class LoopFold:
     options: LoopOptions
     source: tuple[str, ...]
     """Utterances of other languages whose labels are there from the start."""
+    folder: str
+    """Folder of what all trajectories of the fold read."""
     surprisal: str | None = None
     """Folder of pretraining losses (seral.pretraining.surprisal), where a strategy reads them."""
+    processes: int = 1
+    """In how many processes the pool is scored and selected from; 1 = in the trajectory's own."""
 
     def open_annotator(self) -> Annotator:
         """Whoever answers; who opens it closes it."""
@@ -103,7 +108,7 @@ class LoopFold:
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Metadata of utterances, in the order of the ids."""
         metadata = self.data.metadata
-        return metadata.take(rows_of(metadata["utterance_id"].to_pylist(), ids))
+        return metadata.take(pc.index_in(pa.array(ids, pa.string()), metadata["utterance_id"].combine_chunks()))
 
     def minutes(self, ids: Sequence[str], pace: PaceOptions) -> float:
         """Minutes that questions about these clips take."""
@@ -170,6 +175,17 @@ class Round:
         return self.arm.initial if self.number == 0 else self.arm.strategy
 
     @property
+    def needs(self) -> frozenset[str]:
+        """Columns of Candidates that the next round's strategy reads."""
+        return frozenset() if self.is_last else self.arm.strategy.needs
+
+    @property
+    def reads_pool(self) -> bool:
+        """Whether anybody reads what the round's model makes of the pool: a strategy of the arm, or a rule to stop."""
+        stop = self.options.stop
+        return bool(self.arm.strategy.needs & OF_A_MODEL) or stop.uncertainty is not None or stop.kappa is not None
+
+    @property
     def is_last(self) -> bool:
         """True where the budget pays for no further round."""
         return self.number >= len(self.arm.schedule) - 1
@@ -234,23 +250,24 @@ def _complete(folder: str) -> list[str]:
     return [n for n in numbers if storage.exists(storage.join(folder, "rounds", n, "round.json"))]
 
 
-def read_predictions(folder: str, part: str) -> list[dict[str, list[float]]]:
-    """Class probabilities of the clips of one part (pool, dev or test) in every complete round."""
+def prediction_files(path: str, part: str) -> list[str]:
+    """The files of predictions for one part (pool, dev or test) in the folder of a round."""
+    folder = storage.join(path, PREDICTIONS)
+    if part != "pool":
+        return [storage.join(folder, f"{part}.parquet")]
+    pool = storage.join(folder, "pool")
+    return [storage.join(pool, name) for name in storage.list_names(pool, ".parquet")]
+
+
+def read_predictions(folder: str, part: Literal["dev", "test"]) -> list[dict[str, list[float]]]:
+    """Class probabilities of the clips of one part in every complete round."""
     rounds = []
     for number in range(count_rounds(folder)):
-        table = storage.read_table(storage.join(round_folder(folder, number), "predictions.parquet"))
-        table = table.filter(pc.equal(table["part"], part))
+        (uri,) = prediction_files(round_folder(folder, number), part)
+        table = storage.read_table(uri)
         columns = [np.asarray(table[name]) for name in table.column_names if name.startswith("p_")]
         rounds.append(dict(zip(table["utterance_id"].to_pylist(), np.stack(columns, 1).tolist(), strict=True)))
     return rounds
-
-
-def read_scores(path: str, ids: Sequence[str], classes: Sequence[str]) -> Float:
-    """Probabilities (N, C) of the pool in the folder of a round, in the order of `ids`."""
-    table = storage.read_table(storage.join(path, "predictions.parquet"))
-    table = table.filter(pc.equal(table["part"], "pool")).sort_by("utterance_id")
-    rows = rows_of(table["utterance_id"].to_pylist(), ids)
-    return np.stack([np.asarray(table[f"p_{name}"], np.float32)[rows] for name in classes], axis=1)
 
 
 def read_labels(folder: str, rounds: int) -> pa.Table:

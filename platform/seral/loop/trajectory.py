@@ -17,13 +17,14 @@ from seral.loop.learning import (
     examples_of,
     mean_uncertainty,
     probe_of,
+    restore_selection,
     score_pool,
     train_model,
-    with_ensemble,
 )
+from seral.loop.pool_scores import SELECTION
 from seral.loop.rounds import Arm, LoopFold, Round, Trajectory, read_rounds, round_folder
 from seral.loop.stopping import RoundSummary, StopOptions, budget_spent
-from seral.loop.writing import describe_trajectory, write_record, write_selection, write_tables
+from seral.loop.writing import describe_trajectory, write_record, write_tables
 
 ATTEMPTS = "attempts"
 OnRound = Callable[[Sequence[RoundSummary]], None]
@@ -56,6 +57,8 @@ def run_trajectory(
             )
             run_round(this, summaries)
             storage.publish(path, round_folder(folder, number), last="round.json")
+            if number:
+                storage.remove(storage.join(round_folder(folder, number - 1), SELECTION))
             summaries = read_rounds(folder)
             reason = summaries[-1].stop_reason
             if on_round is not None:
@@ -67,6 +70,7 @@ def run_trajectory(
 def run_round(this: Round, before: Sequence[RoundSummary]) -> None:
     """Select, label, train, score and evaluate one round after those `before`, and write it to its path."""
     times = this.times
+    restore_selection(this)
     answers = collect_answers(this)
     examples = examples_of(this, answers)
     with times.phase("train"):
@@ -76,29 +80,22 @@ def run_round(this: Round, before: Sequence[RoundSummary]) -> None:
     labelled = len(examples.train.ids)
     result: dict[str, Any] = {"labelled": labelled, "fraction": labelled / len(this.data.fold.train)}
     result |= {**metrics, "training": history}
-    with times.phase("score"):
-        pool = score_pool(this, examples, answers)
-    pool = with_ensemble(this, examples, pool)
+    pool = score_pool(this, examples, answers)
     summary = RoundSummary(
         round=this.number,
         labelled=labelled,
         dev_uar=metrics["dev"]["uar"],
-        uncertainty=mean_uncertainty(pool),
-        kappa=agreement_with_last(this, pool),
+        uncertainty=mean_uncertainty(pool, len(this.classes)),
+        kappa=agreement_with_last(pool),
     )
     summary = replace(summary, stop_reason=stop_reason([*before, summary], len(this.arm.schedule), this.options.stop))
+    if summary.stop_reason is not None:
+        storage.remove(storage.join(this.path, SELECTION))
     if this.options.probe:
         with times.phase("probe"):
             result["probe"] = probe_of(this, examples)
     with times.phase("write"):
-        if pool.columns and summary.stop_reason is None:
-            write_selection(this, answers, pool)
-        scores = {
-            "pool": (pool.clips, pool.probability_NC),
-            "dev": (examples.dev, dev_NC),
-            "test": (examples.test, test_NC),
-        }
-        write_tables(this, answers, scores)
+        write_tables(this, answers, {"dev": (examples.dev, dev_NC), "test": (examples.test, test_NC)})
         storage.write_json(storage.join(this.path, "metrics.json"), result)
     write_record(this, answers, summary)
 

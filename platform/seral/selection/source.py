@@ -16,6 +16,7 @@ from pydantic import Field
 
 from seral import storage
 from seral.errors import FeatureError, LabelError, OptionError, SelectionError
+from seral.features.store import vector_numbers
 from seral.options import Options
 from seral.schema import ENCODER_KEY
 from seral.selection.candidates import COLUMNS, METADATA_COLUMNS, Candidates, metadata_columns
@@ -49,6 +50,8 @@ class SourceOptions(Options):
     """Folder or file of what is labelled already: `utterance_id`; `answer` where it is there, of which only `unusable`
     is read; for `relabel` also `doubt`, how little the label is believed, 0..1, where null is 0. What is said of an
     utterance twice must agree."""
+    labelled_features: str | None = None
+    """Folder or file of the features of what is labelled, where `features` has those of candidates alone."""
 
 
 def shards(options: SourceOptions) -> list[str]:
@@ -85,6 +88,8 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
     candidate_ids, labelled_ids = layout.ids
     candidate_ND, labelled_MD = _read_features(options, names, layout)
     del layout
+    if options.labelled_features is not None:
+        labelled_ids, labelled_MD = labels.ids, read_vectors(options.labelled_features, labels.ids.tolist())
     labelled_rows = np.searchsorted(labels.ids, labelled_ids)
     return Candidates(
         ids=candidate_ids,
@@ -129,8 +134,15 @@ def _layout(options: SourceOptions, names: Sequence[str], labelled_ids: Strings)
     return _Layout((id_N[rows[0]], id_N[rows[1]]), is_labelled_N, target_N)
 
 
-def _read_features(options: SourceOptions, names: Sequence[str], layout: _Layout) -> tuple[Stored, Stored]:
-    """Features of the candidates, (N, D), and of what is labelled, (M, D), read one file at a time."""
+def _read_features(
+    options: SourceOptions, names: Sequence[str], layout: _Layout
+) -> tuple[Stored | None, Stored | None]:
+    """Features of the candidates, (N, D), and of what is labelled, (M, D), read one file at a time.
+
+    None where the files hold predictions and no features.
+    """
+    if options.features == options.predictions and _vector_column(options, names[0]) is None:
+        return None, None
     whole: list[Stored] = []
     start = 0
     for name in names:
@@ -212,12 +224,17 @@ def _names(table: pa.Table, uri: str) -> Strings:
     return np.asarray(table["utterance_id"].to_pylist(), dtype=np.str_)
 
 
+def _vector_column(options: SourceOptions, name: str) -> str | None:
+    """The column of vectors of a file; None where it has none."""
+    present = storage.read_footer(storage.join(options.features, name)).schema.to_arrow_schema().names
+    return next((column for column in VECTORS if column in present), None)
+
+
 def _vectors(options: SourceOptions, name: str) -> Stored:
     """The features of one file, (B, D)."""
-    uri = storage.join(options.features, name)
-    present = storage.read_footer(uri).schema.to_arrow_schema().names
-    column = next((c for c in VECTORS if c in present), None)
+    uri, column = storage.join(options.features, name), _vector_column(options, name)
     if column is None:
+        present = storage.read_footer(uri).schema.to_arrow_schema().names
         raise SelectionError(f"{uri} has none of the columns {', '.join(VECTORS)}; it has {', '.join(present)}")
     cells = storage.read_table(uri, [column])[column].combine_chunks()
     if cells.null_count:
@@ -237,14 +254,8 @@ def _vectors(options: SourceOptions, name: str) -> Stored:
 
 def _numbers(cells: pa.Array) -> Stored:
     """The numbers of a column of vectors in one row; binary cells hold fp16."""
-    kind = cells.type
-    if pa.types.is_fixed_size_binary(kind):
-        start, end = cells.offset * kind.byte_width, (cells.offset + len(cells)) * kind.byte_width
-        return np.frombuffer(cells.buffers()[1], np.uint8)[start:end].view(np.float16)
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        width = np.int64 if pa.types.is_large_binary(kind) else np.int32
-        limit = np.frombuffer(cells.buffers()[1], width)[cells.offset : cells.offset + len(cells) + 1]
-        return np.frombuffer(cells.buffers()[2], np.uint8)[limit[0] : limit[-1]].view(np.float16)
+    if not pa.types.is_nested(cells.type):
+        return vector_numbers(cells)
     flat = np.asarray(cells.flatten())
     return flat if flat.dtype == np.float16 else flat.astype(np.float32)
 

@@ -25,6 +25,7 @@ from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import adapt_encoder
 from seral.task.cells import Cell, file_name, write_study_table
 from seral.task.context import RunContext
+from seral.task.examples import Unlabelled
 from seral.task.folds import FoldData
 from seral.task.options import ProtocolOptions, ReadingOptions, protocol_name
 from seral.task.study import Study, run_study
@@ -33,8 +34,8 @@ from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
 from seral.training.linear_probe import probe_metrics
-from seral.training.model import evaluate_model
 from seral.training.pretrained import check_pretrained
+from seral.training.scoring import evaluate_model
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "fractions", "baseline"}
 """Options a resumed run may be given anew. Rows may come and go, but none may change what its name stands for."""
@@ -133,7 +134,7 @@ def train_cell(
     training = TrainingData(
         train=Labelled(*examples["train"]),
         dev=Labelled(*examples["dev"]),
-        unlabelled=data.utterances(fold.train),
+        unlabelled=Unlabelled.of(data.utterances(fold.train)),
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,

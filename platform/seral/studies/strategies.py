@@ -221,11 +221,11 @@ def _junk_ids(options: StrategyStudyOptions, metadata: pa.Table, unusable: set[s
 
 def _vectors(data: FoldData, ids: Sequence[str], state: int | None) -> NDArray[np.float32]:
     """Mean over time of one hidden state, (N, D)."""
-    states = data.mean_NLD.shape[1]
+    states = data.store.num_layers + 1
     if state is not None and state >= states:
         raise OptionError(f"the encoder has hidden states 0..{states - 1}, not {state}")
     chosen = states // 2 if state is None else state
-    return np.asarray(data.mean_NLD[rows_of(data.ids, ids), chosen], dtype=np.float32)
+    return data.utterances(ids).mean_NLD[:, chosen]
 
 
 def _candidates(

@@ -38,7 +38,7 @@ from seral.errors import OptionError
 from seral.pool.splits import Fold, SplitOptions, check_apart, voices
 from seral.task.cells import Cell, Results, write_table
 from seral.task.context import RunContext
-from seral.task.examples import Targets
+from seral.task.examples import Targets, Unlabelled
 from seral.task.folds import FoldData, folds_by_seed
 from seral.task.options import TaskOptions
 from seral.task.study import Study, run_study
@@ -47,7 +47,7 @@ from seral.training.augmented import check_noises
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_anchored
-from seral.training.model import evaluate, score
+from seral.training.scoring import evaluate, score
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
 SOURCE_ONLY, RESCALED, CHOSEN, CEILING = "source only", "rescaled", "chosen", "target, supervised"
@@ -214,7 +214,7 @@ def _adapted(
     learning = TrainingData(
         train=Labelled(*examples["source_train"]),
         dev=Labelled(*examples["source_dev"]),
-        unlabelled=data.utterances([*pair.target.train, *pair.target.dev]),
+        unlabelled=Unlabelled.of(data.utterances([*pair.target.train, *pair.target.dev])),
         store=data.store,
         classes=data.classes,
         source=Source(units=data.utterances([*pair.source_train, *pair.source_dev]), anchor=anchor),

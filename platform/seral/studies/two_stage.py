@@ -28,7 +28,7 @@ from seral.pool.splits import Fold, check_apart, folds_of
 from seral.studies.compare import labelled_share
 from seral.task.cells import Cell, write_study_table
 from seral.task.context import RunContext
-from seral.task.examples import Targets, Utterances
+from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.task.folds import FoldData
 from seral.task.gold import Oracle
 from seral.task.options import CorpusOptions, ReadingOptions
@@ -38,7 +38,7 @@ from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import Start, finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_text
 from seral.training.linear_probe import probe_metrics
-from seral.training.model import evaluate_scores, score
+from seral.training.scoring import evaluate_scores, score
 
 MAY_CHANGE = {"run", "cluster", "seeds", "freeze", "refit_head"}
 STAGE_1, REFITTED, TARGET_ONLY = "stage 1", "stage 2, head refitted", "target only"
@@ -169,7 +169,7 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
         train=Labelled(*train),
         dev=Labelled(*dev),
         # Of both domains, whatever is labelled: unlabelled speech of the target is there from the start.
-        unlabelled=data.utterances([*domains.source.train, *domains.target.train]),
+        unlabelled=Unlabelled.of(data.utterances([*domains.source.train, *domains.target.train])),
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,

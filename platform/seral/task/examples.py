@@ -3,7 +3,7 @@
 # N rows · L hidden states · D features · E text features · C classes · K rated dimensions
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ser_models.fitting import PooledRows
+from ser_models.moments import PooledMoments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,39 @@ class Utterances:
     def row_of(self) -> dict[str, int]:
         """Row of each id."""
         return {name: row for row, name in enumerate(self.ids)}
+
+
+SOME = 2000
+"""Unlabelled clips, at most, whose features themselves are needed beside the moments of all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unlabelled:
+    """Speech without its labels."""
+
+    moments: PooledMoments
+    """Of all clips."""
+    read: Callable[[], Utterances]
+    """Reads the features of SOME of them."""
+
+    @cached_property
+    def some(self) -> Utterances:
+        """Up to SOME of the clips: what covariances and recomputed statistics are made of."""
+        return self.read()
+
+    @staticmethod
+    def of(units: Utterances) -> Unlabelled:
+        """Clips that are all in memory."""
+        rows = pooled_rows(units)
+        return Unlabelled(moments=PooledMoments.of(rows.mean_NLD, rows.std_NLD, rows.text_NE), read=lambda: units)
+
+
+def some_of(ids: Sequence[str]) -> list[str]:
+    """SOME of the ids, evenly drawn and in their order; all where there are no more."""
+    if len(ids) <= SOME:
+        return list(ids)
+    rows = np.random.default_rng(len(ids)).choice(len(ids), SOME, replace=False)
+    return [ids[row] for row in np.sort(rows).tolist()]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,5 @@
 """Folds of a task and the features that they are learnt from."""
 
-# N rows · L hidden states · D features · E text features
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -11,21 +10,23 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ser_models.fitting import PooledRows
+from ser_models.moments import PooledMoments
 from seral.features.audio import extract_features
-from seral.features.batches import rows_of
-from seral.features.store import FeatureStore, TextFeatures
+from seral.features.index import ShardIndex
+from seral.features.moments import pooled_moments
+from seral.features.store import FeatureStore
 from seral.features.text import extract_text
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, SplitOptions, folds_of
 from seral.progress import say
-from seral.task.examples import Utterances, pooled_rows
+from seral.task.examples import Unlabelled, Utterances, pooled_rows, some_of
 from seral.task.gold import Oracle
 from seral.task.options import ReadingOptions, TaskOptions
 
 
 @dataclass(frozen=True, kw_only=True)
 class FoldData:
-    """One fold and the pooled features of the pool. Holds no label."""
+    """One fold, and where the features of its utterances are. Holds no label, and no features of the pool."""
 
     store: FeatureStore
     fold: Fold
@@ -34,18 +35,26 @@ class FoldData:
     dimensions: tuple[str, ...]
     metadata: pa.Table
     """The metadata of the utterances that may take part."""
-    ids: Sequence[str]
-    mean_NLD: NDArray[np.float16]
-    std_NLD: NDArray[np.float16]
-    text_NE: NDArray[np.float16] | None
-    """Vectors of the transcripts, NaN where there is none; None where nobody reads."""
+    index: ShardIndex
+    moments: PooledMoments | None = None
+    """Of the features of the training part; None = computed when they are asked for."""
 
     def utterances(self, ids: Sequence[str]) -> Utterances:
-        """Pooled features of some utterances, in the order asked for."""
-        rows = rows_of(self.ids, ids)
-        mean_NLD, std_NLD = (array[rows].astype(np.float32) for array in (self.mean_NLD, self.std_NLD))
-        text_NE = None if self.text_NE is None else self.text_NE[rows].astype(np.float32)
-        return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=text_NE)
+        """Pooled features of some utterances, in the order asked for, read from storage."""
+        mean_NLD, std_NLD, text_NE = self.store.read(self.index, ids)
+        return Utterances(
+            ids=list(ids),
+            mean_NLD=mean_NLD.astype(np.float32),
+            std_NLD=std_NLD.astype(np.float32),
+            text_NE=None if text_NE is None else text_NE.astype(np.float32),
+        )
+
+    @property
+    def unlabelled(self) -> Unlabelled:
+        """The training part without its labels."""
+        train = self.fold.train
+        moments = self.moments or pooled_moments(self.store, self.index, {"training part": train})["training part"]
+        return Unlabelled(moments=moments, read=lambda: self.utterances(some_of(train)))
 
     def pooled(self, ids: Sequence[str]) -> PooledRows:
         """Pooled features of some utterances as the model library takes them."""
@@ -96,7 +105,6 @@ def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: p
     if unusable := set(store.unusable["source"].to_pylist()):
         say(f"{len(unusable)} utterances give no usable features and are left out")
         fold = fold.without(unusable)
-    ids, mean_NLD, std_NLD = store.pooled()
     return FoldData(
         store=store,
         fold=fold,
@@ -104,14 +112,5 @@ def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: p
         class_map=options.class_map,
         dimensions=tuple(options.dimensions),
         metadata=metadata,
-        ids=ids,
-        mean_NLD=mean_NLD,
-        std_NLD=std_NLD,
-        text_NE=None if store.text is None else _text_rows(store.text, ids),
+        index=store.index(),
     )
-
-
-def _text_rows(text: TextFeatures, ids: Sequence[str]) -> NDArray[np.float16]:
-    vectors = text.vectors()
-    nothing_E = np.full(text.width, np.nan, np.float16)
-    return np.stack([vectors.get(name, nothing_E) for name in ids])

@@ -27,7 +27,7 @@ from ser_models.alignment import (
 from ser_models.heads import LayerPool
 from ser_models.similarity import ANCHOR_SETS, GROUP_SIZE, SIMILARITIES, anchor_layers, layer_similarity
 from seral.options import Options
-from seral.task.examples import Targets, Utterances, pooled_rows
+from seral.task.examples import Targets, Unlabelled, Utterances, pooled_rows
 
 
 class AnchorOptions(Options):
@@ -72,7 +72,7 @@ def label_free(similarity: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class DomainAdaptation:
-    """The source's speech, the target's, and the alignment of one with the other. Holds no label."""
+    """The source's speech, some of the target's, and the alignment of one with the other. Holds no label."""
 
     source: Utterances
     target: Utterances
@@ -81,10 +81,10 @@ class DomainAdaptation:
     """None = aligned and weighed, not anchored."""
 
     @staticmethod
-    def between(source: Utterances, target: Utterances, options: AnchorOptions | None) -> DomainAdaptation:
+    def between(source: Utterances, target: Unlabelled, options: AnchorOptions | None) -> DomainAdaptation:
         """The adaptation of a language to another, from unlabelled speech of both."""
-        alignment = MeanVarianceAlignment.between(pooled_rows(source), pooled_rows(target))
-        return DomainAdaptation(source=source, target=target, alignment=alignment, options=options)
+        alignment = MeanVarianceAlignment.of(Unlabelled.of(source).moments, target.moments)
+        return DomainAdaptation(source=source, target=target.some, alignment=alignment, options=options)
 
     def is_source(self, ids: Sequence[str]) -> NDArray[np.bool_]:
         """Whether each utterance is of the source."""

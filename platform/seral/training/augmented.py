@@ -2,7 +2,8 @@
 
     FEATURES/<fingerprint>/copies-<effects>/<clips>.parquet    schema.COPY
 
-A copy depends on the effects, their seed, its number and its clip: it is the same whoever hears it first. Only clips that are learned from get copies; dev and test stay as they are.
+A copy depends on the effects, their seed, its number and its clip: it is the same whoever hears it
+first. Only clips that are learned from get copies; dev and test stay as they are.
 """
 
 # N clips · M copies of clips · L hidden states · D features

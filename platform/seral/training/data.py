@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from seral.errors import TrainError
 from seral.features.store import FeatureStore
-from seral.task.examples import Targets, Utterances
+from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.training.alignment import AnchorOptions
 
 
@@ -35,7 +35,7 @@ class TrainingData:
     train: Labelled
     dev: Labelled
     """The utterances by which the best model of a training is chosen."""
-    unlabelled: Utterances
+    unlabelled: Unlabelled
     """Training audio without its labels: its statistics standardise each hidden state."""
     store: FeatureStore
     classes: Sequence[str] = ()

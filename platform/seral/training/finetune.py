@@ -23,7 +23,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError
 from seral.pretraining.layout import pretrained_adapters
-from seral.task.examples import Utterances
+from seral.task.examples import Unlabelled
 from seral.task.ray_train import OnReport
 from seral.training.adapter_training import AdapterSpec, train_adapters
 from seral.training.alignment import DomainAdaptation
@@ -31,8 +31,9 @@ from seral.training.augmented import AugmentOptions, with_copies
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune_options import FinetuneOptions, check_anchored
 from seral.training.head import fit_training_head, standardised_pool
-from seral.training.model import adapted_features, model_of_head, replace_head, repooled_features, save_model
+from seral.training.model import model_of_head, replace_head, save_model
 from seral.training.pretrained import adapters_on, write_start
+from seral.training.scoring import adapted_features, repooled_features
 
 PRETRAINED = ".pretrained"
 """Folder of the model that a training with pretrained adapters starts from."""
@@ -175,13 +176,15 @@ def _fit_head(
     adaptation: DomainAdaptation | None,
 ) -> FitResult:
     """The head of what the encoder, or the model to start from, makes of the training clips."""
-    parts: tuple[Utterances, ...] = (data.train.units, data.dev.units, data.unlabelled)
-    if start is not None:
-        parts = adapted_features(start, data.store, *parts)
-    elif layer is not None and options.pooling != MEAN_STD:
-        parts = repooled_features(data.store, options.pooling, layer, *parts)
-    train, dev, unlabelled = parts
-    pool = standardised_pool(data.store, unlabelled, options)
+    train, dev, moments = data.train.units, data.dev.units, data.unlabelled.moments
+    if start is not None or (layer is not None and options.pooling != MEAN_STD):
+        parts = (train, dev, data.unlabelled.some)
+        if start is not None:
+            train, dev, some = adapted_features(start, data.store, *parts)
+        else:
+            train, dev, some = repooled_features(data.store, options.pooling, layer or 0, *parts)
+        moments = Unlabelled.of(some).moments
+    pool = standardised_pool(data.store, moments, options)
     labelled = Labelled(train, data.train.targets), Labelled(dev, data.dev.targets)
     return fit_training_head(*labelled, pool, len(data.classes), options, adaptation)
 

@@ -23,6 +23,7 @@ from ser_models.fitting import (
 )
 from ser_models.heads import LayerPool, stack_heads
 from ser_models.metrics import uar
+from ser_models.moments import PooledMoments
 from seral.errors import OptionError, TrainError
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances, pooled_rows
@@ -31,20 +32,19 @@ from seral.training.data import Labelled
 from seral.training.finetune_options import FinetuneOptions
 
 
-def standardised_pool(store: FeatureStore, unlabelled: Utterances, options: FinetuneOptions) -> LayerPool:
+def standardised_pool(store: FeatureStore, moments: PooledMoments, options: FinetuneOptions) -> LayerPool:
     """The standardisation of the training audio, and of its transcripts where they are read."""
     text = None
     if options.modalities != "audio":
-        if unlabelled.text_NE is None:
+        if moments.text is None:
             raise OptionError(f"modalities={options.modalities} needs a text_encoder for the transcripts")
-        width, alone = unlabelled.text_NE.shape[1], options.modalities == "text"
+        width, alone = len(moments.text.total), options.modalities == "text"
         text = TextInput(width=width, alone=alone, gain=1.0 if alone else options.head.text_gain)
     pool = make_pool(store.num_layers + 1, store.width, std_gain=options.head.std_gain, text=text)
-    mean_NLD, std_NLD = (torch.from_numpy(array) for array in (unlabelled.mean_NLD, unlabelled.std_NLD))
     try:
-        pool.fit(mean_NLD, std_NLD, unlabelled.texts(slice(None)))
+        pool.fit_moments(moments)
     except ValueError as error:
-        raise TrainError(f"{len(unlabelled.ids)} training utterances: {error}") from error
+        raise TrainError(f"{moments.mean.count} training utterances: {error}") from error
     return pool
 
 

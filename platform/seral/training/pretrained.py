@@ -50,7 +50,7 @@ def write_start(folder: str, data: TrainingData, options: FinetuneOptions, seed:
     """Write a model with the pretrained adapters of an encoder, fresh others, and a head that is yet to be fitted."""
     encoder = attach_adapters(load_encoder(data.store.encoder), adapters_on(data.store.encoder, options), seed=seed)
     take_over(encoder, Path(data.store.encoder) / ADAPTER)
-    pool, head = standardised_pool(data.store, data.unlabelled, options), options.head
+    pool, head = standardised_pool(data.store, data.unlabelled.moments, options), options.head
     model = build_model(
         encoder,
         data.classes,

@@ -33,8 +33,8 @@ from seral.training.augmented import check_noises
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune, frames_layer
 from seral.training.linear_probe import probe_metrics
-from seral.training.model import evaluate_model
 from seral.training.options import TrainingOptions, sides
+from seral.training.scoring import evaluate_model
 
 MODELS = "models"
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
@@ -169,7 +169,7 @@ def train(
     training = TrainingData(
         train=Labelled(*fold.labelled([*data.fold.train, *fold.source])),
         dev=Labelled(*fold.labelled(data.fold.dev)),
-        unlabelled=data.utterances(data.fold.train),
+        unlabelled=data.unlabelled,
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,

@@ -24,8 +24,10 @@ class Suggestions:
             self._looked_at = time.monotonic()
             newest = self._newest()
             if newest is not None and newest != self._round:
-                table = storage.read_table(storage.join(newest, "predictions.parquet"), ["utterance_id", "predicted"])
-                self._predicted = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+                uris = storage.list_files(storage.join(newest, "predictions"))
+                for uri in uris:
+                    table = storage.read_table(storage.join(newest, "predictions", uri), ["utterance_id", "predicted"])
+                    self._predicted |= dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
                 self._round = newest
         return self._predicted.get(utterance_id)
 

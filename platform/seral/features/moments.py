@@ -1,0 +1,91 @@
+"""Moments of the features of many clips, in one pass over their shards."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import ray
+import torch
+from numpy.typing import NDArray
+
+from ser_models.moments import PooledMoments
+from seral.errors import FeatureError
+from seral.features.index import ShardIndex
+from seral.features.store import FeatureStore, PooledShard
+from seral.progress import Advance, track
+
+K = TypeVar("K", bound=Hashable)
+LONG = 20_000
+"""Clips whose moments take a while, so that progress is shown."""
+AT_ONCE_BYTES = 16_000_000
+"""Features of a shard that are in memory at a time."""
+
+
+def pooled_moments(
+    store: FeatureStore, index: ShardIndex, ids_of: Mapping[K, Sequence[str]], processes: int = 1
+) -> dict[K, PooledMoments]:
+    """The moments of several sets of clips that overlap, by name; shards are added up in their order.
+
+    With `processes` above 1 by tasks of Ray, so many at a time. Raises FeatureError for a set without a clip.
+    """
+    rows_of = {key: index.rows_by_shard(ids) for key, ids in ids_of.items()}
+    if empty := [key for key, rows in rows_of.items() if not rows]:
+        raise FeatureError(f"no clip of {empty[0]} has features")
+    work = [{key: rows[shard] for key, rows in rows_of.items() if shard in rows} for shard in index.shards]
+    shards = [shard for shard, rows in zip(index.shards, work, strict=True) if rows]
+    work = [rows for rows in work if rows]
+    parts = dict[K, list[PooledMoments]]()
+    running = list[ray.ObjectRef]()
+    with track("moments of the features", len(shards)) if len(index) > LONG else _in_silence() as advance:
+        for number, shard in enumerate(shards):
+            if processes == 1:
+                done = _of_shard(store, shard, work[number])
+            else:
+                for ahead in range(number + len(running), min(number + 2 * processes, len(shards))):
+                    running.append(_task.remote(store, shards[ahead], work[ahead]))
+                done = ray.get(running.pop(0))
+            for key, moments in done.items():
+                parts.setdefault(key, []).append(moments)
+            if len(next(iter(parts.values()))) > 2 * processes:
+                parts = {key: [PooledMoments.sum(own)] for key, own in parts.items()}
+            advance(1)
+    return {key: PooledMoments.sum(own) for key, own in parts.items()}
+
+
+def rows_at_once(store: FeatureStore) -> int:
+    """Rows of pooled features that are read and computed with together."""
+    return max(16, AT_ONCE_BYTES // (4 * (store.num_layers + 1) * store.width))
+
+
+def _of_shard(store: FeatureStore, shard: str, rows_of: Mapping[K, NDArray[np.int32]]) -> dict[K, PooledMoments]:
+    """Moments of some sets of rows of a shard."""
+    every = np.unique(np.concatenate(list(rows_of.values())))
+    parts: dict[K, list[PooledMoments]] = {key: [] for key in rows_of}
+    for at in range(0, len(every), rows_at_once(store)):
+        chosen = every[at : at + rows_at_once(store)]
+        part = store.read_shard(shard, chosen)
+        for key, rows in rows_of.items():
+            parts[key].append(_moments(part, np.isin(chosen, rows)))
+    return {key: PooledMoments.sum(own) for key, own in parts.items()}
+
+
+def _moments(part: PooledShard, keep_N: NDArray[np.bool_]) -> PooledMoments:
+    whole = bool(keep_N.all())
+    mean, std = (torch.from_numpy(array if whole else array[keep_N]) for array in (part.mean_NLD, part.std_NLD))
+    return PooledMoments.of(mean, std, None if part.text_NE is None else torch.from_numpy(part.text_NE[keep_N]))
+
+
+@contextmanager
+def _in_silence() -> Iterator[Advance]:
+    yield lambda units=1, /: None
+
+
+def _in_task(store: FeatureStore, shard: str, rows_of: Mapping[K, NDArray[np.int32]]) -> dict[K, PooledMoments]:
+    torch.set_num_threads(1)
+    return _of_shard(store, shard, rows_of)
+
+
+_task = ray.remote(_in_task)

@@ -1,0 +1,205 @@
+"""The unlabelled pool by the model of a round, a shard at a time: nobody ever has the whole of it in memory.
+
+    ROUND/predictions/pool/<shard>.parquet   probabilities, for whoever reads the round
+    ROUND/selection/<shard>.parquet          what the next round selects by, in the form of `seral select`: no labels
+    ROUND/selection/labelled/rows.parquet    the same of what has an answer already
+
+A shard's numbers are those of its clips, whatever process computes them; sums over the pool are taken in the order of
+the shards.
+"""
+
+# N rows · C classes · U embedding · R repeats (dropout passes, members of an ensemble)
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from ser_models.metrics import confusion_matrix
+from seral import storage
+from seral.cluster import ClusterOptions
+from seral.features.actors import each_shard
+from seral.features.moments import rows_at_once
+from seral.features.store import FeatureStore
+from seral.schema import prediction_schema
+from seral.selection.strategies.scores import entropy
+from seral.task.examples import Utterances
+from seral.training.scoring import ROWS_IN_BATCH, Float, Scorer, Scores
+
+POOL, SELECTION = "predictions/pool", "selection"
+LABELLED = "selection/labelled/rows.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoringPlan:
+    """All that a process needs to score shards of the pool for a round; small enough to send."""
+
+    store: FeatureStore
+    model: str
+    """Folder of the round's model."""
+    members: tuple[str, ...]
+    """Folders of further models, an ensemble."""
+    path: str
+    """The folder that the round is written to."""
+    before: str | None
+    """The folder of the round before, if its predictions are compared with these."""
+    classes: tuple[str, ...]
+    needs: frozenset[str]
+    """Columns that the next round's strategy reads."""
+    dropout_passes: int
+    seed: int
+    width: int
+    """Numbers of an embedding that are written: longer ones are projected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSummary:
+    """Figures of the predictions for the whole unlabelled pool."""
+
+    clips: int
+    entropy: float
+    """Sum over the clips."""
+    change_CC: NDArray[np.int64]
+    """Clips by the class predicted in the round before and by that of this one; zeros where none was before."""
+
+
+class ShardScorer:
+    """The models of a round in one process: a shard of pooled features in, its part of the round out."""
+
+    def __init__(self, plan: ScoringPlan) -> None:
+        torch.set_num_threads(1)
+        self.plan = plan
+        self.model = Scorer(plan.model, plan.store)
+        self.members = [Scorer(folder, plan.store) for folder in plan.members]
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Score the rows of a shard, given as int32 bytes."""
+        rows, parts = np.frombuffer(row["positions"], np.int32), list[tuple[Scores, Float | None, list[str]]]()
+        for at in range(0, len(rows), rows_at_once(self.plan.store)):
+            chosen = rows[at : at + rows_at_once(self.plan.store)]
+            part = self.plan.store.read_shard(row["shard"], chosen)
+            units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
+            scores = self.model(units, dropout_passes=self.plan.dropout_passes, seed=self.plan.seed)
+            parts.append((_slim(scores, self.plan), self._ensemble(units), part.ids))
+        ids = [name for _, _, names in parts for name in names]
+        probability_NC = np.concatenate([scores.probability_NC for scores, _, _ in parts])
+        table = prediction_table("pool", ids, probability_NC, self.plan.classes)
+        storage.write_table(storage.join(self.plan.path, POOL, f"{row['shard']}.parquet"), table)
+        if self.plan.needs:
+            self._write_selection(row["shard"], table, parts)
+        return {
+            "rows": len(ids),
+            "entropy": float(entropy(probability_NC).sum(dtype=np.float64)),
+            "change": self._change(row["shard"], table, probability_NC).tobytes(),
+        }
+
+    def _ensemble(self, units: Utterances) -> Float | None:
+        """Probabilities by every member, (R, N, C)."""
+        return np.stack([member(units).probability_NC for member in self.members]) if self.members else None
+
+    def _write_selection(
+        self, shard: str, table: pa.Table, parts: Sequence[tuple[Scores, Float | None, list[str]]]
+    ) -> None:
+        columns: dict[str, Any] = dict(zip(table.column_names, table.columns, strict=True))
+        del columns["part"], columns["predicted"]
+        if "dropout_RNC" in self.plan.needs:
+            passes = [scores.dropout_RNC if members is None else members for scores, members, _ in parts]
+            for number, share_NC in enumerate(np.concatenate(passes, axis=1), start=1):
+                columns |= {f"p{number}_{name}": share_NC[:, index] for index, name in enumerate(self.plan.classes)}
+        if "embedding_ND" in self.plan.needs:
+            columns["embedding"] = vector_column(np.concatenate([scores.embedding_NU for scores, _, _ in parts]))
+        storage.write_table(storage.join(self.plan.path, SELECTION, f"{shard}.parquet"), pa.table(columns))
+
+    def _change(self, shard: str, table: pa.Table, probability_NC: Float) -> NDArray[np.int64]:
+        count = len(self.plan.classes)
+        if self.plan.before is None:
+            return np.zeros((count, count), np.int64)
+        before = storage.read_table(storage.join(self.plan.before, POOL, f"{shard}.parquet"))
+        rows = pc.index_in(table["utterance_id"], before["utterance_id"].combine_chunks())
+        before_NC = probabilities(before.take(rows), self.plan.classes)
+        return confusion_matrix(before_NC.argmax(1), probability_NC.argmax(1), count).astype(np.int64)
+
+
+def score_shards(
+    plan: ScoringPlan, rows_of: Mapping[str, NDArray[np.int32]], processes: int, on: ClusterOptions
+) -> PoolSummary:
+    """Score some rows of the shards by so many processes and write the round's part of each shard."""
+    items = [{"shard": shard, "positions": rows.tobytes()} for shard, rows in rows_of.items()]
+    done = each_shard(items, ShardScorer, {"plan": plan}, on, processes)
+    count = len(plan.classes)
+    changes = [np.frombuffer(row["change"], np.int64).reshape(count, count) for row in done]
+    return PoolSummary(
+        clips=sum(row["rows"] for row in done),
+        entropy=float(sum(row["entropy"] for row in done)),
+        change_CC=sum(changes, start=np.zeros((count, count), np.int64)),
+    )
+
+
+def prediction_table(part: str, ids: Sequence[str], probability_NC: Float, classes: Sequence[str]) -> pa.Table:
+    """Rows of schema.prediction_schema."""
+    columns: dict[str, Any] = {
+        "utterance_id": ids,
+        "part": [part] * len(ids),
+        "predicted": [classes[index] for index in probability_NC.argmax(1)],
+    }
+    columns |= {f"p_{name}": probability_NC[:, index] for index, name in enumerate(classes)}
+    return pa.table(columns, schema=prediction_schema(list(classes)))
+
+
+def probabilities(table: pa.Table, classes: Sequence[str]) -> Float:
+    """The probabilities (N, C) of a table of predictions."""
+    return np.stack([np.asarray(table[f"p_{name}"], np.float32) for name in classes], axis=1)
+
+
+def vector_column(embedding_ND: NDArray[Any]) -> pa.Array:
+    """Vectors as a column of binary fp16."""
+    half_ND = np.ascontiguousarray(embedding_ND, np.float16)
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(2 * half_ND.shape[1]), len(half_ND), [None, pa.py_buffer(half_ND)]
+    )
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A fixed random projection of long vectors: distances stay what they are within a few per cent.
+
+    Gaussian directions from a seed of their own, scaled so that lengths stay the same on average. Johnson and
+    Lindenstrauss 1984.
+    """
+
+    width: int
+
+    def __call__(self, embedding_NU: NDArray[Any]) -> Float:
+        """The vectors (N, U), as they are where they are no longer than `width`, else (N, width)."""
+        if embedding_NU.shape[1] <= self.width:
+            return np.asarray(embedding_NU, np.float32)
+        matrix, projected = self._matrix(embedding_NU.shape[1]), np.empty((len(embedding_NU), self.width), np.float32)
+        batch_BU = np.zeros((ROWS_IN_BATCH, embedding_NU.shape[1]), np.float32)
+        for at in range(0, len(embedding_NU), ROWS_IN_BATCH):  # of one shape, as in scoring
+            rows_BU = embedding_NU[at : at + ROWS_IN_BATCH]
+            batch_BU[: len(rows_BU)] = rows_BU
+            projected[at : at + len(rows_BU)] = (batch_BU @ matrix)[: len(rows_BU)]
+        return projected
+
+    def _matrix(self, length: int) -> Float:
+        rng = np.random.default_rng([length, self.width])
+        return rng.standard_normal((length, self.width), dtype=np.float32) / np.float32(np.sqrt(self.width))
+
+
+def _slim(scores: Scores, plan: ScoringPlan) -> Scores:
+    """The scores with the embedding as it is written, or none."""
+    embedding_NU = np.empty((len(scores.embedding_NU), 0), np.float16)
+    if "embedding_ND" in plan.needs:
+        embedding_NU = Projection(plan.width)(scores.embedding_NU).astype(np.float16)
+    return Scores(
+        probability_NC=scores.probability_NC,
+        value_NK=scores.value_NK,
+        embedding_NU=embedding_NU,
+        dropout_RNC=scores.dropout_RNC,
+    )

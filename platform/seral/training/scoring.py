@@ -1,0 +1,209 @@
+"""Outputs of a trained model for utterances whose features are cached, and what they are worth.
+
+Rows are computed in batches of one shape, filled up with zeros, so that the outputs of a clip follow from the clip.
+"""
+
+# N rows · R repeats (dropout passes) · B batch · T frames · C classes · K rated dimensions · U embedding
+# L hidden states · D features
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ser_models import metrics
+from ser_models.build import SerModel, build_model, use_pooling
+from ser_models.build import load_model as load_head
+from seral import storage
+from seral.features.batches import frame_shapes, pad_frames
+from seral.features.store import FeatureStore
+from seral.task.examples import Targets, Utterances
+from seral.training.model import frozen_encoder, frozen_up_to, load_model
+
+Float = NDArray[np.float32]
+ROWS_IN_BATCH = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Outputs of a model for N utterances: probabilities, dimensions, embeddings, stochastic passes if asked for."""
+
+    probability_NC: Float
+    value_NK: Float
+    embedding_NU: Float
+    dropout_RNC: Float
+
+
+class Scorer:
+    """A trained model, loaded once, that scores utterances from their cached features.
+
+    Pooled ones where the encoder is frozen, else from the cached frames up.
+    """
+
+    def __init__(self, folder: str, store: FeatureStore) -> None:
+        self.store, self.layer = store, frozen_up_to(folder)
+        with storage.local_copy(folder) as local:
+            self.adapted = (local / "adapter").is_dir()
+            if self.adapted:
+                self.model = load_model(folder)
+            else:
+                self.model = load_head(local, frozen_encoder(store.encoder)).eval()
+
+    @torch.inference_mode()
+    def __call__(self, units: Utterances, *, dropout_passes: int = 0, seed: int = 0) -> Scores:
+        """Outputs for utterances, whose features may be fp16 as they are kept."""
+        mean_NLD, std_NLD = units.mean_NLD, units.std_NLD
+        if self.adapted:
+            mean_NLD, std_NLD = pooled_from_frames(self.model, self.store, units, self.layer)
+        pieces = [self._score(mean_NLD, std_NLD, units, at, dropout_passes, seed) for at in _batches(len(units.ids))]
+        columns = [torch.cat(column, -2).numpy() for column in zip(*pieces, strict=True)]
+        return Scores(**dict(zip(("embedding_NU", "probability_NC", "value_NK", "dropout_RNC"), columns, strict=True)))
+
+    def _score(
+        self, mean_NLD: NDArray[Any], std_NLD: NDArray[Any], units: Utterances, at: int, passes: int, seed: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Embedding, probabilities, dimensions and dropout passes of a batch."""
+        model, rows = self.model, slice(at, at + ROWS_IN_BATCH)
+        count = len(mean_NLD[rows])
+        mean_BLD, std_BLD = (_filled(torch.from_numpy(array[rows]).float()) for array in (mean_NLD, std_NLD))
+        text_BE = units.texts(rows)
+        text_BE = None if text_BE is None else _filled(text_BE.float())
+        embedding_BU = model.embed_pooled(mean_BLD, std_BLD, text_BE)
+        logits_BC, value_BK = model.split(model.head(embedding_BU))
+        dropout_RBC = torch.empty(0, ROWS_IN_BATCH, len(model.classes))
+        if passes:
+            generators = (torch.Generator().manual_seed(seed + number) for number in range(passes))
+            outputs = (model.head.dropped(embedding_BU, generator) for generator in generators)
+            dropout_RBC = torch.stack([model.split(output_BO)[0].softmax(1) for output_BO in outputs])
+        return embedding_BU[:count], logits_BC.softmax(1)[:count], value_BK[:count], dropout_RBC[:, :count]
+
+
+def _batches(count: int) -> range:
+    """Where each batch begins; one, of zeros, where there is nothing."""
+    return range(0, max(1, count), ROWS_IN_BATCH)
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """A batch of ROWS_IN_BATCH rows, the last of them zeros."""
+    missing = ROWS_IN_BATCH - len(rows)
+    return rows if not missing else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
+
+
+def score(folder: str, store: FeatureStore, units: Utterances) -> Scores:
+    """Outputs of the model of a folder for some utterances."""
+    return Scorer(folder, store)(units)
+
+
+@torch.inference_mode()
+def adapted_features(folder: str, store: FeatureStore, *parts: Utterances) -> tuple[Utterances, ...]:
+    """Utterances with the pooled features that a model's adapters make of their cached frames."""
+    model, layer = load_model(folder), frozen_up_to(folder)
+    return _with_features(model, store, layer, parts)
+
+
+@torch.inference_mode()
+def repooled_features(store: FeatureStore, pooling: str, layer: int, *parts: Utterances) -> tuple[Utterances, ...]:
+    """Utterances with pooled features of another pooling, of the hidden states from `layer` on of a frozen encoder."""
+    model = build_model(frozen_encoder(store.encoder), ["any"]).eval()
+    use_pooling(model, pooling, start=layer)
+    return _with_features(model, store, layer, parts)
+
+
+def _with_features(
+    model: SerModel, store: FeatureStore, layer: int, parts: Sequence[Utterances]
+) -> tuple[Utterances, ...]:
+    pooled = (pooled_from_frames(model, store, units, layer) for units in parts)
+    return tuple(
+        replace(units, mean_NLD=mean_NLD, std_NLD=std_NLD)
+        for units, (mean_NLD, std_NLD) in zip(parts, pooled, strict=True)
+    )
+
+
+def pooled_from_frames(model: SerModel, store: FeatureStore, units: Utterances, layer: int) -> tuple[Float, Float]:
+    """Pooled statistics with the states from `layer` on recomputed, a shard of frames in memory at a time."""
+    mean_NLD, std_NLD = units.mean_NLD.astype(np.float32), units.std_NLD.astype(np.float32)
+    row_of = {name: row for row, name in enumerate(units.ids)}
+    for frames in store.frames_by_shard(layer, set(units.ids)):
+        ids, clips = list(frames), list(frames.values())
+        for batch in frame_shapes(model.encoder).batches([len(clip) for clip in clips]):
+            hidden_BTD, mask_BT = pad_frames(clips, batch)
+            mean_LBD, std_LBD = model.pool_frames(
+                model.encoder.upper(hidden_BTD, mask_BT, start=layer), mask_BT, start=layer
+            )
+            rows = [row_of[ids[position]] for position in batch.positions]
+            mean_NLD[rows, layer:] = mean_LBD.transpose(0, 1)[: len(rows)].numpy()
+            std_NLD[rows, layer:] = std_LBD.transpose(0, 1)[: len(rows)].numpy()
+    return mean_NLD, std_NLD
+
+
+def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str]) -> dict[str, Any]:
+    """Every metric of classes and of probabilities, recall of each class and the confusion (rows are the truth)."""
+    predicted_N = probability_NC.argmax(1)
+    recall = metrics.per_class_recall(truth_N, predicted_N, len(classes))
+    return {
+        **_metrics_of("classes", truth_N, predicted_N),
+        "per_class_recall": {
+            name: None if np.isnan(value) else float(value) for name, value in zip(classes, recall, strict=True)
+        },
+        "confusion": metrics.confusion_matrix(truth_N, predicted_N, len(classes)).tolist(),
+        **_metrics_of("probabilities", truth_N, probability_NC),
+    }
+
+
+def evaluate_dimensions(truth_NK: Float, predicted_NK: Float, names: Sequence[str]) -> dict[str, float]:
+    """CCC and RMSE of each dimension over the whole set, and the mean CCC."""
+    ccc = metrics.ccc_by_dimension(truth_NK, predicted_NK, names)
+    rmse = {f"rmse_{name}": metrics.rmse(truth_NK[:, k], predicted_NK[:, k]) for k, name in enumerate(names)}
+    return {"ccc": float(np.mean(list(ccc.values()))), **{f"ccc_{name}": v for name, v in ccc.items()}, **rmse}
+
+
+def _metrics_of(
+    outputs: Literal["classes", "probabilities"], truth_N: NDArray[np.int64], predicted_N: NDArray[Any]
+) -> dict[str, float]:
+    return {
+        name: entry.function(truth_N, predicted_N) for name, entry in metrics.METRICS.items() if entry.of == outputs
+    }
+
+
+def evaluate_model(
+    folder: str,
+    store: FeatureStore,
+    units: Utterances,
+    target: Targets,
+    classes: Sequence[str],
+    dimensions: Sequence[str],
+) -> dict[str, Any]:
+    """Metrics of a model on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
+    scores = score(folder, store, units)
+    outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
+    result = evaluate_scores(scores, target, classes, dimensions)
+    return {**result, "predicted": dict(zip(units.ids, outputs.tolist(), strict=True))}
+
+
+def evaluate_scores(
+    scores: Scores, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
+) -> dict[str, Any]:
+    """Metrics of classes, of dimensions or of both, each over the utterances that are labelled so."""
+    result: dict[str, Any] = {}
+    if classes:
+        labelled_N = target.labelled_N
+        result |= evaluate(target.label_N[labelled_N], scores.probability_NC[labelled_N], classes)
+        result |= _agreement(target, scores.probability_NC)
+    if dimensions:
+        rated_N = target.rated_N
+        result |= evaluate_dimensions(target.value_NK[rated_N], scores.value_NK[rated_N], dimensions)
+    return result
+
+
+def _agreement(target: Targets, probability_NC: Float) -> dict[str, float]:
+    """Agreement with the annotators' votes, as `votes_*`, over the utterances that have some; nothing without any."""
+    voted_N = None if target.soft_NC is None else np.isfinite(target.soft_NC).all(1)
+    if target.soft_NC is None or voted_N is None or not voted_N.any():
+        return {}
+    agreement = metrics.soft_label_agreement(target.soft_NC[voted_N], probability_NC[voted_N])
+    return {f"votes_{name}": value for name, value in agreement.items()}
