@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import soundfile as sf
@@ -70,7 +71,16 @@ def task(pool: str, run: Path, **values: Any) -> dict[str, Any]:
 def test_transcripts_are_read_once_and_those_without_have_no_vector(telling_pool: str, tmp_path: Path) -> None:
     pool = open_pool(telling_pool)
     features = extract_text(pool, MINILM, uri=str(tmp_path))
-    vectors = features.vectors()
+    ids = features.index().names()
+    by_shard = features.index().rows_by_shard(ids)
+    names_of = {shard: pool.read(shard, ["utterance_id"])["utterance_id"].to_pylist() for shard in by_shard}
+    vectors = {
+        name: vector_E
+        for shard, names in names_of.items()
+        for name, vector_E in zip(names, features.shard_vectors(shard, names), strict=True)
+        if np.isfinite(vector_E).all()
+    }
+    assert set(vectors) == set(ids)
     text_of = dict(zip(pool.metadata["utterance_id"].to_pylist(), pool.metadata["text"].to_pylist(), strict=True))
     assert set(vectors) == {name for name, text in text_of.items() if text}
     assert len(vectors) == 72

@@ -28,7 +28,7 @@ from seral.report.comparison import (
     headline,
     paired_difference,
 )
-from seral.schema import LABEL, METADATA_COLUMNS, PICK, UTTERANCE
+from seral.schema import LABEL, METADATA_COLUMNS, PICK, UTTERANCE, prediction_schema
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 POOL, TEST = 200, 60
@@ -94,6 +94,11 @@ def write_trajectory(run: Path, arm: str, fold: int, seed: int, gold_N: np.ndarr
         test = score(gold_N[POOL:], probability_NC[POOL:].argmax(axis=1))
         write_round(folder / "rounds" / f"{number:04d}", number, arm, [ids[row] for row in asked], gold_N[asked])
         round_folder = folder / "rounds" / f"{number:04d}"
+        part = ["pool"] * POOL + ["test"] * TEST
+        table = {"utterance_id": ids, "part": part, "predicted": [CLASSES[code] for code in probability_NC.argmax(1)]}
+        table |= {f"p_{name}": probability_NC[:, code] for code, name in enumerate(CLASSES)}
+        (round_folder / "predictions").mkdir()
+        pq.write_table(pa.table(table).cast(prediction_schema(CLASSES)), round_folder / "predictions" / "all.parquet")
         metrics = {
             "labelled": count,
             "fraction": count / POOL,

@@ -23,7 +23,7 @@ from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
 from seral.studies.transfer import TransferOptions, run_transfer
 from seral.task.eligibility import eligible
-from seral.task.examples import Targets, Utterances
+from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.task.folds import FoldData, fold_data
 from seral.training.alignment import AnchorOptions, DomainAdaptation
 from seral.training.data import Labelled, Source, TrainingData
@@ -42,7 +42,7 @@ def made(count: int, prefix: str, seed: int, shift: float = 0.0) -> Utterances:
 
 def test_only_clips_of_the_source_are_aligned_and_both_languages_weigh_the_same() -> None:
     source, target = made(40, "s", 0, shift=3.0), made(30, "t", 1)
-    adaptation = DomainAdaptation.between(source, target, None)
+    adaptation = DomainAdaptation.between(source, Unlabelled.of(target), None)
     mixed = target.rows(np.arange(30) < 5).with_others(source)
     aligned = adaptation.aligned(mixed)
     np.testing.assert_array_equal(aligned.mean_NLD[:5], target.mean_NLD[:5])
@@ -62,7 +62,7 @@ def test_only_clips_of_the_source_are_aligned_and_both_languages_weigh_the_same(
 def test_coral_takes_a_bounded_number_of_clips_and_never_a_label() -> None:
     source, target = made(40, "s", 0, shift=3.0), made(30, "t", 1)
     adaptation = DomainAdaptation.between(
-        source, target, AnchorOptions(anchors="group", size=2, clips=12, projection=4)
+        source, Unlabelled.of(target), AnchorOptions(anchors="group", size=2, clips=12, projection=4)
     )
     pool = LayerPool(3, 6)
     pool.fit(torch.from_numpy(target.mean_NLD), torch.from_numpy(target.std_NLD))
@@ -81,7 +81,7 @@ def test_coral_takes_a_bounded_number_of_clips_and_never_a_label() -> None:
     alone = expected.queue(standard_BLU[:4][[0, 1, 3]], standard_BLU[4:])
     torch.testing.assert_close(coral.loss(standard_BLU, from_source_B, 4), 10 * alone)
     for nothing in (None, AnchorOptions(weight=0)):
-        sent = DomainAdaptation.between(source, target, nothing).of_batches(pool, seed=0)
+        sent = DomainAdaptation.between(source, Unlabelled.of(target), nothing).of_batches(pool, seed=0)
         assert sent.coral is None
         assert sent.is_source(["s001", "t001"]).tolist() == [True, False]
 

@@ -1,4 +1,4 @@
-"""Where each utterance stands in the shards of a table: the one thing that is in memory of every row of a pool."""
+"""The shard and the row of every utterance: the one thing that is in memory of each row of a pool."""
 
 # N utterances
 from __future__ import annotations
@@ -52,15 +52,19 @@ class ShardIndex:
 
     def positions(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Positions of some ids; -1 for those that are not there."""
-        found = pc.index_in(pa.array(ids, self.ids.type), self.ids)
-        positions: NDArray[np.int64] = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        index = pc.index_in(pa.array(ids, self.ids.type), self.ids)
+        positions: NDArray[np.int64] = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         return positions
+
+    def present(self, ids: Sequence[str]) -> tuple[str, ...]:
+        """Those of some ids that are there, in their order."""
+        return tuple(name for name, at in zip(ids, self.positions(ids).tolist(), strict=True) if at >= 0)
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Positions of some ids. Raises FeatureError that names those that are not there."""
         position = self.positions(ids)
         if (position < 0).any():
-            absent = [ids[at] for at in np.flatnonzero(position < 0)]
+            absent = [ids[int(at)] for at in np.flatnonzero(position < 0)]
             raise FeatureError(f"{len(absent)} utterances have no features, e.g. {', '.join(absent[:NAMED])}")
         return position
 
@@ -72,4 +76,4 @@ class ShardIndex:
         order = np.lexsort((row, shard))
         present, starts = np.unique(shard[order], return_index=True)
         parts = np.split(row[order], starts[1:]) if len(present) else []
-        return {self.shards[index]: rows for index, rows in zip(present.tolist(), parts, strict=True)}
+        return {self.shards[int(number)]: rows for number, rows in zip(present, parts, strict=True)}

@@ -41,7 +41,7 @@ class TextFeatures:
         return storage.join(self.folder, f"{shard}.parquet")
 
     def index(self) -> ShardIndex:
-        """Where the utterances that have a transcript stand."""
+        """The rows of the utterances that have a transcript."""
         return ShardIndex.of_files(self.pool.shards, [self.table_uri(shard) for shard in self.pool.shards])
 
     def shard_vectors(self, shard: str, ids: Sequence[str]) -> Half:
@@ -89,7 +89,7 @@ class FeatureStore:
         return storage.join(self.uri, self.fingerprint, table, f"{shard}.parquet")
 
     def index(self) -> ShardIndex:
-        """Where the utterances that have features stand."""
+        """The rows of the utterances that have features."""
         uris = [self.table_uri("pooled", shard) for shard in self.pool.shards]
         return ShardIndex.of_files(self.pool.shards, uris)
 

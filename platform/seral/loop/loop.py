@@ -178,8 +178,7 @@ def loop_fold(
     `folder` is for what all of them read, such as what the first round selects by.
     """
     data = replace(data, moments=data.unlabelled.moments)
-    has_features = data.index.positions(source) >= 0
-    present = tuple(name for name, has in zip(source, has_features, strict=True) if has)
+    present = data.index.present(source)
     return LoopFold(data=data, options=options, source=present, folder=folder, surprisal=surprisal)
 
 

@@ -83,7 +83,7 @@ def _candidates(this: Round, strategy: StrategyOptions, ids: Sequence[str]) -> I
 
 
 def _source(this: Round, strategy: StrategyOptions) -> SourceOptions | None:
-    """Where the columns are that the strategy reads; None where ids and metadata do."""
+    """The files of the columns that the strategy reads; None where ids and metadata do."""
     fold, utterances = this.fold, storage.join(this.data.store.pool.uri, "utterances")
     surprisal = str(fold.surprisal) if "surprisal_NQ" in strategy.needs else None
     if this.number and this.reads_pool:

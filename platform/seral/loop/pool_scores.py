@@ -12,7 +12,7 @@ the shards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.actors import each_shard
 from seral.features.moments import rows_at_once
-from seral.features.store import FeatureStore
+from seral.features.store import FeatureStore, Half
 from seral.schema import prediction_schema
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Utterances
@@ -84,7 +84,10 @@ class ShardScorer:
         for at in range(0, len(rows), rows_at_once(self.plan.store)):
             chosen = rows[at : at + rows_at_once(self.plan.store)]
             part = self.plan.store.read_shard(row["shard"], chosen)
-            units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
+            text_NE = None if part.text_NE is None else _single(part.text_NE)
+            units = Utterances(
+                ids=part.ids, mean_NLD=_single(part.mean_NLD), std_NLD=_single(part.std_NLD), text_NE=text_NE
+            )
             scores = self.model(units, dropout_passes=self.plan.dropout_passes, seed=self.plan.seed)
             parts.append((_slim(scores, self.plan), self._ensemble(units), part.ids))
         ids = [name for _, _, names in parts for name in names]
@@ -192,14 +195,14 @@ class Projection:
         return rng.standard_normal((length, self.width), dtype=np.float32) / np.float32(np.sqrt(self.width))
 
 
+def _single(array: Half) -> Float:
+    single: Float = torch.from_numpy(array).float().numpy()  # half the time that NumPy takes
+    return single
+
+
 def _slim(scores: Scores, plan: ScoringPlan) -> Scores:
-    """The scores with the embedding as it is written, or none."""
-    embedding_NU = np.empty((len(scores.embedding_NU), 0), np.float16)
+    """The scores with the embedding no longer than it is written, or none."""
+    embedding_NU = np.empty((len(scores.embedding_NU), 0), np.float32)
     if "embedding_ND" in plan.needs:
-        embedding_NU = Projection(plan.width)(scores.embedding_NU).astype(np.float16)
-    return Scores(
-        probability_NC=scores.probability_NC,
-        value_NK=scores.value_NK,
-        embedding_NU=embedding_NU,
-        dropout_RNC=scores.dropout_RNC,
-    )
+        embedding_NU = Projection(plan.width)(scores.embedding_NU)
+    return replace(scores, embedding_NU=embedding_NU)

@@ -84,7 +84,7 @@ class Scorer:
 
 
 def _batches(count: int) -> range:
-    """Where each batch begins; one, of zeros, where there is nothing."""
+    """The first row of each batch; one, of zeros, where there is nothing."""
     return range(0, max(1, count), ROWS_IN_BATCH)
 
 

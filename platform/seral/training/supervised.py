@@ -84,9 +84,7 @@ def examples_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Fo
         if encoder not in stores:
             stores[encoder] = features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
         data = fold_data(options, stores[encoder], fold, metadata)
-        with_features = set(data.ids)
-        labelled = tuple(name for name in source if name in with_features)
-        examples[number] = FoldExamples(number=number, data=data, source=labelled)
+        examples[number] = FoldExamples(number=number, data=data, source=data.index.present(source))
     return examples
 
 
