@@ -57,7 +57,7 @@ class ShardIndex:
         return positions
 
     def present(self, ids: Sequence[str]) -> tuple[str, ...]:
-        """Those of some ids that are there, in their order."""
+        """The ids that are there, of some, in their order."""
         return tuple(name for name, at in zip(ids, self.positions(ids).tolist(), strict=True) if at >= 0)
 
     def rows(self, ids: Sequence[str]) -> NDArray[np.int64]:
