@@ -41,6 +41,9 @@ class ClusterOptions(Options):
     train_workers: int = Field(default=0, ge=0)
     """Ray Train workers of one training; 0 trains inside the trajectory's own process, so that trajectories run side
     by side."""
+    parts: int = Field(default=1, ge=1)
+    """Processes that the pool of one trajectory of the loop is divided among, to be scored and selected from; 1 = the
+    trajectory's own. The picks are the same: more of them pay where there are fewer trajectories than CPUs."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPUs a Ray Train worker reserves."""
     max_failures: int = Field(default=2, ge=0)
@@ -112,7 +115,7 @@ def run_side_by_side(
     waiting, running = list(tasks), dict[ray.ObjectRef, str]()
     failures: list[tuple[str, ray.exceptions.RayError]] = []
     while waiting or running:
-        limit = max(1, cpu_count() // max(1, on.train_workers * on.cpus_per_worker))  # nodes come and go
+        limit = max(1, cpu_count() // max(1, on.parts, on.train_workers * on.cpus_per_worker))  # nodes come and go
         while waiting and len(running) < limit:
             name = waiting.pop(0)
             running[tasks[name]()] = name

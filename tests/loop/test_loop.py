@@ -274,6 +274,14 @@ def test_resume_after_lost_rounds_gives_the_same_run(run_values: dict[str, Any])
     assert outcome(run) == whole
 
 
+@pytest.mark.parametrize("strategy", ["after", "badge", {"name": "margin", "wrappers": ["quality"]}])
+def test_a_pool_in_parts_is_asked_about_the_same(run_values: dict[str, Any], tmp_path: Path, strategy: Any) -> None:
+    values = run_values | {"strategy": strategy, "initial": "k_center", "full_arm": False, "random_arm": False}
+    whole = run_loop(parse(LoopOptions, values))
+    parts = values | {"run": str(tmp_path / "parts"), "cluster": {"cpus": 2, "parts": 2}}
+    assert outcome(run_loop(parse(LoopOptions, parts))) == outcome(whole)
+
+
 def test_number_of_cpus_changes_nothing(run_values: dict[str, Any], tmp_path: Path) -> None:
     side_by_side = run_loop(parse(LoopOptions, run_values | {"seeds": [0, 1]}))
     alone = run_loop(parse(LoopOptions, run_values | {"seeds": [1], "run": str(tmp_path / "alone")}))

@@ -19,7 +19,7 @@ from seral.progress import Advance, track
 
 K = TypeVar("K", bound=Hashable)
 LONG = 20_000
-"""Clips whose moments take a while, so that progress is shown."""
+"""Clips whose moments take a while: progress is shown, and they are read by several processes."""
 AT_ONCE_BYTES = 16_000_000
 """Features of a shard that are in memory at a time."""
 
@@ -29,8 +29,10 @@ def pooled_moments(
 ) -> dict[K, PooledMoments]:
     """The moments of several sets of clips that overlap, by name; shards are added up in their order.
 
-    With `processes` above 1 by tasks of Ray, so many at a time. Raises FeatureError for a set without a clip.
+    With `processes` above 1 a large pool is read by tasks of Ray, so many at a time. Raises FeatureError for a set
+    without a clip.
     """
+    processes = processes if len(index) > LONG else 1
     rows_of = {key: index.rows_by_shard(ids) for key, ids in ids_of.items()}
     if empty := [key for key, rows in rows_of.items() if not rows]:
         raise FeatureError(f"no clip of {empty[0]} has features")

@@ -21,9 +21,11 @@ import pyarrow as pa
 import ray
 import torch
 
+from ser_models.moments import PooledMoments
 from seral import storage
-from seral.cluster import run_side_by_side
+from seral.cluster import cpu_count, run_side_by_side
 from seral.errors import AwaitingLabels, StateError
+from seral.features.moments import pooled_moments
 from seral.features.store import FeatureStore
 from seral.labels.annotator import Annotator
 from seral.labels.people import ledger_url
@@ -82,9 +84,12 @@ def _run(options: LoopOptions) -> str:
             annotator.ask_evaluation(fold, options.seeds[0])
         stores = _stores(options, pool, folds, times)  # while people answer
         folds = {n: annotator.evaluated(fold) for n, fold in folds.items()}
-        loop_folds = {}
-        for n, fold in folds.items():
-            loop_folds[n] = _loop_fold(options, n, fold_data(options, stores[n], fold, metadata), source)
+        loop_folds, data_of = (
+            {},
+            _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()}),
+        )
+        for n, data in data_of.items():
+            loop_folds[n] = _loop_fold(options, n, data, source)
             _warn_of_missing_classes(loop_folds[n], annotator, kind.more_evaluation)
     _describe(options, pool, loop_folds, filtered)
     trajectories = _trajectories(options, loop_folds)
@@ -157,6 +162,16 @@ def _store(options: LoopOptions, pool: Pool, encoder: str, times: PhaseTimes) ->
         return features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
 
 
+def _with_moments(data_of: dict[int, FoldData]) -> dict[int, FoldData]:
+    """The folds with the moments of their training parts: one pass over the features for all that share them."""
+    store_of = {data.store.fingerprint: data for data in data_of.values()}
+    moments = dict[int, PooledMoments]()
+    for fingerprint, shared in store_of.items():
+        train_of = {n: data.fold.train for n, data in data_of.items() if data.store.fingerprint == fingerprint}
+        moments |= pooled_moments(shared.store, shared.index, train_of, cpu_count())
+    return {n: replace(data, moments=moments[n]) for n, data in data_of.items()}
+
+
 def _loop_fold(options: LoopOptions, number: int, data: FoldData, source: Sequence[str]) -> LoopFold:
     folder = storage.join(options.run, "tapt", f"fold-{number:02d}", SURPRISAL)
     surprisal = folder if options.needs_surprisal else None
@@ -177,9 +192,10 @@ def loop_fold(
 
     `folder` is for what all of them read, such as what the first round selects by.
     """
-    data = replace(data, moments=data.unlabelled.moments)
-    present = data.index.present(source)
-    return LoopFold(data=data, options=options, source=present, folder=folder, surprisal=surprisal)
+    if data.moments is None:
+        data = replace(data, moments=data.unlabelled.moments)
+    present, processes = data.index.present(source), options.cluster.parts
+    return LoopFold(data=data, options=options, source=present, folder=folder, surprisal=surprisal, processes=processes)
 
 
 def arm_of(options: LoopOptions, initial: StrategyOptions, strategy: StrategyOptions, total: int) -> Arm:
@@ -209,7 +225,8 @@ def _trajectories(options: LoopOptions, folds: dict[int, LoopFold]) -> list[tupl
 def _run_all(options: LoopOptions, trajectories: Sequence[tuple[Trajectory, Arm]], folds: dict[int, LoopFold]) -> None:
     shared = {number: ray.put(fold) for number, fold in folds.items()}
     task = _trajectory_task.options(
-        num_cpus=0 if options.cluster.train_workers else 1, max_retries=options.cluster.max_failures
+        num_cpus=0 if options.cluster.train_workers or options.cluster.parts > 1 else 1,
+        max_retries=options.cluster.max_failures,
     )
     folders = {t.name: storage.join(options.run, "trajectories", t.name) for t, _ in trajectories}
     tasks = {t.name: partial(task.remote, folders[t.name], t, arm, shared[t.fold]) for t, arm in trajectories}
