@@ -274,6 +274,7 @@ def test_resume_after_lost_rounds_gives_the_same_run(run_values: dict[str, Any])
     assert outcome(run) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["after", "badge", {"name": "margin", "wrappers": ["quality"]}])
 def test_a_pool_in_parts_is_asked_about_the_same(run_values: dict[str, Any], tmp_path: Path, strategy: Any) -> None:
     values = run_values | {"strategy": strategy, "initial": "k_center", "full_arm": False, "random_arm": False}

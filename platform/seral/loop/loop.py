@@ -224,10 +224,8 @@ def _trajectories(options: LoopOptions, folds: dict[int, LoopFold]) -> list[tupl
 
 def _run_all(options: LoopOptions, trajectories: Sequence[tuple[Trajectory, Arm]], folds: dict[int, LoopFold]) -> None:
     shared = {number: ray.put(fold) for number, fold in folds.items()}
-    task = _trajectory_task.options(
-        num_cpus=0 if options.cluster.train_workers or options.cluster.parts > 1 else 1,
-        max_retries=options.cluster.max_failures,
-    )
+    elsewhere = options.cluster.train_workers or options.cluster.parts > 1  # is the work, and so are the CPUs
+    task = _trajectory_task.options(num_cpus=0 if elsewhere else 1, max_retries=options.cluster.max_failures)
     folders = {t.name: storage.join(options.run, "trajectories", t.name) for t, _ in trajectories}
     tasks = {t.name: partial(task.remote, folders[t.name], t, arm, shared[t.fold]) for t, arm in trajectories}
     done, tracker = 0, None if options.track is None else Tracker(options.track, options.run)
