@@ -31,10 +31,10 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
     """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes or ratings."""
     table = askable(pool, corpora)
     oracle = Oracle(pool, options.classes, options.class_map, options.dimensions)
-    if options.classes and (ignored := oracle.ignored(table["utterance_id"].to_pylist())):
+    if options.classes and (ignored := oracle.ignored(table["utterance_id"])):
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
         say(f"outside the classes and left out: {words}")
-    table = table.filter(pc.is_in(table["utterance_id"], pa.array(sorted(oracle.answerable))))
+    table = table.filter(pc.is_in(table["utterance_id"], oracle.answerable))
     if isinstance(options, ProtocolOptions) and options.protocol is not None:
         complete = find_protocol(options.protocol).utterances
         if complete not in (None, table.num_rows):

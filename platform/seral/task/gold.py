@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
@@ -60,55 +62,64 @@ class Oracle:
         class_map: Mapping[str, str] | None = None,
         dimensions: Sequence[str] = (),
     ) -> None:
-        words = {word.lower(): name for word, name in (class_map or CLASS_MAP).items()}
-        table = storage.read_tables([storage.join(pool.uri, "gold", f"{s}.parquet") for s in pool.shards], GOLD)
-        wanted = set(classes)
-        self._emotion: dict[str, str] = {}
-        self._ignored: dict[str, str] = {}
-        for name, word in zip(*(table[c].to_pylist() for c in ("utterance_id", "emotion")), strict=True):
-            if word is None:
-                continue
-            emotion = words.get(word.lower(), word.lower())
-            if emotion in wanted:
-                self._emotion[name] = emotion
-            else:
-                self._ignored[name] = word
+        uris = [storage.join(pool.uri, "gold", f"{shard}.parquet") for shard in pool.shards]
+        table = storage.read_tables(uris, GOLD, ["utterance_id", "emotion", *dimensions]).sort_by("utterance_id")
+        self._ids = table["utterance_id"].combine_chunks()
         self._classes, self._dimensions = tuple(classes), tuple(dimensions)
-        columns = zip(*(table[name].to_pylist() for name in dimensions), strict=True)
-        rated = zip(table["utterance_id"].to_pylist(), columns, strict=True) if dimensions else ()
-        self._ratings = {name: row for name, row in rated if None not in row}
-        if dimensions and not self._ratings:
+        encoded = table["emotion"].combine_chunks().dictionary_encode()
+        self._words: list[str | None] = [*encoded.dictionary.to_pylist(), None]
+        self._word_N = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int16)
+        self._class_map = class_map or CLASS_MAP
+        self._code_N = _class_codes(self._words, self._classes, self._class_map)[self._word_N]
+        self._value_NK = np.empty((len(self._ids), len(dimensions)), np.float32)
+        for k, name in enumerate(dimensions):
+            self._value_NK[:, k] = table[name].to_numpy()
+        self._value_NK[~np.isfinite(self._value_NK).all(1)] = np.nan
+        if dimensions and not np.isfinite(self._value_NK).all(1).any():
             raise LabelError(f"no utterance of {pool.uri} has gold ratings of {', '.join(dimensions)}")
-        absent = sorted(wanted - set(self._emotion.values()))
-        if absent:
+        if absent := sorted(set(classes) - {classes[code] for code in np.unique(self._code_N) if code >= 0}):
+            outside = self._outside(self._word_N)
             raise LabelError(
                 f"no gold label of {pool.uri} means {', '.join(absent)}; words outside the classes: "
-                f"{', '.join(f'{word} ({n})' for word, n in sorted(Counter(self._ignored.values()).items())) or 'none'}"
+                f"{', '.join(f'{word} ({n})' for word, n in sorted(outside.items())) or 'none'}"
             )
 
-    def ignored(self, ids: Iterable[str]) -> Counter[str]:
+    def ignored(self, ids: Iterable[str] | pa.ChunkedArray) -> Counter[str]:
         """Corpus words that mean none of the classes, counted over these ids."""
-        return Counter(self._ignored[name] for name in ids if name in self._ignored)
+        rows = self._rows(ids)
+        return self._outside(self._word_N[rows[rows >= 0]])
 
     @property
-    def answerable(self) -> set[str]:
+    def answerable(self) -> pa.Array:
         """Ids that have an answer among the classes, or ratings of all dimensions."""
-        return {*self._emotion, *self._ratings}
+        rated_N = np.isfinite(self._value_NK).all(1) & bool(self._dimensions)
+        return self._ids.filter(pa.array((self._code_N >= 0) | rated_N))
 
     def targets(self, ids: Sequence[str]) -> Targets:
         """Gold classes and ratings of some ids, where they have any."""
-        code = {name: index for index, name in enumerate(self._classes)}
-        label_N = np.array([code[self._emotion[n]] if n in self._emotion else -1 for n in ids], np.int64)
-        none = (float("nan"),) * len(self._dimensions)
-        rows = [self._ratings.get(name, none) for name in ids]
-        return Targets(label_N=label_N, value_NK=np.array(rows, np.float32).reshape(len(rows), len(none)))
+        rows, nothing = self._rows(ids), np.full((1, len(self._dimensions)), np.nan, np.float32)
+        code_N, value_NK = np.append(self._code_N, np.int16(-1)), np.concatenate([self._value_NK, nothing])
+        return Targets(label_N=code_N[rows].astype(np.int64), value_NK=value_NK[rows])
 
     def emotions(self, ids: Sequence[str]) -> list[str]:
         """Gold emotion of each id. Raises LabelError for an id without one."""
-        missing = [name for name in ids if name not in self._emotion]
-        if missing:
+        code_N = self.targets(ids).label_N
+        if missing := [name for name, code in zip(ids, code_N.tolist(), strict=True) if code < 0]:
             raise LabelError(f"no gold label for {len(missing)} utterances, e.g. {', '.join(missing[:5])}")
-        return [self._emotion[name] for name in ids]
+        return [self._classes[code] for code in code_N.tolist()]
+
+    def _rows(self, ids: Iterable[str] | pa.ChunkedArray) -> NDArray[np.int64]:
+        """Row of each id; -1, the last, for one that the table does not have."""
+        asked = ids if isinstance(ids, pa.ChunkedArray) else pa.array(ids, pa.string())
+        rows: NDArray[np.int64] = pc.index_in(asked, self._ids).fill_null(-1).to_numpy().astype(np.int64)
+        return rows
+
+    def _outside(self, word_N: NDArray[np.int16]) -> Counter[str]:
+        """Words that mean none of the classes among some, and how often."""
+        code_of = _class_codes(self._words, self._classes, self._class_map)
+        index, count = np.unique(word_N, return_counts=True)
+        pairs = ((self._words[at], code_of[at], n) for at, n in zip(index.tolist(), count.tolist(), strict=True))
+        return Counter({word: n for word, code, n in pairs if word is not None and code < 0})
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -135,3 +146,13 @@ class Oracle:
             for name, emotion in zip(ids, self.emotions(ids), strict=True)
         ]
         return pa.Table.from_pylist(rows, LABEL)
+
+
+def _class_codes(
+    words: Sequence[str | None], classes: Sequence[str], class_map: Mapping[str, str]
+) -> NDArray[np.int16]:
+    """The index of the class that each of a corpus's words means; -1 for none of them."""
+    emotion_of = {word.lower(): name for word, name in class_map.items()}
+    code_of = {name: code for code, name in enumerate(classes)}
+    lower = ["" if word is None else word.lower() for word in words]
+    return np.array([code_of.get(emotion_of.get(word, word), -1) for word in lower], np.int16)
