@@ -315,11 +315,11 @@ def read_rows(uri: str | Path, rows: Sequence[int] | NDArray[Any], columns: Sequ
     return table.take(pa.array(asked - shift[np.searchsorted(groups, group_of)]))
 
 
-def read_batches(uri: str | Path, *, rows: int) -> Iterator[pa.Table]:
-    """Read one Parquet file so many rows at a time."""
+def read_batches(uri: str | Path, columns: Sequence[str] | None = None, *, rows: int) -> Iterator[pa.Table]:
+    """Read one Parquet file, or some of its columns, so many rows at a time."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(rows):
+        for batch in pq.ParquetFile(file).iter_batches(rows, columns=None if columns is None else list(columns)):
             yield pa.Table.from_batches([batch])
 
 
@@ -336,6 +336,14 @@ def read_tables(uris: Iterable[str | Path], schema: pa.Schema, columns: Sequence
     part_schema = pa.schema([schema.field(name) for name in names])
     parts = [read_table(uri, names).cast(part_schema) for uri in uris]
     return pa.concat_tables(parts) if parts else part_schema.empty_table()
+
+
+def copy_file(source: str | Path, target: str | Path) -> None:
+    """Copy a file to another address, a block at a time, replacing what is there."""
+    fs, path = resolve(source)
+    with fs.open_input_stream(path) as stream, replacing(target) as file:
+        while block := stream.read(BLOCK):
+            file.write(block)
 
 
 def copy_folder(source: str | Path, target: str | Path) -> None:

@@ -18,6 +18,7 @@ from seral import storage
 from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import parse
+from seral.pool.dedupe import codes
 from seral.pool.derive import SelectOptions, merge_pools, proportional_order, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
@@ -124,8 +125,8 @@ def test_hours_are_drawn_up_to_the_clip_that_completes_them(pool: str, tmp_path:
 
 @given(groups=st.lists(st.sampled_from("abc"), min_size=1, max_size=60), seed=st.integers(0, 5))
 def test_every_beginning_of_a_draw_holds_the_shares(groups: list[str], seed: int) -> None:
-    ids = np.array([f"u{number}" for number in range(len(groups))])
-    order = proportional_order(ids, np.array(groups), seed)
+    key_N = np.random.default_rng(seed).permutation(len(groups)).astype(np.float64)
+    order = proportional_order(key_N, codes(pa.chunked_array([groups])))
     assert sorted(order.tolist()) == list(range(len(groups)))
     drawn = np.array(groups)[order]
     for end in range(1, len(groups) + 1):

@@ -24,8 +24,8 @@ from seral.audio.quality import measure
 from seral.audio.voice import voice_probability
 from seral.cluster import ClusterOptions, connect
 from seral.errors import StateError
+from seral.pool.dedupe import mark_duplicates
 from seral.pool.derive import ORDER, copy_tombstones
-from seral.pool.ingest import mark_duplicates
 from seral.pool.noises import read_noises
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import REWRITTEN, Pool, open_pool, read_manifest, shard_uri
@@ -69,7 +69,7 @@ def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
             for row in dataset.map(degrade_shard, fn_kwargs=arguments).iter_rows():
                 advance(row["rows"])
     shards = mark_duplicates(out, sorted(names.values()))
-    commit(out, before, {name: read_entry(out, name) for name in shards})
+    commit(out, before, {name: new or read_entry(out, name) for name, new in shards.items()})
     return {"pool": out, "utterances": open_pool(out).rows, "of": pool.uri}
 
 

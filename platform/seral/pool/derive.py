@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -20,14 +20,14 @@ from pydantic import Field, model_validator
 from seral import storage
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import Options
-from seral.pool.ingest import mark_duplicates
-from seral.pool.revisions import EMPTY, commit, read_entry
+from seral.pool.dedupe import codes, first_rows, mark_duplicates
+from seral.pool.revisions import EMPTY, commit, shard_entry
 from seral.pool.shards import REWRITTEN, TABLES, Pool, open_pool, read_manifest, renamed, shard_uri
 from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased
 from seral.pool.where import COLUMNS, Condition, parse_conditions
 from seral.progress import track
 from seral.schema import UTTERANCE
-from seral.vectors.stable_keys import hash_keys
+from seral.vectors.stable_keys import column_keys
 
 ORDER = ("quarantine", "gold", "votes", "utterances")
 """Tables of a shard as they are written: `utterances` marks it as complete."""
@@ -79,15 +79,18 @@ def merge_pools(sources: Sequence[str], out: str) -> dict[str, Any]:
         raise OptionError(f"{out} is to be merged into itself; name the others only")
     for pool in pools:
         copy_tombstones(pool.uri, out)
+    erased = read_erased(out)
     own = Pool(uri=out, manifest=dict(before))
-    pool_shards = [(pool, shard) for pool in (own, *pools) for shard in pool.shards]
-    merge = _Merge(out=out, erased=read_erased(out))
-    with track(f"merging {len(pools)} pools", len(pool_shards)) as advance:
-        for pool, shard in pool_shards:
-            merge.add(pool, shard)
+    entries: dict[str, Any] = {}
+    parts = _new_parts([(pool, shard) for pool in (own, *pools) for shard in pool.shards], erased)
+    with track(f"merging {len(pools)} pools", len(parts)) as advance:
+        for part in parts:
+            if not part.has_nothing_new:
+                is_free = part.is_whole and part.shard not in entries
+                name = part.shard if is_free else renamed(part.shard, part.ids.to_pylist())
+                entries[name] = _add(part, out, name, erased)
             advance()
-    shards = mark_duplicates(out, merge.names)
-    commit(out, before, {name: before["shards"].get(name) or read_entry(out, name) for name in shards})
+    commit(out, before, {name: new or entries[name] for name, new in mark_duplicates(out, list(entries)).items()})
     pool_out = open_pool(out)
     return {
         "pool": out,
@@ -105,31 +108,31 @@ def select_from_pool(options: SelectOptions) -> dict[str, Any]:
     rows = choose(pool, options)
     if not rows.num_rows:
         raise PoolError(f"nothing in {options.pool} fits: {' and '.join(options.where)}")
-    names = _plan(pool, rows, options)
+    names = _plan(pool, rows, options.shard_mb)
     before = read_manifest(out)
     if before is not None and not {REWRITTEN.sub("", shard) for shard in before["shards"]} <= set(names):
         raise StateError(f"there is another pool at {out}: give another address")
     copy_tombstones(pool.uri, out)
+    entries = {}
     with track("writing", rows.num_rows) as advance:
         for name, ids in names.items():
-            _write_part(pool, ids, out, name)
-            advance(sum(map(len, ids.values())))
+            entries[name] = _write_part(pool, ids, out, name)
+            advance(entries[name]["rows"])
     shards = mark_duplicates(out, sorted(names))
-    commit(out, before or EMPTY, {name: read_entry(out, name) for name in shards})
+    commit(out, before or EMPTY, {name: new or entries[name] for name, new in shards.items()})
     hours = float(pc.sum(rows["duration_s"]).as_py()) / 3600
     return {"pool": out, "utterances": rows.num_rows, "of": pool.rows, "hours": round(hours, 3)}
 
 
 def choose(pool: Pool, options: SelectOptions) -> pa.Table:
-    """The utterances meant, with their shard: all that fit, or a draw from those of them that count."""
+    """The utterances meant, with the number of their shard: all that fit, or a draw from those of them that count."""
     conditions = parse_conditions(options.where)
     fitting = pa.concat_tables(list(_fitting(pool, conditions, options)))
     if not options.draws:
         return fitting
-    fitting = fitting.filter(pc.is_null(fitting["duplicate_of"])).sort_by("utterance_id")
-    group_N = np.asarray(fitting["group"].to_pylist(), dtype=np.str_)
-    order_N = proportional_order(np.asarray(fitting["utterance_id"].to_pylist(), dtype=np.str_), group_N, options.seed)
-    ordered = fitting.take(pa.array(order_N))
+    fitting = fitting.sort_by("utterance_id")
+    key_N = column_keys(fitting["utterance_id"], hashlib.sha256(str(options.seed).encode()).hexdigest()[:16])
+    ordered = fitting.take(pa.array(proportional_order(key_N, codes(fitting["group"]))))
     if options.count is not None:
         if options.count > fitting.num_rows:
             raise PoolError(f"{fitting.num_rows} utterances fit and are no duplicates, {options.count} are asked for")
@@ -142,109 +145,161 @@ def choose(pool: Pool, options: SelectOptions) -> pa.Table:
     return ordered.slice(0, int(np.searchsorted(total_s, asked_s)) + 1)
 
 
-def proportional_order(ids: NDArray[np.str_], group_N: NDArray[np.str_], seed: int) -> NDArray[np.int64]:
+def proportional_order(key_N: NDArray[np.float64], group_N: NDArray[np.int64]) -> NDArray[np.int64]:
     """A random order, (N,), of which every beginning holds the groups in about the shares that the whole has.
 
-    Within a group by stable hash keys, which depend on the id and the seed alone; the r-th of a group of size n comes
-    at (r + 1/2) / n of the way.
+    Within a group by random keys; the r-th of a group of size n comes at (r + 1/2) / n of the way.
     """
-    key_N = hash_keys(ids, hashlib.sha256(str(seed).encode()).hexdigest()[:16])
-    position_N = np.empty(len(ids))
-    for group in np.unique(group_N):
-        rows = np.flatnonzero(group_N == group)
-        position_N[rows[np.argsort(key_N[rows], kind="stable")]] = (np.arange(len(rows)) + 0.5) / len(rows)
+    order_N, size_G = np.lexsort((key_N, group_N)), np.bincount(group_N)
+    group_N = group_N[order_N]
+    position_N = np.empty(len(key_N))
+    position_N[order_N] = (np.arange(len(key_N)) - (np.cumsum(size_G) - size_G)[group_N] + 0.5) / size_G[group_N]
     return np.lexsort((key_N, position_N))
 
 
 def _fitting(pool: Pool, conditions: Sequence[Condition], options: SelectOptions) -> Iterator[pa.Table]:
-    names = ["utterance_id", "duration_s", "duplicate_of", "corpus"]
-    columns = sorted({*names, *(condition.column for condition in conditions), options.by or "corpus"})
-    yield pa.schema([*map(UTTERANCE.field, names), ("group", pa.string()), ("shard", pa.string())]).empty_table()
-    for shard in pool.shards:
+    names = ["utterance_id", "duration_s", "corpus"]
+    columns = sorted({*names, "duplicate_of", *(condition.column for condition in conditions), options.by or "corpus"})
+    yield pa.schema([*map(UTTERANCE.field, names), ("group", pa.string()), ("shard", pa.int32())]).empty_table()
+    for number, shard in enumerate(pool.shards):
         table = pool.read(shard, columns)
-        mask = np.ones(table.num_rows, dtype=bool)
+        mask = np.asarray(pc.is_null(table["duplicate_of"])) if options.draws else np.ones(table.num_rows, dtype=bool)
         for condition in conditions:
             mask &= condition.holds(table)
         table = table.filter(pa.array(mask))
-        no_group = pa.array([""] * table.num_rows, pa.string())
+        no_group = pa.repeat("", table.num_rows)
         group = no_group if options.by is None else pc.fill_null(pc.cast(table[options.by], pa.string()), "")
         rows = table.select(names).append_column("group", group)
-        yield rows.append_column("shard", pa.array([shard] * table.num_rows, pa.string()))
+        yield rows.append_column("shard", pa.repeat(pa.scalar(number, pa.int32()), table.num_rows))
 
 
-def _plan(pool: Pool, rows: pa.Table, options: SelectOptions) -> dict[str, dict[str, list[str]]]:
+def _plan(pool: Pool, rows: pa.Table, shard_mb: float) -> dict[str, dict[str, pa.Array]]:
     """Name of each new shard -> old shard -> ids of it, about `shard_mb` of audio each."""
-    parts: list[dict[str, list[str]]] = [{}]
+    ordered = rows.sort_by([("shard", "ascending"), ("utterance_id", "ascending")]).combine_chunks()
+    ids, shard_N = ordered["utterance_id"].chunk(0), np.asarray(ordered["shard"])
+    names, entries = pool.shards, pool.manifest["shards"]
+    parts: list[dict[str, pa.Array]] = [{}]
     part_mb = 0.0
-    ordered = rows.sort_by([("shard", "ascending"), ("utterance_id", "ascending")])
-    entries = pool.manifest["shards"]
-    for shard, name in zip(*(ordered[c].to_pylist() for c in ("shard", "utterance_id")), strict=True):
+    for number in np.unique(shard_N):
+        shard = names[number]
         size = entries[shard]["bytes"] / entries[shard]["rows"] / 1e6
-        if parts[-1] and part_mb + size > options.shard_mb:
-            parts.append({})
-            part_mb = 0.0
-        parts[-1].setdefault(shard, []).append(name)
-        part_mb += size
-    corpus = dict(zip(rows["utterance_id"].to_pylist(), rows["corpus"].to_pylist(), strict=True))
-    parts_by_name = {}
+        start, end = np.searchsorted(shard_N, [number, number + 1])
+        while start < end:
+            after_mb = np.cumsum(np.concatenate([[part_mb], np.full(end - start, size)]))[1:]
+            fitting = int(np.searchsorted(after_mb, shard_mb, side="right"))
+            fitting = fitting or int(not parts[-1])  # a part has one, however large
+            if fitting:
+                parts[-1][shard] = ids[start : start + fitting]
+                part_mb, start = after_mb[fitting - 1], start + fitting
+            if start < end:
+                parts.append({})
+                part_mb = 0.0
+    corpus = ordered["corpus"]
+    parts_by_name, first = {}, 0
     for part in parts:
-        ids = [name for inside in part.values() for name in inside]
-        parts_by_name[f"{corpus[ids[0]]}-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:12]}"] = part
+        part_ids = pa.concat_arrays(list(part.values())).to_pylist()
+        parts_by_name[f"{corpus[first].as_py()}-{hashlib.sha256(' '.join(part_ids).encode()).hexdigest()[:12]}"] = part
+        first += len(part_ids)
     return parts_by_name
 
 
-def _write_part(pool: Pool, ids: Mapping[str, Sequence[str]], out: str, name: str) -> None:
+def _write_part(pool: Pool, ids: Mapping[str, pa.Array], out: str, name: str) -> dict[str, Any]:
+    """Write a shard of some utterances of others; returns its entry in the manifest."""
+    sums = {}
     for table in ORDER:
         parts = [TABLES[table].empty_table()]
         for shard, shard_ids in ids.items() if table != "quarantine" else ():
-            rows = storage.read_table(pool.table_uri(table, shard))
-            parts.append(rows.filter(pc.is_in(rows["utterance_id"], pa.array(shard_ids))).cast(TABLES[table]))
-        storage.write_table(shard_uri(out, table, name), pa.concat_tables(parts), row_group_rows=256)
+            batches = storage.read_batches(pool.table_uri(table, shard), rows=256)
+            parts += (rows.filter(pc.is_in(rows["utterance_id"], shard_ids)).cast(TABLES[table]) for rows in batches)
+        sums[table] = storage.write_table(shard_uri(out, table, name), pa.concat_tables(parts), row_group_rows=256)
+    return shard_entry(sum(map(len, ids.values())), sums)
 
 
-@dataclass(kw_only=True)
-class _Merge:
-    """A pool in the making: which shards it has so far, and what stands in them."""
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """A shard of a pool, and the share of it that no shard before it in a merge has."""
 
-    out: str
-    erased: Erased
-    names: list[str] = field(default_factory=list)
-    utterances: set[str] = field(default_factory=set)
-    bad: set[tuple[Any, ...]] = field(default_factory=set)
+    pool: Pool
+    shard: str
+    ids: pa.ChunkedArray
+    """Utterances that are new and were not erased."""
+    is_new_bad_N: NDArray[np.bool_]
+    """Mask of the rows of its quarantine, likewise."""
 
-    def add(self, pool: Pool, shard: str) -> None:
-        """Add what a shard has that is new here and was not erased; as it is where that is all of it."""
-        tables = {table: self.erased.without(storage.read_table(pool.table_uri(table, shard))) for table in TABLES}
-        rows = [
-            pool.manifest["shards"][shard]["rows"],
-            storage.read_footer(pool.table_uri("quarantine", shard)).num_rows,
-        ]
-        new = self._new(tables)
-        ids, bad = new["utterances"]["utterance_id"].to_pylist(), new["quarantine"].to_pylist()
-        self.utterances.update(ids)
-        self.bad.update(tuple(line.values()) for line in bad)
-        if not ids and not bad and any(rows):
-            return
-        is_whole = [len(ids), len(bad)] == rows
-        name = shard if is_whole and shard not in self.names else renamed(shard, ids)
-        self.names.append(name)
-        if is_whole and pool.uri == self.out:
-            return
-        for table in ORDER:
-            if is_whole:
-                storage.write_bytes(shard_uri(self.out, table, name), storage.read_bytes(pool.table_uri(table, shard)))
-            else:
-                storage.write_table(shard_uri(self.out, table, name), new[table], row_group_rows=256)
+    @property
+    def is_whole(self) -> bool:
+        """Whether that is all of it."""
+        return len(self.ids) == self.rows and bool(self.is_new_bad_N.all())
 
-    def _new(self, tables: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
-        names = tables["utterances"]["utterance_id"].to_pylist()
-        fresh = [name for name in names if name not in self.utterances]
-        bad = [tuple(line.values()) not in self.bad for line in tables["quarantine"].to_pylist()]
-        parts = {
-            table: tables[table].filter(pc.is_in(tables[table]["utterance_id"], pa.array(fresh, pa.string())))
-            for table in ("utterances", "gold", "votes")
-        }
-        return {**parts, "quarantine": tables["quarantine"].filter(pa.array(bad, pa.bool_()))}
+    @property
+    def has_nothing_new(self) -> bool:
+        """Whether it has rows, and all of them stand in a shard before it."""
+        return not (len(self.ids) or self.is_new_bad_N.any()) and bool(self.rows or len(self.is_new_bad_N))
+
+    @property
+    def rows(self) -> int:
+        """Number of its utterances."""
+        return int(self.pool.manifest["shards"][self.shard]["rows"])
+
+
+def _new_parts(pool_shards: Sequence[tuple[Pool, str]], erased: Erased) -> list[_Part]:
+    """What every shard brings. Of the utterances their ids are read, and by what they are told from erased ones."""
+    columns = ["utterance_id", "corpus", "speaker", "source", "pcm_hash"] if erased else ["utterance_id"]
+    names, lines, alive = [], [], []
+    for pool, shard in pool_shards:
+        rows = storage.read_table(pool.table_uri("utterances", shard), columns)
+        names.append(rows.filter(pa.array(~erased.belongs(rows)))["utterance_id"])
+        bad = storage.read_table(pool.table_uri("quarantine", shard))
+        alive.append(~erased.belongs(bad))
+        lines.append(_lines(bad).filter(pa.array(alive[-1])))
+    is_new_name, is_new_line = (_not_before(columns) for columns in (names, lines))
+    parts = []
+    for (pool, shard), ids, new_ids, alive_N, new_bad in zip(
+        pool_shards, names, is_new_name, alive, is_new_line, strict=True
+    ):
+        alive_N[alive_N] = new_bad
+        parts.append(
+            _Part(
+                pool=pool,
+                shard=shard,
+                ids=ids if new_ids.all() else ids.filter(pa.array(new_ids)),
+                is_new_bad_N=alive_N,
+            )
+        )
+    return parts
+
+
+def _lines(rows: pa.Table) -> pa.ChunkedArray:
+    """A text for every row that equal rows share, (N,)."""
+    texts = [pc.fill_null(pc.cast(column, pa.string()), "\1") for column in rows.columns]
+    return pc.binary_join_element_wise(*texts, "\0")
+
+
+def _not_before(columns: Sequence[pa.ChunkedArray]) -> list[NDArray[np.bool_]]:
+    """Mask of the values of every column that no column before it has, (N,) each."""
+    ends = np.cumsum([len(column) for column in columns])
+    column_N = np.repeat(np.arange(len(columns)), [len(column) for column in columns])
+    code_N = codes(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()))
+    return np.split(column_N == column_N[first_rows(code_N)][code_N], ends[:-1])
+
+
+def _add(part: _Part, out: str, name: str, erased: Erased) -> dict[str, Any]:
+    """Write what a shard brings; as it is where that is all of it. Returns its entry in the manifest."""
+    uris = {table: part.pool.table_uri(table, part.shard) for table in ORDER}
+    if part.is_whole:
+        if part.pool.uri != out or name != part.shard:
+            for table, uri in uris.items():
+                storage.copy_file(uri, shard_uri(out, table, name))
+        return dict(part.pool.manifest["shards"][part.shard])
+    ids = part.ids.combine_chunks()
+    sums = {}
+    for table, uri in uris.items():
+        rows = storage.read_table(uri)
+        is_new = pa.array(part.is_new_bad_N) if table == "quarantine" else pc.is_in(rows["utterance_id"], ids)
+        sums[table] = storage.write_table(
+            shard_uri(out, table, name), erased.without(rows.filter(is_new)), row_group_rows=256
+        )
+    return shard_entry(len(ids), sums)
 
 
 def copy_tombstones(source: str, out: str) -> None:

@@ -33,7 +33,7 @@ from seral.errors import PoolError, unknown_name
 from seral.options import Options
 from seral.pool.audit import belonging, total_remark
 from seral.pool.chunks import Chunk, Source, decode_utterance, plain, plan_chunks
-from seral.pool.dedupe import exact_duplicates
+from seral.pool.dedupe import mark_duplicates
 from seral.pool.revisions import EMPTY, commit, read_entry, shard_entry
 from seral.pool.shards import TABLES, open_pool, read_manifest, renamed, shard_uri
 from seral.pool.tombstones import Erased, read_erased
@@ -343,7 +343,7 @@ def _finish(
     _check_bad_share(bad, listed, options)
     shards = mark_duplicates(pool, list(dict.fromkeys([*sorted(base["shards"]), *names])))
     entry_of = {**new_entries, **base["shards"]}
-    commit(pool, before, {name: entry_of.get(name) or read_entry(pool, name) for name in shards})
+    commit(pool, before, {name: new or entry_of.get(name) or read_entry(pool, name) for name, new in shards.items()})
     ids = open_pool(pool).ids
     by_reason = {item["values"]: item["counts"] for item in pc.value_counts(bad["reason"]).to_pylist()}
     return {
@@ -368,64 +368,3 @@ def _check_bad_share(bad: pa.Table, files: int, options: ImportOptions) -> None:
             f"{bad.num_rows} of {files} files are bad, more than the allowed share of {options.max_bad_share:g} "
             f"({examples}, …). Nothing was added. Raise max_bad_share if this is expected; work done so far is kept."
         )
-
-
-def mark_duplicates(pool: str, shards: Sequence[str]) -> list[str]:
-    """Set `duplicate_of` across the pool and drop rows that repeat another's id. Returns the shards of the outcome.
-
-    Of rows with the same id the first in the order of `shards` stays. A shard that changes is written under a new name,
-    so that what a manifest lists is never altered in place.
-    """
-    columns = ["utterance_id", "pcm_hash", "duplicate_of"]
-    tables = {shard: storage.read_table(shard_uri(pool, "utterances", shard), columns) for shard in shards}
-    rows = [row for table in tables.values() for row in table.to_pylist()]
-    duplicate_of = exact_duplicates((row["utterance_id"], row["pcm_hash"]) for row in rows)
-    ids_before: set[str] = set()
-    outcome = []
-    for shard, table in tables.items():
-        ids = table["utterance_id"].to_pylist()
-        keep = []
-        for index, name in enumerate(ids):
-            if name not in ids_before:
-                ids_before.add(name)
-                keep.append(index)
-        marks = [duplicate_of.get(ids[index]) for index in keep]
-        if len(keep) == len(ids) and marks == table["duplicate_of"].to_pylist():
-            outcome.append(shard)
-        else:
-            outcome.append(_rewrite(pool, shard, keep, marks))
-    return sorted(outcome)
-
-
-def _rewrite(pool: str, shard: str, keep: list[int], marks: list[str | None]) -> str:
-    name = renamed(shard, [keep, marks])
-    gold, votes, bad = (storage.read_table(shard_uri(pool, table, shard)) for table in ("gold", "votes", "quarantine"))
-    mark_of = dict(zip(keep, marks, strict=True))
-    column = UTTERANCE.get_field_index("duplicate_of")
-    repeated, ids, first_row = [], [], 0
-    with storage.table_writer(shard_uri(pool, "utterances", name), UTTERANCE, row_group_rows=256) as utterances:
-        for part in storage.read_batches(shard_uri(pool, "utterances", shard), rows=256):
-            positions = range(first_row, first_row + part.num_rows)
-            first_row += part.num_rows
-            stays = pa.array([row in mark_of for row in positions])
-            gone = part.drop_columns("audio").filter(pc.invert(stays)).to_pylist()
-            repeated += [_repeated_row(row) for row in gone]
-            part = part.filter(stays)
-            duplicate_of = pa.array([mark_of[row] for row in positions if row in mark_of], pa.string())
-            utterances.write(part.set_column(column, UTTERANCE.field(column), duplicate_of).cast(UTTERANCE))
-            ids += part["utterance_id"].to_pylist()
-        outcome = {
-            "quarantine": pa.concat_tables([bad, pa.Table.from_pylist(repeated, QUARANTINE)]),
-            "gold": gold.take(pa.array(keep, pa.int64())),
-            "votes": votes.filter(pc.is_in(votes["utterance_id"], pa.array(ids, pa.string()))),
-        }
-        for table, rows in outcome.items():
-            storage.write_table(shard_uri(pool, table, name), rows)
-    return name
-
-
-def _repeated_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    detail = f"the same audio under the same name is already there as {row['utterance_id']}"
-    return _quarantine_row(row["source"], row["corpus"], "repeated", detail, row["source_bytes"]) | {
-        "speaker": row["speaker"]
-    }

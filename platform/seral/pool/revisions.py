@@ -45,14 +45,16 @@ def commit(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> 
     current = read_manifest(pool)
     if (current or EMPTY)["revision"] != before["revision"]:
         raise StateError(f"something else changed {pool} meanwhile; run this again, it goes on from here")
+    new, gone = sorted(entries.keys() - before["shards"].keys()), sorted(before["shards"].keys() - entries.keys())
+    new_ids, stayed_ids = _ids(pool, new), _ids(pool, entries.keys() - set(new))
     manifest = {
         "format": FORMAT,
         "revision": before["revision"] + int(entries != before["shards"]),
-        "pool_hash": pool_hash(_ids(pool, entries)),
+        "pool_hash": pool_hash(pa.concat_tables([new_ids, stayed_ids])),
         "shards": dict(entries),
     }
     if manifest != current:
-        journal = changes(_ids(pool, before["shards"], besides=entries), _ids(pool, entries, besides=before["shards"]))
+        journal = changes(_ids(pool, gone), new_ids)
         storage.write_table(revision_uri(pool, manifest["revision"]), read_erased(pool).without(journal))
         storage.write_json(storage.join(pool, MANIFEST), manifest)
     sweep(pool)
@@ -74,7 +76,7 @@ def changes(old: pa.Table, new: pa.Table) -> pa.Table:
         "marked": both.filter(pc.not_equal(*marks)),
     }
     parts = [
-        pa.table({"utterance_id": rows["utterance_id"], "change": pa.array([change] * rows.num_rows, pa.string())})
+        pa.table({"utterance_id": rows["utterance_id"], "change": pa.repeat(change, rows.num_rows)})
         for change, rows in rows_of.items()
     ]
     return pa.concat_tables(parts).sort_by("utterance_id").cast(CHANGE)
@@ -112,6 +114,5 @@ def sweep(pool: str) -> None:
                 storage.remove(storage.join(pool, table, name))
 
 
-def _ids(pool: str, shards: Iterable[str], besides: Iterable[str] = ()) -> pa.Table:
-    names = sorted(set(shards) - set(besides))
-    return storage.read_tables([shard_uri(pool, "utterances", name) for name in names], UTTERANCE, ID_COLUMNS)
+def _ids(pool: str, shards: Iterable[str]) -> pa.Table:
+    return storage.read_tables([shard_uri(pool, "utterances", name) for name in shards], UTTERANCE, ID_COLUMNS)

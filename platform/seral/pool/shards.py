@@ -37,6 +37,8 @@ TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": Q
 ID_COLUMNS = ["utterance_id", "duplicate_of"]
 MEDIANS = ("duration_s", "quality", "snr_db", "clipping", "speech_ratio", "voice_ratio", "loudness_db", "bandwidth_hz")
 """Measures whose median is among the statistics."""
+HASHED = 65_536
+"""Rows whose lines are hashed at a time."""
 REWRITTEN = re.compile(r"\.[0-9a-f]{8}$")
 """End of the name of a shard of which rows were changed or dropped."""
 
@@ -176,8 +178,13 @@ def read_manifest(uri: str) -> dict[str, Any] | None:
 def pool_hash(ids: pa.Table) -> str:
     """Hash of (utterance_id, duplicate_of) in order of the ids."""
     digest = hashlib.sha256()
-    for name, duplicate in zip(*(ids.sort_by("utterance_id")[c].to_pylist() for c in ID_COLUMNS), strict=True):
-        digest.update(f"{name}\t{duplicate or ''}\n".encode())
+    order = pc.sort_indices(ids["utterance_id"])
+    for start in range(0, len(order), HASHED):
+        rows = ids.take(order[start : start + HASHED])
+        lines = pc.binary_join_element_wise(
+            rows["utterance_id"], "\t", pc.fill_null(rows["duplicate_of"], ""), "\n", ""
+        )
+        digest.update("".join(lines.to_pylist()).encode())
     return digest.hexdigest()[:16]
 
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from seral.vectors.arrays import Strings
+
+SLAB = 65_536
+"""Ids that are hashed at a time."""
 
 
 def hash_keys(ids: Strings, key: str) -> NDArray[np.float64]:
@@ -16,3 +20,9 @@ def hash_keys(ids: Strings, key: str) -> NDArray[np.float64]:
     """
     hash_N: NDArray[np.uint64] = pd.util.hash_array(ids.astype(object), hash_key=key, categorize=False)
     return (hash_N >> np.uint64(11)).astype(np.float64)
+
+
+def column_keys(ids: pa.ChunkedArray, key: str) -> NDArray[np.float64]:
+    """Keys of `hash_keys` for a column of ids, (N,); few of them are words of Python's at a time."""
+    slabs = (ids.slice(start, SLAB).to_numpy() for start in range(0, len(ids), SLAB))
+    return np.concatenate([np.empty(0), *(hash_keys(slab, key) for slab in slabs)])
