@@ -28,8 +28,9 @@ from seral.features.audio import extract_features
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.shards import check_pool, open_pool
+from seral.pool.shards import open_pool
 from seral.selection.batch import BatchOptions, run_batch
 from seral.sweep.board import read_records
 from seral.sweep.plan import SweepOptions

@@ -24,7 +24,8 @@ from seral.erase.erase import EraseOptions, erase
 from seral.prediction import PredictOptions, predict
 from seral.options import parse
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
-from seral.pool.shards import check_pool, open_pool
+from seral.pool.check import check_pool
+from seral.pool.shards import open_pool
 from seral.pool.snapshots import diff_revisions, summarise, take_snapshot
 from seral.report.pool import PoolReportOptions, write_pool_report
 from seral.storage import join, list_names, read_json, read_table

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from seral.features.audio import extract_features
     from seral.loop.loop import loop_status, run_loop
     from seral.loop.options import LoopOptions
+    from seral.pool.check import check_pool
     from seral.pool.ingest import ImportOptions, import_corpus
-    from seral.pool.shards import Pool, check_pool, open_pool, pool_stats
+    from seral.pool.shards import Pool, open_pool
+    from seral.pool.stats import pool_stats
     from seral.prediction import PredictOptions, predict
     from seral.report import write_run_report
 
@@ -49,9 +51,9 @@ _HOME = {
     "ImportOptions": "pool.ingest",
     "import_corpus": "pool.ingest",
     "Pool": "pool.shards",
-    "check_pool": "pool.shards",
+    "check_pool": "pool.check",
     "open_pool": "pool.shards",
-    "pool_stats": "pool.shards",
+    "pool_stats": "pool.stats",
     "write_run_report": "report",
 }
 

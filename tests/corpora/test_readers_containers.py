@@ -28,9 +28,10 @@ from seral.corpora import READERS
 from seral.corpora.keywords import find_reader
 from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance
 from seral.errors import ReaderError
+from seral.pool.check import check_pool
 from seral.pool.chunks import Source, plan_chunks
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.shards import check_pool, open_pool
+from seral.pool.shards import open_pool
 
 Write = Callable[[Path], None]
 

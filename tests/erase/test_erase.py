@@ -20,9 +20,10 @@ from seral.errors import OptionError, PoolError
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Project
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
-from seral.pool.shards import TABLES, check_pool, open_pool, shard_uri
+from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot
 from seral.schema import GOLD, LABEL, PICK, POOLED, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
 

@@ -14,8 +14,9 @@ import pytest
 import soundfile as sf
 
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.shards import Pool, check_pool, open_pool
+from seral.pool.shards import Pool, open_pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 

@@ -12,9 +12,10 @@ from seral.audio.decode import decode_flac
 from seral.audio.effects import corrupt
 from seral.errors import OptionError, StateError
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.degrade import DegradeOptions, degrade_pool
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.shards import Pool, check_pool, open_pool
+from seral.pool.shards import Pool, open_pool
 
 
 def options(**values: Any) -> DegradeOptions:

@@ -18,11 +18,12 @@ from seral import storage
 from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.dedupe import codes
 from seral.pool.derive import SelectOptions, merge_pools, proportional_order, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
-from seral.pool.shards import TABLES, check_pool, open_pool, shard_uri
+from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.pool.snapshots import diff_revisions, summarise, take_snapshot
 
 

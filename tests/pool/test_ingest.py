@@ -23,9 +23,10 @@ from seral.corpora.reading.reader import Reader
 from seral.corpora.reading.utterance import Utterance, Vote
 from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.chunks import Source, plan_chunks
 from seral.pool.ingest import ImportOptions, import_corpus, import_file, utterance_id
-from seral.pool.shards import MANIFEST, Pool, check_pool, open_pool
+from seral.pool.shards import MANIFEST, Pool, open_pool
 from seral.schema import GOLD, UTTERANCE
 
 MakeCorpus = Callable[..., Path]

@@ -13,8 +13,9 @@ import pytest
 
 from jobs.bench.growth import marked_processes, same_files, shard_files, start_import
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.shards import MANIFEST, check_pool, open_pool
+from seral.pool.shards import MANIFEST, open_pool
 
 FILES = 240
 SHARD_MB = 0.02

@@ -13,8 +13,9 @@ from corpus_layouts import crema_d
 from seral import storage
 from seral.errors import OptionError
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.shards import check_pool, open_pool
+from seral.pool.shards import open_pool
 
 
 @pytest.mark.ray

@@ -10,8 +10,9 @@ from corpus_layouts.pool_rows import row
 
 from seral import storage
 from seral.errors import StateError
+from seral.pool.check import check_pool
 from seral.pool.revisions import EMPTY, commit, read_entry, revision_uri
-from seral.pool.shards import TABLES, check_pool, open_pool, read_manifest, shard_uri
+from seral.pool.shards import TABLES, open_pool, read_manifest, shard_uri
 
 
 def put_shard(pool: str, shard: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

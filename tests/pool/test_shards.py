@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from seral import storage
 from seral.errors import PoolError
+from seral.pool.check import check_pool
 from seral.pool.revisions import read_entry
-from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, check_pool, open_pool, pool_hash, pool_stats
+from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, TABLES, open_pool, pool_hash
+from seral.pool.stats import pool_stats
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
 
 

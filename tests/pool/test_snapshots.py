@@ -14,8 +14,9 @@ from seral import storage
 from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import parse
+from seral.pool.check import check_pool
 from seral.pool.revisions import EMPTY, changes, commit, revision_uri
-from seral.pool.shards import check_pool, open_pool, read_manifest
+from seral.pool.shards import open_pool, read_manifest
 from seral.pool.snapshots import (
     diff_pools,
     diff_revisions,

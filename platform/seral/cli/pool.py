@@ -76,7 +76,7 @@ def pool_audit(
 @pool_app.command("check")
 def pool_check(pool: PoolPath) -> None:
     """Read every row of a pool: counts, ids, checksums, and whether the audio decodes. Exit status 1 on a problem."""
-    from seral.pool.shards import check_pool
+    from seral.pool.check import check_pool
 
     problems = check_pool(pool)
     for problem in problems:
@@ -106,7 +106,7 @@ def pool_stats(
 
     What a run left out: `seral pool stats data/pool --html out.html --hear runs/calls/filtered.parquet --players 50`
     """
-    from seral.pool.shards import pool_stats as stats
+    from seral.pool.stats import pool_stats as stats
 
     if html is None:
         if hear is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -223,19 +224,20 @@ def title_of(measure: str) -> str:
     return measure.replace("_", " ")
 
 
-def pool_measures(values: Mapping[str, NDArray[np.float64]]) -> Figure:
+def pool_measures(measures: Mapping[str, pa.ChunkedArray]) -> Figure:
     """A histogram of every measure, with a line at its median."""
-    down = max(1, -(-len(values) // ACROSS))
+    down = max(1, -(-len(measures) // ACROSS))
     figure = Figure(figsize=(11.2, 2.1 * down + 0.2), layout="constrained")
     panels = figure.subplots(down, ACROSS, squeeze=False).flatten()
-    for axes, (name, value_N) in zip(panels, values.items(), strict=False):
+    for axes, (name, column) in zip(panels, measures.items(), strict=False):
+        value_N = np.asarray(column, dtype=np.float64)
         tidy(axes, title_of(name), "utterances" if axes in panels[::ACROSS] else "")
         axes.hist(value_N, BINS, color=PALETTE[0])
         axes.axvline(float(np.median(value_N)), color=RANDOM_STYLE[0], linewidth=1.5)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.ticklabel_format(axis="x", scilimits=(-3, 4))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
-    for axes in panels[len(values) :]:
+    for axes in panels[len(measures) :]:
         axes.set_visible(False)
     return figure
 

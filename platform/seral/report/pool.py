@@ -1,20 +1,18 @@
 """The content of a pool on one HTML page that needs nothing beside it: counts, measures, quarantine, clips to hear."""
 
-# N utterances
 from __future__ import annotations
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-from numpy.typing import NDArray
 from pydantic import Field
 
 from seral import storage
@@ -23,20 +21,18 @@ from seral.audio.quality import REASONS
 from seral.errors import OptionError
 from seral.figures.axes import png
 from seral.options import Options
-from seral.pool.shards import Pool, open_pool, pool_stats
+from seral.pool.dedupe import codes, first_rows
+from seral.pool.shards import Pool, open_pool
+from seral.pool.stats import MEASURES, describe, read_facts
 from seral.report import figures, page
-from seral.schema import METADATA_COLUMNS, SAMPLE_RATE, UTTERANCE
+from seral.schema import SAMPLE_RATE
 from seral.task.gold import gold_words
-from seral.vectors.stable_keys import hash_keys
+from seral.vectors.stable_keys import column_keys
 from seral.versions import versions
 
-MEASURES = [
-    field.name
-    for field in UTTERANCE
-    if field.name in METADATA_COLUMNS and pa.types.is_floating(field.type) and field.name not in ("start_s", "end_s")
-]
-"""Everything of an utterance that is a number and a measure."""
 WORST_BY = "quality"
+HEARD = ["utterance_id", "duplicate_of", "language", "duration_s", "quality", "snr_db", "loudness_db"]
+"""What is read of an utterance that may be heard."""
 
 
 class PoolReportOptions(Options):
@@ -74,14 +70,13 @@ class Player:
 
 def write_pool_report(options: PoolReportOptions) -> str:
     """Write the page of a pool; returns its address."""
-    pool, stats = open_pool(options.pool), pool_stats(options.pool)
-    rows = pool.metadata
-    values = {name: value_N for name in MEASURES if len(value_N := _numbers(rows[name]))}
-    groups = {
-        words: _players(pool, rows, words_of, options.clip_s)
-        for words, words_of in _to_hear(rows, options).items()
-        if words_of
-    }
+    pool = open_pool(options.pool)
+    table = None if options.hear is None else _read_named(options.hear)
+    audible: list[pa.Table] = []
+    facts = read_facts(pool, lambda rows: audible.append(_audible(rows, options, table)))
+    stats, seconds_of = describe(pool, facts), _seconds_by(facts, "corpus")
+    measures = {name: column for name in MEASURES if len(column := facts[name].drop_null())}
+    groups = _players(pool, pa.concat_tables(audible), table, options)
     clips = [player for players in groups.values() for player in players]
     megabytes = sum(len(player.source) for player in clips) / 1e6
     html = page.fill(
@@ -89,13 +84,13 @@ def write_pool_report(options: PoolReportOptions) -> str:
         title=pool.uri.rsplit("/", 1)[-1],
         environment=_facts(pool, stats),
         config="",
-        lead=_lead(stats, sum(_seconds_by(rows, "corpus").values())),
+        lead=_lead(stats, sum(seconds_of.values())),
         tables={
-            "corpora": _corpora(stats["corpora"], _seconds_by(rows, "corpus")),
-            "measures": _measures(rows, values),
+            "corpora": _corpora(stats["corpora"], seconds_of),
+            "measures": _measures(facts.num_rows, measures),
             "quarantine": _quarantine(stats["quarantined"]),
         },
-        pictures=_pictures(pool, rows, values, options),
+        pictures=_pictures(pool, facts, measures, options),
         groups=groups,
         listening=f"The first {options.clip_s:g} s of {len(clips)} clips, {megabytes:.1f} MB of this page: whoever has "
         "the page has these voices.",
@@ -104,26 +99,8 @@ def write_pool_report(options: PoolReportOptions) -> str:
     return options.out
 
 
-def _numbers(column: pa.ChunkedArray) -> NDArray[np.float64]:
-    return np.asarray(column.drop_null(), dtype=np.float64)
-
-
-def _to_hear(rows: pa.Table, options: PoolReportOptions) -> dict[str, dict[str, str]]:
-    """Heading of some clips -> their ids -> the words beside each of them."""
-    if options.hear is None:
-        worst, sample = _worst_and_drawn(rows, options)
-        title = f"Drawn at random, seed {options.seed}:"
-        return {"Those of the lowest quality:": dict.fromkeys(worst, ""), title: dict.fromkeys(sample, "")}
-    words_of = _named_by(options.hear)
-    in_pool = pc.is_in(pa.array(words_of, pa.string()), rows["utterance_id"])
-    if strange := [name for name, present in zip(words_of, in_pool.to_pylist(), strict=True) if not present]:
-        raise OptionError(f"{options.hear} names {', '.join(strange[:5])}, which {options.pool} does not have")
-    first = dict(list(words_of.items())[: options.players])
-    return {f"The first {len(first)} of {len(words_of)} in {options.hear.rsplit('/', 1)[-1]}:": first}
-
-
-def _named_by(uri: str) -> dict[str, str]:
-    """Ids of a table in its order, each once -> its other values in words."""
+def _read_named(uri: str) -> pa.Table:
+    """A table of clips to hear, in its order, each once: `utterance_id`, a string, and other columns."""
     try:
         table = (
             pa.csv.read_csv(io.BytesIO(storage.read_bytes(uri))) if uri.endswith(".csv") else storage.read_table(uri)
@@ -132,32 +109,76 @@ def _named_by(uri: str) -> dict[str, str]:
         raise OptionError(f"hear: {uri} is no Parquet or CSV table: {error}") from error
     if "utterance_id" not in table.column_names:
         raise OptionError(f"hear: {uri} has no column utterance_id; it has {', '.join(table.column_names)}")
-    words_of: dict[str, str] = {}
+    ids = pc.cast(table["utterance_id"], pa.string())
+    table = table.set_column(table.column_names.index("utterance_id"), "utterance_id", ids)
+    return table.take(pa.array(first_rows(codes(ids))))
+
+
+def _audible(rows: pa.Table, options: PoolReportOptions, table: pa.Table | None) -> pa.Table:
+    """Of one shard the utterances that may be heard on the page: of any number of rows, a few."""
+    rows = rows.select(HEARD)
+    if table is not None:
+        return rows.filter(pc.is_in(rows["utterance_id"], table["utterance_id"].combine_chunks()))
+    worst = _worst(rows, options)
+    drawn = _drawn(rows, options.players + worst.num_rows, options)  # as many of them may be among the worst
+    return pa.concat_tables([worst, drawn.filter(pc.invert(pc.is_in(drawn["utterance_id"], _ids(worst))))])
+
+
+def _worst(rows: pa.Table, options: PoolReportOptions) -> pa.Table:
+    """The utterances of the lowest quality, half as many as are drawn; duplicates and what was not measured aside."""
+    measured = rows.filter(pc.and_(pc.is_null(rows["duplicate_of"]), pc.is_valid(rows[WORST_BY])))
+    order = pc.sort_indices(measured, [(WORST_BY, "ascending"), ("utterance_id", "ascending")])
+    return measured.take(order[: options.players // 2])
+
+
+def _drawn(rows: pa.Table, count: int, options: PoolReportOptions) -> pa.Table:
+    """So many utterances drawn at random by the seed, duplicates aside."""
+    counting = rows.filter(pc.is_null(rows["duplicate_of"])).sort_by("utterance_id")
+    key_N = column_keys(counting["utterance_id"], f"{options.seed:016x}"[-16:])
+    return counting.take(pa.array(np.argsort(key_N, kind="stable")[:count]))
+
+
+def _players(pool: Pool, rows: pa.Table, table: pa.Table | None, options: PoolReportOptions) -> dict[str, list[Player]]:
+    """Heading of some clips -> the clips, in their order."""
+    if table is None:
+        worst = _worst(rows, options)
+        others = rows.filter(pc.invert(pc.is_in(rows["utterance_id"], _ids(worst))))
+        drawn = _drawn(others, options.players, options)
+        words_of = dict.fromkeys([*_ids(worst).to_pylist(), *_ids(drawn).to_pylist()], "")
+        sizes = {
+            "Those of the lowest quality:": worst.num_rows,
+            f"Drawn at random, seed {options.seed}:": drawn.num_rows,
+        }
+    else:
+        in_pool = pc.is_in(table["utterance_id"], _ids(rows))
+        if strange := table.filter(pc.invert(in_pool))["utterance_id"].slice(0, 5).to_pylist():
+            raise OptionError(f"{options.hear} names {', '.join(strange)}, which {options.pool} does not have")
+        words_of = _words(table.slice(0, options.players))
+        name = str(options.hear).rsplit("/", 1)[-1]
+        sizes = {f"The first {len(words_of)} of {table.num_rows} in {name}:": len(words_of)}
+    audio = dict(pool.clips(words_of)) if words_of else {}
+    heard_rows = rows.filter(pc.is_in(rows["utterance_id"], pa.array(words_of, pa.string())))
+    row_of = {row["utterance_id"]: row for row in heard_rows.to_pylist()}
+    length = int(options.clip_s * SAMPLE_RATE)
+    clips = iter(
+        Player(flac=encode_flac(decode_flac(audio[name])[:length]), caption=_caption(row_of[name], words))
+        for name, words in words_of.items()
+    )
+    return {title: list(islice(clips, size)) for title, size in sizes.items() if size}
+
+
+def _words(table: pa.Table) -> dict[str, str]:
+    """Ids of a table in its order -> its other values in words."""
+    words_of = {}
     for row in table.to_pylist():
-        name = str(row.pop("utterance_id"))
+        name = row.pop("utterance_id")
         words = [f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()]
-        words_of.setdefault(name, " · ".join(words))
+        words_of[name] = " · ".join(words)
     return words_of
 
 
-def _worst_and_drawn(rows: pa.Table, options: PoolReportOptions) -> tuple[list[str], list[str]]:
-    """Ids of the worst clips and of a draw from the others; duplicates are neither."""
-    counting = rows.filter(pc.is_null(rows["duplicate_of"]))
-    measured = counting.filter(pc.is_valid(counting[WORST_BY]))
-    order = pc.sort_indices(measured, [(WORST_BY, "ascending"), ("utterance_id", "ascending")])
-    worst: list[str] = measured["utterance_id"].take(order[: options.players // 2]).to_pylist()
-    others = np.setdiff1d(np.asarray(counting["utterance_id"].to_pylist(), dtype=np.str_), worst)
-    key_N = hash_keys(others, f"{options.seed:016x}"[-16:])
-    return worst, others[np.argsort(key_N, kind="stable")][: options.players].tolist()
-
-
-def _players(pool: Pool, rows: pa.Table, words_of: Mapping[str, str], clip_s: float) -> list[Player]:
-    """The clips in the order asked for."""
-    audio = dict(pool.clips(words_of))
-    metadata = rows.filter(pc.is_in(rows["utterance_id"], pa.array(words_of, pa.string()))).to_pylist()
-    captions = {row["utterance_id"]: _caption(row, words_of[row["utterance_id"]]) for row in metadata}
-    length = int(clip_s * SAMPLE_RATE)
-    return [Player(flac=encode_flac(decode_flac(audio[name])[:length]), caption=captions[name]) for name in words_of]
+def _ids(rows: pa.Table) -> pa.Array:
+    return rows["utterance_id"].combine_chunks()
 
 
 def _caption(row: Mapping[str, Any], besides: str) -> str:
@@ -207,12 +228,12 @@ def _corpora(corpora: Mapping[str, Mapping[str, Any]], seconds: Mapping[str, flo
     return page.Table(caption="A speaker's name means somebody within a corpus only.", columns=columns, rows=rows)
 
 
-def _measures(rows: pa.Table, values: Mapping[str, NDArray[np.float64]]) -> page.Table:
+def _measures(rows: int, measures: Mapping[str, pa.ChunkedArray]) -> page.Table:
     lines = []
-    for name, value_N in values.items():
-        low, middle, high = np.quantile(value_N, [0.05, 0.5, 0.95])
+    for name, column in measures.items():
+        low, middle, high = np.quantile(np.asarray(column, dtype=np.float64), [0.05, 0.5, 0.95])
         cells = [page.number(value, 2 if abs(high) < 100 else 0) for value in (low, middle, high)]
-        lines.append([figures.title_of(name), *cells, f"{rows.num_rows - len(value_N):,}"])
+        lines.append([figures.title_of(name), *cells, f"{rows - len(column):,}"])
     columns = ["measure", "5 %", "median", "95 %", "not measured"]
     return page.Table(caption="Ninety per cent of the utterances lie between the ends.", columns=columns, rows=lines)
 
@@ -228,22 +249,22 @@ def _quarantine(reasons: Mapping[str, int]) -> page.Table:
 
 
 def _pictures(
-    pool: Pool, rows: pa.Table, values: Mapping[str, NDArray[np.float64]], options: PoolReportOptions
+    pool: Pool, facts: pa.Table, measures: Mapping[str, pa.ChunkedArray], options: PoolReportOptions
 ) -> dict[str, page.Picture]:
-    with_speaker = rows.filter(pc.is_valid(rows["speaker"]))
-    speakers = Counter(zip(with_speaker["corpus"].to_pylist(), with_speaker["speaker"].to_pylist(), strict=True))
-    hours = {language: seconds / 3600 for language, seconds in _seconds_by(rows, "language").items()}
+    named = facts.filter(pc.is_valid(facts["speaker"]))
+    speakers = named.group_by(["corpus", "speaker"]).aggregate([([], "count_all")])["count_all"].to_pylist()
+    hours = {language: seconds / 3600 for language, seconds in _seconds_by(facts, "language").items()}
     pictures = {
         "people": page.Picture(
-            png=png(figures.languages_and_speakers(hours, list(speakers.values()))),
+            png=png(figures.languages_and_speakers(hours, speakers)),
             alt=f"Bars of the hours by language, and the utterances of each of {len(speakers)} speakers.",
             caption="Hours by language; utterances by speaker, where the speaker is known.",
         )
     }
-    if values:
+    if measures:
         pictures["measures"] = page.Picture(
-            png=png(figures.pool_measures(values)),
-            alt=f"Histograms of {', '.join(map(figures.title_of, values))}; the table below has their quantiles.",
+            png=png(figures.pool_measures(measures)),
+            alt=f"Histograms of {', '.join(map(figures.title_of, measures))}; the table below has their quantiles.",
             caption="Every measure of the utterances; the line is the median.",
         )
     if options.gold and (words := gold_words(pool)):
@@ -251,12 +272,12 @@ def _pictures(
         pictures["classes"] = page.Picture(
             png=png(figures.class_counts(dict(words), "utterances")),
             alt=f"Bars of the gold labels: {counts}.",
-            caption=f"{words.total():,} of {rows.num_rows:,} utterances came with a label.",
+            caption=f"{words.total():,} of {facts.num_rows:,} utterances came with a label.",
         )
     return pictures
 
 
-def _seconds_by(rows: pa.Table, column: str) -> dict[str, float]:
-    total = rows.group_by(column).aggregate([("duration_s", "sum")])
+def _seconds_by(facts: pa.Table, column: str) -> dict[str, float]:
+    total = facts.group_by(column).aggregate([("duration_s", "sum")])
     pairs = zip(total[column].to_pylist(), total["duration_s_sum"].to_pylist(), strict=True)
     return {name or "unknown": seconds for name, seconds in pairs}
