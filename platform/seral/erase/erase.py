@@ -10,7 +10,7 @@ erased are named, and it is for people to delete or retrain them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -39,11 +39,12 @@ from seral.pool.shards import (
     snapshot_names,
     snapshot_uri,
 )
-from seral.pool.tombstones import FOLDER, KINDS, Erased, erased_by, read_erased, salt_of, salted
+from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased, salt_of, salted
 from seral.progress import track
 from seral.schema import UTTERANCE
+from seral.vectors.stable_keys import column_keys
 
-COLUMNS = ["utterance_id", "corpus", "speaker", "source", "pcm_hash"]
+COLUMNS = ["utterance_id", "corpus", "speaker", "source", "pcm_hash", "duplicate_of"]
 FEATURES, WEIGHTS = "features", ".safetensors"
 NOTE = "weights cannot be unlearned: delete the models named, or train them anew"
 
@@ -84,11 +85,11 @@ def erase(options: EraseOptions) -> dict[str, Any]:
     salt = salt_of(read_erased(pool))
     uri = storage.join(pool, FOLDER, f"{salted(salt, *options.subject)}.json")
     before = storage.read_json(uri) if storage.exists(uri) else None
-    tombstone = _tombstone(pool, options, salt, before)
-    erased = erased_by(tombstone)
+    tombstone, clean = _tombstone(pool, options, salt, before)
+    erased = Erased((tombstone,))
     others = _locations(options.also)
     _drop_half_written([pool, *others])
-    counts = _look(pool, [pool, *others], erased)
+    counts = _look(pool, [pool, *others], erased, besides=clean)
     tombstone |= _counted(tombstone, counts, pool, erased)
     if before != tombstone:
         tombstone["finished"] = None
@@ -117,8 +118,13 @@ def _counted(
     return {"rows": _most(tombstone["rows"], _by_table(counts[pool], pool, pool)), "elsewhere": elsewhere}
 
 
-def _tombstone(pool: str, options: EraseOptions, salt: str, before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The tombstone with the hashes of all that is there now, beside those it has already."""
+def _tombstone(
+    pool: str, options: EraseOptions, salt: str, before: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], set[str]]:
+    """The tombstone with the hashes of all that is there now, beside those it has already.
+
+    Also tables of utterances in which there is nothing of it.
+    """
     tombstone: dict[str, Any] = {
         "kind": options.subject[0],
         "salt": salt,
@@ -131,7 +137,7 @@ def _tombstone(pool: str, options: EraseOptions, salt: str, before: Mapping[str,
         **(before or {}),
     }
     shards = sorted({shard for manifest in manifests(pool).values() for shard in manifest["shards"]})
-    rows = _rows_of(pool, shards, options.subject, erased_by(tombstone))
+    rows, hit = _rows_of(pool, shards, options.subject, Erased((tombstone,)))
     if before is None and not rows.num_rows:
         raise PoolError(f"{pool} has no {options.subject[0]} {options.speaker or options.utterance}")
     tombstone["corpora"] = sorted({*tombstone["corpora"], *rows["corpus"].to_pylist()})
@@ -143,26 +149,44 @@ def _tombstone(pool: str, options: EraseOptions, salt: str, before: Mapping[str,
     }
     tombstone["hashes"] = {kind: sorted({*tombstone["hashes"][kind], *hashes[kind]}) for kind in KINDS}
     # Files that never became an utterance, but were this speaker's, or the same clip once more.
-    bad = {salted(salt, "source", *words) for words in _bad_files(pool, shards, erased_by(tombstone))}
+    bad = {salted(salt, "source", *words) for words in _bad_files(pool, shards, Erased((tombstone,)))}
     tombstone["hashes"]["source"] = sorted({*tombstone["hashes"]["source"], *bad})
-    return tombstone
+    return tombstone, {shard_uri(pool, "utterances", shard) for shard in shards if shard not in hit}
 
 
-def _rows_of(pool: str, shards: Sequence[str], subject: Sequence[str], erased: Erased) -> pa.Table:
-    """COLUMNS of the utterances meant, of what the tombstone knows already, and of exact copies of both."""
-    meant = _rows_that(pool, shards, lambda table: _meant(table, subject) | erased.belongs(table))
-    audio = meant["pcm_hash"].unique()
-    copies = _rows_that(pool, shards, lambda table: np.asarray(pc.is_in(table["pcm_hash"], audio)))
-    return pa.concat_tables([meant, copies])
+def _rows_of(pool: str, shards: Sequence[str], subject: Sequence[str], erased: Erased) -> tuple[pa.Table, set[str]]:
+    """COLUMNS of the utterances meant, of what the tombstone knows, and of all with the audio or the file of one.
 
-
-def _rows_that(pool: str, shards: Sequence[str], choose: Callable[[pa.Table], NDArray[np.bool_]]) -> pa.Table:
-    """COLUMNS of some utterances, one shard in memory at a time."""
-    parts = [pa.schema([UTTERANCE.field(name) for name in COLUMNS]).empty_table()]
+    Also the shards that have any, or refer to one. Every shard is read once; sixteen bytes of a row stay in memory,
+    which tell what to look at again.
+    """
+    keys_of, parts = {}, [pa.schema([UTTERANCE.field(name) for name in COLUMNS]).empty_table()]
     for shard in shards:
-        table = storage.read_table(shard_uri(pool, "utterances", shard), COLUMNS).cast(parts[0].schema)
-        parts.append(table.filter(pa.array(choose(table))))
-    return pa.concat_tables(parts)
+        table = storage.read_table(shard_uri(pool, "utterances", shard), COLUMNS)
+        keys_of[shard] = _keys(table["pcm_hash"], _files_of(table), table["duplicate_of"])
+        parts.append(table.filter(pa.array(_meant(table, subject) | erased.belongs(table))))
+    rows, wanted = pa.concat_tables(parts), np.empty(0)
+    while len(new := np.setdiff1d(_keys(rows["pcm_hash"], _files_of(rows), rows["utterance_id"]), wanted)):
+        wanted = np.concatenate([wanted, new])
+        hit = [shard for shard, keys in keys_of.items() if np.isin(keys, wanted).any()]
+        audio, files = rows["pcm_hash"].combine_chunks(), _files_of(rows).combine_chunks()
+        parts = [parts[0]]
+        for shard in hit:
+            table = storage.read_table(shard_uri(pool, "utterances", shard), COLUMNS)
+            same = pc.or_(pc.is_in(table["pcm_hash"], audio), pc.is_in(_files_of(table), files))
+            parts.append(table.filter(same))
+        rows = pa.concat_tables(parts)
+    return rows, {shard for shard, keys in keys_of.items() if np.isin(keys, wanted).any()}
+
+
+def _files_of(table: pa.Table) -> pa.ChunkedArray:
+    """Corpus and path of every row, as one text."""
+    return pc.binary_join_element_wise(table["corpus"], table["source"], "\0")
+
+
+def _keys(*columns: pa.ChunkedArray) -> NDArray[np.float64]:
+    """Numbers for the texts of some columns, the same for the same text."""
+    return np.concatenate([column_keys(column.drop_null(), "0" * 16) for column in columns])
 
 
 def _meant(table: pa.Table, subject: Sequence[str]) -> NDArray[np.bool_]:
@@ -221,9 +245,9 @@ def _drop_half_written(locations: Iterable[str]) -> None:
                 storage.remove(name)
 
 
-def _look(pool: str, locations: Sequence[str], erased: Erased) -> dict[str, dict[str, int]]:
+def _look(pool: str, locations: Sequence[str], erased: Erased, besides: Container[str]) -> dict[str, dict[str, int]]:
     """Location -> file -> rows of it that are about what is to be erased."""
-    files = {location: _files(location, pool) for location in locations}
+    files = {location: [name for name in _files(location, pool) if name not in besides] for location in locations}
     counts: dict[str, dict[str, int]] = {location: {} for location in locations}
     with track("looking through files", sum(map(len, files.values()))) as advance:
         for location, names in files.items():

@@ -7,12 +7,11 @@ serves nobody any more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from seral import storage
 from seral.labels.database import is_database
@@ -23,6 +22,8 @@ TEXTS = (".csv", ".html", ".md", ".tsv", ".txt", ".jsonl", ".yaml")
 SPEAKER_KEYS = frozenset({"speaker", "speakers", "test_speakers", "fold_name"})
 """Under which JSON files of a run or a pool name speakers."""
 IN_PLACE_OF_A_NAME = "erased"
+ROWS = 65_536
+"""Rows of a table that are looked through at a time."""
 
 
 def count(uri: str, erased: Erased) -> int:
@@ -33,8 +34,11 @@ def count(uri: str, erased: Erased) -> int:
     if is_database(uri):
         return len(_in_ledger(uri, erased))
     if uri.endswith(".parquet"):
-        table = _texts_of(uri)
-        return int(erased.belongs(table).sum()) or int(bool(erased.references(table)))
+        rows, refers_to = 0, False
+        for part in _texts_of(uri):
+            rows += int(erased.belongs(part).sum())
+            refers_to = refers_to or bool(erased.references(part))
+        return rows or int(refers_to)
     if uri.endswith(".json"):
         content = storage.read_json(uri)
         return int(_cleared(content, erased, None) != content)
@@ -61,13 +65,18 @@ def refers(uri: str, erased: Erased) -> bool:
     """True for a file that still says anything of what was erased, in whatever column."""
     if not uri.endswith(".parquet"):
         return count(uri, erased) > 0
-    table = _texts_of(uri)
+    return any(_says(part, erased) for part in _texts_of(uri))
+
+
+def _says(table: pa.Table, erased: Erased) -> bool:
     lists = [column.combine_chunks().flatten() for column in table.columns if pa.types.is_list(column.type)]
-    texts = [column for column in table.columns if pa.types.is_string(column.type)]
+    texts = [
+        table[name] for name in table.column_names if name != "utterance_id" and pa.types.is_string(table[name].type)
+    ]
     return bool(
         erased.belongs(table).any()
         or any(erased.ids_in(column).any() for column in texts)
-        or any(value is not None and erased.knows("utterance", value) for of in lists for value in of.to_pylist())
+        or any(erased.ids_in(pa.chunked_array([values])).any() for values in lists)
     )
 
 
@@ -77,13 +86,10 @@ def _in_ledger(uri: str, erased: Erased) -> list[str]:
         return [name for name in ledger.utterances() if erased.knows("utterance", name)]
 
 
-def _texts_of(uri: str) -> pa.Table:
-    """The columns of a Parquet file that hold text or lists of it."""
-    fs, path = storage.resolve(uri)
-    with fs.open_input_file(path) as stream:
-        file = pq.ParquetFile(stream)
-        names = [field.name for field in file.schema_arrow if _is_text(field.type)]
-        return file.read(columns=names)
+def _texts_of(uri: str) -> Iterator[pa.Table]:
+    """The columns of a Parquet file that hold text or lists of it, so many rows at a time."""
+    names = [field.name for field in storage.read_footer(uri).schema.to_arrow_schema() if _is_text(field.type)]
+    return storage.read_batches(uri, names, rows=ROWS)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class Erased:
 
     def knows(self, kind: str, *words: str) -> bool:
         """Whether this utterance, audio, source or speaker was erased from the pool."""
-        return any(hashes and salted(salt, kind, *words) in hashes for salt, hashes in self._of_kind(kind))
+        return any(salted(salt, kind, *words) in hashes for salt, hashes in self._hashes[kind].items())
 
     def mask(self, corpus: str, source: str) -> str:
         """Stand-in for the path of an erased file in the quarantine."""
@@ -50,25 +51,30 @@ class Erased:
 
     def belongs(self, table: pa.Table) -> NDArray[np.bool_]:
         """Rows of any table that are about something erased, (N,). Reads its columns of text only."""
-        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
         about_erased_N = np.zeros(table.num_rows, dtype=bool)
+        if not self:
+            return about_erased_N
+        texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
         # A cache's quarantine has the id where a pool's has the path.
         about = next((name for name in ("utterance_id", "source") if name in texts), None)
         if about is not None:
             about_erased_N |= self.ids_in(table[about])
         if "pcm_hash" in texts:
-            about_erased_N |= self._all_known("audio", table["pcm_hash"])
+            about_erased_N |= self._known("audio", table["pcm_hash"])
         if {"corpus", "speaker"} <= set(texts):
-            about_erased_N |= self._all_known("speaker", table["corpus"], table["speaker"])
+            about_erased_N |= self._known("speaker", table["corpus"], table["speaker"])
         if {"corpus", "source"} <= set(texts):
-            about_erased_N |= self._all_known("source", table["corpus"], table["source"])
+            about_erased_N |= self._known("source", table["corpus"], table["source"])
         if {"corpus", "detail"} <= set(texts):
-            words = _rows((table["corpus"], table["detail"]))
-            about_erased_N |= np.array([self.mentions(*pair) for pair in words], dtype=bool)
+            words = [*zip(table["corpus"].to_pylist(), table["detail"].to_pylist(), strict=True)]
+            is_mentioned = {pair: self.mentions(*pair) for pair in set(words)}
+            about_erased_N |= np.array([is_mentioned[pair] for pair in words], dtype=bool)
         return about_erased_N
 
     def without(self, table: pa.Table) -> pa.Table:
         """A table without the rows that are about something erased, and without references to it in other rows."""
+        if not self:
+            return table
         table = table.filter(pa.array(~self.belongs(table)))
         for name, hit in self.references(table).items():
             column = pc.if_else(pa.array(hit), pa.scalar(None, pa.string()), table[name])
@@ -83,8 +89,7 @@ class Erased:
 
     def ids_in(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
         """Mask of the rows of a column of text that hold an erased id, (N,)."""
-        bad = [value for value in column.unique().to_pylist() if value is not None and self.knows("utterance", value)]
-        return np.asarray(pc.is_in(column, pa.array(bad, pa.string())))
+        return self._known("utterance", column)
 
     def mentions(self, corpus: str | None, text: str | None) -> bool:
         """Whether an erased id of this corpus stands in a text."""
@@ -95,41 +100,48 @@ class Erased:
         """Corpora that something was erased of."""
         return {corpus for tombstone in self.tombstones for corpus in tombstone["corpora"]}
 
-    def _all_known(self, kind: str, *columns: pa.ChunkedArray) -> NDArray[np.bool_]:
-        if not any(hashes for _, hashes in self._of_kind(kind)):
-            return np.zeros(len(columns[0]), dtype=bool)
-        is_erased = {words: None not in words and self.knows(kind, *words) for words in set(_rows(columns))}
-        return np.array([is_erased[words] for words in _rows(columns)], dtype=bool)
+    @cached_property
+    def _hashes(self) -> dict[str, dict[str, set[str]]]:
+        """Kind -> salt -> hashes of all tombstones; one salt serves a whole pool, so that a hash is made once."""
+        hashes: dict[str, dict[str, set[str]]] = {kind: {} for kind in KINDS}
+        for tombstone in self.tombstones:
+            for kind in KINDS:
+                if tombstone["hashes"][kind]:
+                    hashes[kind].setdefault(tombstone["salt"], set()).update(tombstone["hashes"][kind])
+        return hashes
 
-    def _of_kind(self, kind: str) -> Iterator[tuple[str, frozenset[str]]]:
-        return ((tombstone["salt"], tombstone["hashes"][kind]) for tombstone in self.tombstones)
+    def _known(self, kind: str, *columns: pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Rows whose words in some columns were erased, (N,); those of which one is unknown were not."""
+        if not self._hashes[kind]:
+            return np.zeros(len(columns[0]), dtype=bool)
+        words = pc.binary_join_element_wise(*columns, "\0").combine_chunks().dictionary_encode()
+        is_known = np.zeros(len(words.dictionary) + 1, dtype=bool)
+        for salt, hashes in self._hashes[kind].items():
+            digest = _hasher(salt, kind)
+            for row, text in enumerate(words.dictionary.to_pylist()):
+                (own := digest.copy()).update(text.encode())
+                is_known[row] |= own.hexdigest() in hashes
+        return is_known[np.asarray(words.indices.fill_null(-1))]
 
 
 def read_erased(pool: str) -> Erased:
     """All tombstones of a pool."""
     uris = [storage.join(pool, FOLDER, name) for name in storage.list_names(storage.join(pool, FOLDER), ".json")]
-    return erased_by(*(storage.read_json(uri) for uri in uris))
-
-
-def erased_by(*tombstones: Mapping[str, Any]) -> Erased:
-    """Tombstones as an `Erased`, their hashes as sets."""
-    fast = [
-        {**tombstone, "hashes": {kind: frozenset(tombstone["hashes"][kind]) for kind in KINDS}}
-        for tombstone in tombstones
-    ]
-    return Erased(tuple(fast))
+    return Erased(tuple(storage.read_json(uri) for uri in uris))
 
 
 def salted(salt: str, kind: str, *words: str) -> str:
     """Hash of one thing of a kind, 32 hex digits. One salt serves a whole pool, so that a hash is made once."""
-    text = "\0".join((kind, *words)).encode()
-    return hashlib.blake2b(text, key=bytes.fromhex(salt), digest_size=16).hexdigest()
+    digest = _hasher(salt, kind)
+    digest.update("\0".join(words).encode())
+    return digest.hexdigest()
+
+
+def _hasher(salt: str, kind: str) -> hashlib.blake2b:
+    """The hash of a thing of a kind, before its words."""
+    return hashlib.blake2b(f"{kind}\0".encode(), key=bytes.fromhex(salt), digest_size=16)
 
 
 def salt_of(erased: Erased) -> str:
     """The salt of a pool's first tombstone, or a new one."""
     return str(erased.tombstones[0]["salt"]) if erased else secrets.token_hex(16)
-
-
-def _rows(columns: tuple[pa.ChunkedArray, ...]) -> Iterator[tuple[Any, ...]]:
-    return zip(*(column.to_pylist() for column in columns), strict=True)
