@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 import pyarrow as pa
@@ -13,13 +12,16 @@ from seral.pool.splits import Fold
 from seral.schema import FILTERED
 
 MEASURES = ("snr_db", "clipping", "bandwidth_hz", "voice_ratio")
+SLAB = 65_536
+"""Rows that are objects at a time."""
 
 
 def below_quality(ids: Collection[str], metadata: pa.Table, min_quality: float) -> pa.Table:
     """Utterances whose quality is below `min_quality`, schema.FILTERED; what was not measured stays out."""
     is_asked = pc.is_in(metadata["utterance_id"], pa.array(sorted(ids), pa.string()))
     rows = metadata.filter(pc.and_(is_asked, pc.less(metadata["quality"], min_quality)))
-    reasons = [weakest(**row) for row in rows.select(MEASURES).to_pylist()]
+    slabs = rows.select(MEASURES).to_batches(max_chunksize=SLAB)
+    reasons = [weakest(**row) for slab in slabs for row in slab.to_pylist()]
     columns = {
         "utterance_id": rows["utterance_id"],
         "quality": rows["quality"],
@@ -35,4 +37,5 @@ def above_quality(fold: Fold, metadata: pa.Table, min_quality: float) -> Fold:
 
 def count_reasons(filtered: pa.Table) -> dict[str, int]:
     """Number of utterances filtered out by measure, the most frequent first."""
-    return dict(Counter(filtered["reason"].to_pylist()).most_common())
+    counts = pc.value_counts(filtered["reason"]).to_pylist()
+    return {line["values"]: line["counts"] for line in sorted(counts, key=lambda line: -line["counts"])}

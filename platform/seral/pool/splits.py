@@ -11,18 +11,19 @@ could be anybody, also somebody of the test set, so it never enters dev or test 
 (`unknown_speakers: train`). Rows marked as duplicates of another never take part. `Fold.left_out` counts them all.
 """
 
+# N rows · G groups (speakers or sessions) · P members of the parts of a fold
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field
 
 from seral import storage
@@ -78,29 +79,58 @@ class Fold:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Row:
-    """Columns of one utterance that a split reads."""
+class _Rows:
+    """Columns that a split reads of the utterances that may take part, all but the marked duplicates, sorted by id."""
 
-    utterance_id: str
-    speaker: Group | None
-    session: Group | None
-    split: str | None
+    ids: NDArray[np.object_]
+    speaker_N: NDArray[np.int64]
+    """Number of the speaker in `speakers`, -1 = unknown."""
+    session_N: NDArray[np.int64]
+    """Number of the session in `sessions`, -1 = unknown."""
+    split_N: NDArray[np.int64]
+    """Number of the given part in PARTS, -1 = none, -2 = another word."""
+    speakers: list[Group]
+    sessions: list[Group]
+    """Those of utterances with a known speaker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scheme:
+    """The folds of a scheme, made one by one: there may be as many as speakers."""
+
+    names: list[str]
+    parts: Callable[[int], NDArray[np.int64]]
+    """Number of a fold -> number of every row's part in PARTS, -1 = none, (N,)."""
 
 
 def make_folds(metadata: pa.Table, options: SplitOptions) -> list[Fold]:
     """The folds of a pool from its metadata, the same for any order of rows. Raises SplitError when one leaks."""
-    rows = sorted(_rows(metadata), key=lambda row: row.utterance_id)
-    if not rows:
+    return [*folds_of(metadata, options, None).values()]
+
+
+def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None) -> dict[int, Fold]:
+    """Folds of the utterances that may take part, by number, all or those of `numbers`; none leaks.
+
+    Of many only those of `numbers` are made. Raises SplitError for one that leaks or has an empty part.
+    """
+    rows = _rows(metadata)
+    if not len(rows.ids):
         raise SplitError("there are no utterances to split")
-    folds = [replace(fold, left_out=metadata.num_rows - _size(fold)) for fold in SCHEMES[options.scheme](rows, options)]
-    for fold in folds:
+    scheme = SCHEMES[split.scheme](rows, split)
+    if unknown := sorted(set(numbers or ()) - set(range(len(scheme.names)))):
+        raise OptionError(f"folds {unknown} do not exist: the split {split.scheme} gives 0..{len(scheme.names) - 1}")
+    keys = _Keys(metadata, near_duplicates=split.near_duplicates, apart=split.apart)
+    folds = {}
+    for number in range(len(scheme.names)) if numbers is None else numbers:
+        fold = _fold(scheme.names[number], rows, scheme.parts(number), split)
+        folds[number] = fold = replace(fold, left_out=metadata.num_rows - _size(fold))
         for part in PARTS:
             if not getattr(fold, part):
                 raise SplitError(
-                    f"fold {fold.name} of {options.scheme} has no utterance in {part}; "
+                    f"fold {fold.name} of {split.scheme} has no utterance in {part}; "
                     f"use another scheme, fewer dev speakers or a larger k"
                 )
-        check_leak(fold, metadata, near_duplicates=options.near_duplicates, apart=options.apart)
+        keys.check(fold)
     return folds
 
 
@@ -112,79 +142,91 @@ def check_leak(
     With a table of near-duplicates (schema.SCREEN), also when one part has what nearly is another's audio. `apart`
     names what else they may not share: `session`, within a corpus, or `text`, words whatever their case and commas.
     """
-    ids = set(metadata["utterance_id"].to_pylist())
-    absent = [name for part in PARTS for name in getattr(fold, part) if name not in ids]
-    if absent:
-        raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listing(absent)}")
-    keys: dict[str, Mapping[str, object]] = {
-        "utterances": {name: name for name in ids},
-        "speakers": _within_corpus(metadata, "speaker"),
-    }
-    for column in ("duplicate_of", "pcm_hash"):
-        if column in metadata.column_names:
-            keys[f"audio ({column})"] = _audio(metadata, column)
-    if "session" in apart:
-        keys["sessions"] = _within_corpus(metadata, "session")
-    if "text" in apart:
-        texts = zip(_values(metadata, "utterance_id"), _values(metadata, "text"), strict=True)
-        keys["texts"] = {str(name): _words(text) for name, text in texts}
-    for kind, key_of in keys.items():
-        if leaks := _leaks(fold, key_of):
-            raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {_listing(leaks)}")
-    if near_duplicates is not None and (groups := _split_duplicates(fold, near_duplicates)):
-        raise SplitError(
-            f"fold {fold.name} leaks: near-duplicates in more than one part: {_listing(groups)}. Leave all but one of "
-            f"each out of the pool, or screen it with a larger similarity if they are not the same recording"
-        )
+    _Keys(metadata, near_duplicates=near_duplicates, apart=apart).check(fold)
 
 
-def _split_duplicates(fold: Fold, table: str) -> list[str]:
-    """Groups of near-duplicates that are not all in one part, member by member."""
+class _Keys:
+    """What no two parts of a fold may share: for every utterance a number of each kind."""
+
+    def __init__(self, metadata: pa.Table, *, near_duplicates: str | None, apart: Collection[str]) -> None:
+        self._ids = _column(metadata, "utterance_id").combine_chunks()
+        keys = {"utterances": self._ids, "speakers": _within_corpus(metadata, "speaker")}
+        if "duplicate_of" in metadata.column_names:
+            keys["audio (duplicate_of)"] = pc.coalesce(metadata["duplicate_of"], self._ids)
+        if "pcm_hash" in metadata.column_names:
+            keys["audio (pcm_hash)"] = metadata["pcm_hash"]
+        if "session" in apart:
+            keys["sessions"] = _within_corpus(metadata, "session")
+        if "text" in apart:
+            keys["texts"] = _words(_column(metadata, "text"))
+        self._keys = {kind: _numbered(column) for kind, column in keys.items()}
+        self._groups = None if near_duplicates is None else _numbered(_leaders(self._ids, near_duplicates))[0]
+
+    def check(self, fold: Fold) -> None:
+        """Raise SplitError when two parts of a fold share anything."""
+        names = [name for part in PARTS for name in getattr(fold, part)]
+        rows = pc.index_in(pa.array(names, pa.string()), value_set=self._ids)
+        if rows.null_count:
+            absent = [name for name, is_absent in zip(names, rows.is_null().to_pylist(), strict=True) if is_absent]
+            raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listing(absent)}")
+        row_P = np.asarray(rows)
+        part_P = np.repeat(np.arange(len(PARTS)), [len(getattr(fold, part)) for part in PARTS])
+        for kind, (key_N, texts) in self._keys.items():
+            if shared := _shared(key_N[row_P], part_P):
+                leaks = {texts[key].as_py().replace("\0", "/"): " and ".join(parts) for key, parts in shared.items()}
+                listing = _listing(sorted(f"{label} ({parts})" for label, parts in leaks.items()))
+                raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {listing}")
+        if self._groups is not None and (shared := _shared(group_P := self._groups[row_P], part_P)):
+            members = (np.flatnonzero(group_P == group) for group in shared)
+            groups = (" = ".join(f"{names[p]} ({PARTS[part_P[p]]})" for p in positions) for positions in members)
+            raise SplitError(
+                f"fold {fold.name} leaks: near-duplicates in more than one part: {_listing(sorted(groups))}. Leave all "
+                f"but one of each out of the pool, or screen it with a larger similarity if they are not the same "
+                f"recording"
+            )
+
+
+def _shared(key_P: NDArray[np.int64], part_P: NDArray[np.int64]) -> dict[int, list[str]]:
+    """Keys that are in more than one part -> the parts; -1 is no key."""
+    is_in = np.zeros((key_P.max(initial=-1) + 1, len(PARTS)), dtype=bool)
+    is_in[key_P[key_P >= 0], part_P[key_P >= 0]] = True
+    shared = np.flatnonzero(is_in.sum(axis=1) > 1).tolist()
+    return {key: [part for part, inside in zip(PARTS, is_in[key], strict=True) if inside] for key in shared}
+
+
+def _leaders(ids: pa.Array, table: str) -> pa.Array:
+    """The utterance that stands for every utterance's near-duplicates: itself where it has none."""
     if not storage.exists(table):
         raise SplitError(f"there is no table of near-duplicates at {table}; make it: seral pool screen POOL")
-    rows = storage.read_table(table, ["utterance_id", "near_duplicate_of"]).to_pylist()
-    group_of = {row["utterance_id"]: row["near_duplicate_of"] or row["utterance_id"] for row in rows}
-    members: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for part in PARTS:
-        for name in getattr(fold, part):
-            members[group_of.get(name, name)].append((name, part))
-    split_groups = [group for group in members.values() if len({part for _, part in group}) > 1]
-    return sorted(" = ".join(f"{name} ({part})" for name, part in group) for group in split_groups)
+    screened = storage.read_table(table, ["utterance_id", "near_duplicate_of"]).combine_chunks()
+    rows = pc.index_in(ids, value_set=screened["utterance_id"].combine_chunks())
+    return pc.coalesce(screened["near_duplicate_of"].combine_chunks().take(rows), ids)
 
 
-def _leaks(fold: Fold, key_of: Mapping[str, object]) -> list[str]:
-    """Keys found in more than one part, with the parts."""
-    parts_of: dict[object, list[str]] = defaultdict(list)
-    for part in PARTS:
-        for key in {key_of[name] for name in getattr(fold, part) if key_of.get(name) is not None}:
-            parts_of[key].append(part)
-    return sorted(f"{_label(key)} ({' and '.join(parts)})" for key, parts in parts_of.items() if len(parts) > 1)
-
-
-def _leave_one_speaker(rows: Sequence[_Row], options: SplitOptions) -> list[Fold]:
-    usable = [row for row in rows if row.speaker is not None]
-    speakers = sorted({row.speaker for row in usable if row.speaker is not None})
+def _leave_one_speaker(rows: _Rows, options: SplitOptions) -> _Scheme:
     least = 2 + options.dev_speakers
-    if len(speakers) < least:
+    if len(rows.speakers) < least:
         raise SplitError(
             f"leave-one-speaker with {options.dev_speakers} dev speakers needs at least {least} known speakers, "
-            f"there are {len(speakers)}; add speakers, or use the scheme `column`"
+            f"there are {len(rows.speakers)}; add speakers, or use the scheme `column`"
         )
-    return _folds_by_speaker(rows, [[speaker] for speaker in speakers], [_label(s) for s in speakers], options)
+    groups = [[number] for number in range(len(rows.speakers))]
+    return _by_speaker(rows, groups, ["/".join(speaker) for speaker in rows.speakers], options)
 
 
-def _k_fold(rows: Sequence[_Row], options: SplitOptions) -> list[Fold]:
-    counts: dict[Group, int] = defaultdict(int)
-    for row in rows:
-        if row.speaker is not None:
-            counts[row.speaker] += 1
-    if len(counts) < max(options.k, 2 + options.dev_speakers):
+def _k_fold(rows: _Rows, options: SplitOptions) -> _Scheme:
+    least = max(options.k, 2 + options.dev_speakers)
+    if len(rows.speakers) < least:
         raise SplitError(
             f"k-fold with k={options.k} and {options.dev_speakers} dev speakers needs at least "
-            f"{max(options.k, 2 + options.dev_speakers)} known speakers, there are {len(counts)}"
+            f"{least} known speakers, there are {len(rows.speakers)}"
         )
+    sizes = np.bincount(rows.speaker_N[rows.speaker_N >= 0], minlength=len(rows.speakers)).tolist()
+    counts = dict(zip(rows.speakers, sizes, strict=True))
+    number_of = {speaker: number for number, speaker in enumerate(rows.speakers)}
     groups = deal(counts, options.k, np.random.default_rng(options.seed))
-    return _folds_by_speaker(rows, groups, [f"group-{number}" for number in range(options.k)], options)
+    numbers = [[number_of[speaker] for speaker in group] for group in groups]
+    return _by_speaker(rows, numbers, [f"group-{number}" for number in range(options.k)], options)
 
 
 def deal(counts: Mapping[Group, int], k: int, rng: np.random.Generator) -> list[list[Group]]:
@@ -203,108 +245,119 @@ def deal(counts: Mapping[Group, int], k: int, rng: np.random.Generator) -> list[
     return [sorted(group) for group in groups]
 
 
-def _folds_by_speaker(
-    rows: Sequence[_Row], groups: Sequence[Sequence[Group]], names: Sequence[str], options: SplitOptions
-) -> list[Fold]:
+def _by_speaker(rows: _Rows, groups: Sequence[Sequence[int]], names: list[str], options: SplitOptions) -> _Scheme:
     """Test on each group in turn; dev = the first speakers of the groups that follow."""
-    folds = []
-    for number, (name, group) in enumerate(zip(names, groups, strict=True)):
-        following = [speaker for later in (*groups[number + 1 :], *groups[:number]) for speaker in later]
-        part_of: dict[Group | None, str] = dict.fromkeys(following, "train")
-        part_of |= dict.fromkeys(following[: options.dev_speakers], "dev")
-        part_of |= dict.fromkeys(group, "test")
-        folds.append(_fold(name, rows, [part_of.get(row.speaker) for row in rows], options))
-    return folds
+
+    def parts(number: int) -> NDArray[np.int64]:
+        part_G = np.zeros(len(rows.speakers) + 1, np.int64)
+        following = (speaker for later in (*groups[number + 1 :], *groups[:number]) for speaker in later)
+        part_G[[*islice(following, options.dev_speakers)]] = PARTS.index("dev")
+        part_G[groups[number]] = PARTS.index("test")
+        return part_G[rows.speaker_N]
+
+    return _Scheme(names=names, parts=parts)
 
 
-def _leave_one_session(rows: Sequence[_Row], options: SplitOptions) -> list[Fold]:
-    sessions = sorted({row.session for row in rows if row.session is not None and row.speaker is not None})
-    if len(sessions) < 3:
-        raise SplitError(f"leave-one-session needs at least 3 sessions with known speakers, there are {len(sessions)}")
-    folds = []
-    for number, session in enumerate(sessions):
-        part_of: dict[Group | None, str] = dict.fromkeys(sessions, "train")
-        part_of |= {sessions[(number + 1) % len(sessions)]: "dev", session: "test"}
-        folds.append(_fold(_label(session), rows, [part_of.get(row.session) for row in rows], options))
-    return folds
+def _leave_one_session(rows: _Rows, options: SplitOptions) -> _Scheme:
+    count = len(rows.sessions)
+    if count < 3:
+        raise SplitError(f"leave-one-session needs at least 3 sessions with known speakers, there are {count}")
+
+    def parts(number: int) -> NDArray[np.int64]:
+        part_G = np.array([0] * count + [-1])
+        part_G[(number + 1) % count], part_G[number] = PARTS.index("dev"), PARTS.index("test")
+        return part_G[rows.session_N]
+
+    return _Scheme(names=["/".join(session) for session in rows.sessions], parts=parts)
 
 
-def _column(rows: Sequence[_Row], options: SplitOptions) -> list[Fold]:
-    splits = {row.split for row in rows if row.speaker is not None}
-    if missing := [part for part in PARTS if part not in splits]:
+def _given(rows: _Rows, options: SplitOptions) -> _Scheme:
+    splits = rows.split_N[rows.speaker_N >= 0]
+    if missing := [part for number, part in enumerate(PARTS) if number not in splits]:
         raise SplitError(
             f"the pool's `split` column has no {' and no '.join(missing)} utterance with a known speaker; "
             f"import the corpus with its split, or use another scheme"
         )
-    return [_fold("given", rows, [row.split for row in rows], options)]
+    return _Scheme(names=["given"], parts=lambda _: rows.split_N)
 
 
-def _fold(name: str, rows: Sequence[_Row], part_of_row: Sequence[str | None], options: SplitOptions) -> Fold:
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    for row, scheme_part in zip(rows, part_of_row, strict=True):
-        part = scheme_part
-        if row.speaker is None:
-            # The given split still counts: what it keeps for dev and test is never trained on.
-            allowed = options.unknown_speakers == "train" and row.split in {None, "train"}
-            part = "train" if allowed else None
-        if part is not None:
-            parts[part].append(row.utterance_id)
-    return Fold(name=name, train=tuple(parts["train"]), dev=tuple(parts["dev"]), test=tuple(parts["test"]))
+def _fold(name: str, rows: _Rows, part_N: NDArray[np.int64], options: SplitOptions) -> Fold:
+    # The given split still counts: what it keeps for dev and test is never trained on.
+    allowed_N = np.isin(rows.split_N, (-1, 0)) if options.unknown_speakers == "train" else np.zeros(len(part_N), bool)
+    part_N = np.where(rows.speaker_N < 0, np.where(allowed_N, 0, -1), part_N)
+    train, dev, test = (tuple(rows.ids[part_N == number].tolist()) for number in range(len(PARTS)))
+    return Fold(name=name, train=train, dev=dev, test=test)
 
 
-SCHEMES: dict[str, Callable[[Sequence[_Row], SplitOptions], list[Fold]]] = {
+SCHEMES: dict[str, Callable[[_Rows, SplitOptions], _Scheme]] = {
     "leave-one-speaker": _leave_one_speaker,
     "leave-one-session": _leave_one_session,
     "k-fold": _k_fold,
-    "column": _column,
+    "column": _given,
 }
 
 
-def _rows(metadata: pa.Table) -> Iterable[_Row]:
-    """Rows that may take part: all but the marked duplicates."""
-    names = ("utterance_id", "corpus", "speaker", "session", "split", "duplicate_of")
-    columns = [_values(metadata, name) for name in names]
-    for utterance_id, corpus, speaker, session, split, duplicate_of in zip(*columns, strict=True):
-        if utterance_id is not None and duplicate_of is None:
-            yield _Row(
-                utterance_id=utterance_id,
-                speaker=None if speaker is None else (corpus or "", speaker),
-                session=None if session is None else (corpus or "", session),
-                split=split,
-            )
+def _rows(metadata: pa.Table) -> _Rows:
+    columns = {name: _column(metadata, name) for name in ("utterance_id", "corpus", "speaker", "session", "split")}
+    takes_part = pc.and_(pc.is_valid(columns["utterance_id"]), pc.is_null(_column(metadata, "duplicate_of")))
+    rows = pa.table(columns).filter(takes_part).sort_by("utterance_id")
+    speakers, speaker_N = _groups(_within_corpus(rows, "speaker"))
+    sessions, session_N = _groups(_within_corpus(rows, "session"))
+    known = np.unique(session_N[speaker_N >= 0])
+    known = known[known >= 0]
+    renumbered = np.full(len(sessions) + 1, -1)
+    renumbered[known] = np.arange(len(known))
+    split_N = np.asarray(pc.index_in(rows["split"], value_set=pa.array(PARTS)).fill_null(-2))
+    return _Rows(
+        ids=np.asarray(rows["utterance_id"].to_pylist(), dtype=object),
+        speaker_N=speaker_N,
+        session_N=renumbered[session_N],
+        split_N=np.where(np.asarray(rows["split"].is_null()), -1, split_N),
+        speakers=speakers,
+        sessions=[sessions[number] for number in known],
+    )
 
 
-def _values(metadata: pa.Table, name: str) -> list[str | None]:
+def _groups(column: pa.ChunkedArray) -> tuple[list[Group], NDArray[np.int64]]:
+    """The groups that `_within_corpus` has named, sorted, and the number of every row's, -1 = unknown, (N,)."""
+    number_N, texts = _numbered(column)
+    names = [tuple(text.split("\0", 1)) for text in texts.to_pylist()]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.full(len(names) + 1, -1)
+    rank[order] = np.arange(len(names))
+    return [names[number] for number in order], rank[number_N]
+
+
+def _numbered(column: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
+    """A number for every different text, -1 where there is none, (N,), and the texts by number."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    encoded = whole.dictionary_encode()
+    return np.asarray(encoded.indices.fill_null(-1)), encoded.dictionary
+
+
+def _column(metadata: pa.Table, name: str) -> pa.ChunkedArray:
     if name in metadata.column_names:
-        values: list[str | None] = metadata[name].to_pylist()
-        return values
+        return metadata[name].cast(pa.string())
     if name in {"utterance_id", "corpus", "speaker"}:
         raise SplitError(f"metadata has no column {name!r}; it has: {', '.join(metadata.column_names)}")
-    return [None] * metadata.num_rows
+    return pa.chunked_array([pa.nulls(metadata.num_rows, pa.string())])
 
 
-def _words(text: str | None) -> str | None:
-    return None if text is None else " ".join(WORD.findall(text.casefold())) or None
+def _within_corpus(metadata: pa.Table, column: str) -> pa.ChunkedArray:
+    """A speaker or a session with its corpus, within which it is a name."""
+    corpus = pc.fill_null(_column(metadata, "corpus"), "")
+    return pc.binary_join_element_wise(corpus, _column(metadata, column), "\0")
 
 
-def _within_corpus(metadata: pa.Table, column: str) -> dict[str, object]:
-    """A speaker or a session is a name within a corpus."""
-    columns = (_values(metadata, name) for name in ("utterance_id", "corpus", column))
-    return {str(name): None if who is None else (corpus or "", who) for name, corpus, who in zip(*columns, strict=True)}
-
-
-def _audio(metadata: pa.Table, column: str) -> dict[str, object]:
-    """Utterance -> key of its audio: the id that counts (`duplicate_of`, or the row's own), or the hash."""
-    pairs = zip(_values(metadata, "utterance_id"), _values(metadata, column), strict=True)
-    return {str(name): value or (name if column == "duplicate_of" else None) for name, value in pairs}
+def _words(texts: pa.ChunkedArray) -> pa.Array:
+    """The words of every text, whatever their case and commas; null where it has none."""
+    number_N, unique = _numbered(texts)
+    words = [" ".join(WORD.findall(text.casefold())) or None for text in unique.to_pylist()]
+    return pa.array(words, pa.string()).take(pa.array(number_N, mask=number_N < 0))
 
 
 def _size(fold: Fold) -> int:
     return sum(len(getattr(fold, part)) for part in PARTS)
-
-
-def _label(key: object) -> str:
-    return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _listing(items: Sequence[str]) -> str:
@@ -321,20 +374,9 @@ def voices(metadata: pa.Table) -> dict[str, str]:
 def check_apart(sides: Mapping[str, pa.Table]) -> None:
     """Raise SplitError where a speaker is on two sides of a transfer, each the metadata of its utterances."""
     speakers_of = {
-        side: set(voices(table.filter(pc.is_valid(table["speaker"]))).values()) for side, table in sides.items()
+        side: set(pc.binary_join_element_wise(table["corpus"], table["speaker"], "/").drop_null().unique().to_pylist())
+        for side, table in sides.items()
     }
     for first, second in combinations(speakers_of, 2):
         if both := sorted(speakers_of[first] & speakers_of[second]):
             raise SplitError(f"in {first} and in {second}: {', '.join(both[:5])}; their speakers must differ")
-
-
-def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | None) -> dict[int, Fold]:
-    """Folds of the utterances that may take part, by number, all or those of `numbers`; none leaks."""
-    folds = dict(enumerate(make_folds(metadata, split)))
-    if numbers is not None:
-        if unknown := sorted(set(numbers) - set(folds)):
-            raise OptionError(f"folds {unknown} do not exist: the split {split.scheme} gives 0..{len(folds) - 1}")
-        folds = {number: folds[number] for number in numbers}
-    for fold in folds.values():
-        check_leak(fold, metadata, near_duplicates=split.near_duplicates, apart=split.apart)
-    return folds

@@ -115,13 +115,14 @@ class Erased:
         if not self._hashes[kind]:
             return np.zeros(len(columns[0]), dtype=bool)
         words = pc.binary_join_element_wise(*columns, "\0").combine_chunks().dictionary_encode()
-        is_known = np.zeros(len(words.dictionary) + 1, dtype=bool)
+        is_known: NDArray[np.bool_] = np.zeros(len(words.dictionary) + 1, dtype=bool)
         for salt, hashes in self._hashes[kind].items():
             digest = _hasher(salt, kind)
             for row, text in enumerate(words.dictionary.to_pylist()):
                 (own := digest.copy()).update(text.encode())
                 is_known[row] |= own.hexdigest() in hashes
-        return is_known[np.asarray(words.indices.fill_null(-1))]
+        row_N: NDArray[np.int64] = np.asarray(words.indices.fill_null(-1))
+        return is_known[row_N]
 
 
 def read_erased(pool: str) -> Erased:
