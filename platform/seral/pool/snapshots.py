@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,15 +21,6 @@ from seral.schema import CHANGE
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 """Valid names of snapshots: no number, which is a revision."""
-NET = {
-    ("came", "went"): None,
-    ("went", "came"): "marked",
-    ("came", "marked"): "came",
-    ("marked", "went"): "went",
-    ("marked", "marked"): "marked",
-}
-"""(first change, second change) -> the two as one; None = nothing changed."""
-BACKWARDS = {"came": "went", "went": "came", "marked": "marked"}
 EXAMPLES = 5
 
 
@@ -73,14 +65,24 @@ def diff_revisions(pool: str, old: str, new: str | None = None) -> pa.Table:
     """
     uri = open_pool(pool).uri
     begin, end = _revision(uri, old), _revision(uri, new)
-    net: dict[str, str | None] = {}
-    for number in range(min(begin, end) + 1, max(begin, end) + 1):
-        for name, change in _journal(uri, number):
-            before = net.get(name)
-            net[name] = change if before is None else NET[before, change]
-    change_of = {name: BACKWARDS[c] if begin > end else c for name, c in net.items() if c is not None}
-    rows = [{"utterance_id": name, "change": change} for name, change in sorted(change_of.items())]
-    return pa.Table.from_pylist(rows, CHANGE)
+    journals = [_journal(uri, number) for number in range(min(begin, end) + 1, max(begin, end) + 1)]
+    return _net(pa.concat_tables([CHANGE.empty_table(), *journals]), backwards=begin > end)
+
+
+def _net(journal: pa.Table, *, backwards: bool) -> pa.Table:
+    """Changes one after another as one of every id: what was there before the first and is there after the last."""
+    journal = journal.take(pc.sort_indices(journal["utterance_id"]))  # stable: those of an id stay in their order
+    ids = journal["utterance_id"].combine_chunks()
+    is_other = np.asarray(pc.not_equal(ids[1:], ids[:-1]), dtype=bool)
+    first = np.flatnonzero(np.concatenate([np.ones(min(len(ids), 1), dtype=bool), is_other]))
+    last = np.append(first[1:], len(ids))[: len(first)] - 1
+    was_there = np.asarray(pc.not_equal(journal["change"].take(pa.array(first)), "came"), dtype=bool)
+    is_there = np.asarray(pc.not_equal(journal["change"].take(pa.array(last)), "went"), dtype=bool)
+    if backwards:
+        was_there, is_there = is_there, was_there
+    change = np.where(is_there, np.where(was_there, "marked", "came"), "went")
+    table = pa.table({"utterance_id": ids.take(pa.array(first)), "change": pa.array(change, pa.string())}, CHANGE)
+    return table.filter(pa.array(was_there | is_there))
 
 
 def diff_pools(old: str, new: str) -> pa.Table:
@@ -92,11 +94,11 @@ def summarise(difference: pa.Table) -> dict[str, Any]:
     """Counts of a difference, the same by corpus, and some ids of each kind."""
     counts: dict[str, Any] = {}
     for change in ("came", "went", "marked"):
-        ids = difference.filter(pc.equal(difference["change"], change))["utterance_id"].to_pylist()
-        corpora = [name.rpartition("-")[0] for name in ids]
+        ids = difference.filter(pc.equal(difference["change"], change))["utterance_id"]
+        corpora = pc.value_counts(pc.replace_substring_regex(ids, "(^|-)[^-]*$", "")).to_pylist()
         counts[change] = len(ids)
-        counts |= {f"{change}.{corpus}": corpora.count(corpus) for corpus in sorted(set(corpora))}
-        counts |= {f"{change}.such_as": ids[:EXAMPLES]} if ids else {}
+        counts |= {f"{change}.{line['values']}": line["counts"] for line in sorted(corpora, key=lambda c: c["values"])}
+        counts |= {f"{change}.such_as": ids[:EXAMPLES].to_pylist()} if len(ids) else {}
     return counts
 
 
@@ -111,8 +113,8 @@ def _revision(uri: str, revision: str | None) -> int:
     return int(revision)
 
 
-def _journal(uri: str, number: int) -> list[tuple[str, str]]:
+def _journal(uri: str, number: int) -> pa.Table:
     path = revision_uri(uri, number)
     if not storage.exists(path):
         raise PoolError(f"{uri} has no journal of its revision {number}: differences can be told after it only")
-    return list(zip(*(storage.read_table(path)[name].to_pylist() for name in CHANGE.names), strict=True))
+    return storage.read_table(path).cast(CHANGE)
