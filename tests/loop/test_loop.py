@@ -14,7 +14,7 @@ import yaml
 from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import cohen_kappa_score
 
-from seral.errors import LabelError, OptionError, StateError
+from seral.errors import FeatureError, LabelError, OptionError, StateError
 from seral.loop.loop import arm_of, loop_fold, loop_status, run_loop
 from seral.loop.options import MAY_CHANGE, LoopOptions
 from seral.loop.rounds import Trajectory
@@ -272,6 +272,41 @@ def test_resume_after_lost_rounds_gives_the_same_run(run_values: dict[str, Any])
     shutil.rmtree(folder / "0002")  # ... and so the next one never began
     run_loop(parse(LoopOptions, run_values))
     assert outcome(run) == whole
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "missing",
+        pytest.param("of another encoder", marks=pytest.mark.slow),
+        pytest.param("cut off", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_whose_features_are_lost_on_the_way_says_which_and_goes_on(
+    run_values: dict[str, Any], tmp_path: Path, fault: str
+) -> None:
+    options = parse(LoopOptions, run_values | {"feature_cache": str(tmp_path / "cache")})
+    whole = in_process(options, tmp_path / "whole", lambda _: None)
+    shard = sorted((tmp_path / "cache").glob("*/pooled/*.parquet"))[0]
+
+    def spoil(rounds: Sequence[RoundSummary]) -> None:
+        if len(rounds) == 1:
+            table = pq.read_table(shard)
+            shard.unlink()
+            if fault == "of another encoder":
+                pq.write_table(table.replace_schema_metadata({"encoder": "somebody-else"}), shard)
+            elif fault == "cut off":
+                shard.write_bytes(b"PAR1 and no more")
+
+    with pytest.raises(FeatureError, match=f"features of shard '{shard.stem}' ") as error:
+        in_process(options, tmp_path / "lost", spoil)
+    assert "the same command" in str(error.value).lower()
+    shard.unlink(missing_ok=True)  # as the message says
+    rounds = in_process(options, tmp_path / "lost", lambda _: None)
+    assert [folder.name for folder in rounds] == [folder.name for folder in whole] == ["0000", "0001", "0002"]
+    for mine, others in zip(rounds, whole, strict=True):
+        assert predictions_of(mine) == predictions_of(others)
+        assert pq.read_table(mine / "picks.parquet") == pq.read_table(others / "picks.parquet")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from seral import storage
 from seral.errors import FeatureError
 from seral.features.index import ShardIndex
 from seral.pool.shards import Pool
-from seral.schema import QUARANTINE
+from seral.schema import ENCODER_KEY, QUARANTINE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,10 @@ class FeatureStore:
         return mean_NLD, std_NLD, text_NE
 
     def read_shard(self, shard: str, rows: Sequence[int] | NDArray[Any]) -> PooledShard:
-        """Pooled features of some rows of a shard. Raises FeatureError when the file is not there or damaged."""
+        """Pooled features of some rows of a shard.
+
+        Raises FeatureError when the file is not there, is damaged, or was made by another encoder.
+        """
         uri = self.table_uri("pooled", shard)
         try:
             table = storage.read_rows(uri, rows, ["utterance_id", "mean", "std"])
@@ -127,6 +130,12 @@ class FeatureStore:
                 f"features of shard {shard!r} cannot be read: {error}. The same command computes them again where the "
                 f"file is missing; delete {uri} if it is damaged"
             ) from error
+        made_by = (table.schema.metadata or {}).get(ENCODER_KEY.encode(), b"").decode()
+        if made_by not in ("", self.fingerprint):
+            raise FeatureError(
+                f"features of shard {shard!r} were made by the encoder {made_by}, not by {self.fingerprint}: delete "
+                f"{uri}, and the same command computes them again"
+            )
         ids, shape = table["utterance_id"].to_pylist(), (table.num_rows, self.num_layers + 1, self.width)
         mean_NLD, std_NLD = (stack_vectors(table[name], shape) for name in ("mean", "std"))
         text_NE = None if self.text is None else self.text.shard_vectors(shard, ids)
