@@ -67,7 +67,7 @@ class GrowthOptions(Options):
 
 @dataclass
 class Watched:
-    """One import: seconds by the clock, and the most memory that its processes had for themselves, in MB."""
+    """One command: seconds by the clock, and the most memory that its processes had for themselves, in MB."""
 
     seconds: float = 0.0
     driver_mb: float = 0.0
@@ -120,7 +120,7 @@ def watch_import(manifest: Path, pool: Path, options: GrowthOptions) -> Watched:
     started = time.perf_counter()
     with marked_processes() as environment:
         process = start_import(manifest, pool, options.settings, environment)
-        watcher = threading.Thread(target=_watch, args=(process.pid, usage), daemon=True)
+        watcher = threading.Thread(target=watch_memory, args=(process.pid, usage), daemon=True)
         watcher.start()
         _, errors = process.communicate()
         usage.seconds = time.perf_counter() - started
@@ -130,7 +130,8 @@ def watch_import(manifest: Path, pool: Path, options: GrowthOptions) -> Watched:
     return usage
 
 
-def _watch(pid: int, usage: Watched) -> None:
+def watch_memory(pid: int, usage: Watched) -> None:
+    """Look at the memory of a process and of all that it started until it ends."""
     while psutil.pid_exists(pid):
         try:
             driver = psutil.Process(pid)

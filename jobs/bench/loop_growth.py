@@ -21,12 +21,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow as pa
 from pydantic import Field
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from jobs.bench.growth import POLL_S, marked_processes
+from jobs.bench.growth import Watched, marked_processes, watch_memory
 from ser_models.encoders import save_encoder, wrap
 from seral import storage
 from seral.features.audio import extract_features
@@ -66,14 +65,9 @@ class LoopGrowthOptions(Options):
 
 
 @dataclass
-class Watched:
-    """One run: seconds by the clock, and the most memory that each kind of process had for itself, in MB."""
+class WatchedLoop(Watched):
+    """One run of the loop; `worker_mb` is of the largest process of Ray's that does work."""
 
-    seconds: float = 0.0
-    driver_mb: float = 0.0
-    worker_mb: float = 0.0
-    """Of the largest process of Ray's that does work."""
-    all_mb: float = 0.0
     failed: str = ""
     phases: dict[str, float] = field(default_factory=dict)
 
@@ -204,7 +198,7 @@ def _features(ids: list[str], base: np.ndarray, rng: np.random.Generator) -> dic
 
 def watch_loop(
     pool: Pool, run: Path, encoder: str, python: str, checkout: str | None, options: LoopGrowthOptions
-) -> Watched:
+) -> WatchedLoop:
     """Run the loop in a process of its own and look at its memory while it runs."""
     sizes = [options.per_round * (number + 1) for number in range(options.rounds)]
     settings = {
@@ -221,7 +215,7 @@ def watch_loop(
     }
     configuration = run.with_suffix(".yaml")
     storage.write_json(configuration, settings)
-    watched, started = Watched(), time.perf_counter()
+    watched, started = WatchedLoop(), time.perf_counter()
     with marked_processes() as environment:
         if checkout is not None:
             environment = dict(environment) | {"PYTHONPATH": f"{checkout}/platform:{checkout}"}
@@ -229,7 +223,7 @@ def watch_loop(
         process = subprocess.Popen(
             command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
-        watcher = threading.Thread(target=_watch, args=(process.pid, watched), daemon=True)
+        watcher = threading.Thread(target=watch_memory, args=(process.pid, watched), daemon=True)
         watcher.start()
         _, errors = process.communicate()
         watched.seconds = time.perf_counter() - started
@@ -251,38 +245,6 @@ def _phases(run: Path) -> dict[str, float]:
     middle: Mapping[Any, float] = seconds[1:-1].mean().to_dict() if len(seconds) > 2 else seconds.mean().to_dict()
     first = {"first_select": float(seconds["select"].iloc[0])} if len(seconds) else {}
     return {str(name): round(float(value), 3) for name, value in middle.items()} | first
-
-
-def _watch(pid: int, watched: Watched) -> None:
-    while psutil.pid_exists(pid):
-        try:
-            driver = psutil.Process(pid)
-            if driver.status() == psutil.STATUS_ZOMBIE:
-                return
-            processes = [driver, *driver.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            return
-        own_mb = [_own_mb(process) for process in processes]
-        workers = [mb for process, mb in zip(processes, own_mb, strict=True) if _is_worker(process)]
-        watched.driver_mb = max(watched.driver_mb, own_mb[0])
-        watched.worker_mb = max([watched.worker_mb, *workers])
-        watched.all_mb = max(watched.all_mb, sum(own_mb))
-        time.sleep(POLL_S)
-
-
-def _own_mb(process: psutil.Process) -> float:
-    try:
-        memory = process.memory_info()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(memory.rss - memory.shared) / 1e6
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    try:
-        return bool(process.cmdline()) and process.cmdline()[0].startswith("ray::")
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return False
 
 
 if __name__ == "__main__":
