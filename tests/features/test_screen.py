@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seral.errors import SplitError
-from seral.features.screen import ScreenOptions, leaders, near_duplicates, neighbourhood, screen_pool, whitened
+from seral.features.screen import ScreenOptions, fit_whitening, leaders, near_duplicates, neighbourhood, screen_pool
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
@@ -35,7 +35,7 @@ def test_pairs_are_those_of_a_plain_double_loop(count: int, seed: int, tolerance
     x_ND, duration_N = crowd(count, seed)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("seral.features.screen.BLOCK", block)
-        pairs = near_duplicates(x_ND, duration_N, 0.95, tolerance)
+        pairs = near_duplicates(x_ND, duration_N, 0.95, tolerance, exact_rows=count)
     wide_ND = x_ND.astype(np.float64)
     radius = float(np.sqrt(2 - 2 * 0.95))
     expected = [
@@ -45,7 +45,8 @@ def test_pairs_are_those_of_a_plain_double_loop(count: int, seed: int, tolerance
         if np.linalg.norm(wide_ND[one] - wide_ND[other]) <= radius
         and max(duration_N[[one, other]]) <= min(duration_N[[one, other]]) * (1 + tolerance)
     ]
-    assert pairs.tolist() == expected
+    assert pairs.pair_P2.tolist() == expected
+    assert (pairs.count, pairs.complete) == (len(expected), True)
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 100])
@@ -78,7 +79,8 @@ def test_whitening_takes_what_all_rows_share_out_of_the_cosines() -> None:
     x_ND = (5 + shared + rng.normal(size=(400, 32))).astype(np.float16)
     x_ND[7] = x_ND[3] + rng.normal(size=32).astype(np.float16) / 30
     plain_NN = np.triu(np.abs(np.corrcoef(x_ND.astype(np.float32))), 1)
-    cosine_NN = np.triu(whitened(x_ND, 16) @ whitened(x_ND, 16).T, 1)
+    white_NP = fit_whitening(x_ND, 16)(x_ND)
+    cosine_NN = np.triu(white_NP @ white_NP.T, 1)
     assert np.quantile(plain_NN[plain_NN > 0], 0.5) > 0.9
     assert np.unravel_index(cosine_NN.argmax(), cosine_NN.shape) == (3, 7)
     assert np.sort(cosine_NN.ravel())[-2] < 0.9 < cosine_NN[3, 7]
