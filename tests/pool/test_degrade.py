@@ -78,3 +78,11 @@ def test_a_noisy_pool_has_the_same_utterances_and_worse_audio(tmp_path: Path, ma
     assert open_pool(settings.out).manifest == manifest
     with pytest.raises(StateError, match="another pool at"):
         degrade_pool(settings.model_copy(update={"seed": 1}))
+    (tmp_path / "moved").mkdir()
+    moved = {
+        name: str(Path(uri).rename(tmp_path / "moved" / name)) for name, uri in (("pool", clean), ("out", settings.out))
+    }
+    degrade_pool(settings.model_copy(update=moved))
+    assert open_pool(moved["out"]).manifest == manifest, "the moved pools are the same pools"
+    assert pools[0].hash == pools[1].hash
+    assert pools[0].tables_hash == open_pool(moved["pool"]).tables_hash != pools[1].tables_hash

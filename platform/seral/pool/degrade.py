@@ -51,13 +51,18 @@ def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
     """Make the pool, or go on where a making of it was interrupted; returns the counts."""
     pool, out = open_pool(options.pool), storage.absolute(options.out)
     before = read_manifest(out) or EMPTY
-    facts = options.model_dump(mode="json", exclude={"cluster"}) | {"pool": pool.uri, "out": out, "hash": pool.hash}
+    noise = None if options.noise is None else open_pool(options.noise)
+    # Pools by what is in them: wherever they are moved, this is the same pool.
+    facts = options.model_dump(mode="json", exclude={"cluster", "pool", "out", "noise"})
+    facts |= {"pool_tables": pool.tables_hash, "noise_tables": None if noise is None else noise.tables_hash}
     options_uri = storage.join(out, OPTIONS)
-    if before["shards"] and not (storage.exists(options_uri) and storage.read_json(options_uri) == facts):
+    if before["shards"] and not (
+        storage.exists(options_uri) and facts.items() <= storage.read_json(options_uri).items()
+    ):
         raise StateError(f"there is another pool at {out}: give another address")
-    storage.write_json(options_uri, facts)
+    storage.write_json(options_uri, facts | {"pool": pool.uri, "noise": options.noise})
     copy_tombstones(pool.uri, out)
-    noises = [] if options.noise is None else read_noises(open_pool(options.noise))
+    noises = [] if noise is None else read_noises(noise)
     digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:8]
     names = {shard: f"{REWRITTEN.sub('', shard)}.{digest}" for shard in pool.shards}
     missing = [shard for shard, name in names.items() if not storage.exists(shard_uri(out, "utterances", name))]

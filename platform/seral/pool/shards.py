@@ -62,6 +62,12 @@ class Pool:
         return str(self.manifest["pool_hash"])
 
     @property
+    def tables_hash(self) -> str:
+        """Hash of the bytes of all tables, the same wherever the pool lies; that of a noisy copy is another."""
+        sums = {name: entry["sha256"] for name, entry in self.manifest["shards"].items()}
+        return hashlib.sha256(json.dumps(sums, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
     def shards(self) -> list[str]:
         """Names of the shards, sorted."""
         return sorted(self.manifest["shards"])

@@ -233,8 +233,16 @@ def _with_absolute_paths(options: DistilOptions) -> DistilOptions:
 
 
 def _run_name(speech: tuple[tuple[Pool, frozenset[str]], ...], options: DistilOptions) -> str:
-    values: Mapping[str, Any] = options.model_dump(mode="json", exclude={"run", "cluster", "checkpoint_every"})
-    return run_name("distil", [pool.hash for pool, _ in speech], values)
+    besides = {
+        "run",
+        "cluster",
+        "checkpoint_every",
+        "pools",
+        "noise",
+    }  # pools by what is in them, not by where they lie
+    noise = None if options.noise is None else open_pool(options.noise).hash
+    values: Mapping[str, Any] = options.model_dump(mode="json", exclude=besides)
+    return run_name("distil", [pool.hash for pool, _ in speech], noise, values)
 
 
 def _picture(record: dict[str, Any]) -> bytes:
