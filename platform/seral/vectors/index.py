@@ -154,7 +154,8 @@ def likely_within(x_ND: Floats, radius: float, *, threads: int = 1) -> Iterator[
             index.add(x_ND[part])
         for start in range(0, count, REACHING):
             limit_Q, _, row_P = index.range_search(x_ND[start : start + REACHING], reach**2)
-            query_P = start + np.repeat(np.arange(len(limit_Q) - 1), np.diff(limit_Q.astype(np.int64)))
+            count_Q = (limit_Q[1:] - limit_Q[:-1]).astype(np.int64)
+            query_P = start + np.repeat(np.arange(len(count_Q)), count_Q)
             pair_P2 = np.sort(np.stack([query_P, row_P], axis=1)[query_P != row_P], axis=1)
             is_near_P = [_distance2(x_ND, pair_P2[part]) <= radius**2 for part in slabs(len(pair_P2), width)]
             yield pair_P2[np.concatenate([np.empty(0, bool), *is_near_P])]
@@ -163,7 +164,8 @@ def likely_within(x_ND: Floats, radius: float, *, threads: int = 1) -> Iterator[
 def _distance2(x_ND: Floats, pair_P2: Rows) -> Doubles:
     """Squared distance of the rows of every pair, in double precision, (P,)."""
     away_PD = x_ND[pair_P2[:, 0]].astype(np.float64) - x_ND[pair_P2[:, 1]]
-    return np.einsum("pd,pd->p", away_PD, away_PD)
+    square_P: Doubles = np.einsum("pd,pd->p", away_PD, away_PD)
+    return square_P
 
 
 def kmeans(
