@@ -48,7 +48,7 @@ def check_pool(uri: str) -> list[str]:
 
 
 def _reports(pool: Pool) -> Iterator[dict[str, Any]]:
-    """What `check_shard` says of every shard, in any order."""
+    """The answers of `check_shard` about every shard, in any order."""
     items = [{"shard": shard} for shard in pool.shards]
     if sum(entry["bytes"] for entry in pool.manifest["shards"].values()) <= ALONE_BYTES:
         yield from (check_shard(item, pool=pool) for item in items)

@@ -11,7 +11,7 @@ could be anybody, also somebody of the test set, so it never enters dev or test 
 (`unknown_speakers: train`). Rows marked as duplicates of another never take part. `Fold.left_out` counts them all.
 """
 
-# N rows · G groups (speakers or sessions) · P members of the parts of a fold
+# N rows · G groups (speakers or sessions) · M clips of the parts of a fold
 from __future__ import annotations
 
 import re
@@ -91,7 +91,7 @@ class _Rows:
     """Number of the given part in PARTS, -1 = none, -2 = another word."""
     speakers: list[Group]
     sessions: list[Group]
-    """Those of utterances with a known speaker."""
+    """Of utterances with a known speaker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +146,7 @@ def check_leak(
 
 
 class _Keys:
-    """What no two parts of a fold may share: for every utterance a number of each kind."""
+    """Keys that no two parts of a fold may share: for every utterance a number of each kind."""
 
     def __init__(self, metadata: pa.Table, *, near_duplicates: str | None, apart: Collection[str]) -> None:
         self._ids = _column(metadata, "utterance_id").combine_chunks()
@@ -169,16 +169,16 @@ class _Keys:
         if rows.null_count:
             absent = [name for name, is_absent in zip(names, rows.is_null().to_pylist(), strict=True) if is_absent]
             raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listing(absent)}")
-        row_P = np.asarray(rows)
-        part_P = np.repeat(np.arange(len(PARTS)), [len(getattr(fold, part)) for part in PARTS])
+        row_M = np.asarray(rows)
+        part_M = np.repeat(np.arange(len(PARTS)), [len(getattr(fold, part)) for part in PARTS])
         for kind, (key_N, texts) in self._keys.items():
-            if shared := _shared(key_N[row_P], part_P):
+            if shared := _shared(key_N[row_M], part_M):
                 leaks = {texts[key].as_py().replace("\0", "/"): " and ".join(parts) for key, parts in shared.items()}
                 listing = _listing(sorted(f"{label} ({parts})" for label, parts in leaks.items()))
                 raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {listing}")
-        if self._groups is not None and (shared := _shared(group_P := self._groups[row_P], part_P)):
-            members = (np.flatnonzero(group_P == group) for group in shared)
-            groups = (" = ".join(f"{names[p]} ({PARTS[part_P[p]]})" for p in positions) for positions in members)
+        if self._groups is not None and (shared := _shared(group_M := self._groups[row_M], part_M)):
+            members = (np.flatnonzero(group_M == group) for group in shared)
+            groups = (" = ".join(f"{names[p]} ({PARTS[part_M[p]]})" for p in positions) for positions in members)
             raise SplitError(
                 f"fold {fold.name} leaks: near-duplicates in more than one part: {_listing(sorted(groups))}. Leave all "
                 f"but one of each out of the pool, or screen it with a larger similarity if they are not the same "
@@ -186,10 +186,10 @@ class _Keys:
             )
 
 
-def _shared(key_P: NDArray[np.int64], part_P: NDArray[np.int64]) -> dict[int, list[str]]:
+def _shared(key_M: NDArray[np.int64], part_M: NDArray[np.int64]) -> dict[int, list[str]]:
     """Keys that are in more than one part -> the parts; -1 is no key."""
-    is_in = np.zeros((key_P.max(initial=-1) + 1, len(PARTS)), dtype=bool)
-    is_in[key_P[key_P >= 0], part_P[key_P >= 0]] = True
+    is_in = np.zeros((key_M.max(initial=-1) + 1, len(PARTS)), dtype=bool)
+    is_in[key_M[key_M >= 0], part_M[key_M >= 0]] = True
     shared = np.flatnonzero(is_in.sum(axis=1) > 1).tolist()
     return {key: [part for part, inside in zip(PARTS, is_in[key], strict=True) if inside] for key in shared}
 
@@ -271,7 +271,7 @@ def _leave_one_session(rows: _Rows, options: SplitOptions) -> _Scheme:
     return _Scheme(names=["/".join(session) for session in rows.sessions], parts=parts)
 
 
-def _given(rows: _Rows, options: SplitOptions) -> _Scheme:
+def _by_column(rows: _Rows, options: SplitOptions) -> _Scheme:
     splits = rows.split_N[rows.speaker_N >= 0]
     if missing := [part for number, part in enumerate(PARTS) if number not in splits]:
         raise SplitError(
@@ -293,7 +293,7 @@ SCHEMES: dict[str, Callable[[_Rows, SplitOptions], _Scheme]] = {
     "leave-one-speaker": _leave_one_speaker,
     "leave-one-session": _leave_one_session,
     "k-fold": _k_fold,
-    "column": _given,
+    "column": _by_column,
 }
 
 
@@ -303,10 +303,10 @@ def _rows(metadata: pa.Table) -> _Rows:
     rows = pa.table(columns).filter(takes_part).sort_by("utterance_id")
     speakers, speaker_N = _groups(_within_corpus(rows, "speaker"))
     sessions, session_N = _groups(_within_corpus(rows, "session"))
-    known = np.unique(session_N[speaker_N >= 0])
-    known = known[known >= 0]
+    usable = np.unique(session_N[speaker_N >= 0])
+    usable = usable[usable >= 0]
     renumbered = np.full(len(sessions) + 1, -1)
-    renumbered[known] = np.arange(len(known))
+    renumbered[usable] = np.arange(len(usable))
     split_N = np.asarray(pc.index_in(rows["split"], value_set=pa.array(PARTS)).fill_null(-2))
     return _Rows(
         ids=np.asarray(rows["utterance_id"].to_pylist(), dtype=object),
@@ -314,7 +314,7 @@ def _rows(metadata: pa.Table) -> _Rows:
         session_N=renumbered[session_N],
         split_N=np.where(np.asarray(rows["split"].is_null()), -1, split_N),
         speakers=speakers,
-        sessions=[sessions[number] for number in known],
+        sessions=[sessions[number] for number in usable],
     )
 
 

@@ -60,11 +60,11 @@ class Erased:
         if about is not None:
             about_erased_N |= self.ids_in(table[about])
         if "pcm_hash" in texts:
-            about_erased_N |= self._known("audio", table["pcm_hash"])
+            about_erased_N |= self._erased_rows("audio", table["pcm_hash"])
         if {"corpus", "speaker"} <= set(texts):
-            about_erased_N |= self._known("speaker", table["corpus"], table["speaker"])
+            about_erased_N |= self._erased_rows("speaker", table["corpus"], table["speaker"])
         if {"corpus", "source"} <= set(texts):
-            about_erased_N |= self._known("source", table["corpus"], table["source"])
+            about_erased_N |= self._erased_rows("source", table["corpus"], table["source"])
         if {"corpus", "detail"} <= set(texts):
             words = [*zip(table["corpus"].to_pylist(), table["detail"].to_pylist(), strict=True)]
             is_mentioned = {pair: self.mentions(*pair) for pair in set(words)}
@@ -89,7 +89,7 @@ class Erased:
 
     def ids_in(self, column: pa.ChunkedArray) -> NDArray[np.bool_]:
         """Mask of the rows of a column of text that hold an erased id, (N,)."""
-        return self._known("utterance", column)
+        return self._erased_rows("utterance", column)
 
     def mentions(self, corpus: str | None, text: str | None) -> bool:
         """Whether an erased id of this corpus stands in a text."""
@@ -110,7 +110,7 @@ class Erased:
                     hashes[kind].setdefault(tombstone["salt"], set()).update(tombstone["hashes"][kind])
         return hashes
 
-    def _known(self, kind: str, *columns: pa.ChunkedArray) -> NDArray[np.bool_]:
+    def _erased_rows(self, kind: str, *columns: pa.ChunkedArray) -> NDArray[np.bool_]:
         """Rows whose words in some columns were erased, (N,); those of which one is unknown were not."""
         if not self._hashes[kind]:
             return np.zeros(len(columns[0]), dtype=bool)

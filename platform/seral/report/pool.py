@@ -32,7 +32,7 @@ from seral.versions import versions
 
 WORST_BY = "quality"
 HEARD = ["utterance_id", "duplicate_of", "language", "duration_s", "quality", "snr_db", "loudness_db"]
-"""What is read of an utterance that may be heard."""
+"""Columns that are read of an utterance that may be heard."""
 
 
 class PoolReportOptions(Options):
