@@ -243,7 +243,7 @@ class _Part:
 
 
 def _new_parts(pool_shards: Sequence[tuple[Pool, str]], erased: Erased) -> list[_Part]:
-    """The rows that every shard brings. Of the utterances their ids are read, and by what they are told from erased ones."""
+    """The rows that every shard brings; of utterances the ids are read, and what tells them from erased ones."""
     columns = ["utterance_id", "corpus", "speaker", "source", "pcm_hash"] if erased else ["utterance_id"]
     names, lines, alive = [], [], []
     for pool, shard in pool_shards:
