@@ -372,3 +372,20 @@ def test_it_does_not_come_back_with_the_next_import(tmp_path: Path, make_corpus:
     for name, data in contents(Path(pool)):
         for word in ("clip0001", "clip0005", "'s1'", "anon"):
             assert word.encode() not in data, f"{word} in {name}"
+
+
+def test_another_version_of_an_erased_file_goes_with_all_that_is_about_it(tmp_path: Path) -> None:
+    """A file that was imported again after it had changed: another id and other audio, the same path."""
+    pool = str(tmp_path / "pool")
+    first, second, bert = row("made-1", source="martha.wav"), row("made-2", source="martha.wav"), row("made-3")
+    copy = row("other-4", corpus="other", audio=second["audio"], pcm_hash=second["pcm_hash"])
+    entries = {}
+    for shard, rows in {"s1": [first, bert], "s2": [second], "s3": [copy]}.items():
+        about = [{"utterance_id": r["utterance_id"], "emotion": "anger"} for r in rows]
+        for table, lines in {"utterances": rows, "gold": about, "votes": about, "quarantine": []}.items():
+            storage.write_table(shard_uri(pool, table, shard), pa.Table.from_pylist(lines, TABLES[table]))
+        entries[shard] = read_entry(pool, shard)
+    commit(pool, EMPTY, entries)
+    assert erase(EraseOptions(pool=pool, utterance="made-1"))["rows"]["gold"] == 3
+    assert open_pool(pool).ids["utterance_id"].to_pylist() == ["made-3"]
+    assert check_pool(pool) == []

@@ -20,10 +20,10 @@ from seral.errors import OptionError, PoolError, StateError
 from seral.options import parse
 from seral.pool.check import check_pool
 from seral.pool.dedupe import codes
-from seral.pool.derive import SelectOptions, merge_pools, proportional_order, select_from_pool
+from seral.pool.derive import SelectOptions, _plan, merge_pools, proportional_order, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
-from seral.pool.shards import TABLES, open_pool, shard_uri
+from seral.pool.shards import TABLES, Pool, open_pool, shard_uri
 from seral.pool.snapshots import diff_revisions, summarise, take_snapshot
 
 
@@ -94,6 +94,24 @@ def test_the_same_selection_is_the_same_pool(pool: str, tmp_path: Path) -> None:
     assert state(str(tmp_path / "new")) == before
 
 
+@given(sizes=st.lists(st.integers(1, 7), min_size=1, max_size=6), shard_mb=st.floats(0.5, 9))
+def test_shards_are_filled_as_by_adding_clip_after_clip(sizes: list[int], shard_mb: float) -> None:
+    entries = {f"s{number}": {"rows": size, "bytes": size * 0.7e6} for number, size in enumerate(sizes)}
+    ids = [(number, f"u{number}-{row}") for number, size in enumerate(sizes) for row in range(size)]
+    rows = pa.table(
+        {"shard": [n for n, _ in ids], "utterance_id": [name for _, name in ids], "corpus": ["c"] * len(ids)}
+    )
+    expected: list[list[str]] = [[]]
+    for _, name in ids:
+        if expected[-1] and 0.7 * (len(expected[-1]) + 1) > shard_mb + 1e-9:
+            expected.append([])
+        expected[-1].append(name)
+    parts = _plan(Pool(uri="made", manifest={"shards": entries}), rows, shard_mb)
+    assert [
+        [name for part_ids in part.values() for name in part_ids.to_pylist()] for part in parts.values()
+    ] == expected
+
+
 def test_what_fits_nothing_is_an_error(pool: str, tmp_path: Path) -> None:
     with pytest.raises(PoolError, match=r"nothing in .* fits: snr_db > 99"):
         select(pool, tmp_path / "new", where=["snr_db > 99"])
@@ -154,6 +172,25 @@ def test_pools_become_one(pool: str, tmp_path: Path) -> None:
     assert state(merged) == before
     with pytest.raises(OptionError, match="merged into itself"):
         merge_pools([merged], merged)
+
+
+def test_quarantined_files_come_once_but_a_shard_keeps_its_own(tmp_path: Path) -> None:
+    bad = [{"source": name, "corpus": "made", "reason": "empty"} for name in ("x", "x", "y")]
+    pools = []
+    for number, lines in enumerate((bad, bad[1:], [])):
+        pools.append(write(tmp_path / str(number), {f"made-{number}": [row(f"made-{number}")]}))
+        uri = shard_uri(pools[-1], "quarantine", f"made-{number}")
+        storage.write_table(uri, pa.Table.from_pylist(lines, TABLES["quarantine"]))
+        before = open_pool(pools[-1]).manifest
+        commit(pools[-1], before, {f"made-{number}": read_entry(pools[-1], f"made-{number}")})
+    merge_pools(pools, str(tmp_path / "all"))
+    assert [line["source"] for line in read(str(tmp_path / "all"), "quarantine")] == ["x", "x", "y"]
+    assert [shard.partition(".")[0] for shard in open_pool(str(tmp_path / "all")).shards] == [
+        "made-0",
+        "made-1",
+        "made-2",
+    ]
+    assert check_pool(str(tmp_path / "all")) == []
 
 
 def test_a_pool_is_merged_into_one_that_is_there(pool: str, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import random
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,42 @@ def test_the_pool_hash_knows_ids_and_marks_and_not_the_sharding() -> None:
     assert (
         len({hash_of(), hash_of(("a", None)), hash_of(("a", None), ("b", None)), hash_of(("a", None), ("b", "a"))}) == 4
     )
+
+
+@given(st.dictionaries(st.text("ab-ü", min_size=1), st.sampled_from([None, "a", "b"])), st.randoms())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+def test_the_pool_hash_is_that_of_lines_in_order(
+    monkeypatch: pytest.MonkeyPatch, mark_of: dict[str, str | None], order: random.Random
+) -> None:
+    monkeypatch.setattr("seral.pool.shards.HASHED", 2)
+    lines = "".join(f"{name}\t{mark_of[name] or ''}\n" for name in sorted(mark_of))
+    names = list(mark_of)
+    order.shuffle(names)
+    ids = pa.table({"utterance_id": pa.array(names, pa.string()), "duplicate_of": [mark_of[name] for name in names]})
+    ids = ids.cast(pa.schema([UTTERANCE.field(name) for name in ID_COLUMNS]))
+    assert pool_hash(ids) == hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_large_pool_is_checked_by_ray_with_the_same_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = {f"made-{n}": [row(f"{n}-a"), row(f"{n}-b", audio=b"" if n % 2 else row("x")["audio"])] for n in range(5)}
+    uri = write_pool(tmp_path, {**shards, "made-5": [row("0-a")]})
+    (tmp_path / "votes" / "made-4.parquet").unlink()
+    alone = check_pool(uri)
+    assert len(alone) == 4
+    monkeypatch.setattr("seral.pool.check.ALONE_BYTES", 0)
+    assert check_pool(uri) == alone
+
+
+def test_another_sharding_has_the_same_statistics(tmp_path: Path) -> None:
+    rows = [
+        row(f"{n:02d}", corpus="ab"[n % 2], speaker=f"s{n % 5}", snr_db=n * 0.7, quality=1 / (n + 1)) for n in range(12)
+    ]
+    one = pool_stats(write_pool(tmp_path / "one", {"made-1": rows}))
+    other = pool_stats(write_pool(tmp_path / "other", {f"made-{n}": rows[n::5] for n in range(5)}))
+    sizes = {"pool", "shards", "bytes"}
+    assert {name: one[name] for name in one.keys() - sizes} == {name: other[name] for name in other.keys() - sizes}
 
 
 def test_no_pool_and_half_a_pool_are_told_apart(pool: Path, tmp_path: Path) -> None:

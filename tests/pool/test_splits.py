@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seral.errors import OptionError, SplitError
 from seral.options import parse
-from seral.pool.splits import PARTS, Fold, SplitOptions, check_leak, deal, make_folds
+from seral.pool.splits import PARTS, Fold, SplitOptions, check_leak, deal, folds_of, make_folds
 
 COLUMNS = ("utterance_id", "corpus", "speaker", "session", "split", "duplicate_of")
 
@@ -119,6 +119,16 @@ def test_leave_one_speaker_takes_the_next_speakers_as_dev() -> None:
         ("c/s2", ("c-2-0",), ("c-0-0", "c-3-0"), ("c-1-0",)),
         ("c/s3", ("c-3-0",), ("c-0-0", "c-1-0"), ("c-2-0",)),
     ]
+
+
+def test_of_many_folds_only_those_asked_for_are_made() -> None:
+    metadata, options = corpus(speakers=6), SplitOptions()
+    folds = make_folds(metadata, options)
+    assert folds_of(metadata, options, [4, 1]) == {4: folds[4], 1: folds[1]}
+    with pytest.raises(OptionError, match=r"folds \[6, 9\] do not exist: the split leave-one-speaker gives 0..5"):
+        folds_of(metadata, options, [9, 0, 6])
+    many = corpus(speakers=4000, each=1)
+    assert [len(fold.train) for fold in folds_of(many, options, [3999]).values()] == [3998], "not 4000 folds of as many"
 
 
 def test_leave_one_session_takes_the_next_session_as_dev() -> None:

@@ -139,3 +139,19 @@ def test_no_players_and_an_empty_pool(pool: str, tmp_path: Path) -> None:
     assert "0 utterances" in html
     assert "No file was left out." in html
     assert clips_of(html) == []
+
+
+def test_another_sharding_gives_the_same_page(pool: str, tmp_path: Path) -> None:
+    """All but the address of the pool, its shards and their bytes."""
+    opened, other = open_pool(pool), str(tmp_path / "pool")
+    for number in range(4):
+        for table, schema in TABLES.items():
+            rows = storage.read_tables([opened.table_uri(table, shard) for shard in opened.shards], schema)
+            share = [row for row in range(rows.num_rows) if row % 4 == number]
+            storage.write_table(shard_uri(other, table, f"made-{number}"), rows.take(pa.array(share, pa.int64())))
+    commit(other, EMPTY, {f"made-{n}": read_entry(other, f"made-{n}") for n in range(4)})
+    pages = [written(uri, tmp_path / f"{n}.html", players=6, gold=True) for n, uri in enumerate((pool, other))]
+    assert clips_of(pages[0]) == clips_of(pages[1])
+    pictures = [re.findall(r'src="data:image/png;base64,([^"]+)"', html) for html in pages]
+    assert pictures[0] == pictures[1]
+    assert len(pictures[0]) == 3

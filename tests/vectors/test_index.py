@@ -6,7 +6,7 @@ import pytest
 
 from seral.errors import OptionError, SelectionError
 from seral.vectors import index, view
-from seral.vectors.index import faiss_threads, kmeans, nearest, within
+from seral.vectors.index import faiss_threads, kmeans, likely_within, nearest, within
 from seral.vectors.view import View, unit_rows
 
 # Q queries · N rows · K clusters · D features
@@ -210,3 +210,36 @@ def test_threads_are_restored_after_an_error() -> None:
         inside = faiss.omp_get_max_threads()
         raise KeyError
     assert (inside, faiss.omp_get_max_threads()) == (before + 1, before)
+
+
+def with_copies(x_ND: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Rows of length 1, and after them copies of the first ones at cosines of 0.9 to 1."""
+    x_ND, rng = unit_rows(x_ND), np.random.default_rng(seed)
+    cosine_N = rng.uniform(0.9, 1, count)[:, None]
+    away_ND = rng.normal(size=(count, x_ND.shape[1]))
+    away_ND -= np.einsum("nd,nd->n", away_ND, x_ND[:count])[:, None] * x_ND[:count]
+    away_ND /= np.linalg.norm(away_ND, axis=1)[:, None]
+    copy_ND = cosine_N * x_ND[:count] + np.sqrt(1 - cosine_N**2) * away_ND
+    return np.concatenate([x_ND, copy_ND.astype(np.float32)])
+
+
+@pytest.mark.parametrize("groups", [6000, 60])
+def test_the_index_finds_what_all_pairs_have_and_nothing_else(groups: int) -> None:
+    rng = np.random.default_rng(0)
+    x_ND = points(6000, 128, 1) + points(groups, 128, 2)[rng.integers(groups, size=6000)]
+    x_ND, radius = with_copies(x_ND, 1500, 3), float(np.sqrt(0.2))
+    exact = within(x_ND, x_ND, radius)
+    expected = {(one, other) for one, other in zip(*exact.nonzero(), strict=True) if one < other}
+    blocks = [*likely_within(x_ND, radius)]
+    pairs = {(one, other) for block in blocks for one, other in block.tolist()}
+    assert len(expected) >= 1490
+    assert pairs <= expected
+    assert len(pairs) >= 0.999 * len(expected)
+    assert [block.tolist() for block in likely_within(x_ND, radius)] == [block.tolist() for block in blocks]
+
+
+def test_the_index_takes_a_few_rows_and_many_copies_too() -> None:
+    assert np.concatenate([*likely_within(unit_rows(points(3, 4, 0)), 0.1)]).tolist() == []
+    same_ND = np.repeat(unit_rows(points(1, 8, 0)), 40, axis=0)
+    pairs = {tuple(pair) for block in likely_within(same_ND, 0.1) for pair in block.tolist()}
+    assert pairs == {(one, other) for other in range(40) for one in range(other)}
