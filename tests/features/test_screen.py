@@ -1,27 +1,22 @@
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ser_models.encoders import fingerprint, load_encoder
-from seral import storage
 from seral.errors import SplitError
 from seral.features.screen import ScreenOptions, fit_whitening, leaders, near_duplicates, neighbourhood, screen_pool
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.revisions import EMPTY, commit, read_entry
-from seral.pool.shards import TABLES, open_pool, shard_uri
+from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, check_leak
-from seral.schema import POOLED, SCREEN
+from seral.schema import SCREEN
 from seral.vectors.view import unit_rows
 
 RNG = np.random.default_rng
@@ -90,59 +85,6 @@ def test_whitening_takes_what_all_rows_share_out_of_the_cosines() -> None:
     assert np.quantile(plain_NN[plain_NN > 0], 0.5) > 0.9
     assert np.unravel_index(cosine_NN.argmax(), cosine_NN.shape) == (3, 7)
     assert np.sort(cosine_NN.ravel())[-2] < 0.9 < cosine_NN[3, 7]
-
-
-def test_of_very_many_pairs_groups_and_the_most_similar_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    x_ND, duration_N = crowd(300, 3)
-    complete = near_duplicates(x_ND, duration_N, 0.7, 0.2, exact_rows=300)
-    monkeypatch.setattr("seral.features.screen.MOST_PAIRS", 400)
-    monkeypatch.setattr("seral.features.screen.BLOCK", 50)
-    some = near_duplicates(x_ND, duration_N, 0.7, 0.2, exact_rows=300)
-    assert complete.count > 1000
-    assert (complete.complete, some.complete) == (True, False)
-    assert 400 < some.count <= complete.count
-    assert len(some.pair_P2) <= 400
-    assert leaders(some.pair_P2, 300).tolist() == leaders(complete.pair_P2, 300).tolist()
-
-
-def write_features(pool: Path, x_ND: np.ndarray, order: np.ndarray, shards: int) -> ScreenOptions:
-    """A pool of rows without audio, in some order, and their features as if they were by seral-tiny."""
-    encoder, entries = load_encoder("seral-tiny"), {}
-    state_N2LD = np.zeros((len(x_ND), 2, encoder.num_layers + 1, encoder.width), np.float16)
-    state_N2LD[:, :, -1] = x_ND.reshape(-1, 2, encoder.width)
-    for number, rows in enumerate(np.array_split(order, shards)):
-        shard, names = f"made-{number}", [name_of(row) for row in rows]
-        lengths = [{"utterance_id": name, "duration_s": 1 + row % 7 / 5} for name, row in zip(names, rows, strict=True)]
-        for table, schema in TABLES.items():
-            lines = lengths if table == "utterances" else []
-            storage.write_table(shard_uri(str(pool), table, shard), pa.Table.from_pylist(lines, schema))
-        entries[shard] = read_entry(str(pool), shard)
-        mean, std = ([state.tobytes() for state in state_N2LD[rows, of]] for of in (0, 1))
-        features = pa.table({"utterance_id": names, "mean": mean, "std": std}, schema=POOLED)
-        storage.write_table(pool / "features" / f"{fingerprint(encoder)}-30s" / "pooled" / f"{shard}.parquet", features)
-    commit(str(pool), EMPTY, entries)
-    return ScreenOptions(pool=str(pool), exact_rows=200, neighbours=3, components=64)
-
-
-def name_of(row: int) -> str:
-    return f"made-{row:016x}"
-
-
-def test_another_sharding_gives_the_same_bytes_and_the_index_the_same_copies(tmp_path: Path) -> None:
-    rng = RNG(0)
-    x_ND = rng.normal(size=(900, 384))
-    x_ND[700:770] = x_ND[:70] + 0.03 * rng.normal(size=(70, 384))
-    one = write_features(tmp_path / "one", x_ND, np.arange(900), 2)
-    other = write_features(tmp_path / "other", x_ND, rng.permutation(900), 7)
-    tables = {}
-    for exact_rows in (200, 900):
-        uris = [screen_pool(options.model_copy(update={"exact_rows": exact_rows})) for options in (one, other)]
-        first, second = (Path(uri.rsplit("table: ", 1)[1]).read_bytes() for uri in uris)
-        assert first == second
-        tables[exact_rows] = pq.read_table(io.BytesIO(first)).to_pylist()
-    for table in tables.values():
-        copy_of = {row["utterance_id"]: row["near_duplicate_of"] for row in table if row["near_duplicate_of"]}
-        assert copy_of == {name_of(700 + row): name_of(row) for row in range(70)}
 
 
 @pytest.mark.ray
