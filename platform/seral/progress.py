@@ -21,8 +21,11 @@ class Advance(Protocol):
 
 
 @contextmanager
-def track(label: str, total: float) -> Iterator[Advance]:
-    """Show progress over `total` units on standard error while the block runs."""
+def track(label: str | None, total: float) -> Iterator[Advance]:
+    """Show progress over `total` units on standard error while the block runs; none without a label."""
+    if label is None:
+        yield lambda units=1, /: None
+        return
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())

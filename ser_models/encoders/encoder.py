@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -140,12 +141,25 @@ class SpeechEncoder(nn.Module, ABC):
         yield hidden_BTD
         inputs = self._layer_inputs(hidden_BTD, mask_BT)
         for index in range(start, self.num_layers):
-            hidden_BTD = self.after_layers[index](self._run_layer(self.layers[index], hidden_BTD, inputs))
-            last = index == self.num_layers - 1
-            if last and self.final_norm is not None:
-                hidden_BTD = self.final_norm(hidden_BTD)
-            hidden_BTD = self._adapt_state(index + 1, hidden_BTD, mask_BT)
+            hidden_BTD = self._adapt_state(index + 1, self._next_state(index, hidden_BTD, inputs), mask_BT)
             yield hidden_BTD
+
+    def lower(self, wave_BS: Tensor, length_B: Tensor, *, stop: int) -> tuple[Tensor, Tensor]:
+        """Hidden state `stop` as `upper` takes it, before what adapters make of it, and the mask of real frames.
+
+        (B, S), (B,) in samples -> (B, T, D), (B, T); the layers above are not run.
+        """
+        hidden_BTD, mask_BT = self.stem(wave_BS, length_B)
+        if stop == 0:
+            return hidden_BTD, mask_BT
+        below_BTD = next(islice(self.states(hidden_BTD, mask_BT, start=0), stop - 1, None))
+        return self._next_state(stop - 1, below_BTD, self._layer_inputs(hidden_BTD, mask_BT)), mask_BT
+
+    def _next_state(self, index: int, hidden_BTD: Tensor, inputs: dict[str, Any]) -> Tensor:
+        """Hidden state `index` + 1, of the one before it."""
+        hidden_BTD = self.after_layers[index](self._run_layer(self.layers[index], hidden_BTD, inputs))
+        last = index == self.num_layers - 1
+        return hidden_BTD if not last or self.final_norm is None else self.final_norm(hidden_BTD)
 
     def _adapt_state(self, index: int, hidden_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         modules: Any = self.on_states[index]

@@ -21,6 +21,7 @@ from seral.cluster import ClusterOptions
 from seral.errors import FeatureError
 from seral.features.audio import FeatureOptions, extract_features
 from seral.features.batches import FixedShapes, length_sorted_batches, pad_clips, rows_of
+from seral.features.frames import FrameReader, keep_frames
 from seral.features.store import FeatureStore
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
@@ -97,7 +98,29 @@ def test_frames_are_the_hidden_state_of_the_layer(store: FeatureStore, clips: di
             stem_BTD, mask_BT = encoder.stem(*alone(clips[name]))
             hidden_TD = encoder.upper(stem_BTD, mask_BT, start=0)[2, 0]
             np.testing.assert_allclose(frames_TD, hidden_TD.numpy(), rtol=2e-3, atol=4e-3)
-    assert sum(len(part) for part in store.frames_by_shard(2, asked_ids)) == 3
+    assert sum(len(part) for part in store.frames_by_table(2, asked_ids)) == 3
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("layer", [0, 2, 4])
+def test_frames_of_some_clips_are_those_of_the_whole_pool(pool: Pool, tmp_path: Path, layer: int) -> None:
+    """Byte for byte, whether they are kept for whole shards, for some clips, or made as they are read."""
+    ids = sorted(pool.metadata["utterance_id"].to_pylist())
+    whole = extract_features(pool, TINY, uri=str(tmp_path / "whole"), frames_layer=layer, on=ONE_ACTOR)
+    expected = {name: frames_TD.tobytes() for name, frames_TD in whole.frames(layer, ids).items()}
+    some = extract_features(pool, TINY, uri=str(tmp_path / "some"), on=ONE_ACTOR)
+    with pytest.raises(FeatureError, match=f"frames of hidden state {layer} are missing of 2 utterances"):
+        some.frames(layer, ids[:2])
+    keep_frames(some, layer, ids[:4], ONE_ACTOR)
+    keep_frames(some, layer, ids[2:7], ONE_ACTOR)
+    kept = files_of(some)
+    keep_frames(some, layer, ids[:7], ONE_ACTOR)
+    assert files_of(some) == kept, "nothing is computed twice"
+    assert sum(pq.read_metadata(uri).num_rows for uri in some.frame_tables(layer)) == 7
+    assert {name: f.tobytes() for name, f in some.frames(layer, ids[:7]).items()} == {n: expected[n] for n in ids[:7]}
+    reader = FrameReader(some, layer, load_encoder(TINY))
+    made = {name: f.tobytes() for piece in reader.pieces(ids) for name, f in piece.items()}
+    assert made == expected
 
 
 @pytest.mark.ray

@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import cohen_kappa_score
 
 from seral.errors import FeatureError, LabelError, OptionError, StateError
 from seral.loop.loop import arm_of, loop_fold, loop_status, run_loop
 from seral.loop.options import MAY_CHANGE, LoopOptions
-from seral.loop.rounds import Trajectory
+from seral.loop.rounds import Trajectory, draw_in_proportion
 from seral.loop.stopping import RoundSummary
 from seral.loop.trajectory import OnRound, run_trajectory
 from seral.options import parse
@@ -307,6 +309,59 @@ def test_a_run_whose_features_are_lost_on_the_way_says_which_and_goes_on(
     for mine, others in zip(rounds, whole, strict=True):
         assert predictions_of(mine) == predictions_of(others)
         assert pq.read_table(mine / "picks.parquet") == pq.read_table(others / "picks.parquet")
+
+
+@pytest.mark.parametrize("finetune", [{"adapter": "bottleneck", "epochs": 1}, {"adapter": "lora", "top_layers": 1}])
+def test_adapters_without_the_frames_of_the_pool_pick_the_same(
+    run_values: dict[str, Any], tmp_path: Path, finetune: dict[str, Any]
+) -> None:
+    values = run_values | {"strategy": "after", "finetune": finetune, "full_arm": False, "random_arm": False}
+    whole = run_loop(parse(LoopOptions, values | {"feature_cache": str(tmp_path / "all")}))
+    bounded = {"feature_cache": str(tmp_path / "some"), "frames_gb": 0.0, "run": str(tmp_path / "bounded")}
+    run = run_loop(parse(LoopOptions, values | bounded))
+    assert outcome(run) == outcome(whole)
+    arm = next(Path(run).glob("trajectories/*"))
+    judged = {row["utterance_id"] for part in ("dev", "test") for row in predictions_of(arm / "rounds" / "0000", part)}
+    picked = pq.read_table(sorted(arm.glob("rounds/*/picks.parquet")))["utterance_id"].to_pylist()
+    tables = [pq.read_table(file) for file in (tmp_path / "some").glob("*/frames-*/*.parquet")]
+    assert sorted(n for table in tables for n in table["utterance_id"].to_pylist()) == sorted({*judged, *picked})
+
+
+def test_candidates_may_be_drawn_in_proportion(run_values: dict[str, Any]) -> None:
+    values = run_values | {
+        "strategy": "margin",
+        "candidates_per_round": 15,
+        "full_arm": False,
+        "stop": {"kappa": 0.999},
+    }
+    run = Path(run_loop(parse(LoopOptions, values)))
+    for arm in ("margin", "random"):
+        scored, picked = list[set[str]](), list[list[str]]()
+        for folder in sorted(run.glob(f"trajectories/{arm}.*/rounds/*")):
+            scored.append({row["utterance_id"] for row in predictions_of(folder, "pool")})
+            picked.append(pq.read_table(folder / "picks.parquet")["utterance_id"].to_pylist())
+        assert [len(ids) for ids in scored] == [15] * len(scored)
+        assert scored[0] != scored[1], "drawn anew"
+        if arm == "margin":
+            assert all(set(ids) <= before for ids, before in zip(picked[1:], scored[:-1], strict=True))
+    assert "chose from 15 clips of the pool" in Path(write_run_report(run)).read_text()
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["x", "y", None])), min_size=1, max_size=60), st.data()
+)
+def test_a_draw_holds_its_share_of_every_group(groups: list[tuple[str, str | None]], data: st.DataObject) -> None:
+    count = data.draw(st.integers(0, len(groups)))
+    corpus, speaker = zip(*groups, strict=True)
+    rows = pa.table({"corpus": corpus, "speaker": pa.array(speaker, pa.string())})
+    drawn = draw_in_proportion(rows, count, np.random.default_rng(data.draw(st.integers(0, 9))))
+    assert sorted(set(drawn.tolist())) == drawn.tolist()
+    assert len(drawn) == count
+    for group in set(groups):
+        share = count * groups.count(group) / len(groups)
+        assert abs(sum(groups[row] == group for row in drawn) - share) < 1 + 1e-9
+    for name in set(corpus):
+        assert abs(sum(corpus[row] == name for row in drawn) - count * corpus.count(name) / len(groups)) < 1 + 1e-9
 
 
 @pytest.mark.slow

@@ -46,18 +46,30 @@ def map_shards(
 
 
 def each_shard(
-    items: Sequence[dict[str, Any]], actor: type[Any], arguments: dict[str, Any], on: ClusterOptions, processes: int
+    items: Sequence[dict[str, Any]],
+    actor: type[Any],
+    arguments: dict[str, Any],
+    on: ClusterOptions,
+    processes: int,
+    label: str | None = None,
 ) -> list[dict[str, Any]]:
     """Give every item, {"shard": name, …}, to one of so many processes; the answers in the order of the items.
 
-    One process is this one.
+    One process is this one. With a label progress is shown, in shards.
     """
-    if processes == 1:
-        call = actor(**arguments)
-        return [call(item) for item in items]
-    numbered = [{**item, "number": number} for number, item in enumerate(items)]
-    dataset = _on_processes(numbered, actor, arguments, on, min(processes, len(items)))
-    return sorted(dataset.iter_rows(), key=lambda row: int(row["number"]))
+    with track(label, len(items)) as advance:
+        answers = list[dict[str, Any]]()
+        if processes == 1:
+            call = actor(**arguments)
+            for item in items:
+                answers.append(call(item))
+                advance(1)
+            return answers
+        numbered = [{**item, "number": number} for number, item in enumerate(items)]
+        for row in _on_processes(numbered, actor, arguments, on, min(processes, len(items))).iter_rows():
+            answers.append(row)
+            advance(1)
+    return sorted(answers, key=lambda row: int(row["number"]))
 
 
 def _on_processes(

@@ -3,6 +3,7 @@
     FEATURES/<fingerprint>/encoder.json             what made them
     FEATURES/<fingerprint>/pooled/<shard>.parquet   schema.POOLED: mean and std of every hidden state, fp16
     FEATURES/<fingerprint>/frames-<k>/<shard>...    schema.FRAMES: hidden state k frame by frame, fp16
+    FEATURES/<fingerprint>/frames-<k>-of-<clips>/<shard>...    of some clips alone (seral.features.frames)
 
 The fingerprint covers the encoder's configuration and every weight, so features of two encoders never mix. The shapes
 of batches follow from each clip alone: its features are the same bytes in any shard, beside any others.
@@ -12,12 +13,14 @@ of batches follow from each clip alone: its features are the same bytes in any s
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder
@@ -25,13 +28,15 @@ from ser_models.pooling import masked_mean_std
 from seral import storage
 from seral.audio.decode import BadAudio, decode_flac
 from seral.cluster import ClusterOptions
+from seral.errors import FeatureError
 from seral.features.actors import map_shards
 from seral.features.batches import clip_shapes, pad_clips
-from seral.features.store import FeatureStore
+from seral.features.store import FeatureStore, Half, frames_table
 from seral.options import Options
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
 
+Samples = NDArray[np.float32]
 GROUP_BYTES = 2_000_000
 """Size of a row group of pooled features."""
 FORMAT = 2
@@ -66,10 +71,10 @@ def extract_features(
         width=model.width,
     )
     del model
-    tables = ["pooled"] if frames_layer is None else ["pooled", f"frames-{frames_layer}"]
+    tables = ["pooled"] if frames_layer is None else ["pooled", frames_table(frames_layer)]
     missing = [s for s in pool.shards if not all(storage.exists(store.table_uri(t, s)) for t in tables)]
     if missing:
-        _describe(store, options)
+        _describe(store, options, on.precision)
         _run(store, missing, frames_layer, options, on)
     return store
 
@@ -80,9 +85,9 @@ def _store_key(encoder_fingerprint: str, options: FeatureOptions, precision: str
     return name if precision == "fp32" else f"{name}-{precision}"
 
 
-def _describe(store: FeatureStore, options: FeatureOptions) -> None:
+def _describe(store: FeatureStore, options: FeatureOptions, precision: str) -> None:
     facts = {"encoder": store.encoder, "num_layers": store.num_layers, "width": store.width, "dtype": "float16"}
-    storage.write_json(_facts_uri(store), facts | {"max_clip_s": options.max_clip_s})
+    storage.write_json(_facts_uri(store), facts | {"max_clip_s": options.max_clip_s, "precision": precision})
 
 
 def encoder_facts(store: FeatureStore) -> dict[str, Any]:
@@ -135,7 +140,7 @@ class FeatureActor:
             frames.append({"utterance_id": clip.utterance_id, "frames": clip.frames})
         self._write("quarantine", row["shard"], unusable, QUARANTINE)
         if self.frames_layer is not None:
-            self._write(f"frames-{self.frames_layer}", row["shard"], frames, FRAMES)
+            self._write(frames_table(self.frames_layer), row["shard"], frames, FRAMES)
         self._write("pooled", row["shard"], pooled, POOLED)
         return {"rows": table.num_rows}
 
@@ -164,19 +169,13 @@ def encode_clips(
     encoder: SpeechEncoder, table: pa.Table, options: FeatureOptions, precision: str, frames_layer: int | None
 ) -> Iterator[EncodedClip]:
     """Encode a table of (utterance_id, audio), in batches whose shapes follow from each clip alone."""
-    limit = int(options.max_clip_s * SAMPLE_RATE)
-    ids, clips = [], []
-    for name, audio in zip(table["utterance_id"].to_pylist(), table["audio"], strict=True):
-        try:
-            clips.append(decode_flac(audio.as_py())[:limit])
-            ids.append(name)
-        except BadAudio as error:
-            yield EncodedClip(utterance_id=name, problem=f"the stored audio is damaged, {error}")
+    ids, clips, damaged = _decoded(table, options.max_clip_s)
+    for name, problem in damaged.items():
+        yield EncodedClip(utterance_id=name, problem=problem)
     for batch in clip_shapes(encoder, options.max_clip_s).batches([len(clip) for clip in clips]):
-        wave_BS, length_B = pad_clips(clips, batch)
-        device = next(encoder.parameters()).device
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            out = encoder(wave_BS.to(device), length_B.to(device))
+        with _computing(encoder, precision) as device:
+            wave_BS, length_B = (tensor.to(device) for tensor in pad_clips(clips, batch))
+            out = encoder(wave_BS, length_B)
             mean_LBD, std_LBD = masked_mean_std(out.hidden_LBTD.float(), out.mask_BT)
         mean_BLD, std_BLD = (stat.transpose(0, 1).half().cpu().numpy() for stat in (mean_LBD, std_LBD))
         for row, index in enumerate(batch.positions):
@@ -188,3 +187,43 @@ def encode_clips(
                 yield EncodedClip(utterance_id=ids[index], mean=mean, std=std, frames=frames[0] if frames else None)
             else:
                 yield EncodedClip(utterance_id=ids[index], problem="the encoder gives NaN or infinite features in fp16")
+
+
+def encode_frames(
+    encoder: SpeechEncoder, table: pa.Table, layer: int, max_clip_s: float, precision: str
+) -> Iterator[tuple[str, Half]]:
+    """Frames (T, D) of one hidden state of a table of (utterance_id, audio), the bytes that `encode_clips` gives.
+
+    Only the layers below are run, so adapters may stand above them. Raises FeatureError for audio that is damaged.
+    """
+    ids, clips, damaged = _decoded(table, max_clip_s)
+    if damaged:
+        name, problem = next(iter(damaged.items()))
+        raise FeatureError(f"{name} has features and {problem}: delete the features of its shard, they are stale")
+    for batch in clip_shapes(encoder, max_clip_s).batches([len(clip) for clip in clips]):
+        with _computing(encoder, precision) as device:
+            wave_BS, length_B = (tensor.to(device) for tensor in pad_clips(clips, batch))
+            hidden_BTD, mask_BT = encoder.lower(wave_BS, length_B, stop=layer)
+        for row, index in enumerate(batch.positions):
+            yield ids[index], hidden_BTD[row][mask_BT[row]].half().cpu().numpy()
+
+
+def _decoded(table: pa.Table, max_clip_s: float) -> tuple[list[str], list[Samples], dict[str, str]]:
+    """Ids and samples of the clips of a table, cut to a length, and what is wrong with those that are damaged."""
+    limit = int(max_clip_s * SAMPLE_RATE)
+    ids, clips, damaged = list[str](), list[Samples](), dict[str, str]()
+    for name, audio in zip(table["utterance_id"].to_pylist(), table["audio"], strict=True):
+        try:
+            clips.append(decode_flac(audio.as_py())[:limit])
+            ids.append(name)
+        except BadAudio as error:
+            damaged[name] = f"the stored audio is damaged, {error}"
+    return ids, clips, damaged
+
+
+@contextmanager
+def _computing(encoder: SpeechEncoder, precision: str) -> Iterator[torch.device]:
+    """Inference on the device of an encoder."""
+    device = next(encoder.parameters()).device
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        yield device

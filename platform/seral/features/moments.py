@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from ser_models.moments import PooledMoments
 from seral.errors import FeatureError
 from seral.features.index import ShardIndex
 from seral.features.store import FeatureStore, PooledShard
-from seral.progress import Advance, track
+from seral.progress import track
 
 K = TypeVar("K", bound=Hashable)
 LONG = 20_000
@@ -41,7 +40,7 @@ def pooled_moments(
     work = [rows for rows in work if rows]
     parts = dict[K, list[PooledMoments]]()
     running = list[ray.ObjectRef]()
-    with track("moments of the features", len(shards)) if len(index) > LONG else _in_silence() as advance:
+    with track("moments of the features" if len(index) > LONG else None, len(shards)) as advance:
         for number, shard in enumerate(shards):
             if processes == 1:
                 done = _of_shard(store, shard, work[number])
@@ -78,11 +77,6 @@ def _moments(part: PooledShard, keep_N: NDArray[np.bool_]) -> PooledMoments:
     whole = bool(keep_N.all())
     mean, std = (torch.from_numpy(array if whole else array[keep_N]) for array in (part.mean_NLD, part.std_NLD))
     return PooledMoments.of(mean, std, None if part.text_NE is None else torch.from_numpy(part.text_NE[keep_N]))
-
-
-@contextmanager
-def _in_silence() -> Iterator[Advance]:
-    yield lambda units=1, /: None
 
 
 def _in_task(store: FeatureStore, shard: str, rows_of: Mapping[K, NDArray[np.int32]]) -> dict[K, PooledMoments]:

@@ -5,17 +5,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import FeatureError
-from seral.features.index import ShardIndex
+from seral.features.index import NAMED, ShardIndex
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, QUARANTINE
 
@@ -58,6 +59,10 @@ class TextFeatures:
 
 
 Half = NDArray[np.float16]
+
+
+CLIPS_AT_ONCE = 64
+"""Clips whose frames are read together."""
 
 
 class PooledShard(NamedTuple):
@@ -141,29 +146,62 @@ class FeatureStore:
         text_NE = None if self.text is None else self.text.shard_vectors(shard, ids)
         return PooledShard(ids, mean_NLD, std_NLD, text_NE)
 
-    def frames_by_shard(self, layer: int, ids: set[str]) -> Iterator[dict[str, NDArray[np.float16]]]:
-        """Hidden state `layer` frame by frame, id -> (T, D) fp16, of the given ids, one shard at a time."""
-        return (self.shard_frames(layer, shard, ids) for shard in self.pool.shards)
+    def frame_tables(self, layer: int) -> list[str]:
+        """Addresses of all tables of frames of a hidden state: of whole shards, and of some of their clips."""
+        folder, whole = storage.join(self.uri, self.fingerprint), frames_table(layer)
+        names = [n for n in storage.list_names(folder) if n == whole or n.startswith(f"{whole}-of-")]
+        files = [(name, file) for name in names for file in storage.list_names(storage.join(folder, name), ".parquet")]
+        shards = {f"{shard}.parquet" for shard in self.pool.shards}
+        return [storage.join(folder, *parts) for parts in files if parts[1] in shards]
 
-    def shard_frames(self, layer: int, shard: str, ids: set[str]) -> dict[str, NDArray[np.float16]]:
+    def frames_by_table(self, layer: int, ids: Collection[str]) -> Iterator[dict[str, Half]]:
+        """Frames that are kept of hidden state `layer`, id -> (T, D) fp16, of the given ids, some clips at a time."""
+        wanted = set(ids)
+        for uri in self.frame_tables(layer):
+            if not wanted:
+                return
+            for frames in self.read_frames(uri, wanted):
+                wanted -= frames.keys()
+                yield frames
+
+    def read_frames(self, uri: str, ids: Collection[str]) -> Iterator[dict[str, Half]]:
+        """Those of the given ids that one table of frames holds, id -> (T, D) fp16, some clips at a time."""
+        present = storage.read_table(uri, ["utterance_id"])["utterance_id"]
+        rows = np.flatnonzero(pc.is_in(present, pa.array(list(ids), pa.string())).to_numpy())
+        for at in range(0, len(rows), CLIPS_AT_ONCE):
+            table = storage.read_rows(uri, rows[at : at + CLIPS_AT_ONCE], ["utterance_id", "frames"])
+            frames = (np.frombuffer(data.as_buffer(), np.float16) for data in table["frames"])
+            names = table["utterance_id"].to_pylist()
+            yield dict(zip(names, (f.reshape(-1, self.width) for f in frames), strict=True))
+
+    def shard_frames(self, layer: int, shard: str, ids: Collection[str]) -> dict[str, Half]:
         """Hidden state `layer` frame by frame, id -> (T, D) fp16, of those of the given ids that one shard holds."""
-        table = storage.read_table(self.table_uri(f"frames-{layer}", shard))
-        names = table["utterance_id"].to_pylist()
-        return {
-            name: np.frombuffer(data.as_buffer(), np.float16).reshape(-1, self.width)
-            for name, data in zip(names, table["frames"], strict=True)
-            if name in ids
-        }
+        tables = self.read_frames(self.table_uri(frames_table(layer), shard), ids)
+        return {name: frames_TD for frames in tables for name, frames_TD in frames.items()}
 
-    def frames(self, layer: int, ids: set[str]) -> dict[str, NDArray[np.float16]]:
-        """Hidden state `layer` frame by frame, id -> (T, D) fp16, in memory: for the labelled part, not for a pool."""
-        return {name: f.copy() for part in self.frames_by_shard(layer, ids) for name, f in part.items()}
+    def frames(self, layer: int, ids: Collection[str]) -> dict[str, Half]:
+        """Hidden state `layer` frame by frame, id -> (T, D) fp16, in memory: for the labelled part, not for a pool.
+
+        Raises FeatureError for clips whose frames are not kept.
+        """
+        frames = {name: f.copy() for part in self.frames_by_table(layer, ids) for name, f in part.items()}
+        if absent := sorted(set(ids) - frames.keys()):
+            raise FeatureError(
+                f"frames of hidden state {layer} are missing of {len(absent)} utterances, e.g. "
+                f"{', '.join(absent[:NAMED])}: the same command computes them again"
+            )
+        return frames
 
     @property
     def unusable(self) -> pa.Table:
         """Utterances the encoder could make nothing of (schema.QUARANTINE, `source` holds the id)."""
         uris = [self.table_uri("quarantine", shard) for shard in self.pool.shards]
         return storage.read_tables(uris, QUARANTINE)
+
+
+def frames_table(layer: int) -> str:
+    """Name of the table of frames of a hidden state."""
+    return f"frames-{layer}"
 
 
 def stack_vectors(column: pa.ChunkedArray, shape: tuple[int, ...]) -> Half:

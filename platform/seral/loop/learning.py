@@ -117,8 +117,9 @@ def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary
         dropout_passes=options.dropout_passes if "dropout_RNC" in needs and not members else 0,
         seed=this.seed,
         width=options.embedding,
+        on=options.cluster,
     )
-    rows_of = this.data.index.rows_by_shard(this.unasked(answers.asked_ids))
+    rows_of = this.data.index.rows_by_shard(this.candidates(this.unasked(answers.asked_ids), this.number + 1))
     with this.times.phase("score"):
         summary = score_shards(plan, rows_of, this.fold.processes, options.cluster)
     if needs & {"embedding_ND", "labelled_doubt_M"}:
@@ -141,7 +142,7 @@ def restore_selection(this: Round) -> None:
 
 def _write_labelled(this: Round, examples: Examples, needs: frozenset[str]) -> None:
     """Write what the next round selects by of clips with an answer: no label, but how little it is believed."""
-    scorer = Scorer(this.model, this.data.store)
+    scorer = Scorer(this.model, this.data.store, this.options.cluster)
     train_MU, rejected_MU = (scorer(part).embedding_NU for part in (examples.train, examples.rejected))
     embedding_MU = Projection(this.options.embedding)(np.concatenate([train_MU, rejected_MU]))
     columns: dict[str, Any] = {
@@ -174,7 +175,7 @@ def _members(this: Round, examples: Examples) -> tuple[str, ...]:
 
 def evaluations(this: Round, examples: Examples) -> tuple[Float, Float, dict[str, Any]]:
     """Probabilities (N, C) of dev and of test, and the metrics of both."""
-    scorer = Scorer(this.model, this.data.store)
+    scorer = Scorer(this.model, this.data.store, this.options.cluster)
     dev_NC, test_NC = (scorer(part).probability_NC for part in (examples.dev, examples.test))
     metrics = {
         "dev": evaluate(examples.dev_label_N, dev_NC, this.classes),

@@ -11,7 +11,7 @@ RUN/trajectories/<arm>.fold-<FF>.seed-<S>/   see seral.loop.rounds
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -23,8 +23,9 @@ import torch
 
 from ser_models.moments import PooledMoments
 from seral import storage
-from seral.cluster import cpu_count, run_side_by_side
+from seral.cluster import cpu_count, encoder_actors, run_side_by_side
 from seral.errors import AwaitingLabels, StateError
+from seral.features.frames import frame_bytes, keep_frames
 from seral.features.moments import pooled_moments
 from seral.features.store import FeatureStore
 from seral.labels.annotator import Annotator
@@ -136,7 +137,7 @@ def loop_status(run: str) -> list[dict[str, Any]]:
 def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], times: PhaseTimes) -> dict[int, FeatureStore]:
     """The features each fold works on: one encoder for all, or with TAPT one for each fold's training audio alone."""
     if options.tapt is None:
-        return dict.fromkeys(folds, _store(options, pool, options.encoder, times))
+        return dict.fromkeys(folds, _store(options, pool, options.encoder, folds.values(), times))
     stores = {}
     for number, fold in folds.items():
         with times.phase(f"tapt.fold-{number:02d}"):
@@ -150,16 +151,25 @@ def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], times: Pha
                 options.cluster,
                 partial(features_of, options, pool),
             )
-        stores[number] = _store(options, pool, encoder, times)
+        stores[number] = _store(options, pool, encoder, [fold], times)
         if options.needs_surprisal:
             with times.phase("surprisal"):
                 extract_surprisal(pool, fold.train, folder, options.features, options.cluster)
     return stores
 
 
-def _store(options: LoopOptions, pool: Pool, encoder: str, times: PhaseTimes) -> FeatureStore:
+def _store(options: LoopOptions, pool: Pool, encoder: str, folds: Collection[Fold], times: PhaseTimes) -> FeatureStore:
+    """Features of the pool, and frames of all of it or of the dev and test parts of the folds."""
+    layer = frames_layer(encoder, options.finetune)
     with times.phase("features"):
-        return features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
+        if layer is None or frame_bytes(pool, encoder, options.features) <= 1e9 * options.frames_gb:
+            return features_of(options, pool, encoder, layer)
+        store = features_of(options, pool, encoder, None)
+        judged = {name for fold in folds for name in (*fold.dev, *fold.test)} - set(
+            store.unusable["source"].to_pylist()
+        )
+        keep_frames(store, layer, judged, options.cluster, encoder_actors(options.cluster))
+        return store
 
 
 def _with_moments(data_of: dict[int, FoldData]) -> dict[int, FoldData]:

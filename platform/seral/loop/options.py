@@ -14,7 +14,7 @@ from seral.selection.selection import StrategyOptions
 from seral.task.tracking import TrackingOptions
 from seral.training.options import TrainingOptions
 
-MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track"}
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track", "frames_gb"}
 MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "enough", "deadline_h", "wait")}
 """Options that a resumed run may be given anew: where it runs, further folds, seeds and arms, how long it waits."""
 
@@ -43,6 +43,13 @@ class LoopOptions(TrainingOptions):
     embedding: int = Field(default=256, ge=8)
     """Numbers of a clip's embedding that strategies read, kept in half precision; longer ones are projected at random
     by a fixed seed, which keeps distances within a few per cent (docs/running.md). Large = none is ever projected."""
+    candidates_per_round: int | None = Field(default=None, ge=1)
+    """Only so many clips of the pool are scored and may be picked in a round, drawn anew each time, in proportion from
+    every corpus and speaker; None = all. For adapters on pools that take hours to encode."""
+    frames_gb: float = Field(default=20.0, ge=0)
+    """Frames of the whole pool, which adapters are trained and scored from, are kept where they take no more than so
+    many GB; else those of what is labelled, dev and test, and each round encodes the pool anew. The picks are the same.
+    """
     ensemble: int = Field(default=0, ge=0)
     """So many further models are trained every round for these strategies, which read their disagreement instead of
     dropout passes: the same options on the same labels, from other seeds and with the labels weighed anew."""

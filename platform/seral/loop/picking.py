@@ -13,7 +13,7 @@ from seral import storage
 from seral.errors import StateError
 from seral.features.moments import rows_at_once
 from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column
-from seral.loop.rounds import LoopFold, Round, round_folder
+from seral.loop.rounds import OF_A_MODEL, LoopFold, Round, round_folder
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
 from seral.selection.parts.actors import RemoteParts
@@ -46,8 +46,10 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
         wrappers = [wrapper for wrapper in strategy.wrappers if not WRAPPERS[wrapper.name].relabels]
         strategy = strategy.model_copy(update={"wrappers": wrappers})
     rng = this.trajectory.generator(this.number, f"select.{further}" if further else "select")
-    with _candidates(this, strategy, unasked) as parts:
-        parts.each(PoolPart.count_as_picked, sorted(set(unasked) & set(picked_ids)))
+    scored = this.number and strategy.needs & OF_A_MODEL
+    candidates = this.candidates(unasked, this.number) if scored else unasked
+    with _candidates(this, strategy, candidates) as parts:
+        parts.each(PoolPart.count_as_picked, sorted(set(candidates) & set(picked_ids)))
         if pace is None:
             return select_in_parts(strategy, parts, int(count), rng).ids
         minutes = this.arm.schedule[this.number] - this.fold.minutes(this.asked_ids, pace)

@@ -56,6 +56,7 @@ class ScoringPlan:
     seed: int
     width: int
     """Numbers of an embedding that are written: longer ones are projected."""
+    on: ClusterOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,8 @@ class ShardScorer:
     def __init__(self, plan: ScoringPlan) -> None:
         torch.set_num_threads(1)
         self.plan = plan
-        self.model = Scorer(plan.model, plan.store)
-        self.members = [Scorer(folder, plan.store) for folder in plan.members]
+        self.model = Scorer(plan.model, plan.store, plan.on)
+        self.members = [Scorer(folder, plan.store, plan.on) for folder in plan.members]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Score the rows of a shard, given as int32 bytes."""
@@ -88,8 +89,9 @@ class ShardScorer:
             units = Utterances(
                 ids=part.ids, mean_NLD=_single(part.mean_NLD), std_NLD=_single(part.std_NLD), text_NE=text_NE
             )
-            scores = self.model(units, dropout_passes=self.plan.dropout_passes, seed=self.plan.seed)
-            parts.append((_slim(scores, self.plan), self._ensemble(units), part.ids))
+            passes, shard = self.plan.dropout_passes, row["shard"]
+            scores = self.model(units, shard=shard, dropout_passes=passes, seed=self.plan.seed)
+            parts.append((_slim(scores, self.plan), self._ensemble(units, shard), part.ids))
         ids = [name for _, _, names in parts for name in names]
         probability_NC = np.concatenate([scores.probability_NC for scores, _, _ in parts])
         table = prediction_table("pool", ids, probability_NC, self.plan.classes)
@@ -102,9 +104,11 @@ class ShardScorer:
             "change": self._change(row["shard"], table, probability_NC).tobytes(),
         }
 
-    def _ensemble(self, units: Utterances) -> Float | None:
+    def _ensemble(self, units: Utterances, shard: str) -> Float | None:
         """Probabilities by every member, (R, N, C)."""
-        return np.stack([member(units).probability_NC for member in self.members]) if self.members else None
+        if not self.members:
+            return None
+        return np.stack([member(units, shard=shard).probability_NC for member in self.members])
 
     def _write_selection(
         self, shard: str, table: pa.Table, parts: Sequence[tuple[Scores, Float | None, list[str]]]
@@ -123,10 +127,13 @@ class ShardScorer:
         count = len(self.plan.classes)
         if self.plan.before is None:
             return np.zeros((count, count), np.int64)
-        before = storage.read_table(storage.join(self.plan.before, POOL, f"{shard}.parquet"))
+        if not storage.exists(uri := storage.join(self.plan.before, POOL, f"{shard}.parquet")):
+            return np.zeros((count, count), np.int64)  # nothing of it was a candidate
+        before = storage.read_table(uri)
         rows = pc.index_in(table["utterance_id"], before["utterance_id"].combine_chunks())
-        before_NC = probabilities(before.take(rows), self.plan.classes)
-        return confusion_matrix(before_NC.argmax(1), probability_NC.argmax(1), count).astype(np.int64)
+        both_N = rows.is_valid().to_numpy(zero_copy_only=False)  # not all, where candidates are drawn anew each round
+        before_NC = probabilities(before.take(rows.drop_null()), self.plan.classes)
+        return confusion_matrix(before_NC.argmax(1), probability_NC[both_N].argmax(1), count).astype(np.int64)
 
 
 def score_shards(

@@ -28,6 +28,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import StateError
@@ -214,9 +215,31 @@ class Round:
         """The training utterances that are not among those, sorted."""
         return sorted(set(self.data.fold.train) - set(asked_ids))
 
+    def candidates(self, unasked: Sequence[str], number: int) -> Sequence[str]:
+        """Of the training utterances that nobody was asked about, sorted, those that round `number` chooses from."""
+        limit, schedule = self.options.candidates_per_round, self.arm.schedule
+        if limit is None:
+            return unasked
+        if self.arm.pace is None and number < len(schedule):
+            limit = max(limit, int(schedule[number] - (schedule[number - 1] if number else 0)))
+        rng = self.trajectory.generator(number, "candidates")
+        drawn = draw_in_proportion(self.fold.rows(unasked), min(limit, len(unasked)), rng)
+        return [unasked[row] for row in drawn.tolist()]
+
     def utterances(self, ids: Sequence[str]) -> Utterances:
         """Pooled features of utterances."""
         return self.data.utterances(ids)
+
+
+def draw_in_proportion(rows: pa.Table, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A systematic sample of `count` of the rows, ascending: of each corpus and speaker its share, within one clip.
+
+    Cochran 1977, Sampling Techniques, chapter 8.
+    """
+    groups = (pc.rank(pc.fill_null(rows[name], ""), tiebreaker="dense").to_numpy() for name in ("speaker", "corpus"))
+    order = np.lexsort((rng.random(rows.num_rows), *groups))
+    at = ((rng.random() + np.arange(count)) * (rows.num_rows / max(count, 1))).astype(np.int64)
+    return np.sort(order[np.minimum(at, rows.num_rows - 1)])
 
 
 def latest(labels: pa.Table) -> pa.Table:

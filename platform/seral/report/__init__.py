@@ -23,6 +23,9 @@ TARGET_SHARE = 0.95
 
 CURVE_CAPTION = "Mean over folds and seeds; the band is one standard deviation. The grey level is all labels."
 PROXY_CAPTION = "Adapters were trained at the last point of each arm only; before it, points are the head."
+DRAWN_CAPTION = (
+    "From the second round on, every round chose from {:,} clips of the pool, drawn anew from all corpora and speakers."
+)
 
 DIFFERENCE_COLUMNS = [field.name for field in fields(comparison.Difference)]
 
@@ -112,7 +115,7 @@ def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -
         "learning_curves": page.Picture(
             png=png(figures.learning_curves(records)),
             alt=f"Line chart of test UAR against the share of labels. UAR at the last round: {reached}.",
-            caption=CURVE_CAPTION + (f" {PROXY_CAPTION}" if records.proxy else ""),
+            caption=_curve_caption(records),
         ),
         "confusion": page.Picture(
             png=png(figures.confusion_matrices(records)),
@@ -126,6 +129,13 @@ def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -
         ),
     }
     return pictures if composed.empty else pictures | _pick_pictures(records, composed, pool)
+
+
+def _curve_caption(records: RunRecords) -> str:
+    """What the curves show, and what of the pool was left out of account."""
+    drawn = records.candidates_per_round
+    remarks = [CURVE_CAPTION, PROXY_CAPTION if records.proxy else "", DRAWN_CAPTION.format(drawn) if drawn else ""]
+    return " ".join(remark for remark in remarks if remark)
 
 
 def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> dict[str, page.Picture]:

@@ -44,6 +44,12 @@ class RunRecords:
         return bool(yaml.safe_load(self.config).get("proxy"))
 
     @property
+    def candidates_per_round(self) -> int | None:
+        """The clips of the pool that a round chose from, where that was not all (LoopOptions.candidates_per_round)."""
+        count: int | None = yaml.safe_load(self.config).get("candidates_per_round")
+        return count
+
+    @property
     def asks_people(self) -> bool:
         """Whether the labels are those of people, in a ledger (LoopOptions.people)."""
         return yaml.safe_load(self.config).get("people") is not None

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
 from ser_models.encoders import load_encoder
@@ -27,7 +26,7 @@ from seral.audio.effects import CorruptionOptions, Samples, corrupt
 from seral.cluster import ClusterOptions
 from seral.errors import SplitError
 from seral.features.audio import FeatureOptions, encode_clips, encoder_facts
-from seral.features.store import FeatureStore, stack_vectors
+from seral.features.store import FeatureStore, Half, stack_vectors
 from seral.pool.noises import read_noises
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import check_apart
@@ -67,9 +66,9 @@ class StoreWithCopies(FeatureStore):
             chosen_ids |= {name for name, chosen in zip(named, keep, strict=True) if chosen}
             yield table.set_column(1, "copy", pa.array(named, pa.string())).filter(pa.array(keep, pa.bool_()))
 
-    def frames_by_shard(self, layer: int, ids: set[str]) -> Iterator[dict[str, NDArray[np.float16]]]:
+    def frames_by_table(self, layer: int, ids: Collection[str]) -> Iterator[dict[str, Half]]:
         """Frames of the pool's clips, then of the copies."""
-        yield from super().frames_by_shard(layer, ids)
+        yield from super().frames_by_table(layer, ids)
         for table in self.copies(ids, [f"frames_{layer}"]):
             frames = (np.frombuffer(data.as_buffer(), np.float16) for data in table[f"frames_{layer}"])
             yield dict(zip(table["copy"].to_pylist(), (f.reshape(-1, self.width) for f in frames), strict=True))

@@ -22,6 +22,7 @@ from ser_models.pooling import MEAN_STD
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError
+from seral.features.frames import keep_frames
 from seral.pretraining.layout import pretrained_adapters
 from seral.task.examples import Unlabelled
 from seral.task.ray_train import OnReport
@@ -86,6 +87,8 @@ def finetune(
     _check(data, options)
     layer = frames_layer(data.store.encoder, options)
     history: dict[str, Any] = {}
+    if layer is not None:
+        keep_frames(data.store, layer, _heard(data, options, start), on)
     if options.augment is not None:
         augmented = _augmented(data, options.augment, layer, on)
         history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)
@@ -122,6 +125,15 @@ def finetune(
     for name in (".head", PRETRAINED):
         storage.remove(storage.join(folder, name))
     return history
+
+
+def _heard(data: TrainingData, options: FinetuneOptions, start: Start | None) -> set[str]:
+    """Clips whose frames a training reads: the labelled ones, and those that it hears without a label."""
+    ids = {*data.train.units.ids, *data.dev.units.ids}
+    anchored = data.source is not None and data.source.anchor is not None
+    if start is not None or anchored or options.pooling != MEAN_STD or pretrained_adapters(data.store.encoder):
+        ids |= set(data.unlabelled.some.ids)
+    return ids
 
 
 def _pretrained(data: TrainingData, options: FinetuneOptions, folder: str, seed: int) -> Start | None:

@@ -7,7 +7,7 @@ Rows are computed in batches of one shape, filled up with zeros, so that the out
 # L hidden states · D features
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -20,7 +20,9 @@ from ser_models import metrics
 from ser_models.build import SerModel, build_model, use_pooling
 from ser_models.build import load_model as load_head
 from seral import storage
-from seral.features.batches import frame_shapes, pad_frames
+from seral.cluster import ClusterOptions
+from seral.features.batches import Frames, frame_shapes, pad_frames
+from seral.features.frames import FrameReader
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
 from seral.training.model import frozen_encoder, frozen_up_to, load_model
@@ -42,24 +44,31 @@ class Scores:
 class Scorer:
     """A trained model, loaded once, that scores utterances from their cached features.
 
-    Pooled ones where the encoder is frozen, else from the cached frames up.
+    Pooled ones where the encoder is frozen, else from frames up, kept ones or made from audio, on a GPU if there is to
+    be one.
     """
 
-    def __init__(self, folder: str, store: FeatureStore) -> None:
-        self.store, self.layer = store, frozen_up_to(folder)
+    def __init__(self, folder: str, store: FeatureStore, on: ClusterOptions | None = None) -> None:
+        self.frames: FrameReader | None = None
         with storage.local_copy(folder) as local:
-            self.adapted = (local / "adapter").is_dir()
-            if self.adapted:
+            if (local / "adapter").is_dir():
                 self.model = load_model(folder)
+                for part in (self.model.encoder, self.model.pooling):  # the head's features are in memory
+                    if part is not None:
+                        part.to("cuda" if on is not None and on.use_gpu else "cpu")
+                self.frames = FrameReader(store, frozen_up_to(folder), self.model.encoder)
             else:
                 self.model = load_head(local, frozen_encoder(store.encoder)).eval()
 
     @torch.inference_mode()
-    def __call__(self, units: Utterances, *, dropout_passes: int = 0, seed: int = 0) -> Scores:
-        """Outputs for utterances, whose features may be fp16 as they are kept."""
+    def __call__(
+        self, units: Utterances, *, shard: str | None = None, dropout_passes: int = 0, seed: int = 0
+    ) -> Scores:
+        """Outputs for utterances, whose features may be fp16 as they are kept; `shard` if all of them lie in one."""
         mean_NLD, std_NLD = units.mean_NLD, units.std_NLD
-        if self.adapted:
-            mean_NLD, std_NLD = pooled_from_frames(self.model, self.store, units, self.layer)
+        if self.frames is not None:
+            frames = self.frames.pieces(units.ids) if shard is None else self.frames.of_shard(shard, units.ids)
+            mean_NLD, std_NLD = pooled_from_frames(self.model, frames, units, self.frames.layer)
         pieces = [self._score(mean_NLD, std_NLD, units, at, dropout_passes, seed) for at in _batches(len(units.ids))]
         columns = [torch.cat(column, -2).numpy() for column in zip(*pieces, strict=True)]
         return Scores(**dict(zip(("embedding_NU", "probability_NC", "value_NK", "dropout_RNC"), columns, strict=True)))
@@ -102,8 +111,7 @@ def score(folder: str, store: FeatureStore, units: Utterances) -> Scores:
 @torch.inference_mode()
 def adapted_features(folder: str, store: FeatureStore, *parts: Utterances) -> tuple[Utterances, ...]:
     """Utterances with the pooled features that a model's adapters make of their cached frames."""
-    model, layer = load_model(folder), frozen_up_to(folder)
-    return _with_features(model, store, layer, parts)
+    return _with_features(load_model(folder), store, frozen_up_to(folder), parts)
 
 
 @torch.inference_mode()
@@ -117,27 +125,28 @@ def repooled_features(store: FeatureStore, pooling: str, layer: int, *parts: Utt
 def _with_features(
     model: SerModel, store: FeatureStore, layer: int, parts: Sequence[Utterances]
 ) -> tuple[Utterances, ...]:
-    pooled = (pooled_from_frames(model, store, units, layer) for units in parts)
+    reader = FrameReader(store, layer, model.encoder)
+    pooled = (pooled_from_frames(model, reader.pieces(units.ids), units, layer) for units in parts)
     return tuple(
         replace(units, mean_NLD=mean_NLD, std_NLD=std_NLD)
         for units, (mean_NLD, std_NLD) in zip(parts, pooled, strict=True)
     )
 
 
-def pooled_from_frames(model: SerModel, store: FeatureStore, units: Utterances, layer: int) -> tuple[Float, Float]:
-    """Pooled statistics with the states from `layer` on recomputed, a shard of frames in memory at a time."""
+def pooled_from_frames(model: SerModel, pieces: Iterable[Frames], units: Utterances, layer: int) -> tuple[Float, Float]:
+    """Pooled statistics with the states from `layer` on recomputed from its frames, some clips in memory at a time."""
     mean_NLD, std_NLD = units.mean_NLD.astype(np.float32), units.std_NLD.astype(np.float32)
-    row_of = {name: row for row, name in enumerate(units.ids)}
-    for frames in store.frames_by_shard(layer, set(units.ids)):
+    row_of, device = {name: row for row, name in enumerate(units.ids)}, next(model.encoder.parameters()).device
+    for frames in pieces:
         ids, clips = list(frames), list(frames.values())
         for batch in frame_shapes(model.encoder).batches([len(clip) for clip in clips]):
-            hidden_BTD, mask_BT = pad_frames(clips, batch)
+            hidden_BTD, mask_BT = (tensor.to(device) for tensor in pad_frames(clips, batch))
             mean_LBD, std_LBD = model.pool_frames(
                 model.encoder.upper(hidden_BTD, mask_BT, start=layer), mask_BT, start=layer
             )
             rows = [row_of[ids[position]] for position in batch.positions]
-            mean_NLD[rows, layer:] = mean_LBD.transpose(0, 1)[: len(rows)].numpy()
-            std_NLD[rows, layer:] = std_LBD.transpose(0, 1)[: len(rows)].numpy()
+            mean_NLD[rows, layer:] = mean_LBD.transpose(0, 1)[: len(rows)].float().cpu().numpy()
+            std_NLD[rows, layer:] = std_LBD.transpose(0, 1)[: len(rows)].float().cpu().numpy()
     return mean_NLD, std_NLD
 
 
