@@ -130,7 +130,7 @@ def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary
 
 def restore_selection(this: Round) -> None:
     """Score the pool by the model of the round before again, where what this one selects by is not there any more."""
-    if not this.number or not this.reads_pool:
+    if not this.number or not this.selects_by_model:
         return
     path = round_folder(this.folder, this.number - 1)
     if storage.exists(storage.join(path, SELECTION)):

@@ -13,7 +13,7 @@ from seral import storage
 from seral.errors import StateError
 from seral.features.moments import rows_at_once
 from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column
-from seral.loop.rounds import OF_A_MODEL, LoopFold, Round, round_folder
+from seral.loop.rounds import LoopFold, Round, round_folder
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
 from seral.selection.parts.actors import RemoteParts
@@ -46,8 +46,8 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
         wrappers = [wrapper for wrapper in strategy.wrappers if not WRAPPERS[wrapper.name].relabels]
         strategy = strategy.model_copy(update={"wrappers": wrappers})
     rng = this.trajectory.generator(this.number, f"select.{further}" if further else "select")
-    scored = this.number and strategy.needs & OF_A_MODEL
-    candidates = this.candidates(unasked, this.number) if scored else unasked
+    by_model = this.number and this.selects_by_model
+    candidates = this.candidates(unasked, this.number) if by_model else unasked
     with _candidates(this, strategy, candidates) as parts:
         parts.each(PoolPart.count_as_picked, sorted(set(candidates) & set(picked_ids)))
         if pace is None:
@@ -88,7 +88,7 @@ def _source(this: Round, strategy: StrategyOptions) -> SourceOptions | None:
     """The files of the columns that the strategy reads; None where ids and metadata do."""
     fold, utterances = this.fold, storage.join(this.data.store.pool.uri, "utterances")
     surprisal = str(fold.surprisal) if "surprisal_NQ" in strategy.needs else None
-    if this.number and this.reads_pool:
+    if this.number and this.selects_by_model:
         path = round_folder(this.folder, this.number - 1)
         folder, labelled = storage.join(path, SELECTION), storage.join(path, LABELLED)
         about = labelled if storage.exists(labelled) else None

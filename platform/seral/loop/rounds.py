@@ -184,7 +184,12 @@ class Round:
     def reads_pool(self) -> bool:
         """Whether anybody reads what the round's model makes of the pool: a strategy of the arm, or a rule to stop."""
         stop = self.options.stop
-        return bool(self.arm.strategy.needs & OF_A_MODEL) or stop.uncertainty is not None or stop.kappa is not None
+        return self.selects_by_model or stop.uncertainty is not None or stop.kappa is not None
+
+    @property
+    def selects_by_model(self) -> bool:
+        """Whether the arm's strategy reads what a model makes of the pool."""
+        return bool(self.arm.strategy.needs & OF_A_MODEL)
 
     @property
     def is_last(self) -> bool:
