@@ -127,11 +127,12 @@ class ShardScorer:
         count = len(self.plan.classes)
         if self.plan.before is None:
             return np.zeros((count, count), np.int64)
-        if not storage.exists(uri := storage.join(self.plan.before, POOL, f"{shard}.parquet")):
-            return np.zeros((count, count), np.int64)  # nothing of it was a candidate
-        before = storage.read_table(uri)
+        uri = storage.join(self.plan.before, POOL, f"{shard}.parquet")
+        before = storage.read_table(uri) if storage.exists(uri) else table.slice(0, 0)
         rows = pc.index_in(table["utterance_id"], before["utterance_id"].combine_chunks())
-        both_N = rows.is_valid().to_numpy(zero_copy_only=False)  # not all, where candidates are drawn anew each round
+        both_N = rows.is_valid().to_numpy(zero_copy_only=False)
+        if not both_N.any():  # candidates are drawn anew each round
+            return np.zeros((count, count), np.int64)
         before_NC = probabilities(before.take(rows.drop_null()), self.plan.classes)
         return confusion_matrix(before_NC.argmax(1), probability_NC[both_N].argmax(1), count).astype(np.int64)
 
