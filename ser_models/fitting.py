@@ -130,8 +130,16 @@ def fit_head(
     layer weights are the start) and is not changed; without it the labelled rows themselves set the standardisation.
     """
     options = options or FitOptions()
-    fitted = _fit(train, num_classes, class_loss(train, num_classes, options), pool, options)
-    return fitted if dev is None else replace(fitted, dev_uar=_score(fitted, dev))
+    pool = pool or _fresh_pool(train, options.std_gain)
+    rows = _training_rows(pool, train)
+    fitted = _fit_classes(train, num_classes, pool, rows, options)
+    return fitted if dev is None else replace(fitted, dev_uar=_uar(fitted, dev.label_N, _standardised(pool, dev)))
+
+
+def _fit_classes(
+    train: PooledSet, num_classes: int, pool: LayerPool, rows: _Standardised, options: FitOptions
+) -> FitResult:
+    return _fit(rows, num_classes, class_loss(train, num_classes, options), pool, options)
 
 
 def class_loss(train: PooledSet, num_classes: int, options: FitOptions) -> Callable[[Tensor], Tensor]:
@@ -158,7 +166,9 @@ def fit_dimensions(train: RatedSet, *, pool: LayerPool | None = None, options: F
     options = options or FitOptions()
     centre_K, scale_K = _rating_scale(train)
     target_NK = (train.target_NK.float() - centre_K) / scale_K
-    fitted = _fit(train, len(centre_K), lambda value_NK: ccc_loss(value_NK, target_NK), pool, options)
+    pool = pool or _fresh_pool(train, options.std_gain)
+    rows = _training_rows(pool, train)
+    fitted = _fit(rows, len(centre_K), lambda value_NK: ccc_loss(value_NK, target_NK), pool, options)
     with torch.no_grad():
         fitted.head.output.weight.mul_(scale_K[:, None])
         fitted.head.output.bias.mul_(scale_K).add_(centre_K)
@@ -179,31 +189,48 @@ def _rating_scale(train: RatedSet) -> tuple[Tensor, Tensor]:
     return target_NK.mean(0), target_NK.std(0, correction=0)
 
 
-def _fit(
-    train: PooledRows,
-    num_outputs: int,
-    loss: Callable[[Tensor], Tensor],
-    pool: LayerPool | None,
-    options: FitOptions,
-) -> FitResult:
-    """Minimise a loss of the outputs (N, O) with the ridge penalties, from zero."""
-    pool = _fresh_pool(train, options.std_gain) if pool is None else copy.deepcopy(pool)
-    generator = torch.Generator().manual_seed(0)
-    head = Head(pool.out_width, num_outputs, hidden=options.hidden, dropout=0.0, generator=generator)
-    head.to(pool.layer_weight.device)
-    standard_NLU = pool.standardise(train.mean_NLD, train.std_NLD)
-    # Of the rows as they came: the standardisation bounds what is infinite.
-    parts = (train.mean_NLD, train.std_NLD, standard_NLU)
+@dataclass(frozen=True, kw_only=True)
+class _Standardised:
+    """Rows as a pool standardises them: made once for all heads that are fitted on them."""
+
+    standard_NLU: Tensor
+    text_NE: Tensor | None
+
+
+@torch.no_grad()
+def _standardised(pool: LayerPool, rows: PooledRows) -> _Standardised:
+    return _Standardised(standard_NLU=pool.standardise(rows.mean_NLD, rows.std_NLD), text_NE=rows.text_NE)
+
+
+def _training_rows(pool: LayerPool, train: PooledRows) -> _Standardised:
+    """Standardised rows to fit on. Raises ValueError that names those that are not finite."""
+    rows = _standardised(pool, train)
+    parts = (train.mean_NLD, train.std_NLD, rows.standard_NLU)  # as they came: what is infinite is bounded then
     finite_N = torch.stack([torch.isfinite(part).flatten(1).all(1) for part in parts]).all(0)
     if not bool(finite_N.all()):
         bad = torch.nonzero(~finite_N).flatten().tolist()
         raise ValueError(
             f"pooled features of training row(s) {bad[:10]} are not finite; extract them again or drop them"
         )
+    return rows
+
+
+def _fit(
+    rows: _Standardised,
+    num_outputs: int,
+    loss: Callable[[Tensor], Tensor],
+    pool: LayerPool,
+    options: FitOptions,
+) -> FitResult:
+    """Minimise a loss of the outputs (N, O) with the ridge penalties, from zero."""
+    pool, standard_NLU = copy.deepcopy(pool), rows.standard_NLU
+    generator = torch.Generator().manual_seed(0)
+    head = Head(pool.out_width, num_outputs, hidden=options.hidden, dropout=0.0, generator=generator)
+    head.to(pool.layer_weight.device)
     fixed_NU = None if options.learn_layers else pool.combine(standard_NLU).detach()
 
     def objective() -> Tensor:
-        embedding = pool.join(pool.combine(standard_NLU) if fixed_NU is None else fixed_NU, train.text_NE)
+        embedding = pool.join(pool.combine(standard_NLU) if fixed_NU is None else fixed_NU, rows.text_NE)
         layers = [head.output] if head.hidden is None else [head.hidden, head.output]
         penalty = options.l2 * sum(layer.weight.square().sum() for layer in layers)
         if options.learn_layers:
@@ -227,36 +254,48 @@ def fit_best_head(
     that lack a class of the training rows do not say which layer knows it: then it is the mixture.
     """
     options = options or FitOptions()
-    mixture = fit_head(train, num_classes, pool=pool, dev=dev, options=options)
+    train_rows, dev_rows = _training_rows(pool, train), _standardised(pool, dev)
+
+    def fit(start: LayerPool, options: FitOptions, layer: int | None) -> FitResult:
+        fitted = _fit_classes(train, num_classes, start, train_rows, options)
+        return replace(fitted, dev_uar=_uar(fitted, dev.label_N, dev_rows), layer=layer)
+
+    mixture = fit(pool, options, None)
     if not bool(torch.isin(torch.unique(train.label_N), dev.label_N).all()):
         return mixture
-    singles = [_lean(train, num_classes, pool, dev, options, layer) for layer in range(len(pool.layer_weight))]
-    loss_N = _calibrated_losses(mixture, dev)
-    loss_LN = np.stack([_calibrated_losses(single, dev) for single in singles])
+    fixed = replace(options, learn_layers=False)
+    singles = [fit(_leaning(pool, layer), fixed, layer) for layer in range(len(pool.layer_weight))]
+    loss_N = _calibrated_losses(mixture, dev.label_N, dev_rows)
+    loss_LN = np.stack([_calibrated_losses(single, dev.label_N, dev_rows) for single in singles])
     best = int(loss_LN.mean(1).argmin())
     gain_N = loss_N - loss_LN[best]
     clearly = gain_N.mean() > CLEARLY * gain_N.std() / np.sqrt(len(gain_N))
     return singles[best] if clearly else mixture
 
 
-def _lean(
-    train: PooledSet, num_classes: int, pool: LayerPool, dev: PooledSet, options: FitOptions, layer: int
-) -> FitResult:
+def _leaning(pool: LayerPool, layer: int) -> LayerPool:
+    """A pool in which one layer has most of the weight."""
     leaning = copy.deepcopy(pool)
     with torch.no_grad():
         leaning.layer_weight.zero_()
         leaning.layer_weight[layer] = LEANING
-    fitted = fit_head(train, num_classes, pool=leaning, dev=dev, options=replace(options, learn_layers=False))
-    return replace(fitted, layer=layer)
+    return leaning
 
 
-def _calibrated_losses(result: FitResult, rows: PooledSet) -> NDArray[np.float64]:
+def _calibrated_losses(result: FitResult, label_N: Tensor, rows: _Standardised) -> NDArray[np.float64]:
     """Class-weighted cross-entropy of every clip at the temperature that is best for all, (N,)."""
-    weight_C = class_weights(rows.label_N, result.head.output.out_features)
-    logits_NC = predict_pooled(result, rows.mean_NLD, rows.std_NLD, rows.text_NE)
-    scaled_NC = logits_NC / best_temperature(logits_NC, rows.label_N, weight_C)
-    loss_N = nn.functional.cross_entropy(scaled_NC, rows.label_N, weight=weight_C, reduction="none")
+    weight_C = class_weights(label_N, result.head.output.out_features)
+    logits_NC = _logits(result, rows)
+    scaled_NC = logits_NC / best_temperature(logits_NC, label_N, weight_C)
+    loss_N = nn.functional.cross_entropy(scaled_NC, label_N, weight=weight_C, reduction="none")
     return loss_N.double().cpu().numpy()
+
+
+@torch.no_grad()
+def _logits(result: FitResult, rows: _Standardised) -> Tensor:
+    """Outputs (N, O) of rows that the result's pool has standardised."""
+    output: Tensor = result.head(result.pool.join(result.pool.combine(rows.standard_NLU), rows.text_NE))
+    return output
 
 
 @torch.no_grad()
@@ -294,6 +333,5 @@ def _fresh_pool(train: PooledRows, std_gain: float) -> LayerPool:
     return pool
 
 
-def _score(result: FitResult, rows: PooledSet) -> float:
-    predicted = predict_pooled(result, rows.mean_NLD, rows.std_NLD, rows.text_NE).argmax(-1)
-    return uar(rows.label_N.cpu().numpy(), predicted.cpu().numpy())
+def _uar(result: FitResult, label_N: Tensor, rows: _Standardised) -> float:
+    return uar(label_N.cpu().numpy(), _logits(result, rows).argmax(-1).cpu().numpy())
