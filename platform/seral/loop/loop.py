@@ -228,7 +228,9 @@ def _trajectories(options: LoopOptions, folds: dict[int, LoopFold]) -> list[tupl
             arms["random"] = arm_of(options, random, random, total)
         if options.full_arm:
             arms["full"] = Arm(initial=random, strategy=random, schedule=(total,))
-        planned += [(Trajectory(arm=a, fold=number, seed=s), arms[a]) for a in arms for s in options.seeds]
+        # All labels and one optimum: nothing in the full arm of a frozen encoder depends on the seed.
+        seeds = {a: options.seeds[:1] if a == "full" and options.finetune.frozen else options.seeds for a in arms}
+        planned += [(Trajectory(arm=a, fold=number, seed=s), arms[a]) for a in arms for s in seeds[a]]
     return sorted(planned, key=lambda item: (-sum(item[1].schedule), item[0].name))
 
 

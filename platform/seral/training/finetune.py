@@ -85,10 +85,7 @@ def finetune(
     `on_report` is called after every epoch of adapters that train in this process (cluster.train_workers = 0).
     """
     _check(data, options)
-    layer = frames_layer(data.store.encoder, options)
-    history: dict[str, Any] = {}
-    if layer is not None:
-        keep_frames(data.store, layer, _heard(data, options, start), on)
+    layer, history = _with_frames(data, options, start, on), dict[str, Any]()
     if options.augment is not None:
         augmented = _augmented(data, options.augment, layer, on)
         history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)
@@ -127,13 +124,17 @@ def finetune(
     return history
 
 
-def _heard(data: TrainingData, options: FinetuneOptions, start: Start | None) -> set[str]:
-    """Clips whose frames a training reads: the labelled ones, and those that it hears without a label."""
+def _with_frames(data: TrainingData, options: FinetuneOptions, start: Start | None, on: ClusterOptions) -> int | None:
+    """The hidden state that training starts from, or None; the frames of all clips that it hears are kept then."""
+    layer = frames_layer(data.store.encoder, options)
+    if layer is None:
+        return None
     ids = {*data.train.units.ids, *data.dev.units.ids}
     anchored = data.source is not None and data.source.anchor is not None
     if start is not None or anchored or options.pooling != MEAN_STD or pretrained_adapters(data.store.encoder):
         ids |= set(data.unlabelled.some.ids)
-    return ids
+    keep_frames(data.store, layer, ids, on)
+    return layer
 
 
 def _pretrained(data: TrainingData, options: FinetuneOptions, folder: str, seed: int) -> Start | None:
