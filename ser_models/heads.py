@@ -86,6 +86,25 @@ class LayerPool(nn.Module):
         """Weighted sum over layers, (B, L, U) -> (B, U)."""
         return torch.einsum("l,blu->bu", torch.softmax(self.layer_weight, 0), standard_BLU)
 
+    @torch.no_grad()
+    def weigh(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
+        """`combine` of `standardise` within rounding, a hidden state at a time: (B, L, D) twice, fp16 too -> (B, U).
+
+        For the millions: what is computed with stays in the cache of the core, in half the time.
+        """
+        self._check(mean_BLD, std_BLD)
+        weights = torch.softmax(self.layer_weight, 0).tolist()
+        columns = []
+        for name, part_BLD in (("mean", mean_BLD), ("std", std_BLD))[: 2 if self.std_gain else 1]:
+            centre_LD, scale_LD = getattr(self, f"centre_{name}"), getattr(self, f"scale_{name}")
+            sum_BD = torch.zeros(part_BLD.shape[0], part_BLD.shape[2], device=part_BLD.device)
+            for state, weight in enumerate(weights):
+                if weight:
+                    standard_BD = torch.sub(part_BLD[:, state].float(), centre_LD[state]).div_(scale_LD[state])
+                    sum_BD.add_(standard_BD.clamp_(-FARTHEST, FARTHEST), alpha=weight)
+            columns.append(sum_BD if name == "mean" else sum_BD.mul_(self.std_gain))
+        return torch.cat(columns, -1)
+
     def join(self, audio_BU: Tensor, text_BE: Tensor | None) -> Tensor:
         """The embedding from the combined layers and what else is known of a clip: here, nothing."""
         return audio_BU

@@ -312,7 +312,10 @@ def read_rows(uri: str | Path, rows: Sequence[int] | NDArray[Any], columns: Sequ
     # Where each group that was read begins, in the file and in what was read.
     read_sizes = np.asarray(sizes, np.int64)[groups]
     shift = (ends[groups] - read_sizes) - (np.cumsum(read_sizes) - read_sizes)
-    return table.take(pa.array(asked - shift[np.searchsorted(groups, group_of)]))
+    at = asked - shift[np.searchsorted(groups, group_of)]
+    if len(at) and (np.diff(at) == 1).all():
+        return table.slice(int(at[0]), len(at))  # without a copy
+    return table.take(pa.array(at))
 
 
 def read_batches(uri: str | Path, columns: Sequence[str] | None = None, *, rows: int) -> Iterator[pa.Table]:

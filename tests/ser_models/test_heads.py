@@ -121,3 +121,19 @@ def test_only_linear_heads_of_one_width_can_be_stacked() -> None:
         stack_heads(lively_head(4, 0), lively_head(3, 1, in_width=5))
     with pytest.raises(ValueError, match="hidden layer"):
         stack_heads(Head(6, 4, hidden=8, generator=torch.Generator().manual_seed(0)))
+
+
+@pytest.mark.parametrize("std_gain", [0.0, 0.4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_states_weighed_one_by_one_are_the_combined_ones(std_gain: float, dtype: torch.dtype) -> None:
+    pool, generator = LayerPool(4, 6, std_gain=std_gain), torch.Generator().manual_seed(0)
+    mean_NLD, std_NLD = (torch.randn(50, 4, 6, generator=generator).mul(5).to(dtype) for _ in range(2))
+    pool.fit(mean_NLD, std_NLD)
+    mean_NLD[3, 2, 2] = 6e4  # bounded by the standardisation
+    with torch.no_grad():
+        pool.layer_weight.copy_(torch.tensor([0.5, -torch.inf, 1.0, -1.0]))
+    before = mean_NLD.clone(), std_NLD.clone()
+    combined = pool.combine(pool.standardise(mean_NLD, std_NLD))
+    torch.testing.assert_close(pool.weigh(mean_NLD, std_NLD), combined, rtol=1e-6, atol=1e-6)
+    assert torch.equal(mean_NLD, before[0])
+    assert torch.equal(std_NLD, before[1])

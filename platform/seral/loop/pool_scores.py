@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.actors import each_shard
 from seral.features.moments import rows_at_once
-from seral.features.store import FeatureStore, Half
+from seral.features.store import FeatureStore
 from seral.schema import prediction_schema
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Utterances
@@ -85,10 +86,7 @@ class ShardScorer:
         for at in range(0, len(rows), rows_at_once(self.plan.store)):
             chosen = rows[at : at + rows_at_once(self.plan.store)]
             part = self.plan.store.read_shard(row["shard"], chosen)
-            text_NE = None if part.text_NE is None else _single(part.text_NE)
-            units = Utterances(
-                ids=part.ids, mean_NLD=_single(part.mean_NLD), std_NLD=_single(part.std_NLD), text_NE=text_NE
-            )
+            units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
             passes, shard = self.plan.dropout_passes, row["shard"]
             scores = self.model(units, shard=shard, dropout_passes=passes, seed=self.plan.seed)
             parts.append((_slim(scores, self.plan), self._ensemble(units, shard), part.ids))
@@ -190,7 +188,10 @@ class Projection:
         """The vectors (N, U), as they are where they are no longer than `width`, else (N, width)."""
         if embedding_NU.shape[1] <= self.width:
             return np.asarray(embedding_NU, np.float32)
-        matrix, projected = self._matrix(embedding_NU.shape[1]), np.empty((len(embedding_NU), self.width), np.float32)
+        matrix, projected = (
+            _directions(embedding_NU.shape[1], self.width),
+            np.empty((len(embedding_NU), self.width), np.float32),
+        )
         batch_BU = np.zeros((ROWS_IN_BATCH, embedding_NU.shape[1]), np.float32)
         for at in range(0, len(embedding_NU), ROWS_IN_BATCH):  # of one shape, as in scoring
             rows_BU = embedding_NU[at : at + ROWS_IN_BATCH]
@@ -198,14 +199,12 @@ class Projection:
             projected[at : at + len(rows_BU)] = (batch_BU @ matrix)[: len(rows_BU)]
         return projected
 
-    def _matrix(self, length: int) -> Float:
-        rng = np.random.default_rng([length, self.width])
-        return rng.standard_normal((length, self.width), dtype=np.float32) / np.float32(np.sqrt(self.width))
 
-
-def _single(array: Half) -> Float:
-    single: Float = torch.from_numpy(array).float().numpy()  # half the time that NumPy takes
-    return single
+@lru_cache(maxsize=2)
+def _directions(length: int, width: int) -> Float:
+    """Random directions (length, width), the same in every process."""
+    rng = np.random.default_rng([length, width])
+    return rng.standard_normal((length, width), dtype=np.float32) / np.float32(np.sqrt(width))
 
 
 def _slim(scores: Scores, plan: ScoringPlan) -> Scores:

@@ -18,12 +18,12 @@ from ser_models.moments import PooledMoments
 
 @dataclass(frozen=True, kw_only=True)
 class Utterances:
-    """Ids and the pooled features of every hidden state, mean and std (N, L, D) fp32."""
+    """Ids and the pooled features of every hidden state, mean and std (N, L, D), fp32 or fp16 as they are kept."""
 
     ids: list[str]
-    mean_NLD: NDArray[np.float32]
-    std_NLD: NDArray[np.float32]
-    text_NE: NDArray[np.float32] | None = None
+    mean_NLD: NDArray[np.floating]
+    std_NLD: NDArray[np.floating]
+    text_NE: NDArray[np.floating] | None = None
     """Vectors of the transcripts, NaN where there is none; None where nobody reads."""
 
     def rows(self, keep_N: NDArray[np.bool_]) -> Utterances:

@@ -79,10 +79,10 @@ class Scorer:
         """Embedding, probabilities, dimensions and dropout passes of a batch."""
         model, rows = self.model, slice(at, at + ROWS_IN_BATCH)
         count = len(mean_NLD[rows])
-        mean_BLD, std_BLD = (_filled(torch.from_numpy(array[rows]).float()) for array in (mean_NLD, std_NLD))
+        mean_BLD, std_BLD = (_filled(torch.from_numpy(array[rows])) for array in (mean_NLD, std_NLD))
         text_BE = units.texts(rows)
         text_BE = None if text_BE is None else _filled(text_BE.float())
-        embedding_BU = model.embed_pooled(mean_BLD, std_BLD, text_BE)
+        embedding_BU = model.pool.join(model.pool.weigh(mean_BLD, std_BLD), text_BE)
         logits_BC, value_BK = model.split(model.head(embedding_BU))
         dropout_RBC = torch.empty(0, ROWS_IN_BATCH, len(model.classes))
         if passes:
