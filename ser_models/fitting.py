@@ -31,6 +31,7 @@ L2 = 0.03
 """Ridge penalty on the weights of a head, by default."""
 LEANING = 4.0
 """Logit of the layer weight that dominates; the others' is 0."""
+ROWS_AT_ONCE = 256
 CLEARLY = 2.0
 """Standard errors by which one layer must be better than the mixture."""
 
@@ -199,20 +200,34 @@ class _Standardised:
 
 @torch.no_grad()
 def _standardised(pool: LayerPool, rows: PooledRows) -> _Standardised:
-    return _Standardised(standard_NLU=pool.standardise(rows.mean_NLD, rows.std_NLD), text_NE=rows.text_NE)
+    """The rows by a pool's centres and scales, some at a time: temporaries of all of them would take twice the room.
+
+    They lie state after state in memory, as the sum over states wants them, which else copies them every time.
+    """
+    parts = [torch.split(part, ROWS_AT_ONCE) for part in (rows.mean_NLD, rows.std_NLD)]
+    first = pool.standardise(parts[0][0], parts[1][0])
+    standard_NLU = first.new_empty(first.shape[1], len(rows.mean_NLD), first.shape[2]).permute(1, 0, 2)
+    for chunk, mean_BLD, std_BLD in zip(torch.split(standard_NLU, ROWS_AT_ONCE), *parts, strict=True):
+        chunk.copy_(pool.standardise(mean_BLD, std_BLD))
+    return _Standardised(standard_NLU=standard_NLU, text_NE=rows.text_NE)
 
 
 def _training_rows(pool: LayerPool, train: PooledRows) -> _Standardised:
     """Standardised rows to fit on. Raises ValueError that names those that are not finite."""
     rows = _standardised(pool, train)
     parts = (train.mean_NLD, train.std_NLD, rows.standard_NLU)  # as they came: what is infinite is bounded then
-    finite_N = torch.stack([torch.isfinite(part).flatten(1).all(1) for part in parts]).all(0)
+    finite_N = torch.stack([torch.cat([_finite(rows) for rows in part.split(ROWS_AT_ONCE)]) for part in parts]).all(0)
     if not bool(finite_N.all()):
         bad = torch.nonzero(~finite_N).flatten().tolist()
         raise ValueError(
             f"pooled features of training row(s) {bad[:10]} are not finite; extract them again or drop them"
         )
     return rows
+
+
+def _finite(part_BLD: Tensor) -> Tensor:
+    """Whether each row is finite, (B,)."""
+    return torch.isfinite(part_BLD).flatten(1).all(1)
 
 
 def _fit(

@@ -104,7 +104,7 @@ def test_frames_are_the_hidden_state_of_the_layer(store: FeatureStore, clips: di
 @pytest.mark.ray
 @pytest.mark.parametrize("layer", [0, 2, 4])
 def test_frames_of_some_clips_are_those_of_the_whole_pool(pool: Pool, tmp_path: Path, layer: int) -> None:
-    """Byte for byte, whether they are kept for whole shards, for some clips, or made as they are read."""
+    """Byte for byte, whether they are written for whole shards, for some clips, or made as they are read."""
     ids = sorted(pool.metadata["utterance_id"].to_pylist())
     whole = extract_features(pool, TINY, uri=str(tmp_path / "whole"), frames_layer=layer, on=ONE_ACTOR)
     expected = {name: frames_TD.tobytes() for name, frames_TD in whole.frames(layer, ids).items()}
@@ -113,9 +113,9 @@ def test_frames_of_some_clips_are_those_of_the_whole_pool(pool: Pool, tmp_path: 
         some.frames(layer, ids[:2])
     keep_frames(some, layer, ids[:4], ONE_ACTOR)
     keep_frames(some, layer, ids[2:7], ONE_ACTOR)
-    kept = files_of(some)
+    written = files_of(some)
     keep_frames(some, layer, ids[:7], ONE_ACTOR)
-    assert files_of(some) == kept, "nothing is computed twice"
+    assert files_of(some) == written, "nothing is computed twice"
     assert sum(pq.read_metadata(uri).num_rows for uri in some.frame_tables(layer)) == 7
     assert {name: f.tobytes() for name, f in some.frames(layer, ids[:7]).items()} == {n: expected[n] for n in ids[:7]}
     reader = FrameReader(some, layer, load_encoder(TINY))

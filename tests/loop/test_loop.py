@@ -374,8 +374,9 @@ def test_a_pool_in_parts_is_asked_about_the_same(run_values: dict[str, Any], tmp
 
 
 def test_number_of_cpus_changes_nothing(run_values: dict[str, Any], tmp_path: Path) -> None:
-    side_by_side = run_loop(parse(LoopOptions, run_values | {"seeds": [0, 1]}))
-    alone = run_loop(parse(LoopOptions, run_values | {"seeds": [1], "run": str(tmp_path / "alone")}))
+    values = run_values | {"full_arm": False}
+    side_by_side = run_loop(parse(LoopOptions, values | {"seeds": [0, 1]}))
+    alone = run_loop(parse(LoopOptions, values | {"seeds": [1], "run": str(tmp_path / "alone")}))
     some = {name: value for name, value in outcome(side_by_side).items() if "seed-1" in name}
     assert some == outcome(alone)
 

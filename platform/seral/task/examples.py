@@ -35,6 +35,8 @@ class Utterances:
     def with_others(self, others: Utterances) -> Utterances:
         """Own rows first, then the other utterances that are not among them."""
         new = others.rows(np.array([name not in self.row_of for name in others.ids], dtype=bool))
+        if not new.ids:
+            return self
         parts = (self, new)
         text = [part.text_NE for part in parts if part.text_NE is not None]
         return Utterances(
