@@ -216,7 +216,9 @@ def _training_rows(pool: LayerPool, train: PooledRows) -> _Standardised:
     """Standardised rows to fit on. Raises ValueError that names those that are not finite."""
     rows = _standardised(pool, train)
     parts = (train.mean_NLD, train.std_NLD, rows.standard_NLU)  # as they came: what is infinite is bounded then
-    finite_N = torch.stack([torch.cat([_finite(rows) for rows in part.split(ROWS_AT_ONCE)]) for part in parts]).all(0)
+    finite_N = torch.stack(
+        [torch.cat([_finite(rows) for rows in torch.split(part, ROWS_AT_ONCE)]) for part in parts]
+    ).all(0)
     if not bool(finite_N.all()):
         bad = torch.nonzero(~finite_N).flatten().tolist()
         raise ValueError(

@@ -61,22 +61,31 @@ def extract_features(
 ) -> FeatureStore:
     """Compute what is missing of the pooled features, and of the frames of one hidden state; open them."""
     options, on = options or FeatureOptions(), on or ClusterOptions()
-    model = load_encoder(encoder)
-    store = FeatureStore(
-        uri=storage.absolute(uri or storage.join(pool.uri, "features")),
-        pool=pool,
-        encoder=str(encoder),
-        fingerprint=_store_key(fingerprint(model), options, on.precision),
-        num_layers=model.num_layers,
-        width=model.width,
-    )
-    del model
-    tables = ["pooled"] if frames_layer is None else ["pooled", frames_table(frames_layer)]
-    missing = [s for s in pool.shards if not all(storage.exists(store.table_uri(t, s)) for t in tables)]
-    if missing:
+    store = open_features(pool, encoder, load_encoder(encoder), uri=uri, options=options, on=on)
+    if missing := missing_shards(store, frames_layer):
         _describe(store, options, on.precision)
         _run(store, missing, frames_layer, options, on)
     return store
+
+
+def open_features(
+    pool: Pool, name: str, encoder: SpeechEncoder, *, uri: str | None, options: FeatureOptions, on: ClusterOptions
+) -> FeatureStore:
+    """The features of a pool by an encoder, loaded under a name, as far as they are there."""
+    return FeatureStore(
+        uri=storage.absolute(uri or storage.join(pool.uri, "features")),
+        pool=pool,
+        encoder=str(name),
+        fingerprint=_store_key(fingerprint(encoder), options, on.precision),
+        num_layers=encoder.num_layers,
+        width=encoder.width,
+    )
+
+
+def missing_shards(store: FeatureStore, frames_layer: int | None) -> list[str]:
+    """Shards whose pooled features, or frames of one hidden state, are not there."""
+    tables = ["pooled"] if frames_layer is None else ["pooled", frames_table(frames_layer)]
+    return [s for s in store.pool.shards if not all(storage.exists(store.table_uri(t, s)) for t in tables)]
 
 
 def _store_key(encoder_fingerprint: str, options: FeatureOptions, precision: str) -> str:

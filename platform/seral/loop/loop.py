@@ -31,6 +31,7 @@ from seral.features.store import FeatureStore
 from seral.labels.annotator import Annotator
 from seral.labels.people import ledger_url
 from seral.loop import ANNOTATORS
+from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
 from seral.loop.options import MAY_CHANGE, LoopOptions
 from seral.loop.rounds import Arm, LoopFold, PhaseTimes, Trajectory, count_rounds, read_rounds, round_folder
 from seral.loop.trajectory import run_trajectory
@@ -51,6 +52,8 @@ from seral.task.tracking import Tracker
 from seral.training.augmented import check_noises
 from seral.training.finetune import frames_layer
 
+LARGE = 10_000
+"""Clips of a pool from which on a run says beforehand what it will take."""
 NO_TRAJECTORY: dict[str, Any] = {"trajectory": None, "rounds": None, "labelled": 0, "dev_uar": None}
 """The row of a run that has no trajectory yet."""
 
@@ -80,6 +83,7 @@ def _run(options: LoopOptions) -> str:
     folds = folds_of(metadata, options.split, options.folds)
     filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
+    memory = _foresee(options, pool, folds)
     with closing(kind.open(options, pool)) as annotator:
         for fold in folds.values():
             annotator.ask_evaluation(fold, options.seeds[0])
@@ -93,10 +97,27 @@ def _run(options: LoopOptions) -> str:
             loop_folds[n] = _loop_fold(options, n, data, source)
             _warn_of_missing_classes(loop_folds[n], annotator, kind.more_evaluation)
     _describe(options, pool, loop_folds, filtered)
-    trajectories = _trajectories(options, loop_folds)
-    _run_all(options, trajectories, loop_folds)
+    trajectories = _trajectories(options, {n: len(fold.data.fold.train) for n, fold in loop_folds.items()})
+    _run_all(options, trajectories, loop_folds, memory)
     storage.tidy(options.run)
     return options.run
+
+
+def foresee(options: LoopOptions, pool: Pool, folds: Mapping[int, Fold], *, hours: bool = True) -> Estimate:
+    """What a run will take, with its hours or without. Raises StateError where it cannot fit."""
+    arms = [arm for _, arm in _trajectories(options, {number: len(fold.train) for number, fold in folds.items()})]
+    task = task_of(options, pool, folds.values())
+    expected = estimate(options, task, arms, measure(options, task) if hours else None)
+    check_room(options, expected)
+    return expected
+
+
+def _foresee(options: LoopOptions, pool: Pool, folds: Mapping[int, Fold]) -> int:
+    """Say what a run on a large pool will take; returns the memory of a trajectory in bytes."""
+    expected = foresee(options, pool, folds, hours=pool.rows >= LARGE)
+    for line in expected.sentences() if pool.rows >= LARGE else ():
+        say(line)
+    return int(expected.trajectory_bytes)
 
 
 def _with_absolute_ledger(options: LoopOptions) -> LoopOptions:
@@ -216,12 +237,11 @@ def arm_of(options: LoopOptions, initial: StrategyOptions, strategy: StrategyOpt
     return Arm(initial=initial, strategy=strategy, schedule=minutes, pace=options.budget.pace)
 
 
-def _trajectories(options: LoopOptions, folds: dict[int, LoopFold]) -> list[tuple[Trajectory, Arm]]:
-    """Longest first, so that the cores finish together."""
+def _trajectories(options: LoopOptions, train: Mapping[int, int]) -> list[tuple[Trajectory, Arm]]:
+    """The trajectories of folds, whose training parts have so many clips; longest first: the cores finish together."""
     random = StrategyOptions(name="random")
     planned = []
-    for number, fold in folds.items():
-        total = len(fold.data.fold.train)
+    for number, total in train.items():
         chosen = (options.strategy, *options.others)
         arms = {strategy.name: arm_of(options, options.initial, strategy, total) for strategy in chosen}
         if options.random_arm:
@@ -234,10 +254,14 @@ def _trajectories(options: LoopOptions, folds: dict[int, LoopFold]) -> list[tupl
     return sorted(planned, key=lambda item: (-sum(item[1].schedule), item[0].name))
 
 
-def _run_all(options: LoopOptions, trajectories: Sequence[tuple[Trajectory, Arm]], folds: dict[int, LoopFold]) -> None:
+def _run_all(
+    options: LoopOptions, trajectories: Sequence[tuple[Trajectory, Arm]], folds: dict[int, LoopFold], memory: int
+) -> None:
+    """Run all trajectories, as many at a time as the nodes have CPUs and memory for."""
     shared = {number: ray.put(fold) for number, fold in folds.items()}
     elsewhere = options.cluster.train_workers or options.cluster.parts > 1  # is the work, and so are the CPUs
-    task = _trajectory_task.options(num_cpus=0 if elsewhere else 1, max_retries=options.cluster.max_failures)
+    failures = options.cluster.max_failures
+    task = _trajectory_task.options(num_cpus=0 if elsewhere else 1, memory=memory, max_retries=failures)
     folders = {t.name: storage.join(options.run, "trajectories", t.name) for t, _ in trajectories}
     tasks = {t.name: partial(task.remote, folders[t.name], t, arm, shared[t.fold]) for t, arm in trajectories}
     done, tracker = 0, None if options.track is None else Tracker(options.track, options.run)

@@ -35,7 +35,7 @@ from seral.errors import StateError
 from seral.labels.annotator import Annotator
 from seral.loop import ANNOTATORS
 from seral.loop.options import LoopOptions
-from seral.loop.stopping import RoundSummary
+from seral.loop.stopping import RoundSummary, StopOptions
 from seral.schema import LABEL, PICK
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import COLUMNS, WITHOUT_A_MODEL
@@ -183,8 +183,7 @@ class Round:
     @property
     def reads_pool(self) -> bool:
         """Whether anybody reads what the round's model makes of the pool: a strategy of the arm, or a rule to stop."""
-        stop = self.options.stop
-        return self.selects_by_model or stop.uncertainty is not None or stop.kappa is not None
+        return scores_pool(self.arm.strategy, self.options.stop)
 
     @property
     def selects_by_model(self) -> bool:
@@ -234,6 +233,11 @@ class Round:
     def utterances(self, ids: Sequence[str]) -> Utterances:
         """Pooled features of utterances."""
         return self.data.utterances(ids)
+
+
+def scores_pool(strategy: StrategyOptions, stop: StopOptions) -> bool:
+    """Whether the models of an arm score the pool: for its strategy, or for a rule to stop."""
+    return bool(strategy.needs & OF_A_MODEL) or stop.uncertainty is not None or stop.kappa is not None
 
 
 def draw_in_proportion(rows: pa.Table, count: int, rng: np.random.Generator) -> NDArray[np.int64]:

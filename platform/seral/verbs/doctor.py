@@ -35,9 +35,13 @@ from seral.labels.database import SUFFIX, Database
 from seral.labels.ledger import Ledger
 from seral.labels.people import PeopleOptions, ledger_url
 from seral.labels.records import Project
+from seral.loop import ANNOTATORS
+from seral.loop.loop import foresee
 from seral.loop.options import LoopOptions
 from seral.options import load
 from seral.pool.shards import open_pool
+from seral.pool.splits import folds_of
+from seral.task.options import with_absolute_paths
 from seral.versions import versions
 
 PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "soundfile", "soxr")
@@ -77,6 +81,7 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
         checks.append(("pool", lambda: _pool(options.pool)))
         if (people := options.people) is not None:
             checks.append(("ledger", lambda: _ledger(options, people)))
+        checks.append(("room and time", lambda: _room(options)))
         folders = [("run folder", options.run), ("feature cache", options.feature_cache or options.pool)]
     checks += [(name, partial(_storage, folder)) for name, folder in folders]
     for subject, check in checks:
@@ -234,6 +239,14 @@ def _adapters(name: str, options: LoopOptions | None) -> str:
 def _pool(uri: str) -> str:
     pool = open_pool(uri)
     return f"{pool.rows} utterances in {len(pool.shards)} shards"
+
+
+def _room(options: LoopOptions) -> str:
+    """Estimate what the run will take: disk, memory, hours."""
+    options = with_absolute_paths(options)
+    pool = open_pool(options.pool)
+    metadata, _ = ANNOTATORS[options.annotator].candidates(options, pool)
+    return "; ".join(foresee(options, pool, folds_of(metadata, options.split, options.folds)).sentences())
 
 
 def _storage(uri: str) -> str:
