@@ -47,7 +47,7 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(run_values: dict[str,
     check_room(options, expected)
     with pytest.raises(StateError, match=r"needs 1000000000\.\d GB of disk at .* are free: give `feature_cache`"):
         check_room(options, replace(expected, feature_bytes=1e18))
-    with pytest.raises(StateError, match="a trajectory of this run needs about .* GB of memory, and the largest node"):
+    with pytest.raises(StateError, match=r"a trajectory of this run needs about .* GB of memory, and the largest node"):
         check_room(options, replace(expected, trajectory_bytes=2 * largest_memory()))
 
 

@@ -165,7 +165,7 @@ class FeatureStore:
                 yield frames
 
     def read_frames(self, uri: str, ids: Collection[str]) -> Iterator[dict[str, Half]]:
-        """Those of the given ids that one table of frames holds, id -> (T, D) fp16, some clips at a time."""
+        """Frames in one table, id -> (T, D) fp16, of those of the given ids that it holds, some clips at a time."""
         present = storage.read_table(uri, ["utterance_id"])["utterance_id"]
         rows = np.flatnonzero(pc.is_in(present, pa.array(list(ids), pa.string())).to_numpy())
         for at in range(0, len(rows), CLIPS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What a run of the loop will take, told before it starts: disk, memory and hours, from unit costs measured here.
+"""Disk, memory and hours that a run of the loop will take, told before it starts, from unit costs measured here.
 
 Disk is right within some per cent. Hours and memory are there to tell an hour from a week, and a run that fits from one
 that cannot. TAPT is not in it: its steps are chosen, not needed.
@@ -45,7 +45,7 @@ ROWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a run is about, in figures."""
+    """Figures of a run: its pool, its folds, its encoder."""
 
     clips: int
     """Of the pool."""
@@ -82,7 +82,7 @@ class UnitCosts:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a run takes."""
+    """Disk, memory and hours of a run."""
 
     feature_bytes: float
     """Disk for features and frames that are missing."""
@@ -136,7 +136,7 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
 
 
 def estimate(options: LoopOptions, task: Task, arms: Sequence[Arm], costs: UnitCosts | None) -> Estimate:
-    """What the trajectories of some arms, one each, take on the cluster that this process is connected to.
+    """Disk, memory and hours that the trajectories of some arms, one each, take on the cluster that this process is connected to.
 
     Without unit costs no hours are told.
     """

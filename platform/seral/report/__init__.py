@@ -132,7 +132,7 @@ def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -
 
 
 def _curve_caption(records: RunRecords) -> str:
-    """What the curves show, and what of the pool was left out of account."""
+    """Caption of the curves, which says what of the run or the pool they leave out."""
     drawn = records.candidates_per_round
     remarks = [CURVE_CAPTION, PROXY_CAPTION if records.proxy else "", DRAWN_CAPTION.format(drawn) if drawn else ""]
     return " ".join(remark for remark in remarks if remark)
