@@ -136,7 +136,7 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
 
 
 def estimate(options: LoopOptions, task: Task, arms: Sequence[Arm], costs: UnitCosts | None) -> Estimate:
-    """Disk, memory and hours that the trajectories of some arms, one each, take on the cluster that this process is connected to.
+    """Disk, memory and hours that trajectories of these arms take on the cluster that this process is connected to.
 
     Without unit costs no hours are told.
     """

@@ -104,7 +104,7 @@ def _run(options: LoopOptions) -> str:
 
 
 def foresee(options: LoopOptions, pool: Pool, folds: Mapping[int, Fold], *, hours: bool = True) -> Estimate:
-    """Disk and memory that a run will take, and its hours if they are asked for. Raises StateError where it cannot fit."""
+    """Disk and memory that a run will take, and hours if they are asked for. Raises StateError where it cannot fit."""
     arms = [arm for _, arm in _trajectories(options, {number: len(fold.train) for number, fold in folds.items()})]
     task = task_of(options, pool, folds.values())
     expected = estimate(options, task, arms, measure(options, task) if hours else None)
