@@ -18,6 +18,8 @@ CLASSES_KEY = "classes"
 """Metadata key of a table with a list of probabilities: the classes they belong to, as JSON."""
 KEYS = ["arm", "fold", "seed"]
 """Columns that name a trajectory; every frame starts with them."""
+GROWTH = "growth.json"
+"""Name of the file of a run that tells when its pool grew."""
 SECONDS = "seconds.json"
 """In a run: what all trajectories share took so long, by phase."""
 FULL = "full"

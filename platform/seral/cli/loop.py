@@ -18,6 +18,7 @@ loop_app = typer.Typer(no_args_is_help=True, help="Run and watch the active-lear
 def loop_run(
     config: Annotated[Path, typer.Argument(help="YAML file of the run; `--options` lists what may stand in it.")],
     settings: Sets = None,
+    grown: Annotated[bool, typer.Option("--grown", help="Go on though clips were added to the pool since.")] = False,
 ) -> None:
     """Run the loop, and write the report of the run."""
     from seral.loop.loop import run_loop
@@ -25,7 +26,7 @@ def loop_run(
     from seral.options import load
     from seral.report import write_run_report
 
-    run = run_loop(load(LoopOptions, config, settings or [], "loop"))
+    run = run_loop(load(LoopOptions, config, [*(settings or []), *(["grown=true"] if grown else [])], "loop"))
     typer.echo(f"report: {write_run_report(run)}")
 
 

@@ -32,12 +32,13 @@ from seral.labels.annotator import Annotator
 from seral.labels.people import ledger_url
 from seral.loop import ANNOTATORS
 from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
+from seral.loop.growth import check_budget, folds_of_run
 from seral.loop.options import MAY_CHANGE, LoopOptions
 from seral.loop.rounds import Arm, LoopFold, PhaseTimes, Trajectory, count_rounds, read_rounds, round_folder
 from seral.loop.trajectory import run_trajectory
 from seral.pool.quality_filter import below_quality, count_reasons
 from seral.pool.shards import Pool
-from seral.pool.splits import Fold, folds_of
+from seral.pool.splits import Fold
 from seral.pretraining.surprisal import FOLDER as SURPRISAL
 from seral.pretraining.surprisal import extract_surprisal
 from seral.pretraining.tapt import adapt_encoder
@@ -75,12 +76,12 @@ def run_loop(options: LoopOptions) -> str:
 def _run(options: LoopOptions) -> str:
     kind = ANNOTATORS[options.annotator]
     kind.check(options)  # before anything is started
-    context = open_run(options, "loop", MAY_CHANGE)
+    context = open_run(options, "loop", MAY_CHANGE | ({"budget"} if options.grown else set()), grown=options.grown)
     options, pool = context.options, context.pool
     times = PhaseTimes.resumed(storage.join(options.run, SECONDS))
     metadata, source = kind.candidates(options, pool)
     check_noises(options.finetune.augment, pool, metadata)
-    folds = folds_of(metadata, options.split, options.folds)
+    folds = folds_of_run(options, pool, metadata)
     filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
     memory = _foresee(options, pool, folds)
@@ -98,6 +99,8 @@ def _run(options: LoopOptions) -> str:
             _warn_of_missing_classes(loop_folds[n], annotator, kind.more_evaluation)
     _describe(options, pool, loop_folds, filtered)
     trajectories = _trajectories(options, {n: len(fold.data.fold.train) for n, fold in loop_folds.items()})
+    for trajectory, arm in trajectories:
+        _check_budget(options, trajectory, arm)
     _run_all(options, trajectories, loop_folds, memory)
     storage.tidy(options.run)
     return options.run
@@ -252,6 +255,13 @@ def _trajectories(options: LoopOptions, train: Mapping[int, int]) -> list[tuple[
         seeds = {a: options.seeds[:1] if a == "full" and options.finetune.frozen else options.seeds for a in arms}
         planned += [(Trajectory(arm=a, fold=number, seed=s), arms[a]) for a in arms for s in seeds[a]]
     return sorted(planned, key=lambda item: (-sum(item[1].schedule), item[0].name))
+
+
+def _check_budget(options: LoopOptions, trajectory: Trajectory, arm: Arm) -> None:
+    folder = storage.join(options.run, "trajectories", trajectory.name)
+    if options.grown and trajectory.arm != "full" and (done := count_rounds(folder)):
+        before = storage.read_json(storage.join(folder, "trajectory.json"))["schedule"]
+        check_budget(before, arm.schedule, done, trajectory.name)
 
 
 def _run_all(

@@ -14,7 +14,7 @@ from seral.selection.selection import StrategyOptions
 from seral.task.tracking import TrackingOptions
 from seral.training.options import TrainingOptions
 
-MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track", "frames_gb"}
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track", "frames_gb", "grown"}
 MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "enough", "deadline_h", "wait")}
 """Options that a resumed run may be given anew: where it runs, further folds, seeds and arms, how long it waits."""
 
@@ -37,6 +37,9 @@ class LoopOptions(TrainingOptions):
     full_arm: bool = True
     """Train once on all labels, as the ceiling."""
     budget: BudgetOptions = BudgetOptions()
+    grown: bool = False
+    """Go on though clips were added to the pool since the run began: labels, dev and test stay, new clips of other
+    speakers become candidates, and `budget` may have further rounds. `seral loop run CONFIG --grown` says so too."""
     stop: StopOptions = StopOptions()
     dropout_passes: int = Field(default=10, ge=2)
     """Stochastic passes for strategies that ask for them (bald, batch_bald)."""

@@ -11,6 +11,7 @@ from typing import Any
 from seral import storage
 from seral.loop import STOPS
 from seral.loop.asking import collect_answers
+from seral.loop.growth import reopened
 from seral.loop.learning import (
     agreement_with_last,
     evaluations,
@@ -41,6 +42,8 @@ def run_trajectory(
     storage.write_json(storage.join(folder, "trajectory.json"), describe_trajectory(trajectory, arm, fold))
     summaries = read_rounds(folder)
     reason = summaries[-1].stop_reason if summaries else None
+    if len(summaries) < len(arm.schedule) and reopened(fold.options.run, trajectory.name, len(summaries)):
+        reason = None  # what stopped it was said of a smaller pool, or of a smaller budget
     with closing(fold.open_annotator()) as annotator:
         while reason is None:
             number = len(summaries)

@@ -134,6 +134,28 @@ def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | N
     return folds
 
 
+def with_new_clips(fold: Fold, metadata: pa.Table, split: SplitOptions) -> Fold:
+    """A fold of a pool that has grown: dev and test stay, and all that shares no speaker with them is trained on.
+
+    Nor a session, where sessions are left out. Raises SplitError where clips of dev or test are gone, or it leaks.
+    """
+    rows = _rows(metadata)
+    part_N = np.zeros(len(rows.ids), np.int64) if split.scheme != "column" else np.where(rows.split_N == 0, 0, -1)
+    groups = {"leave-one-session": (rows.speaker_N, rows.session_N)}.get(split.scheme, (rows.speaker_N,))
+    judged_N = np.isin(rows.ids, [*fold.dev, *fold.test])
+    for group_N in groups:
+        part_N[np.isin(group_N, np.setdiff1d(group_N[judged_N], [-1]))] = -1
+    for number, part in ((1, fold.dev), (2, fold.test)):
+        part_N[np.isin(rows.ids, part)] = number
+    grown = _fold(fold.name, rows, part_N, split)
+    for part, before, after in (("dev", fold.dev, grown.dev), ("test", fold.test, grown.test)):
+        if gone := sorted(set(before) - set(after)):
+            raise SplitError(f"fold {fold.name}: {len(gone)} clips of {part} are gone from the pool: {_listing(gone)}")
+    grown = replace(grown, left_out=metadata.num_rows - _size(grown))
+    _Keys(metadata, near_duplicates=split.near_duplicates, apart=split.apart).check(grown)
+    return grown
+
+
 def check_leak(
     fold: Fold, metadata: pa.Table, *, near_duplicates: str | None = None, apart: Collection[str] = ()
 ) -> None:

@@ -87,6 +87,7 @@ def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | 
         differences=comparison.differences(records),
         target=_target_sentence(records, goal),
         filtered=_filtered_sentences(records),
+        growth=_growth_sentences(records),
     )
     target = storage.join(folder, "index.html")
     storage.write_bytes(target, html.encode("utf-8"))
@@ -168,6 +169,19 @@ def _filtered_sentences(records: RunRecords) -> list[str]:
             words = ", ".join(f"{reason} {number}" for reason, number in reasons.items())
             sentences.append(f"Fold {fold}: {count} of {training + count} training utterances, by {words}.")
     return sentences
+
+
+def _growth_sentences(records: RunRecords) -> list[str]:
+    """Sentences on the growths of the pool, and the rounds that were complete by then."""
+    lines = []
+    for entry in records.growths:
+        arms_of: dict[int, list[str]] = {}
+        for name, count in sorted(entry["rounds"].items()):
+            arms_of.setdefault(count, []).append(name)
+        reached = "; ".join(f"{count} rounds of {', '.join(names)}" for count, names in sorted(arms_of.items()))
+        sizes = f"from {entry['before']:,} to {entry['after']:,} utterances"
+        lines.append(f"The pool grew {sizes}, after {reached or 'no round'}: later rounds chose from all of them.")
+    return lines
 
 
 def _target_sentence(records: RunRecords, goal: str) -> str:

@@ -48,6 +48,7 @@ def render(
     differences: list[Difference],
     target: str,
     filtered: list[str],
+    growth: list[str],
 ) -> str:
     """The whole page."""
     return fill(
@@ -60,6 +61,7 @@ def render(
         differences=[difference.sentence for difference in differences],
         target=target,
         filtered=filtered,
+        growth=growth,
     )
 
 

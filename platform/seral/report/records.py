@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import StateError
-from seral.schema import FULL, KEYS, RANDOM, SECONDS
+from seral.schema import FULL, GROWTH, KEYS, RANDOM, SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,8 @@ class RunRecords:
     config: str
     """The resolved configuration, YAML."""
     environment: dict[str, Any]
+    growths: list[dict[str, Any]]
+    """Growths of the pool: utterances `before` and `after`, and `rounds` that trajectories had by then."""
     shared_seconds: dict[str, float]
     """Seconds by phase of what all trajectories share."""
     classes: list[str]
@@ -82,13 +84,14 @@ def read_run(run: str | Path) -> RunRecords:
     if not rounds:
         raise StateError(f"run {run} has no complete round yet; a report needs at least one")
     environment = storage.read_json(storage.join(run, "environment.json"))
-    seconds_uri = storage.join(run, SECONDS)
+    seconds_uri, growth_uri = storage.join(run, SECONDS), storage.join(run, GROWTH)
     frame = pd.DataFrame(rounds)
     seconds = [name for name in frame.columns if name.startswith("seconds_")]
     return RunRecords(
         run=str(run),
         config=storage.read_bytes(storage.join(run, "config.yaml")).decode("utf-8"),
         environment=environment,
+        growths=storage.read_json(growth_uri) if storage.exists(growth_uri) else [],
         shared_seconds=storage.read_json(seconds_uri) if storage.exists(seconds_uri) else {},
         classes=list(environment["classes"]),
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),

@@ -44,14 +44,15 @@ class RunContext(Generic[TaskT]):
 
 
 def open_run(
-    options: TaskT, verb: str, may_change: Collection[str], *, config: Options | None = None
+    options: TaskT, verb: str, may_change: Collection[str], *, config: Options | None = None, grown: bool = False
 ) -> RunContext[TaskT]:
     """Begin a run, or resume it.
 
-    `config` is what its options file holds where that is more than the task, as in a sweep; None = `options`.
+    `config` is what its options file holds where that is more than the task, as in a sweep; None = `options`. With
+    `grown` the pool may have changed since the run began.
     """
     options = with_absolute_paths(options)
     pool = open_pool(options.pool)
-    claim(config or options, verb, may_change, pool=pool)
+    claim(config or options, verb, may_change, pool=pool, grown=grown)
     connect(options.cluster)
     return RunContext(options=options, pool=pool)

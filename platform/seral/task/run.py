@@ -44,11 +44,14 @@ KINDS = {
 """Verb -> a run of it, in words."""
 
 
-def claim(options: Options, verb: str, may_change: Collection[str] = (), *, pool: Pool | None = None) -> None:
+def claim(
+    options: Options, verb: str, may_change: Collection[str] = (), *, pool: Pool | None = None, grown: bool = False
+) -> None:
     """Write the options of a new run to the folder `options.run`; refuse to resume one that was made otherwise.
 
     That is a run of another verb, with other options, or of a pool that has changed since. `may_change` names options
-    that may differ, options inside others by path, such as people.wait.
+    that may differ, options inside others by path, such as people.wait. A pool is what its hash says, wherever it lies;
+    with `grown` it may have changed.
     """
     new = options.model_dump(mode="json")
     run = new["run"]
@@ -56,13 +59,18 @@ def claim(options: Options, verb: str, may_change: Collection[str] = (), *, pool
         if (made_by := verb_of(run)) not in (None, verb):
             raise StateError(f"{run} holds {_kind(made_by)}, not {_words(verb)}; give `run` another folder")
         old = read_options(type(options), run).model_dump(mode="json")
+        facts = storage.join(run, ENVIRONMENT)
+        changed_pool = False
+        if pool is not None and storage.exists(facts):
+            changed_pool = storage.read_json(facts)["pool_hash"] != pool.hash
+            may_change = {*may_change, "pool", "feature_cache"}
         before, after = (_without(values, may_change) for values in (old, new))
         if changed := [name for name in after if before.get(name) != after[name]]:
             differences = "; ".join(f"{name}: was {old[name]!r}, now {new[name]!r}" for name in changed)
             raise StateError(f"{run} holds a run with other options ({differences}); give `run` another folder")
-        facts = storage.join(run, ENVIRONMENT)
-        if pool is not None and storage.exists(facts) and storage.read_json(facts)["pool_hash"] != pool.hash:
-            raise StateError(f"the pool {pool.uri} has changed since {run} began; give `run` another folder")
+        if pool is not None and changed_pool and not grown:
+            hint = ", or say --grown if clips were added" if verb == "loop" else ""
+            raise StateError(f"the pool {pool.uri} has changed since {run} began; give `run` another folder{hint}")
     text = yaml.safe_dump({VERB: verb, **new}, sort_keys=False, allow_unicode=True)
     storage.write_bytes(storage.join(run, CONFIG), text.encode())
 
@@ -113,6 +121,7 @@ def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Ma
             "host": {"machine": platform.machine(), "cpus": os.cpu_count(), "gpus": gpus},
             "pool": pool.uri,
             "pool_hash": pool.hash,
+            "pool_rows": pool.rows,
             "protocol": protocol,
             "classes": options.classes,
             "dimensions": options.dimensions,
