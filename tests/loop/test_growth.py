@@ -35,7 +35,7 @@ def night(make_corpus: Callable[..., Path], tmp_path: Path, ray_session: None) -
 
 
 def values_of(run_values: dict[str, Any], pool: str) -> dict[str, Any]:
-    split = {"scheme": "k-fold", "k": 3}
+    split = {"scheme": "leave-one-speaker"}
     more = {"pool": pool, "split": split, "strategy": "margin", "full_arm": False, "min_quality": 0.0}
     return run_values | more | {"budget": {"sizes": [8, 14]}}
 
@@ -58,11 +58,11 @@ def judged(run: str, arm: str) -> list[set[str]]:
 def test_a_run_goes_on_with_a_pool_that_has_grown(
     run_values: dict[str, Any], night: Callable[[int, int, int], str]
 ) -> None:
-    values = values_of(run_values, night(0, 48, 4))
+    values = values_of(run_values, night(0, 60, 5))
     run = run_loop(parse(LoopOptions, values))
     before, first = {arm: picks(run, arm) for arm in ARMS}, open_pool(values["pool"])
     features = {path: path.stat().st_mtime_ns for path in (Path(values["pool"]) / "features").rglob("*.parquet")}
-    night(48, 60, 6)  # clips 48, 49, … are of s0 to s5: of four speakers that were there, and of two new ones
+    night(60, 84, 7)  # of the five speakers that were there, and of two new ones
     with pytest.raises(StateError, match=r"has changed since .* began; give `run` another folder, or say --grown"):
         run_loop(parse(LoopOptions, values))
     with pytest.raises(StateError, match=r"has spent \[8, 14\] in 2 rounds, and the budget now begins with \[6, 20\]"):
@@ -82,7 +82,7 @@ def test_a_run_goes_on_with_a_pool_that_has_grown(
         assert not {speaker[name] for ids in after for name in ids} & tested, "none of a voice that judges"
         assert judged(run, arm)[2] == judged(run, arm)[0], "dev and test stay"
     page = Path(write_run_report(run)).read_text()
-    assert f"The pool grew from 48 to 108 utterances, after 2 rounds of {ARMS[0]}, {ARMS[1]}" in page
+    assert f"The pool grew from 60 to 144 utterances, after 2 rounds of {ARMS[0]}, {ARMS[1]}" in page
 
     again = values | {"budget": {"sizes": [8, 14, 40]}}
     rounds = sorted(path.stat().st_mtime_ns for path in Path(run).glob("trajectories/*/rounds/*/round.json"))
@@ -96,9 +96,9 @@ def test_an_unfinished_run_scores_new_clips_by_the_model_it_has(
     run_values: dict[str, Any], night: Callable[[int, int, int], str], tmp_path: Path
 ) -> None:
     """The same picks whether the scores of the grown pool were made in the round or after it."""
-    values = values_of(run_values, night(0, 48, 4)) | {"random_arm": False}
+    values = values_of(run_values, night(0, 60, 5)) | {"random_arm": False}
     run = run_loop(parse(LoopOptions, values))
-    night(48, 60, 6)
+    night(60, 84, 7)
     asked = {"grown": True, "budget": {"sizes": [8, 14, 20, 26]}}
     copy = shutil.copytree(run, tmp_path / "copy")
     run_loop(parse(LoopOptions, values | asked))
@@ -108,13 +108,13 @@ def test_an_unfinished_run_scores_new_clips_by_the_model_it_has(
     assert picks(str(copy), ARMS[0]) == picks(run, ARMS[0])
     assert [row["rounds"] for row in loop_status(run)] == ["4/4"]
     entries = json.loads((Path(run) / "growth.json").read_text())
-    assert [(entry["before"], entry["after"], entry["rounds"]) for entry in entries] == [(48, 108, {ARMS[0]: 2})]
+    assert [(entry["before"], entry["after"], entry["rounds"]) for entry in entries] == [(60, 144, {ARMS[0]: 2})]
 
 
 def test_a_pool_that_was_moved_is_the_same_pool(
     run_values: dict[str, Any], night: Callable[[int, int, int], str], tmp_path: Path
 ) -> None:
-    values = values_of(run_values, night(0, 48, 4)) | {"random_arm": False}
+    values = values_of(run_values, night(0, 60, 5)) | {"random_arm": False}
     run = run_loop(parse(LoopOptions, values))
     moved = str(Path(values["pool"]).rename(tmp_path / "elsewhere"))
     assert run_loop(parse(LoopOptions, values | {"pool": moved, "feature_cache": str(tmp_path / "cache")})) == run
@@ -127,7 +127,7 @@ def test_a_pool_that_was_moved_is_the_same_pool(
 def test_further_rounds_are_for_pools_that_have_grown(
     run_values: dict[str, Any], night: Callable[[int, int, int], str]
 ) -> None:
-    values = values_of(run_values, night(0, 48, 4)) | {"random_arm": False}
+    values = values_of(run_values, night(0, 60, 5)) | {"random_arm": False}
     run_loop(parse(LoopOptions, values))
     with pytest.raises((StateError, OptionError), match=r"other options \(budget: was"):
         run_loop(parse(LoopOptions, values | {"budget": {"sizes": [8, 14, 40]}}))

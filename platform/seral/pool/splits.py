@@ -145,8 +145,8 @@ def with_new_clips(fold: Fold, metadata: pa.Table, split: SplitOptions) -> Fold:
     judged_N = np.isin(rows.ids, [*fold.dev, *fold.test])
     for group_N in groups:
         part_N[np.isin(group_N, np.setdiff1d(group_N[judged_N], [-1]))] = -1
-    for number, part in ((1, fold.dev), (2, fold.test)):
-        part_N[np.isin(rows.ids, part)] = number
+    for number, names in ((1, fold.dev), (2, fold.test)):
+        part_N[np.isin(rows.ids, names)] = number
     grown = _fold(fold.name, rows, part_N, split)
     for part, before, after in (("dev", fold.dev, grown.dev), ("test", fold.test, grown.test)):
         if gone := sorted(set(before) - set(after)):
