@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from seral.errors import OptionError, SplitError
 from seral.options import parse
-from seral.pool.splits import PARTS, Fold, SplitOptions, check_leak, deal, folds_of, make_folds
+from seral.pool.splits import PARTS, Fold, SplitOptions, check_leak, deal, folds_of, make_folds, with_new_clips
 
 COLUMNS = ("utterance_id", "corpus", "speaker", "session", "split", "duplicate_of")
 
@@ -91,6 +91,43 @@ def test_the_order_of_rows_does_not_matter(metadata: pa.Table, options: SplitOpt
     shuffled = metadata.take(np.random.default_rng(seed).permutation(metadata.num_rows))
     folds = folds_or_reject(metadata, options)
     assert make_folds(shuffled, options) == folds
+
+
+@settings(max_examples=60, deadline=None)
+@given(pools(), SPEAKER_SCHEMES, st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["s0", "s1", "s9", None]))))
+def test_a_pool_that_grows_keeps_dev_and_test_and_trains_on_other_voices(
+    metadata: pa.Table, options: SplitOptions, more: list[tuple[str, str | None]]
+) -> None:
+    new = table(*[(f"new-{number}", *voice) for number, voice in enumerate(more)])
+    for fold in folds_or_reject(metadata, options):
+        grown = with_new_clips(fold, pa.concat_tables([new, metadata]), options)
+        assert (grown.name, grown.dev, grown.test) == (fold.name, fold.dev, fold.test)
+        rows = {row["utterance_id"]: row for row in metadata.to_pylist()}
+        judges = {(rows[name]["corpus"], rows[name]["speaker"]) for name in (*fold.dev, *fold.test)}
+        may_train = {None} if options.unknown_speakers == "drop" else set()
+        expected = {
+            f"new-{number}" for number, voice in enumerate(more) if voice not in judges and voice[1] not in may_train
+        }
+        assert set(grown.train) == set(fold.train) | expected
+        assert with_new_clips(fold, metadata, options) == fold
+    with pytest.raises(SplitError, match="clips of test are gone from the pool"):
+        gone = pa.array([name not in fold.test for name in metadata["utterance_id"].to_pylist()])
+        with_new_clips(fold, metadata.filter(gone), options)
+
+
+@pytest.mark.parametrize("scheme", ["leave-one-session", "column"])
+def test_a_pool_that_grows_follows_sessions_and_the_given_column(scheme: str) -> None:
+    rows = [
+        (f"c-{s}-{i}", "c", f"s{s}", f"z{s // 2}", ("train", "dev", "test")[s // 2]) for s in range(6) for i in "ab"
+    ]
+    options = SplitOptions.model_validate({"scheme": scheme})
+    fold = make_folds(table(*rows), options)[0]
+    voices = [("s6", "z0", "train"), ("s6", "z3", "test"), ("s6", "z3", "train"), ("s6", "z3", None)]
+    new = [(f"n{number}", "c", *voice) for number, voice in enumerate(voices)]
+    grown = with_new_clips(fold, table(*rows, *new), options)
+    by_session = {"n1", "n2", "n3"} if "c-0-a" in (*fold.dev, *fold.test) else {"n0", "n1", "n2", "n3"}
+    assert set(grown.train) - set(fold.train) == (by_session if scheme == "leave-one-session" else {"n0", "n2"})
+    assert (grown.dev, grown.test) == (fold.dev, fold.test)
 
 
 @settings(max_examples=100, deadline=None)
