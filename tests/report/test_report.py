@@ -267,7 +267,7 @@ def test_a_round_without_its_last_file_does_not_count(tmp_path: Path) -> None:
 
 def test_one_arm_one_trajectory_and_no_ceiling_still_make_a_page(tmp_path: Path) -> None:
     metadata = write_run(tmp_path / "run", ["after"], folds=1, seeds=1)
-    reader = read_page(write_report(tmp_path / "run", metadata.to_pandas()))
+    reader = read_page(write_report(tmp_path / "run", metadata))
     text = " ".join(reader.text)
     assert "no arm with all labels" in text
     assert "nothing here says that choosing helped" in text

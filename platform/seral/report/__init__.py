@@ -53,16 +53,16 @@ def write_run_report(run: str | Path) -> str:
     return write_report(run, metadata)
 
 
-def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | Path | None = None) -> str:
+def write_report(run: str | Path, metadata: pa.Table, out: str | Path | None = None) -> str:
     """Write the report of a run into `out` (RUN/report by default); returns the address of the HTML file.
 
     `metadata` holds one row an utterance of the pool, with the columns of schema.METADATA_COLUMNS.
     """
     folder = storage.join(run, "report") if out is None else str(out)
-    table = metadata.to_pandas() if isinstance(metadata, pa.Table) else metadata
-    records, pool = read_run(run), comparison.report_columns(table)
+    records, columns = read_run(run), comparison.report_columns(metadata)
+    pool = comparison.pool_frame(columns)
     goal = f"{TARGET_SHARE:.0%} of the UAR with all labels"
-    frames = _frames(records, pool)
+    frames = _frames(records, comparison.composition(records, columns), pool)
     pictures = _pictures(records, frames["picks"], pool)
     tables = {
         "headline": page.headline_table(frames["headline"]),
@@ -94,9 +94,8 @@ def write_report(run: str | Path, metadata: pd.DataFrame | pa.Table, out: str | 
     return target
 
 
-def _frames(records: RunRecords, pool: pd.DataFrame) -> dict[str, pd.DataFrame]:
+def _frames(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The tables that are written beside the page."""
-    composed = comparison.composition(records, pool)
     return {
         "rounds": records.rounds,
         "headline": comparison.headline(records),

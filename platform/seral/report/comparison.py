@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ser_models.metrics import mean_interval, sign_flip_p
 from seral.report.records import RunRecords
@@ -153,18 +155,29 @@ def crossing(cost: Sequence[float] | pd.Series, value: Sequence[float] | pd.Seri
     return float(x[at - 1] + (x[at] - x[at - 1]) * (target - y[at - 1]) / (y[at] - y[at - 1]))
 
 
-def report_columns(metadata: pd.DataFrame) -> pd.DataFrame:
+def report_columns(metadata: pa.Table) -> pa.Table:
     """Columns of metadata that the report shows; speakers carry their corpus, within which alone names are unique."""
-    columns = metadata[["utterance_id", "corpus", "speaker", "snr_db", "duration_s"]]
-    if columns["corpus"].nunique() < 2:
-        return columns
-    return columns.assign(speaker=columns["corpus"] + " " + columns["speaker"])
+    columns = metadata.select(["utterance_id", "corpus", "speaker", "snr_db", "duration_s"])
+    if len(pc.unique(columns["corpus"])) > 1:
+        speaker = pc.binary_join_element_wise(columns["corpus"], columns["speaker"], " ")
+        columns = columns.set_column(columns.schema.get_field_index("speaker"), "speaker", speaker)
+    return columns
 
 
-def composition(records: RunRecords, columns: pd.DataFrame) -> pd.DataFrame:
+def pool_frame(columns: pa.Table) -> pd.DataFrame:
+    """Columns of a whole pool without its ids; names are categories, for there are millions of rows of few of them."""
+    whole = columns.drop_columns("utterance_id")
+    for at, name in enumerate(("corpus", "speaker")):
+        whole = whole.set_column(at, name, whole[name].combine_chunks().dictionary_encode())
+    frame: pd.DataFrame = whole.to_pandas()
+    return frame
+
+
+def composition(records: RunRecords, columns: pa.Table) -> pd.DataFrame:
     """Every answer of the arms that choose, with what is known of its utterance."""
     answers = records.answers[records.answers["arm"] != FULL]
-    return answers.merge(columns, on="utterance_id", how="left", validate="many_to_one")
+    asked = pc.is_in(columns["utterance_id"], pa.array(answers["utterance_id"].unique(), pa.string()))
+    return answers.merge(columns.filter(asked).to_pandas(), on="utterance_id", how="left", validate="many_to_one")
 
 
 def quality_by_round(composed: pd.DataFrame, metadata: pd.DataFrame) -> pd.DataFrame:

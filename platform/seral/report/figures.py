@@ -147,10 +147,11 @@ def picked_groups(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
     """Shares of picks by speaker and by corpus, each arm beside the pool."""
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     panels = figure.subplots(1, 2, width_ratios=[1.6, 1])
-    pool = metadata.assign(arm="pool")
     for axes, column in zip(panels, ("speaker", "corpus"), strict=True):
-        both = pd.concat([composed[["arm", column]], pool[["arm", column]]]).fillna({column: "unknown"})
-        share = pd.crosstab(both[column], both["arm"], normalize="columns")
+        share = pd.crosstab(composed[column].fillna("unknown"), composed["arm"], normalize="columns")
+        counts = metadata[column].value_counts(dropna=False)
+        counts.index = counts.index.astype(object).fillna("unknown")
+        share = share.join((counts / len(metadata)).rename("pool"), how="outer").fillna(0.0).sort_index()
         top = share["pool"].sort_values(ascending=False, kind="stable").index[:GROUPS_SHOWN]
         if len(share) > len(top):
             others = share.drop(top).sum().rename(f"{len(share) - len(top)} others")
