@@ -48,8 +48,8 @@ class Job:
     """A job that works in a folder, and how to see from outside how far it is."""
 
     run: Callable[[Path], None]
-    workers: str
-    """Beginning of the titles of the processes that do the work."""
+    workers: str | tuple[str, ...]
+    """Beginnings of the titles of the processes that do the work."""
     signs: str
     """Files that it writes on its way."""
     middle: int
@@ -110,6 +110,13 @@ def loop(folder: Path) -> None:
     run_loop(parse(LoopOptions, values | {"strategy": "margin", "budget": {"sizes": [8, 14, 20, 26, 32, 38]}}))
 
 
+def loop_in_parts(folder: Path) -> None:
+    """The loop with the pool in two parts on the cluster, and in one in the trajectory's process alone."""
+    values = training(folder, adapter="frozen") | {"run": str(folder / "parts"), "full_arm": False, "random_arm": False}
+    values |= {"cluster": {"parts": 1 if folder.name == ALONE else 2}, "initial": "k_center"}
+    run_loop(parse(LoopOptions, values | {"strategy": "after", "budget": {"sizes": [8, 14, 20, 26, 32, 38]}}))
+
+
 JOBS = {
     "import": Job(run=import_clips, workers="ray::Map", signs="pool/utterances/*.parquet", middle=4),
     "features": Job(run=extract, workers="ray::Map", signs="pool/features/*/pooled/*.parquet", middle=4),
@@ -119,6 +126,12 @@ JOBS = {
     "select": Job(run=select, workers="ray::PoolPart.call", signs="picks.parquet", middle=0),
     "sweep": Job(run=sweep, workers="ray::_training", signs="sweep/trials/*", middle=1),
     "loop": Job(run=loop, workers="ray::_run_alone", signs="loop/trajectories/*/rounds/*/round.json", middle=2),
+    "parts": Job(
+        run=loop_in_parts,
+        workers=("ray::Map", "ray::PoolPart.call"),
+        signs="parts/trajectories/*/rounds/*/round.json",
+        middle=1,
+    ),
 }
 
 
@@ -273,6 +286,13 @@ def test_a_loop_asks_for_the_same_labels_once(folders: Folders) -> None:
         ids = pa.concat_tables(tables)["utterance_id"].to_pylist()
         assert len(set(ids)) == len(ids) == 38
     folders.same_files("loop/trajectories/*/rounds/*/model/head.safetensors")
+
+
+def test_a_loop_in_parts_picks_as_one_process_does(folders: Folders) -> None:
+    assert len(folders.same_files("parts/trajectories/*/rounds/*/picks.parquet")) == 6
+    assert folders.losses["parts"]["signs"] < 6
+    folders.same_files("parts/trajectories/*/rounds/*/predictions/pool/*.parquet")
+    folders.same_files("parts/trajectories/*/rounds/*/model/head.safetensors")
 
 
 if __name__ == "__main__":

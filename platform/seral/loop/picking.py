@@ -16,7 +16,7 @@ from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_colum
 from seral.loop.rounds import LoopFold, Round, round_folder
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
-from seral.selection.parts.actors import RemoteParts
+from seral.selection.parts.actors import RemoteParts, despite_losses
 from seral.selection.parts.distributed import exact_in_parts, select_in_parts
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
@@ -45,17 +45,23 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
     if further:  # in the place of new clips
         wrappers = [wrapper for wrapper in strategy.wrappers if not WRAPPERS[wrapper.name].relabels]
         strategy = strategy.model_copy(update={"wrappers": wrappers})
-    rng = this.trajectory.generator(this.number, f"select.{further}" if further else "select")
     by_model = this.number and this.selects_by_model
     candidates = this.candidates(unasked, this.number) if by_model else unasked
-    with _candidates(this, strategy, candidates) as parts:
-        parts.each(PoolPart.count_as_picked, sorted(set(candidates) & set(picked_ids)))
-        if pace is None:
-            return select_in_parts(strategy, parts, int(count), rng).ids
+    minutes = None
+    if pace is not None:
         minutes = this.arm.schedule[this.number] - this.fold.minutes(this.asked_ids, pace)
         if this.number and pace.seconds(np.asarray(this.fold.rows(unpicked)["duration_s"])).min() > 60 * minutes:
             return []  # earlier rounds left too little
-        return select_for_minutes(strategy, parts, minutes, rng, pace).ids
+
+    def select() -> list[str]:
+        rng = this.trajectory.generator(this.number, f"select.{further}" if further else "select")
+        with _candidates(this, strategy, candidates) as parts:
+            parts.each(PoolPart.count_as_picked, sorted(set(candidates) & set(picked_ids)))
+            if pace is None or minutes is None:
+                return select_in_parts(strategy, parts, int(count), rng).ids
+            return select_for_minutes(strategy, parts, minutes, rng, pace).ids
+
+    return despite_losses(select, this.options.cluster)
 
 
 @contextmanager

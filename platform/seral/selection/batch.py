@@ -12,14 +12,13 @@ from pydantic import Field, model_validator
 
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import LostPart
 from seral.options import Options
 from seral.progress import say
 from seral.schema import PICK
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import Candidates
 from seral.selection.minutes import select_for_minutes
-from seral.selection.parts.actors import RemoteParts
+from seral.selection.parts.actors import RemoteParts, despite_losses
 from seral.selection.parts.distributed import select_in_parts
 from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
@@ -64,29 +63,13 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
 
     Of merged picks also their `distance`, see parts.local.Picks.
     """
-    picks, summary = _pick_despite_losses(options)
+    picks, summary = despite_losses(lambda: _pick(options), options.cluster)
     rows = [
         {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
         for order, name in enumerate(picks.ids)
     ]
     storage.write_table(options.out, pa.Table.from_pylist(rows, PICK))
     return {**summary, "out": options.out}
-
-
-def _pick_despite_losses(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:
-    """The picks, whether or not a part is lost on the way: then all parts are read again, where there is room."""
-    losses = 0
-    while True:
-        try:
-            return _pick(options)
-        except LostPart as error:
-            losses += 1
-            if losses > options.cluster.max_failures:
-                raise LostPart(
-                    f"given up after {losses} lost parts: {error}. For want of memory, use more `parts` or larger "
-                    f"nodes; where nodes come and go, raise cluster.max_failures ({options.cluster.max_failures})"
-                ) from error
-            say(f"a part of the pool was lost ({error}); selection begins again where there is room")
 
 
 def _pick(options: BatchOptions) -> tuple[Picks, dict[str, Any]]:

@@ -17,6 +17,7 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from seral.cluster import ClusterOptions
 from seral.errors import LostPart
 from seral.progress import say
 from seral.selection.candidates import Candidates
@@ -85,6 +86,25 @@ class RemoteParts(Parts):
 
 
 _RemotePart = ray.remote(PoolPart)
+
+
+def despite_losses(work: Callable[[], T], on: ClusterOptions) -> T:
+    """The outcome of work on parts, whether or not one is lost on the way: then all begins again, where there is room.
+
+    Raises LostPart when that has happened more than `cluster.max_failures` times.
+    """
+    losses = 0
+    while True:
+        try:
+            return work()
+        except LostPart as error:
+            losses += 1
+            if losses > on.max_failures:
+                raise LostPart(
+                    f"given up after {losses} lost parts: {error}. For want of memory, use more `parts` or larger "
+                    f"nodes; where nodes come and go, raise cluster.max_failures ({on.max_failures})"
+                ) from error
+            say(f"a part of the pool was lost ({error}); selection begins again where there is room")
 
 
 def _room_for(parts: int) -> tuple[float, PlacementGroup]:
