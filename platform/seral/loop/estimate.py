@@ -17,7 +17,7 @@ import numpy as np
 import ray
 import torch
 
-from ser_models.encoders import load_encoder
+from ser_models.encoders import SpeechEncoder, load_encoder
 from ser_models.heads import LayerPool
 from seral.cluster import cpu_count, encoder_actors
 from seral.errors import StateError
@@ -40,6 +40,8 @@ HEAD_PASSES = 15
 """A head is fitted in the time of so many looks at the features of its clips."""
 BACKWARD = 3
 """A step of training takes as long as so many forward passes."""
+READING = 2.5
+"""Features of a clip are read, weighed and written in the time of so many weighings."""
 ROWS = 64
 
 
@@ -180,24 +182,29 @@ def _hours(
 
 
 def measure(options: LoopOptions, task: Task) -> UnitCosts:
-    """Measure the unit costs: one batch of the usual clips through the encoder, one of features to embeddings."""
+    """Measure the unit costs of a run."""
     device = "cuda" if options.cluster.use_gpu and torch.cuda.is_available() else "cpu"
-    encoder, threads = load_encoder(options.encoder).to(device), torch.get_num_threads()
+    return unit_costs(load_encoder(options.encoder).to(device), task.seconds, options.features.max_clip_s)
+
+
+def unit_costs(encoder: SpeechEncoder, seconds: float, max_clip_s: float) -> UnitCosts:
+    """Measure the unit costs of an encoder: one batch of clips of that length, one of features to embeddings."""
+    device, threads = next(encoder.parameters()).device, torch.get_num_threads()
+    samples = max(encoder.minimal_samples, int(max(seconds, 0.5) * SAMPLE_RATE))
+    batch = next(clip_shapes(encoder, max_clip_s).batches([samples] * ROWS))
+    noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.05
+    wave_BS, length_B = (tensor.to(device) for tensor in pad_clips([noise] * ROWS, batch))
+    pool = LayerPool(encoder.num_layers + 1, encoder.width)
+    part_BLD = torch.zeros(ROWS, encoder.num_layers + 1, encoder.width, dtype=torch.float16)
     torch.set_num_threads(1)
     try:
-        samples = max(encoder.minimal_samples, int(max(task.seconds, 0.5) * SAMPLE_RATE))
-        batch = next(clip_shapes(encoder, options.features.max_clip_s).batches([samples] * ROWS))
-        noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.05
-        wave_BS, length_B = (tensor.to(device) for tensor in pad_clips([noise] * ROWS, batch))
         with torch.inference_mode():
             encode_s = _second_time(lambda: encoder(wave_BS, length_B).mask_BT.cpu())
-            pool = LayerPool(encoder.num_layers + 1, encoder.width)
-            part_BLD = torch.zeros(ROWS, encoder.num_layers + 1, encoder.width, dtype=torch.float16)
-            weigh_s = _second_time(lambda: pool.weigh(part_BLD, part_BLD)) / ROWS
+            weigh_s = _second_time(lambda: pool.weigh(part_BLD, part_BLD))
     finally:
         torch.set_num_threads(threads)
     audio_s = len(batch.positions) * samples / SAMPLE_RATE
-    return UnitCosts(encode_s=encode_s / audio_s, weigh_s=2 * weigh_s)  # reading them takes as long
+    return UnitCosts(encode_s=encode_s / audio_s, weigh_s=READING * weigh_s / ROWS)
 
 
 def check_room(options: LoopOptions, expected: Estimate) -> None:
