@@ -225,7 +225,7 @@ def _vectors(data: FoldData, ids: Sequence[str], state: int | None) -> NDArray[n
     if state is not None and state >= states:
         raise OptionError(f"the encoder has hidden states 0..{states - 1}, not {state}")
     chosen = states // 2 if state is None else state
-    return data.utterances(ids).mean_NLD[:, chosen]
+    return data.utterances(ids).means(chosen)
 
 
 def _candidates(

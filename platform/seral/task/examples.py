@@ -32,6 +32,10 @@ class Utterances:
         text_NE = None if self.text_NE is None else self.text_NE[keep_N]
         return Utterances(ids=ids, mean_NLD=self.mean_NLD[keep_N], std_NLD=self.std_NLD[keep_N], text_NE=text_NE)
 
+    def means(self, state: int) -> NDArray[np.float32]:
+        """Means over time of one hidden state, (N, D), in single precision."""
+        return self.mean_NLD[:, state].astype(np.float32)
+
     def with_others(self, others: Utterances) -> Utterances:
         """Own rows first, then the other utterances that are not among them."""
         new = others.rows(np.array([name not in self.row_of for name in others.ids], dtype=bool))
@@ -131,9 +135,9 @@ class Targets:
 
 
 def pooled_rows(units: Utterances) -> PooledRows:
-    """Utterances as the model library takes them."""
+    """Utterances as the model library takes them, in single precision."""
     return PooledRows(
-        mean_NLD=torch.from_numpy(units.mean_NLD),
-        std_NLD=torch.from_numpy(units.std_NLD),
+        mean_NLD=torch.from_numpy(units.mean_NLD).float(),
+        std_NLD=torch.from_numpy(units.std_NLD).float(),
         text_NE=units.texts(slice(None)),
     )

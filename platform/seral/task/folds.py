@@ -40,12 +40,12 @@ class FoldData:
     """Of the features of the training part; None = computed when they are asked for."""
 
     def utterances(self, ids: Sequence[str]) -> Utterances:
-        """Pooled features of some utterances, in the order asked for, read from storage."""
+        """Pooled features of some utterances, in the order asked for, read from storage, in half precision."""
         mean_NLD, std_NLD, text_NE = self.store.read(self.index, ids)
         return Utterances(
             ids=list(ids),
-            mean_NLD=mean_NLD.astype(np.float32),
-            std_NLD=std_NLD.astype(np.float32),
+            mean_NLD=mean_NLD,
+            std_NLD=std_NLD,
             text_NE=None if text_NE is None else text_NE.astype(np.float32),
         )
 

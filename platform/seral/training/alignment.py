@@ -95,7 +95,7 @@ class DomainAdaptation:
         source_N = self.is_source(units.ids)
         if not source_N.any():
             return units
-        mean_NLD, std_NLD = units.mean_NLD.copy(), units.std_NLD.copy()
+        mean_NLD, std_NLD = (part.astype(np.float32) for part in (units.mean_NLD, units.std_NLD))  # copies
         rows = self.alignment(torch.from_numpy(mean_NLD[source_N]), torch.from_numpy(std_NLD[source_N]))
         mean_NLD[source_N], std_NLD[source_N] = (part.numpy() for part in rows)
         return replace(units, mean_NLD=mean_NLD, std_NLD=std_NLD)

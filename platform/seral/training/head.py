@@ -105,5 +105,6 @@ def _rated_rows(units: Utterances, targets: Targets) -> RatedSet:
 
 
 def _rows(units: Utterances, keep_N: NDArray[Any]) -> dict[str, Any]:
-    audio = {name: torch.from_numpy(getattr(units, name)[keep_N]) for name in ("mean_NLD", "std_NLD")}
-    return {**audio, "text_NE": units.texts(keep_N)}
+    chosen = units if keep_N.all() else units.rows(keep_N)  # without a copy where all are
+    audio = {name: torch.from_numpy(getattr(chosen, name)) for name in ("mean_NLD", "std_NLD")}
+    return {**audio, "text_NE": chosen.texts(slice(None))}

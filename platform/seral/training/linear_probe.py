@@ -29,7 +29,7 @@ def linear_probe(train: Labelled, dev: Labelled, test: Labelled, num_classes: in
     fitted = [_fit(train, layer) for layer in layers]
     dev_uar = [_uar(fitted[layer], dev, layer) for layer in layers]
     best = int(np.argmax(dev_uar))
-    predicted_N = fitted[best].predict(test[0].mean_NLD[:, best])
+    predicted_N = fitted[best].predict(test[0].means(best))
     return {
         "layer": best,
         "dev_uar": dev_uar[best],
@@ -62,22 +62,22 @@ def ridge_probe(train: Rated, dev: Rated, test: Rated) -> float:
     penalties = np.logspace(-1, 4, 11)
     fitted = [make_pipeline(StandardScaler(), RidgeCV(penalties)) for _ in layers]
     for layer, model in enumerate(fitted):
-        model.fit(train[0].mean_NLD[:, layer], train[1])
+        model.fit(train[0].means(layer), train[1])
     best = int(np.argmax([_ccc(model, dev, layer) for layer, model in enumerate(fitted)]))
     return _ccc(fitted[best], test, best)
 
 
 def _ccc(model: Pipeline, part: Rated, layer: int) -> float:
-    predicted_NK = model.predict(part[0].mean_NLD[:, layer]).reshape(part[1].shape)
+    predicted_NK = model.predict(part[0].means(layer)).reshape(part[1].shape)
     return float(np.mean([ccc(truth, predicted) for truth, predicted in zip(part[1].T, predicted_NK.T, strict=True)]))
 
 
 def _fit(train: Labelled, layer: int) -> Pipeline:
     one_class = len(np.unique(train[1])) == 1
     last = DummyClassifier() if one_class else LogisticRegression(max_iter=2000, class_weight="balanced")
-    return make_pipeline(StandardScaler(), last).fit(train[0].mean_NLD[:, layer], train[1])
+    return make_pipeline(StandardScaler(), last).fit(train[0].means(layer), train[1])
 
 
 def _uar(model: Pipeline, part: Labelled, layer: int) -> float:
-    predicted = model.predict(part[0].mean_NLD[:, layer])
+    predicted = model.predict(part[0].means(layer))
     return float(recall_score(part[1], predicted, labels=np.unique(part[1]), average="macro"))
