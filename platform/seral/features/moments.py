@@ -40,13 +40,14 @@ def pooled_moments(
     work = [rows for rows in work if rows]
     parts = dict[K, list[PooledMoments]]()
     running = list[ray.ObjectRef]()
+    shared = ray.put(store) if processes > 1 else None
     with track("moments of the features" if len(index) > LONG else None, len(shards)) as advance:
         for number, shard in enumerate(shards):
             if processes == 1:
                 done = _of_shard(store, shard, work[number])
             else:
                 for ahead in range(number + len(running), min(number + 2 * processes, len(shards))):
-                    running.append(_task.remote(store, shards[ahead], work[ahead]))
+                    running.append(_task.remote(shared, shards[ahead], work[ahead]))
                 done = ray.get(running.pop(0))
             for key, moments in done.items():
                 parts.setdefault(key, []).append(moments)

@@ -84,6 +84,7 @@ def _run(options: LoopOptions) -> str:
     folds = folds_of_run(options, pool, metadata)
     filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
+    pa.default_memory_pool().release_unused()  # sorting and splitting a large pool takes several times its size
     memory = _foresee(options, pool, folds)
     with closing(kind.open(options, pool)) as annotator:
         for fold in folds.values():

@@ -56,6 +56,10 @@ class Pool:
     uri: str
     manifest: dict[str, Any]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process gets: the address and the manifest, not the tables that were read here."""
+        return {"uri": self.uri, "manifest": self.manifest}
+
     @property
     def hash(self) -> str:
         """Hash of the utterance ids and duplicate marks, whatever the sharding: the identity of the pool."""

@@ -20,11 +20,11 @@ def of_corpora(pools: Sequence[Pool], corpora: Sequence[str] | None) -> list[pa.
     tables = [pool.metadata for pool in pools]
     if corpora is None:
         return tables
-    present = {name for table in tables for name in table["corpus"].to_pylist()}
+    present = {name for table in tables for name in table["corpus"].unique().to_pylist()}
     if unknown := sorted(set(corpora) - present):
         where = ", ".join(pool.uri for pool in pools)
         raise OptionError(f"no corpus {', '.join(unknown)} in {where}; it has {', '.join(sorted(present))}")
-    return [table.filter(pc.is_in(table["corpus"], pa.array(corpora))) for table in tables]
+    return [_only(table, pc.is_in(table["corpus"], pa.array(corpora))) for table in tables]
 
 
 def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
@@ -34,7 +34,7 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
     if options.classes and (ignored := oracle.ignored(table["utterance_id"])):
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
         say(f"outside the classes and left out: {words}")
-    table = table.filter(pc.is_in(table["utterance_id"], oracle.answerable))
+    table = _only(table, pc.is_in(table["utterance_id"], oracle.answerable))
     if isinstance(options, ProtocolOptions) and options.protocol is not None:
         complete = find_protocol(options.protocol).utterances
         if complete not in (None, table.num_rows):
@@ -45,4 +45,9 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
 def askable(pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
     """Metadata of what anybody can be asked about: chosen corpora, no duplicates."""
     table = of_corpora([pool], corpora)[0]
-    return table.filter(pc.is_null(table["duplicate_of"]))
+    return _only(table, pc.is_null(table["duplicate_of"]))
+
+
+def _only(table: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+    """The rows of a mask: the table itself, and no copy of it, where that is all of them."""
+    return table if pc.all(mask, min_count=0).as_py() else table.filter(mask)
