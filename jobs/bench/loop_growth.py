@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from matplotlib.figure import Figure
 from pydantic import Field
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
@@ -29,6 +30,7 @@ from jobs.bench.growth import Watched, marked_processes, watch_memory
 from ser_models.encoders import save_encoder, wrap
 from seral import storage
 from seral.features.audio import extract_features
+from seral.figures.axes import INK, STYLES, png, tidy
 from seral.figures.markdown import markdown
 from seral.options import Options, run_job
 from seral.pool.shards import FORMAT, MANIFEST, Pool, open_pool, pool_hash
@@ -37,6 +39,7 @@ from seral.schema import ENCODER_KEY, GOLD, POOLED, QUARANTINE, UTTERANCE, VOTES
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 SPEAKERS = 60
+PHASES = ("select", "train", "score", "evaluate")
 BASE_ROWS = 2048
 """Rows of features that all others are made of: each with a shift of its shard."""
 
@@ -73,7 +76,7 @@ class WatchedLoop(Watched):
 
 
 def run_loop_growth(options: LoopGrowthOptions) -> str:
-    """Measure every size; returns a table and writes it as it grows to `work`/growth.json."""
+    """Measure every size; returns a table and writes it as it grows to `work`/growth.json and growth.png."""
     work, measured = Path(options.work).resolve(), list[dict[str, Any]]()
     encoder = work / "encoder"
     if not encoder.exists():
@@ -93,6 +96,7 @@ def run_loop_growth(options: LoopGrowthOptions) -> str:
             facts = {"rows": rows, "side": side, "features_mb": features / 1e6, "run_mb": disk / 1e6}
             measured.append({**facts, **vars(watched)})
             storage.write_json(str(work / "growth.json"), {"options": options.model_dump(), "measured": measured})
+            storage.write_bytes(str(work / "growth.png"), png(growth_curves(measured)))
     return markdown(pd.DataFrame([{k: v for k, v in row.items() if k != "phases"} | row["phases"] for row in measured]))
 
 
@@ -232,6 +236,35 @@ def watch_loop(
         watched.failed = errors.decode()[-300:]
     watched.phases = _phases(run)
     return watched
+
+
+def growth_curves(measured: Sequence[Mapping[str, Any]]) -> Figure:
+    """Seconds of a round by phase, memory by process and bytes on disk against the size of the pool."""
+    figure = Figure(figsize=(12.4, 3.9), layout="constrained")
+    panels = figure.subplots(1, 3)
+    curves_of = {
+        "seconds of a round": PHASES,
+        "memory, GB": ("driver", "worker", "all"),
+        "disk, GB": ("features", "run"),
+    }
+    for axes, (title, curves) in zip(panels, curves_of.items(), strict=True):
+        tidy(axes, "utterances", title)
+        for side, line in (("this", "-"), ("other", "--")):
+            rows = [row for row in measured if row["side"] == side and not row["failed"]]
+            for name, (colour, marker, _) in zip(curves, STYLES, strict=False):
+                label = name if side == "this" else f"{name}, before"
+                look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line, "label": label}
+                if rows and (side == "this" or name != "features"):
+                    axes.plot([row["rows"] for row in rows], [_height(row, name) for row in rows], **look)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return figure
+
+
+def _height(row: Mapping[str, Any], name: str) -> float:
+    """Seconds of a phase, or GB."""
+    return float(row["phases"].get(name, np.nan) if name in PHASES else row[f"{name}_mb"] / 1e3)
 
 
 def _set(settings: list[str]) -> list[str]:

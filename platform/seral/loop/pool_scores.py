@@ -11,7 +11,8 @@ the shards.
 # N rows · C classes · U embedding · R repeats (dropout passes, members of an ensemble)
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -27,7 +28,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.actors import each_shard
 from seral.features.moments import rows_at_once
-from seral.features.store import FeatureStore
+from seral.features.store import FeatureStore, PooledShard
 from seral.schema import prediction_schema
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Utterances
@@ -83,9 +84,7 @@ class ShardScorer:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Score the rows of a shard, given as int32 bytes."""
         rows, parts = np.frombuffer(row["positions"], np.int32), list[tuple[Scores, Float | None, list[str]]]()
-        for at in range(0, len(rows), rows_at_once(self.plan.store)):
-            chosen = rows[at : at + rows_at_once(self.plan.store)]
-            part = self.plan.store.read_shard(row["shard"], chosen)
+        for part in self._read(row["shard"], rows):
             units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
             passes, shard = self.plan.dropout_passes, row["shard"]
             scores = self.model(units, shard=shard, dropout_passes=passes, seed=self.plan.seed)
@@ -101,6 +100,18 @@ class ShardScorer:
             "entropy": float(entropy(probability_NC).sum(dtype=np.float64)),
             "change": self._change(row["shard"], table, probability_NC).tobytes(),
         }
+
+    def _read(self, shard: str, rows: NDArray[np.int32]) -> Iterator[PooledShard]:
+        """Features of some rows of a shard, some at a time; while they are scored, the next ones are read."""
+        store = self.plan.store
+        pieces = [rows[at : at + rows_at_once(store)] for at in range(0, len(rows), rows_at_once(store))]
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(store.read_shard, shard, piece) for piece in pieces[:1]]
+            for piece in [*pieces[1:], None]:
+                part = ahead.pop().result()
+                if piece is not None:
+                    ahead.append(reader.submit(store.read_shard, shard, piece))
+                yield part
 
     def _ensemble(self, units: Utterances, shard: str) -> Float | None:
         """Probabilities by every member, (R, N, C)."""
