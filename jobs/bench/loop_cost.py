@@ -46,7 +46,7 @@ class LoopCostOptions(Options):
     """Price of a core for an hour, in whatever money; 0.04 USD is usual for rented general-purpose cores."""
     embedding: int = Field(default=256, ge=8)
     growth: Path | None = None
-    """What jobs.bench.loop_growth has measured, to stand beside what is foreseen."""
+    """Results of jobs.bench.loop_growth, to stand beside what is foreseen."""
 
 
 def run_loop_cost(options: LoopCostOptions) -> str:
@@ -106,7 +106,7 @@ def _costs(count: int, states: int, width: int, costs: UnitCosts, options: LoopC
 
 
 def _checked(growth: dict[str, Any], options: LoopCostOptions) -> str:
-    """What was foreseen for the sizes that were measured, beside what was measured."""
+    """Cost that was foreseen for the sizes that were measured, beside what it was."""
     shape = growth["options"]
     configuration = Wav2Vec2Config(hidden_size=shape["width"], num_hidden_layers=shape["layers"])
     costs, states, width = _measure(Wav2Vec2Model(configuration), options)

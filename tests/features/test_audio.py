@@ -196,7 +196,9 @@ def test_clips_that_overflow_are_set_aside(
     assert set(features.unusable["source"].to_pylist()) == set(loudness) - quiet
     assert set(features.unusable["reason"].to_pylist()) == {"features"}
     ids, mean_NLD, std_NLD = features.pooled()
-    assert set(ids) == quiet == set(features.frames(0, set(loudness)))
+    assert set(ids) == quiet == set(features.frames(0, quiet))
+    with pytest.raises(FeatureError, match="frames"):
+        features.frames(0, set(loudness))
     assert np.isfinite(mean_NLD).all()
     assert np.isfinite(std_NLD).all()
 

@@ -57,7 +57,7 @@ class Pool:
     manifest: dict[str, Any]
 
     def __getstate__(self) -> dict[str, Any]:
-        """What another process gets: the address and the manifest, not the tables that were read here."""
+        """Send another process the address and the manifest, not the tables that were read here."""
         return {"uri": self.uri, "manifest": self.manifest}
 
     @property

@@ -81,14 +81,21 @@ def examine(config: Path | None = None) -> Iterator[Finding]:
         checks.append(("pool", lambda: _pool(options.pool)))
         if (people := options.people) is not None:
             checks.append(("ledger", lambda: _ledger(options, people)))
-        checks.append(("room and time", lambda: _room(options)))
         folders = [("run folder", options.run), ("feature cache", options.feature_cache or options.pool)]
     checks += [(name, partial(_storage, folder)) for name, folder in folders]
+    sound = True
     for subject, check in checks:
-        try:
-            yield Finding(True, subject, check())
-        except (SeralError, OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
-            yield Finding(False, subject, str(error))
+        yield (finding := _finding(subject, check))
+        sound &= finding.ok or subject not in {"pool", f"encoder {Path(encoder).name}"}
+    if options is not None and sound:
+        yield _finding("room and time", lambda: _room(options))
+
+
+def _finding(subject: str, check: Callable[[], str]) -> Finding:
+    try:
+        return Finding(True, subject, check())
+    except (SeralError, OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
+        return Finding(False, subject, str(error))
 
 
 def _ledger(options: LoopOptions, people: PeopleOptions) -> str:
