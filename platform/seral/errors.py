@@ -3,7 +3,8 @@
 SeralError
 ├── OptionError        a configuration value is wrong: names the field, what was given and what is allowed
 ├── PoolError          a pool, shard or manifest is missing, damaged or unfit
-│   └── ReaderError    a corpus folder does not look like the corpus it was said to be
+│   ├── ReaderError    a corpus folder does not look like the corpus it was said to be
+│   └── StoreError     an object store does not answer, however often it is asked
 ├── SplitError         a split leaks a speaker or cannot be made
 ├── LabelError         a label is missing, unknown or contradicts the class map or another
 ├── FeatureError       features are missing, not finite, there twice, or come from another encoder
@@ -34,6 +35,10 @@ class PoolError(SeralError):
 
 class ReaderError(PoolError):
     """A corpus folder does not look like the corpus it was said to be."""
+
+
+class StoreError(PoolError):
+    """An object store does not answer, however often it is asked."""
 
 
 class SplitError(SeralError):

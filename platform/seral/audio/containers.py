@@ -18,6 +18,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seral.audio.address import StorePath, arrow_source
+
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
@@ -50,6 +52,8 @@ def open_clip(audio: Path, inside: Inside | None) -> BinaryIO:
 
     Raises OSError where the file cannot be read (FileNotFoundError where the cell is empty).
     """
+    if isinstance(audio, StorePath) and inside is None:
+        return io.BytesIO(audio.read_bytes())
     if inside is None:
         if not stat.S_ISREG(audio.stat().st_mode):
             raise OSError(errno.EINVAL, "not a file: a folder, a pipe or a device")  # opening a pipe waits for ever
@@ -83,7 +87,7 @@ class _RowGroup:
 
     def __init__(self, path: Path, row_group: int, column: str) -> None:
         # A small buffer: else the compressed column of the row group lies in memory beside the page.
-        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
+        self._file = pq.ParquetFile(arrow_source(path), pre_buffer=False, buffer_size=BUFFER_BYTES)
         self._row_group = row_group
         self._column = column
         self._start()

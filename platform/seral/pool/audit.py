@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from seral import storage
+from seral.audio.address import path_of
 from seral.audio.quality import REASONS
 from seral.corpora import READERS
 from seral.corpora.formats.folder import DECODABLE, TO_CONVERT
@@ -49,7 +50,7 @@ class AuditOptions(Options):
 
 def audit_corpus(options: AuditOptions) -> dict[str, Any]:
     """Everything worth knowing of a corpus folder before it is imported, as plain values. Raises ReaderError."""
-    root = Path(options.root)
+    root = path_of(options.root)
     items = list(find_reader(options.reader, options.reader_options)(root))
     utterances = [item for item in items if isinstance(item, Utterance)]
     skipped = [item for item in items if isinstance(item, Skipped)]

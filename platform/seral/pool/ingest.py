@@ -21,6 +21,7 @@ import ray
 from pydantic import Field, model_validator
 
 from seral import storage
+from seral.audio.address import path_of
 from seral.audio.containers import restore
 from seral.audio.decode import BadAudio, encode_flac, pcm16, pcm_hash
 from seral.audio.quality import REASONS, measure
@@ -53,7 +54,8 @@ class ImportOptions(Options):
     reader: str
     """Reader of the corpus, a name in seral.corpora.READERS (`manifest` and `folder` read anything)."""
     root: str
-    """The corpus folder, or the manifest file."""
+    """The corpus folder, or the manifest file: on a disk, or in a store (`s3://`, `gs://`, whatever Arrow or fsspec
+    reads)."""
     out: str
     """The pool: a folder or an object-store address; made when missing, added to when there."""
     reader_options: dict[str, Any] = Field(default_factory=dict)
@@ -116,7 +118,7 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
 
 def _list_sources(options: ImportOptions) -> tuple[list[Source], list[Skipped]]:
     sources, skipped = [], []
-    for item in _reader(options)(Path(options.root)):
+    for item in _reader(options)(path_of(options.root)):
         if isinstance(item, Skipped):
             skipped.append(item)
         else:
@@ -258,7 +260,7 @@ def _restored(fields: Mapping[str, Any]) -> Utterance:
     """The utterance that `plain` took apart."""
     votes = tuple(Vote(**{**vote, "secondary": tuple(vote["secondary"])}) for vote in fields["votes"])
     inside = restore(fields["inside"])
-    return Utterance(**{**fields, "audio": Path(fields["audio"]), "inside": inside, "votes": votes})
+    return Utterance(**{**fields, "audio": path_of(fields["audio"]), "inside": inside, "votes": votes})
 
 
 def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = True) -> dict[str, Any]:

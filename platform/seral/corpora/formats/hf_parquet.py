@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seral.audio.address import arrow_source
 from seral.audio.containers import Cell
 from seral.corpora.reading.fields import Fields, chosen_columns, segment_name, share_columns, split_of_path
 from seral.corpora.reading.tree import AudioFile, audio_files
@@ -39,7 +40,7 @@ def read_hf_parquet(
     folder = root.resolve() if root.is_dir() else root.resolve().parent
     for file in files:
         try:
-            with pq.ParquetFile(file.path) as parquet:
+            with pq.ParquetFile(arrow_source(file.path)) as parquet:
                 yield from _read_file(file, parquet, columns or {}, corpus, folder.name)
         except pa.ArrowInvalid as error:
             raise ReaderError(f"{file.path} is not a Parquet file: {error}") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from seral.audio.address import path_of
 from seral.corpora.reading.fields import ALIASES, Fields, chosen_columns, segment_name, share_columns
 from seral.corpora.reading.rows import TABLE_FORMATS, read_rows
 from seral.corpora.reading.utterance import Skipped, Utterance
@@ -46,7 +47,7 @@ def listed_utterance(fields: Fields, base: Path, corpus: str) -> Utterance:
     """The utterance of a row that names its audio, relative to `base`."""
     path = _audio(fields)
     metadata = fields.metadata()
-    audio = Path(path) if Path(path).is_absolute() else base / path
+    audio = path_of(path) if "://" in path or Path(path).is_absolute() else base / path
     inside = audio.relative_to(base) if audio.is_relative_to(base) else audio
     segment = segment_name(metadata["start_s"], metadata["end_s"])
     name = fields.text("name") or inside.with_suffix("").as_posix() + segment
@@ -80,6 +81,4 @@ def _audio(fields: Fields) -> str:
         fields.fail("audio", "no path")
     if not isinstance(value, str):
         fields.fail("audio", f"expected a path, got {type(value).__name__} (for audio in Parquet: reader hf-parquet)")
-    if "://" in value:
-        fields.fail("audio", f"expected a path this machine can open, got the address {value}")
     return value.removeprefix(DATA_ROOT)

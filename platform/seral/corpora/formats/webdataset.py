@@ -56,7 +56,7 @@ class _Shard:
         """The samples, in the order of the tar."""
         try:
             # Uncompressed only: the place of a clip in a compressed tar means nothing.
-            with tarfile.open(self.file.path, "r:") as tar:
+            with self.file.path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
                 samples: dict[str, dict[str, tarfile.TarInfo]] = {}
                 for member in tar:
                     if member.isfile() and not PurePosixPath(member.name).name.startswith("."):

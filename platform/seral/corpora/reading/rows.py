@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seral.audio.address import arrow_source
 from seral.errors import ReaderError
 
 LISTED = ("id", "speaker", "gender", "path", "label")
@@ -110,7 +111,7 @@ def _read_tsv(file: Path) -> Iterator[Row]:
 
 def _read_parquet(file: Path) -> Iterator[Row]:
     try:
-        table = pq.read_table(file)
+        table = pq.read_table(arrow_source(file))
     except pa.ArrowInvalid as error:
         raise ReaderError(f"{file} is not a Parquet file: {error}") from None
     for number, values in enumerate(table.to_pylist()):

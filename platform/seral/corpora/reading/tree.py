@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from seral.audio.address import StorePath
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
 
@@ -117,8 +118,8 @@ def audio_files(root: Path, suffixes: frozenset[str]) -> list[AudioFile]:
     base = root.resolve()
     if not base.is_dir():
         raise ReaderError(f"{root} is not a folder")
-    sources = sorted(source for source in _walk(base) if os.path.splitext(source)[1].lower() in suffixes)
-    return [AudioFile(path=base / source, source=_text(source)) for source in sources]
+    sources = sorted(item for item in _walk(base) if os.path.splitext(item[0])[1].lower() in suffixes)
+    return [AudioFile(path=path or base / source, source=_text(source)) for source, path in sources]
 
 
 def _text(name: str) -> str:
@@ -130,15 +131,20 @@ def files_below(root: Path, pattern: str) -> list[Path]:
     """Files whose path inside root, POSIX style, matches the whole pattern in any case; those nearest to root first."""
     base = root.resolve()
     whole_pattern = re.compile(pattern, re.IGNORECASE)
-    sources = (source for source in _walk(base) if whole_pattern.fullmatch(source))
-    return [base / source for source in sorted(sources, key=lambda source: (source.count("/"), source))]
+    items = [item for item in _walk(base) if whole_pattern.fullmatch(item[0])]
+    items.sort(key=lambda item: (item[0].count("/"), item[0]))
+    return [path or base / source for source, path in items]
 
 
-def _walk(base: Path) -> Iterator[str]:
+def _walk(base: Path) -> Iterator[tuple[str, Path | None]]:
     """Files below base that are not hidden, POSIX style; links to folders are followed, each real folder once.
 
-    Text, not Path: a corpus of a million files is walked more than once.
+    Text, not Path: a corpus of a million files is walked more than once. In a store with the path, which knows its
+    size.
     """
+    if isinstance(base, StorePath):
+        yield from (item for item in base.files() if not any(part.startswith(".") for part in item[0].split("/")))
+        return
     walked: set[str] = set()
     for folder, folders, names in os.walk(base, followlinks=True):
         real = os.path.realpath(folder)
@@ -146,5 +152,5 @@ def _walk(base: Path) -> Iterator[str]:
         if real not in walked:
             inside = Path(folder).relative_to(base).as_posix()
             prefix = "" if inside == "." else f"{inside}/"
-            yield from (prefix + name for name in names if not name.startswith("."))
+            yield from ((prefix + name, None) for name in names if not name.startswith("."))
         walked.add(real)
