@@ -76,12 +76,19 @@ class WatchedLoop(Watched):
 
 
 def run_loop_growth(options: LoopGrowthOptions) -> str:
-    """Measure every size; returns a table and writes it as it grows to `work`/growth.json and growth.png."""
-    work, measured = Path(options.work).resolve(), list[dict[str, Any]]()
+    """Measure every size; returns a table and writes it as it grows to `work`/growth.json and growth.png.
+
+    What is measured there already is not measured again.
+    """
+    work = Path(options.work).resolve()
+    results = work / "growth.json"
+    measured: list[dict[str, Any]] = storage.read_json(str(results))["measured"] if results.exists() else []
     encoder = work / "encoder"
     if not encoder.exists():
         save_encoder(wrap(_network(options)), encoder)
     for rows in options.rows:
+        if any(row["rows"] == rows for row in measured):
+            continue
         pool = fabricate(work / f"pool-{rows}", rows, str(encoder), options)
         features = sum(path.stat().st_size for path in Path(pool.uri, "features").rglob("*.parquet"))
         sides: list[tuple[str, str, str | None]] = [("this", sys.executable, None)]
@@ -95,7 +102,7 @@ def run_loop_growth(options: LoopGrowthOptions) -> str:
             disk = sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) if run.exists() else 0
             facts = {"rows": rows, "side": side, "features_mb": features / 1e6, "run_mb": disk / 1e6}
             measured.append({**facts, **vars(watched)})
-            storage.write_json(str(work / "growth.json"), {"options": options.model_dump(), "measured": measured})
+            storage.write_json(str(results), {"options": options.model_dump(), "measured": measured})
             storage.write_bytes(str(work / "growth.png"), png(growth_curves(measured)))
     return markdown(pd.DataFrame([{k: v for k, v in row.items() if k != "phases"} | row["phases"] for row in measured]))
 
@@ -127,10 +134,6 @@ def fabricate(folder: Path, rows: int, encoder: str, options: LoopGrowthOptions)
         rng = np.random.default_rng([number, rows])
         ids += _write_shard(folder, shard, number * options.shard_rows, count, rng, rows, options)
         shards[shard] = {"rows": count, "bytes": 0, "sha256": {}}
-    hashed = pa.table({"utterance_id": ids, "duplicate_of": pa.nulls(len(ids), pa.string())})
-    storage.write_json(
-        folder / MANIFEST, {"format": FORMAT, "pool_hash": pool_hash(hashed), "revision": 1, "shards": shards}
-    )
     store = extract_features(_nothing(folder), encoder, uri=str(folder / "features"))
     with track(f"features of {rows} utterances", len(names)) as advance:
         for number, shard in enumerate(names):
@@ -141,6 +144,10 @@ def fabricate(folder: Path, rows: int, encoder: str, options: LoopGrowthOptions)
             storage.write_table(store.table_uri("pooled", shard), table, row_group_rows=rows_in_group)
             storage.write_table(store.table_uri("quarantine", shard), pa.Table.from_pylist([], QUARANTINE))
             advance(1)
+    hashed = pa.table({"utterance_id": ids, "duplicate_of": pa.nulls(len(ids), pa.string())})
+    storage.write_json(
+        folder / MANIFEST, {"format": FORMAT, "pool_hash": pool_hash(hashed), "revision": 1, "shards": shards}
+    )
     return open_pool(str(folder))
 
 

@@ -167,11 +167,14 @@ def test_a_busy_store_is_asked_again(corpus: Path, s3: Door) -> None:
     assert whole in sounds("emodb", corpus / "emo")
 
 
-def test_a_store_that_does_not_answer_is_named_and_no_clip_is_blamed(corpus: Path, s3: Door) -> None:
+def test_a_store_that_does_not_answer_is_named_and_no_clip_is_blamed(
+    corpus: Path, s3: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
     upload(corpus / "emo", "closed", s3)
+    monkeypatch.setattr(address, "TRIES", 2)
     clip = next(item for item in READERS["emodb"](path_of("s3://speech/closed")) if isinstance(item, Utterance))
     s3.refuse[clip.audio.name] = 10_000
-    with pytest.raises(StoreError, match=r"03a01Fa\.wav cannot be read, tried 7 times: .*The same command goes on"):
+    with pytest.raises(StoreError, match=r"03a01Fa\.wav cannot be read, tried 2 times: .*The same command goes on"):
         import_file(clip, max_duration_s=60.0, voice=False)
 
 
