@@ -67,10 +67,10 @@ def s3_server() -> Iterator[Door]:
                 connection.request(self.command, self.path, body, dict(self.headers.items()))
                 reply = connection.getresponse()
                 content = reply.read()
-            kept = {n: v for n, v in reply.getheaders() if n.lower() not in ("connection", "transfer-encoding")}
+            passed_on = {n: v for n, v in reply.getheaders() if n.lower() not in ("connection", "transfer-encoding")}
             if self.command != "HEAD":
-                kept = {n: v for n, v in kept.items() if n.lower() != "content-length"}
-            self.answer(reply.status, kept, content)
+                passed_on = {n: v for n, v in passed_on.items() if n.lower() != "content-length"}
+            self.answer(reply.status, passed_on, content)
 
         def answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
             self.send_response_only(status)

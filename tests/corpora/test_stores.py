@@ -98,14 +98,14 @@ def sounds(reader: str, root: Path) -> list[dict[str, Any]]:
     return [import_file(item, max_duration_s=60.0, voice=False) for item in items if isinstance(item, Utterance)]
 
 
-@pytest.mark.parametrize(("reader", "place"), PLACES)
-def test_a_corpus_in_a_store_is_the_corpus_on_a_disk(corpus: Path, s3: Door, reader: str, place: str) -> None:
+@pytest.mark.parametrize(("reader", "subtree"), PLACES)
+def test_a_corpus_in_a_store_is_the_corpus_on_a_disk(corpus: Path, s3: Door, reader: str, subtree: str) -> None:
     upload(corpus, "corpus", s3)
-    in_store = path_of(f"s3://speech/corpus/{place}")
+    in_store = path_of(f"s3://speech/corpus/{subtree}")
     listed = records(reader, in_store)
-    assert listed == records(reader, corpus / place)
+    assert listed == records(reader, corpus / subtree)
     assert len(listed) >= (1 if reader == "folder" else len(EMODB))
-    assert sounds(reader, in_store) == sounds(reader, corpus / place)
+    assert sounds(reader, in_store) == sounds(reader, corpus / subtree)
 
 
 def test_any_file_system_of_fsspec_will_do(corpus: Path) -> None:

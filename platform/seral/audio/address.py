@@ -154,8 +154,8 @@ def _store(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a store, and the path of its bucket in it. Raises OptionError for one that nobody knows."""
     address = f"{scheme}://{host}"
     try:
-        found: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(address)
-        return found
+        store: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(address)
+        return store
     except pa.ArrowInvalid as unknown:
         try:
             fs, base = fsspec.core.url_to_fs(address)
