@@ -153,7 +153,7 @@ def read_truth(options: PeopleBenchOptions) -> dict[str, Truth]:
     """Utterance -> its gold class; what has none of the classes is missing, and people find it unusable."""
     pool = open_pool(options.pool)
     oracle = Oracle(pool, options.classes)
-    ids = sorted(oracle.answerable.to_pylist())
+    ids = sorted(oracle.answerable)
     return dict(zip(ids, oracle.emotions(ids), strict=True))
 
 

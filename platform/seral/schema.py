@@ -60,7 +60,11 @@ UTTERANCE = pa.schema(
     ]
 )
 
-METADATA_COLUMNS = [name for name in UTTERANCE.names if name not in {"audio", "source", "source_bytes", "pcm_hash"}]
+PROVENANCE = ("source", "source_bytes", "source_rate_hz", "start_s", "end_s", "pcm_hash")
+"""Columns that say where an utterance comes from."""
+ENDS = ("silence_start_s", "silence_end_s", "channel_fault")
+"""Columns that describe the recording and that nothing is chosen by."""
+METADATA_COLUMNS = [name for name in UTTERANCE.names if name not in {"audio", *PROVENANCE, *ENDS}]
 """Columns of an utterance, without its audio, that the loop and the strategies' callers may read."""
 
 GOLD = pa.schema(

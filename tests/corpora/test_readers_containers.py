@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,12 +27,14 @@ from corpus_layouts.containers import (
 from seral.audio.containers import BATCH_ROWS, Cell, Span, open_clip, restore
 from seral.audio.decode import BadAudio, decode
 from seral.corpora import READERS
+from seral.corpora.formats.webdataset import TEXT_BYTES
 from seral.corpora.keywords import find_reader
 from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance
 from seral.errors import ReaderError
 from seral.pool.check import check_pool
-from seral.pool.chunks import Source, plan_chunks
+from seral.pool.chunks import plan_chunks
 from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.listing import Listing, Source
 from seral.pool.shards import open_pool
 
 Write = Callable[[Path], None]
@@ -82,9 +86,9 @@ def test_chunks_of_parquet_hold_neighbouring_rows(tmp_path: Path) -> None:
     """Names that sort otherwise than the rows would make every clip read a row group of its own."""
     write_hf_parquet(tmp_path, rows=12)
     utterances = read("hf-parquet", tmp_path)
-    sources = [Source(utterance=utterance, size=1) for utterance in utterances]
-    chunks = plan_chunks(list(reversed(sources)), shard_bytes=4)
-    cells = [source.utterance.inside for chunk in chunks for source in chunk.sources]
+    with Listing(Source(utterance=utterance, size=1) for utterance in reversed(utterances)) as listing:
+        rows = [row for chunk in plan_chunks(listing, np.arange(12), shard_bytes=4) for row in chunk.rows.tolist()]
+        cells = [listing.source(row).utterance.inside for row in rows]
     assert cells == [utterance.inside for utterance in utterances]
 
 
@@ -150,9 +154,62 @@ def test_webdataset_errors_name_the_member(tmp_path: Path, members: dict[str, by
         read("webdataset", tmp_path)
 
 
-def test_compressed_tars_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(b"\x1f\x8b" + bytes(600))
-    with pytest.raises(ReaderError, match=r"a\.tar is no tar that can be read .* unpack it"):
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "tar.gz": gzip.compress,
+    "tgz": gzip.compress,
+    "tar.bz2": bz2.compress,
+    "tar.zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
+}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_packed_tar_holds_what_it_holds_unpacked(tmp_path: Path, suffix: str) -> None:
+    """Clips read in any order, and shuffled as shards for training are."""
+    order = np.random.default_rng(0).permutation(40).tolist()
+    members = {f"c{n:02d}.{kind}": clip(n) if kind == "wav" else b"anger" for n in order for kind in ("wav", "cls")}
+    tar = write_tar(tmp_path / "plain" / "train-0.tar", members)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / f"train-0.{suffix}").write_bytes(PACKERS[suffix](tar.read_bytes()))
+    (tmp_path / "packed" / "notes.gz").write_bytes(b"no tar")
+    plain, packed = read("webdataset", tmp_path / "plain"), read("webdataset", tmp_path / "packed")
+    assert [(u.name, u.emotion, u.split) for u in packed] == [(u.name, u.emotion, u.split) for u in plain]
+    for row in [*range(40), 7, 39, 0]:
+        with open_clip(packed[row].audio, packed[row].inside) as file:
+            assert file.read() == clip(order[row])
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_packed_tar_makes_the_same_pool(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "calls.tar", {f"{n}.wav": clip(n, 1.0) for n in (3, 1, 2, 0)})
+    (tmp_path / "calls.tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
+    hashes = []
+    for name in ("calls.tar", "calls.tar.gz"):
+        out = str(tmp_path / f"pool-{name}")
+        import_corpus(ImportOptions(reader="webdataset", root=str(tmp_path / name), corpus="c", out=out))
+        hashes.append(open_pool(out).hash)
+    assert hashes[0] == hashes[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.tar", gzip.compress(bytes(600))),
+        ("a.tar.gz", b"\x1f\x8b" + bytes(600)),
+        ("a.tar.gz", gzip.compress(bytes(range(256)) * 40)[:-200]),
+        ("a.tar.zst", b"no frame" * 100),
+    ],
+)
+def test_damaged_tars_are_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ReaderError, match=rf"{name} is no tar that can be read .* packed one is called .tar.gz"):
+        read("webdataset", tmp_path)
+
+
+def test_a_bomb_in_a_tar_is_refused(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "bomb", {"a.json": bytes(TEXT_BYTES + 1)})
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
+    with pytest.raises(ReaderError, match=rf"a\.json: {TEXT_BYTES + 1} bytes of text, at most {TEXT_BYTES}"):
         read("webdataset", tmp_path)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from seral.errors import SplitError
 from seral.features.screen import ScreenOptions, fit_whitening, leaders, near_duplicates, neighbourhood, screen_pool
 from seral.options import parse
+from seral.pool.ids import Ids
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, check_leak
@@ -112,12 +113,12 @@ def test_a_clip_in_another_codec_is_found_and_kept_out_of_two_parts(
         "audio/clip0003.flac",
         "audio/clip0003.mp3",
     }
-    fold = Fold(name="f", train=(pair["utterance_id"],), dev=(), test=(pair["near_duplicate_of"],))
+    fold = Fold(name="f", train=Ids([pair["utterance_id"]]), dev=Ids(), test=Ids([pair["near_duplicate_of"]]))
     metadata = opened.metadata
     check_leak(fold, metadata)
     words = rf"{pair['utterance_id']} \(train\) = {pair['near_duplicate_of']} \(test\)"
     with pytest.raises(SplitError, match=words):
         check_leak(fold, metadata, near_duplicates=uri)
-    check_leak(Fold(name="f", train=fold.train + fold.test, dev=(), test=()), metadata, near_duplicates=uri)
+    check_leak(Fold(name="f", train=fold.train + fold.test, dev=Ids(), test=Ids()), metadata, near_duplicates=uri)
     with pytest.raises(SplitError, match="no table of near-duplicates at nowhere"):
         check_leak(fold, metadata, near_duplicates="nowhere")

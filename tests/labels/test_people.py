@@ -14,12 +14,16 @@ from seral.errors import AwaitingLabels, LabelError, OptionError
 from seral.labels.ledger import Ledger
 from seral.labels.people import People, PeopleOptions, draw_evaluation, ledger_url
 from seral.labels.records import Answer, Kind
+from seral.pool.ids import Ids
 from seral.pool.splits import Fold
 
 CLASSES = ("anger", "neutral")
 IDS = [f"calls-{number}" for number in range(4)]
 FOLD = Fold(
-    name="x", train=("t",), dev=tuple(f"dev-{n:03d}" for n in range(200)), test=tuple(f"test-{n}" for n in range(5))
+    name="x",
+    train=Ids(["t"]),
+    dev=Ids(f"dev-{n:03d}" for n in range(200)),
+    test=Ids(f"test-{n}" for n in range(5)),
 )
 
 

@@ -30,7 +30,7 @@ def answer_by_hand(options: LoopOptions, pool: Pool) -> None:
     if options.people is None:
         return
     oracle = Oracle(pool, options.classes)
-    ids = sorted(oracle.answerable.to_pylist())
+    ids = sorted(oracle.answerable)
     truth = dict.fromkeys(pool.metadata["utterance_id"].to_pylist(), options.classes[0])
     truth |= dict(zip(ids, oracle.emotions(ids), strict=True))
     person = Person(name="ada", classes=tuple(options.classes), confusion_CC=even(options.classes, 1.0))

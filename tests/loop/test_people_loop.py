@@ -49,7 +49,7 @@ def truth(speech_pool: str) -> dict[str, Truth]:
         Oracle(pool, ["anger", "happiness", "neutral", "sadness"]),
         sorted(pool.metadata["utterance_id"].to_pylist()),
     )
-    answerable = [name for number, name in enumerate(ids) if name in set(oracle.answerable.to_pylist()) and number % 6]
+    answerable = [name for number, name in enumerate(ids) if name in set(oracle.answerable) and number % 6]
     return {**dict.fromkeys(ids), **dict(zip(answerable, oracle.emotions(answerable), strict=True))}
 
 

@@ -135,7 +135,7 @@ def test_cross_validation_judges_every_label_by_the_others(run_values: dict[str,
     options = parse(LoopOptions, run_values)
     pool = open_pool(options.pool)
     oracle = Oracle(pool, options.classes)
-    ids = sorted(oracle.answerable.to_pylist())
+    ids = sorted(oracle.answerable)
     label_M = oracle.targets(ids).label_N
     probability_MC = cross_validated(options, pool, ids, label_M, len(options.classes))
     p_MC = np.stack([probability_MC[name] for name in ids])

@@ -5,7 +5,7 @@ import os
 import random
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,9 @@ from seral.corpora.reading.utterance import Utterance, Vote
 from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
 from seral.pool.check import check_pool
-from seral.pool.chunks import Source, plan_chunks
+from seral.pool.chunks import plan_chunks
 from seral.pool.ingest import ImportOptions, import_corpus, import_file, utterance_id
+from seral.pool.listing import Listing, Source
 from seral.pool.shards import MANIFEST, Pool, open_pool
 from seral.schema import GOLD, UTTERANCE
 
@@ -41,6 +42,13 @@ SOURCES = st.lists(
 def source(corpus: str, name: str, size: int, **facts: Any) -> Source:
     path = Path("/anywhere") / f"{name}.wav"
     return Source(utterance=Utterance(audio=path, source=f"{name}.wav", corpus=corpus, name=name, **facts), size=size)
+
+
+def planned(sources: Sequence[Source], **values: Any) -> list[tuple[str, list[Source]]]:
+    """Names of the chunks and their files."""
+    with Listing(sources) as listing:
+        chunks = plan_chunks(listing, np.arange(len(sources)), **values)
+        return [(chunk.name, [*map(listing.source, chunk.rows.tolist())]) for chunk in chunks]
 
 
 def options(root: Path, out: Path, **values: Any) -> ImportOptions:
@@ -61,27 +69,25 @@ def test_chunks_depend_on_the_files_and_not_on_their_order(
     listing: list[tuple[str, str, int]], shard_bytes: int, order: random.Random
 ) -> None:
     sources = [source(*item) for item in listing]
-    chunks = plan_chunks(sources, shard_bytes=shard_bytes)
+    chunks = planned(sources, shard_bytes=shard_bytes)
     order.shuffle(sources)
-    assert plan_chunks(sources, shard_bytes=shard_bytes) == chunks
-    planned = [item for chunk in chunks for item in chunk.sources]
-    assert sorted(map(repr, planned)) == sorted(map(repr, sources)), "every file stands in one chunk"
-    for chunk in chunks:
-        assert len(chunk.sources) == 1 or sum(max(item.size, 0) for item in chunk.sources) <= shard_bytes + len(
-            chunk.sources
-        )
+    assert planned(sources, shard_bytes=shard_bytes) == chunks
+    listed = [item for _, files in chunks for item in files]
+    assert sorted(map(repr, listed)) == sorted(map(repr, sources)), "every file stands in one chunk"
+    for _, files in chunks:
+        assert len(files) == 1 or sum(max(item.size, 0) for item in files) <= shard_bytes
 
 
 def test_segments_of_one_recording_share_shards() -> None:
     segments = [source("calls", "day", 10**9, start_s=10.0 * n, end_s=10.0 * n + 5) for n in range(100)]
-    chunks = plan_chunks(segments, shard_bytes=50 * 5 * 32_000)
-    assert [len(chunk.sources) for chunk in chunks] == [33, 33, 33, 1]
+    chunks = planned(segments, shard_bytes=50 * 5 * 32_000)
+    assert [len(files) for _, files in chunks] == [33, 33, 33, 1]
 
 
 def test_a_chunk_is_named_by_what_decides_its_rows() -> None:
     def name_of(*files: Source, salt: str = "") -> str:
-        (chunk,) = plan_chunks(files, shard_bytes=10**9, salt=salt)
-        return chunk.name
+        ((name, _),) = planned(files, shard_bytes=10**9, salt=salt)
+        return name
 
     plain = source("one", "a", 10)
     elsewhere = replace(plain, utterance=replace(plain.utterance, audio=Path("/other/a.wav")))
@@ -93,8 +99,8 @@ def test_a_chunk_is_named_by_what_decides_its_rows() -> None:
 
 
 def test_a_small_corpus_is_still_cut_for_several_cores() -> None:
-    assert len(plan_chunks([source("one", f"{n:03d}", 100) for n in range(320)], shard_bytes=10**9)) == 8
-    assert len(plan_chunks([source("one", f"{n:03d}", 100) for n in range(20)], shard_bytes=10**9)) == 1
+    assert len(planned([source("one", f"{n:03d}", 100) for n in range(320)], shard_bytes=10**9)) == 8
+    assert len(planned([source("one", f"{n:03d}", 100) for n in range(20)], shard_bytes=10**9)) == 1
 
 
 @pytest.mark.parametrize(("suffix", "rate", "form"), [("wav", 48_000, {"subtype": "PCM_24"}), ("mp3", 16_000, {})])
@@ -111,8 +117,8 @@ def test_shards_have_their_size_whatever_the_files_are_like(
             path.write_bytes(b"")
         utterance = Utterance(audio=path, source=path.name, corpus="one", name=path.stem)
         listed.append(Source(utterance=utterance, size=path.stat().st_size))
-    chunks = plan_chunks(listed, shard_bytes=200_000)
-    rows = [[import_file(s.utterance, max_duration_s=60, voice=False) for s in c.sources if s.size] for c in chunks]
+    chunks = planned(listed, shard_bytes=200_000)
+    rows = [[import_file(s.utterance, max_duration_s=60, voice=False) for s in files if s.size] for _, files in chunks]
     *whole, _ = [sum(len(row["audio"]) for row in shard) for shard in rows]
     assert len(whole) > 8
     assert 160_000 < np.mean(whole) < 220_000

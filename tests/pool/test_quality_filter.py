@@ -3,6 +3,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from seral.audio.quality import score
+from seral.pool.ids import Ids
 from seral.pool.quality_filter import MEASURES, above_quality, below_quality, count_reasons
 from seral.pool.splits import Fold
 from seral.schema import FILTERED
@@ -33,7 +34,7 @@ def test_bad_recordings_are_named_with_the_measure_that_says_so() -> None:
 
 
 def test_only_training_utterances_are_left_out() -> None:
-    fold = Fold(name="f", train=("cut", "good", "unmeasured"), dev=("hiss",), test=("dog",))
+    fold = Fold(name="f", train=Ids(["cut", "good", "unmeasured"]), dev=Ids(["hiss"]), test=Ids(["dog"]))
     above = above_quality(fold, metadata(), 0.1)
     assert (above.train, above.dev, above.test, above.left_out) == (("good", "unmeasured"), ("hiss",), ("dog",), 1)
     assert above_quality(fold, metadata(), 0.0) == fold

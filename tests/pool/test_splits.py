@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from seral.errors import OptionError, SplitError
 from seral.options import parse
+from seral.pool.ids import Ids
 from seral.pool.splits import PARTS, Fold, SplitOptions, check_leak, deal, folds_of, make_folds, with_new_clips
 
 COLUMNS = ("utterance_id", "corpus", "speaker", "session", "split", "duplicate_of")
@@ -194,9 +195,9 @@ def test_the_given_column_is_taken_as_it_is() -> None:
         ("g", "c", None, None, "train"),
     )
     (fold,) = make_folds(metadata, SplitOptions(scheme="column"))
-    assert fold == Fold(name="given", train=("a",), dev=("b",), test=("d",), left_out=3)
+    assert fold == Fold(name="given", train=Ids(["a"]), dev=Ids(["b"]), test=Ids(["d"]), left_out=3)
     (with_unknown,) = make_folds(metadata, SplitOptions(scheme="column", unknown_speakers="train"))
-    assert with_unknown == replace(fold, train=("a", "g"), left_out=2)
+    assert with_unknown == replace(fold, train=Ids(["a", "g"]), left_out=2)
 
 
 def test_a_given_split_that_leaks_is_refused() -> None:
@@ -226,30 +227,30 @@ def test_splits_that_cannot_be_made_say_why(metadata: pa.Table, options: dict[st
 
 def test_check_leak_finds_shared_audio_and_strangers() -> None:
     metadata = table(("a", "c", "s1"), ("b", "c", "s2"), ("d", "c", "s3", None, None, "a"))
-    fold = Fold(name="f", train=("a",), dev=("b",), test=("d",))
+    fold = Fold(name="f", train=Ids(["a"]), dev=Ids(["b"]), test=Ids(["d"]))
     with pytest.raises(SplitError, match=r"audio \(duplicate_of\) in more than one part: a \(train and test\)"):
         check_leak(fold, metadata)
     hashed = metadata.drop_columns("duplicate_of").append_column("pcm_hash", pa.array(["x", "x", "y"]))
     with pytest.raises(SplitError, match=r"audio \(pcm_hash\) in more than one part: x \(train and dev\)"):
         check_leak(fold, hashed)
     with pytest.raises(SplitError, match=r"utterances in more than one part: a \(train and dev\)"):
-        check_leak(replace(fold, dev=("a",)), metadata)
+        check_leak(replace(fold, dev=Ids(["a"])), metadata)
     with pytest.raises(SplitError, match=r"not in the pool: stranger"):
-        check_leak(replace(fold, dev=("stranger",)), metadata)
-    check_leak(replace(fold, test=()), metadata)
+        check_leak(replace(fold, dev=Ids(["stranger"])), metadata)
+    check_leak(replace(fold, test=Ids()), metadata)
 
 
 def test_sessions_and_words_are_kept_apart_where_that_is_asked_for() -> None:
     metadata = table(("a", "c", "s1", "z1"), ("b", "c", "s2", "z1"), ("d", "c", "s3", "z2"), ("e", "other", "s1", "z2"))
     words = ["Kids are talking.", "dogs are sitting", "kids,  are TALKING", None]
     metadata = metadata.append_column("text", pa.array(words))
-    fold = Fold(name="f", train=("a",), dev=("b",), test=("d", "e"))
+    fold = Fold(name="f", train=Ids(["a"]), dev=Ids(["b"]), test=Ids(["d", "e"]))
     check_leak(fold, metadata)
     with pytest.raises(SplitError, match=r"sessions in more than one part: c/z1 \(train and dev\)$"):
         check_leak(fold, metadata, apart=["session"])
     with pytest.raises(SplitError, match=r"texts in more than one part: kids are talking \(train and test\)$"):
         check_leak(fold, metadata, apart=["text"])
-    check_leak(replace(fold, dev=(), test=("e",)), metadata, apart=["session", "text"])
+    check_leak(replace(fold, dev=Ids(), test=Ids(["e"])), metadata, apart=["session", "text"])
     sharing = table(*[(f"u{i}", "c", f"s{i}", "z") for i in range(3)])
     make_folds(sharing, SplitOptions())
     with pytest.raises(SplitError, match=r"sessions in more than one part: c/z"):
@@ -258,14 +259,14 @@ def test_sessions_and_words_are_kept_apart_where_that_is_asked_for() -> None:
 
 def test_many_leaking_speakers_are_listed_and_counted() -> None:
     metadata = table(*[(f"{part}{i:02d}", "c", f"s{i:02d}") for part in ("a", "b") for i in range(15)])
-    train, test = (tuple(f"{part}{i:02d}" for i in range(15)) for part in ("a", "b"))
+    train, test = (Ids(f"{part}{i:02d}" for i in range(15)) for part in ("a", "b"))
     with pytest.raises(SplitError, match=r"c/s00 \(train and test\), .* and 5 more"):
-        check_leak(Fold(name="f", train=train, dev=(), test=test), metadata)
+        check_leak(Fold(name="f", train=train, dev=Ids(), test=test), metadata)
 
 
 def test_without_takes_utterances_out_of_every_part() -> None:
-    fold = Fold(name="f", train=("a", "b"), dev=("d",), test=("e", "g"), left_out=1)
-    assert fold.without({"b", "e"}) == Fold(name="f", train=("a",), dev=("d",), test=("g",), left_out=3)
+    fold = Fold(name="f", train=Ids(["a", "b"]), dev=Ids(["d"]), test=Ids(["e", "g"]), left_out=1)
+    assert fold.without({"b", "e"}) == Fold(name="f", train=Ids(["a"]), dev=Ids(["d"]), test=Ids(["g"]), left_out=3)
 
 
 def test_options_name_what_is_allowed() -> None:

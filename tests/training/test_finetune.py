@@ -64,7 +64,7 @@ class Ground:
         self.store: FeatureStore = extract_features(opened, "seral-tiny", frames_layer=3)
         self.ids, self.mean_NLD, self.std_NLD = self.store.pooled()
         self.oracle = Oracle(opened, CLASSES)
-        keep = [name in set(self.oracle.answerable.to_pylist()) for name in opened.metadata["utterance_id"].to_pylist()]
+        keep = [name in set(self.oracle.answerable) for name in opened.metadata["utterance_id"].to_pylist()]
         self.fold: Fold = make_folds(opened.metadata.filter(keep), SplitOptions(scheme="k-fold", k=3))[0]
 
     def units(self, ids: Any) -> Utterances:

@@ -12,6 +12,7 @@ import random
 import stat
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from os import stat_result
 from pathlib import Path, PosixPath
@@ -23,6 +24,8 @@ import pyarrow.fs as pafs
 
 from seral.errors import OptionError, StoreError
 
+LISTINGS = 8
+"""Folders that are listed at a time."""
 TRIES = 7
 """Times that a store is asked for the same, over a minute or so."""
 FIRST_WAIT_S = 1.0
@@ -113,17 +116,30 @@ class StorePath(PosixPath):
         with _Remote(self) as file:
             return bytes(file.readall())
 
-    def files(self) -> Iterator[tuple[str, StorePath]]:
-        """Every file below this folder by its path inside it; a folder of the first level is listed at a time."""
+    def files(self) -> Iterator[tuple[str, int]]:
+        """Every file below this folder by its path inside it, with its bytes.
+
+        LISTINGS folders of the first level are listed at a time, whole.
+        """
         fs, base = self._located()
-        for info in sorted(self._listed(fs, base, recursive=False), key=lambda info: info.path):
-            deeper = info.type == pafs.FileType.Directory
-            for entry in self._listed(fs, info.path, recursive=True) if deeper else [info]:
-                if entry.type == pafs.FileType.File:
-                    inside = entry.path[len(base.rstrip("/")) + 1 :]
-                    path = self / inside
-                    path.listed_size = entry.size
-                    yield inside, path
+        start, folders = len(base.rstrip("/")) + 1, list[str]()
+        for entry in self._listed(fs, base, recursive=False):
+            if entry.type == pafs.FileType.File:
+                yield entry.path[start:], entry.size
+            elif entry.type == pafs.FileType.Directory:
+                folders.append(entry.path)
+        with ThreadPoolExecutor(LISTINGS) as pool:
+            for first in range(0, len(folders), LISTINGS):
+                for entries in pool.map(
+                    lambda path: self._listed(fs, path, recursive=True), folders[first:][:LISTINGS]
+                ):
+                    yield from ((e.path[start:], e.size) for e in entries if e.type == pafs.FileType.File)
+
+    def listed(self, inside: str, size: int | None) -> StorePath:
+        """A file below this folder, of which a listing has told the bytes."""
+        path = self / inside
+        path.listed_size = size
+        return path
 
     def input_file(self) -> pa.NativeFile:
         """The file as Arrow reads it. Raises OSError where there is none."""

@@ -1,8 +1,9 @@
 """Clips that lie inside a bigger file: a span of bytes of a tar, or a cell of a Parquet file.
 
-Nothing is unpacked to disk. A span is read by itself. Parquet is compressed by pages, and a page of audio is often all
-of a row group: the audio of a row group is read forward, a few rows at a time, so that clips in the order of the rows
-read each page once.
+Nothing is unpacked to disk. A span is read by itself, or where the tar is compressed by reading forward to it, so that
+clips in the order of the tar unpack it once. Parquet is compressed by pages, and a page of audio is often all of a row
+group: the audio of a row group is read forward, a few rows at a time, so that clips in the order of the rows read each
+page once.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from seral.audio.address import StorePath, arrow_source
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """Bytes of a file."""
+    """Bytes of a file, or of what is in a compressed one."""
 
     offset: int
     size: int
     """In bytes."""
+    packed: str | None = None
+    """Compression of the file, one of PACKED; None = none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +46,8 @@ class Cell:
 
 
 Inside = Span | Cell
+PACKED = {".gz": "gzip", ".tgz": "gzip", ".zst": "zstd", ".tzst": "zstd", ".bz2": "bz2"}
+"""Suffix of a compressed file -> the name of its compression."""
 BATCH_ROWS = 16
 BUFFER_BYTES = 1 << 20
 
@@ -58,6 +63,8 @@ def open_clip(audio: Path, inside: Inside | None) -> BinaryIO:
         if not stat.S_ISREG(audio.stat().st_mode):
             raise OSError(errno.EINVAL, "not a file: a folder, a pipe or a device")  # opening a pipe waits for ever
         return audio.open("rb")
+    if isinstance(inside, Span) and inside.packed is not None:
+        return io.BytesIO(_unpacked(audio, inside.packed).read(inside))
     if isinstance(inside, Span):
         with audio.open("rb") as file:
             file.seek(inside.offset)
@@ -76,6 +83,35 @@ def restore(fields: Mapping[str, Any] | None) -> Inside | None:
     if fields is None:
         return None
     return Span(**fields) if "offset" in fields else Cell(**fields)
+
+
+def unpack(file: BinaryIO, packed: str) -> pa.NativeFile:
+    """Read a compressed file as what it holds, forward only. Raises OSError where it is damaged."""
+    return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), packed)
+
+
+class _Unpacked:
+    """A compressed file, read forward; going back starts over."""
+
+    def __init__(self, path: Path, packed: str) -> None:
+        self._path, self._packed = path, packed
+        self._start()
+
+    def read(self, span: Span) -> bytes:
+        """The bytes of one span, fewer where the file ends before it does."""
+        if span.offset < self._at:
+            self._start()
+        while self._at < span.offset and self._take(min(BUFFER_BYTES, span.offset - self._at)):
+            pass
+        return self._take(span.size) if self._at == span.offset else b""
+
+    def _start(self) -> None:
+        self._stream, self._at = unpack(self._path.open("rb"), self._packed), 0
+
+    def _take(self, count: int) -> bytes:
+        data: bytes = self._stream.read(count)
+        self._at += len(data)
+        return data
 
 
 class _RowGroup:
@@ -113,6 +149,18 @@ class _RowGroup:
 
 _open_row_group: dict[tuple[str, int, int, str], _RowGroup] = {}
 """One entry: path, time of change, row group and column -> the row group. Workers outlive a file written anew."""
+
+
+_open_unpacked: dict[tuple[str, int], _Unpacked] = {}
+"""One entry: path and time of change -> the file."""
+
+
+def _unpacked(audio: Path, packed: str) -> _Unpacked:
+    key = (str(audio), audio.stat().st_mtime_ns)
+    if key not in _open_unpacked:
+        _open_unpacked.clear()
+        _open_unpacked[key] = _Unpacked(audio, packed)
+    return _open_unpacked[key]
 
 
 def _row_group(audio: Path, cell: Cell) -> _RowGroup:

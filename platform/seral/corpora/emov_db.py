@@ -28,6 +28,7 @@ CONVENTION = Convention(
     expected="SPEAKER/Emotion/emotion_FIRST-LAST_SENTENCE (bea jenie josh or sam, the emotion, numbers)",
     example="bea/Amused/amused_1-15_0001.wav",
     folders=True,
+    name_of=lambda match: f"{match['speaker'].lower()}_{match['name']}",
 )
 TEXTS = r"(.*/)?cmuarctic\.data"
 SENTENCE = re.compile(r'\(\s*arctic_a(\d{4})\s+"(.*)"\s*\)')
@@ -42,7 +43,6 @@ def read_emov_db(root: Path) -> Iterator[Utterance | Skipped]:
     def describe(name: str, match: re.Match[str]) -> dict[str, Any]:
         speaker = match["speaker"].lower()
         return {
-            "name": f"{speaker}_{match['name']}",
             "speaker": speaker,
             "gender": GENDERS[speaker],
             "language": "en",

@@ -29,6 +29,7 @@ CONVENTION = Convention(
     expected="SPEAKER/eNN or SPEAKER_eNN (DC JE JK or KL, emotion a d f h n sa or su, two digits)",
     example="AudioData/DC/a01.wav",
     folders=True,
+    name_of=lambda match: f"{match['speaker']}_{match['emotion']}{match['sentence']}",
 )
 
 
@@ -39,7 +40,6 @@ def read_savee(root: Path) -> Iterator[Utterance | Skipped]:
 
 def _describe(name: str, match: re.Match[str]) -> dict[str, Any]:
     return {
-        "name": f"{match['speaker']}_{match['emotion']}{match['sentence']}",
         "speaker": match["speaker"],
         "gender": "male",
         "language": "en",

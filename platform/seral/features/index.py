@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import FeatureError
+from seral.pool.ids import Ids
 
 NAMED = 5
 """Utterances without features that a message names."""
@@ -50,9 +51,9 @@ class ShardIndex:
         names: list[str] = self.ids.to_pylist()
         return names
 
-    def positions(self, ids: Sequence[str]) -> NDArray[np.int64]:
+    def positions(self, ids: Collection[str]) -> NDArray[np.int64]:
         """Positions of some ids; -1 for those that are not there."""
-        index = pc.index_in(pa.array(ids, self.ids.type), self.ids)
+        index = pc.index_in(pa.array(Ids(ids)), self.ids)
         positions: NDArray[np.int64] = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         return positions
 
@@ -70,7 +71,7 @@ class ShardIndex:
 
     def rows_by_shard(self, ids: Collection[str]) -> dict[str, NDArray[np.int32]]:
         """Shard -> ascending rows of those of the ids that are there, in the order of the shards."""
-        position = self.positions(list(ids))
+        position = self.positions(ids)
         position = position[position >= 0]
         shard, row = self.shard_N[position], self.row_N[position]
         order = np.lexsort((row, shard))

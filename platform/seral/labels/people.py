@@ -31,6 +31,7 @@ from seral.labels.consensus import consensus
 from seral.labels.ledger import Ledger
 from seral.labels.records import Progress, Project
 from seral.options import Options
+from seral.pool.ids import Ids
 from seral.pool.splits import Fold
 from seral.progress import track
 from seral.schema import LABEL
@@ -102,7 +103,7 @@ class People:
             self._await([EVALUATION])
             storage.write_table(self._evaluation, self.labels(self._ledger.asked(EVALUATION), -1))
         settled = set(self._settled())
-        dev, test = (tuple(name for name in part if name in settled) for part in (fold.dev, fold.test))
+        dev, test = (Ids(name for name in part if name in settled) for part in (fold.dev, fold.test))
         for part, ids in (("dev", dev), ("test", test)):
             if not ids:
                 raise LabelError(f"people gave no clip of the {part} speakers a label: raise people.evaluation")

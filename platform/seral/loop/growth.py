@@ -19,6 +19,7 @@ from seral.loop.options import LoopOptions
 from seral.loop.picking import INITIAL
 from seral.loop.pool_scores import SELECTION
 from seral.loop.rounds import count_rounds, read_picks, round_folder
+from seral.pool.ids import Ids
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, folds_of, with_new_clips
 from seral.progress import say
@@ -113,8 +114,8 @@ def _read_judged(options: LoopOptions, number: int) -> Fold:
         raise StateError(f"{uri} is missing: the run began with a release that did not note dev and test")
     table = storage.read_table(uri)
     pairs = list(zip(*(table[name].to_pylist() for name in ("utterance_id", "part")), strict=True))
-    dev, test = (tuple(name for name, part in pairs if part == wanted) for wanted in ("dev", "test"))
-    return Fold(name=table.schema.metadata[b"fold"].decode(), train=(), dev=dev, test=test)
+    dev, test = (Ids(name for name, part in pairs if part == wanted) for wanted in ("dev", "test"))
+    return Fold(name=table.schema.metadata[b"fold"].decode(), train=Ids(), dev=dev, test=test)
 
 
 def _check_labelled(options: LoopOptions, number: int, fold: Fold) -> None:

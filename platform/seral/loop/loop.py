@@ -80,6 +80,7 @@ def _run(options: LoopOptions) -> str:
     options, pool = context.options, context.pool
     times = PhaseTimes.resumed(storage.join(options.run, SECONDS))
     metadata, source = kind.candidates(options, pool)
+    pa.default_memory_pool().release_unused()
     check_noises(options.finetune.augment, pool, metadata)
     folds = folds_of_run(options, pool, metadata)
     filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}

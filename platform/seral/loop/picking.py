@@ -34,11 +34,11 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
     `count` labels are wanted; `further` is how often the round has asked before.
     """
     unasked = this.unasked(this.asked_ids)
-    unpicked = sorted(set(unasked) - set(picked_ids))
+    unpicked = unasked.without(picked_ids)
     count = min(count, len(unpicked))
     pace = this.arm.pace
     if pace is None and count == len(unpicked):
-        return unpicked
+        return list(unpicked)
     if pace is None and count <= 0:
         return []
     strategy = this.strategy

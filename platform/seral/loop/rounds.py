@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -36,6 +36,7 @@ from seral.labels.annotator import Annotator
 from seral.loop import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.loop.stopping import RoundSummary, StopOptions
+from seral.pool.ids import Ids
 from seral.schema import LABEL, PICK
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import COLUMNS, WITHOUT_A_MODEL
@@ -109,7 +110,7 @@ class LoopFold:
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Metadata of utterances, in the order of the ids."""
         metadata = self.data.metadata
-        return metadata.take(pc.index_in(pa.array(ids, pa.string()), metadata["utterance_id"].combine_chunks()))
+        return metadata.take(pc.index_in(pa.array(ids, pa.string()), metadata["utterance_id"]))
 
     def minutes(self, ids: Sequence[str], pace: PaceOptions) -> float:
         """Minutes that questions about these clips take."""
@@ -215,11 +216,11 @@ class Round:
         """The last answer about each utterance in the rounds before, schema.LABEL."""
         return latest(read_labels(self.folder, self.number))
 
-    def unasked(self, asked_ids: Sequence[str]) -> list[str]:
+    def unasked(self, asked_ids: Collection[str]) -> Ids:
         """The training utterances that are not among those, sorted."""
-        return sorted(set(self.data.fold.train) - set(asked_ids))
+        return self.data.fold.train.without(asked_ids)
 
-    def candidates(self, unasked: Sequence[str], number: int) -> Sequence[str]:
+    def candidates(self, unasked: Ids, number: int) -> Ids:
         """Of the training utterances that nobody was asked about, sorted, those that round `number` chooses from."""
         limit, schedule = self.options.candidates_per_round, self.arm.schedule
         if limit is None:
@@ -228,7 +229,7 @@ class Round:
             limit = max(limit, int(schedule[number] - (schedule[number - 1] if number else 0)))
         rng = self.trajectory.generator(number, "candidates")
         drawn = draw_in_proportion(self.fold.rows(unasked), min(limit, len(unasked)), rng)
-        return [unasked[row] for row in drawn.tolist()]
+        return unasked.take(drawn)
 
     def utterances(self, ids: Sequence[str]) -> Utterances:
         """Pooled features of utterances."""

@@ -7,7 +7,7 @@ pool once the corpus was imported, and is reported along when the pool is named.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ def audit_corpus(options: AuditOptions) -> dict[str, Any]:
     items = list(find_reader(options.reader, options.reader_options)(root))
     utterances = [item for item in items if isinstance(item, Utterance)]
     skipped = [item for item in items if isinstance(item, Skipped)]
-    count = belonging(utterances, (item.reason for item in skipped))
+    count = belonging(len(utterances), (item.reason for item in skipped))
     audit = {
         "reader": options.reader,
         "root": options.root,
@@ -76,9 +76,9 @@ def audit_corpus(options: AuditOptions) -> dict[str, Any]:
     return audit
 
 
-def belonging(utterances: Sequence[object], reasons: Iterable[str]) -> int:
+def belonging(utterances: int, reasons: Iterable[str]) -> int:
     """Number of audio clips of the corpus that are there, whether or not they can be used."""
-    return len(utterances) + sum(reason in BELONGS for reason in reasons)
+    return utterances + sum(reason in BELONGS for reason in reasons)
 
 
 def total_remark(reader: str, count: int) -> str | None:

@@ -1,18 +1,21 @@
 """Plan of the files that become one shard, made from the files alone: a killed import plans the same again."""
 
+# N clips
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from seral.audio.decode import BadAudio, Decoded, decode, encode_flac, pcm16
 from seral.corpora.reading.utterance import Utterance
-from seral.schema import SAMPLE_RATE
+from seral.pool.listing import Listing
 
 SMALL_POOL_CHUNKS = 8
 """A corpus smaller than one shard is still cut in this many, so that the cores share the work."""
@@ -22,83 +25,57 @@ PROBES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """One file (or segment) to import, with its size in bytes."""
-
-    utterance: Utterance
-    size: int
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of the clip: of its file, or of a longer recording no more than its seconds at 16 kHz."""
-        start_s, end_s = self.utterance.start_s, self.utterance.end_s
-        if end_s is None:
-            return self.size
-        return min(self.size, int((end_s - (start_s or 0.0)) * SAMPLE_RATE * 2))
-
-    def facts(self) -> str:
-        """All that decides a row besides the file's content. The folder the corpus lies in does not; its labels do."""
-        metadata = {name: value for name, value in vars(self.utterance).items() if name != "audio"}
-        return json.dumps(metadata | {"size": self.size}, sort_keys=True, default=plain)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Chunk:
     """Files that become one shard."""
 
     name: str
-    sources: tuple[Source, ...]
+    rows: NDArray[np.int64]
+    """Their rows in the listing."""
 
 
 def plan_chunks(
-    sources: Sequence[Source], *, shard_bytes: int, max_duration_s: float = 60.0, salt: str = ""
+    listing: Listing,
+    rows: NDArray[np.int64],
+    *,
+    shard_bytes: int,
+    max_duration_s: float = 60.0,
+    salt: str = "",
 ) -> list[Chunk]:
-    """Cut sources into chunks whose shards take about `shard_bytes`, in order of their names.
+    """Cut some rows of a listing into chunks whose shards take about `shard_bytes`, in order of their names.
 
     The same files give the same chunks. Some of them are decoded, to tell what all will take.
     """
-    keys = sorted(
-        ((source.utterance.corpus, source.utterance.source, source.facts(), row) for row, source in enumerate(sources)),
-    )
-    ordered = [sources[row] for *_, row in keys]
-    sizes = _stored_sizes(ordered, max_duration_s)
-    parts = max(1, min(SMALL_POOL_CHUNKS, len(ordered) // MIN_CHUNK_FILES))
-    limit = max(1, min(shard_bytes, -(-sum(sizes) // parts)))
-    groups: list[list[int]] = []
-    group_bytes = 0
-    for row, size in enumerate(sizes):
-        if not groups or group_bytes + size > limit:
-            groups.append([])
-            group_bytes = 0
-        groups[-1].append(row)
-        group_bytes += size
-    return [
-        Chunk(
-            name=_chunk_name(corpus=keys[group[0]][0], facts=[keys[row][2] for row in group], salt=salt),
-            sources=tuple(ordered[row] for row in group),
-        )
-        for group in groups
-    ]
+    keys = [(name, "ascending") for name in ("corpus", "source", "facts")]
+    ordered_N = np.asarray(pc.sort_indices(listing.sources, sort_keys=keys)).astype(np.int64)
+    ordered_N = ordered_N[np.isin(ordered_N, rows)]
+    end_N = np.cumsum(_stored_sizes(listing, ordered_N, max_duration_s))
+    parts = max(1, min(SMALL_POOL_CHUNKS, len(ordered_N) // MIN_CHUNK_FILES))
+    limit = max(1, min(shard_bytes, -(-int(end_N[-1] if len(end_N) else 0) // parts)))
+    chunks, start, before = list[Chunk](), 0, 0
+    while start < len(ordered_N):
+        end = max(start + 1, int(np.searchsorted(end_N, before + limit, side="right")))
+        chunks.append(_chunk(listing, ordered_N[start:end], salt))
+        start, before = end, int(end_N[end - 1])
+    return chunks
 
 
-def _stored_sizes(ordered: Sequence[Source], max_duration_s: float) -> list[int]:
-    """Bytes that each will take as 16 kHz FLAC, by some of each kind of file, evenly out of their order.
+def _stored_sizes(listing: Listing, ordered_N: NDArray[np.int64], max_duration_s: float) -> NDArray[np.int64]:
+    """Bytes that each will take as 16 kHz FLAC, (N,), by some of each kind of file, evenly out of their order.
 
-    Of a kind that nothing can be stored of, the bytes it has.
+    Of a kind that nothing can be stored of, the bytes it has; of a file that is not there, none.
     """
-    kinds: dict[str, list[Source]] = defaultdict(list)
-    for source in ordered:
-        kinds[_kind(source)].append(source)
-    share = {}
-    for kind, alike in kinds.items():
-        probes = [alike[row * len(alike) // PROBES] for row in range(PROBES)] if len(alike) > PROBES else alike
-        stored_bytes = sum(_stored_bytes(source.utterance, max_duration_s) for source in probes)
-        share[kind] = stored_bytes / max(1, sum(source.bytes for source in probes)) or 1.0
-    return [int(source.bytes * share[_kind(source)]) for source in ordered]
-
-
-def _kind(source: Source) -> str:
-    return source.utterance.audio.suffix.lower()
+    kinds = listing.sources["suffix"].combine_chunks().dictionary_encode()
+    kind_N = np.asarray(kinds.indices)[ordered_N]
+    bytes_N = np.asarray(listing.sources["clip_bytes"])[ordered_N]
+    share_K = np.ones(len(kinds.dictionary))
+    for kind in np.unique(kind_N).tolist():
+        alike = ordered_N[kind_N == kind]
+        probes = alike[np.arange(PROBES) * len(alike) // PROBES] if len(alike) > PROBES else alike
+        sources = [listing.source(row) for row in probes.tolist()]
+        stored_bytes = sum(_stored_bytes(source.utterance, max_duration_s) for source in sources)
+        share_K[kind] = stored_bytes / max(1, sum(source.clip_bytes for source in sources)) or 1.0
+    stored_N: NDArray[np.int64] = np.maximum(bytes_N * share_K[kind_N], 0).astype(np.int64)
+    return stored_N
 
 
 def _stored_bytes(utterance: Utterance, max_duration_s: float) -> int:
@@ -115,10 +92,21 @@ def decode_utterance(utterance: Utterance, max_duration_s: float) -> Decoded:
     return decode(utterance.audio, inside=inside, start_s=start_s, end_s=end_s, max_duration_s=max_duration_s)
 
 
-def _chunk_name(corpus: str, facts: Sequence[str], salt: str) -> str:
-    return f"{corpus}-{hashlib.sha256(json.dumps([salt, *facts]).encode()).hexdigest()[:12]}"
+def _chunk(listing: Listing, rows: NDArray[np.int64], salt: str) -> Chunk:
+    facts = [listing.text("facts", row) for row in rows.tolist()]
+    digest = hashlib.sha256(json.dumps([salt, *facts]).encode()).hexdigest()[:12]
+    return Chunk(name=f"{listing.text('corpus', int(rows[0]))}-{digest}", rows=rows)
 
 
-def plain(value: Any) -> Any:
-    """A dataclass as the dict of its fields, for JSON, without the deep copy that dataclasses.asdict makes."""
-    return str(value) if isinstance(value, Path) else vars(value)
+def task_block(listing: Listing, chunks: Sequence[Chunk]) -> pa.Table:
+    """A block for the workers: of each chunk the name, and the facts and the path of every file."""
+    columns = {
+        "chunk": [chunk.name for chunk in chunks],
+        "facts": pa.array(
+            [[listing.text("facts", row) for row in c.rows.tolist()] for c in chunks], pa.list_(pa.string())
+        ),
+        "audio": pa.array(
+            [[listing.text("audio", row) for row in c.rows.tolist()] for c in chunks], pa.list_(pa.binary())
+        ),
+    }
+    return pa.table(columns)

@@ -16,7 +16,7 @@ from seral.audio.segments import recording_voice, utterances
 from seral.audio.voice import FRAME_S
 from seral.cluster import ClusterOptions, connect
 from seral.corpora.formats.folder import DECODABLE
-from seral.corpora.reading.tree import AudioFile, audio_files
+from seral.corpora.reading.tree import AudioFiles, audio_files
 from seral.errors import ReaderError
 from seral.options import Options
 from seral.progress import track
@@ -72,7 +72,7 @@ def cut_recordings(options: CutOptions) -> str:
     return f"{clips} clips of {len(files)} recordings in {options.out}"
 
 
-def _cut_by_voice(files: list[AudioFile], options: CutOptions) -> str:
+def _cut_by_voice(files: AudioFiles, options: CutOptions) -> str:
     options = options.model_copy(update={"out": str(Path(options.out).resolve())})
     connect(options.cluster)
     items = [{"path": str(file.path.resolve()), "source": file.source} for file in files]

@@ -9,32 +9,36 @@ quarantine table and never takes its neighbours with it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from seral import storage
 from seral.audio.address import path_of
-from seral.audio.containers import restore
+from seral.audio.containers import Span
 from seral.audio.decode import BadAudio, encode_flac, pcm16, pcm_hash
 from seral.audio.quality import REASONS, measure
 from seral.audio.voice import voice_probability
 from seral.cluster import ClusterOptions, connect, cpu_count
 from seral.corpora import READERS
 from seral.corpora.keywords import find_reader, keywords
-from seral.corpora.reading.utterance import Skipped, Utterance, Vote
+from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import PoolError, unknown_name
 from seral.options import Options
 from seral.pool.audit import belonging, total_remark
-from seral.pool.chunks import Chunk, Source, decode_utterance, plain, plan_chunks
+from seral.pool.chunks import Chunk, decode_utterance, plan_chunks, task_block
 from seral.pool.dedupe import mark_duplicates
+from seral.pool.listing import BATCH_ROWS, Known, Listing, Source, quarantine_row
 from seral.pool.revisions import EMPTY, commit, read_entry, shard_entry
 from seral.pool.shards import TABLES, open_pool, read_manifest, renamed, shard_uri
 from seral.pool.tombstones import Erased, read_erased
@@ -89,48 +93,35 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     """Import one corpus into a pool and return the counts. Raises ReaderError, PoolError, OptionError."""
     options = options.model_copy(update={"out": storage.absolute(options.out)})
     before = read_manifest(options.out) or EMPTY
-    listed = _list_sources(options)
-    base = _without_retried(options, before, *listed)
-    pool_sources = _known_sources(options.out, base)
-    sources, skipped = _without_erased(*listed, read_erased(options.out), pool_sources)
-    fresh = [
-        source
-        for source in sources
-        if (source.utterance.corpus, source.utterance.source, source.size) not in pool_sources
-    ]
-    unplaced = [item for item in skipped if (item.corpus, item.source, item.size) not in pool_sources]
+    items = _reader(options)(path_of(options.root))
+    with Listing(item if isinstance(item, Skipped) else Source.listed(item) for item in items) as listing:
+        return _import_listed(options, before, listing)
+
+
+def _import_listed(options: ImportOptions, before: Mapping[str, Any], listing: Listing) -> dict[str, Any]:
+    base = _without_retried(options, before, listing)
+    pool_files, erased = _known_files(options.out, base), read_erased(options.out)
+    blocked_N = _blocked(listing, erased, pool_files)
+    fresh = np.flatnonzero(~blocked_N & ~pool_files.rows(listing.sources, "size"))
+    skipped = pa.concat_tables([listing.skipped, _erased_rows(listing, np.flatnonzero(blocked_N), erased)])
+    unplaced = skipped.filter(pa.array(~pool_files.rows(skipped, "source_bytes")))
     # A chunk that is tried again must not be taken for the one that failed.
     salt = f"{options.max_duration_s} {options.voice}" + (f" after {before['revision']}" if options.retry else "")
     chunks = plan_chunks(
-        fresh, shard_bytes=int(options.shard_mb * 1e6), max_duration_s=options.max_duration_s, salt=salt
+        listing, fresh, shard_bytes=int(options.shard_mb * 1e6), max_duration_s=options.max_duration_s, salt=salt
     )
     missing = [chunk for chunk in chunks if not storage.exists(shard_uri(options.out, "utterances", chunk.name))]
     entries: dict[str, Any] = {}
     if missing:
         connect(options.cluster)
-        entries = _write_shards(options, missing)
-    if unplaced:
+        entries = _write_shards(options, listing, missing, erased)
+    if unplaced.num_rows:
         _write_skipped(options.out, unplaced)
-    counts = _finish(options, before, base, chunks, unplaced, entries, listed=len(sources) + len(skipped))
-    remark = total_remark(options.reader, belonging(sources, (item.reason for item in skipped)))
+    listed = listing.sources.num_rows + listing.skipped.num_rows
+    counts = _finish(options, before, base, chunks, unplaced, entries, listed=listed)
+    usable = listing.sources.num_rows - int(blocked_N.sum())
+    remark = total_remark(options.reader, belonging(usable, skipped["reason"].to_pylist()))
     return counts | ({"remark": remark} if remark else {})
-
-
-def _list_sources(options: ImportOptions) -> tuple[list[Source], list[Skipped]]:
-    sources, skipped = [], []
-    for item in _reader(options)(path_of(options.root)):
-        if isinstance(item, Skipped):
-            skipped.append(item)
-        else:
-            sources.append(Source(utterance=item, size=_size(item)))
-    return sources, skipped
-
-
-def _size(utterance: Utterance) -> int:
-    """Bytes of the clip's file, or of its part of one; -1 where there is no file."""
-    if utterance.inside is not None:
-        return utterance.inside.size
-    return utterance.audio.stat().st_size if utterance.audio.is_file() else -1
 
 
 def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Skipped]]:
@@ -143,41 +134,39 @@ def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Ski
     return lambda root: (replace(item, corpus=name) for item in read(root))
 
 
-def _without_erased(
-    sources: Sequence[Source], skipped: Sequence[Skipped], erased: Erased, pool_sources: set[tuple[str, str, int]]
-) -> tuple[list[Source], list[Skipped]]:
-    """Files of what was erased are not read again: they become rows of the quarantine that do not name the file."""
-    allowed, blocked = [], []
-    for source in sources:
-        corpus, name, speaker = (getattr(source.utterance, of) for of in ("corpus", "source", "speaker"))
-        if erased and (
-            (corpus, erased.mask(corpus, name), 0) in pool_sources
-            or erased.knows("source", corpus, name)
+def _blocked(listing: Listing, erased: Erased, pool_files: Known) -> NDArray[np.bool_]:
+    """Sources of what was erased, (N,): they are not read again."""
+    blocked_N = np.zeros(listing.sources.num_rows, dtype=bool)
+    if not erased:
+        return blocked_N
+    columns = (listing.sources[name] for name in ("corpus", "source", "speaker"))
+    for row, (corpus, source, speaker) in enumerate(zip(*(column.to_pylist() for column in columns), strict=True)):
+        blocked_N[row] = (
+            pool_files.has(corpus, erased.mask(corpus, source), 0)
+            or erased.knows("source", corpus, source)
             or (speaker is not None and erased.knows("speaker", corpus, speaker))
-        ):
-            row = _erased_row(corpus, name, erased)
-            blocked.append(Skipped(size=row.pop("source_bytes"), **row))
-        else:
-            allowed.append(source)
-    return allowed, [*skipped, *blocked]
+        )
+    return blocked_N
 
 
-def _without_retried(
-    options: ImportOptions, manifest: Mapping[str, Any], sources: Sequence[Source], skipped: Sequence[Skipped]
-) -> Mapping[str, Any]:
+def _erased_rows(listing: Listing, rows: NDArray[np.int64], erased: Erased) -> pa.Table:
+    """Rows of the quarantine that do not name the file."""
+    pairs = [(listing.text("corpus", row), listing.text("source", row)) for row in rows.tolist()]
+    return pa.Table.from_pylist([_erased_row(corpus, source, erased) for corpus, source in pairs], QUARANTINE)
+
+
+def _without_retried(options: ImportOptions, manifest: Mapping[str, Any], listing: Listing) -> Mapping[str, Any]:
     """The manifest with shards whose quarantine lacks what is tried again; such shards are written under new names."""
     if not options.retry:
         return manifest
     pool = options.out
-    corpus_files = {(source.utterance.corpus, source.utterance.source) for source in sources}
-    corpus_files |= {(item.corpus, item.source) for item in skipped}
     shards = {}
     for shard, entry in manifest["shards"].items():
         rows = storage.read_table(shard_uri(pool, "quarantine", shard)).to_pylist()
         remaining = [
             row
             for row in rows
-            if row["reason"] not in options.retry or (row["corpus"], row["source"]) not in corpus_files
+            if row["reason"] not in options.retry or not listing.files.has(row["corpus"], row["source"], None)
         ]
         if len(remaining) == len(rows):
             shards[shard] = entry
@@ -193,34 +182,34 @@ def _without_retried(
     return {**manifest, "shards": shards}
 
 
-def _known_sources(pool: str, manifest: Mapping[str, Any]) -> set[tuple[str, str, int]]:
-    """(corpus, source, bytes) of everything the pool has dealt with."""
+def _known_files(pool: str, manifest: Mapping[str, Any]) -> Known:
+    """Everything the pool has dealt with."""
     columns = ["corpus", "source", "source_bytes"]
-    sources: set[tuple[str, str, int]] = set()
-    for shard in manifest["shards"]:
-        for table in ("utterances", "quarantine"):
-            rows = storage.read_table(shard_uri(pool, table, shard), columns)
-            sources |= set(zip(*(rows[name].to_pylist() for name in columns), strict=True))
-    return sources
+    uris = (shard_uri(pool, table, shard) for shard in manifest["shards"] for table in ("utterances", "quarantine"))
+    return Known.of(storage.read_table(uri, columns) for uri in uris)
 
 
-def _write_shards(options: ImportOptions, chunks: Sequence[Chunk]) -> dict[str, Any]:
+def _write_shards(options: ImportOptions, listing: Listing, chunks: Sequence[Chunk], erased: Erased) -> dict[str, Any]:
     """Write the chunks' shards and return their entries in the manifest."""
-    items = [{"chunk": json.dumps(chunk, default=plain)} for chunk in chunks]
     # Between two tasks of a worker Ray Data leaves a tenth of a second, so small shards are done several in a task.
-    size = sum(source.bytes for chunk in chunks for source in chunk.sources)
-    tasks = min(len(items), max(TASKS_PER_CPU * cpu_count(), -(-size // TASK_BYTES)))
-    dataset = ray.data.from_items(items, override_num_blocks=tasks).map(
+    bytes_N = np.asarray(listing.sources["clip_bytes"])
+    size = sum(int(bytes_N[chunk.rows].sum()) for chunk in chunks)
+    tasks = min(len(chunks), max(TASKS_PER_CPU * cpu_count(), -(-size // TASK_BYTES)))
+    bounds = np.linspace(0, len(chunks), tasks + 1).astype(int).tolist()
+    # The lists of files wait in the object store, and where that is full on disk, not in this process.
+    blocks = [ray.put(task_block(listing, chunks[start:end])) for start, end in itertools.pairwise(bounds)]
+    dataset = ray.data.from_arrow_refs(blocks).map(
         import_chunk,
         fn_kwargs={
             "pool": str(options.out),
             "max_duration_s": options.max_duration_s,
             "voice": options.voice,
-            "erased": read_erased(options.out),
+            "erased": erased,
         },
     )
     entries: dict[str, Any] = {}
-    with track(f"importing {chunks[0].sources[0].utterance.corpus}", sum(len(c.sources) for c in chunks)) as advance:
+    corpus = listing.text("corpus", int(chunks[0].rows[0]))
+    with track(f"importing {corpus}", sum(len(chunk.rows) for chunk in chunks)) as advance:
         for row in dataset.iter_rows():
             entries[row["chunk"]] = json.loads(row["entry"])
             advance(row["files"])
@@ -231,36 +220,37 @@ def import_chunk(
     row: dict[str, Any], *, pool: str, max_duration_s: float, voice: bool, erased: Erased
 ) -> dict[str, Any]:
     """Decode the files of one chunk and write its tables; `utterances` last, since it marks the chunk as done."""
-    chunk = json.loads(row["chunk"])
-    uris = {table: shard_uri(pool, table, chunk["name"]) for table in TABLES}
+    uris = {table: shard_uri(pool, table, row["chunk"]) for table in TABLES}
     gold, votes, bad = [], [], []
     checksums: dict[str, storage.Checksum] = {}
     with storage.table_writer(uris["utterances"], UTTERANCE, row_group_rows=256) as good:
-        for source in chunk["sources"]:
-            utterance = _restored(source["utterance"])
+        sources = sorted(map(Source.of, row["facts"], row["audio"]), key=_forward)
+        for source in sources:
+            utterance = source.utterance
             try:
                 record = import_file(utterance, max_duration_s=max_duration_s, voice=voice)
             except BadAudio as error:
-                bad.append(_bad_row(utterance, error, source["size"]))
+                bad.append(_bad_row(utterance, error, source.size))
                 continue
             if erased.knows("audio", record["pcm_hash"]):
                 bad.append(_erased_row(utterance.corpus, utterance.source, erased))
                 continue
-            good.append(record | {"source_bytes": source["size"]})
+            good.append(record | {"source_bytes": source.size})
             gold.append(_gold_row(record["utterance_id"], utterance))
             votes += [{"utterance_id": record["utterance_id"], **vars(vote)} for vote in utterance.votes]
         for table, rows in (("quarantine", bad), ("gold", gold), ("votes", votes)):
             checksums[table] = storage.write_table(uris[table], pa.Table.from_pylist(rows, TABLES[table]))
     checksums["utterances"] = good.checksum
     entry = json.dumps(shard_entry(len(gold), checksums))
-    return {"chunk": chunk["name"], "files": len(chunk["sources"]), "entry": entry}
+    return {"chunk": row["chunk"], "files": len(row["facts"]), "entry": entry}
 
 
-def _restored(fields: Mapping[str, Any]) -> Utterance:
-    """The utterance that `plain` took apart."""
-    votes = tuple(Vote(**{**vote, "secondary": tuple(vote["secondary"])}) for vote in fields["votes"])
-    inside = restore(fields["inside"])
-    return Utterance(**{**fields, "audio": path_of(fields["audio"]), "inside": inside, "votes": votes})
+def _forward(source: Source) -> tuple[str, int]:
+    """Sorted so, clips of a packed file are read forward; others stay in their order."""
+    inside = source.utterance.inside
+    if not isinstance(inside, Span) or inside.packed is None:
+        return "", 0
+    return str(source.utterance.audio), inside.offset
 
 
 def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = True) -> dict[str, Any]:
@@ -297,30 +287,32 @@ def _gold_row(utterance_id: str, utterance: Utterance) -> dict[str, Any]:
 
 
 def _erased_row(corpus: str, source: str, erased: Erased) -> dict[str, Any]:
-    return _quarantine_row(erased.mask(corpus, source), corpus, ERASED, "erased on request; kept out", 0)
+    return quarantine_row(erased.mask(corpus, source), corpus, ERASED, "erased on request; kept out", 0)
 
 
 def _bad_row(utterance: Utterance, error: BadAudio, size: int) -> dict[str, Any]:
-    row = _quarantine_row(utterance.source, utterance.corpus, error.reason, error.detail, size)
+    row = quarantine_row(utterance.source, utterance.corpus, error.reason, error.detail, size)
     return row | {"speaker": utterance.speaker}
 
 
-def _quarantine_row(source: str, corpus: str, reason: str, detail: str, size: int) -> dict[str, Any]:
-    return {"source": source, "corpus": corpus, "reason": reason, "detail": detail, "source_bytes": size}
-
-
-def _write_skipped(pool: str, skipped: Sequence[Skipped]) -> None:
+def _write_skipped(pool: str, skipped: pa.Table) -> None:
     """Files a reader could not place become a shard of their own that holds quarantine rows only."""
     name = _skipped_name(skipped)
-    rows = [_quarantine_row(item.source, item.corpus, item.reason, item.detail, item.size) for item in skipped]
     for table in ("quarantine", "gold", "votes", "utterances"):
-        content = rows if table == "quarantine" else []
-        storage.write_table(shard_uri(pool, table, name), pa.Table.from_pylist(content, TABLES[table]))
+        storage.write_table(
+            shard_uri(pool, table, name), skipped if table == "quarantine" else TABLES[table].empty_table()
+        )
 
 
-def _skipped_name(skipped: Sequence[Skipped]) -> str:
-    listing = json.dumps(sorted([item.source, item.reason, item.detail, item.size] for item in skipped))
-    return f"{skipped[0].corpus}-skipped-{hashlib.sha256(listing.encode()).hexdigest()[:12]}"
+def _skipped_name(skipped: pa.Table) -> str:
+    keys = ["source", "reason", "detail", "source_bytes"]
+    digest, comma = hashlib.sha256(b"["), ""
+    for batch in skipped.select(keys).sort_by([(key, "ascending") for key in keys]).to_batches(BATCH_ROWS):
+        for row in batch.to_pylist():
+            digest.update(f"{comma}{json.dumps([*row.values()])}".encode())
+            comma = ", "
+    digest.update(b"]")
+    return f"{skipped['corpus'][0].as_py()}-skipped-{digest.hexdigest()[:12]}"
 
 
 def _finish(
@@ -328,7 +320,7 @@ def _finish(
     before: Mapping[str, Any],
     base: Mapping[str, Any],
     chunks: Sequence[Chunk],
-    skipped: Sequence[Skipped],
+    skipped: pa.Table,
     new_entries: Mapping[str, Any],
     *,
     listed: int,
@@ -339,9 +331,9 @@ def _finish(
     of others that are new the files are read.
     """
     pool = options.out
-    names = [chunk.name for chunk in chunks] + ([_skipped_name(skipped)] if skipped else [])
+    names = [chunk.name for chunk in chunks] + ([_skipped_name(skipped)] if skipped.num_rows else [])
     bad = storage.read_tables([shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
-    files = sum(len(chunk.sources) for chunk in chunks) + len(skipped)
+    files = sum(len(chunk.rows) for chunk in chunks) + skipped.num_rows
     _check_bad_share(bad, listed, options)
     shards = mark_duplicates(pool, list(dict.fromkeys([*sorted(base["shards"]), *names])))
     entry_of = {**new_entries, **base["shards"]}

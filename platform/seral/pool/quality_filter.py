@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seral.audio.quality import weakest
+from seral.pool.ids import Ids
 from seral.pool.splits import Fold
 from seral.schema import FILTERED
 
@@ -18,7 +19,7 @@ SLAB = 65_536
 
 def below_quality(ids: Collection[str], metadata: pa.Table, min_quality: float) -> pa.Table:
     """Utterances whose quality is below `min_quality`, schema.FILTERED; what was not measured stays out."""
-    is_asked = pc.is_in(metadata["utterance_id"], pa.array(sorted(ids), pa.string()))
+    is_asked = pc.is_in(metadata["utterance_id"], pa.array(Ids(ids)))
     rows = metadata.filter(pc.and_(is_asked, pc.less(metadata["quality"], min_quality)))
     slabs = rows.select(MEASURES).to_batches(max_chunksize=SLAB)
     reasons = [weakest(**row) for slab in slabs for row in slab.to_pylist()]

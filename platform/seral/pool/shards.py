@@ -121,7 +121,15 @@ class Pool:
         """Metadata of every utterance, without audio (schema.METADATA_COLUMNS), sorted by id."""
         schema = pa.schema([UTTERANCE.field(name) for name in METADATA_COLUMNS])
         tables = [self.read(shard, METADATA_COLUMNS).cast(schema) for shard in self.shards]
-        return (pa.concat_tables(tables) if tables else schema.empty_table()).sort_by("utterance_id")
+        table = pa.concat_tables([schema.empty_table(), *tables])
+        del tables
+        pa.default_memory_pool().release_unused()
+        order, columns = pc.sort_indices(table["utterance_id"]), []
+        for name in METADATA_COLUMNS:  # one by one: the whole of a large pool is not in memory twice
+            columns.append(table[name].take(order))
+            table = table.drop_columns(name)
+        pa.default_memory_pool().release_unused()
+        return pa.table(columns, schema=schema)
 
     @cached_property
     def quarantine(self) -> pa.Table:

@@ -29,6 +29,7 @@ from pydantic import Field
 from seral import storage
 from seral.errors import OptionError, SplitError
 from seral.options import Options
+from seral.pool.ids import Ids
 
 Group = tuple[str, str]
 """(corpus, speaker) or (corpus, session)."""
@@ -63,17 +64,15 @@ class Fold:
 
     name: str
     """The speakers or group it tests on, such as `emodb/03`."""
-    train: tuple[str, ...]
-    dev: tuple[str, ...]
-    test: tuple[str, ...]
+    train: Ids
+    dev: Ids
+    test: Ids
     left_out: int = 0
     """Utterances of the pool in no part: unknown speaker, session or split, or a duplicate."""
 
     def without(self, utterance_ids: Collection[str]) -> Fold:
         """The fold without some utterances."""
-        train, dev, test = (
-            tuple(n for n in part if n not in utterance_ids) for part in (self.train, self.dev, self.test)
-        )
+        train, dev, test = (part.without(utterance_ids) for part in (self.train, self.dev, self.test))
         smaller = replace(self, train=train, dev=dev, test=test)
         return replace(smaller, left_out=self.left_out + _size(self) - _size(smaller))
 
@@ -82,7 +81,7 @@ class Fold:
 class _Rows:
     """Columns that a split reads of the utterances that may take part, all but the marked duplicates, sorted by id."""
 
-    ids: NDArray[np.object_]
+    ids: pa.Array
     speaker_N: NDArray[np.int64]
     """Number of the speaker in `speakers`, -1 = unknown."""
     session_N: NDArray[np.int64]
@@ -142,11 +141,11 @@ def with_new_clips(fold: Fold, metadata: pa.Table, split: SplitOptions) -> Fold:
     rows = _rows(metadata)
     part_N = np.zeros(len(rows.ids), np.int64) if split.scheme != "column" else np.where(rows.split_N == 0, 0, -1)
     groups = {"leave-one-session": (rows.speaker_N, rows.session_N)}.get(split.scheme, (rows.speaker_N,))
-    judged_N = np.isin(rows.ids, [*fold.dev, *fold.test])
+    judged_N = np.asarray(pc.is_in(rows.ids, pa.array(fold.dev + fold.test)))
     for group_N in groups:
         part_N[np.isin(group_N, np.setdiff1d(group_N[judged_N], [-1]))] = -1
     for number, names in ((1, fold.dev), (2, fold.test)):
-        part_N[np.isin(rows.ids, names)] = number
+        part_N[np.asarray(pc.is_in(rows.ids, pa.array(names)))] = number
     grown = _fold(fold.name, rows, part_N, split)
     for part, before, after in (("dev", fold.dev, grown.dev), ("test", fold.test, grown.test)):
         if gone := sorted(set(before) - set(after)):
@@ -172,8 +171,8 @@ class _Keys:
 
     def __init__(self, metadata: pa.Table, *, near_duplicates: str | None, apart: Collection[str]) -> None:
         self._ids = _column(metadata, "utterance_id").combine_chunks()
-        keys = {"utterances": self._ids, "speakers": _within_corpus(metadata, "speaker")}
-        if "duplicate_of" in metadata.column_names:
+        keys = {"speakers": _within_corpus(metadata, "speaker")}
+        if "duplicate_of" in metadata.column_names and metadata["duplicate_of"].null_count < metadata.num_rows:
             keys["audio (duplicate_of)"] = pc.coalesce(metadata["duplicate_of"], self._ids)
         if "pcm_hash" in metadata.column_names:
             keys["audio (pcm_hash)"] = metadata["pcm_hash"]
@@ -181,15 +180,16 @@ class _Keys:
             keys["sessions"] = _within_corpus(metadata, "session")
         if "text" in apart:
             keys["texts"] = _words(_column(metadata, "text"))
-        self._keys = {kind: _numbered(column) for kind, column in keys.items()}
+        self._keys = {"utterances": (np.arange(len(self._ids)), self._ids)}
+        self._keys |= {kind: _numbered(column) for kind, column in keys.items()}
         self._groups = None if near_duplicates is None else _numbered(_leaders(self._ids, near_duplicates))[0]
 
     def check(self, fold: Fold) -> None:
         """Raise SplitError when two parts of a fold share anything."""
-        names = [name for part in PARTS for name in getattr(fold, part)]
-        rows = pc.index_in(pa.array(names, pa.string()), value_set=self._ids)
+        names = fold.train + fold.dev + fold.test
+        rows = pc.index_in(pa.array(names), value_set=self._ids)
         if rows.null_count:
-            absent = [name for name, is_absent in zip(names, rows.is_null().to_pylist(), strict=True) if is_absent]
+            absent = names.take(np.flatnonzero(np.asarray(rows.is_null())))
             raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listing(absent)}")
         row_M = np.asarray(rows)
         part_M = np.repeat(np.arange(len(PARTS)), [len(getattr(fold, part)) for part in PARTS])
@@ -200,7 +200,9 @@ class _Keys:
                 raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {listing}")
         if self._groups is not None and (shared := _shared(group_M := self._groups[row_M], part_M)):
             members = (np.flatnonzero(group_M == group) for group in shared)
-            groups = (" = ".join(f"{names[p]} ({PARTS[part_M[p]]})" for p in positions) for positions in members)
+            groups = (
+                " = ".join(f"{names[p]} ({PARTS[part_M[p]]})" for p in positions.tolist()) for positions in members
+            )
             raise SplitError(
                 f"fold {fold.name} leaks: near-duplicates in more than one part: {_listing(sorted(groups))}. Leave all "
                 f"but one of each out of the pool, or screen it with a larger similarity if they are not the same "
@@ -307,7 +309,7 @@ def _fold(name: str, rows: _Rows, part_N: NDArray[np.int64], options: SplitOptio
     # The given split still counts: what it keeps for dev and test is never trained on.
     allowed_N = np.isin(rows.split_N, (-1, 0)) if options.unknown_speakers == "train" else np.zeros(len(part_N), bool)
     part_N = np.where(rows.speaker_N < 0, np.where(allowed_N, 0, -1), part_N)
-    train, dev, test = (tuple(rows.ids[part_N == number].tolist()) for number in range(len(PARTS)))
+    train, dev, test = (Ids(rows.ids.filter(pa.array(part_N == number))) for number in range(len(PARTS)))
     return Fold(name=name, train=train, dev=dev, test=test)
 
 
@@ -322,7 +324,12 @@ SCHEMES: dict[str, Callable[[_Rows, SplitOptions], _Scheme]] = {
 def _rows(metadata: pa.Table) -> _Rows:
     columns = {name: _column(metadata, name) for name in ("utterance_id", "corpus", "speaker", "session", "split")}
     takes_part = pc.and_(pc.is_valid(columns["utterance_id"]), pc.is_null(_column(metadata, "duplicate_of")))
-    rows = pa.table(columns).filter(takes_part).sort_by("utterance_id")
+    rows = pa.table(columns)
+    if not pc.all(takes_part, min_count=0).as_py():
+        rows = rows.filter(takes_part)
+    ids = rows["utterance_id"].combine_chunks()
+    if not pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py():  # a pool's metadata is sorted already
+        rows = rows.sort_by("utterance_id")
     speakers, speaker_N = _groups(_within_corpus(rows, "speaker"))
     sessions, session_N = _groups(_within_corpus(rows, "session"))
     usable = np.unique(session_N[speaker_N >= 0])
@@ -331,7 +338,7 @@ def _rows(metadata: pa.Table) -> _Rows:
     renumbered[usable] = np.arange(len(usable))
     split_N = np.asarray(pc.index_in(rows["split"], value_set=pa.array(PARTS)).fill_null(-2))
     return _Rows(
-        ids=np.asarray(rows["utterance_id"].to_pylist(), dtype=object),
+        ids=rows["utterance_id"].combine_chunks(),
         speaker_N=speaker_N,
         session_N=renumbered[session_N],
         split_N=np.where(np.asarray(rows["split"].is_null()), -1, split_N),

@@ -11,15 +11,11 @@ import pyarrow.compute as pc
 
 from seral import storage
 from seral.pool.shards import Pool, open_pool
-from seral.schema import METADATA_COLUMNS, QUARANTINE, UTTERANCE
+from seral.schema import PROVENANCE, QUARANTINE, UTTERANCE
 
 WORDS = ("corpus", "speaker", "language", "channel_fault")
 """Columns of words that are counted."""
-MEASURES = [
-    field.name
-    for field in UTTERANCE
-    if field.name in METADATA_COLUMNS and pa.types.is_floating(field.type) and field.name not in ("start_s", "end_s")
-]
+MEASURES = [field.name for field in UTTERANCE if pa.types.is_floating(field.type) and field.name not in PROVENANCE]
 """Everything of an utterance that is a number and a measure."""
 MEDIANS = ("duration_s", "quality", "snr_db", "clipping", "speech_ratio", "voice_ratio", "loudness_db", "bandwidth_hz")
 """Measures whose median is among the statistics."""

@@ -7,6 +7,7 @@ tested once on speakers nobody trained on, with the linear probe on the same lab
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,7 @@ def costs(history: dict[str, Any], seconds: float, memory_mb: float, teacher: in
     }
 
 
-def labelled_share(ids: tuple[str, ...], share: float, seed: list[int]) -> list[str]:
+def labelled_share(ids: Sequence[str], share: float, seed: list[int]) -> list[str]:
     """A random share of the ids, at least one; with one seed, a smaller share lies inside a larger one."""
     order = np.random.default_rng(seed).permutation(len(ids))
     return [ids[index] for index in sorted(order[: max(1, round(share * len(ids)))])]

@@ -153,7 +153,7 @@ def _labelled(options: ProbeOptions) -> tuple[pa.Table, Oracle]:
     oracle = Oracle(pool, options.classes)
     columns = ["utterance_id", "audio", "duration_s", "corpus", "speaker", "duplicate_of"]
     table = pa.concat_tables(pool.read(shard, columns) for shard in pool.shards)
-    keep = pc.and_(pc.is_null(table["duplicate_of"]), pc.is_in(table["utterance_id"], oracle.answerable))
+    keep = pc.and_(pc.is_null(table["duplicate_of"]), pa.array(oracle.answers(table["utterance_id"])))
     if options.corpus is not None:
         keep = pc.and_(keep, pc.equal(table["corpus"], options.corpus))
     return table.filter(pc.and_(keep, pc.is_valid(table["speaker"]))), oracle

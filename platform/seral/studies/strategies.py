@@ -104,8 +104,8 @@ class StrategyStudyOptions(ProtocolOptions):
 class Division:
     """Utterances of one fold: those that may be picked, and those that are tested."""
 
-    train: tuple[str, ...]
-    test: tuple[str, ...]
+    train: Sequence[str]
+    test: Sequence[str]
     junk: tuple[str, ...]
     speaker_of: Mapping[str, str]
     quality: pa.Table

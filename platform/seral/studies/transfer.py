@@ -105,8 +105,8 @@ class TransferOptions(TaskOptions):
 class Pair:
     """One division of the speakers of both sides."""
 
-    source_train: tuple[str, ...]
-    source_dev: tuple[str, ...]
+    source_train: Sequence[str]
+    source_dev: Sequence[str]
     target: Fold
 
 
@@ -136,7 +136,7 @@ def _plan(context: RunContext[TransferOptions]) -> Study:
     for source, target in permutations(groups, 2):
         for (number, seed), fold in folds[target].items():
             left = folds[source][min(number, max(n for n, s in folds[source] if s == seed)), seed]
-            pair = Pair(source_train=(*left.train, *left.test), source_dev=left.dev, target=fold)
+            pair = Pair(source_train=left.train + left.test, source_dev=left.dev, target=fold)
             arguments[Cell(row=_name(source, target), fold=number, seed=seed)] = (shared, pair, options)
     return Study(
         cell=pair_cell,

@@ -32,6 +32,7 @@ from ser_models.metrics import ccc, paired_difference, uar
 from seral import storage
 from seral.cluster import cpu_count
 from seral.errors import StateError
+from seral.pool.ids import Ids
 from seral.pool.shards import Pool
 from seral.pool.splits import voices
 from seral.progress import Advance, track
@@ -129,7 +130,7 @@ def examples_of(options: SweepOptions, pool: Pool) -> Examples:
 
 def blind(examples: FoldExamples) -> FoldExamples:
     """Examples of a fold without its test part."""
-    return replace(examples, data=replace(examples.data, fold=replace(examples.data.fold, test=())))
+    return replace(examples, data=replace(examples.data, fold=replace(examples.data.fold, test=Ids())))
 
 
 def _tune(options: SweepOptions, examples: Mapping[str, Mapping[int, ray.ObjectRef]], cells: int) -> None:

@@ -34,7 +34,7 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
     if options.classes and (ignored := oracle.ignored(table["utterance_id"])):
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
         say(f"outside the classes and left out: {words}")
-    table = _only(table, pc.is_in(table["utterance_id"], oracle.answerable))
+    table = _only(table, pa.array(oracle.answers(table["utterance_id"])))
     if isinstance(options, ProtocolOptions) and options.protocol is not None:
         complete = find_protocol(options.protocol).utterances
         if complete not in (None, table.num_rows):
@@ -48,6 +48,6 @@ def askable(pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
     return _only(table, pc.is_null(table["duplicate_of"]))
 
 
-def _only(table: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+def _only(table: pa.Table, mask: pa.Array | pa.ChunkedArray) -> pa.Table:
     """The rows of a mask: the table itself, and no copy of it, where that is all of them."""
     return table if pc.all(mask, min_count=0).as_py() else table.filter(mask)

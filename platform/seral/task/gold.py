@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
+from seral.pool.ids import Ids
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.schema import GOLD, LABEL
@@ -62,18 +63,19 @@ class Oracle:
         class_map: Mapping[str, str] | None = None,
         dimensions: Sequence[str] = (),
     ) -> None:
-        uris = [storage.join(pool.uri, "gold", f"{shard}.parquet") for shard in pool.shards]
-        table = storage.read_tables(uris, GOLD, ["utterance_id", "emotion", *dimensions]).sort_by("utterance_id")
-        self._ids = table["utterance_id"].combine_chunks()
+        uris = [pool.table_uri("gold", shard) for shard in pool.shards]
+        table = storage.read_tables(uris, GOLD, ["utterance_id", "emotion", *dimensions])
+        order = pc.sort_indices(table["utterance_id"])
+        self._ids = table["utterance_id"].take(order).combine_chunks()
         self._classes, self._dimensions = tuple(classes), tuple(dimensions)
         encoded = table["emotion"].combine_chunks().dictionary_encode()
         self._words: list[str | None] = [*encoded.dictionary.to_pylist(), None]
-        self._word_N = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy().astype(np.int16)
+        self._word_N = encoded.indices.fill_null(len(encoded.dictionary)).take(order).to_numpy().astype(np.int16)
         self._class_map = class_map or CLASS_MAP
         self._code_N = _class_codes(self._words, self._classes, self._class_map)[self._word_N]
         self._value_NK = np.empty((len(self._ids), len(dimensions)), np.float32)
         for k, name in enumerate(dimensions):
-            self._value_NK[:, k] = table[name].to_numpy()
+            self._value_NK[:, k] = table[name].take(order).to_numpy()
         self._value_NK[~np.isfinite(self._value_NK).all(1)] = np.nan
         if dimensions and not np.isfinite(self._value_NK).all(1).any():
             raise LabelError(f"no utterance of {pool.uri} has gold ratings of {', '.join(dimensions)}")
@@ -89,11 +91,16 @@ class Oracle:
         rows = self._rows(ids)
         return self._outside(self._word_N[rows[rows >= 0]])
 
-    @property
-    def answerable(self) -> pa.Array:
-        """Ids that have an answer among the classes, or ratings of all dimensions."""
+    def answers(self, ids: Sequence[str] | pa.ChunkedArray) -> NDArray[np.bool_]:
+        """Whether each id has an answer among the classes, or ratings of all dimensions, (N,)."""
         rated_N = np.isfinite(self._value_NK).all(1) & bool(self._dimensions)
-        return self._ids.filter(pa.array((self._code_N >= 0) | rated_N))
+        answered_N: NDArray[np.bool_] = np.append((self._code_N >= 0) | rated_N, False)
+        return answered_N[self._rows(ids)]
+
+    @property
+    def answerable(self) -> Ids:
+        """Ids that have an answer."""
+        return Ids(self._ids.filter(pa.array(self.answers(pa.chunked_array([self._ids])))))
 
     def targets(self, ids: Sequence[str]) -> Targets:
         """Gold classes and ratings of some ids, where they have any."""
@@ -110,7 +117,9 @@ class Oracle:
 
     def _rows(self, ids: Iterable[str] | pa.ChunkedArray) -> NDArray[np.int64]:
         """Row of each id; -1, the last, for one that the table does not have."""
-        asked = ids if isinstance(ids, pa.ChunkedArray) else pa.array(ids, pa.string())
+        asked = pa.array(Ids(ids))
+        if asked.equals(self._ids):
+            return np.arange(len(asked))
         rows: NDArray[np.int64] = pc.index_in(asked, self._ids).fill_null(-1).to_numpy().astype(np.int64)
         return rows
 

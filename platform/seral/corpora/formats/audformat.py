@@ -125,7 +125,7 @@ class _Database:
         names = [f"db.{table}{suffix}" for suffix in FORMATS]
         for name in names:
             if (self.root / name).is_file():
-                return read_rows(self.root / name)
+                return [*read_rows(self.root / name)]
         raise ReaderError(f"{self.file} lists the table {table!r}, but there is no {' or '.join(names)} beside it")
 
     def _segment(self, table: str, row: Row) -> Segment:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from seral.corpora.formats.folder import DECODABLE, TO_CONVERT
-from seral.corpora.formats.manifest import listed_utterance
+from seral.corpora.formats.manifest import columns_present, listed_utterance
 from seral.corpora.reading.fields import SPLITS, Fields, chosen_columns, share_columns, split_of_path
 from seral.corpora.reading.rows import read_rows
 from seral.corpora.reading.tree import AudioFile, audio_files
@@ -40,13 +40,12 @@ def read_audiofolder(
 
 
 def _read_table(table: Path, base: Path, columns: Mapping[str, str], corpus: str) -> Iterator[Utterance]:
-    rows = read_rows(table)
-    present = {column for row in rows for column in row.values}
+    present = columns_present(table)
     if "file_name" not in present:
         raise ReaderError(f"{table} has no column file_name; it has: {', '.join(sorted(present))}")
     column_of = chosen_columns(str(table), present, columns) | {"audio": "file_name"}
     shares = () if "emotion" in columns else share_columns(present, column_of)
-    for row in rows:
+    for row in read_rows(table):
         fields = Fields(location=f"{table}, {row.location}", values=row.values, named=column_of, shares=shares)
         item = listed_utterance(fields, table.parent, corpus)
         inside = PurePosixPath(table.parent.relative_to(base).as_posix())

@@ -8,7 +8,7 @@ by their usual names (`fields.ALIASES`). The audio stays in the file. A split is
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -31,7 +31,7 @@ def read_hf_parquet(
     `columns` and `corpus` are as for the reader `manifest`.
     """
     if root.is_file():
-        files = [AudioFile(path=root.resolve(), source=root.name)]
+        files: Sequence[AudioFile] = [AudioFile(path=root.resolve(), source=root.name)]
     else:
         files = audio_files(root, frozenset({".parquet"}))
     if not files:

@@ -24,23 +24,29 @@ DATA_ROOT = "{data_root}/"
 def read_manifest(
     root: Path, *, columns: Mapping[str, str] | None = None, corpus: str | None = None
 ) -> Iterator[Utterance | Skipped]:
-    """Utterances of a manifest file, or of the one in a folder; sorted by source.
+    """Utterances of a manifest file, or of the one in a folder, in the order of the rows.
 
     Relative audio paths start at the manifest. The corpus is `corpus` if given, else the row's, else the folder's name.
     """
     file = _manifest_file(root)
-    rows = read_rows(file)
-    if not rows:
-        raise ReaderError(f"{file} has no rows")
-    present = {column for row in rows for column in row.values}
+    present = columns_present(file)
     column_of = _columns(file, present, columns or {})
     shares = () if "emotion" in (columns or {}) else share_columns(present, column_of)
     base = file.resolve().parent
-    utterances = []
-    for row in rows:
+    for row in read_rows(file):  # a second time: nothing of a long list is kept
         fields = Fields(location=f"{file}, {row.location}", values=row.values, named=column_of, shares=shares)
-        utterances.append(listed_utterance(fields, base, corpus or fields.corpus(base.name or "manifest")))
-    yield from sorted(utterances, key=lambda utterance: (utterance.corpus, utterance.source, utterance.name))
+        yield listed_utterance(fields, base, corpus or fields.corpus(base.name or "manifest"))
+
+
+def columns_present(file: Path) -> set[str]:
+    """The columns that rows of a table have. Raises ReaderError for a table without rows."""
+    present, empty = set[str](), True
+    for row in read_rows(file):
+        present.update(row.values)
+        empty = False
+    if empty:
+        raise ReaderError(f"{file} has no rows")
+    return present
 
 
 def listed_utterance(fields: Fields, base: Path, corpus: str) -> Utterance:

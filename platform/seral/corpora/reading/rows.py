@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,21 @@ class Row:
     values: dict[str, Any]
 
 
-def read_rows(file: Path) -> list[Row]:
-    """All rows of a table file, by its suffix. Raises ReaderError naming the file and the line that is wrong."""
+BATCH_ROWS = 1024
+"""Rows of Parquet that are Python's objects at a time."""
+
+
+def read_rows(file: Path) -> Iterator[Row]:
+    """The rows of a table file, by its suffix. Raises ReaderError naming the file and the line that is wrong."""
     read = TABLE_FORMATS.get(file.suffix.lower())
     if read is None:
         raise ReaderError(f"{file}: expected one of {', '.join(TABLE_FORMATS)}, got {file.suffix or 'no suffix'!r}")
     if not file.is_file():
         raise ReaderError(f"no file at {file}")
     try:
-        return list(read(file))
+        yield from read(file)
     except UnicodeDecodeError as error:
-        raise ReaderError(
-            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from None
+        raise ReaderError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
 
 def _read_jsonl(file: Path) -> Iterator[Row]:
@@ -88,9 +90,12 @@ def _json_entries(content: Any) -> Iterator[tuple[str, Any]]:
             yield key, {"id": key} | value if isinstance(value, dict) else value
 
 
-def parse_csv(file: Path, text: str, delimiter: str = ",", needs: Sequence[str] = ()) -> Iterator[Row]:
-    """The rows of a table's text; `file` is what errors name. Raises ReaderError for a column of `needs` it lacks."""
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+def parse_csv(file: Path, text: str | Iterable[str], delimiter: str = ",", needs: Sequence[str] = ()) -> Iterator[Row]:
+    """The rows of a table's text, or of its lines with their ends; `file` is what errors name.
+
+    Raises ReaderError for a column of `needs` that it lacks.
+    """
+    table = csv.DictReader(io.StringIO(text, newline="") if isinstance(text, str) else text, delimiter=delimiter)
     absent = [name for name in needs if name not in (table.fieldnames or [])]
     if absent:
         raise ReaderError(f"{file} has no column {', '.join(absent)}; it has: {', '.join(table.fieldnames or [])}")
@@ -101,21 +106,24 @@ def parse_csv(file: Path, text: str, delimiter: str = ",", needs: Sequence[str] 
         yield Row(location=f"line {table.line_num}", values=values)
 
 
-def _read_csv(file: Path) -> Iterator[Row]:
-    return parse_csv(file, file.read_bytes().decode("utf-8-sig"))
+def _read_csv(file: Path, delimiter: str = ",") -> Iterator[Row]:
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        yield from parse_csv(file, lines, delimiter)
 
 
 def _read_tsv(file: Path) -> Iterator[Row]:
-    return parse_csv(file, file.read_bytes().decode("utf-8-sig"), delimiter="\t")
+    return _read_csv(file, delimiter="\t")
 
 
 def _read_parquet(file: Path) -> Iterator[Row]:
+    number = 0
     try:
-        table = pq.read_table(arrow_source(file))
+        for batch in pq.ParquetFile(arrow_source(file)).iter_batches(BATCH_ROWS):
+            for values in batch.to_pylist():
+                yield Row(location=f"row {number}", values=values)
+                number += 1
     except pa.ArrowInvalid as error:
         raise ReaderError(f"{file} is not a Parquet file: {error}") from None
-    for number, values in enumerate(table.to_pylist()):
-        yield Row(location=f"row {number}", values=values)
 
 
 TABLE_FORMATS: dict[str, Callable[[Path], Iterator[Row]]] = {

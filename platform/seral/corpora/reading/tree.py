@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from seral.audio.address import StorePath
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
 
 CORPUS_SUFFIXES = frozenset({".wav", ".flac"})
+SLAB = 16_384
+"""Names of files that are Python's strings at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +36,8 @@ class Convention:
     folders: bool = False
     """The folders say something too: the pattern is for the path below the root, without the suffix."""
     suffixes: frozenset[str] = CORPUS_SUFFIXES
+    name_of: Callable[[re.Match[str]], str] | None = None
+    """The corpus's own name for the utterance, by the match; None = the file's stem."""
 
     def match(self, file: AudioFile) -> re.Match[str] | None:
         """The match of the pattern with a file's name, None when the file does not follow the convention."""
@@ -69,6 +78,48 @@ class AudioFile:
         return Skipped(source=self.source, corpus=corpus, reason=reason, detail=detail, size=self.size)
 
 
+class AudioFiles(Sequence[AudioFile]):
+    """Files under one root, in order: their names in Arrow, for there may be millions."""
+
+    def __init__(self, base: Path, names: pa.LargeBinaryArray, sizes: pa.Int64Array) -> None:
+        self._base, self._names, self._sizes = base, names, sizes
+
+    @staticmethod
+    def of(base: Path, suffixes: frozenset[str]) -> AudioFiles:
+        """Files of a tree that have one of the suffixes, sorted by their names."""
+        listed = (item for item in _walk(base) if os.path.splitext(item[0])[1].lower() in suffixes)
+        names, sizes = [pa.array([], pa.large_binary())], [pa.array([], pa.int64())]
+        while slab := [*islice(listed, SLAB)]:
+            names.append(pa.array([os.fsencode(name) for name, _ in slab], pa.large_binary()))
+            sizes.append(pa.array([size for _, size in slab], pa.int64()))
+        joined, order = pa.concat_arrays(names), pc.sort_indices(pa.chunked_array(names))
+        del names
+        return AudioFiles(base, joined.take(order), pa.concat_arrays(sizes).take(order))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, at: int) -> AudioFile: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> AudioFiles: ...
+
+    def __getitem__(self, at: int | slice) -> AudioFile | AudioFiles:
+        if isinstance(at, slice):
+            return AudioFiles(self._base, self._names[at], self._sizes[at])
+        return self._file(self._names[at].as_py(), self._sizes[at].as_py())
+
+    def __iter__(self) -> Iterator[AudioFile]:
+        for start in range(0, len(self), SLAB):
+            slab = (column.slice(start, SLAB).to_pylist() for column in (self._names, self._sizes))
+            yield from map(self._file, *slab)
+
+    def _file(self, name: bytes, size: int | None) -> AudioFile:
+        text = os.fsdecode(name)
+        return AudioFile(path=_at(self._base, text, size), source=_text(text))
+
+
 def utterances_by_name(
     root: Path,
     convention: Convention,
@@ -80,24 +131,39 @@ def utterances_by_name(
 
     A file that does not follow the convention is yielded as Skipped, unless `not_speech(name)` knows it as a part of
     the corpus that is left out on purpose. So is the second copy of a file: archives that hold a corpus twice are
-    common. The name of an utterance is the file's stem, where `describe` gives no other.
+    common.
     """
-    first_of: dict[str, AudioFile] = {}
-    for file in corpus_files(root, convention):
+    files = corpus_files(root, convention)
+    repeated, first_of = _repeated(map(hash, _names(files, convention))), dict[str, AudioFile]()
+    for file in files:
         match = convention.match(file)
         if match is None:
             if not not_speech(file.name):
                 yield file.skip_unreadable_name(convention)
             continue
-        metadata = {"name": file.name} | describe(file.name, match)
-        earlier = first_of.setdefault(metadata["name"], file)
+        name = file.name if convention.name_of is None else convention.name_of(match)
+        earlier = first_of.setdefault(name, file) if hash(name) in repeated else file
         if earlier is not file and earlier.size == file.size:
             yield file.skip_repeat(convention, earlier)
         else:
-            yield Utterance(audio=file.path, source=file.source, corpus=convention.corpus, **metadata)
+            metadata = describe(file.name, match)
+            yield Utterance(audio=file.path, source=file.source, corpus=convention.corpus, name=name, **metadata)
 
 
-def corpus_files(root: Path, convention: Convention) -> list[AudioFile]:
+def _names(files: Sequence[AudioFile], convention: Convention) -> Iterator[str]:
+    """The names of the utterances, of files that follow the convention."""
+    for file in files:
+        if (match := convention.match(file)) is not None:
+            yield file.name if convention.name_of is None else convention.name_of(match)
+
+
+def _repeated(numbers: Iterator[int]) -> frozenset[int]:
+    """Numbers that come more than once."""
+    values, counts = np.unique(np.fromiter(numbers, np.int64), return_counts=True)
+    return frozenset(values[counts > 1].tolist())
+
+
+def corpus_files(root: Path, convention: Convention) -> AudioFiles:
     """Every audio file under a corpus folder, sorted by source. Raises ReaderError when no name fits the corpus."""
     files = audio_files(root, convention.suffixes)
     if not any(map(convention.match, files)):
@@ -110,7 +176,7 @@ def corpus_files(root: Path, convention: Convention) -> list[AudioFile]:
     return files
 
 
-def audio_files(root: Path, suffixes: frozenset[str]) -> list[AudioFile]:
+def audio_files(root: Path, suffixes: frozenset[str]) -> AudioFiles:
     """Files with one of the suffixes (lower case, with the dot) in the tree below root, sorted by source.
 
     Hidden files and folders are left alone: macOS puts a `._name.wav` without audio beside every file it copies.
@@ -118,8 +184,7 @@ def audio_files(root: Path, suffixes: frozenset[str]) -> list[AudioFile]:
     base = root.resolve()
     if not base.is_dir():
         raise ReaderError(f"{root} is not a folder")
-    sources = sorted(item for item in _walk(base) if os.path.splitext(item[0])[1].lower() in suffixes)
-    return [AudioFile(path=path or base / source, source=_text(source)) for source, path in sources]
+    return AudioFiles.of(base, suffixes)
 
 
 def _text(name: str) -> str:
@@ -133,14 +198,18 @@ def files_below(root: Path, pattern: str) -> list[Path]:
     whole_pattern = re.compile(pattern, re.IGNORECASE)
     items = [item for item in _walk(base) if whole_pattern.fullmatch(item[0])]
     items.sort(key=lambda item: (item[0].count("/"), item[0]))
-    return [path or base / source for source, path in items]
+    return [_at(base, source, size) for source, size in items]
 
 
-def _walk(base: Path) -> Iterator[tuple[str, Path | None]]:
+def _at(base: Path, source: str, size: int | None) -> Path:
+    """The path of a file below base; in a store it knows its size."""
+    return base.listed(source, size) if isinstance(base, StorePath) else base / source
+
+
+def _walk(base: Path) -> Iterator[tuple[str, int | None]]:
     """Files below base that are not hidden, POSIX style; links to folders are followed, each real folder once.
 
-    Text, not Path: a corpus of a million files is walked more than once. In a store with the path, which knows its
-    size.
+    Text, not Path: a corpus of a million files is walked more than once. In a store with the size.
     """
     if isinstance(base, StorePath):
         yield from (item for item in base.files() if not any(part.startswith(".") for part in item[0].split("/")))
