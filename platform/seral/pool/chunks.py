@@ -93,9 +93,11 @@ def decode_utterance(utterance: Utterance, max_duration_s: float) -> Decoded:
 
 
 def _chunk(listing: Listing, rows: NDArray[np.int64], salt: str) -> Chunk:
-    facts = [listing.text("facts", row) for row in rows.tolist()]
-    digest = hashlib.sha256(json.dumps([salt, *facts]).encode()).hexdigest()[:12]
-    return Chunk(name=f"{listing.text('corpus', int(rows[0]))}-{digest}", rows=rows)
+    digest = hashlib.sha256(f"[{json.dumps(salt)}".encode())
+    for row in rows.tolist():
+        digest.update(f", {json.dumps(listing.text('facts', row))}".encode())
+    digest.update(b"]")
+    return Chunk(name=f"{listing.text('corpus', int(rows[0]))}-{digest.hexdigest()[:12]}", rows=rows)
 
 
 def task_block(listing: Listing, chunks: Sequence[Chunk]) -> pa.Table:

@@ -19,7 +19,7 @@ from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
 
 CORPUS_SUFFIXES = frozenset({".wav", ".flac"})
-SLAB = 16_384
+SLAB = 4_096
 """Names of files that are Python's strings at a time."""
 
 

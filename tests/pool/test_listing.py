@@ -1,0 +1,123 @@
+"""The listing of an import is the reader's, lies on disk, and takes little memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from seral.audio.containers import Cell, Span
+from seral.corpora import READERS
+from seral.corpora.reading.utterance import Skipped, Utterance, Vote
+from seral.errors import ReaderError
+from seral.pool.chunks import plan_chunks, task_block
+from seral.pool.listing import BATCH_ROWS, Known, Listing, Source
+
+ROWS = (5_000, 25_000)
+MOST_BYTES = 250
+"""A file that is listed may take so many bytes, with the names of its folder; as objects it takes 1,800 and more."""
+
+
+def utterance(number: int = 0, **values: Any) -> Utterance:
+    name = f"call-{number:06d}"
+    return Utterance(audio=Path(f"/calls/{name}.wav"), source=f"{name}.wav", corpus="calls", name=name, **values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"inside": Span(offset=3, size=7, packed="gzip"), "speaker": "s1", "start_s": 0.5, "end_s": 2.0},
+        {"inside": Cell(row_group=1, row=2, column="audio", size=9), "text": "„Tschüss“, \0\n", "valence": 2.5},
+        {"votes": (Vote(rater="a", emotion="joy", secondary=("hope", "awe")), Vote(arousal=1.0, count=3))},
+    ],
+)
+def test_a_source_comes_back_as_it_was(values: dict[str, Any]) -> None:
+    source = Source(utterance=utterance(**values), size=123)
+    with Listing([source]) as listing:
+        assert listing.source(0) == source
+        (row,) = task_block(listing, plan_chunks(listing, np.array([0]), shard_bytes=1)).to_pylist()
+        assert [*map(Source.of, row["facts"], row["audio"])] == [source]
+
+
+def test_paths_need_not_be_text() -> None:
+    path = Path("/calls/caf\udce9.wav")
+    source = Source(utterance=Utterance(audio=path, source="caf\\xe9.wav", corpus="calls", name="x"), size=-1)
+    with Listing([source]) as listing:
+        assert listing.source(0).utterance.audio == path
+
+
+def test_rows_beyond_a_batch_are_found() -> None:
+    count = 2 * BATCH_ROWS + 3
+    with Listing(Source(utterance=utterance(n), size=n) for n in range(count)) as listing:
+        assert [listing.source(row).size for row in (0, BATCH_ROWS - 1, BATCH_ROWS, count - 1)] == [
+            0,
+            BATCH_ROWS - 1,
+            BATCH_ROWS,
+            count - 1,
+        ]
+        files = Known.of(
+            [pa.table({"corpus": ["calls"] * 2, "source": ["call-000007.wav"] * 2, "source_bytes": [7, 8]})]
+        )
+        assert np.flatnonzero(files.rows(listing.sources, "size")).tolist() == [7]
+        assert [files.has("calls", "call-000007.wav", size) for size in (7, 9, None)] == [True, False, False]
+        assert listing.files.has("calls", "call-000009.wav", None)
+
+
+def test_nothing_stays_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def failing() -> Iterator[Source | Skipped]:
+        yield Source(utterance=utterance(), size=1)
+        raise ReaderError("no more")
+
+    with Listing([Skipped(source="a", corpus="calls", detail="what is it", size=3)]) as listing:
+        assert listing.skipped["reason"].to_pylist() == ["unreadable-name"]
+        assert listing.sources.num_rows == 0
+        assert [*tmp_path.iterdir()]
+    with pytest.raises(ReaderError, match="no more"):
+        Listing(failing())
+    assert [*tmp_path.iterdir()] == []
+
+
+def a_table(root: Path, count: int) -> Iterator[Utterance | Skipped]:
+    root.mkdir()
+    lines = (f"call-{number:07d}.wav,s{number % 97},what is said in call {number}" for number in range(count))
+    (root / "manifest.csv").write_text("\n".join(["audio,speaker,text", *lines]))
+    return READERS["manifest"](root)
+
+
+def a_folder(root: Path, count: int) -> Iterator[Utterance | Skipped]:
+    for day in range(count // 1000):
+        (root / f"day-{day:03d}").mkdir(parents=True)
+        for number in range(1000):
+            (root / f"day-{day:03d}" / f"call-{number:04d}.wav").touch()
+    return READERS["folder"](root)
+
+
+def a_corpus(root: Path, count: int) -> Iterator[Utterance | Skipped]:
+    """Files that are named like those of nEMO, whose names are looked through for copies."""
+    root.mkdir()
+    for number in range(count):
+        letters = (chr(ord("A") + number // step % 26) for step in (100, 2600))
+        (root / f"{''.join(letters)}0_anger_{number % 100}.wav").touch()
+    return READERS["nemo"](root)
+
+
+@pytest.mark.parametrize("make", [a_table, a_folder, a_corpus])
+def test_a_file_takes_little_memory(make: Callable[[Path, int], Iterator[Utterance | Skipped]], tmp_path: Path) -> None:
+    peaks = []
+    for count in ROWS:
+        items, arrow = make(tmp_path / str(count), count), pa.total_allocated_bytes()
+        tracemalloc.start()
+        with Listing(Source.listed(item) for item in items if isinstance(item, Utterance)) as listing:
+            assert listing.sources.num_rows == count
+            plan_chunks(listing, np.arange(count), shard_bytes=10**6)
+            peaks.append(tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes() - arrow)
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / (ROWS[1] - ROWS[0]) < MOST_BYTES
