@@ -10,7 +10,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from seral import storage
-from seral.errors import OptionError
+from seral.errors import DiskError, OptionError
 
 SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int32())])
 
@@ -88,7 +88,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskError, match=r"x cannot be written: No space left on device. Make room; the same command"):
         storage.write_bytes(file, b"new")
     monkeypatch.undo()
     assert file.read_bytes() == b"old"

@@ -14,7 +14,7 @@ from pydantic import Field
 
 import ser_models
 from seral import storage
-from seral.errors import AwaitingLabels, JobError, SeralError, TrainError
+from seral.errors import AwaitingLabels, JobError, SeralError, TrainError, sentence
 from seral.options import Options
 
 PACKAGE = Path(__file__).parent
@@ -82,10 +82,11 @@ def connect(options: ClusterOptions | None = None) -> None:
 
 
 def quiet_ray_data() -> None:
-    """seral shows its own progress bars; Ray Data's are turned off."""
+    """Turn off Ray Data's progress bars, since seral shows its own; errors of workers arrive as what they are."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
@@ -133,7 +134,7 @@ def run_side_by_side(
         if isinstance(cause, AwaitingLabels):
             raise cause
         reason = cause if isinstance(cause, SeralError) else failure
-        message = f"{len(failures)} of {len(tasks)} failed; {name}: {reason}"
+        message = f"{len(failures)} of {len(tasks)} failed; {name}: {sentence(reason)}"
         if cause is failure:
             message += f" (lost more often than cluster.max_failures, which is {on.max_failures})"
         raise (type(cause) if isinstance(cause, SeralError) else TrainError)(message) from failure

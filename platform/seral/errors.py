@@ -5,6 +5,7 @@ SeralError
 ├── PoolError          a pool, shard or manifest is missing, damaged or unfit
 │   ├── ReaderError    a corpus folder does not look like the corpus it was said to be
 │   └── StoreError     an object store does not answer, however often it is asked
+├── DiskError         a disk, or a share of one, has no room for a file
 ├── SplitError         a split leaks a speaker or cannot be made
 ├── LabelError         a label is missing, unknown or contradicts the class map or another
 ├── FeatureError       features are missing, not finite, there twice, or come from another encoder
@@ -39,6 +40,10 @@ class ReaderError(PoolError):
 
 class StoreError(PoolError):
     """An object store does not answer, however often it is asked."""
+
+
+class DiskError(SeralError):
+    """A disk, or a share of one, has no room for a file."""
 
 
 class SplitError(SeralError):
@@ -78,6 +83,13 @@ class AwaitingLabels(SeralError):
 
 class StateError(SeralError):
     """A run folder is inconsistent with what was asked of it."""
+
+
+def sentence(error: BaseException) -> str:
+    """The words of an error, without those that Ray adds to one that comes from a worker."""
+    cause = getattr(error, "cause", None)
+    text = str(cause if isinstance(cause, SeralError) else error)
+    return text.partition("\nFailed to apply UDF")[0]
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:

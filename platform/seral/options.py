@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from seral.errors import AwaitingLabels, OptionError, SeralError
+from seral.errors import AwaitingLabels, OptionError, SeralError, sentence
 
 
 class Options(BaseModel):
@@ -108,7 +108,7 @@ def run_job(
         print(pause, file=sys.stderr)
         sys.exit(pause.status)
     except SeralError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {sentence(error)}")
     if outcome is not None:
         print(outcome)
 

@@ -6,6 +6,7 @@ once it is whole. So a file that exists is complete, and its existence can mean 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -26,7 +27,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seral.errors import OptionError
+from seral.errors import DiskError, OptionError
 
 
 def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
@@ -38,6 +39,8 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
 
 
 HALF_WRITTEN = re.compile(r"(.+)\.[0-9a-f]{8}\.partial")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, of a quota, and of a limit for files."""
 REMOVE_TRIES = 20  # 50 ms apart
 BLOCK = 1 << 23
 """Bytes of a file in memory where it goes through whole."""
@@ -131,12 +134,28 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
 
 
 @contextmanager
+def room_for(path: str | Path) -> Iterator[None]:
+    """Raise DiskError, which names the file, where the disk that it is written to in the block is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise DiskError(
+            f"{path} cannot be written: {error.strerror}. Make room; the same command then goes on"
+        ) from error
+
+
+@contextmanager
 def replacing(uri: str | Path) -> Iterator[BinaryIO]:
-    """A local file to write, which takes the place of what is at an address when the block ends without an error."""
+    """A local file to write, which takes the place of what is at an address when the block ends without an error.
+
+    Raises DiskError where the disk is full.
+    """
     fs, path = resolve(uri)
     fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
     if not isinstance(fs, pafs.LocalFileSystem):
-        with tempfile.TemporaryFile() as file:
+        with room_for(f"{tempfile.gettempdir()}, where {uri} is put together,"), tempfile.TemporaryFile() as file:
             yield file
             file.seek(0)
             with fs.open_output_stream(path) as stream:
@@ -145,16 +164,16 @@ def replacing(uri: str | Path) -> Iterator[BinaryIO]:
         return
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        with open(partial, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        try:
+        with room_for(path):
+            with open(partial, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(partial, path)
-        except FileNotFoundError:
-            # Another process wrote the same file meanwhile and tidied up: this is as if it had come second.
-            if not os.path.exists(path):
-                raise
+    except FileNotFoundError:
+        # Another process wrote the same file meanwhile and tidied up: this is as if it had come second.
+        if not os.path.exists(path):
+            raise
     finally:
         Path(partial).unlink(missing_ok=True)
 
@@ -350,12 +369,13 @@ def copy_file(source: str | Path, target: str | Path) -> None:
 
 
 def copy_folder(source: str | Path, target: str | Path) -> None:
-    """Copy a folder to another address, replacing what is there."""
+    """Copy a folder to another address, replacing what is there. Raises DiskError where the disk is full."""
     remove(target)
     make_folder(target)
     from_fs, from_path = resolve(source)
     to_fs, to_path = resolve(target)
-    pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
+    with room_for(target):
+        pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
 
 
 def publish(folder: str | Path, target: str | Path, *, last: str) -> None:

@@ -19,7 +19,7 @@ from seral.cli.results import results_app
 from seral.cli.selection import selection_app
 from seral.cli.sweep import sweep_app
 from seral.cli.training import training_app
-from seral.errors import AwaitingLabels, SeralError
+from seral.errors import AwaitingLabels, SeralError, sentence
 
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
@@ -68,5 +68,5 @@ def main() -> None:
         if isinstance(error, AwaitingLabels):
             Console(stderr=True, highlight=False).print(escape(str(error)), soft_wrap=True)
             raise SystemExit(error.status) from None
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(sentence(error))}", soft_wrap=True)
         raise SystemExit(1) from None

@@ -25,6 +25,7 @@ from seral.audio.address import path_of
 from seral.audio.containers import restore
 from seral.corpora.reading.utterance import Skipped, Utterance, Vote
 from seral.schema import QUARANTINE, SAMPLE_RATE
+from seral.storage import room_for
 
 BATCH_ROWS = 1024
 """Rows of a batch, of every one but the last."""
@@ -113,7 +114,11 @@ class Listing:
 
     @staticmethod
     def _write(folder: Path, items: Iterable[Source | Skipped]) -> None:
-        with _Rows(folder / "sources", LISTED) as sources, _Rows(folder / "skipped", QUARANTINE) as skipped:
+        with (
+            room_for(folder),
+            _Rows(folder / "sources", LISTED) as sources,
+            _Rows(folder / "skipped", QUARANTINE) as skipped,
+        ):
             for item in items:
                 if isinstance(item, Skipped):
                     skipped.append(quarantine_row(item.source, item.corpus, item.reason, item.detail, item.size))
