@@ -14,6 +14,8 @@ from seral.cluster import ClusterOptions, connect, encoder_actors
 from seral.pool.shards import Pool
 from seral.progress import track
 
+TASKS_EACH = 8
+"""Tasks that a process gets of many short ones: Ray Data leaves a tenth of a second between two of them."""
 IDLE_S = 10.0
 """A process that is also there for other work lets its encoder go after so long without a shard."""
 
@@ -37,7 +39,8 @@ def map_shards(
     connect(on)
     count = min(encoder_actors(on), len(shards))
     rows = pool.manifest["shards"]
-    dataset = _on_processes([{"shard": shard} for shard in shards], actor, arguments, on, count)
+    items = [{"shard": shard} for shard in shards]
+    dataset = _on_processes(items, actor, arguments, on, count, tasks=len(items))
     title = f"{label} by {count} process{'es' if count > 1 else ''}"
     with track(title, sum(rows[shard]["rows"] for shard in shards)) as advance:
         for row in dataset.iter_rows():
@@ -55,7 +58,8 @@ def each_shard(
 ) -> list[dict[str, Any]]:
     """Give every item, {"shard": name, …}, to one of so many processes; the answers in the order of the items.
 
-    One process is this one. With a label progress is shown, in shards.
+    One process is this one. With a label progress is shown, in shards; without one the work on a shard is short, and
+    each process gets them in TASKS_EACH tasks.
     """
     with track(label, len(items)) as advance:
         answers = list[dict[str, Any]]()
@@ -66,17 +70,23 @@ def each_shard(
                 advance(1)
             return answers
         numbered = [{**item, "number": number} for number, item in enumerate(items)]
-        for row in _on_processes(numbered, actor, arguments, on, min(processes, len(items))).iter_rows():
+        tasks = len(items) if label is not None else min(len(items), TASKS_EACH * processes)
+        for row in _on_processes(numbered, actor, arguments, on, min(processes, len(items)), tasks).iter_rows():
             answers.append(row)
             advance(1)
     return sorted(answers, key=lambda row: int(row["number"]))
 
 
 def _on_processes(
-    items: Sequence[dict[str, Any]], actor: type[Any], arguments: dict[str, Any], on: ClusterOptions, count: int
+    items: Sequence[dict[str, Any]],
+    actor: type[Any],
+    arguments: dict[str, Any],
+    on: ClusterOptions,
+    count: int,
+    tasks: int,
 ) -> ray.data.Dataset:
     """The answers of an actor to every item, a row each, as they come."""
-    dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    dataset = ray.data.from_items(items, override_num_blocks=tasks)
     if on.use_gpu:
         actors = ray.data.ActorPoolStrategy(min_size=count, max_size=count)
         return dataset.map(actor, fn_constructor_kwargs=arguments, compute=actors, num_cpus=1, num_gpus=1)

@@ -23,9 +23,22 @@ COLUMNS = ["utterance_id", "pcm_hash", "duplicate_of"]
 
 
 def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """A number for every different value of a column, counted up in the order in which they appear, (N,)."""
-    encoded = column.dictionary_encode(null_encoding="encode")
-    return np.concatenate([np.empty(0, np.int64), *(np.asarray(chunk.indices) for chunk in encoded.chunks)])
+    """A number for every different value of a column, counted up in the order in which they appear, (N,).
+
+    By sorting, which takes a third of the memory of a table of all values.
+    """
+    order_N = np.asarray(pc.sort_indices(column)).astype(np.int64)  # stable: of equal values the first one leads
+    values = column.take(pa.array(order_N))
+    differs_N = np.ones(len(order_N), dtype=bool)
+    differs_N[1:] = ~np.asarray(pc.equal(values[1:], values[:-1]).fill_null(False), dtype=bool)
+    differs_N[1:] &= ~(np.asarray(values[1:].is_null()) & np.asarray(values[:-1].is_null()))
+    del values
+    pa.default_memory_pool().release_unused()
+    rank_G = np.empty(np.count_nonzero(differs_N), np.int64)
+    rank_G[np.argsort(order_N[differs_N])] = np.arange(len(rank_G))
+    code_N = np.empty(len(order_N), np.int64)
+    code_N[order_N] = rank_G[np.cumsum(differs_N) - 1]
+    return code_N
 
 
 def first_rows(code_N: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -61,6 +74,7 @@ def mark_duplicates(pool: str, shards: Sequence[str]) -> dict[str, dict[str, Any
     part_schema = pa.schema([UTTERANCE.field(name) for name in COLUMNS])
     parts = [storage.read_table(shard_uri(pool, "utterances", shard), COLUMNS).cast(part_schema) for shard in shards]
     table = pa.concat_tables([part_schema.empty_table(), *parts])
+    pa.default_memory_pool().release_unused()
     marks = exact_duplicates(table["utterance_id"], table["pcm_hash"])
     stays_N = np.zeros(table.num_rows, dtype=bool)
     stays_N[first_rows(codes(table["utterance_id"]))] = True
