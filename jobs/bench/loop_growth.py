@@ -265,7 +265,8 @@ def growth_curves(measured: Sequence[Mapping[str, Any]]) -> Figure:
                     axes.plot([row["rows"] for row in rows], [_height(row, name) for row in rows], **look)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        axes.set_ylim(top=axes.get_ylim()[1] * 8)  # room for the legend
+        axes.legend(frameon=False, fontsize=7, labelcolor=INK, loc="upper left", ncols=2)
     return figure
 
 

@@ -9,7 +9,7 @@ import pytest
 from seral.errors import StateError
 from seral.loop.estimate import Estimate, UnitCosts, check_room, estimate, largest_memory, measure, task_of
 from seral.loop.loop import arm_of, foresee, run_loop
-from seral.loop.options import LoopOptions
+from seral.loop.options import PROJECTED, LoopOptions
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
@@ -75,3 +75,9 @@ def test_the_doctor_tells_what_a_run_takes(run_values: dict[str, Any], tmp_path:
     finding = next(one for one in examine(config) if one.subject == "room and time")
     assert finding.ok
     assert all(word in finding.detail for word in ("disk: ", "a trajectory", "time: about"))
+
+
+def test_embeddings_are_kept_whole_where_they_are_small() -> None:
+    by_default, chosen = (LoopOptions.model_construct(embedding=embedding) for embedding in (None, 512))
+    assert [by_default.embedding_width(clips, 1536) for clips in (535, 160_000, 170_000)] == [1536, 1536, PROJECTED]
+    assert [chosen.embedding_width(clips, 1536) for clips in (535, 170_000)] == [512, 512]

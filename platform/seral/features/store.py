@@ -89,6 +89,11 @@ class FeatureStore:
     text: TextFeatures | None = None
     """Vectors of the transcripts, for models that read them."""
 
+    @property
+    def embedding_width(self) -> int:
+        """Numbers that a head reads of a clip: mean and standard deviation of a weighted state, and the transcript."""
+        return 2 * self.width + (0 if self.text is None else self.text.width)
+
     def table_uri(self, table: str, shard: str) -> str:
         """Address of one shard of `pooled`, `frames-<k>` or `quarantine`."""
         return storage.join(self.uri, self.fingerprint, table, f"{shard}.parquet")

@@ -68,6 +68,8 @@ class Task:
     encoder_bytes: int
     above: float | None
     """Share of the encoder above the hidden state that adapters are trained from; None = nothing is."""
+    embedding: int
+    """Numbers of a clip that strategies read."""
     keeps_frames: bool
     """Whether the frames of the whole pool are kept."""
 
@@ -133,6 +135,7 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
         frame_bytes=frame_bytes,
         encoder_bytes=sum(tensor.nbytes for tensor in encoder.state_dict().values()),
         above=None if layer is None else 1 - layer / encoder.num_layers,
+        embedding=options.embedding_width(max(len(fold.train) for fold in folds), store.embedding_width),
         keeps_frames=keeps_frames,
     )
 
@@ -150,11 +153,11 @@ def estimate(options: LoopOptions, task: Task, arms: Sequence[Arm], costs: UnitC
     scored = sum(_scored(arm, options, task) for arm in arms)
     memory = PROCESS_BYTES + 3 * task.encoder_bytes + ROW_COPIES * 2 * task.row_bytes * (most + task.judged)
     memory += 0 if task.above is None else task.frame_bytes * (most + task.judged)
-    memory += task.train * (CLIP_BYTES + 2 * options.embedding) / on.parts
+    memory += task.train * (CLIP_BYTES + 2 * task.embedding) / on.parts
     at_once = max(1, min(len(arms), cpu_count() // on.parts, int(largest_memory() // memory)))
     return Estimate(
         feature_bytes=task.missing * task.clips * task.row_bytes + frames * task.frame_bytes,
-        run_bytes=2 * task.train * options.embedding * 2 + scored * (30 + 4 * len(options.classes)),
+        run_bytes=2 * task.train * task.embedding * 2 + scored * (30 + 4 * len(options.classes)),
         driver_bytes=PROCESS_BYTES + task.encoder_bytes + CLIP_BYTES * task.clips,
         trajectory_bytes=memory,
         at_once=at_once,

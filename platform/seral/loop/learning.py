@@ -116,7 +116,7 @@ def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary
         needs=needs,
         dropout_passes=options.dropout_passes if "dropout_RNC" in needs and not members else 0,
         seed=this.seed,
-        width=options.embedding,
+        width=this.fold.embedding_width,
         on=options.cluster,
     )
     rows_of = this.data.index.rows_by_shard(this.candidates(this.unasked(answers.asked_ids), this.number + 1))
@@ -144,7 +144,7 @@ def _write_labelled(this: Round, examples: Examples, needs: frozenset[str]) -> N
     """Write what the next round selects by of clips with an answer: no label, but how little it is believed."""
     scorer = Scorer(this.model, this.data.store, this.options.cluster)
     train_MU, rejected_MU = (scorer(part).embedding_NU for part in (examples.train, examples.rejected))
-    embedding_MU = Projection(this.options.embedding)(np.concatenate([train_MU, rejected_MU]))
+    embedding_MU = Projection(this.fold.embedding_width)(np.concatenate([train_MU, rejected_MU]))
     columns: dict[str, Any] = {
         "utterance_id": [*examples.train.ids, *examples.rejected.ids],
         "embedding": vector_column(embedding_MU),

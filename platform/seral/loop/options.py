@@ -18,6 +18,11 @@ MAY_CHANGE = {"run", "cluster", "folds", "seeds", "others", "track", "frames_gb"
 MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "enough", "deadline_h", "wait")}
 """Options that a resumed run may be given anew: where it runs, further folds, seeds and arms, how long it waits."""
 
+WHOLE_BYTES = 500_000_000
+"""Embeddings of a training part that are kept whole take no more."""
+PROJECTED = 256
+"""Numbers of those that are not."""
+
 
 class LoopOptions(TrainingOptions):
     """Options of the main job."""
@@ -43,9 +48,9 @@ class LoopOptions(TrainingOptions):
     stop: StopOptions = StopOptions()
     dropout_passes: int = Field(default=10, ge=2)
     """Stochastic passes for strategies that ask for them (bald, batch_bald)."""
-    embedding: int = Field(default=256, ge=8)
+    embedding: int | None = Field(default=None, ge=8)
     """Numbers of a clip's embedding that strategies read, kept in half precision; longer ones are projected at random
-    by a fixed seed, which keeps distances within a few per cent (docs/running.md). Large = none is ever projected."""
+    by a fixed seed. None = all of them where the training part's take no more than 0.5 GB, 256 in larger pools."""
     candidates_per_round: int | None = Field(default=None, ge=1)
     """Only so many clips of the pool are scored and may be picked in a round, drawn anew each time, in proportion from
     every corpus and speaker; None = all. For adapters on pools that take hours to encode."""
@@ -104,6 +109,12 @@ class LoopOptions(TrainingOptions):
         for name, values in (("seeds", self.seeds), ("folds", self.folds)):
             if values is None or len(values) != 1:
                 raise ValueError(f"{name}: people label for one model at a time; name one with `people`, got {values}")
+
+    def embedding_width(self, clips: int, whole: int) -> int:
+        """Numbers that are kept of an embedding of `whole` numbers, for each clip of a training part."""
+        if self.embedding is not None:
+            return self.embedding
+        return whole if 2 * whole * clips <= WHOLE_BYTES else PROJECTED
 
     @property
     def annotator(self) -> str:

@@ -119,7 +119,7 @@ def write_initial(fold: LoopFold) -> str:
     folder, store = storage.join(fold.folder, INITIAL), fold.data.store
     state, moments = (store.num_layers + 1) // 2, fold.data.unlabelled.moments.mean
     centre_D, scale_D = moments.mean[state].numpy(), np.maximum(moments.scale()[state].numpy(), 1e-6)
-    project, present = Projection(fold.options.embedding), set(storage.list_names(folder, ".parquet"))
+    project, present = Projection(fold.embedding_width), set(storage.list_names(folder, ".parquet"))
     for shard, rows in fold.data.index.rows_by_shard(fold.data.fold.train).items():
         if f"{shard}.parquet" in present:
             continue

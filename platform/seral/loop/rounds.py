@@ -103,6 +103,11 @@ class LoopFold:
     processes: int = 1
     """In how many processes the pool is scored and selected from; 1 = in the trajectory's own."""
 
+    @property
+    def embedding_width(self) -> int:
+        """Numbers of a clip's embedding that are written for strategies."""
+        return self.options.embedding_width(len(self.data.fold.train), self.data.store.embedding_width)
+
     def open_annotator(self) -> Annotator:
         """Whoever answers; who opens it closes it."""
         return ANNOTATORS[self.options.annotator].open(self.options, self.data.store.pool)
