@@ -33,6 +33,7 @@ from seral.features.audio import extract_features
 from seral.figures.axes import INK, STYLES, png, tidy
 from seral.figures.markdown import markdown
 from seral.options import Options, run_job
+from seral.pool.revisions import shard_entry
 from seral.pool.shards import FORMAT, MANIFEST, Pool, open_pool, pool_hash
 from seral.progress import say, track
 from seral.schema import ENCODER_KEY, GOLD, POOLED, QUARANTINE, UTTERANCE, VOTES
@@ -132,8 +133,8 @@ def fabricate(folder: Path, rows: int, encoder: str, options: LoopGrowthOptions)
     for number, shard in enumerate(names):
         count = min(options.shard_rows, total - number * options.shard_rows)
         rng = np.random.default_rng([number, rows])
-        ids += _write_shard(folder, shard, number * options.shard_rows, count, rng, rows, options)
-        shards[shard] = {"rows": count, "bytes": 0, "sha256": {}}
+        own_ids, shards[shard] = _write_shard(folder, shard, number * options.shard_rows, count, rng, rows, options)
+        ids += own_ids
     store = extract_features(_nothing(folder), encoder, uri=str(folder / "features"))
     with track(f"features of {rows} utterances", len(names)) as advance:
         for number, shard in enumerate(names):
@@ -167,8 +168,8 @@ def _base_features(options: LoopGrowthOptions) -> np.ndarray:
 
 def _write_shard(
     folder: Path, shard: str, start: int, count: int, rng: np.random.Generator, rows: int, options: LoopGrowthOptions
-) -> list[str]:
-    """The tables of one shard but its features; returns the ids."""
+) -> tuple[list[str], dict[str, Any]]:
+    """The tables of one shard but its features; returns the ids and the entry in the manifest."""
     ids = [f"made-{number:016x}" for number in rng.integers(0, 2**63, count).tolist()]
     judged = options.judged
     columns: dict[str, Any] = {}
@@ -185,13 +186,13 @@ def _write_shard(
     columns |= {"language": ["en"] * count, "style": ["natural"] * count, "pcm_hash": ids, "source": ids}
     columns |= {name: np.full(count, value, np.float32) for name, value in MEASURES.items()}
     table = pa.table({n: columns.get(n, pa.nulls(count, UTTERANCE.field(n).type)) for n in UTTERANCE.names})
-    storage.write_table(folder / "utterances" / f"{shard}.parquet", table.cast(UTTERANCE))
+    sums = {"utterances": storage.write_table(folder / "utterances" / f"{shard}.parquet", table.cast(UTTERANCE))}
     gold = {"utterance_id": ids, "emotion": emotion}
     table = pa.table({n: gold.get(n, pa.nulls(count, GOLD.field(n).type)) for n in GOLD.names}, schema=GOLD)
-    storage.write_table(folder / "gold" / f"{shard}.parquet", table)
+    sums["gold"] = storage.write_table(folder / "gold" / f"{shard}.parquet", table)
     for name, schema in (("votes", VOTES), ("quarantine", QUARANTINE)):
-        storage.write_table(folder / name / f"{shard}.parquet", pa.Table.from_pylist([], schema))
-    return ids
+        sums[name] = storage.write_table(folder / name / f"{shard}.parquet", schema.empty_table())
+    return ids, shard_entry(count, sums)
 
 
 MEASURES = {"snr_db": 30.0, "clipping": 0.0, "speech_ratio": 0.8, "voice_ratio": 0.8, "loudness_db": -25.0}
