@@ -20,8 +20,8 @@ from seral.pool.chunks import plan_chunks, task_block
 from seral.pool.listing import BATCH_ROWS, Known, Listing, Source
 
 ROWS = (5_000, 25_000)
-MOST_BYTES = 250
-"""A file that is listed may take so many bytes, with the names of its folder; as objects it takes 1,800 and more."""
+MOST_BYTES = 600
+"""A file that is listed may take so many bytes: 25 to 250 here, with the names of its folder; as objects 1,800."""
 
 
 def utterance(number: int = 0, **values: Any) -> Utterance:
