@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
-import tracemalloc
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import pyarrow as pa
 import pytest
 
 from seral.audio.containers import Cell, Span
-from seral.corpora import READERS
 from seral.corpora.reading.utterance import Skipped, Utterance, Vote
 from seral.errors import ReaderError
 from seral.pool.chunks import plan_chunks, task_block
@@ -86,42 +85,61 @@ def test_nothing_stays_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert [*tmp_path.iterdir()] == []
 
 
-def a_table(root: Path, count: int) -> Iterator[Utterance | Skipped]:
+def a_table(root: Path, count: int) -> None:
     root.mkdir()
     lines = (f"call-{number:07d}.wav,s{number % 97},what is said in call {number}" for number in range(count))
     (root / "manifest.csv").write_text("\n".join(["audio,speaker,text", *lines]))
-    return READERS["manifest"](root)
 
 
-def a_folder(root: Path, count: int) -> Iterator[Utterance | Skipped]:
+def a_folder(root: Path, count: int) -> None:
     for day in range(count // 1000):
         (root / f"day-{day:03d}").mkdir(parents=True)
         for number in range(1000):
             (root / f"day-{day:03d}" / f"call-{number:04d}.wav").touch()
-    return READERS["folder"](root)
 
 
-def a_corpus(root: Path, count: int) -> Iterator[Utterance | Skipped]:
+def a_corpus(root: Path, count: int) -> None:
     """Files that are named like those of nEMO, whose names are looked through for copies."""
     root.mkdir()
     for number in range(count):
         letters = (chr(ord("A") + number // step % 26) for step in (100, 2600))
         (root / f"{''.join(letters)}0_anger_{number % 100}.wav").touch()
-    return READERS["nemo"](root)
 
 
-@pytest.mark.parametrize("make", [a_table, a_folder, a_corpus])
-def test_a_file_takes_little_memory(make: Callable[[Path, int], Iterator[Utterance | Skipped]], tmp_path: Path) -> None:
-    peaks = []
-    gc.collect()
-    gc.freeze()  # else garbage is let lie for as long as there is much that is none
-    for count in ROWS:
-        items, arrow = make(tmp_path / str(count), count), pa.total_allocated_bytes()
-        tracemalloc.start()
-        with Listing(Source.listed(item) for item in items if isinstance(item, Utterance)) as listing:
-            assert listing.sources.num_rows == count
-            plan_chunks(listing, np.arange(count), shard_bytes=10**6)
-            peaks.append(tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes() - arrow)
-        tracemalloc.stop()
-    gc.unfreeze()
+MEASURE = """
+import sys, tracemalloc
+from pathlib import Path
+import numpy as np
+import pyarrow as pa
+from seral.corpora import READERS
+from seral.pool.chunks import plan_chunks
+from seral.pool.listing import Listing, Source
+
+for root in sys.argv[2:]:
+    tracemalloc.start()
+    with Listing(map(Source.listed, READERS[sys.argv[1]](Path(root)))) as listing:
+        plan_chunks(listing, np.arange(listing.sources.num_rows), shard_bytes=10**6)
+        print(listing.sources.num_rows, tracemalloc.get_traced_memory()[1] + pa.total_allocated_bytes())
+    tracemalloc.stop()
+"""
+
+
+@pytest.mark.parametrize(("reader", "make"), [("manifest", a_table), ("folder", a_folder), ("nemo", a_corpus)])
+def test_a_file_takes_little_memory(reader: str, make: Callable[[Path, int], None], tmp_path: Path) -> None:
+    """In a process of its own, where nobody else takes memory."""
+    roots = [tmp_path / str(count) for count in ROWS]
+    for root, count in zip(roots, ROWS, strict=True):
+        make(root, count)
+    path = [str(Path(__file__).resolve().parents[2] / part) for part in ("platform", "")]
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:0] = {path}{MEASURE}",
+        reader,
+        *map(str, [roots[0], *roots]),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()[1:]  # the first time is for imports
+    counts, peaks = zip(*(map(int, line.split()) for line in lines), strict=True)
+    assert counts == ROWS
     assert (peaks[1] - peaks[0]) / (ROWS[1] - ROWS[0]) < MOST_BYTES
