@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from seral.audio.containers import Cell, Span
 from seral.corpora.reading.utterance import Skipped, Utterance, Vote
 from seral.errors import ReaderError
 from seral.pool.chunks import plan_chunks, task_block
 from seral.pool.listing import BATCH_ROWS, Known, Listing, Source
+from seral.schema import QUARANTINE
 
 ROWS = (5_000, 25_000)
 MOST_BYTES = 600
@@ -67,6 +70,23 @@ def test_rows_beyond_a_batch_are_found() -> None:
         assert np.flatnonzero(files.rows(listing.sources, "size")).tolist() == [7]
         assert [files.has("calls", "call-000007.wav", size) for size in (7, 9, None)] == [True, False, False]
         assert listing.files.has("calls", "call-000009.wav", None)
+
+
+@given(
+    imported=st.lists(st.tuples(st.sampled_from("ab"), st.text("/é", max_size=2), st.integers(-1, 1)), max_size=30),
+    asked=st.lists(st.tuples(st.sampled_from("ab"), st.text("/é", max_size=2), st.integers(-1, 1)), max_size=30),
+)
+def test_known_files_are_a_set_of_them(imported: list[tuple[str, str, int]], asked: list[tuple[str, str, int]]) -> None:
+    names = ("corpus", "source", "source_bytes")
+    tables = [
+        pa.table(
+            {name: pa.array([row[at] for row in rows], QUARANTINE.field(name).type) for at, name in enumerate(names)}
+        )
+        for rows in (imported, asked)
+    ]
+    files, expected = Known.of(tables[:1]), [row in imported for row in asked]
+    assert files.rows(tables[1], "source_bytes").tolist() == expected
+    assert [files.has(*row) for row in asked] == expected
 
 
 def test_nothing_stays_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

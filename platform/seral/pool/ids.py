@@ -54,7 +54,7 @@ class Ids(Sequence[str]):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Ids):
             return bool(self._names.equals(other._names))
-        return isinstance(other, Sequence) and self == Ids(other)
+        return isinstance(other, list | tuple) and [*self] == [*other]
 
     def __hash__(self) -> int:
         return hash(tuple(self))

@@ -139,9 +139,10 @@ def _blocked(listing: Listing, erased: Erased, pool_files: Known) -> NDArray[np.
     blocked_N = np.zeros(listing.sources.num_rows, dtype=bool)
     if not erased:
         return blocked_N
-    columns = (listing.sources[name] for name in ("corpus", "source", "speaker"))
-    for row, (corpus, source, speaker) in enumerate(zip(*(column.to_pylist() for column in columns), strict=True)):
-        blocked_N[row] = (
+    columns = listing.sources.select(["corpus", "source", "speaker"])
+    rows = (row for batch in columns.to_batches() for row in zip(*map(pa.Array.to_pylist, batch.columns), strict=True))
+    for number, (corpus, source, speaker) in enumerate(rows):
+        blocked_N[number] = (
             pool_files.has(corpus, erased.mask(corpus, source), 0)
             or erased.knows("source", corpus, source)
             or (speaker is not None and erased.knows("speaker", corpus, speaker))

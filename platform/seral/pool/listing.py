@@ -160,12 +160,18 @@ class Known:
 
     def has(self, corpus: str, source: str, size: int | None) -> bool:
         """Whether a file is among them; without a size, whether it was listed."""
-        return bool(np.isin(np.array([_digest(corpus, source, size)]), self._digests)[0])
+        return bool(self._among(np.array([_digest(corpus, source, size)], f"S{DIGEST_BYTES}"))[0])
 
     def rows(self, table: pa.Table, size: str | None) -> NDArray[np.bool_]:
         """Rows of a table with the columns corpus and source, and their bytes in `size`, that are among them, (N,)."""
-        parts = [np.isin(digests, self._digests) for digests in _keys(table, size)]
-        return np.concatenate([np.empty(0, bool), *parts])
+        return np.concatenate([np.empty(0, bool), *map(self._among, _keys(table, size))])
+
+    def _among(self, digests: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+        if not len(self._digests):
+            return np.zeros(len(digests), dtype=bool)
+        at_N = np.searchsorted(self._digests, digests).clip(max=len(self._digests) - 1)
+        among_N: NDArray[np.bool_] = self._digests[at_N] == digests
+        return among_N
 
 
 def quarantine_row(source: str, corpus: str, reason: str, detail: str, size: int) -> dict[str, Any]:
