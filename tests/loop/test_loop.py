@@ -17,9 +17,11 @@ from scipy.stats import entropy as scipy_entropy
 from sklearn.metrics import cohen_kappa_score
 
 from seral.errors import FeatureError, LabelError, OptionError, StateError
+from seral.loop import trajectory as trajectory_module
+from seral.loop.learning import UNFINISHED, restore_selection
 from seral.loop.loop import arm_of, loop_fold, loop_status, run_loop
 from seral.loop.options import MAY_CHANGE, LoopOptions
-from seral.loop.rounds import Trajectory, draw_in_proportion
+from seral.loop.rounds import Round, Trajectory, draw_in_proportion
 from seral.loop.stopping import RoundSummary
 from seral.loop.trajectory import OnRound, run_trajectory
 from seral.options import parse
@@ -308,6 +310,50 @@ def test_a_run_whose_features_are_lost_on_the_way_says_which_and_goes_on(
     assert [folder.name for folder in rounds] == [folder.name for folder in whole] == ["0000", "0001", "0002"]
     for mine, others in zip(rounds, whole, strict=True):
         assert predictions_of(mine) == predictions_of(others)
+        assert pq.read_table(mine / "picks.parquet") == pq.read_table(others / "picks.parquet")
+
+
+def test_a_worker_that_outlives_its_driver_may_complete_the_round_of_the_one_that_goes_on(
+    run_values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It puts the round in place and takes away what the other is about to select by."""
+    options = parse(LoopOptions, run_values)
+    whole = in_process(options, tmp_path / "whole", lambda _: None)
+    overtaken = list[int]()
+
+    def overtake(this: Round) -> None:
+        restore_selection(this)
+        rounds = Path(this.folder) / "rounds"
+        if this.number == 1:
+            shutil.copytree(whole[1], rounds / "0001")
+            shutil.rmtree(rounds / "0000" / "selection")
+            overtaken.append(this.number)
+
+    monkeypatch.setattr(trajectory_module, "restore_selection", overtake)
+    rounds = in_process(options, tmp_path / "overtaken", lambda _: None)
+    assert overtaken == [1]
+    for mine, others in zip(rounds, whole, strict=True):
+        assert predictions_of(mine) == predictions_of(others)
+        assert pq.read_table(mine / "picks.parquet") == pq.read_table(others / "picks.parquet")
+    assert not (tmp_path / "overtaken" / "arm" / "attempts").exists()
+
+
+def test_what_a_round_selects_by_is_made_again_where_that_was_cut_off(
+    run_values: dict[str, Any], tmp_path: Path
+) -> None:
+    options = parse(LoopOptions, run_values)
+    whole = in_process(options, tmp_path / "whole", lambda _: None)
+
+    def stop(rounds: Sequence[RoundSummary]) -> None:
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        in_process(options, tmp_path / "cut", stop)
+    selection = tmp_path / "cut" / "arm" / "rounds" / "0000" / "selection"
+    next(selection.glob("*.parquet")).unlink()
+    (selection / UNFINISHED).touch()
+    rounds = in_process(options, tmp_path / "cut", lambda _: None)
+    for mine, others in zip(rounds, whole, strict=True):
         assert pq.read_table(mine / "picks.parquet") == pq.read_table(others / "picks.parquet")
 
 

@@ -31,6 +31,9 @@ from seral.training.finetune import finetune
 from seral.training.linear_probe import linear_probe
 from seral.training.scoring import Float, Scorer, evaluate
 
+UNFINISHED = "unfinished"
+"""A file that stands in the folder of what the next round selects by while that is made again."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
@@ -133,11 +136,14 @@ def restore_selection(this: Round) -> None:
     if not this.number or not this.selects_by_model:
         return
     path = round_folder(this.folder, this.number - 1)
-    if storage.exists(storage.join(path, SELECTION)):
+    unfinished = storage.join(path, SELECTION, UNFINISHED)
+    if storage.exists(storage.join(path, SELECTION)) and not storage.exists(unfinished):
         return
+    storage.write_bytes(unfinished, b"")
     before = replace(this, number=this.number - 1, path=path)
     answers = answers_before(this)
     score_pool(before, examples_of(before, answers), answers)
+    storage.remove(unfinished)
 
 
 def _write_labelled(this: Round, examples: Examples, needs: frozenset[str]) -> None:

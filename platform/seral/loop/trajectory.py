@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from seral import storage
+from seral.errors import SeralError
 from seral.loop import STOPS
 from seral.loop.asking import collect_answers
 from seral.loop.growth import reopened
@@ -23,7 +24,7 @@ from seral.loop.learning import (
     train_model,
 )
 from seral.loop.pool_scores import SELECTION
-from seral.loop.rounds import Arm, LoopFold, Round, Trajectory, read_rounds, round_folder
+from seral.loop.rounds import Arm, LoopFold, Round, Trajectory, count_rounds, read_rounds, round_folder
 from seral.loop.stopping import RoundSummary, StopOptions, budget_spent
 from seral.loop.writing import describe_trajectory, write_record, write_tables
 
@@ -58,8 +59,14 @@ def run_trajectory(
                 fold=fold,
                 annotator=annotator,
             )
-            run_round(this, summaries)
-            storage.publish(path, round_folder(folder, number), last="round.json")
+            try:
+                run_round(this, summaries)
+                storage.publish(path, round_folder(folder, number), last="round.json")
+            except (SeralError, OSError):
+                # That worker has put this round in place meanwhile, and taken away what it was made of.
+                if count_rounds(folder) <= number:
+                    raise
+                storage.remove(path)
             if number:
                 storage.remove(storage.join(round_folder(folder, number - 1), SELECTION))
             summaries = read_rounds(folder)
