@@ -18,6 +18,8 @@ must not decide about that one."""
 STD_GAIN = 0.4
 """Factor on the standardised pooled standard deviations next to the pooled means, by default. Below 1 it shrinks that
 half harder under the same weight penalty; 0.4 did best on EmoDB and RAVDESS."""
+IN_CACHE = 160_000
+"""Numbers that a core computes with at a time in `weigh`: 0.6 MB in fp32."""
 DROPOUT = 0.2
 """Dropout probability before each linear layer of a head in training, by default."""
 
@@ -88,20 +90,23 @@ class LayerPool(nn.Module):
 
     @torch.no_grad()
     def weigh(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
-        """`combine` of `standardise` within rounding, a hidden state at a time: (B, L, D) twice, fp16 too -> (B, U).
+        """`combine` of `standardise` within rounding, a few clips at a time: (B, L, D) twice, fp16 too -> (B, U).
 
-        For the millions: what is computed with stays in the cache of the core, in half the time.
+        For the millions: what is computed with stays in the cache of the core, in a quarter of the time.
         """
         self._check(mean_BLD, std_BLD)
-        weights = torch.softmax(self.layer_weight, 0).tolist()
-        columns = []
+        weight_L, columns = torch.softmax(self.layer_weight, 0), list[Tensor]()
+        states = torch.nonzero(weight_L).flatten()  # of most heads all
+        clips = max(1, IN_CACHE // self.centre_mean.numel())
         for name, part_BLD in (("mean", mean_BLD), ("std", std_BLD))[: 2 if self.std_gain else 1]:
-            centre_LD, scale_LD = getattr(self, f"centre_{name}"), getattr(self, f"scale_{name}")
-            sum_BD = torch.zeros(part_BLD.shape[0], part_BLD.shape[2], device=part_BLD.device)
-            for state, weight in enumerate(weights):
-                if weight:
-                    standard_BD = torch.sub(part_BLD[:, state].float(), centre_LD[state]).div_(scale_LD[state])
-                    sum_BD.add_(standard_BD.clamp_(-FARTHEST, FARTHEST), alpha=weight)
+            factor_LD = 1 / getattr(self, f"scale_{name}")[states]
+            shift_LD = -getattr(self, f"centre_{name}")[states] * factor_LD
+            sum_BD = factor_LD.new_empty(part_BLD.shape[0], part_BLD.shape[2])
+            for own_BLD, own_BD in zip(part_BLD.split(clips), sum_BD.split(clips), strict=True):
+                rows_BLD = own_BLD if len(states) == len(weight_L) else own_BLD[:, states]
+                value_BLD = rows_BLD.to(torch.float32, copy=True)
+                torch.addcmul(shift_LD, value_BLD, factor_LD, out=value_BLD).clamp_(-FARTHEST, FARTHEST)
+                torch.matmul(weight_L[states], value_BLD, out=own_BD)
             columns.append(sum_BD if name == "mean" else sum_BD.mul_(self.std_gain))
         return torch.cat(columns, -1)
 

@@ -44,6 +44,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMOVE_TRIES = 20  # 50 ms apart
 BLOCK = 1 << 23
 """Bytes of a file in memory where it goes through whole."""
+STRETCH = 8
+"""Rows of a file that follow one another, on average, from which on they are not copied one by one."""
 
 
 def inside_job() -> bool:
@@ -332,9 +334,10 @@ def read_rows(uri: str | Path, rows: Sequence[int] | NDArray[Any], columns: Sequ
     read_sizes = np.asarray(sizes, np.int64)[groups]
     shift = (ends[groups] - read_sizes) - (np.cumsum(read_sizes) - read_sizes)
     at = asked - shift[np.searchsorted(groups, group_of)]
-    if len(at) and (np.diff(at) == 1).all():
-        return table.slice(int(at[0]), len(at))  # without a copy
-    return table.take(pa.array(at))
+    breaks = np.flatnonzero(np.diff(at) != 1) + 1
+    if not len(at) or len(breaks) > len(at) // STRETCH:
+        return table.take(pa.array(at))
+    return pa.concat_tables([table.slice(int(part[0]), len(part)) for part in np.split(at, breaks)])  # without a copy
 
 
 def read_batches(uri: str | Path, columns: Sequence[str] | None = None, *, rows: int) -> Iterator[pa.Table]:

@@ -14,8 +14,6 @@ from seral.cluster import ClusterOptions, connect, encoder_actors
 from seral.pool.shards import Pool
 from seral.progress import track
 
-TASKS_EACH = 8
-"""Tasks that a process gets of many short ones: Ray Data leaves a tenth of a second between two of them."""
 IDLE_S = 10.0
 """A process that is also there for other work lets its encoder go after so long without a shard."""
 
@@ -40,7 +38,7 @@ def map_shards(
     count = min(encoder_actors(on), len(shards))
     rows = pool.manifest["shards"]
     items = [{"shard": shard} for shard in shards]
-    dataset = _on_processes(items, actor, arguments, on, count, tasks=len(items))
+    dataset = _on_processes(items, actor, arguments, on, count)
     title = f"{label} by {count} process{'es' if count > 1 else ''}"
     with track(title, sum(rows[shard]["rows"] for shard in shards)) as advance:
         for row in dataset.iter_rows():
@@ -48,7 +46,7 @@ def map_shards(
     storage.tidy(into)
 
 
-def each_shard(
+def each_item(
     items: Sequence[dict[str, Any]],
     actor: type[Any],
     arguments: dict[str, Any],
@@ -56,10 +54,9 @@ def each_shard(
     processes: int,
     label: str | None = None,
 ) -> list[dict[str, Any]]:
-    """Give every item, {"shard": name, …}, to one of so many processes; the answers in the order of the items.
+    """Give every item to one of so many processes; the answers in the order of the items.
 
-    One process is this one. With a label progress is shown, in shards; without one the work on a shard is short, and
-    each process gets them in TASKS_EACH tasks.
+    One process is this one. With a label progress is shown, in items.
     """
     with track(label, len(items)) as advance:
         answers = list[dict[str, Any]]()
@@ -70,8 +67,7 @@ def each_shard(
                 advance(1)
             return answers
         numbered = [{**item, "number": number} for number, item in enumerate(items)]
-        tasks = len(items) if label is not None else min(len(items), TASKS_EACH * processes)
-        for row in _on_processes(numbered, actor, arguments, on, min(processes, len(items)), tasks).iter_rows():
+        for row in _on_processes(numbered, actor, arguments, on, min(processes, len(items))).iter_rows():
             answers.append(row)
             advance(1)
     return sorted(answers, key=lambda row: int(row["number"]))
@@ -83,10 +79,9 @@ def _on_processes(
     arguments: dict[str, Any],
     on: ClusterOptions,
     count: int,
-    tasks: int,
 ) -> ray.data.Dataset:
     """The answers of an actor to every item, a row each, as they come."""
-    dataset = ray.data.from_items(items, override_num_blocks=tasks)
+    dataset = ray.data.from_items(items, override_num_blocks=len(items))
     if on.use_gpu:
         actors = ray.data.ActorPoolStrategy(min_size=count, max_size=count)
         return dataset.map(actor, fn_constructor_kwargs=arguments, compute=actors, num_cpus=1, num_gpus=1)

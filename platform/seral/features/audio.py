@@ -37,8 +37,6 @@ from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
 
 Samples = NDArray[np.float32]
-GROUP_BYTES = 2_000_000
-"""Size of a row group of pooled features."""
 FORMAT = 2
 """Goes up whenever features, or the form in which they are kept, change for the same encoder."""
 
@@ -155,12 +153,7 @@ class FeatureActor:
 
     def _write(self, name: str, shard: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:
         table = pa.Table.from_pylist(rows, schema.with_metadata({ENCODER_KEY: self.store.fingerprint}))
-        storage.write_table(self.store.table_uri(name, shard), table, row_group_rows=rows_in_group(self.store))
-
-
-def rows_in_group(store: FeatureStore) -> int:
-    """Rows of a row group of pooled features: few enough to read those of a clip here and there."""
-    return max(16, GROUP_BYTES // (4 * (store.num_layers + 1) * store.width))
+        storage.write_table(self.store.table_uri(name, shard), table, row_group_rows=self.store.rows_in_group)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ from ser_models.encoders import SpeechEncoder, load_encoder
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
-from seral.features.actors import each_shard
-from seral.features.audio import FeatureOptions, encode_frames, encoder_facts, rows_in_group
+from seral.features.actors import each_item
+from seral.features.audio import FeatureOptions, encode_frames, encoder_facts
 from seral.features.store import CLIPS_AT_ONCE, FeatureStore, Half, frames_table
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, FRAMES
@@ -84,7 +84,7 @@ def keep_frames(store: FeatureStore, layer: int, ids: Collection[str], on: Clust
     arguments = {"store": store, "layer": layer, "name": name, "device": "cuda" if on.use_gpu else "cpu"}
     rows_of = store.index().rows_by_shard(missing)
     items = [{"shard": shard, "positions": rows.tobytes()} for shard, rows in rows_of.items()]
-    each_shard(items, FrameActor, arguments, on, processes, f"frames of {len(missing)} clips")
+    each_item(items, FrameActor, arguments, on, processes, f"frames of {len(missing)} clips")
 
 
 def _names(store: FeatureStore, uri: str) -> pa.Array:
@@ -106,7 +106,7 @@ class FrameActor:
         )
         schema = FRAMES.with_metadata({ENCODER_KEY: self.store.fingerprint})
         uri = self.store.table_uri(self.table, row["shard"])
-        with storage.table_writer(uri, schema, row_group_rows=rows_in_group(self.store)) as writer:
+        with storage.table_writer(uri, schema, row_group_rows=self.store.rows_in_group) as writer:
             for frames in self.reader.of_shard(row["shard"], table["utterance_id"].to_pylist()):
                 for name, frames_TD in frames.items():
                     writer.append({"utterance_id": name, "frames": frames_TD.tobytes()})

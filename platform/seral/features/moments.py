@@ -19,8 +19,6 @@ from seral.progress import track
 K = TypeVar("K", bound=Hashable)
 LONG = 20_000
 """Clips whose moments take a while: progress is shown, and they are read by several processes."""
-AT_ONCE_BYTES = 16_000_000
-"""Features of a shard that are in memory at a time."""
 
 
 def pooled_moments(
@@ -57,17 +55,11 @@ def pooled_moments(
     return {key: PooledMoments.sum(own) for key, own in parts.items()}
 
 
-def rows_at_once(store: FeatureStore) -> int:
-    """Rows of pooled features that are read and computed with together."""
-    return max(16, AT_ONCE_BYTES // (4 * (store.num_layers + 1) * store.width))
-
-
 def _of_shard(store: FeatureStore, shard: str, rows_of: Mapping[K, NDArray[np.int32]]) -> dict[K, PooledMoments]:
     """Moments of some sets of rows of a shard."""
     every = np.unique(np.concatenate(list(rows_of.values())))
     parts: dict[K, list[PooledMoments]] = {key: [] for key in rows_of}
-    for at in range(0, len(every), rows_at_once(store)):
-        chosen = every[at : at + rows_at_once(store)]
+    for chosen in store.pieces(every):
         part = store.read_shard(shard, chosen)
         for key, rows in rows_of.items():
             parts[key].append(_moments(part, np.isin(chosen, rows)))

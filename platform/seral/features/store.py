@@ -63,6 +63,8 @@ Half = NDArray[np.float16]
 
 CLIPS_AT_ONCE = 64
 """Clips whose frames are read together."""
+GROUP_BYTES, GROUPS_AT_ONCE = 2_000_000, 8
+"""Bytes, about, of a row group of pooled features, and row groups that are read and computed with together."""
 
 
 class PooledShard(NamedTuple):
@@ -93,6 +95,16 @@ class FeatureStore:
     def embedding_width(self) -> int:
         """Numbers that a head reads of a clip: mean and standard deviation of a weighted state, and the transcript."""
         return 2 * self.width + (0 if self.text is None else self.text.width)
+
+    @property
+    def rows_in_group(self) -> int:
+        """Rows of a row group, a power of two: few enough to read those of a clip here and there."""
+        rows = GROUP_BYTES / (4 * (self.num_layers + 1) * self.width)
+        return max(16, int(2 ** round(math.log2(rows))))
+
+    def pieces(self, rows: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+        """Ascending rows of a shard in pieces that are in memory at a time, none with a part of a row group."""
+        return np.split(rows, np.flatnonzero(np.diff(rows // (GROUPS_AT_ONCE * self.rows_in_group))) + 1)
 
     def table_uri(self, table: str, shard: str) -> str:
         """Address of one shard of `pooled`, `frames-<k>` or `quarantine`."""

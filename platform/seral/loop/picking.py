@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from seral import storage
 from seral.errors import StateError
-from seral.features.moments import rows_at_once
 from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column
 from seral.loop.rounds import LoopFold, Round, round_folder
 from seral.selection.candidates import Candidates, metadata_columns
@@ -124,8 +123,8 @@ def write_initial(fold: LoopFold) -> str:
         if f"{shard}.parquet" in present:
             continue
         ids, vectors = list[str](), list[np.ndarray]()
-        for at in range(0, len(rows), rows_at_once(store)):
-            part = store.read_shard(shard, rows[at : at + rows_at_once(store)])
+        for piece in store.pieces(rows):
+            part = store.read_shard(shard, piece)
             ids += part.ids
             standard_ND = (part.mean_NLD[:, state].astype(np.float32) - centre_D) / scale_D
             vectors.append(project(standard_ND).astype(np.float16))

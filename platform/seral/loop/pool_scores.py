@@ -11,10 +11,13 @@ the shards.
 # N rows · C classes · U embedding · R repeats (dropout passes, members of an ensemble)
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -26,8 +29,7 @@ from numpy.typing import NDArray
 from ser_models.metrics import confusion_matrix
 from seral import storage
 from seral.cluster import ClusterOptions
-from seral.features.actors import each_shard
-from seral.features.moments import rows_at_once
+from seral.features.actors import each_item
 from seral.features.store import FeatureStore, PooledShard
 from seral.schema import prediction_schema
 from seral.selection.strategies.scores import entropy
@@ -36,6 +38,10 @@ from seral.training.scoring import ROWS_IN_BATCH, Float, Scorer, Scores
 
 POOL, SELECTION = "predictions/pool", "selection"
 LABELLED = "selection/labelled/rows.parquet"
+READERS = 2
+"""Threads of a process that read ahead: while one decodes, the other waits for the disk."""
+TASKS_EACH = 8
+"""Tasks that each of several processes gets: Ray Data leaves a tenth of a second between two of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +78,12 @@ class PoolSummary:
     """Clips by the class predicted in the round before and by that of this one; zeros where none was before."""
 
 
+Scored = tuple[Scores, Float | None, list[str]]
+"""Some clips by the model, by every member of an ensemble, and their ids."""
+
+
 class ShardScorer:
-    """The models of a round in one process: a shard of pooled features in, its part of the round out."""
+    """The models of a round in one process: shards of pooled features in, their part of the round out."""
 
     def __init__(self, plan: ScoringPlan) -> None:
         torch.set_num_threads(1)
@@ -82,36 +92,49 @@ class ShardScorer:
         self.members = [Scorer(folder, plan.store, plan.on) for folder in plan.members]
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Score the rows of a shard, given as int32 bytes."""
-        rows, parts = np.frombuffer(row["positions"], np.int32), list[tuple[Scores, Float | None, list[str]]]()
-        for part in self._read(row["shard"], rows):
-            units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
-            passes, shard = self.plan.dropout_passes, row["shard"]
-            scores = self.model(units, shard=shard, dropout_passes=passes, seed=self.plan.seed)
-            parts.append((_slim(scores, self.plan), self._ensemble(units, shard), part.ids))
+        """Score rows of some shards, given as int32 bytes; the figures of each shard."""
+        work = zip(row["shards"], row["positions"], strict=True)
+        parts = self._read([(shard, np.frombuffer(rows, np.int32)) for shard, rows in work])
+        figures = list[Future[dict[str, Any]]]()
+        with ThreadPoolExecutor(1) as writer:
+            for shard, own in groupby(parts, key=itemgetter(0)):
+                scored = [self._score(shard, part) for _, part in own]
+                if figures:
+                    figures[-1].result()  # no more than one shard waits to be written
+                figures.append(writer.submit(self._write, shard, scored))
+        return {name: [shard.result()[name] for shard in figures] for name in ("rows", "entropy", "change")}
+
+    def _score(self, shard: str, part: PooledShard) -> Scored:
+        units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
+        scores = self.model(units, shard=shard, dropout_passes=self.plan.dropout_passes, seed=self.plan.seed)
+        return scores, self._ensemble(units, shard), part.ids
+
+    def _write(self, shard: str, scored: Sequence[Scored]) -> dict[str, Any]:
+        """Write what the models say of a shard; its figures."""
+        parts = [(_slim(scores, self.plan), members, names) for scores, members, names in scored]
         ids = [name for _, _, names in parts for name in names]
         probability_NC = np.concatenate([scores.probability_NC for scores, _, _ in parts])
         table = prediction_table("pool", ids, probability_NC, self.plan.classes)
-        storage.write_table(storage.join(self.plan.path, POOL, f"{row['shard']}.parquet"), table)
+        storage.write_table(storage.join(self.plan.path, POOL, f"{shard}.parquet"), table)
         if self.plan.needs:
-            self._write_selection(row["shard"], table, parts)
+            self._write_selection(shard, table, parts)
         return {
             "rows": len(ids),
             "entropy": float(entropy(probability_NC).sum(dtype=np.float64)),
-            "change": self._change(row["shard"], table, probability_NC).tobytes(),
+            "change": self._change(shard, table, probability_NC).tobytes(),
         }
 
-    def _read(self, shard: str, rows: NDArray[np.int32]) -> Iterator[PooledShard]:
-        """Features of some rows of a shard, some at a time; while they are scored, the next ones are read."""
-        store = self.plan.store
-        pieces = [rows[at : at + rows_at_once(store)] for at in range(0, len(rows), rows_at_once(store))]
-        with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(store.read_shard, shard, piece) for piece in pieces[:1]]
-            for piece in [*pieces[1:], None]:
-                part = ahead.pop().result()
-                if piece is not None:
-                    ahead.append(reader.submit(store.read_shard, shard, piece))
-                yield part
+    def _read(self, work: Sequence[tuple[str, NDArray[np.int32]]]) -> Iterator[tuple[str, PooledShard]]:
+        """Features of rows of the shards, some at a time; while they are scored, the next ones are read."""
+        store, ahead = self.plan.store, deque[tuple[str, Future[PooledShard]]]()
+        with ThreadPoolExecutor(READERS) as readers:
+            for shard, rows in work:
+                for piece in store.pieces(rows):
+                    ahead.append((shard, readers.submit(store.read_shard, shard, piece)))
+                    if len(ahead) > READERS:
+                        yield _waited(ahead)
+            while ahead:
+                yield _waited(ahead)
 
     def _ensemble(self, units: Utterances, shard: str) -> Float | None:
         """Probabilities by every member, (R, N, C)."""
@@ -119,9 +142,7 @@ class ShardScorer:
             return None
         return np.stack([member(units, shard=shard).probability_NC for member in self.members])
 
-    def _write_selection(
-        self, shard: str, table: pa.Table, parts: Sequence[tuple[Scores, Float | None, list[str]]]
-    ) -> None:
+    def _write_selection(self, shard: str, table: pa.Table, parts: Sequence[Scored]) -> None:
         columns: dict[str, Any] = dict(zip(table.column_names, table.columns, strict=True))
         del columns["part"], columns["predicted"]
         if "dropout_RNC" in self.plan.needs:
@@ -146,17 +167,25 @@ class ShardScorer:
         return confusion_matrix(before_NC.argmax(1), probability_NC[both_N].argmax(1), count).astype(np.int64)
 
 
+def _waited(ahead: deque[tuple[str, Future[PooledShard]]]) -> tuple[str, PooledShard]:
+    """The first of what is being read."""
+    shard, part = ahead.popleft()
+    return shard, part.result()
+
+
 def score_shards(
     plan: ScoringPlan, rows_of: Mapping[str, NDArray[np.int32]], processes: int, on: ClusterOptions
 ) -> PoolSummary:
     """Score some rows of the shards by so many processes and write the round's part of each shard."""
-    items = [{"shard": shard, "positions": rows.tobytes()} for shard, rows in rows_of.items()]
-    done = each_shard(items, ShardScorer, {"plan": plan}, on, processes)
+    groups = np.array_split(list(rows_of), 1 if processes == 1 else min(len(rows_of), TASKS_EACH * processes))
+    items = [{"shards": g.tolist(), "positions": [rows_of[shard].tobytes() for shard in g.tolist()]} for g in groups]
+    answers = each_item(items, ShardScorer, {"plan": plan}, on, processes)
+    done = {name: [value for answer in answers for value in answer[name]] for name in ("rows", "entropy", "change")}
     count = len(plan.classes)
-    changes = [np.frombuffer(row["change"], np.int64).reshape(count, count) for row in done]
+    changes = [np.frombuffer(change, np.int64).reshape(count, count) for change in done["change"]]
     return PoolSummary(
-        clips=sum(row["rows"] for row in done),
-        entropy=float(sum(row["entropy"] for row in done)),
+        clips=int(sum(done["rows"])),
+        entropy=float(sum(done["entropy"])),
         change_CC=sum(changes, start=np.zeros((count, count), np.int64)),
     )
 
@@ -199,15 +228,13 @@ class Projection:
         """The vectors (N, U), as they are where they are no longer than `width`, else (N, width)."""
         if embedding_NU.shape[1] <= self.width:
             return np.asarray(embedding_NU, np.float32)
-        matrix, projected = (
-            _directions(embedding_NU.shape[1], self.width),
-            np.empty((len(embedding_NU), self.width), np.float32),
-        )
-        batch_BU = np.zeros((ROWS_IN_BATCH, embedding_NU.shape[1]), np.float32)
+        matrix = torch.from_numpy(_directions(embedding_NU.shape[1], self.width))
+        projected = np.empty((len(embedding_NU), self.width), np.float32)
+        batch_BU = torch.zeros(ROWS_IN_BATCH, embedding_NU.shape[1])
         for at in range(0, len(embedding_NU), ROWS_IN_BATCH):  # of one shape, as in scoring
             rows_BU = embedding_NU[at : at + ROWS_IN_BATCH]
-            batch_BU[: len(rows_BU)] = rows_BU
-            projected[at : at + len(rows_BU)] = (batch_BU @ matrix)[: len(rows_BU)]
+            batch_BU[: len(rows_BU)] = torch.from_numpy(rows_BU)
+            projected[at : at + len(rows_BU)] = (batch_BU @ matrix)[: len(rows_BU)].numpy()
         return projected
 
 
