@@ -97,16 +97,17 @@ class LayerPool(nn.Module):
         self._check(mean_BLD, std_BLD)
         weight_L, columns = torch.softmax(self.layer_weight, 0), list[Tensor]()
         states = torch.nonzero(weight_L).flatten()  # of most heads all
-        clips = max(1, IN_CACHE // self.centre_mean.numel())
+        clips = max(1, IN_CACHE // (len(states) * mean_BLD.shape[2]))
+        value_BLD = mean_BLD.new_empty(clips, len(states), mean_BLD.shape[2], dtype=torch.float32)
         for name, part_BLD in (("mean", mean_BLD), ("std", std_BLD))[: 2 if self.std_gain else 1]:
             factor_LD = 1 / getattr(self, f"scale_{name}")[states]
             shift_LD = -getattr(self, f"centre_{name}")[states] * factor_LD
             sum_BD = factor_LD.new_empty(part_BLD.shape[0], part_BLD.shape[2])
-            for own_BLD, own_BD in zip(part_BLD.split(clips), sum_BD.split(clips), strict=True):
+            for own_BLD, own_BD in zip(torch.split(part_BLD, clips), torch.split(sum_BD, clips), strict=True):
                 rows_BLD = own_BLD if len(states) == len(weight_L) else own_BLD[:, states]
-                value_BLD = rows_BLD.to(torch.float32, copy=True)
-                torch.addcmul(shift_LD, value_BLD, factor_LD, out=value_BLD).clamp_(-FARTHEST, FARTHEST)
-                torch.matmul(weight_L[states], value_BLD, out=own_BD)
+                standard_BLD = value_BLD[: len(rows_BLD)].copy_(rows_BLD)
+                torch.addcmul(shift_LD, standard_BLD, factor_LD, out=standard_BLD).clamp_(-FARTHEST, FARTHEST)
+                torch.matmul(weight_L[states], standard_BLD, out=own_BD)
             columns.append(sum_BD if name == "mean" else sum_BD.mul_(self.std_gain))
         return torch.cat(columns, -1)
 

@@ -35,6 +35,9 @@ from seral.training.supervised import best_model
 
 Wave = NDArray[np.float32]
 FILES_AT_ONCE = 64
+CLIPS_AT_ONCE = 256
+"""Clips of a shard that are decoded at a time."""
+TABLE = ".parquet"
 
 
 class PredictOptions(Options):
@@ -45,7 +48,7 @@ class PredictOptions(Options):
     source: list[str] = Field(min_length=1)
     """One pool, or audio files and folders."""
     out: str
-    """Parquet file to write."""
+    """Parquet file to write; or, of a pool, a folder: a name without `.parquet`, where every shard gets a file."""
     trajectory: str | None = None
     """The trajectory whose last model is used; None = the best on dev among the strategy's."""
     max_duration_s: float = Field(default=60.0, gt=0)
@@ -55,18 +58,18 @@ class PredictOptions(Options):
 
 
 def predict(options: PredictOptions) -> dict[str, Any]:
-    """Predict and write one Parquet table: id or file, predicted class, probabilities, error. Returns the counts."""
+    """Predict and write Parquet: id or file, predicted class, probabilities, error. Returns the counts."""
     out = storage.absolute(options.out)
     folder = model_folder(storage.absolute(options.run), options.trajectory)
     if storage.exists(storage.join(split_address(options.source[0])[0], MANIFEST)):
         if len(options.source) > 1:
             raise OptionError(f"give one pool at a time, got {len(options.source)} sources")
-        table = _predict_pool(open_pool(options.source[0]), folder, options)
+        counts = _predict_pool(open_pool(options.source[0]), folder, out, options)
     else:
-        table = _predict_files(_audio_files(options.source), folder, options)
-    storage.write_table(out, table)
-    errors = table.num_rows - table["error"].null_count
-    return {"model": folder, "out": out, "rows": table.num_rows, "errors": errors}
+        if not out.endswith(TABLE):
+            raise OptionError(f"out={options.out}: predictions of files go to one table, whose name ends in {TABLE}")
+        counts = _predict_files(_audio_files(options.source), folder, out, options)
+    return {"model": folder, "out": out, **counts}
 
 
 def model_folder(run: str, trajectory: str | None = None) -> str:
@@ -145,35 +148,46 @@ class ShardPredictor:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Predict a shard, unless an earlier call that was interrupted already has."""
-        uri = storage.join(self.parts, f"{row['shard']}.parquet")
-        table = self.pool.read(row["shard"], ["utterance_id", "audio", "text"])
+        shard, columns = row["shard"], ["utterance_id", "audio", "text"]
+        uri, schema = storage.join(self.parts, f"{shard}{TABLE}"), output_schema(*self.predictor.outputs)
         if not storage.exists(uri):
-            waves = [decode_flac(data.as_py()) for data in table["audio"]]
-            texts = table["text"].to_pylist()
-            rows = list(self.predictor.predict(table["utterance_id"].to_pylist(), waves, texts))
-            storage.write_table(uri, pa.Table.from_pylist(rows, output_schema(*self.predictor.outputs)))
-        return {"rows": table.num_rows}
+            with storage.table_writer(uri, schema) as writer:
+                for clips in self.pool.batches(shard, columns, rows=CLIPS_AT_ONCE):
+                    waves = [decode_flac(data.as_py()) for data in clips["audio"]]
+                    names, texts = (clips[name].to_pylist() for name in ("utterance_id", "text"))
+                    writer.write(pa.Table.from_pylist(list(self.predictor.predict(names, waves, texts)), schema))
+        return {"rows": self.pool.manifest["shards"][shard]["rows"]}
 
 
-def _predict_pool(pool: Pool, folder: str, options: PredictOptions) -> pa.Table:
-    parts = f"{options.out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
+def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions) -> dict[str, int]:
+    """Write the predictions of a pool shard by shard, then gather them, or put the folder of them in its place."""
+    if not out.endswith(TABLE) and storage.exists(out):
+        raise OptionError(f"there is something at {out} already: give a new folder, or a file that ends in {TABLE}")
+    parts = f"{out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
     arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
     map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions", into=parts)
-    schema = output_schema(*read_outputs(folder))
-    table = storage.read_tables([storage.join(parts, f"{shard}.parquet") for shard in pool.shards], schema)
+    schema, files = output_schema(*read_outputs(folder)), [f"{shard}{TABLE}" for shard in pool.shards]
+    if not out.endswith(TABLE):
+        storage.publish(parts, out, last=files[-1])
+        return {"rows": pool.rows, "errors": 0}
+    table = storage.read_tables([storage.join(parts, file) for file in files], schema)
+    storage.write_table(out, table.sort_by("utterance_id"))
     storage.remove(parts)
-    return table.sort_by("utterance_id")
+    return {"rows": table.num_rows, "errors": 0}
 
 
-def _predict_files(files: Sequence[Path], folder: str, options: PredictOptions) -> pa.Table:
-    predictor = Predictor(folder, options.features, options.cluster)
-    rows: list[dict[str, Any]] = []
-    with track("predicting", len(files)) as advance:
+def _predict_files(files: Sequence[Path], folder: str, out: str, options: PredictOptions) -> dict[str, int]:
+    """Write the predictions of files as they come, in the order of the files."""
+    predictor, errors = Predictor(folder, options.features, options.cluster), 0
+    schema = output_schema(*predictor.outputs)
+    with storage.table_writer(out, schema) as writer, track("predicting", len(files)) as advance:
         for begin in range(0, len(files), FILES_AT_ONCE):
             part = files[begin : begin + FILES_AT_ONCE]
-            rows += _predict_some(part, predictor, options.max_duration_s)
+            rows = pa.Table.from_pylist(list(_predict_some(part, predictor, options.max_duration_s)), schema)
+            writer.write(rows.sort_by("utterance_id"))
+            errors += rows.num_rows - rows["error"].null_count
             advance(len(part))
-    return pa.Table.from_pylist(rows, output_schema(*predictor.outputs)).sort_by("utterance_id")
+    return {"rows": len(files), "errors": errors}
 
 
 def _predict_some(files: Iterable[Path], predictor: Predictor, max_duration_s: float) -> Iterator[dict[str, Any]]:
@@ -198,4 +212,4 @@ def _audio_files(sources: Sequence[str]) -> list[Path]:
             raise PoolError(f"{source} is neither a pool, nor an audio file, nor a folder")
     if not files:
         raise PoolError(f"no audio in {', '.join(sources)}; suffixes looked for: {' '.join(sorted(DECODABLE))}")
-    return files
+    return sorted(files, key=str)

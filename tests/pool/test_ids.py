@@ -7,8 +7,11 @@ import pickle
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from seral.pool.ids import SLAB, Ids
+from seral.pool import ids as ids_module
+from seral.pool.ids import SLAB, Ids, positions
 
 
 def test_ids_are_a_sequence() -> None:
@@ -45,3 +48,20 @@ def test_chosen_ids_keep_their_order() -> None:
 def test_ids_are_read_in_slabs() -> None:
     names = [f"id-{number}" for number in range(SLAB + 3)]
     assert list(Ids(names)) == names
+
+
+@given(
+    among=st.lists(st.text("abé", max_size=3), unique=True, max_size=40),
+    asked=st.lists(st.text("abéz", max_size=3), max_size=40),
+    is_sorted=st.tuples(st.booleans(), st.booleans()),
+    slab=st.integers(1, 9),
+)
+def test_positions_are_those_of_a_look_up_of_all(
+    among: list[str], asked: list[str], is_sorted: tuple[bool, bool], slab: int
+) -> None:
+    among, asked = (sorted(names) if wanted else names for names, wanted in zip((among, asked), is_sorted, strict=True))
+    row_of = {name: row for row, name in enumerate(among)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ids_module, "SLAB", slab)
+        found = positions(pa.array(asked, pa.string()), pa.array(among, pa.string()))
+    assert found.tolist() == [row_of.get(name, -1) for name in asked]

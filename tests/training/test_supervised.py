@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from seral.errors import StateError
+from seral.errors import OptionError, StateError
 from seral.options import parse
+from seral.pool.shards import open_pool
 from seral.prediction import PredictOptions, model_folder, predict
 from seral.training.supervised import SupervisedOptions, run_train
 
@@ -44,6 +45,18 @@ def test_every_fold_gets_a_model_tested_on_speakers_it_has_not_heard(values: dic
     tested = pd.DataFrame(best["predicted"], index=values["classes"]).T
     shown = table.loc[tested.index, [f"p_{name}" for name in values["classes"]]]
     assert np.abs(shown.to_numpy() - tested.to_numpy()).max() < 2e-3
+    # The same in a folder, a file a shard; what is there already is not touched.
+    folder = tmp_path / "predicted"
+    options = parse(PredictOptions, {"run": values["run"], "source": [values["pool"]], "out": str(folder)})
+    assert predict(options)["rows"] == len(table)
+    names = [f"{shard}.parquet" for shard in open_pool(values["pool"]).shards]
+    assert [path.name for path in sorted(tmp_path.rglob("*.parquet"))] == [*sorted(names), "predicted.parquet"]
+    parts = pd.read_parquet(folder).set_index("utterance_id").sort_index()
+    pd.testing.assert_frame_equal(parts, table)
+    with pytest.raises(OptionError, match=r"something at .*predicted already"):
+        predict(options)
+    with pytest.raises(OptionError, match=r"ends in \.parquet"):
+        predict(options.model_copy(update={"source": [__file__]}))
 
 
 @pytest.mark.ray

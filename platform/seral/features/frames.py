@@ -66,7 +66,7 @@ class FrameReader:
 def frame_bytes(pool: Pool, encoder: str, options: FeatureOptions) -> int:
     """Size of the frames of one hidden state of a whole pool, in bytes."""
     model = load_encoder(encoder)
-    duration_s = np.minimum(np.asarray(pool.metadata["duration_s"], np.float64), options.max_clip_s)
+    duration_s = np.minimum(np.asarray(pool.column("duration_s"), np.float64), options.max_clip_s)
     return int(2 * model.width * model.frame_rate_hz * duration_s.sum())
 
 

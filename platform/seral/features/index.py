@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import FeatureError
-from seral.pool.ids import Ids
+from seral.pool.ids import Ids, positions
 
 NAMED = 5
 """Utterances without features that a message names."""
@@ -53,9 +53,7 @@ class ShardIndex:
 
     def positions(self, ids: Collection[str]) -> NDArray[np.int64]:
         """Positions of some ids; -1 for those that are not there."""
-        index = pc.index_in(pa.array(Ids(ids)), self.ids)
-        positions: NDArray[np.int64] = pc.fill_null(index, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return positions
+        return positions(pa.array(Ids(ids)), self.ids)
 
     def present(self, ids: Sequence[str]) -> tuple[str, ...]:
         """The ids that are there, of some, in their order."""

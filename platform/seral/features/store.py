@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +21,8 @@ from seral.errors import FeatureError
 from seral.features.index import NAMED, ShardIndex
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, QUARANTINE
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +67,8 @@ Half = NDArray[np.float16]
 
 CLIPS_AT_ONCE = 64
 """Clips whose frames are read together."""
+READERS = 3
+"""Threads of a process that read features."""
 GROUP_BYTES, GROUPS_AT_ONCE = 2_000_000, 8
 """Bytes, about, of a row group of pooled features, and row groups that are read and computed with together."""
 
@@ -162,6 +168,27 @@ class FeatureStore:
         mean_NLD, std_NLD = (stack_vectors(table[name], shape) for name in ("mean", "std"))
         text_NE = None if self.text is None else self.text.shard_vectors(shard, ids)
         return PooledShard(ids, mean_NLD, std_NLD, text_NE)
+
+    def read_ahead(
+        self, rows_of: Mapping[str, NDArray[np.int32]], work: Callable[[str, PooledShard], T], threads: int = READERS
+    ) -> Iterator[tuple[str, T]]:
+        """Apply `work` to features of ascending rows of some shards, piece by piece, and yield the results in order.
+
+        So many threads read and work, each on a piece of its own: while one computes, others wait for the disk.
+        """
+
+        def of_piece(shard: str, piece: NDArray[np.int32]) -> tuple[str, T]:
+            return shard, work(shard, self.read_shard(shard, piece))
+
+        with ThreadPoolExecutor(threads) as readers:
+            ahead = deque[Future[tuple[str, T]]]()
+            for shard, rows in rows_of.items():
+                for piece in self.pieces(rows):
+                    ahead.append(readers.submit(of_piece, shard, piece))
+                    if len(ahead) > threads:
+                        yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def frame_tables(self, layer: int) -> list[str]:
         """Addresses of all tables of frames of a hidden state: of whole shards, and of some of their clips."""

@@ -115,7 +115,7 @@ class Estimate:
 def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
     """The figures of a run: those of its pool, its folds and its encoder."""
     encoder, layer = load_encoder(options.encoder), frames_layer(options.encoder, options.finetune)
-    duration_s = np.minimum(np.asarray(pool.metadata["duration_s"], np.float64), options.features.max_clip_s)
+    duration_s = np.minimum(np.asarray(pool.column("duration_s"), np.float64), options.features.max_clip_s)
     seconds = float(duration_s.mean()) if len(duration_s) else 0.0
     frame_bytes = 2 * encoder.width * encoder.frame_rate_hz * seconds
     keeps_frames = layer is not None and len(duration_s) * frame_bytes <= 1e9 * options.frames_gb

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, groupby
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import StateError
+from seral.features.store import PooledShard
 from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column
 from seral.loop.rounds import LoopFold, Round, round_folder
 from seral.selection.candidates import Candidates, metadata_columns
@@ -119,15 +123,14 @@ def write_initial(fold: LoopFold) -> str:
     state, moments = (store.num_layers + 1) // 2, fold.data.unlabelled.moments.mean
     centre_D, scale_D = moments.mean[state].numpy(), np.maximum(moments.scale()[state].numpy(), 1e-6)
     project, present = Projection(fold.embedding_width), set(storage.list_names(folder, ".parquet"))
-    for shard, rows in fold.data.index.rows_by_shard(fold.data.fold.train).items():
-        if f"{shard}.parquet" in present:
-            continue
-        ids, vectors = list[str](), list[np.ndarray]()
-        for piece in store.pieces(rows):
-            part = store.read_shard(shard, piece)
-            ids += part.ids
-            standard_ND = (part.mean_NLD[:, state].astype(np.float32) - centre_D) / scale_D
-            vectors.append(project(standard_ND).astype(np.float16))
-        table = pa.table({"utterance_id": ids, "embedding": vector_column(np.concatenate(vectors))})
+    rows_of = fold.data.index.rows_by_shard(fold.data.fold.train)
+    missing = {shard: rows for shard, rows in rows_of.items() if f"{shard}.parquet" not in present}
+
+    def standardised(_: str, part: PooledShard) -> tuple[list[str], NDArray[np.float16]]:
+        return part.ids, project((part.mean_NLD[:, state].astype(np.float32) - centre_D) / scale_D).astype(np.float16)
+
+    for shard, parts in groupby(store.read_ahead(missing, standardised), key=itemgetter(0)):
+        ids, vectors = zip(*(part for _, part in parts), strict=True)
+        table = pa.table({"utterance_id": list(chain(*ids)), "embedding": vector_column(np.concatenate(vectors))})
         storage.write_table(storage.join(folder, f"{shard}.parquet"), table)
     return folder

@@ -11,8 +11,7 @@ the shards.
 # N rows · C classes · U embedding · R repeats (dropout passes, members of an ensemble)
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -30,7 +29,7 @@ from ser_models.metrics import confusion_matrix
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.actors import each_item
-from seral.features.store import FeatureStore, PooledShard
+from seral.features.store import READERS, FeatureStore, PooledShard
 from seral.schema import prediction_schema
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Utterances
@@ -38,8 +37,6 @@ from seral.training.scoring import ROWS_IN_BATCH, Float, Scorer, Scores
 
 POOL, SELECTION = "predictions/pool", "selection"
 LABELLED = "selection/labelled/rows.parquet"
-READERS = 2
-"""Threads of a process that read ahead: while one decodes, the other waits for the disk."""
 TASKS_EACH = 8
 """Tasks that each of several processes gets: Ray Data leaves a tenth of a second between two of them."""
 
@@ -93,12 +90,13 @@ class ShardScorer:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Score rows of some shards, given as int32 bytes; the figures of each shard."""
-        work = zip(row["shards"], row["positions"], strict=True)
-        parts = self._read([(shard, np.frombuffer(rows, np.int32)) for shard, rows in work])
+        rows_of = zip(row["shards"], (np.frombuffer(rows, np.int32) for rows in row["positions"]), strict=True)
+        threads = READERS if self.model.frames is None else 1  # adapters compute, and take memory for it
         figures = list[Future[dict[str, Any]]]()
         with ThreadPoolExecutor(1) as writer:
-            for shard, own in groupby(parts, key=itemgetter(0)):
-                scored = [self._score(shard, part) for _, part in own]
+            pieces = self.plan.store.read_ahead(dict(rows_of), self._score, threads)
+            for shard, own in groupby(pieces, key=itemgetter(0)):
+                scored = [piece for _, piece in own]
                 if figures:
                     figures[-1].result()  # no more than one shard waits to be written
                 figures.append(writer.submit(self._write, shard, scored))
@@ -123,18 +121,6 @@ class ShardScorer:
             "entropy": float(entropy(probability_NC).sum(dtype=np.float64)),
             "change": self._change(shard, table, probability_NC).tobytes(),
         }
-
-    def _read(self, work: Sequence[tuple[str, NDArray[np.int32]]]) -> Iterator[tuple[str, PooledShard]]:
-        """Features of rows of the shards, some at a time; while they are scored, the next ones are read."""
-        store, ahead = self.plan.store, deque[tuple[str, Future[PooledShard]]]()
-        with ThreadPoolExecutor(READERS) as readers:
-            for shard, rows in work:
-                for piece in store.pieces(rows):
-                    ahead.append((shard, readers.submit(store.read_shard, shard, piece)))
-                    if len(ahead) > READERS:
-                        yield _waited(ahead)
-            while ahead:
-                yield _waited(ahead)
 
     def _ensemble(self, units: Utterances, shard: str) -> Float | None:
         """Probabilities by every member, (R, N, C)."""
@@ -165,12 +151,6 @@ class ShardScorer:
             return np.zeros((count, count), np.int64)
         before_NC = probabilities(before.take(rows.drop_null()), self.plan.classes)
         return confusion_matrix(before_NC.argmax(1), probability_NC[both_N].argmax(1), count).astype(np.int64)
-
-
-def _waited(ahead: deque[tuple[str, Future[PooledShard]]]) -> tuple[str, PooledShard]:
-    """The first of what is being read."""
-    shard, part = ahead.popleft()
-    return shard, part.result()
 
 
 def score_shards(

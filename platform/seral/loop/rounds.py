@@ -37,7 +37,7 @@ from seral.labels.annotator import Annotator
 from seral.loop import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.loop.stopping import RoundSummary, StopOptions
-from seral.pool.ids import Ids
+from seral.pool.ids import Ids, positions
 from seral.schema import LABEL, PICK
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import COLUMNS, WITHOUT_A_MODEL
@@ -116,7 +116,7 @@ class LoopFold:
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Metadata of utterances, in the order of the ids."""
         metadata = self.data.metadata
-        return metadata.take(pc.index_in(pa.array(ids, pa.string()), metadata["utterance_id"]))
+        return metadata.take(positions(pa.array(Ids(ids)), metadata["utterance_id"].combine_chunks()))
 
     def minutes(self, ids: Sequence[str], pace: PaceOptions) -> float:
         """Minutes that questions about these clips take."""

@@ -3,6 +3,7 @@
 # N utterances
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, overload
 
@@ -12,7 +13,36 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 SLAB = 65_536
-"""Ids that are Python's strings at a time."""
+"""Ids that are Python's strings, or looked up, at a time."""
+
+
+def positions(asked: pa.Array, among: pa.Array) -> NDArray[np.int64]:
+    """Positions of ids among others; -1 for those that are not there, (N,).
+
+    Arrow's own look-up makes a table of all of `among`, several times as large. Where they are sorted, as a pool's are,
+    this one makes a table of SLAB ids at a time.
+    """
+    if not _sorted(among):
+        return np.asarray(pc.index_in(asked, value_set=among).fill_null(-1)).astype(np.int64)
+    order = None if _sorted(asked) else pc.sort_indices(asked)
+    ascending = asked if order is None else asked.take(order)
+    position_N, begin = np.full(len(asked), -1), 0
+    for start in range(0, len(among), SLAB):
+        slab = among.slice(start, SLAB)
+        end = bisect_right(range(len(ascending)), slab[-1].as_py(), lo=begin, key=lambda at: ascending[at].as_py())
+        if end > begin:
+            found = pc.index_in(ascending.slice(begin, end - begin), value_set=slab)
+            position_N[begin:end] = found.fill_null(-1 - start).to_numpy() + np.int64(start)
+        begin = end
+    if order is None:
+        return position_N
+    unsorted_N = np.empty_like(position_N)
+    unsorted_N[order.to_numpy()] = position_N
+    return unsorted_N
+
+
+def _sorted(ids: pa.Array) -> bool:
+    return bool(pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py())
 
 
 class Ids(Sequence[str]):

@@ -19,8 +19,8 @@ SLAB = 65_536
 
 def below_quality(ids: Collection[str], metadata: pa.Table, min_quality: float) -> pa.Table:
     """Utterances whose quality is below `min_quality`, schema.FILTERED; what was not measured stays out."""
-    is_asked = pc.is_in(metadata["utterance_id"], pa.array(Ids(ids)))
-    rows = metadata.filter(pc.and_(is_asked, pc.less(metadata["quality"], min_quality)))
+    rows = metadata.filter(pc.less(metadata["quality"], min_quality))
+    rows = rows.filter(pc.is_in(rows["utterance_id"], pa.array(Ids(ids))))
     slabs = rows.select(MEASURES).to_batches(max_chunksize=SLAB)
     reasons = [weakest(**row) for slab in slabs for row in slab.to_pylist()]
     columns = {

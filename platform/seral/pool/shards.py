@@ -16,8 +16,10 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -87,8 +89,19 @@ class Pool:
 
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """One shard of utterances."""
-        try:
+        with self._whole(shard):
             return storage.read_table(self.table_uri("utterances", shard), columns)
+
+    def batches(self, shard: str, columns: list[str], *, rows: int) -> Iterator[pa.Table]:
+        """One shard of utterances, so many rows at a time."""
+        with self._whole(shard):
+            yield from storage.read_batches(self.table_uri("utterances", shard), columns, rows=rows)
+
+    @contextmanager
+    def _whole(self, shard: str) -> Iterator[None]:
+        """Raise PoolError, which names the shard, where it cannot be read."""
+        try:
+            yield
         except (OSError, pa.ArrowInvalid) as error:
             raise PoolError(f"shard {shard!r} of {self.uri} is missing or damaged: {error}") from error
 
@@ -99,7 +112,7 @@ class Pool:
             shard_ids = self.read(shard, ["utterance_id"])[0]
             if asked_ids is not None and not pc.any(pc.is_in(shard_ids, asked_ids)).as_py():
                 continue
-            for rows in storage.read_batches(self.table_uri("utterances", shard), ["utterance_id", "audio"], rows=256):
+            for rows in self.batches(shard, ["utterance_id", "audio"], rows=256):
                 rows = rows if asked_ids is None else rows.filter(pc.is_in(rows["utterance_id"], asked_ids))
                 yield from ((name.as_py(), audio.as_py()) for name, audio in zip(*rows.columns, strict=True))
 
@@ -115,6 +128,11 @@ class Pool:
         """ID_COLUMNS of every utterance, in no particular order."""
         uris = [self.table_uri("utterances", shard) for shard in self.shards]
         return storage.read_tables(uris, UTTERANCE, ID_COLUMNS)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One of METADATA_COLUMNS of every utterance, in no particular order."""
+        parts = (self.read(shard, [name])[0].chunks for shard in self.shards)
+        return pa.chunked_array(chain.from_iterable(parts), UTTERANCE.field(name).type)
 
     @cached_property
     def metadata(self) -> pa.Table:

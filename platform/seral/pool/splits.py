@@ -29,7 +29,7 @@ from pydantic import Field
 from seral import storage
 from seral.errors import OptionError, SplitError
 from seral.options import Options
-from seral.pool.ids import Ids
+from seral.pool.ids import Ids, positions
 
 Group = tuple[str, str]
 """(corpus, speaker) or (corpus, session)."""
@@ -186,12 +186,10 @@ class _Keys:
 
     def check(self, fold: Fold) -> None:
         """Raise SplitError when two parts of a fold share anything."""
-        names = fold.train + fold.dev + fold.test
-        rows = pc.index_in(pa.array(names), value_set=self._ids)
-        if rows.null_count:
-            absent = names.take(np.flatnonzero(np.asarray(rows.is_null())))
+        row_M = np.concatenate([positions(pa.array(part), self._ids) for part in (fold.train, fold.dev, fold.test)])
+        if (row_M < 0).any():
+            absent = (fold.train + fold.dev + fold.test).take(np.flatnonzero(row_M < 0))
             raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listing(absent)}")
-        row_M = np.asarray(rows)
         part_M = np.repeat(np.arange(len(PARTS)), [len(getattr(fold, part)) for part in PARTS])
         for kind, (key_N, texts) in self._keys.items():
             if shared := _shared(key_N[row_M], part_M):
@@ -201,7 +199,8 @@ class _Keys:
         if self._groups is not None and (shared := _shared(group_M := self._groups[row_M], part_M)):
             members = (np.flatnonzero(group_M == group) for group in shared)
             groups = (
-                " = ".join(f"{names[p]} ({PARTS[part_M[p]]})" for p in positions.tolist()) for positions in members
+                " = ".join(f"{self._ids[int(row_M[p])]} ({PARTS[part_M[p]]})" for p in rows.tolist())
+                for rows in members
             )
             raise SplitError(
                 f"fold {fold.name} leaks: near-duplicates in more than one part: {_listing(sorted(groups))}. Leave all "

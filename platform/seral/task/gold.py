@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
-from seral.pool.ids import Ids
+from seral.pool.ids import Ids, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.schema import GOLD, LABEL
@@ -118,10 +118,7 @@ class Oracle:
     def _rows(self, ids: Iterable[str] | pa.ChunkedArray) -> NDArray[np.int64]:
         """Row of each id; -1, the last, for one that the table does not have."""
         asked = pa.array(Ids(ids))
-        if asked.equals(self._ids):
-            return np.arange(len(asked))
-        rows: NDArray[np.int64] = pc.index_in(asked, self._ids).fill_null(-1).to_numpy().astype(np.int64)
-        return rows
+        return np.arange(len(asked)) if asked.equals(self._ids) else positions(asked, self._ids)
 
     def _outside(self, word_N: NDArray[np.int16]) -> Counter[str]:
         """Words that mean none of the classes among some, and how often."""

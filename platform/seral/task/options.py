@@ -106,5 +106,5 @@ def protocol_name(options: ProtocolOptions, pool: Pool) -> str:
     """The protocol's name, or for options without one their corpora, number of classes, split."""
     if options.protocol is not None:
         return options.protocol
-    corpora = options.corpora or sorted(pool.metadata["corpus"].unique().to_pylist())
+    corpora = options.corpora or sorted(pool.column("corpus").unique().to_pylist())
     return f"{'+'.join(corpora)}-{len(options.classes)}c-{options.split.scheme}"

@@ -52,6 +52,6 @@ def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, list[str]]:
     if not options.source_corpora:
         return eligible(options, pool, options.corpora), []
     source = eligible(options, pool, options.source_corpora)
-    present = sorted(set(pool.metadata["corpus"].to_pylist()) - set(options.source_corpora))
+    present = sorted(set(pool.column("corpus").unique().to_pylist()) - set(options.source_corpora))
     target = eligible(options, pool, options.corpora or present)
     return target, source["utterance_id"].to_pylist()
