@@ -63,5 +63,5 @@ def test_positions_are_those_of_a_look_up_of_all(
     row_of = {name: row for row, name in enumerate(among)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ids_module, "SLAB", slab)
-        found = positions(pa.array(asked, pa.string()), pa.array(among, pa.string()))
-    assert found.tolist() == [row_of.get(name, -1) for name in asked]
+        rows = positions(pa.array(asked, pa.string()), pa.array(among, pa.string()))
+    assert rows.tolist() == [row_of.get(name, -1) for name in asked]

@@ -31,8 +31,8 @@ def positions(asked: pa.Array, among: pa.Array) -> NDArray[np.int64]:
         slab = among.slice(start, SLAB)
         end = bisect_right(range(len(ascending)), slab[-1].as_py(), lo=begin, key=lambda at: ascending[at].as_py())
         if end > begin:
-            found = pc.index_in(ascending.slice(begin, end - begin), value_set=slab)
-            position_N[begin:end] = found.fill_null(-1 - start).to_numpy() + np.int64(start)
+            row_N = pc.index_in(ascending.slice(begin, end - begin), value_set=slab)
+            position_N[begin:end] = row_N.fill_null(-1 - start).to_numpy() + np.int64(start)
         begin = end
     if order is None:
         return position_N
