@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import warnings
@@ -10,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import ray
 from pydantic import Field
 
@@ -106,13 +104,6 @@ def runtime_env(jobs: str | Path = "jobs") -> dict[str, Any]:
 def cpu_count() -> int:
     """CPUs the connected cluster offers, at least 1."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
-
-
-def release_memory() -> None:
-    """Give back to the system what this process keeps of memory that it no longer uses."""
-    pa.default_memory_pool().release_unused()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
 
 
 def run_side_by_side(

@@ -6,6 +6,7 @@ once it is whole. So a file that exists is complete, and its existence can mean 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import io
@@ -82,6 +83,13 @@ def is_file(uri: str | Path) -> bool:
     """Whether a file exists, not a folder."""
     fs, path = resolve(uri)
     return bool(fs.get_file_info(path).type == pafs.FileType.File)
+
+
+def release_memory() -> None:
+    """Give back to the system what this process keeps of memory that it read into and no longer uses."""
+    pa.default_memory_pool().release_unused()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def list_names(uri: str | Path, suffix: str = "") -> list[str]:

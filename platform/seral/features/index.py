@@ -41,7 +41,10 @@ class ShardIndex:
         starts = np.cumsum([0, *counts])[:-1]
         shard_N = np.repeat(np.arange(len(shards), dtype=np.int32), counts)[at_N]
         row_N = (at_N - starts[shard_N]).astype(np.int32) if len(at_N) else np.empty(0, np.int32)
-        return ShardIndex(ids=ids.take(order), shard_N=shard_N, row_N=row_N, shards=tuple(shards))
+        index = ShardIndex(ids=ids.take(order), shard_N=shard_N, row_N=row_N, shards=tuple(shards))
+        del ids, order, at_N, columns
+        storage.release_memory()
+        return index
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -23,7 +23,7 @@ import torch
 
 from ser_models.moments import PooledMoments
 from seral import storage
-from seral.cluster import cpu_count, encoder_actors, release_memory, run_side_by_side
+from seral.cluster import cpu_count, encoder_actors, run_side_by_side
 from seral.errors import AwaitingLabels, StateError
 from seral.features.frames import frame_bytes, keep_frames
 from seral.features.moments import pooled_moments
@@ -81,14 +81,16 @@ def _run(options: LoopOptions) -> str:
     options, pool = context.options, context.pool
     times = PhaseTimes.resumed(storage.join(options.run, SECONDS))
     metadata, source = kind.candidates(options, replace(pool))  # a copy: what it reads does not stay
-    release_memory()
+    storage.release_memory()
     check_noises(options.finetune.augment, pool, metadata)
     folds = folds_of_run(options, pool, metadata)
+    storage.release_memory()
     filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
     metadata = metadata.select(["utterance_id", *METADATA_COLUMNS])
-    release_memory()  # sorting and splitting a large pool takes several times its size
+    storage.release_memory()  # sorting and splitting a large pool takes several times its size
     memory = _foresee(options, pool, folds)
+    storage.release_memory()
     with closing(kind.open(options, pool)) as annotator:
         for fold in folds.values():
             annotator.ask_evaluation(fold, options.seeds[0])
@@ -102,7 +104,7 @@ def _run(options: LoopOptions) -> str:
             loop_folds[n] = _loop_fold(options, n, data, source)
             _warn_of_missing_classes(loop_folds[n], annotator, kind.more_evaluation)
     del annotator
-    release_memory()
+    storage.release_memory()
     _describe(options, pool, loop_folds, filtered)
     trajectories = _trajectories(options, {n: len(fold.data.fold.train) for n, fold in loop_folds.items()})
     for trajectory, arm in trajectories:

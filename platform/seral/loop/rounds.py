@@ -31,7 +31,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seral import storage
-from seral.cluster import release_memory
 from seral.errors import StateError
 from seral.labels.annotator import Annotator
 from seral.loop import ANNOTATORS
@@ -142,7 +141,7 @@ class PhaseTimes:
         try:
             yield
         finally:
-            release_memory()
+            storage.release_memory()
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
         if self.uri is not None:
             storage.write_json(self.uri, {key: round(value, 3) for key, value in self.seconds.items()})

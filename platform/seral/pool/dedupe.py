@@ -33,7 +33,7 @@ def codes(column: pa.ChunkedArray) -> NDArray[np.int64]:
     differs_N[1:] = ~np.asarray(pc.equal(values[1:], values[:-1]).fill_null(False), dtype=bool)
     differs_N[1:] &= ~(np.asarray(values[1:].is_null()) & np.asarray(values[:-1].is_null()))
     del values
-    pa.default_memory_pool().release_unused()
+    storage.release_memory()
     rank_G = np.empty(np.count_nonzero(differs_N), np.int64)
     rank_G[np.argsort(order_N[differs_N])] = np.arange(len(rank_G))
     code_N = np.empty(len(order_N), np.int64)
@@ -74,7 +74,7 @@ def mark_duplicates(pool: str, shards: Sequence[str]) -> dict[str, dict[str, Any
     part_schema = pa.schema([UTTERANCE.field(name) for name in COLUMNS])
     parts = [storage.read_table(shard_uri(pool, "utterances", shard), COLUMNS).cast(part_schema) for shard in shards]
     table = pa.concat_tables([part_schema.empty_table(), *parts])
-    pa.default_memory_pool().release_unused()
+    storage.release_memory()
     marks = exact_duplicates(table["utterance_id"], table["pcm_hash"])
     stays_N = np.zeros(table.num_rows, dtype=bool)
     stays_N[first_rows(codes(table["utterance_id"]))] = True

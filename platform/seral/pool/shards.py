@@ -141,12 +141,12 @@ class Pool:
         tables = [self.read(shard, METADATA_COLUMNS).cast(schema) for shard in self.shards]
         table = pa.concat_tables([schema.empty_table(), *tables])
         del tables
-        pa.default_memory_pool().release_unused()
+        storage.release_memory()
         order, columns = pc.sort_indices(table["utterance_id"]), []
         for name in METADATA_COLUMNS:  # one by one: the whole of a large pool is not in memory twice
             columns.append(table[name].take(order))
             table = table.drop_columns(name)
-        pa.default_memory_pool().release_unused()
+            storage.release_memory()
         return pa.table(columns, schema=schema)
 
     @cached_property

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -118,7 +118,9 @@ def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | N
     scheme = SCHEMES[split.scheme](rows, split)
     if unknown := sorted(set(numbers or ()) - set(range(len(scheme.names)))):
         raise OptionError(f"folds {unknown} do not exist: the split {split.scheme} gives 0..{len(scheme.names) - 1}")
+    storage.release_memory()
     keys = _Keys(metadata, near_duplicates=split.near_duplicates, apart=split.apart)
+    storage.release_memory()
     folds = {}
     for number in range(len(scheme.names)) if numbers is None else numbers:
         fold = _fold(scheme.names[number], rows, scheme.parts(number), split)
@@ -180,8 +182,8 @@ class _Keys:
             keys["sessions"] = _within_corpus(metadata, "session")
         if "text" in apart:
             keys["texts"] = _words(_column(metadata, "text"))
-        self._keys = {"utterances": (np.arange(len(self._ids)), self._ids)}
-        self._keys |= {kind: _numbered(column) for kind, column in keys.items()}
+        utterances = (np.arange(len(self._ids), dtype=np.int32), self._ids)
+        self._keys = {"utterances": utterances, **{kind: _numbered(column) for kind, column in keys.items()}}
         self._groups = None if near_duplicates is None else _numbered(_leaders(self._ids, near_duplicates))[0]
 
     def check(self, fold: Fold) -> None:
@@ -190,7 +192,7 @@ class _Keys:
         if (row_M < 0).any():
             absent = (fold.train + fold.dev + fold.test).take(np.flatnonzero(row_M < 0))
             raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listing(absent)}")
-        part_M = np.repeat(np.arange(len(PARTS)), [len(getattr(fold, part)) for part in PARTS])
+        part_M = np.repeat(np.arange(len(PARTS), dtype=np.int8), [len(getattr(fold, part)) for part in PARTS])
         for kind, (key_N, texts) in self._keys.items():
             if shared := _shared(key_N[row_M], part_M):
                 leaks = {texts[key].as_py().replace("\0", "/"): " and ".join(parts) for key, parts in shared.items()}
@@ -209,10 +211,12 @@ class _Keys:
             )
 
 
-def _shared(key_M: NDArray[np.int64], part_M: NDArray[np.int64]) -> dict[int, list[str]]:
+def _shared(key_M: NDArray[np.signedinteger[Any]], part_M: NDArray[np.int8]) -> dict[int, list[str]]:
     """Keys that are in more than one part -> the parts; -1 is no key."""
-    is_in = np.zeros((key_M.max(initial=-1) + 1, len(PARTS)), dtype=bool)
-    is_in[key_M[key_M >= 0], part_M[key_M >= 0]] = True
+    is_in = np.zeros((key_M.max(initial=-1) + 2, len(PARTS)), dtype=bool)
+    for number in range(len(PARTS)):
+        is_in[key_M[part_M == number], number] = True
+    is_in[-1] = False  # -1 is no key
     shared = np.flatnonzero(is_in.sum(axis=1) > 1).tolist()
     return {key: [part for part, inside in zip(PARTS, is_in[key], strict=True) if inside] for key in shared}
 
@@ -356,7 +360,7 @@ def _groups(column: pa.ChunkedArray) -> tuple[list[Group], NDArray[np.int64]]:
     return [names[number] for number in order], rank[number_N]
 
 
-def _numbered(column: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.int64], pa.Array]:
+def _numbered(column: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.signedinteger[Any]], pa.Array]:
     """A number for every different text, -1 where there is none, (N,), and the texts by number."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     encoded = whole.dictionary_encode()

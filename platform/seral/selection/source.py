@@ -157,7 +157,7 @@ def _read_features(
             rows = np.flatnonzero(layout.is_labelled_N[file] == labelled)
             x_ND[layout.target_N[file][rows]] = part_BD[rows]
         del part_BD
-        pa.default_memory_pool().release_unused()  # Arrow keeps what a file took, else
+        storage.release_memory()  # else what a file took is kept
     return whole[0], whole[1]
 
 

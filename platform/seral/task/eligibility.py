@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seral import storage
 from seral.errors import OptionError
 from seral.pool.protocols import find_protocol
 from seral.pool.shards import Pool
@@ -30,6 +31,7 @@ def of_corpora(pools: Sequence[Pool], corpora: Sequence[str] | None) -> list[pa.
 def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
     """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes or ratings."""
     table = askable(pool, corpora)
+    storage.release_memory()
     oracle = Oracle(pool, options.classes, options.class_map, options.dimensions)
     if options.classes and (ignored := oracle.ignored(table["utterance_id"])):
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
