@@ -88,6 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                 head.wait(30)
             except subprocess.TimeoutExpired:
                 os.killpg(head.pid, signal.SIGKILL)
+                head.wait()
 
 
 @pytest.fixture
@@ -228,6 +229,7 @@ def test_a_server_that_does_not_answer_is_named_with_the_remedy() -> None:
         Jobs(f"http://127.0.0.1:{free_port()}", patience_s=1)
 
 
+@pytest.mark.slow
 def test_an_unknown_submission_is_told_with_the_latest(server: str) -> None:
     with pytest.raises(JobError, match="the cluster knows no job 'seral-x-1'; the latest are"):
         Jobs(server).status("seral-x-1")
