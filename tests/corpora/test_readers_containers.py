@@ -199,6 +199,7 @@ def test_a_packed_tar_makes_the_same_pool(tmp_path: Path) -> None:
         ("a.tar.gz", gzip.compress(bytes(range(256)) * 40)[:-200]),
         ("a.tar.zst", b"no frame" * 100),
     ],
+    ids=["compressed-without-saying-so", "no-stream", "cut-off", "no-frame"],  # bytes that hold the time are no name
 )
 def test_damaged_tars_are_refused(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
