@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,6 +46,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMOVE_TRIES = 20  # 50 ms apart
 BLOCK = 1 << 23
 """Bytes of a file in memory where it goes through whole."""
+TABLES_AT_ONCE = 32
+"""Tables that are read before they become one."""
 STRETCH = 8
 """Rows of a file that follow one another, on average, from which on they are not copied one by one."""
 
@@ -367,8 +370,15 @@ def read_tables(uris: Iterable[str | Path], schema: pa.Schema, columns: Sequence
     """Read Parquet files one after another into one table; no file gives an empty table of the schema."""
     names = schema.names if columns is None else list(columns)
     part_schema = pa.schema([schema.field(name) for name in names])
-    parts = [read_table(uri, names).cast(part_schema) for uri in uris]
-    return pa.concat_tables(parts) if parts else part_schema.empty_table()
+    return one_table((read_table(uri, names) for uri in uris), part_schema)
+
+
+def one_table(parts: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Tables one after another as one of a schema; as many small ones they would take half as much memory again."""
+    whole, rest = list[pa.Table](), iter(parts)
+    while some := [part.cast(schema) for part in islice(rest, TABLES_AT_ONCE)]:
+        whole.append(pa.concat_tables(some).combine_chunks())
+    return pa.concat_tables(whole) if whole else schema.empty_table()
 
 
 def copy_file(source: str | Path, target: str | Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import FeatureError
-from seral.pool.ids import Ids, positions
+from seral.pool.ids import Ids, one_array, positions
 
 NAMED = 5
 """Utterances without features that a message names."""
@@ -33,18 +34,19 @@ class ShardIndex:
     @staticmethod
     def of_files(shards: Sequence[str], uris: Sequence[str]) -> ShardIndex:
         """The index of tables with a column `utterance_id`, one a shard."""
-        columns = [storage.read_table(uri, ["utterance_id"])["utterance_id"].combine_chunks() for uri in uris]
+        columns = [one_array(storage.read_table(uri, ["utterance_id"])["utterance_id"]) for uri in uris]
         counts = [len(column) for column in columns]
         ids = pa.concat_arrays(columns) if columns else pa.array([], pa.string())
-        order = pc.sort_indices(ids)
-        at_N = order.to_numpy()
-        starts = np.cumsum([0, *counts])[:-1]
-        shard_N = np.repeat(np.arange(len(shards), dtype=np.int32), counts)[at_N]
-        row_N = (at_N - starts[shard_N]).astype(np.int32) if len(at_N) else np.empty(0, np.int32)
-        index = ShardIndex(ids=ids.take(order), shard_N=shard_N, row_N=row_N, shards=tuple(shards))
-        del ids, order, at_N, columns
+        del columns
         storage.release_memory()
-        return index
+        order = pc.sort_indices(ids)
+        ids = ids.take(order)
+        storage.release_memory()
+        shard_N = np.repeat(np.arange(len(shards), dtype=np.int32), counts)[order]
+        row_N = np.concatenate([np.empty(0, np.int32), *(np.arange(count, dtype=np.int32) for count in counts)])[order]
+        del order
+        storage.release_memory()
+        return ShardIndex(ids=ids, shard_N=shard_N, row_N=row_N, shards=tuple(shards))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,9 +75,14 @@ class ShardIndex:
     def rows_by_shard(self, ids: Collection[str]) -> dict[str, NDArray[np.int32]]:
         """Shard -> ascending rows of those of the ids that are there, in the order of the shards."""
         position = self.positions(ids)
-        position = position[position >= 0]
-        shard, row = self.shard_N[position], self.row_N[position]
-        order = np.lexsort((row, shard))
-        present, starts = np.unique(shard[order], return_index=True)
-        parts = np.split(row[order], starts[1:]) if len(present) else []
-        return {self.shards[int(number)]: rows for number, rows in zip(present, parts, strict=True)}
+        if (position < 0).any():
+            position = position[position >= 0]
+        shard_row = self.shard_N[position].astype(np.int64)
+        shard_row <<= 32
+        shard_row |= self.row_N[position]
+        del position
+        shard_row.sort()
+        starts = np.searchsorted(shard_row, np.arange(len(self.shards) + 1) << 32)
+        row = shard_row.astype(np.int32)  # the lower half
+        spans = zip(self.shards, pairwise(starts.tolist()), strict=True)
+        return {shard: row[start:end] for shard, (start, end) in spans if end > start}

@@ -28,7 +28,6 @@ from seral.errors import AwaitingLabels, StateError
 from seral.features.frames import frame_bytes, keep_frames
 from seral.features.moments import pooled_moments
 from seral.features.store import FeatureStore
-from seral.labels.annotator import Annotator
 from seral.labels.people import ledger_url
 from seral.loop import ANNOTATORS
 from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
@@ -36,8 +35,9 @@ from seral.loop.growth import check_budget, folds_of_run
 from seral.loop.options import MAY_CHANGE, LoopOptions
 from seral.loop.rounds import Arm, LoopFold, PhaseTimes, Trajectory, count_rounds, read_rounds, round_folder
 from seral.loop.trajectory import run_trajectory
-from seral.pool.quality_filter import below_quality, count_reasons
+from seral.pool.quality_filter import MEASURES, below_quality, count_reasons
 from seral.pool.shards import Pool
+from seral.pool.splits import COLUMNS as SPLIT_COLUMNS
 from seral.pool.splits import Fold
 from seral.pretraining.surprisal import FOLDER as SURPRISAL
 from seral.pretraining.surprisal import extract_surprisal
@@ -80,7 +80,8 @@ def _run(options: LoopOptions) -> str:
     context = open_run(options, "loop", MAY_CHANGE | ({"budget"} if options.grown else set()), grown=options.grown)
     options, pool = context.options, context.pool
     times = PhaseTimes.resumed(storage.join(options.run, SECONDS))
-    metadata, source = kind.candidates(options, replace(pool))  # a copy: what it reads does not stay
+    # Through another Pool, so that what is read does not stay.
+    metadata, source = kind.candidates(options, replace(pool, columns=_columns(options)))
     storage.release_memory()
     check_noises(options.finetune.augment, pool, metadata)
     folds = folds_of_run(options, pool, metadata)
@@ -96,14 +97,13 @@ def _run(options: LoopOptions) -> str:
             annotator.ask_evaluation(fold, options.seeds[0])
         stores = _stores(options, pool, folds, times)  # while people answer
         folds = {n: annotator.evaluated(fold) for n, fold in folds.items()}
-        loop_folds, data_of = (
-            {},
-            _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()}),
-        )
-        for n, data in data_of.items():
-            loop_folds[n] = _loop_fold(options, n, data, source)
-            _warn_of_missing_classes(loop_folds[n], annotator, kind.more_evaluation)
-    del annotator
+        emotion_of = {n: dict(zip(fold.dev, annotator.emotions(fold.dev), strict=True)) for n, fold in folds.items()}
+    del annotator  # answers of a large pool make room for what follows
+    storage.release_memory()
+    data_of = _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()})
+    loop_folds = {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
+    for n, loop_fold in loop_folds.items():
+        _warn_of_missing_classes(loop_fold, emotion_of[n], kind.more_evaluation)
     storage.release_memory()
     _describe(options, pool, loop_folds, filtered)
     trajectories = _trajectories(options, {n: len(fold.data.fold.train) for n, fold in loop_folds.items()})
@@ -112,6 +112,12 @@ def _run(options: LoopOptions) -> str:
     _run_all(options, trajectories, loop_folds, memory)
     storage.tidy(options.run)
     return options.run
+
+
+def _columns(options: LoopOptions) -> tuple[str, ...]:
+    """Columns of the metadata that a run reads; what clips say only where words are kept apart."""
+    read = {*SPLIT_COLUMNS, *MEASURES, "quality", *METADATA_COLUMNS} - ({"text"} - set(options.split.apart))
+    return tuple(sorted(read))
 
 
 def foresee(options: LoopOptions, pool: Pool, folds: Mapping[int, Fold], *, hours: bool = True) -> Estimate:
@@ -220,10 +226,10 @@ def _loop_fold(options: LoopOptions, number: int, data: FoldData, source: Sequen
     return loop_fold(options, data, source, storage.join(options.run, "folds", f"fold-{number:02d}"), surprisal)
 
 
-def _warn_of_missing_classes(fold: LoopFold, annotator: Annotator, more_evaluation: str) -> None:
+def _warn_of_missing_classes(fold: LoopFold, emotion_of: Mapping[str, str], more_evaluation: str) -> None:
     """Say which classes no clip of dev has, since dev chooses checkpoints."""
     parts = fold.data.fold
-    if lacking := sorted(set(fold.data.classes) - set(annotator.emotions(parts.dev))):
+    if lacking := sorted(set(fold.data.classes) - {emotion_of[name] for name in parts.dev}):
         say(f"fold {parts.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise {more_evaluation}")
 
 

@@ -36,7 +36,7 @@ from seral.labels.annotator import Annotator
 from seral.loop import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.loop.stopping import RoundSummary, StopOptions
-from seral.pool.ids import Ids, positions
+from seral.pool.ids import Ids, one_array, positions
 from seral.schema import LABEL, PICK
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import COLUMNS, WITHOUT_A_MODEL
@@ -115,7 +115,7 @@ class LoopFold:
     def rows(self, ids: Sequence[str]) -> pa.Table:
         """Metadata of utterances, in the order of the ids."""
         metadata = self.data.metadata
-        return metadata.take(positions(pa.array(Ids(ids)), metadata["utterance_id"].combine_chunks()))
+        return metadata.take(positions(pa.array(Ids(ids)), one_array(metadata["utterance_id"])))
 
     def minutes(self, ids: Sequence[str], pace: PaceOptions) -> float:
         """Minutes that questions about these clips take."""

@@ -41,6 +41,11 @@ def positions(asked: pa.Array, among: pa.Array) -> NDArray[np.int64]:
     return unsorted_N
 
 
+def one_array(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; without a copy where it is one, which `combine_chunks` always makes."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def _sorted(ids: pa.Array) -> bool:
     return bool(pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py())
 
@@ -54,7 +59,7 @@ class Ids(Sequence[str]):
         if isinstance(names, Ids):
             names = names._names
         elif isinstance(names, pa.ChunkedArray):
-            names = names.combine_chunks()
+            names = one_array(names)
         elif not isinstance(names, pa.Array):
             names = pa.array(list(names), pa.string())
         self._names: pa.StringArray = names

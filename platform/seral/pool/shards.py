@@ -19,7 +19,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +26,7 @@ import pyarrow.compute as pc
 
 from seral import storage
 from seral.errors import PoolError, unknown_name
+from seral.pool.ids import one_array
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
 
 MANIFEST, SNAPSHOTS = "manifest.json", "snapshots"
@@ -57,6 +57,8 @@ class Pool:
 
     uri: str
     manifest: dict[str, Any]
+    columns: tuple[str, ...] = tuple(METADATA_COLUMNS)
+    """Columns of METADATA_COLUMNS that `metadata` has: of a large pool not more than are read."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Send another process the address and the manifest, not the tables that were read here."""
@@ -131,21 +133,23 @@ class Pool:
 
     def column(self, name: str) -> pa.ChunkedArray:
         """One of METADATA_COLUMNS of every utterance, in no particular order."""
-        parts = (self.read(shard, [name])[0].chunks for shard in self.shards)
-        return pa.chunked_array(chain.from_iterable(parts), UTTERANCE.field(name).type)
+        parts = (self.read(shard, [name]) for shard in self.shards)
+        return storage.one_table(parts, pa.schema([UTTERANCE.field(name)]))[0]
 
     @cached_property
     def metadata(self) -> pa.Table:
-        """Metadata of every utterance, without audio (schema.METADATA_COLUMNS), sorted by id."""
-        schema = pa.schema([UTTERANCE.field(name) for name in METADATA_COLUMNS])
-        tables = [self.read(shard, METADATA_COLUMNS).cast(schema) for shard in self.shards]
-        table = pa.concat_tables([schema.empty_table(), *tables])
-        del tables
+        """Metadata of every utterance, without audio, sorted by id."""
+        schema = pa.schema([UTTERANCE.field(name) for name in self.columns])
+        table = storage.one_table((self.read(shard, list(self.columns)) for shard in self.shards), schema)
         storage.release_memory()
-        order, columns = pc.sort_indices(table["utterance_id"]), []
-        for name in METADATA_COLUMNS:  # one by one: the whole of a large pool is not in memory twice
-            columns.append(table[name].take(order))
+        order, columns = pc.sort_indices(table["utterance_id"]), list[pa.Array]()
+        storage.release_memory()
+        for name in self.columns:  # one by one: the whole of a large pool is not in memory twice
+            column = one_array(table[name])
             table = table.drop_columns(name)
+            storage.release_memory()
+            columns.append(column.take(order))
+            del column
             storage.release_memory()
         return pa.table(columns, schema=schema)
 

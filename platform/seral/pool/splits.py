@@ -29,11 +29,13 @@ from pydantic import Field
 from seral import storage
 from seral.errors import OptionError, SplitError
 from seral.options import Options
-from seral.pool.ids import Ids, positions
+from seral.pool.ids import Ids, one_array, positions
 
 Group = tuple[str, str]
 """(corpus, speaker) or (corpus, session)."""
 PARTS = ("train", "dev", "test")
+COLUMNS = ("utterance_id", "corpus", "speaker", "session", "split", "duplicate_of", "text")
+"""Columns of the metadata that splits read, the last where words are kept apart."""
 MAX_LISTED = 10
 WORD = re.compile(r"\w+")
 
@@ -82,11 +84,11 @@ class _Rows:
     """Columns that a split reads of the utterances that may take part, all but the marked duplicates, sorted by id."""
 
     ids: pa.Array
-    speaker_N: NDArray[np.int64]
+    speaker_N: NDArray[np.int32]
     """Number of the speaker in `speakers`, -1 = unknown."""
-    session_N: NDArray[np.int64]
+    session_N: NDArray[np.int32]
     """Number of the session in `sessions`, -1 = unknown."""
-    split_N: NDArray[np.int64]
+    split_N: NDArray[np.int8]
     """Number of the given part in PARTS, -1 = none, -2 = another word."""
     speakers: list[Group]
     sessions: list[Group]
@@ -98,7 +100,7 @@ class _Scheme:
     """The folds of a scheme, made one by one: there may be as many as speakers."""
 
     names: list[str]
-    parts: Callable[[int], NDArray[np.int64]]
+    parts: Callable[[int], NDArray[np.int8]]
     """Number of a fold -> number of every row's part in PARTS, -1 = none, (N,)."""
 
 
@@ -141,7 +143,9 @@ def with_new_clips(fold: Fold, metadata: pa.Table, split: SplitOptions) -> Fold:
     Nor a session, where sessions are left out. Raises SplitError where clips of dev or test are gone, or it leaks.
     """
     rows = _rows(metadata)
-    part_N = np.zeros(len(rows.ids), np.int64) if split.scheme != "column" else np.where(rows.split_N == 0, 0, -1)
+    part_N = np.zeros(len(rows.ids), np.int8)
+    if split.scheme == "column":
+        part_N[rows.split_N != 0] = -1
     groups = {"leave-one-session": (rows.speaker_N, rows.session_N)}.get(split.scheme, (rows.speaker_N,))
     judged_N = np.asarray(pc.is_in(rows.ids, pa.array(fold.dev + fold.test)))
     for group_N in groups:
@@ -172,7 +176,7 @@ class _Keys:
     """Keys that no two parts of a fold may share: for every utterance a number of each kind."""
 
     def __init__(self, metadata: pa.Table, *, near_duplicates: str | None, apart: Collection[str]) -> None:
-        self._ids = _column(metadata, "utterance_id").combine_chunks()
+        self._ids = one_array(_column(metadata, "utterance_id"))
         keys = {"speakers": _within_corpus(metadata, "speaker")}
         if "duplicate_of" in metadata.column_names and metadata["duplicate_of"].null_count < metadata.num_rows:
             keys["audio (duplicate_of)"] = pc.coalesce(metadata["duplicate_of"], self._ids)
@@ -188,21 +192,23 @@ class _Keys:
 
     def check(self, fold: Fold) -> None:
         """Raise SplitError when two parts of a fold share anything."""
-        row_M = np.concatenate([positions(pa.array(part), self._ids) for part in (fold.train, fold.dev, fold.test)])
-        if (row_M < 0).any():
-            absent = (fold.train + fold.dev + fold.test).take(np.flatnonzero(row_M < 0))
+        rows = [positions(pa.array(part), self._ids).astype(np.int32) for part in (fold.train, fold.dev, fold.test)]
+        if any((row_M < 0).any() for row_M in rows):
+            absent = (fold.train + fold.dev + fold.test).take(np.flatnonzero(np.concatenate(rows) < 0))
             raise SplitError(f"fold {fold.name} holds utterances that are not in the pool: {_listing(absent)}")
-        part_M = np.repeat(np.arange(len(PARTS), dtype=np.int8), [len(getattr(fold, part)) for part in PARTS])
         for kind, (key_N, texts) in self._keys.items():
-            if shared := _shared(key_N[row_M], part_M):
+            if shared := _shared([key_N[row_M] for row_M in rows]):
                 leaks = {texts[key].as_py().replace("\0", "/"): " and ".join(parts) for key, parts in shared.items()}
                 listing = _listing(sorted(f"{label} ({parts})" for label, parts in leaks.items()))
                 raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {listing}")
-        if self._groups is not None and (shared := _shared(group_M := self._groups[row_M], part_M)):
-            members = (np.flatnonzero(group_M == group) for group in shared)
+        if self._groups is not None and (shared := _shared(group_of := [self._groups[row_M] for row_M in rows])):
             groups = (
-                " = ".join(f"{self._ids[int(row_M[p])]} ({PARTS[part_M[p]]})" for p in rows.tolist())
-                for rows in members
+                " = ".join(
+                    f"{self._ids[row]} ({part})"
+                    for part, row_M, group_M in zip(PARTS, rows, group_of, strict=True)
+                    for row in row_M[group_M == group].tolist()
+                )
+                for group in shared
             )
             raise SplitError(
                 f"fold {fold.name} leaks: near-duplicates in more than one part: {_listing(sorted(groups))}. Leave all "
@@ -211,13 +217,13 @@ class _Keys:
             )
 
 
-def _shared(key_M: NDArray[np.signedinteger[Any]], part_M: NDArray[np.int8]) -> dict[int, list[str]]:
-    """Keys that are in more than one part -> the parts; -1 is no key."""
-    is_in = np.zeros((key_M.max(initial=-1) + 2, len(PARTS)), dtype=bool)
-    for number in range(len(PARTS)):
-        is_in[key_M[part_M == number], number] = True
+def _shared(keys: Sequence[NDArray[np.signedinteger[Any]]]) -> dict[int, list[str]]:
+    """Keys, given by part, that are in more than one part -> the parts; -1 is no key."""
+    is_in = np.zeros((max(key_M.max(initial=-1) for key_M in keys) + 2, len(PARTS)), dtype=bool)
+    for number, key_M in enumerate(keys):
+        is_in[key_M, number] = True
     is_in[-1] = False  # -1 is no key
-    shared = np.flatnonzero(is_in.sum(axis=1) > 1).tolist()
+    shared = np.flatnonzero(is_in.sum(axis=1, dtype=np.int8) > 1).tolist()
     return {key: [part for part, inside in zip(PARTS, is_in[key], strict=True) if inside] for key in shared}
 
 
@@ -275,8 +281,8 @@ def deal(counts: Mapping[Group, int], k: int, rng: np.random.Generator) -> list[
 def _by_speaker(rows: _Rows, groups: Sequence[Sequence[int]], names: list[str], options: SplitOptions) -> _Scheme:
     """Test on each group in turn; dev = the first speakers of the groups that follow."""
 
-    def parts(number: int) -> NDArray[np.int64]:
-        part_G = np.zeros(len(rows.speakers) + 1, np.int64)
+    def parts(number: int) -> NDArray[np.int8]:
+        part_G = np.zeros(len(rows.speakers) + 1, np.int8)
         following = (speaker for later in (*groups[number + 1 :], *groups[:number]) for speaker in later)
         part_G[[*islice(following, options.dev_speakers)]] = PARTS.index("dev")
         part_G[groups[number]] = PARTS.index("test")
@@ -290,8 +296,8 @@ def _leave_one_session(rows: _Rows, options: SplitOptions) -> _Scheme:
     if count < 3:
         raise SplitError(f"leave-one-session needs at least 3 sessions with known speakers, there are {count}")
 
-    def parts(number: int) -> NDArray[np.int64]:
-        part_G = np.array([0] * count + [-1])
+    def parts(number: int) -> NDArray[np.int8]:
+        part_G = np.array([0] * count + [-1], np.int8)
         part_G[(number + 1) % count], part_G[number] = PARTS.index("dev"), PARTS.index("test")
         return part_G[rows.session_N]
 
@@ -308,10 +314,10 @@ def _by_column(rows: _Rows, options: SplitOptions) -> _Scheme:
     return _Scheme(names=["given"], parts=lambda _: rows.split_N)
 
 
-def _fold(name: str, rows: _Rows, part_N: NDArray[np.int64], options: SplitOptions) -> Fold:
+def _fold(name: str, rows: _Rows, part_N: NDArray[np.int8], options: SplitOptions) -> Fold:
     # The given split still counts: what it keeps for dev and test is never trained on.
     allowed_N = np.isin(rows.split_N, (-1, 0)) if options.unknown_speakers == "train" else np.zeros(len(part_N), bool)
-    part_N = np.where(rows.speaker_N < 0, np.where(allowed_N, 0, -1), part_N)
+    part_N = np.where(rows.speaker_N < 0, np.where(allowed_N, np.int8(0), np.int8(-1)), part_N)
     train, dev, test = (Ids(rows.ids.filter(pa.array(part_N == number))) for number in range(len(PARTS)))
     return Fold(name=name, train=train, dev=dev, test=test)
 
@@ -330,39 +336,40 @@ def _rows(metadata: pa.Table) -> _Rows:
     rows = pa.table(columns)
     if not pc.all(takes_part, min_count=0).as_py():
         rows = rows.filter(takes_part)
-    ids = rows["utterance_id"].combine_chunks()
+    ids = one_array(rows["utterance_id"])
     if not pc.all(pc.less_equal(ids[:-1], ids[1:]), min_count=0).as_py():  # a pool's metadata is sorted already
         rows = rows.sort_by("utterance_id")
     speakers, speaker_N = _groups(_within_corpus(rows, "speaker"))
     sessions, session_N = _groups(_within_corpus(rows, "session"))
     usable = np.unique(session_N[speaker_N >= 0])
     usable = usable[usable >= 0]
-    renumbered = np.full(len(sessions) + 1, -1)
+    renumbered = np.full(len(sessions) + 1, -1, np.int32)
     renumbered[usable] = np.arange(len(usable))
-    split_N = np.asarray(pc.index_in(rows["split"], value_set=pa.array(PARTS)).fill_null(-2))
+    split_N = np.asarray(pc.index_in(rows["split"], value_set=pa.array(PARTS)).fill_null(-2)).astype(np.int8)
+    split_N[np.asarray(rows["split"].is_null())] = -1
     return _Rows(
-        ids=rows["utterance_id"].combine_chunks(),
+        ids=one_array(rows["utterance_id"]),
         speaker_N=speaker_N,
         session_N=renumbered[session_N],
-        split_N=np.where(np.asarray(rows["split"].is_null()), -1, split_N),
+        split_N=split_N,
         speakers=speakers,
         sessions=[sessions[number] for number in usable],
     )
 
 
-def _groups(column: pa.ChunkedArray) -> tuple[list[Group], NDArray[np.int64]]:
+def _groups(column: pa.ChunkedArray) -> tuple[list[Group], NDArray[np.int32]]:
     """The groups that `_within_corpus` has named, sorted, and the number of every row's, -1 = unknown, (N,)."""
     number_N, texts = _numbered(column)
     names = [tuple(text.split("\0", 1)) for text in texts.to_pylist()]
     order = sorted(range(len(names)), key=names.__getitem__)
-    rank = np.full(len(names) + 1, -1)
+    rank = np.full(len(names) + 1, -1, np.int32)
     rank[order] = np.arange(len(names))
     return [names[number] for number in order], rank[number_N]
 
 
 def _numbered(column: pa.Array | pa.ChunkedArray) -> tuple[NDArray[np.signedinteger[Any]], pa.Array]:
     """A number for every different text, -1 where there is none, (N,), and the texts by number."""
-    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    whole = one_array(column) if isinstance(column, pa.ChunkedArray) else column
     encoded = whole.dictionary_encode()
     return np.asarray(encoded.indices.fill_null(-1)), encoded.dictionary
 

@@ -16,6 +16,7 @@ from seral.features.index import ShardIndex
 from seral.features.moments import pooled_moments
 from seral.features.store import FeatureStore
 from seral.features.text import extract_text
+from seral.pool.ids import one_array
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, SplitOptions, folds_of
 from seral.progress import say
@@ -105,6 +106,9 @@ def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: p
     if unusable := set(store.unusable["source"].to_pylist()):
         say(f"{len(unusable)} utterances give no usable features and are left out")
         fold = fold.without(unusable)
+    index, ids = store.index(), one_array(metadata["utterance_id"])
+    if index.ids.equals(ids):
+        index = replace(index, ids=ids)  # in memory once
     return FoldData(
         store=store,
         fold=fold,
@@ -112,5 +116,5 @@ def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: p
         class_map=options.class_map,
         dimensions=tuple(options.dimensions),
         metadata=metadata,
-        index=store.index(),
+        index=index,
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
-from seral.pool.ids import Ids, positions
+from seral.pool.ids import Ids, one_array, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.schema import GOLD, LABEL
@@ -65,8 +65,13 @@ class Oracle:
     ) -> None:
         uris = [pool.table_uri("gold", shard) for shard in pool.shards]
         table = storage.read_tables(uris, GOLD, ["utterance_id", "emotion", *dimensions])
-        order = pc.sort_indices(table["utterance_id"])
-        self._ids = table["utterance_id"].take(order).combine_chunks()
+        ids = one_array(table["utterance_id"])
+        table = table.drop_columns("utterance_id")
+        storage.release_memory()
+        order = pc.sort_indices(ids)
+        self._ids = ids.take(order)
+        del ids
+        storage.release_memory()
         self._classes, self._dimensions = tuple(classes), tuple(dimensions)
         encoded = table["emotion"].combine_chunks().dictionary_encode()
         self._words: list[str | None] = [*encoded.dictionary.to_pylist(), None]
