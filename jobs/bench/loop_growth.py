@@ -36,7 +36,7 @@ from seral.options import Options, run_job
 from seral.pool.revisions import shard_entry
 from seral.pool.shards import FORMAT, MANIFEST, Pool, open_pool, pool_hash
 from seral.progress import say, track
-from seral.schema import ENCODER_KEY, GOLD, POOLED, QUARANTINE, UTTERANCE, VOTES
+from seral.schema import ENCODER_KEY, GOLD, QUARANTINE, UTTERANCE, VOTES
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 SPEAKERS = 60
@@ -139,7 +139,7 @@ def fabricate(folder: Path, rows: int, encoder: str, options: LoopGrowthOptions)
     with track(f"features of {rows} utterances", len(names)) as advance:
         for number, shard in enumerate(names):
             own = ids[number * options.shard_rows : (number + 1) * options.shard_rows]
-            schema = POOLED.with_metadata({ENCODER_KEY: store.fingerprint})
+            schema = store.schema.with_metadata({ENCODER_KEY: store.fingerprint})
             table = pa.table(_features(own, base, np.random.default_rng([number, 1])), schema=schema)
             storage.write_table(store.table_uri("pooled", shard), table, row_group_rows=store.rows_in_group)
             storage.write_table(store.table_uri("quarantine", shard), pa.Table.from_pylist([], QUARANTINE))
@@ -199,7 +199,7 @@ MEASURES |= {"bandwidth_hz": 7000.0, "quality": 0.9}
 
 
 def _features(ids: list[str], base: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
-    """Columns of POOLED: base rows by id, so that the class is that of the label, each a little moved."""
+    """Columns of the features: base rows by id, so that the class is that of the label, each a little moved."""
     rows = np.array([int(name[5:], 16) % BASE_ROWS for name in ids])
     values = base[rows]
     values += (0.3 * rng.standard_normal((1, *base.shape[1:]), dtype=np.float32)).astype(np.float16)

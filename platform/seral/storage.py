@@ -375,10 +375,10 @@ def read_tables(uris: Iterable[str | Path], schema: pa.Schema, columns: Sequence
 
 def one_table(parts: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     """Tables one after another as one of a schema; as many small ones they would take half as much memory again."""
-    whole, rest = list[pa.Table](), iter(parts)
-    while some := [part.cast(schema) for part in islice(rest, TABLES_AT_ONCE)]:
-        whole.append(pa.concat_tables(some).combine_chunks())
-    return pa.concat_tables(whole) if whole else schema.empty_table()
+    joined, tables = list[pa.Table](), iter(parts)
+    while some := [part.cast(schema) for part in islice(tables, TABLES_AT_ONCE)]:
+        joined.append(pa.concat_tables(some).combine_chunks())
+    return pa.concat_tables(joined) if joined else schema.empty_table()
 
 
 def copy_file(source: str | Path, target: str | Path) -> None:

@@ -25,11 +25,12 @@ from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot
-from seral.schema import GOLD, LABEL, PICK, POOLED, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
+from seral.schema import GOLD, LABEL, PICK, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
 
 ERASED = ["made-00000000000000a1", "made-00000000000000a2", "other-00000000000000c3"]
 """Two utterances of one speaker, and the first one's copy in another corpus."""
 KEPT = ["made-00000000000000b1", "made-00000000000000b2", "made-00000000000000b3"]
+CELLS = pa.schema([("utterance_id", pa.string()), ("mean", pa.large_binary()), ("std", pa.large_binary())])
 MARTHA = {"speaker": "Martha", "text": "my name is Martha"}
 
 
@@ -58,8 +59,8 @@ def write_tables(pool: str) -> None:
             "gold": ([{**a, "emotion": "anger"} for a in about], GOLD),
             "votes": ([{**a, "emotion": "anger", "count": 2} for a in about for _ in range(2)], VOTES),
             "quarantine": (quarantine.get(shard, []), QUARANTINE),
-            "features/abc/pooled": (features, POOLED.with_metadata({"encoder": "abc"})),
-            "features/text-x": (features[:1], POOLED),
+            "features/abc/pooled": (features, CELLS.with_metadata({"encoder": "abc"})),
+            "features/text-x": (features[:1], CELLS),
         }
         for table, (lines, schema) in content.items():
             storage.write_table(shard_uri(pool, table, shard), pa.Table.from_pylist(lines, schema))

@@ -294,3 +294,41 @@ def test_rows_are_found_by_id(ids: set[str]) -> None:
 def test_ids_without_features_are_named(ids: list[str]) -> None:
     with pytest.raises(FeatureError, match=r"2 utterances have no features, e\.g\. aa, zz"):
         rows_of(ids, [*ids, "aa", "zz"])
+
+
+@pytest.fixture
+def made_store(tmp_path: Path) -> FeatureStore:
+    """A shard of 200 rows of made-up features, in row groups of 16."""
+    entries = {"pool_hash": "", "shards": {"made": {"rows": 200}}}
+    made_pool = Pool(uri=str(tmp_path), manifest=entries)
+    made = FeatureStore(uri=str(tmp_path), pool=made_pool, encoder=TINY, fingerprint="abc", num_layers=1, width=2)
+    write_features(made, made.schema)
+    return made
+
+
+def write_features(made: FeatureStore, schema: pa.Schema) -> None:
+    vectors = np.random.default_rng(0).standard_normal((200, 2, 4)).astype(np.float16)
+    columns = {"utterance_id": [f"clip-{row:03d}" for row in range(200)]}
+    cells = {name: [row.tobytes() for row in vectors[:, k]] for k, name in enumerate(("mean", "std"))}
+    table = pa.table(columns | cells, schema=schema)
+    storage.write_table(made.table_uri("pooled", "made"), table, row_group_rows=16)
+
+
+def test_caches_with_cells_of_any_size_are_read_as_those_of_one_size(made_store: FeatureStore) -> None:
+    fixed = made_store.read_shard("made", np.arange(3, 170))
+    older = [("utterance_id", pa.string()), ("mean", pa.large_binary()), ("std", pa.large_binary())]
+    write_features(made_store, pa.schema(older))
+    read = made_store.read_shard("made", np.arange(3, 170))
+    assert read.ids == fixed.ids
+    assert np.array_equal(read.mean_NLD, fixed.mean_NLD)
+    assert np.array_equal(read.std_NLD, fixed.std_NLD)
+
+
+@pytest.mark.parametrize("absent", [{50}, set(range(20, 120, 2)), {0, 63, 64, 199}])
+def test_rows_between_those_asked_for_are_marked(made_store: FeatureStore, absent: set[int]) -> None:
+    rows = np.array(sorted(set(range(200)) - absent), np.int32)
+    pieces = list(made_store.read_ahead({"made": rows}, lambda _, part, asked_N: part.only(asked_N)))
+    expected = made_store.read_shard("made", rows)
+    assert [name for _, piece in pieces for name in piece.ids] == expected.ids
+    assert np.array_equal(np.concatenate([piece.mean_NLD for _, piece in pieces]), expected.mean_NLD)
+    assert np.array_equal(np.concatenate([piece.std_NLD for _, piece in pieces]), expected.std_NLD)

@@ -1,7 +1,7 @@
 """Encoder features of a pool, computed once per encoder and kept: a streaming Ray Data actor pool and its cache.
 
     FEATURES/<fingerprint>/encoder.json             what made them
-    FEATURES/<fingerprint>/pooled/<shard>.parquet   schema.POOLED: mean and std of every hidden state, fp16
+    FEATURES/<fingerprint>/pooled/<shard>.parquet   schema.pooled_schema: mean and std of every hidden state, fp16
     FEATURES/<fingerprint>/frames-<k>/<shard>...    schema.FRAMES: hidden state k frame by frame, fp16
     FEATURES/<fingerprint>/frames-<k>-of-<clips>/<shard>...    of some clips alone (seral.features.frames)
 
@@ -34,7 +34,7 @@ from seral.features.batches import clip_shapes, pad_clips
 from seral.features.store import FeatureStore, Half, frames_table
 from seral.options import Options
 from seral.pool.shards import Pool
-from seral.schema import ENCODER_KEY, FRAMES, POOLED, QUARANTINE, SAMPLE_RATE
+from seral.schema import ENCODER_KEY, FRAMES, QUARANTINE, SAMPLE_RATE
 
 Samples = NDArray[np.float32]
 FORMAT = 2
@@ -148,7 +148,7 @@ class FeatureActor:
         self._write("quarantine", row["shard"], unusable, QUARANTINE)
         if self.frames_layer is not None:
             self._write(frames_table(self.frames_layer), row["shard"], frames, FRAMES)
-        self._write("pooled", row["shard"], pooled, POOLED)
+        self._write("pooled", row["shard"], pooled, self.store.schema)
         return {"rows": table.num_rows}
 
     def _write(self, name: str, shard: str, rows: list[dict[str, Any]], schema: pa.Schema) -> None:

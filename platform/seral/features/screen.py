@@ -35,7 +35,7 @@ from seral.features.audio import FeatureOptions, extract_features
 from seral.features.store import FeatureStore, stack_vectors
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool
-from seral.schema import POOLED, SCREEN, UTTERANCE
+from seral.schema import SCREEN, UTTERANCE
 from seral.vectors.index import likely_within, nearest, within
 from seral.vectors.view import slabs, unit_rows
 
@@ -269,7 +269,7 @@ def _vectors(store: FeatureStore, options: ScreenOptions) -> tuple[pa.Array, Flo
     state = store.num_layers if options.state is None else options.state
     if state > store.num_layers:
         raise OptionError(f"state must be 0 to {store.num_layers}, the hidden states of {store.encoder}, got {state}")
-    ids = storage.read_tables([store.table_uri("pooled", shard) for shard in store.pool.shards], POOLED, [ID])[ID]
+    ids = storage.read_tables([store.table_uri("pooled", shard) for shard in store.pool.shards], UTTERANCE, [ID])[ID]
     if len(ids) < 3:
         raise FeatureError(f"{store.pool.uri} has {len(ids)} utterances with features: there is nothing to compare")
     order_N = np.asarray(pc.sort_indices(ids)).astype(np.int64)

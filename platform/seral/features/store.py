@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -20,7 +21,7 @@ from seral import storage
 from seral.errors import FeatureError
 from seral.features.index import NAMED, ShardIndex
 from seral.pool.shards import Pool
-from seral.schema import ENCODER_KEY, QUARANTINE
+from seral.schema import ENCODER_KEY, QUARANTINE, pooled_schema
 
 T = TypeVar("T")
 
@@ -69,6 +70,8 @@ CLIPS_AT_ONCE = 64
 """Clips whose frames are read together."""
 READERS = 3
 """Threads of a process that read features."""
+DENSE = 0.9
+"""Share of the rows from a first to a last one from which on all of them are read."""
 GROUP_BYTES, GROUPS_AT_ONCE = 2_000_000, 8
 """Bytes, about, of a row group of pooled features, and row groups that are read and computed with together."""
 
@@ -81,6 +84,14 @@ class PooledShard(NamedTuple):
     std_NLD: Half
     text_NE: Half | None
     """Vectors of the transcripts, NaN where there is none; None where nobody reads."""
+
+    def only(self, asked_N: NDArray[np.bool_]) -> PooledShard:
+        """The rows that were asked for: a copy, unless they are all."""
+        if asked_N.all():
+            return self
+        ids = list(compress(self.ids, asked_N))
+        text_NE = None if self.text_NE is None else self.text_NE[asked_N]
+        return PooledShard(ids, self.mean_NLD[asked_N], self.std_NLD[asked_N], text_NE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +112,11 @@ class FeatureStore:
     def embedding_width(self) -> int:
         """Numbers that a head reads of a clip: mean and standard deviation of a weighted state, and the transcript."""
         return 2 * self.width + (0 if self.text is None else self.text.width)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of a shard of pooled features."""
+        return pooled_schema((self.num_layers + 1) * self.width)
 
     @property
     def rows_in_group(self) -> int:
@@ -170,15 +186,21 @@ class FeatureStore:
         return PooledShard(ids, mean_NLD, std_NLD, text_NE)
 
     def read_ahead(
-        self, rows_of: Mapping[str, NDArray[np.int32]], work: Callable[[str, PooledShard], T], threads: int = READERS
+        self,
+        rows_of: Mapping[str, NDArray[np.int32]],
+        work: Callable[[str, PooledShard, NDArray[np.bool_]], T],
+        threads: int = READERS,
     ) -> Iterator[tuple[str, T]]:
         """Apply `work` to features of ascending rows of some shards, piece by piece, and yield the results in order.
 
-        So many threads read and work, each on a piece of its own: while one computes, others wait for the disk.
+        It gets the few rows between them as well, which cost less than a copy without them, and which are asked for,
+        (N,). So many threads read and work, each on a piece of its own: while one computes, others wait for the disk.
         """
 
         def of_piece(shard: str, piece: NDArray[np.int32]) -> tuple[str, T]:
-            return shard, work(shard, self.read_shard(shard, piece))
+            span = np.arange(piece[0], piece[-1] + 1, dtype=np.int32)
+            rows = span if len(piece) >= DENSE * len(span) else piece
+            return shard, work(shard, self.read_shard(shard, rows), np.isin(rows, piece, assume_unique=True))
 
         with ThreadPoolExecutor(threads) as readers:
             ahead = deque[Future[tuple[str, T]]]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain, groupby
+from itertools import chain, compress, groupby
 from operator import itemgetter
 
 import numpy as np
@@ -126,8 +126,9 @@ def write_initial(fold: LoopFold) -> str:
     rows_of = fold.data.index.rows_by_shard(fold.data.fold.train)
     missing = {shard: rows for shard, rows in rows_of.items() if f"{shard}.parquet" not in present}
 
-    def standardised(_: str, part: PooledShard) -> tuple[list[str], NDArray[np.float16]]:
-        return part.ids, project((part.mean_NLD[:, state].astype(np.float32) - centre_D) / scale_D).astype(np.float16)
+    def standardised(_: str, part: PooledShard, asked_N: NDArray[np.bool_]) -> tuple[list[str], NDArray[np.float16]]:
+        mean_ND = part.mean_NLD[asked_N, state].astype(np.float32)
+        return list(compress(part.ids, asked_N)), project((mean_ND - centre_D) / scale_D).astype(np.float16)
 
     for shard, parts in groupby(store.read_ahead(missing, standardised), key=itemgetter(0)):
         ids, vectors = zip(*(part for _, part in parts), strict=True)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
+from itertools import compress, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -102,10 +102,15 @@ class ShardScorer:
                 figures.append(writer.submit(self._write, shard, scored))
         return {name: [shard.result()[name] for shard in figures] for name in ("rows", "entropy", "change")}
 
-    def _score(self, shard: str, part: PooledShard) -> Scored:
+    def _score(self, shard: str, part: PooledShard, asked_N: NDArray[np.bool_]) -> Scored:
+        if self.model.frames is not None:  # what is computed from sound is not computed in vain
+            part, asked_N = part.only(asked_N), asked_N[asked_N]
         units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
         scores = self.model(units, shard=shard, dropout_passes=self.plan.dropout_passes, seed=self.plan.seed)
-        return scores, self._ensemble(units, shard), part.ids
+        members = self._ensemble(units, shard)
+        if asked_N.all():
+            return scores, members, part.ids
+        return scores.only(asked_N), None if members is None else members[:, asked_N], [*compress(part.ids, asked_N)]
 
     def _write(self, shard: str, scored: Sequence[Scored]) -> dict[str, Any]:
         """Write what the models say of a shard; its figures."""

@@ -40,6 +40,15 @@ class Scores:
     embedding_NU: Float
     dropout_RNC: Float
 
+    def only(self, asked_N: NDArray[np.bool_]) -> Scores:
+        """Those of some of the utterances."""
+        return Scores(
+            probability_NC=self.probability_NC[asked_N],
+            value_NK=self.value_NK[asked_N],
+            embedding_NU=self.embedding_NU[asked_N],
+            dropout_RNC=self.dropout_RNC[:, asked_N],
+        )
+
 
 class Scorer:
     """A trained model, loaded once, that scores utterances from their cached features.
@@ -69,20 +78,29 @@ class Scorer:
         if self.frames is not None:
             frames = self.frames.pieces(units.ids) if shard is None else self.frames.of_shard(shard, units.ids)
             mean_NLD, std_NLD = pooled_from_frames(self.model, frames, units, self.frames.layer)
-        pieces = [self._score(mean_NLD, std_NLD, units, at, dropout_passes, seed) for at in _batches(len(units.ids))]
+        audio_NU = self._weigh(torch.from_numpy(mean_NLD), torch.from_numpy(std_NLD))
+        pieces = [self._score(audio_NU, units, at, dropout_passes, seed) for at in _batches(len(units.ids))]
         columns = [torch.cat(column, -2).numpy() for column in zip(*pieces, strict=True)]
         return Scores(**dict(zip(("embedding_NU", "probability_NC", "value_NK", "dropout_RNC"), columns, strict=True)))
 
+    def _weigh(self, mean_NLD: Tensor, std_NLD: Tensor) -> Tensor:
+        """The weighted states of all rows, (N, U): whole batches at once, and the rest as one that is filled up."""
+        whole = len(mean_NLD) - len(mean_NLD) % ROWS_IN_BATCH
+        parts = [self.model.pool.weigh(mean_NLD[:whole], std_NLD[:whole])] if whole else []
+        if whole < len(mean_NLD) or not whole:
+            last_BU = self.model.pool.weigh(_filled(mean_NLD[whole:]), _filled(std_NLD[whole:]))
+            parts.append(last_BU[: len(mean_NLD) - whole])
+        return torch.cat(parts) if len(parts) != 1 else parts[0]
+
     def _score(
-        self, mean_NLD: NDArray[Any], std_NLD: NDArray[Any], units: Utterances, at: int, passes: int, seed: int
+        self, audio_NU: Tensor, units: Utterances, at: int, passes: int, seed: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Embedding, probabilities, dimensions and dropout passes of a batch."""
         model, rows = self.model, slice(at, at + ROWS_IN_BATCH)
-        count = len(mean_NLD[rows])
-        mean_BLD, std_BLD = (_filled(torch.from_numpy(array[rows])) for array in (mean_NLD, std_NLD))
+        count = len(audio_NU[rows])
         text_BE = units.texts(rows)
         text_BE = None if text_BE is None else _filled(text_BE.float())
-        embedding_BU = model.pool.join(model.pool.weigh(mean_BLD, std_BLD), text_BE)
+        embedding_BU = model.pool.join(_filled(audio_NU[rows]), text_BE)
         logits_BC, value_BK = model.split(model.head(embedding_BU))
         dropout_RBC = torch.empty(0, ROWS_IN_BATCH, len(model.classes))
         if passes:
