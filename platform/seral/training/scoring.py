@@ -41,7 +41,7 @@ class Scores:
     dropout_RNC: Float
 
     def only(self, asked_N: NDArray[np.bool_]) -> Scores:
-        """Those of some of the utterances."""
+        """The outputs for some of the utterances."""
         return Scores(
             probability_NC=self.probability_NC[asked_N],
             value_NK=self.value_NK[asked_N],
