@@ -17,6 +17,7 @@ from seral.errors import StateError
 from seral.features.store import PooledShard
 from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column
 from seral.loop.rounds import LoopFold, Round, round_folder
+from seral.pool.ids import Ids, positions
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
 from seral.selection.parts.actors import RemoteParts, despite_losses
@@ -59,7 +60,8 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
     def select() -> list[str]:
         rng = this.trajectory.generator(this.number, f"select.{further}" if further else "select")
         with _candidates(this, strategy, candidates) as parts:
-            parts.each(PoolPart.count_as_picked, sorted(set(candidates) & set(picked_ids)))
+            present_M = positions(pa.array(Ids(picked_ids)), pa.array(Ids(candidates))) >= 0
+            parts.each(PoolPart.count_as_picked, sorted(compress(picked_ids, present_M)))
             if pace is None or minutes is None:
                 return select_in_parts(strategy, parts, int(count), rng).ids
             return select_for_minutes(strategy, parts, minutes, rng, pace).ids

@@ -18,6 +18,7 @@ from seral import storage
 from seral.errors import FeatureError, LabelError, OptionError, SelectionError
 from seral.features.store import vector_numbers
 from seral.options import Options
+from seral.pool.ids import one_array
 from seral.schema import ENCODER_KEY
 from seral.selection.candidates import COLUMNS, METADATA_COLUMNS, Candidates, metadata_columns
 from seral.vectors.arrays import Floats, Rows, Stored, Strings
@@ -87,6 +88,7 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
     layout = _layout(options, names, labels.ids)
     candidate_ids, labelled_ids = layout.ids
     candidate_ND, labelled_MD = _read_features(options, names, layout)
+    predictions = _predictions(options, names, layout)
     del layout
     if options.labelled_features is not None:
         labelled_ids, labelled_MD = labels.ids, read_vectors(options.labelled_features, labels.ids.tolist())
@@ -99,7 +101,7 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
         labelled_doubt_M=None if labels.doubt_M is None else labels.doubt_M[labelled_rows],
         rejected_M=labels.rejected_M[labelled_rows],
         **_vectors_of_folders(options, candidate_ids),
-        **_predictions(options, names, candidate_ids),
+        **predictions,
         **_metadata(options, names, candidate_ids),
     )
 
@@ -113,6 +115,8 @@ class _Layout(NamedTuple):
     """Whether a row of the files, one after another, is labelled."""
     target_N: Rows
     """The row that it becomes, among the candidates or the labelled ones."""
+    rows: Rows
+    """The rows of the candidates, in the order of ids."""
 
 
 def _layout(options: SourceOptions, names: Sequence[str], labelled_ids: Strings) -> _Layout:
@@ -131,7 +135,7 @@ def _layout(options: SourceOptions, names: Sequence[str], labelled_ids: Strings)
     target_N = np.empty(len(id_N), dtype=np.intp)
     for mine in rows:
         target_N[mine] = np.arange(len(mine))
-    return _Layout((id_N[rows[0]], id_N[rows[1]]), is_labelled_N, target_N)
+    return _Layout((id_N[rows[0]], id_N[rows[1]]), is_labelled_N, target_N, rows[0])
 
 
 def _read_features(
@@ -187,7 +191,7 @@ def read_labelled(options: SourceOptions) -> Labelled:
     """Labelled utterances and their labels. Raises LabelError for an utterance of which two things are said."""
     if options.labelled is None:
         return Labelled(np.empty(0, dtype=np.str_), np.empty(0, dtype=bool), None)
-    table = _all_of(options.labelled)
+    table = _read(_files(options.labelled))
     ids, first, row_M = np.unique(_names(table, options.labelled), return_index=True, return_inverse=True)
     values: dict[str, NDArray[Any]] = {"unusable": np.zeros(len(row_M), dtype=bool)}
     if "answer" in table.column_names:
@@ -207,7 +211,7 @@ def read_labelled(options: SourceOptions) -> Labelled:
 
 def read_vectors(folder: str, ids: Sequence[str]) -> Stored:
     """Vectors of some ids from a folder of Parquet files with `utterance_id` and `embedding`, in their order."""
-    table = _all_of(folder, ["utterance_id", "embedding"])
+    table = _read(_files(folder), ["utterance_id", "embedding"])
     rows = _rows(table, np.asarray(ids, dtype=np.str_), f"vector in {folder}")
     flat = _numbers(table["embedding"].combine_chunks())
     return flat.reshape(table.num_rows, -1)[rows]
@@ -217,10 +221,15 @@ def _ids(uri: str) -> Strings:
     return _names(storage.read_table(uri, ["utterance_id"]), uri)
 
 
-def _names(table: pa.Table, uri: str) -> Strings:
-    """The ids of a table that was read from there."""
+def _check_names(table: pa.Table, uri: str) -> None:
+    """Raise SelectionError where rows of a table that was read from there have no id."""
     if nameless := table["utterance_id"].null_count:
         raise SelectionError(f"{uri}: {nameless} rows have no utterance_id")
+
+
+def _names(table: pa.Table, uri: str) -> Strings:
+    """The ids of a table that was read from there."""
+    _check_names(table, uri)
     return np.asarray(table["utterance_id"].to_pylist(), dtype=np.str_)
 
 
@@ -260,44 +269,50 @@ def _numbers(cells: pa.Array) -> Stored:
     return flat if flat.dtype == np.float16 else flat.astype(np.float32)
 
 
-def _all_of(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """One Parquet file, or all of a folder."""
+def _files(uri: str, names: Sequence[str] = ()) -> list[str]:
+    """One Parquet file, or of a folder those that have these names, or all when there are none of that name."""
     if uri.endswith(".parquet"):
         if not storage.exists(uri):
             raise OptionError(f"there is no file {uri}")
-        return storage.read_table(uri, columns)
-    names = storage.list_names(uri, ".parquet")
-    if not names:
+        return [uri]
+    present = storage.list_names(uri, ".parquet")
+    if not present:
         raise OptionError(f"there are no Parquet files in {uri}")
-    return pa.concat_tables([storage.read_table(storage.join(uri, name), columns) for name in names])
+    return [storage.join(uri, name) for name in (names if names and set(names) <= set(present) else present)]
 
 
-def _beside(uri: str, names: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
-    """The files that are called like the feature files, or everything when there are none of that name."""
-    if uri.endswith(".parquet") or not set(names) <= set(storage.list_names(uri, ".parquet")):
-        return _all_of(uri, columns)
-    return pa.concat_tables([storage.read_table(storage.join(uri, name), columns) for name in names])
+def _read(files: Sequence[str], columns: Sequence[str] | None = None) -> pa.Table:
+    """Parquet files one after another, or some of their columns."""
+    return pa.concat_tables([storage.read_table(file, columns) for file in files])
+
+
+def _is_prediction(column: str) -> bool:
+    """Whether a column of a table of predictions is read: ids, parts and probabilities, not what lies beside them."""
+    return column in ("utterance_id", "part") or column.startswith("p_") or PASS.fullmatch(column) is not None
 
 
 def _rows(table: pa.Table, ids: Strings, what: str) -> NDArray[np.intp]:
     """Rows of the table about these ids, in their order."""
-    named = _names(table, what)
-    order = np.argsort(named, kind="stable")
-    nearest = np.minimum(np.searchsorted(named, ids, sorter=order), len(named) - 1)
-    rows = order[nearest] if len(named) else np.empty(0, dtype=np.intp)
-    absent = ids[named[rows] != ids] if len(named) else ids
-    if len(absent):
+    _check_names(table, what)
+    rows = pc.index_in(pa.array(ids, pa.string()), value_set=one_array(table["utterance_id"]))
+    if rows.null_count:
+        absent = ids[np.asarray(rows.is_null())]
         raise SelectionError(f"{len(absent)} utterances have features but no {what}, e.g. {', '.join(absent[:3])}")
-    return rows
+    return np.asarray(rows, dtype=np.intp)
 
 
-def _predictions(options: SourceOptions, names: Sequence[str], ids: Strings) -> dict[str, Any]:
+def _predictions(options: SourceOptions, names: Sequence[str], layout: _Layout) -> dict[str, Any]:
     if options.predictions is None:
         return {}
-    table = _beside(options.predictions, names)
-    if "part" in table.column_names:
-        table = table.filter(pc.equal(table["part"], "pool"))
-    rows = _rows(table, ids, f"probabilities in {options.predictions}")
+    files = _files(options.predictions, names)
+    present = storage.read_footer(files[0]).schema.to_arrow_schema().names
+    table = _read(files, [column for column in present if _is_prediction(column)])
+    if options.predictions == options.features and "part" not in table.column_names:
+        rows = layout.rows  # of the same files
+    else:
+        if "part" in table.column_names:
+            table = table.filter(pc.equal(table["part"], "pool"))
+        rows = _rows(table, layout.ids[0], f"probabilities in {options.predictions}")
 
     def stacked(columns: Sequence[str]) -> Floats:
         return np.stack([np.asarray(table[column], np.float32)[rows] for column in columns], axis=1)
@@ -305,7 +320,7 @@ def _predictions(options: SourceOptions, names: Sequence[str], ids: Strings) -> 
     classes = [column[2:] for column in table.column_names if column.startswith("p_")]
     passes = sorted({int(match[1]) for column in table.column_names if (match := PASS.fullmatch(column))})
     if not classes:
-        raise SelectionError(f"{options.predictions} has no column p_<class>; it has {', '.join(table.column_names)}")
+        raise SelectionError(f"{options.predictions} has no column p_<class>; it has {', '.join(present)}")
     columns = {"probability_NC": stacked([f"p_{name}" for name in classes])}
     if passes:
         wanted = [[f"p{number}_{name}" for name in classes] for number in passes]
@@ -318,6 +333,6 @@ def _predictions(options: SourceOptions, names: Sequence[str], ids: Strings) -> 
 def _metadata(options: SourceOptions, names: Sequence[str], ids: Strings) -> dict[str, Any]:
     if options.metadata is None:
         return {}
-    table = _beside(options.metadata, names, ["utterance_id", *METADATA_COLUMNS])
+    table = _read(_files(options.metadata, names), ["utterance_id", *METADATA_COLUMNS])
     table = table.take(_rows(table, ids, f"row in {options.metadata}"))
     return metadata_columns(table)
