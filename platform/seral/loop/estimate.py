@@ -40,7 +40,7 @@ HEAD_PASSES = 15
 """A head is fitted in the time of so many looks at the features of its clips."""
 BACKWARD = 3
 """A step of training takes as long as so many forward passes."""
-READING = 3
+READING = 2.5
 """Features of a clip are read, weighed and written in the time of so many weighings."""
 ROWS = 64
 
