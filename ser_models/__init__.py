@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from ser_models.build import SerModel, build_model, load_model, save_model
     from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
     from ser_models.fitting import FitOptions, fit_dimensions, fit_head, predict_pooled
+    from ser_models.intervals import paired_difference
     from ser_models.losses import LOSSES, multitask_loss
-    from ser_models.metrics import METRICS, ccc, paired_difference, uar
+    from ser_models.metrics import METRICS, ccc, uar
     from ser_models.objectives import OBJECTIVES
     from ser_models.pooling import POOLINGS, masked_mean_std
 
@@ -71,7 +72,7 @@ _HOME = {
     "masked_mean_std": "pooling",
     "merge_adapters": "adapters.merge",
     "multitask_loss": "losses",
-    "paired_difference": "metrics",
+    "paired_difference": "intervals",
     "predict_pooled": "fitting",
     "save_adapter": "adapters.store",
     "save_encoder": "encoders",

@@ -1,4 +1,4 @@
-"""Metrics that are reported: recall-based ones, CCC, calibration, and their uncertainty, on plain numpy arrays."""
+"""Metrics that are reported: recall-based ones, CCC, calibration, on plain numpy arrays."""
 
 from __future__ import annotations
 
@@ -14,20 +14,6 @@ Labels = NDArray[np.int64]
 Ratings = NDArray[np.floating]
 MetricFunction = Callable[[NDArray[Any], NDArray[Any]], float]
 """(truth, predicted) -> value, a row a clip in both: classes, ratings, or a distribution over classes."""
-MEAN_RESAMPLES = 10_000
-EXACT_FOLDS = 16
-"""Up to so many folds all sign patterns are tried, 65,536 at most."""
-
-
-class PairedDifference(NamedTuple):
-    """A metric of one system minus the same of another, on the same clips."""
-
-    difference: float
-    low: float
-    high: float
-    """Percentile interval of the difference."""
-    p: float
-    """Two-sided."""
 
 
 def confusion_matrix(truth_N: Labels, predicted_N: Labels, num_classes: int | None = None) -> NDArray[np.int64]:
@@ -146,81 +132,6 @@ def soft_label_agreement(vote_NC: NDArray[np.floating], probability_NC: NDArray[
     }
 
 
-def resampled(
-    metric: Callable[[NDArray[Any], NDArray[Any]], float | NDArray[np.float64]],
-    truth_N: NDArray[Any],
-    predicted_N: NDArray[Any],
-    cluster_N: NDArray[np.generic],
-    rng: np.random.Generator,
-    n: int = 1000,
-) -> NDArray[np.float64]:
-    """A metric, or several at once, on n resamples of whole clusters (speakers) with replacement, (n, ...).
-
-    Clips of one speaker fail together, so resampling clips would give an interval that is too narrow.
-    Field and Welsh 2007, J. R. Stat. Soc. B 69(3), "Bootstrapping clustered data".
-    """
-    _check_rows(truth_N, predicted_N, cluster_N)
-    return np.array([metric(truth_N[rows], predicted_N[rows]) for rows in _resamples(cluster_N, rng, n)])
-
-
-def mean_interval(value_P: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
-    """95 % percentile interval of the mean by resampling with replacement; NaN for fewer than two values."""
-    if len(value_P) < 2:
-        return float("nan"), float("nan")
-    rows_RP = rng.integers(len(value_P), size=(MEAN_RESAMPLES, len(value_P)))
-    low, high = np.quantile(value_P[rows_RP].mean(axis=1), [0.025, 0.975])
-    return float(low), float(high)
-
-
-def paired_difference(
-    metric: MetricFunction,
-    truth_N: NDArray[Any],
-    a_N: NDArray[Any],
-    b_N: NDArray[Any],
-    cluster_N: NDArray[np.generic],
-    rng: np.random.Generator,
-    n: int = 1000,
-) -> PairedDifference:
-    """`metric(a) - metric(b)` with its 95 % percentile interval and two-sided p-value, resampling whole clusters.
-
-    p is twice the smaller share of resamples on one side of zero, so it says what the interval says: zero lies outside
-    the 95 % interval where p < 0.05. Both predictions are scored on the same resampled clusters; the +1 of Davison and
-    Hinkley 1997 (section 4.2) keeps p above 0 with finitely many resamples.
-    """
-    difference_R = _resampled_differences(metric, truth_N, a_N, b_N, cluster_N, rng, n)
-    low, high = np.quantile(difference_R, [0.025, 0.975])
-    beyond = min((difference_R <= 0).sum(), (difference_R >= 0).sum())
-    return PairedDifference(
-        difference=metric(truth_N, a_N) - metric(truth_N, b_N),
-        low=float(low),
-        high=float(high),
-        p=float(min(1.0, 2 * (1 + beyond) / (1 + n))),
-    )
-
-
-def sign_flip_p(difference_FR: NDArray[np.floating], rng: np.random.Generator | None = None, n: int = 65_536) -> float:
-    """Two-sided p-value of the differences between two systems over folds, (F,), or folds and seeds, (F, R).
-
-    Were both equally good, each fold's difference might as well have the other sign: p is the share of sign patterns
-    with a mean at least as far from zero. All 2^F patterns up to 16 folds, `n` drawn from `rng` beyond. Fisher 1935,
-    The Design of Experiments, section 21. Seeds of one fold share its speakers: they are averaged, and the fold flips
-    as one, so that five folds never give less than 2 / 32, however many seeds. Folds still share training clips, which
-    makes p somewhat too small (Nadeau and Bengio 2003, Machine Learning 52).
-    """
-    if difference_FR.ndim not in (1, 2) or not difference_FR.size or not np.isfinite(difference_FR).all():
-        raise ValueError(f"expected finite differences (F,) or (F, R), got shape {difference_FR.shape}")
-    difference_F = difference_FR.reshape(len(difference_FR), -1).mean(1, dtype=np.float64)
-    # Rounding must not make the pattern that was observed, or its mirror image, fall short of itself.
-    bar = np.abs(difference_F.sum()) - 1e-12 * np.abs(difference_F).sum()
-    if len(difference_F) <= EXACT_FOLDS:
-        bit_RF = np.arange(2 ** len(difference_F))[:, None] >> np.arange(len(difference_F)) & 1
-        return float((np.abs((1 - 2 * bit_RF) @ difference_F) >= bar).mean())
-    if rng is None:
-        raise ValueError(f"{len(difference_F)} folds have too many sign patterns to try: pass a numpy Generator")
-    sign_RF = rng.choice([-1.0, 1.0], (n, len(difference_F)))
-    return float((1 + (np.abs(sign_RF @ difference_F) >= bar).sum()) / (1 + n))
-
-
 class Metric(NamedTuple):
     """A metric of a model's outputs on N clips."""
 
@@ -241,31 +152,6 @@ METRICS: dict[str, Metric] = {
 """Metrics by name, as every evaluation writes them."""
 
 
-def _resampled_differences(
-    metric: MetricFunction,
-    truth_N: NDArray[Any],
-    a_N: NDArray[Any],
-    b_N: NDArray[Any],
-    cluster_N: NDArray[np.generic],
-    rng: np.random.Generator,
-    n: int,
-) -> NDArray[np.float64]:
-    """`metric(a) - metric(b)` on each of n resamples, the same clusters for both, (n,)."""
-    _check_rows(truth_N, a_N, cluster_N)
-    _check_rows(truth_N, b_N, cluster_N)
-    resamples = _resamples(cluster_N, rng, n)
-    return np.array([metric(truth_N[rows], a_N[rows]) - metric(truth_N[rows], b_N[rows]) for rows in resamples])
-
-
-def _resamples(cluster_N: NDArray[np.generic], rng: np.random.Generator, n: int) -> list[NDArray[np.int64]]:
-    names, cluster_of_N = np.unique(cluster_N, return_inverse=True)
-    if len(names) < 2:
-        raise ValueError(f"resampling speakers needs at least 2 of them, got {len(names)}: {names.tolist()}")
-    members = [np.flatnonzero(cluster_of_N == index) for index in range(len(names))]
-    draws = rng.integers(len(names), size=(n, len(names)))
-    return [np.concatenate([members[index] for index in draw]) for draw in draws]
-
-
 def _check(truth_N: NDArray[np.generic], predicted_N: NDArray[np.generic]) -> None:
     if truth_N.shape != predicted_N.shape or truth_N.ndim != 1 or len(truth_N) == 0:
         raise ValueError(f"expected two non-empty vectors of equal length, got {truth_N.shape} and {predicted_N.shape}")
@@ -275,14 +161,6 @@ def _check_ratings(truth_N: Ratings, predicted_N: Ratings) -> None:
     _check(truth_N, predicted_N)
     if len(missing := np.flatnonzero(~(np.isfinite(truth_N) & np.isfinite(predicted_N)))):
         raise ValueError(f"expected finite ratings, got {len(missing)} rows without, the first of them {missing[0]}")
-
-
-def _check_rows(truth_N: NDArray[Any], predicted_N: NDArray[Any], cluster_N: NDArray[np.generic]) -> None:
-    """For what is resampled; what a row holds is the metric's business."""
-    if len(truth_N) != len(predicted_N) or len(truth_N) == 0:
-        raise ValueError(f"expected as many predictions as truths, got {len(truth_N)} and {len(predicted_N)}")
-    if len(cluster_N) != len(truth_N):
-        raise ValueError(f"every clip needs a cluster: {len(truth_N)} clips, {len(cluster_N)} cluster names")
 
 
 def _check_probabilities(truth_N: Labels, probability_NC: NDArray[np.floating]) -> None:

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from ser_models.metrics import mean_interval
 from seral import storage
 from seral.errors import StateError
 from seral.labels.ledger import Ledger
@@ -330,14 +329,12 @@ def test_budgets_in_minutes_are_paired_though_they_buy_different_numbers_of_labe
     assert (difference.pairs, difference.mean, difference.labelled) == (2, pytest.approx(0.15), 20)
 
 
-def test_the_bootstrap_interval_is_near_the_normal_one() -> None:
-    value_P = np.random.default_rng(0).normal(0.02, 0.05, 400)
-    low, high = mean_interval(value_P, np.random.default_rng(1))
-    half = 1.96 * value_P.std(ddof=1) / 20
-    assert (low, high) == (
-        pytest.approx(value_P.mean() - half, abs=6e-4),
-        pytest.approx(value_P.mean() + half, abs=6e-4),
-    )
+def test_few_folds_are_told_with_their_range() -> None:
+    frame = pd.concat([rounds_frame([uar], [0.5]).assign(fold=fold) for fold, uar in enumerate([0.6, 0.61, 0.65])])
+    difference = paired_difference(frame, "after", np.random.default_rng(0))
+    assert difference is not None
+    assert difference.gains == pytest.approx((0.1, 0.11, 0.15))
+    assert "3 pairs of 3 folds, whose own differences go from +10.0 to +15.0, p = 0.25" in difference.sentence
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,6 @@ def values(speech_pool: str, tmp_path: Path) -> dict[str, Any]:
         "mapped": ["arousal"],
         "split": {"scheme": "k-fold", "k": 3},
         "seeds": [0, 1],
-        "resamples": 20,
     }
 
 

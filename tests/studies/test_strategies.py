@@ -10,11 +10,12 @@ import pytest
 import soundfile as sf
 from pydantic import ValidationError
 
+from ser_models.intervals import mean_interval
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
-from seral.studies.strategies import StrategyStudyOptions, area, resampled_curves, run_strategy_study
+from seral.studies.strategies import StrategyStudyOptions, area, run_strategy_study, speaker_curves
 from seral.studies.survey import StrategySurveyOptions, run_strategy_survey, situation_gains, situations, summary
 from seral.task.cells import Cell
 
@@ -146,7 +147,7 @@ def test_unknown_junk_is_named(values: dict[str, Any]) -> None:
 
 
 def study_of(**more: Any) -> StrategyStudyOptions:
-    values = {"pool": "p", "run": "r", "classes": ["a", "b"], "rows": ["margin"], "budgets": BUDGETS, "resamples": 400}
+    values = {"pool": "p", "run": "r", "classes": ["a", "b"], "rows": ["margin"], "budgets": BUDGETS}
     return parse(StrategyStudyOptions, values | more)
 
 
@@ -165,35 +166,50 @@ def curves_of(uar_of: dict[str, list[list[float]]]) -> dict[Cell, dict[str, Any]
 
 
 def test_a_summary_of_known_curves() -> None:
-    """Better at the first budget by 0.2 for both speakers, later for one of them only."""
-    curves = curves_of({"random": [[0.5, 0.6, 0.7], [0.5, 0.6, 0.7]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
-    lines = situation_gains(study_of(), curves, resampled_curves(study_of(), curves))
+    """Better at the first budget by 0.2 for all speakers, later for some more than for others."""
+    random, later = [0.5, 0.6, 0.7], [0.9, 0.8, 0.9, 0.8]
+    curves = curves_of({"random": [random] * 4, "margin": [[0.7, 0.6, last] for last in later]})
+    lines = situation_gains(study_of(), curves, speaker_curves(study_of(), curves))
     table = summary([*lines, *lines]).set_index(["situation", "row"])
     assert set(table.index.get_level_values("situation")) == {"cold start", "small budget", "large budget"}
     cold = table.loc["cold start", "margin"]
     assert cold["gain"] == pytest.approx(0.2)
     assert (cold["gain_low"], cold["gain_high"]) == (pytest.approx(0.2), pytest.approx(0.2)), "the speakers agree"
-    assert (cold["better_in"], cold["studies"]) == (2, 2)
+    assert (cold["better_in"], cold["studies"], cold["speakers"]) == (2, 2, 4)
     large = table.loc["large budget", "margin"]
-    assert large["gain"] == pytest.approx((0.2 * 0.2 / 2 + 0.3 * 0.1 / 2) / 0.5)
-    assert 0 < large["gain_low"] < large["gain"] < large["gain_high"], "the speakers do not agree"
+    gain_G = (0.2 * 0.2 / 2 + 0.3 * (np.array(later) - 0.7) / 2) / 0.5
+    assert large["gain"] == pytest.approx(gain_G.mean())
+    low, high, p = mean_interval(gain_G)
+    expected = (pytest.approx(low), pytest.approx(high), pytest.approx(p))
+    assert (large["gain_low"], large["gain_high"], large["gain_p"]) == expected, "one value a speaker, as many clips"
     assert (table.xs("random", level="row")["gain"] == 0).all()
 
 
-def test_a_speaker_weighs_the_same_in_every_study() -> None:
-    """A voice has its weights by its name: the order of cells says nothing, nor who else is tested."""
-    curves = curves_of({"random": [[0.5, 0.6, 0.7], [0.3, 0.4, 0.8]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
-    one = resampled_curves(study_of(), curves)
-    other = resampled_curves(study_of(), dict(reversed(curves.items())))
-    assert one["margin"].shape == (400, 3)
-    np.testing.assert_array_equal(one["margin"], other["margin"])
-    alone = {
-        cell: {**scores, "confusion": [{"speaker1": by_speaker["speaker1"]} for by_speaker in scores["confusion"]]}
-        for cell, scores in curves.items()
+def test_a_voice_is_left_out_of_all_studies_at_once() -> None:
+    """Two studies of the same voices say no more about other voices than one; of other voices they do."""
+    curves = curves_of({"random": [[0.5, 0.6, 0.7]] * 4, "margin": [[0.7, 0.6, x] for x in (0.9, 0.8, 0.7, 0.6)]})
+    renamed = {
+        cell: {**values, "confusion": [{f"other {name}": m for name, m in c.items()} for c in values["confusion"]]}
+        for cell, values in curves.items()
     }
-    np.testing.assert_allclose(resampled_curves(study_of(), alone)["random"], np.tile([0.3, 0.4, 0.8], (400, 1)))
-    assert one["random"][:, 0].std() > 0.01
-    assert one["random"][:, 0].mean() == pytest.approx(0.4, abs=0.02)
+    one, other = (situation_gains(study_of(), c, speaker_curves(study_of(), c)) for c in (curves, renamed))
+    tables = [summary(lines).set_index(["situation", "row"]) for lines in (one, [*one, *one], [*one, *other])]
+    alone, twice, apart = (table.loc["large budget", "margin"] for table in tables)
+    assert (twice["gain_low"], twice["speakers"]) == (pytest.approx(alone["gain_low"]), 4)
+    assert apart["speakers"] == 8
+    assert apart["gain_high"] - apart["gain_low"] < 0.75 * (alone["gain_high"] - alone["gain_low"])
+
+
+def test_curves_without_a_speaker_are_those_of_the_others() -> None:
+    curves = curves_of({"random": [[0.5, 0.6, 0.7], [0.3, 0.4, 0.8]], "margin": [[0.7, 0.6, 0.9], [0.7, 0.6, 0.7]]})
+    random = speaker_curves(study_of(), curves)["random"]
+    np.testing.assert_allclose(random.whole_B, [0.4, 0.5, 0.75])
+    np.testing.assert_allclose(random.without["speaker0"], [0.3, 0.4, 0.8])
+    np.testing.assert_allclose(random.without["speaker1"], [0.5, 0.6, 0.7])
+    turned = speaker_curves(study_of(), dict(reversed(curves.items())))["random"]
+    assert {name: own.tolist() for name, own in turned.without.items()} == {
+        name: own.tolist() for name, own in random.without.items()
+    }
 
 
 def test_situations_divide_the_budgets() -> None:

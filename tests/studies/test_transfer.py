@@ -43,7 +43,6 @@ def values(two_corpora: str, tmp_path: Path) -> dict[str, Any]:
         "size": 2,
         "weights": [0.0, 10.0],
         "projection": 8,
-        "resamples": 20,
     }
 
 

@@ -209,7 +209,6 @@ def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> 
         "weights": [10.0],
         "anchors": ["single", "last"],
         "projection": 8,
-        "resamples": 20,
         "finetune": {"adapter": "gate", "top_layers": 1, "epochs": 1},
     }
     text = run_transfer(parse(TransferOptions, values))

@@ -10,11 +10,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ser_models.metrics import mean_interval, sign_flip_p
+from ser_models.intervals import mean_interval, sign_flip_p
 from seral.report.records import RunRecords
 from seral.schema import FULL, KEYS, RANDOM
 
 METRICS = ["uar", "wa", "macro_f1"]
+FEW = 6
+"""Folds below which the range of their differences is told beside the interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +28,11 @@ class Difference:
     """Mean difference in UAR, 0..1."""
     low: float
     high: float
-    """95 % bootstrap interval of the mean over folds (over seeds when there is one fold); NaN with a single pair."""
+    """95 % interval (Student's t) of the mean over folds (over seeds when there is one fold); NaN with one pair."""
     pairs: int
     """Fold-and-seed pairs compared."""
+    gains: tuple[float, ...]
+    """Mean difference of each fold, 0..1."""
     labelled: float
     """Mean number of labels at which they are compared."""
     p: float = float("nan")
@@ -41,6 +45,9 @@ class Difference:
         if np.isnan(self.low):
             return f"{sentence}, from a single pair (one fold and one seed). One pair says nothing about chance."
         sentence += f", 95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.pairs} pairs"
+        if 1 < len(self.gains) < FEW:
+            lowest, highest = 100 * min(self.gains), 100 * max(self.gains)
+            sentence += f" of {len(self.gains)} folds, whose own differences go from {lowest:+.1f} to {highest:+.1f}"
         if not np.isnan(self.p):
             sentence += f", p = {self.p:.2g} by sign flips of folds"
         if self.low > 0:
@@ -108,13 +115,14 @@ def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) 
     gain_P = (final["uar"] - final["uar_random"]).to_numpy(dtype=np.float64)
     # Seeds of one fold share their test speakers: the folds are what was drawn, as long as there are several.
     gain_F = final.assign(gain=gain_P).groupby("fold")["gain"].mean().to_numpy(dtype=np.float64)
-    low, high = mean_interval(gain_F if len(gain_F) > 1 else gain_P, rng)
+    low, high, _ = mean_interval(gain_F if len(gain_F) > 1 else gain_P)
     return Difference(
         arm=arm,
         mean=float(gain_P.mean()),
         low=low,
         high=high,
         pairs=len(gain_P),
+        gains=tuple(gain_F.tolist()),
         labelled=float(final["labelled"].mean()),
         p=sign_flip_p(gain_F, rng) if len(gain_F) > 1 else float("nan"),
     )

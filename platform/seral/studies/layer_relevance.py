@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 
 from ser_models import metrics
 from ser_models.fitting import L2, FitOptions, PooledSet, RatedSet
+from ser_models.intervals import jackknife_interval, without_each
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
 from seral.pool.splits import Fold, SplitOptions, voices
 from seral.task.cells import Cell, Results, write_table
@@ -30,9 +31,8 @@ from seral.task.folds import FoldData, folds_by_seed
 from seral.task.options import ProtocolOptions, protocol_name
 from seral.task.study import Study, run_study
 
-MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
+MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
 EMOTION = "emotion"
-INTERVAL = (0.025, 0.975)
 AROUSAL = {
     "anger": 1.0,
     "fear": 1.0,
@@ -70,8 +70,6 @@ class RelevanceOptions(ProtocolOptions):
     """Dimensions to read off the name of the emotion, for corpora without ratings (see MAPS)."""
     l2: float = Field(default=L2, ge=0)
     """Ridge penalty of the probes."""
-    resamples: int = Field(default=300, ge=1)
-    """Resamples of the speakers for the intervals."""
 
     @model_validator(mode="after")
     def _check_mapped(self) -> RelevanceOptions:
@@ -152,27 +150,29 @@ def _write(options: RelevanceOptions, results: Results, data: FoldData, speaker_
     lines, centres = list[dict[str, Any]](), list[dict[str, Any]]()
     for target in options.targets:
         cells = {cell: values for cell, values in results.items() if cell.row == target}
-        weight_XL = np.array([values["weight"] for values in cells.values()])
-        measured = {"weight": (weight_XL.mean(0), weight_XL, weight_XL.mean(0), weight_XL)}
+        weights = pd.DataFrame([values["weight"] for values in cells.values()])
+        weight_FL = weights.groupby([cell.fold for cell in cells]).mean().to_numpy()
+        weight_L, without_FL = weight_FL.mean(0), (weight_FL.sum(0) - weight_FL) / max(1, len(weight_FL) - 1)
+        measured = {"weight": (weight_L, without_FL, weight_L, without_FL)}
         floor = 1 / len(options.classes) if target == EMOTION else 0.0
         for measure, relevance in (("single", above), ("truncated", gains)):
             truth_N, predicted_NLR, speaker_N = _assemble(
                 cells, measure, partial(truths, target, data, options=options), speaker_of
             )
             score = partial(_scores, target == EMOTION)
-            rng = np.random.default_rng(0)
             value_L = score(truth_N, predicted_NLR)
-            drawn_XL = metrics.resampled(score, truth_N, predicted_NLR, speaker_N, rng, options.resamples)
-            measured[measure] = (value_L, drawn_XL, relevance(value_L, floor), relevance(drawn_XL, floor))
-        for measure, (value_L, drawn_XL, relevance_L, relevance_XL) in measured.items():
-            low_L, high_L = np.nanquantile(drawn_XL, INTERVAL, axis=0)
+            without_GL = without_each(score, truth_N, predicted_NLR, speaker_N)
+            measured[measure] = (value_L, without_GL, relevance(value_L, floor), relevance(without_GL, floor))
+        for measure, (value_L, without_GL, relevance_L, relevance_GL) in measured.items():
+            low_L, high_L, _ = jackknife_interval(value_L, without_GL)
             rows = enumerate(zip(value_L, low_L, high_L, strict=True))
             lines += [
                 {"target": target, "measure": measure, "layer": layer, "score": score, "low": low, "high": high}
                 for layer, (score, low, high) in rows
             ]
-            low, high = np.nanquantile([_centre(row_L) for row_L in relevance_XL], INTERVAL)
-            centre = {"centre": _centre(relevance_L), "centre_low": low, "centre_high": high}
+            mass = _centre(relevance_L)
+            low, high, _ = jackknife_interval(mass, np.array([_centre(row_L) for row_L in relevance_GL]))
+            centre = {"centre": mass, "centre_low": float(low), "centre_high": float(high)}
             centres.append({"target": target, "measure": measure, **centre, "best layer": int(np.argmax(value_L))})
     table = pd.DataFrame(lines)
     write_table(options.run, table, "relevance", figure=figure(table))
@@ -199,7 +199,7 @@ def _assemble(
 
 
 def _scores(of_classes: bool, truth_N: NDArray[np.float64], predicted_NLR: NDArray[np.float32]) -> NDArray[np.float64]:
-    """UAR or CCC of every hidden state, mean over seeds, (L,); NaN where a resample has no CCC."""
+    """UAR or CCC of every hidden state, mean over seeds, (L,); NaN where there is no CCC."""
     score = _uar if of_classes else _ccc
     return np.array(
         [

@@ -8,7 +8,7 @@ costs as much as any other pick and teaches nothing.
     RUN/table.csv, table.md, table.png         UAR at every budget, area under the curve against random
 """
 
-# N rows · D features · C classes · B budgets · G groups (speakers) · R repeats (resamples, members of an ensemble)
+# N rows · D features · C classes · B budgets · G groups (speakers) · R repeats (members of an ensemble)
 from __future__ import annotations
 
 import time
@@ -29,6 +29,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from ser_models.intervals import jackknife_interval
 from ser_models.metrics import confusion_matrix, mean_recall
 from seral.errors import OptionError
 from seral.features.batches import rows_of
@@ -42,7 +43,7 @@ from seral.task.folds import FoldData, folds_by_seed
 from seral.task.options import ProtocolOptions, protocol_name
 from seral.task.study import Study, compute, run_study
 
-MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "resamples"}
+MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows"}
 BASELINE = "random"
 MEMBERS = 10
 """Models in the ensemble that strategies of disagreement read."""
@@ -75,8 +76,6 @@ class StrategyStudyOptions(ProtocolOptions):
     """Corpus of the pool that is mixed into what may be picked: recordings without speech; None = none."""
     junk_share: float = Field(default=0.3, gt=0, lt=1)
     """Share of junk in what may be picked, as far as there is enough."""
-    resamples: int = Field(default=1000, ge=1)
-    """Resamples of the test speakers for the differences to random."""
 
     @field_validator("budgets")
     @classmethod
@@ -149,7 +148,7 @@ def _plan(context: RunContext[StrategyStudyOptions]) -> Study:
     return Study(
         cell=curve_cell,
         stages=[(f"{len(arguments)} learning curves", arguments)],
-        write=lambda results: write_tables(options, results, resampled_curves(options, results)),
+        write=lambda results: write_tables(options, results, speaker_curves(options, results)),
     )
 
 
@@ -272,7 +271,7 @@ def _probabilities(model: ClassifierMixin, x_ND: NDArray[np.float32], classes: i
     return p_NC
 
 
-def write_tables(options: StrategyStudyOptions, results: Results, resampled: Mapping[str, NDArray[np.float64]]) -> str:
+def write_tables(options: StrategyStudyOptions, results: Results, curves: Mapping[str, SpeakerCurves]) -> str:
     """The table of a study as CSV, Markdown and picture; returns the Markdown."""
     # Imported here: workers import this module, and drawing takes a second to load.
     from seral.figures.studies import strategy_curves
@@ -287,9 +286,11 @@ def write_tables(options: StrategyStudyOptions, results: Results, resampled: Map
         line |= {f"{share:.0%}_uar": float(uar) for share, uar in zip(shares, uar_B, strict=True)}
         line |= {"area_uar": float(area(uar_B, shares)), "gain": np.nan, "gain_low": np.nan, "gain_high": np.nan}
         if name != BASELINE:
-            difference_R = area(resampled[name] - resampled[BASELINE], shares)
+            without = curves[name].gain_without(curves[BASELINE], shares, slice(None))
             line["gain"] = gain(results, name, shares, slice(None))
-            line["gain_low"], line["gain_high"] = (float(v) for v in np.quantile(difference_R, [0.025, 0.975]))
+            interval = jackknife_interval(line["gain"], np.array([*without.values()]))
+            line["gain_low"], line["gain_high"] = float(interval.low), float(interval.high)
+            line["gain_p"], line["speakers"] = float(interval.p), len(without)
         if options.junk:
             line["junk_share"] = float(np.mean([values["junk"][-1] / values["labelled"][-1] for values in cells]))
         line["seconds"] = float(np.mean([values["seconds"] for values in cells]))
@@ -306,17 +307,27 @@ def gain(results: Results, name: str, share_B: Sequence[float], part: slice) -> 
     return float(np.mean([uar - curve[(BASELINE, *key[1:])] for key, uar in curve.items() if key[0] == name]))
 
 
-def resampled_curves(options: StrategyStudyOptions, results: Results) -> dict[str, NDArray[np.float64]]:
-    """UAR of every row at every budget over random weights of the test speakers, (R, B).
+@dataclass(frozen=True, kw_only=True)
+class SpeakerCurves:
+    """A learning curve over the test clips of all folds and seeds together, and without each speaker's."""
 
-    A Bayesian bootstrap (Rubin 1981): a speaker's weights follow from the name, equal for all rows and in
-    all studies that test this voice. A speaker's clips of all folds and seeds are added up.
-    """
+    whole_B: NDArray[np.float64]
+    without: Mapping[str, NDArray[np.float64]]
+    """Speaker -> UAR at every budget without the speaker's clips, (B,)."""
+
+    def gain_without(self, base: SpeakerCurves, share_B: Sequence[float], part: slice) -> dict[str, float]:
+        """Difference to another curve of the area under a part, without each speaker."""
+        return {
+            speaker: float(area((own_B - base.without[speaker])[part], share_B[part]))
+            for speaker, own_B in self.without.items()
+        }
+
+
+def speaker_curves(options: StrategyStudyOptions, results: Results) -> dict[str, SpeakerCurves]:
+    """The curve of every row, over all test speakers and without each of them."""
     speakers = sorted({speaker for values in results.values() for speaker in values["confusion"][0]})
     index_of = {speaker: index for index, speaker in enumerate(speakers)}
     classes, budgets = len(options.classes), len(options.budgets)
-    drawn = [np.random.default_rng(zlib.crc32(name.encode())).exponential(size=options.resamples) for name in speakers]
-    weight_RG = np.stack(drawn, axis=1)
     curves = {}
     for row in options.rows:
         count_GBCC = np.zeros((len(speakers), budgets, classes, classes))
@@ -326,5 +337,8 @@ def resampled_curves(options: StrategyStudyOptions, results: Results) -> dict[st
             for budget, confusion in enumerate(values["confusion"]):
                 for speaker, matrix in confusion.items():
                     count_GBCC[index_of[speaker], budget] += matrix
-        curves[row.row] = np.asarray(mean_recall(np.einsum("rg,gbij->rbij", weight_RG, count_GBCC)))
+        whole_BCC = count_GBCC.sum(0)
+        without_GB = mean_recall(whole_BCC - count_GBCC) if len(speakers) > 1 else np.empty((0, budgets))
+        without = dict(zip(speakers, np.asarray(without_GB), strict=False))
+        curves[row.row] = SpeakerCurves(whole_B=np.asarray(mean_recall(whole_BCC)), without=without)
     return curves

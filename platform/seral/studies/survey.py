@@ -4,7 +4,7 @@ RUN/<encoder>.<pool>.<clean|junk>/           a study each (seral.studies.strateg
 RUN/summary.csv, summary.md, summary.png     gain on random by situation, mean over the studies
 """
 
-# R repeats (resamples) · B budgets
+# B budgets · G groups (speakers)
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -13,19 +13,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from ser_models.intervals import jackknife_interval
 from seral import storage
 from seral.options import Options, parse
 from seral.progress import say
 from seral.studies.strategies import (
     BASELINE,
+    SpeakerCurves,
     StrategyStudyOptions,
     area,
     gain,
     learning_curves,
-    resampled_curves,
+    speaker_curves,
     write_tables,
 )
 from seral.task.cells import Results, write_table
@@ -91,9 +92,9 @@ def run_strategy_survey(options: StrategySurveyOptions) -> str:
     for number, ((encoder, name, noisy), study) in enumerate(studies.items(), 1):
         say(f"study {number} of {len(studies)}: {encoder}, {name}{', with junk' if noisy else ''}")
         results = learning_curves(study)
-        resampled = resampled_curves(study, results)
-        write_tables(study, results, resampled)
-        gains += situation_gains(study, results, resampled)
+        curves = speaker_curves(study, results)
+        write_tables(study, results, curves)
+        gains += situation_gains(study, results, curves)
     return _write(options, summary(gains))
 
 
@@ -106,20 +107,21 @@ def situations(study: StrategyStudyOptions) -> dict[str, slice]:
 
 
 def situation_gains(
-    study: StrategyStudyOptions, results: Results, resampled: Mapping[str, NDArray[np.float64]]
+    study: StrategyStudyOptions, results: Results, curves: Mapping[str, SpeakerCurves]
 ) -> list[dict[str, Any]]:
-    """A line for every row and situation of a study: the gain on random, and that under resampling, (R,)."""
+    """A line for every row and situation of a study: the gain on random, over all clips and without each speaker."""
     lines = []
     for situation, part in situations(study).items():
         share_B = study.budgets[part]
         for row in study.rows:
-            difference_R = area((resampled[row.row] - resampled[BASELINE])[:, part], share_B)
+            own, base = curves[row.row], curves[BASELINE]
             lines.append(
                 {
                     "row": row.row,
                     "situation": situation,
                     "gain": gain(results, row.row, study.budgets, part),
-                    "difference_R": difference_R,
+                    "whole": float(area((own.whole_B - base.whole_B)[part], share_B)),
+                    "without": own.gain_without(base, study.budgets, part),
                 }
             )
     return lines
@@ -129,7 +131,11 @@ def summary(gains: list[dict[str, Any]]) -> pd.DataFrame:
     """A line a row and situation: mean gain over the studies, its interval over speakers, how often it is better."""
     lines = []
     for (situation, row), group in pd.DataFrame(gains).groupby(["situation", "row"], sort=False):
-        low, high = np.quantile(np.mean(np.stack(group["difference_R"].tolist()), axis=0), [0.025, 0.975])
+        # A speaker is left out of all studies that test this voice at once.
+        studies = list(zip(group["whole"], group["without"], strict=True))
+        speakers = sorted({speaker for _, without in studies for speaker in without})
+        without_G = np.array([np.mean([own.get(name, whole) for whole, own in studies]) for name in speakers])
+        low, high, p = (float(x) for x in jackknife_interval(group["gain"].mean(), without_G))
         lines.append(
             {
                 "situation": situation,
@@ -137,6 +143,8 @@ def summary(gains: list[dict[str, Any]]) -> pd.DataFrame:
                 "gain": group["gain"].mean(),
                 "gain_low": low,
                 "gain_high": high,
+                "gain_p": p,
+                "speakers": len(speakers),
                 "better_in": int((group["gain"] > 0).sum()),
                 "studies": len(group),
             }

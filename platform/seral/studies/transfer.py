@@ -31,7 +31,8 @@ from pydantic import Field, field_validator, model_validator
 from ser_models.alignment import PROJECTION, Anchors, align, fit_anchored
 from ser_models.fitting import L2, FitOptions, FitResult, PooledRows, PooledSet, fit_head, predict_pooled
 from ser_models.heads import LayerPool
-from ser_models.metrics import paired_difference, uar
+from ser_models.intervals import paired_difference
+from ser_models.metrics import uar
 from ser_models.similarity import ANCHOR_SETS, GROUP_SIZE, anchor_layers, information, layer_similarity
 from seral import storage
 from seral.errors import OptionError
@@ -49,7 +50,7 @@ from seral.training.finetune import finetune, frames_layer
 from seral.training.finetune_options import FinetuneOptions, check_anchored
 from seral.training.scoring import evaluate, score
 
-MAY_CHANGE = {"run", "cluster", "folds", "seeds", "resamples"}
+MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
 SOURCE_ONLY, RESCALED, CHOSEN, CEILING = "source only", "rescaled", "chosen", "target, supervised"
 ADAPTED = "chosen, adapters"
 
@@ -80,8 +81,6 @@ class TransferOptions(TaskOptions):
     finetune: FinetuneOptions | None = None
     """One more row: adapters in the encoder, anchored while they train as `chosen` is; None = heads on cached features
     alone."""
-    resamples: int = Field(default=1000, ge=1)
-    """Resamples of the target's test speakers for the differences to `source only`."""
 
     @field_validator("similarity")
     @classmethod
@@ -297,17 +296,14 @@ def _write(options: TransferOptions, results: Results, metadata: pa.Table) -> st
     lines: list[dict[str, Any]] = []
     for pair in dict.fromkeys(cell.row for cell in results):
         cells = [values for cell, values in results.items() if cell.row == pair]
-        # A clip comes once per seed, always under its speaker, who is what is resampled.
+        # A clip comes once per seed, always under its speaker, who is what is left out in turn.
         truth_N = np.concatenate([values["truth"] for values in cells])
         speaker_N = np.array([speaker_of[name] for values in cells for name in values["ids"]])
         predicted = {name: np.concatenate([values["rows"][name]["told"] for values in cells]) for name in names}
         for name in names:
             line: dict[str, Any] = {"row": name, "pair": pair, "uar": uar(truth_N, predicted[name])}
             if name != SOURCE_ONLY:
-                rng = np.random.default_rng(0)
-                against = paired_difference(
-                    uar, truth_N, predicted[name], predicted[SOURCE_ONLY], speaker_N, rng, options.resamples
-                )
+                against = paired_difference(uar, truth_N, predicted[name], predicted[SOURCE_ONLY], speaker_N)
                 line |= against._asdict()
             lines.append(line)
     table = pd.DataFrame(lines)

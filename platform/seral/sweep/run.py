@@ -28,7 +28,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from ser_models.metrics import ccc, paired_difference, uar
+from ser_models.intervals import paired_difference
+from ser_models.metrics import ccc, uar
 from seral import storage
 from seral.cluster import cpu_count
 from seral.errors import StateError
@@ -341,9 +342,9 @@ def _tested(options: SweepOptions, results: Results, folds: Mapping[int, FoldExa
         tested["rows"][row] = {"mean": float(np.mean(scores)), "std": float(np.std(scores)), "cells": len(scores)}
         predictions.append(_predictions(cells, folds, metric))
     (names, truth, best), (_, _, base) = predictions
-    speaker_N, rng = np.array([voice[name] for name in names]), np.random.default_rng(options.seed)
+    speaker_N = np.array([voice[name] for name in names])
     measure = uar if metric == "uar" else _mean_ccc
-    tested["gain"] = paired_difference(measure, truth, best, base, speaker_N, rng)._asdict()
+    tested["gain"] = paired_difference(measure, truth, best, base, speaker_N)._asdict()
     storage.write_json(storage.join(options.run, "tested.json"), tested)
     return tested
 

@@ -18,7 +18,8 @@ import ray
 import torch
 from numpy.typing import NDArray
 
-from ser_models.metrics import mean_interval, mean_recall
+from ser_models.intervals import mean_interval, sign_flip_p
+from ser_models.metrics import mean_recall
 from seral import storage
 from seral.cluster import ClusterOptions, run_side_by_side
 from seral.figures.markdown import markdown
@@ -93,7 +94,8 @@ def study_table(results: Results, baseline: Mapping[str, str]) -> pd.DataFrame:
     """One line a row, in the order of the cells: mean of every number over folds and seeds, spread of the metrics.
 
     `baseline` names the row that a row is compared with: its mean gain in UAR (or CCC), paired by fold and seed, with a
-    95 % bootstrap interval over folds, since seeds of one fold share their test speakers. `pooled_uar` is the UAR over
+    95 % interval (Student's t) and the p-value of a sign-flip test over folds, since seeds of one fold share their test
+    speakers, and the number of folds. `pooled_uar` is the UAR over
     the test clips of all folds together, mean over seeds: where a fold's speakers lack some of the classes, the mean of
     the folds' own UARs says little.
     """
@@ -164,6 +166,8 @@ def _gain(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, float]:
     metric = "uar" if "uar" in own else "ccc"
     both = own.merge(base, on=["fold", "seed"], suffixes=("", "_base"))
     gain = (both[metric] - both[f"{metric}_base"]).groupby(both["fold"]).mean().to_numpy(dtype=np.float64)
-    low, high = mean_interval(gain, np.random.default_rng(0))
+    low, high, _ = mean_interval(gain)
     name = "gain" if metric == "uar" else "gain_ccc"
-    return {name: float(gain.mean()) if len(gain) else float("nan"), f"{name}_low": low, f"{name}_high": high}
+    p = sign_flip_p(gain, np.random.default_rng(0)) if len(gain) > 1 else float("nan")
+    mean = float(gain.mean()) if len(gain) else float("nan")
+    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_p": p, "folds": len(gain)}
