@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth: Student's t beside percentiles of a bootstrap, over folds and over speakers.
+"""Coverage of 95 % intervals: Student's t beside percentiles of a bootstrap, over folds and over speakers.
 
     python -m jobs.bench.intervals
 
