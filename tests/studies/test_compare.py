@@ -166,7 +166,9 @@ def test_gains_are_paired_by_fold_and_seed() -> None:
     scores_of = {Cell(row=row, fold=fold, seed=0): {"uar": value} for (row, fold), value in values.items()}
     table = study_table(scores_of, {"b": "a"}).set_index("row")
     assert table.loc["b", "gain"] == pytest.approx(0.15)
-    assert table.loc["b", ["gain_low", "gain_high"]].tolist() == pytest.approx([0.1, 0.2])
+    half = 12.7062 * 0.05  # t over two folds, whose gains are 0.1 and 0.2
+    assert table.loc["b", ["gain_low", "gain_high"]].tolist() == pytest.approx([0.15 - half, 0.15 + half], abs=1e-4)
+    assert table.loc["b", ["gain_p", "folds"]].tolist() == [0.5, 2]
     assert table.loc["a", "uar_std"] == pytest.approx(np.std([0.5, 0.7], ddof=1))
     assert np.isnan(table.loc["a", "gain"])
 

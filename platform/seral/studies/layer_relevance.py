@@ -151,7 +151,7 @@ def _write(options: RelevanceOptions, results: Results, data: FoldData, speaker_
     for target in options.targets:
         cells = {cell: values for cell, values in results.items() if cell.row == target}
         weights = pd.DataFrame([values["weight"] for values in cells.values()])
-        weight_FL = weights.groupby([cell.fold for cell in cells]).mean().to_numpy()
+        weight_FL = weights.groupby(np.array([cell.fold for cell in cells])).mean().to_numpy()
         weight_L, without_FL = weight_FL.mean(0), (weight_FL.sum(0) - weight_FL) / max(1, len(weight_FL) - 1)
         measured = {"weight": (weight_L, without_FL, weight_L, without_FL)}
         floor = 1 / len(options.classes) if target == EMOTION else 0.0
