@@ -166,6 +166,7 @@ def fit_anchored(
     bias_C = torch.zeros(num_classes, requires_grad=True)
     weight_A = torch.zeros(len(layers), requires_grad=True)
     loss_of = class_loss(labelled, num_classes, options)
+    l2, layer_l2 = options.class_l2(len(labelled.label_N)), options.layers_l2(len(labelled.label_N))
 
     def objective() -> Tensor:
         direction_UP = torch.linalg.qr(basis_UP).Q
@@ -174,7 +175,8 @@ def fit_anchored(
         if anchors.weight:
             pairs = zip((source_NAU @ direction_UP).unbind(1), (target_MAU @ direction_UP).unbind(1), strict=True)
             loss = loss + anchors.weight * torch.stack([coral(*pair) for pair in pairs]).mean()
-        return loss + (options.l2 * head_PC.square().sum() + options.layer_l2 * weight_A.square().sum()) / 2
+        ridge = head_PC.square().sum() + bias_C.square().sum()
+        return loss + (l2 * ridge + layer_l2 * weight_A.square().sum()) / 2
 
     least, steps = minimise(objective, [basis_UP, head_PC, bias_C, weight_A], options.max_steps)
     with torch.no_grad():

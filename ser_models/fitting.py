@@ -1,25 +1,24 @@
 """A head fitted on cached pooled features, over a mixture of hidden states, in a fraction of a second.
 
 It is the model of a frozen encoder, and the first stage of "linear probe, then fine-tune" (Kumar et al. 2022, arXiv
-2202.10054) of an adapted one.
+2202.10054) of an adapted one. Weights, intercepts and the mixture start from a prior that labels have to overcome:
+zero and the middle of the network, or the head of a source that has labels already.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ser_models.audio_text import TextInput, make_pool
 from ser_models.heads import STD_GAIN, Head, LayerPool
 from ser_models.losses import (
     LOSSES,
-    best_temperature,
     ccc_loss,
     class_distributions,
     class_weights,
@@ -27,13 +26,13 @@ from ser_models.losses import (
 )
 from ser_models.metrics import uar
 
+PRIOR_LABELS = 10.0
+"""Labels that the prior of a head of classes is worth, and that of its layer weights, by default."""
 L2 = 0.03
-"""Ridge penalty on the weights of a head, by default."""
-LEANING = 4.0
-"""Logit of the layer weight that dominates; the others' is 0."""
+"""Ridge penalty on the weights of a head of dimensions, by default."""
+MIDDLE = 0.15
+"""Standard deviation of the layer weights around the middle of the network, as a share of its depth."""
 ROWS_AT_ONCE = 256
-CLEARLY = 2.0
-"""Standard errors by which one layer must be better than the mixture."""
 
 # N rows (labelled clips) · L hidden states (encoder layers + 1) · D features · U embedding
 # E features of a transcript · C classes · K rated dimensions (valence, arousal, dominance) · O outputs, either
@@ -43,12 +42,13 @@ CLEARLY = 2.0
 class FitOptions:
     """Options of fitting a head. The defaults are the best of a grid on EmoDB and RAVDESS with two encoders."""
 
-    l2: float = L2
-    """Ridge penalty on the head's weights, `l2/2 · ‖W‖²` beside the mean loss per clip. 0.01 to 0.1 are alike."""
-    layer_l2: float = 0.003
-    """Ridge penalty on the layer weights before the softmax: pulls them towards equal. Only keeps them finite."""
+    l2: float | None = None
+    """Penalty on the distance to the prior, `l2/2 · (‖W - W₀‖² + ‖b - b₀‖²)` beside the mean loss per clip. None = for
+    classes 10 / N, so that the prior is worth ten labels and gives way to more; for dimensions 0.03."""
+    layer_l2: float | None = None
+    """The penalty on the distance of the layer weights, before the softmax, to those of the pool; None = 10 / N."""
     learn_layers: bool = True
-    """Fit the layer weights with the head; False keeps them, and with classes the problem convex."""
+    """Fit the layer weights with the head; False keeps those of the pool, and with classes the problem convex."""
     balanced: bool = True
     """Weight classes ∝ N / n_c. Dimensions have none."""
     std_gain: float = STD_GAIN
@@ -62,12 +62,20 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         for name in ("l2", "layer_l2", "std_gain", "hidden"):
-            if getattr(self, name) < 0:
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if self.loss not in LOSSES:
             raise ValueError(f"no loss {self.loss!r}; known: {', '.join(LOSSES)}")
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
+
+    def class_l2(self, clips: int) -> float:
+        """The penalty of a head of classes that is fitted on so many clips."""
+        return PRIOR_LABELS / max(clips, 1) if self.l2 is None else self.l2
+
+    def layers_l2(self, clips: int) -> float:
+        """The penalty of the layer weights that are fitted on so many clips."""
+        return PRIOR_LABELS / max(clips, 1) if self.layer_l2 is None else self.layer_l2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +120,15 @@ class FitResult:
     """L-BFGS iterations used."""
     dev_uar: float | None
     """UAR on the dev rows; None without any, and for dimensions."""
-    layer: int | None = None
-    """The hidden state that `fit_best_head` lets dominate; None = the learned mixture."""
+
+
+def middle_layers(num_states: int) -> Tensor:
+    """Logits (L,) of layer weights that are a Gaussian around the middle of the network.
+
+    Speech encoders know most of emotion there (docs/results/few-labels.md): a prior for heads that have few labels.
+    """
+    depth_L = torch.linspace(0, 1, num_states) if num_states > 1 else torch.full((1,), 0.5)
+    return -((depth_L - 0.5) / MIDDLE).square() / 2
 
 
 def fit_head(
@@ -122,25 +137,36 @@ def fit_head(
     *,
     pool: LayerPool | None = None,
     dev: PooledSet | None = None,
+    prior: Head | None = None,
     options: FitOptions | None = None,
 ) -> FitResult:
-    """Fit layer weights and a linear head by L-BFGS on class-weighted cross-entropy with a ridge penalty.
+    """Fit layer weights and a head by L-BFGS on class-weighted cross-entropy, held to a prior by a ridge penalty.
 
-    Full batch and from zero, so there is nothing random in it and no learning rate, epoch count or early stopping to
-    choose; the dev rows are only scored. `pool` brings a standardisation already fitted on unlabelled features (its
-    layer weights are the start) and is not changed; without it the labelled rows themselves set the standardisation.
+    Full batch from the prior on, so there is nothing random in it and no learning rate, epoch count or early stopping
+    to choose; the dev rows are only scored. `pool` brings a standardisation already fitted on unlabelled features and
+    the prior of the layer weights, and is not changed; without it the labelled rows themselves set the standardisation,
+    and all layers weigh the same. `prior` is a linear head on the embedding of that pool, such as one of other
+    corpora (a class they lack has zeros in it); None = zero.
+
+    Intercepts are held as well: were they free, the first labels would drive out each class that has none yet.
     """
     options = options or FitOptions()
     pool = pool or _fresh_pool(train, options.std_gain)
     rows = _training_rows(pool, train)
-    fitted = _fit_classes(train, num_classes, pool, rows, options)
+    loss, l2 = class_loss(train, num_classes, options), options.class_l2(len(train.label_N))
+    fitted = _fit(rows, _start(pool, num_classes, options.hidden, prior), loss, pool, replace(options, l2=l2))
     return fitted if dev is None else replace(fitted, dev_uar=_uar(fitted, dev.label_N, _standardised(pool, dev)))
 
 
-def _fit_classes(
-    train: PooledSet, num_classes: int, pool: LayerPool, rows: _Standardised, options: FitOptions
-) -> FitResult:
-    return _fit(rows, num_classes, class_loss(train, num_classes, options), pool, options)
+def _start(pool: LayerPool, num_outputs: int, hidden: int, prior: Head | None) -> Head:
+    """The head that a fit starts from and is held to: the prior, or zero."""
+    head = Head(pool.out_width, num_outputs, hidden=hidden, dropout=0.0, generator=torch.Generator().manual_seed(0))
+    if prior is not None:
+        shapes = [tuple(one.output.weight.shape) for one in (prior, head)]
+        if hidden or prior.hidden is not None or shapes[0] != shapes[1]:
+            raise ValueError(f"a prior is a linear head with weights {shapes[1]}, got {shapes[0]}; hidden={hidden}")
+        head.load_state_dict(prior.state_dict())
+    return head.to(pool.layer_weight.device)
 
 
 def class_loss(train: PooledSet, num_classes: int, options: FitOptions) -> Callable[[Tensor], Tensor]:
@@ -169,7 +195,9 @@ def fit_dimensions(train: RatedSet, *, pool: LayerPool | None = None, options: F
     target_NK = (train.target_NK.float() - centre_K) / scale_K
     pool = pool or _fresh_pool(train, options.std_gain)
     rows = _training_rows(pool, train)
-    fitted = _fit(rows, len(centre_K), lambda value_NK: ccc_loss(value_NK, target_NK), pool, options)
+    start = _start(pool, len(centre_K), options.hidden, None)
+    options = replace(options, l2=L2 if options.l2 is None else options.l2)
+    fitted = _fit(rows, start, lambda value_NK: ccc_loss(value_NK, target_NK), pool, options)
     with torch.no_grad():
         fitted.head.output.weight.mul_(scale_K[:, None])
         fitted.head.output.bias.mul_(scale_K).add_(centre_K)
@@ -233,25 +261,41 @@ def _finite(part_BLD: Tensor) -> Tensor:
 
 
 def _fit(
+    rows: _Standardised, start: Head, loss: Callable[[Tensor], Tensor], pool: LayerPool, options: FitOptions
+) -> FitResult:
+    """Minimise a loss of the outputs (N, O) with the ridge penalties; `start` and `pool` are where they pull to.
+
+    A layer that weighs next to nothing has next to no gradient: layer weights that learn start once from those of the
+    pool and once from equal ones, and the lower end counts.
+    """
+    starts = [pool.layer_weight.detach()]
+    if options.learn_layers and bool((starts[0] != starts[0][0]).any()):
+        starts.append(torch.zeros_like(starts[0]))
+    return min((_descend(rows, start, loss, pool, layer_L, options) for layer_L in starts), key=lambda end: end.loss)
+
+
+def _descend(
     rows: _Standardised,
-    num_outputs: int,
+    start: Head,
     loss: Callable[[Tensor], Tensor],
     pool: LayerPool,
+    start_L: Tensor,
     options: FitOptions,
 ) -> FitResult:
-    """Minimise a loss of the outputs (N, O) with the ridge penalties, from zero."""
-    pool, standard_NLU = copy.deepcopy(pool), rows.standard_NLU
-    generator = torch.Generator().manual_seed(0)
-    head = Head(pool.out_width, num_outputs, hidden=options.hidden, dropout=0.0, generator=generator)
-    head.to(pool.layer_weight.device)
+    """The minimum that is reached from the head and the layer weights of a start."""
+    layer_anchor_L = pool.layer_weight.detach().clone()
+    pool, head, standard_NLU = copy.deepcopy(pool), copy.deepcopy(start), rows.standard_NLU
+    pool.lean_to(start_L)
     fixed_NU = None if options.learn_layers else pool.combine(standard_NLU).detach()
+    layer_l2 = options.layers_l2(len(standard_NLU))
+    # A hidden layer has random weights to start from, and no prior but zero.
+    anchors = [part.detach().clone() * (head.hidden is None) for part in head.parameters()]
 
     def objective() -> Tensor:
         embedding = pool.join(pool.combine(standard_NLU) if fixed_NU is None else fixed_NU, rows.text_NE)
-        layers = [head.output] if head.hidden is None else [head.hidden, head.output]
-        penalty = options.l2 * sum(layer.weight.square().sum() for layer in layers)
+        penalty = (options.l2 or 0.0) * _distance(head.parameters(), anchors)
         if options.learn_layers:
-            penalty = penalty + options.layer_l2 * pool.layer_weight.square().sum()
+            penalty = penalty + layer_l2 * (pool.layer_weight - layer_anchor_L).square().sum()
         return loss(head(embedding)) + penalty / 2
 
     parameters = list(head.parameters()) + (list(pool.parameters()) if options.learn_layers else [])
@@ -259,53 +303,9 @@ def _fit(
     return FitResult(pool=pool.eval(), head=head.eval(), loss=least, steps=steps, dev_uar=None)
 
 
-def fit_best_head(
-    train: PooledSet, num_classes: int, *, pool: LayerPool, dev: PooledSet, options: FitOptions | None = None
-) -> FitResult:
-    """A head on a learned mixture of layers, or on mainly one layer where that is clearly better on dev.
-
-    With few labels the learned weights may settle on a layer that explains them by chance; which one knows, the
-    dev rows say. Clearly: by more than two standard errors of the clips' calibrated cross-entropy, or the choice costs
-    more than it brings as soon as labels are many (as in Breiman et al. 1984, CART, section 3.4.3). The layer chosen
-    gets most of the weight and not all of it, so that adapters trained from here are heard from every layer. Dev rows
-    that lack a class of the training rows do not say which layer knows it: then it is the mixture.
-    """
-    options = options or FitOptions()
-    train_rows, dev_rows = _training_rows(pool, train), _standardised(pool, dev)
-
-    def fit(start: LayerPool, options: FitOptions, layer: int | None) -> FitResult:
-        fitted = _fit_classes(train, num_classes, start, train_rows, options)
-        return replace(fitted, dev_uar=_uar(fitted, dev.label_N, dev_rows), layer=layer)
-
-    mixture = fit(pool, options, None)
-    if not bool(torch.isin(torch.unique(train.label_N), dev.label_N).all()):
-        return mixture
-    fixed = replace(options, learn_layers=False)
-    singles = [fit(_leaning(pool, layer), fixed, layer) for layer in range(len(pool.layer_weight))]
-    loss_N = _calibrated_losses(mixture, dev.label_N, dev_rows)
-    loss_LN = np.stack([_calibrated_losses(single, dev.label_N, dev_rows) for single in singles])
-    best = int(loss_LN.mean(1).argmin())
-    gain_N = loss_N - loss_LN[best]
-    clearly = gain_N.mean() > CLEARLY * gain_N.std() / np.sqrt(len(gain_N))
-    return singles[best] if clearly else mixture
-
-
-def _leaning(pool: LayerPool, layer: int) -> LayerPool:
-    """A pool in which one layer has most of the weight."""
-    leaning = copy.deepcopy(pool)
-    with torch.no_grad():
-        leaning.layer_weight.zero_()
-        leaning.layer_weight[layer] = LEANING
-    return leaning
-
-
-def _calibrated_losses(result: FitResult, label_N: Tensor, rows: _Standardised) -> NDArray[np.float64]:
-    """Class-weighted cross-entropy of every clip at the temperature that is best for all, (N,)."""
-    weight_C = class_weights(label_N, result.head.output.out_features)
-    logits_NC = _logits(result, rows)
-    scaled_NC = logits_NC / best_temperature(logits_NC, label_N, weight_C)
-    loss_N = nn.functional.cross_entropy(scaled_NC, label_N, weight=weight_C, reduction="none")
-    return loss_N.double().cpu().numpy()
+def _distance(parameters: Iterable[Tensor], anchors: Iterable[Tensor]) -> Tensor:
+    """Squared distance of some parameters to others, a scalar."""
+    return torch.stack([(one - other).square().sum() for one, other in zip(parameters, anchors, strict=True)]).sum()
 
 
 @torch.no_grad()

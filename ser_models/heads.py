@@ -75,6 +75,11 @@ class LayerPool(nn.Module):
         self.layer_weight.fill_(-torch.inf)
         self.layer_weight[state] = 0.0
 
+    @torch.no_grad()
+    def lean_to(self, logit_L: Tensor) -> None:
+        """Set the layer weights, before the softmax."""
+        self.layer_weight.copy_(logit_L)
+
     def standardise(self, mean_BLD: Tensor, std_BLD: Tensor) -> Tensor:
         """Standardised statistics of every layer side by side, (B, L, U)."""
         self._check(mean_BLD, std_BLD)

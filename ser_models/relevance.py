@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ser_models.fitting import (
+    L2,
     FitOptions,
     FitResult,
     PooledRows,
@@ -27,6 +28,9 @@ from ser_models.fitting import (
     fit_head,
     predict_pooled,
 )
+
+LAYER_L2 = 0.003
+"""Ridge penalty on the layer weights before the softmax: only keeps them finite, since they are what is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +46,14 @@ class Relevance:
 
 
 def layer_relevance(
-    train: PooledSet | RatedSet, test: PooledRows, *, num_classes: int = 0, options: FitOptions | None = None
+    train: PooledSet | RatedSet, test: PooledRows, *, num_classes: int = 0, l2: float = L2
 ) -> Relevance:
     """Fit all probes of one target on the training clips and predict the test clips with them.
 
-    The target is a class (`PooledSet`, `num_classes`) or one dimension (`RatedSet` with one column). 2 L fits.
+    The target is a class (`PooledSet`, `num_classes`) or one dimension (`RatedSet` with one column). 2 L fits, with a
+    ridge penalty `l2` on the weights of each probe.
     """
+    options = FitOptions(l2=l2, layer_l2=LAYER_L2)
     states = range(train.mean_NLD.shape[1])
     singles = [_fit(train, [state], num_classes, options) for state in states]
     prefixes = [_fit(train, range(state + 1), num_classes, options) for state in states]
@@ -82,7 +88,7 @@ def gains(score_XL: NDArray[np.floating], floor: float) -> NDArray[np.float64]:
     return np.diff(best_XL, axis=-1, prepend=0)
 
 
-def _fit(train: PooledSet | RatedSet, states: Sequence[int], num_classes: int, options: FitOptions | None) -> FitResult:
+def _fit(train: PooledSet | RatedSet, states: Sequence[int], num_classes: int, options: FitOptions) -> FitResult:
     mean_NLD, std_NLD = (part[:, list(states)] for part in (train.mean_NLD, train.std_NLD))
     train = replace(train, mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=None)
     if isinstance(train, PooledSet):

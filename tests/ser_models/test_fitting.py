@@ -22,12 +22,12 @@ from ser_models.fitting import (
     PooledSet,
     RatedSet,
     class_loss,
-    fit_best_head,
     fit_dimensions,
     fit_head,
+    middle_layers,
     predict_pooled,
 )
-from ser_models.heads import LayerPool, stack_heads
+from ser_models.heads import Head, LayerPool, stack_heads
 from ser_models.losses import class_weights
 from ser_models.metrics import ccc_by_dimension, uar
 from ser_models.pooling import masked_mean_std
@@ -53,8 +53,11 @@ def test_equals_logistic_regression_where_the_problem_is_convex() -> None:
     result = fit_head(train, 3, options=options)
     x, new = (result.pool(rows.mean_NLD, rows.std_NLD).detach().numpy() for rows in (train, test))
     weight_N = class_weights(train.label_N, 3)[train.label_N].numpy()
-    # scikit-learn sums over clips and scales that sum by C: C = 1 / (l2 · N) is the same problem.
-    oracle = LogisticRegression(C=1 / (options.l2 * 90), tol=1e-8, max_iter=1000).fit(x, train.label_N, weight_N)
+    # scikit-learn sums over clips and scales that sum by C: C = 1 / (l2 · N) is the same problem. It leaves intercepts
+    # free, and a column of ones has a weight like any other.
+    x, new = (np.column_stack([rows, np.ones(len(rows))]) for rows in (x, new))
+    oracle = LogisticRegression(C=1 / (0.05 * 90), tol=1e-8, max_iter=1000, fit_intercept=False)
+    oracle.fit(x, train.label_N, weight_N)
     actual = torch.softmax(predict_pooled(result, test.mean_NLD, test.std_NLD), -1).numpy()
     np.testing.assert_allclose(actual, oracle.predict_proba(new), atol=1e-3)
 
@@ -77,7 +80,8 @@ def test_soft_labels_are_a_logistic_regression_on_every_vote(balanced: bool) -> 
     x, new = (result.pool(rows.mean_NLD, rows.std_NLD).detach().numpy() for rows in (train, test))
     weight_NC = soft_NC * (90 / (3 * soft_NC.sum(0)) if balanced else 1)
     label_M = np.tile(np.arange(3), 90)  # every clip once for each class, as heavy as the votes for it
-    oracle = LogisticRegression(C=1 / (options.l2 * 90), tol=1e-8, max_iter=1000)
+    x, new = (np.column_stack([rows, np.ones(len(rows))]) for rows in (x, new))
+    oracle = LogisticRegression(C=1 / (0.05 * 90), tol=1e-8, max_iter=1000, fit_intercept=False)
     oracle.fit(np.repeat(x, 3, 0), label_M, weight_NC.flatten().numpy())
     actual = torch.softmax(predict_pooled(result, test.mean_NLD, test.std_NLD), -1).numpy()
     np.testing.assert_allclose(actual, oracle.predict_proba(new), atol=1e-3)
@@ -87,14 +91,13 @@ def test_soft_labels_are_a_logistic_regression_on_every_vote(balanced: bool) -> 
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_sure_soft_labels_fit_the_head_of_hard_ones(weighted: bool) -> None:
-    train, dev = clusters(90, 0), clusters(120, 1)
+    train = clusters(90, 0)
     weight_N = torch.linspace(0.5, 1.5, 90) if weighted else None
     hard = replace(train, weight_N=weight_N)
     soft = replace(hard, soft_NC=torch.nn.functional.one_hot(train.label_N, 3).float())
     pool = LayerPool(4, 12)
     pool.fit(train.mean_NLD, train.std_NLD)
-    a, b = (fit_best_head(rows, 3, pool=pool, dev=dev) for rows in (hard, soft))
-    assert a.layer == b.layer
+    a, b = (fit_head(rows, 3, pool=pool) for rows in (hard, soft))
     torch.testing.assert_close(a.head.output.weight, b.head.output.weight, atol=1e-3, rtol=1e-3)
 
 
@@ -106,33 +109,83 @@ def test_hard_labels_have_the_loss_of_torch_to_the_last_bit() -> None:
     assert torch.equal(class_loss(train, 3, FitOptions())(logits_NC), oracle)
 
 
-def test_a_mixture_that_fell_for_a_layer_that_knows_nothing_gives_way_to_the_one_dev_points_to() -> None:
-    train, dev, test = clusters(15, 10, gap=0.6), clusters(200, 1, gap=0.6), clusters(400, 2, gap=0.6)
+def test_few_labels_leave_the_layers_at_their_prior_and_many_overcome_it() -> None:
+    train, test = clusters(600, 0, informative=3, gap=0.6), clusters(400, 2, informative=3, gap=0.6)
     pool = LayerPool(4, 12)
-    pool.fit(dev.mean_NLD, dev.std_NLD)
-    mixture, best = fit_head(train, 3, pool=pool), fit_best_head(train, 3, pool=pool, dev=dev)
-    assert best.layer == 2
-    assert 0.9 < float(torch.softmax(best.pool.layer_weight.detach(), 0)[2]) < 1
-
-    def test_uar(result: FitResult) -> float:
-        return uar(test.label_N.numpy(), predict_pooled(result, test.mean_NLD, test.std_NLD).argmax(1).numpy())
-
-    assert test_uar(mixture) < 0.4
-    assert test_uar(best) > 0.8
-    two = dev.label_N < 2
-    lacking = PooledSet(mean_NLD=dev.mean_NLD[two], std_NLD=dev.std_NLD[two], label_N=dev.label_N[two])
-    assert fit_best_head(train, 3, pool=pool, dev=lacking).layer is None, "dev that lacks a class says nothing"
-    assert torch.equal(pool.layer_weight, torch.zeros(4)), "the pool that was given is left alone"
+    pool.fit(test.mean_NLD, test.std_NLD)
+    pool.lean_to(middle_layers(4))
+    few = PooledSet(mean_NLD=train.mean_NLD[:6], std_NLD=train.std_NLD[:6], label_N=train.label_N[:6])
+    weight = {
+        rows: float(torch.softmax(fit_head(part, 3, pool=pool).pool.layer_weight, 0)[3].detach())
+        for rows, part in (("few", few), ("many", train))
+    }
+    assert float(torch.softmax(middle_layers(4), 0)[3]) < 0.01
+    assert weight["few"] < 0.02
+    assert weight["many"] > 0.5
+    assert torch.equal(pool.layer_weight, middle_layers(4)), "the pool that was given is left alone"
 
 
-def test_a_mixture_stays_where_no_layer_is_clearly_better() -> None:
-    train, dev = clusters(90, 0), clusters(120, 1)
-    pool = LayerPool(4, 12)
+def test_middle_layers_are_even_around_the_middle_of_any_network() -> None:
+    for states in (1, 2, 5, 9, 25):
+        weight_L = torch.softmax(middle_layers(states), 0)
+        torch.testing.assert_close(weight_L, weight_L.flip(0))
+        assert int(weight_L.argmax()) in ((states - 1) // 2, states // 2)
+
+
+def prior_head() -> Head:
+    """A head on means of 12 numbers that tells classes 0 and 1 apart and knows nothing of class 2."""
+    head = Head(12, 3, dropout=0.0)
+    with torch.no_grad():
+        head.output.weight[:2] = torch.randn(2, 12, generator=torch.Generator().manual_seed(7))
+        head.output.bias[:2] = torch.tensor([0.3, -0.2])
+    return head
+
+
+def test_a_prior_is_the_head_until_there_are_labels_and_gives_way_to_them() -> None:
+    train, prior = clusters(300, 0), prior_head()
+    pool = LayerPool(4, 12, std_gain=0.0)
     pool.fit(train.mean_NLD, train.std_NLD)
-    best = fit_best_head(train, 3, pool=pool, dev=dev)
-    assert best.layer is None
-    learnt = fit_head(train, 3, pool=pool, dev=dev)
-    assert torch.equal(best.head.output.weight, learnt.head.output.weight)
+    options = FitOptions(learn_layers=False)
+
+    def fit(rows: int) -> Head:
+        part = PooledSet(mean_NLD=train.mean_NLD[:rows], std_NLD=train.std_NLD[:rows], label_N=train.label_N[:rows])
+        return fit_head(part, 3, pool=pool, prior=prior, options=options).head
+
+    free = fit_head(train, 3, pool=pool, options=options).head.output.weight
+    away = [float((fit(rows).output.weight - prior.output.weight).detach().norm()) for rows in (1, 10, 300)]
+    assert away == sorted(away)
+    left, far = (float((head.output.weight - free).detach().norm()) for head in (fit(300), prior))
+    assert left < far
+
+
+def test_a_prior_is_a_shift_of_ridge_regression() -> None:
+    """The minimum with a prior has the gradient of the loss in balance with the distance to the prior."""
+    train, prior = clusters(90, 0), prior_head()
+    pool = LayerPool(4, 12, std_gain=0.0)
+    pool.fit(train.mean_NLD, train.std_NLD)
+    options = FitOptions(learn_layers=False, l2=0.05, max_steps=500)
+    head = fit_head(train, 3, pool=pool, prior=prior, options=options).head
+    class_loss(train, 3, options)(head(pool(train.mean_NLD, train.std_NLD).detach())).backward()
+    for name in ("weight", "bias"):
+        value, start = getattr(head.output, name), getattr(prior.output, name)
+        torch.testing.assert_close(value.grad, -0.05 * (value - start).detach(), atol=2e-4, rtol=0)
+
+
+def test_the_first_labels_do_not_drive_out_a_class_that_has_none() -> None:
+    train, test = clusters(6, 3), clusters(300, 1)
+    pool = LayerPool(4, 12)
+    pool.fit(test.mean_NLD, test.std_NLD)
+    prior = fit_head(clusters(300, 5), 3, pool=pool).head
+    rows = train.label_N != 2
+    few = PooledSet(mean_NLD=train.mean_NLD[rows], std_NLD=train.std_NLD[rows], label_N=train.label_N[rows])
+    predicted_N = predict_pooled(fit_head(few, 3, pool=pool, prior=prior), test.mean_NLD, test.std_NLD).argmax(1)
+    assert float((predicted_N[test.label_N == 2] == 2).float().mean()) > 0.8
+
+
+def test_a_prior_of_another_shape_is_refused() -> None:
+    train = clusters(30, 0)
+    with pytest.raises(ValueError, match=r"a prior is a linear head with weights \(3, 24\), got \(3, 12\)"):
+        fit_head(train, 3, prior=prior_head())
 
 
 def test_learns_which_layer_matters() -> None:
@@ -351,8 +404,9 @@ def test_a_row_of_weight_two_is_fitted_as_two_rows() -> None:
     parts = {name: getattr(train, name)[order_N] for name in ("mean_NLD", "std_NLD", "label_N")}
     pool = LayerPool(4, 12)
     pool.fit(train.mean_NLD, train.std_NLD)
-    weighed = fit_head(replace(train, weight_N=weight_N / weight_N.mean()), 3, pool=pool)
-    copied = fit_head(PooledSet(**parts), 3, pool=pool)
+    options = FitOptions(l2=0.1, layer_l2=0.1)
+    weighed = fit_head(replace(train, weight_N=weight_N / weight_N.mean()), 3, pool=pool, options=options)
+    copied = fit_head(PooledSet(**parts), 3, pool=pool, options=options)
     assert weighed.loss == pytest.approx(copied.loss, rel=1e-4)
     probabilities = [predict_pooled(fit, train.mean_NLD, train.std_NLD).softmax(-1) for fit in (weighed, copied)]
     torch.testing.assert_close(probabilities[0], probabilities[1], atol=5e-3, rtol=0)

@@ -32,7 +32,7 @@ def test_the_layer_that_knows_the_class_is_found() -> None:
     single_L = np.array([uar(label_N.numpy(), predicted_N.astype(int)) for predicted_N in relevance.single_LN])
     truncated_L = np.array([uar(label_N.numpy(), predicted_N.astype(int)) for predicted_N in relevance.truncated_LN])
     assert single_L.argmax() == KNOWING
-    assert single_L[KNOWING] > 0.85
+    assert single_L[KNOWING] > 0.8
     assert np.delete(single_L, KNOWING).max() < 0.55
     assert truncated_L[:KNOWING].max() < 0.55 < 0.8 < truncated_L[KNOWING:].min()
     assert gains(truncated_L, 1 / 3).argmax() == KNOWING

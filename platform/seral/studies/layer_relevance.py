@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from ser_models import metrics
-from ser_models.fitting import L2, FitOptions, PooledSet, RatedSet
+from ser_models.fitting import L2, PooledSet, RatedSet
 from ser_models.intervals import jackknife_interval, without_each
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
 from seral.pool.splits import Fold, SplitOptions, voices
@@ -124,7 +124,7 @@ def relevance_cell(cell: Cell, _folder: str, data: FoldData, fold: Fold, options
         train = PooledSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, label_N=target_N.long())
     else:
         train = RatedSet(mean_NLD=rows.mean_NLD, std_NLD=rows.std_NLD, target_NK=target_N[:, None].float())
-    relevance = layer_relevance(train, test, num_classes=len(options.classes), options=FitOptions(l2=options.l2))
+    relevance = layer_relevance(train, test, num_classes=len(options.classes), l2=options.l2)
     return {
         "weight": relevance.weight_L.round(6).tolist(),
         "ids": test_ids,

@@ -222,7 +222,7 @@ def _save_head(
 
 def _describe(fitted: FitResult) -> dict[str, Any]:
     """Facts of a fitted head for the history."""
-    facts = {name: getattr(fitted, name) for name in ("layer", "dev_uar", "loss", "steps")}
+    facts = {name: getattr(fitted, name) for name in ("dev_uar", "loss", "steps")}
     return facts | {"trainable": sum(p.numel() for part in (fitted.pool, fitted.head) for p in part.parameters())}
 
 

@@ -16,9 +16,9 @@ from ser_models.fitting import (
     FitResult,
     PooledSet,
     RatedSet,
-    fit_best_head,
     fit_dimensions,
     fit_head,
+    middle_layers,
     predict_pooled,
 )
 from ser_models.heads import LayerPool, stack_heads
@@ -41,6 +41,7 @@ def standardised_pool(store: FeatureStore, moments: PooledMoments, options: Fine
         width, alone = len(moments.text.total), options.modalities == "text"
         text = TextInput(width=width, alone=alone, gain=1.0 if alone else options.head.text_gain)
     pool = make_pool(store.num_layers + 1, store.width, std_gain=options.head.std_gain, text=text)
+    pool.lean_to(middle_layers(store.num_layers + 1))
     try:
         pool.fit_moments(moments)
     except ValueError as error:
@@ -69,8 +70,7 @@ def fit_training_head(
         return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
     if adaptation is not None and adaptation.options is not None:
         return _fit_anchored(_labelled_rows(*train), _labelled_rows(*dev), pool, num_classes, settings, adaptation)
-    fit = fit_best_head if settings.learn_layers else fit_head
-    fitted = fit(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
+    fitted = fit_head(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
     if not train.targets.value_NK.shape[1]:
         return fitted
     rated = fit_dimensions(_rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
