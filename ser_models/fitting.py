@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -86,6 +87,11 @@ class PooledRows:
     std_NLD: Tensor
     text_NE: Tensor | None = None
     """Vectors of the transcripts, for a pool that reads them; NaN where there is none."""
+
+    def only(self, keep_N: Tensor) -> Self:
+        """The rows of a mask, or of indices, with all that belongs to them."""
+        parts: dict[str, Any] = {name: part[keep_N] for name, part in vars(self).items() if part is not None}
+        return replace(self, **parts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,7 @@ FLOORS = {
             "encoders",
             "audio_text",
             "fitting",
+            "transfer",
             "relevance",
         ),
         *("alignment", "similarity"),

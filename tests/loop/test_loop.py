@@ -127,7 +127,8 @@ def in_process(options: LoopOptions, folder: Path, on_round: OnRound) -> list[Pa
     data = context.fold_data(context.features(), fold, metadata)
     arm = arm_of(options, options.initial, options.strategy, len(data.fold.train))
     trajectory = Trajectory(arm=options.strategy.name, fold=0, seed=options.seeds[0])
-    run_trajectory(str(folder / "arm"), trajectory, arm, loop_fold(options, data, (), str(folder / "fold")), on_round)
+    whole = loop_fold(options, data, data.metadata.slice(0, 0), str(folder / "fold"))
+    run_trajectory(str(folder / "arm"), trajectory, arm, whole, on_round)
     return sorted((folder / "arm" / "rounds").iterdir())
 
 

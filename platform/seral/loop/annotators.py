@@ -27,8 +27,8 @@ class AnnotatorKind:
     """One sentence."""
     open: Callable[[LoopOptions, Pool], Annotator]
     """Make the annotator; who opens it closes it."""
-    candidates: Callable[[LoopOptions, Pool], tuple[pa.Table, list[str]]]
-    """Metadata of the utterances that it can be asked about, and the ids of the source, whose labels cost nothing."""
+    candidates: Callable[[LoopOptions, Pool], tuple[pa.Table, pa.Table]]
+    """Metadata of the utterances that it can be asked about, and of the source, whose labels cost nothing."""
     check: Callable[[LoopOptions], None]
     """Raise AwaitingLabels before anything is started, when a round that was asked lacks answers."""
     pending: Callable[[LoopOptions], list[str]]
@@ -69,7 +69,7 @@ def open_people(options: LoopOptions, pool: Pool | None = None) -> People:
     return People(options.run, options.people or PeopleOptions(), options.classes)
 
 
-def with_known_speakers(options: LoopOptions, pool: Pool) -> tuple[pa.Table, list[str]]:
+def with_known_speakers(options: LoopOptions, pool: Pool) -> tuple[pa.Table, pa.Table]:
     """Metadata of what people can be asked about, and no source. Raises SplitError where no speaker is known."""
     table = askable(pool, options.corpora)
     if table["speaker"].null_count == table.num_rows:
@@ -77,7 +77,7 @@ def with_known_speakers(options: LoopOptions, pool: Pool) -> tuple[pa.Table, lis
             f"no clip of {pool.uri} has a speaker, and models must be judged by others than those they learnt from: "
             "import it with speakers; where voices are not known, name the call or the recording instead"
         )
-    return table, []
+    return table, table.slice(0, 0)
 
 
 def check_people(options: LoopOptions) -> None:

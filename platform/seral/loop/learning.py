@@ -55,7 +55,8 @@ class Examples:
 def examples_of(this: Round, answers: Answers) -> Examples:
     """The features and labels that the round's model learns from and is judged by."""
     fold, emotions = this.data.fold, this.annotator.emotions
-    parts = (answers.labelled_ids, fold.dev, fold.test, this.fold.source)
+    prior_only = this.fold.models is not None and this.options.finetune.frozen
+    parts = (answers.labelled_ids, fold.dev, fold.test, () if prior_only else this.fold.source)
     train, dev, test, source = (this.utterances(ids) for ids in parts)
     label_M, dev_label_N, test_label_N, source_label_M = (
         codes(words, this.classes)
@@ -86,14 +87,15 @@ def _soft_labels(labelled: pa.Table, others: int, num_classes: int) -> Float | N
 
 def train_model(this: Round, examples: Examples, target: Targets, folder: str, seed: int) -> dict[str, Any]:
     """Train on the labels so far and write the best model on dev to `folder`/model; returns the training's history."""
-    options, source = this.options, examples.source
+    options, source, models = this.options, examples.source, this.fold.models
     data = TrainingData(
         train=Labelled(examples.train.with_others(source), target),
         dev=Labelled(examples.dev, Targets.of_classes(examples.dev_label_N)),
         unlabelled=this.data.unlabelled,
         store=this.data.store,
         classes=this.classes,
-        source=Source(units=source, anchor=options.anchor) if source.ids else None,
+        source=Source(units=source, anchor=options.anchor, models=models) if source.ids or models else None,
+        centring=this.data.centring,
     )
     finetuning = options.finetune.head_only if options.proxy and not this.is_last else options.finetune
     return finetune(data, finetuning, folder, seed=seed, on=options.cluster)
@@ -121,6 +123,7 @@ def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary
         seed=this.seed,
         width=this.fold.embedding_width,
         on=options.cluster,
+        centring=this.data.centring,
     )
     rows_of = this.data.index.rows_by_shard(this.candidates(this.unasked(answers.asked_ids), this.number + 1))
     with this.times.phase("score"):
@@ -148,7 +151,7 @@ def restore_selection(this: Round) -> None:
 
 def _write_labelled(this: Round, examples: Examples, needs: frozenset[str]) -> None:
     """Write what the next round selects by of clips with an answer: no label, but how little it is believed."""
-    scorer = Scorer(this.model, this.data.store, this.options.cluster)
+    scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.centring)
     train_MU, rejected_MU = (scorer(part).embedding_NU for part in (examples.train, examples.rejected))
     embedding_MU = Projection(this.fold.embedding_width)(np.concatenate([train_MU, rejected_MU]))
     columns: dict[str, Any] = {
@@ -181,7 +184,7 @@ def _members(this: Round, examples: Examples) -> tuple[str, ...]:
 
 def evaluations(this: Round, examples: Examples) -> tuple[Float, Float, dict[str, Any]]:
     """Probabilities (N, C) of dev and of test, and the metrics of both."""
-    scorer = Scorer(this.model, this.data.store, this.options.cluster)
+    scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.centring)
     dev_NC, test_NC = (scorer(part).probability_NC for part in (examples.dev, examples.test))
     metrics = {
         "dev": evaluate(examples.dev_label_N, dev_NC, this.classes),

@@ -47,12 +47,13 @@ from seral.schema import SECONDS
 from seral.selection.candidates import METADATA_COLUMNS
 from seral.selection.selection import StrategyOptions
 from seral.task.context import open_run
-from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.folds import FoldData, features_of, fold_data, with_centring
 from seral.task.options import protocol_name
 from seral.task.run import read_options, write_environment
 from seral.task.tracking import Tracker
 from seral.training.augmented import check_noises
 from seral.training.finetune import frames_layer
+from seral.training.source import source_models, with_features
 
 LARGE = 10_000
 """Clips of a pool from which on a run says beforehand what it will take."""
@@ -101,6 +102,8 @@ def _run(options: LoopOptions) -> str:
     del annotator  # answers of a large pool make room for what follows
     storage.release_memory()
     data_of = _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()})
+    if options.finetune.head.normalise != "none":
+        data_of = with_centring(data_of, source)
     loop_folds = {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
     for n, loop_fold in loop_folds.items():
         _warn_of_missing_classes(loop_fold, emotion_of[n], kind.more_evaluation)
@@ -220,7 +223,7 @@ def _with_moments(data_of: dict[int, FoldData]) -> dict[int, FoldData]:
     return {n: replace(data, moments=moments[n]) for n, data in data_of.items()}
 
 
-def _loop_fold(options: LoopOptions, number: int, data: FoldData, source: Sequence[str]) -> LoopFold:
+def _loop_fold(options: LoopOptions, number: int, data: FoldData, source: pa.Table) -> LoopFold:
     folder = storage.join(options.run, "tapt", f"fold-{number:02d}", SURPRISAL)
     surprisal = folder if options.needs_surprisal else None
     return loop_fold(options, data, source, storage.join(options.run, "folds", f"fold-{number:02d}"), surprisal)
@@ -234,16 +237,24 @@ def _warn_of_missing_classes(fold: LoopFold, emotion_of: Mapping[str, str], more
 
 
 def loop_fold(
-    options: LoopOptions, data: FoldData, source: Sequence[str], folder: str, surprisal: str | None = None
+    options: LoopOptions, data: FoldData, source: pa.Table, folder: str, surprisal: str | None = None
 ) -> LoopFold:
-    """A fold as its trajectories see it, with those utterances of the source that have features.
+    """A fold as its trajectories see it, with those utterances of the source that have features, and its models.
 
     `folder` is for what all of them read, such as what the first round selects by.
     """
     if data.moments is None:
         data = replace(data, moments=data.unlabelled.moments)
-    present, processes = data.index.present(source), options.cluster.parts
-    return LoopFold(data=data, options=options, source=present, folder=folder, surprisal=surprisal, processes=processes)
+    present = with_features(source, data)
+    return LoopFold(
+        data=data,
+        options=options,
+        source=tuple(present["utterance_id"].to_pylist()),
+        folder=folder,
+        models=source_models(options.anchor, data, present, options.finetune, storage.join(folder, "source")),
+        surprisal=surprisal,
+        processes=options.cluster.parts,
+    )
 
 
 def arm_of(options: LoopOptions, initial: StrategyOptions, strategy: StrategyOptions, total: int) -> Arm:

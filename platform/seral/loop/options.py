@@ -28,7 +28,7 @@ class LoopOptions(TrainingOptions):
     """Options of the main job."""
 
     initial: StrategyOptions = StrategyOptions(name="auto")
-    """The strategy arm's way to pick its first set, before there is a model."""
+    """The strategy arm's way to pick its first set, before there is a model, or by the model of the source_corpora."""
     strategy: StrategyOptions = StrategyOptions(name="auto")
     """The strategy arm's way to pick afterwards."""
     others: list[StrategyOptions] = Field(default=[])
@@ -94,10 +94,11 @@ class LoopOptions(TrainingOptions):
         arms = ["full", "random", self.strategy.name, *(other.name for other in self.others)]
         if self.others and (twice := {name for name in arms if arms.count(name) > 1}):
             raise ValueError(f"others: there is an arm {min(twice)!r} already; name each strategy once")
-        if self.initial.needs - WITHOUT_A_MODEL:
+        if self.initial.needs - WITHOUT_A_MODEL and not self.source_corpora:
             wanted = ", ".join(sorted(self.initial.needs - WITHOUT_A_MODEL))
             raise ValueError(
-                f"initial: {self.initial.name} reads {wanted}, and there is no model before the first round"
+                f"initial: {self.initial.name} reads {wanted}, and there is no model before the first round without "
+                "source_corpora"
             )
         return self
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from seral import storage
 from seral.errors import StateError
 from seral.features.store import PooledShard
-from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column
-from seral.loop.rounds import LoopFold, Round, round_folder
+from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column, write_source_scores
+from seral.loop.rounds import OF_A_MODEL, LoopFold, Round, round_folder
 from seral.pool.ids import Ids, positions
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
@@ -111,6 +111,9 @@ def _source(this: Round, strategy: StrategyOptions) -> SourceOptions | None:
             labelled=about,
             labelled_features=about,
         )
+    if fold.models is not None and strategy.needs & OF_A_MODEL:
+        folder = storage.join(write_source_scores(fold, fold.models, strategy.needs), SELECTION)
+        return SourceOptions(features=folder, predictions=folder, metadata=utterances, surprisal=surprisal)
     if "embedding_ND" in strategy.needs:
         return SourceOptions(features=write_initial(fold), metadata=utterances, surprisal=surprisal)
     return None

@@ -11,6 +11,7 @@ the shards.
 # N rows · C classes · U embedding · R repeats (dropout passes, members of an ensemble)
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -29,10 +30,13 @@ from ser_models.metrics import confusion_matrix
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.actors import each_item
+from seral.features.speakers import Centring
 from seral.features.store import READERS, FeatureStore, PooledShard
+from seral.loop.rounds import LoopFold
 from seral.schema import prediction_schema
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Utterances
+from seral.training.data import SourceModels
 from seral.training.scoring import ROWS_IN_BATCH, Float, Scorer, Scores
 
 POOL, SELECTION = "predictions/pool", "selection"
@@ -62,6 +66,8 @@ class ScoringPlan:
     width: int
     """Numbers of an embedding that are written: longer ones are projected."""
     on: ClusterOptions
+    centring: Centring | None = None
+    """Means of the speakers, for models of features less these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +91,9 @@ class ShardScorer:
     def __init__(self, plan: ScoringPlan) -> None:
         torch.set_num_threads(1)
         self.plan = plan
-        self.model = Scorer(plan.model, plan.store, plan.on)
-        self.members = [Scorer(folder, plan.store, plan.on) for folder in plan.members]
+        self.model, *self.members = (
+            Scorer(folder, plan.store, plan.on, plan.centring) for folder in (plan.model, *plan.members)
+        )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Score rows of some shards, given as int32 bytes; the figures of each shard."""
@@ -173,6 +180,36 @@ def score_shards(
         entropy=float(sum(done["entropy"])),
         change_CC=sum(changes, start=np.zeros((count, count), np.int64)),
     )
+
+
+def write_source_scores(fold: LoopFold, models: SourceModels, needs: frozenset[str]) -> str:
+    """Write, where it is missing, what the model of a source says of the pool, which the first round selects by.
+
+    Returns the folder, which is the same for all arms and seeds that read these columns.
+    """
+    options, columns = fold.options, needs | {"probability_NC", "embedding_ND"}
+    path = storage.join(fold.folder, "source", f"scores-{zlib.crc32(' '.join(sorted(columns)).encode()):08x}")
+    uri = storage.join(path, "scores.json")
+    if storage.exists(uri):
+        return path
+    plan = ScoringPlan(
+        store=fold.data.store,
+        model=models.folder,
+        members=(),
+        path=path,
+        before=None,
+        classes=fold.data.classes,
+        needs=columns,
+        dropout_passes=options.dropout_passes if "dropout_RNC" in columns else 0,
+        seed=0,
+        width=fold.embedding_width,
+        on=options.cluster,
+        centring=fold.data.centring,
+    )
+    rows_of = fold.data.index.rows_by_shard(fold.data.fold.train)
+    summary = score_shards(plan, rows_of, fold.processes, options.cluster)
+    storage.write_json(uri, {"rows": summary.clips})
+    return path
 
 
 def prediction_table(part: str, ids: Sequence[str], probability_NC: Float, classes: Sequence[str]) -> pa.Table:

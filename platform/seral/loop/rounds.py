@@ -43,6 +43,7 @@ from seral.selection.candidates import COLUMNS, WITHOUT_A_MODEL
 from seral.selection.selection import StrategyOptions
 from seral.task.examples import Utterances
 from seral.task.folds import FoldData
+from seral.training.data import SourceModels
 
 PREDICTIONS = "predictions"
 OF_A_MODEL = frozenset({"embedding_ND", "labelled_embedding_MD"}) | (frozenset(COLUMNS) - WITHOUT_A_MODEL)
@@ -98,6 +99,8 @@ class LoopFold:
     """Utterances of other languages whose labels are there from the start."""
     folder: str
     """Folder of what all trajectories of the fold read."""
+    models: SourceModels | None = None
+    """Models of the source alone, which the first round picks by and labels have to overcome."""
     surprisal: str | None = None
     """Folder of pretraining losses (seral.pretraining.surprisal), where a strategy reads them."""
     processes: int = 1

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ser_models.fitting import PooledRows
 from ser_models.moments import PooledMoments
+from seral.features.speakers import SpeakerShifts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,11 @@ class Utterances:
         ids = [name for name, keep in zip(self.ids, keep_N, strict=True) if keep]
         text_NE = None if self.text_NE is None else self.text_NE[keep_N]
         return Utterances(ids=ids, mean_NLD=self.mean_NLD[keep_N], std_NLD=self.std_NLD[keep_N], text_NE=text_NE)
+
+    def less(self, shifts: SpeakerShifts) -> Utterances:
+        """The utterances less the shifts of their speakers."""
+        mean_NLD, std_NLD = shifts.centred(self.ids, self.mean_NLD, self.std_NLD)
+        return replace(self, mean_NLD=mean_NLD, std_NLD=std_NLD)
 
     def means(self, state: int) -> NDArray[np.float32]:
         """Means over time of one hidden state, (N, D), in single precision."""

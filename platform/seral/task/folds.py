@@ -14,6 +14,7 @@ from ser_models.moments import PooledMoments
 from seral.features.audio import extract_features
 from seral.features.index import ShardIndex
 from seral.features.moments import pooled_moments
+from seral.features.speakers import Centring, speaker_sums
 from seral.features.store import FeatureStore
 from seral.features.text import extract_text
 from seral.pool.ids import one_array
@@ -39,6 +40,8 @@ class FoldData:
     index: ShardIndex
     moments: PooledMoments | None = None
     """Of the features of the training part; None = computed when they are asked for."""
+    centring: Centring | None = None
+    """Means of the speakers that may be taken from their clips, those of a source too; None = nobody asks."""
 
     def utterances(self, ids: Sequence[str]) -> Utterances:
         """Pooled features of some utterances, in the order asked for, read from storage, in half precision."""
@@ -99,6 +102,26 @@ def folds_by_seed(
         for seed, anew in dealt.items()
         for number, fold in folds_of(metadata, anew, numbers).items()
     }
+
+
+def with_centring(data_of: Mapping[int, FoldData], source: pa.Table) -> dict[int, FoldData]:
+    """The folds with the means of their speakers, and of those of the source's clips: a pass over each store."""
+    columns = ["utterance_id", "corpus", "speaker"]
+    centred = dict[int, FoldData]()
+    for fingerprint in dict.fromkeys(data.store.fingerprint for data in data_of.values()):
+        own = {number: data for number, data in data_of.items() if data.store.fingerprint == fingerprint}
+        one = next(iter(own.values()))
+        metadata = pa.concat_tables([one.metadata.select(columns), source.select(columns)])
+        ids = {
+            name for data in own.values() for part in (data.fold.train, data.fold.dev, data.fold.test) for name in part
+        }
+        ids.update(one.index.present(source["utterance_id"].to_pylist()))
+        sums = speaker_sums(one.store, one.index, metadata, sorted(ids))
+        for number, data in own.items():
+            moments = data.unlabelled.moments
+            centring = Centring.of(sums, data.fold.train, moments)
+            centred[number] = replace(data, moments=moments, centring=centring)
+    return {number: centred[number] for number in data_of}
 
 
 def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: pa.Table) -> FoldData:

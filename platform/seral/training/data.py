@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from seral.errors import TrainError
+from seral.features.speakers import Centring
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.training.alignment import AnchorOptions
@@ -20,12 +21,29 @@ class Labelled(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class SourceModels:
+    """Models of labelled speech of other corpora for a target whose labels nobody has, see seral.training.source."""
+
+    folders: Mapping[str, str]
+    """Normalisation -> folder of a model."""
+    normalise: str
+    """The normalisation that unlabelled speech of the target speaks for."""
+
+    @property
+    def folder(self) -> str:
+        """The folder of the model to go by before there are labels."""
+        return self.folders[self.normalise]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """Speech of another language, some of it among the labelled."""
 
     units: Utterances
     anchor: AnchorOptions | None = None
     """Hold it together with the target's speech by CORAL; None = aligned and weighed only."""
+    models: SourceModels | None = None
+    """Models of the source alone, whose heads labels of the target have to overcome; None = none were made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +59,8 @@ class TrainingData:
     classes: Sequence[str] = ()
     dimensions: Sequence[str] = ()
     source: Source | None = None
+    centring: Centring | None = None
+    """Means of the speakers that may be taken from their clips."""
 
     def check(self) -> None:
         """Raise TrainError unless the training and the dev part are labelled for the task."""

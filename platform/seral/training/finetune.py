@@ -9,8 +9,8 @@ lowest adapter are never run again: training starts from the cached frames of th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ser_models.adapters.composition import attach_adapters
@@ -35,6 +35,7 @@ from seral.training.head import fit_training_head, standardised_pool
 from seral.training.model import model_of_head, replace_head, save_model
 from seral.training.pretrained import adapters_on, write_start
 from seral.training.scoring import adapted_features, repooled_features
+from seral.training.views import choose_view, normalisations, view_of, without_source
 
 PRETRAINED = ".pretrained"
 """Folder of the model that a training with pretrained adapters starts from."""
@@ -92,12 +93,12 @@ def finetune(
         data = augmented
     data, adaptation = _adapted(data, options, start)
     start = start or _pretrained(data, options, folder, seed)
-    model, begin, fitted = storage.join(folder, "model"), None if start is None else start.model, None
+    model, begin, head = storage.join(folder, "model"), None if start is None else start.model, None
     if start is None or start.refit_head:
-        fitted = _fit_head(data, options, layer, begin, adaptation)
-        history["head"] = _describe(fitted)
+        head = _fit_head(data, options, layer, begin, adaptation)
+        history["head"] = _describe(head)
         target = model if options.frozen else storage.join(folder, ".head")
-        _save_head(fitted, data, options, layer, begin, target)
+        _save_head(head, data, options, layer, begin, target)
         begin = target
     if options.frozen:
         if start is not None and (start.freeze or not start.refit_head):
@@ -114,7 +115,7 @@ def finetune(
         seed=seed,
         options=options,
         on=on,
-        adaptation=None if adaptation is None or fitted is None else adaptation.of_batches(fitted.pool, seed),
+        adaptation=None if adaptation is None or head is None else adaptation.of_batches(head.fitted.pool, seed),
     )
     work = storage.join(folder, ".train")
     name = f"train-{_digest(spec)}"
@@ -166,8 +167,8 @@ def _adapted(
     Raises OptionError where a source cannot be adapted.
     """
     source = data.source
-    if source is None:
-        return data, None
+    if source is None or (options.frozen and source.models is not None and source.anchor is None):
+        return data, None  # a frozen head has the source as its prior
     if start is not None or data.dimensions or not data.classes:
         raise OptionError("speech of another language is adapted for classes, in a training from the start")
     if options.pooling != MEAN_STD:
@@ -181,29 +182,48 @@ def _adapted(
     return replace(data, train=Labelled(data.train.units, adaptation.weighed(*data.train))), adaptation
 
 
+@dataclass(frozen=True, kw_only=True)
+class _TrainingHead:
+    """A fitted head, and what is taken from the features before it reads them."""
+
+    fitted: FitResult
+    normalise: str = "none"
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Normalisation -> mean loss on speakers left out, where it was chosen by that."""
+
+
 def _fit_head(
     data: TrainingData,
     options: FinetuneOptions,
     layer: int | None,
     start: str | None,
     adaptation: DomainAdaptation | None,
-) -> FitResult:
+) -> _TrainingHead:
     """The head of what the encoder, or the model to start from, makes of the training clips."""
-    train, dev, moments = data.train.units, data.dev.units, data.unlabelled.moments
     if start is not None or (layer is not None and options.pooling != MEAN_STD):
-        parts = (train, dev, data.unlabelled.some)
+        parts = (data.train.units, data.dev.units, data.unlabelled.some)
         if start is not None:
-            train, dev, some = adapted_features(start, data.store, *parts)
+            units, dev, some = adapted_features(start, data.store, *parts)
         else:
-            train, dev, some = repooled_features(data.store, options.pooling, layer or 0, *parts)
-        moments = Unlabelled.of(some).moments
-    pool = standardised_pool(data.store, moments, options)
-    labelled = Labelled(train, data.train.targets), Labelled(dev, data.dev.targets)
-    return fit_training_head(*labelled, pool, len(data.classes), options, adaptation)
+            units, dev, some = repooled_features(data.store, options.pooling, layer or 0, *parts)
+        pool = standardised_pool(data.store, Unlabelled.of(some).moments, options)
+        labelled = Labelled(units, data.train.targets), Labelled(dev, data.dev.targets)
+        return _TrainingHead(fitted=fit_training_head(*labelled, pool, len(data.classes), options, adaptation))
+    models = None if data.source is None or data.source.anchor is not None else data.source.models
+    train = data.train if models is None else without_source(data)
+    views = {name: view_of(data, options, name, models) for name in normalisations(data, options)}
+    name, losses = next(iter(views)), dict[str, float]()
+    if len(views) > 1:
+        leaning = "none" if models is None else models.normalise
+        name, losses = choose_view(views, train, data, leaning, options)
+    view, moved = views[name], None if models is not None else adaptation
+    learnt, dev_part = (Labelled(view.of(part.units), part.targets) for part in (train, data.dev))
+    fitted = fit_training_head(learnt, dev_part, view.pool, len(data.classes), options, moved, view.prior)
+    return _TrainingHead(fitted=fitted, normalise=name, losses=losses)
 
 
 def _save_head(
-    fitted: FitResult,
+    head: _TrainingHead,
     data: TrainingData,
     options: FinetuneOptions,
     layer: int | None,
@@ -212,17 +232,19 @@ def _save_head(
 ) -> None:
     """Write the fitted head as a model: on the encoder as it is, or in place of the head of the model to start from."""
     if start is not None:
-        replace_head(start, fitted, data.store, folder)
+        replace_head(start, head.fitted, data.store, folder)
         return
-    model = model_of_head(fitted, data.store, data.classes, options.head.dropout, data.dimensions)
+    model = model_of_head(head.fitted, data.store, data.classes, options.head.dropout, data.dimensions)
     if layer is not None:
         use_pooling(model, options.pooling, start=layer)
-    save_model(folder, model, data.store, layer=data.store.num_layers)
+    save_model(folder, model, data.store, layer=data.store.num_layers, normalise=head.normalise)
 
 
-def _describe(fitted: FitResult) -> dict[str, Any]:
+def _describe(head: _TrainingHead) -> dict[str, Any]:
     """Facts of a fitted head for the history."""
+    fitted = head.fitted
     facts = {name: getattr(fitted, name) for name in ("dev_uar", "loss", "steps")}
+    facts |= {"normalise": head.normalise, "normalise_losses": dict(head.losses)}
     return facts | {"trainable": sum(p.numel() for part in (fitted.pool, fitted.head) for p in part.parameters())}
 
 

@@ -11,7 +11,6 @@ from pydantic import Field, field_validator, model_validator
 from ser_models.adapters import ADAPTERS
 from ser_models.adapters.composition import parse_adapters
 from ser_models.audio_text import TEXT_GAIN
-from ser_models.fitting import L2
 from ser_models.heads import DROPOUT, STD_GAIN
 from ser_models.losses import LOSSES
 from ser_models.pooling import MEAN_STD, POOLINGS
@@ -22,18 +21,26 @@ from seral.training.augmented import AugmentOptions
 class HeadOptions(Options):
     """Options of the head: layer weights and a linear classifier, see ser_models.fitting."""
 
-    l2: float = Field(default=L2, ge=0)
-    """Ridge penalty on the classifier's weights. More makes a less overconfident start for adapters."""
+    l2: float | None = Field(default=None, ge=0)
+    """Penalty on the distance of weights and intercepts to their prior, beside the mean loss per clip. None: for
+    classes 10 / labels: the prior (zero, or the head of a source) is worth ten labels; for dimensions 0.03. More
+    makes a less overconfident start for adapters."""
     std_gain: float = Field(default=STD_GAIN, ge=0)
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
     text_gain: float = Field(default=TEXT_GAIN, gt=0)
     """Weight of the transcripts' vectors beside the audio, where both are read."""
+    normalise: Literal["none", "speaker", "auto"] = "none"
+    """speaker: take the mean of each speaker's unlabelled clips away, which is what tells speakers apart and not
+    emotions, unless speakers show one emotion each. auto: where the labels are told better so by a head that has not
+    heard their speakers; before there are labels, where a source says that speakers show several emotions. Of heads on
+    a frozen encoder; what adapters train on is never normalised."""
     dropout: float = Field(default=DROPOUT, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
     hidden: int = Field(default=0, ge=0)
     """Width of a hidden tanh layer between embedding and outputs; 0 = none. Not with classes and dimensions at once."""
     layers: Literal["sum", "last"] = "sum"
-    """sum: learned weights of all hidden states, or mainly one where dev clearly says so. last: the last one alone."""
+    """sum: weights of all hidden states, around the middle of the network until labels say otherwise. last: the last
+    one alone."""
 
 
 class FinetuneOptions(Options):

@@ -21,7 +21,7 @@ from ser_models.fitting import (
     middle_layers,
     predict_pooled,
 )
-from ser_models.heads import LayerPool, stack_heads
+from ser_models.heads import Head, LayerPool, stack_heads
 from ser_models.metrics import uar
 from ser_models.moments import PooledMoments
 from seral.errors import OptionError, TrainError
@@ -49,6 +49,14 @@ def standardised_pool(store: FeatureStore, moments: PooledMoments, options: Fine
     return pool
 
 
+def fit_options(options: FinetuneOptions) -> FitOptions:
+    """The options of a fit of the head that a training asks for."""
+    head = options.head
+    return FitOptions(
+        l2=head.l2, std_gain=head.std_gain, learn_layers=head.layers == "sum", hidden=head.hidden, loss=options.loss
+    )
+
+
 def fit_training_head(
     train: Labelled,
     dev: Labelled,
@@ -56,21 +64,25 @@ def fit_training_head(
     num_classes: int,
     options: FinetuneOptions,
     adaptation: DomainAdaptation | None = None,
+    prior: Head | None = None,
 ) -> FitResult:
-    """A head for classes, for dimensions, or for both on the layer weights of the classes."""
+    """A head for classes, for dimensions, or for both on the layer weights of the classes.
+
+    With an adaptation the source's clips among the labelled ones are brought to the target first. With a prior, a head
+    of the source, they are left to it.
+    """
     if adaptation is not None:
         train, dev = (Labelled(adaptation.aligned(units), targets) for units, targets in (train, dev))
-    head = options.head
-    settings = FitOptions(
-        l2=head.l2, std_gain=head.std_gain, learn_layers=head.layers == "sum", hidden=head.hidden, loss=options.loss
-    )
-    if head.layers == "last":
+    settings = fit_options(options)
+    if options.head.layers == "last":
         pool.use_only(pool.centre_mean.shape[0] - 1)
     if not num_classes:
         return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
     if adaptation is not None and adaptation.options is not None:
-        return _fit_anchored(_labelled_rows(*train), _labelled_rows(*dev), pool, num_classes, settings, adaptation)
-    fitted = fit_head(_labelled_rows(*train), num_classes, pool=pool, dev=_labelled_rows(*dev), options=settings)
+        return _fit_anchored(labelled_rows(*train), labelled_rows(*dev), pool, num_classes, settings, adaptation)
+    fitted = fit_head(
+        labelled_rows(*train), num_classes, pool=pool, dev=labelled_rows(*dev), prior=prior, options=settings
+    )
     if not train.targets.value_NK.shape[1]:
         return fitted
     rated = fit_dimensions(_rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
@@ -91,7 +103,8 @@ def _fit_anchored(
     return replace(fitted, dev_uar=uar(dev.label_N.numpy(), predicted_N.numpy()))
 
 
-def _labelled_rows(units: Utterances, targets: Targets) -> PooledSet:
+def labelled_rows(units: Utterances, targets: Targets) -> PooledSet:
+    """The clips that have a class."""
     labelled_N = targets.labelled_N
     weight_N, soft_NC = (
         None if part is None else torch.from_numpy(part[labelled_N]) for part in (targets.weight_N, targets.soft_NC)

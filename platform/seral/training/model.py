@@ -61,17 +61,27 @@ def replace_head(folder: str, fitted: FitResult, store: FeatureStore, target: st
     save_model(target, model, store, layer=layer)
 
 
-def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int) -> None:
-    """Write a model; `layer` is the hidden state up to which its encoder is the frozen one."""
+def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int, normalise: str = "none") -> None:
+    """Write a model; `layer` is the hidden state up to which its encoder is the frozen one.
+
+    `normalise`: what is taken from features before the model reads them, as in `HeadOptions`.
+    """
     with tempfile.TemporaryDirectory(prefix="seral-model-") as local:
         save_head(model, local)
         if adapter_parameters(model.encoder):
             save_adapter(model.encoder, Path(local) / "adapter")
-        facts = {"encoder": store.encoder, "fingerprint": store.fingerprint, "layer": layer}
+        facts = {"encoder": store.encoder, "fingerprint": store.fingerprint, "layer": layer, "normalise": normalise}
         if isinstance(model.pool, AudioTextPool) and store.text is not None:
             facts["text_encoder"] = store.text.encoder
         storage.write_json(Path(local) / "encoder.json", facts)
         storage.copy_folder(local, folder)
+
+
+def load_fitted(folder: str) -> SerModel:
+    """Pool and head of a saved model on a frozen encoder, which is loaded once a process."""
+    facts = storage.read_json(storage.join(folder, "encoder.json"))
+    with storage.local_copy(folder) as local:
+        return load_head(local, frozen_encoder(facts["encoder"])).eval()
 
 
 def load_model(folder: str) -> SerModel:
@@ -102,6 +112,12 @@ def read_text_encoder(folder: str) -> str | None:
 def frozen_encoder(name: str) -> SpeechEncoder:
     """An encoder nobody trains, loaded once a process."""
     return load_encoder(name).requires_grad_(False)
+
+
+def read_normalisation(folder: str) -> str:
+    """The normalisation of the features that a saved model reads: none or speaker."""
+    name: str = storage.read_json(storage.join(folder, "encoder.json")).get("normalise", "none")
+    return name
 
 
 def frozen_up_to(folder: str) -> int:

@@ -21,8 +21,10 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
     """Options of a task and of the training of its models."""
 
     source_corpora: list[str] | None = None
-    """Corpora of other languages whose labels are there from the start: every training learns from them beside the
-    target's, brought to the target's mean and spread and with as much weight; they cost no budget. None = none."""
+    """Corpora of other languages whose labels are there from the start and cost no budget, each brought to the target's
+    mean and spread. A head on a frozen encoder has theirs as its prior, so that few labels change it little and many
+    overcome it; the loop's first round picks by it. Adapters learn from both, all labels of one with as much weight as
+    all of the other. None = none."""
     anchor: AnchorOptions | None = None
     """Hold the source's and the target's speech together by CORAL; None = not."""
     tapt: TaptRunOptions | None = None
@@ -47,11 +49,12 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
         return self
 
 
-def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, list[str]]:
-    """Metadata of the target's utterances, and the ids of the source's: other corpora, so other speakers."""
+def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, pa.Table]:
+    """Metadata of the target's utterances, and of the source's: other corpora, so other speakers."""
     if not options.source_corpora:
-        return eligible(options, pool, options.corpora), []
+        target = eligible(options, pool, options.corpora)
+        return target, target.slice(0, 0)
     source = eligible(options, pool, options.source_corpora)
     present = sorted(set(pool.column("corpus").unique().to_pylist()) - set(options.source_corpora))
     target = eligible(options, pool, options.corpora or present)
-    return target, source["utterance_id"].to_pylist()
+    return target, source

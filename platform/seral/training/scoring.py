@@ -21,11 +21,13 @@ from ser_models.build import SerModel, build_model, use_pooling
 from ser_models.build import load_model as load_head
 from seral import storage
 from seral.cluster import ClusterOptions
+from seral.errors import TrainError
 from seral.features.batches import Frames, frame_shapes, pad_frames
 from seral.features.frames import FrameReader
+from seral.features.speakers import Centring, SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
-from seral.training.model import frozen_encoder, frozen_up_to, load_model
+from seral.training.model import frozen_encoder, frozen_up_to, load_model, read_normalisation
 
 Float = NDArray[np.float32]
 ROWS_IN_BATCH = 64
@@ -57,8 +59,19 @@ class Scorer:
     be one.
     """
 
-    def __init__(self, folder: str, store: FeatureStore, on: ClusterOptions | None = None) -> None:
+    def __init__(
+        self,
+        folder: str,
+        store: FeatureStore,
+        on: ClusterOptions | None = None,
+        centring: Centring | None = None,
+    ) -> None:
         self.frames: FrameReader | None = None
+        self.shifts: SpeakerShifts | None = None
+        if read_normalisation(folder) == "speaker":
+            if centring is None:
+                raise TrainError(f"the model {folder} was trained on features less their speakers' means: give these")
+            self.shifts = centring.shifts
         with storage.local_copy(folder) as local:
             if (local / "adapter").is_dir():
                 self.model = load_model(folder)
@@ -74,6 +87,7 @@ class Scorer:
         self, units: Utterances, *, shard: str | None = None, dropout_passes: int = 0, seed: int = 0
     ) -> Scores:
         """Outputs for utterances, whose features may be fp16 as they are kept; `shard` if all of them lie in one."""
+        units = units if self.shifts is None else units.less(self.shifts)
         mean_NLD, std_NLD = units.mean_NLD, units.std_NLD
         if self.frames is not None:
             frames = self.frames.pieces(units.ids) if shard is None else self.frames.of_shard(shard, units.ids)
@@ -121,9 +135,9 @@ def _filled(rows: Tensor) -> Tensor:
     return rows if not missing else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
 
 
-def score(folder: str, store: FeatureStore, units: Utterances) -> Scores:
+def score(folder: str, store: FeatureStore, units: Utterances, centring: Centring | None = None) -> Scores:
     """Outputs of the model of a folder for some utterances."""
-    return Scorer(folder, store)(units)
+    return Scorer(folder, store, centring=centring)(units)
 
 
 @torch.inference_mode()
@@ -204,9 +218,10 @@ def evaluate_model(
     target: Targets,
     classes: Sequence[str],
     dimensions: Sequence[str],
+    centring: Centring | None = None,
 ) -> dict[str, Any]:
     """Metrics of a model on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
-    scores = score(folder, store, units)
+    scores = score(folder, store, units, centring)
     outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
     result = evaluate_scores(scores, target, classes, dimensions)
     return {**result, "predicted": dict(zip(units.ids, outputs.tolist(), strict=True))}

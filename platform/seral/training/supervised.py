@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
+import pyarrow as pa
 import ray
 from pydantic import Field, field_validator
 
@@ -24,7 +25,7 @@ from seral.pretraining.tapt import adapt_encoder
 from seral.task.cells import CELLS, Cell, write_study_table
 from seral.task.context import RunContext
 from seral.task.examples import Targets, Utterances
-from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.folds import FoldData, features_of, fold_data, with_centring
 from seral.task.options import protocol_name
 from seral.task.ray_train import OnReport
 from seral.task.run import verb_of, write_environment
@@ -35,6 +36,7 @@ from seral.training.finetune import finetune, frames_layer
 from seral.training.linear_probe import probe_metrics
 from seral.training.options import TrainingOptions, sides
 from seral.training.scoring import evaluate_model
+from seral.training.source import source_models, with_features
 
 MODELS = "models"
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
@@ -59,8 +61,8 @@ class FoldExamples:
 
     number: int
     data: FoldData
-    source: tuple[str, ...]
-    """Utterances of other languages whose labels are there from the start."""
+    source: pa.Table
+    """Metadata of utterances of other languages whose labels are there from the start."""
     variants: Mapping[str, FoldData] = field(default_factory=dict)
     """Features of the fold in other pools, where it sounds otherwise, by their names."""
 
@@ -84,8 +86,11 @@ def examples_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Fo
         if encoder not in stores:
             stores[encoder] = features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
         data = fold_data(options, stores[encoder], fold, metadata)
-        examples[number] = FoldExamples(number=number, data=data, source=data.index.present(source))
-    return examples
+        examples[number] = FoldExamples(number=number, data=data, source=with_features(source, data))
+    if options.finetune.head.normalise == "none":
+        return examples
+    centred = with_centring({number: fold.data for number, fold in examples.items()}, source)
+    return {number: replace(fold, data=centred[number]) for number, fold in examples.items()}
 
 
 def with_variants(options: SupervisedOptions, fold: FoldExamples) -> FoldExamples:
@@ -163,15 +168,19 @@ def train(
     fold: FoldExamples, options: TrainingOptions, folder: str, seed: int, on_report: OnReport | None = None
 ) -> dict[str, Any]:
     """Train on all labels of a fold, and of the source, and write the model to `folder`/model; returns its history."""
-    data, source = fold.data, fold.data.utterances(fold.source) if fold.source else None
+    data, ids, source = fold.data, fold.source["utterance_id"].to_pylist(), None
+    if ids:
+        models = source_models(options.anchor, data, fold.source, options.finetune, storage.join(folder, "source"))
+        source = Source(units=data.utterances(ids), anchor=options.anchor, models=models)
     training = TrainingData(
-        train=Labelled(*fold.labelled([*data.fold.train, *fold.source])),
+        train=Labelled(*fold.labelled([*data.fold.train, *ids])),
         dev=Labelled(*fold.labelled(data.fold.dev)),
         unlabelled=data.unlabelled,
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,
-        source=None if source is None else Source(units=source, anchor=options.anchor),
+        source=source,
+        centring=data.centring,
     )
     return finetune(training, options.finetune, folder, seed=seed, on=options.cluster, on_report=on_report)
 
@@ -184,5 +193,11 @@ def judge(
     ids = getattr(data.fold, part)
     targets = examples.data.oracle().targets(ids)
     return evaluate_model(
-        storage.join(folder, "model"), data.store, data.utterances(ids), targets, data.classes, data.dimensions
+        storage.join(folder, "model"),
+        data.store,
+        data.utterances(ids),
+        targets,
+        data.classes,
+        data.dimensions,
+        examples.data.centring,
     )

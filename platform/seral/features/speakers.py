@@ -1,0 +1,168 @@
+"""Speakers' means: who speaks is known before what is felt, and can be taken away without a label.
+
+`x - n / (n + 3) · (mean of the speaker - mean of the training part)` for mean and standard deviation of every hidden
+state, n unlabelled clips of the speaker: an unknown speaker, and one of few clips, stays near what he is.
+"""
+
+# N clips · G groups (speakers, or corpora; the last row is that of nobody) · L hidden states · D features
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from ser_models.moments import Moments, PooledMoments
+from seral.errors import FeatureError
+from seral.features.index import ShardIndex
+from seral.features.store import FeatureStore, Half, PooledShard
+from seral.pool.ids import one_array, positions
+from seral.progress import track
+
+SHRINK = 3.0
+"""Clips of a speaker of whose mean half is believed."""
+Floats = NDArray[np.float32]
+LONG = 20_000
+"""Clips whose sums take a while: progress is shown."""
+MOST_BYTES = 4e9
+"""Memory that the sums of all speakers may take."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speakers:
+    """The row of the speaker of every clip, in arrays with a row for each speaker and a last one for nobody."""
+
+    ids: pa.Array
+    """Sorted."""
+    row_N: NDArray[np.int32]
+    nobody: int
+    """The last row."""
+
+    def rows(self, ids: Sequence[str] | pa.Array) -> NDArray[np.int64]:
+        """Row of the speaker of each of some clips, (N,)."""
+        at = positions(pa.array(ids, pa.string()), self.ids)
+        return np.where(at < 0, self.nobody, self.row_N[at]).astype(np.int64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakerSums:
+    """Sums of the pooled features of every speaker, of which means, moments and shifts follow for any fold."""
+
+    speakers: Speakers
+    count_G: NDArray[np.int64]
+    mean_GLD: Floats
+    """Sums of the pooled means."""
+    std_GLD: Floats
+    """Sums of the pooled standard deviations."""
+
+    def shifts(self, centre: PooledMoments, shrink: float = SHRINK) -> SpeakerShifts:
+        """Shifts of all speakers towards the means of some moments, those of the training part."""
+        share_G = self.count_G / (self.count_G + shrink)
+        share_G[-1] = 0
+        parts = []
+        for sum_GLD, middle in ((self.mean_GLD, centre.mean), (self.std_GLD, centre.std)):
+            shift_GLD = np.empty(sum_GLD.shape, np.float16)
+            for row, count in enumerate(self.count_G.tolist()):  # one at a time: all would take twice the room
+                shift_GLD[row] = share_G[row] * (sum_GLD[row] / max(count, 1) - middle.mean.numpy())
+            parts.append(shift_GLD)
+        return SpeakerShifts(speakers=self.speakers, mean_GLD=parts[0], std_GLD=parts[1])
+
+    def moments(self, shifts: SpeakerShifts, ids: Sequence[str] | pa.Array, before: PooledMoments) -> PooledMoments:
+        """The moments of clips less their shifts, from those before: no clip is read again.
+
+        Exact where all clips of their speakers are among them, as in the training part of a fold.
+        """
+        among_G = np.bincount(self.speakers.rows(ids), minlength=len(self.count_G))
+        mean = self._moments(among_G, self.mean_GLD, shifts.mean_GLD, before.mean)
+        return PooledMoments(mean, self._moments(among_G, self.std_GLD, shifts.std_GLD, before.std), before.text)
+
+    def _moments(self, among_G: NDArray[np.int64], sum_GLD: Floats, shift_GLD: Half, before: Moments) -> Moments:
+        total, squares = before.total.clone(), before.squares.clone()
+        for row in np.flatnonzero(among_G).tolist():
+            shift_LD = torch.from_numpy(shift_GLD[row].astype(np.float64))
+            own_LD = torch.from_numpy(sum_GLD[row].astype(np.float64)) * (among_G[row] / self.count_G[row])
+            total -= among_G[row] * shift_LD
+            squares += among_G[row] * shift_LD.square() - 2 * shift_LD * own_LD
+        return Moments(before.count, total, squares)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakerShifts:
+    """Differences that are taken from the pooled features of every speaker's clips, fp16; those of nobody are 0."""
+
+    speakers: Speakers
+    mean_GLD: Half
+    std_GLD: Half
+
+    def centred(self, ids: Sequence[str], mean_NLD: Half, std_NLD: Half) -> tuple[Half, Half]:
+        """Pooled features of some clips less their speakers' shifts, in half precision."""
+        row_N = torch.from_numpy(self.speakers.rows(ids))
+        parts = []
+        for part_NLD, shift_GLD in ((mean_NLD, self.mean_GLD), (std_NLD, self.std_GLD)):
+            part = torch.from_numpy(np.asarray(part_NLD, np.float16))
+            parts.append((part - torch.from_numpy(shift_GLD)[row_N]).numpy())
+        return parts[0], parts[1]
+
+
+def speaker_sums(store: FeatureStore, index: ShardIndex, metadata: pa.Table, ids: Sequence[str]) -> SpeakerSums:
+    """The sums of some clips' features by speaker, in one pass over them; `metadata` says who speaks.
+
+    A speaker's name means somebody within a corpus only. Raises FeatureError where there are more speakers than fit the
+    memory.
+    """
+    metadata = metadata.take(positions(pa.array(ids, pa.string()), one_array(metadata["utterance_id"])))
+    voice = pc.binary_join_element_wise(metadata["corpus"], metadata["speaker"], "/")
+    names = voice.unique().drop_null().sort()
+    row_N = pc.fill_null(pc.index_in(voice, names), len(names)).to_numpy().astype(np.int32)
+    shape = (len(names) + 1, store.num_layers + 1, store.width)
+    if 8 * math.prod(shape) > MOST_BYTES:
+        raise FeatureError(
+            f"means of {len(names)} speakers take {8 * math.prod(shape) / 1e9:.1f} GB of memory, more than "
+            f"{MOST_BYTES / 1e9:.0f}: set finetune.normalise=none"
+        )
+    mean_GLD, std_GLD = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    order = pc.sort_indices(metadata["utterance_id"])
+    sorted_ids = one_array(metadata["utterance_id"].take(order))
+    speakers = Speakers(ids=sorted_ids, row_N=row_N[order.to_numpy()], nobody=len(names))
+
+    def add_up(shard: str, part: PooledShard, asked_N: NDArray[np.bool_]) -> list[tuple[int, Floats, Floats]]:
+        row_N = np.where(asked_N, speakers.rows(part.ids), -1)
+        return [
+            (row, *(_sum(a[row_N == row]) for a in (part.mean_NLD, part.std_NLD)))
+            for row in sorted({*row_N.tolist()} - {-1})
+        ]
+
+    rows_of = index.rows_by_shard(ids)
+    pieces = sum(len(store.pieces(rows)) for rows in rows_of.values())
+    with track("means of the speakers" if len(ids) > LONG else None, pieces) as advance:
+        for _, parts in store.read_ahead(rows_of, add_up):
+            for row, mean_LD, std_LD in parts:
+                mean_GLD[row] += mean_LD
+                std_GLD[row] += std_LD
+            advance(1)
+    count_G = np.bincount(row_N, minlength=len(names) + 1)
+    return SpeakerSums(speakers=speakers, count_G=count_G, mean_GLD=mean_GLD, std_GLD=std_GLD)
+
+
+def _sum(part_NLD: Half) -> Floats:
+    total: Floats = torch.from_numpy(part_NLD).sum(0, dtype=torch.float64).float().numpy()
+    return total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Centring:
+    """Speakers' shifts in a fold, and the moments of its training part less them."""
+
+    shifts: SpeakerShifts
+    moments: PooledMoments
+
+    @staticmethod
+    def of(sums: SpeakerSums, train: Sequence[str], before: PooledMoments) -> Centring:
+        """The centring of a fold, from the moments of its training part."""
+        shifts = sums.shifts(before)
+        return Centring(shifts=shifts, moments=sums.moments(shifts, train, before))

@@ -1,0 +1,94 @@
+"""The choice between features as they are and features less their speakers' means, from what is labelled."""
+
+# M labelled rows · C classes · G groups (speakers)
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ser_models.fitting import FitOptions, PooledSet, fit_head, predict_pooled
+from ser_models.heads import Head, LayerPool
+from ser_models.losses import class_weights
+
+FOLDS = 5
+"""Groups of speakers that are left out in turn."""
+FEWEST = 2
+"""Speakers, at least, among the labelled clips, for any of them to be left out."""
+CLEARLY = 1.0
+"""Standard errors by which the labels must speak against what was chosen without them."""
+
+
+def choose_normalisation(
+    rows: Mapping[str, PooledSet],
+    speaker_M: NDArray[np.integer],
+    pools: Mapping[str, LayerPool],
+    priors: Mapping[str, Head | None],
+    leaning: str,
+    options: FitOptions,
+) -> tuple[str, dict[str, float]]:
+    """The normalisation under which heads tell best the labels of speakers they have not heard; the mean loss of each.
+
+    `rows`, `pools` and `priors` hold the same labelled clips under every normalisation. It is `leaning`, which was
+    chosen without labels, unless another one has a lower class-weighted cross-entropy by more than a standard error.
+    """
+    speakers, group_M = np.unique(speaker_M, return_inverse=True)
+    if len(speakers) < FEWEST:
+        return leaning, {}
+    part_M = _dealt(group_M, min(FOLDS, len(speakers)))
+    losses = {name: _left_out_losses(rows[name], part_M, pools[name], priors.get(name), options) for name in rows}
+    best = min(losses, key=lambda name: losses[name].mean())
+    gain_M = losses[leaning] - losses[best]
+    error = gain_M.std(ddof=1) / np.sqrt(len(gain_M))
+    means = {name: float(loss_M.mean()) for name, loss_M in losses.items()}
+    return (best if gain_M.mean() > CLEARLY * error else leaning), means
+
+
+def _dealt(group_M: NDArray[np.integer], parts: int) -> NDArray[np.int64]:
+    """Groups dealt to parts of about as many rows, the largest first, (M,)."""
+    size_G = np.bincount(group_M)
+    total, part_G = np.zeros(parts, np.int64), np.zeros(len(size_G), np.int64)
+    for group in np.argsort(-size_G, kind="stable").tolist():
+        part_G[group] = int(total.argmin())
+        total[part_G[group]] += size_G[group]
+    part_M: NDArray[np.int64] = part_G[group_M]
+    return part_M
+
+
+def _left_out_losses(
+    rows: PooledSet, part_M: NDArray[np.int64], pool: LayerPool, prior: Head | None, options: FitOptions
+) -> NDArray[np.float64]:
+    """Class-weighted cross-entropy of every clip by a head of the other parts, (M,)."""
+    classes = int(rows.label_N.max()) + 1 if prior is None else prior.output.out_features
+    weight_C, loss_M = class_weights(rows.label_N, classes), np.zeros(len(part_M))
+    for part in np.unique(part_M).tolist():
+        out_M = torch.from_numpy(part_M == part)
+        fitted = fit_head(rows.only(~out_M), classes, pool=pool, prior=prior, options=options)
+        left = rows.only(out_M)
+        logits_NC = predict_pooled(fitted, left.mean_NLD, left.std_NLD, left.text_NE)
+        loss_N = torch.nn.functional.cross_entropy(logits_NC, left.label_N, weight=weight_C, reduction="none")
+        loss_M[part_M == part] = loss_N.double().numpy()
+    return loss_M
+
+
+def class_mixing(
+    predicted_N: NDArray[np.integer], speaker_N: NDArray[np.integer], num_classes: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    """Mean entropy, in nats, of the predicted classes within speakers, and with clips dealt to speakers by chance.
+
+    Speakers of one emotion each have much less of the first, and their means are their emotions.
+    """
+    within = _mean_entropy(predicted_N, speaker_N, num_classes)
+    dealt = [_mean_entropy(rng.permutation(predicted_N), speaker_N, num_classes) for _ in range(20)]
+    return within, float(np.mean(dealt))
+
+
+def _mean_entropy(predicted_N: NDArray[np.integer], speaker_N: NDArray[np.integer], num_classes: int) -> float:
+    speakers, row_N = np.unique(speaker_N, return_inverse=True)
+    count_GC = np.zeros((len(speakers), num_classes))
+    np.add.at(count_GC, (row_N, predicted_N), 1)
+    share_GC = count_GC / count_GC.sum(1, keepdims=True)
+    logs_GC = np.log(share_GC, out=np.zeros_like(share_GC), where=share_GC > 0)
+    return float(-(share_GC * logs_GC).sum(1).mean())

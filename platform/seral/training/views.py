@@ -1,0 +1,92 @@
+"""Views of a training's clips: features as they are, or less their speakers' means, with what belongs to each."""
+
+# N rows · M labelled rows
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ser_models.fitting import FitOptions
+from ser_models.heads import Head, LayerPool
+from seral.errors import OptionError
+from seral.features.speakers import SpeakerShifts
+from seral.task.examples import Utterances
+from seral.training.data import Labelled, SourceModels, TrainingData
+from seral.training.finetune_options import FinetuneOptions
+from seral.training.head import fit_options, labelled_rows, standardised_pool
+from seral.training.model import load_fitted
+from seral.training.normalisation import choose_normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Features under one normalisation, their standardisation, and the head of a source on them."""
+
+    shifts: SpeakerShifts | None
+    """Taken from every clip; None = nothing."""
+    pool: LayerPool
+    prior: Head | None
+
+    def of(self, units: Utterances) -> Utterances:
+        """Utterances in this view."""
+        return units if self.shifts is None else units.less(self.shifts)
+
+
+def normalisations(data: TrainingData, options: FinetuneOptions) -> list[str]:
+    """Normalisations that a training may choose from: one, or with auto both where both are possible.
+
+    Raises OptionError where speakers' means are asked for and cannot be taken.
+    """
+    wanted = options.head.normalise
+    fits = options.frozen and options.augment is None and data.centring is not None and bool(data.classes)
+    if wanted == "speaker" and not fits:
+        raise OptionError(
+            "finetune.head.normalise=speaker is for heads of classes on a frozen encoder, without augment, in the loop "
+            "and in trainings: set it to none or auto"
+        )
+    return ["none", "speaker"] if wanted == "auto" and fits else ["speaker" if wanted == "speaker" else "none"]
+
+
+def view_of(data: TrainingData, options: FinetuneOptions, name: str, models: SourceModels | None) -> View:
+    """The view under a normalisation."""
+    centring = data.centring if name == "speaker" else None
+    moments = data.unlabelled.moments if centring is None else centring.moments
+    pool, prior = standardised_pool(data.store, moments, options), None
+    if models is not None:
+        fitted = load_fitted(models.folders[name])
+        pool.lean_to(fitted.pool.layer_weight.detach())
+        prior = fitted.head
+    return View(shifts=None if centring is None else centring.shifts, pool=pool, prior=prior)
+
+
+def choose_view(
+    views: Mapping[str, View], train: Labelled, data: TrainingData, leaning: str, options: FinetuneOptions
+) -> tuple[str, dict[str, float]]:
+    """The name of the view in which the labels are told best, and the mean loss in each."""
+    if data.centring is None:
+        return leaning, {}
+    labelled_N = train.targets.labelled_N
+    ids = [name for name, is_labelled in zip(train.units.ids, labelled_N.tolist(), strict=True) if is_labelled]
+    settings: FitOptions = replace(fit_options(options), learn_layers=False)
+    return choose_normalisation(
+        {name: labelled_rows(view.of(train.units), train.targets) for name, view in views.items()},
+        data.centring.shifts.speakers.rows(ids),
+        {name: view.pool for name, view in views.items()},
+        {name: view.prior for name, view in views.items()},
+        leaning,
+        settings,
+    )
+
+
+def without_source(data: TrainingData) -> Labelled:
+    """The labelled clips of the target alone, their weights 1 on average."""
+    if data.source is None:
+        return data.train
+    source, (units, targets) = set(data.source.units.ids), data.train
+    own_N = np.array([name not in source for name in units.ids], dtype=bool)
+    own = targets.rows(np.flatnonzero(own_N).tolist())
+    if own.weight_N is not None:
+        own = replace(own, weight_N=own.weight_N / own.weight_N.mean())
+    return Labelled(units.rows(own_N), own)

@@ -1,0 +1,90 @@
+"""A head for a corpus that has no label, from corpora that have: what labels of the target then have to overcome.
+
+Rows of every corpus are brought to the mean and spread of the target first (ser_models.alignment). How hard the head is
+held to zero is chosen by leaving out one corpus at a time, so no label of the target is needed, and what a head of the
+other corpora is worth on each is what may be expected of it on another one. Held too loosely it is sure of itself, and
+labels of the target overcome it late.
+"""
+
+# N rows (labelled clips) · C classes
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ser_models.fitting import FitOptions, FitResult, PooledSet, fit_head, predict_pooled
+from ser_models.heads import LayerPool
+from ser_models.metrics import uar
+
+SOURCE_L2 = (0.03, 0.1, 0.3, 1.0)
+"""Ridge penalties of a head of other corpora to choose from."""
+ONE_CORPUS_L2 = 0.1
+"""The penalty where there is one corpus, and none to leave out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceHead:
+    """A head of labelled corpora, and what such heads are worth on a corpus they have not seen."""
+
+    fitted: FitResult
+    """Classes without a label have zeros in it."""
+    l2: float
+    left_out_uar: Mapping[str, float]
+    """UAR on each corpus by a head of the others, over the classes that both have; empty for one corpus."""
+
+
+def fit_source_head(
+    corpora: Mapping[str, PooledSet], num_classes: int, *, pool: LayerPool, options: FitOptions | None = None
+) -> SourceHead:
+    """Fit one head on the labelled rows of all corpora, on the layer weights of `pool`, which are not changed.
+
+    Raises ValueError where no corpus has a label.
+    """
+    options = replace(options or FitOptions(), learn_layers=False)
+    corpora = {name: rows for name, rows in corpora.items() if len(rows.label_N)}
+    if not corpora:
+        raise ValueError("a head of other corpora needs at least one with a label, got none")
+    scores = {l2: _left_out(corpora, num_classes, pool, replace(options, l2=l2)) for l2 in SOURCE_L2}
+    best = max(SOURCE_L2, key=lambda l2: sum(scores[l2].values())) if any(scores.values()) else ONE_CORPUS_L2
+    fitted = fit_head(_together(corpora), num_classes, pool=pool, options=replace(options, l2=best))
+    present_C = torch.isin(torch.arange(num_classes), _labels(corpora))
+    with torch.no_grad():
+        for part in (fitted.head.output.weight, fitted.head.output.bias):
+            part[~present_C] = 0
+    return SourceHead(fitted=fitted, l2=best, left_out_uar=scores.get(best, {}))
+
+
+def _left_out(
+    corpora: Mapping[str, PooledSet], num_classes: int, pool: LayerPool, options: FitOptions
+) -> dict[str, float]:
+    """UAR on each corpus by a head of the others."""
+    scores = {}
+    for name, rows in corpora.items():
+        others = {other: part for other, part in corpora.items() if other != name}
+        shared_N = torch.isin(rows.label_N, _labels(others))
+        if not bool(shared_N.any()):
+            continue
+        fitted = fit_head(_together(others), num_classes, pool=pool, options=options)
+        predicted_N = predict_pooled(fitted, rows.mean_NLD, rows.std_NLD, rows.text_NE).argmax(1)
+        scores[name] = uar(rows.label_N[shared_N].numpy(), predicted_N[shared_N].numpy())
+    return scores
+
+
+def _labels(corpora: Mapping[str, PooledSet]) -> Tensor:
+    """The labels of all corpora, one after the other."""
+    return torch.cat([torch.empty(0, dtype=torch.int64), *(rows.label_N for rows in corpora.values())])
+
+
+def _together(corpora: Mapping[str, PooledSet]) -> PooledSet:
+    """The rows of all corpora as one set."""
+    parts = list(corpora.values())
+    texts = [part.text_NE for part in parts if part.text_NE is not None]
+    return PooledSet(
+        mean_NLD=torch.cat([part.mean_NLD for part in parts]),
+        std_NLD=torch.cat([part.std_NLD for part in parts]),
+        text_NE=torch.cat(texts) if len(texts) == len(parts) else None,
+        label_N=_labels(corpora),
+    )
