@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,27 @@ from seral.cluster import ClusterOptions
 from seral.corpora.formats.folder import DECODABLE
 from seral.errors import OptionError, PoolError, StateError
 from seral.features.actors import map_shards
-from seral.features.audio import FeatureOptions
+from seral.features.audio import FeatureOptions, extract_features
 from seral.features.batches import clip_shapes, pad_clips
-from seral.features.text import open_text_encoder, read_texts
+from seral.features.speakers import speaker_sums
+from seral.features.text import extract_text, open_text_encoder, read_texts
 from seral.loop.options import LoopOptions
 from seral.loop.rounds import read_rounds, round_folder
 from seral.options import Options
 from seral.pool.shards import MANIFEST, Pool, open_pool, split_address
 from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
+from seral.task.examples import Utterances
 from seral.task.run import read_options
-from seral.training.model import load_model, read_outputs, read_text_encoder
+from seral.training.model import (
+    load_fitted,
+    load_model,
+    read_encoder,
+    read_normalisation,
+    read_outputs,
+    read_text_encoder,
+)
+from seral.training.scoring import Scorer
 from seral.training.supervised import best_model
 
 Wave = NDArray[np.float32]
@@ -164,8 +175,11 @@ def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions) ->
     if not out.endswith(TABLE) and storage.exists(out):
         raise OptionError(f"there is something at {out} already: give a new folder, or a file that ends in {TABLE}")
     parts = f"{out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
-    arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
-    map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions", into=parts)
+    if read_normalisation(folder) == "speaker":
+        _predict_by_speaker(pool, folder, options, parts)
+    else:
+        arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
+        map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions", into=parts)
     schema, files = output_schema(*read_outputs(folder)), [f"{shard}{TABLE}" for shard in pool.shards]
     if not out.endswith(TABLE):
         storage.publish(parts, out, last=files[-1])
@@ -176,9 +190,42 @@ def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions) ->
     return {"rows": table.num_rows, "errors": 0}
 
 
+def _predict_by_speaker(pool: Pool, folder: str, options: PredictOptions, parts: str) -> None:
+    """Write predictions shard by shard with a model of features less their speakers' means, those of this pool.
+
+    All clips of a speaker are heard before one of them is judged, so features are computed first.
+    """
+    text, cache = read_text_encoder(folder), storage.join(parts, "features")
+    store = extract_features(pool, read_encoder(folder), uri=cache, options=options.features, on=options.cluster)
+    if text is not None:
+        store = replace(store, text=extract_text(pool, text, uri=cache, on=options.cluster))
+    index, centre = store.index(), load_fitted(folder).pool
+    sums = speaker_sums(store, index, pool.metadata, index.names())
+    scorer = Scorer(folder, store, options.cluster, sums.shifts(centre.centre_mean, centre.centre_std))
+    classes, dimensions = read_outputs(folder)
+    with track("predictions", len(pool.shards)) as advance:
+        for shard in pool.shards:
+            names = pool.read(shard, ["utterance_id"])["utterance_id"].to_pylist()
+            present = list(index.present(names))
+            scores = scorer(Utterances.of(store, index, present), shard=shard)
+            outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1)
+            rows = [
+                {"utterance_id": name, "predicted": classes[int(np.argmax(values[: len(classes)]))]}
+                | dict(zip([*(f"p_{word}" for word in classes), *dimensions], values.tolist(), strict=True))
+                for name, values in zip(present, outputs, strict=True)
+            ]
+            rows += [{"utterance_id": name, "error": "no usable features"} for name in set(names) - set(present)]
+            table = pa.Table.from_pylist(rows, output_schema(classes, dimensions)).sort_by("utterance_id")
+            storage.write_table(storage.join(parts, f"{shard}{TABLE}"), table)
+            advance(1)
+    storage.remove(cache)
+
+
 def _predict_files(files: Sequence[Path], folder: str, out: str, options: PredictOptions) -> dict[str, int]:
     """Write the predictions of files as they come, in the order of the files."""
     predictor, errors = Predictor(folder, options.features, options.cluster), 0
+    if read_normalisation(folder) == "speaker":
+        say("the model takes away what it knows of a speaker, and files have none: import them as a pool with speakers")
     schema = output_schema(*predictor.outputs)
     with storage.table_writer(out, schema) as writer, track("predicting", len(files)) as advance:
         for begin in range(0, len(files), FILES_AT_ONCE):

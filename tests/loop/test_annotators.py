@@ -61,8 +61,8 @@ def test_an_annotator_answers_what_it_is_asked(name: str, run_values: dict[str, 
     assert f"  {kind.more_evaluation} = " in describe(LoopOptions), f"{name}: no option {kind.more_evaluation}"
     pool = open_pool(options.pool)
     kind.check(options)
-    metadata, source_ids = kind.candidates(options, pool)
-    assert source_ids == []
+    metadata, source = kind.candidates(options, pool)
+    assert source.num_rows == 0
     fold = folds_of(metadata, options.split, options.folds)[0]
     with closing(kind.open(options, pool)) as annotator:
         assert isinstance(annotator, Annotator), f"{name} lacks a method of seral.labels.annotator.Annotator"

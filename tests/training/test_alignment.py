@@ -21,6 +21,7 @@ from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
+from seral.prediction import PredictOptions, predict
 from seral.studies.transfer import TransferOptions, run_transfer
 from seral.task.eligibility import eligible
 from seral.task.examples import Targets, Unlabelled, Utterances
@@ -136,7 +137,8 @@ def test_a_loop_learns_from_another_language_and_spends_nothing_on_it(
         predicted_ids = {row["utterance_id"] for done in runs[name] for row in done["predictions"]}
         assert {corpus[utterance] for utterance in predicted_ids} == {"natural"}
         assert [len(done["picks"]) for done in runs[name]] == [6, 6]
-    assert runs["plain"][0]["picks"] == runs["carried"][0]["picks"], "the first set is chosen before there is a model"
+    assert runs["plain"][0]["picks"] == runs["anchored"][0]["picks"], "the first set is chosen before there is a model"
+    assert runs["plain"][0]["picks"] != runs["carried"][0]["picks"], "the first set is chosen by the source"
     heads = [runs[name][0]["head"] for name in runs]
     assert len(set(heads)) == 3
     again = rounds_of(run_loop(parse(LoopOptions, loop_values | {"run": str(tmp_path / "again")})))
@@ -240,3 +242,38 @@ def test_what_does_not_fit_together_is_refused(change: dict[str, Any], message: 
     values = {"pool": "p", "run": "r", "classes": CLASSES, "corpora": ["natural"], "source_corpora": ["acted"]}
     with pytest.raises(OptionError, match=message):
         parse(LoopOptions, values | change)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_speakers_are_centred_for_source_and_target_and_in_predictions(
+    loop_values: dict[str, Any], tmp_path: Path
+) -> None:
+    change = {"finetune": {"head": {"normalise": "speaker"}}, "random_arm": True}
+    run = run_loop(parse(LoopOptions, loop_values | change))
+    facts = json.loads((Path(run) / "folds/fold-00/source/source.json").read_text())
+    assert facts["normalise"] == "speaker"
+    assert set(facts["models"]) == {"speaker"}
+    assert facts["models"]["speaker"]["labels"].keys() == {"acted"}
+    (last,) = Path(run).glob("trajectories/auto.*/rounds/0001")
+    assert json.loads((last / "model/encoder.json").read_text())["normalise"] == "speaker"
+    out = str(tmp_path / "out.parquet")
+    predict(parse(PredictOptions, {"run": run, "source": [loop_values["pool"]], "out": out}))
+    tested = {row["utterance_id"]: row for row in pq.read_table(last / "predictions/test.parquet").to_pylist()}
+    predicted = {row["utterance_id"]: row for row in pq.read_table(out).to_pylist()}
+    assert set(tested) < set(predicted)
+    for name, row in tested.items():
+        for word in CLASSES:
+            assert predicted[name][f"p_{word}"] == pytest.approx(row[f"p_{word}"], abs=0.01)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_auto_normalises_nothing_else_and_adapters_never(loop_values: dict[str, Any], tmp_path: Path) -> None:
+    for name, change in (("lora", {"adapter": "lora", "top_layers": 1, "epochs": 1}), ("frozen", {})):
+        finetune = {"head": {"normalise": "auto"}, **change}
+        run = run_loop(parse(LoopOptions, loop_values | {"run": str(tmp_path / name), "finetune": finetune}))
+        for metrics in Path(run).glob("trajectories/*/rounds/*/metrics.json"):
+            head = json.loads(metrics.read_text())["training"]["head"]
+            assert (head["normalise_losses"].keys() == {"none", "speaker"}) == (name == "frozen")
+            assert head["normalise"] in (["none"] if name == "lora" else ["none", "speaker"])

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ser_models.moments import Moments, PooledMoments
 from seral.errors import FeatureError
@@ -60,22 +61,23 @@ class SpeakerSums:
     std_GLD: Floats
     """Sums of the pooled standard deviations."""
 
-    def shifts(self, centre: PooledMoments, shrink: float = SHRINK) -> SpeakerShifts:
-        """Shifts of all speakers towards the means of some moments, those of the training part."""
+    def shifts(self, mean_LD: Tensor, std_LD: Tensor, shrink: float = SHRINK) -> SpeakerShifts:
+        """Shifts of all speakers towards the means of the training part, (L, D) each."""
         share_G = self.count_G / (self.count_G + shrink)
         share_G[-1] = 0
         parts = []
-        for sum_GLD, middle in ((self.mean_GLD, centre.mean), (self.std_GLD, centre.std)):
+        for sum_GLD, middle_LD in ((self.mean_GLD, mean_LD.numpy()), (self.std_GLD, std_LD.numpy())):
             shift_GLD = np.empty(sum_GLD.shape, np.float16)
             for row, count in enumerate(self.count_G.tolist()):  # one at a time: all would take twice the room
-                shift_GLD[row] = share_G[row] * (sum_GLD[row] / max(count, 1) - middle.mean.numpy())
+                shift_GLD[row] = share_G[row] * (sum_GLD[row] / max(count, 1) - middle_LD)
             parts.append(shift_GLD)
         return SpeakerShifts(speakers=self.speakers, mean_GLD=parts[0], std_GLD=parts[1])
 
     def moments(self, shifts: SpeakerShifts, ids: Sequence[str] | pa.Array, before: PooledMoments) -> PooledMoments:
-        """The moments of clips less their shifts, from those before: no clip is read again.
+        """Moments with the spread of clips less their shifts and the means of before: no clip is read again.
 
-        Exact where all clips of their speakers are among them, as in the training part of a fold.
+        The means stay, so that whoever has a model's standardisation has what its shifts lead to. Exact where all clips
+        of their speakers are among them, as in the training part of a fold.
         """
         among_G = np.bincount(self.speakers.rows(ids), minlength=len(self.count_G))
         mean = self._moments(among_G, self.mean_GLD, shifts.mean_GLD, before.mean)
@@ -88,7 +90,8 @@ class SpeakerSums:
             own_LD = torch.from_numpy(sum_GLD[row].astype(np.float64)) * (among_G[row] / self.count_G[row])
             total -= among_G[row] * shift_LD
             squares += among_G[row] * shift_LD.square() - 2 * shift_LD * own_LD
-        return Moments(before.count, total, squares)
+        squares += (before.total.square() - total.square()) / before.count
+        return Moments(before.count, before.total, squares)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +126,7 @@ def speaker_sums(store: FeatureStore, index: ShardIndex, metadata: pa.Table, ids
     if 8 * math.prod(shape) > MOST_BYTES:
         raise FeatureError(
             f"means of {len(names)} speakers take {8 * math.prod(shape) / 1e9:.1f} GB of memory, more than "
-            f"{MOST_BYTES / 1e9:.0f}: set finetune.normalise=none"
+            f"{MOST_BYTES / 1e9:.0f}: set finetune.head.normalise=none"
         )
     mean_GLD, std_GLD = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     order = pc.sort_indices(metadata["utterance_id"])
@@ -164,5 +167,5 @@ class Centring:
     @staticmethod
     def of(sums: SpeakerSums, train: Sequence[str], before: PooledMoments) -> Centring:
         """The centring of a fold, from the moments of its training part."""
-        shifts = sums.shifts(before)
+        shifts = sums.shifts(before.mean.mean, before.std.mean)
         return Centring(shifts=shifts, moments=sums.moments(shifts, train, before))

@@ -123,7 +123,7 @@ def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary
         seed=this.seed,
         width=this.fold.embedding_width,
         on=options.cluster,
-        centring=this.data.centring,
+        shifts=this.data.shifts,
     )
     rows_of = this.data.index.rows_by_shard(this.candidates(this.unasked(answers.asked_ids), this.number + 1))
     with this.times.phase("score"):
@@ -151,7 +151,7 @@ def restore_selection(this: Round) -> None:
 
 def _write_labelled(this: Round, examples: Examples, needs: frozenset[str]) -> None:
     """Write what the next round selects by of clips with an answer: no label, but how little it is believed."""
-    scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.centring)
+    scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.shifts)
     train_MU, rejected_MU = (scorer(part).embedding_NU for part in (examples.train, examples.rejected))
     embedding_MU = Projection(this.fold.embedding_width)(np.concatenate([train_MU, rejected_MU]))
     columns: dict[str, Any] = {
@@ -184,7 +184,7 @@ def _members(this: Round, examples: Examples) -> tuple[str, ...]:
 
 def evaluations(this: Round, examples: Examples) -> tuple[Float, Float, dict[str, Any]]:
     """Probabilities (N, C) of dev and of test, and the metrics of both."""
-    scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.centring)
+    scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.shifts)
     dev_NC, test_NC = (scorer(part).probability_NC for part in (examples.dev, examples.test))
     metrics = {
         "dev": evaluate(examples.dev_label_N, dev_NC, this.classes),

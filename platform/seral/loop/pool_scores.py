@@ -30,7 +30,7 @@ from ser_models.metrics import confusion_matrix
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.actors import each_item
-from seral.features.speakers import Centring
+from seral.features.speakers import SpeakerShifts
 from seral.features.store import READERS, FeatureStore, PooledShard
 from seral.loop.rounds import LoopFold
 from seral.schema import prediction_schema
@@ -66,7 +66,7 @@ class ScoringPlan:
     width: int
     """Numbers of an embedding that are written: longer ones are projected."""
     on: ClusterOptions
-    centring: Centring | None = None
+    shifts: SpeakerShifts | None = None
     """Means of the speakers, for models of features less these."""
 
 
@@ -92,7 +92,7 @@ class ShardScorer:
         torch.set_num_threads(1)
         self.plan = plan
         self.model, *self.members = (
-            Scorer(folder, plan.store, plan.on, plan.centring) for folder in (plan.model, *plan.members)
+            Scorer(folder, plan.store, plan.on, plan.shifts) for folder in (plan.model, *plan.members)
         )
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ def write_source_scores(fold: LoopFold, models: SourceModels, needs: frozenset[s
         seed=0,
         width=fold.embedding_width,
         on=options.cluster,
-        centring=fold.data.centring,
+        shifts=fold.data.shifts,
     )
     rows_of = fold.data.index.rows_by_shard(fold.data.fold.train)
     summary = score_shards(plan, rows_of, fold.processes, options.cluster)

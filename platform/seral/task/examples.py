@@ -14,7 +14,9 @@ from torch import Tensor
 
 from ser_models.fitting import PooledRows
 from ser_models.moments import PooledMoments
+from seral.features.index import ShardIndex
 from seral.features.speakers import SpeakerShifts
+from seral.features.store import FeatureStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,13 @@ class Utterances:
     std_NLD: NDArray[np.floating]
     text_NE: NDArray[np.floating] | None = None
     """Vectors of the transcripts, NaN where there is none; None where nobody reads."""
+
+    @staticmethod
+    def of(store: FeatureStore, index: ShardIndex, ids: Sequence[str]) -> Utterances:
+        """Pooled features of some utterances, in the order asked for, read from storage, in half precision."""
+        mean_NLD, std_NLD, text_NE = store.read(index, ids)
+        text_NE = None if text_NE is None else text_NE.astype(np.float32)
+        return Utterances(ids=list(ids), mean_NLD=mean_NLD, std_NLD=std_NLD, text_NE=text_NE)
 
     def rows(self, keep_N: NDArray[np.bool_]) -> Utterances:
         """Chosen rows, in their order."""

@@ -14,7 +14,7 @@ from ser_models.moments import PooledMoments
 from seral.features.audio import extract_features
 from seral.features.index import ShardIndex
 from seral.features.moments import pooled_moments
-from seral.features.speakers import Centring, speaker_sums
+from seral.features.speakers import Centring, SpeakerShifts, speaker_sums
 from seral.features.store import FeatureStore
 from seral.features.text import extract_text
 from seral.pool.ids import one_array
@@ -45,13 +45,12 @@ class FoldData:
 
     def utterances(self, ids: Sequence[str]) -> Utterances:
         """Pooled features of some utterances, in the order asked for, read from storage, in half precision."""
-        mean_NLD, std_NLD, text_NE = self.store.read(self.index, ids)
-        return Utterances(
-            ids=list(ids),
-            mean_NLD=mean_NLD,
-            std_NLD=std_NLD,
-            text_NE=None if text_NE is None else text_NE.astype(np.float32),
-        )
+        return Utterances.of(self.store, self.index, ids)
+
+    @property
+    def shifts(self) -> SpeakerShifts | None:
+        """Means of the speakers, for models of features less these."""
+        return None if self.centring is None else self.centring.shifts
 
     @property
     def unlabelled(self) -> Unlabelled:

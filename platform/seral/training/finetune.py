@@ -214,8 +214,7 @@ def _fit_head(
     views = {name: view_of(data, options, name, models) for name in normalisations(data, options)}
     name, losses = next(iter(views)), dict[str, float]()
     if len(views) > 1:
-        leaning = "none" if models is None else models.normalise
-        name, losses = choose_view(views, train, data, leaning, options)
+        name, losses = choose_view(views, train, data, models, options)
     view, moved = views[name], None if models is not None else adaptation
     learnt, dev_part = (Labelled(view.of(part.units), part.targets) for part in (train, data.dev))
     fitted = fit_training_head(learnt, dev_part, view.pool, len(data.classes), options, moved, view.prior)

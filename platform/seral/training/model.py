@@ -102,6 +102,12 @@ def read_outputs(folder: str) -> tuple[list[str], list[str]]:
     return list(description["classes"]), list(description["dimensions"])
 
 
+def read_encoder(folder: str) -> str:
+    """The name of the encoder of a saved model."""
+    name: str = storage.read_json(storage.join(folder, "encoder.json"))["encoder"]
+    return name
+
+
 def read_text_encoder(folder: str) -> str | None:
     """The text encoder of a saved model that reads, else None."""
     name: str | None = storage.read_json(storage.join(folder, "encoder.json")).get("text_encoder")

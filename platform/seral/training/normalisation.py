@@ -17,8 +17,6 @@ FOLDS = 5
 """Groups of speakers that are left out in turn."""
 FEWEST = 2
 """Speakers, at least, among the labelled clips, for any of them to be left out."""
-CLEARLY = 1.0
-"""Standard errors by which the labels must speak against what was chosen without them."""
 
 
 def choose_normalisation(
@@ -26,24 +24,25 @@ def choose_normalisation(
     speaker_M: NDArray[np.integer],
     pools: Mapping[str, LayerPool],
     priors: Mapping[str, Head | None],
-    leaning: str,
+    leaning: tuple[str, float],
     options: FitOptions,
 ) -> tuple[str, dict[str, float]]:
     """The normalisation under which heads tell best the labels of speakers they have not heard; the mean loss of each.
 
-    `rows`, `pools` and `priors` hold the same labelled clips under every normalisation. It is `leaning`, which was
-    chosen without labels, unless another one has a lower class-weighted cross-entropy by more than a standard error.
+    `rows`, `pools` and `priors` hold the same labelled clips under every normalisation. `leaning`: the one that was
+    chosen without labels, and the standard errors by which another must have a lower class-weighted cross-entropy.
     """
+    favourite, clearly = leaning
     speakers, group_M = np.unique(speaker_M, return_inverse=True)
     if len(speakers) < FEWEST:
-        return leaning, {}
+        return favourite, {}
     part_M = _dealt(group_M, min(FOLDS, len(speakers)))
     losses = {name: _left_out_losses(rows[name], part_M, pools[name], priors.get(name), options) for name in rows}
     best = min(losses, key=lambda name: losses[name].mean())
-    gain_M = losses[leaning] - losses[best]
+    gain_M = losses[favourite] - losses[best]
     error = gain_M.std(ddof=1) / np.sqrt(len(gain_M))
     means = {name: float(loss_M.mean()) for name, loss_M in losses.items()}
-    return (best if gain_M.mean() > CLEARLY * error else leaning), means
+    return (best if gain_M.mean() > clearly * error else favourite), means
 
 
 def _dealt(group_M: NDArray[np.integer], parts: int) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features.batches import Frames, frame_shapes, pad_frames
 from seral.features.frames import FrameReader
-from seral.features.speakers import Centring, SpeakerShifts
+from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
 from seral.training.model import frozen_encoder, frozen_up_to, load_model, read_normalisation
@@ -64,14 +64,14 @@ class Scorer:
         folder: str,
         store: FeatureStore,
         on: ClusterOptions | None = None,
-        centring: Centring | None = None,
+        shifts: SpeakerShifts | None = None,
     ) -> None:
         self.frames: FrameReader | None = None
         self.shifts: SpeakerShifts | None = None
         if read_normalisation(folder) == "speaker":
-            if centring is None:
+            if shifts is None:
                 raise TrainError(f"the model {folder} was trained on features less their speakers' means: give these")
-            self.shifts = centring.shifts
+            self.shifts = shifts
         with storage.local_copy(folder) as local:
             if (local / "adapter").is_dir():
                 self.model = load_model(folder)
@@ -135,9 +135,9 @@ def _filled(rows: Tensor) -> Tensor:
     return rows if not missing else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
 
 
-def score(folder: str, store: FeatureStore, units: Utterances, centring: Centring | None = None) -> Scores:
+def score(folder: str, store: FeatureStore, units: Utterances, shifts: SpeakerShifts | None = None) -> Scores:
     """Outputs of the model of a folder for some utterances."""
-    return Scorer(folder, store, centring=centring)(units)
+    return Scorer(folder, store, shifts=shifts)(units)
 
 
 @torch.inference_mode()
@@ -218,10 +218,10 @@ def evaluate_model(
     target: Targets,
     classes: Sequence[str],
     dimensions: Sequence[str],
-    centring: Centring | None = None,
+    shifts: SpeakerShifts | None = None,
 ) -> dict[str, Any]:
     """Metrics of a model on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
-    scores = score(folder, store, units, centring)
+    scores = score(folder, store, units, shifts)
     outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
     result = evaluate_scores(scores, target, classes, dimensions)
     return {**result, "predicted": dict(zip(units.ids, outputs.tolist(), strict=True))}

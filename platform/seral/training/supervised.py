@@ -199,5 +199,5 @@ def judge(
         targets,
         data.classes,
         data.dimensions,
-        examples.data.centring,
+        examples.data.shifts,
     )

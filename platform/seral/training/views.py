@@ -20,6 +20,10 @@ from seral.training.model import load_fitted
 from seral.training.normalisation import choose_normalisation
 
 
+ALONE, WITH_SOURCE = 1.0, 2.0
+"""Standard errors by which labels must speak for another view, without and with a source that has spoken for one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class View:
     """Features under one normalisation, their standardisation, and the head of a source on them."""
@@ -62,11 +66,19 @@ def view_of(data: TrainingData, options: FinetuneOptions, name: str, models: Sou
 
 
 def choose_view(
-    views: Mapping[str, View], train: Labelled, data: TrainingData, leaning: str, options: FinetuneOptions
+    views: Mapping[str, View],
+    train: Labelled,
+    data: TrainingData,
+    models: SourceModels | None,
+    options: FinetuneOptions,
 ) -> tuple[str, dict[str, float]]:
-    """The name of the view in which the labels are told best, and the mean loss in each."""
+    """The name of the view in which the labels are told best, and the mean loss in each.
+
+    A source has said which it should be, and labels must speak against it clearly; nobody has without one.
+    """
+    leaning = ("none", ALONE) if models is None else (models.normalise, WITH_SOURCE)
     if data.centring is None:
-        return leaning, {}
+        return leaning[0], {}
     labelled_N = train.targets.labelled_N
     ids = [name for name, is_labelled in zip(train.units.ids, labelled_N.tolist(), strict=True) if is_labelled]
     settings: FitOptions = replace(fit_options(options), learn_layers=False)

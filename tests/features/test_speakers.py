@@ -1,0 +1,90 @@
+"""Speakers' means: sums of all clips in one pass, shifts and moments beside those of the features themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from ser_models.moments import PooledMoments
+from seral.errors import FeatureError
+from seral.features import speakers as module
+from seral.features.audio import extract_features
+from seral.features.speakers import SHRINK, Centring, SpeakerSums, speaker_sums
+from seral.features.store import FeatureStore
+from seral.pool.shards import open_pool
+
+pytestmark = pytest.mark.ray
+
+
+def sums_of(pool_uri: str) -> tuple[SpeakerSums, FeatureStore, pa.Table, list[str]]:
+    pool = open_pool(pool_uri)
+    store = extract_features(pool, "seral-tiny")
+    index = store.index()
+    return speaker_sums(store, index, pool.metadata, index.names()), store, pool.metadata, list(index.names())
+
+
+def by_hand(store: FeatureStore, metadata: pa.Table, ids: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Voice, means and standard deviations of clips, in double precision."""
+    rows = {row["utterance_id"]: row for row in metadata.to_pylist()}
+    voice_N = np.array([f"{rows[name]['corpus']}/{rows[name]['speaker']}" for name in ids])
+    mean_NLD, std_NLD, _ = store.read(store.index(), ids)
+    return voice_N, mean_NLD.astype(np.float64), std_NLD.astype(np.float64)
+
+
+def test_a_clip_loses_the_mean_of_its_speaker_by_its_number_of_clips(two_corpora: str) -> None:
+    sums, store, metadata, ids = sums_of(two_corpora)
+    train = ids[::2] + ids[1::4]
+    voice_N, mean_NLD, std_NLD = by_hand(store, metadata, ids)
+    before = PooledMoments.of(*(torch.from_numpy(part[np.isin(ids, train)]) for part in (mean_NLD, std_NLD)))
+    centring = Centring.of(sums, train, before)
+    some = ids[5::7][::-1]
+    got = centring.shifts.centred(some, *store.read(store.index(), some)[:2])
+    at = [ids.index(name) for name in some]
+    for part, all_NLD, centre in zip(got, (mean_NLD, std_NLD), (before.mean, before.std), strict=True):
+        for row, position in zip(part, at, strict=True):
+            own_NLD = all_NLD[voice_N == voice_N[position]]
+            share = len(own_NLD) / (len(own_NLD) + SHRINK)
+            expected_LD = all_NLD[position] - share * (own_NLD.mean(0) - centre.mean.numpy())
+            np.testing.assert_allclose(row, expected_LD, atol=0.02 * np.abs(all_NLD).max())
+            assert not np.allclose(row, all_NLD[position], atol=1e-3)
+
+
+def test_moments_of_whole_speakers_have_the_spread_of_their_centred_clips_and_the_means_of_before(
+    two_corpora: str,
+) -> None:
+    sums, store, metadata, ids = sums_of(two_corpora)
+    voice_N, mean_NLD, std_NLD = by_hand(store, metadata, ids)
+    is_train_N = np.isin(voice_N, np.unique(voice_N)[::2])
+    train = [name for name, own in zip(ids, is_train_N, strict=True) if own]
+    before = PooledMoments.of(*(torch.from_numpy(part[is_train_N]) for part in (mean_NLD, std_NLD)))
+    centring = Centring.of(sums, train, before)
+    centred = centring.shifts.centred(train, *store.read(store.index(), train)[:2])
+    expected = PooledMoments.of(*(torch.from_numpy(part) for part in centred))
+    for name in ("mean", "std"):
+        actual, oracle, plain = (getattr(part, name) for part in (centring.moments, expected, before))
+        torch.testing.assert_close(actual.scale(), oracle.scale(), rtol=2e-2, atol=1e-4)
+        torch.testing.assert_close(actual.mean, plain.mean)
+        assert float(actual.scale().mean()) < float(plain.scale().mean())
+
+
+def test_clips_of_nobody_and_of_others_stay_as_they_are(two_corpora: str) -> None:
+    pool = open_pool(two_corpora)
+    store = extract_features(pool, "seral-tiny")
+    index, metadata = store.index(), pool.metadata
+    ids = list(index.names())
+    unknown = set(ids[:10])
+    column = [None if name in unknown else "a" for name in metadata["utterance_id"].to_pylist()]
+    table = metadata.set_column(metadata.column_names.index("speaker"), "speaker", pa.array(column, pa.string()))
+    sums = speaker_sums(store, index, table, ids[:-5])
+    shifts = sums.shifts(torch.zeros(sums.mean_GLD.shape[1:]), torch.zeros(sums.std_GLD.shape[1:]))
+    features = store.read(index, ids)[:2]
+    same_N = [bool((new == old).all()) for new, old in zip(shifts.centred(ids, *features)[0], features[0], strict=True)]
+    assert [name for name, same in zip(ids, same_N, strict=True) if same] == [*ids[:10], *ids[-5:]]
+
+
+def test_more_speakers_than_fit_the_memory_are_refused(two_corpora: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    with pytest.raises(FeatureError, match=r"means of 12 speakers take .* set finetune.head.normalise=none"):
+        sums_of(two_corpora)

@@ -1,0 +1,83 @@
+"""A head of other corpora: chosen without the target, zero where nobody has labels, worth what leaving out says."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ser_models.fitting import FitOptions, PooledSet, fit_head, predict_pooled
+from ser_models.heads import LayerPool
+from ser_models.metrics import uar
+from ser_models.transfer import ONE_CORPUS_L2, SOURCE_L2, fit_source_head
+
+CENTRE_CD = 1.2 * torch.randn(4, 8, generator=torch.Generator().manual_seed(99))
+
+
+def corpus(seed: int, classes: int = 3, rows: int = 80, own: float = 0.5) -> PooledSet:
+    """Clips whose classes lie where those of all corpora do, moved a little by the corpus."""
+    generator = torch.Generator().manual_seed(seed)
+    label_N = torch.arange(rows) % classes
+    centre_CD = CENTRE_CD + own * torch.randn(4, 8, generator=generator)
+    mean_NLD = torch.randn(rows, 3, 8, generator=generator)
+    mean_NLD[:, 1] += centre_CD[label_N]
+    return PooledSet(mean_NLD=mean_NLD, std_NLD=torch.rand(rows, 3, 8, generator=generator), label_N=label_N)
+
+
+def target_pool(rows: PooledSet) -> LayerPool:
+    pool = LayerPool(3, 8)
+    pool.fit(rows.mean_NLD, rows.std_NLD)
+    return pool
+
+
+def test_it_tells_a_corpus_it_has_not_seen_and_says_about_how_well() -> None:
+    target = corpus(9)
+    source = fit_source_head({name: corpus(seed) for seed, name in enumerate("abc")}, 3, pool=target_pool(target))
+    predicted_N = predict_pooled(source.fitted, target.mean_NLD, target.std_NLD).argmax(1)
+    actual = uar(target.label_N.numpy(), predicted_N.numpy())
+    expected = sum(source.left_out_uar.values()) / 3
+    assert set(source.left_out_uar) == set("abc")
+    assert actual > 0.6
+    assert abs(actual - expected) < 0.25
+
+
+def test_the_penalty_is_the_one_that_is_best_on_corpora_left_out() -> None:
+    """Each penalty by hand: heads of two corpora on the third."""
+    corpora, pool = {name: corpus(seed, own=1.5) for seed, name in enumerate("abc")}, target_pool(corpus(9))
+    scores = {}
+    for l2 in SOURCE_L2:
+        options = FitOptions(l2=l2, learn_layers=False)
+        uars = []
+        for name, rows in corpora.items():
+            others = [part for other, part in corpora.items() if other != name]
+            both = PooledSet(
+                mean_NLD=torch.cat([part.mean_NLD for part in others]),
+                std_NLD=torch.cat([part.std_NLD for part in others]),
+                label_N=torch.cat([part.label_N for part in others]),
+            )
+            fitted = fit_head(both, 3, pool=pool, options=options)
+            uars.append(
+                uar(rows.label_N.numpy(), predict_pooled(fitted, rows.mean_NLD, rows.std_NLD).argmax(1).numpy())
+            )
+        scores[l2] = sum(uars)
+    source = fit_source_head(corpora, 3, pool=pool)
+    assert scores[source.l2] == max(scores.values())
+    assert sum(source.left_out_uar.values()) == pytest.approx(scores[source.l2])
+
+
+def test_a_class_that_no_corpus_has_gets_zeros_and_one_that_a_corpus_lacks_is_not_held_against_it() -> None:
+    corpora = {"a": corpus(0), "b": corpus(1, classes=2)}
+    source = fit_source_head(corpora, 4, pool=target_pool(corpus(9)))
+    output = source.fitted.head.output
+    assert not output.weight[3].any()
+    assert output.bias[3].item() == 0
+    assert bool(output.weight[2].any())
+    assert source.left_out_uar["a"] > 0.5, "over the two classes that b has as well"
+
+
+def test_one_corpus_has_no_other_to_be_left_out_for_and_none_is_refused() -> None:
+    pool = target_pool(corpus(9))
+    source = fit_source_head({"a": corpus(0)}, 3, pool=pool)
+    assert (source.l2, source.left_out_uar) == (ONE_CORPUS_L2, {})
+    assert torch.equal(source.fitted.pool.layer_weight, pool.layer_weight)
+    with pytest.raises(ValueError, match="at least one with a label, got none"):
+        fit_source_head({}, 3, pool=pool)
