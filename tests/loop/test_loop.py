@@ -81,7 +81,8 @@ def test_report_and_prediction_of_a_run(run_values: dict[str, Any], tmp_path: Pa
     out = str(tmp_path / "of-pool.parquet")
     summary = predict(parse(PredictOptions, {"run": run, "source": [run_values["pool"]], "out": out}))
     assert summary["rows"] == open_pool(run_values["pool"]).rows
-    by_loop = predictions_of(next(Path(run).glob("trajectories/auto*/rounds/0000")))
+    (folder,) = Path(run).glob("trajectories/auto*/rounds/0000")
+    by_loop = [row for part in ("pool", "test") for row in predictions_of(folder, part)]
     by_predict = {row["utterance_id"]: row for row in pq.read_table(out).to_pylist()}
     for row in by_loop:  # cached fp16 features against the whole model from audio
         assert row["p_anger"] == pytest.approx(by_predict[row["utterance_id"]]["p_anger"], abs=0.02)

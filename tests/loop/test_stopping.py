@@ -64,9 +64,11 @@ def test_plateau_says_what_it_saw() -> None:
     )
 
 
-def test_plateau_needs_a_dev_part() -> None:
-    with pytest.raises(OptionError, match="round 1 has no development UAR"):
-        plateau()(rounds(0.5, None))
+def test_rounds_whose_labels_say_nothing_yet_are_waited_for() -> None:
+    assert plateau(patience=1)(rounds(None, None, None)) is None
+    assert plateau(patience=1)(rounds(None, 0.5)) is None
+    assert plateau(patience=1)(rounds(None, 0.5, 0.5)) is not None
+    assert target_reached(target_uar=0.1)(rounds(None)) is None
 
 
 @pytest.mark.parametrize(

@@ -115,13 +115,15 @@ class SpeakerShifts:
 def speaker_sums(store: FeatureStore, index: ShardIndex, metadata: pa.Table, ids: Sequence[str]) -> SpeakerSums:
     """The sums of some clips' features by speaker, in one pass over them; `metadata` says who speaks.
 
-    A speaker's name means somebody within a corpus only. Raises FeatureError where there are more speakers than fit the
-    memory.
+    A speaker's name means somebody within a corpus only. Raises FeatureError where no speaker is known, and where there
+    are more than fit the memory.
     """
     metadata = metadata.take(positions(pa.array(ids, pa.string()), one_array(metadata["utterance_id"])))
     voice = pc.binary_join_element_wise(metadata["corpus"], metadata["speaker"], "/")
     names = voice.unique().drop_null().sort()
     row_N = pc.fill_null(pc.index_in(voice, names), len(names)).to_numpy().astype(np.int32)
+    if not len(names):
+        raise FeatureError("no clip has a speaker")
     shape = (len(names) + 1, store.num_layers + 1, store.width)
     if 8 * math.prod(shape) > MOST_BYTES:
         raise FeatureError(

@@ -104,8 +104,8 @@ class People:
             storage.write_table(self._evaluation, self.labels(self._ledger.asked(EVALUATION), -1))
         settled = set(self._settled())
         dev, test = (Ids(name for name in part if name in settled) for part in (fold.dev, fold.test))
-        for part, ids in (("dev", dev), ("test", test)):
-            if not ids:
+        for part, ids, wanted in (("dev", dev, fold.dev), ("test", test, fold.test)):
+            if wanted and not ids:
                 raise LabelError(f"people gave no clip of the {part} speakers a label: raise people.evaluation")
         return replace(fold, dev=dev, test=test)
 
@@ -238,11 +238,12 @@ def is_of_loop(batch: Progress) -> bool:
 
 
 def draw_evaluation(fold: Fold, count: int, seed: int) -> list[str]:
-    """Up to `count` clips, one half of dev and one of test, each uniformly at random, in turns.
+    """Up to `count` clips, one half of dev and one of test, or all of test, each uniformly at random, in turns.
 
     In any first part of them both halves are as good a sample as in all.
     """
     rng = np.random.default_rng([seed, zlib.crc32(EVALUATION.encode())])
-    shares = ((fold.dev, count // 2), (fold.test, count - count // 2))
+    of_dev = count // 2 if fold.dev else 0
+    shares = ((fold.dev, of_dev), (fold.test, count - of_dev))
     drawn = [rng.permutation(np.asarray(part))[:share].tolist() for part, share in shares]
     return [name for pair in zip_longest(*drawn) for name in pair if name is not None]

@@ -3,11 +3,13 @@
 # M labelled rows · N rows · C classes · U embedding · R repeats (dropout passes, members of an ensemble)
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ser_models.metrics import kappa_of
@@ -26,8 +28,10 @@ from seral.loop.pool_scores import (
 from seral.loop.rounds import Round, round_folder
 from seral.task.examples import Targets, Utterances
 from seral.task.folds import codes
+from seral.training.cross_validation import cross_validated, divide
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
+from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import linear_probe
 from seral.training.scoring import Float, Scorer, evaluate
 
@@ -87,8 +91,32 @@ def _soft_labels(labelled: pa.Table, others: int, num_classes: int) -> Float | N
 
 def train_model(this: Round, examples: Examples, target: Targets, folder: str, seed: int) -> dict[str, Any]:
     """Train on the labels so far and write the best model on dev to `folder`/model; returns the training's history."""
+    finetuning = _finetuning(this)
+    data = training_data(this, examples, target)
+    if not finetuning.frozen and not data.dev.units.ids:
+        voices = [*_voices(this, examples.train.ids), *[None] * len(examples.source.ids)]
+        learnt, chosen = divide(data.train, voices)
+        data = replace(data, train=learnt, dev=chosen)
+    return finetune(data, finetuning, folder, seed=seed, on=this.options.cluster)
+
+
+def _finetuning(this: Round) -> FinetuneOptions:
+    """The options of a round's training: of the head alone in rounds whose adapters nobody needs."""
+    options = this.options
+    return options.finetune.head_only if options.proxy and not this.is_last else options.finetune
+
+
+def _voices(this: Round, ids: Sequence[str]) -> list[str]:
+    """The speaker of each clip, or the clip itself where nobody knows."""
+    rows = this.fold.rows(ids)
+    voices = pc.binary_join_element_wise(rows["corpus"], rows["speaker"], "/").to_pylist()
+    return [name if voice is None else voice for name, voice in zip(ids, voices, strict=True)]
+
+
+def training_data(this: Round, examples: Examples, target: Targets) -> TrainingData:
+    """What a round's model learns from; its dev part is empty where the bought labels are cross-validated."""
     options, source, models = this.options, examples.source, this.fold.models
-    data = TrainingData(
+    return TrainingData(
         train=Labelled(examples.train.with_others(source), target),
         dev=Labelled(examples.dev, Targets.of_classes(examples.dev_label_N)),
         unlabelled=this.data.unlabelled,
@@ -97,8 +125,6 @@ def train_model(this: Round, examples: Examples, target: Targets, folder: str, s
         source=Source(units=source, anchor=options.anchor, models=models) if source.ids or models else None,
         centring=this.data.centring,
     )
-    finetuning = options.finetune.head_only if options.proxy and not this.is_last else options.finetune
-    return finetune(data, finetuning, folder, seed=seed, on=options.cluster)
 
 
 def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary | None:
@@ -182,15 +208,34 @@ def _members(this: Round, examples: Examples) -> tuple[str, ...]:
     return tuple(folders)
 
 
-def evaluations(this: Round, examples: Examples) -> tuple[Float, Float, dict[str, Any]]:
-    """Probabilities (N, C) of dev and of test, and the metrics of both."""
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A round's model on dev and on test."""
+
+    scores: dict[str, tuple[Utterances, Float]]
+    """Part -> its clips and their probabilities (N, C); no dev where speakers could not be left out."""
+    metrics: dict[str, Any]
+    """Part -> metrics; None where it has no scores."""
+
+
+def evaluation_of(this: Round, examples: Examples, history: Mapping[str, Any]) -> Evaluation:
+    """Scores and metrics of dev, or of the labels so far with speakers left out in turn, and of test."""
     scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.shifts)
-    dev_NC, test_NC = (scorer(part).probability_NC for part in (examples.dev, examples.test))
+    truth_of = {"dev": examples.dev_label_N, "test": examples.test_label_N}
+    scores = {"test": (examples.test, scorer(examples.test).probability_NC)}
+    if examples.dev.ids:
+        scores["dev"] = (examples.dev, scorer(examples.dev).probability_NC)
+    else:
+        data, finetuning = training_data(this, examples, examples.target), _finetuning(this)
+        normalise = history["head"]["normalise"]
+        voices = _voices(this, examples.train.ids)
+        probability_MC = cross_validated(data, finetuning.head_only, voices, normalise)
+        if probability_MC is not None:
+            scores["dev"], truth_of["dev"] = (examples.train, probability_MC), examples.label_M
     metrics = {
-        "dev": evaluate(examples.dev_label_N, dev_NC, this.classes),
-        "test": evaluate(examples.test_label_N, test_NC, this.classes),
+        part: evaluate(truth_of[part], scores[part][1], this.classes) if part in scores else None for part in truth_of
     }
-    return dev_NC, test_NC, metrics
+    return Evaluation(scores=scores, metrics=metrics)
 
 
 def probe_of(this: Round, examples: Examples) -> dict[str, Any]:

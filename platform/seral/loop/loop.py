@@ -87,6 +87,8 @@ def _run(options: LoopOptions) -> str:
     check_noises(options.finetune.augment, pool, metadata)
     folds = folds_of_run(options, pool, metadata)
     storage.release_memory()
+    if options.dev == "cross-validated":
+        folds = {n: fold.without_dev() for n, fold in folds.items()}
     filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
     metadata = metadata.select(["utterance_id", *METADATA_COLUMNS])
@@ -102,8 +104,7 @@ def _run(options: LoopOptions) -> str:
     del annotator  # answers of a large pool make room for what follows
     storage.release_memory()
     data_of = _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()})
-    if options.finetune.head.normalise != "none":
-        data_of = with_centring(data_of, source)
+    data_of = with_centring(data_of, source, options.finetune.head.normalise)
     loop_folds = {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
     for n, loop_fold in loop_folds.items():
         _warn_of_missing_classes(loop_fold, emotion_of[n], kind.more_evaluation)
@@ -232,7 +233,8 @@ def _loop_fold(options: LoopOptions, number: int, data: FoldData, source: pa.Tab
 def _warn_of_missing_classes(fold: LoopFold, emotion_of: Mapping[str, str], more_evaluation: str) -> None:
     """Say which classes no clip of dev has, since dev chooses checkpoints."""
     parts = fold.data.fold
-    if lacking := sorted(set(fold.data.classes) - {emotion_of[name] for name in parts.dev}):
+    lacking = sorted(set(fold.data.classes) - {emotion_of[name] for name in parts.dev})
+    if parts.dev and lacking:
         say(f"fold {parts.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise {more_evaluation}")
 
 
@@ -321,7 +323,9 @@ def _report(tracker: Tracker, trajectory: Trajectory, folder: str, parameters: M
     for done in rounds:
         metrics = storage.read_json(storage.join(round_folder(folder, done.round), "metrics.json"))
         values = {"labelled": done.labelled, "fraction": metrics["fraction"], "uncertainty": done.uncertainty}
-        values |= {f"{part}.uar": metrics[part]["uar"] for part in ("dev", "test")} | {"kappa": done.kappa}
+        values |= {f"{part}.uar": metrics[part]["uar"] for part in ("dev", "test") if metrics[part]} | {
+            "kappa": done.kappa
+        }
         steps[done.round] = {name: value for name, value in values.items() if value is not None}
     tracker.report(trajectory.name, {**parameters, **vars(trajectory)}, steps)
     if rounds and rounds[-1].stop_reason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,10 @@ class LoopOptions(TrainingOptions):
     """The strategy arm's way to pick afterwards."""
     others: list[StrategyOptions] = Field(default=[])
     """Strategies to compare with, each an arm of its own with the same `initial` and budget."""
+    dev: Literal["cross-validated", "speakers"] = "cross-validated"
+    """What stopping rules, checkpoints and the choice among models go by. cross-validated: labels that were bought,
+    speakers left out in turn; no other label is needed. speakers: those of the split's dev speakers, which are bought
+    too and counted in every figure of labels."""
     min_quality: float = Field(default=0.1, ge=0, le=1)
     """Training utterances whose recording has a lower quality (seral.audio.quality.score) are not candidates of any arm
     and nothing is pretrained on them; `filtered.parquet` names them and says why. The default leaves out 97 % of noises

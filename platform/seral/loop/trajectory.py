@@ -15,7 +15,7 @@ from seral.loop.asking import collect_answers
 from seral.loop.growth import reopened
 from seral.loop.learning import (
     agreement_with_last,
-    evaluations,
+    evaluation_of,
     examples_of,
     mean_uncertainty,
     probe_of,
@@ -86,15 +86,16 @@ def run_round(this: Round, before: Sequence[RoundSummary]) -> None:
     with times.phase("train"):
         history = train_model(this, examples, examples.target, this.path, this.seed)
     with times.phase("evaluate"):
-        dev_NC, test_NC, metrics = evaluations(this, examples)
-    labelled = len(examples.train.ids)
-    result: dict[str, Any] = {"labelled": labelled, "fraction": labelled / len(this.data.fold.train)}
-    result |= {**metrics, "training": history}
+        evaluation = evaluation_of(this, examples, history)
+    labelled, parts = len(examples.train.ids), this.data.fold
+    bought = labelled + len(parts.dev)  # dev labels are bought as well
+    result: dict[str, Any] = {"labelled": bought, "fraction": bought / (len(parts.train) + len(parts.dev))}
+    result |= {**evaluation.metrics, "training": history}
     pool = score_pool(this, examples, answers)
     summary = RoundSummary(
         round=this.number,
         labelled=labelled,
-        dev_uar=metrics["dev"]["uar"],
+        dev_uar=(evaluation.metrics["dev"] or {}).get("uar"),
         uncertainty=mean_uncertainty(pool, len(this.classes)),
         kappa=agreement_with_last(pool),
     )
@@ -105,7 +106,7 @@ def run_round(this: Round, before: Sequence[RoundSummary]) -> None:
         with times.phase("probe"):
             result["probe"] = probe_of(this, examples)
     with times.phase("write"):
-        write_tables(this, answers, {"dev": (examples.dev, dev_NC), "test": (examples.test, test_NC)})
+        write_tables(this, answers, evaluation.scores)
         storage.write_json(storage.join(this.path, "metrics.json"), result)
     write_record(this, answers, summary)
 

@@ -78,6 +78,10 @@ class Fold:
         smaller = replace(self, train=train, dev=dev, test=test)
         return replace(smaller, left_out=self.left_out + _size(self) - _size(smaller))
 
+    def without_dev(self) -> Fold:
+        """The fold whose dev speakers are trained on like all others."""
+        return replace(self, train=Ids(sorted({*self.train, *self.dev})), dev=Ids())
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ser_models.fitting import PooledRows
 from ser_models.moments import PooledMoments
+from seral.errors import FeatureError
 from seral.features.audio import extract_features
 from seral.features.index import ShardIndex
 from seral.features.moments import pooled_moments
@@ -103,8 +104,24 @@ def folds_by_seed(
     }
 
 
-def with_centring(data_of: Mapping[int, FoldData], source: pa.Table) -> dict[int, FoldData]:
-    """The folds with the means of their speakers, and of those of the source's clips: a pass over each store."""
+def with_centring(data_of: Mapping[int, FoldData], source: pa.Table, normalise: str) -> dict[int, FoldData]:
+    """The folds with the means of their speakers, and of those of the source's clips: a pass over each store.
+
+    As they are with none, and with auto where no speaker is known, or there are more than fit the memory. Raises
+    FeatureError for these with speaker.
+    """
+    if normalise == "none":
+        return dict(data_of)
+    try:
+        return _centred(data_of, source)
+    except FeatureError as error:
+        if normalise != "auto":
+            raise
+        say(f"speakers' means are left alone: {error}")
+        return dict(data_of)
+
+
+def _centred(data_of: Mapping[int, FoldData], source: pa.Table) -> dict[int, FoldData]:
     columns = ["utterance_id", "corpus", "speaker"]
     centred = dict[int, FoldData]()
     for fingerprint in dict.fromkeys(data.store.fingerprint for data in data_of.values()):

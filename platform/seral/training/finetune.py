@@ -35,7 +35,7 @@ from seral.training.head import fit_training_head, standardised_pool
 from seral.training.model import model_of_head, replace_head, save_model
 from seral.training.pretrained import adapters_on, write_start
 from seral.training.scoring import adapted_features, repooled_features
-from seral.training.views import choose_view, normalisations, view_of, without_source
+from seral.training.views import choose_view, normalisations, own_models, view_of, without_source
 
 PRETRAINED = ".pretrained"
 """Folder of the model that a training with pretrained adapters starts from."""
@@ -209,7 +209,7 @@ def _fit_head(
         pool = standardised_pool(data.store, Unlabelled.of(some).moments, options)
         labelled = Labelled(units, data.train.targets), Labelled(dev, data.dev.targets)
         return _TrainingHead(fitted=fit_training_head(*labelled, pool, len(data.classes), options, adaptation))
-    models = None if data.source is None or data.source.anchor is not None else data.source.models
+    models = own_models(data)
     train = data.train if models is None else without_source(data)
     views = {name: view_of(data, options, name, models) for name in normalisations(data, options)}
     name, losses = next(iter(views)), dict[str, float]()

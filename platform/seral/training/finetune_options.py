@@ -29,7 +29,7 @@ class HeadOptions(Options):
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
     text_gain: float = Field(default=TEXT_GAIN, gt=0)
     """Weight of the transcripts' vectors beside the audio, where both are read."""
-    normalise: Literal["none", "speaker", "auto"] = "none"
+    normalise: Literal["none", "speaker", "auto"] = "auto"
     """speaker: take the mean of each speaker's unlabelled clips away, which is what tells speakers apart and not
     emotions, unless speakers show one emotion each. auto: where the labels are told better so by a head that has not
     heard their speakers; before there are labels, where a source says that speakers show several emotions. Of heads on

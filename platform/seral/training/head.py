@@ -76,13 +76,12 @@ def fit_training_head(
     settings = fit_options(options)
     if options.head.layers == "last":
         pool.use_only(pool.centre_mean.shape[0] - 1)
+    judged = labelled_rows(*dev) if dev.units.ids and num_classes else None
     if not num_classes:
         return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
     if adaptation is not None and adaptation.options is not None:
-        return _fit_anchored(labelled_rows(*train), labelled_rows(*dev), pool, num_classes, settings, adaptation)
-    fitted = fit_head(
-        labelled_rows(*train), num_classes, pool=pool, dev=labelled_rows(*dev), prior=prior, options=settings
-    )
+        return _fit_anchored(labelled_rows(*train), judged, pool, num_classes, settings, adaptation)
+    fitted = fit_head(labelled_rows(*train), num_classes, pool=pool, dev=judged, prior=prior, options=settings)
     if not train.targets.value_NK.shape[1]:
         return fitted
     rated = fit_dimensions(_rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
@@ -91,7 +90,7 @@ def fit_training_head(
 
 def _fit_anchored(
     train: PooledSet,
-    dev: PooledSet,
+    dev: PooledSet | None,
     pool: LayerPool,
     num_classes: int,
     settings: FitOptions,
@@ -99,6 +98,8 @@ def _fit_anchored(
 ) -> FitResult:
     source, target = (pooled_rows(part) for part in (adaptation.aligned(adaptation.source), adaptation.target))
     fitted = fit_anchored(train, source, target, num_classes, anchors=adaptation.anchors(), pool=pool, options=settings)
+    if dev is None:
+        return fitted
     predicted_N = predict_pooled(fitted, dev.mean_NLD, dev.std_NLD, dev.text_NE).argmax(1)
     return replace(fitted, dev_uar=uar(dev.label_N.numpy(), predicted_N.numpy()))
 

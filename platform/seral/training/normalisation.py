@@ -36,7 +36,7 @@ def choose_normalisation(
     speakers, group_M = np.unique(speaker_M, return_inverse=True)
     if len(speakers) < FEWEST:
         return favourite, {}
-    part_M = _dealt(group_M, min(FOLDS, len(speakers)))
+    part_M = deal(group_M, FOLDS)
     losses = {name: _left_out_losses(rows[name], part_M, pools[name], priors.get(name), options) for name in rows}
     best = min(losses, key=lambda name: losses[name].mean())
     gain_M = losses[favourite] - losses[best]
@@ -45,9 +45,13 @@ def choose_normalisation(
     return (best if gain_M.mean() > clearly * error else favourite), means
 
 
-def _dealt(group_M: NDArray[np.integer], parts: int) -> NDArray[np.int64]:
-    """Groups dealt to parts of about as many rows, the largest first, (M,)."""
+def deal(group_M: NDArray[np.integer], parts: int) -> NDArray[np.int64]:
+    """The part of each row, (M,): whole groups are dealt to parts of about as many rows, the largest first.
+
+    No more parts than there are groups.
+    """
     size_G = np.bincount(group_M)
+    parts = min(parts, int((size_G > 0).sum()))
     total, part_G = np.zeros(parts, np.int64), np.zeros(len(size_G), np.int64)
     for group in np.argsort(-size_G, kind="stable").tolist():
         part_G[group] = int(total.argmin())

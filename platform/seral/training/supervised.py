@@ -87,9 +87,8 @@ def examples_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Fo
             stores[encoder] = features_of(options, pool, encoder, frames_layer(encoder, options.finetune))
         data = fold_data(options, stores[encoder], fold, metadata)
         examples[number] = FoldExamples(number=number, data=data, source=with_features(source, data))
-    if options.finetune.head.normalise == "none":
-        return examples
-    centred = with_centring({number: fold.data for number, fold in examples.items()}, source)
+    data_of = {number: fold.data for number, fold in examples.items()}
+    centred = with_centring(data_of, source, options.finetune.head.normalise)
     return {number: replace(fold, data=centred[number]) for number, fold in examples.items()}
 
 

@@ -19,7 +19,6 @@ from seral.training.head import fit_options, labelled_rows, standardised_pool
 from seral.training.model import load_fitted
 from seral.training.normalisation import choose_normalisation
 
-
 ALONE, WITH_SOURCE = 1.0, 2.0
 """Standard errors by which labels must speak for another view, without and with a source that has spoken for one."""
 
@@ -44,13 +43,19 @@ def normalisations(data: TrainingData, options: FinetuneOptions) -> list[str]:
     Raises OptionError where speakers' means are asked for and cannot be taken.
     """
     wanted = options.head.normalise
-    fits = options.frozen and options.augment is None and data.centring is not None and bool(data.classes)
+    alone = data.source is None or own_models(data) is not None
+    fits = options.frozen and options.augment is None and data.centring is not None and bool(data.classes) and alone
     if wanted == "speaker" and not fits:
         raise OptionError(
-            "finetune.head.normalise=speaker is for heads of classes on a frozen encoder, without augment, in the loop "
-            "and in trainings: set it to none or auto"
+            "finetune.head.normalise=speaker is for heads of classes on a frozen encoder, without augment and anchor, "
+            "where speakers are known: set it to none or auto"
         )
     return ["none", "speaker"] if wanted == "auto" and fits else ["speaker" if wanted == "speaker" else "none"]
+
+
+def own_models(data: TrainingData) -> SourceModels | None:
+    """The models of the source whose heads are priors; None where there is no source, or the two are anchored."""
+    return None if data.source is None or data.source.anchor is not None else data.source.models
 
 
 def view_of(data: TrainingData, options: FinetuneOptions, name: str, models: SourceModels | None) -> View:

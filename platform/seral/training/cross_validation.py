@@ -1,0 +1,68 @@
+"""Labels that were bought as their own development set: speakers left out in turn."""
+
+# N clips · M labelled rows · C classes
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ser_models.fitting import predict_pooled
+from seral.task.examples import Targets, pooled_rows
+from seral.training.data import Labelled, TrainingData
+from seral.training.finetune_options import FinetuneOptions
+from seral.training.head import fit_training_head
+from seral.training.normalisation import FOLDS, deal
+from seral.training.views import own_models, view_of, without_source
+
+Float = NDArray[np.float32]
+
+
+def cross_validated(
+    data: TrainingData, options: FinetuneOptions, voices: Sequence[str], normalise: str
+) -> Float | None:
+    """Probabilities of the target's labelled clips by heads that have not heard their speakers, (M, C).
+
+    `voices`: the speaker of each. None where they are fewer than two, or all labels of one class: nothing can be left
+    out then.
+    """
+    train, models = without_source(data), own_models(data)
+    group_M = np.unique(voices, return_inverse=True)[1]
+    if len(np.unique(group_M)) < 2 or len(np.unique(train.targets.label_N)) < 2:
+        return None
+    view, part_M = view_of(data, options, normalise, models), deal(group_M, FOLDS)
+    units, probability_MC = view.of(train.units), np.zeros((len(part_M), len(data.classes)), np.float32)
+    nobody = Labelled(units.rows(np.zeros(len(part_M), bool)), train.targets.rows([]))
+    for part in np.unique(part_M).tolist():
+        out_M = part_M == part
+        learnt = Labelled(units.rows(~out_M), train.targets.rows(np.flatnonzero(~out_M).tolist()))
+        left = pooled_rows(units.rows(out_M))
+        pool = view_of(data, options, normalise, models).pool
+        fitted = fit_training_head(learnt, nobody, pool, len(data.classes), options, None, view.prior)
+        logits_NC = predict_pooled(fitted, left.mean_NLD, left.std_NLD, left.text_NE)[:, : len(data.classes)]
+        probability_MC[out_M] = logits_NC.softmax(1).numpy()
+    return probability_MC
+
+
+def divide(labelled: Labelled, voices: Sequence[str | None]) -> tuple[Labelled, Labelled]:
+    """Labelled clips in two parts of different speakers: one to learn from, about a fifth to choose by.
+
+    Clips without a voice, those of a source, are learned from. With fewer than two speakers clips are divided.
+    """
+    units, targets = labelled
+    own_N = np.array([voice is not None for voice in voices], dtype=bool)
+    group_M = np.unique([voice for voice in voices if voice is not None], return_inverse=True)[1]
+    if len(np.unique(group_M)) < 2:
+        group_M = np.arange(len(group_M))
+    part_M = deal(group_M, FOLDS)
+    out_N = np.zeros(len(own_N), dtype=bool)
+    out_N[own_N] = part_M == part_M.max()
+    learnt, chosen = (Labelled(units.rows(mask_N), _rows(targets, mask_N)) for mask_N in (~out_N, out_N))
+    return learnt, chosen
+
+
+def _rows(targets: Targets, mask_N: NDArray[np.bool_]) -> Targets:
+    own = targets.rows(np.flatnonzero(mask_N).tolist())
+    return own if own.weight_N is None else replace(own, weight_N=own.weight_N / own.weight_N.mean())
