@@ -1,4 +1,4 @@
-"""From labelled languages to unlabelled ones: python jobs/transfer.py --config jobs/configs/anchors-whisper.yaml"""
+"""Labels of other corpora for a pool without any: python jobs/transfer.py --config jobs/configs/transfer-emodb.yaml"""
 
 from seral.verbs import run_verb
 

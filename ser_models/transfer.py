@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ser_models.fitting import FitOptions, FitResult, PooledSet, fit_head, predict_pooled
 from ser_models.heads import LayerPool
+from ser_models.losses import best_temperature
 from ser_models.metrics import uar
 
 SOURCE_L2 = (0.03, 0.1, 0.3, 1.0)
@@ -34,6 +35,8 @@ class SourceHead:
     l2: float
     left_out_uar: Mapping[str, float]
     """UAR on each corpus by a head of the others, over the classes that both have; empty for one corpus."""
+    temperature: float
+    """Divisor of the logits under which these heads are as sure as they are right; 1 for one corpus."""
 
 
 def fit_source_head(
@@ -47,30 +50,39 @@ def fit_source_head(
     corpora = {name: rows for name, rows in corpora.items() if len(rows.label_N)}
     if not corpora:
         raise ValueError("a head of other corpora needs at least one with a label, got none")
-    scores = {l2: _left_out(corpora, num_classes, pool, replace(options, l2=l2)) for l2 in SOURCE_L2}
+    tried = {l2: _left_out(corpora, num_classes, pool, replace(options, l2=l2)) for l2 in SOURCE_L2}
+    scores = {l2: {name: _uar(*part) for name, part in parts.items()} for l2, parts in tried.items()}
     best = max(SOURCE_L2, key=lambda l2: sum(scores[l2].values())) if any(scores.values()) else ONE_CORPUS_L2
     fitted = fit_head(_together(corpora), num_classes, pool=pool, options=replace(options, l2=best))
     present_C = torch.isin(torch.arange(num_classes), _labels(corpora))
     with torch.no_grad():
         for part in (fitted.head.output.weight, fitted.head.output.bias):
             part[~present_C] = 0
-    return SourceHead(fitted=fitted, l2=best, left_out_uar=scores.get(best, {}))
+    temperature = 1.0
+    if left_out := tried.get(best):
+        logits_NC, label_N = (torch.cat(parts) for parts in zip(*left_out.values(), strict=True))
+        temperature = best_temperature(logits_NC, label_N)
+    return SourceHead(fitted=fitted, l2=best, left_out_uar=scores.get(best, {}), temperature=temperature)
 
 
 def _left_out(
     corpora: Mapping[str, PooledSet], num_classes: int, pool: LayerPool, options: FitOptions
-) -> dict[str, float]:
-    """UAR on each corpus by a head of the others."""
-    scores = {}
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Logits (N, C) and labels (N,) of each corpus by a head of the others, of clips whose class these have too."""
+    left_out = {}
     for name, rows in corpora.items():
         others = {other: part for other, part in corpora.items() if other != name}
         shared_N = torch.isin(rows.label_N, _labels(others))
         if not bool(shared_N.any()):
             continue
         fitted = fit_head(_together(others), num_classes, pool=pool, options=options)
-        predicted_N = predict_pooled(fitted, rows.mean_NLD, rows.std_NLD, rows.text_NE).argmax(1)
-        scores[name] = uar(rows.label_N[shared_N].numpy(), predicted_N[shared_N].numpy())
-    return scores
+        logits_NC = predict_pooled(fitted, rows.mean_NLD, rows.std_NLD, rows.text_NE)
+        left_out[name] = (logits_NC[shared_N], rows.label_N[shared_N])
+    return left_out
+
+
+def _uar(logits_NC: Tensor, label_N: Tensor) -> float:
+    return uar(label_N.numpy(), logits_NC.argmax(1).numpy())
 
 
 def _labels(corpora: Mapping[str, PooledSet]) -> Tensor:

@@ -32,7 +32,7 @@ from seral.pool.shards import MANIFEST, Pool, open_pool, split_address
 from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
 from seral.task.examples import Utterances
-from seral.task.run import read_options
+from seral.task.run import read_options, verb_of
 from seral.training.model import (
     load_fitted,
     load_model,
@@ -42,6 +42,7 @@ from seral.training.model import (
     read_text_encoder,
 )
 from seral.training.scoring import Scorer
+from seral.training.source import MODELS, read_source_facts
 from seral.training.supervised import best_model
 
 Wave = NDArray[np.float32]
@@ -85,6 +86,9 @@ def predict(options: PredictOptions) -> dict[str, Any]:
 
 def model_folder(run: str, trajectory: str | None = None) -> str:
     """The model of a training, or of a trajectory's last round, by default the strategy's with the best dev UAR."""
+    if verb_of(run) == "transfer":
+        folder = storage.join(run, MODELS)
+        return storage.join(folder, read_source_facts(folder)["normalise"], "model")
     if trajectory is None and (trained := best_model(run)):
         return trained
     root = storage.join(run, "trajectories")

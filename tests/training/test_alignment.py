@@ -22,7 +22,7 @@ from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
 from seral.prediction import PredictOptions, predict
-from seral.studies.transfer import TransferOptions, run_transfer
+from seral.studies.layer_transfer import LayerTransferOptions, run_layer_transfer
 from seral.task.eligibility import eligible
 from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.task.folds import FoldData, fold_data
@@ -149,10 +149,10 @@ class Side:
     """A training of adapters on the source, with dev speakers of the source."""
 
     def __init__(self, pool: str) -> None:
-        options = parse(TransferOptions, {"pool": pool, "run": "none", "classes": CLASSES, "by": "corpus"})
+        options = parse(LayerTransferOptions, {"pool": pool, "run": "none", "classes": CLASSES, "by": "corpus"})
         opened = open_pool(pool)
         store = extract_features(opened, options.encoder, frames_layer=3)
-        split = parse(TransferOptions, options.model_dump() | {"split": {"scheme": "k-fold", "k": 3}}).split
+        split = parse(LayerTransferOptions, options.model_dump() | {"split": {"scheme": "k-fold", "k": 3}}).split
         folds = [folds_of(eligible(options, opened, [name]), split, [0])[0] for name in ("acted", "natural")]
         self.data: FoldData = fold_data(options, store, folds[1], eligible(options, opened, None))
         self.source = self.data.utterances([*folds[0].train, *folds[0].dev])
@@ -213,7 +213,7 @@ def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> 
         "projection": 8,
         "finetune": {"adapter": "gate", "top_layers": 1, "epochs": 1},
     }
-    text = run_transfer(parse(TransferOptions, values))
+    text = run_layer_transfer(parse(LayerTransferOptions, values))
     rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]]
     assert rows == ["source only", "rescaled", "single", "last", "chosen", "chosen, adapters", "target, supervised"]
     for path in (tmp_path / "run" / "cells").iterdir():
@@ -222,7 +222,7 @@ def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> 
         assert record["anchors"]["chosen, adapters"]["anchors"] in reaching
         assert len(record["rows"]["chosen, adapters"]["told"]) == len(record["truth"])
     with pytest.raises(OptionError, match="finetune is for adapters"):
-        parse(TransferOptions, values | {"finetune": {"adapter": "frozen"}})
+        parse(LayerTransferOptions, values | {"finetune": {"adapter": "frozen"}})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,21 @@ def pretraining_curves(
         panels[-1].plot(x, y, color=MUTED, linewidth=1.5, linestyle=FULL_STYLE[2], label="targets, held out")
     panels[-1].set_ylim(bottom=0)
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
+def transferred(uar_of: Mapping[str, float], shares: Mapping[str, float]) -> Figure:
+    """UAR on each source corpus by a head of the others, and the shares of the classes in the target."""
+    figure = Figure(figsize=(10.0, 1.3 + 0.3 * max(len(uar_of), len(shares))), layout="constrained")
+    panels = figure.subplots(1, 2)
+    titles = ("UAR on a corpus by labels of the others", "Share of the predictions for the pool")
+    for axes, title, values, colour in zip(panels, titles, (uar_of, shares), PALETTE, strict=False):
+        tidy(axes, title, "")
+        names = list(values)[::-1]
+        axes.barh(range(len(names)), [values[name] for name in names], color=colour, height=0.6)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xlim(left=0)
+        percent(axes.xaxis)
     return figure
 
 

@@ -253,7 +253,7 @@ def loop_fold(
         options=options,
         source=tuple(present["utterance_id"].to_pylist()),
         folder=folder,
-        models=source_models(options.anchor, data, present, options.finetune, storage.join(folder, "source")),
+        models=source_models(options, data, present, storage.join(folder, "source")),
         surprisal=surprisal,
         processes=options.cluster.parts,
     )

@@ -167,7 +167,7 @@ def _adapted(
     Raises OptionError where a source cannot be adapted.
     """
     source = data.source
-    if source is None or (options.frozen and source.models is not None and source.anchor is None):
+    if source is None or not source.units.ids or (options.frozen and own_models(data) is not None):
         return data, None  # a frozen head has the source as its prior
     if start is not None or data.dimensions or not data.classes:
         raise OptionError("speech of another language is adapted for classes, in a training from the start")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Self
 
 import pyarrow as pa
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from ser_models.pooling import MEAN_STD
+from seral import storage
 from seral.pool.shards import Pool
 from seral.pretraining.options import TaptRunOptions
 from seral.task.eligibility import eligible
@@ -25,11 +26,19 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
     mean and spread. A head on a frozen encoder has theirs as its prior, so that few labels change it little and many
     overcome it; the loop's first round picks by it. Adapters learn from both, all labels of one with as much weight as
     all of the other. None = none."""
+    prior: str | None = None
+    """Run of `seral transfer`: its head is the prior, in the place of one of `source_corpora`. So labels of any pools
+    count, and no clip of theirs is needed any more. None = none."""
     anchor: AnchorOptions | None = None
     """Hold the source's and the target's speech together by CORAL; None = not."""
     tapt: TaptRunOptions | None = None
     """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
     finetune: FinetuneOptions = FinetuneOptions()
+
+    @field_validator("prior")
+    @classmethod
+    def _absolute_prior(cls, prior: str | None) -> str | None:
+        return None if prior is None else storage.absolute(prior)
 
     @model_validator(mode="after")
     def _check_training(self) -> Self:
@@ -44,6 +53,8 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
                 f"source_corpora are aligned by the means and standard deviations of cached features: set "
                 f"finetune.pooling={MEAN_STD}, got {self.finetune.pooling}"
             )
+        if self.prior is not None and (self.source_corpora or self.finetune.head.hidden or not self.classes):
+            raise ValueError("prior is the linear head of classes of other corpora: leave out source_corpora, hidden")
         if both := sorted(set(self.source_corpora or ()) & set(self.corpora or ())):
             raise ValueError(f"{both[0]} is among the corpora and among the source_corpora; choose one")
         return self

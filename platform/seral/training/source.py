@@ -10,7 +10,7 @@ is read.
 # N clips · C classes
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,23 +23,51 @@ from numpy.typing import NDArray
 from ser_models.alignment import MeanVarianceAlignment
 from ser_models.fitting import PooledSet, predict_pooled
 from ser_models.moments import PooledMoments
-from ser_models.transfer import SourceHead, fit_source_head
+from ser_models.transfer import fit_source_head
 from seral import storage
-from seral.errors import TrainError
-from seral.pool.ids import one_array, positions
-from seral.task.examples import SOME, Utterances, pooled_rows
+from seral.errors import OptionError, TrainError
+from seral.features.speakers import Centring, SpeakerShifts
+from seral.features.store import FeatureStore
+from seral.pool.ids import Ids, one_array, positions
+from seral.task.examples import SOME, Targets, Utterances, pooled_rows
 from seral.task.folds import FoldData
-from seral.training.alignment import AnchorOptions
-from seral.training.data import Labelled, SourceModels
+from seral.training.data import SourceModels
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import fit_options, labelled_rows, standardised_pool
-from seral.training.model import model_of_head, save_model
+from seral.training.model import model_of_head, read_outputs, save_model
 from seral.training.normalisation import class_mixing
+from seral.training.options import TrainingOptions
 
+MODELS = "models"
+"""Folder of the models in a run of `seral transfer`."""
 FILE = "source.json"
-MIXED = 0.1
-"""Nats that the predicted classes may be less mixed within speakers than by chance, for their means to be taken away.
-EmoDB, RAVDESS and nEMO lack .02 to .06 of it, URDU, whose speakers show one emotion each, .20."""
+UNMIXED = 0.22
+"""Share of the entropy of classes dealt by chance that may be missing within speakers whose means are taken away.
+Predicted classes lack .04 to .16 of it on EmoDB, RAVDESS and nEMO, and .32 to .48 on URDU, whose speakers show one
+emotion each: this lies in between, and has seen no other corpus."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSpeech:
+    """Labelled speech of other corpora."""
+
+    views: Mapping[str, Utterances]
+    """Normalisation -> the clips."""
+    targets: Targets
+    corpus_N: NDArray[np.str_]
+    """The corpus of each clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSpeech:
+    """Speech of the target without its labels."""
+
+    views: Mapping[str, Utterances]
+    """Normalisation -> some clips, of whole speakers."""
+    speaker_N: NDArray[np.integer]
+    """The speaker of each of these."""
+    moments: Mapping[str, PooledMoments]
+    """Normalisation -> moments of all clips."""
 
 
 def with_features(source: pa.Table, data: FoldData) -> pa.Table:
@@ -49,63 +77,142 @@ def with_features(source: pa.Table, data: FoldData) -> pa.Table:
     return present.select(["utterance_id", "corpus", "speaker"])
 
 
-def source_models(
-    anchor: AnchorOptions | None, data: FoldData, source: pa.Table, options: FinetuneOptions, folder: str
-) -> SourceModels | None:
-    """Fit a model under each normalisation that the options allow, unless it is there, and write it.
+def source_models(options: TrainingOptions, data: FoldData, source: pa.Table, folder: str) -> SourceModels | None:
+    """The models of the source of a run: those of its `prior`, or of its source's clips, made where they are missing.
 
-    `source`: metadata of the labelled clips of other corpora. None where there are none, and where a head is no prior:
-    of dimensions, with a hidden layer, anchored. Raises TrainError where no clip has one of the classes.
+    `source`: metadata of the labelled clips of other corpora. None where there is no source, and where a head is no
+    prior: of dimensions, with a hidden layer, anchored. Raises TrainError where no clip has one of the classes, and
+    OptionError for a prior of other classes.
     """
-    ids = source["utterance_id"].to_pylist()
-    if not ids or anchor is not None or options.head.hidden or not data.classes:
+    ids, training = source["utterance_id"].to_pylist(), options.finetune
+    if options.anchor is not None or training.head.hidden or not data.classes:
         return None
-    kinds, uri = _kinds(data, options), storage.join(folder, FILE)
-    if not storage.exists(uri):
+    if options.prior is not None:
+        return read_source_models(storage.join(options.prior, MODELS), data.classes)
+    if not ids:
+        return None
+    if not storage.exists(storage.join(folder, FILE)):
         corpus_of = dict(zip(source["utterance_id"].to_pylist(), source["corpus"].to_pylist(), strict=True))
-        some = _whole_speakers(data)
-        sides = SourceData(
-            labelled=Labelled(data.utterances(ids), data.oracle().targets(ids)),
-            corpus_N=np.array([corpus_of[name] for name in ids]),
-            target=data.utterances([name for name, _ in some]),
-            speaker_N=np.unique([voice for _, voice in some], return_inverse=True)[1],
+        shifts = {kind: data.shifts if kind == "speaker" else None for kind in kinds(training, data.centring)}
+        names, speaker_N = whole_speakers(data.metadata, data.fold.train)
+        moments = {"none": data.unlabelled.moments}
+        if data.centring is not None:
+            moments["speaker"] = data.centring.moments
+        labelled, some, targets = data.utterances(ids), data.utterances(names), data.oracle().targets(ids)
+        corpus_N = np.array([corpus_of[name] for name in ids])
+        make_source_models(
+            SourceSpeech(
+                views={
+                    kind: source_view(labelled, taken, targets, corpus_N, len(data.classes))
+                    for kind, taken in shifts.items()
+                },
+                targets=targets,
+                corpus_N=corpus_N,
+            ),
+            TargetSpeech(
+                views={kind: view(some, taken) for kind, taken in shifts.items()}, speaker_N=speaker_N, moments=moments
+            ),
+            data.store,
+            data.classes,
+            training,
+            folder,
         )
-        facts = {kind: _make(data, sides, kind, options, storage.join(folder, kind)) for kind in kinds}
-        storage.write_json(uri, {"normalise": _go_by(facts), "models": facts})
-    facts = storage.read_json(uri)
-    folders = {kind: storage.join(folder, kind, "model") for kind in facts["models"]}
-    return SourceModels(folders=folders, normalise=facts["normalise"])
+    return read_source_models(folder, data.classes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceData:
-    """Labelled speech of other corpora, and speech of the target without its labels."""
+def source_view(
+    units: Utterances, shifts: SpeakerShifts | None, targets: Targets, corpus_N: NDArray[np.str_], num_classes: int
+) -> Utterances:
+    """Labelled utterances less the shifts of their speakers, but for corpora whose speakers show one emotion each."""
+    if shifts is None:
+        return units
+    speaker_N, centred = shifts.speakers.rows(units.ids), units.less(shifts)
+    mean_NLD, std_NLD = centred.mean_NLD.copy(), centred.std_NLD.copy()
+    for corpus in np.unique(corpus_N).tolist():
+        own_N = (corpus_N == corpus) & targets.labelled_N
+        rng = np.random.default_rng(0)
+        within, dealt = class_mixing(targets.label_N[own_N], speaker_N[own_N], num_classes, rng)
+        if within < (1 - UNMIXED) * dealt:
+            rows_N = corpus_N == corpus
+            mean_NLD[rows_N], std_NLD[rows_N] = units.mean_NLD[rows_N], units.std_NLD[rows_N]
+    return replace(centred, mean_NLD=mean_NLD, std_NLD=std_NLD)
 
-    labelled: Labelled
-    corpus_N: NDArray[np.str_]
-    """The corpus of each labelled clip."""
-    target: Utterances
-    """Some of the target's training clips, whole speakers."""
-    speaker_N: NDArray[np.integer]
-    """The speaker of each of these."""
+
+def view(units: Utterances, shifts: SpeakerShifts | None) -> Utterances:
+    """Utterances less the shifts of their speakers, if there are any."""
+    return units if shifts is None else units.less(shifts)
 
 
-def _kinds(data: FoldData, options: FinetuneOptions) -> list[str]:
-    """Normalisations that models are made under."""
-    if data.centring is None:
+def kinds(options: FinetuneOptions, centring: Centring | None) -> list[str]:
+    """Normalisations that models of a source are made under."""
+    if centring is None:
         return ["none"]
     return ["none", "speaker"] if options.head.normalise == "auto" else ["speaker"]
 
 
-def _whole_speakers(data: FoldData) -> list[tuple[str, str]]:
-    """Some training clips and their speakers, all clips of one speaker after the other, at most SOME."""
-    table = data.metadata.take(positions(pa.array(data.fold.train), one_array(data.metadata["utterance_id"])))
+def whole_speakers(metadata: pa.Table, ids: Ids) -> tuple[list[str], NDArray[np.int64]]:
+    """Some of the clips, SOME at most, speaker after speaker, and the number of the speaker of each."""
+    table = metadata.take(positions(pa.array(ids), one_array(metadata["utterance_id"])))
     voice = pc.binary_join_element_wise(table["corpus"], table["speaker"], "/")
     names = np.random.default_rng(0).permutation(voice.unique().drop_null().sort().to_pylist())
-    rank = pc.fill_null(pc.index_in(voice, pa.array(names)), len(names)).to_numpy()
-    rows = np.argsort(rank, kind="stable")[:SOME]
-    rows = rows[rank[rows] < len(names)]
-    return list(zip(table["utterance_id"].take(rows).to_pylist(), voice.take(rows).to_pylist(), strict=True))
+    rank_N = pc.fill_null(pc.index_in(voice, pa.array(names, pa.string())), len(names)).to_numpy()
+    row_N = np.argsort(rank_N, kind="stable")[:SOME]
+    return table["utterance_id"].take(row_N).to_pylist(), rank_N[row_N].astype(np.int64)
+
+
+def make_source_models(
+    source: SourceSpeech,
+    target: TargetSpeech,
+    store: FeatureStore,
+    classes: Sequence[str],
+    options: FinetuneOptions,
+    folder: str,
+) -> None:
+    """Fit a model under each normalisation and write them, with what is known of them without labels of the target."""
+    facts = {}
+    for kind, clips in source.views.items():
+        pool = standardised_pool(store, target.moments[kind], options)
+        corpora = _aligned(labelled_rows(clips, source.targets), source, target.moments[kind])
+        try:
+            head = fit_source_head(corpora, len(classes), pool=pool, options=fit_options(options))
+        except ValueError as error:
+            raise TrainError(f"labels of other corpora: {error}") from error
+        model = model_of_head(head.fitted, store, classes, options.head.dropout)
+        save_model(storage.join(folder, kind, "model"), model, store, layer=store.num_layers, normalise=kind)
+        rows, rng = pooled_rows(target.views[kind]), np.random.default_rng(0)
+        predicted_N = predict_pooled(head.fitted, rows.mean_NLD, rows.std_NLD, rows.text_NE).argmax(1).numpy()
+        within, dealt = class_mixing(predicted_N, target.speaker_N, len(classes), rng)
+        facts[kind] = {
+            "l2": head.l2,
+            "temperature": head.temperature,
+            "left_out_uar": dict(head.left_out_uar),
+            "labels": {corpus: len(part.label_N) for corpus, part in corpora.items()},
+            "mixing": {"within": within, "dealt": dealt},
+        }
+    storage.write_json(storage.join(folder, FILE), {"normalise": _go_by(facts), "models": facts})
+
+
+def read_source_facts(folder: str) -> dict[str, Any]:
+    """The content of source.json. Raises OptionError where there is none."""
+    uri = storage.join(folder, FILE)
+    if not storage.exists(uri):
+        raise OptionError(
+            f"there are no models of a source at {folder}: give the folder of a finished `seral transfer`"
+        )
+    facts: dict[str, Any] = storage.read_json(uri)
+    return facts
+
+
+def read_source_models(folder: str, classes: Sequence[str]) -> SourceModels:
+    """The models of a folder. Raises OptionError where they are of other classes."""
+    facts = read_source_facts(folder)
+    folders = {kind: storage.join(folder, kind, "model") for kind in facts["models"]}
+    own, _ = read_outputs(folders[facts["normalise"]])
+    if own != list(classes):
+        raise OptionError(
+            f"{folder} tells {', '.join(own)} apart, and this run {', '.join(classes)}: in this order too"
+        )
+    return SourceModels(folders=folders, normalise=facts["normalise"])
 
 
 def _go_by(facts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -113,44 +220,12 @@ def _go_by(facts: Mapping[str, Mapping[str, Any]]) -> str:
     if len(facts) == 1:
         return next(iter(facts))
     mixing = facts["none"]["mixing"]
-    return "speaker" if mixing["dealt"] - mixing["within"] < MIXED else "none"
+    return "none" if mixing["within"] < (1 - UNMIXED) * mixing["dealt"] else "speaker"
 
 
-def _make(data: FoldData, sides: SourceData, kind: str, options: FinetuneOptions, folder: str) -> dict[str, Any]:
-    """Fit and write the model under one normalisation; what is known of it without labels of the target."""
-    source, target, moments = sides.labelled.units, sides.target, data.unlabelled.moments
-    if kind == "speaker" and data.centring is not None:
-        source, target = (units.less(data.centring.shifts) for units in (source, target))
-        moments = data.centring.moments
-    pool = standardised_pool(data.store, moments, options)
-    corpora = _aligned(labelled_rows(source, sides.labelled.targets), sides, moments)
-    try:
-        head = fit_source_head(corpora, len(data.classes), pool=pool, options=fit_options(options))
-    except ValueError as error:
-        raise TrainError(f"source_corpora: {error}") from error
-    model = model_of_head(head.fitted, data.store, data.classes, options.head.dropout)
-    save_model(storage.join(folder, "model"), model, data.store, layer=data.store.num_layers, normalise=kind)
-    probability_NC, rng = _predict(head, target), np.random.default_rng(0)
-    within, dealt = class_mixing(probability_NC.argmax(1), sides.speaker_N, len(data.classes), rng)
-    return {
-        "l2": head.l2,
-        "left_out_uar": dict(head.left_out_uar),
-        "labels": {corpus: len(part.label_N) for corpus, part in corpora.items()},
-        "mixing": {"within": within, "dealt": dealt},
-        "class_shares": dict(zip(data.classes, probability_NC.mean(0).round(4).tolist(), strict=True)),
-    }
-
-
-def _predict(head: SourceHead, target: Utterances) -> NDArray[np.float32]:
-    rows = pooled_rows(target)
-    logits_NC = predict_pooled(head.fitted, rows.mean_NLD, rows.std_NLD, rows.text_NE)
-    probability_NC: NDArray[np.float32] = logits_NC.softmax(1).numpy()
-    return probability_NC
-
-
-def _aligned(rows: PooledSet, sides: SourceData, target: PooledMoments) -> dict[str, PooledSet]:
+def _aligned(rows: PooledSet, source: SourceSpeech, target: PooledMoments) -> dict[str, PooledSet]:
     """The rows of every corpus with the mean and spread of the target, by its own speech."""
-    corpora, corpus_N = dict[str, PooledSet](), sides.corpus_N[sides.labelled.targets.labelled_N]
+    corpora, corpus_N = dict[str, PooledSet](), source.corpus_N[source.targets.labelled_N]
     for corpus in np.unique(corpus_N).tolist():
         part = rows.only(torch.from_numpy(corpus_N == corpus))
         alignment = MeanVarianceAlignment.of(PooledMoments.of(part.mean_NLD, part.std_NLD), target)

@@ -168,8 +168,8 @@ def train(
 ) -> dict[str, Any]:
     """Train on all labels of a fold, and of the source, and write the model to `folder`/model; returns its history."""
     data, ids, source = fold.data, fold.source["utterance_id"].to_pylist(), None
-    if ids:
-        models = source_models(options.anchor, data, fold.source, options.finetune, storage.join(folder, "source"))
+    models = source_models(options, data, fold.source, storage.join(folder, "source"))
+    if ids or models is not None:
         source = Source(units=data.utterances(ids), anchor=options.anchor, models=models)
     training = TrainingData(
         train=Labelled(*fold.labelled([*data.fold.train, *ids])),

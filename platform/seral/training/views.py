@@ -50,7 +50,13 @@ def normalisations(data: TrainingData, options: FinetuneOptions) -> list[str]:
             "finetune.head.normalise=speaker is for heads of classes on a frozen encoder, without augment and anchor, "
             "where speakers are known: set it to none or auto"
         )
-    return ["none", "speaker"] if wanted == "auto" and fits else ["speaker" if wanted == "speaker" else "none"]
+    names = ["none", "speaker"] if wanted == "auto" and fits else ["speaker" if wanted == "speaker" else "none"]
+    models = own_models(data)
+    if models is None:
+        return names
+    if not (both := [name for name in names if name in models.folders]):
+        raise OptionError(f"the prior was made for normalise={', '.join(models.folders)}, not for {names[0]}")
+    return both
 
 
 def own_models(data: TrainingData) -> SourceModels | None:

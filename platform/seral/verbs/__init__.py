@@ -198,6 +198,17 @@ layer by layer. `distil.json` and `distil.png` show how it went, `seral layers p
 
 Example: `seral distil data/pool --teacher microsoft/wavlm-base-plus --layers 4 --run runs/student`""",
     ),
+    "transfer": Verb(
+        name="transfer",
+        options="seral.training.transfer:TransferOptions",
+        function="seral.training.transfer:run_transfer",
+        help="Carry labels of other corpora over to a pool that has none: a model, its predictions, what to expect.",
+        about="""Every corpus is brought to the mean and the spread of the pool, and no label of the pool is read. What
+the model may be worth is said by leaving out one of the labelled corpora at a time. The run is a `prior` for `seral
+loop run`, and `seral predict RUN` takes its model.
+
+Example: `seral transfer jobs/configs/transfer-emodb.yaml`""",
+    ),
     "train": Verb(
         name="train",
         options="seral.training.supervised:SupervisedOptions",
@@ -256,11 +267,11 @@ table.
 
 Example: `seral layers similarity data/pool --run runs/similarity --set by=corpus --set measures=[coral,mmd]`""",
     ),
-    "transfer": Verb(
-        name="transfer",
+    "layer-transfer": Verb(
+        name="layer-transfer",
         command="layers transfer",
-        options="seral.studies.transfer:TransferOptions",
-        function="seral.studies.transfer:run_transfer",
+        options="seral.studies.layer_transfer:LayerTransferOptions",
+        function="seral.studies.layer_transfer:run_layer_transfer",
         help="Train on a labelled language for an unlabelled one, aligned in the layers that are alike in both.",
         about="""Prints UAR of every anchor set for every pair of languages, beside source only and the target's own
 labels.

@@ -19,7 +19,7 @@ from seral.features.audio import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
-from seral.studies.transfer import Pair, TransferOptions, choose, pair_cell, run_transfer
+from seral.studies.layer_transfer import LayerTransferOptions, Pair, choose, pair_cell, run_layer_transfer
 from seral.task.cells import Cell
 from seral.task.eligibility import eligible
 from seral.task.examples import Targets
@@ -48,7 +48,7 @@ def values(two_corpora: str, tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.ray
 def test_every_pair_has_all_rows_and_is_computed_once(values: dict[str, Any]) -> None:
-    shown, run = run_transfer(parse(TransferOptions, values)), Path(values["run"])
+    shown, run = run_layer_transfer(parse(LayerTransferOptions, values)), Path(values["run"])
     table = pd.read_csv(run / "table.csv")
     pairs = ["acted to natural", "natural to acted"]
     assert list(table[["pair", "row"]].itertuples(index=False, name=None)) == [(p, row) for p in pairs for row in ROWS]
@@ -66,7 +66,7 @@ def test_every_pair_has_all_rows_and_is_computed_once(values: dict[str, Any]) ->
             rows.loc["rescaled", "uar"] - rows.loc["source only", "uar"]
         )
     before = {path: path.stat().st_mtime_ns for path in cells}
-    assert run_transfer(parse(TransferOptions, values)) == shown
+    assert run_layer_transfer(parse(LayerTransferOptions, values)) == shown
     assert {path: path.stat().st_mtime_ns for path in cells} == before
 
 
@@ -95,7 +95,7 @@ class Mislabelled(FoldData):
 
 @pytest.mark.ray
 def test_labels_of_the_target_make_the_ceiling_and_nothing_else(values: dict[str, Any]) -> None:
-    options = parse(TransferOptions, values)
+    options = parse(LayerTransferOptions, values)
     pool = open_pool(options.pool)
     sides = [folds_of(eligible(options, pool, [name]), options.split, [1])[1] for name in ("acted", "natural")]
     pair = Pair(source_train=sides[0].train, source_dev=sides[0].dev, target=sides[1])
@@ -130,4 +130,4 @@ def test_among_equals_on_the_source_the_most_informative_is_chosen() -> None:
 @pytest.mark.ray
 def test_what_cannot_be_carried_over_is_refused(values: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        run_transfer(parse(TransferOptions, values | change))
+        run_layer_transfer(parse(LayerTransferOptions, values | change))

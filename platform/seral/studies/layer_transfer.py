@@ -55,7 +55,7 @@ SOURCE_ONLY, RESCALED, CHOSEN, CEILING = "source only", "rescaled", "chosen", "t
 ADAPTED = "chosen, adapters"
 
 
-class TransferOptions(TaskOptions):
+class LayerTransferOptions(TaskOptions):
     """Options of a study of transfer between languages or corpora."""
 
     by: Literal["language", "corpus"] = "language"
@@ -88,7 +88,7 @@ class TransferOptions(TaskOptions):
         return label_free(name)
 
     @model_validator(mode="after")
-    def _check_rows(self) -> TransferOptions:
+    def _check_rows(self) -> LayerTransferOptions:
         if unknown := sorted(set(self.anchors) - set(ANCHOR_SETS)):
             raise ValueError(f"no anchor set {unknown[0]!r}; known: {', '.join(ANCHOR_SETS)}")
         if self.finetune is not None:
@@ -109,12 +109,12 @@ class Pair:
     target: Fold
 
 
-def run_transfer(options: TransferOptions) -> str:
+def run_layer_transfer(options: LayerTransferOptions) -> str:
     """Compute what is missing and write the tables; returns the matrix of rows by pairs as Markdown."""
-    return run_study(options, "transfer", MAY_CHANGE, _plan)
+    return run_study(options, "layer-transfer", MAY_CHANGE, _plan)
 
 
-def _plan(context: RunContext[TransferOptions]) -> Study:
+def _plan(context: RunContext[LayerTransferOptions]) -> Study:
     options = context.options
     metadata = context.eligible(None)
     groups = _groups(options, metadata)
@@ -144,7 +144,7 @@ def _plan(context: RunContext[TransferOptions]) -> Study:
     )
 
 
-def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: TransferOptions) -> dict[str, Any]:
+def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: LayerTransferOptions) -> dict[str, Any]:
     """All rows of a pair on one division of the speakers."""
     oracle, classes = data.oracle(), data.classes
     source, dev = (_labelled(data.pooled(ids), oracle.targets(ids)) for ids in (pair.source_train, pair.source_dev))
@@ -203,7 +203,7 @@ def pair_cell(cell: Cell, folder: str, data: FoldData, pair: Pair, options: Tran
 
 
 def _adapted(
-    cell: Cell, folder: str, data: FoldData, pair: Pair, options: TransferOptions, anchor: AnchorOptions
+    cell: Cell, folder: str, data: FoldData, pair: Pair, options: LayerTransferOptions, anchor: AnchorOptions
 ) -> NDArray[np.float32]:
     """Class probabilities (N, C) of the test clips by adapters that learnt from the source, anchored to the target."""
     oracle = data.oracle()
@@ -242,7 +242,7 @@ def choose(scores: Sequence[tuple[float, float]], clips: int) -> int:
     return max((row for row, (score, _) in enumerate(scores) if score >= lowest), key=lambda row: scores[row][1])
 
 
-def _groups(options: TransferOptions, metadata: pa.Table) -> dict[str, pa.Table]:
+def _groups(options: LayerTransferOptions, metadata: pa.Table) -> dict[str, pa.Table]:
     """Metadata of every language or corpus that takes part."""
     present = sorted(set(metadata[options.by].to_pylist()) - {None})
     if unknown := sorted(set(options.groups or ()) - set(present)):
@@ -286,7 +286,7 @@ def _ceiling(
     return fit_head(train, len(data.classes), pool=pool, options=probe)
 
 
-def _write(options: TransferOptions, results: Results, metadata: pa.Table) -> str:
+def _write(options: LayerTransferOptions, results: Results, metadata: pa.Table) -> str:
     # Imported here: workers import this module, and drawing takes a second to load.
     from seral.figures.studies import transfer_rows
 

@@ -1,0 +1,317 @@
+"""A model for a pool that has no label, from all labels there are of other corpora, and what it says of the pool.
+
+    RUN/models/<normalisation>/model/   see seral.training.source
+    RUN/models/source.json              penalty, UAR on each corpus by a head of the others, the speakers' guard
+    RUN/predictions/<shard>.parquet     class, confidence and calibrated probabilities of every clip
+    RUN/transfer.json, table.md         what it may be worth, the labels of each corpus, the shares of the classes
+    RUN/table.png                       the same as a picture
+
+Every corpus is brought to the mean and the spread of the pool, and no label of the pool is read.
+"""
+
+# N clips · C classes
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field, field_validator, model_validator
+
+from ser_models.intervals import mean_interval
+from seral import storage
+from seral.errors import FeatureError, OptionError
+from seral.features.audio import extract_features
+from seral.features.index import ShardIndex
+from seral.features.moments import pooled_moments
+from seral.features.speakers import Centring, SpeakerShifts, speaker_sums
+from seral.features.store import FeatureStore
+from seral.figures.markdown import markdown
+from seral.options import Options
+from seral.pool.ids import Ids
+from seral.pool.shards import Pool, open_pool
+from seral.progress import say, track
+from seral.task.cells import write_table
+from seral.task.context import RunContext, open_run
+from seral.task.eligibility import askable
+from seral.task.examples import Targets, Utterances
+from seral.task.gold import Oracle
+from seral.task.options import TaskOptions
+from seral.training.finetune_options import FinetuneOptions, HeadOptions
+from seral.training.scoring import Float, Scorer
+from seral.training.source import (
+    MODELS,
+    SourceSpeech,
+    TargetSpeech,
+    kinds,
+    make_source_models,
+    read_source_facts,
+    read_source_models,
+    source_view,
+    view,
+    whole_speakers,
+)
+
+MAY_CHANGE = {"run", "cluster"}
+PREDICTIONS = "predictions"
+FEW = 6
+"""Corpora from which on there is an interval instead of a range."""
+
+
+class SourceOptions(Options):
+    """A pool whose labels are used."""
+
+    pool: str
+    """The pool."""
+    corpora: list[str] | None = None
+    """Only these corpora; None = all."""
+    class_map: dict[str, str] | None = None
+    """A corpus's word -> one of the classes; None = the usual words."""
+
+    @field_validator("pool")
+    @classmethod
+    def _absolute(cls, uri: str) -> str:
+        return storage.absolute(uri)
+
+
+class TransferOptions(TaskOptions):
+    """Options of a transfer of labels to a pool without any."""
+
+    corpora: list[str] | None = None
+    """Corpora of the pool that are the target; None = all that are not among the sources."""
+    sources: list[SourceOptions] = Field(min_length=1)
+    """Pools, or corpora of them, whose labels are used; the target's own pool may be among them."""
+    head: HeadOptions = HeadOptions()
+    """The head: `normalise` says whether speakers' means are taken away."""
+
+    @model_validator(mode="after")
+    def _check_head(self) -> TransferOptions:
+        if len(self.classes) < 2 or self.dimensions:
+            raise ValueError("a transfer learns classes: name at least two, and no dimensions")
+        if self.head.hidden:
+            raise ValueError(f"a transfer fits linear heads, got head.hidden={self.head.hidden}")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """Features of one side of a transfer."""
+
+    store: FeatureStore
+    index: ShardIndex
+    metadata: pa.Table
+
+    @property
+    def ids(self) -> list[str]:
+        """The utterances that have features."""
+        return list(self.index.present(self.metadata["utterance_id"].to_pylist()))
+
+    def utterances(self, ids: Sequence[str]) -> Utterances:
+        """Pooled features of some utterances."""
+        return Utterances.of(self.store, self.index, ids)
+
+
+def run_transfer(options: TransferOptions) -> str:
+    """Fit what is missing, predict the pool and write the tables; returns what they say as Markdown."""
+    context = open_run(options, "transfer", MAY_CHANGE)
+    options, folder = context.options, storage.join(context.options.run, MODELS)
+    target, training = _target(context), FinetuneOptions(head=options.head)
+    ids = Ids(sorted(target.ids))
+    if not ids:
+        raise OptionError(f"no clip of {options.pool} has features and is not of a source: there is no target")
+    centring, shifts = _centring(target, ids, options)
+    if not storage.exists(storage.join(folder, "source.json")):
+        moments = pooled_moments(target.store, target.index, {"target": ids})["target"]
+        names, speaker_N = whole_speakers(target.metadata, ids)
+        some, of_kind = target.utterances(names), {"none": moments}
+        if centring is not None:
+            of_kind["speaker"] = centring.moments
+        make_source_models(
+            _source(context, target, kinds(training, centring), centring),
+            TargetSpeech(
+                views={kind: view(some, shifts if kind == "speaker" else None) for kind in of_kind},
+                speaker_N=speaker_N,
+                moments=of_kind,
+            ),
+            target.store,
+            options.classes,
+            training,
+            folder,
+        )
+    shares_C = _predict(options, target, ids, shifts)
+    context.write_environment(f"{len(options.classes)}c-transfer", {})
+    storage.tidy(options.run)
+    return _write(options, len(ids), shares_C)
+
+
+def _target(context: RunContext[TransferOptions]) -> Speech:
+    options, pool = context.options, context.pool
+    own = [source.corpora for source in options.sources if source.pool == options.pool]
+    corpora = options.corpora
+    if own and corpora is None:
+        if None in own:
+            raise OptionError("all corpora of the pool are sources: name those that are the target with corpora")
+        labelled = {name for names in own if names is not None for name in names}
+        corpora = sorted(set(pool.column("corpus").unique().to_pylist()) - labelled)
+    if both := sorted({name for names in own for name in names or corpora or ()} & set(corpora or ())):
+        raise OptionError(f"{both[0]} of {options.pool} is target and source; choose one")
+    store = context.features()
+    return Speech(store=store, index=store.index(), metadata=askable(pool, corpora))
+
+
+def _centring(target: Speech, ids: Ids, options: TransferOptions) -> tuple[Centring | None, SpeakerShifts | None]:
+    """The means of the target's speakers, where the options ask for them and speakers are known."""
+    if options.head.normalise == "none":
+        return None, None
+    try:
+        sums = speaker_sums(target.store, target.index, target.metadata, ids)
+    except FeatureError as error:
+        if options.head.normalise != "auto":
+            raise
+        say(f"speakers' means are left alone: {error}")
+        return None, None
+    moments = pooled_moments(target.store, target.index, {"target": ids})["target"]
+    centring = Centring.of(sums, ids, moments)
+    return centring, centring.shifts
+
+
+def _source(
+    context: RunContext[TransferOptions], target: Speech, names: Sequence[str], centring: Centring | None
+) -> SourceSpeech:
+    """The labelled clips of all sources, under every normalisation."""
+    options, parts = context.options, dict[str, list[Utterances]]()
+    targets, corpora = list[Targets](), list[str]()
+    for source in options.sources:
+        pool = context.pool if source.pool == options.pool else open_pool(source.pool)
+        speech = target if source.pool == options.pool else _features(pool, context)
+        oracle = Oracle(pool, options.classes, source.class_map or options.class_map, [])
+        metadata = askable(pool, source.corpora)
+        metadata = metadata.filter(pa.array(oracle.answers(metadata["utterance_id"])))
+        speech = Speech(store=speech.store, index=speech.index, metadata=metadata)
+        if not (ids := speech.ids):
+            raise OptionError(f"no clip of {source.pool} has one of the classes {', '.join(options.classes)}")
+        units, shifts = speech.utterances(ids), None
+        if "speaker" in names and centring is not None:
+            sums = speaker_sums(speech.store, speech.index, metadata, ids)
+            shifts = sums.shifts(centring.moments.mean.mean, centring.moments.std.mean)
+        corpus_of = dict(zip(*(metadata[name].to_pylist() for name in ("utterance_id", "corpus")), strict=True))
+        targets.append(oracle.targets(ids))
+        corpora += [corpus_of[name] for name in ids]
+        own_N = np.array(corpora[-len(ids) :])
+        for kind in names:
+            taken = shifts if kind == "speaker" else None
+            clips = source_view(units, taken, targets[-1], own_N, len(options.classes))
+            parts.setdefault(kind, []).append(clips)
+    label_N = np.concatenate([part.label_N for part in targets])
+    views = {kind: _together(units) for kind, units in parts.items()}
+    return SourceSpeech(views=views, targets=Targets.of_classes(label_N), corpus_N=np.array(corpora))
+
+
+def _features(pool: Pool, context: RunContext[TransferOptions]) -> Speech:
+    options = context.options
+    store = extract_features(pool, options.encoder, options=options.features, on=options.cluster)
+    return Speech(store=store, index=store.index(), metadata=pool.metadata)
+
+
+def _together(parts: Sequence[Utterances]) -> Utterances:
+    """The clips of all parts, one after the other; an id may come twice, from two pools."""
+    return Utterances(
+        ids=[name for part in parts for name in part.ids],
+        mean_NLD=np.concatenate([part.mean_NLD for part in parts]),
+        std_NLD=np.concatenate([part.std_NLD for part in parts]),
+    )
+
+
+def _predict(options: TransferOptions, target: Speech, ids: Ids, shifts: SpeakerShifts | None) -> Float:
+    """Write the predictions that are missing; the share of each class in all of them, (C,)."""
+    folder = storage.join(options.run, MODELS)
+    facts, models = read_source_facts(folder), read_source_models(folder, options.classes)
+    temperature, out = facts["models"][models.normalise]["temperature"], storage.join(options.run, PREDICTIONS)
+    scorer, count_C = Scorer(models.folder, target.store, options.cluster, shifts), np.zeros(len(options.classes))
+    rows_of = target.index.rows_by_shard(ids)
+    with track("predictions", len(rows_of)) as advance:
+        for shard, row_N in rows_of.items():
+            uri = storage.join(out, f"{shard}.parquet")
+            if not storage.exists(uri):
+                part = target.store.read_shard(shard, row_N)
+                units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
+                log_NC = np.log(np.maximum(scorer(units, shard=shard).probability_NC, 1e-9)) / temperature
+                probability_NC = np.exp(log_NC - np.logaddexp.reduce(log_NC, axis=1, keepdims=True))
+                storage.write_table(uri, _table(part.ids, probability_NC, options.classes))
+            done = storage.read_table(uri, ["predicted"])["predicted"]
+            count_C += [pc.sum(pc.equal(done, name)).as_py() or 0 for name in options.classes]
+            advance(1)
+    shares_C: Float = (count_C / count_C.sum()).astype(np.float32)
+    return shares_C
+
+
+def _table(ids: Sequence[str], probability_NC: Float, classes: Sequence[str]) -> pa.Table:
+    columns: dict[str, Any] = {
+        "utterance_id": ids,
+        "predicted": [classes[row] for row in probability_NC.argmax(1)],
+        "confidence": probability_NC.max(1).astype(np.float32),
+    }
+    columns |= {f"p_{name}": probability_NC[:, row].astype(np.float32) for row, name in enumerate(classes)}
+    return pa.table(columns)
+
+
+def _write(options: TransferOptions, clips: int, shares_C: Float) -> str:
+    # Imported here: drawing takes a second to load.
+    from seral.figures.studies import transferred
+
+    facts = read_source_facts(storage.join(options.run, MODELS))
+    chosen: Mapping[str, Any] = facts["models"][facts["normalise"]]
+    uars = chosen["left_out_uar"]
+    mean, low, high = _worth(list(uars.values()))
+    shares = dict(zip(options.classes, shares_C.tolist(), strict=True))
+    result = {
+        "clips": clips,
+        "normalise": facts["normalise"],
+        "mixing": chosen["mixing"],
+        "expected_uar": {"mean": mean, "low": low, "high": high},
+        "left_out_uar": uars,
+        "labels": chosen["labels"],
+        "class_shares": {name: round(share, 4) for name, share in shares.items()},
+        "temperature": chosen["temperature"],
+    }
+    storage.write_json(storage.join(options.run, "transfer.json"), result)
+    corpora = pd.DataFrame(
+        {
+            "corpus": list(chosen["labels"]),
+            "labels": list(chosen["labels"].values()),
+            "UAR by the others": [f"{100 * uars[name]:.1f}" if name in uars else "" for name in chosen["labels"]],
+        }
+    )
+    lines = [
+        f"{clips} clips by {sum(chosen['labels'].values())} labels of {len(chosen['labels'])} corpora; "
+        f"normalise: {facts['normalise']}.",
+        _sentence(mean, low, high, len(uars)),
+        "",
+        markdown(corpora),
+        "",
+        markdown(pd.DataFrame({"class": list(shares), "share": [f"{100 * share:.1f} %" for share in shares.values()]})),
+    ]
+    figure = transferred(uars, shares)
+    return write_table(options.run, corpora, shown="\n".join(lines), figure=figure)
+
+
+def _worth(uars: Sequence[float]) -> tuple[float | None, float | None, float | None]:
+    """Mean of what heads of the other corpora are worth, and its interval, or the range of a few; None without any."""
+    if not uars:
+        return None, None, None
+    low, high = (min(uars), max(uars)) if len(uars) < FEW else mean_interval(np.array(uars))[:2]
+    return float(np.mean(uars)), float(low), float(high)
+
+
+def _sentence(mean: float | None, low: float | None, high: float | None, corpora: int) -> str:
+    if mean is None:
+        return "What it may be worth cannot be said: with one source corpus there is none to leave out."
+    text = f"Expected UAR {100 * mean:.1f}: the mean over {corpora} corpora, each by a head of the others"
+    if low is None or high is None:
+        return f"{text}."
+    kind = "range" if corpora < FEW else "95 % interval of the mean"
+    return f"{text} ({kind} {100 * low:.0f} to {100 * high:.0f})."
