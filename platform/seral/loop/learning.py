@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ser_models.metrics import kappa_of
 from seral import storage
+from seral.labels.annotator import Annotator
 from seral.labels.confident import label_error_scores
 from seral.loop.asking import Answers, answers_before
 from seral.loop.pool_scores import (
@@ -25,7 +26,7 @@ from seral.loop.pool_scores import (
     score_shards,
     vector_column,
 )
-from seral.loop.rounds import Round, round_folder
+from seral.loop.rounds import LoopFold, Round, round_folder
 from seral.task.examples import Targets, Utterances
 from seral.task.folds import codes
 from seral.training.cross_validation import cross_validated, divide
@@ -35,6 +36,8 @@ from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import linear_probe
 from seral.training.scoring import Float, Scorer, evaluate
 
+SOURCE_METRICS = "metrics.json"
+"""File of what the model of a source is worth on the test part, beside the model."""
 UNFINISHED = "unfinished"
 """A file that stands in the folder of what the next round selects by while that is made again."""
 
@@ -236,6 +239,19 @@ def evaluation_of(this: Round, examples: Examples, history: Mapping[str, Any]) -
         part: evaluate(truth_of[part], scores[part][1], this.classes) if part in scores else None for part in truth_of
     }
     return Evaluation(scores=scores, metrics=metrics)
+
+
+def judge_source(fold: LoopFold, annotator: Annotator) -> None:
+    """Write what the model of a source alone, which has heard no label of the target, is worth on the test part."""
+    uri = storage.join(fold.folder, "source", SOURCE_METRICS)
+    if fold.models is None or storage.exists(uri):
+        return
+    test = fold.data.utterances(fold.data.fold.test)
+    scorer = Scorer(fold.models.folder, fold.data.store, fold.options.cluster, fold.data.shifts)
+    metrics = evaluate(
+        codes(annotator.emotions(test.ids), fold.data.classes), scorer(test).probability_NC, fold.data.classes
+    )
+    storage.write_json(uri, metrics | {"fold": fold.data.fold.name, "normalise": fold.models.normalise})
 
 
 def probe_of(this: Round, examples: Examples) -> dict[str, Any]:

@@ -6,6 +6,7 @@ RUN/filtered.parquet       training utterances of each fold that are below min_q
 RUN/seconds.json           seconds of what all trajectories share: features, TAPT
 RUN/tapt/fold-00/          the adapted encoder, when TAPT is on
 RUN/labels.sqlite, RUN/evaluation.parquet    with people, see seral.labels.people
+RUN/folds/fold-00/source/  models of labels of other corpora, and what they are worth without one of the target
 RUN/trajectories/<arm>.fold-<FF>.seed-<S>/   see seral.loop.rounds
 """
 
@@ -32,6 +33,7 @@ from seral.labels.people import ledger_url
 from seral.loop import ANNOTATORS
 from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
 from seral.loop.growth import check_budget, folds_of_run
+from seral.loop.learning import judge_source
 from seral.loop.options import MAY_CHANGE, LoopOptions
 from seral.loop.rounds import Arm, LoopFold, PhaseTimes, Trajectory, count_rounds, read_rounds, round_folder
 from seral.loop.trajectory import run_trajectory
@@ -108,6 +110,10 @@ def _run(options: LoopOptions) -> str:
     loop_folds = {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
     for n, loop_fold in loop_folds.items():
         _warn_of_missing_classes(loop_fold, emotion_of[n], kind.more_evaluation)
+    if any(fold.models is not None for fold in loop_folds.values()):
+        with closing(kind.open(options, pool)) as annotator:
+            for loop_fold in loop_folds.values():
+                judge_source(loop_fold, annotator)
     storage.release_memory()
     _describe(options, pool, loop_folds, filtered)
     trajectories = _trajectories(options, {n: len(fold.data.fold.train) for n, fold in loop_folds.items()})

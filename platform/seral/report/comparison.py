@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,7 +88,17 @@ def headline(records: RunRecords) -> pd.DataFrame:
         row["probe_uar"] = final["probe_uar"].mean()
         row["seconds"] = rounds[records.seconds_columns].to_numpy().sum() / len(final)
         rows.append(row)
+    if len(records.source):
+        rows.append(_source_row(records.source))
     return pd.DataFrame(rows)
+
+
+def _source_row(source: pd.DataFrame) -> dict[str, Any]:
+    """The model of other corpora without a label of the target, as a row of the headline."""
+    row: dict[str, Any] = {"arm": "other corpora, no label", "trajectories": len(source), "labels": 0, "fraction": 0.0}
+    for metric in METRICS:
+        row[metric], row[f"{metric}_std"] = source[metric].mean(), source[metric].std(ddof=1)
+    return row | {"calibration_error": source["calibration_error"].mean(), "probe_uar": np.nan, "seconds": 0.0}
 
 
 def phase_seconds(records: RunRecords) -> pd.DataFrame:

@@ -58,6 +58,9 @@ def learning_curves(records: RunRecords) -> Figure:
         axes.fill_between(x, y - std, y + std, color=colour, alpha=0.14, linewidth=0)
         axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=6, label=arm)
     _full_level(axes, records)
+    if len(records.source):
+        level = records.source["uar"].mean()
+        axes.axhline(level, color=PALETTE[1], linewidth=1.5, linestyle=(0, (4, 2)), label="other corpora, no label")
     axes.axhline(1 / len(records.classes), color=MUTED, linewidth=1, linestyle=(0, (1, 3)), label="chance")
     percent(axes.xaxis)
     percent(axes.yaxis)

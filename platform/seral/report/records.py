@@ -16,6 +16,8 @@ from seral import storage
 from seral.errors import StateError
 from seral.schema import FULL, GROWTH, KEYS, RANDOM, SECONDS
 
+SOURCE_COLUMNS = ["fold", "uar", "wa", "macro_f1", "calibration_error"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecords:
@@ -37,6 +39,9 @@ class RunRecords:
     """arm, fold, seed, round, utterance_id, order, strategy."""
     answers: pd.DataFrame
     """arm, fold, seed, round, utterance_id, emotion, answer, annotator."""
+    source: pd.DataFrame
+    """uar, wa, macro_f1, calibration_error of the model that begins without a label of the target, a row a fold; empty
+    where a run has no source."""
     confusion: dict[str, NDArray[np.int64]]
     """Per arm, the test confusion (C, C), rows are the truth, summed over the last rounds of its trajectories."""
 
@@ -97,8 +102,17 @@ def read_run(run: str | Path) -> RunRecords:
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
         picks=pd.concat(picks, ignore_index=True),
         answers=pd.concat(answers, ignore_index=True),
+        source=_source_rows(run),
         confusion=_sum_by_arm(last_confusion),
     )
+
+
+def _source_rows(run: str | Path) -> pd.DataFrame:
+    """The metrics of the models of a source, a row a fold."""
+    folder = storage.join(run, "folds")
+    uris = [storage.join(folder, name, "source", "metrics.json") for name in storage.list_names(folder)]
+    rows = [storage.read_json(uri) for uri in uris if storage.exists(uri)]
+    return pd.DataFrame([{name: row[name] for name in SOURCE_COLUMNS} for row in rows], columns=SOURCE_COLUMNS)
 
 
 def _complete_rounds(run: str | Path) -> Iterator[tuple[dict[str, Any], str]]:
