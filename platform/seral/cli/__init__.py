@@ -17,6 +17,7 @@ from seral.cli.loop import loop_app
 from seral.cli.pool import pool_app
 from seral.cli.results import results_app
 from seral.cli.selection import selection_app
+from seral.cli.study import study_app
 from seral.cli.sweep import sweep_app
 from seral.cli.training import training_app
 from seral.errors import AwaitingLabels, SeralError, sentence
@@ -35,6 +36,7 @@ GROUPS = {
     "loop": [loop_app],
     "layers": [layers_app],
     "sweep": [sweep_app],
+    "study": [study_app],
 }
 """Commands by group, those without a group under ''."""
 
@@ -53,6 +55,7 @@ app.add_typer(training_app)
 app.add_typer(selection_app)
 app.add_typer(layers_app, name="layers")
 app.add_typer(sweep_app, name="sweep")
+app.add_typer(study_app, name="study")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(results_app)
 

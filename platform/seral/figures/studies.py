@@ -48,6 +48,32 @@ def pretraining_curves(
     return figure
 
 
+def label_curves(table: pd.DataFrame, shares: Sequence[float]) -> Figure:
+    """UAR by the share of the labels, a panel for every encoder and target, a line for every row."""
+    panels = list(table.groupby(["encoder", "target"], sort=False))
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.4 * columns, 3.6 * rows + 0.8), layout="constrained")
+    grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).flatten()
+    for axes, (names, own) in zip(grid, panels, strict=False):
+        tidy(axes, "Labels, share of the training part", "Test UAR")
+        axes.set_title(" · ".join(map(str, names)), color=INK, fontsize=10)
+        for index, line in enumerate(own.to_dict("records")):
+            y = [line[f"{share:.3g}"] for share in shares]
+            label = ", ".join(str(line[name]) for name in ("arm", "source", "normalise"))
+            colour, marker = PALETTE[index % len(PALETTE)], STYLES[index % len(STYLES)][1]
+            axes.plot(shares, y, color=colour, marker=marker, linewidth=1.6, markersize=4, label=label)
+        axes.set_xscale("log")
+        percent(axes.yaxis)
+        axes.set_xticks(shares, [f"{100 * share:g} %" for share in shares], fontsize=8)
+        axes.minorticks_off()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    handles, labels = grid[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside lower center", ncols=3, labelcolor=INK, fontsize=8)
+    return figure
+
+
 def transferred(uar_of: Mapping[str, float], shares: Mapping[str, float]) -> Figure:
     """UAR on each source corpus by a head of the others, and the shares of the classes in the target."""
     figure = Figure(figsize=(10.0, 1.3 + 0.3 * max(len(uar_of), len(shares))), layout="constrained")

@@ -310,6 +310,18 @@ Example: `seral compare-strategies jobs/configs/strategies.yaml --set corpora=[e
 
 Example: `seral strategy-survey jobs/configs/strategy-survey.yaml`""",
     ),
+    "label-study": Verb(
+        name="label-study",
+        command="study labels",
+        options="seral.studies.labels:LabelStudyOptions",
+        function="seral.studies.labels:run_label_study",
+        help="Measure how many labels each way of learning needs, on every corpus by the labels of all others.",
+        about="""Strategies beside random, with and without the labels of the other corpora, speakers' means taken away
+or not: a loop each, with speakers dealt anew, done once and resumed. `summary.md` has UAR at every budget, areas beside
+random with intervals over speakers, and the labels that random's UAR at 20 % takes.
+
+Example: `seral study labels jobs/configs/labels.yaml --set deals=[0]`""",
+    ),
     "sweep": Verb(
         name="sweep",
         command="sweep run",

@@ -1,0 +1,331 @@
+"""A study of labels: how many each way of learning needs, on every corpus by the labels of all others.
+
+For every encoder, target corpus and deal of its speakers, loops are run alone and with the labels of the other targets
+as their source, and under each normalisation, with an arm for every strategy. So a target's figures are by leaving its
+corpus out: nothing but the strategies' defaults has seen it.
+
+    RUN/<encoder>.<target>.<alone|source>.<normalise>.deal-<S>/   a run of the loop each, done once and resumed
+    RUN/curves.csv                 UAR at every budget: of each arm, of the source without a label, of a linear probe
+    RUN/summary.csv, .md, .png     area under the curve and labels needed, beside random alone; intervals over speakers
+"""
+
+# B budgets · C classes · G groups (speakers)
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field, field_validator, model_validator
+
+from ser_models.intervals import jackknife_interval
+from ser_models.metrics import confusion_matrix, mean_recall
+from seral import storage
+from seral.cluster import ClusterOptions
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
+from seral.loop.rounds import prediction_files
+from seral.options import Options, parse
+from seral.pool.shards import open_pool
+from seral.pool.splits import voices
+from seral.progress import say
+from seral.schema import RANDOM
+from seral.selection.selection import StrategyOptions
+from seral.studies.strategies import area
+from seral.studies.survey import PartOptions
+from seral.task.cells import write_table
+from seral.task.gold import Oracle
+from seral.task.run import claim
+from seral.training.finetune_options import FinetuneOptions
+
+MAY_CHANGE = {"run", "cluster", "encoders", "targets", "deals", "others"}
+REFERENCE = 0.2
+"""Share of the labels whose UAR by random picks, alone, is what others are measured by."""
+SMALL = 0.3
+"""Share of the labels up to which areas are taken."""
+
+
+class LabelStudyOptions(Options):
+    """Options of a study of labels."""
+
+    pool: str
+    """The pool of all targets."""
+    run: str
+    """The folder of all loops: made when missing, resumed when there."""
+    encoders: list[str] = Field(min_length=1)
+    """Hub ids or folders."""
+    targets: dict[str, PartOptions] = Field(min_length=2)
+    """Corpora and classes of each target, by name; each is learnt with the labels of all others as its source."""
+    strategy: StrategyOptions = StrategyOptions(name="auto")
+    """The strategy beside random."""
+    others: list[StrategyOptions] = Field(default=[])
+    """Further strategies, each an arm of its own."""
+    sources: list[Literal["alone", "source"]] = Field(default=["alone", "source"])
+    """Without and with the labels of the other targets."""
+    normalise: list[Literal["none", "speaker", "auto"]] = Field(default=["none", "auto"])
+    """Normalisations of the head."""
+    finetune: FinetuneOptions = FinetuneOptions()
+    """The training of every round: a frozen head, or adapters."""
+    fractions: list[float] = Field(default=[0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0], min_length=2)
+    """Labels held after each round, as shares of the training part."""
+    k: int = Field(default=3, ge=2)
+    """Groups of speakers, each tested on in turn."""
+    deals: list[int] = Field(default=list(range(10)), min_length=1)
+    """Seeds by which speakers are dealt to groups anew."""
+    feature_cache: str | None = None
+    """Folder of the features; None = inside the pool."""
+    cluster: ClusterOptions = ClusterOptions()
+
+    @field_validator("pool", "run")
+    @classmethod
+    def _absolute(cls, uri: str) -> str:
+        return storage.absolute(uri)
+
+    @model_validator(mode="after")
+    def _check(self) -> LabelStudyOptions:
+        if REFERENCE not in self.fractions:
+            raise ValueError(f"fractions must have {REFERENCE}, at which random picks are the reference")
+        names = [Path(encoder).name for encoder in self.encoders]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two of the encoders {self.encoders} have the same last name, which names their folders")
+        return self
+
+    def settings(self) -> Iterator[Setting]:
+        """Every setting, deal after deal of each row."""
+        for encoder, target, source, normalise in product(self.encoders, self.targets, self.sources, self.normalise):
+            for deal in self.deals:
+                yield Setting(encoder=encoder, target=target, source=source, normalise=normalise, deal=deal)
+
+    def loop(self, setting: Setting) -> LoopOptions:
+        """The loop of a setting."""
+        part, parts = self.targets[setting.target], self.targets.items()
+        others = sorted({name for target, other in parts if target != setting.target for name in other.corpora})
+        values: dict[str, Any] = {
+            "pool": self.pool,
+            "run": storage.join(self.run, setting.name),
+            "encoder": setting.encoder,
+            **part.model_dump(),
+            "source_corpora": others if setting.source == "source" else None,
+            "strategy": self.strategy.model_dump(),
+            "others": [other.model_dump() for other in self.others],
+            "full_arm": False,
+            "split": {"scheme": "k-fold", "k": self.k, "seed": setting.deal},
+            "seeds": [setting.deal],
+            "budget": {"fractions": self.fractions},
+            "finetune": self.finetune.model_dump(),
+            "feature_cache": self.feature_cache,
+            "cluster": self.cluster.model_dump(),
+        }
+        values["finetune"]["head"]["normalise"] = setting.normalise
+        return parse(LoopOptions, values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One loop of a study."""
+
+    encoder: str
+    target: str
+    source: str
+    normalise: str
+    deal: int
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return f"{Path(self.encoder).name}.{self.target}.{self.source}.{self.normalise}.deal-{self.deal:02d}"
+
+    def row(self, arm: str) -> Row:
+        """The row of the summary that an arm belongs to."""
+        return Row(Path(self.encoder).name, self.target, self.source, self.normalise, arm)
+
+
+class Row(NamedTuple):
+    """One line of the summary."""
+
+    encoder: str
+    target: str
+    source: str
+    normalise: str
+    arm: str
+
+    @property
+    def reference(self) -> Row:
+        """Random picks alone, of features as they are."""
+        return self._replace(source="alone", normalise="none", arm=RANDOM)
+
+    @property
+    def by_chance(self) -> Row:
+        """Random picks with all else the same."""
+        return self._replace(arm=RANDOM)
+
+
+Counts = Mapping[str, NDArray[np.int64]]
+"""Test speaker -> confusion at every budget, (B, C, C), all folds and deals together."""
+
+
+def run_label_study(options: LabelStudyOptions) -> str:
+    """Run what is missing of every loop and sum them up; returns the summary as Markdown."""
+    claim(options, "label-study", MAY_CHANGE)
+    settings = list(options.settings())
+    counts, curves = dict[Row, dict[str, NDArray[np.int64]]](), list[dict[str, Any]]()
+    truth_of: dict[str, Truth] = {name: _truth(options, name) for name in options.targets}
+    for number, setting in enumerate(settings, 1):
+        say(f"loop {number} of {len(settings)}: {setting.name}")
+        loop = options.loop(setting)
+        if not storage.exists(uri := storage.join(loop.run, "curves.json")):
+            run_loop(loop)
+            storage.write_json(uri, _curves(loop.run, truth_of[setting.target]))
+        for line in storage.read_json(uri):
+            own = counts.setdefault(setting.row(line["arm"]), {})
+            for speaker, matrices in line.pop("confusion").items():
+                own[speaker] = own.get(speaker, 0) + np.array(matrices)
+            curves.append({**vars(setting), "encoder": Path(setting.encoder).name, **line})
+    storage.write_bytes(storage.join(options.run, "curves.csv"), pd.DataFrame(curves).to_csv(index=False).encode())
+    return _write(options, summary(counts, options.fractions), pd.DataFrame(curves))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """Classes and voices of a target's utterances."""
+
+    label_of: Mapping[str, int]
+    voice_of: Mapping[str, str]
+    classes: int
+
+
+def _truth(options: LabelStudyOptions, target: str) -> Truth:
+    pool, part = open_pool(options.pool), options.targets[target]
+    metadata = pool.metadata
+    metadata = metadata.filter(pc.is_in(metadata["corpus"], pa.array(part.corpora)))
+    oracle = Oracle(pool, part.classes, None, [])
+    ids = metadata["utterance_id"].filter(pa.array(oracle.answers(metadata["utterance_id"]))).to_pylist()
+    label_of = dict(zip(ids, oracle.targets(ids).label_N.tolist(), strict=True))
+    return Truth(label_of=label_of, voice_of=voices(metadata), classes=len(part.classes))
+
+
+def _curves(run: str, truth: Truth) -> list[dict[str, Any]]:
+    """A line an arm and fold: UAR, the linear probe's, and the confusion of every test speaker, at every budget."""
+    lines, root = [], storage.join(run, "trajectories")
+    for name in storage.list_names(root):
+        arm, fold, _ = name.rsplit(".", 2)
+        line: dict[str, Any] = {"arm": arm, "fold": int(fold.removeprefix("fold-")), "uar": [], "probe": []}
+        matrices = dict[str, list[list[list[int]]]]()
+        folder = storage.join(root, name, "rounds")
+        for number in storage.list_names(folder):
+            path = storage.join(folder, number)
+            metrics = storage.read_json(storage.join(path, "metrics.json"))
+            line["uar"].append(metrics["test"]["uar"])
+            line["probe"].append((metrics.get("probe") or {}).get("test_uar"))
+            for speaker, matrix in _by_speaker(path, truth).items():
+                matrices.setdefault(speaker, []).append(matrix.tolist())
+        source = storage.join(run, "folds", fold, "source", "metrics.json")
+        line["without"] = storage.read_json(source)["uar"] if storage.exists(source) else None
+        lines.append(line | {"confusion": matrices})
+    return lines
+
+
+def _by_speaker(path: str, truth: Truth) -> dict[str, NDArray[np.int64]]:
+    """The confusion of every test speaker by the model of a round."""
+    (uri,) = prediction_files(path, "test")
+    table = storage.read_table(uri)
+    names = [name.removeprefix("p_") for name in table.column_names if name.startswith("p_")]
+    predicted_N = np.array([names.index(word) for word in table["predicted"].to_pylist()])
+    ids = table["utterance_id"].to_pylist()
+    label_N = np.array([truth.label_of[name] for name in ids])
+    voice_N = np.array([truth.voice_of[name] for name in ids])
+    return {
+        str(voice): confusion_matrix(label_N[voice_N == voice], predicted_N[voice_N == voice], truth.classes)
+        for voice in np.unique(voice_N)
+    }
+
+
+def summary(counts: Mapping[Row, Counts], shares: list[float]) -> pd.DataFrame:
+    """A line a row: UAR at every budget, areas beside random, and labels needed for random's UAR at REFERENCE.
+
+    UAR is over the test clips of all folds and deals together; intervals leave out each speaker in turn.
+    """
+    lines = []
+    for row, own in counts.items():
+        base, chance = counts.get(row.reference), counts.get(row.by_chance)
+        curve_B = _curve(own)
+        line: dict[str, Any] = row._asdict()
+        line |= {f"{share:.3g}": float(uar) for share, uar in zip(shares, curve_B, strict=True)}
+        for name, other in (("random", chance), ("reference", base)):
+            if other is not None and other is not own:
+                line |= _difference(f"area over {name}", own, other, lambda part: _area(_curve(part), shares))
+        if base is not None:
+            line["labels needed"] = needed(curve_B, shares, float(_curve(base)[shares.index(REFERENCE)]))
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def needed(uar_B: NDArray[np.float64], shares: list[float], uar: float) -> float:
+    """The share of the labels at which a curve, straight between budgets, first has a UAR; NaN where it never has."""
+    reached = np.flatnonzero(uar_B >= uar)
+    if not len(reached):
+        return float("nan")
+    at = int(reached[0])
+    if at == 0:
+        return shares[0]
+    return float(np.interp(uar, uar_B[at - 1 : at + 1], shares[at - 1 : at + 1]))
+
+
+def _curve(counts: Counts) -> NDArray[np.float64]:
+    """UAR at every budget over the clips of all speakers, (B,)."""
+    return np.asarray(mean_recall(sum(counts.values(), start=np.zeros_like(next(iter(counts.values()))))))
+
+
+def _area(uar_B: NDArray[np.float64], shares: list[float]) -> float:
+    few = sum(share <= SMALL for share in shares)
+    return float(area(uar_B[:few], shares[:few]))
+
+
+def _difference(name: str, own: Counts, other: Counts, measure: Any) -> dict[str, float]:
+    """Difference of a measure of two rows, with its interval over speakers left out in turn."""
+    whole = measure(own) - measure(other)
+    line = {name: whole}
+    if len(own) > 1:
+        without = [
+            measure({key: value for key, value in own.items() if key != speaker})
+            - measure({key: value for key, value in other.items() if key != speaker})
+            for speaker in sorted(own)
+        ]
+        interval = jackknife_interval(whole, np.array(without))
+        line |= {f"{name}, low": float(interval.low), f"{name}, high": float(interval.high)}
+    return line
+
+
+def _write(options: LabelStudyOptions, table: pd.DataFrame, curves: pd.DataFrame) -> str:
+    # Imported here: drawing takes a second to load.
+    from seral.figures.studies import label_curves
+
+    shown = table.copy()
+    for name in ("random", "reference"):
+        column = f"area over {name}"
+        if column in shown:
+            ends = [f"{column}{end}" for end in ("", ", low", ", high")]
+            values = table.reindex(columns=ends).to_numpy(dtype=np.float64)
+            shown = shown.assign(**{column: [_gain(*row) for row in values]}).drop(columns=ends[1:], errors="ignore")
+    shares = [f"{share:.3g}" for share in options.fractions]
+    shown[shares] = (100 * shown[shares]).round(1)
+    without = curves.dropna(subset=["without"]).groupby(["encoder", "target", "source", "normalise"])["without"].mean()
+    keys = shown[["encoder", "target", "source", "normalise"]].apply(tuple, axis=1)
+    shown.insert(5, "no label", [round(100 * without[key], 1) if key in without.index else "" for key in keys])
+    figure = label_curves(table, options.fractions)
+    return write_table(options.run, table, "summary", shown=shown, figure=figure)
+
+
+def _gain(gain: float, low: float, high: float) -> str:
+    """A gain in points with its interval, as far as there are any."""
+    if np.isnan(gain):
+        return ""
+    text = f"{100 * gain:+.1f}"
+    return text if np.isnan(low) else f"{text} ({100 * low:+.1f} to {100 * high:+.1f})"
