@@ -1,4 +1,4 @@
-"""What carries over between languages: python jobs/layer_transfer.py --config jobs/configs/anchors-whisper.yaml"""
+"""Labels carried over between languages: python jobs/layer_transfer.py --config jobs/configs/anchors-whisper.yaml"""
 
 from seral.verbs import run_verb
 

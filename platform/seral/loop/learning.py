@@ -117,7 +117,7 @@ def _voices(this: Round, ids: Sequence[str]) -> list[str]:
 
 
 def training_data(this: Round, examples: Examples, target: Targets) -> TrainingData:
-    """What a round's model learns from; its dev part is empty where the bought labels are cross-validated."""
+    """The data that a round's model learns from; its dev part is empty where the bought labels are cross-validated."""
     options, source, models = this.options, examples.source, this.fold.models
     return TrainingData(
         train=Labelled(examples.train.with_others(source), target),

@@ -24,7 +24,19 @@ from seral.sweep.space import (
 from seral.task.tracking import TrackingOptions
 from seral.training.options import TrainingOptions
 
-TASK = {"pool", "run", "classes", "class_map", "dimensions", "corpora", "split", "folds", "seeds", "source_corpora"}
+TASK = {
+    "pool",
+    "run",
+    "classes",
+    "class_map",
+    "dimensions",
+    "corpora",
+    "split",
+    "folds",
+    "seeds",
+    "source_corpora",
+    "prior",
+}
 """Options that say what is learnt and on whom it is judged: points that differ in them could not be compared."""
 BUDGET = {"budget", "stop", "others", "random_arm", "full_arm", "probe", "track"}
 """Options of a loop that are fixed likewise: its budget, and the runs beside its strategy."""

@@ -151,7 +151,7 @@ def kinds(options: FinetuneOptions, centring: Centring | None) -> list[str]:
 
 
 def whole_speakers(metadata: pa.Table, ids: Ids) -> tuple[list[str], NDArray[np.int64]]:
-    """Some of the clips, SOME at most, speaker after speaker, and the number of the speaker of each."""
+    """A sample of clips, SOME at most, speaker after speaker, and the number of the speaker of each."""
     table = metadata.take(positions(pa.array(ids), one_array(metadata["utterance_id"])))
     voice = pc.binary_join_element_wise(table["corpus"], table["speaker"], "/")
     names = np.random.default_rng(0).permutation(voice.unique().drop_null().sort().to_pylist())
