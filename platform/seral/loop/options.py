@@ -34,7 +34,7 @@ class LoopOptions(TrainingOptions):
     others: list[StrategyOptions] = Field(default=[])
     """Strategies to compare with, each an arm of its own with the same `initial` and budget."""
     dev: Literal["cross-validated", "speakers"] = "cross-validated"
-    """Labels that stopping rules, checkpoints and the choice among models go by. cross-validated: labels that were bought,
+    """Labels that stopping rules, checkpoints and the choice among models go by. cross-validated: those bought so far,
     speakers left out in turn; no other label is needed. speakers: those of the split's dev speakers, which are bought
     too and counted in every figure of labels."""
     min_quality: float = Field(default=0.1, ge=0, le=1)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ser_models.fitting import predict_pooled
-from seral.task.examples import Targets, pooled_rows
+from ser_models.fitting import fit_head, predict_pooled
+from seral.task.examples import Targets
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune_options import FinetuneOptions
-from seral.training.head import fit_training_head
+from seral.training.head import fit_options, labelled_rows
 from seral.training.normalisation import FOLDS, deal
 from seral.training.views import own_models, view_of, without_source
 
@@ -25,24 +26,25 @@ def cross_validated(
 ) -> Float | None:
     """Probabilities of the target's labelled clips by heads that have not heard their speakers, (M, C).
 
-    `voices`: the speaker of each. None where they are fewer than two, or all labels of one class: nothing can be left
-    out then.
+    Layer weights stay at their prior, which saves most of the time. `voices`: the speaker of each. None where they are
+    fewer than two, or all labels of one class: nothing can be left out then.
     """
     train, models = without_source(data), own_models(data)
     group_M = np.unique(voices, return_inverse=True)[1]
     if len(np.unique(group_M)) < 2 or len(np.unique(train.targets.label_N)) < 2:
         return None
     view, part_M = view_of(data, options, normalise, models), deal(group_M, FOLDS)
-    units, probability_MC = view.of(train.units), np.zeros((len(part_M), len(data.classes)), np.float32)
-    nobody = Labelled(units.rows(np.zeros(len(part_M), bool)), train.targets.rows([]))
+    if options.head.layers == "last":
+        view.pool.use_only(len(view.pool.layer_weight) - 1)
+    settings = replace(fit_options(options), learn_layers=False)
+    rows = labelled_rows(view.of(train.units), train.targets)
+    probability_MC = np.zeros((len(part_M), len(data.classes)), np.float32)
     for part in np.unique(part_M).tolist():
-        out_M = part_M == part
-        learnt = Labelled(units.rows(~out_M), train.targets.rows(np.flatnonzero(~out_M).tolist()))
-        left = pooled_rows(units.rows(out_M))
-        pool = view_of(data, options, normalise, models).pool
-        fitted = fit_training_head(learnt, nobody, pool, len(data.classes), options, None, view.prior)
-        logits_NC = predict_pooled(fitted, left.mean_NLD, left.std_NLD, left.text_NE)[:, : len(data.classes)]
-        probability_MC[out_M] = logits_NC.softmax(1).numpy()
+        out_M = torch.from_numpy(part_M == part)
+        left = rows.only(out_M)
+        fitted = fit_head(rows.only(~out_M), len(data.classes), pool=view.pool, prior=view.prior, options=settings)
+        logits_NC = predict_pooled(fitted, left.mean_NLD, left.std_NLD, left.text_NE)
+        probability_MC[part_M == part] = logits_NC.softmax(1).numpy()
     return probability_MC
 
 
