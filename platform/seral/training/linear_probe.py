@@ -6,7 +6,7 @@ A fine-tune that falls below it on its split has a bug.
 # N rows · L hidden states · D features · K rated dimensions
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,15 @@ Labelled = tuple[Utterances, NDArray[np.int64]]
 Rated = tuple[Utterances, NDArray[np.float32]]
 
 
-def linear_probe(train: Labelled, dev: Labelled, test: Labelled, num_classes: int) -> dict[str, Any]:
+class Probed(NamedTuple):
+    """The hidden state of a probe, its UAR on dev (None without dev) and its predictions of the test clips, (N,)."""
+
+    layer: int
+    dev_uar: float | None
+    predicted_N: NDArray[np.int64]
+
+
+def probe_classes(train: Labelled, dev: Labelled, test: Labelled) -> Probed:
     """Standardise, then logistic regression on the mean of a hidden state: the best by UAR on dev, or the middle one
     where dev is empty."""
     states = train[0].mean_NLD.shape[1]
@@ -31,12 +39,17 @@ def linear_probe(train: Labelled, dev: Labelled, test: Labelled, num_classes: in
     fitted = {layer: _fit(train, layer) for layer in layers}
     dev_uar = {layer: _uar(fitted[layer], dev, layer) for layer in layers if dev[0].ids}
     best = max(fitted, key=lambda layer: dev_uar.get(layer, 0.0))
-    predicted_N = fitted[best].predict(test[0].means(best))
+    return Probed(best, dev_uar.get(best), fitted[best].predict(test[0].means(best)))
+
+
+def linear_probe(train: Labelled, dev: Labelled, test: Labelled, num_classes: int) -> dict[str, Any]:
+    """The scores of `probe_classes` on the test clips."""
+    probed = probe_classes(train, dev, test)
     return {
-        "layer": best,
-        "dev_uar": dev_uar.get(best),
-        "test_uar": _uar(fitted[best], test, best),
-        "confusion": confusion_matrix(test[1], predicted_N, num_classes).tolist(),
+        "layer": probed.layer,
+        "dev_uar": probed.dev_uar,
+        "test_uar": recall_score(test[1], probed.predicted_N, labels=np.unique(test[1]), average="macro"),
+        "confusion": confusion_matrix(test[1], probed.predicted_N, num_classes).tolist(),
     }
 
 
