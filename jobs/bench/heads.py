@@ -3,8 +3,8 @@
     python -m jobs.bench.heads pool=data/pool encoder=../shared/encoders/moonshine-base-en
 
 A probe is a logistic regression on the mean of one hidden state: the middle one, or the best on a dev speaker, whose
-labels are not counted and the head does without. UAR over the test clips of all folds and deals together, differences with 95 %
-intervals by leaving out each test speaker.
+labels are not counted and the head does without. UAR over the test clips of all folds and deals together, differences
+with 95 % intervals by leaving out each test speaker.
 """
 
 # N clips · M labelled · B budgets · C classes

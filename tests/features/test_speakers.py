@@ -11,7 +11,7 @@ from ser_models.moments import PooledMoments
 from seral.errors import FeatureError
 from seral.features import speakers as module
 from seral.features.audio import extract_features
-from seral.features.speakers import SHRINK, Centring, SpeakerSums, speaker_sums
+from seral.features.speakers import SHRINK, Centring, SpeakerSums, enrol, speaker_sums
 from seral.features.store import FeatureStore
 from seral.pool.shards import open_pool
 
@@ -88,3 +88,21 @@ def test_more_speakers_than_fit_the_memory_are_refused(two_corpora: str, monkeyp
     monkeypatch.setattr(module, "MOST_BYTES", 1000)
     with pytest.raises(FeatureError, match=r"means of 12 speakers take .* set finetune.head.normalise=none"):
         sums_of(two_corpora)
+
+
+def test_enrolment_is_of_ten_clips_or_half_and_follows_from_the_ids() -> None:
+    rng = np.random.default_rng(0)
+    ids = [f"u{number}" for number in range(40)]
+    voices = ["a"] * 30 + ["b"] * 9 + ["c"]
+    mean_NLD, std_NLD = (rng.normal(size=(40, 2, 3)).astype(np.float16) for _ in range(2))
+    sums, enrolled_N = enrol(ids, voices, mean_NLD, std_NLD)
+    assert [int(enrolled_N[np.array(voices) == name].sum()) for name in "abc"] == [10, 4, 0]
+    for row, name in enumerate("ab"):
+        own_N = enrolled_N & (np.array(voices) == name)
+        np.testing.assert_allclose(sums.mean_GLD[row], mean_NLD[own_N].astype(np.float64).sum(0), rtol=1e-3)
+    order = rng.permutation(40)
+    _, again_N = enrol([ids[at] for at in order], [voices[at] for at in order], mean_NLD[order], std_NLD[order])
+    assert (again_N == enrolled_N[order]).all()
+    shifts = sums.shifts(torch.zeros(2, 3), torch.zeros(2, 3))
+    alone = shifts.centred(["u39"], mean_NLD[39:], std_NLD[39:])
+    assert (alone[0] == mean_NLD[39:]).all(), "nobody was enrolled for c"

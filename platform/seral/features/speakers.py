@@ -29,6 +29,8 @@ from seral.progress import track
 SHRINK = 3.0
 """Clips of a speaker of whose mean half is believed."""
 Floats = NDArray[np.float32]
+ENROLLED = 10
+"""Clips of a speaker by which he is enrolled."""
 LONG = 20_000
 """Clips whose sums take a while: progress is shown."""
 MOST_BYTES = 4e9
@@ -125,6 +127,29 @@ class SpeakerShifts:
             part = torch.from_numpy(np.asarray(part_NLD, np.float16))
             parts.append((part - torch.from_numpy(shift_GLD)[row_N]).numpy())
         return parts[0], parts[1]
+
+
+def enrol(
+    ids: Sequence[str], voices: Sequence[str], mean_NLD: Half, std_NLD: Half, clips: int = ENROLLED
+) -> tuple[SpeakerSums, NDArray[np.bool_]]:
+    """The sums of some clips of every speaker, and which these are: `clips` of each by chance, at most half of his.
+
+    Of a speaker that a model will meet, so many may be there before he is judged. The choice follows from the ids.
+    """
+    names, row_N = np.unique(np.asarray(voices), return_inverse=True)
+    enrolled_N, hash_N = np.zeros(len(row_N), dtype=bool), _hashes(ids)
+    for row in range(len(names)):
+        own = np.flatnonzero(row_N == row)
+        enrolled_N[own[np.argsort(hash_N[own])][: min(clips, len(own) // 2)]] = True
+    groups = [np.flatnonzero(enrolled_N & (row_N == row)) for row in range(len(names))]
+    nobody = np.zeros((1, *mean_NLD.shape[1:]), np.float32)
+    sums = SpeakerSums(
+        speakers=Speakers.of(ids, row_N.astype(np.int32), len(names)),
+        count_G=np.array([*map(len, groups), 0]),
+        mean_GLD=np.concatenate([*(_sum(mean_NLD[rows])[None] for rows in groups), nobody]),
+        std_GLD=np.concatenate([*(_sum(std_NLD[rows])[None] for rows in groups), nobody]),
+    )
+    return sums, enrolled_N
 
 
 def speaker_sums(store: FeatureStore, index: ShardIndex, metadata: pa.Table, ids: Sequence[str]) -> SpeakerSums:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ser_models.metrics import kappa_of
 from seral import storage
+from seral.features.speakers import enrol
 from seral.labels.annotator import Annotator
 from seral.labels.confident import label_error_scores
 from seral.loop.asking import Answers, answers_before
@@ -238,7 +239,19 @@ def evaluation_of(this: Round, examples: Examples, history: Mapping[str, Any]) -
     metrics = {
         part: evaluate(truth_of[part], scores[part][1], this.classes) if part in scores else None for part in truth_of
     }
+    if scorer.shifts is not None:
+        metrics["enrolled"] = _enrolled(this, examples, scorer)
     return Evaluation(scores=scores, metrics=metrics)
+
+
+def _enrolled(this: Round, examples: Examples, scorer: Scorer) -> dict[str, Any] | None:
+    """Metrics of test clips whose speakers are known by ENROLLED others; None where none are left to be judged."""
+    test, moments = examples.test, this.data.unlabelled.moments
+    sums, enrolled_N = enrol(test.ids, _voices(this, test.ids), test.mean_NLD, test.std_NLD)
+    if enrolled_N.all():
+        return None
+    scorer.shifts = sums.shifts(moments.mean.mean, moments.std.mean)
+    return evaluate(examples.test_label_N[~enrolled_N], scorer(test.rows(~enrolled_N)).probability_NC, this.classes)
 
 
 def judge_source(fold: LoopFold, annotator: Annotator) -> None:

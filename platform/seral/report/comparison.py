@@ -85,7 +85,7 @@ def headline(records: RunRecords) -> pd.DataFrame:
         for metric in METRICS:
             row[metric], row[f"{metric}_std"] = final[metric].mean(), final[metric].std(ddof=1)
         row["calibration_error"] = final["calibration_error"].mean()
-        row["probe_uar"] = final["probe_uar"].mean()
+        row["enrolled_uar"], row["probe_uar"] = final["enrolled_uar"].mean(), final["probe_uar"].mean()
         row["seconds"] = rounds[records.seconds_columns].to_numpy().sum() / len(final)
         rows.append(row)
     if len(records.source):
@@ -98,7 +98,12 @@ def _source_row(source: pd.DataFrame) -> dict[str, Any]:
     row: dict[str, Any] = {"arm": "other corpora, no label", "trajectories": len(source), "labels": 0, "fraction": 0.0}
     for metric in METRICS:
         row[metric], row[f"{metric}_std"] = source[metric].mean(), source[metric].std(ddof=1)
-    return row | {"calibration_error": source["calibration_error"].mean(), "probe_uar": np.nan, "seconds": 0.0}
+    return row | {
+        "calibration_error": source["calibration_error"].mean(),
+        "enrolled_uar": np.nan,
+        "probe_uar": np.nan,
+        "seconds": 0,
+    }
 
 
 def phase_seconds(records: RunRecords) -> pd.DataFrame:

@@ -81,22 +81,40 @@ def fill(template: str, *, title: str, environment: Mapping[str, Any], config: s
 
 def headline_table(frame: pd.DataFrame) -> Table:
     """The headline in words and points."""
-    probed, calibrated = (bool(frame[name].notna().any()) for name in ("probe_uar", "calibration_error"))
+    optional = ("probe_uar", "calibration_error", "enrolled_uar")
+    probed, calibrated, enrolled = (bool(frame[name].notna().any()) for name in optional)
     columns = ["arm", "labels", "UAR %", "WA %", "macro-F1 %", "time", "runs"]
     rows = []
     for row in frame.to_dict("records"):
         scores = [mean_and_std(row[name], row[f"{name}_std"]) for name in ("uar", "wa", "macro_f1")]
         calibration = [number(100 * row["calibration_error"], 1)] if calibrated else []
         probe = [number(100 * row["probe_uar"], 1)] if probed else []
+        enrolment = [number(100 * row["enrolled_uar"], 1)] if enrolled else []
         labels = f"{row['labels']:.0f} ({row['fraction']:.0%})"
         rows.append(
-            [str(row["arm"]), labels, *scores, *calibration, *probe, duration(row["seconds"]), str(row["trajectories"])]
+            [
+                str(row["arm"]),
+                labels,
+                *scores,
+                *enrolment,
+                *calibration,
+                *probe,
+                duration(row["seconds"]),
+                str(row["trajectories"]),
+            ]
         )
     if probed:
         columns.insert(5, "linear probe UAR %")
     if calibrated:
         columns.insert(5, "calibration error %")
+    if enrolled:
+        columns.insert(5, "UAR %, 10 clips enrolled")
     caption = "Test results at each arm's last round: mean ± standard deviation over folds and seeds."
+    if enrolled:
+        caption += (
+            " Models that take speakers' means away know test speakers by all of their unlabelled clips, or, where it "
+            "says so, by ten enrolled ones, on the others."
+        )
     return Table(caption=caption, columns=columns, rows=rows)
 
 

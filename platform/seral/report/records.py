@@ -33,8 +33,8 @@ class RunRecords:
     """Seconds by phase of what all trajectories share."""
     classes: list[str]
     rounds: pd.DataFrame
-    """arm, fold, seed, round, labelled, fraction, uar, wa, macro_f1, calibration_error, dev_uar, probe_uar,
-    stop_reason, seconds_*."""
+    """arm, fold, seed, round, labelled, fraction, uar, wa, macro_f1, calibration_error, dev_uar, enrolled_uar,
+    probe_uar, stop_reason, seconds_*."""
     picks: pd.DataFrame
     """arm, fold, seed, round, utterance_id, order, strategy."""
     answers: pd.DataFrame
@@ -141,6 +141,7 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any
         # Runs of versions before it was evaluated do not have it.
         "calibration_error": test.get("calibration_error", np.nan),
         "dev_uar": (metrics.get("dev") or {}).get("uar", np.nan),
+        "enrolled_uar": (metrics.get("enrolled") or {}).get("uar", np.nan),
         "probe_uar": (metrics.get("probe") or {}).get("test_uar", np.nan),
         "stop_reason": record.get("stop_reason"),
         **{f"seconds_{phase}": value for phase, value in record["seconds"].items()},
