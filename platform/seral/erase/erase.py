@@ -354,8 +354,10 @@ def _may_know(location: str, folder: str, erased: Erased) -> bool:
 def _used(path: str, erased: Erased) -> bool:
     """True for a round that had a label of something erased, or chose its model by it."""
     labels = storage.read_table(storage.join(path, "labels.parquet"), ["utterance_id"])
-    dev = storage.read_table(storage.join(path, "predictions", "dev.parquet"), ["utterance_id"])
-    return bool(erased.belongs(labels).any() or erased.belongs(dev).any())
+    if erased.belongs(labels).any():
+        return True
+    dev = storage.join(path, "predictions", "dev.parquet")
+    return storage.exists(dev) and bool(erased.belongs(storage.read_table(dev, ["utterance_id"])).any())
 
 
 def _now() -> str:

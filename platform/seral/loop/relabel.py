@@ -82,7 +82,8 @@ def ask_again(uri: str, count: int, *, overlap: int = 2, cross_validate: bool = 
 def earlier_predictions(run: str, ids: Collection[str], classes: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """The last predictions (C,) of a run's models for each utterance, mean over its trajectories.
 
-    Predictions are of the unlabelled rest, dev and test, so the last one of an utterance is from before its label.
+    Predictions are of the unlabelled rest, of test, and of dev: labelled clips by heads that have not heard their
+    speakers, or clips that nothing is learned from. So none of them has seen the label of its utterance.
     """
     wanted, predictions_of = pa.array(sorted(ids), pa.string()), defaultdict(list)
     for name in storage.list_names(storage.join(run, "trajectories")):
