@@ -8,6 +8,7 @@ import pytest
 
 from seral.errors import StateError
 from seral.loop.estimate import Estimate, UnitCosts, check_room, estimate, largest_memory, measure, task_of
+from seral.loop.growth import first_folds
 from seral.loop.loop import arm_of, foresee, run_loop
 from seral.loop.options import PROJECTED, LoopOptions
 from seral.options import parse
@@ -22,7 +23,7 @@ LORA = {"adapter": "lora", "top_layers": 1, "epochs": 1}
 
 def expected_of(options: LoopOptions) -> Estimate:
     pool = open_pool(options.pool)
-    return foresee(options, pool, folds_of(eligible(options, pool, None), options.split, options.folds))
+    return foresee(options, pool, first_folds(options, eligible(options, pool, None)))
 
 
 @pytest.mark.parametrize("frames_gb", [20.0, 0.0])

@@ -42,7 +42,7 @@ def labelled(rows: int, *, mixed: bool, seed: int = 0) -> tuple[dict[str, Pooled
 @pytest.mark.parametrize(("mixed", "better"), [(True, "speaker"), (False, "none")])
 def test_labels_say_whether_the_speakers_show_one_emotion_each(leaning: str, mixed: bool, better: str) -> None:
     sets, speaker_N, pools = labelled(120, mixed=mixed)
-    name, losses = choose_normalisation(sets, speaker_N, pools, dict.fromkeys(sets), (leaning, 1.0), OPTIONS)
+    name, losses = choose_normalisation(sets, CLASSES, speaker_N, pools, dict.fromkeys(sets), (leaning, 1.0), OPTIONS)
     assert name == better
     assert min(losses, key=lambda one: losses[one]) == better
 
@@ -51,13 +51,13 @@ def test_what_was_chosen_without_labels_stays_until_labels_speak_clearly_against
     sets, speaker_N, pools = labelled(120, mixed=True)
     priors = dict.fromkeys(sets)
     for clearly, expected in ((1.0, "speaker"), (1e6, "none")):
-        assert choose_normalisation(sets, speaker_N, pools, priors, ("none", clearly), OPTIONS)[0] == expected
+        assert choose_normalisation(sets, CLASSES, speaker_N, pools, priors, ("none", clearly), OPTIONS)[0] == expected
 
 
 def test_without_two_speakers_it_is_what_was_chosen_without_labels() -> None:
     sets, speaker_N, pools = labelled(60, mixed=True)
     for leaning in sets:
-        chosen = choose_normalisation(sets, 0 * speaker_N, pools, dict.fromkeys(sets), (leaning, 1.0), OPTIONS)
+        chosen = choose_normalisation(sets, CLASSES, 0 * speaker_N, pools, dict.fromkeys(sets), (leaning, 1.0), OPTIONS)
         assert chosen == (leaning, {})
 
 
@@ -65,8 +65,10 @@ def test_the_order_of_the_labels_changes_nothing() -> None:
     sets, speaker_N, pools = labelled(60, mixed=True)
     order = np.random.default_rng(1).permutation(60)
     shuffled = {name: rows.only(torch.from_numpy(order)) for name, rows in sets.items()}
-    name, losses = choose_normalisation(sets, speaker_N, pools, dict.fromkeys(sets), ("none", 1.0), OPTIONS)
-    again, others = choose_normalisation(shuffled, speaker_N[order], pools, dict.fromkeys(sets), ("none", 1.0), OPTIONS)
+    name, losses = choose_normalisation(sets, CLASSES, speaker_N, pools, dict.fromkeys(sets), ("none", 1.0), OPTIONS)
+    again, others = choose_normalisation(
+        shuffled, CLASSES, speaker_N[order], pools, dict.fromkeys(sets), ("none", 1.0), OPTIONS
+    )
     assert name == again
     assert losses == pytest.approx(others, rel=1e-3)
 

@@ -29,6 +29,12 @@ from seral.task.run import ENVIRONMENT
 JUDGED = "judged.parquet"
 
 
+def first_folds(options: LoopOptions, metadata: pa.Table) -> dict[int, Fold]:
+    """The folds of a run as it begins, by number; without dev speakers where bought labels take their place."""
+    folds = folds_of(metadata, options.split, options.folds)
+    return folds if options.dev == "speakers" else {number: fold.without_dev() for number, fold in folds.items()}
+
+
 def folds_of_run(options: LoopOptions, pool: Pool, metadata: pa.Table) -> dict[int, Fold]:
     """The folds of a run by number, as they were dealt when it began, with what has come to its pool since.
 
@@ -36,7 +42,7 @@ def folds_of_run(options: LoopOptions, pool: Pool, metadata: pa.Table) -> dict[i
     """
     _note_growth(options, pool)
     if not storage.exists(storage.join(options.run, GROWTH)):
-        folds = folds_of(metadata, options.split, options.folds)
+        folds = first_folds(options, metadata)
         for number, fold in folds.items():
             _write_judged(options, number, fold)
         return folds

@@ -89,8 +89,6 @@ def _run(options: LoopOptions) -> str:
     check_noises(options.finetune.augment, pool, metadata)
     folds = folds_of_run(options, pool, metadata)
     storage.release_memory()
-    if options.dev == "cross-validated":
-        folds = {n: fold.without_dev() for n, fold in folds.items()}
     filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
     metadata = metadata.select(["utterance_id", *METADATA_COLUMNS])

@@ -166,7 +166,9 @@ class SweepOptions(Options):
         return self._parsed(with_point(self.values, point_of(self.space, labels)))
 
     def _parsed(self, values: Mapping[str, Any]) -> TrainingOptions:
-        return parse(TrainingOptions if self.loop is None else LoopOptions, {**values, "run": self.run})
+        if self.loop is None:
+            return parse(TrainingOptions, {**values, "run": self.run})
+        return parse(LoopOptions, {"dev": "speakers", **values, "run": self.run})  # points are judged by dev speakers
 
     def points(self) -> list[dict[str, Plain]] | None:
         """All points where they are known beforehand, else None."""

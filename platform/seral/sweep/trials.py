@@ -182,7 +182,7 @@ def _loop(examples: FoldExamples, options: LoopOptions, folder: str, seed: int, 
         folder,
         Trajectory(arm=options.strategy.name, fold=examples.number, seed=seed),
         arm_of(options, options.initial, options.strategy, len(data.fold.train)),
-        loop_fold(options.model_copy(update={"probe": False, "dev": "speakers"}), data, examples.source, folder),
+        loop_fold(options.model_copy(update={"probe": False}), data, examples.source, folder),
         on_round,
     )
 

@@ -21,6 +21,7 @@ FEWEST = 2
 
 def choose_normalisation(
     rows: Mapping[str, PooledSet],
+    num_classes: int,
     speaker_M: NDArray[np.integer],
     pools: Mapping[str, LayerPool],
     priors: Mapping[str, Head | None],
@@ -37,7 +38,9 @@ def choose_normalisation(
     if len(speakers) < FEWEST:
         return favourite, {}
     part_M = deal(group_M, FOLDS)
-    losses = {name: _left_out_losses(rows[name], part_M, pools[name], priors.get(name), options) for name in rows}
+    losses = {
+        name: _left_out_losses(rows[name], num_classes, part_M, pools[name], priors.get(name), options) for name in rows
+    }
     best = min(losses, key=lambda name: losses[name].mean())
     gain_M = losses[favourite] - losses[best]
     error = gain_M.std(ddof=1) / np.sqrt(len(gain_M))
@@ -61,14 +64,18 @@ def deal(group_M: NDArray[np.integer], parts: int) -> NDArray[np.int64]:
 
 
 def _left_out_losses(
-    rows: PooledSet, part_M: NDArray[np.int64], pool: LayerPool, prior: Head | None, options: FitOptions
+    rows: PooledSet,
+    num_classes: int,
+    part_M: NDArray[np.int64],
+    pool: LayerPool,
+    prior: Head | None,
+    options: FitOptions,
 ) -> NDArray[np.float64]:
     """Class-weighted cross-entropy of every clip by a head of the other parts, (M,)."""
-    classes = int(rows.label_N.max()) + 1 if prior is None else prior.output.out_features
-    weight_C, loss_M = class_weights(rows.label_N, classes), np.zeros(len(part_M))
+    weight_C, loss_M = class_weights(rows.label_N, num_classes), np.zeros(len(part_M))
     for part in np.unique(part_M).tolist():
         out_M = torch.from_numpy(part_M == part)
-        fitted = fit_head(rows.only(~out_M), classes, pool=pool, prior=prior, options=options)
+        fitted = fit_head(rows.only(~out_M), num_classes, pool=pool, prior=prior, options=options)
         left = rows.only(out_M)
         logits_NC = predict_pooled(fitted, left.mean_NLD, left.std_NLD, left.text_NE)
         loss_N = torch.nn.functional.cross_entropy(logits_NC, left.label_N, weight=weight_C, reduction="none")

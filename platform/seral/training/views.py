@@ -95,6 +95,7 @@ def choose_view(
     settings: FitOptions = replace(fit_options(options), learn_layers=False)
     return choose_normalisation(
         {name: labelled_rows(view.of(train.units), train.targets) for name, view in views.items()},
+        len(data.classes),
         data.centring.shifts.speakers.rows(ids),
         {name: view.pool for name, view in views.items()},
         {name: view.prior for name, view in views.items()},

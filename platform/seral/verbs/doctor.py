@@ -36,11 +36,11 @@ from seral.labels.ledger import Ledger
 from seral.labels.people import PeopleOptions, ledger_url
 from seral.labels.records import Project
 from seral.loop import ANNOTATORS
+from seral.loop.growth import first_folds
 from seral.loop.loop import foresee
 from seral.loop.options import LoopOptions
 from seral.options import load
 from seral.pool.shards import open_pool
-from seral.pool.splits import folds_of
 from seral.task.options import with_absolute_paths
 from seral.versions import versions
 
@@ -253,7 +253,7 @@ def _room(options: LoopOptions) -> str:
     options = with_absolute_paths(options)
     pool = open_pool(options.pool)
     metadata, _ = ANNOTATORS[options.annotator].candidates(options, pool)
-    return "; ".join(foresee(options, pool, folds_of(metadata, options.split, options.folds)).sentences())
+    return "; ".join(foresee(options, pool, first_folds(options, metadata)).sentences())
 
 
 def _storage(uri: str) -> str:
