@@ -46,13 +46,9 @@ def picks(run: str, arm: str) -> list[list[str]]:
 
 
 def judged(run: str, arm: str) -> list[set[str]]:
-    """Clips of dev and test in every round."""
-    folders = sorted(Path(run).glob(f"trajectories/{arm}/rounds/*/predictions"))
-    parts = (("dev.parquet", "test.parquet") for _ in folders)
-    return [
-        {n for file in names for n in pq.read_table(folder / file)["utterance_id"].to_pylist()}
-        for folder, names in zip(folders, parts, strict=True)
-    ]
+    """Clips of test in every round."""
+    files = sorted(Path(run).glob(f"trajectories/{arm}/rounds/*/predictions/test.parquet"))
+    return [set(pq.read_table(file)["utterance_id"].to_pylist()) for file in files]
 
 
 def test_a_run_goes_on_with_a_pool_that_has_grown(
@@ -80,7 +76,7 @@ def test_a_run_goes_on_with_a_pool_that_has_grown(
         assert len(after[2]) == 26
         assert set(after[2]) - old, "new clips are asked about"
         assert not {speaker[name] for ids in after for name in ids} & tested, "none of a voice that judges"
-        assert judged(run, arm)[2] == judged(run, arm)[0], "dev and test stay"
+        assert judged(run, arm)[2] == judged(run, arm)[0], "test stays"
     page = Path(write_run_report(run)).read_text()
     assert f"The pool grew from 60 to 144 utterances, after 2 rounds of {ARMS[0]}, {ARMS[1]}" in page
 

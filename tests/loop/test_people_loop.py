@@ -131,7 +131,7 @@ def test_a_run_with_people_from_the_evaluation_set_to_the_report(
         assert json.loads((folder / "round.json").read_text())["labelled"] == labelled, "what had no label was replaced"
         scored = rows(folder, "predictions")
         assert not asked & {row["utterance_id"] for row in scored if row["part"] == "pool"}
-        assert {row["utterance_id"] for row in scored if row["part"] != "pool"} <= evaluated
+        assert {row["utterance_id"] for row in scored if row["part"] == "test"} <= evaluated
         unusable |= {row["utterance_id"] for row in rows(folder, "labels") if row["answer"] == "unusable"}
     assert len(asked) > 20
     assert unusable

@@ -148,8 +148,8 @@ class SweepOptions(Options):
 
     @property
     def values(self) -> dict[str, Any]:
-        """Options of the training or the loop, as plain values."""
-        return (self.training if self.loop is None else self.loop) or {}
+        """Options of the training or the loop, as plain values. Points are judged by dev speakers, in loops too."""
+        return (self.training or {}) if self.loop is None else {"dev": "speakers", **self.loop}
 
     @property
     def base(self) -> TrainingOptions:
@@ -166,9 +166,7 @@ class SweepOptions(Options):
         return self._parsed(with_point(self.values, point_of(self.space, labels)))
 
     def _parsed(self, values: Mapping[str, Any]) -> TrainingOptions:
-        if self.loop is None:
-            return parse(TrainingOptions, {**values, "run": self.run})
-        return parse(LoopOptions, {"dev": "speakers", **values, "run": self.run})  # points are judged by dev speakers
+        return parse(TrainingOptions if self.loop is None else LoopOptions, {**values, "run": self.run})
 
     def points(self) -> list[dict[str, Plain]] | None:
         """All points where they are known beforehand, else None."""
