@@ -6,6 +6,12 @@ from seral.selection.strategies.automatic import auto, recommended
 from seral.selection.strategies.batch_bald import batch_bald, batch_bald_looks_at
 from seral.selection.strategies.clusters import alps, k_means
 from seral.selection.strategies.farthest_first import k_center, k_center_in_parts
+from seral.selection.strategies.herding import (
+    max_herding,
+    max_herding_in_parts,
+    uncertainty_herding,
+    uncertainty_herding_in_parts,
+)
 from seral.selection.strategies.informative_diverse import (
     DIVERSITIES,
     after,
@@ -56,6 +62,8 @@ STRATEGIES: dict[str, Strategy] = {
     "k_means_plus_plus": Strategy(k_means_plus_plus, FEATURES, Exact(k_means_plus_plus_in_parts)),
     "typiclust": Strategy(typiclust, FEATURES),
     "prob_cover": Strategy(prob_cover, FEATURES),
+    "max_herding": Strategy(max_herding, FEATURES, Exact(max_herding_in_parts)),
+    "uncertainty_herding": Strategy(uncertainty_herding, FEATURES, Exact(uncertainty_herding_in_parts)),  # as auto
     "badge": Strategy(badge, PROBABILITIES | FEATURES, Exact(badge_in_parts)),
     "cluster_margin": Strategy(cluster_margin, PROBABILITIES | FEATURES, OfShortlist(cluster_margin_looks_at)),
     "after": Strategy(after, in_parts=OfShortlist(after_looks_at)),
