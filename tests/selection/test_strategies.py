@@ -44,7 +44,13 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("typiclust", {"points_per_cluster": 1}),
     ("prob_cover", {"radius": 0.5}),
     ("prob_cover", {"points_per_cluster": 1}),
+    ("prob_cover", {"sample": 10}),
     ("cluster_margin", {"clusters": 2, "beta": 2, "points_per_cluster": 1}),
+    ("max_herding", {"width": 0.3, "sample": 10}),
+    ("uncertainty_herding", {"temperature": 0.5, "sample": 10}),
+    ("tcm", {"labels_per_class": 1}),
+    ("dcom", {"centre": 0.3, "steepness": 3.0, "sample": 10}),
+    ("dropquery", {"passes": 1, "sample": 5}),
 ]
 
 
@@ -432,6 +438,7 @@ def test_unknown_names_list_the_known_ones() -> None:
         *(("prob_cover", {"radius": wrong}, f"finite radius > 0, got {wrong}") for wrong in (0.0, -1.0, INF, NAN)),
         *(("prob_cover", {"purity": wrong}, rf"purity in \(0, 1\], got {wrong}") for wrong in (0.0, 1.5, NAN)),
         ("prob_cover", {"points_per_cluster": 0}, "prob_cover needs points_per_cluster >= 1"),
+        ("prob_cover", {"sample": 0}, "prob_cover needs sample >= 1, got 0"),
         *(("density", {"beta": wrong}, f"density needs a finite beta >= 0, got {wrong}") for wrong in (-1.0, INF, NAN)),
         *(("after", {"beta": wrong}, f"finite beta >= 1, got {wrong}") for wrong in (INF, NAN)),
         *(("cluster_margin", {"beta": wrong}, f"finite beta >= 1, got {wrong}") for wrong in (0.0, INF, NAN)),
