@@ -199,6 +199,10 @@ def test_typical_rows_of_a_large_pool_are_looked_for_among_some_of_a_cluster(mon
     picks = rows(typiclust(candidates, 120, gen(), clusters=1, neighbours=5))
     assert picks[:30] == expected
     assert picks[30:] == sorted(set(range(120)) - set(expected))
+    assert rows(typiclust(candidates, 120, gen(), clusters=1, neighbours=5, members=120)) != picks
+    monkeypatch.setattr(typical, "ALL", 120)
+    assert rows(typiclust(candidates, 120, gen(), clusters=1, neighbours=5)) != picks
+    assert rows(typiclust(candidates, 120, gen(), clusters=1, neighbours=5, members=30)) == picks
 
 
 def test_prob_cover_covers_a_sample_of_a_large_pool() -> None:

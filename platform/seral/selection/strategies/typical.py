@@ -23,7 +23,7 @@ from seral.vectors.view import View, slabs
 
 CLUSTERS, BALLS, SAMPLE = 8, 2_000, 50_000
 MEMBERS = 1_000
-"""Rows of a cluster of a large pool among which the typical ones are looked for."""
+"""Rows of a cluster of a large pool among which typical ones are looked for."""
 
 
 def typiclust(
@@ -35,6 +35,7 @@ def typiclust(
     neighbours: int = 20,
     smallest: int = 5,
     points_per_cluster: int | None = None,
+    members: int | None = None,
     threads: int = 1,
 ) -> list[str]:
     """The most typical candidate of each cluster, of those with fewest labels first. Hacohen et al. 2022,
@@ -42,10 +43,16 @@ def typiclust(
 
     k-means of labelled and unlabelled rows into labels + k clusters, at most `clusters`; typical is who is near to his
     `neighbours` nearest rows of the cluster. Clusters of fewer than `smallest` rows come last. Their centroids are
-    learnt on all rows, or on `points_per_cluster` times as many as there are clusters, drawn by chance. Of more than
-    200,000 rows these are 64, and typical rows are looked for among 1000 of a cluster.
+    learnt on all rows, or on `points_per_cluster` times as many as there are clusters, drawn by chance;
+    typical rows are looked for in a whole cluster, or among `members` of it. Where there are more than 200,000 rows
+    these are 64 and 1000.
     """
-    counts = {"clusters": clusters, "neighbours": neighbours, "points_per_cluster": points_per_cluster}
+    counts = {
+        "clusters": clusters,
+        "neighbours": neighbours,
+        "points_per_cluster": points_per_cluster,
+        "members": members,
+    }
     at_least(1, "typiclust", **counts, threads=threads)
     at_least(0, "typiclust", smallest=smallest)
     x_ND, labelled_MD = candidates.need("embedding_ND"), candidates.labelled_centres()
@@ -53,7 +60,9 @@ def typiclust(
     clusters = min(len(labelled_MD) + k, clusters, len(unit))
     points = learnt_on(points_per_cluster, clusters, len(unit))
     cluster_N = kmeans(unit, clusters, seed, points_per_cluster=points, threads=threads).cluster_N
-    typical = _TypicalFirst(unit, cluster_N, len(x_ND), neighbours=neighbours, threads=threads)
+    if members is None:
+        members = MEMBERS if len(unit) > ALL else len(unit)
+    typical = _TypicalFirst(unit, cluster_N, len(x_ND), neighbours=neighbours, members=members, threads=threads)
     ids: list[str] = candidates.ids[[typical.pick(smallest) for _ in range(k)]].tolist()
     return ids
 
@@ -61,8 +70,10 @@ def typiclust(
 class _TypicalFirst:
     """Clusters with the labels of each, and its free rows from the most typical on; the first `free` rows are free."""
 
-    def __init__(self, unit: View, cluster_N: NDArray[np.int64], free: int, *, neighbours: int, threads: int) -> None:
-        self._unit, self._cluster_N, self._free = unit, cluster_N, free
+    def __init__(
+        self, unit: View, cluster_N: NDArray[np.int64], free: int, *, neighbours: int, members: int, threads: int
+    ) -> None:
+        self._unit, self._cluster_N, self._free, self._members = unit, cluster_N, free, members
         self._neighbours, self._threads = neighbours, threads
         self._labels_Q = np.bincount(cluster_N[free:], minlength=cluster_N.max() + 1)
         self._size_Q = np.bincount(cluster_N, minlength=len(self._labels_Q))
@@ -84,8 +95,8 @@ class _TypicalFirst:
         """The free rows of a cluster; the last is the most typical one."""
         members = np.flatnonzero(self._cluster_N == cluster)
         looked_at, others = members, members[:0]
-        if len(self._unit) > ALL and len(members) > MEMBERS:
-            looked_at = members[np.linspace(0, len(members) - 1, MEMBERS).astype(np.intp)]
+        if len(members) > self._members:
+            looked_at = members[np.linspace(0, len(members) - 1, self._members).astype(np.intp)]
             others = np.setdiff1d(members, looked_at)
         order = np.argsort(_spacing(self._unit.only(looked_at), self._neighbours, self._threads), kind="stable")
         return [int(row) for row in (*looked_at[order], *others) if row < self._free][::-1]
