@@ -119,7 +119,7 @@ def measure(options: ScaleBenchOptions, name: str, rows: int) -> list[dict[str, 
     Of parts, `seconds` are those of the slowest in every call, and `loss` is how much larger the mean distance to what
     is picked or labelled gets by picking in parts.
     """
-    candidates, strategy = _candidates(options, rows), StrategyOptions(name=name)
+    candidates, strategy = pool_of(options, rows), StrategyOptions(name=name)
     k = min(options.picks, rows // 2)
     before_mb = forget_peak_mb("cpu")
     picks, seconds = timed(lambda: select(strategy, candidates, k, np.random.default_rng(options.seed)))
@@ -204,7 +204,8 @@ def _in_actors(strategy: StrategyOptions, shares: Sequence[Candidates], k: int, 
         return timed(partial(select_in_parts, strategy, parts, k, np.random.default_rng(seed)))[1]
 
 
-def _candidates(options: ScaleBenchOptions, rows: int) -> Candidates:
+def pool_of(options: ScaleBenchOptions, rows: int) -> Candidates:
+    """A pool of so many rows, features in half precision."""
     problem_options = SelectionBenchOptions(source=options.source, width=options.width, seed=options.seed)
     candidates = make_problem(problem_options, rows, options.picks).candidates
     x_ND = candidates.need("embedding_ND")

@@ -27,6 +27,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from jobs.bench import plain_picks
 from seral import storage
 from seral.errors import OptionError
 from seral.figures.markdown import markdown
@@ -37,6 +38,7 @@ from seral.selection.selection import select
 from seral.selection.source import SourceOptions, read_candidates, shards
 from seral.selection.strategies import scores
 from seral.vectors.index import nearest
+from seral.vectors.view import unit_rows
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.intp]
@@ -238,6 +240,36 @@ def plain_density(problem: Problem) -> Rows:
     return scores.top_rows(scores.entropy(problem.p_NC) * similar_N, problem.picks)
 
 
+def plain_max_herding(problem: Problem) -> Rows:
+    """The whole matrix of kernels, and every gain for every pick."""
+    weight_N = np.ones(len(problem.x_ND))
+    return plain_picks.herding(problem.x_ND, problem.labelled_MD, weight_N, 1.0, problem.picks)
+
+
+def plain_uncertainty_herding(problem: Problem) -> Rows:
+    """The whole matrix of kernels, and every gain for every pick."""
+    weight_N, width = 1 + scores.margin(problem.p_NC), plain_picks.least_distance(problem.labelled_MD)
+    return plain_picks.herding(problem.x_ND, problem.labelled_MD, weight_N, width, problem.picks)
+
+
+def plain_dcom(problem: Problem) -> Rows:
+    """All pairs of rows, and all counts for every pick."""
+    return plain_picks.dynamic_coverage(problem.x_ND, problem.p_NC, problem.labelled_MD, problem.picks)
+
+
+def plain_dropquery(problem: Problem) -> Rows:
+    """scikit-learn's k-means of what two of the first three members say otherwise; few of these is what they are."""
+    changes_RN = problem.p_RNC[:3].argmax(axis=2) != problem.p_NC.argmax(axis=1)
+    rows = np.flatnonzero(changes_RN.sum(axis=0) > 1)
+    return rows[plain_k_means(replace(problem, x_ND=problem.x_ND[rows], picks=min(problem.picks, len(rows))))]
+
+
+def plain_tcm(problem: Problem) -> Rows:
+    """The smallest margins, sorted in Python: there are labels enough for the second phase."""
+    top_NC = np.sort(problem.p_NC.astype(np.float64), axis=1).tolist()
+    return np.array(sorted(range(len(top_NC)), key=lambda row: top_NC[row][-1] - top_NC[row][-2])[: problem.picks])
+
+
 def _scikit_activeml(name: str, **options: Any) -> Side:
     """A strategy of scikit-activeml, on labels of the labelled rows and nothing else."""
 
@@ -304,6 +336,11 @@ LINES = [
     Line(strategy="cluster_margin", other="hierarchical", side=plain_cluster_margin),
     Line(strategy="batch_bald", other="one by one", side=plain_batch_bald, picks=4),
     Line(strategy="density", other="all pairs", side=plain_density),
+    Line(strategy="max_herding", other="all kernels", side=plain_max_herding),
+    Line(strategy="uncertainty_herding", other="all kernels", side=plain_uncertainty_herding),
+    Line(strategy="dcom", other="all pairs", side=plain_dcom),
+    Line(strategy="dropquery", other="scikit-learn", side=plain_dropquery),
+    Line(strategy="tcm", other="sorted in Python", side=plain_tcm),
     Line(strategy="after", other="scikit-learn", side=plain_after),
     Line(strategy="bald", other="all members", side=plain_bald),
     Line(
@@ -330,6 +367,7 @@ def run_selection_bench(options: SelectionBenchOptions) -> str:
         comparisons = ", ".join(sorted({f"{line.strategy} against {line.other}" for line in LINES}))
         raise OptionError(f"nothing to measure of {options.only} against {options.against}; there are {comparisons}")
     table = []
+    unit_rows(np.zeros((1, 1), np.float32))  # imports torch, which counts on no side
     for large in (False, True):
         chosen = [line for line in lines if line.large == large]
         if not chosen:

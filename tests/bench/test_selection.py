@@ -25,7 +25,8 @@ def test_every_line_gives_both_sides_and_what_the_picks_are_worth(
     table = pd.read_csv(tmp_path / "table.csv")
     assert len(table) == len(PLAIN) == text.count("\n") - 2
     assert (table["ratio"] == table["other_seconds"] / table["seconds"]).all()
-    exact = table[table["strategy"].isin(["k_center", "batch_bald", "density", "bald"])]
+    greedy = ["k_center", "batch_bald", "max_herding", "uncertainty_herding", "dcom"]
+    exact = table[table["strategy"].isin([*greedy, "density", "bald", "tcm"])]
     assert (exact["same"] == 1).all()
     assert (exact["radius"] == exact["other_radius"]).all()
     assert (table["distance"] <= table["radius"]).all()

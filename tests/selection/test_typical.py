@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seral.selection.candidates import Candidates
-from seral.selection.strategies import scores
+from seral.selection.parts.local import Parts
+from seral.selection.parts.part import PoolPart
+from seral.selection.strategies import STRATEGIES, clusters, scores, typical
 from seral.selection.strategies.informative_diverse import cluster_margin
 from seral.selection.strategies.typical import prob_cover, typiclust
 from seral.selection.strategies.uncertainty import density, mean_similarity, total_direction
+from seral.selection.strategies.uniform import drawn
 from seral.vectors.index import kmeans, unit_rows, within
 
 # N candidates · M labelled · D features
@@ -157,3 +161,54 @@ def test_density_weighs_uncertainty_by_the_mean_similarity_to_all() -> None:
     np.testing.assert_allclose(mean_similarity(x_ND, total_direction(x_ND) / len(x_ND)), similar_N, rtol=1e-6)
     value_N = scores.entropy(candidates.need("probability_NC")) * similar_N**2
     assert rows(density(candidates, 10, gen(), beta=2)) == np.argsort(-value_N)[:10].tolist()
+
+
+def test_a_large_pool_learns_its_centroids_on_some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if that had been asked for; a smaller one on all, and one that is told otherwise as it is told."""
+    candidates, small = pool(120, 3, 0), pool(100, 3, 0)
+    monkeypatch.setattr(clusters, "LEAST", 40)
+    all_rows = {name: STRATEGIES[name].function(candidates, 9, gen()) for name in ("k_means", "typiclust")}
+    assert clusters.learnt_on(None, 12, 120) is None
+    for module in (clusters, typical):
+        monkeypatch.setattr(module, "ALL", 119)
+    assert [clusters.learnt_on(None, *size) for size in ((12, 119), (12, 120), (1, 120), (3, 120))] == [
+        None,
+        64,
+        64,
+        64,
+    ]
+    monkeypatch.setattr(clusters, "ENOUGH", 2)
+    assert [clusters.learnt_on(None, *size) for size in ((12, 120), (50, 120))] == [4, 2]
+    assert clusters.learnt_on(7, 12, 120) == 7
+    for name, of_clusters, points in (("k_means", 9, 5), ("typiclust", 12, 4)):
+        pick: Any = STRATEGIES[name].function
+        assert pick(candidates, 9, gen()) == pick(candidates, 9, gen(), points_per_cluster=points) != all_rows[name]
+        assert clusters.learnt_on(None, of_clusters, 120) == points
+        assert pick(candidates, 9, gen(), points_per_cluster=120) == all_rows[name]
+        assert pick(small, 9, gen()) == pick(small, 9, gen(), points_per_cluster=100)
+
+
+def test_typical_rows_of_a_large_pool_are_looked_for_among_some_of_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = pool(120, 0, 0)
+    monkeypatch.setattr(typical, "ALL", 119)
+    monkeypatch.setattr(typical, "MEMBERS", 30)
+    looked_at = np.linspace(0, 119, 30).astype(int)
+    unit_ND = unit_rows(candidates.need("embedding_ND")).astype(np.float64)[looked_at]
+    away_NN = np.sort(np.linalg.norm(unit_ND[:, None] - unit_ND, axis=2), axis=1)
+    expected = looked_at[np.argsort(away_NN[:, 1:6].mean(axis=1), kind="stable")].tolist()
+    picks = rows(typiclust(candidates, 120, gen(), clusters=1, neighbours=5))
+    assert picks[:30] == expected
+    assert picks[30:] == sorted(set(range(120)) - set(expected))
+    assert rows(typiclust(candidates, 120, gen(), clusters=1, neighbours=5, members=120)) != picks
+    monkeypatch.setattr(typical, "ALL", 120)
+    assert rows(typiclust(candidates, 120, gen(), clusters=1, neighbours=5)) != picks
+    assert rows(typiclust(candidates, 120, gen(), clusters=1, neighbours=5, members=30)) == picks
+
+
+def test_prob_cover_covers_a_sample_of_a_large_pool() -> None:
+    candidates = pool(300, 4, 0)
+    rng = gen()
+    small = drawn(Parts([PoolPart(candidates)]), 50, rng)
+    assert prob_cover(candidates, 9, gen(), sample=50) == prob_cover(small, 9, rng)
+    assert prob_cover(candidates, 9, gen(), sample=300) == prob_cover(candidates, 9, gen())
+    assert len(set(prob_cover(candidates, 70, gen(), sample=50))) == 70

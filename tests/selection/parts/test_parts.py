@@ -36,6 +36,9 @@ INNER: list[Any] = [
     {"name": "random", "by": "speaker"},
     {"name": "random", "by": "predicted"},
     {"name": "after", "uncertainty": "bald", "diversity": "k_center", "beta": 2},
+    {"name": "uncertainty_herding", "sample": 12},
+    {"name": "dcom", "sample": 12},
+    {"name": "dropquery", "passes": 1, "sample": 4},
 ]
 NESTED: list[list[Any]] = [
     *[[name] for name in WRAPPERS],

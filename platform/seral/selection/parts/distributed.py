@@ -25,7 +25,7 @@ from seral.selection.selection import (
 )
 from seral.selection.strategies import STRATEGIES, WRAPPERS
 from seral.selection.strategies.informative_diverse import gather_shortlist
-from seral.selection.strategies.records import Exact, Merged, OfShortlist, StandsFor
+from seral.selection.strategies.records import Exact, Merged, OfShortlist, Phases, StandsFor
 
 
 def select_in_parts(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generator) -> Picks:
@@ -65,6 +65,8 @@ def ask(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generato
         choice = in_parts.choose(all(parts.each(PoolPart.has, "probability_NC")))
         wrappers = [WrapperOptions(name=choice.wrapper_name)]
         return ask(StrategyOptions(name=choice.name, wrappers=wrappers), parts, k, rng)
+    if isinstance(in_parts, Phases):
+        return ask(StrategyOptions(name=in_parts.stands_for(parts, **strategy.parameters)), parts, k, rng)
     return _merged(strategy, parts, k, rng)
 
 
@@ -73,7 +75,7 @@ def exact_in_parts(strategy: StrategyOptions) -> bool:
     in_parts = STRATEGIES[strategy.name].in_parts
     if isinstance(in_parts, StandsFor):
         return all(not isinstance(STRATEGIES[in_parts.choose(model).name].in_parts, Merged) for model in (False, True))
-    return not isinstance(in_parts, Merged)
+    return not isinstance(in_parts, Phases | Merged)
 
 
 def pick_alone(part: PoolPart, strategy: StrategyOptions, k: int, rng: int | np.random.Generator) -> list[str]:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from seral.selection.strategies.automatic import auto, recommended
 from seral.selection.strategies.batch_bald import batch_bald, batch_bald_looks_at
 from seral.selection.strategies.clusters import alps, k_means
+from seral.selection.strategies.dropout_query import dropquery, dropquery_in_parts
+from seral.selection.strategies.dynamic_coverage import dcom, dcom_in_parts
 from seral.selection.strategies.farthest_first import k_center, k_center_in_parts
+from seral.selection.strategies.herding import (
+    max_herding,
+    max_herding_in_parts,
+    uncertainty_herding,
+    uncertainty_herding_in_parts,
+)
 from seral.selection.strategies.informative_diverse import (
     DIVERSITIES,
     after,
@@ -13,7 +21,8 @@ from seral.selection.strategies.informative_diverse import (
     cluster_margin,
     cluster_margin_looks_at,
 )
-from seral.selection.strategies.records import Exact, OfShortlist, StandsFor, Strategy, Wrapper, by_score
+from seral.selection.strategies.phases import tcm, tcm_stands_for
+from seral.selection.strategies.records import Exact, OfShortlist, Phases, StandsFor, Strategy, Wrapper, by_score
 from seral.selection.strategies.spread import badge, badge_in_parts, k_means_plus_plus, k_means_plus_plus_in_parts
 from seral.selection.strategies.typical import prob_cover, typiclust
 from seral.selection.strategies.uncertainty import (
@@ -56,6 +65,11 @@ STRATEGIES: dict[str, Strategy] = {
     "k_means_plus_plus": Strategy(k_means_plus_plus, FEATURES, Exact(k_means_plus_plus_in_parts)),
     "typiclust": Strategy(typiclust, FEATURES),
     "prob_cover": Strategy(prob_cover, FEATURES),
+    "max_herding": Strategy(max_herding, FEATURES, Exact(max_herding_in_parts)),
+    "uncertainty_herding": Strategy(uncertainty_herding, FEATURES, Exact(uncertainty_herding_in_parts)),  # as auto
+    "tcm": Strategy(tcm, FEATURES, Phases(tcm_stands_for)),  # as auto
+    "dcom": Strategy(dcom, PROBABILITIES | FEATURES, Exact(dcom_in_parts)),
+    "dropquery": Strategy(dropquery, PROBABILITIES | PASSES | FEATURES, Exact(dropquery_in_parts)),
     "badge": Strategy(badge, PROBABILITIES | FEATURES, Exact(badge_in_parts)),
     "cluster_margin": Strategy(cluster_margin, PROBABILITIES | FEATURES, OfShortlist(cluster_margin_looks_at)),
     "after": Strategy(after, in_parts=OfShortlist(after_looks_at)),

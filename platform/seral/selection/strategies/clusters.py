@@ -14,6 +14,9 @@ from seral.vectors.view import Features, View
 
 # N candidates · K clusters · D features
 
+ALL, ENOUGH, LEAST = 200_000, 64, 20_000
+"""Rows up to which centroids are learnt on all of them without being told otherwise; of more rows, so many for each
+cluster, and so many at least."""
 NEAR = 16
 """Neighbours of a centroid looked up at first for each of its picks; more only where all of them are taken."""
 
@@ -30,7 +33,8 @@ def k_means(
     """The nearest candidate to each centroid of spherical k-means, the centroid of most rows first.
 
     `clusters` is the number of centroids, k by default; with fewer, each gives its nearest, then each its next. They
-    are learnt on all candidates, or on `points_per_cluster` times as many as there are clusters, drawn by chance.
+    are learnt on all candidates, or on `points_per_cluster` times as many as there are clusters, drawn by chance: 64
+    where there are more than 200,000 candidates.
     Source: the clustering initialisation of Li et al. 2023, AFTER, arXiv 2310.00283.
     Differs from the paper: clusters are made of the encoder's own pooled features, not of speaker embeddings.
     """
@@ -73,7 +77,7 @@ def _near_centroids(
         min(clusters, len(unit)),
         seed,
         spherical=True,
-        points_per_cluster=points_per_cluster,
+        points_per_cluster=learnt_on(points_per_cluster, min(clusters, len(unit)), len(unit)),
         threads=threads,
     )
     size_K = np.bincount(clustering.cluster_N, minlength=len(clustering.centroid_KD))
@@ -81,6 +85,13 @@ def _near_centroids(
     rows = nearest_in_turn(clustering.centroid_KD[order_K], unit, k, threads=threads)
     ids: list[str] = candidates.ids[rows].tolist()
     return ids
+
+
+def learnt_on(points_per_cluster: int | None, clusters: int, rows: int) -> int | None:
+    """Rows that centroids are learnt on, for each cluster: as many as are wished for; None = all."""
+    if points_per_cluster is None and rows > ALL:
+        return max(ENOUGH, math.ceil(LEAST / clusters))
+    return points_per_cluster
 
 
 def nearest_in_turn(centroid_KD: Floats, x_ND: Features, k: int, *, threads: int = 1) -> list[int]:

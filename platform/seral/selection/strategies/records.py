@@ -67,6 +67,14 @@ class StandsFor:
 
 
 @dataclass(frozen=True)
+class Phases:
+    """In parts: whatever the strategy does that is due by the labels of all parts."""
+
+    stands_for: Callable[..., str]
+    """(parts, **options) -> the strategy's name."""
+
+
+@dataclass(frozen=True)
 class Merged:
     """In parts: every part picks k by itself, and k of all those are picked again; not the picks of one machine."""
 
@@ -78,7 +86,7 @@ class Strategy:
     function: Pick
     reads: AbstractSet[str] = frozenset()
     """Fields of Candidates."""
-    in_parts: Exact | OfShortlist | StandsFor | Merged = Merged()
+    in_parts: Exact | OfShortlist | StandsFor | Phases | Merged = Merged()
 
     @property
     def exact(self) -> bool:

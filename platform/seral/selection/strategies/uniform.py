@@ -37,7 +37,7 @@ def uniform_in_parts(parts: Parts, k: int, rng: np.random.Generator, *, by: str 
     """The picks of `uniform`: a candidate's key depends on its id alone, so each part sends its smallest."""
     key = rng.bytes(8).hex()
     if by is None:
-        return best_of(parts.each(best_by, _reversed_keys, k, key), k)
+        return best_of(parts.each(best_by, reversed_keys, k, key), k)
     share_of = shares_of(parts.sizes(by)[0], k)
     replies = zip(*parts.each(_first_of_groups, by, share_of, key), strict=True)
     id_N, group_N = (np.concatenate(values) for values in replies)
@@ -47,7 +47,13 @@ def uniform_in_parts(parts: Parts, k: int, rng: np.random.Generator, *, by: str 
     return ids
 
 
-def _reversed_keys(candidates: Candidates, key: str) -> NDArray[np.float64]:
+def drawn(parts: Parts, count: int, rng: np.random.Generator) -> Candidates:
+    """`count` candidates at random, all equally likely and whatever the parts, in this process; all of no more."""
+    key = rng.bytes(8).hex()
+    return parts.gather(best_of(parts.each(best_by, reversed_keys, count, key), count))
+
+
+def reversed_keys(candidates: Candidates, key: str) -> NDArray[np.float64]:
     """The larger, the smaller the key, (N,)."""
     return -hash_keys(candidates.ids, key)
 
