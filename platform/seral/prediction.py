@@ -31,6 +31,7 @@ from seral.options import Options
 from seral.pool.shards import MANIFEST, Pool, open_pool, split_address
 from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
+from seral.task.eligibility import askable
 from seral.task.examples import Utterances
 from seral.task.run import read_options, verb_of
 from seral.training.model import (
@@ -204,7 +205,8 @@ def _predict_by_speaker(pool: Pool, folder: str, options: PredictOptions, parts:
     if text is not None:
         store = replace(store, text=extract_text(pool, text, uri=cache, on=options.cluster))
     index, centre = store.index(), load_fitted(folder).pool
-    sums = speaker_sums(store, index, pool.metadata, index.names())
+    metadata = askable(pool, None)  # a clip counts once
+    sums = speaker_sums(store, index, metadata, index.present(metadata["utterance_id"].to_pylist()))
     scorer = Scorer(folder, store, options.cluster, sums.shifts(centre.centre_mean, centre.centre_std))
     classes, dimensions = read_outputs(folder)
     with track("predictions", len(pool.shards)) as advance:
