@@ -95,11 +95,11 @@ def _measure(options: LargePoolsBenchOptions, name: str, pool: Candidates) -> di
 
 
 def _timed(
-    options: LargePoolsBenchOptions, name: str, pool: Candidates, told: dict[str, Any]
+    options: LargePoolsBenchOptions, name: str, pool: Candidates, without: dict[str, Any]
 ) -> tuple[list[str], float, float]:
     """Picks, seconds by the clock, and seconds of the processor, which other work on the machine adds less to."""
     k, rng, cpu_s = min(options.picks, len(pool) // 2), np.random.default_rng(options.seed), time.process_time()
-    picks, seconds = timed(lambda: select(name, pool, k, rng, **told))
+    picks, seconds = timed(lambda: select(name, pool, k, rng, **without))
     return picks, seconds, time.process_time() - cpu_s
 
 
