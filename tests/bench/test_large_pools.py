@@ -40,8 +40,8 @@ def test_beyond_what_is_borne_the_shortcut_is_measured_alone(tmp_path: Path) -> 
 
 
 def test_every_shortcut_can_be_left_out_by_options() -> None:
-    for name, printed in WITHOUT.items():
-        assert set(printed) <= set(default_options(name))
+    for name, without in WITHOUT.items():
+        assert set(without) <= set(default_options(name))
 
 
 def test_a_strategy_without_a_shortcut_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,15 @@ from seral.vectors.view import unit_rows
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every path at the sizes of a test: bounds made anew, reduced, columns forgotten."""
     if request.param == "small blocks":
-        for name, value in {"BLOCK": 7, "REFRESHED": 4, "COMPARED": 2, "ANEW": 0.3, "CHUNK": 3, "LATELY": 1}.items():
+        for name, value in {
+            "BLOCK": 7,
+            "TILE": 5,
+            "REFRESHED": 4,
+            "COMPARED": 2,
+            "ANEW": 0.3,
+            "CHUNK": 3,
+            "LATELY": 1,
+        }.items():
             monkeypatch.setattr(herding, name, value)
 
 

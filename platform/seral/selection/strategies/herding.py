@@ -30,14 +30,14 @@ SAMPLE = 20_000
 KERNEL_BITS, SUM_BITS = 24, 53
 """Binary digits of a kernel, and of a number that double precision holds exactly."""
 STEPS = 2.0**KERNEL_BITS
-"""A kernel of 1."""
-BLOCK = 256
-"""Rows whose kernels with all others are worked out at a time."""
-REFRESHED, COMPARED = 256, 64
+"""Steps of a kernel of 1."""
+BLOCK, TILE = 256, 1_024
+"""Rows whose kernels with others are worked out at a time, and how many others: few enough for a processor's cache."""
+REFRESHED, COMPARED = 256, 32
 """Bounds that are brought up to date at a time, and candidates that picks are made among at a time."""
 ANEW = 0.6
 """Share of the rows that came nearer above which a bound is made anew."""
-CHUNK = 16
+CHUNK = 64
 """Bounds of about one age that are brought up to date at a time."""
 LATELY = 256
 """Candidates that were compared before, whose kernels are still there."""
@@ -227,8 +227,9 @@ class _Herd:
         before_N, date = self._near_N.copy(), len(self._changes)
         for at in range(0, len(rows), CHUNK):
             part = rows[at : at + CHUNK]
-            kernel_BN = self._narrow_kernel(part, x_ND[: count_B[at : at + CHUNK][-1]], -self._slack)
-            kernel_BN -= 0.5  # to whole steps
+            left_BD = self._narrow_factors(part, -self._slack)
+            kernel_BN = _narrow_kernel(left_BD, x_ND[: count_B[at : at + CHUNK][-1]])
+            kernel_BN -= np.float32(0.5 / STEPS)  # to whole steps
             for wanted in np.unique(self._date_N[part])[::-1]:
                 for changed, near_B in self._changes[wanted:date][::-1]:
                     before_N[changed] = near_B
@@ -242,27 +243,37 @@ class _Herd:
         """Upper bounds of what every row would add, (N,); a kernel serves both of its rows."""
         bound_N = np.zeros(self._count)
         near_N, weight_N = self._near_N.astype(np.float32), self._weight_N.astype(np.float32)
-        for at in range(0, self._count, BLOCK):
-            part, after = slice(at, at + BLOCK), at + BLOCK
-            kernel_BN = self._narrow_kernel(part, self._narrow_ND[at:], self._slack)
-            bound_N[after:] += weight_N[part] @ np.maximum(kernel_BN[:, BLOCK:] - near_N[part, None], 0)
-            bound_N[part] += _weighted(kernel_BN, near_N[at:], weight_N[at:])
-        return bound_N * SHADE + float(self._weight_N.sum()) / 2
+        for at in range(0, self._count, TILE):
+            one = slice(at, at + TILE)
+            left_BD = self._narrow_factors(one, self._slack)
+            for other in range(at, self._count, TILE):
+                two = slice(other, other + TILE)
+                kernel_BN = _narrow_kernel(left_BD, self._narrow_ND[two])
+                bound_N[one] += np.maximum(kernel_BN - near_N[two], 0) @ weight_N[two]
+                if other > at:
+                    bound_N[two] += weight_N[one] @ np.maximum(kernel_BN - near_N[one, None], 0)
+        return bound_N * SHADE + float(self._weight_N.sum()) / (2 * STEPS)
 
     def _bounds(self, rows: Rows) -> Doubles:
         """Upper bounds of what some rows would add, (B,)."""
-        kernel_BN = self._narrow_kernel(rows, self._narrow_ND, self._slack)
-        gain_B = _weighted(kernel_BN, self._near_N.astype(np.float32), self._weight_N.astype(np.float32))
-        return gain_B * SHADE + float(self._weight_N.sum()) / 2
+        bound_B, near_N, weight_N = (
+            np.zeros(len(rows)),
+            self._near_N.astype(np.float32),
+            self._weight_N.astype(np.float32),
+        )
+        left_BD = self._narrow_factors(rows, self._slack)
+        for at in range(0, self._count, TILE):
+            tile = slice(at, at + TILE)
+            kernel_BN = _narrow_kernel(left_BD, self._narrow_ND[tile])
+            kernel_BN -= near_N[tile]
+            bound_B += np.maximum(kernel_BN, 0, out=kernel_BN) @ weight_N[tile]
+        return bound_B * SHADE + float(self._weight_N.sum()) / (2 * STEPS)
 
-    def _narrow_kernel(self, rows: Rows | slice, right_ND: Floats, slack: float) -> Floats:
-        """Kernels before they are whole steps, in single precision: never too small, or never too large, (B, N)."""
+    def _narrow_factors(self, rows: Rows | slice, slack: float) -> Floats:
+        """Left factors of some rows for kernels that are never too small, or never too large, (B, D)."""
         left_BD = self._left_factors(self._x_ND[rows])
         left_BD[:, -2] += slack
-        kernel_BN: Floats = left_BD.astype(np.float32) @ right_ND.T
-        np.exp(kernel_BN, out=kernel_BN)
-        kernel_BN *= np.float32(STEPS)
-        return np.minimum(kernel_BN, np.float32(STEPS), out=kernel_BN)
+        return left_BD.astype(np.float32)
 
     def _right_factors(self, x_ND: Floats) -> Doubles:
         """Rows beside 1 and -|x|² / width²."""
@@ -280,19 +291,20 @@ class _Herd:
 
 def _kernel(left_BD: Doubles, right_ND: Doubles) -> Doubles:
     """exp(-|x - y|² / width²) in whole steps, (B, N)."""
-    kernel_BN: Doubles = left_BD @ right_ND.T
-    np.exp(kernel_BN, out=kernel_BN)
-    kernel_BN *= STEPS
-    return np.rint(kernel_BN, out=kernel_BN)
+    kernel_BN = np.empty((len(left_BD), len(right_ND)))
+    for at in range(0, len(right_ND), TILE):
+        tile_BN = left_BD @ right_ND[at : at + TILE].T
+        np.exp(tile_BN, out=tile_BN)
+        tile_BN *= STEPS
+        np.multiply(np.rint(tile_BN, out=tile_BN), 1 / STEPS, out=kernel_BN[:, at : at + TILE])
+    return kernel_BN
 
 
-def _weighted(kernel_BN: Floats, near_N: Floats, weight_N: Floats) -> Doubles:
-    """Σ_n weight · max(kernel - near, 0) in single precision, (B,); the kernels are used up."""
-    kernel_BN -= near_N
-    np.maximum(kernel_BN, 0, out=kernel_BN)
-    kernel_BN *= weight_N
-    gain_B: Doubles = kernel_BN.sum(axis=1).astype(np.float64)
-    return gain_B
+def _narrow_kernel(left_BD: Floats, right_ND: Floats) -> Floats:
+    """Kernels before they are whole steps, in single precision, (B, N)."""
+    kernel_BN: Floats = left_BD @ right_ND.T
+    np.minimum(kernel_BN, 0, out=kernel_BN)
+    return np.exp(kernel_BN, out=kernel_BN)
 
 
 def _lost(kernel_BN: Floats | Doubles, before_N: Doubles, after_N: Doubles) -> Doubles:
