@@ -55,7 +55,7 @@ def alps(
     """The nearest candidate to each centroid of k-means of what surprises a pretrained encoder in them, before there is
     any label. Yuan et al. 2020, ALPS, arXiv 2010.09535.
 
-    Differs from the paper in what a clip's surprisal is: see ser_models.objectives.surprisal.
+    Options as in k_means. Differs from the paper in what a clip's surprisal is: see ser_models.objectives.surprisal.
     """
     at_least(1, "alps", clusters=clusters, points_per_cluster=points_per_cluster, threads=threads)
     x_ND = candidates.need("surprisal_NQ")
