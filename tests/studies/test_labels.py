@@ -19,7 +19,13 @@ CLASSES = ["anger", "happiness", "neutral", "sadness"]
 
 def values_of(pool: str, run: Path, **changes: Any) -> dict[str, Any]:
     targets = {name: {"corpora": [name], "classes": CLASSES} for name in ("acted", "natural")}
-    values = {"pool": pool, "run": str(run), "encoders": ["seral-tiny"], "targets": targets, "normalise": ["none"]}
+    values = {
+        "pool": pool,
+        "run": str(run),
+        "encoders": ["seral-tiny"],
+        "targets": targets,
+        "ways": ["alone", "source"],
+    }
     return {**values, "fractions": [0.2, 0.4], "deals": [0], **changes}
 
 
@@ -46,9 +52,9 @@ def test_every_corpus_is_learnt_alone_and_by_the_labels_of_the_other(two_corpora
     assert len(marks) == 2 * 2 * 2 * 3 * 2, "folds and budgets"
     assert run_label_study(options) == text
     assert {path: path.stat().st_mtime_ns for path in marks} == marks
-    more = parse(LabelStudyOptions, values_of(two_corpora, tmp_path / "run", deals=[0, 1], sources=["alone"]))
-    with pytest.raises(StateError, match="sources: was"):
-        run_label_study(more)
+    other = parse(LabelStudyOptions, values_of(two_corpora, tmp_path / "run", fractions=[0.1, 0.2]))
+    with pytest.raises(StateError, match="fractions: was"):
+        run_label_study(other)
     assert storage.exists(str(tmp_path / "run/summary.png"))
 
 
@@ -92,6 +98,7 @@ def test_the_summary_of_two_arms_is_their_difference_in_area_with_speakers_left_
     [
         ({"fractions": [0.1, 0.3]}, "fractions must have 0.2"),
         ({"encoders": ["a/x", "b/x"]}, "the same last name"),
+        ({"ways": ["alone", "aloft"]}, "no way 'aloft'; known: alone"),
         ({"targets": {"one": {"corpora": ["a"], "classes": CLASSES}}}, "targets"),
     ],
 )

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -45,11 +45,20 @@ from seral.task.gold import Oracle
 from seral.task.run import claim
 from seral.training.finetune_options import FinetuneOptions
 
-MAY_CHANGE = {"run", "cluster", "encoders", "targets", "deals", "others"}
+MAY_CHANGE = {"run", "cluster", "encoders", "ways", "deals", "others"}
 REFERENCE = 0.2
 """Share of the labels whose UAR by random picks, alone, is what others are measured by."""
 SMALL = 0.3
 """Share of the labels up to which areas are taken."""
+
+
+WAYS = {
+    "alone": ("alone", "none"),
+    "alone, normalised": ("alone", "auto"),
+    "source": ("source", "none"),
+    "source, normalised": ("source", "auto"),
+}
+"""Way of learning -> without or with a source, and the normalisation of the head; `alone` is the reference."""
 
 
 class LabelStudyOptions(Options):
@@ -67,10 +76,8 @@ class LabelStudyOptions(Options):
     """The strategy beside random."""
     others: list[StrategyOptions] = Field(default=[])
     """Further strategies, each an arm of its own."""
-    sources: list[Literal["alone", "source"]] = Field(default=["alone", "source"])
-    """Without and with the labels of the other targets."""
-    normalise: list[Literal["none", "speaker", "auto"]] = Field(default=["none", "auto"])
-    """Normalisations of the head."""
+    ways: list[str] = Field(default=list(WAYS), min_length=1)
+    """Ways of learning: alone or with the labels of the other targets, features as they are or normalised."""
     finetune: FinetuneOptions = FinetuneOptions()
     """The training of every round: a frozen head, or adapters."""
     fractions: list[float] = Field(default=[0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0], min_length=2)
@@ -88,6 +95,13 @@ class LabelStudyOptions(Options):
     def _absolute(cls, uri: str) -> str:
         return storage.absolute(uri)
 
+    @field_validator("ways")
+    @classmethod
+    def _named_in_table(cls, names: list[str]) -> list[str]:
+        if unknown := [name for name in names if name not in WAYS]:
+            raise ValueError(f"no way {unknown[0]!r}; known: {', '.join(WAYS)}")
+        return names
+
     @model_validator(mode="after")
     def _check(self) -> LabelStudyOptions:
         if REFERENCE not in self.fractions:
@@ -98,10 +112,10 @@ class LabelStudyOptions(Options):
         return self
 
     def settings(self) -> Iterator[Setting]:
-        """Every setting, deal after deal of each row."""
-        for encoder, target, source, normalise in product(self.encoders, self.targets, self.sources, self.normalise):
-            for deal in self.deals:
-                yield Setting(encoder=encoder, target=target, source=source, normalise=normalise, deal=deal)
+        """Every setting, deal after deal."""
+        for encoder, deal, target, way in product(self.encoders, self.deals, self.targets, self.ways):
+            source, normalise = WAYS[way]
+            yield Setting(encoder=encoder, target=target, source=source, normalise=normalise, deal=deal)
 
     def loop(self, setting: Setting) -> LoopOptions:
         """The loop of a setting."""
