@@ -177,3 +177,13 @@ def test_wrong_options_are_refused(wrong: float) -> None:
         uncertainty_herding(pool(5, 0, 0), 1, gen(), temperature=wrong)
     with pytest.raises(OptionError, match="max_herding needs sample >= 1, got 0"):
         max_herding(pool(5, 0, 0), 1, gen(), sample=0)
+
+
+@pytest.mark.parametrize("k", [9, 20, 33])
+def test_copies_are_picked_one_after_the_other_and_nobody_twice(k: int) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x_ND = rng.normal(size=(8, 5))[rng.integers(8, size=33)]
+        candidates = Candidates(ids=np.array([f"u{row:02d}" for row in range(33)]), embedding_ND=x_ND)
+        picks = max_herding(candidates, k, np.random.default_rng(0))
+        assert len(set(picks)) == k

@@ -143,7 +143,7 @@ class _Herd:
         self._weight_N = np.rint(weight_N * 2.0 ** (SUM_BITS - KERNEL_BITS - len(x).bit_length()))
         self._near_N = np.zeros(len(x))
         self._changed_N, self._changes = np.zeros(len(x), np.intp), list[tuple[Rows, Doubles]]()
-        self._columns = dict[int, Doubles]()
+        self._columns, self._free_N = dict[int, Doubles](), np.ones(len(x), dtype=bool)
 
     def take_in(self, centre_MD: Floats) -> None:
         """Count these rows as labelled."""
@@ -159,18 +159,21 @@ class _Herd:
             rows, rival = self._best()
             picks += self._pick_some(rows, rival, k - len(picks))
             if self._bound_N.max() <= 0:
-                picks += np.flatnonzero(self._bound_N > TAKEN)[: k - len(picks)].tolist()
+                picks += np.flatnonzero(self._free_N)[: k - len(picks)].tolist()
         return picks
 
     def _pick_some(self, rows: Rows, rival: tuple[float, int], k: int) -> list[int]:
         """Up to k picks of these rows, while the best is better than all others may be; bound and row of their best."""
         kernel_BN, before_N, picks = self._columns_of(rows), self._near_N.copy(), list[int]()
         gain_B = np.maximum(kernel_BN - self._near_N, 0) @ self._weight_N
+        # Kernels of another block may be a step larger, by which a row would add to itself.
+        gain_B[~self._free_N[rows]] = TAKEN
         while len(picks) < k:
             best = int(gain_B.argmax())
             if gain_B[best] <= 0 or (-gain_B[best], rows[best]) > rival:
                 break
             picks.append(int(rows[best]))
+            self._free_N[rows[best]] = False
             nearer = np.flatnonzero(kernel_BN[best] > self._near_N)
             after_B = kernel_BN[best, nearer]
             gain_B -= _lost(kernel_BN[:, nearer], self._near_N[nearer], after_B) @ self._weight_N[nearer]
