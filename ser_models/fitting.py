@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -70,9 +70,9 @@ class FitOptions:
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be at least 1, got {self.max_steps}")
 
-    def class_l2(self, clips: int) -> float:
-        """The penalty of a head of classes that is fitted on so many clips."""
-        return PRIOR_LABELS / max(clips, 1) if self.l2 is None else self.l2
+    def class_l2(self, clips: int, prior_labels: float = PRIOR_LABELS) -> float:
+        """The penalty of a head of classes that is fitted on so many clips, held to a prior worth so many labels."""
+        return prior_labels / max(clips, 1) if self.l2 is None else self.l2
 
     def layers_l2(self, clips: int) -> float:
         """The penalty of the layer weights that are fitted on so many clips."""
@@ -128,6 +128,14 @@ class FitResult:
     """UAR on the dev rows; None without any, and for dimensions."""
 
 
+class Prior(NamedTuple):
+    """A linear head that labels have to overcome, such as one of other corpora."""
+
+    head: Head
+    labels: float = PRIOR_LABELS
+    """Labels that it is worth."""
+
+
 def middle_layers(num_states: int) -> Tensor:
     """Logits (L,) of layer weights that are a Gaussian around the middle of the network.
 
@@ -143,7 +151,7 @@ def fit_head(
     *,
     pool: LayerPool | None = None,
     dev: PooledSet | None = None,
-    prior: Head | None = None,
+    prior: Prior | None = None,
     options: FitOptions | None = None,
 ) -> FitResult:
     """Fit layer weights and a head by L-BFGS on class-weighted cross-entropy, held to a prior by a ridge penalty.
@@ -159,8 +167,9 @@ def fit_head(
     options = options or FitOptions()
     pool = pool or _fresh_pool(train, options.std_gain)
     rows = _training_rows(pool, train)
-    loss, l2 = class_loss(train, num_classes, options), options.class_l2(len(train.label_N))
-    fitted = _fit(rows, _start(pool, num_classes, options.hidden, prior), loss, pool, replace(options, l2=l2))
+    l2 = options.class_l2(len(train.label_N), PRIOR_LABELS if prior is None else prior.labels)
+    start = _start(pool, num_classes, options.hidden, None if prior is None else prior.head)
+    fitted = _fit(rows, start, class_loss(train, num_classes, options), pool, replace(options, l2=l2))
     return fitted if dev is None else replace(fitted, dev_uar=_uar(fitted, dev.label_N, _standardised(pool, dev)))
 
 

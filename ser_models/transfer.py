@@ -22,6 +22,9 @@ from ser_models.metrics import uar
 
 SOURCE_L2 = (0.03, 0.1, 0.3, 1.0)
 """Ridge penalties of a head of other corpora to choose from."""
+LABELS_OF_L2 = 100.0
+"""Labels that a head is worth as a prior, for each 1 of its penalty: the harder it was held to zero, the shorter are
+its weights, and the less must they move for a label to be explained."""
 ONE_CORPUS_L2 = 0.1
 """The penalty where there is one corpus, and none to leave out."""
 

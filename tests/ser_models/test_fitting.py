@@ -20,6 +20,7 @@ from ser_models.fitting import (
     FitOptions,
     FitResult,
     PooledSet,
+    Prior,
     RatedSet,
     class_loss,
     fit_dimensions,
@@ -149,7 +150,7 @@ def test_a_prior_is_the_head_until_there_are_labels_and_gives_way_to_them() -> N
 
     def fit(rows: int) -> Head:
         part = PooledSet(mean_NLD=train.mean_NLD[:rows], std_NLD=train.std_NLD[:rows], label_N=train.label_N[:rows])
-        return fit_head(part, 3, pool=pool, prior=prior, options=options).head
+        return fit_head(part, 3, pool=pool, prior=Prior(prior), options=options).head
 
     free = fit_head(train, 3, pool=pool, options=options).head.output.weight
     away = [float((fit(rows).output.weight - prior.output.weight).detach().norm()) for rows in (1, 10, 300)]
@@ -164,7 +165,7 @@ def test_a_prior_is_a_shift_of_ridge_regression() -> None:
     pool = LayerPool(4, 12, std_gain=0.0)
     pool.fit(train.mean_NLD, train.std_NLD)
     options = FitOptions(learn_layers=False, l2=0.05, max_steps=500)
-    head = fit_head(train, 3, pool=pool, prior=prior, options=options).head
+    head = fit_head(train, 3, pool=pool, prior=Prior(prior), options=options).head
     class_loss(train, 3, options)(head(pool(train.mean_NLD, train.std_NLD).detach())).backward()
     for name in ("weight", "bias"):
         value, start = getattr(head.output, name), getattr(prior.output, name)
@@ -178,14 +179,25 @@ def test_the_first_labels_do_not_drive_out_a_class_that_has_none() -> None:
     prior = fit_head(clusters(300, 5), 3, pool=pool).head
     rows = train.label_N != 2
     few = PooledSet(mean_NLD=train.mean_NLD[rows], std_NLD=train.std_NLD[rows], label_N=train.label_N[rows])
-    predicted_N = predict_pooled(fit_head(few, 3, pool=pool, prior=prior), test.mean_NLD, test.std_NLD).argmax(1)
+    predicted_N = predict_pooled(fit_head(few, 3, pool=pool, prior=Prior(prior)), test.mean_NLD, test.std_NLD).argmax(1)
     assert float((predicted_N[test.label_N == 2] == 2).float().mean()) > 0.8
+
+
+def test_a_prior_worth_more_labels_is_left_less() -> None:
+    train, prior = clusters(60, 0), prior_head()
+    pool = LayerPool(4, 12, std_gain=0.0)
+    pool.fit(train.mean_NLD, train.std_NLD)
+    heads = [fit_head(train, 3, pool=pool, prior=Prior(prior, labels)).head for labels in (1.0, 10.0, 100.0)]
+    away = [float((head.output.weight - prior.output.weight).detach().norm()) for head in heads]
+    assert away == sorted(away, reverse=True)
+    same = fit_head(train, 3, pool=pool, prior=Prior(prior), options=FitOptions(l2=10 / 60)).head
+    assert torch.equal(same.output.weight, heads[1].output.weight)
 
 
 def test_a_prior_of_another_shape_is_refused() -> None:
     train = clusters(30, 0)
     with pytest.raises(ValueError, match=r"a prior is a linear head with weights \(3, 24\), got \(3, 12\)"):
-        fit_head(train, 3, prior=prior_head())
+        fit_head(train, 3, prior=Prior(prior_head()))
 
 
 def test_learns_which_layer_matters() -> None:

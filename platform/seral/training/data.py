@@ -28,6 +28,8 @@ class SourceModels:
     """Normalisation -> folder of a model."""
     normalise: str
     """The normalisation that unlabelled speech of the target speaks for."""
+    labels: Mapping[str, float]
+    """Normalisation -> labels that the model's head is worth as a prior."""
 
     @property
     def folder(self) -> str:

@@ -23,8 +23,8 @@ class HeadOptions(Options):
 
     l2: float | None = Field(default=None, ge=0)
     """Penalty on the distance of weights and intercepts to their prior, beside the mean loss per clip. None: for
-    classes 10 / labels: the prior (zero, or the head of a source) is worth ten labels; for dimensions 0.03. More
-    makes a less overconfident start for adapters."""
+    classes 10 / labels, zero is worth ten labels, and the head of a source as many as it was held to zero for
+    (ser_models.transfer); for dimensions 0.03. More makes a less overconfident start for adapters."""
     std_gain: float = Field(default=STD_GAIN, ge=0)
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
     text_gain: float = Field(default=TEXT_GAIN, gt=0)

@@ -15,13 +15,14 @@ from ser_models.fitting import (
     FitOptions,
     FitResult,
     PooledSet,
+    Prior,
     RatedSet,
     fit_dimensions,
     fit_head,
     middle_layers,
     predict_pooled,
 )
-from ser_models.heads import Head, LayerPool, stack_heads
+from ser_models.heads import LayerPool, stack_heads
 from ser_models.metrics import uar
 from ser_models.moments import PooledMoments
 from seral.errors import OptionError, TrainError
@@ -64,7 +65,7 @@ def fit_training_head(
     num_classes: int,
     options: FinetuneOptions,
     adaptation: DomainAdaptation | None = None,
-    prior: Head | None = None,
+    prior: Prior | None = None,
 ) -> FitResult:
     """A head for classes, for dimensions, or for both on the layer weights of the classes.
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ser_models.fitting import FitOptions, PooledSet, fit_head, predict_pooled
-from ser_models.heads import Head, LayerPool
+from ser_models.fitting import FitOptions, PooledSet, Prior, fit_head, predict_pooled
+from ser_models.heads import LayerPool
 from ser_models.losses import class_weights
 
 FOLDS = 5
@@ -24,7 +24,7 @@ def choose_normalisation(
     num_classes: int,
     speaker_M: NDArray[np.integer],
     pools: Mapping[str, LayerPool],
-    priors: Mapping[str, Head | None],
+    priors: Mapping[str, Prior | None],
     leaning: tuple[str, float],
     options: FitOptions,
 ) -> tuple[str, dict[str, float]]:
@@ -68,7 +68,7 @@ def _left_out_losses(
     num_classes: int,
     part_M: NDArray[np.int64],
     pool: LayerPool,
-    prior: Head | None,
+    prior: Prior | None,
     options: FitOptions,
 ) -> NDArray[np.float64]:
     """Class-weighted cross-entropy of every clip by a head of the other parts, (M,)."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ser_models.alignment import MeanVarianceAlignment
 from ser_models.fitting import PooledSet, predict_pooled
 from ser_models.moments import PooledMoments
-from ser_models.transfer import fit_source_head
+from ser_models.transfer import LABELS_OF_L2, fit_source_head
 from seral import storage
 from seral.errors import OptionError, TrainError
 from seral.features.speakers import Centring, SpeakerShifts
@@ -212,7 +212,8 @@ def read_source_models(folder: str, classes: Sequence[str]) -> SourceModels:
         raise OptionError(
             f"{folder} tells {', '.join(own)} apart, and this run {', '.join(classes)}: in this order too"
         )
-    return SourceModels(folders=folders, normalise=facts["normalise"])
+    labels = {kind: LABELS_OF_L2 * model["l2"] for kind, model in facts["models"].items()}
+    return SourceModels(folders=folders, normalise=facts["normalise"], labels=labels)
 
 
 def _go_by(facts: Mapping[str, Mapping[str, Any]]) -> str:

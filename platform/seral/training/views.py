@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ser_models.fitting import FitOptions
-from ser_models.heads import Head, LayerPool
+from ser_models.fitting import FitOptions, Prior
+from ser_models.heads import LayerPool
 from seral.errors import OptionError
 from seral.features.speakers import SpeakerShifts
 from seral.task.examples import Utterances
@@ -30,7 +30,7 @@ class View:
     shifts: SpeakerShifts | None
     """Taken from every clip; None = nothing."""
     pool: LayerPool
-    prior: Head | None
+    prior: Prior | None
 
     def of(self, units: Utterances) -> Utterances:
         """Utterances in this view."""
@@ -72,7 +72,7 @@ def view_of(data: TrainingData, options: FinetuneOptions, name: str, models: Sou
     if models is not None:
         fitted = load_fitted(models.folders[name])
         pool.lean_to(fitted.pool.layer_weight.detach())
-        prior = fitted.head
+        prior = Prior(fitted.head, models.labels[name])
     return View(shifts=None if centring is None else centring.shifts, pool=pool, prior=prior)
 
 
