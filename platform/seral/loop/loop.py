@@ -104,7 +104,8 @@ def _run(options: LoopOptions) -> str:
     del annotator  # answers of a large pool make room for what follows
     storage.release_memory()
     data_of = _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()})
-    data_of = with_centring(data_of, source, options.finetune.head.normalise)
+    training = options.finetune.head_only if options.proxy else options.finetune
+    data_of = with_centring(data_of, source, training.normalise)
     loop_folds = {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
     for n, loop_fold in loop_folds.items():
         _warn_of_missing_classes(loop_fold, emotion_of[n], kind.more_evaluation)

@@ -125,6 +125,11 @@ class FinetuneOptions(Options):
         return not any(ADAPTERS[kind].trains for kind in self.adapters())
 
     @property
+    def normalise(self) -> str:
+        """The normalisation to make ready for: adapters are trained on features as they are, so auto is none there."""
+        return "none" if self.head.normalise == "auto" and not self.frozen else self.head.normalise
+
+    @property
     def views_per_clip(self) -> int:
         """Number of views of a labelled clip in an epoch: the clip and its copies."""
         return 1 if self.augment is None else 1 + self.augment.copies

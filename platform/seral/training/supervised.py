@@ -88,7 +88,7 @@ def examples_of(options: TrainingOptions, pool: Pool, tapt: str) -> dict[int, Fo
         data = fold_data(options, stores[encoder], fold, metadata)
         examples[number] = FoldExamples(number=number, data=data, source=with_features(source, data))
     data_of = {number: fold.data for number, fold in examples.items()}
-    centred = with_centring(data_of, source, options.finetune.head.normalise)
+    centred = with_centring(data_of, source, options.finetune.normalise)
     return {number: replace(fold, data=centred[number]) for number, fold in examples.items()}
 
 

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from pydantic import Field, field_validator, model_validator
 
 from ser_models.intervals import mean_interval
+from ser_models.moments import PooledMoments
 from seral import storage
 from seral.errors import FeatureError, OptionError
 from seral.features.audio import extract_features
@@ -123,9 +124,10 @@ def run_transfer(options: TransferOptions) -> str:
     ids = Ids(sorted(target.ids))
     if not ids:
         raise OptionError(f"no clip of {options.pool} has features and is not of a source: there is no target")
-    centring, shifts = _centring(target, ids, options)
+    moments = pooled_moments(target.store, target.index, {"target": ids})["target"]
+    centring = _centring(target, ids, options, moments)
+    shifts = None if centring is None else centring.shifts
     if not storage.exists(storage.join(folder, "source.json")):
-        moments = pooled_moments(target.store, target.index, {"target": ids})["target"]
         names, speaker_N = whole_speakers(target.metadata, ids)
         some, of_kind = target.utterances(names), {"none": moments}
         if centring is not None:
@@ -163,20 +165,18 @@ def _target(context: RunContext[TransferOptions]) -> Speech:
     return Speech(store=store, index=store.index(), metadata=askable(pool, corpora))
 
 
-def _centring(target: Speech, ids: Ids, options: TransferOptions) -> tuple[Centring | None, SpeakerShifts | None]:
+def _centring(target: Speech, ids: Ids, options: TransferOptions, moments: PooledMoments) -> Centring | None:
     """The means of the target's speakers, where the options ask for them and speakers are known."""
     if options.head.normalise == "none":
-        return None, None
+        return None
     try:
         sums = speaker_sums(target.store, target.index, target.metadata, ids)
     except FeatureError as error:
         if options.head.normalise != "auto":
             raise
         say(f"speakers' means are left alone: {error}")
-        return None, None
-    moments = pooled_moments(target.store, target.index, {"target": ids})["target"]
-    centring = Centring.of(sums, ids, moments)
-    return centring, centring.shifts
+        return None
+    return Centring.of(sums, ids, moments)
 
 
 def _source(
@@ -309,7 +309,7 @@ def _worth(uars: Sequence[float]) -> tuple[float | None, float | None, float | N
 
 def _sentence(mean: float | None, low: float | None, high: float | None, corpora: int) -> str:
     if mean is None:
-        return "What it may be worth cannot be said: with one source corpus there is none to leave out."
+        return "No UAR can be expected: with one source corpus there is none to leave out."
     text = f"Expected UAR {100 * mean:.1f}: the mean over {corpora} corpora, each by a head of the others"
     if low is None or high is None:
         return f"{text}."
