@@ -21,10 +21,11 @@ from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, check_options, default_options, select
 from seral.selection.strategies import DIVERSITIES, STRATEGIES, UNCERTAINTIES, WRAPPERS, scores
-from seral.selection.strategies.automatic import recommended
+from seral.selection.strategies.automatic import agreement_of_clusters
 from seral.selection.strategies.clusters import nearest_in_turn
 from seral.selection.strategies.farthest_first import BoundedRows, farthest_first, traverse
 from seral.selection.strategies.records import Exact, Strategy, Wrapper, by_score
+from seral.selection.strategies.uniform import drawn
 
 # N candidates · M labelled · R passes · C classes · D features
 
@@ -48,6 +49,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("cluster_margin", {"clusters": 2, "beta": 2, "points_per_cluster": 1}),
     ("max_herding", {"width": 0.3, "sample": 10}),
     ("uncertainty_herding", {"temperature": 0.5, "sample": 10}),
+    ("auto", {"source": True, "epsilon": 0.3}),
+    ("auto", {"source": True, "agreement": -1.0}),
     ("tcm", {"labels_per_class": 1}),
     ("dcom", {"centre": 0.3, "steepness": 3.0, "sample": 10}),
     ("dropquery", {"passes": 1, "sample": 5}),
@@ -396,15 +399,9 @@ def test_a_score_is_a_strategy_that_is_exact_in_parts_without_a_further_line(mon
     assert select_in_parts(strategy, parts, 9, np.random.default_rng(0)) == Picks(expected, exact=True)
 
 
-def test_what_after_and_auto_name_are_strategies_of_the_table() -> None:
+def test_what_after_names_are_strategies_of_the_table() -> None:
     assert {name: STRATEGIES[name].function for name in DIVERSITIES} == DIVERSITIES
     assert all(uncertainty.reads in COLUMNS for uncertainty in UNCERTAINTIES.values())
-    for model in (False, True):
-        choice = recommended(model)
-        assert STRATEGIES[choice.name].function is choice.strategy
-        assert WRAPPERS[choice.wrapper_name].function is choice.wrapper
-        assert StrategyOptions(name="auto").named(model=model) == choice.name
-        assert StrategyOptions(name="margin").named(model=model) == "margin"
 
 
 def test_unknown_names_list_the_known_ones() -> None:
@@ -461,14 +458,60 @@ def test_options_come_from_a_configuration() -> None:
     assert select(chosen, Candidates(**columns), 6, np.random.default_rng(0)) == ask(("after", {"beta": 2}), columns, 6)
 
 
-def test_auto_goes_by_what_is_known() -> None:
-    """k_means of good recordings without a model; cluster_margin of what does not sound like the rejected with one."""
-    columns = pool(40, 4, 0)
-    columns |= {"rejected_M": np.array([True, False, True, False]), "snr_db": np.where(np.arange(40) % 2, 9.0, -9.0)}
-    cold = {**columns, "probability_NC": None}
-    for name, wrapper, available in (("cluster_margin", "usable", columns), ("k_means", "quality", cold)):
-        candidates, rng = Candidates(**available), np.random.default_rng
-        wrapped = StrategyOptions.model_validate({"name": name, "wrappers": [wrapper]})
-        picks = select("auto", candidates, 8, rng(1))
-        assert picks == select(wrapped, candidates, 8, rng(1))
-        assert picks != select(name, candidates, 8, rng(1))
+def clustered(count: int, labelled: int, *, agreeing: bool) -> dict[str, Any]:
+    """Columns of a pool in four clusters, which are the predicted classes or have nothing to do with them."""
+    rng, columns = np.random.default_rng(5), pool(count, labelled, 0)
+    cluster_N = np.arange(count) % 4
+    class_N = cluster_N if agreeing else rng.integers(4, size=count)
+    columns["embedding_ND"] = np.eye(4)[cluster_N] + rng.normal(scale=0.05, size=(count, 4))
+    columns["probability_NC"] = 0.1 + 0.6 * np.eye(4)[class_N]
+    columns["labelled_embedding_MD"] = np.eye(4)[np.arange(labelled) % 4] + 0.1
+    columns["rejected_M"] = np.arange(labelled) % 2 == 0
+    columns["snr_db"] = np.where(rng.random(count) < 0.5, 9.0, -9.0)
+    return columns
+
+
+@pytest.mark.parametrize(
+    ("labelled", "agreeing", "source", "name"),
+    [
+        (0, True, False, "k_means"),
+        (4, True, False, "cluster_margin"),
+        (4, False, False, "cluster_margin"),
+        (0, True, True, "uncertainty_herding"),
+        (4, True, True, "uncertainty_herding"),
+        (0, False, True, "random"),
+        (4, False, True, "cluster_margin"),
+    ],
+)
+@pytest.mark.parametrize("epsilon", [0.0, 0.4])
+def test_auto_goes_by_what_can_be_seen(labelled: int, agreeing: bool, source: bool, name: str, epsilon: float) -> None:
+    """Good recordings before there are labels, then what does not sound like the rejected."""
+    columns = clustered(80, labelled, agreeing=agreeing)
+    if not (labelled or source):
+        columns["probability_NC"] = None
+    candidates, rng = Candidates(**columns), np.random.default_rng(1)
+    auto = StrategyOptions.model_validate({"name": "auto", "source": source, "epsilon": epsilon})
+    picks = select_in_parts(auto, Parts([PoolPart(candidates)]), 10, rng)
+    assert (picks.strategy, picks.ids) == (name, select(auto, candidates, 10, np.random.default_rng(1)))
+    wrappers = ["usable" if labelled else "quality", {"name": "epsilon_greedy", "epsilon": epsilon}]
+    same, rng = StrategyOptions.model_validate({"name": name, "wrappers": wrappers}), np.random.default_rng(1)
+    if source:
+        drawn(Parts([PoolPart(candidates)]), 10, rng)
+        rng.integers(2**31)
+    assert picks.ids == select(same, candidates, 10, rng)
+    assert picks.ids != select(name, candidates, 10, np.random.default_rng(1)), "the wrappers do something"
+
+
+def test_agreement_is_adjusted_for_chance() -> None:
+    agreement = [
+        agreement_of_clusters(Candidates(**clustered(400, 0, agreeing=agreeing)), 0) for agreeing in (True, False)
+    ]
+    assert agreement[0] > 0.6  # twice as many clusters as classes, so less than 1
+    assert agreement[1] == pytest.approx(0, abs=0.03)
+
+
+def test_strategies_with_an_option_for_it_are_told_of_a_source() -> None:
+    assert StrategyOptions(name="auto").with_source().parameters == {"source": True}
+    assert StrategyOptions(name="margin").with_source() == StrategyOptions(name="margin")
+    with pytest.raises(OptionError, match="option source of strategy auto is 1; its default is False"):
+        check_options("auto", {"source": 1})

@@ -305,7 +305,7 @@ def test_wrappers_work_from_the_outermost_in() -> None:
 @pytest.mark.parametrize(
     ("wrappers", "message"),
     [
-        ([{"name": "quotas"}], "unknown wrapper 'quotas'; known: distinct, quality, quota"),
+        ([{"name": "quotas"}], "unknown wrapper 'quotas'; known: distinct, epsilon_greedy, quality"),
         ([{"name": "quota", "of": 1}], "unknown option of wrapper quota 'of'"),
         ([{"name": "quota", "by": "emotion"}], "known: corpus, language, predicted, speaker"),
         ([{"name": "quality"}, {"name": "relabel"}], "put it first"),
@@ -424,3 +424,17 @@ def test_random_by_group_gives_every_group_its_share() -> None:
     counts = Counter(candidates.groups("speaker")[candidates.rows(picks)].tolist())
     names, sizes = np.unique(candidates.groups("speaker"), return_counts=True)
     assert [counts[name] for name in names.tolist()] == shares(sizes, 40).tolist()
+
+
+@pytest.mark.parametrize(("epsilon", "chance"), [(0.0, 0), (0.04, 0), (0.05, 1), (0.25, 3), (0.349, 3), (1.0, 10)])
+def test_a_share_by_chance_comes_first_and_the_strategy_picks_among_the_others(epsilon: float, chance: int) -> None:
+    candidates = pool(60, 0, 0)
+    picks = ask(wrapped("margin", {"name": "epsilon_greedy", "epsilon": epsilon}), candidates, 10)
+    first = ask(wrapped("random"), candidates, chance) if chance else []
+    assert picks == first + [name for name in ask(wrapped("margin"), candidates, 20) if name not in first][: 10 - chance]
+
+
+@pytest.mark.parametrize("epsilon", [-0.1, 1.1, float("nan")])
+def test_a_share_by_chance_is_a_share(epsilon: float) -> None:
+    with pytest.raises(OptionError, match=r"epsilon_greedy needs an epsilon in \[0, 1\]"):
+        ask(wrapped("margin", {"name": "epsilon_greedy", "epsilon": epsilon}), pool(9, 0, 0), 3)

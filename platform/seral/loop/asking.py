@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from seral.loop.picking import pick
 from seral.loop.rounds import Round, latest
+from seral.selection.parts.local import Picks
 
 FURTHER = 5
 """Times that a round asks again, at most, in the place of clips that got no label."""
@@ -29,6 +30,8 @@ class Answers:
     """The last answer about each utterance, where it names an emotion."""
     rejected_ids: list[str]
     """The ids of clips that are unusable."""
+    strategy: str | None = None
+    """The strategy that picked, where the arm's stands for others and this process has chosen."""
 
     @property
     def labelled_ids(self) -> list[str]:
@@ -39,14 +42,20 @@ class Answers:
 
 def collect_answers(this: Round) -> Answers:
     """Ask what the round asks, and read all answers anew: further people may have changed earlier ones."""
-    picks = ask(this)
+    asked = ask(this)
+    picks = asked.ids
     asked_ids = [*this.asked_ids, *picks]
     with this.times.phase("label"):
         answers = this.annotator.labels(list(dict.fromkeys(asked_ids)), this.number)
         changed = changed_answers(this.latest_labels, answers, picks)
     labels = latest(pa.concat_tables([this.latest_labels, changed]))
     return Answers(
-        picks=picks, asked_ids=asked_ids, changed=changed, labelled=_named(labels), rejected_ids=_rejected(labels)
+        picks=picks,
+        asked_ids=asked_ids,
+        changed=changed,
+        labelled=_named(labels),
+        rejected_ids=_rejected(labels),
+        strategy=asked.strategy,
     )
 
 
@@ -67,7 +76,7 @@ def _rejected(labels: pa.Table) -> list[str]:
     return ids
 
 
-def ask(this: Round) -> list[str]:
+def ask(this: Round) -> Picks:
     """Ask what a round asks, and about others in the place of clips without a label; the ids that were answered about.
 
     What was asked before under the name of a batch is what is asked: a round that waited for people goes on with it.
@@ -76,19 +85,24 @@ def ask(this: Round) -> list[str]:
     # Every label has cost one, and so has every second look.
     second_looks = len(this.asked_ids) - len(set(this.asked_ids))
     count = this.arm.schedule[this.number] - len(labelled_ids) - second_looks
-    picks = list[str]()
+    picks = Picks([], exact=True)
     for further in range(FURTHER + 1):
         batch = this.trajectory.batch(this.number, further)
         with this.times.phase("select"):
-            chosen = this.annotator.asked(batch) or pick(this, picks, count=count, further=further)
-        if not chosen:
+            asked_before = this.annotator.asked(batch)
+            chosen = (
+                Picks(asked_before, exact=True)
+                if asked_before
+                else pick(this, picks.ids, count=count, further=further)
+            )
+        if not chosen.ids:
             break
         with this.times.phase("label"):
-            new = [name for name in chosen if name not in labelled_ids]
-            again = [name for name in chosen if name in labelled_ids]
+            new = [name for name in chosen.ids if name not in labelled_ids]
+            again = [name for name in chosen.ids if name in labelled_ids]
             asked_ids = this.annotator.ask(batch, new, again, this.number)
             answers = this.annotator.labels(asked_ids, this.number)
-        picks += answers["utterance_id"].to_pylist()
+        picks = picks.then(chosen._replace(ids=answers["utterance_id"].to_pylist()))
         # Clips that nobody answered about before a deadline are not replaced.
         count -= len(asked_ids) - answers["emotion"].null_count
         if count <= 0 or this.arm.pace is not None:

@@ -22,7 +22,7 @@ from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes
 from seral.selection.parts.actors import RemoteParts, despite_losses
 from seral.selection.parts.distributed import exact_in_parts, select_in_parts
-from seral.selection.parts.local import Parts
+from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions
 from seral.selection.source import SourceOptions, read_vectors, shards
@@ -32,8 +32,8 @@ INITIAL = "initial"
 """Folder of what is selected by before there is a model."""
 
 
-def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) -> list[str]:
-    """The ids to ask about, `picked_ids` of this round and all of the rounds before it left out.
+def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) -> Picks:
+    """The clips to ask about, `picked_ids` of this round and all of the rounds before it left out.
 
     `count` labels are wanted; `further` is how often the round has asked before.
     """
@@ -42,10 +42,10 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
     count = min(count, len(unpicked))
     pace = this.arm.pace
     if pace is None and count == len(unpicked):
-        return list(unpicked)
+        return Picks(list(unpicked), exact=True)
     if pace is None and count <= 0:
-        return []
-    strategy = this.strategy
+        return Picks([], exact=True)
+    strategy = this.strategy if this.fold.models is None else this.strategy.with_source()
     if further:  # in the place of new clips
         wrappers = [wrapper for wrapper in strategy.wrappers if not WRAPPERS[wrapper.name].relabels]
         strategy = strategy.model_copy(update={"wrappers": wrappers})
@@ -55,16 +55,16 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
     if pace is not None:
         minutes = this.arm.schedule[this.number] - this.fold.minutes(this.asked_ids, pace)
         if this.number and pace.seconds(np.asarray(this.fold.rows(unpicked)["duration_s"])).min() > 60 * minutes:
-            return []  # earlier rounds left too little
+            return Picks([], exact=True)  # earlier rounds left too little
 
-    def select() -> list[str]:
+    def select() -> Picks:
         rng = this.trajectory.generator(this.number, f"select.{further}" if further else "select")
         with _candidates(this, strategy, candidates) as parts:
             present_M = positions(pa.array(Ids(picked_ids)), pa.array(Ids(candidates))) >= 0
             parts.each(PoolPart.count_as_picked, sorted(compress(picked_ids, present_M)))
             if pace is None or minutes is None:
-                return select_in_parts(strategy, parts, int(count), rng).ids
-            return select_for_minutes(strategy, parts, minutes, rng, pace).ids
+                return select_in_parts(strategy, parts, int(count), rng)
+            return select_for_minutes(strategy, parts, minutes, rng, pace)
 
     return despite_losses(select, this.options.cluster)
 

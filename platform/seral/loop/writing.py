@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,7 +20,7 @@ from seral.training.scoring import Float
 
 def write_tables(this: Round, answers: Answers, scores: dict[str, tuple[Utterances, Float]]) -> None:
     """Write what was asked, what was answered, and the probabilities of dev and test."""
-    storage.write_table(storage.join(this.path, "picks.parquet"), _picks(this, answers.picks))
+    storage.write_table(storage.join(this.path, "picks.parquet"), _picks(this, answers))
     storage.write_table(storage.join(this.path, "labels.parquet"), answers.changed)
     for part, (clips, probability_NC) in scores.items():
         table = prediction_table(part, clips.ids, probability_NC, this.classes)
@@ -61,7 +60,9 @@ def describe_trajectory(trajectory: Trajectory, arm: Arm, fold: LoopFold) -> dic
     }
 
 
-def _picks(this: Round, picks: Sequence[str]) -> pa.Table:
-    name = this.strategy.named(model=this.number > 0)
-    rows = [{"utterance_id": p, "order": i, "strategy": name, "round": this.number} for i, p in enumerate(picks)]
+def _picks(this: Round, answers: Answers) -> pa.Table:
+    name = answers.strategy or this.strategy.name
+    rows = [
+        {"utterance_id": p, "order": i, "strategy": name, "round": this.number} for i, p in enumerate(answers.picks)
+    ]
     return pa.Table.from_pylist(rows, PICK)

@@ -65,7 +65,7 @@ def run_batch(options: BatchOptions) -> dict[str, Any]:
     """
     picks, summary = despite_losses(lambda: _pick(options), options.cluster)
     rows = [
-        {"utterance_id": name, "order": order, "strategy": options.strategy.name, "round": 0}
+        {"utterance_id": name, "order": order, "strategy": picks.strategy or options.strategy.name, "round": 0}
         for order, name in enumerate(picks.ids)
     ]
     storage.write_table(options.out, pa.Table.from_pylist(rows, PICK))

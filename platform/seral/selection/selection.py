@@ -16,7 +16,7 @@ from seral.errors import OptionError, SelectionError, unknown_name
 from seral.options import Options
 from seral.selection.candidates import GROUPS, Candidates
 from seral.selection.strategies import DIVERSITIES, STRATEGIES, UNCERTAINTIES, WRAPPERS
-from seral.selection.strategies.records import Merged, Pick, StandsFor, Strategy, Wrapper
+from seral.selection.strategies.records import Merged, Pick, Strategy, Wrapper
 
 
 class NamedOptions(Options):
@@ -80,10 +80,10 @@ class StrategyOptions(NamedOptions):
         """Whether picks may be labelled already."""
         return any(WRAPPERS[wrapper.name].relabels for wrapper in self.wrappers)
 
-    def named(self, *, model: bool) -> str:
-        """The strategy that picks, with or without a trained model: `auto` stands for another."""
-        in_parts = STRATEGIES[self.name].in_parts
-        return in_parts.choose(model).name if isinstance(in_parts, StandsFor) else self.name
+    def with_source(self) -> StrategyOptions:
+        """The strategy where the model has a source: one with an option `source` has it set."""
+        asks = "source" in default_options(self.name)
+        return self.model_copy(update={"source": True}) if asks else self
 
     @property
     def call(self) -> Pick:
@@ -176,7 +176,7 @@ def check_options(name: str, options: Mapping[str, Any], kind: Literal["strategy
             raise OptionError(valid if defaults else f"{kind} {name} has no options, got {option!r}")
         expected = get_args(hints[option]) or (hints[option],)
         expected += (int,) if float in expected else ()
-        if isinstance(value, bool) or not isinstance(value, expected):
+        if isinstance(value, bool) is not (bool in expected) or not isinstance(value, expected):
             raise OptionError(f"option {option} of {kind} {name} is {value!r}; its default is {defaults[option]!r}")
         if option in VALUES and value is not None and value not in VALUES[option]:
             raise OptionError(unknown_name(f"{option} of {kind} {name}", value, VALUES[option]))

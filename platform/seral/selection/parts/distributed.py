@@ -50,21 +50,22 @@ def ask(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generato
     """k picks of a strategy in its wrappers, k <= N."""
     if k == 0:
         return Picks([], exact=True)
+    in_parts = STRATEGIES[strategy.name].in_parts
+    if isinstance(in_parts, StandsFor) and not strategy.wrappers:
+        choice = in_parts.choose(parts, rng, **strategy.parameters)
+        wrappers = [WrapperOptions.model_validate(wrapper) for wrapper in choice.wrapped_by]
+        picks = ask(StrategyOptions(name=choice.name, wrappers=wrappers), parts, k, rng)
+        return picks._replace(strategy=choice.name)
     if len(parts) == 1:
         return Picks(parts.each(pick_alone, strategy, k, rng)[0], exact=True)
     if strategy.wrappers:
         return _wrapped(strategy, parts, k, rng)
-    in_parts = STRATEGIES[strategy.name].in_parts
     if isinstance(in_parts, Exact):
         return Picks(in_parts.run(parts, k, rng, **strategy.parameters), exact=True)
     if isinstance(in_parts, OfShortlist):
         options = default_options(strategy.name) | strategy.parameters
         short = gather_shortlist(parts, *in_parts.looks_at(k, **options))
         return Picks(select(strategy, short, k, rng), exact=True)
-    if isinstance(in_parts, StandsFor):
-        choice = in_parts.choose(all(parts.each(PoolPart.has, "probability_NC")))
-        wrappers = [WrapperOptions(name=choice.wrapper_name)]
-        return ask(StrategyOptions(name=choice.name, wrappers=wrappers), parts, k, rng)
     if isinstance(in_parts, Phases):
         return ask(StrategyOptions(name=in_parts.stands_for(parts, **strategy.parameters)), parts, k, rng)
     return _merged(strategy, parts, k, rng)
@@ -74,7 +75,7 @@ def exact_in_parts(strategy: StrategyOptions) -> bool:
     """Whether the picks from a pool in parts are those of one machine."""
     in_parts = STRATEGIES[strategy.name].in_parts
     if isinstance(in_parts, StandsFor):
-        return all(not isinstance(STRATEGIES[in_parts.choose(model).name].in_parts, Merged) for model in (False, True))
+        return all(not isinstance(STRATEGIES[name].in_parts, Merged) for name in in_parts.among)
     return not isinstance(in_parts, Phases | Merged)
 
 
@@ -89,7 +90,8 @@ def _wrapped(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Gen
     in_parts = WRAPPERS[outer.name].in_parts
     if in_parts is None:
         raise SelectionError(f"{outer.name} is not made for parts: use one part, or put a shortlist before it")
-    return in_parts(partial(ask, inner), parts, k, rng, **(default_options(outer.name) | outer.parameters))
+    picks = in_parts(partial(ask, inner), parts, k, rng, **(default_options(outer.name) | outer.parameters))
+    return picks._replace(strategy=None)  # as on one machine, where wrappers see ids alone
 
 
 def _merged(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generator) -> Picks:

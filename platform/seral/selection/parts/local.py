@@ -33,10 +33,12 @@ class Picks(NamedTuple):
     distance: float | None = None
     """Mean distance of a candidate to the nearest utterance that is picked or labelled, in the features as given; None
     where one machine would have picked the same, or there are no features."""
+    strategy: str | None = None
+    """The strategy that was chosen, where one stands for others."""
 
     def then(self, more: Picks) -> Picks:
         """Picks of both, the other's last."""
-        return Picks(self.ids + more.ids, self.exact and more.exact)
+        return Picks(self.ids + more.ids, self.exact and more.exact, strategy=self.strategy or more.strategy)
 
 
 class Parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seral.selection.strategies.automatic import auto, recommended
+from seral.selection.strategies.automatic import ALL_RECOMMENDED, auto, recommended
 from seral.selection.strategies.batch_bald import batch_bald, batch_bald_looks_at
 from seral.selection.strategies.clusters import alps, k_means
 from seral.selection.strategies.dropout_query import dropquery, dropquery_in_parts
@@ -35,9 +35,10 @@ from seral.selection.strategies.uncertainty import (
     margin,
 )
 from seral.selection.strategies.uniform import uniform, uniform_in_parts
-from seral.selection.strategies.wrappers import distinct, quality, quota, relabel, shortlist, usable
+from seral.selection.strategies.wrappers import distinct, epsilon_greedy, quality, quota, relabel, shortlist, usable
 from seral.selection.strategies.wrappers_in_parts import (
     distinct_in_parts,
+    epsilon_greedy_in_parts,
     quality_in_parts,
     quota_in_parts,
     relabel_in_parts,
@@ -51,7 +52,7 @@ FEATURES, PROBABILITIES, PASSES = {"embedding_ND"}, {"probability_NC"}, {"dropou
 """Fields of Candidates that most strategies read."""
 
 STRATEGIES: dict[str, Strategy] = {
-    "auto": Strategy(auto, FEATURES, StandsFor(recommended)),  # and the probabilities where there are any
+    "auto": Strategy(auto, FEATURES, StandsFor(recommended, ALL_RECOMMENDED)),  # and the probabilities where there are any
     "random": Strategy(uniform, in_parts=Exact(uniform_in_parts)),
     "entropy": by_score(entropy, PROBABILITIES),
     "margin": by_score(margin, PROBABILITIES),
@@ -86,6 +87,7 @@ WRAPPERS: dict[str, Wrapper] = {
     "distinct": Wrapper(distinct, FEATURES, distinct_in_parts, filters=True),
     "quality": Wrapper(quality, in_parts=quality_in_parts, filters=True),
     "usable": Wrapper(usable, FEATURES, usable_in_parts),
+    "epsilon_greedy": Wrapper(epsilon_greedy, in_parts=epsilon_greedy_in_parts),
     "relabel": Wrapper(relabel, {"labelled_doubt_M"}, relabel_in_parts, relabels=True),
 }
 """A new wrapper is one function and one line here; the contract tests run over this table too."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -47,23 +47,25 @@ class OfShortlist:
 
 
 class Chosen(Protocol):
-    """A strategy in a wrapper that stands for another one."""
+    """A strategy in wrappers that stands for another one."""
 
     @property
     def name(self) -> str:
         """The strategy's name."""
 
     @property
-    def wrapper_name(self) -> str:
-        """The wrapper's name."""
+    def wrapped_by(self) -> Sequence[Mapping[str, Any]]:
+        """Name and options of every wrapper, the outermost first."""
 
 
 @dataclass(frozen=True)
 class StandsFor:
     """In parts: whatever the strategy that it stands for does."""
 
-    choose: Callable[[bool], Chosen]
-    """Whether there is a model -> the strategy in its wrapper."""
+    choose: Callable[..., Chosen]
+    """(parts, rng, **options) -> the strategy in its wrappers."""
+    among: AbstractSet[str]
+    """Names of all strategies that may be chosen."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from seral.selection.candidates import Candidates
 from seral.selection.strategies import informative_diverse, scores
 from seral.selection.strategies.checks import at_least
 from seral.selection.strategies.records import Pick
+from seral.selection.strategies.uniform import uniform
 from seral.vectors.arrays import Rows, Stored
 from seral.vectors.index import nearest
 from seral.vectors.view import View, unit_rows
@@ -219,6 +220,26 @@ def is_usable(candidates: Candidates, plane: Rejection | None) -> NDArray[np.boo
     # Row by row, so that a row's sum does not depend on which rows stand beside it.
     slabs = [(x_ND[at : at + SLAB] * plane.weight_D).sum(axis=1) for at in range(0, len(x_ND), SLAB)]
     return np.concatenate([*slabs, np.empty(0)]) + plane.bias < 0
+
+
+def epsilon_greedy(
+    inner: Pick, candidates: Candidates, k: int, rng: np.random.Generator, *, epsilon: float = 0.1
+) -> list[str]:
+    """A share of `epsilon` of the picks is by chance, and comes first; the strategy picks the others.
+
+    What a strategy overlooks is looked at all the same: with n labels the model knows at least what it would know of
+    epsilon * n labels picked by chance. Shares are rounded to the nearest whole, halves upwards.
+    """
+    chance = by_chance(k, epsilon)
+    picks = uniform(candidates, chance, rng) if chance else []
+    return picks + (inner(candidates.but(picks), k - chance, rng) if chance < k else [])
+
+
+def by_chance(k: int, epsilon: float) -> int:
+    """The number of k picks that are a share of `epsilon`."""
+    if not 0 <= epsilon <= 1:
+        raise OptionError(f"epsilon_greedy needs an epsilon in [0, 1], got {epsilon}")
+    return math.floor(_part(epsilon, k) + Decimal("0.5"))
 
 
 def relabel(

@@ -14,10 +14,12 @@ from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
 from seral.selection.strategies.informative_diverse import gather_shortlist, shortlisted
 from seral.selection.strategies.records import PickOfParts
+from seral.selection.strategies.uniform import uniform_in_parts
 from seral.selection.strategies.wrappers import (
     Rejection,
     admitted,
     apart,
+    by_chance,
     full_groups,
     is_good,
     is_usable,
@@ -92,6 +94,19 @@ def quota_in_parts(
     with parts.aside():
         parts.each(_leave_out_groups, by, full_groups(room))
         return _until_accepted(inner, parts, k, rng, accept)
+
+
+def epsilon_greedy_in_parts(
+    inner: PickOfParts, parts: Parts, k: int, rng: np.random.Generator, *, epsilon: float
+) -> Picks:
+    """The picks of `wrappers.epsilon_greedy`: chance is that of `uniform`, which does not depend on parts."""
+    chance = by_chance(k, epsilon)
+    picks = Picks(uniform_in_parts(parts, chance, rng) if chance else [], exact=True)
+    if chance == k:
+        return picks
+    with parts.aside():
+        parts.each(PoolPart.count_as_picked, picks.ids)
+        return picks.then(inner(parts, k - chance, rng))
 
 
 def relabel_in_parts(inner: PickOfParts, parts: Parts, k: int, rng: np.random.Generator, **options: float) -> Picks:
