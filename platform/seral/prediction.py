@@ -180,8 +180,8 @@ def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions) ->
     if not out.endswith(TABLE) and storage.exists(out):
         raise OptionError(f"there is something at {out} already: give a new folder, or a file that ends in {TABLE}")
     parts = f"{out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
-    if read_normalisation(folder) == "speaker":
-        _predict_by_speaker(pool, folder, options, parts)
+    if read_normalisation(folder) != "none":
+        _predict_normalised(pool, folder, options, parts)
     else:
         arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
         map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions", into=parts)
@@ -195,8 +195,8 @@ def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions) ->
     return {"rows": table.num_rows, "errors": 0}
 
 
-def _predict_by_speaker(pool: Pool, folder: str, options: PredictOptions, parts: str) -> None:
-    """Write predictions shard by shard with a model of features less their speakers' means, those of this pool.
+def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts: str) -> None:
+    """Write predictions shard by shard with a model of features less means of speakers or corpora, those of this pool.
 
     All clips of a speaker are heard before one of them is judged, so features are computed first.
     """
@@ -207,7 +207,10 @@ def _predict_by_speaker(pool: Pool, folder: str, options: PredictOptions, parts:
     index, centre = store.index(), load_fitted(folder).pool
     metadata = askable(pool, None)  # a clip counts once
     sums = speaker_sums(store, index, metadata, index.present(metadata["utterance_id"].to_pylist()))
-    scorer = Scorer(folder, store, options.cluster, sums.shifts(centre.centre_mean, centre.centre_std))
+    normalise = read_normalisation(folder)
+    sums = sums.corpora() if normalise == "corpus" else sums
+    shifts = {normalise: sums.shifts(centre.centre_mean, centre.centre_std)}
+    scorer = Scorer(folder, store, options.cluster, shifts)
     classes, dimensions = read_outputs(folder)
     with track("predictions", len(pool.shards)) as advance:
         for shard in pool.shards:
@@ -230,8 +233,8 @@ def _predict_by_speaker(pool: Pool, folder: str, options: PredictOptions, parts:
 def _predict_files(files: Sequence[Path], folder: str, out: str, options: PredictOptions) -> dict[str, int]:
     """Write the predictions of files as they come, in the order of the files."""
     predictor, errors = Predictor(folder, options.features, options.cluster), 0
-    if read_normalisation(folder) == "speaker":
-        say("the model takes away what it knows of a speaker, and files have none: import them as a pool with speakers")
+    if (normalise := read_normalisation(folder)) != "none":
+        say(f"the model takes away the mean of a {normalise}, and files have none: import them as a pool with speakers")
     schema = output_schema(*predictor.outputs)
     with storage.table_writer(out, schema) as writer, track("predicting", len(files)) as advance:
         for begin in range(0, len(files), FILES_AT_ONCE):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,7 +13,7 @@ from ser_models.moments import PooledMoments
 from seral.errors import FeatureError
 from seral.features import speakers as module
 from seral.features.audio import extract_features
-from seral.features.speakers import SHRINK, Centring, SpeakerSums, enrol, speaker_sums
+from seral.features.speakers import SHRINK, Centring, SpeakerSums, centrings, enrol, speaker_sums
 from seral.features.store import FeatureStore
 from seral.pool.shards import open_pool
 
@@ -69,7 +71,7 @@ def test_moments_of_whole_speakers_have_the_spread_of_their_centred_clips_and_th
         assert float(actual.scale().mean()) < float(plain.scale().mean())
 
 
-def test_clips_of_nobody_and_of_others_stay_as_they_are(two_corpora: str) -> None:
+def test_clips_of_nobody_lose_the_mean_of_their_corpus_and_others_stay_as_they_are(two_corpora: str) -> None:
     pool = open_pool(two_corpora)
     store = extract_features(pool, "seral-tiny")
     index, metadata = store.index(), pool.metadata
@@ -80,8 +82,55 @@ def test_clips_of_nobody_and_of_others_stay_as_they_are(two_corpora: str) -> Non
     sums = speaker_sums(store, index, table, ids[:-5])
     shifts = sums.shifts(torch.zeros(sums.mean_GLD.shape[1:]), torch.zeros(sums.std_GLD.shape[1:]))
     features = store.read(index, ids)[:2]
-    same_N = [bool((new == old).all()) for new, old in zip(shifts.centred(ids, *features)[0], features[0], strict=True)]
-    assert [name for name, same in zip(ids, same_N, strict=True) if same] == [*ids[:10], *ids[-5:]]
+    centred_NLD = shifts.centred(ids, *features)[0]
+    same_N = [bool((new == old).all()) for new, old in zip(centred_NLD, features[0], strict=True)]
+    assert [name for name, same in zip(ids, same_N, strict=True) if same] == ids[-5:]
+    corpus_of = dict(zip(table["utterance_id"].to_pylist(), table["corpus"].to_pylist(), strict=True))
+    own = [at for at, name in enumerate(ids[:-5]) if corpus_of[name] == corpus_of[ids[0]]]
+    mean_LD = features[0][own].astype(np.float64).mean(0) * len(own) / (len(own) + SHRINK)
+    np.testing.assert_allclose(centred_NLD[0], features[0][0] - mean_LD, atol=0.02 * np.abs(features[0]).max())
+
+
+def test_means_of_corpora_are_those_of_all_their_clips(two_corpora: str) -> None:
+    sums, store, metadata, ids = sums_of(two_corpora)
+    corpora, corpus_of = sums.corpora(), dict(zip(*(metadata[n].to_pylist() for n in ("utterance_id", "corpus"))))
+    mean_NLD = store.read(store.index(), ids)[0].astype(np.float64)
+    row_N = corpora.speakers.rows(ids)
+    assert corpora.speakers.rows(["nobody"]).tolist() == [2]
+    for row, name in enumerate(("acted", "natural")):
+        own_N = np.array([corpus_of[name_] == name for name_ in ids])
+        assert set(row_N[own_N].tolist()) == {row}
+        assert corpora.count_G[row] == own_N.sum()
+        np.testing.assert_allclose(corpora.mean_GLD[row], mean_NLD[own_N].sum(0), rtol=1e-3, atol=1e-2)
+    assert (sums.voices, corpora.voices) == (12, 2)
+
+
+@pytest.mark.parametrize(
+    ("normalise", "of", "expected"),
+    [
+        ("none", "both", []),
+        ("corpus", "both", ["corpus"]),
+        ("speaker", "both", ["speaker"]),
+        ("auto", "both", ["corpus", "speaker"]),
+        ("auto", "acted", ["speaker"]),
+        ("corpus", "acted", ["corpus"]),
+    ],
+)
+def test_auto_has_the_means_of_corpora_where_there_are_several(
+    two_corpora: str, normalise: str, of: str, expected: list[str]
+) -> None:
+    sums, store, metadata, ids = sums_of(two_corpora)
+    corpus_of = dict(zip(*(metadata[name].to_pylist() for name in ("utterance_id", "corpus"))))
+    train = [name for name in ids if of == "both" or corpus_of[name] == of]
+    mean_NLD, std_NLD = (torch.from_numpy(part) for part in store.read(store.index(), train)[:2])
+    assert list(centrings(sums, train, PooledMoments.of(mean_NLD, std_NLD), normalise)) == expected
+
+
+def test_speakers_that_nobody_knows_are_told() -> None:
+    sums, _ = enrol(["a"], ["x"], *np.zeros((2, 1, 2, 3), np.float16))
+    unknown = replace(sums, count_G=np.zeros(2, np.int64), corpus_G=np.array([0, -1], np.int32))
+    with pytest.raises(FeatureError, match="no clip has a speaker"):
+        centrings(unknown, ["a"], PooledMoments.of(*torch.zeros(2, 2, 2, 3)), "speaker")
 
 
 def test_more_speakers_than_fit_the_memory_are_refused(two_corpora: str, monkeypatch: pytest.MonkeyPatch) -> None:

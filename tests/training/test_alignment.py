@@ -246,17 +246,23 @@ def test_what_does_not_fit_together_is_refused(change: dict[str, Any], message: 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_speakers_are_centred_for_source_and_target_and_in_predictions(
-    loop_values: dict[str, Any], tmp_path: Path
+@pytest.mark.parametrize("normalise", ["speaker", "corpus"])
+def test_means_are_taken_from_source_and_target_and_in_predictions(
+    loop_values: dict[str, Any], tmp_path: Path, normalise: str
 ) -> None:
-    change = {"finetune": {"head": {"normalise": "speaker"}}, "random_arm": True}
+    change: dict[str, Any] = {"finetune": {"head": {"normalise": normalise}}, "random_arm": True}
+    if normalise == "corpus":
+        change |= {"corpora": None, "source_corpora": None}
     run = run_loop(parse(LoopOptions, loop_values | change))
-    facts = json.loads((Path(run) / "folds/fold-00/source/source.json").read_text())
-    assert facts["normalise"] == "speaker"
-    assert set(facts["models"]) == {"speaker"}
-    assert facts["models"]["speaker"]["labels"].keys() == {"acted"}
+    if normalise == "speaker":
+        facts = json.loads((Path(run) / "folds/fold-00/source/source.json").read_text())
+        assert facts["normalise"] == "speaker"
+        assert set(facts["models"]) == {"speaker"}
+        assert facts["models"]["speaker"]["labels"].keys() == {"acted"}
     (last,) = Path(run).glob("trajectories/auto.*/rounds/0001")
-    assert json.loads((last / "model/encoder.json").read_text())["normalise"] == "speaker"
+    assert json.loads((last / "model/encoder.json").read_text())["normalise"] == normalise
+    enrolled = json.loads((last / "metrics.json").read_text()).get("enrolled")
+    assert (enrolled is not None) == (normalise == "speaker")
     out = str(tmp_path / "out.parquet")
     predict(parse(PredictOptions, {"run": run, "source": [loop_values["pool"]], "out": out}))
     tested = {row["utterance_id"]: row for row in pq.read_table(last / "predictions/test.parquet").to_pylist()}

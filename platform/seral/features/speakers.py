@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -77,11 +77,41 @@ class SpeakerSums:
     """Sums of the pooled means."""
     std_GLD: Floats
     """Sums of the pooled standard deviations."""
+    corpus_G: NDArray[np.int32]
+    """The corpus of each row. The last rows are those of nobody: of clips without a speaker in each of so many corpora,
+    if there are any, and of all else."""
+
+    @property
+    def voices(self) -> int:
+        """Rows that are somebody's."""
+        return len(self.count_G) - 1 - int(self.corpus_G.max(initial=-1) + 1)
+
+    def corpora(self) -> SpeakerSums:
+        """The sums of corpora in the place of speakers."""
+        count = len(self.count_G) - 1 - self.voices
+        row_G = np.where(self.corpus_G < 0, count, self.corpus_G)
+        mean_GLD, std_GLD = (np.zeros((count + 1, *part.shape[1:]), np.float64) for part in (self.mean_GLD, self.std_GLD))
+        np.add.at(mean_GLD, row_G, self.mean_GLD)
+        np.add.at(std_GLD, row_G, self.std_GLD)
+        return SpeakerSums(
+            speakers=replace(self.speakers, row_N=row_G[self.speakers.row_N].astype(np.int32), nobody=count),
+            count_G=np.bincount(row_G, self.count_G, count + 1).astype(np.int64),
+            mean_GLD=mean_GLD.astype(np.float32),
+            std_GLD=std_GLD.astype(np.float32),
+            corpus_G=np.full(count + 1, -1, np.int32),
+        )
 
     def shifts(self, mean_LD: Tensor, std_LD: Tensor, shrink: float = SHRINK) -> SpeakerShifts:
-        """Shifts of all speakers towards the means of the training part, (L, D) each."""
+        """Shifts of all speakers towards the means of the training part, (L, D) each; of a corpus' nobody, its own."""
+        voices, shifts = self.voices, self._own_shifts(mean_LD, std_LD, shrink)
+        if voices < len(self.count_G) - 1:
+            corpora = self.corpora()._own_shifts(mean_LD, std_LD, shrink)
+            shifts.mean_GLD[voices:-1], shifts.std_GLD[voices:-1] = corpora.mean_GLD[:-1], corpora.std_GLD[:-1]
+        return shifts
+
+    def _own_shifts(self, mean_LD: Tensor, std_LD: Tensor, shrink: float) -> SpeakerShifts:
         share_G = self.count_G / (self.count_G + shrink)
-        share_G[-1] = 0
+        share_G[self.voices :] = 0
         parts = []
         for sum_GLD, middle_LD in ((self.mean_GLD, mean_LD.numpy()), (self.std_GLD, std_LD.numpy())):
             shift_GLD = np.empty(sum_GLD.shape, np.float16)
@@ -148,6 +178,7 @@ def enrol(
         count_G=np.array([*map(len, groups), 0]),
         mean_GLD=np.concatenate([*(_sum(mean_NLD[rows])[None] for rows in groups), nobody]),
         std_GLD=np.concatenate([*(_sum(std_NLD[rows])[None] for rows in groups), nobody]),
+        corpus_G=np.full(len(groups) + 1, -1, np.int32),
     )
     return sums, enrolled_N
 
@@ -155,23 +186,26 @@ def enrol(
 def speaker_sums(store: FeatureStore, index: ShardIndex, metadata: pa.Table, ids: Sequence[str]) -> SpeakerSums:
     """The sums of some clips' features by speaker, in one pass over them; `metadata` says who speaks.
 
-    A speaker's name means somebody within a corpus only. Raises FeatureError where no speaker is known, and where there
-    are more than fit the memory.
+    A speaker's name means somebody within a corpus only. Raises FeatureError where there are more than fit the memory.
     """
     metadata = metadata.take(positions(pa.array(ids, pa.string()), one_array(metadata["utterance_id"])))
     voice = pc.binary_join_element_wise(metadata["corpus"], metadata["speaker"], "/")
     names = voice.unique().drop_null().sort()
-    row_N = pc.fill_null(pc.index_in(voice, names), len(names)).to_numpy().astype(np.int32)
-    if not len(names):
-        raise FeatureError("no clip has a speaker")
-    shape = (len(names) + 1, store.num_layers + 1, store.width)
+    corpora = metadata["corpus"].unique().sort()
+    corpus_N = pc.index_in(metadata["corpus"], corpora).to_numpy().astype(np.int32)
+    row_N = pc.fill_null(pc.index_in(voice, names), -1).to_numpy().astype(np.int32)
+    row_N = np.where(row_N < 0, len(names) + corpus_N, row_N)
+    groups = len(names) + len(corpora)
+    shape = (groups + 1, store.num_layers + 1, store.width)
     if 8 * math.prod(shape) > MOST_BYTES:
         raise FeatureError(
             f"means of {len(names)} speakers take {8 * math.prod(shape) / 1e9:.1f} GB of memory, more than "
             f"{MOST_BYTES / 1e9:.0f}: set finetune.head.normalise=none"
         )
     mean_GLD, std_GLD = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    speakers = Speakers.of(metadata["utterance_id"].to_pylist(), row_N, len(names))
+    speakers = Speakers.of(metadata["utterance_id"].to_pylist(), row_N, groups)
+    corpus_G = np.full(groups + 1, -1, np.int32)
+    corpus_G[row_N], corpus_G[len(names) : -1] = corpus_N, np.arange(len(corpora))
 
     def add_up(shard: str, part: PooledShard, asked_N: NDArray[np.bool_]) -> list[tuple[int, Floats, Floats]]:
         row_N = np.where(asked_N, speakers.rows(part.ids), -1)
@@ -188,8 +222,8 @@ def speaker_sums(store: FeatureStore, index: ShardIndex, metadata: pa.Table, ids
                 mean_GLD[row] += mean_LD
                 std_GLD[row] += std_LD
             advance(1)
-    count_G = np.bincount(row_N, minlength=len(names) + 1)
-    return SpeakerSums(speakers=speakers, count_G=count_G, mean_GLD=mean_GLD, std_GLD=std_GLD)
+    count_G = np.bincount(row_N, minlength=groups + 1)
+    return SpeakerSums(speakers=speakers, count_G=count_G, mean_GLD=mean_GLD, std_GLD=std_GLD, corpus_G=corpus_G)
 
 
 def _hashes(ids: Sequence[str]) -> NDArray[np.uint64]:
@@ -214,3 +248,20 @@ class Centring:
         """The centring of a fold, from the moments of its training part."""
         shifts = sums.shifts(before.mean.mean, before.std.mean)
         return Centring(shifts=shifts, moments=sums.moments(shifts, train, before))
+
+
+def centrings(sums: SpeakerSums, train: Sequence[str], before: PooledMoments, normalise: str) -> dict[str, Centring]:
+    """What may be taken from features under an option `normalise`, by name: the means of a speaker, or of a corpus.
+
+    With auto whatever there is: speakers, and corpora where the training part has several. Raises FeatureError where
+    speakers are asked for and none is known.
+    """
+    made = dict[str, Centring]()
+    if normalise == "speaker" and not sums.voices:
+        raise FeatureError("no clip has a speaker")
+    several = len(np.unique(sums.corpus_G[sums.speakers.rows(train)])) > 1
+    if normalise == "corpus" or (normalise == "auto" and several):
+        made["corpus"] = Centring.of(sums.corpora(), train, before)
+    if normalise == "speaker" or (normalise == "auto" and sums.voices):
+        made["speaker"] = Centring.of(sums, train, before)
+    return made

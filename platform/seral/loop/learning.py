@@ -127,7 +127,7 @@ def training_data(this: Round, examples: Examples, target: Targets) -> TrainingD
         store=this.data.store,
         classes=this.classes,
         source=Source(units=source, anchor=options.anchor, models=models) if source.ids or models else None,
-        centring=this.data.centring,
+        centrings=this.data.centrings,
     )
 
 
@@ -239,7 +239,7 @@ def evaluation_of(this: Round, examples: Examples, history: Mapping[str, Any]) -
     metrics = {
         part: evaluate(truth_of[part], scores[part][1], this.classes) if part in scores else None for part in truth_of
     }
-    if scorer.shifts is not None:
+    if scorer.normalise == "speaker":
         metrics["enrolled"] = _enrolled(this, examples, scorer)
     return Evaluation(scores=scores, metrics=metrics)
 

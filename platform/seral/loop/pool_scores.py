@@ -14,7 +14,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import compress, groupby
 from operator import itemgetter
@@ -66,8 +66,8 @@ class ScoringPlan:
     width: int
     """Numbers of an embedding that are written: longer ones are projected."""
     on: ClusterOptions
-    shifts: SpeakerShifts | None = None
-    """Means of the speakers, for models of features less these."""
+    shifts: Mapping[str, SpeakerShifts] = field(default_factory=dict)
+    """What is taken from features, for models of a normalisation."""
 
 
 @dataclass(frozen=True, kw_only=True)

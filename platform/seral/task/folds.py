@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from seral.errors import FeatureError
 from seral.features.audio import extract_features
 from seral.features.index import ShardIndex
 from seral.features.moments import pooled_moments
-from seral.features.speakers import Centring, SpeakerShifts, speaker_sums
+from seral.features.speakers import Centring, SpeakerShifts, centrings, speaker_sums
 from seral.features.store import FeatureStore
 from seral.features.text import extract_text
 from seral.pool.ids import one_array
@@ -41,17 +41,17 @@ class FoldData:
     index: ShardIndex
     moments: PooledMoments | None = None
     """Of the features of the training part; None = computed when they are asked for."""
-    centring: Centring | None = None
-    """Means of the speakers that may be taken from their clips, those of a source too; None = nobody asks."""
+    centrings: Mapping[str, Centring] = field(default_factory=dict)
+    """Means that may be taken from features, those of a source too, by normalisation."""
 
     def utterances(self, ids: Sequence[str]) -> Utterances:
         """Pooled features of some utterances, in the order asked for, read from storage, in half precision."""
         return Utterances.of(self.store, self.index, ids)
 
     @property
-    def shifts(self) -> SpeakerShifts | None:
-        """Means of the speakers, for models of features less these."""
-        return None if self.centring is None else self.centring.shifts
+    def shifts(self) -> dict[str, SpeakerShifts]:
+        """What is taken from features, for models of a normalisation."""
+        return {name: centring.shifts for name, centring in self.centrings.items()}
 
     @property
     def unlabelled(self) -> Unlabelled:
@@ -105,23 +105,24 @@ def folds_by_seed(
 
 
 def with_centring(data_of: Mapping[int, FoldData], source: pa.Table, normalise: str) -> dict[int, FoldData]:
-    """The folds with the means of their speakers, and of those of the source's clips: a pass over each store.
+    """The folds with the means of their speakers or corpora, and of those of the source's clips: a pass over each
+    store.
 
-    As they are with none, and with auto where no speaker is known, or there are more than fit the memory. Raises
-    FeatureError for these with speaker.
+    As they are with none, and with auto where there are more than fit the memory. Raises FeatureError for these, and
+    with speaker where none is known.
     """
     if normalise == "none":
         return dict(data_of)
     try:
-        return _centred(data_of, source)
+        return _centred(data_of, source, normalise)
     except FeatureError as error:
         if normalise != "auto":
             raise
-        say(f"speakers' means are left alone: {error}")
+        say(f"no means are taken away: {error}")
         return dict(data_of)
 
 
-def _centred(data_of: Mapping[int, FoldData], source: pa.Table) -> dict[int, FoldData]:
+def _centred(data_of: Mapping[int, FoldData], source: pa.Table, normalise: str) -> dict[int, FoldData]:
     columns = ["utterance_id", "corpus", "speaker"]
     centred = dict[int, FoldData]()
     for fingerprint in dict.fromkeys(data.store.fingerprint for data in data_of.values()):
@@ -135,8 +136,8 @@ def _centred(data_of: Mapping[int, FoldData], source: pa.Table) -> dict[int, Fol
         sums = speaker_sums(one.store, one.index, metadata, sorted(ids))
         for number, data in own.items():
             moments = data.unlabelled.moments
-            centring = Centring.of(sums, data.fold.train, moments)
-            centred[number] = replace(data, moments=moments, centring=centring)
+            made = centrings(sums, data.fold.train, moments, normalise)
+            centred[number] = replace(data, moments=moments, centrings=made)
     return {number: centred[number] for number in data_of}
 
 

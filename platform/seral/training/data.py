@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from seral.errors import TrainError
@@ -61,8 +61,8 @@ class TrainingData:
     classes: Sequence[str] = ()
     dimensions: Sequence[str] = ()
     source: Source | None = None
-    centring: Centring | None = None
-    """Means of the speakers that may be taken from their clips."""
+    centrings: Mapping[str, Centring] = field(default_factory=dict)
+    """Means that may be taken from features, by normalisation."""
 
     def check(self) -> None:
         """Raise TrainError unless the training and the dev part are labelled for the task."""

@@ -29,11 +29,11 @@ class HeadOptions(Options):
     """Weight of the pooled standard deviations beside the means; 0 = means only."""
     text_gain: float = Field(default=TEXT_GAIN, gt=0)
     """Weight of the transcripts' vectors beside the audio, where both are read."""
-    normalise: Literal["none", "speaker", "auto"] = "auto"
+    normalise: Literal["none", "corpus", "speaker", "auto"] = "auto"
     """speaker: take the mean of each speaker's unlabelled clips away, which is what tells speakers apart and not
-    emotions, unless speakers show one emotion each. auto: where the labels are told better so by a head that has not
-    heard their speakers; before there are labels, where a source says that speakers show several emotions. Of heads on
-    a frozen encoder; what adapters train on is never normalised."""
+    emotions, unless speakers show one emotion each; corpus: that of each corpus. auto: where the labels are told better
+    so by a head that has not heard their speakers; before there are labels, where a source says that speakers, or
+    corpora, show several emotions. Of heads on a frozen encoder; what adapters train on is never normalised."""
     dropout: float = Field(default=DROPOUT, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
     hidden: int = Field(default=0, ge=0)

@@ -121,7 +121,7 @@ def frozen_encoder(name: str) -> SpeechEncoder:
 
 
 def read_normalisation(folder: str) -> str:
-    """The normalisation of the features that a saved model reads: none or speaker."""
+    """The normalisation of the features that a saved model reads, as in `HeadOptions`."""
     name: str = storage.read_json(storage.join(folder, "encoder.json")).get("normalise", "none")
     return name
 

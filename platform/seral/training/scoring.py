@@ -7,7 +7,7 @@ Rows are computed in batches of one shape, filled up with zeros, so that the out
 # L hidden states · D features
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -64,14 +64,12 @@ class Scorer:
         folder: str,
         store: FeatureStore,
         on: ClusterOptions | None = None,
-        shifts: SpeakerShifts | None = None,
+        shifts: Mapping[str, SpeakerShifts] | None = None,
     ) -> None:
         self.frames: FrameReader | None = None
-        self.shifts: SpeakerShifts | None = None
-        if read_normalisation(folder) == "speaker":
-            if shifts is None:
-                raise TrainError(f"the model {folder} was trained on features less their speakers' means: give these")
-            self.shifts = shifts
+        self.normalise, self.shifts = read_normalisation(folder), dict(shifts or {}).get(read_normalisation(folder))
+        if self.normalise != "none" and self.shifts is None:
+            raise TrainError(f"the model {folder} was trained on features less the means of a {self.normalise}: give them")
         with storage.local_copy(folder) as local:
             if (local / "adapter").is_dir():
                 self.model = load_model(folder)
@@ -135,7 +133,9 @@ def _filled(rows: Tensor) -> Tensor:
     return rows if not missing else torch.cat([rows, rows.new_zeros(missing, *rows.shape[1:])])
 
 
-def score(folder: str, store: FeatureStore, units: Utterances, shifts: SpeakerShifts | None = None) -> Scores:
+def score(
+    folder: str, store: FeatureStore, units: Utterances, shifts: Mapping[str, SpeakerShifts] | None = None
+) -> Scores:
     """Outputs of the model of a folder for some utterances."""
     return Scorer(folder, store, shifts=shifts)(units)
 
@@ -218,7 +218,7 @@ def evaluate_model(
     target: Targets,
     classes: Sequence[str],
     dimensions: Sequence[str],
-    shifts: SpeakerShifts | None = None,
+    shifts: Mapping[str, SpeakerShifts] | None = None,
 ) -> dict[str, Any]:
     """Metrics of a model on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
     scores = score(folder, store, units, shifts)

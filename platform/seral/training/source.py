@@ -66,6 +66,8 @@ class TargetSpeech:
     """Normalisation -> some clips, of whole speakers."""
     speaker_N: NDArray[np.integer]
     """The speaker of each of these."""
+    corpus_N: NDArray[np.integer]
+    """The corpus of each of these."""
     moments: Mapping[str, PooledMoments]
     """Normalisation -> moments of all clips."""
 
@@ -93,24 +95,28 @@ def source_models(options: TrainingOptions, data: FoldData, source: pa.Table, fo
         return None
     if not storage.exists(storage.join(folder, FILE)):
         corpus_of = dict(zip(source["utterance_id"].to_pylist(), source["corpus"].to_pylist(), strict=True))
-        shifts = {kind: data.shifts if kind == "speaker" else None for kind in kinds(training, data.centring)}
-        names, speaker_N = whole_speakers(data.metadata, data.fold.train)
+        shifts = {kind: data.shifts.get(kind) for kind in kinds(training, data.centrings)}
+        names, speaker_N, own_corpus_N = whole_speakers(data.metadata, data.fold.train)
         moments = {"none": data.unlabelled.moments}
-        if data.centring is not None:
-            moments["speaker"] = data.centring.moments
+        moments |= {kind: centring.moments for kind, centring in data.centrings.items()}
         labelled, some, targets = data.utterances(ids), data.utterances(names), data.oracle().targets(ids)
         corpus_N = np.array([corpus_of[name] for name in ids])
         make_source_models(
             SourceSpeech(
                 views={
-                    kind: source_view(labelled, taken, targets, corpus_N, len(data.classes))
+                    kind: source_view(
+                        labelled, taken if kind == "speaker" else None, targets, corpus_N, len(data.classes)
+                    )
                     for kind, taken in shifts.items()
                 },
                 targets=targets,
                 corpus_N=corpus_N,
             ),
             TargetSpeech(
-                views={kind: view(some, taken) for kind, taken in shifts.items()}, speaker_N=speaker_N, moments=moments
+                views={kind: view(some, taken) for kind, taken in shifts.items()},
+                speaker_N=speaker_N,
+                corpus_N=own_corpus_N,
+                moments=moments,
             ),
             data.store,
             data.classes,
@@ -143,21 +149,21 @@ def view(units: Utterances, shifts: SpeakerShifts | None) -> Utterances:
     return units if shifts is None else units.less(shifts)
 
 
-def kinds(options: FinetuneOptions, centring: Centring | None) -> list[str]:
+def kinds(options: FinetuneOptions, centrings: Mapping[str, Centring]) -> list[str]:
     """Normalisations that models of a source are made under."""
-    if centring is None:
-        return ["none"]
-    return ["none", "speaker"] if options.head.normalise == "auto" else ["speaker"]
+    wanted = options.head.normalise
+    return ["none", *centrings] if wanted == "auto" else [wanted if wanted in centrings else "none"]
 
 
-def whole_speakers(metadata: pa.Table, ids: Ids) -> tuple[list[str], NDArray[np.int64]]:
-    """A sample of clips, SOME at most, speaker after speaker, and the number of the speaker of each."""
+def whole_speakers(metadata: pa.Table, ids: Ids) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """A sample of clips, SOME at most, speaker after speaker, and the numbers of the speaker and corpus of each."""
     table = metadata.take(positions(pa.array(ids), one_array(metadata["utterance_id"])))
     voice = pc.binary_join_element_wise(table["corpus"], table["speaker"], "/")
     names = np.random.default_rng(0).permutation(voice.unique().drop_null().sort().to_pylist())
     rank_N = pc.fill_null(pc.index_in(voice, pa.array(names, pa.string())), len(names)).to_numpy()
     row_N = np.argsort(rank_N, kind="stable")[:SOME]
-    return table["utterance_id"].take(row_N).to_pylist(), rank_N[row_N].astype(np.int64)
+    corpus_N = np.unique(table["corpus"].to_pylist(), return_inverse=True)[1]
+    return table["utterance_id"].take(row_N).to_pylist(), rank_N[row_N].astype(np.int64), corpus_N[row_N]
 
 
 def make_source_models(
@@ -179,15 +185,18 @@ def make_source_models(
             raise TrainError(f"labels of other corpora: {error}") from error
         model = model_of_head(head.fitted, store, classes, options.head.dropout)
         save_model(storage.join(folder, kind, "model"), model, store, layer=store.num_layers, normalise=kind)
-        rows, rng = pooled_rows(target.views[kind]), np.random.default_rng(0)
+        rows = pooled_rows(target.views[kind])
         predicted_N = predict_pooled(head.fitted, rows.mean_NLD, rows.std_NLD, rows.text_NE).argmax(1).numpy()
-        within, dealt = class_mixing(predicted_N, target.speaker_N, len(classes), rng)
+        mixing = {
+            name: class_mixing(predicted_N, group_N, len(classes), np.random.default_rng(0))
+            for name, group_N in (("speaker", target.speaker_N), ("corpus", target.corpus_N))
+        }
         facts[kind] = {
             "l2": head.l2,
             "temperature": head.temperature,
             "left_out_uar": dict(head.left_out_uar),
             "labels": {corpus: len(part.label_N) for corpus, part in corpora.items()},
-            "mixing": {"within": within, "dealt": dealt},
+            "mixing": {name: {"within": within, "dealt": dealt} for name, (within, dealt) in mixing.items()},
         }
     storage.write_json(storage.join(folder, FILE), {"normalise": _go_by(facts), "models": facts})
 
@@ -220,8 +229,11 @@ def _go_by(facts: Mapping[str, Mapping[str, Any]]) -> str:
     """The normalisation to go by before there are labels: as the options say, or as the guard says."""
     if len(facts) == 1:
         return next(iter(facts))
-    mixing = facts["none"]["mixing"]
-    return "none" if mixing["within"] < (1 - UNMIXED) * mixing["dealt"] else "speaker"
+    for kind in ("speaker", "corpus"):
+        mixing = facts["none"]["mixing"][kind]
+        if kind in facts and mixing["within"] >= (1 - UNMIXED) * mixing["dealt"]:
+            return kind
+    return "none"
 
 
 def _aligned(rows: PooledSet, source: SourceSpeech, target: PooledMoments) -> dict[str, PooledSet]:

@@ -179,7 +179,7 @@ def train(
         classes=data.classes,
         dimensions=data.dimensions,
         source=source,
-        centring=data.centring,
+        centrings=data.centrings,
     )
     return finetune(training, options.finetune, folder, seed=seed, on=options.cluster, on_report=on_report)
 

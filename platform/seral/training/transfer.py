@@ -29,7 +29,7 @@ from seral.errors import FeatureError, OptionError
 from seral.features.audio import extract_features
 from seral.features.index import ShardIndex
 from seral.features.moments import pooled_moments
-from seral.features.speakers import Centring, SpeakerShifts, speaker_sums
+from seral.features.speakers import Centring, SpeakerShifts, centrings, speaker_sums
 from seral.features.store import FeatureStore
 from seral.figures.markdown import markdown
 from seral.options import Options
@@ -125,18 +125,18 @@ def run_transfer(options: TransferOptions) -> str:
     if not ids:
         raise OptionError(f"no clip of {options.pool} has features and is not of a source: there is no target")
     moments = pooled_moments(target.store, target.index, {"target": ids})["target"]
-    centring = _centring(target, ids, options, moments)
-    shifts = None if centring is None else centring.shifts
+    made = _centrings(target, ids, options, moments)
+    shifts = {kind: centring.shifts for kind, centring in made.items()}
     if not storage.exists(storage.join(folder, "source.json")):
-        names, speaker_N = whole_speakers(target.metadata, ids)
+        names, speaker_N, corpus_N = whole_speakers(target.metadata, ids)
         some, of_kind = target.utterances(names), {"none": moments}
-        if centring is not None:
-            of_kind["speaker"] = centring.moments
+        of_kind |= {kind: centring.moments for kind, centring in made.items()}
         make_source_models(
-            _source(context, target, kinds(training, centring), centring),
+            _source(context, target, kinds(training, made), made.get("speaker")),
             TargetSpeech(
-                views={kind: view(some, shifts if kind == "speaker" else None) for kind in of_kind},
+                views={kind: view(some, shifts.get(kind)) for kind in of_kind},
                 speaker_N=speaker_N,
+                corpus_N=corpus_N,
                 moments=of_kind,
             ),
             target.store,
@@ -165,18 +165,18 @@ def _target(context: RunContext[TransferOptions]) -> Speech:
     return Speech(store=store, index=store.index(), metadata=askable(pool, corpora))
 
 
-def _centring(target: Speech, ids: Ids, options: TransferOptions, moments: PooledMoments) -> Centring | None:
-    """The means of the target's speakers, where the options ask for them and speakers are known."""
+def _centrings(target: Speech, ids: Ids, options: TransferOptions, moments: PooledMoments) -> dict[str, Centring]:
+    """The means of the target's speakers or corpora, where the options ask for them."""
     if options.head.normalise == "none":
-        return None
+        return {}
     try:
         sums = speaker_sums(target.store, target.index, target.metadata, ids)
+        return centrings(sums, ids, moments, options.head.normalise)
     except FeatureError as error:
         if options.head.normalise != "auto":
             raise
-        say(f"speakers' means are left alone: {error}")
-        return None
-    return Centring.of(sums, ids, moments)
+        say(f"no means are taken away: {error}")
+        return {}
 
 
 def _source(
@@ -195,7 +195,7 @@ def _source(
         if not (ids := speech.ids):
             raise OptionError(f"no clip of {source.pool} has one of the classes {', '.join(options.classes)}")
         units, shifts = speech.utterances(ids), None
-        if "speaker" in names and centring is not None:
+        if centring is not None:
             sums = speaker_sums(speech.store, speech.index, metadata, ids)
             shifts = sums.shifts(centring.moments.mean.mean, centring.moments.std.mean)
         corpus_of = dict(zip(*(metadata[name].to_pylist() for name in ("utterance_id", "corpus")), strict=True))
@@ -226,7 +226,7 @@ def _together(parts: Sequence[Utterances]) -> Utterances:
     )
 
 
-def _predict(options: TransferOptions, target: Speech, ids: Ids, shifts: SpeakerShifts | None) -> Float:
+def _predict(options: TransferOptions, target: Speech, ids: Ids, shifts: Mapping[str, SpeakerShifts]) -> Float:
     """Write the predictions that are missing; the share of each class in all of them, (C,)."""
     folder = storage.join(options.run, MODELS)
     facts, models = read_source_facts(folder), read_source_models(folder, options.classes)

@@ -1,4 +1,4 @@
-"""Views of a training's clips: features as they are, or less their speakers' means, with what belongs to each."""
+"""Views of a training's clips: features as they are, or less means of speakers or corpora, with what belongs to each."""
 
 # N rows · M labelled rows
 from __future__ import annotations
@@ -38,19 +38,20 @@ class View:
 
 
 def normalisations(data: TrainingData, options: FinetuneOptions) -> list[str]:
-    """Normalisations that a training may choose from: one, or with auto both where both are possible.
+    """Normalisations that a training may choose from: one, or with auto all that are possible.
 
-    Raises OptionError where speakers' means are asked for and cannot be taken.
+    Raises OptionError where means are asked for and cannot be taken.
     """
     wanted = options.head.normalise
     alone = data.source is None or own_models(data) is not None
-    fits = options.frozen and options.augment is None and data.centring is not None and bool(data.classes) and alone
-    if wanted == "speaker" and not fits:
+    fits = options.frozen and options.augment is None and bool(data.classes) and alone
+    possible = list(data.centrings) if fits else []
+    if wanted not in ("none", "auto", *possible):
         raise OptionError(
-            "finetune.head.normalise=speaker is for heads of classes on a frozen encoder, without augment and anchor, "
-            "where speakers are known: set it to none or auto"
+            f"finetune.head.normalise={wanted} is for heads of classes on a frozen encoder, without augment and "
+            "anchor, where speakers are known: set it to none or auto"
         )
-    names = ["none", "speaker"] if wanted == "auto" and fits else ["speaker" if wanted == "speaker" else "none"]
+    names: list[str] = ["none", *possible] if wanted == "auto" else [wanted]
     models = own_models(data)
     if models is None:
         return names
@@ -66,7 +67,7 @@ def own_models(data: TrainingData) -> SourceModels | None:
 
 def view_of(data: TrainingData, options: FinetuneOptions, name: str, models: SourceModels | None) -> View:
     """The view under a normalisation."""
-    centring = data.centring if name == "speaker" else None
+    centring = data.centrings.get(name)
     moments = data.unlabelled.moments if centring is None else centring.moments
     pool, prior = standardised_pool(data.store, moments, options), None
     if models is not None:
@@ -88,15 +89,14 @@ def choose_view(
     A source has said which it should be, and labels must speak against it clearly; nobody has without one.
     """
     leaning = ("none", ALONE) if models is None else (models.normalise, WITH_SOURCE)
-    if data.centring is None:
-        return leaning[0], {}
     labelled_N = train.targets.labelled_N
     ids = [name for name, is_labelled in zip(train.units.ids, labelled_N.tolist(), strict=True) if is_labelled]
     settings: FitOptions = replace(fit_options(options), learn_layers=False)
+    speakers = data.centrings.get("speaker")
     return choose_normalisation(
         {name: labelled_rows(view.of(train.units), train.targets) for name, view in views.items()},
         len(data.classes),
-        data.centring.shifts.speakers.rows(ids),
+        np.arange(len(ids)) if speakers is None else speakers.shifts.speakers.rows(ids),
         {name: view.pool for name, view in views.items()},
         {name: view.prior for name, view in views.items()},
         leaning,
