@@ -93,6 +93,20 @@ def test_the_summary_of_two_arms_is_their_difference_in_area_with_speakers_left_
     assert table.loc["auto", "labels needed"] == 0.2
 
 
+def test_half_the_labels_are_beside_all_of_them_picked_by_chance_alone() -> None:
+    random, source = Row("e", "t", "alone", "none", "random"), Row("e", "t", "source", "auto", "auto")
+
+    def counts(*right: int) -> dict[str, np.ndarray]:
+        return {name: np.array([[[hit, 10 - hit], [10 - hit, hit]] for hit in right]) for name in "abc"}
+
+    table = summary({random: counts(5, 6), source: counts(8, 9)}, [0.1, 0.2]).set_index("arm")
+    assert table.loc["auto", "half the labels"] == pytest.approx(0.8 - 0.6)
+    assert table.loc["auto", "as many labels"] == pytest.approx(0.9 - 0.6)
+    assert table.loc["auto", "half the labels, low"] == pytest.approx(0.2), "all speakers are alike"
+    assert np.isnan(table.loc["random", "half the labels"])
+    assert "half the labels" not in summary({random: counts(5, 6), source: counts(8, 9)}, [0.2, 0.3])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -6,13 +6,14 @@ corpus out: nothing but the strategies' defaults has seen it.
 
     RUN/<encoder>.<target>.<alone|source>.<normalise>.deal-<S>/   a run of the loop each, done once and resumed
     RUN/curves.csv                 UAR at every budget: of each arm, of the source without a label, of a linear probe
-    RUN/summary.csv, .md, .png     area under the curve and labels needed, beside random alone; intervals over speakers
+    RUN/summary.csv, .md, .png     area under the curve, half the labels and labels needed, beside random alone;
+                                   intervals over speakers
 """
 
 # B budgets · C classes · G groups (speakers)
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -50,6 +51,8 @@ REFERENCE = 0.2
 """Share of the labels whose UAR by random picks, alone, is what others are measured by."""
 SMALL = 0.3
 """Share of the labels up to which areas are taken."""
+HALF, AS_MANY = "half the labels", "as many labels"
+"""Columns: UAR with half of REFERENCE, and with REFERENCE, less that of random picks alone with REFERENCE."""
 
 
 WAYS = {
@@ -183,6 +186,7 @@ class Row(NamedTuple):
 
 Counts = Mapping[str, NDArray[np.int64]]
 """Test speaker -> confusion at every budget, (B, C, C), all folds and deals together."""
+Measure = Callable[[Counts], float]
 
 
 def run_label_study(options: LabelStudyOptions) -> str:
@@ -275,6 +279,10 @@ def summary(counts: Mapping[Row, Counts], shares: list[float]) -> pd.DataFrame:
         for name, other in (("random", chance), ("reference", base)):
             if other is not None and other is not own:
                 line |= _difference(f"area over {name}", own, other, lambda part: _area(_curve(part), shares))
+        if base is not None and row != row.reference:
+            line |= _difference(AS_MANY, own, base, _at(shares, REFERENCE))
+            if REFERENCE / 2 in shares:
+                line |= _difference(HALF, own, base, _at(shares, REFERENCE / 2), _at(shares, REFERENCE))
         if base is not None:
             line["labels needed"] = needed(curve_B, shares, float(_curve(base)[shares.index(REFERENCE)]))
         lines.append(line)
@@ -302,14 +310,22 @@ def _area(uar_B: NDArray[np.float64], shares: list[float]) -> float:
     return float(area(uar_B[:few], shares[:few]))
 
 
-def _difference(name: str, own: Counts, other: Counts, measure: Any) -> dict[str, float]:
-    """Difference of a measure of two rows, with its interval over speakers left out in turn."""
-    whole = measure(own) - measure(other)
+def _at(shares: list[float], share: float) -> Measure:
+    """UAR with a share of the labels."""
+    return lambda part: float(_curve(part)[shares.index(share)])
+
+
+def _difference(
+    name: str, own: Counts, other: Counts, measure: Measure, of_other: Measure | None = None
+) -> dict[str, float]:
+    """Difference of a measure of two rows, with its interval over speakers left out in turn; `of_other`: of the other."""
+    of_other = of_other or measure
+    whole = measure(own) - of_other(other)
     line = {name: whole}
     if len(own) > 1:
         without = [
             measure({key: value for key, value in own.items() if key != speaker})
-            - measure({key: value for key, value in other.items() if key != speaker})
+            - of_other({key: value for key, value in other.items() if key != speaker})
             for speaker in sorted(own)
         ]
         interval = jackknife_interval(whole, np.array(without))
@@ -322,8 +338,7 @@ def _write(options: LabelStudyOptions, table: pd.DataFrame, curves: pd.DataFrame
     from seral.figures.studies import label_curves
 
     shown = table.copy()
-    for name in ("random", "reference"):
-        column = f"area over {name}"
+    for column in ("area over random", "area over reference", HALF, AS_MANY):
         if column in shown:
             ends = [f"{column}{end}" for end in ("", ", low", ", high")]
             values = table.reindex(columns=ends).to_numpy(dtype=np.float64)
