@@ -320,11 +320,16 @@ def metadata_columns(metadata: pa.Table) -> dict[str, Any]:
 
 
 def concatenate(parts: Sequence[Candidates]) -> Candidates:
-    """Candidates of several parts as one; it has the arrays that all of them have."""
+    """Candidates of several parts as one; it has the arrays that all of them have.
+
+    A part without a labelled row says nothing of what is known of those of others.
+    """
     whole: dict[str, Any] = {}
+    labelled = [part for part in parts if len(_present(part.labelled_ids))] or parts
     for name, facts in COLUMNS.items():
-        values = [value for part in parts if (value := getattr(part, name)) is not None]
-        if len(values) == len(parts):
+        among = labelled if facts.labelled else parts
+        values = [value for part in among if (value := getattr(part, name)) is not None]
+        if len(values) == len(among):
             whole[name] = np.concatenate(values, axis=facts.axis)
     picked = [part.picked for part in parts if part.picked is not None]
     return Candidates(**whole, picked=concatenate(picked) if picked else None)

@@ -178,6 +178,25 @@ def test_ids_are_compared_with_labelled_ones_and_by_themselves(monkeypatch: pyte
         both_ways.check_ids()
 
 
+def test_what_is_labelled_in_one_part_is_labelled_for_the_others_too() -> None:
+    """Merged picks keep away from labels of a part, whether the others have none or are not told of any."""
+    whole = pool(60, 6, 0)
+    nobody = {"labelled_ids": None, "labelled_embedding_MD": None, "labelled_doubt_M": None, "rejected_M": None}
+    rows = [np.arange(30), np.arange(30, 60)]
+    empty = {name: np.asarray(getattr(whole, name))[:0] for name in nobody}
+    told, untold = (
+        Parts([PoolPart(whole.take(rows[0])), PoolPart(replace(whole.take(rows[1]), **columns))])
+        for columns in (empty, nobody)
+    )
+    gathered = untold.gather(whole.ids.tolist())
+    np.testing.assert_array_equal(gathered.labelled_centres(), whole.labelled_centres())
+    picks = [select_in_parts(StrategyOptions(name="typiclust"), parts, 8, RNG(0)).ids for parts in (told, untold)]
+    assert picks[0] == picks[1]
+    other = replace(whole.take(rows[1]), **(nobody | {"labelled_ids": np.array(["other"])}))
+    both_labelled = Parts([PoolPart(whole.take(rows[0])), PoolPart(other)])
+    assert both_labelled.gather(whole.ids.tolist()).labelled_embedding_MD is None, "features of one label are missing"
+
+
 @pytest.mark.parametrize("strategy", sorted(set(STRATEGIES) - set(EXACT) - {"auto"}))
 def test_what_clusters_the_whole_pool_is_merged_and_says_so(strategy: str) -> None:
     whole = pool(80, 3, 0)
