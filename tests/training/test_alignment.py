@@ -283,3 +283,21 @@ def test_auto_normalises_nothing_else_and_adapters_never(loop_values: dict[str, 
             head = json.loads(metrics.read_text())["training"]["head"]
             assert (head["normalise_losses"].keys() == {"none", "speaker"}) == (name == "frozen")
             assert head["normalise"] in (["none"] if name == "lora" else ["none", "speaker"])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_pool_of_several_corpora_may_lose_their_means(
+    loop_values: dict[str, Any], tmp_path: Path
+) -> None:
+    change = {"run": str(tmp_path / "both"), "corpora": None, "source_corpora": None, "random_arm": True}
+    run = run_loop(parse(LoopOptions, loop_values | change))
+    heads = [
+        json.loads(metrics.read_text())["training"]["head"]
+        for metrics in Path(run).glob("trajectories/*/rounds/*/metrics.json")
+    ]
+    assert all(head["normalise_losses"].keys() == {"none", "corpus", "speaker"} for head in heads)
+    for head in heads:
+        losses = head["normalise_losses"]
+        if head["normalise"] != "corpus":
+            assert losses[head["normalise"]] < losses["corpus"], "labels have spoken"

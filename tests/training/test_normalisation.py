@@ -8,7 +8,7 @@ import torch
 
 from ser_models.fitting import FitOptions, PooledSet
 from ser_models.heads import LayerPool
-from seral.training.normalisation import choose_normalisation, class_mixing
+from seral.training.normalisation import are_mixed, choose_normalisation, class_mixing, lean_by_corpora
 
 OPTIONS = FitOptions(learn_layers=False)
 SPEAKERS, CLASSES, WIDTH = 12, 3, 8
@@ -79,5 +79,16 @@ def test_mixing_tells_speakers_of_one_emotion_from_speakers_of_all() -> None:
     within, dealt = class_mixing(one, speaker_N, 4, np.random.default_rng(1))
     assert within == 0
     assert dealt > 1
+    assert not are_mixed(within, dealt)
     within, dealt = class_mixing(every, speaker_N, 4, np.random.default_rng(1))
     assert abs(within - dealt) < 0.06
+    assert are_mixed(within, dealt)
+
+
+def test_without_a_source_labels_say_whether_corpora_mix_them() -> None:
+    rng = np.random.default_rng(0)
+    corpus_M = np.repeat(np.arange(3), 8)
+    assert lean_by_corpora(rng.integers(4, size=24), corpus_M, 4) == "corpus"
+    assert lean_by_corpora(corpus_M, corpus_M, 4) == "none", "one emotion each"
+    assert lean_by_corpora(corpus_M + rng.integers(2, size=24), corpus_M, 4) == "none", "two of four each"
+    assert lean_by_corpora(corpus_M, None, 4) == "none"

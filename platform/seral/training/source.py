@@ -35,16 +35,12 @@ from seral.training.data import SourceModels
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import fit_options, labelled_rows, standardised_pool
 from seral.training.model import model_of_head, read_outputs, save_model
-from seral.training.normalisation import class_mixing
+from seral.training.normalisation import are_mixed, class_mixing
 from seral.training.options import TrainingOptions
 
 MODELS = "models"
 """Folder of the models in a run of `seral transfer`."""
 FILE = "source.json"
-UNMIXED = 0.22
-"""Share of the entropy of classes dealt by chance that may be missing within speakers whose means are taken away.
-Predicted classes lack .04 to .16 of it on EmoDB, RAVDESS and nEMO, and .32 to .48 on URDU, whose speakers show one
-emotion each: this lies in between, and has seen no other corpus."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +133,7 @@ def source_view(
     for corpus in np.unique(corpus_N).tolist():
         own_N = (corpus_N == corpus) & targets.labelled_N
         rng = np.random.default_rng(0)
-        within, dealt = class_mixing(targets.label_N[own_N], speaker_N[own_N], num_classes, rng)
-        if within < (1 - UNMIXED) * dealt:
+        if not are_mixed(*class_mixing(targets.label_N[own_N], speaker_N[own_N], num_classes, rng)):
             rows_N = corpus_N == corpus
             mean_NLD[rows_N], std_NLD[rows_N] = units.mean_NLD[rows_N], units.std_NLD[rows_N]
     return replace(centred, mean_NLD=mean_NLD, std_NLD=std_NLD)
@@ -230,8 +225,7 @@ def _go_by(facts: Mapping[str, Mapping[str, Any]]) -> str:
     if len(facts) == 1:
         return next(iter(facts))
     for kind in ("speaker", "corpus"):
-        mixing = facts["none"]["mixing"][kind]
-        if kind in facts and mixing["within"] >= (1 - UNMIXED) * mixing["dealt"]:
+        if kind in facts and are_mixed(**facts["none"]["mixing"][kind]):
             return kind
     return "none"
 

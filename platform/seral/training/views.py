@@ -17,7 +17,7 @@ from seral.training.data import Labelled, SourceModels, TrainingData
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import fit_options, labelled_rows, standardised_pool
 from seral.training.model import load_fitted
-from seral.training.normalisation import choose_normalisation
+from seral.training.normalisation import choose_normalisation, lean_by_corpora
 
 ALONE, WITH_SOURCE = 1.0, 2.0
 """Standard errors by which labels must speak for another view, without and with a source that has spoken for one."""
@@ -86,17 +86,22 @@ def choose_view(
 ) -> tuple[str, dict[str, float]]:
     """The name of the view in which the labels are told best, and the mean loss in each.
 
-    A source has said which it should be, and labels must speak against it clearly; nobody has without one.
+    A source has said which it should be, and labels must speak against it clearly. Without one it is features less the
+    means of corpora, if there are several and the labels are mixed within them, else features as they are.
     """
-    leaning = ("none", ALONE) if models is None else (models.normalise, WITH_SOURCE)
     labelled_N = train.targets.labelled_N
     ids = [name for name, is_labelled in zip(train.units.ids, labelled_N.tolist(), strict=True) if is_labelled]
     settings: FitOptions = replace(fit_options(options), learn_layers=False)
-    speakers = data.centrings.get("speaker")
+    group_of = {name: centring.shifts.speakers.rows(ids) for name, centring in data.centrings.items()}
+    if models is not None:
+        leaning = (models.normalise, WITH_SOURCE)
+    else:
+        label_M = train.targets.label_N[labelled_N]
+        leaning = (lean_by_corpora(label_M, group_of.get("corpus"), len(data.classes)), ALONE)
     return choose_normalisation(
         {name: labelled_rows(view.of(train.units), train.targets) for name, view in views.items()},
         len(data.classes),
-        np.arange(len(ids)) if speakers is None else speakers.shifts.speakers.rows(ids),
+        group_of.get("speaker", np.arange(len(ids))),
         {name: view.pool for name, view in views.items()},
         {name: view.prior for name, view in views.items()},
         leaning,
