@@ -1,9 +1,9 @@
 """A head for a corpus that has no label, from corpora that have: what labels of the target then have to overcome.
 
-Rows of every corpus are brought to the mean and spread of the target first (ser_models.alignment). What a head of the
-others is worth on each corpus is what may be expected of it on another one, and by this it is found, without a label of
-the target, whether the head had better be held to zero otherwise than usually. Held too loosely it is sure of itself, and
-labels of the target overcome it late.
+Rows of every corpus are brought to the mean and spread of the target first (ser_models.alignment). The worth of heads
+of the others on each corpus is what may be expected on another one. It also says, without a label of the target,
+whether the head had better be held to zero otherwise than usually. Held too loosely it is sure of itself, and labels
+overcome it late.
 """
 
 # N rows (labelled clips) · G groups (corpora) · C classes

@@ -27,6 +27,10 @@ def sums_of(pool_uri: str) -> tuple[SpeakerSums, FeatureStore, pa.Table, list[st
     return speaker_sums(store, index, pool.metadata, index.names()), store, pool.metadata, list(index.names())
 
 
+def corpora_of(metadata: pa.Table) -> dict[str, str]:
+    return dict(zip(metadata["utterance_id"].to_pylist(), metadata["corpus"].to_pylist(), strict=True))
+
+
 def by_hand(store: FeatureStore, metadata: pa.Table, ids: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Voice, means and standard deviations of clips, in double precision."""
     rows = {row["utterance_id"]: row for row in metadata.to_pylist()}
@@ -85,7 +89,7 @@ def test_clips_of_nobody_lose_the_mean_of_their_corpus_and_others_stay_as_they_a
     centred_NLD = shifts.centred(ids, *features)[0]
     same_N = [bool((new == old).all()) for new, old in zip(centred_NLD, features[0], strict=True)]
     assert [name for name, same in zip(ids, same_N, strict=True) if same] == ids[-5:]
-    corpus_of = dict(zip(table["utterance_id"].to_pylist(), table["corpus"].to_pylist(), strict=True))
+    corpus_of = corpora_of(table)
     own = [at for at, name in enumerate(ids[:-5]) if corpus_of[name] == corpus_of[ids[0]]]
     mean_LD = features[0][own].astype(np.float64).mean(0) * len(own) / (len(own) + SHRINK)
     np.testing.assert_allclose(centred_NLD[0], features[0][0] - mean_LD, atol=0.02 * np.abs(features[0]).max())
@@ -93,7 +97,7 @@ def test_clips_of_nobody_lose_the_mean_of_their_corpus_and_others_stay_as_they_a
 
 def test_means_of_corpora_are_those_of_all_their_clips(two_corpora: str) -> None:
     sums, store, metadata, ids = sums_of(two_corpora)
-    corpora, corpus_of = sums.corpora(), dict(zip(*(metadata[n].to_pylist() for n in ("utterance_id", "corpus"))))
+    corpora, corpus_of = sums.corpora(), corpora_of(metadata)
     mean_NLD = store.read(store.index(), ids)[0].astype(np.float64)
     row_N = corpora.speakers.rows(ids)
     assert corpora.speakers.rows(["nobody"]).tolist() == [2]
@@ -120,7 +124,7 @@ def test_auto_has_the_means_of_corpora_where_there_are_several(
     two_corpora: str, normalise: str, of: str, expected: list[str]
 ) -> None:
     sums, store, metadata, ids = sums_of(two_corpora)
-    corpus_of = dict(zip(*(metadata[name].to_pylist() for name in ("utterance_id", "corpus"))))
+    corpus_of = corpora_of(metadata)
     train = [name for name in ids if of == "both" or corpus_of[name] == of]
     mean_NLD, std_NLD = (torch.from_numpy(part) for part in store.read(store.index(), train)[:2])
     assert list(centrings(sums, train, PooledMoments.of(mean_NLD, std_NLD), normalise)) == expected

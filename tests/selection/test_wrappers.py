@@ -431,7 +431,9 @@ def test_a_share_by_chance_comes_first_and_the_strategy_picks_among_the_others(e
     candidates = pool(60, 0, 0)
     picks = ask(wrapped("margin", {"name": "epsilon_greedy", "epsilon": epsilon}), candidates, 10)
     first = ask(wrapped("random"), candidates, chance) if chance else []
-    assert picks == first + [name for name in ask(wrapped("margin"), candidates, 20) if name not in first][: 10 - chance]
+    assert (
+        picks == first + [name for name in ask(wrapped("margin"), candidates, 20) if name not in first][: 10 - chance]
+    )
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, 1.1, float("nan")])

@@ -287,9 +287,7 @@ def test_auto_normalises_nothing_else_and_adapters_never(loop_values: dict[str, 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_pool_of_several_corpora_may_lose_their_means(
-    loop_values: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_pool_of_several_corpora_may_lose_their_means(loop_values: dict[str, Any], tmp_path: Path) -> None:
     change = {"run": str(tmp_path / "both"), "corpora": None, "source_corpora": None, "random_arm": True}
     run = run_loop(parse(LoopOptions, loop_values | change))
     heads = [

@@ -90,7 +90,9 @@ class SpeakerSums:
         """The sums of corpora in the place of speakers."""
         count = len(self.count_G) - 1 - self.voices
         row_G = np.where(self.corpus_G < 0, count, self.corpus_G)
-        mean_GLD, std_GLD = (np.zeros((count + 1, *part.shape[1:]), np.float64) for part in (self.mean_GLD, self.std_GLD))
+        mean_GLD, std_GLD = (
+            np.zeros((count + 1, *part.shape[1:]), np.float64) for part in (self.mean_GLD, self.std_GLD)
+        )
         np.add.at(mean_GLD, row_G, self.mean_GLD)
         np.add.at(std_GLD, row_G, self.std_GLD)
         return SpeakerSums(
@@ -251,7 +253,7 @@ class Centring:
 
 
 def centrings(sums: SpeakerSums, train: Sequence[str], before: PooledMoments, normalise: str) -> dict[str, Centring]:
-    """What may be taken from features under an option `normalise`, by name: the means of a speaker, or of a corpus.
+    """Means that may be taken from features under an option `normalise`, by name: of speakers, or of corpora.
 
     With auto whatever there is: speakers, and corpora where the training part has several. Raises FeatureError where
     speakers are asked for and none is known.

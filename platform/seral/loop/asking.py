@@ -91,9 +91,7 @@ def ask(this: Round) -> Picks:
         with this.times.phase("select"):
             asked_before = this.annotator.asked(batch)
             chosen = (
-                Picks(asked_before, exact=True)
-                if asked_before
-                else pick(this, picks.ids, count=count, further=further)
+                Picks(asked_before, exact=True) if asked_before else pick(this, picks.ids, count=count, further=further)
             )
         if not chosen.ids:
             break

@@ -67,7 +67,7 @@ class ScoringPlan:
     """Numbers of an embedding that are written: longer ones are projected."""
     on: ClusterOptions
     shifts: Mapping[str, SpeakerShifts] = field(default_factory=dict)
-    """What is taken from features, for models of a normalisation."""
+    """Shifts that are taken from features, by normalisation."""
 
 
 @dataclass(frozen=True, kw_only=True)

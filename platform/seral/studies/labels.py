@@ -318,7 +318,7 @@ def _at(shares: list[float], share: float) -> Measure:
 def _difference(
     name: str, own: Counts, other: Counts, measure: Measure, of_other: Measure | None = None
 ) -> dict[str, float]:
-    """Difference of a measure of two rows, with its interval over speakers left out in turn; `of_other`: of the other."""
+    """Difference of a measure of two rows, or of one and that `of_other`; its interval leaves out each speaker."""
     of_other = of_other or measure
     whole = measure(own) - of_other(other)
     line = {name: whole}

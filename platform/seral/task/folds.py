@@ -50,7 +50,7 @@ class FoldData:
 
     @property
     def shifts(self) -> dict[str, SpeakerShifts]:
-        """What is taken from features, for models of a normalisation."""
+        """Shifts that are taken from features, by normalisation."""
         return {name: centring.shifts for name, centring in self.centrings.items()}
 
     @property

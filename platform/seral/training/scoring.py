@@ -69,7 +69,9 @@ class Scorer:
         self.frames: FrameReader | None = None
         self.normalise, self.shifts = read_normalisation(folder), dict(shifts or {}).get(read_normalisation(folder))
         if self.normalise != "none" and self.shifts is None:
-            raise TrainError(f"the model {folder} was trained on features less the means of a {self.normalise}: give them")
+            raise TrainError(
+                f"the model {folder} was trained on features less the means of a {self.normalise}: give them"
+            )
         with storage.local_copy(folder) as local:
             if (local / "adapter").is_dir():
                 self.model = load_model(folder)

@@ -1,4 +1,4 @@
-"""Views of a training's clips: features as they are, or less means of speakers or corpora, with what belongs to each."""
+"""Views of a training's clips: features as they are, or less means of speakers or corpora."""
 
 # N rows · M labelled rows
 from __future__ import annotations

@@ -184,13 +184,13 @@ def test_what_is_labelled_in_one_part_is_labelled_for_the_others_too() -> None:
     nobody = {"labelled_ids": None, "labelled_embedding_MD": None, "labelled_doubt_M": None, "rejected_M": None}
     rows = [np.arange(30), np.arange(30, 60)]
     empty = {name: np.asarray(getattr(whole, name))[:0] for name in nobody}
-    told, untold = (
+    pools = [
         Parts([PoolPart(whole.take(rows[0])), PoolPart(replace(whole.take(rows[1]), **columns))])
         for columns in (empty, nobody)
-    )
-    gathered = untold.gather(whole.ids.tolist())
+    ]
+    gathered = pools[1].gather(whole.ids.tolist())
     np.testing.assert_array_equal(gathered.labelled_centres(), whole.labelled_centres())
-    picks = [select_in_parts(StrategyOptions(name="typiclust"), parts, 8, RNG(0)).ids for parts in (told, untold)]
+    picks = [select_in_parts(StrategyOptions(name="typiclust"), parts, 8, RNG(0)).ids for parts in pools]
     assert picks[0] == picks[1]
     other = replace(whole.take(rows[1]), **(nobody | {"labelled_ids": np.array(["other"])}))
     both_labelled = Parts([PoolPart(whole.take(rows[0])), PoolPart(other)])

@@ -52,7 +52,9 @@ FEATURES, PROBABILITIES, PASSES = {"embedding_ND"}, {"probability_NC"}, {"dropou
 """Fields of Candidates that most strategies read."""
 
 STRATEGIES: dict[str, Strategy] = {
-    "auto": Strategy(auto, FEATURES, StandsFor(recommended, ALL_RECOMMENDED)),  # and the probabilities where there are any
+    "auto": Strategy(
+        auto, FEATURES, StandsFor(recommended, ALL_RECOMMENDED)
+    ),  # and the probabilities where there are any
     "random": Strategy(uniform, in_parts=Exact(uniform_in_parts)),
     "entropy": by_score(entropy, PROBABILITIES),
     "margin": by_score(margin, PROBABILITIES),

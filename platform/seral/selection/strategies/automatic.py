@@ -56,8 +56,8 @@ def auto(
     agreement: float = AGREEMENT,
     epsilon: float = 0.0,
 ) -> list[str]:
-    """What did best on the corpora of docs/results/few-labels.md, by situation. Before there is a model k_means; by a
-    model of this corpus' own labels cluster_margin. By one that has a `source` (labels of other corpora; the loop says
+    """The best by situation on the corpora of docs/results/few-labels.md. Before there is a model k_means; by a model
+    of this corpus' own labels cluster_margin. By one that has a `source` (labels of other corpora; the loop says
     so) uncertainty_herding, if the classes that it predicts agree with clusters of the features; if not, random before
     the first label and cluster_margin after it. A share of `epsilon` is picked by chance.
 
