@@ -239,6 +239,21 @@ def test_the_page_says_where_curves_show_a_proxy(run_pool: tuple[Path, pa.Table]
     assert "Adapters were trained at the last point" not in page.read_text(encoding="utf-8")
 
 
+def test_the_page_says_which_strategies_another_one_stood_for(
+    run_pool: tuple[Path, pa.Table], page: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(run_pool[0], run)
+    for folder in run.glob("trajectories/after.*/rounds/0000"):
+        table = pq.read_table(folder / "picks.parquet").to_pylist()
+        picks = [row | {"strategy": "k_means"} for row in table]
+        pq.write_table(pa.Table.from_pylist(picks, PICK), folder / "picks.parquet")
+    html = Path(write_report(run, run_pool[1], out=tmp_path / "chosen")).read_text(encoding="utf-8")
+    assert "Rounds that after picked by: after in 18, k_means in 6." in html
+    assert "Rounds that random picked" not in html
+    assert "picked by:" not in page.read_text(encoding="utf-8")
+
+
 def test_equal_runs_give_equal_pages(run_pool: tuple[Path, pa.Table], page: Path, tmp_path: Path) -> None:
     assert Path(write_report(*run_pool, out=tmp_path / "again")).read_bytes() == page.read_bytes()
 

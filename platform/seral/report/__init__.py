@@ -144,7 +144,12 @@ def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFra
         "picked_classes": page.Picture(
             png=png(figures.picked_classes(composed, records.classes)),
             alt=f"Stacked bars of the answered classes by round for {arms}.",
-            caption=f"The answers of each round. The {RANDOM} arm shows what the training part holds.",
+            caption=" ".join(
+                [
+                    f"The answers of each round. The {RANDOM} arm shows what the training part holds.",
+                    *_picked_by(records),
+                ]
+            ),
         ),
         "picked_groups": page.Picture(
             png=png(figures.picked_groups(composed, pool)),
@@ -157,6 +162,18 @@ def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFra
             caption="Signal-to-noise ratio of the picks against the pool.",
         ),
     }
+
+
+def _picked_by(records: RunRecords) -> list[str]:
+    """Sentences on the strategies that arms picked by, where another than they are named for."""
+    sentences = []
+    for arm, picks in records.picks.groupby("arm", sort=True):
+        rounds_of = picks.groupby("strategy")[["fold", "seed", "round"]].apply(lambda own: len(own.drop_duplicates()))
+        if set(rounds_of.index) - {arm}:
+            ordered = rounds_of.sort_values(ascending=False, kind="stable")
+            words = ", ".join(f"{name} in {count}" for name, count in ordered.items())
+            sentences.append(f"Rounds that {arm} picked by: {words}.")
+    return sentences
 
 
 def _filtered_sentences(records: RunRecords) -> list[str]:
