@@ -193,8 +193,21 @@ def start_and_kill(arguments: Sequence[str], ready: Callable[[], bool]) -> None:
         assert driver.poll() is None, "the driver ended before it could be killed"
         assert time.monotonic() < deadline, "it did not come so far within three minutes"
         time.sleep(0.05)
+    started = psutil.Process(driver.pid).children(recursive=True)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
+    # Its Ray takes a moment to see that, and a worker that still ends its task would meet whoever goes on.
+    deadline = time.monotonic() + 60
+    while alive := [process for process in started if works(process)]:
+        assert time.monotonic() < deadline, f"these outlived the driver by a minute: {alive}"
+        time.sleep(0.05)
+
+
+def works(process: psutil.Process) -> bool:
+    """Whether a process is there and has not ended; who has ended stays a zombie where nobody asks after him."""
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 @contextmanager
