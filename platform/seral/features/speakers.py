@@ -106,7 +106,7 @@ class SpeakerSums:
     def shifts(self, mean_LD: Tensor, std_LD: Tensor, shrink: float = SHRINK) -> SpeakerShifts:
         """Shifts of all speakers towards the means of the training part, (L, D) each; of a corpus' nobody, its own."""
         voices, shifts = self.voices, self._own_shifts(mean_LD, std_LD, shrink)
-        if voices < len(self.count_G) - 1:
+        if self.count_G[voices:-1].any():  # corpora are summed up only for clips of nobody
             corpora = self.corpora()._own_shifts(mean_LD, std_LD, shrink)
             shifts.mean_GLD[voices:-1], shifts.std_GLD[voices:-1] = corpora.mean_GLD[:-1], corpora.std_GLD[:-1]
         return shifts

@@ -52,9 +52,8 @@ FEATURES, PROBABILITIES, PASSES = {"embedding_ND"}, {"probability_NC"}, {"dropou
 """Fields of Candidates that most strategies read."""
 
 STRATEGIES: dict[str, Strategy] = {
-    "auto": Strategy(
-        auto, FEATURES, StandsFor(recommended, ALL_RECOMMENDED)
-    ),  # and the probabilities where there are any
+    # auto, uncertainty_herding and tcm read the probabilities as well where there are any.
+    "auto": Strategy(auto, FEATURES, StandsFor(recommended, ALL_RECOMMENDED)),
     "random": Strategy(uniform, in_parts=Exact(uniform_in_parts)),
     "entropy": by_score(entropy, PROBABILITIES),
     "margin": by_score(margin, PROBABILITIES),
@@ -69,8 +68,8 @@ STRATEGIES: dict[str, Strategy] = {
     "typiclust": Strategy(typiclust, FEATURES),
     "prob_cover": Strategy(prob_cover, FEATURES),
     "max_herding": Strategy(max_herding, FEATURES, Exact(max_herding_in_parts)),
-    "uncertainty_herding": Strategy(uncertainty_herding, FEATURES, Exact(uncertainty_herding_in_parts)),  # as auto
-    "tcm": Strategy(tcm, FEATURES, Phases(tcm_stands_for)),  # as auto
+    "uncertainty_herding": Strategy(uncertainty_herding, FEATURES, Exact(uncertainty_herding_in_parts)),
+    "tcm": Strategy(tcm, FEATURES, Phases(tcm_stands_for)),
     "dcom": Strategy(dcom, PROBABILITIES | FEATURES, Exact(dcom_in_parts)),
     "dropquery": Strategy(dropquery, PROBABILITIES | PASSES | FEATURES, Exact(dropquery_in_parts)),
     "badge": Strategy(badge, PROBABILITIES | FEATURES, Exact(badge_in_parts)),
