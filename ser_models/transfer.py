@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def fit_source_head(
     tried = {l2: _left_out(corpora, num_classes, pool, replace(options, l2=l2)) for l2 in (USUAL_L2, *OTHER_L2)}
     scores = {l2: {name: _uar(*part) for name, part in parts.items()} for l2, parts in tried.items()}
     best = clearly_best(scores)
-    fitted = fit_head(_together(corpora), num_classes, pool=pool, options=replace(options, l2=best))
+    fitted = fit_head(together(corpora), num_classes, pool=pool, options=replace(options, l2=best))
     present_C = torch.isin(torch.arange(num_classes), _labels(corpora))
     with torch.no_grad():
         for part in (fitted.head.output.weight, fitted.head.output.bias):
@@ -90,7 +91,7 @@ def _left_out(
         shared_N = torch.isin(rows.label_N, _labels(others))
         if not bool(shared_N.any()):
             continue
-        fitted = fit_head(_together(others), num_classes, pool=pool, options=options)
+        fitted = fit_head(together(others), num_classes, pool=pool, options=options)
         logits_NC = predict_pooled(fitted, rows.mean_NLD, rows.std_NLD, rows.text_NE)
         left_out[name] = (logits_NC[shared_N], rows.label_N[shared_N])
     return left_out
@@ -100,12 +101,12 @@ def _uar(logits_NC: Tensor, label_N: Tensor) -> float:
     return uar(label_N.numpy(), logits_NC.argmax(1).numpy())
 
 
-def _labels(corpora: Mapping[str, PooledSet]) -> Tensor:
+def _labels(corpora: Mapping[Any, PooledSet]) -> Tensor:
     """The labels of all corpora, one after the other."""
     return torch.cat([torch.empty(0, dtype=torch.int64), *(rows.label_N for rows in corpora.values())])
 
 
-def _together(corpora: Mapping[str, PooledSet]) -> PooledSet:
+def together(corpora: Mapping[Any, PooledSet]) -> PooledSet:
     """The rows of all corpora as one set."""
     parts = list(corpora.values())
     texts = [part.text_NE for part in parts if part.text_NE is not None]

@@ -50,7 +50,7 @@ FLOORS = {
             "relevance",
         ),
         *("alignment", "similarity"),
-        *("training", "adapters", "objectives", "build"),
+        *("training", "adapters", "objectives", "build", "adaptation"),
     ],
 }
 """Folders and loose modules of each part, the ground first: an import may only go down its list."""

@@ -25,7 +25,7 @@ from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
 
-COMPUTE_PHASES = ("select", "train", "evaluate", "score", "probe")
+COMPUTE_PHASES = ("select", "train", "evaluate", "score", "predict", "probe")
 """The phases of a round that are selection or model compute."""
 LONG_ROUND_S = 600.0
 

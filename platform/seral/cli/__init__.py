@@ -25,8 +25,8 @@ from seral.errors import AwaitingLabels, SeralError, sentence
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **labels** is for the people
-who answer, **report** shows what it was worth, **predict** uses the model. **pretrain** adapts an encoder, **distil**
-makes a small one of it; **select** picks what to label next without a loop, by one of the **strategies**;
+who answer, **report** shows what it was worth, **predict** uses the model. **pretrain** and **adapt** adapt an encoder,
+**distil** makes a small one of it; **select** picks what to label next without a loop, by one of the **strategies**;
 **compare** and **two-stage** are studies of how to train, **layers** looks into an encoder;
 **sweep** looks for the best options of a training; **jobs** sends any of it to a cluster.
 """

@@ -156,7 +156,7 @@ def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary
         shifts=this.data.shifts,
     )
     rows_of = this.data.index.rows_by_shard(this.candidates(this.unasked(answers.asked_ids), this.number + 1))
-    with this.times.phase("score"):
+    with this.times.phase("predict" if this.is_last else "score"):  # nobody selects by what is made of it last
         summary = score_shards(plan, rows_of, this.fold.processes, options.cluster)
     if needs & {"embedding_ND", "labelled_doubt_M"}:
         _write_labelled(this, examples, needs)

@@ -28,6 +28,7 @@ from ser_models.training import MAX_GRAD_NORM
 from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import TrainError
+from seral.features.provenance import hand_down
 from seral.features.speech import Speech
 from seral.options import Options
 from seral.pool.noises import read_noises
@@ -206,6 +207,8 @@ class Distilling(Pretraining):
         save_encoder(self.model.student.eval().half(), folder / ENCODER)
         note = {"teacher": self.options.teacher, "teacher_parameters": self.facts["teacher_parameters"]}
         storage.write_json(folder / ENCODER / NOTE, note)
+        made_of = [one for one in (self.options.teacher, self.options.student) if one is not None]
+        hand_down(made_of, str(folder / ENCODER))
 
 
 def check_pair(teacher: SpeechEncoder, student: SpeechEncoder, options: DistilOptions) -> None:

@@ -2,6 +2,7 @@
 
 FOLDER/encoder/                the encoder, as any other
 FOLDER/encoder/adapter/        with the objective local_attributes: the adapter that fine-tuning starts from
+FOLDER/encoder/labels.parquet  where it has learnt from labels, see seral.features.provenance
 FOLDER/objective.safetensors   heads and clusters of the pretraining loss
 """
 

@@ -24,6 +24,7 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError
 from seral.features.audio import extract_features
+from seral.features.provenance import hand_down
 from seral.features.store import FeatureStore
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool
@@ -75,6 +76,7 @@ def adapt_encoder(
         spec = TaptSpec(pool=pool, ids=wanted, encoder=encoder, options=options, on=on, state=state)
     with train_to_end(spec, what=f"TAPT of {encoder}", name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
+        hand_down([encoder], target)
         storage.write_bytes(storage.join(folder, OBJECTIVE), (local / OBJECTIVE).read_bytes())
         record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
     storage.write_bytes(storage.join(folder, PICTURE), _picture(record))

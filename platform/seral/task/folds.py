@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from seral.errors import FeatureError
 from seral.features.audio import extract_features
 from seral.features.index import ShardIndex
 from seral.features.moments import pooled_moments
+from seral.features.provenance import check_unheard
 from seral.features.speakers import Centring, SpeakerShifts, centrings, speaker_sums
 from seral.features.store import FeatureStore
 from seral.features.text import extract_text
@@ -142,7 +144,11 @@ def _centred(data_of: Mapping[int, FoldData], source: pa.Table, normalise: str) 
 
 
 def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: pa.Table) -> FoldData:
-    """A fold with its features, less what the encoder could make nothing of."""
+    """A fold with its features, less what the encoder could make nothing of.
+
+    Raises OptionError where the encoder has learnt from labels of its clips or speakers.
+    """
+    check_unheard(store.encoder, metadata, chain(fold.train, fold.dev, fold.test))
     if unusable := set(store.unusable["source"].to_pylist()):
         say(f"{len(unusable)} utterances give no usable features and are left out")
         fold = fold.without(unusable)

@@ -52,7 +52,10 @@ def gold_words(pool: Pool) -> Counter[str]:
 
 
 class Oracle:
-    """Answers from the gold table of a pool, in the run's classes."""
+    """Answers from the gold table of a pool, in the run's classes.
+
+    Raises LabelError where a class has no label, unless the classes need not be `complete`.
+    """
 
     name = "gold"
 
@@ -62,6 +65,8 @@ class Oracle:
         classes: Sequence[str],
         class_map: Mapping[str, str] | None = None,
         dimensions: Sequence[str] = (),
+        *,
+        complete: bool = True,
     ) -> None:
         uris = [pool.table_uri("gold", shard) for shard in pool.shards]
         table = storage.read_tables(uris, GOLD, ["utterance_id", "emotion", *dimensions])
@@ -84,7 +89,8 @@ class Oracle:
         self._value_NK[~np.isfinite(self._value_NK).all(1)] = np.nan
         if dimensions and not np.isfinite(self._value_NK).all(1).any():
             raise LabelError(f"no utterance of {pool.uri} has gold ratings of {', '.join(dimensions)}")
-        if absent := sorted(set(classes) - {classes[code] for code in np.unique(self._code_N) if code >= 0}):
+        absent = sorted(set(classes) - {classes[code] for code in np.unique(self._code_N) if code >= 0})
+        if absent and complete:
             outside = self._outside(self._word_N)
             raise LabelError(
                 f"no gold label of {pool.uri} means {', '.join(absent)}; words outside the classes: "

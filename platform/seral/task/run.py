@@ -31,6 +31,7 @@ KINDS = {
     "train": "a training",
     "pretrain": "a pretraining",
     "distil": "a distillation",
+    "adapt": "an adaptation by labels",
     "sweep": "a sweep",
     "compare": "a comparison of trainings",
     "two-stage": "a two-stage adaptation",

@@ -19,6 +19,7 @@ from torch import Tensor
 from ser_models import metrics
 from ser_models.build import SerModel, build_model, use_pooling
 from ser_models.build import load_model as load_head
+from ser_models.encoders import load_encoder
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
@@ -154,6 +155,12 @@ def repooled_features(store: FeatureStore, pooling: str, layer: int, *parts: Utt
     model = build_model(frozen_encoder(store.encoder), ["any"]).eval()
     use_pooling(model, pooling, start=layer)
     return _with_features(model, store, layer, parts)
+
+
+@torch.inference_mode()
+def features_from_frames(encoder: str, store: FeatureStore, layer: int, *parts: Utterances) -> tuple[Utterances, ...]:
+    """Utterances with pooled features of an encoder that is the store's up to hidden state `layer`."""
+    return _with_features(build_model(load_encoder(encoder), ["any"]).eval(), store, layer, parts)
 
 
 def _with_features(

@@ -12,35 +12,32 @@ Every corpus is brought to the mean and the spread of the pool, and no label of 
 # N clips · C classes
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field, field_validator, model_validator
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
 from ser_models.intervals import mean_interval
 from ser_models.moments import PooledMoments
 from seral import storage
 from seral.errors import FeatureError, OptionError
 from seral.features.audio import extract_features
-from seral.features.index import ShardIndex
 from seral.features.moments import pooled_moments
+from seral.features.provenance import check_unheard, learnt_from
 from seral.features.speakers import Centring, SpeakerShifts, centrings, speaker_sums
-from seral.features.store import FeatureStore
 from seral.figures.markdown import markdown
-from seral.options import Options
 from seral.pool.ids import Ids
-from seral.pool.shards import Pool, open_pool
+from seral.pool.shards import open_pool
 from seral.progress import say, track
 from seral.task.cells import write_table
 from seral.task.context import RunContext, open_run
 from seral.task.eligibility import askable
 from seral.task.examples import Targets, Utterances
-from seral.task.gold import Oracle
 from seral.task.options import TaskOptions
 from seral.training.finetune_options import FinetuneOptions, HeadOptions
 from seral.training.scoring import Float, Scorer
@@ -56,27 +53,12 @@ from seral.training.source import (
     view,
     whole_speakers,
 )
+from seral.training.sources import SourceOptions, Speech, labelled_speech
 
 MAY_CHANGE = {"run", "cluster"}
 PREDICTIONS = "predictions"
 FEW = 6
 """Corpora from which on there is an interval instead of a range."""
-
-
-class SourceOptions(Options):
-    """A pool whose labels are used."""
-
-    pool: str
-    """The pool."""
-    corpora: list[str] | None = None
-    """Only these corpora; None = all."""
-    class_map: dict[str, str] | None = None
-    """A corpus's word -> one of the classes; None = the usual words."""
-
-    @field_validator("pool")
-    @classmethod
-    def _absolute(cls, uri: str) -> str:
-        return storage.absolute(uri)
 
 
 class TransferOptions(TaskOptions):
@@ -98,24 +80,6 @@ class TransferOptions(TaskOptions):
         return self
 
 
-@dataclass(frozen=True, kw_only=True)
-class Speech:
-    """Features of one side of a transfer."""
-
-    store: FeatureStore
-    index: ShardIndex
-    metadata: pa.Table
-
-    @property
-    def ids(self) -> list[str]:
-        """The utterances that have features."""
-        return list(self.index.present(self.metadata["utterance_id"].to_pylist()))
-
-    def utterances(self, ids: Sequence[str]) -> Utterances:
-        """Pooled features of some utterances."""
-        return Utterances.of(self.store, self.index, ids)
-
-
 def run_transfer(options: TransferOptions) -> str:
     """Fit what is missing, predict the pool and write the tables; returns what they say as Markdown."""
     context = open_run(options, "transfer", MAY_CHANGE)
@@ -124,6 +88,7 @@ def run_transfer(options: TransferOptions) -> str:
     ids = Ids(sorted(target.ids))
     if not ids:
         raise OptionError(f"no clip of {options.pool} has features and is not of a source: there is no target")
+    check_unheard(options.encoder, target.metadata, ids)
     moments = pooled_moments(target.store, target.index, {"target": ids})["target"]
     made = _centrings(target, ids, options, moments)
     shifts = {kind: centring.shifts for kind, centring in made.items()}
@@ -184,35 +149,31 @@ def _source(
 ) -> SourceSpeech:
     """The labelled clips of all sources, under every normalisation."""
     options, parts = context.options, dict[str, list[Utterances]]()
-    targets, corpora = list[Targets](), list[str]()
+    targets, corpora = list[Targets](), list[NDArray[np.str_]]()
+
+    def speech_of(uri: str) -> Speech:
+        return target if uri == options.pool else _features(uri, context)
+
     for source in options.sources:
-        pool = context.pool if source.pool == options.pool else open_pool(source.pool)
-        speech = target if source.pool == options.pool else _features(pool, context)
-        oracle = Oracle(pool, options.classes, source.class_map or options.class_map, [])
-        metadata = askable(pool, source.corpora)
-        metadata = metadata.filter(pa.array(oracle.answers(metadata["utterance_id"])))
-        speech = Speech(store=speech.store, index=speech.index, metadata=metadata)
-        if not (ids := speech.ids):
-            raise OptionError(f"no clip of {source.pool} has one of the classes {', '.join(options.classes)}")
-        units, shifts = speech.utterances(ids), None
+        labelled = labelled_speech(source, options, speech_of)
+        speech, ids, shifts = labelled.speech, labelled.ids, None
+        units = speech.utterances(ids)
         if centring is not None:
-            sums = speaker_sums(speech.store, speech.index, metadata, ids)
+            sums = speaker_sums(speech.store, speech.index, speech.metadata, ids)
             shifts = sums.shifts(centring.moments.mean.mean, centring.moments.std.mean)
-        corpus_of = dict(zip(*(metadata[name].to_pylist() for name in ("utterance_id", "corpus")), strict=True))
-        targets.append(oracle.targets(ids))
-        corpora += [corpus_of[name] for name in ids]
-        own_N = np.array(corpora[-len(ids) :])
+        targets.append(labelled.targets)
+        corpora.append(labelled.corpus_N)
         for kind in names:
             taken = shifts if kind == "speaker" else None
-            clips = source_view(units, taken, targets[-1], own_N, len(options.classes))
+            clips = source_view(units, taken, labelled.targets, labelled.corpus_N, len(options.classes))
             parts.setdefault(kind, []).append(clips)
     label_N = np.concatenate([part.label_N for part in targets])
     views = {kind: _together(units) for kind, units in parts.items()}
-    return SourceSpeech(views=views, targets=Targets.of_classes(label_N), corpus_N=np.array(corpora))
+    return SourceSpeech(views=views, targets=Targets.of_classes(label_N), corpus_N=np.concatenate(corpora))
 
 
-def _features(pool: Pool, context: RunContext[TransferOptions]) -> Speech:
-    options = context.options
+def _features(uri: str, context: RunContext[TransferOptions]) -> Speech:
+    options, pool = context.options, open_pool(uri)
     store = extract_features(pool, options.encoder, options=options.features, on=options.cluster)
     return Speech(store=store, index=store.index(), metadata=pool.metadata)
 
@@ -290,6 +251,7 @@ def _write(options: TransferOptions, clips: int, shares_C: Float) -> str:
         f"{clips} clips by {sum(chosen['labels'].values())} labels of {len(chosen['labels'])} corpora; "
         f"normalise: {facts['normalise']}.",
         _sentence(mean, low, high, len(uars)),
+        *_doubt(options.encoder, uars),
         "",
         markdown(corpora),
         "",
@@ -315,3 +277,11 @@ def _sentence(mean: float | None, low: float | None, high: float | None, corpora
         return f"{text}."
     kind = "range" if corpora < FEW else "95 % interval of the mean"
     return f"{text} ({kind} {100 * low:.0f} to {100 * high:.0f})."
+
+
+def _doubt(encoder: str, corpora: Collection[str]) -> list[str]:
+    """A line, if the encoder has learnt from labels of what its worth is measured on."""
+    learnt = set(learnt_from(encoder)["corpus"].unique().to_pylist())
+    if not (both := sorted(learnt & set(corpora))):
+        return []
+    return [f"Too high: the encoder has learnt from labels of {', '.join(both)}; its own table leaves them out."]

@@ -198,6 +198,17 @@ layer by layer. `distil.json` and `distil.png` show how it went, `seral layers p
 
 Example: `seral distil data/pool --teacher microsoft/wavlm-base-plus --layers 4 --run runs/student`""",
     ),
+    "adapt": Verb(
+        name="adapt",
+        options="seral.training.adaptation:AdaptOptions",
+        function="seral.training.adaptation:run_adapt",
+        help="Adapt an encoder to emotions by labels of other corpora, for a pool that it has not heard.",
+        about="""Adapters learn from batches of one corpus each and are merged into the weights: RUN/encoder stands
+wherever an `encoder` may. What that is worth is said by leaving out one corpus at a time. A loop, a training or a
+transfer on clips that it has learnt from, or on their speakers, is refused. Run it again: it goes on where it stopped.
+
+Example: `seral adapt jobs/configs/adapt-emodb.yaml`""",
+    ),
     "transfer": Verb(
         name="transfer",
         options="seral.training.transfer:TransferOptions",

@@ -1,0 +1,85 @@
+"""Labelled speech of any pools: whose labels are used, and the features of it."""
+
+# N clips
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import field_validator
+
+from seral import storage
+from seral.errors import OptionError
+from seral.features.index import ShardIndex
+from seral.features.store import FeatureStore
+from seral.options import Options
+from seral.task.eligibility import askable
+from seral.task.examples import Targets, Utterances
+from seral.task.gold import Oracle
+from seral.task.options import TaskOptions
+
+
+class SourceOptions(Options):
+    """A pool whose labels are used."""
+
+    pool: str
+    """The pool."""
+    corpora: list[str] | None = None
+    """Only these corpora; None = all."""
+    class_map: dict[str, str] | None = None
+    """A corpus's word -> one of the classes; None = the usual words."""
+
+    @field_validator("pool")
+    @classmethod
+    def _absolute(cls, uri: str) -> str:
+        return storage.absolute(uri)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """Features of some clips of a pool."""
+
+    store: FeatureStore
+    index: ShardIndex
+    metadata: pa.Table
+
+    @property
+    def ids(self) -> list[str]:
+        """The utterances that have features."""
+        return list(self.index.present(self.metadata["utterance_id"].to_pylist()))
+
+    def utterances(self, ids: Sequence[str]) -> Utterances:
+        """Pooled features of some utterances."""
+        return Utterances.of(self.store, self.index, ids)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSpeech:
+    """Clips of a pool whose class is known."""
+
+    speech: Speech
+    ids: list[str]
+    targets: Targets
+    corpus_N: NDArray[np.str_]
+    """The corpus of each clip."""
+
+
+def labelled_speech(source: SourceOptions, options: TaskOptions, speech_of: Callable[[str], Speech]) -> LabelledSpeech:
+    """The labelled clips of a source that have features. Raises OptionError where no clip has one of the classes.
+
+    `speech_of` gives the speech of a pool.
+    """
+    speech = speech_of(source.pool)
+    pool = speech.store.pool
+    oracle = Oracle(pool, options.classes, source.class_map or options.class_map, [], complete=False)
+    metadata = askable(pool, source.corpora)
+    metadata = metadata.filter(pa.array(oracle.answers(metadata["utterance_id"])))
+    speech = Speech(store=speech.store, index=speech.index, metadata=metadata)
+    if not (ids := speech.ids):
+        raise OptionError(f"no clip of {source.pool} has one of the classes {', '.join(options.classes)}")
+    corpus_of = dict(zip(*(metadata[name].to_pylist() for name in ("utterance_id", "corpus")), strict=True))
+    corpus_N = np.array([corpus_of[name] for name in ids])
+    return LabelledSpeech(speech=speech, ids=ids, targets=oracle.targets(ids), corpus_N=corpus_N)
