@@ -74,9 +74,8 @@ def test_it_goes_on_to_the_same_weights_and_stands_as_an_encoder(
         "budget": {"sizes": [8]},
         "full_arm": False,
     }
-    with pytest.raises(
-        OptionError, match=r"has learnt from labels of \d+ of these clips or their speakers, e.g. acted"
-    ):
+    refused = r"has learnt from labels of \d+ of these clips or their speakers, e.g. acted"
+    with pytest.raises(OptionError, match=refused):
         run_loop(parse(LoopOptions, loop | {"run": str(tmp_path / "leak"), "corpora": ["acted"]}))
     run = run_loop(parse(LoopOptions, loop | {"run": str(tmp_path / "loop"), "corpora": ["natural"]}))
     assert list(Path(run).glob("trajectories/random*/rounds/0000/metrics.json"))
