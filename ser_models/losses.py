@@ -63,7 +63,7 @@ def weighted_classes(
 
 
 def class_distributions(label_N: Tensor, num_classes: int, soft_NC: Tensor) -> Tensor:
-    """Labels as distributions, (N, C): shares of the votes, one-hot in rows of NaN, zeros where the label is -1.
+    """Labels as distributions, (N, C): shares of the votes, one-hot in rows of NaN, zeros where these have label -1.
 
     Raises ValueError for rows that are neither a distribution nor NaN throughout.
     """
@@ -75,7 +75,7 @@ def class_distributions(label_N: Tensor, num_classes: int, soft_NC: Tensor) -> T
     if bad := torch.nonzero(~fine_N).flatten().tolist():
         raise ValueError(f"soft labels of row(s) {bad[:10]} are no distributions: {soft_NC[bad[0]].tolist()}")
     hot_NC = functional.one_hot(label_N.clamp_min(0), num_classes).float()
-    return torch.where(hard_N[:, None], hot_NC, soft_NC.float()) * labelled_N[:, None]
+    return torch.where(hard_N[:, None], hot_NC * labelled_N[:, None], soft_NC.float())
 
 
 def cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = None) -> Tensor:

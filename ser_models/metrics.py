@@ -14,6 +14,8 @@ Labels = NDArray[np.int64]
 Ratings = NDArray[np.floating]
 MetricFunction = Callable[[NDArray[Any], NDArray[Any]], float]
 """(truth, predicted) -> value, a row a clip in both: classes, ratings, or a distribution over classes."""
+TIED = 1e-6
+"""Shares of votes that differ by less are alike."""
 
 
 def confusion_matrix(truth_N: Labels, predicted_N: Labels, num_classes: int | None = None) -> NDArray[np.int64]:
@@ -115,7 +117,9 @@ def calibration_error(truth_N: Labels, probability_NC: NDArray[np.floating], bin
 def soft_label_agreement(vote_NC: NDArray[np.floating], probability_NC: NDArray[np.floating]) -> dict[str, float]:
     """Closeness of predicted distributions to the annotators', each row summing to 1, means over clips.
 
-    cross_entropy: `-Σ q log p`. jensen_shannon: in bits, 0..1. overlap: `Σ min(p, q)`, 0..1.
+    cross_entropy: `-Σ q log p`. jensen_shannon: in bits, 0..1. overlap: `Σ min(p, q)`, 0..1. top2: share of clips
+    whose class of most votes is one of the two likeliest. uar_with_ties: UAR where any of the classes on which votes
+    are tied is right; a clip counts for the one that was predicted, else for the first.
     """
     if vote_NC.shape != probability_NC.shape or vote_NC.ndim != 2 or not len(vote_NC):
         raise ValueError(f"expected two tables (N, C) alike, got {vote_NC.shape} and {probability_NC.shape}")
@@ -124,11 +128,17 @@ def soft_label_agreement(vote_NC: NDArray[np.floating], probability_NC: NDArray[
             raise ValueError(f"{name} must be distributions: rows of numbers from 0 to 1 that sum to 1")
     q, p = vote_NC.astype(np.float64), np.clip(probability_NC.astype(np.float64), 1e-12, None)
     middle = (q + p) / 2
+    best_NC = q >= q.max(1, keepdims=True) - TIED
+    likeliest_N, second_N = np.argsort(-p, axis=1, kind="stable")[:, :2].T
+    row_N = np.arange(len(q))
+    truth_N = np.where(best_NC[row_N, likeliest_N], likeliest_N, best_NC.argmax(1))
     divergence = [np.where(a > 0, a * np.log2(np.where(a > 0, a, 1) / middle), 0).sum(1) for a in (q, p)]
     return {
         "cross_entropy": float(-(q * np.log(p)).sum(1).mean()),
         "jensen_shannon": float(np.mean((divergence[0] + divergence[1]) / 2)),
         "overlap": float(np.minimum(q, p).sum(1).mean()),
+        "top2": float((best_NC[row_N, likeliest_N] | best_NC[row_N, second_N]).mean()),
+        "uar_with_ties": uar(truth_N, likeliest_N),
     }
 
 

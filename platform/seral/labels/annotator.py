@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from seral.pool.splits import Fold
 
@@ -28,6 +30,9 @@ class Annotator(Protocol):
 
     def emotions(self, ids: Sequence[str]) -> list[str]:
         """The emotion of each clip of the evaluation, or of the source. Raises LabelError for one without a label."""
+
+    def shares(self, ids: Sequence[str]) -> NDArray[np.float32] | None:
+        """Shares of the raters' votes on clips of the evaluation, (N, C), NaN where nobody voted; None without votes."""
 
     def asked(self, batch: str) -> list[str]:
         """The ids that were asked about under the name of a batch before; [] = none."""

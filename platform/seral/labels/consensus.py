@@ -138,23 +138,32 @@ def dawid_skene(votes: Answers, final: Mapping[str, dict[str, Any]], classes: Se
     too; secondary ones are not. A class that nobody named has a row of zeros. Dawid and Skene 1979, Applied Statistics
     28(1), doi:10.2307/2346806.
     """
-    # Imported here: it takes a second, and most commands do without.
-    from crowdkit.aggregation import DawidSkene
-
     recordings = [
         (name, row["person"], class_index(emotion, classes))
         for name in sorted(votes)
         for row in votes[name]
         for emotion in sorted(row["emotions"])
     ]
-    if not recordings:
-        return DawidSkeneFit(posterior={}, prior_C=np.zeros(len(classes)), confusion={})
     data = pd.DataFrame(recordings, columns=["task", "worker", "label"])
     decided = {name: row["emotions"] for name, row in final.items() if row["kind"] == "label" and name in votes}
     # The model has no class that nobody ever named.
     true_labels = {name: class_index(emotions[0], classes) for name, emotions in decided.items() if len(emotions) == 1}
-    true_labels = {name: label for name, label in true_labels.items() if label in set(data["label"])}
-    model, labels = DawidSkene(n_iter=100, tol=1e-6), range(len(classes))
+    return fit_dawid_skene(data, true_labels, len(classes))
+
+
+def fit_dawid_skene(data: pd.DataFrame, true_labels: Mapping[str, int], num_classes: int) -> DawidSkeneFit:
+    """The model of Dawid and Skene, fitted to a row for each vote: `task`, `worker` and `label`, a class index.
+
+    `true_labels`: classes that are certain, by task; those that nobody named are left out.
+    """
+    # Imported here: it takes a second, and most commands do without.
+    from crowdkit.aggregation import DawidSkene
+
+    if data.empty:
+        return DawidSkeneFit(posterior={}, prior_C=np.zeros(num_classes), confusion={})
+    named = set(data["label"])
+    true_labels = {name: label for name, label in true_labels.items() if label in named}
+    model, labels = DawidSkene(n_iter=100, tol=1e-6), range(num_classes)
     posterior = model.fit_predict_proba(data, true_labels=pd.Series(true_labels, dtype=data["label"].dtype))
     posterior = posterior.reindex(columns=labels, fill_value=0.0)
     errors = cast(pd.DataFrame, model.errors_)

@@ -109,6 +109,9 @@ class People:
                 raise LabelError(f"people gave no clip of the {part} speakers a label: raise people.evaluation")
         return replace(fold, dev=dev, test=test)
 
+    def shares(self, ids: Sequence[str]) -> None:
+        """Nothing: the evaluation set is settled by one label a clip."""
+
     def emotions(self, ids: Sequence[str]) -> list[str]:
         """The emotions of clips of the evaluation set. Raises LabelError for one without a label."""
         emotion_of = self._settled() if ids else {}
@@ -162,9 +165,9 @@ class People:
         row = {"utterance_id": name, "annotator": self.name, "round": round_number}
         if agreed is None:
             return row | {"answer": "skipped"}
-        if agreed["emotion"] is None:
-            return row | {"answer": "unusable" if agreed["unusable"] else "disputed"}
         probability = agreed["probability"] if self._options.targets == "soft" else None
+        if agreed["emotion"] is None and probability is None:
+            return row | {"answer": "unusable" if agreed["unusable"] else "disputed"}
         return row | {"answer": "label", "emotion": agreed["emotion"], "probability": probability}
 
     def _people_of(self, ids: Sequence[str]) -> dict[str, set[str]]:

@@ -44,7 +44,7 @@ class AnnotatorKind:
 
 def open_gold(options: LoopOptions, pool: Pool) -> Oracle:
     """The gold labels of the pool, in the classes of the run."""
-    return Oracle(pool, options.classes, options.class_map, options.dimensions)
+    return Oracle(pool, options.classes, options.class_map, options.dimensions, votes=options.votes)
 
 
 def never_lacking(options: LoopOptions) -> None:

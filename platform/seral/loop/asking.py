@@ -27,7 +27,7 @@ class Answers:
     changed: pa.Table
     """Answers about the picks, and earlier ones that are no longer what they were, schema.LABEL."""
     labelled: pa.Table
-    """The last answer about each utterance, where it names an emotion."""
+    """The last answer about each utterance, where it names an emotion, or how votes on several are shared."""
     rejected_ids: list[str]
     """The ids of clips that are unusable."""
     strategy: str | None = None
@@ -102,7 +102,7 @@ def ask(this: Round) -> Picks:
             answers = this.annotator.labels(asked_ids, this.number)
         picks = picks.then(chosen._replace(ids=answers["utterance_id"].to_pylist()))
         # Clips that nobody answered about before a deadline are not replaced.
-        count -= len(asked_ids) - answers["emotion"].null_count
+        count -= len(asked_ids) - (answers.num_rows - _named(answers).num_rows)
         if count <= 0 or this.arm.pace is not None:
             break
     return picks
@@ -121,5 +121,5 @@ def changed_answers(before: pa.Table, answers: pa.Table, picks: Sequence[str]) -
 
 
 def _named(labels: pa.Table) -> pa.Table:
-    """The answers that name an emotion."""
-    return labels.filter(pc.is_valid(labels["emotion"]))
+    """The answers that name an emotion, or the shares of several."""
+    return labels.filter(pc.or_(pc.is_valid(labels["emotion"]), pc.is_valid(labels["probability"])))

@@ -35,7 +35,7 @@ from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import linear_probe
-from seral.training.scoring import Float, Scorer, evaluate
+from seral.training.scoring import Float, Scorer, evaluate, votes_metrics
 
 SOURCE_METRICS = "metrics.json"
 """File of what the model of a source is worth on the test part, beside the model."""
@@ -191,8 +191,17 @@ def _write_labelled(this: Round, examples: Examples, needs: frozenset[str]) -> N
     }
     if "labelled_doubt_M" in needs:
         none_M = np.zeros(len(rejected_MU), np.float32)
-        columns["doubt"] = np.concatenate([label_error_scores(train_MU, examples.label_M, this.seed), none_M])
+        columns["doubt"] = np.concatenate([label_error_scores(train_MU, _likeliest(examples), this.seed), none_M])
     storage.write_table(storage.join(this.path, LABELLED), pa.table(columns))
+
+
+def _likeliest(examples: Examples) -> NDArray[np.int64]:
+    """The class of each labelled clip; where votes are tied, the first of those with the largest share, (M,)."""
+    label_M, soft_NC = examples.label_M, examples.target.soft_NC
+    if soft_NC is None:
+        return label_M
+    first_M = np.nan_to_num(soft_NC[: len(label_M)], nan=0.0).argmax(1)
+    return np.where(label_M < 0, first_M, label_M)
 
 
 def _members(this: Round, examples: Examples) -> tuple[str, ...]:
@@ -236,9 +245,12 @@ def evaluation_of(this: Round, examples: Examples, history: Mapping[str, Any]) -
         probability_MC = cross_validated(data, finetuning.head_only, voices, normalise)
         if probability_MC is not None:
             scores["dev"], truth_of["dev"] = (examples.train, probability_MC), examples.label_M
-    metrics = {
-        part: evaluate(truth_of[part], scores[part][1], this.classes) if part in scores else None for part in truth_of
-    }
+    metrics: dict[str, Any] = dict.fromkeys(truth_of)
+    for part, (units, probability_NC) in scores.items():
+        decided_N = truth_of[part] >= 0
+        if decided_N.any():
+            metrics[part] = evaluate(truth_of[part][decided_N], probability_NC[decided_N], this.classes)
+            metrics[part] |= votes_metrics(this.annotator.shares(units.ids), probability_NC)
     if scorer.normalise == "speaker":
         metrics["enrolled"] = _enrolled(this, examples, scorer)
     return Evaluation(scores=scores, metrics=metrics)
@@ -269,8 +281,9 @@ def judge_source(fold: LoopFold, annotator: Annotator) -> None:
 
 def probe_of(this: Round, examples: Examples) -> dict[str, Any]:
     """The metrics of scikit-learn's linear probe on the same labels."""
+    decided_M = examples.label_M >= 0  # the probe learns no shares
     parts = (
-        (examples.train, examples.label_M),
+        (examples.train.rows(decided_M), examples.label_M[decided_M]),
         (examples.dev, examples.dev_label_N),
         (examples.test, examples.test_label_N),
     )

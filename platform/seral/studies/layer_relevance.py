@@ -140,7 +140,7 @@ def truths(target: str, data: FoldData, ids: Sequence[str], options: RelevanceOp
     if target in options.dimensions:
         return gold.value_NK[:, options.dimensions.index(target)].astype(np.float64)
     levels = range(len(options.classes)) if mapped is None else [MAPS[mapped][name] for name in options.classes]
-    return np.where(gold.labelled_N, np.array(levels, np.float64)[gold.label_N], np.nan)
+    return np.where(gold.decided_N, np.array(levels, np.float64)[gold.label_N], np.nan)
 
 
 def _write(options: RelevanceOptions, results: Results, data: FoldData, speaker_of: Mapping[str, str]) -> str:

@@ -365,7 +365,7 @@ def _predictions(
         for predicted in values["predicted"]:
             ids, outputs_NO = np.array(list(predicted)), np.array(list(predicted.values()))
             target = data.oracle().targets(ids.tolist())
-            labelled_N = target.labelled_N if metric == "uar" else target.rated_N
+            labelled_N = target.decided_N if metric == "uar" else target.rated_N
             names += ids[labelled_N].tolist()
             truth.append((target.label_N if metric == "uar" else target.value_NK)[labelled_N])
             predictions.append(

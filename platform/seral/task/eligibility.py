@@ -32,7 +32,7 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
     """Metadata of what may take part: chosen corpora, no duplicates, and an answer among the classes or ratings."""
     table = askable(pool, corpora)
     storage.release_memory()
-    oracle = Oracle(pool, options.classes, options.class_map, options.dimensions)
+    oracle = Oracle(pool, options.classes, options.class_map, options.dimensions, votes=options.votes)
     if options.classes and (ignored := oracle.ignored(table["utterance_id"])):
         words = ", ".join(f"{word} ({count})" for word, count in sorted(ignored.items()))
         say(f"outside the classes and left out: {words}")
@@ -42,6 +42,14 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
         if complete not in (None, table.num_rows):
             say(f"{options.protocol} is about {complete} utterances, this pool has {table.num_rows} of them")
     return table
+
+
+def decided(options: TaskOptions, pool: Pool, table: pa.Table) -> pa.Table:
+    """The rows of utterances that have a class: no tie among raters."""
+    if options.votes is None or not options.classes:
+        return table
+    oracle = Oracle(pool, options.classes, options.class_map, options.dimensions, votes=options.votes)
+    return _only(table, pa.array(oracle.targets(table["utterance_id"].to_pylist()).decided_N))
 
 
 def askable(pool: Pool, corpora: Sequence[str] | None) -> pa.Table:

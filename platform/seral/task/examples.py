@@ -113,14 +113,14 @@ class Targets:
     """Labels of N utterances: of a class, rated on K dimensions, or both."""
 
     label_N: NDArray[np.int64]
-    """Class indices; -1 where no class is known."""
+    """Class indices; -1 where no class is known, or votes are tied."""
     value_NK: NDArray[np.float32]
     """Ratings on the corpus's own scale; NaN where there are none, K = 0 where nobody asks."""
     weight_N: NDArray[np.float32] | None = None
     """Weight of the class of each, 1 on average; None = all alike."""
     soft_NC: NDArray[np.float32] | None = None
     """Shares of the votes, `q_c = votes_c / Σ votes`, that training learns instead of the one class; NaN in rows that
-    have a class and no votes, None = nobody voted. Dev and test are judged by `label_N`."""
+    have a class and no votes, None = nobody voted. Models are judged by `label_N`, and beside it by the shares."""
 
     @staticmethod
     def of_classes(label_N: NDArray[np.int64]) -> Targets:
@@ -138,8 +138,18 @@ class Targets:
         )
 
     @property
+    def decided(self) -> Targets:
+        """The classes alone: no ratings, no shares of votes."""
+        return Targets.of_classes(self.label_N)
+
+    @property
     def labelled_N(self) -> NDArray[np.bool_]:
-        """Rows that have a class."""
+        """Rows that a class can be learnt from: they have one, or shares."""
+        return self.decided_N if self.soft_NC is None else self.decided_N | np.isfinite(self.soft_NC).all(1)
+
+    @property
+    def decided_N(self) -> NDArray[np.bool_]:
+        """Rows that have a class: no tie among raters."""
         return self.label_N >= 0
 
     @property

@@ -20,6 +20,7 @@ from seral.features.provenance import check_unheard
 from seral.features.speakers import Centring, SpeakerShifts, centrings, speaker_sums
 from seral.features.store import FeatureStore
 from seral.features.text import extract_text
+from seral.labels.votes import VoteOptions
 from seral.pool.ids import one_array
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, SplitOptions, folds_of
@@ -38,6 +39,8 @@ class FoldData:
     classes: tuple[str, ...]
     class_map: Mapping[str, str] | None
     dimensions: tuple[str, ...]
+    votes: VoteOptions | None
+    """How raters' votes are the labels; None = by the gold ones."""
     metadata: pa.Table
     """The metadata of the utterances that may take part."""
     index: ShardIndex
@@ -68,12 +71,12 @@ class FoldData:
 
     def oracle(self) -> Oracle:
         """The gold labels of the pool, in the classes of the run."""
-        return Oracle(self.store.pool, self.classes, self.class_map, self.dimensions)
+        return Oracle(self.store.pool, self.classes, self.class_map, self.dimensions, votes=self.votes)
 
 
-def codes(emotions: Sequence[str], classes: Sequence[str]) -> NDArray[np.int64]:
-    """Class names as indices."""
-    code = {name: index for index, name in enumerate(classes)}
+def codes(emotions: Sequence[str | None], classes: Sequence[str]) -> NDArray[np.int64]:
+    """Class names as indices; -1 for None, a clip on which votes are tied."""
+    code: dict[str | None, int] = {None: -1} | {name: index for index, name in enumerate(classes)}
     return np.array([code[emotion] for emotion in emotions], np.int64)
 
 
@@ -161,6 +164,7 @@ def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: p
         classes=tuple(options.classes),
         class_map=options.class_map,
         dimensions=tuple(options.dimensions),
+        votes=options.votes,
         metadata=metadata,
         index=index,
     )

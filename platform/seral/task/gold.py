@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +19,11 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
+from seral.labels.votes import VoteOptions, voted_labels
 from seral.pool.ids import Ids, one_array, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
-from seral.schema import GOLD, LABEL
+from seral.schema import GOLD, LABEL, VOTES
 from seral.task.examples import Targets
 
 CLASS_MAP: dict[str, str] = {
@@ -54,7 +56,8 @@ def gold_words(pool: Pool) -> Counter[str]:
 class Oracle:
     """Answers from the gold table of a pool, in the run's classes.
 
-    Raises LabelError where a class has no label, unless the classes need not be `complete`.
+    With `votes` clips that raters voted on have the labels of the votes: a class, shares, or both. Raises LabelError
+    where a class has no label, unless the classes need not be `complete`.
     """
 
     name = "gold"
@@ -66,6 +69,7 @@ class Oracle:
         class_map: Mapping[str, str] | None = None,
         dimensions: Sequence[str] = (),
         *,
+        votes: VoteOptions | None = None,
         complete: bool = True,
     ) -> None:
         uris = [pool.table_uri("gold", shard) for shard in pool.shards]
@@ -83,6 +87,9 @@ class Oracle:
         self._word_N = encoded.indices.fill_null(len(encoded.dictionary)).take(order).to_numpy().astype(np.int16)
         self._class_map = class_map or CLASS_MAP
         self._code_N = _class_codes(self._words, self._classes, self._class_map)[self._word_N]
+        self._share_NC: NDArray[np.float32] | None = None
+        if votes is not None:
+            self._take_votes(pool, votes)
         self._value_NK = np.empty((len(self._ids), len(dimensions)), np.float32)
         for k, name in enumerate(dimensions):
             self._value_NK[:, k] = table[name].take(order).to_numpy()
@@ -105,7 +112,8 @@ class Oracle:
     def answers(self, ids: Sequence[str] | pa.ChunkedArray) -> NDArray[np.bool_]:
         """Whether each id has an answer among the classes, or ratings of all dimensions, (N,)."""
         rated_N = np.isfinite(self._value_NK).all(1) & bool(self._dimensions)
-        answered_N: NDArray[np.bool_] = np.append((self._code_N >= 0) | rated_N, False)
+        shared_N = False if self._share_NC is None else np.isfinite(self._share_NC).all(1)
+        answered_N: NDArray[np.bool_] = np.append((self._code_N >= 0) | rated_N | shared_N, False)
         return answered_N[self._rows(ids)]
 
     @property
@@ -117,7 +125,8 @@ class Oracle:
         """Gold classes and ratings of some ids, where they have any."""
         rows, nothing = self._rows(ids), np.full((1, len(self._dimensions)), np.nan, np.float32)
         code_N, value_NK = np.append(self._code_N, np.int16(-1)), np.concatenate([self._value_NK, nothing])
-        return Targets(label_N=code_N[rows].astype(np.int64), value_NK=value_NK[rows])
+        label_N = code_N[rows].astype(np.int64)
+        return Targets(label_N=label_N, value_NK=value_NK[rows], soft_NC=self._shares(rows))
 
     def emotions(self, ids: Sequence[str]) -> list[str]:
         """Gold emotion of each id. Raises LabelError for an id without one."""
@@ -125,6 +134,31 @@ class Oracle:
         if missing := [name for name, code in zip(ids, code_N.tolist(), strict=True) if code < 0]:
             raise LabelError(f"no gold label for {len(missing)} utterances, e.g. {', '.join(missing[:5])}")
         return [self._classes[code] for code in code_N.tolist()]
+
+    def _take_votes(self, pool: Pool, options: VoteOptions) -> None:
+        """Put the labels of votes in the place of gold ones. Raises LabelError for a pool without votes."""
+        table = storage.read_tables([pool.table_uri("votes", shard) for shard in pool.shards], VOTES)
+        if table["emotion"].null_count == table.num_rows:
+            raise LabelError(f"no rater of {pool.uri} named an emotion: leave `votes` out, or import it with its votes")
+        voted = voted_labels(table, self._classes, self._class_map, options.method, secondary=options.secondary)
+        at = positions(pa.array(voted.ids, pa.string()), self._ids)
+        enough_N = (at >= 0) & (voted.votes_N >= options.least)
+        self._code_N[at[at >= 0]] = -1
+        self._code_N[at[enough_N]] = voted.label_N[enough_N]
+        if options.method != "majority":
+            self._share_NC = np.full((len(self._ids), len(self._classes)), np.nan, np.float32)
+            self._share_NC[at[enough_N]] = voted.share_NC[enough_N]
+
+    def shares(self, ids: Sequence[str]) -> NDArray[np.float32] | None:
+        """Shares of the votes on some utterances, (N, C), NaN where nobody voted; None where votes are not asked."""
+        return self.targets(ids).soft_NC
+
+    def _shares(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Shares of the votes of some rows, (N, C), NaN where nobody voted; None where nobody did at all."""
+        if self._share_NC is None:
+            return None
+        nothing = np.full((1, len(self._classes)), np.nan, np.float32)
+        return np.concatenate([self._share_NC, nothing])[rows]
 
     def _rows(self, ids: Iterable[str] | pa.ChunkedArray) -> NDArray[np.int64]:
         """Row of each id; -1, the last, for one that the table does not have."""
@@ -145,8 +179,11 @@ class Oracle:
         """Nothing to ask: an oracle knows dev and test."""
 
     def evaluated(self, fold: Fold) -> Fold:
-        """The fold as it is: all of dev and test has a label."""
-        return fold
+        """The fold without those clips of dev and test on which votes are tied."""
+        judged = [*fold.dev, *fold.test]
+        label_N = self.targets(judged).label_N
+        tied = [name for name, label in zip(judged, label_N.tolist(), strict=True) if label < 0]
+        return fold.without(tied) if tied else fold
 
     def asked(self, batch: str) -> list[str]:
         """An empty list: an oracle keeps no batches."""
@@ -157,10 +194,19 @@ class Oracle:
         return [*new, *again]
 
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
-        """The labels of some utterances, schema.LABEL."""
+        """The labels of some utterances, schema.LABEL; of a tie the shares alone."""
+        targets = self.targets(ids)
+        words: list[str | None] = [self._classes[code] if code >= 0 else None for code in targets.label_N.tolist()]
+        shares: list[Any] = [None] * len(words)
+        if targets.soft_NC is not None:
+            voted_N = np.isfinite(targets.soft_NC).all(1)
+            shares = [row if voted_N[at] else None for at, row in enumerate(targets.soft_NC.tolist())]
+        if all(share is None for share in shares):
+            self.emotions(ids)  # one without a label is named
+        about = {"annotator": self.name, "answer": "label", "round": round_number}
         rows = [
-            {"utterance_id": name, "emotion": emotion, "annotator": self.name, "answer": "label", "round": round_number}
-            for name, emotion in zip(ids, self.emotions(ids), strict=True)
+            {"utterance_id": name, "emotion": word, "probability": share, **about}
+            for name, word, share in zip(ids, words, shares, strict=True)
         ]
         return pa.Table.from_pylist(rows, LABEL)
 

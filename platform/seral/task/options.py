@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.audio import FeatureOptions
+from seral.labels.votes import VoteOptions
 from seral.options import Options
 from seral.pool.protocols import find_protocol
 from seral.pool.shards import Pool
@@ -31,6 +32,8 @@ class TaskOptions(Options):
     """Ratings to predict, beside the classes or instead of them; with them, let batches hold 32 clips or more."""
     class_map: dict[str, str] | None = None
     """A corpus's word -> one of the classes; None = the usual words (seral.task.gold.CLASS_MAP)."""
+    votes: VoteOptions | None = None
+    """Learn from the votes of the corpus's own raters, and judge by them; None = by its one gold label."""
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
     """Everything is done once per seed and fold."""
     features: FeatureOptions = FeatureOptions()

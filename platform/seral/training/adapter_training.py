@@ -357,8 +357,8 @@ def dev_scores(logits_NC: Tensor, value_NK: Tensor, target: Targets, dimension_w
     """The loss by which models are compared, and UAR and mean CCC where there are classes and dimensions."""
     scores = {"dev_loss": 0.0}
     if logits_NC.shape[1]:
-        labelled_N = target.labelled_N
-        logits_NC, label_N = logits_NC[torch.from_numpy(labelled_N)], target.label_N[labelled_N]
+        decided_N = target.decided_N
+        logits_NC, label_N = logits_NC[torch.from_numpy(decided_N)], target.label_N[decided_N]
         weight_C = class_weights(torch.from_numpy(label_N), logits_NC.shape[1])
         scores["dev_loss"] = calibrated_cross_entropy(logits_NC, torch.from_numpy(label_N), weight_C)
         scores["dev_uar"] = metrics.uar(label_N, logits_NC.argmax(1).numpy())

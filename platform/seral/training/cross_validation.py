@@ -31,7 +31,7 @@ def cross_validated(
     """
     train, models = without_source(data), own_models(data)
     group_M = np.unique(voices, return_inverse=True)[1]
-    if len(np.unique(group_M)) < 2 or len(np.unique(train.targets.label_N)) < 2:
+    if len(np.unique(group_M)) < 2 or len(np.unique(train.targets.label_N[train.targets.decided_N])) < 2:
         return None
     view, part_M = view_of(data, options, normalise, models), deal(group_M, FOLDS)
     if options.head.layers == "last":

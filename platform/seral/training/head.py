@@ -77,7 +77,7 @@ def fit_training_head(
     settings = fit_options(options)
     if options.head.layers == "last":
         pool.use_only(pool.centre_mean.shape[0] - 1)
-    judged = labelled_rows(*dev) if dev.units.ids and num_classes else None
+    judged = labelled_rows(dev.units, dev.targets.decided) if dev.units.ids and num_classes else None
     if not num_classes:
         return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
     if adaptation is not None and adaptation.options is not None:

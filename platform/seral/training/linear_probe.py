@@ -62,9 +62,9 @@ def probe_metrics(
     """Scores of the linear probes: `probe_uar` and its confusion for classes, `probe_ccc` for dimensions."""
     scores: dict[str, Any] = {}
     parts = (train, dev, test)
-    if train[1].labelled_N.any():
-        labelled = [(units.rows(t.labelled_N), t.label_N[t.labelled_N]) for units, t in parts]
-        result = linear_probe(labelled[0], labelled[1], labelled[2], num_classes)
+    if train[1].decided_N.any():
+        decided = [(units.rows(t.decided_N), t.label_N[t.decided_N]) for units, t in parts]
+        result = linear_probe(decided[0], decided[1], decided[2], num_classes)
         scores |= {"probe_uar": result["test_uar"], "probe_confusion": result["confusion"]}
     if train[1].rated_N.any():
         scores["probe_ccc"] = ridge_probe(*((units.rows(t.rated_N), t.value_NK[t.rated_N]) for units, t in parts))

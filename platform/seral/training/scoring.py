@@ -242,19 +242,19 @@ def evaluate_scores(
     """Metrics of classes, of dimensions or of both, each over the utterances that are labelled so."""
     result: dict[str, Any] = {}
     if classes:
-        labelled_N = target.labelled_N
-        result |= evaluate(target.label_N[labelled_N], scores.probability_NC[labelled_N], classes)
-        result |= _agreement(target, scores.probability_NC)
+        decided_N = target.decided_N
+        result |= evaluate(target.label_N[decided_N], scores.probability_NC[decided_N], classes)
+        result |= votes_metrics(target.soft_NC, scores.probability_NC)
     if dimensions:
         rated_N = target.rated_N
         result |= evaluate_dimensions(target.value_NK[rated_N], scores.value_NK[rated_N], dimensions)
     return result
 
 
-def _agreement(target: Targets, probability_NC: Float) -> dict[str, float]:
-    """Agreement with the annotators' votes, as `votes_*`, over the utterances that have some; nothing without any."""
-    voted_N = None if target.soft_NC is None else np.isfinite(target.soft_NC).all(1)
-    if target.soft_NC is None or voted_N is None or not voted_N.any():
+def votes_metrics(share_NC: Float | None, probability_NC: Float) -> dict[str, float]:
+    """Agreement with raters' votes, as `votes_*`, over the utterances that have some; nothing without any."""
+    voted_N = None if share_NC is None else np.isfinite(share_NC).all(1)
+    if share_NC is None or voted_N is None or not voted_N.any():
         return {}
-    agreement = metrics.soft_label_agreement(target.soft_NC[voted_N], probability_NC[voted_N])
+    agreement = metrics.soft_label_agreement(share_NC[voted_N], probability_NC[voted_N])
     return {f"votes_{name}": value for name, value in agreement.items()}

@@ -95,7 +95,7 @@ def source_models(options: TrainingOptions, data: FoldData, source: pa.Table, fo
         names, speaker_N, own_corpus_N = whole_speakers(data.metadata, data.fold.train)
         moments = {"none": data.unlabelled.moments}
         moments |= {kind: centring.moments for kind, centring in data.centrings.items()}
-        labelled, some, targets = data.utterances(ids), data.utterances(names), data.oracle().targets(ids)
+        labelled, some, targets = data.utterances(ids), data.utterances(names), data.oracle().targets(ids).decided
         corpus_N = np.array([corpus_of[name] for name in ids])
         make_source_models(
             SourceSpeech(
@@ -131,7 +131,7 @@ def source_view(
     speaker_N, centred = shifts.speakers.rows(units.ids), units.less(shifts)
     mean_NLD, std_NLD = centred.mean_NLD.copy(), centred.std_NLD.copy()
     for corpus in np.unique(corpus_N).tolist():
-        own_N = (corpus_N == corpus) & targets.labelled_N
+        own_N = (corpus_N == corpus) & targets.decided_N
         rng = np.random.default_rng(0)
         if not are_mixed(*class_mixing(targets.label_N[own_N], speaker_N[own_N], num_classes, rng)):
             rows_N = corpus_N == corpus

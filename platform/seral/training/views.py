@@ -89,6 +89,7 @@ def choose_view(
     A source has said which it should be, and labels must speak against it clearly. Without one it is features less the
     means of corpora, if there are several and the labels are mixed within them, else features as they are.
     """
+    train = Labelled(train.units, train.targets.decided)
     labelled_N = train.targets.labelled_N
     ids = [name for name, is_labelled in zip(train.units.ids, labelled_N.tolist(), strict=True) if is_labelled]
     settings: FitOptions = replace(fit_options(options), learn_layers=False)

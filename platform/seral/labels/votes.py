@@ -1,0 +1,169 @@
+"""Votes of a corpus's own raters as labels: shares of the classes, and the class that won, if one did.
+
+A vote for a word that means none of the classes counts as well: where such words win, a clip is none of them. Else the
+shares are those of the votes for the classes.
+"""
+
+# N clips · C classes
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pydantic import Field
+
+from seral.errors import LabelError, unknown_name
+from seral.labels.consensus import SECONDARY, fit_dawid_skene
+from seral.options import Options
+
+VoteMethod = Literal["majority", "soft", "dawid-skene"]
+TIED = 1e-9
+"""Shares that differ by less are alike."""
+
+
+class VoteOptions(Options):
+    """How votes of a corpus's raters become labels."""
+
+    method: VoteMethod = "soft"
+    """soft: training learns the shares of the votes, and clips on which they are tied as well. majority: the class that
+    most raters named; a tie has no label. dawid-skene: shares by how each rater confuses classes. Models are judged by
+    the class that won, and by the shares."""
+    secondary: float = Field(default=SECONDARY, ge=0, le=1)
+    """Weight of a further emotion that a rater named, beside 1 for the first; 0 = they do not count."""
+    least: int = Field(default=1, ge=1)
+    """Raters who must have named a class; clips with fewer have no label."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VotedLabels:
+    """Labels of the clips that somebody voted on."""
+
+    ids: list[str]
+    """Sorted."""
+    share_NC: NDArray[np.float64]
+    """Shares of the classes; NaN where a clip is none of them."""
+    label_N: NDArray[np.int64]
+    """The class with the largest share; -1 for a tie, and for a clip that is none of the classes."""
+    votes_N: NDArray[np.float64]
+    """Raters who named a class."""
+
+    @property
+    def tied_N(self) -> NDArray[np.bool_]:
+        """Clips with shares and without a winner."""
+        tied_N: NDArray[np.bool_] = (self.label_N < 0) & np.isfinite(self.share_NC).all(1)
+        return tied_N
+
+
+def voted_labels(
+    votes: pa.Table,
+    classes: Sequence[str],
+    class_map: Mapping[str, str],
+    method: VoteMethod = "soft",
+    *,
+    secondary: float = SECONDARY,
+) -> VotedLabels:
+    """The labels of all clips of a table of votes (schema.VOTES), in whatever order.
+
+    majority: all of a clip for the class that most raters named; soft: the mean of the raters, each of whom gives 1 in
+    all, a further emotion `secondary` of a first one; dawid-skene: the posterior given how each rater confuses classes,
+    further emotions left out. Raises LabelError for dawid-skene where nobody knows who voted.
+    """
+    if method not in get_args(VoteMethod):
+        raise LabelError(unknown_name("method of votes", method, get_args(VoteMethod)))
+    ids, count_ND = count_votes(votes, classes, class_map, secondary=secondary)
+    share_NC = _shares(count_ND)
+    if method == "dawid-skene":
+        share_NC = _posterior(votes, classes, class_map, ids, share_NC)
+    label_N = winners(share_NC)
+    if method == "majority":
+        decided_N = label_N >= 0
+        share_NC[decided_N] = np.eye(len(classes))[label_N[decided_N]]
+    return VotedLabels(ids=ids, share_NC=share_NC, label_N=label_N, votes_N=count_ND[:, :-1].sum(1))
+
+
+def count_votes(
+    votes: pa.Table, classes: Sequence[str], class_map: Mapping[str, str], *, secondary: float = SECONDARY
+) -> tuple[list[str], NDArray[np.float64]]:
+    """Clips, sorted, and how many raters named each class of them, (N, C + 1); the last column is all other words."""
+    votes = votes.filter(pc.is_valid(votes["emotion"]))
+    encoded = votes["utterance_id"].combine_chunks().dictionary_encode()
+    names: list[str] = encoded.dictionary.to_pylist()
+    row_V, column_V = encoded.indices.to_numpy(), class_columns(votes["emotion"], classes, class_map)
+    counts = votes["count"].fill_null(1).to_numpy().astype(np.float64)
+    vote_VD = np.zeros((len(row_V), len(classes) + 1))
+    vote_VD[np.arange(len(row_V)), column_V] = 1
+    lists = votes["secondary"].combine_chunks()
+    further = pc.list_flatten(lists)
+    if secondary and len(further):
+        np.add.at(
+            vote_VD,
+            (pc.list_parent_indices(lists).to_numpy(), class_columns(further, classes, class_map)),
+            secondary,
+        )
+        vote_VD /= vote_VD.sum(1, keepdims=True)
+    count_ND = np.zeros((len(names), len(classes) + 1))
+    np.add.at(count_ND, row_V, vote_VD * counts[:, None])
+    order = np.argsort(np.array(names, dtype=object))
+    return [names[row] for row in order.tolist()], count_ND[order]
+
+
+def class_columns(
+    words: pa.Array | pa.ChunkedArray, classes: Sequence[str], class_map: Mapping[str, str]
+) -> NDArray[np.int64]:
+    """The index of the class that each word means, the number of classes for all other words."""
+    encoded = words.combine_chunks().dictionary_encode() if isinstance(words, pa.ChunkedArray) else words
+    encoded = encoded if isinstance(encoded, pa.DictionaryArray) else encoded.dictionary_encode()
+    meaning = {word.lower(): name for word, name in class_map.items()}
+    lower = [word.strip().lower() for word in encoded.dictionary.to_pylist()]
+    column = {name: index for index, name in enumerate(classes)}
+    column_W = np.array([column.get(meaning.get(word, word), len(classes)) for word in lower], np.int64)
+    return column_W[encoded.indices.to_numpy()] if len(column_W) else np.empty(0, np.int64)
+
+
+def winners(share_NC: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The class with the largest share of each row, (N,); -1 for a tie and for a row of NaN."""
+    share_NC = np.nan_to_num(share_NC, nan=0.0)
+    best_N = share_NC.argmax(1)
+    alike_N = (share_NC >= share_NC.max(1, keepdims=True) - TIED).sum(1)
+    return np.where(alike_N == 1, best_N, -1)
+
+
+def _shares(count_ND: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Votes as shares of the classes; NaN where none was named, or other words won."""
+    of_classes = count_ND[:, :-1]
+    total_N1 = of_classes.sum(1, keepdims=True)
+    outside_N = (count_ND[:, -1] > of_classes.max(1) + TIED) | (total_N1[:, 0] == 0)
+    share_NC = of_classes / np.where(total_N1 > 0, total_N1, 1)
+    share_NC[outside_N] = np.nan
+    return share_NC
+
+
+def _posterior(
+    votes: pa.Table,
+    classes: Sequence[str],
+    class_map: Mapping[str, str],
+    ids: Sequence[str],
+    share_NC: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Shares by the model of Dawid and Skene; NaN where those of the votes are."""
+    votes = votes.filter(pc.is_valid(votes["emotion"]))
+    if votes["rater"].null_count:
+        raise LabelError(
+            f"dawid-skene needs to know who voted, and {votes['rater'].null_count} of {votes.num_rows} votes are of "
+            "nobody: take majority or soft"
+        )
+    column_V = class_columns(votes["emotion"], classes, class_map)
+    data = pd.DataFrame(
+        {"task": votes["utterance_id"].to_pylist(), "worker": votes["rater"].to_pylist(), "label": column_V}
+    )
+    posterior = fit_dawid_skene(data[column_V < len(classes)], {}, len(classes)).posterior
+    rows = [posterior.get(name, np.full(len(classes), np.nan)) for name in ids]
+    by_model = np.array(rows, np.float64).reshape(-1, len(classes))
+    by_model[np.isnan(share_NC).any(1)] = np.nan
+    return by_model
