@@ -46,11 +46,47 @@ def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
 
 
 @labels_app.command("agreement")
-def labels_agreement(ledger: LedgerUrl, as_json: AsJson = False) -> None:
+def labels_agreement(
+    source: Annotated[str, typer.Argument(metavar="LEDGER|POOL", help="A ledger, or a pool with its raters' votes.")],
+    classes: Annotated[
+        str | None, typer.Option(help="Classes of a pool, with commas; else all that its raters named.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show how far people agree (Krippendorff's alpha), and how well each of them labels.
+
+    Of a pool: how many raters a clip has, on how many clips they are tied, and the UAR of one rater by the majority of
+    the others, which no model can be asked to pass.
 
     Example: `seral labels agreement runs/calls/labels.sqlite`
     """
+    from seral import storage
+
+    if storage.exists(storage.join(source, "manifest.json")):
+        _show_votes(source, classes, as_json)
+    else:
+        _show_answers(source, as_json)
+
+
+def _show_votes(pool: str, classes: str | None, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from seral.labels.votes import vote_facts
+    from seral.pool.shards import open_pool
+    from seral.task.gold import CLASS_MAP, read_votes, voted_classes
+
+    votes = read_votes(open_pool(pool))
+    names = classes.split(",") if classes else voted_classes(votes, CLASS_MAP)
+    facts = asdict(vote_facts(votes, names, CLASS_MAP))
+    alpha = facts.pop("alpha")
+    about = facts | {name: alpha[name] for name in ("alpha", "low", "high")}
+    if as_json:
+        show(about | {"classes": names}, as_json=True)
+    else:
+        show_rows([about])
+
+
+def _show_answers(ledger: str, as_json: bool) -> None:
     from contextlib import closing
     from dataclasses import asdict
 

@@ -18,7 +18,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
+from ser_models.metrics import mean_recall
 from seral.errors import LabelError, unknown_name
+from seral.labels.agreement import Alpha, krippendorff_alpha
 from seral.labels.consensus import SECONDARY, fit_dawid_skene
 from seral.options import Options
 
@@ -167,3 +169,54 @@ def _posterior(
     by_model = np.array(rows, np.float64).reshape(-1, len(classes))
     by_model[np.isnan(share_NC).any(1)] = np.nan
     return by_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoteFacts:
+    """How far a corpus's raters agree, and what a model can reach at most."""
+
+    clips: int
+    raters: float
+    """Raters of a clip who named a class, in the mean."""
+    tied: float
+    """Share of the clips on which they are tied."""
+    outside: float
+    """Share of the clips that are none of the classes by their votes."""
+    alpha: Alpha
+    """Krippendorff's alpha of the classes."""
+    ceiling: float | None
+    """UAR of one rater by the majority of the others; None where nobody has two others."""
+    compared: int
+    """Votes behind it."""
+
+
+def vote_facts(votes: pa.Table, classes: Sequence[str], class_map: Mapping[str, str]) -> VoteFacts:
+    """Facts of all votes on a pool (schema.VOTES). Further emotions do not count.
+
+    The ceiling leaves out one vote after the other: what it says against the class of most of the rest, where that is
+    one class and of two votes at least. Raters need not be known by name for it.
+    """
+    _, count_ND = count_votes(votes, classes, class_map, secondary=0)
+    share_NC = _shares(count_ND)
+    inside_N = np.isfinite(share_NC).all(1)
+    count_NC = count_ND[:, :-1].round().astype(np.int64)
+    row_V = np.repeat(np.arange(len(count_NC)), count_NC.sum(1))
+    vote_V = np.concatenate([np.repeat(np.arange(len(classes)), row) for row in count_NC])
+    alpha = krippendorff_alpha(row_V.astype(str).tolist(), np.eye(len(classes))[vote_V])
+    confusion_CC = np.zeros((len(classes), len(classes)))
+    for voted in range(len(classes)):
+        others_NC = count_NC - np.eye(len(classes), dtype=np.int64)[voted]
+        enough_N = (count_NC[:, voted] > 0) & (others_NC.sum(1) > 1) & inside_N
+        truth_N = winners(others_NC)
+        for truth in range(len(classes)):
+            confusion_CC[truth, voted] = count_NC[enough_N & (truth_N == truth), voted].sum()
+    compared = int(confusion_CC.sum())
+    return VoteFacts(
+        clips=len(count_ND),
+        raters=float(count_NC.sum(1).mean()),
+        tied=float((inside_N & (winners(share_NC) < 0)).mean()),
+        outside=float((~inside_N).mean()),
+        alpha=alpha,
+        ceiling=float(mean_recall(confusion_CC)) if compared else None,
+        compared=compared,
+    )

@@ -53,6 +53,20 @@ def gold_words(pool: Pool) -> Counter[str]:
     return Counter(word for word in table["emotion"].to_pylist() if word is not None)
 
 
+def read_votes(pool: Pool) -> pa.Table:
+    """The votes of a corpus's own raters, schema.VOTES. Raises LabelError where nobody named an emotion."""
+    table = storage.read_tables([pool.table_uri("votes", shard) for shard in pool.shards], VOTES)
+    if table["emotion"].null_count == table.num_rows:
+        raise LabelError(f"no rater of {pool.uri} named an emotion: import it with its raters' votes")
+    return table
+
+
+def voted_classes(votes: pa.Table, class_map: Mapping[str, str]) -> list[str]:
+    """The usual classes that raters named, sorted."""
+    words = [word.strip().lower() for word in votes["emotion"].drop_null().unique().to_pylist()]
+    return sorted({class_map[word] for word in words if word in class_map})
+
+
 class Oracle:
     """Answers from the gold table of a pool, in the run's classes.
 
@@ -137,10 +151,9 @@ class Oracle:
 
     def _take_votes(self, pool: Pool, options: VoteOptions) -> None:
         """Put the labels of votes in the place of gold ones. Raises LabelError for a pool without votes."""
-        table = storage.read_tables([pool.table_uri("votes", shard) for shard in pool.shards], VOTES)
-        if table["emotion"].null_count == table.num_rows:
-            raise LabelError(f"no rater of {pool.uri} named an emotion: leave `votes` out, or import it with its votes")
-        voted = voted_labels(table, self._classes, self._class_map, options.method, secondary=options.secondary)
+        voted = voted_labels(
+            read_votes(pool), self._classes, self._class_map, options.method, secondary=options.secondary
+        )
         at = positions(pa.array(voted.ids, pa.string()), self._ids)
         enough_N = (at >= 0) & (voted.votes_N >= options.least)
         self._code_N[at[at >= 0]] = -1
@@ -199,8 +212,7 @@ class Oracle:
         words: list[str | None] = [self._classes[code] if code >= 0 else None for code in targets.label_N.tolist()]
         shares: list[Any] = [None] * len(words)
         if targets.soft_NC is not None:
-            voted_N = np.isfinite(targets.soft_NC).all(1)
-            shares = [row if voted_N[at] else None for at, row in enumerate(targets.soft_NC.tolist())]
+            shares = [row_C.tolist() if np.isfinite(row_C).all() else None for row_C in targets.soft_NC]
         if all(share is None for share in shares):
             self.emotions(ids)  # one without a label is named
         about = {"annotator": self.name, "answer": "label", "round": round_number}

@@ -74,7 +74,9 @@ def labelled_speech(source: SourceOptions, options: TaskOptions, speech_of: Call
     """
     speech = speech_of(source.pool)
     pool = speech.store.pool
-    oracle = Oracle(pool, options.classes, source.class_map or options.class_map, [], votes=options.votes, complete=False)
+    oracle = Oracle(
+        pool, options.classes, source.class_map or options.class_map, [], votes=options.votes, complete=False
+    )
     metadata = askable(pool, source.corpora)
     metadata = metadata.filter(pa.array(oracle.answers(metadata["utterance_id"])))
     speech = Speech(store=speech.store, index=speech.index, metadata=metadata)

@@ -1,0 +1,158 @@
+"""Runs on the votes of a corpus's raters: what is learnt, what is judged, and ties, which have no winner, in both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from seral.cli import app
+from seral.errors import LabelError
+from seral.labels.votes import VoteOptions
+from seral.loop.loop import run_loop
+from seral.loop.options import LoopOptions
+from seral.options import parse
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.shards import open_pool
+from seral.task.gold import Oracle
+from seral.training.supervised import SupervisedOptions, run_train
+
+CLASSES = ["anger", "happiness", "neutral", "sadness"]
+CLIPS, RATERS = 48, ("r1", "r2", "r3")
+TABLES = "".join(f"      emotion.{rater}: {{scheme_id: emotion, rater_id: {rater}}}\n" for rater in RATERS)
+HEADER = f"""name: voted
+languages: [deu]
+raters: {{{", ".join(f"{rater}: {{type: human}}" for rater in RATERS)}}}
+schemes:
+  emotion: {{dtype: str, labels: [{", ".join(CLASSES)}]}}
+  speaker: {{dtype: str}}
+tables:
+  files:
+    type: filewise
+    columns:
+      speaker: {{scheme_id: speaker}}
+{TABLES}"""
+
+
+def heard(clip: int) -> list[str]:
+    """The three raters' words: every seventh clip is three different ones, every fourth one has a rater against two."""
+    truth = clip % 4
+    others = [(truth + 1) % 4, (truth + 2) % 4]
+    numbers = [truth, *others] if clip % 7 == 5 else [truth, truth, others[0] if clip % 4 == 3 else truth]
+    return [CLASSES[number] for number in numbers]
+
+
+@pytest.fixture(scope="module")
+def voted_pool(tmp_path_factory: pytest.TempPathFactory, make_corpus: Any, ray_session: None) -> str:
+    root = tmp_path_factory.mktemp("voted")
+    make_corpus(root / "corpus", CLIPS, speakers=6)
+    (root / "corpus/manifest.jsonl").unlink()
+    (root / "corpus/db.yaml").write_text(HEADER)
+    rows = [",".join([f"audio/clip{clip:04d}.flac", f"s{clip % 6}", *heard(clip)]) for clip in range(CLIPS)]
+    names = ",".join(["file", "speaker", *(f"emotion.{rater}" for rater in RATERS)])
+    (root / "corpus/db.files.csv").write_text("\n".join([names, *rows]) + "\n")
+    values = {"reader": "audformat", "root": str(root / "corpus"), "out": str(root / "pool")}
+    import_corpus(parse(ImportOptions, values))
+    return str(root / "pool")
+
+
+def clip_of(pool: str) -> dict[str, int]:
+    """Number of the clip of each utterance."""
+    opened = open_pool(pool)
+    rows = [row for shard in opened.shards for row in opened.read(shard, ["utterance_id", "source"]).to_pylist()]
+    return {row["utterance_id"]: int(Path(row["source"]).stem.removeprefix("clip")) for row in rows}
+
+
+@pytest.mark.ray
+def test_an_oracle_of_votes_has_shares_winners_and_ties(voted_pool: str) -> None:
+    number = clip_of(voted_pool)
+    ids = sorted(number)
+    targets = Oracle(open_pool(voted_pool), CLASSES, votes=VoteOptions()).targets(ids)
+    assert targets.soft_NC is not None
+    for name, label, share_C in zip(ids, targets.label_N.tolist(), targets.soft_NC, strict=True):
+        words = heard(number[name])
+        np.testing.assert_allclose(share_C, [words.count(word) / 3 for word in CLASSES], atol=1e-6)
+        assert label == (-1 if len(set(words)) == 3 else CLASSES.index(words[0]))
+    majority = Oracle(open_pool(voted_pool), CLASSES, votes=VoteOptions(method="majority"))
+    assert majority.targets(ids).soft_NC is None
+    assert majority.answers(ids).sum() == (targets.label_N >= 0).sum() == CLIPS - 7
+    assert not Oracle(open_pool(voted_pool), CLASSES, votes=VoteOptions(least=4), complete=False).answers(ids).any()
+
+
+@pytest.mark.ray
+def test_a_pool_without_votes_says_so(two_corpora: str) -> None:
+    with pytest.raises(LabelError, match=r"no rater of .* named an emotion"):
+        Oracle(open_pool(two_corpora), CLASSES, votes=VoteOptions())
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("adapter", ["frozen", "lora"])
+def test_a_training_learns_ties_and_is_judged_by_votes(voted_pool: str, tmp_path: Path, adapter: str) -> None:
+    values = {
+        "pool": voted_pool,
+        "run": str(tmp_path / "run"),
+        "classes": CLASSES,
+        "split": {"scheme": "k-fold", "k": 3},
+        "folds": [0],
+        "seeds": [0],
+        "finetune": {"adapter": adapter, "epochs": 1, "top_layers": 1},
+    }
+    cells = {}
+    for method in ("soft", "majority"):
+        run_train(parse(SupervisedOptions, values | {"run": str(tmp_path / method), "votes": {"method": method}}))
+        (cell,) = (tmp_path / method / "cells").glob("*.json")
+        cells[method] = json.loads(cell.read_text())
+    assert cells["soft"]["labels"] - cells["majority"]["labels"] > 0, "ties are learnt from"
+    assert cells["soft"]["votes_cross_entropy"] > 0
+    assert 0 <= cells["soft"]["votes_uar_with_ties"] <= 1
+    assert "votes_top2" not in cells["majority"], "nobody asked for shares"
+    judged = sum(map(sum, cells["soft"]["confusion"]))
+    assert len(cells["soft"]["predicted"]) > judged, "ties have no class to be right in"
+
+
+@pytest.mark.ray
+def test_a_loop_buys_ties_and_learns_from_them(voted_pool: str, tmp_path: Path) -> None:
+    values = {
+        "pool": voted_pool,
+        "run": str(tmp_path / "run"),
+        "classes": CLASSES,
+        "votes": {"method": "soft"},
+        "split": {"scheme": "k-fold", "k": 3},
+        "folds": [0],
+        "seeds": [0],
+        "strategy": "margin",
+        "budget": {"sizes": [10, 32]},
+        "full_arm": False,
+    }
+    run = Path(run_loop(parse(LoopOptions, values)))
+    number = clip_of(voted_pool)
+    for arm in ("margin", "random"):
+        rounds = sorted((run / f"trajectories/{arm}.fold-00.seed-0/rounds").iterdir())
+        labels = [row for path in rounds for row in pq.read_table(path / "labels.parquet").to_pylist()]
+        assert len(labels) == 32, "a tie is a label: nothing is asked in its place"
+        tied = {row["utterance_id"] for row in labels if row["emotion"] is None}
+        assert tied == {row["utterance_id"] for row in labels if len(set(heard(number[row["utterance_id"]]))) == 3}
+        assert tied, "of 32 clips with every seventh a tie"
+        assert all(row["answer"] == "label" and abs(sum(row["probability"]) - 1) < 1e-5 for row in labels)
+        metrics = json.loads((rounds[-1] / "metrics.json").read_text())
+        assert metrics["labelled"] == 32
+        assert metrics["test"]["votes_cross_entropy"] > 0
+        predicted = pq.read_table(rounds[-1] / "predictions/test.parquet")["utterance_id"].to_pylist()
+        assert not [name for name in predicted if len(set(heard(number[name]))) == 3], "test clips have one class"
+
+
+@pytest.mark.ray
+def test_agreement_of_a_pool_is_said(voted_pool: str) -> None:
+    result = CliRunner().invoke(app, ["labels", "agreement", voted_pool, "--json"])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.output)
+    assert facts["classes"] == CLASSES
+    assert (facts["clips"], facts["raters"]) == (CLIPS, 3.0)
+    assert facts["tied"] == pytest.approx(7 / CLIPS)
+    assert 0 < facts["alpha"] < 1
+    assert 0 < facts["ceiling"] < 1
