@@ -32,7 +32,7 @@ class Annotator(Protocol):
         """The emotion of each clip of the evaluation, or of the source. Raises LabelError for one without a label."""
 
     def shares(self, ids: Sequence[str]) -> NDArray[np.float32] | None:
-        """Shares of the raters' votes on clips of the evaluation, (N, C), NaN where nobody voted; None without votes."""
+        """Shares of raters' votes on clips of the evaluation, (N, C), NaN where nobody voted; None without votes."""
 
     def asked(self, batch: str) -> list[str]:
         """The ids that were asked about under the name of a batch before; [] = none."""
@@ -44,4 +44,7 @@ class Annotator(Protocol):
         """
 
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
-        """The labels of clips by all answers so far, schema.LABEL; clips without an answer have no row."""
+        """The labels of clips by all answers so far, schema.LABEL, a row a clip; those without an answer have none.
+
+        An id stands there as often as it was asked about.
+        """

@@ -156,7 +156,7 @@ class People:
         passed = set(asked["utterance_id"].to_pylist())
         rows = [
             self._label(name, consensus_of.get(name), round_number)
-            for name in ids
+            for name in dict.fromkeys(ids)
             if name in consensus_of or name in passed
         ]
         return pa.Table.from_pylist(rows, LABEL)

@@ -7,6 +7,7 @@ shares are those of the votes for the classes.
 # N clips · C classes
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ser_models.metrics import mean_recall
 from seral.errors import LabelError, unknown_name
@@ -40,6 +41,15 @@ class VoteOptions(Options):
     """Weight of a further emotion that a rater named, beside 1 for the first; 0 = they do not count."""
     least: int = Field(default=1, ge=1)
     """Raters who must have named a class; clips with fewer have no label."""
+    answer: Literal["all", "one"] = "all"
+    """The answer to a question of the loop: the votes of all raters, or that of one, drawn by chance. Asked again (the
+    wrapper `relabel`), a clip has another one's beside it. Dev and test are judged by all of them."""
+
+    @model_validator(mode="after")
+    def _check(self) -> VoteOptions:
+        if self.answer == "one" and self.method == "dawid-skene":
+            raise ValueError("answer=one has too few votes a clip for dawid-skene: take soft or majority")
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +123,44 @@ def count_votes(
     np.add.at(count_ND, row_V, vote_VD * counts[:, None])
     order = np.argsort(np.array(names, dtype=object))
     return [names[row] for row in order.tolist()], count_ND[order]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatersInTurn:
+    """The votes on each clip in the order in which its raters are asked: by chance, the same in every run."""
+
+    ids: list[str]
+    """Sorted."""
+    start_N: NDArray[np.int64]
+    """The first vote of each clip, and at the end the number of votes."""
+    column_V: NDArray[np.int64]
+    """Class of every vote, the number of classes for other words."""
+
+    @staticmethod
+    def of(votes: pa.Table, classes: Sequence[str], class_map: Mapping[str, str]) -> RatersInTurn:
+        """The votes of a table (schema.VOTES) that name an emotion; further emotions are left out."""
+        votes = votes.filter(pc.is_valid(votes["emotion"]))
+        counts = votes["count"].fill_null(1).to_numpy()
+        column_V = np.repeat(class_columns(votes["emotion"], classes, class_map), counts)
+        name_V = np.repeat(np.array(votes["utterance_id"].to_pylist(), dtype=object), counts)
+        # Before the draw the order of the table must not matter.
+        order = np.lexsort((column_V, name_V))
+        column_V, name_V = column_V[order], name_V[order]
+        drawn_V = np.random.default_rng(0).random(len(name_V))
+        names, start_N = np.unique(name_V.astype(str), return_index=True)
+        order = np.lexsort((drawn_V, name_V))
+        return RatersInTurn(
+            ids=names.tolist(), start_N=np.append(start_N, len(name_V)).astype(np.int64), column_V=column_V[order]
+        )
+
+    def shares(self, name: str, times: int, num_classes: int) -> NDArray[np.float64]:
+        """Shares of the classes by the first so many raters of a clip, (C,); NaN where they named none, or other words
+        won."""
+        at = bisect_left(self.ids, name)
+        begin = self.start_N[at]
+        column_V = self.column_V[begin : min(begin + times, self.start_N[at + 1])]
+        share_NC = _shares(np.bincount(column_V, minlength=num_classes + 1)[None].astype(np.float64))
+        return share_NC.reshape(-1)
 
 
 def class_columns(

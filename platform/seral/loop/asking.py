@@ -46,7 +46,7 @@ def collect_answers(this: Round) -> Answers:
     picks = asked.ids
     asked_ids = [*this.asked_ids, *picks]
     with this.times.phase("label"):
-        answers = this.annotator.labels(list(dict.fromkeys(asked_ids)), this.number)
+        answers = this.annotator.labels(asked_ids, this.number)
         changed = changed_answers(this.latest_labels, answers, picks)
     labels = latest(pa.concat_tables([this.latest_labels, changed]))
     return Answers(
@@ -99,7 +99,8 @@ def ask(this: Round) -> Picks:
             new = [name for name in chosen.ids if name not in labelled_ids]
             again = [name for name in chosen.ids if name in labelled_ids]
             asked_ids = this.annotator.ask(batch, new, again, this.number)
-            answers = this.annotator.labels(asked_ids, this.number)
+            before = [name for name in this.asked_ids if name in set(again)]
+            answers = this.annotator.labels([*before, *asked_ids], this.number)
         picks = picks.then(chosen._replace(ids=answers["utterance_id"].to_pylist()))
         # Clips that nobody answered about before a deadline are not replaced.
         count -= len(asked_ids) - (answers.num_rows - _named(answers).num_rows)

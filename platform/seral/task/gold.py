@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
-from seral.labels.votes import VoteOptions, voted_labels
+from seral.labels.votes import RatersInTurn, VoteOptions, voted_labels, winners
 from seral.pool.ids import Ids, one_array, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
@@ -102,6 +102,8 @@ class Oracle:
         self._class_map = class_map or CLASS_MAP
         self._code_N = _class_codes(self._words, self._classes, self._class_map)[self._word_N]
         self._share_NC: NDArray[np.float32] | None = None
+        self._in_turn: RatersInTurn | None = None
+        self._learns_shares = votes is not None and votes.method != "majority"
         if votes is not None:
             self._take_votes(pool, votes)
         self._value_NK = np.empty((len(self._ids), len(dimensions)), np.float32)
@@ -151,9 +153,10 @@ class Oracle:
 
     def _take_votes(self, pool: Pool, options: VoteOptions) -> None:
         """Put the labels of votes in the place of gold ones. Raises LabelError for a pool without votes."""
-        voted = voted_labels(
-            read_votes(pool), self._classes, self._class_map, options.method, secondary=options.secondary
-        )
+        table = read_votes(pool)
+        voted = voted_labels(table, self._classes, self._class_map, options.method, secondary=options.secondary)
+        if options.answer == "one":
+            self._in_turn = RatersInTurn.of(table, self._classes, self._class_map)
         at = positions(pa.array(voted.ids, pa.string()), self._ids)
         enough_N = (at >= 0) & (voted.votes_N >= options.least)
         self._code_N[at[at >= 0]] = -1
@@ -208,19 +211,32 @@ class Oracle:
 
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
         """The labels of some utterances, schema.LABEL; of a tie the shares alone."""
-        targets = self.targets(ids)
-        words: list[str | None] = [self._classes[code] if code >= 0 else None for code in targets.label_N.tolist()]
-        shares: list[Any] = [None] * len(words)
-        if targets.soft_NC is not None:
-            shares = [row_C.tolist() if np.isfinite(row_C).all() else None for row_C in targets.soft_NC]
-        if all(share is None for share in shares):
-            self.emotions(ids)  # one without a label is named
-        about = {"annotator": self.name, "answer": "label", "round": round_number}
+        times, names = Counter(ids), list(dict.fromkeys(ids))
+        if self._in_turn is None:
+            targets = self.targets(names)
+            codes, share_NC = targets.label_N, targets.soft_NC
+            if share_NC is None:
+                self.emotions(names)  # one without a label is named
+        else:
+            share_NC = np.array([self._in_turn.shares(name, times[name], len(self._classes)) for name in names])
+            codes = winners(share_NC)
         rows = [
-            {"utterance_id": name, "emotion": word, "probability": share, **about}
-            for name, word, share in zip(ids, words, shares, strict=True)
+            self._label(name, int(code), None if share_NC is None else share_NC[at], round_number)
+            for at, (name, code) in enumerate(zip(names, codes, strict=True))
         ]
         return pa.Table.from_pylist(rows, LABEL)
+
+    def _label(self, name: str, code: int, share_C: NDArray[np.floating] | None, round_number: int) -> dict[str, Any]:
+        row = {"utterance_id": name, "annotator": self.name, "round": round_number}
+        shared = share_C is not None and bool(np.isfinite(share_C).all())
+        probability = share_C.tolist() if share_C is not None and shared and self._learns_shares else None
+        if code < 0 and probability is None:
+            return row | {"answer": "disputed" if shared else "skipped"}
+        return row | {
+            "answer": "label",
+            "emotion": self._classes[code] if code >= 0 else None,
+            "probability": probability,
+        }
 
 
 def _class_codes(
