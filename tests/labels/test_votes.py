@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from seral.errors import LabelError
-from seral.labels.votes import vote_facts, voted_labels
+from seral.labels.votes import RatersInTurn, vote_facts, voted_labels
 from seral.schema import VOTES
 
 CLASSES = ["anger", "neutral", "sadness"]
+WORDS = ["angry", "neutral", "sad"]
 CLASS_MAP = {"angry": "anger", "neutral": "neutral", "sad": "sadness"}
 
 
@@ -92,3 +93,23 @@ def test_the_ceiling_is_one_rater_by_the_majority_of_the_others() -> None:
     assert facts.outside == 0
     alone = vote_facts(votes(("a", "x", "sad")), CLASSES, CLASS_MAP)
     assert (alone.ceiling, alone.alpha.alpha) == (None, None)
+
+
+def test_raters_answer_in_an_order_of_chance_that_stays() -> None:
+    rows = [(f"{clip:03d}", rater, word) for clip in range(200) for rater, word in zip("xyz", WORDS, strict=True)]
+    in_turn = RatersInTurn.of(votes(*rows), CLASSES, CLASS_MAP)
+    first = [int(in_turn.shares(f"{clip:03d}", 1, 3).argmax()) for clip in range(200)]
+    assert all(40 < first.count(label) < 95 for label in range(3)), "each rater is the first as often"
+    for clip in range(0, 200, 20):
+        name = f"{clip:03d}"
+        one, two, all_three, more = (in_turn.shares(name, times, 3) for times in (1, 2, 3, 9))
+        assert sorted(one.tolist()) == [0, 0, 1]
+        assert sorted(two.tolist()) == [0, 0.5, 0.5]
+        assert two[one.argmax()] == 0.5, "the first answer stays"
+        np.testing.assert_allclose(all_three, 1 / 3)
+        np.testing.assert_array_equal(more, all_three)
+    shuffled = votes(*rows).take(np.random.default_rng(1).permutation(len(rows)))
+    again = RatersInTurn.of(shuffled, CLASSES, CLASS_MAP)
+    np.testing.assert_array_equal(again.column_V, in_turn.column_V)
+    other = RatersInTurn.of(votes(("a", "x", "amused")), CLASSES, CLASS_MAP)
+    assert np.isnan(other.shares("a", 1, 3)).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from seral.task.gold import Oracle
 from seral.training.supervised import SupervisedOptions, run_train
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
+SHARES = {1: [[1.0]], 2: [[1.0], [0.5]], 3: [[1.0], [0.333, 0.667], [0.333]]}
+"""Shares that so many answers may have."""
 CLIPS, RATERS = 48, ("r1", "r2", "r3")
 TABLES = "".join(f"      emotion.{rater}: {{scheme_id: emotion, rater_id: {rater}}}\n" for rater in RATERS)
 HEADER = f"""name: voted
@@ -144,6 +147,36 @@ def test_a_loop_buys_ties_and_learns_from_them(voted_pool: str, tmp_path: Path) 
         assert metrics["test"]["votes_cross_entropy"] > 0
         predicted = pq.read_table(rounds[-1] / "predictions/test.parquet")["utterance_id"].to_pylist()
         assert not [name for name in predicted if len(set(heard(number[name]))) == 3], "test clips have one class"
+
+
+@pytest.mark.ray
+def test_a_loop_may_ask_one_rater_after_the_other(voted_pool: str, tmp_path: Path) -> None:
+    values = {
+        "pool": voted_pool,
+        "run": str(tmp_path / "run"),
+        "classes": CLASSES,
+        "votes": {"answer": "one"},
+        "split": {"scheme": "k-fold", "k": 3},
+        "folds": [0],
+        "seeds": [0],
+        "strategy": {"name": "random", "wrappers": [{"name": "relabel", "share": 0.5, "doubt": 0.0}]},
+        "initial": "random",
+        "random_arm": False,
+        "budget": {"sizes": [10, 20, 30]},
+        "full_arm": False,
+    }
+    run = Path(run_loop(parse(LoopOptions, values)))
+    number, rounds = clip_of(voted_pool), sorted((run / "trajectories/random.fold-00.seed-0/rounds").iterdir())
+    asked, label_of = Counter[str](), dict[str, dict[str, Any]]()
+    for path in rounds:
+        asked.update(pq.read_table(path / "picks.parquet")["utterance_id"].to_pylist())
+        label_of |= {row["utterance_id"]: row for row in pq.read_table(path / "labels.parquet").to_pylist()}
+    assert asked.total() == 30
+    assert set(asked.values()) >= {1, 2}, "some clips were asked about again"
+    for name, row in label_of.items():
+        words = heard(number[name])
+        assert sorted(set(np.round(row["probability"], 3)) - {0.0}) in SHARES[min(asked[name], 3)]
+        assert all(word in words for word, share in zip(CLASSES, row["probability"], strict=True) if share)
 
 
 @pytest.mark.ray
