@@ -82,13 +82,14 @@ class Ground:
         start: str | None = None,
         freeze: Any = (),
         soft: Callable[[Any], Any] = lambda label_N: None,
+        judged: bool = True,
         **cluster: Any,
     ) -> dict[str, Any]:
-        labelled = self.fold.train[::2]
+        labelled, dev = self.fold.train[::2], self.fold.dev if judged else ()
         label_N = self.labels(labelled)
         data = TrainingData(
             train=Labelled(self.units(labelled), replace(Targets.of_classes(label_N), soft_NC=soft(label_N))),
-            dev=Labelled(self.units(self.fold.dev), Targets.of_classes(self.labels(self.fold.dev))),
+            dev=Labelled(self.units(dev), Targets.of_classes(self.labels(dev))),
             unlabelled=Unlabelled.of(self.units(self.fold.train)),
             store=self.store,
             classes=CLASSES,
@@ -141,6 +142,19 @@ def test_lora_starts_at_the_head_learns_and_keeps_the_best_on_dev(ground: Ground
     assert not list(tmp_path.glob(".train")), "the work folder of Ray Train is left behind"
     assert sorted(path.name for path in (tmp_path / "model" / "adapter").iterdir())[0] == "adapter_config.json"
     assert load_model(model).classes == CLASSES
+
+
+def test_without_dev_the_last_epoch_is_kept(ground: Ground, tmp_path: Path) -> None:
+    short, judged = LORA | {"epochs": 2, "patience": 1}, LORA | {"epochs": 2, "patience": 2}
+    history = ground.train(tmp_path / "without", short, judged=False)
+    epochs = history["adapter"]["epochs"]
+    assert [sorted(epoch) for epoch in epochs] == [["loss"]] * 3, "nobody is judged, and patience has nothing to go by"
+    assert epochs[2]["loss"] < epochs[1]["loss"]
+    with_dev = ground.train(tmp_path / "with", judged)["adapter"]["epochs"]
+    assert [epoch["loss"] for epoch in with_dev] == [epoch["loss"] for epoch in epochs], "dev teaches nothing"
+    losses = [epoch["dev_loss"] for epoch in with_dev]
+    last, best = (trained_weights(tmp_path / name) for name in ("without", "with"))
+    assert all(torch.equal(last[name], best[name]) for name in last) == (losses.index(min(losses)) == 2)
 
 
 def test_two_lora_trainings_agree_bit_for_bit(ground: Ground, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from ser_models.fitting import FitOptions, PooledSet
 from ser_models.heads import LayerPool
-from seral.training.normalisation import are_mixed, choose_normalisation, class_mixing, lean_by_corpora
+from seral.training.normalisation import are_mixed, choose_normalisation, class_mixing, deal, lean_by_corpora
 
 OPTIONS = FitOptions(learn_layers=False)
 SPEAKERS, CLASSES, WIDTH = 12, 3, 8
@@ -92,3 +92,14 @@ def test_without_a_source_labels_say_whether_corpora_mix_them() -> None:
     assert lean_by_corpora(corpus_M, corpus_M, 4) == "none", "one emotion each"
     assert lean_by_corpora(corpus_M + rng.integers(2, size=24), corpus_M, 4) == "none", "two of four each"
     assert lean_by_corpora(corpus_M, None, 4) == "none"
+
+
+def test_groups_are_dealt_whole_and_evenly() -> None:
+    group_M = np.repeat(np.arange(12), [9, 1, 1, 1, 4, 4, 4, 2, 2, 2, 8, 2])
+    part_M = deal(group_M, 5)
+    for group in range(12):
+        assert len(set(part_M[group_M == group].tolist())) == 1
+    sizes = np.bincount(part_M)
+    assert len(sizes) == 5
+    assert sizes.max() - sizes.min() <= 2
+    assert set(deal(np.array([0, 0, 3]), 5).tolist()) == {0, 1}, "no more parts than groups"

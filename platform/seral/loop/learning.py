@@ -30,7 +30,7 @@ from seral.loop.pool_scores import (
 from seral.loop.rounds import LoopFold, Round, round_folder
 from seral.task.examples import Targets, Utterances
 from seral.task.folds import codes
-from seral.training.cross_validation import cross_validated, divide
+from seral.training.cross_validation import cross_validated
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
 from seral.training.finetune_options import FinetuneOptions
@@ -97,10 +97,6 @@ def train_model(this: Round, examples: Examples, target: Targets, folder: str, s
     """Train on the labels so far and write the best model on dev to `folder`/model; returns the training's history."""
     finetuning = _finetuning(this)
     data = training_data(this, examples, target)
-    if not finetuning.frozen and not data.dev.units.ids:
-        voices = [*_voices(this, examples.train.ids), *[None] * len(examples.source.ids)]
-        learnt, chosen = divide(data.train, voices)
-        data = replace(data, train=learnt, dev=chosen)
     return finetune(data, finetuning, folder, seed=seed, on=this.options.cluster)
 
 

@@ -145,7 +145,7 @@ class AdapterTraining:
         self.reported: Path | None = None
 
     def run(self) -> None:
-        """Train until the epochs are used up or the dev loss has not fallen for `patience` of them."""
+        """Train until the epochs are used up or, where there is dev, its loss has not fallen for `patience` of them."""
         if not self._restore():
             self._keep_if_better(self._score_dev(), loss=None)
             self._report()
@@ -236,6 +236,8 @@ class AdapterTraining:
         """Every worker scores the whole of dev: it is small, and so no rank waits for numbers of another."""
         self.step_model.eval()
         units, targets = self.spec.dev
+        if not units.ids:
+            return {}
         outputs: dict[str, Tensor] = {}
         for ids in frame_batches(units.ids, self.frames):
             batch = self._batch(ids, units)
@@ -245,15 +247,16 @@ class AdapterTraining:
         return dev_scores(logits_NC, value_NK, targets, self.spec.options.dimension_weight)
 
     def _keep_if_better(self, dev: dict[str, float], *, loss: float | None) -> None:
-        """By dev loss: on a hundred clips the best UAR of several epochs is mostly luck."""
-        better = not self.history["epochs"] or dev["dev_loss"] < min(e["dev_loss"] for e in self.history["epochs"])
+        """By dev loss: on a hundred clips the best UAR of several epochs is mostly luck. Without dev, the last one."""
+        before = [epoch["dev_loss"] for epoch in self.history["epochs"] if "dev_loss" in epoch]
+        better = not dev or not before or dev["dev_loss"] < min(before)
         self.history["epochs"].append({**dev, "loss": loss})
         if better:
             save_model(self.best, self.model, self.spec.store, layer=self.spec.layer)
 
     def _out_of_patience(self) -> bool:
-        losses = [epoch["dev_loss"] for epoch in self.history["epochs"]]
-        return len(losses) - 1 - int(np.argmin(losses)) >= self.spec.options.patience
+        losses = [epoch["dev_loss"] for epoch in self.history["epochs"] if "dev_loss" in epoch]
+        return bool(losses) and len(losses) - 1 - int(np.argmin(losses)) >= self.spec.options.patience
 
     def _report(self) -> None:
         """Report the epoch to Ray Train with a checkpoint: the best model, and what it takes to go on."""

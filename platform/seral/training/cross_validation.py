@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ser_models.fitting import fit_head, predict_pooled
-from seral.task.examples import Targets
-from seral.training.data import Labelled, TrainingData
+from seral.training.data import TrainingData
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import fit_options, labelled_rows
 from seral.training.normalisation import FOLDS, deal
@@ -46,25 +45,3 @@ def cross_validated(
         logits_NC = predict_pooled(fitted, left.mean_NLD, left.std_NLD, left.text_NE)
         probability_MC[part_M == part] = logits_NC.softmax(1).numpy()
     return probability_MC
-
-
-def divide(labelled: Labelled, voices: Sequence[str | None]) -> tuple[Labelled, Labelled]:
-    """Labelled clips in two parts of different speakers: one to learn from, about a fifth to choose by.
-
-    Clips without a voice, those of a source, are learned from. With fewer than two speakers clips are divided.
-    """
-    units, targets = labelled
-    own_N = np.array([voice is not None for voice in voices], dtype=bool)
-    group_M = np.unique([voice for voice in voices if voice is not None], return_inverse=True)[1]
-    if len(np.unique(group_M)) < 2:
-        group_M = np.arange(len(group_M))
-    part_M = deal(group_M, FOLDS)
-    out_N = np.zeros(len(own_N), dtype=bool)
-    out_N[own_N] = part_M == part_M.max()
-    learnt, chosen = (Labelled(units.rows(mask_N), _rows(targets, mask_N)) for mask_N in (~out_N, out_N))
-    return learnt, chosen
-
-
-def _rows(targets: Targets, mask_N: NDArray[np.bool_]) -> Targets:
-    own = targets.rows(np.flatnonzero(mask_N).tolist())
-    return own if own.weight_N is None else replace(own, weight_N=own.weight_N / own.weight_N.mean())

@@ -54,7 +54,7 @@ class TrainingData:
 
     train: Labelled
     dev: Labelled
-    """The utterances by which the best model of a training of adapters is chosen; a head needs none."""
+    """The utterances by which the best epoch of a training of adapters is kept; without any it is the last."""
     unlabelled: Unlabelled
     """Training audio without its labels: its statistics standardise each hidden state."""
     store: FeatureStore
