@@ -147,9 +147,11 @@ def test_what_answers_are_worth(people: OpenPeople, ledger: Ledger) -> None:
         say(ledger, "ben", "anger", "neutral", "unusable", "skipped")
         asked.ask("a/round-0000", IDS, [], 0)
         rows = asked.labels([*IDS, "calls-9"], 0).to_pylist()
-        assert [row["answer"] for row in rows] == ["label", "disputed", "unusable", "skipped"]
+        assert [row["answer"] for row in rows] == ["label", "label", "unusable", "skipped"]
         assert [row["emotion"] for row in rows] == ["anger", None, None, None]
-        assert rows[0]["probability"] == [1, 0]
+        assert [row["probability"] for row in rows] == [[1, 0], [0.5, 0.5], None, None], "a tie is learnt by its shares"
+        with people(overlap=2, consensus="soft", targets="hard") as winners:
+            assert winners.labels(IDS[1:2], 0)["answer"].to_pylist() == ["disputed"]
         ledger.record([Answer(utterance_id=IDS[1], person="cem", emotions=("anger",), secondary=("neutral",))])
         decided = asked.labels(IDS[1:2], 1).to_pylist()[0]
         assert (decided["answer"], decided["emotion"], decided["round"]) == ("label", "anger", 1)
