@@ -88,7 +88,7 @@ def test_help_of_the_import_lists_the_readers_and_what_they_take() -> None:
     text = " ".join(run("pool", "import", "--help")[1].replace("│", " ").split())
     for name in READERS:
         assert re.search(rf"[ ,]{name}[ ,.]", text), name
-    assert "manifest (columns; corpus)" in text
+    assert "manifest (columns; corpus; pattern; maps; votes; ratings; join; audio_root)" in text
     assert "--set reader_options.NAME=VALUE" in text
 
 

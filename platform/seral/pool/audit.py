@@ -17,9 +17,8 @@ from seral import storage
 from seral.audio.address import path_of
 from seral.audio.quality import REASONS
 from seral.corpora import READERS
-from seral.corpora.formats.folder import DECODABLE, TO_CONVERT
 from seral.corpora.keywords import find_reader
-from seral.corpora.reading.tree import audio_files
+from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.options import Options
 from seral.pool.shards import open_pool
