@@ -106,7 +106,7 @@ def test_an_unknown_reader_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_an_unknown_setting_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"unknown option 'shard_mbs'; known here: reader, root, out.*shard_mb"):
+    with pytest.raises(OptionError, match=r"unknown option 'shard_mbs'; known here: reader, root, .*shard_mb"):
         run("pool", "import", "folder", str(tmp_path), "--out", str(tmp_path / "pool"), "--set", "shard_mbs=1")
 
 

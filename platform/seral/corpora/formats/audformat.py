@@ -107,8 +107,9 @@ class _Database:
             name: fact for name, fact in self._fields(file, facts.values).metadata().items() if fact is not None
         }
         suffix = segment_name(start_s, end_s)
-        at: dict[str, Any] = {"start_s": start_s, "end_s": end_s, "name": Path(file).with_suffix("").as_posix() + suffix}
-        at["votes"] = tuple(self._vote(file, rater, facts.ratings[rater]) for rater in sorted(facts.ratings))
+        votes = tuple(self._vote(file, rater, facts.ratings[rater]) for rater in sorted(facts.ratings))
+        name = Path(file).with_suffix("").as_posix() + suffix
+        at = {"start_s": start_s, "end_s": end_s, "name": name, "votes": votes}
         audio = self.root.resolve() / file
         return Utterance(audio=audio, source=file + suffix, **(defaults | metadata | at))
 

@@ -2,7 +2,8 @@
 
 A table holds for the folder it lies in and for those below; there may be one for every split. Without a table the
 folder's name is the label, as in `train/angry/clip7.wav`. Folders called train, validation or test are splits. Audio
-that no table lists is read unlabelled. A pattern of paths and joined tables say what the table does not. Convention: Hugging Face datasets, "Create an audio dataset".
+that no table lists is read unlabelled. What a table does not say, a joined table or a pattern of paths may.
+Convention: Hugging Face datasets, "Create an audio dataset".
 """
 
 from __future__ import annotations

@@ -82,8 +82,7 @@ class Reading:
         return Fields(location=file.source, values={}, named={}, maps=self.maps)
 
     def _complete(self, fields: Fields, file: AudioFile) -> Fields | Skipped:
-        """The fields with what joined tables and the path say of the file; Skipped where they say nothing or too much.
-        """
+        """The fields with what joined tables and the path say of the file; Skipped where they say nothing or too much."""
         for table in self._joined:
             entry = table.entry(fields.text("name"), file.source)
             if entry is not None and entry.conflict is not None:
@@ -103,7 +102,7 @@ class Reading:
         completed = self._complete(fields, file)
         if isinstance(completed, Skipped):
             return completed
-        more = {name: ("the path", value) for name, value in weaker.items() if value is not None}
+        more = {name: (f"the {name} in the path", value) for name, value in weaker.items() if value is not None}
         return self._utterance(completed.filled(more), file)
 
     def _utterance(self, fields: Fields, file: AudioFile) -> Utterance:

@@ -61,10 +61,10 @@ def known_columns(present: Iterable[str]) -> dict[str, str]:
     """Our name -> the column, whatever the case; the first alias that is there wins."""
     by_lower = {column.lower(): column for column in sorted(present, reverse=True)}
     column_of = {}
-    for field, aliases in ALIASES.items():
+    for name, aliases in ALIASES.items():
         columns = [by_lower[alias] for alias in aliases if alias in by_lower]
         if columns:
-            column_of[field] = columns[0]
+            column_of[name] = columns[0]
     return column_of
 
 
@@ -74,12 +74,12 @@ def chosen_columns(table: str, present: Iterable[str], choice: Mapping[str, str]
     `table` is what errors name. Raises ReaderError for a name that is not ours or a column that is not there.
     """
     present = sorted(set(present))
-    for field, column in choice.items():
-        if field not in ALIASES:
-            raise ReaderError(unknown_name("field to map a column to", field, ALIASES))
+    for name, column in choice.items():
+        if name not in ALIASES:
+            raise ReaderError(unknown_name("field to map a column to", name, ALIASES))
         if column and column not in present:
-            raise ReaderError(f"{table} has no column {column!r} for {field}; it has: {', '.join(present)}")
-    return {field: column for field, column in (known_columns(present) | dict(choice)).items() if column}
+            raise ReaderError(f"{table} has no column {column!r} for {name}; it has: {', '.join(present)}")
+    return {name: column for name, column in (known_columns(present) | dict(choice)).items() if column}
 
 
 def share_columns(present: Iterable[str], column_of: Mapping[str, str]) -> tuple[str, ...]:
@@ -132,12 +132,11 @@ class Fields:
         }
 
     def filled(self, more: Mapping[str, tuple[str, Any]]) -> Fields:
-        """The row with values from elsewhere where it has none; `more` is our name -> (what to call the column, value).
-        """
+        """The row with values from elsewhere where it has none; `more` is our name -> (what to call the column, value)."""
         absent = {name: entry for name, entry in more.items() if blank(self._raw(name))}
         return replace(
             self,
-            values={**self.values, **{column: value for column, value in absent.values()}},
+            values={**self.values, **dict(absent.values())},
             named={**self.named, **{name: column for name, (column, _) in absent.items()}},
         )
 

@@ -100,7 +100,8 @@ class JoinedTable:
             say(f"{self.file}: no row for {self._without} of {self._asked} clips, such as {', '.join(self._examples)}")
         for key, entry in self._entries.items():
             if key not in self._source_of:
-                yield Skipped(source=key, corpus=corpus, reason="no-audio", detail=f"named in {entry.location}", size=-1)
+                detail = f"named in {entry.location}"
+                yield Skipped(source=key, corpus=corpus, reason="no-audio", detail=detail, size=-1)
 
     def _entry_of(self, row: Row) -> Entry:
         fields = self._columns.fields(row)

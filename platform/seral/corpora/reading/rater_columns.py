@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -57,9 +56,7 @@ class RaterColumns:
         answer = replace(fields, named=columns)
         rater = name if self.rater is None else replace(fields, named={"rater": self.rater}).text("rater")
         valence, arousal, dominance = map(answer.number, RATED)
-        return Vote(
-            rater=rater, emotion=answer.text("emotion"), valence=valence, arousal=arousal, dominance=dominance
-        )
+        return Vote(rater=rater, emotion=answer.text("emotion"), valence=valence, arousal=arousal, dominance=dominance)
 
 
 def _a_row_a_rater(votes: Mapping[str, str], ratings: Mapping[str, Sequence[str]]) -> RaterColumns:
@@ -76,9 +73,10 @@ def _a_row_a_rater(votes: Mapping[str, str], ratings: Mapping[str, Sequence[str]
 
 def _names(columns: Sequence[str]) -> list[str]:
     """Names of raters: their columns, without what these have in common: `a1_cat, a2_cat` are of a1 and a2."""
-    ending = os.path.commonprefix([column[::-1] for column in columns])[::-1]
-    common = re.search(r"[_.\- ].*", ending)
-    names = [column.removesuffix(common.group()) for column in columns] if common else list(columns)
-    common = re.match(r".*[_.\- ]", os.path.commonprefix(names))
-    names = [name.removeprefix(common.group()) for name in names] if common else names
-    return names if len(names) > 1 and all(names) and len(set(names)) == len(names) else list(columns)
+    parts = [re.split(r"([_.\- ])", column) for column in columns]
+    while parts and min(map(len, parts)) > 2 and len({part[-1] for part in parts}) == 1:
+        parts = [part[:-2] for part in parts]
+    while parts and min(map(len, parts)) > 2 and len({part[0] for part in parts}) == 1:
+        parts = [part[2:] for part in parts]
+    names = ["".join(part) for part in parts]
+    return names if len(set(names)) == len(columns) > 1 else list(columns)
