@@ -57,9 +57,9 @@ class JoinedTable:
         self.file, self._columns = file, columns
         self._key = key or columns.named.get("audio") or columns.named.get("name") or ""
         if self._key not in columns.present:
-            usual = "" if key else f" that is called {', '.join(ALIASES['audio'] + ALIASES['name'])}"
+            names = key or f"of {', '.join(ALIASES['audio'] + ALIASES['name'])}"
             raise ReaderError(
-                f"{file} has no column {self._key}{usual}, by which to join it; it has: "
+                f"{file} has no column {names}, by which to join it; it has: "
                 f"{', '.join(sorted(columns.present))}. Name it: --join {file}=COLUMN"
             )
         self._entries: dict[str, Entry] = {}
