@@ -82,7 +82,7 @@ class Reading:
         return Fields(location=file.source, values={}, named={}, maps=self.maps)
 
     def _complete(self, fields: Fields, file: AudioFile) -> Fields | Skipped:
-        """The fields with what joined tables and the path say of the file; Skipped where they say nothing or too much."""
+        """The fields, and what joined tables and the path say; Skipped where these say nothing or contradict."""
         for table in self._joined:
             entry = table.entry(fields.text("name"), file.source)
             if entry is not None and entry.conflict is not None:

@@ -132,7 +132,7 @@ class Fields:
         }
 
     def filled(self, more: Mapping[str, tuple[str, Any]]) -> Fields:
-        """The row with values from elsewhere where it has none; `more` is our name -> (what to call the column, value)."""
+        """The row with values from elsewhere where it has none: our name -> (what to call the column, value)."""
         absent = {name: entry for name, entry in more.items() if blank(self._raw(name))}
         return replace(
             self,
