@@ -71,6 +71,21 @@ def pool_audit(
     typer.echo(render(audit_corpus(parse(AuditOptions, values, settings or []))))
 
 
+@command_of(pool_app, "guess")
+def pool_guess(
+    root: Annotated[str, typer.Argument(metavar="PATH", help="The folder, or the table.")], as_json: AsJson = False
+) -> None:
+    """Print the guess and its command."""
+    from seral.options import parse
+    from seral.pool.guess import GuessOptions, guess_corpus, render_guess
+
+    guess = guess_corpus(parse(GuessOptions, {"root": root}))
+    if as_json:
+        show(guess, as_json=True)
+    else:
+        typer.echo(render_guess(guess))
+
+
 @pool_app.command("check")
 def pool_check(pool: PoolPath) -> None:
     """Read every row of a pool: counts, ids, checksums, and whether the audio decodes. Exit status 1 on a problem."""
