@@ -53,28 +53,28 @@ def find_scheme(sources: Sequence[str]) -> Scheme | None:
     if count < COVERED * len(levels):
         depth = min(map(len, levels))
     columns = [[level[at - depth] for level in levels] for at in range(depth)]
-    parts, seen = list[str](), dict[str, list[str]]()
+    parts, words_of = list[str](), dict[str, list[str]]()
     for at, values in enumerate(columns):
-        parts.append(_level(values, seen, is_name=at == depth - 1))
+        parts.append(_level(values, words_of, is_name=at == depth - 1))
     while len(parts) > 1 and "(?P<" not in parts[0]:
         del parts[0]
-    if not seen:
+    if not words_of:
         return None
-    words = sorted(set(seen.get("emotion", ())))
+    words = sorted(set(words_of.get("emotion", ())))
     codes = {word: CODES[word.lower()] for word in words if word.lower() in CODES}
     return Scheme(
         pattern="/".join(parts),
-        maps={"emotion": codes} if codes and not {word.lower() for word in words} <= EMOTIONS else {},
-        fields=tuple(seen),
-        by_folder=depth > 1 and {*seen} <= {"emotion", "split"} and parts[-2] == "(?P<emotion>[^/]+)",
+        maps={"emotion": codes} if {word.lower() for word in codes} - EMOTIONS else {},
+        fields=tuple(words_of),
+        by_folder=depth > 1 and {*words_of} <= {"emotion", "split"} and parts[-2] == "(?P<emotion>[^/]+)",
     )
 
 
-def _level(values: Sequence[str], seen: dict[str, list[str]], *, is_name: bool) -> str:
-    """The regular expression of one folder's or the file's name; what it tells goes to `seen`, our name -> words."""
-    kind = None if is_name else _kind(values, seen)
+def _level(values: Sequence[str], words_of: dict[str, list[str]], *, is_name: bool) -> str:
+    """The regular expression of one folder's or the file's name; what it tells goes to `words_of`, our name -> words."""
+    kind = None if is_name else _kind(values, words_of)
     if kind is not None:
-        seen[kind] = [*values]
+        words_of[kind] = [*values]
         return f"(?P<{kind}>[^/]+)"
     split = [SEPARATORS.split(value) for value in values]
     size, count = Counter(map(len, split)).most_common(1)[0]
@@ -84,9 +84,9 @@ def _level(values: Sequence[str], seen: dict[str, list[str]], *, is_name: bool) 
     kinds: list[str | None] = []
     for at in range(size):
         words = [tokens[at] for tokens in regular]
-        kinds.append(kind := _kind(words, seen))
+        kinds.append(kind := _kind(words, words_of))
         if kind is not None:
-            seen[kind] = words
+            words_of[kind] = words
     if not any(kinds):
         return "[^/]+"
     last = max(at for at, kind in enumerate(kinds) if kind)
@@ -94,15 +94,15 @@ def _level(values: Sequence[str], seen: dict[str, list[str]], *, is_name: bool) 
     return BETWEEN.join(tokens) + ("[^/]*" if last + 1 < size else "")
 
 
-def _kind(values: Sequence[str], seen: dict[str, list[str]]) -> str | None:
+def _kind(values: Sequence[str], words_of: dict[str, list[str]]) -> str | None:
     """Our name for what a part tells, if it tells anything that no earlier part told."""
     words = {value.lower() for value in values}
-    return next((kind for kind in _kinds(words, len(values)) if kind not in seen), None)
+    return next((kind for kind in _kinds(words, len(values)) if kind not in words_of), None)
 
 
 def _kinds(words: set[str], count: int) -> Iterator[str]:
-    known = words & (EMOTIONS | CODES.keys())
-    if len(known) > 1 and 2 * len(known) >= len(words):
+    emotions = words & (EMOTIONS | CODES.keys())
+    if len(emotions) > 1 and 2 * len(emotions) >= len(words):
         yield "emotion"
     if words <= SPLITS.keys():
         yield "split"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,13 @@ JOINED = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """What a table seems to hold."""
+    """A table by its first rows."""
 
     file: Path
     named: dict[str, str]
     """Our name -> the column."""
     columns: dict[str, str]
-    """Those of `named` that the usual names do not find."""
+    """The part of `named` that the usual names do not find."""
     start: Path | None
     """Folder that its paths of audio start in; None where they lead to no files."""
     key: str | None
@@ -67,13 +67,13 @@ def look_at_tables(root: Path, files: Sequence[Path] | None) -> list[Table]:
 
 def _look(file: Path, rows: list[dict[str, Any]], names: Collection[str], root: Path) -> Table:
     present = list(dict.fromkeys(column for row in rows for column in row))
-    named = known_columns(present)
     words = {column: {str(row[column]) for row in rows if not blank(row.get(column))} for column in present}
-    told = [column for column in present if column not in named.values() and _emotions(words[column])]
+    named = {name: column for name, column in known_columns(present).items() if words[column]}
+    emotional = [column for column in present if column not in named.values() and _emotions(words[column])]
     columns, votes = {}, list[str]()
     if "emotion" not in named and not share_columns(present, named):
-        columns = {"emotion": told[0]} if len(told) == 1 else {}
-        votes = told if len(told) > 1 else []
+        columns = {"emotion": emotional[0]} if len(emotional) == 1 else {}
+        votes = emotional if len(emotional) > 1 else []
     usual = named.get("audio") or named.get("name")
     keys = [column for column in [usual, *present] if column and _meets(words[column], names)]
     key = None if not keys else "" if keys[0] == usual else keys[0]
@@ -92,8 +92,8 @@ def _look(file: Path, rows: list[dict[str, Any]], names: Collection[str], root: 
 
 
 def _emotions(words: Collection[str]) -> bool:
-    known = {word.lower() for word in words} & (EMOTIONS | CODES.keys())
-    return len(known) > 1 and 2 * len(known) >= len(words)
+    emotions = {word.lower() for word in words} & (EMOTIONS | CODES.keys())
+    return len(emotions) > 1 and 2 * len(emotions) >= len(words)
 
 
 def _meets(words: Iterable[str], names: Collection[str]) -> bool:
@@ -104,9 +104,9 @@ def _meets(words: Iterable[str], names: Collection[str]) -> bool:
 def _start(file: Path, paths: Collection[str], root: Path) -> Path | None:
     """The folder near the table from which nearly all paths lead to a file."""
     parent = file.resolve().parent
-    below = [path for folder in (parent, root.resolve()) for path in _folders(folder)]
+    near = list(dict.fromkeys([parent, root.resolve(), parent.parent]))
     sample = list(islice(paths, 50))
-    for folder in dict.fromkeys([parent, root.resolve(), *below, parent.parent]):
+    for folder in chain(near, *map(_folders, near)):
         there = [(path_of(path) if "://" in path else folder / path).is_file() for path in sample]
         if sum(there) >= COVERED * len(sample):
             return folder
@@ -121,7 +121,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _ratings(votes: list[str], present: Sequence[str]) -> dict[str, list[str]]:
-    """Columns of the same raters' ratings, told by the rater's name and a usual name of the dimension."""
+    """Columns of the same raters' ratings, emotional by the rater's name and a usual name of the dimension."""
     raters = RaterColumns.of(votes, {})
     ratings = {}
     for dimension in RATED if raters is not None else ():

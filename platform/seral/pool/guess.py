@@ -170,7 +170,7 @@ def _corpora(root: Path) -> Iterator[Proposal]:
 
 
 def _of_tables(root: Path, files: list[Path] | None) -> Iterator[Proposal]:
-    """The table that names audio files, with those that tell more of them; else the tables that tell of the folder's."""
+    """The table that names audio files, with those that tell more; else the tables that tell of the folder's."""
     tables = look_at_tables(root, files)
     listing = [table for table in tables if table.start is not None][:1]
     more = [table for table in tables if table not in listing and table.key is not None and table.tells]
@@ -206,7 +206,7 @@ def _choices(listing: list[Table], more: list[Table]) -> tuple[dict[str, Any], d
 
 
 def _by_names(root: Path, files: AudioFiles) -> Iterator[Proposal]:
-    """What folders and names say, else nothing but the files."""
+    """A way by all that folders and names say, else the files alone."""
     step = max(1, len(files) // SAMPLE)
     sources = [file.source for file in islice(iter(files), 0, None, step)]
     scheme = find_scheme(sources)

@@ -1,4 +1,4 @@
-"""What the caller of a reader of anything may choose: columns, a pattern of paths, words, raters, tables to join."""
+"""Choices that the caller of a reader of anything has: columns, a pattern of paths, words, raters, tables to join."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from seral.corpora.reading.votes import joined_votes
 
 @dataclass(frozen=True, kw_only=True)
 class TableColumns:
-    """What a reader makes of a table's columns."""
+    """All that a reader makes of a table's columns."""
 
     table: str
     """For errors."""

@@ -1,4 +1,4 @@
-"""What several raters' votes on one clip come to."""
+"""Outcomes of several raters' votes on one clip."""
 
 from __future__ import annotations
 
