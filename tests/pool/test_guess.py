@@ -145,6 +145,24 @@ def test_tables_are_joined_and_raters_are_known(tmp_path: Path) -> None:
     assert guessed["audit"]["votes"] == {"utterances": 2, "votes": 4, "raters": 2}
 
 
+def test_a_table_with_a_row_a_rater_is_known(tmp_path: Path) -> None:
+    root = touch(tmp_path / "c", "a.wav", "b.wav")
+    lines = ("file,WorkerID,label,val", "a.wav,w1,joy,1", "a.wav,w2,joy,2", "b.wav,w1,joy,1", "b.wav,w2,fear,4")
+    guessed = guess(table(root / "answers.csv", *lines))
+    assert guessed["command"].endswith("--votes rater=WorkerID,emotion=label,valence=val")
+    assert guessed["audit"]["votes"] == {"utterances": 2, "votes": 4, "raters": 2}
+    assert guessed["audit"]["counts"]["emotion"] == {"joy": 1, "unknown": 1}
+
+
+def test_paths_say_what_joined_tables_do_not(tmp_path: Path) -> None:
+    root = touch(tmp_path / "c", "angry/a.wav", "sad/b.wav")
+    table(root / "people.csv", "file_name,speaker", "a,s1", "b,s2")
+    guessed = guess(root)
+    assert guessed["mapping"] == {"speaker": "speaker of people.csv", "emotion": "(?P<emotion>"}
+    assert guessed["audit"]["counts"]["emotion"] == {"angry": 1, "sad": 1}
+    assert guessed["audit"]["counts"]["speaker"] == {"s1": 1, "s2": 1}
+
+
 CONTAINERS: dict[str, Callable[[Path], None]] = {
     "audformat": containers.write_audformat,
     "audiofolder": containers.write_audiofolder,

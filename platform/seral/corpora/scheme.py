@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from seral.corpora.reading.fields import GENDERS, SHARES, SPLITS
 from seral.corpora.reading.languages import BY_WORD
@@ -43,7 +44,12 @@ class Scheme:
     fields: tuple[str, ...]
     """Our names for its groups."""
     by_folder: bool
-    """The last folder alone tells the emotion, and a folder the split if there is one: what `audiofolder` reads."""
+    """The last folder alone tells the emotion, in words, and a folder the split: what `audiofolder` reads."""
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """Options of a reader."""
+        return {"pattern": self.pattern} | ({"maps": self.maps} if self.maps else {})
 
 
 def find_scheme(sources: Sequence[str]) -> Scheme | None:
@@ -62,16 +68,13 @@ def find_scheme(sources: Sequence[str]) -> Scheme | None:
         return None
     words = sorted(set(words_of.get("emotion", ())))
     codes = {word: CODES[word.lower()] for word in words if word.lower() in CODES}
-    return Scheme(
-        pattern="/".join(parts),
-        maps={"emotion": codes} if {word.lower() for word in codes} - EMOTIONS else {},
-        fields=tuple(words_of),
-        by_folder=depth > 1 and {*words_of} <= {"emotion", "split"} and parts[-2] == "(?P<emotion>[^/]+)",
-    )
+    maps = {"emotion": codes} if {word.lower() for word in codes} - EMOTIONS else {}
+    by_folder = depth > 1 and not maps and {*words_of} <= {"emotion", "split"} and parts[-2] == "(?P<emotion>[^/]+)"
+    return Scheme(pattern="/".join(parts), maps=maps, fields=tuple(words_of), by_folder=by_folder)
 
 
 def _level(values: Sequence[str], words_of: dict[str, list[str]], *, is_name: bool) -> str:
-    """The regular expression of one folder's or the file's name; what it tells goes to `words_of`, our name -> words."""
+    """The expression of one folder's or the file's name; what it tells goes to `words_of`, our name -> words."""
     kind = None if is_name else _kind(values, words_of)
     if kind is not None:
         words_of[kind] = [*values]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from seral.errors import PoolError
 
 ROWS, TABLES, FOLDERS = 1_000, 12, 12
 """Rows of a table, tables, and folders for its audio that are looked at."""
+RATERS = {"rater", "annotator", "worker", "listener", "evaluator", "labeler", "labeller"}
+RATERS |= {f"{name}{ending}" for name in RATERS for ending in ("id", "_id")}
+"""Names of a column that says whose answer a row is, in lower case."""
 JOINED = 0.5
 """Share of a table's rows that have to meet a clip by name."""
 
@@ -38,7 +41,8 @@ class Table:
     """Folder that its paths of audio start in; None where they lead to no files."""
     key: str | None
     """Column by which its rows meet audio by file name; empty where that is the usual one, None where there is none."""
-    votes: list[str] = field(default_factory=list)
+    votes: list[str] | dict[str, str] = field(default_factory=list)
+    """Value of a reader's option."""
     ratings: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -70,25 +74,29 @@ def _look(file: Path, rows: list[dict[str, Any]], names: Collection[str], root: 
     words = {column: {str(row[column]) for row in rows if not blank(row.get(column))} for column in present}
     named = {name: column for name, column in known_columns(present).items() if words[column]}
     emotional = [column for column in present if column not in named.values() and _emotions(words[column])]
-    columns, votes = {}, list[str]()
+    columns, votes = dict[str, str](), list[str]()
     if "emotion" not in named and not share_columns(present, named):
         columns = {"emotion": emotional[0]} if len(emotional) == 1 else {}
         votes = emotional if len(emotional) > 1 else []
     usual = named.get("audio") or named.get("name")
     keys = [column for column in [usual, *present] if column and _meets(words[column], names)]
     key = None if not keys else "" if keys[0] == usual else keys[0]
-    start = None
-    if "audio" in named:
-        start = _start(file, words[named["audio"]], root)
-    return Table(
-        file=file,
-        named=named | columns,
-        columns=columns,
-        start=start,
-        key=key,
-        votes=votes,
-        ratings=_ratings(votes, present),
-    )
+    start = _start(file, words[named["audio"]], root) if "audio" in named else None
+    table = Table(file=file, named=named | columns, columns=columns, start=start, key=key)
+    if votes:
+        return replace(table, votes=votes, ratings=_ratings(votes, present))
+    clip = named["audio"] if start is not None else key or usual
+    return _a_row_a_rater(table, present, is_long=clip is not None and len(words[clip]) < len(rows))
+
+
+def _a_row_a_rater(table: Table, present: Sequence[str], *, is_long: bool) -> Table:
+    """The table with the votes of a column of raters, if there is one and several rows are about one clip."""
+    rater = next((column for column in present if column.lower() in RATERS), None)
+    if rater is None or not is_long or "emotion" not in table.named:
+        return table
+    votes = {"rater": rater} | {name: table.named[name] for name in ("emotion", *RATED) if name in table.named}
+    named = {name: column for name, column in table.named.items() if name not in votes}
+    return replace(table, named=named, columns={}, votes=votes)
 
 
 def _emotions(words: Collection[str]) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from seral.corpora.formats.audiofolder import TABLES
 from seral.corpora.formats.webdataset import SUFFIXES, TAR
 from seral.corpora.keywords import keywords
 from seral.corpora.reading.join import OF_THE_CLIP
-from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, AudioFiles, audio_files
+from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files
 from seral.corpora.reading.utterance import Utterance
-from seral.corpora.scheme import COVERED, find_scheme
+from seral.corpora.scheme import COVERED, Scheme, find_scheme
 from seral.corpora.tables import Table, look_at_tables
 from seral.errors import PoolError, ReaderError
 from seral.options import Options
@@ -58,9 +57,9 @@ class Proposal:
     mapping: Mapping[str, str] = field(default_factory=dict)
     """Our name -> the column or group that tells it."""
 
-    def command(self, verb: str = "import") -> str:
+    def command(self) -> str:
         """The command that imports the corpus so."""
-        words = ["seral", "pool", verb, self.reader, self.root, *(["--out", "POOL"] if verb == "import" else [])]
+        words = ["seral", "pool", "import", self.reader, self.root, "--out", "POOL"]
         for name, column in self.columns.items():
             words += ["--column", f"{name}={column}"]
         for option in ("audio_root", "pattern"):
@@ -69,12 +68,16 @@ class Proposal:
         for name, codes in self.choices.get("maps", {}).items():
             words += ["--map", f"{name}=" + ",".join(f"{word}:{ours}" for word, ours in codes.items())]
         if votes := self.choices.get("votes"):
-            words += ["--votes", ",".join(votes)]
+            words += ["--votes", _votes_text(votes)]
         for name, raters in self.choices.get("ratings", {}).items():
             words += ["--ratings", f"{name}={','.join(raters)}"]
         for table, key in self.choices.get("join", {}).items():
             words += ["--join", f"{table}={key}" if key else table]
         return shlex.join(words)
+
+
+def _votes_text(votes: list[str] | dict[str, str]) -> str:
+    return ",".join(votes if isinstance(votes, list) else (f"{name}={column}" for name, column in votes.items()))
 
 
 def guess_corpus(options: GuessOptions) -> dict[str, Any]:
@@ -127,9 +130,10 @@ def _proposals(root: Path) -> Iterator[Proposal]:
         yield from _containers(root, [file.path for file in audio_files(root, ARCHIVES)])
     if any(file.path.name in TABLES for file in audio_files(root, frozenset(Path(name).suffix for name in TABLES))):
         yield Proposal(reader="audiofolder", root=str(root), why=f"there is a table of file names, such as {TABLES[0]}")
-    yield from _of_tables(root, None)
+    scheme = find_scheme([file.source for file in files[:: max(1, len(files) // SAMPLE)]]) if files else None
+    yield from _of_tables(root, None, scheme)
     if files:
-        yield from _by_names(root, files)
+        yield _by_names(root, scheme)
 
 
 def _containers(root: Path, files: list[Path]) -> Iterator[Proposal]:
@@ -169,8 +173,8 @@ def _corpora(root: Path) -> Iterator[Proposal]:
             yield Proposal(reader=name, root=str(root), why=why)
 
 
-def _of_tables(root: Path, files: list[Path] | None) -> Iterator[Proposal]:
-    """The table that names audio files, with those that tell more; else the tables that tell of the folder's."""
+def _of_tables(root: Path, files: list[Path] | None, scheme: Scheme | None = None) -> Iterator[Proposal]:
+    """The table that names audio files, with those that tell more; else the tables and names that tell of a folder's."""
     tables = look_at_tables(root, files)
     listing = [table for table in tables if table.start is not None][:1]
     more = [table for table in tables if table not in listing and table.key is not None and table.tells]
@@ -181,6 +185,8 @@ def _of_tables(root: Path, files: list[Path] | None) -> Iterator[Proposal]:
     choices, columns, mapping = _choices(listing, more)
     if not listing:
         why, reader, start = f"audio can be joined to {names} by file name", "folder", root
+        by_path = {name: f"(?P<{name}>" for name in (scheme.fields if scheme else ()) if name not in mapping}
+        choices, mapping = choices | (scheme.choices if scheme and by_path else {}), mapping | by_path
     else:
         why = f"{listing[0].file.name} names audio files" + (f", and {names} can be joined" if more else "")
         reader, start = "manifest", listing[0].file
@@ -198,25 +204,21 @@ def _choices(listing: list[Table], more: list[Table]) -> tuple[dict[str, Any], d
                 columns |= {name: column} if name in table.columns else {}
         if table.votes and "votes" not in choices:
             choices |= {"votes": table.votes} | ({"ratings": table.ratings} if table.ratings else {})
-            mapping |= {"votes": ", ".join(table.votes)}
+            mapping |= {"votes": _votes_text(table.votes)}
             mapping |= {name: ", ".join(raters) for name, raters in table.ratings.items()}
     for table in listing:
         choices |= {} if table.start == table.file.resolve().parent else {"audio_root": str(table.start)}
     return choices, columns, mapping
 
 
-def _by_names(root: Path, files: AudioFiles) -> Iterator[Proposal]:
+def _by_names(root: Path, scheme: Scheme | None) -> Proposal:
     """A way by all that folders and names say, else the files alone."""
-    step = max(1, len(files) // SAMPLE)
-    sources = [file.source for file in islice(iter(files), 0, None, step)]
-    scheme = find_scheme(sources)
     if scheme is None:
-        yield Proposal(reader="folder", root=str(root), why="names and folders tell nothing that is known here")
-        return
-    mapping = {name: "the folder" if scheme.by_folder else f"(?P<{name}>" for name in scheme.fields}
-    why = f"{', '.join(scheme.fields)} stand in the {'folders' if scheme.by_folder else 'paths'}"
-    if scheme.by_folder and not scheme.maps:
-        yield Proposal(reader="audiofolder", root=str(root), why=why, mapping=mapping)
-        return
-    choices = {"pattern": scheme.pattern} | ({"maps": scheme.maps} if scheme.maps else {})
-    yield Proposal(reader="folder", root=str(root), why=why, choices=choices, mapping=mapping)
+        return Proposal(reader="folder", root=str(root), why="names and folders tell nothing that is known here")
+    names = ", ".join(scheme.fields)
+    if scheme.by_folder:
+        mapping = dict.fromkeys(scheme.fields, "the folder")
+        return Proposal(reader="audiofolder", root=str(root), why=f"the folders tell {names}", mapping=mapping)
+    mapping = {name: f"(?P<{name}>" for name in scheme.fields}
+    why = f"the paths tell {names}"
+    return Proposal(reader="folder", root=str(root), why=why, choices=scheme.choices, mapping=mapping)

@@ -103,7 +103,7 @@ class Reading:
         if isinstance(completed, Skipped):
             return completed
         more = {name: (f"the {name} in the path", value) for name, value in weaker.items() if value is not None}
-        return self._utterance(completed.filled(more), file)
+        return self._utterance(completed.filled(more) if more else completed, file)
 
     def _utterance(self, fields: Fields, file: AudioFile) -> Utterance:
         """The utterance of a file, or of the part of it that the fields tell."""

@@ -219,7 +219,9 @@ class Fields:
 
     def mapped(self, field: str, value: Any) -> Any:
         """The value in the words of the field's map."""
-        words = self.maps.get(field, {})
+        words = self.maps.get(field)
+        if words is None:
+            return value
         return words.get("" if value is None else str(value).strip(), words.get(OTHERWISE, value))
 
     def _raw(self, field: str) -> Any:
