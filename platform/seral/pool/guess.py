@@ -174,7 +174,7 @@ def _corpora(root: Path) -> Iterator[Proposal]:
 
 
 def _of_tables(root: Path, files: list[Path] | None, scheme: Scheme | None = None) -> Iterator[Proposal]:
-    """The table that names audio files, with those that tell more; else the tables and names that tell of a folder's."""
+    """The table that names audio, with those that tell more; else the tables and paths that tell of a folder's."""
     tables = look_at_tables(root, files)
     listing = [table for table in tables if table.start is not None][:1]
     more = [table for table in tables if table not in listing and table.key is not None and table.tells]
