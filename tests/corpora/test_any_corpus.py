@@ -119,7 +119,11 @@ class TestPattern:
             ({"pattern": "(?P<emotion>x)"}, ReaderError, r"fits no path, such as a/1.wav, a/2.wav, a/3.wav: it has"),
             ({"maps": {"mood": {}}}, OptionError, "unknown field to map words of 'mood'; known: .*emotion"),
             ({"pattern": r"(?P<gender>\d)"}, ReaderError, r"a/1.wav, column '\(\?P<gender>': unknown word '1'.* --map"),
-            ({"columns": {"emotion": "x"}}, ReaderError, "no table has the columns x; name one: --join TABLE"),
+            (
+                {"columns": {"emotion": "x"}},
+                ReaderError,
+                "no table has the columns x; there is: no table; name one",
+            ),
         ],
     )
     def test_mistakes_are_named(
@@ -192,7 +196,11 @@ class TestVotes:
     @pytest.mark.parametrize(
         ("options", "error", "words"),
         [
-            ({"votes": ["a1_cat", "a9_cat"]}, ReaderError, r"raters' columns a9_cat; there is: .*a1_cat"),
+            (
+                {"votes": ["a1_cat", "a9_cat"]},
+                ReaderError,
+                r"the raters' columns a1_cat, a9_cat; there is: .*a1_cat",
+            ),
             (
                 {"votes": ["a1_cat"], "ratings": {"valence": ["a1_val", "a2_val"]}},
                 OptionError,
@@ -213,6 +221,14 @@ class TestVotes:
 
 
 class TestJoin:
+    def test_raters_of_two_tables_are_refused_and_of_the_second_are_taken(self, tmp_path: Path) -> None:
+        file = table(tmp_path / "m.csv", "path,a1_cat", "a.wav,joy")
+        more = table(tmp_path / "more.csv", "path,a2_cat,a3_cat", "a.wav,joy,fear")
+        with pytest.raises(ReaderError, match="all the raters' columns a1_cat, a2_cat; there is: a1_cat, a2"):
+            records("manifest", file, join={str(more): ""}, votes=["a1_cat", "a2_cat"])
+        utterances, _ = records("manifest", file, join={str(more): ""}, votes=["a2_cat", "a3_cat"])
+        assert [vote.rater for vote in utterances["a.wav"].votes] == ["a2", "a3"]
+
     def test_rows_meet_files_by_name_and_what_is_left_is_told(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

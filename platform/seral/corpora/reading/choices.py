@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TypedDict
 
 from seral.audio.address import path_of
@@ -46,7 +46,7 @@ class Reading:
     ReaderError for columns that are in no table.
     """
 
-    def __init__(self, choices: Choices, corpus: str, present: Iterable[str] = ()) -> None:
+    def __init__(self, choices: Choices, corpus: str, present: Collection[str] = ()) -> None:
         self.columns = choices.get("columns") or {}
         self.corpus, self._named_corpus = choices.get("corpus") or corpus, bool(choices.get("corpus"))
         self.maps = choices.get("maps") or {}
@@ -60,7 +60,7 @@ class Reading:
         join = {path_of(path): key for path, key in (choices.get("join") or {}).items()}
         present_in = {file: columns_present(file) for file in join}
         self._present = set(present).union(*present_in.values())
-        self._check_columns()
+        self._check_columns([set(present), *present_in.values()])
         self._joined = [JoinedTable(file, self.table(str(file), present_in[file]), key) for file, key in join.items()]
 
     def table(self, table: str, present: set[str], audio: str | None = None) -> TableColumns:
@@ -81,6 +81,26 @@ class Reading:
         """The fields of a file that is in no table."""
         return Fields(location=file.source, values={}, named={}, maps=self.maps)
 
+    def record(self, fields: Fields, file: AudioFile, **weaker: str | None) -> Utterance | Skipped:
+        """The utterance of a file; `weaker` is our name -> what to take where nothing else says it."""
+        completed = self._complete(fields, file)
+        if isinstance(completed, Skipped):
+            return completed
+        more = {name: (f"the {name} in the path", value) for name, value in weaker.items() if value is not None}
+        return self._utterance(completed.filled(more) if more else completed, file)
+
+    def remainder(self) -> Iterator[Skipped]:
+        """Rows of joined tables that no clip has asked for. To be called last.
+
+        Raises ReaderError for a pattern, or a joined table, that fits no clip.
+        """
+        if self._pattern is not None and self._unmatched and not self._matched:
+            hint = "it has to fit from a folder or file name on to the end; where a part says nothing, write .*"
+            names = ", ".join(self._unmatched)
+            raise ReaderError(f"the pattern {self._pattern.text!r} fits no path, such as {names}: {hint}")
+        for table in self._joined:
+            yield from table.remainder(self.corpus)
+
     def _complete(self, fields: Fields, file: AudioFile) -> Fields | Skipped:
         """The fields, and what joined tables and the path say; Skipped where these say nothing or contradict."""
         for table in self._joined:
@@ -97,14 +117,6 @@ class Reading:
         self._matched = True
         return fields.filled(groups)
 
-    def record(self, fields: Fields, file: AudioFile, **weaker: str | None) -> Utterance | Skipped:
-        """The utterance of a file; `weaker` is our name -> what to take where nothing else says it."""
-        completed = self._complete(fields, file)
-        if isinstance(completed, Skipped):
-            return completed
-        more = {name: (f"the {name} in the path", value) for name, value in weaker.items() if value is not None}
-        return self._utterance(completed.filled(more) if more else completed, file)
-
     def _utterance(self, fields: Fields, file: AudioFile) -> Utterance:
         """The utterance of a file, or of the part of it that the fields tell."""
         metadata = fields.metadata()
@@ -117,22 +129,10 @@ class Reading:
             **metadata,
         )
 
-    def remainder(self) -> Iterator[Skipped]:
-        """Rows of joined tables that no clip has asked for. To be called last.
-
-        Raises ReaderError for a pattern, or a joined table, that fits no clip.
-        """
-        if self._pattern is not None and self._unmatched and not self._matched:
-            hint = "it has to fit from a folder or file name on to the end; where a part says nothing, write .*"
-            names = ", ".join(self._unmatched)
-            raise ReaderError(f"the pattern {self._pattern.text!r} fits no path, such as {names}: {hint}")
-        for table in self._joined:
-            yield from table.remainder(self.corpus)
-
-    def _check_columns(self) -> None:
-        absent = sorted((self._raters.columns if self._raters is not None else set()) - self._present)
-        if absent:
-            there = ", ".join(sorted(self._present)) or "no table; name one: --join TABLE"
-            raise ReaderError(f"no table has the raters' columns {', '.join(absent)}; there is: {there}")
+    def _check_columns(self, tables: Iterable[set[str]]) -> None:
+        there = ", ".join(sorted(self._present)) or "no table; name one: --join TABLE"
+        if self._raters is not None and not any(self._raters.columns <= present for present in tables):
+            raters = ", ".join(sorted(self._raters.columns))
+            raise ReaderError(f"no table has all the raters' columns {raters}; there is: {there}")
         if self.columns and not self._present:
-            raise ReaderError(f"no table has the columns {', '.join(self.columns.values())}; name one: --join TABLE")
+            raise ReaderError(f"no table has the columns {', '.join(self.columns.values())}; there is: {there}")
