@@ -18,7 +18,7 @@ from pydantic import Field
 from seral import storage
 from seral.audio.decode import BadAudio, decode, decode_flac
 from seral.cluster import ClusterOptions
-from seral.corpora.formats.folder import DECODABLE
+from seral.corpora.reading.tree import DECODABLE
 from seral.errors import OptionError, PoolError, StateError
 from seral.features.actors import map_shards
 from seral.features.audio import FeatureOptions, extract_features

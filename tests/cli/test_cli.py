@@ -14,6 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from seral import cli
+from seral.cli.corpus import FLAGS
 from seral.cli.display import show, show_rows
 from seral.corpora import READERS
 from seral.errors import OptionError
@@ -88,7 +89,7 @@ def test_help_of_the_import_lists_the_readers_and_what_they_take() -> None:
     text = " ".join(run("pool", "import", "--help")[1].replace("│", " ").split())
     for name in READERS:
         assert re.search(rf"[ ,]{name}[ ,.]", text), name
-    assert "manifest (columns; corpus)" in text
+    assert "manifest (columns; corpus; pattern; maps; votes; ratings; join; audio_root)" in text
     assert "--set reader_options.NAME=VALUE" in text
 
 
@@ -106,7 +107,7 @@ def test_an_unknown_reader_lists_the_known_ones(tmp_path: Path) -> None:
 
 
 def test_an_unknown_setting_lists_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"unknown option 'shard_mbs'; known here: reader, root, out.*shard_mb"):
+    with pytest.raises(OptionError, match=r"unknown option 'shard_mbs'; known here: reader, root, .*shard_mb"):
         run("pool", "import", "folder", str(tmp_path), "--out", str(tmp_path / "pool"), "--set", "shard_mbs=1")
 
 
@@ -114,6 +115,43 @@ def test_a_column_without_its_name_is_a_usage_error(tmp_path: Path) -> None:
     status, text = run("pool", "import", "manifest", str(tmp_path), "--out", str(tmp_path / "p"), "--column", "emotion")
     assert status == 2
     assert "expected two names or values joined by =, got 'emotion'" in text
+
+
+def test_an_audit_takes_what_an_import_takes_to_read_a_corpus(tmp_path: Path) -> None:
+    flags = {f"--{name.replace('_', '-')}" for name in FLAGS}
+    for command in ("import", "audit"):
+        assert flags <= set(re.findall(r"--[a-z-]+", run("pool", command, "--help")[1]))
+    for number, code in enumerate(("W", "L", "X")):
+        (tmp_path / f"s{number}{code}.wav").touch()
+    words = [
+        "--pattern",
+        r"(?P<speaker>s\d)(?P<emotion>.)",
+        "--map",
+        'emotion=W:anger,"L:bored, a bit"',
+        "--map",
+        "gender=*:f",
+    ]
+    status, text = run("pool", "audit", "folder", str(tmp_path), *words, "--set", "corpus=mine")
+    assert status == 0
+    assert "emotion        3: X 1, anger 1, bored, a bit 1" in text
+    assert "gender         1: female 3" in text
+    options = {"pattern": r"(?P<speaker>s\d).", "maps": {"gender": {"*": "f"}}}
+    status, text = run("pool", "audit", "folder", str(tmp_path), "--set", f"reader_options={json.dumps(options)}")
+    assert "speaker        3: s0 1, s1 1, s2 1" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--map", "emotion=W"], "expected WORD:OURS, got 'W' in 'emotion=W'"),
+        (["--ratings", "valence"], "expected two names or values joined by =, got 'valence'"),
+        (["--votes", "rater=who,label"], "expected two names or values joined by =, got 'label'"),
+    ],
+)
+def test_choices_that_are_half_said_are_usage_errors(tmp_path: Path, words: list[str], message: str) -> None:
+    status, text = run("pool", "audit", "folder", str(tmp_path), *words)
+    assert status == 2
+    assert message in " ".join(text.replace("│", " ").split())
 
 
 def test_an_error_is_one_line_and_exit_status_1(

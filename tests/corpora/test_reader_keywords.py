@@ -25,7 +25,7 @@ def test_keywords_reach_the_reader(tmp_path: Path) -> None:
     ("name", "arguments", "words"),
     [
         ("folders", {}, f"unknown reader 'folders'; known: {', '.join(sorted(READERS))}"),
-        ("folder", {"labels": "x"}, "the reader 'folder' has no option 'labels'; it takes: none"),
+        ("emodb", {"labels": "x"}, "the reader 'emodb' has no option 'labels'; it takes: none"),
         ("manifest", {"column": {}}, "the reader 'manifest' has no option 'column'; it takes: columns, corpus"),
         ("manifest", {"columns": 3}, "reader_options.columns of 'manifest': Input should be a valid dictionary, got 3"),
     ],
@@ -45,4 +45,4 @@ def test_every_keyword_has_a_type_that_can_be_checked(name: str) -> None:
 
 def test_the_listing_shows_what_each_reader_takes() -> None:
     assert listing().startswith("ravdess, emodb, ")
-    assert "manifest (columns; corpus)" in listing()
+    assert "manifest (columns; corpus; pattern; maps; votes; ratings; join; audio_root)" in listing()

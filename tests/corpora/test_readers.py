@@ -443,6 +443,21 @@ LAYOUTS: dict[str, Layout] = {
         speakers=2,
         prepare=containers.write_hf_parquet,
     ),
+    "hf-arrow": Layout(
+        files=(),
+        first={
+            "source": "test/data-00000-of-00001.arrow/00000000",
+            "name": "clip0",
+            "speaker": "s0",
+            "gender": "female",
+            "text": "Text 0.",
+            "split": "test",
+            "emotion": "anger",
+        },
+        utterances=7,
+        speakers=2,
+        prepare=containers.write_hf_arrow,
+    ),
     "webdataset": Layout(
         files=(),
         first={
@@ -462,7 +477,7 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }  # fmt: skip
 
-GENERIC = {"manifest", "audformat", "audiofolder", "hf-parquet", "webdataset", "folder"}
+GENERIC = {"manifest", "audformat", "audiofolder", "hf-parquet", "hf-arrow", "webdataset", "folder"}
 CORPORA = sorted(set(READERS) - GENERIC)
 
 

@@ -19,6 +19,7 @@ from corpus_layouts.containers import (
     clip,
     write_audformat,
     write_audiofolder,
+    write_hf_arrow,
     write_hf_parquet,
     write_tar,
     write_webdataset,
@@ -44,7 +45,10 @@ def read(reader: str, root: Path) -> list[Utterance]:
     return [item for item in READERS[reader](root) if isinstance(item, Utterance)]
 
 
-@pytest.mark.parametrize(("reader", "write"), [("webdataset", write_webdataset), ("hf-parquet", write_hf_parquet)])
+@pytest.mark.parametrize(
+    ("reader", "write"),
+    [("webdataset", write_webdataset), ("hf-parquet", write_hf_parquet), ("hf-arrow", write_hf_arrow)],
+)
 class TestClipsInside:
     def test_the_bytes_are_those_that_were_put_in(self, tmp_path: Path, reader: str, write: Write) -> None:
         write(tmp_path)
@@ -231,12 +235,51 @@ def test_parquet_without_audio_is_refused(tmp_path: Path) -> None:
         read("hf-parquet", tmp_path)
 
 
-COLUMNS = {"hf-parquet": "speaker_id", "audiofolder": "speaker", "webdataset": "speaker"}
+def test_arrow_files_that_are_none_or_say_too_little_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ReaderError, match=r"me/emotions is not a folder.* hf download me/emotions --repo-type dataset"):
+        read("hf-arrow", Path("me/emotions"))
+    write_hf_arrow(tmp_path / "set")
+    with pytest.raises(ReaderError, match=r"no \.parquet file below .*; its \.arrow files are for the reader hf-arrow"):
+        read("hf-parquet", tmp_path / "set")
+    file = tmp_path / "set" / "test" / "data-00000-of-00001.arrow"
+    state = file.parent / "state.json"
+    state.write_text(state.read_text().replace("{", '{"_indices_data_files": [{"filename": "i.arrow"}],', 1))
+    with pytest.raises(ReaderError, match=r"test has an order of its own; save it after flatten_indices\(\)"):
+        read("hf-arrow", tmp_path / "set")
+    for name, data in (("a", b"no arrow"), ("b", b""), ("c", file.read_bytes()[:-900])):
+        (tmp_path / f"{name}.arrow").write_bytes(data)
+        with pytest.raises(ReaderError, match=rf"{name}\.arrow is no Arrow stream"):
+            read("hf-arrow", tmp_path / f"{name}.arrow")
+    table = pa.Table.from_pylist([{"audio": {"bytes": clip(0, 1.0), "path": "a.wav"}}])
+    packed = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(tmp_path / "d.arrow", table.schema, options=packed) as stream:
+        stream.write_table(table)
+    with pytest.raises(ReaderError, match=r"d\.arrow is compressed; save it again with save_to_disk"):
+        read("hf-arrow", tmp_path / "d.arrow")
+
+
+def test_rows_of_arrow_without_bytes_are_the_files_they_name(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(clip(0))
+    paths = [str(tmp_path / "a.wav"), str(tmp_path / "gone.wav")]
+    rows = [{"audio": {"bytes": None, "path": path}, "label": 1} for path in paths] + [{"audio": None, "label": 0}]
+    table = pa.Table.from_pylist(rows, SCHEMA)
+    with pa.ipc.new_stream(tmp_path / "x.arrow", table.schema) as stream:
+        stream.write_table(table)
+    first, *others = READERS["hf-arrow"](tmp_path / "x.arrow")
+    assert isinstance(first, Utterance)
+    assert (first.audio, first.inside, first.emotion) == (tmp_path / "a.wav", None, "neutral")
+    assert [(other.source, getattr(other, "reason", None)) for other in others] == [
+        ("x.arrow/00000001", "missing"),
+        ("x.arrow/00000002", "missing"),
+    ]
+
+
+COLUMNS = {"hf-arrow": "speaker_id", "hf-parquet": "speaker_id", "audiofolder": "speaker", "webdataset": "speaker"}
 
 
 @pytest.mark.parametrize("reader", COLUMNS)
 def test_columns_can_be_named(tmp_path: Path, reader: str) -> None:
-    for write in (write_hf_parquet, write_webdataset, write_audiofolder):
+    for write in (write_hf_parquet, write_hf_arrow, write_webdataset, write_audiofolder):
         write(tmp_path)
     (tmp_path / "test" / "metadata.jsonl").unlink()
     expected = {utterance.source: utterance.speaker for utterance in read(reader, tmp_path)}

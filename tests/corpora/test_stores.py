@@ -50,7 +50,7 @@ def s3(door: Door, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
 
 @pytest.fixture(scope="module")
 def corpus(make_corpus: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same clips as a manifest with files, named like EmoDB's, in a tar with labels, and in Parquet."""
+    """The same clips as a manifest with files, named like EmoDB's, in a tar with labels, in Parquet and in Arrow."""
     root = tmp_path_factory.mktemp("store") / "corpus"
     make_corpus(root, len(EMODB), suffix=".wav")
     clips = sorted((root / "audio").iterdir())
@@ -68,6 +68,9 @@ def corpus(make_corpus: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
     rows = [{"audio": {"bytes": clip.read_bytes(), "path": clip.name}, "emotion": "joy"} for clip in clips]
     (root / "parquet").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), root / "parquet" / "train-0.parquet", row_group_size=2)
+    (root / "arrow").mkdir()
+    with pa.ipc.new_stream(root / "arrow" / "train.arrow", (arrow := pa.Table.from_pylist(rows)).schema) as stream:
+        stream.write_table(arrow, max_chunksize=3)
     (root / "folder" / "täglich #1").mkdir(parents=True)
     (root / "folder" / "täglich #1" / "ruf 1%.wav").write_bytes(clips[0].read_bytes())
     return root
@@ -83,6 +86,7 @@ PLACES = [
     ("webdataset", "tars/train/000.tar"),
     ("hf-parquet", "parquet"),
     ("hf-parquet", "parquet/train-0.parquet"),
+    ("hf-arrow", "arrow"),
 ]
 
 

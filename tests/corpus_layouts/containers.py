@@ -1,4 +1,4 @@
-"""Writes small data sets in the containers of the field: WebDataset, Hugging Face Parquet, audiofolder, audformat."""
+"""Writes small data sets in the containers of the field: WebDataset, those of Hugging Face, audformat."""
 
 from __future__ import annotations
 
@@ -73,22 +73,40 @@ SCHEMA = pa.schema(
 )
 
 
+def hf_row(number: int) -> dict[str, Any]:
+    """A row of a data set of the `datasets` library."""
+    return {
+        "audio": {"bytes": clip(number), "path": f"clip{number}.wav"},
+        "label": (0, 1, -1)[number % 3],
+        "speaker_id": f"s{number % 2}",
+        "gender": number % 2,
+        "transcription": f"Text {number}.",
+        "scores": [0.5, 0.5],
+    }
+
+
 def write_hf_parquet(root: Path, rows: int = 7, row_group: int = 3) -> None:
     """One file in row groups, as `Dataset.to_parquet` of the `datasets` library writes it; -1 is no label."""
-    table = [
-        {
-            "audio": {"bytes": clip(number), "path": f"clip{number}.wav"},
-            "label": (0, 1, -1)[number % 3],
-            "speaker_id": f"s{number % 2}",
-            "gender": number % 2,
-            "transcription": f"Text {number}.",
-            "scores": [0.5, 0.5],
-        }
-        for number in range(rows)
-    ]
+    table = [hf_row(number) for number in range(rows)]
     path = root / "data" / "train-00000-of-00001.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(table, SCHEMA), path, row_group_size=row_group)
+
+
+def write_hf_arrow(root: Path, rows: int = 7, batch: int = 3) -> None:
+    """Two splits as `DatasetDict.save_to_disk` of the `datasets` library writes them; -1 is no label."""
+    for split, numbers in (("test", range(2)), ("train", range(2, rows))):
+        folder = root / split
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "data-00000-of-00001.arrow"
+        with pa.ipc.new_stream(folder / name, SCHEMA.with_metadata(None)) as stream:
+            table = pa.Table.from_pylist([hf_row(number) for number in numbers], SCHEMA)
+            stream.write_table(table.replace_schema_metadata(None), max_chunksize=batch)
+        (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}], "_split": split}))
+        (folder / "dataset_info.json").write_text(json.dumps({"features": FEATURES}))
+        with pa.ipc.new_stream(folder / "cache-5f1d.arrow", pa.schema([("indices", pa.uint64())])) as stream:
+            stream.write_table(pa.table({"indices": pa.array([1, 0], pa.uint64())}))
+    (root / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
 
 
 def write_audiofolder(root: Path) -> None:

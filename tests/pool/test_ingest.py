@@ -136,7 +136,7 @@ def test_an_id_is_the_corpus_and_a_hash_and_never_the_name() -> None:
     ("values", "words"),
     [
         ({"reader": "emodbb"}, f"unknown reader 'emodbb'; known: {', '.join(sorted(READERS))}"),
-        ({"reader": "folder", "columns": {"emotion": "x"}}, "the reader 'folder' has no option 'columns'; it takes: "),
+        ({"reader": "emodb", "columns": {"emotion": "x"}}, "the reader 'emodb' has no option 'columns'; it takes: "),
         ({"reader_options": {"label": "x"}}, "the reader 'manifest' has no option 'label'; it takes: columns, corpus"),
     ],
 )

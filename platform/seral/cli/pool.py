@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from seral.cli.arguments import AsJson, EncoderName, PoolPath, Sets, pair
+from seral.cli.arguments import AsJson, EncoderName, PoolPath, Sets
 from seral.cli.configured import command_of
+from seral.cli.corpus import reads_corpus
 from seral.cli.display import show
 
 pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pools of speech.")
@@ -23,24 +24,19 @@ def _reader_help() -> str:
 
 
 @command_of(pool_app, "pool-import")
+@reads_corpus
 def pool_import(
     reader: Annotated[str, typer.Argument(help=_reader_help())],
     path: Annotated[str, typer.Argument(help="The corpus folder, or a manifest file (JSONL, CSV, Parquet).")],
     out: Annotated[str, typer.Option("--out", help="The pool to make or add to.")],
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="OURS=THEIRS", help="For readers of tables: name a column, e.g. emotion=label; repeatable."
-        ),
-    ] = None,
+    choices: dict[str, Any],
     settings: Sets = None,
 ) -> None:
     """Print the counts of an import."""
     from seral.options import parse
     from seral.pool.ingest import ImportOptions, import_corpus
 
-    columns = dict(pair(item, "--column") for item in column or [])
-    values = {"reader": reader, "root": path, "out": out, "columns": columns}
+    values = {"reader": reader, "root": path, "out": out, **choices}
     show(import_corpus(parse(ImportOptions, values, settings or [])))
 
 
@@ -58,9 +54,11 @@ def pool_cut(
 
 
 @command_of(pool_app, "audit")
+@reads_corpus
 def pool_audit(
     reader: Annotated[str, typer.Argument(help=_reader_help())],
     path: Annotated[str, typer.Argument(help="The corpus folder, or a manifest file.")],
+    choices: dict[str, Any],
     pool: Annotated[str | None, typer.Option(help="A pool it was imported into: its quarantine is told too.")] = None,
     out: Annotated[str | None, typer.Option("--out", help="Write everything to this JSON file.")] = None,
     settings: Sets = None,
@@ -69,8 +67,23 @@ def pool_audit(
     from seral.options import parse
     from seral.pool.audit import AuditOptions, audit_corpus, render
 
-    values = {"reader": reader, "root": path, "pool": pool, "out": out}
+    values = {"reader": reader, "root": path, "pool": pool, "out": out, **choices}
     typer.echo(render(audit_corpus(parse(AuditOptions, values, settings or []))))
+
+
+@command_of(pool_app, "guess")
+def pool_guess(
+    root: Annotated[str, typer.Argument(metavar="PATH", help="The folder, or the table.")], as_json: AsJson = False
+) -> None:
+    """Print the guess and its command."""
+    from seral.options import parse
+    from seral.pool.guess import GuessOptions, guess_corpus, render_guess
+
+    guess = guess_corpus(parse(GuessOptions, {"root": root}))
+    if as_json:
+        show(guess, as_json=True)
+    else:
+        typer.echo(render_guess(guess))
 
 
 @pool_app.command("check")

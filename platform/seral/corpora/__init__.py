@@ -20,6 +20,7 @@ from seral.corpora.esd import read_esd
 from seral.corpora.formats.audformat import read_audformat
 from seral.corpora.formats.audiofolder import read_audiofolder
 from seral.corpora.formats.folder import read_folder
+from seral.corpora.formats.hf_arrow import read_hf_arrow
 from seral.corpora.formats.hf_parquet import read_hf_parquet
 from seral.corpora.formats.manifest import read_manifest
 from seral.corpora.formats.webdataset import read_webdataset
@@ -62,6 +63,7 @@ READERS: dict[str, Reader] = {
     "audformat": Reader(read_audformat),
     "audiofolder": Reader(read_audiofolder),
     "hf-parquet": Reader(read_hf_parquet),
+    "hf-arrow": Reader(read_hf_arrow),
     "webdataset": Reader(read_webdataset),
     "folder": Reader(read_folder),
 }

@@ -8,7 +8,6 @@ raters heard it in the voice alone in well under half of the clips, so which of 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from seral.corpora.reading.labels import Label, read_text, utterances_by_label
 from seral.corpora.reading.rows import parse_csv
 from seral.corpora.reading.tree import AudioFile, Convention, corpus_files, files_below
 from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance, Vote
+from seral.corpora.reading.votes import winner
 from seral.errors import ReaderError
 
 EMOTIONS = {"ANG": "anger", "DIS": "disgust", "FEA": "fear", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
@@ -95,11 +95,7 @@ def _metadata(name: str, labels: CremaLabels, votes: tuple[Vote, ...], genders: 
 
 def majority(votes: tuple[Vote, ...]) -> str | None:
     """The emotion with the most votes; NO_AGREEMENT on a tie, None without votes."""
-    counts: Counter[str] = Counter()
-    for vote in votes:
-        counts[str(vote.emotion)] += vote.count
-    winners = [emotion for emotion, count in counts.items() if count == max(counts.values())]
-    return None if not winners else winners[0] if len(winners) == 1 else NO_AGREEMENT
+    return winner(votes) or (NO_AGREEMENT if votes else None)
 
 
 def read_votes(root: Path, modality: str) -> dict[str, tuple[Vote, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -34,10 +34,14 @@ def find_reader(name: str, arguments: Mapping[str, Any] | None = None) -> Read:
 
 def keywords(reader: Reader) -> dict[str, Any]:
     """Keyword argument of a reader -> its type."""
-    parameters = inspect.signature(reader.read, eval_str=True).parameters.values()
-    return {
-        parameter.name: parameter.annotation for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY
-    }
+    accepted: dict[str, Any] = {}
+    for parameter in inspect.signature(reader.read, eval_str=True).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            accepted[parameter.name] = parameter.annotation
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            (choices,) = get_args(parameter.annotation)  # of Unpack[...]
+            accepted |= get_type_hints(choices)
+    return accepted
 
 
 def listing() -> str:

@@ -11,17 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from seral import storage
 from seral.audio.address import path_of
 from seral.audio.quality import REASONS
 from seral.corpora import READERS
-from seral.corpora.formats.folder import DECODABLE, TO_CONVERT
-from seral.corpora.keywords import find_reader
-from seral.corpora.reading.tree import audio_files
+from seral.corpora.options import CorpusOptions, read_corpus
+from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files
 from seral.corpora.reading.utterance import Skipped, Utterance
-from seral.options import Options
 from seral.pool.shards import open_pool
 
 BELONGS = ("known-bad", "no-label", "conflict")
@@ -33,15 +29,9 @@ SHOWN = 5
 """Examples, and counts, that the text shows of a longer list."""
 
 
-class AuditOptions(Options):
-    """Options of an audit of one corpus."""
+class AuditOptions(CorpusOptions):
+    """Options of an audit of one corpus: those of its import, and these."""
 
-    reader: str
-    """Reader of the corpus, a name in seral.corpora.READERS."""
-    root: str
-    """The corpus folder, or the manifest file."""
-    reader_options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the reader; `seral pool import --help` lists them."""
     pool: str | None = None
     """A pool that the corpus was imported into, to report its quarantine too."""
     out: str | None = None
@@ -51,7 +41,7 @@ class AuditOptions(Options):
 def audit_corpus(options: AuditOptions) -> dict[str, Any]:
     """Everything worth knowing of a corpus folder before it is imported, as plain values. Raises ReaderError."""
     root = path_of(options.root)
-    items = list(find_reader(options.reader, options.reader_options)(root))
+    items = list(read_corpus(options))
     utterances = [item for item in items if isinstance(item, Utterance)]
     skipped = [item for item in items if isinstance(item, Skipped)]
     count = belonging(len(utterances), (item.reason for item in skipped))
@@ -59,6 +49,7 @@ def audit_corpus(options: AuditOptions) -> dict[str, Any]:
         "reader": options.reader,
         "root": options.root,
         "reader_options": options.reader_options,
+        "columns": options.columns,
         "utterances": len(utterances),
         "found": count,
         "expected": dict(READERS[options.reader].totals),

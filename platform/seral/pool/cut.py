@@ -15,8 +15,7 @@ from seral import storage
 from seral.audio.segments import recording_voice, utterances
 from seral.audio.voice import FRAME_S
 from seral.cluster import ClusterOptions, connect
-from seral.corpora.formats.folder import DECODABLE
-from seral.corpora.reading.tree import AudioFiles, audio_files
+from seral.corpora.reading.tree import DECODABLE, AudioFiles, audio_files
 from seral.errors import ReaderError
 from seral.options import Options
 from seral.progress import track

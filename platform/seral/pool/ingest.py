@@ -11,9 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,17 +22,14 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from seral import storage
-from seral.audio.address import path_of
 from seral.audio.containers import Span
 from seral.audio.decode import BadAudio, encode_flac, pcm16, pcm_hash
 from seral.audio.quality import REASONS, measure
 from seral.audio.voice import voice_probability
 from seral.cluster import ClusterOptions, connect, cpu_count
-from seral.corpora import READERS
-from seral.corpora.keywords import find_reader, keywords
+from seral.corpora.options import CorpusOptions, read_corpus
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import PoolError, unknown_name
-from seral.options import Options
 from seral.pool.audit import belonging, total_remark
 from seral.pool.chunks import Chunk, decode_utterance, plan_chunks, task_block
 from seral.pool.dedupe import mark_duplicates
@@ -52,22 +47,11 @@ METADATA = ("corpus", "speaker", "gender", "session", "language", "style", "text
 """Columns of a row that are its reader's values unchanged."""
 
 
-class ImportOptions(Options):
+class ImportOptions(CorpusOptions):
     """Options of an import of one corpus into a pool."""
 
-    reader: str
-    """Reader of the corpus, a name in seral.corpora.READERS (`manifest` and `folder` read anything)."""
-    root: str
-    """The corpus folder, or the manifest file: on a disk, or in a store (`s3://`, `gs://`, whatever Arrow or fsspec
-    reads)."""
     out: str
     """The pool: a folder or an object-store address; made when missing, added to when there."""
-    reader_options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of the reader, such as `labels: voice`; `seral pool import --help` lists them."""
-    columns: dict[str, str] = Field(default_factory=dict)
-    """For readers of tables: our name -> the file's column, where the usual names do not fit."""
-    corpus: str | None = Field(default=None, pattern=r"^[^/\\]+$")
-    """The corpus name in the pool, where the reader's own (for `manifest` and `folder` the folder's) will not do."""
     retry: tuple[str, ...] = ()
     """Reasons whose files in quarantine are tried again, as far as this corpus has them: `[not-audio]` once PyAV is
     there, `[no-label]` with new label files."""
@@ -93,7 +77,7 @@ def import_corpus(options: ImportOptions) -> dict[str, Any]:
     """Import one corpus into a pool and return the counts. Raises ReaderError, PoolError, OptionError."""
     options = options.model_copy(update={"out": storage.absolute(options.out)})
     before = read_manifest(options.out) or EMPTY
-    items = _reader(options)(path_of(options.root))
+    items = read_corpus(options)
     with Listing(item if isinstance(item, Skipped) else Source.listed(item) for item in items) as listing:
         return _import_listed(options, before, listing)
 
@@ -122,16 +106,6 @@ def _import_listed(options: ImportOptions, before: Mapping[str, Any], listing: L
     usable = listing.sources.num_rows - int(blocked_N.sum())
     remark = total_remark(options.reader, belonging(usable, skipped["reason"].to_pylist()))
     return counts | ({"remark": remark} if remark else {})
-
-
-def _reader(options: ImportOptions) -> Callable[[Path], Iterable[Utterance | Skipped]]:
-    arguments = dict(options.reader_options) | ({"columns": options.columns} if options.columns else {})
-    read = find_reader(options.reader, arguments)
-    if (name := options.corpus) is None:
-        return read
-    if "corpus" in keywords(READERS[options.reader]):
-        return find_reader(options.reader, arguments | {"corpus": name})
-    return lambda root: (replace(item, corpus=name) for item in read(root))
 
 
 def _blocked(listing: Listing, erased: Erased, pool_files: Known) -> NDArray[np.bool_]:

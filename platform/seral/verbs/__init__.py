@@ -112,6 +112,18 @@ upon.
 Example: `seral pool audit crema-d ~/corpora/CREMA-D --set reader_options.labels=voice --out crema-d.json`""",
         job=False,
     ),
+    "guess": Verb(
+        name="guess",
+        command="pool guess",
+        options="seral.pool.guess:GuessOptions",
+        function="seral.pool.guess:guess_corpus",
+        help="Look at a folder or a table, and propose how to import it: reader, pattern, columns, the command.",
+        about="""No audio is decoded. What it proposes it has tried: the counts by speaker, class and language are those
+that the import would have. Corpora that have a reader are known by their file names, whatever the folder is called.
+
+Example: `seral pool guess ~/corpora/calls`""",
+        job=False,
+    ),
     "screen": Verb(
         name="screen",
         command="pool screen",

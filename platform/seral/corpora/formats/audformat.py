@@ -107,10 +107,11 @@ class _Database:
             name: fact for name, fact in self._fields(file, facts.values).metadata().items() if fact is not None
         }
         suffix = segment_name(start_s, end_s)
-        at = {"start_s": start_s, "end_s": end_s, "name": Path(file).with_suffix("").as_posix() + suffix}
         votes = tuple(self._vote(file, rater, facts.ratings[rater]) for rater in sorted(facts.ratings))
+        name = Path(file).with_suffix("").as_posix() + suffix
+        at = {"start_s": start_s, "end_s": end_s, "name": name, "votes": votes}
         audio = self.root.resolve() / file
-        return Utterance(audio=audio, source=file + suffix, votes=votes, **(defaults | metadata | at))
+        return Utterance(audio=audio, source=file + suffix, **(defaults | metadata | at))
 
     def _add_value(self, facts: _Facts, meaning: str, value: Any, table: str, rater: str | None) -> None:
         kind = (self.raters.get(rater) or {}).get("type") if rater is not None else None

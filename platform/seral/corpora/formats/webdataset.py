@@ -20,9 +20,8 @@ from typing import Any
 import pyarrow as pa
 
 from seral.audio.containers import PACKED, Span, unpack
-from seral.corpora.formats.folder import DECODABLE, TO_CONVERT
 from seral.corpora.reading.fields import Fields, chosen_columns, known_columns, share_columns, split_of_path
-from seral.corpora.reading.tree import AudioFile, audio_files
+from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, AudioFile, audio_files
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
 

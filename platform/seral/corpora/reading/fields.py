@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from seral.corpora.reading.languages import language_code
-from seral.corpora.reading.utterance import NO_AGREEMENT
+from seral.corpora.reading.utterance import NO_AGREEMENT, Vote
+from seral.corpora.reading.votes import mean_rating, winner
 from seral.errors import ReaderError, unknown_name
 
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -41,6 +42,8 @@ SHARES = frozenset({
 })  # fmt: skip
 """Columns that each hold one emotion's share of the votes; the greatest is the label where no column tells it."""
 UNKNOWN_WORDS = {"", "nan", "none", "null", "unknown"}
+OTHERWISE = "*"
+"""Word of a map for all that it does not name, and for what says nothing."""
 SPLITS = {
     "train": "train", "training": "train",
     "dev": "dev", "development": "dev", "val": "dev", "valid": "dev", "validation": "dev",
@@ -58,10 +61,10 @@ def known_columns(present: Iterable[str]) -> dict[str, str]:
     """Our name -> the column, whatever the case; the first alias that is there wins."""
     by_lower = {column.lower(): column for column in sorted(present, reverse=True)}
     column_of = {}
-    for field, aliases in ALIASES.items():
+    for name, aliases in ALIASES.items():
         columns = [by_lower[alias] for alias in aliases if alias in by_lower]
         if columns:
-            column_of[field] = columns[0]
+            column_of[name] = columns[0]
     return column_of
 
 
@@ -71,18 +74,23 @@ def chosen_columns(table: str, present: Iterable[str], choice: Mapping[str, str]
     `table` is what errors name. Raises ReaderError for a name that is not ours or a column that is not there.
     """
     present = sorted(set(present))
-    for field, column in choice.items():
-        if field not in ALIASES:
-            raise ReaderError(unknown_name("field to map a column to", field, ALIASES))
+    for name, column in choice.items():
+        if name not in ALIASES:
+            raise ReaderError(unknown_name("field to map a column to", name, ALIASES))
         if column and column not in present:
-            raise ReaderError(f"{table} has no column {column!r} for {field}; it has: {', '.join(present)}")
-    return {field: column for field, column in (known_columns(present) | dict(choice)).items() if column}
+            raise ReaderError(f"{table} has no column {column!r} for {name}; it has: {', '.join(present)}")
+    return {name: column for name, column in (known_columns(present) | dict(choice)).items() if column}
 
 
 def share_columns(present: Iterable[str], column_of: Mapping[str, str]) -> tuple[str, ...]:
     """The columns of SHARES, where there are at least two and no other column tells the emotion."""
     shares = tuple(sorted(column for column in present if column.lower() in SHARES))
     return shares if len(shares) > 1 and "emotion" not in column_of else ()
+
+
+def blank(value: Any) -> bool:
+    """Whether a value says nothing, or that it is unknown."""
+    return value is None or str(value).strip().lower() in UNKNOWN_WORDS
 
 
 def split_of_path(path: str) -> str | None:
@@ -101,6 +109,9 @@ class Fields:
     named: Mapping[str, str]
     """Our name -> the column."""
     shares: Sequence[str] = ()
+    maps: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Our name -> the row's word -> the word to take; OTHERWISE stands for every other word and for none."""
+    votes: tuple[Vote, ...] = ()
 
     def metadata(self) -> dict[str, Any]:
         """The fields of Utterance that the row tells, besides where the audio is and what it is called."""
@@ -115,11 +126,24 @@ class Fields:
             "session": self.text("session"),
             "language": self.language(),
             "text": self.text("text"),
-            "emotion": self.text("emotion") or self.greatest_share(),
-            "valence": self.number("valence"),
-            "arousal": self.number("arousal"),
-            "dominance": self.number("dominance"),
+            "emotion": self.text("emotion") or self.greatest_share() or winner(self.votes),
+            **{dimension: self.rating(dimension) for dimension in ("valence", "arousal", "dominance")},
+            "votes": self.votes,
         }
+
+    def filled(self, more: Mapping[str, tuple[str, Any]]) -> Fields:
+        """The row with values from elsewhere where it has none: our name -> (what to call the column, value)."""
+        absent = {name: entry for name, entry in more.items() if blank(self._raw(name))}
+        return replace(
+            self,
+            values={**self.values, **dict(absent.values())},
+            named={**self.named, **{name: column for name, (column, _) in absent.items()}},
+        )
+
+    def rating(self, dimension: str) -> float | None:
+        """The rating of a dimension, else the mean of the raters'."""
+        value = self.number(dimension)
+        return mean_rating(self.votes, dimension) if value is None else value
 
     def language(self) -> str | None:
         """The language, under its ISO 639-1 code where we know it."""
@@ -147,13 +171,13 @@ class Fields:
         if greatest <= 0:
             return None
         top = [column for column, share in shares.items() if share == greatest]
-        return top[0] if len(top) == 1 else NO_AGREEMENT
+        word: str = self.mapped("emotion", top[0] if len(top) == 1 else NO_AGREEMENT)
+        return word
 
     def text(self, field: str) -> str | None:
         """The value as text, None when there is none or it is said to be unknown."""
         value = self.value(field)
-        is_known = value is not None and str(value).strip().lower() not in UNKNOWN_WORDS
-        return str(value).strip() if is_known else None
+        return None if blank(value) else str(value).strip()
 
     def number(self, field: str) -> float | None:
         """The value as a finite number."""
@@ -185,11 +209,22 @@ class Fields:
         if word is None:
             return None
         if word.lower() not in words:
-            self.fail(field, f"{unknown_name('word', word, words)}. To leave the column out: --column {field}=")
+            hint = f"To have another word: --map {field}={word}:WORD; to leave the column out: --column {field}="
+            self.fail(field, f"{unknown_name('word', word, words)}. {hint}")
         return words[word.lower()]
 
     def value(self, field: str) -> Any:
         """The value in the field's column, None when it has no column."""
+        return self.mapped(field, self._raw(field))
+
+    def mapped(self, field: str, value: Any) -> Any:
+        """The value in the words of the field's map."""
+        words = self.maps.get(field)
+        if words is None:
+            return value
+        return words.get("" if value is None else str(value).strip(), words.get(OTHERWISE, value))
+
+    def _raw(self, field: str) -> Any:
         return self.values.get(self.named[field]) if field in self.named else None
 
     def fail(self, field: str, problem: str) -> NoReturn:

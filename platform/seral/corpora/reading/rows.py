@@ -46,6 +46,17 @@ def read_rows(file: Path) -> Iterator[Row]:
         raise ReaderError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
 
 
+def columns_present(file: Path) -> set[str]:
+    """The columns that rows of a table have. Raises ReaderError for a table without rows."""
+    present, empty = set[str](), True
+    for row in read_rows(file):
+        present.update(row.values)
+        empty = False
+    if empty:
+        raise ReaderError(f"{file} has no rows")
+    return present
+
+
 def _read_jsonl(file: Path) -> Iterator[Row]:
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):

@@ -19,6 +19,9 @@ from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
 
 CORPUS_SUFFIXES = frozenset({".wav", ".flac"})
+DECODABLE = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".caf", ".au"})
+TO_CONVERT = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr", ".3gp"})
+"""Formats libsndfile cannot read, but PyAV can (the extra `codecs`); without it the import reports these files."""
 SLAB = 4_096
 """Names of files that are Python's strings at a time."""
 
