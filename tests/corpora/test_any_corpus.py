@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from corpus_layouts.written import table, touch
 from typer.testing import CliRunner
 
 from seral import cli, storage
@@ -20,19 +21,6 @@ from seral.pool.check import check_pool
 from seral.pool.shards import open_pool
 
 Speech = Callable[[float, int], Any]
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def table(path: Path, *lines: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
 
 
 def records(reader: str, root: Path, **options: Any) -> tuple[dict[str, Utterance], list[Skipped]]:

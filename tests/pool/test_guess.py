@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from corpus_layouts import containers
+from corpus_layouts.written import table, touch
 from typer.testing import CliRunner
 
 from seral import cli
@@ -19,19 +20,6 @@ from seral.pool.guess import GuessOptions, guess_corpus, render_guess
 
 EMODB = ("03a01Fa", "03a02Wb", "08a01Na", "16b10Td", "14a07La")
 RAVDESS = ("03-01-05-01-02-01-01", "03-01-01-01-01-02-02", "03-01-08-01-01-01-24")
-
-
-def touch(root: Path, *names: str) -> Path:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
-    return root
-
-
-def table(path: Path, *lines: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
 
 
 def run(*words: str) -> str:

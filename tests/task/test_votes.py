@@ -71,6 +71,12 @@ def clip_of(pool: str) -> dict[str, int]:
     return {row["utterance_id"]: int(Path(row["source"]).stem.removeprefix("clip")) for row in rows}
 
 
+def values_of(pool: str, run: Path, **changes: Any) -> dict[str, Any]:
+    """Options of a run on one fold."""
+    values: dict[str, Any] = {"pool": pool, "run": str(run), "classes": CLASSES, "votes": {"method": "soft"}}
+    return values | {"split": {"scheme": "k-fold", "k": 3}, "folds": [0], "seeds": [0]} | changes
+
+
 @pytest.mark.ray
 def test_an_oracle_of_votes_has_shares_winners_and_ties(voted_pool: str) -> None:
     number = clip_of(voted_pool)
@@ -96,15 +102,7 @@ def test_a_pool_without_votes_says_so(two_corpora: str) -> None:
 @pytest.mark.ray
 @pytest.mark.parametrize("adapter", ["frozen", "lora"])
 def test_a_training_learns_ties_and_is_judged_by_votes(voted_pool: str, tmp_path: Path, adapter: str) -> None:
-    values = {
-        "pool": voted_pool,
-        "run": str(tmp_path / "run"),
-        "classes": CLASSES,
-        "split": {"scheme": "k-fold", "k": 3},
-        "folds": [0],
-        "seeds": [0],
-        "finetune": {"adapter": adapter, "epochs": 1, "top_layers": 1},
-    }
+    values = values_of(voted_pool, tmp_path, finetune={"adapter": adapter, "epochs": 1, "top_layers": 1})
     cells = {}
     for method in ("soft", "majority"):
         run_train(parse(SupervisedOptions, values | {"run": str(tmp_path / method), "votes": {"method": method}}))
@@ -120,18 +118,7 @@ def test_a_training_learns_ties_and_is_judged_by_votes(voted_pool: str, tmp_path
 
 @pytest.mark.ray
 def test_a_loop_buys_ties_and_learns_from_them(voted_pool: str, tmp_path: Path) -> None:
-    values = {
-        "pool": voted_pool,
-        "run": str(tmp_path / "run"),
-        "classes": CLASSES,
-        "votes": {"method": "soft"},
-        "split": {"scheme": "k-fold", "k": 3},
-        "folds": [0],
-        "seeds": [0],
-        "strategy": "margin",
-        "budget": {"sizes": [10, 32]},
-        "full_arm": False,
-    }
+    values = values_of(voted_pool, tmp_path / "run", strategy="margin", budget={"sizes": [10, 32]}, full_arm=False)
     run = Path(run_loop(parse(LoopOptions, values)))
     number = clip_of(voted_pool)
     for arm in ("margin", "random"):
@@ -151,20 +138,9 @@ def test_a_loop_buys_ties_and_learns_from_them(voted_pool: str, tmp_path: Path) 
 
 @pytest.mark.ray
 def test_a_loop_may_ask_one_rater_after_the_other(voted_pool: str, tmp_path: Path) -> None:
-    values = {
-        "pool": voted_pool,
-        "run": str(tmp_path / "run"),
-        "classes": CLASSES,
-        "votes": {"answer": "one"},
-        "split": {"scheme": "k-fold", "k": 3},
-        "folds": [0],
-        "seeds": [0],
-        "strategy": {"name": "random", "wrappers": [{"name": "relabel", "share": 0.5, "doubt": 0.0}]},
-        "initial": "random",
-        "random_arm": False,
-        "budget": {"sizes": [10, 20, 30]},
-        "full_arm": False,
-    }
+    again = {"name": "random", "wrappers": [{"name": "relabel", "share": 0.5, "doubt": 0.0}]}
+    arms = {"strategy": again, "initial": "random", "random_arm": False, "full_arm": False}
+    values = values_of(voted_pool, tmp_path / "run", votes={"answer": "one"}, budget={"sizes": [10, 20, 30]}, **arms)
     run = Path(run_loop(parse(LoopOptions, values)))
     number, rounds = clip_of(voted_pool), sorted((run / "trajectories/random.fold-00.seed-0/rounds").iterdir())
     asked, label_of = Counter[str](), dict[str, dict[str, Any]]()
