@@ -43,12 +43,12 @@ UTTERANCE = pa.schema(
         ("snr_db", pa.float32()),
         ("clipping", pa.float32()),  # share of samples at full scale, 0..1
         ("speech_ratio", pa.float32()),  # share of 20 ms frames above the noise floor, 0..1
-        ("voice_ratio", pa.float32()),  # share of 10 ms frames that sound like speech, 0..1; null = nobody listened
+        ("voice_ratio", pa.float32()),  # share of the former that sound like speech, 0..1; null = nobody listened
         ("loudness_db", pa.float32()),  # RMS of the whole clip, dBFS
         ("bandwidth_hz", pa.float32()),  # highest frequency that carries anything
         ("silence_start_s", pa.float32()),  # before the first frame above the noise floor
         ("silence_end_s", pa.float32()),  # after the last one
-        ("channel_fault", pa.string()),  # dead | anti-phase | many | offset; null = nothing was wrong
+        ("channel_fault", pa.string()),  # dead | anti-phase | many | apart | offset; null = nothing was wrong
         ("quality", pa.float32()),  # one number from the measures, 0..1: seral.audio.quality.score
         ("duplicate_of", pa.string()),  # id of the row with the same audio that counts; null = this one counts
         ("pcm_hash", pa.string()),  # hash of the decoded 16 kHz int16 samples

@@ -13,7 +13,7 @@ import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seral.audio.decode import BadAudio, decode, decode_flac, encode_flac, mix_down, pcm_hash, to_pool_rate
+from seral.audio.decode import BadAudio, decode, decode_flac, encode_flac, pcm_hash, to_pool_rate
 from seral.audio.quality import REASONS
 from seral.schema import SAMPLE_RATE
 
@@ -180,17 +180,6 @@ def test_a_wav_written_to_a_pipe_has_no_size_and_is_read_whole(tmp_path: Path) -
     data[offset : offset + 4] = struct.pack("<I", 0xFFFFFFFF)
     path.write_bytes(data)
     assert len(decode(path).samples) == SAMPLE_RATE
-
-
-def test_stereo_is_the_mean_unless_it_cancels() -> None:
-    signal = tone(0.5)
-    both = np.stack([signal, 0.5 * signal], axis=1)
-    np.testing.assert_allclose(mix_down(both), 0.75 * signal, atol=1e-6)
-    np.testing.assert_array_equal(mix_down(np.stack([signal, -signal * 1.01], axis=1)), -signal * np.float32(1.01))
-    dead = np.stack([signal, np.zeros_like(signal)], axis=1)
-    np.testing.assert_allclose(mix_down(dead), signal / 2, atol=1e-6)
-    centre = np.stack([np.zeros_like(signal)] * 2 + [signal] + [np.zeros_like(signal)] * 3, axis=1)
-    np.testing.assert_array_equal(mix_down(centre), signal)
 
 
 def test_what_was_wrong_with_the_channels_is_told(tmp_path: Path) -> None:

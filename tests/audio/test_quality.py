@@ -9,13 +9,12 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seral.audio.listening import listen
 from seral.audio.quality import (
-    CHANNEL_FAULTS,
     LEVEL_FLOOR_DB,
     REASONS,
     SNR_LIMITS_DB,
     bandwidth_hz,
-    channel_fault,
     clipping,
     frame_power,
     loudness_db,
@@ -24,7 +23,6 @@ from seral.audio.quality import (
     snr_db,
     speech_ratio,
 )
-from seral.audio.voice import voice_probability
 from seral.errors import PoolError
 from seral.schema import SAMPLE_RATE, UTTERANCE
 
@@ -134,21 +132,6 @@ def test_silence_at_the_ends_is_measured() -> None:
     assert nothing.silence_start_s > 0.2
 
 
-def test_channel_faults() -> None:
-    left_channel = bursts(1) + noise(1, -60)
-    other = noise(1, -60, seed=1)
-    channels = {
-        None: [left_channel, left_channel + other],
-        "dead": [left_channel, np.zeros_like(left_channel)],
-        "anti-phase": [left_channel, -left_channel],
-        "many": [left_channel, left_channel, left_channel],
-        "offset": [left_channel + 0.1],
-    }
-    fault_of = {fault: channel_fault(np.stack(signals, axis=1)) for fault, signals in channels.items()}
-    assert fault_of == {fault: fault for fault in channels}
-    assert {fault for fault in channels if fault} == set(CHANNEL_FAULTS)
-
-
 MEASURES = st.fixed_dictionaries(
     {
         "snr_db": st.floats(*SNR_LIMITS_DB),
@@ -169,7 +152,7 @@ def test_the_score_tells_speech_from_noisy_speech_from_noise(speech: Callable[[f
     clean = speech(3, 0)
     level_db = loudness_db(clean)
     clips = [clean, clean + noise(3, level_db - 5), noise(3, level_db)]
-    scores = [measure(clip, voice_probability(clip)).quality for clip in clips]
+    scores = [measure(clip, listen(clip)).quality for clip in clips]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] > 0.9
     assert scores[2] < 0.01

@@ -33,7 +33,10 @@ def test_halves_are_apart_and_scores_fall_with_noise(
             QualityBenchOptions(speech=[str(speech)], noise=str(noises), half=half, snr_db=[20, 0], out=str(out))
         )
         assert "clean speech against" in summary
-        frames[half] = pd.read_csv(out)
+        assert "clean speech below 0.1, by corpus, emotion, gender" in summary
+        every = pd.read_csv(out)
+        assert (every["kind"] == "clean").sum() == 8, "the floor is held against all clips"
+        frames[half] = every[every["drawn"]]
     for frame in frames.values():
         assert frame["kind"].value_counts().to_dict() == {"clean": 4, "20 dB": 4, "0 dB": 4, "noise": 2}
         assert frame.groupby("kind")["quality"].mean()[["clean", "20 dB", "0 dB", "noise"]].is_monotonic_decreasing

@@ -444,12 +444,15 @@ def test_killed_driver_resumes_to_the_same_numbers(
     assert outcome(values["run"]) == whole
 
 
-def test_bad_recordings_are_no_candidates_and_the_run_says_which(run_values: dict[str, Any]) -> None:
+def test_bad_recordings_are_no_candidates_and_the_run_says_which(
+    run_values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
     quality = open_pool(run_values["pool"]).metadata.select(["utterance_id", "quality"]).to_pylist()
     floor = float(np.quantile([row["quality"] for row in quality], 0.3))
     values = run_values | {"full_arm": False, "random_arm": False, "budget": {"sizes": [8]}, "min_quality": floor}
     run = Path(run_loop(parse(LoopOptions, values)))
     filtered = {row["utterance_id"] for row in pq.read_table(run / "filtered.parquet").to_pylist()}
+    assert f"min_quality {floor:g} leaves out {len(filtered)} of " in capsys.readouterr().err
     assert filtered < {row["utterance_id"] for row in quality if row["quality"] < floor}
     facts = json.loads((run / "environment.json").read_text())
     assert sum(facts["n_filtered"]["0"].values()) == len(filtered) > 0

@@ -121,6 +121,10 @@ KINDS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "5.1 channels": ("a.wav", surround),
     "one channel of two dead": ("a.wav", lambda path: write(path, channels(voice(seed=8), np.zeros(RATE_HZ)))),
     "stereo in opposite phase": ("a.wav", lambda path: write(path, channels(voice(seed=9), -voice(seed=9)))),
+    "two microphones apart": (
+        "a.wav",
+        lambda path: write(path, channels(voice(seed=24), 0.6 * np.roll(voice(seed=24), 19))),
+    ),
     "a constant offset": ("a.wav", lambda path: write(path, voice(seed=10) + np.float32(0.2))),
     "nothing but an offset": ("a.wav", lambda path: write(path, np.full(RATE_HZ, 0.2, np.float32))),
     "silence": ("a.wav", lambda path: write(path, np.zeros(RATE_HZ, np.float32))),

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seral import storage
+from seral.audio.decode import decode_flac
 from seral.corpora import READERS
 from seral.corpora.formats.manifest import read_manifest as read_corpus_manifest
 from seral.corpora.reading.reader import Reader
@@ -162,6 +163,17 @@ def test_a_folder_that_is_no_corpus_leaves_no_pool(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_session")
 class TestImport:
     """A corpus through Ray into a pool on disk."""
+
+    def test_the_channel_of_a_recording_is_chosen(self, tmp_path: Path, write_manifest: Callable[..., Path]) -> None:
+        caller, clerk = (np.random.default_rng(seed).normal(0, 0.1, 8000) for seed in (0, 1))
+        (tmp_path / "calls").mkdir()
+        sf.write(tmp_path / "calls" / "call.wav", np.stack([caller, 0.5 * clerk], axis=1), 16_000)
+        write_manifest(tmp_path / "calls", [{"id": "call", "audio": "call.wav"}])
+        for channel, expected in {"auto": caller, "right": 0.5 * clerk, "mean": (caller + 0.5 * clerk) / 2}.items():
+            import_corpus(options(tmp_path / "calls", tmp_path / channel, channel=channel, voice=False))
+            (row,) = read(open_pool(str(tmp_path / channel)), "utterances")
+            np.testing.assert_allclose(decode_flac(row["audio"]), expected, atol=1e-4)
+            assert row["channel_fault"] == "apart"
 
     def test_every_file_becomes_a_row_and_the_gold_stays_apart(self, tmp_path: Path, make_corpus: MakeCorpus) -> None:
         counts = import_corpus(options(make_corpus(tmp_path / "calls", 12), tmp_path / "pool"))

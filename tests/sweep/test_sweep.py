@@ -196,11 +196,14 @@ def test_adapters_report_every_epoch_and_the_worse_are_stopped(values: dict[str,
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_strategies_are_swept_by_loops_of_their_own(values: dict[str, Any], tmp_path: Path) -> None:
+def test_strategies_are_swept_by_loops_of_their_own(
+    values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     loop = values.pop("training") | {"seeds": [0], "budget": {"sizes": [8, 14, 20]}, "initial": "random"}
     strategies = ["margin", {"name": "after", "beta": 3}, "k_center", "random"]
     values |= {"loop": loop, "space": {"strategy": strategies}, "search": "grid", "early_stopping": None}
     run_sweep(parse(SweepOptions, values))
+    assert "min_quality 0.1 leaves out " in capsys.readouterr().err
     records = records_of(values)
     assert len(records) == 4
     for record in records.values():

@@ -125,6 +125,20 @@ def rounds_of(run: str) -> list[dict[str, Any]]:
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_floor_is_held_against_the_classes_that_a_source_predicts(
+    loop_values: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("seral.pool.quality_filter.SIGNIFICANCE", 1e6)  # every comparison is told
+    floor = float(np.quantile(open_pool(loop_values["pool"]).metadata["quality"].to_numpy(), 0.4))
+    run_loop(parse(LoopOptions, loop_values | {"min_quality": floor}))
+    told_lines = [line for line in capsys.readouterr().err.splitlines() if "of predicted class" in line]
+    assert {line.split(" of predicted class ")[1].split(",")[0] for line in told_lines} <= set(CLASSES)
+    assert told_lines
+    assert all(f": min_quality {floor:g} leaves out " in line for line in told_lines)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_loop_learns_from_another_language_and_spends_nothing_on_it(
     loop_values: dict[str, Any], tmp_path: Path
 ) -> None:

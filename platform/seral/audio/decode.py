@@ -21,9 +21,9 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from seral.audio.channels import Channel, channel_fault, mix_down
 from seral.audio.codecs import INSTALL, CodecError, ContainerSound, container_of, installed
 from seral.audio.containers import Inside, open_clip
-from seral.audio.quality import channel_fault
 from seral.audio.voice import Samples
 from seral.errors import PoolError
 from seral.schema import SAMPLE_RATE
@@ -35,7 +35,6 @@ HARMLESS_GAP_S = 0.02
 """Less than this missing at the end is rounding in a lossy format or a careless cut, not a truncated file."""
 SILENCE_DB = -70.0
 """Standard deviation of the samples below this level, dBFS, is silence (a constant offset is silence too)."""
-CANCELLED_DB = 10.0
 HIGHEST_PEAK = 4.0
 """Peaks up to 12 dB over full scale are overs of a floating-point mix; beyond, the scale is not full scale = 1."""
 
@@ -61,7 +60,7 @@ class Decoded:
     source_rate_hz: int
     source_channels: int
     channel_fault: str | None
-    """A word from seral.audio.quality.CHANNEL_FAULTS."""
+    """A word from seral.audio.channels.CHANNEL_FAULTS."""
 
 
 def decode(
@@ -70,12 +69,13 @@ def decode(
     inside: Inside | None = None,
     start_s: float | None = None,
     end_s: float | None = None,
+    channel: Channel = "auto",
     max_duration_s: float = 60.0,
     min_duration_s: float = 0.1,
 ) -> Decoded:
     """Read a clip, or the seconds from `start_s` to `end_s` of it, as 16 kHz mono. Raises BadAudio, and only that.
 
-    The clip is a file of its own, or lies `inside` one.
+    The clip is a file of its own, or lies `inside` one. `channel` says which of several channels it is.
     """
     try:
         with open_clip(path, inside) as file:
@@ -87,28 +87,16 @@ def decode(
         raise BadAudio("missing", str(error) if inside else f"no file at {path}") from None
     except OSError as error:
         raise BadAudio("unreadable", f"{path}: {error.strerror or error}") from None
-    samples = to_pool_rate(mix_down(frames_TC), rate)
+    samples = to_pool_rate(mix_down(frames_TC, rate, channel), rate)
     if len(samples) < max(1.0, min_duration_s * SAMPLE_RATE):
         raise BadAudio("too-short", f"{len(samples) / SAMPLE_RATE:.3f} s, the least is {min_duration_s:g} s")
     _check_level(samples)
     return Decoded(
-        samples=samples, source_rate_hz=rate, source_channels=channels, channel_fault=channel_fault(frames_TC)
+        samples=samples,
+        source_rate_hz=rate,
+        source_channels=channels,
+        channel_fault=channel_fault(frames_TC, rate),
     )
-
-
-def mix_down(frames_TC: NDArray[np.float32]) -> Samples:
-    """Mean of the channels, (T, C) -> (T,), or the loudest channel where the mean loses more than 10 dB to it.
-
-    That happens when channels cancel (one wired in opposite phase) and when speech sits in one of many (5.1 film).
-    """
-    if frames_TC.shape[1] == 1:
-        return frames_TC[:, 0]
-    mean = frames_TC.mean(axis=1)
-    power_C = np.einsum("tc,tc->c", frames_TC, frames_TC)
-    loudest = int(np.argmax(power_C))
-    if float(np.dot(mean, mean)) * 10 ** (CANCELLED_DB / 10) < float(power_C[loudest]):
-        return np.ascontiguousarray(frames_TC[:, loudest])
-    return np.asarray(mean, dtype=np.float32)
 
 
 def to_pool_rate(samples: Samples, rate_hz: int) -> Samples:

@@ -12,11 +12,13 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from seral.audio.decode import mix_down
+from seral.audio.channels import mix_down
 from seral.audio.voice import FRAME_S, SPEECH, Samples, stream_probability
 from seral.schema import SAMPLE_RATE
 
 BLOCK_S = 20
+CANCELLED_DB = 10.0
+"""Of a block whose channels cancel so much the best is heard, else their mean, in which nobody is missing."""
 SMOOTH_FRAMES = 21
 """An utterance that is too long is cut where these frames together sound least like speech."""
 
@@ -34,7 +36,7 @@ def read_blocks(path: Path) -> Iterator[Samples]:
     with path.open("rb") as file, sf.SoundFile(file) as sound:
         resampler = soxr.ResampleStream(sound.samplerate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
         while len(frames_TC := sound.read(BLOCK_S * sound.samplerate, dtype="float32", always_2d=True)):
-            yield resampler.resample_chunk(mix_down(frames_TC))
+            yield resampler.resample_chunk(mix_down(frames_TC, sound.samplerate, most_loss_db=CANCELLED_DB))
         yield resampler.resample_chunk(np.empty(0, np.float32), last=True)
 
 

@@ -28,6 +28,8 @@ from seral.loop.pool_scores import (
     vector_column,
 )
 from seral.loop.rounds import LoopFold, Round, round_folder
+from seral.pool.quality_filter import unequal_shares
+from seral.progress import say
 from seral.task.examples import Targets, Utterances
 from seral.task.folds import codes
 from seral.training.cross_validation import cross_validated
@@ -41,6 +43,10 @@ SOURCE_METRICS = "metrics.json"
 """File of what the model of a source is worth on the test part, beside the model."""
 UNFINISHED = "unfinished"
 """A file that stands in the folder of what the next round selects by while that is made again."""
+
+
+MOST_PREDICTED = 100_000
+"""Training parts of more clips are not predicted just to tell which classes are left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,6 +279,19 @@ def judge_source(fold: LoopFold, annotator: Annotator) -> None:
         codes(annotator.emotions(test.ids), fold.data.classes), scorer(test).probability_NC, fold.data.classes
     )
     storage.write_json(uri, metrics | {"fold": fold.data.fold.name, "normalise": fold.models.normalise})
+
+
+def say_left_out_classes(fold: LoopFold, filtered: Sequence[str]) -> None:
+    """Say of which classes, as the model of a source predicts them, `min_quality` leaves out more than of others."""
+    parts = fold.data.fold
+    if fold.models is None or not filtered or len(parts.train) > MOST_PREDICTED:
+        return
+    clips = fold.data.utterances([*parts.train, *fold.data.index.present(list(filtered))])
+    scorer = Scorer(fold.models.folder, fold.data.store, fold.options.cluster, fold.data.shifts)
+    names = [fold.data.classes[code] for code in scorer(clips).probability_NC.argmax(axis=1).tolist()]
+    below_N = np.isin(np.asarray(clips.ids), np.asarray(list(filtered)))
+    for line in unequal_shares(below_N, {"predicted class": pa.chunked_array([names], pa.string())}):
+        say(f"fold {parts.name}: min_quality {fold.options.min_quality:g} {line}")
 
 
 def probe_of(this: Round, examples: Examples) -> dict[str, Any]:

@@ -33,11 +33,11 @@ from seral.labels.people import ledger_url
 from seral.loop import ANNOTATORS
 from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
 from seral.loop.growth import check_budget, folds_of_run
-from seral.loop.learning import judge_source
+from seral.loop.learning import judge_source, say_left_out_classes
 from seral.loop.options import MAY_CHANGE, LoopOptions
 from seral.loop.rounds import Arm, LoopFold, PhaseTimes, Trajectory, count_rounds, read_rounds, round_folder
 from seral.loop.trajectory import run_trajectory
-from seral.pool.quality_filter import MEASURES, below_quality, count_reasons
+from seral.pool.quality_filter import DIVIDED_BY, MEASURES, below_quality, count_reasons, say_left_out
 from seral.pool.shards import Pool
 from seral.pool.splits import COLUMNS as SPLIT_COLUMNS
 from seral.pool.splits import Fold
@@ -90,6 +90,7 @@ def _run(options: LoopOptions) -> str:
     folds = folds_of_run(options, pool, metadata)
     storage.release_memory()
     filtered = {n: below_quality(fold.train, metadata, options.min_quality) for n, fold in folds.items()}
+    say_left_out(folds.values(), metadata, options.min_quality)
     folds = {n: fold.without(set(filtered[n]["utterance_id"].to_pylist())) for n, fold in folds.items()}
     metadata = metadata.select(["utterance_id", *METADATA_COLUMNS])
     storage.release_memory()  # sorting and splitting a large pool takes several times its size
@@ -109,6 +110,7 @@ def _run(options: LoopOptions) -> str:
     loop_folds = {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
     for n, loop_fold in loop_folds.items():
         _warn_of_missing_classes(loop_fold, emotion_of[n], kind.more_evaluation)
+        say_left_out_classes(loop_fold, filtered[n]["utterance_id"].to_pylist())
     if any(fold.models is not None for fold in loop_folds.values()):
         with closing(kind.open(options, pool)) as annotator:
             for loop_fold in loop_folds.values():
@@ -125,7 +127,9 @@ def _run(options: LoopOptions) -> str:
 
 def _columns(options: LoopOptions) -> tuple[str, ...]:
     """Columns of the metadata that a run reads; what clips say only where words are kept apart."""
-    read = {*SPLIT_COLUMNS, *MEASURES, "quality", *METADATA_COLUMNS} - ({"text"} - set(options.split.apart))
+    read = {*SPLIT_COLUMNS, *MEASURES, "quality", *DIVIDED_BY, *METADATA_COLUMNS} - (
+        {"text"} - set(options.split.apart)
+    )
     return tuple(sorted(read))
 
 

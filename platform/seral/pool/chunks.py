@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from seral.audio.channels import Channel
 from seral.audio.decode import BadAudio, Decoded, decode, encode_flac, pcm16
 from seral.corpora.reading.utterance import Utterance
 from seral.pool.listing import Listing
@@ -85,11 +86,16 @@ def _stored_bytes(utterance: Utterance, max_duration_s: float) -> int:
         return 0
 
 
-def decode_utterance(utterance: Utterance, max_duration_s: float) -> Decoded:
+def decode_utterance(utterance: Utterance, max_duration_s: float, channel: Channel = "auto") -> Decoded:
     """The sound of what a reader listed. Raises BadAudio with the reason it cannot be used."""
-    start_s, end_s = utterance.start_s, utterance.end_s
-    inside = utterance.inside
-    return decode(utterance.audio, inside=inside, start_s=start_s, end_s=end_s, max_duration_s=max_duration_s)
+    return decode(
+        utterance.audio,
+        inside=utterance.inside,
+        start_s=utterance.start_s,
+        end_s=utterance.end_s,
+        channel=channel,
+        max_duration_s=max_duration_s,
+    )
 
 
 def _chunk(listing: Listing, rows: NDArray[np.int64], salt: str) -> Chunk:

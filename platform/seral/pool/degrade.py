@@ -20,8 +20,8 @@ import ray
 from seral import storage
 from seral.audio.decode import decode_flac, encode_flac, pcm16, pcm_hash
 from seral.audio.effects import CorruptionOptions, corrupt
+from seral.audio.listening import listen
 from seral.audio.quality import measure
-from seral.audio.voice import voice_probability
 from seral.cluster import ClusterOptions, connect
 from seral.errors import StateError
 from seral.pool.dedupe import mark_duplicates
@@ -89,7 +89,7 @@ def degrade_shard(
     for utterance in pool.read(shard).to_pylist():
         rng = np.random.default_rng([options.seed, zlib.crc32(utterance["utterance_id"].encode())])
         samples = corrupt(decode_flac(utterance["audio"]), noise_clips, options, rng)
-        quality = measure(samples, voice_probability(samples) if options.voice else None)
+        quality = measure(samples, listen(samples) if options.voice else None)
         pcm = pcm16(samples)
         audio = {"audio": encode_flac(pcm), "pcm_hash": pcm_hash(pcm), "duplicate_of": None}
         rows.append(utterance | vars(quality) | audio)

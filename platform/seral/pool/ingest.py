@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from seral import storage
+from seral.audio.channels import Channel
 from seral.audio.containers import Span
 from seral.audio.decode import BadAudio, encode_flac, pcm16, pcm_hash
+from seral.audio.listening import listen
 from seral.audio.quality import REASONS, measure
-from seral.audio.voice import voice_probability
 from seral.cluster import ClusterOptions, connect, cpu_count
 from seral.corpora.options import CorpusOptions, read_corpus
 from seral.corpora.reading.utterance import Skipped, Utterance
@@ -60,7 +61,10 @@ class ImportOptions(CorpusOptions):
     max_bad_share: float = Field(default=0.5, ge=0, le=1)
     """The import fails when more than this share of the corpus's files is bad and new."""
     voice: bool = True
-    """Listen for speech (seral.audio.voice): what tells it from other sounds, and most of an import's time."""
+    """Listen for speech (seral.audio.listening): what tells it from other sounds, and most of an import's time."""
+    channel: Channel = "auto"
+    """Channel that a recording of several becomes: `mean`, `left`, `right`, `loudest`, or `auto`, the mean where that
+    loses less than 1 dB to the channel of the most voice, else that channel. `channel_fault` says where they differ."""
     shard_mb: float = Field(default=128.0, gt=0)
     """Size of a shard in MB. A few files of each kind are tried to tell what theirs will take as 16 kHz FLAC."""
     cluster: ClusterOptions = ClusterOptions()
@@ -90,7 +94,9 @@ def _import_listed(options: ImportOptions, before: Mapping[str, Any], listing: L
     skipped = pa.concat_tables([listing.skipped, _erased_rows(listing, np.flatnonzero(blocked_N), erased)])
     unplaced = skipped.filter(pa.array(~pool_files.rows(skipped, "source_bytes")))
     # A chunk that is tried again must not be taken for the one that failed.
-    salt = f"{options.max_duration_s} {options.voice}" + (f" after {before['revision']}" if options.retry else "")
+    salt = f"{options.max_duration_s} {options.voice} {options.channel}" + (
+        f" after {before['revision']}" if options.retry else ""
+    )
     chunks = plan_chunks(
         listing, fresh, shard_bytes=int(options.shard_mb * 1e6), max_duration_s=options.max_duration_s, salt=salt
     )
@@ -179,6 +185,7 @@ def _write_shards(options: ImportOptions, listing: Listing, chunks: Sequence[Chu
             "pool": str(options.out),
             "max_duration_s": options.max_duration_s,
             "voice": options.voice,
+            "channel": options.channel,
             "erased": erased,
         },
     )
@@ -192,7 +199,7 @@ def _write_shards(options: ImportOptions, listing: Listing, chunks: Sequence[Chu
 
 
 def import_chunk(
-    row: dict[str, Any], *, pool: str, max_duration_s: float, voice: bool, erased: Erased
+    row: dict[str, Any], *, pool: str, max_duration_s: float, voice: bool, channel: Channel, erased: Erased
 ) -> dict[str, Any]:
     """Decode the files of one chunk and write its tables; `utterances` last, since it marks the chunk as done."""
     uris = {table: shard_uri(pool, table, row["chunk"]) for table in TABLES}
@@ -203,7 +210,7 @@ def import_chunk(
         for source in sources:
             utterance = source.utterance
             try:
-                record = import_file(utterance, max_duration_s=max_duration_s, voice=voice)
+                record = import_file(utterance, max_duration_s=max_duration_s, voice=voice, channel=channel)
             except BadAudio as error:
                 bad.append(_bad_row(utterance, error, source.size))
                 continue
@@ -228,9 +235,11 @@ def _forward(source: Source) -> tuple[str, int]:
     return str(source.utterance.audio), inside.offset
 
 
-def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = True) -> dict[str, Any]:
+def import_file(
+    utterance: Utterance, *, max_duration_s: float, voice: bool = True, channel: Channel = "auto"
+) -> dict[str, Any]:
     """Decode and measure one file: a row of schema.UTTERANCE. Raises BadAudio with the reason it cannot be used."""
-    decoded = decode_utterance(utterance, max_duration_s)
+    decoded = decode_utterance(utterance, max_duration_s, channel)
     pcm = pcm16(decoded.samples)
     fingerprint = pcm_hash(pcm)
     return {
@@ -238,7 +247,7 @@ def import_file(utterance: Utterance, *, max_duration_s: float, voice: bool = Tr
         "audio": encode_flac(pcm),
         "duration_s": len(decoded.samples) / SAMPLE_RATE,
         **{name: getattr(utterance, name) for name in METADATA},
-        **vars(measure(decoded.samples, voice_probability(decoded.samples) if voice else None)),
+        **vars(measure(decoded.samples, listen(decoded.samples) if voice else None)),
         "channel_fault": decoded.channel_fault,
         "duplicate_of": None,
         "pcm_hash": fingerprint,

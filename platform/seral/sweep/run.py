@@ -33,7 +33,9 @@ from ser_models.metrics import ccc, uar
 from seral import storage
 from seral.cluster import cpu_count
 from seral.errors import StateError
+from seral.loop.options import LoopOptions
 from seral.pool.ids import Ids
+from seral.pool.quality_filter import say_left_out
 from seral.pool.shards import Pool
 from seral.pool.splits import voices
 from seral.progress import Advance, track
@@ -79,6 +81,9 @@ def run_sweep(options: SweepOptions) -> str:
     context = open_run(options.base, "sweep", MAY_CHANGE, config=options)
     pool = context.pool
     examples = examples_of(options, pool)
+    if isinstance(options.base, LoopOptions):
+        parts = {n: one.data.fold for folds in examples.values() for n, one in folds.items()}
+        say_left_out(parts.values(), pool.metadata, options.base.min_quality)
     without_test = {
         name: {fold: ray.put(blind(of_fold)) for fold, of_fold in folds.items()} for name, folds in examples.items()
     }
