@@ -69,8 +69,8 @@ def test_dawid_skene_believes_who_agrees_with_the_others() -> None:
     for clip in range(60):
         truth = clip % 3
         for rater, right in (("good", 0.95), ("fair", 0.9), ("poor", 0.34)):
-            heard = truth if rng.random() < right else int(rng.integers(3))
-            rows.append((f"{clip:02d}", rater, words[heard]))
+            answer = truth if rng.random() < right else int(rng.integers(3))
+            rows.append((f"{clip:02d}", rater, words[answer]))
     truth_N = np.arange(60) % 3
     by_model = voted_labels(votes(*rows), CLASSES, CLASS_MAP, "dawid-skene")
     by_vote = voted_labels(votes(*rows), CLASSES, CLASS_MAP)

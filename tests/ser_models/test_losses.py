@@ -321,11 +321,11 @@ def test_soft_labels_have_the_loss_and_the_gradient_of_torch() -> None:
 def test_sure_soft_labels_are_hard_ones_and_rows_of_nan_have_their_label() -> None:
     label_N, own_N = torch.tensor([2, 0, 0, 1, -1, 2]), torch.tensor([1.0, 2, 0.5, 1, 1, 1])
     hot_NC = torch.nn.functional.one_hot(label_N.clamp_min(0), 4).float()
-    known_NC = torch.where(label_N[:, None] < 0, torch.nan, hot_NC)
-    some_NC = torch.where(torch.arange(6)[:, None] % 2 == 0, known_NC, torch.nan)
+    sure_NC = torch.where(label_N[:, None] < 0, torch.nan, hot_NC)
+    some_NC = torch.where(torch.arange(6)[:, None] % 2 == 0, sure_NC, torch.nan)
     for weight_N in (None, own_N):
         hard_NC = weighted_classes(label_N, 4, weight_N)
-        for soft_NC in (known_NC, some_NC, torch.full((6, 4), torch.nan)):
+        for soft_NC in (sure_NC, some_NC, torch.full((6, 4), torch.nan)):
             torch.testing.assert_close(weighted_classes(label_N, 4, weight_N, soft_NC), hard_NC)
 
 

@@ -42,7 +42,7 @@ tables:
 {TABLES}"""
 
 
-def heard(clip: int) -> list[str]:
+def words_of(clip: int) -> list[str]:
     """The three raters' words: every seventh clip is three different ones, every fourth one has a rater against two."""
     truth = clip % 4
     others = [(truth + 1) % 4, (truth + 2) % 4]
@@ -56,7 +56,7 @@ def voted_pool(tmp_path_factory: pytest.TempPathFactory, make_corpus: Any, ray_s
     make_corpus(root / "corpus", CLIPS, speakers=6)
     (root / "corpus/manifest.jsonl").unlink()
     (root / "corpus/db.yaml").write_text(HEADER)
-    rows = [",".join([f"audio/clip{clip:04d}.flac", f"s{clip % 6}", *heard(clip)]) for clip in range(CLIPS)]
+    rows = [",".join([f"audio/clip{clip:04d}.flac", f"s{clip % 6}", *words_of(clip)]) for clip in range(CLIPS)]
     names = ",".join(["file", "speaker", *(f"emotion.{rater}" for rater in RATERS)])
     (root / "corpus/db.files.csv").write_text("\n".join([names, *rows]) + "\n")
     values = {"reader": "audformat", "root": str(root / "corpus"), "out": str(root / "pool")}
@@ -84,7 +84,7 @@ def test_an_oracle_of_votes_has_shares_winners_and_ties(voted_pool: str) -> None
     targets = Oracle(open_pool(voted_pool), CLASSES, votes=VoteOptions()).targets(ids)
     assert targets.soft_NC is not None
     for name, label, share_C in zip(ids, targets.label_N.tolist(), targets.soft_NC, strict=True):
-        words = heard(number[name])
+        words = words_of(number[name])
         np.testing.assert_allclose(share_C, [words.count(word) / 3 for word in CLASSES], atol=1e-6)
         assert label == (-1 if len(set(words)) == 3 else CLASSES.index(words[0]))
     majority = Oracle(open_pool(voted_pool), CLASSES, votes=VoteOptions(method="majority"))
@@ -126,14 +126,14 @@ def test_a_loop_buys_ties_and_learns_from_them(voted_pool: str, tmp_path: Path) 
         labels = [row for path in rounds for row in pq.read_table(path / "labels.parquet").to_pylist()]
         assert len(labels) == 32, "a tie is a label: nothing is asked in its place"
         tied = {row["utterance_id"] for row in labels if row["emotion"] is None}
-        assert tied == {row["utterance_id"] for row in labels if len(set(heard(number[row["utterance_id"]]))) == 3}
+        assert tied == {row["utterance_id"] for row in labels if len(set(words_of(number[row["utterance_id"]]))) == 3}
         assert tied, "of 32 clips with every seventh a tie"
         assert all(row["answer"] == "label" and abs(sum(row["probability"]) - 1) < 1e-5 for row in labels)
         metrics = json.loads((rounds[-1] / "metrics.json").read_text())
         assert metrics["labelled"] == 32
         assert metrics["test"]["votes_cross_entropy"] > 0
         predicted = pq.read_table(rounds[-1] / "predictions/test.parquet")["utterance_id"].to_pylist()
-        assert not [name for name in predicted if len(set(heard(number[name]))) == 3], "test clips have one class"
+        assert not [name for name in predicted if len(set(words_of(number[name]))) == 3], "test clips have one class"
 
 
 @pytest.mark.ray
@@ -150,7 +150,7 @@ def test_a_loop_may_ask_one_rater_after_the_other(voted_pool: str, tmp_path: Pat
     assert asked.total() == 30
     assert set(asked.values()) >= {1, 2}, "some clips were asked about again"
     for name, row in label_of.items():
-        words = heard(number[name])
+        words = words_of(number[name])
         assert sorted(set(np.round(row["probability"], 3)) - {0.0}) in SHARES[min(asked[name], 3)]
         assert all(word in words for word, share in zip(CLASSES, row["probability"], strict=True) if share)
 

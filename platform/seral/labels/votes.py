@@ -31,7 +31,7 @@ TIED = 1e-9
 
 
 class VoteOptions(Options):
-    """How votes of a corpus's raters become labels."""
+    """Options of making labels of the votes of a corpus's raters."""
 
     method: VoteMethod = "soft"
     """soft: training learns the shares of the votes, and clips on which they are tied as well. majority: the class that
@@ -221,7 +221,7 @@ def _posterior(
 
 @dataclass(frozen=True, kw_only=True)
 class VoteFacts:
-    """How far a corpus's raters agree, and what a model can reach at most."""
+    """Agreement of a corpus's raters, and the most that a model can be asked for."""
 
     clips: int
     raters: float

@@ -40,7 +40,7 @@ class FoldData:
     class_map: Mapping[str, str] | None
     dimensions: tuple[str, ...]
     votes: VoteOptions | None
-    """How raters' votes are the labels; None = by the gold ones."""
+    """Way in which raters' votes are the labels; None = the gold ones are."""
     metadata: pa.Table
     """The metadata of the utterances that may take part."""
     index: ShardIndex
