@@ -8,20 +8,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 
-from ser_models.encoders import fingerprint, load_encoder
+from ser_models.encoders import fingerprint, load_encoder, save_encoder
 from seral.errors import OptionError
 from seral.features.provenance import check_unheard, hand_down, learnt_from
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
+from seral.pool.shards import open_pool
+from seral.studies.layer_probe import ProbeOptions, probe_layers
+from seral.studies.layer_transfer import LayerTransferOptions, run_layer_transfer
 from seral.training.adaptation import AdaptOptions, run_adapt
 from seral.training.adaptation_steps import CorpusTraining
 from seral.training.transfer import TransferOptions, run_transfer
 
+REFUSED = r"has learnt from labels of \d+ of these clips or their speakers, e.g. (acted|natural)-"
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 
 
@@ -74,14 +79,13 @@ def test_it_goes_on_to_the_same_weights_and_stands_as_an_encoder(
         "budget": {"sizes": [8]},
         "full_arm": False,
     }
-    refused = r"has learnt from labels of \d+ of these clips or their speakers, e.g. acted"
-    with pytest.raises(OptionError, match=refused):
+    with pytest.raises(OptionError, match=REFUSED):
         run_loop(parse(LoopOptions, loop | {"run": str(tmp_path / "leak"), "corpora": ["acted"]}))
     run = run_loop(parse(LoopOptions, loop | {"run": str(tmp_path / "loop"), "corpora": ["natural"]}))
     assert list(Path(run).glob("trajectories/random*/rounds/0000/metrics.json"))
     wrong = {"pool": two_corpora, "run": str(tmp_path / "t"), "corpora": ["acted"], "classes": CLASSES}
     wrong |= {"encoder": encoder, "sources": [{"pool": two_corpora, "corpora": ["natural"]}]}
-    with pytest.raises(OptionError, match=refused):
+    with pytest.raises(OptionError, match=REFUSED):
         run_transfer(parse(TransferOptions, wrong))
 
 
@@ -119,6 +123,31 @@ def test_what_cannot_be_adapted_is_named(two_corpora: str, tmp_path: Path, chang
 def test_a_frozen_adapter_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="'frozen' trains nothing in the encoder"):
         parse(AdaptOptions, {"pool": "p", "run": "r", "classes": CLASSES, "adapter": "frozen"})
+
+
+@pytest.mark.ray
+def test_studies_that_test_on_clips_whose_labels_were_heard_are_refused(two_corpora: str, tmp_path: Path) -> None:
+    encoder = str(tmp_path / "encoder")
+    save_encoder(load_encoder("seral-tiny"), encoder)
+    metadata = open_pool(two_corpora).metadata
+    hand_down(["seral-tiny"], encoder, metadata.filter(pc.equal(metadata["corpus"], "natural")))
+    values = {"pool": two_corpora, "run": str(tmp_path / "run"), "classes": CLASSES}
+    with pytest.raises(OptionError, match=REFUSED):
+        run_layer_transfer(parse(LayerTransferOptions, values | {"encoder": encoder, "by": "corpus"}))
+    with pytest.raises(OptionError, match=REFUSED):
+        probe_layers(parse(ProbeOptions, values | {"encoders": ["seral-tiny", encoder]}))
+
+
+@pytest.mark.ray
+def test_a_prior_that_has_heard_the_labels_of_a_loop_is_refused(two_corpora: str, tmp_path: Path) -> None:
+    sources = [{"pool": two_corpora, "corpora": ["natural"]}]
+    values: dict[str, Any] = {"pool": two_corpora, "classes": CLASSES, "corpora": ["acted"]}
+    run_transfer(parse(TransferOptions, values | {"run": str(tmp_path / "prior"), "sources": sources}))
+    assert set(learnt_from(str(tmp_path / "prior/models"))["corpus"].to_pylist()) == {"natural"}
+    loop = values | {"run": str(tmp_path / "loop"), "prior": str(tmp_path / "prior"), "corpora": ["natural"]}
+    loop |= {"split": {"scheme": "k-fold", "k": 3}, "folds": [0], "seeds": [0], "budget": {"sizes": [8]}}
+    with pytest.raises(OptionError, match=REFUSED):
+        run_loop(parse(LoopOptions, loop))
 
 
 def clips(*rows: tuple[str, str, str | None]) -> pa.Table:

@@ -1,12 +1,11 @@
-"""The labels that an encoder has learnt from: a file beside its weights, and a task on any of these clips is refused.
+"""The labels that an encoder, or a source's models, have learnt from: a task on any of these clips is refused.
 
-ENCODER/labels.parquet   the clips, their corpora and speakers
+FOLDER/labels.parquet   beside the weights: the clips, their corpora and speakers
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,17 +15,17 @@ from seral.errors import OptionError
 
 LABELS = "labels.parquet"
 LEARNT = pa.schema([(name, pa.string()) for name in ("utterance_id", "corpus", "speaker")])
-"""Columns of the clips whose labels an encoder has learnt from."""
+"""Columns of the clips whose labels were learnt from."""
 
 
 def learnt_from(encoder: str) -> pa.Table:
-    """The clips whose labels an encoder has learnt from (LEARNT); no row for one that has learnt from none."""
-    path = Path(encoder) / LABELS
-    return storage.read_table(path) if path.is_file() else LEARNT.empty_table()
+    """The clips whose labels an encoder, or a folder of models, has learnt from (LEARNT); no row where it is none."""
+    uri = storage.join(encoder, LABELS)
+    return storage.read_table(uri) if storage.exists(uri) else LEARNT.empty_table()
 
 
 def hand_down(encoders: Sequence[str], folder: str, new: pa.Table | None = None) -> None:
-    """Note, with an encoder that was made from others, the labels that these have learnt from, and new ones."""
+    """Note, with what was made from encoders, the labels that these have learnt from, and new ones."""
     tables = [learnt_from(encoder) for encoder in encoders]
     tables += [] if new is None else [new.select(LEARNT.names).cast(LEARNT)]
     table = pa.concat_tables(tables).group_by(LEARNT.names).aggregate([]).sort_by("utterance_id")
@@ -35,7 +34,7 @@ def hand_down(encoders: Sequence[str], folder: str, new: pa.Table | None = None)
 
 
 def check_unheard(encoder: str, metadata: pa.Table, ids: Iterable[str]) -> None:
-    """Raise OptionError where an encoder has learnt from labels of the clips of a task, or of their speakers.
+    """Raise OptionError where an encoder, or a folder of models, has learnt from labels of a task's clips or speakers.
 
     `metadata`: of the clips `ids`, and of any others.
     """
@@ -50,5 +49,5 @@ def check_unheard(encoder: str, metadata: pa.Table, ids: Iterable[str]) -> None:
         one = own["utterance_id"].filter(both)[0].as_py()
         raise OptionError(
             f"{encoder} has learnt from labels of {count} of these clips or their speakers, e.g. {one}: its scores on "
-            "them would mean nothing; adapt an encoder to other corpora"
+            "them would mean nothing; take one of other corpora"
         )

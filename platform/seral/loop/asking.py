@@ -99,8 +99,9 @@ def ask(this: Round) -> Picks:
             new = [name for name in chosen.ids if name not in labelled_ids]
             again = [name for name in chosen.ids if name in labelled_ids]
             asked_ids = this.annotator.ask(batch, new, again, this.number)
-            before = [name for name in this.asked_ids if name in set(again)]
-            answers = this.annotator.labels([*before, *asked_ids], this.number)
+            looked_at = set(again)
+            before = [name for name in this.asked_ids if name in looked_at]
+            answers = this.annotator.labels([*asked_ids, *before], this.number)
         picks = picks.then(chosen._replace(ids=answers["utterance_id"].to_pylist()))
         # Clips that nobody answered about before a deadline are not replaced.
         count -= len(asked_ids) - (answers.num_rows - _named(answers).num_rows)

@@ -35,6 +35,7 @@ from ser_models.encoders.mel import HOP_SAMPLES, log_mel, mel_filters
 from seral import storage
 from seral.audio.decode import decode_flac
 from seral.features.audio import FeatureOptions, encode_clips
+from seral.features.provenance import check_unheard
 from seral.figures.markdown import markdown
 from seral.options import Options
 from seral.pool.shards import open_pool
@@ -73,6 +74,8 @@ class ProbeOptions(Options):
 def probe_layers(options: ProbeOptions) -> str:
     """Unweighted average recall (UAR) of every hidden state, as a table; beside it, size and speed on one thread."""
     table, oracle = _labelled(options)
+    for name in options.encoders:
+        check_unheard(name, table, table["utterance_id"].to_pylist())
     if options.run is not None:
         options = options.model_copy(update={"run": storage.absolute(options.run)})
         claim(options, "probe", {"run"})

@@ -36,6 +36,7 @@ from ser_models.metrics import uar
 from ser_models.similarity import ANCHOR_SETS, GROUP_SIZE, anchor_layers, information, layer_similarity
 from seral import storage
 from seral.errors import OptionError
+from seral.features.provenance import check_unheard
 from seral.pool.splits import Fold, SplitOptions, check_apart, voices
 from seral.task.cells import Cell, Results, write_table
 from seral.task.context import RunContext
@@ -127,6 +128,7 @@ def _plan(context: RunContext[LayerTransferOptions]) -> Study:
         group: folds_by_seed(table, options.split, options.folds, options.seeds, store)
         for group, table in groups.items()
     }
+    check_unheard(store.encoder, metadata, metadata["utterance_id"].to_pylist())  # every group is tested on
     first = next(iter(next(iter(folds.values())).values()))
     data = context.fold_data(store, first, metadata)
     context.write_environment(f"{' '.join(groups)}-{len(options.classes)}c-transfer@v1", {})

@@ -196,6 +196,8 @@ class Oracle:
 
     def evaluated(self, fold: Fold) -> Fold:
         """The fold without those clips of dev and test on which votes are tied."""
+        if self._share_NC is None:
+            return fold  # without shares a tie has no answer, and is in no fold
         judged = [*fold.dev, *fold.test]
         label_N = self.targets(judged).label_N
         tied = [name for name, label in zip(judged, label_N.tolist(), strict=True) if label < 0]

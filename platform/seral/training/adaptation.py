@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pydantic import Field, field_validator, model_validator
 
@@ -32,7 +31,7 @@ from ser_models.transfer import USUAL_L2, together
 from seral import storage
 from seral.features.audio import extract_features
 from seral.features.frames import keep_frames
-from seral.features.provenance import hand_down
+from seral.features.provenance import LEARNT, hand_down
 from seral.figures.markdown import markdown
 from seral.pool.shards import open_pool
 from seral.pretraining.layout import ENCODER
@@ -143,7 +142,7 @@ def run_adapt(options: AdaptOptions) -> str:
     )
     names = corpora_of(clips)
     say(f"{sum(len(part.ids) for part in clips)} labelled clips of {', '.join(names)}")
-    learnt = pa.concat_tables([_learnt(part) for part in parts])
+    learnt = pa.concat_tables([part.learnt.select(LEARNT.names) for part in parts])
     record = _train(spec, options.run, learnt)
     rows = []
     if options.left_out and len(names) > 1:
@@ -160,12 +159,6 @@ def _speech(options: AdaptOptions, uri: str) -> Speech:
     own = options.feature_cache if uri == options.pool else None
     store = extract_features(pool, options.encoder, uri=own, options=options.features, on=options.cluster)
     return Speech(store=store, index=store.index(), metadata=pool.metadata)
-
-
-def _learnt(part: LabelledSpeech) -> pa.Table:
-    metadata = part.speech.metadata
-    ids = pa.array(part.ids, pa.string())
-    return metadata.filter(pc.is_in(metadata["utterance_id"], ids))
 
 
 def _train(spec: AdaptationSpec, folder: str, learnt: pa.Table) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from ser_models.moments import PooledMoments
 from ser_models.transfer import LABELS_OF_L2, fit_source_head
 from seral import storage
 from seral.errors import OptionError, TrainError
+from seral.features.provenance import check_unheard
 from seral.features.speakers import Centring, SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.pool.ids import Ids, one_array, positions
@@ -80,13 +82,15 @@ def source_models(options: TrainingOptions, data: FoldData, source: pa.Table, fo
 
     `source`: metadata of the labelled clips of other corpora. None where there is no source, and where a head is no
     prior: of dimensions, with a hidden layer, anchored. Raises TrainError where no clip has one of the classes, and
-    OptionError for a prior of other classes.
+    OptionError for a prior of other classes, or one that has learnt from labels of the fold's clips or speakers.
     """
     ids, training = source["utterance_id"].to_pylist(), options.finetune
     if options.anchor is not None or training.head.hidden or not data.classes:
         return None
     if options.prior is not None:
-        return read_source_models(storage.join(options.prior, MODELS), data.classes)
+        own = storage.join(options.prior, MODELS)
+        check_unheard(own, data.metadata, chain(data.fold.train, data.fold.dev, data.fold.test))
+        return read_source_models(own, data.classes)
     if not ids:
         return None
     if not storage.exists(storage.join(folder, FILE)):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import field_validator
 
@@ -65,6 +66,12 @@ class LabelledSpeech:
     targets: Targets
     corpus_N: NDArray[np.str_]
     """The corpus of each clip."""
+
+    @property
+    def learnt(self) -> pa.Table:
+        """Metadata of the clips, for what learns from them to be kept off them."""
+        metadata = self.speech.metadata
+        return metadata.filter(pc.is_in(metadata["utterance_id"], pa.array(self.ids, pa.string())))
 
 
 def labelled_speech(source: SourceOptions, options: TaskOptions, speech_of: Callable[[str], Speech]) -> LabelledSpeech:

@@ -1,6 +1,7 @@
 """A model for a pool that has no label, from all labels there are of other corpora, and what it says of the pool.
 
     RUN/models/<normalisation>/model/   see seral.training.source
+    RUN/models/labels.parquet           the clips whose labels they have learnt from
     RUN/models/source.json              penalty, UAR on each corpus by a head of the others, the speakers' guard
     RUN/predictions/<shard>.parquet     class, confidence and calibrated probabilities of every clip
     RUN/transfer.json, table.md         what it may be worth, the labels of each corpus, the shares of the classes
@@ -28,7 +29,7 @@ from seral import storage
 from seral.errors import FeatureError, OptionError
 from seral.features.audio import extract_features
 from seral.features.moments import pooled_moments
-from seral.features.provenance import check_unheard, learnt_from
+from seral.features.provenance import LEARNT, check_unheard, hand_down, learnt_from
 from seral.features.speakers import Centring, SpeakerShifts, centrings, speaker_sums
 from seral.figures.markdown import markdown
 from seral.pool.ids import Ids
@@ -149,7 +150,7 @@ def _source(
 ) -> SourceSpeech:
     """The labelled clips of all sources, under every normalisation."""
     options, parts = context.options, dict[str, list[Utterances]]()
-    targets, corpora = list[Targets](), list[NDArray[np.str_]]()
+    targets, corpora, learnt = list[Targets](), list[NDArray[np.str_]](), list[pa.Table]()
 
     def speech_of(uri: str) -> Speech:
         return target if uri == options.pool else _features(uri, context)
@@ -161,12 +162,14 @@ def _source(
         if centring is not None:
             sums = speaker_sums(speech.store, speech.index, speech.metadata, ids)
             shifts = sums.shifts(centring.moments.mean.mean, centring.moments.std.mean)
+        learnt.append(labelled.learnt.select(LEARNT.names))
         targets.append(labelled.targets)
         corpora.append(labelled.corpus_N)
         for kind in names:
             taken = shifts if kind == "speaker" else None
             clips = source_view(units, taken, labelled.targets, labelled.corpus_N, len(options.classes))
             parts.setdefault(kind, []).append(clips)
+    hand_down([options.encoder], storage.join(options.run, MODELS), pa.concat_tables(learnt))
     label_N = np.concatenate([part.label_N for part in targets])
     views = {kind: _together(units) for kind, units in parts.items()}
     return SourceSpeech(views=views, targets=Targets.of_classes(label_N), corpus_N=np.concatenate(corpora))
