@@ -17,6 +17,7 @@ from seral.options import Options
 from seral.selection.candidates import GROUPS, Candidates
 from seral.selection.strategies import DIVERSITIES, STRATEGIES, UNCERTAINTIES, WRAPPERS
 from seral.selection.strategies.records import Merged, Pick, Strategy, Wrapper
+from seral.selection.trial import try_out
 
 
 class NamedOptions(Options):
@@ -68,6 +69,8 @@ class StrategyOptions(NamedOptions):
                 raise ValueError(
                     f"{wrapper.name} gives ids that other wrappers do not know: put it first, as the outermost"
                 )
+        if any(part.parameters for part in (self, *self.wrappers)):
+            try_out(self.call)
         return self
 
     @property
