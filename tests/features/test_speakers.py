@@ -75,6 +75,17 @@ def test_moments_of_whole_speakers_have_the_spread_of_their_centred_clips_and_th
         assert float(actual.scale().mean()) < float(plain.scale().mean())
 
 
+def test_shifts_of_some_clips_are_those_of_all(two_corpora: str) -> None:
+    sums, store, _, ids = sums_of(two_corpora)
+    mean_LD, std_LD = torch.zeros(sums.mean_GLD.shape[1:]), torch.zeros(sums.std_GLD.shape[1:])
+    shifts, some = sums.shifts(mean_LD, std_LD), ids[3::7]
+    few, features = shifts.only(some), store.read(store.index(), some)[:2]
+    assert len(few.mean_GLD) < len(shifts.mean_GLD)
+    for part, own, centred in zip(features, few.of(some), shifts.centred(some, *features), strict=True):
+        np.testing.assert_array_equal(part - own, centred)
+    assert not any(part.any() for part in few.of(["nobody"]))
+
+
 def test_clips_of_nobody_lose_the_mean_of_their_corpus_and_others_stay_as_they_are(two_corpora: str) -> None:
     pool = open_pool(two_corpora)
     store = extract_features(pool, "seral-tiny")

@@ -260,15 +260,18 @@ def test_what_does_not_fit_together_is_refused(change: dict[str, Any], message: 
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("normalise", ["speaker", "corpus"])
+@pytest.mark.parametrize(("normalise", "adapter"), [("speaker", "frozen"), ("corpus", "frozen"), ("speaker", "lora")])
 def test_means_are_taken_from_source_and_target_and_in_predictions(
-    loop_values: dict[str, Any], tmp_path: Path, normalise: str
+    loop_values: dict[str, Any], tmp_path: Path, normalise: str, adapter: str
 ) -> None:
-    change: dict[str, Any] = {"finetune": {"head": {"normalise": normalise}}, "random_arm": True}
+    finetune = {"adapter": adapter, "top_layers": 1, "epochs": 1, "head": {"normalise": normalise}}
+    change: dict[str, Any] = {"finetune": finetune, "random_arm": adapter == "frozen"}
     if normalise == "corpus":
         change |= {"corpora": None, "source_corpora": None}
+    if adapter == "lora":
+        change |= {"source_corpora": None}
     run = run_loop(parse(LoopOptions, loop_values | change))
-    if normalise == "speaker":
+    if normalise == "speaker" and adapter == "frozen":
         facts = json.loads((Path(run) / "folds/fold-00/source/source.json").read_text())
         assert facts["normalise"] == "speaker"
         assert set(facts["models"]) == {"speaker"}
@@ -289,7 +292,9 @@ def test_means_are_taken_from_source_and_target_and_in_predictions(
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_auto_normalises_nothing_else_and_adapters_never(loop_values: dict[str, Any], tmp_path: Path) -> None:
+def test_auto_normalises_nothing_where_adapters_learn_from_a_source(
+    loop_values: dict[str, Any], tmp_path: Path
+) -> None:
     for name, change in (("lora", {"adapter": "lora", "top_layers": 1, "epochs": 1}), ("frozen", {})):
         finetune = {"head": {"normalise": "auto"}, **change}
         run = run_loop(parse(LoopOptions, loop_values | {"run": str(tmp_path / name), "finetune": finetune}))

@@ -151,6 +151,18 @@ class SpeakerShifts:
     mean_GLD: Half
     std_GLD: Half
 
+    def only(self, ids: Sequence[str]) -> SpeakerShifts:
+        """The shifts of the speakers of some clips, which are known by no other."""
+        rows, row_N = np.unique(self.speakers.rows(ids), return_inverse=True)
+        rows = np.append(rows, self.speakers.nobody)
+        speakers = Speakers.of(ids, row_N.astype(np.int32), len(rows) - 1)
+        return SpeakerShifts(speakers=speakers, mean_GLD=self.mean_GLD[rows], std_GLD=self.std_GLD[rows])
+
+    def of(self, ids: Sequence[str]) -> tuple[Half, Half]:
+        """The shifts of some clips' means and standard deviations, (N, L, D) each."""
+        row_N = self.speakers.rows(ids)
+        return self.mean_GLD[row_N], self.std_GLD[row_N]
+
     def centred(self, ids: Sequence[str], mean_NLD: Half, std_NLD: Half) -> tuple[Half, Half]:
         """Pooled features of some clips less their speakers' shifts, in half precision."""
         row_N = torch.from_numpy(self.speakers.rows(ids))

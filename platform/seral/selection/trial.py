@@ -1,5 +1,5 @@
-"""A trial pick of a few made-up clips: options out of range are refused when they are read, hours before the first round
-that would pick with them.
+"""A trial pick of a few made-up clips: options out of range are refused when they are read, not when the first round
+picks with them.
 """
 
 # N candidates · M labelled utterances · R repeats (dropout passes) · C classes · D features

@@ -26,8 +26,7 @@ from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import adapt_encoder
 from seral.task.cells import Cell, file_name, write_study_table
 from seral.task.context import RunContext
-from seral.task.examples import Unlabelled
-from seral.task.folds import FoldData
+from seral.task.folds import FoldData, with_centring
 from seral.task.options import ProtocolOptions, ReadingOptions, protocol_name
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
@@ -91,18 +90,24 @@ def _plan(context: RunContext[CompareOptions]) -> Study:
     folds = folds_of(metadata, options.split, options.folds)
     arguments: dict[Cell, tuple[Any, ...]] = {}
     baseline: dict[str, str] = {}
-    shared: dict[tuple[str, int], ray.ObjectRef] = {}
+    data_of, encoder_of = dict[tuple[str, int], FoldData](), dict[tuple[str, int], str]()
     for row in options.rows:
         for number, fold in folds.items():
             store = _store(context, row, number, fold)
+            encoder_of[row.name, number] = store.encoder
             # Pretraining may leave an encoder as it is and put an adapter beside it: the same features, another start.
-            if (store.encoder, number) not in shared:
-                shared[store.encoder, number] = ray.put(context.fold_data(store, fold, metadata))
+            if (store.encoder, number) not in data_of:
+                data_of[store.encoder, number] = context.fold_data(store, fold, metadata)
+    normalised = bool(options.classes) and any(row.finetune.normalise != "none" for row in options.rows)
+    data_of = with_centring(data_of, metadata.slice(0, 0), "auto" if normalised else "none")
+    shared = {key: ray.put(data) for key, data in data_of.items()}
+    for row in options.rows:
+        for number in folds:
             for share in options.fractions:
                 name = _row_name(row.name, share, options)
                 baseline[name] = _row_name(options.baseline or options.rows[0].name, share, options)
                 cells = [Cell(row=name, fold=number, seed=seed) for seed in options.seeds]
-                work = (shared[store.encoder, number], row.finetune, share, options.cluster)
+                work = (shared[encoder_of[row.name, number], number], row.finetune, share, options.cluster)
                 arguments |= dict.fromkeys(cells, work)
     context.write_environment(protocol_name(options, pool), {})
     return Study(
@@ -135,17 +140,19 @@ def train_cell(
     training = TrainingData(
         train=Labelled(*examples["train"]),
         dev=Labelled(*examples["dev"]),
-        unlabelled=Unlabelled.of(data.utterances(fold.train)),
+        unlabelled=data.unlabelled,
         store=data.store,
         classes=data.classes,
         dimensions=data.dimensions,
+        centrings=data.centrings,
     )
     history = finetune(training, options, folder, seed=cell.seed, on=on)
     seconds, memory_mb = time.perf_counter() - started, peak_mb(device) - before_mb
+    model = storage.join(folder, "model")
     return {
         "share": share,
         "labels": len(parts["train"]),
-        **evaluate_model(storage.join(folder, "model"), data.store, *examples["test"], data.classes, data.dimensions),
+        **evaluate_model(model, data.store, *examples["test"], data.classes, data.dimensions, data.shifts),
         **probe_metrics(examples["train"], examples["dev"], examples["test"], len(data.classes)),
         **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
         "history": history,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,8 @@ from seral.progress import say
 from seral.task.examples import Unlabelled, Utterances, pooled_rows, some_of
 from seral.task.gold import Oracle
 from seral.task.options import ReadingOptions, TaskOptions
+
+Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,7 @@ def folds_by_seed(
     }
 
 
-def with_centring(data_of: Mapping[int, FoldData], source: pa.Table, normalise: str) -> dict[int, FoldData]:
+def with_centring(data_of: Mapping[Key, FoldData], source: pa.Table, normalise: str) -> dict[Key, FoldData]:
     """The folds with the means of their speakers or corpora, and of those of the source's clips: a pass over each
     store.
 
@@ -127,9 +130,9 @@ def with_centring(data_of: Mapping[int, FoldData], source: pa.Table, normalise: 
         return dict(data_of)
 
 
-def _centred(data_of: Mapping[int, FoldData], source: pa.Table, normalise: str) -> dict[int, FoldData]:
+def _centred(data_of: Mapping[Key, FoldData], source: pa.Table, normalise: str) -> dict[Key, FoldData]:
     columns = ["utterance_id", "corpus", "speaker"]
-    centred = dict[int, FoldData]()
+    centred = dict[Key, FoldData]()
     for fingerprint in dict.fromkeys(data.store.fingerprint for data in data_of.values()):
         own = {number: data for number, data in data_of.items() if data.store.fingerprint == fingerprint}
         one = next(iter(own.values()))

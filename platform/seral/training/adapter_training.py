@@ -49,6 +49,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features.batches import frame_batches
+from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
 from seral.task.ray_train import STATE, OnReport, last_checkpoint
@@ -80,6 +81,10 @@ class AdapterSpec:
     on: ClusterOptions
     adaptation: BatchAdaptation | None = None
     """Speech of another language that some of the clips are of."""
+    normalise: str = "none"
+    """Means that are taken from the pooled states, as in `HeadOptions`."""
+    shifts: SpeakerShifts | None = None
+    """These means' shifts, of the clips of both parts."""
 
 
 def train_adapters(
@@ -229,7 +234,7 @@ class AdapterTraining:
     def _batch(self, ids: Sequence[str], units: Utterances) -> FrameBatch:
         adaptation = self.spec.adaptation
         source_B = np.zeros(len(ids), bool) if adaptation is None else adaptation.is_source(ids)
-        return frame_batch(ids, units, self.frames, self.spec.layer, self.device, source_B)
+        return frame_batch(ids, units, self.frames, self.spec.layer, self.device, source_B, self.spec.shifts)
 
     @torch.inference_mode()
     def _score_dev(self) -> dict[str, float]:
@@ -252,7 +257,8 @@ class AdapterTraining:
         better = not dev or not before or dev["dev_loss"] < min(before)
         self.history["epochs"].append({**dev, "loss": loss})
         if better:
-            save_model(self.best, self.model, self.spec.store, layer=self.spec.layer)
+            layer, normalise = self.spec.layer, self.spec.normalise
+            save_model(self.best, self.model, self.spec.store, layer=layer, normalise=normalise)
 
     def _out_of_patience(self) -> bool:
         losses = [epoch["dev_loss"] for epoch in self.history["epochs"] if "dev_loss" in epoch]
@@ -336,6 +342,8 @@ class FromFrames(nn.Module):
         )
         if self.align_source is not None:
             mean_BLD, std_BLD = self.align_source(mean_BLD, std_BLD, batch.from_source_B)
+        if batch.shift_BLD is not None:
+            mean_BLD, std_BLD = mean_BLD - batch.shift_BLD[0], std_BLD - batch.shift_BLD[1]
         pool = self.model.pool
         standard_BLU = pool.standardise(mean_BLD, std_BLD)
         return self.model.head(pool.join(pool.combine(standard_BLU), batch.text_BE)), standard_BLU

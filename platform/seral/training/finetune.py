@@ -21,8 +21,9 @@ from ser_models.fitting import FitResult
 from ser_models.pooling import MEAN_STD
 from seral import storage
 from seral.cluster import ClusterOptions
-from seral.errors import OptionError
+from seral.errors import OptionError, TrainError
 from seral.features.frames import keep_frames
+from seral.features.speakers import SpeakerShifts
 from seral.pretraining.layout import pretrained_adapters
 from seral.task.examples import Unlabelled
 from seral.task.ray_train import OnReport
@@ -32,7 +33,7 @@ from seral.training.augmented import AugmentOptions, with_copies
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune_options import FinetuneOptions, check_anchored
 from seral.training.head import fit_training_head, standardised_pool
-from seral.training.model import model_of_head, replace_head, save_model
+from seral.training.model import model_of_head, read_normalisation, replace_head, save_model
 from seral.training.pretrained import adapters_on, write_start
 from seral.training.scoring import adapted_features, repooled_features
 from seral.training.views import choose_view, normalisations, own_models, view_of, without_source
@@ -104,6 +105,7 @@ def finetune(
         if start is not None and (start.freeze or not start.refit_head):
             raise OptionError(f"{options.adapter!r} has nothing to go on with from {begin}: choose an adapter")
         return history
+    normalise = read_normalisation(str(begin)) if head is None else head.normalise
     spec = AdapterSpec(
         store=data.store,
         start=str(begin),
@@ -116,6 +118,8 @@ def finetune(
         options=options,
         on=on,
         adaptation=None if adaptation is None or head is None else adaptation.of_batches(head.fitted.pool, seed),
+        normalise=normalise,
+        shifts=_shifts(data, normalise),
     )
     work = storage.join(folder, ".train")
     name = f"train-{_digest(spec)}"
@@ -123,6 +127,15 @@ def finetune(
     for name in (".head", PRETRAINED):
         storage.remove(storage.join(folder, name))
     return history
+
+
+def _shifts(data: TrainingData, normalise: str) -> SpeakerShifts | None:
+    """The shifts of the clips that adapters train on. Raises TrainError for a model of means that are not there."""
+    if normalise == "none":
+        return None
+    if normalise not in data.centrings:
+        raise TrainError(f"the model to start from reads features less the means of a {normalise}, and none are there")
+    return data.centrings[normalise].shifts.only([*data.train.units.ids, *data.dev.units.ids])
 
 
 def _with_frames(data: TrainingData, options: FinetuneOptions, start: Start | None, on: ClusterOptions) -> int | None:
@@ -258,7 +271,7 @@ def _digest(spec: AdapterSpec) -> str:
     units, targets = spec.train
     text = [spec.store.fingerprint, units.ids, targets.label_N.tolist(), targets.value_NK.tolist()]
     text += [None if part is None else part.tolist() for part in (targets.weight_N, targets.soft_NC)]
-    text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze]
+    text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze, spec.normalise]
     if spec.adaptation is not None:
         text.append(spec.adaptation.digest())
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]

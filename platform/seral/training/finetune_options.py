@@ -33,7 +33,8 @@ class HeadOptions(Options):
     """speaker: take the mean of each speaker's unlabelled clips away, which is what tells speakers apart and not
     emotions, unless speakers show one emotion each; corpus: that of each corpus. auto: where the labels are told better
     so by a head that has not heard their speakers; before there are labels, where a source says that speakers, or
-    corpora, show several emotions. Of heads on a frozen encoder; what adapters train on is never normalised."""
+    corpora, show several emotions. Adapters train on features less the means of the frozen encoder's. Not with augment,
+    another pooling or the adapter wap, nor where adapters train on a source: auto is none there."""
     dropout: float = Field(default=DROPOUT, ge=0, lt=1)
     """Dropout before the classifier, while adapters train and in stochastic scoring passes."""
     hidden: int = Field(default=0, ge=0)
@@ -125,9 +126,14 @@ class FinetuneOptions(Options):
         return not any(ADAPTERS[kind].trains for kind in self.adapters())
 
     @property
+    def can_normalise(self) -> bool:
+        """Whether means of the frozen encoder's features may be taken away: of what the model pools, clip by clip."""
+        return self.augment is None and self.pooling == MEAN_STD and "wap" not in self.adapters()
+
+    @property
     def normalise(self) -> str:
-        """The normalisation to make ready for: adapters are trained on features as they are, so auto is none there."""
-        return "none" if self.head.normalise == "auto" and not self.frozen else self.head.normalise
+        """The normalisation to make ready for: with auto none where there can be none."""
+        return "none" if self.head.normalise == "auto" and not self.can_normalise else self.head.normalise
 
     @property
     def views_per_clip(self) -> int:

@@ -29,6 +29,7 @@ from ser_models.encoders import SpeechEncoder, load_encoder
 from ser_models.fitting import FitResult
 from seral import storage
 from seral.features.batches import Frames, pad_frames
+from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Utterances
 
@@ -143,6 +144,8 @@ class FrameBatch:
     """Vectors of the transcripts, where they are read."""
     from_source_B: Tensor
     """Whether a clip is of another language than the one that is learned."""
+    shift_BLD: tuple[Tensor, Tensor] | None = None
+    """What is taken from the pooled means and standard deviations of every state; None = nothing."""
 
 
 def frame_batch(
@@ -152,12 +155,16 @@ def frame_batch(
     layer: int,
     device: torch.device,
     source_B: NDArray[np.bool_],
+    shifts: SpeakerShifts | None = None,
 ) -> FrameBatch:
     """Cached frames of some utterances as a batch on a device."""
     rows = [units.row_of[name] for name in ids]
     hidden_BTD, mask_BT = pad_frames([frames[name] for name in ids])
     below = [torch.from_numpy(a[rows, :layer]).transpose(0, 1).to(device) for a in (units.mean_NLD, units.std_NLD)]
-    text_BE = units.texts(rows)
+    text_BE, shift_BLD = units.texts(rows), None
+    if shifts is not None:
+        mean_BLD, std_BLD = (torch.from_numpy(part).to(device) for part in shifts.of(ids))
+        shift_BLD = mean_BLD, std_BLD
     return FrameBatch(
         hidden_BTD=hidden_BTD.to(device),
         mask_BT=mask_BT.to(device),
@@ -165,4 +172,5 @@ def frame_batch(
         below_std_LBD=below[1],
         text_BE=None if text_BE is None else text_BE.to(device),
         from_source_B=torch.from_numpy(source_B).to(device),
+        shift_BLD=shift_BLD,
     )

@@ -88,12 +88,12 @@ class Scorer:
         self, units: Utterances, *, shard: str | None = None, dropout_passes: int = 0, seed: int = 0
     ) -> Scores:
         """Outputs for utterances, whose features may be fp16 as they are kept; `shard` if all of them lie in one."""
-        units = units if self.shifts is None else units.less(self.shifts)
-        mean_NLD, std_NLD = units.mean_NLD, units.std_NLD
         if self.frames is not None:
             frames = self.frames.pieces(units.ids) if shard is None else self.frames.of_shard(shard, units.ids)
             mean_NLD, std_NLD = pooled_from_frames(self.model, frames, units, self.frames.layer)
-        audio_NU = self._weigh(torch.from_numpy(mean_NLD), torch.from_numpy(std_NLD))
+            units = replace(units, mean_NLD=mean_NLD, std_NLD=std_NLD)
+        units = units if self.shifts is None else units.less(self.shifts)
+        audio_NU = self._weigh(torch.from_numpy(units.mean_NLD), torch.from_numpy(units.std_NLD))
         pieces = [self._score(audio_NU, units, at, dropout_passes, seed) for at in _batches(len(units.ids))]
         columns = [torch.cat(column, -2).numpy() for column in zip(*pieces, strict=True)]
         return Scores(**dict(zip(("embedding_NU", "probability_NC", "value_NK", "dropout_RNC"), columns, strict=True)))

@@ -43,13 +43,14 @@ def normalisations(data: TrainingData, options: FinetuneOptions) -> list[str]:
     Raises OptionError where means are asked for and cannot be taken.
     """
     wanted = options.head.normalise
-    alone = data.source is None or own_models(data) is not None
-    fits = options.frozen and options.augment is None and bool(data.classes) and alone
+    # Adapters learn from a source's clips as they were brought to the target's mean and spread.
+    alone = data.source is None or (own_models(data) is not None and (options.frozen or not data.source.units.ids))
+    fits = options.can_normalise and bool(data.classes) and alone
     possible = list(data.centrings) if fits else []
     if wanted not in ("none", "auto", *possible):
         raise OptionError(
-            f"finetune.head.normalise={wanted} is for heads of classes on a frozen encoder, without augment and "
-            "anchor, where speakers are known: set it to none or auto"
+            f"finetune.head.normalise={wanted} is for classes where speakers are known, without augment, anchor, "
+            "another pooling, the adapter wap, or adapters that learn from a source: set it to none or auto"
         )
     names: list[str] = ["none", *possible] if wanted == "auto" else [wanted]
     models = own_models(data)
