@@ -33,7 +33,7 @@ class Conversation:
     samples: Samples
     """(S,)."""
     speech_TK: NDArray[np.bool_]
-    """Which of the speakers speak."""
+    """Frames in which each of the speakers speaks."""
     speakers: tuple[str, ...]
 
     voice_KS: NDArray[np.float32]
@@ -82,7 +82,7 @@ def turns(
     orders = [list(rng.permutation(len(clips_of[name]))) for name in speakers]
     at, speaker, floor = round(rng.uniform(*GAP_S) * SAMPLE_RATE), -1, 0
     while at < minutes * 60 * SAMPLE_RATE:
-        speaker = int(rng.choice([k for k in range(len(speakers)) if k != speaker]))
+        speaker = int(rng.choice([k for k in range(len(speakers)) if k != speaker] or [speaker]))
         for _ in range(rng.choice(CLIPS_OF_A_TURN)):
             if not orders[speaker]:
                 orders[speaker] = list(rng.permutation(len(clips_of[speakers[speaker]])))

@@ -122,9 +122,13 @@ def test_the_parties_of_a_file_are_its_channels(tmp_path: Path, speech: Callable
     left = np.concatenate([pause, talk, pause, 0.1 * talk, pause])
     right = np.concatenate([pause, 0.1 * talk, pause, talk, pause])
     sf.write(tmp_path / "call.wav", np.stack([left, right], axis=1), 16_000)
-    first, second = parties(tmp_path / "call.wav")
+    both = parties(tmp_path / "call.wav")
+    assert both is not None
+    first, second = both
     assert (first.channel, second.channel) == ("left", "right")
     assert first.own_T[100:400].sum() > 3 * first.own_T[500:800].sum()
     assert second.own_T[500:800].sum() > 3 * second.own_T[100:400].sum()
+    sf.write(tmp_path / "same.wav", np.stack([left, left], axis=1), 16_000)
+    assert parties(tmp_path / "same.wav") is None
     blocks = np.concatenate(list(read_blocks(tmp_path / "call.wav", "right")))
     np.testing.assert_allclose(blocks, right, atol=1e-3)

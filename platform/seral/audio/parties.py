@@ -1,7 +1,7 @@
 """Calls with a party in each of two channels: who speaks in which frame, and what only leaks over from the other side.
 
-A frame in which a channel hears speech is its own unless the other channel is louder, both measured against the level
-of their own speech: what leaks over is fainter than at its source. Where neither is much louder, both speak.
+What leaks over is fainter than at its source, by about as much throughout a call. So the difference of the two levels
+has one value while the one party speaks and another while the other does; in the middle between these, both speak.
 """
 
 # T frames of 10 ms
@@ -20,14 +20,16 @@ from seral.audio.segments import read_blocks
 from seral.audio.voice import FRAME_SAMPLES, SPEECH, Samples, stream_probability
 
 PARTIES: tuple[Channel, Channel] = ("left", "right")
-LEAK_DB = 6.0
-"""Speech so much fainter than what the other channel hears at that time is the other's."""
 SMOOTH_FRAMES = 25
 """Levels are compared over so many frames."""
-LOUD_SHARE = 0.2
-"""The loudest of a channel's frames of speech, which are its own, give its level."""
-MOST_GAIN_DB = 10.0
-"""Channels differ in gain by so much at most: more is a party that never speaks, of whom only a leak would be left."""
+ONE_SPEAKS = (0.05, 0.95)
+"""Quantiles of the difference in level over all speech that are taken for those of one party alone."""
+LEAST_DB = 12.0
+"""If these two are nearer, only one party speaks: the channel that is louder."""
+ALIKE_DB = 1.0
+"""Channels whose levels hardly ever differ by more hear the same."""
+BOTH_DB, BOTH_SHARE = 6.0, 0.25
+"""Both speak where the difference is so near to the middle, in dB and as a share of the way between the two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +43,15 @@ class Party:
     """Speech of this party."""
 
 
-def parties(path: Path) -> tuple[Party, Party]:
-    """The two parties of a recording of two channels. Raises sf.LibsndfileError and OSError."""
+def parties(path: Path) -> tuple[Party, Party] | None:
+    """The two parties of a recording of two channels, None where both channels hear the same.
+
+    Raises sf.LibsndfileError and OSError.
+    """
     voices, powers = zip(*(_voice_and_power(path, channel) for channel in PARTIES), strict=True)
+    spoken = (_level_db(powers[0]) - _level_db(powers[1]))[(voices[0] > SPEECH) | (voices[1] > SPEECH)]
+    if len(spoken) and np.abs(np.quantile(spoken, ONE_SPEAKS)).max() < ALIKE_DB:
+        return None
     own = own_speech(*voices, *powers)
     left, right = (
         Party(channel=channel, voice_T=voice_T, own_T=own_T)
@@ -59,18 +67,20 @@ def own_speech(
     other_power_T: NDArray[np.float32],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Frames in which each of two channels has speech of its own, by probability of speech and power in each."""
-    levels = [_level_db(power, voice) for power, voice in ((power_T, voice_T), (other_power_T, other_voice_T))]
-    gain_db = float(np.clip(levels[0][1] - levels[1][1], -MOST_GAIN_DB, MOST_GAIN_DB))
-    ahead_T = levels[0][0] - levels[1][0] - gain_db
-    return (voice_T > SPEECH) & (ahead_T > -LEAK_DB), (other_voice_T > SPEECH) & (ahead_T < LEAK_DB)
+    ahead_T = _level_db(power_T) - _level_db(other_power_T)
+    spoken = ahead_T[(voice_T > SPEECH) | (other_voice_T > SPEECH)]
+    low_db, high_db = np.quantile(spoken, ONE_SPEAKS) if len(spoken) else (0.0, 0.0)
+    both_speak = high_db - low_db >= LEAST_DB
+    middle_db = (low_db + high_db) / 2 if both_speak else 0.0
+    margin_db = min(BOTH_DB, BOTH_SHARE * (high_db - low_db)) if both_speak else 0.0
+    left_T = (voice_T > SPEECH) & (ahead_T > middle_db - margin_db)
+    return left_T, (other_voice_T > SPEECH) & (ahead_T < middle_db + margin_db)
 
 
-def _level_db(power_T: NDArray[np.float32], voice_T: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
-    """Smoothed level of a channel, and the level of its loudest speech, dB."""
+def _level_db(power_T: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Smoothed level of a channel, dB."""
     smooth_T = uniform_filter1d(power_T.astype(np.float64), SMOOTH_FRAMES) if len(power_T) else power_T
-    level_T = np.asarray(10 * np.log10(np.maximum(smooth_T, 1e-12)), np.float64)
-    spoken = level_T[voice_T > SPEECH]
-    return level_T, float(np.quantile(spoken, 1 - LOUD_SHARE) if len(spoken) else level_T.max(initial=-120.0))
+    return np.asarray(10 * np.log10(np.maximum(smooth_T, 1e-12)), np.float64)
 
 
 def _voice_and_power(path: Path, channel: Channel) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

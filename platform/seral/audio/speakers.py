@@ -28,7 +28,7 @@ NEIGHBOURS, LEAST_NEIGHBOURS = 8, 6
 LOOKED_AT = 6
 """The gap is looked for among so many eigenvalues, though fewer speakers may be allowed."""
 CHANGE_FRAMES = 30
-"""Where one speaker follows another without a pause, so many frames before and after may be both of them."""
+"""So many frames before and after a change of speaker without a pause may be both of them."""
 PAUSE_FRAMES = 15
 """A shorter pause between two speakers is none."""
 APART = 9.0
@@ -68,7 +68,7 @@ def count_speakers(x_ND: Floats, most: int) -> int:
 def find_speakers(
     x_ND: Floats, spans: Sequence[tuple[int, int]], speech_T: NDArray[np.bool_], *, count: int | None, most: int
 ) -> Speakers:
-    """Who speaks in every frame of speech, by the embeddings of windows; `count` speakers, or as many as there seem."""
+    """Speaker of every frame of speech, by the embeddings of windows; `count` speakers, or as many as there seem."""
     if not len(spans):
         return Speakers(label_T=np.full(len(speech_T), -1, np.int8), centre_KD=np.empty((0, 0), np.float32))
     voice_ND = standardised(x_ND)

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from seral import storage
 from seral.audio.channels import Channel
-from seral.audio.parties import parties
+from seral.audio.parties import Party, parties
 from seral.audio.segments import SEVERAL, read_blocks, recording_voice, runs, speakers_utterances, utterances
 from seral.audio.speakers import changes, find_speakers, link
 from seral.audio.voice import FRAME_S, SPEECH
@@ -55,7 +55,7 @@ class CutOptions(Options):
     """Speakers in every recording, where that is known; None = as many as there seem to be."""
     max_speakers: int = Field(default=6, ge=1, le=100)
     """At most so many, where they are counted."""
-    likeness: float = Field(default=0.8, gt=0, lt=1)
+    likeness: float = Field(default=0.85, gt=0, lt=1)
     """Cosine from which speakers of two recordings are one, for `speakers: all`."""
     overlaps: bool = False
     """Keep speech in which several may speak; `overlap` is its share of an utterance. Else utterances end there."""
@@ -112,7 +112,7 @@ def _cut_by_voice(files: AudioFiles, options: CutOptions) -> str:
     connect(options.cluster)
     items = [{"path": str(file.path.resolve()), "source": file.source} for file in files]
     parts = {item["source"]: storage.join(options.out, PARTS, part_name(item, options)) for item in items}
-    missing = [item | {"part": parts[item["source"]]} for item in items if not storage.exists(parts[item["source"]])]
+    missing = [item | {"part": parts[item["source"]]} for item in items if not _is_done(parts[item["source"]])]
     label = f"listening to {len(files)} recordings"
     if missing and len(missing) < len(files):
         label += f", {len(files) - len(missing)} of them done before"
@@ -123,7 +123,7 @@ def _cut_by_voice(files: AudioFiles, options: CutOptions) -> str:
                 advance(1)
     recordings = [storage.read_json(parts[source]) for source in sorted(parts)]
     if options.speakers == "all":
-        _join_speakers(recordings, options.likeness)
+        join_speakers(recordings, options.likeness)
     rows = [row for recording in recordings for row in recording["rows"]]
     manifest = storage.join(options.out, MANIFEST)
     storage.write_bytes(manifest, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
@@ -142,7 +142,10 @@ def _summary(recordings: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]
             "not readable, and listed whole for the import to say why",
             [row["source"] for row in recordings if not row["readable"]],
         ),
-        ("without two channels, and so without parties", [row["source"] for row in recordings if row["one_party"]]),
+        (
+            "without two channels that differ, and so without parties",
+            [row["source"] for row in recordings if row["one_party"]],
+        ),
     ):
         if matches:
             more = f" and {len(matches) - NAMED} more" if len(matches) > NAMED else ""
@@ -152,9 +155,16 @@ def _summary(recordings: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]
 
 def part_name(item: Mapping[str, str], options: CutOptions) -> str:
     """Name of the file of what a recording holds: another one for other options, or where the recording has changed."""
-    status = os.stat(item["path"])
-    facts = [item["source"], status.st_size, status.st_mtime_ns, options.model_dump_json(exclude=NOT_OF_A_PART)]
+    path = Path(item["path"])
+    status = path.stat() if path.exists() else None  # a link to nowhere is listed for the import to say so
+    changed = None if status is None else [status.st_size, status.st_mtime_ns]
+    facts = [item["source"], changed, options.model_dump_json(exclude=NOT_OF_A_PART)]
     return f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}.json"
+
+
+def _is_done(part: str) -> bool:
+    """Whether a recording was listened to; one that could not be read is tried again."""
+    return storage.exists(part) and bool(storage.read_json(part)["readable"])
 
 
 def cut_part(row: dict[str, Any], options: CutOptions) -> dict[str, Any]:
@@ -171,8 +181,9 @@ def find_utterances(row: dict[str, Any], options: CutOptions) -> dict[str, Any]:
     part: dict[str, Any] = {"source": row["source"], "stem": stem, "hours": 0.0, "centres": []}
     part |= {"readable": True, "one_party": False}
     try:
-        if options.channel == "apart" and sf.info(path).channels == 2:
-            rows, frames = _of_parties(path, stem, options)
+        both = parties(path) if options.channel == "apart" and sf.info(path).channels == 2 else None
+        if both is not None:
+            rows, frames = _of_parties(both, stem, options)
         else:
             rows, frames, part["centres"] = _of_voices(path, stem, options)
             part["one_party"] = options.channel == "apart"
@@ -182,9 +193,8 @@ def find_utterances(row: dict[str, Any], options: CutOptions) -> dict[str, Any]:
     return part | {"rows": made, "hours": frames * FRAME_S / 3600}
 
 
-def _of_parties(path: Path, stem: str, options: CutOptions) -> tuple[list[dict[str, Any]], int]:
+def _of_parties(both: tuple[Party, Party], stem: str, options: CutOptions) -> tuple[list[dict[str, Any]], int]:
     """Utterances of each channel's own speech, in order, and the frames of the recording."""
-    both = parties(path)
     overlap_T = both[0].own_T & both[1].own_T
     rows = []
     for party in both:
@@ -254,7 +264,7 @@ def speaker_spans(
     ]
 
 
-def _join_speakers(recordings: Sequence[dict[str, Any]], likeness: float) -> None:
+def join_speakers(recordings: Sequence[dict[str, Any]], likeness: float) -> None:
     """Give a speaker who is in several recordings the name of the first, in order of the recordings."""
     pairs = [(at, centre) for at, recording in enumerate(recordings) for centre in recording["centres"]]
     if not pairs:
