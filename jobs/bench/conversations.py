@@ -4,7 +4,7 @@ Turns of one to three clips of a speaker, at one level, with pauses inside and b
 the last one ends; noise goes on all the time.
 """
 
-# T frames of 10 ms · K speakers of a conversation · S samples at 16 kHz
+# T frames of 10 ms · K clusters, the speakers of a conversation · S samples at 16 kHz
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ true boundary and without, utterances that have one speaker, the share of the sp
 costs. Constants of seral were chosen on `chosen_on`, the others judge. Beside it: calls with a party in each channel.
 """
 
-# T frames of 10 ms · K speakers of a conversation · J joint answers, speakers that were made out
+# T frames of 10 ms · K clusters, the speakers of a conversation · J joint answers, speakers that were made out
 from __future__ import annotations
 
 import hashlib

@@ -6,7 +6,7 @@ A tutorial on spectral clustering, section 8.3); k-means finds them, and every f
 windows over it are nearest to.
 """
 
-# N windows · T frames of 10 ms · D features · K clusters, the speakers · P pairs, a speaker in a recording
+# N clips, the windows · T frames of 10 ms · D features · K clusters, the speakers · P pairs, a speaker in a recording
 from __future__ import annotations
 
 from collections.abc import Sequence

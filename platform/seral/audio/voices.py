@@ -6,7 +6,7 @@ that Resemblyzer's wheel brings along (Apache-2.0, 16 MB, no download at run tim
 (docs/results/speakers.md). Of the package nothing is imported.
 """
 
-# N windows · S samples at 16 kHz · T frames of 10 ms · M mel bands · D features
+# N clips, the windows · S samples at 16 kHz · T frames of 10 ms · M mel bands · D features
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
