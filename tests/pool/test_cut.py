@@ -1,5 +1,6 @@
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import soundfile as sf
 
 from seral.errors import OptionError, ReaderError
 from seral.options import parse
-from seral.pool.cut import CutOptions, cut_recordings
+from seral.pool.cut import CutOptions, cut_recordings, join_speakers, part_name
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
 
@@ -84,3 +85,73 @@ def test_utterances_of_recordings_are_listed_and_imported_with_their_place(
         assert row["start_s"] < began_s + 1
         assert row["end_s"] > began_s + 1
         assert row["duration_s"] == pytest.approx(row["end_s"] - row["start_s"], abs=1e-3)
+
+
+def test_options_of_speakers_that_cannot_work_are_refused() -> None:
+    for values, words in (
+        ({"clip_s": 2, "speakers": "recording"}, "leave out clip_s"),
+        ({"speakers": "all"}, "takes voices=ge2e"),
+        ({"speakers": "all", "voices": "ge2e", "channel": "apart"}, "one channel"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            parse(CutOptions, {"root": "in", "out": "out", **values})
+
+
+def test_weights_that_are_not_installed_are_named_with_the_command(recordings: Path, tmp_path: Path) -> None:
+    if find_spec("resemblyzer") is not None:
+        pytest.skip("they are installed")
+    with pytest.raises(OptionError, match="pip install --no-deps resemblyzer"):
+        cut_recordings(CutOptions(root=str(recordings), out=str(tmp_path), speakers="recording", voices="ge2e"))
+
+
+def test_a_part_has_another_name_where_options_or_the_recording_change(recordings: Path, tmp_path: Path) -> None:
+    item = {"path": str(recordings / "b" / "short.flac"), "source": "b/short.flac"}
+    options = CutOptions(root=str(recordings), out=str(tmp_path))
+    names = {part_name(item, options), part_name(item, options.model_copy(update={"max_s": 9.0}))}
+    sf.write(recordings / "b" / "short.flac", np.zeros(2 * RATE), RATE)
+    assert len(names | {part_name(item, options)}) == 3
+    assert part_name(item, options) == part_name(item, options.model_copy(update={"likeness": 0.5}))
+
+
+def test_speakers_of_all_recordings_have_the_first_ones_name() -> None:
+    recordings = [
+        {"stem": stem, "centres": centres, "rows": [{"speaker": f"{stem}#{n}"} for n in (1, 2)]}
+        for stem, centres in (("a", [[1.0, 0.0], [0.0, 1.0]]), ("b", [[0.0, 1.0], [-1.0, 0.0]]))
+    ]
+    join_speakers(recordings, 0.8)
+    assert [row["speaker"] for recording in recordings for row in recording["rows"]] == ["a#1", "a#2", "a#2", "b#2"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_parties_and_voices_are_speakers_of_a_pool_and_a_second_run_listens_to_nothing(
+    tmp_path: Path, speech: Callable[[float, int], np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause = np.random.default_rng(0).normal(0, 0.001, 2 * 16_000).astype(np.float32)
+    first, second = speech(3.0, 1), speech(3.0, 5)
+    left = np.concatenate([pause, first, pause, 0.05 * second, pause])
+    right = np.concatenate([pause, 0.05 * first, pause, second, pause])
+    calls, out = tmp_path / "calls", tmp_path / "cut"
+    calls.mkdir()
+    sf.write(calls / "one.wav", np.stack([left, right], axis=1), 16_000)
+    sf.write(calls / "two.wav", left, 16_000)
+    options = CutOptions(root=str(calls), out=str(out), channel="apart", speakers="recording")
+    summary = cut_recordings(options)
+    assert "without two channels that differ, and so without parties: two.wav" in summary
+    written = (out / "manifest.jsonl").read_bytes()
+    rows = [json.loads(line) for line in written.splitlines()]
+    assert {row["speaker"]: row["speaker_source"] for row in rows}.items() >= {
+        ("one#left", "channel"),
+        ("one#right", "channel"),
+        ("two#1", "voice"),
+    }
+    assert all((row["start_s"] < 6) == (row["audio_channel"] == "left") for row in rows if row["session"] == "one")
+    import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(out), "out": str(tmp_path / "pool")}))
+    opened = open_pool(str(tmp_path / "pool"))
+    pool = pa.concat_tables(map(opened.read, opened.shards)).to_pylist()
+    loudness_db = {row["speaker"]: row["loudness_db"] for row in pool if row["session"] == "one"}
+    assert loudness_db.keys() == {"one#left", "one#right"}
+    assert all(level > -30 for level in loudness_db.values())  # the party, and not its leak
+    monkeypatch.setattr("seral.pool.cut.ray.data.from_items", None)
+    assert cut_recordings(options) == summary
+    assert (out / "manifest.jsonl").read_bytes() == written

@@ -87,13 +87,13 @@ def _stored_bytes(utterance: Utterance, max_duration_s: float) -> int:
 
 
 def decode_utterance(utterance: Utterance, max_duration_s: float, channel: Channel = "auto") -> Decoded:
-    """The sound of what a reader listed. Raises BadAudio with the reason it cannot be used."""
+    """The sound of what a reader listed, of its own channel if it names one. Raises BadAudio with the reason."""
     return decode(
         utterance.audio,
         inside=utterance.inside,
         start_s=utterance.start_s,
         end_s=utterance.end_s,
-        channel=channel,
+        channel=utterance.channel or channel,
         max_duration_s=max_duration_s,
     )
 

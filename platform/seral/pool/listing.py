@@ -70,6 +70,8 @@ class Source:
     def facts(self) -> str:
         """All that decides a row besides the file's content. The folder the corpus lies in does not; its labels do."""
         metadata = {name: value for name, value in vars(self.utterance).items() if name != "audio"}
+        if metadata["channel"] is None:  # as facts were before rows could name one: shards keep their names
+            del metadata["channel"]
         return json.dumps(metadata | {"size": self.size}, sort_keys=True, default=vars)
 
     def row(self) -> dict[str, Any]:

@@ -94,9 +94,14 @@ Example: `seral pool import emodb ~/corpora/emodb --out data/pool`""",
         command="pool cut",
         options="seral.pool.cut:CutOptions",
         function="seral.pool.cut:cut_recordings",
-        help="Find the utterances of long recordings by voice activity, and list where each begins and ends.",
-        about="""No audio is copied. Import the list with `seral pool import manifest OUT --out POOL`. With `--set
-clip_s=5` it cuts clips of one length instead, for the reader `folder`.
+        help="Find the utterances of long recordings: where each begins and ends and, where asked, who speaks.",
+        about="""No audio is copied. Import the list with `seral pool import manifest OUT --out POOL`. Run it again
+after an interruption: it goes on. With `--set clip_s=5` it cuts clips of one length instead, for the reader `folder`.
+
+Calls with a party in each channel: `seral pool cut calls/ --out parties --set channel=apart`
+
+Speakers by their voices, which is a guess: `seral pool cut talks/ --out turns --set speakers=recording`. It errs less
+with `--set voices=ge2e` after `pip install --no-deps resemblyzer`, and with `--set speaker_count=2` where it is known.
 
 Example: `seral pool cut recordings/ --out calls --set max_s=10`""",
     ),

@@ -121,6 +121,7 @@ class Reading:
         """The utterance of a file, or of the part of it that the fields tell."""
         metadata = fields.metadata()
         segment = segment_name(metadata["start_s"], metadata["end_s"])
+        segment += f"#{metadata['channel']}" if metadata["channel"] else ""
         return Utterance(
             audio=file.path,
             source=file.source + segment,

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
+from seral.audio.channels import Channel
 from seral.corpora.reading.languages import language_code
 from seral.corpora.reading.utterance import NO_AGREEMENT, Vote
 from seral.corpora.reading.votes import mean_rating, winner
@@ -30,6 +31,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "start_s": ("start_s", "start", "start_time", "offset"),
     "end_s": ("end_s", "end", "end_time"),
     "duration_s": ("duration_s", "duration"),
+    "channel": ("audio_channel",),
     "emotion": ("emotion", "label", "emotion_label", "emoclass", "emo"),
     "valence": ("valence", "val", "emoval"),
     "arousal": ("arousal", "activation", "act", "aro", "emoact"),
@@ -52,6 +54,7 @@ SPLITS = {
 }  # fmt: skip
 GENDERS = {"female": "female", "f": "female", "woman": "female", "male": "male", "m": "male", "man": "male",
            "other": "other"}  # fmt: skip
+CHANNELS = {channel: channel for channel in get_args(Channel)}
 STYLES = {style: style for style in ("acted", "elicited", "natural")}
 CLOCK = re.compile(r"(?=.)(?:(\d+) days?)? ?(?:(\d+):(\d\d):(\d\d(?:\.\d+)?))?")
 """A time as pandas writes it: `0 days 00:00:01.500000`, or `0 days` alone."""
@@ -119,6 +122,7 @@ class Fields:
         return {
             "start_s": start_s,
             "end_s": end_s,
+            "channel": self.one_of("channel", CHANNELS),
             "split": self.one_of("split", SPLITS),
             "style": self.one_of("style", STYLES),
             "speaker": self.text("speaker"),

@@ -16,7 +16,7 @@ from seral.corpora.reading.votes import joined_votes
 from seral.errors import ReaderError
 from seral.progress import say
 
-OF_THE_CLIP = ("audio", "name", "start_s", "end_s", "duration_s")
+OF_THE_CLIP = ("audio", "name", "start_s", "end_s", "duration_s", "channel")
 """Fields that say which clip it is, which a joined table does not."""
 SHOWN = 3
 """Names in a message."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from seral.audio.channels import Channel
 from seral.audio.containers import Inside
 
 NO_AGREEMENT = "no agreement"
@@ -53,6 +54,8 @@ class Utterance:
     start_s: float | None = None
     end_s: float | None = None
     """A segment of a longer recording, in seconds; None = from the start / to the end."""
+    channel: Channel | None = None
+    """Channel of the recording that the utterance is in; None = the one that the import takes."""
     emotion: str | None = None
     """Gold label in the corpus's own word: goes to the gold table, never into the pool."""
     valence: float | None = None
