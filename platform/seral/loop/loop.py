@@ -29,6 +29,7 @@ from seral.errors import AwaitingLabels, StateError
 from seral.features.frames import frame_bytes, keep_frames
 from seral.features.moments import pooled_moments
 from seral.features.store import FeatureStore
+from seral.labels.consensus import usual_method
 from seral.labels.people import ledger_url
 from seral.loop import ANNOTATORS
 from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
@@ -51,7 +52,7 @@ from seral.selection.selection import StrategyOptions
 from seral.task.context import open_run
 from seral.task.folds import FoldData, features_of, fold_data, with_centring
 from seral.task.options import protocol_name
-from seral.task.run import read_options, write_environment
+from seral.task.run import earlier_option, read_options, write_environment
 from seral.task.tracking import Tracker
 from seral.training.augmented import check_noises
 from seral.training.finetune import frames_layer
@@ -68,7 +69,7 @@ def run_loop(options: LoopOptions) -> str:
 
     With people it raises AwaitingLabels at the end of each stretch, unless it is to wait for them.
     """
-    options, kind = _with_absolute_ledger(options), ANNOTATORS[options.annotator]
+    options, kind = _with_consensus(_with_absolute_ledger(options)), ANNOTATORS[options.annotator]
     while True:
         try:
             return _run(options)
@@ -155,6 +156,18 @@ def _with_absolute_ledger(options: LoopOptions) -> LoopOptions:
     if options.people is None or options.people.ledger is None:
         return options
     people = options.people.model_copy(update={"ledger": ledger_url(options.run, options.people)})
+    return options.model_copy(update={"people": people})
+
+
+def _with_consensus(options: LoopOptions) -> LoopOptions:
+    """Options that name the consensus: that of the run so far, or the usual one for the overlap, and say it."""
+    if options.people is None or options.people.consensus is not None:
+        return options
+    consensus = earlier_option(options.run, "people.consensus")
+    if consensus is None:
+        consensus = usual_method(options.people.overlap)
+        say(f"people.consensus={consensus}: people.overlap is {options.people.overlap}")
+    people = options.people.model_copy(update={"consensus": consensus})
     return options.model_copy(update={"people": people})
 
 

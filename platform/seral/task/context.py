@@ -10,13 +10,17 @@ import pyarrow as pa
 
 from seral.cluster import connect
 from seral.features.store import FeatureStore
+from seral.labels.consensus import usual_method
+from seral.labels.votes import raters_per_clip
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import Fold
+from seral.progress import say
 from seral.task.eligibility import eligible
 from seral.task.folds import FoldData, features_of, fold_data
+from seral.task.gold import read_votes
 from seral.task.options import TaskT, with_absolute_paths
-from seral.task.run import claim, write_environment
+from seral.task.run import claim, earlier_option, write_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,19 @@ def open_run(
     """
     options = with_absolute_paths(options)
     pool = open_pool(options.pool)
+    options = _with_vote_method(options, pool)
     claim(config or options, verb, may_change, pool=pool, grown=grown)
     connect(options.cluster)
     return RunContext(options=options, pool=pool)
+
+
+def _with_vote_method(options: TaskT, pool: Pool) -> TaskT:
+    """Options that name the method of votes: that of the run so far, or the usual one for the raters; it is said."""
+    if options.votes is None or options.votes.method is not None:
+        return options
+    method = earlier_option(options.run, "votes.method")
+    if method is None:
+        raters = raters_per_clip(read_votes(pool))
+        method = usual_method(raters)
+        say(f"votes.method={method}: the clips of {pool.uri} have {raters:g} raters (median)")
+    return options.model_copy(update={"votes": options.votes.model_copy(update={"method": method})})
