@@ -226,7 +226,10 @@ def _store(options: LoopOptions, pool: Pool, encoder: str, folds: Collection[Fol
     """Features of the pool, and frames of all of it or of the dev and test parts of the folds."""
     layer = frames_layer(encoder, options.finetune)
     with times.phase("features"):
-        if layer is None or frame_bytes(pool, encoder, options.features) <= 1e9 * options.frames_gb:
+        if (
+            layer is None
+            or frame_bytes(pool, encoder, options.features, options.corpora_read) <= 1e9 * options.frames_gb
+        ):
             return features_of(options, pool, encoder, layer)
         store = features_of(options, pool, encoder, None)
         judged = {name for fold in folds for name in (*fold.dev, *fold.test)} - set(
