@@ -194,7 +194,7 @@ def stand_in_rows(options: SecondOpinionOptions) -> tuple[list[dict[str, Any]], 
         meant = CLASS_MAP.get((clip.emotion or "").lower())
         if meant in votes_by_emotion:
             others = votes_by_emotion[meant]
-            words = [[vote.emotion] * vote.count for vote in others[rng.integers(len(others))]]
+            words = [[str(vote.emotion)] * vote.count for vote in others[rng.integers(len(others))]]
             ordered = rng.permutation(list(chain.from_iterable(words))).tolist()
             most = max(most, len(ordered))
             row = {"audio": str(clip.audio), "speaker": clip.speaker, "emotion": meant}
@@ -263,7 +263,7 @@ def gains(curves: pd.DataFrame, options: SecondOpinionOptions) -> pd.DataFrame:
         }
         for share, values in value_of.items():
             last = arms[(arms["share"] == share) & (arms["round"] == arms["round"].max())]
-            line = {"labels": keys[0], "new clips": keys[1], "second opinions": f"{share:.0%}"}
+            line = {"labels": keys[0], "new clips": keys[1], "second opinions": f"{float(str(share)):.0%}"}
             line |= {"clips": round(last["clips"].mean()), "of these with a label": round(last["labelled"].mean())}
             for name in MEASURES:
                 line[name] = f"{values[name].mean():.3f}"

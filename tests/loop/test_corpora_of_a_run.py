@@ -41,8 +41,13 @@ def test_features_of_the_named_corpora_and_later_of_others(two_corpora: str, tmp
             "corpora": corpora,
             "classes": ["anger", "happiness", "neutral", "sadness"],
             "split": {"scheme": "k-fold", "k": 3},
-            "folds": [0], "seeds": [0], "random_arm": False, "full_arm": False, "probe": False,
-            "strategy": "margin", "budget": {"sizes": [8, 14]},
+            "folds": [0],
+            "seeds": [0],
+            "random_arm": False,
+            "full_arm": False,
+            "probe": False,
+            "strategy": "margin",
+            "budget": {"sizes": [8, 14]},
         }
         return results(Path(run_loop(parse(LoopOptions, values))))
 

@@ -34,6 +34,7 @@ from seral.errors import FeatureError, OptionError
 from seral.features.audio import FeatureOptions, extract_features
 from seral.features.store import FeatureStore, stack_vectors
 from seral.options import Options
+from seral.pool.screened import FOLDER
 from seral.pool.shards import Pool, open_pool
 from seral.schema import SCREEN, UTTERANCE
 from seral.vectors.index import likely_within, nearest, within
@@ -50,7 +51,6 @@ COLUMNS = 64
 MOST_PAIRS = 2_000_000
 """Pairs in memory: ten thousand copies of one recording are fifty million."""
 ID = "utterance_id"
-FOLDER = "screen"
 
 
 class ScreenOptions(Options):
