@@ -73,7 +73,7 @@ class SecondOpinionOptions(Options):
     corpus: str = "ravdess"
     """Reader of the corpus whose clips are labelled."""
     root: str
-    """Its folder."""
+    """The folder of that corpus."""
     votes: str
     """The folder of CREMA-D's votes; its sound is not needed."""
     encoder: str = "seral-tiny"
@@ -355,7 +355,7 @@ def _fitted(data: FoldData, labels: Labels) -> tuple[NDArray[np.float32], int]:
 
 
 def way_table(ways: pd.DataFrame) -> pd.DataFrame:
-    """What models of each way's labels are worth, and the difference to those of the winner; intervals over seeds."""
+    """Metrics of models of each way's labels, and the difference to those of the winner; intervals over seeds."""
     by_seed = ways.groupby(["raters", "labels are", "seed"], sort=False)[["clips", *MEASURES]].mean()
     lines = list[dict[str, Any]]()
     for raters, name in dict.fromkeys(zip(ways["raters"], ways["labels are"], strict=True)):

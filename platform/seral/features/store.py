@@ -37,7 +37,7 @@ class TextFeatures:
     fingerprint: str
     width: int
     shards: tuple[str, ...]
-    """Those of the pool that are read."""
+    """Shards of the pool that are read."""
 
     @property
     def folder(self) -> str:
@@ -108,7 +108,7 @@ class FeatureStore:
     num_layers: int
     width: int
     shards: tuple[str, ...]
-    """Those of the pool that are read: all, or those of some corpora. The files are the same either way."""
+    """Shards of the pool that are read: all, or those of some corpora. The files are the same either way."""
     text: TextFeatures | None = None
     """Vectors of the transcripts, for models that read them."""
 

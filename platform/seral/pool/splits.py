@@ -203,13 +203,13 @@ class _Keys:
 
     def without_near_duplicates(self, fold: Fold) -> Fold:
         """The fold less what nearly is the audio of another part: train gives way to dev and test, dev to test."""
-        parts = (fold.train, fold.dev, fold.test)
-        rows = [positions(pa.array(part), self._ids) for part in parts]
+        rows = [positions(pa.array(part), self._ids) for part in (fold.train, fold.dev, fold.test)]
         dropped = set[str]()
         for group_N in self._groups:
             train_M, dev_M, test_M = (group_N[row_M] for row_M in rows)
-            for part, group_M, others_M in zip(parts, (train_M, dev_M), ([*dev_M, *test_M], test_M), strict=False):
-                dropped.update(part.take(np.flatnonzero(np.isin(group_M, others_M))))
+            judged_M = np.concatenate([dev_M, test_M])
+            dropped.update(fold.train.take(np.flatnonzero(np.isin(train_M, judged_M))))
+            dropped.update(fold.dev.take(np.flatnonzero(np.isin(dev_M, test_M))))
         return fold.without(dropped) if dropped else fold
 
     def check(self, fold: Fold) -> None:
