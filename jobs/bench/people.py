@@ -212,7 +212,7 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
     test_N = codes([str(truth[name]) for name in test.ids], options.classes)
     with TemporaryDirectory() as folder, closing(_ledger(folder, options, [*train, *dev], truth, seed)) as ledger:
         for name, way in WAYS.items():
-            rows = consensus(ledger.answers(), options.classes, way.consensus).to_pylist()
+            rows = consensus(ledger.answers(), options.classes, way.consensus or "majority").to_pylist()
             decided = {row["utterance_id"]: row for row in rows if row["emotion"] is not None}
             utterances = [data.utterances([name for name in part if name in decided]) for part in (train, dev)]
             targets = [_targets([decided[name] for name in part.ids], options.classes, way) for part in utterances]

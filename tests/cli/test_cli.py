@@ -226,6 +226,12 @@ def test_a_pool_is_imported_described_and_checked(tmp_path: Path, make_corpus: M
     status, text = run("pool", "import", "manifest", str(corpus), "--out", pool, "--set", "max_duration_s=9")
     assert status == 0
     assert "reasons.empty" in text
+    assert f"seral pool screen {pool} (about 1 min of one CPU for 0.0 h of speech)" in text
+    again = ("pool", "import", "manifest", str(corpus), "--out", pool, "--set", "max_duration_s=9")
+    status, text = run(*again, "--screen")
+    assert status == 0
+    assert "near-duplicates among 3 utterances" in text
+    assert "seral pool screen" not in run(*again)[1], "it was screened, and nothing is new"
 
     status, text = run("pool", "stats", pool, "--json")
     stats = json.loads(text)

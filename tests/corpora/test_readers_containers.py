@@ -31,7 +31,7 @@ from seral.corpora import READERS
 from seral.corpora.formats.webdataset import TEXT_BYTES
 from seral.corpora.keywords import find_reader
 from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance
-from seral.errors import ReaderError
+from seral.errors import OptionError, ReaderError
 from seral.pool.check import check_pool
 from seral.pool.chunks import plan_chunks
 from seral.pool.ingest import ImportOptions, import_corpus
@@ -402,3 +402,61 @@ def test_the_greatest_share_is_the_label_and_a_tie_is_none(tmp_path: Path) -> No
     assert [u.emotion for u in read("manifest", tmp_path / "m.csv")] == [NO_AGREEMENT, None, "Neutral"]
     without = find_reader("manifest", {"columns": {"emotion": ""}})(tmp_path / "m.csv")
     assert {u.emotion for u in without if isinstance(u, Utterance)} == {None}
+
+
+def write_rated(root: Path, reader: str) -> None:
+    """Three clips, three raters each, as a reader has them; paths say the speaker, a table the session."""
+    words = (("W", "W", "N"), ("N", "W", "T"), ("N", "N", "T"))
+    paths = [f"clips/s{number % 2}_{number}.wav" for number in range(3)]
+    rows = [dict(zip(("a1", "a2", "a3"), row, strict=True)) | {"v1": 1.0, "v2": 2.0, "v3": 6.0} for row in words]
+    if reader == "webdataset":
+        members = dict[str, bytes]()
+        for number, (path, row) in enumerate(zip(paths, rows, strict=True)):
+            members |= {path: clip(number), path.replace(".wav", ".json"): json.dumps(row).encode()}
+        write_tar(root / "train-000.tar", members)
+    else:
+        audio = [{"audio": {"bytes": clip(number), "path": path}} for number, path in enumerate(paths)]
+        table = pa.Table.from_pylist([one | row for one, row in zip(audio, rows, strict=True)])
+        if reader == "hf-parquet":
+            pq.write_table(table, root / "train.parquet")
+        else:
+            with pa.ipc.new_stream(root / "train.arrow", table.schema) as stream:
+                stream.write_table(table)
+    (root / "sessions.csv").write_text(
+        "file,session\n" + "".join(f"{Path(p).name},day{i}\n" for i, p in enumerate(paths))
+    )
+
+
+@pytest.mark.parametrize("reader", ["hf-arrow", "hf-parquet", "webdataset"])
+def test_paths_words_raters_and_tables_say_more_of_clips_inside(tmp_path: Path, reader: str) -> None:
+    write_rated(tmp_path, reader)
+    choices = {
+        "pattern": r"(?P<speaker>s\d)_\d+",
+        "maps": {"emotion": {"W": "anger", "N": "neutral", "T": "other"}},
+        "votes": ["a1", "a2", "a3"],
+        "ratings": {"valence": ["v1", "v2", "v3"]},
+        "join": {str(tmp_path / "sessions.csv"): ""},
+    }
+    utterances = list(find_reader(reader, choices)(tmp_path))
+    assert [utterance.speaker for utterance in utterances] == ["s0", "s1", "s0"]
+    assert [utterance.session for utterance in utterances] == ["day0", "day1", "day2"]
+    assert [utterance.emotion for utterance in utterances] == ["anger", None, "neutral"], "the winner, no tie"
+    assert [[vote.emotion for vote in utterance.votes] for utterance in utterances] == [
+        ["anger", "anger", "neutral"],
+        ["neutral", "anger", "other"],
+        ["neutral", "neutral", "other"],
+    ]
+    assert [vote.rater for vote in utterances[0].votes] == ["a1", "a2", "a3"]
+    assert {utterance.valence for utterance in utterances} == {3.0}
+    for utterance in utterances:
+        with open_clip(utterance.audio, utterance.inside) as file:
+            assert file.read() in {clip(number) for number in range(3)}
+    with pytest.raises(ReaderError, match=r"no table has all the raters' columns a1, a9; there is: a1, a2, a3"):
+        list(find_reader(reader, {"votes": ["a1", "a9"]})(tmp_path))
+    with pytest.raises(ReaderError, match=r"the pattern .* fits no path, such as clips/s0_0.wav"):
+        list(find_reader(reader, {"pattern": r"(?P<speaker>x\d)"})(tmp_path))
+    with pytest.raises(OptionError, match="has a row a clip, not a row a rater"):
+        list(find_reader(reader, {"votes": {"rater": "a1", "emotion": "a2"}})(tmp_path))
+    misfit = list(find_reader(reader, {"pattern": r"(?P<speaker>s0)_\d+"})(tmp_path))
+    assert [getattr(item, "reason", None) for item in misfit] == [None, "unreadable-name", None]
+    assert len({item.source for item in misfit}) == 3

@@ -301,7 +301,8 @@ def made_store(tmp_path: Path) -> FeatureStore:
     """A shard of 200 rows of made-up features, in row groups of 16."""
     entries = {"pool_hash": "", "shards": {"made": {"rows": 200}}}
     made_pool = Pool(uri=str(tmp_path), manifest=entries)
-    made = FeatureStore(uri=str(tmp_path), pool=made_pool, encoder=TINY, fingerprint="abc", num_layers=1, width=2)
+    facts = {"encoder": TINY, "fingerprint": "abc", "num_layers": 1, "width": 2}
+    made = FeatureStore(uri=str(tmp_path), pool=made_pool, shards=("made",), **facts)
     write_features(made, made.schema)
     return made
 

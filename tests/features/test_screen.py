@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +17,10 @@ from seral.options import parse
 from seral.pool.ids import Ids
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
-from seral.pool.splits import Fold, check_leak
+from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.schema import SCREEN
+from seral.task.context import open_run
+from seral.training.supervised import SupervisedOptions
 from seral.vectors.view import unit_rows
 
 RNG = np.random.default_rng
@@ -118,7 +121,29 @@ def test_a_clip_in_another_codec_is_found_and_kept_out_of_two_parts(
     check_leak(fold, metadata)
     words = rf"{pair['utterance_id']} \(train\) = {pair['near_duplicate_of']} \(test\)"
     with pytest.raises(SplitError, match=words):
-        check_leak(fold, metadata, near_duplicates=uri)
-    check_leak(Fold(name="f", train=fold.train + fold.test, dev=Ids(), test=Ids()), metadata, near_duplicates=uri)
+        check_leak(fold, metadata, near_duplicates=[uri])
+    check_leak(Fold(name="f", train=fold.train + fold.test, dev=Ids(), test=Ids()), metadata, near_duplicates=[uri])
     with pytest.raises(SplitError, match="no table of near-duplicates at nowhere"):
-        check_leak(fold, metadata, near_duplicates="nowhere")
+        check_leak(fold, metadata, near_duplicates=["nowhere"])
+
+    copies = {pair["utterance_id"], pair["near_duplicate_of"]}
+    plain, screened = (
+        make_folds(metadata, parse(SplitOptions, {"dev_speakers": 2, "near_duplicates": tables}))
+        for tables in ([], uri)
+    )
+    assert any(copies & {*fold.train} and copies & {*fold.test} for fold in plain)
+    for before, after in zip(plain, screened, strict=True):
+        check_leak(after, metadata, near_duplicates=[uri])
+        assert after.test == before.test, "what is judged stays"
+        parts = [{*part} & copies for part in (before.train, before.dev, before.test)]
+        divided = sum(map(bool, parts)) > 1
+        assert after.left_out - before.left_out == (1 if divided else 0)
+
+    values = {"pool": pool, "run": str(tmp_path / "run"), "classes": ["anger", "neutral"]}
+    begun = open_run(parse(SupervisedOptions, values), "train", ())
+    assert begun.options.split.near_duplicates == (uri,), "by itself"
+    shutil.copy(uri, Path(uri).with_name("later.parquet"))
+    again = open_run(parse(SupervisedOptions, values), "train", ())
+    assert again.options.split.near_duplicates == (uri,), "as when it began"
+    ignored = values | {"run": str(tmp_path / "other"), "split": {"near_duplicates": []}}
+    assert open_run(parse(SupervisedOptions, ignored), "train", ()).options.split.near_duplicates == ()

@@ -160,6 +160,20 @@ def test_what_answers_are_worth(people: OpenPeople, ledger: Ledger) -> None:
         assert asked.labels(IDS[1:2], 1)["probability"].to_pylist() == [None]
 
 
+def test_shares_are_learnt_where_several_people_hear_a_clip_and_nobody_chose(
+    people: OpenPeople, ledger: Ledger
+) -> None:
+    with people(overlap=2) as asked, pytest.raises(AwaitingLabels):
+        asked.ask("a/round-0000", IDS[:1], [], 0)
+    say(ledger, "ada", "anger")
+    say(ledger, "ben", "neutral")
+    for options, answer in (({"overlap": 2}, "label"), ({"overlap": 1}, "disputed")):
+        with people(**options) as asked:
+            assert asked.labels(IDS[:1], 0)["answer"].to_pylist() == [answer]
+    with people(overlap=2, consensus="majority") as asked:
+        assert asked.labels(IDS[:1], 0)["answer"].to_pylist() == ["disputed"]
+
+
 def test_a_second_look_is_for_another_person_and_all_answers_count(people: OpenPeople, ledger: Ledger) -> None:
     with people(overlap=2, consensus="soft") as asked:
         with pytest.raises(AwaitingLabels):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from seral.errors import LabelError
-from seral.labels.votes import RatersInTurn, vote_facts, voted_labels
+from seral.labels.votes import RatersInTurn, raters_per_clip, vote_facts, voted_labels
 from seral.schema import VOTES
 
 CLASSES = ["anger", "neutral", "sadness"]
@@ -44,6 +44,11 @@ def test_shares_winners_ties_and_other_words() -> None:
     assert voted.votes_N.tolist() == [3, 2, 1, 1]
     shuffled = voted_labels(FOUR.take(np.random.default_rng(0).permutation(FOUR.num_rows)), CLASSES, CLASS_MAP)
     np.testing.assert_array_equal(shuffled.share_NC, voted.share_NC)
+
+
+def test_raters_per_clip_is_a_median_of_those_who_named_an_emotion() -> None:
+    assert raters_per_clip(FOUR) == 2.5, "3, 2, 3 and 2 of them"
+    assert raters_per_clip(votes(("a", None, "sad"), count=7)) == 7, "nobody by name"
 
 
 def test_a_majority_gives_everything_to_the_winner_and_leaves_ties() -> None:

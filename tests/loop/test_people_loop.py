@@ -246,13 +246,15 @@ def test_it_goes_on_with_enough_and_asks_for_what_is_lacking_in_the_next_round(
 
 @pytest.mark.ray
 def test_what_everybody_has_heard_gets_no_second_look_but_costs_nothing(
-    values: dict[str, Any], truth: dict[str, Truth]
+    values: dict[str, Any], truth: dict[str, Truth], capsys: pytest.CaptureFixture[str]
 ) -> None:
     values |= {"strategy": {"name": "margin", "wrappers": [{"name": "relabel", "share": 0.4, "doubt": 0.01}]}}
     values |= {"people": {"evaluation": 24, "overlap": 3}}
     lines = to_the_end(values, truth)
     assert not [message for message in lines if ".relabel" in message]
     assert [row["labelled"] for row in loop_status(values["run"])] == [14]
+    assert yaml.safe_load((Path(values["run"]) / "config.yaml").read_text())["people"]["consensus"] == "soft"
+    assert capsys.readouterr().err.count("people.consensus=soft: people.overlap is 3") == 1, "said once"
 
 
 @pytest.mark.ray
@@ -272,7 +274,13 @@ def test_what_would_need_other_labels_is_refused(run_values: dict[str, Any]) -> 
     options = parse(LoopOptions, values)
     assert (options.random_arm, options.full_arm, options.seeds, options.folds) == (False, False, [0], [0])
     assert parse(LoopOptions, options.model_dump(mode="json")) == options
-    for name, value in (("random_arm", True), ("full_arm", True), ("others", ["badge"]), ("source_corpora", ["emodb"])):
+    for name, value in (
+        ("random_arm", True),
+        ("full_arm", True),
+        ("others", ["badge"]),
+        ("source_corpora", ["emodb"]),
+        ("votes", {}),
+    ):
         with pytest.raises(OptionError, match=f"{name} needs labels that nobody has given"):
             parse(LoopOptions, values | {name: value})
     for name, value in (("seeds", [0, 1]), ("folds", None), ("folds", [0, 1])):

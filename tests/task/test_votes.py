@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from seral.cli import app
-from seral.errors import LabelError
+from seral.errors import LabelError, StateError
 from seral.labels.votes import VoteOptions
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
@@ -114,6 +115,21 @@ def test_a_training_learns_ties_and_is_judged_by_votes(voted_pool: str, tmp_path
     assert "votes_top2" not in cells["majority"], "nobody asked for shares"
     judged = sum(map(sum, cells["soft"]["confusion"]))
     assert len(cells["soft"]["predicted"]) > judged, "ties have no class to be right in"
+
+
+@pytest.mark.ray
+def test_the_method_follows_from_the_number_of_raters_and_is_said_once(
+    voted_pool: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = open_pool(voted_pool)
+    unset = Oracle(pool, CLASSES, votes=VoteOptions()).targets(sorted(clip_of(voted_pool)))
+    assert unset.soft_NC is not None, "three raters: shares"
+    for votes in ({"least": 1}, {}, {"method": "soft"}):
+        run_train(parse(SupervisedOptions, values_of(voted_pool, tmp_path / "run", votes=votes)))
+    assert capsys.readouterr().err.count(f"votes.method=soft: the clips of {voted_pool} have 3 raters (median)") == 1
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["votes"]["method"] == "soft"
+    with pytest.raises(StateError, match=r"votes: was .*'soft'.*'majority'"):
+        run_train(parse(SupervisedOptions, values_of(voted_pool, tmp_path / "run", votes={"method": "majority"})))
 
 
 @pytest.mark.ray

@@ -31,13 +31,24 @@ def pool_import(
     out: Annotated[str, typer.Option("--out", help="The pool to make or add to.")],
     choices: dict[str, Any],
     settings: Sets = None,
+    screen: Annotated[bool, typer.Option("--screen", help="Look for near-duplicates in the whole pool then.")] = False,
 ) -> None:
     """Print the counts of an import."""
     from seral.options import parse
     from seral.pool.ingest import ImportOptions, import_corpus
+    from seral.pool.screened import screen_offer
+    from seral.progress import say
 
     values = {"reader": reader, "root": path, "out": out, **choices}
-    show(import_corpus(parse(ImportOptions, values, settings or [])))
+    options = parse(ImportOptions, values, settings or [])
+    counts = import_corpus(options)
+    show(counts)
+    if screen:
+        from seral.features.screen import ScreenOptions, screen_pool
+
+        typer.echo(screen_pool(ScreenOptions(pool=options.out, cluster=options.cluster)))
+    elif offer := screen_offer(options.out, new=counts["utterances"]):
+        say(offer)
 
 
 @command_of(pool_app, "cut")

@@ -12,7 +12,7 @@ of batches follow from each clip alone: its features are the same bytes in any s
 # B batch · N rows · S samples · T frames · D features · L hidden states (encoder layers + 1)
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -56,10 +56,16 @@ def extract_features(
     frames_layer: int | None = None,
     options: FeatureOptions | None = None,
     on: ClusterOptions | None = None,
+    corpora: Collection[str] | None = None,
 ) -> FeatureStore:
-    """Compute what is missing of the pooled features, and of the frames of one hidden state; open them."""
+    """Compute what is missing of the pooled features, and of the frames of one hidden state; open them.
+
+    Of shards without a clip of the `corpora` neither; None = of the whole pool. Others are added when they are asked
+    for.
+    """
     options, on = options or FeatureOptions(), on or ClusterOptions()
-    store = open_features(pool, encoder, load_encoder(encoder), uri=uri, options=options, on=on)
+    loaded = load_encoder(encoder)
+    store = open_features(pool, encoder, loaded, uri=uri, options=options, on=on, corpora=corpora)
     if missing := missing_shards(store, frames_layer):
         _describe(store, options, on.precision)
         _run(store, missing, frames_layer, options, on)
@@ -67,9 +73,16 @@ def extract_features(
 
 
 def open_features(
-    pool: Pool, name: str, encoder: SpeechEncoder, *, uri: str | None, options: FeatureOptions, on: ClusterOptions
+    pool: Pool,
+    name: str,
+    encoder: SpeechEncoder,
+    *,
+    uri: str | None,
+    options: FeatureOptions,
+    on: ClusterOptions,
+    corpora: Collection[str] | None = None,
 ) -> FeatureStore:
-    """The features of a pool by an encoder, loaded under a name, as far as they are there."""
+    """The features of a pool, or of some corpora, by an encoder, loaded under a name, as far as they are there."""
     return FeatureStore(
         uri=storage.absolute(uri or storage.join(pool.uri, "features")),
         pool=pool,
@@ -77,13 +90,14 @@ def open_features(
         fingerprint=_store_key(fingerprint(encoder), options, on.precision),
         num_layers=encoder.num_layers,
         width=encoder.width,
+        shards=tuple(pool.shards_of(corpora)),
     )
 
 
 def missing_shards(store: FeatureStore, frames_layer: int | None) -> list[str]:
     """Shards whose pooled features, or frames of one hidden state, are not there."""
     tables = ["pooled"] if frames_layer is None else ["pooled", frames_table(frames_layer)]
-    return [s for s in store.pool.shards if not all(storage.exists(store.table_uri(t, s)) for t in tables)]
+    return [s for s in store.shards if not all(storage.exists(store.table_uri(t, s)) for t in tables)]
 
 
 def _store_key(encoder_fingerprint: str, options: FeatureOptions, precision: str) -> str:

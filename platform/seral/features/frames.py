@@ -43,7 +43,7 @@ class FrameReader:
         for frames in self.store.frames_by_table(self.layer, ids):
             missing = {name: None for name in missing if name not in frames}
             yield frames
-        for shard in self.store.pool.shards if missing else ():
+        for shard in self.store.shards if missing else ():
             yield from self._made(shard, list(missing))
 
     def of_shard(self, shard: str, ids: Sequence[str]) -> Iterator[dict[str, Half]]:
@@ -63,10 +63,12 @@ class FrameReader:
             yield dict(encode_frames(self.encoder, clips, self.layer, max_clip_s, precision))
 
 
-def frame_bytes(pool: Pool, encoder: str, options: FeatureOptions) -> int:
-    """Size of the frames of one hidden state of a whole pool, in bytes."""
+def frame_bytes(pool: Pool, encoder: str, options: FeatureOptions, corpora: Collection[str] | None = None) -> int:
+    """Size of the frames of one hidden state of a pool, or of the shards of some corpora, in bytes."""
     model = load_encoder(encoder)
-    duration_s = np.minimum(np.asarray(pool.column("duration_s"), np.float64), options.max_clip_s)
+    duration_s = np.minimum(
+        np.asarray(pool.column("duration_s", pool.shards_of(corpora)), np.float64), options.max_clip_s
+    )
     return int(2 * model.width * model.frame_rate_hz * duration_s.sum())
 
 
@@ -131,7 +133,7 @@ class FrameSource:
     def frames(self, ids: Iterable[str]) -> dict[str, Half]:
         """Frames of all of them in one piece: for the labelled part, not for a pool."""
         wanted = set(ids)
-        return {name: f.copy() for shard in self.store.pool.shards for name, f in self.shard(shard, wanted).items()}
+        return {name: f.copy() for shard in self.store.shards for name, f in self.shard(shard, wanted).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +166,7 @@ def survey(source: FrameSource, ids: Iterable[str], minimal_frames: int = 1) -> 
     wanted, length = set(ids), dict[str, dict[str, int]]()
     width = source.store.width
     total, sum_D, square_D = 0, np.zeros(width), np.zeros(width)
-    for shard in source.store.pool.shards:
+    for shard in source.store.shards:
         clips = {n: f for n, f in sorted(source.shard(shard, wanted).items()) if len(f) >= minimal_frames}
         if not clips:
             continue

@@ -34,6 +34,7 @@ from seral.errors import FeatureError, OptionError
 from seral.features.audio import FeatureOptions, extract_features
 from seral.features.store import FeatureStore, stack_vectors
 from seral.options import Options
+from seral.pool.screened import FOLDER
 from seral.pool.shards import Pool, open_pool
 from seral.schema import SCREEN, UTTERANCE
 from seral.vectors.index import likely_within, nearest, within
@@ -50,7 +51,6 @@ COLUMNS = 64
 MOST_PAIRS = 2_000_000
 """Pairs in memory: ten thousand copies of one recording are fifty million."""
 ID = "utterance_id"
-FOLDER = "screen"
 
 
 class ScreenOptions(Options):
@@ -269,7 +269,7 @@ def _vectors(store: FeatureStore, options: ScreenOptions) -> tuple[pa.Array, Flo
     state = store.num_layers if options.state is None else options.state
     if state > store.num_layers:
         raise OptionError(f"state must be 0 to {store.num_layers}, the hidden states of {store.encoder}, got {state}")
-    ids = storage.read_tables([store.table_uri("pooled", shard) for shard in store.pool.shards], UTTERANCE, [ID])[ID]
+    ids = storage.read_tables([store.table_uri("pooled", shard) for shard in store.shards], UTTERANCE, [ID])[ID]
     if len(ids) < 3:
         raise FeatureError(f"{store.pool.uri} has {len(ids)} utterances with features: there is nothing to compare")
     order_N = np.asarray(pc.sort_indices(ids)).astype(np.int64)
@@ -299,7 +299,7 @@ def _slabs_of(store: FeatureStore, state: int, rank_N: Rows) -> Iterator[tuple[R
     """Ranks of rows in the order of ids, (B,), and the vectors of one hidden state, (B, 2·width), shard after shard."""
     rows = next(slabs(len(rank_N), 2 * store.width)).stop
     start = 0
-    for shard in store.pool.shards:
+    for shard in store.shards:
         for table in storage.read_batches(store.table_uri("pooled", shard), ["mean", "std"], rows=rows):
             shape = (table.num_rows, store.num_layers + 1, store.width)
             vectors = [stack_vectors(table[name], shape)[:, state] for name in ("mean", "std")]

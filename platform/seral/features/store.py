@@ -36,6 +36,8 @@ class TextFeatures:
     """Argument of load_text_encoder."""
     fingerprint: str
     width: int
+    shards: tuple[str, ...]
+    """Shards of the pool that are read."""
 
     @property
     def folder(self) -> str:
@@ -48,7 +50,7 @@ class TextFeatures:
 
     def index(self) -> ShardIndex:
         """The rows of the utterances that have a transcript."""
-        return ShardIndex.of_files(self.pool.shards, [self.table_uri(shard) for shard in self.pool.shards])
+        return ShardIndex.of_files(self.shards, [self.table_uri(shard) for shard in self.shards])
 
     def shard_vectors(self, shard: str, ids: Sequence[str]) -> Half:
         """Vectors (N, E) of some utterances of a shard, NaN where there is no transcript."""
@@ -105,6 +107,8 @@ class FeatureStore:
     fingerprint: str
     num_layers: int
     width: int
+    shards: tuple[str, ...]
+    """Shards of the pool that are read: all, or those of some corpora. The files are the same either way."""
     text: TextFeatures | None = None
     """Vectors of the transcripts, for models that read them."""
 
@@ -134,8 +138,7 @@ class FeatureStore:
 
     def index(self) -> ShardIndex:
         """The rows of the utterances that have features."""
-        uris = [self.table_uri("pooled", shard) for shard in self.pool.shards]
-        return ShardIndex.of_files(self.pool.shards, uris)
+        return ShardIndex.of_files(self.shards, [self.table_uri("pooled", shard) for shard in self.shards])
 
     def pooled(self) -> tuple[list[str], Half, Half]:
         """All pooled features: ids sorted, mean and std (N, L, D). For studies of a pool that fits the memory."""
@@ -217,7 +220,7 @@ class FeatureStore:
         folder, whole = storage.join(self.uri, self.fingerprint), frames_table(layer)
         names = [n for n in storage.list_names(folder) if n == whole or n.startswith(f"{whole}-of-")]
         files = [(name, file) for name in names for file in storage.list_names(storage.join(folder, name), ".parquet")]
-        shards = {f"{shard}.parquet" for shard in self.pool.shards}
+        shards = {f"{shard}.parquet" for shard in self.shards}
         return [storage.join(folder, *parts) for parts in files if parts[1] in shards]
 
     def frames_by_table(self, layer: int, ids: Collection[str]) -> Iterator[dict[str, Half]]:
@@ -261,7 +264,7 @@ class FeatureStore:
     @property
     def unusable(self) -> pa.Table:
         """Utterances the encoder could make nothing of (schema.QUARANTINE, `source` holds the id)."""
-        uris = [self.table_uri("quarantine", shard) for shard in self.pool.shards]
+        uris = [self.table_uri("quarantine", shard) for shard in self.shards]
         return storage.read_tables(uris, QUARANTINE)
 
 

@@ -8,6 +8,7 @@ An utterance without transcript has none; nothing is made up for it.
 # N rows · E features of a transcript
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,15 @@ TOKENS_IN_BATCH, TEXTS_IN_BATCH = 1024, 16
 """Of the fixed shapes in which transcripts are read."""
 
 
-def extract_text(pool: Pool, encoder: str, *, uri: str | None = None, on: ClusterOptions | None = None) -> TextFeatures:
-    """Compute what is missing of the vectors of a pool's transcripts; open them."""
+def extract_text(
+    pool: Pool,
+    encoder: str,
+    *,
+    uri: str | None = None,
+    on: ClusterOptions | None = None,
+    corpora: Collection[str] | None = None,
+) -> TextFeatures:
+    """Compute what is missing of the vectors of the transcripts of a pool, or of some corpora; open them."""
     on = on or ClusterOptions()
     model = open_text_encoder(encoder)
     features = TextFeatures(
@@ -40,9 +48,10 @@ def extract_text(pool: Pool, encoder: str, *, uri: str | None = None, on: Cluste
         encoder=encoder,
         fingerprint=f"{model.fingerprint()}-v{FORMAT}",
         width=model.width,
+        shards=tuple(pool.shards_of(corpora)),
     )
     del model
-    missing = [shard for shard in pool.shards if not storage.exists(features.table_uri(shard))]
+    missing = [shard for shard in features.shards if not storage.exists(features.table_uri(shard))]
     if missing:
         arguments = {"features": features, "device": "cuda" if on.use_gpu else "cpu"}
         label = f"transcripts of {len(missing)} shards"

@@ -27,7 +27,7 @@ from pydantic import Field, FiniteFloat
 
 from seral import storage
 from seral.errors import AwaitingLabels, LabelError, OptionError
-from seral.labels.consensus import consensus
+from seral.labels.consensus import consensus, usual_method
 from seral.labels.ledger import Ledger
 from seral.labels.records import Progress, Project
 from seral.options import Options
@@ -50,9 +50,10 @@ class PeopleOptions(Options):
     """People who hear each clip."""
     max_skips: int = Field(default=2, ge=0)
     """People who pass on a clip and are replaced by others, at most."""
-    consensus: Literal["majority", "soft", "dawid-skene"] = "majority"
+    consensus: Literal["majority", "soft", "dawid-skene"] | None = None
     """The way answers become one label (seral.labels.consensus): the most votes, the shares of votes, or shares weighed
-    by how well each person knows each class. Which is best when: docs/people.md, "What answers are worth"."""
+    by how well each person knows each class. None = by `overlap`: majority for one person a clip, soft for more. Which
+    is best when: docs/people.md, "What answers are worth"."""
     targets: Literal["soft", "hard"] = "soft"
     """The target of training: the shares of the consensus, or its winner alone."""
     evaluation: int = Field(default=100, ge=2)
@@ -150,7 +151,7 @@ class People:
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
         """The labels of clips by all answers so far, schema.LABEL; clips without an answer have no row."""
         answers = self._ledger.answers()
-        table = consensus(answers, self._classes, self._options.consensus)
+        table = consensus(answers, self._classes, self._options.consensus or usual_method(self._options.overlap))
         consensus_of = {row["utterance_id"]: row for row in table.to_pylist()}
         asked = answers.filter(pc.not_equal(answers["purpose"].fill_null(""), "check"))
         passed = set(asked["utterance_id"].to_pylist())

@@ -33,10 +33,11 @@ TIED = 1e-9
 class VoteOptions(Options):
     """Options of making labels of the votes of a corpus's raters."""
 
-    method: VoteMethod = "soft"
+    method: VoteMethod | None = None
     """soft: training learns the shares of the votes, and clips on which they are tied as well. majority: the class that
-    most raters named; a tie has no label. dawid-skene: shares by how each rater confuses classes. Models are judged by
-    the class that won, and by the shares."""
+    most raters named; a tie has no label. dawid-skene: shares by how each rater confuses classes. None = by the median
+    number of a clip's raters in the pool: majority for one, soft for more. Models are judged by the class that won, and
+    by the shares."""
     secondary: float = Field(default=SECONDARY, ge=0, le=1)
     """Weight of a further emotion that a rater named, beside 1 for the first; 0 = they do not count."""
     least: int = Field(default=1, ge=1)
@@ -50,6 +51,13 @@ class VoteOptions(Options):
         if self.answer == "one" and self.method == "dawid-skene":
             raise ValueError("answer=one has too few votes a clip for dawid-skene: take soft or majority")
         return self
+
+
+def raters_per_clip(votes: pa.Table) -> float:
+    """Median number of raters who named an emotion, over the clips of which somebody did (schema.VOTES)."""
+    votes = votes.filter(pc.is_valid(votes["emotion"]))
+    clips = votes.select(["utterance_id"]).append_column("count", votes["count"].fill_null(1))
+    return float(np.median(clips.group_by("utterance_id").aggregate([("count", "sum")])["count_sum"].to_numpy()))
 
 
 @dataclass(frozen=True, kw_only=True)

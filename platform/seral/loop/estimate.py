@@ -115,13 +115,20 @@ class Estimate:
 def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
     """The figures of a run: those of its pool, its folds and its encoder."""
     encoder, layer = load_encoder(options.encoder), frames_layer(options.encoder, options.finetune)
-    duration_s = np.minimum(np.asarray(pool.column("duration_s"), np.float64), options.features.max_clip_s)
+    store = open_features(
+        pool,
+        options.encoder,
+        encoder,
+        uri=options.feature_cache,
+        options=options.features,
+        on=options.cluster,
+        corpora=options.corpora_read,
+    )
+    clip_s = np.asarray(pool.column("duration_s", store.shards), np.float64)
+    duration_s = np.minimum(clip_s, options.features.max_clip_s)
     seconds = float(duration_s.mean()) if len(duration_s) else 0.0
     frame_bytes = 2 * encoder.width * encoder.frame_rate_hz * seconds
     keeps_frames = layer is not None and len(duration_s) * frame_bytes <= 1e9 * options.frames_gb
-    store = open_features(
-        pool, options.encoder, encoder, uri=options.feature_cache, options=options.features, on=options.cluster
-    )
     absent = missing_shards(store, layer if keeps_frames else None)
     rows = sum(pool.manifest["shards"][shard]["rows"] for shard in absent)
     return Task(

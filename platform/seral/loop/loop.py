@@ -29,6 +29,7 @@ from seral.errors import AwaitingLabels, StateError
 from seral.features.frames import frame_bytes, keep_frames
 from seral.features.moments import pooled_moments
 from seral.features.store import FeatureStore
+from seral.labels.consensus import usual_method
 from seral.labels.people import ledger_url
 from seral.loop import ANNOTATORS
 from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
@@ -51,7 +52,7 @@ from seral.selection.selection import StrategyOptions
 from seral.task.context import open_run
 from seral.task.folds import FoldData, features_of, fold_data, with_centring
 from seral.task.options import protocol_name
-from seral.task.run import read_options, write_environment
+from seral.task.run import earlier_option, read_options, write_environment
 from seral.task.tracking import Tracker
 from seral.training.augmented import check_noises
 from seral.training.finetune import frames_layer
@@ -68,7 +69,7 @@ def run_loop(options: LoopOptions) -> str:
 
     With people it raises AwaitingLabels at the end of each stretch, unless it is to wait for them.
     """
-    options, kind = _with_absolute_ledger(options), ANNOTATORS[options.annotator]
+    options, kind = _with_consensus(_with_absolute_ledger(options)), ANNOTATORS[options.annotator]
     while True:
         try:
             return _run(options)
@@ -158,6 +159,18 @@ def _with_absolute_ledger(options: LoopOptions) -> LoopOptions:
     return options.model_copy(update={"people": people})
 
 
+def _with_consensus(options: LoopOptions) -> LoopOptions:
+    """Options that name the consensus: that of the run so far, or the usual one for the overlap, and say it."""
+    if options.people is None or options.people.consensus is not None:
+        return options
+    consensus = earlier_option(options.run, "people.consensus")
+    if consensus is None:
+        consensus = usual_method(options.people.overlap)
+        say(f"people.consensus={consensus}: people.overlap is {options.people.overlap}")
+    people = options.people.model_copy(update={"consensus": consensus})
+    return options.model_copy(update={"people": people})
+
+
 def loop_status(run: str) -> list[dict[str, Any]]:
     """One row per trajectory: rounds done and planned, labels, UAR on dev, why it stopped."""
     if not storage.exists(storage.join(run, "config.yaml")):
@@ -213,7 +226,10 @@ def _store(options: LoopOptions, pool: Pool, encoder: str, folds: Collection[Fol
     """Features of the pool, and frames of all of it or of the dev and test parts of the folds."""
     layer = frames_layer(encoder, options.finetune)
     with times.phase("features"):
-        if layer is None or frame_bytes(pool, encoder, options.features) <= 1e9 * options.frames_gb:
+        if (
+            layer is None
+            or frame_bytes(pool, encoder, options.features, options.corpora_read) <= 1e9 * options.frames_gb
+        ):
             return features_of(options, pool, encoder, layer)
         store = features_of(options, pool, encoder, None)
         judged = {name for fold in folds for name in (*fold.dev, *fold.test)} - set(

@@ -109,7 +109,7 @@ class LoopOptions(TrainingOptions):
 
     def _check_people(self) -> None:
         """Raise ValueError for what would need labels that nobody has given, or ask people more than once."""
-        needless = ("random_arm", "full_arm", "others", "source_corpora")
+        needless = ("random_arm", "full_arm", "others", "source_corpora", "votes")
         if wrong := [name for name in needless if getattr(self, name)]:
             raise ValueError(f"{wrong[0]} needs labels that nobody has given: leave it out with `people`")
         for name, values in (("seeds", self.seeds), ("folds", self.folds)):

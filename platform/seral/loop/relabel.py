@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError, StateError
-from seral.features.screen import FOLDER as SCREENS
 from seral.features.screen import leaders
 from seral.labels.confident import out_of_sample
 from seral.labels.consensus import consensus
@@ -32,6 +31,7 @@ from seral.loop.options import LoopOptions
 from seral.loop.pool_scores import probabilities
 from seral.loop.rounds import PREDICTIONS, count_rounds, round_folder
 from seral.options import parse
+from seral.pool.screened import FOLDER as SCREENS
 from seral.pool.shards import Pool, open_pool
 from seral.schema import SCREEN
 from seral.task.folds import features_of

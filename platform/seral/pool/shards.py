@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,6 +80,15 @@ class Pool:
         """Names of the shards, sorted."""
         return sorted(self.manifest["shards"])
 
+    def shards_of(self, corpora: Collection[str] | None) -> list[str]:
+        """Names of the shards that hold a clip of some corpora, sorted; None = all."""
+        return self.shards if corpora is None else [s for s in self.shards if self._corpora[s] & set(corpora)]
+
+    @cached_property
+    def _corpora(self) -> dict[str, set[str]]:
+        """Shard -> the corpora that it holds clips of."""
+        return {shard: set(self.read(shard, ["corpus"])[0].unique().to_pylist()) for shard in self.shards}
+
     @property
     def rows(self) -> int:
         """Number of utterances."""
@@ -131,9 +140,9 @@ class Pool:
         uris = [self.table_uri("utterances", shard) for shard in self.shards]
         return storage.read_tables(uris, UTTERANCE, ID_COLUMNS)
 
-    def column(self, name: str) -> pa.ChunkedArray:
-        """One of METADATA_COLUMNS of every utterance, in no particular order."""
-        parts = (self.read(shard, [name]) for shard in self.shards)
+    def column(self, name: str, shards: Sequence[str] | None = None) -> pa.ChunkedArray:
+        """One of METADATA_COLUMNS of every utterance, or of those in some shards, in no particular order."""
+        parts = (self.read(shard, [name]) for shard in (self.shards if shards is None else shards))
         return storage.one_table(parts, pa.schema([UTTERANCE.field(name)]))[0]
 
     @cached_property

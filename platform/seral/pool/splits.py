@@ -18,13 +18,13 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from seral import storage
 from seral.errors import OptionError, SplitError
@@ -40,6 +40,11 @@ MAX_LISTED = 10
 WORD = re.compile(r"\w+")
 
 
+def _listed(value: Any) -> Any:
+    """One table as a list of it."""
+    return (value,) if isinstance(value, str) else value
+
+
 class SplitOptions(Options):
     """Options of the folds of a pool."""
 
@@ -51,8 +56,9 @@ class SplitOptions(Options):
     """Speakers in dev, for leave-one-speaker and k-fold."""
     seed: int = Field(default=0, ge=0)
     """Deals the speakers of k-fold; the other schemes have no chance in them."""
-    near_duplicates: str | None = None
-    """The table that `seral pool screen` wrote: folds with near-duplicates in two parts are refused."""
+    near_duplicates: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
+    """Tables that `seral pool screen` wrote: of near-duplicates in two parts those of test stay, else those of dev.
+    None = those that the pool has when a run begins, unless a protocol says what takes part; [] = none."""
     apart: tuple[Literal["session", "text"], ...] = ()
     """Further keys no two parts may share: sessions, in which speakers talk to each other, or words, which corpora of
     read sentences always share. Folds that do are refused, with the list."""
@@ -125,11 +131,11 @@ def folds_of(metadata: pa.Table, split: SplitOptions, numbers: Sequence[int] | N
     if unknown := sorted(set(numbers or ()) - set(range(len(scheme.names)))):
         raise OptionError(f"folds {unknown} do not exist: the split {split.scheme} gives 0..{len(scheme.names) - 1}")
     storage.release_memory()
-    keys = _Keys(metadata, near_duplicates=split.near_duplicates, apart=split.apart)
+    keys = _Keys(metadata, near_duplicates=split.near_duplicates or (), apart=split.apart)
     storage.release_memory()
     folds = {}
     for number in range(len(scheme.names)) if numbers is None else numbers:
-        fold = _fold(scheme.names[number], rows, scheme.parts(number), split)
+        fold = keys.without_near_duplicates(_fold(scheme.names[number], rows, scheme.parts(number), split))
         folds[number] = fold = replace(fold, left_out=metadata.num_rows - _size(fold))
         for part in PARTS:
             if not getattr(fold, part):
@@ -156,21 +162,22 @@ def with_new_clips(fold: Fold, metadata: pa.Table, split: SplitOptions) -> Fold:
         part_N[np.isin(group_N, np.setdiff1d(group_N[judged_N], [-1]))] = -1
     for number, names in ((1, fold.dev), (2, fold.test)):
         part_N[np.asarray(pc.is_in(rows.ids, pa.array(names)))] = number
-    grown = _fold(fold.name, rows, part_N, split)
+    keys = _Keys(metadata, near_duplicates=split.near_duplicates or (), apart=split.apart)
+    grown = keys.without_near_duplicates(_fold(fold.name, rows, part_N, split))
     for part, before, after in (("dev", fold.dev, grown.dev), ("test", fold.test, grown.test)):
         if gone := sorted(set(before) - set(after)):
             raise SplitError(f"fold {fold.name}: {len(gone)} clips of {part} are gone from the pool: {_listing(gone)}")
     grown = replace(grown, left_out=metadata.num_rows - _size(grown))
-    _Keys(metadata, near_duplicates=split.near_duplicates, apart=split.apart).check(grown)
+    keys.check(grown)
     return grown
 
 
 def check_leak(
-    fold: Fold, metadata: pa.Table, *, near_duplicates: str | None = None, apart: Collection[str] = ()
+    fold: Fold, metadata: pa.Table, *, near_duplicates: Sequence[str] = (), apart: Collection[str] = ()
 ) -> None:
     """Raise SplitError when two parts share an utterance, a speaker, or the same audio under two ids.
 
-    With a table of near-duplicates (schema.SCREEN), also when one part has what nearly is another's audio. `apart`
+    With tables of near-duplicates (schema.SCREEN), also when one part has what nearly is another's audio. `apart`
     names what else they may not share: `session`, within a corpus, or `text`, words whatever their case and commas.
     """
     _Keys(metadata, near_duplicates=near_duplicates, apart=apart).check(fold)
@@ -179,7 +186,7 @@ def check_leak(
 class _Keys:
     """Keys that no two parts of a fold may share: for every utterance a number of each kind."""
 
-    def __init__(self, metadata: pa.Table, *, near_duplicates: str | None, apart: Collection[str]) -> None:
+    def __init__(self, metadata: pa.Table, *, near_duplicates: Sequence[str], apart: Collection[str]) -> None:
         self._ids = one_array(_column(metadata, "utterance_id"))
         keys = {"speakers": _within_corpus(metadata, "speaker")}
         if "duplicate_of" in metadata.column_names and metadata["duplicate_of"].null_count < metadata.num_rows:
@@ -192,7 +199,18 @@ class _Keys:
             keys["texts"] = _words(_column(metadata, "text"))
         utterances = (np.arange(len(self._ids), dtype=np.int32), self._ids)
         self._keys = {"utterances": utterances, **{kind: _numbered(column) for kind, column in keys.items()}}
-        self._groups = None if near_duplicates is None else _numbered(_leaders(self._ids, near_duplicates))[0]
+        self._groups = [_numbered(_leaders(self._ids, table))[0] for table in near_duplicates]
+
+    def without_near_duplicates(self, fold: Fold) -> Fold:
+        """The fold less what nearly is the audio of another part: train gives way to dev and test, dev to test."""
+        rows = [positions(pa.array(part), self._ids) for part in (fold.train, fold.dev, fold.test)]
+        dropped = set[str]()
+        for group_N in self._groups:
+            train_M, dev_M, test_M = (group_N[row_M] for row_M in rows)
+            judged_M = np.concatenate([dev_M, test_M])
+            dropped.update(fold.train.take(np.flatnonzero(np.isin(train_M, judged_M))))
+            dropped.update(fold.dev.take(np.flatnonzero(np.isin(dev_M, test_M))))
+        return fold.without(dropped) if dropped else fold
 
     def check(self, fold: Fold) -> None:
         """Raise SplitError when two parts of a fold share anything."""
@@ -205,7 +223,11 @@ class _Keys:
                 leaks = {texts[key].as_py().replace("\0", "/"): " and ".join(parts) for key, parts in shared.items()}
                 listing = _listing(sorted(f"{label} ({parts})" for label, parts in leaks.items()))
                 raise SplitError(f"fold {fold.name} leaks: {kind} in more than one part: {listing}")
-        if self._groups is not None and (shared := _shared(group_of := [self._groups[row_M] for row_M in rows])):
+        for group_N in self._groups:
+            self._check_near_duplicates(fold, rows, [group_N[row_M] for row_M in rows])
+
+    def _check_near_duplicates(self, fold: Fold, rows: Sequence[Any], group_of: Sequence[Any]) -> None:
+        if shared := _shared(group_of):
             groups = (
                 " = ".join(
                     f"{self._ids[row]} ({part})"

@@ -77,6 +77,11 @@ class StrategyStudyOptions(ProtocolOptions):
     junk_share: float = Field(default=0.3, gt=0, lt=1)
     """Share of junk in what may be picked, as far as there is enough."""
 
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """The corpora of the task, and the junk."""
+        return None if self.corpora is None else [*self.corpora, *([] if self.junk is None else [self.junk])]
+
     @field_validator("budgets")
     @classmethod
     def _increasing(cls, shares: list[float]) -> list[float]:

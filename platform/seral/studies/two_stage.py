@@ -65,6 +65,12 @@ class TwoStageOptions(ReadingOptions):
     first_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of the steps that stage 1 takes."""
 
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """The corpora of both domains."""
+        parts = (self.source.corpora, self.target.corpora)
+        return None if None in parts else [name for names in parts for name in names or ()]
+
     @model_validator(mode="after")
     def _check(self) -> TwoStageOptions:
         check_text(self.text_encoder, [self.finetune])

@@ -10,13 +10,18 @@ import pyarrow as pa
 
 from seral.cluster import connect
 from seral.features.store import FeatureStore
+from seral.labels.consensus import usual_method
+from seral.labels.votes import raters_per_clip
 from seral.options import Options
+from seral.pool.screened import screen_tables
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import Fold
+from seral.progress import say
 from seral.task.eligibility import eligible
 from seral.task.folds import FoldData, features_of, fold_data
-from seral.task.options import TaskT, with_absolute_paths
-from seral.task.run import claim, write_environment
+from seral.task.gold import read_votes
+from seral.task.options import ProtocolOptions, TaskT, with_absolute_paths
+from seral.task.run import claim, earlier_option, verb_of, write_environment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,36 @@ def open_run(
     """
     options = with_absolute_paths(options)
     pool = open_pool(options.pool)
+    options = _with_near_duplicates(_with_vote_method(options, pool), pool)
     claim(config or options, verb, may_change, pool=pool, grown=grown)
     connect(options.cluster)
     return RunContext(options=options, pool=pool)
+
+
+def _with_vote_method(options: TaskT, pool: Pool) -> TaskT:
+    """Options that name the method of votes: that of the run so far, or the usual one for the raters; it is said."""
+    if options.votes is None or options.votes.method is not None:
+        return options
+    method = earlier_option(options.run, "votes.method")
+    if method is None:
+        raters = raters_per_clip(read_votes(pool))
+        method = usual_method(raters)
+        say(f"votes.method={method}: the clips of {pool.uri} have {raters:g} raters (median)")
+    return options.model_copy(update={"votes": options.votes.model_copy(update={"method": method})})
+
+
+def _with_near_duplicates(options: TaskT, pool: Pool) -> TaskT:
+    """Options that name the pool's tables of near-duplicates, as they were when the run began; it is said."""
+    if not isinstance(options, ProtocolOptions) or options.protocol is not None:
+        return options  # a protocol is the same everywhere
+    if options.split.near_duplicates is not None:
+        return options
+    tables = screen_tables(pool.uri)
+    if verb_of(options.run) is not None:
+        tables = earlier_option(options.run, "split.near_duplicates")
+    elif tables:
+        say(f"near-duplicates are kept in one part of a fold: {', '.join(tables)}")
+    if not tables:
+        return options
+    split = options.split.model_copy(update={"near_duplicates": tuple(tables)})
+    return options.model_copy(update={"split": split})

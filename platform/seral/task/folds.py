@@ -84,10 +84,13 @@ def codes(emotions: Sequence[str | None], classes: Sequence[str]) -> NDArray[np.
 
 
 def features_of(options: TaskOptions, pool: Pool, encoder: str, frames_layer: int | None) -> FeatureStore:
-    """The features of a run's pool by an encoder, and of its transcripts, computed where they are missing."""
-    text = None
+    """The features of a run's pool by an encoder, and of its transcripts, computed where they are missing.
+
+    Of a run that names its corpora those of shards that hold clips of them.
+    """
+    text, corpora = None, options.corpora_read
     if isinstance(options, ReadingOptions) and options.text_encoder is not None:
-        text = extract_text(pool, options.text_encoder, uri=options.feature_cache, on=options.cluster)
+        text = extract_text(pool, options.text_encoder, uri=options.feature_cache, on=options.cluster, corpora=corpora)
     store = extract_features(
         pool,
         encoder,
@@ -95,6 +98,7 @@ def features_of(options: TaskOptions, pool: Pool, encoder: str, frames_layer: in
         frames_layer=frames_layer,
         options=options.features,
         on=options.cluster,
+        corpora=corpora,
     )
     return replace(store, text=text)
 

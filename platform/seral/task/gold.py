@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
-from seral.labels.votes import RatersInTurn, VoteOptions, voted_labels, winners
+from seral.labels.consensus import usual_method
+from seral.labels.votes import RatersInTurn, VoteOptions, raters_per_clip, voted_labels, winners
 from seral.pool.ids import Ids, one_array, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
@@ -103,7 +104,7 @@ class Oracle:
         self._code_N = _class_codes(self._words, self._classes, self._class_map)[self._word_N]
         self._share_NC: NDArray[np.float32] | None = None
         self._in_turn: RatersInTurn | None = None
-        self._learns_shares = votes is not None and votes.method != "majority"
+        self._learns_shares = False
         if votes is not None:
             self._take_votes(pool, votes)
         self._value_NK = np.empty((len(self._ids), len(dimensions)), np.float32)
@@ -154,14 +155,16 @@ class Oracle:
     def _take_votes(self, pool: Pool, options: VoteOptions) -> None:
         """Put the labels of votes in the place of gold ones. Raises LabelError for a pool without votes."""
         table = read_votes(pool)
-        voted = voted_labels(table, self._classes, self._class_map, options.method, secondary=options.secondary)
+        method = options.method or usual_method(raters_per_clip(table))
+        self._learns_shares = method != "majority"
+        voted = voted_labels(table, self._classes, self._class_map, method, secondary=options.secondary)
         if options.answer == "one":
             self._in_turn = RatersInTurn.of(table, self._classes, self._class_map)
         at = positions(pa.array(voted.ids, pa.string()), self._ids)
         enough_N = (at >= 0) & (voted.votes_N >= options.least)
         self._code_N[at[at >= 0]] = -1
         self._code_N[at[enough_N]] = voted.label_N[enough_N]
-        if options.method != "majority":
+        if self._learns_shares:
             self._share_NC = np.full((len(self._ids), len(self._classes)), np.nan, np.float32)
             self._share_NC[at[enough_N]] = voted.share_NC[enough_N]
 

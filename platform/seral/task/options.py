@@ -41,6 +41,11 @@ class TaskOptions(Options):
     """Folder of the features; None = inside the pool."""
     cluster: ClusterOptions = ClusterOptions()
 
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """Corpora of the pool whose features the run reads, whatever for; None = all."""
+        return None
+
     @model_validator(mode="after")
     def _check_targets(self) -> Self:
         if len(self.classes) == 1 or not (self.classes or self.dimensions):
@@ -60,6 +65,11 @@ class CorpusOptions(Options):
 
 class ProtocolOptions(TaskOptions, CorpusOptions):
     """A task on part of one pool, which a named protocol may describe."""
+
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """The corpora that the task is about."""
+        return self.corpora
 
     protocol: str | None = None
     """A name in seral.pool.protocols.PROTOCOLS, such as emodb-7c-loso@v1: sets corpora, classes, dimensions, class_map

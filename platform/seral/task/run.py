@@ -94,6 +94,14 @@ def read_config(run: str, *verbs: str) -> dict[str, Any]:
     return values
 
 
+def earlier_option(run: str, path: str) -> Any:
+    """An option of a run that began before, by its path, such as votes.method; None where it has none, or is no run."""
+    value: Any = read_config(run) if storage.exists(storage.join(run, CONFIG)) else None
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
 def verb_of(run: str) -> str | None:
     """The verb that made a run; None for a run of a release that did not note it, and where there is none."""
     path = storage.join(run, CONFIG)

@@ -47,7 +47,7 @@ from seral.training.finetune import frames_layer
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import labelled_rows, standardised_pool
 from seral.training.scoring import features_from_frames
-from seral.training.sources import LabelledSpeech, SourceOptions, Speech, labelled_speech
+from seral.training.sources import LabelledSpeech, SourceOptions, Speech, corpora_in, labelled_speech
 
 MAY_CHANGE = {"run", "cluster", "left_out"}
 DONE, PICTURE, LEFT_OUT = "adapt.json", "adapt.png", "left-out"
@@ -99,6 +99,16 @@ class AdaptOptions(TaskOptions):
             raise ValueError(f"adapter {self.adapter!r} trains nothing in the encoder: choose another, such as lora")
         return self
 
+    @property
+    def parts(self) -> list[SourceOptions]:
+        """All pools whose labels are used, the run's own first."""
+        return [SourceOptions(pool=self.pool, corpora=self.corpora), *self.sources]
+
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """The corpora of the run's own pool."""
+        return corpora_in(self.parts, self.pool)
+
     def finetune(self, num_layers: int) -> FinetuneOptions:
         """The adapters as options of a training, in an encoder of so many layers."""
         top = self.top_layers or max(1, round(TOP_SHARE * num_layers))
@@ -117,7 +127,7 @@ def run_adapt(options: AdaptOptions) -> str:
     training = options.finetune(store.num_layers)
     layer = frames_layer(options.encoder, training)
     parts = list[LabelledSpeech]()
-    for source in (SourceOptions(pool=options.pool, corpora=options.corpora), *options.sources):
+    for source in options.parts:
         parts.append(labelled_speech(source, options, lambda uri: _speech(options, uri)))
         keep_frames(parts[-1].speech.store, layer or 0, parts[-1].ids, options.cluster)
     clips = [
@@ -157,7 +167,14 @@ def run_adapt(options: AdaptOptions) -> str:
 def _speech(options: AdaptOptions, uri: str) -> Speech:
     pool = open_pool(uri)
     own = options.feature_cache if uri == options.pool else None
-    store = extract_features(pool, options.encoder, uri=own, options=options.features, on=options.cluster)
+    store = extract_features(
+        pool,
+        options.encoder,
+        uri=own,
+        options=options.features,
+        on=options.cluster,
+        corpora=corpora_in(options.parts, uri),
+    )
     return Speech(store=store, index=store.index(), metadata=pool.metadata)
 
 

@@ -35,6 +35,11 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
     """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
     finetune: FinetuneOptions = FinetuneOptions()
 
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """The target's corpora and the source's."""
+        return None if self.corpora is None else [*self.corpora, *(self.source_corpora or [])]
+
     @field_validator("prior")
     @classmethod
     def _absolute_prior(cls, prior: str | None) -> str | None:

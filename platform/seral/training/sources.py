@@ -39,6 +39,12 @@ class SourceOptions(Options):
         return storage.absolute(uri)
 
 
+def corpora_in(sources: Sequence[SourceOptions], uri: str) -> list[str] | None:
+    """Corpora of a pool that are among the sources; None = all."""
+    named = [source.corpora for source in sources if source.pool == uri]
+    return None if None in named else [name for names in named for name in names or ()]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speech:
     """Features of some clips of a pool."""

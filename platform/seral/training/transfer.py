@@ -54,7 +54,7 @@ from seral.training.source import (
     view,
     whole_speakers,
 )
-from seral.training.sources import SourceOptions, Speech, labelled_speech
+from seral.training.sources import SourceOptions, Speech, corpora_in, labelled_speech
 
 MAY_CHANGE = {"run", "cluster"}
 PREDICTIONS = "predictions"
@@ -71,6 +71,11 @@ class TransferOptions(TaskOptions):
     """Pools, or corpora of them, whose labels are used; the target's own pool may be among them."""
     head: HeadOptions = HeadOptions()
     """The head: `normalise` says whether speakers' means are taken away."""
+
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """The target's corpora, and the sources' of the target's own pool."""
+        return corpora_in([SourceOptions(pool=self.pool, corpora=self.corpora), *self.sources], self.pool)
 
     @model_validator(mode="after")
     def _check_head(self) -> TransferOptions:
@@ -177,7 +182,8 @@ def _source(
 
 def _features(uri: str, context: RunContext[TransferOptions]) -> Speech:
     options, pool = context.options, open_pool(uri)
-    store = extract_features(pool, options.encoder, options=options.features, on=options.cluster)
+    corpora = corpora_in(options.sources, uri)
+    store = extract_features(pool, options.encoder, options=options.features, on=options.cluster, corpora=corpora)
     return Speech(store=store, index=store.index(), metadata=pool.metadata)
 
 

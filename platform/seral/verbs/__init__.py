@@ -135,8 +135,8 @@ Example: `seral pool guess ~/corpora/calls`""",
         options="seral.features.screen:ScreenOptions",
         function="seral.features.screen:screen_pool",
         help="Find near-duplicates, and utterances far from all others, by the features of an encoder.",
-        about="""The table is kept in POOL/screen; a run's `split.near_duplicates` may name it, and then refuses folds
-that have such a pair in two parts.
+        about="""The table is kept in POOL/screen, and runs that begin afterwards keep such a pair in one part of a
+fold; `split.near_duplicates: []` in a run does not.
 
 Example: `seral pool screen data/pool --set similarity=0.97`""",
     ),

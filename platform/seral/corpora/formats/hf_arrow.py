@@ -8,16 +8,17 @@ by its path only. Convention: Hugging Face datasets, `Dataset.save_to_disk`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pyarrow as pa
 
 from seral.audio.address import arrow_source
 from seral.audio.containers import Span
-from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files
+from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files, plain_columns
+from seral.corpora.reading.choices import Choices, Reading
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
@@ -26,13 +27,12 @@ EXAMPLE = "train/data-00000-of-00002.arrow"
 STATE, INFO = "state.json", "dataset_info.json"
 
 
-def read_hf_arrow(
-    root: Path, *, columns: Mapping[str, str] | None = None, corpus: str | None = None
-) -> Iterator[Utterance | Skipped]:
+def read_hf_arrow(root: Path, **choices: Unpack[Choices]) -> Iterator[Utterance | Skipped]:
     """Every row of an Arrow stream, or of those below a folder, in the order of the rows.
 
-    `columns` and `corpus` are as for the reader `manifest`. A file in a store is read once as a whole.
+    A file in a store is read once as a whole.
     """
+    reading: Reading | None = None
     files, folder = dataset_files(root, ".arrow", EXAMPLE, ".parquet: hf-parquet")
     for file in files:
         state = _json(file.path.parent / STATE)
@@ -41,27 +41,39 @@ def read_hf_arrow(
         if state.get("_indices_data_files") or state.get("_indices_files"):
             raise ReaderError(f"{file.path.parent} has an order of its own; save it after flatten_indices()")
         try:
-            yield from _read_file(file, columns or {}, (corpus, folder or "arrow"), state.get("_split"))
+            with _opened(file) as stream:
+                messages = pa.ipc.MessageReader.open_stream(stream)
+                schema = pa.ipc.read_schema(_first(messages))
+                reading = reading or Reading(choices, folder or "arrow", plain_columns(schema))
+                table = DatasetColumns(file, schema, reading, _json(file.path.parent / INFO).get("features"))
+                yield from _records(table, stream, messages, schema, state.get("_split"), reading.corpus)
         except (pa.ArrowInvalid, OSError) as error:
             raise ReaderError(f"{file.path} is no Arrow stream: {error}") from None
+    if reading is not None:
+        yield from reading.remainder()
 
 
-def _read_file(
-    file: AudioFile, columns: Mapping[str, str], corpus: tuple[str | None, str], split: str | None
-) -> Iterator[Utterance | Skipped]:
+def _opened(file: AudioFile) -> pa.NativeFile:
     source = arrow_source(file.path)
-    with source if isinstance(source, pa.NativeFile) else pa.memory_map(str(source)) as stream:
-        messages = pa.ipc.MessageReader.open_stream(stream)
-        schema = pa.ipc.read_schema(_first(messages))
-        table = DatasetColumns(file, schema, columns, _json(file.path.parent / INFO).get("features"))
-        names = [name.removesuffix(".path") for name in table.names]
-        number = 0
-        for message in messages:
-            batch = pa.ipc.read_record_batch(message, schema)
-            spans = _spans(file, batch.column(table.audio), message.body, stream.tell())
-            for row, span in zip(_rows(batch, names, table.audio), spans, strict=True):
-                yield _record(table, number, row, span, corpus, split)
-                number += 1
+    return source if isinstance(source, pa.NativeFile) else pa.memory_map(str(source))
+
+
+def _records(
+    table: DatasetColumns,
+    stream: pa.NativeFile,
+    messages: pa.ipc.MessageReader,
+    schema: pa.Schema,
+    split: str | None,
+    corpus: str,
+) -> Iterator[Utterance | Skipped]:
+    names = [name.removesuffix(".path") for name in table.names]
+    number = 0
+    for message in messages:
+        batch = pa.ipc.read_record_batch(message, schema)
+        spans = _spans(table.file, batch.column(table.audio), message.body, stream.tell())
+        for row, span in zip(_rows(batch, names, table.audio), spans, strict=True):
+            yield _record(table, number, row, span, split, corpus)
+            number += 1
 
 
 def _first(messages: pa.ipc.MessageReader) -> pa.ipc.Message:
@@ -76,16 +88,15 @@ def _record(
     number: int,
     row: dict[str, Any],
     span: Span | None,
-    corpus: tuple[str | None, str],
     split: str | None,
+    corpus: str,
 ) -> Utterance | Skipped:
     path = (row[table.audio] or {}).get("path")
     named = Path(path) if span is None and path and Path(path).is_file() else None
     if span is not None or named is not None:
-        return table.utterance(number, row, corpus, audio=named, inside=span, split=split)
+        return table.utterance(number, row, audio=named, inside=span, split=split)
     detail = f"the row holds no audio, and names {path}"
-    source = f"{table.file.source}/{number:08d}"
-    return Skipped(source=source, corpus=corpus[0] or corpus[1], reason="missing", detail=detail, size=-1)
+    return Skipped(source=table.source(number), corpus=corpus, reason="missing", detail=detail, size=-1)
 
 
 def _rows(batch: pa.RecordBatch, names: list[str], audio: str) -> list[dict[str, Any]]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
 from seral.audio.containers import Inside
-from seral.corpora.reading.fields import Fields, chosen_columns, segment_name, share_columns, split_of_path
+from seral.corpora.reading.choices import Reading
+from seral.corpora.reading.fields import segment_name, split_of_path
+from seral.corpora.reading.rows import Row
 from seral.corpora.reading.tree import AudioFile, audio_files
-from seral.corpora.reading.utterance import Utterance
+from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -27,49 +30,58 @@ class DatasetColumns:
     """The columns of one file and what they are. Raises ReaderError for a file without audio."""
 
     def __init__(
-        self, file: AudioFile, schema: pa.Schema, columns: Mapping[str, str], features: Mapping[str, Any] | None = None
+        self, file: AudioFile, schema: pa.Schema, reading: Reading, features: Mapping[str, Any] | None = None
     ) -> None:
         """`features` are those of the data set, where the file's schema does not hold them."""
-        self.file = file
+        self.file, self._reading = file, reading
         self.audio = _audio_column(file, schema)
-        plain = [field.name for field in schema if not pa.types.is_nested(field.type)]
-        column_of = chosen_columns(str(file.path), plain, columns)
-        self._named = {field: column for field, column in column_of.items() if field != "audio"}
-        self._shares = () if "emotion" in columns else share_columns(schema.names, self._named)
+        reading.check_a_row_a_clip(str(file.path))
+        columns = reading.table(str(file.path), plain_columns(schema))
+        self._columns = replace(columns, named={name: c for name, c in columns.named.items() if name != "audio"})
         metadata = (schema.metadata or {}).get(b"huggingface")
         self._classes = _class_names(json.loads(metadata)["info"]["features"] if metadata else features or {})
 
     @property
     def names(self) -> list[str]:
         """The columns to read, besides the bytes of the audio."""
-        return [*dict.fromkeys([*self._named.values(), *self._shares]), f"{self.audio}.path"]
+        columns = self._columns
+        raters = () if columns.raters is None else sorted(columns.raters.columns)
+        return [*dict.fromkeys([*columns.named.values(), *columns.shares, *raters]), f"{self.audio}.path"]
 
     def utterance(
         self,
         number: int,
         row: Mapping[str, Any],
-        corpus: tuple[str | None, str],
         *,
         audio: Path | None = None,
         inside: Inside | None = None,
         split: str | None = None,
-    ) -> Utterance:
-        """The utterance of a row, whose clip is `audio` or inside the file; of the corpus, else the default one."""
+    ) -> Utterance | Skipped:
+        """The utterance of a row, whose clip is `audio` or inside the file; patterns and tables go by its own path."""
         values = {column: _named_class(value, self._classes.get(column)) for column, value in row.items()}
-        location = f"{self.file.path}, row {number}"
-        fields = Fields(location=location, values=values, named=self._named, shares=self._shares)
-        metadata = fields.metadata()
-        metadata["split"] = metadata["split"] or split_of_path(self.file.source) or split
-        segment = segment_name(metadata["start_s"], metadata["end_s"])
-        path, source = (row[self.audio] or {}).get("path"), f"{self.file.source}/{number:08d}"
-        return Utterance(
+        fields = self._columns.fields(Row(location=f"row {number}", values=values))
+        path, source = (row[self.audio] or {}).get("path"), self.source(number)
+        item = self._reading.record(fields, AudioFile(path=self.file.path, source=path or source))
+        if isinstance(item, Skipped):
+            return replace(item, source=source, size=-1 if inside is None else inside.size)
+        segment = segment_name(item.start_s, item.end_s)
+        return replace(
+            item,
             audio=audio or self.file.path,
             inside=inside,
             source=source + segment,
-            corpus=corpus[0] or fields.corpus(corpus[1]),
             name=fields.text("name") or _stem(path, source) + segment,
-            **metadata,
+            split=item.split or split_of_path(self.file.source) or split,
         )
+
+    def source(self, number: int) -> str:
+        """The source of a row."""
+        return f"{self.file.source}/{number:08d}"
+
+
+def plain_columns(schema: pa.Schema) -> set[str]:
+    """Columns of a file that hold a value a row."""
+    return {field.name for field in schema if not pa.types.is_nested(field.type)}
 
 
 def dataset_files(root: Path, suffix: str, example: str, other: str) -> tuple[Sequence[AudioFile], str]:

@@ -6,15 +6,17 @@ datasets, `Dataset.to_parquet` and `push_to_hub`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Unpack
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seral.audio.address import arrow_source
 from seral.audio.containers import Cell
-from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files
+from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files, plain_columns
+from seral.corpora.reading.choices import Choices, Reading
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
@@ -22,33 +24,30 @@ from seral.errors import ReaderError
 EXAMPLE = "data/train-00000-of-00002.parquet"
 
 
-def read_hf_parquet(
-    root: Path, *, columns: Mapping[str, str] | None = None, corpus: str | None = None
-) -> Iterator[Utterance | Skipped]:
-    """Every row of a Parquet file, or of those below a folder, in the order of the rows.
-
-    `columns` and `corpus` are as for the reader `manifest`.
-    """
+def read_hf_parquet(root: Path, **choices: Unpack[Choices]) -> Iterator[Utterance | Skipped]:
+    """Every row of a Parquet file, or of those below a folder, in the order of the rows."""
+    reading: Reading | None = None
     files, folder = dataset_files(root, ".parquet", EXAMPLE, ".arrow: hf-arrow")
     for file in files:
         try:
             with pq.ParquetFile(arrow_source(file.path)) as parquet:
-                yield from _read_file(file, parquet, columns or {}, (corpus, folder or "parquet"))
+                reading = reading or Reading(choices, folder or "parquet", plain_columns(parquet.schema_arrow))
+                yield from _read_file(file, parquet, reading)
         except pa.ArrowInvalid as error:
             raise ReaderError(f"{file.path} is not a Parquet file: {error}") from None
+    if reading is not None:
+        yield from reading.remainder()
 
 
-def _read_file(
-    file: AudioFile, parquet: pq.ParquetFile, columns: Mapping[str, str], corpus: tuple[str | None, str]
-) -> Iterator[Utterance]:
-    table = DatasetColumns(file, parquet.schema_arrow, columns)
+def _read_file(file: AudioFile, parquet: pq.ParquetFile, reading: Reading) -> Iterator[Utterance | Skipped]:
+    table = DatasetColumns(file, parquet.schema_arrow, reading)
     row_offset = 0
     for group in range(parquet.num_row_groups):
         rows = parquet.read_row_group(group, columns=table.names).to_pylist()
         size = _audio_bytes(parquet, group, table.audio) // max(1, len(rows))
         for row, values in enumerate(rows):
             cell = Cell(row_group=group, row=row, column=table.audio, size=size)
-            yield table.utterance(row_offset + row, values, corpus, inside=cell)
+            yield table.utterance(row_offset + row, values, inside=cell)
         row_offset += len(rows)
 
 

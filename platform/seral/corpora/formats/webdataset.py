@@ -13,14 +13,16 @@ import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Unpack
 
 import pyarrow as pa
 
 from seral.audio.containers import PACKED, Span, unpack
-from seral.corpora.reading.fields import Fields, chosen_columns, known_columns, share_columns, split_of_path
+from seral.corpora.reading.choices import Choices, Reading
+from seral.corpora.reading.fields import split_of_path
+from seral.corpora.reading.rows import Row
 from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, AudioFile, audio_files
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
@@ -47,10 +49,8 @@ class _Member:
     """Content of a member with fields; None for audio."""
 
 
-def read_webdataset(
-    root: Path, *, columns: Mapping[str, str] | None = None, corpus: str | None = None
-) -> Iterator[Utterance | Skipped]:
-    """Every sample of a tar, or of the tars below a folder. `columns` and `corpus` are as for the reader `manifest`."""
+def read_webdataset(root: Path, **choices: Unpack[Choices]) -> Iterator[Utterance | Skipped]:
+    """Every sample of a tar, or of the tars below a folder. Columns are the fields of its JSON."""
     if root.is_file():
         files: Sequence[AudioFile] = [AudioFile(path=root.resolve(), source=root.name)]
     else:
@@ -58,22 +58,24 @@ def read_webdataset(
     if not files:
         raise ReaderError(f"no tar file below {root}: expected files named *.tar, for example train-000.tar")
     folder = root.resolve() if root.is_dir() else root.resolve().parent
+    reading = Reading(choices, folder.name, None)
+    reading.check_a_row_a_clip(str(root))
     present = set[str]()
     for file in files:
-        shard = _Shard(file, columns or {}, corpus or folder.name)
+        shard = _Shard(file, reading)
         yield from shard.items()
         present |= shard.present
     # Not every sample needs to have a field, but one that none has is a mistake.
-    chosen_columns(str(root), present, columns or {})
+    reading.check(str(root), present)
+    yield from reading.remainder()
 
 
 class _Shard:
     """One tar; `present` collects the fields that its samples have."""
 
-    def __init__(self, file: AudioFile, columns: Mapping[str, str], corpus: str) -> None:
+    def __init__(self, file: AudioFile, reading: Reading) -> None:
         self.file = file
-        self.columns = columns
-        self.corpus = corpus
+        self.reading = reading
         self.packed = PACKED.get(PurePosixPath(file.source.lower()).suffix)
         self.present: set[str] = set()
 
@@ -118,34 +120,40 @@ class _Shard:
             member = next(iter(members.values()))
             yield Skipped(
                 source=f"{self.file.source}/{member.name}",
-                corpus=self.corpus,
+                corpus=self.reading.corpus,
                 reason="missing",
                 detail=f"no audio among {', '.join(sorted(members))} of the sample {key}",
                 size=member.size,
             )
-        metadata = self._metadata(members) if clips else {}
         for clip in clips:
-            yield Utterance(
-                audio=self.file.path,
+            source = f"{self.file.source}/{clip.name}"
+            item = self._record(clip.name, members)
+            if isinstance(item, Skipped):
+                yield replace(item, source=source, size=clip.size)
+                continue
+            yield replace(
+                item,
                 inside=Span(offset=clip.offset, size=clip.size, packed=self.packed),
-                source=f"{self.file.source}/{clip.name}",
-                corpus=self.corpus,
+                source=source,
                 name=key if len(clips) == 1 else clip.name,
-                **metadata,
+                split=item.split or split_of_path(self.file.source),
             )
 
-    def _metadata(self, members: Mapping[str, _Member]) -> dict[str, Any]:
-        """Metadata from the members beside the audio; a field of the JSON counts more than a member of its own."""
+    def _record(self, clip: str, members: Mapping[str, _Member]) -> Utterance | Skipped:
+        """A clip by the members beside it; a field of the JSON counts more than a member of its own."""
         values = self._json(members["json"]) if "json" in members else {}
         self.present |= set(values)
-        column_of = {field: column for field, column in (known_columns(values) | dict(self.columns)).items() if column}
-        shares = () if "emotion" in self.columns else share_columns(values, column_of)
-        location = f"{self.file.path}, {next(iter(members.values())).name}"
-        metadata = Fields(location=location, values=values, named=column_of, shares=shares).metadata()
-        for extension, field in LABELS.items():
-            if extension in members and metadata[field] is None and self.columns.get(field) != "":
-                metadata[field] = members[extension].text or None
-        return metadata | {"split": metadata["split"] or split_of_path(self.file.source)}
+        values = dict.fromkeys(self.reading.rater_columns) | values
+        columns = self.reading.table(str(self.file.path), set(values))
+        fields = columns.fields(Row(location=next(iter(members.values())).name, values=values))
+        weaker = {
+            field: members[extension].text or None
+            for extension, field in LABELS.items()
+            if extension in members
+            and self.reading.columns.get(field) != ""
+            and not (field == "emotion" and columns.shares)
+        }
+        return self.reading.record(fields, AudioFile(path=self.file.path, source=clip), **weaker)
 
     def _json(self, member: _Member) -> dict[str, Any]:
         try:

@@ -21,7 +21,7 @@ SHOWN = 3
 
 
 class Choices(TypedDict, total=False):
-    """Reader options of `folder`, `audiofolder` and `manifest`."""
+    """Reader options of `folder`, `audiofolder`, `manifest`, `hf-parquet`, `hf-arrow` and `webdataset`."""
 
     columns: Mapping[str, str] | None
     """Our name -> the table's column, where the usual names do not fit; empty to leave a column out."""
@@ -42,11 +42,11 @@ class Choices(TypedDict, total=False):
 class Reading:
     """Choices at work on one corpus: they complete what a reader knows of each clip.
 
-    `present` holds the columns of the reader's own table. Raises OptionError for choices that mean nothing, and
-    ReaderError for columns that are in no table.
+    `present` holds the columns of the reader's own table; None = they come with the clips, and are checked at the end
+    (`check`). Raises OptionError for choices that mean nothing, and ReaderError for columns that are in no table.
     """
 
-    def __init__(self, choices: Choices, corpus: str, present: Collection[str] = ()) -> None:
+    def __init__(self, choices: Choices, corpus: str, present: Collection[str] | None = ()) -> None:
         self.columns = choices.get("columns") or {}
         self.corpus, self._named_corpus = choices.get("corpus") or corpus, bool(choices.get("corpus"))
         self.maps = choices.get("maps") or {}
@@ -59,9 +59,28 @@ class Reading:
         self._raters = RaterColumns.of(choices.get("votes") or [], choices.get("ratings") or {})
         join = {path_of(path): key for path, key in (choices.get("join") or {}).items()}
         present_in = {file: columns_present(file) for file in join}
-        self._present = set(present).union(*present_in.values())
-        self._check_columns([set(present), *present_in.values()])
+        self._in_joined = [*present_in.values()]
+        own = set(filter(None, self.columns.values())) if present is None else set(present)
+        self._present = own.union(*self._in_joined)
+        if present is not None:
+            self._check_columns([own, *self._in_joined])
         self._joined = [JoinedTable(file, self.table(str(file), present_in[file]), key) for file, key in join.items()]
+
+    @property
+    def rater_columns(self) -> set[str]:
+        """The raters' columns, unless a joined table has them."""
+        columns = set() if self._raters is None else self._raters.columns
+        return set() if any(columns <= present for present in self._in_joined) else columns
+
+    def check_a_row_a_clip(self, where: str) -> None:
+        """Raise OptionError where the reader's own rows are to be of single raters, and each of them is a clip."""
+        if self.rater_columns and self._raters is not None and self._raters.rater is not None:
+            raise OptionError(f"{where} has a row a clip, not a row a rater: put the answers in a table, and --join it")
+
+    def check(self, table: str, present: set[str]) -> None:
+        """Raise ReaderError for columns that are not among those of all clips, nor in a joined table."""
+        chosen_columns(table, present.union(*self._in_joined), self.columns)
+        self._check_columns([present, *self._in_joined])
 
     def table(self, table: str, present: set[str], audio: str | None = None) -> TableColumns:
         """The columns of one of the tables, of which `audio` is known. Raises ReaderError for a column no table has."""
@@ -131,9 +150,10 @@ class Reading:
         )
 
     def _check_columns(self, tables: Iterable[set[str]]) -> None:
-        there = ", ".join(sorted(self._present)) or "no table; name one: --join TABLE"
+        tables = [*tables]
+        there = ", ".join(sorted(set().union(*tables))) or "no table; name one: --join TABLE"
         if self._raters is not None and not any(self._raters.columns <= present for present in tables):
             raters = ", ".join(sorted(self._raters.columns))
             raise ReaderError(f"no table has all the raters' columns {raters}; there is: {there}")
-        if self.columns and not self._present:
+        if self.columns and not any(tables):
             raise ReaderError(f"no table has the columns {', '.join(self.columns.values())}; there is: {there}")
