@@ -21,8 +21,8 @@ from seral.selection.strategies.farthest_first import BoundedRows
 from seral.vectors.arrays import Doubles, Stored
 from seral.vectors.distances import COMPARED, SLAB, Block, Points, distances
 
-STEPS = 2.0**38
-"""Whole numbers that the largest squared distance is divided into: the sum over 30 million rows fits in 63 bits."""
+BITS = 38
+"""Of the whole number that the largest squared distance becomes: the sum over 30 million rows fits in 63."""
 
 
 class Farthest(NamedTuple):
@@ -122,8 +122,9 @@ def _begin(part: PoolPart, mean_D: Doubles, centre_MD: Stored, k: int) -> float:
 
 
 def _sums(part: PoolPart, largest: float) -> NDArray[np.int64]:
-    """Sums of the clusters, in shares of the largest distance of all parts."""
-    part.work.scale = STEPS / largest if largest > 0 else 0.0
+    """Sums of the clusters, in shares of the largest distance of all parts; by a power of two, so that sums that are
+    equal stay equal."""
+    part.work.scale = 2.0 ** (BITS - int(np.ceil(np.log2(largest)))) if largest > 0 else 0.0
     sum_P: NDArray[np.int64] = part.work.sums()
     return sum_P
 
