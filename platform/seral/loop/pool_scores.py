@@ -100,7 +100,7 @@ class Scored(NamedTuple):
     ids: list[str]
 
     def only(self, asked_N: NDArray[np.bool_]) -> Scored:
-        """What is said of some of the clips."""
+        """Outputs for some of the clips."""
         members, rated = (None if part is None else part[:, asked_N] for part in (self.member_RNC, self.member_RNK))
         return Scored(self.scores.only(asked_N), members, rated, [*compress(self.ids, asked_N)])
 

@@ -17,7 +17,7 @@ from seral.report import page
 from seral.report.comparison import last_rounds
 from seral.report.figures import arm_styles
 from seral.report.records import RunRecords
-from seral.schema import FULL, KEYS
+from seral.schema import FULL, KEYS, RANDOM
 
 Frames = Mapping[str, pd.DataFrame]
 CURVES_CAPTION = (
@@ -38,7 +38,7 @@ def add_to(
     means = curves[curves["dimension"] == "mean"].groupby("arm").tail(1)
     reached = ", ".join(f"{row['arm']} {row['ccc']:.3f}" for row in means.to_dict("records"))
     return (
-        {**frames, "ccc_curves": curves, "speakers": speakers},
+        {**frames, "ccc_curves": curves, "ccc_gains": ccc_gains(records), "speakers": speakers},
         {
             **pictures,
             "ccc_curves": page.Picture(
@@ -68,6 +68,31 @@ def ccc_curves(records: RunRecords) -> pd.DataFrame:
         for at, name in enumerate([*records.dimensions, "mean"]):
             rows.append({**facts, "dimension": name, "ccc": value[at], "low": low[at], "high": high[at]})
     return pd.DataFrame(rows)
+
+
+def ccc_gains(records: RunRecords) -> pd.DataFrame:
+    """Mean CCC of each arm less that of random on the same test clips: gain, low, high and p over test speakers.
+
+    One row an arm and round that both have, and one of the mean over these, whose round is empty.
+    """
+    rows = []
+    arms = [arm for arm in records.arms if arm not in {FULL, RANDOM}] if RANDOM in records.arms else []
+    for arm in arms:
+        own, base = (_mean_ccc_by_round(records, name) for name in (arm, RANDOM))
+        numbers = sorted(own.keys() & base.keys())
+        gains = {number: own[number] - base[number] for number in numbers}
+        for number, gain_G in [*gains.items(), (None, np.mean(list(gains.values()), axis=0))]:
+            low, high, p = jackknife_interval(gain_G[0], gain_G[1:])
+            facts = {"arm": arm, "round": number, "gain": float(gain_G[0])}
+            rows.append(facts | {"low": float(low), "high": float(high), "p": float(p)})
+    return pd.DataFrame(rows, columns=["arm", "round", "gain", "low", "high", "p"])
+
+
+def _mean_ccc_by_round(records: RunRecords, arm: str) -> dict[int, NDArray[np.float64]]:
+    """Round -> the mean CCC of an arm, and after it that without each speaker, (1 + G,)."""
+    by_round = records.ratings[records.ratings["arm"] == arm].groupby("round", sort=True)
+    both = {int(str(number)): _ccc_without_speakers(own, records.dimensions) for number, own in by_round}
+    return {number: np.append(value_K.mean(), without_GK.mean(1)) for number, (value_K, without_GK) in both.items()}
 
 
 def _ccc_without_speakers(

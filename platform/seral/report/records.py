@@ -165,7 +165,7 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any
 
 
 def _ratings_of(metrics: dict[str, Any]) -> dict[str, float]:
-    """What a round's metrics say of ratings; nothing without any."""
+    """CCC of ratings in a round's metrics; nothing without any."""
     ccc_of = {name: value for name, value in metrics["test"].items() if name.split("_")[0] == "ccc"}
     if not ccc_of:
         return {}

@@ -200,8 +200,8 @@ def judge(
     scores = list[float]()
     for outputs in rounds:
         target, output_NO = oracle.targets(list(outputs)), np.array(list(outputs.values()), np.float32)
-        said = Outputs(probability_NC=output_NO[:, : len(classes)], value_NK=output_NO[:, len(classes) :])
-        scores.append(evaluate_scores(said, target, classes, () if classes else dimensions)[metric])
+        model_outputs = Outputs(probability_NC=output_NO[:, : len(classes)], value_NK=output_NO[:, len(classes) :])
+        scores.append(evaluate_scores(model_outputs, target, classes, () if classes else dimensions)[metric])
     return {metric: float(np.mean(scores)), "predicted": rounds}
 
 

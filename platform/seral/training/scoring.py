@@ -36,7 +36,7 @@ ROWS_IN_BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """What a model says of N utterances: probabilities of classes, values of dimensions; C or K may be 0."""
+    """Outputs of a model for N utterances: probabilities of classes, values of dimensions; C or K may be 0."""
 
     probability_NC: Float
     value_NK: Float

@@ -42,8 +42,9 @@ def predictive_variance_in_parts(parts: Parts, k: int, rng: np.random.Generator,
 
 
 def max_det(candidates: Candidates, k: int, rng: np.random.Generator, *, noise: float = NOISE) -> list[str]:
-    """As predictive_variance, and each pick counts as labelled for the next: greedy D-optimal design, which makes the
-    determinant of the information on the weights large. Holzmüller et al. 2023, MaxDet, arXiv 2203.09410.
+    """The largest variance as in predictive_variance, where each pick counts as labelled for the next: greedy D-optimal
+    design, which makes the determinant of the information on the weights large. Holzmüller et al. 2023, MaxDet,
+    arXiv 2203.09410.
 
     Differs from the paper: features are the model's embedding, the kernel of its last layer.
     """

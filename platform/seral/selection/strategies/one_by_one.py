@@ -14,13 +14,13 @@ from seral.vectors.arrays import Doubles
 
 
 class Worth(Protocol):
-    """What the candidates of a part are worth, which changes with every pick."""
+    """Worth of the candidates of a part, which changes with every pick."""
 
     worth_N: Doubles
     """Larger = sooner; equal ones fall to the lower id."""
 
     def row(self, at: int) -> Any:
-        """What the other parts have to know of a candidate that is picked."""
+        """All that the other parts have to know of a candidate that is picked."""
 
     def add(self, news: Any) -> None:
         """Take in what a pick changes."""
