@@ -58,9 +58,10 @@ def auto(
     epsilon: float = 0.0,
 ) -> list[str]:
     """The best by situation on the corpora of docs/results/few-labels.md. Before there is a model k_means; by a model
-    of this corpus' own labels cluster_margin, or lcmd where it predicts ratings and no classes. By one that has a `source` (labels of other corpora; the loop says
-    so) uncertainty_herding, if the classes that it predicts agree with clusters of the features; if not, random before
-    the first label and cluster_margin after it. A share of `epsilon` is picked by chance.
+    of this corpus' own labels cluster_margin, or lcmd where it predicts ratings and no classes. By one that has a
+    `source` (labels of other corpora; the loop says so) uncertainty_herding, if the classes that it predicts agree with
+    clusters of the features; if not, random before the first label and cluster_margin after it. A share of `epsilon` is
+    picked by chance.
 
     Agreement is the mutual information of predicted classes and of twice as many k-means clusters, adjusted for chance:
     0 by chance, 1 for the same groups; from `agreement` on clusters are followed. A model of few labels agrees with
