@@ -101,6 +101,22 @@ def ccc_by_dimension(truth_NK: Ratings, predicted_NK: Ratings, names: Sequence[s
     return {name: ccc(truth_NK[:, k], predicted_NK[:, k]) for k, name in enumerate(names)}
 
 
+def sums_of_pairs(one_NK: Ratings, other_NK: Ratings) -> NDArray[np.float64]:
+    """Count, Σx, Σy, Σx², Σy² and Σxy of pairs of values, (6, K): all that CCC takes, and they add up over parts."""
+    x, y = one_NK.astype(np.float64), other_NK.astype(np.float64)
+    parts = (np.ones_like(x), x, y, x * x, y * y, x * y)
+    return np.stack([part.sum(0) for part in parts])
+
+
+def ccc_of_sums(sum_6K: NDArray[np.float64]) -> NDArray[np.float64]:
+    """CCC of each dimension by its sums of pairs, (6, K) -> (K,); 1 where all values are one number."""
+    count, x, y, xx, yy, xy = sum_6K
+    mean_x, mean_y = x / count, y / count
+    spread = xx / count - mean_x**2 + yy / count - mean_y**2 + (mean_x - mean_y) ** 2
+    covariance = xy / count - mean_x * mean_y
+    return np.where(spread > 0, 2 * covariance / np.where(spread > 0, spread, 1), 1.0)
+
+
 def calibration_error(truth_N: Labels, probability_NC: NDArray[np.floating], bins: int = 15) -> float:
     """Expected calibration error: mean |share right - mean confidence| over bins of confidence, weighted by size.
 

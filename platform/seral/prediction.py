@@ -86,7 +86,7 @@ def predict(options: PredictOptions) -> dict[str, Any]:
 
 
 def model_folder(run: str, trajectory: str | None = None) -> str:
-    """The model of a training, or of a trajectory's last round, by default the strategy's with the best dev UAR."""
+    """The model of a training, or of a trajectory's last round, by default the strategy's that is best on dev."""
     if verb_of(run) == "transfer":
         folder = storage.join(run, MODELS)
         return storage.join(folder, read_source_facts(folder)["normalise"], "model")
@@ -101,7 +101,7 @@ def model_folder(run: str, trajectory: str | None = None) -> str:
     last_round = {name: rounds[-1] for name in candidates if (rounds := read_rounds(storage.join(root, name)))}
     if not last_round:
         raise StateError(f"{run} has no finished round yet: run the loop first")
-    best = max(sorted(last_round), key=lambda name: last_round[name].dev_uar or 0.0)
+    best = max(sorted(last_round), key=lambda name: last_round[name].dev or 0.0)
     return storage.join(round_folder(storage.join(root, best), last_round[best].round), "model")
 
 

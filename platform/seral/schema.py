@@ -8,6 +8,8 @@ file name, because such names often spell the label.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 
 SAMPLE_RATE = 16_000
@@ -22,6 +24,8 @@ GROWTH = "growth.json"
 """Name of the file of a run that tells when its pool grew."""
 SECONDS = "seconds.json"
 """In a run: what all trajectories share took so long, by phase."""
+RATED = ("valence", "arousal", "dominance")
+"""Dimensions that may be rated, in the order of columns."""
 FULL = "full"
 """The arm that trains once on all labels: a level to compare with, not a curve."""
 RANDOM = "random"
@@ -231,9 +235,15 @@ def pooled_schema(numbers: int) -> pa.Schema:
     return pa.schema([("utterance_id", pa.string()), ("mean", cell), ("std", cell)])
 
 
-def prediction_schema(classes: list[str]) -> pa.Schema:
-    """Predictions: id, part (pool, dev, test), predicted class and one probability column a class (`p_<class>`)."""
+def label_schema(dimensions: Sequence[str]) -> pa.Schema:
+    """Labels of a run that learns ratings: LABEL, and a column for each dimension, null where there is no rating."""
+    return pa.schema([*LABEL, *((name, pa.float32()) for name in dimensions)])
+
+
+def prediction_schema(classes: Sequence[str], dimensions: Sequence[str] = ()) -> pa.Schema:
+    """Predictions: id, part (pool, dev, test), predicted class (null without classes), one probability column a class
+    (`p_<class>`) and one value a dimension, by its name."""
     return pa.schema(
         [("utterance_id", pa.string()), ("part", pa.string()), ("predicted", pa.string())]
-        + [(f"p_{name}", pa.float32()) for name in classes]
+        + [(name, pa.float32()) for name in (*(f"p_{name}" for name in classes), *dimensions)]
     )

@@ -31,7 +31,7 @@ def rounds(*dev_uar: float | None) -> list[RoundSummary]:
         flat_trend(),
         certain(uncertainty=0.5),
         stable(),
-        target_reached(target_uar=0.5),
+        target_reached(target=0.5),
     ],
 )
 def test_no_rule_stops_before_the_first_round(rule: Stop) -> None:
@@ -68,7 +68,7 @@ def test_rounds_whose_labels_say_nothing_yet_are_waited_for() -> None:
     assert plateau(patience=1)(rounds(None, None, None)) is None
     assert plateau(patience=1)(rounds(None, 0.5)) is None
     assert plateau(patience=1)(rounds(None, 0.5, 0.5)) is not None
-    assert target_reached(target_uar=0.1)(rounds(None)) is None
+    assert target_reached(target=0.1)(rounds(None)) is None
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_predictions_must_agree_several_times_in_a_row() -> None:
 
 
 def test_a_target_is_reached_when_the_last_round_is_there() -> None:
-    rule = target_reached(target_uar=0.7)
+    rule = target_reached(target=0.7)
     assert rule(rounds(0.71, 0.69)) is None
     assert rule(rounds(0.5, 0.7)) == "target reached: development UAR 0.7000, wanted 0.7"
 
@@ -144,6 +144,11 @@ def test_wrong_parameters_are_refused() -> None:
 
 HISTORIES: dict[str, tuple[dict[str, Any], list[RoundSummary], list[RoundSummary]]] = {
     "target": ({"target_uar": 0.7}, rounds(0.5, 0.7), rounds(0.7, 0.5)),
+    "target-ccc": (
+        {"target_ccc": 0.7},
+        [RoundSummary(round=0, labelled=10, dev_ccc=0.7)],
+        [RoundSummary(round=0, labelled=10, dev_ccc=0.6)],
+    ),
     "plateau": ({"patience": 2}, rounds(0.5, 0.5, 0.5), rounds(0.5, 0.5, 0.6)),
     "flat-trend": ({"confidence": 0.8}, rounds(0.5, 0.5, 0.5, 0.5), rounds(0.5, 0.6, 0.7, 0.8)),
     "certain": (

@@ -120,8 +120,9 @@ def test_what_is_missing_is_named_and_where_it_comes_from(strategy: Any, message
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"p_a": [0.5], "p_b": [0.5], "p1_a": [0.5], "p2_b": [0.5]}, "has dropout passes, but no column p1_b, p2_a"),
-        ({"a": [0.5], "b": [0.5]}, "has no column p_<class>; it has utterance_id, a, b"),
+        ({"p_a": [0.5], "p_b": [0.5], "p1_a": [0.5], "p2_b": [0.5]}, "passes or members, but no column p1_b, p2_a"),
+        ({"valence": [2.0], "arousal": [2.0], "valence_1": [2.0]}, "passes or members, but no column arousal_1"),
+        ({"a": [0.5], "b": [0.5]}, "no column p_<class>, valence, arousal, dominance; it has utterance_id, a, b"),
     ],
 )
 def test_predictions_without_all_their_columns_are_refused(

@@ -54,6 +54,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("tcm", {"labels_per_class": 1}),
     ("dcom", {"centre": 0.3, "steepness": 3.0, "sample": 10}),
     ("dropquery", {"passes": 1, "sample": 5}),
+    ("predictive_variance", {"noise": 2.0}),
+    ("max_det", {"noise": 2.0}),
 ]
 
 
@@ -67,10 +69,13 @@ def pool(count: int, labelled: int, seed: int, *, copies: bool = False) -> dict[
         "probability_NC": rng.dirichlet(np.ones(4), size=different).reshape(-1, 4)[rows],
         "dropout_RNC": rng.dirichlet(np.ones(4), size=(3, different))[:, rows],
         "embedding_ND": rng.normal(size=(different, 5))[rows],
+        "value_NK": rng.normal(size=(different, 2))[rows],
+        "member_RNK": rng.normal(size=(3, different, 2))[:, rows],
         "surprisal_NQ": rng.uniform(size=(different, 6))[rows],
         "speaker": rng.choice(["", "a", "b", "c"], size=count),
         "labelled_ids": np.array([f"v{number}" for number in range(labelled)], dtype=np.str_),
         "labelled_embedding_MD": rng.normal(size=(labelled, 5)),
+        "labelled_value_MK": rng.normal(size=(labelled, 2)),
     }
 
 
@@ -81,7 +86,7 @@ def permuted(columns: dict[str, Any], seed: int) -> dict[str, Any]:
     moved = {
         name: value[labelled if "labelled" in name else order] for name, value in columns.items() if value.ndim < 3
     }
-    return {**moved, "dropout_RNC": columns["dropout_RNC"][:, order]}
+    return moved | {name: columns[name][:, order] for name in ("dropout_RNC", "member_RNK")}
 
 
 def ask(variant: tuple[str, dict[str, Any]], columns: dict[str, Any], k: int, seed: int = 0) -> list[str]:
@@ -111,7 +116,7 @@ def test_the_whole_pool_can_be_asked_for(variant: Any) -> None:
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_identical_utterances_are_still_different_picks(variant: Any) -> None:
     columns = pool(20, 2, 0)
-    columns["embedding_ND"][:], columns["probability_NC"][:] = 1.0, 0.25
+    columns["embedding_ND"][:], columns["probability_NC"][:], columns["value_NK"][:] = 1.0, 0.25, 2.0
     assert len(set(ask(variant, columns, 15))) == 15
 
 

@@ -178,6 +178,17 @@ def test_ratings_are_judged_by_their_concordance(values: dict[str, Any]) -> None
 
 
 @pytest.mark.ray
+def test_loops_of_ratings_are_swept_by_their_concordance(values: dict[str, Any]) -> None:
+    loop = values.pop("training") | {"seeds": [0], "budget": {"sizes": [8, 14]}, "initial": "random"}
+    loop |= {"classes": [], "dimensions": ["valence", "arousal"]}
+    values |= {"loop": loop, "space": {"strategy": ["lcmd", "random"]}, "search": "grid", "early_stopping": None}
+    assert "test CCC" in run_sweep(parse(SweepOptions, values))
+    cells = [json.loads(path.read_text()) for path in Path(values["run"]).glob("test/cells/*.json")]
+    assert all(-1 <= cell["ccc"] <= 1 for cell in cells)
+    assert cells
+
+
+@pytest.mark.ray
 @pytest.mark.slow
 def test_adapters_report_every_epoch_and_the_worse_are_stopped(values: dict[str, Any]) -> None:
     finetune = {"adapter": "lora", "top_layers": 1, "epochs": 3, "patience": 3}

@@ -15,9 +15,9 @@ from seral.corpora.reading.join import OF_THE_CLIP, key_of
 from seral.corpora.reading.rater_columns import RaterColumns
 from seral.corpora.reading.rows import TABLE_FORMATS, read_rows
 from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files, files_below
-from seral.corpora.reading.votes import RATED
 from seral.corpora.scheme import CODES, COVERED, EMOTIONS
 from seral.errors import PoolError
+from seral.schema import RATED
 
 ROWS, TABLES, FOLDERS = 1_000, 12, 12
 """Rows of a table, tables, and folders for its audio that are looked at."""

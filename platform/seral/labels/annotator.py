@@ -28,8 +28,14 @@ class Annotator(Protocol):
     def evaluated(self, fold: Fold) -> Fold:
         """The fold with those clips of dev and test that have a label. Raises AwaitingLabels until they have."""
 
-    def emotions(self, ids: Sequence[str]) -> list[str]:
-        """The emotion of each clip of the evaluation, or of the source. Raises LabelError for one without a label."""
+    def emotions(self, ids: Sequence[str]) -> list[str | None]:
+        """The emotion of each clip of the evaluation, or of the source; None where a clip is rated and no more.
+
+        Raises LabelError for one without a label.
+        """
+
+    def ratings(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Ratings of clips of the evaluation, (N, K), NaN where there are none; K = 0 where none are asked for."""
 
     def shares(self, ids: Sequence[str]) -> NDArray[np.float32] | None:
         """Shares of raters' votes on clips of the evaluation, (N, C), NaN where nobody voted; None without votes."""
@@ -44,7 +50,9 @@ class Annotator(Protocol):
         """
 
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
-        """The labels of clips by all answers so far, schema.LABEL, a row a clip; those without an answer have none.
+        """The labels of clips by all answers so far, a row a clip; those without an answer have none.
+
+        schema.LABEL, or with dimensions schema.label_schema.
 
         An id stands there as often as it was asked about.
         """

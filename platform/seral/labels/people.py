@@ -23,6 +23,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from pydantic import Field, FiniteFloat
 
 from seral import storage
@@ -113,7 +114,11 @@ class People:
     def shares(self, ids: Sequence[str]) -> None:
         """Nothing: the evaluation set is settled by one label a clip."""
 
-    def emotions(self, ids: Sequence[str]) -> list[str]:
+    def ratings(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Nothing, (N, 0): people are asked about classes."""
+        return np.empty((len(ids), 0), np.float32)
+
+    def emotions(self, ids: Sequence[str]) -> list[str | None]:
         """The emotions of clips of the evaluation set. Raises LabelError for one without a label."""
         emotion_of = self._settled() if ids else {}
         if missing := [name for name in ids if name not in emotion_of]:

@@ -55,8 +55,13 @@ ANNOTATORS: dict[str, AnnotatorKind] = {
 STOPS: dict[str, StopRule] = {
     "target": StopRule(
         option="target_uar",
-        make=lambda stop: None if stop.target_uar is None else target_reached(target_uar=stop.target_uar),
+        make=lambda stop: None if stop.target_uar is None else target_reached(target=stop.target_uar),
         summary="The development UAR is as high as wanted.",
+    ),
+    "target-ccc": StopRule(
+        option="target_ccc",
+        make=lambda stop: None if stop.target_ccc is None else target_reached(target=stop.target_ccc),
+        summary="The development CCC of a run without classes is as high as wanted.",
     ),
     "plateau": StopRule(
         option="patience",
@@ -65,7 +70,7 @@ STOPS: dict[str, StopRule] = {
             if stop.patience is None or stop.confidence is not None
             else plateau(patience=stop.patience, min_gain=stop.min_gain)
         ),
-        summary="The best development UAR of the last rounds is hardly above the best before them.",
+        summary="The best score on dev of the last rounds is hardly above the best before them.",
     ),
     "flat-trend": StopRule(
         option="confidence",
@@ -74,7 +79,7 @@ STOPS: dict[str, StopRule] = {
             if stop.confidence is None
             else flat_trend(patience=max(2, stop.patience or 3), min_gain=stop.min_gain, confidence=stop.confidence)
         ),
-        summary="The trend of the development UAR is flat at its upper confidence limit.",
+        summary="The trend of the score on dev is flat at its upper confidence limit.",
     ),
     "certain": StopRule(
         option="uncertainty",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,9 +26,9 @@ class Answers:
     asked_ids: list[str]
     """The ids that were asked about so far, `picks` last."""
     changed: pa.Table
-    """Answers about the picks, and earlier ones that are no longer what they were, schema.LABEL."""
+    """Answers about the picks, and earlier ones that are no longer what they were, schema.label_schema."""
     labelled: pa.Table
-    """The last answer about each utterance, where it names an emotion, or how votes on several are shared."""
+    """The last answer about each utterance, where it names an emotion, how votes on several are shared, or ratings."""
     rejected_ids: list[str]
     """The ids of clips that are unusable."""
     strategy: str | None = None
@@ -47,13 +48,13 @@ def collect_answers(this: Round) -> Answers:
     asked_ids = [*this.asked_ids, *picks]
     with this.times.phase("label"):
         answers = this.annotator.labels(asked_ids, this.number)
-        changed = changed_answers(this.latest_labels, answers, picks)
+        changed = changed_answers(this.latest_labels, answers, picks, this.data.dimensions)
     labels = latest(pa.concat_tables([this.latest_labels, changed]))
     return Answers(
         picks=picks,
         asked_ids=asked_ids,
         changed=changed,
-        labelled=_named(labels),
+        labelled=_named(labels, this.data.dimensions),
         rejected_ids=_rejected(labels),
         strategy=asked.strategy,
     )
@@ -66,7 +67,7 @@ def answers_before(this: Round) -> Answers:
         picks=[],
         asked_ids=this.asked_ids,
         changed=labels.slice(0, 0),
-        labelled=_named(labels),
+        labelled=_named(labels, this.data.dimensions),
         rejected_ids=_rejected(labels),
     )
 
@@ -81,7 +82,8 @@ def ask(this: Round) -> Picks:
 
     What was asked before under the name of a batch is what is asked: a round that waited for people goes on with it.
     """
-    labelled_ids = set(_named(this.latest_labels)["utterance_id"].to_pylist())
+    dimensions = this.data.dimensions
+    labelled_ids = set(_named(this.latest_labels, dimensions)["utterance_id"].to_pylist())
     # Every label has cost one, and so has every second look.
     second_looks = len(this.asked_ids) - len(set(this.asked_ids))
     count = this.arm.schedule[this.number] - len(labelled_ids) - second_looks
@@ -104,15 +106,17 @@ def ask(this: Round) -> Picks:
             answers = this.annotator.labels([*asked_ids, *before], this.number)
         picks = picks.then(chosen._replace(ids=answers["utterance_id"].to_pylist()))
         # Clips that nobody answered about before a deadline are not replaced.
-        count -= len(asked_ids) - (answers.num_rows - _named(answers).num_rows)
+        count -= len(asked_ids) - (answers.num_rows - _named(answers, dimensions).num_rows)
         if count <= 0 or this.arm.pace is not None:
             break
     return picks
 
 
-def changed_answers(before: pa.Table, answers: pa.Table, picks: Sequence[str]) -> pa.Table:
+def changed_answers(
+    before: pa.Table, answers: pa.Table, picks: Sequence[str], dimensions: Sequence[str] = ()
+) -> pa.Table:
     """The answers about the picks of a round, and earlier ones that are no longer what they were."""
-    columns = ("emotion", "answer", "probability")
+    columns = ("emotion", "answer", "probability", *dimensions)
     values_of = {row["utterance_id"]: [row[name] for name in columns] for row in before.to_pylist()}
     new = set(picks)
     keep = [
@@ -122,6 +126,7 @@ def changed_answers(before: pa.Table, answers: pa.Table, picks: Sequence[str]) -
     return answers.filter(pa.array(keep, pa.bool_()))
 
 
-def _named(labels: pa.Table) -> pa.Table:
-    """The answers that name an emotion, or the shares of several."""
-    return labels.filter(pc.or_(pc.is_valid(labels["emotion"]), pc.is_valid(labels["probability"])))
+def _named(labels: pa.Table, dimensions: Sequence[str]) -> pa.Table:
+    """The answers that name an emotion, or the shares of several, or rate the dimensions."""
+    columns = ("emotion", "probability", *dimensions)
+    return labels.filter(functools.reduce(pc.or_, (pc.is_valid(labels[name]) for name in columns)))

@@ -164,7 +164,8 @@ def estimate(options: LoopOptions, task: Task, arms: Sequence[Arm], costs: UnitC
     at_once = max(1, min(len(arms), cpu_count() // on.parts, int(largest_memory() // memory)))
     return Estimate(
         feature_bytes=task.missing * task.clips * task.row_bytes + frames * task.frame_bytes,
-        run_bytes=2 * task.train * task.embedding * 2 + scored * (30 + 4 * len(options.classes)),
+        run_bytes=2 * task.train * task.embedding * 2
+        + scored * (30 + 4 * (len(options.classes) + len(options.dimensions))),
         driver_bytes=PROCESS_BYTES + task.encoder_bytes + CLIP_BYTES * task.clips,
         trajectory_bytes=memory,
         at_once=at_once,

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ser_models.metrics import kappa_of
+from ser_models.metrics import ccc_of_sums, kappa_of
 from seral import storage
 from seral.features.speakers import enrol
 from seral.labels.annotator import Annotator
@@ -27,7 +26,7 @@ from seral.loop.pool_scores import (
     score_shards,
     vector_column,
 )
-from seral.loop.rounds import LoopFold, Round, round_folder
+from seral.loop.rounds import LoopFold, Round, round_folder, voices
 from seral.pool.quality_filter import unequal_shares
 from seral.progress import say
 from seral.task.examples import Targets, Utterances
@@ -36,8 +35,9 @@ from seral.training.cross_validation import cross_validated
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
 from seral.training.finetune_options import FinetuneOptions
-from seral.training.linear_probe import linear_probe
-from seral.training.scoring import Float, Scorer, evaluate, votes_metrics
+from seral.training.linear_probe import linear_probe, ridge_probe
+from seral.training.ridge_heads import RidgeHeads
+from seral.training.scoring import Float, Outputs, Scorer, evaluate, evaluate_scores
 
 SOURCE_METRICS = "metrics.json"
 """File of what the model of a source is worth on the test part, beside the model."""
@@ -45,6 +45,8 @@ UNFINISHED = "unfinished"
 """A file that stands in the folder of what the next round selects by while that is made again."""
 
 
+RIDGES = 8
+"""Ridge heads of an ensemble where the options do not say how many."""
 MOST_PREDICTED = 100_000
 """Training parts of more clips are not predicted just to tell which classes are left out."""
 
@@ -54,40 +56,52 @@ class Examples:
     """The clips of a round that have a label, by what they are for, and those that people found unusable."""
 
     train: Utterances
-    label_M: NDArray[np.int64]
     dev: Utterances
-    dev_label_N: NDArray[np.int64]
+    dev_target: Targets
     test: Utterances
-    test_label_N: NDArray[np.int64]
+    test_target: Targets
     source: Utterances
     """Speech of other languages."""
     target: Targets
     """The targets of `train` and, after it, of `source`."""
     rejected: Utterances
 
+    @property
+    def train_target(self) -> Targets:
+        """The targets of `train` alone."""
+        return self.target.first(len(self.train.ids))
+
 
 def examples_of(this: Round, answers: Answers) -> Examples:
     """The features and labels that the round's model learns from and is judged by."""
-    fold, emotions = this.data.fold, this.annotator.emotions
+    fold = this.data.fold
     prior_only = this.fold.models is not None and this.options.finetune.frozen
     parts = (answers.labelled_ids, fold.dev, fold.test, () if prior_only else this.fold.source)
     train, dev, test, source = (this.utterances(ids) for ids in parts)
-    label_M, dev_label_N, test_label_N, source_label_M = (
-        codes(words, this.classes)
-        for words in (answers.labelled["emotion"].to_pylist(), *map(emotions, (dev.ids, test.ids, source.ids)))
-    )
-    target = Targets.of_classes(np.concatenate([label_M, source_label_M]))
+    dev_target, test_target, source_target = (_judged(this, part.ids) for part in (dev, test, source))
+    bought_MK = [answers.labelled[name].fill_null(np.nan).to_numpy() for name in this.data.dimensions]
+    value_MK = np.array(bought_MK, np.float32).reshape(len(bought_MK), len(train.ids)).T
+    label_M = codes(answers.labelled["emotion"].to_pylist(), this.classes)
     return Examples(
         train=train,
-        label_M=label_M,
         dev=dev,
-        dev_label_N=dev_label_N,
+        dev_target=dev_target,
         test=test,
-        test_label_N=test_label_N,
+        test_target=test_target,
         source=source,
-        target=replace(target, soft_NC=_soft_labels(answers.labelled, len(source.ids), len(this.classes))),
+        target=Targets(
+            label_N=np.concatenate([label_M, source_target.label_N]),
+            value_NK=np.concatenate([value_MK, source_target.value_NK]),
+            soft_NC=_soft_labels(answers.labelled, len(source.ids), len(this.classes)),
+        ),
         rejected=this.utterances(answers.rejected_ids),
     )
+
+
+def _judged(this: Round, ids: Sequence[str]) -> Targets:
+    """The labels of clips of the evaluation, or of the source."""
+    label_N = codes(this.annotator.emotions(ids), this.classes)
+    return Targets(label_N=label_N, value_NK=this.annotator.ratings(ids))
 
 
 def _soft_labels(labelled: pa.Table, others: int, num_classes: int) -> Float | None:
@@ -112,22 +126,16 @@ def _finetuning(this: Round) -> FinetuneOptions:
     return options.finetune.head_only if options.proxy and not this.is_last else options.finetune
 
 
-def _voices(this: Round, ids: Sequence[str]) -> list[str]:
-    """The speaker of each clip, or the clip itself where nobody knows."""
-    rows = this.fold.rows(ids)
-    voices = pc.binary_join_element_wise(rows["corpus"], rows["speaker"], "/").to_pylist()
-    return [name if voice is None else voice for name, voice in zip(ids, voices, strict=True)]
-
-
 def training_data(this: Round, examples: Examples, target: Targets) -> TrainingData:
     """The data that a round's model learns from; its dev part is empty where the bought labels are cross-validated."""
     options, source, models = this.options, examples.source, this.fold.models
     return TrainingData(
         train=Labelled(examples.train.with_others(source), target),
-        dev=Labelled(examples.dev, Targets.of_classes(examples.dev_label_N)),
+        dev=Labelled(examples.dev, examples.dev_target),
         unlabelled=this.data.unlabelled,
         store=this.data.store,
         classes=this.classes,
+        dimensions=this.data.dimensions,
         source=Source(units=source, anchor=options.anchor, models=models) if source.ids or models else None,
         centrings=this.data.centrings,
     )
@@ -150,17 +158,19 @@ def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary
         path=this.path,
         before=round_folder(this.folder, this.number - 1) if this.number else None,
         classes=this.classes,
+        dimensions=this.data.dimensions,
         needs=needs,
         dropout_passes=options.dropout_passes if "dropout_RNC" in needs and not members else 0,
         seed=this.seed,
         width=this.fold.embedding_width,
+        ridges=_ridges(this, examples) if "member_RNK" in needs else None,
         on=options.cluster,
         shifts=this.data.shifts,
     )
     rows_of = this.data.index.rows_by_shard(this.candidates(this.unasked(answers.asked_ids), this.number + 1))
     with this.times.phase("predict" if this.is_last else "score"):  # nobody selects by what is made of it last
         summary = score_shards(plan, rows_of, this.fold.processes, options.cluster)
-    if needs & {"embedding_ND", "labelled_doubt_M"}:
+    if needs & {"embedding_ND", "labelled_doubt_M", "labelled_value_MK"}:
         _write_labelled(this, examples, needs)
     storage.remove(storage.join(this.path, "ensemble"))
     return summary
@@ -184,22 +194,35 @@ def restore_selection(this: Round) -> None:
 def _write_labelled(this: Round, examples: Examples, needs: frozenset[str]) -> None:
     """Write what the next round selects by of clips with an answer: no label, but how little it is believed."""
     scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.shifts)
-    train_MU, rejected_MU = (scorer(part).embedding_NU for part in (examples.train, examples.rejected))
+    train, rejected = (scorer(part) for part in (examples.train, examples.rejected))
+    train_MU, rejected_MU = train.embedding_NU, rejected.embedding_NU
     embedding_MU = Projection(this.fold.embedding_width)(np.concatenate([train_MU, rejected_MU]))
     columns: dict[str, Any] = {
         "utterance_id": [*examples.train.ids, *examples.rejected.ids],
         "embedding": vector_column(embedding_MU),
         "answer": ["label"] * len(train_MU) + ["unusable"] * len(rejected_MU),
     }
+    if "labelled_value_MK" in needs:
+        value_MK = np.concatenate([train.value_NK, rejected.value_NK])
+        columns |= {name: value_MK[:, k] for k, name in enumerate(this.data.dimensions)}
     if "labelled_doubt_M" in needs:
         none_M = np.zeros(len(rejected_MU), np.float32)
         columns["doubt"] = np.concatenate([label_error_scores(train_MU, _likeliest(examples), this.seed), none_M])
     storage.write_table(storage.join(this.path, LABELLED), pa.table(columns))
 
 
+def _ridges(this: Round, examples: Examples) -> RidgeHeads:
+    """An ensemble of ridge heads on the embedding of the round's model, one for each member that is asked for."""
+    target = examples.train_target
+    scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.shifts)
+    embedding_MU = scorer(examples.train.rows(target.rated_N)).embedding_NU
+    rng = np.random.default_rng([this.seed, RIDGES])
+    return RidgeHeads.fit(embedding_MU, target.value_NK[target.rated_N], this.options.ensemble or RIDGES, rng)
+
+
 def _likeliest(examples: Examples) -> NDArray[np.int64]:
     """The class of each labelled clip; where votes are tied, the first of those with the largest share, (M,)."""
-    label_M, soft_NC = examples.label_M, examples.target.soft_NC
+    label_M, soft_NC = examples.train_target.label_N, examples.target.soft_NC
     if soft_NC is None:
         return label_M
     first_M = np.nan_to_num(soft_NC[: len(label_M)], nan=0.0).argmax(1)
@@ -227,8 +250,8 @@ def _members(this: Round, examples: Examples) -> tuple[str, ...]:
 class Evaluation:
     """A round's model on dev and on test."""
 
-    scores: dict[str, tuple[Utterances, Float]]
-    """Part -> its clips and their probabilities (N, C); no dev where speakers could not be left out."""
+    scores: dict[str, tuple[Utterances, Outputs]]
+    """Part -> its clips and what is said of them; no dev where speakers could not be left out."""
     metrics: dict[str, Any]
     """Part -> metrics; None where it has no scores."""
 
@@ -236,36 +259,44 @@ class Evaluation:
 def evaluation_of(this: Round, examples: Examples, history: Mapping[str, Any]) -> Evaluation:
     """Scores and metrics of dev, or of the labels so far with speakers left out in turn, and of test."""
     scorer = Scorer(this.model, this.data.store, this.options.cluster, this.data.shifts)
-    truth_of = {"dev": examples.dev_label_N, "test": examples.test_label_N}
-    scores = {"test": (examples.test, scorer(examples.test).probability_NC)}
+    truth_of = {"dev": examples.dev_target, "test": examples.test_target}
+    scores: dict[str, tuple[Utterances, Outputs]] = {"test": (examples.test, scorer(examples.test))}
     if examples.dev.ids:
-        scores["dev"] = (examples.dev, scorer(examples.dev).probability_NC)
+        scores["dev"] = (examples.dev, scorer(examples.dev))
     else:
         data, finetuning = training_data(this, examples, examples.target), _finetuning(this)
         normalise = history["head"]["normalise"]
-        voices = _voices(this, examples.train.ids)
-        probability_MC = cross_validated(data, finetuning.head_only, voices, normalise)
-        if probability_MC is not None:
-            scores["dev"], truth_of["dev"] = (examples.train, probability_MC), examples.label_M
+        speakers = voices(this.fold, examples.train.ids)
+        outputs = cross_validated(data, finetuning.head_only, speakers, normalise)
+        if outputs is not None:
+            scores["dev"], truth_of["dev"] = (examples.train, outputs), examples.train_target
     metrics: dict[str, Any] = dict.fromkeys(truth_of)
-    for part, (units, probability_NC) in scores.items():
-        decided_N = truth_of[part] >= 0
-        if decided_N.any():
-            metrics[part] = evaluate(truth_of[part][decided_N], probability_NC[decided_N], this.classes)
-            metrics[part] |= votes_metrics(this.annotator.shares(units.ids), probability_NC)
+    for part, (units, outputs) in scores.items():
+        target = replace(truth_of[part], soft_NC=this.annotator.shares(units.ids))
+        metrics[part] = _metrics(outputs, target, this.classes, this.data.dimensions)
     if scorer.normalise == "speaker":
         metrics["enrolled"] = _enrolled(this, examples, scorer)
     return Evaluation(scores=scores, metrics=metrics)
 
 
+def _metrics(
+    outputs: Outputs, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
+) -> dict[str, Any] | None:
+    """Metrics of what is labelled and has been scored; None where nothing is."""
+    decided = target.decided_N.any() and bool(np.isfinite(outputs.probability_NC).all())
+    rated = target.varies and bool(np.isfinite(outputs.value_NK).all())
+    return evaluate_scores(outputs, target, classes if decided else (), dimensions if rated else ()) or None
+
+
 def _enrolled(this: Round, examples: Examples, scorer: Scorer) -> dict[str, Any] | None:
     """Metrics of test clips whose speakers are known by ENROLLED others; None where none are left to be judged."""
     test, moments = examples.test, this.data.unlabelled.moments
-    sums, enrolled_N = enrol(test.ids, _voices(this, test.ids), test.mean_NLD, test.std_NLD)
+    sums, enrolled_N = enrol(test.ids, voices(this.fold, test.ids), test.mean_NLD, test.std_NLD)
     if enrolled_N.all():
         return None
     scorer.shifts = sums.shifts(moments.mean.mean, moments.std.mean)
-    return evaluate(examples.test_label_N[~enrolled_N], scorer(test.rows(~enrolled_N)).probability_NC, this.classes)
+    others, target = scorer(test.rows(~enrolled_N)), examples.test_target.rows(np.flatnonzero(~enrolled_N).tolist())
+    return _metrics(others, target, this.classes, this.data.dimensions)
 
 
 def judge_source(fold: LoopFold, annotator: Annotator) -> None:
@@ -295,25 +326,32 @@ def say_left_out_classes(fold: LoopFold, filtered: Sequence[str]) -> None:
 
 
 def probe_of(this: Round, examples: Examples) -> dict[str, Any]:
-    """The metrics of scikit-learn's linear probe on the same labels."""
-    decided_M = examples.label_M >= 0  # the probe learns no shares
-    parts = (
-        (examples.train.rows(decided_M), examples.label_M[decided_M]),
-        (examples.dev, examples.dev_label_N),
-        (examples.test, examples.test_label_N),
-    )
-    return linear_probe(*parts, num_classes=len(this.classes))
+    """The metrics of scikit-learn's linear probes on the same labels."""
+    train = (examples.train, examples.train_target)
+    dev, test = (examples.dev, examples.dev_target), (examples.test, examples.test_target)
+    metrics: dict[str, Any] = {}
+    if this.classes:
+        # The probe learns no shares.
+        decided = [(units.rows(t.decided_N), t.label_N[t.decided_N]) for units, t in (train, dev, test)]
+        metrics |= linear_probe(decided[0], decided[1], decided[2], len(this.classes))
+    if this.data.dimensions:
+        rated = [(units.rows(t.rated_N), t.value_NK[t.rated_N]) for units, t in (train, dev, test)]
+        metrics["test_ccc"] = ridge_probe(*rated)
+    return metrics
 
 
 def mean_uncertainty(pool: PoolSummary | None, classes: int) -> float | None:
     """Mean entropy of the predictions, as a share of its largest value; None where nothing is unlabelled."""
-    if pool is None or not pool.clips:
+    if pool is None or not pool.clips or not classes:
         return None
     return float(pool.entropy / pool.clips / np.log(classes))
 
 
 def agreement_with_last(pool: PoolSummary | None) -> float | None:
-    """Kappa of the predictions for the unlabelled clips and those of the round before; None without either."""
-    if pool is None or not pool.change_CC.any():
+    """Kappa of the predictions for the unlabelled clips and those of the round before, or without classes the mean CCC
+    of the values; None without either."""
+    if pool is None:
         return None
-    return kappa_of(pool.change_CC)
+    if pool.change_CC.any():
+        return kappa_of(pool.change_CC)
+    return float(ccc_of_sums(pool.change_6K).mean()) if pool.change_6K.any() and not len(pool.change_CC) else None

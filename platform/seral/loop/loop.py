@@ -60,7 +60,7 @@ from seral.training.source import source_models, with_features
 
 LARGE = 10_000
 """Clips of a pool from which on a run says beforehand what it will take."""
-NO_TRAJECTORY: dict[str, Any] = {"trajectory": None, "rounds": None, "labelled": 0, "dev_uar": None}
+NO_TRAJECTORY: dict[str, Any] = {"trajectory": None, "rounds": None, "labelled": 0}
 """The row of a run that has no trajectory yet."""
 
 
@@ -102,7 +102,7 @@ def _run(options: LoopOptions) -> str:
             annotator.ask_evaluation(fold, options.seeds[0])
         stores = _stores(options, pool, folds, times)  # while people answer
         folds = {n: annotator.evaluated(fold) for n, fold in folds.items()}
-        emotion_of = {n: dict(zip(fold.dev, annotator.emotions(fold.dev), strict=True)) for n, fold in folds.items()}
+        lacking = {n: set(options.classes) - set(annotator.emotions(fold.dev)) for n, fold in folds.items()}
     del annotator  # answers of a large pool make room for what follows
     storage.release_memory()
     data_of = _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()})
@@ -110,7 +110,7 @@ def _run(options: LoopOptions) -> str:
     data_of = with_centring(data_of, source, training.normalise)
     loop_folds = {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
     for n, loop_fold in loop_folds.items():
-        _warn_of_missing_classes(loop_fold, emotion_of[n], kind.more_evaluation)
+        _warn_of_missing_classes(loop_fold, lacking[n], kind.more_evaluation)
         say_left_out_classes(loop_fold, filtered[n]["utterance_id"].to_pylist())
     if any(fold.models is not None for fold in loop_folds.values()):
         with closing(kind.open(options, pool)) as annotator:
@@ -172,12 +172,13 @@ def _with_consensus(options: LoopOptions) -> LoopOptions:
 
 
 def loop_status(run: str) -> list[dict[str, Any]]:
-    """One row per trajectory: rounds done and planned, labels, UAR on dev, why it stopped."""
+    """One row per trajectory: rounds done and planned, labels, the score on dev (UAR, or without classes mean CCC), why
+    it stopped."""
     if not storage.exists(storage.join(run, "config.yaml")):
         raise StateError(f"there is no run at {run}")
     options = read_options(LoopOptions, run)
     pending = ANNOTATORS[options.annotator].pending(options)
-    rows = []
+    rows, metric = [], "dev_uar" if options.classes else "dev_ccc"
     for name in storage.list_names(storage.join(run, "trajectories")):
         folder = storage.join(run, "trajectories", name)
         rounds = read_rounds(folder)
@@ -188,14 +189,14 @@ def loop_status(run: str) -> list[dict[str, Any]]:
                 "trajectory": name,
                 "rounds": f"{len(rounds)}/{len(plan)}",
                 "labelled": last.labelled if last else 0,
-                "dev_uar": round(last.dev_uar, 4) if last and last.dev_uar is not None else None,
+                metric: round(last.dev, 4) if last and last.dev is not None else None,
                 "stopped": last.stop_reason if last else None,
             }
         )
     if not pending:
         return rows
     awaits = "awaiting labels: " + ", ".join(pending)
-    return [row | {"stopped": awaits} for row in rows or [NO_TRAJECTORY]]
+    return [row | {"stopped": awaits} for row in rows or [NO_TRAJECTORY | {metric: None}]]
 
 
 def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], times: PhaseTimes) -> dict[int, FeatureStore]:
@@ -255,12 +256,12 @@ def _loop_fold(options: LoopOptions, number: int, data: FoldData, source: pa.Tab
     return loop_fold(options, data, source, storage.join(options.run, "folds", f"fold-{number:02d}"), surprisal)
 
 
-def _warn_of_missing_classes(fold: LoopFold, emotion_of: Mapping[str, str], more_evaluation: str) -> None:
+def _warn_of_missing_classes(fold: LoopFold, lacking: Collection[str], more_evaluation: str) -> None:
     """Say which classes no clip of dev has, since dev chooses checkpoints."""
     parts = fold.data.fold
-    lacking = sorted(set(fold.data.classes) - {emotion_of[name] for name in parts.dev})
     if parts.dev and lacking:
-        say(f"fold {parts.name}: no {', '.join(lacking)} in dev, which chooses checkpoints: raise {more_evaluation}")
+        names = ", ".join(sorted(lacking))
+        say(f"fold {parts.name}: no {names} in dev, which chooses checkpoints: raise {more_evaluation}")
 
 
 def loop_fold(
@@ -348,9 +349,9 @@ def _report(tracker: Tracker, trajectory: Trajectory, folder: str, parameters: M
     for done in rounds:
         metrics = storage.read_json(storage.join(round_folder(folder, done.round), "metrics.json"))
         values = {"labelled": done.labelled, "fraction": metrics["fraction"], "uncertainty": done.uncertainty}
-        values |= {f"{part}.uar": metrics[part]["uar"] for part in ("dev", "test") if metrics[part]} | {
-            "kappa": done.kappa
-        }
+        scored = {part: metrics[part] or {} for part in ("dev", "test")}
+        values |= {f"{part}.{name}": scored[part].get(name) for part in scored for name in ("uar", "ccc")}
+        values["kappa"] = done.kappa
         steps[done.round] = {name: value for name, value in values.items() if value is not None}
     tracker.report(trajectory.name, {**parameters, **vars(trajectory)}, steps)
     if rounds and rounds[-1].stop_reason:

@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 from seral.labels.people import PeopleOptions
 from seral.loop.stopping import StopOptions
 from seral.selection.budget import BudgetOptions
-from seral.selection.candidates import WITHOUT_A_MODEL
+from seral.selection.candidates import OF_CLASSES, OF_RATINGS, WITHOUT_A_MODEL
 from seral.selection.selection import StrategyOptions
+from seral.selection.strategies import STRATEGIES
 from seral.task.tracking import TrackingOptions
 from seral.training.options import TrainingOptions
 
@@ -65,7 +66,8 @@ class LoopOptions(TrainingOptions):
     """
     ensemble: int = Field(default=0, ge=0)
     """So many further models are trained every round for these strategies, which read their disagreement instead of
-    dropout passes: the same options on the same labels, from other seeds and with the labels weighed anew."""
+    dropout passes: the same options on the same labels, from other seeds and with the labels weighed anew. For emcm it
+    is the number of ridge heads instead, 0 = eight."""
     proxy: bool = False
     """Select with the head on frozen features and train adapters in the last round only: a few rounds of adapter
     training saved. "Selection via proxy", Coleman et al. 2020, arXiv 1906.11829."""
@@ -90,8 +92,7 @@ class LoopOptions(TrainingOptions):
             self._check_people()
         if self.ensemble == 1:
             raise ValueError("ensemble: one model has nobody to disagree with; give 2 or more, 5 to 10 are usual")
-        if self.dimensions:
-            raise ValueError("strategies choose by class probabilities: the loop learns classes, not dimensions")
+        self._check_outputs()
         if self.proxy and self.stop.early:
             raise ValueError(f"proxy trains adapters in the budget's last round, which {self.stop.early} may not reach")
         if self.needs_surprisal and self.tapt is None:
@@ -106,6 +107,35 @@ class LoopOptions(TrainingOptions):
                 "source_corpora"
             )
         return self
+
+    def _check_outputs(self) -> None:
+        """Raise ValueError for what reads outputs that the models of the run do not have."""
+        if self.dimensions and self.source_corpora:
+            raise ValueError("source_corpora: labels of other corpora teach classes; leave them out with dimensions")
+        if self.dimensions and self.people is not None:
+            raise ValueError("people: a loop takes classes from them so far, not ratings; leave out dimensions")
+        wrong, instead = (
+            (["target_ccc"], "target_uar") if self.classes else (["target_uar", "uncertainty"], "target_ccc")
+        )
+        if named := [name for name in wrong if getattr(self.stop, name) is not None]:
+            learnt = "classes" if self.classes else "ratings alone"
+            raise ValueError(
+                f"stop.{named[0]} says nothing of a loop that learns {learnt}: take {instead}, patience, confidence or "
+                "kappa"
+            )
+        for chosen in (self.initial, self.strategy, *self.others):
+            if wrong_columns := chosen.needs & self._absent:
+                learnt, absent = ("classes", "ratings") if self.classes else ("ratings", "class probabilities")
+                usable = [name for name in sorted(STRATEGIES) if not StrategyOptions(name=name).needs & self._absent]
+                raise ValueError(
+                    f"{chosen.name} reads {', '.join(sorted(wrong_columns))}, made of {absent}, and this loop learns "
+                    f"{learnt}: take one of {', '.join(usable)}"
+                )
+
+    @property
+    def _absent(self) -> frozenset[str]:
+        """Columns of Candidates that the models of the run do not make."""
+        return (frozenset() if self.classes else OF_CLASSES) | (frozenset() if self.dimensions else OF_RATINGS)
 
     def _check_people(self) -> None:
         """Raise ValueError for what would need labels that nobody has given, or ask people more than once."""

@@ -8,7 +8,7 @@ A shard's numbers are those of its clips, whatever process computes them; sums o
 the shards.
 """
 
-# N rows · C classes · U embedding · R repeats (dropout passes, members of an ensemble)
+# N rows · C classes · K rated dimensions · U embedding · R repeats (dropout passes, members of an ensemble)
 from __future__ import annotations
 
 import zlib
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import compress, groupby
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from ser_models.metrics import confusion_matrix
+from ser_models.metrics import confusion_matrix, sums_of_pairs
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.features.actors import each_item
@@ -37,10 +37,13 @@ from seral.schema import prediction_schema
 from seral.selection.strategies.scores import entropy
 from seral.task.examples import Utterances
 from seral.training.data import SourceModels
-from seral.training.scoring import ROWS_IN_BATCH, Float, Scorer, Scores
+from seral.training.ridge_heads import RidgeHeads
+from seral.training.scoring import ROWS_IN_BATCH, Float, Outputs, Scorer, Scores
 
 POOL, SELECTION = "predictions/pool", "selection"
 LABELLED = "selection/labelled/rows.parquet"
+FIGURES = ("rows", "entropy", "change", "moved")
+"""Figures of a shard: its clips, the sum of their entropies, and the changes as bytes, see PoolSummary."""
 TASKS_EACH = 8
 """Tasks that each of several processes gets: Ray Data leaves a tenth of a second between two of them."""
 
@@ -59,6 +62,7 @@ class ScoringPlan:
     before: str | None
     """The folder of the round before, if its predictions are compared with these."""
     classes: tuple[str, ...]
+    dimensions: tuple[str, ...]
     needs: frozenset[str]
     """Columns that the next round's strategy reads."""
     dropout_passes: int
@@ -66,6 +70,8 @@ class ScoringPlan:
     width: int
     """Numbers of an embedding that are written: longer ones are projected."""
     on: ClusterOptions
+    ridges: RidgeHeads | None = None
+    """An ensemble of heads for ratings on the embedding of the model; None = nobody reads it."""
     shifts: Mapping[str, SpeakerShifts] = field(default_factory=dict)
     """Shifts that are taken from features, by normalisation."""
 
@@ -79,10 +85,24 @@ class PoolSummary:
     """Sum over the clips."""
     change_CC: NDArray[np.int64]
     """Clips by the class predicted in the round before and by that of this one; zeros where none was before."""
+    change_6K: NDArray[np.float64]
+    """Sums of pairs (ser_models.metrics) of the values predicted in the round before and in this one; likewise."""
 
 
-Scored = tuple[Scores, Float | None, list[str]]
-"""Some clips by the model, by every member of an ensemble, and their ids."""
+class Scored(NamedTuple):
+    """Some clips by the models of a round."""
+
+    scores: Scores
+    member_RNC: Float | None
+    """Probabilities by every member of an ensemble."""
+    member_RNK: Float | None
+    """Values by every member of an ensemble of ridge heads."""
+    ids: list[str]
+
+    def only(self, asked_N: NDArray[np.bool_]) -> Scored:
+        """Outputs for some of the clips."""
+        members, rated = (None if part is None else part[:, asked_N] for part in (self.member_RNC, self.member_RNK))
+        return Scored(self.scores.only(asked_N), members, rated, [*compress(self.ids, asked_N)])
 
 
 class ShardScorer:
@@ -107,31 +127,35 @@ class ShardScorer:
                 if figures:
                     figures[-1].result()  # no more than one shard waits to be written
                 figures.append(writer.submit(self._write, shard, scored))
-        return {name: [shard.result()[name] for shard in figures] for name in ("rows", "entropy", "change")}
+        return {name: [shard.result()[name] for shard in figures] for name in FIGURES}
 
     def _score(self, shard: str, part: PooledShard, asked_N: NDArray[np.bool_]) -> Scored:
         if self.model.frames is not None:  # what is computed from sound is not computed in vain
             part, asked_N = part.only(asked_N), asked_N[asked_N]
         units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
         scores = self.model(units, shard=shard, dropout_passes=self.plan.dropout_passes, seed=self.plan.seed)
-        members = self._ensemble(units, shard)
-        if asked_N.all():
-            return scores, members, part.ids
-        return scores.only(asked_N), None if members is None else members[:, asked_N], [*compress(part.ids, asked_N)]
+        rated = None if self.plan.ridges is None else self.plan.ridges(scores.embedding_NU)
+        whole = Scored(scores, self._ensemble(units, shard), rated, part.ids)
+        return whole if asked_N.all() else whole.only(asked_N)
 
     def _write(self, shard: str, scored: Sequence[Scored]) -> dict[str, Any]:
         """Write what the models say of a shard; its figures."""
-        parts = [(_slim(scores, self.plan), members, names) for scores, members, names in scored]
-        ids = [name for _, _, names in parts for name in names]
-        probability_NC = np.concatenate([scores.probability_NC for scores, _, _ in parts])
-        table = prediction_table("pool", ids, probability_NC, self.plan.classes)
+        parts = [piece._replace(scores=_slim(piece.scores, self.plan)) for piece in scored]
+        ids = [name for piece in parts for name in piece.ids]
+        probability_NC, value_NK = (
+            np.concatenate([getattr(piece.scores, name) for piece in parts]) for name in ("probability_NC", "value_NK")
+        )
+        outputs = Outputs(probability_NC=probability_NC, value_NK=value_NK)
+        table = prediction_table("pool", ids, outputs, self.plan.classes, self.plan.dimensions)
         storage.write_table(storage.join(self.plan.path, POOL, f"{shard}.parquet"), table)
         if self.plan.needs:
             self._write_selection(shard, table, parts)
+        change_CC, change_6K = self._change(shard, table, outputs)
         return {
             "rows": len(ids),
             "entropy": float(entropy(probability_NC).sum(dtype=np.float64)),
-            "change": self._change(shard, table, probability_NC).tobytes(),
+            "change": change_CC.tobytes(),
+            "moved": change_6K.tobytes(),
         }
 
     def _ensemble(self, units: Utterances, shard: str) -> Float | None:
@@ -143,26 +167,37 @@ class ShardScorer:
     def _write_selection(self, shard: str, table: pa.Table, parts: Sequence[Scored]) -> None:
         columns: dict[str, Any] = dict(zip(table.column_names, table.columns, strict=True))
         del columns["part"], columns["predicted"]
+        if rated := [piece.member_RNK for piece in parts if piece.member_RNK is not None]:
+            for number, value_NK in enumerate(np.concatenate(rated, axis=1), start=1):
+                columns |= {f"{name}_{number}": value_NK[:, k] for k, name in enumerate(self.plan.dimensions)}
         if "dropout_RNC" in self.plan.needs:
-            passes = [scores.dropout_RNC if members is None else members for scores, members, _ in parts]
+            passes = [p.scores.dropout_RNC if p.member_RNC is None else p.member_RNC for p in parts]
             for number, share_NC in enumerate(np.concatenate(passes, axis=1), start=1):
                 columns |= {f"p{number}_{name}": share_NC[:, index] for index, name in enumerate(self.plan.classes)}
         if "embedding_ND" in self.plan.needs:
-            columns["embedding"] = vector_column(np.concatenate([scores.embedding_NU for scores, _, _ in parts]))
+            columns["embedding"] = vector_column(np.concatenate([piece.scores.embedding_NU for piece in parts]))
         storage.write_table(storage.join(self.plan.path, SELECTION, f"{shard}.parquet"), pa.table(columns))
 
-    def _change(self, shard: str, table: pa.Table, probability_NC: Float) -> NDArray[np.int64]:
-        count = len(self.plan.classes)
+    def _change(self, shard: str, table: pa.Table, outputs: Outputs) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The changes of a shard's predictions since the round before, as in PoolSummary."""
+        classes, dimensions = self.plan.classes, self.plan.dimensions
+        change_CC = np.zeros((len(classes), len(classes)), np.int64)
+        change_6K = np.zeros((6, len(dimensions)))
         if self.plan.before is None:
-            return np.zeros((count, count), np.int64)
+            return change_CC, change_6K
         uri = storage.join(self.plan.before, POOL, f"{shard}.parquet")
         before = storage.read_table(uri) if storage.exists(uri) else table.slice(0, 0)
         rows = pc.index_in(table["utterance_id"], before["utterance_id"].combine_chunks())
         both_N = rows.is_valid().to_numpy(zero_copy_only=False)
         if not both_N.any():  # candidates are drawn anew each round
-            return np.zeros((count, count), np.int64)
-        before_NC = probabilities(before.take(rows.drop_null()), self.plan.classes)
-        return confusion_matrix(before_NC.argmax(1), probability_NC[both_N].argmax(1), count).astype(np.int64)
+            return change_CC, change_6K
+        before = before.take(rows.drop_null())
+        if classes:
+            before_N = probabilities(before, classes).argmax(1)
+            change_CC += confusion_matrix(before_N, outputs.probability_NC[both_N].argmax(1), len(classes))
+        if dimensions:
+            change_6K += sums_of_pairs(columns_of(before, dimensions), outputs.value_NK[both_N])
+        return change_CC, change_6K
 
 
 def score_shards(
@@ -172,13 +207,15 @@ def score_shards(
     groups = np.array_split(list(rows_of), 1 if processes == 1 else min(len(rows_of), TASKS_EACH * processes))
     items = [{"shards": g.tolist(), "positions": [rows_of[shard].tobytes() for shard in g.tolist()]} for g in groups]
     answers = each_item(items, ShardScorer, {"plan": plan}, on, processes)
-    done = {name: [value for answer in answers for value in answer[name]] for name in ("rows", "entropy", "change")}
-    count = len(plan.classes)
+    done = {name: [value for answer in answers for value in answer[name]] for name in FIGURES}
+    count, rated = len(plan.classes), len(plan.dimensions)
     changes = [np.frombuffer(change, np.int64).reshape(count, count) for change in done["change"]]
+    moves = [np.frombuffer(moved, np.float64).reshape(6, rated) for moved in done["moved"]]
     return PoolSummary(
         clips=int(sum(done["rows"])),
         entropy=float(sum(done["entropy"])),
         change_CC=sum(changes, start=np.zeros((count, count), np.int64)),
+        change_6K=sum(moves, start=np.zeros((6, rated))),
     )
 
 
@@ -199,6 +236,7 @@ def write_source_scores(fold: LoopFold, models: SourceModels, needs: frozenset[s
         path=path,
         before=None,
         classes=fold.data.classes,
+        dimensions=fold.data.dimensions,
         needs=columns,
         dropout_passes=options.dropout_passes if "dropout_RNC" in columns else 0,
         seed=0,
@@ -212,20 +250,28 @@ def write_source_scores(fold: LoopFold, models: SourceModels, needs: frozenset[s
     return path
 
 
-def prediction_table(part: str, ids: Sequence[str], probability_NC: Float, classes: Sequence[str]) -> pa.Table:
+def prediction_table(
+    part: str, ids: Sequence[str], outputs: Outputs, classes: Sequence[str], dimensions: Sequence[str] = ()
+) -> pa.Table:
     """Rows of schema.prediction_schema."""
     columns: dict[str, Any] = {
         "utterance_id": ids,
         "part": [part] * len(ids),
-        "predicted": [classes[index] for index in probability_NC.argmax(1)],
+        "predicted": [classes[index] for index in outputs.probability_NC.argmax(1)] if classes else [None] * len(ids),
     }
-    columns |= {f"p_{name}": probability_NC[:, index] for index, name in enumerate(classes)}
-    return pa.table(columns, schema=prediction_schema(list(classes)))
+    columns |= {f"p_{name}": outputs.probability_NC[:, index] for index, name in enumerate(classes)}
+    columns |= {name: outputs.value_NK[:, index] for index, name in enumerate(dimensions)}
+    return pa.table(columns, schema=prediction_schema(classes, dimensions))
 
 
 def probabilities(table: pa.Table, classes: Sequence[str]) -> Float:
     """The probabilities (N, C) of a table of predictions."""
-    return np.stack([np.asarray(table[f"p_{name}"], np.float32) for name in classes], axis=1)
+    return columns_of(table, [f"p_{name}" for name in classes])
+
+
+def columns_of(table: pa.Table, names: Sequence[str]) -> Float:
+    """Some columns of numbers as a matrix, (N, names)."""
+    return np.stack([np.asarray(table[name], np.float32) for name in names], axis=1)
 
 
 def vector_column(embedding_ND: NDArray[Any]) -> pa.Array:

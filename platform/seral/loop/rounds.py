@@ -5,7 +5,8 @@
         picks.parquet                    what was asked
         labels.parquet                   what was answered, and what earlier clips are now said to be instead
         model/                           the best-dev model
-        predictions/                     probabilities: dev.parquet, test.parquet, pool/<shard>.parquet
+        predictions/                     outputs of the model: dev.parquet, test.parquet, pool/<shard>.parquet
+        ratings.parquet                  with dimensions: true and predicted ratings of the test clips, for the report
         selection/                       what the next round selects by, see seral.loop.pool_scores; gone after it
         metrics.json
         round.json                       written last: without it the round never happened
@@ -37,7 +38,7 @@ from seral.loop import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.loop.stopping import RoundSummary, StopOptions
 from seral.pool.ids import Ids, one_array, positions
-from seral.schema import LABEL, PICK
+from seral.schema import PICK, label_schema, prediction_schema
 from seral.selection.budget import PaceOptions
 from seral.selection.candidates import COLUMNS, WITHOUT_A_MODEL
 from seral.selection.selection import StrategyOptions
@@ -46,6 +47,9 @@ from seral.task.folds import FoldData
 from seral.training.data import SourceModels
 
 PREDICTIONS = "predictions"
+RATINGS = "ratings.parquet"
+NO_OUTPUTS = len(prediction_schema([]))
+"""Columns of predictions before those that hold outputs."""
 OF_A_MODEL = frozenset({"embedding_ND", "labelled_embedding_MD"}) | (frozenset(COLUMNS) - WITHOUT_A_MODEL)
 """Columns of Candidates that a round's model makes."""
 
@@ -222,8 +226,8 @@ class Round:
 
     @cached_property
     def latest_labels(self) -> pa.Table:
-        """The last answer about each utterance in the rounds before, schema.LABEL."""
-        return latest(read_labels(self.folder, self.number))
+        """The last answer about each utterance in the rounds before, schema.label_schema."""
+        return latest(read_labels(self.folder, self.number, self.data.dimensions))
 
     def unasked(self, asked_ids: Collection[str]) -> Ids:
         """The training utterances that are not among those, sorted."""
@@ -248,6 +252,13 @@ class Round:
 def scores_pool(strategy: StrategyOptions, stop: StopOptions) -> bool:
     """Whether the models of an arm score the pool: for its strategy, or for a rule to stop."""
     return bool(strategy.needs & OF_A_MODEL) or stop.uncertainty is not None or stop.kappa is not None
+
+
+def voices(fold: LoopFold, ids: Sequence[str]) -> list[str]:
+    """The speaker of each clip, or the clip itself where nobody knows."""
+    rows = fold.rows(ids)
+    names = pc.binary_join_element_wise(rows["corpus"], rows["speaker"], "/").to_pylist()
+    return [name if voice is None else voice for name, voice in zip(ids, names, strict=True)]
 
 
 def draw_in_proportion(rows: pa.Table, count: int, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -278,7 +289,7 @@ def read_rounds(folder: str) -> list[RoundSummary]:
     if complete != [f"{number:04d}" for number in range(len(complete))]:
         raise StateError(f"{folder} has complete rounds {', '.join(complete)}: one in between is missing")
     records = [storage.read_json(storage.join(folder, "rounds", n, "round.json")) for n in complete]
-    names = ("round", "labelled", "dev_uar", "uncertainty", "kappa", "stop_reason")
+    names = ("round", "labelled", "dev_uar", "dev_ccc", "uncertainty", "kappa", "stop_reason")
     return [RoundSummary(**{name: record.get(name) for name in names}) for record in records]
 
 
@@ -302,20 +313,20 @@ def prediction_files(path: str, part: str) -> list[str]:
 
 
 def read_predictions(folder: str, part: Literal["dev", "test"]) -> list[dict[str, list[float]]]:
-    """Class probabilities of the clips of one part in every complete round."""
+    """Class probabilities, then values of dimensions, of the clips of one part in every complete round."""
     rounds = []
     for number in range(count_rounds(folder)):
         (uri,) = prediction_files(round_folder(folder, number), part)
         table = storage.read_table(uri)
-        columns = [np.asarray(table[name]) for name in table.column_names if name.startswith("p_")]
+        columns = [np.asarray(table[name]) for name in table.column_names[NO_OUTPUTS:]]
         rounds.append(dict(zip(table["utterance_id"].to_pylist(), np.stack(columns, 1).tolist(), strict=True)))
     return rounds
 
 
-def read_labels(folder: str, rounds: int) -> pa.Table:
-    """All answers of the first `rounds` rounds, schema.LABEL."""
+def read_labels(folder: str, rounds: int, dimensions: Sequence[str] = ()) -> pa.Table:
+    """All answers of the first `rounds` rounds, schema.label_schema."""
     uris = [storage.join(round_folder(folder, number), "labels.parquet") for number in range(rounds)]
-    return storage.read_tables(uris, LABEL)
+    return storage.read_tables(uris, label_schema(dimensions))
 
 
 def read_picks(folder: str, rounds: int) -> list[str]:

@@ -22,12 +22,20 @@ class RoundSummary:
     """Labels held, the initial set included."""
     dev_uar: float | None = None
     """Unweighted average recall on the development part; None = there is none."""
+    dev_ccc: float | None = None
+    """Mean CCC on the development part of a run without classes; None = there is none, or classes are learnt."""
     uncertainty: float | None = None
     """Mean entropy of the predictions for what is not labelled, as a share of its largest value; None = all is."""
     kappa: float | None = None
-    """Agreement of these predictions with those of the round before; None = in the first round."""
+    """Agreement of these predictions with those of the round before, kappa of classes or else mean CCC; None = in the
+    first round."""
     stop_reason: str | None = None
     """Why the run ended with this round; None = it did not."""
+
+    @property
+    def dev(self) -> float | None:
+        """The score by which rounds are compared: UAR, or without classes mean CCC, on the development part."""
+        return self.dev_ccc if self.dev_uar is None else self.dev_uar
 
 
 Stop = Callable[[Sequence[RoundSummary]], str | None]
@@ -40,18 +48,20 @@ class StopOptions(Options):
     patience: int | None = Field(default=None, ge=1)
     """Rounds without a gain on the development part before the run stops."""
     min_gain: float = Field(default=0.005, ge=0)
-    """UAR (0..1) that counts as a gain."""
+    """UAR (0..1), or CCC in a run without classes, that counts as a gain."""
     confidence: float | None = Field(default=None, gt=0, lt=1)
     """Stop only when so sure that the trend of the last rounds gains less than `min_gain` (0.8 is usual)."""
     uncertainty: float | None = Field(default=None, gt=0, lt=1)
     """Stop when the mean entropy of what is not labelled falls to this share of its largest value."""
     kappa: float | None = Field(default=None, gt=0, le=1)
     """Stop when the predictions of `stable_rounds` rounds in a row agree with those before by at least this kappa
-    (0.99 is usual)."""
+    (0.99 is usual); of ratings, by a mean CCC of as much."""
     stable_rounds: int = Field(default=3, ge=1)
     """Rounds that must agree."""
     target_uar: float | None = Field(default=None, gt=0, le=1)
     """Stop when the development UAR reaches this."""
+    target_ccc: float | None = Field(default=None, gt=0, le=1)
+    """Stop when the mean CCC on the development part of a run without classes reaches this."""
 
     @property
     def early(self) -> str | None:
@@ -86,24 +96,24 @@ def budget_spent(*, rounds: int) -> Stop:
 
 
 def plateau(*, patience: int = 2, min_gain: float = 0.005) -> Stop:
-    """Stop when the best development UAR of the last `patience` rounds is not `min_gain` above the best before them."""
+    """Stop when the best score on dev of the last `patience` rounds is not `min_gain` above the best before them."""
     if patience < 1 or min_gain < 0:
         raise OptionError(f"plateau needs patience >= 1 and min_gain >= 0, got {patience} and {min_gain}")
 
     def stop(done: Sequence[RoundSummary]) -> str | None:
-        scores = _dev_uars(done)
+        scores = _dev_scores(done)
         if len(scores) <= patience:
             return None
         gain = max(scores[-patience:]) - max(scores[:-patience])
         if gain >= min_gain:
             return None
-        return f"plateau: development UAR gained {gain:+.4f} in {patience} rounds, less than {min_gain}"
+        return f"plateau: development {_metric(done)} gained {gain:+.4f} in {patience} rounds, less than {min_gain}"
 
     return stop
 
 
 def flat_trend(*, patience: int = 3, min_gain: float = 0.005, confidence: float = 0.8) -> Stop:
-    """Stop when the trend of development UAR over the last `patience` + 1 rounds, at its upper limit, gains less than
+    """Stop when the trend of the score on dev over the last `patience` + 1 rounds, at its upper limit, gains less than
     `min_gain` in `patience` rounds.
 
     The limit is one-sided, of the slope of a straight line by least squares, so that noise between rounds does not
@@ -116,14 +126,15 @@ def flat_trend(*, patience: int = 3, min_gain: float = 0.005, confidence: float 
         )
 
     def stop(done: Sequence[RoundSummary]) -> str | None:
-        scores = _dev_uars(done)[-patience - 1 :]
+        scores = _dev_scores(done)[-patience - 1 :]
         if len(scores) <= patience:
             return None
         line = linregress(np.arange(len(scores)), scores)
         limit = patience * float(line.slope + t.ppf(confidence, len(scores) - 2) * line.stderr)
         if limit >= min_gain:
             return None
-        return f"flat trend: development UAR gains at most {limit:+.4f} in {patience} rounds, less than {min_gain}"
+        metric = _metric(done)
+        return f"flat trend: development {metric} gains at most {limit:+.4f} in {patience} rounds, less than {min_gain}"
 
     return stop
 
@@ -148,23 +159,28 @@ def stable(*, kappa: float = 0.99, rounds: int = 3) -> Stop:
         last = [summary.kappa for summary in done[-rounds:]]
         if len(last) < rounds or any(value is None or value < kappa for value in last):
             return None
-        return f"stable: predictions of {rounds} rounds agree with those before by kappa {kappa} and more"
+        return f"stable: predictions of {rounds} rounds agree with those before by {kappa} and more"
 
     return stop
 
 
-def target_reached(*, target_uar: float) -> Stop:
-    """Stop when the development UAR is as wanted."""
+def target_reached(*, target: float) -> Stop:
+    """Stop when the score on dev is as wanted."""
 
     def stop(done: Sequence[RoundSummary]) -> str | None:
-        scores = _dev_uars(done[-1:])
-        if not scores or scores[-1] < target_uar:
+        scores = _dev_scores(done[-1:])
+        if not scores or scores[-1] < target:
             return None
-        return f"target reached: development UAR {scores[-1]:.4f}, wanted {target_uar}"
+        return f"target reached: development {_metric(done)} {scores[-1]:.4f}, wanted {target}"
 
     return stop
 
 
-def _dev_uars(done: Sequence[RoundSummary]) -> list[float]:
-    """The development UAR of the rounds that have one: the first labels may be of one speaker, or of one class."""
-    return [summary.dev_uar for summary in done if summary.dev_uar is not None]
+def _dev_scores(done: Sequence[RoundSummary]) -> list[float]:
+    """The score on dev of the rounds that have one: the first labels may be of one speaker, or of one class."""
+    return [summary.dev for summary in done if summary.dev is not None]
+
+
+def _metric(done: Sequence[RoundSummary]) -> str:
+    """The name of the score by which these rounds are compared."""
+    return "UAR" if any(summary.dev_uar is not None for summary in done) else "CCC"

@@ -96,6 +96,7 @@ def run_round(this: Round, before: Sequence[RoundSummary]) -> None:
         round=this.number,
         labelled=labelled,
         dev_uar=(evaluation.metrics["dev"] or {}).get("uar"),
+        dev_ccc=None if this.classes else (evaluation.metrics["dev"] or {}).get("ccc"),
         uncertainty=mean_uncertainty(pool, len(this.classes)),
         kappa=agreement_with_last(pool),
     )
@@ -106,7 +107,7 @@ def run_round(this: Round, before: Sequence[RoundSummary]) -> None:
         with times.phase("probe"):
             result["probe"] = probe_of(this, examples)
     with times.phase("write"):
-        write_tables(this, answers, evaluation.scores)
+        write_tables(this, answers, evaluation.scores, examples.test_target)
         storage.write_json(storage.join(this.path, "metrics.json"), result)
     write_record(this, answers, summary)
 

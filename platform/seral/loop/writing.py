@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import compress
 from typing import Any
 
 import pyarrow as pa
@@ -10,21 +12,36 @@ import pyarrow as pa
 from seral import storage
 from seral.loop.asking import Answers
 from seral.loop.pool_scores import prediction_table
-from seral.loop.rounds import PREDICTIONS, Arm, LoopFold, Round, Trajectory
+from seral.loop.rounds import PREDICTIONS, RATINGS, Arm, LoopFold, Round, Trajectory, voices
 from seral.loop.stopping import RoundSummary
 from seral.schema import PICK
 from seral.selection.budget import PaceOptions
-from seral.task.examples import Utterances
-from seral.training.scoring import Float
+from seral.task.examples import Targets, Utterances
+from seral.training.scoring import Outputs
 
 
-def write_tables(this: Round, answers: Answers, scores: dict[str, tuple[Utterances, Float]]) -> None:
-    """Write what was asked, what was answered, and the probabilities of dev and test."""
+def write_tables(
+    this: Round, answers: Answers, scores: Mapping[str, tuple[Utterances, Outputs]], test_target: Targets
+) -> None:
+    """Write what was asked, what was answered, and the outputs for dev and test; of test clips their ratings too."""
+    classes, dimensions = this.classes, this.data.dimensions
     storage.write_table(storage.join(this.path, "picks.parquet"), _picks(this, answers))
     storage.write_table(storage.join(this.path, "labels.parquet"), answers.changed)
-    for part, (clips, probability_NC) in scores.items():
-        table = prediction_table(part, clips.ids, probability_NC, this.classes)
+    for part, (clips, outputs) in scores.items():
+        table = prediction_table(part, clips.ids, outputs, classes, dimensions)
         storage.write_table(storage.join(this.path, PREDICTIONS, f"{part}.parquet"), table)
+    if dimensions:
+        storage.write_table(storage.join(this.path, RATINGS), _ratings(this, *scores["test"], test_target))
+
+
+def _ratings(this: Round, clips: Utterances, outputs: Outputs, target: Targets) -> pa.Table:
+    """Speakers and true and predicted ratings of the rated test clips."""
+    rated_N = target.rated_N
+    columns: dict[str, Any] = {"utterance_id": list(compress(clips.ids, rated_N.tolist()))}
+    columns["speaker"] = voices(this.fold, columns["utterance_id"])
+    for k, name in enumerate(this.data.dimensions):
+        columns |= {f"true_{name}": target.value_NK[rated_N, k], f"predicted_{name}": outputs.value_NK[rated_N, k]}
+    return pa.table(columns)
 
 
 def write_record(this: Round, answers: Answers, summary: RoundSummary) -> None:
@@ -33,7 +50,7 @@ def write_record(this: Round, answers: Answers, summary: RoundSummary) -> None:
         "round": this.number,
         "labelled": summary.labelled,
         "minutes": round(this.fold.minutes(answers.asked_ids, this.arm.pace or PaceOptions()), 2),
-        "dev_uar": summary.dev_uar,
+        **({"dev_uar": summary.dev_uar} if this.classes else {"dev_ccc": summary.dev_ccc}),
         "uncertainty": summary.uncertainty,
         "kappa": summary.kappa,
         "seconds": {name: round(value, 4) for name, value in this.times.seconds.items()},

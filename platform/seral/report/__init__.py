@@ -13,7 +13,7 @@ from seral import storage
 from seral.figures.axes import png
 from seral.options import Options
 from seral.pool.shards import open_pool
-from seral.report import comparison, figures, page
+from seral.report import comparison, figures, page, ratings
 from seral.report.records import RunRecords, read_run
 from seral.schema import RANDOM
 from seral.task.run import read_config
@@ -61,7 +61,7 @@ def write_report(run: str | Path, metadata: pa.Table, out: str | Path | None = N
     folder = storage.join(run, "report") if out is None else str(out)
     records, columns = read_run(run), comparison.report_columns(metadata)
     pool = comparison.pool_frame(columns)
-    goal = f"{TARGET_SHARE:.0%} of the UAR with all labels"
+    goal = f"{TARGET_SHARE:.0%} of the {records.metrics[0].upper()} with all labels"
     frames = _frames(records, comparison.composition(records, columns), pool)
     pictures = _pictures(records, frames["picks"], pool)
     tables = {
@@ -70,6 +70,8 @@ def write_report(run: str | Path, metadata: pa.Table, out: str | Path | None = N
         "quality": page.quality_table(frames["quality"]),
         "time": page.phase_table(frames["time"], records.shared_seconds),
     }
+    if records.dimensions:
+        frames, pictures, tables = ratings.add_to(records, frames, pictures, tables)
     if records.asks_people:
         # Imported here: it needs the loop, whose modules draw figures.
         from seral.report.labels import label_section
@@ -109,9 +111,21 @@ def _frames(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> 
 
 def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> dict[str, page.Picture]:
     """The figures, each with a text that says what it shows."""
+    pictures = (_class_pictures(records) if records.classes else {}) | {
+        "time": page.Picture(
+            png=png(figures.time_by_phase(records)),
+            alt="Stacked bars of the mean seconds of a trajectory by phase; the table below holds the same numbers.",
+            caption="Mean wall-clock time of a trajectory by phase.",
+        ),
+    }
+    return pictures if composed.empty else pictures | _pick_pictures(records, composed, pool)
+
+
+def _class_pictures(records: RunRecords) -> dict[str, page.Picture]:
+    """Learning curves and confusion of classes."""
     final = comparison.headline(records)
     reached = ", ".join(f"{row['arm']} {100 * row['uar']:.1f} %" for row in final.to_dict("records"))
-    pictures = {
+    return {
         "learning_curves": page.Picture(
             png=png(figures.learning_curves(records)),
             alt=f"Line chart of test UAR against the share of labels. UAR at the last round: {reached}.",
@@ -122,13 +136,7 @@ def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -
             alt=f"Confusion matrices of {', '.join(records.arms)} at the last round, rows are the truth.",
             caption="Test part at the last round, folds and seeds together: share of the true class, and the count.",
         ),
-        "time": page.Picture(
-            png=png(figures.time_by_phase(records)),
-            alt="Stacked bars of the mean seconds of a trajectory by phase; the table below holds the same numbers.",
-            caption="Mean wall-clock time of a trajectory by phase.",
-        ),
     }
-    return pictures if composed.empty else pictures | _pick_pictures(records, composed, pool)
 
 
 def _curve_caption(records: RunRecords) -> str:
@@ -140,17 +148,15 @@ def _curve_caption(records: RunRecords) -> str:
 
 def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> dict[str, page.Picture]:
     arms = ", ".join(arm for arm in records.arms if arm in set(composed["arm"]))
-    return {
-        "picked_classes": page.Picture(
+    answers = f"The answers of each round. The {RANDOM} arm shows what the training part holds."
+    classes = dict[str, page.Picture]()
+    if records.classes:
+        classes["picked_classes"] = page.Picture(
             png=png(figures.picked_classes(composed, records.classes)),
             alt=f"Stacked bars of the answered classes by round for {arms}.",
-            caption=" ".join(
-                [
-                    f"The answers of each round. The {RANDOM} arm shows what the training part holds.",
-                    *_picked_by(records),
-                ]
-            ),
-        ),
+            caption=" ".join([answers, *_picked_by(records)]),
+        )
+    return classes | {
         "picked_groups": page.Picture(
             png=png(figures.picked_groups(composed, pool)),
             alt=f"Bars of the share of picks by speaker and by corpus for {arms}, with the share in the pool.",
@@ -202,10 +208,11 @@ def _growth_sentences(records: RunRecords) -> list[str]:
 
 def _target_sentence(records: RunRecords, goal: str) -> str:
     """Sentence on the target of this run, a share of the UAR with all labels."""
-    ceiling = comparison.full_uar(records)
+    ceiling, classes = comparison.full_score(records), bool(records.classes)
     if ceiling is None:
         return "This run has no arm with all labels, so there is no target to measure against."
     return (
-        f"The target is {goal}: {100 * TARGET_SHARE * ceiling:.1f} % (all labels: {100 * ceiling:.1f} %). Between two "
+        f"The target is {goal}: {page.score_text(TARGET_SHARE * ceiling, classes)} (all labels: "
+        f"{page.score_text(ceiling, classes)}). Between two "
         "rounds the mean curve is taken as straight. Time is that of the rounds up to there, without shared work."
     )

@@ -16,39 +16,47 @@ from seral.report.records import RunRecords
 from seral.schema import FULL, KEYS, RANDOM
 
 METRICS = ["uar", "wa", "macro_f1"]
+"""Metrics of classes."""
 FEW = 6
 """Folds below which the range of their differences is told beside the interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A strategy's final UAR minus random's, over the folds and seeds that both have."""
+    """A strategy's final score minus random's, over the folds and seeds that both have."""
 
     arm: str
     mean: float
-    """Mean difference in UAR, 0..1."""
+    """Mean difference in UAR or in mean CCC."""
     low: float
     high: float
     """95 % interval (Student's t) of the mean over folds (over seeds when there is one fold); NaN with one pair."""
     pairs: int
     """Fold-and-seed pairs compared."""
     gains: tuple[float, ...]
-    """Mean difference of each fold, 0..1."""
+    """Mean difference of each fold."""
     labelled: float
     """Mean number of labels at which they are compared."""
+    metric: str = "uar"
+    """uar or ccc."""
     p: float = float("nan")
     """Two-sided p-value of a sign-flip test over folds; NaN with a single fold, whose sign says nothing."""
 
     @property
     def sentence(self) -> str:
         """The result in words that claim no more than it shows."""
-        sentence = f"{self.arm} − random at {self.labelled:.0f} labels: {100 * self.mean:+.1f} points of UAR"
+        scale, digits, unit = (100, 1, "points of UAR") if self.metric == "uar" else (1, 3, "CCC")
+
+        def signed(value: float) -> str:
+            return f"{scale * value:+.{digits}f}"
+
+        sentence = f"{self.arm} − random at {self.labelled:.0f} labels: {signed(self.mean)} {unit}"
         if np.isnan(self.low):
             return f"{sentence}, from a single pair (one fold and one seed). One pair says nothing about chance."
-        sentence += f", 95 % interval {100 * self.low:+.1f} to {100 * self.high:+.1f}, {self.pairs} pairs"
+        sentence += f", 95 % interval {signed(self.low)} to {signed(self.high)}, {self.pairs} pairs"
         if 1 < len(self.gains) < FEW:
-            lowest, highest = 100 * min(self.gains), 100 * max(self.gains)
-            sentence += f" of {len(self.gains)} folds, whose own differences go from {lowest:+.1f} to {highest:+.1f}"
+            lowest, highest = signed(min(self.gains)), signed(max(self.gains))
+            sentence += f" of {len(self.gains)} folds, whose own differences go from {lowest} to {highest}"
         if not np.isnan(self.p):
             sentence += f", p = {self.p:.2g} by sign flips of folds"
         if self.low > 0:
@@ -69,8 +77,9 @@ def curve(records: RunRecords, arm: str) -> pd.DataFrame:
     rounds["seconds"] = rounds[records.seconds_columns].sum(axis=1)
     rounds["elapsed"] = rounds.groupby(KEYS)["seconds"].cumsum()
     by_round = rounds.groupby("round")
-    means = by_round[["labelled", "fraction", *METRICS, "elapsed"]].mean()
-    stds = by_round[METRICS].std(ddof=1).fillna(0.0).add_suffix("_std")
+    metrics = metrics_of(records)
+    means = by_round[["labelled", "fraction", *metrics, "elapsed"]].mean()
+    stds = by_round[metrics].std(ddof=1).fillna(0.0).add_suffix("_std")
     return means.join(stds).assign(trajectories=by_round.size()).reset_index()
 
 
@@ -82,8 +91,10 @@ def headline(records: RunRecords) -> pd.DataFrame:
         final, rounds = last_round[last_round["arm"] == arm], records.rounds[records.rounds["arm"] == arm]
         row = {"arm": arm, "trajectories": len(final), "labels": final["labelled"].mean()}
         row["fraction"] = final["fraction"].mean()
-        for metric in METRICS:
+        for metric in metrics_of(records):
             row[metric], row[f"{metric}_std"] = final[metric].mean(), final[metric].std(ddof=1)
+        if records.dimensions:
+            row["probe_ccc"] = final["probe_ccc"].mean()
         row["calibration_error"] = final["calibration_error"].mean()
         row["enrolled_uar"], row["probe_uar"] = final["enrolled_uar"].mean(), final["probe_uar"].mean()
         row["seconds"] = rounds[records.seconds_columns].to_numpy().sum() / len(final)
@@ -91,6 +102,12 @@ def headline(records: RunRecords) -> pd.DataFrame:
     if len(records.source):
         rows.append(_source_row(records.source))
     return pd.DataFrame(rows)
+
+
+def metrics_of(records: RunRecords) -> list[str]:
+    """Columns of scores of a run: of classes, then the mean CCC and that of every dimension."""
+    rated = ["ccc", *(f"ccc_{name}" for name in records.dimensions)] if records.dimensions else []
+    return [*(METRICS if records.classes else []), *rated]
 
 
 def _source_row(source: pd.DataFrame) -> dict[str, Any]:
@@ -117,18 +134,24 @@ def phase_seconds(records: RunRecords) -> pd.DataFrame:
 def differences(records: RunRecords, seed: int = 0) -> list[Difference]:
     """The paired difference to random of every other arm with rounds in common, at the last of these."""
     arms = [arm for arm in records.arms if arm not in {FULL, RANDOM}]
-    pairs = (paired_difference(records.rounds, arm, np.random.default_rng(seed)) for arm in arms)
+    pairs = (
+        paired_difference(records.rounds, arm, np.random.default_rng(seed), metric)
+        for metric in records.metrics
+        for arm in arms
+    )
     return [difference for difference in pairs if difference is not None]
 
 
-def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) -> Difference | None:
+def paired_difference(
+    rounds: pd.DataFrame, arm: str, rng: np.random.Generator, metric: str = "uar"
+) -> Difference | None:
     """Pair by fold and seed at the last round both have, when both have spent the same; None when no pair exists."""
     on = ["fold", "seed", "round"]
     both = rounds[rounds["arm"] == arm].merge(rounds[rounds["arm"] == RANDOM], on=on, suffixes=("", "_random"))
     if both.empty:
         return None
     final = both.sort_values("round").groupby(["fold", "seed"]).tail(1).sort_values(["fold", "seed"])
-    gain_P = (final["uar"] - final["uar_random"]).to_numpy(dtype=np.float64)
+    gain_P = (final[metric] - final[f"{metric}_random"]).to_numpy(dtype=np.float64)
     # Seeds of one fold share their test speakers: the folds are what was drawn, as long as there are several.
     gain_F = final.assign(gain=gain_P).groupby("fold")["gain"].mean().to_numpy(dtype=np.float64)
     low, high, _ = mean_interval(gain_F if len(gain_F) > 1 else gain_P)
@@ -140,29 +163,33 @@ def paired_difference(rounds: pd.DataFrame, arm: str, rng: np.random.Generator) 
         pairs=len(gain_P),
         gains=tuple(gain_F.tolist()),
         labelled=float(final["labelled"].mean()),
+        metric=metric,
         p=sign_flip_p(gain_F, rng) if len(gain_F) > 1 else float("nan"),
     )
 
 
-def full_uar(records: RunRecords) -> float | None:
-    """Mean UAR with all labels, or None when that arm was not run."""
+def full_score(records: RunRecords) -> float | None:
+    """Mean UAR (without classes mean CCC) with all labels, or None when that arm was not run."""
     full = last_rounds(records.rounds).query("arm == @FULL")
-    return None if full.empty else float(full["uar"].mean())
+    return None if full.empty else float(full[records.metrics[0]].mean())
 
 
 def cost_of_target(records: RunRecords, share: float) -> pd.DataFrame:
-    """Labels, share of labels and seconds at which each arm's mean curve first reaches `share` of the full-label UAR.
+    """Labels, share of labels and seconds at which each arm's mean curve first reaches `share` of the full-label score.
 
     NaN = not reached. Empty without a full-label arm.
     """
-    ceiling = full_uar(records)
+    ceiling = full_score(records)
     if ceiling is None:
         return pd.DataFrame(columns=["arm", "labels", "fraction", "seconds"])
     rows = []
     for arm in records.arms:
         means = curve(records, arm)
         columns = {"labels": "labelled", "fraction": "fraction", "seconds": "elapsed"}
-        cost = {name: crossing(means[column], means["uar"], share * ceiling) for name, column in columns.items()}
+        cost = {
+            name: crossing(means[column], means[records.metrics[0]], share * ceiling)
+            for name, column in columns.items()
+        }
         rows.append({"arm": arm, **cost})
     return pd.DataFrame(rows)
 

@@ -28,7 +28,7 @@ from seral.figures.axes import (
     percent,
     tidy,
 )
-from seral.report.comparison import curve, full_uar, last_rounds, phase_seconds
+from seral.report.comparison import curve, full_score, last_rounds, phase_seconds
 from seral.report.records import RunRecords
 from seral.schema import FULL, RANDOM
 
@@ -69,7 +69,7 @@ def learning_curves(records: RunRecords) -> Figure:
 
 
 def _full_level(axes: Axes, records: RunRecords) -> None:
-    level = full_uar(records)
+    level = full_score(records)
     if level is None:
         return
     std = float(last_rounds(records.rounds).query("arm == @FULL")["uar"].std(ddof=1))

@@ -15,6 +15,8 @@ from seral.report.comparison import Difference
 from seral.report.records import RunRecords
 
 Row = list[str]
+CLASS_SCORES = {"UAR %": "uar", "WA %": "wa", "macro-F1 %": "macro_f1"}
+"""Headings of metrics of classes, and their columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,36 +83,33 @@ def fill(template: str, *, title: str, environment: Mapping[str, Any], config: s
 
 def headline_table(frame: pd.DataFrame) -> Table:
     """The headline in words and points."""
-    optional = ("probe_uar", "calibration_error", "enrolled_uar")
-    probed, calibrated, enrolled = (bool(frame[name].notna().any()) for name in optional)
-    columns = ["arm", "labels", "UAR %", "WA %", "macro-F1 %", "time", "runs"]
-    rows = []
-    for row in frame.to_dict("records"):
-        scores = [mean_and_std(row[name], row[f"{name}_std"]) for name in ("uar", "wa", "macro_f1")]
-        calibration = [number(100 * row["calibration_error"], 1)] if calibrated else []
-        probe = [number(100 * row["probe_uar"], 1)] if probed else []
-        enrolment = [number(100 * row["enrolled_uar"], 1)] if enrolled else []
-        labels = f"{row['labels']:.0f} ({row['fraction']:.0%})"
-        rows.append(
-            [
-                str(row["arm"]),
-                labels,
-                *scores,
-                *enrolment,
-                *calibration,
-                *probe,
-                duration(row["seconds"]),
-                str(row["trajectories"]),
-            ]
-        )
-    if probed:
-        columns.insert(5, "linear probe UAR %")
-    if calibrated:
-        columns.insert(5, "calibration error %")
-    if enrolled:
-        columns.insert(5, "UAR %, 10 clips enrolled")
+    optional = {
+        "UAR %, 10 clips enrolled": "enrolled_uar",
+        "calibration error %": "calibration_error",
+        "linear probe UAR %": "probe_uar",
+    }
+    classes = {title: name for title, name in CLASS_SCORES.items() if name in frame}
+    shown = {title: name for title, name in optional.items() if frame[name].notna().any()}
+    rated = [name for name in frame.columns if name.split("_")[0] == "ccc" and not name.endswith("_std")]
+    probes = ["probe_ccc"] if "probe_ccc" in frame and frame["probe_ccc"].notna().any() else []
+    rows = [
+        [
+            str(row["arm"]),
+            f"{row['labels']:.0f} ({row['fraction']:.0%})",
+            *(mean_and_std(row[name], row[f"{name}_std"]) for name in classes.values()),
+            *(number(100 * row[name], 1) for name in shown.values()),
+            *(mean_and_std(row[name], row[f"{name}_std"], 1, 3) for name in rated),
+            *(number(row[name], 3) for name in probes),
+            duration(row["seconds"]),
+            str(row["trajectories"]),
+        ]
+        for row in frame.to_dict("records")
+    ]
+    titles = [("CCC " + name.removeprefix("ccc").lstrip("_")).strip() for name in rated]
+    titles += ["ridge probe CCC"] * len(probes)
+    columns = ["arm", "labels", *classes, *shown, *titles, "time", "runs"]
     caption = "Test results at each arm's last round: mean ± standard deviation over folds and seeds."
-    if enrolled:
+    if "enrolled_uar" in shown.values():
         caption += (
             " Models that take speakers' means away know test speakers by all of their unlabelled clips, or, where it "
             "says so, by ten enrolled ones, on the others."
@@ -158,10 +157,15 @@ def phase_table(frame: pd.DataFrame, shared_seconds: Mapping[str, float]) -> Tab
     return Table(caption=caption, columns=["arm", *map(str, frame.columns), "total"], rows=rows)
 
 
-def mean_and_std(mean: float, std: float) -> str:
-    """Mean ± standard deviation in points; the mean alone when there was one run."""
-    points = number(100 * mean, 1)
-    return points if pd.isna(std) else f"{points} ± {100 * std:.1f}"
+def mean_and_std(mean: float, std: float, scale: float = 100, digits: int = 1) -> str:
+    """Mean ± standard deviation, in points by default; the mean alone when there was one run."""
+    points = number(scale * mean, digits)
+    return points if pd.isna(std) else f"{points} ± {scale * std:.{digits}f}"
+
+
+def score_text(score: float, classes: bool) -> str:
+    """A UAR in per cent, or a CCC."""
+    return f"{100 * score:.1f} %" if classes else f"{score:.3f}"
 
 
 def number(value: Any, digits: int) -> str:

@@ -32,9 +32,11 @@ class RunRecords:
     shared_seconds: dict[str, float]
     """Seconds by phase of what all trajectories share."""
     classes: list[str]
+    dimensions: list[str]
     rounds: pd.DataFrame
     """arm, fold, seed, round, labelled, fraction, uar, wa, macro_f1, calibration_error, dev_uar, enrolled_uar,
-    probe_uar, stop_reason, seconds_*."""
+    probe_uar, stop_reason, seconds_*; with dimensions also ccc, ccc_* of each, dev_ccc, probe_ccc. NaN without classes
+    in what is of classes."""
     picks: pd.DataFrame
     """arm, fold, seed, round, utterance_id, order, strategy."""
     answers: pd.DataFrame
@@ -42,8 +44,16 @@ class RunRecords:
     source: pd.DataFrame
     """uar, wa, macro_f1, calibration_error of the model that begins without a label of the target, a row a fold; empty
     where a run has no source."""
+    ratings: pd.DataFrame
+    """arm, fold, seed, round, utterance_id, speaker, true_* and predicted_* of each dimension, of the rated test clips;
+    empty without dimensions."""
     confusion: dict[str, NDArray[np.int64]]
     """Per arm, the test confusion (C, C), rows are the truth, summed over the last rounds of its trajectories."""
+
+    @property
+    def metrics(self) -> list[str]:
+        """The scores by which arms are compared, the first the one that stopping and models go by."""
+        return [*(["uar"] if self.classes else []), *(["ccc"] if self.dimensions else [])]
 
     @property
     def proxy(self) -> bool:
@@ -77,7 +87,7 @@ def read_run(run: str | Path) -> RunRecords:
     if not storage.exists(storage.join(run, "config.yaml")):
         raise StateError(f"there is no run at {run}: config.yaml is missing")
     rounds: list[dict[str, Any]] = []
-    picks, answers = list[pd.DataFrame](), list[pd.DataFrame]()
+    picks, answers, ratings = list[pd.DataFrame](), list[pd.DataFrame](), list[pd.DataFrame]()
     last_confusion: dict[tuple[str, int, int], list[list[int]]] = {}
     for keys, folder in _complete_rounds(run):
         record = storage.read_json(storage.join(folder, "round.json"))
@@ -85,7 +95,10 @@ def read_run(run: str | Path) -> RunRecords:
         rounds.append({**keys, **_round_row(record, metrics)})
         picks.append(_table(folder, "picks", {**keys, "round": record["round"]}))
         answers.append(_table(folder, "labels", {**keys, "round": record["round"]}))
-        last_confusion[keys["arm"], keys["fold"], keys["seed"]] = metrics["test"]["confusion"]
+        if storage.exists(storage.join(folder, "ratings.parquet")):
+            ratings.append(_table(folder, "ratings", {**keys, "round": record["round"]}))
+        if "confusion" in metrics["test"]:
+            last_confusion[keys["arm"], keys["fold"], keys["seed"]] = metrics["test"]["confusion"]
     if not rounds:
         raise StateError(f"run {run} has no complete round yet; a report needs at least one")
     environment = storage.read_json(storage.join(run, "environment.json"))
@@ -99,10 +112,12 @@ def read_run(run: str | Path) -> RunRecords:
         growths=storage.read_json(growth_uri) if storage.exists(growth_uri) else [],
         shared_seconds=storage.read_json(seconds_uri) if storage.exists(seconds_uri) else {},
         classes=list(environment["classes"]),
+        dimensions=list(environment.get("dimensions", [])),
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
         picks=pd.concat(picks, ignore_index=True),
         answers=pd.concat(answers, ignore_index=True),
         source=_source_rows(run),
+        ratings=pd.concat(ratings, ignore_index=True) if ratings else pd.DataFrame(),
         confusion=_sum_by_arm(last_confusion),
     )
 
@@ -137,7 +152,8 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any
         "round": record["round"],
         "labelled": metrics["labelled"],
         "fraction": metrics["fraction"],
-        **{name: test[name] for name in ("uar", "wa", "macro_f1")},
+        **{name: test.get(name, np.nan) for name in ("uar", "wa", "macro_f1")},
+        **_ratings_of(metrics),
         # Runs of versions before it was evaluated do not have it.
         "calibration_error": test.get("calibration_error", np.nan),
         "dev_uar": (metrics.get("dev") or {}).get("uar", np.nan),
@@ -146,6 +162,15 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any
         "stop_reason": record.get("stop_reason"),
         **{f"seconds_{phase}": value for phase, value in record["seconds"].items()},
     }
+
+
+def _ratings_of(metrics: dict[str, Any]) -> dict[str, float]:
+    """CCC of ratings in a round's metrics; nothing without any."""
+    ccc_of = {name: value for name, value in metrics["test"].items() if name.split("_")[0] == "ccc"}
+    if not ccc_of:
+        return {}
+    dev, probe = metrics.get("dev") or {}, metrics.get("probe") or {}
+    return ccc_of | {"dev_ccc": dev.get("ccc", np.nan), "probe_ccc": probe.get("test_ccc", np.nan)}
 
 
 def _table(folder: str, name: str, keys: dict[str, Any]) -> pd.DataFrame:

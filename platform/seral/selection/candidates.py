@@ -53,6 +53,8 @@ class Column:
     """Whether the last axis holds the probabilities of classes."""
     model: bool = False
     """Whether a trained model has to come first."""
+    of: Literal["classes", "ratings"] | None = None
+    """The outputs of a model that it is made of."""
     metadata: bool = False
     """Whether a pool's metadata has a column of this name."""
     folder: str | None = None
@@ -83,6 +85,7 @@ class Candidates:
             finite=True,
             distribution=True,
             model=True,
+            of="classes",
             whence=f"{WITH_A_MODEL} columns p_<class> of source.predictions",
         ),
     ] = None
@@ -96,10 +99,36 @@ class Candidates:
             finite=True,
             distribution=True,
             model=True,
+            of="classes",
             whence=f"{WITH_A_MODEL} columns p1_<class>, p2_<class> and so on of source.predictions",
         ),
     ] = None
     """Class probabilities of R stochastic passes with dropout on, or of R members of an ensemble."""
+    value_NK: Annotated[
+        Floats | None,
+        Column(
+            kind="number",
+            axes=2,
+            finite=True,
+            model=True,
+            of="ratings",
+            whence=f"{WITH_A_MODEL} columns valence, arousal or dominance of source.predictions",
+        ),
+    ] = None
+    """Ratings that the current model predicts, of K dimensions."""
+    member_RNK: Annotated[
+        Floats | None,
+        Column(
+            kind="number",
+            axes=3,
+            axis=1,
+            finite=True,
+            model=True,
+            of="ratings",
+            whence=f"{WITH_A_MODEL} columns valence_1, valence_2 and so on of source.predictions",
+        ),
+    ] = None
+    """Ratings that R members of an ensemble predict."""
     embedding_ND: Annotated[
         Stored | None,
         Column(
@@ -141,10 +170,24 @@ class Candidates:
             labelled=True,
             finite=True,
             model=True,
+            of="classes",
             whence=f"{WITH_A_MODEL} a column doubt of source.labelled",
         ),
     ] = None
     """Disbelief of the model in the labels at hand, 0..1; a number, not the label."""
+    labelled_value_MK: Annotated[
+        Floats | None,
+        Column(
+            kind="number",
+            axes=2,
+            labelled=True,
+            finite=True,
+            model=True,
+            of="ratings",
+            whence=f"{WITH_A_MODEL} columns valence, arousal or dominance of source.labelled",
+        ),
+    ] = None
+    """Ratings that the current model predicts of what is labelled; not the labels."""
     rejected_M: Annotated[
         NDArray[np.bool_] | None,
         Column(
@@ -241,6 +284,11 @@ class Candidates:
         centre_MD: Stored = np.concatenate([labelled_MD, self.picked.need("embedding_ND")])
         return centre_MD
 
+    def labelled_values(self) -> Floats:
+        """Predicted ratings of all that is labelled or picked, (M, K), in the order of `labelled_centres`."""
+        value_MK: Floats = self.need("labelled_value_MK")
+        return value_MK if self.picked is None else np.concatenate([value_MK, self.picked.need("value_NK")])
+
     def _columns(self, rows: Rows) -> dict[str, Any]:
         """Every array of the candidates, at these rows."""
         mine = ((name, value) for name, value in self._arrays() if not COLUMNS[name].labelled)
@@ -307,6 +355,10 @@ METADATA_COLUMNS = tuple(name for name, facts in COLUMNS.items() if facts.metada
 """Columns of a pool's metadata that strategies may read."""
 WITHOUT_A_MODEL = frozenset(name for name, facts in COLUMNS.items() if not facts.model)
 """Fields of Candidates that may be read before there is a model."""
+OF_CLASSES, OF_RATINGS = (
+    frozenset(name for name, facts in COLUMNS.items() if facts.of == of) for of in ("classes", "ratings")
+)
+"""Fields of Candidates that models of classes make, and those that models of ratings make."""
 
 
 def metadata_columns(metadata: pa.Table) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from seral.errors import FeatureError, LabelError, OptionError, SelectionError
 from seral.features.store import vector_numbers
 from seral.options import Options
 from seral.pool.ids import one_array
-from seral.schema import ENCODER_KEY
+from seral.schema import ENCODER_KEY, RATED
 from seral.selection.candidates import COLUMNS, METADATA_COLUMNS, Candidates, metadata_columns
 from seral.vectors.arrays import Floats, Rows, Stored, Strings
 
@@ -28,6 +28,8 @@ VECTORS = ("embedding", "mean")
 
 PASS = re.compile(r"p(\d+)_(.*)")
 """A column of one dropout pass: its number and its class."""
+MEMBER = re.compile(rf"({'|'.join(RATED)})_(\d+)")
+"""A column of one member of an ensemble: the dimension that it rates and its number."""
 
 
 class SourceOptions(Options):
@@ -42,15 +44,17 @@ class SourceOptions(Options):
     """Number of hidden states that `mean` holds."""
     predictions: str | None = None
     """Folder or file of class probabilities `p_<class>`; of a run, only the part `pool` is read. For `bald` and
-    `batch_bald` also those of stochastic passes, or members of an ensemble: `p1_<class>`, `p2_<class>` and so on."""
+    `batch_bald` also those of stochastic passes, or members of an ensemble: `p1_<class>`, `p2_<class>` and so on.
+    Beside them or instead, ratings that a model predicts: `valence`, `arousal`, `dominance`; for `emcm` also those of
+    members of an ensemble: `valence_1`, `valence_2` and so on."""
     metadata: str | None = None
     """A pool's `utterances` folder: durations, speakers, corpora, languages, quality."""
     surprisal: str | None = None
     """Folder of pretraining losses, for `alps`: TAPT/surprisal."""
     labelled: str | None = None
     """Folder or file of what is labelled already: `utterance_id`; `answer` where it is there, of which only `unusable`
-    is read; for `relabel` also `doubt`, how little the label is believed, 0..1, where null is 0. What is said of an
-    utterance twice must agree."""
+    is read; for `relabel` also `doubt`, how little the label is believed, 0..1, where null is 0; for `gsy` and `igs`
+    the ratings that the model predicts, as in `predictions`. What is said of an utterance twice must agree."""
     labelled_features: str | None = None
     """Folder or file of the features of what is labelled, where `features` has those of candidates alone."""
 
@@ -99,6 +103,7 @@ def read_candidates(options: SourceOptions, names: Sequence[str]) -> Candidates:
         labelled_ids=labelled_ids,
         labelled_embedding_MD=labelled_MD,
         labelled_doubt_M=None if labels.doubt_M is None else labels.doubt_M[labelled_rows],
+        labelled_value_MK=None if labels.value_MK is None else labels.value_MK[labelled_rows],
         rejected_M=labels.rejected_M[labelled_rows],
         **_vectors_of_folders(options, candidate_ids),
         **predictions,
@@ -185,12 +190,14 @@ class Labelled(NamedTuple):
     """True where it was found unusable."""
     doubt_M: NDArray[np.float32] | None
     """Disbelief in the labels, 0..1; None = nobody said."""
+    value_MK: NDArray[np.float32] | None
+    """Predicted ratings; None = nobody said."""
 
 
 def read_labelled(options: SourceOptions) -> Labelled:
     """Labelled utterances and their labels. Raises LabelError for an utterance of which two things are said."""
     if options.labelled is None:
-        return Labelled(np.empty(0, dtype=np.str_), np.empty(0, dtype=bool), None)
+        return Labelled(np.empty(0, dtype=np.str_), np.empty(0, dtype=bool), None, None)
     table = _read(_files(options.labelled))
     ids, first, row_M = np.unique(_names(table, options.labelled), return_index=True, return_inverse=True)
     values: dict[str, NDArray[Any]] = {"unusable": np.zeros(len(row_M), dtype=bool)}
@@ -198,6 +205,8 @@ def read_labelled(options: SourceOptions) -> Labelled:
         values["unusable"] = np.asarray(table["answer"].to_pylist(), dtype=object) == "unusable"
     if "doubt" in table.column_names:
         values["doubt"] = np.asarray(table["doubt"].fill_null(0), dtype=np.float32)
+    dimensions = [name for name in RATED if name in table.column_names]
+    values |= {name: np.asarray(table[name], dtype=np.float32) for name in dimensions}
     for name, value_M in values.items():
         first_M = value_M[first][row_M]
         if len(against := np.flatnonzero((value_M != first_M) & (np.arange(len(row_M)) != first[row_M]))):
@@ -206,7 +215,8 @@ def read_labelled(options: SourceOptions) -> Labelled:
                 f"{options.labelled} holds {ids[row_M[row]]} twice and does not agree with itself: {name} is "
                 f"{first_M[row]} and {value_M[row]}"
             )
-    return Labelled(ids, values["unusable"][first], values["doubt"][first] if "doubt" in values else None)
+    value_MK = np.stack([values[name][first] for name in dimensions], axis=1) if dimensions else None
+    return Labelled(ids, values["unusable"][first], values["doubt"][first] if "doubt" in values else None, value_MK)
 
 
 def read_vectors(folder: str, ids: Sequence[str]) -> Stored:
@@ -287,8 +297,10 @@ def _read(files: Sequence[str], columns: Sequence[str] | None = None) -> pa.Tabl
 
 
 def _is_prediction(column: str) -> bool:
-    """Whether a column of a table of predictions is read: ids, parts and probabilities, not what lies beside them."""
-    return column in ("utterance_id", "part") or column.startswith("p_") or PASS.fullmatch(column) is not None
+    """Whether a column of a table of predictions is read: ids, parts and outputs, not what lies beside them."""
+    if column in ("utterance_id", "part", *RATED) or column.startswith("p_"):
+        return True
+    return PASS.fullmatch(column) is not None or MEMBER.fullmatch(column) is not None
 
 
 def _rows(table: pa.Table, ids: Strings, what: str) -> NDArray[np.intp]:
@@ -312,21 +324,31 @@ def _predictions(options: SourceOptions, names: Sequence[str], layout: _Layout) 
     else:
         if "part" in table.column_names:
             table = table.filter(pc.equal(table["part"], "pool"))
-        rows = _rows(table, layout.ids[0], f"probabilities in {options.predictions}")
+        rows = _rows(table, layout.ids[0], f"predictions in {options.predictions}")
 
     def stacked(columns: Sequence[str]) -> Floats:
         return np.stack([np.asarray(table[column], np.float32)[rows] for column in columns], axis=1)
 
     classes = [column[2:] for column in table.column_names if column.startswith("p_")]
+    dimensions = [name for name in RATED if name in table.column_names]
     passes = sorted({int(match[1]) for column in table.column_names if (match := PASS.fullmatch(column))})
-    if not classes:
-        raise SelectionError(f"{options.predictions} has no column p_<class>; it has {', '.join(present)}")
-    columns = {"probability_NC": stacked([f"p_{name}" for name in classes])}
-    if passes:
-        wanted = [[f"p{number}_{name}" for name in classes] for number in passes]
+    members = sorted({int(match[2]) for column in table.column_names if (match := MEMBER.fullmatch(column))})
+    if not classes and not dimensions:
+        wanted_names = f"p_<class>, {', '.join(RATED)}"
+        raise SelectionError(f"{options.predictions} has no column {wanted_names}; it has {', '.join(present)}")
+    columns = {"probability_NC": stacked([f"p_{name}" for name in classes])} if classes else {}
+    columns |= {"value_NK": stacked(dimensions)} if dimensions else {}
+    repeated = {
+        "dropout_RNC": [[f"p{number}_{name}" for name in classes] for number in passes],
+        "member_RNK": [[f"{name}_{number}" for name in dimensions] for number in members],
+    }
+    for field, wanted in repeated.items():
         if absent := {*itertools.chain(*wanted)} - {*table.column_names}:
-            raise SelectionError(f"{options.predictions} has dropout passes, but no column {', '.join(sorted(absent))}")
-        columns["dropout_RNC"] = np.stack([stacked(names_C) for names_C in wanted])
+            raise SelectionError(
+                f"{options.predictions} has several passes or members, but no column {', '.join(sorted(absent))}"
+            )
+        if wanted:
+            columns[field] = np.stack([stacked(names) for names in wanted])
     return columns
 
 

@@ -23,7 +23,6 @@ import torch
 from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from ser_models.metrics import uar
 from seral.loop.loop import arm_of, loop_fold
 from seral.loop.options import LoopOptions
 from seral.loop.rounds import Trajectory, read_predictions
@@ -35,6 +34,7 @@ from seral.sweep.plan import SweepOptions
 from seral.sweep.space import Plain
 from seral.training import supervised
 from seral.training.options import TrainingOptions
+from seral.training.scoring import Outputs, evaluate_scores
 from seral.training.supervised import FoldExamples
 
 POINT = "point"
@@ -176,7 +176,7 @@ def _loop(examples: FoldExamples, options: LoopOptions, folder: str, seed: int, 
 
     def on_round(rounds: Sequence[RoundSummary]) -> None:
         if on_step is not None:
-            on_step(len(rounds), float(np.mean([one.dev_uar for one in rounds if one.dev_uar is not None])))
+            on_step(len(rounds), float(np.mean([one.dev for one in rounds if one.dev is not None])))
 
     run_trajectory(
         folder,
@@ -191,18 +191,18 @@ def judge(
     examples: FoldExamples, options: TrainingOptions, part: Literal["dev", "test"], folder: str
 ) -> dict[str, Any]:
     """Scores on a part of the fold, and under `predicted` the outputs of every model of `folder` for each clip: the
-    model of a training, or those of a loop's rounds, whose `uar` is their mean."""
+    model of a training, or those of a loop's rounds, whose `uar`, or without classes mean `ccc`, is their mean."""
     if not isinstance(options, LoopOptions):
-        scores = supervised.judge(examples, part, folder)
-        return {**scores, "predicted": [scores["predicted"]]}
-    ids = getattr(examples.data.fold, part)
-    label_of = dict(zip(ids, examples.data.oracle().targets(ids).label_N, strict=True))
-    rounds = read_predictions(folder, part)
-    uars = [
-        uar(np.array([label_of[name] for name in outputs]), np.array(list(outputs.values())).argmax(1))
-        for outputs in rounds
-    ]
-    return {"uar": float(np.mean(uars)), "predicted": rounds}
+        judged = supervised.judge(examples, part, folder)
+        return {**judged, "predicted": [judged["predicted"]]}
+    classes, dimensions = examples.data.classes, examples.data.dimensions
+    oracle, rounds, metric = examples.data.oracle(), read_predictions(folder, part), "uar" if classes else "ccc"
+    scores = list[float]()
+    for outputs in rounds:
+        target, output_NO = oracle.targets(list(outputs)), np.array(list(outputs.values()), np.float32)
+        model_outputs = Outputs(probability_NC=output_NO[:, : len(classes)], value_NK=output_NO[:, len(classes) :])
+        scores.append(evaluate_scores(model_outputs, target, classes, () if classes else dimensions)[metric])
+    return {metric: float(np.mean(scores)), "predicted": rounds}
 
 
 def feature_key(options: TrainingOptions) -> str:

@@ -137,6 +137,16 @@ class Targets:
             soft_NC=None if self.soft_NC is None else self.soft_NC[index],
         )
 
+    def first(self, count: int) -> Targets:
+        """Labels of the first rows."""
+        return self.rows(range(count))
+
+    @property
+    def varies(self) -> bool:
+        """Whether rated rows are two or more and differ in every dimension, so that values can be learnt."""
+        value_NK = self.value_NK[self.rated_N]
+        return len(value_NK) > 1 and bool((value_NK.min(0) < value_NK.max(0)).all())
+
     @property
     def decided(self) -> Targets:
         """The classes alone: no ratings, no shares of votes."""

@@ -24,7 +24,7 @@ from seral.labels.votes import RatersInTurn, VoteOptions, raters_per_clip, voted
 from seral.pool.ids import Ids, one_array, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
-from seral.schema import GOLD, LABEL, VOTES
+from seral.schema import GOLD, VOTES, label_schema
 from seral.task.examples import Targets
 
 CLASS_MAP: dict[str, str] = {
@@ -145,12 +145,17 @@ class Oracle:
         label_N = code_N[rows].astype(np.int64)
         return Targets(label_N=label_N, value_NK=value_NK[rows], soft_NC=self._shares(rows))
 
-    def emotions(self, ids: Sequence[str]) -> list[str]:
-        """Gold emotion of each id. Raises LabelError for an id without one."""
-        code_N = self.targets(ids).label_N
-        if missing := [name for name, code in zip(ids, code_N.tolist(), strict=True) if code < 0]:
+    def emotions(self, ids: Sequence[str]) -> list[str | None]:
+        """Gold emotion of each id; None where it is rated and no more. Raises LabelError for an id with neither."""
+        targets = self.targets(ids)
+        labelled_N = targets.decided_N | targets.rated_N
+        if missing := [name for name, labelled in zip(ids, labelled_N.tolist(), strict=True) if not labelled]:
             raise LabelError(f"no gold label for {len(missing)} utterances, e.g. {', '.join(missing[:5])}")
-        return [self._classes[code] for code in code_N.tolist()]
+        return [self._classes[code] if code >= 0 else None for code in targets.label_N.tolist()]
+
+    def ratings(self, ids: Sequence[str]) -> NDArray[np.float32]:
+        """Gold ratings of some utterances, (N, K), NaN where there are none."""
+        return self.targets(ids).value_NK
 
     def _take_votes(self, pool: Pool, options: VoteOptions) -> None:
         """Put the labels of votes in the place of gold ones. Raises LabelError for a pool without votes."""
@@ -202,8 +207,9 @@ class Oracle:
         if self._share_NC is None:
             return fold  # without shares a tie has no answer, and is in no fold
         judged = [*fold.dev, *fold.test]
-        label_N = self.targets(judged).label_N
-        tied = [name for name, label in zip(judged, label_N.tolist(), strict=True) if label < 0]
+        targets = self.targets(judged)
+        tied_N = ~(targets.decided_N | targets.rated_N)
+        tied = [name for name, is_tied in zip(judged, tied_N.tolist(), strict=True) if is_tied]
         return fold.without(tied) if tied else fold
 
     def asked(self, batch: str) -> list[str]:
@@ -215,10 +221,10 @@ class Oracle:
         return [*new, *again]
 
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
-        """The labels of some utterances, schema.LABEL; of a tie the shares alone."""
+        """The labels of some utterances, schema.label_schema; of a tie the shares alone."""
         times, names = Counter(ids), list(dict.fromkeys(ids))
+        targets = self.targets(names)
         if self._in_turn is None:
-            targets = self.targets(names)
             codes, share_NC = targets.label_N, targets.soft_NC
             if share_NC is None:
                 self.emotions(names)  # one without a label is named
@@ -226,16 +232,25 @@ class Oracle:
             share_NC = np.array([self._in_turn.shares(name, times[name], len(self._classes)) for name in names])
             codes = winners(share_NC)
         rows = [
-            self._label(name, int(code), None if share_NC is None else share_NC[at], round_number)
+            self._label(name, int(code), None if share_NC is None else share_NC[at], targets.value_NK[at], round_number)
             for at, (name, code) in enumerate(zip(names, codes, strict=True))
         ]
-        return pa.Table.from_pylist(rows, LABEL)
+        return pa.Table.from_pylist(rows, label_schema(self._dimensions))
 
-    def _label(self, name: str, code: int, share_C: NDArray[np.floating] | None, round_number: int) -> dict[str, Any]:
-        row = {"utterance_id": name, "annotator": self.name, "round": round_number}
+    def _label(
+        self,
+        name: str,
+        code: int,
+        share_C: NDArray[np.floating] | None,
+        value_K: NDArray[np.float32],
+        round_number: int,
+    ) -> dict[str, Any]:
+        row: dict[str, Any] = {"utterance_id": name, "annotator": self.name, "round": round_number}
+        rated = len(value_K) > 0 and bool(np.isfinite(value_K).all())
+        row |= dict(zip(self._dimensions, value_K.tolist(), strict=True)) if rated else {}
         shared = share_C is not None and bool(np.isfinite(share_C).all())
         probability = share_C.tolist() if share_C is not None and shared and self._learns_shares else None
-        if code < 0 and probability is None:
+        if code < 0 and probability is None and not rated:
             return row | {"answer": "disputed" if shared else "skipped"}
         return row | {
             "answer": "label",

@@ -79,13 +79,13 @@ def fit_training_head(
         pool.use_only(pool.centre_mean.shape[0] - 1)
     judged = labelled_rows(dev.units, dev.targets.decided) if dev.units.ids and num_classes else None
     if not num_classes:
-        return fit_dimensions(_rated_rows(*train), pool=pool, options=settings)
+        return fit_dimensions(rated_rows(*train), pool=pool, options=settings)
     if adaptation is not None and adaptation.options is not None:
         return _fit_anchored(labelled_rows(*train), judged, pool, num_classes, settings, adaptation)
     fitted = fit_head(labelled_rows(*train), num_classes, pool=pool, dev=judged, prior=prior, options=settings)
     if not train.targets.value_NK.shape[1]:
         return fitted
-    rated = fit_dimensions(_rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
+    rated = fit_dimensions(rated_rows(*train), pool=fitted.pool, options=replace(settings, learn_layers=False))
     return replace(fitted, head=stack_heads(fitted.head, rated.head))
 
 
@@ -115,7 +115,8 @@ def labelled_rows(units: Utterances, targets: Targets) -> PooledSet:
     return PooledSet(**_rows(units, labelled_N), label_N=label_N, weight_N=weight_N, soft_NC=soft_NC)
 
 
-def _rated_rows(units: Utterances, targets: Targets) -> RatedSet:
+def rated_rows(units: Utterances, targets: Targets) -> RatedSet:
+    """The clips that are rated."""
     return RatedSet(**_rows(units, targets.rated_N), target_NK=torch.from_numpy(targets.value_NK[targets.rated_N]))
 
 

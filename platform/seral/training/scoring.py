@@ -35,11 +35,17 @@ ROWS_IN_BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Outputs of a model for N utterances: probabilities, dimensions, embeddings, stochastic passes if asked for."""
+class Outputs:
+    """Outputs of a model for N utterances: probabilities of classes, values of dimensions; C or K may be 0."""
 
     probability_NC: Float
     value_NK: Float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(Outputs):
+    """Outputs of a model for N utterances, their embeddings, and stochastic passes if asked for."""
+
     embedding_NU: Float
     dropout_RNC: Float
 
@@ -237,7 +243,7 @@ def evaluate_model(
 
 
 def evaluate_scores(
-    scores: Scores, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
+    scores: Outputs, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
 ) -> dict[str, Any]:
     """Metrics of classes, of dimensions or of both, each over the utterances that are labelled so."""
     result: dict[str, Any] = {}

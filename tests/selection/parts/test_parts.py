@@ -62,12 +62,15 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
         probability_NC=rng.dirichlet(np.ones(4), size=count).astype(np.float32),
         dropout_RNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
         embedding_ND=rng.normal(size=(count, 5)).astype(np.float16),
+        value_NK=rng.normal(size=(count, 2)).astype(np.float32),
+        member_RNK=rng.normal(size=(3, count, 2)).astype(np.float32),
         surprisal_NQ=rng.uniform(size=(count, 6)).astype(np.float16),
         speaker=rng.choice(["a", "b", "c"], size=count),
         duration_s=rng.integers(1, 40, size=count) / 4,
         snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
         labelled_ids=np.array(names[count:], dtype=np.str_),
         labelled_embedding_MD=rng.normal(size=(labelled, 5)).astype(np.float16),
+        labelled_value_MK=rng.normal(size=(labelled, 2)).astype(np.float32),
         labelled_doubt_M=rng.uniform(size=labelled).astype(np.float32),
         rejected_M=np.arange(labelled) % 2 == 1,
     )
@@ -85,7 +88,7 @@ def divided(whole: Candidates, parts: int, seed: int) -> Parts:
         values = {name: value for name, value in vars(mine).items() if value is not None}
         values["labelled_ids"] = whole.labelled_ids[part_M == part]
         values["labelled_embedding_MD"] = whole.labelled_centres()[part_M == part]
-        for name in ("labelled_doubt_M", "rejected_M"):
+        for name in ("labelled_doubt_M", "labelled_value_MK", "rejected_M"):
             if name in values:
                 values[name] = values[name][part_M == part]
         made.append(PoolPart(Candidates(**values)))
@@ -353,7 +356,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"utterance_id": ["u"], "vector": [[1.0]]}), tmp_path / "features" / "009.parquet")
     with pytest.raises(SelectionError, match=r"009\.parquet has none of the columns embedding, mean; it has utt"):
         read_candidates(source, shards(source))
-    with pytest.raises(SelectionError, match=r"have features but no probabilities in .*000\.parquet, e\.g\. u"):
+    with pytest.raises(SelectionError, match=r"have features but no predictions in .*000\.parquet, e\.g\. u"):
         read_candidates(
             source.model_copy(update={"predictions": str(tmp_path / "predictions" / "000.parquet")}), ["001.parquet"]
         )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from seral.corpora.reading.fields import Fields
 from seral.corpora.reading.utterance import Vote
-from seral.corpora.reading.votes import RATED
 from seral.errors import OptionError, unknown_name
+from seral.schema import RATED
 
 ANSWERS = ("emotion", *RATED)
 

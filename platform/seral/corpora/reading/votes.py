@@ -8,8 +8,6 @@ from statistics import fmean
 
 from seral.corpora.reading.utterance import Vote
 
-RATED = ("valence", "arousal", "dominance")
-
 
 def winners(votes: Iterable[Vote]) -> list[str]:
     """The emotions with the most votes: several at a tie, none where nobody named one."""

@@ -104,6 +104,7 @@ class PoolPart:
             columns["rejected_M"] = np.zeros(labelled, bool)
         if not labelled:  # which does not say that other parts know less of what is
             columns |= {"labelled_doubt_M": np.empty(0, np.float32), "labelled_embedding_MD": nobody.embedding_ND}
+            columns["labelled_value_MK"] = nobody.value_NK
         return replace(nobody, **columns)
 
     def own(self, ids: Sequence[str]) -> list[str]:

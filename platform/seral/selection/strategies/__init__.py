@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from seral.selection.strategies.automatic import ALL_RECOMMENDED, auto, recommended
 from seral.selection.strategies.batch_bald import batch_bald, batch_bald_looks_at
+from seral.selection.strategies.bayesian import (
+    max_det,
+    max_det_in_parts,
+    predictive_variance,
+    predictive_variance_in_parts,
+)
 from seral.selection.strategies.clusters import alps, k_means
 from seral.selection.strategies.dropout_query import dropquery, dropquery_in_parts
 from seral.selection.strategies.dynamic_coverage import dcom, dcom_in_parts
 from seral.selection.strategies.farthest_first import k_center, k_center_in_parts
+from seral.selection.strategies.greedy_sampling import gsy, gsy_in_parts, igs, igs_in_parts
 from seral.selection.strategies.herding import (
     max_herding,
     max_herding_in_parts,
@@ -21,6 +28,8 @@ from seral.selection.strategies.informative_diverse import (
     cluster_margin,
     cluster_margin_looks_at,
 )
+from seral.selection.strategies.largest_cluster import lcmd, lcmd_in_parts
+from seral.selection.strategies.model_change import emcm
 from seral.selection.strategies.phases import tcm, tcm_stands_for
 from seral.selection.strategies.records import Exact, OfShortlist, Phases, StandsFor, Strategy, Wrapper, by_score
 from seral.selection.strategies.spread import badge, badge_in_parts, k_means_plus_plus, k_means_plus_plus_in_parts
@@ -48,7 +57,7 @@ from seral.selection.strategies.wrappers_in_parts import (
 
 __all__ = ["DIVERSITIES", "STRATEGIES", "UNCERTAINTIES", "WRAPPERS"]
 
-FEATURES, PROBABILITIES, PASSES = {"embedding_ND"}, {"probability_NC"}, {"dropout_RNC"}
+FEATURES, PROBABILITIES, PASSES, VALUES = {"embedding_ND"}, {"probability_NC"}, {"dropout_RNC"}, {"value_NK"}
 """Fields of Candidates that most strategies read."""
 
 STRATEGIES: dict[str, Strategy] = {
@@ -74,6 +83,12 @@ STRATEGIES: dict[str, Strategy] = {
     "dropquery": Strategy(dropquery, PROBABILITIES | PASSES | FEATURES, Exact(dropquery_in_parts)),
     "badge": Strategy(badge, PROBABILITIES | FEATURES, Exact(badge_in_parts)),
     "cluster_margin": Strategy(cluster_margin, PROBABILITIES | FEATURES, OfShortlist(cluster_margin_looks_at)),
+    "gsy": Strategy(gsy, VALUES | {"labelled_value_MK"}, Exact(gsy_in_parts)),
+    "igs": Strategy(igs, VALUES | FEATURES | {"labelled_value_MK"}, Exact(igs_in_parts)),
+    "emcm": by_score(emcm, {"member_RNK"} | FEATURES),
+    "predictive_variance": Strategy(predictive_variance, FEATURES, Exact(predictive_variance_in_parts)),
+    "max_det": Strategy(max_det, FEATURES, Exact(max_det_in_parts)),
+    "lcmd": Strategy(lcmd, FEATURES, Exact(lcmd_in_parts)),
     "after": Strategy(after, in_parts=OfShortlist(after_looks_at)),
 }
 """A new strategy is one function and one line here; the contract tests run over this table.

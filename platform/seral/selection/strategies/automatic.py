@@ -16,6 +16,7 @@ from seral.selection.parts.part import PoolPart
 from seral.selection.strategies.clusters import k_means
 from seral.selection.strategies.herding import uncertainty_herding
 from seral.selection.strategies.informative_diverse import cluster_margin
+from seral.selection.strategies.largest_cluster import lcmd
 from seral.selection.strategies.records import Pick, Wrap
 from seral.selection.strategies.uniform import drawn, uniform
 from seral.selection.strategies.wrappers import epsilon_greedy, quality, usable
@@ -57,9 +58,10 @@ def auto(
     epsilon: float = 0.0,
 ) -> list[str]:
     """The best by situation on the corpora of docs/results/few-labels.md. Before there is a model k_means; by a model
-    of this corpus' own labels cluster_margin. By one that has a `source` (labels of other corpora; the loop says
-    so) uncertainty_herding, if the classes that it predicts agree with clusters of the features; if not, random before
-    the first label and cluster_margin after it. A share of `epsilon` is picked by chance.
+    of this corpus' own labels cluster_margin, or lcmd where it predicts ratings and no classes. By one that has a
+    `source` (labels of other corpora; the loop says so) uncertainty_herding, if the classes that it predicts agree with
+    clusters of the features; if not, random before the first label and cluster_margin after it. A share of `epsilon` is
+    picked by chance.
 
     Agreement is the mutual information of predicted classes and of twice as many k-means clusters, adjusted for chance:
     0 by chance, 1 for the same groups; from `agreement` on clusters are followed. A model of few labels agrees with
@@ -81,6 +83,8 @@ def recommended(
 ) -> Recommendation:
     """The strategy that `auto` stands for."""
     if not all(parts.each(PoolPart.has, "probability_NC")):
+        if all(parts.each(PoolPart.has, "value_NK")):
+            return Recommendation("lcmd", lcmd, usable, epsilon)
         return Recommendation("k_means", k_means, quality, epsilon)
     begun = any(parts.each(PoolPart.labelled_ids))
     filter_by = usable if begun else quality
@@ -91,7 +95,7 @@ def recommended(
     return Recommendation("cluster_margin", cluster_margin, filter_by, epsilon)
 
 
-ALL_RECOMMENDED = {"k_means", "uncertainty_herding", "cluster_margin", "random"}
+ALL_RECOMMENDED = {"k_means", "uncertainty_herding", "cluster_margin", "lcmd", "random"}
 
 
 def agreement_of_clusters(candidates: Candidates, seed: int) -> float:

@@ -55,24 +55,33 @@ class Offer(NamedTuple):
 
 
 def k_center(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]:
-    """Farthest-first from the labelled rows, or from the most central. Sener and Savarese 2018, arXiv 1708.00489."""
+    """Farthest-first from the labelled rows, or from the most central. Sener and Savarese 2018, arXiv 1708.00489.
+
+    For ratings it is known as greedy sampling in feature space, GSx: Wu, Lin and Huang 2019, arXiv 1808.04245.
+    """
     rows = farthest_first(candidates.need("embedding_ND"), candidates.labelled_centres(), k)
     ids: list[str] = candidates.ids[rows].tolist()
     return ids
 
 
 def k_center_in_parts(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:
-    """The picks of `k_center`: every part keeps its bounds, and offers what may be next."""
-    parts.each(_prepare)
+    """The picks of `k_center`."""
+    return farthest_first_in_parts(parts, "embedding_ND", parts.labelled_part().labelled_centres(), k)
+
+
+def farthest_first_in_parts(parts: Parts, name: str, centre_MD: Stored, k: int) -> list[str]:
+    """The ids of k rows of farthest-first traversal of a field of Candidates: every part keeps its bounds, and offers
+    what may be next."""
+    parts.each(_prepare, name)
 
     def each(method: Callable[Concatenate[BoundedRows, P], T], /, *arguments: P.args, **options: P.kwargs) -> list[T]:
         return parts.each(ask_rows, method, *arguments, **options)
 
-    return [str(name) for name in traverse(each, parts.labelled_part().labelled_centres(), k)]
+    return [str(name) for name in traverse(each, centre_MD, k)]
 
 
-def _prepare(part: PoolPart) -> None:
-    part.work = BoundedRows(part.candidates.ids, part.candidates.need("embedding_ND"))
+def _prepare(part: PoolPart, name: str) -> None:
+    part.work = BoundedRows(part.candidates.ids, part.candidates.need(name))
 
 
 def ask_rows(
