@@ -38,9 +38,10 @@ RATINGS = ("valence", "arousal", "dominance")
 def usual_method(raters: float) -> Method:
     """The way to put the votes of so many people a clip together, where nobody has chosen one: docs/people.md.
 
-    Of one person the answer as it is; of more the shares of their votes, which are learnt where they are tied, too.
+    Of one person the answer as it is, of two what both say; of more the shares of their votes, which are learnt where
+    they are tied, too.
     """
-    return "majority" if raters < 2 else "soft"
+    return "majority" if raters < 3 else "soft"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,8 +53,8 @@ class PeopleOptions(Options):
     """People who pass on a clip and are replaced by others, at most."""
     consensus: Literal["majority", "soft", "dawid-skene"] | None = None
     """The way answers become one label (seral.labels.consensus): the most votes, the shares of votes, or shares weighed
-    by how well each person knows each class. None = by `overlap`: majority for one person a clip, soft for more. Which
-    is best when: docs/people.md, "What answers are worth"."""
+    by how well each person knows each class. None = by `overlap`: majority for one person a clip or two, soft for
+    more. Which is best when: docs/people.md, "What answers are worth"."""
     targets: Literal["soft", "hard"] = "soft"
     """The target of training: the shares of the consensus, or its winner alone."""
     evaluation: int = Field(default=100, ge=2)

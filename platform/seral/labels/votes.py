@@ -36,8 +36,8 @@ class VoteOptions(Options):
     method: VoteMethod | None = None
     """soft: training learns the shares of the votes, and clips on which they are tied as well. majority: the class that
     most raters named; a tie has no label. dawid-skene: shares by how each rater confuses classes. None = by the median
-    number of a clip's raters in the pool: majority for one, soft for more. Models are judged by the class that won, and
-    by the shares."""
+    number of a clip's raters in the pool: majority for one or two, soft for more. Models are judged by the class that
+    won, and by the shares."""
     secondary: float = Field(default=SECONDARY, ge=0, le=1)
     """Weight of a further emotion that a rater named, beside 1 for the first; 0 = they do not count."""
     least: int = Field(default=1, ge=1)
