@@ -163,15 +163,15 @@ def test_what_answers_are_worth(people: OpenPeople, ledger: Ledger) -> None:
 def test_shares_are_learnt_where_several_people_hear_a_clip_and_nobody_chose(
     people: OpenPeople, ledger: Ledger
 ) -> None:
-    with people(overlap=2) as asked, pytest.raises(AwaitingLabels):
+    with people(overlap=3) as asked, pytest.raises(AwaitingLabels):
         asked.ask("a/round-0000", IDS[:1], [], 0)
-    say(ledger, "ada", "anger")
-    say(ledger, "ben", "neutral")
-    for options, answer in (({"overlap": 2}, "label"), ({"overlap": 1}, "disputed")):
+    for person, word in (("ada", "anger"), ("ben", "neutral"), ("cem", "neutral")):
+        say(ledger, person, word)
+    for options, shares in (({"overlap": 3}, [1 / 3, 2 / 3]), ({"overlap": 2}, [0, 1])):
         with people(**options) as asked:
-            assert asked.labels(IDS[:1], 0)["answer"].to_pylist() == [answer]
-    with people(overlap=2, consensus="majority") as asked:
-        assert asked.labels(IDS[:1], 0)["answer"].to_pylist() == ["disputed"]
+            (row,) = asked.labels(IDS[:1], 0).to_pylist()
+            assert row["emotion"] == "neutral"
+            assert row["probability"] == pytest.approx(shares)
 
 
 def test_a_second_look_is_for_another_person_and_all_answers_count(people: OpenPeople, ledger: Ledger) -> None:
