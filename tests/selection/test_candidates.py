@@ -45,6 +45,7 @@ def test_it_has_no_field_that_could_hold_a_label() -> None:
         "labelled_ids",
         "labelled_embedding_MD",
         "labelled_doubt_M",
+        "labelled_value_MK",  # as the model predicts them
     }
 
 

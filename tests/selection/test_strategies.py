@@ -476,6 +476,14 @@ def clustered(count: int, labelled: int, *, agreeing: bool) -> dict[str, Any]:
     return columns
 
 
+def test_auto_takes_the_strategy_of_ratings_where_no_class_is_predicted() -> None:
+    candidates = Candidates(**pool(40, 4, 0) | {"probability_NC": None})
+    parts, auto = Parts([PoolPart(candidates)]), StrategyOptions(name="auto")
+    picks = select_in_parts(auto, parts, 10, np.random.default_rng(1))
+    assert picks.strategy == "lcmd"
+    assert picks.ids == select("lcmd", candidates, 10, np.random.default_rng(1))
+
+
 @pytest.mark.parametrize(
     ("labelled", "agreeing", "source", "name"),
     [
@@ -493,7 +501,7 @@ def test_auto_goes_by_what_can_be_seen(labelled: int, agreeing: bool, source: bo
     """Good recordings before there are labels, then what does not sound like the rejected."""
     columns = clustered(80, labelled, agreeing=agreeing)
     if not (labelled or source):
-        columns["probability_NC"] = None
+        columns |= {"probability_NC": None, "value_NK": None}
     candidates, rng = Candidates(**columns), np.random.default_rng(1)
     auto = StrategyOptions.model_validate({"name": "auto", "source": source, "epsilon": epsilon})
     picks = select_in_parts(auto, Parts([PoolPart(candidates)]), 10, rng)

@@ -16,7 +16,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from seral.errors import LostPart, OptionError, SelectionError
 from seral.selection.budget import PaceOptions
-from seral.selection.candidates import Candidates
+from seral.selection.candidates import COLUMNS, Candidates
 from seral.selection.minutes import select_for_minutes
 from seral.selection.parts.actors import RemoteParts, _cpus_each
 from seral.selection.parts.distributed import pick_alone, select_in_parts
@@ -184,7 +184,7 @@ def test_ids_are_compared_with_labelled_ones_and_by_themselves(monkeypatch: pyte
 def test_what_is_labelled_in_one_part_is_labelled_for_the_others_too() -> None:
     """Merged picks keep away from labels of a part, whether the others have none or are not told of any."""
     whole = pool(60, 6, 0)
-    nobody = {"labelled_ids": None, "labelled_embedding_MD": None, "labelled_doubt_M": None, "rejected_M": None}
+    nobody = dict.fromkeys(name for name, facts in COLUMNS.items() if facts.labelled)
     rows = [np.arange(30), np.arange(30, 60)]
     empty = {name: np.asarray(getattr(whole, name))[:0] for name in nobody}
     pools = [
@@ -220,7 +220,7 @@ def mean_distance(x_ND: NDArray[Any], centre_XD: NDArray[Any]) -> tuple[float, l
 
 @pytest.mark.parametrize("strategy", ["k_means", "alps", "typiclust", "prob_cover", "auto"])
 def test_merged_picks_tell_how_near_they_are_which_their_parts_bound(strategy: str) -> None:
-    whole = replace(pool(120, 4, 0), probability_NC=None, snr_db=None)
+    whole = replace(pool(120, 4, 0), probability_NC=None, value_NK=None, snr_db=None)
     parts, chosen = divided(whole, 3, 0), StrategyOptions(name=strategy)
     picks = select_in_parts(chosen, parts, 12, RNG(3))
     x_ND, labelled_MD = whole.need("embedding_ND"), whole.labelled_centres()
@@ -251,7 +251,7 @@ def test_exact_picks_and_rows_without_features_have_no_distance() -> None:
 
 
 def test_auto_in_parts_is_merged_before_there_is_a_model() -> None:
-    whole = replace(pool(80, 4, 0), probability_NC=None)
+    whole = replace(pool(80, 4, 0), probability_NC=None, value_NK=None)
     parts = divided(whole, 3, 0)
     picks_of_parts = select_in_parts(StrategyOptions(name="auto"), parts, 9, RNG(3))
     first = StrategyOptions.model_validate({"name": "k_means", "wrappers": ["quality"]})
