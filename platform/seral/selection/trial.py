@@ -1,8 +1,4 @@
-"""A trial pick of a few made-up clips: options out of range are refused when they are read, not when the first round
-picks with them.
-"""
-
-# N candidates · M labelled utterances · R repeats (dropout passes) · C classes · D features
+"""A trial pick of a few made-up clips: options out of range are refused when they are read."""
 
 from __future__ import annotations
 
@@ -14,9 +10,6 @@ import numpy as np
 from seral.errors import SelectionError
 from seral.selection.candidates import COLUMNS, Candidates
 from seral.selection.strategies.records import Pick
-
-CANDIDATES, LABELLED, OTHERS = 12, 4, 3
-"""Made-up clips that may be picked, those that are labelled, and the length of every other axis."""
 
 
 def try_out(pick: Pick) -> None:
@@ -32,13 +25,11 @@ def made_up() -> Candidates:
     """Clips with every column that a strategy may read, the same each time."""
     rng, values = np.random.default_rng(0), dict[str, Any]()
     for name, column in COLUMNS.items():
-        shape = [OTHERS] * column.axes
-        shape[column.axis] = LABELLED if column.labelled else CANDIDATES
+        shape = [3] * column.axes
+        shape[column.axis] = 4 if column.labelled else 12
+        numbers = rng.uniform(0.1, 1, shape)
         if column.kind == "name":
             values[name] = np.array([f"{name}-{row}" for row in range(shape[0])])
-        elif column.kind == "flag":
-            values[name] = np.zeros(shape, dtype=bool)
-        else:
-            numbers = rng.uniform(0.1, 1, shape)
+        else:  # flags are all raised
             values[name] = numbers / numbers.sum(-1, keepdims=True) if column.distribution else numbers
     return Candidates(**values)

@@ -56,7 +56,7 @@ from seral.task.ray_train import STATE, OnReport, last_checkpoint
 from seral.training.alignment import BatchAdaptation
 from seral.training.data import Labelled
 from seral.training.finetune_options import FinetuneOptions
-from seral.training.model import FrameBatch, frame_batch, load_model, save_model
+from seral.training.model import FrameBatch, frame_batch, load_model, read_normalisation, save_model
 from seral.training.pretrained import standardise_adapters
 
 BEST = "best"
@@ -81,10 +81,8 @@ class AdapterSpec:
     on: ClusterOptions
     adaptation: BatchAdaptation | None = None
     """Speech of another language that some of the clips are of."""
-    normalise: str = "none"
-    """Means that are taken from the pooled states, as in `HeadOptions`."""
     shifts: SpeakerShifts | None = None
-    """These means' shifts, of the clips of both parts."""
+    """Shifts that are taken from the pooled states of the clips of both parts, where the start's are normalised."""
 
 
 def train_adapters(
@@ -113,7 +111,7 @@ class AdapterTraining:
         self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
         self.device = torch.device("cuda" if spec.on.use_gpu else "cpu")
         torch.manual_seed(spec.seed)
-        self.model = load_model(spec.start)
+        self.model, self.normalise = load_model(spec.start), read_normalisation(spec.start)
         goes_on = bool(self.model.encoder.adapters)
         if not goes_on:
             attach_adapters(self.model.encoder, spec.options.adapters(), seed=spec.seed)
@@ -257,8 +255,8 @@ class AdapterTraining:
         better = not dev or not before or dev["dev_loss"] < min(before)
         self.history["epochs"].append({**dev, "loss": loss})
         if better:
-            layer, normalise = self.spec.layer, self.spec.normalise
-            save_model(self.best, self.model, self.spec.store, layer=layer, normalise=normalise)
+            layer, store = self.spec.layer, self.spec.store
+            save_model(self.best, self.model, store, layer=layer, normalise=self.normalise)
 
     def _out_of_patience(self) -> bool:
         losses = [epoch["dev_loss"] for epoch in self.history["epochs"] if "dev_loss" in epoch]

@@ -105,7 +105,6 @@ def finetune(
         if start is not None and (start.freeze or not start.refit_head):
             raise OptionError(f"{options.adapter!r} has nothing to go on with from {begin}: choose an adapter")
         return history
-    normalise = read_normalisation(str(begin)) if head is None else head.normalise
     spec = AdapterSpec(
         store=data.store,
         start=str(begin),
@@ -118,20 +117,18 @@ def finetune(
         options=options,
         on=on,
         adaptation=None if adaptation is None or head is None else adaptation.of_batches(head.fitted.pool, seed),
-        normalise=normalise,
-        shifts=_shifts(data, normalise),
+        shifts=_shifts(data, str(begin)),
     )
-    work = storage.join(folder, ".train")
-    name = f"train-{_digest(spec)}"
+    name, work = f"train-{_digest(spec)}", storage.join(folder, ".train")
     history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
     for name in (".head", PRETRAINED):
         storage.remove(storage.join(folder, name))
     return history
 
 
-def _shifts(data: TrainingData, normalise: str) -> SpeakerShifts | None:
+def _shifts(data: TrainingData, start: str) -> SpeakerShifts | None:
     """The shifts of the clips that adapters train on. Raises TrainError for a model of means that are not there."""
-    if normalise == "none":
+    if (normalise := read_normalisation(start)) == "none":
         return None
     if normalise not in data.centrings:
         raise TrainError(f"the model to start from reads features less the means of a {normalise}, and none are there")
@@ -271,7 +268,7 @@ def _digest(spec: AdapterSpec) -> str:
     units, targets = spec.train
     text = [spec.store.fingerprint, units.ids, targets.label_N.tolist(), targets.value_NK.tolist()]
     text += [None if part is None else part.tolist() for part in (targets.weight_N, targets.soft_NC)]
-    text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze, spec.normalise]
+    text += [spec.seed, spec.options.model_dump_json(), spec.start, spec.freeze, read_normalisation(spec.start)]
     if spec.adaptation is not None:
         text.append(spec.adaptation.digest())
     return hashlib.sha256(repr(text).encode()).hexdigest()[:16]

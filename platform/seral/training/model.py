@@ -145,7 +145,7 @@ class FrameBatch:
     from_source_B: Tensor
     """Whether a clip is of another language than the one that is learned."""
     shift_BLD: tuple[Tensor, Tensor] | None = None
-    """What is taken from the pooled means and standard deviations of every state; None = nothing."""
+    """Shifts that are taken from the pooled means and standard deviations of every state; None = nothing."""
 
 
 def frame_batch(

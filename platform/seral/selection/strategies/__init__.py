@@ -29,7 +29,6 @@ from seral.selection.strategies.informative_diverse import (
     cluster_margin_looks_at,
 )
 from seral.selection.strategies.largest_cluster import lcmd, lcmd_in_parts
-from seral.selection.strategies.model_change import emcm
 from seral.selection.strategies.phases import tcm, tcm_stands_for
 from seral.selection.strategies.records import Exact, OfShortlist, Phases, StandsFor, Strategy, Wrapper, by_score
 from seral.selection.strategies.spread import badge, badge_in_parts, k_means_plus_plus, k_means_plus_plus_in_parts
@@ -39,6 +38,7 @@ from seral.selection.strategies.uncertainty import (
     bald,
     density,
     density_in_parts,
+    emcm,
     entropy,
     least_confidence,
     margin,

@@ -22,7 +22,7 @@ from seral.vectors.arrays import Stored
 from seral.vectors.distances import SLAB
 from seral.vectors.view import unit_rows
 
-# N candidates · D features
+# N candidates · R repeats (members) · D features · K rated dimensions
 
 
 def entropy(candidates: Candidates) -> scores.Scores:
@@ -43,6 +43,22 @@ def least_confidence(candidates: Candidates) -> scores.Scores:
 def bald(candidates: Candidates) -> scores.Scores:
     """The k candidates on which the dropout passes, or the members of an ensemble, disagree most."""
     return uncertainty_of(candidates, "bald")
+
+
+def emcm(candidates: Candidates) -> scores.Scores:
+    """The k largest expected gradients of the squared error by the last layer, `mean_r ‖f_r(x) - f(x)‖ · ‖(x, 1)‖`.
+    Cai, Zhang and Zhou 2013, Maximizing expected model change for active learning in regression, ICDM.
+
+    Members f_r are ridge regressions on the embedding x, fitted on the labels drawn with replacement. Differs from the
+    paper: f is their mean; ratings of several dimensions have one gradient.
+    """
+    member_RNK = candidates.need("member_RNK").astype(np.float64)
+    change_N = np.sqrt(((member_RNK - member_RNK.mean(axis=0)) ** 2).sum(axis=2)).mean(axis=0)
+    x_ND = candidates.need("embedding_ND")
+    slabs = (x_ND[at : at + SLAB].astype(np.float64) for at in range(0, len(x_ND), SLAB))
+    length_N = np.concatenate([*(np.sqrt(1 + np.einsum("bd,bd->b", slab, slab)) for slab in slabs), np.empty(0)])
+    score_N: scores.Scores = change_N * length_N
+    return score_N
 
 
 def density(
