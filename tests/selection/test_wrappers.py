@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from seral.errors import OptionError, SelectionError
 from seral.selection.budget import PaceOptions
-from seral.selection.candidates import Candidates
+from seral.selection.candidates import COLUMNS, Candidates
 from seral.selection.minutes import select_for_minutes
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
@@ -24,7 +24,7 @@ from seral.selection.strategies.wrappers import rejection
 
 # N candidates · M labelled · D features
 
-LABELLED = ("labelled_ids", "labelled_embedding_MD", "labelled_doubt_M", "rejected_M")
+LABELLED = tuple(name for name, facts in COLUMNS.items() if facts.labelled)
 INNER = ["random", "margin", "k_center", "badge", "k_means"]
 WRAPPED: list[dict[str, Any]] = [
     *({"name": name} for name in WRAPPERS),
@@ -51,12 +51,14 @@ NESTED: list[list[dict[str, Any]]] = [
 
 
 def pool(count: int, labelled: int, seed: int) -> Candidates:
-    rng = np.random.default_rng(seed)
+    rng, rated = np.random.default_rng(seed), np.random.default_rng(seed)
     return Candidates(
         ids=np.array([f"u{number:03d}" for number in rng.permutation(900)[:count]], dtype=np.str_),
         probability_NC=rng.dirichlet(np.ones(4), size=count).astype(np.float32),
         dropout_RNC=rng.dirichlet(np.ones(4), size=(3, count)).astype(np.float32),
         embedding_ND=rng.normal(size=(count, 3)).astype(np.float32),
+        value_NK=rated.normal(size=(count, 2)).astype(np.float32),
+        member_RNK=rated.normal(size=(3, count, 2)).astype(np.float32),
         surprisal_NQ=rng.uniform(size=(count, 6)).astype(np.float32),
         speaker=rng.choice(["", "a", "b", "c"], size=count, p=[0.1, 0.6, 0.2, 0.1]),
         corpus=rng.choice(["x", "y", "z"], size=count, p=[0.6, 0.2, 0.2]),
@@ -64,6 +66,7 @@ def pool(count: int, labelled: int, seed: int) -> Candidates:
         snr_db=rng.choice([np.nan, -5, 5, 15], size=count).astype(np.float32),
         labelled_ids=np.array([f"v{number:02d}" for number in range(labelled)], dtype=np.str_),
         labelled_embedding_MD=rng.normal(size=(labelled, 3)).astype(np.float32),
+        labelled_value_MK=rated.normal(size=(labelled, 2)).astype(np.float32),
         labelled_doubt_M=rng.uniform(size=labelled).astype(np.float32),
         rejected_M=np.arange(labelled) % 2 == 1,
     )
@@ -205,7 +208,7 @@ def test_distinct_never_holds_two_copies_of_who_is_left() -> None:
     assert len(WRAPPERS["distinct"].function(spy, candidates, 20, np.random.default_rng(0), distance=0.1)) == 20
     assert len(references) > 1
     references.clear()
-    fresh = replace(candidates, labelled_ids=None, labelled_embedding_MD=None, labelled_doubt_M=None, rejected_M=None)
+    fresh = replace(candidates, **dict.fromkeys(LABELLED))
     assert len(WRAPPERS["distinct"].function(spy, fresh, 1, np.random.default_rng(0))) == 1
     assert references == [] or references[0]() is not candidates
 
