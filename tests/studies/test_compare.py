@@ -46,6 +46,8 @@ def test_every_variant_is_trained_on_the_same_labels_and_judged_beside_the_probe
         assert 0 < lora["trainable_share"] < 0.2
         assert head["teacher_share"] < lora["teacher_share"] < lora["trainable_share"], "seral-tiny's teacher is larger"
         assert lora["epoch_s"] > 0
+        for cell in (head, lora):
+            assert {"none", "speaker"} <= cell["history"]["head"]["normalise_losses"].keys()
     table = pd.read_csv(Path(values["run"]) / "table.csv")
     assert table["row"].tolist() == ["head, 50 %", "head, 100 %", "lora + gate, 50 %", "lora + gate, 100 %"]
     mean = np.mean([value["uar"] for name, value in scores_of.items() if name.startswith("head_100")])
