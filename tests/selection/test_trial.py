@@ -37,4 +37,4 @@ def test_options_out_of_range_are_refused_when_they_are_read(values: dict[str, A
 
 def test_defaults_are_not_tried_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seral.selection.selection.try_out", lambda pick: pytest.fail("tried out"))
-    StrategyOptions(name="k_means", wrappers=[{"name": "quality"}])  # type: ignore[list-item]
+    StrategyOptions.model_validate({"name": "k_means", "wrappers": ["quality"]})
