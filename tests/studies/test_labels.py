@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ser_models.intervals import mean_interval
+from ser_models.metrics import mean_recall
 from seral import storage
 from seral.errors import OptionError, StateError
 from seral.options import parse
@@ -48,6 +50,13 @@ def test_every_corpus_is_learnt_alone_and_by_the_labels_of_the_other(two_corpora
         assert np.isnan(by_source.loc[(target, "alone", "random"), "area over random"])
         assert np.isfinite(by_source.loc[(target, "source", "auto"), "area over reference"])
     assert "no label" in text
+    curves = pd.read_csv(tmp_path / "run/curves.csv")
+    for setting in options.settings():
+        if setting.source == "source":
+            (line, *_) = storage.read_json(str(tmp_path / "run" / setting.name / "curves.json"))
+            matrix = np.sum([np.array(m[0]) for m in line["without_confusion"].values()], axis=0)
+            own = curves[(curves.target == setting.target) & (curves.source == "source") & (curves.fold == line["fold"])]
+            assert mean_recall(matrix) == pytest.approx(own["without"].iloc[0])
     marks = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("*/trajectories/*/rounds/*/round.json")}
     assert len(marks) == 2 * 2 * 2 * 3 * 2, "folds and budgets"
     assert run_label_study(options) == text
@@ -105,6 +114,22 @@ def test_half_the_labels_are_beside_all_of_them_picked_by_chance_alone() -> None
     assert table.loc["auto", "half the labels, low"] == pytest.approx(0.2), "all speakers are alike"
     assert np.isnan(table.loc["random", "half the labels"])
     assert "half the labels" not in summary({random: counts(5, 6), source: counts(8, 9)}, [0.2, 0.3])
+
+
+def test_a_fall_is_the_surest_of_all_pairs_and_paid_for_having_been_picked() -> None:
+    source = Row("e", "t", "source", "auto", "auto")
+
+    def counts(*right: list[int]) -> dict[str, np.ndarray]:
+        lines = zip("abcd", zip(*right, strict=True), strict=True)
+        return {name: np.array([[[hit, 10 - hit], [10 - hit, hit]] for hit in hits]) for name, hits in lines}
+
+    before, few, many = [8, 9, 8, 9], [6, 7, 5, 7], [9, 9, 9, 9]
+    line = summary({source: counts(few, many)}, [0.1, 0.2], {source: counts(before)}).iloc[0]
+    assert line["fall"] == pytest.approx(0.85 - 0.625)
+    assert line["fall, budgets"] == "no label to 10 %"
+    difference_G = (np.array(before) - few) / 10
+    assert line["fall, p"] == pytest.approx(3 * mean_interval(difference_G).p), "three pairs"
+    assert "fall" not in summary({source: counts(few, many)}, [0.1, 0.2])
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,11 @@ from seral.loop.pool_scores import (
     PoolSummary,
     Projection,
     ScoringPlan,
+    prediction_table,
     score_shards,
     vector_column,
 )
-from seral.loop.rounds import LoopFold, Round, round_folder, voices
+from seral.loop.rounds import LoopFold, Round, prediction_files, round_folder, voices
 from seral.pool.quality_filter import unequal_shares
 from seral.progress import say
 from seral.task.examples import Targets, Utterances
@@ -300,15 +301,17 @@ def _enrolled(this: Round, examples: Examples, scorer: Scorer) -> dict[str, Any]
 
 
 def judge_source(fold: LoopFold, annotator: Annotator) -> None:
-    """Write what the model of a source alone, which has heard no label of the target, is worth on the test part."""
-    uri = storage.join(fold.folder, "source", SOURCE_METRICS)
+    """Write what the model of a source alone, which has heard no label of the target, says of the test part, and what
+    that is worth."""
+    folder, classes = storage.join(fold.folder, "source"), fold.data.classes
+    uri = storage.join(folder, SOURCE_METRICS)
     if fold.models is None or storage.exists(uri):
         return
     test = fold.data.utterances(fold.data.fold.test)
-    scorer = Scorer(fold.models.folder, fold.data.store, fold.options.cluster, fold.data.shifts)
-    metrics = evaluate(
-        codes(annotator.emotions(test.ids), fold.data.classes), scorer(test).probability_NC, fold.data.classes
-    )
+    outputs = Scorer(fold.models.folder, fold.data.store, fold.options.cluster, fold.data.shifts)(test)
+    (predictions,) = prediction_files(folder, "test")
+    storage.write_table(predictions, prediction_table("test", test.ids, outputs, classes))
+    metrics = evaluate(codes(annotator.emotions(test.ids), classes), outputs.probability_NC, classes)
     storage.write_json(uri, metrics | {"fold": fold.data.fold.name, "normalise": fold.models.normalise})
 
 

@@ -6,11 +6,11 @@ corpus out: nothing but the strategies' defaults has seen it.
 
     RUN/<encoder>.<target>.<alone|source>.<normalise>.deal-<S>/   a run of the loop each, done once and resumed
     RUN/curves.csv                 UAR at every budget: of each arm, of the source without a label, of a linear probe
-    RUN/summary.csv, .md, .png     area under the curve, half the labels and labels needed, beside random alone;
-                                   intervals over speakers
+    RUN/summary.csv, .md, .png     area under the curve, half the labels and labels needed, beside random alone, and
+                                   where more labels did harm; intervals over speakers
 """
 
-# B budgets · C classes · G groups (speakers)
+# B budgets · C classes · G groups (speakers) · P pairs of budgets
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
@@ -185,7 +185,7 @@ class Row(NamedTuple):
 
 
 Counts = Mapping[str, NDArray[np.int64]]
-"""Test speaker -> confusion at every budget, (B, C, C), all folds and deals together."""
+"""Test speaker -> confusion at every budget, (B, C, C), or without a label, (1, C, C), all folds and deals together."""
 Measure = Callable[[Counts], float]
 
 
@@ -194,6 +194,7 @@ def run_label_study(options: LabelStudyOptions) -> str:
     claim(options, "label-study", MAY_CHANGE)
     settings = list(options.settings())
     counts, curves = dict[Row, dict[str, NDArray[np.int64]]](), list[dict[str, Any]]()
+    unlabelled = dict[Row, dict[str, NDArray[np.int64]]]()
     truth_of: dict[str, Truth] = {name: _truth(options, name) for name in options.targets}
     for number, setting in enumerate(settings, 1):
         say(f"loop {number} of {len(settings)}: {setting.name}")
@@ -202,12 +203,13 @@ def run_label_study(options: LabelStudyOptions) -> str:
             run_loop(loop)
             storage.write_json(uri, _curves(loop.run, truth_of[setting.target]))
         for line in storage.read_json(uri):
-            own = counts.setdefault(setting.row(line["arm"]), {})
-            for speaker, matrices in line.pop("confusion").items():
-                own[speaker] = own.get(speaker, 0) + np.array(matrices)
+            for name, sums in (("confusion", counts), ("without_confusion", unlabelled)):
+                own = sums.setdefault(setting.row(line["arm"]), {})
+                for speaker, matrices in line.pop(name).items():
+                    own[speaker] = own.get(speaker, 0) + np.array(matrices)
             curves.append({**vars(setting), "encoder": Path(setting.encoder).name, **line})
     storage.write_bytes(storage.join(options.run, "curves.csv"), pd.DataFrame(curves).to_csv(index=False).encode())
-    return _write(options, summary(counts, options.fractions), pd.DataFrame(curves))
+    return _write(options, summary(counts, options.fractions, unlabelled), pd.DataFrame(curves))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,14 +246,17 @@ def _curves(run: str, truth: Truth) -> list[dict[str, Any]]:
             line["probe"].append((metrics.get("probe") or {}).get("test_uar"))
             for speaker, matrix in _by_speaker(path, truth).items():
                 matrices.setdefault(speaker, []).append(matrix.tolist())
-        source = storage.join(run, "folds", fold, "source", "metrics.json")
-        line["without"] = storage.read_json(source)["uar"] if storage.exists(source) else None
+        source = storage.join(run, "folds", fold, "source")
+        metrics = storage.join(source, "metrics.json")
+        line["without"] = storage.read_json(metrics)["uar"] if storage.exists(metrics) else None
+        unlabelled = _by_speaker(source, truth) if storage.exists(*prediction_files(source, "test")) else {}
+        line["without_confusion"] = {speaker: [matrix.tolist()] for speaker, matrix in unlabelled.items()}
         lines.append(line | {"confusion": matrices})
     return lines
 
 
 def _by_speaker(path: str, truth: Truth) -> dict[str, NDArray[np.int64]]:
-    """The confusion of every test speaker by the model of a round."""
+    """The confusion of every test speaker by the model of a round, or of a source."""
     (uri,) = prediction_files(path, "test")
     table = storage.read_table(uri)
     names = [name.removeprefix("p_") for name in table.column_names if name.startswith("p_")]
@@ -265,10 +270,13 @@ def _by_speaker(path: str, truth: Truth) -> dict[str, NDArray[np.int64]]:
     }
 
 
-def summary(counts: Mapping[Row, Counts], shares: list[float]) -> pd.DataFrame:
-    """A line a row: UAR at every budget, areas beside random, and labels needed for random's UAR at REFERENCE.
+def summary(
+    counts: Mapping[Row, Counts], shares: list[float], unlabelled: Mapping[Row, Counts] | None = None
+) -> pd.DataFrame:
+    """A line a row: UAR at every budget, areas beside random, labels needed for random's UAR at REFERENCE, and the fall.
 
-    UAR is over the test clips of all folds and deals together; intervals leave out each speaker in turn.
+    UAR is over the test clips of all folds and deals together; intervals leave out each speaker in turn. `unlabelled`
+    has the confusions of rows that have a model before the first label.
     """
     lines = []
     for row, own in counts.items():
@@ -285,7 +293,7 @@ def summary(counts: Mapping[Row, Counts], shares: list[float]) -> pd.DataFrame:
                 line |= _difference(HALF, own, base, _at(shares, REFERENCE / 2), _at(shares, REFERENCE))
         if base is not None:
             line["labels needed"] = needed(curve_B, shares, float(_curve(base)[shares.index(REFERENCE)]))
-        lines.append(line)
+        lines.append(line | _fall(own, (unlabelled or {}).get(row) or {}, shares))
     return pd.DataFrame(lines)
 
 
@@ -333,6 +341,25 @@ def _difference(
     return line
 
 
+def _fall(own: Counts, unlabelled: Counts, shares: list[float]) -> dict[str, Any]:
+    """The surest of the falls of UAR from one budget to a larger one, and its p, that of all pairs times their number
+    (Bonferroni); nothing where a curve never falls, or of a single speaker."""
+    names = [*(["no label"] if unlabelled else []), *(f"{100 * share:g} %" for share in shares)]
+    counts = {speaker: np.concatenate([unlabelled[speaker], own[speaker]]) for speaker in own} if unlabelled else own
+    first_P, second_P = np.triu_indices(len(names), 1)
+    if len(own) < 2:
+        return {}
+    curves = [_curve({key: value for key, value in counts.items() if key != speaker}) for speaker in sorted(counts)]
+    without_GP = np.array([curve_B[first_P] - curve_B[second_P] for curve_B in curves])
+    fall_P = _curve(counts)[first_P] - _curve(counts)[second_P]
+    p_P = np.where(fall_P > 0, jackknife_interval(fall_P, without_GP).p, np.inf)
+    if not np.isfinite(p_P).any():
+        return {}
+    at = int(p_P.argmin())
+    pair = f"{names[first_P[at]]} to {names[second_P[at]]}"
+    return {"fall": float(fall_P[at]), "fall, budgets": pair, "fall, p": float(min(1.0, len(p_P) * p_P[at]))}
+
+
 def _write(options: LabelStudyOptions, table: pd.DataFrame, curves: pd.DataFrame) -> str:
     # Imported here: drawing takes a second to load.
     from seral.figures.studies import label_curves
@@ -343,6 +370,10 @@ def _write(options: LabelStudyOptions, table: pd.DataFrame, curves: pd.DataFrame
             ends = [f"{column}{end}" for end in ("", ", low", ", high")]
             values = table.reindex(columns=ends).to_numpy(dtype=np.float64)
             shown = shown.assign(**{column: [_gain(*row) for row in values]}).drop(columns=ends[1:], errors="ignore")
+    if "fall" in shown:
+        falls = table[["fall", "fall, budgets", "fall, p"]].itertuples(index=False)
+        text = ["" if np.isnan(fall) else f"{100 * fall:.1f}, {pair} (p = {p:.2g})" for fall, pair, p in falls]
+        shown = shown.assign(fall=text).drop(columns=["fall, budgets", "fall, p"])
     shares = [f"{share:.3g}" for share in options.fractions]
     shown[shares] = (100 * shown[shares]).round(1)
     without = curves.dropna(subset=["without"]).groupby(["encoder", "target", "source", "normalise"])["without"].mean()
