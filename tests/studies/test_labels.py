@@ -55,8 +55,8 @@ def test_every_corpus_is_learnt_alone_and_by_the_labels_of_the_other(two_corpora
         if setting.source == "source":
             (line, *_) = storage.read_json(str(tmp_path / "run" / setting.name / "curves.json"))
             matrix = np.sum([np.array(m[0]) for m in line["without_confusion"].values()], axis=0)
-            own = curves[(curves.target == setting.target) & (curves.source == "source") & (curves.fold == line["fold"])]
-            assert mean_recall(matrix) == pytest.approx(own["without"].iloc[0])
+            own = curves[(curves.target == setting.target) & (curves.fold == line["fold"])]
+            assert mean_recall(matrix) == pytest.approx(own["without"].max())
     marks = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").glob("*/trajectories/*/rounds/*/round.json")}
     assert len(marks) == 2 * 2 * 2 * 3 * 2, "folds and budgets"
     assert run_label_study(options) == text

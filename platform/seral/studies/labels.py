@@ -273,7 +273,7 @@ def _by_speaker(path: str, truth: Truth) -> dict[str, NDArray[np.int64]]:
 def summary(
     counts: Mapping[Row, Counts], shares: list[float], unlabelled: Mapping[Row, Counts] | None = None
 ) -> pd.DataFrame:
-    """A line a row: UAR at every budget, areas beside random, labels needed for random's UAR at REFERENCE, and the fall.
+    """A line a row: UAR at every budget, areas beside random, labels needed for random's at REFERENCE, and the fall.
 
     UAR is over the test clips of all folds and deals together; intervals leave out each speaker in turn. `unlabelled`
     has the confusions of rows that have a model before the first label.
