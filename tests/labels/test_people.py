@@ -174,6 +174,37 @@ def test_shares_are_learnt_where_several_people_hear_a_clip_and_nobody_chose(
             assert row["probability"] == pytest.approx(shares)
 
 
+def test_ratings_are_the_mean_of_those_who_gave_all_of_them(tmp_path: Path, url: str) -> None:
+    options = PeopleOptions(ledger=url, overlap=2, evaluation=2)
+    with closing(People(str(tmp_path), options, (), ("valence", "arousal"))) as asked, closing(Ledger(url)) as ledger:
+        for name in ("ada", "ben"):
+            ledger.add_person(name)
+        asked.ask_evaluation(FOLD, seed=0)
+        with pytest.raises(AwaitingLabels):
+            asked.ask("a/round-0000", IDS, [], 0)
+        unrated = {"kind": "unusable"}
+        both = [{"valence": 1.0, "arousal": 5.0}, {"valence": 2.0, "arousal": 4.0}]
+        given = {
+            "ada": [both[0], both[1], both[0], {"valence": 3.0}, unrated, both[0]],
+            "ben": [both[1], both[1], both[1], {"valence": 2.0}, unrated, both[1]],
+        }
+        for person, values in given.items():
+            for task, value in zip(ledger.claim(person, count=6), values, strict=True):
+                ledger.submit(Answer(utterance_id=task.utterance_id, person=person, **value), task.question)
+        fold = asked.evaluated(FOLD)
+        assert asked.ratings([*fold.dev, *fold.test]).tolist() == [[1.5, 4.5], [2, 4]]
+        assert asked.emotions([*fold.dev, *fold.test]) == [None, None]
+        rows = asked.labels(IDS, 0).to_pylist()
+        assert [row["answer"] for row in rows] == ["label", "disputed", "unusable", "label"]
+        assert [(row["valence"], row["arousal"]) for row in rows] == [
+            (1.5, 4.5),
+            (None, None),
+            (None, None),
+            (1.5, 4.5),
+        ]
+        assert {row["emotion"] for row in rows} == {None}
+
+
 def test_a_second_look_is_for_another_person_and_all_answers_count(people: OpenPeople, ledger: Ledger) -> None:
     with people(overlap=2, consensus="soft") as asked:
         with pytest.raises(AwaitingLabels):

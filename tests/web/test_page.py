@@ -254,3 +254,34 @@ class TestDimensions:
         wait_for_clip(page, 2)
         (row,) = ledger.answers().to_pylist()
         assert (row["emotions"], row["valence"], row["arousal"]) == (["joy"], 0.0, 0.5)
+
+
+class TestRatingsAlone:
+    @pytest.fixture
+    def project(self) -> Project:
+        return Project(classes=(), dimensions=("valence", "arousal"))
+
+    def test_no_emotion_is_asked_and_numbers_rate_from_the_first_key_on(self, enter: Enter, ledger: Ledger) -> None:
+        page = enter("ada")
+        wait_for_clip(page, 1)
+        expect(page.get_by_text("Which emotion do you hear?")).to_be_hidden()
+        for key in ("ArrowUp", "Shift+Digit2", "Enter"):
+            page.keyboard.press(key)
+        expect(page.locator("#state")).to_have_text("Still to rate: arousal.")
+        page.keyboard.press("5")
+        page.keyboard.press("Enter")
+        wait_for_clip(page, 2)
+        (row,) = ledger.answers().to_pylist()
+        assert (row["kind"], row["emotions"], row["valence"], row["arousal"]) == ("label", [], 2.0, 5.0)
+
+
+class TestOneRating:
+    @pytest.fixture
+    def project(self) -> Project:
+        return Project(classes=(), dimensions=("arousal",))
+
+    def test_one_key_is_an_answer(self, enter: Enter, ledger: Ledger) -> None:
+        page = enter("ada")
+        label(page, 1, "41")
+        wait_for_clip(page, 3)
+        assert ledger.answers().sort_by("utterance_id")["arousal"].to_pylist() == [4.0, 1.0]

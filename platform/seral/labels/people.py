@@ -1,7 +1,7 @@
 """People as annotators of the loop: asked through the ledger, heard as a consensus.
 
 RUN/labels.sqlite          the ledger, unless `people.ledger` names another
-RUN/evaluation.parquet     what the evaluation set was said to be, schema.LABEL: settled before the first round
+RUN/evaluation.parquet     what the evaluation set was said to be, schema.label_schema: settled before the first round
 
 Batches in the ledger:
     evaluation                        clips of dev and test speakers, drawn at random, before anything else
@@ -12,6 +12,7 @@ Batches in the ledger:
 
 from __future__ import annotations
 
+import functools
 import time
 import zlib
 from collections import defaultdict
@@ -35,7 +36,7 @@ from seral.options import Options
 from seral.pool.ids import Ids
 from seral.pool.splits import Fold
 from seral.progress import track
-from seral.schema import LABEL
+from seral.schema import label_schema
 
 EVALUATION, RELABEL = "evaluation", ".relabel"
 POLL_S = 5.0
@@ -83,9 +84,13 @@ class People:
 
     name = "people"
 
-    def __init__(self, run: str, options: PeopleOptions, classes: Sequence[str]) -> None:
-        self._run, self._options, self._classes = run, options, tuple(classes)
-        self._ledger = Ledger.create(ledger_url(run, options), Project(classes=self._classes))
+    def __init__(
+        self, run: str, options: PeopleOptions, classes: Sequence[str], dimensions: Sequence[str] = ()
+    ) -> None:
+        self._run, self._options = run, options
+        self._classes, self._dimensions = tuple(classes), tuple(dimensions)
+        project = Project(classes=self._classes, dimensions=self._dimensions)
+        self._ledger = Ledger.create(ledger_url(run, options), project)
         self._evaluation = storage.join(run, "evaluation.parquet")
 
     def close(self) -> None:
@@ -115,20 +120,26 @@ class People:
         """Nothing: the evaluation set is settled by one label a clip."""
 
     def ratings(self, ids: Sequence[str]) -> NDArray[np.float32]:
-        """Nothing, (N, 0): people are asked about classes."""
-        return np.empty((len(ids), 0), np.float32)
+        """Mean ratings of clips of the evaluation set, (N, K), NaN where there are none."""
+        settled = self._settled() if self._dimensions and ids else {}
+        rows = [settled.get(name, {}) for name in ids]
+        values = [[np.nan if row.get(key) is None else row[key] for key in self._dimensions] for row in rows]
+        return np.array(values, np.float32).reshape(len(ids), len(self._dimensions))
 
     def emotions(self, ids: Sequence[str]) -> list[str | None]:
-        """The emotions of clips of the evaluation set. Raises LabelError for one without a label."""
-        emotion_of = self._settled() if ids else {}
-        if missing := [name for name in ids if name not in emotion_of]:
+        """The emotions of clips of the evaluation set; None where one is rated and no more. Raises LabelError for one
+        without a label."""
+        settled = self._settled() if ids else {}
+        if missing := [name for name in ids if name not in settled]:
             raise LabelError(f"no label for {len(missing)} clips to evaluate on, e.g. {', '.join(missing[:5])}")
-        return [emotion_of[name] for name in ids]
+        return [settled[name]["emotion"] for name in ids]
 
-    def _settled(self) -> dict[str, str]:
+    def _settled(self) -> dict[str, dict[str, Any]]:
+        """Rows of the evaluation set that have an emotion or ratings, by id."""
         table = storage.read_table(self._evaluation)
-        table = table.filter(pc.is_valid(table["emotion"]))
-        return dict(zip(table["utterance_id"].to_pylist(), table["emotion"].to_pylist(), strict=True))
+        columns = ["emotion", *self._dimensions]
+        table = table.filter(functools.reduce(pc.or_, (pc.is_valid(table[name]) for name in columns)))
+        return {row["utterance_id"]: row for row in table.select(["utterance_id", *columns]).to_pylist()}
 
     # Rounds
 
@@ -154,9 +165,10 @@ class People:
         return [*asked, *self._ledger.asked(batch + RELABEL)]
 
     def labels(self, ids: Sequence[str], round_number: int) -> pa.Table:
-        """The labels of clips by all answers so far, schema.LABEL; clips without an answer have no row."""
+        """The labels of clips by all answers so far, schema.label_schema; clips without an answer have no row."""
         answers = self._ledger.answers()
-        table = consensus(answers, self._classes, self._options.consensus or usual_method(self._options.overlap))
+        method = self._options.consensus or usual_method(self._options.overlap)
+        table = consensus(answers, self._classes, method, self._dimensions)
         consensus_of = {row["utterance_id"]: row for row in table.to_pylist()}
         asked = answers.filter(pc.not_equal(answers["purpose"].fill_null(""), "check"))
         passed = set(asked["utterance_id"].to_pylist())
@@ -165,16 +177,19 @@ class People:
             for name in dict.fromkeys(ids)
             if name in consensus_of or name in passed
         ]
-        return pa.Table.from_pylist(rows, LABEL)
+        return pa.Table.from_pylist(rows, label_schema(self._dimensions))
 
     def _label(self, name: str, agreed: dict[str, Any] | None, round_number: int) -> dict[str, Any]:
         row = {"utterance_id": name, "annotator": self.name, "round": round_number}
         if agreed is None:
             return row | {"answer": "skipped"}
         probability = agreed["probability"] if self._options.targets == "soft" else None
-        if agreed["emotion"] is None and probability is None:
+        ratings = {key: agreed[key] for key in self._dimensions}
+        if None in ratings.values():
+            ratings = {}  # a clip is rated in all dimensions or in none
+        if agreed["emotion"] is None and probability is None and not ratings:
             return row | {"answer": "unusable" if agreed["unusable"] else "disputed"}
-        return row | {"answer": "label", "emotion": agreed["emotion"], "probability": probability}
+        return row | {"answer": "label", "emotion": agreed["emotion"], "probability": probability} | ratings
 
     def _people_of(self, ids: Sequence[str]) -> dict[str, set[str]]:
         people_of, wanted = defaultdict[str, set[str]](set), set(ids)

@@ -66,7 +66,7 @@ def no_wait(options: LoopOptions, pause: AwaitingLabels) -> bool:
 
 def open_people(options: LoopOptions, pool: Pool | None = None) -> People:
     """The people of a run, through its ledger."""
-    return People(options.run, options.people or PeopleOptions(), options.classes)
+    return People(options.run, options.people or PeopleOptions(), options.classes, options.dimensions)
 
 
 def with_known_speakers(options: LoopOptions, pool: Pool) -> tuple[pa.Table, pa.Table]:

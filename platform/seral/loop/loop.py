@@ -161,7 +161,7 @@ def _with_absolute_ledger(options: LoopOptions) -> LoopOptions:
 
 def _with_consensus(options: LoopOptions) -> LoopOptions:
     """Options that name the consensus: that of the run so far, or the usual one for the overlap, and say it."""
-    if options.people is None or options.people.consensus is not None:
+    if options.people is None or options.people.consensus is not None or not options.classes:
         return options
     consensus = earlier_option(options.run, "people.consensus")
     if consensus is None:

@@ -112,8 +112,6 @@ class LoopOptions(TrainingOptions):
         """Raise ValueError for what reads outputs that the models of the run do not have."""
         if self.dimensions and self.source_corpora:
             raise ValueError("source_corpora: labels of other corpora teach classes; leave them out with dimensions")
-        if self.dimensions and self.people is not None:
-            raise ValueError("people: a loop takes classes from them so far, not ratings; leave out dimensions")
         wrong, instead = (
             (["target_ccc"], "target_uar") if self.classes else (["target_uar", "uncertainty"], "target_ccc")
         )

@@ -271,7 +271,10 @@ def probabilities(table: pa.Table, classes: Sequence[str]) -> Float:
 
 def columns_of(table: pa.Table, names: Sequence[str]) -> Float:
     """Some columns of numbers as a matrix, (N, names)."""
-    return np.stack([np.asarray(table[name], np.float32) for name in names], axis=1)
+    columns = np.empty((table.num_rows, len(names)), np.float32)
+    for at, name in enumerate(names):
+        columns[:, at] = table[name]
+    return columns
 
 
 def vector_column(embedding_ND: NDArray[Any]) -> pa.Array:

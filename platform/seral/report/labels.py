@@ -34,9 +34,11 @@ class LabelSection:
 def label_section(run: str) -> LabelSection:
     """The section of a run that asks people. Raises LabelError for one that asks the oracle."""
     with closing(Ledger(ledger_of(run))) as ledger:
-        answers, classes = ledger.answers(), ledger.project.classes
+        answers, project = ledger.answers(), ledger.project
+    classes = project.classes
     people, doubts = people_frame(answers, classes), doubts_of(run).to_pandas()
-    alphas = pd.DataFrame([{"of": name, **asdict(alpha)} for name, alpha in agreement(answers, classes).items()])
+    alpha_of = agreement(answers, classes, project.dimensions)
+    alphas = pd.DataFrame([{"of": name, **asdict(alpha)} for name, alpha in alpha_of.items()])
     return LabelSection(
         frames={"people": people, "agreement": alphas, "doubts": doubts},
         tables={"people": people_table(people), "agreement": agreement_table(alphas), "doubts": doubts_table(doubts)},
@@ -78,7 +80,7 @@ def people_table(people: pd.DataFrame) -> Table:
 
 
 def agreement_table(alphas: pd.DataFrame) -> Table:
-    """Krippendorff's alpha of all classes and of each against the rest."""
+    """Krippendorff's alpha of all classes, of each against the rest, and of ratings."""
     rows = [
         [
             "all classes" if row["of"] == "emotion" else str(row["of"]),
@@ -89,7 +91,9 @@ def agreement_table(alphas: pd.DataFrame) -> Table:
         for row in alphas.to_dict("records")
     ]
     caption = "Krippendorff's alpha: 1 = people agree, 0 = as by chance; a class is judged against the rest."
-    return Table(caption=caption, columns=["class", "alpha", "95 % interval", "clips heard by several"], rows=rows)
+    return Table(
+        caption=caption, columns=["class or rating", "alpha", "95 % interval", "clips heard by several"], rows=rows
+    )
 
 
 def doubts_table(doubts: pd.DataFrame) -> Table:

@@ -27,6 +27,8 @@ export class AnswerForm {
     Object.assign(this, parts); // emotions, classes, dimensions, several, also, confidence, comment, send
     this.me = me;
     this.complete = complete;
+    this.emotions.hidden = me.classes.length === 0;
+    this.first = me.classes.length ? 0 : 1; // place of the first group that is asked
     this.classButtons = me.classes.map((name, index) => {
       const made = button(name, index < 9 ? String(index + 1) : null);
       made.addEventListener("click", (event) => {
@@ -103,6 +105,7 @@ export class AnswerForm {
   }
 
   toggleMode(mode) {
+    if (this.first) return;
     const other = mode === "several" ? "also" : "several";
     this.modes = { [mode]: !this.modes[mode], [other]: false };
     this.mark(0);
@@ -135,7 +138,8 @@ export class AnswerForm {
     const [low, high] = this.me.scale;
     this.ratings[name] = low + ((high - low) * step) / (STEPS - 1);
     this.draw();
-    this.next();
+    if (this.first && this.me.dimensions.length === 1) this.complete();
+    else this.next();
   }
 
   beSure(value) {
@@ -150,20 +154,21 @@ export class AnswerForm {
   }
 
   mark(index) {
-    this.active = Math.max(0, Math.min(this.groups.length - 1, index));
-    this.groups.forEach((group, at) => group.classList.toggle("active", at === this.active && this.groups.length > 1));
+    this.active = Math.max(this.first, Math.min(this.groups.length - 1, index));
+    const several = this.groups.length - this.first > 1;
+    this.groups.forEach((group, at) => group.classList.toggle("active", at === this.active && several));
   }
 
   /** Mark the first group about which nothing was said yet. */
   next() {
     const open = this.me.dimensions.findIndex((name) => this.ratings[name] === null);
-    this.mark(this.primary.size === 0 ? 0 : open < 0 ? this.active : open + 1);
+    this.mark(this.primary.size === 0 && !this.first ? 0 : open < 0 ? this.active : open + 1);
     this.groups[this.active].scrollIntoView({ block: "nearest" });
   }
 
   /** What is still to be said, or null. */
   missing() {
-    if (this.primary.size === 0) return "Choose an emotion first.";
+    if (this.primary.size === 0 && !this.first) return "Choose an emotion first.";
     const open = this.me.dimensions.filter((name) => this.ratings[name] === null);
     return open.length ? `Still to rate: ${open.join(", ")}.` : null;
   }

@@ -88,7 +88,7 @@ function drawAlphas(alphas) {
 function heard(answer) {
   if (answer.kind !== "label") return answer.kind;
   const also = answer.secondary.length ? ` (also ${answer.secondary.join(", ")})` : "";
-  return (answer.emotions.join(" and ") || "no emotion") + also;
+  return (answer.emotions.join(" and ") || (me.classes.length ? "no emotion" : "rated")) + also;
 }
 
 function drawDisputed({ total, clips }) {
