@@ -4,7 +4,8 @@
 
 Simulated people label clips of a corpus whose gold labels are known, through the ledger, and one run of them through
 the annotation page in a browser. Then: are their qualities recovered from their answers alone, how many labels are
-right, and how good are models that learn the majority, the shares of votes, or the posterior of Dawid and Skene?
+right, and how good are models that learn the majority, the shares of votes, the posterior of Dawid and Skene, or the
+raters with the classes?
 """
 
 # C classes
@@ -33,7 +34,8 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import AwaitingLabels, StateError, unknown_name
 from seral.labels.agreement import agreement, person_reports
-from seral.labels.consensus import consensus
+from seral.labels.consensus import consensus, of_labels
+from seral.labels.crowd import Votes, votes_of
 from seral.labels.ledger import Ledger
 from seral.labels.people import PeopleOptions, ledger_url
 from seral.labels.records import Project
@@ -68,6 +70,7 @@ WAYS: dict[str, PeopleOptions] = {
     "soft votes": PeopleOptions(consensus="soft", targets="soft"),
     "dawid-skene": PeopleOptions(consensus="dawid-skene", targets="soft"),
     "dawid-skene, winner": PeopleOptions(consensus="dawid-skene", targets="hard"),
+    "crowd": PeopleOptions(consensus="crowd"),
 }
 """Name -> a way to make labels of answers, to compare."""
 Answering = Callable[[str, Ledger], None]
@@ -89,10 +92,12 @@ class PeopleBenchOptions(Options):
     """Split by speakers."""
     people: list[str] = Field(default=["careful", "biased", "hasty"], min_length=1)
     """People who answer, names in seral.labels.simulated.PERSONALITIES."""
+    overlap: int | None = Field(default=None, ge=1)
+    """People who hear each clip; None = all of them."""
     labels: int = Field(default=150, ge=4)
-    """Clips to learn from, drawn at random, which everybody hears."""
+    """Clips to learn from, drawn at random."""
     evaluation: int = Field(default=60, ge=2)
-    """Clips to choose models by, which everybody hears too."""
+    """Clips to choose models by."""
     seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
     """Everything but the browser's run is done once per seed."""
     sizes: list[int] | None = Field(default=[20, 40])
@@ -114,7 +119,7 @@ class PeopleBenchOptions(Options):
 
     def loop(self, run: str, seed: int, way: PeopleOptions, sizes: Sequence[int], strategy: str) -> LoopOptions:
         """The run of a way to make labels of answers."""
-        overlap = {"overlap": len(self.people), "evaluation": self.evaluation}
+        overlap = {"overlap": self.overlap or len(self.people), "evaluation": self.evaluation}
         chosen = StrategyOptions(name=strategy)
         return LoopOptions(
             pool=self.pool,
@@ -212,10 +217,13 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
     test_N = codes([str(truth[name]) for name in test.ids], options.classes)
     with TemporaryDirectory() as folder, closing(_ledger(folder, options, [*train, *dev], truth, seed)) as ledger:
         for name, way in WAYS.items():
-            rows = consensus(ledger.answers(), options.classes, way.consensus or "majority").to_pylist()
+            method = way.consensus or "majority"
+            rows = consensus(ledger.answers(), options.classes, of_labels(method)).to_pylist()
             decided = {row["utterance_id"]: row for row in rows if row["emotion"] is not None}
             utterances = [data.utterances([name for name in part if name in decided]) for part in (train, dev)]
             targets = [_targets([decided[name] for name in part.ids], options.classes, way) for part in utterances]
+            if method == "crowd":
+                targets[0] = replace(targets[0], votes_N=_votes(ledger, utterances[0].ids, options.classes))
             training = TrainingData(
                 train=Labelled(utterances[0], targets[0]),
                 dev=Labelled(utterances[1], targets[1]),
@@ -239,7 +247,7 @@ def _ledger(
 ) -> Ledger:
     """A ledger in which everybody has answered about all of these."""
     ledger = Ledger.create(storage.join(folder, "labels.sqlite"), Project(classes=tuple(options.classes)))
-    ledger.ask("all", ids, purpose="round", overlap=len(options.people))
+    ledger.ask("all", ids, purpose="round", overlap=options.overlap or len(options.people))
     answer_all(ledger, options.persons(), truth, seed=seed)
     return ledger
 
@@ -249,6 +257,15 @@ def _targets(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], way: Peo
     if way.targets == "hard":
         return target
     return replace(target, soft_NC=np.array([row["probability"] for row in rows], np.float32))
+
+
+def _votes(ledger: Ledger, ids: Sequence[str], classes: Sequence[str]) -> Votes:
+    """What everybody named, by clip."""
+    votes = dict[str, list[tuple[str, int]]]()
+    for row in ledger.answers().to_pylist():
+        if row["emotions"]:
+            votes.setdefault(row["utterance_id"], []).append((row["person"], classes.index(row["emotions"][0])))
+    return votes_of([votes.get(name, []) for name in ids])
 
 
 def answer_in_browser(run: str, ledger: Ledger, options: PeopleBenchOptions, truth: Mapping[str, Truth]) -> None:

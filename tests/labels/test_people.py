@@ -174,6 +174,21 @@ def test_shares_are_learnt_where_several_people_hear_a_clip_and_nobody_chose(
             assert row["probability"] == pytest.approx(shares)
 
 
+def test_votes_are_of_everybody_who_names_one_class_until_a_lead_decides(people: OpenPeople, ledger: Ledger) -> None:
+    with people(overlap=2, consensus="crowd") as asked:
+        with pytest.raises(AwaitingLabels):
+            asked.ask("a/round-0000", IDS, [], 0)
+        say(ledger, "ada", "anger", "anger", "unusable", "anger")
+        say(ledger, "ben", "neutral", "anger", "neutral", "skipped")
+        ledger.record([Answer(utterance_id=IDS[1], person="lea", emotions=("neutral",), final=True)])
+        votes_M = asked.votes([*IDS, "elsewhere"])
+        assert votes_M is not None
+        assert votes_M.tolist() == [(("ada", 0), ("ben", 1)), (), (("ben", 1),), (("ada", 0),), ()]
+        assert asked.labels(IDS[:1], 0)["probability"].to_pylist() == [[0.5, 0.5]], "training weighs them"
+    with people(overlap=2, consensus="soft") as asked:
+        assert asked.votes(IDS) is None
+
+
 def test_ratings_are_the_mean_of_those_who_gave_all_of_them(tmp_path: Path, url: str) -> None:
     options = PeopleOptions(ledger=url, overlap=2, evaluation=2)
     with closing(People(str(tmp_path), options, (), ("valence", "arousal"))) as asked, closing(Ledger(url)) as ledger:

@@ -114,7 +114,7 @@ def tables(values: dict[str, Any]) -> list[tuple[Rows, Rows, Rows]]:
 def test_a_run_with_people_from_the_evaluation_set_to_the_report(
     values: dict[str, Any], truth: dict[str, Truth]
 ) -> None:
-    values |= {"people": {"evaluation": 24, "overlap": 3, "consensus": "dawid-skene"}, "budget": {"sizes": [8, 14, 20]}}
+    values |= {"people": {"evaluation": 24, "overlap": 3, "consensus": "crowd"}, "budget": {"sizes": [8, 14, 20]}}
     values |= {"strategy": {"name": "margin", "wrappers": ["usable"]}}
     lines = to_the_end(values, truth)
     assert "0 of 24 clips of evaluation are labelled" in lines[0]
@@ -135,6 +135,9 @@ def test_a_run_with_people_from_the_evaluation_set_to_the_report(
         assert not asked & {row["utterance_id"] for row in scored if row["part"] == "pool"}
         assert {row["utterance_id"] for row in scored if row["part"] == "test"} <= evaluated
         unusable |= {row["utterance_id"] for row in rows(folder, "labels") if row["answer"] == "unusable"}
+        raters = json.loads((folder / "metrics.json").read_text())["training"]["raters"]
+        assert raters.keys() == {"ada", "ben", "cem"}
+        assert all(0 < right < 1 for right in raters.values())
     assert len(asked) > 20
     assert unusable
     assert all(truth[name] is None for name in unusable)

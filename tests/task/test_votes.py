@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -130,6 +132,35 @@ def test_the_method_follows_from_the_number_of_raters_and_is_said_once(
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text())["votes"]["method"] == "soft"
     with pytest.raises(StateError, match=r"votes: was .*'soft'.*'majority'"):
         run_train(parse(SupervisedOptions, values_of(voted_pool, tmp_path / "run", votes={"method": "majority"})))
+
+
+@pytest.mark.ray
+def test_raters_are_learnt_with_the_classifier(voted_pool: str, tmp_path: Path) -> None:
+    for run, method in (("crowd", "crowd"), ("again", "crowd"), ("soft", "soft")):
+        run_train(parse(SupervisedOptions, values_of(voted_pool, tmp_path / run, votes={"method": method})))
+    cell, again, soft = (
+        json.loads(next((tmp_path / run / "cells").glob("*.json")).read_text()) for run in ("crowd", "again", "soft")
+    )
+    raters = cell["history"]["raters"]
+    assert raters == again["history"]["raters"]
+    assert raters["r1"] > raters["r3"], "r1 is always right, r3 in five of eight"
+    assert "raters" not in soft["history"]
+    assert cell["confusion"] == again["confusion"]
+    assert sum(map(sum, cell["confusion"])) == sum(map(sum, soft["confusion"])), "judged by the same winners"
+
+
+@pytest.mark.ray
+def test_raters_of_no_name_cannot_be_learnt(voted_pool: str, tmp_path: Path) -> None:
+    pool = tmp_path / "pool"
+    shutil.copytree(voted_pool, pool)
+    for shard in (pool / "votes").glob("*.parquet"):
+        table = pq.read_table(shard)
+        nobody = pa.nulls(table.num_rows, pa.string())
+        pq.write_table(table.set_column(table.column_names.index("rater"), "rater", nobody), shard)
+    with pytest.raises(LabelError, match=r"crowd needs to know who voted, and 144 of 144 votes are of nobody"):
+        Oracle(open_pool(str(pool)), CLASSES, votes=VoteOptions(method="crowd"))
+    with pytest.raises(ValueError, match="answer=one does not say whose votes they are, for crowd"):
+        VoteOptions(method="crowd", answer="one")
 
 
 @pytest.mark.ray

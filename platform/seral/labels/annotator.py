@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from seral.labels.crowd import Votes
 from seral.pool.splits import Fold
 
 
@@ -39,6 +40,9 @@ class Annotator(Protocol):
 
     def shares(self, ids: Sequence[str]) -> NDArray[np.float32] | None:
         """Shares of raters' votes on clips of the evaluation, (N, C), NaN where nobody voted; None without votes."""
+
+    def votes(self, ids: Sequence[str]) -> Votes | None:
+        """Votes of named raters on labelled clips, where training is to learn them (seral.labels.crowd), else None."""
 
     def asked(self, batch: str) -> list[str]:
         """The ids that were asked about under the name of a batch before; [] = none."""

@@ -28,6 +28,9 @@ from seral.errors import LabelError, unknown_name
 from seral.schema import CLASSES_KEY, CONSENSUS
 
 Method = Literal["majority", "soft", "dawid-skene"]
+TargetMethod = Literal["majority", "soft", "dawid-skene", "crowd"]
+"""A way to put votes together, or `crowd`: shares at first, which training weighs by how each rater confuses classes
+(seral.labels.crowd)."""
 Answers = Mapping[str, Sequence[dict[str, Any]]]
 """Utterance -> rows of schema.ANSWERS, one a person, by person."""
 SECONDARY = 0.5
@@ -42,6 +45,11 @@ def usual_method(raters: float) -> Method:
     they are tied, too.
     """
     return "majority" if raters < 3 else "soft"
+
+
+def of_labels(method: TargetMethod) -> Method:
+    """The way to make labels of votes before anything is trained."""
+    return "soft" if method == "crowd" else method
 
 
 @dataclass(frozen=True, kw_only=True)

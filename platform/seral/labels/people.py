@@ -29,7 +29,16 @@ from pydantic import Field, FiniteFloat
 
 from seral import storage
 from seral.errors import AwaitingLabels, LabelError, OptionError
-from seral.labels.consensus import consensus, usual_method
+from seral.labels.consensus import (
+    TargetMethod,
+    adjudicated,
+    consensus,
+    current,
+    of_labels,
+    settles_emotion,
+    usual_method,
+)
+from seral.labels.crowd import Votes, votes_of
 from seral.labels.ledger import Ledger
 from seral.labels.records import Progress, Project
 from seral.options import Options
@@ -52,9 +61,9 @@ class PeopleOptions(Options):
     """People who hear each clip."""
     max_skips: int = Field(default=2, ge=0)
     """People who pass on a clip and are replaced by others, at most."""
-    consensus: Literal["majority", "soft", "dawid-skene"] | None = None
-    """The way answers become one label (seral.labels.consensus): the most votes, the shares of votes, or shares weighed
-    by how well each person knows each class. None = by `overlap`: majority for one person a clip or two, soft for
+    consensus: TargetMethod | None = None
+    """The way answers become one label (seral.labels.consensus): the most votes, the shares of votes, shares weighed by
+    how well each person knows each class (dawid-skene), or these with what the model says of the clip (crowd). None = by `overlap`: majority for one person a clip or two, soft for
     more. Which is best when: docs/people.md, "What answers are worth"."""
     targets: Literal["soft", "hard"] = "soft"
     """The target of training: the shares of the consensus, or its winner alone."""
@@ -134,6 +143,19 @@ class People:
             raise LabelError(f"no label for {len(missing)} clips to evaluate on, e.g. {', '.join(missing[:5])}")
         return [settled[name]["emotion"] for name in ids]
 
+    def votes(self, ids: Sequence[str]) -> Votes | None:
+        """Answers that name one class, of everybody about each clip, where raters are to be learnt; else None."""
+        if self._options.consensus != "crowd":
+            return None
+        rows = [row for row in self._ledger.answers().to_pylist() if row["purpose"] != "check"]
+        answered, decided = current(rows), adjudicated(rows)
+        settled = {name for name, row in decided.items() if settles_emotion(row)}
+        classes_of = {
+            name: [(row["person"], self._classes.index(row["emotions"][0])) for row in one if len(row["emotions"]) == 1]
+            for name, one in answered.items()
+        }
+        return votes_of([[] if name in settled else classes_of.get(name, []) for name in ids])
+
     def _settled(self) -> dict[str, dict[str, Any]]:
         """Rows of the evaluation set that have an emotion or ratings, by id."""
         table = storage.read_table(self._evaluation)
@@ -168,7 +190,7 @@ class People:
         """The labels of clips by all answers so far, schema.label_schema; clips without an answer have no row."""
         answers = self._ledger.answers()
         method = self._options.consensus or usual_method(self._options.overlap)
-        table = consensus(answers, self._classes, method, self._dimensions)
+        table = consensus(answers, self._classes, of_labels(method), self._dimensions)
         consensus_of = {row["utterance_id"]: row for row in table.to_pylist()}
         asked = answers.filter(pc.not_equal(answers["purpose"].fill_null(""), "check"))
         passed = set(asked["utterance_id"].to_pylist())

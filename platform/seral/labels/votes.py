@@ -22,7 +22,7 @@ from pydantic import Field, model_validator
 from ser_models.metrics import mean_recall
 from seral.errors import LabelError, unknown_name
 from seral.labels.agreement import Alpha, krippendorff_alpha
-from seral.labels.consensus import SECONDARY, fit_dawid_skene
+from seral.labels.consensus import SECONDARY, TargetMethod, fit_dawid_skene
 from seral.options import Options
 
 VoteMethod = Literal["majority", "soft", "dawid-skene"]
@@ -33,9 +33,10 @@ TIED = 1e-9
 class VoteOptions(Options):
     """Options of making labels of the votes of a corpus's raters."""
 
-    method: VoteMethod | None = None
+    method: TargetMethod | None = None
     """soft: training learns the shares of the votes, and clips on which they are tied as well. majority: the class that
-    most raters named; a tie has no label. dawid-skene: shares by how each rater confuses classes. None = by the median
+    most raters named; a tie has no label. dawid-skene: shares by how each rater confuses classes. crowd: the same,
+    with what the model says of the clip beside it, for raters known by name. None = by the median
     number of a clip's raters in the pool: majority for one or two, soft for more. Models are judged by the class that
     won, and by the shares."""
     secondary: float = Field(default=SECONDARY, ge=0, le=1)
@@ -48,8 +49,8 @@ class VoteOptions(Options):
 
     @model_validator(mode="after")
     def _check(self) -> VoteOptions:
-        if self.answer == "one" and self.method == "dawid-skene":
-            raise ValueError("answer=one has too few votes a clip for dawid-skene: take soft or majority")
+        if self.answer == "one" and self.method in ("dawid-skene", "crowd"):
+            raise ValueError(f"answer=one does not say whose votes they are, for {self.method}: take soft or majority")
         return self
 
 
@@ -210,21 +211,38 @@ def _posterior(
     share_NC: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Shares by the model of Dawid and Skene; NaN where those of the votes are."""
+    posterior = fit_dawid_skene(_named_votes(votes, classes, class_map, "dawid-skene"), {}, len(classes)).posterior
+    rows = [posterior.get(name, np.full(len(classes), np.nan)) for name in ids]
+    by_model = np.array(rows, np.float64).reshape(-1, len(classes))
+    by_model[np.isnan(share_NC).any(1)] = np.nan
+    return by_model
+
+
+def _named_votes(
+    votes: pa.Table, classes: Sequence[str], class_map: Mapping[str, str], method: TargetMethod
+) -> pd.DataFrame:
+    """A row for each vote for one of the classes: `task`, `worker` and `label`. Raises LabelError for votes of nobody."""
     votes = votes.filter(pc.is_valid(votes["emotion"]))
     if votes["rater"].null_count:
         raise LabelError(
-            f"dawid-skene needs to know who voted, and {votes['rater'].null_count} of {votes.num_rows} votes are of "
+            f"{method} needs to know who voted, and {votes['rater'].null_count} of {votes.num_rows} votes are of "
             "nobody: take majority or soft"
         )
     column_V = class_columns(votes["emotion"], classes, class_map)
     data = pd.DataFrame(
         {"task": votes["utterance_id"].to_pylist(), "worker": votes["rater"].to_pylist(), "label": column_V}
     )
-    posterior = fit_dawid_skene(data[column_V < len(classes)], {}, len(classes)).posterior
-    rows = [posterior.get(name, np.full(len(classes), np.nan)) for name in ids]
-    by_model = np.array(rows, np.float64).reshape(-1, len(classes))
-    by_model[np.isnan(share_NC).any(1)] = np.nan
-    return by_model
+    return data[column_V < len(classes)]
+
+
+def votes_by_clip(
+    votes: pa.Table, classes: Sequence[str], class_map: Mapping[str, str]
+) -> dict[str, list[tuple[str, int]]]:
+    """Clip -> its raters and the class that each named, sorted. Raises LabelError where nobody knows who voted."""
+    rows_of = dict[str, list[tuple[str, int]]]()
+    for row in _named_votes(votes, classes, class_map, "crowd").itertuples(index=False):
+        rows_of.setdefault(row.task, []).append((row.worker, int(row.label)))
+    return {name: sorted(rows) for name, rows in rows_of.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -94,6 +94,7 @@ def examples_of(this: Round, answers: Answers) -> Examples:
             label_N=np.concatenate([label_M, source_target.label_N]),
             value_NK=np.concatenate([value_MK, source_target.value_NK]),
             soft_NC=_soft_labels(answers.labelled, len(source.ids), len(this.classes)),
+            votes_N=this.annotator.votes([*train.ids, *[""] * len(source.ids)]),
         ),
         rejected=this.utterances(answers.rejected_ids),
     )

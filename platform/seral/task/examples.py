@@ -121,6 +121,9 @@ class Targets:
     soft_NC: NDArray[np.float32] | None = None
     """Shares of the votes, `q_c = votes_c / Σ votes`, that training learns instead of the one class; NaN in rows that
     have a class and no votes, None = nobody voted. Models are judged by `label_N`, and beside it by the shares."""
+    votes_N: NDArray[np.object_] | None = None
+    """Votes of raters who are known by name (seral.labels.crowd), by which training makes shares of its own; None = it
+    takes those that there are."""
 
     @staticmethod
     def of_classes(label_N: NDArray[np.int64]) -> Targets:
@@ -135,6 +138,7 @@ class Targets:
             value_NK=self.value_NK[index],
             weight_N=None if self.weight_N is None else self.weight_N[index],
             soft_NC=None if self.soft_NC is None else self.soft_NC[index],
+            votes_N=None if self.votes_N is None else self.votes_N[index],
         )
 
     def first(self, count: int) -> Targets:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import LabelError
-from seral.labels.consensus import usual_method
-from seral.labels.votes import RatersInTurn, VoteOptions, raters_per_clip, voted_labels, winners
+from seral.labels.consensus import of_labels, usual_method
+from seral.labels.crowd import Votes, votes_of
+from seral.labels.votes import RatersInTurn, VoteOptions, raters_per_clip, voted_labels, votes_by_clip, winners
 from seral.pool.ids import Ids, one_array, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
@@ -104,6 +106,7 @@ class Oracle:
         self._code_N = _class_codes(self._words, self._classes, self._class_map)[self._word_N]
         self._share_NC: NDArray[np.float32] | None = None
         self._in_turn: RatersInTurn | None = None
+        self._votes_of: dict[str, list[tuple[str, int]]] | None = None
         self._learns_shares = False
         if votes is not None:
             self._take_votes(pool, votes)
@@ -143,7 +146,8 @@ class Oracle:
         rows, nothing = self._rows(ids), np.full((1, len(self._dimensions)), np.nan, np.float32)
         code_N, value_NK = np.append(self._code_N, np.int16(-1)), np.concatenate([self._value_NK, nothing])
         label_N = code_N[rows].astype(np.int64)
-        return Targets(label_N=label_N, value_NK=value_NK[rows], soft_NC=self._shares(rows))
+        targets = Targets(label_N=label_N, value_NK=value_NK[rows], soft_NC=self._shares(rows))
+        return targets if self._votes_of is None else replace(targets, votes_N=self.votes(ids))
 
     def emotions(self, ids: Sequence[str]) -> list[str | None]:
         """Gold emotion of each id; None where it is rated and no more. Raises LabelError for an id with neither."""
@@ -162,7 +166,9 @@ class Oracle:
         table = read_votes(pool)
         method = options.method or usual_method(raters_per_clip(table))
         self._learns_shares = method != "majority"
-        voted = voted_labels(table, self._classes, self._class_map, method, secondary=options.secondary)
+        voted = voted_labels(table, self._classes, self._class_map, of_labels(method), secondary=options.secondary)
+        if method == "crowd":
+            self._votes_of = votes_by_clip(table, self._classes, self._class_map)
         if options.answer == "one":
             self._in_turn = RatersInTurn.of(table, self._classes, self._class_map)
         at = positions(pa.array(voted.ids, pa.string()), self._ids)
@@ -176,6 +182,10 @@ class Oracle:
     def shares(self, ids: Sequence[str]) -> NDArray[np.float32] | None:
         """Shares of the votes on some utterances, (N, C), NaN where nobody voted; None where votes are not asked."""
         return self.targets(ids).soft_NC
+
+    def votes(self, ids: Sequence[str]) -> Votes | None:
+        """Votes of named raters on some utterances, where raters are to be learnt; else None."""
+        return None if self._votes_of is None else votes_of([self._votes_of.get(name, []) for name in ids])
 
     def _shares(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
         """Shares of the votes of some rows, (N, C), NaN where nobody voted; None where nobody did at all."""

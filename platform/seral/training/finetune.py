@@ -35,6 +35,7 @@ from seral.training.finetune_options import FinetuneOptions, check_anchored
 from seral.training.head import fit_training_head, standardised_pool
 from seral.training.model import model_of_head, read_normalisation, replace_head, save_model
 from seral.training.pretrained import adapters_on, write_start
+from seral.training.raters import learn_raters
 from seral.training.scoring import adapted_features, repooled_features
 from seral.training.views import choose_view, normalisations, own_models, view_of, without_source
 
@@ -78,7 +79,8 @@ def finetune(
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
     Without `start` a head is fitted on the encoder as it is, else that model goes on learning. With `options.augment`
-    labelled clips of the target come with corrupted copies, which have their labels and weights.
+    labelled clips of the target come with corrupted copies, which have their labels and weights. Where votes of named
+    raters come with the labels, their shares are learnt with the raters' confusions (seral.training.raters).
 
     Speech of another language in `data.source` is brought to the mean and spread of `data.unlabelled`, counts as much
     as the target's labels in total, and with `anchor` is held together with the target's speech
@@ -88,6 +90,9 @@ def finetune(
     """
     _check(data, options)
     layer, history = _with_frames(data, options, start, on), dict[str, Any]()
+    data, right_of = learn_raters(data, options)
+    if right_of:
+        history["raters"] = right_of
     if options.augment is not None:
         augmented = _augmented(data, options.augment, layer, on)
         history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)
