@@ -62,9 +62,10 @@ class PeopleOptions(Options):
     max_skips: int = Field(default=2, ge=0)
     """People who pass on a clip and are replaced by others, at most."""
     consensus: TargetMethod | None = None
-    """The way answers become one label (seral.labels.consensus): the most votes, the shares of votes, shares weighed by
-    how well each person knows each class (dawid-skene), or these with what the model says of the clip (crowd). None = by `overlap`: majority for one person a clip or two, soft for
-    more. Which is best when: docs/people.md, "What answers are worth"."""
+    """The way answers become one label (seral.labels.consensus): the most votes, the shares of votes, or shares weighed
+    by how well each person knows each class; crowd: these, learnt with what the model says of the clip
+    (seral.labels.crowd). None = by `overlap`: majority for one person a clip or two, soft for more. Which is best when:
+    docs/people.md, "What answers are worth"."""
     targets: Literal["soft", "hard"] = "soft"
     """The target of training: the shares of the consensus, or its winner alone."""
     evaluation: int = Field(default=100, ge=2)

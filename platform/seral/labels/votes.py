@@ -221,7 +221,7 @@ def _posterior(
 def _named_votes(
     votes: pa.Table, classes: Sequence[str], class_map: Mapping[str, str], method: TargetMethod
 ) -> pd.DataFrame:
-    """A row for each vote for one of the classes: `task`, `worker` and `label`. Raises LabelError for votes of nobody."""
+    """A row for each vote for a class: `task`, `worker` and `label`. Raises LabelError for votes of nobody."""
     votes = votes.filter(pc.is_valid(votes["emotion"]))
     if votes["rater"].null_count:
         raise LabelError(
@@ -240,8 +240,9 @@ def votes_by_clip(
 ) -> dict[str, list[tuple[str, int]]]:
     """Clip -> its raters and the class that each named, sorted. Raises LabelError where nobody knows who voted."""
     rows_of = dict[str, list[tuple[str, int]]]()
-    for row in _named_votes(votes, classes, class_map, "crowd").itertuples(index=False):
-        rows_of.setdefault(row.task, []).append((row.worker, int(row.label)))
+    named = _named_votes(votes, classes, class_map, "crowd")
+    for name, rater, code in zip(*(named[column].tolist() for column in ("task", "worker", "label")), strict=True):
+        rows_of.setdefault(name, []).append((rater, code))
     return {name: sorted(rows) for name, rows in rows_of.items()}
 
 

@@ -89,10 +89,8 @@ def finetune(
     `on_report` is called after every epoch of adapters that train in this process (cluster.train_workers = 0).
     """
     _check(data, options)
-    layer, history = _with_frames(data, options, start, on), dict[str, Any]()
-    data, right_of = learn_raters(data, options)
-    if right_of:
-        history["raters"] = right_of
+    layer = _with_frames(data, options, start, on)
+    data, history = learn_raters(data, options)
     if options.augment is not None:
         augmented = _augmented(data, options.augment, layer, on)
         history["copies"] = len(augmented.train.units.ids) - len(data.train.units.ids)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,9 @@ STEPS = 4
 """Times that the classifier and the raters are learnt from each other."""
 
 
-def learn_raters(data: TrainingData, options: FinetuneOptions) -> tuple[TrainingData, dict[str, float]]:
-    """The data with shares of the classes by a classifier and its raters' votes, and how often each rater is right.
+def learn_raters(data: TrainingData, options: FinetuneOptions) -> tuple[TrainingData, dict[str, Any]]:
+    """The data with shares of the classes by a classifier and raters' votes; a history with `raters`, how often each is
+    right.
 
     The classifier is the head on frozen features and has not heard the clip's speaker, so that no vote confirms itself.
     The data as they are, and nothing, where no votes of named raters come with them, or speakers cannot be left out.
@@ -47,4 +49,4 @@ def learn_raters(data: TrainingData, options: FinetuneOptions) -> tuple[Training
         right_of = {name: float(np.diagonal(confusion_CC).mean()) for name, confusion_CC in confusion_of.items()}
         learnt = replace(targets, soft_NC=share_NC.astype(np.float32), label_N=winners(share_NC))
         data = replace(data, train=Labelled(units, learnt))
-    return data, right_of
+    return data, {"raters": right_of} if right_of else {}
