@@ -79,8 +79,7 @@ def finetune(
     """Train on labelled utterances and write the best model on dev to `folder`/model; returns the training's history.
 
     Without `start` a head is fitted on the encoder as it is, else that model goes on learning. With `options.augment`
-    labelled clips of the target come with corrupted copies, which have their labels and weights. Where votes of named
-    raters come with the labels, their shares are learnt with the raters' confusions (seral.training.raters).
+    labelled clips of the target come with corrupted copies. Votes of named raters are weighed (seral.training.raters).
 
     Speech of another language in `data.source` is brought to the mean and spread of `data.unlabelled`, counts as much
     as the target's labels in total, and with `anchor` is held together with the target's speech
