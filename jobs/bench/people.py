@@ -260,7 +260,7 @@ def _targets(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], way: Peo
 
 
 def _votes(ledger: Ledger, ids: Sequence[str], classes: Sequence[str]) -> Votes:
-    """What everybody named, by clip."""
+    """The classes that everybody named, clip by clip."""
     votes = dict[str, list[tuple[str, int]]]()
     for row in ledger.answers().to_pylist():
         if row["emotions"]:

@@ -199,11 +199,11 @@ def test_ratings_are_the_mean_of_those_who_gave_all_of_them(tmp_path: Path, url:
             asked.ask("a/round-0000", IDS, [], 0)
         unrated = {"kind": "unusable"}
         both = [{"valence": 1.0, "arousal": 5.0}, {"valence": 2.0, "arousal": 4.0}]
-        given = {
+        answers_of = {
             "ada": [both[0], both[1], both[0], {"valence": 3.0}, unrated, both[0]],
             "ben": [both[1], both[1], both[1], {"valence": 2.0}, unrated, both[1]],
         }
-        for person, values in given.items():
+        for person, values in answers_of.items():
             for task, value in zip(ledger.claim(person, count=6), values, strict=True):
                 ledger.submit(Answer(utterance_id=task.utterance_id, person=person, **value), task.question)
         fold = asked.evaluated(FOLD)

@@ -150,7 +150,7 @@ def test_people_rate_and_the_loop_learns_their_ratings(values: dict[str, Any], s
     values |= {"classes": [], "dimensions": ["valence", "arousal"], "strategy": "igs"}
     pool = open_pool(speech_pool)
     ids, oracle = pool.metadata["utterance_id"].to_pylist(), Oracle(pool, [], None, ["valence", "arousal"])
-    heard = dict(zip(ids, np.clip(np.rint(np.nan_to_num(oracle.ratings(ids), nan=3)), 1, 5).tolist(), strict=True))
+    ratings_of = dict(zip(ids, np.clip(np.rint(np.nan_to_num(oracle.ratings(ids), nan=3)), 1, 5).tolist(), strict=True))
     while (line := paused(values)) is not None:
         with closing(Ledger(str(Path(values["run"]) / "labels.sqlite"))) as ledger:
             if not ledger.people():
@@ -158,18 +158,18 @@ def test_people_rate_and_the_loop_learns_their_ratings(values: dict[str, Any], s
                 ledger.add_person("ada")
             while tasks := ledger.claim("ada", count=10):
                 for task in tasks:
-                    valence, arousal = heard[task.utterance_id]
-                    said = Answer(utterance_id=task.utterance_id, person="ada", valence=valence, arousal=arousal)
-                    ledger.submit(said, task.question)
+                    valence, arousal = ratings_of[task.utterance_id]
+                    rated = Answer(utterance_id=task.utterance_id, person="ada", valence=valence, arousal=arousal)
+                    ledger.submit(rated, task.question)
     (row,) = loop_status(values["run"])
     assert (row["rounds"], row["labelled"]) == ("2/2", 14)
     (folder,) = Path(values["run"]).glob("trajectories/igs.*/rounds")
     for label in rows(folder / "0001", "labels"):
-        assert [label["valence"], label["arousal"]] == heard[label["utterance_id"]]
+        assert [label["valence"], label["arousal"]] == ratings_of[label["utterance_id"]]
     judged = rows(folder / "0001", "ratings")
     assert judged
     for clip in judged:
-        assert [clip["true_valence"], clip["true_arousal"]] == heard[clip["utterance_id"]]
+        assert [clip["true_valence"], clip["true_arousal"]] == ratings_of[clip["utterance_id"]]
     assert "bias is the mean of predicted less true ratings" in Path(write_run_report(values["run"])).read_text()
 
 
