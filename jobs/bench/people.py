@@ -219,9 +219,11 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
         for name, way in WAYS.items():
             method = way.consensus or "majority"
             rows = consensus(ledger.answers(), options.classes, of_labels(method)).to_pylist()
-            decided = {row["utterance_id"]: row for row in rows if row["emotion"] is not None}
-            utterances = [data.utterances([name for name in part if name in decided]) for part in (train, dev)]
-            targets = [_targets([decided[name] for name in part.ids], options.classes, way) for part in utterances]
+            target = "emotion" if way.targets == "hard" else "probability"
+            labelled = {row["utterance_id"]: row for row in rows if row[target] is not None}
+            decided = {name: row for name, row in labelled.items() if row["emotion"] is not None}
+            utterances = [data.utterances([name for name in part if name in labelled]) for part in (train, dev)]
+            targets = [_targets([labelled[name] for name in part.ids], options.classes, way) for part in utterances]
             if method == "crowd":
                 targets[0] = replace(targets[0], votes_N=_votes(ledger, utterances[0].ids, options.classes))
             training = TrainingData(
@@ -236,7 +238,7 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
             yield {
                 "labels are": name,
                 "seed": seed,
-                "decided": len(decided) / len(rows),
+                "learnt from": len(labelled) / len(rows),
                 "right": float(np.mean([row["emotion"] == truth[name] for name, row in decided.items()])),
                 "gold_uar": float(evaluate(test_N, probability_NC, options.classes)["uar"]),
             }
