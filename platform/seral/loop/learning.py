@@ -267,9 +267,9 @@ def evaluation_of(this: Round, examples: Examples, history: Mapping[str, Any]) -
         scores["dev"] = (examples.dev, scorer(examples.dev))
     else:
         data, finetuning = training_data(this, examples, examples.target), _finetuning(this)
-        normalise, worth = history["head"]["normalise"], history["head"]["worth"]
+        normalise = history["head"]["normalise"]
         speakers = voices(this.fold, examples.train.ids)
-        outputs = cross_validated(data, finetuning.head_only, speakers, normalise, worth)
+        outputs = cross_validated(data, finetuning.head_only, speakers, normalise)
         if outputs is not None:
             scores["dev"], truth_of["dev"] = (examples.train, outputs), examples.train_target
     metrics: dict[str, Any] = dict.fromkeys(truth_of)

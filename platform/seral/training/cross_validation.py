@@ -23,12 +23,11 @@ Float = NDArray[np.float32]
 
 
 def cross_validated(
-    data: TrainingData, options: FinetuneOptions, voices: Sequence[str], normalise: str, worth: float = 1.0
+    data: TrainingData, options: FinetuneOptions, voices: Sequence[str], normalise: str
 ) -> Outputs | None:
     """Outputs for the target's labelled clips by heads that have not heard their speakers, M rows.
 
-    Layer weights stay at their prior, which saves most of the time. `voices`: the speaker of each; `worth`: see
-    views.WORTHS. NaN in all
+    Layer weights stay at their prior, which saves most of the time. `voices`: the speaker of each. NaN in all
     probabilities where labels are of one class, and in all values where a part has two different ratings of a dimension
     no more; None where speakers are fewer than two, or both are so: nothing can be left out then.
     """
@@ -40,7 +39,7 @@ def cross_validated(
     rates = len(parts) > 1 and all(train.targets.rows(np.flatnonzero(~out_M).tolist()).varies for out_M in parts)
     if len(parts) < 2 or not (tells_classes or rates):
         return None
-    view = view_of(data, options, normalise, models, worth)
+    view = view_of(data, options, normalise, models)
     if options.head.layers == "last":
         view.pool.use_only(len(view.pool.layer_weight) - 1)
     settings = replace(fit_options(options), learn_layers=False)

@@ -37,7 +37,7 @@ from seral.training.model import model_of_head, read_normalisation, replace_head
 from seral.training.pretrained import adapters_on, write_start
 from seral.training.raters import learn_raters
 from seral.training.scoring import adapted_features, repooled_features
-from seral.training.views import choose_view, choose_worth, normalisations, own_models, view_of, without_source
+from seral.training.views import choose_view, normalisations, own_models, view_of, without_source
 
 PRETRAINED = ".pretrained"
 """Folder of the model that a training with pretrained adapters starts from."""
@@ -202,8 +202,6 @@ class _TrainingHead:
     normalise: str = "none"
     losses: Mapping[str, float] = field(default_factory=dict)
     """Normalisation -> mean loss on speakers left out, where it was chosen by that."""
-    worth: float = 1.0
-    """Times the usual number of labels that the source's head is worth."""
 
 
 def _fit_head(
@@ -229,11 +227,10 @@ def _fit_head(
     name, losses = next(iter(views)), dict[str, float]()
     if len(views) > 1:
         name, losses = choose_view(views, train, data, models, options)
-    worth = 1.0 if models is None else choose_worth(views[name], train, data, options)
-    view, moved = view_of(data, options, name, models, worth), None if models is not None else adaptation
+    view, moved = views[name], None if models is not None else adaptation
     learnt, dev_part = (Labelled(view.of(part.units), part.targets) for part in (train, data.dev))
     fitted = fit_training_head(learnt, dev_part, view.pool, len(data.classes), options, moved, view.prior)
-    return _TrainingHead(fitted=fitted, normalise=name, losses=losses, worth=worth)
+    return _TrainingHead(fitted=fitted, normalise=name, losses=losses)
 
 
 def _save_head(
@@ -258,7 +255,7 @@ def _describe(head: _TrainingHead) -> dict[str, Any]:
     """Facts of a fitted head for the history."""
     fitted = head.fitted
     facts = {name: getattr(fitted, name) for name in ("dev_uar", "loss", "steps")}
-    facts |= {"normalise": head.normalise, "normalise_losses": dict(head.losses), "worth": head.worth}
+    facts |= {"normalise": head.normalise, "normalise_losses": dict(head.losses)}
     return facts | {"trainable": sum(p.numel() for part in (fitted.pool, fitted.head) for p in part.parameters())}
 
 

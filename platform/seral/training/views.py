@@ -21,8 +21,6 @@ from seral.training.normalisation import choose_normalisation, lean_by_corpora
 
 ALONE, WITH_SOURCE = 1.0, 2.0
 """Standard errors by which labels must speak for another view, without and with a source that has spoken for one."""
-WORTHS = (1.0, 10.0, 100.0)
-"""Times the usual number of labels that a source's head may be worth, where labels speak for it clearly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +66,15 @@ def own_models(data: TrainingData) -> SourceModels | None:
     return None if data.source is None or data.source.anchor is not None else data.source.models
 
 
-def view_of(
-    data: TrainingData, options: FinetuneOptions, name: str, models: SourceModels | None, worth: float = 1.0
-) -> View:
-    """The view under a normalisation, with the source's head worth so many times the usual number of labels."""
+def view_of(data: TrainingData, options: FinetuneOptions, name: str, models: SourceModels | None) -> View:
+    """The view under a normalisation."""
     centring = data.centrings.get(name)
     moments = data.unlabelled.moments if centring is None else centring.moments
     pool, prior = standardised_pool(data.store, moments, options), None
     if models is not None:
         fitted = load_fitted(models.folders[name])
         pool.lean_to(fitted.pool.layer_weight.detach())
-        prior = Prior(fitted.head, worth * models.labels[name])
+        prior = Prior(fitted.head, models.labels[name])
     return View(shifts=None if centring is None else centring.shifts, pool=pool, prior=prior)
 
 
@@ -113,33 +109,6 @@ def choose_view(
         leaning,
         settings,
     )
-
-
-def choose_worth(view: View, train: Labelled, data: TrainingData, options: FinetuneOptions) -> float:
-    """The times of WORTHS by which labels of speakers left out are told best; 1 unless another is clearly better.
-
-    Labels of a few speakers, or of speakers who show one emotion each, may teach less of others than a source does, and
-    then must not take its place however many they are.
-    """
-    if view.prior is None or options.head.l2 is not None:
-        return 1.0
-    train = Labelled(view.of(train.units), train.targets.decided)
-    labelled_N = train.targets.labelled_N
-    ids = [name for name, is_labelled in zip(train.units.ids, labelled_N.tolist(), strict=True) if is_labelled]
-    centring = data.centrings.get("speaker")
-    group_M = np.arange(len(ids)) if centring is None else centring.shifts.speakers.rows(ids)
-    rows, names = labelled_rows(*train), {str(worth): worth for worth in WORTHS}
-    priors = {name: Prior(view.prior.head, worth * view.prior.labels) for name, worth in names.items()}
-    chosen, _ = choose_normalisation(
-        dict.fromkeys(names, rows),
-        len(data.classes),
-        group_M,
-        dict.fromkeys(names, view.pool),
-        priors,
-        (str(WORTHS[0]), WITH_SOURCE),
-        replace(fit_options(options), learn_layers=False),
-    )
-    return names[chosen]
 
 
 def without_source(data: TrainingData) -> Labelled:
