@@ -121,7 +121,6 @@ def test_a_killed_trajectory_of_ratings_goes_on_as_if_it_had_not_been(rated_valu
         ({"stop": {"uncertainty": 0.5}}, "stop.uncertainty says nothing"),
         ({"dimensions": [], "classes": ["anger", "sadness"], "strategy": "igs"}, "made of ratings, .* learns classes"),
         ({"dimensions": [], "classes": ["anger", "sadness"], "stop": {"target_ccc": 0.5}}, "take target_uar"),
-        ({"people": {}, "strategy": "lcmd"}, "a loop takes classes from them"),
         ({"source_corpora": ["other"]}, "teach classes"),
     ],
 )
