@@ -52,6 +52,19 @@ def test_a_corpus_is_known_by_its_names_whatever_its_folder(
     assert guessed["command"] == f"seral pool import {reader} {root} --out POOL"
 
 
+def test_a_table_of_audio_elsewhere_takes_its_folder(tmp_path: Path) -> None:
+    far = touch(tmp_path / "far/away/recordings", "a/one.wav", "a/two.wav")
+    listed = table(tmp_path / "lists/two.csv", "file,emotion", "a/one.wav,angry", "a/two.wav,sad")
+    with pytest.raises(ReaderError, match=r"no audio.*; name the folder of its audio by --audio-root"):
+        guess_corpus(GuessOptions(root=str(listed)))
+    guessed = guess_corpus(GuessOptions(root=str(listed), audio_root=str(far)))
+    assert guessed["command"] == f"seral pool import manifest {listed} --out POOL --audio-root {far}"
+    assert guessed["audit"]["utterances"] == 2
+    assert f"--audio-root {far}" in run("pool", "guess", str(listed), "--audio-root", str(far))
+    with pytest.raises(ReaderError, match="audio_root is the folder of a table's audio"):
+        guess_corpus(GuessOptions(root=str(far), audio_root=str(far)))
+
+
 @pytest.mark.corpora
 @pytest.mark.parametrize(("reader", "count"), [("emodb", 535), ("ravdess", 960), ("nemo", 506), ("urdu", 400)])
 def test_real_corpora_are_known(shared: Path, tmp_path: Path, reader: str, count: int) -> None:

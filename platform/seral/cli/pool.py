@@ -84,13 +84,17 @@ def pool_audit(
 
 @command_of(pool_app, "guess")
 def pool_guess(
-    root: Annotated[str, typer.Argument(metavar="PATH", help="The folder, or the table.")], as_json: AsJson = False
+    root: Annotated[str, typer.Argument(metavar="PATH", help="The folder, or the table.")],
+    audio_root: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The folder of a table's audio, where it is not near the table.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print the guess and its command."""
     from seral.options import parse
     from seral.pool.guess import GuessOptions, guess_corpus, render_guess
 
-    guess = guess_corpus(parse(GuessOptions, {"root": root}))
+    guess = guess_corpus(parse(GuessOptions, {"root": root, "audio_root": audio_root}))
     if as_json:
         show(guess, as_json=True)
     else:

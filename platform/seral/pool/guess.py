@@ -41,6 +41,8 @@ class GuessOptions(Options):
 
     root: str
     """The folder, or the table."""
+    audio_root: str | None = None
+    """The folder in which a table's paths of audio start, where it is not near the table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,10 @@ def guess_corpus(options: GuessOptions) -> dict[str, Any]:
     root, refusals = path_of(options.root), list[str]()
     if not root.exists():
         raise ReaderError(f"there is no folder and no table at {root}")
-    for proposal in _proposals(root):
+    audio = None if options.audio_root is None else path_of(options.audio_root)
+    if audio is not None and not (root.is_file() and audio.is_dir()):
+        raise ReaderError(f"audio_root is the folder of a table's audio: {root} is no table, or {audio} no folder")
+    for proposal in _proposals(root, audio):
         columns, choices = dict(proposal.columns), dict(proposal.choices)
         try:
             audit = audit_corpus(
@@ -102,7 +107,8 @@ def guess_corpus(options: GuessOptions) -> dict[str, Any]:
             "refused": refusals,
             "audit": audit,
         }
-    tried = "; ".join(refusals) or f"no audio, no table and no archive of audio below {root}"
+    elsewhere = "; name the folder of its audio by --audio-root" if root.is_file() and audio is None else ""
+    tried = "; ".join(refusals) or f"no audio, no table and no archive of audio below {root}{elsewhere}"
     raise ReaderError(f"{root} cannot be read as anything: {tried}")
 
 
@@ -114,12 +120,12 @@ def render_guess(guess: Mapping[str, Any]) -> str:
     return "\n".join([*lines, render(guess["audit"]), "Import it, with another name for POOL:", guess["command"]])
 
 
-def _proposals(root: Path) -> Iterator[Proposal]:
-    """Ways to read it, the most telling first."""
+def _proposals(root: Path, audio: Path | None) -> Iterator[Proposal]:
+    """Ways to read it, the most telling first; `audio`: the folder of a table's audio."""
     if root.is_file():
         yield from _containers(root, [root])
         if root.suffix.lower() not in (".tar", ".arrow"):
-            yield from _of_tables(root.parent, [root])
+            yield from _of_tables(audio or root.parent, [root])
         return
     files = audio_files(root, DECODABLE | TO_CONVERT)
     if (root / HEADER).is_file():
