@@ -34,8 +34,8 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import AwaitingLabels, StateError, unknown_name
 from seral.labels.agreement import agreement, person_reports
-from seral.labels.consensus import consensus, of_labels
-from seral.labels.crowd import Votes, votes_of
+from seral.labels.consensus import consensus, of_labels, votes_by_clip
+from seral.labels.crowd import votes_of
 from seral.labels.ledger import Ledger
 from seral.labels.people import PeopleOptions, ledger_url
 from seral.labels.records import Project
@@ -225,7 +225,8 @@ def compare_ways(options: PeopleBenchOptions, truth: Mapping[str, Truth], seed: 
             utterances = [data.utterances([name for name in part if name in labelled]) for part in (train, dev)]
             targets = [_targets([labelled[name] for name in part.ids], options.classes, way) for part in utterances]
             if method == "crowd":
-                targets[0] = replace(targets[0], votes_N=_votes(ledger, utterances[0].ids, options.classes))
+                votes = votes_by_clip(ledger.answers(), options.classes)
+                targets[0] = replace(targets[0], votes_N=votes_of([votes.get(name, []) for name in utterances[0].ids]))
             training = TrainingData(
                 train=Labelled(utterances[0], targets[0]),
                 dev=Labelled(utterances[1], targets[1]),
@@ -259,15 +260,6 @@ def _targets(rows: Sequence[Mapping[str, Any]], classes: Sequence[str], way: Peo
     if way.targets == "hard":
         return target
     return replace(target, soft_NC=np.array([row["probability"] for row in rows], np.float32))
-
-
-def _votes(ledger: Ledger, ids: Sequence[str], classes: Sequence[str]) -> Votes:
-    """The classes that everybody named, clip by clip."""
-    votes = dict[str, list[tuple[str, int]]]()
-    for row in ledger.answers().to_pylist():
-        if row["emotions"]:
-            votes.setdefault(row["utterance_id"], []).append((row["person"], classes.index(row["emotions"][0])))
-    return votes_of([votes.get(name, []) for name in ids])
 
 
 def answer_in_browser(run: str, ledger: Ledger, options: PeopleBenchOptions, truth: Mapping[str, Truth]) -> None:

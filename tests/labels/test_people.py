@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from seral.errors import AwaitingLabels, LabelError, OptionError
 from seral.labels.ledger import Ledger
@@ -187,6 +188,8 @@ def test_votes_are_of_everybody_who_names_one_class_until_a_lead_decides(people:
         assert asked.labels(IDS[:1], 0)["probability"].to_pylist() == [[0.5, 0.5]], "training weighs them"
     with people(overlap=2, consensus="soft") as asked:
         assert asked.votes(IDS) is None
+    with pytest.raises(ValidationError, match="consensus=crowd learns shares"):
+        PeopleOptions(consensus="crowd", targets="hard")
 
 
 def test_ratings_are_the_mean_of_those_who_gave_all_of_them(tmp_path: Path, url: str) -> None:

@@ -119,6 +119,20 @@ def settles_emotion(adjudication: Mapping[str, Any]) -> bool:
     return bool(adjudication["kind"] == "unusable" or adjudication["emotions"] or adjudication["secondary"])
 
 
+def votes_by_clip(answers: pa.Table, classes: Sequence[str]) -> dict[str, list[tuple[str, int]]]:
+    """Utterance -> people who name one class of it and that class, by person; none where a lead has decided.
+
+    `answers` as for `consensus`.
+    """
+    rows = [row for row in answers.to_pylist() if row["purpose"] != "check"]
+    decided = {name for name, row in adjudicated(rows).items() if settles_emotion(row)}
+    return {
+        name: [(row["person"], class_index(row["emotions"][0], classes)) for row in one if len(row["emotions"]) == 1]
+        for name, one in current(rows).items()
+        if name not in decided
+    }
+
+
 def shares(answer: Mapping[str, Any], classes: Sequence[str]) -> np.ndarray:
     """(C,) A person's vote: 1 in all, alike for all primary emotions and half as much for each secondary one.
 

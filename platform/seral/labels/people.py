@@ -25,19 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, model_validator
 
 from seral import storage
 from seral.errors import AwaitingLabels, LabelError, OptionError
-from seral.labels.consensus import (
-    TargetMethod,
-    adjudicated,
-    consensus,
-    current,
-    of_labels,
-    settles_emotion,
-    usual_method,
-)
+from seral.labels.consensus import TargetMethod, consensus, of_labels, usual_method, votes_by_clip
 from seral.labels.crowd import Votes, votes_of
 from seral.labels.ledger import Ledger
 from seral.labels.records import Progress, Project
@@ -78,6 +70,12 @@ class PeopleOptions(Options):
     """Hours after which a batch goes on with the answers there are, if there is one; None = never."""
     wait: bool = False
     """Wait for the answers instead of ending with status 75."""
+
+    @model_validator(mode="after")
+    def _check(self) -> PeopleOptions:
+        if self.consensus == "crowd" and self.targets == "hard":
+            raise ValueError("consensus=crowd learns shares: leave targets at soft, or take another consensus")
+        return self
 
 
 def ledger_url(run: str, options: PeopleOptions) -> str:
@@ -148,14 +146,8 @@ class People:
         """Answers that name one class, of everybody about each clip, where raters are to be learnt; else None."""
         if self._options.consensus != "crowd":
             return None
-        rows = [row for row in self._ledger.answers().to_pylist() if row["purpose"] != "check"]
-        answered, decided = current(rows), adjudicated(rows)
-        settled = {name for name, row in decided.items() if settles_emotion(row)}
-        classes_of = {
-            name: [(row["person"], self._classes.index(row["emotions"][0])) for row in one if len(row["emotions"]) == 1]
-            for name, one in answered.items()
-        }
-        return votes_of([[] if name in settled else classes_of.get(name, []) for name in ids])
+        votes = votes_by_clip(self._ledger.answers(), self._classes)
+        return votes_of([votes.get(name, []) for name in ids])
 
     def _settled(self) -> dict[str, dict[str, Any]]:
         """Rows of the evaluation set that have an emotion or ratings, by id."""

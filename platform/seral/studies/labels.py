@@ -205,7 +205,7 @@ def run_label_study(options: LabelStudyOptions) -> str:
         for line in storage.read_json(uri):
             for name, sums in (("confusion", counts), ("without_confusion", unlabelled)):
                 own = sums.setdefault(setting.row(line["arm"]), {})
-                for speaker, matrices in line.pop(name).items():
+                for speaker, matrices in line.pop(name, {}).items():
                     own[speaker] = own.get(speaker, 0) + np.array(matrices)
             curves.append({**vars(setting), "encoder": Path(setting.encoder).name, **line})
     storage.write_bytes(storage.join(options.run, "curves.csv"), pd.DataFrame(curves).to_csv(index=False).encode())
