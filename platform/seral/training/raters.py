@@ -23,7 +23,7 @@ def learn_raters(data: TrainingData, options: FinetuneOptions) -> tuple[Training
     """The data with shares of the classes by a classifier and raters' votes; a history with `raters`, how often each is
     right.
 
-    The classifier is the head on frozen features and has not heard the clip, nor its speaker where means of speakers may
+    The classifier, the head on frozen features, has not heard the clip, nor its speaker where means of speakers may
     be taken away, so that no vote confirms itself.
 
     The data as they are, and nothing, where no votes of named raters come with them, or speakers cannot be left out.
