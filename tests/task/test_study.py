@@ -11,8 +11,10 @@ import pytest
 
 from seral.errors import StateError
 from seral.options import parse
+from seral.pool.shards import open_pool
 from seral.task.cells import Cell, write_study_table, write_table
 from seral.task.context import RunContext
+from seral.task.eligibility import of_corpora
 from seral.task.options import ProtocolOptions, protocol_name
 from seral.task.run import verb_of
 from seral.task.study import Study, run_study
@@ -63,3 +65,9 @@ def test_a_table_is_written_as_numbers_and_as_people_read_it(tmp_path: Path) -> 
     assert "a" in write_table(str(tmp_path), table, "two", shown=shown)
     assert write_table(str(tmp_path), table, "three", shown="as said\n") == "as said\n"
     assert not list(tmp_path.glob("*.png"))
+
+
+@pytest.mark.ray
+def test_no_corpus_at_all_is_no_clip_at_all(two_corpora: str) -> None:
+    (table,) = of_corpora([open_pool(two_corpora)], [])
+    assert table.num_rows == 0

@@ -25,7 +25,7 @@ def of_corpora(pools: Sequence[Pool], corpora: Sequence[str] | None) -> list[pa.
     if unknown := sorted(set(corpora) - present):
         where = ", ".join(pool.uri for pool in pools)
         raise OptionError(f"no corpus {', '.join(unknown)} in {where}; it has {', '.join(sorted(present))}")
-    return [_only(table, pc.is_in(table["corpus"], pa.array(corpora))) for table in tables]
+    return [_only(table, pc.is_in(table["corpus"], pa.array(corpora, pa.string()))) for table in tables]
 
 
 def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
