@@ -73,13 +73,13 @@ class LabelledAdaptation(nn.Module):
         mask_BT: Tensor,
         below_mean_LBD: Tensor,
         below_std_LBD: Tensor,
-        label_B: Tensor,
+        target_BC: Tensor,
         weight_C: Tensor,
     ) -> dict[str, Tensor]:
         """Loss, accuracy and number of the clips of a corpus, from frames of hidden state `start`.
 
-        `below_*`: statistics of the states below it. `weight_C`: weights of the classes, 0 for those that the corpus
-        has no label of.
+        `below_*`: statistics of the states below it. `target_BC`: one-hot, or shares of the votes. `weight_C`: weights
+        of the classes, 0 for those that the corpus has no label of.
         """
         upper_LBTD = self.encoder.upper(hidden_BTD, mask_BT, start=self.start)
         mean_LBD, std_LBD = masked_mean_std(upper_LBTD, mask_BT)
@@ -87,9 +87,9 @@ class LabelledAdaptation(nn.Module):
         share_L = torch.softmax(self.layer_weight, 0)[:, None, None]
         embedding_BU = torch.cat([(share_L * standardised(part_LBD)).sum(0) for part_LBD in parts], 1)
         logits_BC = self.output(self.dropout(embedding_BU)).masked_fill(weight_C == 0, -torch.inf)
-        loss = smoothed_cross_entropy(logits_BC.float(), label_B, weight_C, self.options.smoothing)
-        accuracy = (logits_BC.argmax(1) == label_B).float().mean()
-        return {"loss": loss, "accuracy": accuracy, "clips": torch.tensor(float(len(label_B)))}
+        loss = smoothed_cross_entropy(logits_BC.float(), target_BC, weight_C, self.options.smoothing)
+        accuracy = (logits_BC.argmax(1) == target_BC.argmax(1)).float().mean()
+        return {"loss": loss, "accuracy": accuracy, "clips": torch.tensor(float(len(target_BC)))}
 
 
 def standardised(part_LBD: Tensor) -> Tensor:
@@ -98,12 +98,10 @@ def standardised(part_LBD: Tensor) -> Tensor:
     return (part_LBD - part_LBD.mean(1, keepdim=True)) / deviation_LBD
 
 
-def smoothed_cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor, smoothing: float) -> Tensor:
-    """Cross-entropy weighed by class, over the classes with a weight; -inf in the logits of the others."""
+def smoothed_cross_entropy(logits_BC: Tensor, target_BC: Tensor, weight_C: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy with distributions weighed by class, over the classes with a weight; -inf in the others' logits."""
     present_C = weight_C > 0
     log_BC = functional.log_softmax(logits_BC[:, present_C], 1)
-    column_C = torch.cumsum(present_C, 0) - 1
-    own_B = log_BC.gather(1, column_C[label_B][:, None])[:, 0]
-    loss_B = -(1 - smoothing) * own_B - smoothing * log_BC.mean(1)
-    weight_B = weight_C[label_B]
-    return (weight_B * loss_B).sum() / weight_B.sum()
+    share_BC = (target_BC * weight_C)[:, present_C]
+    spread_BC = (1 - smoothing) * share_BC + smoothing * share_BC.mean(1, keepdim=True)
+    return -(spread_BC * log_BC).sum() / share_BC.sum()

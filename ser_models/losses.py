@@ -37,6 +37,11 @@ def class_weights(label_N: Tensor, num_classes: int, weight_N: Tensor | None = N
     return _balanced(count_C, label_N.numel() if weight_N is None else weight_N.sum())
 
 
+def expected_class_weights(target_NC: Tensor) -> Tensor:
+    """Weights of classes by their expected counts, `N / Σ_n q_nc`, of (N, C) -> (C,). Absent classes get 0."""
+    return _balanced(target_NC.sum(0), target_NC.sum())
+
+
 def _balanced(count_C: Tensor, total: Tensor | int) -> Tensor:
     present = count_C > 0
     return torch.where(present, total / (present.sum() * torch.where(present, count_C, 1.0)), 0.0)
@@ -55,27 +60,29 @@ def weighted_classes(
     own_N = torch.ones(len(label_N)) if weight_N is None else weight_N.float()
     if soft_NC is not None:
         counted_NC = class_distributions(label_N, num_classes, soft_NC) * own_N[:, None]
-        return counted_NC * _balanced(counted_NC.sum(0), counted_NC.sum())
+        return counted_NC * expected_class_weights(counted_NC)
     labelled_N = label_N >= 0
     weight_C = class_weights(label_N[labelled_N], num_classes, None if weight_N is None else own_N[labelled_N])
     index_N = label_N.clamp_min(0)
     return functional.one_hot(index_N, num_classes) * (weight_C[index_N] * own_N * labelled_N)[:, None]
 
 
-def class_distributions(label_N: Tensor, num_classes: int, soft_NC: Tensor) -> Tensor:
+def class_distributions(label_N: Tensor, num_classes: int, soft_NC: Tensor | None = None) -> Tensor:
     """Labels as distributions, (N, C): shares of the votes, one-hot in rows of NaN, zeros where these have label -1.
 
     Raises ValueError for rows that are neither a distribution nor NaN throughout.
     """
+    hot_NC = functional.one_hot(label_N.clamp_min(0), num_classes).float() * (label_N >= 0)[:, None]
+    if soft_NC is None:
+        return hot_NC
     if soft_NC.shape != (len(label_N), num_classes):
         raise ValueError(f"soft labels of {len(label_N)} clips and {num_classes} classes, got {tuple(soft_NC.shape)}")
-    hard_N, labelled_N = soft_NC.isnan().all(1), label_N >= 0
+    hard_N = soft_NC.isnan().all(1)
     # In terms of what must hold: a comparison with NaN is false.
     fine_N = hard_N | ((soft_NC >= 0).all(1) & ((soft_NC.sum(1) - 1).abs() < SOFT_TOLERANCE))
     if bad := torch.nonzero(~fine_N).flatten().tolist():
         raise ValueError(f"soft labels of row(s) {bad[:10]} are no distributions: {soft_NC[bad[0]].tolist()}")
-    hot_NC = functional.one_hot(label_N.clamp_min(0), num_classes).float()
-    return torch.where(hard_N[:, None], hot_NC * labelled_N[:, None], soft_NC.float())
+    return torch.where(hard_N[:, None], hot_NC, soft_NC.float())
 
 
 def cross_entropy(logits_BC: Tensor, label_B: Tensor, weight_C: Tensor | None = None) -> Tensor:

@@ -21,21 +21,31 @@ def test_the_loss_over_all_classes_is_torchs() -> None:
     log_BC = functional.log_softmax(logits_BC, 1)
     weight_B = weight_C[label_B]
     expected = (0.9 * expected - 0.1 * weight_B * log_BC.mean(1)).sum() / weight_B.sum()
-    assert smoothed_cross_entropy(logits_BC, label_B, weight_C, 0.1) == pytest.approx(float(expected), rel=1e-6)
+    target_BC = functional.one_hot(label_B, 4).float()
+    assert smoothed_cross_entropy(logits_BC, target_BC, weight_C, 0.1) == pytest.approx(float(expected), rel=1e-6)
     plain = functional.cross_entropy(logits_BC, label_B, weight=weight_C)
-    assert smoothed_cross_entropy(logits_BC, label_B, weight_C, 0.0) == pytest.approx(float(plain), rel=1e-6)
+    assert smoothed_cross_entropy(logits_BC, target_BC, weight_C, 0.0) == pytest.approx(float(plain), rel=1e-6)
+
+
+def test_shares_of_votes_cost_as_much_as_the_clip_once_for_each_class_by_its_share() -> None:
+    torch.manual_seed(0)
+    logits_BC, weight_C = torch.randn(2, 3), torch.tensor([0.5, 1, 2])
+    target_BC = torch.tensor([[0.25, 0.75, 0], [0, 0, 1]])
+    loss = smoothed_cross_entropy(logits_BC, target_BC, weight_C, 0.1)
+    hot_BC = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [0, 1, 0], *[[0, 0, 1]] * 4])
+    assert loss == pytest.approx(float(smoothed_cross_entropy(logits_BC[[0] * 4 + [1] * 4], hot_BC, weight_C, 0.1)))
 
 
 def test_a_class_that_the_corpus_lacks_changes_nothing() -> None:
     torch.manual_seed(0)
     logits_BC, label_B, weight_C = torch.randn(5, 4), torch.tensor([0, 2, 2, 3, 0]), torch.tensor([1.0, 0, 2, 1])
+    target_BC = functional.one_hot(label_B, 4).float()
     other_BC = logits_BC.clone()
     other_BC[:, 1] = 50
-    loss, other = (smoothed_cross_entropy(logits, label_B, weight_C, 0.1) for logits in (logits_BC, other_BC))
+    loss, other = (smoothed_cross_entropy(logits, target_BC, weight_C, 0.1) for logits in (logits_BC, other_BC))
     assert loss == other
-    three = smoothed_cross_entropy(
-        logits_BC[:, [0, 2, 3]], torch.tensor([0, 1, 1, 2, 0]), torch.tensor([1.0, 2, 1]), 0.1
-    )
+    columns = [0, 2, 3]
+    three = smoothed_cross_entropy(logits_BC[:, columns], target_BC[:, columns], weight_C[columns], 0.1)
     assert loss == pytest.approx(float(three), rel=1e-6)
 
 
@@ -60,7 +70,7 @@ def test_adapters_below_and_above_learn_and_the_encoder_does_not() -> None:
         "mask_BT": torch.ones(6, 20, dtype=torch.bool),
         "below_mean_LBD": torch.randn(start, 6, encoder.width),
         "below_std_LBD": torch.rand(start, 6, encoder.width),
-        "label_B": torch.tensor([0, 0, 2, 2, 0, 2]),
+        "target_BC": functional.one_hot(torch.tensor([0, 0, 2, 2, 0, 2]), 3).float(),
         "weight_C": torch.tensor([1.0, 0.0, 1.0]),
     }
     scalars = model(**batch)

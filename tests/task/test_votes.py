@@ -16,7 +16,7 @@ import yaml
 from typer.testing import CliRunner
 
 from seral.cli import app
-from seral.errors import LabelError, StateError
+from seral.errors import LabelError, OptionError, StateError
 from seral.labels.votes import VoteOptions
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
@@ -24,7 +24,9 @@ from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.shards import open_pool
 from seral.task.gold import Oracle
+from seral.training.adaptation import AdaptOptions, run_adapt
 from seral.training.supervised import SupervisedOptions, run_train
+from seral.training.transfer import TransferOptions
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 SHARES = {1: [[1.0]], 2: [[1.0], [0.5]], 3: [[1.0], [0.333, 0.667], [0.333]]}
@@ -212,3 +214,24 @@ def test_agreement_of_a_pool_is_said(voted_pool: str) -> None:
     assert facts["tied"] == pytest.approx(7 / CLIPS)
     assert 0 < facts["alpha"] < 1
     assert 0 < facts["ceiling"] < 1
+
+
+@pytest.mark.ray
+def test_an_encoder_learns_shares_and_ties(voted_pool: str, tmp_path: Path) -> None:
+    values = {"pool": voted_pool, "classes": CLASSES, "epochs": 1, "settings": {"lora": {"rank": 2}}}
+    lost = {}
+    for method, clips in (("soft", CLIPS), ("majority", CLIPS - 7)):
+        run = tmp_path / method
+        run_adapt(parse(AdaptOptions, values | {"run": str(run), "votes": {"method": method}}))
+        assert pq.read_table(run / "encoder/labels.parquet").num_rows == clips
+        lost[method] = json.loads((run / "adapt.json").read_text())["training"]["history"][-1]["loss"]
+    assert np.isfinite(list(lost.values())).all()
+    assert lost["soft"] != lost["majority"]
+
+
+def test_raters_are_not_learnt_where_no_fold_is_trained(tmp_path: Path) -> None:
+    values = {"pool": str(tmp_path), "run": str(tmp_path), "classes": CLASSES, "votes": {"method": "crowd"}}
+    with pytest.raises(OptionError, match="take majority, soft or dawid-skene"):
+        parse(AdaptOptions, values)
+    with pytest.raises(OptionError, match="take majority, soft or dawid-skene"):
+        parse(TransferOptions, values | {"sources": [{"pool": str(tmp_path)}]})

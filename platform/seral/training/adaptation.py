@@ -47,7 +47,7 @@ from seral.training.finetune import frames_layer
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import labelled_rows, standardised_pool
 from seral.training.scoring import features_from_frames
-from seral.training.sources import LabelledSpeech, SourceOptions, Speech, corpora_in, labelled_speech
+from seral.training.sources import LabelledSpeech, SourceOptions, Speech, corpora_in, labelled_speech, refuse_crowd
 
 MAY_CHANGE = {"run", "cluster", "left_out"}
 DONE, PICTURE, LEFT_OUT = "adapt.json", "adapt.png", "left-out"
@@ -95,6 +95,7 @@ class AdaptOptions(TaskOptions):
     def _check(self) -> AdaptOptions:
         if len(self.classes) < 2 or self.dimensions:
             raise ValueError("an encoder is adapted to classes: name at least two, and no dimensions")
+        refuse_crowd(self)
         if self.finetune(1).frozen:
             raise ValueError(f"adapter {self.adapter!r} trains nothing in the encoder: choose another, such as lora")
         return self
@@ -131,9 +132,7 @@ def run_adapt(options: AdaptOptions) -> str:
         parts.append(labelled_speech(source, options, lambda uri: _speech(options, uri)))
         keep_frames(parts[-1].speech.store, layer or 0, parts[-1].ids, options.cluster)
     clips = [
-        LabelledClips(
-            store=part.speech.store, ids=tuple(part.ids), label_N=part.targets.label_N, corpus_N=part.corpus_N
-        )
+        LabelledClips(store=part.speech.store, ids=tuple(part.ids), targets=part.targets, corpus_N=part.corpus_N)
         for part in parts
     ]
     spec = AdaptationSpec(
@@ -229,8 +228,8 @@ def _left_out(
 
 
 def _rows(part: LabelledClips, units: Utterances, corpus: str) -> PooledSet:
-    own_N = part.corpus_N == corpus
-    return labelled_rows(units.rows(own_N), part.targets(own_N))
+    own_N = (part.corpus_N == corpus) & part.targets.decided_N
+    return labelled_rows(units.rows(own_N), part.targets.rows(own_N.nonzero()[0].tolist()).decided)
 
 
 def carried_over(

@@ -20,7 +20,7 @@ from ser_models.adapters.composition import attach_adapters
 from ser_models.adapters.merge import merge_adapters
 from ser_models.adapters.parameters import dead_adapters
 from ser_models.encoders import load_encoder, save_encoder
-from ser_models.losses import class_weights
+from ser_models.losses import class_distributions, expected_class_weights
 from ser_models.training import MAX_GRAD_NORM, rate_scale, shuffled_batches
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
@@ -37,26 +37,29 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledClips:
-    """Clips of one pool whose class is known."""
+    """Clips of one pool whose class is known, or what shares of votes the classes have."""
 
     store: FeatureStore
     ids: tuple[str, ...]
-    label_N: NDArray[np.int64]
+    targets: Targets
     corpus_N: NDArray[np.str_]
 
     def without(self, corpus: str) -> LabelledClips:
         """The clips of all other corpora."""
         keep_N = self.corpus_N != corpus
-        ids = tuple(name for name, keep in zip(self.ids, keep_N.tolist(), strict=True) if keep)
-        return replace(self, ids=ids, label_N=self.label_N[keep_N], corpus_N=self.corpus_N[keep_N])
+        rows = keep_N.nonzero()[0].tolist()
+        ids = tuple(self.ids[row] for row in rows)
+        return replace(self, ids=ids, targets=self.targets.rows(rows), corpus_N=self.corpus_N[keep_N])
 
     def utterances(self) -> Utterances:
         """Pooled features of the clips."""
         return Utterances.of(self.store, self.store.index(), self.ids)
 
-    def targets(self, keep_N: NDArray[np.bool_]) -> Targets:
-        """The classes of some of the clips."""
-        return Targets.of_classes(self.label_N[keep_N])
+    def distributions(self, num_classes: int) -> Tensor:
+        """What training learns of each clip, (N, C): one-hot, or the shares of the votes."""
+        soft_NC = self.targets.soft_NC
+        label_N = torch.from_numpy(self.targets.label_N)
+        return class_distributions(label_N, num_classes, None if soft_NC is None else torch.from_numpy(soft_NC))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +85,10 @@ class AdaptationSpec:
 
     def identity(self) -> list[Any]:
         """Plain values of whatever decides the outcome."""
-        clips = [[part.store.fingerprint, list(part.ids), part.label_N.tolist()] for part in self.clips]
+        clips = [
+            [part.store.fingerprint, list(part.ids), part.distributions(len(self.classes)).tolist()]
+            for part in self.clips
+        ]
         adapters = {kind: repr(options) for kind, options in self.adapters.items()}
         numbers = [self.layer, list(self.classes), asdict(self.options), self.epochs, self.batch_size, self.seed]
         return [clips, adapters, numbers]
@@ -155,9 +161,9 @@ class CorpusTraining(Pretraining):
         part = group.part
         source_B = np.zeros(len(planned.ids), dtype=bool)
         batch = frame_batch(planned.ids, self._units[part], self._frames[part], self.spec.layer, self.device, source_B)
-        label_B = torch.tensor([group.label_of[name] for name in planned.ids], device=self.device)
+        target_BC = torch.stack([group.target_of[name] for name in planned.ids]).to(self.device)
         inputs: tuple[Tensor, ...] = (batch.hidden_BTD, batch.mask_BT, batch.below_mean_LBD, batch.below_std_LBD)
-        return Batch(names=planned.ids, inputs=(*inputs, label_B, group.weight_C.to(self.device)), rng=rng)
+        return Batch(names=planned.ids, inputs=(*inputs, target_BC, group.weight_C.to(self.device)), rng=rng)
 
     def scalars(self, step: int, batch: Batch) -> Mapping[str, Tensor]:
         """Loss and accuracy of a batch."""
@@ -179,7 +185,8 @@ class _Group:
 
     part: int
     ids: Sequence[str]
-    label_of: Mapping[str, int]
+    target_of: Mapping[str, Tensor]
+    """What is learnt of each clip, (C,)."""
     weight_C: Tensor
     """Weights of the classes, 0 of those without a label."""
 
@@ -187,17 +194,19 @@ class _Group:
     def of(part: LabelledClips, number: int, corpus: str, num_classes: int) -> _Group:
         own_N = part.corpus_N == corpus
         ids = [name for name, own in zip(part.ids, own_N.tolist(), strict=True) if own]
-        label_N = part.label_N[own_N]
-        if len(ids) < MIN_CLIPS or len(np.unique(label_N)) < 2:
+        target_NC = part.distributions(num_classes)[torch.from_numpy(own_N)]
+        weight_C = expected_class_weights(target_NC)
+        present = int((weight_C > 0).sum())
+        if len(ids) < MIN_CLIPS or present < 2:
             raise OptionError(
-                f"{corpus} has {len(ids)} clips of {len(np.unique(label_N))} of the classes: to learn from it takes "
-                f"{MIN_CLIPS} clips of two; leave it out"
+                f"{corpus} has {len(ids)} clips of {present} of the classes: to learn from it takes {MIN_CLIPS} clips "
+                "of two; leave it out"
             )
         return _Group(
             part=number,
             ids=ids,
-            label_of=dict(zip(ids, label_N.tolist(), strict=True)),
-            weight_C=class_weights(torch.from_numpy(label_N), num_classes),
+            target_of=dict(zip(ids, target_NC, strict=True)),
+            weight_C=weight_C,
         )
 
     def batches(self, size: int) -> int:

@@ -45,6 +45,12 @@ def corpora_in(sources: Sequence[SourceOptions], uri: str) -> list[str] | None:
     return None if None in named else [name for names in named for name in names or ()]
 
 
+def refuse_crowd(options: TaskOptions) -> None:
+    """Raises ValueError where raters are to be learnt, which a training on the clips of one fold does."""
+    if options.votes is not None and options.votes.method == "crowd":
+        raise ValueError("votes.method: crowd learns raters within a training; take majority, soft or dawid-skene here")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speech:
     """Features of some clips of a pool."""

@@ -54,7 +54,7 @@ from seral.training.source import (
     view,
     whole_speakers,
 )
-from seral.training.sources import SourceOptions, Speech, corpora_in, labelled_speech
+from seral.training.sources import SourceOptions, Speech, corpora_in, labelled_speech, refuse_crowd
 
 MAY_CHANGE = {"run", "cluster"}
 PREDICTIONS = "predictions"
@@ -81,6 +81,7 @@ class TransferOptions(TaskOptions):
     def _check_head(self) -> TransferOptions:
         if len(self.classes) < 2 or self.dimensions:
             raise ValueError("a transfer learns classes: name at least two, and no dimensions")
+        refuse_crowd(self)
         if self.head.hidden:
             raise ValueError(f"a transfer fits linear heads, got head.hidden={self.head.hidden}")
         return self
