@@ -29,6 +29,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from seral.arrow import open_parquet
 from seral.errors import DiskError, OptionError
 
 
@@ -324,18 +325,18 @@ def checksum(uri: str | Path) -> Checksum:
     return Checksum(size=size, sha256=digest.hexdigest())
 
 
-def read_table(uri: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one Parquet file, or some of its columns."""
+def read_table(uri: str | Path, columns: Sequence[str] | None = None, *, schema: pa.Schema | None = None) -> pa.Table:
+    """Read one Parquet file, or some of its columns; `schema`: all that it may have (seral.arrow.open_parquet)."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
-        return pq.ParquetFile(file).read(columns=None if columns is None else list(columns))
+        return open_parquet(file, uri, schema).read(columns=None if columns is None else list(columns))
 
 
 def read_rows(uri: str | Path, rows: Sequence[int] | NDArray[Any], columns: Sequence[str]) -> pa.Table:
     """Some rows of one Parquet file, in the order asked for; only the row groups that hold them are read."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
-        parquet, asked = pq.ParquetFile(file), np.asarray(rows, np.int64)
+        parquet, asked = open_parquet(file, uri), np.asarray(rows, np.int64)
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
         ends = np.cumsum(sizes, dtype=np.int64)
         group_of = np.searchsorted(ends, asked, side="right")
@@ -351,19 +352,22 @@ def read_rows(uri: str | Path, rows: Sequence[int] | NDArray[Any], columns: Sequ
     return pa.concat_tables([table.slice(int(part[0]), len(part)) for part in np.split(at, breaks)])  # without a copy
 
 
-def read_batches(uri: str | Path, columns: Sequence[str] | None = None, *, rows: int) -> Iterator[pa.Table]:
-    """Read one Parquet file, or some of its columns, so many rows at a time."""
+def read_batches(
+    uri: str | Path, columns: Sequence[str] | None = None, *, rows: int, schema: pa.Schema | None = None
+) -> Iterator[pa.Table]:
+    """Read one Parquet file, or some of its columns, so many rows at a time; `schema`: all that it may have."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
-        for batch in pq.ParquetFile(file).iter_batches(rows, columns=None if columns is None else list(columns)):
+        parquet = open_parquet(file, uri, schema)
+        for batch in parquet.iter_batches(rows, columns=None if columns is None else list(columns)):
             yield pa.Table.from_batches([batch])
 
 
-def read_footer(uri: str | Path) -> pq.FileMetaData:
-    """Footer of a Parquet file: its number of rows, its schema, and what was written beside them."""
+def read_footer(uri: str | Path, schema: pa.Schema | None = None) -> pq.FileMetaData:
+    """Footer of a Parquet file: rows, schema, what was written beside them; `schema`: all columns it may have."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
-        return pq.read_metadata(file)
+        return open_parquet(file, uri, schema).metadata
 
 
 def read_tables(uris: Iterable[str | Path], schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:

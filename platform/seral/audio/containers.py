@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from seral.arrow import open_parquet
 from seral.audio.address import StorePath, arrow_source
 
 
@@ -123,7 +123,7 @@ class _RowGroup:
 
     def __init__(self, path: Path, row_group: int, column: str) -> None:
         # A small buffer: else the compressed column of the row group lies in memory beside the page.
-        self._file = pq.ParquetFile(arrow_source(path), pre_buffer=False, buffer_size=BUFFER_BYTES)
+        self._file = open_parquet(arrow_source(path), path, pre_buffer=False, buffer_size=BUFFER_BYTES)
         self._row_group = row_group
         self._column = column
         self._start()

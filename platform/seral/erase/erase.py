@@ -41,7 +41,7 @@ from seral.pool.shards import (
 )
 from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased, salt_of, salted
 from seral.progress import track
-from seral.schema import UTTERANCE
+from seral.schema import QUARANTINE, UTTERANCE
 from seral.vectors.stable_keys import column_keys
 
 COLUMNS = ["utterance_id", "corpus", "speaker", "source", "pcm_hash", "duplicate_of"]
@@ -199,7 +199,7 @@ def _meant(table: pa.Table, subject: Sequence[str]) -> NDArray[np.bool_]:
 
 def _bad_files(pool: str, shards: Iterable[str], erased: Erased) -> Iterator[tuple[str, str]]:
     for shard in shards:
-        table = storage.read_table(shard_uri(pool, "quarantine", shard))
+        table = storage.read_table(shard_uri(pool, "quarantine", shard), schema=QUARANTINE)
         yield from _pairs(table.filter(pa.array(erased.belongs(table))), "corpus", "source")
 
 
@@ -292,7 +292,8 @@ def _clear_pool(pool: str, counts: Mapping[str, int], erased: Erased) -> None:
 
 def _write_cleared(pool: str, shard: str, erased: Erased) -> str:
     """Write a shard without the erased under a new name, and all features of it; returns the name."""
-    tables = {table: erased.without(storage.read_table(shard_uri(pool, table, shard))) for table in TABLES}
+    read = {name: storage.read_table(shard_uri(pool, name, shard), schema=schema) for name, schema in TABLES.items()}
+    tables = {name: erased.without(table) for name, table in read.items()}
     name = renamed(shard, tables["utterances"]["utterance_id"].to_pylist())
     for file in _derived(pool):
         if _stem(file) == shard:

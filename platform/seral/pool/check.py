@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from seral import storage
 from seral.audio.decode import BadAudio, decode_flac
+from seral.errors import PoolError
 from seral.pool.dedupe import codes
 from seral.pool.shards import ID_COLUMNS, TABLES, Pool, open_pool, pool_hash
 from seral.pool.tombstones import read_erased
@@ -89,7 +90,11 @@ def _file_problems(pool: Pool, shard: str) -> list[str]:
     if problems:
         return problems
     for table, schema in TABLES.items():
-        names = storage.read_footer(pool.table_uri(table, shard)).schema.to_arrow_schema().names
+        try:
+            names = storage.read_footer(pool.table_uri(table, shard)).schema.to_arrow_schema().names
+        except PoolError as error:
+            problems.append(f"shard {shard}: {error}")
+            continue
         if names != schema.names:
             problems.append(f"shard {shard}: columns {names} of `{table}`, expected {schema.names}")
     return problems

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.pool.revisions import shard_entry
-from seral.pool.shards import renamed, shard_uri
+from seral.pool.shards import TABLES, renamed, shard_uri
 from seral.schema import QUARANTINE, UTTERANCE
 
 COLUMNS = ["utterance_id", "pcm_hash", "duplicate_of"]
@@ -94,11 +94,12 @@ def mark_duplicates(pool: str, shards: Sequence[str]) -> dict[str, dict[str, Any
 def _rewrite(pool: str, shard: str, stays_N: NDArray[np.bool_], marks: pa.ChunkedArray) -> tuple[str, dict[str, Any]]:
     keep = np.flatnonzero(stays_N)
     name = renamed(shard, [keep.tolist(), marks.filter(pa.array(stays_N)).to_pylist()])
-    gold, votes, bad = (storage.read_table(shard_uri(pool, table, shard)) for table in ("gold", "votes", "quarantine"))
+    others = ("gold", "votes", "quarantine")
+    gold, votes, bad = (storage.read_table(shard_uri(pool, name, shard), schema=TABLES[name]) for name in others)
     column = UTTERANCE.get_field_index("duplicate_of")
     repeated, ids, row = [QUARANTINE.empty_table()], [pa.array([], pa.string())], 0
     with storage.table_writer(shard_uri(pool, "utterances", name), UTTERANCE, row_group_rows=256) as utterances:
-        for part in storage.read_batches(shard_uri(pool, "utterances", shard), rows=256):
+        for part in storage.read_batches(shard_uri(pool, "utterances", shard), rows=256, schema=UTTERANCE):
             stays = pa.array(stays_N[row : row + part.num_rows])
             repeated.append(_repeated(part.filter(pc.invert(stays))))
             marked = part.set_column(column, UTTERANCE.field(column), marks.slice(row, part.num_rows)).filter(stays)

@@ -26,7 +26,7 @@ from seral.pool.shards import REWRITTEN, TABLES, Pool, open_pool, read_manifest,
 from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased
 from seral.pool.where import COLUMNS, Condition, parse_conditions
 from seral.progress import track
-from seral.schema import UTTERANCE
+from seral.schema import QUARANTINE, UTTERANCE
 from seral.vectors.stable_keys import column_keys
 
 ORDER = ("quarantine", "gold", "votes", "utterances")
@@ -209,7 +209,7 @@ def _write_part(pool: Pool, ids: Mapping[str, pa.Array], out: str, name: str) ->
     for table in ORDER:
         parts = [TABLES[table].empty_table()]
         for shard, shard_ids in ids.items() if table != "quarantine" else ():
-            batches = storage.read_batches(pool.table_uri(table, shard), rows=256)
+            batches = storage.read_batches(pool.table_uri(table, shard), rows=256, schema=TABLES[table])
             parts += (rows.filter(pc.is_in(rows["utterance_id"], shard_ids)).cast(TABLES[table]) for rows in batches)
         sums[table] = storage.write_table(shard_uri(out, table, name), pa.concat_tables(parts), row_group_rows=256)
     return shard_entry(sum(map(len, ids.values())), sums)
@@ -249,7 +249,7 @@ def _new_parts(pool_shards: Sequence[tuple[Pool, str]], erased: Erased) -> list[
     for pool, shard in pool_shards:
         rows = storage.read_table(pool.table_uri("utterances", shard), columns)
         names.append(rows.filter(pa.array(~erased.belongs(rows)))["utterance_id"])
-        bad = storage.read_table(pool.table_uri("quarantine", shard))
+        bad = storage.read_table(pool.table_uri("quarantine", shard), schema=QUARANTINE)
         alive.append(~erased.belongs(bad))
         lines.append(_lines(bad).filter(pa.array(alive[-1])))
     is_new_name, is_new_line = (_not_before(columns) for columns in (names, lines))
@@ -289,12 +289,13 @@ def _add(part: _Part, out: str, name: str, erased: Erased) -> dict[str, Any]:
     if part.is_whole:
         if part.pool.uri != out or name != part.shard:
             for table, uri in uris.items():
+                storage.read_footer(uri, TABLES[table])  # no more columns than such a table has
                 storage.copy_file(uri, shard_uri(out, table, name))
         return dict(part.pool.manifest["shards"][part.shard])
     ids = part.ids.combine_chunks()
     sums = {}
     for table, uri in uris.items():
-        rows = storage.read_table(uri)
+        rows = storage.read_table(uri, schema=TABLES[table])
         is_new = pa.array(part.is_new_bad_N) if table == "quarantine" else pc.is_in(rows["utterance_id"], ids)
         sums[table] = storage.write_table(
             shard_uri(out, table, name), erased.without(rows.filter(is_new)), row_group_rows=256

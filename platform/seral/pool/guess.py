@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from seral.arrow import open_parquet
 from seral.audio.address import arrow_source, path_of
 from seral.corpora import READERS
 from seral.corpora.formats.audformat import HEADER
@@ -154,8 +154,8 @@ def _containers(root: Path, files: list[Path]) -> Iterator[Proposal]:
 
 def _holds_audio(file: Path) -> bool:
     try:
-        schema = pq.read_schema(arrow_source(file))
-    except (pa.ArrowInvalid, OSError):
+        schema = open_parquet(arrow_source(file), file).schema_arrow
+    except (pa.ArrowInvalid, OSError, PoolError):
         return False
     return any(pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0 for column in schema)
 

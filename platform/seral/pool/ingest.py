@@ -143,7 +143,7 @@ def _without_retried(options: ImportOptions, manifest: Mapping[str, Any], listin
     pool = options.out
     shards = {}
     for shard, entry in manifest["shards"].items():
-        rows = storage.read_table(shard_uri(pool, "quarantine", shard)).to_pylist()
+        rows = storage.read_table(shard_uri(pool, "quarantine", shard), schema=QUARANTINE).to_pylist()
         remaining = [
             row
             for row in rows
@@ -156,7 +156,7 @@ def _without_retried(options: ImportOptions, manifest: Mapping[str, Any], listin
             continue
         name = renamed(shard, [manifest["revision"], *options.retry])
         for table in TABLES:
-            content = storage.read_table(shard_uri(pool, table, shard))
+            content = storage.read_table(shard_uri(pool, table, shard), schema=TABLES[table])
             content = pa.Table.from_pylist(remaining, QUARANTINE) if table == "quarantine" else content
             storage.write_table(shard_uri(pool, table, name), content, row_group_rows=256)
         shards[name] = read_entry(pool, name)

@@ -101,12 +101,13 @@ class Pool:
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """One shard of utterances."""
         with self._whole(shard):
-            return storage.read_table(self.table_uri("utterances", shard), columns)
+            return storage.read_table(self.table_uri("utterances", shard), columns, schema=UTTERANCE)
 
     def batches(self, shard: str, columns: list[str], *, rows: int) -> Iterator[pa.Table]:
         """One shard of utterances, so many rows at a time."""
         with self._whole(shard):
-            yield from storage.read_batches(self.table_uri("utterances", shard), columns, rows=rows)
+            uri = self.table_uri("utterances", shard)
+            yield from storage.read_batches(uri, columns, rows=rows, schema=UTTERANCE)
 
     @contextmanager
     def _whole(self, shard: str) -> Iterator[None]:

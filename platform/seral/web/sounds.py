@@ -6,11 +6,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from seral import storage
+from seral.arrow import open_parquet
 from seral.errors import PoolError
 from seral.pool.shards import Pool
+from seral.schema import UTTERANCE
 
 BATCH_ROWS = 16
 """Rows decoded at a time on the way to the wanted one: a row group of audio is never in memory as a whole."""
@@ -60,7 +61,7 @@ def _read_row(uri: str, group: int, row: int) -> bytes:
     fs, path = storage.resolve(uri)
     try:
         with fs.open_input_file(path) as file:
-            parts = pq.ParquetFile(file).iter_batches(BATCH_ROWS, row_groups=[group], columns=["audio"])
+            parts = open_parquet(file, uri, UTTERANCE).iter_batches(BATCH_ROWS, row_groups=[group], columns=["audio"])
             for number, part in enumerate(parts):
                 if row < number * BATCH_ROWS + len(part):
                     return bytes(part["audio"][row - number * BATCH_ROWS].as_py())

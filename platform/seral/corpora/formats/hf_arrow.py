@@ -15,6 +15,7 @@ from typing import Any, Unpack
 import numpy as np
 import pyarrow as pa
 
+from seral.arrow import read_schema
 from seral.audio.address import arrow_source
 from seral.audio.containers import Span
 from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files, plain_columns
@@ -43,7 +44,7 @@ def read_hf_arrow(root: Path, **choices: Unpack[Choices]) -> Iterator[Utterance 
         try:
             with _opened(file) as stream:
                 messages = pa.ipc.MessageReader.open_stream(stream)
-                schema = pa.ipc.read_schema(_first(messages))
+                schema = read_schema(_first(messages), file.path)
                 reading = reading or Reading(choices, folder or "arrow", plain_columns(schema))
                 table = DatasetColumns(file, schema, reading, _json(file.path.parent / INFO).get("features"))
                 yield from _records(table, stream, messages, schema, state.get("_split"), reading.corpus)

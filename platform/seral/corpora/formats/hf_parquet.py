@@ -13,6 +13,7 @@ from typing import Unpack
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from seral.arrow import open_parquet
 from seral.audio.address import arrow_source
 from seral.audio.containers import Cell
 from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files, plain_columns
@@ -30,7 +31,7 @@ def read_hf_parquet(root: Path, **choices: Unpack[Choices]) -> Iterator[Utteranc
     files, folder = dataset_files(root, ".parquet", EXAMPLE, ".arrow: hf-arrow")
     for file in files:
         try:
-            with pq.ParquetFile(arrow_source(file.path)) as parquet:
+            with open_parquet(arrow_source(file.path), file.path) as parquet:
                 reading = reading or Reading(choices, folder or "parquet", plain_columns(parquet.schema_arrow))
                 yield from _read_file(file, parquet, reading)
         except pa.ArrowInvalid as error:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from seral.arrow import open_parquet
 from seral.audio.address import arrow_source
 from seral.errors import ReaderError
 
@@ -129,7 +129,7 @@ def _read_tsv(file: Path) -> Iterator[Row]:
 def _read_parquet(file: Path) -> Iterator[Row]:
     number = 0
     try:
-        for batch in pq.ParquetFile(arrow_source(file)).iter_batches(BATCH_ROWS):
+        for batch in open_parquet(arrow_source(file), file).iter_batches(BATCH_ROWS):
             for values in batch.to_pylist():
                 yield Row(location=f"row {number}", values=values)
                 number += 1

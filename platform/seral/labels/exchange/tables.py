@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from seral import storage
+from seral.arrow import open_parquet
 from seral.errors import LabelError
 from seral.labels.exchange.entries import Entry, Export, in_order, readable
 from seral.labels.records import Project
@@ -81,7 +81,7 @@ def read_parquet(path: Path, project: Project) -> list[Entry]:
     """Read answers from Parquet."""
     with readable(path):
         try:
-            rows = pq.read_table(path).to_pylist()
+            rows = open_parquet(path, path).read().to_pylist()
         except pa.ArrowInvalid as error:
             raise LabelError(f"{path} is not Parquet: {error}") from None
     return in_order(((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)), "parquet")

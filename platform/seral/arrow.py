@@ -1,0 +1,86 @@
+"""Parquet files and Arrow schemas of anyone: a table holds values, and nothing in it runs.
+
+An extension type says how a value is read. That of Ray for Python's objects unpickles it, which runs whatever the writer
+of the file wanted to run. So a file with an extension type is refused before a value is decoded, and besides Ray's type
+is unknown to Arrow in this process whenever a file is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from seral.errors import PoolError
+
+PICKLED = "ray.data.arrow_pickled_object"
+"""Ray's extension type whose values are pickles."""
+HARMLESS = frozenset({"arrow.json", "arrow.uuid", "arrow.bool8"})
+"""Arrow's own, which are read by Arrow itself."""
+NAME = b"ARROW:extension:name"
+
+
+def open_parquet(source: Any, name: str | Path, schema: pa.Schema | None = None, **options: Any) -> pq.ParquetFile:
+    """Open a Parquet file that Arrow can read from; `name` is what errors call it.
+
+    `schema`: all columns that it may have, and their types. Raises PoolError for others, and for extension types;
+    pa.ArrowInvalid where it is no Parquet.
+    """
+    with suppress(pa.ArrowKeyError):
+        pa.unregister_extension_type(PICKLED)
+    parquet = pq.ParquetFile(source, **options)
+    try:
+        _check(parquet.schema_arrow, name, schema)
+    except PoolError:
+        parquet.close()
+        raise
+    return parquet
+
+
+def read_schema(message: pa.ipc.Message, name: str | Path) -> pa.Schema:
+    """The schema of an Arrow stream, without extension types. Raises PoolError where it has one."""
+    with suppress(pa.ArrowKeyError):
+        pa.unregister_extension_type(PICKLED)
+    schema = pa.ipc.read_schema(message)
+    _check(schema, name, None)
+    return schema
+
+
+def _check(schema: pa.Schema, name: str | Path, allowed: pa.Schema | None) -> None:
+    for field in schema:
+        for extension in _extensions(field):
+            raise PoolError(
+                f"{name}: the column {field.name!r} has the extension type {extension!r}, which decides how its values "
+                "are read and may run code. Write the file again without that column"
+            )
+        if allowed is None:
+            continue
+        if field.name not in allowed.names:
+            raise PoolError(f"{name}: a column {field.name!r} that such a table does not have; is it one of seral's?")
+        if field.type != allowed.field(field.name).type:
+            kind = allowed.field(field.name).type
+            raise PoolError(f"{name}: the column {field.name!r} is of type {field.type}, expected {kind}")
+
+
+def _extensions(field: pa.Field) -> Iterator[str]:
+    """Names of the extension types in a column, and in what it is made of, but for the harmless ones."""
+    declared = (field.metadata or {}).get(NAME)
+    if declared is not None and declared.decode(errors="replace") not in HARMLESS:
+        yield declared.decode(errors="replace")
+    yield from _of_type(field.type)
+
+
+def _of_type(kind: pa.DataType) -> Iterator[str]:
+    if isinstance(kind, pa.BaseExtensionType):
+        if kind.extension_name not in HARMLESS:
+            yield kind.extension_name
+        yield from _of_type(kind.storage_type)
+    elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        yield from _of_type(kind.value_type)
+    else:
+        for index in range(kind.num_fields):
+            yield from _extensions(kind.field(index))
