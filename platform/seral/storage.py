@@ -29,8 +29,8 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seral.arrow import open_parquet
 from seral.errors import DiskError, OptionError
+from seral.security.tables import open_parquet
 
 
 def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
@@ -326,7 +326,7 @@ def checksum(uri: str | Path) -> Checksum:
 
 
 def read_table(uri: str | Path, columns: Sequence[str] | None = None, *, schema: pa.Schema | None = None) -> pa.Table:
-    """Read one Parquet file, or some of its columns; `schema`: all that it may have (seral.arrow.open_parquet)."""
+    """Read one Parquet file, or some of its columns; `schema`: all that it may have (seral.security.tables)."""
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
         return open_parquet(file, uri, schema).read(columns=None if columns is None else list(columns))

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from seral.arrow import open_parquet
 from seral.audio.address import StorePath, arrow_source
+from seral.security.tables import open_parquet
 
 
 @dataclass(frozen=True, kw_only=True)

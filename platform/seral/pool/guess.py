@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from seral.arrow import open_parquet
 from seral.audio.address import arrow_source, path_of
 from seral.corpora import READERS
 from seral.corpora.formats.audformat import HEADER
@@ -29,6 +28,7 @@ from seral.errors import PoolError, ReaderError
 from seral.options import Options
 from seral.pool.audit import AuditOptions, audit_corpus, render
 from seral.progress import track
+from seral.security.tables import open_parquet
 
 ARCHIVES = SUFFIXES | {".arrow", ".parquet"}
 """Suffixes of files that hold many clips."""

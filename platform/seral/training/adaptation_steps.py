@@ -56,7 +56,7 @@ class LabelledClips:
         return Utterances.of(self.store, self.store.index(), self.ids)
 
     def distributions(self, num_classes: int) -> Tensor:
-        """What training learns of each clip, (N, C): one-hot, or the shares of the votes."""
+        """Targets of the clips for training, (N, C): one-hot, or the shares of the votes."""
         soft_NC = self.targets.soft_NC
         label_N = torch.from_numpy(self.targets.label_N)
         return class_distributions(label_N, num_classes, None if soft_NC is None else torch.from_numpy(soft_NC))
@@ -186,7 +186,7 @@ class _Group:
     part: int
     ids: Sequence[str]
     target_of: Mapping[str, Tensor]
-    """What is learnt of each clip, (C,)."""
+    """Target of each clip, (C,)."""
     weight_C: Tensor
     """Weights of the classes, 0 of those without a label."""
 

@@ -8,10 +8,10 @@ from functools import lru_cache
 import numpy as np
 
 from seral import storage
-from seral.arrow import open_parquet
 from seral.errors import PoolError
 from seral.pool.shards import Pool
 from seral.schema import UTTERANCE
+from seral.security.tables import open_parquet
 
 BATCH_ROWS = 16
 """Rows decoded at a time on the way to the wanted one: a row group of audio is never in memory as a whole."""

@@ -15,7 +15,6 @@ from typing import Any, Unpack
 import numpy as np
 import pyarrow as pa
 
-from seral.arrow import read_schema
 from seral.audio.address import arrow_source
 from seral.audio.containers import Span
 from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files, plain_columns
@@ -23,6 +22,7 @@ from seral.corpora.reading.choices import Choices, Reading
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
+from seral.security.tables import read_schema
 
 EXAMPLE = "train/data-00000-of-00002.arrow"
 STATE, INFO = "state.json", "dataset_info.json"

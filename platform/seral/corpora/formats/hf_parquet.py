@@ -13,7 +13,6 @@ from typing import Unpack
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seral.arrow import open_parquet
 from seral.audio.address import arrow_source
 from seral.audio.containers import Cell
 from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files, plain_columns
@@ -21,6 +20,7 @@ from seral.corpora.reading.choices import Choices, Reading
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
+from seral.security.tables import open_parquet
 
 EXAMPLE = "data/train-00000-of-00002.parquet"
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from seral.arrow import open_parquet
 from seral.audio.address import arrow_source
 from seral.errors import ReaderError
+from seral.security.tables import open_parquet
 
 LISTED = ("id", "speaker", "gender", "path", "label")
 """Fields of an entry that is a list, in their order."""

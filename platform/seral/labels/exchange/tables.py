@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from seral import storage
-from seral.arrow import open_parquet
 from seral.errors import LabelError
 from seral.labels.exchange.entries import Entry, Export, in_order, readable
 from seral.labels.records import Project
 from seral.schema import ANSWERS
+from seral.security.tables import open_parquet
 
 RISKY = re.compile(r"'*([=+\-@\t\r\n＝＋－＠]|$)")
 """Text that a spreadsheet may run, or that would not come back: behind apostrophes, and the empty text."""

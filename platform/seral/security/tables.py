@@ -1,8 +1,8 @@
 """Parquet files and Arrow schemas of anyone: a table holds values, and nothing in it runs.
 
-An extension type says how a value is read. That of Ray for Python's objects unpickles it, which runs whatever the writer
-of the file wanted to run. So a file with an extension type is refused before a value is decoded, and besides Ray's type
-is unknown to Arrow in this process whenever a file is opened.
+An extension type says how a value is read. That of Ray for objects of Python unpickles it, which runs whatever the
+writer of the file wanted to run. So a file with an extension type is refused before a value is decoded, and besides
+Ray's type is unknown to Arrow in this process whenever a file is opened.
 """
 
 from __future__ import annotations
