@@ -95,7 +95,7 @@ def measured_import(clips: Sequence[Utterance], voice: bool) -> Timing:
     with _clock() as timing:
         for clip in clips:
             try:
-                import_file(clip, max_duration_s=60.0, voice=voice)
+                import_file(clip, voice=voice)
             except BadAudio:
                 continue
     return timing

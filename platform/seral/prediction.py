@@ -17,6 +17,7 @@ from pydantic import Field
 
 from seral import storage
 from seral.audio.decode import BadAudio, decode, decode_flac
+from seral.audio.limits import SoundLimits
 from seral.cluster import ClusterOptions
 from seral.corpora.reading.tree import DECODABLE
 from seral.errors import OptionError, PoolError, StateError
@@ -235,22 +236,22 @@ def _predict_files(files: Sequence[Path], folder: str, out: str, options: Predic
     predictor, errors = Predictor(folder, options.features, options.cluster), 0
     if (normalise := read_normalisation(folder)) != "none":
         say(f"the model takes away the mean of a {normalise}, and files have none: import them as a pool with speakers")
-    schema = output_schema(*predictor.outputs)
+    schema, limits = output_schema(*predictor.outputs), SoundLimits(seconds=options.max_duration_s)
     with storage.table_writer(out, schema) as writer, track("predicting", len(files)) as advance:
         for begin in range(0, len(files), FILES_AT_ONCE):
             part = files[begin : begin + FILES_AT_ONCE]
-            rows = pa.Table.from_pylist(list(_predict_some(part, predictor, options.max_duration_s)), schema)
+            rows = pa.Table.from_pylist(list(_predict_some(part, predictor, limits)), schema)
             writer.write(rows.sort_by("utterance_id"))
             errors += rows.num_rows - rows["error"].null_count
             advance(len(part))
     return {"rows": len(files), "errors": errors}
 
 
-def _predict_some(files: Iterable[Path], predictor: Predictor, max_duration_s: float) -> Iterator[dict[str, Any]]:
+def _predict_some(files: Iterable[Path], predictor: Predictor, limits: SoundLimits) -> Iterator[dict[str, Any]]:
     good: dict[str, Wave] = {}
     for file in files:
         try:
-            good[str(file)] = decode(file, max_duration_s=max_duration_s).samples
+            good[str(file)] = decode(file, limits=limits).samples
         except BadAudio as error:
             say(f"{file}: {error}")
             yield {"utterance_id": str(file), "error": str(error)}

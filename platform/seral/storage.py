@@ -29,8 +29,9 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seral.errors import DiskError, OptionError
+from seral.errors import DiskError, OptionError, PoolError
 from seral.security.tables import open_parquet
+from seral.security.text import parse_json
 
 
 def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
@@ -225,8 +226,11 @@ def write_json(uri: str | Path, value: Any) -> None:
 
 
 def read_json(uri: str | Path) -> Any:
-    """Read JSON."""
-    return json.loads(read_bytes(uri))
+    """Read JSON. Raises PoolError, which names the file, where it is none."""
+    try:
+        return parse_json(read_bytes(uri))
+    except ValueError as error:
+        raise PoolError(f"{uri} is no JSON: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)

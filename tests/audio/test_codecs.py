@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from seral.audio.codecs import CodecError, ContainerSound, container_of
 from seral.audio.decode import BadAudio, decode
+from seral.audio.limits import SoundLimits
 from seral.corpora import READERS
 from seral.schema import SAMPLE_RATE
 
@@ -100,8 +101,8 @@ def test_a_film_in_surround_sound_gives_its_speech(tmp_path: Path) -> None:
 def test_long_tapes_are_refused(tmp_path: Path, suffix: str) -> None:
     path = write(tmp_path / f"tape.{suffix}", 3.0)
     with pytest.raises(BadAudio, match="too-long"):
-        decode(path, max_duration_s=2)
-    assert len(decode(path, start_s=1, end_s=2.5, max_duration_s=2).samples) == 24_000
+        decode(path, limits=SoundLimits(seconds=2))
+    assert len(decode(path, start_s=1, end_s=2.5, limits=SoundLimits(seconds=2)).samples) == 24_000
     with pytest.raises(BadAudio, match="truncated"):
         decode(path, start_s=1, end_s=9)
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seral.audio.decode import BadAudio, decode, decode_flac, encode_flac, pcm_hash, to_pool_rate
+from seral.audio.limits import SoundLimits
 from seral.audio.quality import REASONS
 from seral.schema import SAMPLE_RATE
 
@@ -73,8 +74,8 @@ def test_segments_outside_the_recording_are_named(tmp_path: Path, start_s: float
 
 def test_a_segment_of_a_long_tape_is_fine(tmp_path: Path) -> None:
     path = wav(tmp_path / "a.wav", tone(5))
-    assert reason_of(path, max_duration_s=2) == "too-long"
-    assert len(decode(path, start_s=1, end_s=2.5, max_duration_s=2).samples) == 24_000
+    assert reason_of(path, limits=SoundLimits(seconds=2)) == "too-long"
+    assert len(decode(path, start_s=1, end_s=2.5, limits=SoundLimits(seconds=2)).samples) == 24_000
 
 
 def test_a_long_tape_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

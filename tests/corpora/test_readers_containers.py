@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +29,8 @@ from corpus_layouts.containers import (
 from seral.audio.containers import BATCH_ROWS, Cell, Span, open_clip, restore
 from seral.audio.decode import BadAudio, decode
 from seral.corpora import READERS
-from seral.corpora.formats.webdataset import TEXT_BYTES
 from seral.corpora.keywords import find_reader
+from seral.corpora.options import CorpusOptions, read_corpus
 from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance
 from seral.errors import OptionError, ReaderError
 from seral.pool.check import check_pool
@@ -147,14 +148,23 @@ def test_samples_without_audio_are_skipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"a.wav": b"", "a.json": b"{"}, r"a\.tar, a\.json: not valid JSON"),
-        ({"a.wav": b"", "a.json": b"[1]"}, r"a\.tar, a\.json: expected an object .* got list"),
-        ({"a.wav": b"", "a.json": b'{"gender": "x"}'}, r"a\.tar, a\.wav, column 'gender': unknown word 'x'"),
+        ({"a.wav": b"", "a.json": b"{"}, r"a\.json: not valid JSON"),
+        ({"a.wav": b"", "a.json": b"[1]"}, r"a\.json: expected an object .* got list"),
     ],
 )
-def test_webdataset_errors_name_the_member(tmp_path: Path, members: dict[str, bytes], message: str) -> None:
+def test_a_sample_whose_text_cannot_be_read_is_left_out(
+    tmp_path: Path, members: dict[str, bytes], message: str
+) -> None:
     write_tar(tmp_path / "a.tar", members)
-    with pytest.raises(ReaderError, match=message):
+    (skipped,) = READERS["webdataset"](tmp_path)
+    assert isinstance(skipped, Skipped)
+    assert (skipped.source, skipped.reason) == ("a.tar/a.wav", "bad-text")
+    assert re.match(message, skipped.detail)
+
+
+def test_webdataset_errors_name_the_member(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"a.wav": b"", "a.json": b'{"gender": "x"}'})
+    with pytest.raises(ReaderError, match=r"a\.tar, a\.wav, column 'gender': unknown word 'x'"):
         read("webdataset", tmp_path)
 
 
@@ -212,10 +222,17 @@ def test_damaged_tars_are_refused(tmp_path: Path, name: str, data: bytes) -> Non
 
 
 def test_a_bomb_in_a_tar_is_refused(tmp_path: Path) -> None:
-    tar = write_tar(tmp_path / "bomb", {"a.json": bytes(TEXT_BYTES + 1)})
+    members = {"a.wav": clip(1), "a.json": bytes(2_000_001), "b.wav": clip(2), "b.json": b"[" * 100_000}
+    tar = write_tar(tmp_path / "bomb", members | {"c.wav": clip(3), "c.json": b'{"speaker": "x"}'})
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(tar.read_bytes()))
-    with pytest.raises(ReaderError, match=rf"a\.json: {TEXT_BYTES + 1} bytes of text, at most {TEXT_BYTES}"):
-        read("webdataset", tmp_path)
+    bomb, nested, fine = read_corpus(CorpusOptions(reader="webdataset", root=str(tmp_path), max_text_mb=2))
+    assert isinstance(bomb, Skipped)
+    assert isinstance(nested, Skipped)
+    assert isinstance(fine, Utterance)
+    assert (bomb.reason, nested.reason) == ("bad-text", "bad-text")
+    assert "a.json: 2,000,001 bytes of text, more than max_text_mb" in bomb.detail
+    assert "b.json: not valid JSON: nested deeper than 64 levels" in nested.detail
+    assert fine.speaker == "x"
 
 
 def test_one_file_is_read_like_a_folder_of_one(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def sounds(reader: str, root: Path) -> list[dict[str, Any]]:
     """The rows of the pool that its clips become."""
     items = list(READERS[reader](root))
     assert not [item for item in items if isinstance(item, Skipped)]
-    return [import_file(item, max_duration_s=60.0, voice=False) for item in items if isinstance(item, Utterance)]
+    return [import_file(item, voice=False) for item in items if isinstance(item, Utterance)]
 
 
 @pytest.mark.parametrize(("reader", "subtree"), PLACES)
@@ -166,7 +166,7 @@ def test_a_busy_store_is_asked_again(corpus: Path, s3: Door) -> None:
     upload(corpus / "emo", "busy", s3)
     clip = next(item for item in READERS["emodb"](path_of("s3://speech/busy")) if isinstance(item, Utterance))
     s3.refuse[clip.audio.name] = 8
-    whole = import_file(clip, max_duration_s=60.0, voice=False)
+    whole = import_file(clip, voice=False)
     assert s3.refused[clip.audio.name] == 8
     assert whole in sounds("emodb", corpus / "emo")
 
@@ -179,7 +179,7 @@ def test_a_store_that_does_not_answer_is_named_and_no_clip_is_blamed(
     clip = next(item for item in READERS["emodb"](path_of("s3://speech/closed")) if isinstance(item, Utterance))
     s3.refuse[clip.audio.name] = 10_000
     with pytest.raises(StoreError, match=r"03a01Fa\.wav cannot be read, tried 2 times: .*The same command goes on"):
-        import_file(clip, max_duration_s=60.0, voice=False)
+        import_file(clip, voice=False)
 
 
 def test_a_clip_that_is_gone_since_it_was_listed_is_the_clips_fault(corpus: Path, s3: Door) -> None:
@@ -187,7 +187,7 @@ def test_a_clip_that_is_gone_since_it_was_listed_is_the_clips_fault(corpus: Path
     clip = next(item for item in READERS["emodb"](path_of("s3://speech/gone")) if isinstance(item, Utterance))
     missing = Utterance(**{**vars(clip), "audio": clip.audio.with_suffix(".nix")})
     with pytest.raises(BadAudio) as error:
-        import_file(missing, max_duration_s=60.0, voice=False)
+        import_file(missing, voice=False)
     assert error.value.reason == "missing"
 
 

@@ -74,9 +74,8 @@ def test_utterances_of_recordings_are_listed_and_imported_with_their_place(
     rows = [json.loads(line) for line in (tmp_path / "cut" / "manifest.jsonl").read_text().splitlines()]
     assert [row["session"] for row in rows] == ["day/one", "day/one", "text"]
     assert all(row["audio"].startswith("../calls/") for row in rows)
-    counts = import_corpus(
-        parse(ImportOptions, {"reader": "manifest", "root": str(tmp_path / "cut"), "out": str(tmp_path / "pool")})
-    )
+    values = {"reader": "manifest", "root": str(tmp_path / "cut"), "out": str(tmp_path / "pool")}
+    counts = import_corpus(parse(ImportOptions, values | {"allow_outside": True}))
     assert (counts["utterances"], counts["reasons"]) == (2, {"not-audio": 1})
     opened = open_pool(str(tmp_path / "pool"))
     pool = pa.concat_tables(map(opened.read, opened.shards)).sort_by("start_s").to_pylist()
@@ -146,7 +145,8 @@ def test_parties_and_voices_are_speakers_of_a_pool_and_a_second_run_listens_to_n
         ("two#1", "voice"),
     }
     assert all((row["start_s"] < 6) == (row["audio_channel"] == "left") for row in rows if row["session"] == "one")
-    import_corpus(parse(ImportOptions, {"reader": "manifest", "root": str(out), "out": str(tmp_path / "pool")}))
+    values = {"reader": "manifest", "root": str(out), "out": str(tmp_path / "pool"), "allow_outside": True}
+    import_corpus(parse(ImportOptions, values))
     opened = open_pool(str(tmp_path / "pool"))
     pool = pa.concat_tables(map(opened.read, opened.shards)).to_pylist()
     loudness_db = {row["speaker"]: row["loudness_db"] for row in pool if row["session"] == "one"}

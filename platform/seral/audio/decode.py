@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from seral.audio.channels import Channel, channel_fault, mix_down
 from seral.audio.codecs import INSTALL, CodecError, ContainerSound, container_of, installed
 from seral.audio.containers import Inside, open_clip
+from seral.audio.limits import USUAL, SoundLimits
 from seral.audio.voice import Samples
-from seral.errors import PoolError
+from seral.errors import PoolError, SeralError
 from seral.schema import SAMPLE_RATE
 
 LFS_STUB = b"version https://git-lfs.github.com/spec/"
@@ -37,6 +38,11 @@ SILENCE_DB = -70.0
 """Standard deviation of the samples below this level, dBFS, is silence (a constant offset is silence too)."""
 HIGHEST_PEAK = 4.0
 """Peaks up to 12 dB over full scale are overs of a floating-point mix; beyond, the scale is not full scale = 1."""
+
+
+TOO_LARGE = "more than max_decoded_mb"
+BLOCK_SAMPLES = 1 << 20
+"""Samples, over all channels, that are decoded at a time."""
 
 
 class BadAudio(PoolError):
@@ -70,7 +76,7 @@ def decode(
     start_s: float | None = None,
     end_s: float | None = None,
     channel: Channel = "auto",
-    max_duration_s: float = 60.0,
+    limits: SoundLimits = USUAL,
     min_duration_s: float = 0.1,
 ) -> Decoded:
     """Read a clip, or the seconds from `start_s` to `end_s` of it, as 16 kHz mono. Raises BadAudio, and only that.
@@ -81,12 +87,16 @@ def decode(
         with open_clip(path, inside) as file:
             _check_head(file)
             with _open(file) as sound:
-                frames_TC = _read(sound, file, start_s, end_s, max_duration_s)
+                frames_TC = _read(sound, file, start_s, end_s, limits)
                 rate, channels = sound.samplerate, sound.channels
     except FileNotFoundError as error:
         raise BadAudio("missing", str(error) if inside else f"no file at {path}") from None
     except OSError as error:
         raise BadAudio("unreadable", f"{path}: {error.strerror or error}") from None
+    except SeralError:
+        raise
+    except Exception as error:  # whatever a decoder makes of damaged bytes
+        raise BadAudio("not-audio", f"{type(error).__name__}: {error}") from error
     samples = to_pool_rate(mix_down(frames_TC, rate, channel), rate)
     if len(samples) < max(1.0, min_duration_s * SAMPLE_RATE):
         raise BadAudio("too-short", f"{len(samples) / SAMPLE_RATE:.3f} s, the least is {min_duration_s:g} s")
@@ -176,19 +186,24 @@ def _read(
     file: BinaryIO,
     start_s: float | None,
     end_s: float | None,
-    max_duration_s: float,
+    limits: SoundLimits,
 ) -> NDArray[np.float32]:
     """The wanted frames, (T, C), after every check that the header allows."""
-    rate = int(sound.samplerate)
+    rate, channels = int(sound.samplerate), int(sound.channels)
+    if channels > limits.channels:
+        raise BadAudio("too-large", f"{channels} channels, the most is {limits.channels} (max_channels)")
     announced = _announced(sound)
     start, stop = _span(rate, announced, start_s, end_s)
-    limit = int(max_duration_s * rate)
+    limit = int(limits.seconds * rate)
     if stop is not None and stop - start > limit:
-        raise BadAudio("too-long", f"{(stop - start) / rate:.1f} s, the most is {max_duration_s:g} s")
+        raise BadAudio("too-long", f"{(stop - start) / rate:.1f} s, the most is {limits.seconds:g} s")
     count = limit + 1 if stop is None else stop - start
-    frames_TC = _read_frames(sound, start, count)
+    most = int(limits.decoded_mb * 1e6) // (4 * max(1, channels))
+    if stop is not None and count > most:
+        raise BadAudio("too-large", f"{4 * count * channels / 1e6:.0f} MB when decoded, {TOO_LARGE}")
+    frames_TC = _read_frames(sound, start, count, most)
     if stop is None and len(frames_TC) > limit:
-        raise BadAudio("too-long", f"more than {max_duration_s:g} s")
+        raise BadAudio("too-long", f"more than {limits.seconds:g} s")
     missing = 0 if stop is None else count - len(frames_TC)
     if end_s is None:
         missing += sound.missing if isinstance(sound, ContainerSound) else _missing_wav_frames(sound, file)
@@ -221,23 +236,36 @@ def _span(rate: int, announced: int | None, start_s: float | None, end_s: float 
     return start, stop
 
 
-def _read_frames(sound: sf.SoundFile | ContainerSound, start: int, count: int) -> NDArray[np.float32]:
-    """Read frames, (T, C) float32. A decoder that stops at damaged data in the middle counts as a truncated file."""
+def _read_frames(sound: sf.SoundFile | ContainerSound, start: int, count: int, most: int) -> NDArray[np.float32]:
+    """Read frames, (T, C) float32. A decoder that stops at damaged data in the middle counts as a truncated file.
+
+    Memory grows with what is there, not with what a header announces. Raises BadAudio beyond `most` frames.
+    """
     try:
         if start:
             sound.seek(start)
-        if isinstance(sound, ContainerSound):
-            frames_TC = sound.read(count)
-        else:
-            frames_TC = sound.read(count, dtype="float32", always_2d=True)
+        wanted = min(count, most + 1)
+        frames_TC = sound.read(wanted) if isinstance(sound, ContainerSound) else _in_blocks(sound, wanted)
     except sf.LibsndfileError as error:
         raise BadAudio("truncated", f"damaged after the header; libsndfile: {error.error_string}") from None
     except CodecError as error:
         raise BadAudio("truncated", f"damaged after the header; {error}") from None
+    if len(frames_TC) > most:
+        raise BadAudio("too-large", f"more than {4 * most * frames_TC.shape[1] / 1e6:.0f} MB when decoded, {TOO_LARGE}")
     bad = frames_TC.size - int(np.count_nonzero(np.isfinite(frames_TC)))
     if bad:
         raise BadAudio("not-finite", f"{bad} of {frames_TC.size} samples are NaN or infinite")
     return np.asarray(frames_TC, dtype=np.float32)
+
+
+def _in_blocks(sound: sf.SoundFile, count: int) -> NDArray[np.float32]:
+    """Frames, (T, C), as many as there are, `count` at most."""
+    blocks = [np.empty((0, sound.channels), np.float32)]
+    size = max(1, BLOCK_SAMPLES // sound.channels)
+    while count > 0 and len(block_TC := sound.read(min(size, count), dtype="float32", always_2d=True)):
+        blocks.append(block_TC)
+        count -= len(block_TC)
+    return blocks[1] if len(blocks) == 2 else np.concatenate(blocks)
 
 
 def _missing_wav_frames(sound: sf.SoundFile, file: BinaryIO) -> int:

@@ -55,6 +55,10 @@ AudioRoot = Annotated[
     str | None,
     typer.Option("--audio-root", metavar="DIR", help="Folder that a manifest's relative paths start in."),
 ]
+AllowOutside = Annotated[
+    bool,
+    typer.Option("--allow-outside", help="Take audio outside of the folder too: absolute paths, .. and links."),
+]
 FLAGS = {
     "column": Columns,
     "pattern": Pattern,
@@ -63,7 +67,10 @@ FLAGS = {
     "ratings": Ratings,
     "join": Join,
     "audio_root": AudioRoot,
+    "allow_outside": AllowOutside,
 }
+UNSET = {"allow_outside": False}
+"""Defaults of those that are not None."""
 
 
 def reads_corpus(function: Function) -> Callable[..., Any]:
@@ -77,7 +84,7 @@ def reads_corpus(function: Function) -> Callable[..., Any]:
     signature = inspect.signature(function, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "choices"]
     flags = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=UNSET.get(name), annotation=annotation)
         for name, annotation in FLAGS.items()
     ]
     command.__signature__ = signature.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
@@ -97,7 +104,9 @@ def corpus_values(values: dict[str, Any]) -> dict[str, Any]:
         "audio_root": values["audio_root"],
     }
     columns = dict(pair(text, "--column") for text in texts["column"])
-    return {"columns": columns, "reader_options": {name: value for name, value in options.items() if value}}
+    readers_own = {name: value for name, value in options.items() if value}
+    outside = {"allow_outside": True} if values["allow_outside"] else {}
+    return {"columns": columns, "reader_options": readers_own, **outside}
 
 
 def _maps(texts: list[str]) -> dict[str, dict[str, str]]:

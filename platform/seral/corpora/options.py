@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -13,6 +14,8 @@ from seral.corpora import READERS
 from seral.corpora.keywords import find_reader, keywords
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.options import Options
+from seral.security.paths import Folder, check_name
+from seral.security.text import TextLimits, limited
 
 
 class CorpusOptions(Options):
@@ -29,6 +32,12 @@ class CorpusOptions(Options):
     """For readers of tables: our name -> the file's column, where the usual names do not fit."""
     corpus: str | None = Field(default=None, pattern=r"^[^/\\]+$")
     """The corpus name in the pool, where the reader's own (for `manifest` and `folder` the folder's) will not do."""
+    allow_outside: bool = False
+    """Take audio that lies outside of the corpus folder (or `audio_root`): absolute paths and `..` in tables, links."""
+    max_text_mb: float = Field(default=16.0, gt=0)
+    """Longer lines of tables, and members with text in tars, are refused, in MB."""
+    max_nesting: int = Field(default=64, ge=1)
+    """JSON that is nested more deeply is refused."""
 
 
 def read_corpus(options: CorpusOptions) -> Iterable[Utterance | Skipped]:
@@ -36,9 +45,29 @@ def read_corpus(options: CorpusOptions) -> Iterable[Utterance | Skipped]:
     arguments = options.reader_options | ({"columns": options.columns} if options.columns else {})
     named = options.corpus is not None and options.reader in READERS and "corpus" in keywords(READERS[options.reader])
     read = find_reader(options.reader, arguments | ({"corpus": options.corpus} if named else {}))
-    items = read(path_of(options.root))
-    return items if named or options.corpus is None else _renamed(items, options.corpus)
+    root = path_of(options.root)
+    limits = TextLimits(characters=int(options.max_text_mb * 1e6), nesting=options.max_nesting)
+    items = limited(iter(read(root)), limits)
+    if not named and options.corpus is not None:
+        items = (replace(item, corpus=options.corpus) for item in items)
+    folders = [root if root.is_dir() else root.parent]
+    if audio_root := options.reader_options.get("audio_root"):
+        folders.append(path_of(audio_root))
+    return _checked(items, [] if options.allow_outside else [Folder(folder.resolve()) for folder in folders])
 
 
-def _renamed(items: Iterable[Utterance | Skipped], corpus: str) -> Iterator[Utterance | Skipped]:
-    return (replace(item, corpus=corpus) for item in items)
+def _checked(items: Iterable[Utterance | Skipped], folders: list[Folder]) -> Iterator[Utterance | Skipped]:
+    """The records, but for those whose audio lies in none of the folders, if there are any: they are left out."""
+    corpora = set[str]()
+    for item in items:
+        if item.corpus not in corpora:
+            corpora.add(check_name(item.corpus, "the corpus"))
+        if isinstance(item, Skipped) or not folders or any(folder.has(item.audio) for folder in folders):
+            yield item
+        else:
+            yield _outside(item, folders[-1].root)
+
+
+def _outside(item: Utterance, folder: Path) -> Skipped:
+    detail = f"{item.audio} is not below {folder}; where that is meant to be so: --allow-outside"
+    return Skipped(source=item.source, corpus=item.corpus, reason="outside", detail=detail, size=-1)

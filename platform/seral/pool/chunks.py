@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from seral.audio.channels import Channel
 from seral.audio.decode import BadAudio, Decoded, decode, encode_flac, pcm16
+from seral.audio.limits import USUAL, SoundLimits
 from seral.corpora.reading.utterance import Utterance
 from seral.pool.listing import Listing
 
@@ -39,7 +40,7 @@ def plan_chunks(
     rows: NDArray[np.int64],
     *,
     shard_bytes: int,
-    max_duration_s: float = 60.0,
+    limits: SoundLimits = USUAL,
     salt: str = "",
 ) -> list[Chunk]:
     """Cut some rows of a listing into chunks whose shards take about `shard_bytes`, in order of their names.
@@ -49,7 +50,7 @@ def plan_chunks(
     keys = [(name, "ascending") for name in ("corpus", "source", "facts")]
     ordered_N = np.asarray(pc.sort_indices(listing.sources, sort_keys=keys)).astype(np.int64)
     ordered_N = ordered_N[np.isin(ordered_N, rows)]
-    end_N = np.cumsum(_stored_sizes(listing, ordered_N, max_duration_s))
+    end_N = np.cumsum(_stored_sizes(listing, ordered_N, limits))
     parts = max(1, min(SMALL_POOL_CHUNKS, len(ordered_N) // MIN_CHUNK_FILES))
     limit = max(1, min(shard_bytes, -(-int(end_N[-1] if len(end_N) else 0) // parts)))
     chunks, start, before = list[Chunk](), 0, 0
@@ -60,7 +61,7 @@ def plan_chunks(
     return chunks
 
 
-def _stored_sizes(listing: Listing, ordered_N: NDArray[np.int64], max_duration_s: float) -> NDArray[np.int64]:
+def _stored_sizes(listing: Listing, ordered_N: NDArray[np.int64], limits: SoundLimits) -> NDArray[np.int64]:
     """Bytes that each will take as 16 kHz FLAC, (N,), by some of each kind of file, evenly out of their order.
 
     Of a kind that nothing can be stored of, the bytes it has; of a file that is not there, none.
@@ -73,20 +74,20 @@ def _stored_sizes(listing: Listing, ordered_N: NDArray[np.int64], max_duration_s
         alike = ordered_N[kind_N == kind]
         probes = alike[np.arange(PROBES) * len(alike) // PROBES] if len(alike) > PROBES else alike
         sources = [listing.source(row) for row in probes.tolist()]
-        stored_bytes = sum(_stored_bytes(source.utterance, max_duration_s) for source in sources)
+        stored_bytes = sum(_stored_bytes(source.utterance, limits) for source in sources)
         share_K[kind] = stored_bytes / max(1, sum(source.clip_bytes for source in sources)) or 1.0
     stored_N: NDArray[np.int64] = np.maximum(bytes_N * share_K[kind_N], 0).astype(np.int64)
     return stored_N
 
 
-def _stored_bytes(utterance: Utterance, max_duration_s: float) -> int:
+def _stored_bytes(utterance: Utterance, limits: SoundLimits) -> int:
     try:
-        return len(encode_flac(pcm16(decode_utterance(utterance, max_duration_s).samples)))
+        return len(encode_flac(pcm16(decode_utterance(utterance, limits).samples)))
     except BadAudio:
         return 0
 
 
-def decode_utterance(utterance: Utterance, max_duration_s: float, channel: Channel = "auto") -> Decoded:
+def decode_utterance(utterance: Utterance, limits: SoundLimits, channel: Channel = "auto") -> Decoded:
     """The sound of what a reader listed, of its own channel if it names one. Raises BadAudio with the reason."""
     return decode(
         utterance.audio,
@@ -94,7 +95,7 @@ def decode_utterance(utterance: Utterance, max_duration_s: float, channel: Chann
         start_s=utterance.start_s,
         end_s=utterance.end_s,
         channel=utterance.channel or channel,
-        max_duration_s=max_duration_s,
+        limits=limits,
     )
 
 

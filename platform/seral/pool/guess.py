@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,18 @@ class Proposal:
     """The reader's options besides the columns."""
     mapping: Mapping[str, str] = field(default_factory=dict)
     """Our name -> the column or group that tells it."""
+    allow_outside: bool = False
+    """Whether audio lies outside of the folder."""
+
+    def options(self) -> AuditOptions:
+        """Options of an audit of the corpus, read so."""
+        return AuditOptions(
+            reader=self.reader,
+            root=self.root,
+            columns=dict(self.columns),
+            reader_options=dict(self.choices),
+            allow_outside=self.allow_outside,
+        )
 
     def command(self) -> str:
         """The command that imports the corpus so."""
@@ -75,6 +87,7 @@ class Proposal:
             words += ["--ratings", f"{name}={','.join(raters)}"]
         for table, key in self.choices.get("join", {}).items():
             words += ["--join", f"{table}={key}" if key else table]
+        words += ["--allow-outside"] * self.allow_outside
         return shlex.join(words)
 
 
@@ -91,11 +104,11 @@ def guess_corpus(options: GuessOptions) -> dict[str, Any]:
     if audio is not None and not (root.is_file() and audio.is_dir()):
         raise ReaderError(f"audio_root is the folder of a table's audio: {root} is no table, or {audio} no folder")
     for proposal in _proposals(root, audio):
-        columns, choices = dict(proposal.columns), dict(proposal.choices)
         try:
-            audit = audit_corpus(
-                AuditOptions(reader=proposal.reader, root=proposal.root, columns=columns, reader_options=choices)
-            )
+            audit = audit_corpus(proposal.options())
+            if "outside" in audit["skipped"]:
+                proposal = replace(proposal, allow_outside=True)
+                audit = audit_corpus(proposal.options())
         except PoolError as error:
             refusals.append(f"{proposal.reader}: {error}")
             continue

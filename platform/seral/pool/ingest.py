@@ -25,6 +25,7 @@ from seral import storage
 from seral.audio.channels import Channel
 from seral.audio.containers import Span
 from seral.audio.decode import BadAudio, encode_flac, pcm16, pcm_hash
+from seral.audio.limits import USUAL, SoundLimits
 from seral.audio.listening import listen
 from seral.audio.quality import REASONS, measure
 from seral.cluster import ClusterOptions, connect, cpu_count
@@ -58,6 +59,10 @@ class ImportOptions(CorpusOptions):
     there, `[no-label]` with new label files."""
     max_duration_s: float = Field(default=60.0, gt=0)
     """Longer clips go to quarantine, in seconds."""
+    max_channels: int = Field(default=32, ge=1)
+    """Recordings of more channels go to quarantine."""
+    max_decoded_mb: float = Field(default=256.0, gt=0)
+    """So do clips that take more memory when decoded, all channels at the rate of the source, in MB."""
     max_bad_share: float = Field(default=0.5, ge=0, le=1)
     """The import fails when more than this share of the corpus's files is bad and new."""
     voice: bool = True
@@ -75,6 +80,11 @@ class ImportOptions(CorpusOptions):
             if reason not in REASONS:
                 raise ValueError(unknown_name("reason", reason, REASONS))
         return self
+
+    @property
+    def limits(self) -> SoundLimits:
+        """Limits of one clip."""
+        return SoundLimits(seconds=self.max_duration_s, channels=self.max_channels, decoded_mb=self.max_decoded_mb)
 
 
 def import_corpus(options: ImportOptions) -> dict[str, Any]:
@@ -97,9 +107,9 @@ def _import_listed(options: ImportOptions, before: Mapping[str, Any], listing: L
     salt = f"{options.max_duration_s} {options.voice} {options.channel}" + (
         f" after {before['revision']}" if options.retry else ""
     )
-    chunks = plan_chunks(
-        listing, fresh, shard_bytes=int(options.shard_mb * 1e6), max_duration_s=options.max_duration_s, salt=salt
-    )
+    if options.limits != SoundLimits(seconds=options.max_duration_s):
+        salt += f" {options.max_channels} {options.max_decoded_mb}"
+    chunks = plan_chunks(listing, fresh, shard_bytes=int(options.shard_mb * 1e6), limits=options.limits, salt=salt)
     missing = [chunk for chunk in chunks if not storage.exists(shard_uri(options.out, "utterances", chunk.name))]
     entries: dict[str, Any] = {}
     if missing:
@@ -183,7 +193,7 @@ def _write_shards(options: ImportOptions, listing: Listing, chunks: Sequence[Chu
         import_chunk,
         fn_kwargs={
             "pool": str(options.out),
-            "max_duration_s": options.max_duration_s,
+            "limits": options.limits,
             "voice": options.voice,
             "channel": options.channel,
             "erased": erased,
@@ -199,7 +209,7 @@ def _write_shards(options: ImportOptions, listing: Listing, chunks: Sequence[Chu
 
 
 def import_chunk(
-    row: dict[str, Any], *, pool: str, max_duration_s: float, voice: bool, channel: Channel, erased: Erased
+    row: dict[str, Any], *, pool: str, limits: SoundLimits, voice: bool, channel: Channel, erased: Erased
 ) -> dict[str, Any]:
     """Decode the files of one chunk and write its tables; `utterances` last, since it marks the chunk as done."""
     uris = {table: shard_uri(pool, table, row["chunk"]) for table in TABLES}
@@ -210,7 +220,7 @@ def import_chunk(
         for source in sources:
             utterance = source.utterance
             try:
-                record = import_file(utterance, max_duration_s=max_duration_s, voice=voice, channel=channel)
+                record = import_file(utterance, limits=limits, voice=voice, channel=channel)
             except BadAudio as error:
                 bad.append(_bad_row(utterance, error, source.size))
                 continue
@@ -236,10 +246,10 @@ def _forward(source: Source) -> tuple[str, int]:
 
 
 def import_file(
-    utterance: Utterance, *, max_duration_s: float, voice: bool = True, channel: Channel = "auto"
+    utterance: Utterance, *, limits: SoundLimits = USUAL, voice: bool = True, channel: Channel = "auto"
 ) -> dict[str, Any]:
     """Decode and measure one file: a row of schema.UTTERANCE. Raises BadAudio with the reason it cannot be used."""
-    decoded = decode_utterance(utterance, max_duration_s, channel)
+    decoded = decode_utterance(utterance, limits, channel)
     pcm = pcm16(decoded.samples)
     fingerprint = pcm_hash(pcm)
     return {
@@ -341,8 +351,10 @@ def _check_bad_share(bad: pa.Table, files: int, options: ImportOptions) -> None:
     bad = bad.filter(pc.invert(pc.is_in(bad["reason"], pa.array(["repeated", "no-audio", ERASED]))))
     files -= absent  # labels of a part that is not here, and no files
     if files and bad.num_rows / files > options.max_bad_share:
+        most = max(set(reasons := bad["reason"].to_pylist()), key=reasons.count)
         examples = "; ".join(f"{row['source']}: {row['reason']}" for row in bad.slice(0, 5).to_pylist())
         raise PoolError(
             f"{bad.num_rows} of {files} files are bad, more than the allowed share of {options.max_bad_share:g} "
-            f"({examples}, …). Nothing was added. Raise max_bad_share if this is expected; work done so far is kept."
+            f"({examples}, …; {most}: {REASONS[most]}). Nothing was added. Raise max_bad_share if this is expected; "
+            "work done so far is kept."
         )

@@ -28,12 +28,15 @@ from seral import storage
 from seral.errors import PoolError, unknown_name
 from seral.pool.ids import one_array
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
+from seral.security.paths import check_name, check_names
 
 MANIFEST, SNAPSHOTS = "manifest.json", "snapshots"
 FORMAT = 2
 TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": QUARANTINE}
 """The tables of every shard."""
 ID_COLUMNS = ["utterance_id", "duplicate_of"]
+NAMES = frozenset({"utterance_id", "corpus"})
+"""Columns whose values become names of files."""
 HASHED = 65_536
 """Rows whose lines are hashed at a time."""
 REWRITTEN = re.compile(r"\.[0-9a-f]{8}$")
@@ -101,7 +104,10 @@ class Pool:
     def read(self, shard: str, columns: list[str] | None = None) -> pa.Table:
         """One shard of utterances."""
         with self._whole(shard):
-            return storage.read_table(self.table_uri("utterances", shard), columns, schema=UTTERANCE)
+            table = storage.read_table(self.table_uri("utterances", shard), columns, schema=UTTERANCE)
+        for name in NAMES.intersection(table.column_names):
+            check_names(table[name], f"{self.uri}, shard {shard}, {name}")
+        return table
 
     def batches(self, shard: str, columns: list[str], *, rows: int) -> Iterator[pa.Table]:
         """One shard of utterances, so many rows at a time."""
@@ -139,7 +145,9 @@ class Pool:
     def ids(self) -> pa.Table:
         """ID_COLUMNS of every utterance, in no particular order."""
         uris = [self.table_uri("utterances", shard) for shard in self.shards]
-        return storage.read_tables(uris, UTTERANCE, ID_COLUMNS)
+        ids = storage.read_tables(uris, UTTERANCE, ID_COLUMNS)
+        check_names(ids["utterance_id"], f"{self.uri}, utterance_id")
+        return ids
 
     def column(self, name: str, shards: Sequence[str] | None = None) -> pa.ChunkedArray:
         """One of METADATA_COLUMNS of every utterance, or of those in some shards, in no particular order."""
@@ -185,7 +193,7 @@ def open_pool(uri: str) -> Pool:
         names = snapshot_names(where)
         if snapshot not in names:
             raise PoolError(f"{where}: {unknown_name('snapshot', snapshot, names or ['none'])}")
-        manifest = storage.read_json(snapshot_uri(where, snapshot))
+        manifest = _read(snapshot_uri(where, snapshot))
     return Pool(uri=storage.absolute(where), manifest=manifest)
 
 
@@ -213,12 +221,18 @@ def read_manifest(uri: str) -> dict[str, Any] | None:
     path = storage.join(uri, MANIFEST)
     if not storage.exists(path):
         return None
-    manifest: dict[str, Any] = storage.read_json(path)
-    if manifest.get("format") != FORMAT:
-        raise PoolError(
-            f"{path} has format {manifest.get('format')}, this version of seral reads format {FORMAT}: import it again"
-        )
-    return manifest
+    return _read(path)
+
+
+def _read(uri: str) -> dict[str, Any]:
+    """A manifest of this format whose names of shards are names. Raises PoolError for any other."""
+    manifest = storage.read_json(uri)
+    version = manifest.get("format") if isinstance(manifest, dict) else None
+    if version != FORMAT:
+        raise PoolError(f"{uri} has format {version}, this version of seral reads format {FORMAT}: import it again")
+    for shard in manifest["shards"]:
+        check_name(shard, f"{uri}, shard")
+    return manifest  # type: ignore[no-any-return]
 
 
 def pool_hash(ids: pa.Table) -> str:

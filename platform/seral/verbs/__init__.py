@@ -95,8 +95,9 @@ Example: `seral pool import emodb ~/corpora/emodb --out data/pool`""",
         options="seral.pool.cut:CutOptions",
         function="seral.pool.cut:cut_recordings",
         help="Find the utterances of long recordings: where each begins and ends and, where asked, who speaks.",
-        about="""No audio is copied. Import the list with `seral pool import manifest OUT --out POOL`. Run it again
-after an interruption: it goes on. With `--set clip_s=5` it cuts clips of one length instead, for the reader `folder`.
+        about="""No audio is copied. Import the list, whose audio lies elsewhere, with
+`seral pool import manifest OUT --out POOL --allow-outside`. Run it again after an interruption: it goes on. With
+`--set clip_s=5` it cuts clips of one length instead, for the reader `folder`.
 
 Calls with a party in each channel: `seral pool cut calls/ --out parties --set channel=apart`
 

@@ -7,7 +7,6 @@ by its path only. Convention: Hugging Face datasets, `Dataset.save_to_disk`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Unpack
@@ -23,6 +22,7 @@ from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
 from seral.security.tables import read_schema
+from seral.security.text import parse_json
 
 EXAMPLE = "train/data-00000-of-00002.arrow"
 STATE, INFO = "state.json", "dataset_info.json"
@@ -131,7 +131,7 @@ def _json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content = parse_json(file.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise ReaderError(f"{file}: not valid JSON: {error}") from None
     return content if isinstance(content, dict) else {}

@@ -6,7 +6,6 @@ usual names (`fields.ALIASES`).
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from seral.corpora.reading.rows import Row
 from seral.corpora.reading.tree import AudioFile, audio_files
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
+from seral.security.text import parse_json
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -39,7 +39,7 @@ class DatasetColumns:
         columns = reading.table(str(file.path), plain_columns(schema))
         self._columns = replace(columns, named={name: c for name, c in columns.named.items() if name != "audio"})
         metadata = (schema.metadata or {}).get(b"huggingface")
-        self._classes = _class_names(json.loads(metadata)["info"]["features"] if metadata else features or {})
+        self._classes = _class_names(_features(file, metadata) if metadata else features or {})
 
     @property
     def names(self) -> list[str]:
@@ -77,6 +77,14 @@ class DatasetColumns:
     def source(self, number: int) -> str:
         """The source of a row."""
         return f"{self.file.source}/{number:08d}"
+
+
+def _features(file: AudioFile, metadata: bytes) -> Mapping[str, Any]:
+    try:
+        features = parse_json(metadata)["info"]["features"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ReaderError(f"{file.path}: its note of `datasets` cannot be read: {error!r}") from None
+    return features if isinstance(features, dict) else {}
 
 
 def plain_columns(schema: pa.Schema) -> set[str]:

@@ -8,7 +8,6 @@ Convention: github.com/webdataset/webdataset, README.
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +25,13 @@ from seral.corpora.reading.rows import Row
 from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, AudioFile, audio_files
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
+from seral.security.text import limits, parse_json
 
 AUDIO = frozenset(suffix[1:] for suffix in DECODABLE | TO_CONVERT)
 LABELS = {"cls": "emotion", "txt": "text"}
 """Members that hold one field, as text."""
-TEXT_BYTES = 1 << 24
-"""A member with text is no larger."""
+TEXTS_BYTES = 1 << 28
+"""All members with text of one tar are no larger together: they stay in memory until its end."""
 SUFFIXES = frozenset({".tar", *PACKED})
 TAR = re.compile(r".*\.(tar(\.(gz|zst|bz2))?|tgz|tzst)", re.IGNORECASE)
 """Paths of tars, packed or not."""
@@ -47,6 +47,8 @@ class _Member:
     size: int
     text: str | None
     """Content of a member with fields; None for audio."""
+    fault: str | None = None
+    """Reason why a member with fields is not read."""
 
 
 def read_webdataset(root: Path, **choices: Unpack[Choices]) -> Iterator[Utterance | Skipped]:
@@ -78,6 +80,7 @@ class _Shard:
         self.reading = reading
         self.packed = PACKED.get(PurePosixPath(file.source.lower()).suffix)
         self.present: set[str] = set()
+        self._texts_bytes = 0
 
     def items(self) -> Iterator[Utterance | Skipped]:
         """The samples, in the order of the tar."""
@@ -89,7 +92,7 @@ class _Shard:
                         key, extension = _key(info.name)
                         samples.setdefault(key, {})[extension] = self._member(tar, info, extension)
                     tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has read
-        except (tarfile.TarError, OSError, EOFError, pa.ArrowInvalid) as error:
+        except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, pa.ArrowInvalid) as error:
             kinds = "a packed one is called .tar.gz, .tar.zst or .tar.bz2"
             raise ReaderError(f"{self.file.path} is no tar that can be read ({error}); {kinds}") from None
         for key, members in samples.items():
@@ -106,13 +109,21 @@ class _Shard:
                     yield tar
 
     def _member(self, tar: tarfile.TarFile, info: tarfile.TarInfo, extension: str) -> _Member:
-        text = None
-        if extension in (*LABELS, "json"):
-            if info.size > TEXT_BYTES:
-                raise ReaderError(f"{self.file.path}, {info.name}: {info.size} bytes of text, at most {TEXT_BYTES}")
-            file = tar.extractfile(info)
-            text = file.read().decode("utf-8", errors="replace").strip() if file is not None else ""
-        return _Member(name=info.name, offset=info.offset_data, size=info.size, text=text)
+        text, fault = None, None
+        if info.issparse():
+            fault = "a sparse file, which takes more room than it has in the tar"
+        elif extension in (*LABELS, "json"):
+            if info.size > limits().characters:
+                fault = f"{info.size:,} bytes of text, more than max_text_mb"
+            else:
+                file = tar.extractfile(info)
+                text = file.read().decode("utf-8", errors="replace").strip() if file is not None else ""
+                self._texts_bytes += info.size
+        if self._texts_bytes > TEXTS_BYTES:
+            raise ReaderError(
+                f"{self.file.path} has more than {TEXTS_BYTES >> 20} MB of text: divide it into several tars"
+            )
+        return _Member(name=info.name, offset=info.offset_data, size=info.size, text=text, fault=fault)
 
     def _sample(self, key: str, members: Mapping[str, _Member]) -> Iterator[Utterance | Skipped]:
         clips = [member for extension, member in members.items() if extension in AUDIO]
@@ -127,7 +138,7 @@ class _Shard:
             )
         for clip in clips:
             source = f"{self.file.source}/{clip.name}"
-            item = self._record(clip.name, members)
+            item = self._record(clip, members)
             if isinstance(item, Skipped):
                 yield replace(item, source=source, size=clip.size)
                 continue
@@ -139,9 +150,16 @@ class _Shard:
                 split=item.split or split_of_path(self.file.source),
             )
 
-    def _record(self, clip: str, members: Mapping[str, _Member]) -> Utterance | Skipped:
+    def _record(self, clip: _Member, members: Mapping[str, _Member]) -> Utterance | Skipped:
         """A clip by the members beside it; a field of the JSON counts more than a member of its own."""
-        values = self._json(members["json"]) if "json" in members else {}
+        values, fault = self._json(members["json"]) if "json" in members else ({}, None)
+        for extension, member in members.items():
+            if member is clip or extension in (*LABELS, "json"):
+                fault = fault or (member.fault and f"{member.name}: {member.fault}")
+        if fault is not None:
+            return Skipped(
+                source=clip.name, corpus=self.reading.corpus, reason="bad-text", detail=fault, size=clip.size
+            )
         self.present |= set(values)
         values = dict.fromkeys(self.reading.rater_columns) | values
         columns = self.reading.table(str(self.file.path), set(values))
@@ -153,17 +171,19 @@ class _Shard:
             and self.reading.columns.get(field) != ""
             and not (field == "emotion" and columns.shares)
         }
-        return self.reading.record(fields, AudioFile(path=self.file.path, source=clip), **weaker)
+        return self.reading.record(fields, AudioFile(path=self.file.path, source=clip.name), **weaker)
 
-    def _json(self, member: _Member) -> dict[str, Any]:
+    def _json(self, member: _Member) -> tuple[dict[str, Any], str | None]:
+        """The fields of a JSON member, or none and the reason."""
+        if member.fault is not None:
+            return {}, f"{member.name}: {member.fault}"
         try:
-            values = json.loads(member.text or "")
-        except json.JSONDecodeError as error:
-            raise ReaderError(f"{self.file.path}, {member.name}: not valid JSON: {error}") from None
+            values = parse_json(member.text or "")
+        except ValueError as error:
+            return {}, f"{member.name}: not valid JSON: {error}"
         if not isinstance(values, dict):
-            kind = type(values).__name__
-            raise ReaderError(f"{self.file.path}, {member.name}: expected an object {{...}}, got {kind}")
-        return values
+            return {}, f"{member.name}: expected an object {{...}}, got {type(values).__name__}"
+        return values, None
 
 
 def _key(name: str) -> tuple[str, str]:

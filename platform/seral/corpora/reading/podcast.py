@@ -6,7 +6,6 @@ Old releases spell the label file `labels_concensus`, the development set `Valid
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from seral.corpora.reading.rows import Row, parse_csv
 from seral.corpora.reading.tree import Convention, corpus_files, files_below
 from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance, Vote
 from seral.errors import ReaderError
+from seral.security.text import parse_json
 
 EMOTIONS = {
     "A": "angry",
@@ -130,8 +130,8 @@ def _vote_of_columns(rater: str, columns: Mapping[str, Any], location: str) -> V
 
 def _json(file: Path) -> dict[str, dict[str, Any]]:
     try:
-        content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
+        content = parse_json(read_text(file))
+    except ValueError as error:
         raise ReaderError(f"{file}: not valid JSON: {error}") from None
     if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
         raise ReaderError(f"{file}: expected an object of objects, one for each file name")

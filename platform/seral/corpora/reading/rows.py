@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pyarrow as pa
 
 from seral.audio.address import arrow_source
 from seral.errors import ReaderError
 from seral.security.tables import open_parquet
+from seral.security.text import lines_of, parse_json
 
 LISTED = ("id", "speaker", "gender", "path", "label")
 """Fields of an entry that is a list, in their order."""
@@ -58,23 +58,38 @@ def columns_present(file: Path) -> set[str]:
 
 
 def _read_jsonl(file: Path) -> Iterator[Row]:
+    number = 0
     with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(_lines(file, lines), start=1):
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
+                values = parse_json(line)
+            except ValueError as error:
                 raise ReaderError(f"{file}, line {number}: not valid JSON: {error}") from None
             if not isinstance(values, dict):
                 raise ReaderError(f"{file}, line {number}: expected an object {{...}}, got {type(values).__name__}")
             yield Row(location=f"line {number}", values=values)
 
 
+def _lines(file: Path, lines: TextIO) -> Iterator[str]:
+    number = 0
+    try:
+        for line in lines_of(lines):
+            yield line
+            number += 1
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise ReaderError(f"{file}, line {number + 1}: {error}") from None
+
+
 def _read_json(file: Path) -> Iterator[Row]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
+        content = parse_json(file.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
         raise ReaderError(f"{file}: not valid JSON: {error}") from None
     for key, values in _json_entries(content):
         if not isinstance(values, dict):
@@ -107,19 +122,22 @@ def parse_csv(file: Path, text: str | Iterable[str], delimiter: str = ",", needs
     Raises ReaderError for a column of `needs` that it lacks.
     """
     table = csv.DictReader(io.StringIO(text, newline="") if isinstance(text, str) else text, delimiter=delimiter)
-    absent = [name for name in needs if name not in (table.fieldnames or [])]
-    if absent:
-        raise ReaderError(f"{file} has no column {', '.join(absent)}; it has: {', '.join(table.fieldnames or [])}")
-    for values in table:
-        if None in values:
-            width = len(table.fieldnames or [])
-            raise ReaderError(f"{file}, line {table.line_num}: more than the {width} fields of the header")
-        yield Row(location=f"line {table.line_num}", values=values)
+    try:
+        present = list(table.fieldnames or [])
+        if absent := [name for name in needs if name not in present]:
+            raise ReaderError(f"{file} has no column {', '.join(absent)}; it has: {', '.join(present)}")
+        for values in table:
+            if None in values:
+                fields = f"the {len(present)} fields of the header"
+                raise ReaderError(f"{file}, line {table.line_num}: more than {fields}")
+            yield Row(location=f"line {table.line_num}", values=values)
+    except csv.Error as error:  # a field of more than 131,072 characters, or no CSV at all
+        raise ReaderError(f"{file}, line {table.line_num}: {error}") from None
 
 
 def _read_csv(file: Path, delimiter: str = ",") -> Iterator[Row]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
-        yield from parse_csv(file, lines, delimiter)
+        yield from parse_csv(file, _lines(file, lines), delimiter)
 
 
 def _read_tsv(file: Path) -> Iterator[Row]:

@@ -24,6 +24,7 @@ from seral.errors import LabelError
 from seral.labels.exchange.entries import Entry, Export, in_order, readable
 from seral.labels.records import RATINGS, Project
 from seral.schema import ANSWERS
+from seral.security.text import parse_json
 
 Group = tuple[str | None, bool]
 """The batch, and whether adjudicated."""
@@ -131,7 +132,7 @@ def _fields_of(values: Mapping[str, Any], position: str) -> dict[str, Any]:
     """The fields of one rater in one row; none where all cells are empty."""
     if values.get(WHOLE):
         try:
-            answer = json.loads(values[WHOLE])
+            answer = parse_json(values[WHOLE])
         except ValueError as error:
             raise LabelError(f"{position}: the answer is not JSON: {error}") from None
         if not isinstance(answer, dict):

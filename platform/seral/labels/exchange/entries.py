@@ -17,6 +17,7 @@ from seral.errors import LabelError
 from seral.labels.ledger import Ledger
 from seral.labels.records import RATINGS, Answer, Asked, Project, Purpose, check
 from seral.schema import ANSWERS
+from seral.security.text import parse_json
 
 T = TypeVar("T")
 CONTENT = ("person", "utterance_id", "kind", "emotions", "secondary", *RATINGS, "confidence", "comment", "final")
@@ -157,13 +158,15 @@ def read_json(path: Path, shape: type[T]) -> T:
     with readable(path):
         text = path.read_text(encoding="utf-8")
     try:
-        return TypeAdapter(shape).validate_python(json.loads(text))
+        return TypeAdapter(shape).validate_python(parse_json(text))
     except json.JSONDecodeError as error:
         raise LabelError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]) or "."
         raise LabelError(f"{path}, {where}: {problem['msg']}") from None
+    except ValueError as error:
+        raise LabelError(f"{path}: {error}") from None
 
 
 def _explain(error: ValidationError) -> str:

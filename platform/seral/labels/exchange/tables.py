@@ -22,6 +22,7 @@ from seral.labels.exchange.entries import Entry, Export, in_order, readable
 from seral.labels.records import Project
 from seral.schema import ANSWERS
 from seral.security.tables import open_parquet
+from seral.security.text import parse_json
 
 RISKY = re.compile(r"'*([=+\-@\t\r\n＝＋－＠]|$)")
 """Text that a spreadsheet may run, or that would not come back: behind apostrophes, and the empty text."""
@@ -134,7 +135,7 @@ def _json_rows(path: Path, file: io.TextIOBase) -> Iterator[tuple[str, dict[str,
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise LabelError(f"{position}: not JSON: {error}") from None
         if not isinstance(row, dict):
