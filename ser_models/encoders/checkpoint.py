@@ -23,8 +23,16 @@ def read_checkpoint(source: str, families: Collection[str]) -> tuple[Any, bool]:
         raise ValueError(
             f"{source} is a {model_type!r} checkpoint, not a supported encoder; known: {', '.join(sorted(families))}"
         )
-    with no_progress_bars():
-        model, report = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    try:
+        with no_progress_bars():
+            model, report = AutoModel.from_pretrained(
+                source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            )
+    except OSError:
+        raise
+    except Exception as error:  # of pickle, zip, safetensors or transformers, by what is wrong with the files
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{source} cannot be read as a checkpoint: {reason}") from error
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
     _check_complete(source, encoder, report["missing_keys"])
     return encoder, _standardises(source)

@@ -62,12 +62,17 @@ def _checked(items: Iterable[Utterance | Skipped], folders: list[Folder]) -> Ite
     for item in items:
         if item.corpus not in corpora:
             corpora.add(check_name(item.corpus, "the corpus"))
-        if isinstance(item, Skipped) or not folders or any(folder.has(item.audio) for folder in folders):
+        if isinstance(item, Skipped):
             yield item
+        elif "\0" in str(item.audio):
+            yield _left_out(item, "unreadable-name", "no path may have a NUL")
+        elif folders and not any(folder.has(item.audio) for folder in folders):
+            detail = f"{item.audio} is not below {folders[-1].root}; where that is meant to be so: --allow-outside"
+            yield _left_out(item, "outside", detail)
         else:
-            yield _outside(item, folders[-1].root)
+            yield item
 
 
-def _outside(item: Utterance, folder: Path) -> Skipped:
-    detail = f"{item.audio} is not below {folder}; where that is meant to be so: --allow-outside"
-    return Skipped(source=item.source, corpus=item.corpus, reason="outside", detail=detail, size=-1)
+def _left_out(item: Utterance, reason: str, detail: str) -> Skipped:
+    source = item.source.replace("\0", "\\0")
+    return Skipped(source=source, corpus=item.corpus, reason=reason, detail=detail, size=-1)

@@ -64,7 +64,10 @@ def extract_features(
     for.
     """
     options, on = options or FeatureOptions(), on or ClusterOptions()
-    loaded = load_encoder(encoder)
+    try:
+        loaded = load_encoder(encoder)
+    except (OSError, ValueError) as error:
+        raise FeatureError(str(error)) from error
     store = open_features(pool, encoder, loaded, uri=uri, options=options, on=on, corpora=corpora)
     if missing := missing_shards(store, frames_layer):
         _describe(store, options, on.precision)
