@@ -20,6 +20,7 @@ from seral.audio.decode import BadAudio, decode, decode_flac
 from seral.audio.limits import SoundLimits
 from seral.cluster import ClusterOptions
 from seral.corpora.reading.tree import DECODABLE
+from seral.erase.erase import MARK
 from seral.errors import OptionError, PoolError, StateError
 from seral.features.actors import map_shards
 from seral.features.audio import FeatureOptions, extract_features
@@ -29,6 +30,7 @@ from seral.features.text import extract_text, open_text_encoder, read_texts
 from seral.loop.options import LoopOptions
 from seral.loop.rounds import read_rounds, round_folder
 from seral.options import Options
+from seral.pool.derivations import note_derivation
 from seral.pool.shards import MANIFEST, Pool, open_pool, split_address
 from seral.progress import say, track
 from seral.schema import SAMPLE_RATE
@@ -75,9 +77,12 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     """Predict and write Parquet: id or file, predicted class, probabilities, error. Returns the counts."""
     out = storage.absolute(options.out)
     folder = model_folder(storage.absolute(options.run), options.trajectory)
+    if storage.exists(storage.join(folder, MARK)):
+        say(f"{folder} has learnt from clips that were erased since: train it anew")
     if storage.exists(storage.join(split_address(options.source[0])[0], MANIFEST)):
         if len(options.source) > 1:
             raise OptionError(f"give one pool at a time, got {len(options.source)} sources")
+        note_derivation(options.source[0], out, "predictions")
         counts = _predict_pool(open_pool(options.source[0]), folder, out, options)
     else:
         if not out.endswith(TABLE):

@@ -21,6 +21,8 @@ from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Project
 from seral.options import parse
 from seral.pool.check import check_pool
+from seral.pool.derivations import Kind, note_derivation
+from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
 from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
@@ -390,3 +392,51 @@ def test_another_version_of_an_erased_file_goes_with_all_that_is_about_it(tmp_pa
     assert erase(EraseOptions(pool=pool, utterance="made-1"))["rows"]["gold"] == 3
     assert open_pool(pool).ids["utterance_id"].to_pylist() == ["made-3"]
     assert check_pool(pool) == []
+
+
+def noted(folder: Path, name: str, kind: Kind) -> Path:
+    """Where something was made of the pool, which the pool has noted."""
+    note_derivation(str(folder / "pool"), folder / name, kind)
+    return folder / name
+
+
+def test_what_was_made_of_the_pool_is_cleared_without_being_named(folder: Path) -> None:
+    audio_of = {line["utterance_id"]: line["audio"] for lines in rows_by_shard().values() for line in lines}
+    noted(folder, "run", "run")
+    clips = noted(folder, "for-another-tool/clips", "clips")
+    for name, data in (ERASED[1], b""), ("renamed", audio_of[ERASED[0]]), (KEPT[0], audio_of[KEPT[0]]):
+        storage.write_bytes(clips / f"{name}.flac", data)
+    tasks = noted(folder, "for-another-tool/tasks.json", "labels")
+    storage.write_json(tasks, [{"data": {"utterance_id": name}} for name in (*ERASED, *KEPT)])
+    predictions = noted(folder, "predictions.parquet", "predictions")
+    storage.write_table(predictions, pa.table({"utterance_id": [*ERASED, *KEPT]}))
+    page = noted(folder, "pool.html", "page")
+    storage.write_bytes(page, f"<p>{ERASED[0]}</p>".encode())
+    noted(folder, "moved", "run")
+    done = erase(options(folder, speaker="made/Martha"))
+    assert [path.name for path in clips.iterdir()] == [f"{KEPT[0]}.flac"]
+    assert not page.exists()
+    assert done["moved"] == [str(folder / "moved")]
+    assert_gone(folder)
+    assert [model for location in done["elsewhere"].values() for model in location["models"]]
+
+
+def test_pools_made_of_the_pool_are_cleared_too(folder: Path) -> None:
+    pool, part, whole = (str(folder / name) for name in ("pool", "part", "whole"))
+    select_from_pool(SelectOptions(pool=pool, out=part, where=["duration_s > 0"]))
+    merge_pools([part], whole)
+    done = erase(options(folder, utterance=ERASED[1]))
+    assert set(done["pools"]) == {part, whole}
+    for uri in (pool, part, whole):
+        assert ERASED[1] not in open_pool(uri).ids["utterance_id"].to_pylist()
+        assert check_pool(uri) == []
+
+
+@pytest.mark.parametrize("how", ["mark", "delete"])
+def test_models_that_learnt_from_the_erased_are_marked_or_deleted(how: str, folder: Path) -> None:
+    done = erase(options(folder, speaker="made/Martha", also=[str(folder / "run")], models=how))
+    models = [Path(model) for location in done["elsewhere"].values() for model in location["models"]]
+    assert models
+    assert [model.exists() for model in models] == [how == "mark"] * len(models)
+    if how == "mark":
+        assert all((model / "erased.json").is_file() for model in models)

@@ -155,15 +155,18 @@ def pool_erase(
     utterance: Annotated[str | None, typer.Option(metavar="ID", help="Or this utterance alone.")] = None,
     run: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="A run, a feature cache or predictions made of the pool; repeatable."),
+        typer.Option(metavar="PATH", help="What was made of the pool and moved since: a run, predictions; repeatable."),
     ] = None,
+    models: Annotated[
+        str, typer.Option(metavar="name|mark|delete", help="What to do with models that learnt from the erased.")
+    ] = "name",
 ) -> None:
     """Print the tombstone."""
     from seral.erase.erase import EraseOptions
     from seral.erase.erase import erase as run_erase
     from seral.options import parse
 
-    values = {"pool": pool, "speaker": speaker, "utterance": utterance, "also": run or []}
+    values = {"pool": pool, "speaker": speaker, "utterance": utterance, "also": run or [], "models": models}
     show(run_erase(parse(EraseOptions, values)))
 
 

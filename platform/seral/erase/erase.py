@@ -11,8 +11,9 @@ erased are named, and it is for people to delete or retrain them.
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +27,7 @@ from seral.erase import traces
 from seral.errors import PoolError
 from seral.labels.database import is_database
 from seral.options import Options
+from seral.pool.derivations import derivations
 from seral.pool.revisions import commit, manifests, read_entry
 from seral.pool.shards import (
     ID_COLUMNS,
@@ -34,6 +36,7 @@ from seral.pool.shards import (
     TABLES,
     open_pool,
     pool_hash,
+    read_manifest,
     renamed,
     shard_uri,
     snapshot_names,
@@ -45,8 +48,15 @@ from seral.schema import QUARANTINE, UTTERANCE
 from seral.vectors.stable_keys import column_keys
 
 COLUMNS = ["utterance_id", "corpus", "speaker", "source", "pcm_hash", "duplicate_of"]
-FEATURES, WEIGHTS = "features", ".safetensors"
+FEATURES, WEIGHTS, MARK = "features", ".safetensors", "erased.json"
 NOTE = "weights cannot be unlearned: delete the models named, or train them anew"
+
+
+MOVED = "made of the pool and not there any more: where it was moved, name it with --run"
+
+
+class Unknown(PoolError):
+    """A pool has nothing of what is to be erased, and never had."""
 
 
 class EraseOptions(Options):
@@ -59,8 +69,11 @@ class EraseOptions(Options):
     utterance: str | None = None
     """Or the id of one utterance."""
     also: list[str] = Field(default=[])
-    """Run folders, feature caches and prediction files that were made of the pool, and URLs of label ledgers. The
-    caches and ledgers that the configurations of these runs name are found by themselves."""
+    """Run folders, feature caches and prediction files that were made of the pool and moved since, and URLs of label
+    ledgers. Whatever lies where it was made is found by itself, and so are caches and ledgers that runs name."""
+    models: Literal["name", "mark", "delete"] = "name"
+    """Name models that learnt from the erased, and no more; leave a note in their folders, of which `predict` speaks;
+    or delete them."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -77,17 +90,31 @@ class EraseOptions(Options):
 
 
 def erase(options: EraseOptions) -> dict[str, Any]:
-    """Erase, or go on with it; returns the tombstone without its hashes.
+    """Erase, or go on with it, in the pool and all that was made of it; returns the tombstone without its hashes.
 
     Raises PoolError when there is nothing such in the pool and never was, or when anything is left at the end.
     """
+    done, pools = _erase(options), [open_pool(options.pool).uri]
+    for pool in pools:
+        for made in derivations(pool):
+            if made.kind == "pool" and made.at not in pools and read_manifest(made.at) is not None:
+                pools.append(made.at)
+                with suppress(Unknown):
+                    done["pools"][made.at] = _erase(options.model_copy(update={"pool": made.at, "also": []}))["rows"]
+    return done
+
+
+def _erase(options: EraseOptions) -> dict[str, Any]:
+    """Erase in one pool, and in what was made of it but for further pools."""
     pool = open_pool(options.pool).uri
     salt = salt_of(read_erased(pool))
     uri = storage.join(pool, FOLDER, f"{salted(salt, *options.subject)}.json")
     before = storage.read_json(uri) if storage.exists(uri) else None
     tombstone, clean = _tombstone(pool, options, salt, before)
     erased = Erased((tombstone,))
-    others = _locations(options.also)
+    made = [one for one in derivations(pool) if one.kind != "pool"]
+    gone = [one.at for one in made if not storage.exists(one.at)]
+    others = _locations([*options.also, *(one.at for one in made if one.at not in gone)])
     _drop_half_written([pool, *others])
     counts = _look(pool, [pool, *others], erased, besides=clean)
     tombstone |= _counted(tombstone, counts, pool, erased)
@@ -102,8 +129,20 @@ def erase(options: EraseOptions) -> dict[str, Any]:
     if tombstone["finished"] is None:
         storage.write_json(uri, tombstone | {"finished": _now()})
     done = storage.read_json(uri)
-    note = {"note": NOTE} if any(location["models"] for location in done["elsewhere"].values()) else {}
-    return {name: value for name, value in done.items() if name not in ("hashes", "salt")} | note
+    models = [name for location in done["elsewhere"].values() for name in location["models"]]
+    _deal_with(models, options.models)
+    note = {"note": NOTE} if models and options.models != "delete" else {}
+    moved = {"moved": gone, "moved_note": MOVED} if gone else {}
+    shown = {name: value for name, value in done.items() if name not in ("hashes", "salt")}
+    return shown | note | moved | {"pools": {}}
+
+
+def _deal_with(models: Iterable[str], how: str) -> None:
+    for folder in models:
+        if storage.exists(folder) and how == "delete":
+            storage.remove(folder)
+        elif storage.exists(folder) and how == "mark":
+            storage.write_json(storage.join(folder, MARK), {"erased": _now(), "note": NOTE})
 
 
 def _counted(
@@ -139,7 +178,7 @@ def _tombstone(
     shards = sorted({shard for manifest in manifests(pool).values() for shard in manifest["shards"]})
     rows, hit = _rows_of(pool, shards, options.subject, Erased((tombstone,)))
     if before is None and not rows.num_rows:
-        raise PoolError(f"{pool} has no {options.subject[0]} {options.speaker or options.utterance}")
+        raise Unknown(f"{pool} has no {options.subject[0]} {options.speaker or options.utterance}")
     tombstone["corpora"] = sorted({*tombstone["corpora"], *rows["corpus"].to_pylist()})
     hashes = {
         "speaker": [salted(salt, *options.subject)] if options.speaker else [],
@@ -263,6 +302,7 @@ def _by_table(rows_of: Mapping[str, int], location: str, pool: str) -> dict[str,
     total: dict[str, int] = {}
     for name, rows in rows_of.items():
         table = _folder(name, location) if location == pool else name.rsplit("/", 1)[-1].partition(".")[0]
+        table = "clips" if name.endswith(traces.AUDIO) else table  # whose names are ids
         total[table] = total.get(table, 0) + rows
     return total
 

@@ -1,24 +1,29 @@
 """Traces of what was erased in files of any kind: counted, taken out, and looked for once more.
 
 Parquet tables and ledgers of labels lose the rows, JSON files the entries. Anything else that names an erased utterance
-(a report's tables and page, a round's cache of embeddings) is deleted: it can be made again from what is left, or
-serves nobody any more.
+(a report's tables and page, a round's cache of embeddings, a clip) is deleted: it can be made again from what is left,
+or serves nobody any more.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
+import soundfile as sf
 
 from seral import storage
+from seral.audio.decode import pcm_hash
 from seral.labels.database import is_database
 from seral.labels.ledger import Ledger
 from seral.pool.tombstones import Erased
 
 TEXTS = (".csv", ".html", ".md", ".tsv", ".txt", ".jsonl", ".yaml")
+AUDIO = (".flac", ".wav")
+"""Clips beside answers, as `seral labels export --pool` writes them."""
 SPEAKER_KEYS = frozenset({"speaker", "speakers", "test_speakers", "fold_name"})
 """Under which JSON files of a run or a pool name speakers."""
 IN_PLACE_OF_A_NAME = "erased"
@@ -42,6 +47,8 @@ def count(uri: str, erased: Erased) -> int:
     if uri.endswith(".json"):
         content = storage.read_json(uri)
         return int(_cleared(content, erased, None) != content)
+    if uri.endswith(AUDIO):
+        return int(_is_clip(uri, erased))
     if uri.endswith(TEXTS):
         text = storage.read_bytes(uri).decode("utf-8", errors="replace")
         return int(any(erased.mentions(corpus, text) for corpus in erased.corpora))
@@ -94,6 +101,18 @@ def _texts_of(uri: str) -> Iterator[pa.Table]:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
+
+
+def _is_clip(uri: str, erased: Erased) -> bool:
+    """Whether a file of audio has the name or the samples of an erased clip."""
+    if any(erased.mentions(corpus, uri.rsplit("/", 1)[-1]) for corpus in erased.corpora):
+        return True
+    try:
+        with sf.SoundFile(io.BytesIO(storage.read_bytes(uri))) as sound:
+            samples = sound.read(dtype="int16")
+    except sf.LibsndfileError:
+        return False
+    return erased.knows("audio", pcm_hash(samples))
 
 
 def _cleared(value: Any, erased: Erased, key: str | None) -> Any:

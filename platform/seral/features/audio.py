@@ -33,6 +33,7 @@ from seral.features.actors import map_shards
 from seral.features.batches import clip_shapes, pad_clips
 from seral.features.store import FeatureStore, Half, frames_table
 from seral.options import Options
+from seral.pool.derivations import note_derivation
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, FRAMES, QUARANTINE, SAMPLE_RATE
 
@@ -69,6 +70,8 @@ def extract_features(
     except (OSError, ValueError) as error:
         raise FeatureError(str(error)) from error
     store = open_features(pool, encoder, loaded, uri=uri, options=options, on=on, corpora=corpora)
+    if uri is not None:
+        note_derivation(pool.uri, uri, "features")
     if missing := missing_shards(store, frames_layer):
         _describe(store, options, on.precision)
         _run(store, missing, frames_layer, options, on)

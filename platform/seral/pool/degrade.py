@@ -28,7 +28,7 @@ from seral.pool.dedupe import mark_duplicates
 from seral.pool.derive import ORDER, copy_tombstones
 from seral.pool.noises import read_noises
 from seral.pool.revisions import EMPTY, commit, read_entry
-from seral.pool.shards import REWRITTEN, Pool, open_pool, read_manifest, shard_uri
+from seral.pool.shards import REWRITTEN, TABLES, Pool, open_pool, read_manifest, shard_uri
 from seral.progress import track
 from seral.schema import UTTERANCE
 
@@ -84,7 +84,8 @@ def degrade_shard(
     """Write one shard of the new pool; `utterances` last, since it marks the shard as done."""
     shard, noise_clips = row["shard"], ray.get(noises)
     for table in ORDER[:-1]:
-        storage.write_bytes(shard_uri(out, table, names[shard]), storage.read_bytes(pool.table_uri(table, shard)))
+        storage.read_footer(pool.table_uri(table, shard), TABLES[table])  # no more columns than such a table has
+        storage.copy_file(pool.table_uri(table, shard), shard_uri(out, table, names[shard]))
     rows = []
     for utterance in pool.read(shard).to_pylist():
         rng = np.random.default_rng([options.seed, zlib.crc32(utterance["utterance_id"].encode())])

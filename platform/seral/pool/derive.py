@@ -21,6 +21,7 @@ from seral import storage
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import Options
 from seral.pool.dedupe import codes, first_rows, mark_duplicates
+from seral.pool.derivations import note_derivation
 from seral.pool.revisions import EMPTY, commit, shard_entry
 from seral.pool.shards import REWRITTEN, TABLES, Pool, open_pool, read_manifest, renamed, shard_uri
 from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased
@@ -304,7 +305,11 @@ def _add(part: _Part, out: str, name: str, erased: Erased) -> dict[str, Any]:
 
 
 def copy_tombstones(source: str, out: str) -> None:
-    """Copy the tombstones of one pool to another, so that what was erased cannot come back by way of it."""
+    """Copy the tombstones of one pool to another that is made of it, so that what was erased cannot come back so.
+
+    The first notes the other, which an erasure then reaches too.
+    """
+    note_derivation(source, out, "pool")
     for name in storage.list_names(storage.join(source, FOLDER), ".json"):
         tombstone, target = storage.read_json(storage.join(source, FOLDER, name)), storage.join(out, FOLDER, name)
         if storage.exists(target):

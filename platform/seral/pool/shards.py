@@ -230,7 +230,10 @@ def _read(uri: str) -> dict[str, Any]:
     version = manifest.get("format") if isinstance(manifest, dict) else None
     if version != FORMAT:
         raise PoolError(f"{uri} has format {version}, this version of seral reads format {FORMAT}: import it again")
-    for shard in manifest["shards"]:
+    shards = manifest.get("shards")
+    if not isinstance(shards, dict) or not all(isinstance(entry, dict) for entry in shards.values()):
+        raise PoolError(f"{uri} lists no shards: is it the manifest of a pool?")
+    for shard in shards:
         check_name(shard, f"{uri}, shard")
     return manifest  # type: ignore[no-any-return]
 

@@ -22,6 +22,7 @@ from seral.errors import OptionError
 from seral.figures.axes import png
 from seral.options import Options
 from seral.pool.dedupe import codes, first_rows
+from seral.pool.derivations import note_derivation
 from seral.pool.shards import Pool, open_pool
 from seral.pool.stats import MEASURES, describe, read_facts
 from seral.report import figures, page
@@ -95,6 +96,7 @@ def write_pool_report(options: PoolReportOptions) -> str:
         listening=f"The first {options.clip_s:g} s of {len(clips)} clips, {megabytes:.1f} MB of this page: whoever has "
         "the page has these voices.",
     )
+    note_derivation(options.pool, options.out, "page")
     storage.write_bytes(options.out, html.encode("utf-8"))
     return options.out
 

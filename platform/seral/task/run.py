@@ -18,6 +18,7 @@ import yaml
 from seral import storage
 from seral.errors import OptionError, StateError
 from seral.options import Options, OptionsT, deep_copy, parse
+from seral.pool.derivations import note_derivation, pools_in
 from seral.pool.shards import Pool
 from seral.task.options import TaskOptions
 from seral.versions import versions
@@ -74,6 +75,8 @@ def claim(
         if pool is not None and changed_pool and not grown:
             hint = ", or say --grown if clips were added" if verb == "loop" else ""
             raise StateError(f"the pool {pool.uri} has changed since {run} began; give `run` another folder{hint}")
+    for named in dict.fromkeys(pools_in(new)):
+        note_derivation(named, run, "run")
     text = yaml.safe_dump({VERB: verb, **new}, sort_keys=False, allow_unicode=True)
     storage.write_bytes(storage.join(run, CONFIG), text.encode())
 

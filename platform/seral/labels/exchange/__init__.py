@@ -22,6 +22,7 @@ from seral.labels.exchange.label_studio import read_label_studio, write_label_st
 from seral.labels.exchange.tables import read_csv, read_jsonl, read_parquet, write_csv, write_jsonl, write_parquet
 from seral.labels.ledger import Ledger
 from seral.labels.records import Project
+from seral.pool.derivations import note_derivation
 from seral.pool.shards import open_pool
 
 
@@ -86,6 +87,7 @@ def export_labels(ledger: Ledger, out: Path, format: str, options: ExportOptions
     chosen = _format(format)
     if options.pool is not None:
         ids = [question.utterance_id for question in export.questions]
+        note_derivation(options.pool, out, "labels")
         write_clips(open_pool(options.pool), ids, (out if chosen.folder else out.parent) / "clips")
     chosen.write(out, export)
     return int(answers.num_rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from seral import storage
 from seral.errors import PoolError
+from seral.pool.derivations import RECORD, note_derivation
 from seral.pool.shards import Pool
 
 
@@ -15,6 +16,8 @@ def write_clips(pool: Pool, ids: Iterable[str], folder: Path) -> int:
     wanted = set(ids)
     if unknown := wanted - set(pool.ids["utterance_id"].to_pylist()):
         raise PoolError(f"{pool.uri} does not hold {len(unknown)} of the utterances, e.g. {min(unknown)}")
+    note_derivation(pool.uri, folder, "clips")
+    storage.write_json(storage.join(folder, RECORD), {"pool": pool.uri, "pool_hash": pool.hash})
     for name, audio in pool.clips(wanted):
         storage.write_bytes(folder / f"{name}.flac", audio)
     return len(wanted)
