@@ -71,7 +71,7 @@ def open_clip(audio: Path, inside: Inside | None) -> BinaryIO:
             return io.BytesIO(file.read(inside.size))
     try:
         data = _row_group(audio, inside).audio(inside.row)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise OSError(f"not a Parquet file that can be read: {error}") from None
     if data is None:
         raise FileNotFoundError(f"row {inside.row} of row group {inside.row_group} in {audio} holds no audio")

@@ -168,7 +168,7 @@ def _containers(root: Path, files: list[Path]) -> Iterator[Proposal]:
 def _holds_audio(file: Path) -> bool:
     try:
         schema = open_parquet(arrow_source(file), file).schema_arrow
-    except (pa.ArrowInvalid, OSError, PoolError):
+    except (pa.ArrowException, OSError, PoolError):
         return False
     return any(pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0 for column in schema)
 

@@ -120,7 +120,7 @@ class Pool:
         """Raise PoolError, which names the shard, where it cannot be read."""
         try:
             yield
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowException) as error:
             raise PoolError(f"shard {shard!r} of {self.uri} is missing or damaged: {error}") from error
 
     def clips(self, ids: Collection[str] | None = None) -> Iterator[tuple[str, bytes]]:

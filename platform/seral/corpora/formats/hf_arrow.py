@@ -48,7 +48,7 @@ def read_hf_arrow(root: Path, **choices: Unpack[Choices]) -> Iterator[Utterance 
                 reading = reading or Reading(choices, folder or "arrow", plain_columns(schema))
                 table = DatasetColumns(file, schema, reading, _json(file.path.parent / INFO).get("features"))
                 yield from _records(table, stream, messages, schema, state.get("_split"), reading.corpus)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ReaderError(f"{file.path} is no Arrow stream: {error}") from None
     if reading is not None:
         yield from reading.remainder()

@@ -34,7 +34,7 @@ def read_hf_parquet(root: Path, **choices: Unpack[Choices]) -> Iterator[Utteranc
             with open_parquet(arrow_source(file.path), file.path) as parquet:
                 reading = reading or Reading(choices, folder or "parquet", plain_columns(parquet.schema_arrow))
                 yield from _read_file(file, parquet, reading)
-        except pa.ArrowInvalid as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ReaderError(f"{file.path} is not a Parquet file: {error}") from None
     if reading is not None:
         yield from reading.remainder()

@@ -151,7 +151,7 @@ def _read_parquet(file: Path) -> Iterator[Row]:
             for values in batch.to_pylist():
                 yield Row(location=f"row {number}", values=values)
                 number += 1
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise ReaderError(f"{file} is not a Parquet file: {error}") from None
 
 

@@ -83,7 +83,7 @@ def read_parquet(path: Path, project: Project) -> list[Entry]:
     with readable(path):
         try:
             rows = open_parquet(path, path).read().to_pylist()
-        except pa.ArrowInvalid as error:
+        except pa.ArrowException as error:
             raise LabelError(f"{path} is not Parquet: {error}") from None
     return in_order(((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)), "parquet")
 
