@@ -50,7 +50,8 @@ KINDS = {
 def claim(
     options: Options, verb: str, may_change: Collection[str] = (), *, pool: Pool | None = None, grown: bool = False
 ) -> None:
-    """Write the options of a new run to the folder `options.run`; refuse to resume one that was made otherwise.
+    """Write the options of a new run to the folder `options.run`, which is its owner's alone (0700) where it is made
+    here; refuse to resume one that was made otherwise.
 
     That is a run of another verb, with other options, or of a pool that has changed since. `may_change` names options
     that may differ, options inside others by path, such as people.wait. A pool is what its hash says, wherever it lies;
@@ -75,6 +76,7 @@ def claim(
             hint = ", or say --grown if clips were added" if verb == "loop" else ""
             raise StateError(f"the pool {pool.uri} has changed since {run} began; give `run` another folder{hint}")
     text = yaml.safe_dump({VERB: verb, **new}, sort_keys=False, allow_unicode=True)
+    storage.make_folder(run, private=True)
     storage.write_bytes(storage.join(run, CONFIG), text.encode())
 
 
