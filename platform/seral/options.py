@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from seral.errors import AwaitingLabels, OptionError, SeralError, sentence
-from seral.secrets.addresses import complaint
+from seral.secrets.addresses import complaint, is_secret
 
 
 class Options(BaseModel):
@@ -26,11 +26,11 @@ class Options(BaseModel):
     Options are stored and shown, so an address with a password is refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
     @model_validator(mode="after")
     def _refuse_secrets(self) -> Self:
-        for path, reason in _secrets(self.__dict__):
+        for path, reason in secrets_in(self.__dict__):
             raise ValueError(f"{path}: {reason}")
         return self
 
@@ -51,7 +51,7 @@ def parse(model: type[OptionsT], values: Mapping[str, Any], overrides: Sequence[
     merged = deep_copy(values)
     for override in overrides:
         _apply(merged, override)
-    for option, reason in _secrets(merged):
+    for option, reason in secrets_in(merged):
         raise OptionError(f"{option}: {reason}")
     try:
         return model.model_validate(merged)
@@ -237,17 +237,17 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise OptionError(f"the value in {override!r} is not valid YAML; quote it if it is plain text") from None
 
 
-def _secrets(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
     """Path and sentence of every address with a password in plain values, those of models in them left out."""
     if isinstance(value, str):
         if reason := complaint(value):
             yield path, reason
     elif isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _secrets(inner, f"{path}.{name}" if path else str(name))
+            yield from secrets_in(inner, f"{path}.{name}" if path else str(name))
     elif isinstance(value, list | tuple | set):
         for inner in value:
-            yield from _secrets(inner, path)
+            yield from secrets_in(inner, path)
 
 
 def put(values: dict[str, Any], path: str, value: Any) -> None:
@@ -277,7 +277,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
             # A check of our own names the values it is about; all fields of the model would bury it.
             named = problem["type"] == "value_error" and isinstance(problem["input"], dict)
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: {message}" + ("" if named else f", got {problem['input']!r}"))
+            hidden = named or any(map(is_secret, path))
+            lines.append(f"{where}: {message}" + ("" if hidden else f", got {problem['input']!r}"))
     return "\n".join(lines)
 
 
