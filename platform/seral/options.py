@@ -244,6 +244,7 @@ def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield path, reason
     elif isinstance(value, Mapping):
         for name, inner in value.items():
+            yield from secrets_in(name, path)
             yield from secrets_in(inner, f"{path}.{name}" if path else str(name))
     elif isinstance(value, list | tuple | set):
         for inner in value:
