@@ -18,7 +18,7 @@ def test_what_an_encoder_has_learnt_from_goes_with_what_is_made_of_it(tmp_path: 
     assert learnt_from(second).to_pylist() == [ROW]
     metadata = pa.Table.from_pylist([ROW, ROW | {"utterance_id": "b"}, ROW | {"utterance_id": "c", "speaker": "08"}])
     check_unheard(second, metadata, ["c"])
-    with pytest.raises(OptionError, match="has learnt from labels of 1 of these clips or their speakers, e.g. b"):
+    with pytest.raises(OptionError, match=r"has learnt from labels of 1 of these clips or their speakers, e.g. b"):
         check_unheard(second, metadata, ["b", "c"])
 
 

@@ -218,8 +218,9 @@ def _with_password(url: str) -> sa.URL:
 
 def _make_file(_dialect: object, _record: object, arguments: Sequence[Any], _named: object) -> None:
     """Make the file where it is missing, its owner's alone: SQLite's log and index of it get the mode that it has."""
-    if arguments and Path(arguments[0]).parent.is_dir() and os.access(Path(arguments[0]).parent, os.W_OK):
-        files.make_file(arguments[0])
+    file = str(arguments[0]) if arguments else ""  # absolute, unless it is :memory:
+    if os.path.isabs(file) and os.access(os.path.dirname(file), os.W_OK):
+        files.make_file(file)
 
 
 def _prepare(connection: sqlite3.Connection, _: object) -> None:

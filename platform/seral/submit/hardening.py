@@ -37,7 +37,7 @@ PORTS = {"http": 80, "postgresql": 5432, "mysql": 3306, "mariadb": 3306, "mssql"
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 ADDRESS = re.compile(r"([A-Za-z][\w.-]*)(?:\+\w+)?://(?:[^/@]*@)?[^/:?]*(?::(\d+))?")
 CLOUD_METADATA = "169.254.169.254/32"
-"""Where clouds give a machine's own credentials to whatever runs on it."""
+"""The address at which clouds give a machine's own credentials to whatever runs on it."""
 
 
 class SecurityOptions(Options):

@@ -80,7 +80,7 @@ class ManifestOptions(JobOptions):
     token_secret: str | None = None
     """A secret of yours with the token, under `auth_token`; None = the operator makes one."""
     security: SecurityOptions = SecurityOptions()
-    """What the pods may do."""
+    """Rights of the pods, and whom they reach."""
 
 
 def manifest(options: ManifestOptions) -> str:
