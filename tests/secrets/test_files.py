@@ -65,6 +65,16 @@ def test_a_copied_folder_is_as_private_as_the_one_it_lies_in(team: Path) -> None
     assert mode(team / "shared") == 0o755
 
 
+def test_what_others_write_is_as_private_as_the_folder(team: Path) -> None:
+    storage.make_folder(team / "run", private=True)
+    for name, modes in (("run", (0o700, 0o600)), (".", (0o755, 0o644)), ("none", (0o755, 0o644))):
+        with files.as_private_as(team / name):
+            (team / f"folder of {name}").mkdir()
+            (team / f"file of {name}").touch()
+        assert (mode(team / f"folder of {name}"), mode(team / f"file of {name}")) == modes
+    assert os.umask(0o022) == 0o022
+
+
 def test_a_file_in_the_way_of_a_folder_is_an_error(team: Path) -> None:
     (team / "file").touch()
     with pytest.raises(OSError, match="file"):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow.fs as pafs
@@ -45,6 +46,17 @@ def make_file(path: str | Path) -> None:
     """Create an empty file that is its owner's alone, unless there is one. Raises OSError."""
     with suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, FILE))
+
+
+@contextmanager
+def as_private_as(folder: str | Path) -> Iterator[None]:
+    """Let what other libraries write in the block be their owner's alone, where a folder of this disk is."""
+    umask = os.umask(OTHERS) if os.path.isdir(folder) and is_private(folder) else None
+    try:
+        yield
+    finally:
+        if umask is not None:
+            os.umask(umask)
 
 
 def create(fs: pafs.FileSystem, path: str, *, private: bool = False) -> None:
