@@ -21,9 +21,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from seral.secrets.addresses import mask
+
 
 class SeralError(Exception):
-    """Base of every error seral raises on purpose; the command line prints it without a traceback."""
+    """Base of every error seral raises on purpose; the command line prints it without a traceback.
+
+    Passwords of addresses in its words are masked.
+    """
+
+    def __init__(self, *words: object) -> None:
+        super().__init__(*(mask(word) if isinstance(word, str) else word for word in words))
 
 
 class OptionError(SeralError):
@@ -89,7 +97,7 @@ def sentence(error: BaseException) -> str:
     """The words of an error, without those that Ray adds to one that comes from a worker."""
     cause = getattr(error, "cause", None)
     text = str(cause if isinstance(cause, SeralError) else error)
-    return text.partition("\nFailed to apply UDF")[0]
+    return mask(text.partition("\nFailed to apply UDF")[0])
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:

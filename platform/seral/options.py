@@ -8,21 +8,31 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from seral.errors import AwaitingLabels, OptionError, SeralError, sentence
+from seral.secrets.addresses import complaint, is_secret
 
 
 class Options(BaseModel):
-    """Base of every options model: immutable, keyword-only, unknown keys are errors that list the known ones."""
+    """Base of every options model: immutable, keyword-only, unknown keys are errors that list the known ones.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    Options are stored and shown, so an address with a password is refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    @model_validator(mode="after")
+    def _refuse_secrets(self) -> Self:
+        for path, reason in secrets_in(self.__dict__):
+            raise ValueError(f"{path}: {reason}")
+        return self
 
 
 CHECK_FLAG, SUBMITTED_FLAG = "--check", "--submitted"
@@ -41,10 +51,22 @@ def parse(model: type[OptionsT], values: Mapping[str, Any], overrides: Sequence[
     merged = deep_copy(values)
     for override in overrides:
         _apply(merged, override)
+    for option, reason in secrets_in(merged):
+        raise OptionError(f"{option}: {reason}")
     try:
         return model.model_validate(merged)
     except ValidationError as error:
         raise OptionError(_explain(model, error)) from None
+
+
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Raise OptionError for an address with a password among the arguments of a command.
+
+    Everybody on a machine may read the command lines there, and a shell keeps them.
+    """
+    for argument in arguments:
+        if reason := complaint(argument):
+            raise OptionError(reason)
 
 
 def load(
@@ -97,6 +119,10 @@ def run_job(
         help="to a job server: awaiting labels is a good end",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override one option, e.g. finetune.epochs=5")
+    try:
+        refuse_secrets(sys.argv[1:])
+    except OptionError as error:
+        sys.exit(f"error: {error}")
     arguments = parser.parse_args()
     try:
         options = load(model, arguments.config, arguments.overrides, verb)
@@ -211,6 +237,20 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise OptionError(f"the value in {override!r} is not valid YAML; quote it if it is plain text") from None
 
 
+def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Path and sentence of every address with a password in plain values, those of models in them left out."""
+    if isinstance(value, str):
+        if reason := complaint(value):
+            yield path, reason
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from secrets_in(name, path)
+            yield from secrets_in(inner, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list | tuple | set):
+        for inner in value:
+            yield from secrets_in(inner, path)
+
+
 def put(values: dict[str, Any], path: str, value: Any) -> None:
     """Set one option in plain values in place; `path` is `key.inner.key`."""
     *parents, last = path.split(".")
@@ -238,7 +278,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
             # A check of our own names the values it is about; all fields of the model would bury it.
             named = problem["type"] == "value_error" and isinstance(problem["input"], dict)
             message = problem["msg"].removeprefix("Value error, ")
-            lines.append(f"{where}: {message}" + ("" if named else f", got {problem['input']!r}"))
+            hidden = named or any(map(is_secret, path))
+            lines.append(f"{where}: {message}" + ("" if hidden else f", got {problem['input']!r}"))
     return "\n".join(lines)
 
 

@@ -11,6 +11,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from seral.secrets.addresses import mask
+
 LINE_EVERY_S = 5.0
 
 
@@ -48,4 +50,4 @@ def track(label: str | None, total: float) -> Iterator[Advance]:
 
 def say(message: str) -> None:
     """One line to the person who waits, on standard error so that results can be piped."""
-    print(message, file=sys.stderr, flush=True)
+    print(mask(message), file=sys.stderr, flush=True)

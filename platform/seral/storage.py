@@ -30,14 +30,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from seral.errors import DiskError, OptionError, PoolError
+from seral.secrets import files
+from seral.secrets.addresses import complaint
 from seral.security.tables import open_parquet
 from seral.security.text import parse_json
 
 
 def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
-    """The file system an address lives on and the path inside it; a plain path is made absolute."""
+    """The file system an address lives on and the path inside it; a plain path is made absolute. No address has a
+    password: OptionError."""
     text = str(uri)
     if "://" in text:
+        if reason := complaint(text):
+            raise OptionError(reason)
         return pafs.FileSystem.from_uri(text)  # type: ignore[no-any-return]
     return pafs.LocalFileSystem(), absolute(text)
 
@@ -112,10 +117,9 @@ def list_files(uri: str | Path) -> list[str]:
     return sorted(file.removeprefix(path.rstrip("/") + "/") for file in files)
 
 
-def make_folder(uri: str | Path) -> None:
-    """Create a folder and its parents (nothing to do on an object store)."""
-    fs, path = resolve(uri)
-    fs.create_dir(path, recursive=True)
+def make_folder(uri: str | Path, *, private: bool = False) -> None:
+    """Create a folder and its parents, none in an object store. All in a `private` one is its owner's alone."""
+    files.create(*resolve(uri), private=private)
 
 
 def remove(uri: str | Path) -> None:
@@ -168,7 +172,7 @@ def replacing(uri: str | Path) -> Iterator[BinaryIO]:
     Raises DiskError where the disk is full.
     """
     fs, path = resolve(uri)
-    fs.create_dir(path.rsplit("/", 1)[0], recursive=True)
+    files.create(fs, path.rsplit("/", 1)[0])
     if not isinstance(fs, pafs.LocalFileSystem):
         with room_for(f"{tempfile.gettempdir()}, where {uri} is put together,"), tempfile.TemporaryFile() as file:
             yield file
@@ -180,7 +184,7 @@ def replacing(uri: str | Path) -> Iterator[BinaryIO]:
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
         with room_for(path):
-            with open(partial, "wb") as file:
+            with open(partial, "wb", opener=files.opener) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -405,6 +409,7 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
     to_fs, to_path = resolve(target)
     with room_for(target):
         pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
+    files.close_to_others(to_fs, to_path)
 
 
 def publish(folder: str | Path, target: str | Path, *, last: str) -> None:
@@ -421,7 +426,7 @@ def publish(folder: str | Path, target: str | Path, *, last: str) -> None:
         write_bytes(join(target, last), marker)
         remove(folder)
         return
-    os.makedirs(os.path.dirname(to), exist_ok=True)
+    files.make_folder(os.path.dirname(to))
     if not exists(join(target, last)):
         remove(target)  # cut off before its end
     try:

@@ -36,6 +36,8 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         subprocess.run(command, check=True, user=user, cwd="/", stdout=subprocess.DEVNULL, timeout=60)
 
     run("initdb", "--auth=trust", "--username=seral", "--no-sync", "--encoding=UTF8")
+    access = folder / "data" / "pg_hba.conf"
+    access.write_text(f"host all guarded 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
     run("pg_ctl", "start", "--wait", "-l", str(folder / "log"), "-o", f"-k {folder} -h 127.0.0.1 -p {port}")
     try:
         yield f"postgresql+psycopg://seral@127.0.0.1:{port}/postgres"

@@ -58,6 +58,9 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
         scores = [learn_once(blind(fold), training, seed) for seed in (0, 1)]
         assert [report["score"] for report in record["reports"]] == scores
         assert record["reports"][-1]["dev"] == pytest.approx(np.mean(scores))
+    # All of it is its owner's alone, what Tune wrote too.
+    run = Path(values["run"])
+    assert {path.stat().st_mode & 0o777 for path in (run, *run.rglob("*"))} == {0o700, 0o600}
     # The board, and the test of its first line.
     board = pd.read_csv(Path(values["run"]) / "leaderboard.csv")
     assert board["dev"].is_monotonic_decreasing

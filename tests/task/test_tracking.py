@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from mlflow.tracking import MlflowClient
 
+from seral.errors import OptionError
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
+from seral.secrets.addresses import TRACKING
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
 from seral.task.tracking import Tracker, TrackingOptions, flat
+
+PASSWORD = "pl4nted"
 
 
 @pytest.fixture
@@ -57,6 +65,63 @@ def test_a_server_that_does_not_answer_is_told_once_and_ends_nothing(
     tracker.report("a", {}, {0: {"uar": 0.2}})
     tracker.close("a", "FINISHED")
     assert capsys.readouterr().err.count("MLflow was not told") == 1
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """As much of an MLflow server as a tracker asks first, for one user with a password."""
+
+    experiment: ClassVar[dict[str, Any]] = {"experiment_id": "1", "name": "seral", "lifecycle_stage": "active"}
+
+    def do_GET(self) -> None:
+        right = base64.b64encode(f"ada:{PASSWORD}".encode()).decode()
+        allowed = self.headers.get("Authorization") == f"Basic {right}"
+        body = json.dumps({"experiment": self.experiment} if allowed else {"message": "who are you?"}).encode()
+        self.send_response(200 if allowed else 401)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def guarded() -> Iterator[str]:
+    """The address of a server that asks who is there."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_password_comes_from_the_environment_or_a_file(
+    guarded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    for variable in TRACKING:
+        monkeypatch.setenv(variable, "")  # and gone again after the test
+        monkeypatch.delenv(variable)
+
+    def refused() -> str:
+        Tracker(TrackingOptions(uri=guarded), "run")
+        return capsys.readouterr().err
+
+    assert "MLflow was not told" in refused()
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", f"not {PASSWORD}")
+    assert "MLflow was not told" in (sentence := refused())
+    assert PASSWORD not in sentence
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    assert refused() == ""
+    monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD_FILE", str(tmp_path / "password"))
+    with pytest.raises(OptionError, match=r"track: MLFLOW_TRACKING_PASSWORD_FILE names .*, which cannot be read"):
+        refused()
+    (tmp_path / "password").write_text(f"{PASSWORD}\n")
+    assert refused() == ""
 
 
 def test_options_by_path() -> None:

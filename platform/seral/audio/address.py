@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from seral.errors import OptionError, StoreError
+from seral.secrets.addresses import complaint
 
 LISTINGS = 8
 """Folders that are listed at a time."""
@@ -38,8 +39,15 @@ T = TypeVar("T")
 
 
 def path_of(address: str | Path) -> Path:
-    """The path of an address: of a store if it has a scheme, else of this machine."""
-    return StorePath(address) if "://" in str(address) else Path(address)
+    """The path of an address: of a store if it has a scheme, else of this machine.
+
+    Raises OptionError for an address with a key or a password in it, which pools would store as a source.
+    """
+    if "://" not in str(address):
+        return Path(address)
+    if reason := complaint(str(address)):
+        raise OptionError(reason)
+    return StorePath(address)
 
 
 def arrow_source(path: Path) -> Path | pa.NativeFile:

@@ -5,9 +5,12 @@ A module of this package is a group of commands.
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from seral.cli.configured import add_configured
 from seral.cli.jobs import jobs_app
@@ -21,6 +24,7 @@ from seral.cli.study import study_app
 from seral.cli.sweep import sweep_app
 from seral.cli.training import training_app
 from seral.errors import AwaitingLabels, SeralError, sentence
+from seral.options import refuse_secrets
 
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
@@ -40,8 +44,19 @@ GROUPS = {
 }
 """Commands by group, those without a group under ''."""
 
+
+class Commands(TyperGroup):
+    """All commands; one with a password on its line is refused before anything can store or print it."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        """Read the line, once it was looked at."""
+        refuse_secrets(args)
+        return super().make_context(info_name, args, *more, **extra)
+
+
 add_configured(GROUPS)
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

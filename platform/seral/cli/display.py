@@ -11,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from seral.secrets.addresses import mask
+
 WIDEST = 1_000_000
 """Characters of a line that nobody looks at in a terminal."""
 
@@ -26,7 +28,7 @@ def show_outcome(outcome: object) -> None:
 def show(value: Any, *, as_json: bool = False) -> None:
     """Print plain values for people, or JSON."""
     if as_json or not isinstance(value, dict):
-        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        typer.echo(mask(json.dumps(value, indent=2, ensure_ascii=False)))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, item in value.items():
@@ -38,7 +40,7 @@ def show(value: Any, *, as_json: bool = False) -> None:
 def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool = False, empty: str = "none") -> None:
     """Print rows with the same keys: a table with numbers to three digits, `empty` if there are none, or JSON."""
     if as_json:
-        typer.echo(json.dumps(list(rows), indent=2, ensure_ascii=False))
+        typer.echo(mask(json.dumps(list(rows), indent=2, ensure_ascii=False)))
         return
     if not rows:
         typer.echo(empty)
@@ -65,10 +67,10 @@ def _print(table: Table) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return f"{value:.3f}" if isinstance(value, float) else mask(str(value))
 
 
 def _flat(key: str, item: Any) -> list[tuple[str, str]]:
     if isinstance(item, dict):
         return [row for name, inner in item.items() for row in _flat(f"{key}.{name}", inner)]
-    return [(key, ", ".join(map(str, item)) if isinstance(item, list) else str(item))]
+    return [(key, mask(", ".join(map(str, item)) if isinstance(item, list) else str(item)))]

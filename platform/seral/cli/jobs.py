@@ -61,21 +61,23 @@ def jobs_submit(
 
     Example: `seral jobs submit loop --config jobs/configs/emodb-frozen.yaml --set pool=s3://speech/pool`
     """
+    from seral.options import parse
     from seral.progress import say
     from seral.submit.submit import Jobs, SubmitOptions
 
-    options = SubmitOptions(
-        job=job,
-        config=None if config is None else str(config),
-        overrides=settings or [],
-        folder=str(folder),
-        cpus=cpus,
-        gpus=gpus,
-        memory_gb=memory_gb,
-        env=dict(pair(item, "--env") for item in env or []),
-        python=python,
-        again=again,
-    )
+    values = {
+        "job": job,
+        "config": None if config is None else str(config),
+        "overrides": settings or [],
+        "folder": str(folder),
+        "cpus": cpus,
+        "gpus": gpus,
+        "memory_gb": memory_gb,
+        "env": dict(pair(item, "--env") for item in env or []),
+        "python": python,
+        "again": again,
+    }
+    options = parse(SubmitOptions, values)
     jobs = Jobs(address)
     submission = jobs.submit(options)
     say(

@@ -6,6 +6,7 @@ FOLDER/labels.parquet   beside the weights: the clips, their corpora and speaker
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +21,8 @@ LEARNT = pa.schema([(name, pa.string()) for name in ("utterance_id", "corpus", "
 
 def learnt_from(encoder: str) -> pa.Table:
     """The clips whose labels an encoder, or a folder of models, has learnt from (LEARNT); no row where it is none."""
+    if "://" not in encoder and not Path(encoder).expanduser().is_dir():
+        return LEARNT.empty_table()  # a name, of the hub's or embedded: nothing lies beside it
     uri = storage.join(encoder, LABELS)
     return storage.read_table(uri) if storage.exists(uri) else LEARNT.empty_table()
 

@@ -12,6 +12,7 @@ Times are seconds since 1970, UTC.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from seral.errors import LabelError
+from seral.secrets import files
+from seral.secrets.addresses import LEDGER_PASSWORD, complaint
+from seral.secrets.environment import secret
 
 BUSY_S = 30.0
 """Time that a writer waits for the others, SQLite only."""
@@ -131,13 +135,20 @@ def is_database(uri: str) -> bool:
 
 
 class Database:
-    """Connections to the ledger's tables; safe to share between threads."""
+    """Connections to the ledger's tables; safe to share between threads.
+
+    The URL holds no password: that of a server is SERAL_LEDGER_PASSWORD, in the environment or a file, unless the
+    server's own client has another (PGPASSWORD, ~/.pgpass). The file of a ledger is its owner's alone.
+    """
 
     def __init__(self, url: str) -> None:
+        if reason := complaint(url):
+            raise LabelError(f"no ledger is opened by such an address: {reason}")
         self.url = url if "://" in url else f"sqlite:///{Path(url).resolve()}"
         try:
-            self._writing, self._reading = (sa.create_engine(self.url, **_options(self.url)) for _ in range(2))
-        except (sa.exc.ArgumentError, ImportError) as error:
+            address = _with_password(self.url)
+            self._writing, self._reading = (sa.create_engine(address, **_options(self.url)) for _ in range(2))
+        except (sa.exc.ArgumentError, ImportError, ValueError) as error:
             raise LabelError(
                 f"no ledger can be at {url}: {error}; give a file, or a URL such as postgresql+psycopg://…"
             ) from None
@@ -146,6 +157,7 @@ class Database:
             # Threads that wait in line are served sooner than by SQLite's own waiting: it looks again and again.
             self._turn = threading.Lock()
             for engine in (self._writing, self._reading):
+                sa.event.listen(engine, "do_connect", _make_file)
                 sa.event.listen(engine, "connect", _prepare)
             sa.event.listen(self._writing, "begin", _begin_writing)
 
@@ -170,7 +182,7 @@ class Database:
     def create(self) -> None:
         """Make the tables where they are missing."""
         if self.url.startswith("sqlite:///"):
-            Path(self.url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            files.make_folder(Path(self.url.removeprefix("sqlite:///")).parent)
         with _clear_errors(self.url), self._writing.begin() as connection:
             TABLES.create_all(connection)
 
@@ -195,6 +207,20 @@ def _options(url: str) -> dict[str, Any]:
     if url.startswith("sqlite"):
         return {"connect_args": {"timeout": BUSY_S}}
     return {"pool_pre_ping": True, "pool_size": 20, "max_overflow": 20}
+
+
+def _with_password(url: str) -> sa.URL:
+    """The address with the password of a server. Raises ValueError for a password's file that cannot be read."""
+    address = sa.make_url(url)
+    password = None if url.startswith("sqlite") else secret(LEDGER_PASSWORD)
+    return address if password is None else address.set(password=password)
+
+
+def _make_file(_dialect: object, _record: object, arguments: Sequence[Any], _named: object) -> None:
+    """Make the file where it is missing, its owner's alone: SQLite's log and index of it get the mode that it has."""
+    file = str(arguments[0]) if arguments else ""  # absolute, unless it is :memory:
+    if os.path.isabs(file) and os.access(os.path.dirname(file), os.W_OK):
+        files.make_file(file)
 
 
 def _prepare(connection: sqlite3.Connection, _: object) -> None:

@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from seral.report.comparison import Difference
 from seral.report.records import RunRecords
+from seral.secrets.addresses import mask
 
 Row = list[str]
 CLASS_SCORES = {"UAR %": "uar", "WA %": "wa", "macro-F1 %": "macro_f1"}
@@ -68,7 +69,7 @@ def render(
 
 
 def fill(template: str, *, title: str, environment: Mapping[str, Any], config: str, **content: Any) -> str:
-    """A template of this folder as a page."""
+    """A template of this folder as a page; a run of an earlier release may have passwords in its configuration."""
     templates = Environment(
         loader=PackageLoader("seral.report", "."),
         autoescape=True,
@@ -77,7 +78,7 @@ def fill(template: str, *, title: str, environment: Mapping[str, Any], config: s
         lstrip_blocks=True,
     )
     return templates.get_template(template).render(
-        title=title, environment=_plain(environment), config=config, **content
+        title=title, environment=_plain(environment), config=mask(config), **content
     )
 
 

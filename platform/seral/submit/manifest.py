@@ -1,12 +1,13 @@
-"""A job as manifests for Kubernetes: a RayJob for the KubeRay operator and the options it reads.
+"""A job as manifests for Kubernetes: a RayJob for the KubeRay operator, the options it reads, and its NetworkPolicy.
 
 The operator starts a cluster for the job, runs it, and takes the cluster down again. The head only holds the job's own
 process, so workers may be machines that can be taken away (spot): what they were doing is done again, and a job whose
-cluster is lost is started on a new one and resumes its run.
+cluster is lost is started on a new one and resumes its run. What its pods may do: seral.submit.hardening.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -17,7 +18,18 @@ from pydantic import Field
 from seral.cluster import WORKER_ENV
 from seral.errors import JobError
 from seral.options import SUBMITTED_FLAG
-from seral.submit.submit import CONFIG, PATHS, JobOptions, check, submission_stem
+from seral.submit.hardening import (
+    DASHBOARD_PORT,
+    HTTPS,
+    JOB_LABEL,
+    SCRATCH,
+    SecurityOptions,
+    autoscaler,
+    harden_pod,
+    network_policy,
+    ports_of,
+)
+from seral.submit.submit import CONFIG, FOLDERS_OR_NAMES, PATHS, JobOptions, check, submission_stem
 from seral.verbs import file_of
 
 CONFIG_FOLDER = "/etc/seral"
@@ -55,15 +67,20 @@ class ManifestOptions(JobOptions):
     mount: str = "/mnt/seral"
     """Folder where the pods mount the claim."""
     secret: str | None = None
-    """A secret whose entries become environment variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, ..."""
+    """A secret whose entries become environment variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+    SERAL_LEDGER_PASSWORD, MLFLOW_TRACKING_PASSWORD, ..."""
     queue: str | None = None
     """A queue of Kueue's: the job waits there for its quota, and its cluster does not grow or shrink."""
     retries: int = Field(default=2, ge=0)
     """New clusters after a failed attempt."""
     deadline_s: int | None = Field(default=None, ge=1)
     """The job is ended after so long, waiting included."""
-    token: bool = False
-    """Token authentication between the pods, by a secret that the operator makes (KubeRay 1.5.1 or later)."""
+    token: bool = True
+    """Whoever talks to the cluster needs a token, at its dashboard and between pods (KubeRay 1.5.1 or later)."""
+    token_secret: str | None = None
+    """A secret of yours with the token, under `auth_token`; None = the operator makes one."""
+    security: SecurityOptions = SecurityOptions()
+    """Rights of the pods, and whom they reach."""
 
 
 def manifest(options: ManifestOptions) -> str:
@@ -74,6 +91,8 @@ def manifest(options: ManifestOptions) -> str:
         raise JobError(f"max_workers is {options.max_workers}, below workers, {options.workers}")
     if options.queue and options.max_workers not in (None, options.workers):
         raise JobError("a cluster that waits in a queue keeps its size: leave out max_workers")
+    if options.token_secret and not options.token:
+        raise JobError("token_secret names a secret, but token is false: leave one of them out")
     name = submission_stem(options.job, resolved)
     namespace = {"namespace": options.namespace} if options.namespace else {}
     content = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
@@ -93,6 +112,7 @@ def manifest(options: ManifestOptions) -> str:
         "submitterConfig": {"backoffLimit": 0},  # a second submitter would find its job id taken
     }
     spec |= {"activeDeadlineSeconds": options.deadline_s} if options.deadline_s else {}
+    spec["submitterPodTemplate"] = _submitter(options, name)
     spec["rayClusterSpec"] = _cluster(options, name)
     job = {
         "apiVersion": "ray.io/v1",
@@ -100,19 +120,47 @@ def manifest(options: ManifestOptions) -> str:
         "metadata": {"name": name, **namespace, **labels},
         "spec": spec,
     }
-    return yaml.safe_dump_all([config, job], sort_keys=False, allow_unicode=True)
+    documents = [config, job]
+    if options.security.network_policy:
+        ports = ports_of([resolved, options.env]) | _hub_ports(resolved)
+        policy = network_policy(name, options.security, ports, grows=_grows(options))
+        policy["metadata"] |= namespace
+        documents.insert(1, policy)
+    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+
+
+def _grows(options: ManifestOptions) -> bool:
+    return (options.max_workers or options.workers) > options.workers
+
+
+def _hub_ports(resolved: Mapping[str, Any]) -> set[int]:
+    """The port of the model hub where an encoder is named that is no folder and does not come with seral."""
+    inner = [_hub_ports(value) for value in resolved.values() if isinstance(value, Mapping)]
+    names = [resolved.get(name) for name in FOLDERS_OR_NAMES]
+    on_hub = any(isinstance(name, str) and not name.startswith(("/", "seral-")) for name in names)
+    return set().union(*inner, {HTTPS} if on_hub else ())
+
+
+def _submitter(options: ManifestOptions, name: str) -> dict[str, Any]:
+    """The pod that submits the job to the head and prints its log; the operator gives it its command."""
+    amounts = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "200Mi"}}
+    container = {"name": "ray-job-submitter", "image": options.image, "resources": amounts}
+    spec: dict[str, Any] = {"restartPolicy": "Never", "containers": [container]}
+    harden_pod(spec, options.security)
+    return {"metadata": {"labels": {JOB_LABEL: name}}, "spec": spec}
 
 
 def _cluster(options: ManifestOptions, config: str) -> dict[str, Any]:
     max_workers = options.max_workers or options.workers
-    head = _pod(options, "ray-head", cpus=options.head_cpus, memory_gb=options.head_memory_gb)
+    head = _pod(options, config, "ray-head", cpus=options.head_cpus, memory_gb=options.head_memory_gb)
     head["spec"]["volumes"].append({"name": "options", "configMap": {"name": config}})
     head["spec"]["containers"][0]["volumeMounts"].append({"name": "options", "mountPath": CONFIG_FOLDER})
     head["spec"]["containers"][0]["ports"] = [
-        {"containerPort": port, "name": name} for name, port in (("gcs-server", 6379), ("dashboard", 8265))
+        {"containerPort": port, "name": name} for name, port in (("gcs-server", 6379), ("dashboard", DASHBOARD_PORT))
     ]
     worker = _pod(
         options,
+        config,
         "ray-worker",
         cpus=options.worker_cpus,
         memory_gb=options.worker_memory_gb,
@@ -134,18 +182,26 @@ def _cluster(options: ManifestOptions, config: str) -> dict[str, Any]:
         "template": worker,
     }
     cluster: dict[str, Any] = {"rayVersion": ray.__version__}
-    cluster |= {"authOptions": {"mode": "token"}} if options.token else {}
-    cluster |= {"enableInTreeAutoscaling": True} if max_workers > options.workers else {}
+    if options.token:
+        cluster["authOptions"] = {"mode": "token"} | (
+            {"secretName": options.token_secret} if options.token_secret else {}
+        )
+    if _grows(options):
+        cluster |= {"enableInTreeAutoscaling": True, "autoscalerOptions": autoscaler(head["spec"], options.security)}
     # No CPU of the head's is offered, so that no work is on it when a worker goes; without workers it does everything.
     start = {"num-cpus": "0"} if max_workers else {}
-    cluster["headGroupSpec"] = {"rayStartParams": {"dashboard-host": "0.0.0.0", **start}, "template": head}
+    # The dashboard listens at the pod's address, for submitter and operator; a ClusterIP is none outside the cluster.
+    start = {"dashboard-host": "0.0.0.0", **start}
+    cluster["headGroupSpec"] = {"serviceType": "ClusterIP", "rayStartParams": start, "template": head}
     return cluster | ({"workerGroupSpecs": [group]} if max_workers else {})
 
 
-def _pod(options: ManifestOptions, name: str, *, cpus: int, memory_gb: int, gpus: int = 0) -> dict[str, Any]:
+def _pod(options: ManifestOptions, job: str, name: str, *, cpus: int, memory_gb: int, gpus: int = 0) -> dict[str, Any]:
     """A pod template. Requests are the limits, so that nobody takes the memory away."""
     amounts = {"cpu": str(cpus), "memory": f"{memory_gb}Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
-    variables = [{"name": key, "value": value} for key, value in sorted({**WORKER_ENV, **options.env}.items())]
+    scratch = SCRATCH if options.security.read_only_root else {}
+    named = {**WORKER_ENV, **scratch, **options.env}
+    variables = [{"name": key, "value": value} for key, value in sorted(named.items())]
     container: dict[str, Any] = {
         "name": name,
         "image": options.image,
@@ -161,7 +217,9 @@ def _pod(options: ManifestOptions, name: str, *, cpus: int, memory_gb: int, gpus
     if options.claim:
         volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": options.claim}})
         container["volumeMounts"].append({"name": "storage", "mountPath": options.mount})
-    return {"spec": {"containers": [container], "volumes": volumes}}
+    spec = {"containers": [container], "volumes": volumes}
+    harden_pod(spec, options.security)
+    return {"metadata": {"labels": {JOB_LABEL: job}}, "spec": spec}
 
 
 def _check_reachable(options: ManifestOptions, resolved: dict[str, Any]) -> None:

@@ -29,15 +29,16 @@ from typing import Any, TypeVar
 
 import requests
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import ser_models
 from seral.cluster import PACKAGE, runtime_env
 from seral.errors import AwaitingLabels, JobError
-from seral.options import CHECK_FLAG, PAUSED, SUBMITTED_FLAG, Options
+from seral.options import CHECK_FLAG, PAUSED, SUBMITTED_FLAG, Options, secrets_in
 from seral.progress import say
+from seral.secrets.addresses import is_secret
 from seral.verbs import VERBS, file_of
 
 try:
@@ -78,7 +79,17 @@ class JobOptions(Options):
     folder: str = "jobs"
     """The job files; the folder is the working directory of the job."""
     env: dict[str, str] = Field(default={})
-    """Environment variables of the job and all its workers: AWS_ENDPOINT_URL, MLFLOW_TRACKING_URI, ..."""
+    """Environment variables of the job and all its workers: AWS_ENDPOINT_URL, MLFLOW_TRACKING_URI, ... No secrets."""
+
+    @field_validator("env")
+    @classmethod
+    def _refuse_secret_variables(cls, env: dict[str, str]) -> dict[str, str]:
+        for variable in filter(is_secret, env):
+            raise ValueError(
+                f"{variable} is a secret, and a job's environment is stored and shown: set it where the cluster's "
+                f"nodes start; on Kubernetes put it into a Secret and name that: --on secret=NAME"
+            )
+        return env
 
 
 class SubmitOptions(JobOptions):
@@ -290,6 +301,8 @@ def check(options: JobOptions) -> dict[str, Any]:
         message = (done.stderr.strip() or done.stdout.strip()).removeprefix("error: ")
         raise JobError(f"{options.job} does not take these options: {message}")
     resolved = yaml.safe_load(done.stdout)
+    for option, reason in secrets_in(resolved):
+        raise JobError(f"{option}: {reason}")
     for name in PATHS + FOLDERS_OR_NAMES:
         value = resolved.get(name)
         if not isinstance(value, str) or "://" in value or os.path.isabs(os.path.expanduser(value)):

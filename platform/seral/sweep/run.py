@@ -39,6 +39,7 @@ from seral.pool.quality_filter import say_left_out
 from seral.pool.shards import Pool
 from seral.pool.splits import voices
 from seral.progress import Advance, track
+from seral.secrets import files
 from seral.sweep.board import (
     DONE,
     FAILED,
@@ -149,7 +150,7 @@ def _tune(options: SweepOptions, examples: Mapping[str, Mapping[int, ray.ObjectR
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the newer one prints a banner, however silent it is asked to be
     trainable = tune.with_parameters(run_trial, sweep=options, examples=dict(examples))
     searcher = None if points is not None else _tpe(options, [record["labels"] for record in records.values()])
-    with track(f"{total} trials", total) as advance:
+    with track(f"{total} trials", total) as advance, files.as_private_as(options.run):
         tuner = tune.Tuner(
             tune.with_resources(trainable, _resources(options)),
             param_space={} if points is None else {POINT: tune.grid_search(points)},

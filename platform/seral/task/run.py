@@ -51,7 +51,8 @@ KINDS = {
 def claim(
     options: Options, verb: str, may_change: Collection[str] = (), *, pool: Pool | None = None, grown: bool = False
 ) -> None:
-    """Write the options of a new run to the folder `options.run`; refuse to resume one that was made otherwise.
+    """Write the options of a new run to the folder `options.run`, which is its owner's alone (0700) where it is made
+    here; refuse to resume one that was made otherwise.
 
     That is a run of another verb, with other options, or of a pool that has changed since. `may_change` names options
     that may differ, options inside others by path, such as people.wait. A pool is what its hash says, wherever it lies;
@@ -78,6 +79,7 @@ def claim(
     for named in dict.fromkeys(pools_in(new)):
         note_derivation(named, run, "run")
     text = yaml.safe_dump({VERB: verb, **new}, sort_keys=False, allow_unicode=True)
+    storage.make_folder(run, private=True)
     storage.write_bytes(storage.join(run, CONFIG), text.encode())
 
 

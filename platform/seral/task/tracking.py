@@ -1,5 +1,8 @@
 """Runs followed in MLflow: a trajectory of the loop, or a trial of a sweep, is a run there.
 
+Name, password or token of a server come from MLFLOW_TRACKING_USERNAME, MLFLOW_TRACKING_PASSWORD and
+MLFLOW_TRACKING_TOKEN, or from files that these names with _FILE name.
+
 Whoever drives a seral run tells MLflow what stands in its folder, so nothing is lost with a tracking server, and a
 resumed run goes on in the MLflow runs it had. A server that does not answer is told once and never ends a run.
 """
@@ -17,6 +20,8 @@ from seral import storage
 from seral.errors import OptionError
 from seral.options import Options
 from seral.progress import say
+from seral.secrets.addresses import TRACKING
+from seral.secrets.environment import secret
 
 IDENTITY, FOLDER = "seral.id", "seral.run"
 """Tags: what finds an MLflow run again, and the run folder."""
@@ -46,6 +51,7 @@ class Tracker:
             uri = f"file://{storage.absolute(uri)}"
         if uri.startswith("file://"):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # folders are all that its small package has
+        _sign_in()
         self._run, self._ids, self._silent = run, dict[str, str](), False
         self._last: dict[str, int] = {}
         self._client = MlflowClient(tracking_uri=uri)
@@ -95,6 +101,15 @@ class Tracker:
                 say(f"MLflow was not told: {(str(error).splitlines() or [type(error).__name__])[0]}")
                 self._silent = True
             return None
+
+
+def _sign_in() -> None:
+    """Give MLflow's client, which reads the environment alone, what files hold. Raises OptionError without a file."""
+    try:
+        values = {variable: secret(variable) for variable in TRACKING}
+    except ValueError as error:
+        raise OptionError(f"track: {error}") from None
+    os.environ.update({variable: value for variable, value in values.items() if value is not None})
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -91,8 +91,7 @@ def train_adapters(
     """Train with Ray Train and move the best-dev model to `target`. `name` must change with whatever is trained."""
     what = "training adapters"
     with last_checkpoint(train_worker, spec, spec.on, what=what, name=name, work=work, on_report=on_report) as folder:
-        storage.remove(target)
-        shutil.copytree(folder / BEST, target)
+        storage.copy_folder(folder / BEST, target)
         history: dict[str, Any] = torch.load(folder / STATE, weights_only=True)["history"]
     return history
 
@@ -144,7 +143,7 @@ class AdapterTraining:
         self.epoch, self.step = 0, 0
         trainable, parameters = count_parameters(self.model)
         self.history: dict[str, Any] = {"epochs": [], "trainable": trainable, "parameters": parameters}
-        self.best = tempfile.mkdtemp(prefix="seral-best-")
+        self.best = str(Path(tempfile.mkdtemp(prefix="seral-best-")) / BEST)  # in a folder that others cannot enter
         self.reported: Path | None = None
 
     def run(self) -> None:
@@ -157,7 +156,7 @@ class AdapterTraining:
             self.epoch += 1
             self._keep_if_better(self._score_dev(), loss=loss)
             self._report()
-        shutil.rmtree(self.best, ignore_errors=True)
+        shutil.rmtree(Path(self.best).parent, ignore_errors=True)
 
     def _optimiser(self) -> torch.optim.Optimizer:
         adapters = list(adapter_parameters(self.model).values())

@@ -41,6 +41,7 @@ from seral.loop.loop import foresee
 from seral.loop.options import LoopOptions
 from seral.options import load
 from seral.pool.shards import open_pool
+from seral.secrets.addresses import mask
 from seral.task.options import with_absolute_paths
 from seral.versions import versions
 
@@ -95,7 +96,7 @@ def _finding(subject: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(True, subject, check())
     except (SeralError, OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
-        return Finding(False, subject, str(error))
+        return Finding(False, subject, mask(str(error)))
 
 
 def _ledger(options: LoopOptions, people: PeopleOptions) -> str:
