@@ -164,11 +164,11 @@ def _mutated(data: bytes, rng: np.random.Generator) -> bytes:
         at, length = int(rng.integers(len(broken) + 1)), int(rng.integers(1, 64))
         way = rng.integers(6)
         if way == 0:
-            for place in rng.integers(0, max(1, len(broken)), length):
-                broken[place : place + 1] = rng.bytes(1)
+            for byte in rng.integers(0, max(1, len(broken)), length):
+                broken[byte : byte + 1] = rng.bytes(1)
         elif way == 1:  # the header
-            place = int(rng.integers(0, min(64, len(broken)) + 1))
-            broken[place : place + 4] = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", rng.bytes(4)][
+            at = int(rng.integers(0, min(64, len(broken)) + 1))
+            broken[at : at + 4] = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", rng.bytes(4)][
                 rng.integers(4)
             ]
         elif way == 2:
