@@ -168,9 +168,7 @@ def _mutated(data: bytes, rng: np.random.Generator) -> bytes:
                 broken[byte : byte + 1] = rng.bytes(1)
         elif way == 1:  # the header
             at = int(rng.integers(0, min(64, len(broken)) + 1))
-            broken[at : at + 4] = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", rng.bytes(4)][
-                rng.integers(4)
-            ]
+            broken[at : at + 4] = [b"\xff\xff\xff\xff", b"\0\0\0\0", b"\xff\xff\xff\x7f", rng.bytes(4)][rng.integers(4)]
         elif way == 2:
             del broken[at:]
         elif way == 3:

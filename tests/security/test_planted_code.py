@@ -173,18 +173,16 @@ def commands_on(pool: Path, run: Path) -> dict[str, list[str]]:
         "seeds": [0],
     }
     run.with_suffix(".json").write_text(json.dumps(values | {"budget": {"sizes": [8, 14]}}))
-    (run.parent / "train.json").write_text(json.dumps(values | {"run": f"{run}-train"}))
     other = str(pool.parent / "other")
     return {
         "loop": ["loop", "run", str(run.with_suffix(".json"))],
-        "train": ["train", str(run.parent / "train.json")],
         "stats": ["pool", "stats", str(pool)],
         "filter": ["pool", "filter", str(pool), "--out", other, "--where", "duration_s > 0.1"],
         "merge": ["pool", "merge", str(pool), "--out", other],
     }
 
 
-@pytest.mark.parametrize("name", ["loop", "train", "stats", "filter", "merge"])
+@pytest.mark.parametrize("name", ["loop", "stats", "filter", "merge"])
 @pytest.mark.parametrize(("table", "column"), [("utterances", "extra"), ("utterances", "speaker")])
 def test_pools(name: str, table: str, column: str, strange_pool: Path, tmp_path: Path, trap: Path) -> None:
     plant(strange_pool, table, trap, column)
@@ -193,7 +191,7 @@ def test_pools(name: str, table: str, column: str, strange_pool: Path, tmp_path:
     assert f"{table}/" in error
 
 
-@pytest.mark.parametrize("name", ["loop", "train", "merge", "filter"])
+@pytest.mark.parametrize("name", ["loop", "merge", "filter"])
 def test_gold_labels_of_a_pool(name: str, strange_pool: Path, tmp_path: Path, trap: Path) -> None:
     plant(strange_pool, "gold", trap, "emotion")
     assert NAMED in command(*commands_on(strange_pool, tmp_path / "run")[name])
@@ -221,27 +219,38 @@ def test_check_lists_the_tables(strange_pool: Path, trap: Path) -> None:
     assert name.removesuffix(".parquet") in result.output
 
 
-def test_features_of_a_stranger(strange_pool: Path, tmp_path: Path, trap: Path) -> None:
-    run = commands_on(strange_pool, tmp_path / "run")
-    assert CliRunner().invoke(app, run["train"]).exit_code == 0
-    files = sorted((strange_pool / "features").rglob("*.parquet"))
+@pytest.fixture(scope="module")
+def finished(speech_pool: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of the loop, whose pool has features."""
+    folder = tmp_path_factory.mktemp("finished")
+    result = CliRunner().invoke(app, commands_on(Path(speech_pool), folder / "run")["loop"])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_features_of_a_stranger(finished: Path, speech_pool: str, tmp_path: Path, trap: Path) -> None:
+    shutil.copytree(speech_pool, tmp_path / "pool")
+    files = sorted((tmp_path / "pool/features").rglob("*.parquet"))
     assert files
     for file in files:
         pq.write_table(with_payload(pq.read_table(file), trap), file)
-    assert NAMED in command(*run["loop"])
+    assert NAMED in command(*commands_on(tmp_path / "pool", tmp_path / "run")["loop"])
 
 
-def test_picks_of_a_run(speech_pool: str, tmp_path: Path, trap: Path) -> None:
-    """A run folder that a stranger sent is gone on with, reported and predicted by."""
-    values = json.loads(Path(commands_on(Path(speech_pool), tmp_path / "run")["loop"][-1]).read_text())
-    assert CliRunner().invoke(app, commands_on(Path(speech_pool), tmp_path / "run")["loop"]).exit_code == 0
-    for file in sorted(Path(values["run"]).rglob("*.parquet")):
+def test_a_run_of_a_stranger(finished: Path, tmp_path: Path, trap: Path) -> None:
+    """Reported, and gone on with."""
+    run = tmp_path / "run"
+    shutil.copytree(finished / "run", run)
+    tables = sorted(run.rglob("*.parquet"))
+    assert tables
+    for file in tables:
         pq.write_table(with_payload(pq.read_table(file), trap), file)
-    for state in sorted(Path(values["run"]).rglob("*.pt")):
+    for state in sorted(run.rglob("*.pt")):
         torch.save(Payload(trap), state)
-    assert NAMED in command("report", values["run"])
-    (tmp_path / "run.json").write_text(json.dumps(values | {"budget": {"sizes": [8, 14, 20]}}))
-    CliRunner().invoke(app, ["loop", "run", str(tmp_path / "run.json")])
+    assert NAMED in command("report", str(run))
+    values = json.loads((finished / "run.json").read_text()) | {"run": str(run), "budget": {"sizes": [8, 14, 20]}}
+    (tmp_path / "more.json").write_text(json.dumps(values))
+    assert CliRunner().invoke(app, ["loop", "run", str(tmp_path / "more.json")]).exit_code != 0
 
 
 def test_answers_of_another_tool(tmp_path: Path, trap: Path) -> None:
