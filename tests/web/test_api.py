@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from seral import cli, storage
 from seral.errors import OptionError, PoolError
-from seral.labels.ledger import Ledger
+from seral.labels.ledger import Ledger, hash_token
 from seral.pool.shards import open_pool
 from seral.web.limits import BODY_BYTES, Limit
 from seral.web.server import ledger_and_pool
@@ -81,6 +81,27 @@ def test_who_guesses_has_to_wait(client_of: Open) -> None:
     browser = client_of()
     tried = [browser.get(f"/in/guess-{number}").status_code for number in range(12)]
     assert tried == [403] * 10 + [429] * 2
+
+
+def test_a_wrong_token_has_to_wait_wherever_it_comes_from(client_of: Open) -> None:
+    browser = client_of()
+    site = browser.app.state.site
+    for number in range(10):
+        site.attempts.take(f"token {hash_token('stolen')}")
+        assert site.attempts.take(f"address 192.0.2.{number}")
+    assert browser.get("/in/stolen").status_code == 429
+    assert browser.get("/in/another").status_code == 403
+
+
+def test_wrong_cookies_lock_out_nobody_else_behind_their_address(server: Any, ledger: Ledger) -> None:
+    lead, late = ledger.add_person("lea", "lead"), ledger.add_person("ada")
+    with httpx.Client(base_url=server.url, headers={HEADER: "1"}) as browser:
+        assert browser.get(f"/in/{lead}").status_code == 303
+        name = next(iter(browser.cookies))
+        wrong = [httpx.get(f"{server.url}/api/me", headers={"Cookie": f"{name}=wrong-{n}"}) for n in range(15)]
+        assert [reply.status_code for reply in wrong] == [403] * 10 + [429] * 5
+        assert [browser.get("/api/me").status_code for _ in range(20)] == [200] * 20
+    assert httpx.get(f"{server.url}/in/{late}").status_code == 303, "a right link opens too"
 
 
 def test_who_asks_too_much_has_to_wait(client_of: Open) -> None:

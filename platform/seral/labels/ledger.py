@@ -72,7 +72,7 @@ class Ledger:
         with self._database.write() as connection:
             add_people(connection, [name], role)
             person = sa.update(PERSON).where(PERSON.c.name == name)
-            connection.execute(person.values(role=role, token_hash=_hash(token)))
+            connection.execute(person.values(role=role, token_hash=hash_token(token)))
         return token
 
     def revoke(self, name: str) -> None:
@@ -84,7 +84,7 @@ class Ledger:
 
     def person_of(self, token: str) -> tuple[str, Role] | None:
         """Name and role of whoever has this token; None for nobody."""
-        rows = self._database.read(sa.select(PERSON).where(PERSON.c.token_hash == _hash(token)))
+        rows = self._database.read(sa.select(PERSON).where(PERSON.c.token_hash == hash_token(token)))
         return (rows[0].name, rows[0].role) if rows else None
 
     def people(self) -> list[Any]:
@@ -321,9 +321,9 @@ def _answer(row: dict[str, Any]) -> Answer:
     return Answer(**values | {name: tuple(row[name]) for name in ("emotions", "secondary")})
 
 
-def _hash(token: str) -> str:
-    """Tokens are long and random, so a plain hash gives nothing away."""
-    return hashlib.sha256(token.encode()).hexdigest()
+def hash_token(token: str) -> str:
+    """The hash under which a token is stored; tokens are long and random, so a plain one gives nothing away."""
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
 def _batch_id(connection: sa.Connection, name: str) -> int | None:

@@ -47,11 +47,6 @@ class Limit:
             bucket.tokens -= (may := bucket.tokens >= 1)
             return may
 
-    def empty(self, key: str) -> bool:
-        """True where this one may not any more, for now."""
-        with self._lock:
-            return self._filled(key).tokens < 1
-
     def _filled(self, key: str) -> Bucket:
         now = self._clock()
         bucket = self._buckets.setdefault(key, Bucket(self.burst, now))

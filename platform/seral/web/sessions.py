@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from fastapi import Depends, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
-from seral.labels.ledger import Ledger
+from seral.labels.ledger import Ledger, hash_token
 from seral.labels.records import Role
 from seral.web.limits import Limit
 from seral.web.sounds import Sounds
@@ -40,7 +40,7 @@ class Site:
     suggest: Callable[[str], str | None]
     """The class that a model takes a clip for, to be shown beside it; None = nothing is."""
     attempts: Limit
-    """Wrong links and cookies, by address: ten at once, then one in six seconds."""
+    """Wrong links and cookies, by address and by token: ten at once, then one in six seconds. Right ones never count."""
     requests: Limit
     """Requests, by person."""
 
@@ -109,16 +109,29 @@ def lead_of(person: Annotated[SignedIn, Depends(person_of)]) -> SignedIn:
 
 
 def _signed_in(request: Request, token: str) -> SignedIn:
-    """The owner of a token. People who guess have to wait; nobody is told whether they were close."""
-    site, address = site_of(request), request.client.host if request.client else ""
-    if site.attempts.empty(address):
-        raise HTTPException(429, "too many attempts; wait a minute", headers={"Retry-After": "60"})
-    row = site.ledger.person_of(token) if token else None
+    """The owner of a token. Whoever guesses has to wait; a token that is right never does, whoever else is behind the
+    address. Nobody is told whether they were close.
+    """
+    site = site_of(request)
+    if not token:
+        raise HTTPException(403, NOBODY)
+    row = site.ledger.person_of(token)
     if row is None:
-        if token:
-            site.attempts.take(address)
+        _count_failure(site, address_of(request), token)
         raise HTTPException(403, NOBODY)
     return SignedIn(*row)
+
+
+def address_of(request: Request) -> str:
+    """The address that a request comes from; empty where the server does not know."""
+    return request.client.host if request.client else ""
+
+
+def _count_failure(site: Site, address: str, token: str) -> None:
+    """Count a wrong token for its address and for itself, wherever it comes from; 429 when either was wrong too often."""
+    counted = [site.attempts.take(f"address {address}"), site.attempts.take(f"token {hash_token(token)}")]
+    if not all(counted):
+        raise HTTPException(429, "too many attempts; wait a minute", headers={"Retry-After": "60"})
 
 
 def _check_origin(request: Request) -> None:
