@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,11 +14,13 @@ from uuid import uuid4
 import httpx
 import pyarrow as pa
 import pytest
+from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from seral import cli, storage
 from seral.errors import OptionError, PoolError
 from seral.labels.ledger import Ledger, hash_token
+from seral.labels.records import Project
 from seral.pool.shards import open_pool
 from seral.web.limits import BODY_BYTES, Limit
 from seral.web.server import ledger_and_pool
@@ -26,6 +29,7 @@ from seral.web.sounds import Sounds
 
 Open = Callable[..., Any]
 URL = "http://testserver"
+IDS = [f"calls-{number:03d}" for number in range(40)]
 
 
 def answer(clip: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -173,6 +177,11 @@ def test_audio_is_for_those_who_were_given_it_and_for_leads(client_of: Open, poo
         ("bytes=5-999999999", 206, slice(5, None)),
         ("bytes=999999999-", 416, slice(0, 0)),
         ("bytes=7-3", 416, slice(0, 0)),
+        ("bytes=-0", 416, slice(0, 0)),
+        (f"bytes={'9' * 5000}-", 416, slice(0, 0)),
+        (f"bytes=5-{'9' * 5000}", 206, slice(5, None)),
+        (f"bytes=-{'9' * 5000}", 206, slice(None)),
+        (f"bytes={'0' * 12}7-9", 206, slice(7, 10)),
         ("bytes=0-1,4-5", 200, slice(None)),
         ("bytes=-", 200, slice(None)),
         ("lines=1-2", 200, slice(None)),
@@ -183,7 +192,11 @@ def test_players_get_the_range_they_ask_for(client_of: Open, wanted: str, status
     whole = browser.get("/api/audio/calls-003").content
     reply = browser.get("/api/audio/calls-003", headers={"Range": wanted})
     assert reply.status_code == status
-    assert reply.content == whole[part]
+    if status == 416:
+        assert reply.json()["error"].startswith(f"the clip has {len(whole)} bytes")
+        assert reply.headers["content-range"] == f"bytes */{len(whole)}"
+    else:
+        assert reply.content == whole[part]
 
 
 @pytest.mark.parametrize(
@@ -218,6 +231,10 @@ def test_changes_need_the_header_of_the_page(client_of: Open) -> None:
         ({"key": "short"}, "key: "),
         ({"final": True}, "final: "),
         ({"question": 40}, "question 40 is not about"),
+        ({"question": 0}, "question: "),
+        ({"question": 2**63}, "question: Input should be less than 9223372036854775808"),
+        ({"question": 10**400}, "question: "),
+        ({"valence": 10**400}, "valence: "),
         ({"question": 2, "utterance_id": "calls-001"}, "was not asked about"),
     ],
 )
@@ -230,6 +247,35 @@ def test_wrong_answers_are_refused_with_the_reason(
     assert refused.status_code == 422
     assert reason in refused.json()["error"]
     assert ledger.answers().num_rows == 0
+
+
+class TestOnEveryDatabase:
+    """What databases differ in: SQLite takes nearly everything, PostgreSQL has numbers of 32 bits and no NUL."""
+
+    @pytest.fixture
+    def ledger(self, url: str, project: Project) -> Iterator[Ledger]:
+        ledger = Ledger.create(url, project)
+        ledger.ask("evaluation", IDS, purpose="evaluation")
+        yield ledger
+        ledger.close()
+
+    @pytest.mark.parametrize("number", [2**31, 2**31 + 1, 2**40, 2**63 - 1, 2**63, 10**30])
+    def test_numbers_that_never_fit_are_not_to_be_sent_again(self, client_of: Open, number: int) -> None:
+        browser = client_of("ada")
+        (clip,) = claim(browser, 1)
+        refused = browser.post("/api/answers", json=answer(clip, question=number))
+        assert refused.status_code == 422
+        assert "question" in refused.json()["error"] or "no ledger can hold" in refused.json()["error"]
+
+    def test_texts_that_never_fit_are_not_to_be_sent_again(self, client_of: Open, ledger: Ledger) -> None:
+        lead, ada = client_of("lea", "lead"), client_of("ada")
+        (clip,) = claim(ada, 1)
+        for name, status in (("calls-%00", 404), ("calls-000%00", 404), ("%ED%A0%80", 404), ("%FF", 404)):
+            for browser in (lead, ada):
+                assert browser.get(f"/api/audio/{name}").status_code == status
+        assert ada.post("/api/answers", json=answer(clip, comment="a\0b")).status_code == 422
+        assert ada.post("/api/answers", json=answer(clip, utterance_id="a\0b")).status_code == 422
+        assert lead.post("/api/lead/revoke", json={"name": "a\0b"}).status_code == 422
 
 
 def test_requests_have_a_length(client_of: Open) -> None:
@@ -250,6 +296,43 @@ def test_every_answer_has_the_headers_that_keep_others_out(client_of: Open) -> N
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["cache-control"] in {"no-store", "no-cache"}
+
+
+def check_refusal(reply: Any, status: int) -> None:
+    """A sentence, and the headers that keep others out."""
+    assert reply.status_code == status
+    assert reply.json().keys() == {"error"}
+    assert "frame-ancestors 'none'" in reply.headers["content-security-policy"], status
+    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert reply.headers["cache-control"] == "no-store"
+
+
+def test_errors_have_the_headers_too(server: Any, ledger: Ledger) -> None:
+    token = ledger.add_person("ada")
+    with httpx.Client(base_url=server.url, headers={HEADER: "1"}) as browser:
+        check_refusal(browser.get("/api/me"), 403)
+        browser.get(f"/in/{token}")
+        check_refusal(browser.get("/nothing"), 404)
+        check_refusal(browser.get("/static/../app.py"), 404)
+        check_refusal(browser.delete("/api/claim"), 405)
+        check_refusal(browser.post("/api/answers", json={}), 422)
+        strange = json.dumps({"\ud800": 1}), {"Content-Type": "application/json"}
+        check_refusal(browser.post("/api/answers", content=strange[0], headers=strange[1]), 422)
+        check_refusal(browser.post("/api/answers", content="{", headers=strange[1]), 422)
+        check_refusal(browser.post("/api/answers", content="[" * 50_000, headers=strange[1]), 400)
+        check_refusal(browser.post("/api/answers", content=f'{{"question": {"9" * 5000}}}', headers=strange[1]), 400)
+        check_refusal(browser.post(f"/api/claim?count={'9' * 5000}"), 422)
+        check_refusal(browser.post("/api/answers", content=b"x" * (BODY_BYTES + 1)), 413)
+
+
+def test_a_failure_of_the_server_has_the_headers_too(client_of: Open, tmp_path: Path) -> None:
+    """A ledger whose rows are not what the server has written."""
+    ada = client_of("ada")
+    with sqlite3.connect(tmp_path / "labels.sqlite") as database:
+        database.execute("UPDATE person SET role = x'00ff'")
+    database.close()
+    browser = TestClient(ada.app, URL, raise_server_exceptions=False, cookies=dict(ada.cookies))
+    check_refusal(browser.get("/api/me"), 500)
 
 
 def test_pages_hold_no_scripts_or_styles_of_their_own() -> None:
@@ -303,8 +386,6 @@ def test_people_are_let_in_and_out_by_command(client_of: Open, ledger: Ledger, t
 
 
 def test_a_ledger_that_cannot_be_reached_is_to_be_tried_again(client_of: Open, ledger: Ledger, tmp_path: Path) -> None:
-    import sqlite3
-
     browser = client_of("ada")
     with sqlite3.connect(tmp_path / "labels.sqlite") as database:
         database.execute("ALTER TABLE slot RENAME TO away")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from seral.errors import LabelError
 
@@ -216,6 +216,8 @@ def _begin_writing(connection: sa.Connection) -> None:
 def _clear_errors(url: str) -> Iterator[None]:
     try:
         yield
+    except (DataError, OverflowError) as error:
+        raise LabelError(f"no ledger can hold a number or a text of these: {error}") from None
     except DBAPIError as error:
         where = sa.make_url(url).render_as_string(hide_password=True)
         raise LabelError(f"the ledger {where}: {str(error.orig).strip() or error}") from error

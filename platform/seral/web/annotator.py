@@ -16,7 +16,11 @@ from seral.web.sessions import Asking, Site, TheSite
 annotator = APIRouter(prefix="/api")
 LATEST = 20
 """Answers that one can go back through."""
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
+LONGEST_CLIP = 10**15
+"""Bytes; a range that asks for more asks for the end."""
+Number = Annotated[int, Field(ge=1, lt=2**63)]
+"""The number of a row in the ledger, as far as any database counts."""
 
 
 class SentAnswer(BaseModel):
@@ -46,7 +50,7 @@ class SentAnswer(BaseModel):
 class SentAnswerToQuestion(SentAnswer):
     """An answer to a question that was put to the person."""
 
-    question: int
+    question: Number
 
 
 @annotator.get("/me")
@@ -104,8 +108,8 @@ def audio(utterance_id: str, request: Request, person: Asking, site: TheSite) ->
 
     A lead hears everything in the pool.
     """
-    mine = person.role == "lead" or site.ledger.may_hear(person.name, utterance_id)
-    if not mine or utterance_id not in site.sounds:
+    there = utterance_id in site.sounds  # asked first: no database has to look for a name that no clip has
+    if not there or not (person.role == "lead" or site.ledger.may_hear(person.name, utterance_id)):
         raise HTTPException(404, "no such clip is yours to hear")
     return _ranged(site.sounds.read(utterance_id), request.headers.get("range"))
 
@@ -120,12 +124,20 @@ def _ranged(data: bytes, wanted: str | None) -> Response:
     """All of the bytes, or one range of them (RFC 9110, section 14); a range that makes no sense is ignored."""
     headers = {"Accept-Ranges": "bytes", "Cache-Control": "private, no-store"}
     match = RANGE.fullmatch(wanted.strip()) if wanted else None
-    if match is None or not any(match.groups()):
+    if wanted is None or match is None or not any(match.groups()):
         return Response(data, media_type="audio/flac", headers=headers)
-    first, last = match.groups()
-    start = int(first) if first else max(0, len(data) - int(last))
-    end = min(int(last) + 1 if first and last else len(data), len(data))
+    first, last = (_bytes(digits) for digits in match.groups())
+    start = max(0, len(data) - (last or 0)) if first is None else first
+    end = len(data) if first is None or last is None else min(last + 1, len(data))
     if start >= end:
-        return Response(status_code=416, headers=headers | {"Content-Range": f"bytes */{len(data)}"})
+        headers["Content-Range"] = f"bytes */{len(data)}"
+        raise HTTPException(416, f"the clip has {len(data)} bytes, and {wanted[:40]!r} asks for none of them", headers)
     headers["Content-Range"] = f"bytes {start}-{end - 1}/{len(data)}"
     return Response(data[start:end], 206, headers, media_type="audio/flac")
+
+
+def _bytes(digits: str) -> int | None:
+    """A number of bytes as a range writes it, LONGEST_CLIP at most; None for an open end."""
+    if not digits:
+        return None
+    return min(int(digits), LONGEST_CLIP) if len(digits) <= len(str(LONGEST_CLIP)) else LONGEST_CLIP

@@ -34,7 +34,7 @@ HEADERS = {
 
 def create_app(site: Site) -> FastAPI:
     """The annotation page over one ledger and one pool."""
-    app = FastAPI(title="seral labels", docs_url=None, redoc_url=None, openapi_url=None)
+    app = Page(title="seral labels", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.site = site
     app.add_api_route("/", _page("annotate.html"))
     app.add_api_route("/in/{token}", come_in)
@@ -46,9 +46,17 @@ def create_app(site: Site) -> FastAPI:
     app.exception_handler(RequestValidationError)(_explain)
     app.exception_handler(LabelError)(_label_error)
     app.exception_handler(PoolError)(_pool_error)
+    app.exception_handler(Exception)(_fail)
     app.add_middleware(BodyLimit)
-    app.add_middleware(SafeHeaders)
     return app
+
+
+class Page(FastAPI):
+    """An application whose every answer has HEADERS, failures too: they go around all that Starlette adds."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """All that a request goes through, the outermost first."""
+        return SafeHeaders(super().build_middleware_stack())
 
 
 class SafeHeaders:
@@ -80,7 +88,8 @@ def _page(name: str) -> Callable[[], Awaitable[Response]]:
 
 
 def _error(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": message}, status, headers)
+    # Half of a surrogate pair, such as in the name of a field, is no text that could be sent back.
+    return JSONResponse({"error": message.encode(errors="replace").decode()}, status, headers)
 
 
 def _refuse(_: Request, error: HTTPException) -> Response:
@@ -92,8 +101,13 @@ def _explain(_: Request, error: RequestValidationError) -> Response:
     return _error(422, "; ".join(wrong))
 
 
+def _fail(_: Request, error: Exception) -> Response:
+    """The last resort: what went wrong stands in the server's log, and is nobody else's business."""
+    return _error(500, f"the server has failed ({type(error).__name__}); its log says where")
+
+
 def _label_error(_: Request, error: LabelError) -> Response:
-    """422 for what the ledger refuses; 503 where it cannot be reached, which may be tried again."""
+    """422 for what the ledger refuses or no ledger could hold; 503 where it cannot be reached: to be tried again."""
     if isinstance(error.__cause__, DBAPIError):
         return _error(503, "the ledger cannot be reached at the moment", {"Retry-After": "2"})
     return _error(422, str(error))

@@ -40,7 +40,7 @@ class Site:
     suggest: Callable[[str], str | None]
     """The class that a model takes a clip for, to be shown beside it; None = nothing is."""
     attempts: Limit
-    """Wrong links and cookies, by address and by token: ten at once, then one in six seconds. Right ones never count."""
+    """Wrong links and cookies, by address and by token: ten at once, then one in six seconds."""
     requests: Limit
     """Requests, by person."""
 
@@ -128,7 +128,7 @@ def address_of(request: Request) -> str:
 
 
 def _count_failure(site: Site, address: str, token: str) -> None:
-    """Count a wrong token for its address and for itself, wherever it comes from; 429 when either was wrong too often."""
+    """Count a wrong token for its address and for itself, wherever it comes from; 429 when either has failed enough."""
     counted = [site.attempts.take(f"address {address}"), site.attempts.take(f"token {hash_token(token)}")]
     if not all(counted):
         raise HTTPException(429, "too many attempts; wait a minute", headers={"Retry-After": "60"})
