@@ -110,9 +110,15 @@ class Server:
 
 
 @pytest.fixture
-def server(ledger: Ledger, tmp_path: Path, pool: str) -> Iterator[Server]:
+def options() -> tuple[str, ...]:
+    """Options of the server; a test may say otherwise."""
+    return ()
+
+
+@pytest.fixture
+def server(ledger: Ledger, tmp_path: Path, pool: str, options: tuple[str, ...]) -> Iterator[Server]:
     """The server over `ledger` and `pool`."""
-    server = Server(tmp_path, pool)
+    server = Server(tmp_path, pool, *options)
     yield server
     server.kill()
     assert not re.search(r"Traceback|/in/", server.log.read_text()), server.log.read_text()

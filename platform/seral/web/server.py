@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from urllib.parse import urlsplit
 
 import uvicorn
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from seral import storage
 from seral.errors import OptionError
@@ -17,6 +17,7 @@ from seral.progress import say
 from seral.web.app import create_app
 from seral.web.limits import Limit
 from seral.web.sessions import Site
+from seral.web.sockets import PageConfig, SocketLimits
 from seral.web.sounds import Sounds
 from seral.web.suggestions import Suggestions, no_suggestions
 
@@ -44,6 +45,11 @@ class PageOptions(Options):
     """Requests that one person may send at once."""
     requests_per_s: float = Field(default=20.0, gt=0)
     """Requests a second that one person may send in the long run."""
+    request_timeout_s: FiniteFloat = Field(default=20.0, gt=0)
+    """Seconds in which a request has to arrive, and in which something of an answer has to be read; then its socket is
+    closed."""
+    max_sockets: int = Field(default=500, ge=1)
+    """Sockets open at once; one more closes the one that has been quiet for longest."""
 
     @property
     def address(self) -> str:
@@ -88,13 +94,22 @@ def serve(run: str | None, options: PageOptions, *, ledger: str | None = None, p
     with closing(Ledger(ledger)) as opened:
         site = make_site(opened, pool, options, run)
         say(f"the annotation page is at {options.address}; personal links: seral labels people add")
-        # No access log: the addresses of personal links hold their tokens.
-        # People think for longer than the five seconds after which a connection would be closed.
-        uvicorn.run(
-            create_app(site),
-            host=options.host,
-            port=options.port,
-            access_log=False,
-            log_level="warning",
-            timeout_keep_alive=KEEP_ALIVE_S,
-        )
+        _run(site, options)
+
+
+def _run(site: Site, options: PageOptions) -> None:
+    config = PageConfig(
+        create_app(site),
+        SocketLimits(request_s=options.request_timeout_s, most=options.max_sockets),
+        host=options.host,
+        port=options.port,
+        access_log=False,  # the addresses of personal links hold their tokens
+        server_header=False,
+        log_level="warning",
+        timeout_keep_alive=KEEP_ALIVE_S,  # people think for longer than uvicorn's five seconds
+    )
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise OptionError(f"the page cannot listen on {options.host}:{options.port}: the lines above say why")
