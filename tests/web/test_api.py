@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ def test_a_link_lets_its_owner_in_and_leaves_no_token_behind(client_of: Open, le
     assert (entered.status_code, entered.headers["location"]) == (303, "../")
     cookie = entered.headers["set-cookie"].lower()
     assert "httponly" in cookie
-    assert "samesite=strict" in cookie
+    assert "samesite=lax" in cookie, "a link out of a chat has to show who is signed in"
     assert "secure" not in cookie, "the page is reached by http"
     assert token not in entered.text
     me = browser.get("/api/me").json()
@@ -70,6 +71,7 @@ def test_a_wrong_link_gets_nothing(client_of: Open, ledger: Ledger) -> None:
     assert "set-cookie" not in refused.headers
     for path in ("/api/me", "/api/latest", "/api/audio/calls-000"):
         assert browser.get(path).status_code == 403
+        assert browser.get(path).json() == {"error": "nobody is signed in here; open your personal link"}
     assert browser.post("/api/claim").status_code == 403
     assert browser.post("/api/answers", json=answer({"question": 1, "utterance_id": "calls-000"})).status_code == 403
     assert ledger.answers().num_rows == 0
@@ -79,6 +81,93 @@ def test_a_revoked_link_is_worth_nothing_at_once(client_of: Open, ledger: Ledger
     browser = client_of("ada")
     ledger.revoke("ada")
     assert browser.get("/api/me").status_code == 403
+
+
+def test_a_new_link_ends_the_sessions_of_the_old_one(client_of: Open, ledger: Ledger) -> None:
+    browser = client_of("ada")
+    token = ledger.add_person("ada")
+    ended = browser.get("/api/me")
+    assert (ended.status_code, ended.json()["error"]) == (403, "your session has ended; open your personal link again")
+    assert browser.get(f"/in/{token}").status_code == 303
+    assert browser.get("/api/me").status_code == 200
+
+
+def test_who_signs_out_is_out_on_the_servers_side_too(client_of: Open, ledger: Ledger) -> None:
+    browser, ben = client_of("ada"), client_of("ben")
+    elsewhere = client_of()
+    elsewhere.cookies.update(browser.cookies)
+    (clip, _) = claim(browser)
+    assert elsewhere.get("/api/me").status_code == 200
+    assert browser.post("/api/sign-out", headers={"Origin": "https://elsewhere.example"}).status_code == 403
+    out = browser.post("/api/sign-out")
+    assert (out.status_code, out.json()) == (200, {})
+    assert dict(browser.cookies) == {}
+    assert elsewhere.get("/api/me").status_code == 403, "the cookie alone, somewhere else, is worth nothing"
+    assert claim(ben, 1) == [clip], "what was at hand goes to others"
+    assert ben.post("/api/sign-out").status_code == 200
+
+
+def test_a_session_ends_by_itself(client_of: Open) -> None:
+    asked = client_of("ada", idle_h=1 / 3600)
+    time.sleep(0.6)
+    assert asked.get("/api/me").status_code == 200
+    time.sleep(0.6)
+    assert asked.get("/api/me").status_code == 200, "whoever works stays in"
+    time.sleep(1.1)
+    assert asked.get("/api/me").json()["error"] == "your session has ended; open your personal link again"
+    old = client_of("ben", session_days=1 / 86_400)
+    assert old.get("/api/me").status_code == 200
+    time.sleep(1.1)
+    assert old.get("/api/me").status_code == 403
+
+
+def test_anothers_link_asks_before_it_changes_who_one_is(client_of: Open, ledger: Ledger) -> None:
+    browser, token = client_of("ada"), ledger.add_person("<b>ben", "lead")
+    before = dict(browser.cookies)
+    asked = browser.get(f"/in/{token}")
+    assert (asked.status_code, "set-cookie" in asked.headers) == (409, False)
+    assert "You are signed in as ada" in asked.text
+    assert "&lt;b&gt;ben" in asked.text
+    assert "<b>ben" not in asked.text
+    assert token not in asked.text
+    assert "script-src 'self'" in asked.headers["content-security-policy"]
+    assert browser.get("/api/me").json()["person"] == "ada"
+    assert browser.post(f"/in/{token}", headers={"Origin": "https://elsewhere.example"}).status_code == 403
+    assert browser.post("/in/wrong").status_code == 403
+    assert browser.post(f"/in/{token}").json() == {"to": "../lead"}
+    assert browser.get("/api/me").json()["person"] == "<b>ben"
+    again = client_of()
+    again.cookies.update(before)
+    assert again.get("/api/me").status_code == 403, "the session before has ended"
+
+
+def test_ones_own_link_opens_again(client_of: Open, ledger: Ledger) -> None:
+    browser = client_of("ada")
+    before = dict(browser.cookies)
+    token = ledger.add_person("ada")
+    for _ in range(2):
+        assert browser.get(f"/in/{token}").status_code == 303
+    assert browser.get("/api/me").json()["person"] == "ada"
+    assert dict(browser.cookies) != before
+
+
+def test_a_page_left_open_sends_nothing_in_anothers_name(client_of: Open, ledger: Ledger) -> None:
+    browser = client_of("zoë")
+    page = {"X-Seral-Person": "zo%C3%AB"}
+    assert browser.post("/api/claim", headers=page).status_code == 200
+    browser.post(f"/in/{ledger.add_person('ben')}")
+    refused = browser.post("/api/claim", headers=page)
+    assert (refused.status_code, refused.json()["error"]) == (
+        403,
+        "this page is zoë's, and ben has signed in; load it anew",
+    )
+
+
+def test_a_ledger_from_before_there_were_sessions_is_served(client_of: Open, tmp_path: Path, ledger: Ledger) -> None:
+    with sqlite3.connect(tmp_path / "labels.sqlite") as database:
+        database.execute("DROP TABLE session")
+    database.close()
+    assert client_of("ada").get("/api/me").status_code == 200
 
 
 def test_who_guesses_has_to_wait(client_of: Open) -> None:
@@ -109,7 +198,7 @@ def test_wrong_cookies_lock_out_nobody_else_behind_their_address(server: Any, le
 
 
 def test_who_asks_too_much_has_to_wait(client_of: Open) -> None:
-    browser = client_of("ada", burst=3, requests_per_s=0.001)
+    browser = client_of("ada", burst=4, requests_per_s=0.001)  # her link is one
     asked = [browser.get("/api/me") for _ in range(4)]
     assert [response.status_code for response in asked] == [200, 200, 200, 429]
     assert asked[-1].headers["retry-after"] == "1"

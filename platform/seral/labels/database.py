@@ -2,6 +2,7 @@
 
     project     what is asked: classes, dimensions, their scale
     person      who may answer, and the hash of the token in their personal link
+    session     a browser in which a person is signed in, and the hash of its token
     batch       clips that were asked about together: a round, an evaluation set, checks, a second look
     question    one clip of a batch
     slot        one person's place at a question: free, leased for a while, or answered
@@ -45,6 +46,16 @@ PERSON = sa.Table(
     sa.Column("role", sa.String(20), nullable=False),  # annotator | lead
     sa.Column("token_hash", sa.String(64), unique=True),  # null = may not come in
     sa.Column("created_at", sa.Float, nullable=False),
+)
+SESSION = sa.Table(
+    "session",
+    TABLES,
+    sa.Column("id", sa.String(64), primary_key=True),  # the hash of the token in the browser's cookie
+    sa.Column("person", sa.ForeignKey("person.name"), nullable=False, index=True),
+    sa.Column("link_hash", sa.String(64)),  # of the link by which it began; another link, or none, ends it
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("used_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),  # signed out
 )
 BATCH = sa.Table(
     "batch",

@@ -56,6 +56,11 @@ class Ledger:
             raise LabelError(f"the ledger at {url} asks for {ledger.project}, not for {project}; give another")
         return ledger
 
+    @property
+    def database(self) -> Database:
+        """The database that the ledger lies in, for what else is written there."""
+        return self._database
+
     def close(self) -> None:
         """Let go of all connections."""
         self._database.close()

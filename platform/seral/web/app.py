@@ -18,7 +18,7 @@ from seral.errors import LabelError, PoolError
 from seral.web.annotator import annotator
 from seral.web.lead import lead
 from seral.web.limits import BodyLimit
-from seral.web.sessions import Site, come_in
+from seral.web.sessions import Site, change_person, come_in, sign_out
 
 STATIC = Path(__file__).parent / "static"
 HEADERS = {
@@ -38,6 +38,8 @@ def create_app(site: Site) -> FastAPI:
     app.state.site = site
     app.add_api_route("/", _page("annotate.html"))
     app.add_api_route("/in/{token}", come_in)
+    app.add_api_route("/in/{token}", change_person, methods=["POST"])
+    app.add_api_route("/api/sign-out", sign_out, methods=["POST"])
     app.add_api_route("/lead", _page("lead.html"))
     app.include_router(annotator)
     app.include_router(lead)

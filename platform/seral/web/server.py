@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat
 from seral import storage
 from seral.errors import OptionError
 from seral.labels.ledger import Ledger
+from seral.labels.sessions import Sessions
 from seral.options import Options, read_yaml
 from seral.pool.shards import open_pool
 from seral.progress import say
@@ -45,6 +46,10 @@ class PageOptions(Options):
     """Requests that one person may send at once."""
     requests_per_s: float = Field(default=20.0, gt=0)
     """Requests a second that one person may send in the long run."""
+    idle_h: FiniteFloat = Field(default=12.0, gt=0)
+    """Hours without a request after which a person has to open their link again."""
+    session_days: FiniteFloat = Field(default=14.0, gt=0, le=3650)
+    """Days after which a person has to open their link again, whatever they did."""
     request_timeout_s: FiniteFloat = Field(default=20.0, gt=0)
     """Seconds in which a request has to arrive, and in which something of an answer has to be read; then its socket is
     closed."""
@@ -77,6 +82,7 @@ def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None =
         raise OptionError("show_model_suggestion needs a run: its newest model is what suggests")
     return Site(
         ledger=ledger,
+        sessions=Sessions(ledger.database, idle_s=3600 * options.idle_h, longest_s=86_400 * options.session_days),
         sounds=Sounds(open_pool(pool)),
         url=options.address,
         lease_s=60 * options.lease_min,

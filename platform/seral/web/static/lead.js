@@ -1,5 +1,5 @@
 // The lead's page: progress, people, agreement, and the clips to decide.
-import { get, newKey, post, Refused, Unreachable } from "./api.js";
+import { get, identify, newKey, post, Refused, signOut, Unreachable } from "./api.js";
 import { button } from "./answer.js";
 import { startTheme } from "./theme.js";
 
@@ -239,11 +239,14 @@ async function drawAll() {
 
 async function begin() {
   me = await get("me");
+  identify(me.person);
   part.who.textContent = me.person;
+  part["sign-out"].hidden = false;
   await drawAll();
 }
 
 startTheme();
+part["sign-out"].addEventListener("click", () => attempt(signOut));
 part.refresh.addEventListener("click", () => attempt(drawAll));
 part.newcomer.addEventListener("submit", (event) => {
   event.preventDefault();
