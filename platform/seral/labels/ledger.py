@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, fields
@@ -23,7 +24,19 @@ import sqlalchemy as sa
 from seral.errors import LabelError, unknown_name
 from seral.labels.assignment import at_hand, for_others, free_slot, lapse, next_slot, task_of
 from seral.labels.database import ANSWER, BATCH, PERSON, PROJECT, QUESTION, SLOT, Database, insert
-from seral.labels.records import NAME, Answer, Asked, Progress, Project, Purpose, Role, Standing, Task, check
+from seral.labels.records import (
+    Answer,
+    Asked,
+    Progress,
+    Project,
+    Purpose,
+    Role,
+    Standing,
+    Task,
+    check,
+    clean_name,
+    named,
+)
 from seral.labels.writing import add_people, find_questions, numbers_by_key, write
 from seral.schema import ANSWERS
 
@@ -69,8 +82,7 @@ class Ledger:
 
     def add_person(self, name: str, role: Role = "annotator") -> str:
         """Let somebody in, or give them a new link: the token of their personal link, which is kept nowhere."""
-        if not NAME.fullmatch(name) or name != name.strip():
-            raise LabelError(f"{name!r} is no name for a person: up to 99 characters in one line, without /")
+        name = clean_name(name)
         if role not in get_args(Role):
             raise LabelError(unknown_name("role", role, get_args(Role)))
         token = secrets.token_urlsafe(32)
@@ -82,8 +94,9 @@ class Ledger:
 
     def revoke(self, name: str) -> None:
         """Make a person's link worthless. Their answers stay."""
+        spellings = {name, unicodedata.normalize("NFC", name)}
         with self._database.write() as connection:
-            done = connection.execute(sa.update(PERSON).where(PERSON.c.name == name).values(token_hash=None))
+            done = connection.execute(sa.update(PERSON).where(PERSON.c.name.in_(spellings)).values(token_hash=None))
         if not done.rowcount:
             raise LabelError(unknown_name("person", name, (row.name for row in self.people())))
 
@@ -262,6 +275,8 @@ class Ledger:
         for answer in sent:
             check(answer, self.project)
         with self._database.write() as connection:
+            people = set(connection.scalars(sa.select(PERSON.c.name)))
+            sent = [named(answer, people) for answer in sent]
             add_people(connection, (answer.person for answer in sent), "annotator")
             numbers = numbers_by_key(connection, sent)
             new = dict[str, tuple[Answer, Asked | None]]()
