@@ -289,7 +289,7 @@ def test_what_nobody_sees_is_in_no_name(ledger: Ledger, name: str, reason: str) 
     before = ledger.people()
     with pytest.raises(LabelError, match=reason):
         ledger.add_person(name)
-    with pytest.raises(LabelError, match="no name|no text"):
+    with pytest.raises(LabelError, match=r"no name|no text"):
         ledger.record([Answer(utterance_id=IDS[0], person=name, emotions=("joy",))])
     assert ledger.people() == before
 
