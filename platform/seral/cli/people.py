@@ -33,6 +33,18 @@ def labels_serve(
     ),
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8800,
     url: Annotated[str | None, typer.Option(help="Where people reach the page, if a proxy is in front.")] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="Certificate, PEM: serve by https.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="The certificate's key, PEM.")] = None,
+    trusted_host: Annotated[
+        list[str] | None, typer.Option(help="A further name by which people reach the server; repeatable.")
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a proxy in front, whose X-Forwarded-For is believed; repeatable."),
+    ] = None,
+    user_header: Annotated[
+        str | None, typer.Option(help="Header in which the proxy says who is signed in, such as X-Remote-User.")
+    ] = None,
     settings: Sets = None,
 ) -> None:
     """Serve the page on which people label, until stopped. `--options` lists what goes through --set.
@@ -42,7 +54,9 @@ def labels_serve(
     from seral.options import parse
     from seral.web.server import PageOptions, serve
 
-    options = parse(PageOptions, {"host": host, "port": port, "url": url}, settings or [])
+    values = {"host": host, "port": port, "url": url, "tls_cert": tls_cert, "tls_key": tls_key}
+    doors = {"trusted_hosts": trusted_host or [], "proxies": proxy or [], "user_header": user_header}
+    options = parse(PageOptions, values | doors, settings or [])
     serve(run, options, ledger=ledger, pool=pool)
 
 

@@ -105,6 +105,11 @@ class Ledger:
         rows = self._database.read(sa.select(PERSON).where(PERSON.c.token_hash == hash_token(token)))
         return (rows[0].name, rows[0].role) if rows else None
 
+    def person(self, name: str) -> Any:
+        """The row of one person, (name, role, token_hash, created_at); None for nobody."""
+        rows = self._database.read(sa.select(PERSON).where(PERSON.c.name == unicodedata.normalize("NFC", name)))
+        return rows[0] if rows else None
+
     def people(self) -> list[Any]:
         """Rows of (name, role, token_hash, created_at), by name."""
         return self._database.read(sa.select(PERSON).order_by(PERSON.c.name))

@@ -59,6 +59,7 @@ def me(person: Asking, site: TheSite) -> dict[str, Any]:
     return {
         "person": person.name,
         "role": person.role,
+        "may_sign_out": person.session is not None,
         **asdict(site.ledger.project),
         "lease_s": site.lease_s,
         "standing": asdict(site.ledger.standing(person.name)),

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seral.errors import LabelError, PoolError
 from seral.web.annotator import annotator
+from seral.web.doors import Doors
 from seral.web.lead import lead
 from seral.web.limits import BodyLimit
 from seral.web.sessions import Site, change_person, come_in, sign_out
@@ -34,8 +35,7 @@ HEADERS = {
 
 def create_app(site: Site) -> FastAPI:
     """The annotation page over one ledger and one pool."""
-    app = Page(title="seral labels", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.site = site
+    app = Page(site)
     app.add_api_route("/", _page("annotate.html"))
     app.add_api_route("/in/{token}", come_in)
     app.add_api_route("/in/{token}", change_person, methods=["POST"])
@@ -56,9 +56,15 @@ def create_app(site: Site) -> FastAPI:
 class Page(FastAPI):
     """An application whose every answer has HEADERS, failures too: they go around all that Starlette adds."""
 
+    def __init__(self, site: Site) -> None:
+        super().__init__(title="seral labels", docs_url=None, redoc_url=None, openapi_url=None)
+        self.state.site = site
+
     def build_middleware_stack(self) -> ASGIApp:
         """All that a request goes through, the outermost first."""
-        return SafeHeaders(super().build_middleware_stack())
+        site: Site = self.state.site
+        inner = super().build_middleware_stack()
+        return SafeHeaders(Doors(inner, hosts=site.hosts, proxies=site.proxies, user_header=site.user_header))
 
 
 class SafeHeaders:

@@ -7,7 +7,7 @@ again knows everybody, and a person whose link was revoked is out at once.
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from seral.labels.ledger import Ledger, hash_token
 from seral.labels.records import Role
 from seral.labels.sessions import Session, Sessions
+from seral.web.doors import USER, Network
 from seral.web.limits import Limit
 from seral.web.sounds import Sounds
 
@@ -51,6 +52,12 @@ class Site:
     """Wrong links and cookies, by address and by token: ten at once, then one in six seconds."""
     requests: Limit
     """Requests, by person."""
+    hosts: frozenset[str]
+    """The names by which the server may be asked for."""
+    proxies: Sequence[Network] = ()
+    """Proxies that are believed."""
+    user_header: str | None = None
+    """The header in which they say who is signed in."""
 
     @property
     def cookie(self) -> str:
@@ -73,7 +80,8 @@ class SignedIn:
 
     name: str
     role: Role
-    session: Session
+    session: Session | None
+    """None where a proxy has signed them in."""
 
 
 def come_in(request: Request, token: str) -> Response:
@@ -83,6 +91,10 @@ def come_in(request: Request, token: str) -> Response:
     """
     site = site_of(request)
     owner, session = _owner_of(request, token), _session_of(request)
+    if (user := request.scope[USER]) is not None:
+        if user != owner[0]:
+            raise HTTPException(409, f"single sign-on says that you are {user}, and this is the link of {owner[0]}")
+        return RedirectResponse(_start(owner), status_code=303)
     if session is not None and not session.over and session.person != owner[0]:
         page = SWITCH.read_text(encoding="utf-8")
         for mark, name in (("{now}", session.person), ("{other}", owner[0])):
@@ -101,6 +113,8 @@ def change_person(request: Request, token: str) -> Response:
 def sign_out(request: Request, person: Asking) -> Response:
     """End the session on the server's side, and give back what this person has at hand."""
     site = site_of(request)
+    if person.session is None:
+        raise HTTPException(422, "single sign-on has let you in; sign out there")
     site.sessions.end(person.session)
     site.ledger.let_go(person.name)
     response = JSONResponse({})
@@ -119,20 +133,15 @@ def person_of(request: Request) -> SignedIn:
 
     Whoever guesses has to wait; a session that is there never does, whoever else is behind the address.
     """
-    site, session = site_of(request), _session_of(request)
-    if session is None:
-        if wrong := request.cookies.get(site.cookie):
-            _count_failure(request, wrong)
-        raise HTTPException(403, OVER if wrong else NOBODY)
-    if session.over:
-        raise HTTPException(403, OVER)
-    _slow_down(request, session.person)
+    user = request.scope[USER]
+    person = _signed_in(request) if user is None else _by_single_sign_on(request, user)
+    _slow_down(request, person.name)
     owner = request.headers.get(PAGE_OF)
-    if owner is not None and unquote(owner) != session.person:
-        raise HTTPException(403, f"this page is {unquote(owner)}'s, and {session.person} has signed in; load it anew")
+    if owner is not None and unquote(owner) != person.name:
+        raise HTTPException(403, f"this page is {unquote(owner)}'s, and {person.name} has signed in; load it anew")
     if request.method != "GET":
         check_origin(request)
-    return SignedIn(session.person, session.role, session)
+    return person
 
 
 def lead_of(person: Annotated[SignedIn, Depends(person_of)]) -> SignedIn:
@@ -140,6 +149,26 @@ def lead_of(person: Annotated[SignedIn, Depends(person_of)]) -> SignedIn:
     if person.role != "lead":
         raise HTTPException(403, "this is for leads")
     return person
+
+
+def _signed_in(request: Request) -> SignedIn:
+    """The person of the cookie's session; 403 without one."""
+    session = _session_of(request)
+    if session is None:
+        if wrong := request.cookies.get(site_of(request).cookie):
+            _count_failure(request, wrong)
+        raise HTTPException(403, OVER if wrong else NOBODY)
+    if session.over:
+        raise HTTPException(403, OVER)
+    return SignedIn(session.person, session.role, session)
+
+
+def _by_single_sign_on(request: Request, user: str) -> SignedIn:
+    """The person whom a proxy has signed in; 403 for those whom no lead has let in, and who were shut out since."""
+    row = site_of(request).ledger.person(user)
+    if row is None or row.token_hash is None:
+        raise HTTPException(403, f"{user} is signed in, and not among those who may label; a lead can let them in")
+    return SignedIn(row.name, row.role, None)
 
 
 def _owner_of(request: Request, token: str) -> tuple[str, Role]:

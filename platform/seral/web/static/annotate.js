@@ -318,7 +318,7 @@ async function begin() {
   }
   identify(me.person);
   part.who.textContent = me.person;
-  part["sign-out"].hidden = false;
+  part["sign-out"].hidden = !me.may_sign_out;
   part.lead.hidden = me.role !== "lead";
   standing = me.standing;
   outbox = new Outbox(me.person, (_, error) => say(`An answer was not taken: ${error.message}`));

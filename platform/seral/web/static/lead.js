@@ -241,7 +241,7 @@ async function begin() {
   me = await get("me");
   identify(me.person);
   part.who.textContent = me.person;
-  part["sign-out"].hidden = false;
+  part["sign-out"].hidden = !me.may_sign_out;
   await drawAll();
 }
 
