@@ -35,7 +35,7 @@ MakeCorpus = Callable[..., Path]
 KillDriver = Callable[[Sequence[str], Callable[[], bool]], None]
 
 
-SERVERS = {"browser", "chromium", "postgres"}
+SERVERS = {"browser", "chromium", "postgres", "nginx"}
 """Fixtures of programs that take long to start."""
 
 

@@ -326,7 +326,7 @@ def test_erased_utterances_leave_nothing(ledger: Ledger) -> None:
     (task,) = ledger.claim("ada")
     ledger.submit(answer_of(task, "ada"), task.question)
     ledger.submit(answer_of(task, "ada", "anger"), task.question)
-    assert ledger.erase([IDS[0]]) == {"slot": 1, "answer": 2, "question": 1}
+    assert ledger.erase([IDS[0]]) == {"slot": 1, "answer": 2, "question": 1, "event": 0}
     assert ledger.asked("round-0") == IDS[1:2]
     assert ledger.answers(history=True).num_rows == 0
 

@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 from seral import cli, storage
 from seral.errors import OptionError, PoolError
+from seral.labels.audit import read_events
 from seral.labels.ledger import Ledger, hash_token
-from seral.labels.records import Project
+from seral.labels.records import Answer, Project
 from seral.pool.shards import open_pool
 from seral.web.limits import BODY_BYTES, Limit
 from seral.web.server import ledger_and_pool
@@ -481,6 +482,58 @@ def test_a_ledger_that_cannot_be_reached_is_to_be_tried_again(client_of: Open, l
     database.close()
     failed = browser.post("/api/claim")
     assert (failed.status_code, failed.headers["retry-after"]) == (503, "2")
+
+
+def test_the_log_tells_who_saw_played_and_answered_what(server: Any, ledger: Ledger) -> None:
+    token, lead = ledger.add_person("ada"), ledger.add_person("lea", "lead")
+    with httpx.Client(base_url=server.url, headers={HEADER: "1"}) as browser:
+        browser.get(f"/in/{token}")
+        (clip,) = claim(browser, 1)
+        name = clip["utterance_id"]
+        browser.get(f"/api/audio/{name}", headers={"Range": "bytes=0-99"})
+        browser.get(f"/api/audio/{name}", headers={"Range": "bytes=100-"})
+        assert browser.get("/api/audio/calls-030").status_code == 404
+        assert browser.post("/api/played", json={"utterance_id": name}).json() == {}
+        assert browser.post("/api/played", json={"utterance_id": "calls-030"}).status_code == 404
+        number = browser.post("/api/answers", json=answer(clip)).json()["id"]
+        browser.post("/api/sign-out")
+        browser.get("/in/wrong")
+        browser.get(f"/in/{lead}")
+        ledger.record([Answer(utterance_id=name, person="ben", emotions=("sadness",))])
+        assert browser.get("/api/lead/disputed").json()["total"] == 1
+        decision = {"utterance_id": name, "key": uuid4().hex, "emotions": ["anger"]}
+        decided = browser.post("/api/lead/decide", json=decision).json()["id"]
+        browser.post("/api/lead/people", json={"name": "eve"})
+        browser.post("/api/lead/revoke", json={"name": "eve"})
+    server.process.terminate()
+    server.process.wait(20)
+    lines = read_events(ledger.database)
+    assert [(line.action, line.person, line.utterance_id, line.detail) for line in lines] == [
+        ("signed-in", "ada", None, None),
+        ("shown", "ada", name, None),
+        ("sent", "ada", name, None),
+        ("played", "ada", name, None),
+        ("answered", "ada", name, f"answer {number}"),
+        ("signed-out", "ada", None, None),
+        ("refused", None, None, None),
+        ("signed-in", "lea", None, None),
+        ("looked", "lea", name, None),
+        ("decided", "lea", name, f"answer {decided}"),
+        ("let-in", "lea", None, "eve"),
+        ("revoked", "lea", None, "eve"),
+    ]
+    assert {line.address for line in lines} == {"127.0.0.1"}
+
+
+def test_nothing_is_logged_where_nobody_wants_it(client_of: Open, ledger: Ledger) -> None:
+    browser = client_of("ada", audit=False)
+    (clip,) = claim(browser, 1)
+    browser.get(f"/api/audio/{clip['utterance_id']}")
+    browser.post("/api/answers", json=answer(clip))
+    browser.get("/in/wrong")
+    browser.post("/api/sign-out")
+    browser.app.state.site.trail.flush()
+    assert read_events(ledger.database) == []
 
 
 def test_sounds_finds_every_clip_of_every_shard(pool: str) -> None:

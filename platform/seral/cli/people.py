@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seral.cli.arguments import LedgerUrl, Sets
+from seral.cli.arguments import AsJson, LedgerUrl, Sets
 from seral.cli.configured import listing
+from seral.cli.display import show_rows
 
 if TYPE_CHECKING:
+    from seral.labels.audit import Action
+    from seral.labels.ledger import Ledger
     from seral.options import Options
 
 people_app = typer.Typer(no_args_is_help=True, help="Who may label, and who leads: personal links to the page.")
@@ -60,6 +64,50 @@ def labels_serve(
     serve(run, options, ledger=ledger, pool=pool)
 
 
+def labels_audit(
+    ledger: LedgerUrl,
+    person: Annotated[str | None, typer.Option(help="Only what this person did.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Only what was done about this utterance.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only from this time on, UTC.")] = None,
+    count: Annotated[int, typer.Option(help="The newest so many lines.", min=1)] = 100,
+    forget_before: Annotated[
+        datetime | None, typer.Option(help="Delete the lines from before this time (UTC), for good, and end.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who came in, was shown, sent and played which clip, and answered what, when and from which address.
+
+    Example: `seral labels audit runs/calls/labels.sqlite --person ada`
+    """
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from seral.labels.audit import forget_events, read_events
+    from seral.labels.ledger import Ledger
+
+    def seconds(time: datetime | None) -> float | None:
+        return None if time is None else time.replace(tzinfo=UTC).timestamp()
+
+    with closing(Ledger(ledger)) as store:
+        if (before := seconds(forget_before)) is not None:
+            typer.echo(f"{forget_events(store.database, before)} lines deleted")
+            return
+        about = {"person": person, "utterance_id": clip, "since": seconds(since)}
+        events = read_events(store.database, count=count, **about)  # type: ignore[arg-type]
+    rows = [
+        {"at": datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        | {name: value for name, value in asdict(event).items() if name != "at"}
+        for event in events
+    ]
+    show_rows(rows, as_json=as_json, empty="nothing is logged")
+
+
+def _log(store: Ledger, action: Action, name: str) -> None:
+    from seral.labels.audit import Event, log
+
+    log(store.database, Event(action=action, address="command line", detail=name))
+
+
 @people_app.command("add")
 def people_add(
     ledger: LedgerUrl,
@@ -76,7 +124,9 @@ def people_add(
     from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as store:
-        typer.echo(f"{url.rstrip('/')}/in/{store.add_person(name, 'lead' if lead else 'annotator')}")
+        token = store.add_person(name, "lead" if lead else "annotator")
+        _log(store, "let-in", name)
+        typer.echo(f"{url.rstrip('/')}/in/{token}")
 
 
 @people_app.command("list")
@@ -100,3 +150,4 @@ def people_revoke(ledger: LedgerUrl, name: Name) -> None:
 
     with closing(Ledger(ledger)) as store:
         store.revoke(name)
+        _log(store, "revoked", name)

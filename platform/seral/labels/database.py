@@ -7,6 +7,7 @@
     question    one clip of a batch
     slot        one person's place at a question: free, leased for a while, or answered
     answer      what somebody said. Only ever added to: a correction is a row that supersedes another
+    event       the audit log: who did what, from which address
 
 Times are seconds since 1970, UTC.
 """
@@ -110,6 +111,17 @@ SLOT = sa.Table(
     sa.Column("lapsed", sa.Boolean, nullable=False),  # its lease ran out and another slot took its place
     sa.Column("answer_id", sa.ForeignKey("answer.id"), index=True),  # the newest of this person about it
     sa.UniqueConstraint("question_id", "person"),
+)
+EVENT = sa.Table(
+    "event",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False, index=True),
+    sa.Column("action", sa.String(20), nullable=False),  # seral.labels.audit.Action
+    sa.Column("person", sa.String(100), index=True),
+    sa.Column("utterance_id", sa.String(200), index=True),
+    sa.Column("address", sa.String(100)),
+    sa.Column("detail", sa.Text),
 )
 sa.Index("slot_of_person", SLOT.c.person, SLOT.c.answer_id)
 

@@ -15,7 +15,7 @@ import time
 import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -23,7 +23,8 @@ import sqlalchemy as sa
 
 from seral.errors import LabelError, unknown_name
 from seral.labels.assignment import at_hand, for_others, free_slot, lapse, next_slot, task_of
-from seral.labels.database import ANSWER, BATCH, PERSON, PROJECT, QUESTION, SLOT, Database, insert
+from seral.labels.audit import Action, Event, write_events
+from seral.labels.database import ANSWER, BATCH, EVENT, PERSON, PROJECT, QUESTION, SLOT, Database, insert
 from seral.labels.records import (
     Answer,
     Asked,
@@ -196,12 +197,21 @@ class Ledger:
 
     # Answering
 
-    def claim(self, person: str, *, count: int = 1, lease_s: float = 900.0, check_every: int = 0) -> list[Task]:
+    def claim(
+        self,
+        person: str,
+        *,
+        count: int = 1,
+        lease_s: float = 900.0,
+        check_every: int = 0,
+        address: str | None = None,
+    ) -> list[Task]:
         """The next clips of this person, `count` at most, theirs alone for `lease_s` seconds; [] when none is left.
 
         First what they have at hand already, then what was asked first. After every `check_every` answers (0 = never)
         one clip of a batch of checks comes in between, where there is one that they have not heard. A second look
-        (`relabel`) is for people who have not answered about the clip, where there are as many as it wants.
+        (`relabel`) is for people who have not answered about the clip, where there are as many as it wants. What was
+        not at hand before is logged as shown at an address; None = it is not.
         """
         now = time.time()
         with self._database.write() as connection:
@@ -210,6 +220,7 @@ class Ledger:
                 raise LabelError(f"nobody here is called {person!r}")
             lapse(connection, now)
             taken = at_hand(connection, person)[:count]
+            before = len(taken)
             while len(taken) < count:
                 if (slot := next_slot(connection, person, check_every)) is None:
                     break
@@ -217,7 +228,11 @@ class Ledger:
             if taken:
                 leased = sa.update(SLOT).where(SLOT.c.id.in_(taken))
                 connection.execute(leased.values(person=person, lease_until=now + lease_s, lapsed=False))
-            return [task_of(connection, slot) for slot in taken]
+            tasks = [task_of(connection, slot) for slot in taken]
+            if address is not None:
+                about = [task.utterance_id for task in tasks[before:]]
+                write_events(connection, [_event("shown", person, name, address) for name in about])
+            return tasks
 
     def let_go(self, person: str) -> None:
         """Give back all that a person has at hand."""
@@ -255,19 +270,25 @@ class Ledger:
         rows = [dict(row._mapping) for row in self._database.read(query.order_by(ANSWER.c.id.desc()).limit(count))]
         return [(row["question_id"], _answer(row)) for row in rows]
 
-    def submit(self, answer: Answer, question: int | None = None) -> int:
+    def submit(self, answer: Answer, question: int | None = None, *, address: str | None = None) -> int:
         """Write an answer and return its number; a later one of the same person about the same clip supersedes it.
 
         `question` says which question it answers; None = the newest that asks about this utterance, if any, such as
         for answers from another tool. With a question that this person was never given it is refused. A lease that has
-        run out loses nothing. Raises LabelError naming what is wrong with the answer.
+        run out loses nothing. It is logged with its number and an address; None = it is not. Raises LabelError naming
+        what is wrong with the answer.
         """
         check(answer, self.project)
         with self._database.write() as connection:
             if numbers := numbers_by_key(connection, [answer]):
                 return numbers[answer.key]
             questions = find_questions(connection, [answer], [None]) if question is None else [question]
-            return write(connection, [answer], questions, must_be_given=question is not None)[0]
+            (number,) = write(connection, [answer], questions, must_be_given=question is not None)
+            if address is not None:
+                action: Action = "decided" if answer.final else "answered"
+                event = _event(action, answer.person, answer.utterance_id, address)
+                write_events(connection, [replace(event, detail=f"answer {number}")])
+            return number
 
     def record(self, answers: Iterable[Answer], asked: Iterable[Asked | None] | None = None) -> int:
         """Write answers that came from elsewhere, all or none, and their people; returns how many were new.
@@ -320,6 +341,7 @@ class Ledger:
 
     def erase(self, ids: Sequence[str]) -> dict[str, int]:
         """Delete all that is known of some utterances, for good: rows by table. The one way in which anything goes."""
+        self._database.create()  # a ledger from before there was a log has no table for it
         with self._database.write() as connection:
             questions = sa.select(QUESTION.c.id).where(QUESTION.c.utterance_id.in_(ids))
             slots = connection.execute(sa.delete(SLOT).where(SLOT.c.question_id.in_(questions)))
@@ -327,8 +349,10 @@ class Ledger:
             connection.execute(sa.update(ANSWER).where(mine).values(supersedes=None))
             answers = connection.execute(sa.delete(ANSWER).where(mine))
             asked = connection.execute(sa.delete(QUESTION).where(QUESTION.c.utterance_id.in_(ids)))
+            events = connection.execute(sa.delete(EVENT).where(EVENT.c.utterance_id.in_(ids)))
         self._database.flush()
-        return {"slot": slots.rowcount, "answer": answers.rowcount, "question": asked.rowcount}
+        counts = {"slot": slots, "answer": answers, "question": asked, "event": events}
+        return {table: deleted.rowcount for table, deleted in counts.items()}
 
 
 def _read_project(database: Database, url: str) -> Project:
@@ -344,6 +368,10 @@ def _read_project(database: Database, url: str) -> Project:
 def _answer(row: dict[str, Any]) -> Answer:
     values: dict[str, Any] = {field.name: row[field.name] for field in fields(Answer)}
     return Answer(**values | {name: tuple(row[name]) for name in ("emotions", "secondary")})
+
+
+def _event(action: Action, person: str, utterance_id: str, address: str) -> Event:
+    return Event(action=action, person=person, utterance_id=utterance_id, address=address)
 
 
 def hash_token(token: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from seral.labels.audit import Event, write_events
 from seral.labels.database import PERSON, SESSION, Database
 from seral.labels.ledger import hash_token
 from seral.labels.records import Role
@@ -45,14 +46,16 @@ class Sessions:
         self._database, self._clock = database, clock
         database.create()  # a ledger from before there were sessions has no table for them
 
-    def begin(self, person: str) -> str:
-        """Sign a person in: the token of a new session, which is kept nowhere."""
+    def begin(self, person: str, address: str | None = None) -> str:
+        """Sign a person in: the token of a new session, which is kept nowhere. Logged, unless the address is None."""
         token, now = secrets.token_urlsafe(32), self._clock()
         link = sa.select(PERSON.c.token_hash).where(PERSON.c.name == person).scalar_subquery()
         row = {"id": hash_token(token), "person": person, "link_hash": link, "created_at": now, "used_at": now}
         with self._database.write() as connection:
             connection.execute(sa.delete(SESSION).where(SESSION.c.created_at < now - self.longest_s - FORGOTTEN_S))
             connection.execute(sa.insert(SESSION).values(**row))
+            if address is not None:
+                write_events(connection, [Event(action="signed-in", person=person, address=address)])
         return token
 
     def find(self, token: str) -> Session | None:
@@ -74,8 +77,10 @@ class Sessions:
                 connection.execute(sa.update(SESSION).where(SESSION.c.id == row.id).values(used_at=now))
         return Session(id=row.id, person=row.person, role=row.role, over=over)
 
-    def end(self, session: Session) -> None:
-        """Sign out: the token of this session is worth nothing from now on."""
+    def end(self, session: Session, address: str | None = None) -> None:
+        """Sign out: the token of this session is worth nothing from now on. Logged, unless the address is None."""
         with self._database.write() as connection:
             ended = sa.update(SESSION).where(SESSION.c.id == session.id, SESSION.c.ended_at.is_(None))
-            connection.execute(ended.values(ended_at=self._clock()))
+            done = connection.execute(ended.values(ended_at=self._clock()))
+            if address is not None and done.rowcount:
+                write_events(connection, [Event(action="signed-out", person=session.person, address=address)])

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from seral.labels.records import Answer, Kind
-from seral.web.sessions import Asking, Site, TheSite
+from seral.web.sessions import Asking, SignedIn, Site, TheSite, event, logged
 
 annotator = APIRouter(prefix="/api")
 LATEST = 20
@@ -53,6 +53,14 @@ class SentAnswerToQuestion(SentAnswer):
     question: Number
 
 
+class PlayedClip(BaseModel):
+    """A clip that a page has begun to play."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    utterance_id: str = Field(max_length=200)
+
+
 @annotator.get("/me")
 def me(person: Asking, site: TheSite) -> dict[str, Any]:
     """The person who asks, the project, and their progress."""
@@ -69,7 +77,13 @@ def me(person: Asking, site: TheSite) -> dict[str, Any]:
 @annotator.post("/claim")
 def claim(person: Asking, site: TheSite, count: Annotated[int, Query(ge=1, le=5)] = 2) -> dict[str, Any]:
     """The next clips: the first to be heard, the others to be fetched meanwhile. Nobody is told which are checks."""
-    tasks = site.ledger.claim(person.name, count=count, lease_s=site.lease_s, check_every=site.check_every)
+    tasks = site.ledger.claim(
+        person.name,
+        count=count,
+        lease_s=site.lease_s,
+        check_every=site.check_every,
+        address=logged(site, person.address),
+    )
     clips = [_clip(site, task.question, task.utterance_id) for task in tasks]
     return {"clips": clips, "standing": asdict(site.ledger.standing(person.name))}
 
@@ -77,7 +91,8 @@ def claim(person: Asking, site: TheSite, count: Annotated[int, Query(ge=1, le=5)
 @annotator.post("/answers")
 def submit(sent: SentAnswerToQuestion, person: Asking, site: TheSite) -> dict[str, Any]:
     """Write an answer, once for each key; a later one about the same clip corrects it."""
-    return {"id": site.ledger.submit(sent.answer(person.name), sent.question)}
+    answer = sent.answer(person.name)
+    return {"id": site.ledger.submit(answer, sent.question, address=logged(site, person.address))}
 
 
 @annotator.get("/latest")
@@ -109,10 +124,26 @@ def audio(utterance_id: str, request: Request, person: Asking, site: TheSite) ->
 
     A lead hears everything in the pool.
     """
+    _check_theirs(site, person, utterance_id)
+    reply = _ranged(site.sounds.read(utterance_id), request.headers.get("range"))
+    if not reply.headers.get("content-range", "bytes 0-").startswith("bytes 0-"):
+        return reply  # a further part of what was sent
+    site.trail.add(event(person, "sent", utterance_id))
+    return reply
+
+
+@annotator.post("/played")
+def played(clip: PlayedClip, person: Asking, site: TheSite) -> dict[str, Any]:
+    """Log that a clip has begun to play."""
+    _check_theirs(site, person, clip.utterance_id)
+    site.trail.add(event(person, "played", clip.utterance_id))
+    return {}
+
+
+def _check_theirs(site: Site, person: SignedIn, utterance_id: str) -> None:
     there = utterance_id in site.sounds  # asked first: no database has to look for a name that no clip has
     if not there or not (person.role == "lead" or site.ledger.may_hear(person.name, utterance_id)):
         raise HTTPException(404, "no such clip is yours to hear")
-    return _ranged(site.sounds.read(utterance_id), request.headers.get("range"))
 
 
 def _clip(site: Site, question: int, utterance_id: str) -> dict[str, Any]:

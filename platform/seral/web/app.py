@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import DBAPIError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -57,7 +59,9 @@ class Page(FastAPI):
     """An application whose every answer has HEADERS, failures too: they go around all that Starlette adds."""
 
     def __init__(self, site: Site) -> None:
-        super().__init__(title="seral labels", docs_url=None, redoc_url=None, openapi_url=None)
+        super().__init__(
+            title="seral labels", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_log_to_the_end
+        )
         self.state.site = site
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -65,6 +69,14 @@ class Page(FastAPI):
         site: Site = self.state.site
         inner = super().build_middleware_stack()
         return SafeHeaders(Doors(inner, hosts=site.hosts, proxies=site.proxies, user_header=site.user_header))
+
+
+@asynccontextmanager
+async def _log_to_the_end(app: FastAPI) -> AsyncIterator[None]:
+    """Write what waits for the audit log before the server stops: on its way out a signal may end the process."""
+    yield
+    site: Site = app.state.site
+    await run_in_threadpool(site.trail.flush)
 
 
 class SafeHeaders:

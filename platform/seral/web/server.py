@@ -11,6 +11,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from seral import storage
 from seral.errors import OptionError
+from seral.labels.audit import Trail
 from seral.labels.ledger import Ledger
 from seral.labels.sessions import Sessions
 from seral.options import Options, read_yaml
@@ -64,6 +65,8 @@ class PageOptions(Options):
     """Hours without a request after which a person has to open their link again."""
     session_days: FiniteFloat = Field(default=14.0, gt=0, le=3650)
     """Days after which a person has to open their link again, whatever they did."""
+    audit: bool = True
+    """Log who came in, was shown, sent and played which clip, and answered what, from which address."""
     request_timeout_s: FiniteFloat = Field(default=20.0, gt=0)
     """Seconds in which a request has to arrive, and in which something of an answer has to be read; then its socket is
     closed."""
@@ -106,6 +109,8 @@ def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None =
     return Site(
         ledger=ledger,
         sessions=Sessions(ledger.database, idle_s=3600 * options.idle_h, longest_s=86_400 * options.session_days),
+        trail=Trail(ledger.database, on=options.audit),
+        noted=Limit(1, 1 / 3600),
         sounds=Sounds(open_pool(pool)),
         url=options.address,
         lease_s=60 * options.lease_min,

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from fastapi import Depends, HTTPException, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from seral.labels.audit import Action, Event, Trail
 from seral.labels.ledger import Ledger, hash_token
 from seral.labels.records import Role
 from seral.labels.sessions import Session, Sessions
@@ -39,6 +40,8 @@ class Site:
 
     ledger: Ledger
     sessions: Sessions
+    trail: Trail
+    """The way into the audit log."""
     sounds: Sounds
     url: str
     """The address at which people reach the page, without a slash at the end."""
@@ -52,6 +55,8 @@ class Site:
     """Wrong links and cookies, by address and by token: ten at once, then one in six seconds."""
     requests: Limit
     """Requests, by person."""
+    noted: Limit
+    """Lines in the log about people whom a proxy has signed in, by person and address: one an hour."""
     hosts: frozenset[str]
     """The names by which the server may be asked for."""
     proxies: Sequence[Network] = ()
@@ -82,6 +87,8 @@ class SignedIn:
     role: Role
     session: Session | None
     """None where a proxy has signed them in."""
+    address: str
+    """The address that they ask from."""
 
 
 def come_in(request: Request, token: str) -> Response:
@@ -89,7 +96,6 @@ def come_in(request: Request, token: str) -> Response:
 
     Where somebody else is signed in, a page asks whether to change who one is; nothing changes before it is answered.
     """
-    site = site_of(request)
     owner, session = _owner_of(request, token), _session_of(request)
     if (user := request.scope[USER]) is not None:
         if user != owner[0]:
@@ -100,14 +106,14 @@ def come_in(request: Request, token: str) -> Response:
         for mark, name in (("{now}", session.person), ("{other}", owner[0])):
             page = page.replace(mark, html.escape(name))
         return HTMLResponse(page, 409)
-    return _sign_in(site, owner, session, RedirectResponse(_start(owner), status_code=303))
+    return _sign_in(request, owner, session, RedirectResponse(_start(owner), status_code=303))
 
 
 def change_person(request: Request, token: str) -> Response:
     """Sign out whoever is signed in, and let the owner of a personal link in instead."""
     check_origin(request)
     owner = _owner_of(request, token)
-    return _sign_in(site_of(request), owner, _session_of(request), JSONResponse({"to": _start(owner)}))
+    return _sign_in(request, owner, _session_of(request), JSONResponse({"to": _start(owner)}))
 
 
 def sign_out(request: Request, person: Asking) -> Response:
@@ -115,7 +121,7 @@ def sign_out(request: Request, person: Asking) -> Response:
     site = site_of(request)
     if person.session is None:
         raise HTTPException(422, "single sign-on has let you in; sign out there")
-    site.sessions.end(person.session)
+    site.sessions.end(person.session, logged(site, person.address))
     site.ledger.let_go(person.name)
     response = JSONResponse({})
     response.delete_cookie(site.cookie, **_cookie_facts(site))
@@ -160,15 +166,19 @@ def _signed_in(request: Request) -> SignedIn:
         raise HTTPException(403, OVER if wrong else NOBODY)
     if session.over:
         raise HTTPException(403, OVER)
-    return SignedIn(session.person, session.role, session)
+    return SignedIn(session.person, session.role, session, address_of(request))
 
 
 def _by_single_sign_on(request: Request, user: str) -> SignedIn:
     """The person whom a proxy has signed in; 403 for those whom no lead has let in, and who were shut out since."""
-    row = site_of(request).ledger.person(user)
+    site = site_of(request)
+    row = site.ledger.person(user)
     if row is None or row.token_hash is None:
         raise HTTPException(403, f"{user} is signed in, and not among those who may label; a lead can let them in")
-    return SignedIn(row.name, row.role, None)
+    person = SignedIn(row.name, row.role, None, address_of(request))
+    if site.noted.take(f"{person.address} {person.name}"):
+        site.trail.add(event(person, "signed-in", detail="single sign-on"))
+    return person
 
 
 def _owner_of(request: Request, token: str) -> tuple[str, Role]:
@@ -188,11 +198,13 @@ def _session_of(request: Request) -> Session | None:
     return site.sessions.find(token) if token else None
 
 
-def _sign_in(site: Site, owner: tuple[str, Role], before: Session | None, response: Response) -> Response:
+def _sign_in(request: Request, owner: tuple[str, Role], before: Session | None, response: Response) -> Response:
     """Begin a session in the place of the one before, and give its cookie to a response."""
+    site = site_of(request)
+    address = logged(site, address_of(request))
     if before is not None:
-        site.sessions.end(before)
-    token = site.sessions.begin(owner[0])
+        site.sessions.end(before, None if before.over else address)
+    token = site.sessions.begin(owner[0], address)
     response.set_cookie(site.cookie, token, max_age=int(site.sessions.longest_s), **_cookie_facts(site))
     return response
 
@@ -208,6 +220,16 @@ def _cookie_facts(site: Site) -> dict[str, Any]:
     """
     path = urlsplit(site.url).path or "/"
     return {"path": path, "secure": site.secure, "httponly": True, "samesite": "lax"}
+
+
+def event(person: SignedIn, action: Action, utterance_id: str | None = None, detail: str | None = None) -> Event:
+    """A line of the log about whoever asks."""
+    return Event(action=action, person=person.name, utterance_id=utterance_id, address=person.address, detail=detail)
+
+
+def logged(site: Site, address: str) -> str | None:
+    """The address to log what is written at once; None where nothing is logged."""
+    return address if site.trail.on else None
 
 
 def address_of(request: Request) -> str:
@@ -227,6 +249,7 @@ def _count_failure(request: Request, token: str) -> None:
     counted = [attempts.take(f"address {address_of(request)}"), attempts.take(f"token {hash_token(token)}")]
     if not all(counted):
         raise HTTPException(429, "too many attempts; wait a minute", headers={"Retry-After": "60"})
+    site_of(request).trail.add(Event(action="refused", address=address_of(request)))
 
 
 def check_origin(request: Request) -> None:

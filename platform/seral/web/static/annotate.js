@@ -1,5 +1,5 @@
 // The page of a person who labels: which clip is shown, what the keys do, what is sent when.
-import { get, identify, newKey, post, Refused, signOut, Unreachable } from "./api.js";
+import { get, identify, logPlayed, newKey, post, Refused, signOut, Unreachable } from "./api.js";
 import { AnswerForm, released, SURE_KEYS } from "./answer.js";
 import { Outbox } from "./outbox.js";
 import { Player } from "./player.js";
@@ -323,7 +323,7 @@ async function begin() {
   standing = me.standing;
   outbox = new Outbox(me.person, (_, error) => say(`An answer was not taken: ${error.message}`));
   const playing = { canvas: part.wave, position: part.position, time: part.time, word: part["play-word"] };
-  player = new Player({ ...playing, loopButton: part.loop }, say);
+  player = new Player({ ...playing, loopButton: part.loop }, say, logPlayed);
   const { emotions, classes, dimensions, several, also, confidence, comment } = part;
   const parts = { emotions, classes, dimensions, several, also, confidence, comment, send: part.send };
   form = new AnswerForm(me, parts, send);

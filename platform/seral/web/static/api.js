@@ -49,6 +49,11 @@ export async function post(path, body = {}) {
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
+/** For the log of who heard what. Nobody waits for it, and it is not sent again. */
+export function logPlayed(utterance_id) {
+  post("played", { utterance_id }).catch(() => {});
+}
+
 /** On the page of a personal link: become its owner. The address to go on from. */
 export async function changePerson() {
   return (await (await send(location.href, { method: "POST", headers: { "x-seral": "1" } })).json()).to;

@@ -5,7 +5,6 @@ import { startTheme } from "./theme.js";
 const at = (id) => document.getElementById(id);
 
 startTheme();
-at("stay").addEventListener("click", () => location.replace("../"));
 at("change").addEventListener("click", async () => {
   try {
     location.replace(await changePerson());
@@ -13,3 +12,4 @@ at("change").addEventListener("click", async () => {
     at("state").textContent = `Nothing has changed: ${error.message}.`;
   }
 });
+at("change").disabled = false;
