@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 REQUEST_S = 1.5
-HEAD = b"POST /api/answers HTTP/1.1\r\nHost: testserver\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /api/answers HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 QUICK = ("--set", f"request_timeout_s={REQUEST_S}")
 FEW = ("--set", "max_sockets=20")
 
@@ -24,7 +24,7 @@ def connect(stack: ExitStack, port: int) -> socket.socket:
 
 def ask(made: socket.socket) -> bytes:
     """The answer to a whole request, on a connection that stays open."""
-    made.sendall(b"GET /nothing HTTP/1.1\r\nHost: testserver\r\n\r\n")
+    made.sendall(b"GET /nothing HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
     reply = b""
     while not reply.endswith(b"}"):
         reply += made.recv(65536)
@@ -77,7 +77,7 @@ def test_a_connection_lives_as_long_as_its_requests_come_whole(server: Any) -> N
 
 @pytest.mark.parametrize("options", [QUICK])
 def test_an_answer_that_nobody_reads_is_given_up(server: Any) -> None:
-    request = b"GET /static/annotate.js HTTP/1.1\r\nHost: testserver\r\n\r\n"
+    request = b"GET /static/annotate.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     with ExitStack() as stack:
         made = stack.enter_context(socket.socket())
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
