@@ -38,9 +38,8 @@ def is_over(sessions: Sessions, token: str) -> bool:
 def test_a_session_ends_unused_old_signed_out_or_with_its_link(ledger: Ledger) -> None:
     clock = Clock()
     sessions = Sessions(ledger.database, idle_s=IDLE_S, longest_s=LONGEST_S, clock=clock)
-    ledger.add_person("ada", "lead")
-    ledger.add_person("ben")
-    idle, old, out, revoked = (sessions.begin(name) for name in ("ada", "ada", "ada", "ben"))
+    links = {"ada": ledger.add_person("ada", "lead"), "ben": ledger.add_person("ben")}
+    idle, old, out, revoked = (sessions.begin(name, links[name]) for name in ("ada", "ada", "ada", "ben"))
     session = sessions.find(out)
     assert session is not None
     assert (session.person, session.role, session.over) == ("ada", "lead", False)
@@ -51,6 +50,7 @@ def test_a_session_ends_unused_old_signed_out_or_with_its_link(ledger: Ledger) -
     assert [is_over(sessions, token) for token in (idle, old, out, revoked)] == [False, False, True, True]
     ledger.add_person("ben")
     assert is_over(sessions, revoked), "a new link opens no old session"
+    assert is_over(sessions, sessions.begin("ben", links["ben"])), "an old link opens no new one"
     for _ in range(25):
         assert not is_over(sessions, old)
         clock.now += 0.99 * IDLE_S
@@ -65,9 +65,9 @@ def test_a_session_ends_unused_old_signed_out_or_with_its_link(ledger: Ledger) -
 def test_sessions_that_are_long_over_are_forgotten(ledger: Ledger) -> None:
     clock = Clock()
     sessions = Sessions(ledger.database, idle_s=IDLE_S, longest_s=LONGEST_S, clock=clock)
-    ledger.add_person("ada")
-    token = sessions.begin("ada")
+    link = ledger.add_person("ada")
+    token = sessions.begin("ada", link)
     clock.now += LONGEST_S + FORGOTTEN_S + 1
-    sessions.begin("ada")
+    sessions.begin("ada", link)
     assert sessions.find(token) is None
     assert len(ledger.database.read(sa.select(SESSION))) == 1

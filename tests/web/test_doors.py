@@ -77,6 +77,8 @@ def test_the_server_speaks_https_by_itself(tls_server: Server, certificate: tupl
 def test_what_is_no_certificate_is_told(tmp_path: Path, certificate: tuple[str, str]) -> None:
     with pytest.raises(OptionError, match="give both files or none"):
         parse(PageOptions, {"tls_cert": "labels.crt"})
+    with pytest.raises(OptionError, match="reached by https, and url is http://labels"):
+        parse(PageOptions, {"tls_cert": "labels.crt", "tls_key": "labels.key", "url": "http://labels"})
     (tmp_path / "no.pem").write_text("hello")
     for cert, key in ((tmp_path / "no.pem", certificate[1]), (tmp_path / "gone", certificate[1]), certificate[::-1]):
         options = parse(PageOptions, {"tls_cert": str(cert), "tls_key": str(key)})

@@ -46,14 +46,16 @@ class Sessions:
         self._database, self._clock = database, clock
         database.create()  # a ledger from before there were sessions has no table for them
 
-    def begin(self, person: str, address: str | None = None) -> str:
-        """Sign a person in: the token of a new session, which is kept nowhere. Logged, unless the address is None."""
+    def begin(self, person: str, link: str, address: str | None = None) -> str:
+        """Sign a person in by the token of their link: the token of a new session, which is kept nowhere.
+
+        Should the link be worth nothing any more by now, the session is not either. Logged, unless the address is None.
+        """
         token, now = secrets.token_urlsafe(32), self._clock()
-        link = sa.select(PERSON.c.token_hash).where(PERSON.c.name == person).scalar_subquery()
-        row = {"id": hash_token(token), "person": person, "link_hash": link, "created_at": now, "used_at": now}
+        facts = {"person": person, "link_hash": hash_token(link), "created_at": now, "used_at": now}
         with self._database.write() as connection:
             connection.execute(sa.delete(SESSION).where(SESSION.c.created_at < now - self.longest_s - FORGOTTEN_S))
-            connection.execute(sa.insert(SESSION).values(**row))
+            connection.execute(sa.insert(SESSION).values(id=hash_token(token), **facts))
             if address is not None:
                 write_events(connection, [Event(action="signed-in", person=person, address=address)])
         return token
@@ -67,7 +69,6 @@ class Sessions:
         row, now = rows[0], self._clock()
         over = (
             row.ended_at is not None
-            or row.link_hash is None
             or row.link_hash != row.token_hash
             or now - row.used_at >= self.idle_s
             or now - row.created_at >= self.longest_s

@@ -83,6 +83,8 @@ class PageOptions(Options):
     def _check(self) -> PageOptions:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key go together: give both files or none")
+        if self.tls_cert and self.url and not self.url.startswith("https://"):
+            raise ValueError(f"with tls_cert the page is reached by https, and url is {self.url}")
         if self.user_header and not self.proxies:
             raise ValueError("user_header is believed from a proxy alone: name its address in proxies")
         return self

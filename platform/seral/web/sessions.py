@@ -106,14 +106,14 @@ def come_in(request: Request, token: str) -> Response:
         for mark, name in (("{now}", session.person), ("{other}", owner[0])):
             page = page.replace(mark, html.escape(name))
         return HTMLResponse(page, 409)
-    return _sign_in(request, owner, session, RedirectResponse(_start(owner), status_code=303))
+    return _sign_in(request, owner[0], token, RedirectResponse(_start(owner), status_code=303))
 
 
 def change_person(request: Request, token: str) -> Response:
     """Sign out whoever is signed in, and let the owner of a personal link in instead."""
     check_origin(request)
     owner = _owner_of(request, token)
-    return _sign_in(request, owner, _session_of(request), JSONResponse({"to": _start(owner)}))
+    return _sign_in(request, owner[0], token, JSONResponse({"to": _start(owner)}))
 
 
 def sign_out(request: Request, person: Asking) -> Response:
@@ -198,13 +198,13 @@ def _session_of(request: Request) -> Session | None:
     return site.sessions.find(token) if token else None
 
 
-def _sign_in(request: Request, owner: tuple[str, Role], before: Session | None, response: Response) -> Response:
+def _sign_in(request: Request, person: str, link: str, response: Response) -> Response:
     """Begin a session in the place of the one before, and give its cookie to a response."""
-    site = site_of(request)
+    site, before = site_of(request), _session_of(request)
     address = logged(site, address_of(request))
-    if before is not None:
-        site.sessions.end(before, None if before.over else address)
-    token = site.sessions.begin(owner[0], address)
+    if before is not None and not before.over:
+        site.sessions.end(before, address)
+    token = site.sessions.begin(person, link, address)
     response.set_cookie(site.cookie, token, max_age=int(site.sessions.longest_s), **_cookie_facts(site))
     return response
 
