@@ -53,9 +53,7 @@ SESSION = sa.Table(
     TABLES,
     sa.Column("id", sa.String(64), primary_key=True),  # the hash of the token in the browser's cookie
     sa.Column("person", sa.ForeignKey("person.name"), nullable=False, index=True),
-    sa.Column(
-        "link_hash", sa.String(64), nullable=False
-    ),  # of the link that began it; another ends it
+    sa.Column("link_hash", sa.String(64), nullable=False),  # of the link that began it; another ends it
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("used_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),  # signed out
