@@ -57,7 +57,10 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 @pytest.fixture
 def tls_server(ledger: Ledger, tmp_path: Path, pool: str, certificate: tuple[str, str]) -> Iterator[Server]:
     """The server with a certificate of its own."""
-    server = Server(tmp_path, pool, "--tls-cert", certificate[0], "--tls-key", certificate[1])
+    server = Server(
+        *(tmp_path, pool, "--set", "request_timeout_s=1.5"),
+        *("--tls-cert", certificate[0], "--tls-key", certificate[1]),
+    )
     yield server
     server.kill()
 
@@ -69,6 +72,10 @@ def test_the_server_speaks_https_by_itself(tls_server: Server, certificate: tupl
         assert entered.status_code == 303
         assert "Secure" in entered.headers["set-cookie"]
         assert browser.get("/api/me").json()["person"] == "ada"
+        with socket.create_connection(("127.0.0.1", tls_server.port)) as silent:
+            silent.settimeout(10)
+            assert browser.get("/api/me").status_code == 200
+            assert silent.recv(1) == b"", "a handshake that does not come is given up"
     log = tls_server.log.read_text()
     assert f"https://127.0.0.1:{tls_server.port}" in log
     assert "warning" not in log

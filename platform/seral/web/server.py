@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from contextlib import closing, suppress
+from contextlib import closing
 from urllib.parse import urlsplit
 
-import uvicorn
 from pydantic import Field, FiniteFloat, model_validator
 
 from seral import storage
@@ -21,7 +20,7 @@ from seral.web.app import create_app
 from seral.web.doors import host_names, is_loopback, networks
 from seral.web.limits import Limit
 from seral.web.sessions import Site
-from seral.web.sockets import PageConfig, SocketLimits
+from seral.web.sockets import PageConfig, SocketLimits, listen
 from seral.web.sounds import Sounds
 from seral.web.suggestions import Suggestions, no_suggestions
 
@@ -166,10 +165,10 @@ def serve(run: str | None, options: PageOptions, *, ledger: str | None = None, p
         say(f"the annotation page is at {options.address}; personal links: seral labels people add")
         for line in warnings(options):
             say(line)
-        _run(site, options)
+        _open_page(site, options)
 
 
-def _run(site: Site, options: PageOptions) -> None:
+def _open_page(site: Site, options: PageOptions) -> None:
     config = PageConfig(
         create_app(site),
         SocketLimits(request_s=options.request_timeout_s, most=options.max_sockets),
@@ -183,8 +182,5 @@ def _run(site: Site, options: PageOptions) -> None:
         log_level="warning",
         timeout_keep_alive=KEEP_ALIVE_S,  # people think for longer than uvicorn's five seconds
     )
-    server = uvicorn.Server(config)
-    with suppress(KeyboardInterrupt):
-        server.run()
-    if not server.started:
+    if not listen(config):
         raise OptionError(f"the page cannot listen on {options.host}:{options.port}: the lines above say why")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,28 @@ class PageConfig(uvicorn.Config):
     def __init__(self, app: Callable[..., Any], limits: SocketLimits, **options: Any) -> None:
         super().__init__(app, http=BoundedProtocol, ws="none", **options)
         self.limits = limits
+
+
+def listen(config: PageConfig) -> bool:
+    """Serve until stopped; False where it could not begin."""
+    server = uvicorn.Server(config)
+    with suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=lambda: _Loop(config.limits.request_s)) as runner:
+        runner.run(server.serve())
+    return server.started
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """asyncio's own loop, with a time limit for the beginning of https, which the protocol above it never sees."""
+
+    def __init__(self, handshake_s: float) -> None:
+        super().__init__()
+        self._handshake_s = handshake_s
+
+    async def create_server(self, *arguments: Any, **options: Any) -> asyncio.Server:
+        """Listen, as `asyncio` does it."""
+        if options.get("ssl") is not None:
+            options["ssl_handshake_timeout"] = self._handshake_s
+        return await super().create_server(*arguments, **options)
 
 
 class BoundedProtocol(H11Protocol):
