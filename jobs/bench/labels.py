@@ -125,8 +125,11 @@ REQUESTS = ("next clip", "audio", "submit")
 def label(options: LabelsBenchOptions, token: str, record: Record, number: int) -> None:
     """One person, from the link to the last clip."""
     rng = np.random.default_rng([options.seed, number])
-    cookie = f"seral-{options.port}={token}"
     connection = HTTPConnection("127.0.0.1", options.port, timeout=30)
+    connection.request("GET", f"/in/{token}")
+    entered = connection.getresponse()
+    entered.read()
+    cookie = entered.headers["Set-Cookie"].partition(";")[0]
 
     def ask(name: str, method: str, path: str, body: Any = None) -> bytes:
         headers = {"Cookie": cookie, "X-Seral": "1", "Content-Type": "application/json"}

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from seral.errors import LabelError
+from seral.labels.database import PERSON
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Asked, Project, Task
 
@@ -265,12 +267,66 @@ def test_links_open_and_are_revoked(ledger: Ledger, tmp_path: Path) -> None:
         ledger.revoke("zoe")
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a\0da", r"character 2, U\+0000 \(a control character\)"),
+        ("ada\x1b[2J", r"U\+001B"),
+        ("\u202eada", r"U\+202E \(right-to-left override\), is one that nobody sees"),
+        ("a\u2066da", r"U\+2066"),
+        ("ada\u200f", r"U\+200F"),
+        ("ada\u200b", r"U\+200B"),
+        ("ada\u200d", r"U\+200D"),
+        ("a\ud800", r"U\+D800"),
+        ("a\u2028b", r"U\+2028"),
+        ("a/b", "is no name"),
+        ("ada\u00a0", "is no name"),
+        ("", "is no name"),
+        ("x" * 100, "is no name"),
+    ],
+)
+def test_what_nobody_sees_is_in_no_name(ledger: Ledger, name: str, reason: str) -> None:
+    before = ledger.people()
+    with pytest.raises(LabelError, match=reason):
+        ledger.add_person(name)
+    with pytest.raises(LabelError, match=r"no name|no text"):
+        ledger.record([Answer(utterance_id=IDS[0], person=name, emotions=("joy",))])
+    assert ledger.people() == before
+
+
+def test_names_that_look_alike_are_alike(ledger: Ledger) -> None:
+    decomposed, composed = "zoe\u0308", "zo\u00eb"
+    token = ledger.add_person(decomposed)
+    assert ledger.person_of(token) == (composed, "annotator")
+    ledger.record([Answer(utterance_id=IDS[0], person=decomposed, emotions=("joy",))])
+    ledger.add_person("da\u00a0silva")
+    ledger.add_person("\u0645\u06cc\u200c\u0646")  # a joiner that is spelling
+    assert [row.name for row in ledger.people() if row.name not in ("ada", "ben", "cem")] == [
+        "da silva",
+        composed,
+        "\u0645\u06cc\u200c\u0646",
+    ]
+    assert ledger.answers()["person"].to_pylist() == [composed]
+    ledger.revoke(decomposed)
+    assert ledger.person_of(token) is None
+
+
+def test_people_of_an_older_ledger_go_on_under_their_names(ledger: Ledger) -> None:
+    with ledger.database.write() as connection:
+        connection.execute(sa.insert(PERSON).values(name="zoe\u0308", role="annotator", created_at=0.0))
+    ledger.record([Answer(utterance_id=IDS[0], person="zoe\u0308", emotions=("joy",))])
+    ledger.ask("round-0", IDS, purpose="round")
+    (task,) = ledger.claim("zoe\u0308")
+    ledger.submit(answer_of(task, "zoe\u0308"), task.question)
+    assert set(ledger.answers()["person"].to_pylist()) == {"zoe\u0308"}
+
+
 def test_erased_utterances_leave_nothing(ledger: Ledger) -> None:
     ledger.ask("round-0", IDS[:2], purpose="round")
     (task,) = ledger.claim("ada")
     ledger.submit(answer_of(task, "ada"), task.question)
     ledger.submit(answer_of(task, "ada", "anger"), task.question)
-    assert ledger.erase([IDS[0]]) == {"slot": 1, "answer": 2, "question": 1}
+    assert ledger.erase([IDS[0]]) == {"slot": 1, "answer": 2, "question": 1, "event": 0}
     assert ledger.asked("round-0") == IDS[1:2]
     assert ledger.answers(history=True).num_rows == 0
 

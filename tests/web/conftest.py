@@ -83,7 +83,7 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if '--tls-cert' in options else 'http'}://127.0.0.1:{self.port}"
         self.log = folder / "server.log"
         self._command = [sys.executable, "-m", "seral", "labels", "serve", "--port", str(self.port), *options]
         self._command += ["--ledger", str(folder / "labels.sqlite"), "--pool", pool]
@@ -98,7 +98,7 @@ class Server:
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, "the server did not start within 30 s"
             try:
-                httpx.get(f"{self.url}/", timeout=1)
+                httpx.get(f"{self.url}/", timeout=1, verify=False)
                 return
             except httpx.TransportError:
                 time.sleep(0.05)
@@ -110,9 +110,15 @@ class Server:
 
 
 @pytest.fixture
-def server(ledger: Ledger, tmp_path: Path, pool: str) -> Iterator[Server]:
+def options() -> tuple[str, ...]:
+    """Options of the server; a test may say otherwise."""
+    return ()
+
+
+@pytest.fixture
+def server(ledger: Ledger, tmp_path: Path, pool: str, options: tuple[str, ...]) -> Iterator[Server]:
     """The server over `ledger` and `pool`."""
-    server = Server(tmp_path, pool)
+    server = Server(tmp_path, pool, *options)
     yield server
     server.kill()
     assert not re.search(r"Traceback|/in/", server.log.read_text()), server.log.read_text()

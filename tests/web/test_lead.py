@@ -134,6 +134,8 @@ def test_links_are_given_and_taken(client_of: Open, ledger: Ledger) -> None:
         ("revoke", "lea", "nobody takes away their own link"),
         ("people", "lea", "nobody takes away their own link"),
         ("people", "a/b", "is no name"),
+        ("people", "eve\u202e", "U+202E (right-to-left override), is one that nobody sees"),
+        ("people", "e\0ve", "U+0000"),
     ):
         refused = lead.post(f"/api/lead/{path}", json={"name": name})
         assert refused.status_code == 422

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from seral.labels.audit import WRITE_EVERY_S, read_events
 from seral.labels.ledger import Ledger
 from seral.labels.records import Project
 
@@ -80,6 +81,17 @@ def test_several_emotions_a_fainter_one_a_comment_and_how_sure(enter: Enter, led
     (row,) = ledger.answers().to_pylist()
     assert (row["emotions"], row["secondary"]) == (["anger", "neutral"], ["sadness"])
     assert (row["confidence"], row["comment"]) == (1.0, "2 voices, sz")
+
+
+def test_a_clip_is_logged_as_played_when_it_plays(enter: Enter, server: Any, ledger: Ledger) -> None:
+    page = enter("ada")
+    with page.expect_response("**/played"):
+        label(page, 1, "1")
+        wait_for_clip(page, 2)
+        page.keyboard.press("r")
+    page.wait_for_timeout(1000 * (WRITE_EVERY_S + 1))
+    played = [event.utterance_id for event in read_events(ledger.database, person="ada") if event.action == "played"]
+    assert played == ["calls-000", "calls-001"], "once each; the next one is fetched, and not played yet"
 
 
 def test_undo_goes_back_and_corrects(enter: Enter, ledger: Ledger) -> None:
@@ -186,9 +198,38 @@ def test_the_link_leaves_no_token_in_the_address(enter: Enter, server: Any, ledg
     page = enter("ada", token=token)
     assert page.url == f"{server.url}/"
     (cookie,) = page.context.cookies()
-    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
     assert page.evaluate("document.cookie") == ""
     assert token not in page.content()
+
+
+def test_whoever_signs_out_is_out(enter: Enter, ledger: Ledger) -> None:
+    page = enter("ada")
+    label(page, 1, "1")
+    wait_for_clip(page, 2)
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_role("heading", name="You are not let in")).to_be_visible()
+    expect(page.locator("#idle-text")).to_have_text("nobody is signed in here; open your personal link.")
+    assert page.context.cookies() == []
+    assert ledger.answers()["person"].to_pylist() == ["ada"]
+
+
+def test_anothers_link_asks_before_it_changes_who_one_is(enter: Enter, server: Any, ledger: Ledger) -> None:
+    page, link = enter("ada"), f"{server.url}/in/{ledger.add_person('ben')}"
+    page.set_content(f'<a href="{link}">a link in a chat</a>')
+    left_open = page.context.new_page()
+    left_open.goto(server.url)
+    wait_for_clip(left_open, 1)
+    page.get_by_text("a link in a chat").click()
+    expect(page.get_by_role("heading", name="You are signed in as ada")).to_be_visible()
+    page.get_by_role("link", name="Stay ada").click()
+    expect(page.locator("#who")).to_have_text("ada")
+    page.goto(link)
+    page.get_by_role("button", name="Sign out, and go on as ben").click()
+    expect(page.locator("#who")).to_have_text("ben")
+    left_open.keyboard.press("1")
+    expect(left_open.get_by_text("this page is ada's, and ben has signed in")).to_be_visible()
+    assert ledger.answers().num_rows == 0, "nothing in anybody's name; it waits until ada is back"
 
 
 def test_a_phone_has_room_for_every_finger(enter: Enter, ledger: Ledger) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from seral.cli.arguments import AsJson, LedgerUrl, pair
 from seral.cli.display import show, show_rows
-from seral.cli.people import labels_serve, people_app
+from seral.cli.people import labels_audit, labels_serve, people_app
 
 FormatName = Annotated[str, typer.Option(help="label-studio, argilla, audformat, csv, jsonl or parquet.")]
 
@@ -24,6 +24,7 @@ CrossValidate = Annotated[
 labels_app = typer.Typer(no_args_is_help=True, help="People who label: who they are, what they said, and how well.")
 labels_app.add_typer(people_app, name="people")
 labels_app.command("serve")(labels_serve)
+labels_app.command("audit")(labels_audit)
 
 
 @labels_app.command("progress")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seral.cli.arguments import LedgerUrl, Sets
+from seral.cli.arguments import AsJson, LedgerUrl, Sets
 from seral.cli.configured import listing
+from seral.cli.display import show_rows
 
 if TYPE_CHECKING:
+    from seral.labels.audit import Action
+    from seral.labels.ledger import Ledger
     from seral.options import Options
 
 people_app = typer.Typer(no_args_is_help=True, help="Who may label, and who leads: personal links to the page.")
@@ -33,6 +37,18 @@ def labels_serve(
     ),
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8800,
     url: Annotated[str | None, typer.Option(help="Where people reach the page, if a proxy is in front.")] = None,
+    tls_cert: Annotated[str | None, typer.Option(help="Certificate, PEM: serve by https.")] = None,
+    tls_key: Annotated[str | None, typer.Option(help="The certificate's key, PEM.")] = None,
+    trusted_host: Annotated[
+        list[str] | None, typer.Option(help="A further name by which people reach the server; repeatable.")
+    ] = None,
+    proxy: Annotated[
+        list[str] | None,
+        typer.Option(help="Address of a proxy in front, whose X-Forwarded-For is believed; repeatable."),
+    ] = None,
+    user_header: Annotated[
+        str | None, typer.Option(help="Header in which the proxy says who is signed in, such as X-Remote-User.")
+    ] = None,
     settings: Sets = None,
 ) -> None:
     """Serve the page on which people label, until stopped. `--options` lists what goes through --set.
@@ -42,8 +58,54 @@ def labels_serve(
     from seral.options import parse
     from seral.web.server import PageOptions, serve
 
-    options = parse(PageOptions, {"host": host, "port": port, "url": url}, settings or [])
+    values = {"host": host, "port": port, "url": url, "tls_cert": tls_cert, "tls_key": tls_key}
+    doors = {"trusted_hosts": trusted_host or [], "proxies": proxy or [], "user_header": user_header}
+    options = parse(PageOptions, values | doors, settings or [])
     serve(run, options, ledger=ledger, pool=pool)
+
+
+def labels_audit(
+    ledger: LedgerUrl,
+    person: Annotated[str | None, typer.Option(help="Only what this person did.")] = None,
+    clip: Annotated[str | None, typer.Option(help="Only what was done about this utterance.")] = None,
+    since: Annotated[datetime | None, typer.Option(help="Only from this time on, UTC.")] = None,
+    count: Annotated[int, typer.Option(help="The newest so many lines.", min=1)] = 100,
+    forget_before: Annotated[
+        datetime | None, typer.Option(help="Delete the lines from before this time (UTC), for good, and end.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show who came in, was shown, sent and played which clip, and answered what, when and from which address.
+
+    Example: `seral labels audit runs/calls/labels.sqlite --person ada`
+    """
+    from contextlib import closing
+    from dataclasses import asdict
+
+    from seral.labels.audit import forget_events, read_events
+    from seral.labels.ledger import Ledger
+
+    def seconds(time: datetime | None) -> float | None:
+        return None if time is None else time.replace(tzinfo=UTC).timestamp()
+
+    with closing(Ledger(ledger)) as store:
+        if (before := seconds(forget_before)) is not None:
+            typer.echo(f"{forget_events(store.database, before)} lines deleted")
+            return
+        about = {"person": person, "utterance_id": clip, "since": seconds(since)}
+        events = read_events(store.database, count=count, **about)  # type: ignore[arg-type]
+    rows = [
+        {"at": datetime.fromtimestamp(event.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+        | {name: value for name, value in asdict(event).items() if name != "at"}
+        for event in events
+    ]
+    show_rows(rows, as_json=as_json, empty="nothing is logged")
+
+
+def _log(store: Ledger, action: Action, name: str) -> None:
+    from seral.labels.audit import Event, log
+
+    log(store.database, Event(action=action, address="command line", detail=name))
 
 
 @people_app.command("add")
@@ -62,7 +124,9 @@ def people_add(
     from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as store:
-        typer.echo(f"{url.rstrip('/')}/in/{store.add_person(name, 'lead' if lead else 'annotator')}")
+        token = store.add_person(name, "lead" if lead else "annotator")
+        _log(store, "let-in", name)
+        typer.echo(f"{url.rstrip('/')}/in/{token}")
 
 
 @people_app.command("list")
@@ -86,3 +150,4 @@ def people_revoke(ledger: LedgerUrl, name: Name) -> None:
 
     with closing(Ledger(ledger)) as store:
         store.revoke(name)
+        _log(store, "revoked", name)

@@ -2,10 +2,12 @@
 
     project     what is asked: classes, dimensions, their scale
     person      who may answer, and the hash of the token in their personal link
+    session     a browser in which a person is signed in, and the hash of its token
     batch       clips that were asked about together: a round, an evaluation set, checks, a second look
     question    one clip of a batch
     slot        one person's place at a question: free, leased for a while, or answered
     answer      what somebody said. Only ever added to: a correction is a row that supersedes another
+    event       the audit log: who did what, from which address
 
 Times are seconds since 1970, UTC.
 """
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 
 from seral.errors import LabelError
 from seral.secrets import files
@@ -49,6 +51,16 @@ PERSON = sa.Table(
     sa.Column("role", sa.String(20), nullable=False),  # annotator | lead
     sa.Column("token_hash", sa.String(64), unique=True),  # null = may not come in
     sa.Column("created_at", sa.Float, nullable=False),
+)
+SESSION = sa.Table(
+    "session",
+    TABLES,
+    sa.Column("id", sa.String(64), primary_key=True),  # the hash of the token in the browser's cookie
+    sa.Column("person", sa.ForeignKey("person.name"), nullable=False, index=True),
+    sa.Column("link_hash", sa.String(64), nullable=False),  # of the link that began it; another ends it
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("used_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),  # signed out
 )
 BATCH = sa.Table(
     "batch",
@@ -103,6 +115,17 @@ SLOT = sa.Table(
     sa.Column("lapsed", sa.Boolean, nullable=False),  # its lease ran out and another slot took its place
     sa.Column("answer_id", sa.ForeignKey("answer.id"), index=True),  # the newest of this person about it
     sa.UniqueConstraint("question_id", "person"),
+)
+EVENT = sa.Table(
+    "event",
+    TABLES,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False, index=True),
+    sa.Column("action", sa.String(20), nullable=False),  # seral.labels.audit.Action
+    sa.Column("person", sa.String(100), index=True),
+    sa.Column("utterance_id", sa.String(200), index=True),
+    sa.Column("address", sa.String(100)),
+    sa.Column("detail", sa.Text),
 )
 sa.Index("slot_of_person", SLOT.c.person, SLOT.c.answer_id)
 
@@ -242,6 +265,8 @@ def _begin_writing(connection: sa.Connection) -> None:
 def _clear_errors(url: str) -> Iterator[None]:
     try:
         yield
+    except (DataError, OverflowError) as error:
+        raise LabelError(f"no ledger can hold a number or a text of these: {error}") from None
     except DBAPIError as error:
         where = sa.make_url(url).render_as_string(hide_password=True)
         raise LabelError(f"the ledger {where}: {str(error.orig).strip() or error}") from error

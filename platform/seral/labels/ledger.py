@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+import unicodedata
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, get_args
 
 import pyarrow as pa
@@ -22,8 +23,21 @@ import sqlalchemy as sa
 
 from seral.errors import LabelError, unknown_name
 from seral.labels.assignment import at_hand, for_others, free_slot, lapse, next_slot, task_of
-from seral.labels.database import ANSWER, BATCH, PERSON, PROJECT, QUESTION, SLOT, Database, insert
-from seral.labels.records import NAME, Answer, Asked, Progress, Project, Purpose, Role, Standing, Task, check
+from seral.labels.audit import Action, Event, write_events
+from seral.labels.database import ANSWER, BATCH, EVENT, PERSON, PROJECT, QUESTION, SLOT, Database, insert
+from seral.labels.records import (
+    Answer,
+    Asked,
+    Progress,
+    Project,
+    Purpose,
+    Role,
+    Standing,
+    Task,
+    check,
+    clean_name,
+    named,
+)
 from seral.labels.writing import add_people, find_questions, numbers_by_key, write
 from seral.schema import ANSWERS
 
@@ -56,6 +70,11 @@ class Ledger:
             raise LabelError(f"the ledger at {url} asks for {ledger.project}, not for {project}; give another")
         return ledger
 
+    @property
+    def database(self) -> Database:
+        """The database that the ledger lies in, for what else is written there."""
+        return self._database
+
     def close(self) -> None:
         """Let go of all connections."""
         self._database.close()
@@ -64,28 +83,33 @@ class Ledger:
 
     def add_person(self, name: str, role: Role = "annotator") -> str:
         """Let somebody in, or give them a new link: the token of their personal link, which is kept nowhere."""
-        if not NAME.fullmatch(name) or name != name.strip():
-            raise LabelError(f"{name!r} is no name for a person: up to 99 characters in one line, without /")
+        name = clean_name(name)
         if role not in get_args(Role):
             raise LabelError(unknown_name("role", role, get_args(Role)))
         token = secrets.token_urlsafe(32)
         with self._database.write() as connection:
             add_people(connection, [name], role)
             person = sa.update(PERSON).where(PERSON.c.name == name)
-            connection.execute(person.values(role=role, token_hash=_hash(token)))
+            connection.execute(person.values(role=role, token_hash=hash_token(token)))
         return token
 
     def revoke(self, name: str) -> None:
         """Make a person's link worthless. Their answers stay."""
+        spellings = {name, unicodedata.normalize("NFC", name)}
         with self._database.write() as connection:
-            done = connection.execute(sa.update(PERSON).where(PERSON.c.name == name).values(token_hash=None))
+            done = connection.execute(sa.update(PERSON).where(PERSON.c.name.in_(spellings)).values(token_hash=None))
         if not done.rowcount:
             raise LabelError(unknown_name("person", name, (row.name for row in self.people())))
 
     def person_of(self, token: str) -> tuple[str, Role] | None:
         """Name and role of whoever has this token; None for nobody."""
-        rows = self._database.read(sa.select(PERSON).where(PERSON.c.token_hash == _hash(token)))
+        rows = self._database.read(sa.select(PERSON).where(PERSON.c.token_hash == hash_token(token)))
         return (rows[0].name, rows[0].role) if rows else None
+
+    def person(self, name: str) -> Any:
+        """The row of one person, (name, role, token_hash, created_at); None for nobody."""
+        rows = self._database.read(sa.select(PERSON).where(PERSON.c.name == unicodedata.normalize("NFC", name)))
+        return rows[0] if rows else None
 
     def people(self) -> list[Any]:
         """Rows of (name, role, token_hash, created_at), by name."""
@@ -173,12 +197,21 @@ class Ledger:
 
     # Answering
 
-    def claim(self, person: str, *, count: int = 1, lease_s: float = 900.0, check_every: int = 0) -> list[Task]:
+    def claim(
+        self,
+        person: str,
+        *,
+        count: int = 1,
+        lease_s: float = 900.0,
+        check_every: int = 0,
+        address: str | None = None,
+    ) -> list[Task]:
         """The next clips of this person, `count` at most, theirs alone for `lease_s` seconds; [] when none is left.
 
         First what they have at hand already, then what was asked first. After every `check_every` answers (0 = never)
         one clip of a batch of checks comes in between, where there is one that they have not heard. A second look
-        (`relabel`) is for people who have not answered about the clip, where there are as many as it wants.
+        (`relabel`) is for people who have not answered about the clip, where there are as many as it wants. What was
+        not at hand before is logged as shown at an address; None = it is not.
         """
         now = time.time()
         with self._database.write() as connection:
@@ -187,6 +220,7 @@ class Ledger:
                 raise LabelError(f"nobody here is called {person!r}")
             lapse(connection, now)
             taken = at_hand(connection, person)[:count]
+            before = len(taken)
             while len(taken) < count:
                 if (slot := next_slot(connection, person, check_every)) is None:
                     break
@@ -194,7 +228,11 @@ class Ledger:
             if taken:
                 leased = sa.update(SLOT).where(SLOT.c.id.in_(taken))
                 connection.execute(leased.values(person=person, lease_until=now + lease_s, lapsed=False))
-            return [task_of(connection, slot) for slot in taken]
+            tasks = [task_of(connection, slot) for slot in taken]
+            if address is not None:
+                about = [task.utterance_id for task in tasks[before:]]
+                write_events(connection, [_event("shown", person, name, address) for name in about])
+            return tasks
 
     def let_go(self, person: str) -> None:
         """Give back all that a person has at hand."""
@@ -232,19 +270,25 @@ class Ledger:
         rows = [dict(row._mapping) for row in self._database.read(query.order_by(ANSWER.c.id.desc()).limit(count))]
         return [(row["question_id"], _answer(row)) for row in rows]
 
-    def submit(self, answer: Answer, question: int | None = None) -> int:
+    def submit(self, answer: Answer, question: int | None = None, *, address: str | None = None) -> int:
         """Write an answer and return its number; a later one of the same person about the same clip supersedes it.
 
         `question` says which question it answers; None = the newest that asks about this utterance, if any, such as
         for answers from another tool. With a question that this person was never given it is refused. A lease that has
-        run out loses nothing. Raises LabelError naming what is wrong with the answer.
+        run out loses nothing. It is logged with its number and an address; None = it is not. Raises LabelError naming
+        what is wrong with the answer.
         """
         check(answer, self.project)
         with self._database.write() as connection:
             if numbers := numbers_by_key(connection, [answer]):
                 return numbers[answer.key]
             questions = find_questions(connection, [answer], [None]) if question is None else [question]
-            return write(connection, [answer], questions, must_be_given=question is not None)[0]
+            (number,) = write(connection, [answer], questions, must_be_given=question is not None)
+            if address is not None:
+                action: Action = "decided" if answer.final else "answered"
+                event = _event(action, answer.person, answer.utterance_id, address)
+                write_events(connection, [replace(event, detail=f"answer {number}")])
+            return number
 
     def record(self, answers: Iterable[Answer], asked: Iterable[Asked | None] | None = None) -> int:
         """Write answers that came from elsewhere, all or none, and their people; returns how many were new.
@@ -257,6 +301,8 @@ class Ledger:
         for answer in sent:
             check(answer, self.project)
         with self._database.write() as connection:
+            people = set(connection.scalars(sa.select(PERSON.c.name)))
+            sent = [named(answer, people) for answer in sent]
             add_people(connection, (answer.person for answer in sent), "annotator")
             numbers = numbers_by_key(connection, sent)
             new = dict[str, tuple[Answer, Asked | None]]()
@@ -295,6 +341,7 @@ class Ledger:
 
     def erase(self, ids: Sequence[str]) -> dict[str, int]:
         """Delete all that is known of some utterances, for good: rows by table. The one way in which anything goes."""
+        self._database.create()  # a ledger from before there was a log has no table for it
         with self._database.write() as connection:
             questions = sa.select(QUESTION.c.id).where(QUESTION.c.utterance_id.in_(ids))
             slots = connection.execute(sa.delete(SLOT).where(SLOT.c.question_id.in_(questions)))
@@ -302,8 +349,10 @@ class Ledger:
             connection.execute(sa.update(ANSWER).where(mine).values(supersedes=None))
             answers = connection.execute(sa.delete(ANSWER).where(mine))
             asked = connection.execute(sa.delete(QUESTION).where(QUESTION.c.utterance_id.in_(ids)))
+            events = connection.execute(sa.delete(EVENT).where(EVENT.c.utterance_id.in_(ids)))
         self._database.flush()
-        return {"slot": slots.rowcount, "answer": answers.rowcount, "question": asked.rowcount}
+        counts = {"slot": slots, "answer": answers, "question": asked, "event": events}
+        return {table: deleted.rowcount for table, deleted in counts.items()}
 
 
 def _read_project(database: Database, url: str) -> Project:
@@ -321,9 +370,13 @@ def _answer(row: dict[str, Any]) -> Answer:
     return Answer(**values | {name: tuple(row[name]) for name in ("emotions", "secondary")})
 
 
-def _hash(token: str) -> str:
-    """Tokens are long and random, so a plain hash gives nothing away."""
-    return hashlib.sha256(token.encode()).hexdigest()
+def _event(action: Action, person: str, utterance_id: str, address: str) -> Event:
+    return Event(action=action, person=person, utterance_id=utterance_id, address=address)
+
+
+def hash_token(token: str) -> str:
+    """The hash under which a token is stored; tokens are long and random, so a plain one gives nothing away."""
+    return hashlib.sha256(token.encode(errors="replace")).hexdigest()
 
 
 def _batch_id(connection: sa.Connection, name: str) -> int | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import uuid
-from dataclasses import dataclass, field
+from collections.abc import Container
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from seral.errors import LabelError, unknown_name
@@ -19,6 +21,11 @@ PASSES: tuple[Kind, ...] = ("skipped", "other-language")
 RATINGS = ("valence", "arousal", "dominance")
 LENGTHS = {"utterance_id": 200, "key": 100, "tool": 40}
 NAME = re.compile(r"[^\s/][^\n\r/]{0,98}")
+NO_NAME = "is no name for a person: up to 99 characters in one line, without /"
+UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Categories of characters that nobody sees, or that turn what stands around them: NUL, marks of direction, ..."""
+JOINERS = "\u200c\u200d"
+"""Unseen as well, and yet spelling: in Persian and in Indian languages, between two of their letters."""
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
@@ -101,6 +108,31 @@ class Standing:
     """Clips they have at hand or could be asked about now, checks not counted."""
 
 
+def clean_name(name: str) -> str:
+    """The name of a person with composed letters (NFC) and plain spaces, so that what looks alike is alike.
+
+    Raises LabelError for what is no name, or has characters that nobody sees.
+    """
+    clean = unicodedata.normalize("NFC", name)
+    clean = "".join(" " if unicodedata.category(character) == "Zs" else character for character in clean)
+    for at, character in enumerate(clean):
+        spelled = character in JOINERS and not (clean[at - 1 : at] + clean[at + 1 : at + 2]).isascii()
+        if unicodedata.category(character) in UNSEEN and not spelled:
+            label = unicodedata.name(character, "a control character").lower()
+            raise LabelError(
+                f"{name!r} is no name for a person: character {at + 1}, U+{ord(character):04X} ({label}), is one that "
+                "nobody sees; leave it out"
+            )
+    if not NAME.fullmatch(clean) or clean != clean.strip():
+        raise LabelError(f"{name!r} {NO_NAME}")
+    return clean
+
+
+def named(answer: Answer, people: Container[str]) -> Answer:
+    """An answer of one of these people; of anybody else under a name as `clean_name` has it."""
+    return answer if answer.person in people else replace(answer, person=clean_name(answer.person))
+
+
 def check(answer: Answer, project: Project) -> None:
     """Raise LabelError for an answer that a ledger of this project cannot hold."""
     about = f"the answer of {answer.person} about {answer.utterance_id}"
@@ -139,7 +171,7 @@ def _check_numbers(answer: Answer, about: str) -> None:
 def _check_texts(answer: Answer, about: str) -> None:
     """Refuse what not every database can hold."""
     if not NAME.fullmatch(answer.person) or answer.person != answer.person.strip():
-        raise LabelError(f"{answer.person!r} is no name for a person: up to 99 characters in one line, without /")
+        raise LabelError(f"{answer.person!r} {NO_NAME}")
     for name, most in LENGTHS.items():
         if not 1 <= len(getattr(answer, name)) <= most:
             raise LabelError(f"{about}: {name} has {len(getattr(answer, name))} characters, not 1 to {most}")

@@ -12,7 +12,7 @@ from seral.labels.agreement import agreement, person_reports
 from seral.labels.disputes import find_disputes
 from seral.labels.records import Role
 from seral.web.annotator import SentAnswer
-from seral.web.sessions import Leading, TheSite
+from seral.web.sessions import Leading, TheSite, event, logged
 
 lead = APIRouter(prefix="/api/lead")
 SHOWN = (
@@ -66,6 +66,7 @@ def disputed(person: Leading, site: TheSite, count: Annotated[int, Query(ge=1, l
     """Clips about which people differ and nobody has decided, the least agreed upon first, with all answers."""
     disputes = find_disputes(site.ledger.answers(), site.ledger.project, site.spread)
     clips = [clip | {"answers": [_shown(answer) for answer in clip["answers"]]} for clip in disputes[:count]]
+    site.trail.add(*(event(person, "looked", clip["utterance_id"]) for clip in clips))
     return {"total": len(disputes), "clips": clips}
 
 
@@ -74,14 +75,17 @@ def decide(sent: SentAnswer, person: Leading, site: TheSite) -> dict[str, Any]:
     """Adjudicate: the lead's answer counts instead of the votes. A later one takes its place."""
     if sent.utterance_id not in site.sounds:
         raise HTTPException(404, f"the pool does not hold {sent.utterance_id}")
-    return {"id": site.ledger.submit(sent.answer(person.name, final=True, tool="adjudication"))}
+    answer = sent.answer(person.name, final=True, tool="adjudication")
+    return {"id": site.ledger.submit(answer, address=logged(site, person.address))}
 
 
 @lead.post("/people")
 def let_in(newcomer: Newcomer, person: Leading, site: TheSite) -> dict[str, Any]:
     """Add somebody, or give them a new link in place of the old; it is shown this once."""
     _not_oneself(newcomer.name, person.name)
-    return {"link": site.link(site.ledger.add_person(newcomer.name, newcomer.role))}
+    link = site.link(site.ledger.add_person(newcomer.name, newcomer.role))
+    site.trail.add(event(person, "let-in", detail=newcomer.name))
+    return {"link": link}
 
 
 @lead.post("/revoke")
@@ -89,6 +93,7 @@ def revoke(leaver: Leaver, person: Leading, site: TheSite) -> dict[str, Any]:
     """Make somebody's link worthless; their answers stay."""
     _not_oneself(leaver.name, person.name)
     site.ledger.revoke(leaver.name)
+    site.trail.add(event(person, "revoked", detail=leaver.name))
     return {}
 
 

@@ -5,6 +5,7 @@ In one process and in memory: for several servers behind one address, the proxy 
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 BODY_BYTES = 64 * 1024
 """The longest request: an answer with the longest comment has a tenth of that."""
 TOO_LONG = f"a request has at most {BODY_BYTES} bytes"
+DIGITS = re.compile("[0-9]{1,9}")
 REMEMBERED = 10_000
 """Buckets kept; the one that was not used for longest goes first, and it is full again by then."""
 
@@ -47,11 +49,6 @@ class Limit:
             bucket.tokens -= (may := bucket.tokens >= 1)
             return may
 
-    def empty(self, key: str) -> bool:
-        """True where this one may not any more, for now."""
-        with self._lock:
-            return self._filled(key).tokens < 1
-
     def _filled(self, key: str) -> Bucket:
         now = self._clock()
         bucket = self._buckets.setdefault(key, Bucket(self.burst, now))
@@ -75,7 +72,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        if not declared.isdecimal() or int(declared) > BODY_BYTES:
+        if not DIGITS.fullmatch(declared) or int(declared) > BODY_BYTES:
             await JSONResponse({"error": TOO_LONG}, 413)(scope, receive, send)
             return
         size = 0

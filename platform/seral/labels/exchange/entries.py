@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from seral.errors import LabelError
 from seral.labels.ledger import Ledger
-from seral.labels.records import RATINGS, Answer, Asked, Project, Purpose, check
+from seral.labels.records import RATINGS, Answer, Asked, Project, Purpose, check, named
 from seral.schema import ANSWERS
 from seral.security.text import parse_json
 
@@ -125,11 +125,14 @@ def write_entries(ledger: Ledger, entries: Sequence[Entry]) -> int:
     """Write all of them or none; returns how many are new. Raises LabelError with the place of what is wrong."""
     purposes: dict[str, str] = {batch.batch: batch.purpose for batch in ledger.progress()}
     answers = ledger.answers_of([entry.answer.key for entry in entries])
-    for entry in entries:
+    people = {row.name for row in ledger.people()}
+    clean = list[Entry]()
+    for read in entries:
         try:
+            entry = replace(read, answer=named(read.answer, people))
             check(entry.answer, ledger.project)
         except LabelError as error:
-            raise LabelError(f"{entry.position}: {error}") from None
+            raise LabelError(f"{read.position}: {error}") from None
         if entry.asked is not None and purposes.setdefault(*entry.asked) != entry.asked[1]:
             batch, purpose = entry.asked
             raise LabelError(
@@ -141,7 +144,8 @@ def write_entries(ledger: Ledger, entries: Sequence[Entry]) -> int:
                 f"{entry.position}: the answer with the key {entry.answer.key} is there already and has another "
                 f"{', '.join(changed)}; take the key out to record it as a correction"
             )
-    return ledger.record((entry.answer for entry in entries), (entry.asked for entry in entries))
+        clean.append(entry)
+    return ledger.record((entry.answer for entry in clean), (entry.asked for entry in clean))
 
 
 @contextmanager

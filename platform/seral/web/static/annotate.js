@@ -1,5 +1,5 @@
 // The page of a person who labels: which clip is shown, what the keys do, what is sent when.
-import { get, newKey, post, Refused, Unreachable } from "./api.js";
+import { get, identify, logPlayed, newKey, post, Refused, signOut, Unreachable } from "./api.js";
 import { AnswerForm, released, SURE_KEYS } from "./answer.js";
 import { Outbox } from "./outbox.js";
 import { Player } from "./player.js";
@@ -220,6 +220,21 @@ async function stop() {
   }
 }
 
+async function leave() {
+  stopped = true;
+  try {
+    await outbox.send();
+    await signOut();
+  } catch (error) {
+    stopped = false;
+    if (error instanceof Refused) shutOut(error);
+    else if (error instanceof Unreachable) {
+      say("You are still signed in: the server does not answer. Try again.");
+      pump();
+    } else throw error;
+  }
+}
+
 function goOn() {
   stopped = false;
   part.idle.hidden = true;
@@ -281,6 +296,7 @@ const clicks = {
   forward,
   stop,
   "go-on": goOn,
+  "sign-out": leave,
   skipped: keys.s,
   unusable: keys.u,
   "other-language": keys.o,
@@ -300,12 +316,14 @@ async function begin() {
     }
     return;
   }
+  identify(me.person);
   part.who.textContent = me.person;
+  part["sign-out"].hidden = !me.may_sign_out;
   part.lead.hidden = me.role !== "lead";
   standing = me.standing;
   outbox = new Outbox(me.person, (_, error) => say(`An answer was not taken: ${error.message}`));
   const playing = { canvas: part.wave, position: part.position, time: part.time, word: part["play-word"] };
-  player = new Player({ ...playing, loopButton: part.loop }, say);
+  player = new Player({ ...playing, loopButton: part.loop }, say, logPlayed);
   const { emotions, classes, dimensions, several, also, confidence, comment } = part;
   const parts = { emotions, classes, dimensions, several, also, confidence, comment, send: part.send };
   form = new AnswerForm(me, parts, send);

@@ -17,10 +17,20 @@ export class Refused extends Error {
 /** Nobody answered, or not now: to be tried again. */
 export class Unreachable extends Error {}
 
-async function request(path, options) {
+let shown = {};
+
+/** Who this page is about. The server refuses what it sends once somebody else has signed in. */
+export function identify(person) {
+  shown = { "x-seral-person": encodeURIComponent(person) };
+}
+
+const request = (path, options) => send(`api/${path}`, options);
+
+async function send(address, { headers, ...options }) {
   let response;
+  options.headers = { ...shown, ...headers };
   try {
-    response = await fetch(`api/${path}`, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
+    response = await fetch(address, { cache: "no-store", signal: AbortSignal.timeout(TIMEOUT_MS), ...options });
   } catch (error) {
     throw new Unreachable(String(error));
   }
@@ -37,6 +47,22 @@ export async function get(path) {
 export async function post(path, body = {}) {
   const headers = { "content-type": "application/json", "x-seral": "1" };
   return (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
+}
+
+/** For the log of who heard what. Nobody waits for it, and it is not sent again. */
+export function logPlayed(utterance_id) {
+  post("played", { utterance_id }).catch(() => {});
+}
+
+/** On the page of a personal link: become its owner. The address to go on from. */
+export async function changePerson() {
+  return (await (await send(location.href, { method: "POST", headers: { "x-seral": "1" } })).json()).to;
+}
+
+/** End the session, here and on the server. */
+export async function signOut() {
+  await post("sign-out");
+  location.reload();
 }
 
 export async function bytes(path) {

@@ -1,5 +1,5 @@
 // The lead's page: progress, people, agreement, and the clips to decide.
-import { get, newKey, post, Refused, Unreachable } from "./api.js";
+import { get, identify, logPlayed, newKey, post, Refused, signOut, Unreachable } from "./api.js";
 import { button } from "./answer.js";
 import { startTheme } from "./theme.js";
 
@@ -105,6 +105,7 @@ function disputedClip(clip) {
   box.setAttribute("aria-labelledby", title.id);
   const sound = element("audio", "", { controls: true, preload: "none" });
   sound.src = `api/audio/${encodeURIComponent(clip.utterance_id)}`;
+  sound.addEventListener("playing", () => logPlayed(clip.utterance_id), { once: true });
   sound.setAttribute("aria-label", `Clip ${clip.utterance_id}`);
   const top = element("div", "", { className: "row" });
   top.append(title, sound);
@@ -239,11 +240,14 @@ async function drawAll() {
 
 async function begin() {
   me = await get("me");
+  identify(me.person);
   part.who.textContent = me.person;
+  part["sign-out"].hidden = !me.may_sign_out;
   await drawAll();
 }
 
 startTheme();
+part["sign-out"].addEventListener("click", () => attempt(signOut));
 part.refresh.addEventListener("click", () => attempt(drawAll));
 part.newcomer.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -26,10 +26,12 @@ function peaksOf(samples) {
 }
 
 export class Player {
-  /** `say(text)` tells the person; `changed()` is called when a clip is ready or begins or ends to play. */
-  constructor(parts, say) {
+  /** `say(text)` tells the person; `played(id)` is called when a clip begins to play for the first time. */
+  constructor(parts, say, played) {
     Object.assign(this, parts); // canvas, position, time, word, loopButton
     this.say = say;
+    this.played = played;
+    this.logged = null;
     this.audio = new Audio();
     this.sounds = new Map();
     this.current = null;
@@ -39,6 +41,11 @@ export class Player {
       this.audio.addEventListener(name, () => this.draw());
     }
     this.audio.addEventListener("play", () => this.follow());
+    this.audio.addEventListener("playing", () => {
+      if (this.current === null || this.logged === this.current) return;
+      this.logged = this.current;
+      this.played(this.current);
+    });
     this.position.addEventListener("input", () => {
       this.audio.currentTime = Number(this.position.value);
     });
