@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -302,19 +303,22 @@ KINDS: dict[str, tuple[Callable[[Path, np.random.Generator], Path], Callable[[Pa
     "parquet": (_write_parquet, _reads("hf-parquet")),
     "tar": (_write_tar, _reads("webdataset")),
 }
-PATHS = ("/", "/api/claim?count=2", "/api/audio/x", "/lead", "/api/answer", "/static/app.js", "/enter/x", "/api/skip")
+GETS = ("/", "/lead", "/in/x", "/api/me", "/api/latest", "/api/audio/x", "/api/lead/progress", "/api/lead/disputed")
+POSTS = ("/api/claim", "/api/answers", "/api/let-go", "/api/played", "/api/lead/decide", "/api/lead/people")
 
 
 def _requests(options: AttackOptions) -> Outcome:
     counts, examples = Counter[str](), list[str]()
     url = str(Path(options.work).resolve() / "labels.sqlite")
     ledger = Ledger.create(url, Project(classes=("anger", "neutral")))
-    ledger.ask("attack", open_pool(options.pool).ids["utterance_id"].to_pylist()[:10], purpose="round", round=0)
-    token = ledger.add_person("ada")
+    ids = sorted(open_pool(options.pool).ids["utterance_id"].to_pylist())[:10]
+    ledger.ask("attack", ids, purpose="round", round=0)
+    token = ledger.add_person("ada", role="lead")
     ledger.close()
     with _server(options, url) as memory_mb, track("request", options.count) as advance:
+        cookie = _signed_in(token, options.port)
         for number in range(options.count):
-            request = _request(np.random.default_rng([options.seed, number]), token, options.port)
+            request = _request(np.random.default_rng([options.seed, number]), cookie, ids, options.port)
             status = _send(request, options.port)
             end = "named" if status is None or 400 <= status < 500 else "fine" if status < 400 else "error"
             counts[end] += 1
@@ -325,26 +329,41 @@ def _requests(options: AttackOptions) -> Outcome:
     return Outcome(counts, examples, memory)
 
 
-def _request(rng: np.random.Generator, token: str, port: int) -> bytes:
-    method = ("GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "\xff")[rng.integers(7)]
-    path = PATHS[rng.integers(len(PATHS))] + (_nasty(rng) if rng.random() < 0.4 else "")
-    headers = {"Host": "127.0.0.1", "Connection": "close"}
-    if rng.random() < 0.6:
-        headers["Cookie"] = f"seral-{port}={token if rng.random() < 0.5 else _nasty(rng)}"
-    for name in ("Range", "Content-Length", "Origin", "X-Forwarded-For", "Accept", "If-None-Match", "Content-Type"):
-        if rng.random() < 0.2:
-            headers[name] = f"bytes={_nasty(rng)}-" if name == "Range" else _nasty(rng)
-    body = json.dumps({"key": _nasty(rng), "utterance_id": _nasty(rng), "emotions": [_nasty(rng)]}).encode()
+def _signed_in(token: str, port: int) -> str:
+    """The cookie of a session of who has this link."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", f"/in/{token}")
+    answer = connection.getresponse()
+    answer.read()
+    return str(answer.headers["Set-Cookie"]).partition(";")[0]
+
+
+def _request(rng: np.random.Generator, cookie: str, ids: list[str], port: int) -> bytes:
+    def drawn(*usual: str, nasty: float = 0.3) -> str:
+        return _nasty(rng) if rng.random() < nasty else usual[rng.integers(len(usual))]
+
+    method = drawn("GET", "POST", "HEAD", "OPTIONS", nasty=0.02)
+    path = drawn(*(POSTS if method == "POST" else (*GETS, f"/api/audio/{ids[rng.integers(len(ids))]}")), nasty=0.05)
+    path += drawn("", "?count=1", "?count=" + _nasty(rng), "/" + _nasty(rng), nasty=0)
+    headers = {"Host": f"127.0.0.1:{port}", "Connection": "close", "Cookie": drawn(cookie, nasty=0.1)}
+    for name in ("Range", "Origin", "X-Forwarded-For", "Accept", "If-None-Match"):
+        if rng.random() < 0.15:
+            headers[name] = f"bytes={drawn('0')}-" if name == "Range" else drawn("*/*")
+    fields = {"key": drawn("k"), "utterance_id": drawn(*ids), "emotions": [drawn("anger")], "question": drawn("1")}
+    values: list[Any] = [2**63, -1, None, [], {}, True, 1e300]
+    for name in fields:
+        fields[name] = values[rng.integers(len(values))] if rng.random() < 0.1 else fields[name]
+    body = json.dumps(fields).encode() if method == "POST" else b""
+    headers |= {"Content-Type": "application/json", "Content-Length": drawn(str(len(body)), nasty=0.05)}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
-    raw = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + (body if method == "POST" else b"")
-    return _mutated(raw, rng) if rng.random() < 0.3 else raw
+    raw = "\r\n".join(lines).encode("utf-8", "surrogateescape") + b"\r\n\r\n" + body
+    return _mutated(raw, rng) if rng.random() < 0.1 else raw
 
 
 def _send(request: bytes, port: int) -> int | None:
-    """Status of the answer; None where the server closes the connection without one."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection, suppress(OSError):
+    """Status of the answer; None where there is none within a second, or the connection is closed without."""
+    with socket.create_connection(("127.0.0.1", port), timeout=1) as connection, suppress(OSError):
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
         line = connection.recv(4096).split(b" ", 2)
         return int(line[1]) if len(line) > 2 and line[1].isdigit() else None
     return None

@@ -28,6 +28,7 @@ from seral.pool.revisions import EMPTY, commit, read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot
 from seral.schema import GOLD, LABEL, PICK, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
+from seral.web.sounds import Sounds
 
 ERASED = ["made-00000000000000a1", "made-00000000000000a2", "other-00000000000000c3"]
 """Two utterances of one speaker, and the first one's copy in another corpus."""
@@ -440,3 +441,14 @@ def test_models_that_learnt_from_the_erased_are_marked_or_deleted(how: str, fold
     assert [model.exists() for model in models] == [how == "mark"] * len(models)
     if how == "mark":
         assert all((model / "erased.json").is_file() for model in models)
+
+
+def test_a_server_that_runs_plays_nothing_erased(folder: Path) -> None:
+    sounds = Sounds(open_pool(str(folder / "pool")))
+    before = {name: sounds.read(name) for name in (*ERASED, *KEPT)}
+    erase(options(folder, speaker="made/Martha"))
+    for name in ERASED:
+        assert name not in sounds
+        with pytest.raises(PoolError, match=f"does not hold {name}"):
+            sounds.read(name)
+    assert {name: sounds.read(name) for name in KEPT} == {name: before[name] for name in KEPT}

@@ -3,13 +3,18 @@
 # N utterances
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from threading import Lock
 
 import numpy as np
+import pyarrow.fs as pafs
+from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import PoolError
-from seral.pool.shards import Pool
+from seral.pool.shards import Pool, open_pool
+from seral.pool.tombstones import FOLDER, Erased, read_erased
 from seral.schema import UTTERANCE
 from seral.security.tables import open_parquet
 
@@ -19,42 +24,86 @@ CACHED = 256
 """Clips that are kept, newest first; most are heard a few times, by several people. About 25 MB of speech."""
 
 
-class Sounds:
-    """The location of the audio of each utterance. Holds the ids alone: about their length and eight bytes each."""
+@dataclass(frozen=True, kw_only=True)
+class _Index:
+    """Ids in their order, the row of each, and the row groups with the rows that they begin at."""
 
-    def __init__(self, pool: Pool) -> None:
-        ids: list[bytes] = []
-        self._groups: list[tuple[str, int]] = []
-        starts = []
+    names_N: NDArray[np.bytes_]
+    row_N: NDArray[np.int64]
+    groups: list[tuple[str, int]]
+    starts: NDArray[np.int64]
+    erased: Erased
+
+    @staticmethod
+    def of(pool: Pool) -> _Index:
+        ids, groups, starts = list[bytes](), list[tuple[str, int]](), list[int]()
         for shard in pool.shards:
             uri = pool.table_uri("utterances", shard)
             footer = storage.read_footer(uri)
             for group in range(footer.num_row_groups):
                 starts.append(len(ids) + sum(footer.row_group(before).num_rows for before in range(group)))
-                self._groups.append((uri, group))
+                groups.append((uri, group))
             ids += [name.encode() for name in pool.read(shard, ["utterance_id"])["utterance_id"].to_pylist()]
         names = np.array(ids, dtype=np.bytes_)
-        self._row_N = np.argsort(names)
-        self._names_N = names[self._row_N]
-        self._starts = np.array(starts)
-        self.read = lru_cache(CACHED)(self._read)
+        row_N, erased = np.argsort(names), read_erased(pool.uri)
+        return _Index(names_N=names[row_N], row_N=row_N, groups=groups, starts=np.array(starts), erased=erased)
+
+    def find(self, utterance_id: str) -> int | None:
+        """The row of an utterance that is there."""
+        name = utterance_id.encode()
+        at = int(np.searchsorted(self.names_N, np.bytes_(name))) if len(self.names_N) else 0
+        is_there = at < len(self.names_N) and self.names_N[at] == name
+        return int(self.row_N[at]) if is_there and not self.erased.knows("utterance", utterance_id) else None
+
+
+class Sounds:
+    """The location of the audio of each utterance. Holds the ids alone: about their length and eight bytes each.
+
+    An erasure is noticed at once, and what it has left is looked up anew.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool, self._lock = pool.uri, Lock()
+        self._tombstones = _tombstones(pool.uri)
+        self._index = _Index.of(pool)
+        self._cached = lru_cache(CACHED)(self._read)
 
     def __contains__(self, utterance_id: str) -> bool:
-        return self._find(utterance_id) is not None
+        self._refresh()
+        return self._index.find(utterance_id) is not None
 
-    def _find(self, utterance_id: str) -> int | None:
-        name = utterance_id.encode()
-        at = int(np.searchsorted(self._names_N, np.bytes_(name))) if len(self._names_N) else 0
-        return int(self._row_N[at]) if at < len(self._names_N) and self._names_N[at] == name else None
+    def read(self, utterance_id: str) -> bytes:
+        """The FLAC bytes of an utterance. Raises PoolError when the pool does not hold it, or its shard is gone."""
+        if utterance_id not in self:
+            raise PoolError(f"the pool does not hold {utterance_id}")
+        return self._cached(utterance_id)
+
+    def _refresh(self) -> None:
+        tombstones = _tombstones(self._pool)
+        if tombstones == self._tombstones:
+            return
+        with self._lock:
+            # Refused from now on, whatever comes of the rest.
+            self._index = replace(self._index, erased=read_erased(self._pool))
+            self._index = _Index.of(open_pool(self._pool))
+            self._cached.cache_clear()
+            self._tombstones = tombstones
 
     def _read(self, utterance_id: str) -> bytes:
-        """The FLAC bytes of an utterance. Raises PoolError when the pool does not hold it, or its shard is gone."""
-        row = self._find(utterance_id)
+        index = self._index
+        row = index.find(utterance_id)
         if row is None:
             raise PoolError(f"the pool does not hold {utterance_id}")
-        at = int(np.searchsorted(self._starts, row, side="right")) - 1
-        uri, group = self._groups[at]
-        return _read_row(uri, group, row - int(self._starts[at]))
+        at = int(np.searchsorted(index.starts, row, side="right")) - 1
+        uri, group = index.groups[at]
+        return _read_row(uri, group, row - int(index.starts[at]))
+
+
+def _tombstones(pool: str) -> list[tuple[str, int, int]]:
+    """Names, times and sizes of a pool's tombstones."""
+    fs, path = storage.resolve(storage.join(pool, FOLDER))
+    entries = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return sorted((entry.path, entry.mtime_ns or 0, entry.size or 0) for entry in entries)
 
 
 def _read_row(uri: str, group: int, row: int) -> bytes:
