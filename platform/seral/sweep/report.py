@@ -40,7 +40,8 @@ def write_sweep_report(
     share = importance(board, paths, logarithmic)
     if share is not None:
         drawn["importance"] = sweeps.sweep_importance(share)
-        storage.write_bytes(storage.join(options.run, "importance.csv"), share.to_csv(header=["importance"], index_label="option").encode())
+        text = share.to_csv(header=["importance"], index_label="option")
+        storage.write_bytes(storage.join(options.run, "importance.csv"), text.encode())
     captions = {
         "curves": "Dev score of every point as its reports came: the mean over its folds and seeds so far, or where "
         "there is one, that of an epoch, or the mean of a loop's rounds so far. Lines that end early were stopped.",
