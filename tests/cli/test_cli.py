@@ -28,6 +28,7 @@ OTHERS = [
     ["labels", "people"],
     ["labels", "progress"],
     ["labels", "agreement"],
+    ["labels", "audit"],
     ["labels", "consensus"],
     ["labels", "export"],
     ["labels", "import"],
