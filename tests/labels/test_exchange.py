@@ -233,13 +233,14 @@ def test_clips_of_a_pool_come_along(ledger: Ledger, tmp_path: Path) -> None:
         rows = {"utterance_id": ids, "audio": audio}
         columns = [pa.array(rows.get(field.name, [None] * len(ids)), field.type) for field in UTTERANCE]
         storage.write_table(tmp_path / f"pool/utterances/{shard}.parquet", pa.table(columns, UTTERANCE))
-    storage.write_json(tmp_path / "pool/manifest.json", {"format": FORMAT, "shards": {key: {} for key in shards}})
+    manifest = {"format": FORMAT, "pool_hash": "0", "shards": {key: {} for key in shards}}
+    storage.write_json(tmp_path / "pool/manifest.json", manifest)
     pool = str(tmp_path / "pool")
     ledger.ask("evaluation", ["u3", "u1"], purpose="evaluation")
     export_labels(ledger, tmp_path / "out" / "labels.jsonl", "jsonl", ExportOptions(pool=pool))
     export_labels(ledger, tmp_path / "database", "audformat", ExportOptions(pool=pool))
     for folder in ("out", "database"):
-        clips = {file.name: file.read_bytes() for file in (tmp_path / folder / "clips").iterdir()}
+        clips = {file.name: file.read_bytes() for file in (tmp_path / folder / "clips").glob("*.flac")}
         assert clips == {"u1.flac": b"sound of u1", "u3.flac": b"sound of u3"}
     ledger.ask("round-0", ["u4"], purpose="round")
     with pytest.raises(PoolError, match=r"does not hold 1 of the utterances, e\.g\. u4"):
