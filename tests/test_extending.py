@@ -246,7 +246,7 @@ def test_the_verb_runs_as_a_command_and_as_a_job(
 def small_pool(folder: Path) -> str:
     """A pool of three utterances of an hour each, without audio."""
     rows = [
-        {"utterance_id": f"c/{number}", "corpus": "c", "language": language, "duration_s": 3600.0}
+        {"utterance_id": f"c-{number}", "corpus": "c", "language": language, "duration_s": 3600.0}
         for number, language in enumerate(["de", "de", None])
     ]
     uri = str(folder / "pool")
