@@ -414,7 +414,10 @@ def test_what_was_made_of_the_pool_is_cleared_without_being_named(folder: Path) 
     page = noted(folder, "pool.html", "page")
     storage.write_bytes(page, f"<p>{ERASED[0]}</p>".encode())
     noted(folder, "moved", "run")
+    state = folder / "run" / "tune" / "basic-variant-state.json"  # Tune's, which is no JSON
+    storage.write_bytes(state, b"\x80\x05" + ERASED[0].encode())
     done = erase(options(folder, speaker="made/Martha"))
+    assert not state.exists()
     assert [path.name for path in clips.iterdir()] == [f"{KEPT[0]}.flac"]
     assert not page.exists()
     assert done["moved"] == [str(folder / "moved")]

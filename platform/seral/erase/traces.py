@@ -17,6 +17,7 @@ import soundfile as sf
 
 from seral import storage
 from seral.audio.decode import pcm_hash
+from seral.errors import PoolError
 from seral.labels.database import is_database
 from seral.labels.ledger import Ledger
 from seral.pool.tombstones import Erased
@@ -44,12 +45,11 @@ def count(uri: str, erased: Erased) -> int:
             rows += int(erased.belongs(part).sum())
             refers_to = refers_to or bool(erased.references(part))
         return rows or int(refers_to)
-    if uri.endswith(".json"):
-        content = storage.read_json(uri)
+    if uri.endswith(".json") and (content := _json(uri)) is not None:
         return int(_cleared(content, erased, None) != content)
     if uri.endswith(AUDIO):
         return int(_is_clip(uri, erased))
-    if uri.endswith(TEXTS):
+    if uri.endswith((*TEXTS, ".json")):
         text = storage.read_bytes(uri).decode("utf-8", errors="replace")
         return int(any(erased.mentions(corpus, text) for corpus in erased.corpora))
     return 0
@@ -62,8 +62,8 @@ def clear(uri: str, erased: Erased) -> None:
             ledger.erase(_in_ledger(uri, erased))
     elif uri.endswith(".parquet"):
         storage.write_table(uri, erased.without(storage.read_table(uri)))
-    elif uri.endswith(".json"):
-        storage.write_json(uri, _cleared(storage.read_json(uri), erased, None))
+    elif uri.endswith(".json") and (content := _json(uri)) is not None:
+        storage.write_json(uri, _cleared(content, erased, None))
     else:
         storage.remove(uri)
 
@@ -101,6 +101,14 @@ def _texts_of(uri: str) -> Iterator[pa.Table]:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or (pa.types.is_list(kind) and pa.types.is_string(kind.value_type)))
+
+
+def _json(uri: str) -> Any:
+    """The content of a JSON file; None of one that is none, as Ray Tune writes them."""
+    try:
+        return storage.read_json(uri)
+    except PoolError:
+        return None
 
 
 def _is_clip(uri: str, erased: Erased) -> bool:
