@@ -20,7 +20,7 @@ from torch import Tensor
 from ser_models.fitting import FitOptions, FitResult, PooledSet, fit_head, predict_pooled
 from ser_models.heads import LayerPool
 from ser_models.intervals import mean_interval
-from ser_models.losses import best_temperature
+from ser_models.losses import best_temperature, class_distributions
 from ser_models.metrics import uar
 
 USUAL_L2 = 0.3
@@ -40,7 +40,8 @@ class SourceHead:
     """Classes without a label have zeros in it."""
     l2: float
     left_out_uar: Mapping[str, float]
-    """UAR on each corpus by a head of the others, over the classes that both have; empty for one corpus."""
+    """UAR on each corpus by a head of the others, over the classes that both have; empty for one corpus. Judged by the
+    class of a clip: those on which votes are tied have none."""
     temperature: float
     """Divisor of the logits under which these heads are as sure as they are right; 1 for one corpus."""
 
@@ -50,7 +51,7 @@ def fit_source_head(
 ) -> SourceHead:
     """Fit one head on the labelled rows of all corpora, on the layer weights of `pool`, which are not changed.
 
-    Raises ValueError where no corpus has a label.
+    Rows have a class, or shares of the votes, ties among them. Raises ValueError where no corpus has a label.
     """
     options = replace(options or FitOptions(), learn_layers=False)
     corpora = {name: rows for name, rows in corpora.items() if len(rows.label_N)}
@@ -60,7 +61,7 @@ def fit_source_head(
     scores = {l2: {name: _uar(*part) for name, part in parts.items()} for l2, parts in tried.items()}
     best = clearly_best(scores)
     fitted = fit_head(together(corpora), num_classes, pool=pool, options=replace(options, l2=best))
-    present_C = torch.isin(torch.arange(num_classes), _labels(corpora))
+    present_C = torch.isin(torch.arange(num_classes), classes_of(corpora, num_classes))
     with torch.no_grad():
         for part in (fitted.head.output.weight, fitted.head.output.bias):
             part[~present_C] = 0
@@ -84,11 +85,11 @@ def clearly_best(scores: Mapping[float, Mapping[str, float]]) -> float:
 def _left_out(
     corpora: Mapping[str, PooledSet], num_classes: int, pool: LayerPool, options: FitOptions
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Logits (N, C) and labels (N,) of each corpus by a head of the others, of clips whose class these have too."""
+    """Logits (N, C) and classes (N,) of each corpus by a head of the others, of clips whose class these have too."""
     left_out = {}
     for name, rows in corpora.items():
         others = {other: part for other, part in corpora.items() if other != name}
-        shared_N = torch.isin(rows.label_N, _labels(others))
+        shared_N = torch.isin(rows.label_N, classes_of(others, num_classes))
         if not bool(shared_N.any()):
             continue
         fitted = fit_head(together(others), num_classes, pool=pool, options=options)
@@ -101,18 +102,26 @@ def _uar(logits_NC: Tensor, label_N: Tensor) -> float:
     return uar(label_N.numpy(), logits_NC.argmax(1).numpy())
 
 
-def _labels(corpora: Mapping[Any, PooledSet]) -> Tensor:
-    """The labels of all corpora, one after the other."""
-    return torch.cat([torch.empty(0, dtype=torch.int64), *(rows.label_N for rows in corpora.values())])
+def classes_of(corpora: Mapping[Any, PooledSet], num_classes: int) -> Tensor:
+    """The classes that clips have, or have a share of."""
+    sum_C = sum(
+        (class_distributions(rows.label_N, num_classes, rows.soft_NC).sum(0) for rows in corpora.values()),
+        torch.zeros(num_classes),
+    )
+    return torch.nonzero(sum_C).flatten()
 
 
 def together(corpora: Mapping[Any, PooledSet]) -> PooledSet:
-    """The rows of all corpora as one set."""
+    """The rows of all corpora as one set, each as much as any other."""
     parts = list(corpora.values())
     texts = [part.text_NE for part in parts if part.text_NE is not None]
+    soft = [part.soft_NC for part in parts if part.soft_NC is not None]
+    width = soft[0].shape[1] if soft else 0
+    shares = [torch.full((len(p.label_N), width), torch.nan) if p.soft_NC is None else p.soft_NC for p in parts]
     return PooledSet(
         mean_NLD=torch.cat([part.mean_NLD for part in parts]),
         std_NLD=torch.cat([part.std_NLD for part in parts]),
         text_NE=torch.cat(texts) if len(texts) == len(parts) else None,
-        label_N=_labels(corpora),
+        label_N=torch.cat([part.label_N for part in parts]),
+        soft_NC=torch.cat(shares) if soft else None,
     )

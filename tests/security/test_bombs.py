@@ -21,8 +21,9 @@ from seral.errors import PoolError, ReaderError
 
 MOST_MB = 1000
 """Memory of a process that reads any of these files."""
-MEASURED = """
-import resource, sys
+# Not ru_maxrss: a process starts with that of the one that started it.
+MEASURED = r"""
+import re, sys
 from pathlib import Path
 from seral.audio.decode import BadAudio, decode
 from seral.corpora.options import CorpusOptions, read_corpus
@@ -34,7 +35,7 @@ if sys.argv[1] == "decode":
 else:
     options = CorpusOptions(reader=sys.argv[1], root=sys.argv[2])
     print(*(getattr(item, "reason", "fine") for item in read_corpus(options)))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000)
+print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) // 1000)
 """
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ser_models.fitting import FitOptions, PooledSet, fit_head, predict_pooled
 from ser_models.heads import LayerPool
 from ser_models.metrics import uar
-from ser_models.transfer import USUAL_L2, clearly_best, fit_source_head
+from ser_models.transfer import USUAL_L2, clearly_best, fit_source_head, together
 
 CENTRE_CD = 1.2 * torch.randn(4, 8, generator=torch.Generator().manual_seed(99))
 
@@ -72,6 +74,35 @@ def test_another_penalty_takes_its_place_where_it_is_better_on_all_corpora_alike
     usual = dict(zip("abc", [0.5, 0.6, 0.4][: len(gains[0.1])], strict=False))
     scores = {l2: {n: usual[n] + gain for n, gain in zip(usual, own, strict=True)} for l2, own in gains.items()}
     assert clearly_best({USUAL_L2: usual, **scores}) == expected
+
+
+def test_ties_are_learnt_and_nobody_is_judged_by_them() -> None:
+    corpora, pool, tied = dict[str, PooledSet](), target_pool(corpus(9)), torch.arange(80) % 5 == 0
+    for seed, name in enumerate("abc"):
+        rows = corpus(seed)
+        share_NC = torch.nn.functional.one_hot(rows.label_N, 3).float()
+        share_NC[tied] = (share_NC[tied] + share_NC[tied].roll(1, dims=1)) / 2
+        corpora[name] = replace(rows, label_N=rows.label_N.where(~tied, torch.tensor(-1)), soft_NC=share_NC)
+    source = fit_source_head(corpora, 3, pool=pool)
+    winners = {name: replace(rows.only(~tied), soft_NC=None) for name, rows in corpora.items()}
+    decided = fit_source_head(winners, 3, pool=pool)
+    assert not torch.equal(source.fitted.head.output.weight, decided.fitted.head.output.weight)
+    for name in corpora:
+        others = together({other: rows for other, rows in corpora.items() if other != name})
+        assert len(others.label_N) == 160, "ties are learnt from"
+        fitted = fit_head(others, 3, pool=pool, options=FitOptions(l2=source.l2, learn_layers=False))
+        own = winners[name]
+        predicted_N = predict_pooled(fitted, own.mean_NLD, own.std_NLD).argmax(1)
+        assert source.left_out_uar[name] == pytest.approx(uar(own.label_N.numpy(), predicted_N.numpy()))
+
+
+def test_rows_with_and_without_votes_stand_together() -> None:
+    plain, voted = corpus(0, rows=6), replace(corpus(1, rows=6), soft_NC=torch.full((6, 3), 1 / 3))
+    both = together({"a": plain, "b": voted})
+    assert both.soft_NC is not None
+    assert bool(both.soft_NC[:6].isnan().all())
+    assert torch.equal(both.soft_NC[6:], torch.full((6, 3), 1 / 3))
+    assert together({"a": plain, "b": plain}).soft_NC is None
 
 
 def test_a_class_that_no_corpus_has_gets_zeros_and_one_that_a_corpus_lacks_is_not_held_against_it() -> None:

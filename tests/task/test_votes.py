@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from seral.cli import app
-from seral.errors import LabelError, OptionError, StateError
+from seral.errors import LabelError, StateError
 from seral.labels.votes import VoteOptions
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
@@ -26,14 +27,14 @@ from seral.pool.shards import open_pool
 from seral.task.gold import Oracle
 from seral.training.adaptation import AdaptOptions, run_adapt
 from seral.training.supervised import SupervisedOptions, run_train
-from seral.training.transfer import TransferOptions
+from seral.training.transfer import TransferOptions, run_transfer
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 SHARES = {1: [[1.0]], 2: [[1.0], [0.5]], 3: [[1.0], [0.333, 0.667], [0.333]]}
 """Shares that so many answers may have."""
 CLIPS, RATERS = 48, ("r1", "r2", "r3")
 TABLES = "".join(f"      emotion.{rater}: {{scheme_id: emotion, rater_id: {rater}}}\n" for rater in RATERS)
-HEADER = f"""name: voted
+HEADER = f"""name: NAME
 languages: [deu]
 raters: {{{", ".join(f"{rater}: {{type: human}}" for rater in RATERS)}}}
 schemes:
@@ -58,15 +59,27 @@ def words_of(clip: int) -> list[str]:
 @pytest.fixture(scope="module")
 def voted_pool(tmp_path_factory: pytest.TempPathFactory, make_corpus: Any, ray_session: None) -> str:
     root = tmp_path_factory.mktemp("voted")
-    make_corpus(root / "corpus", CLIPS, speakers=6)
-    (root / "corpus/manifest.jsonl").unlink()
-    (root / "corpus/db.yaml").write_text(HEADER)
+    import_voted(make_corpus, root / "corpus", "voted", root / "pool")
+    return str(root / "pool")
+
+
+@pytest.fixture(scope="module")
+def two_voted(voted_pool: str, tmp_path_factory: pytest.TempPathFactory, make_corpus: Any) -> str:
+    """A pool of two voted corpora."""
+    root = tmp_path_factory.mktemp("two-voted")
+    shutil.copytree(voted_pool, root / "pool")
+    import_voted(make_corpus, root / "corpus", "again", root / "pool", seed=1)
+    return str(root / "pool")
+
+
+def import_voted(make_corpus: Any, corpus: Path, name: str, pool: Path, seed: int = 0) -> None:
+    make_corpus(corpus, CLIPS, speakers=6, seed=seed)
+    (corpus / "manifest.jsonl").unlink()
+    (corpus / "db.yaml").write_text(HEADER.replace("NAME", name))
     rows = [",".join([f"audio/clip{clip:04d}.flac", f"s{clip % 6}", *words_of(clip)]) for clip in range(CLIPS)]
     names = ",".join(["file", "speaker", *(f"emotion.{rater}" for rater in RATERS)])
-    (root / "corpus/db.files.csv").write_text("\n".join([names, *rows]) + "\n")
-    values = {"reader": "audformat", "root": str(root / "corpus"), "out": str(root / "pool")}
-    import_corpus(parse(ImportOptions, values))
-    return str(root / "pool")
+    (corpus / "db.files.csv").write_text("\n".join([names, *rows]) + "\n")
+    import_corpus(parse(ImportOptions, {"reader": "audformat", "root": str(corpus), "out": str(pool)}))
 
 
 def clip_of(pool: str) -> dict[str, int]:
@@ -220,18 +233,55 @@ def test_agreement_of_a_pool_is_said(voted_pool: str) -> None:
 def test_an_encoder_learns_shares_and_ties(voted_pool: str, tmp_path: Path) -> None:
     values = {"pool": voted_pool, "classes": CLASSES, "epochs": 1, "settings": {"lora": {"rank": 2}}}
     lost = {}
-    for method, clips in (("soft", CLIPS), ("majority", CLIPS - 7)):
+    for method, clips in (("soft", CLIPS), ("majority", CLIPS - 7), ("crowd", CLIPS)):
         run = tmp_path / method
         run_adapt(parse(AdaptOptions, values | {"run": str(run), "votes": {"method": method}}))
         assert pq.read_table(run / "encoder/labels.parquet").num_rows == clips
         lost[method] = json.loads((run / "adapt.json").read_text())["training"]["history"][-1]["loss"]
     assert np.isfinite(list(lost.values())).all()
-    assert lost["soft"] != lost["majority"]
+    assert len(set(lost.values())) == 3
 
 
-def test_raters_are_not_learnt_where_no_fold_is_trained(tmp_path: Path) -> None:
-    values = {"pool": str(tmp_path), "run": str(tmp_path), "classes": CLASSES, "votes": {"method": "crowd"}}
-    with pytest.raises(OptionError, match="take majority, soft or dawid-skene"):
-        parse(AdaptOptions, values)
-    with pytest.raises(OptionError, match="take majority, soft or dawid-skene"):
-        parse(TransferOptions, values | {"sources": [{"pool": str(tmp_path)}]})
+@pytest.mark.ray
+def test_a_transfer_learns_shares_ties_and_raters(voted_pool: str, two_voted: str, tmp_path: Path) -> None:
+    values = {"pool": voted_pool, "classes": CLASSES, "sources": [{"pool": two_voted, "corpora": ["again"]}]}
+    spoken = {}
+    for method, clips in (("soft", CLIPS), ("majority", CLIPS - 7), ("crowd", CLIPS)):
+        run = tmp_path / method
+        run_transfer(parse(TransferOptions, values | {"run": str(run), "votes": {"method": method}}))
+        facts = json.loads((run / "models/source.json").read_text())
+        assert all(model["labels"] == {"again": clips} for model in facts["models"].values())
+        (file,) = (run / "predictions").glob("*.parquet")
+        spoken[method] = np.array([pq.read_table(file)[f"p_{name}"].to_pylist() for name in CLASSES])
+    for one, other in combinations(spoken.values(), 2):
+        assert np.abs(one - other).max() > 1e-3
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("adapter", ["frozen", "lora"])
+def test_ties_of_other_corpora_are_learnt_from(two_voted: str, tmp_path: Path, adapter: str) -> None:
+    finetune = {"adapter": adapter, "epochs": 1, "top_layers": 1}
+    values = values_of(two_voted, tmp_path, corpora=["voted"], source_corpora=["again"], finetune=finetune)
+    cells = {}
+    for method in ("soft", "majority"):
+        run_train(parse(SupervisedOptions, values | {"run": str(tmp_path / method), "votes": {"method": method}}))
+        (cell,) = (tmp_path / method / "cells").glob("*.json")
+        cells[method] = json.loads(cell.read_text())
+        (source,) = (tmp_path / method / "models").glob("*/source/source.json")
+        (model,) = {str(facts["labels"]) for facts in json.loads(source.read_text())["models"].values()}
+        assert model == str({"again": CLIPS if method == "soft" else CLIPS - 7})
+    assert (
+        cells["soft"]["confusion"] != cells["majority"]["confusion"] or cells["soft"]["ece"] != cells["majority"]["ece"]
+    )
+
+
+@pytest.mark.ray
+def test_a_loop_learns_ties_of_other_corpora(two_voted: str, tmp_path: Path) -> None:
+    values = values_of(two_voted, tmp_path / "run", corpora=["voted"], source_corpora=["again"], random_arm=False)
+    values |= {"budget": {"sizes": [6, 10]}, "full_arm": False}
+    values["finetune"] = {"adapter": "lora", "epochs": 1, "top_layers": 1}
+    run_loop(parse(LoopOptions, values))
+    (source,) = (tmp_path / "run/folds").glob("*/source/source.json")
+    assert json.loads(source.read_text())["models"]["none"]["labels"] == {"again": CLIPS}
+    (metrics,) = (tmp_path / "run/trajectories").glob("*/rounds/0001/metrics.json")
+    assert 0 <= json.loads(metrics.read_text())["test"]["uar"] <= 1

@@ -30,7 +30,7 @@ class Annotator(Protocol):
         """The fold with those clips of dev and test that have a label. Raises AwaitingLabels until they have."""
 
     def emotions(self, ids: Sequence[str]) -> list[str | None]:
-        """The emotion of each clip of the evaluation, or of the source; None where a clip is rated and no more.
+        """The emotion of each clip of the evaluation; None where a clip is rated and no more.
 
         Raises LabelError for one without a label.
         """

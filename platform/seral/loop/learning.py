@@ -79,7 +79,9 @@ def examples_of(this: Round, answers: Answers) -> Examples:
     prior_only = this.fold.models is not None and this.options.finetune.frozen
     parts = (answers.labelled_ids, fold.dev, fold.test, () if prior_only else this.fold.source)
     train, dev, test, source = (this.utterances(ids) for ids in parts)
-    dev_target, test_target, source_target = (_judged(this, part.ids) for part in (dev, test, source))
+    dev_target, test_target = (_judged(this, part.ids) for part in (dev, test))
+    # Nobody is asked for labels of a source: they are there.
+    source_target = this.data.oracle().targets(source.ids) if source.ids else _judged(this, [])
     bought_MK = [answers.labelled[name].fill_null(np.nan).to_numpy() for name in this.data.dimensions]
     value_MK = np.array(bought_MK, np.float32).reshape(len(bought_MK), len(train.ids)).T
     label_M = codes(answers.labelled["emotion"].to_pylist(), this.classes)
@@ -93,7 +95,7 @@ def examples_of(this: Round, answers: Answers) -> Examples:
         target=Targets(
             label_N=np.concatenate([label_M, source_target.label_N]),
             value_NK=np.concatenate([value_MK, source_target.value_NK]),
-            soft_NC=_soft_labels(answers.labelled, len(source.ids), len(this.classes)),
+            soft_NC=_soft_labels(answers.labelled, source_target, len(this.classes)),
             votes_N=this.annotator.votes([*train.ids, *[""] * len(source.ids)]),
         ),
         rejected=this.utterances(answers.rejected_ids),
@@ -101,18 +103,19 @@ def examples_of(this: Round, answers: Answers) -> Examples:
 
 
 def _judged(this: Round, ids: Sequence[str]) -> Targets:
-    """The labels of clips of the evaluation, or of the source."""
+    """The labels of clips of the evaluation."""
     label_N = codes(this.annotator.emotions(ids), this.classes)
     return Targets(label_N=label_N, value_NK=this.annotator.ratings(ids))
 
 
-def _soft_labels(labelled: pa.Table, others: int, num_classes: int) -> Float | None:
-    """Shares of the classes (M, C), of what is labelled and of `others` that are certain; None where all are."""
-    if labelled["probability"].null_count == labelled.num_rows:
+def _soft_labels(labelled: pa.Table, source: Targets, num_classes: int) -> Float | None:
+    """Shares of the classes (M, C), of what is labelled and of the source, NaN where certain; None where all are."""
+    if labelled["probability"].null_count == labelled.num_rows and source.soft_NC is None:
         return None
     nothing = [np.nan] * num_classes
     rows = [nothing if row is None else row for row in labelled["probability"].to_pylist()]
-    return np.array([*rows, *[nothing] * others], np.float32)
+    others_NC = np.full((len(source.label_N), num_classes), np.nan) if source.soft_NC is None else source.soft_NC
+    return np.concatenate([np.array(rows, np.float32).reshape(-1, num_classes), others_NC]).astype(np.float32)
 
 
 def train_model(this: Round, examples: Examples, target: Targets, folder: str, seed: int) -> dict[str, Any]:

@@ -44,14 +44,6 @@ def eligible(options: TaskOptions, pool: Pool, corpora: Sequence[str] | None) ->
     return table
 
 
-def decided(options: TaskOptions, pool: Pool, table: pa.Table) -> pa.Table:
-    """The rows of utterances that have a class: no tie among raters."""
-    if options.votes is None or not options.classes:
-        return table
-    oracle = Oracle(pool, options.classes, options.class_map, options.dimensions, votes=options.votes)
-    return _only(table, pa.array(oracle.targets(table["utterance_id"].to_pylist()).decided_N))
-
-
 def askable(pool: Pool, corpora: Sequence[str] | None) -> pa.Table:
     """Metadata of what anybody can be asked about: chosen corpora, no duplicates."""
     table = of_corpora([pool], corpora)[0]

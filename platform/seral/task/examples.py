@@ -130,6 +130,18 @@ class Targets:
         """Classes and no ratings."""
         return Targets(label_N=label_N, value_NK=np.empty((len(label_N), 0), np.float32))
 
+    @staticmethod
+    def joined(parts: Sequence[Targets]) -> Targets:
+        """Classes and shares of all parts, one after the other; no ratings."""
+        soft = [part.soft_NC for part in parts if part.soft_NC is not None]
+        width = soft[0].shape[1] if soft else 0
+        shares = [
+            np.full((len(part.label_N), width), np.nan, np.float32) if part.soft_NC is None else part.soft_NC
+            for part in parts
+        ]
+        classes = Targets.of_classes(np.concatenate([part.label_N for part in parts]))
+        return replace(classes, soft_NC=np.concatenate(shares) if soft else None)
+
     def rows(self, rows: Sequence[int]) -> Targets:
         """Labels of some rows, which may come again."""
         index = list(rows)

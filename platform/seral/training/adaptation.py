@@ -27,7 +27,7 @@ from ser_models.heads import LayerPool
 from ser_models.intervals import mean_interval
 from ser_models.metrics import uar
 from ser_models.moments import PooledMoments
-from ser_models.transfer import USUAL_L2, together
+from ser_models.transfer import USUAL_L2, classes_of, together
 from seral import storage
 from seral.features.audio import extract_features
 from seral.features.frames import keep_frames
@@ -47,7 +47,7 @@ from seral.training.finetune import frames_layer
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import labelled_rows, standardised_pool
 from seral.training.scoring import features_from_frames
-from seral.training.sources import LabelledSpeech, SourceOptions, Speech, corpora_in, labelled_speech, refuse_crowd
+from seral.training.sources import LabelledSpeech, SourceOptions, Speech, corpora_in, labelled_speech
 
 MAY_CHANGE = {"run", "cluster", "left_out"}
 DONE, PICTURE, LEFT_OUT = "adapt.json", "adapt.png", "left-out"
@@ -95,7 +95,6 @@ class AdaptOptions(TaskOptions):
     def _check(self) -> AdaptOptions:
         if len(self.classes) < 2 or self.dimensions:
             raise ValueError("an encoder is adapted to classes: name at least two, and no dimensions")
-        refuse_crowd(self)
         if self.finetune(1).frozen:
             raise ValueError(f"adapter {self.adapter!r} trains nothing in the encoder: choose another, such as lora")
         return self
@@ -129,7 +128,7 @@ def run_adapt(options: AdaptOptions) -> str:
     layer = frames_layer(options.encoder, training)
     parts = list[LabelledSpeech]()
     for source in options.parts:
-        parts.append(labelled_speech(source, options, lambda uri: _speech(options, uri)))
+        parts.append(labelled_speech(source, options, lambda uri: _speech(options, uri), training))
         keep_frames(parts[-1].speech.store, layer or 0, parts[-1].ids, options.cluster)
     clips = [
         LabelledClips(store=part.speech.store, ids=tuple(part.ids), targets=part.targets, corpus_N=part.corpus_N)
@@ -228,14 +227,14 @@ def _left_out(
 
 
 def _rows(part: LabelledClips, units: Utterances, corpus: str) -> PooledSet:
-    own_N = (part.corpus_N == corpus) & part.targets.decided_N
-    return labelled_rows(units.rows(own_N), part.targets.rows(own_N.nonzero()[0].tolist()).decided)
+    own_N = part.corpus_N == corpus
+    return labelled_rows(units.rows(own_N), part.targets.rows(own_N.nonzero()[0].tolist()))
 
 
 def carried_over(
     corpora: dict[str, PooledSet], left_out: str, num_classes: int, store: Any, training: FinetuneOptions
 ) -> float:
-    """UAR on a corpus, of classes that others have too, by a head of these on the middle of the network.
+    """UAR on those clips of a corpus that have a class, one of the others', by a head of these on the middle states.
 
     Every corpus is brought to the mean and spread of the one that is left out.
     """
@@ -250,7 +249,7 @@ def carried_over(
     pool: LayerPool = standardised_pool(store, moments, training.head_only)
     labelled = together(others)
     fitted = fit_head(labelled, num_classes, pool=pool, options=FitOptions(l2=USUAL_L2, learn_layers=False))
-    shared_N = torch.isin(own.label_N, labelled.label_N)
+    shared_N = torch.isin(own.label_N, classes_of({"others": labelled}, num_classes))
     predicted_N = predict_pooled(fitted, own.mean_NLD, own.std_NLD, own.text_NE).argmax(1)
     return uar(own.label_N[shared_N].numpy(), predicted_N[shared_N].numpy())
 

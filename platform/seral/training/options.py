@@ -11,7 +11,7 @@ from ser_models.pooling import MEAN_STD
 from seral import storage
 from seral.pool.shards import Pool
 from seral.pretraining.options import TaptRunOptions
-from seral.task.eligibility import decided, eligible
+from seral.task.eligibility import eligible
 from seral.task.options import ProtocolOptions, ReadingOptions
 from seral.training.alignment import AnchorOptions
 from seral.training.finetune_options import FinetuneOptions, check_anchored, check_text
@@ -70,7 +70,7 @@ def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, pa.Table]:
     if not options.source_corpora:
         target = eligible(options, pool, options.corpora)
         return target, target.slice(0, 0)
-    source = decided(options, pool, eligible(options, pool, options.source_corpora))
+    source = eligible(options, pool, options.source_corpora)
     present = sorted(set(pool.column("corpus").unique().to_pylist()) - set(options.source_corpora))
     target = eligible(options, pool, options.corpora or present)
     return target, source

@@ -1,15 +1,19 @@
 """Targets of a training whose raters are known by name: classifier and raters learnt from each other."""
 
-# M labelled rows · C classes
+# N clips · M labelled rows · C classes
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from seral.features.store import FeatureStore
 from seral.labels.crowd import weighed
 from seral.labels.votes import winners
+from seral.task.examples import Targets, Unlabelled
 from seral.training.cross_validation import cross_validated
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune_options import FinetuneOptions
@@ -52,3 +56,30 @@ def learn_raters(data: TrainingData, options: FinetuneOptions) -> tuple[Training
         learnt = replace(targets, soft_NC=share_NC.astype(np.float32), label_N=winners(share_NC))
         data = replace(data, train=Labelled(units, learnt))
     return data, {"raters": right_of} if right_of else {}
+
+
+def raters_of_corpora(
+    clips: Labelled, corpus_N: NDArray[np.str_], store: FeatureStore, classes: Sequence[str], options: FinetuneOptions
+) -> Targets:
+    """Targets of labelled corpora with shares of the classes by a classifier and raters' votes, corpus after corpus.
+
+    As they are where no votes of named raters come with them.
+    """
+    targets = clips.targets
+    if targets.votes_N is None or targets.soft_NC is None:
+        return targets
+    label_N, soft_NC = targets.label_N.copy(), targets.soft_NC.copy()
+    alone = FinetuneOptions(head=options.head.model_copy(update={"normalise": "none"}))
+    for corpus in np.unique(corpus_N).tolist():
+        own_N = corpus_N == corpus
+        units, rows = clips.units.rows(own_N), np.flatnonzero(own_N).tolist()
+        data = TrainingData(
+            train=Labelled(units, targets.rows(rows)),
+            dev=Labelled(units.rows(np.zeros(len(rows), dtype=bool)), targets.first(0)),
+            unlabelled=Unlabelled.of(units),
+            store=store,
+            classes=classes,
+        )
+        learnt = learn_raters(data, alone)[0].train.targets
+        label_N[rows], soft_NC[rows] = learnt.label_N, learnt.soft_NC
+    return replace(targets, label_N=label_N, soft_NC=soft_NC)

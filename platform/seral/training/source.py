@@ -33,12 +33,13 @@ from seral.features.store import FeatureStore
 from seral.pool.ids import Ids, one_array, positions
 from seral.task.examples import SOME, Targets, Utterances, pooled_rows
 from seral.task.folds import FoldData
-from seral.training.data import SourceModels
+from seral.training.data import Labelled, SourceModels
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import fit_options, labelled_rows, standardised_pool
 from seral.training.model import model_of_head, read_outputs, save_model
 from seral.training.normalisation import are_mixed, class_mixing
 from seral.training.options import TrainingOptions
+from seral.training.raters import raters_of_corpora
 
 MODELS = "models"
 """Folder of the models in a run of `seral transfer`."""
@@ -99,8 +100,10 @@ def source_models(options: TrainingOptions, data: FoldData, source: pa.Table, fo
         names, speaker_N, own_corpus_N = whole_speakers(data.metadata, data.fold.train)
         moments = {"none": data.unlabelled.moments}
         moments |= {kind: centring.moments for kind, centring in data.centrings.items()}
-        labelled, some, targets = data.utterances(ids), data.utterances(names), data.oracle().targets(ids).decided
+        labelled, some = data.utterances(ids), data.utterances(names)
         corpus_N = np.array([corpus_of[name] for name in ids])
+        clips = Labelled(labelled, data.oracle().targets(ids))
+        targets = raters_of_corpora(clips, corpus_N, data.store, data.classes, training)
         make_source_models(
             SourceSpeech(
                 views={

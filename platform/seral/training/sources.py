@@ -21,6 +21,9 @@ from seral.task.eligibility import askable
 from seral.task.examples import Targets, Utterances
 from seral.task.gold import Oracle
 from seral.task.options import TaskOptions
+from seral.training.data import Labelled
+from seral.training.finetune_options import FinetuneOptions
+from seral.training.raters import raters_of_corpora
 
 
 class SourceOptions(Options):
@@ -45,12 +48,6 @@ def corpora_in(sources: Sequence[SourceOptions], uri: str) -> list[str] | None:
     return None if None in named else [name for names in named for name in names or ()]
 
 
-def refuse_crowd(options: TaskOptions) -> None:
-    """Raises ValueError where raters are to be learnt, which a training on the clips of one fold does."""
-    if options.votes is not None and options.votes.method == "crowd":
-        raise ValueError("votes.method: crowd learns raters within a training; take majority, soft or dawid-skene here")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Speech:
     """Features of some clips of a pool."""
@@ -71,7 +68,7 @@ class Speech:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSpeech:
-    """Clips of a pool whose class is known."""
+    """Clips of a pool whose class is known, or what shares of the votes the classes have."""
 
     speech: Speech
     ids: list[str]
@@ -86,10 +83,12 @@ class LabelledSpeech:
         return metadata.filter(pc.is_in(metadata["utterance_id"], pa.array(self.ids, pa.string())))
 
 
-def labelled_speech(source: SourceOptions, options: TaskOptions, speech_of: Callable[[str], Speech]) -> LabelledSpeech:
+def labelled_speech(
+    source: SourceOptions, options: TaskOptions, speech_of: Callable[[str], Speech], training: FinetuneOptions
+) -> LabelledSpeech:
     """The labelled clips of a source that have features. Raises OptionError where no clip has one of the classes.
 
-    `speech_of` gives the speech of a pool.
+    `speech_of` gives the speech of a pool. Raters who are to be learnt are, by a head on these features.
     """
     speech = speech_of(source.pool)
     pool = speech.store.pool
@@ -103,4 +102,9 @@ def labelled_speech(source: SourceOptions, options: TaskOptions, speech_of: Call
         raise OptionError(f"no clip of {source.pool} has one of the classes {', '.join(options.classes)}")
     corpus_of = dict(zip(*(metadata[name].to_pylist() for name in ("utterance_id", "corpus")), strict=True))
     corpus_N = np.array([corpus_of[name] for name in ids])
-    return LabelledSpeech(speech=speech, ids=ids, targets=oracle.targets(ids), corpus_N=corpus_N)
+    targets = oracle.targets(ids)
+    if targets.votes_N is not None:
+        targets = raters_of_corpora(
+            Labelled(speech.utterances(ids), targets), corpus_N, speech.store, options.classes, training
+        )
+    return LabelledSpeech(speech=speech, ids=ids, targets=targets, corpus_N=corpus_N)

@@ -54,7 +54,7 @@ from seral.training.source import (
     view,
     whole_speakers,
 )
-from seral.training.sources import SourceOptions, Speech, corpora_in, labelled_speech, refuse_crowd
+from seral.training.sources import SourceOptions, Speech, corpora_in, labelled_speech
 
 MAY_CHANGE = {"run", "cluster"}
 PREDICTIONS = "predictions"
@@ -81,7 +81,6 @@ class TransferOptions(TaskOptions):
     def _check_head(self) -> TransferOptions:
         if len(self.classes) < 2 or self.dimensions:
             raise ValueError("a transfer learns classes: name at least two, and no dimensions")
-        refuse_crowd(self)
         if self.head.hidden:
             raise ValueError(f"a transfer fits linear heads, got head.hidden={self.head.hidden}")
         return self
@@ -162,7 +161,7 @@ def _source(
         return target if uri == options.pool else _features(uri, context)
 
     for source in options.sources:
-        labelled = labelled_speech(source, options, speech_of)
+        labelled = labelled_speech(source, options, speech_of, FinetuneOptions(head=options.head))
         speech, ids, shifts = labelled.speech, labelled.ids, None
         units = speech.utterances(ids)
         if centring is not None:
@@ -176,9 +175,8 @@ def _source(
             clips = source_view(units, taken, labelled.targets, labelled.corpus_N, len(options.classes))
             parts.setdefault(kind, []).append(clips)
     hand_down([options.encoder], storage.join(options.run, MODELS), pa.concat_tables(learnt))
-    label_N = np.concatenate([part.label_N for part in targets])
     views = {kind: _together(units) for kind, units in parts.items()}
-    return SourceSpeech(views=views, targets=Targets.of_classes(label_N), corpus_N=np.concatenate(corpora))
+    return SourceSpeech(views=views, targets=Targets.joined(targets), corpus_N=np.concatenate(corpora))
 
 
 def _features(uri: str, context: RunContext[TransferOptions]) -> Speech:
