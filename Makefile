@@ -2,15 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all check docs bench bench-selection submit setup clean
+.PHONY: demo test test-all check docs bench bench-selection submit setup lock audit sbom clean
 
 setup: $(VENV)/.ready
 
-# One locked set of versions for everybody: constraints.txt.
-$(VENV)/.ready: pyproject.toml constraints.txt
+# One locked set of versions for everybody: constraints.txt; requirements.txt has the hashes of their files. Torch has
+# none: its file is another one for every kind of processor and accelerator.
+$(VENV)/.ready: pyproject.toml constraints.txt requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	$(INSTALL) --no-deps --require-hashes --requirement requirements.txt
+	$(INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[demo,dev]'
 	touch $@
 
 demo: setup ## the main job on a generated pool, with a report to open
@@ -35,12 +38,33 @@ bench: setup ## both sides of every speed claim, measured in one run
 	$(BIN)/python -m jobs.bench.throughput
 
 bench-selection: setup ## every strategy against plain definitions and other libraries
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m jobs.bench.selection $(ARGS)
 
 submit: setup ## send one job file to a Ray cluster: make submit JOB=loop ARGS='--config run.yaml' (RAY_ADDRESS)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[submit]'
+	$(INSTALL) --constraint constraints.txt --editable '.[submit]'
 	$(BIN)/seral jobs submit $(JOB) $(ARGS)
+
+# What seral is built with, and what torch needs of what others do not: torch itself is left out by an override.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11.9 --generate-hashes --no-annotate --no-header \
+	--constraint constraints.txt --override build/lock/override.txt --no-emit-package torch \
+	--no-emit-package setuptools --no-emit-package httpx2-jsfetch pyproject.toml build/lock/more.txt
+lock: setup ## requirements.txt and the image's: the hashes of the versions in constraints.txt
+	$(INSTALL) uv
+	mkdir -p build/lock
+	echo 'torch; sys_platform == "never"' > build/lock/override.txt
+	printf '%s\n' hatchling editables filelock fsspec jinja2 networkx sympy typing-extensions > build/lock/more.txt
+	$(LOCK) --extra demo --extra dev --output-file requirements.txt
+	$(LOCK) --extra submit --output-file jobs/cluster/requirements.txt
+
+audit: setup ## known vulnerabilities of what is installed (asks pypi.org)
+	$(INSTALL) pip-audit
+	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.txt
+
+sbom: setup ## what a release was built and tested with, and its licences: build/sbom.json (CycloneDX)
+	$(INSTALL) cyclonedx-bom
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
 
 clean:
 	rm -rf $(VENV) build dist runs data .mypy_cache .ruff_cache .pytest_cache

@@ -63,12 +63,13 @@ def raters_of_corpora(
 ) -> Targets:
     """Targets of labelled corpora with shares of the classes by a classifier and raters' votes, corpus after corpus.
 
-    As they are where no votes of named raters come with them.
+    Winners stay those of the votes: what is judged by them does not confirm the classifier. As they are where no votes
+    of named raters come with them.
     """
     targets = clips.targets
     if targets.votes_N is None or targets.soft_NC is None:
         return targets
-    label_N, soft_NC = targets.label_N.copy(), targets.soft_NC.copy()
+    soft_NC = targets.soft_NC.copy()
     alone = FinetuneOptions(head=options.head.model_copy(update={"normalise": "none"}))
     for corpus in np.unique(corpus_N).tolist():
         own_N = corpus_N == corpus
@@ -80,6 +81,5 @@ def raters_of_corpora(
             store=store,
             classes=classes,
         )
-        learnt = learn_raters(data, alone)[0].train.targets
-        label_N[rows], soft_NC[rows] = learnt.label_N, learnt.soft_NC
-    return replace(targets, label_N=label_N, soft_NC=soft_NC)
+        soft_NC[rows] = learn_raters(data, alone)[0].train.targets.soft_NC
+    return replace(targets, soft_NC=soft_NC)
