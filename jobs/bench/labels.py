@@ -4,13 +4,15 @@
 
 The server is `seral labels serve`, a process of its own. The people are threads that do what the page does: claim two
 clips, fetch the audio of the next, think, answer, and send again, under the same key, what was not confirmed. At the
-end the ledger is counted against what everybody has said.
+end the ledger is counted against what everybody has said. With `slow` so many sockets besides send a request that
+never ends, a byte every second, and are opened again as often as the server closes them.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +20,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -57,6 +59,8 @@ class LabelsBenchOptions(Options):
     """Mean time between hearing a clip and the answer; drawn anew for each, 0 = as fast as the server can."""
     kills: int = Field(default=1, ge=0)
     """Times the server is killed (SIGKILL) and started again, at even distances."""
+    slow: int = Field(default=0, ge=0)
+    """Sockets that hold the server up (slow-loris)."""
     port: int = 8799
     """Port of the server."""
     seed: int = Field(default=0, ge=0)
@@ -93,7 +97,7 @@ def run_labels_bench(options: LabelsBenchOptions) -> str:
     tokens = [ledger.add_person(f"person-{number:03d}") for number in range(options.people)]
     records = [Record() for _ in tokens]
     load = {"before": os.getloadavg()[0]}
-    with server(options, url) as kill:
+    with server(options, url) as kill, slow_requests(options) as opened:
         begun = time.monotonic()
         people = [
             threading.Thread(target=label, args=(options, token, record, number))
@@ -115,8 +119,9 @@ def run_labels_bench(options: LabelsBenchOptions) -> str:
     table = {name: percentiles([s for record in records for s in record.seconds[name]]) for name in REQUESTS}
     resent = sum(record.failed for record in records)
     raw = {"options": options.model_dump(), "seconds": table, "wall_s": wall_s, "resent": resent, "load": load}
-    storage.write_json(work / "labels.json", raw | {"answers": count})
-    return render(options, table, count, resent, wall_s, load)
+    storage.write_json(work / "labels.json", raw | {"answers": count, "slow": opened})
+    text = render(options, table, count, resent, wall_s, load)
+    return f"{text}\n{options.slow} slow sockets: {opened['opened']} opened, {opened['closed']} closed by the server"
 
 
 REQUESTS = ("next clip", "audio", "submit")
@@ -196,6 +201,42 @@ def server(options: LabelsBenchOptions, url: str) -> Iterator[Any]:
     finally:
         running[-1].kill()
         running[-1].wait()
+
+
+@contextmanager
+def slow_requests(options: LabelsBenchOptions) -> Iterator[dict[str, int]]:
+    """Sockets whose requests never end, until the block does; counts those that were opened, and closed on them."""
+    count, done, lock = {"opened": 0, "closed": 0}, threading.Event(), threading.Lock()
+
+    def attack(sockets: int) -> None:
+        sockets_open = list[socket.socket]()
+        while not done.wait(1.0):
+            for one in list(sockets_open):
+                try:
+                    one.send(b"a")
+                except OSError:
+                    sockets_open.remove(one)
+                    one.close()
+                    with lock:
+                        count["closed"] += 1
+            with suppress(OSError):  # while it is killed and started again
+                while len(sockets_open) < sockets and not done.is_set():
+                    sockets_open.append(socket.create_connection(("127.0.0.1", options.port), timeout=2))
+                    sockets_open[-1].send(b"GET / HTTP/1.1\r\nX-Slow: ")
+                    with lock:
+                        count["opened"] += 1
+        for one in sockets_open:
+            one.close()
+
+    threads = [threading.Thread(target=attack, args=(len(part),)) for part in np.array_split(range(options.slow), 4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield count
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
 
 
 def check(ledger: Ledger, records: list[Record]) -> int:

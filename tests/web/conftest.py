@@ -22,7 +22,7 @@ import pytest
 import soundfile as sf
 from fastapi.testclient import TestClient
 from numpy.typing import NDArray
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from seral import storage
 from seral.labels.ledger import Ledger
@@ -135,12 +135,44 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
+def launched(chromium: str) -> Iterator[Browser]:
     """Chromium for the tests of one file."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
+
+
+class Watched:
+    """A browser that takes down what pages were refused by their Content-Security-Policy."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self.refused = list[str]()
+        self.contexts = list[BrowserContext]()
+
+    def new_context(self, **options: Any) -> BrowserContext:
+        context = self._browser.new_context(**options)
+        self.contexts.append(context)
+        context.on("console", lambda message: self._take_down(message.text))
+        return context
+
+    def new_page(self, **options: Any) -> Page:
+        return self.new_context(**options).new_page()
+
+    def _take_down(self, text: str) -> None:
+        if "Content Security Policy" in text:
+            self.refused.append(text)
+
+
+@pytest.fixture
+def browser(launched: Browser) -> Iterator[Watched]:
+    """Chromium; whatever a test does, no page may try what its policy forbids."""
+    browser = Watched(launched)
+    yield browser
+    for context in browser.contexts:
+        context.close()
+    assert browser.refused == []
 
 
 @pytest.fixture

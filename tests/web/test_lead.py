@@ -7,7 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import expect
 
 from seral.labels.consensus import consensus
 from seral.labels.disputes import find_disputes
@@ -142,7 +142,7 @@ def test_links_are_given_and_taken(client_of: Open, ledger: Ledger) -> None:
         assert reason in refused.json()["error"]
 
 
-def test_a_lead_decides_and_lets_people_in_by_the_page(browser: Browser, server: Any, answered: Ledger) -> None:
+def test_a_lead_decides_and_lets_people_in_by_the_page(browser: Any, server: Any, answered: Ledger) -> None:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     errors: list[Any] = []
     page.on("pageerror", lambda error: errors.append(error))
@@ -166,7 +166,7 @@ def test_a_lead_decides_and_lets_people_in_by_the_page(browser: Browser, server:
 
 
 @pytest.mark.parametrize("project", [RATED])
-def test_a_lead_decides_ratings_by_the_page(browser: Browser, server: Any, rated: Ledger) -> None:
+def test_a_lead_decides_ratings_by_the_page(browser: Any, server: Any, rated: Ledger) -> None:
     page = browser.new_page(viewport={"width": 1200, "height": 900})
     errors: list[Any] = []
     page.on("pageerror", lambda error: errors.append(error))

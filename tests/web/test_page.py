@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from seral.labels.audit import WRITE_EVERY_S, read_events
 from seral.labels.ledger import Ledger
@@ -22,7 +22,7 @@ Enter = Callable[..., Page]
 
 
 @pytest.fixture
-def enter(browser: Browser, server: Any, ledger: Ledger) -> Iterator[Enter]:
+def enter(browser: Any, server: Any, ledger: Ledger) -> Iterator[Enter]:
     """`enter("ada")`: her page, after she has followed her link and pressed a key."""
     contexts, errors = [], []
 
@@ -182,7 +182,7 @@ def test_who_stops_gives_their_clips_back(enter: Enter, ledger: Ledger) -> None:
     wait_for_clip(page, 1)
 
 
-def test_a_wrong_link_shows_nothing(browser: Browser, server: Any) -> None:
+def test_a_wrong_link_shows_nothing(browser: Any, server: Any) -> None:
     page = browser.new_page()
     assert page.goto(f"{server.url}/in/wrong").status == 403  # type: ignore[union-attr]
     assert page.content().count("calls-") == 0
@@ -191,6 +191,19 @@ def test_a_wrong_link_shows_nothing(browser: Browser, server: Any) -> None:
     expect(page.locator("#work")).to_be_hidden()
     assert page.context.cookies() == []
     page.close()
+
+
+def test_what_the_policy_forbids_is_seen(browser: Any, server: Any) -> None:
+    page = browser.new_page()
+    page.goto(server.url)
+    page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))"
+    )
+    page.evaluate("document.body.append(Object.assign(new Image(), {src: 'https://elsewhere.example/a.png'}))")
+    page.wait_for_timeout(QUICK_MS)
+    assert page.evaluate("window.ran") is None
+    refused, browser.refused = browser.refused, []
+    assert [any(word in text for text in refused) for word in ("inline script", "elsewhere.example")] == [True, True]
 
 
 def test_the_link_leaves_no_token_in_the_address(enter: Enter, server: Any, ledger: Ledger) -> None:
