@@ -7,9 +7,10 @@ import json
 import os
 import pickle
 import shutil
+import sqlite3
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,69 @@ def test_answers_of_another_tool(tmp_path: Path, trap: Path) -> None:
     pq.write_table(with_payload(table, trap), tmp_path / "answers.parquet")
     arguments = ["labels", "import", str(tmp_path / "labels.sqlite"), str(tmp_path / "answers.parquet")]
     assert NAMED in command(*arguments, "--format", "parquet")
+
+
+def test_a_sweep_of_a_stranger(speech_pool: str, tmp_path: Path, trap: Path) -> None:
+    """Tune leaves pickles in it, and a sweep that goes on reads none of them."""
+    training = json.loads(Path(commands_on(Path(speech_pool), tmp_path / "run")["loop"][-1]).read_text())
+    training = {name: value for name, value in training.items() if name not in ("run", "budget")}
+    values = {"run": str(tmp_path / "sweep"), "training": training, "search": "random", "trials": 1}
+    values["space"] = {"finetune.head.l2": [0.1, 0.3]}
+    (tmp_path / "sweep.json").write_text(json.dumps(values))
+    assert CliRunner().invoke(app, ["sweep", "run", str(tmp_path / "sweep.json")]).exit_code == 0
+    pickles = sorted((tmp_path / "sweep").rglob("*.pkl"))
+    assert pickles
+    for file in pickles:
+        file.write_bytes(pickled(trap))
+    (tmp_path / "sweep.json").write_text(json.dumps(values | {"trials": 2}))
+    result = CliRunner().invoke(app, ["sweep", "run", str(tmp_path / "sweep.json")])
+    assert result.exit_code == 0, result.output
+    for file in (tmp_path / "sweep").rglob("*.json"):
+        file.write_bytes(pickled(trap))
+    assert str(tmp_path / "sweep") in command("sweep", "run", str(tmp_path / "sweep.json"))
+
+
+def test_a_study_of_a_stranger(speech_pool: str, tmp_path: Path, trap: Path) -> None:
+    values = {
+        "pool": speech_pool,
+        "run": str(tmp_path / "study"),
+        "classes": ["anger", "happiness", "neutral", "sadness"],
+        "split": {"scheme": "k-fold", "k": 3},
+        "folds": [0],
+        "seeds": [0],
+        "rows": [{"name": "one"}, {"name": "other", "finetune": {"head": {"l2": 0.1}}}],
+    }
+    (tmp_path / "study.json").write_text(json.dumps(values))
+    assert CliRunner().invoke(app, ["compare", str(tmp_path / "study.json")]).exit_code == 0
+    for file in (tmp_path / "study").rglob("*.json"):
+        file.write_bytes(pickled(trap))
+    assert str(tmp_path / "study") in command("compare", str(tmp_path / "study.json"))
+
+
+def test_a_ledger_of_a_stranger(speech_pool: str, tmp_path: Path, trap: Path) -> None:
+    """Pickles in every cell, and a trigger that would load a library."""
+    from seral.labels.ledger import Ledger
+    from seral.labels.records import Project
+
+    file = tmp_path / "labels.sqlite"
+    ledger = Ledger.create(str(file), Project(classes=("anger", "neutral")))
+    ledger.ask("round-0", sorted(open_pool(speech_pool).ids["utterance_id"].to_pylist())[:2], purpose="round")
+    ledger.add_person("ada")
+    ledger.close()
+    with closing(sqlite3.connect(file)) as database, database:
+        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = [
+                row[1]
+                for row in database.execute(f"PRAGMA table_info({table})")
+                if "CHAR" in row[2] or row[2] in ("TEXT", "JSON")
+            ]
+            for column in columns:
+                with suppress(sqlite3.IntegrityError):  # a key
+                    database.execute(f"UPDATE {table} SET {column} = ?", (pickled(trap),))
+        body = f"SELECT load_extension('{trap}')"
+        database.execute(f"CREATE TRIGGER t AFTER INSERT ON person BEGIN {body}; END")
+    for arguments in (["progress", str(file)], ["people", "add", str(file), "bob"], ["agreement", str(file)]):
+        assert str(file) in command("labels", *arguments)
 
 
 def test_encoders(speech_pool: str, tmp_path: Path, trap: Path) -> None:

@@ -14,6 +14,7 @@ Times are seconds since 1970, UTC.
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -267,6 +268,11 @@ def _clear_errors(url: str) -> Iterator[None]:
         yield
     except (DataError, OverflowError) as error:
         raise LabelError(f"no ledger can hold a number or a text of these: {error}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LabelError(f"the ledger {_shown(url)} holds what seral has not written: {error}") from None
     except DBAPIError as error:
-        where = sa.make_url(url).render_as_string(hide_password=True)
-        raise LabelError(f"the ledger {where}: {str(error.orig).strip() or error}") from error
+        raise LabelError(f"the ledger {_shown(url)}: {str(error.orig).strip() or error}") from error
+
+
+def _shown(url: str) -> str:
+    return sa.make_url(url).render_as_string(hide_password=True)
