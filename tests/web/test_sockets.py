@@ -106,6 +106,18 @@ def test_so_many_sockets_are_open_and_the_quietest_goes_first(server: Any) -> No
         assert browser.get("/").status_code == 200
 
 
+@pytest.mark.parametrize("options", [FEW])
+def test_who_is_between_two_requests_stays_when_sockets_come_that_ask_nothing(server: Any) -> None:
+    with ExitStack() as stack:
+        person = connect(stack, server.port)
+        assert ask(person).startswith(b"HTTP/1.1 404 ")
+        slow = [connect(stack, server.port) for _ in range(19)]
+        time.sleep(1.5)
+        slow += [connect(stack, server.port) for _ in range(15)]
+        assert [read_all(made) for made in slow[:15]] == [b""] * 15
+        assert ask(person).startswith(b"HTTP/1.1 404 ")
+
+
 def test_what_is_no_request_is_refused_in_a_sentence(server: Any) -> None:
     with ExitStack() as stack:
         made = connect(stack, server.port)

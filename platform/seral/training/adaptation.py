@@ -221,7 +221,7 @@ def _left_out(
                     rows.setdefault(corpus, []).append(_rows(part, units, corpus))
         whole = {corpus: together(dict(enumerate(parts))) for corpus, parts in rows.items()}
         uars[kind] = carried_over(whole, name, len(spec.classes), spec.clips[0].store, training)
-    row = {"corpus": name, "labels": len(whole[name].label_N), **uars}
+    row = {"corpus": name, "labels": int((whole[name].label_N >= 0).sum()), **uars}
     storage.write_json(done, row)
     return row
 

@@ -19,6 +19,8 @@ from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from seral.web.app import HEADERS
 
+SLOW_S = 1.0
+"""Time for a request after which its socket is closed before those of people who are between two requests."""
 LOOKS = 4
 """Looks at a socket within the time that it has."""
 ARRIVED = {h11.DONE, h11.MUST_CLOSE, h11.CLOSED, h11.ERROR}
@@ -32,7 +34,7 @@ class SocketLimits:
     request_s: float
     """Time for a whole request to arrive, and within which something of an answer must be read."""
     most: int
-    """Open sockets; one more closes the one that has been quiet for longest."""
+    """Open sockets; one more closes a slow one, or the one that has been quiet for longest."""
 
 
 class PageConfig(uvicorn.Config):
@@ -88,6 +90,11 @@ class BoundedProtocol(H11Protocol):
         """True from a whole request to the end of its answer."""
         return self.cycle is not None and not self.cycle.response_complete and self.conn.their_state in ARRIVED
 
+    @property
+    def slow(self) -> bool:
+        """True where a request is awaited that should have come by now."""
+        return self._awaited_since is not None and self.loop.time() - self._awaited_since > SLOW_S
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to watch a new socket, and make room for it."""
         super().connection_made(transport)
@@ -96,7 +103,7 @@ class BoundedProtocol(H11Protocol):
         if len(self.connections) > self._limits.most:
             open_ones = [one for one in self.connections if isinstance(one, BoundedProtocol)]
             quiet = [one for one in open_ones if not one.busy]
-            oldest = min(quiet, key=lambda one: one.quiet_since)
+            oldest = min(quiet, key=lambda one: (not one.slow, one.quiet_since))
             self.connections.discard(oldest)
             oldest.transport.abort()
 
