@@ -238,6 +238,15 @@ def test_features_of_a_stranger(finished: Path, speech_pool: str, tmp_path: Path
     assert NAMED in command(*commands_on(tmp_path / "pool", tmp_path / "run")["loop"])
 
 
+def test_predictions_for_a_pool_of_a_stranger(
+    finished: Path, strange_pool: Path, tmp_path: Path, trap: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plant(strange_pool, "utterances", trap)
+    out = str(tmp_path / "out.parquet")
+    assert NAMED in command("predict", str(finished / "run"), str(strange_pool), "--out", out)
+    assert "Traceback" not in capfd.readouterr().err, "a sentence, and nothing of Ray's"
+
+
 def test_a_run_of_a_stranger(finished: Path, tmp_path: Path, trap: Path) -> None:
     """Reported, and gone on with."""
     run = tmp_path / "run"
