@@ -176,13 +176,27 @@ HEADS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_whatever_a_decoder_makes_of_noise_has_a_name(kind: str, tmp_path: Path) -> None:
+def test_whatever_a_decoder_makes_of_noise_has_a_name(
+    kind: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     rng = np.random.default_rng(0)
     for number in range(40):
         file = tmp_path / f"{number}.{kind}"
         file.write_bytes(HEADS[kind][: rng.integers(4, 60)] + rng.bytes(int(rng.integers(0, 5000))))
         with suppress(BadAudio):
             decode(file)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_header_that_sends_libsndfile_before_the_beginning_prints_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sf.write(tmp_path / "a.aiff", np.zeros(8000), 8000)
+    whole = (tmp_path / "a.aiff").read_bytes()
+    (tmp_path / "a.aiff").write_bytes(whole.replace(b"SSND", b"\xff\xff\xff\x7f"))
+    with suppress(BadAudio):
+        decode(tmp_path / "a.aiff")
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("kind", ["m4a", "aac", "webm"])

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 import struct
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -126,7 +127,7 @@ def encode_flac(samples: Samples | NDArray[np.int16]) -> bytes:
 def decode_flac(data: bytes) -> Samples:
     """The samples of a clip stored by `encode_flac`, (S,). Raises BadAudio when the bytes are damaged."""
     try:
-        with sf.SoundFile(io.BytesIO(data)) as sound:
+        with sf.SoundFile(_Within(io.BytesIO(data))) as sound:
             if (sound.samplerate, sound.channels) != (SAMPLE_RATE, 1):
                 actual = f"{sound.samplerate} Hz with {sound.channels} channels"
                 raise BadAudio("not-audio", f"stored audio has {actual}, expected {SAMPLE_RATE} Hz mono")
@@ -163,10 +164,26 @@ def _check_head(file: BinaryIO) -> None:
     file.seek(0)
 
 
+class _Within:
+    """A file for codecs, which broken headers send before its beginning: it stays where it is, and says so.
+
+    An exception could not get through C, and would be printed.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.read, self.readinto, self.tell = file.read, file.readinto, file.tell  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with suppress(OSError, ValueError):
+            self._file.seek(offset, whence)
+        return self._file.tell()
+
+
 def _open(file: BinaryIO) -> sf.SoundFile | ContainerSound:
     """By libsndfile; by ffmpeg what libsndfile does not know."""
     try:
-        return sf.SoundFile(file)
+        return sf.SoundFile(_Within(file))
     except sf.LibsndfileError as error:
         file.seek(0)
         container = container_of(file.read(16))
@@ -176,7 +193,7 @@ def _open(file: BinaryIO) -> sf.SoundFile | ContainerSound:
         raise BadAudio("not-audio", f"{container}, which libsndfile does not read. {INSTALL}")
     file.seek(0)
     try:
-        return ContainerSound(file, container)
+        return ContainerSound(cast(BinaryIO, _Within(file)), container)
     except CodecError as error:
         raise BadAudio("not-audio", str(error)) from None
 
