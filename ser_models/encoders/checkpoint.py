@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
+import warnings
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,13 +26,19 @@ def read_checkpoint(source: str, families: Collection[str]) -> tuple[Any, bool]:
             f"{source} is a {model_type!r} checkpoint, not a supported encoder; known: {', '.join(sorted(families))}"
         )
     try:
-        with no_progress_bars():
+        with no_progress_bars(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # what is wrong with it is said below
             model, report = AutoModel.from_pretrained(
                 source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
     except OSError:
         raise
-    except Exception as error:  # of pickle, zip, safetensors or transformers, by what is wrong with the files
+    except pickle.UnpicklingError as error:  # whose own words advise to run whatever there is
+        raise ValueError(
+            f"{source} cannot be read as a checkpoint: its weights are broken, or hold more than tensors, which could "
+            "run code; have them saved as safetensors"
+        ) from error
+    except Exception as error:  # of zip, safetensors or transformers, by what is wrong with the files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{source} cannot be read as a checkpoint: {reason}") from error
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model

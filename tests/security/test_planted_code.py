@@ -344,7 +344,10 @@ def test_encoders(speech_pool: str, tmp_path: Path, trap: Path) -> None:
     save_encoder(load_encoder("seral-tiny"), folder)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickled(trap))
-    assert str(folder) in command("features", speech_pool, "--encoder", str(folder))
+    error = command("features", speech_pool, "--encoder", str(folder))
+    assert str(folder) in error
+    assert "saved as safetensors" in error
+    assert "weights_only" not in error, "no advice to run it"
     torch.save({"weight": Payload(trap)}, folder / "pytorch_model.bin")
     assert str(folder) in command("features", speech_pool, "--encoder", str(folder))
     (folder / "pytorch_model.bin").unlink()
