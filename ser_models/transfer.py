@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,8 +42,19 @@ class SourceHead:
     left_out_uar: Mapping[str, float]
     """UAR on each corpus by a head of the others, over the classes that both have; empty for one corpus. Judged by the
     class of a clip: those on which votes are tied have none."""
+    left_out_NC: Mapping[str, Tensor]
+    """Probabilities of the classes of each corpus's rows by such a head, at `temperature`; empty for one corpus."""
     temperature: float
     """Divisor of the logits under which these heads are as sure as they are right; 1 for one corpus."""
+
+
+class _LeftOut(NamedTuple):
+    """A corpus by a head of the others."""
+
+    logits_NC: Tensor
+    label_N: Tensor
+    shared_N: Tensor
+    """Clips whose class the others have too."""
 
 
 def fit_source_head(
@@ -58,18 +69,24 @@ def fit_source_head(
     if not corpora:
         raise ValueError("a head of other corpora needs at least one with a label, got none")
     tried = {l2: _left_out(corpora, num_classes, pool, replace(options, l2=l2)) for l2 in (USUAL_L2, *OTHER_L2)}
-    scores = {l2: {name: _uar(*part) for name, part in parts.items()} for l2, parts in tried.items()}
+    scores = {l2: {name: _uar(*_judged(part)) for name, part in parts.items()} for l2, parts in tried.items()}
     best = clearly_best(scores)
     fitted = fit_head(together(corpora), num_classes, pool=pool, options=replace(options, l2=best))
     present_C = torch.isin(torch.arange(num_classes), classes_of(corpora, num_classes))
     with torch.no_grad():
         for part in (fitted.head.output.weight, fitted.head.output.bias):
             part[~present_C] = 0
-    temperature = 1.0
-    if left_out := tried.get(best):
-        logits_NC, label_N = (torch.cat(parts) for parts in zip(*left_out.values(), strict=True))
+    temperature, left_out = 1.0, tried[best]
+    if left_out:
+        logits_NC, label_N = (torch.cat(parts) for parts in zip(*map(_judged, left_out.values()), strict=True))
         temperature = best_temperature(logits_NC, label_N)
-    return SourceHead(fitted=fitted, l2=best, left_out_uar=scores.get(best, {}), temperature=temperature)
+    return SourceHead(
+        fitted=fitted,
+        l2=best,
+        left_out_uar=scores[best],
+        left_out_NC={name: (part.logits_NC / temperature).softmax(1) for name, part in left_out.items()},
+        temperature=temperature,
+    )
 
 
 def clearly_best(scores: Mapping[float, Mapping[str, float]]) -> float:
@@ -84,8 +101,8 @@ def clearly_best(scores: Mapping[float, Mapping[str, float]]) -> float:
 
 def _left_out(
     corpora: Mapping[str, PooledSet], num_classes: int, pool: LayerPool, options: FitOptions
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Logits (N, C) and classes (N,) of each corpus by a head of the others, of clips whose class these have too."""
+) -> dict[str, _LeftOut]:
+    """What a head of the others says of each corpus that shares a class with them."""
     left_out = {}
     for name, rows in corpora.items():
         others = {other: part for other, part in corpora.items() if other != name}
@@ -94,8 +111,13 @@ def _left_out(
             continue
         fitted = fit_head(together(others), num_classes, pool=pool, options=options)
         logits_NC = predict_pooled(fitted, rows.mean_NLD, rows.std_NLD, rows.text_NE)
-        left_out[name] = (logits_NC[shared_N], rows.label_N[shared_N])
+        left_out[name] = _LeftOut(logits_NC, rows.label_N, shared_N)
     return left_out
+
+
+def _judged(part: _LeftOut) -> tuple[Tensor, Tensor]:
+    """Logits and classes of the clips that can be judged."""
+    return part.logits_NC[part.shared_N], part.label_N[part.shared_N]
 
 
 def _uar(logits_NC: Tensor, label_N: Tensor) -> float:

@@ -94,6 +94,8 @@ def test_ties_are_learnt_and_nobody_is_judged_by_them() -> None:
         own = winners[name]
         predicted_N = predict_pooled(fitted, own.mean_NLD, own.std_NLD).argmax(1)
         assert source.left_out_uar[name] == pytest.approx(uar(own.label_N.numpy(), predicted_N.numpy()))
+        whole_NC = predict_pooled(fitted, corpora[name].mean_NLD, corpora[name].std_NLD)
+        assert torch.allclose(source.left_out_NC[name], (whole_NC / source.temperature).softmax(1), atol=1e-5)
 
 
 def test_rows_with_and_without_votes_stand_together() -> None:

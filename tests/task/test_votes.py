@@ -258,6 +258,19 @@ def test_a_transfer_learns_shares_ties_and_raters(voted_pool: str, two_voted: st
 
 
 @pytest.mark.ray
+def test_a_transfer_is_judged_by_votes_too(voted_pool: str, two_voted: str, tmp_path: Path) -> None:
+    shutil.copytree(voted_pool, tmp_path / "target")
+    values = {"pool": str(tmp_path / "target"), "classes": CLASSES, "sources": [{"pool": two_voted}]}
+    text = run_transfer(parse(TransferOptions, values | {"run": str(tmp_path / "run"), "votes": {"method": "crowd"}}))
+    facts = json.loads((tmp_path / "run/transfer.json").read_text())["left_out_votes"]
+    assert set(facts) == {"again", "voted"}
+    for agreement in facts.values():
+        assert agreement["votes_cross_entropy"] > 0
+        assert 0 <= agreement["votes_uar_with_ties"] <= 1
+    assert "votes_top2" in text
+
+
+@pytest.mark.ray
 @pytest.mark.parametrize("adapter", ["frozen", "lora"])
 def test_ties_of_other_corpora_are_learnt_from(two_voted: str, tmp_path: Path, adapter: str) -> None:
     finetune = {"adapter": adapter, "epochs": 1, "top_layers": 1}

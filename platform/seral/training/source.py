@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ser_models.alignment import MeanVarianceAlignment
 from ser_models.fitting import PooledSet, predict_pooled
 from ser_models.moments import PooledMoments
-from ser_models.transfer import LABELS_OF_L2, fit_source_head
+from ser_models.transfer import LABELS_OF_L2, SourceHead, fit_source_head
 from seral import storage
 from seral.errors import OptionError, TrainError
 from seral.features.provenance import check_unheard
@@ -40,6 +40,7 @@ from seral.training.model import model_of_head, read_outputs, save_model
 from seral.training.normalisation import are_mixed, class_mixing
 from seral.training.options import TrainingOptions
 from seral.training.raters import raters_of_corpora
+from seral.training.scoring import votes_metrics
 
 MODELS = "models"
 """Folder of the models in a run of `seral transfer`."""
@@ -55,6 +56,8 @@ class SourceSpeech:
     targets: Targets
     corpus_N: NDArray[np.str_]
     """The corpus of each clip."""
+    votes_NC: NDArray[np.float32] | None = None
+    """Shares of raters' votes as they were given, to judge by; None = nobody voted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +117,7 @@ def source_models(options: TrainingOptions, data: FoldData, source: pa.Table, fo
                 },
                 targets=targets,
                 corpus_N=corpus_N,
+                votes_NC=clips.targets.soft_NC,
             ),
             TargetSpeech(
                 views={kind: view(some, taken) for kind, taken in shifts.items()},
@@ -197,10 +201,24 @@ def make_source_models(
             "l2": head.l2,
             "temperature": head.temperature,
             "left_out_uar": dict(head.left_out_uar),
+            "left_out_votes": _by_votes(head, source),
             "labels": {corpus: len(part.label_N) for corpus, part in corpora.items()},
             "mixing": {name: {"within": within, "dealt": dealt} for name, (within, dealt) in mixing.items()},
         }
     storage.write_json(storage.join(folder, FILE), {"normalise": _go_by(facts), "models": facts})
+
+
+def _by_votes(head: SourceHead, source: SourceSpeech) -> dict[str, dict[str, float]]:
+    """Agreement of heads of the others with the raters of each corpus that has some."""
+    if source.votes_NC is None:
+        return {}
+    learnt_N = source.targets.labelled_N
+    votes_NC, corpus_N = source.votes_NC[learnt_N], source.corpus_N[learnt_N]
+    by_corpus = {
+        corpus: votes_metrics(votes_NC[corpus_N == corpus], part_NC.numpy())
+        for corpus, part_NC in head.left_out_NC.items()
+    }
+    return {corpus: agreement for corpus, agreement in by_corpus.items() if agreement}
 
 
 def read_source_facts(folder: str) -> dict[str, Any]:

@@ -75,6 +75,8 @@ class LabelledSpeech:
     targets: Targets
     corpus_N: NDArray[np.str_]
     """The corpus of each clip."""
+    votes_NC: NDArray[np.float32] | None
+    """Shares of raters' votes as they were given; None = nobody voted."""
 
     @property
     def learnt(self) -> pa.Table:
@@ -103,8 +105,9 @@ def labelled_speech(
     corpus_of = dict(zip(*(metadata[name].to_pylist() for name in ("utterance_id", "corpus")), strict=True))
     corpus_N = np.array([corpus_of[name] for name in ids])
     targets = oracle.targets(ids)
+    votes_NC = targets.soft_NC
     if targets.votes_N is not None:
         targets = raters_of_corpora(
             Labelled(speech.utterances(ids), targets), corpus_N, speech.store, options.classes, training
         )
-    return LabelledSpeech(speech=speech, ids=ids, targets=targets, corpus_N=corpus_N)
+    return LabelledSpeech(speech=speech, ids=ids, targets=targets, corpus_N=corpus_N, votes_NC=votes_NC)

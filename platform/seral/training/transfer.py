@@ -14,6 +14,7 @@ Every corpus is brought to the mean and the spread of the pool, and no label of 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,7 +156,8 @@ def _source(
 ) -> SourceSpeech:
     """The labelled clips of all sources, under every normalisation."""
     options, parts = context.options, dict[str, list[Utterances]]()
-    targets, corpora, learnt = list[Targets](), list[NDArray[np.str_]](), list[pa.Table]()
+    targets, voted = list[Targets](), list[Targets]()
+    corpora, learnt = list[NDArray[np.str_]](), list[pa.Table]()
 
     def speech_of(uri: str) -> Speech:
         return target if uri == options.pool else _features(uri, context)
@@ -169,6 +171,7 @@ def _source(
             shifts = sums.shifts(centring.moments.mean.mean, centring.moments.std.mean)
         learnt.append(labelled.learnt.select(LEARNT.names))
         targets.append(labelled.targets)
+        voted.append(replace(labelled.targets, soft_NC=labelled.votes_NC))
         corpora.append(labelled.corpus_N)
         for kind in names:
             taken = shifts if kind == "speaker" else None
@@ -176,7 +179,12 @@ def _source(
             parts.setdefault(kind, []).append(clips)
     hand_down([options.encoder], storage.join(options.run, MODELS), pa.concat_tables(learnt))
     views = {kind: _together(units) for kind, units in parts.items()}
-    return SourceSpeech(views=views, targets=Targets.joined(targets), corpus_N=np.concatenate(corpora))
+    return SourceSpeech(
+        views=views,
+        targets=Targets.joined(targets),
+        corpus_N=np.concatenate(corpora),
+        votes_NC=Targets.joined(voted).soft_NC,
+    )
 
 
 def _features(uri: str, context: RunContext[TransferOptions]) -> Speech:
@@ -243,6 +251,7 @@ def _write(options: TransferOptions, clips: int, shares_C: Float) -> str:
         "mixing": chosen["mixing"],
         "expected_uar": {"mean": mean, "low": low, "high": high},
         "left_out_uar": uars,
+        "left_out_votes": chosen["left_out_votes"],
         "labels": chosen["labels"],
         "class_shares": {name: round(share, 4) for name, share in shares.items()},
         "temperature": chosen["temperature"],
@@ -255,6 +264,9 @@ def _write(options: TransferOptions, clips: int, shares_C: Float) -> str:
             "UAR by the others": [f"{100 * uars[name]:.1f}" if name in uars else "" for name in chosen["labels"]],
         }
     )
+    for name in sorted({name for agreement in chosen["left_out_votes"].values() for name in agreement}):
+        values = [chosen["left_out_votes"].get(corpus, {}).get(name) for corpus in corpora["corpus"]]
+        corpora[name] = ["" if value is None else f"{value:.3f}" for value in values]
     lines = [
         f"{clips} clips by {sum(chosen['labels'].values())} labels of {len(chosen['labels'])} corpora; "
         f"normalise: {facts['normalise']}.",
