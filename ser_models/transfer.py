@@ -102,7 +102,7 @@ def clearly_best(scores: Mapping[float, Mapping[str, float]]) -> float:
 def _left_out(
     corpora: Mapping[str, PooledSet], num_classes: int, pool: LayerPool, options: FitOptions
 ) -> dict[str, _LeftOut]:
-    """What a head of the others says of each corpus that shares a class with them."""
+    """Outputs for each corpus that shares a class with others, by a head of these."""
     left_out = {}
     for name, rows in corpora.items():
         others = {other: part for other, part in corpora.items() if other != name}
