@@ -242,7 +242,7 @@ def _write(options: TransferOptions, clips: int, shares_C: Float) -> str:
 
     facts = read_source_facts(storage.join(options.run, MODELS))
     chosen: Mapping[str, Any] = facts["models"][facts["normalise"]]
-    uars = chosen["left_out_uar"]
+    uars, votes = chosen["left_out_uar"], chosen.get("left_out_votes", {})
     mean, low, high = _worth(list(uars.values()))
     shares = dict(zip(options.classes, shares_C.tolist(), strict=True))
     result = {
@@ -251,7 +251,7 @@ def _write(options: TransferOptions, clips: int, shares_C: Float) -> str:
         "mixing": chosen["mixing"],
         "expected_uar": {"mean": mean, "low": low, "high": high},
         "left_out_uar": uars,
-        "left_out_votes": chosen["left_out_votes"],
+        "left_out_votes": votes,
         "labels": chosen["labels"],
         "class_shares": {name: round(share, 4) for name, share in shares.items()},
         "temperature": chosen["temperature"],
@@ -264,8 +264,8 @@ def _write(options: TransferOptions, clips: int, shares_C: Float) -> str:
             "UAR by the others": [f"{100 * uars[name]:.1f}" if name in uars else "" for name in chosen["labels"]],
         }
     )
-    for name in sorted({name for agreement in chosen["left_out_votes"].values() for name in agreement}):
-        values = [chosen["left_out_votes"].get(corpus, {}).get(name) for corpus in corpora["corpus"]]
+    for name in sorted({name for agreement in votes.values() for name in agreement}):
+        values = [votes.get(corpus, {}).get(name) for corpus in corpora["corpus"]]
         corpora[name] = ["" if value is None else f"{value:.3f}" for value in values]
     lines = [
         f"{clips} clips by {sum(chosen['labels'].values())} labels of {len(chosen['labels'])} corpora; "
