@@ -172,7 +172,7 @@ class _Within:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.read, self.readinto, self.tell = file.read, file.readinto, file.tell  # type: ignore[attr-defined]
+        self.read, self.tell = file.read, file.tell
 
     def seek(self, offset: int, whence: int = 0) -> int:
         with suppress(OSError, ValueError):
