@@ -66,7 +66,7 @@ def describe(pool: Pool, facts: pa.Table) -> dict[str, Any]:
 
 def _stats(facts: pa.Table) -> dict[str, Any]:
     hours = pc.sum(facts["duration_s"]).as_py() or 0.0
-    named = facts.filter(pc.is_valid(facts["speaker"]))
+    named = facts.select(["corpus", "speaker"]).filter(pc.is_valid(facts["speaker"]))
     return {
         "utterances": facts.num_rows,
         "hours": round(hours / 3600, 3),

@@ -253,7 +253,7 @@ def _quarantine(reasons: Mapping[str, int]) -> page.Table:
 def _pictures(
     pool: Pool, facts: pa.Table, measures: Mapping[str, pa.ChunkedArray], options: PoolReportOptions
 ) -> dict[str, page.Picture]:
-    named = facts.filter(pc.is_valid(facts["speaker"]))
+    named = facts.select(["corpus", "speaker"]).filter(pc.is_valid(facts["speaker"]))
     speakers = named.group_by(["corpus", "speaker"]).aggregate([([], "count_all")])["count_all"].to_pylist()
     hours = {language: seconds / 3600 for language, seconds in _seconds_by(facts, "language").items()}
     pictures = {
