@@ -2,13 +2,14 @@
 
 An extension type says how a value is read. That of Ray for objects of Python unpickles it, which runs whatever the
 writer of the file wanted to run. So a file with an extension type is refused before a value is decoded, and besides
-Ray's type is unknown to Arrow in this process whenever a file is opened.
+Ray's type is unknown to Arrow in this process whenever a file is opened. Values are decoded in bounded memory, whatever
+the file claims.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,86 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from seral.errors import PoolError
+from seral.security.memory import room
 
 PICKLED = "ray.data.arrow_pickled_object"
 """Ray's extension type whose values are pickles."""
 HARMLESS = frozenset({"arrow.json", "arrow.uuid", "arrow.bool8"})
 """Arrow's own, which are read by Arrow itself."""
 NAME = b"ARROW:extension:name"
+ROOM_MB = 512
+"""Memory that any Parquet file may take at a time, and besides EXPANSION times its size."""
+EXPANSION = 8
 
 
-def open_parquet(source: Any, name: str | Path, schema: pa.Schema | None = None, **options: Any) -> pq.ParquetFile:
+pa.set_memory_pool(pa.system_memory_pool())
+# Arrow's own would set a gigabyte aside, which the bound cannot see.
+
+
+@contextmanager
+def bounded(name: str | Path, size: int) -> Iterator[None]:
+    """Memory for what a file of so many bytes may hold. Raises PoolError where reading it wants more."""
+    room_bytes = ROOM_MB * 2**20 + EXPANSION * size
+    try:
+        with room(room_bytes):
+            yield
+    except MemoryError:
+        raise PoolError(
+            f"{name}: a file of {size:,} bytes that wants more than {room_bytes / 1e6:,.0f} MB of memory. It is "
+            "damaged, or was made to fill memory; write it again in smaller row groups"
+        ) from None
+
+
+class BoundedParquet(pq.ParquetFile):
+    """A Parquet file that is read in bounded memory (`bounded`)."""
+
+    def __init__(self, source: Any, name: str | Path, **options: Any) -> None:
+        self._name = name
+        self._size = source.size() if isinstance(source, pa.NativeFile) else Path(source).stat().st_size
+        with bounded(name, self._size):
+            super().__init__(source, **options)
+
+    def read(self, *args: Any, **options: Any) -> pa.Table:
+        """Arrow's `read`, bounded."""
+        with bounded(self._name, self._size):
+            return super().read(*args, **options)
+
+    def read_row_group(self, *args: Any, **options: Any) -> pa.Table:
+        """Arrow's `read_row_group`, bounded."""
+        with bounded(self._name, self._size):
+            return super().read_row_group(*args, **options)
+
+    def read_row_groups(self, *args: Any, **options: Any) -> pa.Table:
+        """Arrow's `read_row_groups`, bounded."""
+        with bounded(self._name, self._size):
+            return super().read_row_groups(*args, **options)
+
+    def iter_batches(self, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        """Arrow's `iter_batches`, each of them bounded."""
+        batches = super().iter_batches(*args, **options)
+        while True:
+            with bounded(self._name, self._size):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def rows(self, table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
+        """Rows of a table read from it as Python's values, bounded: a dictionary may name one long text a million times."""
+        with bounded(self._name, self._size):
+            return table.to_pylist()
+
+
+def open_parquet(source: Any, name: str | Path, schema: pa.Schema | None = None, **options: Any) -> BoundedParquet:
     """Open a Parquet file that Arrow can read from; `name` is what errors call it.
 
-    `schema`: all columns that it may have, and their types. Raises PoolError for others, and for extension types;
-    pa.ArrowInvalid where it is no Parquet.
+    `schema`: all columns that it may have, and their types. Raises PoolError for others, for extension types, and (as
+    what reads it later does) for one that wants more memory than its size explains; pa.ArrowInvalid where it is no
+    Parquet.
     """
     with suppress(pa.ArrowKeyError):
         pa.unregister_extension_type(PICKLED)
-    parquet = pq.ParquetFile(source, **options)
+    parquet = BoundedParquet(source, name, **options)
     try:
         _check(parquet.schema_arrow, name, schema)
     except PoolError:

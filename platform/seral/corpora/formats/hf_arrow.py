@@ -21,7 +21,7 @@ from seral.corpora.reading.choices import Choices, Reading
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
-from seral.security.tables import read_schema
+from seral.security.tables import bounded, read_schema
 from seral.security.text import parse_json
 
 EXAMPLE = "train/data-00000-of-00002.arrow"
@@ -43,8 +43,9 @@ def read_hf_arrow(root: Path, **choices: Unpack[Choices]) -> Iterator[Utterance 
             raise ReaderError(f"{file.path.parent} has an order of its own; save it after flatten_indices()")
         try:
             with _opened(file) as stream:
-                messages = pa.ipc.MessageReader.open_stream(stream)
-                schema = read_schema(_first(messages), file.path)
+                with bounded(file.path, stream.size()):
+                    messages = pa.ipc.MessageReader.open_stream(stream)
+                    schema = read_schema(_first(messages), file.path)
                 reading = reading or Reading(choices, folder or "arrow", plain_columns(schema))
                 table = DatasetColumns(file, schema, reading, _json(file.path.parent / INFO).get("features"))
                 yield from _records(table, stream, messages, schema, state.get("_split"), reading.corpus)
@@ -69,10 +70,16 @@ def _records(
 ) -> Iterator[Utterance | Skipped]:
     names = [name.removesuffix(".path") for name in table.names]
     number = 0
-    for message in messages:
-        batch = pa.ipc.read_record_batch(message, schema)
+    path, size = table.file.path, stream.size()
+    while True:
+        with bounded(path, size):
+            message = next(messages, None)
+            if message is None:
+                return
+            batch = pa.ipc.read_record_batch(message, schema)
+            rows = _rows(batch, names, table.audio)
         spans = _spans(table.file, batch.column(table.audio), message.body, stream.tell())
-        for row, span in zip(_rows(batch, names, table.audio), spans, strict=True):
+        for row, span in zip(rows, spans, strict=True):
             yield _record(table, number, row, span, split, corpus)
             number += 1
 

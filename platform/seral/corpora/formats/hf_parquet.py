@@ -20,7 +20,7 @@ from seral.corpora.reading.choices import Choices, Reading
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
-from seral.security.tables import open_parquet
+from seral.security.tables import BoundedParquet, open_parquet
 
 EXAMPLE = "data/train-00000-of-00002.parquet"
 
@@ -40,11 +40,11 @@ def read_hf_parquet(root: Path, **choices: Unpack[Choices]) -> Iterator[Utteranc
         yield from reading.remainder()
 
 
-def _read_file(file: AudioFile, parquet: pq.ParquetFile, reading: Reading) -> Iterator[Utterance | Skipped]:
+def _read_file(file: AudioFile, parquet: BoundedParquet, reading: Reading) -> Iterator[Utterance | Skipped]:
     table = DatasetColumns(file, parquet.schema_arrow, reading)
     row_offset = 0
     for group in range(parquet.num_row_groups):
-        rows = parquet.read_row_group(group, columns=table.names).to_pylist()
+        rows = parquet.rows(parquet.read_row_group(group, columns=table.names))
         size = _audio_bytes(parquet, group, table.audio) // max(1, len(rows))
         for row, values in enumerate(rows):
             cell = Cell(row_group=group, row=row, column=table.audio, size=size)

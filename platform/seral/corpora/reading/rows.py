@@ -147,8 +147,9 @@ def _read_tsv(file: Path) -> Iterator[Row]:
 def _read_parquet(file: Path) -> Iterator[Row]:
     number = 0
     try:
-        for batch in open_parquet(arrow_source(file), file).iter_batches(BATCH_ROWS):
-            for values in batch.to_pylist():
+        parquet = open_parquet(arrow_source(file), file)
+        for batch in parquet.iter_batches(BATCH_ROWS):
+            for values in parquet.rows(batch):
                 yield Row(location=f"row {number}", values=values)
                 number += 1
     except (pa.ArrowException, OSError) as error:

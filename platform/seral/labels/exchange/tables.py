@@ -82,7 +82,8 @@ def read_parquet(path: Path, project: Project) -> list[Entry]:
     """Read answers from Parquet."""
     with readable(path):
         try:
-            rows = open_parquet(path, path).read().to_pylist()
+            parquet = open_parquet(path, path)
+            rows = parquet.rows(parquet.read())
         except pa.ArrowException as error:
             raise LabelError(f"{path} is not Parquet: {error}") from None
     return in_order(((f"{path}, row {number}", row) for number, row in enumerate(rows, start=1)), "parquet")
