@@ -104,7 +104,9 @@ def test_bombs_are_named_in_bounded_memory(tmp_path: Path) -> None:
         files.append(tmp_path / f"{write.__name__}.{kind}")
         write(files[-1])
         assert files[-1].stat().st_size < 200_000
-    done = subprocess.run([sys.executable, "-c", MEASURED, *map(str, files)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *map(str, files)], capture_output=True, text=True, check=True
+    )
     result = json.loads(done.stdout.splitlines()[-1])
     for file in files:
         assert file.name in str(result["outcomes"][str(file)])

@@ -82,7 +82,7 @@ class BoundedParquet(pq.ParquetFile):
             yield batch
 
     def rows(self, table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
-        """Rows of a table read from it as Python's values, bounded: a dictionary may name one long text a million times."""
+        """Rows of a table read from it, bounded: a dictionary may name one long text a million times."""
         with bounded(self._name, self._size):
             return table.to_pylist()
 
