@@ -47,7 +47,7 @@ def bounded(name: str | Path, size: int) -> Iterator[None]:
         ) from None
 
 
-class BoundedParquet(pq.ParquetFile):
+class BoundedParquet(pq.ParquetFile):  # type: ignore[misc]  # Arrow has no types
     """A Parquet file that is read in bounded memory (`bounded`)."""
 
     def __init__(self, source: Any, name: str | Path, **options: Any) -> None:
@@ -84,7 +84,8 @@ class BoundedParquet(pq.ParquetFile):
     def rows(self, table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
         """Rows of a table read from it, bounded: a dictionary may name one long text a million times."""
         with bounded(self._name, self._size):
-            return table.to_pylist()
+            rows: list[dict[str, Any]] = table.to_pylist()
+            return rows
 
 
 def open_parquet(source: Any, name: str | Path, schema: pa.Schema | None = None, **options: Any) -> BoundedParquet:
