@@ -48,11 +48,10 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
 
 
 HALF_WRITTEN = re.compile(r"(.+)\.[0-9a-f]{8}\.partial")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""Errors of a full disk, of a quota, and of a limit for files."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit for files
 REMOVE_TRIES = 20  # 50 ms apart
 BLOCK = 1 << 23
-"""Bytes of a file in memory where it goes through whole."""
+"""Bytes of a file that goes through whole."""
 TABLES_AT_ONCE = 32
 """Tables that are read before they become one."""
 STRETCH = 8
@@ -142,8 +141,7 @@ def remove(uri: str | Path) -> None:
 def move(source: str | Path, target: str | Path) -> None:
     """Rename; both addresses must live on the same file system."""
     fs, path = resolve(source)
-    _, to = resolve(target)
-    fs.move(path, to)
+    fs.move(path, resolve(target)[1])
 
 
 def write_bytes(uri: str | Path, data: bytes) -> None:
@@ -224,9 +222,14 @@ def read_bytes(uri: str | Path) -> bytes:
         return bytes(stream.read())
 
 
+def json_bytes(value: Any) -> bytes:
+    """JSON, indented and with sorted keys, so that equal values are equal files."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(uri: str | Path, value: Any) -> None:
-    """Write JSON, indented and with sorted keys, so that equal values are equal files."""
-    write_bytes(uri, (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    """Write a whole file of JSON or nothing."""
+    write_bytes(uri, json_bytes(value))
 
 
 def read_json(uri: str | Path) -> Any:
@@ -417,8 +420,7 @@ def publish(folder: str | Path, target: str | Path, *, last: str) -> None:
 
     A rename on a local disk; on an object store copies, with the file `last`, whose existence means "done", at the end.
     """
-    fs, path = resolve(folder)
-    _, to = resolve(target)
+    (fs, path), (_, to) = resolve(folder), resolve(target)
     if not isinstance(fs, pafs.LocalFileSystem):
         marker = read_bytes(join(folder, last))
         remove(join(folder, last))

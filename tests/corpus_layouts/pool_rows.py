@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from seral import storage
 from seral.audio.decode import encode_flac, pcm_hash
-from seral.pool.revisions import EMPTY, commit, shard_entry
+from seral.pool.revisions import Change, commit, read_entry, shard_entry
 from seral.pool.shards import TABLES, shard_uri
 from seral.pool.stats import MEASURES
 from seral.schema import GOLD, QUARANTINE, UTTERANCE, VOTES
@@ -31,6 +32,19 @@ def row(name: str, *, seconds: float = 0.25, **values: Any) -> dict[str, Any]:
         "pcm_hash": pcm_hash(samples),
         "source": f"{name}.wav",
     } | values
+
+
+def put_shard(pool: str, shard: str, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Write a shard of such rows, which no manifest lists yet; returns its entry."""
+    for table, schema in TABLES.items():
+        content = rows if table == "utterances" else []
+        storage.write_table(shard_uri(pool, table, shard), pa.Table.from_pylist(content, schema))
+    return read_entry(pool, shard)
+
+
+def set_shards(pool: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Make these shards, whose tables are written, the whole of a pool; returns the manifest."""
+    return commit(pool, lambda _: Change(entries=entries))
 
 
 def write_large_pool(pool: Path, count: int, *, shard_rows: int = 2000, speakers: int = 50) -> str:
@@ -68,7 +82,7 @@ def write_large_pool(pool: Path, count: int, *, shard_rows: int = 2000, speakers
         name = f"made-{start:09d}"
         sums = {table: storage.write_table(shard_uri(str(pool), table, name), tables[table]) for table in TABLES}
         entries[name] = shard_entry(size, sums)
-    commit(str(pool), EMPTY, entries)
+    set_shards(str(pool), entries)
     return str(pool)
 
 

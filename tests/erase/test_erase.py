@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_layouts.pool_rows import row
+from corpus_layouts.pool_rows import row, set_shards
 
 from seral import storage
 from seral.erase.erase import EraseOptions, erase
@@ -24,7 +24,7 @@ from seral.pool.check import check_pool
 from seral.pool.derivations import Kind, note_derivation
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.revisions import EMPTY, commit, read_entry
+from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot
 from seral.schema import GOLD, LABEL, PICK, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
@@ -73,7 +73,7 @@ def write_tables(pool: str) -> None:
         uri = storage.join(pool, "screen", f"{number}.parquet")
         storage.write_table(uri, pa.Table.from_pylist(rows, SCREEN))
     storage.write_json(storage.join(pool, "features", "abc", "encoder.json"), {"encoder": "abc"})
-    commit(pool, open_pool(pool).manifest, entries)
+    set_shards(pool, entries)
 
 
 def write_snapshot(pool: str) -> None:
@@ -81,7 +81,7 @@ def write_snapshot(pool: str) -> None:
     for table, schema in TABLES.items():
         rows = [row(ERASED[0], **MARTHA)] if table == "utterances" else []
         storage.write_table(shard_uri(pool, table, "made-0"), pa.Table.from_pylist(rows, schema))
-    commit(pool, EMPTY, {"made-0": read_entry(pool, "made-0")})
+    set_shards(pool, {"made-0": read_entry(pool, "made-0")})
     take_snapshot(pool, "first")
 
 
@@ -389,7 +389,7 @@ def test_another_version_of_an_erased_file_goes_with_all_that_is_about_it(tmp_pa
         for table, lines in {"utterances": rows, "gold": about, "votes": about, "quarantine": []}.items():
             storage.write_table(shard_uri(pool, table, shard), pa.Table.from_pylist(lines, TABLES[table]))
         entries[shard] = read_entry(pool, shard)
-    commit(pool, EMPTY, entries)
+    set_shards(pool, entries)
     assert erase(EraseOptions(pool=pool, utterance="made-1"))["rows"]["gold"] == 3
     assert open_pool(pool).ids["utterance_id"].to_pylist() == ["made-3"]
     assert check_pool(pool) == []

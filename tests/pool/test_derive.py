@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from corpus_layouts.pool_rows import row
+from corpus_layouts.pool_rows import row, set_shards
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ from seral.pool.check import check_pool
 from seral.pool.dedupe import codes
 from seral.pool.derive import SelectOptions, _plan, merge_pools, proportional_order, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.revisions import EMPTY, commit, read_entry
+from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, Pool, open_pool, shard_uri
 from seral.pool.snapshots import diff_revisions, summarise, take_snapshot
 
@@ -33,7 +33,7 @@ def write(pool: Path, shards: dict[str, list[dict[str, Any]]]) -> str:
         content = {"utterances": rows, "gold": about, "votes": about * 2, "quarantine": []}
         for table, lines in content.items():
             storage.write_table(shard_uri(str(pool), table, shard), pa.Table.from_pylist(lines, TABLES[table]))
-    commit(str(pool), EMPTY, {shard: read_entry(str(pool), shard) for shard in shards})
+    set_shards(str(pool), {shard: read_entry(str(pool), shard) for shard in shards})
     return str(pool)
 
 
@@ -181,8 +181,7 @@ def test_quarantined_files_come_once_but_a_shard_keeps_its_own(tmp_path: Path) -
         pools.append(write(tmp_path / str(number), {f"made-{number}": [row(f"made-{number}")]}))
         uri = shard_uri(pools[-1], "quarantine", f"made-{number}")
         storage.write_table(uri, pa.Table.from_pylist(lines, TABLES["quarantine"]))
-        before = open_pool(pools[-1]).manifest
-        commit(pools[-1], before, {f"made-{number}": read_entry(pools[-1], f"made-{number}")})
+        set_shards(pools[-1], {f"made-{number}": read_entry(pools[-1], f"made-{number}")})
     merge_pools(pools, str(tmp_path / "all"))
     assert [line["source"] for line in read(str(tmp_path / "all"), "quarantine")] == ["x", "x", "y"]
     assert [shard.partition(".")[0] for shard in open_pool(str(tmp_path / "all")).shards] == [

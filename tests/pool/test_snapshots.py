@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from corpus_layouts.pool_rows import row
+from corpus_layouts.pool_rows import put_shard, row, set_shards
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,8 +15,8 @@ from seral.erase.erase import EraseOptions, erase
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import parse
 from seral.pool.check import check_pool
-from seral.pool.revisions import EMPTY, changes, commit, revision_uri
-from seral.pool.shards import open_pool, read_manifest
+from seral.pool.revisions import changes, revision_uri
+from seral.pool.shards import EMPTY, open_pool, read_manifest
 from seral.pool.snapshots import (
     diff_pools,
     diff_revisions,
@@ -26,8 +26,6 @@ from seral.pool.snapshots import (
     take_snapshot,
 )
 from seral.schema import CHANGE
-
-from .test_revisions import put_shard
 
 
 def ids_of(address: str) -> list[str]:
@@ -43,12 +41,12 @@ def pool(tmp_path: Path) -> str:
     """Three revisions: a and b; b gone and c there; d there."""
     uri = str(tmp_path / "pool")
     first = put_shard(uri, "s1", [row("m-a", speaker="Martha"), row("m-b")])
-    commit(uri, EMPTY, {"s1": first})
+    set_shards(uri, {"s1": first})
     take_snapshot(uri, "first")
     second = put_shard(uri, "s2", [row("m-a", speaker="Martha"), row("m-c")])
-    commit(uri, open_pool(uri).manifest, {"s2": second})
+    set_shards(uri, {"s2": second})
     third = put_shard(uri, "s3", [row("m-d")])
-    commit(uri, open_pool(uri).manifest, {"s2": second, "s3": third})
+    set_shards(uri, {"s2": second, "s3": third})
     return uri
 
 

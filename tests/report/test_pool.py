@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
 import soundfile as sf
-from corpus_layouts.pool_rows import row
+from corpus_layouts.pool_rows import row, set_shards
 
 from seral import storage
 from seral.audio.decode import decode_flac
 from seral.audio.quality import REASONS
 from seral.errors import OptionError
 from seral.options import parse
-from seral.pool.revisions import EMPTY, commit, read_entry
+from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.report.figures import title_of
 from seral.report.pool import MEASURES, PoolReportOptions, write_pool_report
@@ -45,7 +45,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> str:
         }
         for table, lines in content.items():
             storage.write_table(shard_uri(uri, table, f"made-{shard}"), pa.Table.from_pylist(lines, TABLES[table]))
-    commit(uri, EMPTY, {f"made-{n}": read_entry(uri, f"made-{n}") for n in range(2)})
+    set_shards(uri, {f"made-{n}": read_entry(uri, f"made-{n}") for n in range(2)})
     return uri
 
 
@@ -134,7 +134,7 @@ def test_no_players_and_an_empty_pool(pool: str, tmp_path: Path) -> None:
     uri = str(tmp_path / "empty")
     for table, schema in TABLES.items():
         storage.write_table(shard_uri(uri, table, "made"), schema.empty_table())
-    commit(uri, EMPTY, {"made": read_entry(uri, "made")})
+    set_shards(uri, {"made": read_entry(uri, "made")})
     html = written(uri, tmp_path / "page.html")
     assert "0 utterances" in html
     assert "No file was left out." in html
@@ -149,7 +149,7 @@ def test_another_sharding_gives_the_same_page(pool: str, tmp_path: Path) -> None
             rows = storage.read_tables([opened.table_uri(table, shard) for shard in opened.shards], schema)
             share = [row for row in range(rows.num_rows) if row % 4 == number]
             storage.write_table(shard_uri(other, table, f"made-{number}"), rows.take(pa.array(share, pa.int64())))
-    commit(other, EMPTY, {f"made-{n}": read_entry(other, f"made-{n}") for n in range(4)})
+    set_shards(other, {f"made-{n}": read_entry(other, f"made-{n}") for n in range(4)})
     pages = [written(uri, tmp_path / f"{n}.html", players=6, gold=True) for n, uri in enumerate((pool, other))]
     assert clips_of(pages[0]) == clips_of(pages[1])
     pictures = [re.findall(r'src="data:image/png;base64,([^"]+)"', html) for html in pages]

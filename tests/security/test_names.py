@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_layouts.pool_rows import row
+from corpus_layouts.pool_rows import row, set_shards
 
 from seral import storage
 from seral.errors import PoolError
@@ -18,7 +18,7 @@ from seral.labels.ledger import Ledger
 from seral.labels.records import Project
 from seral.pool.check import check_pool
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
-from seral.pool.revisions import EMPTY, commit, read_entry
+from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 
 IDS = ["../../x", "a/b", "/etc/x", "..", ".x", "a\\b", "a\nb", "x" * 300, ""]
@@ -31,7 +31,7 @@ def write_pool(folder: Path, ids: list[str], shard: str = "made-1", corpus: str 
         storage.write_table(
             shard_uri(pool, table, shard), pa.Table.from_pylist(rows if table == "utterances" else [], schema)
         )
-    commit(pool, EMPTY, {shard: read_entry(pool, shard)})
+    set_shards(pool, {shard: read_entry(pool, shard)})
     return pool
 
 

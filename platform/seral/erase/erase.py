@@ -28,7 +28,7 @@ from seral.errors import PoolError
 from seral.labels.database import is_database
 from seral.options import Options
 from seral.pool.derivations import derivations
-from seral.pool.revisions import commit, manifests, read_entry
+from seral.pool.revisions import Change, commit, holds, manifests, read_entry
 from seral.pool.shards import (
     ID_COLUMNS,
     MANIFEST,
@@ -325,9 +325,27 @@ def _clear_pool(pool: str, counts: Mapping[str, int], erased: Erased) -> None:
             uris = [shard_uri(pool, "utterances", shard) for shard in shards]
             ids = storage.read_tables(uris, UTTERANCE, ID_COLUMNS)
             storage.write_json(snapshot_uri(pool, name), manifest | {"shards": shards, "pool_hash": pool_hash(ids)})
-    before = open_pool(pool).manifest
-    commit(pool, before, _replaced(before["shards"], entries))
+    commit(pool, lambda newest: _cleared(pool, newest["shards"], entries, erased))
+    _drop_unlisted(pool, erased)
     _clear_derived(pool, counts, erased)
+
+
+def _cleared(pool: str, shards: Mapping[str, Any], entries: Mapping[str, Mapping[str, Any]], erased: Erased) -> Change:
+    """Shards without the erased; those that came since they were looked through are looked through."""
+    own = {name for new in entries.values() for name in new}
+    came = {shard for shard in shards.keys() - entries.keys() - own if holds(pool, shard, erased)}
+    names = {shard: _write_cleared(pool, shard, erased) for shard in sorted(came)}
+    entries = {**entries, **{shard: {new: read_entry(pool, new)} for shard, new in names.items()}}
+    return Change(entries=_replaced(shards, entries), written={name for new in entries.values() for name in new})
+
+
+def _drop_unlisted(pool: str, erased: Erased) -> None:
+    """Delete shards with something erased that no manifest lists: of an import that is under way, or was cut off."""
+    there = {_stem(name) for name in storage.list_names(storage.join(pool, "utterances"), ".parquet")}
+    for shard in there - _listed(pool):
+        if holds(pool, shard, erased):
+            for table in TABLES:
+                storage.remove(shard_uri(pool, table, shard))
 
 
 def _write_cleared(pool: str, shard: str, erased: Erased) -> str:

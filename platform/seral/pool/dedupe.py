@@ -6,7 +6,7 @@ Rows are compared by numbers, one for every different value, so that a million o
 # N rows · G groups of rows with one value
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seral import storage
-from seral.pool.revisions import shard_entry
+from seral.pool.revisions import Change, read_entry, shard_entry
 from seral.pool.shards import TABLES, renamed, shard_uri
 from seral.schema import QUARANTINE, UTTERANCE
 
@@ -62,6 +62,15 @@ def exact_duplicates(ids: pa.ChunkedArray, hashes: pa.ChunkedArray) -> pa.Chunke
     is_copy_N = np.zeros(len(keeper_N), dtype=bool)
     is_copy_N[copies] = ~np.asarray(same_id, dtype=bool)
     return ids.take(pa.array(keeper_N, mask=~is_copy_N))
+
+
+def marked(pool: str, shards: Sequence[str], entry_of: Mapping[str, Any] | None = None) -> Change:
+    """A pool of these shards and no others, with duplicates marked; entries that are not given are read."""
+    entries = {
+        name: new or (entry_of or {}).get(name) or read_entry(pool, name)
+        for name, new in mark_duplicates(pool, shards).items()
+    }
+    return Change(entries=entries, written={*shards, *entries})
 
 
 def mark_duplicates(pool: str, shards: Sequence[str]) -> dict[str, dict[str, Any] | None]:

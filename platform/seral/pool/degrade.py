@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,12 @@ from seral.audio.listening import listen
 from seral.audio.quality import measure
 from seral.cluster import ClusterOptions, connect
 from seral.errors import StateError
-from seral.pool.dedupe import mark_duplicates
+from seral.pool.dedupe import marked
 from seral.pool.derive import ORDER, copy_tombstones
 from seral.pool.noises import read_noises
-from seral.pool.revisions import EMPTY, commit, read_entry
-from seral.pool.shards import REWRITTEN, TABLES, Pool, open_pool, read_manifest, shard_uri
+from seral.pool.revisions import Change, commit, refuse_erased
+from seral.pool.shards import EMPTY, REWRITTEN, TABLES, Pool, open_pool, read_manifest, shard_uri
+from seral.pool.tombstones import Erased
 from seral.progress import track
 from seral.schema import UTTERANCE
 
@@ -50,17 +52,12 @@ class DegradeOptions(CorruptionOptions):
 def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
     """Make the pool, or go on where a making of it was interrupted; returns the counts."""
     pool, out = open_pool(options.pool), storage.absolute(options.out)
-    before = read_manifest(out) or EMPTY
     noise = None if options.noise is None else open_pool(options.noise)
     # Pools by what is in them: wherever they are moved, this is the same pool.
     facts = options.model_dump(mode="json", exclude={"cluster", "pool", "out", "noise"})
     facts |= {"pool_tables": pool.tables_hash, "noise_tables": None if noise is None else noise.tables_hash}
-    options_uri = storage.join(out, OPTIONS)
-    if before["shards"] and not (
-        storage.exists(options_uri) and facts.items() <= storage.read_json(options_uri).items()
-    ):
-        raise StateError(f"there is another pool at {out}: give another address")
-    storage.write_json(options_uri, facts | {"pool": pool.uri, "noise": options.noise})
+    _check_own(read_manifest(out) or EMPTY, out, facts)
+    storage.write_json(storage.join(out, OPTIONS), facts | {"pool": pool.uri, "noise": options.noise})
     copy_tombstones(pool.uri, out)
     noises = [] if noise is None else read_noises(noise)
     digest = hashlib.sha256(repr(sorted(facts.items())).encode()).hexdigest()[:8]
@@ -73,9 +70,21 @@ def degrade_pool(options: DegradeOptions) -> dict[str, Any]:
         with track("degrading", sum(pool.manifest["shards"][shard]["rows"] for shard in missing)) as advance:
             for row in dataset.map(degrade_shard, fn_kwargs=arguments).iter_rows():
                 advance(row["rows"])
-    shards = mark_duplicates(out, sorted(names.values()))
-    commit(out, before, {name: new or read_entry(out, name) for name, new in shards.items()})
+
+    def change(newest: Mapping[str, Any]) -> Change:
+        _check_own(newest, out, facts)
+        copy_tombstones(pool.uri, out)
+        refuse_erased(out, names.values(), Erased(()))
+        return marked(out, sorted(names.values()))
+
+    commit(out, change)
     return {"pool": out, "utterances": open_pool(out).rows, "of": pool.uri}
+
+
+def _check_own(manifest: Mapping[str, Any], out: str, facts: Mapping[str, Any]) -> None:
+    options = storage.join(out, OPTIONS)
+    if manifest["shards"] and not (storage.exists(options) and facts.items() <= storage.read_json(options).items()):
+        raise StateError(f"there is another pool at {out}: give another address")
 
 
 def degrade_shard(

@@ -7,7 +7,7 @@ are marked anew, since in another company another row may count. Features are no
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,10 +20,10 @@ from pydantic import Field, model_validator
 from seral import storage
 from seral.errors import OptionError, PoolError, StateError
 from seral.options import Options
-from seral.pool.dedupe import codes, first_rows, mark_duplicates
+from seral.pool.dedupe import codes, first_rows, marked
 from seral.pool.derivations import note_derivation
-from seral.pool.revisions import EMPTY, commit, shard_entry
-from seral.pool.shards import REWRITTEN, TABLES, Pool, open_pool, read_manifest, renamed, shard_uri
+from seral.pool.revisions import Change, commit, refuse_erased, shard_entry
+from seral.pool.shards import EMPTY, REWRITTEN, TABLES, Pool, open_pool, read_manifest, renamed, shard_uri
 from seral.pool.tombstones import FOLDER, KINDS, Erased, read_erased
 from seral.pool.where import COLUMNS, Condition, parse_conditions
 from seral.progress import track
@@ -74,24 +74,11 @@ def merge_pools(sources: Sequence[str], out: str) -> dict[str, Any]:
     An utterance that several of them hold is taken from the first.
     """
     out = storage.absolute(out)
-    before = read_manifest(out) or EMPTY
     pools = [open_pool(source) for source in sources]
     if any(pool.uri == out for pool in pools):
         raise OptionError(f"{out} is to be merged into itself; name the others only")
-    for pool in pools:
-        copy_tombstones(pool.uri, out)
-    erased = read_erased(out)
-    own = Pool(uri=out, manifest=dict(before))
-    entries: dict[str, Any] = {}
-    parts = _new_parts([(pool, shard) for pool in (own, *pools) for shard in pool.shards], erased)
-    with track(f"merging {len(pools)} pools", len(parts)) as advance:
-        for part in parts:
-            if not part.has_nothing_new:
-                is_free = part.is_whole and part.shard not in entries
-                name = part.shard if is_free else renamed(part.shard, part.ids.to_pylist())
-                entries[name] = _add(part, out, name, erased)
-            advance()
-    commit(out, before, {name: new or entries[name] for name, new in mark_duplicates(out, list(entries)).items()})
+    own = Pool(uri=out, manifest=read_manifest(out) or EMPTY)
+    commit(out, lambda newest: _merged(pools, Pool(uri=out, manifest=newest)))
     pool_out = open_pool(out)
     return {
         "pool": out,
@@ -103,6 +90,24 @@ def merge_pools(sources: Sequence[str], out: str) -> dict[str, Any]:
     }
 
 
+def _merged(pools: Sequence[Pool], own: Pool) -> Change:
+    """A pool and what others bring to it."""
+    out = own.uri
+    for pool in pools:
+        copy_tombstones(pool.uri, out)
+    erased = read_erased(out)
+    entries: dict[str, Any] = {}
+    parts = _new_parts([(pool, shard) for pool in (own, *pools) for shard in pool.shards], erased)
+    with track(f"merging {len(pools)} pools", len(parts)) as advance:
+        for part in parts:
+            if not part.has_nothing_new:
+                is_free = part.is_whole and part.shard not in entries
+                name = part.shard if is_free else renamed(part.shard, part.ids.to_pylist())
+                entries[name] = _add(part, out, name, erased)
+            advance()
+    return marked(out, list(entries), entries)
+
+
 def select_from_pool(options: SelectOptions) -> dict[str, Any]:
     """Make a pool of the utterances that fit the conditions, or of some drawn from them; returns the counts."""
     pool, out = open_pool(options.pool), storage.absolute(options.out)
@@ -110,19 +115,28 @@ def select_from_pool(options: SelectOptions) -> dict[str, Any]:
     if not rows.num_rows:
         raise PoolError(f"nothing in {options.pool} fits: {' and '.join(options.where)}")
     names = _plan(pool, rows, options.shard_mb)
-    before = read_manifest(out)
-    if before is not None and not {REWRITTEN.sub("", shard) for shard in before["shards"]} <= set(names):
-        raise StateError(f"there is another pool at {out}: give another address")
+    _check_own(read_manifest(out) or EMPTY, out, names)
     copy_tombstones(pool.uri, out)
     entries = {}
     with track("writing", rows.num_rows) as advance:
         for name, ids in names.items():
             entries[name] = _write_part(pool, ids, out, name)
             advance(entries[name]["rows"])
-    shards = mark_duplicates(out, sorted(names))
-    commit(out, before or EMPTY, {name: new or entries[name] for name, new in shards.items()})
+
+    def change(newest: Mapping[str, Any]) -> Change:
+        _check_own(newest, out, names)
+        copy_tombstones(pool.uri, out)
+        refuse_erased(out, names, Erased(()))
+        return marked(out, sorted(names), entries)
+
+    commit(out, change)
     hours = float(pc.sum(rows["duration_s"]).as_py()) / 3600
     return {"pool": out, "utterances": rows.num_rows, "of": pool.rows, "hours": round(hours, 3)}
+
+
+def _check_own(manifest: Mapping[str, Any], out: str, names: Collection[str]) -> None:
+    if not {REWRITTEN.sub("", shard) for shard in manifest["shards"]} <= set(names):
+        raise StateError(f"there is another pool at {out}: give another address")
 
 
 def choose(pool: Pool, options: SelectOptions) -> pa.Table:

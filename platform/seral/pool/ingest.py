@@ -31,13 +31,13 @@ from seral.audio.quality import REASONS, measure
 from seral.cluster import ClusterOptions, connect, cpu_count
 from seral.corpora.options import CorpusOptions, read_corpus
 from seral.corpora.reading.utterance import Skipped, Utterance
-from seral.errors import PoolError, unknown_name
+from seral.errors import PoolError, StateError, unknown_name
 from seral.pool.audit import belonging, total_remark
 from seral.pool.chunks import Chunk, decode_utterance, plan_chunks, task_block
-from seral.pool.dedupe import mark_duplicates
+from seral.pool.dedupe import marked
 from seral.pool.listing import BATCH_ROWS, Known, Listing, Source, quarantine_row
-from seral.pool.revisions import EMPTY, commit, read_entry, shard_entry
-from seral.pool.shards import TABLES, open_pool, read_manifest, renamed, shard_uri
+from seral.pool.revisions import Change, commit, read_entry, refuse_erased, shard_entry
+from seral.pool.shards import EMPTY, TABLES, open_pool, read_manifest, renamed, shard_uri
 from seral.pool.tombstones import Erased, read_erased
 from seral.progress import track
 from seral.schema import QUARANTINE, SAMPLE_RATE, UTTERANCE
@@ -118,7 +118,21 @@ def _import_listed(options: ImportOptions, before: Mapping[str, Any], listing: L
     if unplaced.num_rows:
         _write_skipped(options.out, unplaced)
     listed = listing.sources.num_rows + listing.skipped.num_rows
-    counts = _finish(options, before, base, chunks, unplaced, entries, listed=listed)
+    names = [chunk.name for chunk in chunks] + ([_skipped_name(unplaced)] if unplaced.num_rows else [])
+    bad = storage.read_tables([shard_uri(options.out, "quarantine", name) for name in names], QUARANTINE)
+    _check_bad_share(bad, listed, options)
+
+    def change(newest: Mapping[str, Any]) -> Change:
+        _check_there(options.out, names)
+        refuse_erased(options.out, names, erased)
+        others = _without_retried(options, newest, listing)["shards"]
+        wanted = marked(options.out, list(dict.fromkeys([*sorted(others), *names])), {**entries, **others})
+        return Change(entries=wanted.entries, written={*wanted.written, *base["shards"]})
+
+    commit(options.out, change)
+    counts = _counts(
+        options.out, bad, files=sum(len(chunk.rows) for chunk in chunks) + unplaced.num_rows, listed=listed
+    )
     usable = listing.sources.num_rows - int(blocked_N.sum())
     remark = total_remark(options.reader, belonging(usable, skipped["reason"].to_pylist()))
     return counts | ({"remark": remark} if remark else {})
@@ -309,33 +323,21 @@ def _skipped_name(skipped: pa.Table) -> str:
     return f"{skipped['corpus'][0].as_py()}-skipped-{digest.hexdigest()[:12]}"
 
 
-def _finish(
-    options: ImportOptions,
-    before: Mapping[str, Any],
-    base: Mapping[str, Any],
-    chunks: Sequence[Chunk],
-    skipped: pa.Table,
-    new_entries: Mapping[str, Any],
-    *,
-    listed: int,
-) -> dict[str, Any]:
-    """Check the share of bad files, mark duplicates across the whole pool, and make it the newest revision.
+def _check_there(pool: str, shards: Sequence[str]) -> None:
+    """Raise StateError where what this import has written was deleted by another process."""
+    there = set(storage.list_names(storage.join(pool, "utterances"), ".parquet"))
+    if gone := [shard for shard in shards if f"{shard}.parquet" not in there]:
+        raise StateError(
+            f"{pool} has lost {gone[0]}, written just now: run the same import again, it goes on from here"
+        )
 
-    `base` is the manifest without what is tried again. `written` has the entries of shards that were written just now;
-    of others that are new the files are read.
-    """
-    pool = options.out
-    names = [chunk.name for chunk in chunks] + ([_skipped_name(skipped)] if skipped.num_rows else [])
-    bad = storage.read_tables([shard_uri(pool, "quarantine", name) for name in names], QUARANTINE)
-    files = sum(len(chunk.rows) for chunk in chunks) + skipped.num_rows
-    _check_bad_share(bad, listed, options)
-    shards = mark_duplicates(pool, list(dict.fromkeys([*sorted(base["shards"]), *names])))
-    entry_of = {**new_entries, **base["shards"]}
-    commit(pool, before, {name: new or entry_of.get(name) or read_entry(pool, name) for name, new in shards.items()})
+
+def _counts(pool: str, bad: pa.Table, *, files: int, listed: int) -> dict[str, Any]:
+    """Counts of an import of so many new files, of all that its reader listed."""
     ids = open_pool(pool).ids
     by_reason = {item["values"]: item["counts"] for item in pc.value_counts(bad["reason"]).to_pylist()}
     return {
-        "pool": str(pool),
+        "pool": pool,
         "files": files,
         "already_there": listed - files,
         "utterances": files - bad.num_rows,

@@ -1,64 +1,150 @@
-"""Revisions of a pool: a change becomes one when its manifest is put in place, after everything the manifest lists.
+"""Revisions of a pool: a change becomes one when its manifest is created, after everything the manifest lists.
+
+Only one writer can create the manifest of a number. Whoever comes second makes its change anew, of what is there now.
+What follows, the journal and the newest manifest's copy at the top, is done by whoever writes next, if the writer dies.
 
 Every revision leaves a journal of the utterances that came, went, or were marked as duplicates anew, so that any two
 revisions can be compared although the shards in between are long gone.
 
-POOL/manifest.json                   the newest revision
+POOL/revisions/<number>.json         the manifest of a revision; those of older ones go after KEPT_S
+POOL/manifest.json                   that of the newest, or of one before it
 POOL/revisions/<number>.parquet      schema.CHANGE: the journal of a revision
 POOL/snapshots/<name>.json           the manifest of a revision that somebody named: its shards stay until it is dropped
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.fs as pafs
 
 from seral import storage
-from seral.errors import StateError
+from seral.errors import PoolError, StateError
+from seral.pool.exclusive import create
 from seral.pool.shards import (
+    EMPTY,
     FORMAT,
     ID_COLUMNS,
     MANIFEST,
+    REVISIONS,
     TABLES,
+    manifest_uri,
+    next_manifest,
     pool_hash,
     read_manifest,
     shard_uri,
     snapshot_names,
     snapshot_uri,
+    stored_manifest,
 )
-from seral.pool.tombstones import read_erased
-from seral.schema import CHANGE, UTTERANCE
+from seral.pool.tombstones import Erased, read_erased
+from seral.schema import CHANGE, QUARANTINE, UTTERANCE
 
-EMPTY: dict[str, Any] = {"format": FORMAT, "revision": 0, "shards": {}}
-"""The manifest of a pool that is not there yet."""
-REVISIONS = "revisions"
+TRIES = 20
+KEPT_S = 7 * 86_400.0
+"""Age from which on shards that no manifest lists are waited for by nobody, in seconds."""
 
 
-def commit(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Make these shards the newest revision after `before`, and delete what no manifest lists. Returns the manifest.
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A pool as its writer wants it."""
 
-    Raises StateError when another revision came meanwhile.
+    entries: Mapping[str, Any]
+    """Shard -> its entry in the manifest, of all shards."""
+    written: Collection[str] = ()
+    """Shards that were written on the way and may be none of the outcome: they are deleted then."""
+
+
+def commit(pool: str, change: Callable[[dict[str, Any]], Change]) -> dict[str, Any]:
+    """Make a change of the newest manifest the next revision, and delete what it made obsolete. Returns the manifest.
+
+    `change` has the newest manifest, and is called again where another writer was faster; what it read may be gone by
+    then. Raises what `change` raises, and StateError when others are faster for ever.
     """
-    current = read_manifest(pool)
-    if (current or EMPTY)["revision"] != before["revision"]:
-        raise StateError(f"something else changed {pool} meanwhile; run this again, it goes on from here")
-    new, gone = sorted(entries.keys() - before["shards"].keys()), sorted(before["shards"].keys() - entries.keys())
-    new_ids, stayed_ids = _ids(pool, new), _ids(pool, entries.keys() - set(new))
-    manifest = {
+    written = set[str]()
+    for _ in range(TRIES):
+        before = settle(pool)
+        try:
+            wanted = change(before)
+            written |= set(wanted.written)
+            manifest = _after(pool, before, wanted.entries)
+        except (OSError, pa.ArrowException, PoolError):
+            if (read_manifest(pool) or EMPTY) == before:
+                raise
+            continue
+        if manifest == before:
+            sweep(pool, written)
+            return manifest
+        if not manifest["revision"]:  # a pool of nothing
+            storage.write_json(storage.join(pool, MANIFEST), manifest)
+            return manifest
+        if stored_manifest(pool)["revision"] > before["revision"]:
+            continue
+        if create(manifest_uri(pool, manifest["revision"]), storage.json_bytes(manifest)):
+            settle(pool)
+            sweep(pool, written)
+            return manifest
+    raise StateError(f"others changed {pool} {TRIES} times meanwhile; run this again, it goes on from here")
+
+
+def settle(pool: str) -> dict[str, Any]:
+    """The newest manifest, EMPTY where there is none, after what its writer may have left to do."""
+    manifest = stored_manifest(pool)
+    while (after := next_manifest(pool, manifest)) is not None:
+        journal = revision_uri(pool, after["revision"])
+        try:
+            if not storage.exists(journal):
+                storage.write_table(journal, read_erased(pool).without(_changes(pool, manifest, after)))
+        except (OSError, pa.ArrowException):  # its writer has gone on, and deleted what was obsolete
+            if not storage.exists(journal):
+                raise
+        storage.write_json(storage.join(pool, MANIFEST), after)
+        manifest = after
+    return manifest
+
+
+def _after(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    ids = [_ids(pool, [shard]) for shard in sorted(entries)]
+    return {
         "format": FORMAT,
         "revision": before["revision"] + int(entries != before["shards"]),
-        "pool_hash": pool_hash(pa.concat_tables([new_ids, stayed_ids])),
+        "pool_hash": pool_hash(pa.concat_tables([_ids(pool, []), *ids])),
         "shards": dict(entries),
     }
-    if manifest != current:
-        journal = changes(_ids(pool, gone), new_ids)
-        storage.write_table(revision_uri(pool, manifest["revision"]), read_erased(pool).without(journal))
-        storage.write_json(storage.join(pool, MANIFEST), manifest)
-    sweep(pool)
-    return manifest
+
+
+def _changes(pool: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> pa.Table:
+    new, gone = after["shards"].keys() - before["shards"].keys(), before["shards"].keys() - after["shards"].keys()
+    return changes(_ids(pool, sorted(gone)), _ids(pool, sorted(new)))
+
+
+def refuse_erased(pool: str, shards: Iterable[str], written_by: Erased) -> None:
+    """Delete those of some shards that were written before something in them was erased from the pool.
+
+    `written_by`: the tombstones there were then. Raises StateError if there was anything. For a `change`.
+    """
+    erased = read_erased(pool)
+    if erased == written_by:
+        return
+    stale = [shard for shard in shards if holds(pool, shard, erased)]
+    for shard in stale:
+        for table in TABLES:
+            storage.remove(shard_uri(pool, table, shard))
+    if stale:
+        raise StateError(f"something was erased from {pool} meanwhile; run this again, it goes on from here")
+
+
+def holds(pool: str, shard: str, erased: Erased) -> bool:
+    """Whether an utterance or a quarantined file of a shard was erased, or a row refers to one."""
+    columns = [field.name for field in UTTERANCE if pa.types.is_string(field.type) and field.name != "text"]
+    rows = storage.read_table(shard_uri(pool, "utterances", shard), columns, schema=UTTERANCE)
+    bad = storage.read_table(shard_uri(pool, "quarantine", shard), schema=QUARANTINE)
+    return bool(erased.belongs(rows).any() or erased.references(rows) or erased.belongs(bad).any())
 
 
 def changes(old: pa.Table, new: pa.Table) -> pa.Table:
@@ -101,17 +187,37 @@ def read_entry(pool: str, shard: str) -> dict[str, Any]:
 
 def manifests(pool: str) -> dict[str, dict[str, Any]]:
     """The manifest and those of all snapshots, by address."""
-    uris = [storage.join(pool, MANIFEST), *(snapshot_uri(pool, name) for name in snapshot_names(pool))]
-    return {uri: storage.read_json(uri) for uri in uris}
+    newest = {storage.join(pool, MANIFEST): read_manifest(pool) or EMPTY}
+    uris = (snapshot_uri(pool, name) for name in snapshot_names(pool))
+    return newest | {uri: storage.read_json(uri) for uri in uris}
 
 
-def sweep(pool: str) -> None:
-    """Delete what no manifest lists: chunks of an abandoned import, shards that were rewritten, half-written files."""
+def sweep(pool: str, obsolete: Collection[str] = ()) -> None:
+    """Delete shards that are these, or of the revision before, or KEPT_S old, as far as no manifest lists them.
+
+    What an import has written stays: it is under way, or waits for the same command again.
+    """
+    newest = (read_manifest(pool) or EMPTY)["revision"]
     listed = {shard for manifest in manifests(pool).values() for shard in manifest["shards"]}
+    before = manifest_uri(pool, newest - 1)
+    former = {*obsolete, *(storage.read_json(before)["shards"] if storage.exists(before) else ())}
     for table in TABLES:
-        for name in storage.list_names(storage.join(pool, table)):
-            if name.removesuffix(".parquet") not in listed:
-                storage.remove(storage.join(pool, table, name))
+        folder = storage.join(pool, table)
+        storage.tidy(folder)
+        for name, age_s in _ages(folder).items():
+            shard = name.removesuffix(".parquet")
+            if shard not in listed and (shard in former or age_s > KEPT_S):
+                storage.remove(storage.join(folder, name))
+    for name, age_s in _ages(storage.join(pool, REVISIONS)).items():
+        if name.endswith(".json") and int(name.removesuffix(".json")) < newest - 1 and age_s > KEPT_S:
+            storage.remove(storage.join(pool, REVISIONS, name))
+
+
+def _ages(folder: str) -> dict[str, float]:
+    """Names directly under a folder, and how many seconds ago each was written, by this machine's clock."""
+    fs, path = storage.resolve(folder)
+    entries = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+    return {entry.base_name: time.time() - (entry.mtime_ns or 0) / 1e9 for entry in entries}
 
 
 def _ids(pool: str, shards: Iterable[str]) -> pa.Table:

@@ -6,7 +6,8 @@ POOL/quarantine/<shard>.parquet  schema.QUARANTINE: files that did not become ro
 POOL/gold/<shard>.parquet        schema.GOLD: opened by seral.task.gold alone
 POOL/votes/<shard>.parquet       schema.VOTES: opened by nothing here
 POOL/features/<fingerprint>/     cached features, see seral.features.audio
-POOL/revisions/<number>.parquet  schema.CHANGE: what a revision brought and took, see seral.pool.revisions
+POOL/revisions/<number>.json     the manifest of a revision, see seral.pool.revisions
+POOL/revisions/<number>.parquet  schema.CHANGE: what a revision brought and took
 POOL/snapshots/<name>.json       the manifest of a revision that was named: POOL@name opens it
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,8 +31,10 @@ from seral.pool.ids import one_array
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
 from seral.security.paths import check_name, check_names
 
-MANIFEST, SNAPSHOTS = "manifest.json", "snapshots"
+MANIFEST, SNAPSHOTS, REVISIONS = "manifest.json", "snapshots", "revisions"
 FORMAT = 2
+EMPTY: dict[str, Any] = {"format": FORMAT, "revision": 0, "shards": {}}
+"""The manifest of a pool that is not there yet."""
 TABLES = {"utterances": UTTERANCE, "gold": GOLD, "votes": VOTES, "quarantine": QUARANTINE}
 """The tables of every shard."""
 ID_COLUMNS = ["utterance_id", "duplicate_of"]
@@ -214,14 +217,31 @@ def snapshot_names(pool: str) -> list[str]:
     return [name.removesuffix(".json") for name in storage.list_names(storage.join(pool, SNAPSHOTS), ".json")]
 
 
+def manifest_uri(pool: str, revision: int) -> str:
+    """Address of the manifest of one revision."""
+    return storage.join(pool, REVISIONS, f"{revision:06d}.json")
+
+
 def read_manifest(uri: str) -> dict[str, Any] | None:
-    """The manifest of a pool, None when there is none yet."""
+    """The newest manifest of a pool, None when there is none yet."""
     if split_address(uri)[1] is not None:
         raise PoolError(f"{uri} is the address of a snapshot, which never changes; a pool's has no @ in its last part")
-    path = storage.join(uri, MANIFEST)
-    if not storage.exists(path):
-        return None
-    return _read(path)
+    manifest = stored_manifest(uri)
+    while (after := next_manifest(uri, manifest)) is not None:  # its writer has not come to copy it
+        manifest = after
+    return None if manifest is EMPTY else manifest
+
+
+def stored_manifest(pool: str) -> dict[str, Any]:
+    """POOL/manifest.json, EMPTY where it is not."""
+    path = storage.join(pool, MANIFEST)
+    return _read(path) if storage.exists(path) else EMPTY
+
+
+def next_manifest(pool: str, manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the revision after another's, None where there is none."""
+    path = manifest_uri(pool, manifest.get("revision", 0) + 1)
+    return _read(path) if storage.exists(path) else None
 
 
 def _read(uri: str) -> dict[str, Any]:

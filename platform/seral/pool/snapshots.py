@@ -33,6 +33,9 @@ def take_snapshot(pool: str, name: str) -> dict[str, Any]:
     if storage.exists(uri) and storage.read_json(uri) != newest.manifest:
         raise StateError(f"{pool} has another snapshot {name!r}: drop it, or take another name")
     storage.write_json(uri, newest.manifest)
+    while (now := open_pool(pool)).manifest != newest.manifest:  # whose shards may be gone before they were named
+        newest = now
+        storage.write_json(uri, newest.manifest)
     return {"address": f"{newest.uri}@{name}", "revision": newest.manifest["revision"], "utterances": newest.rows}
 
 
@@ -40,7 +43,7 @@ def drop_snapshot(pool: str, name: str) -> None:
     """Forget a snapshot and delete the shards that nothing else lists."""
     snapshot = open_pool(f"{pool}@{name}")
     storage.remove(snapshot_uri(snapshot.uri, name))
-    sweep(snapshot.uri)
+    sweep(snapshot.uri, snapshot.shards)
 
 
 def list_snapshots(pool: str) -> list[dict[str, Any]]:
