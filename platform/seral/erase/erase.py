@@ -28,7 +28,7 @@ from seral.errors import PoolError
 from seral.labels.database import is_database
 from seral.options import Options
 from seral.pool.derivations import derivations
-from seral.pool.revisions import Change, commit, holds, manifests, read_entry
+from seral.pool.revisions import Change, commit, drop_shard, holds, manifests, read_entry
 from seral.pool.shards import (
     ID_COLUMNS,
     MANIFEST,
@@ -340,12 +340,13 @@ def _cleared(pool: str, shards: Mapping[str, Any], entries: Mapping[str, Mapping
 
 
 def _drop_unlisted(pool: str, erased: Erased) -> None:
-    """Delete shards with something erased that no manifest lists: of an import that is under way, or was cut off."""
+    """Delete shards that no manifest lists and that hold something erased, of an import under way or cut off, or that
+    have lost a table, as when this was killed."""
     there = {_stem(name) for name in storage.list_names(storage.join(pool, "utterances"), ".parquet")}
     for shard in there - _listed(pool):
-        if holds(pool, shard, erased):
-            for table in TABLES:
-                storage.remove(shard_uri(pool, table, shard))
+        whole = all(storage.exists(shard_uri(pool, table, shard)) for table in TABLES)
+        if not whole or holds(pool, shard, erased):
+            drop_shard(pool, shard)
 
 
 def _write_cleared(pool: str, shard: str, erased: Erased) -> str:

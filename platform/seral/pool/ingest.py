@@ -327,9 +327,7 @@ def _check_there(pool: str, shards: Sequence[str]) -> None:
     """Raise StateError where what this import has written was deleted by another process."""
     there = set(storage.list_names(storage.join(pool, "utterances"), ".parquet"))
     if gone := [shard for shard in shards if f"{shard}.parquet" not in there]:
-        raise StateError(
-            f"{pool} has lost {gone[0]}, written just now: run the same import again, it goes on from here"
-        )
+        raise StateError(f"{pool} has lost {gone[0]}, which was written just now; run this again, it goes on from here")
 
 
 def _counts(pool: str, bad: pa.Table, *, files: int, listed: int) -> dict[str, Any]:
