@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from typing import Any
 
 import pytest
 from corpus_layouts.pool_rows import put_shard, row, set_shards
+from s3_server import s3_server, use
 
 from seral import storage
 from seral.errors import StateError
-from seral.pool import revisions
+from seral.pool import exclusive, revisions
 from seral.pool.check import check_pool
+from seral.pool.exclusive import CLAIM
 from seral.pool.revisions import KEPT_S, TRIES, Change, commit, revision_uri
 from seral.pool.shards import TABLES, manifest_uri, open_pool, read_manifest, shard_uri
 
@@ -181,3 +184,42 @@ def assert_nothing_lost(pool: str, writers: int, count: int) -> None:
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     write_at_once(str(tmp_path / "pool"), 4, 8)
     assert_nothing_lost(str(tmp_path / "pool"), 4, 8)
+
+
+@pytest.mark.slow
+def test_so_do_processes_at_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_server() as door:
+        use(door, monkeypatch)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{door.behind}")  # the door lets nobody put anything
+        write_at_once("s3://speech/pool", 3, 4)
+        assert_nothing_lost("s3://speech/pool", 3, 4)
+        names = storage.list_names("s3://speech/pool/revisions")
+        assert not [name for name in names if name.endswith(CLAIM)]
+
+
+@pytest.mark.slow
+def test_a_claim_at_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody writes beside a living claim; one of a writer that died is taken away after a while."""
+    with s3_server() as door:
+        use(door, monkeypatch)
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{door.behind}")  # the door lets nobody put anything
+        uri = "s3://speech/pool/revisions/000001.json"
+        storage.write_bytes(f"{uri}.other{CLAIM}", b"")
+        monkeypatch.setattr(exclusive, "LEASE_S", 2.0)
+        since = time.monotonic()
+        assert exclusive.create(uri, b"mine")
+        assert time.monotonic() - since > 1
+        assert not exclusive.create(uri, b"another's")
+        assert storage.read_bytes(uri) == b"mine"
+        assert storage.list_names("s3://speech/pool/revisions") == ["000001.json"]
+
+
+def test_a_file_system_without_links(pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    uri = storage.join(pool, "revisions", "000009.json")
+    assert exclusive.create(uri, b"mine")
+    assert not exclusive.create(uri, b"another's")
+    assert storage.read_bytes(uri) == b"mine"
