@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -106,11 +108,45 @@ def test_what_killed_processes_left_is_tidied_once_the_whole_file_is_there(tmp_p
     storage.tidy(tmp_path / "nowhere")
 
 
+WRITER = """
+import sys
+from seral import storage
+with storage.replacing(sys.argv[1]) as file:
+    file.write(b"half")
+    file.flush()
+    print(file.name, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_a_living_process_writes_is_left_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    storage.write_bytes(file, b"old")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    start = [sys.executable, "-c", WRITER, str(file)]
+    pipe = subprocess.PIPE
+    for ends_well in (True, False):
+        with subprocess.Popen(start, env=environment, stdin=pipe, stdout=pipe, text=True) as writer:
+            assert writer.stdout is not None
+            partial = writer.stdout.readline().strip()
+            assert storage.half_written(tmp_path) == []
+            storage.tidy(tmp_path)
+            if ends_well:
+                writer.communicate("go\n")
+                assert file.read_bytes() == b"half"
+            else:
+                writer.kill()
+                writer.wait()
+                assert storage.half_written(tmp_path) == [(partial, str(file))]
+                storage.tidy(tmp_path)
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
 def test_whoever_still_writes_a_file_that_is_tidied_away_counts_as_second(tmp_path: Path) -> None:
     with storage.replacing(tmp_path / "a") as file:
         file.write(b"slow")
         storage.write_bytes(tmp_path / "a", b"fast")
-        storage.tidy(tmp_path)
+        storage.remove(file.name)
     assert storage.read_bytes(tmp_path / "a") == b"fast"
     with pytest.raises(FileNotFoundError), storage.replacing(tmp_path / "b") as file:
         storage.remove(file.name)

@@ -19,9 +19,15 @@ SeralError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from seral.secrets.addresses import mask
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a full disk, of a quota, and of a limit for files."""
 
 
 class SeralError(Exception):
@@ -91,6 +97,19 @@ class AwaitingLabels(SeralError):
 
 class StateError(SeralError):
     """A run folder is inconsistent with what was asked of it."""
+
+
+@contextmanager
+def room_for(path: str | Path) -> Iterator[None]:
+    """Raise DiskError, which names the file, where the disk that it is written to in the block is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise DiskError(
+            f"{path} cannot be written: {error.strerror}. Make room; the same command then goes on"
+        ) from error
 
 
 def sentence(error: BaseException) -> str:

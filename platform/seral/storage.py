@@ -7,7 +7,7 @@ once it is whole. So a file that exists is complete, and its existence can mean 
 from __future__ import annotations
 
 import ctypes
-import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seral.errors import DiskError, OptionError, PoolError
+from seral.errors import OptionError, PoolError, room_for
 from seral.secrets import files
 from seral.secrets.addresses import complaint
 from seral.security.tables import open_parquet
@@ -48,7 +48,6 @@ def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
 
 
 HALF_WRITTEN = re.compile(r"(.+)\.[0-9a-f]{8}\.partial")
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a full disk, a quota, a limit for files
 REMOVE_TRIES = 20  # 50 ms apart
 BLOCK = 1 << 23
 """Bytes of a file that goes through whole."""
@@ -151,19 +150,6 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
 
 
 @contextmanager
-def room_for(path: str | Path) -> Iterator[None]:
-    """Raise DiskError, which names the file, where the disk that it is written to in the block is full."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise DiskError(
-            f"{path} cannot be written: {error.strerror}. Make room; the same command then goes on"
-        ) from error
-
-
-@contextmanager
 def replacing(uri: str | Path) -> Iterator[BinaryIO]:
     """A local file to write, which takes the place of what is at an address when the block ends without an error.
 
@@ -181,11 +167,12 @@ def replacing(uri: str | Path) -> Iterator[BinaryIO]:
         return
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        with room_for(path):
-            with open(partial, "wb", opener=files.opener) as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+        with room_for(path), open(partial, "wb", opener=files.opener) as file:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
             os.replace(partial, path)
     except FileNotFoundError:
         # Another process wrote the same file meanwhile and tidied up: this is as if it had come second.
@@ -196,16 +183,26 @@ def replacing(uri: str | Path) -> Iterator[BinaryIO]:
 
 
 def half_written(uri: str | Path) -> list[tuple[str, str]]:
-    """Files begun and not ended, each with its final name: that file, or all below that folder.
-
-    Somebody writes them at this moment, or was killed while writing.
-    """
+    """Files that writers who are gone have begun, each with its final name: that file, or all below that folder."""
     if not isinstance(resolve(uri)[0], pafs.LocalFileSystem):
         return []  # an object store shows no upload before it is whole
     folder, _, target = absolute(uri).rpartition("/") if is_file(uri) else (uri, "", None)
     names = list_files(folder) if target is None else list_names(folder)
     partial_files = [(name, match[1]) for name in names if (match := HALF_WRITTEN.fullmatch(name))]
-    return [(join(folder, name), join(folder, final)) for name, final in partial_files if target in (None, final)]
+    found = [(join(folder, name), join(folder, final)) for name, final in partial_files if target in (None, final)]
+    return [(name, final) for name, final in found if not _is_being_written(name)]
+
+
+def _is_being_written(path: str) -> bool:
+    """Whether a process of this machine, or of one that shares the disk's locks, has a file open for writing."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # gone meanwhile, or a file system without locks
+        return False
+    return False
 
 
 def tidy(uri: str | Path) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow.fs as pafs
 
 from seral import storage
-from seral.errors import StateError
+from seral.errors import StateError, room_for
 from seral.secrets import files
 
 LEASE_S = 60.0
@@ -40,7 +40,7 @@ def _link(path: str, data: bytes) -> bool:
     files.make_folder(os.path.dirname(path))
     partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
     try:
-        with storage.room_for(path):
+        with room_for(path):
             with open(partial, "wb", opener=files.opener) as file:
                 file.write(data)
                 file.flush()

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from seral.audio.address import path_of
 from seral.audio.containers import restore
 from seral.corpora.reading.utterance import Skipped, Utterance, Vote
+from seral.errors import room_for
 from seral.schema import QUARANTINE, SAMPLE_RATE
-from seral.storage import room_for
 
 BATCH_ROWS = 1024
 """Rows of a batch, of every one but the last."""
