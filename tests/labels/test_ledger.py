@@ -6,6 +6,8 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -345,6 +347,52 @@ def test_what_is_no_ledger_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.sqlite").write_text("no database at all " * 100)
     with pytest.raises(LabelError, match="not a database"):
         Ledger(str(tmp_path / "text.sqlite"))
+
+
+ODD = [
+    "a b",
+    "Überraschung",
+    "it's",
+    'a"b',
+    "a#b",
+    "a?b=c",
+    "a?b=d",
+    "100%",
+    "%41",
+    "A",
+    "a&b",
+    "a+b",
+    "a\nb",
+    "x" * 240,
+]
+
+
+def test_ledgers_under_odd_names_are_where_they_are_said_to_be(tmp_path: Path) -> None:
+    """Each is a file of its own, in the folder of that name."""
+    for number, name in enumerate(ODD):
+        file = tmp_path / name / "labels.sqlite"
+        ledger = Ledger.create(str(file), PROJECT)
+        ledger.add_person(f"person {number}")
+        ledger.close()
+        assert file.is_file()
+    for number, name in enumerate(ODD):
+        with closing(Ledger(str(tmp_path / name / "labels.sqlite"))) as ledger:
+            assert [person.name for person in ledger.people()] == [f"person {number}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(ODD)
+
+
+def test_several_begin_one_ledger_at_once(url: str) -> None:
+    together = threading.Barrier(8)
+
+    def begin(number: int) -> None:
+        together.wait()
+        with closing(Ledger.create(url, PROJECT)) as ledger:
+            ledger.add_person(f"person {number}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(begin, range(8)))
+    with closing(Ledger(url)) as ledger:
+        assert len(ledger.people()) == 8
 
 
 def test_a_file_keeps_what_was_committed(tmp_path: Path) -> None:

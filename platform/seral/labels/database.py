@@ -130,6 +130,8 @@ EVENT = sa.Table(
 )
 sa.Index("slot_of_person", SLOT.c.person, SLOT.c.answer_id)
 
+ALONE = 0x5E7A1
+"""Number of the lock by which a server's processes begin a ledger one after the other."""
 AT_ONCE = 1000
 """Values in one statement's list: as many as every database takes."""
 SUFFIX, SERVERS = ".sqlite", ("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql")
@@ -168,22 +170,31 @@ class Database:
     def __init__(self, url: str) -> None:
         if reason := complaint(url):
             raise LabelError(f"no ledger is opened by such an address: {reason}")
-        self.url = url if "://" in url else f"sqlite:///{Path(url).resolve()}"
+        self.url = url if "://" in url else str(Path(url).resolve())
         try:
-            address = _with_password(self.url)
-            self._writing, self._reading = (sa.create_engine(address, **_options(self.url)) for _ in range(2))
+            address = _address(self.url)
+            self._writing, self._reading = (sa.create_engine(address, **_options(address)) for _ in range(2))
         except (sa.exc.ArgumentError, ImportError, ValueError) as error:
             raise LabelError(
                 f"no ledger can be at {url}: {error}; give a file, or a URL such as postgresql+psycopg://…"
             ) from None
         self._turn: AbstractContextManager[Any] = nullcontext()
-        if self.url.startswith("sqlite"):
+        self._file = address.database if address.get_backend_name() == "sqlite" else None
+        if self._file is not None:
             # Threads that wait in line are served sooner than by SQLite's own waiting: it looks again and again.
             self._turn = threading.Lock()
             for engine in (self._writing, self._reading):
                 sa.event.listen(engine, "do_connect", _make_file)
                 sa.event.listen(engine, "connect", _prepare)
             sa.event.listen(self._writing, "begin", _begin_writing)
+
+    @contextmanager
+    def write_alone(self) -> Iterator[sa.Connection]:
+        """A transaction that no other process is in, of those that want to be alone too."""
+        with self.write() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(ALONE)))
+            yield connection
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -205,9 +216,9 @@ class Database:
 
     def create(self) -> None:
         """Make the tables where they are missing."""
-        if self.url.startswith("sqlite:///"):
-            files.make_folder(Path(self.url.removeprefix("sqlite:///")).parent)
-        with _clear_errors(self.url), self._writing.begin() as connection:
+        if self._file is not None:
+            files.make_folder(Path(self._file).parent)
+        with self.write_alone() as connection:
             TABLES.create_all(connection)
 
     def exists(self) -> bool:
@@ -217,7 +228,7 @@ class Database:
 
     def flush(self) -> None:
         """Put what SQLite still has in its log into the file itself, and empty the log."""
-        if self.url.startswith("sqlite"):
+        if self._file is not None:
             with _clear_errors(self.url), self._reading.connect() as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
 
@@ -227,16 +238,21 @@ class Database:
             engine.dispose()
 
 
-def _options(url: str) -> dict[str, Any]:
-    if url.startswith("sqlite"):
+def _options(address: sa.URL) -> dict[str, Any]:
+    if address.get_backend_name() == "sqlite":
         return {"connect_args": {"timeout": BUSY_S}}
     return {"pool_pre_ping": True, "pool_size": 20, "max_overflow": 20}
 
 
-def _with_password(url: str) -> sa.URL:
-    """The address with the password of a server. Raises ValueError for a password's file that cannot be read."""
+def _address(url: str) -> sa.URL:
+    """The address of a file, whatever its name, or of a server, with its password.
+
+    Raises ValueError for a password's file that cannot be read.
+    """
+    if "://" not in url:
+        return sa.URL.create("sqlite", database=url)
     address = sa.make_url(url)
-    password = None if url.startswith("sqlite") else secret(LEDGER_PASSWORD)
+    password = None if address.get_backend_name() == "sqlite" else secret(LEDGER_PASSWORD)
     return address if password is None else address.set(password=password)
 
 
@@ -275,4 +291,4 @@ def _clear_errors(url: str) -> Iterator[None]:
 
 
 def _shown(url: str) -> str:
-    return sa.make_url(url).render_as_string(hide_password=True)
+    return sa.make_url(url).render_as_string(hide_password=True) if "://" in url else url

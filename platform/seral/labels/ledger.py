@@ -60,7 +60,7 @@ class Ledger:
         """Begin a ledger, or open the one that is there. Raises LabelError when that one asks something else."""
         with closing(Database(url)) as database:
             database.create()
-            with database.write() as connection:
+            with database.write_alone() as connection:
                 if connection.execute(sa.select(PROJECT.c.id)).first() is None:
                     values = {name: list(value) for name, value in asdict(project).items()}
                     connection.execute(sa.insert(PROJECT).values(id=1, format=FORMAT, created_at=time.time(), **values))
