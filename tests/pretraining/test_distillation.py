@@ -18,12 +18,14 @@ from transformers import Wav2Vec2Config, Wav2Vec2Model, WhisperConfig, WhisperMo
 
 from ser_models.encoders import load_encoder, save_encoder, wrap
 from ser_models.objectives.distillation import teacher_parameters
+from seral import storage
 from seral.errors import OptionError, StateError, TrainError
 from seral.features.speech import Speech
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pretraining.distillation import DistilOptions, distil, learning_rate_at, speech_of
 from seral.pretraining.teacher_targets import DistillationData, DistillationDataOptions, View
+from seral.pretraining.trainer import Trainer
 
 TEACHER = {
     "d_model": 32,
@@ -109,6 +111,38 @@ def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, speech_pool: st
     assert distil(options(teacher, speech_pool, tmp_path / "cut")) == cut
     with pytest.raises(StateError, match=r"holds a run with other options \(lr: was"):
         distil(options(teacher, speech_pool, tmp_path / "cut", lr=0.5))
+
+
+def fails(*_: object, **__: object) -> None:
+    raise AssertionError("a step is done again")
+
+
+def test_stopped_between_its_last_step_and_its_record_it_repeats_no_step(
+    teacher: str, speech_pool: str, tmp_path: Path
+) -> None:
+    distil(options(teacher, speech_pool, tmp_path / "whole"))
+    for number, name in enumerate(("encoder", "distil.png", "distil.json")):
+        run = tmp_path / f"cut-{number}"
+        with pytest.MonkeyPatch.context() as patch:
+            for step in ("copy_folder", "write_bytes", "write_json"):
+                patch.setattr(storage, step, stopped_at(f"{run}/{name}", getattr(storage, step)))
+            with pytest.raises(KeyboardInterrupt):
+                distil(options(teacher, speech_pool, run))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Trainer, "_step", fails)
+            distil(options(teacher, speech_pool, run))
+        for file in ("distil.json", "encoder/model.safetensors"):
+            assert (run / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+        assert not (run / ".train").exists()
+
+
+def stopped_at(uri: str, do: Callable[..., None]) -> Callable[..., None]:
+    def write(*arguments: Any) -> None:
+        if any(str(argument) == uri for argument in arguments):
+            raise KeyboardInterrupt
+        do(*arguments)
+
+    return write
 
 
 @pytest.mark.slow

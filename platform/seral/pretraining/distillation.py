@@ -39,7 +39,7 @@ from seral.pretraining.trainer import Batch, Course, Pretraining, run_name, trai
 from seral.progress import say
 from seral.task.eligibility import of_corpora
 from seral.task.options import absolute_encoder
-from seral.task.ray_train import STATE
+from seral.task.ray_train import STATE, WORK
 from seral.task.run import claim
 
 ENCODER, DONE, PICTURE = "encoder", "distil.json", "distil.png"
@@ -108,13 +108,14 @@ class DistilSpec:
 def distil(options: DistilOptions) -> str:
     """Train the student, or go on training it; returns the folder of the encoder."""
     options = _with_absolute_paths(options)
-    target = storage.join(options.run, ENCODER)
+    target, work = storage.join(options.run, ENCODER), storage.join(options.run, WORK)
     claim(options, "distil", {"run", "cluster"})
     if storage.exists(storage.join(options.run, DONE)):
+        storage.remove(work)
         return target
     speech = speech_of([open_pool(uri) for uri in options.pools], options.corpora)
     connect(options.cluster)
-    work, name = storage.join(options.run, ".train"), _run_name(speech, options)
+    name = _run_name(speech, options)
     spec = DistilSpec(
         options=options,
         speech=speech,
@@ -124,9 +125,9 @@ def distil(options: DistilOptions) -> str:
     with train_to_end(spec, what=f"distilling {options.teacher}", name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
         state: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
-    record = {name: value for name, value in state.items() if name not in ("held_out", "warnings")}
-    storage.write_bytes(storage.join(options.run, PICTURE), _picture(record))
-    storage.write_json(storage.join(options.run, DONE), record)
+        record = {name: value for name, value in state.items() if name not in ("held_out", "warnings")}
+        storage.write_bytes(storage.join(options.run, PICTURE), _picture(record))
+        storage.write_json(storage.join(options.run, DONE), record)  # before the state to go on from is removed
     share = record["student_parameters"] / record["teacher_parameters"]
     say(f"the student has {record['student_parameters']:,} parameters, {share:.0%} of its teacher's: {target}")
     return target

@@ -37,7 +37,7 @@ from seral.pretraining.trainer import PretrainingSpec, run_name, train_to_end
 from seral.progress import say
 from seral.task.eligibility import of_corpora
 from seral.task.options import absolute_encoder
-from seral.task.ray_train import STATE
+from seral.task.ray_train import STATE, WORK
 from seral.task.run import claim
 
 DONE, PICTURE = "tapt.json", "tapt.png"
@@ -62,10 +62,10 @@ def adapt_encoder(
 
     An objective that reads cached frames takes them from `features`; None = those of the pool, with the usual options.
     """
-    target = storage.join(folder, ENCODER)
+    target, work, wanted = storage.join(folder, ENCODER), storage.join(folder, WORK), tuple(sorted(ids))
     if storage.exists(storage.join(folder, DONE)):
+        storage.remove(work)
         return target
-    work, wanted = storage.join(folder, ".train"), tuple(sorted(ids))
     name = run_name("tapt", pool.hash, list(wanted), encoder, options.model_dump(mode="json"))
     state = storage.join(work, name, STATE)
     spec: PretrainingSpec
@@ -79,9 +79,9 @@ def adapt_encoder(
         hand_down([encoder], target)
         storage.write_bytes(storage.join(folder, OBJECTIVE), (local / OBJECTIVE).read_bytes())
         record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
-    storage.write_bytes(storage.join(folder, PICTURE), _picture(record))
-    facts = {"utterances": len(ids), "encoder": encoder, "options": options.model_dump(mode="json")}
-    storage.write_json(storage.join(folder, DONE), facts | record)
+        storage.write_bytes(storage.join(folder, PICTURE), _picture(record))
+        facts = {"utterances": len(ids), "encoder": encoder, "options": options.model_dump(mode="json")}
+        storage.write_json(storage.join(folder, DONE), facts | record)  # before the state to go on from is removed
     return target
 
 

@@ -18,7 +18,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 
-STATE = "state.pt"
+STATE, WORK = "state.pt", ".train"
 OnReport = Callable[[Mapping[str, Any]], None]
 
 
@@ -34,6 +34,8 @@ def last_checkpoint(
     on_report: OnReport | None = None,
 ) -> Iterator[Path]:
     """Train and hand out the folder of the last checkpoint; afterwards it and `work` are gone.
+
+    What says that the training is done has to be written in the block: after it there is nothing left to go on from.
 
     `worker` is called with {"spec": spec, "on_report": callback of reports}, in this process where there are 0
     workers; only there anybody may hear. `name` must change with whatever is trained: a run of the same name goes on
@@ -72,8 +74,8 @@ def last_checkpoint(
 class StepState:
     """State of a training that counts its steps, kept where it outlives the training.
 
-    Ray Train's workers persist what they report. In this process only the last report outlives a kill of it, so the
-    states before go to `uri` without Ray.
+    Ray Train's workers persist what they report. In this process no report outlives a kill of it, so the states go to
+    `uri` without Ray.
     """
 
     def __init__(self, uri: str, on: ClusterOptions) -> None:
@@ -100,9 +102,10 @@ class StepState:
             return
         buffer = io.BytesIO()
         torch.save(state(), buffer)
-        if result is None and not self._on.train_workers:
+        if not self._on.train_workers:
             storage.write_bytes(self._uri, buffer.getvalue())
-            return
+            if result is None:
+                return
         folder = Path(tempfile.mkdtemp(prefix="seral-checkpoint-"))
         (folder / STATE).write_bytes(buffer.getvalue())
         if result is not None:

@@ -41,7 +41,7 @@ from seral.task.cells import write_table
 from seral.task.context import open_run
 from seral.task.examples import Utterances
 from seral.task.options import TaskOptions
-from seral.task.ray_train import STATE
+from seral.task.ray_train import STATE, WORK
 from seral.training.adaptation_steps import AdaptationSpec, LabelledClips, corpora_of
 from seral.training.finetune import frames_layer
 from seral.training.finetune_options import FinetuneOptions
@@ -179,10 +179,11 @@ def _speech(options: AdaptOptions, uri: str) -> Speech:
 def _train(spec: AdaptationSpec, folder: str, learnt: pa.Table) -> dict[str, Any]:
     """Train to the end, unless that has been done; returns the record of the training."""
     done = storage.join(folder, DONE)
+    work = storage.join(folder, WORK)
     if storage.exists(done):
+        storage.remove(work)
         record: dict[str, Any] = storage.read_json(done)["training"]
         return record
-    work = storage.join(folder, ".train")
     name = run_name("adapt", *spec.identity())
     spec = replace(spec, state=storage.join(work, name, STATE))
     with train_to_end(spec, what=f"adapting {spec.encoder}", name=name, work=work) as local:
@@ -190,7 +191,7 @@ def _train(spec: AdaptationSpec, folder: str, learnt: pa.Table) -> dict[str, Any
         storage.copy_folder(local / ENCODER, target)
         hand_down([spec.encoder], target, learnt)
         record = torch.load(local / STATE, weights_only=True)["record"]
-    storage.write_json(done, {"training": record})
+        storage.write_json(done, {"training": record})  # before the state to go on from is removed
     return record
 
 

@@ -26,7 +26,7 @@ from seral.features.frames import keep_frames
 from seral.features.speakers import SpeakerShifts
 from seral.pretraining.layout import pretrained_adapters
 from seral.task.examples import Unlabelled
-from seral.task.ray_train import OnReport
+from seral.task.ray_train import WORK, OnReport
 from seral.training.adapter_training import AdapterSpec, train_adapters
 from seral.training.alignment import DomainAdaptation
 from seral.training.augmented import AugmentOptions, with_copies
@@ -121,7 +121,7 @@ def finetune(
         adaptation=None if adaptation is None or head is None else adaptation.of_batches(head.fitted.pool, seed),
         shifts=_shifts(data, str(begin)),
     )
-    name, work = f"train-{_digest(spec)}", storage.join(folder, ".train")
+    name, work = f"train-{_digest(spec)}", storage.join(folder, WORK)
     history["adapter"] = train_adapters(spec, name=name, work=work, target=model, on_report=on_report)
     for name in (".head", PRETRAINED):
         storage.remove(storage.join(folder, name))
