@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from corpus_layouts.pool_rows import row, set_shards
+from corpus_layouts.pool_rows import put_shard, row, set_shards
 
 from seral import storage
 from seral.erase.erase import EraseOptions, erase
@@ -28,6 +28,7 @@ from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot
 from seral.schema import GOLD, LABEL, PICK, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
+from seral.web import sounds as sounds_module
 from seral.web.sounds import Sounds
 
 ERASED = ["made-00000000000000a1", "made-00000000000000a2", "other-00000000000000c3"]
@@ -447,7 +448,7 @@ def test_models_that_learnt_from_the_erased_are_marked_or_deleted(how: str, fold
 
 
 def test_a_server_that_runs_plays_nothing_erased(folder: Path) -> None:
-    sounds = Sounds(open_pool(str(folder / "pool")))
+    sounds = Sounds(str(folder / "pool"))
     before = {name: sounds.read(name) for name in (*ERASED, *KEPT)}
     erase(options(folder, speaker="made/Martha"))
     for name in ERASED:
@@ -455,3 +456,23 @@ def test_a_server_that_runs_plays_nothing_erased(folder: Path) -> None:
         with pytest.raises(PoolError, match=f"does not hold {name}"):
             sounds.read(name)
     assert {name: sounds.read(name) for name in KEPT} == {name: before[name] for name in KEPT}
+
+
+def test_a_server_that_runs_plays_what_came_and_what_was_moved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards that another command writes anew while a clip is read."""
+    pool = str(folder / "pool")
+    sounds = Sounds(pool)
+    before = {name: sounds.read(name) for name in KEPT}
+    sounds._cached.cache_clear()
+    rows = [*(row for shard in rows_by_shard().values() for row in shard), row("made-new", speaker="New")]
+    entry, changes, read_row = put_shard(pool, "all", rows), [], sounds_module._read_row
+
+    def overtaken(*where: Any) -> bytes:
+        if not changes:
+            changes.append(set_shards(pool, {"all": entry}))
+        return read_row(*where)
+
+    monkeypatch.setattr(sounds_module, "_read_row", overtaken)
+    assert {name: sounds.read(name) for name in KEPT} == before
+    assert changes
+    assert sounds.read("made-new") == rows[-1]["audio"]

@@ -251,7 +251,7 @@ def test_audio_is_for_those_who_were_given_it_and_for_leads(client_of: Open, poo
     (clip,) = claim(ada, 1)
     reply = ada.get(f"/api/audio/{clip['utterance_id']}")
     assert reply.headers["content-type"] == "audio/flac"
-    assert reply.content == Sounds(open_pool(pool)).read("calls-000")
+    assert reply.content == Sounds(pool).read("calls-000")
     assert ada.get("/api/audio/calls-030").status_code == 404
     assert lead.get("/api/audio/calls-030").status_code == 200
     for name in ("calls-999", "..%2F..%2Fmanifest.json", "%2Fetc%2Fpasswd", "utterances/one.parquet", ""):
@@ -538,7 +538,7 @@ def test_nothing_is_logged_where_nobody_wants_it(client_of: Open, ledger: Ledger
 
 def test_sounds_finds_every_clip_of_every_shard(pool: str) -> None:
     opened = open_pool(pool)
-    sounds = Sounds(opened)
+    sounds = Sounds(pool)
     for shard in opened.shards:
         rows = opened.read(shard, ["utterance_id", "audio"]).to_pylist()
         assert all(sounds.read(row["utterance_id"]) == row["audio"] for row in rows)

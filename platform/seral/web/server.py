@@ -14,7 +14,6 @@ from seral.labels.audit import Trail
 from seral.labels.ledger import Ledger
 from seral.labels.sessions import Sessions
 from seral.options import Options, read_yaml
-from seral.pool.shards import open_pool
 from seral.progress import say
 from seral.web.app import create_app
 from seral.web.doors import host_names, is_loopback, networks
@@ -112,7 +111,7 @@ def make_site(ledger: Ledger, pool: str, options: PageOptions, run: str | None =
         sessions=Sessions(ledger.database, idle_s=3600 * options.idle_h, longest_s=86_400 * options.session_days),
         trail=Trail(ledger.database, on=options.audit),
         noted=Limit(1, 1 / 3600),
-        sounds=Sounds(open_pool(pool)),
+        sounds=Sounds(pool),
         url=options.address,
         lease_s=60 * options.lease_min,
         check_every=options.check_every,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seral import storage
 from seral.errors import PoolError
-from seral.pool.shards import Pool, open_pool
+from seral.pool.shards import MANIFEST, Pool, manifest_uri, open_pool, snapshot_uri, split_address
 from seral.pool.tombstones import FOLDER, Erased, read_erased
 from seral.schema import UTTERANCE
 from seral.security.tables import open_parquet
@@ -59,14 +59,14 @@ class _Index:
 class Sounds:
     """The location of the audio of each utterance. Holds the ids alone: about their length and eight bytes each.
 
-    An erasure is noticed at once, and what it has left is looked up anew.
+    A change of the pool, or of the snapshot that an address names, is noticed at once, and all is looked up anew.
     """
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool, self._lock = pool.uri, Lock()
-        self._tombstones = _tombstones(pool.uri)
-        self._index = _Index.of(pool)
+    def __init__(self, address: str) -> None:
+        self._address, self._lock = address, Lock()
+        self._where, self._snapshot = split_address(address)
         self._cached = lru_cache(CACHED)(self._read)
+        self._look_up()
 
     def __contains__(self, utterance_id: str) -> bool:
         self._refresh()
@@ -76,18 +76,39 @@ class Sounds:
         """The FLAC bytes of an utterance. Raises PoolError when the pool does not hold it, or its shard is gone."""
         if utterance_id not in self:
             raise PoolError(f"the pool does not hold {utterance_id}")
+        try:
+            return self._cached(utterance_id)
+        except PoolError:
+            if not self._refresh():
+                raise
         return self._cached(utterance_id)
 
-    def _refresh(self) -> None:
-        tombstones = _tombstones(self._pool)
-        if tombstones == self._tombstones:
-            return
+    def _look_up(self) -> None:
+        pool = open_pool(self._address)
+        self._revision = int(pool.manifest.get("revision", 0))
+        self._files = self._now()
+        self._index = _Index.of(pool)
+        self._cached.cache_clear()
+
+    def _refresh(self) -> bool:
+        """Look the pool up anew if it has changed, and say whether."""
+        if self._now() == self._files:
+            return False
         with self._lock:
             # Refused from now on, whatever comes of the rest.
-            self._index = replace(self._index, erased=read_erased(self._pool))
-            self._index = _Index.of(open_pool(self._pool))
-            self._cached.cache_clear()
-            self._tombstones = tombstones
+            self._index = replace(self._index, erased=read_erased(self._where))
+            if self._now() != self._files:
+                self._look_up()
+        return True
+
+    def _now(self) -> list[tuple[str, int, int]]:
+        """Names, times and sizes of the files that are others, or more, after a change."""
+        fs, path = storage.resolve(storage.join(self._where, FOLDER))
+        tombstones = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
+        uris = [storage.join(self._where, MANIFEST), manifest_uri(self._where, self._revision + 1)]
+        uris = uris if self._snapshot is None else [snapshot_uri(self._where, self._snapshot)]
+        manifests = fs.get_file_info([storage.resolve(uri)[1] for uri in uris])
+        return sorted((entry.path, entry.mtime_ns or 0, entry.size or 0) for entry in (*tombstones, *manifests))
 
     def _read(self, utterance_id: str) -> bytes:
         index = self._index
@@ -99,13 +120,6 @@ class Sounds:
         return _read_row(uri, group, row - int(index.starts[at]))
 
 
-def _tombstones(pool: str) -> list[tuple[str, int, int]]:
-    """Names, times and sizes of a pool's tombstones."""
-    fs, path = storage.resolve(storage.join(pool, FOLDER))
-    entries = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return sorted((entry.path, entry.mtime_ns or 0, entry.size or 0) for entry in entries)
-
-
 def _read_row(uri: str, group: int, row: int) -> bytes:
     fs, path = storage.resolve(uri)
     try:
@@ -115,7 +129,5 @@ def _read_row(uri: str, group: int, row: int) -> bytes:
                 if row < number * BATCH_ROWS + len(part):
                     return bytes(part["audio"][row - number * BATCH_ROWS].as_py())
     except OSError as error:
-        raise PoolError(
-            f"{uri} is gone or damaged: start the server again if the pool was changed ({error})"
-        ) from error
-    raise PoolError(f"{uri} has changed: start the server again")
+        raise PoolError(f"{uri} is gone or damaged: seral pool check tells ({error})") from error
+    raise PoolError(f"{uri} has other rows than its footer says")
