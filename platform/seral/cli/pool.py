@@ -113,6 +113,32 @@ def pool_check(pool: PoolPath) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
+@pool_app.command("repair")
+def pool_repair(
+    pool: PoolPath,
+    sources: Annotated[
+        list[str] | None, typer.Option("--from", metavar="POOL", help="A backup to take tables from; repeatable.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    ids: Annotated[str | None, typer.Option(metavar="FILE", help="Write the ids of what is gone, one a line.")] = None,
+) -> None:
+    """Make a damaged pool sound again: restore what can be, and name what is gone. Exit status 1 if anything is.
+
+    Tables come from backups (--from) and from pools that were made of this one; nothing is deleted, damaged files are
+    moved to POOL/damaged/.
+    Example: `seral pool repair data/calls --from /backup/calls`
+    """
+    from seral import storage
+    from seral.pool.repair import in_words, repair_pool
+
+    report = repair_pool(pool, sources or [], dry_run=dry_run)
+    for line in in_words(report, dry_run=dry_run):
+        typer.echo(line)
+    if ids is not None:
+        storage.write_bytes(ids, "".join(f"{name}\n" for one in report["gone"] for name in one["ids"]).encode())
+    raise typer.Exit(1 if report["gone"] else 0)
+
+
 @pool_app.command("stats")
 def pool_stats(
     pool: PoolPath,

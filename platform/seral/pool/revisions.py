@@ -15,7 +15,8 @@ POOL/snapshots/<name>.json           the manifest of a revision that somebody na
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,9 @@ def settle(pool: str) -> dict[str, Any]:
         journal = revision_uri(pool, after["revision"])
         try:
             if not storage.exists(journal):
-                storage.write_table(journal, read_erased(pool).without(_changes(pool, manifest, after)))
+                rows = read_erased(pool).without(_changes(pool, manifest, after))
+                if not storage.exists(journal):  # else its writer has gone on, and its shards may have been gone
+                    storage.write_table(journal, rows)
         except (OSError, pa.ArrowException):  # its writer has gone on, and deleted what was obsolete
             if not storage.exists(journal):
                 raise
@@ -120,7 +123,15 @@ def _after(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> 
 
 def _changes(pool: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> pa.Table:
     new, gone = after["shards"].keys() - before["shards"].keys(), before["shards"].keys() - after["shards"].keys()
-    return changes(_ids(pool, sorted(gone)), _ids(pool, sorted(new)))
+    return changes(_ids(pool, _readable(pool, gone)), _ids(pool, sorted(new)))
+
+
+def _readable(pool: str, shards: Iterable[str]) -> Iterator[str]:
+    """Those whose utterances can be read: what was damaged and has left the pool stands in no journal."""
+    for shard in sorted(shards):
+        with suppress(OSError, pa.ArrowException, PoolError):
+            _ids(pool, [shard])
+            yield shard
 
 
 def refuse_erased(pool: str, shards: Iterable[str], written_by: Erased) -> None:
