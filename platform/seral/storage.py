@@ -189,8 +189,8 @@ def half_written(uri: str | Path) -> list[tuple[str, str]]:
     folder, _, target = absolute(uri).rpartition("/") if is_file(uri) else (uri, "", None)
     names = list_files(folder) if target is None else list_names(folder)
     partial_files = [(name, match[1]) for name in names if (match := HALF_WRITTEN.fullmatch(name))]
-    found = [(join(folder, name), join(folder, final)) for name, final in partial_files if target in (None, final)]
-    return [(name, final) for name, final in found if not _is_being_written(name)]
+    named = [(join(folder, name), join(folder, final)) for name, final in partial_files if target in (None, final)]
+    return [(name, final) for name, final in named if not _is_being_written(name)]
 
 
 def _is_being_written(path: str) -> bool:

@@ -37,6 +37,7 @@ OTHERS = [
     ["pool", "check"],
     ["pool", "stats"],
     ["pool", "merge"],
+    ["pool", "repair"],
     ["pool", "filter"],
     ["pool", "sample"],
     ["pool", "snapshot"],

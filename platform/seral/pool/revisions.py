@@ -127,7 +127,7 @@ def _changes(pool: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
 
 
 def _readable(pool: str, shards: Iterable[str]) -> Iterator[str]:
-    """Those whose utterances can be read: what was damaged and has left the pool stands in no journal."""
+    """Shards whose utterances can be read: what was damaged and has left the pool stands in no journal."""
     for shard in sorted(shards):
         with suppress(OSError, pa.ArrowException, PoolError):
             _ids(pool, [shard])
