@@ -90,6 +90,15 @@ def test_what_is_gone_is_named_and_leaves_the_pool(pool: str, at: int) -> None:
     assert not any(repair_pool(pool)[name] for name in ("unreadable", "restored", "adopted", "gone"))
 
 
+@pytest.mark.parametrize("at", [40, -30, -2])
+def test_an_erasure_goes_through_after_a_repair(pool: str, at: int) -> None:
+    flip(shard_uri(pool, "utterances", "one"), at)
+    repair_pool(pool)
+    assert erase(parse(EraseOptions, {"pool": pool, "speaker": "made/c"}))["finished"]
+    assert not storage.list_files(f"{pool}/damaged")
+    assert ids_of(pool) == ["made-d"]
+
+
 def test_utterances_stay_where_only_their_labels_are_gone(pool: str) -> None:
     flip(shard_uri(pool, "gold", "one"))
     (gone,) = repair_pool(pool)["gone"]

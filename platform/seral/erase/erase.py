@@ -28,6 +28,7 @@ from seral.errors import PoolError
 from seral.labels.database import is_database
 from seral.options import Options
 from seral.pool.derivations import derivations
+from seral.pool.repair import DAMAGED
 from seral.pool.revisions import Change, commit, drop_shard, holds, manifests, read_entry
 from seral.pool.shards import (
     ID_COLUMNS,
@@ -116,6 +117,7 @@ def _erase(options: EraseOptions) -> dict[str, Any]:
     gone = [one.at for one in made if not storage.exists(one.at)]
     others = _locations([*options.also, *(one.at for one in made if one.at not in gone)])
     _drop_half_written([pool, *others])
+    storage.remove(storage.join(pool, DAMAGED))  # may hold anything too
     counts = _look(pool, [pool, *others], erased, besides=clean)
     tombstone |= _counted(tombstone, counts, pool, erased)
     if before != tombstone:

@@ -1,6 +1,7 @@
 """Repair of a pool: what can be restored from its revisions, its caches and other pools, and what is gone, by name.
 
-Nothing is deleted: what cannot be read, or is not what the manifest says, is moved to POOL/damaged/.
+Nothing is deleted: what cannot be read, or is not what the manifest says, is moved to POOL/damaged/. The next erasure
+deletes that, since it cannot tell what is in it.
 """
 
 from __future__ import annotations
