@@ -37,6 +37,7 @@ FLOORS = {
     ],
     "ser_models": [
         *(
+            "checksums",
             "losses",
             "metrics",
             "intervals",

@@ -13,6 +13,7 @@ import pytest
 
 from seral import storage
 from seral.errors import DiskError, OptionError
+from seral.storage import addresses, files, tables
 
 SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int32())])
 
@@ -37,7 +38,8 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         text = str(uri)
         return (store, text.removeprefix("mem://")) if text.startswith("mem://") else local_resolve(uri)
 
-    monkeypatch.setattr(storage, "resolve", resolve)
+    for module in (storage, addresses, files, tables):
+        monkeypatch.setattr(module, "resolve", resolve)
     return "mem://bucket"
 
 
@@ -111,6 +113,7 @@ def test_what_killed_processes_left_is_tidied_once_the_whole_file_is_there(tmp_p
 WRITER = """
 import sys
 from seral import storage
+from seral.storage import addresses, files, tables
 with storage.replacing(sys.argv[1]) as file:
     file.write(b"half")
     file.flush()
@@ -200,11 +203,11 @@ def test_a_relative_path_starts_at_the_working_directory(tmp_path: Path, monkeyp
 
 def test_an_object_store_is_written_and_read_the_same_way(bucket: str, tmp_path: Path) -> None:
     storage.write_table(storage.join(bucket, "t", "a.parquet"), table("a"))
-    storage.write_json(storage.join(bucket, "t", "b.json"), [1])
+    storage.write_json(storage.join(bucket, "t", "b.json"), {"b": 1})
     assert storage.list_names(storage.join(bucket, "t")) == ["a.parquet", "b.json"]
     assert storage.read_tables([storage.join(bucket, "t", "a.parquet")], SCHEMA)["name"].to_pylist() == ["a"]
     storage.copy_folder(storage.join(bucket, "t"), tmp_path / "down")
-    assert storage.read_json(tmp_path / "down" / "b.json") == [1]
+    assert storage.read_json(tmp_path / "down" / "b.json") == {"b": 1}
     with storage.local_copy(storage.join(bucket, "t")) as local:
         assert sorted(os.listdir(local)) == ["a.parquet", "b.json"]
     assert not local.exists()

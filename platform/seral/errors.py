@@ -4,7 +4,8 @@ SeralError
 ├── OptionError        a configuration value is wrong: names the field, what was given and what is allowed
 ├── PoolError          a pool, shard or manifest is missing, damaged or unfit
 │   ├── ReaderError    a corpus folder does not look like the corpus it was said to be
-│   └── StoreError     an object store does not answer, however often it is asked
+│   ├── StoreError     an object store does not answer, however often it is asked
+│   └── DamagedError   bytes of a file are not those that were written
 ├── DiskError         a disk, or a share of one, has no room for a file
 ├── SplitError         a split leaks a speaker or cannot be made
 ├── LabelError         a label is missing, unknown or contradicts the class map or another
@@ -54,6 +55,10 @@ class ReaderError(PoolError):
 
 class StoreError(PoolError):
     """An object store does not answer, however often it is asked."""
+
+
+class DamagedError(PoolError):
+    """Bytes of a file, of a pool or of any other folder of seral's, are not those that were written."""
 
 
 class DiskError(SeralError):

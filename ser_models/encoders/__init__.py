@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ser_models.checksums import check_checksums, write_checksums
 from ser_models.encoders.checkpoint import fingerprint, read_checkpoint
 from ser_models.encoders.embedded import seral_tiny, seral_tiny_untrained
 from ser_models.encoders.encoder import EncoderOutput, SpeechEncoder
@@ -47,10 +48,14 @@ EMBEDDED: dict[str, Callable[[], SpeechEncoder]] = {
 
 
 def load_encoder(name_or_folder: str | Path) -> SpeechEncoder:
-    """An encoder by embedded name, checkpoint folder or hub id, with fp32 weights, in evaluation mode."""
+    """An encoder by embedded name, checkpoint folder or hub id, with fp32 weights, in evaluation mode.
+
+    Raises FileNotFoundError where there is none, and ValueError where it is no supported one, or is damaged.
+    """
     source = str(name_or_folder)
     if source in EMBEDDED:
         return EMBEDDED[source]()
+    check_checksums(source)
     try:
         model, normalise = read_checkpoint(source, FAMILIES)
     except OSError as error:
@@ -68,5 +73,6 @@ def wrap(model: nn.Module, *, normalise: bool = False) -> SpeechEncoder:
 
 
 def save_encoder(encoder: SpeechEncoder, folder: str | Path) -> None:
-    """Write an encoder without adapters as a Hugging Face folder with the same fingerprint."""
+    """Write an encoder without adapters as a Hugging Face folder with the same fingerprint, and its checksums."""
     encoder.save(folder)
+    write_checksums(folder)

@@ -28,6 +28,7 @@ from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot
 from seral.schema import GOLD, LABEL, PICK, QUARANTINE, SCREEN, UTTERANCE, VOTES, prediction_schema
+from seral.storage import files, tables
 from seral.web import sounds as sounds_module
 from seral.web.sounds import Sounds
 
@@ -244,7 +245,7 @@ def test_what_is_left_is_as_it_was(folder: Path) -> None:
     for number in range(2):
         (line,) = storage.read_table(storage.join(pool.uri, "screen", f"{number}.parquet")).to_pylist()
         assert (line["utterance_id"], line["nearest_id"]) == (KEPT[0], None)
-    assert table.schema.metadata == {b"encoder": b"abc"}
+    assert table.schema.metadata[b"encoder"] == b"abc"
     assert table["mean"].to_pylist() == [b"m" + KEPT[0].encode()]
     trajectory = folder / "run" / "trajectories" / "after.fold-00.seed-0"
     assert storage.read_json(trajectory / "trajectory.json") == {"test_speakers": ["Bert"], "fold_name": "erased"}
@@ -300,8 +301,13 @@ def dies(patched: pytest.MonkeyPatch, folder: Path, *, after: int) -> bool:
 
         return change
 
-    patched.setattr(storage, "replacing", counted(storage.replacing))
-    patched.setattr(storage, "remove", counted(storage.remove))
+    for module, names in (
+        (storage, ("replacing", "remove")),
+        (files, ("replacing", "remove")),
+        (tables, ("replacing",)),
+    ):
+        for name in names:
+            patched.setattr(module, name, counted(getattr(module, name)))
     try:
         erase(options(folder))
     except Killed:

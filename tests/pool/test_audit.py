@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from corpus_layouts import crema_d, iemocap
 
+from seral import storage
 from seral.corpora import READERS
 from seral.errors import OptionError
 from seral.options import parse
@@ -85,7 +86,7 @@ def test_names_that_come_twice_and_files_that_are_gone(tmp_path: Path) -> None:
 
 def test_an_audit_is_written_whole_and_shown_in_part(iemocap_root: Path, tmp_path: Path) -> None:
     report = audit("iemocap", iemocap_root, out=str(tmp_path / "audit.json"))
-    assert json.loads((tmp_path / "audit.json").read_text()) == report
+    assert storage.read_json(tmp_path / "audit.json") == report
     text = render(report)
     assert text.startswith(f"iemocap in {iemocap_root}: 3 utterances\n")
     for words in ("complete copy  10039 (2008); found 4", "no-label: the corpus's label files", "6 of 4 raters"):

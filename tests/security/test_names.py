@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from pathlib import Path
 
@@ -96,6 +95,6 @@ def test_clips_for_another_tool_say_where_they_are_from(tmp_path: Path) -> None:
     with closing(Ledger.create(str(tmp_path / "labels.sqlite"), Project(classes=("anger", "joy")))) as ledger:
         ledger.ask("round-0", ["made-1"], purpose="round")
         export_labels(ledger, tmp_path / "out/labels.csv", "csv", ExportOptions(pool=pool))
-    record = json.loads((tmp_path / "out/clips/derived-from.json").read_text())
+    record = storage.read_json(tmp_path / "out/clips/derived-from.json")
     assert record == {"pool": pool, "pool_hash": open_pool(pool).hash}
     assert (tmp_path / "out/clips/made-1.flac").is_file()

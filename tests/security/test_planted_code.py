@@ -343,6 +343,7 @@ def test_encoders(speech_pool: str, tmp_path: Path, trap: Path) -> None:
     folder = tmp_path / "encoder"
     save_encoder(load_encoder("seral-tiny"), folder)
     (folder / "model.safetensors").unlink()
+    (folder / "SHA256SUMS").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickled(trap))
     error = command("features", speech_pool, "--encoder", str(folder))
     assert str(folder) in error

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from seral import storage
-from seral.errors import FeatureError
+from seral.errors import DamagedError, FeatureError
 from seral.features.index import NAMED, ShardIndex
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, QUARANTINE, pooled_schema
@@ -172,7 +172,7 @@ class FeatureStore:
         uri = self.table_uri("pooled", shard)
         try:
             table = storage.read_rows(uri, rows, ["utterance_id", "mean", "std"])
-        except (OSError, pa.ArrowInvalid) as error:
+        except (OSError, DamagedError) as error:
             raise FeatureError(
                 f"features of shard {shard!r} cannot be read: {error}. The same command computes them again where the "
                 f"file is missing; delete {uri} if it is damaged"

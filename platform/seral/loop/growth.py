@@ -9,7 +9,6 @@ The folds of a pool that has grown are not dealt anew: a speaker that was learnt
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 
@@ -24,7 +23,7 @@ from seral.pool.shards import Pool
 from seral.pool.splits import Fold, folds_of, with_new_clips
 from seral.progress import say
 from seral.schema import GROWTH
-from seral.task.run import ENVIRONMENT
+from seral.task.run import ENVIRONMENT, growths
 
 JUDGED = "judged.parquet"
 
@@ -59,13 +58,6 @@ def folds_of_run(options: LoopOptions, pool: Pool, metadata: pa.Table) -> dict[i
     return folds
 
 
-def growths(run: str) -> list[dict[str, Any]]:
-    """Every growth of a run's pool: `before` and `after`, utterances, and `rounds`, complete ones by trajectory."""
-    path = storage.join(run, GROWTH)
-    entries: list[dict[str, Any]] = storage.read_json(path) if storage.exists(path) else []
-    return entries
-
-
 def reopened(run: str, trajectory: str, done: int) -> bool:
     """Whether the pool has grown since the last of the `done` rounds of a trajectory."""
     entries = growths(run)
@@ -98,7 +90,7 @@ def _note_growth(options: LoopOptions, pool: Pool) -> None:
         storage.remove(storage.join(options.run, "folds", name, INITIAL))
     before = entries[-1]["after"] if entries else facts["pool_rows"]
     entry = {"pool_hash": pool.hash, "before": before, "after": pool.rows, "rounds": rounds}
-    storage.write_json(storage.join(options.run, GROWTH), [*entries, entry])
+    storage.write_json(storage.join(options.run, GROWTH), {"growths": [*entries, entry]})
     say(f"the pool has grown from {before:,} to {pool.rows:,} utterances")
 
 

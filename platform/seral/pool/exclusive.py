@@ -13,12 +13,11 @@ import os
 import random
 import time
 import uuid
-from pathlib import Path
 
 import pyarrow.fs as pafs
 
 from seral import storage
-from seral.errors import StateError, room_for
+from seral.errors import StateError
 from seral.secrets import files
 
 LEASE_S = 60.0
@@ -38,24 +37,19 @@ def create(uri: str, data: bytes) -> bool:
 
 def _link(path: str, data: bytes) -> bool:
     files.make_folder(os.path.dirname(path))
-    partial = f"{path}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        with room_for(path):
-            with open(partial, "wb", opener=files.opener) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(partial, path)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                return _open_new(path, data)
-            return True
-    finally:
-        Path(partial).unlink(missing_ok=True)
+    with storage.written_aside(path) as (partial, file):
+        file.write(data)
+        storage.finish(file)
+        try:
+            os.link(partial, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _open_new(path, data)
+        storage.sync_folder(path)
+        return True
 
 
 def _open_new(path: str, data: bytes) -> bool:
@@ -66,8 +60,8 @@ def _open_new(path: str, data: bytes) -> bool:
         return False
     with os.fdopen(handle, "wb") as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        storage.finish(file)
+    storage.sync_folder(path)
     return True
 
 

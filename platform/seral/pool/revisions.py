@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from seral import storage
-from seral.errors import PoolError, StateError
+from seral.errors import DamagedError, PoolError, StateError
 from seral.pool.exclusive import create
 from seral.pool.shards import (
     EMPTY,
@@ -74,7 +74,7 @@ def commit(pool: str, change: Callable[[dict[str, Any]], Change]) -> dict[str, A
             wanted = change(before)
             written |= set(wanted.written)
             manifest = _after(pool, before, wanted.entries)
-        except (OSError, pa.ArrowException, PoolError):
+        except (OSError, PoolError):
             if (read_manifest(pool) or EMPTY) == before:
                 raise
             continue
@@ -103,7 +103,7 @@ def settle(pool: str) -> dict[str, Any]:
                 rows = read_erased(pool).without(_changes(pool, manifest, after))
                 if not storage.exists(journal):  # else its writer has gone on, and its shards may have been gone
                     storage.write_table(journal, rows)
-        except (OSError, pa.ArrowException):  # its writer has gone on, and deleted what was obsolete
+        except (OSError, DamagedError):  # its writer has gone on, and deleted what was obsolete
             if not storage.exists(journal):
                 raise
         storage.write_json(storage.join(pool, MANIFEST), after)
@@ -129,7 +129,7 @@ def _changes(pool: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
 def _readable(pool: str, shards: Iterable[str]) -> Iterator[str]:
     """Shards whose utterances can be read: what was damaged and has left the pool stands in no journal."""
     for shard in sorted(shards):
-        with suppress(OSError, pa.ArrowException, PoolError):
+        with suppress(OSError, PoolError):
             _ids(pool, [shard])
             yield shard
 

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seral import storage
-from seral.errors import PoolError, unknown_name
+from seral.errors import DamagedError, PoolError, unknown_name
 from seral.pool.ids import one_array
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
 from seral.security.paths import check_name, check_names
@@ -123,7 +123,7 @@ class Pool:
         """Raise PoolError, which names the shard, where it cannot be read."""
         try:
             yield
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, DamagedError) as error:
             raise PoolError(f"shard {shard!r} of {self.uri} is missing or damaged: {error}") from error
 
     def clips(self, ids: Collection[str] | None = None) -> Iterator[tuple[str, bytes]]:

@@ -39,7 +39,7 @@ from seral.pretraining.trainer import Batch, Course, Pretraining, run_name, trai
 from seral.progress import say
 from seral.task.eligibility import of_corpora
 from seral.task.options import absolute_encoder
-from seral.task.ray_train import STATE, WORK
+from seral.task.ray_train import STATE, WORK, read_state
 from seral.task.run import claim
 
 ENCODER, DONE, PICTURE = "encoder", "distil.json", "distil.png"
@@ -124,7 +124,7 @@ def distil(options: DistilOptions) -> str:
     )
     with train_to_end(spec, what=f"distilling {options.teacher}", name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
-        state: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
+        state: dict[str, Any] = read_state(local / STATE)["record"]
         record = {name: value for name, value in state.items() if name not in ("held_out", "warnings")}
         storage.write_bytes(storage.join(options.run, PICTURE), _picture(record))
         storage.write_json(storage.join(options.run, DONE), record)  # before the state to go on from is removed

@@ -14,6 +14,8 @@ from typing import Any
 from ser_models.adapters.store import read_kinds
 
 ENCODER, OBJECTIVE, ADAPTER = "encoder", "objective.safetensors", "adapter"
+OBJECTIVE_SUM = "objective_sha256"
+"""The checksum of its objective in the record of a pretraining."""
 
 
 def pretrained_adapters(encoder: str) -> dict[str, Any]:

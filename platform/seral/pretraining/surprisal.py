@@ -26,7 +26,7 @@ from seral.features.actors import map_shards
 from seral.features.audio import FeatureOptions
 from seral.features.batches import clip_shapes, pad_clips
 from seral.pool.shards import Pool
-from seral.pretraining.layout import ENCODER, OBJECTIVE
+from seral.pretraining.layout import ENCODER, OBJECTIVE, OBJECTIVE_SUM
 from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import DONE
 from seral.schema import SAMPLE_RATE
@@ -59,7 +59,9 @@ def open_objective(tapt: str) -> Objective:
         teacher = load_encoder(record["encoder"])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / OBJECTIVE
-        file.write_bytes(storage.read_bytes(storage.join(tapt, OBJECTIVE)))
+        storage.copy_file(storage.join(tapt, OBJECTIVE), file)
+        if storage.checksum(file).sha256 != record.get(OBJECTIVE_SUM, storage.checksum(file).sha256):
+            raise storage.damaged(storage.join(tapt, OBJECTIVE))
         kind = find_objective(options.objective, encoder.family)
         return load_objective(OBJECTIVES[kind].build, encoder, options.objective_options(kind), file, teacher=teacher)
 

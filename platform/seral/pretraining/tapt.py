@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow.compute as pc
-import torch
 
 from ser_models.adapters.composition import attach_adapters
 from ser_models.adapters.parameters import lowest_trainable_layer
@@ -29,7 +28,7 @@ from seral.features.store import FeatureStore
 from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import SplitOptions, make_folds
-from seral.pretraining.layout import ENCODER, OBJECTIVE
+from seral.pretraining.layout import ENCODER, OBJECTIVE, OBJECTIVE_SUM
 from seral.pretraining.local_attributes import LocalAttributesSpec
 from seral.pretraining.masked_prediction import TaptSpec
 from seral.pretraining.options import TaptRunOptions
@@ -37,7 +36,7 @@ from seral.pretraining.trainer import PretrainingSpec, run_name, train_to_end
 from seral.progress import say
 from seral.task.eligibility import of_corpora
 from seral.task.options import absolute_encoder
-from seral.task.ray_train import STATE, WORK
+from seral.task.ray_train import STATE, WORK, read_state
 from seral.task.run import claim
 
 DONE, PICTURE = "tapt.json", "tapt.png"
@@ -77,10 +76,11 @@ def adapt_encoder(
     with train_to_end(spec, what=f"TAPT of {encoder}", name=name, work=work) as local:
         storage.copy_folder(local / ENCODER, target)
         hand_down([encoder], target)
-        storage.write_bytes(storage.join(folder, OBJECTIVE), (local / OBJECTIVE).read_bytes())
-        record: dict[str, Any] = torch.load(local / STATE, weights_only=True)["record"]
+        storage.copy_file(local / OBJECTIVE, storage.join(folder, OBJECTIVE))
+        record: dict[str, Any] = read_state(local / STATE)["record"]
         storage.write_bytes(storage.join(folder, PICTURE), _picture(record))
         facts = {"utterances": len(ids), "encoder": encoder, "options": options.model_dump(mode="json")}
+        facts[OBJECTIVE_SUM] = storage.checksum(local / OBJECTIVE).sha256
         storage.write_json(storage.join(folder, DONE), facts | record)  # before the state to go on from is removed
     return target
 

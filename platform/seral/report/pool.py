@@ -18,7 +18,7 @@ from pydantic import Field
 from seral import storage
 from seral.audio.decode import decode_flac, encode_flac
 from seral.audio.quality import REASONS
-from seral.errors import OptionError
+from seral.errors import DamagedError, OptionError
 from seral.figures.axes import png
 from seral.options import Options
 from seral.pool.dedupe import codes, first_rows
@@ -107,7 +107,7 @@ def _read_named(uri: str) -> pa.Table:
         table = (
             pa.csv.read_csv(io.BytesIO(storage.read_bytes(uri))) if uri.endswith(".csv") else storage.read_table(uri)
         )
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowInvalid, DamagedError) as error:
         raise OptionError(f"hear: {uri} is no Parquet or CSV table: {error}") from error
     if "utterance_id" not in table.column_names:
         raise OptionError(f"hear: {uri} has no column utterance_id; it has {', '.join(table.column_names)}")

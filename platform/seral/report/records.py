@@ -102,14 +102,14 @@ def read_run(run: str | Path) -> RunRecords:
     if not rounds:
         raise StateError(f"run {run} has no complete round yet; a report needs at least one")
     environment = storage.read_json(storage.join(run, "environment.json"))
-    seconds_uri, growth_uri = storage.join(run, SECONDS), storage.join(run, GROWTH)
+    seconds_uri = storage.join(run, SECONDS)
     frame = pd.DataFrame(rounds)
     seconds = [name for name in frame.columns if name.startswith("seconds_")]
     return RunRecords(
         run=str(run),
         config=storage.read_bytes(storage.join(run, "config.yaml")).decode("utf-8"),
         environment=environment,
-        growths=storage.read_json(growth_uri) if storage.exists(growth_uri) else [],
+        growths=_growths(str(run)),
         shared_seconds=storage.read_json(seconds_uri) if storage.exists(seconds_uri) else {},
         classes=list(environment["classes"]),
         dimensions=list(environment.get("dimensions", [])),
@@ -120,6 +120,14 @@ def read_run(run: str | Path) -> RunRecords:
         ratings=pd.concat(ratings, ignore_index=True) if ratings else pd.DataFrame(),
         confusion=_sum_by_arm(last_confusion),
     )
+
+
+def _growths(run: str) -> list[dict[str, Any]]:
+    if not storage.exists(storage.join(run, GROWTH)):
+        return []
+    from seral.task.run import growths  # late: it loads Ray
+
+    return growths(run)
 
 
 def _source_rows(run: str | Path) -> pd.DataFrame:

@@ -201,8 +201,8 @@ def run_label_study(options: LabelStudyOptions) -> str:
         loop = options.loop(setting)
         if not storage.exists(uri := storage.join(loop.run, "curves.json")):
             run_loop(loop)
-            storage.write_json(uri, _curves(loop.run, truth_of[setting.target]))
-        for line in storage.read_json(uri):
+            storage.write_json(uri, {"curves": _curves(loop.run, truth_of[setting.target])})
+        for line in storage.read_json(uri)["curves"]:
             for name, sums in (("confusion", counts), ("without_confusion", unlabelled)):
                 own = sums.setdefault(setting.row(line["arm"]), {})
                 for speaker, matrices in line.pop(name, {}).items():

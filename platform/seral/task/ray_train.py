@@ -83,8 +83,10 @@ class StepState:
 
     def load(self) -> dict[str, Any] | None:
         """The state to go on from, or None at the start."""
-        data = self._bytes()
-        return None if data is None else torch.load(io.BytesIO(data), weights_only=True)
+        if (checkpoint := ray.train.get_checkpoint()) is not None:
+            with checkpoint.as_directory() as folder:
+                return read_state(Path(folder) / STATE)
+        return read_state(self._uri) if storage.exists(self._uri) else None
 
     def save(
         self,
@@ -100,22 +102,28 @@ class StepState:
         if ray.train.get_context().get_world_rank() != 0:
             ray.train.report(dict(scalars))
             return
-        buffer = io.BytesIO()
-        torch.save(state(), buffer)
+        data = state_bytes(state())
         if not self._on.train_workers:
-            storage.write_bytes(self._uri, buffer.getvalue())
+            storage.write_bytes(self._uri, data)
             if result is None:
                 return
         folder = Path(tempfile.mkdtemp(prefix="seral-checkpoint-"))
-        (folder / STATE).write_bytes(buffer.getvalue())
+        (folder / STATE).write_bytes(data)
         if result is not None:
             result(folder)
         ray.train.report(dict(scalars), checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
         if self._on.train_workers:
             shutil.rmtree(folder)
 
-    def _bytes(self) -> bytes | None:
-        if (checkpoint := ray.train.get_checkpoint()) is not None:
-            with checkpoint.as_directory() as folder:
-                return (Path(folder) / STATE).read_bytes()
-        return storage.read_bytes(self._uri) if storage.exists(self._uri) else None
+
+def state_bytes(state: dict[str, Any]) -> bytes:
+    """The state to go on from as a file, with its checksum."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return storage.seal(buffer.getvalue())
+
+
+def read_state(uri: str | Path) -> dict[str, Any]:
+    """The state to go on from. Raises DamagedError where the file is not the one that was written."""
+    state: dict[str, Any] = torch.load(io.BytesIO(storage.read_sealed(uri)), weights_only=True)
+    return state

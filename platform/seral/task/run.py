@@ -20,6 +20,7 @@ from seral.errors import OptionError, StateError
 from seral.options import Options, OptionsT, deep_copy, parse
 from seral.pool.derivations import note_derivation, pools_in
 from seral.pool.shards import Pool
+from seral.schema import GROWTH
 from seral.task.options import TaskOptions
 from seral.versions import versions
 
@@ -80,7 +81,7 @@ def claim(
         note_derivation(named, run, "run")
     text = yaml.safe_dump({VERB: verb, **new}, sort_keys=False, allow_unicode=True)
     storage.make_folder(run, private=True)
-    storage.write_bytes(storage.join(run, CONFIG), text.encode())
+    storage.write_yaml(storage.join(run, CONFIG), text)
 
 
 def read_config(run: str, *verbs: str) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def read_config(run: str, *verbs: str) -> dict[str, Any]:
     path = storage.join(run, CONFIG)
     if not storage.exists(path):
         raise StateError(f"there is no run at {run}: {path} is missing")
-    values: dict[str, Any] = yaml.safe_load(storage.read_bytes(path))
+    values: dict[str, Any] = yaml.safe_load(storage.read_yaml(path))
     verb = values.pop(VERB, None)
     if verbs and verb is not None and verb not in verbs:
         wanted = " or ".join(_words(name) for name in verbs)
@@ -110,7 +111,7 @@ def earlier_option(run: str, path: str) -> Any:
 def verb_of(run: str) -> str | None:
     """The verb that made a run; None for a run of a release that did not note it, and where there is none."""
     path = storage.join(run, CONFIG)
-    return yaml.safe_load(storage.read_bytes(path)).get(VERB) if storage.exists(path) else None
+    return yaml.safe_load(storage.read_yaml(path)).get(VERB) if storage.exists(path) else None
 
 
 def read_options(model: type[OptionsT], run: str, *verbs: str) -> OptionsT:
@@ -122,6 +123,15 @@ def read_options(model: type[OptionsT], run: str, *verbs: str) -> OptionsT:
     except OptionError as error:
         path = storage.join(run, CONFIG)
         raise OptionError(f"{path} is of another release or kind of run; give another folder: {error}") from error
+
+
+def growths(run: str) -> list[dict[str, Any]]:
+    """Every growth of a run's pool: `before` and `after`, utterances, and `rounds`, complete ones by trajectory."""
+    path = storage.join(run, GROWTH)
+    content = storage.read_json(path) if storage.exists(path) else []
+    # Older releases wrote the list alone.
+    entries: list[dict[str, Any]] = content["growths"] if isinstance(content, dict) else content
+    return entries
 
 
 def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Mapping[str, Any]) -> None:

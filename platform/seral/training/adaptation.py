@@ -41,7 +41,7 @@ from seral.task.cells import write_table
 from seral.task.context import open_run
 from seral.task.examples import Utterances
 from seral.task.options import TaskOptions
-from seral.task.ray_train import STATE, WORK
+from seral.task.ray_train import STATE, WORK, read_state
 from seral.training.adaptation_steps import AdaptationSpec, LabelledClips, corpora_of
 from seral.training.finetune import frames_layer
 from seral.training.finetune_options import FinetuneOptions
@@ -190,7 +190,7 @@ def _train(spec: AdaptationSpec, folder: str, learnt: pa.Table) -> dict[str, Any
         target = storage.join(folder, ENCODER)
         storage.copy_folder(local / ENCODER, target)
         hand_down([spec.encoder], target, learnt)
-        record = torch.load(local / STATE, weights_only=True)["record"]
+        record = read_state(local / STATE)["record"]
         storage.write_json(done, {"training": record})  # before the state to go on from is removed
     return record
 

@@ -52,7 +52,7 @@ from seral.features.batches import frame_batches
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
-from seral.task.ray_train import STATE, OnReport, last_checkpoint
+from seral.task.ray_train import STATE, OnReport, last_checkpoint, read_state, state_bytes
 from seral.training.alignment import BatchAdaptation
 from seral.training.data import Labelled
 from seral.training.finetune_options import FinetuneOptions
@@ -92,7 +92,7 @@ def train_adapters(
     what = "training adapters"
     with last_checkpoint(train_worker, spec, spec.on, what=what, name=name, work=work, on_report=on_report) as folder:
         storage.copy_folder(folder / BEST, target)
-        history: dict[str, Any] = torch.load(folder / STATE, weights_only=True)["history"]
+        history: dict[str, Any] = read_state(folder / STATE)["history"]
     return history
 
 
@@ -280,7 +280,7 @@ class AdapterTraining:
             "ranks": None if self.ranks is None else self.ranks.state_dict(),
             "queue": None if self.coral is None else self.coral.queue.state_dict(),
         }
-        torch.save(state, folder / STATE)
+        (folder / STATE).write_bytes(state_bytes(state))
         ray.train.report(values, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
         # Ray Train's workers persist what they report; in this process the folder itself is the checkpoint.
         stale, self.reported = (folder, None) if self.spec.on.train_workers else (self.reported, folder)
@@ -293,7 +293,7 @@ class AdapterTraining:
             return False
         with checkpoint.as_directory() as folder:
             shutil.copytree(Path(folder) / BEST, self.best, dirs_exist_ok=True)
-            state = torch.load(Path(folder) / STATE, weights_only=True)
+            state = read_state(Path(folder) / STATE)
         self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
         if self.ranks is not None:
             self.ranks.load_state_dict(state["ranks"])

@@ -3,13 +3,15 @@
 MODEL/model.json head.safetensors   layer statistics, layer weights, classifier: see ser_models.build
 MODEL/adapter/                      in the peft layout, where there are adapters
 MODEL/encoder.json                  the encoder's name and fingerprint, and from which hidden state on it was trained
+MODEL/SHA256SUMS                    the checksums of all that
 """
 
 # N rows · B batch · T frames · C classes · K rated dimensions · L hidden states
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +27,11 @@ from ser_models.audio_text import AudioTextPool
 from ser_models.build import SerModel, adopt_head, build_model
 from ser_models.build import load_model as load_head
 from ser_models.build import save_model as save_head
+from ser_models.checksums import check_checksums, write_checksums
 from ser_models.encoders import SpeechEncoder, load_encoder
 from ser_models.fitting import FitResult
 from seral import storage
+from seral.errors import DamagedError
 from seral.features.batches import Frames, pad_frames
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
@@ -75,26 +79,38 @@ def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int,
         if isinstance(model.pool, AudioTextPool) and store.text is not None:
             facts["text_encoder"] = store.text.encoder
         storage.write_json(Path(local) / "encoder.json", facts)
+        write_checksums(local)
         storage.copy_folder(local, folder)
 
 
 def load_fitted(folder: str) -> SerModel:
     """Pool and head of a saved model on a frozen encoder, which is loaded once a process."""
     facts = storage.read_json(storage.join(folder, "encoder.json"))
-    with storage.local_copy(folder) as local:
+    with _checked_copy(folder) as local:
         return load_head(local, frozen_encoder(facts["encoder"])).eval()
 
 
 def load_model(folder: str) -> SerModel:
     """The whole model, encoder and adapters included, in evaluation mode."""
     facts = storage.read_json(storage.join(folder, "encoder.json"))
-    with storage.local_copy(folder) as local:
+    with _checked_copy(folder) as local:
         encoder = load_encoder(facts["encoder"])
         if (local / "adapter").is_dir():
             load_adapter(encoder, local / "adapter")
         else:
             encoder.requires_grad_(False)
         return load_head(local, encoder).eval()
+
+
+@contextmanager
+def _checked_copy(folder: str) -> Iterator[Path]:
+    """A saved model as local files. Raises DamagedError where they are not those that were written."""
+    with storage.local_copy(folder) as local:
+        try:
+            check_checksums(local)
+        except ValueError as error:
+            raise DamagedError(f"{error}. It cannot be used; train it again: remove {folder}") from None
+        yield local
 
 
 def read_outputs(folder: str) -> tuple[list[str], list[str]]:
