@@ -193,10 +193,12 @@ def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions) ->
         map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions", into=parts)
     schema, files = output_schema(*read_outputs(folder)), [f"{shard}{TABLE}" for shard in pool.shards]
     if not out.endswith(TABLE):
-        storage.publish(parts, out, last=files[-1])
+        with pool.publishing(lambda: [out]):
+            storage.publish(parts, out, last=files[-1])
         return {"rows": pool.rows, "errors": 0}
     table = storage.read_tables([storage.join(parts, file) for file in files], schema)
-    storage.write_table(out, table.sort_by("utterance_id"))
+    with pool.publishing(lambda: [out, parts]):
+        storage.write_table(out, table.sort_by("utterance_id"))
     storage.remove(parts)
     return {"rows": table.num_rows, "errors": 0}
 
@@ -231,7 +233,8 @@ def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts:
             ]
             rows += [{"utterance_id": name, "error": "no usable features"} for name in set(names) - set(present)]
             table = pa.Table.from_pylist(rows, output_schema(classes, dimensions)).sort_by("utterance_id")
-            storage.write_table(storage.join(parts, f"{shard}{TABLE}"), table)
+            with pool.publishing(lambda: [parts]):
+                storage.write_table(storage.join(parts, f"{shard}{TABLE}"), table)
             advance(1)
     storage.remove(cache)
 

@@ -24,6 +24,7 @@ from pydantic import Field, model_validator
 
 from seral import storage
 from seral.erase import traces
+from seral.erase.writers import wait_for_writers
 from seral.errors import PoolError
 from seral.labels.database import is_database
 from seral.options import Options
@@ -123,10 +124,14 @@ def _erase(options: EraseOptions) -> dict[str, Any]:
     if before != tombstone:
         tombstone["finished"] = None
         storage.write_json(uri, tombstone)
+    wait_for_writers(others)
     _clear_pool(pool, counts[pool], erased)
     for name in (name for location in others for name in counts[location]):
         traces.clear(name, erased)
-    if left := [name for location in (pool, *others) for name in _files(location, pool) if traces.refers(name, erased)]:
+    for name in _left([pool, *others], pool, erased):
+        if _folder(name, pool) not in TABLES:
+            traces.clear(name, erased)  # put there by a command that ran, before it saw the tombstone
+    if left := _left([pool, *others], pool, erased):
         raise PoolError(f"{', '.join(left[:5])} still speak of what was erased, and seral cannot take it out")
     if tombstone["finished"] is None:
         storage.write_json(uri, tombstone | {"finished": _now()})
@@ -137,6 +142,11 @@ def _erase(options: EraseOptions) -> dict[str, Any]:
     moved = {"moved": gone, "moved_note": MOVED} if gone else {}
     shown = {name: value for name, value in done.items() if name not in ("hashes", "salt")}
     return shown | note | moved | {"pools": {}}
+
+
+def _left(locations: Sequence[str], pool: str, erased: Erased) -> list[str]:
+    """Files that still say anything of what was erased."""
+    return [name for location in locations for name in _files(location, pool) if traces.refers(name, erased)]
 
 
 def _deal_with(models: Iterable[str], how: str) -> None:

@@ -69,10 +69,13 @@ def clear(uri: str, erased: Erased) -> None:
 
 
 def refers(uri: str, erased: Erased) -> bool:
-    """True for a file that still says anything of what was erased, in whatever column."""
-    if not uri.endswith(".parquet"):
-        return count(uri, erased) > 0
-    return any(_says(part, erased) for part in _texts_of(uri))
+    """True for a file that still says anything of what was erased, in whatever column; not for one that has gone."""
+    try:
+        if not uri.endswith(".parquet"):
+            return count(uri, erased) > 0
+        return any(_says(part, erased) for part in _texts_of(uri))
+    except FileNotFoundError:  # whoever wrote it has deleted it
+        return False
 
 
 def _says(table: pa.Table, erased: Erased) -> bool:

@@ -38,12 +38,29 @@ def map_shards(
     count = min(encoder_actors(on), len(shards))
     rows = pool.manifest["shards"]
     items = [{"shard": shard} for shard in shards]
-    dataset = _on_processes(items, actor, arguments, on, count)
+    whole = {"actor": actor, "arguments": arguments, "pool": pool, "into": into}
+    dataset = _on_processes(items, _OfPool, whole, on, count)
     title = f"{label} by {count} process{'es' if count > 1 else ''}"
     with track(title, sum(rows[shard]["rows"] for shard in shards)) as advance:
         for row in dataset.iter_rows():
             advance(row["rows"])
     storage.tidy(into)
+
+
+class _OfPool:
+    """An actor whose files go again where something was erased from the pool meanwhile."""
+
+    def __init__(self, actor: type[Any], arguments: dict[str, Any], pool: Pool, into: str) -> None:
+        self.call, self.pool, self.into = actor(**arguments), pool, into
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        with self.pool.publishing(lambda: self._files(row["shard"])):
+            answer: dict[str, Any] = self.call(row)
+        return answer
+
+    def _files(self, shard: str) -> list[str]:
+        names = [name for name in storage.list_files(self.into) if name.rpartition("/")[2] == f"{shard}.parquet"]
+        return [storage.join(self.into, name) for name in names]
 
 
 def each_item(

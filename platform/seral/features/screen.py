@@ -117,7 +117,8 @@ def screen_pool(options: ScreenOptions) -> str:
         schema=SCREEN,
     )
     uri = storage.join(pool.uri, FOLDER, f"{store.fingerprint}.parquet")
-    storage.write_table(uri, table)
+    with pool.publishing(lambda: [uri]):
+        storage.write_table(uri, table)
     farthest = [f"{ids[row]} ({near.distance_N[row]:.2f})" for row in np.argsort(-near.distance_N)[:5].tolist()]
     return "\n".join(
         [

@@ -314,7 +314,8 @@ def judge_source(fold: LoopFold, annotator: Annotator) -> None:
     test = fold.data.utterances(fold.data.fold.test)
     outputs = Scorer(fold.models.folder, fold.data.store, fold.options.cluster, fold.data.shifts)(test)
     (predictions,) = prediction_files(folder, "test")
-    storage.write_table(predictions, prediction_table("test", test.ids, outputs, classes))
+    with fold.data.store.pool.publishing(lambda: [predictions]):
+        storage.write_table(predictions, prediction_table("test", test.ids, outputs, classes))
     metrics = evaluate(codes(annotator.emotions(test.ids), classes), outputs.probability_NC, classes)
     storage.write_json(uri, metrics | {"fold": fold.data.fold.name, "normalise": fold.models.normalise})
 

@@ -49,7 +49,7 @@ from seral.progress import say, track
 from seral.schema import SECONDS
 from seral.selection.candidates import METADATA_COLUMNS
 from seral.selection.selection import StrategyOptions
-from seral.task.context import open_run
+from seral.task.context import RunContext, open_run
 from seral.task.folds import FoldData, features_of, fold_data, with_centring
 from seral.task.options import protocol_name
 from seral.task.run import earlier_option, read_options, write_environment
@@ -81,8 +81,14 @@ def run_loop(options: LoopOptions) -> str:
 def _run(options: LoopOptions) -> str:
     kind = ANNOTATORS[options.annotator]
     kind.check(options)  # before anything is started
-    context = open_run(options, "loop", MAY_CHANGE | ({"budget"} if options.grown else set()), grown=options.grown)
-    options, pool = context.options, context.pool
+    may_change = MAY_CHANGE | ({"budget"} if options.grown else set())
+    context = open_run(options, "loop", may_change, grown=options.grown)
+    with storage.writing_to(options.run):
+        return _run_opened(context)
+
+
+def _run_opened(context: RunContext[LoopOptions]) -> str:
+    options, pool, kind = context.options, context.pool, ANNOTATORS[context.options.annotator]
     times = PhaseTimes.resumed(storage.join(options.run, SECONDS))
     # Through another Pool, so that what is read does not stay.
     metadata, source = kind.candidates(options, replace(pool, columns=_columns(options)))
@@ -375,5 +381,7 @@ def _describe(options: LoopOptions, pool: Pool, folds: dict[int, LoopFold], filt
         "n_filtered": {str(n): count_reasons(table) for n, table in filtered.items()},
     }
     tables = [table.add_column(0, "fold", pa.array([n] * table.num_rows, pa.int32())) for n, table in filtered.items()]
-    storage.write_table(storage.join(options.run, "filtered.parquet"), pa.concat_tables(tables))
+    left_out = storage.join(options.run, "filtered.parquet")
+    with pool.publishing(lambda: [left_out]):
+        storage.write_table(left_out, pa.concat_tables(tables))
     write_environment(options, pool, protocol_name(options, pool), facts)

@@ -60,8 +60,9 @@ def run_trajectory(
                 annotator=annotator,
             )
             try:
-                run_round(this, summaries)
-                storage.publish(path, round_folder(folder, number), last="round.json")
+                with fold.data.store.pool.publishing(lambda: [path, round_folder(folder, number)]):  # noqa: B023
+                    run_round(this, summaries)
+                    storage.publish(path, round_folder(folder, number), last="round.json")
             except (SeralError, OSError):
                 # That worker has put this round in place meanwhile, and taken away what it was made of.
                 if count_rounds(folder) <= number:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,8 +26,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seral import storage
-from seral.errors import DamagedError, PoolError, unknown_name
+from seral.errors import DamagedError, PoolError, StateError, unknown_name
 from seral.pool.ids import one_array
+from seral.pool.tombstones import tombstones_of
 from seral.schema import GOLD, METADATA_COLUMNS, QUARANTINE, UTTERANCE, VOTES
 from seral.security.paths import check_name, check_names
 
@@ -65,10 +66,37 @@ class Pool:
     manifest: dict[str, Any]
     columns: tuple[str, ...] = tuple(METADATA_COLUMNS)
     """Columns of METADATA_COLUMNS that `metadata` has: of a large pool not more than are read."""
+    tombstones: frozenset[str] = frozenset()
+    """Erasures from the pool before it was opened."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Send another process the address and the manifest, not the tables that were read here."""
-        return {"uri": self.uri, "manifest": self.manifest}
+        return {"uri": self.uri, "manifest": self.manifest, "tombstones": self.tombstones}
+
+    def refuse_erased(self) -> None:
+        """Raise StateError where something was erased since the pool was opened: it may be in memory here."""
+        if tombstones_of(self.uri) - self.tombstones:
+            raise StateError(
+                f"something was erased from {self.uri} since this began, and nothing more is written that may have it: "
+                "give the command again"
+            )
+
+    @contextmanager
+    def publishing(self, files: Callable[[], Iterable[str]]) -> Iterator[None]:
+        """For the block that puts files with utterances in their place, none of which may outlive an erasure.
+
+        Raises StateError where something was erased since the pool was opened, also during the block: then `files`,
+        which it has put there, are deleted. An erasure looks for files after it has said what is erased, so one of the
+        two sees the other.
+        """
+        self.refuse_erased()
+        yield
+        try:
+            self.refuse_erased()
+        except StateError:
+            for file in files():
+                storage.remove(file)
+            raise
 
     @property
     def hash(self) -> str:
@@ -187,6 +215,7 @@ def open_pool(uri: str) -> Pool:
     Raises PoolError when there is none, or when an import was interrupted before its end.
     """
     where, snapshot = split_address(uri)
+    erased_before = tombstones_of(where)  # before anything else is read
     manifest = read_manifest(where)
     if manifest is None:
         unfinished = storage.list_names(storage.join(where, "utterances"))
@@ -197,7 +226,7 @@ def open_pool(uri: str) -> Pool:
         if snapshot not in names:
             raise PoolError(f"{where}: {unknown_name('snapshot', snapshot, names or ['none'])}")
         manifest = _read(snapshot_uri(where, snapshot))
-    return Pool(uri=storage.absolute(where), manifest=manifest)
+    return Pool(uri=storage.absolute(where), manifest=manifest, tombstones=erased_before)
 
 
 def split_address(uri: str) -> tuple[str, str | None]:

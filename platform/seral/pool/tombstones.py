@@ -125,9 +125,14 @@ class Erased:
         return is_known[row_N]
 
 
+def tombstones_of(pool: str) -> frozenset[str]:
+    """Names of all tombstones of a pool."""
+    return frozenset(storage.list_names(storage.join(pool, FOLDER), ".json"))
+
+
 def read_erased(pool: str) -> Erased:
     """All tombstones of a pool."""
-    uris = [storage.join(pool, FOLDER, name) for name in storage.list_names(storage.join(pool, FOLDER), ".json")]
+    uris = [storage.join(pool, FOLDER, name) for name in sorted(tombstones_of(pool))]
     return Erased(tuple(storage.read_json(uri) for uri in uris))
 
 

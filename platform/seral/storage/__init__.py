@@ -16,6 +16,7 @@ from seral.storage.files import (
     finish,
     half_written,
     is_file,
+    is_written_to,
     list_files,
     list_names,
     local_copy,
@@ -29,6 +30,7 @@ from seral.storage.files import (
     sync_folder,
     tidy,
     write_bytes,
+    writing_to,
     written_aside,
 )
 from seral.storage.records import (
@@ -69,6 +71,7 @@ __all__ = [
     "has_checksum",
     "inside_job",
     "is_file",
+    "is_written_to",
     "join",
     "json_bytes",
     "list_files",
@@ -99,5 +102,6 @@ __all__ = [
     "write_json",
     "write_table",
     "write_yaml",
+    "writing_to",
     "written_aside",
 ]

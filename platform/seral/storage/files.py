@@ -25,6 +25,8 @@ from seral.storage.addresses import absolute, join, resolve
 
 HALF_WRITTEN = re.compile(r"(.+)\.[0-9a-f]{8}\.partial")
 REMOVE_TRIES = 20  # 50 ms apart
+WRITERS = ".writers"
+"""File of a folder that is locked by those who write to the folder."""
 BLOCK = 1 << 23
 """Bytes of a file that goes through whole."""
 
@@ -169,7 +171,7 @@ def half_written(uri: str | Path) -> list[tuple[str, str]]:
 
 
 def _is_being_written(path: str) -> bool:
-    """Whether a process of this machine, or of one that shares the disk's locks, has a file open for writing."""
+    """Whether a process of this machine, or of one that shares the disk's locks, has locked a file."""
     try:
         with open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -178,6 +180,26 @@ def _is_being_written(path: str) -> bool:
     except OSError:  # gone meanwhile, or a file system without locks
         return False
     return False
+
+
+@contextmanager
+def writing_to(folder: str | Path) -> Iterator[None]:
+    """Say for the time of the block that this process writes files to a folder; others may as well.
+
+    `is_written_to` knows of it on a local disk, and until the process ends, however it does.
+    """
+    if not isinstance(resolve(folder)[0], pafs.LocalFileSystem):
+        yield
+        return
+    with open(join(absolute(folder), WRITERS), "ab", opener=files.opener) as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+def is_written_to(folder: str | Path) -> bool:
+    """Whether a process that lives is in a block of `writing_to`; of an object store nobody can know."""
+    return isinstance(resolve(folder)[0], pafs.LocalFileSystem) and _is_being_written(join(absolute(folder), WRITERS))
 
 
 def tidy(uri: str | Path) -> None:

@@ -80,7 +80,11 @@ def run_sweep(options: SweepOptions) -> str:
     """Run the sweep, or resume it, to its end; returns the leaders and the test as text."""
     options = options.model_copy(update={"run": storage.absolute(options.run)})
     context = open_run(options.base, "sweep", MAY_CHANGE, config=options)
-    pool = context.pool
+    with storage.writing_to(options.run):
+        return _run_opened(options, context.pool, cells_of_fold=len(context.options.seeds))
+
+
+def _run_opened(options: SweepOptions, pool: Pool, cells_of_fold: int) -> str:
     examples = examples_of(options, pool)
     if isinstance(options.base, LoopOptions):
         parts = {n: one.data.fold for folds in examples.values() for n, one in folds.items()}
@@ -88,7 +92,7 @@ def run_sweep(options: SweepOptions) -> str:
     without_test = {
         name: {fold: ray.put(blind(of_fold)) for fold, of_fold in folds.items()} for name, folds in examples.items()
     }
-    _tune(options, without_test, cells=len(context.options.seeds) * len(next(iter(examples.values()))))
+    _tune(options, without_test, cells=cells_of_fold * len(next(iter(examples.values()))))
     records = read_records(options.run)
     board = leaderboard(records)
     write_leaderboard(options.run, board)
@@ -329,7 +333,7 @@ def _test(options: SweepOptions, labels: Mapping[str, Plain], examples: Examples
                 shared[name, fold] = ray.put(fold_examples)
             arguments |= {Cell(row=row, fold=fold, seed=s): (shared[name, fold], training) for s in seeds}
     folder = storage.join(options.run, "test")
-    results = run_cells(folder, _test_cell, arguments, options.base.cluster, f"{len(arguments)} tests")
+    results = run_cells(folder, _test_cell, arguments, options.base.cluster, f"{len(arguments)} tests", pool)
     return _tested(options, results, next(iter(examples.values())), pool)
 
 

@@ -23,6 +23,7 @@ from ser_models.metrics import mean_recall
 from seral import storage
 from seral.cluster import ClusterOptions, run_side_by_side
 from seral.figures.markdown import markdown
+from seral.pool.shards import Pool
 from seral.progress import track
 
 if TYPE_CHECKING:
@@ -59,18 +60,21 @@ def file_name(row: str) -> str:
 
 
 def run_cells(
-    run: str, work: Work, arguments: Mapping[Cell, Sequence[Any]], on: ClusterOptions, label: str
+    run: str, work: Work, arguments: Mapping[Cell, Sequence[Any]], on: ClusterOptions, label: str, pool: Pool
 ) -> dict[Cell, dict[str, Any]]:
     """Compute what is missing, as many cells side by side as there are cores.
 
-    Arguments may be Ray references. A failed cell is named when all others are done.
+    Arguments may be Ray references. A failed cell is named when all others are done. `pool`: what the cells are about.
     """
     uris = {cell: storage.join(run, CELLS, f"{cell.name}.json") for cell in arguments}
     missing = [cell for cell, uri in uris.items() if not storage.exists(uri)]
+    reference = ray.put(pool)
     # With Ray Train workers, they hold the cores.
     task = _cell_task.options(num_cpus=0 if on.train_workers else 1, max_retries=on.max_failures)
     waiting = {
-        cell.name: partial(task.remote, work, cell, uris[cell], storage.join(run, WORK, cell.name), *arguments[cell])
+        cell.name: partial(
+            task.remote, work, cell, uris[cell], storage.join(run, WORK, cell.name), reference, *arguments[cell]
+        )
         for cell in missing
     }
     with track(label, len(missing)) as advance:
@@ -79,12 +83,13 @@ def run_cells(
     return {cell: storage.read_json(uri) for cell, uri in uris.items()}
 
 
-def _run_cell(work: Work, cell: Cell, uri: str, folder: str, *arguments: Any) -> None:
+def _run_cell(work: Work, cell: Cell, uri: str, folder: str, pool: Pool, *arguments: Any) -> None:
     torch.set_num_threads(1)  # cells run side by side, and sums do not depend on how many do
     storage.remove(folder)
-    values = work(cell, folder, *arguments)
-    storage.remove(folder)
-    storage.write_json(uri, values)
+    with pool.publishing(lambda: [folder, uri]):
+        values = work(cell, folder, *arguments)
+        storage.remove(folder)
+        storage.write_json(uri, values)
 
 
 _cell_task = ray.remote(_run_cell)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seral import storage
 from seral.task.cells import Cell, Results, Work, run_cells
 from seral.task.context import RunContext, open_run
 from seral.task.options import TaskT
@@ -33,12 +34,13 @@ def compute(context: RunContext[TaskT], study: Study) -> Results:
     """The results of all cells, computed where they are missing."""
     results: dict[Cell, dict[str, Any]] = {}
     for label, arguments in study.stages:
-        results |= run_cells(context.options.run, study.cell, arguments, context.options.cluster, label)
+        results |= run_cells(context.options.run, study.cell, arguments, context.options.cluster, label, context.pool)
     return results
 
 
 def run_study(options: TaskT, verb: str, may_change: Collection[str], plan: Plan[TaskT]) -> str:
     """Open a run, compute the missing cells of its study and write the tables; returns their text."""
     context = open_run(options, verb, may_change)
-    study = plan(context)
-    return study.write(compute(context, study))
+    with storage.writing_to(context.options.run):
+        study = plan(context)
+        return study.write(compute(context, study))

@@ -218,7 +218,8 @@ def _predict(options: TransferOptions, target: Speech, ids: Ids, shifts: Mapping
                 units = Utterances(ids=part.ids, mean_NLD=part.mean_NLD, std_NLD=part.std_NLD, text_NE=part.text_NE)
                 log_NC = np.log(np.maximum(scorer(units, shard=shard).probability_NC, 1e-9)) / temperature
                 probability_NC = np.exp(log_NC - np.logaddexp.reduce(log_NC, axis=1, keepdims=True))
-                storage.write_table(uri, _table(part.ids, probability_NC, options.classes))
+                with target.store.pool.publishing(lambda uri=uri: [uri]):  # type: ignore[misc]  # of this turn
+                    storage.write_table(uri, _table(part.ids, probability_NC, options.classes))
             done = storage.read_table(uri, ["predicted"])["predicted"]
             count_C += [pc.sum(pc.equal(done, name)).as_py() or 0 for name in options.classes]
             advance(1)
