@@ -38,6 +38,7 @@ OTHERS = [
     ["pool", "stats"],
     ["pool", "merge"],
     ["pool", "repair"],
+    ["run", "check"],
     ["pool", "filter"],
     ["pool", "sample"],
     ["pool", "snapshot"],

@@ -18,7 +18,7 @@ from seral.cli.labels import labels_app
 from seral.cli.layers import layers_app
 from seral.cli.loop import loop_app
 from seral.cli.pool import pool_app
-from seral.cli.results import results_app
+from seral.cli.results import results_app, run_app
 from seral.cli.selection import selection_app
 from seral.cli.study import study_app
 from seral.cli.sweep import sweep_app
@@ -29,10 +29,10 @@ from seral.options import refuse_secrets
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **labels** is for the people
-who answer, **report** shows what it was worth, **predict** uses the model. **pretrain** and **adapt** adapt an encoder,
-**distil** makes a small one of it; **select** picks what to label next without a loop, by one of the **strategies**;
-**compare** and **two-stage** are studies of how to train, **layers** looks into an encoder;
-**sweep** looks for the best options of a training; **jobs** sends any of it to a cluster.
+who answer, **report** shows what it was worth, **predict** uses the model, **run** looks after the folder of a run.
+**pretrain** and **adapt** adapt an encoder, **distil** makes a small one of it; **select** picks what to label next
+without a loop, by one of the **strategies**; **compare** and **two-stage** are studies of how to train, **layers**
+looks into an encoder; **sweep** looks for the best options of a training; **jobs** sends any of it to a cluster.
 """
 GROUPS = {
     "": [training_app, selection_app, results_app],
@@ -66,6 +66,7 @@ app = typer.Typer(
 app.add_typer(pool_app, name="pool")
 app.add_typer(loop_app, name="loop")
 app.add_typer(labels_app, name="labels")
+app.add_typer(run_app, name="run")
 app.add_typer(training_app)
 app.add_typer(selection_app)
 app.add_typer(layers_app, name="layers")

@@ -12,6 +12,26 @@ from seral.cli.configured import command_of
 from seral.cli.display import show
 
 results_app = typer.Typer()
+run_app = typer.Typer(no_args_is_help=True, help="Look after the folder of a run.")
+
+
+@run_app.command("check")
+def run_check(run: RunPath) -> None:
+    """Read every file of a run and compare it with its checksum. Exit status 1 on a problem.
+
+    Covers rounds, models, predictions, cells and records, the run's own cache of features, and its ledger; what lacks
+    a checksum, since an older release wrote it, is counted. `seral pool check` does the same for a pool.
+    Example: `seral run check runs/emodb`
+    """
+    from seral.verbs.check_run import check_run
+
+    outcome = check_run(run)
+    for problem in outcome.problems:
+        typer.echo(problem)
+    verdict = "sound" if not outcome.problems else f"{len(outcome.problems)} problems"
+    without = f", {len(outcome.without)} have none" if outcome.without else ""
+    typer.echo(f"{run}: {verdict}; {outcome.files} files compared with their checksums{without}")
+    raise typer.Exit(1 if outcome.problems else 0)
 
 
 @command_of(results_app, "report")

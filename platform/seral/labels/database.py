@@ -226,6 +226,15 @@ class Database:
         with _clear_errors(self.url), self._reading.connect() as connection:
             return sa.inspect(connection).has_table(PROJECT.name)
 
+    def damage(self) -> list[str]:
+        """SQLite's sentences on the damage in its file; a server looks after its own. Raises LabelError where there is
+        nothing to read."""
+        if self._file is None:
+            return []
+        with _clear_errors(self.url), self._reading.connect() as connection:
+            lines = [str(row[0]) for row in connection.exec_driver_sql("PRAGMA integrity_check")]
+        return [line for line in lines if line != "ok"]
+
     def flush(self) -> None:
         """Put what SQLite still has in its log into the file itself, and empty the log."""
         if self._file is not None:

@@ -14,10 +14,12 @@ from seral import storage
 from seral.audio.decode import BadAudio, decode_flac
 from seral.errors import PoolError
 from seral.pool.dedupe import codes
+from seral.pool.repair import DAMAGED
 from seral.pool.shards import ID_COLUMNS, TABLES, Pool, open_pool, pool_hash
 from seral.pool.tombstones import read_erased
 from seral.progress import track
 from seral.schema import SAMPLE_RATE, UTTERANCE
+from seral.storage.check import check_files
 
 ALONE_BYTES = 1e9
 """Up to so many bytes of audio are decoded in this process: half a minute's work, of which starting Ray takes ten."""
@@ -44,8 +46,20 @@ def check_pool(uri: str) -> list[str]:
     problems += _doubled({shard: ids["utterance_id"] for shard, ids in ids_of.items()})
     if not problems and pool_hash(pa.concat_tables([*ids_of.values()] or [pool.ids])) != pool.hash:
         problems.append("the ids do not match the manifest's pool hash")
+    problems += _other_files(pool.uri)
     unfinished = [t["begun"] for t in read_erased(pool.uri).tombstones if t["finished"] is None]
     return problems + [f"an erasure begun {begun} did not come to its end: give it again" for begun in unfinished]
+
+
+def _other_files(pool: str) -> list[str]:
+    """Problems of what lies in a pool besides the tables of its shards: manifests, tombstones, features, screens."""
+    names = [name for name in storage.list_files(pool) if name.split("/")[0] not in (*TABLES, DAMAGED)]
+    problems = list[str]()
+    with track("checking features and records", len(names)) as advance:
+        for outcome in check_files(pool, names):
+            problems += outcome.problems
+            advance(1)
+    return problems
 
 
 def _reports(pool: Pool) -> Iterator[dict[str, Any]]:

@@ -8,8 +8,7 @@ the file claims.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seral.errors import DamagedError, PoolError
+from seral.errors import PoolError
 from seral.security.memory import room
 
 PICKLED = "ray.data.arrow_pickled_object"
@@ -28,10 +27,6 @@ NAME = b"ARROW:extension:name"
 ROOM_MB = 512
 """Memory that any Parquet file may take at a time, and besides EXPANSION times its size."""
 EXPANSION = 8
-FOOTER_SUM = b"seral.footer_sha256"
-"""Key of the checksum of a table's footer; Parquet itself has such of its pages only."""
-NOT_BESIDE = frozenset({FOOTER_SUM, b"ARROW:schema"})
-"""Keys of a footer that say nothing besides its columns."""
 
 
 pa.set_memory_pool(pa.system_memory_pool())
@@ -56,31 +51,35 @@ class BoundedParquet(pq.ParquetFile):  # type: ignore[misc]  # Arrow has no type
     """A Parquet file that is read in bounded memory (`bounded`)."""
 
     def __init__(self, source: Any, name: str | Path, **options: Any) -> None:
-        self._name = name
-        self._size = source.size() if isinstance(source, pa.NativeFile) else Path(source).stat().st_size
-        with bounded(name, self._size):
-            super().__init__(source, page_checksum_verification=True, **options)
+        self._name, self._source = name, source
+        self.size = source.size() if isinstance(source, pa.NativeFile) else Path(source).stat().st_size
+        with bounded(name, self.size):
+            super().__init__(source, **{"page_checksum_verification": True} | options)
+
+    def without_checksums(self) -> BoundedParquet:
+        """The open file, whose pages are not compared with their checksums again."""
+        return BoundedParquet(self._source, self._name, metadata=self.metadata, page_checksum_verification=False)
 
     def read(self, *args: Any, **options: Any) -> pa.Table:
         """Arrow's `read`, bounded."""
-        with bounded(self._name, self._size):
+        with bounded(self._name, self.size):
             return super().read(*args, **options)
 
     def read_row_group(self, *args: Any, **options: Any) -> pa.Table:
         """Arrow's `read_row_group`, bounded."""
-        with bounded(self._name, self._size):
+        with bounded(self._name, self.size):
             return super().read_row_group(*args, **options)
 
     def read_row_groups(self, *args: Any, **options: Any) -> pa.Table:
         """Arrow's `read_row_groups`, bounded."""
-        with bounded(self._name, self._size):
+        with bounded(self._name, self.size):
             return super().read_row_groups(*args, **options)
 
     def iter_batches(self, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
         """Arrow's `iter_batches`, each of them bounded."""
         batches = super().iter_batches(*args, **options)
         while True:
-            with bounded(self._name, self._size):
+            with bounded(self._name, self.size):
                 batch = next(batches, None)
             if batch is None:
                 return
@@ -88,7 +87,7 @@ class BoundedParquet(pq.ParquetFile):  # type: ignore[misc]  # Arrow has no type
 
     def rows(self, table: pa.Table | pa.RecordBatch) -> list[dict[str, Any]]:
         """Rows of a table read from it, bounded: a dictionary may name one long text a million times."""
-        with bounded(self._name, self._size):
+        with bounded(self._name, self.size):
             rows: list[dict[str, Any]] = table.to_pylist()
             return rows
 
@@ -98,15 +97,13 @@ def open_parquet(source: Any, name: str | Path, schema: pa.Schema | None = None,
 
     `schema`: all columns that it may have, and their types. Raises PoolError for others, for extension types, and (as
     what reads it later does) for one that wants more memory than its size explains; pa.ArrowInvalid where it is no
-    Parquet; DamagedError for a table of seral's whose footer is not the one that was written. That pages are as they
-    were written is looked at as they are read.
+    Parquet. Pages with checksums are compared with them as they are read: OSError.
     """
     with suppress(pa.ArrowKeyError):
         pa.unregister_extension_type(PICKLED)
     parquet = BoundedParquet(source, name, **options)
     try:
         _check(parquet.schema_arrow, name, schema)
-        _check_footer(parquet, name)
     except PoolError:
         parquet.close()
         raise
@@ -120,33 +117,6 @@ def read_schema(message: pa.ipc.Message, name: str | Path) -> pa.Schema:
     schema = pa.ipc.read_schema(message)
     _check(schema, name, None)
     return schema
-
-
-def footer_sum(schema: pa.Schema, beside: Mapping[bytes, bytes], rows: int) -> str:
-    """The checksum of what the footer of a table says: columns, their types, what is written beside them, and rows."""
-    # Parquet calls the items of a list `element`.
-    kinds = [str(field.type).replace("<element: ", "<item: ") for field in schema]
-    facts = [(field.name, field.nullable, sorted((field.metadata or {}).items())) for field in schema]
-    values = sorted((key, value) for key, value in beside.items() if key not in NOT_BESIDE)
-    return hashlib.sha256(repr((kinds, facts, values, rows)).encode()).hexdigest()
-
-
-def without_footer_sum(schema: pa.Schema) -> pa.Schema:
-    """A schema as it was before it was written."""
-    metadata = {key: value for key, value in (schema.metadata or {}).items() if key not in NOT_BESIDE}
-    return schema.with_metadata(metadata or None)
-
-
-def _check_footer(parquet: pq.ParquetFile, name: str | Path) -> None:
-    footer = parquet.metadata
-    beside = footer.metadata or {}
-    if FOOTER_SUM not in beside:
-        return
-    rows = sum(footer.row_group(group).num_rows for group in range(footer.num_row_groups))
-    if rows != footer.num_rows or beside[FOOTER_SUM].decode("ascii", "replace") != footer_sum(
-        parquet.schema_arrow, beside, rows
-    ):
-        raise DamagedError(f"{name} is damaged: its footer is not the one that was written")
 
 
 def _check(schema: pa.Schema, name: str | Path, allowed: pa.Schema | None) -> None:

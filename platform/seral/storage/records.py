@@ -69,7 +69,7 @@ def read_yaml(uri: str | Path) -> str:
     data = read_bytes(uri)
     content, line = data[: -len(YAML_HEAD) - DIGITS - 1], data[-len(YAML_HEAD) - DIGITS - 1 :]
     expected = YAML_HEAD + hashlib.sha256(content).hexdigest().encode() + b"\n"
-    if _begins(line, YAML_HEAD) and line != expected:
+    if begins(line, YAML_HEAD) and line != expected:
         raise damaged(uri)
     return data.decode(errors="replace")
 
@@ -86,7 +86,7 @@ def seal(data: bytes) -> bytes:
 
 def has_checksum(data: bytes) -> bool:
     """Whether a file has its own checksum, or had before one byte of that changed."""
-    return any(_begins(data, head) for head in HEADS) or _begins(data[-len(YAML_HEAD) - DIGITS - 1 :], YAML_HEAD)
+    return any(begins(data, head) for head in HEADS) or begins(data[-len(YAML_HEAD) - DIGITS - 1 :], YAML_HEAD)
 
 
 def damaged(uri: str | Path, reason: object = "its bytes are not those that were written") -> DamagedError:
@@ -106,11 +106,11 @@ def _without_checksum(uri: str | Path, data: bytes) -> bytes:
             if hashlib.sha256(content).hexdigest() != match[1].decode():
                 raise damaged(uri)
             return content
-    if any(_begins(data, head) for head in HEADS):
+    if any(begins(data, head) for head in HEADS):
         raise damaged(uri)
     return data
 
 
-def _begins(data: bytes, head: bytes) -> bool:
+def begins(data: bytes, head: bytes) -> bool:
     """Whether data begin with `head`, or did before one byte changed."""
     return len(data) > len(head) and sum(a != b for a, b in zip(head, data, strict=False)) <= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -16,37 +16,44 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from seral.security.tables import FOOTER_SUM, BoundedParquet, footer_sum, open_parquet, without_footer_sum
+from seral.security.tables import BoundedParquet, open_parquet
 from seral.storage.addresses import resolve
-from seral.storage.files import Checksum, replacing
-from seral.storage.records import damaged
+from seral.storage.files import BLOCK, Checksum, replacing
+from seral.storage.records import begins, damaged
 
+SUMS_HEAD, DIGITS, TAIL = b"sha256 of all before, and of the footer: ", 64, 8
+"""Words before the two checksums of a table, their digits, and the bytes after a footer: its length, and `PAR1`."""
 TABLES_AT_ONCE = 32
 """Tables that are read before they become one."""
 STRETCH = 8
 """Rows of a file that follow one another, on average, from which on they are not copied one by one."""
 
+_compared: dict[tuple[Any, ...], set[int]] = {}
+"""Address and size of a file, and columns -> its row groups that this process has compared with their checksums."""
+
 
 class TableWriter:
-    """Rows of one Parquet file, written a row group at a time: at no time are more of them in memory."""
+    """Rows of one Parquet file, written a row group at a time: at no time are more of them in memory.
+
+    Pages have the checksums that Parquet knows. Between the last of them and the footer, where no reader looks, stand
+    those of all that is before and of the footer.
+    """
 
     def __init__(self, file: _Hashed, schema: pa.Schema, row_group_rows: int) -> None:
         # FLAC, frames and features: compressing them, or looking for values that come again, costs time for nothing.
         bulky = {f.name for f in schema if pa.types.is_large_binary(f.type) or pa.types.is_fixed_size_binary(f.type)}
         codec = {name: "none" if name in bulky else "zstd" for name in schema.names}
         dictionary = [name for name in schema.names if name not in bulky] if bulky else True
-        self._schema = without_footer_sum(schema)
         self._writer = pq.ParquetWriter(
             file,
-            self._schema,
+            schema,
             compression=codec,
             use_dictionary=dictionary,
             write_statistics=False,
             write_page_checksum=True,
         )
-        self._file, self._limit = file, row_group_rows
+        self._file, self._schema, self._limit = file, schema, row_group_rows
         self._rows: list[dict[str, Any]] = []
-        self._count = 0
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row."""
@@ -58,14 +65,15 @@ class TableWriter:
         """Add rows that are a table already."""
         self._flush()
         self._writer.write_table(table, row_group_size=self._limit)
-        self._count += table.num_rows
 
     def close(self) -> None:
-        """Write what is left, and the footer."""
+        """Write what is left, the checksums and the footer."""
         self._flush()
-        beside = self._schema.metadata or {}
-        self._writer.add_key_value_metadata({FOOTER_SUM: footer_sum(self._schema, beside, self._count)})
-        self._writer.close()
+        footer = self._file.later(self._writer.close)
+        begin = len(footer) - TAIL - int.from_bytes(footer[-TAIL:][:4], "little")
+        self._file.write(footer[:begin])
+        self._file.write(_sums(self._file.digest.hexdigest(), footer[begin:]))
+        self._file.write(footer[begin:])
 
     @property
     def checksum(self) -> Checksum:
@@ -76,7 +84,6 @@ class TableWriter:
         if self._rows:
             rows, self._rows = self._rows, []
             self._writer.write_table(pa.Table.from_pylist(rows, self._schema))
-            self._count += len(rows)
 
 
 class _Hashed(io.RawIOBase):
@@ -84,18 +91,35 @@ class _Hashed(io.RawIOBase):
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.size, self.digest = file, 0, hashlib.sha256()
+        self._waiting: list[bytes] | None = None
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
+        if self._waiting is not None:
+            self._waiting.append(bytes(data))
+            return len(self._waiting[-1])
         self.digest.update(data)
         self.size += len(data)
         return self._file.write(data)
 
+    def later(self, write: Callable[[], None]) -> bytes:
+        """The bytes that a function writes, which do not reach the file."""
+        self._waiting = []
+        try:
+            write()
+            return b"".join(self._waiting)
+        finally:
+            self._waiting = None
+
     def flush(self) -> None:
         if not self._file.closed:
             self._file.flush()
+
+
+def _sums(before: str, footer: bytes) -> bytes:
+    return SUMS_HEAD + before.encode() + hashlib.sha256(footer).hexdigest().encode()
 
 
 @contextmanager
@@ -124,11 +148,49 @@ def opened(uri: str | Path, schema: pa.Schema | None = None) -> Iterator[Bounded
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
         try:
+            if isinstance(fs, pafs.LocalFileSystem):  # from a store it would be a question more
+                check_footer(file, uri)
             yield open_parquet(file, uri, schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if getattr(error, "errno", None) is not None or not isinstance(fs, pafs.LocalFileSystem):
                 raise  # of the disk, or of the store
             raise damaged(uri, str(error).partition("\n")[0]) from error
+
+
+def check_footer(file: pa.NativeFile, uri: str | Path) -> tuple[int, str] | None:
+    """Count and checksum of the bytes before the sums of a table, where it has any.
+
+    Raises DamagedError for a footer that is not the one that was written.
+    """
+    size = file.size()
+    length = int.from_bytes(file.read_at(TAIL, size - TAIL)[:4], "little") if size > TAIL else size
+    end = size - TAIL - length - len(SUMS_HEAD) - 2 * DIGITS
+    if end < 0:
+        return None
+    block: bytes = file.read_at(size - end, end)
+    sums, footer = block[: len(SUMS_HEAD) + 2 * DIGITS], block[len(SUMS_HEAD) + 2 * DIGITS :]
+    if not begins(sums, SUMS_HEAD):
+        return None
+    before = sums[len(SUMS_HEAD) : -DIGITS].decode(errors="replace")
+    if sums != _sums(before, footer):
+        raise damaged(uri)
+    return end, before
+
+
+def check_table(uri: str | Path) -> bool:
+    """Compare every byte of a table with its checksums; whether it has any. Raises DamagedError."""
+    fs, path = resolve(uri)
+    with fs.open_input_file(path) as file:
+        if (expected := check_footer(file, uri)) is None:
+            return False
+        file.seek(0)
+        left, digest = expected[0], hashlib.sha256()
+        while left and (block := file.read(min(left, BLOCK))):
+            digest.update(block)
+            left -= len(block)
+    if digest.hexdigest() != expected[1]:
+        raise damaged(uri)
+    return True
 
 
 def read_table(uri: str | Path, columns: Sequence[str] | None = None, *, schema: pa.Schema | None = None) -> pa.Table:
@@ -138,14 +200,20 @@ def read_table(uri: str | Path, columns: Sequence[str] | None = None, *, schema:
 
 
 def read_rows(uri: str | Path, rows: Sequence[int] | NDArray[Any], columns: Sequence[str]) -> pa.Table:
-    """Some rows of one Parquet file, in the order asked for; only the row groups that hold them are read."""
+    """Some rows of one Parquet file, in the order asked for; only the row groups that hold them are read.
+
+    A process compares each of them with its checksums once: features are read in every round.
+    """
     asked = np.asarray(rows, np.int64)
     with opened(uri) as parquet:
         sizes = [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
         ends = np.cumsum(sizes, dtype=np.int64)
         group_of = np.searchsorted(ends, asked, side="right")
         groups = np.unique(group_of)
-        table = parquet.read_row_groups(groups.tolist(), columns=list(columns))
+        compared = _compared.setdefault((str(uri), parquet.size, *columns), set())
+        reader = parquet.without_checksums() if compared.issuperset(groups.tolist()) else parquet
+        table = reader.read_row_groups(groups.tolist(), columns=list(columns))
+        compared.update(groups.tolist())
     # Where each group that was read begins, in the file and in what was read.
     read_sizes = np.asarray(sizes, np.int64)[groups]
     shift = (ends[groups] - read_sizes) - (np.cumsum(read_sizes) - read_sizes)

@@ -86,14 +86,14 @@ def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int,
 def load_fitted(folder: str) -> SerModel:
     """Pool and head of a saved model on a frozen encoder, which is loaded once a process."""
     facts = storage.read_json(storage.join(folder, "encoder.json"))
-    with _checked_copy(folder) as local:
+    with checked_copy(folder) as local:
         return load_head(local, frozen_encoder(facts["encoder"])).eval()
 
 
 def load_model(folder: str) -> SerModel:
     """The whole model, encoder and adapters included, in evaluation mode."""
     facts = storage.read_json(storage.join(folder, "encoder.json"))
-    with _checked_copy(folder) as local:
+    with checked_copy(folder) as local:
         encoder = load_encoder(facts["encoder"])
         if (local / "adapter").is_dir():
             load_adapter(encoder, local / "adapter")
@@ -103,7 +103,7 @@ def load_model(folder: str) -> SerModel:
 
 
 @contextmanager
-def _checked_copy(folder: str) -> Iterator[Path]:
+def checked_copy(folder: str) -> Iterator[Path]:
     """A saved model as local files. Raises DamagedError where they are not those that were written."""
     with storage.local_copy(folder) as local:
         try:

@@ -20,7 +20,6 @@ from ser_models import metrics
 from ser_models.build import SerModel, build_model, use_pooling
 from ser_models.build import load_model as load_head
 from ser_models.encoders import load_encoder
-from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features.batches import Frames, frame_shapes, pad_frames
@@ -28,7 +27,7 @@ from seral.features.frames import FrameReader
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
-from seral.training.model import frozen_encoder, frozen_up_to, load_model, read_normalisation
+from seral.training.model import checked_copy, frozen_encoder, frozen_up_to, load_model, read_normalisation
 
 Float = NDArray[np.float32]
 ROWS_IN_BATCH = 64
@@ -79,7 +78,7 @@ class Scorer:
             raise TrainError(
                 f"the model {folder} was trained on features less the means of a {self.normalise}: give them"
             )
-        with storage.local_copy(folder) as local:
+        with checked_copy(folder) as local:
             if (local / "adapter").is_dir():
                 self.model = load_model(folder)
                 for part in (self.model.encoder, self.model.pooling):  # the head's features are in memory
