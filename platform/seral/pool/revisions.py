@@ -224,6 +224,8 @@ def sweep(pool: str, obsolete: Collection[str] = ()) -> None:
             shard = name.removesuffix(".parquet")
             if shard not in listed and (shard in former or age_s > KEPT_S):
                 storage.remove(storage.join(folder, name))
+    for record in (storage.join(pool, MANIFEST), storage.join(pool, REVISIONS)):
+        storage.tidy(record)
     for name, age_s in _ages(storage.join(pool, REVISIONS)).items():
         if name.endswith(".json") and int(name.removesuffix(".json")) < newest - 1 and age_s > KEPT_S:
             storage.remove(storage.join(pool, REVISIONS, name))
