@@ -117,6 +117,9 @@ def _erase(options: EraseOptions) -> dict[str, Any]:
     made = [one for one in derivations(pool) if one.kind != "pool"]
     gone = [one.at for one in made if not storage.exists(one.at)]
     others = _locations([*options.also, *(one.at for one in made if one.at not in gone)])
+    if before is None or before["hashes"] != tombstone["hashes"]:
+        storage.write_json(uri, tombstone | {"finished": None})  # first: who writes has to see it
+    wait_for_writers(others)
     _drop_half_written([pool, *others])
     storage.remove(storage.join(pool, DAMAGED))  # may hold anything too
     counts = _look(pool, [pool, *others], erased, besides=clean)
@@ -124,7 +127,6 @@ def _erase(options: EraseOptions) -> dict[str, Any]:
     if before != tombstone:
         tombstone["finished"] = None
         storage.write_json(uri, tombstone)
-    wait_for_writers(others)
     _clear_pool(pool, counts[pool], erased)
     for name in (name for location in others for name in counts[location]):
         traces.clear(name, erased)

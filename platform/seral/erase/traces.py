@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pyarrow as pa
@@ -35,10 +35,16 @@ ROWS = 65_536
 def count(uri: str, erased: Erased) -> int:
     """Rows of a table that are about something erased, 1 where they only refer to it; of other files, 1 likewise.
 
-    Of a ledger, utterances.
+    Of a ledger, utterances; of a file that has gone, none.
     """
     if is_database(uri):
         return len(_in_ledger(uri, erased))
+    with suppress(FileNotFoundError):  # whoever wrote it has deleted it
+        return _count(uri, erased)
+    return 0
+
+
+def _count(uri: str, erased: Erased) -> int:
     if uri.endswith(".parquet"):
         rows, refers_to = 0, False
         for part in _texts_of(uri):
@@ -70,12 +76,11 @@ def clear(uri: str, erased: Erased) -> None:
 
 def refers(uri: str, erased: Erased) -> bool:
     """True for a file that still says anything of what was erased, in whatever column; not for one that has gone."""
-    try:
-        if not uri.endswith(".parquet"):
-            return count(uri, erased) > 0
+    if not uri.endswith(".parquet"):
+        return count(uri, erased) > 0
+    with suppress(FileNotFoundError):
         return any(_says(part, erased) for part in _texts_of(uri))
-    except FileNotFoundError:  # whoever wrote it has deleted it
-        return False
+    return False
 
 
 def _says(table: pa.Table, erased: Erased) -> bool:
