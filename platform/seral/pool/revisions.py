@@ -33,6 +33,7 @@ from seral.pool.shards import (
     ID_COLUMNS,
     MANIFEST,
     REVISIONS,
+    SNAPSHOTS,
     TABLES,
     manifest_uri,
     next_manifest,
@@ -46,6 +47,8 @@ from seral.pool.shards import (
 from seral.pool.tombstones import Erased, read_erased
 from seral.schema import CHANGE, QUARANTINE, UTTERANCE
 
+OBSOLETE = "obsolete"
+"""Key of a manifest: shards that were written on the way to it, which it does not list."""
 TRIES = 20
 KEPT_S = 7 * 86_400.0
 """Age from which on shards that no manifest lists are waited for by nobody, in seconds."""
@@ -73,7 +76,7 @@ def commit(pool: str, change: Callable[[dict[str, Any]], Change]) -> dict[str, A
         try:
             wanted = change(before)
             written |= set(wanted.written)
-            manifest = _after(pool, before, wanted.entries)
+            manifest = _after(pool, before, wanted.entries, written)
         except (OSError, PoolError):
             if (read_manifest(pool) or EMPTY) == before:
                 raise
@@ -111,14 +114,19 @@ def settle(pool: str) -> dict[str, Any]:
     return manifest
 
 
-def _after(pool: str, before: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+def _after(pool: str, before: dict[str, Any], entries: Mapping[str, Any], written: Collection[str]) -> dict[str, Any]:
+    if entries == before["shards"] and before["revision"]:
+        return before
     ids = [_ids(pool, [shard]) for shard in sorted(entries)]
-    return {
+    manifest = {
         "format": FORMAT,
         "revision": before["revision"] + int(entries != before["shards"]),
         "pool_hash": pool_hash(pa.concat_tables([_ids(pool, []), *ids])),
         "shards": dict(entries),
     }
+    # If this writer dies, the next one deletes them.
+    unlisted = sorted({*written} - entries.keys())
+    return manifest | ({OBSOLETE: unlisted} if unlisted else {})
 
 
 def _changes(pool: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> pa.Table:
@@ -213,10 +221,15 @@ def sweep(pool: str, obsolete: Collection[str] = ()) -> None:
 
     What an import has written stays: it is under way, or waits for the same command again.
     """
-    newest = (read_manifest(pool) or EMPTY)["revision"]
+    manifest = read_manifest(pool) or EMPTY
+    newest = manifest["revision"]
     listed = {shard for manifest in manifests(pool).values() for shard in manifest["shards"]}
     before = manifest_uri(pool, newest - 1)
-    former = {*obsolete, *(storage.read_json(before)["shards"] if storage.exists(before) else ())}
+    former = {
+        *obsolete,
+        *manifest.get(OBSOLETE, ()),
+        *(storage.read_json(before)["shards"] if storage.exists(before) else ()),
+    }
     for table in TABLES:
         folder = storage.join(pool, table)
         storage.tidy(folder)
@@ -224,7 +237,7 @@ def sweep(pool: str, obsolete: Collection[str] = ()) -> None:
             shard = name.removesuffix(".parquet")
             if shard not in listed and (shard in former or age_s > KEPT_S):
                 storage.remove(storage.join(folder, name))
-    for record in (storage.join(pool, MANIFEST), storage.join(pool, REVISIONS)):
+    for record in (storage.join(pool, MANIFEST), storage.join(pool, REVISIONS), storage.join(pool, SNAPSHOTS)):
         storage.tidy(record)
     for name, age_s in _ages(storage.join(pool, REVISIONS)).items():
         if name.endswith(".json") and int(name.removesuffix(".json")) < newest - 1 and age_s > KEPT_S:

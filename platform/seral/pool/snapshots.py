@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from seral import storage
 from seral.errors import OptionError, PoolError, StateError
 from seral.pool.revisions import changes, revision_uri, sweep
-from seral.pool.shards import open_pool, snapshot_names, snapshot_uri
+from seral.pool.shards import SNAPSHOTS, open_pool, snapshot_names, snapshot_uri
 from seral.schema import CHANGE
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
@@ -36,6 +36,7 @@ def take_snapshot(pool: str, name: str) -> dict[str, Any]:
     while (now := open_pool(pool)).manifest != newest.manifest:  # whose shards may be gone before they were named
         newest = now
         storage.write_json(uri, newest.manifest)
+    storage.tidy(storage.join(newest.uri, SNAPSHOTS))
     return {"address": f"{newest.uri}@{name}", "revision": newest.manifest["revision"], "utterances": newest.rows}
 
 

@@ -1,0 +1,163 @@
+"""Commands whose every change of a file is tried, run within this process: what else they do is done without Ray."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile as sf
+
+from jobs.bench.chaos.changes import Subject
+from seral import storage
+from seral.errors import StateError
+from seral.options import parse
+from seral.pool import ingest
+from seral.pool.check import check_pool
+from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
+from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.shards import TABLES, read_manifest
+from seral.pool.snapshots import snapshot_names, take_snapshot
+
+CLIPS, SPEAKERS, SECONDS, RATE_HZ = 8, 2, 0.3, 16_000
+EMOTIONS = ("anger", "happiness", "neutral", "sadness")
+SHARD_MB = 0.02
+ROUND_FILES = ("picks.parquet", "labels.parquet", "metrics.json", "model/head.safetensors")
+
+
+def write_corpus(folder: Path, clips: int = CLIPS, first: int = 0) -> Path:
+    """Clips of noise with a manifest, `first` of them being numbered so."""
+    (folder / "audio").mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number in range(first, first + clips):
+        noise = 0.1 * np.random.default_rng(number).standard_normal(int(SECONDS * RATE_HZ))
+        sf.write(folder / "audio" / f"{number:03d}.wav", noise, RATE_HZ)
+        row = {"audio": f"audio/{number:03d}.wav", "speaker": f"s{number % SPEAKERS}", "language": "en"}
+        rows.append(json.dumps(row | {"emotion": EMOTIONS[number % len(EMOTIONS)]}))
+    with open(folder / "manifest.jsonl", "a", encoding="utf-8") as file:
+        file.write("".join(f"{row}\n" for row in rows))
+    return folder
+
+
+def import_here(root: Path, out: Path) -> None:
+    """An import whose chunks are written in this process."""
+    ingest.connect = lambda options=None: None  # type: ignore[assignment]
+    ingest._write_shards = _write_shards
+    values = {"reader": "manifest", "root": str(root), "out": str(out), "shard_mb": SHARD_MB, "voice": False}
+    import_corpus(parse(ImportOptions, values))
+
+
+def _write_shards(options: ImportOptions, listing: Any, chunks: Sequence[Any], erased: Any) -> dict[str, Any]:
+    entries = {}
+    for row in ingest.task_block(listing, chunks).to_pylist():
+        more = {"voice": options.voice, "channel": options.channel, "erased": erased}
+        done = ingest.import_chunk(row, pool=options.out, limits=options.limits, **more)
+        entries[done["chunk"]] = json.loads(done["entry"])
+    return entries
+
+
+def outcome_of_pool(pool: Path, *, tables: Sequence[str] = tuple(TABLES), names: bool = True) -> Mapping[str, Any]:
+    """The bytes of a pool's tables, its problems, and what is left half-written."""
+    files = sorted(file for table in tables for file in (pool / table).glob("*"))
+    sums = [(f"{file.parent.name}/{file.name}" if names else "", _digest(file)) for file in files]
+    manifest = read_manifest(str(pool)) or {}
+    facts = {"pool_hash": manifest.get("pool_hash"), "revision": manifest.get("revision")}
+    facts |= {"snapshots": snapshot_names(str(pool)), "problems": check_pool(str(pool))}
+    return facts | {"files": sorted(sums), "partial": storage.half_written(pool)}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _new_pool(folder: Path, name: str = "pool", first: int = 0) -> None:
+    import_here(write_corpus(folder / f"corpus-{name}", first=first), folder / name)
+
+
+def _snapshot(folder: Path) -> None:
+    """A snapshot, which may be there from before a kill."""
+    try:
+        take_snapshot(str(folder / "pool"), "march")
+    except StateError:
+        if "march" not in snapshot_names(str(folder / "pool")):
+            raise
+
+
+def _erase(folder: Path) -> None:
+    from seral.erase.erase import EraseOptions, erase
+
+    erase(EraseOptions(pool=str(folder / "pool"), speaker="corpus-pool/s1"))
+
+
+def _filter(folder: Path) -> None:
+    values = {"pool": str(folder / "pool"), "out": str(folder / "out"), "where": ["speaker == s1"]}
+    select_from_pool(parse(SelectOptions, values))
+
+
+def _round(folder: Path) -> None:
+    from seral.loop import loop
+    from seral.loop.options import LoopOptions
+    from seral.task import context
+
+    context.connect = lambda options=None: None  # type: ignore[assignment]
+    loop.cpu_count, loop.encoder_actors = lambda: 1, lambda options: 1
+    loop._foresee, loop.write_environment = lambda *arguments: 0, lambda *arguments: None
+    loop._run_all = _run_all  # type: ignore[assignment]
+    values: dict[str, Any] = {"pool": str(folder / "pool"), "run": str(folder / "run"), "encoder": "seral-tiny"}
+    values |= {"classes": list(EMOTIONS), "split": {"scheme": "k-fold", "k": 3}, "folds": [0], "seeds": [0]}
+    values |= {"budget": {"sizes": [8, 12]}, "full_arm": False, "finetune": {"adapter": "frozen"}}
+    loop.run_loop(parse(LoopOptions, values))
+
+
+def _run_all(options: Any, trajectories: Sequence[Any], folds: Mapping[int, Any], memory: int) -> None:
+    from seral.loop.trajectory import run_trajectory
+
+    for trajectory, arm in trajectories:
+        folder = storage.join(options.run, "trajectories", trajectory.name)
+        run_trajectory(folder, trajectory, arm, folds[trajectory.fold])
+
+
+def _outcome_of_run(folder: Path) -> Mapping[str, Any]:
+    from seral.verbs.check_run import check_run
+
+    rounds = sorted((folder / "run").glob("trajectories/*/rounds/*"))
+    files = [path / name for path in rounds for name in ROUND_FILES]
+    sums = {str(file.relative_to(folder)): _digest(file) for file in files}
+    return {"files": sums, "problems": check_run(str(folder / "run")).problems}
+
+
+def subjects(materials: Path) -> dict[str, Subject]:
+    """Commands by name; `materials`: a folder with a pool of speech and its features, for rounds of the loop."""
+
+    def grown(folder: Path) -> None:
+        _new_pool(folder)
+        write_corpus(folder / "corpus-pool", clips=4, first=CLIPS)
+
+    def two_pools(folder: Path) -> None:
+        _new_pool(folder, "one")
+        _new_pool(folder, "two", first=CLIPS // 2)
+
+    def copied(folder: Path) -> None:
+        shutil.copytree(materials / "pool", folder / "pool")
+
+    merge: Callable[[Path], object] = lambda folder: merge_pools(  # noqa: E731
+        [str(folder / "one"), str(folder / "two")], str(folder / "pool")
+    )
+    imports: Callable[[Path], object] = lambda folder: import_here(folder / "corpus-pool", folder / "pool")  # noqa: E731
+    of_pool: Callable[[Path], object] = lambda folder: outcome_of_pool(folder / "pool")  # noqa: E731
+    # Salts are drawn anew, and stand in what is put in the quarantine.
+    erased = partial(outcome_of_pool, tables=("utterances", "gold", "votes"))
+    return {
+        "import": Subject(prepare=lambda folder: write_corpus(folder / "corpus-pool"), call=imports, outcome=of_pool),
+        "append": Subject(prepare=grown, call=imports, outcome=of_pool),
+        "merge": Subject(prepare=two_pools, call=merge, outcome=of_pool),
+        "filter": Subject(prepare=_new_pool, call=_filter, outcome=lambda folder: outcome_of_pool(folder / "out")),
+        "snapshot": Subject(prepare=_new_pool, call=_snapshot, outcome=of_pool),
+        "erase": Subject(prepare=_new_pool, call=_erase, outcome=lambda folder: erased(folder / "pool")),
+        "round": Subject(prepare=copied, call=_round, outcome=_outcome_of_run),
+    }
