@@ -29,7 +29,7 @@ FORBIDDEN_MODULES = {
 JOB_LINES = 100
 FLOORS = {
     "seral": [
-        *("secrets", "errors", "schema", "versions", "progress", "security", "storage", "options"),
+        *("secrets", "errors", "schema", "versions", "progress", "process", "security", "storage", "options"),
         *("figures", "vectors", "audio", "synthesis", "cluster"),
         *("corpora", "pool", "features", "labels", "web", "selection"),
         *("task", "pretraining", "training", "erase", "loop", "prediction"),

@@ -1,0 +1,154 @@
+"""A small process that outlives a command: it ends what the command's local Ray has left, and says what it could not.
+
+The command alone has the other end of the guard's input. When that closes, however the command has ended (SIGKILL, an
+abort), every process with the command's mark in its environment is killed: the raylet, the GCS, workers, and all that
+they have started. Nobody else has the mark. Run as a script, by `Guard`; Linux only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import ClassVar
+
+MARK = "SERAL_RAY"
+"""Variable in the environment of a local Ray's processes: the guard's mark."""
+POLL_S = 0.05
+LIMIT_S = 60.0
+"""A process that hangs in the kernel, on a dead disk, cannot be killed; the guard does not wait for it for ever."""
+SPILLED = "ray_spilled_objects"
+"""Beginning of the name of the folder in which Ray puts objects that memory has no room for."""
+FAREWELL = "farewell"
+"""Line by which a command says that it ends in words of its own."""
+LAST_WORDS = (
+    "error: the command was killed, or ended by Ray's core, in the middle of the work: the same command goes on, and "
+    "what is complete is kept"
+)
+
+
+class Guard:
+    """The guard of this process's local Ray, as the process sees it. `speaks`: where a command ends without a word."""
+
+    _newest: ClassVar[Guard | None] = None
+
+    def __init__(self, *, speaks: bool) -> None:
+        import subprocess
+        from uuid import uuid4
+
+        self._mark = uuid4().hex
+        read, self._write = os.pipe()  # neither end is inherited
+        environment = {name: value for name, value in os.environ.items() if name != MARK}
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, self._mark, str(os.getpid())],
+            stdin=read,
+            stdout=subprocess.DEVNULL,
+            stderr=None if speaks else subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C goes to the command's whole group
+            env=environment,
+            cwd="/",
+        )
+        os.close(read)
+        if Guard._newest is not None:  # of a Ray that was shut down
+            Guard._newest.finish()
+        Guard._newest = self
+
+    @contextmanager
+    def marking(self) -> Iterator[None]:
+        """Processes that are started in the block, and all that they start, are the guard's."""
+        os.environ[MARK] = self._mark
+        try:
+            yield
+        finally:
+            os.environ.pop(MARK, None)
+
+    def clear(self, folder: str) -> None:
+        """Delete, at the end, what Ray has spilled to this session folder."""
+        self._write_line(folder)
+
+    def farewell(self) -> None:
+        """The command ends in words of its own, so the guard needs none."""
+        self._write_line(FAREWELL)
+
+    def finish(self, timeout_s: float = 3.0) -> None:
+        """End all that is marked, now; returns when it is gone, or when the time is over."""
+        from subprocess import TimeoutExpired
+
+        if self._write >= 0:
+            self.farewell()
+            os.close(self._write)
+            self._write = -1
+        with suppress(TimeoutExpired):
+            self._process.wait(timeout_s)
+
+    def _write_line(self, line: str) -> None:
+        with suppress(OSError):  # the guard has ended
+            os.write(self._write, f"{line}\n".encode())
+
+
+def processes(mark: str) -> list[int]:
+    """File descriptors of the living processes with a mark in their environment; those of others stay closed."""
+    marked, entry = [], f"{MARK}={mark}".encode()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            process = os.pidfd_open(int(name))
+        except OSError:  # it has ended
+            continue
+        environment = b""
+        with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # not ours, or it has ended meanwhile
+            environment = file.read()
+        if entry in environment.split(b"\0"):
+            marked.append(process)
+        else:
+            os.close(process)
+    return marked
+
+
+def kill_marked(mark: str) -> None:
+    """Kill the processes with a mark until two looks in a row find none."""
+    deadline, clean = time.monotonic() + LIMIT_S, 0
+    while clean < 2 and time.monotonic() < deadline:
+        marked = processes(mark)
+        clean = 0 if marked else clean + 1
+        for process in marked:  # by descriptor: a number may be another process's by now
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(process, signal.SIGKILL)
+            os.close(process)
+        time.sleep(POLL_S)
+
+
+def wait_for_the_end(parent: int) -> list[str]:
+    """Wait until the command closes its end of the pipe, or has ended; returns the lines that it wrote."""
+    received = b""
+    while os.getppid() == parent:
+        if select.select([0], [], [], 1.0)[0]:
+            data = os.read(0, 4096)
+            if not data:
+                break
+            received += data
+    return received.decode(errors="replace").splitlines()
+
+
+def main(mark: str, parent: int) -> None:
+    """Wait for the end of a command, then kill what has its mark and delete what its Ray has spilled."""
+    lines = wait_for_the_end(parent)
+    kill_marked(mark)
+    if FAREWELL not in lines:
+        with suppress(OSError):
+            os.write(2, f"{LAST_WORDS}\n".encode())
+    for folder in lines:
+        with suppress(OSError):
+            for name in os.listdir(folder):
+                if name.startswith(SPILLED):
+                    shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))
