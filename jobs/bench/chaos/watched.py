@@ -17,7 +17,7 @@ from typing import Any
 
 from jobs.bench.growth import MARK, carriers
 
-POLL_S = 0.02
+POLL_S = 0.1
 PATIENCE_S = 240.0
 IDLE = ("IDLE", "DashboardAgent", "RuntimeEnvAgent", "_AutoscalingCoordinator", "_StatsActor", "_DatasetStatsActor")
 """Beginnings of the titles of workers that do nothing of ours."""

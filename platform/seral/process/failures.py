@@ -49,7 +49,7 @@ TRACES = (
     "IPC",
     "header",
 )
-"""Words of which an error of a damaged file has one; an error without them is of our own making."""
+"""Words of which an error of a damaged file has one, where no note names the file."""
 DATABASE = ("sqlite3", "sqlalchemy.exc")
 LOST_BY_RAY = (
     *("LocalRayletDiedError", "NodeDiedError", "WorkerCrashedError", "ActorDiedError", "ActorUnavailableError"),
@@ -75,33 +75,35 @@ def explanation(error: BaseException) -> str | None:
 
 
 def _of_the_machine(error: BaseException) -> str | None:
-    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
-    address = getattr(error, "filename", None) or next(iter(getattr(error, "__notes__", ())), None)
+    kinds = [(kind.__module__, kind.__name__) for kind in type(error).__mro__]
     if isinstance(error, MemoryError):
-        return f"the machine has no memory left ({_line(error) or 'out of memory'}). Free some, and {GOES_ON}"
-    damaged = any((module, name) in kinds for module, names in DAMAGED.items() for name in names)
-    if damaged or (isinstance(error, OSError) and error.errno is None):
-        if not any(trace in str(error) for trace in TRACES):
-            return _of_the_system(error, address) if isinstance(error, OSError) else None
-        named = address or "a file"
+        return f"the machine has no memory left ({_line(error)}). Free some, and {GOES_ON}"
+    if _is_of_a_damaged_file(error):
+        named = next(iter(getattr(error, "__notes__", ())), "a file")
         return f"{named} is damaged: {_line(error)}. Put a copy of it back, or have it made anew; {GOES_ON}"
     if isinstance(error, OSError):
-        return _of_the_system(error, address)
-    if any(kind.__module__.startswith(DATABASE) and kind.__name__.endswith("Error") for kind in type(error).__mro__):
-        return (
-            f"the database does not do what it should: {_line(getattr(error, 'orig', error))}. See to it, and {GOES_ON}"
-        )
-    if any(module == "ray" and name in LOST_BY_RAY for module, name in kinds):
+        return _of_the_system(error)
+    if any(module.startswith(DATABASE) and name.endswith("Error") for module, name in kinds):
+        return f"the database does not do what it should: {_line(getattr(error, 'orig', error))}. See to it; {GOES_ON}"
+    if any(module == "ray.exceptions" and name in LOST_BY_RAY for module, name in kinds):
         if getattr(error, "actor_init_failed", False):
             return None
         return f"Ray has lost what the work needs: {_line(error)}. Give the same command again: it goes on"
     return None
 
 
-def _of_the_system(error: OSError, address: str | None) -> str:
-    words = error.strerror if address and error.strerror else _line(error)
-    advice = ADVICE.get(error.errno or 0, "Set that right")
-    return f"{f'{address}: ' if address else ''}{words}. {advice}; {GOES_ON}"
+def _is_of_a_damaged_file(error: BaseException) -> bool:
+    """Whether a file was being read, and is not what its name says."""
+    raisers = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+    of_a_reader = any((module, name) in raisers for module, names in DAMAGED.items() for name in names)
+    if not of_a_reader and not (isinstance(error, OSError) and error.errno is None):
+        return False
+    return bool(getattr(error, "__notes__", ())) or any(trace in str(error) for trace in TRACES)
+
+
+def _of_the_system(error: OSError) -> str:
+    words = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else _line(error)
+    return f"{words}. {ADVICE.get(error.errno or 0, 'Set that right')}; {GOES_ON}"
 
 
 def _line(error: BaseException) -> str:

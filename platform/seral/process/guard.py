@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import ClassVar
 
+START_S = 2.0
+"""Time that a process takes at most to show its environment after it was started: a worker that the raylet has just
+begun would otherwise be missed. There are programs without any environment, so this is not waited for longer."""
 MARK = "SERAL_RAY"
 """Variable in the environment of a local Ray's processes: the guard's mark."""
 POLL_S = 0.05
@@ -38,21 +41,17 @@ class Guard:
     _newest: ClassVar[Guard | None] = None
 
     def __init__(self, *, speaks: bool) -> None:
-        import subprocess
         from uuid import uuid4
 
         self._mark = uuid4().hex
         read, self._write = os.pipe()  # neither end is inherited
         environment = {name: value for name, value in os.environ.items() if name != MARK}
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", __file__, self._mark, str(os.getpid())],
-            stdin=read,
-            stdout=subprocess.DEVNULL,
-            stderr=None if speaks else subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C goes to the command's whole group
-            env=environment,
-            cwd="/",
-        )
+        actions = [(os.POSIX_SPAWN_DUP2, read, 0), (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+        if not speaks:
+            actions.append((os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0))
+        words = [sys.executable, "-I", "-S", __file__, self._mark, str(os.getpid())]
+        # A session of its own: Ctrl-C goes to the command's whole group.
+        self._pid = os.posix_spawn(sys.executable, words, environment, file_actions=actions, setsid=True)
         os.close(read)
         if Guard._newest is not None:  # of a Ray that was shut down
             Guard._newest.finish()
@@ -77,23 +76,23 @@ class Guard:
 
     def finish(self, timeout_s: float = 3.0) -> None:
         """End all that is marked, now; returns when it is gone, or when the time is over."""
-        from subprocess import TimeoutExpired
-
         if self._write >= 0:
             self.farewell()
             os.close(self._write)
             self._write = -1
-        with suppress(TimeoutExpired):
-            self._process.wait(timeout_s)
+        deadline = time.monotonic() + timeout_s
+        with suppress(ChildProcessError):  # it has ended, and that was seen
+            while os.waitpid(self._pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+                time.sleep(POLL_S / 5)
 
     def _write_line(self, line: str) -> None:
         with suppress(OSError):  # the guard has ended
             os.write(self._write, f"{line}\n".encode())
 
 
-def processes(mark: str) -> list[int]:
-    """File descriptors of the living processes with a mark in their environment; those of others stay closed."""
-    marked, entry = [], f"{MARK}={mark}".encode()
+def look(mark: str) -> tuple[list[int], bool]:
+    """File descriptors of the living processes with a mark, and whether one has just begun and shows none yet."""
+    marked, starting, entry = [], False, f"{MARK}={mark}".encode()
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
@@ -101,22 +100,26 @@ def processes(mark: str) -> list[int]:
             process = os.pidfd_open(int(name))
         except OSError:  # it has ended
             continue
-        environment = b""
+        environment = None
         with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # not ours, or it has ended meanwhile
             environment = file.read()
-        if entry in environment.split(b"\0"):
+        if environment is not None and entry in environment.split(b"\0"):
             marked.append(process)
-        else:
-            os.close(process)
-    return marked
+            continue
+        os.close(process)
+        if environment == b"":
+            with suppress(OSError):  # of a thread of the kernel, or who has ended and is not buried
+                starting = bool(os.readlink(f"/proc/{name}/exe")) or starting
+    return marked, starting
 
 
 def kill_marked(mark: str) -> None:
     """Kill the processes with a mark until two looks in a row find none."""
-    deadline, clean = time.monotonic() + LIMIT_S, 0
-    while clean < 2 and time.monotonic() < deadline:
-        marked = processes(mark)
-        clean = 0 if marked else clean + 1
+    began, clean = time.monotonic(), 0
+    while clean < 2 and time.monotonic() - began < LIMIT_S:
+        marked, starting = look(mark)
+        starting = starting and time.monotonic() - began < START_S
+        clean = 0 if marked or starting else clean + 1
         for process in marked:  # by descriptor: a number may be another process's by now
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
@@ -138,6 +141,7 @@ def wait_for_the_end(parent: int) -> list[str]:
 
 def main(mark: str, parent: int) -> None:
     """Wait for the end of a command, then kill what has its mark and delete what its Ray has spilled."""
+    os.chdir("/")  # no disk of the command stays in use
     lines = wait_for_the_end(parent)
     kill_marked(mark)
     if FAREWELL not in lines:
