@@ -1,6 +1,15 @@
-"""`python -m seral`: the command line without an installation."""
+"""The command `seral`, and `python -m seral`: it can be stopped before the command line is loaded."""
 
-from seral.cli import main
+from seral.process.ending import stoppable
+
+
+def main() -> None:
+    """Run the command line."""
+    with stoppable():
+        from seral.cli import main as run_commands
+
+        run_commands()
+
 
 if __name__ == "__main__":
     main()

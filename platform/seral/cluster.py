@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,20 @@ import ser_models
 from seral import storage
 from seral.errors import AwaitingLabels, JobError, SeralError, TrainError, sentence
 from seral.options import Options
+from seral.process import ending
+from seral.process.failures import explanation
+from seral.process.guard import Guard
+from seral.process.vital import Watch
 
 PACKAGE = Path(__file__).parent
 """The folder of seral itself, which workers get as it is here."""
 POLL_S = 1.0
 WORKER_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"}
 """Environment of Ray's processes. Two arenas: with one a thread, memory that a thread freed is of no use to another."""
+SIGNALS_ARE_OURS = {"RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
+"""Environment in which neither Ray's core, which ends SIGTERM in a dump and an abort, nor Tune takes signals."""
+VITAL = {"raylet": "Ray's raylet", "gcs_server": "Ray's GCS"}
+"""Processes of a local Ray without which it cannot go on, and their names in a sentence."""
 
 
 class ClusterOptions(Options):
@@ -60,6 +70,7 @@ def connect(options: ClusterOptions | None = None) -> None:
     if ray.is_initialized():
         return
     options = options or ClusterOptions()
+    os.environ.update({name: os.environ.get(name, value) for name, value in SIGNALS_ARE_OURS.items()})
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU tasks keep seeing what the user set
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not storage.inside_job():  # a job's own environment came with its submission, and Ray refuses to be told twice
@@ -70,7 +81,12 @@ def connect(options: ClusterOptions | None = None) -> None:
     else:
         arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
-    with warnings.catch_warnings():
+    guard = Guard(speaks=ending.active()) if sys.platform == "linux" and not address else None
+    if guard:
+        ending.end_with_the_command(close=ray.shutdown, stop=guard.finish, farewell=guard.farewell)
+    else:
+        ending.end_with_the_command(close=ray.shutdown, stop=ray.shutdown)
+    with warnings.catch_warnings(), guard.marking() if guard else nullcontext():
         warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral
         try:
             ray.init(**arguments)
@@ -79,7 +95,19 @@ def connect(options: ClusterOptions | None = None) -> None:
                 f"{error}. Is its head running, and is the address right? A head that asks for a token wants "
                 f"RAY_AUTH_MODE=token here, with the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
             ) from error
+    ending.take_signals_back()
+    if guard:
+        look_after_ray(guard)
     quiet_ray_data()
+
+
+def look_after_ray(guard: Guard) -> None:
+    """End the command in a sentence when its local Ray dies, and have what Ray spills to disk deleted at the end."""
+    node, worker = ray._private.worker._global_node, ray._private.worker.global_worker
+    guard.clear(node.get_session_dir_path())
+    if ending.active():
+        processes = {title: node.all_processes[name][0].process for name, title in VITAL.items()}
+        Watch(processes, lambda: hasattr(worker, "core_worker"), node.get_logs_dir_path())  # shutdown drops it first
 
 
 def quiet_ray_data() -> None:
@@ -138,8 +166,8 @@ def run_side_by_side(
         cause = failure.cause if isinstance(failure, ray.exceptions.RayTaskError) else failure
         if isinstance(cause, AwaitingLabels):
             raise cause
-        reason = cause if isinstance(cause, SeralError) else failure
-        message = f"{len(failures)} of {len(tasks)} failed; {name}: {sentence(reason)}"
+        reason = (None if cause is failure else explanation(cause)) or sentence(failure)
+        message = f"{len(failures)} of {len(tasks)} failed; {name}: {reason}"
         if cause is failure:
             message += f" (lost more often than cluster.max_failures, which is {on.max_failures})"
         raise (type(cause) if isinstance(cause, SeralError) else TrainError)(message) from failure

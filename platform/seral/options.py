@@ -16,7 +16,9 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from seral.errors import AwaitingLabels, OptionError, SeralError, sentence
+from seral.errors import AwaitingLabels, OptionError
+from seral.process.ending import end_if_stopped, stoppable
+from seral.process.failures import explanation
 from seral.secrets.addresses import complaint, is_secret
 
 
@@ -106,6 +108,13 @@ def run_job(
     model: type[OptionsT], call: Callable[[OptionsT], object], description: str | None, verb: str | None = None
 ) -> None:
     """The command line of a job file: `[--config FILE.yaml] [key=value ...]`, then one library call."""
+    with stoppable():
+        _run_job(model, call, description, verb)
+
+
+def _run_job(
+    model: type[OptionsT], call: Callable[[OptionsT], object], description: str | None, verb: str | None
+) -> None:
     parser = argparse.ArgumentParser(
         description=description,
         epilog="options:\n" + describe(model),
@@ -133,8 +142,11 @@ def run_job(
             return
         print(pause, file=sys.stderr)
         sys.exit(pause.status)
-    except SeralError as error:
-        sys.exit(f"error: {sentence(error)}")
+    except Exception as error:
+        end_if_stopped()
+        if (words := explanation(error)) is None:
+            raise
+        sys.exit(f"error: {words}")
     if outcome is not None:
         print(outcome)
 

@@ -23,8 +23,10 @@ from seral.cli.selection import selection_app
 from seral.cli.study import study_app
 from seral.cli.sweep import sweep_app
 from seral.cli.training import training_app
-from seral.errors import AwaitingLabels, SeralError, sentence
+from seral.errors import AwaitingLabels
 from seral.options import refuse_secrets
+from seral.process.ending import end_if_stopped
+from seral.process.failures import explanation
 
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
@@ -77,15 +79,20 @@ app.add_typer(results_app)
 
 
 def main() -> None:
-    """Run the command line; a seral error is one clear message and exit status 1, waiting for people is status 75."""
+    """Run the command line; what a person can do something about is one clear message and exit status 1.
+
+    Waiting for people is status 75.
+    """
     try:
         app()
     except Exception as raised:
+        end_if_stopped()
         error = getattr(raised, "cause", None) or raised  # Ray wraps what its workers raise
-        if not isinstance(error, SeralError):
-            raise
+        console = Console(stderr=True, highlight=False)
         if isinstance(error, AwaitingLabels):
-            Console(stderr=True, highlight=False).print(escape(str(error)), soft_wrap=True)
+            console.print(escape(str(error)), soft_wrap=True)
             raise SystemExit(error.status) from None
-        Console(stderr=True, highlight=False).print(f"[bold red]error:[/] {escape(sentence(error))}", soft_wrap=True)
+        if (words := explanation(raised)) is None:
+            raise
+        console.print(f"[bold red]error:[/] {escape(words)}", soft_wrap=True)
         raise SystemExit(1) from None

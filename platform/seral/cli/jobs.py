@@ -162,13 +162,11 @@ def jobs_list(address: Address = None, as_json: AsJson = False) -> None:
 
 
 def _follow(jobs: Jobs, name: str) -> None:
+    from seral.process.ending import saying
     from seral.progress import say
     from seral.submit.submit import exit_code
 
-    try:
+    with saying(f"{name} goes on; `seral jobs logs {name} --follow` to see more, `seral jobs stop {name}` to end it"):
         status = jobs.follow(name, lambda text: typer.echo(text, nl=False))
-    except KeyboardInterrupt:
-        say(f"\n{name} goes on; `seral jobs logs {name} --follow` to see more, `seral jobs stop {name}` to end it")
-        raise typer.Exit(130) from None
     say(f"{name}: {status['state'].lower()} after {status['seconds']} s. {status['message']}".strip())
     raise typer.Exit(exit_code(status))

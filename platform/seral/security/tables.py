@@ -35,7 +35,10 @@ pa.set_memory_pool(pa.system_memory_pool())
 
 @contextmanager
 def bounded(name: str | Path, size: int) -> Iterator[None]:
-    """Memory for what a file of so many bytes may hold. Raises PoolError where reading it wants more."""
+    """Memory for what a file of so many bytes may hold. Raises PoolError where reading it wants more.
+
+    What Arrow raises about the file gets a note that names it.
+    """
     room_bytes = ROOM_MB * 2**20 + EXPANSION * size
     try:
         with room(room_bytes):
@@ -45,6 +48,9 @@ def bounded(name: str | Path, size: int) -> Iterator[None]:
             f"{name}: a file of {size:,} bytes that wants more than {room_bytes / 1e6:,.0f} MB of memory. It is "
             "damaged, or was made to fill memory; write it again in smaller row groups"
         ) from None
+    except (OSError, pa.ArrowException) as error:
+        error.add_note(str(name))
+        raise
 
 
 class BoundedParquet(pq.ParquetFile):  # type: ignore[misc]  # Arrow has no types

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from seral.process.ending import stoppable
+
 if TYPE_CHECKING:
     from seral.options import Options
 
@@ -70,10 +72,11 @@ def file_of(job: str) -> str:
 
 def run_verb(name: str) -> None:
     """The command line of a verb's job file: `[--config FILE.yaml] [key=value ...]`."""
-    from seral.options import run_job
+    with stoppable():
+        from seral.options import run_job
 
-    verb = VERBS[name]
-    run_job(verb.options_model(), verb.call, verb.help, verb.name)
+        verb = VERBS[name]
+        run_job(verb.options_model(), verb.call, verb.help, verb.name)
 
 
 VERBS: dict[str, Verb] = {
