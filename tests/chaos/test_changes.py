@@ -1,4 +1,4 @@
-"""Commands that are stopped before a change of a file and given again: some of the points that jobs.bench.chaos tries."""
+"""Commands that are stopped before a change of a file, then given again: a part of what jobs.bench.chaos tries."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ import numpy as np
 from pydantic import Field
 
 from jobs.bench.chaos import kills, signals
-from jobs.bench.chaos.commands import SUBJECTS, differences, make_materials, run_seral
+from jobs.bench.chaos.commands import SUBJECTS, differences, make_materials, run_seral, with_features
+from jobs.bench.chaos.points import run_points, subjects
 from jobs.bench.chaos.watched import Running
 from seral.options import Options, run_job
 from seral.progress import say
@@ -30,10 +31,14 @@ MODES = {"signals": signals, "kills": kills}
 class ChaosOptions(Options):
     """Options of the tries."""
 
-    mode: Literal["signals", "kills"]
-    """signals: SIGTERM or SIGINT; kills: SIGKILL of the command, a worker, the raylet or the GCS."""
-    commands: list[str] = Field(default=list(SUBJECTS), min_length=1)
-    """Commands to try: generate, import, loop, train, sweep, pretrain, erase."""
+    mode: Literal["signals", "kills", "changes"]
+    """signals: SIGTERM or SIGINT; kills: SIGKILL of the command, a worker, the raylet or the GCS; changes: a kill before
+    every change that a command makes to a file, or an error of the disk in the place of that change."""
+    commands: list[str] | None = Field(default=None, min_length=1)
+    """Commands to try; None = all. With `changes` import, append, merge, filter, snapshot, erase and round; else
+    generate, import, loop, train, sweep, pretrain and erase."""
+    every: int = Field(default=1, ge=1)
+    """With `changes`: one of so many is tried."""
     tries: int = Field(default=20, ge=1)
     """Chains of each command. A chain is hit again and again until it is through."""
     hits: int = Field(default=3, ge=1)
@@ -51,7 +56,9 @@ def run_chaos(options: ChaosOptions) -> str:
     results = work / f"{options.mode}.jsonl"
     lines = results.read_text().splitlines() if results.exists() else []
     records = {(record["command"], record["seed"]): record for record in map(json.loads, lines)}
-    for name in options.commands:
+    if options.mode == "changes":
+        return run_points(work, with_features(materials), options.commands or list(subjects(materials)), options.every)
+    for name in options.commands or SUBJECTS:
         whole_s = _twin(name, materials, work)
         for seed in range(options.seed, options.seed + options.tries):
             if (name, seed) not in records:
@@ -101,7 +108,7 @@ def _chain(options: ChaosOptions, name: str, seed: int, whole_s: float) -> dict[
 
 
 def _summary(options: ChaosOptions, records: list[dict[str, Any]]) -> Iterator[str]:
-    for name in options.commands:
+    for name in options.commands or SUBJECTS:
         own = [record for record in records if record["command"] == name]
         ends = [end for record in own for end in record["hits"]]
         failed = [record["seed"] for record in own if record["wrong"]]

@@ -43,6 +43,13 @@ def make_materials(folder: Path, clips: int = 96) -> Path:
     return folder
 
 
+def with_features(folder: Path) -> Path:
+    """Materials whose pool has features."""
+    if not (folder / "pool" / "features").exists():
+        run_seral(["features", str(folder / "pool")])
+    return folder
+
+
 def _sets(settings: Sequence[str]) -> list[str]:
     return [part for setting in settings for part in ("--set", setting)]
 

@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import soundfile as sf
 
-from jobs.bench.chaos.changes import Subject
+from jobs.bench.chaos.changes import HOWS, Subject, stops
 from seral import storage
 from seral.errors import StateError
 from seral.options import parse
 from seral.pool import ingest
 from seral.pool.check import check_pool
+from seral.pool.chunks import task_block
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
 from seral.pool.ingest import ImportOptions, import_corpus
-from seral.pool.shards import TABLES, read_manifest
-from seral.pool.snapshots import snapshot_names, take_snapshot
+from seral.pool.shards import TABLES, read_manifest, snapshot_names
+from seral.pool.snapshots import take_snapshot
 
 CLIPS, SPEAKERS, SECONDS, RATE_HZ = 8, 2, 0.3, 16_000
 EMOTIONS = ("anger", "happiness", "neutral", "sadness")
@@ -44,17 +46,22 @@ def write_corpus(folder: Path, clips: int = CLIPS, first: int = 0) -> Path:
     return folder
 
 
+def put(module: ModuleType, **functions: Any) -> None:
+    """Put functions that do without Ray in the place of those of a module, in this process, which is a fork."""
+    for name, function in functions.items():
+        setattr(module, name, function)
+
+
 def import_here(root: Path, out: Path) -> None:
     """An import whose chunks are written in this process."""
-    ingest.connect = lambda options=None: None  # type: ignore[assignment]
-    ingest._write_shards = _write_shards
+    put(ingest, connect=lambda options=None: None, _write_shards=_write_shards)
     values = {"reader": "manifest", "root": str(root), "out": str(out), "shard_mb": SHARD_MB, "voice": False}
     import_corpus(parse(ImportOptions, values))
 
 
 def _write_shards(options: ImportOptions, listing: Any, chunks: Sequence[Any], erased: Any) -> dict[str, Any]:
     entries = {}
-    for row in ingest.task_block(listing, chunks).to_pylist():
+    for row in task_block(listing, chunks).to_pylist():
         more = {"voice": options.voice, "channel": options.channel, "erased": erased}
         done = ingest.import_chunk(row, pool=options.out, limits=options.limits, **more)
         entries[done["chunk"]] = json.loads(done["entry"])
@@ -104,10 +111,9 @@ def _round(folder: Path) -> None:
     from seral.loop.options import LoopOptions
     from seral.task import context
 
-    context.connect = lambda options=None: None  # type: ignore[assignment]
-    loop.cpu_count, loop.encoder_actors = lambda: 1, lambda options: 1
-    loop._foresee, loop.write_environment = lambda *arguments: 0, lambda *arguments: None
-    loop._run_all = _run_all  # type: ignore[assignment]
+    put(context, connect=lambda options=None: None)
+    put(loop, cpu_count=lambda: 1, encoder_actors=lambda options: 1, _run_all=_run_all)
+    put(loop, _foresee=lambda *arguments: 0, write_environment=lambda *arguments: None)
     values: dict[str, Any] = {"pool": str(folder / "pool"), "run": str(folder / "run"), "encoder": "seral-tiny"}
     values |= {"classes": list(EMOTIONS), "split": {"scheme": "k-fold", "k": 3}, "folds": [0], "seeds": [0]}
     values |= {"budget": {"sizes": [8, 12]}, "full_arm": False, "finetune": {"adapter": "frozen"}}
@@ -145,11 +151,15 @@ def subjects(materials: Path) -> dict[str, Subject]:
     def copied(folder: Path) -> None:
         shutil.copytree(materials / "pool", folder / "pool")
 
-    merge: Callable[[Path], object] = lambda folder: merge_pools(  # noqa: E731
-        [str(folder / "one"), str(folder / "two")], str(folder / "pool")
-    )
-    imports: Callable[[Path], object] = lambda folder: import_here(folder / "corpus-pool", folder / "pool")  # noqa: E731
-    of_pool: Callable[[Path], object] = lambda folder: outcome_of_pool(folder / "pool")  # noqa: E731
+    def merge(folder: Path) -> None:
+        merge_pools([str(folder / "one"), str(folder / "two")], str(folder / "pool"))
+
+    def imports(folder: Path) -> None:
+        import_here(folder / "corpus-pool", folder / "pool")
+
+    def of_pool(folder: Path) -> Mapping[str, Any]:
+        return outcome_of_pool(folder / "pool")
+
     # Salts are drawn anew, and stand in what is put in the quarantine.
     erased = partial(outcome_of_pool, tables=("utterances", "gold", "votes"))
     return {
@@ -161,3 +171,28 @@ def subjects(materials: Path) -> dict[str, Subject]:
         "erase": Subject(prepare=_new_pool, call=_erase, outcome=lambda folder: erased(folder / "pool")),
         "round": Subject(prepare=copied, call=_round, outcome=_outcome_of_run),
     }
+
+
+def run_points(work: Path, materials: Path, names: Sequence[str], every: int) -> str:
+    """Every change of these commands, each way; returns a table of tries, survived and what did not.
+
+    Results are written for a command and a way at a time, to WORK/changes.jsonl.
+    """
+    results, lines = work / "changes.jsonl", []
+    records = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(record["command"], record["how"]): record for record in records}
+    for name in names:
+        for how in HOWS:
+            if (name, how) not in done:
+                tried = list(stops(subjects(materials)[name], work / "changes" / f"{name}-{how}", how, every=every))
+                wrong = [f"{stop.change} ({stop.path}): {stop.complaint}" for stop in tried if stop.complaint]
+                done[name, how] = {"command": name, "how": how, "tries": len(tried), "wrong": wrong}
+                with open(results, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(done[name, how]) + "\n")
+            record = done[name, how]
+            survived = record["tries"] - len(record["wrong"])
+            lines.append(
+                f"{name}, {how}: {record['tries']} tries, {survived} survived"
+                + "".join(f"\n    before change {one}" for one in record["wrong"])
+            )
+    return "\n".join(lines)
