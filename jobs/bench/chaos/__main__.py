@@ -32,8 +32,8 @@ class ChaosOptions(Options):
     """Options of the tries."""
 
     mode: Literal["signals", "kills", "changes"]
-    """signals: SIGTERM or SIGINT; kills: SIGKILL of the command, a worker, the raylet or the GCS; changes: a kill, or an
-    error of the disk, in the place of every change that a command makes to a file."""
+    """signals: SIGTERM or SIGINT; kills: SIGKILL of the command, a worker, the raylet or the GCS; changes: a kill or an
+    error of the disk in the place of every change that a command makes to a file."""
     commands: list[str] | None = Field(default=None, min_length=1)
     """Commands to try; None = all. With `changes` import, append, merge, filter, snapshot, erase and round; else
     generate, import, loop, train, sweep, pretrain and erase."""
