@@ -18,6 +18,7 @@ from pydantic_core import core_schema
 
 from seral.errors import AwaitingLabels, OptionError, SeralError, sentence
 from seral.secrets.addresses import complaint, is_secret
+from seral.storage import ends_with
 
 
 class Options(BaseModel):
@@ -130,13 +131,16 @@ def run_job(
     except AwaitingLabels as pause:
         if arguments.submitted:
             print(f"{PAUSED}{pause}")
+            ends_with(0)
             return
         print(pause, file=sys.stderr)
+        ends_with(pause.status)
         sys.exit(pause.status)
     except SeralError as error:
         sys.exit(f"error: {sentence(error)}")
     if outcome is not None:
         print(outcome)
+    ends_with(0)
 
 
 def describe(model: type[BaseModel]) -> str:

@@ -7,7 +7,6 @@ has a checksum, which is compared as it is read: tables in their pages and their
 
 from seral.storage.addresses import absolute, inside_job, join, resolve
 from seral.storage.files import (
-    BLOCK,
     Checksum,
     checksum,
     copy_file,
@@ -42,6 +41,7 @@ from seral.storage.records import (
     write_json,
     write_yaml,
 )
+from seral.storage.stores import BLOCK, ends_with
 from seral.storage.tables import (
     TableWriter,
     one_table,
@@ -63,6 +63,7 @@ __all__ = [
     "copy_file",
     "copy_folder",
     "damaged",
+    "ends_with",
     "exists",
     "finish",
     "half_written",

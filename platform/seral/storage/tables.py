@@ -12,7 +12,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -126,8 +125,8 @@ def opened(uri: str | Path, schema: pa.Schema | None = None) -> Iterator[Bounded
         try:
             yield open_parquet(file, uri, schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            if getattr(error, "errno", None) is not None or not isinstance(fs, pafs.LocalFileSystem):
-                raise  # of the disk, or of the store
+            if getattr(error, "errno", None) is not None:
+                raise  # of the disk; a store's are none of these
             raise damaged(uri, str(error).partition("\n")[0]) from error
 
 
