@@ -62,6 +62,19 @@ def work(folder: str) -> list[object]:
     ]
 
 
+def test_a_store_is_written_and_read_as_a_disk_is(door: Door, tmp_path: Path) -> None:
+    assert work("s3://speech/as-a-disk") == work(str(tmp_path / "disk"))
+    folder = "s3://speech/folder"
+    storage.write_json(f"{folder}/t/b.json", {"b": 1})
+    storage.copy_folder(f"{folder}/t", tmp_path / "down")
+    assert storage.read_json(tmp_path / "down" / "b.json") == {"b": 1}
+    with storage.local_copy(f"{folder}/t") as local:
+        assert os.listdir(local) == ["b.json"]
+    assert not local.exists()
+    storage.publish(f"{folder}/t", f"{folder}/done", last="b.json")
+    assert storage.list_files(folder) == ["done/b.json"]
+
+
 @pytest.mark.parametrize("kind", ["503", "500", "429", "reset", "lost", "cut"])
 def test_what_fails_now_and_then_changes_nothing(kind: str, door: Door) -> None:
     expected = work(f"s3://speech/well-{kind}")
@@ -116,7 +129,7 @@ def test_a_refusal_a_missing_bucket_and_a_missing_file(door: Door, monkeypatch: 
     with pytest.raises(FileNotFoundError):
         storage.read_bytes("s3://speech/none")
     since = time.monotonic()
-    with pytest.raises(StoreError, match=r"s3://none: there is no such bucket\. Make it, or mend the address"):
+    with pytest.raises(StoreError, match=r"s3://none/file: there is no such bucket\. Make it, or mend the address"):
         storage.write_bytes("s3://none/file", b"x")
     door.faults = Faults(share=1, kinds=("403",))
     for ask in (storage.read_bytes, storage.list_names, lambda uri: storage.write_bytes(uri, b"x")):

@@ -103,12 +103,12 @@ def replacing(uri: str | Path) -> Iterator[BinaryIO]:
     Raises DiskError where the disk is full, and StoreError.
     """
     fs, path = resolve(uri)
-    files.create(fs, path.rsplit("/", 1)[0])
     if not isinstance(fs, pafs.LocalFileSystem):
         with room_for(f"{tempfile.gettempdir()}, where {uri} is put together,"), tempfile.TemporaryFile() as file:
             yield file
             upload(fs, path, file)
         return
+    files.make_folder(os.path.dirname(path))
     try:
         with written_aside(path) as (partial, file):
             yield file
