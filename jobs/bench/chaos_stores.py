@@ -50,8 +50,8 @@ class StoresOptions(Options):
     """Each draws the requests that fail."""
     share: float = Field(default=0.1, gt=0, lt=1)
     """Of all requests; of those that say nothing a tenth of it."""
-    rows: int = Field(default=24, ge=12)
-    """Clips of the corpus that is imported."""
+    rows: int = Field(default=48, ge=24)
+    """Clips of each of the two corpora that are imported."""
     rounds: bool = True
     """Also features and two rounds of the loop."""
     patience_s: float = Field(default=30.0, gt=0)
@@ -82,6 +82,8 @@ def run(options: StoresOptions) -> list[Try]:
     corpora = [work / "corpus", work / "more"]
     for seed, folder in enumerate(corpora):
         generate(GenerateOptions(out=str(folder), utterances=options.rows, seed=seed))
+    manifest = corpora[1] / "manifest.jsonl"
+    manifest.write_text(manifest.read_text().replace('"corpus": "demo"', '"corpus": "more"'))
     with s3_server() as door:
         twin = Try("none", 0)
         _commands(door, "twin", corpora, options, twin)
@@ -142,7 +144,7 @@ def _commands(door: Door, prefix: str, corpora: Sequence[Path], options: StoresO
     imports = [["pool", "import", "manifest", str(corpus), "--out", pool, "--set", "voice=false"] for corpus in corpora]
     commands = [*imports, ["pool", "erase", pool, "--speaker", _speaker(corpora[0])], ["pool", "stats", pool]]
     if options.rounds:
-        commands += [["features", pool, "--set", "cluster.cpus=1"], _loop(pool, prefix)]
+        commands += [["features", pool, "--set", "cluster.cpus=1"], _loop(pool, prefix, corpora[0].parent)]
     commands.append(["pool", "check", pool])
     for command in commands:
         with _dying(door) if one.kind == DEAD else _living():
@@ -162,19 +164,23 @@ def _commands(door: Door, prefix: str, corpora: Sequence[Path], options: StoresO
     one.requests, one.injected = door.requests - requests, door.injected.total() - injected
 
 
-def _loop(pool: str, prefix: str) -> list[str]:
+def _loop(pool: str, prefix: str, work: Path) -> list[str]:
+    """Two rounds; JSON is YAML too."""
     values = {
         "pool": pool,
         "run": f"s3://speech/{prefix}/run",
         "encoder": "seral-tiny",
-        "split": '{"scheme": "k-fold", "k": 2}',
-        "folds": "[0]",
-        "seeds": "[0]",
-        "budget.sizes": "[6, 10]",
-        "finetune.adapter": "frozen",
-        "cluster.cpus": "1",
+        "classes": ["anger", "happiness"],
+        "split": {"scheme": "k-fold", "k": 2},
+        "folds": [0],
+        "seeds": [0],
+        "budget": {"sizes": [6, 10]},
+        "finetune": {"adapter": "frozen"},
+        "cluster": {"cpus": 1},
     }
-    return ["loop", "run", *(word for name, value in values.items() for word in ("--set", f"{name}={value}"))]
+    config = work / f"{prefix}.yaml"
+    config.write_text(json.dumps(values))
+    return ["loop", "run", str(config)]
 
 
 def _speaker(corpus: Path) -> str:
