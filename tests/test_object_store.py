@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import environment, s3_server
 
 SCRIPT = """
 import json, sys
@@ -82,32 +80,8 @@ print(json.dumps(told))
 @pytest.fixture
 def object_store() -> Iterator[dict[str, str]]:
     """Environment variables that lead to an S3 server with the bucket `speech`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        until = time.monotonic() + 60
-        while True:
-            try:
-                with urllib.request.urlopen(urllib.request.Request(f"{url}/speech", method="PUT")):
-                    break
-            except OSError:
-                if server.poll() is not None or time.monotonic() > until:
-                    raise
-                time.sleep(0.2)
-        yield {
-            "AWS_ENDPOINT_URL": url,
-            "AWS_ACCESS_KEY_ID": "someone",
-            "AWS_SECRET_ACCESS_KEY": "secret",
-            "AWS_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-    finally:
-        server.kill()
-        server.wait()
+    with s3_server() as door:
+        yield environment(door)
 
 
 @pytest.mark.slow

@@ -8,12 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pytest
 
 from seral import storage
 from seral.errors import DiskError, OptionError
-from seral.storage import addresses, files, tables
 
 SCHEMA = pa.schema([("name", pa.string()), ("size", pa.int32())])
 
@@ -26,21 +24,6 @@ def table(*names: str) -> pa.Table:
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """One folder as a plain path and as an address with a scheme."""
     return str(tmp_path) if request.param == "path" else tmp_path.as_uri()
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """`mem://bucket`: a file system that is not local, as an object store is not."""
-    local_resolve = storage.resolve
-    store, _ = pafs.FileSystem.from_uri("mock:///")
-
-    def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
-        text = str(uri)
-        return (store, text.removeprefix("mem://")) if text.startswith("mem://") else local_resolve(uri)
-
-    for module in (storage, addresses, files, tables):
-        monkeypatch.setattr(module, "resolve", resolve)
-    return "mem://bucket"
 
 
 def test_what_is_written_is_read(address: str) -> None:
@@ -199,20 +182,6 @@ def test_a_relative_path_starts_at_the_working_directory(tmp_path: Path, monkeyp
     assert storage.absolute("~") == os.path.expanduser("~")
     storage.write_bytes("x", b"1")
     assert (tmp_path / "x").read_bytes() == b"1"
-
-
-def test_an_object_store_is_written_and_read_the_same_way(bucket: str, tmp_path: Path) -> None:
-    storage.write_table(storage.join(bucket, "t", "a.parquet"), table("a"))
-    storage.write_json(storage.join(bucket, "t", "b.json"), {"b": 1})
-    assert storage.list_names(storage.join(bucket, "t")) == ["a.parquet", "b.json"]
-    assert storage.read_tables([storage.join(bucket, "t", "a.parquet")], SCHEMA)["name"].to_pylist() == ["a"]
-    storage.copy_folder(storage.join(bucket, "t"), tmp_path / "down")
-    assert storage.read_json(tmp_path / "down" / "b.json") == {"b": 1}
-    with storage.local_copy(storage.join(bucket, "t")) as local:
-        assert sorted(os.listdir(local)) == ["a.parquet", "b.json"]
-    assert not local.exists()
-    storage.remove(storage.join(bucket, "t"))
-    assert not storage.exists(storage.join(bucket, "t", "a.parquet"))
 
 
 def test_a_local_folder_is_its_own_local_copy(tmp_path: Path) -> None:

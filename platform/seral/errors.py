@@ -5,6 +5,7 @@ SeralError
 ├── PoolError          a pool, shard or manifest is missing, damaged or unfit
 │   ├── ReaderError    a corpus folder does not look like the corpus it was said to be
 │   ├── StoreError     an object store does not answer, however often it is asked
+│   │   └── DeniedError  one refuses: credentials, or what they may do
 │   └── DamagedError   bytes of a file are not those that were written
 ├── DiskError         a disk, or a share of one, has no room for a file
 ├── SplitError         a split leaks a speaker or cannot be made
@@ -55,6 +56,10 @@ class ReaderError(PoolError):
 
 class StoreError(PoolError):
     """An object store does not answer, however often it is asked."""
+
+
+class DeniedError(StoreError):
+    """An object store refuses: the credentials are none of its own, or may not do this."""
 
 
 class DamagedError(PoolError):

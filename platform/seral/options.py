@@ -20,6 +20,7 @@ from seral.errors import AwaitingLabels, OptionError
 from seral.process.ending import end_if_stopped, stoppable
 from seral.process.failures import explanation
 from seral.secrets.addresses import complaint, is_secret
+from seral.storage import ends_with
 
 
 class Options(BaseModel):
@@ -139,8 +140,10 @@ def _run_job(
     except AwaitingLabels as pause:
         if arguments.submitted:
             print(f"{PAUSED}{pause}")
+            ends_with(0)
             return
         print(pause, file=sys.stderr)
+        ends_with(pause.status)
         sys.exit(pause.status)
     except Exception as error:
         end_if_stopped()
@@ -149,6 +152,7 @@ def _run_job(
         sys.exit(f"error: {words}")
     if outcome is not None:
         print(outcome)
+    ends_with(0)
 
 
 def describe(model: type[BaseModel]) -> str:

@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import Door, environment, s3_server, upload, use
 
-from seral.audio import address
 from seral.audio.address import StorePath, path_of
 from seral.audio.decode import BadAudio
 from seral.corpora import READERS
@@ -38,14 +37,11 @@ def door() -> Iterator[Door]:
 
 @pytest.fixture
 def s3(door: Door, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
-    """The server, to which this process is led; waiting is short."""
+    """The server, to which this process is led."""
     use(door, monkeypatch)
-    monkeypatch.setattr(address, "FIRST_WAIT_S", 0.001)
-    address._store.cache_clear()
     yield door
     door.refuse.clear()
     door.refused.clear()
-    address._store.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -175,10 +171,12 @@ def test_a_store_that_does_not_answer_is_named_and_no_clip_is_blamed(
     corpus: Path, s3: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(corpus / "emo", "closed", s3)
-    monkeypatch.setattr(address, "TRIES", 2)
+    monkeypatch.setenv("SERAL_STORE_PATIENCE_S", "3")
     clip = next(item for item in READERS["emodb"](path_of("s3://speech/closed")) if isinstance(item, Utterance))
     s3.refuse[clip.audio.name] = 10_000
-    with pytest.raises(StoreError, match=r"03a01Fa\.wav cannot be read, tried 2 times: .*The same command goes on"):
+    with pytest.raises(
+        StoreError, match=r"03a01Fa\.wav: the store does not do this, asked \d times in .*The same command goes on"
+    ):
         import_file(clip, voice=False)
 
 
@@ -193,11 +191,9 @@ def test_a_clip_that_is_gone_since_it_was_listed_is_the_clips_fault(corpus: Path
 
 IMPORT = """
 import sys
-from seral.audio import address
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
 
-address.TRIES = 2
 print(import_corpus(parse(ImportOptions, {"reader": "manifest", "root": sys.argv[1], "out": sys.argv[2]})))
 """
 
@@ -212,13 +208,18 @@ def test_an_import_from_a_store_is_the_pool_of_the_disk_though_it_broke_off(
     def run(root: str, pool: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", IMPORT, root, str(tmp_path / pool)]
         return subprocess.run(
-            command, env=os.environ | environment(s3), capture_output=True, text=True, timeout=300, check=False
+            command,
+            env=os.environ | environment(s3) | {"SERAL_STORE_PATIENCE_S": "5"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     s3.refuse["clip0070.flac"] = 10_000
     broken = run("s3://speech/calls", "store")
     assert broken.returncode
-    assert "s3://speech/calls/audio/clip0070.flac cannot be read" in broken.stderr
+    assert "s3://speech/calls/audio/clip0070.flac: the store does not do this" in broken.stderr
     shards = set((tmp_path / "store" / "utterances").glob("*.parquet"))
     s3.refuse.clear()
     done = run("s3://speech/calls", "store")

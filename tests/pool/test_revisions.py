@@ -190,7 +190,6 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
 def test_so_do_processes_at_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     with s3_server() as door:
         use(door, monkeypatch)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{door.behind}")  # the door lets nobody put anything
         write_at_once("s3://speech/pool", 3, 4)
         assert_nothing_lost("s3://speech/pool", 3, 4)
         names = storage.list_names("s3://speech/pool/revisions")
@@ -202,7 +201,6 @@ def test_a_claim_at_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody writes beside a living claim; one of a writer that died is taken away after a while."""
     with s3_server() as door:
         use(door, monkeypatch)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{door.behind}")  # the door lets nobody put anything
         uri = "s3://speech/pool/revisions/000001.json"
         storage.write_bytes(f"{uri}.other{CLAIM}", b"")
         monkeypatch.setattr(exclusive, "LEASE_S", 2.0)

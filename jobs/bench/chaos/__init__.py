@@ -1,1 +1,1 @@
-"""Commands under bad luck: python -m jobs.bench.chaos MODE [key=value ...]. A module of this package is a mode."""
+"""Commands under bad luck: python -m jobs.bench.chaos mode=MODE [key=value ...]; python -m jobs.bench.chaos.stores."""

@@ -28,7 +28,7 @@ EVENTS = {"os.rename": 0, "os.remove": 0, "os.link": 1, "os.mkdir": 0, "os.rmdir
 """Python's own events of changes -> which of their arguments is the path."""
 WRITING = os.O_CREAT | os.O_TRUNC | os.O_APPEND
 HOWS = {"kill": 0, "ENOSPC": errno.ENOSPC, "EIO": errno.EIO}
-"""How a command is stopped: by SIGKILL, or by an error of the system."""
+"""Ways to stop a command, by SIGKILL or by an error of the system -> the number of the error."""
 DONE, SENTENCE, OTHER = 0, 3, 4
 """Exit statuses of a fork: it came to its end, it ended in a sentence, it ended in anything else."""
 
@@ -42,7 +42,7 @@ class Subject:
     call: Callable[[Path], object]
     """The command."""
     outcome: Callable[[Path], object]
-    """What it leaves, to be compared; the same for every twin."""
+    """Makes, of its folder afterwards, a value that is the same for every twin."""
 
 
 @dataclass(frozen=True, kw_only=True)

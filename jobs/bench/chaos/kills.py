@@ -24,7 +24,7 @@ def strike(running: Running, rng: Generator, whole_s: float) -> End:
 
 
 def complaints(end: End) -> list[str]:
-    """What is wrong with how a command took it; one that lost a worker goes on by itself, or says what is lost."""
+    """All that is wrong with how a command took it; one that lost a worker goes on by itself, or says what is lost."""
     if end.status in (0, -signal.SIGKILL):
         return []
     wrong = [] if end.status == 1 and "error: " in end.last_line else [f"status {end.status}, {end.last_line!r}"]

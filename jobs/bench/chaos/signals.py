@@ -21,7 +21,7 @@ def strike(running: Running, rng: Generator, whole_s: float) -> End:
 
 
 def complaints(end: End) -> list[str]:
-    """What is wrong with how a command was stopped; nothing where it had come to its end before."""
+    """All that is wrong with how a command was stopped; nothing where it had come to its end before."""
     if end.status == 0:
         return []
     wrong = [] if end.status in (128 + signal.SIGTERM, 128 + signal.SIGINT) else [f"status {end.status}"]

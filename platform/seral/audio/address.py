@@ -1,41 +1,29 @@
 """Addresses of the files of a corpus: paths on a disk, or in an object store with the same methods.
 
-Whatever Arrow knows is a store (`s3://`, `gs://`, `abfs://`, `hdfs://`), and whatever fsspec does. A store that is busy
-is asked again: after one second, two, four and so on, each in part by chance, so that many readers do not come back at
-once.
+Stores are those of seral.storage.stores, which asks them with patience.
 """
 
 from __future__ import annotations
 
 import io
-import random
 import stat
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from os import stat_result
 from pathlib import Path, PosixPath
-from typing import Any, TypeVar
+from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
-from seral.errors import OptionError, StoreError
+from seral.errors import OptionError
 from seral.secrets.addresses import complaint
+from seral.storage.stores import RemoteFile, remote_file, store
 
 LISTINGS = 8
 """Folders that are listed at a time."""
-TRIES = 7
-"""Times that a store is asked for the same, over a minute or so."""
-FIRST_WAIT_S = 1.0
 BUFFER_BYTES = 1 << 20
 """Read at a time where something is read forward."""
-LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Errors that another try does not mend."""
-
-T = TypeVar("T")
 
 
 def path_of(address: str | Path) -> Path:
@@ -111,7 +99,7 @@ class StorePath(PosixPath):
         """A file to read from and to seek in, of bytes with `rb`, else of text."""
         if mode not in ("r", "rt", "rb"):
             raise ValueError(f"{self} can be read and not written, got the mode {mode!r}")
-        file = io.BufferedReader(_Remote(self), BUFFER_BYTES)
+        file = io.BufferedReader(self._remote(), BUFFER_BYTES)
         return file if mode == "rb" else io.TextIOWrapper(file, encoding or "utf-8", errors, newline)
 
     def read_text(self, encoding: str | None = None, errors: str | None = None) -> str:
@@ -121,8 +109,8 @@ class StorePath(PosixPath):
 
     def read_bytes(self) -> bytes:
         """All of a file."""
-        with _Remote(self) as file:
-            return bytes(file.readall())
+        with self._remote() as file:
+            return file.readall()
 
     def files(self) -> Iterator[tuple[str, int]]:
         """Every file below this folder by its path inside it, with its bytes.
@@ -152,12 +140,10 @@ class StorePath(PosixPath):
     def input_file(self) -> pa.NativeFile:
         """The file as Arrow reads it. Raises OSError where there is none."""
         fs, path = self._located()
-        return patiently(lambda: fs.open_input_file(path), self)
+        return fs.open_input_file(path)
 
     def _listed(self, fs: pafs.FileSystem, folder: str, *, recursive: bool) -> list[pafs.FileInfo]:
-        entries: list[pafs.FileInfo] = patiently(
-            lambda: fs.get_file_info(pafs.FileSelector(folder, recursive=recursive)), self
-        )
+        entries: list[pafs.FileInfo] = fs.get_file_info(pafs.FileSelector(folder, recursive=recursive))
         return entries
 
     def _kind(self) -> pafs.FileType:
@@ -165,84 +151,13 @@ class StorePath(PosixPath):
 
     def _info(self) -> pafs.FileInfo:
         fs, path = self._located()
-        return patiently(lambda: fs.get_file_info(path), self)
+        return fs.get_file_info(path)
+
+    def _remote(self) -> RemoteFile:
+        fs, path = self._located()
+        return remote_file(fs, path)
 
     def _located(self) -> tuple[pafs.FileSystem, str]:
         scheme, host, *inside = self.parts
-        fs, base = _store(scheme.rstrip(":"), host)
+        fs, base = store(scheme.rstrip(":"), host)
         return fs, "/".join([base.rstrip("/"), *inside])
-
-
-@lru_cache(maxsize=16)
-def _store(scheme: str, host: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a store, and the path of its bucket in it. Raises OptionError for one that nobody knows."""
-    address = f"{scheme}://{host}"
-    try:
-        store: tuple[pafs.FileSystem, str] = pafs.FileSystem.from_uri(address)
-        return store
-    except pa.ArrowInvalid as unknown:
-        try:
-            fs, base = fsspec.core.url_to_fs(address)
-        except (ValueError, ImportError) as error:
-            reasons = f"neither Arrow ({unknown}) nor fsspec ({error}) reads such addresses"
-            raise OptionError(f"{address}: {reasons}") from None
-        return pafs.PyFileSystem(pafs.FSSpecHandler(fs)), base
-
-
-def patiently(work: Callable[[], T], what: object) -> T:
-    """The outcome of asking a store, which is asked again while it is busy.
-
-    Raises the errors of LASTING as they are, and StoreError, which names what was asked for, when it stays so.
-    """
-    for number in range(TRIES):
-        try:
-            return work()
-        except LASTING:
-            raise
-        except OSError as error:
-            if number == TRIES - 1:
-                reason = f"{what} cannot be read, tried {TRIES} times: {error}"
-                raise StoreError(f"{reason}. The same command goes on where this one ended") from error
-            time.sleep(FIRST_WAIT_S * 2**number * random.uniform(0.5, 1.0))
-    raise AssertionError("unreachable")
-
-
-class _Remote(io.RawIOBase):
-    """A file in a store; whatever is read is asked for again while the store is busy."""
-
-    def __init__(self, path: StorePath) -> None:
-        self._path, self._file, self._at = path, path.input_file(), 0
-        self._size: int = self._file.size()
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def readall(self) -> bytes:
-        return self._read(self._size - self._at)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-        super().close()
-
-    def _read(self, count: int) -> bytes:
-        count = max(0, min(count, self._size - self._at))
-        data: bytes = patiently(lambda: self._file.read_at(count, self._at), self._path) if count else b""
-        self._at += len(data)
-        return data

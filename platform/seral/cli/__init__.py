@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from seral import storage
 from seral.cli.configured import add_configured
 from seral.cli.jobs import jobs_app
 from seral.cli.labels import labels_app
@@ -83,6 +84,14 @@ def main() -> None:
 
     Waiting for people is status 75.
     """
+    try:
+        _run()
+    except SystemExit as end:
+        storage.ends_with(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise
+
+
+def _run() -> None:
     try:
         app()
     except Exception as raised:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from seral import storage
+from seral.errors import DeniedError
 from seral.pool.shards import split_address
 from seral.progress import say
 
@@ -38,7 +39,7 @@ def note_derivation(pool: str, at: str | Path, kind: Kind) -> None:
     try:
         if not storage.exists(record):
             storage.write_json(record, {"at": target, "kind": kind})
-    except OSError as error:
+    except (OSError, DeniedError) as error:
         say(f"{uri} cannot be written to ({error}): an erasure from it has to be pointed to {target} with --run")
 
 

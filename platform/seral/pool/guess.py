@@ -24,7 +24,7 @@ from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files
 from seral.corpora.reading.utterance import Utterance
 from seral.corpora.scheme import COVERED, Scheme, find_scheme
 from seral.corpora.tables import Table, look_at_tables
-from seral.errors import PoolError, ReaderError
+from seral.errors import PoolError, ReaderError, StoreError
 from seral.options import Options
 from seral.pool.audit import AuditOptions, audit_corpus, render
 from seral.progress import track
@@ -168,6 +168,8 @@ def _containers(root: Path, files: list[Path]) -> Iterator[Proposal]:
 def _holds_audio(file: Path) -> bool:
     try:
         schema = open_parquet(arrow_source(file), file).schema_arrow
+    except StoreError:
+        raise
     except (pa.ArrowException, OSError, PoolError):
         return False
     return any(pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0 for column in schema)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from seral import storage
-from seral.errors import PoolError
+from seral.errors import PoolError, StoreError
 from seral.pool.dedupe import marked
 from seral.pool.derivations import derivations
 from seral.pool.revisions import Change, commit, holds
@@ -118,6 +118,8 @@ def _manifests(pool: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
             is_one = manifest["format"] == FORMAT and isinstance(manifest["shards"], dict) and manifest["revision"] >= 0
         except FileNotFoundError:
             continue
+        except StoreError:
+            raise
         except (*UNREADABLE, KeyError, TypeError):
             is_one = False
         if is_one:
@@ -145,6 +147,8 @@ def _complete(pool: str) -> list[str]:
 def _opens(uri: str, table: str) -> bool:
     try:
         storage.read_footer(uri, TABLES[table])
+    except StoreError:
+        raise
     except UNREADABLE:
         return False
     return True
@@ -189,6 +193,8 @@ def _ids_of(pool: str, shard: str) -> list[str]:
     for uri in _traces(pool, shard):
         try:
             ids: list[str] = storage.read_table(uri, ["utterance_id"])["utterance_id"].to_pylist()
+        except StoreError:
+            raise
         except (*UNREADABLE, KeyError):
             continue
         if ids:

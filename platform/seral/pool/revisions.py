@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from seral import storage
-from seral.errors import DamagedError, PoolError, StateError
+from seral.errors import DamagedError, PoolError, StateError, StoreError
 from seral.pool.exclusive import create
 from seral.pool.shards import (
     EMPTY,
@@ -137,9 +136,13 @@ def _changes(pool: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> 
 def _readable(pool: str, shards: Iterable[str]) -> Iterator[str]:
     """Shards whose utterances can be read: what was damaged and has left the pool stands in no journal."""
     for shard in sorted(shards):
-        with suppress(OSError, PoolError):
+        try:
             _ids(pool, [shard])
-            yield shard
+        except StoreError:  # says nothing of the shard
+            raise
+        except (OSError, PoolError):
+            continue
+        yield shard
 
 
 def refuse_erased(pool: str, shards: Iterable[str], written_by: Erased) -> None:

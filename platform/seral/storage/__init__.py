@@ -7,7 +7,6 @@ has a checksum, which is compared as it is read: tables in their pages and their
 
 from seral.storage.addresses import absolute, inside_job, join, resolve
 from seral.storage.files import (
-    BLOCK,
     Checksum,
     checksum,
     copy_file,
@@ -44,6 +43,7 @@ from seral.storage.records import (
     write_json,
     write_yaml,
 )
+from seral.storage.stores import BLOCK, ends_with
 from seral.storage.tables import (
     TableWriter,
     one_table,
@@ -65,6 +65,7 @@ __all__ = [
     "copy_file",
     "copy_folder",
     "damaged",
+    "ends_with",
     "exists",
     "finish",
     "half_written",

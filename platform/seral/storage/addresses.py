@@ -9,16 +9,17 @@ import pyarrow.fs as pafs
 
 from seral.errors import OptionError
 from seral.secrets.addresses import complaint
+from seral.storage.stores import located
 
 
 def resolve(uri: str | Path) -> tuple[pafs.FileSystem, str]:
-    """The file system an address lives on and the path inside it; a plain path is made absolute. No address has a
-    password: OptionError."""
+    """The file system an address lives on and the path inside it; a plain path is made absolute. A store is asked with
+    patience (seral.storage.stores). No address has a password: OptionError."""
     text = str(uri)
     if "://" in text:
         if reason := complaint(text):
             raise OptionError(reason)
-        return pafs.FileSystem.from_uri(text)  # type: ignore[no-any-return]
+        return located(text)
     return pafs.LocalFileSystem(), absolute(text)
 
 

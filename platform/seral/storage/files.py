@@ -22,13 +22,12 @@ import pyarrow.fs as pafs
 from seral.errors import room_for
 from seral.secrets import files
 from seral.storage.addresses import absolute, join, resolve
+from seral.storage.stores import BLOCK, upload
 
 HALF_WRITTEN = re.compile(r"(.+)\.[0-9a-f]{8}\.partial")
 REMOVE_TRIES = 20  # 50 ms apart
 WRITERS = ".writers"
 """File of a folder that is locked by those who write to the folder."""
-BLOCK = 1 << 23
-"""Bytes of a file that goes through whole."""
 
 
 def exists(uri: str | Path) -> bool:
@@ -103,18 +102,15 @@ def write_bytes(uri: str | Path, data: bytes) -> None:
 def replacing(uri: str | Path) -> Iterator[BinaryIO]:
     """A local file to write, which takes the place of what is at an address when the block ends without an error.
 
-    Raises DiskError where the disk is full.
+    Raises DiskError where the disk is full, and StoreError.
     """
     fs, path = resolve(uri)
-    files.create(fs, path.rsplit("/", 1)[0])
     if not isinstance(fs, pafs.LocalFileSystem):
         with room_for(f"{tempfile.gettempdir()}, where {uri} is put together,"), tempfile.TemporaryFile() as file:
             yield file
-            file.seek(0)
-            with fs.open_output_stream(path) as stream:
-                while block := file.read(BLOCK):
-                    stream.write(block)
+            upload(fs, path, file)
         return
+    files.make_folder(os.path.dirname(path))
     try:
         with written_aside(path) as (partial, file):
             yield file
@@ -249,9 +245,16 @@ def copy_folder(source: str | Path, target: str | Path) -> None:
     make_folder(target)
     from_fs, from_path = resolve(source)
     to_fs, to_path = resolve(target)
-    with room_for(target):
-        pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
-    files.close_to_others(to_fs, to_path)
+    if isinstance(to_fs, pafs.LocalFileSystem):
+        with room_for(target):
+            pafs.copy_files(from_path, to_path, source_filesystem=from_fs, destination_filesystem=to_fs)
+        files.close_to_others(to_fs, to_path)
+        return
+    for name in list_files(source):
+        if from_fs == to_fs:
+            to_fs.copy_file(f"{from_path}/{name}", f"{to_path}/{name}")
+        else:
+            copy_file(join(source, name), join(target, name))
 
 
 def publish(folder: str | Path, target: str | Path, *, last: str) -> None:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from seral.security.tables import BoundedParquet, open_parquet
 from seral.storage.addresses import resolve
-from seral.storage.files import BLOCK, Checksum, replacing
+from seral.storage.files import Checksum, replacing
 from seral.storage.records import begins, damaged
+from seral.storage.stores import BLOCK
 
 SUMS_HEAD, DIGITS, TAIL = b"sha256 of all before, and of the footer: ", 64, 8
 """Words before the two checksums of a table, their digits, and the bytes after a footer: its length, and `PAR1`."""
@@ -152,8 +153,8 @@ def opened(uri: str | Path, schema: pa.Schema | None = None) -> Iterator[Bounded
                 check_footer(file, uri)
             yield open_parquet(file, uri, schema)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            if getattr(error, "errno", None) is not None or not isinstance(fs, pafs.LocalFileSystem):
-                raise  # of the disk, or of the store
+            if getattr(error, "errno", None) is not None:
+                raise  # of the disk; a store's are none of these
             raise damaged(uri, str(error).partition("\n")[0]) from error
 
 
