@@ -19,6 +19,7 @@ from pydantic import Field
 
 from jobs.bench.chaos import kills, signals
 from jobs.bench.chaos.commands import SUBJECTS, differences, make_materials, run_seral, with_features
+from jobs.bench.chaos.pairs import NAMES, make_pair_materials, run_pairs
 from jobs.bench.chaos.points import run_points, subjects
 from jobs.bench.chaos.watched import Running
 from seral.options import Options, run_job
@@ -31,12 +32,13 @@ MODES = {"signals": signals, "kills": kills}
 class ChaosOptions(Options):
     """Options of the tries."""
 
-    mode: Literal["signals", "kills", "changes"]
+    mode: Literal["signals", "kills", "changes", "pairs"]
     """signals: SIGTERM or SIGINT; kills: SIGKILL of the command, a worker, the raylet or the GCS; changes: a kill or an
-    error of the disk in the place of every change that a command makes to a file."""
+    error of the disk in the place of every change that a command makes to a file; pairs: two commands at once."""
     commands: list[str] | None = Field(default=None, min_length=1)
-    """Commands to try; None = all. With `changes` import, append, merge, filter, snapshot, erase and round; else
-    generate, import, loop, train, sweep, pretrain and erase."""
+    """Commands to try; None = all. With `changes` import, append, merge, filter, snapshot, erase and round,
+    with `pairs` also loop, sweep, predict, report and check; else generate, import, loop, train, sweep, pretrain and
+    erase."""
     every: int = Field(default=1, ge=1)
     """With `changes`: one of so many is tried."""
     tries: int = Field(default=20, ge=1)
@@ -56,6 +58,9 @@ def run_chaos(options: ChaosOptions) -> str:
     results = work / f"{options.mode}.jsonl"
     lines = results.read_text().splitlines() if results.exists() else []
     records = {(record["command"], record["seed"]): record for record in map(json.loads, lines)}
+    if options.mode == "pairs":
+        names = options.commands or NAMES
+        return run_pairs(work, make_pair_materials(with_features(materials)), names, options.tries, options.seed)
     if options.mode == "changes":
         return run_points(work, with_features(materials), options.commands or list(subjects(materials)), options.every)
     for name in options.commands or SUBJECTS:
