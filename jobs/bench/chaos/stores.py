@@ -36,8 +36,14 @@ from seral.synthesis.generate import GenerateOptions, generate
 
 DEAD = "dead"
 """Beside the door's kinds: it dies once in the middle of every command, for longer than that is patient."""
+OWN = re.compile(r"/erased/|^run/report/|^run/seconds")
+"""Files that no two runs share: tombstones with their salt, and reports with their seconds."""
+FOLDER = "s3://speech/tried"
+"""All is made anew under one address, which is in records and their checksums."""
 KINDS_TRIED = ("503", "500", "429", "reset", "lost", "cut", "slow", "stall", "half")
-CHANGING = re.compile(r'"(?:sha256|at|created|[a-z_]*_s|started|ended|time|when|salt)": [^\n]*|seral sha256 "[^"]*"')
+CHANGING = re.compile(
+    r'"(?:sha256|finished|minutes|written|at)": [^\n]*|"seconds": \{[^}]*\}|seral sha256 "[^"]*"|# sha256: [^\n]*'
+)
 """Parts of records that two runs of one command never share: times, and what is a checksum of such."""
 
 
@@ -86,10 +92,10 @@ def run(options: StoresOptions) -> list[Try]:
     manifest.write_text(manifest.read_text().replace('"corpus": "demo"', '"corpus": "more"'))
     with s3_server() as door:
         twin = Try("none", 0)
-        _commands(door, "twin", corpora, options, twin)
+        _commands(door, corpora, options, twin)
         if twin.failures:
             raise OptionError(f"the undisturbed twin failed: {twin.failures}")
-        expected = _files("twin", door)
+        expected = _taken_away(door)
         tries = []
         for seed in options.seeds:
             for kind in options.kinds:
@@ -125,26 +131,25 @@ def run_stores_bench(options: StoresOptions) -> str:
 def _try(door: Door, one: Try, corpora: Sequence[Path], options: StoresOptions, expected: dict[str, str]) -> Try:
     kinds = ("503", "500", "reset", "lost", "cut") if one.kind == "mixed" else (one.kind,)
     share = options.share / 10 if one.kind in ("stall", "half") else options.share
-    prefix = f"{one.kind}-{one.seed}"
     door.faults = Faults() if one.kind == DEAD else Faults(share=share, kinds=kinds, seed=one.seed)
     try:
-        _commands(door, prefix, corpora, options, one)
+        _commands(door, corpora, options, one)
     finally:
         door.faults = Faults()
-    files = _files(prefix, door)
+    files = _taken_away(door)
     different = sorted(name for name in expected.keys() | files.keys() if expected.get(name) != files.get(name))
     if different and not one.failures:
-        one.failures.append(f"other files: {', '.join(different[:5])} ({len(different)})")
+        one.failures.append(f"other files: {', '.join(different)}")
     return one
 
 
-def _commands(door: Door, prefix: str, corpora: Sequence[Path], options: StoresOptions, one: Try) -> None:
-    pool, started = f"s3://speech/{prefix}/pool", time.monotonic()
+def _commands(door: Door, corpora: Sequence[Path], options: StoresOptions, one: Try) -> None:
+    pool, started = f"{FOLDER}/pool", time.monotonic()
     requests, injected = door.requests, door.injected.total()
     imports = [["pool", "import", "manifest", str(corpus), "--out", pool, "--set", "voice=false"] for corpus in corpora]
     commands = [*imports, ["pool", "erase", pool, "--speaker", _speaker(corpora[0])], ["pool", "stats", pool]]
     if options.rounds:
-        commands += [["features", pool, "--set", "cluster.cpus=1"], _loop(pool, prefix, corpora[0].parent)]
+        commands += [["features", pool, "--set", "cluster.cpus=1"], _loop(pool, corpora[0].parent)]
     commands.append(["pool", "check", pool])
     for command in commands:
         with _dying(door) if one.kind == DEAD else _living():
@@ -164,11 +169,11 @@ def _commands(door: Door, prefix: str, corpora: Sequence[Path], options: StoresO
     one.requests, one.injected = door.requests - requests, door.injected.total() - injected
 
 
-def _loop(pool: str, prefix: str, work: Path) -> list[str]:
+def _loop(pool: str, work: Path) -> list[str]:
     """Two rounds; JSON is YAML too."""
     values = {
         "pool": pool,
-        "run": f"s3://speech/{prefix}/run",
+        "run": f"{FOLDER}/run",
         "encoder": "seral-tiny",
         "classes": ["anger", "happiness"],
         "split": {"scheme": "k-fold", "k": 2},
@@ -178,7 +183,7 @@ def _loop(pool: str, prefix: str, work: Path) -> list[str]:
         "finetune": {"adapter": "frozen"},
         "cluster": {"cpus": 1},
     }
-    config = work / f"{prefix}.yaml"
+    config = work / "loop.yaml"
     config.write_text(json.dumps(values))
     return ["loop", "run", str(config)]
 
@@ -222,19 +227,19 @@ def _dying(door: Door) -> Iterator[None]:
         door.open()
 
 
-def _files(prefix: str, door: Door) -> dict[str, str]:
-    """Path -> checksum of all files below a prefix, past the door, without what no two runs share."""
+def _taken_away(door: Door) -> dict[str, str]:
+    """Path -> checksum of all files, past the door, without what no two runs share; the files are deleted."""
     fs = pafs.S3FileSystem(endpoint_override=f"http://{door.behind}", access_key="someone", secret_key="secret")
-    entries = fs.get_file_info(pafs.FileSelector(f"speech/{prefix}", recursive=True))
+    folder = FOLDER.removeprefix("s3://")
     checksums = {}
-    for entry in entries:
-        name = entry.path.removeprefix(f"speech/{prefix}/")
-        if entry.type == pafs.FileType.File and "/erased/" not in name and "/derived/" not in name:
+    for entry in fs.get_file_info(pafs.FileSelector(folder, recursive=True)):
+        name = entry.path.removeprefix(f"{folder}/")
+        if entry.type == pafs.FileType.File and not OWN.search(name):
             with fs.open_input_stream(entry.path) as stream:
-                data = stream.read().replace(f"/{prefix}/".encode(), b"/twin/")
-            if not name.endswith(".parquet"):
-                data = CHANGING.sub("", data.decode(errors="replace")).encode()
-            checksums[name] = hashlib.sha256(data).hexdigest()
+                data = stream.read()
+            text = b"" if name.endswith(".parquet") else CHANGING.sub("", data.decode(errors="replace")).encode()
+            checksums[name] = hashlib.sha256(text or data).hexdigest()
+    fs.delete_dir(folder)
     return checksums
 
 
