@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from jobs.bench.growth import MARK, carriers
 
 POLL_S = 0.1
@@ -41,6 +43,8 @@ class End:
     """Seconds from the blow to the end of the command."""
     gone_s: float
     """Seconds from the blow until nothing was alive that it had started."""
+    lives_on: list[str]
+    """Titles of those that had to be killed after a minute."""
     hit: str
     """Title of the process that was hit, '' where there was none to hit."""
     output: str
@@ -61,6 +65,7 @@ class Running:
 
     def __init__(self, words: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:
         self._mark, self._log = uuid.uuid4().hex, log
+        self._family: set[psutil.Process] = set()
         log.parent.mkdir(parents=True, exist_ok=True)
         self.started = time.monotonic()
         with open(log, "wb") as file:
@@ -89,11 +94,25 @@ class Running:
 
     def pids(self, kind: str) -> list[int]:
         """Processes of a kind (PROCESSES) that it has started."""
-        return [pid for pid in carriers(self._mark) if PROCESSES[kind].match(title(pid))]
+        return [process.pid for process in self._look() if PROCESSES[kind].match(title(process.pid))]
+
+    def _look(self) -> set[psutil.Process]:
+        """Processes that it has started: children and theirs, and who has our mark; those of earlier looks, too.
+
+        A worker's environment is not all there: Ray writes the worker's title over its beginning.
+        """
+        with suppress(psutil.NoSuchProcess):
+            self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
+        for pid in carriers(self._mark):
+            with suppress(psutil.NoSuchProcess):
+                self._family.add(psutil.Process(pid))
+        self._family = {process for process in self._family if _lives(process)}
+        return self._family
 
     def strike(self, number: int, kind: str | None = None) -> End:
         """Send a signal to the command, or to one process of a kind, and see what becomes of it."""
         at_s = self.age_s
+        self._look()
         targets = [self.process.pid] if kind is None else self.pids(kind)[:1]
         hit = ""
         for pid in targets:
@@ -108,14 +127,15 @@ class Running:
         with suppress(subprocess.TimeoutExpired):
             status = self.process.wait(PATIENCE_S)
         ended_s = time.monotonic() - since
-        while (alive := carriers(self._mark)) and time.monotonic() < since + ended_s + 60:
+        while (alive := self._look()) and time.monotonic() < since + ended_s + 60:
             time.sleep(POLL_S)
         gone_s = time.monotonic() - since
-        for pid in alive:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        lives_on = sorted(title(process.pid)[:60].strip() for process in alive)
+        for process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         output = self._log.read_text(errors="replace")
-        return End(status=status, at_s=at_s, ended_s=ended_s, gone_s=gone_s, hit=hit, output=output)
+        return End(status=status, at_s=at_s, ended_s=ended_s, gone_s=gone_s, lives_on=lives_on, hit=hit, output=output)
 
 
 def title(pid: int) -> str:
@@ -124,6 +144,12 @@ def title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     except OSError:
         return ""
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _hear_signals() -> None:

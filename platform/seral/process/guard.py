@@ -8,6 +8,7 @@ they have started. Nobody else has the mark. Run as a script, by `Guard`; Linux 
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -27,6 +28,10 @@ LIMIT_S = 60.0
 """A process that hangs in the kernel, on a dead disk, cannot be killed; the guard does not wait for it for ever."""
 SPILLED = "ray_spilled_objects"
 """Beginning of the name of the folder in which Ray puts objects that memory has no room for."""
+SESSION = re.compile(r"(/.*/session_[^/]+)/logs/")
+"""Address of a log of Ray: its session folder."""
+TITLE = b"ray::"
+"""Beginning of the titles that Ray's workers and agents give themselves."""
 FAREWELL = "farewell"
 """Line by which a command says that it ends in words of its own."""
 LAST_WORDS = (
@@ -90,37 +95,71 @@ class Guard:
             os.write(self._write, f"{line}\n".encode())
 
 
-def look(mark: str) -> tuple[list[int], bool]:
-    """File descriptors of the living processes with a mark, and whether one has just begun and shows none yet."""
-    marked, starting, entry = [], False, f"{MARK}={mark}".encode()
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
+class Marked:
+    """The living processes of one local Ray.
+
+    They have the mark in their environment. A worker's is cut off at its beginning, where Ray writes the worker's title
+    over it: such a process is Ray's if it has a file open in the session folder, as every one has.
+    """
+
+    def __init__(self, mark: str, folders: list[str]) -> None:
+        self._entry, self._folders = f"{MARK}={mark}".encode(), set(folders)
+        self.starting = False
+        """Whether, at the last look, some process had just begun and showed no environment yet."""
+
+    def look(self) -> list[int]:
+        """File descriptors of the processes: a number may soon be another process's."""
+        processes, titled, self.starting = [], [], False
+        for name in os.listdir("/proc"):
+            try:
+                process = os.pidfd_open(int(name))
+            except (ValueError, OSError):  # no process, or it has ended
+                continue
+            if self._is_marked(name):
+                processes.append(process)
+                self._folders |= {found.group(1) for link in _links(name) if (found := SESSION.match(link))}
+            else:
+                titled.append((name, process))
+        for name, process in titled:
+            if self._is_ours_by_its_files(name):
+                processes.append(process)
+            else:
+                os.close(process)
+        return processes
+
+    def _is_marked(self, name: str) -> bool:
         try:
-            process = os.pidfd_open(int(name))
-        except OSError:  # it has ended
-            continue
-        environment = None
-        with suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:  # not ours, or it has ended meanwhile
-            environment = file.read()
-        if environment is not None and entry in environment.split(b"\0"):
-            marked.append(process)
-            continue
-        os.close(process)
-        if environment == b"":
-            with suppress(OSError):  # of a thread of the kernel, or who has ended and is not buried
-                starting = bool(os.readlink(f"/proc/{name}/exe")) or starting
-    return marked, starting
+            with open(f"/proc/{name}/environ", "rb") as file:
+                environment = file.read()
+            if not environment:  # a thread of the kernel and who has ended have none either, but no program too
+                self.starting = bool(os.readlink(f"/proc/{name}/exe")) or self.starting
+        except OSError:  # not ours, or it has ended meanwhile
+            return False
+        return self._entry in environment.split(b"\0")
+
+    def _is_ours_by_its_files(self, name: str) -> bool:
+        with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
+            if file.read(len(TITLE)) == TITLE:
+                return any(link.startswith(f"{folder}/") for link in _links(name) for folder in self._folders)
+        return False
 
 
-def kill_marked(mark: str) -> None:
-    """Kill the processes with a mark until two looks in a row find none."""
+def _links(name: str) -> Iterator[str]:
+    """Addresses of the files that a process has open."""
+    with suppress(OSError):
+        for number in os.listdir(f"/proc/{name}/fd"):
+            with suppress(OSError):
+                yield os.readlink(f"/proc/{name}/fd/{number}")
+
+
+def kill_marked(marked: Marked) -> None:
+    """Kill the processes until two looks in a row find none."""
     began, clean = time.monotonic(), 0
     while clean < 2 and time.monotonic() - began < LIMIT_S:
-        marked, starting = look(mark)
-        starting = starting and time.monotonic() - began < START_S
-        clean = 0 if marked or starting else clean + 1
-        for process in marked:  # by descriptor: a number may be another process's by now
+        processes = marked.look()
+        starting = marked.starting and time.monotonic() - began < START_S
+        clean = 0 if processes or starting else clean + 1
+        for process in processes:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
             os.close(process)
@@ -143,7 +182,7 @@ def main(mark: str, parent: int) -> None:
     """Wait for the end of a command, then kill what has its mark and delete what its Ray has spilled."""
     os.chdir("/")  # no disk of the command stays in use
     lines = wait_for_the_end(parent)
-    kill_marked(mark)
+    kill_marked(Marked(mark, [line for line in lines if line != FAREWELL]))
     if FAREWELL not in lines:
         with suppress(OSError):
             os.write(2, f"{LAST_WORDS}\n".encode())
