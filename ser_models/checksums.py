@@ -30,7 +30,10 @@ def check_checksums(folder: str | Path) -> None:
         if not (source / name).is_file():
             raise ValueError(f"{source / name} is missing, which {SUMS} beside it lists")
         if sha256(source / name) != digest:
-            raise ValueError(f"{source / name} is damaged: its bytes are not those that were written")
+            raise ValueError(
+                f"{source / name} is damaged: its bytes are not those that were written (delete {SUMS} beside it if "
+                "they were changed on purpose)"
+            )
 
 
 def sha256(file: Path) -> str:

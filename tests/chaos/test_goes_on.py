@@ -30,16 +30,12 @@ class Blow:
 
 
 BLOWS = {
-    "SIGTERM in features": Blow(number=signal.SIGTERM),
-    "SIGINT in a round": Blow(number=signal.SIGINT, rounds=1),
+    "the raylet in features": Blow(number=signal.SIGKILL, kind="raylet"),
+    "SIGTERM in a round": Blow(number=signal.SIGTERM, rounds=1),
+    "SIGKILL of the loop": Blow(number=signal.SIGKILL, rounds=1),
     "a worker in a round": Blow(number=signal.SIGKILL, kind="worker", rounds=1),
 }
-LATER_BLOWS = {
-    "the raylet in features": Blow(number=signal.SIGKILL, kind="raylet"),
-    "the GCS in a round": Blow(number=signal.SIGKILL, kind="GCS", rounds=1),
-    "SIGKILL of the loop": Blow(number=signal.SIGKILL, rounds=1),
-    "SIGTERM in a round": Blow(number=signal.SIGTERM, rounds=1),
-}
+"""One after the other, to one loop; jobs.bench.chaos has all others, and other commands."""
 
 
 def moment(blow: Blow, folder: Path) -> Callable[[Running], bool]:
@@ -72,14 +68,12 @@ def twin(materials: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=[BLOWS, LATER_BLOWS], ids=["first", "second"])
-def chain(
-    request: pytest.FixtureRequest, materials: Path, twin: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Chain:
-    """Two loops, each hit by all of some blows."""
+@pytest.fixture(scope="module")
+def chain(materials: Path, twin: Path, tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """A loop that was hit by all blows."""
     folder, ends = tmp_path_factory.mktemp("hit"), {}
     words = SUBJECTS["loop"].words(materials, folder)
-    for name, blow in request.param.items():
+    for name, blow in BLOWS.items():
         running = Running(words, folder / "log")
         assert running.wait_for(moment(blow, folder)), f"{name}: it ended before; {running.outcome()}"
         ends[name] = running.strike(blow.number, blow.kind)

@@ -22,6 +22,7 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from ser_models.checksums import SUMS
 from ser_models.encoders import (
     EMBEDDED,
     FAMILIES,
@@ -375,6 +376,9 @@ def test_a_checkpoint_that_lacks_weights_is_refused(
     weights = load_file(tmp_path / "model.safetensors")
     del weights["encoder.layers.1.fc1.weight"]
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"is damaged.*delete SHA256SUMS"):
+        load_encoder(tmp_path)
+    (tmp_path / SUMS).unlink()
     with pytest.raises(ValueError, match=r"lacks 1 weights .*layers\.1\.fc1\.weight"):
         load_encoder(tmp_path)
 
@@ -385,6 +389,7 @@ def test_a_checkpoint_for_another_sampling_rate_is_refused(
     save_encoder(make_encoder("hubert-group"), tmp_path)
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, "sampling_rate": 8000}))
+    (tmp_path / SUMS).unlink()
     with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz"):
         load_encoder(tmp_path)
 
