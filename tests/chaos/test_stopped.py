@@ -86,9 +86,11 @@ import sys, time
 sys.path[:0] = {path!r}
 from seral.process.ending import stoppable
 with stoppable():
-    print("ready", flush=True)
+    ready = ["ready"]
     while True:
         try:
+            while ready:
+                print(ready.pop(), flush=True)
             time.sleep(60)
         except KeyboardInterrupt:
             pass
@@ -118,7 +120,7 @@ def test_who_does_not_end_is_ended() -> None:
 
 def test_a_second_signal_ends_it_at_once() -> None:
     def again(process: subprocess.Popen[str]) -> None:
-        time.sleep(1)
+        time.sleep(2)
         process.send_signal(signal.SIGINT)
 
     status, seconds, errors = stubborn(again)

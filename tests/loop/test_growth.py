@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from seral import storage
 from seral.errors import OptionError, StateError
 from seral.loop.loop import loop_status, run_loop
 from seral.loop.options import LoopOptions
@@ -103,7 +104,7 @@ def test_an_unfinished_run_scores_new_clips_by_the_model_it_has(
     run_loop(parse(LoopOptions, values | asked | {"run": str(copy)}))
     assert picks(str(copy), ARMS[0]) == picks(run, ARMS[0])
     assert [row["rounds"] for row in loop_status(run)] == ["4/4"]
-    entries = json.loads((Path(run) / "growth.json").read_text())
+    entries = storage.read_json(Path(run) / "growth.json")["growths"]
     assert [(entry["before"], entry["after"], entry["rounds"]) for entry in entries] == [(60, 144, {ARMS[0]: 2})]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from seral import storage
 from seral.errors import LabelError, OptionError, StateError, TrainError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
@@ -93,7 +94,7 @@ def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
     small = values | {"folds": [0], "fractions": [1.0], "rows": ROWS[:1]}
     run_compare(parse(CompareOptions, small))
     file = Path(values["run"]) / "cells" / "head.fold-00.seed-0.json"
-    file.write_text(file.read_text().replace('"labels":', '"kept": 1, "labels":'))
+    storage.write_json(file, storage.read_json(file) | {"kept": 1})
     run_compare(parse(CompareOptions, small | {"seeds": [0, 1]}))
     scores_of = cells(values["run"])
     assert [value.get("kept") for value in scores_of.values()] == [1, None]
