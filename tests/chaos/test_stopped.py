@@ -121,7 +121,7 @@ def test_who_does_not_end_is_ended() -> None:
 def test_a_second_signal_ends_it_at_once() -> None:
     def again(process: subprocess.Popen[str]) -> None:
         time.sleep(2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
 
     status, seconds, errors = stubborn(again)
     assert status == 143

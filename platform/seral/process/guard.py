@@ -117,7 +117,7 @@ class Marked:
                 continue
             if self._is_marked(name):
                 processes.append(process)
-                self._folders |= {found.group(1) for link in _links(name) if (found := SESSION.match(link))}
+                self._folders |= {match.group(1) for link in _links(name) if (match := SESSION.match(link))}
             else:
                 titled.append((name, process))
         for name, process in titled:
