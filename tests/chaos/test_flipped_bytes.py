@@ -152,7 +152,7 @@ def test_a_run_does_not_go_on_from_a_round_that_is_damaged(work: Path, tmp_path:
     shutil.copytree(work, tmp_path / "work")
     (rounds,) = (tmp_path / "work/run/trajectories").glob("auto*/rounds")
     shutil.rmtree(rounds / "0001")
-    name = {".safetensors": "model/head.safetensors", ".parquet": "labels.parquet", ".json": "round.json"}[suffix]
+    name = {".safetensors": "model/head.safetensors", ".parquet": "labels.parquet"}[suffix]
     file = rounds / "0000" / name
     data = file.read_bytes()
     at = len(data) // 10 if suffix == ".parquet" else len(data) // 2  # in what is read of it
