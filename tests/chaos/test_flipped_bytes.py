@@ -127,10 +127,10 @@ def test_a_flipped_byte_in_any_file_of_a_pool_or_a_run_is_named(work: Path) -> N
         data = file.read_bytes()
         at = rng.randrange(len(data))
         file.write_bytes(data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :])
-        problems = [
-            *problems_of(check_pool, work / "pool"),
-            *problems_of(lambda run: check_run(run).problems, work / "run"),
-        ]
+        if file.is_relative_to(work / "pool"):
+            problems = problems_of(check_pool, work / "pool")
+        else:
+            problems = problems_of(lambda run: check_run(run).problems, work / "run")
         tried += 1
         named = str(file.parent if file.name == SUMS else file)
         if not any(named in problem or file.stem in problem for problem in problems):
@@ -147,7 +147,7 @@ def problems_of(check: Callable[[str], list[str]], folder: Path) -> list[str]:
         return [str(error)]
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".parquet", ".json"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
 def test_a_run_does_not_go_on_from_a_round_that_is_damaged(work: Path, tmp_path: Path, suffix: str) -> None:
     shutil.copytree(work, tmp_path / "work")
     (rounds,) = (tmp_path / "work/run/trajectories").glob("auto*/rounds")
