@@ -77,6 +77,7 @@ class Running:
                 start_new_session=True,
                 preexec_fn=_hear_signals,
             )
+        self._itself = psutil.Process(self.process.pid)  # now: its number may be another process's once it has ended
 
     @property
     def age_s(self) -> float:
@@ -102,7 +103,7 @@ class Running:
         A worker's environment is not all there: Ray writes the worker's title over its beginning.
         """
         with suppress(psutil.NoSuchProcess):
-            self._family |= set(psutil.Process(self.process.pid).children(recursive=True))
+            self._family |= set(self._itself.children(recursive=True))
         for pid in carriers(self._mark):
             with suppress(psutil.NoSuchProcess):
                 self._family.add(psutil.Process(pid))
