@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -101,7 +100,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(teacher: str, speech_pool: st
     one, two = weights_of(whole), weights_of(cut)
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert {weight.dtype for weight in one.values()} == {torch.float16}
-    facts = [json.loads((tmp_path / name / "distil.json").read_text()) for name in ("whole", "cut")]
+    facts = [storage.read_json(tmp_path / name / "distil.json") for name in ("whole", "cut")]
     assert facts[0] == facts[1]
     assert [row["step"] for row in facts[0]["history"]] == [2, 4, 6]
     assert facts[0]["states"] == [1, 2, 3]
@@ -166,7 +165,7 @@ def test_a_killed_worker_is_restored_and_ends_in_the_same_weights(
 def test_two_workers_share_the_batches(teacher: str, speech_pool: str, tmp_path: Path) -> None:
     alone = distil(options(teacher, speech_pool, tmp_path / "alone", steps=12))
     shared = distil(options(teacher, speech_pool, tmp_path / "shared", steps=12, cluster={"train_workers": 2}))
-    one, two = (json.loads((Path(folder).parent / "distil.json").read_text())["history"] for folder in (alone, shared))
+    one, two = (storage.read_json(Path(folder).parent / "distil.json")["history"] for folder in (alone, shared))
     assert two[-1]["loss"] == pytest.approx(one[-1]["loss"], rel=0.1)
     assert two[-1]["loss"] != one[-1]["loss"]
 

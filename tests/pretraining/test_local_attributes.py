@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -67,7 +66,7 @@ def train(pool: Pool, folder: Path, values: dict[str, Any] | None = None, count:
     """Train on the first clips of the pool; what tapt.json says."""
     options = parse(TaptRunOptions, SMALL | (values or {}))
     adapt_encoder(pool, first_ids(pool, count), "seral-tiny", str(folder), options, ClusterOptions(**cluster))
-    return json.loads((folder / "tapt.json").read_text())
+    return storage.read_json(folder / "tapt.json")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -242,9 +241,7 @@ def test_fine_tuning_starts_from_the_pretrained_adapter(speech_pool: str, tmp_pa
     run_compare(options)
     table = pd.read_csv(tmp_path / "table.csv")
     assert {"fresh", "pretrained"} <= set(table["row"])
-    cells = [
-        json.loads((tmp_path / "cells" / f"{name}.fold-00.seed-0.json").read_text()) for name in ("fresh", "pretrained")
-    ]
+    cells = [storage.read_json(tmp_path / "cells" / f"{name}.fold-00.seed-0.json") for name in ("fresh", "pretrained")]
     assert cells[0]["predicted"] != cells[1]["predicted"]
     assert cells[0]["trainable"] == cells[1]["trainable"]
 

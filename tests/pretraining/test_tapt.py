@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import WhisperConfig, WhisperModel
 
 from ser_models.encoders import fingerprint, load_encoder, save_encoder, wrap
+from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, StateError, TrainError
 from seral.options import parse
@@ -68,7 +69,7 @@ def adapt(
     """Adapt to the first clips of the pool; what tapt.json says."""
     options, on = parse(TaptRunOptions, SMALL | values), ClusterOptions(**cluster)
     adapt_encoder(pool, first_ids(pool, clips), encoder, str(folder), options, on)
-    facts: dict[str, Any] = json.loads((folder / "tapt.json").read_text())
+    facts: dict[str, Any] = storage.read_json(folder / "tapt.json")
     return facts
 
 
@@ -288,7 +289,7 @@ def test_the_job_hears_the_training_part_of_a_fold(speech_pool: str, tmp_path: P
     }
     options = parse(TaptJobOptions, values)
     folder = pretrain(options)
-    facts = json.loads((tmp_path / "out" / "tapt.json").read_text())
+    facts = storage.read_json(tmp_path / "out" / "tapt.json")
     assert facts["utterances"] == len(make_folds(open_pool(speech_pool).metadata, options.split)[1].train)
     assert load_encoder(folder).family == "whisper"
     assert pretrain(options) == folder
@@ -306,7 +307,7 @@ def test_a_pretraining_of_before_objectives_were_named_is_read_as_it_was(
 ) -> None:
     adapt(open_pool(speech_pool), tmp_path, {"clusters": 8}, encoder=tiny_whisper)
     before = open_objective(str(tmp_path)).state_dict()
-    record = json.loads((tmp_path / "tapt.json").read_text())
+    record = storage.read_json(tmp_path / "tapt.json")
     record["options"] = {name: record["options"][name] for name in record["options"] if name not in NEWER_OPTIONS}
     (tmp_path / "tapt.json").write_text(json.dumps(record))
     after = open_objective(str(tmp_path)).state_dict()

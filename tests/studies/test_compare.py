@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +30,7 @@ def values(run_values: dict[str, Any]) -> dict[str, Any]:
 
 
 def cells(run: str) -> dict[str, Any]:
-    return {path.stem: json.loads(path.read_text()) for path in sorted(Path(run).glob("cells/*.json"))}
+    return {path.stem: storage.read_json(path) for path in sorted(Path(run).glob("cells/*.json"))}
 
 
 @pytest.mark.ray
@@ -114,7 +113,7 @@ def test_pretraining_is_a_row_like_any_other_and_hears_the_training_part_alone(v
     plain, adapted = (scores_of[f"{name}.fold-00.seed-0"]["predicted"] for name in ("as_it_is", "with_TAPT"))
     assert plain.keys() == adapted.keys()
     assert plain != adapted, "both rows saw the same features"
-    record = json.loads((Path(values["run"]) / "tapt" / "with_TAPT" / "fold-00" / "tapt.json").read_text())
+    record = storage.read_json(Path(values["run"]) / "tapt" / "with_TAPT" / "fold-00" / "tapt.json")
     assert record["utterances"] == scores_of["as_it_is.fold-00.seed-0"]["labels"]
     assert scores_of["again_with_TAPT.fold-00.seed-0"]["predicted"] == adapted
     assert [path.name for path in (Path(values["run"]) / "tapt").iterdir()] == ["with_TAPT"], "rows share what is alike"

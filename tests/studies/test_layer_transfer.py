@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from ser_models.metrics import uar
 from ser_models.similarity import ANCHOR_SETS
+from seral import storage
 from seral.errors import OptionError
 from seral.features.audio import extract_features
 from seral.options import parse
@@ -54,7 +54,7 @@ def test_every_pair_has_all_rows_and_is_computed_once(values: dict[str, Any]) ->
     assert list(table[["pair", "row"]].itertuples(index=False, name=None)) == [(p, row) for p in pairs for row in ROWS]
     assert (run / "table.png").read_bytes().startswith(b"\x89PNG")
     assert (run / "table.md").read_text() == shown
-    cells = {path: json.loads(path.read_text()) for path in sorted((run / "cells").iterdir())}
+    cells = {path: storage.read_json(path) for path in sorted((run / "cells").iterdir())}
     assert len(cells) == len(pairs)
     for pair, cell in zip(pairs, cells.values(), strict=True):
         rows = table[table["pair"] == pair].set_index("row")

@@ -11,6 +11,7 @@ import soundfile as sf
 from pydantic import ValidationError
 
 from ser_models.intervals import mean_interval
+from seral import storage
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.ingest import ImportOptions, import_corpus
@@ -49,7 +50,7 @@ def values(run_values: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
 
 
 def cells(run: str) -> dict[str, Any]:
-    return {path.stem: json.loads(path.read_text()) for path in sorted(Path(run).glob("cells/*.json"))}
+    return {path.stem: storage.read_json(path) for path in sorted(Path(run).glob("cells/*.json"))}
 
 
 @pytest.mark.ray
@@ -111,10 +112,10 @@ def test_a_study_goes_on_where_it_stopped(values: dict[str, Any]) -> None:
     lost = Path(values["run"]) / "cells" / "margin.fold-00.seed-1.json"
     file = Path(values["run"]) / "cells" / "margin.fold-00.seed-0.json"
     was = file.stat().st_mtime_ns
-    cell = json.loads(lost.read_text())
+    cell = storage.read_json(lost)
     lost.unlink()
     run_strategy_study(parse(StrategyStudyOptions, values))
-    again = json.loads(lost.read_text())
+    again = storage.read_json(lost)
     assert {**again, "seconds": 0} == {**cell, "seconds": 0}
     assert file.stat().st_mtime_ns == was
     assert before.splitlines()[0].startswith("| row | cells | 10%_uar | 30%_uar")

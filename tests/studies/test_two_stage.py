@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from ser_models.metrics import uar
+from seral import storage
 from seral.errors import OptionError, SplitError
 from seral.features.audio import extract_features
 from seral.options import parse
@@ -38,7 +38,7 @@ def values(two_corpora: str, tmp_path: Path) -> dict[str, Any]:
 
 
 def cells(run: str) -> dict[str, Any]:
-    return {path.stem: json.loads(path.read_text()) for path in sorted(Path(run).glob("cells/*.json"))}
+    return {path.stem: storage.read_json(path) for path in sorted(Path(run).glob("cells/*.json"))}
 
 
 def dev_uar_of_stage_1(values: dict[str, Any]) -> float:

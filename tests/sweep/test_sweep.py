@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from seral import storage
 from seral.errors import OptionError, StateError
 from seral.loop.loop import loop_status, run_loop
 from seral.loop.options import LoopOptions
@@ -66,12 +67,12 @@ def test_a_random_sweep_finds_the_best_on_dev_and_tests_it_once(
     assert board["dev"].is_monotonic_decreasing
     assert len(board) == len(pd.read_parquet(Path(values["run"]) / "leaderboard.parquet")) == 6
     best = records[board.loc[0, "point"]]
-    tested = json.loads((Path(values["run"]) / "tested.json").read_text())
+    tested = storage.read_json(Path(values["run"]) / "tested.json")
     folder = Path(values["run"]) / "again"
     training = options.at(best["labels"])
     learn(fold, training, str(folder), 1)
     again = judge(fold, training, "test", str(folder))
-    cell = json.loads(next(Path(values["run"]).glob("test/cells/best*seed-1.json")).read_text())
+    cell = storage.read_json(next(Path(values["run"]).glob("test/cells/best*seed-1.json")))
     assert cell["uar"] == again["uar"]
     row = tested["rows"][f"best {board.loc[0, 'point']}"]
     assert row["cells"] == 2
@@ -135,7 +136,7 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(
         return sorted(records, key=lambda record: json.dumps(record["labels"]))
 
     assert by_labels(outcome(values["run"])) == by_labels(outcome(tmp_path / "whole"))
-    tested = [json.loads((Path(run) / "tested.json").read_text()) for run in (values["run"], tmp_path / "whole")]
+    tested = [storage.read_json(Path(run) / "tested.json") for run in (values["run"], tmp_path / "whole")]
     assert tested[0] == tested[1]
 
 
@@ -173,8 +174,8 @@ def test_ratings_are_judged_by_their_concordance(values: dict[str, Any]) -> None
     values["training"] |= {"classes": [], "dimensions": ["valence", "arousal"]}
     text = run_sweep(parse(SweepOptions, values | {"trials": 2, "early_stopping": None}))
     assert "test CCC" in text
-    tested = json.loads((Path(values["run"]) / "tested.json").read_text())
-    cells = [json.loads(path.read_text()) for path in Path(values["run"]).glob("test/cells/best*.json")]
+    tested = storage.read_json(Path(values["run"]) / "tested.json")
+    cells = [storage.read_json(path) for path in Path(values["run"]).glob("test/cells/best*.json")]
     best = next(row for name, row in tested["rows"].items() if name.startswith("best"))
     assert best["mean"] == pytest.approx(np.mean([cell["ccc"] for cell in cells]))
     assert all(record["reports"][-1]["dev"] > 0.2 for record in records_of(values).values())
@@ -186,7 +187,7 @@ def test_loops_of_ratings_are_swept_by_their_concordance(values: dict[str, Any])
     loop |= {"classes": [], "dimensions": ["valence", "arousal"]}
     values |= {"loop": loop, "space": {"strategy": ["lcmd", "random"]}, "search": "grid", "early_stopping": None}
     assert "test CCC" in run_sweep(parse(SweepOptions, values))
-    cells = [json.loads(path.read_text()) for path in Path(values["run"]).glob("test/cells/*.json")]
+    cells = [storage.read_json(path) for path in Path(values["run"]).glob("test/cells/*.json")]
     assert all(-1 <= cell["ccc"] <= 1 for cell in cells)
     assert cells
 
@@ -228,11 +229,11 @@ def test_strategies_are_swept_by_loops_of_their_own(
     config.write_text(best_config(values["run"]))
     options = load(LoopOptions, config, ["full_arm=false", "random_arm=false"])
     trajectory = Path(run_loop(options)) / "trajectories" / f"{options.strategy.name}.fold-00.seed-0"
-    metrics = [json.loads(path.read_text()) for path in sorted(trajectory.glob("rounds/*/metrics.json"))]
+    metrics = [storage.read_json(path) for path in sorted(trajectory.glob("rounds/*/metrics.json"))]
     assert len(metrics) == 3
     best = leaderboard(records).iloc[0]
     assert best["dev"] == pytest.approx(np.mean([m["dev"]["uar"] for m in metrics]))
-    tested = json.loads((Path(values["run"]) / "tested.json").read_text())
+    tested = storage.read_json(Path(values["run"]) / "tested.json")
     row = tested["rows"][f"best {best['point']}"]
     assert row["mean"] == pytest.approx(np.mean([m["test"]["uar"] for m in metrics]))
     difference = row["mean"] - tested["rows"]["as given"]["mean"]

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from seral import storage
 from seral.errors import StateError
 from seral.options import parse
 from seral.pool.shards import open_pool
@@ -52,7 +53,7 @@ def test_stages_run_in_order_and_every_cell_once(run_values: dict[str, Any], tmp
     assert (Path(options.run) / "table.png").read_bytes().startswith(b"\x89PNG")
     assert verb_of(options.run) == "compare"
     facts = Path(options.run) / "environment.json"
-    facts.write_text(json.dumps(json.loads(facts.read_text()) | {"pool_hash": "another"}))
+    facts.write_text(json.dumps(storage.read_json(facts) | {"pool_hash": "another"}))
     with pytest.raises(StateError, match="has changed since"):
         run_study(options, "compare", {"run"}, plan)
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from mlflow.tracking import MlflowClient
 
+from seral import storage
 from seral.errors import OptionError
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
@@ -139,7 +140,7 @@ def test_rounds_of_the_loop_are_steps_of_a_run_a_trajectory(
     assert sorted(run_of) == ["auto.fold-00.seed-0", "random.fold-00.seed-0"]
     for name, mlflow_run in run_of.items():
         rounds = sorted((run / "trajectories" / name / "rounds").iterdir())
-        metrics = [json.loads((folder / "metrics.json").read_text()) for folder in rounds]
+        metrics = [storage.read_json(folder / "metrics.json") for folder in rounds]
         assert curve(client, mlflow_run, "test.uar") == {n: m["test"]["uar"] for n, m in enumerate(metrics)}
         assert curve(client, mlflow_run, "labelled") == {0: 8, 1: 14, 2: 20}
         assert mlflow_run.info.status == "FINISHED"

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from seral import storage
 from seral.cli import app
 from seral.errors import LabelError, StateError
 from seral.labels.votes import VoteOptions
@@ -125,7 +126,7 @@ def test_a_training_learns_ties_and_is_judged_by_votes(voted_pool: str, tmp_path
     for method in ("soft", "majority"):
         run_train(parse(SupervisedOptions, values | {"run": str(tmp_path / method), "votes": {"method": method}}))
         (cell,) = (tmp_path / method / "cells").glob("*.json")
-        cells[method] = json.loads(cell.read_text())
+        cells[method] = storage.read_json(cell)
     assert cells["soft"]["labels"] - cells["majority"]["labels"] > 0, "ties are learnt from"
     assert cells["soft"]["votes_cross_entropy"] > 0
     assert 0 <= cells["soft"]["votes_uar_with_ties"] <= 1
@@ -154,7 +155,7 @@ def test_raters_are_learnt_with_the_classifier(voted_pool: str, tmp_path: Path) 
     for run, method in (("crowd", "crowd"), ("again", "crowd"), ("soft", "soft")):
         run_train(parse(SupervisedOptions, values_of(voted_pool, tmp_path / run, votes={"method": method})))
     cell, again, soft = (
-        json.loads(next((tmp_path / run / "cells").glob("*.json")).read_text()) for run in ("crowd", "again", "soft")
+        storage.read_json(next((tmp_path / run / "cells").glob("*.json"))) for run in ("crowd", "again", "soft")
     )
     raters = cell["history"]["raters"]
     assert raters == again["history"]["raters"]
@@ -191,7 +192,7 @@ def test_a_loop_buys_ties_and_learns_from_them(voted_pool: str, tmp_path: Path) 
         assert tied == {row["utterance_id"] for row in labels if len(set(words_of(number[row["utterance_id"]]))) == 3}
         assert tied, "of 32 clips with every seventh a tie"
         assert all(row["answer"] == "label" and abs(sum(row["probability"]) - 1) < 1e-5 for row in labels)
-        metrics = json.loads((rounds[-1] / "metrics.json").read_text())
+        metrics = storage.read_json(rounds[-1] / "metrics.json")
         assert metrics["labelled"] == 32
         assert metrics["test"]["votes_cross_entropy"] > 0
         predicted = pq.read_table(rounds[-1] / "predictions/test.parquet")["utterance_id"].to_pylist()
@@ -237,7 +238,7 @@ def test_an_encoder_learns_shares_and_ties(voted_pool: str, tmp_path: Path) -> N
         run = tmp_path / method
         run_adapt(parse(AdaptOptions, values | {"run": str(run), "votes": {"method": method}}))
         assert pq.read_table(run / "encoder/labels.parquet").num_rows == clips
-        lost[method] = json.loads((run / "adapt.json").read_text())["training"]["history"][-1]["loss"]
+        lost[method] = storage.read_json(run / "adapt.json")["training"]["history"][-1]["loss"]
     assert np.isfinite(list(lost.values())).all()
     assert len(set(lost.values())) == 3
 
@@ -249,7 +250,7 @@ def test_a_transfer_learns_shares_ties_and_raters(voted_pool: str, two_voted: st
     for method, clips in (("soft", CLIPS), ("majority", CLIPS - 7), ("crowd", CLIPS)):
         run = tmp_path / method
         run_transfer(parse(TransferOptions, values | {"run": str(run), "votes": {"method": method}}))
-        facts = json.loads((run / "models/source.json").read_text())
+        facts = storage.read_json(run / "models/source.json")
         assert all(model["labels"] == {"again": clips} for model in facts["models"].values())
         (file,) = (run / "predictions").glob("*.parquet")
         spoken[method] = np.array([pq.read_table(file)[f"p_{name}"].to_pylist() for name in CLASSES])
@@ -262,7 +263,7 @@ def test_a_transfer_is_judged_by_votes_too(voted_pool: str, two_voted: str, tmp_
     shutil.copytree(voted_pool, tmp_path / "target")
     values = {"pool": str(tmp_path / "target"), "classes": CLASSES, "sources": [{"pool": two_voted}]}
     text = run_transfer(parse(TransferOptions, values | {"run": str(tmp_path / "run"), "votes": {"method": "crowd"}}))
-    facts = json.loads((tmp_path / "run/transfer.json").read_text())["left_out_votes"]
+    facts = storage.read_json(tmp_path / "run/transfer.json")["left_out_votes"]
     assert set(facts) == {"again", "voted"}
     for agreement in facts.values():
         assert agreement["votes_cross_entropy"] > 0
@@ -279,9 +280,9 @@ def test_ties_of_other_corpora_are_learnt_from(two_voted: str, tmp_path: Path, a
     for method in ("soft", "majority"):
         run_train(parse(SupervisedOptions, values | {"run": str(tmp_path / method), "votes": {"method": method}}))
         (cell,) = (tmp_path / method / "cells").glob("*.json")
-        cells[method] = json.loads(cell.read_text())
+        cells[method] = storage.read_json(cell)
         (source,) = (tmp_path / method / "models").glob("*/source/source.json")
-        (model,) = {str(facts["labels"]) for facts in json.loads(source.read_text())["models"].values()}
+        (model,) = {str(facts["labels"]) for facts in storage.read_json(source)["models"].values()}
         assert model == str({"again": CLIPS if method == "soft" else CLIPS - 7})
     assert (
         cells["soft"]["confusion"] != cells["majority"]["confusion"] or cells["soft"]["ece"] != cells["majority"]["ece"]
@@ -295,6 +296,6 @@ def test_a_loop_learns_ties_of_other_corpora(two_voted: str, tmp_path: Path) -> 
     values["finetune"] = {"adapter": "lora", "epochs": 1, "top_layers": 1}
     run_loop(parse(LoopOptions, values))
     (source,) = (tmp_path / "run/folds").glob("*/source/source.json")
-    assert json.loads(source.read_text())["models"]["none"]["labels"] == {"again": CLIPS}
+    assert storage.read_json(source)["models"]["none"]["labels"] == {"again": CLIPS}
     (metrics,) = (tmp_path / "run/trajectories").glob("*/rounds/0001/metrics.json")
-    assert 0 <= json.loads(metrics.read_text())["test"]["uar"] <= 1
+    assert 0 <= storage.read_json(metrics)["test"]["uar"] <= 1

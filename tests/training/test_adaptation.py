@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from ser_models.encoders import fingerprint, load_encoder, save_encoder
+from seral import storage
 from seral.errors import OptionError
 from seral.features.provenance import check_unheard, hand_down, learnt_from
 from seral.loop.loop import run_loop
@@ -44,7 +44,7 @@ def test_it_goes_on_to_the_same_weights_and_stands_as_an_encoder(
     two_corpora: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_adapt(parse(AdaptOptions, values_of(two_corpora, tmp_path / "whole")))
-    history = json.loads((tmp_path / "whole/adapt.json").read_text())["training"]["history"]
+    history = storage.read_json(tmp_path / "whole/adapt.json")["training"]["history"]
     assert np.mean([row["loss"] for row in history[-1:]]) < history[0]["loss"]
     assert fingerprint(load_encoder(tmp_path / "whole/encoder")) != fingerprint(load_encoder("seral-tiny"))
 
@@ -98,7 +98,7 @@ def test_each_corpus_is_judged_by_an_encoder_that_has_not_heard_its_labels(two_c
     for left_out, other in (("acted", "natural"), ("natural", "acted")):
         folder = tmp_path / "run/left-out" / left_out
         assert set(learnt_from(str(folder / "encoder"))["corpus"].to_pylist()) == {other}
-        row = json.loads((folder / "uar.json").read_text())
+        row = storage.read_json(folder / "uar.json")
         assert all(0 <= row[kind] <= 1 for kind in ("frozen", "adapted"))
     assert (tmp_path / "run/adapt.png").stat().st_size > 1000
     assert set(learnt_from(str(tmp_path / "run/encoder"))["corpus"].to_pylist()) == {"acted", "natural"}

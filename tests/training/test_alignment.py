@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 
 from ser_models.alignment import Anchors
 from ser_models.heads import LayerPool
+from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
 from seral.features.audio import extract_features
@@ -231,7 +231,7 @@ def test_a_transfer_may_train_adapters_too(two_corpora: str, tmp_path: Path) -> 
     rows = [line.split(" | ")[0].strip("| ") for line in text.splitlines()[2:]]
     assert rows == ["source only", "rescaled", "single", "last", "chosen", "chosen, adapters", "target, supervised"]
     for path in (tmp_path / "run" / "cells").iterdir():
-        record = json.loads(path.read_text())
+        record = storage.read_json(path)
         reaching = [kind for kind in ("single", "last") if max(record["anchors"][kind]["layers"]) > 3]
         assert record["anchors"]["chosen, adapters"]["anchors"] in reaching
         assert len(record["rows"]["chosen, adapters"]["told"]) == len(record["truth"])
@@ -272,13 +272,13 @@ def test_means_are_taken_from_source_and_target_and_in_predictions(
         change |= {"source_corpora": None}
     run = run_loop(parse(LoopOptions, loop_values | change))
     if normalise == "speaker" and adapter == "frozen":
-        facts = json.loads((Path(run) / "folds/fold-00/source/source.json").read_text())
+        facts = storage.read_json(Path(run) / "folds/fold-00/source/source.json")
         assert facts["normalise"] == "speaker"
         assert set(facts["models"]) == {"speaker"}
         assert facts["models"]["speaker"]["labels"].keys() == {"acted"}
     (last,) = Path(run).glob("trajectories/auto.*/rounds/0001")
-    assert json.loads((last / "model/encoder.json").read_text())["normalise"] == normalise
-    enrolled = json.loads((last / "metrics.json").read_text()).get("enrolled")
+    assert storage.read_json(last / "model/encoder.json")["normalise"] == normalise
+    enrolled = storage.read_json(last / "metrics.json").get("enrolled")
     assert (enrolled is not None) == (normalise == "speaker")
     out = str(tmp_path / "out.parquet")
     predict(parse(PredictOptions, {"run": run, "source": [loop_values["pool"]], "out": out}))
@@ -299,7 +299,7 @@ def test_auto_normalises_nothing_where_adapters_learn_from_a_source(
         finetune = {"head": {"normalise": "auto"}, **change}
         run = run_loop(parse(LoopOptions, loop_values | {"run": str(tmp_path / name), "finetune": finetune}))
         for metrics in Path(run).glob("trajectories/*/rounds/*/metrics.json"):
-            head = json.loads(metrics.read_text())["training"]["head"]
+            head = storage.read_json(metrics)["training"]["head"]
             assert (head["normalise_losses"].keys() == {"none", "speaker"}) == (name == "frozen")
             assert head["normalise"] in (["none"] if name == "lora" else ["none", "speaker"])
 
@@ -310,7 +310,7 @@ def test_a_pool_of_several_corpora_may_lose_their_means(loop_values: dict[str, A
     change = {"run": str(tmp_path / "both"), "corpora": None, "source_corpora": None, "random_arm": True}
     run = run_loop(parse(LoopOptions, loop_values | change))
     heads = [
-        json.loads(metrics.read_text())["training"]["head"]
+        storage.read_json(metrics)["training"]["head"]
         for metrics in Path(run).glob("trajectories/*/rounds/*/metrics.json")
     ]
     assert all(head["normalise_losses"].keys() == {"none", "corpus", "speaker"} for head in heads)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from seral import storage
 from seral.errors import OptionError, StateError
 from seral.options import parse
 from seral.pool.shards import open_pool
@@ -28,7 +28,7 @@ def values(run_values: dict[str, Any]) -> dict[str, Any]:
 
 
 def cells_of(values: dict[str, Any]) -> dict[str, Any]:
-    return {path.name: json.loads(path.read_text()) for path in sorted(Path(values["run"]).glob("cells/*.json"))}
+    return {path.name: storage.read_json(path) for path in sorted(Path(values["run"]).glob("cells/*.json"))}
 
 
 @pytest.mark.ray

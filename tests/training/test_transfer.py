@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from seral import storage
 from seral.errors import OptionError
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
@@ -48,7 +48,7 @@ def test_it_predicts_the_target_and_reads_labels_of_the_source_alone(
     rows = predictions(tmp_path / "run")
     assert {corpus[name] for name in rows} == {"natural"}
     shares = {name: np.mean([row["predicted"] == name for row in rows.values()]) for name in CLASSES}
-    facts = json.loads((tmp_path / "run/transfer.json").read_text())
+    facts = storage.read_json(tmp_path / "run/transfer.json")
     assert facts["class_shares"] == pytest.approx(shares, abs=1e-3)
     assert facts["expected_uar"]["mean"] is None, "one corpus has no other"
     for row in rows.values():
@@ -104,9 +104,9 @@ def test_a_loop_starts_from_it(two_corpora: str, tmp_path: Path) -> None:
         "full_arm": False,
     }
     run = Path(run_loop(parse(LoopOptions, values)))
-    without = json.loads((run / "folds/fold-00/source/metrics.json").read_text())
+    without = storage.read_json(run / "folds/fold-00/source/metrics.json")
     uars = [
-        json.loads((run / f"trajectories/random.fold-00.seed-0/rounds/{n:04d}/metrics.json").read_text())["test"]["uar"]
+        storage.read_json(run / f"trajectories/random.fold-00.seed-0/rounds/{n:04d}/metrics.json")["test"]["uar"]
         for n in range(2)
     ]
     assert abs(uars[0] - without["uar"]) < 0.25, "two labels change little"
