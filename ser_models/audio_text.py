@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer
 
 from ser_models.encoders.checkpoint import digest_weights
 from ser_models.encoders.encoder import no_progress_bars
@@ -158,6 +157,8 @@ def _config(model: Any) -> Any:
 
 def load_text_encoder(name_or_folder: str) -> TextEncoder:
     """A text encoder by hub id or folder, with fp32 weights. Raises OSError when it cannot be found."""
+    from transformers import AutoModel, AutoTokenizer
+
     loader: Any = AutoModel  # Any: these classes of transformers are unannotated
     reader: Any = AutoTokenizer
     with no_progress_bars():

@@ -33,8 +33,17 @@ def test_no_public_name_is_forgotten_in_the_list(package: ModuleType) -> None:
         _ = package.nothing
 
 
-@pytest.mark.parametrize("package", ["seral", "ser_models"])
-def test_importing_a_package_loads_neither_torch_nor_ray(package: str) -> None:
-    script = f"import sys, {package}; sys.exit(', '.join({{'torch', 'ray', 'transformers'}} & set(sys.modules)) or 0)"
+@pytest.mark.parametrize(
+    ("module", "slow"),
+    [
+        ("seral", {"torch", "ray", "transformers"}),
+        ("ser_models", {"torch", "ray", "transformers"}),
+        ("seral.loop.trajectory", {"peft", "transformers", "ray.train", "ray.data"}),
+        ("seral.sweep.trials", {"peft", "transformers"}),
+    ],
+)
+def test_whoever_does_without_a_library_does_not_wait_for_it(module: str, slow: set[str]) -> None:
+    """A worker of Ray's imports a module before its first task: three seconds each for peft and transformers."""
+    script = f"import sys, {module}; sys.exit(', '.join({slow} & set(sys.modules)) or 0)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, f"`import {package}` loads {done.stderr.strip()}"
+    assert done.returncode == 0, f"`import {module}` loads {done.stderr.strip()}"

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig
+from typing import TYPE_CHECKING, Any
 
 from ser_models.adapters.adalora import AdaloraOptions, attach_adalora
 from ser_models.adapters.bottleneck import BottleneckOptions, attach_bottleneck
@@ -32,6 +30,9 @@ from ser_models.adapters.prefix import PrefixOptions, attach_prefix
 from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD, KEY_VALUE_FEEDFORWARD
 from ser_models.adapters.wap import WapOptions, attach_wap
 from ser_models.encoders import SpeechEncoder
+
+if TYPE_CHECKING:  # peft and transformers take seconds to import: whoever adapts or loads no encoder does without
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +68,19 @@ class Adapter:
 
 
 def _is_lora(config: PeftConfig) -> bool:
-    return isinstance(config, LoraConfig) and not isinstance(config, AdaLoraConfig) and not config.use_dora
+    return config.peft_type == "LORA" and not config.use_dora
 
 
 def _is_dora(config: PeftConfig) -> bool:
-    return isinstance(config, LoraConfig) and not isinstance(config, AdaLoraConfig) and config.use_dora
+    return config.peft_type == "LORA" and bool(config.use_dora)
 
 
 def _is_adalora(config: PeftConfig) -> bool:
-    return isinstance(config, AdaLoraConfig)
+    return config.peft_type == "ADALORA"
 
 
 def _is_ia3(config: PeftConfig) -> bool:
-    return isinstance(config, IA3Config)
+    return config.peft_type == "IA3"
 
 
 ADAPTERS: dict[str, Adapter] = {

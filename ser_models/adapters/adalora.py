@@ -7,17 +7,18 @@ and call `after_step` after every optimiser step, both of a `RankSchedule`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import AdaLoraConfig
-from peft.tuners.adalora import RankAllocator
 from torch import Tensor, nn
 
 from ser_models.adapters.injection import PeftOptions, inject, target_pattern
 from ser_models.adapters.parameters import adapter_modules, adapter_tags
 from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD
 from ser_models.encoders import SpeechEncoder
+
+if TYPE_CHECKING:
+    from peft import AdaLoraConfig
 
 START_STD = 0.02
 WARM_UP, SETTLED = 0.1, 0.3
@@ -54,6 +55,8 @@ class AdaloraOptions(PeftOptions):
 
 def attach_adalora(encoder: SpeechEncoder, options: AdaloraOptions, *, seed: int) -> SpeechEncoder:
     """Put low-rank updates on an encoder in place and freeze the rest; at first the output is unchanged."""
+    from peft import AdaLoraConfig
+
     targets = options.targets or ATTENTION_AND_FEEDFORWARD[encoder.family]
     config = AdaLoraConfig(
         init_r=options.start_rank,
@@ -75,6 +78,8 @@ class RankSchedule:
     """Moves ranks to the updates that matter while an encoder with AdaLoRA is trained for `steps` optimiser steps."""
 
     def __init__(self, encoder: SpeechEncoder, *, steps: int) -> None:
+        from peft.tuners.adalora import RankAllocator
+
         if "adalora" not in encoder.adapters:
             raise ValueError("this encoder carries no adalora: attach it first")
         config: AdaLoraConfig = encoder.model.peft_config["default"]

@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ser_models.adapters.composition import attach_adapters
 from ser_models.adapters.parameters import adapter_parameters, count_parameters
@@ -83,6 +82,8 @@ def render_costs(costs: Sequence[AdapterCost]) -> str:
 
 def published_geometry(geometry: str) -> SpeechEncoder:
     """An encoder of a published size with random weights: costs do not depend on what weights say."""
+    from transformers import Wav2Vec2Config, Wav2Vec2Model
+
     width, layers = GEOMETRIES[geometry]
     config = Wav2Vec2Config(
         hidden_size=width, num_hidden_layers=layers, num_attention_heads=width // 64, intermediate_size=4 * width

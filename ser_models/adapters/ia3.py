@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from peft import IA3Config
-
 from ser_models.adapters.injection import PeftOptions, inject, target_pattern
 from ser_models.adapters.targets import KEY_VALUE_FEEDFORWARD
 from ser_models.encoders import SpeechEncoder
@@ -24,6 +22,8 @@ class Ia3Options(PeftOptions):
 
 def attach_ia3(encoder: SpeechEncoder, options: Ia3Options, *, seed: int) -> SpeechEncoder:
     """Put vectors of ones on an encoder in place and freeze the rest. There is nothing to draw."""
+    from peft import IA3Config
+
     targets = KEY_VALUE_FEEDFORWARD[encoder.family]
     config = IA3Config(
         target_modules=target_pattern(encoder, options.top_layers, targets),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from peft import PeftConfig, inject_adapter_in_model
 from torch import nn
 
 from ser_models.adapters.parameters import adapted_layers, adapter_parameters, refuse_second, register
 from ser_models.encoders import SpeechEncoder
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,8 @@ class PeftOptions:
 
 def inject(encoder: SpeechEncoder, kind: str, options: PeftOptions, config: PeftConfig) -> None:
     """Replace the targeted linears by peft's, in place, and freeze the rest, without touching global random state."""
+    from peft import inject_adapter_in_model
+
     refuse_second(encoder, *_made_by_peft(encoder))
     # peft freezes everything that is not its own, other adapters too.
     trained = [parameter for parameter in adapter_parameters(encoder).values() if parameter.requires_grad]

@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig
 from torch import nn
 
 from ser_models.adapters.injection import PeftOptions, inject, target_pattern
@@ -71,6 +70,8 @@ def attach_dora(encoder: SpeechEncoder, options: DoraOptions, *, seed: int) -> S
 
 
 def _attach(encoder: SpeechEncoder, kind: str, options: LoraOptions, seed: int, *, use_dora: bool) -> None:
+    from peft import LoraConfig
+
     targets = options.targets or ATTENTION_AND_FEEDFORWARD[encoder.family]
     config = LoraConfig(
         r=options.rank,

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from ser_models.adapters import ADAPTERS
-from ser_models.adapters.parameters import MARKS
+from ser_models.adapters.parameters import MARKS, is_of_peft
 from ser_models.adapters.prefix import Prefix
 from ser_models.encoders import SpeechEncoder
 
@@ -23,7 +22,7 @@ def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
         mergeable = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.mergeable)
         raise ValueError(f"{', '.join(unfit)} cannot be merged into the weights; mergeable: {mergeable}")
     for name, module in list(encoder.model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
+        if is_of_peft(module):
             module.merge(safe_merge=True)
             parent, _, own = name.rpartition(".")
             setattr(encoder.model.get_submodule(parent), own, module.get_base_layer())
@@ -40,7 +39,7 @@ def adapters_disabled(encoder: SpeechEncoder) -> Iterator[None]:
     """The pretrained encoder inside the block. Raises ValueError where its own weights were trained."""
     if fixed := [kind for kind in encoder.adapters if not ADAPTERS[kind].switchable]:
         raise ValueError(f"{', '.join(fixed)} trains the encoder's own weights and cannot be switched off")
-    layers = [module for module in encoder.model.modules() if isinstance(module, BaseTunerLayer)]
+    layers = [module for module in encoder.model.modules() if is_of_peft(module)]
     trained = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
     after, on_states = encoder.after_layers, encoder.on_states
     encoder.after_layers = nn.ModuleList(nn.Sequential() for _ in after)

@@ -9,12 +9,14 @@ checking are then generic. A tag names the parameters of one part of a method, f
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, runtime_checkable
 
-from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ser_models.encoders import SpeechEncoder
+
+if TYPE_CHECKING:
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
 MARKS = "trained_as"
 """Attribute of a module: which of its own weights are trained, and their tag."""
@@ -27,6 +29,11 @@ class AdapterModule(Protocol):
     def adapter_params(self) -> list[str]:
         """Names of the adapter's parameters, relative to this module."""
         ...
+
+
+def is_of_peft(module: nn.Module) -> TypeGuard[BaseTunerLayer]:
+    """Whether peft made a layer; asked without importing peft, which takes seconds."""
+    return hasattr(module, "adapter_layer_names")
 
 
 def mark_as_adapter(module: nn.Module, names: Iterable[str], tag: str) -> None:
@@ -188,7 +195,7 @@ def lowest_trainable_layer(encoder: SpeechEncoder) -> int:
 def _own_params(module: nn.Module) -> Iterator[str]:
     if isinstance(module, AdapterModule):
         yield from module.adapter_params()
-    elif isinstance(module, BaseTunerLayer):
+    elif is_of_peft(module):
         for name, _ in module.named_parameters():
             if name.partition(".")[0] in module.adapter_layer_names:
                 yield name
@@ -205,7 +212,7 @@ def _tag(prefix: str, module: nn.Module, name: str) -> str:
     """The mark of a trained base weight, peft's name of the matrix, or the name of our module."""
     if name in module.__dict__.get(MARKS, {}):
         return str(module.__dict__[MARKS][name])
-    return name.partition(".")[0] if isinstance(module, BaseTunerLayer) else prefix.rpartition(".")[2]
+    return name.partition(".")[0] if is_of_peft(module) else prefix.rpartition(".")[2]
 
 
 def _has_gradient(parameter: nn.Parameter) -> bool:

@@ -12,8 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ser_models.adapters.parameters import adapted_layers, refuse_second, register
 from ser_models.encoders import SpeechEncoder
@@ -42,10 +40,15 @@ class Prefix(nn.Module):
 
     def __init__(self, heads: int, length: int, head_width: int, generator: torch.Generator) -> None:
         super().__init__()
+        _join_attention()
         self.enabled = True
         for name in ("key", "value"):
             drawn_HPD = START_STD * torch.randn(heads, length, head_width, generator=generator)
             self.register_parameter(name, nn.Parameter(drawn_HPD))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _join_attention()
+        super().__setstate__(state)
 
     def adapter_params(self) -> list[str]:
         """All of it."""
@@ -85,8 +88,13 @@ def _attend(
     prefix = getattr(module, "prefix", None)
     if prefix is not None:
         key, value, attention_mask = prefix(key, value, attention_mask)
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
     outcome: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
     return outcome
 
 
-AttentionInterface.register(ATTENTION, _attend)
+def _join_attention() -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(ATTENTION, _attend)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,6 +19,9 @@ from ser_models.adapters import ADAPTERS
 from ser_models.adapters.injection import inject
 from ser_models.adapters.parameters import adapter_buffers, adapter_modules, adapter_parameters
 from ser_models.encoders import SpeechEncoder
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 OWN_WEIGHTS, OWN_CONFIG = "adapters.safetensors", "adapters.json"
@@ -112,6 +114,8 @@ def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
 
 
 def _read_config(folder: Path) -> PeftConfig:
+    from peft import PeftConfig
+
     config = PeftConfig.from_pretrained(str(folder))
     readable = {kind: adapter.peft for kind, adapter in ADAPTERS.items() if adapter.peft is not None}
     if not any(is_kind(config) for is_kind in readable.values()):

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModel, PreTrainedConfig
-from transformers.utils.hub import cached_file
 
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, no_progress_bars
 
 
 def read_checkpoint(source: str, families: Collection[str]) -> tuple[Any, bool]:
     """The encoder network of a folder or hub id in fp32, and whether its clips are to be standardised."""
+    from transformers import AutoModel  # takes seconds: whoever loads no encoder does without
+
     model_type = _model_type(source)
     if model_type not in families:
         raise ValueError(
@@ -72,6 +72,8 @@ def digest_weights(head: Mapping[str, Any], weights: Mapping[str, Tensor]) -> st
 
 
 def _model_type(source: str) -> str:
+    from transformers import PreTrainedConfig
+
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{source} holds no config.json: it is not a Hugging Face checkpoint folder")
@@ -103,6 +105,8 @@ def _standardises(source: str) -> bool:
 
 def _feature_extractor(source: str) -> dict[str, Any]:
     """Settings of the feature extractor, from either file of transformers. Raises OSError without the hub."""
+    from transformers.utils.hub import cached_file
+
     path = cached_file(source, "preprocessor_config.json", _raise_exceptions_for_missing_entries=False)
     if path is not None:
         settings: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))

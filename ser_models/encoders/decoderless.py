@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModel
 
 
 def without_decoder(encoder: Any, decoder_settings: Mapping[str, Any]) -> Any:
@@ -16,6 +15,8 @@ def without_decoder(encoder: Any, decoder_settings: Mapping[str, Any]) -> Any:
     An encoder saved by itself has other weight names than its checkpoint: `AutoModel` would take it for one, find none
     of its weights and start from random ones with only a warning.
     """
+    from transformers import AutoModel
+
     auto: Any = AutoModel
     config = copy.deepcopy(encoder.config)
     config.update(dict(decoder_settings))

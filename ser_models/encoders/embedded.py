@@ -9,15 +9,17 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from ser_models.encoders.checkpoint import read_checkpoint
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
+
+if TYPE_CHECKING:
+    from transformers import Wav2Vec2Config
 
 EncoderT = TypeVar("EncoderT", bound=SpeechEncoder)
 
@@ -43,6 +45,8 @@ def seral_tiny() -> Wav2Vec2Encoder:
 
 def seral_tiny_untrained() -> Wav2Vec2Encoder:
     """seral-tiny before distillation: filters on the mel scale, everything else drawn from a fixed seed."""
+    from transformers import Wav2Vec2Model
+
     # The constructor draws from the global generator; these weights are replaced, and its state is left as it was.
     with torch.random.fork_rng(devices=[]):
         model = Wav2Vec2Model(seral_tiny_config())
@@ -55,6 +59,8 @@ def seral_tiny_untrained() -> Wav2Vec2Encoder:
 
 def seral_tiny_config() -> Wav2Vec2Config:
     """Sizes of seral-tiny, with the quantizer's for `Wav2Vec2ForPreTraining` around the same network."""
+    from transformers import Wav2Vec2Config
+
     return Wav2Vec2Config(
         hidden_size=192,
         num_hidden_layers=4,

@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import logging
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -199,6 +198,8 @@ class SpeechEncoder(nn.Module, ABC):
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
     """Silence transformers' bars for weights that are read or written in a blink, many times over."""
+    from transformers.utils import logging
+
     bars: Any = logging  # Any: these functions of transformers are unannotated
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()

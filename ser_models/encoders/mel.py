@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
@@ -16,6 +15,8 @@ HOP_SAMPLES = 160
 
 def mel_filters(bands: int) -> Tensor:
     """Slaney mel filters from 0 to 8 kHz at 16 kHz, -> (F, M)."""
+    from transformers.audio_utils import mel_filter_bank
+
     filters = mel_filter_bank(
         num_frequency_bins=1 + WINDOW_SAMPLES // 2,
         num_mel_filters=bands,

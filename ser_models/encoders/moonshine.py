@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Wav2Vec2FeatureExtractor
 
 from ser_models.encoders.convolutions import (
     convolved_length,
@@ -57,6 +56,8 @@ class MoonshineSpeechEncoder(SpeechEncoder):
         return without_decoder(self.model, {**sizes, **tokens})
 
     def feature_extractor(self) -> Any:
+        from transformers import Wav2Vec2FeatureExtractor
+
         return Wav2Vec2FeatureExtractor.from_dict({"do_normalize": self.normalise, "return_attention_mask": True})
 
     @property

@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import Wav2Vec2FeatureExtractor
 
 from ser_models.encoders.convolutions import (
     convolved_length,
@@ -78,6 +77,8 @@ class Wav2Vec2Encoder(SpeechEncoder):
         return self.model
 
     def feature_extractor(self) -> Any:
+        from transformers import Wav2Vec2FeatureExtractor
+
         return Wav2Vec2FeatureExtractor.from_dict({"do_normalize": self.normalise, "return_attention_mask": True})
 
     @property

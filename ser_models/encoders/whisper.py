@@ -14,7 +14,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import WhisperFeatureExtractor
 
 from ser_models.encoders.decoderless import without_decoder
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
@@ -57,6 +56,8 @@ class WhisperSpeechEncoder(SpeechEncoder):
         return without_decoder(self.model, {**sizes, **tokens})
 
     def feature_extractor(self) -> Any:
+        from transformers import WhisperFeatureExtractor
+
         chunk_length = self.limit_samples // SAMPLE_RATE_HZ
         settings = {"feature_size": self.model.config.num_mel_bins, "chunk_length": chunk_length}
         return WhisperFeatureExtractor.from_dict(settings)

@@ -13,8 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import Wav2Vec2ForPreTraining
-from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2GumbelVectorQuantizer
 
 from ser_models.encoders import SpeechEncoder
 from ser_models.encoders.encoder import no_progress_bars, prefix_mask
@@ -43,6 +41,8 @@ class ContrastiveObjective(Objective):
         generator: torch.Generator,
         heads: Mapping[str, Tensor] | None = None,
     ) -> None:
+        from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2GumbelVectorQuantizer
+
         if not isinstance(encoder, Wav2Vec2Encoder) or encoder.family != "wav2vec2":
             raise ValueError(f"the contrastive objective expects a wav2vec2 encoder, got {encoder.family}")
         super().__init__(encoder, options, generator)
@@ -159,6 +159,8 @@ class ContrastiveObjective(Objective):
 
 def pretraining_heads(source: str) -> dict[str, Tensor] | None:
     """Quantizer and projections of a wav2vec 2.0 folder or hub id; None where the checkpoint came without them."""
+    from transformers import Wav2Vec2ForPreTraining
+
     pretraining: Any = Wav2Vec2ForPreTraining  # Any: its annotation ignores output_loading_info
     with no_progress_bars():
         model, report = pretraining.from_pretrained(source, dtype=torch.float32, output_loading_info=True)

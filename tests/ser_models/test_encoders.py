@@ -340,7 +340,7 @@ def test_a_hub_that_cannot_be_reached_points_to_what_needs_no_download(monkeypat
     def unreachable(source: str) -> None:
         raise OSError(f"no connection for {source}")
 
-    monkeypatch.setattr("ser_models.encoders.checkpoint.PreTrainedConfig.get_config_dict", unreachable)
+    monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", unreachable)
     with pytest.raises(FileNotFoundError, match=r"'someone/encoder': no connection.*seral-tiny"):
         load_encoder("someone/encoder")
 

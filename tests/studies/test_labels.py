@@ -53,7 +53,7 @@ def test_every_corpus_is_learnt_alone_and_by_the_labels_of_the_other(two_corpora
     curves = pd.read_csv(tmp_path / "run/curves.csv")
     for setting in options.settings():
         if setting.source == "source":
-            (line, *_) = storage.read_json(str(tmp_path / "run" / setting.name / "curves.json"))
+            (line, *_) = storage.read_json(str(tmp_path / "run" / setting.name / "curves.json"))["curves"]
             matrix = np.sum([np.array(m[0]) for m in line["without_confusion"].values()], axis=0)
             own = curves[(curves.target == setting.target) & (curves.fold == line["fold"])]
             assert mean_recall(matrix) == pytest.approx(own["without"].max())

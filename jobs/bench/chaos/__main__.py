@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +18,10 @@ import numpy as np
 from pydantic import Field
 
 from jobs.bench.chaos import kills, signals
-from jobs.bench.chaos.commands import SUBJECTS, differences, make_materials, run_seral, with_features
+from jobs.bench.chaos.commands import SUBJECTS, Subject, differences, make_materials, run_seral, with_features
 from jobs.bench.chaos.pairs import NAMES, make_pair_materials, run_pairs
 from jobs.bench.chaos.points import run_points, subjects
+from jobs.bench.chaos.surroundings import SURROUNDINGS, Surroundings, run_in
 from jobs.bench.chaos.watched import Running
 from seral.options import Options, run_job
 from seral.progress import say
@@ -32,9 +33,10 @@ MODES = {"signals": signals, "kills": kills}
 class ChaosOptions(Options):
     """Options of the tries."""
 
-    mode: Literal["signals", "kills", "changes", "pairs"]
+    mode: Literal["signals", "kills", "changes", "pairs", "surroundings"]
     """signals: SIGTERM or SIGINT; kills: SIGKILL of the command, a worker, the raylet or the GCS; changes: a kill or an
-    error of the disk in the place of every change that a command makes to a file; pairs: two commands at once."""
+    error of the disk in the place of every change that a command makes to a file; pairs: two commands at once;
+    surroundings: other clocks, users, rights, locales, time zones, hash seeds and workers."""
     commands: list[str] | None = Field(default=None, min_length=1)
     """Commands to try; None = all. With `changes` import, append, merge, filter, snapshot, erase and round,
     with `pairs` also loop, sweep, predict, report and check; else generate, import, loop, train, sweep, pretrain and
@@ -63,6 +65,8 @@ def run_chaos(options: ChaosOptions) -> str:
         return run_pairs(work, make_pair_materials(with_features(materials)), names, options.tries, options.seed)
     if options.mode == "changes":
         return run_points(work, with_features(materials), options.commands or list(subjects(materials)), options.every)
+    if options.mode == "surroundings":
+        return _all_surroundings(work, materials, options.commands or list(SUBJECTS))
     for name in options.commands or SUBJECTS:
         whole_s = _twin(name, materials, work)
         for seed in range(options.seed, options.seed + options.tries):
@@ -110,6 +114,41 @@ def _chain(options: ChaosOptions, name: str, seed: int, whole_s: float) -> dict[
     if not wrong:
         shutil.rmtree(folder)
     return {"command": name, "seed": seed, "hits": hits, "wrong": wrong}
+
+
+def _all_surroundings(work: Path, materials: Path, names: Sequence[str]) -> str:
+    """Every command in every surroundings; results are written after each, to WORK/surroundings.jsonl."""
+    results = work / "surroundings.jsonl"
+    records = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    done = {(record["command"], record["surroundings"]): record for record in records}
+    for name in names:
+        _twin(name, materials, work)
+        for title, surroundings in SURROUNDINGS.items():
+            if (name, title) not in done:
+                folder = work / "surroundings" / f"{name}-{title.replace(' ', '-')}"
+                wrong = _in_surroundings(SUBJECTS[name], surroundings, folder, work / "twins" / name, materials)
+                done[name, title] = {"command": name, "surroundings": title, "wrong": wrong}
+                with open(results, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(done[name, title]) + "\n")
+                say(f"{name}, {title}: {'; '.join(wrong) or 'the same'}")
+    failed = [record for record in done.values() if record["wrong"]]
+    lines = [f"    {record['command']}, {record['surroundings']}: {'; '.join(record['wrong'])}" for record in failed]
+    return "\n".join([f"{len(done)} tries, {len(done) - len(failed)} the same", *lines])
+
+
+def _in_surroundings(
+    subject: Subject, surroundings: Surroundings, folder: Path, twin: Path, materials: Path
+) -> list[str]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    subject.prepare(materials, folder)
+    end = run_in(surroundings, subject.words(materials, folder), folder, materials)
+    wrong = [f"status {end.status}, {end.last_line!r}"] if end.status else []
+    wrong += ["a traceback"] if "Traceback" in end.output else []
+    wrong += differences(subject, folder, twin)
+    if not wrong:
+        shutil.rmtree(folder)
+    return wrong
 
 
 def _summary(options: ChaosOptions, records: list[dict[str, Any]]) -> Iterator[str]:

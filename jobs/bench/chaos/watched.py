@@ -63,7 +63,15 @@ class End:
 class Running:
     """A command that runs, with all that it has started."""
 
-    def __init__(self, words: Sequence[str], log: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        log: Path,
+        environment: dict[str, str] | None = None,
+        *,
+        umask: int = -1,
+        user: str | None = None,
+    ) -> None:
         self._mark, self._log = uuid.uuid4().hex, log
         self._family: set[psutil.Process] = set()
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +83,8 @@ class Running:
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=umask,
+                user=user,
                 preexec_fn=_hear_signals,
             )
         self._itself = psutil.Process(self.process.pid)  # now: its number may be another process's once it has ended

@@ -15,7 +15,6 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
-from scipy.signal import fftconvolve
 
 from seral import storage
 from seral.errors import OptionError, unknown_name
@@ -138,6 +137,8 @@ def reverberate(
     Noise under an exponential is the statistical model of late reverberation of Moorer 1979, doi 10.2307/3680280.
     Differs from the paper: no early reflections of their own.
     """
+    from scipy.signal import fftconvolve  # half a second of imports
+
     decay_s = rng.uniform(*rt60_s)
     length = max(1, int(decay_s * SAMPLE_RATE))
     echo = rng.standard_normal(length) * 10 ** (-3 * np.arange(length) / length)

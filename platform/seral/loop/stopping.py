@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field
-from scipy.stats import linregress, t
 
 from seral.errors import OptionError
 from seral.options import Options
@@ -126,6 +125,8 @@ def flat_trend(*, patience: int = 3, min_gain: float = 0.005, confidence: float 
         )
 
     def stop(done: Sequence[RoundSummary]) -> str | None:
+        from scipy.stats import linregress, t  # takes a second to import
+
         scores = _dev_scores(done)[-patience - 1 :]
         if len(scores) <= patience:
             return None

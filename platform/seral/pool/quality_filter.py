@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from scipy.stats import fisher_exact
 
 from seral.audio.quality import weakest
 from seral.pool.ids import Ids, one_array, positions
@@ -84,6 +83,8 @@ def unequal_shares(below_N: NDArray[np.bool_], columns: Mapping[str, pa.ChunkedA
 
 def _tests(below_N: NDArray[np.bool_], column: pa.ChunkedArray) -> Iterator[tuple[str, float, float, float]]:
     """Value, share of it and of the others that is left out, probability of such a surplus by chance."""
+    from scipy.stats import fisher_exact  # takes a second to import
+
     codes = one_array(column).dictionary_encode()
     code_N = np.asarray(codes.indices.fill_null(-1))
     has_value_N = code_N >= 0

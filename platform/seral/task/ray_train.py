@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray.train
-import ray.train.torch
 import torch
 
 from seral import storage
@@ -41,6 +39,8 @@ def last_checkpoint(
     workers; only there anybody may hear. `name` must change with whatever is trained: a run of the same name goes on
     from its checkpoint. What goes wrong is a TrainError about `what`.
     """
+    import ray.train.torch  # a second of imports, for whoever trains adapters
+
     trainer = ray.train.torch.TorchTrainer(
         worker,
         train_loop_config={"spec": spec, "on_report": on_report},
@@ -83,6 +83,8 @@ class StepState:
 
     def load(self) -> dict[str, Any] | None:
         """The state to go on from, or None at the start."""
+        import ray.train
+
         if (checkpoint := ray.train.get_checkpoint()) is not None:
             with checkpoint.as_directory() as folder:
                 return read_state(Path(folder) / STATE)
@@ -99,6 +101,8 @@ class StepState:
 
         All workers call it and the first one's counts. The folder that is handed out at the end holds the last state.
         """
+        import ray.train
+
         if ray.train.get_context().get_world_rank() != 0:
             ray.train.report(dict(scalars))
             return

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray.train
-import ray.train.torch
 import torch
 from torch import Tensor, nn
 
@@ -105,6 +103,8 @@ class AdapterTraining:
     """The state of one training: model, optimiser, the best so far."""
 
     def __init__(self, spec: AdapterSpec, on_report: OnReport | None = None) -> None:
+        import ray.train.torch
+
         context = ray.train.get_context()
         self.on_report = on_report
         self.spec, self.rank, self.world = spec, context.get_world_rank(), context.get_world_size()
@@ -263,6 +263,8 @@ class AdapterTraining:
 
     def _report(self) -> None:
         """Report the epoch to Ray Train with a checkpoint: the best model, and what it takes to go on."""
+        import ray.train
+
         values = {"epoch": self.epoch, **self.history["epochs"][-1]}
         if self.on_report is not None:
             self.on_report(values)
@@ -288,6 +290,8 @@ class AdapterTraining:
             shutil.rmtree(stale)
 
     def _restore(self) -> bool:
+        import ray.train
+
         checkpoint = ray.train.get_checkpoint()
         if checkpoint is None:
             return False

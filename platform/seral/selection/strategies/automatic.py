@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import adjusted_mutual_info_score
 
 from seral.selection.candidates import Candidates
 from seral.selection.parts.local import Parts
@@ -100,6 +99,8 @@ ALL_RECOMMENDED = {"k_means", "uncertainty_herding", "cluster_margin", "lcmd", "
 
 def agreement_of_clusters(candidates: Candidates, seed: int) -> float:
     """Mutual information of predicted classes and clusters of the features, adjusted for chance. Vinh et al. 2010."""
+    from sklearn.metrics import adjusted_mutual_info_score  # sklearn takes a second to import
+
     p_NC, unit = candidates.need("probability_NC"), View(candidates.need("embedding_ND"), unit=True)
     clusters = min(CLUSTERS * p_NC.shape[1], len(unit))
     cluster_N = kmeans(unit, clusters, seed, spherical=True).cluster_N

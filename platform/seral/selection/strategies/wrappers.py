@@ -10,8 +10,6 @@ from decimal import Decimal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from seral.errors import OptionError
 from seral.selection.candidates import Candidates
@@ -204,6 +202,9 @@ def rejection(candidates: Candidates, *, limit: float = 0.5) -> Rejection | None
     rejected_M = candidates.rejected_M
     if rejected_M is None or rejected_M.all() or not rejected_M.any():
         return None
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
     scale = StandardScaler()
     x_MD = scale.fit_transform(candidates.need("labelled_embedding_MD").astype(np.float64))
     model = LogisticRegression(max_iter=500, class_weight="balanced").fit(x_MD, rejected_M)

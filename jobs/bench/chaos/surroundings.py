@@ -1,0 +1,98 @@
+"""Commands in other surroundings: clocks that jump, other users, rights, locales, time zones, hash seeds and sizes.
+
+What comes of a command has the bytes of a twin in plain surroundings.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jobs.bench.chaos.watched import End, Running
+
+CLOCK = '''"""Python's clock, which jumps once; every process that inherits the environment jumps with it."""
+import os, time
+_true, _at, _by = time.time, *map(float, os.environ["SERAL_CHAOS_JUMP"].split())
+time.time = lambda: _true() + (_by if time.monotonic() > _at else 0.0)
+'''
+"""A module that Python loads before a program: `SERAL_CHAOS_JUMP` is a moment of the monotonic clock and seconds."""
+DAY_S = 86_400.0
+JUMP_AFTER_S = 6.0
+"""Seconds after a command's start at which its clock jumps."""
+NOBODY = "nobody"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """Surroundings of a command."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    umask: int = -1
+    """-1 = that of this process."""
+    user: str | None = None
+    """Whose process it is; only root can give it to another one."""
+    read_only: bool = False
+    """Whether nobody may write to what the command reads, nor to its home."""
+    jump_s: float = 0.0
+    """Seconds by which its clock jumps."""
+    settings: tuple[str, ...] = ()
+    """Settings that may not change what comes of the command."""
+
+
+SURROUNDINGS = {
+    "no locale": Surroundings(environment={"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}),
+    "a locale of commas": Surroundings(environment={"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"}),
+    "a time zone": Surroundings(environment={"TZ": "Pacific/Kiritimati"}),
+    "a hash seed": Surroundings(environment={"PYTHONHASHSEED": "1"}),
+    "another hash seed": Surroundings(environment={"PYTHONHASHSEED": "4294967295"}),
+    "a strict umask": Surroundings(umask=0o077),
+    "no umask": Surroundings(umask=0o000),
+    "a clock that goes forward": Surroundings(jump_s=30 * DAY_S),
+    "a clock that goes back": Surroundings(jump_s=-30 * DAY_S),
+    "another user": Surroundings(user=NOBODY, read_only=True),
+    "one worker": Surroundings(settings=("cluster.cpus=1",)),
+}
+"""Surroundings by name."""
+
+
+def run_in(surroundings: Surroundings, words: list[str], folder: Path, materials: Path) -> End:
+    """Run a command in a folder of its own, in such surroundings, and wait for its end."""
+    environment = dict(surroundings.environment)
+    if surroundings.jump_s:
+        (folder / "clock").mkdir()
+        (folder / "clock" / "sitecustomize.py").write_text(CLOCK)
+        paths = [str(folder / "clock"), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        environment["SERAL_CHAOS_JUMP"] = f"{time.monotonic() + JUMP_AFTER_S} {surroundings.jump_s}"
+    if surroundings.read_only:
+        environment |= {"HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "home" / "cache")}
+        (folder / "home").mkdir(mode=0o555)
+    if surroundings.user:
+        _give(folder, surroundings.user)
+    settings = [part for setting in surroundings.settings for part in ("--set", setting)]
+    more: dict[str, Any] = {"umask": surroundings.umask, "user": surroundings.user}
+    rights = _take_rights(materials) if surroundings.read_only else {}
+    try:
+        return Running([*words, *settings], folder / "log", environment, **more).outcome()
+    finally:
+        for path, mode in rights.items():
+            path.chmod(mode)
+
+
+def _give(folder: Path, user: str) -> None:
+    for path in (folder, *folder.rglob("*")):
+        if path.name != "home":
+            shutil.chown(path, user)
+
+
+def _take_rights(folder: Path) -> dict[Path, int]:
+    """Nobody may write below a folder, and everybody read; returns the rights there were."""
+    rights = {path: path.stat().st_mode & 0o7777 for path in (folder, *folder.rglob("*"))}
+    for path, mode in rights.items():
+        path.chmod((mode | (0o555 if path.is_dir() else 0o444)) & ~0o222)
+    return rights
