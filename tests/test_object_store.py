@@ -27,6 +27,7 @@ from seral.pool.shards import open_pool
 from seral.pool.snapshots import diff_revisions, summarise, take_snapshot
 from seral.report.pool import PoolReportOptions, write_pool_report
 from seral.storage import join, list_names, read_json, read_table
+from seral.storage.files import WRITERS
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
 
@@ -69,8 +70,8 @@ for name, base in (("s3", root), ("disk", local)):
         "duplicates": merged["duplicates"],
         "status": [row["rounds"] for row in loop_status(run)],
         "predictions": read_table(join(base, "predictions.parquet"))["predicted"].to_pylist(),
-        "files": sorted(list_names(run)),
-        "sweep": sorted(list_names(join(base, "sweep"))),
+        "files": sorted({*list_names(run)} - {WRITERS}),
+        "sweep": sorted({*list_names(join(base, "sweep"))} - {WRITERS}),
         "tested": read_json(join(base, "sweep", "tested.json"))["gain"]["difference"],
     }
 print(json.dumps(told))
