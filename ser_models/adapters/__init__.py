@@ -76,11 +76,11 @@ def _is_dora(config: PeftConfig) -> bool:
 
 
 def _is_adalora(config: PeftConfig) -> bool:
-    return config.peft_type == "ADALORA"
+    return bool(config.peft_type == "ADALORA")
 
 
 def _is_ia3(config: PeftConfig) -> bool:
-    return config.peft_type == "IA3"
+    return bool(config.peft_type == "IA3")
 
 
 ADAPTERS: dict[str, Adapter] = {

@@ -48,7 +48,7 @@ class Prefix(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _join_attention()
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def adapter_params(self) -> list[str]:
         """All of it."""

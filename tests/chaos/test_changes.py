@@ -10,7 +10,7 @@ from jobs.bench.chaos.changes import HOWS, stops
 from jobs.bench.chaos.points import subjects
 
 pytestmark = pytest.mark.slow
-EVERY = {"import": 17, "append": 11, "merge": 41, "filter": 9, "snapshot": 1, "erase": 25}
+EVERY = {"import": 17, "append": 11, "merge": 41, "filter": 9, "snapshot": 1, "erase": 25, "labels": 29}
 """Of how many changes of a command one is tried, each way."""
 
 

@@ -38,7 +38,8 @@ class ChaosOptions(Options):
     error of the disk in the place of every change that a command makes to a file; pairs: two commands at once;
     surroundings: other clocks, users, rights, locales, time zones, hash seeds and workers."""
     commands: list[str] | None = Field(default=None, min_length=1)
-    """Commands to try; None = all. With `changes` import, append, merge, filter, snapshot, erase and round,
+    """Commands to try; None = all. With `changes` import, append, merge, filter, snapshot, erase, labels,
+    pretrain and round,
     with `pairs` also loop, sweep, predict, report and check; else generate, import, loop, train, sweep, pretrain and
     erase."""
     every: int = Field(default=1, ge=1)

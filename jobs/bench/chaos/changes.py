@@ -3,7 +3,7 @@
 A command runs in a fork of this process and is stopped before its k-th change of a file, for every k; then the same
 command runs again, undisturbed, and what it leaves is compared with a twin that nobody stopped. Changes are files that
 are opened for writing, brought to the disk, renamed, linked and deleted, and folders that are made or deleted; a folder
-that is deleted or copied counts by its files.
+that is deleted or copied counts by its files. Of a database every statement and every commit is a change.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
+
+import sqlalchemy as sa
 
 from seral import storage
 from seral.errors import SeralError
@@ -168,6 +170,12 @@ def _stop_at(folder: Path, how: str, change: int) -> None:
             if hasattr(module, name):
                 setattr(module, name, act)
     sys.addaudithook(counter.heed)
+    sa.event.listen(sa.Engine, "before_cursor_execute", lambda connection, *_: counter.count(_database(connection)))
+    sa.event.listen(sa.Engine, "commit", lambda connection: counter.count(_database(connection)))
+
+
+def _database(connection: sa.Connection) -> str | None:
+    return connection.engine.url.database
 
 
 # pyarrow's ways to delete, rename and copy do not tell Python of single files; these do.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +19,9 @@ import soundfile as sf
 from jobs.bench.chaos.changes import HOWS, Subject, stops
 from seral import storage
 from seral.errors import StateError
+from seral.labels.exchange import import_labels
+from seral.labels.ledger import Ledger
+from seral.labels.records import Project
 from seral.options import parse
 from seral.pool import ingest
 from seral.pool.check import check_pool
@@ -106,6 +111,31 @@ def _filter(folder: Path) -> None:
     select_from_pool(parse(SelectOptions, values))
 
 
+def _answers(folder: Path) -> Path:
+    """Answers of two raters as another tool gives them."""
+    lines = [f"clip-{n},{rater},{EMOTIONS[n % 2]},{n}.5" for n in range(CLIPS) for rater in ("anna", "bert")]
+    table = folder / "answers.csv"
+    table.write_text("\n".join(["utt_id,rater,label,answered_at", *lines]) + "\n")
+    return table
+
+
+def _label(folder: Path) -> None:
+    """A ledger is begun, a batch asked, answers read from a file, and the batch shut."""
+    with closing(Ledger.create(str(folder / "labels.sqlite"), Project(classes=EMOTIONS[:2]))) as ledger:
+        ledger.add_person("carl")
+        ledger.ask("round-1", [f"clip-{n}" for n in range(CLIPS)], purpose="round", round=1, overlap=2)
+        import_labels(ledger, folder / "answers.csv", "csv")
+        ledger.shut("round-1")
+
+
+def _outcome_of_ledger(folder: Path) -> object:
+    with closing(Ledger(str(folder / "labels.sqlite"))) as ledger:
+        answers = ledger.answers(history=True).to_pylist()
+        batches = [(one.batch, one.purpose, one.round) for one in ledger.progress()]
+        people = [(one.name, one.role) for one in ledger.people()]
+        return answers, batches, people, ledger.asked("round-1"), ledger.database.damage()
+
+
 def _round(folder: Path) -> None:
     from seral.loop import loop
     from seral.loop.options import LoopOptions
@@ -137,6 +167,28 @@ def _outcome_of_run(folder: Path) -> Mapping[str, Any]:
     return {"files": sums, "problems": check_run(str(folder / "run")).problems}
 
 
+def _pretrain(folder: Path, pool: Path) -> None:
+    from seral.pretraining import tapt
+
+    put(tapt, connect=lambda options=None: None)
+    steps = {"steps": 3, "batch_s": 10, "warmup_steps": 1, "checkpoint_every": 1, "eval_every": 2}
+    values = {"pool": str(pool), "run": str(folder / "run"), "encoder": "seral-tiny", "tapt": steps}
+    tapt.pretrain(parse(tapt.TaptJobOptions, values))
+
+
+def _outcome_of_pretraining(folder: Path) -> object:
+    run = folder / "run"
+    sums = {str(file.relative_to(run)): _digest(file) for file in sorted(run.rglob("*.safetensors"))}
+    left = sorted(str(file.relative_to(run)) for file in run.rglob("*") if file.is_file())
+    return sums, left, storage.read_json(run / "tapt.json")["history"]
+
+
+def _loaded(*modules: str) -> None:
+    """Import before a fork what each of them would import."""
+    for module in modules:
+        importlib.import_module(module)
+
+
 def subjects(materials: Path) -> dict[str, Subject]:
     """Commands by name; `materials`: a folder with a pool of speech and its features, for rounds of the loop."""
 
@@ -149,6 +201,7 @@ def subjects(materials: Path) -> dict[str, Subject]:
         _new_pool(folder, "two", first=CLIPS // 2)
 
     def copied(folder: Path) -> None:
+        _loaded("seral.loop.loop", "seral.loop.trajectory", "seral.verbs.check_run")
         shutil.copytree(materials / "pool", folder / "pool")
 
     def merge(folder: Path) -> None:
@@ -169,6 +222,12 @@ def subjects(materials: Path) -> dict[str, Subject]:
         "filter": Subject(prepare=_new_pool, call=_filter, outcome=lambda folder: outcome_of_pool(folder / "out")),
         "snapshot": Subject(prepare=_new_pool, call=_snapshot, outcome=of_pool),
         "erase": Subject(prepare=_new_pool, call=_erase, outcome=lambda folder: erased(folder / "pool")),
+        "pretrain": Subject(
+            prepare=lambda folder: _loaded("seral.pretraining.tapt", "peft", "ray.train.torch"),
+            call=lambda folder: _pretrain(folder, materials / "pool"),
+            outcome=_outcome_of_pretraining,
+        ),
+        "labels": Subject(prepare=_answers, call=_label, outcome=_outcome_of_ledger),
         "round": Subject(prepare=copied, call=_round, outcome=_outcome_of_run),
     }
 

@@ -1,10 +1,14 @@
-"""A loop that is hit again and again: the same command goes on, and it has the bytes of an undisturbed twin."""
+"""A loop that is hit again and again, or runs in other surroundings: it has the bytes of a twin nobody disturbed."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 
 from jobs.bench.chaos import kills, signals
 from jobs.bench.chaos.commands import SUBJECTS, differences, run_seral
+from jobs.bench.chaos.surroundings import DAY_S, NOBODY, SURROUNDINGS, Surroundings, run_in
 from jobs.bench.chaos.watched import End, Running
 
 pytestmark = pytest.mark.slow
@@ -110,3 +115,41 @@ def test_a_sentence_says_what_died(chain: Chain) -> None:
 def test_the_same_command_ends_in_the_same_bytes(chain: Chain) -> None:
     assert chain.last.status == 0, chain.last
     assert chain.differences == []
+
+
+def test_other_surroundings_change_nothing(materials: Path, twin: Path, tmp_path: Path) -> None:
+    other = Surroundings(
+        environment={"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "7"},
+        umask=0o077,
+        jump_s=30 * DAY_S,
+        settings=("cluster.cpus=1",),
+    )
+    end = run_in(other, SUBJECTS["loop"].words(materials, tmp_path), tmp_path, materials)
+    assert end.status == 0, end
+    assert differences(SUBJECTS["loop"], tmp_path, twin) == []
+    private = [path for path in (tmp_path / "run").rglob("*") if path.stat().st_mode & 0o077]
+    assert private == [], "a strict umask holds for workers, too"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="seral-open-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_another_user_works_with_a_pool_that_is_not_theirs(materials: Path, twin: Path, open_folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can run a command as somebody else")
+    reads = subprocess.run([sys.executable, "-c", "import seral"], user=NOBODY, cwd="/", capture_output=True)
+    if reads.returncode:
+        pytest.skip(f"{NOBODY} may not read what is installed here")
+    shutil.copytree(materials, open_folder / "materials")
+    folder = open_folder / "own"
+    folder.mkdir()
+    words = SUBJECTS["loop"].words(open_folder / "materials", folder)
+    end = run_in(SURROUNDINGS["another user"], words, folder, open_folder / "materials")
+    assert end.status == 0, end
+    assert differences(SUBJECTS["loop"], folder, twin) == []
