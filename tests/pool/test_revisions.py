@@ -86,6 +86,14 @@ def test_what_another_writer_has_under_way_stays(pool: str) -> None:
         assert storage.list_names(storage.join(pool, table)) == ["s1.parquet", "s2.parquet", "under-way.parquet"]
 
 
+def test_a_clock_that_jumps_deletes_nothing(pool: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_shard(pool, "under-way", [row("x")])
+    jumped = time.time() + 10 * KEPT_S
+    monkeypatch.setattr(time, "time", lambda: jumped)
+    set_shards(pool, {**open_pool(pool).manifest["shards"], "s2": put_shard(pool, "s2", [row("d")])})
+    assert "under-way.parquet" in storage.list_names(storage.join(pool, "utterances"))
+
+
 def test_what_a_change_made_obsolete_is_deleted(pool: str) -> None:
     put_shard(pool, "step", [row("a")])
     entries = {"s2": put_shard(pool, "s2", [row("d")])}

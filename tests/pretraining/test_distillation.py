@@ -151,7 +151,7 @@ def test_a_killed_worker_is_restored_and_ends_in_the_same_weights(
     tmp_path: Path,
     kill_ray_train_worker: Callable[[Path], AbstractContextManager[list[int]]],
 ) -> None:
-    values: dict[str, Any] = {"steps": 60, "checkpoint_every": 4}
+    values: dict[str, Any] = {"steps": 28, "checkpoint_every": 4}
     whole = distil(options(teacher, speech_pool, tmp_path / "whole", **values))
     with kill_ray_train_worker(tmp_path / "cut" / ".train") as killed:
         workers = {"train_workers": 1, "max_failures": 1}

@@ -14,7 +14,6 @@ POOL/snapshots/<name>.json           the manifest of a revision that somebody na
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -222,12 +221,13 @@ def manifests(pool: str) -> dict[str, dict[str, Any]]:
 def sweep(pool: str, obsolete: Collection[str] = ()) -> None:
     """Delete shards that are these, or of the revision before, or KEPT_S old, as far as no manifest lists them.
 
-    What an import has written stays: it is under way, or waits for the same command again.
+    What an import has written stays: it is under way, or waits for the same command again. Ages are those at the time
+    of the newest manifest, all by the clock of the storage: that of this machine may have jumped.
     """
     manifest = read_manifest(pool) or EMPTY
     newest = manifest["revision"]
     listed = {shard for manifest in manifests(pool).values() for shard in manifest["shards"]}
-    before = manifest_uri(pool, newest - 1)
+    before, now_s = manifest_uri(pool, newest - 1), _written_s(storage.join(pool, MANIFEST))
     former = {
         *obsolete,
         *manifest.get(OBSOLETE, ()),
@@ -236,22 +236,28 @@ def sweep(pool: str, obsolete: Collection[str] = ()) -> None:
     for table in TABLES:
         folder = storage.join(pool, table)
         storage.tidy(folder)
-        for name, age_s in _ages(folder).items():
+        for name, written_s in _times(folder).items():
             shard = name.removesuffix(".parquet")
-            if shard not in listed and (shard in former or age_s > KEPT_S):
+            if shard not in listed and (shard in former or 0 < written_s < now_s - KEPT_S):
                 storage.remove(storage.join(folder, name))
     for record in (storage.join(pool, MANIFEST), storage.join(pool, REVISIONS), storage.join(pool, SNAPSHOTS)):
         storage.tidy(record)
-    for name, age_s in _ages(storage.join(pool, REVISIONS)).items():
-        if name.endswith(".json") and int(name.removesuffix(".json")) < newest - 1 and age_s > KEPT_S:
+    for name, written_s in _times(storage.join(pool, REVISIONS)).items():
+        old = 0 < written_s < now_s - KEPT_S
+        if old and name.endswith(".json") and int(name.removesuffix(".json")) < newest - 1:
             storage.remove(storage.join(pool, REVISIONS, name))
 
 
-def _ages(folder: str) -> dict[str, float]:
-    """Names directly under a folder, and how many seconds ago each was written, by this machine's clock."""
+def _times(folder: str) -> dict[str, float]:
+    """Names directly under a folder, and when each was written, by the storage's clock; 0 where it does not say."""
     fs, path = storage.resolve(folder)
     entries = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True))
-    return {entry.base_name: time.time() - (entry.mtime_ns or 0) / 1e9 for entry in entries}
+    return {entry.base_name: (entry.mtime_ns or 0) / 1e9 for entry in entries}
+
+
+def _written_s(uri: str) -> float:
+    fs, path = storage.resolve(uri)
+    return (fs.get_file_info(path).mtime_ns or 0) / 1e9
 
 
 def _ids(pool: str, shards: Iterable[str]) -> pa.Table:
