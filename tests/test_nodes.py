@@ -96,12 +96,9 @@ def select(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    space = {
-        "finetune.adapter": ["lora", "frozen"],
-        "finetune.lr": {"of": [0.001, 0.01], "when": {"finetune.adapter": ["lora"]}},
-        "finetune.head.l2": {"of": [0.03, 0.3], "when": {"finetune.adapter": ["frozen"]}},
-    }
-    values = {"run": str(folder / "sweep"), "training": training(folder, **LORA), "space": space}
+    space = {"finetune.head.l2": [0.03, 0.3], "finetune.head.std_gain": [0.0, 0.5]}
+    task = training(folder, adapter="frozen") | {"folds": [0, 1, 2]}
+    values = {"run": str(folder / "sweep"), "training": task, "space": space}
     run_sweep(parse(SweepOptions, values | {"search": "grid", "early_stopping": None}))
 
 
@@ -124,7 +121,7 @@ JOBS = {
         run=train_by_two, workers="ray::RayTrainWorker", signs="train/models/*/.train/*/checkpoint_*", middle=1
     ),
     "select": Job(run=select, workers="ray::PoolPart.call", signs="picks.parquet", middle=0),
-    "sweep": Job(run=sweep, workers="ray::_training", signs="sweep/trials/*", middle=1),
+    "sweep": Job(run=sweep, workers=("ray::ImplicitFunc", "ray::run_trial"), signs="sweep/trials/*", middle=1),
     "loop": Job(run=loop, workers="ray::_run_alone", signs="loop/trajectories/*/rounds/*/round.json", middle=2),
     "parts": Job(
         run=loop_in_parts,

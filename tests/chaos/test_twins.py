@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,7 +35,6 @@ class Blow:
 BLOWS = {
     "the raylet in features": Blow(number=signal.SIGKILL, kind="raylet"),
     "SIGTERM in a round": Blow(number=signal.SIGTERM, rounds=1),
-    "SIGKILL of the loop": Blow(number=signal.SIGKILL, rounds=1),
     "a worker in a round": Blow(number=signal.SIGKILL, kind="worker", rounds=1),
 }
 """One after the other, to one loop; jobs.bench.chaos has all others, and other commands."""
@@ -143,8 +140,7 @@ def open_folder() -> Iterator[Path]:
 def test_another_user_works_with_a_pool_that_is_not_theirs(materials: Path, twin: Path, open_folder: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can run a command as somebody else")
-    reads = subprocess.run([sys.executable, "-c", "import seral"], user=NOBODY, cwd="/", capture_output=True)
-    if reads.returncode:
+    if run_in(Surroundings(user=NOBODY), ["--version"], open_folder, open_folder).status:
         pytest.skip(f"{NOBODY} may not read what is installed here")
     shutil.copytree(materials, open_folder / "materials")
     folder = open_folder / "own"

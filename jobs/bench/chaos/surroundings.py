@@ -15,11 +15,13 @@ from typing import Any
 
 from jobs.bench.chaos.watched import End, Running
 
-CLOCK = '''"""Python's clock, which jumps once; every process that inherits the environment jumps with it."""
+CLOCK = """
 import os, time
 _true, _at, _by = time.time, *map(float, os.environ["SERAL_CHAOS_JUMP"].split())
-time.time = lambda: _true() + (_by if time.monotonic() > _at else 0.0)
-'''
+def jumping():
+    return _true() + (_by if time.monotonic() > _at else 0.0)
+time.time = jumping
+"""
 """A module that Python loads before a program: `SERAL_CHAOS_JUMP` is a moment of the monotonic clock and seconds."""
 DAY_S = 86_400.0
 JUMP_AFTER_S = 6.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -29,6 +28,22 @@ PROCESSES = {
     "worker": re.compile(f"ray::(?!{'|'.join(IDLE)})"),
 }
 """Processes of Ray, by their command lines."""
+
+
+LAUNCH = """
+import os, pwd, signal, sys
+umask, user, *command = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in the background of a shell, and that is inherited
+if int(umask) >= 0:
+    os.umask(int(umask))
+if user:
+    entry = pwd.getpwnam(user)
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+os.execv(command[0], command)
+"""
+"""Program that becomes a command. Popen itself would fork to these ends, after which a Ray in its process may hang."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +93,11 @@ class Running:
         self.started = time.monotonic()
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "seral", *words],
+                [sys.executable, "-c", LAUNCH, str(umask), user or "", sys.executable, "-m", "seral", *words],
                 env=os.environ | {MARK: self._mark} | (environment or {}),
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                umask=umask,
-                user=user,
-                preexec_fn=_hear_signals,
             )
         self._itself = psutil.Process(self.process.pid)  # now: its number may be another process's once it has ended
 
@@ -161,7 +173,3 @@ def _lives(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
-
-
-def _hear_signals() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in the background of a shell, and that is inherited
