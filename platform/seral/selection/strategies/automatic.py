@@ -102,6 +102,5 @@ def agreement_of_clusters(candidates: Candidates, seed: int) -> float:
     from sklearn.metrics import adjusted_mutual_info_score  # sklearn takes a second to import
 
     p_NC, unit = candidates.need("probability_NC"), View(candidates.need("embedding_ND"), unit=True)
-    clusters = min(CLUSTERS * p_NC.shape[1], len(unit))
-    cluster_N = kmeans(unit, clusters, seed, spherical=True).cluster_N
+    cluster_N = kmeans(unit, min(CLUSTERS * p_NC.shape[1], len(unit)), seed, spherical=True).cluster_N
     return float(adjusted_mutual_info_score(p_NC.argmax(axis=1), cluster_N))
