@@ -15,6 +15,8 @@ from seral.storage.check import FileCheck, check_files
 ROUND = ("picks.parquet", "labels.parquet", "metrics.json", "model/model.json", "predictions/test.parquet")
 """Files of a complete round."""
 RECORD = "round.json"
+RAYS_OWN = {"tune", ".train"}
+"""Folders where Ray Tune and Ray Train keep, in formats of their own, what they go on from."""
 
 
 def check_run(run: str) -> FileCheck:
@@ -32,7 +34,10 @@ def check_run(run: str) -> FileCheck:
     except SeralError:
         values = {}  # named below, with all other files
     folders = [run, *_caches(values)]
-    names_of = {folder: storage.list_files(folder) for folder in folders}
+    names_of = {
+        folder: [name for name in storage.list_files(folder) if not RAYS_OWN & {*name.split("/")[:-1]}]
+        for folder in folders
+    }
     with track(f"checking {run}", sum(map(len, names_of.values()))) as advance:
         for folder, names in names_of.items():
             for outcome in check_files(folder, names):
