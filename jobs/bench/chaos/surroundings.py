@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.bench.chaos.watched import End, Running
+from jobs.bench.chaos.watched import LAUNCH, End, Running
 
 CLOCK = """
 import os, time
@@ -78,12 +80,29 @@ def run_in(surroundings: Surroundings, words: list[str], folder: Path, materials
         _give(folder, surroundings.user)
     settings = [part for setting in surroundings.settings for part in ("--set", setting)]
     more: dict[str, Any] = {"umask": surroundings.umask, "user": surroundings.user}
+    if surroundings.user:
+        more["python"] = python_for(surroundings.user) or sys.executable
+        environment["PYTHONPATH"] = _search_path()
     rights = _take_rights(materials) if surroundings.read_only else {}
     try:
         return Running([*words, *settings], folder / "log", environment, **more).outcome()
     finally:
         for path, mode in rights.items():
             path.chmod(mode)
+
+
+def python_for(user: str) -> str | None:
+    """A Python of this version that another user may run, with what is installed here; None where there is none."""
+    environment = os.environ | {"PYTHONPATH": _search_path()}
+    for python in (sys.executable, f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"):
+        words = [sys.executable, "-c", LAUNCH, "-1", user, python, "-c", "import seral, torch"]
+        if not subprocess.run(words, env=environment, cwd="/", capture_output=True, check=False).returncode:
+            return python
+    return None
+
+
+def _search_path() -> str:
+    return os.pathsep.join(path for path in sys.path if path)
 
 
 def _give(folder: Path, user: str) -> None:

@@ -86,6 +86,7 @@ class Running:
         *,
         umask: int = -1,
         user: str | None = None,
+        python: str = sys.executable,
     ) -> None:
         self._mark, self._log = uuid.uuid4().hex, log
         self._family: set[psutil.Process] = set()
@@ -93,7 +94,7 @@ class Running:
         self.started = time.monotonic()
         with open(log, "wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", LAUNCH, str(umask), user or "", sys.executable, "-m", "seral", *words],
+                [sys.executable, "-c", LAUNCH, str(umask), user or "", python, "-m", "seral", *words],
                 env=os.environ | {MARK: self._mark} | (environment or {}),
                 stdout=file,
                 stderr=subprocess.STDOUT,
