@@ -119,9 +119,9 @@ def test_other_surroundings_change_nothing(materials: Path, twin: Path, tmp_path
         environment={"LC_ALL": "C", "PYTHONUTF8": "0", "TZ": "Pacific/Kiritimati", "PYTHONHASHSEED": "7"},
         umask=0o077,
         jump_s=30 * DAY_S,
-        settings=("cluster.cpus=1",),
+        one_worker=True,
     )
-    end = run_in(other, SUBJECTS["loop"].words(materials, tmp_path), tmp_path, materials)
+    end = run_in(other, SUBJECTS["loop"], tmp_path, materials)
     assert end.status == 0, end
     assert differences(SUBJECTS["loop"], tmp_path, twin) == []
     private = [path for path in (tmp_path / "run").rglob("*") if path.stat().st_mode & 0o077]
@@ -145,7 +145,6 @@ def test_another_user_works_with_a_pool_that_is_not_theirs(materials: Path, twin
     shutil.copytree(materials, open_folder / "materials")
     folder = open_folder / "own"
     folder.mkdir()
-    words = SUBJECTS["loop"].words(open_folder / "materials", folder)
-    end = run_in(SURROUNDINGS["another user"], words, folder, open_folder / "materials")
+    end = run_in(SURROUNDINGS["another user"], SUBJECTS["loop"], folder, open_folder / "materials")
     assert end.status == 0, end
     assert differences(SUBJECTS["loop"], folder, twin) == []

@@ -143,7 +143,7 @@ def _in_surroundings(
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     subject.prepare(materials, folder)
-    end = run_in(surroundings, subject.words(materials, folder), folder, materials)
+    end = run_in(surroundings, subject, folder, materials)
     wrong = [f"status {end.status}, {end.last_line!r}"] if end.status else []
     wrong += ["a traceback"] if "Traceback" in end.output else []
     wrong += differences(subject, folder, twin)

@@ -24,6 +24,8 @@ class Subject:
     """The command, from the folder of materials and its own."""
     compared: tuple[str, ...]
     """Files that must have the same bytes as those of a command that nobody disturbed, as patterns in its folder."""
+    one_worker: str | None = "cluster.cpus=1"
+    """Setting by which it works in one process; None = it has none."""
     prepare: Callable[[Path, Path], object] = lambda materials, folder: None
     """Called once, with both folders, before the first try."""
 
@@ -112,7 +114,7 @@ def _erase(materials: Path, folder: Path) -> list[str]:
 
 POOL = ("pool/utterances/*", "pool/gold/*", "pool/votes/*")
 SUBJECTS = {
-    "generate": Subject(words=_generate, compared=("corpus/**/*",)),
+    "generate": Subject(words=_generate, compared=("corpus/**/*",), one_worker=None),
     "import": Subject(words=_import, compared=(*POOL, "pool/quarantine/*", "pool/manifest.json")),
     "loop": Subject(
         words=_loop,
@@ -122,9 +124,9 @@ SUBJECTS = {
         ),
     ),
     "train": Subject(words=_train, compared=("cache/*/pooled/*", "run/models/*/model/**/*.safetensors")),
-    "sweep": Subject(words=_sweep, compared=("run/tested.json",)),
+    "sweep": Subject(words=_sweep, compared=("run/tested.json",), one_worker="training.cluster.cpus=1"),
     "pretrain": Subject(words=_pretrain, compared=("run/encoder/**/*.safetensors",)),
-    "erase": Subject(words=_erase, compared=POOL, prepare=_copy_pool),
+    "erase": Subject(words=_erase, compared=POOL, one_worker=None, prepare=_copy_pool),
 }
 """Commands by name."""
 

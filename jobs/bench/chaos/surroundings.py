@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobs.bench.chaos.commands import Subject
 from jobs.bench.chaos.watched import LAUNCH, End, Running
 
 CLOCK = """
@@ -44,8 +45,8 @@ class Surroundings:
     """Whether nobody may write to what the command reads, nor to its home."""
     jump_s: float = 0.0
     """Seconds by which its clock jumps."""
-    settings: tuple[str, ...] = ()
-    """Settings that may not change what comes of the command."""
+    one_worker: bool = False
+    """Whether it works in one process, where it can."""
 
 
 SURROUNDINGS = {
@@ -59,13 +60,15 @@ SURROUNDINGS = {
     "a clock that goes forward": Surroundings(jump_s=30 * DAY_S),
     "a clock that goes back": Surroundings(jump_s=-30 * DAY_S),
     "another user": Surroundings(user=NOBODY, read_only=True),
-    "one worker": Surroundings(settings=("cluster.cpus=1",)),
+    "one worker": Surroundings(one_worker=True),
 }
 """Surroundings by name."""
 
 
-def run_in(surroundings: Surroundings, words: list[str], folder: Path, materials: Path) -> End:
+def run_in(surroundings: Surroundings, subject: Subject, folder: Path, materials: Path) -> End:
     """Run a command in a folder of its own, in such surroundings, and wait for its end."""
+    words = subject.words(materials, folder)
+    words += ["--set", subject.one_worker] if surroundings.one_worker and subject.one_worker else []
     environment = dict(surroundings.environment)
     if surroundings.jump_s:
         (folder / "clock").mkdir()
@@ -78,14 +81,13 @@ def run_in(surroundings: Surroundings, words: list[str], folder: Path, materials
         (folder / "home").mkdir(mode=0o555)
     if surroundings.user:
         _give(folder, surroundings.user)
-    settings = [part for setting in surroundings.settings for part in ("--set", setting)]
     more: dict[str, Any] = {"umask": surroundings.umask, "user": surroundings.user}
     if surroundings.user:
         more["python"] = python_for(surroundings.user) or sys.executable
         environment["PYTHONPATH"] = _search_path()
     rights = _take_rights(materials) if surroundings.read_only else {}
     try:
-        return Running([*words, *settings], folder / "log", environment, **more).outcome()
+        return Running(words, folder / "log", environment, **more).outcome()
     finally:
         for path, mode in rights.items():
             path.chmod(mode)
