@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -81,6 +82,7 @@ def connect(options: ClusterOptions | None = None) -> None:
     else:
         arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
+        _bring_a_token()
     guard = Guard(speaks=ending.active()) if sys.platform == "linux" and not address else None
     if guard:
         ending.end_with_the_command(close=ray.shutdown, stop=guard.finish, farewell=guard.farewell)
@@ -99,6 +101,14 @@ def connect(options: ClusterOptions | None = None) -> None:
     if guard:
         look_after_ray(guard)
     quiet_ray_data()
+
+
+def _bring_a_token() -> None:
+    """Give a local Ray its token by the environment where it could not keep one: it writes to ~/.ray of itself."""
+    home = os.path.expanduser("~")
+    keeps = os.access(home, os.W_OK) or os.path.exists(os.path.join(home, ".ray", "auth_token"))
+    if not keeps and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def look_after_ray(guard: Guard) -> None:
