@@ -58,9 +58,6 @@ def run_chaos(options: ChaosOptions) -> str:
     """All chains; returns a table of tries, survived chains and the seeds of those that were not."""
     work = Path(options.work).resolve()
     materials = make_materials(work / "materials")
-    results = work / f"{options.mode}.jsonl"
-    lines = results.read_text().splitlines() if results.exists() else []
-    records = {(record["command"], record["seed"]): record for record in map(json.loads, lines)}
     if options.mode == "pairs":
         names = options.commands or NAMES
         return run_pairs(work, make_pair_materials(with_features(materials)), names, options.tries, options.seed)
@@ -68,6 +65,9 @@ def run_chaos(options: ChaosOptions) -> str:
         return run_points(work, with_features(materials), options.commands or list(subjects(materials)), options.every)
     if options.mode == "surroundings":
         return _all_surroundings(work, materials, options.commands or list(SUBJECTS))
+    results = work / f"{options.mode}.jsonl"
+    lines = results.read_text().splitlines() if results.exists() else []
+    records = {(record["command"], record["seed"]): record for record in map(json.loads, lines)}
     for name in options.commands or SUBJECTS:
         whole_s = _twin(name, materials, work)
         for seed in range(options.seed, options.seed + options.tries):
