@@ -21,10 +21,13 @@ import psutil
 import pytest
 import soundfile as sf
 import sqlalchemy as sa
+from hypothesis import settings
 from numpy.typing import NDArray
 
 # Before anything imports torch: threads that wait for each other on busy cores make a test run many times longer.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("seral", deadline=None)  # a speed is no property of the code on a busy machine
+settings.load_profile("seral")
 
 RATE_HZ = 16_000
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"

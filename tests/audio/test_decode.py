@@ -204,7 +204,7 @@ def test_flac_of_another_rate_is_refused() -> None:
         decode_flac(buffer.getvalue())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4_000), st.floats(0.001, 3.0))
 def test_flac_round_trip_is_exact_after_the_first_rounding(seed: int, length: int, scale: float) -> None:
     samples = (np.random.default_rng(seed).standard_normal(length) * scale).astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seral.errors import SplitError
@@ -34,7 +34,6 @@ def crowd(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return unit_rows(x_ND.astype(np.float32)), rng.uniform(1, 1.3, count)
 
 
-@settings(deadline=None)  # the first call loads FAISS
 @given(st.integers(2, 60), st.integers(0, 10**6), st.floats(0, 0.2), st.integers(3, 20))
 def test_pairs_are_those_of_a_plain_double_loop(count: int, seed: int, tolerance: float, block: int) -> None:
     x_ND, duration_N = crowd(count, seed)
