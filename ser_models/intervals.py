@@ -56,11 +56,11 @@ def mean_interval(value_G: NDArray[np.floating]) -> Interval:
 def without_each(
     statistic: Statistic, truth_N: NDArray[Any], predicted_N: NDArray[Any], unit_N: NDArray[np.generic]
 ) -> NDArray[np.float64]:
-    """A statistic of all clips but those of one unit, for each of them in sorted order, (G, ...)."""
+    """A statistic of all clips but those of one unit, for each of them in sorted order, (G, ...); NaN for a single one."""
     _check_rows(truth_N, predicted_N, unit_N)
     units = np.unique(unit_N)
-    if len(units) < 2:
-        raise ValueError(f"leaving out speakers needs at least 2 of them, got {len(units)}: {units.tolist()}")
+    if len(units) == 1:
+        return np.full((1, *np.shape(statistic(truth_N, predicted_N))), np.nan)
     return np.array([statistic(truth_N[unit_N != unit], predicted_N[unit_N != unit]) for unit in units])
 
 

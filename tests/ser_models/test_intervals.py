@@ -120,14 +120,20 @@ def test_speakers_that_fail_together_widen_the_interval() -> None:
     assert width[0] > 3 * width[1]
 
 
-def test_every_clip_needs_a_speaker_and_there_have_to_be_two() -> None:
+def test_every_clip_needs_a_speaker() -> None:
     truth_N = np.tile([0, 1], 30)
     with pytest.raises(ValueError, match="60 clips, 2 names"):
         intervals.without_each(metrics.uar, truth_N, truth_N, np.array(["a", "b"]))
     with pytest.raises(ValueError, match="as many predictions as truths, got 60 and 59"):
         intervals.without_each(metrics.uar, truth_N, truth_N[1:], truth_N)
-    with pytest.raises(ValueError, match=r"at least 2 of them, got 1: \['s0'\]"):
-        intervals.without_each(metrics.uar, truth_N, truth_N, np.repeat("s0", 60))
+
+
+def test_a_single_speaker_has_a_difference_without_an_interval() -> None:
+    truth_N = np.tile([0, 1], 30)
+    found = intervals.paired_difference(metrics.uar, truth_N, truth_N, np.zeros(60, int), np.repeat("s0", 60))
+    assert found.difference == pytest.approx(0.5)
+    assert found.units == 1
+    assert np.isnan([found.low, found.high, found.p]).all()
 
 
 def test_the_paired_difference_has_a_sign_and_its_p_value_none() -> None:

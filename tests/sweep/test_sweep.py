@@ -19,6 +19,7 @@ from seral.options import load, parse
 from seral.pool.shards import open_pool
 from seral.sweep.board import leaderboard, read_records
 from seral.sweep.plan import SweepOptions
+from seral.sweep.report import verdict
 from seral.sweep.run import MAY_CHANGE, _tpe, best_config, blind, examples_of, run_sweep
 from seral.sweep.trials import _former_reports, feature_key, judge, learn, learn_once
 from seral.task.context import open_run
@@ -168,6 +169,13 @@ def test_a_stopped_trial_ranks_behind_those_that_were_seen_through(run_values: d
     report = {"step": 1, "dev": 0.9, "last": False}
     repeated = _former_reports({"state": "stopped", "reports": [report]}, on_the_way=False)
     assert repeated == [{**report, "last": True, "through": False}], "a resumed sweep says the same of it"
+
+
+def test_the_gain_on_one_test_speaker_has_no_interval() -> None:
+    nothing = float("nan")
+    gain = {"difference": 0.1, "low": nothing, "high": nothing, "p": nothing, "units": 1}
+    sentence = verdict({"rows": {"best": {"mean": 0.5}, "given": {"mean": 0.4}}, "gain": gain}, "uar")
+    assert sentence.endswith("+10.0, of one speaker, so without an interval.")
 
 
 @pytest.mark.ray

@@ -79,6 +79,8 @@ def verdict(tested: Mapping[str, Any], metric: str) -> str:
     gain = tested["gain"]
     difference, low, high = (scale * gain[name] for name in ("difference", "low", "high"))
     digits = 1 if scale == 100 else 3
+    if gain["units"] < 2:
+        return f"{score}; against what was given: {difference:+.{digits}f}, of one speaker, so without an interval."
     interval = f"{low:+.{digits}f} to {high:+.{digits}f}"
     between = f"{difference:+.{digits}f} ({interval}, p = {gain['p']:.2g}, {gain['units']} speakers)"
     sure = "the interval includes zero" if low <= 0 <= high else "the interval excludes zero"
