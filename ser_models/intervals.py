@@ -56,7 +56,8 @@ def mean_interval(value_G: NDArray[np.floating]) -> Interval:
 def without_each(
     statistic: Statistic, truth_N: NDArray[Any], predicted_N: NDArray[Any], unit_N: NDArray[np.generic]
 ) -> NDArray[np.float64]:
-    """A statistic of all clips but those of one unit, for each of them in sorted order, (G, ...); NaN for a single one."""
+    """A statistic of all clips but those of one unit, for each of them in sorted order, (G, ...); NaN for a single
+    unit."""
     _check_rows(truth_N, predicted_N, unit_N)
     units = np.unique(unit_N)
     if len(units) == 1:

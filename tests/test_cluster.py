@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +25,16 @@ def test_a_job_ships_both_packages_as_source_and_no_folder_called_platform() -> 
 def test_everything_a_worker_needs_fits_into_one_upload() -> None:
     files = [path for folder in runtime_env()["py_modules"] for path in Path(folder).rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 20e6
+
+
+def test_a_ray_that_does_not_come_up_is_a_sentence(tmp_path: Path) -> None:
+    blocked = tmp_path / "a-file"
+    blocked.touch()
+    code = "from seral.cluster import *\ntry:\n    connect()\nexcept JobError as error:\n    print(error)"
+    environment = os.environ | {"RAY_TMPDIR": str(blocked / "ray")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Ray did not come up on this machine: [Errno 20] Not a directory"), done
+    assert "the same command again" in done.stdout
 
 
 @pytest.mark.ray

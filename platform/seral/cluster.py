@@ -66,7 +66,7 @@ class ClusterOptions(Options):
 def connect(options: ClusterOptions | None = None) -> None:
     """Join or start Ray once per process; a Ray that already runs in this process is kept.
 
-    Raises JobError when no cluster answers at the address, or it does not let us in.
+    Raises JobError when no cluster answers at the address, or it does not let us in, or a local Ray does not come up.
     """
     if ray.is_initialized():
         return
@@ -96,6 +96,14 @@ def connect(options: ClusterOptions | None = None) -> None:
             raise JobError(
                 f"{error}. Is its head running, and is the address right? A head that asks for a token wants "
                 f"RAY_AUTH_MODE=token here, with the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+            ) from error
+        except Exception as error:  # Ray has no narrower one
+            if address:
+                raise
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise JobError(
+                f"Ray did not come up on this machine: {reason}. A process of it may have been killed, or the machine "
+                "is busy, or short of memory or disk; the same command again starts it anew"
             ) from error
     ending.take_signals_back()
     if guard:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,3 +146,16 @@ def differences(subject: Subject, folder: Path, twin: Path) -> list[str]:
             name for name in sorted(names[0] & names[1]) if (folder / name).read_bytes() != (twin / name).read_bytes()
         ]
     return wrong
+
+
+def run_twin(name: str, materials: Path, work: Path) -> float:
+    """Run a command undisturbed, once; returns the seconds that it took."""
+    folder, clock = work / "twins" / name, work / "twins" / f"{name}.json"
+    if not clock.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        SUBJECTS[name].prepare(materials, folder)
+        started = time.monotonic()
+        run_seral(SUBJECTS[name].words(materials, folder))
+        clock.write_text(json.dumps(time.monotonic() - started))
+    return float(json.loads(clock.read_text()))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from jobs.bench.chaos.commands import CLASSES, run_seral
+from jobs.bench.chaos.results import Results
 from jobs.bench.chaos.watched import End, Running
 from seral.pool.check import check_pool
 from seral.pool.tombstones import read_erased
@@ -91,23 +92,17 @@ def run_pairs(work: Path, materials: Path, names: Sequence[str], tries: int, see
 
     Results are written after every try, to WORK/pairs.jsonl.
     """
-    results, lines = work / "pairs.jsonl", []
-    records = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(*record["pair"], record["seed"]): record for record in records}
+    results = Results(work / "pairs.jsonl", ("first", "second", "seed"))
     for one, other in itertools.combinations_with_replacement(names, 2):
         for number in range(seed, seed + tries):
-            if (one, other, number) not in done:
+            if (one, other, number) not in results:
                 started = time.monotonic()
                 wrong = _pair(work / "pairs" / f"{one}-{other}-{number}", materials, (one, other), number)
-                record = {"pair": [one, other], "seed": number, "wrong": wrong, "s": round(time.monotonic() - started)}
-                done[one, other, number] = record
-                with open(results, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
+                facts = {"first": one, "second": other, "seed": number, "s": round(time.monotonic() - started)}
+                results.add(facts | {"wrong": wrong})
                 say(f"{one} beside {other}, seed {number}: {'; '.join(wrong) or 'survived'}")
-    failed = [record for record in done.values() if record["wrong"]]
-    lines.append(f"{len(done)} tries, {len(done) - len(failed)} survived")
-    lines += [f"    {' beside '.join(record['pair'])}, seed {record['seed']}: {record['wrong']}" for record in failed]
-    return "\n".join(lines)
+    failed = results.failed()
+    return "\n".join([f"{len(results.records)} tries, {len(results.records) - len(failed)} survived", *failed])
 
 
 def _pair(folder: Path, materials: Path, names: tuple[str, str], seed: int) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import json
 import shutil
@@ -10,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import soundfile as sf
 
+from jobs.bench.chaos import learning
 from jobs.bench.chaos.changes import HOWS, Subject, stops
+from jobs.bench.chaos.learning import EMOTIONS, digest, put
+from jobs.bench.chaos.results import Results
 from seral import storage
 from seral.errors import StateError
 from seral.labels.exchange import import_labels
@@ -32,9 +33,7 @@ from seral.pool.shards import TABLES, read_manifest, snapshot_names
 from seral.pool.snapshots import take_snapshot
 
 CLIPS, SPEAKERS, SECONDS, RATE_HZ = 8, 2, 0.3, 16_000
-EMOTIONS = ("anger", "happiness", "neutral", "sadness")
 SHARD_MB = 0.02
-ROUND_FILES = ("picks.parquet", "labels.parquet", "metrics.json", "model/head.safetensors")
 
 
 def write_corpus(folder: Path, clips: int = CLIPS, first: int = 0) -> Path:
@@ -49,12 +48,6 @@ def write_corpus(folder: Path, clips: int = CLIPS, first: int = 0) -> Path:
     with open(folder / "manifest.jsonl", "a", encoding="utf-8") as file:
         file.write("".join(f"{row}\n" for row in rows))
     return folder
-
-
-def put(module: ModuleType, **functions: Any) -> None:
-    """Put functions that do without Ray in the place of those of a module, in this process, which is a fork."""
-    for name, function in functions.items():
-        setattr(module, name, function)
 
 
 def import_here(root: Path, out: Path) -> None:
@@ -76,15 +69,11 @@ def _write_shards(options: ImportOptions, listing: Any, chunks: Sequence[Any], e
 def outcome_of_pool(pool: Path, *, tables: Sequence[str] = tuple(TABLES), names: bool = True) -> Mapping[str, Any]:
     """The bytes of a pool's tables, its problems, and what is left half-written."""
     files = sorted(file for table in tables for file in (pool / table).glob("*"))
-    sums = [(f"{file.parent.name}/{file.name}" if names else "", _digest(file)) for file in files]
+    sums = [(f"{file.parent.name}/{file.name}" if names else "", digest(file)) for file in files]
     manifest = read_manifest(str(pool)) or {}
     facts = {"pool_hash": manifest.get("pool_hash"), "revision": manifest.get("revision")}
     facts |= {"snapshots": snapshot_names(str(pool)), "problems": check_pool(str(pool))}
     return facts | {"files": sorted(sums), "partial": storage.half_written(pool)}
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _new_pool(folder: Path, name: str = "pool", first: int = 0) -> None:
@@ -136,53 +125,6 @@ def _outcome_of_ledger(folder: Path) -> object:
         return answers, batches, people, ledger.asked("round-1"), ledger.database.damage()
 
 
-def _round(folder: Path) -> None:
-    from seral.loop import loop
-    from seral.loop.options import LoopOptions
-    from seral.task import context
-
-    put(context, connect=lambda options=None: None)
-    put(loop, cpu_count=lambda: 1, encoder_actors=lambda options: 1, _run_all=_run_all)
-    put(loop, _foresee=lambda *arguments: 0, write_environment=lambda *arguments: None)
-    values: dict[str, Any] = {"pool": str(folder / "pool"), "run": str(folder / "run"), "encoder": "seral-tiny"}
-    values |= {"classes": list(EMOTIONS), "split": {"scheme": "k-fold", "k": 3}, "folds": [0], "seeds": [0]}
-    values |= {"budget": {"sizes": [8, 12]}, "full_arm": False, "finetune": {"adapter": "frozen"}}
-    loop.run_loop(parse(LoopOptions, values))
-
-
-def _run_all(options: Any, trajectories: Sequence[Any], folds: Mapping[int, Any], memory: int) -> None:
-    from seral.loop.trajectory import run_trajectory
-
-    for trajectory, arm in trajectories:
-        folder = storage.join(options.run, "trajectories", trajectory.name)
-        run_trajectory(folder, trajectory, arm, folds[trajectory.fold])
-
-
-def _outcome_of_run(folder: Path) -> Mapping[str, Any]:
-    from seral.verbs.check_run import check_run
-
-    rounds = sorted((folder / "run").glob("trajectories/*/rounds/*"))
-    files = [path / name for path in rounds for name in ROUND_FILES]
-    sums = {str(file.relative_to(folder)): _digest(file) for file in files}
-    return {"files": sums, "problems": check_run(str(folder / "run")).problems}
-
-
-def _pretrain(folder: Path, pool: Path) -> None:
-    from seral.pretraining import tapt
-
-    put(tapt, connect=lambda options=None: None)
-    steps = {"steps": 3, "batch_s": 10, "warmup_steps": 1, "checkpoint_every": 1, "eval_every": 2}
-    values = {"pool": str(pool), "run": str(folder / "run"), "encoder": "seral-tiny", "tapt": steps}
-    tapt.pretrain(parse(tapt.TaptJobOptions, values))
-
-
-def _outcome_of_pretraining(folder: Path) -> object:
-    run = folder / "run"
-    sums = {str(file.relative_to(run)): _digest(file) for file in sorted(run.rglob("*.safetensors"))}
-    left = sorted(str(file.relative_to(run)) for file in run.rglob("*") if file.is_file())
-    return sums, left, storage.read_json(run / "tapt.json")["history"]
-
-
 def _loaded(*modules: str) -> None:
     """Import before a fork what each of them would import."""
     for module in modules:
@@ -201,7 +143,9 @@ def subjects(materials: Path) -> dict[str, Subject]:
         _new_pool(folder, "two", first=CLIPS // 2)
 
     def copied(folder: Path) -> None:
-        _loaded("seral.loop.loop", "seral.loop.trajectory", "seral.verbs.check_run")
+        _loaded(
+            "seral.loop.loop", "seral.loop.trajectory", "seral.sweep.report", "seral.sweep.run", "seral.verbs.check_run"
+        )
         shutil.copytree(materials / "pool", folder / "pool")
 
     def merge(folder: Path) -> None:
@@ -224,34 +168,35 @@ def subjects(materials: Path) -> dict[str, Subject]:
         "erase": Subject(prepare=_new_pool, call=_erase, outcome=lambda folder: erased(folder / "pool")),
         "pretrain": Subject(
             prepare=lambda folder: _loaded("seral.pretraining.tapt", "peft", "ray.train.torch"),
-            call=lambda folder: _pretrain(folder, materials / "pool"),
-            outcome=_outcome_of_pretraining,
+            call=lambda folder: learning.pretrain(folder, materials / "pool"),
+            outcome=learning.outcome_of_pretraining,
         ),
         "labels": Subject(prepare=_answers, call=_label, outcome=_outcome_of_ledger),
-        "round": Subject(prepare=copied, call=_round, outcome=_outcome_of_run),
+        "round": Subject(prepare=copied, call=learning.run_loop, outcome=learning.outcome_of_loop),
+        "trial": Subject(prepare=copied, call=learning.run_sweep, outcome=learning.outcome_of_sweep),
     }
 
 
 def run_points(work: Path, materials: Path, names: Sequence[str], every: int) -> str:
     """Every change of these commands, each way; returns a table of tries, survived and what did not.
 
-    Results are written for a command and a way at a time, to WORK/changes.jsonl.
+    Results are written after every try, to WORK/changes.jsonl.
     """
-    results, lines = work / "changes.jsonl", []
-    records = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    done = {(record["command"], record["how"]): record for record in records}
+    results = Results(work / "changes.jsonl", ("command", "how", "change"))
     for name in names:
         for how in HOWS:
-            if (name, how) not in done:
-                tried = list(stops(subjects(materials)[name], work / "changes" / f"{name}-{how}", how, every=every))
-                wrong = [f"{stop.change} ({stop.path}): {stop.complaint}" for stop in tried if stop.complaint]
-                done[name, how] = {"command": name, "how": how, "tries": len(tried), "wrong": wrong}
-                with open(results, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(done[name, how]) + "\n")
-            record = done[name, how]
-            survived = record["tries"] - len(record["wrong"])
-            lines.append(
-                f"{name}, {how}: {record['tries']} tries, {survived} survived"
-                + "".join(f"\n    before change {one}" for one in record["wrong"])
-            )
-    return "\n".join(lines)
+            tried = [one["change"] for one in results.records if (one["command"], one["how"]) == (name, how)]
+            first, folder = max(tried, default=1 - every) + every, work / "changes" / f"{name}-{how}"
+            if 0 not in tried:  # the end
+                for stop in stops(subjects(materials)[name], folder, how, first=first, every=every):
+                    wrong = [stop.complaint] if stop.complaint else []
+                    at = {"command": name, "how": how, "change": stop.change}
+                    results.add(at | {"path": stop.path, "wrong": wrong})
+                results.add({"command": name, "how": how, "change": 0, "wrong": []})
+    lines = []
+    for name in names:
+        for how in HOWS:
+            own = [one for one in results.records if (one["command"], one["how"]) == (name, how) and one["change"]]
+            survived = sum(not one["wrong"] for one in own)
+            lines.append(f"{name}, {how}: {len(own)} tries, {survived} survived")
+    return "\n".join([*lines, *results.failed()])

@@ -10,13 +10,15 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jobs.bench.chaos.commands import Subject
+from jobs.bench.chaos.commands import SUBJECTS, Subject, differences, run_twin
+from jobs.bench.chaos.results import Results
 from jobs.bench.chaos.watched import LAUNCH, End, Running
+from seral.progress import say
 
 CLOCK = """
 import os, time
@@ -119,3 +121,33 @@ def _take_rights(folder: Path) -> dict[Path, int]:
     for path, mode in rights.items():
         path.chmod((mode | (0o555 if path.is_dir() else 0o444)) & ~0o222)
     return rights
+
+
+def run_surroundings(work: Path, materials: Path, names: Sequence[str]) -> str:
+    """Every command in every surroundings; results are written after each, to WORK/surroundings.jsonl."""
+    results = Results(work / "surroundings.jsonl", ("command", "surroundings"))
+    for name in names:
+        run_twin(name, materials, work)
+        for title, surroundings in SURROUNDINGS.items():
+            if (name, title) not in results:
+                folder = work / "surroundings" / f"{name}-{title.replace(' ', '-')}"
+                wrong = _in_surroundings(SUBJECTS[name], surroundings, folder, work / "twins" / name, materials)
+                results.add({"command": name, "surroundings": title, "wrong": wrong})
+                say(f"{name}, {title}: {'; '.join(wrong) or 'the same'}")
+    failed = results.failed()
+    return "\n".join([f"{len(results.records)} tries, {len(results.records) - len(failed)} the same", *failed])
+
+
+def _in_surroundings(
+    subject: Subject, surroundings: Surroundings, folder: Path, twin: Path, materials: Path
+) -> list[str]:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    subject.prepare(materials, folder)
+    end = run_in(surroundings, subject, folder, materials)
+    wrong = [f"status {end.status}, {end.last_line!r}"] if end.status else []
+    wrong += ["a traceback"] if "Traceback" in end.output else []
+    wrong += differences(subject, folder, twin)
+    if not wrong:
+        shutil.rmtree(folder)
+    return wrong
