@@ -118,14 +118,14 @@ def _run_cells(run: str, work: Any, arguments: Mapping[Any, Sequence[Any]], *_: 
 
 
 def outcome_of_sweep(folder: Path) -> Mapping[str, Any]:
-    """What FOLDER/run says, but for seconds."""
+    """The board and the bytes of the results of FOLDER/run, but for seconds."""
     from seral.sweep.board import leaderboard, read_records
 
     run = str(folder / "run")
     board = leaderboard(read_records(run)).drop(columns=[SECONDS], errors="ignore")
     names = ("tested.json", "best.yaml")
-    said = {name: digest(folder / "run" / name) for name in names}
-    return {"board": board.to_csv(), "files": said, "problems": _problems(folder)}
+    sums = {name: digest(folder / "run" / name) for name in names}
+    return {"board": board.to_csv(), "files": sums, "problems": _problems(folder)}
 
 
 def pretrain(folder: Path, pool: Path) -> None:

