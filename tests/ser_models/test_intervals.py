@@ -133,7 +133,7 @@ def test_a_single_speaker_has_a_difference_without_an_interval() -> None:
     result = intervals.paired_difference(metrics.uar, truth_N, truth_N, np.zeros(60, int), np.repeat("s0", 60))
     assert result.difference == pytest.approx(0.5)
     assert result.units == 1
-    assert np.isnan([result.low, found.high, found.p]).all()
+    assert np.isnan([result.low, result.high, result.p]).all()
 
 
 def test_the_paired_difference_has_a_sign_and_its_p_value_none() -> None:
