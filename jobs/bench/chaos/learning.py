@@ -32,11 +32,12 @@ def run_loop(folder: Path) -> None:
     """Two rounds of two arms on FOLDER/pool."""
     from seral.loop import loop
     from seral.loop.options import LoopOptions
-    from seral.task import context
+    from seral.task import context, run
 
     put(context, connect=lambda options=None: None)
     put(loop, cpu_count=lambda: 1, encoder_actors=lambda options: 1, _run_all=_run_all)
-    put(loop, _foresee=lambda *arguments: 0, write_environment=lambda *arguments: None)
+    put(loop, _foresee=lambda *arguments: 0)
+    put(run, ray=SimpleNamespace(cluster_resources=dict))
     values = _task(folder) | {"run": str(folder / "run"), "budget": {"sizes": [8, 12]}, "full_arm": False}
     loop.run_loop(parse(LoopOptions, values))
 
@@ -73,17 +74,13 @@ def run_sweep(folder: Path) -> None:
     from seral.sweep import run
     from seral.sweep.plan import SweepOptions
     from seral.task import context
-    from seral.training import supervised
+    from seral.task import run as task_run
 
     put(context, connect=lambda options=None: None)
-    put(supervised, write_environment=_write_environment)
+    put(task_run, ray=SimpleNamespace(cluster_resources=dict))
     put(run, _tune=_tune, run_cells=_run_cells, ray=SimpleNamespace(put=lambda value: value))
     sweep = {"run": str(folder / "run"), "training": _task(folder), "space": {"finetune.head.l2": [0.03, 0.3, 3.0]}}
     run.run_sweep(parse(SweepOptions, sweep | {"search": "grid", "early_stopping": None}))
-
-
-def _write_environment(options: Any, *_: Any) -> None:
-    storage.write_json(storage.join(options.run, "environment.json"), {})
 
 
 def _tune(options: Any, examples: Mapping[str, Mapping[int, Any]], cells: int) -> None:
