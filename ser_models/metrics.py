@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ser_models.registry import Registry, only
+
 # N clips · C classes · K rated dimensions · F folds · R repeats (seeds, resamples)
 
 Labels = NDArray[np.int64]
@@ -167,7 +169,7 @@ class Metric(NamedTuple):
     better: Literal["higher", "lower"] = "higher"
 
 
-METRICS: dict[str, Metric] = {
+OWN: dict[str, Metric] = {
     "uar": Metric(uar, of="classes"),
     "wa": Metric(wa, of="classes"),
     "macro_f1": Metric(macro_f1, of="classes"),
@@ -175,6 +177,7 @@ METRICS: dict[str, Metric] = {
     "ccc": Metric(ccc, of="ratings"),
     "rmse": Metric(rmse, of="ratings", better="lower"),
 }
+METRICS = Registry(OWN, "seral.metrics", only(Metric))
 """Metrics by name, as every evaluation writes them."""
 
 

@@ -16,6 +16,7 @@ import ray
 from pydantic import Field
 
 import ser_models
+from ser_models.registry import PACKAGES
 from seral import storage
 from seral.errors import AwaitingLabels, JobError, SeralError, TrainError, sentence
 from seral.options import Options
@@ -75,7 +76,7 @@ def connect(options: ClusterOptions | None = None) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU tasks keep seeing what the user set
     arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not storage.inside_job():  # a job's own environment came with its submission, and Ray refuses to be told twice
-        arguments["runtime_env"] = {"env_vars": WORKER_ENV}
+        arguments["runtime_env"] = {"env_vars": worker_env()}
     address = options.address or os.environ.get("RAY_ADDRESS")
     if address:
         arguments["address"] = address
@@ -148,7 +149,13 @@ def runtime_env(jobs: str | Path = "jobs") -> dict[str, Any]:
     is shipped. As a wheel they would not do: Ray installs a wheel with everything it depends on, gigabytes of it.
     """
     packages = [str(folder.resolve()) for folder in (PACKAGE, Path(ser_models.__path__[0]))]
-    return {"working_dir": str(jobs), "py_modules": packages, "env_vars": WORKER_ENV}
+    return {"working_dir": str(jobs), "py_modules": packages, "env_vars": worker_env()}
+
+
+def worker_env() -> dict[str, str]:
+    """Environment variables of workers: limits of their threads, and packages whose code may be named."""
+    plugins = os.environ.get(PACKAGES)
+    return WORKER_ENV | ({PACKAGES: plugins} if plugins else {})
 
 
 def cpu_count() -> int:

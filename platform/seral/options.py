@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
+from ser_models.registry import allow
 from seral.errors import AwaitingLabels, OptionError
 from seral.process.ending import end_if_stopped, stoppable
 from seral.process.failures import explanation
@@ -80,6 +81,7 @@ def load(
     The file may say `verb: NAME`, as the config.yaml of every result does. Raises OptionError for another verb's file.
     """
     values = {} if path is None else read_yaml(path)
+    allow([values, overrides])
     named = values.pop(VERB, verb)
     if verb is not None and named != verb:
         raise OptionError(f"{path} holds options of {named!r}, not of {verb!r}: name a file of {verb!r}")

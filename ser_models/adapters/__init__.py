@@ -30,6 +30,7 @@ from ser_models.adapters.prefix import PrefixOptions, attach_prefix
 from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD, KEY_VALUE_FEEDFORWARD
 from ser_models.adapters.wap import WapOptions, attach_wap
 from ser_models.encoders import SpeechEncoder
+from ser_models.registry import Registry, only
 
 if TYPE_CHECKING:  # peft and transformers take seconds to import: whoever adapts or loads no encoder does without
     from peft import PeftConfig
@@ -83,7 +84,7 @@ def _is_ia3(config: PeftConfig) -> bool:
     return bool(config.peft_type == "IA3")
 
 
-ADAPTERS: dict[str, Adapter] = {
+OWN: dict[str, Adapter] = {
     "frozen": Adapter(
         options=FrozenOptions,
         attach=attach_frozen,
@@ -130,5 +131,6 @@ ADAPTERS: dict[str, Adapter] = {
     "gate": Adapter(options=GateOptions, attach=attach_gate, mergeable=False, lr=5e-3),
     "wap": Adapter(options=WapOptions, attach=attach_wap, mergeable=False, lr=1e-4),
 }
+ADAPTERS = Registry(OWN, "seral.adapters", only(Adapter))
 """Kinds of adapters by name, in the order in which they go onto an encoder: base weights, then peft's (they rename what
 they wrap), then what is ours."""

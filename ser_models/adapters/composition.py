@@ -27,9 +27,9 @@ def attach_adapters(encoder: SpeechEncoder, spec: str | Mapping[str, Any], *, se
     encoder come first, then what replaces its linears, then what joins its attention or follows a layer.
     """
     options = parse_adapters(spec) if isinstance(spec, str) else dict(spec)
-    if unknown := sorted(set(options) - set(ADAPTERS)):
+    if unknown := [kind for kind in options if kind not in ADAPTERS]:
         raise ValueError(f"no adapter {unknown[0]!r}; known: {', '.join(ADAPTERS)}")
-    for kind, adapter in ADAPTERS.items():
+    for kind in [*ADAPTERS.own, *sorted(set(options) - set(ADAPTERS.own))]:
         if kind in options:
-            adapter.attach(encoder, options[kind], seed=seed)
+            ADAPTERS[kind].attach(encoder, options[kind], seed=seed)
     return encoder

@@ -85,7 +85,7 @@ def read_kinds(folder: str | Path) -> dict[str, Any]:
     """Kinds and options of the saved adapters that peft did not make."""
     path = Path(folder) / OWN_CONFIG
     own: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if unknown := sorted(set(own) - set(ADAPTERS)):
+    if unknown := [kind for kind in own if kind not in ADAPTERS]:
         raise ValueError(f"{folder} holds an adapter {unknown[0]!r}; known: {', '.join(ADAPTERS)}")
     return {kind: ADAPTERS[kind].options(**options) for kind, options in own.items()}
 
@@ -106,7 +106,8 @@ def take_over(encoder: SpeechEncoder, folder: str | Path) -> SpeechEncoder:
 def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
     own = read_kinds(folder)
     config = _read_config(folder) if (folder / CONFIG).is_file() else None
-    for kind, adapter in ADAPTERS.items():
+    for kind in [*ADAPTERS.own, *sorted({*own, *ADAPTERS} - set(ADAPTERS.own))]:
+        adapter = ADAPTERS[kind]
         if config is not None and adapter.peft is not None and adapter.peft(config):
             inject(encoder, kind, adapter.options(), config)
         if kind in own:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -18,6 +19,7 @@ from ser_models.encoders.moonshine import MoonshineSpeechEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.encoders.wavlm import WavLMEncoder
 from ser_models.encoders.whisper import WhisperSpeechEncoder
+from ser_models.registry import Registry
 
 __all__ = [
     "EMBEDDED",
@@ -30,7 +32,18 @@ __all__ = [
     "wrap",
 ]
 
-FAMILIES: dict[str, type[Wav2Vec2Encoder] | type[WhisperSpeechEncoder] | type[MoonshineSpeechEncoder]] = {
+EncoderClass = Callable[..., SpeechEncoder]
+"""(network of transformers, normalise=...) -> the encoder around it."""
+
+
+def as_family(part: Any) -> EncoderClass:
+    """A class of encoders of somebody else's. ValueError for anything else."""
+    if not (isinstance(part, type) and issubclass(part, SpeechEncoder)):
+        raise ValueError(f"{part!r} is no subclass of ser_models.encoders.SpeechEncoder")
+    return part
+
+
+OWN: dict[str, EncoderClass] = {
     "wav2vec2": Wav2Vec2Encoder,
     "hubert": Wav2Vec2Encoder,
     "wavlm": WavLMEncoder,
@@ -38,6 +51,7 @@ FAMILIES: dict[str, type[Wav2Vec2Encoder] | type[WhisperSpeechEncoder] | type[Mo
     "whisper": WhisperSpeechEncoder,
     "moonshine": MoonshineSpeechEncoder,
 }
+FAMILIES = Registry(OWN, "seral.encoders", as_family)
 """Hugging Face model_type -> the class that runs it."""
 
 EMBEDDED: dict[str, Callable[[], SpeechEncoder]] = {

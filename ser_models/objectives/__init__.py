@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 from torch import nn
 
-from ser_models.encoders import FAMILIES
 from ser_models.objectives.batches import batches_by_seconds, random_crop
 from ser_models.objectives.contrastive import ContrastiveObjective, pretraining_heads
 from ser_models.objectives.distillation import Distillation, DistillationOptions
@@ -23,6 +22,7 @@ from ser_models.objectives.options import MaskedPredictionOptions, gumbel_temper
 from ser_models.objectives.store import load_objective, restore_objective, save_objective
 from ser_models.objectives.surprisal import surprisal
 from ser_models.objectives.training import UpdateOptions, average_gradients, held_out_scores, update
+from ser_models.registry import Registry, only
 
 __all__ = [
     "OBJECTIVES",
@@ -68,17 +68,17 @@ class ObjectiveKind:
     reads: Literal["waves", "frames", "teacher"]
     """waves: clips (B, S) and their lengths. frames: cached frames of a hidden state, (B, T, D). teacher: clips, and
     the hidden states of a larger encoder on them."""
-    families: tuple[str, ...] = tuple(sorted(FAMILIES))
-    """Families of encoders that it fits."""
+    families: tuple[str, ...] | None = None
+    """Families of encoders that it fits; None = all."""
     adapter: str | None = None
     """The adapter that it trains on an encoder which stays as it is; None = the encoder, or any adapter to merge."""
 
     def fits(self, family: str) -> bool:
         """Whether encoders of a family can be pretrained with it."""
-        return family in self.families
+        return self.families is None or family in self.families
 
 
-OBJECTIVES: dict[str, ObjectiveKind] = {
+OWN: dict[str, ObjectiveKind] = {
     "contrastive": ObjectiveKind(
         options=MaskedPredictionOptions, build=ContrastiveObjective, reads="waves", families=("wav2vec2",)
     ),
@@ -88,6 +88,7 @@ OBJECTIVES: dict[str, ObjectiveKind] = {
     ),
     "distillation": ObjectiveKind(options=DistillationOptions, build=Distillation, reads="teacher"),
 }
+OBJECTIVES = Registry(OWN, "seral.objectives", only(ObjectiveKind))
 """Objectives by name. An encoder is pretrained with the first that fits its family, unless another one is chosen."""
 
 

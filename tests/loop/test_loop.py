@@ -481,3 +481,5 @@ def test_wrong_names_are_told_with_the_right_ones(run_values: dict[str, Any], sp
         run_loop(parse(LoopOptions, run_values | {"folds": [7], "run": run_values["run"] + "2"}))
     with pytest.raises(LabelError, match=r"disgust.*words outside"):
         Oracle(open_pool(speech_pool), ["anger", "disgust"])
+    with pytest.raises(LabelError, match=r"sadness \(\d+, which class_map takes for grief\)"):
+        Oracle(open_pool(speech_pool), ["sadness"], {"sadness": "grief"})

@@ -19,7 +19,7 @@ from .test_tapt import spread_rows, tones
 
 # B clips · T frames · D features · L hidden states of the teacher that are distilled
 
-FAMILY = {kind: "wav2vec2-layer" if "whisper" not in made.families else "whisper" for kind, made in OBJECTIVES.items()}
+FAMILY = {kind: "whisper" if made.fits("whisper") else "wav2vec2-layer" for kind, made in OBJECTIVES.items()}
 Make = Callable[[str], SpeechEncoder]
 
 

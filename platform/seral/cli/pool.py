@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ser_models.registry import allow
 from seral.cli.arguments import AsJson, EncoderName, PoolPath, Sets
 from seral.cli.configured import command_of
 from seral.cli.corpus import reads_corpus
@@ -39,6 +40,7 @@ def pool_import(
     from seral.pool.screened import screen_offer
     from seral.progress import say
 
+    allow(reader)
     values = {"reader": reader, "root": path, "out": out, **choices}
     options = parse(ImportOptions, values, settings or [])
     counts = import_corpus(options)
@@ -78,6 +80,7 @@ def pool_audit(
     from seral.options import parse
     from seral.pool.audit import AuditOptions, audit_corpus, render
 
+    allow(reader)
     values = {"reader": reader, "root": path, "pool": pool, "out": out, **choices}
     typer.echo(render(audit_corpus(parse(AuditOptions, values, settings or []))))
 

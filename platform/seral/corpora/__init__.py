@@ -9,6 +9,7 @@ A file with the right suffix whose name says nothing is yielded as `Skipped`, so
 
 from __future__ import annotations
 
+from ser_models.registry import Registry
 from seral.corpora.aesdd import read_aesdd
 from seral.corpora.biic_podcast import read_biic_podcast
 from seral.corpora.cafe import read_cafe
@@ -31,14 +32,14 @@ from seral.corpora.msp_improv import read_msp_improv
 from seral.corpora.msp_podcast import read_msp_podcast
 from seral.corpora.nemo import read_nemo
 from seral.corpora.ravdess import read_ravdess
-from seral.corpora.reading.reader import Reader
+from seral.corpora.reading.reader import Reader, as_reader
 from seral.corpora.savee import read_savee
 from seral.corpora.shemo import read_shemo
 from seral.corpora.subesco import read_subesco
 from seral.corpora.tess import read_tess
 from seral.corpora.urdu import read_urdu
 
-READERS: dict[str, Reader] = {
+OWN: dict[str, Reader] = {
     "ravdess": Reader(read_ravdess, totals={"speech": 1440}),
     "emodb": Reader(read_emodb, totals={"2005": 535}),
     "nemo": Reader(read_nemo, totals={"2024": 4481}),
@@ -67,3 +68,4 @@ READERS: dict[str, Reader] = {
     "webdataset": Reader(read_webdataset),
     "folder": Reader(read_folder),
 }
+READERS = Registry(OWN, "seral.readers", as_reader)

@@ -17,9 +17,10 @@ class TaptRunOptions(Options):
 
     objective: str | None = Field(
         default=None,
-        description=f"One of {', '.join(name for name, kind in OBJECTIVES.items() if kind.reads != 'teacher')}; None = "
-        "the first that fits the encoder: contrastive for wav2vec 2.0, masked_clusters for all others. local_attributes"
-        " trains the adapter `wap` and leaves the encoder as it is: fine-tuning then starts from that adapter.",
+        description=f"One of {', '.join(name for name, kind in OBJECTIVES.own.items() if kind.reads != 'teacher')}; "
+        "None = the first that fits the encoder: contrastive for wav2vec 2.0, masked_clusters for all others. "
+        "local_attributes trains the adapter `wap` and leaves the encoder as it is: fine-tuning then starts from that "
+        "adapter.",
     )
     settings: dict[str, dict[str, Any]] = Field(default={})
     """Further options of the objective, and of the adapter `wap`, by name, such as {local_attributes: {alpha: 0}, wap:

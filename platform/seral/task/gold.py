@@ -118,11 +118,16 @@ class Oracle:
             raise LabelError(f"no utterance of {pool.uri} has gold ratings of {', '.join(dimensions)}")
         absent = sorted(set(classes) - {classes[code] for code in np.unique(self._code_N) if code >= 0})
         if absent and complete:
-            outside = self._outside(self._word_N)
+            words = [self._counted(word, count) for word, count in sorted(self._outside(self._word_N).items())]
             raise LabelError(
                 f"no gold label of {pool.uri} means {', '.join(absent)}; words outside the classes: "
-                f"{', '.join(f'{word} ({n})' for word, n in sorted(outside.items())) or 'none'}"
+                f"{', '.join(words) or 'none'}"
             )
+
+    def _counted(self, word: str, count: int) -> str:
+        """A word, how often it was said, and the class that it means where that has another name."""
+        meant = self._class_map.get(word.strip().lower(), word)
+        return f"{word} ({count})" if meant == word else f"{word} ({count}, which class_map takes for {meant})"
 
     def ignored(self, ids: Iterable[str] | pa.ChunkedArray) -> Counter[str]:
         """Corpus words that mean none of the classes, counted over these ids."""

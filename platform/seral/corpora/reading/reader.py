@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ser_models.registry import with_options
 from seral.corpora.reading.utterance import Skipped, Utterance
 
 Read = Callable[..., Iterable[Utterance | Skipped]]
@@ -24,3 +25,8 @@ class Reader:
     def __call__(self, root: Path, **arguments: Any) -> Iterator[Utterance | Skipped]:
         """The records of a corpus folder."""
         return iter(self.read(root, **arguments))
+
+
+def as_reader(part: Any) -> Reader:
+    """A reader of somebody else's: a record, or a function of the folder."""
+    return part if isinstance(part, Reader) else Reader(with_options(part))

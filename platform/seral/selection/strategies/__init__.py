@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
+from ser_models.registry import Registry
+from seral.selection.strategies import bayesian, herding, wrappers, wrappers_in_parts
 from seral.selection.strategies.automatic import ALL_RECOMMENDED, auto, recommended
 from seral.selection.strategies.batch_bald import batch_bald, batch_bald_looks_at
-from seral.selection.strategies.bayesian import (
-    max_det,
-    max_det_in_parts,
-    predictive_variance,
-    predictive_variance_in_parts,
-)
 from seral.selection.strategies.clusters import alps, k_means
 from seral.selection.strategies.dropout_query import dropquery, dropquery_in_parts
 from seral.selection.strategies.dynamic_coverage import dcom, dcom_in_parts
 from seral.selection.strategies.farthest_first import k_center, k_center_in_parts
 from seral.selection.strategies.greedy_sampling import gsy, gsy_in_parts, igs, igs_in_parts
-from seral.selection.strategies.herding import (
-    max_herding,
-    max_herding_in_parts,
-    uncertainty_herding,
-    uncertainty_herding_in_parts,
-)
 from seral.selection.strategies.informative_diverse import (
     DIVERSITIES,
     after,
@@ -30,7 +20,16 @@ from seral.selection.strategies.informative_diverse import (
 )
 from seral.selection.strategies.largest_cluster import lcmd, lcmd_in_parts
 from seral.selection.strategies.phases import tcm, tcm_stands_for
-from seral.selection.strategies.records import Exact, OfShortlist, Phases, StandsFor, Strategy, Wrapper, by_score
+from seral.selection.strategies.records import (
+    Exact,
+    OfShortlist,
+    Phases,
+    StandsFor,
+    Strategy,
+    Wrapper,
+    as_strategy,
+    by_score,
+)
 from seral.selection.strategies.spread import badge, badge_in_parts, k_means_plus_plus, k_means_plus_plus_in_parts
 from seral.selection.strategies.typical import prob_cover, typiclust
 from seral.selection.strategies.uncertainty import (
@@ -44,23 +43,13 @@ from seral.selection.strategies.uncertainty import (
     margin,
 )
 from seral.selection.strategies.uniform import uniform, uniform_in_parts
-from seral.selection.strategies.wrappers import distinct, epsilon_greedy, quality, quota, relabel, shortlist, usable
-from seral.selection.strategies.wrappers_in_parts import (
-    distinct_in_parts,
-    epsilon_greedy_in_parts,
-    quality_in_parts,
-    quota_in_parts,
-    relabel_in_parts,
-    shortlist_in_parts,
-    usable_in_parts,
-)
 
 __all__ = ["DIVERSITIES", "STRATEGIES", "UNCERTAINTIES", "WRAPPERS"]
 
 FEATURES, PROBABILITIES, PASSES, VALUES = {"embedding_ND"}, {"probability_NC"}, {"dropout_RNC"}, {"value_NK"}
 """Fields of Candidates that most strategies read."""
 
-STRATEGIES: dict[str, Strategy] = {
+OWN: dict[str, Strategy] = {
     # auto, uncertainty_herding and tcm read the probabilities as well where there are any.
     "auto": Strategy(auto, FEATURES, StandsFor(recommended, ALL_RECOMMENDED)),
     "random": Strategy(uniform, in_parts=Exact(uniform_in_parts)),
@@ -76,8 +65,8 @@ STRATEGIES: dict[str, Strategy] = {
     "k_means_plus_plus": Strategy(k_means_plus_plus, FEATURES, Exact(k_means_plus_plus_in_parts)),
     "typiclust": Strategy(typiclust, FEATURES),
     "prob_cover": Strategy(prob_cover, FEATURES),
-    "max_herding": Strategy(max_herding, FEATURES, Exact(max_herding_in_parts)),
-    "uncertainty_herding": Strategy(uncertainty_herding, FEATURES, Exact(uncertainty_herding_in_parts)),
+    "max_herding": Strategy(herding.max_herding, FEATURES, Exact(herding.max_herding_in_parts)),
+    "uncertainty_herding": Strategy(herding.uncertainty_herding, FEATURES, Exact(herding.uncertainty_herding_in_parts)),
     "tcm": Strategy(tcm, FEATURES, Phases(tcm_stands_for)),
     "dcom": Strategy(dcom, PROBABILITIES | FEATURES, Exact(dcom_in_parts)),
     "dropquery": Strategy(dropquery, PROBABILITIES | PASSES | FEATURES, Exact(dropquery_in_parts)),
@@ -86,11 +75,14 @@ STRATEGIES: dict[str, Strategy] = {
     "gsy": Strategy(gsy, VALUES | {"labelled_value_MK"}, Exact(gsy_in_parts)),
     "igs": Strategy(igs, VALUES | FEATURES | {"labelled_value_MK"}, Exact(igs_in_parts)),
     "emcm": by_score(emcm, {"member_RNK"} | FEATURES),
-    "predictive_variance": Strategy(predictive_variance, FEATURES, Exact(predictive_variance_in_parts)),
-    "max_det": Strategy(max_det, FEATURES, Exact(max_det_in_parts)),
+    "predictive_variance": Strategy(
+        bayesian.predictive_variance, FEATURES, Exact(bayesian.predictive_variance_in_parts)
+    ),
+    "max_det": Strategy(bayesian.max_det, FEATURES, Exact(bayesian.max_det_in_parts)),
     "lcmd": Strategy(lcmd, FEATURES, Exact(lcmd_in_parts)),
     "after": Strategy(after, in_parts=OfShortlist(after_looks_at)),
 }
+STRATEGIES = Registry(OWN, "seral.strategies", as_strategy)
 """A new strategy is one function and one line here; the contract tests run over this table.
 
 A score is `by_score(function, reads)` and exact in parts; any other strategy is merged there unless its record says how
@@ -98,12 +90,12 @@ it gets the picks of one machine.
 """
 
 WRAPPERS: dict[str, Wrapper] = {
-    "shortlist": Wrapper(shortlist, in_parts=shortlist_in_parts),
-    "quota": Wrapper(quota, in_parts=quota_in_parts, limits_groups=True),
-    "distinct": Wrapper(distinct, FEATURES, distinct_in_parts, filters=True),
-    "quality": Wrapper(quality, in_parts=quality_in_parts, filters=True),
-    "usable": Wrapper(usable, FEATURES, usable_in_parts),
-    "epsilon_greedy": Wrapper(epsilon_greedy, in_parts=epsilon_greedy_in_parts),
-    "relabel": Wrapper(relabel, {"labelled_doubt_M"}, relabel_in_parts, relabels=True),
+    "shortlist": Wrapper(wrappers.shortlist, in_parts=wrappers_in_parts.shortlist_in_parts),
+    "quota": Wrapper(wrappers.quota, in_parts=wrappers_in_parts.quota_in_parts, limits_groups=True),
+    "distinct": Wrapper(wrappers.distinct, FEATURES, wrappers_in_parts.distinct_in_parts, filters=True),
+    "quality": Wrapper(wrappers.quality, in_parts=wrappers_in_parts.quality_in_parts, filters=True),
+    "usable": Wrapper(wrappers.usable, FEATURES, wrappers_in_parts.usable_in_parts),
+    "epsilon_greedy": Wrapper(wrappers.epsilon_greedy, in_parts=wrappers_in_parts.epsilon_greedy_in_parts),
+    "relabel": Wrapper(wrappers.relabel, {"labelled_doubt_M"}, wrappers_in_parts.relabel_in_parts, relabels=True),
 }
 """A new wrapper is one function and one line here; the contract tests run over this table too."""

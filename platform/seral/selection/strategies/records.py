@@ -6,11 +6,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from ser_models.registry import with_options
 from seral.selection.candidates import Candidates
 from seral.selection.parts.local import Parts, Picks, best_of
 from seral.selection.parts.part import PoolPart
@@ -111,6 +112,13 @@ class Wrapper:
     """Whether it limits the `share` of every group `by` which it divides the candidates."""
     filters: bool = False
     """Whether it leaves out candidates by how they were recorded or whom they repeat, which needs no label."""
+
+
+def as_strategy(part: Any) -> Strategy:
+    """A strategy of somebody else's: a record, or a function, which reads the embedding if it has no set `reads`."""
+    if isinstance(part, Strategy):
+        return replace(part, function=with_options(part.function))
+    return Strategy(with_options(part), frozenset(getattr(part, "reads", {"embedding_ND"})))
 
 
 def by_score(score: Score, reads: AbstractSet[str]) -> Strategy:

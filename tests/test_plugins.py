@@ -1,0 +1,79 @@
+"""The package of docs/plugins.md, installed and used: by its name in a loop and a sweep, and by its module."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seral import storage
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "plugins.md"
+BLOCK = re.compile(r'^```\w+ title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+CLASSES = ["anger", "happiness", "neutral", "sadness"]
+Seral = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the package, as the page writes it."""
+    folder = tmp_path_factory.mktemp("package")
+    for path, text in BLOCK.findall(PAGE.read_text(encoding="utf-8")):
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).write_text(text, encoding="utf-8")
+    return folder / "seral-mine"
+
+
+def seral(*words: str, cwd: Path, path: Path | None = None, ok: bool = True) -> str:
+    paths = [str(path), *sys.path] if path else sys.path
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(item for item in paths if item)}
+    command = [sys.executable, "-P", "-c", "from seral.cli import main; main()", *words]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == ok, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def loop(pool: str, run: Path, strategy: str) -> dict[str, Any]:
+    task: dict[str, Any] = {"pool": pool, "run": str(run), "encoder": "seral-tiny", "classes": CLASSES, "seeds": [0]}
+    task |= {"split": {"scheme": "k-fold", "k": 3}, "folds": [0], "full_arm": False, "random_arm": False}
+    task |= {"finetune": {"adapter": "frozen"}, "budget": {"sizes": [8, 12]}, "cluster": {"cpus": 2}}
+    return task | {"strategy": {"name": strategy, "power": 2.0}}
+
+
+@pytest.mark.slow
+def test_an_installed_package_is_used_in_a_loop_and_in_a_sweep(speech_pool: str, package: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    words = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", str(site)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *words, str(package)], check=True)
+    listed = seral("strategies", cwd=tmp_path, path=site)
+    assert "outskirts(power=1.0)" in listed
+    (tmp_path / "loop.json").write_text(json.dumps(loop(speech_pool, tmp_path / "run", "outskirts")))
+    seral("loop", "run", "loop.json", cwd=tmp_path, path=site)
+    metrics = storage.read_json(tmp_path / "run/trajectories/outskirts.fold-00.seed-0/rounds/0001/metrics.json")
+    assert 0 <= metrics["test"]["worst_recall"] <= metrics["test"]["uar"]
+    trial = loop(speech_pool, tmp_path / "unused", "random") | {"strategy": "random"}
+    del trial["run"]
+    sweep = {"run": str(tmp_path / "sweep"), "loop": trial, "space": {"strategy.name": ["outskirts", "random"]}}
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep | {"search": "grid", "early_stopping": None}))
+    board = seral("sweep", "run", "sweep.json", cwd=tmp_path, path=site)
+    assert re.search(r"done .*outskirts", board)
+    assert "unknown strategy 'outskirts'" in seral("loop", "run", "loop.json", cwd=tmp_path, ok=False)
+
+
+@pytest.mark.slow
+def test_a_function_is_named_by_its_module_and_by_nobody_else(speech_pool: str, package: Path, tmp_path: Path) -> None:
+    config = tmp_path / "loop.json"
+    config.write_text(json.dumps(loop(speech_pool, tmp_path / "run", "seral_mine:outskirts")))
+    seral("loop", "run", str(config), cwd=package)
+    assert (tmp_path / "run/trajectories/seral_mine:outskirts.fold-00.seed-0/rounds/0001/metrics.json").exists()
+    refused = seral("loop", "status", str(tmp_path / "run"), cwd=package, ok=False)
+    assert "set SERAL_PLUGINS=seral_mine if it may run" in refused
+    wrong = seral("loop", "run", str(config), "--set", "strategy.power=x", cwd=package, ok=False)
+    assert "option power of strategy seral_mine:outskirts is 'x'; its default is 1.0" in wrong
