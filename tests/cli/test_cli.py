@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from seral import cli
+from seral import __version__, cli
 from seral.cli.corpus import FLAGS
 from seral.cli.display import show, show_rows
 from seral.corpora import READERS
@@ -102,6 +102,15 @@ def test_a_group_alone_shows_its_commands(arguments: list[str]) -> None:
     wanted = [c[len(arguments)] for c in COMMANDS if c[: len(arguments)] == arguments]
     for name in wanted:
         assert name in text
+
+
+def test_the_version_is_told_and_a_shell_completes_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CliRunner().invoke(cli.app, ["--version"]).output == f"seral {__version__}\n"
+    monkeypatch.setenv("_SERAL_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "seral pool sn")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    done = CliRunner().invoke(cli.app, [], prog_name="seral")
+    assert done.output.split() == ["snapshot"]
 
 
 def test_an_unknown_reader_lists_the_known_ones(tmp_path: Path) -> None:

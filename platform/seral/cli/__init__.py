@@ -5,7 +5,7 @@ A module of this package is a group of commands.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -28,6 +28,7 @@ from seral.errors import AwaitingLabels
 from seral.options import refuse_secrets
 from seral.process.ending import end_if_stopped
 from seral.process.failures import explanation
+from seral.versions import __version__
 
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
@@ -61,11 +62,27 @@ add_configured(GROUPS)
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help=SUMMARY,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"seral {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_any_command(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version, and exit.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
 app.add_typer(pool_app, name="pool")
 app.add_typer(loop_app, name="loop")
 app.add_typer(labels_app, name="labels")
