@@ -97,9 +97,24 @@ with stoppable():
 """
 
 
-def stubborn(then: Callable[[subprocess.Popen[str]], None]) -> tuple[int, float, str]:
+CALLED_BY_C = """
+import ctypes, sys, time
+sys.path[:0] = {path!r}
+from seral.process.ending import stoppable
+def compare(one, other):
+    print("ready", flush=True)
+    time.sleep(60)
+    return 0
+with stoppable():
+    compared = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(compare)
+    ctypes.CDLL(None).qsort((ctypes.c_int * 2)(), 2, 4, compared)
+    time.sleep(60)
+"""
+
+
+def stubborn(then: Callable[[subprocess.Popen[str]], None], program: str = STUBBORN) -> tuple[int, float, str]:
     """Status, seconds and words of a program that swallows what stops it."""
-    program = STUBBORN.format(path=[path for path in sys.path if path])
+    program = program.format(path=[path for path in sys.path if path])
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -116,6 +131,12 @@ def test_who_does_not_end_is_ended() -> None:
     status, seconds, errors = stubborn(lambda process: None)
     assert (status, errors) == (143, "stopped by SIGTERM: the same command goes on, and what is complete is kept\n")
     assert 4 < seconds < 10
+
+
+def test_what_c_code_swallows_comes_once_more() -> None:
+    status, seconds, errors = stubborn(lambda process: None, CALLED_BY_C)
+    assert (status, errors) == (143, "stopped by SIGTERM: the same command goes on, and what is complete is kept\n")
+    assert seconds < 4
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
@@ -136,26 +157,35 @@ from seral.process.guard import Guard
 guard = Guard(speaks=True)
 with guard.marking():
     inside = subprocess.Popen(["sh", "-c", "sleep 300 & sleep 300"], start_new_session=True)
+# A worker of Ray's, whose title is written over its environment, opens its log a second after that.
+opens = "import time; time.sleep(1); log = open({log!r}); time.sleep(300)"
+late = subprocess.Popen(["ray::Late", "-I", "-c", opens], executable=sys.executable, env={{}}, start_new_session=True)
+guard.clear({session!r})
 outside = subprocess.Popen(["sleep", "300"])
-print(inside.pid, outside.pid, flush=True)
+print(inside.pid, late.pid, outside.pid, flush=True)
 time.sleep(300)
 """
 
 
-def test_the_guard_ends_what_has_the_mark_and_nothing_else() -> None:
-    program = GUARDED.format(path=[path for path in sys.path if path])
+def test_the_guard_ends_what_has_the_mark_and_nothing_else(tmp_path: Path) -> None:
+    session = tmp_path / "session_1"
+    (session / "logs").mkdir(parents=True)
+    log = session / "logs" / "worker.out"
+    log.touch()
+    program = GUARDED.format(path=[path for path in sys.path if path], log=str(log), session=str(session))
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stderr is not None
     with process:
-        inside, outside = map(int, process.stdout.readline().split())
+        inside, late, outside = map(int, process.stdout.readline().split())
         process.kill()
         try:
             # The guard writes to the program's standard error when all that has the mark is gone.
             assert process.stderr.readline().startswith("error: the command was killed")
             assert "sleep" not in title(inside)
+            assert "ray::Late" not in title(late)
             assert "sleep" in title(outside)
         finally:
             os.kill(outside, signal.SIGKILL)

@@ -46,7 +46,8 @@ class Command:
         """Calls that `fail` the command where it cannot go on."""
         self._reason: tuple[int, str] | None = None
         self._since_s = 0.0
-        self._raised = self._nudged = False
+        self._raised = self._nudged = self._swallowed = False
+        self._main = threading.get_ident()
         self._last_words = threading.Lock()
         self._wake, self._woken = os.pipe()
         os.set_blocking(self._wake, False)
@@ -62,10 +63,12 @@ class Command:
         for number, former in self._former.items():
             if former is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
+        sys.unraisablehook = self._pass_over
 
     def release(self) -> None:
         """Give the signals back to whom they belonged to."""
         signal.set_wakeup_fd(self._former_fd)
+        sys.unraisablehook = sys.__unraisablehook__
         for number, former in self._former.items():
             signal.signal(number, former)
         os.write(self._woken, b"\0")
@@ -122,6 +125,13 @@ class Command:
             self._raised = True
             raise KeyboardInterrupt
 
+    def _pass_over(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Have what stops the command come once more where C code that calls Python has swallowed it."""
+        if self._reason is not None and unraisable.exc_type is KeyboardInterrupt:
+            self._raised, self._swallowed = False, True
+        else:
+            sys.__unraisablehook__(unraisable)
+
     def _stop_by(self, number: int) -> None:
         words = self.instead[-1] if self.instead else GOES_ON
         self.fail(128 + number, f"stopped by {signal.Signals(number).name}: {words}")
@@ -154,7 +164,10 @@ class Command:
                 self._exit()
             if since_s > DEAF_S and not self._raised and not self._nudged:
                 self._nudged = True
-                _thread.interrupt_main(signal.SIGTERM)
+                if self._swallowed:  # so the handler is ours, and may be called as the system calls it, in any sleep
+                    signal.pthread_kill(self._main, signal.SIGTERM)
+                else:
+                    _thread.interrupt_main(signal.SIGTERM)
 
 
 _command: Command | None = None

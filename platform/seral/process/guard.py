@@ -21,6 +21,8 @@ from typing import ClassVar
 START_S = 2.0
 """Time that a process takes at most to show its environment after it was started: a worker that the raylet has just
 begun would otherwise be missed. There are programs without any environment, so this is not waited for longer."""
+UNTIED_S = 8.0
+"""The same for one that has a title of Ray's and has not opened its log yet, which takes long on a busy machine."""
 MARK = "SERAL_RAY"
 """Variable in the environment of a local Ray's processes: the guard's mark."""
 POLL_S = 0.05
@@ -104,12 +106,13 @@ class Marked:
 
     def __init__(self, mark: str, folders: list[str]) -> None:
         self._entry, self._folders = f"{MARK}={mark}".encode(), set(folders)
-        self.starting = False
-        """Whether, at the last look, some process had just begun and showed no environment yet."""
+        self.starting = self.untied = False
+        """Whether, at the last look, some process had just begun and showed no environment yet, or had a title of Ray's
+        and no file of any session."""
 
     def look(self) -> list[int]:
         """File descriptors of the processes: a number may soon be another process's."""
-        processes, titled, self.starting = [], [], False
+        processes, titled, self.starting, self.untied = [], [], False, False
         for name in os.listdir("/proc"):
             try:
                 process = os.pidfd_open(int(name))
@@ -140,7 +143,10 @@ class Marked:
     def _is_ours_by_its_files(self, name: str) -> bool:
         with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
             if file.read(len(TITLE)) == TITLE:
-                return any(link.startswith(f"{folder}/") for link in _links(name) for folder in self._folders)
+                os.listdir(f"/proc/{name}/fd")  # somebody else's is not ours, and may not be looked into
+                folders = {match.group(1) for link in _links(name) if (match := SESSION.match(link))}
+                self.untied = self.untied or not folders
+                return bool(folders & self._folders)
         return False
 
 
@@ -157,8 +163,9 @@ def kill_marked(marked: Marked) -> None:
     began, clean = time.monotonic(), 0
     while clean < 2 and time.monotonic() - began < LIMIT_S:
         processes = marked.look()
-        starting = marked.starting and time.monotonic() - began < START_S
-        clean = 0 if processes or starting else clean + 1
+        age_s = time.monotonic() - began
+        waits = (marked.starting and age_s < START_S) or (marked.untied and age_s < UNTIED_S)
+        clean = 0 if processes or waits else clean + 1
         for process in processes:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(process, signal.SIGKILL)
@@ -169,12 +176,14 @@ def kill_marked(marked: Marked) -> None:
 def wait_for_the_end(parent: int) -> list[str]:
     """Wait until the command closes its end of the pipe, or has ended; returns the lines that it wrote."""
     received = b""
-    while os.getppid() == parent:
+    while True:
         if select.select([0], [], [], 1.0)[0]:
             data = os.read(0, 4096)
             if not data:
                 break
             received += data
+        elif os.getppid() != parent:
+            break
     return received.decode(errors="replace").splitlines()
 
 
