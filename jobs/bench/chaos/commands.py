@@ -105,7 +105,8 @@ def _pretrain(materials: Path, folder: Path) -> list[str]:
 
 
 def _copy_pool(materials: Path, folder: Path) -> None:
-    shutil.copytree(materials / "pool", folder / "pool")
+    """A pool that knows of nothing made of the one it is copied from: an erasure would reach the twins of others."""
+    shutil.copytree(materials / "pool", folder / "pool", ignore=shutil.ignore_patterns("derived"))
 
 
 def _erase(materials: Path, folder: Path) -> list[str]:
