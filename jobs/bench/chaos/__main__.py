@@ -26,7 +26,7 @@ from seral.options import Options, run_job
 from seral.progress import say
 
 MODES = {"signals": signals, "kills": kills}
-"""Modules with `strike(running, rng, whole_s)` and `complaints(end)`."""
+"""Modules with `strike(running, rng, whole_s, with_ray=...)` and `complaints(end)`."""
 
 
 class ChaosOptions(Options):
@@ -84,7 +84,7 @@ def _chain(options: ChaosOptions, name: str, seed: int, whole_s: float) -> dict[
     words = subject.words(work / "materials", folder)
     hits, wrong = [], []
     for number in range(options.hits):
-        end = mode.strike(Running(words, folder / f"{number}.log"), rng, whole_s)
+        end = mode.strike(Running(words, folder / f"{number}.log"), rng, whole_s, with_ray=subject.with_ray)
         if end.hit:  # else it had come to its end before
             hits.append(end.record())
             wrong += mode.complaints(end)

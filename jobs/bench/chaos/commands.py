@@ -27,6 +27,8 @@ class Subject:
     """Files that must have the same bytes as those of a command that nobody disturbed, as patterns in its folder."""
     one_worker: str | None = "cluster.cpus=1"
     """Setting by which it works in one process; None = it has none."""
+    with_ray: bool = True
+    """Whether it starts a local Ray, whose processes can be hit."""
     prepare: Callable[[Path, Path], object] = lambda materials, folder: None
     """Called once, with both folders, before the first try."""
 
@@ -116,7 +118,7 @@ def _erase(materials: Path, folder: Path) -> list[str]:
 
 POOL = ("pool/utterances/*", "pool/gold/*", "pool/votes/*")
 SUBJECTS = {
-    "generate": Subject(words=_generate, compared=("corpus/**/*",), one_worker=None),
+    "generate": Subject(words=_generate, compared=("corpus/**/*",), one_worker=None, with_ray=False),
     "import": Subject(words=_import, compared=(*POOL, "pool/quarantine/*", "pool/manifest.json")),
     "loop": Subject(
         words=_loop,
@@ -128,7 +130,7 @@ SUBJECTS = {
     "train": Subject(words=_train, compared=("cache/*/pooled/*", "run/models/*/model/**/*.safetensors")),
     "sweep": Subject(words=_sweep, compared=("run/tested.json",), one_worker="training.cluster.cpus=1"),
     "pretrain": Subject(words=_pretrain, compared=("run/encoder/**/*.safetensors",)),
-    "erase": Subject(words=_erase, compared=POOL, one_worker=None, prepare=_copy_pool),
+    "erase": Subject(words=_erase, compared=POOL, one_worker=None, with_ray=False, prepare=_copy_pool),
 }
 """Commands by name."""
 

@@ -12,9 +12,9 @@ ALIVE_S = 10.0
 """Time after which nothing may be alive of a command that was killed, or has lost its raylet or GCS."""
 
 
-def strike(running: Running, rng: Generator, whole_s: float) -> End:
+def strike(running: Running, rng: Generator, whole_s: float, *, with_ray: bool) -> End:
     """Kill something at a moment drawn from the time that the command takes undisturbed, once it is there to be hit."""
-    kind = str(rng.choice(["command", "worker", "raylet", "GCS"]))
+    kind = str(rng.choice(["command", "worker", "raylet", "GCS"])) if with_ray else "command"
     moment_s = float(rng.uniform(0.2, whole_s))
     running.wait_for(lambda _: _.age_s > moment_s)
     if kind == "command":

@@ -12,7 +12,7 @@ ALIVE_S = 10.0
 """Time after which nothing may be alive."""
 
 
-def strike(running: Running, rng: Generator, whole_s: float) -> End:
+def strike(running: Running, rng: Generator, whole_s: float, *, with_ray: bool) -> End:
     """Send one of the two at a moment drawn from the time that the command takes undisturbed."""
     number = int(rng.choice([signal.SIGTERM, signal.SIGINT]))
     moment_s = float(rng.uniform(0.2, whole_s))
