@@ -52,6 +52,10 @@ def test_an_installed_package_is_used_in_a_loop_and_in_a_sweep(speech_pool: str,
     site = tmp_path / "site"
     words = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", str(site)]
     subprocess.run([sys.executable, "-m", "pip", "install", *words, str(package)], check=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(site), *filter(None, sys.path)])}
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(package)]
+    tested = subprocess.run(tests, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "2 passed" in tested.stdout, tested.stdout
     listed = seral("strategies", cwd=tmp_path, path=site)
     assert "outskirts(power=1.0)" in listed
     (tmp_path / "loop.json").write_text(json.dumps(loop(speech_pool, tmp_path / "run", "outskirts")))

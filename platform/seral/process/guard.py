@@ -22,7 +22,7 @@ START_S = 2.0
 """Time that a process takes at most to show its environment after it was started: a worker that the raylet has just
 begun would otherwise be missed. There are programs without any environment, so this is not waited for longer."""
 UNTIED_S = 8.0
-"""The same for one that has a title of Ray's and has not opened its log yet, which takes long on a busy machine."""
+"""Time for a process that has a title of Ray's to open its log, which takes long on a busy machine."""
 MARK = "SERAL_RAY"
 """Variable in the environment of a local Ray's processes: the guard's mark."""
 POLL_S = 0.05
