@@ -79,6 +79,14 @@ class Registry(UserDict[str, PartT]):
                 yield entry.name
 
 
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """A question about the valid name nearest to a wrong one, to put behind a sentence; '' if none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(name), list(valid), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def only(record: type[PartT]) -> Callable[[Any], PartT]:
     """Takes records of one class alone. ValueError for anything else."""
 

@@ -130,5 +130,8 @@ def sentence(error: BaseException) -> str:
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
-    """The sentence for an unknown name: what was given and what is valid."""
-    return f"unknown {kind} {name!r}; known: {', '.join(sorted(valid))}"
+    """The sentence for an unknown name: what was given, what is valid, and what is near."""
+    from ser_models.registry import did_you_mean
+
+    names = sorted(valid)
+    return f"unknown {kind} {name!r}; known: {', '.join(names)}{did_you_mean(name, names)}"

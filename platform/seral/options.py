@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from ser_models.registry import allow
+from ser_models.registry import allow, did_you_mean
 from seral.errors import AwaitingLabels, OptionError
 from seral.process.ending import end_if_stopped, stoppable
 from seral.process.failures import explanation
@@ -291,7 +291,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
         where = ".".join(path) or model.__name__
         if problem["type"] == "extra_forbidden":
             owner = _owner(model, path[:-1])
-            lines.append(f"unknown option {where!r}; known here: {', '.join(owner.model_fields)}")
+            near = did_you_mean(path[-1], owner.model_fields)
+            lines.append(f"unknown option {where!r}; known here: {', '.join(owner.model_fields)}{near}")
         else:
             # A check of our own names the values it is about; all fields of the model would bury it.
             named = problem["type"] == "value_error" and isinstance(problem["input"], dict)

@@ -7,6 +7,7 @@ from typing import Any
 
 from ser_models.adapters import ADAPTERS
 from ser_models.encoders import SpeechEncoder
+from ser_models.registry import did_you_mean
 
 
 def parse_adapters(spec: str) -> dict[str, Any]:
@@ -14,7 +15,9 @@ def parse_adapters(spec: str) -> dict[str, Any]:
     kinds = [kind.strip() for kind in spec.split("+")]
     for kind in kinds:
         if kind not in ADAPTERS:
-            raise ValueError(f"no adapter {kind!r} in {spec!r}; known: {', '.join(ADAPTERS)}")
+            raise ValueError(
+                f"no adapter {kind!r} in {spec!r}; known: {', '.join(ADAPTERS)}{did_you_mean(kind, ADAPTERS)}"
+            )
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"an adapter is named twice in {spec!r}")
     return {kind: ADAPTERS[kind].options() for kind in kinds}

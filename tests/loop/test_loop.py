@@ -471,9 +471,9 @@ def test_another_configuration_is_refused(run_values: dict[str, Any]) -> None:
 
 
 def test_wrong_names_are_told_with_the_right_ones(run_values: dict[str, Any], speech_pool: str) -> None:
-    with pytest.raises(OptionError, match=r"unknown option 'finetune\.epoch'.*epochs"):
+    with pytest.raises(OptionError, match=r"unknown option 'finetune\.epoch'.*did you mean 'epochs'\?"):
         parse(LoopOptions, run_values, ["finetune.epoch=3"])
-    with pytest.raises(OptionError, match=r"unknown strategy 'afer'.*after"):
+    with pytest.raises(OptionError, match=r"unknown strategy 'afer'.*did you mean 'after'\?"):
         parse(LoopOptions, run_values | {"strategy": "afer"})
     with pytest.raises(OptionError, match=r"no corpus iemocap.*demo"):
         run_loop(parse(LoopOptions, run_values | {"corpora": ["iemocap"]}))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ser_models import registry
-from ser_models.registry import PACKAGES, PluginError, Registry, allow, only, with_options
+from ser_models.registry import PACKAGES, PluginError, Registry, allow, did_you_mean, only, with_options
 
 GROUP = "seral.numbers"
 ENTRIES = """[seral.numbers]
@@ -65,6 +65,11 @@ def test_code_is_imported_only_if_its_package_is_allowed(table: Registry[int]) -
     assert os.environ[PACKAGES] == "plugged_numbers"
     with pytest.raises(PluginError, match="plugged_numbers:SIX cannot be imported: AttributeError"):
         table["plugged_numbers:SIX"]
+
+
+def test_a_name_that_is_near_is_asked_for() -> None:
+    assert did_you_mean("batch_badl", ["badge", "batch_bald"]) == "; did you mean 'batch_bald'?"
+    assert did_you_mean("entropie", ["badge", "batch_bald"]) == ""
 
 
 def test_options_of_a_function_need_types_and_defaults() -> None:
