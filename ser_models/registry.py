@@ -23,7 +23,8 @@ PartT = TypeVar("PartT")
 
 PACKAGES = "SERAL_PLUGINS"
 """Environment variable with the packages, divided by commas, whose parts may be named by their modules."""
-BY_MODULE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
+BY_MODULE = re.compile(r"([A-Za-z_]\w*)(?:\.\w+)*:[A-Za-z_]\w*")
+"""`package.module:name`; its first group is the package."""
 
 
 class PluginError(ValueError):
@@ -68,6 +69,11 @@ class Registry(UserDict[str, PartT]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def own_first(self, names: Iterable[str]) -> list[str]:
+        """Some names in the order of the table, other people's behind one's own, sorted."""
+        wanted = set(names)
+        return [name for name in self.own if name in wanted] + sorted(wanted - set(self.own))
 
     def _installed(self) -> Iterator[str]:
         for name, entry in sorted(_entries(self.group).items()):
@@ -116,8 +122,7 @@ def allow(values: Any) -> None:
 
     The current folder is searched for them, too, after everything else.
     """
-    names = {match.group().partition(":")[0].partition(".")[0] for text in _texts(values)
-             for match in BY_MODULE.finditer(text)}  # fmt: skip
+    names = {match[1] for text in _texts(values) for match in BY_MODULE.finditer(text)}
     if new := names - _allowed():
         os.environ[PACKAGES] = ",".join(sorted(_allowed() | new))
         if os.getcwd() not in sys.path:

@@ -32,7 +32,6 @@ def attach_adapters(encoder: SpeechEncoder, spec: str | Mapping[str, Any], *, se
     options = parse_adapters(spec) if isinstance(spec, str) else dict(spec)
     if unknown := [kind for kind in options if kind not in ADAPTERS]:
         raise ValueError(f"no adapter {unknown[0]!r}; known: {', '.join(ADAPTERS)}")
-    for kind in [*ADAPTERS.own, *sorted(set(options) - set(ADAPTERS.own))]:
-        if kind in options:
-            ADAPTERS[kind].attach(encoder, options[kind], seed=seed)
+    for kind in ADAPTERS.own_first(options):
+        ADAPTERS[kind].attach(encoder, options[kind], seed=seed)
     return encoder

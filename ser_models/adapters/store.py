@@ -106,7 +106,7 @@ def take_over(encoder: SpeechEncoder, folder: str | Path) -> SpeechEncoder:
 def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
     own = read_kinds(folder)
     config = _read_config(folder) if (folder / CONFIG).is_file() else None
-    for kind in [*ADAPTERS.own, *sorted({*own, *ADAPTERS} - set(ADAPTERS.own))]:
+    for kind in ADAPTERS.own_first([*own, *ADAPTERS]):
         adapter = ADAPTERS[kind]
         if config is not None and adapter.peft is not None and adapter.peft(config):
             inject(encoder, kind, adapter.options(), config)

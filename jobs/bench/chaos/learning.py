@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -93,8 +94,7 @@ def _tune(options: Any, examples: Mapping[str, Mapping[int, Any]], cells: int) -
     tried = [SimpleNamespace(trial_id=str(n), config={trials.POINT: at}) for n, at in enumerate(options.points())]
     put(trials, ray=SimpleNamespace(get=lambda value: value))
     for trial in tried:
-        report = lambda result, trial=trial: recorder.on_trial_result(0, tried, trial, result)  # noqa: E731
-        put(trials, tune=SimpleNamespace(report=report))
+        put(trials, tune=SimpleNamespace(report=partial(recorder.on_trial_result, 0, tried, trial)))
         recorder.on_trial_start(0, tried, trial)
         trials.run_trial(trial.config, sweep=options, examples=examples)
         recorder.on_trial_complete(0, tried, trial)
@@ -105,11 +105,11 @@ def _run_cells(run: str, work: Any, arguments: Mapping[Any, Sequence[Any]], *_: 
     from seral.task import cells
 
     uris = {cell: storage.join(run, cells.CELLS, f"{cell.name}.json") for cell in arguments}
-    open_pool = SimpleNamespace(publishing=lambda names: nullcontext())
+    open_pool: Any = SimpleNamespace(publishing=lambda names: nullcontext())
     for cell, uri in uris.items():
         if not storage.exists(uri):
             folder = storage.join(run, cells.WORK, cell.name)
-            cells._run_cell(work, cell, uri, folder, open_pool, *arguments[cell])  # type: ignore[arg-type]
+            cells._run_cell(work, cell, uri, folder, open_pool, *arguments[cell])
     storage.tidy(run)
     return {cell: storage.read_json(uri) for cell, uri in uris.items()}
 

@@ -53,6 +53,7 @@ class Command:
         os.set_blocking(self._wake, False)
         os.set_blocking(self._woken, False)
         self._former = {number: signal.getsignal(number) for number in SIGNALS}
+        self._former_hook = sys.unraisablehook
         self._former_fd = signal.set_wakeup_fd(self._woken, warn_on_full_buffer=False)
         self._watcher = threading.Thread(target=self._watch, name="ending", daemon=True)
         self.take_signals()
@@ -68,7 +69,7 @@ class Command:
     def release(self) -> None:
         """Give the signals back to whom they belonged to."""
         signal.set_wakeup_fd(self._former_fd)
-        sys.unraisablehook = sys.__unraisablehook__
+        sys.unraisablehook = self._former_hook
         for number, former in self._former.items():
             signal.signal(number, former)
         os.write(self._woken, b"\0")
@@ -130,7 +131,7 @@ class Command:
         if self._reason is not None and unraisable.exc_type is KeyboardInterrupt:
             self._raised, self._swallowed = False, True
         else:
-            sys.__unraisablehook__(unraisable)
+            self._former_hook(unraisable)
 
     def _stop_by(self, number: int) -> None:
         words = self.instead[-1] if self.instead else GOES_ON
