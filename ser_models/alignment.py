@@ -18,14 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ser_models.defaults import CORAL_PROJECTION, CORAL_WEIGHT
 from ser_models.fitting import FitOptions, FitResult, PooledRows, PooledSet, class_loss, minimise
 from ser_models.heads import Head, LayerPool
 from ser_models.moments import PooledMoments
-
-CORAL_WEIGHT = 10.0
-"""Weight of CORAL beside the cross-entropy."""
-PROJECTION = 64
-"""Directions whose covariances are brought together."""
 
 
 def coral(source_ND: Tensor, target_MD: Tensor) -> Tensor:
@@ -50,7 +46,7 @@ class Anchors:
     """A, the anchored hidden states."""
     weight: float = CORAL_WEIGHT
     """λ, the weight of CORAL beside the cross-entropy; 0 = source only."""
-    projection: int = PROJECTION
+    projection: int = CORAL_PROJECTION
     """P: covariances are of so many directions, which are learned with the head; fewer than there are clips."""
 
     def __post_init__(self) -> None:

@@ -17,17 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ser_models.defaults import STD_GAIN, TEXT_GAIN
 from ser_models.encoders.checkpoint import digest_weights
 from ser_models.encoders.encoder import no_progress_bars
-from ser_models.heads import SCALE_FLOOR, STD_GAIN, LayerPool
+from ser_models.heads import SCALE_FLOOR, LayerPool
 from ser_models.moments import PooledMoments
 
 MAX_TOKENS = 256
 """Longer transcripts are cut; an utterance of 30 s has about 100 tokens."""
-TEXT_GAIN = 0.3
-"""Factor on the standardised vector of a transcript, by default. Below 1 it shrinks harder than the audio under the
-same weight penalty: it has as many features and says less. 0.3 did best on generated speech, at 1 the words cost more
-than they brought."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ser_models.audio_text import AudioTextPool, TextInput, make_pool
+from ser_models.defaults import DROPOUT, MEAN_STD, STD_GAIN
 from ser_models.encoders import SpeechEncoder
-from ser_models.heads import DROPOUT, STD_GAIN, Head, LayerPool
-from ser_models.pooling import MEAN_STD, StatePooling, masked_mean_std
+from ser_models.heads import Head, LayerPool
+from ser_models.pooling import StatePooling, masked_mean_std
 
 # B batch · S samples · T frames · L hidden states (encoder layers + 1) · D features · U embedding
 # E features of a transcript · O outputs: C class logits, then K rated dimensions (valence, arousal, dominance)

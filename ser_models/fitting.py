@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from ser_models.audio_text import TextInput, make_pool
-from ser_models.heads import STD_GAIN, Head, LayerPool
+from ser_models.defaults import L2, STD_GAIN
+from ser_models.heads import Head, LayerPool
 from ser_models.losses import (
     LOSSES,
     ccc_loss,
@@ -29,8 +30,6 @@ from ser_models.metrics import uar
 
 PRIOR_LABELS = 10.0
 """Labels that the prior of a head of classes is worth, and that of its layer weights, by default."""
-L2 = 0.03
-"""Ridge penalty on the weights of a head of dimensions, by default."""
 MIDDLE = 0.15
 """Standard deviation of the layer weights around the middle of the network, as a share of its depth."""
 ROWS_AT_ONCE = 256

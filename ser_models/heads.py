@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ser_models.defaults import DROPOUT, STD_GAIN
 from ser_models.moments import PooledMoments
 
 # N rows of a feature cache · B batch · L hidden states (encoder layers + 1) · D features · U embedding
@@ -15,13 +16,8 @@ SCALE_FLOOR = 1e-3
 FARTHEST = 10.0
 """Standard deviations beyond which a statistic says no more: a dimension that is dead on most clips and flares on one
 must not decide about that one."""
-STD_GAIN = 0.4
-"""Factor on the standardised pooled standard deviations next to the pooled means, by default. Below 1 it shrinks that
-half harder under the same weight penalty; 0.4 did best on EmoDB and RAVDESS."""
 IN_CACHE = 160_000
 """Numbers that a core computes with at a time in `weigh`: 0.6 MB in fp32."""
-DROPOUT = 0.2
-"""Dropout probability before each linear layer of a head in training, by default."""
 
 
 class LayerPool(nn.Module):

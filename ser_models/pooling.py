@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ser_models.defaults import MEAN_STD
+
 # L hidden states (index 0 = input of the first transformer layer) · B batch · T frames · D features · U embedding
 
 VARIANCE_FLOOR = 1e-10
@@ -80,8 +82,6 @@ class Pooling(NamedTuple):
     """Statistics side by side: U = statistics · D."""
 
 
-MEAN_STD = "mean_std"
-"""The pooling of cached features, and of models that choose no other."""
 POOLINGS: dict[str, Pooling] = {
     MEAN_STD: Pooling(make=lambda width, generator: mean_std, statistics=2),
     "relu_mean": Pooling(make=lambda width, generator: relu_mean, statistics=1),

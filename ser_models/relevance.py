@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ser_models.defaults import L2
 from ser_models.fitting import (
-    L2,
     FitOptions,
     FitResult,
     PooledRows,

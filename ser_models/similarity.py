@@ -17,11 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ser_models.alignment import check_pair, coral
+from ser_models.defaults import GROUP_SIZE
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Widths of MMD's Gaussian kernels, as multiples of the median squared distance."""
-GROUP_SIZE = 4
-"""Layers in a `group` or `top_k`, as in the paper."""
 
 
 def mmd(source_ND: Tensor, target_MD: Tensor) -> Tensor:

@@ -193,7 +193,8 @@ def write_jsonl(folder: Path, rows: list[dict[str, Any]]) -> Path:
 def speech_pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> str:
     """A pool of 96 generated clips of six speakers in three languages, some of them junk."""
     from seral.options import parse
-    from seral.pool.ingest import ImportOptions, import_corpus
+    from seral.pool.ingest import import_corpus
+    from seral.pool.options import ImportOptions
     from seral.synthesis.corpus import SynthesisOptions, synthesise
 
     root = tmp_path_factory.mktemp("speech")
@@ -207,7 +208,8 @@ def speech_pool(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> 
 def two_corpora(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> str:
     """A pool with a corpus `acted` and a corpus `natural`, six speakers each."""
     from seral.options import parse
-    from seral.pool.ingest import ImportOptions, import_corpus
+    from seral.pool.ingest import import_corpus
+    from seral.pool.options import ImportOptions
     from seral.synthesis.corpus import SynthesisOptions, synthesise
 
     root = tmp_path_factory.mktemp("two")

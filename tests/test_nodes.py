@@ -29,13 +29,16 @@ from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.check import check_pool
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
-from seral.selection.batch import BatchOptions, run_batch
+from seral.selection.batch import run_batch
+from seral.selection.options import BatchOptions
 from seral.sweep.board import read_records
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
-from seral.training.supervised import SupervisedOptions, run_train
+from seral.training.options import SupervisedOptions
+from seral.training.supervised import run_train
 
 CLIPS, CANDIDATES, PICKS = 96, 60_000, 15_000
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

@@ -18,10 +18,12 @@ from seral import storage
 from seral.cluster import ClusterOptions, cpu_count
 from seral.corpora import READERS
 from seral.corpora.reading.utterance import Utterance
-from seral.features.audio import FeatureOptions, extract_features
+from seral.features.audio import extract_features
+from seral.features.options import FeatureOptions
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
 

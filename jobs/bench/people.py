@@ -37,16 +37,17 @@ from seral.labels.agreement import agreement, person_reports
 from seral.labels.consensus import consensus, of_labels, votes_by_clip
 from seral.labels.crowd import votes_of
 from seral.labels.ledger import Ledger
-from seral.labels.people import PeopleOptions, ledger_url
+from seral.labels.options import PeopleOptions
+from seral.labels.people import ledger_url
 from seral.labels.records import Project
 from seral.labels.simulated import PERSONALITIES, Person, Truth, answer_all
+from seral.loop.budget import BudgetOptions
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import Options, run_job
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions, folds_of
 from seral.report import write_run_report
-from seral.selection.budget import BudgetOptions
 from seral.selection.selection import StrategyOptions
 from seral.task.eligibility import eligible
 from seral.task.examples import Targets

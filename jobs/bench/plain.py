@@ -24,8 +24,8 @@ from ser_models.encoders import load_encoder
 from ser_models.pooling import masked_mean_std
 from seral.audio.decode import BadAudio
 from seral.corpora.reading.utterance import Utterance
-from seral.features.audio import FeatureOptions
 from seral.features.batches import length_sorted_batches, pad_clips
+from seral.features.options import FeatureOptions
 from seral.pool.ingest import import_file
 from seral.pool.shards import open_pool
 from seral.schema import SAMPLE_RATE

@@ -38,16 +38,18 @@ from seral.corpora.options import CorpusOptions, read_corpus
 from seral.corpora.reading.utterance import Utterance, Vote
 from seral.errors import StateError
 from seral.figures.markdown import markdown
-from seral.labels.votes import VoteMethod, VoteOptions, voted_labels
+from seral.labels.options import VoteOptions
+from seral.labels.votes import VoteMethod, voted_labels
+from seral.loop.budget import BudgetOptions
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.loop.pool_scores import probabilities
 from seral.options import Options, run_job
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import SplitOptions
 from seral.progress import say, track
-from seral.selection.budget import BudgetOptions
 from seral.selection.selection import StrategyOptions
 from seral.task.eligibility import eligible
 from seral.task.folds import FoldData, features_of, fold_data, folds_by_seed

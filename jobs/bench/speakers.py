@@ -35,7 +35,8 @@ from seral.audio.voices import VOICES, embed_windows, windows
 from seral.corpora.formats.manifest import read_manifest
 from seral.corpora.reading.utterance import Utterance
 from seral.options import Options, run_job
-from seral.pool.cut import BRIDGED_FRAMES, CutOptions, find_utterances, speaker_spans
+from seral.pool.cut import BRIDGED_FRAMES, find_utterances, speaker_spans
+from seral.pool.options import CutOptions
 from seral.progress import track
 from seral.schema import SAMPLE_RATE
 

@@ -30,13 +30,14 @@ from seral.corpora import READERS
 from seral.corpora.keywords import find_reader
 from seral.corpora.reading.utterance import Utterance
 from seral.errors import OptionError
-from seral.features.audio import FeatureOptions
+from seral.features.options import FeatureOptions
+from seral.loop.budget import PRESETS, BudgetOptions
 from seral.loop.options import LoopOptions
 from seral.options import Options, run_job
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions
-from seral.selection.budget import PRESETS, BudgetOptions
 from seral.synthesis.corpus import SynthesisOptions, synthesise
 from seral.versions import versions
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from seral.loop.loop import loop_status, run_loop
     from seral.loop.options import LoopOptions
     from seral.pool.check import check_pool
-    from seral.pool.ingest import ImportOptions, import_corpus
+    from seral.pool.ingest import import_corpus
+    from seral.pool.options import ImportOptions
     from seral.pool.shards import Pool, open_pool
     from seral.pool.stats import pool_stats
     from seral.prediction import PredictOptions, predict

@@ -1,4 +1,7 @@
-"""Ray: the one place that starts or joins a cluster and says what code the workers get."""
+"""Ray: the one place that starts or joins a cluster and says what code the workers get.
+
+Ray itself is imported when it is needed: options of a cluster are listed without it.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import ray
 from pydantic import Field
 
 import ser_models
@@ -24,6 +26,9 @@ from seral.process import ending
 from seral.process.failures import explanation
 from seral.process.guard import Guard
 from seral.process.vital import Watch
+
+if TYPE_CHECKING:
+    import ray
 
 PACKAGE = Path(__file__).parent
 """The folder of seral itself, which workers get as it is here."""
@@ -69,6 +74,8 @@ def connect(options: ClusterOptions | None = None) -> None:
 
     Raises JobError when no cluster answers at the address, or it does not let us in, or a local Ray does not come up.
     """
+    import ray
+
     if ray.is_initialized():
         return
     options = options or ClusterOptions()
@@ -122,6 +129,8 @@ def _bring_a_token() -> None:
 
 def look_after_ray(guard: Guard) -> None:
     """End the command in a sentence when its local Ray dies, and have what Ray spills to disk deleted at the end."""
+    import ray
+
     node, worker = ray._private.worker._global_node, ray._private.worker.global_worker
     guard.clear(node.get_session_dir_path())
     if ending.active():
@@ -131,6 +140,8 @@ def look_after_ray(guard: Guard) -> None:
 
 def quiet_ray_data() -> None:
     """Turn off Ray Data's progress bars, since seral shows its own; errors of workers arrive as what they are."""
+    import ray
+
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -160,6 +171,8 @@ def worker_env() -> dict[str, str]:
 
 def cpu_count() -> int:
     """CPUs the connected cluster offers, at least 1."""
+    import ray
+
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
@@ -171,6 +184,8 @@ def run_side_by_side(
     `advance` is called now and then with how many have ended since. Raises the first failure as the SeralError it was,
     or a TrainError, with the task's name; AwaitingLabels, which is none, as it is.
     """
+    import ray
+
     waiting, running = list(tasks), dict[ray.ObjectRef, str]()
     failures: list[tuple[str, ray.exceptions.RayError]] = []
     while waiting or running:
@@ -203,5 +218,7 @@ def encoder_actors(options: ClusterOptions) -> int:
     if options.feature_actors is not None:
         return options.feature_actors
     if options.use_gpu:
+        import ray
+
         return max(1, int(ray.cluster_resources().get("GPU", 1)))
     return cpu_count()

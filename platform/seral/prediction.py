@@ -23,8 +23,9 @@ from seral.corpora.reading.tree import DECODABLE
 from seral.erase.erase import MARK
 from seral.errors import OptionError, PoolError, StateError
 from seral.features.actors import map_shards
-from seral.features.audio import FeatureOptions, extract_features
+from seral.features.audio import extract_features
 from seral.features.batches import clip_shapes, pad_clips
+from seral.features.options import FeatureOptions
 from seral.features.speakers import speaker_sums
 from seral.features.text import extract_text, open_text_encoder, read_texts
 from seral.loop.options import LoopOptions

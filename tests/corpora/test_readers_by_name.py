@@ -11,7 +11,8 @@ import soundfile as sf
 from seral.corpora import READERS
 from seral.corpora.esd import EMOTIONS, SENTENCES
 from seral.corpora.reading.utterance import Skipped, Utterance
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 
 
 def clips(root: Path, *names: str, seconds: float = 0.1) -> None:

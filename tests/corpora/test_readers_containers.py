@@ -35,8 +35,9 @@ from seral.corpora.reading.utterance import NO_AGREEMENT, Skipped, Utterance
 from seral.errors import OptionError, ReaderError
 from seral.pool.check import check_pool
 from seral.pool.chunks import plan_chunks
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
 from seral.pool.listing import Listing, Source
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
 
 Write = Callable[[Path], None]

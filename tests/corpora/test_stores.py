@@ -192,7 +192,8 @@ def test_a_clip_that_is_gone_since_it_was_listed_is_the_clips_fault(corpus: Path
 IMPORT = """
 import sys
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 
 print(import_corpus(parse(ImportOptions, {"reader": "manifest", "root": sys.argv[1], "out": sys.argv[2]})))
 """

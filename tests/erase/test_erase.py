@@ -23,7 +23,8 @@ from seral.options import parse
 from seral.pool.check import check_pool
 from seral.pool.derivations import Kind, note_derivation
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
 from seral.pool.snapshots import take_snapshot

@@ -19,12 +19,14 @@ from seral import storage
 from seral.audio.decode import decode_flac
 from seral.cluster import ClusterOptions
 from seral.errors import FeatureError
-from seral.features.audio import FeatureOptions, extract_features
+from seral.features.audio import extract_features
 from seral.features.batches import FixedShapes, length_sorted_batches, pad_clips, rows_of
 from seral.features.frames import FrameReader, keep_frames
+from seral.features.options import FeatureOptions
 from seral.features.store import FeatureStore
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import Pool, open_pool
 from seral.selection.source import SourceOptions, read_candidates, shards
 

@@ -12,15 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seral.errors import SplitError
-from seral.features.screen import ScreenOptions, fit_whitening, leaders, near_duplicates, neighbourhood, screen_pool
+from seral.features.options import ScreenOptions
+from seral.features.screen import fit_whitening, leaders, near_duplicates, neighbourhood, screen_pool
 from seral.options import parse
 from seral.pool.ids import Ids
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
 from seral.schema import SCREEN
 from seral.task.context import open_run
-from seral.training.supervised import SupervisedOptions
+from seral.training.options import SupervisedOptions
 from seral.vectors.view import unit_rows
 
 RNG = np.random.default_rng

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from seral.errors import AwaitingLabels, LabelError, OptionError
 from seral.labels.ledger import Ledger
-from seral.labels.people import People, PeopleOptions, draw_evaluation, ledger_url
+from seral.labels.options import PeopleOptions
+from seral.labels.people import People, draw_evaluation, ledger_url
 from seral.labels.records import Answer, Kind
 from seral.pool.ids import Ids
 from seral.pool.splits import Fold

@@ -13,7 +13,7 @@ from seral.labels.annotator import Annotator
 from seral.labels.ledger import Ledger
 from seral.labels.people import ledger_url
 from seral.labels.simulated import Person, answer_all, even
-from seral.loop import ANNOTATORS
+from seral.loop.annotators import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.options import describe, parse
 from seral.pool.shards import Pool, open_pool

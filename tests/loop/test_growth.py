@@ -14,7 +14,8 @@ from seral.errors import OptionError, StateError
 from seral.loop.loop import loop_status, run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
 from seral.report import write_run_report
 

@@ -14,7 +14,8 @@ from seral.corpora import READERS
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.audit import AuditOptions, audit_corpus, render, total_remark
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 
 
 def audit(reader: str, root: Path, **values: Any) -> dict[str, Any]:

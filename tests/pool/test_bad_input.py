@@ -15,7 +15,8 @@ import soundfile as sf
 
 from seral.options import parse
 from seral.pool.check import check_pool
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import Pool, open_pool
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]

@@ -10,8 +10,9 @@ import soundfile as sf
 
 from seral.errors import OptionError, ReaderError
 from seral.options import parse
-from seral.pool.cut import CutOptions, cut_recordings, join_speakers, part_name
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.cut import cut_recordings, join_speakers, part_name
+from seral.pool.ingest import import_corpus
+from seral.pool.options import CutOptions, ImportOptions
 from seral.pool.shards import open_pool
 
 RATE = 8000

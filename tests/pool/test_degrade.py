@@ -13,8 +13,9 @@ from seral.audio.effects import corrupt
 from seral.errors import OptionError, StateError
 from seral.options import parse
 from seral.pool.check import check_pool
-from seral.pool.degrade import DegradeOptions, degrade_pool
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.degrade import degrade_pool
+from seral.pool.ingest import import_corpus
+from seral.pool.options import DegradeOptions, ImportOptions
 from seral.pool.shards import Pool, open_pool
 
 

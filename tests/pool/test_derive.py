@@ -21,7 +21,8 @@ from seral.options import parse
 from seral.pool.check import check_pool
 from seral.pool.dedupe import codes
 from seral.pool.derive import SelectOptions, _plan, merge_pools, proportional_order, select_from_pool
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, Pool, open_pool, shard_uri
 from seral.pool.snapshots import diff_revisions, summarise, take_snapshot

@@ -26,8 +26,9 @@ from seral.errors import OptionError, PoolError, ReaderError
 from seral.options import parse
 from seral.pool.check import check_pool
 from seral.pool.chunks import plan_chunks
-from seral.pool.ingest import ImportOptions, import_corpus, import_file, utterance_id
+from seral.pool.ingest import import_corpus, import_file, utterance_id
 from seral.pool.listing import Listing, Source
+from seral.pool.options import ImportOptions
 from seral.pool.shards import MANIFEST, Pool, open_pool
 from seral.schema import GOLD, UTTERANCE
 

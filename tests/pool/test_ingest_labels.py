@@ -14,7 +14,8 @@ from seral import storage
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.check import check_pool
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
 
 

@@ -11,7 +11,8 @@ from seral.corpora import READERS
 from seral.errors import OptionError
 from seral.loop.options import LoopOptions
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.protocols import PROTOCOLS, find_protocol
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions

@@ -18,7 +18,8 @@ from seral.options import parse
 from seral.pool import derive, ingest, snapshots
 from seral.pool.check import check_pool
 from seral.pool.derive import merge_pools
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import TABLES, open_pool
 
 PATIENCE_S = 120

@@ -22,8 +22,9 @@ from seral.errors import OptionError, StateError, TrainError
 from seral.features.speech import Speech
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.pretraining.distillation import DistilOptions, distil, learning_rate_at, speech_of
-from seral.pretraining.teacher_targets import DistillationData, DistillationDataOptions, View
+from seral.pretraining.distillation import distil, learning_rate_at, speech_of
+from seral.pretraining.options import DistillationDataOptions, DistilOptions
+from seral.pretraining.teacher_targets import DistillationData, View
 from seral.pretraining.trainer import Trainer
 
 TEACHER = {

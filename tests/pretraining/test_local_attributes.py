@@ -35,7 +35,8 @@ from seral.pretraining.layout import pretrained_adapters
 from seral.pretraining.local_attributes import LocalAttributesPretraining, LocalAttributesSpec
 from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import adapt_encoder
-from seral.studies.compare import CompareOptions, run_compare
+from seral.studies.compare import run_compare
+from seral.studies.options import CompareOptions
 from seral.training.options import TrainingOptions
 
 SIZES = {"layers": 1, "heads": 2, "feedforward": 16}

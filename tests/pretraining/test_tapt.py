@@ -23,10 +23,10 @@ from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import make_folds
 from seral.pretraining.crops import MAX_HELD_OUT, CropPlan
 from seral.pretraining.masked_prediction import TaptSpec, collapse_warning, crop_plan
-from seral.pretraining.options import TaptRunOptions
+from seral.pretraining.options import TaptJobOptions, TaptRunOptions
 from seral.pretraining.plans import planned_steps
 from seral.pretraining.surprisal import open_objective
-from seral.pretraining.tapt import TaptJobOptions, adapt_encoder, pretrain
+from seral.pretraining.tapt import adapt_encoder, pretrain
 
 SMALL = {"steps": 3, "batch_s": 10.0, "warmup_steps": 1, "checkpoint_every": 1}
 NEWER_OPTIONS = ("objective", "settings")

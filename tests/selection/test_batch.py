@@ -11,7 +11,8 @@ import pytest
 
 from seral.errors import LostPart, OptionError, SelectionError
 from seral.options import parse
-from seral.selection.batch import BatchOptions, run_batch
+from seral.selection.batch import run_batch
+from seral.selection.options import BatchOptions
 
 N, FILES = 90, 3
 

@@ -9,8 +9,9 @@ import pytest
 
 from seral.errors import FeatureError, LabelError, OptionError, SelectionError
 from seral.options import parse
-from seral.selection.batch import BatchOptions, run_batch
+from seral.selection.batch import run_batch
 from seral.selection.candidates import Candidates
+from seral.selection.options import BatchOptions
 from seral.selection.source import SourceOptions, read_candidates, shards
 
 # N candidates · M labelled · R passes · C classes · D features

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from seral.errors import OptionError, SelectionError
-from seral.selection.budget import PaceOptions
 from seral.selection.candidates import COLUMNS, Candidates
 from seral.selection.minutes import select_for_minutes
+from seral.selection.options import PaceOptions
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, select

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ser_models.audio_text import AudioTextPool, TextEncoder, TextInput, load_text_encoder, make_pool
 from ser_models.build import adopt_head, build_model, load_model, save_model
+from ser_models.defaults import STD_GAIN
 from ser_models.encoders import load_encoder
 from ser_models.fitting import FitOptions, PooledSet, RatedSet, fit_dimensions, fit_head, predict_pooled
-from ser_models.heads import STD_GAIN, LayerPool
+from ser_models.heads import LayerPool
 from ser_models.metrics import uar
 
 # N rows · L hidden states · D features · E features of a transcript

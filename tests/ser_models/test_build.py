@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from ser_models.build import SerModel, adopt_head, build_model, load_model, save_model
+from ser_models.defaults import DROPOUT, STD_GAIN
 from ser_models.encoders import SpeechEncoder, load_encoder
-from ser_models.heads import DROPOUT, STD_GAIN, Head, LayerPool
+from ser_models.heads import Head, LayerPool
 from ser_models.pooling import masked_mean_std
 
 CLASSES = ("anger", "joy", "sadness")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from ser_models.build import build_model, load_model, save_model, use_pooling
+from ser_models.defaults import MEAN_STD
 from ser_models.encoders import load_encoder
 from ser_models.pooling import (
-    MEAN_STD,
     POOLINGS,
     AttentiveStatistics,
     Pool,

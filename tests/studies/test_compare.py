@@ -13,9 +13,11 @@ import yaml
 from seral import storage
 from seral.errors import LabelError, OptionError, StateError, TrainError
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
-from seral.studies.compare import CompareOptions, labelled_share, run_compare
+from seral.studies.compare import labelled_share, run_compare
+from seral.studies.options import CompareOptions
 from seral.task.cells import Cell, study_table
 from seral.task.gold import Oracle
 

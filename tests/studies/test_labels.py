@@ -14,7 +14,8 @@ from ser_models.metrics import mean_recall
 from seral import storage
 from seral.errors import OptionError, StateError
 from seral.options import parse
-from seral.studies.labels import LabelStudyOptions, Row, needed, run_label_study, summary
+from seral.studies.labels import needed, run_label_study, summary
+from seral.studies.options import LabelStudyOptions, Row
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 

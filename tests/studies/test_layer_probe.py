@@ -16,7 +16,8 @@ from seral.audio.decode import encode_flac
 from seral.options import parse
 from seral.pool.shards import FORMAT, ID_COLUMNS, MANIFEST, pool_hash
 from seral.schema import GOLD, UTTERANCE
-from seral.studies.layer_probe import LOG_MEL, ProbeOptions, probe_layers
+from seral.studies.layer_options import ProbeOptions
+from seral.studies.layer_probe import LOG_MEL, probe_layers
 
 PITCH_HZ = {"anger": 400.0, "sadness": 120.0}
 

@@ -11,7 +11,8 @@ import pytest
 
 from seral.errors import OptionError
 from seral.options import parse
-from seral.studies.layer_relevance import MAPS, RelevanceOptions, run_relevance
+from seral.studies.layer_options import MAPS, RelevanceOptions
+from seral.studies.layer_relevance import run_relevance
 
 pytestmark = pytest.mark.ray
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

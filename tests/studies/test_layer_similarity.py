@@ -14,7 +14,8 @@ from seral import storage
 from seral.errors import OptionError
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.studies.layer_similarity import SimilarityOptions, compare_layers
+from seral.studies.layer_options import SimilarityOptions
+from seral.studies.layer_similarity import compare_layers
 
 pytestmark = pytest.mark.ray
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

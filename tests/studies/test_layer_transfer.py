@@ -19,7 +19,8 @@ from seral.features.audio import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
-from seral.studies.layer_transfer import LayerTransferOptions, Pair, choose, pair_cell, run_layer_transfer
+from seral.studies.layer_options import LayerTransferOptions
+from seral.studies.layer_transfer import Pair, choose, pair_cell, run_layer_transfer
 from seral.task.cells import Cell
 from seral.task.eligibility import eligible
 from seral.task.examples import Targets

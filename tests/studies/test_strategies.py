@@ -14,10 +14,12 @@ from ser_models.intervals import mean_interval
 from seral import storage
 from seral.errors import OptionError
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
-from seral.studies.strategies import StrategyStudyOptions, area, run_strategy_study, speaker_curves
-from seral.studies.survey import StrategySurveyOptions, run_strategy_survey, situation_gains, situations, summary
+from seral.studies.options import StrategyStudyOptions, StrategySurveyOptions
+from seral.studies.strategies import area, run_strategy_study, speaker_curves
+from seral.studies.survey import run_strategy_survey, situation_gains, situations, summary
 from seral.task.cells import Cell
 
 ROWS = [

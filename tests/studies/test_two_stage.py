@@ -14,7 +14,8 @@ from seral.features.audio import extract_features
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import check_apart, folds_of
-from seral.studies.two_stage import TwoStageOptions, run_two_stage
+from seral.studies.options import TwoStageOptions
+from seral.studies.two_stage import run_two_stage
 from seral.task.eligibility import eligible
 from seral.task.folds import codes, fold_data
 from seral.training.scoring import score

@@ -19,16 +19,18 @@ from typer.testing import CliRunner
 from seral import storage
 from seral.cli import app
 from seral.errors import LabelError, StateError
-from seral.labels.votes import VoteOptions
+from seral.labels.options import VoteOptions
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
 from seral.task.gold import Oracle
-from seral.training.adaptation import AdaptOptions, run_adapt
-from seral.training.supervised import SupervisedOptions, run_train
-from seral.training.transfer import TransferOptions, run_transfer
+from seral.training.adaptation import run_adapt
+from seral.training.options import AdaptOptions, SupervisedOptions, TransferOptions
+from seral.training.supervised import run_train
+from seral.training.transfer import run_transfer
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 SHARES = {1: [[1.0]], 2: [[1.0], [0.5]], 3: [[1.0], [0.333, 0.667], [0.333]]}

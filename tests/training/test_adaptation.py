@@ -20,11 +20,13 @@ from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.studies.layer_probe import ProbeOptions, probe_layers
-from seral.studies.layer_transfer import LayerTransferOptions, run_layer_transfer
-from seral.training.adaptation import AdaptOptions, run_adapt
+from seral.studies.layer_options import LayerTransferOptions, ProbeOptions
+from seral.studies.layer_probe import probe_layers
+from seral.studies.layer_transfer import run_layer_transfer
+from seral.training.adaptation import run_adapt
 from seral.training.adaptation_steps import CorpusTraining
-from seral.training.transfer import TransferOptions, run_transfer
+from seral.training.options import AdaptOptions, TransferOptions
+from seral.training.transfer import run_transfer
 
 REFUSED = r"has learnt from labels of \d+ of these clips or their speakers, e.g. (acted|natural)-"
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

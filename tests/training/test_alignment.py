@@ -22,14 +22,15 @@ from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
 from seral.prediction import PredictOptions, predict
-from seral.studies.layer_transfer import LayerTransferOptions, run_layer_transfer
+from seral.studies.layer_options import LayerTransferOptions
+from seral.studies.layer_transfer import run_layer_transfer
 from seral.task.eligibility import eligible
 from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.task.folds import FoldData, fold_data
-from seral.training.alignment import AnchorOptions, DomainAdaptation
+from seral.training.alignment import DomainAdaptation
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
-from seral.training.finetune_options import FinetuneOptions
+from seral.training.finetune_options import AnchorOptions, FinetuneOptions
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 

@@ -21,17 +21,20 @@ from seral.features.store import FeatureStore
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
-from seral.pool.degrade import DegradeOptions, degrade_pool
+from seral.pool.degrade import degrade_pool
 from seral.pool.derive import SelectOptions, select_from_pool
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import DegradeOptions, ImportOptions
 from seral.pool.shards import open_pool
-from seral.studies.compare import CompareOptions, run_compare
+from seral.studies.compare import run_compare
+from seral.studies.options import CompareOptions
 from seral.sweep.plan import SweepOptions
 from seral.sweep.run import run_sweep
 from seral.task.examples import Targets, Utterances
-from seral.training.augmented import AugmentOptions, StoreWithCopies, copy_id, with_copies
-from seral.training.finetune_options import FinetuneOptions
-from seral.training.supervised import SupervisedOptions, run_train
+from seral.training.augmented import StoreWithCopies, copy_id, with_copies
+from seral.training.finetune_options import AugmentOptions, FinetuneOptions
+from seral.training.options import SupervisedOptions
+from seral.training.supervised import run_train
 
 ON = ClusterOptions(train_workers=0)
 NOISE = {"snr_db": [0, 10], "rt60_s": [0.2, 0.5], "codecs": ["gsm", "mp3"]}

@@ -16,10 +16,11 @@ from ser_models.adapters import ADAPTERS
 from ser_models.adapters.composition import attach_adapters
 from ser_models.adapters.parameters import adapter_parameters, adapter_tags
 from ser_models.build import build_model
+from ser_models.defaults import MEAN_STD
 from ser_models.encoders import load_encoder
 from ser_models.losses import weighted_classes
 from ser_models.metrics import uar
-from ser_models.pooling import MEAN_STD, POOLINGS
+from ser_models.pooling import POOLINGS
 from ser_models.training import mix, time_masks
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError

@@ -13,7 +13,8 @@ from seral.errors import OptionError, StateError
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.prediction import PredictOptions, model_folder, predict
-from seral.training.supervised import SupervisedOptions, run_train
+from seral.training.options import SupervisedOptions
+from seral.training.supervised import run_train
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from seral.pool.shards import open_pool
 from seral.prediction import PredictOptions, predict
 from seral.report import write_run_report
 from seral.task.gold import Oracle
-from seral.training.transfer import TransferOptions, run_transfer
+from seral.training.options import TransferOptions
+from seral.training.transfer import run_transfer
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 

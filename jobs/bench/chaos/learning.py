@@ -128,11 +128,12 @@ def outcome_of_sweep(folder: Path) -> Mapping[str, Any]:
 def pretrain(folder: Path, pool: Path) -> None:
     """Three steps, with a state after each."""
     from seral.pretraining import tapt
+    from seral.pretraining.options import TaptJobOptions
 
     put(tapt, connect=lambda options=None: None)
     steps = {"steps": 3, "batch_s": 10, "warmup_steps": 1, "checkpoint_every": 1, "eval_every": 2}
     values = {"pool": str(pool), "run": str(folder / "run"), "encoder": "seral-tiny", "tapt": steps}
-    tapt.pretrain(parse(tapt.TaptJobOptions, values))
+    tapt.pretrain(parse(TaptJobOptions, values))
 
 
 def outcome_of_pretraining(folder: Path) -> object:

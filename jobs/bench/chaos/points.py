@@ -28,7 +28,8 @@ from seral.pool import ingest
 from seral.pool.check import check_pool
 from seral.pool.chunks import task_block
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import TABLES, read_manifest, snapshot_names
 from seral.pool.snapshots import take_snapshot
 

@@ -24,7 +24,8 @@ def layers_probe(
 ) -> None:
     """Print how encoders compare."""
     from seral.options import parse
-    from seral.studies.layer_probe import ProbeOptions, probe_layers
+    from seral.studies.layer_options import ProbeOptions
+    from seral.studies.layer_probe import probe_layers
 
     values = {"pool": pool, "classes": classes.split(","), "encoders": encoder or ["seral-tiny"], "run": run}
     typer.echo(probe_layers(parse(ProbeOptions, values, settings or [])))
@@ -39,6 +40,7 @@ def layers_similarity(
 ) -> None:
     """Print the similarities of layers."""
     from seral.options import parse
-    from seral.studies.layer_similarity import SimilarityOptions, compare_layers
+    from seral.studies.layer_options import SimilarityOptions
+    from seral.studies.layer_similarity import compare_layers
 
     typer.echo(compare_layers(parse(SimilarityOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])))

@@ -36,7 +36,8 @@ def pool_import(
 ) -> None:
     """Print the counts of an import."""
     from seral.options import parse
-    from seral.pool.ingest import ImportOptions, import_corpus
+    from seral.pool.ingest import import_corpus
+    from seral.pool.options import ImportOptions
     from seral.pool.screened import screen_offer
     from seral.progress import say
 
@@ -46,7 +47,8 @@ def pool_import(
     counts = import_corpus(options)
     show(counts)
     if screen:
-        from seral.features.screen import ScreenOptions, screen_pool
+        from seral.features.options import ScreenOptions
+        from seral.features.screen import screen_pool
 
         typer.echo(screen_pool(ScreenOptions(pool=options.out, cluster=options.cluster)))
     elif offer := screen_offer(options.out, new=counts["utterances"]):
@@ -61,7 +63,8 @@ def pool_cut(
 ) -> None:
     """Print the file of the cuts."""
     from seral.options import parse
-    from seral.pool.cut import CutOptions, cut_recordings
+    from seral.pool.cut import cut_recordings
+    from seral.pool.options import CutOptions
 
     typer.echo(cut_recordings(parse(CutOptions, {"root": root, "out": out}, settings or [])))
 
@@ -306,7 +309,7 @@ def pool_screen(
     settings: Sets = None,
 ) -> None:
     """Print the summary of a screening."""
-    from seral.features.screen import ScreenOptions
+    from seral.features.options import ScreenOptions
     from seral.features.screen import screen_pool as screen
     from seral.options import parse
 
@@ -321,7 +324,8 @@ def pool_degrade(
 ) -> None:
     """Print the counts of the noisy pool."""
     from seral.options import parse
-    from seral.pool.degrade import DegradeOptions, degrade_pool
+    from seral.pool.degrade import degrade_pool
+    from seral.pool.options import DegradeOptions
 
     show(degrade_pool(parse(DegradeOptions, {"pool": pool, "out": out}, settings or [])))
 

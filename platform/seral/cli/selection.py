@@ -30,7 +30,8 @@ def select(
 ) -> None:
     """Print what was picked, and how."""
     from seral.options import parse
-    from seral.selection.batch import BatchOptions, run_batch
+    from seral.selection.batch import run_batch
+    from seral.selection.options import BatchOptions
 
     source = {"features": features, "predictions": predictions, "metadata": metadata, "labelled": labelled}
     values: dict[str, Any] = {"source": source, "strategy": {"name": strategy}, "out": out, "parts": parts}

@@ -15,7 +15,8 @@ training_app = typer.Typer()
 @command_of(training_app, "features")
 def features(pool: PoolPath, encoder: EncoderName = "seral-tiny", settings: Sets = None) -> None:
     """Print where the features are."""
-    from seral.features.extract import ExtractOptions, extract
+    from seral.features.extract import extract
+    from seral.features.options import ExtractOptions
     from seral.options import parse
 
     typer.echo(extract(parse(ExtractOptions, {"pool": pool, "encoder": encoder}, settings or [])))
@@ -30,7 +31,7 @@ def pretrain(
 ) -> None:
     """Print the folder of the adapted encoder."""
     from seral.options import parse
-    from seral.pretraining.tapt import TaptJobOptions
+    from seral.pretraining.options import TaptJobOptions
     from seral.pretraining.tapt import pretrain as run_pretrain
 
     typer.echo(run_pretrain(parse(TaptJobOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])))
@@ -46,8 +47,8 @@ def distil(
 ) -> None:
     """Print the folder of the student."""
     from seral.options import parse
-    from seral.pretraining.distillation import DistilOptions
     from seral.pretraining.distillation import distil as run_distil
+    from seral.pretraining.options import DistilOptions
 
     values = {"pools": pool, "teacher": teacher, "run": run, "layers": layers}
     typer.echo(run_distil(parse(DistilOptions, values, settings or [])))

@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
 from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder
 from ser_models.pooling import masked_mean_std
@@ -31,8 +30,8 @@ from seral.cluster import ClusterOptions
 from seral.errors import FeatureError
 from seral.features.actors import map_shards
 from seral.features.batches import clip_shapes, pad_clips
+from seral.features.options import FeatureOptions
 from seral.features.store import FeatureStore, Half, frames_table
-from seral.options import Options
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, FRAMES, QUARANTINE, SAMPLE_RATE
@@ -40,13 +39,6 @@ from seral.schema import ENCODER_KEY, FRAMES, QUARANTINE, SAMPLE_RATE
 Samples = NDArray[np.float32]
 FORMAT = 2
 """Goes up whenever features, or the form in which they are kept, change for the same encoder."""
-
-
-class FeatureOptions(Options):
-    """Options of the extraction of features."""
-
-    max_clip_s: float = Field(default=30.0, gt=0)
-    """Only the first so many seconds of a clip are encoded (Whisper's limit is 30)."""
 
 
 def extract_features(

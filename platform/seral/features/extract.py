@@ -2,25 +2,9 @@
 
 from __future__ import annotations
 
-from seral.cluster import ClusterOptions
-from seral.features.audio import FeatureOptions, extract_features
-from seral.options import Options
+from seral.features.audio import extract_features
+from seral.features.options import ExtractOptions
 from seral.pool.shards import open_pool
-
-
-class ExtractOptions(Options):
-    """Options of the features of a pool: which encoder makes them, and where they are kept."""
-
-    pool: str
-    """The pool."""
-    encoder: str = "seral-tiny"
-    """A hub id, a folder, or an embedded encoder."""
-    frames_layer: int | None = None
-    """Also keep the frames of this hidden state, for training adapters above it."""
-    feature_cache: str | None = None
-    """A folder for the features; None = inside the pool."""
-    features: FeatureOptions = FeatureOptions()
-    cluster: ClusterOptions = ClusterOptions()
 
 
 def extract(options: ExtractOptions) -> str:

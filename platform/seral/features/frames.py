@@ -19,7 +19,8 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import TrainError
 from seral.features.actors import each_item
-from seral.features.audio import FeatureOptions, encode_frames, encoder_facts
+from seral.features.audio import encode_frames, encoder_facts
+from seral.features.options import FeatureOptions
 from seral.features.store import CLIPS_AT_ONCE, FeatureStore, Half, frames_table
 from seral.pool.shards import Pool
 from seral.schema import ENCODER_KEY, FRAMES

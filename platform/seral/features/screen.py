@@ -24,16 +24,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from seral import storage
-from seral.cluster import ClusterOptions
 from seral.errors import FeatureError, OptionError
-from seral.features.audio import FeatureOptions, extract_features
+from seral.features.audio import extract_features
+from seral.features.options import ScreenOptions
 from seral.features.store import FeatureStore, stack_vectors
-from seral.options import Options
 from seral.pool.screened import FOLDER
 from seral.pool.shards import Pool, open_pool
 from seral.schema import SCREEN, UTTERANCE
@@ -51,34 +49,6 @@ COLUMNS = 64
 MOST_PAIRS = 2_000_000
 """Pairs in memory: ten thousand copies of one recording are fifty million."""
 ID = "utterance_id"
-
-
-class ScreenOptions(Options):
-    """Options of the search for near-duplicates and outliers."""
-
-    pool: str
-    """The pool."""
-    encoder: str = "seral-tiny"
-    """A hub id, a folder, or an embedded encoder; features that are not there yet are computed."""
-    feature_cache: str | None = None
-    """Address of the features; None = inside the pool."""
-    state: int | None = Field(default=None, ge=0)
-    """Index of the hidden state; None = the last one."""
-    components: int = Field(default=128, ge=2)
-    """Principal components of the vectors; fewer in a pool of less than eight utterances for each."""
-    similarity: float = Field(default=0.9, gt=0, le=1)
-    """Cosine from which two utterances are near-duplicates."""
-    duration_tolerance: float = Field(default=0.05, ge=0, lt=1)
-    """Share by which the longer of two may be longer."""
-    neighbours: int = Field(default=10, ge=1)
-    """The distance to the pool is the mean over so many nearest others."""
-    exact_rows: int = Field(default=100_000, ge=2)
-    """Above so many utterances, near-duplicates are looked up in an index, and the distance is to others among so many
-    drawn at random."""
-    threads: int = Field(default=1, ge=1)
-    """Threads of the search."""
-    features: FeatureOptions = FeatureOptions()
-    cluster: ClusterOptions = ClusterOptions()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,23 +18,18 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from seral.errors import LabelError, unknown_name
+from seral.labels.options import SECONDARY, Method, TargetMethod
 from seral.schema import CLASSES_KEY, CONSENSUS
 
-Method = Literal["majority", "soft", "dawid-skene"]
-TargetMethod = Literal["majority", "soft", "dawid-skene", "crowd"]
-"""A way to put votes together, or `crowd`: shares at first, which training weighs by how each rater confuses classes
-(seral.labels.crowd)."""
 Answers = Mapping[str, Sequence[dict[str, Any]]]
 """Utterance -> rows of schema.ANSWERS, one a person, by person."""
-SECONDARY = 0.5
-"""Weight of a secondary emotion beside a primary one."""
 RATINGS = ("valence", "arousal", "dominance")
 
 

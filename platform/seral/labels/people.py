@@ -19,21 +19,20 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, model_validator
 
 from seral import storage
 from seral.errors import AwaitingLabels, LabelError, OptionError
-from seral.labels.consensus import TargetMethod, consensus, of_labels, usual_method, votes_by_clip
+from seral.labels.consensus import consensus, of_labels, usual_method, votes_by_clip
 from seral.labels.crowd import Votes, votes_of
 from seral.labels.ledger import Ledger
+from seral.labels.options import PeopleOptions
 from seral.labels.records import Progress, Project
-from seral.options import Options
 from seral.pool.ids import Ids
 from seral.pool.splits import Fold
 from seral.progress import track
@@ -42,40 +41,6 @@ from seral.schema import label_schema
 EVALUATION, RELABEL = "evaluation", ".relabel"
 POLL_S = 5.0
 """Between two looks into the ledger, while waiting."""
-
-
-class PeopleOptions(Options):
-    """Options of asking people, and of making labels of their answers."""
-
-    ledger: str | None = None
-    """A file or the URL of a database; None = labels.sqlite in the run folder."""
-    overlap: int = Field(default=1, ge=1)
-    """People who hear each clip."""
-    max_skips: int = Field(default=2, ge=0)
-    """People who pass on a clip and are replaced by others, at most."""
-    consensus: TargetMethod | None = None
-    """The way answers become one label (seral.labels.consensus): the most votes, the shares of votes, or shares weighed
-    by how well each person knows each class; crowd: these, learnt with what the model says of the clip
-    (seral.labels.crowd). None = by `overlap`: majority for one person a clip or two, soft for more. Which is best when:
-    docs/people.md, "What answers are worth"."""
-    targets: Literal["soft", "hard"] = "soft"
-    """The target of training: the shares of the consensus, or its winner alone."""
-    evaluation: int = Field(default=100, ge=2)
-    """Clips drawn at random and labelled first: one half of the dev speakers', the other of the test speakers', as far
-    as there are so many. Models are chosen and judged by them."""
-    enough: FiniteFloat = Field(default=1.0, gt=0, le=1)
-    """Share of a batch's clips about which everybody has answered who was to, from which on the loop goes on. What is
-    open then is not asked any more."""
-    deadline_h: FiniteFloat | None = Field(default=None, gt=0)
-    """Hours after which a batch goes on with the answers there are, if there is one; None = never."""
-    wait: bool = False
-    """Wait for the answers instead of ending with status 75."""
-
-    @model_validator(mode="after")
-    def _check(self) -> PeopleOptions:
-        if self.consensus == "crowd" and self.targets == "hard":
-            raise ValueError("consensus=crowd learns shares: leave targets at soft, or take another consensus")
-        return self
 
 
 def ledger_url(run: str, options: PeopleOptions) -> str:

@@ -17,41 +17,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from ser_models.metrics import mean_recall
 from seral.errors import LabelError, unknown_name
 from seral.labels.agreement import Alpha, krippendorff_alpha
-from seral.labels.consensus import SECONDARY, TargetMethod, fit_dawid_skene
-from seral.options import Options
+from seral.labels.consensus import fit_dawid_skene
+from seral.labels.options import SECONDARY, TargetMethod
 
 VoteMethod = Literal["majority", "soft", "dawid-skene"]
 TIED = 1e-9
 """Shares that differ by less are alike."""
-
-
-class VoteOptions(Options):
-    """Options of making labels of the votes of a corpus's raters."""
-
-    method: TargetMethod | None = None
-    """soft: training learns the shares of the votes, and clips on which they are tied as well. majority: the class that
-    most raters named; a tie has no label. dawid-skene: shares by how each rater confuses classes. crowd: the same,
-    with what the model says of the clip beside it, for raters known by name. None = by the median
-    number of a clip's raters in the pool: majority for one or two, soft for more. Models are judged by the class that
-    won, and by the shares."""
-    secondary: float = Field(default=SECONDARY, ge=0, le=1)
-    """Weight of a further emotion that a rater named, beside 1 for the first; 0 = they do not count."""
-    least: int = Field(default=1, ge=1)
-    """Raters who must have named a class; clips with fewer have no label."""
-    answer: Literal["all", "one"] = "all"
-    """The answer to a question of the loop: the votes of all raters, or that of one, drawn by chance. Asked again (the
-    wrapper `relabel`), a clip has another one's beside it. Dev and test are judged by all of them."""
-
-    @model_validator(mode="after")
-    def _check(self) -> VoteOptions:
-        if self.answer == "one" and self.method in ("dawid-skene", "crowd"):
-            raise ValueError(f"answer=one does not say whose votes they are, for {self.method}: take soft or majority")
-        return self
 
 
 def raters_per_clip(votes: pa.Table) -> float:

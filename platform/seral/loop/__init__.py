@@ -15,42 +15,7 @@ relabel     doubts about labels, and asking again
 
 from __future__ import annotations
 
-from seral.loop.annotators import (
-    AnnotatorKind,
-    check_people,
-    never_lacking,
-    no_wait,
-    nothing_pending,
-    open_gold,
-    open_people,
-    pending_batches,
-    wait_for_people,
-    with_known_speakers,
-)
 from seral.loop.stopping import StopRule, certain, flat_trend, plateau, stable, target_reached
-from seral.training.options import sides
-
-ANNOTATORS: dict[str, AnnotatorKind] = {
-    "gold": AnnotatorKind(
-        summary="The gold labels of a benchmark corpus answer everything at once.",
-        open=open_gold,
-        candidates=sides,
-        check=never_lacking,
-        pending=nothing_pending,
-        wait=no_wait,
-        more_evaluation="split.dev_speakers",
-    ),
-    "people": AnnotatorKind(
-        summary="People answer at the annotation page, and the run goes on when they have.",
-        open=open_people,
-        candidates=with_known_speakers,
-        check=check_people,
-        pending=pending_batches,
-        wait=wait_for_people,
-        more_evaluation="people.evaluation",
-    ),
-}
-"""Annotators of a run by the name in `LoopOptions.annotator`; the contract test runs over this table."""
 
 STOPS: dict[str, StopRule] = {
     "target": StopRule(

@@ -11,12 +11,14 @@ import pyarrow as pa
 from seral import storage
 from seral.errors import AwaitingLabels, SplitError
 from seral.labels.annotator import Annotator
-from seral.labels.people import People, PeopleOptions, awaited
+from seral.labels.options import PeopleOptions
+from seral.labels.people import People, awaited
 from seral.loop.options import LoopOptions
 from seral.pool.shards import Pool
 from seral.progress import say
 from seral.task.eligibility import askable
 from seral.task.gold import Oracle
+from seral.training.sources import sides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,3 +103,26 @@ def wait_for_people(options: LoopOptions, pause: AwaitingLabels) -> bool:
     with closing(open_people(options)) as people:
         people.wait()
     return True
+
+
+ANNOTATORS: dict[str, AnnotatorKind] = {
+    "gold": AnnotatorKind(
+        summary="The gold labels of a benchmark corpus answer everything at once.",
+        open=open_gold,
+        candidates=sides,
+        check=never_lacking,
+        pending=nothing_pending,
+        wait=no_wait,
+        more_evaluation="split.dev_speakers",
+    ),
+    "people": AnnotatorKind(
+        summary="People answer at the annotation page, and the run goes on when they have.",
+        open=open_people,
+        candidates=with_known_speakers,
+        check=check_people,
+        pending=pending_batches,
+        wait=wait_for_people,
+        more_evaluation="people.evaluation",
+    ),
+}
+"""Annotators of a run by the name in `LoopOptions.annotator`; the contract test runs over this table."""

@@ -31,7 +31,7 @@ from seral.features.moments import pooled_moments
 from seral.features.store import FeatureStore
 from seral.labels.consensus import usual_method
 from seral.labels.people import ledger_url
-from seral.loop import ANNOTATORS
+from seral.loop.annotators import ANNOTATORS
 from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
 from seral.loop.growth import check_budget, folds_of_run
 from seral.loop.learning import judge_source, say_left_out_classes

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from seral.labels.people import PeopleOptions
+from seral.labels.options import PeopleOptions
+from seral.loop.budget import BudgetOptions
 from seral.loop.stopping import StopOptions
-from seral.selection.budget import BudgetOptions
 from seral.selection.candidates import OF_CLASSES, OF_RATINGS, WITHOUT_A_MODEL
 from seral.selection.selection import StrategyOptions
 from seral.selection.strategies import STRATEGIES
@@ -152,7 +152,7 @@ class LoopOptions(TrainingOptions):
 
     @property
     def annotator(self) -> str:
-        """The name in seral.loop.ANNOTATORS of who gives the labels."""
+        """The name in seral.loop.annotators.ANNOTATORS of who gives the labels."""
         return "gold" if self.people is None else "people"
 
     @property

@@ -26,7 +26,8 @@ from seral.labels.confident import out_of_sample
 from seral.labels.consensus import consensus
 from seral.labels.doubts import Probabilities, find_doubts
 from seral.labels.ledger import Ledger
-from seral.labels.people import PeopleOptions, ledger_url
+from seral.labels.options import PeopleOptions
+from seral.labels.people import ledger_url
 from seral.loop.options import LoopOptions
 from seral.loop.pool_scores import probabilities
 from seral.loop.rounds import PREDICTIONS, count_rounds, round_folder

@@ -34,13 +34,13 @@ from numpy.typing import NDArray
 from seral import storage
 from seral.errors import StateError
 from seral.labels.annotator import Annotator
-from seral.loop import ANNOTATORS
+from seral.loop.annotators import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.loop.stopping import RoundSummary, StopOptions
 from seral.pool.ids import Ids, one_array, positions
 from seral.schema import PICK, label_schema, prediction_schema
-from seral.selection.budget import PaceOptions
 from seral.selection.candidates import COLUMNS, WITHOUT_A_MODEL
+from seral.selection.options import PaceOptions
 from seral.selection.selection import StrategyOptions
 from seral.task.examples import Utterances
 from seral.task.folds import FoldData

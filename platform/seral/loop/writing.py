@@ -15,7 +15,7 @@ from seral.loop.pool_scores import prediction_table
 from seral.loop.rounds import PREDICTIONS, RATINGS, Arm, LoopFold, Round, Trajectory, voices
 from seral.loop.stopping import RoundSummary
 from seral.schema import PICK
-from seral.selection.budget import PaceOptions
+from seral.selection.options import PaceOptions
 from seral.task.examples import Targets, Utterances
 from seral.training.scoring import Outputs
 

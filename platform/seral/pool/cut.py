@@ -7,13 +7,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import ray
 import soundfile as sf
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from seral import storage
 from seral.audio.channels import Channel
@@ -22,10 +21,10 @@ from seral.audio.segments import SEVERAL, read_blocks, recording_voice, runs, sp
 from seral.audio.speakers import changes, find_speakers, link
 from seral.audio.voice import FRAME_S, SPEECH
 from seral.audio.voices import VOICES, embed_windows, windows
-from seral.cluster import ClusterOptions, connect
+from seral.cluster import connect
 from seral.corpora.reading.tree import DECODABLE, AudioFiles, audio_files
 from seral.errors import ReaderError
-from seral.options import Options
+from seral.pool.options import CutOptions
 from seral.progress import track
 
 MANIFEST, PARTS = "manifest.jsonl", "parts"
@@ -35,58 +34,6 @@ BRIDGED_FRAMES = 30
 """Windows of voices lie across pauses shorter than this."""
 NOT_OF_A_PART = {"cluster", "root", "likeness"}
 """Options that do not change what is written about a single recording."""
-
-
-class CutOptions(Options):
-    """Options of cutting long recordings into utterances or clips."""
-
-    root: str
-    """Folder of recordings."""
-    out: str
-    """Folder to make; its name is the corpus when it is imported. By voice: `manifest.jsonl`, which says where each
-    utterance lies in its recording, for the reader `manifest`. With `clip_s`: FLAC files, for the reader `folder`."""
-    speakers: Literal["none", "recording", "all"] = "none"
-    """Whose an utterance is, by the voice: nobody is named; speakers of a recording (`rec12#2`, the second by time); or
-    of `all` recordings, where one who comes again has the first one's name."""
-    voices: Literal["mfcc", "ge2e"] = "mfcc"
-    """Embedding that voices are told apart by: `mfcc` is always there, `ge2e` takes a wheel of 16 MB and confuses half
-    as many (docs/results/speakers.md)."""
-    speaker_count: int | None = Field(default=None, ge=1, le=100)
-    """Speakers in every recording, where that is known; None = as many as there seem to be."""
-    max_speakers: int = Field(default=6, ge=1, le=100)
-    """At most so many, where they are counted."""
-    likeness: float = Field(default=0.85, gt=0, lt=1)
-    """Cosine from which speakers of two recordings are one, for `speakers: all`."""
-    overlaps: bool = False
-    """Keep speech in which several may speak; `overlap` is its share of an utterance. Else utterances end there."""
-    channel: Channel | Literal["apart"] = "auto"
-    """Channel of recordings of several that is heard, as in an import; `auto` is the mean unless the channels cancel.
-    With `apart` each of two channels is a party: its speech, without what leaks over from the other."""
-    min_s: float = Field(default=0.5, gt=0)
-    """Utterances with less speech are left out."""
-    max_s: float = Field(default=15.0, gt=0)
-    """Longer utterances are cut where they sound least like speech."""
-    gap_s: float = Field(default=0.6, gt=0)
-    """A shorter pause does not end an utterance."""
-    pad_s: float = Field(default=0.3, ge=0)
-    """Part of the pauses around it that an utterance keeps; the detector is right to about a fifth of a second."""
-    clip_s: float | None = Field(default=None, gt=0)
-    """Cut clips of so many seconds instead, whoever speaks; what is left over at the end is dropped."""
-    hop_s: float | None = Field(default=None, gt=0)
-    """Seconds from one clip's start to the next; None = clip_s, so that clips do not overlap."""
-    cluster: ClusterOptions = ClusterOptions()
-
-    @model_validator(mode="after")
-    def _check(self) -> CutOptions:
-        if self.max_s < 2 * (self.min_s + self.pad_s):
-            raise ValueError(f"max_s must hold two of min_s and pad_s, got {self.max_s}, {self.min_s}, {self.pad_s}")
-        if self.hop_s is not None and self.clip_s is None:
-            raise ValueError("hop_s is for clips of one length: give clip_s too")
-        if self.clip_s is not None and (self.speakers != "none" or self.channel != "auto"):
-            raise ValueError("speakers and channel are for utterances by voice: leave out clip_s")
-        if self.speakers == "all" and (self.voices != "ge2e" or self.channel == "apart"):
-            raise ValueError("speakers=all takes voices=ge2e and one channel: cepstra tell lines apart, not people")
-        return self
 
 
 def cut_recordings(options: CutOptions) -> str:

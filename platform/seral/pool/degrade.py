@@ -20,14 +20,15 @@ import ray
 
 from seral import storage
 from seral.audio.decode import decode_flac, encode_flac, pcm16, pcm_hash
-from seral.audio.effects import CorruptionOptions, corrupt
+from seral.audio.effects import corrupt
 from seral.audio.listening import listen
 from seral.audio.quality import measure
-from seral.cluster import ClusterOptions, connect
+from seral.cluster import connect
 from seral.errors import StateError
 from seral.pool.dedupe import marked
 from seral.pool.derive import ORDER, copy_tombstones
 from seral.pool.noises import read_noises
+from seral.pool.options import DegradeOptions
 from seral.pool.revisions import Change, commit, refuse_erased
 from seral.pool.shards import EMPTY, REWRITTEN, TABLES, Pool, open_pool, read_manifest, shard_uri
 from seral.pool.tombstones import Erased
@@ -35,18 +36,6 @@ from seral.progress import track
 from seral.schema import UTTERANCE
 
 OPTIONS = "degraded.json"
-
-
-class DegradeOptions(CorruptionOptions):
-    """Options of a corrupted copy of a pool."""
-
-    pool: str
-    """The pool."""
-    out: str
-    """The pool to make."""
-    voice: bool = True
-    """Listen for speech again, as an import does."""
-    cluster: ClusterOptions = ClusterOptions()
 
 
 def degrade_pool(options: DegradeOptions) -> dict[str, Any]:

@@ -12,14 +12,13 @@ import hashlib
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from seral import storage
 from seral.audio.channels import Channel
@@ -28,14 +27,15 @@ from seral.audio.decode import BadAudio, encode_flac, pcm16, pcm_hash
 from seral.audio.limits import USUAL, SoundLimits
 from seral.audio.listening import listen
 from seral.audio.quality import REASONS, measure
-from seral.cluster import ClusterOptions, connect, cpu_count
-from seral.corpora.options import CorpusOptions, read_corpus
+from seral.cluster import connect, cpu_count
+from seral.corpora.options import read_corpus
 from seral.corpora.reading.utterance import Skipped, Utterance
-from seral.errors import PoolError, StateError, unknown_name
+from seral.errors import PoolError, StateError
 from seral.pool.audit import belonging, total_remark
 from seral.pool.chunks import Chunk, decode_utterance, plan_chunks, task_block
 from seral.pool.dedupe import marked
 from seral.pool.listing import BATCH_ROWS, Known, Listing, Source, quarantine_row
+from seral.pool.options import ImportOptions
 from seral.pool.revisions import Change, commit, read_entry, refuse_erased, shard_entry
 from seral.pool.shards import EMPTY, TABLES, open_pool, read_manifest, renamed, shard_uri
 from seral.pool.tombstones import Erased, read_erased
@@ -47,44 +47,6 @@ TASKS_PER_CPU, TASK_BYTES = 8, 128_000_000
 """An import is at least so many tasks, none of more bytes, as far as it has shards."""
 METADATA = ("corpus", "speaker", "gender", "session", "language", "style", "text", "split", "start_s", "end_s")
 """Columns of a row that are its reader's values unchanged."""
-
-
-class ImportOptions(CorpusOptions):
-    """Options of an import of one corpus into a pool."""
-
-    out: str
-    """The pool: a folder or an object-store address; made when missing, added to when there."""
-    retry: tuple[str, ...] = ()
-    """Reasons whose files in quarantine are tried again, as far as this corpus has them: `[not-audio]` once PyAV is
-    there, `[no-label]` with new label files."""
-    max_duration_s: float = Field(default=60.0, gt=0)
-    """Longer clips go to quarantine, in seconds."""
-    max_channels: int = Field(default=32, ge=1)
-    """Recordings of more channels go to quarantine."""
-    max_decoded_mb: float = Field(default=256.0, gt=0)
-    """So do clips that take more memory when decoded, all channels at the rate of the source, in MB."""
-    max_bad_share: float = Field(default=0.5, ge=0, le=1)
-    """The import fails when more than this share of the corpus's files is bad and new."""
-    voice: bool = True
-    """Listen for speech (seral.audio.listening): what tells it from other sounds, and most of an import's time."""
-    channel: Channel = "auto"
-    """Channel that a recording of several becomes: `mean`, `left`, `right`, `loudest`, or `auto`, the mean where that
-    loses less than 1 dB to the channel of the most voice, else that channel. `channel_fault` says where they differ."""
-    shard_mb: float = Field(default=128.0, gt=0)
-    """Size of a shard in MB. A few files of each kind are tried to tell what theirs will take as 16 kHz FLAC."""
-    cluster: ClusterOptions = ClusterOptions()
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        for reason in self.retry:
-            if reason not in REASONS:
-                raise ValueError(unknown_name("reason", reason, REASONS))
-        return self
-
-    @property
-    def limits(self) -> SoundLimits:
-        """Limits of one clip."""
-        return SoundLimits(seconds=self.max_duration_s, channels=self.max_channels, decoded_mb=self.max_decoded_mb)
 
 
 def import_corpus(options: ImportOptions) -> dict[str, Any]:

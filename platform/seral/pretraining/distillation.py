@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
@@ -30,11 +29,11 @@ from seral.cluster import ClusterOptions, connect
 from seral.errors import TrainError
 from seral.features.provenance import hand_down
 from seral.features.speech import Speech
-from seral.options import Options
 from seral.pool.noises import read_noises
 from seral.pool.shards import Pool, open_pool
+from seral.pretraining.options import DistilOptions
 from seral.pretraining.plans import PlannedBatch
-from seral.pretraining.teacher_targets import STEP, DistillationData, DistillationDataOptions
+from seral.pretraining.teacher_targets import STEP, DistillationData
 from seral.pretraining.trainer import Batch, Course, Pretraining, run_name, train_to_end
 from seral.progress import say
 from seral.task.eligibility import of_corpora
@@ -46,43 +45,6 @@ ENCODER, DONE, PICTURE = "encoder", "distil.json", "distil.png"
 SCALE_S = 600.0
 """Seconds of clips whose frames set the scale of the teacher's states."""
 SCALARS = ("loss", "frames", "statistics")
-
-
-class DistilOptions(Options):
-    """Options of a distillation: teacher, student, speech and schedule."""
-
-    teacher: str
-    """A hub id or a folder of an encoder."""
-    pools: tuple[str, ...]
-    """Pools of speech; of each, one shard is in memory at a time. Whoever is to test the student must not be in them:
-    name the other `corpora`."""
-    run: str
-    """Folder of the run: the encoder is in `encoder/`, with fp16 weights."""
-    layers: int = Field(default=2, ge=1)
-    """Depth of the student, which starts as the bottom of its teacher."""
-    student: str | None = None
-    """Instead: an encoder that learns from its own weights, such as `seral-tiny-untrained`."""
-    corpora: tuple[str, ...] = ()
-    """Only utterances of these corpora; empty = all."""
-    noise: str | None = None
-    """A pool of noises to mix in, held in memory; None = no noise."""
-    data: DistillationDataOptions = DistillationDataOptions()
-    steps: int = Field(default=2600, ge=1)
-    """Updates."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW. A student that starts as its teacher's bottom bears less than an untrained one."""
-    warmup_steps: int = Field(default=150, ge=1)
-    """Updates of linear warm-up; the rate is capped by a line to 0 at the last step."""
-    statistics_weight: float = Field(default=1.0, ge=0)
-    """Weight of the loss on the mean and standard deviation of each clip."""
-    checkpoint_every: int = Field(default=100, ge=1)
-    """Updates between two savings of the state to go on from."""
-    threads: int = Field(default=1, ge=1)
-    """Threads of torch; more than one, and a run is no longer repeated to the last bit."""
-    seed: int = 0
-    """Seed of the order of clips and of what is done to them."""
-    cluster: ClusterOptions = ClusterOptions()
-    """Without `train_workers`, progress is shown here; with one, in the worker's log."""
 
 
 @dataclass(frozen=True, kw_only=True)

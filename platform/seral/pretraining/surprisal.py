@@ -23,8 +23,8 @@ from seral.audio.decode import BadAudio, decode_flac
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
 from seral.features.actors import map_shards
-from seral.features.audio import FeatureOptions
 from seral.features.batches import clip_shapes, pad_clips
+from seral.features.options import FeatureOptions
 from seral.pool.shards import Pool
 from seral.pretraining.layout import ENCODER, OBJECTIVE, OBJECTIVE_SUM
 from seral.pretraining.options import TaptRunOptions

@@ -25,13 +25,12 @@ from seral.errors import OptionError
 from seral.features.audio import extract_features
 from seral.features.provenance import hand_down
 from seral.features.store import FeatureStore
-from seral.options import Options
 from seral.pool.shards import Pool, open_pool
-from seral.pool.splits import SplitOptions, make_folds
+from seral.pool.splits import make_folds
 from seral.pretraining.layout import ENCODER, OBJECTIVE, OBJECTIVE_SUM
 from seral.pretraining.local_attributes import LocalAttributesSpec
 from seral.pretraining.masked_prediction import TaptSpec
-from seral.pretraining.options import TaptRunOptions
+from seral.pretraining.options import TaptJobOptions, TaptRunOptions
 from seral.pretraining.trainer import PretrainingSpec, run_name, train_to_end
 from seral.progress import say
 from seral.task.eligibility import of_corpora
@@ -118,27 +117,6 @@ def _picture(record: dict[str, Any]) -> bytes:
     rows = record["held_out"] or record["history"]
     names = tuple(name for name in CURVES if name in rows[0]) if rows else CURVES[:1]
     return png(pretraining_curves(record["history"], record["held_out"], names))
-
-
-class TaptJobOptions(Options):
-    """Options of `seral pretrain`: the encoder, and the audio it is adapted to."""
-
-    pool: str
-    """The pool; only its audio is read."""
-    run: str
-    """Folder of the result: the encoder is in `encoder/`."""
-    encoder: str = "seral-tiny"
-    """A hub id, a folder, or an embedded encoder."""
-    corpora: list[str] | None = None
-    """Only these corpora of the pool; None = all."""
-    split: SplitOptions = SplitOptions()
-    """Folds of the chosen corpora, where a fold is named."""
-    fold: int | None = None
-    """Adapt to the training part of this fold only; None = everything, dev and test of any later split included. A loop
-    that leaves out classes may deal the speakers of k-fold otherwise: give it `tapt` instead."""
-    tapt: TaptRunOptions = TaptRunOptions()
-    cluster: ClusterOptions = ClusterOptions()
-    """Without `train_workers`, progress is shown here; with one, in the worker's log."""
 
 
 def pretrain(options: TaptJobOptions) -> str:

@@ -16,7 +16,6 @@ from itertools import count
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from ser_models.encoders import SpeechEncoder
@@ -24,41 +23,11 @@ from ser_models.objectives import random_crop
 from seral.audio.effects import CODECS, Samples, add_noise, change_level, change_speed, reverberate, through_codec
 from seral.features.batches import length_sorted_batches, pad_clips
 from seral.features.speech import Durations, Speech, random_clips
-from seral.options import Options
+from seral.pretraining.options import DistillationDataOptions
 from seral.pretraining.plans import PlannedBatch, length_factors
 
 VIEW, EPOCH, STEP, SCALE = 1, 2, 3, 4
 """Uses of a random generator: the word behind the seed."""
-
-
-class DistillationDataOptions(Options):
-    """Options of the views that a student learns on, and of the teacher's states that it predicts."""
-
-    states: tuple[int, ...] | None = None
-    """Hidden states of the teacher that the student predicts; None = at thirds of its depth, 4, 8 and 12 of 12."""
-    batch_s: float = Field(default=24.0, gt=0)
-    """Seconds of audio in a step of all workers together, padding included."""
-    crop_s: float = Field(default=4.0, gt=0)
-    """Longer clips give a random piece of this length to each view."""
-    views: int | None = Field(default=3, ge=1)
-    """Augmented views of each clip. The teacher's states on them are kept in memory: 140 MB an hour, view and state of
-    384 features. None = always a new view and nothing kept, for large pools."""
-    speed: float = Field(default=0.12, ge=0, lt=1)
-    """Speed and pitch change together by up to this share."""
-    gain_db: tuple[float, float] = (-12.0, 6.0)
-    """Lowest and highest change of level, dB."""
-    noisy: float = Field(default=0.5, ge=0, le=1)
-    """Share of the clips in a batch that get noise, where there is a pool of noises."""
-    snr_db: tuple[float, float] = (5.0, 30.0)
-    """Lowest and highest signal-to-noise ratio of those, dB."""
-    reverberant: float = Field(default=0.0, ge=0, le=1)
-    """Share of the clips in a batch that are heard in a room."""
-    rt60_s: tuple[float, float] = (0.2, 0.8)
-    """Shortest and longest time in which its echo falls by 60 dB."""
-    drr_db: tuple[float, float] = (0.0, 10.0)
-    """By how much the voice is louder than its echo, lowest and highest."""
-    coded: float = Field(default=0.0, ge=0, le=1)
-    """Share of the clips in a batch that come through a codec, any of seral.audio.effects.CODECS."""
 
 
 @dataclass(frozen=True)

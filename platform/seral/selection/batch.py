@@ -8,54 +8,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
 
 from seral import storage
-from seral.cluster import ClusterOptions, connect
-from seral.options import Options
+from seral.cluster import connect
 from seral.progress import say
 from seral.schema import PICK
-from seral.selection.budget import PaceOptions
 from seral.selection.candidates import Candidates
 from seral.selection.minutes import select_for_minutes
+from seral.selection.options import BatchOptions
 from seral.selection.parts.actors import RemoteParts, despite_losses
 from seral.selection.parts.distributed import select_in_parts
 from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
-from seral.selection.selection import StrategyOptions, check_count
+from seral.selection.selection import check_count
 from seral.selection.source import SourceOptions, different_widths, read_labelled, shards
 
 NAMED = 5
 """Labelled utterances without features that are named."""
-
-
-class BatchOptions(Options):
-    """Options of one batch of picks: its source, its strategy and its size."""
-
-    source: SourceOptions
-    strategy: StrategyOptions = StrategyOptions(name="auto")
-    """A strategy by name with its options and wrappers; see `seral strategies`."""
-    count: int | None = Field(default=None, ge=1)
-    """Number of utterances to pick."""
-    minutes: float | None = Field(default=None, gt=0)
-    """Or how many minutes of an annotator to spend."""
-    pace: PaceOptions = PaceOptions()
-    """The cost of a clip, where minutes are counted; durations come from `source.metadata`."""
-    seed: int = Field(default=0, ge=0)
-    """Seed of the picks."""
-    parts: int = Field(default=1, ge=1)
-    """In how many processes the features are kept, on as many machines as Ray has, at most one a file; 1 = all in this
-    one, without Ray. The picks are the same, but for strategies that cluster the whole pool (`seral strategies` lists
-    which), whose picks in parts are merged."""
-    out: str
-    """Parquet file of the picks, in order (schema.PICK)."""
-    cluster: ClusterOptions = ClusterOptions()
-
-    @model_validator(mode="after")
-    def _check(self) -> BatchOptions:
-        if (self.count is None) == (self.minutes is None):
-            raise ValueError("say how many to pick by `count`, or how many `minutes` to spend: one of them")
-        return self
 
 
 def run_batch(options: BatchOptions) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seral.errors import SelectionError
-from seral.selection.budget import PaceOptions
+from seral.selection.options import PaceOptions
 from seral.selection.parts.distributed import ask, checked
 from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart

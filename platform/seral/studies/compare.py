@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import ray
-from pydantic import Field, model_validator
 
 from ser_models.adapters.cost import forget_peak_mb, peak_mb
 from ser_models.objectives.distillation import teacher_parameters
@@ -20,60 +19,23 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
 from seral.features.store import FeatureStore
-from seral.options import Options
 from seral.pool.splits import Fold, folds_of
-from seral.pretraining.options import TaptRunOptions
 from seral.pretraining.tapt import adapt_encoder
+from seral.studies.options import CompareOptions, Variant
 from seral.task.cells import Cell, file_name, write_study_table
 from seral.task.context import RunContext
 from seral.task.folds import FoldData, with_centring
-from seral.task.options import ProtocolOptions, ReadingOptions, protocol_name
+from seral.task.options import protocol_name
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import finetune, frames_layer
-from seral.training.finetune_options import FinetuneOptions, check_text
+from seral.training.finetune_options import FinetuneOptions
 from seral.training.linear_probe import probe_metrics
-from seral.training.pretrained import check_pretrained
 from seral.training.scoring import evaluate_model
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows", "fractions", "baseline"}
 """Options a resumed run may be given anew. Rows may come and go, but none may change what its name stands for."""
-
-
-class Variant(Options):
-    """One row of the table."""
-
-    name: str
-    """Name of the row."""
-    finetune: FinetuneOptions = FinetuneOptions()
-    tapt: TaptRunOptions | None = None
-    """Adapt the encoder to the training audio of each fold first; None = use it as it is."""
-
-
-class CompareOptions(ReadingOptions, ProtocolOptions):
-    """Variants of training on one task."""
-
-    rows: list[Variant] = Field(min_length=1)
-    """The rows that are compared, each with a name of its own."""
-    baseline: str | None = None
-    """The row whose UAR the others' gain is measured from; None = the first."""
-    fractions: list[float] = Field(default=[1.0], min_length=1)
-    """Shares of the training labels; smaller ones lie inside larger ones."""
-
-    @model_validator(mode="after")
-    def _check_rows(self) -> CompareOptions:
-        names = [row.name for row in self.rows]
-        if len({file_name(name) for name in names}) < len(names):
-            raise ValueError(f"rows need names of their own, as files too, got {', '.join(names)}")
-        if self.baseline is not None and self.baseline not in names:
-            raise ValueError(f"the baseline {self.baseline!r} is none of the rows {', '.join(names)}")
-        check_text(self.text_encoder, [row.finetune for row in self.rows])
-        for row in self.rows:
-            check_pretrained(row.tapt, row.finetune)
-        if wrong := [share for share in self.fractions if not 0 < share <= 1]:
-            raise ValueError(f"fractions must lie in (0, 1], got {wrong[0]}")
-        return self
 
 
 def run_compare(options: CompareOptions) -> str:

@@ -13,175 +13,36 @@ corpus out: nothing but the strategies' defaults has seen it.
 # B budgets · C classes · G groups (speakers) · P pairs of budgets
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
 
 from ser_models.intervals import jackknife_interval
 from ser_models.metrics import confusion_matrix, mean_recall
 from seral import storage
-from seral.cluster import ClusterOptions
 from seral.loop.loop import run_loop
-from seral.loop.options import LoopOptions
 from seral.loop.rounds import prediction_files
-from seral.options import Options, parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import voices
 from seral.progress import say
-from seral.schema import RANDOM
-from seral.selection.selection import StrategyOptions
+from seral.studies.options import REFERENCE, LabelStudyOptions, Row
 from seral.studies.strategies import area
-from seral.studies.survey import PartOptions
 from seral.task.cells import write_table
 from seral.task.gold import Oracle
 from seral.task.run import claim
-from seral.training.finetune_options import FinetuneOptions
 
 MAY_CHANGE = {"run", "cluster", "encoders", "ways", "deals", "others"}
-REFERENCE = 0.2
-"""Share of the labels whose UAR by random picks, alone, is what others are measured by."""
 SMALL = 0.3
 """Share of the labels up to which areas are taken."""
 HALF, AS_MANY = "half the labels", "as many labels"
 """Columns: UAR with half of REFERENCE, and with REFERENCE, less that of random picks alone with REFERENCE."""
-
-
-WAYS = {
-    "alone": ("alone", "none"),
-    "alone, normalised": ("alone", "auto"),
-    "source": ("source", "none"),
-    "source, normalised": ("source", "auto"),
-}
-"""Way of learning -> without or with a source, and the normalisation of the head; `alone` is the reference."""
-
-
-class LabelStudyOptions(Options):
-    """Options of a study of labels."""
-
-    pool: str
-    """The pool of all targets."""
-    run: str
-    """The folder of all loops: made when missing, resumed when there."""
-    encoders: list[str] = Field(min_length=1)
-    """Hub ids or folders."""
-    targets: dict[str, PartOptions] = Field(min_length=2)
-    """Corpora and classes of each target, by name; each is learnt with the labels of all others as its source."""
-    strategy: StrategyOptions = StrategyOptions(name="auto")
-    """The strategy beside random."""
-    others: list[StrategyOptions] = Field(default=[])
-    """Further strategies, each an arm of its own."""
-    ways: list[str] = Field(default=list(WAYS), min_length=1)
-    """Ways of learning: alone or with the labels of the other targets, features as they are or normalised."""
-    finetune: FinetuneOptions = FinetuneOptions()
-    """The training of every round: a frozen head, or adapters."""
-    fractions: list[float] = Field(default=[0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0], min_length=2)
-    """Labels held after each round, as shares of the training part."""
-    k: int = Field(default=3, ge=2)
-    """Groups of speakers, each tested on in turn."""
-    deals: list[int] = Field(default=list(range(10)), min_length=1)
-    """Seeds by which speakers are dealt to groups anew."""
-    feature_cache: str | None = None
-    """Folder of the features; None = inside the pool."""
-    cluster: ClusterOptions = ClusterOptions()
-
-    @field_validator("pool", "run")
-    @classmethod
-    def _absolute(cls, uri: str) -> str:
-        return storage.absolute(uri)
-
-    @field_validator("ways")
-    @classmethod
-    def _named_in_table(cls, names: list[str]) -> list[str]:
-        if unknown := [name for name in names if name not in WAYS]:
-            raise ValueError(f"no way {unknown[0]!r}; known: {', '.join(WAYS)}")
-        return names
-
-    @model_validator(mode="after")
-    def _check(self) -> LabelStudyOptions:
-        if REFERENCE not in self.fractions:
-            raise ValueError(f"fractions must have {REFERENCE}, at which random picks are the reference")
-        names = [Path(encoder).name for encoder in self.encoders]
-        if len(set(names)) < len(names):
-            raise ValueError(f"two of the encoders {self.encoders} have the same last name, which names their folders")
-        return self
-
-    def settings(self) -> Iterator[Setting]:
-        """Every setting, deal after deal."""
-        for encoder, deal, target, way in product(self.encoders, self.deals, self.targets, self.ways):
-            source, normalise = WAYS[way]
-            yield Setting(encoder=encoder, target=target, source=source, normalise=normalise, deal=deal)
-
-    def loop(self, setting: Setting) -> LoopOptions:
-        """The loop of a setting."""
-        part, parts = self.targets[setting.target], self.targets.items()
-        others = sorted({name for target, other in parts if target != setting.target for name in other.corpora})
-        values: dict[str, Any] = {
-            "pool": self.pool,
-            "run": storage.join(self.run, setting.name),
-            "encoder": setting.encoder,
-            **part.model_dump(),
-            "source_corpora": others if setting.source == "source" else None,
-            "strategy": self.strategy.model_dump(),
-            "others": [other.model_dump() for other in self.others],
-            "full_arm": False,
-            "split": {"scheme": "k-fold", "k": self.k, "seed": setting.deal},
-            "seeds": [setting.deal],
-            "budget": {"fractions": self.fractions},
-            "finetune": self.finetune.model_dump(),
-            "feature_cache": self.feature_cache,
-            "cluster": self.cluster.model_dump(),
-        }
-        values["finetune"]["head"]["normalise"] = setting.normalise
-        return parse(LoopOptions, values)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setting:
-    """One loop of a study."""
-
-    encoder: str
-    target: str
-    source: str
-    normalise: str
-    deal: int
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return f"{Path(self.encoder).name}.{self.target}.{self.source}.{self.normalise}.deal-{self.deal:02d}"
-
-    def row(self, arm: str) -> Row:
-        """The row of the summary that an arm belongs to."""
-        return Row(Path(self.encoder).name, self.target, self.source, self.normalise, arm)
-
-
-class Row(NamedTuple):
-    """One line of the summary."""
-
-    encoder: str
-    target: str
-    source: str
-    normalise: str
-    arm: str
-
-    @property
-    def reference(self) -> Row:
-        """Random picks alone, of features as they are."""
-        return self._replace(source="alone", normalise="none", arm=RANDOM)
-
-    @property
-    def by_chance(self) -> Row:
-        """Random picks with all else the same."""
-        return self._replace(arm=RANDOM)
 
 
 Counts = Mapping[str, NDArray[np.int64]]

@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import recall_score
 from sklearn.model_selection import GroupKFold
@@ -34,41 +33,19 @@ from ser_models.encoders.embedded import untrained_twin
 from ser_models.encoders.mel import HOP_SAMPLES, log_mel, mel_filters
 from seral import storage
 from seral.audio.decode import decode_flac
-from seral.features.audio import FeatureOptions, encode_clips
+from seral.features.audio import encode_clips
+from seral.features.options import FeatureOptions
 from seral.features.provenance import check_unheard
 from seral.figures.markdown import markdown
-from seral.options import Options
 from seral.pool.shards import open_pool
 from seral.progress import track
+from seral.studies.layer_options import ProbeOptions
 from seral.task.cells import write_table
 from seral.task.gold import Oracle
 from seral.task.run import claim
 
 Features = Callable[[], NDArray[np.float32]]
 LOG_MEL = "log-mel mean and std"
-
-
-class ProbeOptions(Options):
-    """Options of a probe of encoders: the encoders, and the labelled speech that they are judged on."""
-
-    pool: str
-    """A pool with gold labels and speakers; its labelled part is held in memory."""
-    classes: tuple[str, ...]
-    """Emotions to tell apart; other utterances are left out."""
-    run: str | None = None
-    """Folder of table and picture; None = the table is only printed."""
-    corpus: str | None = None
-    """Only utterances of this corpus."""
-    encoders: tuple[str, ...] = ("seral-tiny",)
-    """Hub ids, folders or embedded encoders."""
-    untrained: bool = True
-    """Also each encoder's network with untrained weights."""
-    folds: int = Field(default=6, ge=2)
-    """Folds of speakers; no speaker is on both sides."""
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
-    """Every seed deals the speakers to other folds."""
-    std: bool = True
-    """Features are mean and standard deviation over time; false = the mean alone (log-mel always has both)."""
 
 
 def probe_layers(options: ProbeOptions) -> str:

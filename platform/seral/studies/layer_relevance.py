@@ -11,80 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import ray
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from ser_models import metrics
-from ser_models.fitting import L2, PooledSet, RatedSet
+from ser_models.fitting import PooledSet, RatedSet
 from ser_models.intervals import jackknife_interval, without_each
 from ser_models.relevance import above, centre_of_mass, gains, layer_relevance
-from seral.pool.splits import Fold, SplitOptions, voices
+from seral.pool.splits import Fold, voices
+from seral.studies.layer_options import EMOTION, MAPS, RelevanceOptions
 from seral.task.cells import Cell, Results, write_table
 from seral.task.context import RunContext
 from seral.task.folds import FoldData, folds_by_seed
-from seral.task.options import ProtocolOptions, protocol_name
+from seral.task.options import protocol_name
 from seral.task.study import Study, run_study
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
-EMOTION = "emotion"
-AROUSAL = {
-    "anger": 1.0,
-    "fear": 1.0,
-    "happiness": 1.0,
-    "surprise": 1.0,
-    "boredom": -1.0,
-    "calm": -1.0,
-    "disgust": -1.0,
-    "neutral": -1.0,
-    "sadness": -1.0,
-}
-VALENCE = {
-    "calm": 1.0,
-    "happiness": 1.0,
-    "neutral": 1.0,
-    "surprise": 1.0,
-    "anger": -1.0,
-    "boredom": -1.0,
-    "disgust": -1.0,
-    "fear": -1.0,
-    "sadness": -1.0,
-}
-MAPS = {"arousal": AROUSAL, "valence": VALENCE}
-"""Two levels for every emotion, for corpora without ratings; after the two-way mapping by which Schuller et al. 2010
-(IEEE Transactions on Affective Computing 1(2), cross-corpus emotion recognition) made corpora comparable, with calm,
-which they do not have, beside neutral. A stand-in: it says nothing that the emotion's name does not say."""
-
-
-class RelevanceOptions(ProtocolOptions):
-    """Options of a study of layer relevance."""
-
-    split: SplitOptions = SplitOptions(scheme="k-fold")
-    """Division of the speakers; every seed deals those of k-fold anew."""
-    mapped: list[Literal["arousal", "valence"]] = Field(default=[])
-    """Dimensions to read off the name of the emotion, for corpora without ratings (see MAPS)."""
-    l2: float = Field(default=L2, ge=0)
-    """Ridge penalty of the probes."""
-
-    @model_validator(mode="after")
-    def _check_mapped(self) -> RelevanceOptions:
-        for name in self.mapped:
-            if absent := sorted(set(self.classes) - set(MAPS[name])):
-                raise ValueError(f"no {name} is known of the emotion {absent[0]!r}; known: {', '.join(MAPS[name])}")
-            if len({MAPS[name][emotion] for emotion in self.classes}) < 2:
-                raise ValueError(f"mapped {name} is the same for all of the classes {', '.join(self.classes)}")
-        return self
-
-    @property
-    def targets(self) -> dict[str, str | None]:
-        """Name of every target -> the dimension that is mapped, None where the labels are the pool's own."""
-        mapped = {f"{name} (mapped)": name for name in self.mapped}
-        return {**({EMOTION: None} if self.classes else {}), **dict.fromkeys(self.dimensions), **mapped}
 
 
 def run_relevance(options: RelevanceOptions) -> str:

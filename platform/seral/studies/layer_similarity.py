@@ -10,77 +10,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import combinations, permutations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
 
 from ser_models.fitting import PooledSet, fit_head, predict_pooled
 from ser_models.similarity import SIMILARITIES, layer_similarity
 from seral import storage
-from seral.cluster import ClusterOptions, connect
+from seral.cluster import connect
 from seral.errors import OptionError
-from seral.features.audio import FeatureOptions, extract_features
+from seral.features.audio import extract_features
 from seral.features.batches import rows_of
-from seral.options import Options
 from seral.pool.shards import Pool, open_pool
 from seral.progress import say
+from seral.studies.layer_options import SimilarityOptions
 from seral.task.cells import write_table
 from seral.task.gold import Oracle
 from seral.task.run import claim
 
 MAY_CHANGE = {"run", "cluster", "feature_cache"}
-
-
-class SimilarityOptions(Options):
-    """Options of a study of layer similarity."""
-
-    pool: str
-    """The pool; without measures of emotions, no label of it is read."""
-    run: str
-    """Folder of the table and the picture."""
-    encoder: str = "seral-tiny"
-    """A hub id, a folder, or an embedded encoder."""
-    by: Literal["language", "corpus"] = "language"
-    """Groups that are compared: languages, or corpora."""
-    groups: list[str] | None = None
-    """Only these languages or corpora; None = all of the pool."""
-    measures: list[str] = Field(default=["coral", "mmd"], min_length=1)
-    """coral and mmd compare distributions and need no label; centroid_cosine and centroid_cka compare emotions."""
-    classes: list[str] = Field(default=[])
-    """The emotions that centroid measures compare."""
-    labels: Literal["pseudo", "gold"] = "pseudo"
-    """For centroid measures: the target's labels as a probe of the source tells them (pseudo), or as they are (gold),
-    which is for looking and not for choosing anchors of an unlabelled language. The source's are always gold."""
-    max_clips: int = Field(default=1000, ge=2)
-    """So many clips of each at most, drawn at random."""
-    seed: int = 0
-    """Seed of the draw of utterances."""
-    features: FeatureOptions = FeatureOptions()
-    feature_cache: str | None = None
-    """Folder of the features; None = inside the pool."""
-    cluster: ClusterOptions = ClusterOptions()
-
-    @field_validator("measures")
-    @classmethod
-    def _named_in_table(cls, names: list[str]) -> list[str]:
-        if unknown := [name for name in names if name not in SIMILARITIES]:
-            raise ValueError(f"no similarity {unknown[0]!r}; known: {', '.join(SIMILARITIES)}")
-        return names
-
-    @model_validator(mode="after")
-    def _check_classes(self) -> SimilarityOptions:
-        if self.of_labels and len(self.classes) < 2:
-            raise ValueError(f"{self.of_labels[0]} compares emotions: name at least two classes")
-        return self
-
-    @property
-    def of_labels(self) -> list[str]:
-        """Measures that compare emotions."""
-        return [name for name in self.measures if SIMILARITIES[name].of_labels]
 
 
 Group = tuple[torch.Tensor, torch.Tensor, torch.Tensor]

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,79 +26,32 @@ import pyarrow.compute as pc
 import ray
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
 
-from ser_models.alignment import PROJECTION, Anchors, align, fit_anchored
-from ser_models.fitting import L2, FitOptions, FitResult, PooledRows, PooledSet, fit_head, predict_pooled
+from ser_models.alignment import Anchors, align, fit_anchored
+from ser_models.fitting import FitOptions, FitResult, PooledRows, PooledSet, fit_head, predict_pooled
 from ser_models.heads import LayerPool
 from ser_models.intervals import paired_difference
 from ser_models.metrics import uar
-from ser_models.similarity import ANCHOR_SETS, GROUP_SIZE, anchor_layers, information, layer_similarity
+from ser_models.similarity import anchor_layers, information, layer_similarity
 from seral import storage
 from seral.errors import OptionError
 from seral.features.provenance import check_unheard
-from seral.pool.splits import Fold, SplitOptions, check_apart, voices
+from seral.pool.splits import Fold, check_apart, voices
+from seral.studies.layer_options import LayerTransferOptions
 from seral.task.cells import Cell, Results, write_table
 from seral.task.context import RunContext
 from seral.task.examples import Targets, Unlabelled
 from seral.task.folds import FoldData, folds_by_seed
-from seral.task.options import TaskOptions
 from seral.task.study import Study, run_study
-from seral.training.alignment import AnchorOptions, label_free
 from seral.training.augmented import check_noises
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune, frames_layer
-from seral.training.finetune_options import FinetuneOptions, check_anchored
+from seral.training.finetune_options import AnchorOptions, FinetuneOptions
 from seral.training.scoring import evaluate, score
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
 SOURCE_ONLY, RESCALED, CHOSEN, CEILING = "source only", "rescaled", "chosen", "target, supervised"
 ADAPTED = "chosen, adapters"
-
-
-class LayerTransferOptions(TaskOptions):
-    """Options of a study of transfer between languages or corpora."""
-
-    by: Literal["language", "corpus"] = "language"
-    """Groups that labels are carried over between: languages, or corpora."""
-    groups: list[str] | None = None
-    """Only these languages or corpora; None = all of the pool."""
-    split: SplitOptions = SplitOptions(scheme="k-fold", k=4)
-    """Division of the speakers of each are divided; every seed deals those of k-fold anew."""
-    folds: list[int] | None = None
-    """Folds to run; None = all the split gives."""
-    similarity: str = "coral"
-    """The label-free measure by which anchors are found: coral or mmd."""
-    anchors: list[str] = Field(default=list(ANCHOR_SETS), min_length=1)
-    """Anchor sets, a row of each pair for each."""
-    size: int = Field(default=GROUP_SIZE, ge=1)
-    """Layers of `group` and `top_k`."""
-    weights: list[float] = Field(default=[1.0, 10.0, 100.0], min_length=1)
-    """λ to choose from."""
-    projection: int = Field(default=PROJECTION, ge=1)
-    """Directions whose covariances are brought together."""
-    l2: float = Field(default=L2, ge=0)
-    """Ridge penalty of every head."""
-    finetune: FinetuneOptions | None = None
-    """One more row: adapters in the encoder, anchored while they train as `chosen` is; None = heads on cached features
-    alone."""
-
-    @field_validator("similarity")
-    @classmethod
-    def _label_free(cls, name: str) -> str:
-        return label_free(name)
-
-    @model_validator(mode="after")
-    def _check_rows(self) -> LayerTransferOptions:
-        if unknown := sorted(set(self.anchors) - set(ANCHOR_SETS)):
-            raise ValueError(f"no anchor set {unknown[0]!r}; known: {', '.join(ANCHOR_SETS)}")
-        if self.finetune is not None:
-            check_anchored(self.finetune)
-            if self.finetune.frozen:
-                raise ValueError("finetune is for adapters; heads on frozen features are there without it")
-        if len(self.classes) < 2 or self.dimensions:
-            raise ValueError("anchored training learns classes: name at least two, and no dimensions")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
-from pydantic import Field, field_validator, model_validator
 from sklearn.base import ClassifierMixin
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
@@ -33,75 +32,20 @@ from ser_models.intervals import jackknife_interval
 from ser_models.metrics import confusion_matrix, mean_recall
 from seral.errors import OptionError
 from seral.features.batches import rows_of
-from seral.pool.splits import SplitOptions, voices
+from seral.pool.splits import voices
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.selection import StrategyOptions, select
 from seral.selection.strategies import WRAPPERS
+from seral.studies.options import BASELINE, StrategyRow, StrategyStudyOptions
 from seral.task.cells import Cell, Results, write_table
 from seral.task.context import RunContext, open_run
 from seral.task.folds import FoldData, folds_by_seed
-from seral.task.options import ProtocolOptions, protocol_name
+from seral.task.options import protocol_name
 from seral.task.study import Study, compute, run_study
 
 MAY_CHANGE = {"run", "cluster", "folds", "seeds", "rows"}
-BASELINE = "random"
 MEMBERS = 10
 """Models in the ensemble that strategies of disagreement read."""
-
-
-class StrategyRow(StrategyOptions):
-    """A strategy with its wrappers, under a name of its own."""
-
-    label: str | None = None
-    """Name of the row; None = that of the strategy."""
-
-    @property
-    def row(self) -> str:
-        """The row's name."""
-        return self.label or self.name
-
-
-class StrategyStudyOptions(ProtocolOptions):
-    """Strategies on one pool and one encoder."""
-
-    rows: list[StrategyRow] = Field(min_length=1)
-    """Strategies; `random`, which all are compared with, is added when it is not among them."""
-    split: SplitOptions = SplitOptions(scheme="k-fold", k=3)
-    """Division of the speakers; every seed deals those of k-fold anew."""
-    budgets: list[float] = Field(default=[0.02, 0.05, 0.1, 0.2, 0.35, 0.5], min_length=2)
-    """Labels after each round, as shares of the training part (junk not counted)."""
-    state: int | None = Field(default=None, ge=0)
-    """Hidden state whose mean over time describes a clip; None = the middle one."""
-    junk: str | None = None
-    """Corpus of the pool that is mixed into what may be picked: recordings without speech; None = none."""
-    junk_share: float = Field(default=0.3, gt=0, lt=1)
-    """Share of junk in what may be picked, as far as there is enough."""
-
-    @property
-    def corpora_read(self) -> list[str] | None:
-        """The corpora of the task, and the junk."""
-        return None if self.corpora is None else [*self.corpora, *([] if self.junk is None else [self.junk])]
-
-    @field_validator("budgets")
-    @classmethod
-    def _increasing(cls, shares: list[float]) -> list[float]:
-        if shares != sorted(set(shares)) or not shares[0] > 0 or shares[-1] > 1:
-            raise ValueError(f"budgets are shares that increase within (0, 1], got {shares}")
-        return shares
-
-    @field_validator("rows")
-    @classmethod
-    def _with_baseline(cls, rows: list[StrategyRow]) -> list[StrategyRow]:
-        return rows if BASELINE in [row.row for row in rows] else [*rows, StrategyRow(name=BASELINE)]
-
-    @model_validator(mode="after")
-    def _check_rows(self) -> StrategyStudyOptions:
-        names = [row.row for row in self.rows]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"two rows are called {min(twice)}; give one a `label`")
-        if not self.classes or self.dimensions:
-            raise ValueError("strategies choose by class probabilities: name classes, and no dimensions")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)

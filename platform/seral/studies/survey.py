@@ -8,27 +8,16 @@ RUN/summary.csv, summary.md, summary.png     gain on random by situation, mean o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, model_validator
 
 from ser_models.intervals import jackknife_interval
 from seral import storage
-from seral.options import Options, parse
 from seral.progress import say
-from seral.studies.strategies import (
-    BASELINE,
-    SpeakerCurves,
-    StrategyStudyOptions,
-    area,
-    gain,
-    learning_curves,
-    speaker_curves,
-    write_tables,
-)
+from seral.studies.options import BASELINE, StrategyStudyOptions, StrategySurveyOptions
+from seral.studies.strategies import SpeakerCurves, area, gain, learning_curves, speaker_curves, write_tables
 from seral.task.cells import Results, write_table
 from seral.task.run import claim
 
@@ -36,51 +25,6 @@ MAY_CHANGE = {"run", "encoders", "pools", "junk", "study"}
 """Options a resumed survey may be given anew: every study guards its own."""
 SMALL = 0.1
 """Share of the training part up to which a budget is small."""
-
-
-class PartOptions(Options):
-    """Clips that make one pool of the survey."""
-
-    corpora: list[str] = Field(min_length=1)
-    """Corpora of the pool."""
-    classes: list[str] = Field(min_length=2)
-    """The emotions to tell apart."""
-
-
-class StrategySurveyOptions(Options):
-    """Options of a survey: every encoder on every pool, clean and with junk."""
-
-    run: str
-    """The folder of all studies: made when missing, resumed when there."""
-    encoders: list[str] = Field(min_length=1)
-    """Hub ids or folders."""
-    pools: dict[str, PartOptions] = Field(min_length=1)
-    """Pools by name."""
-    junk: str | None = None
-    """Corpus that is mixed in for a second study of every encoder and pool; None = clean ones only."""
-    study: dict[str, Any]
-    """Options of every study: those of `seral compare-strategies`, without those above."""
-
-    @model_validator(mode="after")
-    def _check_studies(self) -> StrategySurveyOptions:
-        for taken in ("run", "encoder", "corpora", "classes", "junk"):
-            if taken in self.study:
-                raise ValueError(f"study.{taken} is set by the survey; leave it out")
-        if len({encoder for encoder, _, _ in self.studies()}) < len(self.encoders):
-            raise ValueError(f"two of the encoders {self.encoders} have the same last name, which names their folders")
-        return self
-
-    def studies(self) -> dict[tuple[str, str, bool], StrategyStudyOptions]:
-        """(encoder, pool, with junk) -> the study."""
-        options = {}
-        for encoder in self.encoders:
-            for name, part in self.pools.items():
-                for noisy in (False, True) if self.junk else (False,):
-                    short = Path(encoder).name
-                    run = storage.join(self.run, f"{short}.{name}.{'junk' if noisy else 'clean'}")
-                    own = {"run": run, "encoder": encoder, "junk": self.junk if noisy else None, **part.model_dump()}
-                    options[short, name, noisy] = parse(StrategyStudyOptions, {**self.study, **own})
-        return options
 
 
 def run_strategy_survey(options: StrategySurveyOptions) -> str:

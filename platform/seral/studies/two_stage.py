@@ -17,7 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from pydantic import Field, model_validator
 
 from ser_models.adapters.composition import attach_adapters
 from ser_models.adapters.parameters import adapter_tags
@@ -26,57 +25,21 @@ from seral import storage
 from seral.errors import OptionError
 from seral.pool.splits import Fold, check_apart, folds_of
 from seral.studies.compare import labelled_share
+from seral.studies.options import TwoStageOptions
 from seral.task.cells import Cell, write_study_table
 from seral.task.context import RunContext
 from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.task.folds import FoldData
 from seral.task.gold import Oracle
-from seral.task.options import CorpusOptions, ReadingOptions
 from seral.task.study import Study, run_study
 from seral.training.augmented import check_noises
 from seral.training.data import Labelled, TrainingData
 from seral.training.finetune import Start, finetune, frames_layer
-from seral.training.finetune_options import FinetuneOptions, check_text
 from seral.training.linear_probe import probe_metrics
 from seral.training.scoring import evaluate_scores, score
 
 MAY_CHANGE = {"run", "cluster", "seeds", "freeze", "refit_head"}
 STAGE_1, REFITTED, TARGET_ONLY = "stage 1", "stage 2, head refitted", "target only"
-
-
-class TwoStageOptions(ReadingOptions):
-    """Options of a two-stage adaptation: the domain of each stage, and the training."""
-
-    source: CorpusOptions
-    """Acted speech, labelled: stage 1. Its first fold meets every fold of the target."""
-    target: CorpusOptions
-    """Natural speech, labelled: stage 2."""
-    target_share: float = Field(default=1.0, gt=0, le=1)
-    """Share of the target's training labels that may be used."""
-    freeze: list[list[str]] = Field(default=[["bottleneck"], []], min_length=1)
-    """Parts that stay as stage 1 left them, a row of the table for each list: tags of the adapters (lora_A, lora_B,
-    bottleneck, gate, ...), layer_sum or head."""
-    refit_head: bool = True
-    """One more row: nothing frozen, and stage 2 starts from a head fitted anew to the target, as target only does."""
-    finetune: FinetuneOptions = FinetuneOptions(adapter="lora+bottleneck+gate+layer_sum")
-    """Options of every training; `steps` counts instead of its epochs and patience."""
-    steps: int = Field(default=400, ge=2)
-    """Optimiser steps of both stages together, and of each training beside them."""
-    first_share: float = Field(default=0.5, gt=0, lt=1)
-    """Share of the steps that stage 1 takes."""
-
-    @property
-    def corpora_read(self) -> list[str] | None:
-        """The corpora of both domains."""
-        parts = (self.source.corpora, self.target.corpora)
-        return None if None in parts else [name for names in parts for name in names or ()]
-
-    @model_validator(mode="after")
-    def _check(self) -> TwoStageOptions:
-        check_text(self.text_encoder, [self.finetune])
-        if self.finetune.frozen:
-            raise ValueError("two-stage adaptation needs adapters to hand over: set finetune.adapter")
-        return self
 
 
 @dataclass(frozen=True, kw_only=True)

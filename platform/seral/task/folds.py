@@ -21,7 +21,7 @@ from seral.features.provenance import check_unheard
 from seral.features.speakers import Centring, SpeakerShifts, centrings, speaker_sums
 from seral.features.store import FeatureStore
 from seral.features.text import extract_text
-from seral.labels.votes import VoteOptions
+from seral.labels.options import VoteOptions
 from seral.pool.ids import one_array
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, SplitOptions, folds_of

@@ -22,7 +22,8 @@ from seral import storage
 from seral.errors import LabelError
 from seral.labels.consensus import of_labels, usual_method
 from seral.labels.crowd import Votes, votes_of
-from seral.labels.votes import RatersInTurn, VoteOptions, raters_per_clip, voted_labels, votes_by_clip, winners
+from seral.labels.options import VoteOptions
+from seral.labels.votes import RatersInTurn, raters_per_clip, voted_labels, votes_by_clip, winners
 from seral.pool.ids import Ids, one_array, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold

@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 
 from seral import storage
 from seral.cluster import ClusterOptions
-from seral.features.audio import FeatureOptions
-from seral.labels.votes import VoteOptions
+from seral.features.options import FeatureOptions
+from seral.labels.options import VoteOptions
 from seral.options import Options
 from seral.pool.protocols import find_protocol
 from seral.pool.shards import Pool

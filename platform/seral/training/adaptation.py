@@ -18,7 +18,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from pydantic import Field, field_validator, model_validator
 
 from ser_models.adaptation import AdaptationOptions
 from ser_models.alignment import MeanVarianceAlignment
@@ -40,83 +39,17 @@ from seral.progress import say
 from seral.task.cells import write_table
 from seral.task.context import open_run
 from seral.task.examples import Utterances
-from seral.task.options import TaskOptions
 from seral.task.ray_train import STATE, WORK, read_state
 from seral.training.adaptation_steps import AdaptationSpec, LabelledClips, corpora_of
 from seral.training.finetune import frames_layer
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import labelled_rows, standardised_pool
+from seral.training.options import AdaptOptions, corpora_in
 from seral.training.scoring import features_from_frames
-from seral.training.sources import LabelledSpeech, SourceOptions, Speech, corpora_in, labelled_speech
+from seral.training.sources import LabelledSpeech, Speech, labelled_speech
 
 MAY_CHANGE = {"run", "cluster", "left_out"}
 DONE, PICTURE, LEFT_OUT = "adapt.json", "adapt.png", "left-out"
-TOP_SHARE = 0.75
-"""Share of the layers that learn, from the top."""
-
-
-class AdaptOptions(TaskOptions):
-    """Options of adapting an encoder by labels."""
-
-    corpora: list[str] | None = None
-    """Corpora of the pool whose labels are used; None = all."""
-    sources: list[SourceOptions] = Field(default=[])
-    """Further pools, or corpora with words of their own."""
-    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
-    """The seed of adapters, batches and dropout."""
-    adapter: str = "lora"
-    """A name in ser_models.adapters.ADAPTERS whose update can be merged into the weights, or several with +."""
-    settings: dict[str, dict[str, Any]] = Field(default={})
-    """Options of single kinds, such as {lora: {rank: 4}}."""
-    top_layers: int | None = Field(default=None, ge=1)
-    """Adapters in the top so many layers only; None = in three quarters of them."""
-    epochs: int = Field(default=2, ge=1)
-    """Times that every clip is learnt from; on some thousand clips more of them bring nothing."""
-    batch_size: int = Field(default=24, ge=4)
-    """Clips of a step, all of one corpus, over all workers."""
-    lr: float = Field(default=1e-3, gt=0)
-    """Peak learning rate (AdamW, short warm-up, then linear to 0)."""
-    smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Share of a label that is spread over the classes of its corpus."""
-    left_out: bool = True
-    """Train once more for each corpus, without its labels, and say what such an encoder is worth on it beside the one
-    that was not adapted; as long again as there are corpora."""
-    checkpoint_every: int = Field(default=50, ge=1)
-    """Steps between checkpoints."""
-
-    @field_validator("corpora")
-    @classmethod
-    def _some(cls, names: list[str] | None) -> list[str] | None:
-        if names is not None and not names:
-            raise ValueError("corpora: name one at least, or leave it out for all")
-        return names
-
-    @model_validator(mode="after")
-    def _check(self) -> AdaptOptions:
-        if len(self.classes) < 2 or self.dimensions:
-            raise ValueError("an encoder is adapted to classes: name at least two, and no dimensions")
-        if self.finetune(1).frozen:
-            raise ValueError(f"adapter {self.adapter!r} trains nothing in the encoder: choose another, such as lora")
-        return self
-
-    @property
-    def parts(self) -> list[SourceOptions]:
-        """All pools whose labels are used, the run's own first."""
-        return [SourceOptions(pool=self.pool, corpora=self.corpora), *self.sources]
-
-    @property
-    def corpora_read(self) -> list[str] | None:
-        """The corpora of the run's own pool."""
-        return corpora_in(self.parts, self.pool)
-
-    def finetune(self, num_layers: int) -> FinetuneOptions:
-        """The adapters as options of a training, in an encoder of so many layers."""
-        top = self.top_layers or max(1, round(TOP_SHARE * num_layers))
-        return FinetuneOptions(adapter=self.adapter, settings=self.settings, top_layers=top)
-
-    def learning(self) -> AdaptationOptions:
-        """Options of the model library."""
-        return AdaptationOptions(lr=self.lr, smoothing=self.smoothing)
 
 
 def run_adapt(options: AdaptOptions) -> str:
@@ -140,7 +73,7 @@ def run_adapt(options: AdaptOptions) -> str:
         clips=tuple(clips),
         layer=layer or 0,
         classes=tuple(options.classes),
-        options=options.learning(),
+        options=AdaptationOptions(lr=options.lr, smoothing=options.smoothing),
         epochs=options.epochs,
         batch_size=options.batch_size,
         checkpoint_every=options.checkpoint_every,

@@ -13,61 +13,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
 from torch import Tensor
 
-from ser_models.alignment import (
-    CORAL_WEIGHT,
-    PROJECTION,
-    Anchors,
-    CoralQueue,
-    MeanVarianceAlignment,
-    principal_directions,
-)
+from ser_models.alignment import Anchors, CoralQueue, MeanVarianceAlignment, principal_directions
 from ser_models.heads import LayerPool
-from ser_models.similarity import ANCHOR_SETS, GROUP_SIZE, SIMILARITIES, anchor_layers, layer_similarity
-from seral.options import Options
+from ser_models.similarity import anchor_layers, layer_similarity
 from seral.task.examples import Targets, Unlabelled, Utterances, pooled_rows
-
-
-class AnchorOptions(Options):
-    """Options of holding two languages together while a model learns: CORAL over some hidden states."""
-
-    anchors: str = "all"
-    """Hidden states that are held together: last, single (the most alike), group (the best window), top_k, all."""
-    size: int = Field(default=GROUP_SIZE, ge=1)
-    """Layers of `group` and `top_k`."""
-    similarity: str = "coral"
-    """The label-free measure of how alike a layer is: coral or mmd."""
-    weight: float = Field(default=CORAL_WEIGHT, ge=0)
-    """λ, the weight of CORAL beside the cross-entropy."""
-    projection: int = Field(default=PROJECTION, ge=1)
-    """Directions whose covariances are brought together."""
-    clips: int = Field(default=2000, ge=2)
-    """Unlabelled clips of the target that are heard while adapters train, at most: their frames are in memory."""
-    queue: int = Field(default=1024, ge=2)
-    """Clips of each language that covariances are made of while adapters train: those of the batch and past ones."""
-
-    @field_validator("anchors")
-    @classmethod
-    def _named_in_table(cls, name: str) -> str:
-        if name not in ANCHOR_SETS:
-            raise ValueError(f"no anchor set {name!r}; known: {', '.join(ANCHOR_SETS)}")
-        return name
-
-    @field_validator("similarity")
-    @classmethod
-    def _label_free(cls, name: str) -> str:
-        return label_free(name)
-
-
-def label_free(similarity: str) -> str:
-    """A measure that needs no labels of the target. Raises ValueError for any other."""
-    unlabelled = [kind for kind, entry in SIMILARITIES.items() if not entry.of_labels]
-    if similarity not in unlabelled:
-        choice = " or ".join(unlabelled)
-        raise ValueError(f"anchors are found without labels of the target, by {choice}; got {similarity!r}")
-    return similarity
+from seral.training.finetune_options import AnchorOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,34 +17,26 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import torch
-from pydantic import Field
 
 from ser_models.encoders import load_encoder
 from seral import storage
 from seral.audio.decode import decode_flac, encode_flac
-from seral.audio.effects import CorruptionOptions, Samples, corrupt
+from seral.audio.effects import Samples, corrupt
 from seral.cluster import ClusterOptions
 from seral.errors import SplitError
-from seral.features.audio import FeatureOptions, encode_clips, encoder_facts
+from seral.features.audio import encode_clips, encoder_facts
+from seral.features.options import FeatureOptions
 from seral.features.store import FeatureStore, Half, stack_vectors
 from seral.pool.noises import read_noises
 from seral.pool.shards import Pool, open_pool
 from seral.pool.splits import check_apart
 from seral.schema import COPY
 from seral.task.examples import Targets, Utterances
+from seral.training.finetune_options import AugmentOptions
 from seral.training.model import frozen_encoder
 
 Copies = Mapping[str, tuple[str, int]]
 """Ids of copies -> of which utterance they are, and their number."""
-
-
-class AugmentOptions(CorruptionOptions):
-    """Options of the corrupted copies of labelled clips that a model learns from; a copy is encoded once and kept."""
-
-    copies: int = Field(default=1, ge=1)
-    """Copies of each labelled clip, beside the clip itself."""
-    chance: float = Field(default=0.5, gt=0, le=1)
-    """Chance of each of the effects for a copy; one of them at least is heard."""
 
 
 @dataclass(frozen=True, kw_only=True)

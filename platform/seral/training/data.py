@@ -10,7 +10,7 @@ from seral.errors import TrainError
 from seral.features.speakers import Centring
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Unlabelled, Utterances
-from seral.training.alignment import AnchorOptions
+from seral.training.finetune_options import AnchorOptions
 
 
 class Labelled(NamedTuple):

@@ -16,9 +16,9 @@ from typing import Any
 from ser_models.adapters.composition import attach_adapters
 from ser_models.adapters.parameters import lowest_trainable_layer
 from ser_models.build import use_pooling
+from ser_models.defaults import MEAN_STD
 from ser_models.encoders import load_encoder
 from ser_models.fitting import FitResult
-from ser_models.pooling import MEAN_STD
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
@@ -29,9 +29,9 @@ from seral.task.examples import Unlabelled
 from seral.task.ray_train import WORK, OnReport
 from seral.training.adapter_training import AdapterSpec, train_adapters
 from seral.training.alignment import DomainAdaptation
-from seral.training.augmented import AugmentOptions, with_copies
+from seral.training.augmented import with_copies
 from seral.training.data import Labelled, TrainingData
-from seral.training.finetune_options import FinetuneOptions, check_anchored
+from seral.training.finetune_options import AugmentOptions, FinetuneOptions, check_anchored
 from seral.training.head import fit_training_head, standardised_pool
 from seral.training.model import model_of_head, read_normalisation, replace_head, save_model
 from seral.training.pretrained import adapters_on, write_start

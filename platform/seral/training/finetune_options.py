@@ -8,14 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ser_models.adapters import ADAPTERS
-from ser_models.adapters.composition import parse_adapters
-from ser_models.audio_text import TEXT_GAIN
-from ser_models.heads import DROPOUT, STD_GAIN
-from ser_models.losses import LOSSES
-from ser_models.pooling import MEAN_STD, POOLINGS
+from ser_models.defaults import CORAL_PROJECTION, CORAL_WEIGHT, DROPOUT, GROUP_SIZE, MEAN_STD, STD_GAIN, TEXT_GAIN
+from seral.audio.options import CorruptionOptions
 from seral.options import Options
-from seral.training.augmented import AugmentOptions
 
 
 class HeadOptions(Options):
@@ -42,6 +37,15 @@ class HeadOptions(Options):
     layers: Literal["sum", "last"] = "sum"
     """sum: weights of all hidden states, around the middle of the network until labels say otherwise. last: the last
     one alone."""
+
+
+class AugmentOptions(CorruptionOptions):
+    """Options of the corrupted copies of labelled clips that a model learns from; a copy is encoded once and kept."""
+
+    copies: int = Field(default=1, ge=1)
+    """Copies of each labelled clip, beside the clip itself."""
+    chance: float = Field(default=0.5, gt=0, le=1)
+    """Chance of each of the effects for a copy; one of them at least is heard."""
 
 
 class FinetuneOptions(Options):
@@ -94,6 +98,8 @@ class FinetuneOptions(Options):
     @field_validator("loss")
     @classmethod
     def _loss_in_table(cls, name: str) -> str:
+        from ser_models.losses import LOSSES
+
         if name not in LOSSES:
             raise ValueError(f"no loss {name!r}; known: {', '.join(LOSSES)}")
         return name
@@ -101,12 +107,16 @@ class FinetuneOptions(Options):
     @field_validator("pooling")
     @classmethod
     def _pooling_in_table(cls, name: str) -> str:
+        from ser_models.pooling import POOLINGS
+
         if name not in POOLINGS:
             raise ValueError(f"no pooling {name!r}; known: {', '.join(POOLINGS)}")
         return name
 
     @model_validator(mode="after")
     def _check_adapters(self) -> FinetuneOptions:
+        if not self.model_fields_set:
+            return self  # listing the defaults does not load torch
         if "layer_sum" in self.adapters() and self.head.layers == "last":
             raise ValueError("the adapter layer_sum and head.layers=last contradict each other")
         if self.modalities == "text" and not self.frozen:
@@ -123,6 +133,8 @@ class FinetuneOptions(Options):
     @property
     def frozen(self) -> bool:
         """Whether nothing in the encoder is trained."""
+        from ser_models.adapters import ADAPTERS
+
         return not any(ADAPTERS[kind].trains for kind in self.adapters())
 
     @property
@@ -148,10 +160,14 @@ class FinetuneOptions(Options):
     @property
     def peak_lr(self) -> float:
         """The adapters' learning rate, chosen or fitting."""
+        from ser_models.adapters import ADAPTERS
+
         return self.lr or min(ADAPTERS[kind].lr for kind in self.adapters())
 
     def adapters(self) -> dict[str, Any]:
         """Kinds of adapters and their options, as the model library takes them. Raises ValueError for unknown ones."""
+        from ser_models.adapters.composition import parse_adapters
+
         made = parse_adapters(self.adapter)
         if unused := sorted(set(self.settings) - set(made)):
             raise ValueError(f"settings of {unused[0]!r}, which is not among the adapters {self.adapter!r}")
@@ -183,3 +199,47 @@ def check_anchored(training: FinetuneOptions) -> None:
             "anchored heads are linear and weigh the layers of their anchors: leave modalities, head.hidden and "
             f"head.layers as they are, got {training.modalities}, {head.hidden} and {head.layers}"
         )
+
+
+class AnchorOptions(Options):
+    """Options of holding two languages together while a model learns: CORAL over some hidden states."""
+
+    anchors: str = "all"
+    """Hidden states that are held together: last, single (the most alike), group (the best window), top_k, all."""
+    size: int = Field(default=GROUP_SIZE, ge=1)
+    """Layers of `group` and `top_k`."""
+    similarity: str = "coral"
+    """The label-free measure of how alike a layer is: coral or mmd."""
+    weight: float = Field(default=CORAL_WEIGHT, ge=0)
+    """λ, the weight of CORAL beside the cross-entropy."""
+    projection: int = Field(default=CORAL_PROJECTION, ge=1)
+    """Directions whose covariances are brought together."""
+    clips: int = Field(default=2000, ge=2)
+    """Unlabelled clips of the target that are heard while adapters train, at most: their frames are in memory."""
+    queue: int = Field(default=1024, ge=2)
+    """Clips of each language that covariances are made of while adapters train: those of the batch and past ones."""
+
+    @field_validator("anchors")
+    @classmethod
+    def _named_in_table(cls, name: str) -> str:
+        from ser_models.similarity import ANCHOR_SETS
+
+        if name not in ANCHOR_SETS:
+            raise ValueError(f"no anchor set {name!r}; known: {', '.join(ANCHOR_SETS)}")
+        return name
+
+    @field_validator("similarity")
+    @classmethod
+    def _label_free(cls, name: str) -> str:
+        return label_free(name)
+
+
+def label_free(similarity: str) -> str:
+    """A measure that needs no labels of the target. Raises ValueError for any other."""
+    from ser_models.similarity import SIMILARITIES
+
+    unlabelled = [kind for kind, entry in SIMILARITIES.items() if not entry.of_labels]
+    if similarity not in unlabelled:
+        choice = " or ".join(unlabelled)
+        raise ValueError(f"anchors are found without labels of the target, by {choice}; got {similarity!r}")
+    return similarity

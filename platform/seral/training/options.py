@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
-import pyarrow as pa
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ser_models.pooling import MEAN_STD
+from ser_models.defaults import MEAN_STD
 from seral import storage
-from seral.pool.shards import Pool
+from seral.options import Options
 from seral.pretraining.options import TaptRunOptions
-from seral.task.eligibility import eligible
-from seral.task.options import ProtocolOptions, ReadingOptions
-from seral.training.alignment import AnchorOptions
-from seral.training.finetune_options import FinetuneOptions, check_anchored, check_text
-from seral.training.pretrained import check_pretrained
+from seral.task.options import ProtocolOptions, ReadingOptions, TaskOptions
+from seral.training.finetune_options import AnchorOptions, FinetuneOptions, HeadOptions, check_anchored, check_text
+
+TOP_SHARE = 0.75
+"""Share of the layers that learn, from the top."""
 
 
 class TrainingOptions(ReadingOptions, ProtocolOptions):
@@ -65,12 +65,127 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
         return self
 
 
-def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, pa.Table]:
-    """Metadata of the target's utterances, and of the source's: other corpora, so other speakers."""
-    if not options.source_corpora:
-        target = eligible(options, pool, options.corpora)
-        return target, target.slice(0, 0)
-    source = eligible(options, pool, options.source_corpora)
-    present = sorted(set(pool.column("corpus").unique().to_pylist()) - set(options.source_corpora))
-    target = eligible(options, pool, options.corpora or present)
-    return target, source
+def check_pretrained(tapt: TaptRunOptions | None, finetune: FinetuneOptions) -> None:
+    """Raise ValueError where an adapter is pretrained and then not trained on labels."""
+    adapter = None if tapt is None else tapt.trained_adapter
+    if adapter is not None and adapter not in finetune.adapters():
+        raise ValueError(f"tapt trains the adapter {adapter}: name it in finetune.adapter, got {finetune.adapter!r}")
+
+
+class SourceOptions(Options):
+    """A pool whose labels are used."""
+
+    pool: str
+    """The pool."""
+    corpora: list[str] | None = None
+    """Only these corpora; None = all."""
+    class_map: dict[str, str] | None = None
+    """A corpus's word -> one of the classes; None = the usual words."""
+
+    @field_validator("pool")
+    @classmethod
+    def _absolute(cls, uri: str) -> str:
+        return storage.absolute(uri)
+
+
+def corpora_in(sources: Sequence[SourceOptions], uri: str) -> list[str] | None:
+    """Corpora of a pool that are among the sources; None = all."""
+    named = [source.corpora for source in sources if source.pool == uri]
+    return None if None in named else [name for names in named for name in names or ()]
+
+
+class AdaptOptions(TaskOptions):
+    """Options of adapting an encoder by labels."""
+
+    corpora: list[str] | None = None
+    """Corpora of the pool whose labels are used; None = all."""
+    sources: list[SourceOptions] = Field(default=[])
+    """Further pools, or corpora with words of their own."""
+    seeds: list[int] = Field(default=[0], min_length=1, max_length=1)
+    """The seed of adapters, batches and dropout."""
+    adapter: str = "lora"
+    """A name in ser_models.adapters.ADAPTERS whose update can be merged into the weights, or several with +."""
+    settings: dict[str, dict[str, Any]] = Field(default={})
+    """Options of single kinds, such as {lora: {rank: 4}}."""
+    top_layers: int | None = Field(default=None, ge=1)
+    """Adapters in the top so many layers only; None = in three quarters of them."""
+    epochs: int = Field(default=2, ge=1)
+    """Times that every clip is learnt from; on some thousand clips more of them bring nothing."""
+    batch_size: int = Field(default=24, ge=4)
+    """Clips of a step, all of one corpus, over all workers."""
+    lr: float = Field(default=1e-3, gt=0)
+    """Peak learning rate (AdamW, short warm-up, then linear to 0)."""
+    smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of a label that is spread over the classes of its corpus."""
+    left_out: bool = True
+    """Train once more for each corpus, without its labels, and say what such an encoder is worth on it beside the one
+    that was not adapted; as long again as there are corpora."""
+    checkpoint_every: int = Field(default=50, ge=1)
+    """Steps between checkpoints."""
+
+    @field_validator("corpora")
+    @classmethod
+    def _some(cls, names: list[str] | None) -> list[str] | None:
+        if names is not None and not names:
+            raise ValueError("corpora: name one at least, or leave it out for all")
+        return names
+
+    @model_validator(mode="after")
+    def _check(self) -> AdaptOptions:
+        if len(self.classes) < 2 or self.dimensions:
+            raise ValueError("an encoder is adapted to classes: name at least two, and no dimensions")
+        if self.finetune(1).frozen:
+            raise ValueError(f"adapter {self.adapter!r} trains nothing in the encoder: choose another, such as lora")
+        return self
+
+    @property
+    def parts(self) -> list[SourceOptions]:
+        """All pools whose labels are used, the run's own first."""
+        return [SourceOptions(pool=self.pool, corpora=self.corpora), *self.sources]
+
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """The corpora of the run's own pool."""
+        return corpora_in(self.parts, self.pool)
+
+    def finetune(self, num_layers: int) -> FinetuneOptions:
+        """The adapters as options of a training, in an encoder of so many layers."""
+        top = self.top_layers or max(1, round(TOP_SHARE * num_layers))
+        return FinetuneOptions(adapter=self.adapter, settings=self.settings, top_layers=top)
+
+
+class TransferOptions(TaskOptions):
+    """Options of a transfer of labels to a pool without any."""
+
+    corpora: list[str] | None = None
+    """Corpora of the pool that are the target; None = all that are not among the sources."""
+    sources: list[SourceOptions] = Field(min_length=1)
+    """Pools, or corpora of them, whose labels are used; the target's own pool may be among them."""
+    head: HeadOptions = HeadOptions()
+    """The head: `normalise` says whether speakers' means are taken away."""
+
+    @property
+    def corpora_read(self) -> list[str] | None:
+        """The target's corpora, and the sources' of the target's own pool."""
+        return corpora_in([SourceOptions(pool=self.pool, corpora=self.corpora), *self.sources], self.pool)
+
+    @model_validator(mode="after")
+    def _check_head(self) -> TransferOptions:
+        if len(self.classes) < 2 or self.dimensions:
+            raise ValueError("a transfer learns classes: name at least two, and no dimensions")
+        if self.head.hidden:
+            raise ValueError(f"a transfer fits linear heads, got head.hidden={self.head.hidden}")
+        return self
+
+
+class SupervisedOptions(TrainingOptions):
+    """A training on all labels, and where its models are tested besides."""
+
+    variants: dict[str, str] = Field(default={})
+    """Pools of the same utterances that sound otherwise (`seral pool degrade`), by name: the test clips are heard as
+    they are there too, and the table has a column NAME_uar."""
+
+    @field_validator("variants")
+    @classmethod
+    def _absolute(cls, variants: dict[str, str]) -> dict[str, str]:
+        return {name: storage.absolute(uri) for name, uri in variants.items()}

@@ -16,18 +16,10 @@ from ser_models.build import SerModel, build_model, use_pooling
 from ser_models.encoders import load_encoder
 from seral.errors import OptionError
 from seral.pretraining.layout import ADAPTER, pretrained_adapters
-from seral.pretraining.options import TaptRunOptions
 from seral.training.data import TrainingData
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.head import standardised_pool
 from seral.training.model import save_model
-
-
-def check_pretrained(tapt: TaptRunOptions | None, finetune: FinetuneOptions) -> None:
-    """Raise ValueError where an adapter is pretrained and then not trained on labels."""
-    adapter = None if tapt is None else tapt.trained_adapter
-    if adapter is not None and adapter not in finetune.adapters():
-        raise ValueError(f"tapt trains the adapter {adapter}: name it in finetune.adapter, got {finetune.adapter!r}")
 
 
 def adapters_on(encoder: str, options: FinetuneOptions) -> dict[str, Any]:

@@ -10,42 +10,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import field_validator
 
-from seral import storage
 from seral.errors import OptionError
 from seral.features.index import ShardIndex
 from seral.features.store import FeatureStore
-from seral.options import Options
-from seral.task.eligibility import askable
+from seral.pool.shards import Pool
+from seral.task.eligibility import askable, eligible
 from seral.task.examples import Targets, Utterances
 from seral.task.gold import Oracle
 from seral.task.options import TaskOptions
 from seral.training.data import Labelled
 from seral.training.finetune_options import FinetuneOptions
+from seral.training.options import SourceOptions, TrainingOptions
 from seral.training.raters import raters_of_corpora
-
-
-class SourceOptions(Options):
-    """A pool whose labels are used."""
-
-    pool: str
-    """The pool."""
-    corpora: list[str] | None = None
-    """Only these corpora; None = all."""
-    class_map: dict[str, str] | None = None
-    """A corpus's word -> one of the classes; None = the usual words."""
-
-    @field_validator("pool")
-    @classmethod
-    def _absolute(cls, uri: str) -> str:
-        return storage.absolute(uri)
-
-
-def corpora_in(sources: Sequence[SourceOptions], uri: str) -> list[str] | None:
-    """Corpora of a pool that are among the sources; None = all."""
-    named = [source.corpora for source in sources if source.pool == uri]
-    return None if None in named else [name for names in named for name in names or ()]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,3 +88,14 @@ def labelled_speech(
             Labelled(speech.utterances(ids), targets), corpus_N, speech.store, options.classes, training
         )
     return LabelledSpeech(speech=speech, ids=ids, targets=targets, corpus_N=corpus_N, votes_NC=votes_NC)
+
+
+def sides(options: TrainingOptions, pool: Pool) -> tuple[pa.Table, pa.Table]:
+    """Metadata of the target's utterances, and of the source's: other corpora, so other speakers."""
+    if not options.source_corpora:
+        target = eligible(options, pool, options.corpora)
+        return target, target.slice(0, 0)
+    source = eligible(options, pool, options.source_corpora)
+    present = sorted(set(pool.column("corpus").unique().to_pylist()) - set(options.source_corpora))
+    target = eligible(options, pool, options.corpora or present)
+    return target, source

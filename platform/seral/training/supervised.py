@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import ray
-from pydantic import Field, field_validator
 
 from seral import storage
 from seral.errors import OptionError, StateError
@@ -34,25 +33,13 @@ from seral.training.augmented import check_noises
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune, frames_layer
 from seral.training.linear_probe import probe_metrics
-from seral.training.options import TrainingOptions, sides
+from seral.training.options import SupervisedOptions, TrainingOptions
 from seral.training.scoring import evaluate_model
 from seral.training.source import source_models, with_features
+from seral.training.sources import sides
 
 MODELS = "models"
 MAY_CHANGE = {"run", "cluster", "folds", "seeds"}
-
-
-class SupervisedOptions(TrainingOptions):
-    """A training on all labels, and where its models are tested besides."""
-
-    variants: dict[str, str] = Field(default={})
-    """Pools of the same utterances that sound otherwise (`seral pool degrade`), by name: the test clips are heard as
-    they are there too, and the table has a column NAME_uar."""
-
-    @field_validator("variants")
-    @classmethod
-    def _absolute(cls, variants: dict[str, str]) -> dict[str, str]:
-        return {name: storage.absolute(uri) for name, uri in variants.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from ser_models.intervals import mean_interval
 from ser_models.moments import PooledMoments
@@ -40,8 +39,8 @@ from seral.task.cells import write_table
 from seral.task.context import RunContext, open_run
 from seral.task.eligibility import askable
 from seral.task.examples import Targets, Utterances
-from seral.task.options import TaskOptions
-from seral.training.finetune_options import FinetuneOptions, HeadOptions
+from seral.training.finetune_options import FinetuneOptions
+from seral.training.options import TransferOptions, corpora_in
 from seral.training.scoring import Float, Scorer
 from seral.training.source import (
     MODELS,
@@ -55,36 +54,12 @@ from seral.training.source import (
     view,
     whole_speakers,
 )
-from seral.training.sources import SourceOptions, Speech, corpora_in, labelled_speech
+from seral.training.sources import Speech, labelled_speech
 
 MAY_CHANGE = {"run", "cluster"}
 PREDICTIONS = "predictions"
 FEW = 6
 """Corpora from which on there is an interval instead of a range."""
-
-
-class TransferOptions(TaskOptions):
-    """Options of a transfer of labels to a pool without any."""
-
-    corpora: list[str] | None = None
-    """Corpora of the pool that are the target; None = all that are not among the sources."""
-    sources: list[SourceOptions] = Field(min_length=1)
-    """Pools, or corpora of them, whose labels are used; the target's own pool may be among them."""
-    head: HeadOptions = HeadOptions()
-    """The head: `normalise` says whether speakers' means are taken away."""
-
-    @property
-    def corpora_read(self) -> list[str] | None:
-        """The target's corpora, and the sources' of the target's own pool."""
-        return corpora_in([SourceOptions(pool=self.pool, corpora=self.corpora), *self.sources], self.pool)
-
-    @model_validator(mode="after")
-    def _check_head(self) -> TransferOptions:
-        if len(self.classes) < 2 or self.dimensions:
-            raise ValueError("a transfer learns classes: name at least two, and no dimensions")
-        if self.head.hidden:
-            raise ValueError(f"a transfer fits linear heads, got head.hidden={self.head.hidden}")
-        return self
 
 
 def run_transfer(options: TransferOptions) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, hstack, vstack
 
 from seral.errors import OptionError, SelectionError
 from seral.vectors.arrays import Doubles, Floats
 from seral.vectors.distances import Points, rounding
 from seral.vectors.seeding import seed_rows
 from seral.vectors.view import Features, View, slabs, unit_rows, view
+
+if TYPE_CHECKING:
+    import faiss
+    from scipy.sparse import csr_array
 
 # Q queries · N rows · B rows of a slab · K clusters or neighbours · P pairs · D features
 # G groups (the clusters, and the rows of none)
@@ -49,6 +51,8 @@ def faiss_threads(count: int) -> Iterator[None]:
     """Run FAISS on `count` threads inside the block and restore the setting after it."""
     if count < 1:
         raise OptionError(f"threads must be at least 1, got {count}")
+    import faiss
+
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(count)
     try:
@@ -84,6 +88,8 @@ def nearest(query_QD: Features, base_ND: Features, k: int, *, threads: int = 1) 
 
 def _candidates(query_BD: Floats, base: View, centre_D: Floats, k: int) -> Rows:
     """The k nearest base rows of some centred queries, in single precision: the k best of every slab's, (B, K)."""
+    import faiss
+
     distance_BK, row_BK = np.empty((len(query_BD), 0), np.float32), np.empty((len(query_BD), 0), np.int64)
     for slab in base.slabs():
         index = faiss.IndexFlatL2(base.shape[1])
@@ -103,6 +109,9 @@ def within(query_QD: Features, base_ND: Features, radius: float, *, threads: int
     cannot tell from the radius are looked at again in double precision, so that a pair is the same both ways round.
     """
     query, base = view(query_QD), view(base_ND)
+    import faiss
+    from scipy.sparse import csr_array, hstack, vstack
+
     columns = [csr_array((len(query), 0), dtype=bool)]
     with faiss_threads(threads):
         for slab in base.slabs():
@@ -118,6 +127,8 @@ def within(query_QD: Features, base_ND: Features, radius: float, *, threads: int
 
 def _reached(query_QD: Floats, base_BD: Floats, index: faiss.IndexFlatL2, radius: float) -> csr_array:
     """Rows of an index within `radius` of some queries, (Q, B)."""
+    from scipy.sparse import csr_array
+
     largest = max(float(np.einsum("nd,nd->n", x_ND, x_ND).max(initial=0)) for x_ND in (query_QD, base_BD))
     slack = 2 * rounding(base_BD.shape[1]) * largest
     limit_Q, square_P, base_P = index.range_search(query_QD, radius**2 + slack)
@@ -143,6 +154,8 @@ def likely_within(x_ND: Floats, radius: float, *, threads: int = 1) -> Iterator[
     """
     count, width = x_ND.shape
     cells = min(count, 4 * int(count**0.5))
+    import faiss
+
     index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatL2(width), width, cells, faiss.ScalarQuantizer.QT_fp16)
     index.cp.niter, index.cp.min_points_per_centroid, index.nprobe = 10, 1, PROBES
     learnt = np.random.default_rng(0).choice(count, min(count, LEARNT * cells), replace=False, shuffle=False)
@@ -219,6 +232,8 @@ class _Lloyd:
 
     def assign(self) -> bool:
         """Give every row to its nearest centroid; says whether any of them changed its cluster."""
+        import faiss
+
         index, changed = faiss.IndexFlatL2(self.x.shape[1]), False
         index.add((self.centroid_KD - self.centre_D).astype(np.float32))
         for part in self.x.slabs():
@@ -238,6 +253,8 @@ class _Lloyd:
         """Take rows out of the sums of their old clusters and into those of their new ones."""
         sign_2B, row_2B = np.repeat([-1.0, 1.0], len(x_BD)), np.tile(np.arange(len(x_BD)), 2)
         changed, column_2B = np.unique(np.concatenate([old_B, new_B]), return_inverse=True)
+        from scipy.sparse import csr_array
+
         change = csr_array((sign_2B, (column_2B, row_2B)))
         self.sum_GD[changed] += change @ x_BD
         self.size_G[changed] += np.bincount(column_2B, weights=sign_2B).astype(np.int64)

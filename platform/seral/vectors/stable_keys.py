@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -18,7 +17,9 @@ def hash_keys(ids: Strings, key: str) -> NDArray[np.float64]:
 
     It does not depend on which others there are or where they are kept.
     """
-    hash_N: NDArray[np.uint64] = pd.util.hash_array(ids.astype(object), hash_key=key, categorize=False)
+    from pandas.util import hash_array  # a quarter of a second
+
+    hash_N: NDArray[np.uint64] = hash_array(ids.astype(object), hash_key=key, categorize=False)
     return (hash_N >> np.uint64(11)).astype(np.float64)
 
 

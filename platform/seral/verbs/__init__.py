@@ -83,7 +83,7 @@ VERBS: dict[str, Verb] = {
     "pool-import": Verb(
         name="pool-import",
         command="pool import",
-        options="seral.pool.ingest:ImportOptions",
+        options="seral.pool.options:ImportOptions",
         function="seral.pool.ingest:import_corpus",
         help="Import a corpus into a pool.",
         about="""Run it again after an interruption: it goes on where it stopped. Files that cannot be used end in the
@@ -95,7 +95,7 @@ Example: `seral pool import emodb ~/corpora/emodb --out data/pool`""",
     "cut": Verb(
         name="cut",
         command="pool cut",
-        options="seral.pool.cut:CutOptions",
+        options="seral.pool.options:CutOptions",
         function="seral.pool.cut:cut_recordings",
         help="Find the utterances of long recordings: where each begins and ends and, where asked, who speaks.",
         about="""No audio is copied. Import the list, whose audio lies elsewhere, with
@@ -136,7 +136,7 @@ Example: `seral pool guess ~/corpora/calls`""",
     "screen": Verb(
         name="screen",
         command="pool screen",
-        options="seral.features.screen:ScreenOptions",
+        options="seral.features.options:ScreenOptions",
         function="seral.features.screen:screen_pool",
         help="Find near-duplicates, and utterances far from all others, by the features of an encoder.",
         about="""The table is kept in POOL/screen, and runs that begin afterwards keep such a pair in one part of a
@@ -147,7 +147,7 @@ Example: `seral pool screen data/pool --set similarity=0.97`""",
     "degrade": Verb(
         name="degrade",
         command="pool degrade",
-        options="seral.pool.degrade:DegradeOptions",
+        options="seral.pool.options:DegradeOptions",
         function="seral.pool.degrade:degrade_pool",
         help="Make a noisy variant of a pool for studies: rooms, noise, level, band, codec; the ids stay the same.",
         about="Example: `seral pool degrade data/pool --out data/noisy --set noise=data/noises --set snr_db=[5,15]`",
@@ -180,7 +180,7 @@ Example: `seral pool generate data/demo-corpus --set utterances=120`""",
     ),
     "features": Verb(
         name="features",
-        options="seral.features.extract:ExtractOptions",
+        options="seral.features.options:ExtractOptions",
         function="seral.features.extract:extract",
         help="Compute and cache the features that an encoder makes of a pool.",
         about="""Run it again: it computes what is missing. Runs on the pool find the features there.
@@ -200,7 +200,7 @@ Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`""",
     ),
     "pretrain": Verb(
         name="pretrain",
-        options="seral.pretraining.tapt:TaptJobOptions",
+        options="seral.pretraining.options:TaptJobOptions",
         function="seral.pretraining.tapt:pretrain",
         help="Adapt an encoder to the speech of a pool without labels (TAPT).",
         about="""Run it again: it goes on where it stopped. The objective is contrastive for wav2vec
@@ -211,7 +211,7 @@ Example: `seral pretrain data/pool --encoder facebook/hubert-base-ls960 --run ru
     ),
     "distil": Verb(
         name="distil",
-        options="seral.pretraining.distillation:DistilOptions",
+        options="seral.pretraining.options:DistilOptions",
         function="seral.pretraining.distillation:distil",
         help="Make a small encoder from a large one (DistilHuBERT).",
         about="""Run it again: it goes on where it stopped. The student learns what the teacher makes of the speech,
@@ -221,7 +221,7 @@ Example: `seral distil data/pool --teacher microsoft/wavlm-base-plus --layers 4 
     ),
     "adapt": Verb(
         name="adapt",
-        options="seral.training.adaptation:AdaptOptions",
+        options="seral.training.options:AdaptOptions",
         function="seral.training.adaptation:run_adapt",
         help="Adapt an encoder to emotions by labels of other corpora, for a pool that it has not heard.",
         about="""Adapters learn from batches of one corpus each and are merged into the weights: RUN/encoder stands
@@ -232,7 +232,7 @@ Example: `seral adapt jobs/configs/adapt-emodb.yaml`""",
     ),
     "transfer": Verb(
         name="transfer",
-        options="seral.training.transfer:TransferOptions",
+        options="seral.training.options:TransferOptions",
         function="seral.training.transfer:run_transfer",
         help="Carry labels of other corpora over to a pool that has none: a model, its predictions, what to expect.",
         about="""Every corpus is brought to the mean and the spread of the pool, and no label of the pool is read. What
@@ -243,7 +243,7 @@ Example: `seral transfer jobs/configs/transfer-emodb.yaml`""",
     ),
     "train": Verb(
         name="train",
-        options="seral.training.supervised:SupervisedOptions",
+        options="seral.training.options:SupervisedOptions",
         function="seral.training.supervised:run_train",
         help="Train on all labels of a pool: a model for every fold and seed, tested on speakers it has not heard.",
         about="""The options are those of `seral loop run` without strategy and budget. A training that is run again
@@ -253,7 +253,7 @@ Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`""",
     ),
     "compare": Verb(
         name="compare",
-        options="seral.studies.compare:CompareOptions",
+        options="seral.studies.options:CompareOptions",
         function="seral.studies.compare:run_compare",
         help="Compare variants of training (adapters, pretraining, shares of the labels) on the same folds and seeds.",
         about="""Prints the table and writes it to the run folder as Markdown and CSV. Run it again: it goes on where it
@@ -263,7 +263,7 @@ Example: `seral compare jobs/configs/adapters-emodb.yaml --set seeds=[0]`""",
     ),
     "two-stage": Verb(
         name="two-stage",
-        options="seral.studies.two_stage:TwoStageOptions",
+        options="seral.studies.options:TwoStageOptions",
         function="seral.studies.two_stage:run_two_stage",
         help="Adapt from acted to natural speech in two stages, beside source only, target only and joint training.",
         about="Example: `seral two-stage jobs/configs/two-stage-urdu.yaml`",
@@ -271,7 +271,7 @@ Example: `seral compare jobs/configs/adapters-emodb.yaml --set seeds=[0]`""",
     "relevance": Verb(
         name="relevance",
         command="layers relevance",
-        options="seral.studies.layer_relevance:RelevanceOptions",
+        options="seral.studies.layer_options:RelevanceOptions",
         function="seral.studies.layer_relevance:run_relevance",
         help="Measure what every hidden state tells of emotions: learned weights, single states, truncated encoders.",
         about="""Prints the centres of mass; `relevance.png` and `relevance.csv` in the run folder show the layers.
@@ -281,7 +281,7 @@ Example: `seral layers relevance jobs/configs/relevance-whisper.yaml --set corpo
     "probe": Verb(
         name="probe",
         command="layers probe",
-        options="seral.studies.layer_probe:ProbeOptions",
+        options="seral.studies.layer_options:ProbeOptions",
         function="seral.studies.layer_probe:probe_layers",
         help="Compare encoders by a linear probe of every hidden state on unseen speakers, beside log-mel statistics.",
         about="""Prints UAR, size and speed of each encoder and of its network with untrained weights.
@@ -291,7 +291,7 @@ Example: `seral layers probe data/pool --classes anger,neutral,sadness --encoder
     "similarity": Verb(
         name="similarity",
         command="layers similarity",
-        options="seral.studies.layer_similarity:SimilarityOptions",
+        options="seral.studies.layer_options:SimilarityOptions",
         function="seral.studies.layer_similarity:compare_layers",
         help="Measure how alike every hidden state is in the languages (or corpora) of a pool, label-free by default.",
         about="""Prints the similarities, larger is more alike; `similarity.png` is a heat map, `similarity.csv` the
@@ -302,7 +302,7 @@ Example: `seral layers similarity data/pool --run runs/similarity --set by=corpu
     "layer-transfer": Verb(
         name="layer-transfer",
         command="layers transfer",
-        options="seral.studies.layer_transfer:LayerTransferOptions",
+        options="seral.studies.layer_options:LayerTransferOptions",
         function="seral.studies.layer_transfer:run_layer_transfer",
         help="Train on a labelled language for an unlabelled one, aligned in the layers that are alike in both.",
         about="""Prints UAR of every anchor set for every pair of languages, beside source only and the target's own
@@ -314,7 +314,7 @@ Example: `seral layers transfer jobs/configs/anchors-whisper.yaml --set groups=[
     "select-batch": Verb(
         name="select-batch",
         command="select",
-        options="seral.selection.batch:BatchOptions",
+        options="seral.selection.options:BatchOptions",
         function="seral.selection.batch:run_batch",
         help="Pick what to label next from Parquet files, on one machine or many, outside a loop.",
         about="""The picks do not depend on the order of the files, nor on how many parts they are kept in, but for
@@ -326,7 +326,7 @@ Example: `seral select features/ --predictions p.parquet --strategy badge --coun
     ),
     "compare-strategies": Verb(
         name="compare-strategies",
-        options="seral.studies.strategies:StrategyStudyOptions",
+        options="seral.studies.options:StrategyStudyOptions",
         function="seral.studies.strategies:run_strategy_study",
         help="Draw learning curves of every strategy on frozen features, many seeds, on clean speech or with junk.",
         about="""Prints UAR at every budget and the gain on random choice. Run it again: it goes on where it stopped.
@@ -335,7 +335,7 @@ Example: `seral compare-strategies jobs/configs/strategies.yaml --set corpora=[e
     ),
     "strategy-survey": Verb(
         name="strategy-survey",
-        options="seral.studies.survey:StrategySurveyOptions",
+        options="seral.studies.options:StrategySurveyOptions",
         function="seral.studies.survey:run_strategy_survey",
         help="Compare every strategy on many pools and encoders, clean and with junk, and sum up which to take when.",
         about="""Run it again: it goes on where it stopped.
@@ -345,7 +345,7 @@ Example: `seral strategy-survey jobs/configs/strategy-survey.yaml`""",
     "label-study": Verb(
         name="label-study",
         command="study labels",
-        options="seral.studies.labels:LabelStudyOptions",
+        options="seral.studies.options:LabelStudyOptions",
         function="seral.studies.labels:run_label_study",
         help="Measure how many labels each way of learning needs, on every corpus by the labels of all others.",
         about="""Strategies beside random, with and without the labels of the other corpora, speakers' means taken away

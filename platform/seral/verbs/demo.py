@@ -12,7 +12,8 @@ from seral import storage
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse, read_yaml
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.progress import say
 from seral.report import write_run_report
 from seral.synthesis.generate import GenerateOptions, generate

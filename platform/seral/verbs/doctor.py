@@ -33,9 +33,10 @@ from seral.errors import SeralError
 from seral.features.text import open_text_encoder
 from seral.labels.database import SUFFIX, Database
 from seral.labels.ledger import Ledger
-from seral.labels.people import PeopleOptions, ledger_url
+from seral.labels.options import PeopleOptions
+from seral.labels.people import ledger_url
 from seral.labels.records import Project
-from seral.loop import ANNOTATORS
+from seral.loop.annotators import ANNOTATORS
 from seral.loop.growth import first_folds
 from seral.loop.loop import foresee
 from seral.loop.options import LoopOptions

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from seral.errors import LostPart, OptionError, SelectionError
-from seral.selection.budget import PaceOptions
 from seral.selection.candidates import COLUMNS, Candidates
 from seral.selection.minutes import select_for_minutes
+from seral.selection.options import PaceOptions
 from seral.selection.parts.actors import RemoteParts, _cpus_each
 from seral.selection.parts.distributed import pick_alone, select_in_parts
 from seral.selection.parts.local import Parts

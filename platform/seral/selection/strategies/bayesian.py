@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from seral.errors import OptionError
 from seral.selection.candidates import Candidates
@@ -101,12 +100,16 @@ class Posterior:
 
     def spread(self, x_ND: Stored) -> Doubles:
         """`Φᵀ (noise · I + ΣΦΦᵀ)⁻¹ Φ` of each row, (N,): the variance that is left, as a multiple of the noise."""
+        from scipy.linalg import solve_triangular
+
         slabs = (self.features(x_ND[at : at + SLAB]) for at in range(0, len(x_ND), SLAB))
         solved = (solve_triangular(self.lower_DD, feature_BD.T, lower=True) for feature_BD in slabs)
         return np.concatenate([*(np.einsum("db,db->b", part, part) for part in solved), np.empty(0)])
 
     def covariance(self) -> Doubles:
         """`(noise · I + ΣΦΦᵀ)⁻¹`."""
+        from scipy.linalg import solve_triangular
+
         inverse_DD = solve_triangular(self.lower_DD, np.eye(len(self.lower_DD)), lower=True)
         covariance_DD: Doubles = inverse_DD.T @ inverse_DD
         return covariance_DD

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from seral.errors import OptionError
 from seral.selection.candidates import Candidates
@@ -18,6 +18,9 @@ from seral.selection.strategies.uniform import drawn
 from seral.vectors.arrays import Doubles, Rows
 from seral.vectors.index import kmeans, nearest, within
 from seral.vectors.view import View, slabs
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 # N candidates · M labelled · Q clusters · B rows (sampled) · D features
 

@@ -5,28 +5,14 @@ from __future__ import annotations
 from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import FiniteFloat, model_validator
 
 from seral.errors import OptionError
 from seral.options import Options
+from seral.selection.options import PaceOptions
 
 PRESETS: dict[str, tuple[float, ...]] = {"clean": (0.05, 0.10, 0.15, 0.20)}
 """Named shares. `clean`: 5 % to start and three rounds of 5 % more. Li et al. 2023, AFTER, arXiv 2310.00283."""
-
-
-class PaceOptions(Options):
-    """Options of how long an annotator takes."""
-
-    listening: FiniteFloat = Field(default=1.5, gt=0)
-    """Seconds of listening for every second of a clip."""
-    deciding_s: FiniteFloat = Field(default=5.0, ge=0)
-    """Seconds for everything else about a clip."""
-
-    def seconds(self, duration_s: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Seconds that clips of these durations cost."""
-        return duration_s.astype(np.float64) * self.listening + self.deciding_s
 
 
 class BudgetOptions(Options):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from seral.errors import OptionError
-from seral.selection.budget import PRESETS, BudgetOptions
+from seral.loop.budget import PRESETS, BudgetOptions
 
 
 def test_default_is_the_clean_preset() -> None:
