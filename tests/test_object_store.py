@@ -16,7 +16,7 @@ from s3_server import environment, s3_server
 SCRIPT = """
 import json, sys
 from seral import ImportOptions, LoopOptions, import_corpus, run_loop, write_run_report
-from seral.loop.loop import loop_status
+from seral.loop.status import loop_status
 from seral.cluster import ClusterOptions, connect
 from seral.erase.erase import EraseOptions, erase
 from seral.prediction import PredictOptions, predict

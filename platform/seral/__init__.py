@@ -13,8 +13,9 @@ from seral.versions import __version__
 if TYPE_CHECKING:
     from seral.errors import SeralError
     from seral.features.audio import extract_features
-    from seral.loop.loop import loop_status, run_loop
+    from seral.loop.loop import run_loop
     from seral.loop.options import LoopOptions
+    from seral.loop.status import loop_status
     from seral.pool.check import check_pool
     from seral.pool.ingest import import_corpus
     from seral.pool.options import ImportOptions

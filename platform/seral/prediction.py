@@ -28,8 +28,8 @@ from seral.features.batches import clip_shapes, pad_clips
 from seral.features.options import FeatureOptions
 from seral.features.speakers import speaker_sums
 from seral.features.text import extract_text, open_text_encoder, read_texts
+from seral.loop.folders import read_rounds, round_folder
 from seral.loop.options import LoopOptions
-from seral.loop.rounds import read_rounds, round_folder
 from seral.options import Options
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import MANIFEST, Pool, open_pool, split_address

@@ -11,8 +11,9 @@ import pytest
 
 from seral import storage
 from seral.errors import OptionError, StateError
-from seral.loop.loop import loop_status, run_loop
+from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.loop.status import loop_status
 from seral.options import parse
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions

@@ -19,9 +19,10 @@ from sklearn.metrics import cohen_kappa_score
 from seral.errors import FeatureError, LabelError, OptionError, StateError
 from seral.loop import trajectory as trajectory_module
 from seral.loop.learning import UNFINISHED, restore_selection
-from seral.loop.loop import arm_of, loop_fold, loop_status, run_loop
+from seral.loop.loop import arm_of, loop_fold, run_loop
 from seral.loop.options import MAY_CHANGE, LoopOptions
 from seral.loop.rounds import Round, Trajectory, draw_in_proportion
+from seral.loop.status import loop_status
 from seral.loop.stopping import RoundSummary
 from seral.loop.trajectory import OnRound, run_trajectory
 from seral.options import parse

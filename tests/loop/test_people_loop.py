@@ -23,8 +23,9 @@ from seral.labels import people as people_module
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer
 from seral.labels.simulated import Person, Truth, answer_all, careful, even, hasty
-from seral.loop.loop import loop_status, run_loop
+from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.loop.status import loop_status
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.report import write_run_report

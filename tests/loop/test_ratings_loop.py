@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from ser_models.metrics import ccc
 from seral.errors import OptionError
-from seral.loop.loop import loop_status, run_loop
+from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.loop.status import loop_status
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.prediction import PredictOptions, predict

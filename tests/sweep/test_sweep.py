@@ -13,8 +13,9 @@ import yaml
 
 from seral import storage
 from seral.errors import OptionError, StateError
-from seral.loop.loop import loop_status, run_loop
+from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.loop.status import loop_status
 from seral.options import load, parse
 from seral.pool.shards import open_pool
 from seral.sweep.board import leaderboard, read_records

@@ -20,6 +20,8 @@ from seral.errors import OptionError
 from seral.secrets.addresses import complaint
 from seral.storage.stores import RemoteFile, remote_file, store
 
+LFS_STUB = b"version https://git-lfs.github.com/spec/"
+"""Beginning of a file whose content Git LFS has not fetched."""
 LISTINGS = 8
 """Folders that are listed at a time."""
 BUFFER_BYTES = 1 << 20

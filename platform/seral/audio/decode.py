@@ -22,6 +22,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from seral.audio.address import LFS_STUB
 from seral.audio.channels import Channel, channel_fault, mix_down
 from seral.audio.codecs import INSTALL, CodecError, ContainerSound, container_of, installed
 from seral.audio.containers import Inside, open_clip
@@ -30,7 +31,6 @@ from seral.audio.voice import Samples
 from seral.errors import PoolError, SeralError
 from seral.schema import SAMPLE_RATE
 
-LFS_STUB = b"version https://git-lfs.github.com/spec/"
 UNKNOWN_LENGTH = 2**62
 """libsndfile gives a frame count beyond this for streams whose header does not say how long they are."""
 HARMLESS_GAP_S = 0.02

@@ -33,6 +33,6 @@ def loop_run(
 @loop_app.command("status")
 def loop_status(run: RunPath, as_json: AsJson = False) -> None:
     """Show rounds done, labels used and UAR on dev of every trajectory of a run."""
-    from seral.loop.loop import loop_status as status
+    from seral.loop.status import loop_status as status
 
     show_rows(status(run), as_json=as_json, empty="no trajectory yet")

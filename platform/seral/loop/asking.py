@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from seral.loop.folders import latest
 from seral.loop.picking import pick
-from seral.loop.rounds import Round, latest
+from seral.loop.rounds import Round
 from seral.selection.parts.local import Picks
 
 FURTHER = 5

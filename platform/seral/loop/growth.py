@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from seral import storage
 from seral.errors import StateError
+from seral.loop.folders import count_rounds, read_picks, round_folder
 from seral.loop.options import LoopOptions
 from seral.loop.picking import INITIAL
 from seral.loop.pool_scores import SELECTION
-from seral.loop.rounds import count_rounds, read_picks, round_folder
 from seral.pool.ids import Ids
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, folds_of, with_new_clips

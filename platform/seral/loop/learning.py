@@ -17,6 +17,7 @@ from seral.features.speakers import enrol
 from seral.labels.annotator import Annotator
 from seral.labels.confident import label_error_scores
 from seral.loop.asking import Answers, answers_before
+from seral.loop.folders import prediction_files, round_folder
 from seral.loop.pool_scores import (
     LABELLED,
     SELECTION,
@@ -27,7 +28,7 @@ from seral.loop.pool_scores import (
     score_shards,
     vector_column,
 )
-from seral.loop.rounds import LoopFold, Round, prediction_files, round_folder, voices
+from seral.loop.rounds import LoopFold, Round, voices
 from seral.pool.quality_filter import unequal_shares
 from seral.progress import say
 from seral.task.examples import Targets, Utterances

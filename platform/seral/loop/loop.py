@@ -25,7 +25,7 @@ import torch
 from ser_models.moments import PooledMoments
 from seral import storage
 from seral.cluster import cpu_count, encoder_actors, run_side_by_side
-from seral.errors import AwaitingLabels, StateError
+from seral.errors import AwaitingLabels
 from seral.features.frames import frame_bytes, keep_frames
 from seral.features.moments import pooled_moments
 from seral.features.store import FeatureStore
@@ -33,10 +33,11 @@ from seral.labels.consensus import usual_method
 from seral.labels.people import ledger_url
 from seral.loop.annotators import ANNOTATORS
 from seral.loop.estimate import Estimate, check_room, estimate, measure, task_of
+from seral.loop.folders import count_rounds, read_rounds, round_folder
 from seral.loop.growth import check_budget, folds_of_run
 from seral.loop.learning import judge_source, say_left_out_classes
 from seral.loop.options import MAY_CHANGE, LoopOptions
-from seral.loop.rounds import Arm, LoopFold, PhaseTimes, Trajectory, count_rounds, read_rounds, round_folder
+from seral.loop.rounds import Arm, LoopFold, PhaseTimes, Trajectory
 from seral.loop.trajectory import run_trajectory
 from seral.pool.quality_filter import DIVIDED_BY, MEASURES, below_quality, count_reasons, say_left_out
 from seral.pool.shards import Pool
@@ -52,7 +53,7 @@ from seral.selection.selection import StrategyOptions
 from seral.task.context import RunContext, open_run
 from seral.task.folds import FoldData, features_of, fold_data, with_centring
 from seral.task.options import protocol_name
-from seral.task.run import earlier_option, read_options, write_environment
+from seral.task.run import earlier_option, write_environment
 from seral.task.tracking import Tracker
 from seral.training.augmented import check_noises
 from seral.training.finetune import frames_layer
@@ -60,8 +61,6 @@ from seral.training.source import source_models, with_features
 
 LARGE = 10_000
 """Clips of a pool from which on a run says beforehand what it will take."""
-NO_TRAJECTORY: dict[str, Any] = {"trajectory": None, "rounds": None, "labelled": 0}
-"""The row of a run that has no trajectory yet."""
 
 
 def run_loop(options: LoopOptions) -> str:
@@ -175,34 +174,6 @@ def _with_consensus(options: LoopOptions) -> LoopOptions:
         say(f"people.consensus={consensus}: people.overlap is {options.people.overlap}")
     people = options.people.model_copy(update={"consensus": consensus})
     return options.model_copy(update={"people": people})
-
-
-def loop_status(run: str) -> list[dict[str, Any]]:
-    """One row per trajectory: rounds done and planned, labels, the score on dev (UAR, or without classes mean CCC), why
-    it stopped."""
-    if not storage.exists(storage.join(run, "config.yaml")):
-        raise StateError(f"there is no run at {run}")
-    options = read_options(LoopOptions, run)
-    pending = ANNOTATORS[options.annotator].pending(options)
-    rows, metric = [], "dev_uar" if options.classes else "dev_ccc"
-    for name in storage.list_names(storage.join(run, "trajectories")):
-        folder = storage.join(run, "trajectories", name)
-        rounds = read_rounds(folder)
-        plan = storage.read_json(storage.join(folder, "trajectory.json"))["schedule"]
-        last = rounds[-1] if rounds else None
-        rows.append(
-            {
-                "trajectory": name,
-                "rounds": f"{len(rounds)}/{len(plan)}",
-                "labelled": last.labelled if last else 0,
-                metric: round(last.dev, 4) if last and last.dev is not None else None,
-                "stopped": last.stop_reason if last else None,
-            }
-        )
-    if not pending:
-        return rows
-    awaits = "awaiting labels: " + ", ".join(pending)
-    return [row | {"stopped": awaits} for row in rows or [NO_TRAJECTORY | {metric: None}]]
 
 
 def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], times: PhaseTimes) -> dict[int, FeatureStore]:

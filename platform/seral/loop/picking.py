@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from seral import storage
 from seral.errors import StateError
 from seral.features.store import PooledShard
+from seral.loop.folders import round_folder
 from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column, write_source_scores
-from seral.loop.rounds import OF_A_MODEL, LoopFold, Round, round_folder
+from seral.loop.rounds import OF_A_MODEL, LoopFold, Round
 from seral.pool.ids import Ids, positions
 from seral.selection.candidates import Candidates, metadata_columns
 from seral.selection.minutes import select_for_minutes

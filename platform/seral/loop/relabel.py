@@ -28,9 +28,9 @@ from seral.labels.doubts import Probabilities, find_doubts
 from seral.labels.ledger import Ledger
 from seral.labels.options import PeopleOptions
 from seral.labels.people import ledger_url
+from seral.loop.folders import PREDICTIONS, count_rounds, round_folder
 from seral.loop.options import LoopOptions
 from seral.loop.pool_scores import probabilities
-from seral.loop.rounds import PREDICTIONS, count_rounds, round_folder
 from seral.options import parse
 from seral.pool.screened import FOLDER as SCREENS
 from seral.pool.shards import Pool, open_pool

@@ -12,6 +12,7 @@ from seral import storage
 from seral.errors import SeralError
 from seral.loop import STOPS
 from seral.loop.asking import collect_answers
+from seral.loop.folders import count_rounds, read_rounds, round_folder
 from seral.loop.growth import reopened
 from seral.loop.learning import (
     agreement_with_last,
@@ -24,7 +25,7 @@ from seral.loop.learning import (
     train_model,
 )
 from seral.loop.pool_scores import SELECTION
-from seral.loop.rounds import Arm, LoopFold, Round, Trajectory, count_rounds, read_rounds, round_folder
+from seral.loop.rounds import Arm, LoopFold, Round, Trajectory
 from seral.loop.stopping import RoundSummary, StopOptions, budget_spent
 from seral.loop.writing import describe_trajectory, write_record, write_tables
 

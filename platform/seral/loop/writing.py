@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from seral import storage
 from seral.loop.asking import Answers
+from seral.loop.folders import PREDICTIONS, RATINGS
 from seral.loop.pool_scores import prediction_table
-from seral.loop.rounds import PREDICTIONS, RATINGS, Arm, LoopFold, Round, Trajectory, voices
+from seral.loop.rounds import Arm, LoopFold, Round, Trajectory, voices
 from seral.loop.stopping import RoundSummary
 from seral.schema import PICK
 from seral.selection.options import PaceOptions

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from ser_models.intervals import jackknife_interval
 from ser_models.metrics import confusion_matrix, mean_recall
 from seral import storage
+from seral.loop.folders import prediction_files
 from seral.loop.loop import run_loop
-from seral.loop.rounds import prediction_files
 from seral.pool.shards import open_pool
 from seral.pool.splits import voices
 from seral.progress import say

@@ -23,9 +23,10 @@ import torch
 from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from seral.loop.folders import read_predictions
 from seral.loop.loop import arm_of, loop_fold
 from seral.loop.options import LoopOptions
-from seral.loop.rounds import Trajectory, read_predictions
+from seral.loop.rounds import Trajectory
 from seral.loop.stopping import RoundSummary
 from seral.loop.trajectory import run_trajectory
 from seral.pool.quality_filter import above_quality

@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import ray
 import yaml
 
 from seral import storage
@@ -136,6 +135,8 @@ def growths(run: str) -> list[dict[str, Any]]:
 
 def write_environment(options: TaskOptions, pool: Pool, protocol: str, facts: Mapping[str, Any]) -> None:
     """Write environment.json: versions, host, pool and task of a run."""
+    import ray
+
     path = storage.join(options.run, "environment.json")
     now = datetime.now(UTC).isoformat(timespec="seconds")
     gpus = int(ray.cluster_resources().get("GPU", 0))

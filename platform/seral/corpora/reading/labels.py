@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from seral.audio.decode import LFS_STUB
+from seral.audio.address import LFS_STUB
 from seral.corpora.reading.tree import AudioFile, Convention
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
