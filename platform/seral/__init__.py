@@ -44,7 +44,7 @@ __all__ = [
 
 _HOME = {
     "LoopOptions": "loop.options",
-    "loop_status": "loop.loop",
+    "loop_status": "loop.status",
     "run_loop": "loop.loop",
     "SeralError": "errors",
     "extract_features": "features.audio",

@@ -18,10 +18,9 @@ from pydantic_core import core_schema
 
 from ser_models.registry import allow, did_you_mean
 from seral.errors import AwaitingLabels, OptionError
-from seral.process.ending import end_if_stopped, stoppable
+from seral.process.ending import end_if_stopped, ends_with, stoppable
 from seral.process.failures import explanation
 from seral.secrets.addresses import complaint, is_secret
-from seral.storage import ends_with
 
 
 class Options(BaseModel):

@@ -92,18 +92,33 @@ def test_a_file_is_named_after_the_verb() -> None:
     )
 
 
+HEAVY = {"torch", "ray", "transformers", "peft", "sklearn", "scipy", "pandas", "matplotlib", "faiss"}
+
+
+def imported_by(script: str) -> set[str]:
+    """Top-level packages that a script has imported at its end, in a process of its own."""
+    script += "; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", f"import sys; {script}"], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
         ("seral.verbs", {"torch", "ray", "transformers", "pandas", "pyarrow", "numpy", "pydantic"}),
-        ("seral.cli", {"torch", "ray", "transformers", "pandas"}),
+        ("seral.cli", {"torch", "ray", "transformers", "pandas", "pyarrow", "numpy"}),
+        ("seral.loop.status", HEAVY),
     ],
 )
 def test_the_table_imports_nothing_of_what_it_names(module: str, heavy: set[str]) -> None:
-    script = f"import sys, {module}; print(*sorted({{name.split('.')[0] for name in sys.modules}}))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    late = heavy & set(done.stdout.split())
+    late = heavy & imported_by(f"import {module}")
     assert not late, f"`seral --help` would wait for {', '.join(sorted(late))}"
+
+
+def test_options_are_listed_without_what_they_are_for() -> None:
+    modules = sorted({verb.options.partition(":")[0] for verb in VERBS.values()})
+    late = HEAVY & imported_by(f"import {', '.join(modules)}")
+    assert not late, f"`--options` would wait for {', '.join(sorted(late))}: options live in an options.py, apart"
 
 
 def test_a_job_of_the_table_checks_its_options_and_lists_them(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from seral import storage
 from seral.cli.configured import add_configured
 from seral.cli.jobs import jobs_app
 from seral.cli.labels import labels_app
@@ -26,7 +25,7 @@ from seral.cli.sweep import sweep_app
 from seral.cli.training import training_app
 from seral.errors import AwaitingLabels
 from seral.options import refuse_secrets
-from seral.process.ending import end_if_stopped
+from seral.process.ending import end_if_stopped, ends_with
 from seral.process.failures import explanation
 from seral.versions import __version__
 
@@ -104,7 +103,7 @@ def main() -> None:
     try:
         _run()
     except SystemExit as end:
-        storage.ends_with(end.code if isinstance(end.code, int) else int(end.code is not None))
+        ends_with(end.code if isinstance(end.code, int) else int(end.code is not None))
         raise
 
 

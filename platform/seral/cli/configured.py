@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from seral.cli.arguments import Sets
 from seral.cli.display import show_outcome
@@ -23,12 +24,12 @@ Config = Annotated[
 ]
 
 
-def command_of(group: typer.Typer, name: str) -> Callable[[Function], Function]:
+def command_of(group: typer.Typer, name: str, cls: type[TyperCommand] | None = None) -> Callable[[Function], Function]:
     """Register a function with arguments of its own as the command of a verb."""
     verb = VERBS[name]
 
     def register(function: Function) -> Function:
-        group.command(verb.words[-1], help=verb.manual)(listing(verb.options_model, verb.name)(function))
+        group.command(verb.words[-1], cls=cls, help=verb.manual)(listing(verb.options_model, verb.name)(function))
         return function
 
     return register

@@ -9,12 +9,14 @@ from functools import wraps
 from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from seral.cli.arguments import pair
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Texts = list[str] | None
 
+ReaderName = Annotated[str, typer.Argument(help="What it is: the name of a reader.")]
 Columns = Annotated[
     Texts,
     typer.Option("--column", metavar="OURS=THEIRS", help="Name a column of a table, e.g. emotion=label; repeatable."),
@@ -71,6 +73,18 @@ FLAGS = {
 }
 UNSET = {"allow_outside": False}
 """Defaults of those that are not None."""
+
+
+class OfReader(TyperCommand):
+    """A command whose help lists all readers, which are imported for that alone."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from seral.corpora.keywords import listing
+
+        for parameter in self.params:
+            if parameter.name == "reader":
+                parameter.help = f"What it is: {listing()}."  # type: ignore[attr-defined]  # of typer's arguments
+        super().format_help(ctx, formatter)
 
 
 def reads_corpus(function: Function) -> Callable[..., Any]:

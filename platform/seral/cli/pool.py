@@ -9,7 +9,7 @@ import typer
 from ser_models.registry import allow
 from seral.cli.arguments import AsJson, EncoderName, PoolPath, Sets
 from seral.cli.configured import command_of
-from seral.cli.corpus import reads_corpus
+from seral.cli.corpus import OfReader, ReaderName, reads_corpus
 from seral.cli.display import show
 
 pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pools of speech.")
@@ -18,16 +18,10 @@ NewPool = Annotated[str, typer.Option("--out", help="The pool to make; nothing m
 Where = typer.Option("--where", metavar="CONDITION", help="Such as 'snr_db > 10'; repeatable, all have to hold.")
 
 
-def _reader_help() -> str:
-    from seral.corpora.keywords import listing
-
-    return f"What it is: {listing()}."
-
-
-@command_of(pool_app, "pool-import")
+@command_of(pool_app, "pool-import", cls=OfReader)
 @reads_corpus
 def pool_import(
-    reader: Annotated[str, typer.Argument(help=_reader_help())],
+    reader: ReaderName,
     path: Annotated[str, typer.Argument(help="The corpus folder, or a manifest file (JSONL, CSV, Parquet).")],
     out: Annotated[str, typer.Option("--out", help="The pool to make or add to.")],
     choices: dict[str, Any],
@@ -69,10 +63,10 @@ def pool_cut(
     typer.echo(cut_recordings(parse(CutOptions, {"root": root, "out": out}, settings or [])))
 
 
-@command_of(pool_app, "audit")
+@command_of(pool_app, "audit", cls=OfReader)
 @reads_corpus
 def pool_audit(
-    reader: Annotated[str, typer.Argument(help=_reader_help())],
+    reader: ReaderName,
     path: Annotated[str, typer.Argument(help="The corpus folder, or a manifest file.")],
     choices: dict[str, Any],
     pool: Annotated[str | None, typer.Option(help="A pool it was imported into: its quarantine is told too.")] = None,

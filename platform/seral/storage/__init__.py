@@ -43,7 +43,7 @@ from seral.storage.records import (
     write_json,
     write_yaml,
 )
-from seral.storage.stores import BLOCK, ends_with
+from seral.storage.stores import BLOCK
 from seral.storage.tables import (
     TableWriter,
     one_table,
@@ -65,7 +65,6 @@ __all__ = [
     "copy_file",
     "copy_folder",
     "damaged",
-    "ends_with",
     "exists",
     "finish",
     "half_written",

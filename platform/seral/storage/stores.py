@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from seral.errors import DeniedError, OptionError, StoreError
+from seral.process.ending import exit_status
 
 PATIENCE = "SERAL_STORE_PATIENCE_S"
 PATIENCE_S = 120.0
@@ -58,7 +59,6 @@ NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|^Bucket '.*' not found|ContainerNotFound
 
 _GIVEN_UP: list[threading.Thread] = []
 """Threads that nobody waits for any more; some may still get an answer."""
-_status = 1
 
 T = TypeVar("T")
 Progress = Callable[[], None]
@@ -181,12 +181,6 @@ def _watched(work: Callable[[Progress], T], silence_s: float) -> T:
     return outcome.result()
 
 
-def ends_with(status: int) -> None:
-    """Tell the exit status that this process will have, for `_leave`, which cannot learn it."""
-    global _status
-    _status = status
-
-
 @atexit.register  # after pyarrow's own, and so called before
 def _leave() -> None:
     """End the process at once where a thread still waits for a store: Arrow would wait for it for ever, or crash."""
@@ -194,7 +188,7 @@ def _leave() -> None:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(_status)
+        os._exit(exit_status())
 
 
 def upload(fs: pafs.FileSystem, path: str, file: BinaryIO) -> None:
