@@ -23,7 +23,7 @@ from ser_models.encoders import EMBEDDED
 from seral import storage
 from seral.loop.options import LoopOptions
 from seral.models.fold_models import FoldModel
-from seral.models.results import FEWEST, GROUPS, UNKNOWN, Tested
+from seral.models.results import FEWEST, GROUPS, UNKNOWN, Judged
 from seral.pool.ids import one_array, positions
 from seral.versions import __version__
 
@@ -43,7 +43,7 @@ class CardFacts:
     """Metadata of the utterances that could take part."""
     labelled: pa.Table
     """The labels that were learnt, schema.label_schema."""
-    tested: Tested
+    judged: Judged
     strategies: Mapping[str, int]
     """Strategy -> picks; nothing where all labels were there."""
     protocol: str
@@ -64,7 +64,7 @@ def write_card(folder: str, facts: CardFacts) -> dict[str, Any]:
 
 def figures_of(facts: CardFacts) -> dict[str, Any]:
     """Everything that a card says, as plain values; scores and recalls from 0 to 1, None = no interval."""
-    task, tested = facts.task, facts.tested
+    task, judged = facts.task, facts.judged
     return {
         "seral": __version__,
         "encoder": {"name": _short(task.encoder), "license": encoder_license(task.encoder)},
@@ -86,9 +86,9 @@ def figures_of(facts: CardFacts) -> dict[str, Any]:
             "folds": len({model.fold for model in facts.models}),
             "labels": float(np.mean([model.labels for model in facts.models])),
         },
-        "expected": tested.expected(),
-        "by_class": tested.by_class(),
-        **{f"by_{group}": tested.by(group) for group in GROUPS},
+        "expected": judged.expected(),
+        "by_class": judged.by_class(),
+        **{f"by_{group}": judged.by(group) for group in GROUPS},
         "fewest": FEWEST,
     }
 

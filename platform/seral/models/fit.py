@@ -35,7 +35,7 @@ from seral.loop.options import LoopOptions
 from seral.loop.rounds import Arm, LoopFold, Round, Trajectory
 from seral.models.card import CardFacts, write_card
 from seral.models.fold_models import FoldModel, asked_ids, read_fold_models, settled, strategies_of, task_of_run
-from seral.models.results import Tested
+from seral.models.results import Judged
 from seral.options import Options
 from seral.pool.ids import Ids
 from seral.pool.quality_filter import below_quality
@@ -134,7 +134,7 @@ def _fit(
         models=models,
         metadata=metadata,
         labelled=answers_in(labels, ids, task.dimensions).labelled,
-        tested=Tested.of(models, annotator, metadata, task.classes, task.dimensions),
+        judged=Judged.of(models, annotator, metadata, task.classes, task.dimensions),
         strategies=strategies_of(options.of, task),
         protocol=protocol_name(task, pool),
         license=options.license,

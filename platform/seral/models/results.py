@@ -32,7 +32,7 @@ UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class Judged:
     """Clips that fold models were tested on, a row for every model that was: the truth, and what the model says."""
 
     classes: tuple[str, ...]
@@ -52,7 +52,7 @@ class Tested:
         metadata: pa.Table,
         classes: Sequence[str],
         dimensions: Sequence[str],
-    ) -> Tested:
+    ) -> Judged:
         """The test clips of some models that have a label, as the annotator gives it."""
         ids = sorted({name for model in models for name in model.outputs})
         present = set(annotator.evaluated(Fold(name="tested", train=Ids(), dev=Ids(), test=Ids(ids))).test)
@@ -63,7 +63,7 @@ class Tested:
         outputs = np.array([model.outputs[name] for model, name in judged])
         tested_N = (truth_of >= 0) if classes else np.isfinite(truth_of).all(1)
         use_N = tested_N[rows]
-        return Tested(
+        return Judged(
             classes=tuple(classes),
             dimensions=tuple(dimensions),
             fold_N=np.array([model.fold for model, _ in judged])[use_N],
