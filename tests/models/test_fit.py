@@ -103,8 +103,8 @@ def test_a_final_model_learns_what_all_folds_bought_and_its_card_says_what_they_
     counts = predict(parse(PredictOptions, {"run": str(out), "source": [values["pool"]], "out": str(table)}))
     assert counts["model"] == str(out / "model")
     assert "seral fit" not in capfd.readouterr().err
-    told = pd.read_parquet(table).set_index("utterance_id")["predicted"]
-    assert np.mean([told[name] == emotion for name, emotion in learnt(out).items()]) > 0.5
+    said_of = pd.read_parquet(table).set_index("utterance_id")["predicted"]
+    assert np.mean([said_of[name] == emotion for name, emotion in learnt(out).items()]) > 0.5
     model_folder(run)
     assert f"seral fit {run}" in capfd.readouterr().err
     assert check_run(str(out)).problems == []
@@ -248,6 +248,33 @@ def test_adapters_learn_for_as_many_epochs_as_the_folds_found_best(values: Value
     assert set(learnt(tmp_path / "final")) == picks(run) | dev  # dev labels were bought as well
     out = str(tmp_path / "predicted.parquet")
     predict(parse(PredictOptions, {"run": str(tmp_path / "final"), "source": [values["pool"]], "out": out}))
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"dimensions": ["valence", "arousal"], "classes": [], "strategy": "lcmd"},
+        {"dimensions": ["valence"]},
+        {"corpora": ["natural"], "source_corpora": ["acted"]},
+        {"tapt": {"steps": 2, "batch_s": 10, "warmup_steps": 1, "held_out": 0}},
+        {"proxy": True, "finetune": {"adapter": "lora", "top_layers": 1, "epochs": 1}},
+    ],
+    ids=["ratings", "both", "source", "tapt", "proxy"],
+)
+def test_whatever_a_loop_learns_its_final_model_learns(
+    values: Values, two_corpora: str, tmp_path: Path, own: Values
+) -> None:
+    pool = two_corpora if "corpora" in own else values["pool"]
+    run = run_loop(parse(LoopOptions, values | {"pool": pool, "budget": {"sizes": [12]}, "folds": [0, 1]} | own))
+    summary = fit(run, tmp_path / "final")
+    assert summary["metric"] == ("uar" if own.get("classes", True) else "ccc")
+    assert ModelCard.load(tmp_path / "final" / "README.md").data.eval_results
+    out = str(tmp_path / "predicted.parquet")
+    assert predict(parse(PredictOptions, {"run": str(tmp_path / "final"), "source": [pool], "out": out}))["rows"]
+    if own.get("proxy"):
+        assert (tmp_path / "final" / "model" / "adapter").is_dir()
 
 
 def model_of(normalise: str, losses: Sequence[float | None]) -> FoldModel:

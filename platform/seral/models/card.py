@@ -34,7 +34,7 @@ SCORES = {"uar": ("recall", "UAR", "unweighted average recall"), "ccc": ("ccc", 
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What the card of a final model says, before it is put into words."""
+    """Facts of a final model, before they are put into the words of a card."""
 
     task: LoopOptions
     """The options of the run, with the settings that its folds chose."""

@@ -68,7 +68,7 @@ class FinalOptions(Options):
     data_licenses: dict[str, str] = Field(default={})
     """Corpus -> its licence, for the card."""
     cluster: ClusterOptions | None = None
-    """Where it is trained; None = as the run was."""
+    """The machines that it is trained on; None = those of the run."""
 
 
 def fit_final(options: FinalOptions) -> dict[str, Any]:
