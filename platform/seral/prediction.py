@@ -51,6 +51,8 @@ from seral.training.source import MODELS, read_source_facts
 from seral.training.supervised import best_model
 
 Wave = NDArray[np.float32]
+FITTED, MODEL = "fitted.json", "model"
+"""Record and folder of a final model (seral.models.fit)."""
 FILES_AT_ONCE = 64
 CLIPS_AT_ONCE = 256
 """Clips of a shard that are decoded at a time."""
@@ -61,7 +63,7 @@ class PredictOptions(Options):
     """Options of a prediction: the run whose model is used, its input, and where the table goes."""
 
     run: str
-    """The run whose model is used."""
+    """The run whose model is used: of `seral fit`, `seral loop run`, `seral train` or `seral transfer`."""
     source: list[str] = Field(min_length=1)
     """One pool, or audio files and folders."""
     out: str
@@ -93,10 +95,19 @@ def predict(options: PredictOptions) -> dict[str, Any]:
 
 
 def model_folder(run: str, trajectory: str | None = None) -> str:
-    """The model of a training, or of a trajectory's last round, by default the strategy's that is best on dev."""
+    """The final model of a fit, the model of a transfer, or one of the fold models of a training or a loop.
+
+    Of a loop it is that of a trajectory's last round, by default the strategy's that is best on dev.
+    """
+    if verb_of(run) == "fit":
+        if not storage.exists(storage.join(run, FITTED)):
+            raise StateError(f"{run} has no final model yet: run `seral fit` again, and it goes on")
+        return storage.join(run, MODEL)
     if verb_of(run) == "transfer":
         folder = storage.join(run, MODELS)
         return storage.join(folder, read_source_facts(folder)["normalise"], "model")
+    if trajectory is None:
+        say(f"predicting with the model of one fold, the best on dev; `seral fit {run}` makes one of all labels")
     if trajectory is None and (trained := best_model(run)):
         return trained
     root = storage.join(run, "trajectories")

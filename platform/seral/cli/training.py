@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from seral.cli.arguments import EncoderName, PoolPath, Sets
+from seral.cli.arguments import EncoderName, PoolPath, RunPath, Sets
 from seral.cli.configured import command_of
+from seral.cli.display import show
 
 training_app = typer.Typer()
 
@@ -52,3 +53,18 @@ def distil(
 
     values = {"pools": pool, "teacher": teacher, "run": run, "layers": layers}
     typer.echo(run_distil(parse(DistilOptions, values, settings or [])))
+
+
+@command_of(training_app, "fit")
+def fit(
+    run: RunPath,
+    out: Annotated[str | None, typer.Option("--out", help="Folder of the final model; default: RUN/final.")] = None,
+    settings: Sets = None,
+) -> None:
+    """Print where the model is, and what to expect of it."""
+    from seral import storage
+    from seral.models.fit import FinalOptions, fit_final
+    from seral.options import parse
+
+    values = {"of": run, "run": out or storage.join(run, "final")}
+    show(fit_final(parse(FinalOptions, values, settings or [])))

@@ -63,12 +63,16 @@ def collect_answers(this: Round) -> Answers:
 
 def answers_before(this: Round) -> Answers:
     """The answers that the rounds before this one have."""
-    labels = this.latest_labels
+    return answers_in(this.latest_labels, this.asked_ids, this.data.dimensions)
+
+
+def answers_in(labels: pa.Table, asked_ids: list[str], dimensions: Sequence[str] = ()) -> Answers:
+    """The answers of a table of labels, schema.label_schema, a row a clip, none of them new."""
     return Answers(
         picks=[],
-        asked_ids=this.asked_ids,
+        asked_ids=asked_ids,
         changed=labels.slice(0, 0),
-        labelled=_named(labels, this.data.dimensions),
+        labelled=_named(labels, dimensions),
         rejected_ids=_rejected(labels),
     )
 

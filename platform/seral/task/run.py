@@ -33,6 +33,7 @@ KINDS = {
     "pretrain": "a pretraining",
     "distil": "a distillation",
     "adapt": "an adaptation by labels",
+    "fit": "a final model",
     "sweep": "a sweep",
     "compare": "a comparison of trainings",
     "two-stage": "a two-stage adaptation",

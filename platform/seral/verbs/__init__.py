@@ -251,6 +251,17 @@ computes what is missing; `seral predict RUN` takes its model with the best dev 
 
 Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`""",
     ),
+    "fit": Verb(
+        name="fit",
+        options="seral.models.fit:FinalOptions",
+        function="seral.models.fit:fit_final",
+        help="Fit the final model of a run, of all labels that were bought in it, and write its model card.",
+        about="""The run is one of `seral loop run`, come to its end or not, or of `seral train`. What its folds chose
+is taken over, and what they said of speakers they had not heard is what the card expects of the final model. Run it
+again when there are more labels: it fits anew.
+
+Example: `seral fit runs/emodb --out models/emodb`""",
+    ),
     "compare": Verb(
         name="compare",
         options="seral.studies.options:CompareOptions",

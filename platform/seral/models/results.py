@@ -1,0 +1,164 @@
+"""Expectations of a final model: what the models of its run said of speakers that they had not heard, with intervals.
+
+The score over folds has the interval of a mean of folds, which are independent in their speakers. Everything else is
+over all clips that some fold was tested on, seeds together, with the interval of leaving out one speaker at a time.
+Both are 95 % ones of Student's t (ser_models.intervals).
+"""
+
+# N rows (a clip as often as it was tested, by seeds) · G groups (speakers, folds) · C classes · K rated dimensions
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ser_models.intervals import Interval, Statistic, jackknife_interval, mean_interval, without_each
+from ser_models.metrics import ccc_by_dimension, per_class_recall, uar
+from seral.labels.annotator import Annotator
+from seral.models.fold_models import FoldModel
+from seral.pool.ids import Ids, one_array, positions
+from seral.pool.splits import Fold
+
+FEWEST = 3
+"""Speakers below which a figure has no interval."""
+GROUPS = ("corpus", "language", "gender", "speaker")
+"""Columns of the metadata by which results are told apart."""
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Clips that fold models were tested on, a row for every model that was: the truth, and what the model says."""
+
+    classes: tuple[str, ...]
+    dimensions: tuple[str, ...]
+    fold_N: NDArray[np.int64]
+    seed_N: NDArray[np.int64]
+    about: pd.DataFrame
+    """GROUPS of each row, `unknown` where the pool does not say; speakers as corpus/speaker."""
+    truth: NDArray[Any]
+    """Classes (N,), or, where only ratings are learnt, these (N, K)."""
+    predicted: NDArray[Any]
+
+    @staticmethod
+    def of(
+        models: Sequence[FoldModel],
+        annotator: Annotator,
+        metadata: pa.Table,
+        classes: Sequence[str],
+        dimensions: Sequence[str],
+    ) -> Judged:
+        """The test clips of some models that have a label, as the annotator gives it."""
+        ids = sorted({name for model in models for name in model.outputs})
+        present = set(annotator.evaluated(Fold(name="tested", train=Ids(), dev=Ids(), test=Ids(ids))).test)
+        names = [name for name in ids if name in present]
+        truth_of, row_of = _truth(annotator, names, classes), {name: row for row, name in enumerate(names)}
+        judged = [(model, name) for model in models for name in model.outputs if name in row_of]
+        rows = np.array([row_of[name] for _, name in judged], np.int64)
+        outputs = np.array([model.outputs[name] for model, name in judged])
+        tested_N = (truth_of >= 0) if classes else np.isfinite(truth_of).all(1)
+        use_N = tested_N[rows]
+        return Judged(
+            classes=tuple(classes),
+            dimensions=tuple(dimensions),
+            fold_N=np.array([model.fold for model, _ in judged])[use_N],
+            seed_N=np.array([model.seed for model, _ in judged])[use_N],
+            about=_about(metadata, names).iloc[rows[use_N]].reset_index(drop=True),
+            truth=truth_of[rows][use_N],
+            predicted=(outputs[:, : len(classes)].argmax(1) if classes else outputs)[use_N],
+        )
+
+    @property
+    def metric(self) -> str:
+        """The score: uar, or where only ratings are learnt ccc."""
+        return "uar" if self.classes else "ccc"
+
+    def score(self, truth: NDArray[Any], predicted: NDArray[Any]) -> float:
+        """UAR, or the mean CCC of the dimensions."""
+        if self.classes:
+            return uar(truth, predicted)
+        return float(np.mean(list(ccc_by_dimension(truth, predicted, self.dimensions).values())))
+
+    def expected(self) -> dict[str, Any]:
+        """The score on unheard speakers: mean over folds with its interval, of one fold that over its speakers."""
+        pairs = pd.DataFrame({"fold": self.fold_N, "seed": self.seed_N})
+        cells = pairs.groupby(["fold", "seed"]).indices
+        scores = pd.Series({key: self.score(self.truth[rows], self.predicted[rows]) for key, rows in cells.items()})
+        value_G = scores.groupby(level=0).mean()
+        if len(value_G) > 1:
+            low, high, _ = mean_interval(value_G.to_numpy())
+            facts = {"value": float(value_G.mean()), **_bounds(low, high)}
+        else:
+            facts = self._of_rows(np.ones(len(self.truth), np.bool_))
+        over = f"{len(value_G)} folds" if len(value_G) > 1 else f"{self.about['speaker'].nunique()} speakers"
+        each = {str(fold): float(value) for fold, value in value_G.items()}
+        return {"metric": self.metric, **facts, "over": over, "folds": each}
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """Recall of every class that was tested, with its interval over speakers; nothing without classes."""
+        if not self.classes:
+            return []
+        recall: Statistic = lambda truth, predicted: per_class_recall(truth, predicted, len(self.classes))  # noqa: E731
+        value_C, (low_C, high_C) = recall(self.truth, self.predicted), self._interval(recall, self.truth >= 0)
+        rows = []
+        for code, name in enumerate(self.classes):
+            own = self.about[self.truth == code]
+            if len(own):
+                counts = {"clips": self._clips(len(own)), "speakers": int(own["speaker"].nunique())}
+                bounds = _bounds(low_C[code], high_C[code])
+                rows.append({"class": name, "recall": float(value_C[code]), **bounds, **counts})
+        return rows
+
+    def by(self, group: str) -> list[dict[str, Any]]:
+        """The score within each corpus, language, gender or speaker, with its interval over speakers."""
+        rows = []
+        for name in sorted(self.about[group].unique()):
+            own_N = (self.about[group] == name).to_numpy()
+            clips, speakers = self._clips(int(own_N.sum())), int(self.about["speaker"][own_N].nunique())
+            rows.append({group: name, **self._of_rows(own_N), "clips": clips, "speakers": speakers})
+        return rows
+
+    def _of_rows(self, own_N: NDArray[np.bool_]) -> dict[str, Any]:
+        low, high = self._interval(self.score, own_N)
+        return {"value": self.score(self.truth[own_N], self.predicted[own_N]), **_bounds(low, high)}
+
+    def _interval(self, statistic: Statistic, own_N: NDArray[np.bool_]) -> tuple[Any, Any]:
+        """Ends of a statistic's interval over speakers; NaN for fewer than FEWEST."""
+        truth, predicted = self.truth[own_N], self.predicted[own_N]
+        value, speaker_N = statistic(truth, predicted), self.about["speaker"][own_N].to_numpy(str)
+        if len(np.unique(speaker_N)) < FEWEST:
+            return np.full(np.shape(value), np.nan), np.full(np.shape(value), np.nan)
+        interval: Interval = jackknife_interval(value, without_each(statistic, truth, predicted, speaker_N))
+        return interval.low, interval.high
+
+    def _clips(self, rows: int) -> int:
+        """Clips of so many rows: each was tested once by every seed."""
+        return round(rows / max(1, len(np.unique(self.seed_N))))
+
+
+def _bounds(low: Any, high: Any) -> dict[str, float | None]:
+    """Ends of an interval of a score or a recall, none of which exceeds 1; None where there is none."""
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return {"low": None, "high": None}
+    return {"low": max(float(low), 0.0), "high": min(float(high), 1.0)}
+
+
+def _truth(annotator: Annotator, ids: Sequence[str], classes: Sequence[str]) -> NDArray[Any]:
+    """Classes (N,), -1 for a clip that is rated and no more, or without classes ratings (N, K)."""
+    if not classes:
+        return annotator.ratings(ids)
+    code_of = {name: code for code, name in enumerate(classes)}
+    return np.array([-1 if name is None else code_of[name] for name in annotator.emotions(ids)], np.int64)
+
+
+def _about(metadata: pa.Table, ids: Sequence[str]) -> pd.DataFrame:
+    """GROUPS of some utterances."""
+    rows = metadata.take(positions(pa.array(Ids(ids)), one_array(metadata["utterance_id"])))
+    frame: pd.DataFrame = rows.select(list(GROUPS)).to_pandas().fillna(UNKNOWN).astype(str)
+    frame["speaker"] = frame["corpus"] + "/" + frame["speaker"]
+    return frame
