@@ -182,6 +182,17 @@ def _side_by_side(axes: Axes, share: pd.DataFrame) -> None:
     percent(axes.xaxis)
 
 
+def uncertainty_of_picks(picks: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """How unsure the model before was of every pick, by round, one panel an arm."""
+    figure = Figure(figsize=(3.0 * len(arms) + 0.8, 3.2), layout="constrained")
+    for axes, arm in zip(figure.subplots(1, len(arms), sharey=True, squeeze=False)[0], arms, strict=True):
+        own, (colour, marker, _) = picks[picks["arm"] == arm], arm_styles(arms)[arm]
+        tidy(axes, "round", "uncertainty before, %").set_title(arm, color=INK, fontsize=11, fontweight="bold")
+        axes.scatter(own["round"], own["uncertainty"], color=colour, marker=marker, s=16, alpha=0.6, linewidths=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
 def picked_quality(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
     """Density of the signal-to-noise ratio of the picks against that of the pool."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")

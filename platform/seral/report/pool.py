@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -16,17 +14,15 @@ import pyarrow.csv
 from pydantic import Field
 
 from seral import storage
-from seral.audio.decode import decode_flac, encode_flac
 from seral.audio.quality import REASONS
 from seral.errors import DamagedError, OptionError
-from seral.figures.axes import png
 from seral.options import Options
 from seral.pool.dedupe import codes, first_rows
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import Pool, open_pool
 from seral.pool.stats import MEASURES, describe, read_facts
 from seral.report import figures, page
-from seral.schema import SAMPLE_RATE
+from seral.report.listening import Player, read_clips
 from seral.task.gold import gold_words
 from seral.vectors.stable_keys import column_keys
 from seral.versions import versions
@@ -54,19 +50,6 @@ class PoolReportOptions(Options):
     """Of the draw."""
     clip_s: float = Field(default=10.0, gt=0)
     """Only the first so many seconds of a clip are put on the page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Player:
-    """A clip as it is heard."""
-
-    flac: bytes
-    caption: str
-
-    @property
-    def source(self) -> str:
-        """The audio inside the page."""
-        return "data:audio/flac;base64," + base64.b64encode(self.flac).decode("ascii")
 
 
 def write_pool_report(options: PoolReportOptions) -> str:
@@ -158,14 +141,10 @@ def _players(pool: Pool, rows: pa.Table, table: pa.Table | None, options: PoolRe
         words_of = _words(table.slice(0, options.players))
         name = str(options.hear).rsplit("/", 1)[-1]
         sizes = {f"The first {len(words_of)} of {table.num_rows} in {name}:": len(words_of)}
-    audio = dict(pool.clips(words_of)) if words_of else {}
     heard_rows = rows.filter(pc.is_in(rows["utterance_id"], pa.array(words_of, pa.string())))
     row_of = {row["utterance_id"]: row for row in heard_rows.to_pylist()}
-    length = int(options.clip_s * SAMPLE_RATE)
-    clips = iter(
-        Player(flac=encode_flac(decode_flac(audio[name])[:length]), caption=_caption(row_of[name], words))
-        for name, words in words_of.items()
-    )
+    captions = {name: _caption(row_of[name], words) for name, words in words_of.items()}
+    clips = iter(read_clips(pool, captions, options.clip_s))
     return {title: list(islice(clips, size)) for title, size in sizes.items() if size}
 
 
@@ -258,21 +237,21 @@ def _pictures(
     hours = {language: seconds / 3600 for language, seconds in _seconds_by(facts, "language").items()}
     pictures = {
         "people": page.Picture(
-            png=png(figures.languages_and_speakers(hours, speakers)),
+            figure=figures.languages_and_speakers(hours, speakers),
             alt=f"Bars of the hours by language, and the utterances of each of {len(speakers)} speakers.",
             caption="Hours by language; utterances by speaker, where the speaker is known.",
         )
     }
     if measures:
         pictures["measures"] = page.Picture(
-            png=png(figures.pool_measures(measures)),
+            figure=figures.pool_measures(measures),
             alt=f"Histograms of {', '.join(map(figures.title_of, measures))}; the table below has their quantiles.",
             caption="Every measure of the utterances; the line is the median.",
         )
     if options.gold and (words := gold_words(pool)):
         counts = ", ".join(f"{word} {count}" for word, count in words.most_common())
         pictures["classes"] = page.Picture(
-            png=png(figures.class_counts(dict(words), "utterances")),
+            figure=figures.class_counts(dict(words), "utterances"),
             alt=f"Bars of the gold labels: {counts}.",
             caption=f"{words.total():,} of {facts.num_rows:,} utterances came with a label.",
         )
