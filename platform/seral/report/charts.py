@@ -170,7 +170,7 @@ def reliability(bins: pd.DataFrame, arms: list[str]) -> Spec:
     tooltip = [{"field": "arm"}, {"field": "clips"}, {"field": "confidence", "title": "confidence, %"}]
     tooltip.append({"field": "right", "title": "right, %"})
     size = {"field": "clips", "type": "quantitative", "legend": None, "scale": {"range": [40, 400]}}
-    stages = bins["stage"].unique().tolist()
+    stages = [stage for stage in ("before", "after") if stage in set(bins["stage"])]
     return _spec(
         shares,
         width=420,

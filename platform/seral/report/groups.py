@@ -21,12 +21,6 @@ GROUPINGS = {
     "sex": "gender",
 }
 """Heading of a table of groups -> the column of judged clips."""
-CAPTION = (
-    "Test clips at each arm's last round, seeds averaged. UAR is over the classes that a group has; of one class it is "
-    "its recall. The 95 % interval (jackknife, Student's t) is over the speakers of the group, or over its clips where "
-    "it has one speaker: then it says nothing about other voices. Few clips make wide intervals, and among many groups "
-    "some are low by chance."
-)
 
 
 def results_by_group(judged: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
@@ -108,5 +102,5 @@ def group_tables(results: pd.DataFrame) -> dict[str, page.Table]:
         ]
         columns = ["arm", str(by), "clips", *([] if by == "speaker" else ["speakers"]), score, "95 % interval"]
         columns += [] if by == "class" else ["WA %", "95 % interval"]
-        tables[str(by)] = page.Table(caption=f"By {by}. {CAPTION}", columns=columns, rows=rows)
+        tables[str(by)] = page.Table(caption=f"By {by}, the lowest first.", columns=columns, rows=rows)
     return tables

@@ -113,7 +113,7 @@
     const text = { labelColor: colour("ink"), titleColor: colour("muted"), labelFontSize: 12, titleFontSize: 12 };
     const axis = { ...text, gridColor: colour("line"), domainColor: colour("line"), tickColor: colour("line") };
     const font = getComputedStyle(document.body).fontFamily;
-    return { background: null, font, view: { stroke: null }, axis, legend: text, header: text, title: { color: colour("ink") } };
+    return { background: null, font, view: { stroke: null }, axis, legend: { ...text, symbolOpacity: 1 }, header: text, title: { color: colour("ink") } };
   };
   const draw = async (figure) => {
     const { renderer, ...spec } = JSON.parse(figure.querySelector("script").text);
