@@ -35,7 +35,11 @@ __all__ = ["ReportOptions", "RunRecords", "read_run", "report_run", "write_repor
 
 
 def report_run(options: ReportOptions) -> str:
-    """Write the report of a run; returns the address of the HTML file."""
+    """Write the report of a run, or a page that compares it with others; returns the address of the HTML file."""
+    if options.against:
+        from seral.report.between_runs import write_comparison  # late: it needs the loop, whose modules draw figures
+
+        return write_comparison(options)
     return write_run_report(options.run, options)
 
 

@@ -96,7 +96,8 @@ def reliability_figure(reliability: pd.DataFrame, arms: list[str]) -> Figure:
         tidy(axes, "confidence", "share right" if stage == "before" else "")
         axes.set_title(f"{stage} temperature", color=INK, fontsize=11, fontweight="bold")
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 3)), label="as sure as right")
-        for arm, (colour, marker, line) in arm_styles(arms).items():
+        for arm in arms:
+            colour, marker, line = arm_styles(arms)[arm]
             own = reliability[(reliability["arm"] == arm) & (reliability["stage"] == stage)]
             look = {"color": colour, "marker": marker, "linestyle": line, "markersize": 5}
             axes.plot(own["confidence"], own["right"], label=arm, **look)
