@@ -29,10 +29,12 @@ from seral.report.groups import results_by_group
 from seral.report.judged import confusions, judged_clips
 from seral.report.listing import list_runs
 
+pytestmark = pytest.mark.slow  # two runs of the loop, and a browser
 EMOTIONS = ["anger", "happiness", "neutral", "sadness"]
 WATCH = """
 window.violations = [];
-document.addEventListener('securitypolicyviolation', e => window.violations.push(e.violatedDirective + ' ' + e.blockedURI));
+document.addEventListener(
+  'securitypolicyviolation', e => window.violations.push(e.violatedDirective + ' ' + e.blockedURI));
 """
 
 
@@ -198,7 +200,8 @@ def browser() -> Iterator[Browser]:
         pytest.skip("Chromium is not installed (Debian: chromium)")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+            executable_path=program,
+            args=["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"],
         )
         yield opened
         opened.close()
@@ -248,7 +251,9 @@ def test_tables_are_sorted_and_filtered(opened: Page, page_file: Path) -> None:
     assert table.locator("th[aria-sort=ascending]").inner_text() == "UAR %"
     table.locator("thead button", has_text="UAR %").click()
     assert [float(text) for text in score.all_inner_texts()] == sorted(values, reverse=True)
-    box = opened.locator(".tools", has=opened.locator("xpath=following-sibling::div[1]//caption[contains(.,'By speaker')]"))
+    box = opened.locator(
+        ".tools", has=opened.locator("xpath=following-sibling::div[1]//caption[contains(.,'By speaker')]")
+    )
     box.locator("input").fill("margin")
     assert set(table.locator("tbody tr:visible th").all_inner_texts()) == {"margin"}
 
@@ -262,7 +267,10 @@ def test_arms_are_switched_in_tables_and_charts(opened: Page, page_file: Path) -
     opened.keyboard.press("Space")
     assert opened.locator("tr[data-arm=random]:visible").count() == 0
     assert opened.locator("tr[data-arm=margin]:visible").count() > 0
-    opened.wait_for_function("n => document.querySelector('[data-draws]').querySelectorAll('[aria-roledescription=point]').length < n", arg=before)
+    opened.wait_for_function(
+        "n => document.querySelector('[data-draws]').querySelectorAll('[aria-roledescription=point]').length < n",
+        arg=before,
+    )
     box.check()
     assert opened.locator("tr[data-arm=random]:visible").count() > 0
 

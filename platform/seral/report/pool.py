@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -21,9 +22,9 @@ from seral.pool.dedupe import codes, first_rows
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import Pool, open_pool
 from seral.pool.stats import MEASURES, describe, read_facts
-from seral.report import figures, page
+from seral.report import charts, figures, page
 from seral.report.listening import Player, read_clips
-from seral.task.gold import gold_words
+from seral.task.gold import gold_counts
 from seral.vectors.stable_keys import column_keys
 from seral.versions import versions
 
@@ -40,7 +41,7 @@ class PoolReportOptions(Options):
     out: str
     """The HTML file to write."""
     gold: bool = False
-    """Count the gold labels by class."""
+    """Count the gold labels by class, corpus and language."""
     players: int = Field(default=8, ge=0)
     """Clips to hear: so many drawn at random, and half as many of the worst quality."""
     hear: str | None = None
@@ -63,6 +64,7 @@ def write_pool_report(options: PoolReportOptions) -> str:
     groups = _players(pool, pa.concat_tables(audible), table, options)
     clips = [player for players in groups.values() for player in players]
     megabytes = sum(len(player.source) for player in clips) / 1e6
+    classes = _classes(pool, facts.num_rows) if options.gold else page.Section()
     html = page.fill(
         "pool.html.j2",
         title=pool.uri.rsplit("/", 1)[-1],
@@ -73,8 +75,9 @@ def write_pool_report(options: PoolReportOptions) -> str:
             "corpora": _corpora(stats["corpora"], seconds_of),
             "measures": _measures(facts.num_rows, measures),
             "quarantine": _quarantine(stats["quarantined"]),
+            **classes.tables,
         },
-        pictures=_pictures(pool, facts, measures, options),
+        pictures=_pictures(facts, measures) | classes.pictures,
         groups=groups,
         listening=f"The first {options.clip_s:g} s of {len(clips)} clips, {megabytes:.1f} MB of this page: whoever has "
         "the page has these voices.",
@@ -229,9 +232,7 @@ def _quarantine(reasons: Mapping[str, int]) -> page.Table:
     )
 
 
-def _pictures(
-    pool: Pool, facts: pa.Table, measures: Mapping[str, pa.ChunkedArray], options: PoolReportOptions
-) -> dict[str, page.Picture]:
+def _pictures(facts: pa.Table, measures: Mapping[str, pa.ChunkedArray]) -> dict[str, page.Picture]:
     named = facts.select(["corpus", "speaker"]).filter(pc.is_valid(facts["speaker"]))
     speakers = named.group_by(["corpus", "speaker"]).aggregate([([], "count_all")])["count_all"].to_pylist()
     hours = {language: seconds / 3600 for language, seconds in _seconds_by(facts, "language").items()}
@@ -248,14 +249,38 @@ def _pictures(
             alt=f"Histograms of {', '.join(map(figures.title_of, measures))}; the table below has their quantiles.",
             caption="Every measure of the utterances; the line is the median.",
         )
-    if options.gold and (words := gold_words(pool)):
-        counts = ", ".join(f"{word} {count}" for word, count in words.most_common())
-        pictures["classes"] = page.Picture(
-            figure=figures.class_counts(dict(words), "utterances"),
-            alt=f"Bars of the gold labels: {counts}.",
-            caption=f"{words.total():,} of {facts.num_rows:,} utterances came with a label.",
-        )
     return pictures
+
+
+def _classes(pool: Pool, rows: int) -> page.Section:
+    """Counts of the gold labels by class: bars that corpora or languages divide, and a table."""
+    counts = gold_counts(pool).to_pandas()
+    if counts.empty:
+        return page.Section()
+    total = counts.groupby("class")["clips"].sum().sort_values(ascending=False, kind="stable")
+    picture = page.Picture(
+        figure=figures.class_counts(total.to_dict(), "utterances"),
+        alt=f"Bars of the gold labels: {', '.join(f'{word} {count}' for word, count in total.items())}.",
+        caption=f"{total.sum():,} of {rows:,} utterances came with a label.",
+        chart=charts.class_counts(counts),
+    )
+    lines = [
+        [str(word), f"{count:,}", f"{100 * count / total.sum():.1f}", *(_divided(counts, word, by) for by in PARTS)]
+        for word, count in total.items()
+    ]
+    columns = ["class", "utterances", "share %", *(f"by {name}" for name in PARTS)]
+    table = page.Table(caption="Gold labels by class, the most frequent first.", columns=columns, rows=lines)
+    return page.Section(tables={"classes": table}, pictures={"classes": picture})
+
+
+PARTS = ("corpus", "language")
+"""Columns that divide the clips of a class."""
+
+
+def _divided(counts: pd.DataFrame, word: object, by: str) -> str:
+    """Clips of a class by a column, in words."""
+    own = counts[counts["class"] == word].groupby(by)["clips"].sum()
+    return ", ".join(f"{name} {count:,}" for name, count in own.items())
 
 
 def _seconds_by(facts: pa.Table, column: str) -> dict[str, float]:

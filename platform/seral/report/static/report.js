@@ -116,7 +116,7 @@
     return { background: null, font, view: { stroke: null }, axis, legend: { ...text, symbolOpacity: 1 }, header: text, title: { color: colour("ink") } };
   };
   const draw = async (figure) => {
-    const { renderer, ...spec } = JSON.parse(figure.querySelector("script").text);
+    const { renderer = "svg", ...spec } = JSON.parse(figure.querySelector("script").text);
     const compiled = charts.compile(spec, { config: looks() }).spec;
     const box = make("div", { className: "chart" });
     box.setAttribute("role", "group");
