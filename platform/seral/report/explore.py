@@ -109,7 +109,7 @@ def _mistakes(records: RunRecords, judged: pd.DataFrame) -> Section:
 
 
 def _picks(records: RunRecords, picks: pd.DataFrame) -> Section:
-    own = picks[picks["arm"] == records.arms[0]]
+    own, shown = picks[picks["arm"] == records.arms[0]], picked.first_of_rounds(picks)
     said = {row["utterance_id"]: f"picked in round {row['round']}: {row['answer']}" for row in own.to_dict("records")}
     pictures = {}
     if picks["uncertainty"].notna().any():
@@ -119,9 +119,9 @@ def _picks(records: RunRecords, picks: pd.DataFrame) -> Section:
             alt=f"Dots of how unsure the model was of a pick of {', '.join(arms)}, by round; the table has all.",
             caption="Every pick of the first fold and seed after the first round: how unsure the model of the round "
             "before was, and what it believed. A click plays the clip where the page has its audio.",
-            chart=charts.picks_by_round(picks, arms, records.classes),
+            chart=charts.picks_by_round(shown, arms, records.classes),
         )
-    tables = {"picks": picked.picks_table(picks)}
+    tables = {"picks": picked.picks_table(shown)}
     return Section(frames={"picked": picks}, tables=tables, pictures=pictures, clips=said)
 
 

@@ -17,12 +17,14 @@ from seral.report.records import RunRecords
 from seral.schema import FULL
 
 TRAITS = ["speaker", "fold", "corpus", "language"]
+PICKED = 300
+"""Picks of an arm on the page, about."""
 SHOWN = 40
 """Mistakes and doubts on the page."""
 PICKS_CAPTION = (
-    "The picks of the first fold and seed. Before: what the model of the round before believed of the clip, and how "
-    "unsure it was (entropy, 100 % = all classes alike); a dash where no model had scored it. Rank is the order in "
-    "which the strategy named them, so the first is the one that it wanted most."
+    "The picks of the first fold and seed, of long rounds the first; picked.csv has all. Before: what the model of the "
+    "round before believed of the clip, and how unsure it was (entropy, 100 % = all classes alike); a dash where no "
+    "model had scored it. Rank is the order in which the strategy named them: it wanted the first most."
 )
 MISTAKES_CAPTION = (
     "{} of {:,} wrong test clips of {} at the last round, the most confident first, seeds averaged. A confident "
@@ -82,6 +84,11 @@ def last_predictions(folder: str, ids: list[str]) -> pd.Series:
     frames = [table.filter(pc.is_in(table["utterance_id"], wanted)).to_pandas() for table in tables]
     joined = pd.concat(frames) if frames else pd.DataFrame(columns=["utterance_id", "predicted"])
     return joined.drop_duplicates("utterance_id").set_index("utterance_id")["predicted"]
+
+
+def first_of_rounds(picks: pd.DataFrame) -> pd.DataFrame:
+    """The picks of the lowest ranks, as many of each round as make some hundreds an arm."""
+    return picks[picks["order"] < max(5, PICKED // (1 + int(picks["round"].max())))]
 
 
 def picks_table(picks: pd.DataFrame) -> page.Table:

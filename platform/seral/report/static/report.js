@@ -127,7 +127,10 @@
       expr: charts.expressionInterpreter, renderer, tooltip: point, hover: true,
     });
     await view.initialize(box).runAsync();
-    view.addEventListener("click", (event, item) => item?.datum?.clip && hear(item.datum.clip));
+    view.addEventListener("click", (event, item) => {
+      const clip = item?.datum?.clip;
+      if (clip && !hear(clip)) point(null, event, item, `${clip}: the page has no audio of this clip (audio_mb)`);
+    });
     figure.querySelector("img").hidden = true;
     redraw(view);
     return view;
