@@ -49,7 +49,7 @@ def tempered(judged: pd.DataFrame, dev: pd.DataFrame, classes: list[str]) -> tup
         for stage, p_NC in stages.items():
             right_N = p_NC.argmax(1) == truth_N
             clips.append(
-                pd.DataFrame({"confidence": p_NC.max(1), "right": right_N}).assign(arm=facts["arm"], stage=stage)
+                pd.DataFrame({"confidence": p_NC.max(1), "right": right_N}).assign(arm=str(facts["arm"]), stage=stage)
             )
     frame = pd.concat(clips, ignore_index=True)
     frame["bin"] = np.clip(np.ceil(frame["confidence"] * BINS).astype(int) - 1, 0, BINS - 1)

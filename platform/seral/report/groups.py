@@ -80,7 +80,8 @@ def _wa(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _divided(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
     nothing = np.full(np.shape(numerator), np.nan)
-    return np.divide(numerator, denominator, out=nothing, where=np.asarray(denominator) > 0)
+    np.divide(numerator, denominator, out=nothing, where=np.asarray(denominator) > 0)
+    return nothing
 
 
 def group_tables(results: pd.DataFrame) -> dict[str, page.Table]:

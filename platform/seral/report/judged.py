@@ -1,5 +1,6 @@
 """Clips that models were judged by: truth, prediction and metadata of dev and test clips at every last round."""
 
+# C classes
 from __future__ import annotations
 
 from contextlib import closing
@@ -41,7 +42,8 @@ def judged_clips(records: RunRecords, pool: Pool, metadata: pa.Table, part: str 
     if metadata["corpus"].combine_chunks().unique().to_pylist()[1:]:  # names are unique within a corpus alone
         traits["speaker"] = traits["corpus"] + " " + traits["speaker"]
     frame = frame.join(traits.astype("category"), on="utterance_id")
-    return frame[frame["truth"].notna()].reset_index(drop=True)
+    labelled: pd.DataFrame = frame[frame["truth"].notna()]
+    return labelled.reset_index(drop=True)
 
 
 def _truth(records: RunRecords, pool: Pool, ids: list[str]) -> dict[str, str | None]:
@@ -63,11 +65,9 @@ def confusions(judged: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         *(((arm, str(fold)), own) for (arm, fold), own in judged.groupby(["arm", "fold"], sort=True)),
     ]:
         count = pd.crosstab(own["truth"], own["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
-        share = 100 * count.div(np.maximum(count.sum(axis=1), 1), axis=0)
-        for truth in classes:
-            for predicted in classes:
-                row = {"arm": arm, "fold": fold, "truth": truth, "predicted": predicted}
-                rows.append(
-                    row | {"clips": int(count.loc[truth, predicted]), "share": round(share.loc[truth, predicted], 1)}
-                )
+        count_CC = count.to_numpy(np.int64)
+        share_CC = 100 * count_CC / np.maximum(count_CC.sum(1, keepdims=True), 1)
+        for (row, column), clips in np.ndenumerate(count_CC):
+            facts = {"arm": arm, "fold": fold, "truth": classes[row], "predicted": classes[column]}
+            rows.append(facts | {"clips": int(clips), "share": round(float(share_CC[row, column]), 1)})
     return pd.DataFrame(rows)

@@ -47,7 +47,7 @@ def explained_picks(records: RunRecords, metadata: pa.Table) -> pd.DataFrame:
         trajectory = records.last_folders[first].rsplit("/rounds/", 1)[0]
         believed = [
             _believed(round_folder(trajectory, number - 1), asked["utterance_id"].tolist(), records.classes)
-            for number, asked in own.groupby("round")
+            for number, asked in ((int(str(number)), asked) for number, asked in own.groupby("round"))
             if number > 0
         ]
         before = pd.concat(believed) if believed else pd.DataFrame(columns=["believed", "uncertainty"])

@@ -111,9 +111,9 @@ def described(places: pd.DataFrame, metadata: pa.Table, picks: pd.DataFrame, pre
 def map_figure(points: pd.DataFrame, column: str = "predicted") -> Figure:
     """Scatter of the places, coloured by a column of words."""
     figure = Figure(figsize=(7.2, 5.4), layout="constrained")
-    axes = tidy(figure.subplots(), "", "").axes
+    axes = tidy(figure.subplots(), "", "")
     for at, (word, own) in enumerate(points.groupby(column, sort=True)):
-        look = {"color": PALETTE[at % len(PALETTE)], "marker": "osDv^*<>"[at % 8]}
+        look: dict[str, Any] = {"color": PALETTE[at % len(PALETTE)], "marker": "osDv^*<>"[at % 8]}
         axes.scatter(own["x"], own["y"], s=10, linewidths=0, label=str(word), **look)
     axes.set_xticks([])
     axes.set_yticks([])
