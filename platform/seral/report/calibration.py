@@ -1,4 +1,4 @@
-"""How far confidence can be trusted: reliability and calibration error on test clips, before and after a temperature.
+"""Trust in confidence: reliability and calibration error on test clips, before and after a temperature.
 
 The temperature is fitted on the dev clips of each trajectory, which no test speaker is among: Guo et al. 2017
 (arXiv 1706.04599).

@@ -17,7 +17,7 @@ SHAPES = {"o": "circle", "^": "triangle-up", "D": "diamond", "v": "triangle-down
 """Marker of matplotlib -> shape of Vega."""
 DASHES: dict[Any, list[int]] = {"-": [1, 0], "-.": [6, 2, 1, 2], ":": [1, 2], "--": [5, 3], (0, (5, 1)): [5, 1]}
 COST = {"labels": "labels", "share of labels, %": "share", "minutes of annotators": "minutes", "money": "money"}
-"""What a curve may run along: words of the page, and the field."""
+"""Costs that a curve may run along: words of the page, and the field."""
 SCORES = {"UAR %": "uar", "WA %": "wa", "macro-F1 %": "macro_f1"}
 SHOWN_ARMS = {"filter": "indexof(arms, datum.arm) >= 0"}
 MARKS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]

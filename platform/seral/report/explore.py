@@ -59,8 +59,12 @@ def clip_sections(
     yield _calibration(records, judged, judged_clips(records, pool, metadata, "dev"))
     yield _mistakes(records, judged)
     doubts = picked.doubtful_labels(records)
-    said = {row["utterance_id"]: f"{row['label']}, rather {row['suggested']}" for row in doubts.to_dict("records")}
-    yield Section(frames={"label_errors": doubts}, tables={"label_errors": picked.doubts_table(doubts)}, clips=said)
+    caption_of = {
+        row["utterance_id"]: f"{row['label']}, rather {row['suggested']}" for row in doubts.to_dict("records")
+    }
+    yield Section(
+        frames={"label_errors": doubts}, tables={"label_errors": picked.doubts_table(doubts)}, clips=caption_of
+    )
     picks = picked.explained_picks(records, metadata)
     if not picks.empty:
         yield _picks(records, picks)
@@ -104,13 +108,17 @@ def _calibration(records: RunRecords, judged: pd.DataFrame, dev: pd.DataFrame) -
 def _mistakes(records: RunRecords, judged: pd.DataFrame) -> Section:
     arm = records.arms[0]
     wrong = picked.mistakes(judged, arm, records.classes)
-    said = {row["utterance_id"]: f"{row['truth']}, told as {row['predicted']}" for row in wrong.to_dict("records")}
-    return Section(frames={"mistakes": wrong}, tables={"mistakes": picked.mistakes_table(wrong, arm)}, clips=said)
+    caption_of = {
+        row["utterance_id"]: f"{row['truth']}, told as {row['predicted']}" for row in wrong.to_dict("records")
+    }
+    return Section(frames={"mistakes": wrong}, tables={"mistakes": picked.mistakes_table(wrong, arm)}, clips=caption_of)
 
 
 def _picks(records: RunRecords, picks: pd.DataFrame) -> Section:
     own, shown = picks[picks["arm"] == records.arms[0]], picked.first_of_rounds(picks)
-    said = {row["utterance_id"]: f"picked in round {row['round']}: {row['answer']}" for row in own.to_dict("records")}
+    caption_of = {
+        row["utterance_id"]: f"picked in round {row['round']}: {row['answer']}" for row in own.to_dict("records")
+    }
     pictures = {}
     if picks["uncertainty"].notna().any():
         arms = [arm for arm in records.arms if (picks.loc[picks["arm"] == arm, "uncertainty"].notna()).any()]
@@ -122,7 +130,7 @@ def _picks(records: RunRecords, picks: pd.DataFrame) -> Section:
             chart=charts.picks_by_round(shown, arms, records.classes),
         )
     tables = {"picks": picked.picks_table(shown)}
-    return Section(frames={"picked": picks}, tables=tables, pictures=pictures, clips=said)
+    return Section(frames={"picked": picks}, tables=tables, pictures=pictures, clips=caption_of)
 
 
 def _map(
@@ -137,11 +145,11 @@ def _map(
     predicted = picked.last_predictions(records.last_folders[first], ids)
     points = pool_map.described(pool_map.project(store, ids), metadata, own, predicted)
     tapt = ", which saw the training audio of the first fold" if "tapt" in str(store.encoder).split("/") else ""
-    said = {row["utterance_id"]: f"{row['predicted']}, {row['answer']}" for row in points.to_dict("records")}
+    caption_of = {row["utterance_id"]: f"{row['predicted']}, {row['answer']}" for row in points.to_dict("records")}
     picture = Picture(
         figure=pool_map.map_figure(points),
         alt=f"Scatter plot of {len(points)} clips of the pool, near where they sound alike to the encoder.",
         caption=MAP_CAPTION.format(len(points), metadata.num_rows, tapt),
         chart=charts.pool_map(points, COLOURS),
     )
-    yield Section(frames={"map": points}, pictures={"map": picture}, clips=said)
+    yield Section(frames={"map": points}, pictures={"map": picture}, clips=caption_of)

@@ -196,7 +196,7 @@ def curves_along_labels(points: pd.DataFrame, arms: Sequence[str]) -> Figure:
 
 
 def uncertainty_of_picks(picks: pd.DataFrame, arms: Sequence[str]) -> Figure:
-    """How unsure the model before was of every pick, by round, one panel an arm."""
+    """Uncertainty of the model before about every pick, by round, one panel an arm."""
     figure = Figure(figsize=(3.0 * len(arms) + 0.8, 3.2), layout="constrained")
     for axes, arm in zip(figure.subplots(1, len(arms), sharey=True, squeeze=False)[0], arms, strict=True):
         own, (colour, marker, _) = picks[picks["arm"] == arm], arm_styles(arms)[arm]

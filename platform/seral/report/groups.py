@@ -46,11 +46,11 @@ def _scores(own: pd.DataFrame, classes: list[str]) -> dict[str, float]:
     unit_N, _ = pd.factorize(own["speaker" if own["speaker"].nunique() > 1 else "utterance_id"], sort=True)
     seed_N, seeds = pd.factorize(own["seed"], sort=True)
     truth_N, predicted_N = (pd.Categorical(own[name], classes).codes for name in ("truth", "predicted"))
-    known_N = unit_N >= 0  # the clips of unknown speakers count, but cannot be left out as one's
+    named_N = unit_N >= 0  # the clips of unknown speakers count, but cannot be left out as one's
     whole_RCC = np.zeros((len(seeds), len(classes), len(classes)))
     np.add.at(whole_RCC, (seed_N, truth_N, predicted_N), 1)
     part_GRCC = np.zeros((int(unit_N.max()) + 1, *whole_RCC.shape))
-    np.add.at(part_GRCC, (unit_N[known_N], seed_N[known_N], truth_N[known_N], predicted_N[known_N]), 1)
+    np.add.at(part_GRCC, (unit_N[named_N], seed_N[named_N], truth_N[named_N], predicted_N[named_N]), 1)
     scores: dict[str, float] = {}
     for name, metric in (("uar", _uar), ("wa", _wa)):
         value = float(np.nanmean(metric(whole_RCC)))

@@ -18,7 +18,7 @@ from seral.schema import KEYS
 from seral.task.run import read_options
 
 TRAITS = ["speaker", "corpus", "language", "gender"]
-"""What is known of a clip and may go with how well it is told."""
+"""Columns of metadata that may go with how well a clip is told."""
 
 
 def judged_clips(records: RunRecords, pool: Pool, metadata: pa.Table, part: str = "test") -> pd.DataFrame:

@@ -20,7 +20,7 @@ class Player:
     """A clip as it is heard."""
 
     name: str
-    """Its id."""
+    """Id of the utterance."""
     flac: bytes
     caption: str
 

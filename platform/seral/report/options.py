@@ -20,9 +20,9 @@ class ReportOptions(Options):
     map_points: int = Field(default=1500, ge=0, le=5000)
     """Clips on the map of the pool at most, those that were picked among them; 0 = no map."""
     price_per_label: float = Field(default=0.0, ge=0)
-    """What a label costs, in any currency, for curves of scores against money."""
+    """Price of a label, in any currency, for curves of scores against money."""
     price_per_hour: float = Field(default=0.0, ge=0)
-    """What an hour of an annotator costs, in the same currency; both prices add up."""
+    """Price of an hour of an annotator, in the same currency; both prices add up."""
     svg: bool = False
     """Write every figure as SVG beside the page, in a folder `svg`, too."""
     against: list[str] = Field(default=[])

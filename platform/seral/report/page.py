@@ -44,7 +44,7 @@ class Picture:
     """A figure as it is shown."""
 
     figure: Figure
-    """What is seen where no script runs, in print and in files beside the page."""
+    """Drawing for where no script runs, for print and for files beside the page."""
     alt: str
     caption: str
     chart: Mapping[str, Any] | None = None
@@ -142,7 +142,7 @@ def _asset(name: str) -> str:
 
 @cache
 def _hash(text: str) -> str:
-    """What the policy of a page allows: this text and no other."""
+    """Source of a policy that allows this text and no other."""
     return f"'sha256-{base64.b64encode(sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
 
 

@@ -1,4 +1,4 @@
-"""What was picked and why, the mistakes on test clips, and the labels to doubt: with clips to hear."""
+"""Picks and the reasons for them, the mistakes on test clips, and the labels to doubt: with clips to hear."""
 
 # N clips · C classes
 from __future__ import annotations

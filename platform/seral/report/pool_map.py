@@ -80,8 +80,8 @@ def project(store: FeatureStore, ids: list[str]) -> pd.DataFrame:
     x_ND = (x_ND - x_ND.mean(0)) / (x_ND.std(0) + 1e-6)
     x_ND = PCA(min(COMPONENTS, *x_ND.shape), svd_solver="full", random_state=0).fit_transform(x_ND)
     perplexity = min(PERPLEXITY, (len(ids) - 1) / 3)
-    place_N2 = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(x_ND)
-    return pd.DataFrame({"utterance_id": ids, "x": place_N2[:, 0], "y": place_N2[:, 1]})
+    plane_N2 = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(x_ND)
+    return pd.DataFrame({"utterance_id": ids, "x": plane_N2[:, 0], "y": plane_N2[:, 1]})
 
 
 def described(places: pd.DataFrame, metadata: pa.Table, picks: pd.DataFrame, predicted: pd.Series) -> pd.DataFrame:
