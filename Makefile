@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all check docs bench bench-selection submit setup lock audit sbom clean
+.PHONY: demo test test-all check docs bench bench-selection submit setup lock charts audit sbom clean
 
 setup: $(VENV)/.ready
 
@@ -56,6 +56,15 @@ lock: setup ## requirements.txt and the image's: the hashes of the versions in c
 	printf '%s\n' hatchling editables filelock fsspec jinja2 networkx sympy typing-extensions > build/lock/more.txt
 	$(LOCK) --extra demo --extra dev --output-file requirements.txt
 	$(LOCK) --extra submit --output-file jobs/cluster/requirements.txt
+
+CHARTS := platform/seral/report/static/charts
+charts: ## the drawing library of reports, from npm by its lock file: one file that needs no eval, and its licences
+	mkdir -p build/charts
+	cp $(CHARTS)/*.json $(CHARTS)/entry.js build/charts
+	cd build/charts && npm ci --no-audit --no-fund && npx esbuild entry.js --bundle --minify --format=iife \
+		--global-name=charts --legal-comments=none --metafile=meta.json --outfile=vega.min.js
+	cd build/charts && node $(CURDIR)/$(CHARTS)/licences.js meta.json > LICENSES.txt
+	cp build/charts/vega.min.js build/charts/LICENSES.txt $(CHARTS)
 
 audit: setup ## known vulnerabilities of what is installed (asks pypi.org)
 	$(INSTALL) pip-audit

@@ -39,6 +39,7 @@ OTHERS = [
     ["pool", "merge"],
     ["pool", "repair"],
     ["run", "check"],
+    ["runs", "ls"],
     ["pool", "filter"],
     ["pool", "sample"],
     ["pool", "snapshot"],

@@ -126,7 +126,11 @@ def test_long_clips_are_cut_and_the_size_is_said(pool: str, tmp_path: Path) -> N
 
 def test_labels_are_counted_only_when_asked_for(pool: str, tmp_path: Path) -> None:
     assert "anger" not in written(pool, tmp_path / "page.html")
-    assert "Bars of the gold labels: anger 20." in written(pool, tmp_path / "gold.html", gold=True)
+    html = written(pool, tmp_path / "gold.html", gold=True)
+    assert "Bars of the gold labels: anger 20." in html
+    counted = '<th scope="row">anger</th><td>20</td><td>100.0</td><td>made 20</td><td>de 10, pl 10</td>'
+    assert counted in html
+    assert '"class":"anger","corpus":"made","language":"de","clips":10' in html
 
 
 def test_no_players_and_an_empty_pool(pool: str, tmp_path: Path) -> None:

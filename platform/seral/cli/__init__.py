@@ -18,7 +18,7 @@ from seral.cli.labels import labels_app
 from seral.cli.layers import layers_app
 from seral.cli.loop import loop_app
 from seral.cli.pool import pool_app
-from seral.cli.results import results_app, run_app
+from seral.cli.results import results_app, run_app, runs_app
 from seral.cli.selection import selection_app
 from seral.cli.study import study_app
 from seral.cli.sweep import sweep_app
@@ -86,6 +86,7 @@ app.add_typer(pool_app, name="pool")
 app.add_typer(loop_app, name="loop")
 app.add_typer(labels_app, name="labels")
 app.add_typer(run_app, name="run")
+app.add_typer(runs_app, name="runs")
 app.add_typer(training_app)
 app.add_typer(selection_app)
 app.add_typer(layers_app, name="layers")

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from seral.cli.arguments import RunPath, Sets
+from seral.cli.arguments import AsJson, RunPath, Sets
 from seral.cli.configured import command_of
-from seral.cli.display import show
+from seral.cli.display import show, show_rows
 
 results_app = typer.Typer()
+runs_app = typer.Typer(no_args_is_help=True, help="Look over the runs of a folder.")
 run_app = typer.Typer(no_args_is_help=True, help="Look after the folder of a run.")
 
 
@@ -35,11 +36,29 @@ def run_check(run: RunPath) -> None:
 
 
 @command_of(results_app, "report")
-def report(run: RunPath) -> None:
-    """Print the address of the report."""
-    from seral.report import write_run_report
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN ...]", help="The run, then others to compare with.")],
+    settings: Sets = None,
+) -> None:
+    """Print the address of the page."""
+    from seral.options import parse
+    from seral.report import ReportOptions, report_run
 
-    typer.echo(write_run_report(run))
+    typer.echo(report_run(parse(ReportOptions, {"run": runs[0], "against": runs[1:]}, settings or [])))
+
+
+@runs_app.command("ls")
+def runs_ls(
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The folder that runs lie in.")] = "runs",
+    as_json: AsJson = False,
+) -> None:
+    """List the runs in a folder: verb, when it began, labels, score on dev, state.
+
+    Example: `seral runs ls runs`
+    """
+    from seral.report.listing import list_runs
+
+    show_rows(list_runs(folder), as_json=as_json, empty=f"no run in {folder}")
 
 
 @command_of(results_app, "predict")

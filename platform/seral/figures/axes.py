@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -53,6 +54,14 @@ def png(figure: Figure) -> bytes:
     """The figure as PNG bytes; no timestamp, so that equal figures are equal files."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as SVG bytes, its text as text; no timestamp and no drawn name, so that equal figures are equal."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "seral", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     return buffer.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seral import storage
-from seral.figures.axes import png
-from seral.options import Options
-from seral.pool.shards import open_pool
+from seral.figures.axes import svg
+from seral.pool.shards import Pool, open_pool
 from seral.report import comparison, figures, page, ratings
+from seral.report.listening import Player
+from seral.report.options import ReportOptions
 from seral.report.records import RunRecords, read_run
 from seral.schema import RANDOM
 from seral.task.run import read_config
@@ -32,38 +34,45 @@ DIFFERENCE_COLUMNS = [field.name for field in fields(comparison.Difference)]
 __all__ = ["ReportOptions", "RunRecords", "read_run", "report_run", "write_report", "write_run_report"]
 
 
-class ReportOptions(Options):
-    """Options of a report: the run that it is about."""
-
-    run: str
-    """The run folder."""
-
-
 def report_run(options: ReportOptions) -> str:
-    """Write the report of a run; returns the address of the HTML file."""
-    return write_run_report(options.run)
+    """Write the report of a run, or a page that compares it with others; returns the address of the HTML file."""
+    if options.against:
+        from seral.report.between_runs import write_comparison  # late: it needs the loop, whose modules draw figures
+
+        return write_comparison(options)
+    return write_run_report(options.run, options)
 
 
-def write_run_report(run: str | Path) -> str:
+def write_run_report(run: str | Path, options: ReportOptions | None = None) -> str:
     """Write the report of a run, with the pool that its configuration names; returns the address of the HTML file."""
-    options = read_config(str(run), "loop")
-    metadata = open_pool(options["pool"]).metadata
-    if options.get("corpora"):
-        metadata = metadata.filter(pc.is_in(metadata["corpus"], pa.array(options["corpora"])))
-    return write_report(run, metadata)
+    config = read_config(str(run), "loop")
+    pool = open_pool(config["pool"])
+    metadata = pool.metadata
+    if config.get("corpora"):
+        metadata = metadata.filter(pc.is_in(metadata["corpus"], pa.array(config["corpora"])))
+    return write_report(run, metadata, pool=pool, options=options)
 
 
-def write_report(run: str | Path, metadata: pa.Table, out: str | Path | None = None) -> str:
+def write_report(
+    run: str | Path,
+    metadata: pa.Table,
+    out: str | Path | None = None,
+    *,
+    pool: Pool | None = None,
+    options: ReportOptions | None = None,
+) -> str:
     """Write the report of a run into `out` (RUN/report by default); returns the address of the HTML file.
 
-    `metadata` holds one row an utterance of the pool, with the columns of schema.METADATA_COLUMNS.
+    `metadata` holds one row an utterance of the pool, with the columns of schema.METADATA_COLUMNS. Without the `pool`
+    nothing is on the page that needs its labels, features or audio.
     """
     folder = storage.join(run, "report") if out is None else str(out)
+    options = options or ReportOptions(run=str(run))
     records, columns = read_run(run), comparison.report_columns(metadata)
-    pool = comparison.pool_frame(columns)
+    whole = comparison.pool_frame(columns)
     goal = f"{TARGET_SHARE:.0%} of the {records.metrics[0].upper()} with all labels"
-    frames = _frames(records, comparison.composition(records, columns), pool)
-    pictures = _pictures(records, frames["picks"], pool)
+    frames = _frames(records, comparison.composition(records, columns), whole)
+    pictures = _pictures(records, frames["picks"], whole)
     tables = {
         "headline": page.headline_table(frames["headline"]),
         "target": page.target_table(frames["target"], f"First point of each arm's mean curve at {goal}."),
@@ -72,28 +81,51 @@ def write_report(run: str | Path, metadata: pa.Table, out: str | Path | None = N
     }
     if records.dimensions:
         frames, pictures, tables = ratings.add_to(records, frames, pictures, tables)
-    if records.asks_people:
-        # Imported here: it needs the loop, whose modules draw figures.
-        from seral.report.labels import label_section
-
-        section = label_section(str(run))
+    sections, players = _sections(records, pool, metadata, options, pictures)
+    for section in sections:
         frames, pictures, tables = frames | section.frames, pictures | section.pictures, tables | section.tables
     for name, frame in frames.items():
         storage.write_bytes(storage.join(folder, f"{name}.csv"), frame.to_csv(index=name == "time").encode("utf-8"))
     for name, picture in pictures.items():
         storage.write_bytes(storage.join(folder, f"{name}.png"), picture.png)
+        if options.svg:
+            storage.write_bytes(storage.join(folder, "svg", f"{name}.svg"), svg(picture.figure))
     html = page.render(
         records,
         tables=tables,
         pictures=pictures,
         differences=comparison.differences(records),
-        target=_target_sentence(records, goal),
-        filtered=_filtered_sentences(records),
-        growth=_growth_sentences(records),
+        remarks={
+            "target": _target_sentence(records, goal),
+            "filtered": _filtered_sentences(records),
+            "growth": _growth_sentences(records),
+        },
+        players=players,
     )
     target = storage.join(folder, "index.html")
     storage.write_bytes(target, html.encode("utf-8"))
     return target
+
+
+def _sections(
+    records: RunRecords,
+    pool: Pool | None,
+    metadata: pa.Table,
+    options: ReportOptions,
+    drawn: Mapping[str, page.Picture],
+) -> tuple[list[page.Section], list[Player]]:
+    """The parts of the page that need more than its records, and the clips of them that are on it."""
+    # Imported here: they need the loop, whose modules draw figures.
+    from seral.report import explore
+    from seral.report.labels import label_section
+
+    sections = [label_section(records.run)] if records.asks_people else []
+    if records.classes:
+        sections.append(explore.costs_section(records, options, drawn))
+    if pool is None or not records.classes:
+        return sections, []
+    sections += explore.clip_sections(records, pool, metadata, options, drawn)
+    return sections, explore.players(pool, sections, options)
 
 
 def _frames(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -113,7 +145,7 @@ def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -
     """The figures, each with a text that says what it shows."""
     pictures = (_class_pictures(records) if records.classes else {}) | {
         "time": page.Picture(
-            png=png(figures.time_by_phase(records)),
+            figure=figures.time_by_phase(records),
             alt="Stacked bars of the mean seconds of a trajectory by phase; the table below holds the same numbers.",
             caption="Mean wall-clock time of a trajectory by phase.",
         ),
@@ -127,12 +159,12 @@ def _class_pictures(records: RunRecords) -> dict[str, page.Picture]:
     reached = ", ".join(f"{row['arm']} {100 * row['uar']:.1f} %" for row in final.to_dict("records"))
     return {
         "learning_curves": page.Picture(
-            png=png(figures.learning_curves(records)),
+            figure=figures.learning_curves(records),
             alt=f"Line chart of test UAR against the share of labels. UAR at the last round: {reached}.",
             caption=_curve_caption(records),
         ),
         "confusion": page.Picture(
-            png=png(figures.confusion_matrices(records)),
+            figure=figures.confusion_matrices(records),
             alt=f"Confusion matrices of {', '.join(records.arms)} at the last round, rows are the truth.",
             caption="Test part at the last round, folds and seeds together: share of the true class, and the count.",
         ),
@@ -152,18 +184,18 @@ def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFra
     classes = dict[str, page.Picture]()
     if records.classes:
         classes["picked_classes"] = page.Picture(
-            png=png(figures.picked_classes(composed, records.classes)),
+            figure=figures.picked_classes(composed, records.classes),
             alt=f"Stacked bars of the answered classes by round for {arms}.",
             caption=" ".join([answers, *_picked_by(records)]),
         )
     return classes | {
         "picked_groups": page.Picture(
-            png=png(figures.picked_groups(composed, pool)),
+            figure=figures.picked_groups(composed, pool),
             alt=f"Bars of the share of picks by speaker and by corpus for {arms}, with the share in the pool.",
             caption="Picks of all rounds; the black line is the share in the pool, its test part included.",
         ),
         "picked_quality": page.Picture(
-            png=png(figures.picked_quality(composed, pool)),
+            figure=figures.picked_quality(composed, pool),
             alt=f"Histograms of the signal-to-noise ratio of the pool and of the picks of {arms}; medians are below.",
             caption="Signal-to-noise ratio of the picks against the pool.",
         ),

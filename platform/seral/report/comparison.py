@@ -23,7 +23,7 @@ FEW = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """A strategy's final score minus random's, over the folds and seeds that both have."""
+    """One arm's final score minus that of another, usually random, over the folds and seeds that both have."""
 
     arm: str
     mean: float
@@ -39,6 +39,8 @@ class Difference:
     """Mean number of labels at which they are compared."""
     metric: str = "uar"
     """uar or ccc."""
+    against: str = RANDOM
+    """The arm that is compared with."""
     p: float = float("nan")
     """Two-sided p-value of a sign-flip test over folds; NaN with a single fold, whose sign says nothing."""
 
@@ -50,7 +52,7 @@ class Difference:
         def signed(value: float) -> str:
             return f"{scale * value:+.{digits}f}"
 
-        sentence = f"{self.arm} − random at {self.labelled:.0f} labels: {signed(self.mean)} {unit}"
+        sentence = f"{self.arm} − {self.against} at {self.labelled:.0f} labels: {signed(self.mean)} {unit}"
         if np.isnan(self.low):
             return f"{sentence}, from a single pair (one fold and one seed). One pair says nothing about chance."
         sentence += f", 95 % interval {signed(self.low)} to {signed(self.high)}, {self.pairs} pairs"
@@ -60,9 +62,9 @@ class Difference:
         if not np.isnan(self.p):
             sentence += f", p = {self.p:.2g} by sign flips of folds"
         if self.low > 0:
-            return f"{sentence}. The interval lies above zero: {self.arm} did better than random on this data."
+            return f"{sentence}. The interval lies above zero: {self.arm} did better than {self.against} on this data."
         if self.high < 0:
-            return f"{sentence}. The interval lies below zero: {self.arm} did worse than random on this data."
+            return f"{sentence}. The interval lies below zero: {self.arm} did worse than {self.against} on this data."
         return f"{sentence}. The interval includes zero: this run does not show a difference between the two."
 
 
@@ -146,17 +148,32 @@ def paired_difference(
     rounds: pd.DataFrame, arm: str, rng: np.random.Generator, metric: str = "uar"
 ) -> Difference | None:
     """Pair by fold and seed at the last round both have, when both have spent the same; None when no pair exists."""
-    on = ["fold", "seed", "round"]
-    both = rounds[rounds["arm"] == arm].merge(rounds[rounds["arm"] == RANDOM], on=on, suffixes=("", "_random"))
+    own, random = (rounds[rounds["arm"] == name] for name in (arm, RANDOM))
+    return gain(own, random, rng, names=(arm, RANDOM), on=["fold", "seed", "round"], metric=metric)
+
+
+def gain(
+    own: pd.DataFrame,
+    other: pd.DataFrame,
+    rng: np.random.Generator,
+    *,
+    names: tuple[str, str],
+    on: Sequence[str],
+    metric: str = "uar",
+) -> Difference | None:
+    """The paired difference of two frames of rounds, each of one arm, at the last value of the last column of `on` that
+    both have; None when no pair exists."""
+    both = own.merge(other, on=list(on), suffixes=("", "_other"))
     if both.empty:
         return None
-    final = both.sort_values("round").groupby(["fold", "seed"]).tail(1).sort_values(["fold", "seed"])
-    gain_P = (final[metric] - final[f"{metric}_random"]).to_numpy(dtype=np.float64)
+    final = both.sort_values(on[-1]).groupby(["fold", "seed"]).tail(1).sort_values(["fold", "seed"])
+    gain_P = (final[metric] - final[f"{metric}_other"]).to_numpy(dtype=np.float64)
     # Seeds of one fold share their test speakers: the folds are what was drawn, as long as there are several.
     gain_F = final.assign(gain=gain_P).groupby("fold")["gain"].mean().to_numpy(dtype=np.float64)
     low, high, _ = mean_interval(gain_F if len(gain_F) > 1 else gain_P)
     return Difference(
-        arm=arm,
+        arm=names[0],
+        against=names[1],
         mean=float(gain_P.mean()),
         low=low,
         high=high,

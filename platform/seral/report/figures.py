@@ -182,6 +182,30 @@ def _side_by_side(axes: Axes, share: pd.DataFrame) -> None:
     percent(axes.xaxis)
 
 
+def curves_along_labels(points: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """UAR in per cent along labels, mean with a band of one standard deviation."""
+    figure = Figure(figsize=(8.2, 4.2), layout="constrained")
+    axes = tidy(figure.subplots(), "labels", "Test UAR, %")
+    for arm in arms:
+        own, (colour, marker, line) = points[points["arm"] == arm], arm_styles(arms)[arm]
+        x, y, std = own["labels"], own["uar"], own["uar_std"]
+        axes.fill_between(x, y - std, y + std, color=colour, alpha=0.14, linewidth=0)
+        axes.plot(x, y, color=colour, marker=marker, linestyle=line, linewidth=2, markersize=6, label=arm)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
+    return figure
+
+
+def uncertainty_of_picks(picks: pd.DataFrame, arms: Sequence[str]) -> Figure:
+    """Uncertainty of the model before about every pick, by round, one panel an arm."""
+    figure = Figure(figsize=(3.0 * len(arms) + 0.8, 3.2), layout="constrained")
+    for axes, arm in zip(figure.subplots(1, len(arms), sharey=True, squeeze=False)[0], arms, strict=True):
+        own, (colour, marker, _) = picks[picks["arm"] == arm], arm_styles(arms)[arm]
+        tidy(axes, "round", "uncertainty before, %").set_title(arm, color=INK, fontsize=11, fontweight="bold")
+        axes.scatter(own["round"], own["uncertainty"], color=colour, marker=marker, s=16, alpha=0.6, linewidths=0)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
 def picked_quality(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
     """Density of the signal-to-noise ratio of the picks against that of the pool."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 
 import pandas as pd
 import pyarrow as pa
 
-from seral.figures.axes import png
 from seral.labels.agreement import PersonReport, agreement, person_reports
 from seral.labels.drift import Drift, coincidence_matrix, confused_pairs, drifts
 from seral.labels.ledger import Ledger
 from seral.loop.relabel import doubts_of, ledger_of
 from seral.report import figures
-from seral.report.page import Picture, Table, duration, number
+from seral.report.page import Picture, Section, Table, duration, number
 
 SHOWN = 20
 CERTAIN = 0.05
 """Chance of a trend in anybody's answers where there is none, from which on it is marked."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelSection:
-    """Content of the section in the page, and files beside it."""
-
-    frames: dict[str, pd.DataFrame]
-    tables: dict[str, Table]
-    pictures: dict[str, Picture]
-
-
-def label_section(run: str) -> LabelSection:
+def label_section(run: str) -> Section:
     """The section of a run that asks people. Raises LabelError for one that asks the oracle."""
     with closing(Ledger(ledger_of(run))) as ledger:
         answers, project = ledger.answers(), ledger.project
@@ -39,7 +29,7 @@ def label_section(run: str) -> LabelSection:
     people, doubts = people_frame(answers, classes), doubts_of(run).to_pandas()
     alpha_of = agreement(answers, classes, project.dimensions)
     alphas = pd.DataFrame([{"of": name, **asdict(alpha)} for name, alpha in alpha_of.items()])
-    return LabelSection(
+    return Section(
         frames={"people": people, "agreement": alphas, "doubts": doubts},
         tables={"people": people_table(people), "agreement": agreement_table(alphas), "doubts": doubts_table(doubts)},
         pictures=_pictures(answers, classes),
@@ -120,7 +110,7 @@ def _pictures(answers: pa.Table, classes: Sequence[str]) -> dict[str, Picture]:
     if pairs:
         caption += f" Hardest to tell apart: {hardest}; 50 % would be chance between the two."
     picture = Picture(
-        png=png(figures.answer_pairs(together_CC, classes)),
+        figure=figures.answer_pairs(together_CC, classes),
         alt=f"Heat map of the classes two people say of the same clip. Hardest to tell apart: {hardest or 'none'}.",
         caption=caption,
     )

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from hashlib import sha256
+from importlib import resources
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from seral.figures.axes import png
 from seral.report.comparison import Difference
+from seral.report.listening import Player
 from seral.report.records import RunRecords
 from seral.secrets.addresses import mask
 
@@ -26,21 +33,49 @@ class Table:
 
     caption: str
     columns: list[str]
+    """Headings; under a first one called `arm`, rows are shown or hidden by the page's switch of arms."""
     rows: list[Row]
+    clips: list[str] = field(default_factory=list)
+    """The clip of each row, which a button plays where the page has its audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """A figure as it is shown."""
 
-    png: bytes
+    figure: Figure
+    """Drawing for where no script runs, for print and for files beside the page."""
     alt: str
     caption: str
+    chart: Mapping[str, Any] | None = None
+    """A Vega-Lite specification that scripts draw instead; a key `renderer` beside it is svg or canvas."""
+
+    @cached_property
+    def png(self) -> bytes:
+        """The figure as PNG bytes."""
+        return png(self.figure)
 
     @property
     def source(self) -> str:
         """The image inside the page."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+    @property
+    def json(self) -> Markup:
+        """The chart as JSON that may stand inside a script element."""
+        text = json.dumps(self.chart, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return Markup(text.replace("<", "\\u003c"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of a report: content of its page, and tables that are written beside it."""
+
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    pictures: dict[str, Picture] = field(default_factory=dict)
+    clips: dict[str, str] = field(default_factory=dict)
+    """Clips that are worth hearing, the first first, and what is said of each."""
 
 
 def render(
@@ -49,11 +84,10 @@ def render(
     tables: Mapping[str, Table],
     pictures: Mapping[str, Picture],
     differences: list[Difference],
-    target: str,
-    filtered: list[str],
-    growth: list[str],
+    remarks: Mapping[str, Any],
+    players: Sequence[Player],
 ) -> str:
-    """The whole page."""
+    """The whole page; `remarks` are the sentences `target`, `filtered` and `growth`."""
     return fill(
         "run.html.j2",
         title=records.run.rstrip("/").rsplit("/", 1)[-1],
@@ -62,9 +96,9 @@ def render(
         tables=tables,
         pictures=pictures,
         differences=[difference.sentence for difference in differences],
-        target=target,
-        filtered=filtered,
-        growth=growth,
+        **remarks,
+        players=players,
+        audio_mb=sum(len(player.source) for player in players) / 1e6,
     )
 
 
@@ -77,9 +111,39 @@ def fill(template: str, *, title: str, environment: Mapping[str, Any], config: s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template(template).render(
-        title=title, environment=_plain(environment), config=mask(config), **content
+    drawn = any(picture.chart for picture in content.get("pictures", {}).values())
+    style, *scripts = (_asset(name) for name in ("report.css", *(["charts/vega.min.js"] if drawn else []), "report.js"))
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            "img-src data:",
+            "media-src data:",
+            f"style-src {_hash(style)}",
+            f"script-src {' '.join(map(_hash, scripts))}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
     )
+    return templates.get_template(template).render(
+        title=title,
+        environment=_plain(environment),
+        config=mask(config),
+        policy=Markup(policy),
+        style=Markup(style),
+        scripts=[Markup(script) for script in scripts],
+        **content,
+    )
+
+
+@cache
+def _asset(name: str) -> str:
+    return resources.files("seral.report").joinpath("static", name).read_text(encoding="utf-8")
+
+
+@cache
+def _hash(text: str) -> str:
+    """Source of a policy that allows this text and no other."""
+    return f"'sha256-{base64.b64encode(sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
 
 
 def headline_table(frame: pd.DataFrame) -> Table:
@@ -162,6 +226,12 @@ def mean_and_std(mean: float, std: float, scale: float = 100, digits: int = 1) -
     """Mean ± standard deviation, in points by default; the mean alone when there was one run."""
     points = number(scale * mean, digits)
     return points if pd.isna(std) else f"{points} ± {scale * std:.{digits}f}"
+
+
+def with_interval(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
+    """A score in per cent, and the ends of its interval, columns NAME_low and NAME_high."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return number(100 * row[name], 1), "–" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def score_text(score: float, classes: bool) -> str:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 from pydantic import Field
 
 from seral import storage
-from seral.audio.decode import decode_flac, encode_flac
 from seral.audio.quality import REASONS
 from seral.errors import DamagedError, OptionError
-from seral.figures.axes import png
 from seral.options import Options
 from seral.pool.dedupe import codes, first_rows
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import Pool, open_pool
 from seral.pool.stats import MEASURES, describe, read_facts
-from seral.report import figures, page
-from seral.schema import SAMPLE_RATE
-from seral.task.gold import gold_words
+from seral.report import charts, figures, page
+from seral.report.listening import Player, read_clips
+from seral.task.gold import gold_counts
 from seral.vectors.stable_keys import column_keys
 from seral.versions import versions
 
@@ -44,7 +41,7 @@ class PoolReportOptions(Options):
     out: str
     """The HTML file to write."""
     gold: bool = False
-    """Count the gold labels by class."""
+    """Count the gold labels by class, corpus and language."""
     players: int = Field(default=8, ge=0)
     """Clips to hear: so many drawn at random, and half as many of the worst quality."""
     hear: str | None = None
@@ -54,19 +51,6 @@ class PoolReportOptions(Options):
     """Of the draw."""
     clip_s: float = Field(default=10.0, gt=0)
     """Only the first so many seconds of a clip are put on the page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Player:
-    """A clip as it is heard."""
-
-    flac: bytes
-    caption: str
-
-    @property
-    def source(self) -> str:
-        """The audio inside the page."""
-        return "data:audio/flac;base64," + base64.b64encode(self.flac).decode("ascii")
 
 
 def write_pool_report(options: PoolReportOptions) -> str:
@@ -80,6 +64,7 @@ def write_pool_report(options: PoolReportOptions) -> str:
     groups = _players(pool, pa.concat_tables(audible), table, options)
     clips = [player for players in groups.values() for player in players]
     megabytes = sum(len(player.source) for player in clips) / 1e6
+    classes = _classes(pool, facts.num_rows) if options.gold else page.Section()
     html = page.fill(
         "pool.html.j2",
         title=pool.uri.rsplit("/", 1)[-1],
@@ -90,8 +75,9 @@ def write_pool_report(options: PoolReportOptions) -> str:
             "corpora": _corpora(stats["corpora"], seconds_of),
             "measures": _measures(facts.num_rows, measures),
             "quarantine": _quarantine(stats["quarantined"]),
+            **classes.tables,
         },
-        pictures=_pictures(pool, facts, measures, options),
+        pictures=_pictures(facts, measures) | classes.pictures,
         groups=groups,
         listening=f"The first {options.clip_s:g} s of {len(clips)} clips, {megabytes:.1f} MB of this page: whoever has "
         "the page has these voices.",
@@ -158,14 +144,10 @@ def _players(pool: Pool, rows: pa.Table, table: pa.Table | None, options: PoolRe
         words_of = _words(table.slice(0, options.players))
         name = str(options.hear).rsplit("/", 1)[-1]
         sizes = {f"The first {len(words_of)} of {table.num_rows} in {name}:": len(words_of)}
-    audio = dict(pool.clips(words_of)) if words_of else {}
     heard_rows = rows.filter(pc.is_in(rows["utterance_id"], pa.array(words_of, pa.string())))
     row_of = {row["utterance_id"]: row for row in heard_rows.to_pylist()}
-    length = int(options.clip_s * SAMPLE_RATE)
-    clips = iter(
-        Player(flac=encode_flac(decode_flac(audio[name])[:length]), caption=_caption(row_of[name], words))
-        for name, words in words_of.items()
-    )
+    captions = {name: _caption(row_of[name], words) for name, words in words_of.items()}
+    clips = iter(read_clips(pool, captions, options.clip_s))
     return {title: list(islice(clips, size)) for title, size in sizes.items() if size}
 
 
@@ -250,33 +232,55 @@ def _quarantine(reasons: Mapping[str, int]) -> page.Table:
     )
 
 
-def _pictures(
-    pool: Pool, facts: pa.Table, measures: Mapping[str, pa.ChunkedArray], options: PoolReportOptions
-) -> dict[str, page.Picture]:
+def _pictures(facts: pa.Table, measures: Mapping[str, pa.ChunkedArray]) -> dict[str, page.Picture]:
     named = facts.select(["corpus", "speaker"]).filter(pc.is_valid(facts["speaker"]))
     speakers = named.group_by(["corpus", "speaker"]).aggregate([([], "count_all")])["count_all"].to_pylist()
     hours = {language: seconds / 3600 for language, seconds in _seconds_by(facts, "language").items()}
     pictures = {
         "people": page.Picture(
-            png=png(figures.languages_and_speakers(hours, speakers)),
+            figure=figures.languages_and_speakers(hours, speakers),
             alt=f"Bars of the hours by language, and the utterances of each of {len(speakers)} speakers.",
             caption="Hours by language; utterances by speaker, where the speaker is known.",
         )
     }
     if measures:
         pictures["measures"] = page.Picture(
-            png=png(figures.pool_measures(measures)),
+            figure=figures.pool_measures(measures),
             alt=f"Histograms of {', '.join(map(figures.title_of, measures))}; the table below has their quantiles.",
             caption="Every measure of the utterances; the line is the median.",
         )
-    if options.gold and (words := gold_words(pool)):
-        counts = ", ".join(f"{word} {count}" for word, count in words.most_common())
-        pictures["classes"] = page.Picture(
-            png=png(figures.class_counts(dict(words), "utterances")),
-            alt=f"Bars of the gold labels: {counts}.",
-            caption=f"{words.total():,} of {facts.num_rows:,} utterances came with a label.",
-        )
     return pictures
+
+
+def _classes(pool: Pool, rows: int) -> page.Section:
+    """Counts of the gold labels by class: bars that corpora or languages divide, and a table."""
+    counts = gold_counts(pool).to_pandas()
+    if counts.empty:
+        return page.Section()
+    total = counts.groupby("class")["clips"].sum().sort_values(ascending=False, kind="stable")
+    picture = page.Picture(
+        figure=figures.class_counts(total.to_dict(), "utterances"),
+        alt=f"Bars of the gold labels: {', '.join(f'{word} {count}' for word, count in total.items())}.",
+        caption=f"{total.sum():,} of {rows:,} utterances came with a label.",
+        chart=charts.class_counts(counts),
+    )
+    lines = [
+        [str(word), f"{count:,}", f"{100 * count / total.sum():.1f}", *(_divided(counts, word, by) for by in PARTS)]
+        for word, count in total.items()
+    ]
+    columns = ["class", "utterances", "share %", *(f"by {name}" for name in PARTS)]
+    table = page.Table(caption="Gold labels by class, the most frequent first.", columns=columns, rows=lines)
+    return page.Section(tables={"classes": table}, pictures={"classes": picture})
+
+
+PARTS = ("corpus", "language")
+"""Columns that divide the clips of a class."""
+
+
+def _divided(counts: pd.DataFrame, word: object, by: str) -> str:
+    """Clips of a class by a column, in words."""
+    own = counts[counts["class"] == word].groupby(by)["clips"].sum()
+    return ", ".join(f"{name} {count:,}" for name, count in own.items())
 
 
 def _seconds_by(facts: pa.Table, column: str) -> dict[str, float]:

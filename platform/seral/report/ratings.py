@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ser_models.intervals import jackknife_interval
 from ser_models.metrics import ccc_of_sums, sums_of_pairs
-from seral.figures.axes import INK, MUTED, PALETTE, png, tidy
+from seral.figures.axes import INK, MUTED, PALETTE, tidy
 from seral.report import page
 from seral.report.comparison import last_rounds
 from seral.report.figures import arm_styles
@@ -42,12 +42,12 @@ def add_to(
         {
             **pictures,
             "ccc_curves": page.Picture(
-                png=png(curves_figure(records, curves)),
+                figure=curves_figure(records, curves),
                 alt=f"Line charts of test CCC against the share of labels. Mean CCC at the last round: {reached}.",
                 caption=CURVES_CAPTION,
             ),
             "true_and_predicted": page.Picture(
-                png=png(true_and_predicted(records)),
+                figure=true_and_predicted(records),
                 alt="Scatter plots of predicted against true ratings of the test clips; the table below is by speaker.",
                 caption="Test clips at the last round, all folds with the first seed; on the line both are the same.",
             ),

@@ -34,7 +34,7 @@ class RunRecords:
     classes: list[str]
     dimensions: list[str]
     rounds: pd.DataFrame
-    """arm, fold, seed, round, labelled, fraction, uar, wa, macro_f1, calibration_error, dev_uar, enrolled_uar,
+    """arm, fold, seed, round, labelled, minutes, fraction, uar, wa, macro_f1, calibration_error, dev_uar, enrolled_uar,
     probe_uar, stop_reason, seconds_*; with dimensions also ccc, ccc_* of each, dev_ccc, probe_ccc. NaN without classes
     in what is of classes."""
     picks: pd.DataFrame
@@ -47,6 +47,8 @@ class RunRecords:
     ratings: pd.DataFrame
     """arm, fold, seed, round, utterance_id, speaker, true_* and predicted_* of each dimension, of the rated test clips;
     empty without dimensions."""
+    last_folders: dict[tuple[str, int, int], str]
+    """Trajectory -> the folder of its last complete round."""
     confusion: dict[str, NDArray[np.int64]]
     """Per arm, the test confusion (C, C), rows are the truth, summed over the last rounds of its trajectories."""
 
@@ -89,10 +91,12 @@ def read_run(run: str | Path) -> RunRecords:
     rounds: list[dict[str, Any]] = []
     picks, answers, ratings = list[pd.DataFrame](), list[pd.DataFrame](), list[pd.DataFrame]()
     last_confusion: dict[tuple[str, int, int], list[list[int]]] = {}
+    last_folders: dict[tuple[str, int, int], str] = {}
     for keys, folder in _complete_rounds(run):
         record = storage.read_json(storage.join(folder, "round.json"))
         metrics = storage.read_json(storage.join(folder, "metrics.json"))
         rounds.append({**keys, **_round_row(record, metrics)})
+        last_folders[keys["arm"], keys["fold"], keys["seed"]] = folder
         picks.append(_table(folder, "picks", {**keys, "round": record["round"]}))
         answers.append(_table(folder, "labels", {**keys, "round": record["round"]}))
         if storage.exists(storage.join(folder, "ratings.parquet")):
@@ -118,6 +122,7 @@ def read_run(run: str | Path) -> RunRecords:
         answers=pd.concat(answers, ignore_index=True),
         source=_source_rows(run),
         ratings=pd.concat(ratings, ignore_index=True) if ratings else pd.DataFrame(),
+        last_folders=last_folders,
         confusion=_sum_by_arm(last_confusion),
     )
 
@@ -159,6 +164,7 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any
     return {
         "round": record["round"],
         "labelled": metrics["labelled"],
+        "minutes": record.get("minutes", np.nan),  # of an annotator; runs of versions before do not have it
         "fraction": metrics["fraction"],
         **{name: test.get(name, np.nan) for name in ("uar", "wa", "macro_f1")},
         **_ratings_of(metrics),

@@ -11,7 +11,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.inspection import permutation_importance
 
 from seral import storage
-from seral.figures import axes, sweeps
+from seral.figures import sweeps
 from seral.figures.markdown import markdown
 from seral.options import dump
 from seral.report import page
@@ -53,9 +53,9 @@ def write_sweep_report(
     }
     pictures = {}
     for name, figure in drawn.items():
-        png = axes.png(figure)
-        storage.write_bytes(storage.join(options.run, "report", f"{name}.png"), png)
-        pictures[name] = page.Picture(png=png, alt=captions[name], caption=captions[name])
+        picture = page.Picture(figure=figure, alt=captions[name], caption=captions[name])
+        storage.write_bytes(storage.join(options.run, "report", f"{name}.png"), picture.png)
+        pictures[name] = picture
     html = page.fill(
         "sweep.html.j2",
         title=options.run.rstrip("/").rsplit("/", 1)[-1],

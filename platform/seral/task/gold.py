@@ -51,10 +51,21 @@ CLASS_MAP: dict[str, str] = {
 """The usual words (in lower case) and the field's terms for them; a run names the classes it wants."""
 
 
-def gold_words(pool: Pool) -> Counter[str]:
-    """Counts of each corpus's own words in the gold table, for a person who asks what a pool holds."""
-    table = storage.read_tables([pool.table_uri("gold", shard) for shard in pool.shards], GOLD, ["emotion"])
-    return Counter(word for word in table["emotion"].to_pylist() if word is not None)
+def gold_counts(pool: Pool) -> pa.Table:
+    """Clips with a gold label by the corpus's own word, for a person who asks what a pool holds: class, corpus,
+    language, clips; sorted, an unknown language as `unknown`."""
+    by, parts = ["class", "corpus", "language"], list[pa.Table]()
+    for shard in pool.shards:
+        gold = storage.read_table(pool.table_uri("gold", shard), ["utterance_id", "emotion"])
+        rows = pool.read(shard, ["utterance_id", "corpus", "language"])
+        joined = gold.filter(pc.is_valid(gold["emotion"])).join(rows, "utterance_id").rename_columns(["id", *by])
+        parts.append(joined.group_by(by).aggregate([([], "count_all")]))
+    if not parts:
+        return pa.table({**{name: pa.array([], pa.string()) for name in by}, "clips": pa.array([], pa.int64())})
+    counts = pa.concat_tables(parts).group_by(by).aggregate([("count_all", "sum")])
+    counts = counts.rename_columns([*by, "clips"])
+    counts = counts.set_column(2, "language", pc.fill_null(counts["language"], "unknown"))
+    return counts.sort_by([(name, "ascending") for name in by])
 
 
 def read_votes(pool: Pool) -> pa.Table:

@@ -389,7 +389,10 @@ Example: `seral predict runs/emodb data/pool --out predictions.parquet`""",
         options="seral.report:ReportOptions",
         function="seral.report:report_run",
         help="Write the report of a run: one HTML file, with the figures as PNG and the tables as CSV beside it.",
-        about="Example: `seral report runs/emodb`",
+        about="""Further runs are compared with the first one: paired differences on the folds, seeds and labels that
+they share. `--set svg=true` writes every figure as SVG too, `--set audio_mb=0` leaves all voices out.
+
+Example: `seral report runs/emodb`, and `seral report runs/emodb runs/emodb-lora`""",
     ),
 }
 """One record a verb. A new one is a record here and, where it may be a cluster job, its file in jobs/."""

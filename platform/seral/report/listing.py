@@ -1,0 +1,67 @@
+"""The runs below a folder: verb, dates, labels, score on dev, state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from seral import storage
+from seral.errors import SeralError, StateError
+from seral.loop.loop import loop_status
+from seral.loop.options import LoopOptions
+from seral.schema import FULL
+from seral.task.run import CONFIG, ENVIRONMENT, read_config, read_options, verb_of
+
+ARMS_BESIDE = {"gold": 1, "people": 0}
+"""Arms besides the strategies that each seed of a run has, by annotator: random."""
+
+
+def list_runs(folder: str) -> list[dict[str, Any]]:
+    """One row a run in a folder or in a folder of it: run, verb, begun, labels, dev, state; sorted by path.
+
+    `labels` and `dev` (UAR, or mean CCC) are means over the last rounds of a loop's strategies. Raises StateError where
+    there is no such folder.
+    """
+    if not storage.exists(folder):
+        raise StateError(f"there is no folder {folder}: name the one that runs lie in")
+    return [_row(run) for run in _runs(folder, depth=2)]
+
+
+def _runs(folder: str, depth: int) -> Iterator[str]:
+    if storage.exists(storage.join(folder, CONFIG)):
+        yield folder
+    elif depth > 0:
+        for name in storage.list_names(folder):
+            inner = storage.join(folder, name)
+            if not storage.is_file(inner):
+                yield from _runs(inner, depth - 1)
+
+
+def _row(run: str) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(("run", "verb", "begun", "labels", "dev", "state"))
+    facts = storage.join(run, ENVIRONMENT)
+    try:
+        row |= {"run": run, "verb": verb_of(run) or ("loop" if "budget" in read_config(run) else None)}
+        row["begun"] = storage.read_json(facts).get("created") if storage.exists(facts) else None
+        return row | (_loop(run) if row["verb"] == "loop" else {"state": "begun"} if row["begun"] else {"state": "new"})
+    except (SeralError, OSError) as error:
+        return row | {"run": run, "state": f"unreadable: {error}"}
+
+
+def _loop(run: str) -> dict[str, Any]:
+    """Labels, score on dev and state of a run of the loop."""
+    options, status = read_options(LoopOptions, run), loop_status(run)
+    chosen = [row for row in status if not row["trajectory"].startswith((f"{FULL}.", "random."))] or status
+    scores = [value for row in chosen if (value := row.get("dev_uar", row.get("dev_ccc"))) is not None]
+    mean = {
+        "labels": round(sum(row["labelled"] for row in chosen) / len(chosen)) if chosen else 0,
+        "dev": round(sum(scores) / len(scores), 4) if scores else None,
+    }
+    waiting = [row["stopped"] for row in status if str(row["stopped"]).startswith("awaiting labels")]
+    if waiting:
+        return mean | {"state": waiting[0]}
+    folds = len(storage.read_json(storage.join(run, ENVIRONMENT)).get("n_train", {})) if status else 1
+    arms = 1 + len(options.others) + ARMS_BESIDE[options.annotator]
+    planned = max(folds * len(options.seeds) * arms, 1)
+    ended = sum(bool(row["stopped"]) for row in status if not row["trajectory"].startswith(f"{FULL}."))
+    return mean | {"state": "done" if ended >= planned else f"{ended} of {planned} trajectories ended"}
