@@ -1,4 +1,6 @@
-"""A table of any corpus: JSONL, JSON, CSV, TSV (also `.gz`) or Parquet, one row an utterance (or a segment of a longer recording).
+"""A table of any corpus: JSONL, JSON, CSV, TSV (also `.gz`) or Parquet.
+
+One row is an utterance, or a segment of a longer recording.
 
 Columns are found by their usual names (`fields.ALIASES`, whatever the case; the first alias that is there wins) or
 named by the caller: `columns={"emotion": "my_label"}`, with an empty name to leave a column out. Only the audio is

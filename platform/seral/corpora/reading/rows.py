@@ -66,7 +66,7 @@ def open_text(file: Path) -> Iterator[TextIO]:
     """A file of UTF-8 text, unpacked where its name ends in PACKED; ends of lines are left as they are."""
     with file.open("rb") as raw:
         data = gzip.GzipFile(fileobj=raw) if file.suffix.lower() == PACKED else raw
-        with io.TextIOWrapper(data, encoding="utf-8-sig", newline="") as text:  # type: ignore[arg-type]  # bytes to read
+        with io.TextIOWrapper(data, encoding="utf-8-sig", newline="") as text:
             yield text
 
 
