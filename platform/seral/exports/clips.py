@@ -1,4 +1,4 @@
-"""Clips of a pool as they leave it: FLAC, and all that is known of them in the words that seral's readers understand."""
+"""Clips of a pool as they leave it: FLAC, and all that is known of them, under names that readers of seral know."""
 
 from __future__ import annotations
 
