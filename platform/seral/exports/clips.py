@@ -56,7 +56,7 @@ class About:
     """Hash of what is exported."""
     corpora: tuple[str, ...]
     splits: tuple[str, ...]
-    """Those in use, UNSPLIT among them, in the order train, dev, test."""
+    """Splits in use, UNSPLIT among them, in the order train, dev, test."""
     raters: tuple[str, ...]
     """Known by name, sorted."""
     shard_bytes: int
@@ -70,7 +70,7 @@ def clips_of(
     columns = ["utterance_id", "audio", "duration_s", *KNOWN, "duplicate_of", "source", "pcm_hash"]
     with track("exporting", pool.rows) as advance:
         for shard in pool.shards:
-            gold, votes = ({}, {}) if labels is not None else _told(pool, shard)
+            gold, votes = ({}, {}) if labels is not None else _gold_and_votes(pool, shard)
             for batch in pool.batches(shard, columns, rows=ROWS):
                 rows = erased.without(batch)
                 rows = rows if duplicates else rows.filter(pc.is_null(rows["duplicate_of"]))
@@ -85,7 +85,7 @@ def clips_of(
                 advance(batch.num_rows)
 
 
-def _told(pool: Pool, shard: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+def _gold_and_votes(pool: Pool, shard: str) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     """Id -> gold labels, and id -> votes as JSON, of one shard."""
     gold = storage.read_table(pool.table_uri("gold", shard), schema=GOLD).to_pylist()
     votes: dict[str, list[dict[str, Any]]] = {}

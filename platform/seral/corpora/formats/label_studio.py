@@ -142,7 +142,7 @@ def _merge(answers: Answers, times: Times, more: tuple[tuple[Vote, ...], str | N
 
 
 def _plain(value: Any) -> Any:
-    """What a control says: its words as a list, or its number."""
+    """Answer of a control: its words as a list, or its number."""
     if not isinstance(value, dict):
         return value
     return next((value[name] for name in ("choices", "labels", "rating", "number", "text") if name in value), None)
