@@ -33,7 +33,7 @@ FLOORS = {
         *("figures", "vectors", "audio", "synthesis", "cluster"),
         *("corpora", "pool", "features", "labels", "web", "selection"),
         *("task", "pretraining", "training", "erase", "loop", "prediction", "models"),
-        *("testing", "report", "studies", "sweep", "verbs", "submit", "cli"),
+        *("exports", "testing", "report", "studies", "sweep", "verbs", "submit", "cli"),
     ],
     "ser_models": [
         *(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from corpus_layouts import containers, crema_d, iemocap, meld, msp_improv, podcast
+from corpus_layouts import containers, crema_d, iemocap, meld, msp_improv, podcast, toolkits
 
 from seral.audio.quality import REASONS
 from seral.corpora import READERS
@@ -470,6 +470,53 @@ LAYOUTS: dict[str, Layout] = {
         utterances=3,
         prepare=containers.write_webdataset,
     ),
+    "kaldi": Layout(
+        files=("audio/b.flac", "audio/a.wav"),
+        first={
+            "source": "audio/a.wav#0.010-0.050",
+            "name": "s1-u1",
+            "speaker": "s1",
+            "gender": "female",
+            "language": "en",
+            "text": "Not today.",
+            "split": "train",
+            "emotion": "anger",
+            "start_s": 0.01,
+            "votes": (Vote(rater="r1", emotion="anger"), Vote(rater="r2", emotion="anger", arousal=4.0)),
+        },
+        utterances=4,
+        left_out={"no-audio": 1},
+        prepare=toolkits.write_kaldi,
+    ),
+    "lhotse": Layout(
+        files=("audio/a.wav", "audio/b.flac"),
+        first={
+            "source": "audio/a.wav#0.000-0.040",
+            "name": "a-1",
+            "speaker": "s1",
+            "gender": "female",
+            "emotion": "anger",
+            "text": "No.",
+        },
+        utterances=3,
+        left_out={"missing": 1},
+        prepare=toolkits.write_lhotse,
+    ),
+    "label-studio": Layout(
+        files=("upload/1/0a1b2c3d-a.wav", "upload/1/b.wav", "upload/1/c.wav"),
+        first={
+            "source": "upload/1/0a1b2c3d-a.wav",
+            "speaker": "s1",
+            "emotion": "anger",
+            "arousal": 3.5,
+            "votes": (
+                Vote(rater="ann@example.org", emotion="anger", secondary=("fear",), arousal=4.0),
+                Vote(rater="2", emotion="anger", arousal=3.0),
+            ),
+        },
+        utterances=4,
+        prepare=toolkits.write_label_studio,
+    ),
     "folder": Layout(
         files=("b/call.wav", "a/call.FLAC", "music.ogg"),
         first={"source": "a/call.FLAC", "name": "a/call", "speaker": None, "emotion": None, "language": None},
@@ -477,7 +524,18 @@ LAYOUTS: dict[str, Layout] = {
     ),
 }  # fmt: skip
 
-GENERIC = {"manifest", "audformat", "audiofolder", "hf-parquet", "hf-arrow", "webdataset", "folder"}
+GENERIC = {
+    "manifest",
+    "kaldi",
+    "lhotse",
+    "label-studio",
+    "audformat",
+    "audiofolder",
+    "hf-parquet",
+    "hf-arrow",
+    "webdataset",
+    "folder",
+}
 CORPORA = sorted(set(READERS) - GENERIC)
 
 

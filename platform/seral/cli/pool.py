@@ -324,6 +324,25 @@ def pool_degrade(
     show(degrade_pool(parse(DegradeOptions, {"pool": pool, "out": out}, settings or [])))
 
 
+@command_of(pool_app, "pool-export")
+def pool_export(
+    pool: PoolPath,
+    format: Annotated[str, typer.Option("--format", help="hf, webdataset, lhotse, kaldi, audformat or audiofolder.")],
+    out: Annotated[str, typer.Option("--out", help="The folder to make; nothing may be there yet.")],
+    labels: Annotated[
+        str | None, typer.Option(help="A run or a table whose labels go instead of the gold ones.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(help="The licence of the speech, such as CC-BY-4.0.")] = None,
+    settings: Sets = None,
+) -> None:
+    """Print the counts of an export, and the command that imports it again."""
+    from seral.exports.export import ExportOptions, export_pool
+    from seral.options import parse
+
+    values = {"pool": pool, "format": format, "out": out, "labels": labels, "licence": licence}
+    show(export_pool(parse(ExportOptions, values, settings or [])))
+
+
 @command_of(pool_app, "generate")
 def pool_generate(
     out: Annotated[str, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None

@@ -23,6 +23,9 @@ from seral.corpora.formats.audiofolder import read_audiofolder
 from seral.corpora.formats.folder import read_folder
 from seral.corpora.formats.hf_arrow import read_hf_arrow
 from seral.corpora.formats.hf_parquet import read_hf_parquet
+from seral.corpora.formats.kaldi import read_kaldi
+from seral.corpora.formats.label_studio import read_label_studio
+from seral.corpora.formats.lhotse import read_lhotse
 from seral.corpora.formats.manifest import read_manifest
 from seral.corpora.formats.webdataset import read_webdataset
 from seral.corpora.iemocap import read_iemocap
@@ -66,6 +69,9 @@ OWN: dict[str, Reader] = {
     "hf-parquet": Reader(read_hf_parquet),
     "hf-arrow": Reader(read_hf_arrow),
     "webdataset": Reader(read_webdataset),
+    "kaldi": Reader(read_kaldi),
+    "lhotse": Reader(read_lhotse),
+    "label-studio": Reader(read_label_studio),
     "folder": Reader(read_folder),
 }
 READERS = Registry(OWN, "seral.readers", as_reader)

@@ -13,7 +13,7 @@ from seral.audio.address import path_of
 from seral.corpora.reading.fields import ALIASES, blank, known_columns, share_columns
 from seral.corpora.reading.join import OF_THE_CLIP, key_of
 from seral.corpora.reading.rater_columns import RaterColumns
-from seral.corpora.reading.rows import TABLE_FORMATS, read_rows
+from seral.corpora.reading.rows import PACKED, TABLE_FORMATS, read_rows
 from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files, files_below
 from seral.corpora.scheme import CODES, COVERED, EMOTIONS
 from seral.errors import PoolError
@@ -59,7 +59,7 @@ def look_at_tables(root: Path, files: Sequence[Path] | None) -> list[Table]:
     names = {key_of(file.source) for file in audio_files(root, DECODABLE | TO_CONVERT)}
     suffixes = "|".join(suffix[1:] for suffix in TABLE_FORMATS)
     tables = []
-    for file in files or files_below(root, rf"([^/]+/)?[^/]+\.({suffixes})")[:TABLES]:
+    for file in files or files_below(root, rf"([^/]+/)?[^/]+\.({suffixes})(\{PACKED})?")[:TABLES]:
         try:
             rows = [row.values for row in islice(read_rows(file), ROWS)]
         except PoolError:

@@ -17,10 +17,14 @@ from seral.audio.address import arrow_source, path_of
 from seral.corpora import READERS
 from seral.corpora.formats.audformat import HEADER
 from seral.corpora.formats.audiofolder import TABLES
+from seral.corpora.formats.kaldi import AUDIO_LIST
+from seral.corpora.formats.label_studio import is_label_studio
+from seral.corpora.formats.lhotse import MANIFEST as LHOTSE
+from seral.corpora.formats.lhotse import kind_of
 from seral.corpora.formats.webdataset import SUFFIXES, TAR
 from seral.corpora.keywords import keywords
 from seral.corpora.reading.join import OF_THE_CLIP
-from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files
+from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files, files_below
 from seral.corpora.reading.utterance import Utterance
 from seral.corpora.scheme import COVERED, Scheme, find_scheme
 from seral.corpora.tables import Table, look_at_tables
@@ -34,6 +38,10 @@ ARCHIVES = SUFFIXES | {".arrow", ".parquet"}
 """Suffixes of files that hold many clips."""
 SAMPLE = 5_000
 """Paths that a naming scheme is looked for in."""
+
+
+LISTS = 12
+"""Tables of toolkits that are looked at."""
 
 
 class GuessOptions(Options):
@@ -137,12 +145,14 @@ def _proposals(root: Path, audio: Path | None) -> Iterator[Proposal]:
     """Ways to read it, the most telling first; `audio`: the folder of a table's audio."""
     if root.is_file():
         yield from _containers(root, [root])
+        yield from _toolkits(root, [root])
         if root.suffix.lower() not in (".tar", ".arrow"):
             yield from _of_tables(audio or root.parent, [root])
         return
     files = audio_files(root, DECODABLE | TO_CONVERT)
     if (root / HEADER).is_file():
         yield Proposal(reader="audformat", root=str(root), why=f"there is an audformat header, {HEADER}")
+    yield from _toolkits(root, files_below(root, rf"{LHOTSE}|(.*/)?{AUDIO_LIST}|[^/]+\.json(\.gz)?"))
     if files:
         yield from _corpora(root)
     else:
@@ -163,6 +173,17 @@ def _containers(root: Path, files: list[Path]) -> Iterator[Proposal]:
         yield Proposal(reader="hf-parquet", root=str(root), why="there is Parquet with a column of audio")
     if any(TAR.fullmatch(file.name) for file in files):
         yield Proposal(reader="webdataset", root=str(root), why="there are tars")
+
+
+def _toolkits(root: Path, files: list[Path]) -> Iterator[Proposal]:
+    """Readers of toolkits whose tables some of the files are, looked at by their first row."""
+    if root.is_dir() and any(file.name == AUDIO_LIST for file in files):
+        yield Proposal(reader="kaldi", root=str(root), why=f"there is Kaldi's {AUDIO_LIST}")
+    lists, documents = ([f for f in files if kind in f.name.lower()] for kind in (".jsonl", ".json"))
+    if kinds := sorted({kind for file in lists[:LISTS] if (kind := kind_of(file))}):
+        yield Proposal(reader="lhotse", root=str(root), why=f"there are Lhotse's {'s, '.join(kinds)}s")
+    if any(is_label_studio(file) for file in documents[:LISTS] if file not in lists):
+        yield Proposal(reader="label-studio", root=str(root), why="there is JSON of tasks, as Label Studio exports it")
 
 
 def _holds_audio(file: Path) -> bool:

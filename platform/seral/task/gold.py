@@ -1,6 +1,6 @@
 """The oracle: an annotator that knows the gold labels of a benchmark corpus.
 
-The only place that opens `gold/`.
+Nothing else opens `gold/` but exports of a pool, which choose nothing.
 
 The map from a corpus's words to the run's classes is explicit: a word that is not mapped makes the utterance
 "ignored", as if the annotator had skipped it, and such utterances are left out of the run before it starts.

@@ -166,6 +166,17 @@ the same command again. See docs/pools.md.
 Example: `seral pool erase data/pool --speaker emodb/03 --run runs/mine`""",
         job=False,
     ),
+    "pool-export": Verb(
+        name="pool-export",
+        command="pool export",
+        options="seral.exports.export:ExportOptions",
+        function="seral.exports.export:export_pool",
+        help="Write the clips of a pool with labels, votes and splits in a format of other tools.",
+        about="""Formats: hf (save_to_disk), webdataset, lhotse, kaldi, audformat, audiofolder. Gold labels and raters'
+votes go along, or with --labels what a run has bought. What was erased from the pool is never in it.
+
+Example: `seral pool export data/pool --format lhotse --out exports/pool-lhotse`""",
+    ),
     "generate": Verb(
         name="generate",
         command="pool generate",

@@ -18,6 +18,7 @@ from seral.audio.address import arrow_source
 from seral.audio.containers import Span
 from seral.corpora.formats.hf_dataset import DatasetColumns, dataset_files, plain_columns
 from seral.corpora.reading.choices import Choices, Reading
+from seral.corpora.reading.fields import SPLITS
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
@@ -48,7 +49,8 @@ def read_hf_arrow(root: Path, **choices: Unpack[Choices]) -> Iterator[Utterance 
                     schema = read_schema(_first(messages), file.path)
                 reading = reading or Reading(choices, folder or "arrow", plain_columns(schema))
                 table = DatasetColumns(file, schema, reading, _json(file.path.parent / INFO).get("features"))
-                yield from _records(table, stream, messages, schema, state.get("_split"), reading.corpus)
+                split = SPLITS.get(str(state.get("_split")))
+                yield from _records(table, stream, messages, schema, split, reading.corpus)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise ReaderError(f"{file.path} is no Arrow stream: {error}") from None
     if reading is not None:

@@ -20,6 +20,7 @@ from seral.corpora.reading.fields import segment_name, split_of_path
 from seral.corpora.reading.rows import Row
 from seral.corpora.reading.tree import AudioFile, audio_files
 from seral.corpora.reading.utterance import Skipped, Utterance
+from seral.corpora.reading.votes import VOTES
 from seral.errors import ReaderError
 from seral.security.text import parse_json
 
@@ -46,7 +47,8 @@ class DatasetColumns:
         """The columns to read, besides the bytes of the audio."""
         columns = self._columns
         raters = () if columns.raters is None else sorted(columns.raters.columns)
-        return [*dict.fromkeys([*columns.named.values(), *columns.shares, *raters]), f"{self.audio}.path"]
+        votes = columns.present & {VOTES}
+        return [*dict.fromkeys([*columns.named.values(), *columns.shares, *raters, *votes]), f"{self.audio}.path"]
 
     def utterance(
         self,

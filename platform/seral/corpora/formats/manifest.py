@@ -1,4 +1,6 @@
-"""A table of any corpus: JSONL, JSON, CSV, TSV or Parquet, one row an utterance (or a segment of a longer recording).
+"""A table of any corpus: JSONL, JSON, CSV, TSV (also `.gz`) or Parquet.
+
+One row is an utterance, or a segment of a longer recording.
 
 Columns are found by their usual names (`fields.ALIASES`, whatever the case; the first alias that is there wins) or
 named by the caller: `columns={"emotion": "my_label"}`, with an empty name to leave a column out. Only the audio is
@@ -14,7 +16,7 @@ from typing import Unpack
 from seral.audio.address import path_of
 from seral.corpora.reading.choices import Choices, Reading
 from seral.corpora.reading.fields import ALIASES, Fields
-from seral.corpora.reading.rows import TABLE_FORMATS, columns_present, read_rows
+from seral.corpora.reading.rows import PACKED, TABLE_FORMATS, columns_present, read_rows
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
 from seral.errors import ReaderError
@@ -67,7 +69,7 @@ def _manifest_file(root: Path) -> Path:
     if not root.is_dir():
         return root
     names = [f"{stem}{suffix}" for stem in MANIFEST_STEMS for suffix in TABLE_FORMATS]
-    for name in names:
+    for name in [*names, *(f"{name}{PACKED}" for name in names)]:
         if (root / name).is_file():
             return root / name
     raise ReaderError(f"no manifest in {root}: expected a file named {', '.join(names)}, for example {root / names[0]}")

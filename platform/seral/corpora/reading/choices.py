@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TypedDict
 
 from seral.audio.address import path_of
@@ -10,7 +11,7 @@ from seral.corpora.reading.fields import Fields, chosen_columns, segment_name, s
 from seral.corpora.reading.join import JoinedTable
 from seral.corpora.reading.pattern import GROUPS, PathPattern
 from seral.corpora.reading.rater_columns import RaterColumns
-from seral.corpora.reading.rows import columns_present
+from seral.corpora.reading.rows import Row, columns_present
 from seral.corpora.reading.table_columns import TableColumns
 from seral.corpora.reading.tree import AudioFile
 from seral.corpora.reading.utterance import Skipped, Utterance
@@ -95,6 +96,11 @@ class Reading:
         return TableColumns(
             table=table, present=frozenset(present), named=named, shares=shares, raters=raters, maps=self.maps
         )
+
+    def fields(self, table: str, row: Row) -> Fields:
+        """The fields of a row that has columns of its own, as an object of JSON has."""
+        values = dict.fromkeys(self.rater_columns) | row.values
+        return self.table(table, set(values)).fields(replace(row, values=values))
 
     def path_fields(self, file: AudioFile) -> Fields:
         """The fields of a file that is in no table."""

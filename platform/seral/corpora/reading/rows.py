@@ -1,10 +1,13 @@
-"""The rows of a table file (JSONL, JSON, CSV, TSV, Parquet), each with its location for errors."""
+"""The rows of a table file (JSONL, JSON, CSV, TSV, Parquet; text may be packed), each with its location for errors."""
 
 from __future__ import annotations
 
 import csv
+import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,11 +34,15 @@ class Row:
 
 BATCH_ROWS = 1024
 """Rows of Parquet that are Python's objects at a time."""
+PACKED = ".gz"
+"""Suffix behind that of a table of text that is packed."""
+UNPACKED_CHARACTERS = 1 << 28
+"""A packed JSON document is no longer: it is in memory as a whole."""
 
 
 def read_rows(file: Path) -> Iterator[Row]:
     """The rows of a table file, by its suffix. Raises ReaderError naming the file and the line that is wrong."""
-    read = TABLE_FORMATS.get(file.suffix.lower())
+    read = TABLE_FORMATS.get(table_suffix(file))
     if read is None:
         raise ReaderError(f"{file}: expected one of {', '.join(TABLE_FORMATS)}, got {file.suffix or 'no suffix'!r}")
     if not file.is_file():
@@ -44,6 +51,23 @@ def read_rows(file: Path) -> Iterator[Row]:
         yield from read(file)
     except UnicodeDecodeError as error:
         raise ReaderError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ReaderError(f"{file} cannot be unpacked ({error}): pack it again with gzip") from None
+
+
+def table_suffix(file: Path) -> str:
+    """The key of TABLE_FORMATS that a file's name ends in, packed or not, else its last suffix."""
+    unpacked = Path(file.name.lower().removesuffix(PACKED)).suffix
+    return unpacked if unpacked in TABLE_FORMATS and unpacked != ".parquet" else file.suffix.lower()
+
+
+@contextmanager
+def open_text(file: Path) -> Iterator[TextIO]:
+    """A file of UTF-8 text, unpacked where its name ends in PACKED; ends of lines are left as they are."""
+    with file.open("rb") as raw:
+        data = gzip.GzipFile(fileobj=raw) if file.suffix.lower() == PACKED else raw
+        with io.TextIOWrapper(data, encoding="utf-8-sig", newline="") as text:
+            yield text
 
 
 def columns_present(file: Path) -> set[str]:
@@ -59,7 +83,7 @@ def columns_present(file: Path) -> set[str]:
 
 def _read_jsonl(file: Path) -> Iterator[Row]:
     number = 0
-    with file.open(encoding="utf-8-sig") as lines:
+    with open_text(file) as lines:
         for number, line in enumerate(_lines(file, lines), start=1):
             if not line.strip():
                 continue
@@ -84,9 +108,18 @@ def _lines(file: Path, lines: TextIO) -> Iterator[str]:
         raise ReaderError(f"{file}, line {number + 1}: {error}") from None
 
 
+def read_document(file: Path) -> str:
+    """The text of a whole file. Raises ValueError for a packed one that is too long."""
+    with open_text(file) as text:
+        content = text.read(UNPACKED_CHARACTERS + 1 if file.suffix.lower() == PACKED else -1)
+    if file.suffix.lower() == PACKED and len(content) > UNPACKED_CHARACTERS:
+        raise ValueError(f"more than {UNPACKED_CHARACTERS:,} characters: write JSONL instead, a row a line")
+    return content
+
+
 def _read_json(file: Path) -> Iterator[Row]:
     try:
-        content = parse_json(file.read_text(encoding="utf-8-sig"))
+        content = parse_json(read_document(file))
     except UnicodeDecodeError:
         raise
     except ValueError as error:
@@ -136,7 +169,7 @@ def parse_csv(file: Path, text: str | Iterable[str], delimiter: str = ",", needs
 
 
 def _read_csv(file: Path, delimiter: str = ",") -> Iterator[Row]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
+    with open_text(file) as lines:
         yield from parse_csv(file, _lines(file, lines), delimiter)
 
 

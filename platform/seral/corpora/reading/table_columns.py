@@ -9,7 +9,7 @@ from seral.corpora.reading.fields import Fields
 from seral.corpora.reading.rater_columns import RaterColumns
 from seral.corpora.reading.rows import Row
 from seral.corpora.reading.utterance import Vote
-from seral.corpora.reading.votes import joined_votes
+from seral.corpora.reading.votes import VOTES, joined_votes, listed_votes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class TableColumns:
             shares=self.shares,
             maps=self.maps,
         )
-        return fields if self.raters is None else replace(fields, votes=self.raters.votes(fields))
+        votes = listed_votes(row.values.get(VOTES)) if self.raters is None else self.raters.votes(fields)
+        return replace(fields, votes=votes) if votes else fields
 
     def clips(self, rows: Callable[[], Iterable[Row]]) -> Iterator[Fields]:
         """The fields of every clip in the rows, which are read twice where each is the answer of one rater.

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from statistics import fmean
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from seral.corpora.reading.utterance import Vote
+from seral.security.text import parse_json
+
+VOTES = "votes"
+"""Column of a table that holds all votes on a clip: a list of objects with the fields of `Vote`, or that as JSON."""
+_LISTED = TypeAdapter(tuple[Vote, ...])
 
 
 def winners(votes: Iterable[Vote]) -> list[str]:
@@ -35,3 +43,12 @@ def joined_votes(votes: tuple[Vote, ...], more: Iterable[Vote]) -> tuple[Vote, .
     """The votes, and those of others; of a rater who answered twice the first answer counts."""
     raters = {vote.rater for vote in votes} - {None}
     return (*votes, *(vote for vote in more if vote.rater not in raters))
+
+
+def listed_votes(value: Any) -> tuple[Vote, ...]:
+    """The votes in a value of the column VOTES, none in one that is of another kind."""
+    try:
+        listed = parse_json(value) if isinstance(value, str) and value.lstrip().startswith("[") else value
+        return _LISTED.validate_python(listed) if isinstance(listed, list) else ()
+    except (ValueError, ValidationError):
+        return ()
