@@ -13,12 +13,13 @@ from ser_models.adapters.prefix import Prefix
 from ser_models.encoders import SpeechEncoder
 
 
-def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
+def merge_adapters(encoder: SpeechEncoder, *, leave: bool = False) -> SpeechEncoder:
     """Fold the adapters into the encoder's weights in place: the same function, and a plain encoder again, all frozen.
 
-    Raises ValueError for kinds that are no linear update of a weight.
+    Kinds that are no linear update of a weight raise ValueError, or stay as they are with `leave`.
     """
-    if unfit := [kind for kind in encoder.adapters if not ADAPTERS[kind].mergeable]:
+    unfit = [kind for kind in encoder.adapters if not ADAPTERS[kind].mergeable]
+    if unfit and not leave:
         mergeable = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.mergeable)
         raise ValueError(f"{', '.join(unfit)} cannot be merged into the weights; mergeable: {mergeable}")
     for name, module in list(encoder.model.named_modules()):
@@ -28,7 +29,7 @@ def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
             setattr(encoder.model.get_submodule(parent), own, module.get_base_layer())
     for module in encoder.modules():
         module.__dict__.pop(MARKS, None)
-    encoder.adapters.clear()
+    encoder.adapters = {kind: encoder.adapters[kind] for kind in unfit}
     encoder.model.__dict__.pop("peft_config", None)
     encoder.requires_grad_(False)
     return encoder

@@ -1,0 +1,110 @@
+"""A folder that transformers loads by itself: `AutoModelForAudioClassification`, `pipeline("audio-classification")`.
+
+config.json model.safetensors preprocessor_config.json    as of any model; id2label has the classes
+modeling_seral.py                                          the code, which needs torch and transformers alone
+
+No class of transformers holds a model exactly. `Wav2Vec2ForSequenceClassification` and its like weigh layers and then
+average over time; ours standardises every feature of every layer before the sum, reads deviations, which are not linear
+in the frames, and bounds both. Padding also reaches real frames in their encoders with group norm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ser_models.adapters import ADAPTERS
+from ser_models.audio_text import AudioTextPool
+from ser_models.build import SerModel, describe_model
+from ser_models.encoders.encoder import no_progress_bars
+from ser_models.exports.bundle import bundle
+from ser_models.exports.modeling import SerConfig, SerForAudioClassification
+
+CODE = "modeling_seral"
+ABOUT = """A model for speech emotion recognition, exported by seral.
+
+It is loaded by `AutoModelForAudioClassification.from_pretrained(FOLDER, trust_remote_code=True)`."""
+FOOTER = '''
+from {network_module} import {network}
+
+
+class SeralForAudioClassification(SerForAudioClassification):
+    """The exported model."""
+
+    network_class = {network}
+    encoder_class = {encoder}
+    adapter_classes = {{{adapters}}}
+'''
+
+
+def write_hf(model: SerModel, folder: Path, *, temperature: float = 1.0) -> None:
+    """Write a model whose mergeable adapters are merged; the others go along with their code."""
+    exported = as_transformers(model, temperature=temperature)
+    exported.config.auto_map = {
+        "AutoConfig": f"{CODE}.SerConfig",
+        "AutoModelForAudioClassification": f"{CODE}.SeralForAudioClassification",
+    }
+    exported.config.architectures = ["SeralForAudioClassification"]
+    from transformers import Wav2Vec2FeatureExtractor
+
+    extractor: Any = Wav2Vec2FeatureExtractor
+    with no_progress_bars():
+        exported.save_pretrained(folder)
+        extractor.from_dict({"do_normalize": False, "return_attention_mask": True}).save_pretrained(folder)
+    (folder / f"{CODE}.py").write_text(code_of(model), encoding="utf-8")
+
+
+def code_of(model: SerModel) -> str:
+    """The source of the file beside the configuration."""
+    network, encoder = type(model.encoder.model), type(model.encoder)
+    carried = {kind: ADAPTERS[kind] for kind in model.encoder.adapters}
+    roots = [SerForAudioClassification, encoder]
+    for adapter in carried.values():
+        roots += [adapter.options, adapter.attach]  # type: ignore[list-item]  # a function has a module and a name, too
+    pairs = [f'"{kind}": ({part.options.__name__}, {part.attach.__name__})' for kind, part in carried.items()]
+    footer = FOOTER.format(
+        network_module=network.__module__,
+        network=network.__name__,
+        encoder=encoder.__name__,
+        adapters=", ".join(pairs),
+    )
+    return bundle(roots, footer, ABOUT)
+
+
+def as_transformers(model: SerModel, *, temperature: float = 1.0) -> SerForAudioClassification:
+    """A model as a class of transformers, with copies of its weights."""
+    encoder, kinds = model.encoder, list(model.encoder.adapters)
+
+    class Exported(SerForAudioClassification):
+        network_class = type(encoder.model)
+        encoder_class = type(encoder)
+        adapter_classes = {kind: (ADAPTERS[kind].options, ADAPTERS[kind].attach) for kind in kinds}
+
+    exported = Exported(config_of(model, temperature=temperature))
+    exported.model.load_state_dict(model.state_dict(), strict=False)
+    return exported.eval()
+
+
+def config_of(model: SerModel, *, temperature: float = 1.0) -> SerConfig:
+    """The configuration that builds a model again."""
+    encoder, facts = model.encoder, describe_model(model)
+    names = model.classes or model.dimensions
+    return SerConfig(
+        encoder=encoder.model.config.to_dict(),
+        head={
+            "options": facts["options"],
+            "text": asdict(model.pool.text) if isinstance(model.pool, AudioTextPool) else None,
+            "pooling": facts.get("pooling"),
+            "normalise": getattr(encoder, "normalise", False),
+            "temperature": temperature,
+        },
+        adapters={kind: asdict(options) for kind, options in encoder.adapters.items()},
+        dimensions=model.dimensions,
+        id2label=dict(enumerate(names)),
+        label2id={name: index for index, name in enumerate(names)},
+        problem_type="single_label_classification" if model.classes else "regression",
+        dtype=torch.float32,
+    )
