@@ -7,7 +7,7 @@ A folder is a model of a run (RUN/.../model), or an export of `seral export --fo
 from __future__ import annotations
 
 import json
-import posixpath
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,16 +130,17 @@ class Model:
         return torch.from_numpy(np.pad(wave_S, (0, max(0, short))))
 
 
-def load_trained(folder: str | Path, encoder: str | Path | None = None) -> SerModel:
+def load_trained(folder: str | Path, encoder: str | Path | None = None, *, check: bool = True) -> SerModel:
     """The model of a run's folder with its encoder and adapters, in evaluation mode.
 
-    `encoder` stands in for the one that the folder names. Raises FileNotFoundError and ValueError as `Model.load`.
+    `encoder` stands in for the one that the folder names; `check`: it has to be the same. Raises FileNotFoundError and ValueError as `Model.load`.
     """
     source = Path(folder)
-    check_checksums(source)
+    if check:
+        check_checksums(source)
     facts = json.loads((source / ENCODER).read_text(encoding="utf-8"))
     network = load_encoder(encoder or find_encoder(str(folder), facts["encoder"]))
-    if encoder is not None and (actual := fingerprint(network)) != facts["fingerprint"]:
+    if check and encoder is not None and (actual := fingerprint(network)) != facts["fingerprint"]:
         raise ValueError(f"{encoder} is another encoder ({actual}) than {folder} was trained on ({facts['fingerprint']})")
     if (source / "adapter").is_dir():
         load_adapter(network, source / "adapter")
@@ -149,8 +150,9 @@ def load_trained(folder: str | Path, encoder: str | Path | None = None) -> SerMo
 
 
 def find_encoder(folder: str, name: str) -> str:
-    """The encoder that a model folder names: a path that begins with ./ or ../ goes out from the folder."""
-    return posixpath.normpath(posixpath.join(folder, name)) if name.startswith(("./", "../")) else name
+    """The encoder that a model folder names, which may be by its path from the folder."""
+    beside = os.path.normpath(os.path.join(folder, name))
+    return beside if name.startswith("../") and os.path.isdir(beside) else name
 
 
 def read_audio(file: str | Path) -> tuple[Floats, int]:

@@ -32,7 +32,7 @@ FLOORS = {
         *("secrets", "errors", "schema", "versions", "progress", "process", "security", "storage", "options"),
         *("figures", "vectors", "audio", "synthesis", "cluster"),
         *("corpora", "pool", "features", "labels", "web", "selection"),
-        *("task", "pretraining", "training", "erase", "loop", "prediction"),
+        *("task", "pretraining", "training", "erase", "loop", "prediction", "models"),
         *("testing", "report", "studies", "sweep", "verbs", "submit", "cli"),
     ],
     "ser_models": [
@@ -52,7 +52,7 @@ FLOORS = {
             "relevance",
         ),
         *("alignment", "similarity"),
-        *("training", "adapters", "objectives", "build", "adaptation"),
+        *("training", "adapters", "objectives", "build", "exports", "inference", "adaptation"),
     ],
 }
 """Folders and loose modules of each part, the ground first: an import may only go down its list."""

@@ -22,16 +22,26 @@ def merge_adapters(encoder: SpeechEncoder, *, leave: bool = False) -> SpeechEnco
     if unfit and not leave:
         mergeable = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.mergeable)
         raise ValueError(f"{', '.join(unfit)} cannot be merged into the weights; mergeable: {mergeable}")
-    for name, module in list(encoder.model.named_modules()):
+    for module in encoder.model.modules():
         if is_of_peft(module):
             module.merge(safe_merge=True)
-            parent, _, own = name.rpartition(".")
-            setattr(encoder.model.get_submodule(parent), own, module.get_base_layer())
+    carried = {kind: encoder.adapters[kind] for kind in unfit}
+    unload_peft(encoder)
     for module in encoder.modules():
         module.__dict__.pop(MARKS, None)
-    encoder.adapters = {kind: encoder.adapters[kind] for kind in unfit}
-    encoder.model.__dict__.pop("peft_config", None)
+    encoder.adapters = carried
     encoder.requires_grad_(False)
+    return encoder
+
+
+def unload_peft(encoder: SpeechEncoder) -> SpeechEncoder:
+    """Take peft's layers off an encoder in place; what is not merged is lost."""
+    for name, module in list(encoder.model.named_modules()):
+        if is_of_peft(module):
+            parent, _, own = name.rpartition(".")
+            setattr(encoder.model.get_submodule(parent), own, module.get_base_layer())
+    encoder.model.__dict__.pop("peft_config", None)
+    encoder.adapters = {kind: options for kind, options in encoder.adapters.items() if ADAPTERS[kind].peft is None}
     return encoder
 
 

@@ -10,15 +10,18 @@ in the frames, and bounds both. Padding also reaches real frames in their encode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoConfig, AutoModel
 
 from ser_models.adapters import ADAPTERS
 from ser_models.audio_text import AudioTextPool
 from ser_models.build import SerModel, describe_model
+from ser_models.encoders import FAMILIES
 from ser_models.encoders.encoder import no_progress_bars
 from ser_models.exports.bundle import bundle
 from ser_models.exports.modeling import SerConfig, SerForAudioClassification
@@ -41,7 +44,7 @@ class SeralForAudioClassification(SerForAudioClassification):
 
 
 def write_hf(model: SerModel, folder: Path, *, temperature: float = 1.0) -> None:
-    """Write a model whose mergeable adapters are merged; the others go along with their code."""
+    """Write a model as it is; adapters that cannot be folded into the weights go along with their code."""
     exported = as_transformers(model, temperature=temperature)
     exported.config.auto_map = {
         "AutoConfig": f"{CODE}.SerConfig",
@@ -86,6 +89,35 @@ def as_transformers(model: SerModel, *, temperature: float = 1.0) -> SerForAudio
     exported = Exported(config_of(model, temperature=temperature))
     exported.model.load_state_dict(model.state_dict(), strict=False)
     return exported.eval()
+
+
+def read_hf(folder: str | Path) -> tuple[SerModel, float]:
+    """The model of a folder that `write_hf` wrote, and its temperature; the code of the folder is not run.
+
+    Raises ValueError where it is another folder's.
+    """
+    config = SerConfig.from_pretrained(folder)
+    family = config.encoder.get("model_type")
+    if config.model_type != SerConfig.model_type or family not in FAMILIES:
+        raise ValueError(f"{folder} is no export of seral: its config.json says {config.model_type!r} on {family!r}")
+    kinds = ADAPTERS.own_first(config.adapters)
+
+    class Exported(SerForAudioClassification):
+        network_class = _network_class(config.encoder)
+        encoder_class = FAMILIES[family]
+        adapter_classes = {kind: (ADAPTERS[kind].options, ADAPTERS[kind].attach) for kind in kinds}
+
+    with no_progress_bars():
+        exported = Exported.from_pretrained(folder, config=config, dtype=torch.float32)
+    return exported.model, config.head["temperature"]
+
+
+def _network_class(config: Mapping[str, Any]) -> Any:
+    """transformers' class of an encoder network by its configuration: of Whisper's and its like, the encoder alone."""
+    auto: Any = AutoModel
+    with torch.device("meta"):
+        network = auto.from_config(AutoConfig.for_model(**config))
+    return type(network.get_encoder() if network.config.is_encoder_decoder else network)
 
 
 def config_of(model: SerModel, *, temperature: float = 1.0) -> SerConfig:
