@@ -133,7 +133,8 @@ class Model:
 def load_trained(folder: str | Path, encoder: str | Path | None = None, *, check: bool = True) -> SerModel:
     """The model of a run's folder with its encoder and adapters, in evaluation mode.
 
-    `encoder` stands in for the one that the folder names; `check`: it has to be the same. Raises FileNotFoundError and ValueError as `Model.load`.
+    `encoder` stands in for the one that the folder names; `check`: it has to be that one, and the files undamaged.
+    Raises FileNotFoundError and ValueError as `Model.load`.
     """
     source = Path(folder)
     if check:
@@ -141,7 +142,9 @@ def load_trained(folder: str | Path, encoder: str | Path | None = None, *, check
     facts = json.loads((source / ENCODER).read_text(encoding="utf-8"))
     network = load_encoder(encoder or find_encoder(str(folder), facts["encoder"]))
     if check and encoder is not None and (actual := fingerprint(network)) != facts["fingerprint"]:
-        raise ValueError(f"{encoder} is another encoder ({actual}) than {folder} was trained on ({facts['fingerprint']})")
+        raise ValueError(
+            f"{encoder} is another encoder ({actual}) than {folder} was trained on ({facts['fingerprint']})"
+        )
     if (source / "adapter").is_dir():
         load_adapter(network, source / "adapter")
     else:

@@ -72,7 +72,9 @@ class WhisperSpeechEncoder(SpeechEncoder):
         frames = (samples + FRAME_SAMPLES - 1) // FRAME_SAMPLES
         # Four mel frames past the last pair: the window's tail and what the two convolutions see to the right.
         mel_frames = at_most(2 * frames + 4, self.limit_samples // HOP_SAMPLES)
-        mel_BMT = log_mel(wave_BS[:, :samples].float(), self.filters_FM.float(), frames=mel_frames, limit_samples=self.limit_samples)
+        mel_BMT = log_mel(
+            wave_BS[:, :samples].float(), self.filters_FM.float(), frames=mel_frames, limit_samples=self.limit_samples
+        )
         hidden_BDT = F.gelu(self.model.conv1(mel_BMT.to(self.model.dtype)))
         hidden_BDT = F.gelu(self.model.conv2(hidden_BDT))
         return hidden_BDT[..., :frames].transpose(1, 2)

@@ -52,8 +52,9 @@ def write_export(
 ) -> None:
     """Write a model to a folder in a format of `FORMATS`. Its adapters are merged in place, except for peft.
 
-    `temperature`: class logits are divided by it; peft has no room for it. `base`: hub id of the encoder, and
-    `home`: where the folder will lie in the end, which peft's format names. Raises ValueError for an unknown format, and for a model that a format cannot hold.
+    `temperature`: class logits are divided by it; peft has no room for it. `base`: hub id of the encoder, and `home`:
+    where the folder will lie in the end, both for peft, whose configuration names them. Raises ValueError for an
+    unknown format, and for a model that a format cannot hold.
     """
     if kind not in FORMATS:
         raise ValueError(f"no format {kind!r}; known: {', '.join(FORMATS)}")

@@ -48,9 +48,15 @@ def trace(model: SerModel, *, temperature: float = 1.0) -> torch.export.Exported
     # torch takes sizes of one for constants, so no graph is of a single frame: shorter clips are padded to three.
     shortest = model.encoder.minimal_samples + round(2 * SAMPLE_RATE_HZ / model.encoder.frame_rate_hz)
     any_size: Any = torch.export.Dim.DYNAMIC
-    shapes = dict.fromkeys(INPUTS, {0: any_size, 1: any_size(min=shortest)})
+    shapes = {name: {0: any_size, 1: any_size(min=shortest)} for name in INPUTS}
     with torch.no_grad():
-        return torch.export.export(Graph(model, temperature).eval(), example, dynamic_shapes=shapes, strict=False, prefer_deferred_runtime_asserts_over_guards=True)
+        return torch.export.export(
+            Graph(model, temperature).eval(),
+            example,
+            dynamic_shapes=shapes,
+            strict=False,
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
 
 
 def write_torch_export(model: SerModel, folder: Path, *, temperature: float = 1.0) -> None:

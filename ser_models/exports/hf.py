@@ -10,7 +10,7 @@ in the frames, and bounds both. Padding also reaches real frames in their encode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -81,12 +81,8 @@ def as_transformers(model: SerModel, *, temperature: float = 1.0) -> SerForAudio
     """A model as a class of transformers, with copies of its weights."""
     encoder, kinds = model.encoder, list(model.encoder.adapters)
 
-    class Exported(SerForAudioClassification):
-        network_class = type(encoder.model)
-        encoder_class = type(encoder)
-        adapter_classes = {kind: (ADAPTERS[kind].options, ADAPTERS[kind].attach) for kind in kinds}
-
-    exported = Exported(config_of(model, temperature=temperature))
+    exported_class = _class_of(type(encoder.model), type(encoder), kinds)
+    exported = exported_class(config_of(model, temperature=temperature))
     exported.model.load_state_dict(model.state_dict(), strict=False)
     return exported.eval()
 
@@ -102,14 +98,17 @@ def read_hf(folder: str | Path) -> tuple[SerModel, float]:
         raise ValueError(f"{folder} is no export of seral: its config.json says {config.model_type!r} on {family!r}")
     kinds = ADAPTERS.own_first(config.adapters)
 
-    class Exported(SerForAudioClassification):
-        network_class = _network_class(config.encoder)
-        encoder_class = FAMILIES[family]
-        adapter_classes = {kind: (ADAPTERS[kind].options, ADAPTERS[kind].attach) for kind in kinds}
-
+    exported_class = _class_of(_network_class(config.encoder), FAMILIES[family], kinds)
     with no_progress_bars():
-        exported = Exported.from_pretrained(folder, config=config, dtype=torch.float32)
+        exported = exported_class.from_pretrained(folder, config=config, dtype=torch.float32)
     return exported.model, config.head["temperature"]
+
+
+def _class_of(network: Any, encoder: Any, kinds: Sequence[str]) -> type[SerForAudioClassification]:
+    """The class that an export's file of code defines, made of the code that is imported."""
+    adapters = {kind: (ADAPTERS[kind].options, ADAPTERS[kind].attach) for kind in kinds}
+    own = {"network_class": network, "encoder_class": encoder, "adapter_classes": adapters}
+    return type("Exported", (SerForAudioClassification,), own)
 
 
 def _network_class(config: Mapping[str, Any]) -> Any:

@@ -53,7 +53,9 @@ def _rename(encoder: SpeechEncoder, folder: Path, base: str) -> None:
         for field in ("target_modules", "feedforward_modules"):
             if config.get(field):
                 config[field] = _below(config[field], inner)
-        weights = {name.replace(PREFIX, PREFIX + inner, 1): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+        weights = {
+            name.replace(PREFIX, PREFIX + inner, 1): tensor for name, tensor in load_file(folder / WEIGHTS).items()
+        }
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

@@ -181,9 +181,7 @@ def test_onnxruntime_gives_the_same_probabilities(name: str, make_encoder: MakeE
 
 @pytest.mark.parametrize("adapters", ["lora", "ia3"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_peft_gives_the_same_hidden_states(
-    name: str, adapters: str, make_encoder: MakeEncoder, tmp_path: Path
-) -> None:
+def test_peft_gives_the_same_hidden_states(name: str, adapters: str, make_encoder: MakeEncoder, tmp_path: Path) -> None:
     from peft import AutoPeftModelForFeatureExtraction
 
     model = a_model(make_encoder(name), adapters)

@@ -7,10 +7,10 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from ser_models.exports import write_export
-from ser_models.inference import load_trained
 from pydantic import Field
 
+from ser_models.exports import write_export
+from ser_models.inference import load_trained
 from seral import storage
 from seral.errors import OptionError
 from seral.options import Options
@@ -41,7 +41,7 @@ class ExportOptions(Options):
     temperature: float | None = Field(default=None, gt=0)
     """Class logits are divided by it; None = that of a transfer's model, 1 of any other."""
     encoder: str | None = None
-    """Where the model's encoder is now, if it is no longer where the run says."""
+    """Folder or hub id of the model's encoder, if that is no longer where the run says."""
 
 
 def export_model(options: ExportOptions) -> dict[str, str]:

@@ -78,7 +78,12 @@ def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int,
         save_head(model, local)
         if adapter_parameters(model.encoder):
             save_adapter(model.encoder, Path(local) / "adapter")
-        facts = {"encoder": _reference(folder, store.encoder), "fingerprint": store.fingerprint, "layer": layer, "normalise": normalise}
+        facts = {
+            "encoder": _reference(folder, store.encoder),
+            "fingerprint": store.fingerprint,
+            "layer": layer,
+            "normalise": normalise,
+        }
         if isinstance(model.pool, AudioTextPool) and store.text is not None:
             facts["text_encoder"] = store.text.encoder
         storage.write_json(Path(local) / "encoder.json", facts)
