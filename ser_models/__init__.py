@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ser_models.adapters.store import load_adapter, save_adapter
     from ser_models.build import SerModel, build_model, load_model, save_model
     from ser_models.encoders import SpeechEncoder, load_encoder, save_encoder
+    from ser_models.exports import FORMATS, write_export
     from ser_models.fitting import FitOptions, fit_dimensions, fit_head, predict_pooled
+    from ser_models.inference import Model
     from ser_models.intervals import paired_difference
     from ser_models.losses import LOSSES, multitask_loss
     from ser_models.metrics import METRICS, ccc, uar
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ADAPTERS",
+    "FORMATS",
     "LOSSES",
     "METRICS",
     "OBJECTIVES",
     "POOLINGS",
     "FitOptions",
+    "Model",
     "SerModel",
     "SpeechEncoder",
     "adapters_disabled",
@@ -49,15 +53,18 @@ __all__ = [
     "save_encoder",
     "save_model",
     "uar",
+    "write_export",
 ]
 
 _HOME = {
     "ADAPTERS": "adapters",
+    "FORMATS": "exports",
     "LOSSES": "losses",
     "METRICS": "metrics",
     "OBJECTIVES": "objectives",
     "POOLINGS": "pooling",
     "FitOptions": "fitting",
+    "Model": "inference",
     "SerModel": "build",
     "SpeechEncoder": "encoders",
     "adapters_disabled": "adapters.merge",
@@ -78,6 +85,7 @@ _HOME = {
     "save_encoder": "encoders",
     "save_model": "build",
     "uar": "metrics",
+    "write_export": "exports",
 }
 
 

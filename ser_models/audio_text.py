@@ -78,7 +78,7 @@ class AudioTextPool(LayerPool):
     def join(self, audio_BU: Tensor, text_BE: Tensor | None) -> Tensor:
         """The combined layers, unless text stands alone, the standardised text, and whether there is none."""
         if text_BE is None:
-            text_BE = audio_BU.new_full((len(audio_BU), self.text.width), torch.nan)
+            text_BE = audio_BU.new_full((audio_BU.shape[0], self.text.width), torch.nan)
         if text_BE.shape != (len(audio_BU), self.text.width):
             raise ValueError(
                 f"expected vectors of transcripts ({len(audio_BU)}, {self.text.width}), got {tuple(text_BE.shape)}"

@@ -164,7 +164,7 @@ def save_model(model: SerModel, folder: str | Path) -> None:
         tensors |= {f"pooling.{name}": value for name, value in model.pooling.state_dict().items()}
     save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, target / WEIGHTS)
     partial = target / f"{DESCRIPTION}.partial"
-    partial.write_text(json.dumps(_describe(model), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(describe_model(model), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(partial, target / DESCRIPTION)
 
 
@@ -193,7 +193,7 @@ def load_model(folder: str | Path, encoder: SpeechEncoder) -> SerModel:
     return model
 
 
-def _describe(model: SerModel) -> dict[str, object]:
+def describe_model(model: SerModel) -> dict[str, object]:
     head, pooling = model.head, model.pooling
     hidden = 0 if head.hidden is None else head.hidden.out_features
     description: dict[str, object] = {

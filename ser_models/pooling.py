@@ -144,6 +144,8 @@ def weighted_layer_sum(hidden_LBTD: Tensor, weight_L: Tensor) -> Tensor:
 
 
 def _check(hidden_BTD: Tensor, mask_BT: Tensor) -> None:
+    if torch.compiler.is_compiling():  # a traced graph has no values to look at
+        return
     if hidden_BTD.shape[-3:-1] != mask_BT.shape:
         raise ValueError(f"frames {tuple(hidden_BTD.shape)} need a mask (B, T), got {tuple(mask_BT.shape)}")
     if not len(mask_BT) or not bool(mask_BT.any(1).all()):

@@ -53,7 +53,7 @@ FLOORS = {
             "relevance",
         ),
         *("alignment", "similarity"),
-        *("training", "adapters", "objectives", "build", "adaptation"),
+        *("training", "adapters", "objectives", "build", "exports", "inference", "adaptation"),
     ],
 }
 """Folders and loose modules of each part, the ground first: an import may only go down its list."""

@@ -13,24 +13,35 @@ from ser_models.adapters.prefix import Prefix
 from ser_models.encoders import SpeechEncoder
 
 
-def merge_adapters(encoder: SpeechEncoder) -> SpeechEncoder:
+def merge_adapters(encoder: SpeechEncoder, *, leave: bool = False) -> SpeechEncoder:
     """Fold the adapters into the encoder's weights in place: the same function, and a plain encoder again, all frozen.
 
-    Raises ValueError for kinds that are no linear update of a weight.
+    Kinds that are no linear update of a weight raise ValueError, or stay as they are with `leave`.
     """
-    if unfit := [kind for kind in encoder.adapters if not ADAPTERS[kind].mergeable]:
+    unfit = [kind for kind in encoder.adapters if not ADAPTERS[kind].mergeable]
+    if unfit and not leave:
         mergeable = ", ".join(kind for kind, adapter in ADAPTERS.items() if adapter.mergeable)
         raise ValueError(f"{', '.join(unfit)} cannot be merged into the weights; mergeable: {mergeable}")
-    for name, module in list(encoder.model.named_modules()):
+    for module in encoder.model.modules():
         if is_of_peft(module):
             module.merge(safe_merge=True)
-            parent, _, own = name.rpartition(".")
-            setattr(encoder.model.get_submodule(parent), own, module.get_base_layer())
+    carried = {kind: encoder.adapters[kind] for kind in unfit}
+    unload_peft(encoder)
     for module in encoder.modules():
         module.__dict__.pop(MARKS, None)
-    encoder.adapters.clear()
-    encoder.model.__dict__.pop("peft_config", None)
+    encoder.adapters = carried
     encoder.requires_grad_(False)
+    return encoder
+
+
+def unload_peft(encoder: SpeechEncoder) -> SpeechEncoder:
+    """Take peft's layers off an encoder in place; what is not merged is lost."""
+    for name, module in list(encoder.model.named_modules()):
+        if is_of_peft(module):
+            parent, _, own = name.rpartition(".")
+            setattr(encoder.model.get_submodule(parent), own, module.get_base_layer())
+    encoder.model.__dict__.pop("peft_config", None)
+    encoder.adapters = {kind: options for kind, options in encoder.adapters.items() if ADAPTERS[kind].peft is None}
     return encoder
 
 

@@ -61,7 +61,7 @@ class Prefix(nn.Module):
         if not self.enabled:
             return key_BHTD, value_BHTD, bias
         key, value = (
-            torch.cat([own.to(frames).expand(len(frames), *own.shape), frames], dim=2)
+            torch.cat([own.to(frames).expand(frames.shape[0], *own.shape), frames], dim=2)
             for own, frames in ((self.get_parameter("key"), key_BHTD), (self.get_parameter("value"), value_BHTD))
         )
         return key, value, None if bias is None else nn.functional.pad(bias, (key.shape[2] - key_BHTD.shape[2], 0))

@@ -218,6 +218,8 @@ def attention_of(layer: Any) -> nn.Module:
 
 def check_clips(wave_BS: Tensor, length_B: Tensor, minimal_samples: int) -> None:
     """Refuse a batch whose lengths do not fit its samples, or that holds a clip too short for a single frame."""
+    if torch.compiler.is_compiling():  # a graph that is traced for clips of any length has no lengths to look at
+        return
     if wave_BS.ndim != 2 or length_B.shape != wave_BS.shape[:1] or len(length_B) == 0:
         raise ValueError(
             f"expected waves (B, S) and lengths (B,) with B > 0, got {tuple(wave_BS.shape)} and {tuple(length_B.shape)}"
@@ -242,7 +244,7 @@ def attention_bias(mask_BT: Tensor, dtype: torch.dtype) -> Tensor | None:
 
     Additive rather than bool, because the eager and the fused attention of transformers both accept it.
     """
-    if bool(mask_BT.all()):
+    if not torch.compiler.is_compiling() and bool(mask_BT.all()):
         return None
     bias_BT = torch.zeros(mask_BT.shape, dtype=dtype, device=mask_BT.device)
     return bias_BT.masked_fill(~mask_BT, torch.finfo(dtype).min)[:, None, None, :]

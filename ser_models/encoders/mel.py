@@ -29,6 +29,13 @@ def mel_filters(bands: int) -> Tensor:
     return torch.from_numpy(filters).float()
 
 
+def at_most(size: int, limit: int) -> int:
+    """The smaller of two sizes. A graph that is traced for clips of any length takes the limit as one of its input,
+    where `min` would take it as part of the length.
+    """
+    return size if size <= limit else limit
+
+
 def log_mel(wave_BS: Tensor, filters_FM: Tensor, *, frames: int, limit_samples: int) -> Tensor:
     """First `frames` frames of the log-mel spectrogram of clips padded with silence to the limit, -> (B, M, frames).
 
@@ -36,7 +43,7 @@ def log_mel(wave_BS: Tensor, filters_FM: Tensor, *, frames: int, limit_samples: 
     limit (30 s for Whisper) is silence, which never holds a clip's maximum, so it need not be computed.
     """
     # Two frames beyond the last one keep the reflection at the end of the transform away from it.
-    samples = min((frames + 2) * HOP_SAMPLES, limit_samples)
+    samples = at_most((frames + 2) * HOP_SAMPLES, limit_samples)
     padded_BS = F.pad(wave_BS, (0, samples - wave_BS.shape[1]))
     window = torch.hann_window(WINDOW_SAMPLES, device=wave_BS.device)
     spectrum_BFT = torch.stft(padded_BS, WINDOW_SAMPLES, HOP_SAMPLES, window=window, return_complex=True)

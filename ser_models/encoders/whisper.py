@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ser_models.encoders.decoderless import without_decoder
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
-from ser_models.encoders.mel import HOP_SAMPLES, log_mel, mel_filters
+from ser_models.encoders.mel import HOP_SAMPLES, at_most, log_mel, mel_filters
 
 FRAME_SAMPLES = 2 * HOP_SAMPLES
 
@@ -68,11 +68,13 @@ class WhisperSpeechEncoder(SpeechEncoder):
 
     def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
         self._check_limit(length_B)
-        frames = int(self.frames(torch.tensor(min(wave_BS.shape[1], self.limit_samples))))
-        wave_BS = wave_BS[:, : self.limit_samples]
+        samples = at_most(wave_BS.shape[1], self.limit_samples)
+        frames = (samples + FRAME_SAMPLES - 1) // FRAME_SAMPLES
         # Four mel frames past the last pair: the window's tail and what the two convolutions see to the right.
-        mel_frames = min(2 * frames + 4, self.limit_samples // HOP_SAMPLES)
-        mel_BMT = log_mel(wave_BS.float(), self.filters_FM.float(), frames=mel_frames, limit_samples=self.limit_samples)
+        mel_frames = at_most(2 * frames + 4, self.limit_samples // HOP_SAMPLES)
+        mel_BMT = log_mel(
+            wave_BS[:, :samples].float(), self.filters_FM.float(), frames=mel_frames, limit_samples=self.limit_samples
+        )
         hidden_BDT = F.gelu(self.model.conv1(mel_BMT.to(self.model.dtype)))
         hidden_BDT = F.gelu(self.model.conv2(hidden_BDT))
         return hidden_BDT[..., :frames].transpose(1, 2)
@@ -82,6 +84,8 @@ class WhisperSpeechEncoder(SpeechEncoder):
         return F.dropout(hidden_BTD, p=self.model.dropout, training=self.training)
 
     def _check_limit(self, length_B: Tensor) -> None:
+        if torch.compiler.is_compiling():
+            return
         for index, length in enumerate(length_B.tolist()):
             if length > self.limit_samples:
                 raise ValueError(

@@ -80,6 +80,24 @@ def predict(
     show(run_predict(parse(PredictOptions, values, settings or [])))
 
 
+@command_of(results_app, "export")
+def export(
+    run: RunPath,
+    out: Annotated[str, typer.Option("--out", help="A new folder.")],
+    form: Annotated[str, typer.Option("--format", help="hf, peft, onnx or torch-export.")] = "hf",
+    trajectory: Annotated[
+        str | None, typer.Option(help="Which trajectory's model; default: the best on dev among the strategy's.")
+    ] = None,
+    settings: Sets = None,
+) -> None:
+    """Print the folders of the model and of the export."""
+    from seral.models.export import ExportOptions, export_model
+    from seral.options import parse
+
+    values = {"run": run, "out": out, "format": form, "trajectory": trajectory}
+    show(export_model(parse(ExportOptions, values, settings or [])))
+
+
 @results_app.command()
 def doctor(
     config: Annotated[Path | None, typer.Argument(help="A run's YAML file, to check what it needs.")] = None,

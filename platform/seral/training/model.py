@@ -9,6 +9,7 @@ MODEL/SHA256SUMS                    the checksums of all that
 # N rows · B batch · T frames · C classes · K rated dimensions · L hidden states
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ser_models.adapters.parameters import adapter_parameters
-from ser_models.adapters.store import load_adapter, save_adapter
+from ser_models.adapters.store import save_adapter
 from ser_models.audio_text import AudioTextPool
 from ser_models.build import SerModel, adopt_head, build_model
 from ser_models.build import load_model as load_head
@@ -30,12 +31,14 @@ from ser_models.build import save_model as save_head
 from ser_models.checksums import check_checksums, write_checksums
 from ser_models.encoders import SpeechEncoder, load_encoder
 from ser_models.fitting import FitResult
+from ser_models.inference import find_encoder, load_trained
 from seral import storage
 from seral.errors import DamagedError
 from seral.features.batches import Frames, pad_frames
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Utterances
+from seral.task.run import CONFIG
 
 Float = NDArray[np.float32]
 
@@ -75,7 +78,12 @@ def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int,
         save_head(model, local)
         if adapter_parameters(model.encoder):
             save_adapter(model.encoder, Path(local) / "adapter")
-        facts = {"encoder": store.encoder, "fingerprint": store.fingerprint, "layer": layer, "normalise": normalise}
+        facts = {
+            "encoder": _reference(folder, store.encoder),
+            "fingerprint": store.fingerprint,
+            "layer": layer,
+            "normalise": normalise,
+        }
         if isinstance(model.pool, AudioTextPool) and store.text is not None:
             facts["text_encoder"] = store.text.encoder
         storage.write_json(Path(local) / "encoder.json", facts)
@@ -83,23 +91,25 @@ def save_model(folder: str, model: SerModel, store: FeatureStore, *, layer: int,
         storage.copy_folder(local, folder)
 
 
+def _reference(folder: str, encoder: str) -> str:
+    """The name of an encoder as a model holds it: one that its run made by the path from the model, so that the run
+    may be moved.
+    """
+    runs = (parent for parent in Path(folder).parents if (parent / CONFIG).is_file())
+    inside = any(Path(encoder).is_relative_to(run) for run in runs)
+    return os.path.relpath(encoder, folder) if inside else encoder
+
+
 def load_fitted(folder: str) -> SerModel:
     """Pool and head of a saved model on a frozen encoder, which is loaded once a process."""
-    facts = storage.read_json(storage.join(folder, "encoder.json"))
     with checked_copy(folder) as local:
-        return load_head(local, frozen_encoder(facts["encoder"])).eval()
+        return load_head(local, frozen_encoder(read_encoder(folder))).eval()
 
 
 def load_model(folder: str) -> SerModel:
     """The whole model, encoder and adapters included, in evaluation mode."""
-    facts = storage.read_json(storage.join(folder, "encoder.json"))
     with checked_copy(folder) as local:
-        encoder = load_encoder(facts["encoder"])
-        if (local / "adapter").is_dir():
-            load_adapter(encoder, local / "adapter")
-        else:
-            encoder.requires_grad_(False)
-        return load_head(local, encoder).eval()
+        return load_trained(local, read_encoder(folder), check=False)
 
 
 @contextmanager
@@ -120,9 +130,9 @@ def read_outputs(folder: str) -> tuple[list[str], list[str]]:
 
 
 def read_encoder(folder: str) -> str:
-    """The name of the encoder of a saved model."""
+    """The name of the encoder of a saved model: embedded, a hub id, or the address of its folder."""
     name: str = storage.read_json(storage.join(folder, "encoder.json"))["encoder"]
-    return name
+    return find_encoder(folder, name)
 
 
 def read_text_encoder(folder: str) -> str | None:

@@ -395,6 +395,13 @@ Example: `seral sweep run jobs/configs/sweep-heads.yaml --set trials=50`""",
 
 Example: `seral predict runs/emodb data/pool --out predictions.parquet`""",
     ),
+    "export": Verb(
+        name="export",
+        options="seral.models.export:ExportOptions",
+        function="seral.models.export:export_model",
+        help="Write the model of a run in a format that is loaded without seral: hf, peft, onnx or torch-export.",
+        about="""Example: `seral export runs/emodb --format hf --out exports/emodb`""",
+    ),
     "report": Verb(
         name="report",
         options="seral.report:ReportOptions",

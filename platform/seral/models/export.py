@@ -1,0 +1,94 @@
+"""The model of a run in formats that are loaded without seral."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from ser_models.exports import write_export
+from ser_models.inference import load_trained
+from seral import storage
+from seral.errors import OptionError
+from seral.options import Options
+from seral.prediction import model_folder
+from seral.progress import say
+from seral.task.run import verb_of
+from seral.training.model import checked_copy, read_encoder, read_normalisation
+from seral.training.source import MODELS, read_source_facts
+
+BESIDE = ("README.md", "LICENSES")
+"""Files of a model's folder that go along: its card, and the licences of what it was made from."""
+
+
+class ExportOptions(Options):
+    """Options of an export: the run whose model is written, the format, and where it goes."""
+
+    run: str
+    """The run whose model is exported."""
+    format: Literal["hf", "peft", "onnx", "torch-export"] = "hf"
+    """hf: a folder for `transformers`; peft: adapters beside their encoder; onnx, torch-export: one graph."""
+    out: str
+    """A new folder."""
+    trajectory: str | None = None
+    """The trajectory whose last model is exported; None = the best on dev among the strategy's."""
+    base: str | None = None
+    """Hub id of the encoder, which peft's format names; None = the run's encoder if that is one, else the encoder goes
+    into the folder."""
+    temperature: float | None = Field(default=None, gt=0)
+    """Class logits are divided by it; None = that of a transfer's model, 1 of any other."""
+    encoder: str | None = None
+    """Folder or hub id of the model's encoder, if that is no longer where the run says."""
+
+
+def export_model(options: ExportOptions) -> dict[str, str]:
+    """Write the model of a run in a format. Returns the folders of the model and of the export.
+
+    Raises OptionError where the format cannot hold the model, and where there is something at `out` already.
+    """
+    out, folder = storage.absolute(options.out), model_folder(storage.absolute(options.run), options.trajectory)
+    if storage.exists(out):
+        raise OptionError(f"there is something at {out} already: give a new folder")
+    if (normalise := read_normalisation(folder)) != "none":
+        say(f"the model takes away the mean of a {normalise}, which clips one by one have none of: an export does not")
+    with checked_copy(folder) as local, tempfile.TemporaryDirectory(prefix="seral-export-") as scratch:
+        written = Path(scratch) / "export"
+        try:
+            write_export(
+                load_trained(local, options.encoder or read_encoder(folder)),
+                written,
+                options.format,
+                temperature=_temperature(options, folder),
+                base=options.base or _hub_id(read_encoder(folder)),
+                home=out,
+            )
+        except (ValueError, ImportError) as error:
+            raise OptionError(f"format={options.format}: {error}") from error
+        for name in BESIDE:
+            if storage.exists(storage.join(folder, name)):
+                _copy(storage.join(folder, name), storage.join(str(written), name))
+        storage.copy_folder(written, out)
+    return {"model": folder, "format": options.format, "out": out}
+
+
+def _temperature(options: ExportOptions, folder: str) -> float:
+    if options.temperature is not None:
+        return options.temperature
+    run = storage.absolute(options.run)
+    if verb_of(run) != "transfer":
+        return 1.0
+    facts = read_source_facts(storage.join(run, MODELS))
+    return float(facts["models"][facts["normalise"]]["temperature"])
+
+
+def _hub_id(name: str) -> str | None:
+    """The name of an encoder if it is one of the hub's, not a folder and not one of seral's own."""
+    return name if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not Path(name).exists() else None
+
+
+def _copy(source: str, target: str) -> None:
+    copy = storage.copy_file if storage.is_file(source) else storage.copy_folder
+    copy(source, target)
