@@ -64,9 +64,9 @@ def code_of(model: SerModel) -> str:
     """The source of the file beside the configuration."""
     network, encoder = type(model.encoder.model), type(model.encoder)
     carried = {kind: ADAPTERS[kind] for kind in model.encoder.adapters}
-    roots = [SerForAudioClassification, encoder]
+    roots: list[Any] = [SerForAudioClassification, encoder]
     for adapter in carried.values():
-        roots += [adapter.options, adapter.attach]  # type: ignore[list-item]  # a function has a module and a name, too
+        roots += [adapter.options, adapter.attach]
     pairs = [f'"{kind}": ({part.options.__name__}, {part.attach.__name__})' for kind, part in carried.items()]
     footer = FOOTER.format(
         network_module=network.__module__,
@@ -84,7 +84,8 @@ def as_transformers(model: SerModel, *, temperature: float = 1.0) -> SerForAudio
     exported_class = _class_of(type(encoder.model), type(encoder), kinds)
     exported = exported_class(config_of(model, temperature=temperature))
     exported.model.load_state_dict(model.state_dict(), strict=False)
-    return exported.eval()
+    exported.train(False)
+    return exported
 
 
 def read_hf(folder: str | Path) -> tuple[SerModel, float]:
@@ -98,7 +99,7 @@ def read_hf(folder: str | Path) -> tuple[SerModel, float]:
         raise ValueError(f"{folder} is no export of seral: its config.json says {config.model_type!r} on {family!r}")
     kinds = ADAPTERS.own_first(config.adapters)
 
-    exported_class = _class_of(_network_class(config.encoder), FAMILIES[family], kinds)
+    exported_class = _class_of(_network_class(config.encoder), FAMILIES[str(family)], kinds)
     with no_progress_bars():
         exported = exported_class.from_pretrained(folder, config=config, dtype=torch.float32)
     return exported.model, config.head["temperature"]

@@ -20,7 +20,7 @@ from ser_models.build import build_model, use_pooling
 from ser_models.encoders.encoder import SpeechEncoder
 
 
-class SerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers' classes are partly unannotated
+class SerConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # transformers' classes are partly unannotated
     """Everything that a model is built from; the code for its encoder and adapters lies beside it."""
 
     model_type = "seral"
@@ -44,7 +44,7 @@ class SerConfig(PreTrainedConfig):  # type: ignore[misc]  # transformers' classe
         super().__init__(**settings)
 
 
-class SerForAudioClassification(PreTrainedModel):  # type: ignore[misc]
+class SerForAudioClassification(PreTrainedModel):  # type: ignore[no-untyped-call]
     """A speech encoder, statistics of its hidden states over time, and a head.
 
     `logits` (B, C) are those of the classes, or the dimensions (B, K) of a model without classes; with both, the
@@ -55,7 +55,8 @@ class SerForAudioClassification(PreTrainedModel):  # type: ignore[misc]
     main_input_name = "input_values"
     network_class: ClassVar[Any]
     """transformers' class of the encoder network."""
-    encoder_class: ClassVar[type[SpeechEncoder]]
+    encoder_class: ClassVar[Any]
+    """The SpeechEncoder around it."""
     adapter_classes: ClassVar[dict[str, tuple[type[Any], Callable[..., SpeechEncoder]]]] = {}
     """Kind -> its options and the function that attaches it, in the order in which they go onto the encoder."""
 
@@ -67,7 +68,7 @@ class SerForAudioClassification(PreTrainedModel):  # type: ignore[misc]
             encoder = self.encoder_class(network, normalise=config.head["normalise"])
             for kind, (options, attach) in self.adapter_classes.items():
                 attach(encoder, options(**config.adapters[kind]), seed=0)
-            classes = [] if config.problem_type == "regression" else list(config.id2label.values())
+            classes = [] if config.problem_type == "regression" else list((config.id2label or {}).values())
             text = TextInput(**config.head["text"]) if config.head.get("text") else None
             self.model = build_model(
                 encoder, classes, dimensions=config.dimensions, text=text, **config.head["options"]
@@ -75,8 +76,8 @@ class SerForAudioClassification(PreTrainedModel):  # type: ignore[misc]
             if config.head.get("pooling"):
                 use_pooling(self.model, **config.head["pooling"])
         keep_buffers(self)
-        self.post_init()
-        self.eval()
+        self.post_init()  # type: ignore[no-untyped-call]
+        self.train(False)
 
     def forward(
         self,

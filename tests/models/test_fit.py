@@ -30,7 +30,8 @@ from seral.pool.shards import open_pool
 from seral.prediction import PredictOptions, model_folder, predict
 from seral.task.gold import Oracle
 from seral.training.finetune_options import FinetuneOptions
-from seral.training.supervised import SupervisedOptions, run_train
+from seral.training.options import SupervisedOptions
+from seral.training.supervised import run_train
 from seral.verbs.check_run import check_run
 
 Values = dict[str, Any]

@@ -21,7 +21,8 @@ from seral.errors import LabelError, OptionError, StateError
 from seral.exports import FORMATS
 from seral.exports.export import ExportOptions, export_pool
 from seral.options import parse
-from seral.pool.ingest import ImportOptions, import_corpus
+from seral.pool.ingest import import_corpus
+from seral.pool.options import ImportOptions
 from seral.pool.shards import Pool, open_pool
 from seral.schema import GOLD, VOTES
 

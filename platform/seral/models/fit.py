@@ -27,7 +27,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import StateError
 from seral.labels.annotator import Annotator
-from seral.loop import ANNOTATORS
+from seral.loop.annotators import ANNOTATORS
 from seral.loop.asking import Answers, answers_in
 from seral.loop.learning import examples_of, train_model
 from seral.loop.loop import loop_fold

@@ -18,14 +18,14 @@ from seral import storage
 from seral.errors import StateError
 from seral.labels.ledger import Ledger
 from seral.labels.people import ledger_url
+from seral.loop.folders import NO_OUTPUTS, count_rounds, prediction_files, read_picks, round_folder
 from seral.loop.growth import JUDGED
 from seral.loop.options import LoopOptions
-from seral.loop.rounds import NO_OUTPUTS, count_rounds, prediction_files, read_picks, round_folder
 from seral.schema import PICK
 from seral.task.cells import CELLS
 from seral.task.run import read_config, read_options, verb_of
 from seral.training.finetune_options import FinetuneOptions
-from seral.training.supervised import SupervisedOptions
+from seral.training.options import SupervisedOptions
 
 NORMALISATIONS = ("none", "corpus", "speaker")
 """The choices of `finetune.head.normalise: auto`, the one that takes away the least first."""

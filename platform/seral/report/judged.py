@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from seral import storage
-from seral.loop import ANNOTATORS
+from seral.loop.annotators import ANNOTATORS
 from seral.loop.options import LoopOptions
 from seral.pool.shards import Pool
 from seral.report.records import RunRecords

@@ -7,8 +7,8 @@ from typing import Any
 
 from seral import storage
 from seral.errors import SeralError, StateError
-from seral.loop.loop import loop_status
 from seral.loop.options import LoopOptions
+from seral.loop.status import loop_status
 from seral.schema import FULL
 from seral.task.run import CONFIG, ENVIRONMENT, read_config, read_options, verb_of
 

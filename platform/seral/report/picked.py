@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 
 from seral import storage
 from seral.labels.doubts import label_errors
+from seral.loop.folders import prediction_files, round_folder
 from seral.loop.relabel import earlier_predictions
-from seral.loop.rounds import prediction_files, round_folder
 from seral.report import page
 from seral.report.records import RunRecords
 from seral.schema import FULL
