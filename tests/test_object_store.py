@@ -19,7 +19,8 @@ from seral import ImportOptions, LoopOptions, import_corpus, run_loop, write_run
 from seral.loop.status import loop_status
 from seral.cluster import ClusterOptions, connect
 from seral.erase.erase import EraseOptions, erase
-from seral.prediction import PredictOptions, predict
+from seral.models.prediction import predict
+from seral.models.options import PredictOptions
 from seral.options import parse
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
 from seral.pool.check import check_pool

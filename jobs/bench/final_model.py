@@ -23,11 +23,12 @@ from seral import storage
 from seral.figures.markdown import markdown
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
-from seral.models.fit import FinalOptions, fit_final
+from seral.models.fit import fit_final
+from seral.models.options import FinalOptions, PredictOptions
+from seral.models.prediction import model_folder, predict
 from seral.options import Options, load, run_job
 from seral.pool.derive import SelectOptions, select_from_pool
 from seral.pool.shards import open_pool
-from seral.prediction import PredictOptions, model_folder, predict
 from seral.task.cells import write_table
 from seral.task.folds import codes
 from seral.task.gold import Oracle

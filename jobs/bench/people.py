@@ -47,7 +47,7 @@ from seral.loop.options import LoopOptions
 from seral.options import Options, run_job
 from seral.pool.shards import open_pool
 from seral.pool.splits import SplitOptions, folds_of
-from seral.report import write_run_report
+from seral.report.report import write_run_report
 from seral.selection.selection import StrategyOptions
 from seral.task.eligibility import eligible
 from seral.task.examples import Targets

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
     from seral.loop.loop import run_loop
     from seral.loop.options import LoopOptions
     from seral.loop.status import loop_status
+    from seral.models.options import PredictOptions
+    from seral.models.prediction import predict
     from seral.pool.check import check_pool
     from seral.pool.ingest import import_corpus
     from seral.pool.options import ImportOptions
     from seral.pool.shards import Pool, open_pool
     from seral.pool.stats import pool_stats
-    from seral.prediction import PredictOptions, predict
-    from seral.report import write_run_report
+    from seral.report.report import write_run_report
 
 __all__ = [
     "ImportOptions",
@@ -48,15 +49,15 @@ _HOME = {
     "run_loop": "loop.loop",
     "SeralError": "errors",
     "extract_features": "features.audio",
-    "PredictOptions": "prediction",
-    "predict": "prediction",
-    "ImportOptions": "pool.ingest",
+    "PredictOptions": "models.options",
+    "predict": "models.prediction",
+    "ImportOptions": "pool.options",
     "import_corpus": "pool.ingest",
     "Pool": "pool.shards",
     "check_pool": "pool.check",
     "open_pool": "pool.shards",
     "pool_stats": "pool.stats",
-    "write_run_report": "report",
+    "write_run_report": "report.report",
 }
 
 

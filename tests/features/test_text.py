@@ -19,11 +19,12 @@ from seral.errors import OptionError, TrainError
 from seral.features.text import extract_text
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.models.options import PredictOptions
+from seral.models.prediction import predict
 from seral.options import parse
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
-from seral.prediction import PredictOptions, predict
 from seral.schema import GOLD
 from seral.studies.compare import run_compare
 from seral.studies.options import CompareOptions

@@ -18,7 +18,7 @@ from seral.options import parse
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
-from seral.report import write_run_report
+from seral.report.report import write_run_report
 
 pytestmark = pytest.mark.ray
 ARMS = ("margin.fold-00.seed-0", "random.fold-00.seed-0")

@@ -25,11 +25,12 @@ from seral.loop.rounds import Round, Trajectory, draw_in_proportion
 from seral.loop.status import loop_status
 from seral.loop.stopping import RoundSummary
 from seral.loop.trajectory import OnRound, run_trajectory
+from seral.models.options import PredictOptions
+from seral.models.prediction import predict
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
-from seral.prediction import PredictOptions, predict
-from seral.report import write_run_report
+from seral.report.report import write_run_report
 from seral.task.context import open_run
 from seral.task.gold import Oracle
 

@@ -28,7 +28,7 @@ from seral.loop.options import LoopOptions
 from seral.loop.status import loop_status
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.report import write_run_report
+from seral.report.report import write_run_report
 from seral.task.gold import Oracle
 
 Rows = list[dict[str, Any]]

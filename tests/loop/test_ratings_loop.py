@@ -14,11 +14,13 @@ from seral.errors import OptionError
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.loop.status import loop_status
+from seral.models.options import PredictOptions
+from seral.models.prediction import predict
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.prediction import PredictOptions, predict
-from seral.report import read_run, write_run_report
 from seral.report.ratings import ccc_curves
+from seral.report.records import read_run
+from seral.report.report import write_run_report
 from seral.schema import GOLD
 from seral.storage import read_tables
 

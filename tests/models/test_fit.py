@@ -23,11 +23,12 @@ from seral.labels.ledger import Ledger
 from seral.labels.simulated import Person, Truth, answer_all, even
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
-from seral.models.fit import FinalOptions, fit_final
+from seral.models.fit import fit_final
 from seral.models.fold_models import FoldModel, best_epoch, settled
+from seral.models.options import FinalOptions, PredictOptions
+from seral.models.prediction import model_folder, predict
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.prediction import PredictOptions, model_folder, predict
 from seral.task.gold import Oracle
 from seral.training.finetune_options import FinetuneOptions
 from seral.training.options import SupervisedOptions
@@ -72,7 +73,7 @@ def test_a_final_model_learns_what_all_folds_bought_and_its_card_says_what_they_
     values: Values, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run, out = run_loop(parse(LoopOptions, values)), tmp_path / "final"
-    summary = fit(run, out, license="cc-by-4.0")
+    summary = fit(run, out, licence="cc-by-4.0")
     bought = picks(run)
     oracle = Oracle(open_pool(values["pool"]), values["classes"])
     assert learnt(out) == dict(zip(sorted(bought), oracle.emotions(sorted(bought)), strict=True))
@@ -125,7 +126,7 @@ def test_it_is_the_same_again_and_goes_on_with_a_loop_that_does(values: Values, 
     fit(run, out)
     assert set(learnt(out)) == picks(run)
     first, when = weights(out), (out / "model" / "head.safetensors").stat().st_mtime_ns
-    fit(run, out, license="mit")
+    fit(run, out, licence="mit")
     assert (out / "model" / "head.safetensors").stat().st_mtime_ns == when  # only the card is new
     assert ModelCard.load(out / "README.md").data.license == "mit"
     # Killed after the training and before the record: there is no model, until it goes on.

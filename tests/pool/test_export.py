@@ -19,7 +19,8 @@ from seral import storage
 from seral.erase.erase import EraseOptions, erase
 from seral.errors import LabelError, OptionError, StateError
 from seral.exports import FORMATS
-from seral.exports.export import ExportOptions, export_pool
+from seral.exports.export import export_pool
+from seral.exports.options import ExportOptions
 from seral.options import parse
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions

@@ -28,9 +28,10 @@ from seral.features.frames import FrameSource, averaged, survey
 from seral.features.store import FeatureStore
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.models.options import PredictOptions
+from seral.models.prediction import predict
 from seral.options import parse
 from seral.pool.shards import Pool, open_pool
-from seral.prediction import PredictOptions, predict
 from seral.pretraining.layout import pretrained_adapters
 from seral.pretraining.local_attributes import LocalAttributesPretraining, LocalAttributesSpec
 from seral.pretraining.options import TaptRunOptions

@@ -22,12 +22,14 @@ from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.report import ReportOptions, read_run, report_run
 from seral.report.calibration import tempered
 from seral.report.comparison import headline
 from seral.report.groups import results_by_group
 from seral.report.judged import confusions, judged_clips
 from seral.report.listing import list_runs
+from seral.report.options import ReportOptions
+from seral.report.records import read_run
+from seral.report.report import report_run
 
 pytestmark = pytest.mark.slow  # two runs of the loop, and a browser
 EMOTIONS = ["anger", "happiness", "neutral", "sadness"]

@@ -20,7 +20,6 @@ from seral.errors import StateError
 from seral.labels.ledger import Ledger
 from seral.labels.records import Answer, Project
 from seral.pool.shards import FORMAT
-from seral.report import read_run, write_report
 from seral.report.comparison import (
     cost_of_target,
     crossing,
@@ -29,6 +28,8 @@ from seral.report.comparison import (
     headline,
     paired_difference,
 )
+from seral.report.records import read_run
+from seral.report.report import write_report
 from seral.schema import LABEL, METADATA_COLUMNS, PICK, UTTERANCE, prediction_schema
 
 CLASSES = ["anger", "happiness", "neutral", "sadness"]

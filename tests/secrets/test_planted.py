@@ -20,7 +20,7 @@ from seral.labels.ledger import Ledger
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import every_option, parse, put, run_job
-from seral.report import write_run_report
+from seral.report.report import write_run_report
 from seral.submit.submit import SubmitOptions
 from seral.task.tracking import TrackingOptions
 from seral.verbs import VERBS, Verb

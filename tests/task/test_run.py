@@ -12,8 +12,8 @@ import yaml
 import seral
 from seral.errors import OptionError, StateError
 from seral.loop.loop import LoopOptions
+from seral.models.prediction import model_folder
 from seral.options import Options
-from seral.prediction import model_folder
 from seral.task.run import KINDS, claim, read_config, read_options, verb_of
 
 

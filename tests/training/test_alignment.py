@@ -18,10 +18,11 @@ from seral.errors import OptionError, TrainError
 from seral.features.audio import extract_features
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.models.options import PredictOptions
+from seral.models.prediction import predict
 from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.pool.splits import folds_of
-from seral.prediction import PredictOptions, predict
 from seral.studies.layer_options import LayerTransferOptions
 from seral.studies.layer_transfer import run_layer_transfer
 from seral.task.eligibility import eligible

@@ -10,9 +10,10 @@ import pytest
 
 from seral import storage
 from seral.errors import OptionError, StateError
+from seral.models.options import PredictOptions
+from seral.models.prediction import model_folder, predict
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.prediction import PredictOptions, model_folder, predict
 from seral.training.options import SupervisedOptions
 from seral.training.supervised import run_train
 

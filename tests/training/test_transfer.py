@@ -14,10 +14,11 @@ from seral import storage
 from seral.errors import OptionError
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.models.options import PredictOptions
+from seral.models.prediction import predict
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.prediction import PredictOptions, predict
-from seral.report import write_run_report
+from seral.report.report import write_run_report
 from seral.task.gold import Oracle
 from seral.training.options import TransferOptions
 from seral.training.transfer import run_transfer

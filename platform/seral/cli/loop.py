@@ -24,7 +24,7 @@ def loop_run(
     from seral.loop.loop import run_loop
     from seral.loop.options import LoopOptions
     from seral.options import load
-    from seral.report import write_run_report
+    from seral.report.report import write_run_report
 
     run = run_loop(load(LoopOptions, config, [*(settings or []), *(["grown=true"] if grown else [])], "loop"))
     typer.echo(f"report: {write_run_report(run)}")

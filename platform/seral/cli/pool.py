@@ -336,7 +336,8 @@ def pool_export(
     settings: Sets = None,
 ) -> None:
     """Print the counts of an export, and the command that imports it again."""
-    from seral.exports.export import ExportOptions, export_pool
+    from seral.exports.export import export_pool
+    from seral.exports.options import ExportOptions
     from seral.options import parse
 
     values = {"pool": pool, "format": format, "out": out, "labels": labels, "licence": licence}

@@ -42,7 +42,8 @@ def report(
 ) -> None:
     """Print the address of the page."""
     from seral.options import parse
-    from seral.report import ReportOptions, report_run
+    from seral.report.options import ReportOptions
+    from seral.report.report import report_run
 
     typer.echo(report_run(parse(ReportOptions, {"run": runs[0], "against": runs[1:]}, settings or [])))
 
@@ -72,9 +73,9 @@ def predict(
     settings: Sets = None,
 ) -> None:
     """Print the counts of a prediction."""
+    from seral.models.options import PredictOptions
+    from seral.models.prediction import predict as run_predict
     from seral.options import parse
-    from seral.prediction import PredictOptions
-    from seral.prediction import predict as run_predict
 
     values = {"run": run, "source": source, "out": out, "trajectory": trajectory}
     show(run_predict(parse(PredictOptions, values, settings or [])))
@@ -91,7 +92,8 @@ def export(
     settings: Sets = None,
 ) -> None:
     """Print the folders of the model and of the export."""
-    from seral.models.export import ExportOptions, export_model
+    from seral.models.export import export_model
+    from seral.models.options import ExportOptions
     from seral.options import parse
 
     values = {"run": run, "out": out, "format": form, "trajectory": trajectory}

@@ -63,7 +63,8 @@ def fit(
 ) -> None:
     """Print where the model is, and what to expect of it."""
     from seral import storage
-    from seral.models.fit import FinalOptions, fit_final
+    from seral.models.fit import fit_final
+    from seral.models.options import FinalOptions
     from seral.options import parse
 
     values = {"of": run, "run": out or storage.join(run, "final")}

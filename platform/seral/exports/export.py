@@ -10,38 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from seral import storage
 from seral.errors import OptionError, StateError, unknown_name
 from seral.exports import FORMATS
 from seral.exports.clips import Clip, clips_of, facts_of, read_labels
-from seral.options import Options
+from seral.exports.options import ExportOptions
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import open_pool
 from seral.pool.tombstones import read_erased
 
 RECORD = "seral-export.json"
 """File of an export that says what it is of; written last."""
-
-
-class ExportOptions(Options):
-    """Options of an export."""
-
-    pool: str
-    """The pool: a folder, an address, or POOL@NAME for a snapshot."""
-    format: str
-    """One of seral.exports.FORMATS."""
-    out: str
-    """The folder to make; nothing may be there yet."""
-    labels: str | None = None
-    """Labels instead of the pool's gold labels and votes: those of a run, a folder, or a Parquet table."""
-    licence: str | None = None
-    """The licence of the speech, such as CC-BY-4.0, where the format has a field for it."""
-    duplicates: bool = False
-    """Clips that are marked as duplicates of others too."""
-    shard_mb: float = Field(default=500.0, gt=0)
-    """Size of a file that holds many clips, in MB."""
 
 
 @contextmanager

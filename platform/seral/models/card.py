@@ -47,8 +47,8 @@ class CardFacts:
     strategies: Mapping[str, int]
     """Strategy -> picks; nothing where all labels were there."""
     protocol: str
-    license: str | None
-    data_licenses: Mapping[str, str]
+    licence: str | None
+    data_licences: Mapping[str, str]
 
 
 def write_card(folder: str, facts: CardFacts) -> dict[str, Any]:
@@ -67,12 +67,12 @@ def figures_of(facts: CardFacts) -> dict[str, Any]:
     task, judged = facts.task, facts.judged
     return {
         "seral": __version__,
-        "encoder": {"name": _short(task.encoder), "license": encoder_license(task.encoder)},
+        "encoder": {"name": _short(task.encoder), "licence": encoder_licence(task.encoder)},
         "text_encoder": None if task.text_encoder is None else _short(task.text_encoder),
         "classes": list(task.classes),
         "dimensions": list(task.dimensions),
         "protocol": facts.protocol,
-        "license": facts.license,
+        "licence": facts.licence,
         "labels": _labels(facts),
         "settings": {
             "adapter": task.finetune.adapter,
@@ -108,7 +108,7 @@ def _labels(facts: CardFacts) -> dict[str, Any]:
         "strategies": dict(facts.strategies),
         "classes": _counts(facts.labelled["emotion"].to_pylist(), "shares alone") if facts.task.classes else {},
         "corpora": [
-            {"corpus": name, "count": count, "license": facts.data_licenses.get(name)}
+            {"corpus": name, "count": count, "licence": facts.data_licences.get(name)}
             for name, count in sorted(corpora.items())
         ],
         **{f"{name}s": _counts(rows[name].to_pylist(), UNKNOWN) for name in ("language", "gender", "style")},
@@ -161,7 +161,7 @@ def _front_matter(figures: Mapping[str, Any]) -> ModelCardData:
     return ModelCardData(
         model_name=f"Speech emotion recognition, {corpora}",
         language=sorted(set(figures["labels"]["languages"]) - {UNKNOWN}) or None,
-        license=figures["license"],
+        license=figures["licence"],
         library_name="seral",
         pipeline_tag="audio-classification",
         tags=["speech", "speech-emotion-recognition", "active-learning", "seral"],
@@ -171,15 +171,15 @@ def _front_matter(figures: Mapping[str, Any]) -> ModelCardData:
     )
 
 
-def encoder_license(encoder: str) -> str | None:
+def encoder_licence(encoder: str) -> str | None:
     """The licence that the card of an encoder names, of a folder or one that comes with seral; None where none does."""
     if encoder in EMBEDDED:
         with as_file(files("ser_models.encoders") / "seral-tiny" / CARD) as card:
-            return _license_in(card)
-    return _license_in(Path(encoder) / CARD)
+            return _licence_in(card)
+    return _licence_in(Path(encoder) / CARD)
 
 
-def _license_in(card: Path) -> str | None:
+def _licence_in(card: Path) -> str | None:
     return ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
 
 

@@ -5,43 +5,20 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
 
 from ser_models.exports import write_export
 from ser_models.inference import load_trained
 from seral import storage
 from seral.errors import OptionError
-from seral.options import Options
-from seral.prediction import model_folder
+from seral.models.options import ExportOptions
+from seral.models.prediction import model_folder
 from seral.progress import say
 from seral.task.run import verb_of
 from seral.training.model import checked_copy, read_encoder, read_normalisation
 from seral.training.source import MODELS, read_source_facts
 
 BESIDE = ("README.md", "LICENSES")
-"""Files of a model's folder that go along: its card, and the licences of what it was made from."""
-
-
-class ExportOptions(Options):
-    """Options of an export: the run whose model is written, the format, and where it goes."""
-
-    run: str
-    """The run whose model is exported."""
-    format: Literal["hf", "peft", "onnx", "torch-export"] = "hf"
-    """hf: a folder for `transformers`; peft: adapters beside their encoder; onnx, torch-export: one graph."""
-    out: str
-    """A new folder."""
-    trajectory: str | None = None
-    """The trajectory whose last model is exported; None = the best on dev among the strategy's."""
-    base: str | None = None
-    """Hub id of the encoder, which peft's format names; None = the run's encoder if that is one, else the encoder goes
-    into the folder."""
-    temperature: float | None = Field(default=None, gt=0)
-    """Class logits are divided by it; None = that of a transfer's model, 1 of any other."""
-    encoder: str | None = None
-    """Folder or hub id of the model's encoder, if that is no longer where the run says."""
+"""Files of the run that go along: the card of a final model, and the licences of what it was made from."""
 
 
 def export_model(options: ExportOptions) -> dict[str, str]:
@@ -68,8 +45,8 @@ def export_model(options: ExportOptions) -> dict[str, str]:
         except (ValueError, ImportError) as error:
             raise OptionError(f"format={options.format}: {error}") from error
         for name in BESIDE:
-            if storage.exists(storage.join(folder, name)):
-                _copy(storage.join(folder, name), storage.join(str(written), name))
+            if storage.exists(beside := storage.join(storage.absolute(options.run), name)):
+                _copy(beside, storage.join(str(written), name))
         storage.copy_folder(written, out)
     return {"model": folder, "format": options.format, "out": out}
 

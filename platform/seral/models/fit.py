@@ -21,10 +21,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from pydantic import Field
 
 from seral import storage
-from seral.cluster import ClusterOptions
 from seral.errors import StateError
 from seral.labels.annotator import Annotator
 from seral.loop.annotators import ANNOTATORS
@@ -35,13 +33,13 @@ from seral.loop.options import LoopOptions
 from seral.loop.rounds import Arm, LoopFold, Round, Trajectory
 from seral.models.card import CardFacts, write_card
 from seral.models.fold_models import FoldModel, asked_ids, read_fold_models, settled, strategies_of, task_of_run
+from seral.models.options import FinalOptions
+from seral.models.prediction import FITTED, MODEL
 from seral.models.results import Judged
-from seral.options import Options
 from seral.pool.ids import Ids
 from seral.pool.quality_filter import below_quality
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold, folds_of
-from seral.prediction import FITTED, MODEL
 from seral.pretraining.tapt import adapt_encoder
 from seral.progress import say
 from seral.task.context import open_run
@@ -50,25 +48,7 @@ from seral.task.options import protocol_name
 from seral.task.run import write_environment
 
 LABELS = "labels.parquet"
-MAY_CHANGE = {"run", "pool", "cluster", "license", "data_licenses"}
-
-
-class FinalOptions(Options):
-    """Options of a final model: the run whose labels are learnt, and where the model goes."""
-
-    of: str
-    """The run: of `seral loop run`, come to its end or not, or of `seral train`."""
-    run: str
-    """The folder of the final model: made when missing, gone on with when there."""
-    pool: str | None = None
-    """The pool, where it does not lie any more where the run says."""
-    license: str | None = None
-    """Licence of the model for its card, as the Hub abbreviates it, such as cc-by-nc-4.0; None = the card says that it
-    was not decided."""
-    data_licenses: dict[str, str] = Field(default={})
-    """Corpus -> its licence, for the card."""
-    cluster: ClusterOptions | None = None
-    """The machines that it is trained on; None = those of the run."""
+MAY_CHANGE = {"run", "pool", "cluster", "licence", "data_licences"}
 
 
 def fit_final(options: FinalOptions) -> dict[str, Any]:
@@ -137,8 +117,8 @@ def _fit(
         judged=Judged.of(models, annotator, metadata, task.classes, task.dimensions),
         strategies=strategies_of(options.of, task),
         protocol=protocol_name(task, pool),
-        license=options.license,
-        data_licenses=options.data_licenses,
+        licence=options.licence,
+        data_licences=options.data_licences,
     )
 
 

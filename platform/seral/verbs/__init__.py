@@ -169,7 +169,7 @@ Example: `seral pool erase data/pool --speaker emodb/03 --run runs/mine`""",
     "pool-export": Verb(
         name="pool-export",
         command="pool export",
-        options="seral.exports.export:ExportOptions",
+        options="seral.exports.options:ExportOptions",
         function="seral.exports.export:export_pool",
         help="Write the clips of a pool with labels, votes and splits in a format of other tools.",
         about="""Formats: hf (save_to_disk), webdataset, lhotse, kaldi, audformat, audiofolder. Gold labels and raters'
@@ -264,7 +264,7 @@ Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`""",
     ),
     "fit": Verb(
         name="fit",
-        options="seral.models.fit:FinalOptions",
+        options="seral.models.options:FinalOptions",
         function="seral.models.fit:fit_final",
         help="Fit the final model of a run, of all labels that were bought in it, and write its model card.",
         about="""The run is one of `seral loop run`, come to its end or not, or of `seral train`. What its folds chose
@@ -388,8 +388,8 @@ Example: `seral sweep run jobs/configs/sweep-heads.yaml --set trials=50`""",
     ),
     "predict": Verb(
         name="predict",
-        options="seral.prediction:PredictOptions",
-        function="seral.prediction:predict",
+        options="seral.models.options:PredictOptions",
+        function="seral.models.prediction:predict",
         help="Predict emotions with the model of a run, for a whole pool or for files.",
         about="""Files that cannot be read are named and get a row with an error instead of a prediction.
 
@@ -397,15 +397,15 @@ Example: `seral predict runs/emodb data/pool --out predictions.parquet`""",
     ),
     "export": Verb(
         name="export",
-        options="seral.models.export:ExportOptions",
+        options="seral.models.options:ExportOptions",
         function="seral.models.export:export_model",
         help="Write the model of a run in a format that is loaded without seral: hf, peft, onnx or torch-export.",
         about="""Example: `seral export runs/emodb --format hf --out exports/emodb`""",
     ),
     "report": Verb(
         name="report",
-        options="seral.report:ReportOptions",
-        function="seral.report:report_run",
+        options="seral.report.options:ReportOptions",
+        function="seral.report.report:report_run",
         help="Write the report of a run: one HTML file, with the figures as PNG and the tables as CSV beside it.",
         about="""Further runs are compared with the first one: paired differences on the folds, seeds and labels that
 they share. `--set svg=true` writes every figure as SVG too, `--set audio_mb=0` leaves all voices out.

@@ -15,7 +15,7 @@ from seral.options import parse, read_yaml
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.progress import say
-from seral.report import write_run_report
+from seral.report.report import write_run_report
 from seral.synthesis.generate import GenerateOptions, generate
 
 NEXT_STEPS = """

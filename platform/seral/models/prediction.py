@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 
 from seral import storage
 from seral.audio.decode import BadAudio, decode, decode_flac
@@ -30,7 +29,7 @@ from seral.features.speakers import speaker_sums
 from seral.features.text import extract_text, open_text_encoder, read_texts
 from seral.loop.folders import read_rounds, round_folder
 from seral.loop.options import LoopOptions
-from seral.options import Options
+from seral.models.options import PredictOptions
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import MANIFEST, Pool, open_pool, split_address
 from seral.progress import say, track
@@ -57,23 +56,6 @@ FILES_AT_ONCE = 64
 CLIPS_AT_ONCE = 256
 """Clips of a shard that are decoded at a time."""
 TABLE = ".parquet"
-
-
-class PredictOptions(Options):
-    """Options of a prediction: the run whose model is used, its input, and where the table goes."""
-
-    run: str
-    """The run whose model is used: of `seral fit`, `seral loop run`, `seral train` or `seral transfer`."""
-    source: list[str] = Field(min_length=1)
-    """One pool, or audio files and folders."""
-    out: str
-    """Parquet file to write; or, of a pool, a folder: a name without `.parquet`, where every shard gets a file."""
-    trajectory: str | None = None
-    """The trajectory whose last model is used; None = the best on dev among the strategy's."""
-    max_duration_s: float = Field(default=60.0, gt=0)
-    """Longer files get an error instead of a prediction, in seconds."""
-    features: FeatureOptions = FeatureOptions()
-    cluster: ClusterOptions = ClusterOptions()
 
 
 def predict(options: PredictOptions) -> dict[str, Any]:
