@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WITHOUT_HASH = {"torch"}
 """Another file for every kind of processor and accelerator."""
-OF_BENCHMARKS = {"dill", "makefun", "scikit-activeml", "small-text"}
+OF_BENCHMARKS = {"makefun", "scikit-activeml", "small-text"}
 """Peers of the benchmarks and what they need, which `make bench-selection` installs."""
 
 

@@ -89,7 +89,7 @@ def model_folder(run: str, trajectory: str | None = None) -> str:
         folder = storage.join(run, MODELS)
         return storage.join(folder, read_source_facts(folder)["normalise"], "model")
     if trajectory is None:
-        say(f"predicting with the model of one fold, the best on dev; `seral fit {run}` makes one of all labels")
+        say(f"the model of one fold is taken, the best on dev; `seral fit {run}` makes one of all labels")
     if trajectory is None and (trained := best_model(run)):
         return trained
     root = storage.join(run, "trajectories")
