@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
@@ -30,6 +32,19 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return files
 
 
+def check_other_tables(run: str, clips: list[Path], rows: list[dict[str, Any]], folder: Path) -> None:
+    """The suffix says the kind of table; without one the rows come back."""
+    source = [str(file) for file in clips]
+    printed = predict(parse(PredictOptions, {"run": run, "source": source}))
+    assert printed["predictions"] == rows
+    for suffix in ("csv", "jsonl"):
+        predict(parse(PredictOptions, {"run": run, "source": source, "out": str(folder / f"p.{suffix}")}))
+    assert [json.loads(line) for line in (folder / "p.jsonl").read_text().splitlines()] == rows
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "p.csv"), pd.DataFrame(rows).astype({"error": float}))
+    with pytest.raises(OptionError, match=r"ends in \.parquet, \.csv, \.jsonl"):
+        predict(parse(PredictOptions, {"run": run, "source": source, "out": str(folder / "p.txt")}))
+
+
 @pytest.mark.ray
 def test_an_export_of_a_run_says_what_predict_says(
     run_values: dict[str, Any], tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
@@ -43,6 +58,7 @@ def test_an_export_of_a_run_says_what_predict_says(
     table = tmp_path / "predictions.parquet"
     predict(parse(PredictOptions, {"run": run, "source": [str(file) for file in clips], "out": str(table)}))
     rows = pq.read_table(table).to_pylist()
+    check_other_tables(run, clips, rows, tmp_path)
     out = tmp_path / "export"
     export_model(parse(ExportOptions, {"run": run, "format": "hf", "out": str(out)}))
     assert (out / "README.md").read_text() == "# A card\n"

@@ -66,19 +66,26 @@ def runs_ls(
 def predict(
     run: RunPath,
     source: Annotated[list[str], typer.Argument(metavar="POOL_OR_FILES", help="A pool, audio files, or folders.")],
-    out: Annotated[str, typer.Option("--out", help="Parquet file to write.")],
+    out: Annotated[
+        str | None, typer.Option("--out", help="Table to write: .parquet, of files also .csv or .jsonl; else printed.")
+    ] = None,
     trajectory: Annotated[
         str | None, typer.Option(help="Which trajectory's model; default: the best on dev among the strategy's.")
     ] = None,
     settings: Sets = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Print the counts of a prediction."""
+    """Print the counts of a prediction, or the predictions."""
     from seral.models.options import PredictOptions
     from seral.models.prediction import predict as run_predict
     from seral.options import parse
 
     values = {"run": run, "source": source, "out": out, "trajectory": trajectory}
-    show(run_predict(parse(PredictOptions, values, settings or [])))
+    outcome = run_predict(parse(PredictOptions, values, settings or []))
+    if out is None:
+        show_rows(outcome["predictions"], as_json=as_json)
+    else:
+        show(outcome, as_json=as_json)
 
 
 @command_of(results_app, "export")

@@ -18,8 +18,9 @@ class PredictOptions(Options):
     """The run whose model is used: of `seral fit`, `seral loop run`, `seral train` or `seral transfer`."""
     source: list[str] = Field(min_length=1)
     """One pool, or audio files and folders."""
-    out: str
-    """Parquet file to write; or, of a pool, a folder: a name without `.parquet`, where every shard gets a file."""
+    out: str | None = None
+    """Parquet file to write; of files also `.csv` or `.jsonl`, by its suffix; of a pool also a folder: a name without
+    suffix, where every shard gets a file. None = the predictions of files are printed."""
     trajectory: str | None = None
     """The trajectory whose last model is used; None = the best on dev among the strategy's."""
     max_duration_s: float = Field(default=60.0, gt=0)

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from pyarrow import csv
 
 from seral import storage
 from seral.audio.decode import BadAudio, decode, decode_flac
@@ -55,23 +58,28 @@ FITTED, MODEL = "fitted.json", "model"
 FILES_AT_ONCE = 64
 CLIPS_AT_ONCE = 256
 """Clips of a shard that are decoded at a time."""
-TABLE = ".parquet"
+TABLE, TEXTS = ".parquet", (".csv", ".jsonl")
+"""Suffix of tables, and of those for other tools, which predictions of files alone may have."""
 
 
 def predict(options: PredictOptions) -> dict[str, Any]:
-    """Predict and write Parquet: id or file, predicted class, probabilities, error. Returns the counts."""
-    out = storage.absolute(options.out)
+    """Predict and write a table: id or file, predicted class, probabilities, error. Returns the counts; without `out`
+    also the rows, as `predictions`."""
+    out = None if options.out is None else storage.absolute(options.out)
     folder = model_folder(storage.absolute(options.run), options.trajectory)
     if storage.exists(storage.join(folder, MARK)):
         say(f"{folder} has learnt from clips that were erased since: train it anew")
     if storage.exists(storage.join(split_address(options.source[0])[0], MANIFEST)):
         if len(options.source) > 1:
             raise OptionError(f"give one pool at a time, got {len(options.source)} sources")
+        if out is None or out.endswith(TEXTS):
+            raise OptionError(f"out={options.out}: predictions of a pool go to a Parquet file, or to a folder of them")
         note_derivation(options.source[0], out, "predictions")
         counts = _predict_pool(open_pool(options.source[0]), folder, out, options)
     else:
-        if not out.endswith(TABLE):
-            raise OptionError(f"out={options.out}: predictions of files go to one table, whose name ends in {TABLE}")
+        if out is not None and not out.endswith((TABLE, *TEXTS)):
+            suffixes = ", ".join((TABLE, *TEXTS))
+            raise OptionError(f"out={options.out}: predictions of files go to one table; its name ends in {suffixes}")
         counts = _predict_files(_audio_files(options.source), folder, out, options)
     return {"model": folder, "out": out, **counts}
 
@@ -233,20 +241,40 @@ def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts:
     storage.remove(cache)
 
 
-def _predict_files(files: Sequence[Path], folder: str, out: str, options: PredictOptions) -> dict[str, int]:
-    """Write the predictions of files as they come, in the order of the files."""
+def _predict_files(files: Sequence[Path], folder: str, out: str | None, options: PredictOptions) -> dict[str, Any]:
+    """Write the predictions of files as they come, in the order of the files; without `out` they are returned."""
+    printed: list[dict[str, Any]] = []
     predictor, errors = Predictor(folder, options.features, options.cluster), 0
     if (normalise := read_normalisation(folder)) != "none":
         say(f"the model takes away the mean of a {normalise}, and files have none: import them as a pool with speakers")
     schema, limits = output_schema(*predictor.outputs), SoundLimits(seconds=options.max_duration_s)
-    with storage.table_writer(out, schema) as writer, track("predicting", len(files)) as advance:
+    collected = nullcontext(lambda table: printed.extend(table.to_pylist()))
+    rows_to = collected if out is None else _rows_to(out, schema)
+    with rows_to as write, track("predicting", len(files)) as advance:
         for begin in range(0, len(files), FILES_AT_ONCE):
             part = files[begin : begin + FILES_AT_ONCE]
             rows = pa.Table.from_pylist(list(_predict_some(part, predictor, limits)), schema)
-            writer.write(rows.sort_by("utterance_id"))
+            write(rows.sort_by("utterance_id"))
             errors += rows.num_rows - rows["error"].null_count
             advance(len(part))
-    return {"rows": len(files), "errors": errors}
+    return {"rows": len(files), "errors": errors} | ({"predictions": printed} if out is None else {})
+
+
+@contextmanager
+def _rows_to(out: str, schema: pa.Schema) -> Iterator[Callable[[pa.Table], object]]:
+    """A function that appends rows to a table of the kind that its suffix says, whole in the end or not there."""
+    if out.endswith(TABLE):
+        with storage.table_writer(out, schema) as writer:
+            yield writer.write
+        return
+    with storage.replacing(out) as file:
+        if out.endswith(".csv"):
+            with csv.CSVWriter(file, schema) as lines:
+                yield lines.write
+        else:
+            yield lambda table: file.writelines(
+                f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in table.to_pylist()
+            )
 
 
 def _predict_some(files: Iterable[Path], predictor: Predictor, limits: SoundLimits) -> Iterator[dict[str, Any]]:
