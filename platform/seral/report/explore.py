@@ -8,7 +8,10 @@ from dataclasses import replace
 import pandas as pd
 import pyarrow as pa
 
+from seral.errors import OptionError
+from seral.loop.options import LoopOptions
 from seral.pool.shards import Pool
+from seral.progress import say
 from seral.report import calibration, charts, costs, figures, groups, picked, pool_map
 from seral.report.judged import confusions, judged_clips
 from seral.report.listening import Player, players_of
@@ -16,6 +19,7 @@ from seral.report.options import ReportOptions
 from seral.report.page import Picture, Section
 from seral.report.records import RunRecords
 from seral.schema import FULL
+from seral.task.run import read_options
 
 MAP_CAPTION = (
     "{:,} of {:,} clips, by t-SNE of the encoder's features{}: what lies near sounds alike to the encoder, distances "
@@ -51,7 +55,15 @@ def clip_sections(
     options: ReportOptions,
     drawn: Mapping[str, Picture],
 ) -> Iterator[Section]:
-    """Everything that needs the pool beside the run: its labels of test clips, its features, its audio."""
+    """Everything that needs the pool beside the run: its labels of test clips, its features, its audio.
+
+    Nothing of a run whose options this release does not read: an older one's report keeps all that was written down.
+    """
+    try:
+        read_options(LoopOptions, records.run, "loop")
+    except OptionError as error:
+        say(f"the report has nothing by clip: {error}")
+        return
     judged = judged_clips(records, pool, metadata)
     if judged.empty:
         return
