@@ -77,7 +77,8 @@ def test_a_function_is_named_by_its_module_and_by_nobody_else(speech_pool: str, 
     config.write_text(json.dumps(loop(speech_pool, tmp_path / "run", "seral_mine:outskirts")))
     seral("loop", "run", str(config), cwd=package)
     assert (tmp_path / "run/trajectories/seral_mine:outskirts.fold-00.seed-0/rounds/0001/metrics.json").exists()
-    refused = seral("loop", "status", str(tmp_path / "run"), cwd=package, ok=False)
+    assert "seral_mine:outskirts" in seral("loop", "status", str(tmp_path / "run"), cwd=package)  # runs no code of it
+    refused = seral("predict", str(tmp_path / "run"), speech_pool, "--out", "p.parquet", cwd=package, ok=False)
     assert "set SERAL_PLUGINS=seral_mine if it may run" in refused
     wrong = seral("loop", "run", str(config), "--set", "strategy.power=x", cwd=package, ok=False)
     assert "option power of strategy seral_mine:outskirts is 'x'; its default is 1.0" in wrong
