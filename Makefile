@@ -24,7 +24,7 @@ test: setup ## the tests but the long ones; those that need ../shared run when i
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 test-all: setup ## the long tests: lost nodes, crash points, browsers, databases, object stores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
 
 check: setup ## what a change must pass besides the tests
 	$(BIN)/ruff format --no-cache --check .

@@ -40,11 +40,15 @@ KillDriver = Callable[[Sequence[str], Callable[[], bool]], None]
 
 SERVERS = {"browser", "chromium", "postgres", "nginx"}
 """Fixtures of programs that take long to start."""
+LONG = ("nodes", "sweep", "twins", "disk_full", "exports", "plugins", "object_store", "stores", "explore")
+"""Files whose slow tests take minutes, the longest first: begun last, one of them would keep the other worker waiting."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of servers are slow; tests marked `corpora` are skipped where there is no ../shared."""
+    """Tests of servers are slow; tests marked `corpora` are skipped where there is no ../shared; long files come first."""
+    order = {f"test_{name}.py": rank for rank, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
     for item in items:
         if SERVERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
@@ -58,6 +62,17 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs real speech in {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Debian's Chromium; skipped without it, unless everything has to run."""
+    program = shutil.which("chromium")
+    if program is None:
+        if os.environ.get("SERAL_TEST_ALL"):
+            pytest.fail("Chromium is not installed")
+        pytest.skip("Chromium is not installed (Debian: chromium)")
+    return program
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 # B batch · S samples · C classes · K rated dimensions
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +67,8 @@ def write_torch_export(model: SerModel, folder: Path, *, temperature: float = 1.
 
 def write_onnx(model: SerModel, folder: Path, *, temperature: float = 1.0) -> None:
     """Write the graph as model.onnx, for clips in any number and of any length. Raises ImportError without onnx."""
-    try:
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise ImportError("graphs in ONNX are written by onnx and onnxscript: pip install 'seral[onnx]'") from error
+    if find_spec("onnx") is None or find_spec("onnxscript") is None:
+        raise ImportError("graphs in ONNX are written by onnx and onnxscript: pip install 'seral[onnx]'")
     torch.onnx.export(
         trace(model, temperature=temperature),
         (),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,3 +97,5 @@ def test_ratings_are_judged_by_ccc() -> None:
     assert own.expected()["metric"] == "ccc"
     assert own.expected()["value"] == pytest.approx(ccc(own.truth[:, 0], own.predicted[:, 0]))
     assert own.by_class() == []
+    worse = replace(own, predicted=-own.predicted).expected()
+    assert -1 <= worse["low"] < worse["value"] < 0, "a CCC may be negative"

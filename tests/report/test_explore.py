@@ -195,14 +195,11 @@ def test_runs_of_a_folder_are_listed(runs: dict[str, str], tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("Chromium is not installed (Debian: chromium)")
+def browser(chromium: str) -> Iterator[Browser]:
+    """Chromium, in which clips may play at once."""
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(
-            executable_path=program,
+            executable_path=chromium,
             args=["--no-sandbox", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"],
         )
         yield opened

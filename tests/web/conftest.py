@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -39,7 +37,6 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
 URL = "http://testserver"
 Open = Callable[..., Any]
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="session")
@@ -122,16 +119,6 @@ def server(ledger: Ledger, tmp_path: Path, pool: str, options: tuple[str, ...]) 
     yield server
     server.kill()
     assert not re.search(r"Traceback|/in/", server.log.read_text()), server.log.read_text()
-
-
-@pytest.fixture(scope="session")
-def chromium() -> str:
-    """Debian's Chromium; skipped without it, unless everything has to run."""
-    if CHROMIUM is None:
-        if os.environ.get("SERAL_TEST_ALL"):
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed (Debian: chromium)")
-    return CHROMIUM
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Annotated, Any, TypeVar
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperArgument, TyperCommand
 
 from seral.cli.arguments import pair
 
@@ -82,8 +82,8 @@ class OfReader(TyperCommand):
         from seral.corpora.keywords import listing
 
         for parameter in self.params:
-            if parameter.name == "reader":
-                parameter.help = f"What it is: {listing()}."  # type: ignore[attr-defined]  # of typer's arguments
+            if isinstance(parameter, TyperArgument) and parameter.name == "reader":
+                parameter.help = f"What it is: {listing()}."
         super().format_help(ctx, formatter)
 
 

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from seral.exports.clips import COLUMNS, LABELS, About, Clip, write_clip
+from seral.options import deep_copy
 from seral.progress import say
 from seral.schema import RATED
 
 MOST_RATERS = 200
-TOLD = tuple(name for name in COLUMNS if name not in {"split", "votes"})
+FIELDS = tuple(name for name in COLUMNS if name not in {"split", "votes"})
 """Columns of every table."""
 BATCH_ROWS = 1024
 
@@ -31,7 +32,7 @@ def write_audformat(clips: Iterator[Clip], out: Path, about: About) -> None:
     raters = about.raters if len(about.raters) <= MOST_RATERS else ()
     if raters != about.raters:
         say(f"{len(about.raters)} raters are too many for audformat's columns: their votes are left out")
-    columns: dict[str, dict[str, str]] = {name: {"scheme_id": name} for name in TOLD}
+    columns: dict[str, dict[str, str]] = {name: {"scheme_id": name} for name in FIELDS}
     columns |= {f"{name}.{who}": {"scheme_id": name, "rater_id": who} for who in raters for name in LABELS}
     fields = [(name, pa.float32() if about["scheme_id"] in RATED else pa.string()) for name, about in columns.items()]
     schema = pa.schema([("file", pa.string()), *fields])
@@ -52,7 +53,7 @@ def write_audformat(clips: Iterator[Clip], out: Path, about: About) -> None:
 
 
 def _row(clip: Clip, raters: frozenset[str]) -> dict[str, Any]:
-    row = {name: clip.values.get(name) for name in TOLD}
+    row = {name: clip.values.get(name) for name in FIELDS}
     for vote in json.loads(clip.values.get("votes", "[]")):
         if vote.get("rater") in raters:
             row |= {f"{name}.{vote['rater']}": vote[name] for name in LABELS if name in vote}
@@ -60,13 +61,14 @@ def _row(clip: Clip, raters: frozenset[str]) -> dict[str, Any]:
 
 
 def _header(about: About, columns: dict[str, dict[str, str]], raters: tuple[str, ...]) -> dict[str, Any]:
-    schemes = {name: {"dtype": "float" if name in RATED else "str"} for name in TOLD}
+    schemes = {name: {"dtype": "float" if name in RATED else "str"} for name in FIELDS}
     splits = {split: {"type": split} for split in about.splits if split in ("train", "dev", "test")}
+    # A mapping that stood there twice would be an alias in the YAML.
     tables = {
-        split: {"type": "filewise"} | ({"split_id": split} if split in splits else {}) | {"columns": columns}
+        split: {"type": "filewise"} | ({"split_id": split} if split in splits else {}) | {"columns": deep_copy(columns)}
         for split in about.splits
     }
-    header: dict[str, Any] = {"name": about.name, "source": "", "usage": "unrestricted"}
+    header: dict[str, Any] = {"name": about.name, "source": "", "usage": "other"}
     header |= {"license": about.licence} if about.licence else {}
     header |= {"raters": {who: {"type": "human"} for who in raters}} if raters else {}
-    return json.loads(json.dumps(header | {"schemes": schemes, "splits": splits, "tables": tables}))  # type: ignore[no-any-return]  # no aliases in the YAML
+    return header | {"schemes": schemes, "splits": splits, "tables": tables}

@@ -92,7 +92,7 @@ class Judged:
         value_G = scores.groupby(level=0).mean()
         if len(value_G) > 1:
             low, high, _ = mean_interval(value_G.to_numpy())
-            facts = {"value": float(value_G.mean()), **_bounds(low, high)}
+            facts = {"value": float(value_G.mean()), **self._bounds(low, high)}
         else:
             facts = self._of_rows(np.ones(len(self.truth), np.bool_))
         over = f"{len(value_G)} folds" if len(value_G) > 1 else f"{self.about['speaker'].nunique()} speakers"
@@ -103,14 +103,17 @@ class Judged:
         """Recall of every class that was tested, with its interval over speakers; nothing without classes."""
         if not self.classes:
             return []
-        recall: Statistic = lambda truth, predicted: per_class_recall(truth, predicted, len(self.classes))  # noqa: E731
+
+        def recall(truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+            return per_class_recall(truth, predicted, len(self.classes))
+
         value_C, (low_C, high_C) = recall(self.truth, self.predicted), self._interval(recall, self.truth >= 0)
         rows = []
         for code, name in enumerate(self.classes):
             own = self.about[self.truth == code]
             if len(own):
                 counts = {"clips": self._clips(len(own)), "speakers": int(own["speaker"].nunique())}
-                bounds = _bounds(low_C[code], high_C[code])
+                bounds = self._bounds(low_C[code], high_C[code])
                 rows.append({"class": name, "recall": float(value_C[code]), **bounds, **counts})
         return rows
 
@@ -125,7 +128,7 @@ class Judged:
 
     def _of_rows(self, own_N: NDArray[np.bool_]) -> dict[str, Any]:
         low, high = self._interval(self.score, own_N)
-        return {"value": self.score(self.truth[own_N], self.predicted[own_N]), **_bounds(low, high)}
+        return {"value": self.score(self.truth[own_N], self.predicted[own_N]), **self._bounds(low, high)}
 
     def _interval(self, statistic: Statistic, own_N: NDArray[np.bool_]) -> tuple[Any, Any]:
         """Ends of a statistic's interval over speakers; NaN for fewer than FEWEST."""
@@ -136,16 +139,15 @@ class Judged:
         interval: Interval = jackknife_interval(value, without_each(statistic, truth, predicted, speaker_N))
         return interval.low, interval.high
 
+    def _bounds(self, low: Any, high: Any) -> dict[str, float | None]:
+        """Ends of an interval, within what a recall (0 to 1) or a CCC (-1 to 1) can be; None where there is none."""
+        if not (np.isfinite(low) and np.isfinite(high)):
+            return {"low": None, "high": None}
+        return {"low": max(float(low), 0.0 if self.classes else -1.0), "high": min(float(high), 1.0)}
+
     def _clips(self, rows: int) -> int:
         """Clips of so many rows: each was tested once by every seed."""
         return round(rows / max(1, len(np.unique(self.seed_N))))
-
-
-def _bounds(low: Any, high: Any) -> dict[str, float | None]:
-    """Ends of an interval of a score or a recall, none of which exceeds 1; None where there is none."""
-    if not (np.isfinite(low) and np.isfinite(high)):
-        return {"low": None, "high": None}
-    return {"low": max(float(low), 0.0), "high": min(float(high), 1.0)}
 
 
 def _truth(annotator: Annotator, ids: Sequence[str], classes: Sequence[str]) -> NDArray[Any]:

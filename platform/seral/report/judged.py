@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seral import storage
 from seral.loop.annotators import ANNOTATORS
@@ -38,7 +39,8 @@ def judged_clips(records: RunRecords, pool: Pool, metadata: pa.Table, part: str 
     frame = pd.concat(parts, ignore_index=True)
     frame["truth"] = frame["utterance_id"].map(_truth(records, pool, frame["utterance_id"].unique().tolist()))
     frame["confidence"] = frame[[f"p_{name}" for name in records.classes]].max(axis=1)
-    traits = metadata.select(["utterance_id", *TRAITS]).to_pandas().set_index("utterance_id")
+    own = metadata.filter(pc.is_in(metadata["utterance_id"], pa.array(frame["utterance_id"].unique(), pa.string())))
+    traits = own.select(["utterance_id", *TRAITS]).to_pandas().set_index("utterance_id")
     if metadata["corpus"].combine_chunks().unique().to_pylist()[1:]:  # names are unique within a corpus alone
         traits["speaker"] = traits["corpus"] + " " + traits["speaker"]
     frame = frame.join(traits.astype("category"), on="utterance_id")

@@ -26,8 +26,9 @@ class PathPattern:
             raise OptionError(f"the pattern {text!r} names no group, of {', '.join(GROUPS)}; for example {example}")
         for name in self._whole.groupindex:
             if name not in GROUPS:
-                hint = "a group that says nothing needs no name: (...)"
-                raise OptionError(f"pattern: {unknown_name('group', name, GROUPS)}; {hint}")
+                message = unknown_name("group", name, GROUPS)
+                end = "" if message.endswith("?") else "."
+                raise OptionError(f"pattern: {message}{end} A group that says nothing needs no name: (...)")
 
     def groups(self, path: str) -> dict[str, tuple[str, str]] | None:
         """Our name -> (the group for errors, its text), of the groups that matched; None where the path does not."""
