@@ -41,12 +41,12 @@ KillDriver = Callable[[Sequence[str], Callable[[], bool]], None]
 SERVERS = {"browser", "chromium", "postgres", "nginx"}
 """Fixtures of programs that take long to start."""
 LONG = ("nodes", "sweep", "twins", "disk_full", "exports", "plugins", "object_store", "stores", "explore")
-"""Files whose slow tests take minutes, the longest first: begun last, one of them would keep the other worker waiting."""
+"""Files whose slow tests take minutes, the longest first: begun last, one of them would keep a worker waiting."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of servers are slow; tests marked `corpora` are skipped where there is no ../shared; long files come first."""
+    """Tests of servers are slow; `corpora` are skipped where there is no ../shared; long files come first."""
     order = {f"test_{name}.py": rank for rank, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
     for item in items:
