@@ -151,41 +151,49 @@ def test_a_second_signal_ends_it_at_once() -> None:
 
 
 GUARDED = """
-import subprocess, sys, time
+import os, subprocess, sys, time
+from pathlib import Path
 sys.path[:0] = {path!r}
 from seral.process.guard import Guard
+
+def start(session, after_s):
+    # A worker of Ray's, whose title is written over its environment, opens its log after a moment.
+    log = Path({folder!r}, session, "logs", "worker.out")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.touch()
+    opens = f"import time; time.sleep({{after_s}}); log = open({{str(log)!r}}); time.sleep(300)"
+    words = ["ray::Worker", "-I", "-c", opens]
+    return subprocess.Popen(words, executable=sys.executable, env={{}}, start_new_session=True)
+
+before = start(f"session_0_{{os.getpid()}}", 0)  # of a command that had the number before
+time.sleep(.1)
 guard = Guard(speaks=True)
 with guard.marking():
-    inside = subprocess.Popen(["sh", "-c", "sleep 300 & sleep 300"], start_new_session=True)
-# A worker of Ray's, whose title is written over its environment, opens its log a second after that.
-opens = "import time; time.sleep(1); log = open({log!r}); time.sleep(300)"
-late = subprocess.Popen(["ray::Late", "-I", "-c", opens], executable=sys.executable, env={{}}, start_new_session=True)
-guard.clear({session!r})
+    marked = subprocess.Popen(["sh", "-c", "sleep 300 & sleep 300"], start_new_session=True)
+ours = start(f"session_1_{{os.getpid()}}", 1)
+others = start("session_1_1", 0)
 outside = subprocess.Popen(["sleep", "300"])
-print(inside.pid, late.pid, outside.pid, flush=True)
+print(marked.pid, ours.pid, before.pid, others.pid, outside.pid, flush=True)
 time.sleep(300)
 """
 
 
-def test_the_guard_ends_what_has_the_mark_and_nothing_else(tmp_path: Path) -> None:
-    session = tmp_path / "session_1"
-    (session / "logs").mkdir(parents=True)
-    log = session / "logs" / "worker.out"
-    log.touch()
-    program = GUARDED.format(path=[path for path in sys.path if path], log=str(log), session=str(session))
+def test_the_guard_ends_what_is_of_its_ray_and_nothing_else(tmp_path: Path) -> None:
+    program = GUARDED.format(path=[path for path in sys.path if path], folder=str(tmp_path))
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     assert process.stderr is not None
     with process:
-        inside, late, outside = map(int, process.stdout.readline().split())
+        marked, ours, *strangers = map(int, process.stdout.readline().split())
         process.kill()
         try:
-            # The guard writes to the program's standard error when all that has the mark is gone.
+            # The guard writes to the program's standard error when all that is its Ray's is gone.
             assert process.stderr.readline().startswith("error: the command was killed")
-            assert "sleep" not in title(inside)
-            assert "ray::Late" not in title(late)
-            assert "sleep" in title(outside)
+            assert "sleep" not in title(marked)
+            assert "ray::Worker" not in title(ours)
+            assert ["ray::Worker", "ray::Worker", "sleep"] == [title(pid).split()[0] for pid in strangers]
         finally:
-            os.kill(outside, signal.SIGKILL)
+            for pid in strangers:
+                os.kill(pid, signal.SIGKILL)

@@ -98,33 +98,28 @@ class Guard:
 
 
 class Marked:
-    """The living processes of one local Ray.
+    """The living processes of one command's local Ray.
 
     They have the mark in their environment. A worker's is cut off at its beginning, where Ray writes the worker's title
-    over it: such a process is Ray's if it has a file open in the session folder, as every one has.
+    over it: such a process is Ray's if it has a file open in a session folder with the command's number at the end of
+    its name, as every one has, and began after the guard. An older one is of a command that had the number before.
     """
 
-    def __init__(self, mark: str, folders: list[str]) -> None:
-        self._entry, self._folders = f"{MARK}={mark}".encode(), set(folders)
+    def __init__(self, mark: str, command: int) -> None:
+        self._entry, self._suffix, self._since = f"{MARK}={mark}".encode(), f"_{command}", _started("self")
         self.starting = self.untied = False
         """Whether, at the last look, some process had just begun and showed no environment yet, or had a title of Ray's
         and no file of any session."""
 
     def look(self) -> list[int]:
         """File descriptors of the processes: a number may soon be another process's."""
-        processes, titled, self.starting, self.untied = [], [], False, False
+        processes, self.starting, self.untied = [], False, False
         for name in os.listdir("/proc"):
             try:
                 process = os.pidfd_open(int(name))
             except (ValueError, OSError):  # no process, or it has ended
                 continue
-            if self._is_marked(name):
-                processes.append(process)
-                self._folders |= {match.group(1) for link in _links(name) if (match := SESSION.match(link))}
-            else:
-                titled.append((name, process))
-        for name, process in titled:
-            if self._is_ours_by_its_files(name):
+            if self._is_marked(name) or self._is_ours_by_its_files(name):
                 processes.append(process)
             else:
                 os.close(process)
@@ -144,9 +139,9 @@ class Marked:
         with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as file:
             if file.read(len(TITLE)) == TITLE:
                 os.listdir(f"/proc/{name}/fd")  # somebody else's is not ours, and may not be looked into
-                folders = {match.group(1) for link in _links(name) if (match := SESSION.match(link))}
-                self.untied = self.untied or not folders
-                return bool(folders & self._folders)
+                sessions = [match.group(1) for link in _links(name) if (match := SESSION.match(link))]
+                self.untied = self.untied or not sessions
+                return _started(name) >= self._since and any(path.endswith(self._suffix) for path in sessions)
         return False
 
 
@@ -156,6 +151,12 @@ def _links(name: str) -> Iterator[str]:
         for number in os.listdir(f"/proc/{name}/fd"):
             with suppress(OSError):
                 yield os.readlink(f"/proc/{name}/fd/{number}")
+
+
+def _started(name: str) -> int:
+    """Ticks of the clock from the machine's start to the process's."""
+    with open(f"/proc/{name}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
 
 
 def kill_marked(marked: Marked) -> None:
@@ -191,7 +192,7 @@ def main(mark: str, parent: int) -> None:
     """Wait for the end of a command, then kill what has its mark and delete what its Ray has spilled."""
     os.chdir("/")  # no disk of the command stays in use
     lines = wait_for_the_end(parent)
-    kill_marked(Marked(mark, [line for line in lines if line != FAREWELL]))
+    kill_marked(Marked(mark, parent))
     if FAREWELL not in lines:
         with suppress(OSError):
             os.write(2, f"{LAST_WORDS}\n".encode())
