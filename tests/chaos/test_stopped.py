@@ -193,7 +193,7 @@ def test_the_guard_ends_what_is_of_its_ray_and_nothing_else(tmp_path: Path) -> N
             assert process.stderr.readline().startswith("error: the command was killed")
             assert "sleep" not in title(marked)
             assert "ray::Worker" not in title(ours)
-            assert ["ray::Worker", "ray::Worker", "sleep"] == [title(pid).split()[0] for pid in strangers]
+            assert [title(pid).split()[0] for pid in strangers] == ["ray::Worker", "ray::Worker", "sleep"]
         finally:
             for pid in strangers:
                 os.kill(pid, signal.SIGKILL)
