@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from seral.storage.stores import PATIENCE
 
 LARGE = np.random.default_rng(0).bytes(25 << 20)
 """More than Arrow sends in one part."""
+PACKED = gzip.compress(b"packed", mtime=0)
+"""Content of a file whose suffix Arrow would unpack, or pack once more, of itself."""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,8 @@ def work(folder: str) -> list[object]:
     table = pa.table({"n": range(1000)})
     storage.write_bytes(f"{folder}/small", b"small")
     storage.write_bytes(f"{folder}/empty", b"")
+    storage.write_bytes(f"{folder}/packed.gz", PACKED)
+    storage.copy_file(f"{folder}/packed.gz", f"{folder}/packed.bz2")
     storage.write_table(f"{folder}/tables/1.parquet", table, row_group_rows=100)
     storage.copy_file(f"{folder}/small", f"{folder}/copy")
     storage.copy_folder(f"{folder}/tables", f"{folder}/more")
@@ -56,6 +61,8 @@ def work(folder: str) -> list[object]:
         storage.list_files(folder),
         storage.read_bytes(f"{folder}/small"),
         storage.read_bytes(f"{folder}/empty"),
+        storage.read_bytes(f"{folder}/packed.gz"),
+        storage.checksum(f"{folder}/packed.bz2"),
         storage.exists(f"{folder}/moved"),
         storage.read_rows(f"{folder}/more/1.parquet", [5, 500, 7], ["n"]).to_pydict(),
         storage.checksum(f"{folder}/more/1.parquet"),

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
 
+from s3_server import s3_server, use
+
 from seral import storage
 from seral.erase.erase import EraseOptions, erase
 from seral.errors import LabelError, OptionError, StateError
@@ -22,6 +24,7 @@ from seral.exports import FORMATS
 from seral.exports.export import export_pool
 from seral.exports.options import ExportOptions
 from seral.options import parse
+from seral.pool.guess import GuessOptions, guess_corpus
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.pool.shards import Pool, open_pool
@@ -96,6 +99,22 @@ def test_what_is_exported_comes_back(pool: Pool, tmp_path: Path, format: str) ->
         for row in rows.values():
             row["votes"] = [vote | {"secondary": None} for vote in row.get("votes", [])]
     assert after == before
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_what_is_exported_is_known_for_what_it_is(pool: Pool, tmp_path: Path, format: str) -> None:
+    guessed = guess_corpus(GuessOptions(root=str(export(pool, format, tmp_path / "out"))))
+    assert (guessed["reader"], guessed["audit"]["utterances"]) == (FORMATS[format].reader, 12)
+
+
+def test_a_store_gets_what_a_disk_gets(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_disk = export(pool, "lhotse", tmp_path / "out")
+    with s3_server() as door:
+        use(door, monkeypatch)
+        values = {"pool": pool.uri, "format": "lhotse", "out": "s3://speech/export"}
+        assert export_pool(parse(ExportOptions, values))["clips"] == 12
+        storage.copy_folder("s3://speech/export", tmp_path / "down")
+    assert tree(tmp_path / "down") == tree(on_disk)
 
 
 @pytest.mark.parametrize("format", FORMATS)

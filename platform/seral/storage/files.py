@@ -208,7 +208,7 @@ def tidy(uri: str | Path) -> None:
 def read_bytes(uri: str | Path) -> bytes:
     """A whole file."""
     fs, path = resolve(uri)
-    with fs.open_input_stream(path) as stream:
+    with fs.open_input_stream(path, compression=None) as stream:
         return bytes(stream.read())
 
 
@@ -224,7 +224,7 @@ def checksum(uri: str | Path) -> Checksum:
     """Size and checksum of a file that is there, read a block at a time."""
     fs, path = resolve(uri)
     size, digest = 0, hashlib.sha256()
-    with fs.open_input_stream(path) as stream:
+    with fs.open_input_stream(path, compression=None) as stream:
         while block := stream.read(BLOCK):
             digest.update(block)
             size += len(block)
@@ -234,7 +234,7 @@ def checksum(uri: str | Path) -> Checksum:
 def copy_file(source: str | Path, target: str | Path) -> None:
     """Copy a file to another address, a block at a time, replacing what is there."""
     fs, path = resolve(source)
-    with fs.open_input_stream(path) as stream, replacing(target) as file:
+    with fs.open_input_stream(path, compression=None) as stream, replacing(target) as file:
         while block := stream.read(BLOCK):
             file.write(block)
 

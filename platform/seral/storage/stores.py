@@ -358,7 +358,7 @@ class Patient(pafs.FileSystemHandler):  # type: ignore[misc]  # pyarrow has no t
         """Write a local file, whole or not at all."""
 
         def attempt(progress: Progress) -> None:
-            stream, at = self._fs.open_output_stream(path), 0
+            stream, at = self._fs.open_output_stream(path, compression=None), 0  # of x.gz as well
             while block := os.pread(file.fileno(), BLOCK, at):  # several attempts may read at once
                 stream.write(block)
                 at += len(block)
