@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections import Counter
@@ -716,8 +717,11 @@ def test_manifest_formats_agree(tmp_path: Path) -> None:
         (tmp_path / f"m.{suffix}").write_text("\n".join([separator.join(names), *lines]), encoding="utf-8-sig")
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "m.parquet")
     manifest_jsonl(tmp_path / "m.jsonl", rows)
-    read = {s: list(read_manifest(tmp_path / f"m.{s}", corpus="demo")) for s in ("csv", "tsv", "jsonl", "parquet")}
-    assert read["csv"] == read["tsv"] == read["jsonl"] == read["parquet"]
+    for suffix in ("csv", "tsv", "jsonl"):
+        (tmp_path / f"m.{suffix}.gz").write_bytes(gzip.compress((tmp_path / f"m.{suffix}").read_bytes()))
+    suffixes = ("csv", "tsv", "jsonl", "parquet", "csv.gz", "tsv.gz", "jsonl.gz")
+    read = {suffix: list(read_manifest(tmp_path / f"m.{suffix}", corpus="demo")) for suffix in suffixes}
+    assert all(items == read["jsonl"] for items in read.values())
     first, second = read["jsonl"]
     assert isinstance(first, Utterance)
     assert isinstance(second, Utterance)
