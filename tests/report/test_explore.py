@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -303,6 +304,40 @@ def test_clips_play_from_tables_and_stop(opened: Page, page_file: Path) -> None:
     opened.wait_for_function("name => document.querySelector(`[data-clip='${name}'] audio`).currentTime > 0", arg=name)
     opened.locator("tr[data-hear] button").nth(1).click()
     opened.wait_for_function("name => document.querySelector(`[data-clip='${name}'] audio`).paused", arg=name)
+
+
+def test_the_map_is_walked_and_heard_by_keyboard(opened: Page, page_file: Path) -> None:
+    show(opened, page_file)
+    box = opened.locator("[data-draws]", has=opened.locator("xpath=.//img[contains(@alt,'Scatter plot of')]"))
+    box.locator(".chart").focus()
+    present = set(opened.eval_on_selector_all("[data-clip]", "all => all.map(figure => figure.dataset.clip)"))
+    clips, keys = [""], cycle(["ArrowRight", "ArrowUp", "ArrowLeft", "ArrowLeft", "ArrowDown", "ArrowRight"])
+    while clips[-1] not in present:
+        opened.keyboard.press(next(keys))
+        words = re.match(r"utterance_id: (\S+)\npredicted: ", opened.locator("#tip").inner_text())
+        assert words is not None
+        clips.append(words[1])
+        assert len(clips) < 50
+    assert opened.locator(".ring:visible").count() == 1
+    opened.keyboard.press("Enter")
+    plays = "name => !document.querySelector(`[data-clip='${name}'] audio`).paused"
+    opened.wait_for_function(plays, arg=clips[-1])
+
+
+def test_clips_play_from_files_beside_the_page(opened: Page, runs: dict[str, str], page_file: Path) -> None:
+    options = {"run": runs["entropy"], "audio_mb": 0.2, "clip_s": 1.0, "audio_beside": True}
+    file = Path(report_run(parse(ReportOptions, options)))
+    clips = sorted(path.stem for path in (file.parent / "audio").iterdir())
+    assert 0 < sum(path.stat().st_size for path in (file.parent / "audio").iterdir()) <= 200_000
+    assert file.stat().st_size < page_file.stat().st_size
+    show(opened, file)
+    assert sorted(opened.eval_on_selector_all("[data-clip]", "all => all.map(one => one.dataset.clip)")) == clips
+    button = opened.locator("tr[data-hear] button").first
+    name = (button.get_attribute("title") or "").removeprefix("play ")
+    button.click()
+    opened.wait_for_function("name => document.querySelector(`[data-clip='${name}'] audio`).currentTime > 0", arg=name)
+    report_run(parse(ReportOptions, options | {"audio_mb": 0}))
+    assert not (file.parent / "audio").exists()
 
 
 def test_without_scripts_everything_is_there(browser: Browser, page_file: Path) -> None:

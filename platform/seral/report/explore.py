@@ -24,7 +24,7 @@ from seral.task.run import read_options
 MAP_CAPTION = (
     "{:,} of {:,} clips, by t-SNE of the encoder's features{}: what lies near sounds alike to the encoder, distances "
     "between far groups mean nothing. Large marks were picked in the first fold and seed. Where the page has a clip's "
-    "audio, a click plays it; wheel and drag move the map."
+    "audio, a click plays it; wheel and drag move the map. By keyboard: arrows go from clip to clip, Enter plays."
 )
 RELIABILITY_CAPTION = (
     "Share of right answers against confidence, in ten bins of confidence, folds and seeds together. Below the line a "
@@ -91,7 +91,7 @@ def players(pool: Pool, sections: list[Section], options: ReportOptions) -> list
     for rank in range(max((len(queue) for queue in queues), default=0)):
         for name, words in (queue[rank] for queue in queues if rank < len(queue)):
             captions.setdefault(name, f"{name} · {words}")
-    return players_of(pool, captions, options.audio_mb, options.clip_s)
+    return players_of(pool, captions, options.audio_mb, options.clip_s, beside=options.audio_beside)
 
 
 def _groups(records: RunRecords, judged: pd.DataFrame, drawn: Mapping[str, Picture]) -> Section:

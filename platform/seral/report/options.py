@@ -13,8 +13,10 @@ class ReportOptions(Options):
     run: str
     """The run folder."""
     audio_mb: float = Field(default=3.0, ge=0)
-    """Megabytes of the page for clips to hear: mistakes, doubtful labels, picks, the map. 0 = none: whoever has a page
+    """Megabytes for clips to hear: mistakes, doubtful labels, picks, the map. 0 = none: whoever has a page
     with clips has these voices."""
+    audio_beside: bool = False
+    """Put these clips into files in a folder `audio` beside the page, not into it: it is smaller, and opens faster."""
     clip_s: float = Field(default=6.0, gt=0)
     """Only the first so many seconds of a clip are put on the page."""
     map_points: int = Field(default=1500, ge=0, le=5000)

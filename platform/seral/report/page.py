@@ -98,7 +98,7 @@ def render(
         differences=[difference.sentence for difference in differences],
         **remarks,
         players=players,
-        audio_mb=sum(len(player.source) for player in players) / 1e6,
+        audio_mb=sum(player.size for player in players) / 1e6,
     )
 
 
@@ -117,7 +117,7 @@ def fill(template: str, *, title: str, environment: Mapping[str, Any], config: s
         [
             "default-src 'none'",
             "img-src data:",
-            "media-src data:",
+            "media-src data:" + (" 'self'" if any(player.beside for player in content.get("players", [])) else ""),
             f"style-src {_hash(style)}",
             f"script-src {' '.join(map(_hash, scripts))}",
             "base-uri 'none'",

@@ -63,7 +63,7 @@ def write_pool_report(options: PoolReportOptions) -> str:
     measures = {name: column for name in MEASURES if len(column := facts[name].drop_null())}
     groups = _players(pool, pa.concat_tables(audible), table, options)
     clips = [player for players in groups.values() for player in players]
-    megabytes = sum(len(player.source) for player in clips) / 1e6
+    megabytes = sum(player.size for player in clips) / 1e6
     classes = _classes(pool, facts.num_rows) if options.gold else page.Section()
     html = page.fill(
         "pool.html.j2",

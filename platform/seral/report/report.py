@@ -88,6 +88,10 @@ def write_report(
         storage.write_bytes(storage.join(folder, f"{name}.png"), picture.png)
         if options.svg:
             storage.write_bytes(storage.join(folder, "svg", f"{name}.svg"), svg(picture.figure))
+    storage.remove(storage.join(folder, "audio"))
+    for player in players:
+        if player.beside:
+            storage.write_bytes(storage.join(folder, player.file), player.flac)
     html = page.render(
         records,
         tables=tables,

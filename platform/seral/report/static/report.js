@@ -115,6 +115,44 @@
     const font = getComputedStyle(document.body).fontFamily;
     return { background: null, font, view: { stroke: null }, axis, legend: { ...text, symbolOpacity: 1 }, header: text, title: { color: colour("ink") } };
   };
+  // Points with clips, by keyboard: arrows go to the nearest one that way, Enter plays it.
+  const placed = (group, x = 0, y = 0) => group.items.flatMap((mark) => mark.items.flatMap((item) =>
+    mark.marktype === "group" ? placed(item, x + (item.x ?? 0), y + (item.y ?? 0))
+      : item.datum?.clip ? [{ item, x: x + item.x, y: y + item.y }] : []));
+  const WAYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+  const walk = (view, box) => {
+    const all = () => placed({ items: [view.scenegraph().root] });
+    if (!all().length) return;
+    const ring = make("div", { className: "ring", hidden: true });
+    box.append(ring);
+    box.tabIndex = 0;
+    let at = null;
+    const nearest = (cost) => all().map((place) => [cost(place), place]).filter(([far]) => far > 0).sort((a, b) => a[0] - b[0])[0]?.[1];
+    box.addEventListener("blur", () => { ring.hidden = tip.hidden = true; });
+    box.addEventListener("keydown", (event) => {
+      if (event.target !== box || !(event.key in WAYS || (event.key === "Enter" && at))) return;
+      event.preventDefault();
+      if (event.key === "Enter") return play(at.item);
+      const [right, down] = WAYS[event.key];
+      const here = at ? all().find((place) => place.item.datum.clip === at.item.datum.clip) ?? at : { x: view.width() / 2, y: view.height() / 2 };
+      at = nearest(({ x, y }) => {
+        const along = (x - here.x) * right + (y - here.y) * down, across = (x - here.x) * down - (y - here.y) * right;
+        return along > 0 ? along + 2 * Math.abs(across) : 0;
+      }) ?? at;
+      if (!at) return;
+      const canvas = box.querySelector("canvas, svg").getBoundingClientRect(), outer = box.getBoundingClientRect();
+      const [left, top] = [canvas.left + view.origin()[0] + at.x, canvas.top + view.origin()[1] + at.y];
+      Object.assign(ring.style, { left: `${left - outer.left + box.scrollLeft}px`, top: `${top - outer.top}px` });
+      ring.hidden = false;
+      point(null, { clientX: left, clientY: top }, at.item, at.item.tooltip);
+    });
+  };
+  const play = (item) => {
+    const clip = item?.datum?.clip;
+    if (!clip || hear(clip)) return;
+    tip.textContent = `${clip}: the page has no audio of this clip (audio_mb)`;
+    tip.hidden = false;
+  };
   const draw = async (figure) => {
     const { renderer = "svg", ...spec } = JSON.parse(figure.querySelector("script").text);
     const compiled = charts.compile(spec, { config: looks() }).spec;
@@ -127,10 +165,8 @@
       expr: charts.expressionInterpreter, renderer, tooltip: point, hover: true,
     });
     await view.initialize(box).runAsync();
-    view.addEventListener("click", (event, item) => {
-      const clip = item?.datum?.clip;
-      if (clip && !hear(clip)) point(null, event, item, `${clip}: the page has no audio of this clip (audio_mb)`);
-    });
+    view.addEventListener("click", (event, item) => play(item));
+    walk(view, box);
     figure.querySelector("img").hidden = true;
     redraw(view);
     return view;
