@@ -69,6 +69,25 @@ def page_file(runs: dict[str, str]) -> Path:
 
 
 @pytest.fixture(scope="module")
+def rated_run(speech_pool: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run of the loop that learns ratings and no classes."""
+    values: dict[str, Any] = {
+        "pool": speech_pool,
+        "run": str(tmp_path_factory.mktemp("rated") / "run"),
+        "encoder": "seral-tiny",
+        "classes": [],
+        "dimensions": ["valence", "arousal"],
+        "split": {"scheme": "k-fold", "k": 2},
+        "seeds": [0],
+        "budget": {"sizes": [12, 20]},
+        "finetune": {"adapter": "frozen"},
+        "strategy": {"name": "igs"},
+        "full_arm": False,
+    }
+    return run_loop(parse(LoopOptions, values))
+
+
+@pytest.fixture(scope="module")
 def judged(runs: dict[str, str], speech_pool: str) -> pd.DataFrame:
     pool = open_pool(speech_pool)
     return judged_clips(read_run(runs["margin"]), pool, pool.metadata)
@@ -338,6 +357,34 @@ def test_clips_play_from_files_beside_the_page(opened: Page, runs: dict[str, str
     opened.wait_for_function("name => document.querySelector(`[data-clip='${name}'] audio`).currentTime > 0", arg=name)
     report_run(parse(ReportOptions, options | {"audio_mb": 0}))
     assert not (file.parent / "audio").exists()
+
+
+def test_a_run_of_ratings_is_explored(opened: Page, rated_run: str) -> None:
+    file = Path(report_run(parse(ReportOptions, {"run": rated_run, "audio_mb": 0.5, "clip_s": 1.0})))
+    by_fold = pd.read_csv(file.with_name("rating_groups.csv"))
+    by_fold = by_fold[(by_fold["by"] == "fold") & (by_fold["arm"] == "igs")]
+    rounds = pd.read_csv(file.with_name("rounds.csv")).query("arm == 'igs' and round == 1").set_index("fold")
+    for row in by_fold.to_dict("records"):
+        assert row["ccc"] == pytest.approx(rounds.loc[int(row["group"]), "ccc"], abs=1e-6)
+    errors = pd.read_csv(file.with_name("rating_errors.csv"))
+    assert errors["deviations"].is_monotonic_decreasing
+    np.testing.assert_allclose(errors["error"], errors["predicted"] - errors["true"], atol=1e-6)
+    show(opened, file)
+    assert opened.locator(".chart").count() == 3
+    curves = opened.locator("[data-draws]", has=opened.locator("xpath=.//img[contains(@alt,'test CCC')]"))
+    curves.locator("select[name=dimension]").select_option("valence")
+    curves.locator("[aria-roledescription=point]").first.hover(force=True)
+    assert re.search(r"arm: \w+\nround: 0\nlabels: 12", opened.locator("#tip").inner_text())
+    table = opened.locator("table", has=opened.locator("caption", has_text="ratings of test clips"))
+    button = table.locator("tr[data-hear] button").first
+    name = (button.get_attribute("title") or "").removeprefix("play ")
+    assert name == errors["utterance_id"][0]
+    button.click()
+    opened.wait_for_function("name => document.querySelector(`[data-clip='${name}'] audio`).currentTime > 0", arg=name)
+    colours = opened.locator("select[name=colour]")
+    assert "predicted" in colours.inner_text()
+    points = pd.read_csv(file.with_name("map.csv"))
+    assert set(points["predicted"]) >= {"valence: lowest quarter", "valence: highest quarter"}
 
 
 def test_without_scripts_everything_is_there(browser: Browser, page_file: Path) -> None:

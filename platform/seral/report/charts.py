@@ -119,6 +119,85 @@ def learning_curves(points: pd.DataFrame, arms: list[str], chance: float) -> Spe
     )
 
 
+def ccc_curves(curves: pd.DataFrame, arms: list[str]) -> Spec:
+    """CCC of the mean or of one dimension along labels with its interval; all labels as a level.
+
+    `curves` has a row an arm, round and dimension: labelled, fraction, ccc, low, high.
+    """
+    points = curves.assign(labels=curves["labelled"], share=100 * curves["fraction"])
+    dimensions = sorted(curves["dimension"].unique(), key=lambda name: (name != "mean", name))
+    looks, curved = _styled(arms), {"filter": f"datum.arm !== '{FULL}'"}
+    x = {"field": "x", "type": "quantitative", "title": None, "scale": {"zero": False}}
+    y = {"field": "ccc", "type": "quantitative", "title": "test CCC", "scale": {"zero": False}}
+    tooltip = [{"field": name} for name in ("arm", "round", "labels", "share", "ccc", "low", "high")]
+    band = {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}
+    both = {"x": x, "y": y, "color": looks["color"]}
+    return _spec(
+        points,
+        width=560,
+        height=320,
+        params=[
+            _arms(arms),
+            _select("along", {"labels": "labels", "share of labels, %": "share"}, "along"),
+            _select("dimension", dimensions, "dimension"),
+        ],
+        transform=[
+            SHOWN_ARMS,
+            {"filter": "datum.dimension === dimension"},
+            {"calculate": "datum[along]", "as": "x"},
+        ],
+        layer=[
+            {
+                "transform": [curved],
+                "mark": {"type": "area", "opacity": 0.14},
+                "encoding": {"x": x, **band, "color": looks["color"]},
+            },
+            {
+                "transform": [curved],
+                "mark": {"type": "line", "strokeWidth": 2},
+                "encoding": both | {"strokeDash": looks["strokeDash"]},
+            },
+            {
+                "transform": [curved],
+                "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
+                "encoding": both | {"shape": looks["shape"], "tooltip": tooltip},
+            },
+            {
+                "transform": [{"filter": f"datum.arm === '{FULL}'"}],
+                "mark": {"type": "rule", "strokeWidth": 2},
+                "encoding": {"y": y, "color": looks["color"], "strokeDash": looks["strokeDash"], "tooltip": tooltip},
+            },
+        ],
+    )
+
+
+def true_and_predicted(points: pd.DataFrame, arms: list[str], dimensions: list[str]) -> Spec:
+    """Predicted against true ratings of test clips, of the arm and dimension that are chosen; a click plays a clip."""
+    tooltip = [{"field": name} for name in ("utterance_id", "true", "predicted", "speaker", "fold")]
+    ends = [points[["true", "predicted"]].min().min(), points[["true", "predicted"]].max().max()]
+    scale = {"zero": False, "domain": [round(float(end), 3) for end in ends]}
+    x = {"field": "true", "type": "quantitative", "title": "true rating", "scale": scale}
+    y = {"field": "predicted", "type": "quantitative", "title": "predicted", "scale": scale}
+    return _spec(
+        points.assign(clip=points["utterance_id"]),
+        width=420,
+        height=420,
+        params=[_select("arm", arms, "arm"), _select("dimension", dimensions, "dimension")],
+        layer=[
+            {
+                "data": {"values": [{"true": end, "predicted": end} for end in scale["domain"]]},
+                "mark": {"type": "line", "color": "gray", "strokeDash": [1, 4]},
+                "encoding": {"x": x, "y": y},
+            },
+            {
+                "transform": [{"filter": "datum.arm === arm && datum.dimension === dimension"}],
+                "mark": {"type": "point", "filled": True, "opacity": 0.6, "cursor": "pointer"},
+                "encoding": {"x": x, "y": y, "color": {"value": PALETTE[0]}, "tooltip": tooltip},
+            },
+        ],
+    )
+
+
 def confusion(counts: pd.DataFrame, classes: list[str]) -> Spec:
     """One matrix, of the arm and fold that are chosen: share of the true class, and the count."""
     arms, folds = counts["arm"].unique().tolist(), counts["fold"].unique().tolist()

@@ -17,6 +17,7 @@ from seral.report.judged import confusions, judged_clips
 from seral.report.listening import Player, players_of
 from seral.report.options import ReportOptions
 from seral.report.page import Picture, Section
+from seral.report.rated import rated_sections
 from seral.report.records import RunRecords
 from seral.schema import FULL
 from seral.task.run import read_options
@@ -64,19 +65,14 @@ def clip_sections(
     except OptionError as error:
         say(f"the report has nothing by clip: {error}")
         return
+    if records.dimensions and len(records.ratings):
+        yield from rated_sections(records, metadata, drawn)
     judged = judged_clips(records, pool, metadata)
-    if judged.empty:
-        return
-    yield _groups(records, judged, drawn)
-    yield _calibration(records, judged, judged_clips(records, pool, metadata, "dev"))
-    yield _mistakes(records, judged)
-    doubts = picked.doubtful_labels(records)
-    caption_of = {
-        row["utterance_id"]: f"{row['label']}, rather {row['suggested']}" for row in doubts.to_dict("records")
-    }
-    yield Section(
-        frames={"label_errors": doubts}, tables={"label_errors": picked.doubts_table(doubts)}, clips=caption_of
-    )
+    if len(judged):
+        yield _groups(records, judged, drawn)
+        yield _calibration(records, judged, judged_clips(records, pool, metadata, "dev"))
+        yield _mistakes(records, judged)
+        yield _doubts(records)
     picks = picked.explained_picks(records, metadata)
     if not picks.empty:
         yield _picks(records, picks)
@@ -126,6 +122,16 @@ def _mistakes(records: RunRecords, judged: pd.DataFrame) -> Section:
     return Section(frames={"mistakes": wrong}, tables={"mistakes": picked.mistakes_table(wrong, arm)}, clips=caption_of)
 
 
+def _doubts(records: RunRecords) -> Section:
+    doubts = picked.doubtful_labels(records)
+    caption_of = {
+        row["utterance_id"]: f"{row['label']}, rather {row['suggested']}" for row in doubts.to_dict("records")
+    }
+    return Section(
+        frames={"label_errors": doubts}, tables={"label_errors": picked.doubts_table(doubts)}, clips=caption_of
+    )
+
+
 def _picks(records: RunRecords, picks: pd.DataFrame) -> Section:
     own, shown = picks[picks["arm"] == records.arms[0]], picked.first_of_rounds(picks)
     caption_of = {
@@ -154,7 +160,7 @@ def _map(
         return
     own = picks[picks["arm"] == arm] if len(picks) and arm != FULL else pd.DataFrame(columns=pool_map.OF_PICKS)
     ids = pool_map.draw_clips(metadata, own["utterance_id"].tolist(), options.map_points)
-    predicted = picked.last_predictions(records.last_folders[first], ids)
+    predicted = picked.last_predictions(records, records.last_folders[first], ids)
     points = pool_map.described(pool_map.project(store, ids), metadata, own, predicted)
     tapt = ", which saw the training audio of the first fold" if "tapt" in str(store.encoder).split("/") else ""
     caption_of = {row["utterance_id"]: f"{row['predicted']}, {row['answer']}" for row in points.to_dict("records")}

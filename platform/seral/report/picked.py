@@ -19,6 +19,7 @@ from seral.schema import FULL
 TRAITS = ["speaker", "fold", "corpus", "language"]
 PICKED = 300
 """Picks of an arm on the page, about."""
+QUARTERS = ("lowest", "second", "third", "highest")
 SHOWN = 40
 """Mistakes and doubts on the page."""
 PICKS_CAPTION = (
@@ -66,7 +67,7 @@ def explained_picks(records: RunRecords, metadata: pa.Table) -> pd.DataFrame:
 def _believed(folder: str, ids: list[str], classes: list[str]) -> pd.DataFrame:
     """The class and the uncertainty of unlabelled clips by the model of a round, by id; of those that it scored."""
     wanted = pa.array(ids, pa.string())
-    tables = [storage.read_table(uri) for uri in prediction_files(folder, "pool")]
+    tables = [storage.read_table(uri) for uri in prediction_files(folder, "pool")] if classes else []
     tables = [table.filter(pc.is_in(table["utterance_id"], wanted)) for table in tables]
     if not tables:
         return pd.DataFrame(columns=["believed", "uncertainty"])
@@ -76,14 +77,22 @@ def _believed(folder: str, ids: list[str], classes: list[str]) -> pd.DataFrame:
     return pd.DataFrame({"believed": frame["predicted"], "uncertainty": 100 * entropy_N}, index=frame.index)
 
 
-def last_predictions(folder: str, ids: list[str]) -> pd.Series:
-    """Predicted class of some clips in the folder of a round, by id: of the unlabelled, dev and test clips."""
+def last_predictions(records: RunRecords, folder: str, ids: list[str]) -> pd.Series:
+    """Predicted class of some clips in the folder of a round, by id: of the unlabelled, dev and test clips.
+
+    Without classes the quarter of the clips that the predicted rating, of the first dimension, is in.
+    """
     wanted = pa.array(ids, pa.string())
     uris = [uri for part in ("pool", "dev", "test") for uri in prediction_files(folder, part) if storage.exists(uri)]
-    tables = [storage.read_table(uri, ["utterance_id", "predicted"]) for uri in uris]
+    column = "predicted" if records.classes else records.dimensions[0]
+    tables = [storage.read_table(uri, ["utterance_id", column]) for uri in uris]
     frames = [table.filter(pc.is_in(table["utterance_id"], wanted)).to_pandas() for table in tables]
-    joined = pd.concat(frames) if frames else pd.DataFrame(columns=["utterance_id", "predicted"])
-    return joined.drop_duplicates("utterance_id").set_index("utterance_id")["predicted"]
+    joined = pd.concat(frames) if frames else pd.DataFrame(columns=["utterance_id", column])
+    of_clip = joined.drop_duplicates("utterance_id").set_index("utterance_id")[column]
+    if records.classes or of_clip.empty:
+        return of_clip
+    quarter = np.ceil(4 * of_clip.rank(method="first") / len(of_clip)).astype(int)
+    return quarter.map(lambda number: f"{column}: {QUARTERS[number - 1]} quarter")
 
 
 def first_of_rounds(picks: pd.DataFrame) -> pd.DataFrame:

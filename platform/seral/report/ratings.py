@@ -60,7 +60,7 @@ def ccc_curves(records: RunRecords) -> pd.DataFrame:
     """One row an arm, round and dimension, `mean` the mean over them: labelled, fraction, ccc, low and high."""
     rows = []
     for (arm, number), ratings in records.ratings.groupby(["arm", "round"], sort=True):
-        value_K, without_GK = _ccc_without_speakers(ratings, records.dimensions)
+        value_K, without_GK = ccc_without_speakers(ratings, records.dimensions)
         value, without_G = np.append(value_K, value_K.mean()), np.c_[without_GK, without_GK.mean(1)]
         low, high, _ = jackknife_interval(value, without_G)
         own = records.rounds[(records.rounds["arm"] == arm) & (records.rounds["round"] == number)]
@@ -91,11 +91,11 @@ def ccc_gains(records: RunRecords) -> pd.DataFrame:
 def _mean_ccc_by_round(records: RunRecords, arm: str) -> dict[int, NDArray[np.float64]]:
     """Round -> the mean CCC of an arm, and after it that without each speaker, (1 + G,)."""
     by_round = records.ratings[records.ratings["arm"] == arm].groupby("round", sort=True)
-    both = {int(str(number)): _ccc_without_speakers(own, records.dimensions) for number, own in by_round}
+    both = {int(str(number)): ccc_without_speakers(own, records.dimensions) for number, own in by_round}
     return {number: np.append(value_K.mean(), without_GK.mean(1)) for number, (value_K, without_GK) in both.items()}
 
 
-def _ccc_without_speakers(
+def ccc_without_speakers(
     ratings: pd.DataFrame, dimensions: list[str]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """CCC of each dimension, (K,), and without each speaker, (G, K): means over trajectories, each with its own."""
@@ -121,7 +121,7 @@ def _sums(rows: pd.DataFrame, dimensions: list[str]) -> NDArray[np.float64]:
 def by_speaker(records: RunRecords, arm: str) -> pd.DataFrame:
     """One row a test speaker and dimension at an arm's last round: clips, bias, slope and ccc, means over seeds."""
     rows = []
-    for (speaker, seed), own in _last_ratings(records, arm).groupby(["speaker", "seed"], sort=True):
+    for (speaker, seed), own in last_ratings(records, arm).groupby(["speaker", "seed"], sort=True):
         for name in records.dimensions:
             true, predicted = (own[f"{kind}_{name}"].to_numpy(np.float64) for kind in ("true", "predicted"))
             facts = {"speaker": speaker, "dimension": name, "seed": seed, "clips": len(own)}
@@ -133,7 +133,7 @@ def by_speaker(records: RunRecords, arm: str) -> pd.DataFrame:
     return frame[["clips", "bias", "slope", "ccc"]].mean()
 
 
-def _last_ratings(records: RunRecords, arm: str) -> pd.DataFrame:
+def last_ratings(records: RunRecords, arm: str) -> pd.DataFrame:
     """Ratings of the last round of an arm's trajectories."""
     last = last_rounds(records.rounds)[[*KEYS, "round"]]
     return records.ratings[records.ratings["arm"] == arm].merge(last, on=[*KEYS, "round"])
@@ -182,7 +182,7 @@ def true_and_predicted(records: RunRecords) -> Figure:
     figure = Figure(figsize=(3.2 * across + 0.6, 3.0 * down + 0.3), layout="constrained")
     panels = figure.subplots(down, across, squeeze=False)
     for row, arm in enumerate(records.arms):
-        ratings = _last_ratings(records, arm)
+        ratings = last_ratings(records, arm)
         ratings = ratings[ratings["seed"] == ratings["seed"].min()]
         for column, name in enumerate(records.dimensions):
             axes = tidy(panels[row, column], f"true {name}" if row == down - 1 else "", f"predicted, {arm}")

@@ -124,7 +124,7 @@ def _sections(
     sections = [label_section(records.run)] if records.asks_people else []
     if records.classes:
         sections.append(explore.costs_section(records, options, drawn))
-    if pool is None or not records.classes:
+    if pool is None:
         return sections, []
     sections += explore.clip_sections(records, pool, metadata, options, drawn)
     return sections, explore.players(pool, sections, options)
