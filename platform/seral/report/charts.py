@@ -175,7 +175,8 @@ def true_and_predicted(points: pd.DataFrame, arms: list[str], dimensions: list[s
     """Predicted against true ratings of test clips, of the arm and dimension that are chosen; a click plays a clip."""
     tooltip = [{"field": name} for name in ("utterance_id", "true", "predicted", "speaker", "fold")]
     ends = [points[["true", "predicted"]].min().min(), points[["true", "predicted"]].max().max()]
-    scale = {"zero": False, "domain": [round(float(end), 3) for end in ends]}
+    domain = [round(float(end), 3) for end in ends]
+    scale = {"zero": False, "domain": domain}
     x = {"field": "true", "type": "quantitative", "title": "true rating", "scale": scale}
     y = {"field": "predicted", "type": "quantitative", "title": "predicted", "scale": scale}
     return _spec(
@@ -185,7 +186,7 @@ def true_and_predicted(points: pd.DataFrame, arms: list[str], dimensions: list[s
         params=[_select("arm", arms, "arm"), _select("dimension", dimensions, "dimension")],
         layer=[
             {
-                "data": {"values": [{"true": end, "predicted": end} for end in scale["domain"]]},
+                "data": {"values": [{"true": end, "predicted": end} for end in domain]},
                 "mark": {"type": "line", "color": "gray", "strokeDash": [1, 4]},
                 "encoding": {"x": x, "y": y},
             },

@@ -88,11 +88,11 @@ def last_predictions(records: RunRecords, folder: str, ids: list[str]) -> pd.Ser
     tables = [storage.read_table(uri, ["utterance_id", column]) for uri in uris]
     frames = [table.filter(pc.is_in(table["utterance_id"], wanted)).to_pandas() for table in tables]
     joined = pd.concat(frames) if frames else pd.DataFrame(columns=["utterance_id", column])
-    of_clip = joined.drop_duplicates("utterance_id").set_index("utterance_id")[column]
+    of_clip: pd.Series = joined.drop_duplicates("utterance_id").set_index("utterance_id")[column]
     if records.classes or of_clip.empty:
         return of_clip
-    quarter = np.ceil(4 * of_clip.rank(method="first") / len(of_clip)).astype(int)
-    return quarter.map(lambda number: f"{column}: {QUARTERS[number - 1]} quarter")
+    quarter_N = np.ceil(4 * of_clip.rank(method="first").to_numpy() / len(of_clip)).astype(int) - 1
+    return pd.Series([f"{column}: {QUARTERS[at]} quarter" for at in quarter_N], of_clip.index)
 
 
 def first_of_rounds(picks: pd.DataFrame) -> pd.DataFrame:
