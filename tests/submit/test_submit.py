@@ -20,7 +20,8 @@ import pytest
 import yaml
 
 from seral.errors import AwaitingLabels, JobError
-from seral.submit.submit import Jobs, SubmitOptions, check, exit_code
+from seral.submit.options import SubmitOptions
+from seral.submit.submit import Jobs, check, exit_code
 
 COUNT = '''
 """Count up in a file, going on where it stopped."""
