@@ -26,7 +26,7 @@ JOBS_FOLDER = "/opt/seral/jobs"
 """Folder in an image of yours that has job files of your own."""
 KEEP_S = 3600
 APPLICATION = "seral.models.serve:app"
-"""What Ray Serve makes of a model's address."""
+"""Import path of the builder that makes Ray Serve's application of `model`, an address."""
 
 
 def job_manifest(options: ManifestOptions) -> str:

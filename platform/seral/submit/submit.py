@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import requests
 import yaml
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import ser_models
@@ -82,6 +82,8 @@ class Jobs:
     """The job server of a cluster, tried again while it cannot be reached."""
 
     def __init__(self, address: str | None = None, patience_s: float = 600) -> None:
+        if address is not None and address != "auto" and "://" not in address:
+            raise JobError(f"{address} is no address of a job server: write http://{address}")
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         self._patience_s = min(patience_s, MOST_AT_FIRST_S)
@@ -221,7 +223,7 @@ class Jobs:
                     f"the cluster wants a token: put the one of its head (~/.ray/auth_token there, or `ray "
                     f"get-auth-token`) into ~/.ray/auth_token or RAY_AUTH_TOKEN here; {str(error).splitlines()[0]}"
                 ) from None
-            except (ConnectionError, requests.RequestException, aiohttp.ClientError, RuntimeError) as error:
+            except (ConnectionError, requests.RequestException, aiohttp.ClientError, RpcError, RuntimeError) as error:
                 if not _may_pass(error):
                     raise JobError(f"the job server refused: {error}") from None
                 if time.monotonic() + wait_s > until:

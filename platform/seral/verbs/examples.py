@@ -10,7 +10,7 @@ from seral.options import read_yaml
 from seral.verbs import VERBS, Verb
 
 PACKAGED = Path(__file__).parents[1] / "jobs"
-"""Where a wheel has what a checkout has in jobs/."""
+"""Folder of a wheel for what a checkout has in jobs/."""
 FIRST_RUN = "first-run"
 RUN, IGNORED = "run.yaml", ".gitignore"
 FOLDERS = ("data", "runs")
