@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all check docs bench bench-selection submit setup lock charts audit sbom clean
+.PHONY: demo test test-all check wheel docs bench bench-selection submit setup lock charts audit sbom clean
 
 setup: $(VENV)/.ready
 
@@ -31,6 +31,9 @@ check: setup ## what a change must pass besides the tests
 	$(BIN)/ruff check --no-cache .
 	$(BIN)/mypy
 
+wheel: setup ## what is installed elsewhere: dist/seral-VERSION-py3-none-any.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
 docs: setup ## the pages of docs/ as a site: build/site/index.html (its search needs a server: .venv/bin/mkdocs serve)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
@@ -41,7 +44,7 @@ bench-selection: setup ## every strategy against plain definitions and other lib
 	$(INSTALL) --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m jobs.bench.selection $(ARGS)
 
-submit: setup ## send one job file to a Ray cluster: make submit JOB=loop ARGS='--config run.yaml' (RAY_ADDRESS)
+submit: setup ## send one job to a Ray cluster: make submit JOB=loop ARGS='--config run.yaml' (RAY_ADDRESS)
 	$(INSTALL) --constraint constraints.txt --editable '.[submit]'
 	$(BIN)/seral jobs submit $(JOB) $(ARGS)
 

@@ -37,6 +37,26 @@ def test_a_ray_that_does_not_come_up_is_a_sentence(tmp_path: Path) -> None:
     assert "the same command again" in done.stdout
 
 
+def test_gpus_that_are_not_there_or_not_used_are_named() -> None:
+    code = """
+import ray
+from seral.cluster import *
+try:
+    connect(ClusterOptions(cpus=1, gpus=0, use_gpu=True))
+except JobError as error:
+    print(error)
+ray.shutdown()
+connect(ClusterOptions(cpus=1, gpus=2))  # so many are offered, whether they are there or not
+print(encoder_actors(ClusterOptions()), encoder_actors(ClusterOptions(use_gpu=True)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "cluster.use_gpu is true, and Ray sees no GPU on this machine: leave it out, or see to it",
+        "1 2",
+    ]
+    assert "2 GPUs of the cluster are not used: cluster.use_gpu=true runs encoders" in done.stderr
+
+
 @pytest.mark.ray
 def test_a_task_whose_worker_is_lost_too_often_is_named(tmp_path: Path, ray_session: None) -> None:
     on, done = ClusterOptions(max_failures=1), list[int]()

@@ -9,18 +9,9 @@ import jsonschema
 import pytest
 
 from seral.options import json_schema, load, read_yaml
-from seral.verbs import VERBS, Verb
+from seral.verbs.examples import verb_of
 
 CONFIGS = Path(__file__).resolve().parents[1] / "jobs" / "configs"
-
-
-def verb_of(path: Path) -> Verb:
-    """The one verb that a comment of the file starts it with."""
-    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    starts = {name: f"seral {' '.join(verb.words)} jobs/configs/" for name, verb in VERBS.items()}
-    names = [name for name, start in starts.items() if any(start in line for line in header)]
-    assert len(names) == 1, f"{path.name} should say in its comment how it is started, as `seral VERB jobs/configs/...`"
-    return VERBS[names[0]]
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.iterdir()), ids=lambda path: path.name)

@@ -1,8 +1,10 @@
 #!/bin/bash
-# A job file on the nodes of a SLURM allocation: every node starts Ray, the first one runs the job, all of them end.
-#   sbatch --nodes=4 jobs/cluster/slurm.sh loop --config run.yaml
-# From the repository's root, on storage that all nodes have, after `make setup` there. A run that the time limit ends is
-# submitted again and resumes: with --requeue, SLURM does so itself.
+# A job on the nodes of a SLURM allocation: every node starts Ray, the first one runs the job, all of them end.
+#   seral config slurm.sh > slurm.sh
+#   sbatch --nodes=4 slurm.sh loop --config run.yaml          (a file of your own: sbatch --nodes=4 slurm.sh mine.py ...)
+# From a folder on storage that all nodes have; .venv there, or VENV, is where seral is installed. A run that the time
+# limit ends is submitted again and resumes: with --requeue, SLURM does so itself after a lost node. A job that fails by
+# itself is not tried again.
 #SBATCH --job-name=seral
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=16
@@ -14,8 +16,12 @@
 set -euo pipefail
 job=$1
 shift
-source "${VENV:-.venv}/bin/activate"
-export PYTHONPATH="$PWD/platform:$PWD${PYTHONPATH:+:$PYTHONPATH}"
+case $job in
+  *.py) program=("$job") ;;
+  *) program=(-m seral.verbs "$job") ;;
+esac
+environment=${VENV:-.venv}/bin/activate
+if [ -f "$environment" ]; then source "$environment"; fi
 export OMP_NUM_THREADS=1 RAY_DISABLE_IMPORT_WARNING=1
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 20000))
@@ -24,4 +30,4 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(openssl rand -hex 
 export RAY_ADDRESS="$head:$port"
 srun ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_PER_TASK" ${SLURM_GPUS_ON_NODE:+--num-gpus "$SLURM_GPUS_ON_NODE"} \
-  -- python "jobs/$job.py" "$@"
+  -- python "${program[@]}" "$@"

@@ -26,6 +26,7 @@ from seral.process import ending
 from seral.process.failures import explanation
 from seral.process.guard import Guard
 from seral.process.vital import Watch
+from seral.progress import say
 
 if TYPE_CHECKING:
     import ray
@@ -117,6 +118,23 @@ def connect(options: ClusterOptions | None = None) -> None:
     if guard:
         look_after_ray(guard)
     quiet_ray_data()
+    if options.use_gpu:
+        _expect_gpus(joined=bool(address))
+
+
+def _expect_gpus(*, joined: bool) -> None:
+    """Raise JobError, or say that work waits where there are nodes to come, when Ray offers no GPU."""
+    if _gpus():
+        return
+    if not joined:
+        raise JobError("cluster.use_gpu is true, and Ray sees no GPU on this machine: leave it out, or see to it")
+    say("cluster.use_gpu is true, and the cluster offers no GPU yet: work waits until it does")
+
+
+def _gpus() -> int:
+    import ray
+
+    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def _bring_a_token() -> None:
@@ -218,7 +236,7 @@ def encoder_actors(options: ClusterOptions) -> int:
     if options.feature_actors is not None:
         return options.feature_actors
     if options.use_gpu:
-        import ray
-
-        return max(1, int(ray.cluster_resources().get("GPU", 1)))
+        return max(1, _gpus())
+    if idle := _gpus():
+        say(f"{idle} GPUs of the cluster are not used: cluster.use_gpu=true runs encoders and training on them")
     return cpu_count()

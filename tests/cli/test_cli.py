@@ -49,12 +49,16 @@ OTHERS = [
     ["sweep", "best"],
     ["jobs", "submit"],
     ["jobs", "manifest"],
+    ["jobs", "cluster"],
+    ["jobs", "service"],
     ["jobs", "status"],
     ["jobs", "logs"],
     ["jobs", "stop"],
     ["jobs", "list"],
     ["doctor"],
     ["demo"],
+    ["init"],
+    ["config"],
 ]
 """Commands that are no configured verb."""
 COMMANDS = [*(verb.words for verb in VERBS.values()), *OTHERS]

@@ -12,10 +12,11 @@ import pytest
 import yaml
 
 from seral.cli import app
-from seral.errors import JobError, OptionError
+from seral.errors import JobError, OptionError, SeralError
 from seral.options import parse
 from seral.submit.hardening import API_TOKEN, JOB_LABEL, ports_of
-from seral.submit.manifest import CONFIG_FOLDER, ManifestOptions, manifest
+from seral.submit.manifest import CONFIG_FOLDER, cluster_manifest, job_manifest, service_manifest
+from seral.submit.options import ManifestOptions, ServiceOptions, StandingOptions
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = ROOT.parent / "shared" / "kuberay" / "ray.io_rayjobs.yaml"
@@ -39,6 +40,7 @@ VARIANTS = {
     "spot": ["claim=speech", "spot=cloud.google.com/gke-spot=true", "max_workers=8", "token=true"],
     "queue": ["claim=speech", "queue=team-a", "namespace=speech", "deadline_s=3600"],
     "alone": ["claim=speech", "workers=0"],
+    "accounts": ["claim=speech", "service_account=speech", "pull_secrets=[registry, mirror]"],
 }
 
 
@@ -53,7 +55,7 @@ def rendered(tmp_path: Path) -> Render:
 
     def render(*on: str, overrides: list[str] | None = None) -> dict[str, Manifest]:
         values = {"job": "light", "folder": str(tmp_path), "overrides": LOOP if overrides is None else overrides}
-        text = manifest(parse(ManifestOptions, {**values, "image": "me/seral:1"}, on))
+        text = job_manifest(parse(ManifestOptions, {**values, "image": "me/seral:1"}, on))
         assert "&id" not in text
         return {document["kind"]: document for document in yaml.safe_load_all(text)}
 
@@ -63,7 +65,8 @@ def rendered(tmp_path: Path) -> Render:
 @pytest.fixture(scope="module")
 def ray_job() -> Manifest:
     """The schema of a RayJob, in which a field that the operator does not know is an error, as it is for kubectl."""
-    versions = yaml.load(SCHEMA.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))["spec"]["versions"]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    versions = yaml.load(SCHEMA.read_text(), Loader=loader)["spec"]["versions"]
     (version,) = (version for version in versions if version["name"] == "v1")
     schema: Manifest = version["schema"]["openAPIV3Schema"]
     close(schema)
@@ -109,6 +112,70 @@ def containers_of(job: Manifest) -> Iterator[tuple[str, Manifest]]:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_has_fields_that_the_operator_knows(variant: str, rendered: Render, ray_job: Manifest) -> None:
     jsonschema.validate(rendered(*VARIANTS[variant])["RayJob"], ray_job)
+
+
+@pytest.mark.corpora
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_clusters_and_services_have_the_pods_of_a_job(variant: str, ray_job: Manifest) -> None:
+    schema = ray_job["properties"]["spec"]["properties"]["rayClusterSpec"]
+    on = ["image=me/seral:1", "name=team-a", *(item for item in VARIANTS[variant] if not item.startswith("deadline"))]
+    (policy, cluster) = yaml.safe_load_all(cluster_manifest(parse(StandingOptions, {}, on)))
+    assert (cluster["apiVersion"], cluster["kind"]) == ("ray.io/v1", "RayCluster")
+    assert policy["metadata"]["name"] == cluster["metadata"]["name"] == "team-a"
+    jsonschema.validate(cluster["spec"], schema)
+    text = service_manifest(parse(ServiceOptions, {"model": "/mnt/seral/models/emodb"}, on))
+    (policy, service) = yaml.safe_load_all(text)
+    assert (service["apiVersion"], service["kind"]) == ("ray.io/v1", "RayService")
+    assert set(service["spec"]) == {"serveConfigV2", "rayClusterConfig"}
+    jsonschema.validate(service["spec"]["rayClusterConfig"], schema)
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    assert application["import_path"] == "seral.models.serve:app"
+    assert application["args"] == {"model": "/mnt/seral/models/emodb"}
+    assert {"port": 8000, "protocol": "TCP"} in policy["spec"]["ingress"][-1]["ports"]
+    assert "serveConfigV2: |\n    applications:\n" in text
+
+
+def test_the_options_of_a_job_can_be_read_line_by_line(tmp_path: Path) -> None:
+    values = {"job": "loop", "image": "me/seral:1", "overrides": LOOP}
+    text = job_manifest(parse(ManifestOptions, values, ["claim=speech"]))
+    assert "\n  config.yaml: |" in text
+    assert "\n    pool: /mnt/seral/pool\n" in text
+
+
+def test_pods_have_the_account_and_the_image_its_secrets(rendered: Render) -> None:
+    for pod in pods_of(rendered(*VARIANTS["accounts"])["RayJob"]).values():
+        assert pod["spec"]["serviceAccountName"] == "speech"
+        assert pod["spec"]["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
+    assert "serviceAccountName" not in json.dumps(rendered("claim=speech"))
+
+
+def test_patches_are_laid_over_what_they_name(rendered: Render, tmp_path: Path) -> None:
+    patch = tmp_path / "patch.yaml"
+    container = {"name": "ray-head", "env": [{"name": "OMP_NUM_THREADS", "value": "4"}, {"name": "MINE", "value": "1"}]}
+    head = {"template": {"spec": {"hostAliases": [{"ip": "10.0.0.1"}], "containers": [container]}}}
+    spec = {"backoffLimit": None, "rayClusterSpec": {"headGroupSpec": head}}
+    patch.write_text(yaml.safe_dump_all([{"kind": "RayJob", "spec": spec}, {"kind": "ConfigMap", "immutable": True}]))
+    plain, changed = rendered("claim=speech"), rendered("claim=speech", f"patch={patch}")
+    assert changed["ConfigMap"] == plain["ConfigMap"] | {"immutable": True}
+    assert "backoffLimit" not in changed["RayJob"]["spec"]
+    before, after = (pods_of(documents["RayJob"])["head"]["spec"] for documents in (plain, changed))
+    assert after["hostAliases"] == [{"ip": "10.0.0.1"}]
+    (was,), (is_now,) = before["containers"], after["containers"]
+    variables = {entry["name"]: entry["value"] for entry in is_now["env"]}
+    assert variables == {entry["name"]: entry["value"] for entry in was["env"]} | {"OMP_NUM_THREADS": "4", "MINE": "1"}
+    assert {key: value for key, value in was.items() if key != "env"} == {k: v for k, v in is_now.items() if k != "env"}
+    patch.write_text("kind: RayCluster\n")
+    with pytest.raises(JobError, match="says the `kind` of what it changes, one of ConfigMap, NetworkPolicy, RayJob"):
+        rendered("claim=speech", f"patch={patch}")
+
+
+def test_gpus_that_nothing_would_use_are_refused() -> None:
+    values = {"job": "loop", "image": "me/seral:1", "overrides": LOOP}
+    on = ["claim=speech", "worker_gpus=2"]
+    with pytest.raises(JobError, match=r"worker_gpus is 2, and the options of the job leave them idle: add --set clus"):
+        job_manifest(parse(ManifestOptions, values, on))
+    values["overrides"] = [*LOOP, "cluster.use_gpu=true"]
+    assert "nvidia.com/gpu: '2'" in job_manifest(parse(ManifestOptions, values, on))
 
 
 @pytest.mark.corpora
@@ -282,7 +349,7 @@ def test_variants_differ_where_they_should(rendered: Render) -> None:
     ],
 )
 def test_what_pods_could_not_do_with_is_refused(on: list[str], message: str, rendered: Render) -> None:
-    with pytest.raises(JobError, match=message):
+    with pytest.raises(SeralError, match=message):
         rendered(*on)
 
 
@@ -299,7 +366,7 @@ def test_the_command_line_prints_what_kubectl_takes() -> None:
     # The real job, whose options are checked as it would.
     on = [part for item in ("image=me/seral:1", "claim=speech") for part in ("--on", item)]
     settings = [part for item in LOOP for part in ("--set", item)]
-    done = CliRunner().invoke(app, ["jobs", "manifest", "loop", *settings, *on, "--on", f"folder={ROOT / 'jobs'}"])
+    done = CliRunner().invoke(app, ["jobs", "manifest", "loop", *settings, *on])
     assert done.exit_code == 0
     assert [part["kind"] for part in yaml.safe_load_all(done.stdout)] == ["ConfigMap", "NetworkPolicy", "RayJob"]
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ import pytest
 import yaml
 
 from seral.errors import AwaitingLabels, JobError
-from seral.submit.submit import Jobs, SubmitOptions, check, exit_code
+from seral.submit.options import SubmitOptions
+from seral.submit.submit import Jobs, check, exit_code, uses_gpus
 
 COUNT = '''
 """Count up in a file, going on where it stopped."""
@@ -203,7 +205,7 @@ def test_options_are_checked_before_anything_is_sent(options: Callable[..., Subm
         check(options(uptoo=3))
     with pytest.raises(JobError, match=r"run: 'runs/mine' must be absolute, or an address such as s3://"):
         check(options(run="runs/mine"))
-    with pytest.raises(JobError, match=r"no job 'cuont' in .*; there are: count"):
+    with pytest.raises(JobError, match=r"no job 'cuont' in .*; there are: adapt, .*, count, "):
         check(options().model_copy(update={"job": "cuont"}))
     config = tmp_path / "mine.yaml"
     config.write_text(yaml.safe_dump({"run": "s3://bucket/run", "upto": 7}))
@@ -222,6 +224,54 @@ def test_without_the_token_the_cluster_is_closed(server: str, monkeypatch: pytes
     )
     assert done.returncode == 1
     assert "the cluster wants a token" in done.stderr
+
+
+def test_a_verb_is_a_job_wherever_seral_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    screen = SubmitOptions(job="screen", overrides=["pool=s3://speech/pool", "similarity=0.97"])
+    assert screen.program() == ["-m", "seral.verbs", "screen"]
+    assert check(screen)["similarity"] == 0.97
+    with pytest.raises(JobError, match="screen does not take these options: unknown option 'similarly'"):
+        check(SubmitOptions(job="screen", overrides=["pool=s3://speech/pool", "similarly=0.97"]))
+    with pytest.raises(JobError, match="audit is no cluster job: run `seral pool audit` here"):
+        check(SubmitOptions(job="audit"))
+    with pytest.raises(JobError, match=r"no job 'lop'; there are: adapt, .*Job files of your own: --folder FOLDER"):
+        check(SubmitOptions(job="lop"))
+    # Modules of one's own travel along, and are found where options are checked.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "outskirts.py").write_text("def far(candidates, k, rng, *, power: float = 1.0): ...")
+    values = ["pool=s3://b/pool", "run=s3://b/run", "classes=[a, b]", "strategy={name: 'outskirts:far', power: 2}"]
+    loop = SubmitOptions(job="loop", folder="mine", overrides=values)
+    assert check(loop)["strategy"] == {"name": "outskirts:far", "power": 2.0}
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """A server that refuses whatever it is asked."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_error(410)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+def test_a_refusal_is_not_tried_again() -> None:
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        server.asked = []  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(JobError, match=r"the job server refused: 410"):
+            Jobs(f"http://127.0.0.1:{server.server_port}", patience_s=30)
+        server.shutdown()
+        assert len(server.asked) == 1  # type: ignore[attr-defined]
+    with pytest.raises(JobError, match=r"head:8265 is no address of a job server: write http://head:8265"):
+        Jobs("head:8265")
+
+
+def test_gpus_that_would_stand_idle_are_refused(tmp_path: Path) -> None:
+    values = ["pool=s3://b/pool", "encoder=seral-tiny"]
+    assert not uses_gpus(check(SubmitOptions(job="features", overrides=values)))
+    assert uses_gpus(check(SubmitOptions(job="features", overrides=[*values, "cluster.use_gpu=true"])))
 
 
 def test_a_server_that_does_not_answer_is_named_with_the_remedy() -> None:

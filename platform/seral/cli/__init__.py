@@ -18,6 +18,7 @@ from seral.cli.labels import labels_app
 from seral.cli.layers import layers_app
 from seral.cli.loop import loop_app
 from seral.cli.pool import pool_app
+from seral.cli.project import project_app
 from seral.cli.results import results_app, run_app, runs_app
 from seral.cli.selection import selection_app
 from seral.cli.study import study_app
@@ -36,6 +37,7 @@ who answer, **report** shows what it was worth, **predict** uses the model, **ru
 **pretrain** and **adapt** adapt an encoder, **distil** makes a small one of it; **select** picks what to label next
 without a loop, by one of the **strategies**; **compare** and **two-stage** are studies of how to train, **layers**
 looks into an encoder; **sweep** looks for the best options of a training; **jobs** sends any of it to a cluster.
+**init** makes a folder to start in, **config** prints runs to start from.
 """
 GROUPS = {
     "": [training_app, selection_app, results_app],
@@ -82,6 +84,7 @@ def _before_any_command(
     """Options that stand before a command."""
 
 
+app.add_typer(project_app)
 app.add_typer(pool_app, name="pool")
 app.add_typer(loop_app, name="loop")
 app.add_typer(labels_app, name="labels")

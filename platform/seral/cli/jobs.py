@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from seral.options import Options
     from seral.submit.submit import Jobs
 
-jobs_app = typer.Typer(no_args_is_help=True, help="Send job files to a Ray cluster, and watch them there.")
+jobs_app = typer.Typer(
+    no_args_is_help=True, help="Send jobs to a Ray cluster, and watch them there; manifests for Kubernetes."
+)
 
 LISTED = ("name", "state", "started", "seconds", "run")
 """Columns of the table of submissions."""
@@ -29,6 +32,15 @@ Address = Annotated[
         help="The cluster's job server, http://HEAD:8265. Else RAY_ADDRESS, or the cluster of this machine.",
         envvar="RAY_API_SERVER_ADDRESS",
     ),
+]
+
+
+Folder = Annotated[
+    Path | None, typer.Option(help="Job files and modules of your own, which travel along as the working directory.")
+]
+On = Annotated[
+    list[str] | None,
+    typer.Option("--on", metavar="KEY=VALUE", help="The cluster: image=..., workers=4, ...; repeatable."),
 ]
 
 
@@ -48,28 +60,26 @@ def jobs_submit(
     ] = None,
     gpus: Annotated[float | None, typer.Option(help="GPUs of the job's own process.")] = None,
     memory_gb: Annotated[float | None, typer.Option(help="Memory of the job's own process.")] = None,
-    folder: Annotated[Path, typer.Option(help="The job files: yours, or those of seral's repository.")] = Path("jobs"),
+    folder: Folder = None,
     python: Annotated[str, typer.Option(help="The interpreter on the cluster.")] = "python",
 ) -> None:
-    """Send a job file with its options to a cluster, and follow it to its end; exit status 0 if that was good.
+    """Send a job with its options to a cluster, and follow it to its end; exit status 0 if that was good.
 
     Status 75 says that it awaits labels: the same command goes on once people have answered.
 
-    The options are checked here first. The code of this seral and the folder of job files travel along, so the cluster
-    needs seral's dependencies, not seral. Submitting a run twice is harmless: it is followed, not started again; one
+    The options are checked here first. The code of this seral travels along, so the cluster needs seral's
+    dependencies, not seral. Submitting a run twice is harmless: it is followed, not started again; one
     that failed or was stopped is submitted anew, and resumes. Interrupting this command leaves the job running.
 
-    Example: `seral jobs submit loop --config jobs/configs/emodb-frozen.yaml --set pool=s3://speech/pool`
+    Example: `seral jobs submit loop --config run.yaml --set pool=s3://speech/pool --set run=s3://speech/runs/mine`
     """
     from seral.options import parse
     from seral.progress import say
-    from seral.submit.submit import Jobs, SubmitOptions
+    from seral.submit.options import SubmitOptions
+    from seral.submit.submit import Jobs
 
     values = {
-        "job": job,
-        "config": None if config is None else str(config),
-        "overrides": settings or [],
-        "folder": str(folder),
+        **_job(job, config, settings, folder),
         "cpus": cpus,
         "gpus": gpus,
         "memory_gb": memory_gb,
@@ -89,32 +99,74 @@ def jobs_submit(
     _follow(jobs, submission.name)
 
 
-def _manifest_options() -> type[Options]:
-    from seral.submit.manifest import ManifestOptions
+def _job(job: str, config: Path | None, settings: list[str] | None, folder: Path | None) -> dict[str, Any]:
+    """Values of JobOptions."""
+    paths = {name: None if path is None else str(path) for name, path in (("config", config), ("folder", folder))}
+    return {"job": job, "overrides": settings or [], **paths}
 
-    return ManifestOptions
+
+def _options(name: str) -> Callable[[], type[Options]]:
+    """A way to a model of seral.submit.options, which is imported when it is needed."""
+
+    def model() -> type[Options]:
+        from seral.submit import options
+
+        return getattr(options, name)  # type: ignore[no-any-return]  # a name becomes a type at run time only
+
+    return model
 
 
 @jobs_app.command("manifest")
-@listing(_manifest_options, of="what `--on` takes")
+@listing(_options("ManifestOptions"), of="what `--on` takes")
 def jobs_manifest(
     job: Job,
     config: Annotated[Path | None, typer.Option(help="YAML file of its options.")] = None,
     settings: Sets = None,
-    on: Annotated[
-        list[str] | None,
-        typer.Option("--on", metavar="KEY=VALUE", help="The cluster: image=..., workers=4, ...; repeatable."),
-    ] = None,
+    on: On = None,
+    folder: Folder = None,
 ) -> None:
     """Print a job as manifests for Kubernetes with the KubeRay operator: its options, and a RayJob with its cluster.
+
+    Job files of your own are in the image, in /opt/seral/jobs.
 
     Example: `seral jobs manifest loop --config run.yaml --on image=me/seral:1 --on claim=speech | kubectl apply -f -`
     """
     from seral.options import parse
-    from seral.submit.manifest import ManifestOptions, manifest
+    from seral.submit.manifest import job_manifest
+    from seral.submit.options import ManifestOptions
 
-    values = {"job": job, "config": None if config is None else str(config), "overrides": settings or []}
-    typer.echo(manifest(parse(ManifestOptions, values, on or [])), nl=False)
+    typer.echo(job_manifest(parse(ManifestOptions, _job(job, config, settings, folder), on or [])), nl=False)
+
+
+@jobs_app.command("cluster")
+@listing(_options("StandingOptions"), of="what `--on` takes")
+def jobs_cluster(on: On = None) -> None:
+    """Print a RayCluster for Kubernetes: a cluster that stands, for jobs that are submitted to it.
+
+    Example: `seral jobs cluster --on image=me/seral:1 --on claim=speech --on workers=4 | kubectl apply -f -`
+    """
+    from seral.options import parse
+    from seral.submit.manifest import cluster_manifest
+    from seral.submit.options import StandingOptions
+
+    typer.echo(cluster_manifest(parse(StandingOptions, {}, on or [])), nl=False)
+
+
+@jobs_app.command("service")
+@listing(_options("ServiceOptions"), of="what `--on` takes")
+def jobs_service(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run or an export, on storage of the pods.")],
+    on: On = None,
+) -> None:
+    """Print a RayService for Kubernetes: a model that answers requests.
+
+    Example: `seral jobs service s3://speech/models/emodb --on image=me/seral:1 --on secret=s3 | kubectl apply -f -`
+    """
+    from seral.options import parse
+    from seral.submit.manifest import service_manifest
+    from seral.submit.options import ServiceOptions
+
+    typer.echo(service_manifest(parse(ServiceOptions, {"model": model}, on or [])), nl=False)
 
 
 @jobs_app.command("status")

@@ -28,7 +28,7 @@ API_TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount"
 API_TOKEN_S = 3607
 """Seconds after which such a token is renewed, as Kubernetes' own."""
 JOB_LABEL = "seral/job"
-DASHBOARD_PORT = 8265
+DASHBOARD_PORT, SERVE_PORT = 8265, 8000
 DNS_PORT, HTTPS = 53, 443
 API_PORTS = (HTTPS, 6443)
 """Ports of Kubernetes' API: of its service, and behind it."""

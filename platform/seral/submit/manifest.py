@@ -1,110 +1,48 @@
-"""A job as manifests for Kubernetes: a RayJob for the KubeRay operator, the options it reads, and its NetworkPolicy.
+"""Manifests for Kubernetes with the KubeRay operator: of a job, of a cluster that stands, of a model that serves.
 
-The operator starts a cluster for the job, runs it, and takes the cluster down again. The head only holds the job's own
-process, so workers may be machines that can be taken away (spot): what they were doing is done again, and a job whose
-cluster is lost is started on a new one and resumes its run. What its pods may do: seral.submit.hardening.
+For a job the operator starts a cluster, runs it, and takes the cluster down again; a job whose cluster is lost is
+started on a new one and resumes its run. The pods: seral.submit.pods; what they may do: seral.submit.hardening.
 """
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-import ray
 import yaml
-from pydantic import Field
 
-from seral.cluster import WORKER_ENV
 from seral.errors import JobError
 from seral.options import SUBMITTED_FLAG
-from seral.submit.hardening import (
-    DASHBOARD_PORT,
-    HTTPS,
-    JOB_LABEL,
-    SCRATCH,
-    SecurityOptions,
-    autoscaler,
-    harden_pod,
-    network_policy,
-    ports_of,
-)
-from seral.submit.submit import CONFIG, FOLDERS_OR_NAMES, PATHS, JobOptions, check, submission_stem
-from seral.verbs import file_of
+from seral.submit.hardening import HTTPS, SERVE_PORT, network_policy, ports_of
+from seral.submit.options import ManifestOptions, PodOptions, ServiceOptions, StandingOptions
+from seral.submit.patch import patched
+from seral.submit.pods import ray_cluster, submitter_pod
+from seral.submit.submit import CONFIG, FOLDERS_OR_NAMES, IDLE_GPUS, PATHS, check, submission_stem, uses_gpus
 
 CONFIG_FOLDER = "/etc/seral"
 JOBS_FOLDER = "/opt/seral/jobs"
-"""Folder of the job files in the image (jobs/cluster/Dockerfile)."""
+"""Folder in an image of yours that has job files of your own."""
 KEEP_S = 3600
+APPLICATION = "seral.models.serve:app"
+"""Import path of the builder that makes Ray Serve's application of `model`, an address."""
 
 
-class ManifestOptions(JobOptions):
-    """Options of a manifest: a job, and the cluster it gets."""
-
-    image: str
-    """The image of head and workers: see jobs/cluster/Dockerfile."""
-    namespace: str | None = None
-    """The namespace of job and cluster; None = the one that kubectl is set to."""
-    workers: int = Field(default=2, ge=0)
-    """Workers at the start, and at least."""
-    max_workers: int | None = Field(default=None, ge=1)
-    """Largest number of workers that Ray may ask for; None = no more than `workers`."""
-    worker_cpus: int = Field(default=4, ge=1)
-    """CPUs of each worker."""
-    worker_memory_gb: int = Field(default=16, ge=1)
-    """Memory of each worker, GiB."""
-    worker_gpus: int = Field(default=0, ge=0)
-    """GPUs of each worker."""
-    head_cpus: int = Field(default=2, ge=1)
-    """CPUs of the head."""
-    head_memory_gb: int = Field(default=8, ge=1)
-    """Memory of the head, GiB."""
-    spot: str | None = Field(default=None, pattern=r"^[^=]+=[^=]+$")
-    """Label of machines that may be taken away, key=value: workers go there, the head elsewhere.
-    cloud.google.com/gke-spot=true, eks.amazonaws.com/capacityType=SPOT, kubernetes.azure.com/scalesetpriority=spot."""
-    claim: str | None = None
-    """A ReadWriteMany volume claim that all pods mount."""
-    mount: str = "/mnt/seral"
-    """Folder where the pods mount the claim."""
-    secret: str | None = None
-    """A secret whose entries become environment variables: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-    SERAL_LEDGER_PASSWORD, MLFLOW_TRACKING_PASSWORD, ..."""
-    queue: str | None = None
-    """A queue of Kueue's: the job waits there for its quota, and its cluster does not grow or shrink."""
-    retries: int = Field(default=2, ge=0)
-    """New clusters after a failed attempt."""
-    deadline_s: int | None = Field(default=None, ge=1)
-    """The job is ended after so long, waiting included."""
-    token: bool = True
-    """Whoever talks to the cluster needs a token, at its dashboard and between pods (KubeRay 1.5.1 or later)."""
-    token_secret: str | None = None
-    """A secret of yours with the token, under `auth_token`; None = the operator makes one."""
-    security: SecurityOptions = SecurityOptions()
-    """Rights of the pods, and whom they reach."""
-
-
-def manifest(options: ManifestOptions) -> str:
-    """YAML for `kubectl apply -f -`. Raises JobError for options that the job, or its pods, could not do with."""
+def job_manifest(options: ManifestOptions) -> str:
+    """YAML of a RayJob for `kubectl apply -f -`. Raises JobError for what the job, or its pods, could not do with."""
     resolved = check(options)
-    _check_reachable(options, resolved)
-    if options.max_workers is not None and options.max_workers < options.workers:
-        raise JobError(f"max_workers is {options.max_workers}, below workers, {options.workers}")
-    if options.queue and options.max_workers not in (None, options.workers):
-        raise JobError("a cluster that waits in a queue keeps its size: leave out max_workers")
-    if options.token_secret and not options.token:
-        raise JobError("token_secret names a secret, but token is false: leave one of them out")
+    _check_reachable(options, {name: resolved.get(name) for name in PATHS})
+    if options.worker_gpus and not uses_gpus(resolved):
+        raise JobError(f"worker_gpus is {options.worker_gpus}, and {IDLE_GPUS}, or leave out worker_gpus")
     name = submission_stem(options.job, resolved)
-    namespace = {"namespace": options.namespace} if options.namespace else {}
-    content = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-    config = {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": name, **namespace},
-        "data": {CONFIG: content},
-    }
-    labels = {"labels": {"kueue.x-k8s.io/queue-name": options.queue}} if options.queue else {}
+    program = ["python", *options.program(JOBS_FOLDER), "--config", f"{CONFIG_FOLDER}/{CONFIG}", SUBMITTED_FLAG]
+    cluster = ray_cluster(options, name)
+    head = cluster["headGroupSpec"]["template"]["spec"]
+    head["volumes"].append({"name": "options", "configMap": {"name": name}})
+    head["containers"][0]["volumeMounts"].append({"name": "options", "mountPath": CONFIG_FOLDER})
     spec: dict[str, Any] = {
-        "entrypoint": f"python {JOBS_FOLDER}/{file_of(options.job)} --config {CONFIG_FOLDER}/{CONFIG} {SUBMITTED_FLAG}",
+        "entrypoint": shlex.join(program),
         "submissionMode": "K8sJobMode",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": KEEP_S,
@@ -112,25 +50,69 @@ def manifest(options: ManifestOptions) -> str:
         "submitterConfig": {"backoffLimit": 0},  # a second submitter would find its job id taken
     }
     spec |= {"activeDeadlineSeconds": options.deadline_s} if options.deadline_s else {}
-    spec["submitterPodTemplate"] = _submitter(options, name)
-    spec["rayClusterSpec"] = _cluster(options, name)
-    job = {
-        "apiVersion": "ray.io/v1",
-        "kind": "RayJob",
-        "metadata": {"name": name, **namespace, **labels},
-        "spec": spec,
+    spec |= {"submitterPodTemplate": submitter_pod(options, name), "rayClusterSpec": cluster}
+    config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {CONFIG: _yaml([resolved])}}
+    ports = ports_of([resolved, options.env]) | _hub_ports(resolved)
+    return _manifests(options, [config, *_policy(options, name, ports), _document(options, "RayJob", name, spec)])
+
+
+def cluster_manifest(options: StandingOptions) -> str:
+    """YAML of a RayCluster, for jobs that are submitted to it."""
+    policy = _policy(options, options.name, ports_of(options.env) | {HTTPS})
+    spec = ray_cluster(options, options.name)
+    return _manifests(options, [*policy, _document(options, "RayCluster", options.name, spec)])
+
+
+def service_manifest(options: ServiceOptions) -> str:
+    """YAML of a RayService, by which a model answers requests. Raises JobError for a model that pods do not have."""
+    _check_reachable(options, {"model": options.model})
+    application = {
+        "name": "seral",
+        "route_prefix": "/",
+        "import_path": APPLICATION,
+        "args": {"model": options.model},
     }
-    documents = [config, job]
-    if options.security.network_policy:
-        ports = ports_of([resolved, options.env]) | _hub_ports(resolved)
-        policy = network_policy(name, options.security, ports, grows=_grows(options))
-        policy["metadata"] |= namespace
-        documents.insert(1, policy)
-    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+    spec = {
+        "serveConfigV2": _yaml([{"applications": [application]}]),
+        "rayClusterConfig": ray_cluster(options, options.name, serves=True),
+    }
+    ports = ports_of([options.model, options.env])
+    policy = _policy(options, options.name, ports)
+    for document in policy:  # whoever asks the model, in the namespace
+        client = {"from": [{"podSelector": {}}], "ports": [{"port": SERVE_PORT, "protocol": "TCP"}]}
+        document["spec"]["ingress"].append(client)
+    return _manifests(options, [*policy, _document(options, "RayService", options.name, spec)])
 
 
-def _grows(options: ManifestOptions) -> bool:
-    return (options.max_workers or options.workers) > options.workers
+def _document(options: PodOptions, kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    labels = {"labels": {"kueue.x-k8s.io/queue-name": options.queue}} if options.queue else {}
+    return {"apiVersion": "ray.io/v1", "kind": kind, "metadata": {"name": name, **labels}, "spec": spec}
+
+
+def _policy(options: PodOptions, name: str, ports: set[int]) -> list[dict[str, Any]]:
+    """The NetworkPolicy of the pods, unless there is to be none."""
+    security = options.security
+    return [network_policy(name, security, ports, grows=options.grows)] if security.network_policy else []
+
+
+def _manifests(options: PodOptions, documents: list[dict[str, Any]]) -> str:
+    for document in documents:
+        document["metadata"] |= {"namespace": options.namespace} if options.namespace else {}
+    return _yaml(documents if options.patch is None else patched(documents, options.patch))
+
+
+class _Readable(yaml.SafeDumper):
+    """Text of several lines as a block, so that options are read and compared line by line."""
+
+
+_Readable.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None),
+)
+
+
+def _yaml(documents: list[Any]) -> str:
+    return yaml.dump_all(documents, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=10_000)
 
 
 def _hub_ports(resolved: Mapping[str, Any]) -> set[int]:
@@ -141,91 +123,9 @@ def _hub_ports(resolved: Mapping[str, Any]) -> set[int]:
     return set().union(*inner, {HTTPS} if on_hub else ())
 
 
-def _submitter(options: ManifestOptions, name: str) -> dict[str, Any]:
-    """The pod that submits the job to the head and prints its log; the operator gives it its command."""
-    amounts = {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m", "memory": "200Mi"}}
-    container = {"name": "ray-job-submitter", "image": options.image, "resources": amounts}
-    spec: dict[str, Any] = {"restartPolicy": "Never", "containers": [container]}
-    harden_pod(spec, options.security)
-    return {"metadata": {"labels": {JOB_LABEL: name}}, "spec": spec}
-
-
-def _cluster(options: ManifestOptions, config: str) -> dict[str, Any]:
-    max_workers = options.max_workers or options.workers
-    head = _pod(options, config, "ray-head", cpus=options.head_cpus, memory_gb=options.head_memory_gb)
-    head["spec"]["volumes"].append({"name": "options", "configMap": {"name": config}})
-    head["spec"]["containers"][0]["volumeMounts"].append({"name": "options", "mountPath": CONFIG_FOLDER})
-    head["spec"]["containers"][0]["ports"] = [
-        {"containerPort": port, "name": name} for name, port in (("gcs-server", 6379), ("dashboard", DASHBOARD_PORT))
-    ]
-    worker = _pod(
-        options,
-        config,
-        "ray-worker",
-        cpus=options.worker_cpus,
-        memory_gb=options.worker_memory_gb,
-        gpus=options.worker_gpus,
-    )
-    if options.spot:
-        key, _, value = options.spot.partition("=")
-        worker["spec"]["nodeSelector"] = {key: value}
-        worker["spec"]["tolerations"] = [{"key": key, "operator": "Equal", "value": value, "effect": "NoSchedule"}]
-        expression = {"key": key, "operator": "NotIn", "values": [value]}
-        terms = {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}
-        head["spec"]["affinity"] = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
-    group = {
-        "groupName": "workers",
-        "replicas": options.workers,
-        "minReplicas": options.workers,
-        "maxReplicas": max_workers,
-        "rayStartParams": {},
-        "template": worker,
-    }
-    cluster: dict[str, Any] = {"rayVersion": ray.__version__}
-    if options.token:
-        cluster["authOptions"] = {"mode": "token"} | (
-            {"secretName": options.token_secret} if options.token_secret else {}
-        )
-    if _grows(options):
-        cluster |= {"enableInTreeAutoscaling": True, "autoscalerOptions": autoscaler(head["spec"], options.security)}
-    # No CPU of the head's is offered, so that no work is on it when a worker goes; without workers it does everything.
-    start = {"num-cpus": "0"} if max_workers else {}
-    # The dashboard listens at the pod's address, for submitter and operator; a ClusterIP is none outside the cluster.
-    start = {"dashboard-host": "0.0.0.0", **start}
-    cluster["headGroupSpec"] = {"serviceType": "ClusterIP", "rayStartParams": start, "template": head}
-    return cluster | ({"workerGroupSpecs": [group]} if max_workers else {})
-
-
-def _pod(options: ManifestOptions, job: str, name: str, *, cpus: int, memory_gb: int, gpus: int = 0) -> dict[str, Any]:
-    """A pod template. Requests are the limits, so that nobody takes the memory away."""
-    amounts = {"cpu": str(cpus), "memory": f"{memory_gb}Gi"} | ({"nvidia.com/gpu": str(gpus)} if gpus else {})
-    scratch = SCRATCH if options.security.read_only_root else {}
-    named = {**WORKER_ENV, **scratch, **options.env}
-    variables = [{"name": key, "value": value} for key, value in sorted(named.items())]
-    container: dict[str, Any] = {
-        "name": name,
-        "image": options.image,
-        "resources": {"limits": amounts, "requests": dict(amounts)},
-        "env": variables,
-        "volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}],
-    }
-    container |= {"envFrom": [{"secretRef": {"name": options.secret}}]} if options.secret else {}
-    # Ray's object store lives in shared memory, of which a pod has 64 MB; it counts towards the pod's memory.
-    volumes: list[dict[str, Any]] = [
-        {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": f"{max(1, memory_gb // 3)}Gi"}}
-    ]
-    if options.claim:
-        volumes.append({"name": "storage", "persistentVolumeClaim": {"claimName": options.claim}})
-        container["volumeMounts"].append({"name": "storage", "mountPath": options.mount})
-    spec = {"containers": [container], "volumes": volumes}
-    harden_pod(spec, options.security)
-    return {"metadata": {"labels": {JOB_LABEL: job}}, "spec": spec}
-
-
-def _check_reachable(options: ManifestOptions, resolved: dict[str, Any]) -> None:
+def _check_reachable(options: PodOptions, addresses: Mapping[str, Any]) -> None:
     """Raise JobError for an address that the pods do not have."""
-    for name in PATHS:
-        value = resolved.get(name)
+    for name, value in addresses.items():
         if not isinstance(value, str) or "://" in value:
             continue
         if options.claim is None:

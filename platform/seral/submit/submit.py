@@ -1,4 +1,4 @@
-"""Job files on a Ray cluster, through its job server: submit, follow, stop.
+"""Jobs on a Ray cluster, through its job server: submit, follow, stop.
 
 A submission is named after the run that it works on, so that submitting twice is harmless: a run that is being worked
 on is followed, one that has ended well is left alone, and one that failed or was stopped is taken up again, which
@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -29,17 +30,15 @@ from typing import Any, TypeVar
 
 import requests
 import yaml
-from pydantic import Field, field_validator
-from ray.exceptions import AuthenticationError
+from ray.exceptions import AuthenticationError, RpcError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import ser_models
 from seral.cluster import PACKAGE, runtime_env
 from seral.errors import AwaitingLabels, JobError
-from seral.options import CHECK_FLAG, PAUSED, SUBMITTED_FLAG, Options, secrets_in
+from seral.options import CHECK_FLAG, PAUSED, SUBMITTED_FLAG, secrets_in
 from seral.progress import say
-from seral.secrets.addresses import is_secret
-from seral.verbs import VERBS, file_of
+from seral.submit.options import JobOptions, SubmitOptions
 
 try:
     import aiohttp
@@ -62,50 +61,12 @@ CHATTY = (
     "ray._private.runtime_env.packaging",
 )
 """Loggers of Ray's that report every upload."""
+IDLE_GPUS = "the options of the job leave them idle: add --set cluster.use_gpu=true"
+SERVER_ERRORS = 500
+"""Status codes from which on a server may think better of it."""
 FOLDERS_OR_NAMES = ("encoder", "text_encoder", "teacher")
 
 Value = TypeVar("Value")
-
-
-class JobOptions(Options):
-    """Options of a job: its file, and the options that the file gets."""
-
-    job: str
-    """A verb that may be a job (seral.verbs.VERBS), or the name of another file in `folder`, without .py."""
-    config: str | None = None
-    """YAML file of its options, on this machine: they travel along."""
-    overrides: list[str] = Field(default=[])
-    """`key=value` for single options."""
-    folder: str = "jobs"
-    """The job files; the folder is the working directory of the job."""
-    env: dict[str, str] = Field(default={})
-    """Environment variables of the job and all its workers: AWS_ENDPOINT_URL, MLFLOW_TRACKING_URI, ... No secrets."""
-
-    @field_validator("env")
-    @classmethod
-    def _refuse_secret_variables(cls, env: dict[str, str]) -> dict[str, str]:
-        for variable in filter(is_secret, env):
-            raise ValueError(
-                f"{variable} is a secret, and a job's environment is stored and shown: set it where the cluster's "
-                f"nodes start; on Kubernetes put it into a Secret and name that: --on secret=NAME"
-            )
-        return env
-
-
-class SubmitOptions(JobOptions):
-    """Options of a submission: a job, and what it takes of the cluster."""
-
-    cpus: float | None = Field(default=None, ge=0)
-    """CPUs that the job's own process reserves: with more than none it may start on a worker node. None = none, on the
-    head. Its workers ask for theirs."""
-    gpus: float | None = Field(default=None, ge=0)
-    """GPUs that the job's own process reserves."""
-    memory_gb: float | None = Field(default=None, gt=0)
-    """Memory that the job's own process reserves, GB."""
-    python: str = "python"
-    """The interpreter on the cluster; `python` is whatever PATH says on its head."""
-    again: bool = False
-    """Submit although the run has come to its end."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +82,8 @@ class Jobs:
     """The job server of a cluster, tried again while it cannot be reached."""
 
     def __init__(self, address: str | None = None, patience_s: float = 600) -> None:
+        if address is not None and address != "auto" and "://" not in address:
+            raise JobError(f"{address} is no address of a job server: write http://{address}")
         for name in CHATTY:
             logging.getLogger(name).setLevel(logging.WARNING)
         self._patience_s = min(patience_s, MOST_AT_FIRST_S)
@@ -130,6 +93,8 @@ class Jobs:
     def submit(self, options: SubmitOptions) -> Submission:
         """Send a job, unless a submission of its run is in hand. Raises JobError for options that it would not take."""
         resolved = check(options)
+        if options.gpus and not uses_gpus(resolved):
+            raise JobError(f"{options.gpus:g} GPUs are asked for, and {IDLE_GPUS}, or leave out --gpus")
         run, digest = _run_of(resolved), _digest(yaml.safe_dump(resolved))
         stem = submission_stem(options.job, resolved)
         number, latest = self._latest(stem)
@@ -149,8 +114,7 @@ class Jobs:
             shipped = runtime_env(folder)
             shipped["env_vars"] = {**shipped["env_vars"], **options.env}
             memory = None if options.memory_gb is None else int(options.memory_gb * 1e9)
-            python = shlex.quote(options.python)
-            entrypoint = f"{python} {file_of(options.job)} --config {CONFIG} {SUBMITTED_FLAG}"
+            entrypoint = shlex.join([options.python, *options.program(), "--config", CONFIG, SUBMITTED_FLAG])
 
             def send() -> None:
                 try:
@@ -259,8 +223,8 @@ class Jobs:
                     f"the cluster wants a token: put the one of its head (~/.ray/auth_token there, or `ray "
                     f"get-auth-token`) into ~/.ray/auth_token or RAY_AUTH_TOKEN here; {str(error).splitlines()[0]}"
                 ) from None
-            except (ConnectionError, requests.RequestException, aiohttp.ClientError, RuntimeError) as error:
-                if isinstance(error, RuntimeError) and not _may_pass(error):
+            except (ConnectionError, requests.RequestException, aiohttp.ClientError, RpcError, RuntimeError) as error:
+                if not _may_pass(error):
                     raise JobError(f"the job server refused: {error}") from None
                 if time.monotonic() + wait_s > until:
                     raise JobError(
@@ -278,18 +242,12 @@ def submission_stem(job: str, resolved: Mapping[str, Any]) -> str:
 
 
 def check(options: JobOptions) -> dict[str, Any]:
-    """The resolved options of a job, as its own file understands them here. Raises OptionError or JobError."""
-    folder = Path(options.folder)
-    file = folder / file_of(options.job)
-    if not file.is_file():
-        if (verb := VERBS.get(options.job)) is not None and not verb.job:
-            raise JobError(f"{verb.name} is no cluster job: run `seral {' '.join(verb.words)}` here")
-        names = ", ".join(sorted(path.stem.replace("_", "-") for path in folder.glob("*.py"))) or "no job files"
-        raise JobError(f"no job {options.job!r} in {folder.absolute()}; there are: {names}")
-    command = [sys.executable, str(file), CHECK_FLAG]
+    """The resolved options of a job, as the job itself understands them here. Raises OptionError or JobError."""
+    command = [sys.executable, *options.program(options.folder), CHECK_FLAG]
     command += ["--config", options.config] if options.config else []
     roots = {str(folder.resolve().parent) for folder in (PACKAGE, Path(ser_models.__path__[0]))}
-    paths = os.pathsep.join([*sorted(roots), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own = [] if options.folder is None else [str(Path(options.folder).resolve())]
+    paths = os.pathsep.join([*own, *sorted(roots), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [*command, *options.overrides],
         capture_output=True,
@@ -315,11 +273,14 @@ def check(options: JobOptions) -> dict[str, Any]:
 
 
 @contextmanager
-def _staged(folder: str, resolved: Mapping[str, Any]) -> Iterator[Path]:
-    """The job files and the options in a folder to upload."""
+def _staged(folder: str | None, resolved: Mapping[str, Any]) -> Iterator[Path]:
+    """The options and, where there is a folder of job files, a copy of it, in a folder to upload."""
     with tempfile.TemporaryDirectory(prefix="seral-job-") as parent:
         stage = Path(parent) / "jobs"
-        shutil.copytree(folder, stage, ignore=shutil.ignore_patterns("__pycache__", "configs", "runs", "data", ".*"))
+        stage.mkdir()
+        if folder is not None:
+            left_out = shutil.ignore_patterns("__pycache__", "configs", "runs", "data", ".*")
+            shutil.copytree(folder, stage, ignore=left_out, dirs_exist_ok=True)
         (stage / CONFIG).write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
         yield stage
 
@@ -328,6 +289,19 @@ def exit_code(status: Mapping[str, Any]) -> int:
     """Exit status for a shell of a job that has ended."""
     codes = {str(JobStatus.SUCCEEDED): 0, PAUSE: AwaitingLabels.status}
     return codes.get(status["state"], 1)
+
+
+def uses_gpus(values: Any) -> bool:
+    """Whether `use_gpu` is true anywhere in the options of a job, or there is no such option."""
+    named = list(_values_of("use_gpu", values))
+    return not named or any(named)
+
+
+def _values_of(name: str, values: Any) -> Iterator[Any]:
+    if isinstance(values, Mapping) and name in values:
+        yield values[name]
+    for inner in values.values() if isinstance(values, Mapping) else values if isinstance(values, list) else ():
+        yield from _values_of(name, inner)
 
 
 def _run_of(resolved: Mapping[str, Any]) -> str:
@@ -362,12 +336,19 @@ def _headers() -> dict[str, str]:
     return {"Authorization": f"Bearer {token.strip()}", **headers} if token and token.strip() else headers
 
 
-def _may_pass(error: RuntimeError) -> bool:
-    """True for an error that may be of the moment: a server that is starting, or a connection that broke."""
-    text = str(error)
-    return any(
-        code in text for code in ("status code 500", "status code 502", "status code 503", "status code 504")
-    ) or ("WebSocket" in text)
+def _may_pass(error: Exception) -> bool:
+    """True for an error that may be of the moment: a server that is starting, or a connection that broke.
+
+    An answer that refuses (4xx), and an address that is none, stay as they are.
+    """
+    if isinstance(error, aiohttp.ClientResponseError):
+        return error.status >= SERVER_ERRORS
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return error.response.status_code >= SERVER_ERRORS
+    if isinstance(error, RuntimeError):
+        code = re.search(r"status code (\d+)", str(error))
+        return "WebSocket" in str(error) or (code is not None and int(code[1]) >= SERVER_ERRORS)
+    return not isinstance(error, ValueError)  # as requests calls an address without http://
 
 
 def _first_line(error: BaseException) -> str:

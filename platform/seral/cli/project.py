@@ -1,0 +1,41 @@
+"""Commands that start something: a project's folder, files to start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seral.cli.arguments import AsJson
+from seral.cli.display import show_rows
+
+project_app = typer.Typer()
+
+
+@project_app.command()
+def init(folder: Annotated[Path, typer.Argument(help="The folder; it is made where there is none.")]) -> None:
+    """Make a project's folder: the file of a first run, with comments, and where data and runs go.
+
+    Example: `seral init speech`
+    """
+    from seral.verbs.examples import make_project
+
+    typer.echo(make_project(folder))
+
+
+@project_app.command()
+def config(
+    name: Annotated[str | None, typer.Argument(help="Which file; without it all are listed.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a file to start from, with its comments: runs and studies, the Dockerfile, the script for SLURM.
+
+    Example: `seral config emodb-lora > run.yaml`
+    """
+    from seral.verbs.examples import summaries, text_of
+
+    if name is None:
+        show_rows(list(summaries()), as_json=as_json, empty="there are none")
+    else:
+        typer.echo(text_of(name), nl=False)
