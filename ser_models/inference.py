@@ -89,14 +89,18 @@ class Model:
         """Probabilities of `classes`, (C,) of one clip or (N, C). Raises ValueError for a model of dimensions alone."""
         if not self.classes:
             raise ValueError(f"this model has no classes, only {', '.join(self.dimensions)}: use rate")
-        logits_NC = self._outputs(clips, sample_rate)[..., : len(self.classes)]
-        return _numpy(torch.softmax(logits_NC / self.temperature, -1))
+        return self.judge(clips, sample_rate=sample_rate)[0]
 
     def rate(self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ) -> Floats:
         """Values of `dimensions`, (K,) of one clip or (N, K). Raises ValueError for a model of classes alone."""
         if not self.dimensions:
             raise ValueError(f"this model has no dimensions, only {', '.join(self.classes)}: use predict_proba")
-        return _numpy(self._outputs(clips, sample_rate)[..., len(self.classes) :])
+        return self.judge(clips, sample_rate=sample_rate)[1]
+
+    def judge(self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ) -> tuple[Floats, Floats]:
+        """Probabilities of `classes`, (C,) or (N, C), and values of `dimensions`, (K,) or (N, K), in one pass."""
+        logits_NC, value_NK = self.network.split(self._outputs(clips, sample_rate))
+        return _numpy(torch.softmax(logits_NC / self.temperature, -1)), _numpy(value_NK)
 
     def embed(self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ) -> Floats:
         """Vectors that the head sees, (U,) of one clip or (N, U)."""

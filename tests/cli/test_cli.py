@@ -55,6 +55,7 @@ OTHERS = [
     ["jobs", "list"],
     ["doctor"],
     ["demo"],
+    ["serve"],
 ]
 """Commands that are no configured verb."""
 COMMANDS = [*(verb.words for verb in VERBS.values()), *OTHERS]

@@ -113,6 +113,15 @@ def model_folder(run: str, trajectory: str | None = None) -> str:
     return storage.join(round_folder(storage.join(root, best), last_round[best].round), "model")
 
 
+def temperature_of(run: str) -> float:
+    """The temperature that class logits of a run's model are divided by: that of a transfer's model, 1 of any other."""
+    run = storage.absolute(run)
+    if verb_of(run) != "transfer":
+        return 1.0
+    facts = read_source_facts(storage.join(run, MODELS))
+    return float(facts["models"][facts["normalise"]]["temperature"])
+
+
 def output_schema(classes: Sequence[str], dimensions: Sequence[str]) -> pa.Schema:
     """Columns of a prediction file; `utterance_id` holds the path where the input was files."""
     numbers = [(name, pa.float32()) for name in (*(f"p_{name}" for name in classes), *dimensions)]
