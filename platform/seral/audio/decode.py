@@ -22,8 +22,9 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from ser_models.channels import Channel, mix_down
 from seral.audio.address import LFS_STUB
-from seral.audio.channels import Channel, channel_fault, mix_down
+from seral.audio.channels import channel_fault
 from seral.audio.codecs import INSTALL, CodecError, ContainerSound, container_of, installed
 from seral.audio.containers import Inside, open_clip
 from seral.audio.limits import USUAL, SoundLimits
