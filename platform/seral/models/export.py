@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ser_models.exports import write_export
 from ser_models.inference import load_trained
 from seral import storage
 from seral.errors import OptionError
 from seral.models.options import ExportOptions
-from seral.models.prediction import model_folder, temperature_of
+from seral.models.prediction import decision_of, model_folder
 from seral.progress import say
 from seral.training.model import checked_copy, read_encoder, read_normalisation
 
@@ -36,7 +37,7 @@ def export_model(options: ExportOptions) -> dict[str, str]:
                 load_trained(local, options.encoder or read_encoder(folder)),
                 written,
                 options.format,
-                temperature=options.temperature or temperature_of(options.run),
+                **_decision(options),
                 base=options.base or _hub_id(read_encoder(folder)),
                 home=out,
             )
@@ -47,6 +48,14 @@ def export_model(options: ExportOptions) -> dict[str, str]:
                 _copy(beside, storage.join(str(written), name))
         storage.copy_folder(written, out)
     return {"model": folder, "format": options.format, "out": out}
+
+
+def _decision(options: ExportOptions) -> dict[str, Any]:
+    """Temperature and threshold that go along; a threshold is one of probabilities at its own temperature."""
+    decision = decision_of(options.run)
+    if options.temperature not in {None, decision["temperature"]}:
+        return {"temperature": options.temperature}
+    return decision
 
 
 def _hub_id(name: str) -> str | None:

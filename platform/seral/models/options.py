@@ -44,7 +44,7 @@ class ExportOptions(Options):
     """Hub id of the encoder, which peft's format names; None = the run's encoder if that is one, else the encoder goes
     into the folder."""
     temperature: float | None = Field(default=None, gt=0)
-    """Class logits are divided by it; None = that of a transfer's model, 1 of any other."""
+    """Class logits are divided by it; None = that of a final model or a transfer's, 1 of any other."""
     encoder: str | None = None
     """Folder or hub id of the model's encoder, if that is no longer where the run says."""
 
@@ -63,6 +63,8 @@ class FinalOptions(Options):
     was not decided."""
     data_licences: dict[str, str] = Field(default={})
     """Corpus -> its licence, for the card."""
+    accuracy: float = Field(default=0.9, gt=0, lt=1)
+    """Share of right answers that a threshold is chosen for: below it the model had better not answer."""
     cluster: ClusterOptions | None = None
     """The machines that it is trained on; None = those of the run."""
 
@@ -84,6 +86,8 @@ class ServeOptions(Options):
     """Time that a clip waits for others to be taken with, in seconds."""
     max_waiting: int = Field(default=100, ge=1)
     """Clips that may wait; more are refused with status 503."""
+    abstain: bool = False
+    """Name no class, `unsure` instead, where the most probable one is below the model's threshold."""
     max_clip_s: float = Field(default=30.0, gt=0)
     """Seconds of a clip that are listened to."""
     max_duration_s: float = Field(default=60.0, gt=0)

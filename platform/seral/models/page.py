@@ -113,7 +113,7 @@ class PageApp(FastAPI):
             if (batch := answer.pop("batch")) is not None:
                 self._batches.observe(batch)
         rows = [
-            {"file": name, "seconds": len(clip.samples) / SAMPLE_RATE, "predicted": _highest(answer), **answer}
+            {"file": name, "seconds": len(clip.samples) / SAMPLE_RATE, **answer}
             for (name, _), clip, answer in zip(files, clips, answers, strict=True)
         ]
         return JSONResponse({"predictions": rows})
@@ -151,9 +151,3 @@ class InMemory(MultiPartParser):
     """Forms whose files are never written to a disk."""
 
     spool_max_size = 1 << 40
-
-
-def _highest(answer: dict[str, Any]) -> str | None:
-    """The most probable class; None of a model of dimensions alone."""
-    share: dict[str, float] = answer["probabilities"]
-    return max(share, key=share.__getitem__) if share else None

@@ -28,7 +28,7 @@ from seral.errors import JobError, OptionError, StateError
 from seral.features.batches import clip_shapes
 from seral.models.options import ServeOptions, ServerOptions
 from seral.models.page import TOKEN, PageApp, token
-from seral.models.prediction import model_folder, temperature_of
+from seral.models.prediction import decision_of, model_folder
 from seral.options import parse
 from seral.process import ending
 from seral.progress import say
@@ -44,20 +44,20 @@ CHECK_S = 5.0
 
 
 def open_model(options: ServeOptions) -> Model:
-    """The model at the address of the options, with the temperature that belongs to it.
+    """The model at the address of the options, with the temperature and the threshold that belong to it.
 
-    Raises OptionError where there is none, and where it reads transcripts alone.
+    Raises OptionError where there is none, where it reads transcripts alone, and for `abstain` without a threshold.
     """
     address = storage.absolute(options.model)
     device = "cuda" if options.use_gpu else "cpu"
     if storage.exists(storage.join(address, CONFIG)):
-        folder, temperature = model_folder(address, options.trajectory), temperature_of(address)
+        folder, decision = model_folder(address, options.trajectory), decision_of(address)
     else:
-        folder, temperature = address, 1.0
+        folder, decision = address, {}
     if storage.exists(storage.join(folder, "encoder.json")):
         with checked_copy(folder) as local:
             network = load_trained(local, read_encoder(folder), check=False).to(device)
-        model = Model(network, temperature=temperature, max_clip_s=options.max_clip_s)
+        model = Model(network, max_clip_s=options.max_clip_s, **decision)
     elif storage.exists(storage.join(folder, "config.json")):
         with storage.local_copy(folder) as local:
             model = Model.load(local, device=device, max_clip_s=options.max_clip_s)
@@ -66,6 +66,8 @@ def open_model(options: ServeOptions) -> Model:
     pool = model.network.pool
     if isinstance(pool, AudioTextPool) and pool.text.alone:
         raise OptionError(f"model={options.model} reads transcripts alone, and what is served is audio")
+    if options.abstain and model.abstain_below is None:
+        raise OptionError(f"abstain: {options.model} has no threshold; `seral fit` chooses one, if there is one")
     return model
 
 
@@ -76,6 +78,7 @@ class Listener:
     def __init__(self, options: dict[str, Any]) -> None:
         parsed = ServeOptions.model_validate(options)
         self._model = open_model(parsed)
+        self._threshold = (self._model.abstain_below or 0.0) if parsed.abstain else 0.0
         self._judge_together.set_max_batch_size(parsed.max_batch)
         self._judge_together.set_batch_wait_timeout_s(parsed.batch_wait_s)
 
@@ -84,7 +87,7 @@ class Listener:
         return {"classes": list(self._model.classes), "dimensions": list(self._model.dimensions)}
 
     async def judge(self, wave_S: Wave) -> dict[str, Any]:
-        """Probabilities of the classes and values of the dimensions of one clip at 16 kHz, (S,).
+        """The class, probabilities of all, and values of the dimensions of one clip at 16 kHz, (S,).
 
         `batch` is how many clips were taken with it, where it is the first of them, else None.
         """
@@ -101,7 +104,10 @@ class Listener:
         for batch in shapes.batches([len(wave_S) for wave_S in waves]):
             share_NC, value_NK = model.judge([waves[position] for position in batch.positions])
             for position, share_C, value_K in zip(batch.positions, share_NC, value_NK, strict=True):
+                unsure = bool(share_C.size and share_C.max() < self._threshold)
                 answers[position] = {
+                    "predicted": model.classes[share_C.argmax()] if share_C.size and not unsure else None,
+                    "unsure": unsure,
                     "probabilities": dict(zip(model.classes, share_C.tolist(), strict=True)),
                     "dimensions": dict(zip(model.dimensions, value_K.tolist(), strict=True)),
                     "batch": None if position else len(waves),
