@@ -58,7 +58,7 @@ lock: setup ## requirements.txt and the image's: the hashes of the versions in c
 	echo 'torch; sys_platform == "never"' > build/lock/override.txt
 	printf '%s\n' hatchling editables filelock fsspec jinja2 networkx sympy typing-extensions > build/lock/more.txt
 	$(LOCK) --extra demo --extra dev --output-file requirements.txt
-	$(LOCK) --extra submit --output-file jobs/cluster/requirements.txt
+	$(LOCK) --extra submit --extra serve --output-file jobs/cluster/requirements.txt
 
 CHARTS := platform/seral/report/static/charts
 charts: ## the drawing library of reports, from npm by its lock file: one file that needs no eval, and its licences

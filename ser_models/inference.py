@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ser_models.adapters.store import load_adapter
 from ser_models.build import SerModel, load_model
+from ser_models.channels import mix_down
 from ser_models.checksums import check_checksums
 from ser_models.encoders import fingerprint, load_encoder
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ
@@ -40,9 +41,16 @@ class Model:
     waveforms; one clip gives one answer, a list gives one for each.
     """
 
-    def __init__(self, network: SerModel, *, temperature: float = 1.0, max_clip_s: float = MAX_CLIP_S) -> None:
+    def __init__(
+        self,
+        network: SerModel,
+        *,
+        temperature: float = 1.0,
+        abstain_below: float | None = None,
+        max_clip_s: float = MAX_CLIP_S,
+    ) -> None:
         self.network = network.eval().requires_grad_(False)
-        self.temperature = temperature
+        self.temperature, self.abstain_below = temperature, abstain_below
         self.max_clip_s = max_clip_s
 
     @classmethod
@@ -65,8 +73,8 @@ class Model:
         if (Path(folder) / "config.json").is_file():
             from ser_models.exports.hf import read_hf
 
-            network, temperature = read_hf(folder)
-            return cls(network.to(device), temperature=temperature, max_clip_s=max_clip_s)
+            network, decision = read_hf(folder)
+            return cls(network.to(device), max_clip_s=max_clip_s, **decision)
         raise FileNotFoundError(f"no model in {folder}: it holds neither {ENCODER} nor config.json")
 
     @property
@@ -79,24 +87,41 @@ class Model:
         """Names of the rated dimensions, in the order of `rate`."""
         return self.network.dimensions
 
-    def predict(self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ) -> str | list[str]:
-        """The most probable emotion of each clip. Raises ValueError for a model of dimensions alone."""
-        share_NC = self.predict_proba(clips, sample_rate=sample_rate)
-        names = [self.classes[label] for label in np.atleast_2d(share_NC).argmax(1)]
-        return names[0] if share_NC.ndim == 1 else names
+    def predict(
+        self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ, unsure: str | None = None
+    ) -> str | list[str]:
+        """The most probable emotion of each clip; with `unsure` that word where it is less probable than
+        `abstain_below`, the confidence that the model's card gives an accuracy for.
+
+        Raises ValueError for a model of dimensions alone, and for `unsure` of a model without such a threshold.
+        """
+        if unsure is not None and self.abstain_below is None:
+            raise ValueError("this model has no abstain_below: leave `unsure` out, or set one that you have measured")
+        share_NC = np.atleast_2d(self.predict_proba(clips, sample_rate=sample_rate))
+        names = [self.classes[label] for label in share_NC.argmax(1)]
+        if unsure is not None:
+            names = [
+                unsure if share < self.abstain_below else name
+                for name, share in zip(names, share_NC.max(1), strict=True)
+            ]
+        return names[0] if _is_one(clips) else names
 
     def predict_proba(self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ) -> Floats:
         """Probabilities of `classes`, (C,) of one clip or (N, C). Raises ValueError for a model of dimensions alone."""
         if not self.classes:
             raise ValueError(f"this model has no classes, only {', '.join(self.dimensions)}: use rate")
-        logits_NC = self._outputs(clips, sample_rate)[..., : len(self.classes)]
-        return _numpy(torch.softmax(logits_NC / self.temperature, -1))
+        return self.judge(clips, sample_rate=sample_rate)[0]
 
     def rate(self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ) -> Floats:
         """Values of `dimensions`, (K,) of one clip or (N, K). Raises ValueError for a model of classes alone."""
         if not self.dimensions:
             raise ValueError(f"this model has no dimensions, only {', '.join(self.classes)}: use predict_proba")
-        return _numpy(self._outputs(clips, sample_rate)[..., len(self.classes) :])
+        return self.judge(clips, sample_rate=sample_rate)[1]
+
+    def judge(self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ) -> tuple[Floats, Floats]:
+        """Probabilities of `classes`, (C,) or (N, C), and values of `dimensions`, (K,) or (N, K), in one pass."""
+        logits_NC, value_NK = self.network.split(self._outputs(clips, sample_rate))
+        return _numpy(torch.softmax(logits_NC / self.temperature, -1)), _numpy(value_NK)
 
     def embed(self, clips: Clip | Sequence[Clip], *, sample_rate: int = SAMPLE_RATE_HZ) -> Floats:
         """Vectors that the head sees, (U,) of one clip or (N, U)."""
@@ -158,13 +183,13 @@ def find_encoder(folder: str, name: str) -> str:
 
 
 def read_audio(file: str | Path) -> tuple[Floats, int]:
-    """Samples (S,) of an audio file, the mean of its channels, and their rate in Hz."""
+    """Samples (S,) of an audio file, of several channels that with the voice or their mean, and their rate in Hz."""
     try:
         import soundfile
     except ImportError as error:
         raise ImportError("audio files are read by soundfile: pip install soundfile, or give waveforms") from error
     frames_SC, rate_hz = soundfile.read(file, dtype="float32", always_2d=True)
-    return frames_SC.mean(1), rate_hz
+    return mix_down(frames_SC, rate_hz), rate_hz
 
 
 def resample(wave_S: Floats, rate_hz: int) -> Floats:

@@ -38,6 +38,7 @@ FLOORS = {
     "ser_models": [
         *(
             "checksums",
+            "channels",
             "defaults",
             "registry",
             "losses",

@@ -30,10 +30,12 @@ class Format:
     """Whether a model that reads transcripts can be given them."""
     calibrated: bool = True
     """Whether a temperature of the probabilities goes along."""
+    abstains: bool = False
+    """Whether the probability below which a class is better not named goes along."""
 
 
 FORMATS: dict[str, Format] = {
-    "hf": Format(write=write_hf, reads=True),
+    "hf": Format(write=write_hf, reads=True, abstains=True),
     "peft": Format(write=write_peft, merged=False, reads=True, calibrated=False),
     "onnx": Format(write=write_onnx),
     "torch-export": Format(write=write_torch_export),
@@ -47,12 +49,14 @@ def write_export(
     kind: str,
     *,
     temperature: float = 1.0,
+    abstain_below: float | None = None,
     base: str | None = None,
     home: str | None = None,
 ) -> None:
     """Write a model to a folder in a format of `FORMATS`. Its adapters are merged in place, except for peft.
 
-    `temperature`: class logits are divided by it; peft has no room for it. `base`: hub id of the encoder, and `home`:
+    `temperature`: class logits are divided by it; peft has no room for it. `abstain_below`: the probability below which
+    a class is better not named, for hf alone. `base`: hub id of the encoder, and `home`:
     where the folder will lie in the end, both for peft, whose configuration names them. Raises ValueError for an
     unknown format, and for a model that a format cannot hold.
     """
@@ -64,5 +68,7 @@ def write_export(
     if form.merged:
         merge_adapters(model.encoder, leave=True)
     settings: dict[str, Any] = {"temperature": temperature} if form.calibrated else {"base": base, "home": home}
+    if form.abstains:
+        settings["abstain_below"] = abstain_below
     Path(folder).mkdir(parents=True, exist_ok=True)
     form.write(model.eval().requires_grad_(False), Path(folder), **settings)

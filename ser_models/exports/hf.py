@@ -43,9 +43,9 @@ class SeralForAudioClassification(SerForAudioClassification):
 '''
 
 
-def write_hf(model: SerModel, folder: Path, *, temperature: float = 1.0) -> None:
+def write_hf(model: SerModel, folder: Path, *, temperature: float = 1.0, abstain_below: float | None = None) -> None:
     """Write a model as it is; adapters that cannot be folded into the weights go along with their code."""
-    exported = as_transformers(model, temperature=temperature)
+    exported = as_transformers(model, temperature=temperature, abstain_below=abstain_below)
     exported.config.auto_map = {
         "AutoConfig": f"{CODE}.SerConfig",
         "AutoModelForAudioClassification": f"{CODE}.SeralForAudioClassification",
@@ -77,19 +77,21 @@ def code_of(model: SerModel) -> str:
     return bundle(roots, footer, ABOUT)
 
 
-def as_transformers(model: SerModel, *, temperature: float = 1.0) -> SerForAudioClassification:
+def as_transformers(
+    model: SerModel, *, temperature: float = 1.0, abstain_below: float | None = None
+) -> SerForAudioClassification:
     """A model as a class of transformers, with copies of its weights."""
     encoder, kinds = model.encoder, list(model.encoder.adapters)
 
     exported_class = _class_of(type(encoder.model), type(encoder), kinds)
-    exported = exported_class(config_of(model, temperature=temperature))
+    exported = exported_class(config_of(model, temperature=temperature, abstain_below=abstain_below))
     exported.model.load_state_dict(model.state_dict(), strict=False)
     exported.train(False)
     return exported
 
 
-def read_hf(folder: str | Path) -> tuple[SerModel, float]:
-    """The model of a folder that `write_hf` wrote, and its temperature; the code of the folder is not run.
+def read_hf(folder: str | Path) -> tuple[SerModel, dict[str, Any]]:
+    """The model of a folder that `write_hf` wrote, its `temperature` and `abstain_below`; no code of it is run.
 
     Raises ValueError where it is another folder's.
     """
@@ -102,7 +104,7 @@ def read_hf(folder: str | Path) -> tuple[SerModel, float]:
     exported_class = _class_of(_network_class(config.encoder), FAMILIES[str(family)], kinds)
     with no_progress_bars():
         exported = exported_class.from_pretrained(folder, config=config, dtype=torch.float32)
-    return exported.model, config.head["temperature"]
+    return exported.model, {name: config.head.get(name) for name in ("temperature", "abstain_below")}
 
 
 def _class_of(network: Any, encoder: Any, kinds: Sequence[str]) -> type[SerForAudioClassification]:
@@ -120,7 +122,7 @@ def _network_class(config: Mapping[str, Any]) -> Any:
     return type(network.get_encoder() if network.config.is_encoder_decoder else network)
 
 
-def config_of(model: SerModel, *, temperature: float = 1.0) -> SerConfig:
+def config_of(model: SerModel, *, temperature: float = 1.0, abstain_below: float | None = None) -> SerConfig:
     """The configuration that builds a model again."""
     encoder, facts = model.encoder, describe_model(model)
     names = model.classes or model.dimensions
@@ -132,6 +134,7 @@ def config_of(model: SerModel, *, temperature: float = 1.0) -> SerConfig:
             "pooling": facts.get("pooling"),
             "normalise": getattr(encoder, "normalise", False),
             "temperature": temperature,
+            "abstain_below": abstain_below,
         },
         adapters={kind: asdict(options) for kind, options in encoder.adapters.items()},
         dimensions=model.dimensions,

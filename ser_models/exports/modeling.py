@@ -37,7 +37,8 @@ class SerConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]  # transform
         """Configuration of the network, as its own class reads it."""
         self.head = dict(head or {})
         """`options` of `build_model`, `text` and `pooling` where there are any, whether clips are standardised
-        (`normalise`), and the `temperature` that class logits are divided by."""
+        (`normalise`), the `temperature` that class logits are divided by, and the probability below which a class is
+        better not named (`abstain_below`, None = not known)."""
         self.adapters = dict(adapters or {})
         """Kind -> options of the adapters that cannot be folded into the weights."""
         self.dimensions = list(dimensions)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from seral.audio.channels import CHANNEL_FAULTS, channel_fault, mean_loss_db, mix_down
+from ser_models.channels import mean_loss_db, mix_down
+from seral.audio.channels import CHANNEL_FAULTS, channel_fault
 from seral.audio.decode import BadAudio, decode
 from seral.schema import SAMPLE_RATE
 

@@ -59,6 +59,7 @@ OTHERS = [
     ["demo"],
     ["init"],
     ["config"],
+    ["serve"],
 ]
 """Commands that are no configured verb."""
 COMMANDS = [*(verb.words for verb in VERBS.values()), *OTHERS]

@@ -16,16 +16,19 @@ import pytest
 from huggingface_hub import ModelCard
 from scipy import stats
 
+from ser_models.inference import Model
 from seral import storage
+from seral.audio.decode import decode_flac
 from seral.erase.erase import EraseOptions, erase
 from seral.errors import AwaitingLabels, StateError
 from seral.labels.ledger import Ledger
 from seral.labels.simulated import Person, Truth, answer_all, even
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
+from seral.models.export import export_model
 from seral.models.fit import fit_final
 from seral.models.fold_models import FoldModel, best_epoch, settled
-from seral.models.options import FinalOptions, PredictOptions
+from seral.models.options import ExportOptions, FinalOptions, PredictOptions
 from seral.models.prediction import model_folder, predict
 from seral.options import parse
 from seral.pool.shards import open_pool
@@ -68,6 +71,24 @@ def card_of(out: Path) -> dict[str, Any]:
     return card
 
 
+def check_decision(out: Path, export: Path, *, pool: str, table: Path) -> None:
+    """Temperature and threshold of the card are those of the export, and of `seral predict`."""
+    decision = card_of(out)["decision"]
+    assert decision["wanted"] == 0.9
+    assert "### When not to answer" in (out / "README.md").read_text()
+    export_model(parse(ExportOptions, {"run": str(out), "out": str(export)}))
+    model, rows = Model.load(export), pd.read_parquet(table).set_index("utterance_id")
+    assert (model.temperature, model.abstain_below) == (decision["temperature"], decision["abstain_below"])
+    opened = open_pool(pool)
+    clips = opened.read(opened.shards[0], ["utterance_id", "audio"]).slice(0, 3).to_pylist()
+    share_NC = model.predict_proba([decode_flac(clip["audio"]) for clip in clips])
+    said_NC = rows.loc[[clip["utterance_id"] for clip in clips], [f"p_{name}" for name in model.classes]]
+    np.testing.assert_allclose(share_NC, said_NC, atol=1e-4)
+    other = export.with_name("other")
+    export_model(parse(ExportOptions, {"run": str(out), "out": str(other), "temperature": 7.0}))
+    assert (Model.load(other).temperature, Model.load(other).abstain_below) == (7.0, None)
+
+
 @pytest.mark.ray
 def test_a_final_model_learns_what_all_folds_bought_and_its_card_says_what_they_showed(
     values: Values, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -107,6 +128,7 @@ def test_a_final_model_learns_what_all_folds_bought_and_its_card_says_what_they_
     assert "seral fit" not in capfd.readouterr().err
     said_of = pd.read_parquet(table).set_index("utterance_id")["predicted"]
     assert np.mean([said_of[name] == emotion for name, emotion in learnt(out).items()]) > 0.5
+    check_decision(out, tmp_path / "export", pool=values["pool"], table=table)
     model_folder(run)
     assert f"seral fit {run}" in capfd.readouterr().err
     assert check_run(str(out)).problems == []

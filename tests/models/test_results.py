@@ -38,6 +38,7 @@ def example(seeds: int = 2, speakers: int = 6, ratings: bool = False) -> Judged:
         about=about,
         truth=values if ratings else truth_N,
         predicted=values + rng.normal(size=values.shape) if ratings else predicted_N,
+        share_NC=np.zeros((count, 0)) if ratings else np.eye(3)[predicted_N],
     )
 
 

@@ -181,7 +181,7 @@ def test_onnxruntime_gives_the_same_probabilities(name: str, make_encoder: MakeE
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
-@pytest.mark.parametrize("adapters", ["lora", "ia3"])
+@pytest.mark.parametrize("adapters", ["lora", "dora", "adalora", "ia3"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_peft_gives_the_same_hidden_states(name: str, adapters: str, make_encoder: MakeEncoder, tmp_path: Path) -> None:
     from peft import AutoPeftModelForFeatureExtraction

@@ -52,6 +52,24 @@ def test_a_file_a_wave_and_a_list_give_one_answer(folder: Path, tmp_path: Path) 
     assert model.rate([wave(), wave()]).shape == (2, 1)
 
 
+def test_it_may_say_that_it_is_unsure(folder: Path) -> None:
+    model = Model.load(folder)
+    with pytest.raises(ValueError, match="this model has no abstain_below"):
+        model.predict(wave(), unsure="unsure")
+    confidence = float(model.predict_proba(wave()).max())
+    for threshold, answer in ((confidence - 1e-3, model.predict(wave())), (confidence + 1e-3, "unsure")):
+        model.abstain_below = threshold
+        assert model.predict(wave(), unsure="unsure") == answer
+        assert model.predict(wave()) != "unsure"
+
+
+def test_of_two_channels_the_voice_is_listened_to(folder: Path, tmp_path: Path) -> None:
+    """As `seral predict` does: the mean of a voice and its negative would be silence."""
+    soundfile.write(tmp_path / "two.wav", np.stack([wave(), -wave()], 1), RATE_HZ, subtype="FLOAT")
+    model = Model.load(folder)
+    assert model.predict_proba(tmp_path / "two.wav") == pytest.approx(model.predict_proba(wave()))
+
+
 def test_waves_at_other_rates_are_resampled(folder: Path) -> None:
     model = Model.load(folder)
     slow = model.predict_proba(wave(1.0, 48_000), sample_rate=48_000)

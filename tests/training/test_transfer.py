@@ -78,6 +78,13 @@ def test_a_run_goes_on_where_it_stopped_and_predict_takes_its_model(two_corpora:
     by_predict = {row["utterance_id"]: row for row in pq.read_table(out).to_pylist()}
     for name, row in before.items():  # one source corpus: temperature 1
         assert by_predict[name]["p_anger"] == pytest.approx(row["p_anger"], abs=0.02)
+    facts = storage.read_json(tmp_path / "run/models/source.json")
+    facts["models"]["none"]["temperature"] = 2.0
+    storage.write_json(tmp_path / "run/models/source.json", facts)
+    predict(parse(PredictOptions, {"run": values["run"], "source": [two_corpora], "out": out}))
+    for row in pq.read_table(out).to_pylist():
+        root_C = np.sqrt([by_predict[row["utterance_id"]][f"p_{name}"] for name in CLASSES])
+        assert [row[f"p_{name}"] for name in CLASSES] == pytest.approx(root_C / root_C.sum(), abs=1e-5)
 
 
 @pytest.mark.ray

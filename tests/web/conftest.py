@@ -35,6 +35,7 @@ CLASSES = ("anger", "happiness", "neutral", "sadness")
 IDS = [f"calls-{number:03d}" for number in range(40)]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
+FLAGS += ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a microphone that beeps
 URL = "http://testserver"
 Open = Callable[..., Any]
 

@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import struct
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -22,8 +22,9 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
+from ser_models.channels import Channel, mix_down
 from seral.audio.address import LFS_STUB
-from seral.audio.channels import Channel, channel_fault, mix_down
+from seral.audio.channels import channel_fault
 from seral.audio.codecs import INSTALL, CodecError, ContainerSound, container_of, installed
 from seral.audio.containers import Inside, open_clip
 from seral.audio.limits import USUAL, SoundLimits
@@ -71,7 +72,7 @@ class Decoded:
 
 
 def decode(
-    path: Path,
+    path: Path | io.BytesIO,
     *,
     inside: Inside | None = None,
     start_s: float | None = None,
@@ -82,10 +83,10 @@ def decode(
 ) -> Decoded:
     """Read a clip, or the seconds from `start_s` to `end_s` of it, as 16 kHz mono. Raises BadAudio, and only that.
 
-    The clip is a file of its own, or lies `inside` one. `channel` says which of several channels it is.
+    The clip is a file of its own, bytes in memory, or lies `inside` a file. `channel` says which of several it is.
     """
     try:
-        with open_clip(path, inside) as file:
+        with nullcontext(path) if isinstance(path, io.BytesIO) else open_clip(path, inside) as file:
             _check_head(file)
             with _open(file) as sound:
                 frames_TC = _read(sound, file, start_s, end_s, limits)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
-from seral.audio.channels import Channel
+from ser_models.channels import Channel
 from seral.audio.segments import read_blocks
 from seral.audio.voice import FRAME_SAMPLES, SPEECH, Samples, stream_probability
 

@@ -12,7 +12,7 @@ import soundfile as sf
 import soxr
 from numpy.typing import NDArray
 
-from seral.audio.channels import Channel, mix_down
+from ser_models.channels import Channel, mix_down
 from seral.audio.voice import FRAME_S, SPEECH, Samples, stream_probability
 from seral.schema import SAMPLE_RATE
 

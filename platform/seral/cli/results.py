@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seral.cli.arguments import AsJson, RunPath, Sets
-from seral.cli.configured import command_of
+from seral.cli.configured import command_of, listing
 from seral.cli.display import show, show_rows
+from seral.errors import OptionError
+
+if TYPE_CHECKING:
+    from seral.options import Options
 
 results_app = typer.Typer()
 runs_app = typer.Typer(no_args_is_help=True, help="Look over the runs of a folder.")
@@ -60,6 +64,44 @@ def runs_ls(
     from seral.report.listing import list_runs
 
     show_rows(list_runs(folder), as_json=as_json, empty=f"no run in {folder}")
+
+
+def _server_options() -> type[Options]:
+    from seral.models.options import ServerOptions
+
+    return ServerOptions
+
+
+@results_app.command("serve")
+@listing(_server_options)
+def serve(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A run, a final model, or an export of the format hf.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; only this machine unless told otherwise.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    replicas: Annotated[int, typer.Option(help="Copies of the model, each on a CPU or GPU of its own.")] = 1,
+    settings: Sets = None,
+) -> None:
+    """Serve a model over HTTP by Ray Serve, until stopped. `--options` lists what goes through --set.
+
+    On its page one drops or records a clip, and sees the classes with their probabilities. Programs send audio to
+    /predict; /health says whether the model answers, and /metrics counts for Prometheus. With a token in
+    SERAL_SERVE_TOKEN, or in the file that SERAL_SERVE_TOKEN_FILE names, requests have to bring it. Needs the extra
+    `serve`: pip install 'seral[serve]'.
+
+    Example: `seral serve models/emodb --replicas 2`, then `curl -F clip=@speech.wav http://127.0.0.1:8000/predict`
+    """
+    from seral.models.options import ServerOptions
+    from seral.options import parse
+
+    values = {"model": model, "host": host, "port": port, "replicas": replicas}
+    options = parse(ServerOptions, values, settings or [])
+    try:
+        from seral.models.serve import serve_model
+    except ImportError as error:
+        raise OptionError(f"{error.name} is missing: pip install 'seral[serve]'") from None
+    serve_model(options)
 
 
 @command_of(results_app, "predict")

@@ -22,12 +22,14 @@ from ser_models.checksums import SUMS
 from ser_models.encoders import EMBEDDED
 from seral import storage
 from seral.loop.options import LoopOptions
+from seral.models.decision import decide
 from seral.models.fold_models import FoldModel
+from seral.models.prediction import FIGURES
 from seral.models.results import FEWEST, GROUPS, UNKNOWN, Judged
 from seral.pool.ids import one_array, positions
 from seral.versions import __version__
 
-CARD, FIGURES = "README.md", "card.json"
+CARD = "README.md"
 SCORES = {"uar": ("recall", "UAR", "unweighted average recall"), "ccc": ("ccc", "CCC", "mean concordance correlation")}
 """Score -> its name on the Hub, its name, and in words."""
 
@@ -49,6 +51,8 @@ class CardFacts:
     protocol: str
     licence: str | None
     data_licences: Mapping[str, str]
+    accuracy: float
+    """Share of right answers that the threshold is chosen for."""
 
 
 def write_card(folder: str, facts: CardFacts) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def figures_of(facts: CardFacts) -> dict[str, Any]:
             "labels": float(np.mean([model.labels for model in facts.models])),
         },
         "expected": judged.expected(),
+        "decision": decide(judged, facts.accuracy),
         "by_class": judged.by_class(),
         **{f"by_{group}": judged.by(group) for group in GROUPS},
         "fewest": FEWEST,
@@ -131,13 +136,15 @@ def card_text(figures: Mapping[str, Any]) -> str:
         autoescape=False,  # Markdown
     )
     templates.filters |= {"score": _score, "interval": _interval}
-    speakers = sorted(row["value"] for row in figures["by_speaker"])
+    by_speaker = sorted(figures["by_speaker"], key=lambda row: (row["value"], row["clips"]))
+    speakers = [row["value"] for row in by_speaker]
     _, short, words = SCORES[figures["expected"]["metric"]]
     text = templates.get_template("card.md.j2").render(
         **figures,
         short=short,
         words=words,
         speaker_range=[speakers[0], float(np.median(speakers)), speakers[-1]],
+        ranked_speakers=by_speaker,
         groups=[group for group in GROUPS if group != "speaker"],
         rows_by={group: figures[f"by_{group}"] for group in GROUPS},
     )

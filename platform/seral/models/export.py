@@ -5,17 +5,16 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ser_models.exports import write_export
 from ser_models.inference import load_trained
 from seral import storage
 from seral.errors import OptionError
 from seral.models.options import ExportOptions
-from seral.models.prediction import model_folder
+from seral.models.prediction import decision_of, model_folder
 from seral.progress import say
-from seral.task.run import verb_of
 from seral.training.model import checked_copy, read_encoder, read_normalisation
-from seral.training.source import MODELS, read_source_facts
 
 BESIDE = ("README.md", "LICENSES")
 """Files of the run that go along: the card of a final model, and the licences of what it was made from."""
@@ -38,7 +37,7 @@ def export_model(options: ExportOptions) -> dict[str, str]:
                 load_trained(local, options.encoder or read_encoder(folder)),
                 written,
                 options.format,
-                temperature=_temperature(options, folder),
+                **_decision(options),
                 base=options.base or _hub_id(read_encoder(folder)),
                 home=out,
             )
@@ -51,14 +50,12 @@ def export_model(options: ExportOptions) -> dict[str, str]:
     return {"model": folder, "format": options.format, "out": out}
 
 
-def _temperature(options: ExportOptions, folder: str) -> float:
-    if options.temperature is not None:
-        return options.temperature
-    run = storage.absolute(options.run)
-    if verb_of(run) != "transfer":
-        return 1.0
-    facts = read_source_facts(storage.join(run, MODELS))
-    return float(facts["models"][facts["normalise"]]["temperature"])
+def _decision(options: ExportOptions) -> dict[str, Any]:
+    """Temperature and threshold that go along; a threshold is one of probabilities at its own temperature."""
+    decision = decision_of(options.run)
+    if options.temperature not in {None, decision["temperature"]}:
+        return {"temperature": options.temperature}
+    return decision
 
 
 def _hub_id(name: str) -> str | None:

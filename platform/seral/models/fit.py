@@ -48,7 +48,7 @@ from seral.task.options import protocol_name
 from seral.task.run import write_environment
 
 LABELS = "labels.parquet"
-MAY_CHANGE = {"run", "pool", "cluster", "licence", "data_licences"}
+MAY_CHANGE = {"run", "pool", "cluster", "licence", "data_licences", "accuracy"}
 
 
 def fit_final(options: FinalOptions) -> dict[str, Any]:
@@ -119,6 +119,7 @@ def _fit(
         protocol=protocol_name(task, pool),
         licence=options.licence,
         data_licences=options.data_licences,
+        accuracy=options.accuracy,
     )
 
 

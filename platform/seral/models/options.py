@@ -44,7 +44,7 @@ class ExportOptions(Options):
     """Hub id of the encoder, which peft's format names; None = the run's encoder if that is one, else the encoder goes
     into the folder."""
     temperature: float | None = Field(default=None, gt=0)
-    """Class logits are divided by it; None = that of a transfer's model, 1 of any other."""
+    """Class logits are divided by it; None = that of a final model or a transfer's, 1 of any other."""
     encoder: str | None = None
     """Folder or hub id of the model's encoder, if that is no longer where the run says."""
 
@@ -63,5 +63,51 @@ class FinalOptions(Options):
     was not decided."""
     data_licences: dict[str, str] = Field(default={})
     """Corpus -> its licence, for the card."""
+    accuracy: float = Field(default=0.9, gt=0, lt=1)
+    """Share of right answers that a threshold is chosen for: below it the model had better not answer."""
     cluster: ClusterOptions | None = None
     """The machines that it is trained on; None = those of the run."""
+
+
+class ServeOptions(Options):
+    """Options of the application that serves a model, also the arguments of `seral.models.serve:app` in a manifest."""
+
+    model: str
+    """The run whose model is served, a model's own folder, or an export of the format hf: on disk or in a store."""
+    trajectory: str | None = None
+    """Of a run, the trajectory whose last model is served; None = the best on dev among the strategy's."""
+    replicas: int = Field(default=1, ge=1)
+    """Copies of the model, each on a CPU, or a GPU, of its own."""
+    use_gpu: bool = False
+    """Serve from GPUs."""
+    max_batch: int = Field(default=8, ge=1)
+    """Clips that a copy takes at once; those of like length are computed together."""
+    batch_wait_s: float = Field(default=0.02, ge=0)
+    """Time that a clip waits for others to be taken with, in seconds."""
+    max_waiting: int = Field(default=100, ge=1)
+    """Clips that may wait; more are refused with status 503."""
+    abstain: bool = False
+    """Name no class, `unsure` instead, where the most probable one is below the model's threshold."""
+    max_clip_s: float = Field(default=30.0, gt=0)
+    """Seconds of a clip that are listened to."""
+    max_duration_s: float = Field(default=60.0, gt=0)
+    """Longer clips are refused, in seconds."""
+    max_upload_mb: float = Field(default=20.0, gt=0, le=900)
+    """Longer requests are refused, in megabytes."""
+    max_files: int = Field(default=16, ge=1)
+    """Clips of one request, at most."""
+
+
+class ServerOptions(ServeOptions):
+    """Options of `seral serve`: those of the application, and where it listens."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; only this machine unless told otherwise. Beyond it, set a token and put a proxy with https
+    in front."""
+    port: int = Field(default=8000, ge=1, le=65_535)
+    address: str | None = None
+    """Ray address; None starts a local Ray."""
+    cpus: int | None = Field(default=None, ge=1)
+    """CPUs a local Ray offers; None = all of this machine."""
+    request_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds in which an answer has to be there."""

@@ -20,18 +20,17 @@ from pyarrow import csv
 from seral import storage
 from seral.audio.decode import BadAudio, decode, decode_flac
 from seral.audio.limits import SoundLimits
-from seral.cluster import ClusterOptions
 from seral.corpora.reading.tree import DECODABLE
 from seral.erase.erase import MARK
 from seral.errors import OptionError, PoolError, StateError
 from seral.features.actors import map_shards
 from seral.features.audio import extract_features
 from seral.features.batches import clip_shapes, pad_clips
-from seral.features.options import FeatureOptions
 from seral.features.speakers import speaker_sums
 from seral.features.text import extract_text, open_text_encoder, read_texts
 from seral.loop.folders import read_rounds, round_folder
 from seral.loop.options import LoopOptions
+from seral.models.decision import tempered
 from seral.models.options import PredictOptions
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import MANIFEST, Pool, open_pool, split_address
@@ -53,8 +52,8 @@ from seral.training.source import MODELS, read_source_facts
 from seral.training.supervised import best_model
 
 Wave = NDArray[np.float32]
-FITTED, MODEL = "fitted.json", "model"
-"""Record and folder of a final model (seral.models.fit)."""
+FITTED, MODEL, FIGURES = "fitted.json", "model", "card.json"
+"""Record and folder of a final model (seral.models.fit), and the figures of its card."""
 FILES_AT_ONCE = 64
 CLIPS_AT_ONCE = 256
 """Clips of a shard that are decoded at a time."""
@@ -113,6 +112,18 @@ def model_folder(run: str, trajectory: str | None = None) -> str:
     return storage.join(round_folder(storage.join(root, best), last_round[best].round), "model")
 
 
+def decision_of(run: str) -> dict[str, Any]:
+    """`temperature`, by which class logits of a run's model are divided, and `abstain_below`, below which it had better
+    not answer: of a final model those of its card, of a transfer's the first, else 1 and None."""
+    run, decision = storage.absolute(run), dict[str, Any]()
+    if verb_of(run) == "transfer":
+        facts = read_source_facts(storage.join(run, MODELS))
+        decision = facts["models"][facts["normalise"]]
+    elif verb_of(run) == "fit" and storage.exists(card := storage.join(run, FIGURES)):
+        decision = storage.read_json(card).get("decision", {})
+    return {"temperature": float(decision.get("temperature", 1.0)), "abstain_below": decision.get("abstain_below")}
+
+
 def output_schema(classes: Sequence[str], dimensions: Sequence[str]) -> pa.Schema:
     """Columns of a prediction file; `utterance_id` holds the path where the input was files."""
     numbers = [(name, pa.float32()) for name in (*(f"p_{name}" for name in classes), *dimensions)]
@@ -122,7 +133,9 @@ def output_schema(classes: Sequence[str], dimensions: Sequence[str]) -> pa.Schem
 class Predictor:
     """A model in one process: clips in, rows of predictions out, each whatever the others are."""
 
-    def __init__(self, folder: str, features: FeatureOptions, on: ClusterOptions) -> None:
+    def __init__(self, folder: str, options: PredictOptions) -> None:
+        features, on = options.features, options.cluster
+        self.temperature: float = decision_of(options.run)["temperature"]
         self.device = torch.device("cuda" if on.use_gpu else "cpu")
         self.bf16 = on.precision == "bf16"
         self.model, self.features = load_model(folder), features
@@ -143,7 +156,8 @@ class Predictor:
                 text_BE = None if text_NE is None else text_NE[batch.filled]
                 output_BO = self.model(wave_BS.to(self.device), length_B.to(self.device), text_BE).float()
             logits_BC, value_BK = self.model.split(output_BO)
-            outputs = zip(batch.positions, logits_BC.softmax(1).tolist(), value_BK.tolist(), strict=False)
+            share_BC = (logits_BC / self.temperature).softmax(1)
+            outputs = zip(batch.positions, share_BC.tolist(), value_BK.tolist(), strict=False)
             for index, share_C, value_K in outputs:  # the rows that fill the batch up come last
                 row = {"utterance_id": names[index], **dict(zip(self.dimensions, value_K, strict=True))}
                 if self.classes:
@@ -167,7 +181,7 @@ class ShardPredictor:
     def __init__(self, folder: str, options: PredictOptions, pool: Pool, parts: str) -> None:
         if not options.cluster.use_gpu:
             torch.set_num_threads(1)
-        self.predictor = Predictor(folder, options.features, options.cluster)
+        self.predictor = Predictor(folder, options)
         self.pool, self.parts = pool, parts
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +201,8 @@ def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions) ->
     """Write the predictions of a pool shard by shard, then gather them, or put the folder of them in its place."""
     if not out.endswith(TABLE) and storage.exists(out):
         raise OptionError(f"there is something at {out} already: give a new folder, or a file that ends in {TABLE}")
-    parts = f"{out}.{hashlib.sha256(f'{folder} {pool.hash}'.encode()).hexdigest()[:8]}.parts"
+    made_of = f"{folder} {pool.hash} {decision_of(options.run)['temperature']}"
+    parts = f"{out}.{hashlib.sha256(made_of.encode()).hexdigest()[:8]}.parts"
     if read_normalisation(folder) != "none":
         _predict_normalised(pool, folder, options, parts)
     else:
@@ -222,12 +237,13 @@ def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts:
     shifts = {normalise: sums.shifts(centre.centre_mean, centre.centre_std)}
     scorer = Scorer(folder, store, options.cluster, shifts)
     classes, dimensions = read_outputs(folder)
+    temperature = decision_of(options.run)["temperature"]
     with track("predictions", len(pool.shards)) as advance:
         for shard in pool.shards:
             names = pool.read(shard, ["utterance_id"])["utterance_id"].to_pylist()
             present = list(index.present(names))
             scores = scorer(Utterances.of(store, index, present), shard=shard)
-            outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1)
+            outputs = np.concatenate([tempered(scores.probability_NC, temperature), scores.value_NK], 1)
             rows = [
                 {"utterance_id": name, "predicted": classes[int(np.argmax(values[: len(classes)]))]}
                 | dict(zip([*(f"p_{word}" for word in classes), *dimensions], values.tolist(), strict=True))
@@ -244,7 +260,7 @@ def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts:
 def _predict_files(files: Sequence[Path], folder: str, out: str | None, options: PredictOptions) -> dict[str, Any]:
     """Write the predictions of files as they come, in the order of the files; without `out` they are returned."""
     printed: list[dict[str, Any]] = []
-    predictor, errors = Predictor(folder, options.features, options.cluster), 0
+    predictor, errors = Predictor(folder, options), 0
     if (normalise := read_normalisation(folder)) != "none":
         say(f"the model takes away the mean of a {normalise}, and files have none: import them as a pool with speakers")
     schema, limits = output_schema(*predictor.outputs), SoundLimits(seconds=options.max_duration_s)

@@ -44,6 +44,8 @@ class Judged:
     truth: NDArray[Any]
     """Classes (N,), or, where only ratings are learnt, these (N, K)."""
     predicted: NDArray[Any]
+    share_NC: NDArray[np.float64]
+    """Probabilities of the classes as the models gave them."""
 
     @staticmethod
     def of(
@@ -71,6 +73,7 @@ class Judged:
             about=_about(metadata, names).iloc[rows[use_N]].reset_index(drop=True),
             truth=truth_of[rows][use_N],
             predicted=(outputs[:, : len(classes)].argmax(1) if classes else outputs)[use_N],
+            share_NC=outputs[use_N, : len(classes)].astype(np.float64),
         )
 
     @property

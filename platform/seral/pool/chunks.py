@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from seral.audio.channels import Channel
+from ser_models.channels import Channel
 from seral.audio.decode import BadAudio, Decoded, decode, encode_flac, pcm16
 from seral.audio.limits import USUAL, SoundLimits
 from seral.corpora.reading.utterance import Utterance

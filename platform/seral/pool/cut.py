@@ -14,8 +14,8 @@ import ray
 import soundfile as sf
 from numpy.typing import NDArray
 
+from ser_models.channels import Channel
 from seral import storage
-from seral.audio.channels import Channel
 from seral.audio.parties import Party, parties
 from seral.audio.segments import SEVERAL, read_blocks, recording_voice, runs, speakers_utterances, utterances
 from seral.audio.speakers import changes, find_speakers, link

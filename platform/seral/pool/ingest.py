@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
+from ser_models.channels import Channel
 from seral import storage
-from seral.audio.channels import Channel
 from seral.audio.containers import Span
 from seral.audio.decode import BadAudio, encode_flac, pcm16, pcm_hash
 from seral.audio.limits import USUAL, SoundLimits

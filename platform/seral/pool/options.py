@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from seral.audio.channels import Channel
+from ser_models.channels import Channel
 from seral.audio.limits import SoundLimits
 from seral.audio.options import CorruptionOptions
 from seral.audio.quality import REASONS

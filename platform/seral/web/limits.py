@@ -19,7 +19,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_BYTES = 64 * 1024
 """The longest request: an answer with the longest comment has a tenth of that."""
-TOO_LONG = f"a request has at most {BODY_BYTES} bytes"
 DIGITS = re.compile("[0-9]{1,9}")
 REMEMBERED = 10_000
 """Buckets kept; the one that was not used for longest goes first, and it is full again by then."""
@@ -63,8 +62,9 @@ class Limit:
 class BodyLimit:
     """Refuse requests that are too long, whether they say so or not."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, most_bytes: int = BODY_BYTES) -> None:
+        self._app, self._most = app, most_bytes
+        self._words = f"a request has at most {most_bytes} bytes"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -72,8 +72,8 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "0")
-        if not DIGITS.fullmatch(declared) or int(declared) > BODY_BYTES:
-            await JSONResponse({"error": TOO_LONG}, 413)(scope, receive, send)
+        if not DIGITS.fullmatch(declared) or int(declared) > self._most:
+            await JSONResponse({"error": self._words}, 413)(scope, receive, send)
             return
         size = 0
 
@@ -81,8 +81,8 @@ class BodyLimit:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > BODY_BYTES:
-                raise HTTPException(413, TOO_LONG)  # whoever reads the body passes it on
+            if size > self._most:
+                raise HTTPException(413, self._words)  # whoever reads the body passes it on
             return message
 
         await self._app(scope, counted, send)

@@ -17,7 +17,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from seral.web.app import HEADERS
+from seral.web.answers import HEADERS
 
 SLOW_S = 1.0
 """Time for a request after which its socket is closed before those of people who are between two requests."""

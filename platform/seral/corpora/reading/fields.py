@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Any, NoReturn, get_args
 
-from seral.audio.channels import Channel
+from ser_models.channels import Channel
 from seral.corpora.reading.languages import language_code
 from seral.corpora.reading.utterance import NO_AGREEMENT, Vote
 from seral.corpora.reading.votes import mean_rating, winner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from seral.audio.channels import Channel
+from ser_models.channels import Channel
 from seral.audio.containers import Inside
 
 NO_AGREEMENT = "no agreement"
