@@ -176,7 +176,7 @@ def test_a_job_ends_in_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"^error: there is no pool at nowhere$"):
         run_job(Outer, fail, None)
     monkeypatch.setattr(sys, "argv", ["job.py"])
-    with pytest.raises(SystemExit, match=r"^error: where: Field required"):
+    with pytest.raises(SystemExit, match=r"^error: where: is missing"):
         run_job(Outer, fail, None)
 
 

@@ -24,7 +24,6 @@ from seral.cli.study import study_app
 from seral.cli.sweep import sweep_app
 from seral.cli.training import training_app
 from seral.errors import AwaitingLabels
-from seral.options import refuse_secrets
 from seral.process.ending import end_if_stopped, ends_with
 from seral.process.failures import explanation
 from seral.versions import __version__
@@ -53,6 +52,8 @@ class Commands(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         """Read the line, once it was looked at."""
+        from seral.options import refuse_secrets
+
         refuse_secrets(args)
         return super().make_context(info_name, args, *more, **extra)
 

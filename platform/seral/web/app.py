@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from seral.errors import LabelError, PoolError
+from seral.security.phrases import in_words
 from seral.web.annotator import annotator
 from seral.web.doors import Doors
 from seral.web.lead import lead
@@ -117,7 +118,7 @@ def _refuse(_: Request, error: HTTPException) -> Response:
 
 
 def _explain(_: Request, error: RequestValidationError) -> Response:
-    wrong = (f"{'.'.join(map(str, item['loc'][1:])) or item['loc'][0]}: {item['msg']}" for item in error.errors())
+    wrong = (f"{'.'.join(map(str, item['loc'][1:])) or item['loc'][0]}: {in_words(item)}" for item in error.errors())
     return _error(422, "; ".join(wrong))
 
 
