@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from seral.cli.completion import join_words
 from seral.cli.configured import add_configured
+from seral.cli.flags import add_everywhere
 from seral.cli.jobs import jobs_app
 from seral.cli.labels import labels_app
 from seral.cli.layers import layers_app
@@ -95,6 +97,7 @@ app.add_typer(sweep_app, name="sweep")
 app.add_typer(study_app, name="study")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(results_app)
+add_everywhere(app)
 
 
 def main() -> None:
@@ -102,6 +105,7 @@ def main() -> None:
 
     Waiting for people is status 75.
     """
+    join_words()
     try:
         _run()
     except SystemExit as end:

@@ -32,6 +32,8 @@ class Verb:
     """Further paragraphs of the command's help, in Markdown."""
     command: str = ""
     """Words of the command after `seral`, where they are not the name."""
+    plan: str = ""
+    """The function of the options that says what would be done (`--dry-run`), as module:name; '' = there is none."""
     job: bool = True
     """Whether it may run as a job on a cluster: jobs/ has its file then."""
 
@@ -55,9 +57,20 @@ class Verb:
         return _resolve(self.options)  # type: ignore[no-any-return]  # a name becomes a type at run time only
 
     def call(self, options: Options) -> object:
-        """Run it; returns what is worth printing."""
+        """Run it; returns what is worth printing, of a run that is complete at once."""
+        from seral.task.complete import outcome_of, write_complete
+
+        if (done := outcome_of(self.name, options)) is not None:
+            return done
         call: Callable[[Options], object] = _resolve(self.function)
-        return call(options)
+        outcome = call(options)
+        write_complete(self.name, options, outcome)
+        return outcome
+
+    def foresee(self, options: Options) -> dict[str, str]:
+        """Say what it would read, compute and write, and how long that takes, by parts; nothing is done or written."""
+        plan: Callable[[Options], dict[str, str]] = _resolve(self.plan)
+        return plan(options)
 
 
 def _resolve(address: str) -> Any:
