@@ -89,6 +89,7 @@ def connect(options: ClusterOptions | None = None) -> None:
     if address:
         arguments["address"] = address
     else:
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # core workers complain of nobody to send them to
         arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
         _bring_a_token()

@@ -41,9 +41,9 @@ def complaints(verb: Verb) -> Iterator[tuple[str, Any, str]]:
 
 @pytest.mark.parametrize("verb", VERBS.values(), ids=lambda verb: verb.name)
 def test_no_phrase_of_the_library_reaches_a_person(verb: Verb) -> None:
-    said = list(complaints(verb))
-    assert said
-    leaks = [f"{path}={value!r}: {text}" for path, value, text in said if LIBRARY.search(text)]
+    refused = list(complaints(verb))
+    assert refused
+    leaks = [f"{path}={value!r}: {text}" for path, value, text in refused if LIBRARY.search(text)]
     assert not leaks, f"{len(leaks)}, the first: {leaks[0]}"
 
 

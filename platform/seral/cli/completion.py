@@ -1,7 +1,7 @@
 """Completion of option keys and their values in bash, zsh and fish, beside that of commands and flags.
 
-`seral loop run x.yaml --set finetune.ad<TAB>` gives keys, `--set finetune.adapter=<TAB>` values. Names in tables are read
-from the source of the table, so that nobody waits for torch after a TAB.
+`seral loop run x.yaml --set finetune.ad<TAB>` gives keys, `--set finetune.adapter=<TAB>` values. Names in tables are
+read from the source of the table, so that nobody waits for torch after a TAB.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def complete_setting(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def of_table(name: str) -> Callable[[str], list[str]]:
-    """What completes an argument by the names of a table, one of TABLES."""
+    """Completion of an argument by the names of a table, one of TABLES."""
 
     def complete(incomplete: str) -> list[str]:
         return [word for word in table_names(*TABLES[name]) if word.startswith(incomplete)]

@@ -45,7 +45,7 @@ class RoundLines:
         return ", ".join(words)
 
     def _work(self, one: Trajectory, rounds: int) -> float:
-        """What rounds take, in labels that are learnt from."""
+        """Work of the first rounds, in labels that are learnt from."""
         return float(sum(self._of[one][1].schedule[:rounds]))
 
     def _left(self, rounds_of: Mapping[Trajectory, list[RoundSummary]]) -> str:

@@ -15,6 +15,8 @@ from seral.schema import FULL, RANDOM
 from seral.task.complete import COMPLETE
 
 PAGE = "report/index.html"
+LOWEST = {"uar": 0.0, "ccc": -1.0}
+"""Ends of scores, at which their intervals end too."""
 
 
 def run_outcome(run: str) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def arm_rows(records: RunRecords) -> list[dict[str, Any]]:
                     "arm": arm,
                     "labels": round(float(of_round["labelled"].mean())),
                     name: f"{scale * of_round[metric].mean():.{digits}f}",
-                    "95 %": _between(scale * low, scale * high, digits),
+                    "95 %": _between(scale * max(low, LOWEST[metric]), scale * min(high, 1.0), digits),
                     "on random": "" if gain is None else f"{scale * gain.mean:+.{digits}f}",
                     "95 % of it": "" if gain is None else _between(scale * gain.low, scale * gain.high, digits),
                 }

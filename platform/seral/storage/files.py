@@ -70,7 +70,7 @@ def file_sizes(uri: str | Path) -> dict[str, int]:
 
 
 def modified(uri: str | Path) -> int:
-    """When a file was last written, in nanoseconds; 0 where there is none."""
+    """Time at which a file was last written, in nanoseconds; 0 where there is none."""
     fs, path = resolve(uri)
     return fs.get_file_info(path).mtime_ns or 0
 

@@ -27,7 +27,7 @@ NO_INPUTS = {"run", "cluster", "track", "feature_cache"}
 
 
 def outcome_of(verb: str, options: Options) -> Any:
-    """What the verb returned for the same options, of a run that is complete and has not changed; None of any other."""
+    """Outcome of the verb for the same options, of a run that is complete and has not changed; None of any other."""
     run = _run_of(verb, options)
     if run is None or not storage.exists(uri := storage.join(run, COMPLETE)):
         return None

@@ -98,6 +98,7 @@ VERBS: dict[str, Verb] = {
         command="pool import",
         options="seral.pool.options:ImportOptions",
         function="seral.pool.ingest:import_corpus",
+        plan="seral.verbs.plans:plan_import",
         help="Import a corpus into a pool.",
         about="""Run it again after an interruption: it goes on where it stopped. Files that cannot be used end in the
 pool's quarantine with the reason; they never stop the import. What a reader takes besides the folder stands behind its
@@ -216,6 +217,7 @@ Example: `seral features data/pool --encoder facebook/hubert-base-ls960 --set cl
         command="loop run",
         options="seral.loop.options:LoopOptions",
         function="seral.loop.loop:run_loop",
+        plan="seral.verbs.plans:plan_loop",
         help="Run the main job: features, then rounds of select, label, train and score, beside a random arm.",
         about="""Run it again after an interruption: it resumes after the last complete round and ends in the same
 numbers. With `people` in the configuration it ends with status 75 when it awaits their labels; run again, it goes on.
@@ -226,6 +228,7 @@ Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`""",
         name="pretrain",
         options="seral.pretraining.options:TaptJobOptions",
         function="seral.pretraining.tapt:pretrain",
+        plan="seral.verbs.plans:plan_pretrain",
         help="Adapt an encoder to the speech of a pool without labels (TAPT).",
         about="""Run it again: it goes on where it stopped. The objective is contrastive for wav2vec
 2.0, masked prediction of clusters for all others, or `tapt.objective`. `tapt.json` and `tapt.png` show how it went.
@@ -269,6 +272,7 @@ Example: `seral transfer jobs/configs/transfer-emodb.yaml`""",
         name="train",
         options="seral.training.options:SupervisedOptions",
         function="seral.training.supervised:run_train",
+        plan="seral.verbs.plans:plan_train",
         help="Train on all labels of a pool: a model for every fold and seed, tested on speakers it has not heard.",
         about="""The options are those of `seral loop run` without strategy and budget. A training that is run again
 computes what is missing; `seral predict RUN` takes its model with the best dev score.
@@ -394,6 +398,7 @@ Example: `seral study labels jobs/configs/labels.yaml --set deals=[0]`""",
         command="sweep run",
         options="seral.sweep.plan:SweepOptions",
         function="seral.sweep.run:run_sweep",
+        plan="seral.verbs.plans:plan_sweep",
         help="Try points of a space of options side by side, stop the worse ones early, and test the best.",
         about="""Run it again after a kill: it resumes.
 
