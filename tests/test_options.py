@@ -52,9 +52,9 @@ def test_an_override_can_take_a_value_away() -> None:
         ({"where": "x", "stepz": 1}, [], ["'stepz'", "known here: where, steps, inner, other"]),
         ({"where": "x"}, ["inner.rat=1"], ["'inner.rat'", "known here: rate, names"]),
         ({"where": "x"}, ["other.rat=1"], ["'other.rat'", "known here: rate, names"]),
-        ({"where": "x"}, ["inner.rate=2"], ["inner.rate", "less than or equal to 1", "got 2"]),
-        ({"where": "x"}, ["steps=many"], ["steps", "integer", "got 'many'"]),
-        ({}, [], ["where", "required"]),
+        ({"where": "x"}, ["inner.rate=2"], ["inner.rate", "at most 1", "got 2"]),
+        ({"where": "x"}, ["steps=many"], ["steps", "whole number", "got 'many'"]),
+        ({}, [], ["where", "is missing"]),
         ({"where": "x", "steps": "a", "inner": {"rate": 0}}, [], ["steps", "inner.rate"]),
         ({"where": "x"}, ["steps"], ["key.path=value", "'steps'"]),
         ({"where": "x"}, ["=3"], ["key.path=value", "'=3'"]),
@@ -176,7 +176,7 @@ def test_a_job_ends_in_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"^error: there is no pool at nowhere$"):
         run_job(Outer, fail, None)
     monkeypatch.setattr(sys, "argv", ["job.py"])
-    with pytest.raises(SystemExit, match=r"^error: where: Field required"):
+    with pytest.raises(SystemExit, match=r"^error: where: is missing"):
         run_job(Outer, fail, None)
 
 

@@ -26,7 +26,7 @@ from seral.process import ending
 from seral.process.failures import explanation
 from seral.process.guard import Guard
 from seral.process.vital import Watch
-from seral.progress import say
+from seral.progress import say, verbose
 
 if TYPE_CHECKING:
     import ray
@@ -82,13 +82,14 @@ def connect(options: ClusterOptions | None = None) -> None:
     options = options or ClusterOptions()
     os.environ.update({name: os.environ.get(name, value) for name, value in SIGNALS_ARE_OURS.items()})
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU tasks keep seeing what the user set
-    arguments: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    arguments: dict[str, Any] = {"log_to_driver": verbose(), "logging_level": logging.ERROR}
     if not storage.inside_job():  # a job's own environment came with its submission, and Ray refuses to be told twice
         arguments["runtime_env"] = {"env_vars": worker_env()}
     address = options.address or os.environ.get("RAY_ADDRESS")
     if address:
         arguments["address"] = address
     else:
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # core workers complain of nobody to send them to
         arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
         _bring_a_token()

@@ -21,6 +21,7 @@ from seral.errors import AwaitingLabels, OptionError
 from seral.process.ending import end_if_stopped, ends_with, stoppable
 from seral.process.failures import explanation
 from seral.secrets.addresses import complaint, is_secret
+from seral.security.phrases import in_words
 
 
 class Options(BaseModel):
@@ -284,21 +285,25 @@ def deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
-    lines = []
+    lines: dict[str, str] = {}
     for problem in error.errors():
-        path = [str(part) for part in problem["loc"]]
+        path = [text for part in problem["loc"] if "[" not in (text := str(part))]  # without the members of a union
         where = ".".join(path) or model.__name__
         if problem["type"] == "extra_forbidden":
             owner = _owner(model, path[:-1])
             near = did_you_mean(path[-1], owner.model_fields)
-            lines.append(f"unknown option {where!r}; known here: {', '.join(owner.model_fields)}{near}")
+            lines[where] = f"unknown option {where!r}; known here: {', '.join(owner.model_fields)}{near}"
+            continue
+        words, hint, near = in_words(problem).partition("; did you mean")
+        # A check of our own names the values it is about; all fields of the model would bury it.
+        named = problem["type"] in ("value_error", "missing") and isinstance(problem["input"], dict)
+        value = "" if named or any(map(is_secret, path)) else f", got {problem['input']!r}"
+        if where in lines:
+            words = f"{lines[where].removesuffix(value)}, or {words.removeprefix('expected ')}"
         else:
-            # A check of our own names the values it is about; all fields of the model would bury it.
-            named = problem["type"] == "value_error" and isinstance(problem["input"], dict)
-            message = problem["msg"].removeprefix("Value error, ")
-            hidden = named or any(map(is_secret, path))
-            lines.append(f"{where}: {message}" + ("" if hidden else f", got {problem['input']!r}"))
-    return "\n".join(lines)
+            words = f"{where}: {words}"
+        lines[where] = words + value + hint + near
+    return "\n".join(lines.values())
 
 
 def _owner(model: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:

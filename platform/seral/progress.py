@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from seral.secrets.addresses import mask
 
 LINE_EVERY_S = 5.0
+QUIET, USUAL, VERBOSE = -1, 0, 1
+_level = {"now": USUAL}
 
 
 class Advance(Protocol):
@@ -22,12 +21,32 @@ class Advance(Protocol):
     def __call__(self, units: float = 1, /) -> None: ...
 
 
+def set_level(level: int) -> None:
+    """Say less from now on (QUIET: nothing), or more (VERBOSE)."""
+    _level["now"] = level
+
+
+def verbose() -> bool:
+    """Whether more is to be said than usual."""
+    return _level["now"] >= VERBOSE
+
+
 @contextmanager
 def track(label: str | None, total: float) -> Iterator[Advance]:
-    """Show progress over `total` units on standard error while the block runs; none without a label."""
-    if label is None:
+    """Show progress over `total` units on standard error while the block runs; none without a label, or with QUIET."""
+    if label is None or _level["now"] <= QUIET:
         yield lambda units=1, /: None
         return
+    from rich.console import Console  # late: commands without a bar do not wait for it
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -49,5 +68,6 @@ def track(label: str | None, total: float) -> Iterator[Advance]:
 
 
 def say(message: str) -> None:
-    """One line to the person who waits, on standard error so that results can be piped."""
-    print(mask(message), file=sys.stderr, flush=True)
+    """One line to the person who waits, on standard error so that results can be piped; it goes above a bar."""
+    if _level["now"] > QUIET:
+        print(mask(message), file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from seral import __version__, cli
 from seral.cli.corpus import FLAGS
-from seral.cli.display import show, show_rows
+from seral.cli.display import print_json, show, show_rows
 from seral.corpora import READERS
 from seral.errors import OptionError
 from seral.options import describe
@@ -303,7 +303,9 @@ def test_the_status_of_a_run_is_a_line_a_row_through_a_pipe(run_of_two: Path) ->
 def test_an_empty_table_is_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     show_rows([], empty="nothing was submitted yet")
     assert capsys.readouterr().out == "nothing was submitted yet\n"
-    show_rows([], as_json=True)
+    print_json(True)
+    show_rows([])
+    print_json(False)
     assert json.loads(capsys.readouterr().out) == []
 
 

@@ -27,7 +27,7 @@ def test_keywords_reach_the_reader(tmp_path: Path) -> None:
         ("folders", {}, f"unknown reader 'folders'; known: {', '.join(sorted(READERS))}"),
         ("emodb", {"labels": "x"}, "the reader 'emodb' has no option 'labels'; it takes: none"),
         ("manifest", {"column": {}}, "the reader 'manifest' has no option 'column'; it takes: columns, corpus"),
-        ("manifest", {"columns": 3}, "reader_options.columns of 'manifest': Input should be a valid dictionary, got 3"),
+        ("manifest", {"columns": 3}, "reader_options.columns of 'manifest': expected `key: value` pairs, got 3"),
     ],
 )
 def test_what_a_reader_does_not_know_is_named(name: str, arguments: dict[str, Any], words: str) -> None:

@@ -103,9 +103,9 @@ def test_an_annotation_that_was_changed_there_is_a_correction_here(ledger: Ledge
     ("tasks", "message"),
     [
         ({"data": {}}, "valid list"),
-        ([{"audio": "x", "emotion": "joy"}], r"\[0\].data: Field required"),
-        ([completed(), completed({"result": []})], r"\[1\].annotations\[0\].completed_by.*: Field required"),
-        ([completed(annotation(1, {"value": {}}))], r"\[0\].annotations\[0\].result\[0\].from_name: Field required"),
+        ([{"audio": "x", "emotion": "joy"}], r"\[0\].data: is missing"),
+        ([completed(), completed({"result": []})], r"\[1\].annotations\[0\].completed_by.*: is missing"),
+        ([completed(annotation(1, {"value": {}}))], r"\[0\].annotations\[0\].result\[0\].from_name: is missing"),
         (
             [completed(annotation(1, chosen("mood", "choices", {"choices": ["x"]})))],
             r"annotations\[0\]: unknown control 'mood'",

@@ -247,7 +247,7 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
         ({"languages": ["en", "en"]}, "at least one and distinct"),
         ({"junk_kinds": []}, "there are no junk_kinds"),
         ({"noisy_snr_db": [5, 0]}, r"noisy_snr_db is \(lowest, highest\), got \(5\.0, 0\.0\)"),
-        ({"junk": 1.5}, "junk: Input should be less than or equal to 0.9"),
+        ({"junk": 1.5}, "junk: expected at most 0.9"),
         ({"speakers": 3}, "unknown option 'speakers'; known here: utterances, speakers_per_language"),
     ],
 )

@@ -322,7 +322,7 @@ def test_changes_need_the_header_of_the_page(client_of: Open) -> None:
         ({"final": True}, "final: "),
         ({"question": 40}, "question 40 is not about"),
         ({"question": 0}, "question: "),
-        ({"question": 2**63}, "question: Input should be less than 9223372036854775808"),
+        ({"question": 2**63}, "question: expected less than 9223372036854775808"),
         ({"question": 10**400}, "question: "),
         ({"valence": 10**400}, "valence: "),
         ({"question": 2, "utterance_id": "calls-001"}, "was not asked about"),

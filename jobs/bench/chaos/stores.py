@@ -36,8 +36,8 @@ from seral.synthesis.generate import GenerateOptions, generate
 
 DEAD = "dead"
 """Beside the door's kinds: it dies once in the middle of every command, for longer than that is patient."""
-OWN = re.compile(r"/erased/|^run/report/|^run/seconds")
-"""Files that no two runs share: tombstones with their salt, and reports with their seconds."""
+OWN = re.compile(r"/erased/|^run/report/|^run/seconds|^run/complete\.json")
+"""Files that no two runs share: tombstones with their salt, reports with their seconds, sizes of both."""
 FOLDER = "s3://speech/tried"
 """All is made anew under one address, which is in records and their checksums."""
 KINDS_TRIED = ("503", "500", "429", "reset", "lost", "cut", "slow", "stall", "half")

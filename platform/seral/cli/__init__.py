@@ -12,7 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from typer.core import TyperGroup
 
+from seral.cli.completion import join_words
 from seral.cli.configured import add_configured
+from seral.cli.flags import add_everywhere
 from seral.cli.jobs import jobs_app
 from seral.cli.labels import labels_app
 from seral.cli.layers import layers_app
@@ -25,7 +27,6 @@ from seral.cli.study import study_app
 from seral.cli.sweep import sweep_app
 from seral.cli.training import training_app
 from seral.errors import AwaitingLabels
-from seral.options import refuse_secrets
 from seral.process.ending import end_if_stopped, ends_with
 from seral.process.failures import explanation
 from seral.versions import __version__
@@ -55,6 +56,8 @@ class Commands(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         """Read the line, once it was looked at."""
+        from seral.options import refuse_secrets
+
         refuse_secrets(args)
         return super().make_context(info_name, args, *more, **extra)
 
@@ -97,6 +100,7 @@ app.add_typer(sweep_app, name="sweep")
 app.add_typer(study_app, name="study")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(results_app)
+add_everywhere(app)
 
 
 def main() -> None:
@@ -104,6 +108,7 @@ def main() -> None:
 
     Waiting for people is status 75.
     """
+    join_words()
     try:
         _run()
     except SystemExit as end:

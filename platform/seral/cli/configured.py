@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
@@ -12,7 +11,8 @@ import typer
 from typer.core import TyperCommand
 
 from seral.cli.arguments import Sets
-from seral.cli.display import show_outcome
+from seral.cli.display import show_outcome, show_plan
+from seral.cli.flags import flag, signature_of, with_flags
 from seral.verbs import VERBS, Verb
 
 if TYPE_CHECKING:
@@ -23,16 +23,43 @@ Config = Annotated[
     Path | None, typer.Argument(metavar="CONFIG", help="YAML file of the options; `--options` lists them.")
 ]
 
+DRY_RUN = flag("--dry-run", None, "Say what would be read, computed and written, and how long it takes; do nothing.")
+
 
 def command_of(group: typer.Typer, name: str, cls: type[TyperCommand] | None = None) -> Callable[[Function], Function]:
-    """Register a function with arguments of its own as the command of a verb."""
+    """Register a function with arguments of its own as the command of a verb.
+
+    It returns the options, or these and what prints the outcome; None = it has done all itself.
+    """
     verb = VERBS[name]
 
     def register(function: Function) -> Function:
-        group.command(verb.words[-1], cls=cls, help=verb.manual)(listing(verb.options_model, verb.name)(function))
+        command = listing(verb.options_model, verb.name)(_performing(verb, function))
+        group.command(verb.words[-1], cls=cls, help=verb.manual)(command)
         return function
 
     return register
+
+
+def _performing(verb: Verb, function: Callable[..., Any]) -> Callable[..., None]:
+    """A command that runs its verb with the options that a function makes of the line, or says what it would do."""
+
+    @wraps(function)
+    def command(**values: Any) -> None:
+        dry_run = values.pop(DRY_RUN.name, False)
+        made = function(**values)
+        options, present = made if isinstance(made, tuple) else (made, show_outcome)
+        if dry_run:
+            show_plan(verb.foresee(options))
+        else:
+            present(verb.call(options))
+
+    signature = signature_of(function)
+    flags = [DRY_RUN] if verb.plan else []
+    command.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what typer reads
+        parameters=[*signature.parameters.values(), *flags]
+    )
+    return command
 
 
 def add_configured(groups: Mapping[str, Sequence[typer.Typer]]) -> None:
@@ -47,13 +74,13 @@ def add_configured(groups: Mapping[str, Sequence[typer.Typer]]) -> None:
             command_of(parts[0], verb.name)(_configured(verb))
 
 
-def _configured(verb: Verb) -> Callable[..., None]:
-    def command(config: Config = None, settings: Sets = None) -> None:
+def _configured(verb: Verb) -> Callable[..., Options]:
+    def command(config: Config = None, settings: Sets = None) -> Options:
         from seral.options import load
 
         if config is None and not settings:
             raise typer.BadParameter("name a YAML file, or options by --set; --options lists them", param_hint="CONFIG")
-        show_outcome(verb.call(load(verb.options_model(), config, settings or [], verb.name)))
+        return load(verb.options_model(), config, settings or [], verb.name)
 
     return command
 
@@ -78,29 +105,7 @@ def listing(
             raise typer.Exit
 
     flags = [
-        _flag("--options", describe, f"List {of} with default, type and meaning, and end."),
-        _flag("--json-schema", schema, f"Print the JSON Schema of {of}, for editors, and end."),
+        flag("--options", describe, f"List {of} with default, type and meaning, and end."),
+        flag("--json-schema", schema, f"Print the JSON Schema of {of}, for editors, and end."),
     ]
-
-    def decorate(function: Function) -> Callable[..., Any]:
-        @wraps(function)
-        def command(**values: Any) -> Any:
-            return function(**{name: value for name, value in values.items() if name not in names})
-
-        names = {flag.name for flag in flags}
-        signature = inspect.signature(function, eval_str=True)
-        command.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what typer reads
-            parameters=[*signature.parameters.values(), *flags]
-        )
-        return command
-
-    return decorate
-
-
-def _flag(option: str, callback: Callable[[bool], None], help: str) -> inspect.Parameter:
-    """A flag that is looked at before anything else on the line, and whatever is missing there."""
-    info = typer.Option(option, is_eager=True, callback=callback, help=help)
-    name = option.removeprefix("--").replace("-", "_")
-    return inspect.Parameter(
-        f"lists_{name}", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, info]
-    )
+    return lambda function: with_flags(function, flags)

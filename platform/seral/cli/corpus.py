@@ -12,11 +12,13 @@ import typer
 from typer.core import TyperArgument, TyperCommand
 
 from seral.cli.arguments import pair
+from seral.cli.completion import of_table
+from seral.cli.flags import signature_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Texts = list[str] | None
 
-ReaderName = Annotated[str, typer.Argument(help="What it is: the name of a reader.")]
+ReaderName = Annotated[str, typer.Argument(help="What it is: the name of a reader.", autocompletion=of_table("reader"))]
 Columns = Annotated[
     Texts,
     typer.Option("--column", metavar="OURS=THEIRS", help="Name a column of a table, e.g. emotion=label; repeatable."),
@@ -95,7 +97,7 @@ def reads_corpus(function: Function) -> Callable[..., Any]:
         choices = corpus_values({name: values.pop(name) for name in FLAGS})
         return function(**values, choices=choices)
 
-    signature = inspect.signature(function, eval_str=True)
+    signature = signature_of(function)
     own = [parameter for parameter in signature.parameters.values() if parameter.name != "choices"]
     flags = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=UNSET.get(name), annotation=annotation)

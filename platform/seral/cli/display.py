@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import typer
@@ -15,20 +15,45 @@ from seral.secrets.addresses import mask
 
 WIDEST = 1_000_000
 """Characters of a line that nobody looks at in a terminal."""
+_wanted = {"json": False}
+
+
+def wants_json() -> bool:
+    """Whether JSON is printed."""
+    return _wanted["json"]
+
+
+def print_json(on: bool) -> None:
+    """Print JSON from now on, or no longer (`--json`)."""
+    _wanted["json"] = on
 
 
 def show_outcome(outcome: object) -> None:
-    """Print what a verb returned: counts as a table, anything else but None as it is."""
+    """Print what a verb returned: counts as a table, anything else but None as it is; as JSON, words are `outcome`."""
     if isinstance(outcome, dict):
         show(outcome)
     elif outcome is not None:
-        typer.echo(outcome)
+        show_lines([str(outcome)], {"outcome": str(outcome)})
 
 
-def show(value: Any, *, as_json: bool = False) -> None:
+def show_lines(lines: Iterable[str], value: Any) -> None:
+    """Print lines for people, or the value that they tell of as JSON."""
+    if _wanted["json"]:
+        show(value)
+        return
+    for line in lines:
+        typer.echo(line)
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """Print what a command would do: a line a part, or JSON."""
+    show_lines((f"{part:<8} {words}" for part, words in plan.items()), dict(plan))
+
+
+def show(value: Any) -> None:
     """Print plain values for people, or JSON."""
-    if as_json or not isinstance(value, dict):
-        typer.echo(mask(json.dumps(value, indent=2, ensure_ascii=False)))
+    if _wanted["json"] or not isinstance(value, dict):
+        typer.echo(mask(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, item in value.items():
@@ -37,10 +62,10 @@ def show(value: Any, *, as_json: bool = False) -> None:
     _print(table)
 
 
-def show_rows(rows: Sequence[Mapping[str, Any]], *, as_json: bool = False, empty: str = "none") -> None:
+def show_rows(rows: Sequence[Mapping[str, Any]], *, empty: str = "none") -> None:
     """Print rows with the same keys: a table with numbers to three digits, `empty` if there are none, or JSON."""
-    if as_json:
-        typer.echo(mask(json.dumps(list(rows), indent=2, ensure_ascii=False)))
+    if _wanted["json"]:
+        show(list(rows))
         return
     if not rows:
         typer.echo(empty)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seral.cli.arguments import AsJson, Sets, pair
+from seral.cli.arguments import Sets, pair
 from seral.cli.configured import listing
-from seral.cli.display import show, show_rows
+from seral.cli.display import show, show_lines, show_outcome, show_rows, wants_json
 from seral.verbs import VERBS
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def jobs_submit(
         f"{submission.name}: {'submitted' if submission.is_new else submission.state.lower() + ', not submitted again'}"
     )
     if not wait:
-        typer.echo(submission.name)
+        show_lines([submission.name], {"name": submission.name, "state": submission.state})
         return
     _follow(jobs, submission.name)
 
@@ -135,7 +135,7 @@ def jobs_manifest(
     from seral.submit.manifest import job_manifest
     from seral.submit.options import ManifestOptions
 
-    typer.echo(job_manifest(parse(ManifestOptions, _job(job, config, settings, folder), on or [])), nl=False)
+    _show_manifests(job_manifest(parse(ManifestOptions, _job(job, config, settings, folder), on or [])))
 
 
 @jobs_app.command("cluster")
@@ -149,7 +149,7 @@ def jobs_cluster(on: On = None) -> None:
     from seral.submit.manifest import cluster_manifest
     from seral.submit.options import StandingOptions
 
-    typer.echo(cluster_manifest(parse(StandingOptions, {}, on or [])), nl=False)
+    _show_manifests(cluster_manifest(parse(StandingOptions, {}, on or [])))
 
 
 @jobs_app.command("service")
@@ -166,16 +166,23 @@ def jobs_service(
     from seral.submit.manifest import service_manifest
     from seral.submit.options import ServiceOptions
 
-    typer.echo(service_manifest(parse(ServiceOptions, {"model": model}, on or [])), nl=False)
+    _show_manifests(service_manifest(parse(ServiceOptions, {"model": model}, on or [])))
+
+
+def _show_manifests(text: str) -> None:
+    """Print manifests as they are, or as JSON."""
+    import yaml
+
+    show_lines([text.rstrip("\n")], list(yaml.safe_load_all(text)))
 
 
 @jobs_app.command("status")
-def jobs_status(name: JobName, address: Address = None, as_json: AsJson = False) -> None:
+def jobs_status(name: JobName, address: Address = None) -> None:
     """Print state, run, time and message of a submission; exit status 1 if it ended badly, 75 if it awaits labels."""
     from seral.submit.submit import PAUSE, Jobs, exit_code
 
     status = Jobs(address).status(name)
-    show(status, as_json=as_json)
+    show(status)
     raise typer.Exit(exit_code(status) if status["state"] in ("FAILED", "STOPPED", PAUSE) else 0)
 
 
@@ -191,7 +198,7 @@ def jobs_logs(
     jobs = Jobs(address)
     if follow:
         _follow(jobs, name)
-    typer.echo(jobs.logs(name), nl=False)
+    show_outcome(jobs.logs(name).rstrip("\n"))
 
 
 @jobs_app.command("stop")
@@ -199,18 +206,19 @@ def jobs_stop(name: JobName, address: Address = None) -> None:
     """End a submission and all its workers. What is complete of its run stays: submit it again, and it resumes."""
     from seral.submit.submit import Jobs
 
-    typer.echo(f"{name}: {Jobs(address).stop(name).lower()}")
+    state = Jobs(address).stop(name).lower()
+    show_lines([f"{name}: {state}"], {"name": name, "state": state})
 
 
 @jobs_app.command("list")
-def jobs_list(address: Address = None, as_json: AsJson = False) -> None:
+def jobs_list(address: Address = None) -> None:
     """List all submissions the cluster remembers, the newest first."""
     from seral.submit.submit import Jobs
 
     rows = Jobs(address).all()
-    if not as_json:
+    if not wants_json():
         rows = [{name: row[name] for name in LISTED} for row in rows]
-    show_rows(rows, as_json=as_json, empty="nothing was submitted yet")
+    show_rows(rows, empty="nothing was submitted yet")
 
 
 def _follow(jobs: Jobs, name: str) -> None:

@@ -7,11 +7,17 @@ from typing import Annotated
 
 import typer
 
-from seral.cli.arguments import AsJson, LedgerUrl, pair
-from seral.cli.display import show, show_rows
+from seral.cli.arguments import LedgerUrl, pair
+from seral.cli.completion import of_table
+from seral.cli.display import show, show_lines, show_rows, wants_json
 from seral.cli.people import labels_audit, labels_serve, people_app
 
-FormatName = Annotated[str, typer.Option(help="label-studio, argilla, audformat, csv, jsonl or parquet.")]
+FormatName = Annotated[
+    str,
+    typer.Option(
+        help="label-studio, argilla, audformat, csv, jsonl or parquet.", autocompletion=of_table("labels format")
+    ),
+]
 
 LabelSource = Annotated[
     str, typer.Argument(metavar="RUN|LEDGER", help="The folder of a run with people, or a ledger alone.")
@@ -28,7 +34,7 @@ labels_app.command("audit")(labels_audit)
 
 
 @labels_app.command("progress")
-def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
+def labels_progress(ledger: LedgerUrl) -> None:
     """Show how far the batches of a ledger are.
 
     Example: `seral labels progress runs/calls/labels.sqlite`
@@ -41,9 +47,9 @@ def labels_progress(ledger: LedgerUrl, as_json: AsJson = False) -> None:
 
     with closing(Ledger(ledger)) as store:
         rows = [asdict(batch) for batch in store.progress()]
-    if not as_json:
+    if not wants_json():
         rows = [row | {"asked_at": f"{datetime.fromtimestamp(row['asked_at']):%Y-%m-%d %H:%M}"} for row in rows]
-    show_rows(rows, as_json=as_json)
+    show_rows(rows)
 
 
 @labels_app.command("agreement")
@@ -52,7 +58,6 @@ def labels_agreement(
     classes: Annotated[
         str | None, typer.Option(help="Classes of a pool, with commas; else all that its raters named.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show how far people agree (Krippendorff's alpha), and how well each of them labels.
 
@@ -64,12 +69,12 @@ def labels_agreement(
     from seral import storage
 
     if storage.exists(storage.join(source, "manifest.json")):
-        _show_votes(source, classes, as_json)
+        _show_votes(source, classes)
     else:
-        _show_answers(source, as_json)
+        _show_answers(source)
 
 
-def _show_votes(pool: str, classes: str | None, as_json: bool) -> None:
+def _show_votes(pool: str, classes: str | None) -> None:
     from dataclasses import asdict
 
     from seral.labels.votes import vote_facts
@@ -81,13 +86,13 @@ def _show_votes(pool: str, classes: str | None, as_json: bool) -> None:
     facts = asdict(vote_facts(votes, names, CLASS_MAP))
     alpha = facts.pop("alpha")
     about = facts | {name: alpha[name] for name in ("alpha", "low", "high")}
-    if as_json:
-        show(about | {"classes": names}, as_json=True)
+    if wants_json():
+        show(about | {"classes": names})
     else:
         show_rows([about])
 
 
-def _show_answers(ledger: str, as_json: bool) -> None:
+def _show_answers(ledger: str) -> None:
     from contextlib import closing
     from dataclasses import asdict
 
@@ -99,8 +104,8 @@ def _show_answers(ledger: str, as_json: bool) -> None:
     alphas = agreement(answers, project.classes, project.dimensions)
     about = [{"of": name, **asdict(alpha)} for name, alpha in alphas.items()]
     people = [asdict(report) for report in person_reports(answers, project.classes)]
-    if as_json:
-        show({"agreement": about, "people": people}, as_json=True)
+    if wants_json():
+        show({"agreement": about, "people": people})
         return
     show_rows(about)
     typer.echo()
@@ -128,7 +133,7 @@ def labels_consensus(
         answers, project = store.answers(), store.project
     labels = consensus(answers, project.classes, cast(Any, method), project.dimensions)
     storage.write_table(out, labels)
-    typer.echo(f"{labels.num_rows} labels in {out}")
+    show_lines([f"{labels.num_rows} labels in {out}"], {"labels": labels.num_rows, "out": out})
 
 
 @labels_app.command("export")
@@ -176,7 +181,7 @@ def labels_export(
                 pool=pool,
             ),
         )
-    typer.echo(f"{count} answers in {out}")
+    show_lines([f"{count} answers in {out}"], {"answers": count, "out": out})
 
 
 @labels_app.command("import")
@@ -200,7 +205,8 @@ def labels_import(
 
     people = dict(pair(text, "--person") for text in person or ())
     with closing(Ledger(ledger)) as store:
-        typer.echo(f"{import_labels(store, file, format, people)} new answers")
+        count = import_labels(store, file, format, people)
+    show_lines([f"{count} new answers"], {"new_answers": count})
 
 
 @labels_app.command("doubts")
@@ -209,7 +215,6 @@ def labels_doubts(
     cross_validate: CrossValidate = False,
     count: Annotated[int, typer.Option(min=1, help="How many to print.")] = 20,
     out: Annotated[str | None, typer.Option(help="Parquet file to write all of them to.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """List doubtful labels with the reasons, the strongest doubt first.
 
@@ -221,7 +226,7 @@ def labels_doubts(
     doubts = doubts_of(source, cross_validate=cross_validate)
     if out is not None:
         storage.write_table(out, doubts)
-    show_rows(doubts.slice(0, count).to_pylist(), as_json=as_json)
+    show_rows(doubts.slice(0, count).to_pylist())
 
 
 @labels_app.command("relabel")
@@ -238,4 +243,4 @@ def labels_relabel(
     from seral.loop.relabel import ask_again
 
     batch, ids = ask_again(source, count, overlap=overlap, cross_validate=cross_validate)
-    typer.echo(f"{batch}: {len(ids)} clips to hear again")
+    show_lines([f"{batch}: {len(ids)} clips to hear again"], {"batch": batch, "utterance_ids": list(ids)})

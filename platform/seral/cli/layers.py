@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seral.cli.arguments import EncoderName, PoolPath, Sets
 from seral.cli.configured import command_of
+
+if TYPE_CHECKING:
+    from seral.options import Options
 
 layers_app = typer.Typer(no_args_is_help=True, help="Look into the layers of an encoder.")
 
@@ -21,14 +24,13 @@ def layers_probe(
     ] = None,
     run: Annotated[str | None, typer.Option("--run", help="Folder for the table and a picture.")] = None,
     settings: Sets = None,
-) -> None:
-    """Print how encoders compare."""
+) -> Options:
+    """Options of a probe."""
     from seral.options import parse
     from seral.studies.layer_options import ProbeOptions
-    from seral.studies.layer_probe import probe_layers
 
     values = {"pool": pool, "classes": classes.split(","), "encoders": encoder or ["seral-tiny"], "run": run}
-    typer.echo(probe_layers(parse(ProbeOptions, values, settings or [])))
+    return parse(ProbeOptions, values, settings or [])
 
 
 @command_of(layers_app, "similarity")
@@ -37,10 +39,9 @@ def layers_similarity(
     run: Annotated[str, typer.Option("--run", help="Folder of the table and the heat map.")],
     encoder: EncoderName = "seral-tiny",
     settings: Sets = None,
-) -> None:
-    """Print the similarities of layers."""
+) -> Options:
+    """Options of a comparison of layers."""
     from seral.options import parse
     from seral.studies.layer_options import SimilarityOptions
-    from seral.studies.layer_similarity import compare_layers
 
-    typer.echo(compare_layers(parse(SimilarityOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])))
+    return parse(SimilarityOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seral.cli.arguments import AsJson, RunPath, Sets
+from seral.cli.arguments import RunPath, Sets
 from seral.cli.configured import command_of
-from seral.cli.display import show_rows
+from seral.cli.display import show, show_rows, wants_json
+
+if TYPE_CHECKING:
+    from seral.options import Options
 
 loop_app = typer.Typer(no_args_is_help=True, help="Run and watch the active-learning loop.")
 
@@ -19,20 +23,30 @@ def loop_run(
     config: Annotated[Path, typer.Argument(help="YAML file of the run; `--options` lists what may stand in it.")],
     settings: Sets = None,
     grown: Annotated[bool, typer.Option("--grown", help="Go on though clips were added to the pool since.")] = False,
-) -> None:
-    """Run the loop, and write the report of the run."""
-    from seral.loop.loop import run_loop
+) -> tuple[Options, Callable[[Any], None]]:
+    """Options of a run; at its end stand the scores of its arms, and its report."""
     from seral.loop.options import LoopOptions
     from seral.options import load
-    from seral.report.report import write_run_report
 
-    run = run_loop(load(LoopOptions, config, [*(settings or []), *(["grown=true"] if grown else [])], "loop"))
-    typer.echo(f"report: {write_run_report(run)}")
+    options = load(LoopOptions, config, [*(settings or []), *(["grown=true"] if grown else [])], "loop")
+    return options, _show_run
+
+
+def _show_run(run: str) -> None:
+    """Print the scores of the arms of a run, and where its report is, which is written where it is out of date."""
+    from seral.report.outcome import run_outcome
+
+    outcome = run_outcome(run)
+    if wants_json():
+        show(outcome)
+        return
+    show_rows(outcome["arms"])
+    typer.echo(f"report: {outcome['report']}")
 
 
 @loop_app.command("status")
-def loop_status(run: RunPath, as_json: AsJson = False) -> None:
+def loop_status(run: RunPath) -> None:
     """Show rounds done, labels used and UAR on dev of every trajectory of a run."""
     from seral.loop.status import loop_status as status
 
-    show_rows(status(run), as_json=as_json, empty="no trajectory yet")
+    show_rows(status(run), empty="no trajectory yet")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from seral.cli.arguments import AsJson, LedgerUrl, Sets
+from seral.cli.arguments import LedgerUrl, Sets
 from seral.cli.configured import listing
-from seral.cli.display import show_rows
+from seral.cli.display import show_lines, show_rows
 
 if TYPE_CHECKING:
     from seral.labels.audit import Action
@@ -73,7 +73,6 @@ def labels_audit(
     forget_before: Annotated[
         datetime | None, typer.Option(help="Delete the lines from before this time (UTC), for good, and end.")
     ] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Show who came in, was shown, sent and played which clip, and answered what, when and from which address.
 
@@ -90,7 +89,8 @@ def labels_audit(
 
     with closing(Ledger(ledger)) as store:
         if (before := seconds(forget_before)) is not None:
-            typer.echo(f"{forget_events(store.database, before)} lines deleted")
+            count = forget_events(store.database, before)
+            show_lines([f"{count} lines deleted"], {"deleted": count})
             return
         about = {"person": person, "utterance_id": clip, "since": seconds(since)}
         events = read_events(store.database, count=count, **about)  # type: ignore[arg-type]
@@ -99,7 +99,7 @@ def labels_audit(
         | {name: value for name, value in asdict(event).items() if name != "at"}
         for event in events
     ]
-    show_rows(rows, as_json=as_json, empty="nothing is logged")
+    show_rows(rows, empty="nothing is logged")
 
 
 def _log(store: Ledger, action: Action, name: str) -> None:
@@ -126,7 +126,8 @@ def people_add(
     with closing(Ledger(ledger)) as store:
         token = store.add_person(name, "lead" if lead else "annotator")
         _log(store, "let-in", name)
-        typer.echo(f"{url.rstrip('/')}/in/{token}")
+        link = f"{url.rstrip('/')}/in/{token}"
+        show_lines([link], {"person": name, "link": link})
 
 
 @people_app.command("list")
@@ -137,8 +138,9 @@ def people_list(ledger: LedgerUrl) -> None:
     from seral.labels.ledger import Ledger
 
     with closing(Ledger(ledger)) as store:
-        for row in store.people():
-            typer.echo(f"{row.name}\t{row.role}\t{'may come in' if row.token_hash else 'no link'}")
+        rows = [{"person": p.name, "role": p.role, "may_come_in": bool(p.token_hash)} for p in store.people()]
+    words = (f"{r['person']}\t{r['role']}\t{'may come in' if r['may_come_in'] else 'no link'}" for r in rows)
+    show_lines(words, rows)
 
 
 @people_app.command("revoke")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ser_models.registry import allow
-from seral.cli.arguments import AsJson, EncoderName, PoolPath, Sets
+from seral.cli.arguments import EncoderName, PoolPath, Sets
+from seral.cli.completion import of_table
 from seral.cli.configured import command_of
 from seral.cli.corpus import OfReader, ReaderName, reads_corpus
-from seral.cli.display import show
+from seral.cli.display import show, show_lines, show_outcome, show_rows
+
+if TYPE_CHECKING:
+    from seral.options import Options
 
 pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pools of speech.")
 
@@ -27,10 +32,9 @@ def pool_import(
     choices: dict[str, Any],
     settings: Sets = None,
     screen: Annotated[bool, typer.Option("--screen", help="Look for near-duplicates in the whole pool then.")] = False,
-) -> None:
-    """Print the counts of an import."""
+) -> tuple[Options, Callable[[Any], None]]:
+    """Options of an import, whose counts are printed, and what a screening says."""
     from seral.options import parse
-    from seral.pool.ingest import import_corpus
     from seral.pool.options import ImportOptions
     from seral.pool.screened import screen_offer
     from seral.progress import say
@@ -38,15 +42,19 @@ def pool_import(
     allow(reader)
     values = {"reader": reader, "root": path, "out": out, **choices}
     options = parse(ImportOptions, values, settings or [])
-    counts = import_corpus(options)
-    show(counts)
-    if screen:
-        from seral.features.options import ScreenOptions
-        from seral.features.screen import screen_pool
 
-        typer.echo(screen_pool(ScreenOptions(pool=options.out, cluster=options.cluster)))
-    elif offer := screen_offer(options.out, new=counts["utterances"]):
-        say(offer)
+    def present(counts: dict[str, Any]) -> None:
+        summary = None
+        if screen:
+            from seral.features.options import ScreenOptions
+            from seral.features.screen import screen_pool
+
+            summary = screen_pool(ScreenOptions(pool=options.out, cluster=options.cluster))
+        elif offer := screen_offer(options.out, new=counts["utterances"]):
+            say(offer)
+        show(counts | ({"screening": summary} if summary else {}))
+
+    return options, present
 
 
 @command_of(pool_app, "cut")
@@ -54,13 +62,12 @@ def pool_cut(
     root: Annotated[str, typer.Argument(help="Folder of recordings of any length.")],
     out: Annotated[str, typer.Option("--out", help="Folder for manifest.jsonl; its name becomes the corpus.")],
     settings: Sets = None,
-) -> None:
-    """Print the file of the cuts."""
+) -> Options:
+    """Options of a cutting."""
     from seral.options import parse
-    from seral.pool.cut import cut_recordings
     from seral.pool.options import CutOptions
 
-    typer.echo(cut_recordings(parse(CutOptions, {"root": root, "out": out}, settings or [])))
+    return parse(CutOptions, {"root": root, "out": out}, settings or [])
 
 
 @command_of(pool_app, "audit", cls=OfReader)
@@ -72,14 +79,14 @@ def pool_audit(
     pool: Annotated[str | None, typer.Option(help="A pool it was imported into: its quarantine is told too.")] = None,
     out: Annotated[str | None, typer.Option("--out", help="Write everything to this JSON file.")] = None,
     settings: Sets = None,
-) -> None:
-    """Print the audit of a corpus."""
+) -> tuple[Options, Callable[[Any], None]]:
+    """Options of an audit, which is printed in words."""
     from seral.options import parse
-    from seral.pool.audit import AuditOptions, audit_corpus, render
+    from seral.pool.audit import AuditOptions, render
 
     allow(reader)
     values = {"reader": reader, "root": path, "pool": pool, "out": out, **choices}
-    typer.echo(render(audit_corpus(parse(AuditOptions, values, settings or []))))
+    return parse(AuditOptions, values, settings or []), lambda audit: show_lines([render(audit)], audit)
 
 
 @command_of(pool_app, "guess")
@@ -88,17 +95,13 @@ def pool_guess(
     audio_root: Annotated[
         str | None, typer.Option(metavar="DIR", help="The folder of a table's audio, where it is not near the table.")
     ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print the guess and its command."""
+) -> tuple[Options, Callable[[Any], None]]:
+    """Options of a guess, which is printed with its command."""
     from seral.options import parse
-    from seral.pool.guess import GuessOptions, guess_corpus, render_guess
+    from seral.pool.guess import GuessOptions, render_guess
 
-    guess = guess_corpus(parse(GuessOptions, {"root": root, "audio_root": audio_root}))
-    if as_json:
-        show(guess, as_json=True)
-    else:
-        typer.echo(render_guess(guess))
+    options = parse(GuessOptions, {"root": root, "audio_root": audio_root})
+    return options, lambda guess: show_lines([render_guess(guess)], guess)
 
 
 @pool_app.command("check")
@@ -107,9 +110,8 @@ def pool_check(pool: PoolPath) -> None:
     from seral.pool.check import check_pool
 
     problems = check_pool(pool)
-    for problem in problems:
-        typer.echo(problem)
-    typer.echo(f"{pool}: {'sound' if not problems else f'{len(problems)} problems'}")
+    verdict = f"{pool}: {'sound' if not problems else f'{len(problems)} problems'}"
+    show_lines([*problems, verdict], {"pool": pool, "problems": problems})
     raise typer.Exit(1 if problems else 0)
 
 
@@ -132,8 +134,7 @@ def pool_repair(
     from seral.pool.repair import in_words, repair_pool
 
     report = repair_pool(pool, sources or [], dry_run=dry_run)
-    for line in in_words(report, dry_run=dry_run):
-        typer.echo(line)
+    show_lines(in_words(report, dry_run=dry_run), report)
     if ids is not None:
         storage.write_bytes(ids, "".join(f"{name}\n" for one in report["gone"] for name in one["ids"]).encode())
     raise typer.Exit(1 if report["gone"] else 0)
@@ -142,7 +143,6 @@ def pool_repair(
 @pool_app.command("stats")
 def pool_stats(
     pool: PoolPath,
-    as_json: AsJson = False,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with pictures and players.")] = None,
     gold: Annotated[bool, typer.Option("--gold", help="On the page, count the gold labels too.")] = False,
     players: Annotated[int, typer.Option(help="On the page, clips to hear at random, and half as many bad ones.")] = 8,
@@ -165,13 +165,13 @@ def pool_stats(
     if html is None:
         if hear is not None:
             raise typer.BadParameter("clips are heard on a page; give --html FILE too", param_hint="--hear")
-        show(stats(pool), as_json=as_json)
+        show(stats(pool))
         return
     from seral.options import parse
     from seral.report.pool import PoolReportOptions, write_pool_report
 
     values = {"pool": pool, "out": html, "gold": gold, "players": players, "seed": seed, "hear": hear}
-    typer.echo(write_pool_report(parse(PoolReportOptions, values)))
+    show_outcome(write_pool_report(parse(PoolReportOptions, values)))
 
 
 @command_of(pool_app, "erase")
@@ -186,14 +186,13 @@ def pool_erase(
     models: Annotated[
         str, typer.Option(metavar="name|mark|delete", help="What to do with models that learnt from the erased.")
     ] = "name",
-) -> None:
-    """Print the tombstone."""
+) -> Options:
+    """Options of an erasure."""
     from seral.erase.erase import EraseOptions
-    from seral.erase.erase import erase as run_erase
     from seral.options import parse
 
     values = {"pool": pool, "speaker": speaker, "utterance": utterance, "also": run or [], "models": models}
-    show(run_erase(parse(EraseOptions, values)))
+    return parse(EraseOptions, values)
 
 
 @pool_app.command("snapshot")
@@ -209,10 +208,10 @@ def pool_snapshot(
     from seral.pool.snapshots import drop_snapshot, list_snapshots, take_snapshot
 
     if name is None:
-        show(list_snapshots(pool), as_json=True)
+        show_rows(list_snapshots(pool), empty="no snapshot yet")
     elif drop:
         drop_snapshot(pool, name)
-        typer.echo(f"{pool}: dropped {name}")
+        show_lines([f"{pool}: dropped {name}"], {"pool": pool, "dropped": name})
     else:
         show(take_snapshot(pool, name))
 
@@ -224,7 +223,6 @@ def pool_diff(
     new: Annotated[str | None, typer.Argument(help="Another one; none = the newest.")] = None,
     other: Annotated[str | None, typer.Option("--with", metavar="POOL", help="Compare with this pool instead.")] = None,
     out: Annotated[str | None, typer.Option(help="Parquet file for every id and what happened to it.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Count the utterances that came, went, or were marked as duplicates from one revision to another.
 
@@ -238,7 +236,7 @@ def pool_diff(
     difference = diff_revisions(pool, old, new) if old is not None else diff_pools(pool, str(other))
     if out is not None:
         write_table(out, difference)
-    show(summarise(difference), as_json=as_json)
+    show(summarise(difference))
 
 
 @pool_app.command("merge")
@@ -301,13 +299,12 @@ def pool_screen(
     pool: PoolPath,
     encoder: EncoderName = "seral-tiny",
     settings: Sets = None,
-) -> None:
-    """Print the summary of a screening."""
+) -> Options:
+    """Options of a screening."""
     from seral.features.options import ScreenOptions
-    from seral.features.screen import screen_pool as screen
     from seral.options import parse
 
-    typer.echo(screen(parse(ScreenOptions, {"pool": pool, "encoder": encoder}, settings or [])))
+    return parse(ScreenOptions, {"pool": pool, "encoder": encoder}, settings or [])
 
 
 @command_of(pool_app, "degrade")
@@ -315,41 +312,46 @@ def pool_degrade(
     pool: PoolPath,
     out: Annotated[str, typer.Option("--out", help="The pool to make.")],
     settings: Sets = None,
-) -> None:
-    """Print the counts of the noisy pool."""
+) -> Options:
+    """Options of a noisy pool."""
     from seral.options import parse
-    from seral.pool.degrade import degrade_pool
     from seral.pool.options import DegradeOptions
 
-    show(degrade_pool(parse(DegradeOptions, {"pool": pool, "out": out}, settings or [])))
+    return parse(DegradeOptions, {"pool": pool, "out": out}, settings or [])
 
 
 @command_of(pool_app, "pool-export")
 def pool_export(
     pool: PoolPath,
-    format: Annotated[str, typer.Option("--format", help="hf, webdataset, lhotse, kaldi, audformat or audiofolder.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="hf, webdataset, lhotse, kaldi, audformat or audiofolder.",
+            autocompletion=of_table("format"),
+        ),
+    ],
     out: Annotated[str, typer.Option("--out", help="The folder to make; nothing may be there yet.")],
     labels: Annotated[
         str | None, typer.Option(help="A run or a table whose labels go instead of the gold ones.")
     ] = None,
     licence: Annotated[str | None, typer.Option(help="The licence of the speech, such as CC-BY-4.0.")] = None,
     settings: Sets = None,
-) -> None:
-    """Print the counts of an export, and the command that imports it again."""
-    from seral.exports.export import export_pool
+) -> Options:
+    """Options of an export."""
     from seral.exports.options import ExportOptions
     from seral.options import parse
 
     values = {"pool": pool, "format": format, "out": out, "labels": labels, "licence": licence}
-    show(export_pool(parse(ExportOptions, values, settings or [])))
+    return parse(ExportOptions, values, settings or [])
 
 
 @command_of(pool_app, "generate")
 def pool_generate(
     out: Annotated[str, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None
-) -> None:
-    """Print the folder of the corpus."""
+) -> Options:
+    """Options of a made-up corpus."""
     from seral.options import parse
-    from seral.synthesis.generate import GenerateOptions, generate
+    from seral.synthesis.generate import GenerateOptions
 
-    typer.echo(generate(parse(GenerateOptions, {"out": out}, settings or [])))
+    return parse(GenerateOptions, {"out": out}, settings or [])

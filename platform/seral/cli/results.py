@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seral.cli.arguments import AsJson, RunPath, Sets
+from seral.cli.arguments import RunPath, Sets
+from seral.cli.completion import of_table
 from seral.cli.configured import command_of, listing
-from seral.cli.display import show, show_rows
+from seral.cli.display import show, show_lines, show_outcome, show_rows, wants_json
 from seral.errors import OptionError
 
 if TYPE_CHECKING:
@@ -31,11 +34,10 @@ def run_check(run: RunPath) -> None:
     from seral.verbs.check_run import check_run
 
     outcome = check_run(run)
-    for problem in outcome.problems:
-        typer.echo(problem)
     verdict = "sound" if not outcome.problems else f"{len(outcome.problems)} problems"
     without = f", {len(outcome.without)} have none" if outcome.without else ""
-    typer.echo(f"{run}: {verdict}; {outcome.files} files compared with their checksums{without}")
+    last = f"{run}: {verdict}; {outcome.files} files compared with their checksums{without}"
+    show_lines([*outcome.problems, last], {"run": run, **asdict(outcome)})
     raise typer.Exit(1 if outcome.problems else 0)
 
 
@@ -43,19 +45,17 @@ def run_check(run: RunPath) -> None:
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN ...]", help="The run, then others to compare with.")],
     settings: Sets = None,
-) -> None:
-    """Print the address of the page."""
+) -> Options:
+    """Options of a report."""
     from seral.options import parse
     from seral.report.options import ReportOptions
-    from seral.report.report import report_run
 
-    typer.echo(report_run(parse(ReportOptions, {"run": runs[0], "against": runs[1:]}, settings or [])))
+    return parse(ReportOptions, {"run": runs[0], "against": runs[1:]}, settings or [])
 
 
 @runs_app.command("ls")
 def runs_ls(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="The folder that runs lie in.")] = "runs",
-    as_json: AsJson = False,
 ) -> None:
     """List the runs in a folder: verb, when it began, labels, score on dev, state.
 
@@ -63,7 +63,7 @@ def runs_ls(
     """
     from seral.report.listing import list_runs
 
-    show_rows(list_runs(folder), as_json=as_json, empty=f"no run in {folder}")
+    show_rows(list_runs(folder), empty=f"no run in {folder}")
 
 
 def _server_options() -> type[Options]:
@@ -115,38 +115,40 @@ def predict(
         str | None, typer.Option(help="Which trajectory's model; default: the best on dev among the strategy's.")
     ] = None,
     settings: Sets = None,
-    as_json: AsJson = False,
-) -> None:
-    """Print the counts of a prediction, or the predictions."""
+) -> tuple[Options, Callable[[Any], None]]:
+    """Options of a prediction; without a table to write, the rows are printed."""
     from seral.models.options import PredictOptions
-    from seral.models.prediction import predict as run_predict
     from seral.options import parse
 
     values = {"run": run, "source": source, "out": out, "trajectory": trajectory}
-    outcome = run_predict(parse(PredictOptions, values, settings or []))
-    if out is None:
-        show_rows(outcome["predictions"], as_json=as_json)
-    else:
-        show(outcome, as_json=as_json)
+    return parse(PredictOptions, values, settings or []), _show_predictions
 
 
 @command_of(results_app, "export")
 def export(
     run: RunPath,
     out: Annotated[str, typer.Option("--out", help="A new folder.")],
-    form: Annotated[str, typer.Option("--format", help="hf, peft, onnx or torch-export.")] = "hf",
+    form: Annotated[
+        str, typer.Option("--format", help="hf, peft, onnx or torch-export.", autocompletion=of_table("model format"))
+    ] = "hf",
     trajectory: Annotated[
         str | None, typer.Option(help="Which trajectory's model; default: the best on dev among the strategy's.")
     ] = None,
     settings: Sets = None,
-) -> None:
-    """Print the folders of the model and of the export."""
-    from seral.models.export import export_model
+) -> Options:
+    """Options of an export."""
     from seral.models.options import ExportOptions
     from seral.options import parse
 
     values = {"run": run, "out": out, "format": form, "trajectory": trajectory}
-    show(export_model(parse(ExportOptions, values, settings or [])))
+    return parse(ExportOptions, values, settings or [])
+
+
+def _show_predictions(outcome: dict[str, Any]) -> None:
+    if "predictions" in outcome:
+        show_rows(outcome["predictions"])
+    else:
+        show(outcome)
 
 
 @results_app.command()
@@ -156,11 +158,14 @@ def doctor(
     """Check versions, Ray, devices, codecs, storage, and that the encoder loads and its adapters learn."""
     from seral.verbs.doctor import examine
 
-    ok = True
+    findings = []
     for finding in examine(config):
-        ok = ok and finding.ok
-        typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<22} {finding.detail}")
-    raise typer.Exit(0 if ok else 1)
+        findings.append(finding)
+        if not wants_json():
+            typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.subject:<22} {finding.detail}")
+    if wants_json():
+        show([asdict(finding) for finding in findings])
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
 @results_app.command()
@@ -168,4 +173,4 @@ def demo(out: Annotated[Path, typer.Option(help="Folder for the generated pool, 
     """Generate a small multilingual pool and run the main job on it, start to finish, in a few minutes."""
     from seral.verbs.demo import run_demo
 
-    typer.echo(run_demo(out))
+    show_outcome(run_demo(out))

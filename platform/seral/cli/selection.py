@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from seral.cli.arguments import Sets
+from seral.cli.completion import of_table
 from seral.cli.configured import command_of
-from seral.cli.display import show
+from seral.cli.display import show_lines
+
+if TYPE_CHECKING:
+    from seral.options import Options
 
 selection_app = typer.Typer()
 
@@ -21,22 +25,23 @@ def select(
     out: Annotated[str, typer.Option(help="Parquet file of the picks, in order.")],
     count: Annotated[int | None, typer.Option(help="How many utterances to pick.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Or how many minutes of an annotator to spend.")] = None,
-    strategy: Annotated[str, typer.Option(help="By which strategy: see `seral strategies`.")] = "auto",
+    strategy: Annotated[
+        str, typer.Option(help="By which strategy: see `seral strategies`.", autocompletion=of_table("strategy"))
+    ] = "auto",
     predictions: Annotated[str | None, typer.Option(help="Class probabilities `p_<class>`: file or folder.")] = None,
     metadata: Annotated[str | None, typer.Option(help="A pool's `utterances` folder: speakers, quality.")] = None,
     labelled: Annotated[str | None, typer.Option(help="What is labelled already: file or folder.")] = None,
     parts: Annotated[int, typer.Option(help="Processes to keep the features in, at most one a file.")] = 1,
     settings: Sets = None,
-) -> None:
-    """Print what was picked, and how."""
+) -> Options:
+    """Options of a selection."""
     from seral.options import parse
-    from seral.selection.batch import run_batch
     from seral.selection.options import BatchOptions
 
     source = {"features": features, "predictions": predictions, "metadata": metadata, "labelled": labelled}
     values: dict[str, Any] = {"source": source, "strategy": {"name": strategy}, "out": out, "parts": parts}
     values |= {name: value for name, value in {"count": count, "minutes": minutes}.items() if value is not None}
-    show(run_batch(parse(BatchOptions, values, settings or [])))
+    return parse(BatchOptions, values, settings or [])
 
 
 @selection_app.command()
@@ -44,8 +49,8 @@ def strategies() -> None:
     """List every strategy and wrapper with its options and their defaults."""
     from seral.selection.selection import describe_strategies
 
-    for line in describe_strategies():
-        typer.echo(line)
+    lines = describe_strategies()
+    show_lines(lines, lines)
 
 
 @selection_app.command()
@@ -56,5 +61,5 @@ def protocols() -> None:
     """
     from seral.pool.protocols import PROTOCOLS
 
-    for name, protocol in PROTOCOLS.items():
-        typer.echo(f"{name:28s} {protocol}")
+    lines = (f"{name:28s} {protocol}" for name, protocol in PROTOCOLS.items())
+    show_lines(lines, {name: protocol.fixed() for name, protocol in PROTOCOLS.items()})

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import yaml
+
+from seral.cli.display import show_lines
 
 sweep_app = typer.Typer(no_args_is_help=True, help="Look for the best options of a training with Ray Tune.")
 
@@ -23,7 +26,7 @@ def sweep_best(
 
     text = best_config(run)
     if as_config is None:
-        typer.echo(text, nl=False)
+        show_lines([text.rstrip("\n")], yaml.safe_load(text))
     else:
         as_config.write_text(text, encoding="utf-8")
-        typer.echo(f"{as_config}: seral loop run {as_config}")
+        show_lines([f"{as_config}: seral loop run {as_config}"], {"config": str(as_config)})

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from seral.cli.arguments import EncoderName, PoolPath, RunPath, Sets
 from seral.cli.configured import command_of
-from seral.cli.display import show
+
+if TYPE_CHECKING:
+    from seral.options import Options
 
 training_app = typer.Typer()
 
 
 @command_of(training_app, "features")
-def features(pool: PoolPath, encoder: EncoderName = "seral-tiny", settings: Sets = None) -> None:
-    """Print where the features are."""
-    from seral.features.extract import extract
+def features(pool: PoolPath, encoder: EncoderName = "seral-tiny", settings: Sets = None) -> Options:
+    """Options of an extraction."""
     from seral.features.options import ExtractOptions
     from seral.options import parse
 
-    typer.echo(extract(parse(ExtractOptions, {"pool": pool, "encoder": encoder}, settings or [])))
+    return parse(ExtractOptions, {"pool": pool, "encoder": encoder}, settings or [])
 
 
 @command_of(training_app, "pretrain")
@@ -29,13 +30,12 @@ def pretrain(
     run: Annotated[str, typer.Option("--run", help="Folder of the result: the encoder is in `encoder/`.")],
     encoder: EncoderName = "seral-tiny",
     settings: Sets = None,
-) -> None:
-    """Print the folder of the adapted encoder."""
+) -> Options:
+    """Options of a pretraining."""
     from seral.options import parse
     from seral.pretraining.options import TaptJobOptions
-    from seral.pretraining.tapt import pretrain as run_pretrain
 
-    typer.echo(run_pretrain(parse(TaptJobOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])))
+    return parse(TaptJobOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])
 
 
 @command_of(training_app, "distil")
@@ -45,14 +45,13 @@ def distil(
     run: Annotated[str, typer.Option("--run", help="Folder of the result: the student is in `encoder/`.")],
     layers: Annotated[int, typer.Option(min=1, help="Depth of the student; it starts as its teacher's bottom.")] = 2,
     settings: Sets = None,
-) -> None:
-    """Print the folder of the student."""
+) -> Options:
+    """Options of a distillation."""
     from seral.options import parse
-    from seral.pretraining.distillation import distil as run_distil
     from seral.pretraining.options import DistilOptions
 
     values = {"pools": pool, "teacher": teacher, "run": run, "layers": layers}
-    typer.echo(run_distil(parse(DistilOptions, values, settings or [])))
+    return parse(DistilOptions, values, settings or [])
 
 
 @command_of(training_app, "fit")
@@ -60,12 +59,11 @@ def fit(
     run: RunPath,
     out: Annotated[str | None, typer.Option("--out", help="Folder of the final model; default: RUN/final.")] = None,
     settings: Sets = None,
-) -> None:
-    """Print where the model is, and what to expect of it."""
+) -> Options:
+    """Options of a final model."""
     from seral import storage
-    from seral.models.fit import fit_final
     from seral.models.options import FinalOptions
     from seral.options import parse
 
     values = {"of": run, "run": out or storage.join(run, "final")}
-    show(fit_final(parse(FinalOptions, values, settings or [])))
+    return parse(FinalOptions, values, settings or [])

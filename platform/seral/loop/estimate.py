@@ -103,12 +103,12 @@ class Estimate:
 
     def sentences(self) -> list[str]:
         """Lines for people."""
-        spent = ", ".join(f"{name} {_duration(value)}" for name, value in self.hours.items() if value >= 1 / 60)
+        spent = ", ".join(f"{name} {duration(value)}" for name, value in self.hours.items() if value >= 1 / 60)
         return [
-            f"disk: {_size(self.feature_bytes)} of features to come, {_size(self.run_bytes)} in the run folder",
-            f"memory: about {_size(self.driver_bytes)} here, {_size(self.trajectory_bytes)} a trajectory, "
+            f"disk: {size(self.feature_bytes)} of features to come, {size(self.run_bytes)} in the run folder",
+            f"memory: about {size(self.driver_bytes)} here, {size(self.trajectory_bytes)} a trajectory, "
             f"{self.at_once} at a time",
-            f"time: about {_duration(sum(self.hours.values()))}" + (f": {spent}" if spent else ""),
+            f"time: about {duration(sum(self.hours.values()))}" + (f": {spent}" if spent else ""),
         ]
 
 
@@ -231,13 +231,13 @@ def check_room(options: LoopOptions, expected: Estimate) -> None:
     for disk, size in needed.items():
         if size > (free := shutil.disk_usage(disk).free):
             raise StateError(
-                f"this run needs {_size(size)} of disk at {disk}, where {_size(free)} are free: give `feature_cache` "
+                f"this run needs {size(size)} of disk at {disk}, where {size(free)} are free: give `feature_cache` "
                 "and `run` folders with more room, lower `frames_gb`, or take fewer clips by `corpora`"
             )
     if expected.trajectory_bytes > (largest := largest_memory()):
         raise StateError(
-            f"a trajectory of this run needs about {_size(expected.trajectory_bytes)} of memory, and the largest node "
-            f"offers {_size(largest)}: lower `embedding`, the budget or dev and test, raise `cluster.parts`, or give "
+            f"a trajectory of this run needs about {size(expected.trajectory_bytes)} of memory, and the largest node "
+            f"offers {size(largest)}: lower `embedding`, the budget or dev and test, raise `cluster.parts`, or give "
             "the cluster a larger node"
         )
 
@@ -275,11 +275,13 @@ def _second_time(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
+    """Bytes in words: 1.5 GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
 
 
-def _duration(hours: float) -> str:
+def duration(hours: float) -> str:
+    """Hours in words: 3 days, 1.5 h, 20 min."""
     if hours >= 48:
         return f"{hours / 24:.0f} days"
     return f"{hours:.1f} h" if hours >= 1 else f"{max(1, round(60 * hours))} min"

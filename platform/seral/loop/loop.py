@@ -37,6 +37,7 @@ from seral.loop.folders import count_rounds, read_rounds, round_folder
 from seral.loop.growth import check_budget, folds_of_run
 from seral.loop.learning import judge_source, say_left_out_classes
 from seral.loop.options import MAY_CHANGE, LoopOptions
+from seral.loop.round_lines import RoundLines
 from seral.loop.rounds import Arm, LoopFold, PhaseTimes, Trajectory
 from seral.loop.trajectory import run_trajectory
 from seral.pool.quality_filter import DIVIDED_BY, MEASURES, below_quality, count_reasons, say_left_out
@@ -306,12 +307,15 @@ def _run_all(
     tasks = {t.name: partial(task.remote, folders[t.name], t, arm, shared[t.fold]) for t, arm in trajectories}
     done, tracker = 0, None if options.track is None else Tracker(options.track, options.run)
     parameters = options.model_dump(mode="json", exclude={"track"})
+    lines = RoundLines({t: (folders[t.name], arm) for t, arm in trajectories})
     with track(f"{len(tasks)} trajectories, rounds", sum(len(arm.schedule) for _, arm in trajectories)) as advance:
 
         def count(_: int) -> None:
             nonlocal done
             finished = sum(count_rounds(folder) for folder in folders.values())
             advance(finished - done)
+            for line in lines.new() if finished > done else ():
+                say(line)
             if tracker is not None and finished > done:
                 for one, _arm in trajectories:
                     _report(tracker, one, folders[one.name], parameters)

@@ -107,6 +107,6 @@ PROTOCOLS: dict[str, Protocol] = {
 
 def find_protocol(name: str) -> Protocol:
     """The protocol of a name. Raises ValueError that lists the known ones."""
-    if name not in PROTOCOLS:
+    if name not in tuple(PROTOCOLS):  # a list in its place has no hash
         raise ValueError(unknown_name("protocol", name, PROTOCOLS))
     return PROTOCOLS[name]

@@ -124,14 +124,15 @@ def pretrain(options: TaptJobOptions) -> str:
     options = options.model_copy(update={"run": storage.absolute(options.run)})
     pool = open_pool(options.pool)
     encoder = absolute_encoder(options.encoder)
-    ids = _ids(options, pool)
+    ids = training_ids(options, pool)
     claim(options, "pretrain", {"run", "cluster"})
     connect(options.cluster)
     say(f"TAPT of {encoder} on {len(ids)} utterances of {pool.uri}")
     return adapt_encoder(pool, ids, encoder, options.run, options.tapt, options.cluster)
 
 
-def _ids(options: TaptJobOptions, pool: Pool) -> list[str]:
+def training_ids(options: TaptJobOptions, pool: Pool) -> list[str]:
+    """Ids of the clips that a pretraining hears. Raises OptionError for a fold that there is not."""
     table = of_corpora([pool], options.corpora)[0]
     if options.fold is None:
         names: list[str] = table.filter(pc.is_null(table["duplicate_of"]))["utterance_id"].to_pylist()

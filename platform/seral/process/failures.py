@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Mapping
 
 from seral.errors import NO_ROOM, SeralError, sentence
+from seral.progress import verbose
 from seral.secrets.addresses import mask
 
 SHOWS_TRACEBACK = "SERAL_TRACEBACK"
@@ -62,14 +63,14 @@ LOST_BY_RAY = (
 def explanation(error: BaseException) -> str | None:
     """The sentence about an error of ours or of the machine's, with what to do; None for an error of the code.
 
-    An error that Ray brings from a worker is looked at as what it was there. With SERAL_TRACEBACK in the environment
-    its traceback is printed.
+    An error that Ray brings from a worker is looked at as what it was there. With SERAL_TRACEBACK in the environment,
+    or `--verbose`, its traceback is printed.
     """
     cause = error
     while isinstance(inner := getattr(cause, "cause", None), BaseException):
         cause = inner
     words = sentence(error) if isinstance(cause, SeralError) else _of_the_machine(cause)
-    if words is not None and os.environ.get(SHOWS_TRACEBACK):
+    if words is not None and (os.environ.get(SHOWS_TRACEBACK) or verbose()):
         print(mask("".join(traceback.format_exception(error))), file=sys.stderr)
     return None if words is None else mask(words)
 

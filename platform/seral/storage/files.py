@@ -58,10 +58,21 @@ def list_names(uri: str | Path, suffix: str = "") -> list[str]:
 
 def list_files(uri: str | Path) -> list[str]:
     """Sorted paths of all files below a folder, relative to it; a missing folder has none."""
+    return sorted(file_sizes(uri))
+
+
+def file_sizes(uri: str | Path) -> dict[str, int]:
+    """Bytes of all files below a folder, by their paths relative to it; a missing folder has none."""
     fs, path = resolve(uri)
     entries = fs.get_file_info(pafs.FileSelector(path, allow_not_found=True, recursive=True))
-    files = (entry.path for entry in entries if entry.type == pafs.FileType.File)
-    return sorted(file.removeprefix(path.rstrip("/") + "/") for file in files)
+    files = [entry for entry in entries if entry.type == pafs.FileType.File]
+    return {entry.path.removeprefix(path.rstrip("/") + "/"): entry.size for entry in files}
+
+
+def modified(uri: str | Path) -> int:
+    """Time at which a file was last written, in nanoseconds; 0 where there is none."""
+    fs, path = resolve(uri)
+    return fs.get_file_info(path).mtime_ns or 0
 
 
 def make_folder(uri: str | Path, *, private: bool = False) -> None:

@@ -26,7 +26,6 @@ from functools import lru_cache, partial
 from typing import Any, BinaryIO, TypeVar
 from urllib.parse import unquote
 
-import fsspec
 import pyarrow as pa
 import pyarrow.fs as pafs
 
@@ -93,6 +92,8 @@ def _client(root: str) -> tuple[pafs.FileSystem, str]:
         fs, base = pafs.FileSystem.from_uri(root)
     except pa.ArrowInvalid as unknown:
         try:
+            import fsspec  # late: no command on a local disk waits for it
+
             fs, base = fsspec.core.url_to_fs(root)
         except (ValueError, ImportError) as error:
             reasons = f"neither Arrow ({unknown}) nor fsspec ({error}) reads such addresses"

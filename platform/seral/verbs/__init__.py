@@ -32,6 +32,8 @@ class Verb:
     """Further paragraphs of the command's help, in Markdown."""
     command: str = ""
     """Words of the command after `seral`, where they are not the name."""
+    plan: str = ""
+    """The function of the options that says what would be done (`--dry-run`), as module:name; '' = there is none."""
     job: bool = True
     """Whether it may run as a job on a cluster: jobs/ has its file then."""
 
@@ -55,9 +57,20 @@ class Verb:
         return _resolve(self.options)  # type: ignore[no-any-return]  # a name becomes a type at run time only
 
     def call(self, options: Options) -> object:
-        """Run it; returns what is worth printing."""
+        """Run it; returns what is worth printing, of a run that is complete at once."""
+        from seral.task.complete import outcome_of, write_complete
+
+        if (done := outcome_of(self.name, options)) is not None:
+            return done
         call: Callable[[Options], object] = _resolve(self.function)
-        return call(options)
+        outcome = call(options)
+        write_complete(self.name, options, outcome)
+        return outcome
+
+    def foresee(self, options: Options) -> dict[str, str]:
+        """Say what it would read, compute and write, and how long that takes, by parts; nothing is done or written."""
+        plan: Callable[[Options], dict[str, str]] = _resolve(self.plan)
+        return plan(options)
 
 
 def _resolve(address: str) -> Any:
@@ -85,6 +98,7 @@ VERBS: dict[str, Verb] = {
         command="pool import",
         options="seral.pool.options:ImportOptions",
         function="seral.pool.ingest:import_corpus",
+        plan="seral.verbs.plans:plan_import",
         help="Import a corpus into a pool.",
         about="""Run it again after an interruption: it goes on where it stopped. Files that cannot be used end in the
 pool's quarantine with the reason; they never stop the import. What a reader takes besides the folder stands behind its
@@ -203,6 +217,7 @@ Example: `seral features data/pool --encoder facebook/hubert-base-ls960 --set cl
         command="loop run",
         options="seral.loop.options:LoopOptions",
         function="seral.loop.loop:run_loop",
+        plan="seral.verbs.plans:plan_loop",
         help="Run the main job: features, then rounds of select, label, train and score, beside a random arm.",
         about="""Run it again after an interruption: it resumes after the last complete round and ends in the same
 numbers. With `people` in the configuration it ends with status 75 when it awaits their labels; run again, it goes on.
@@ -213,6 +228,7 @@ Example: `seral loop run jobs/configs/emodb-lora.yaml --set seeds=[0]`""",
         name="pretrain",
         options="seral.pretraining.options:TaptJobOptions",
         function="seral.pretraining.tapt:pretrain",
+        plan="seral.verbs.plans:plan_pretrain",
         help="Adapt an encoder to the speech of a pool without labels (TAPT).",
         about="""Run it again: it goes on where it stopped. The objective is contrastive for wav2vec
 2.0, masked prediction of clusters for all others, or `tapt.objective`. `tapt.json` and `tapt.png` show how it went.
@@ -256,6 +272,7 @@ Example: `seral transfer jobs/configs/transfer-emodb.yaml`""",
         name="train",
         options="seral.training.options:SupervisedOptions",
         function="seral.training.supervised:run_train",
+        plan="seral.verbs.plans:plan_train",
         help="Train on all labels of a pool: a model for every fold and seed, tested on speakers it has not heard.",
         about="""The options are those of `seral loop run` without strategy and budget. A training that is run again
 computes what is missing; `seral predict RUN` takes its model with the best dev score.
@@ -381,6 +398,7 @@ Example: `seral study labels jobs/configs/labels.yaml --set deals=[0]`""",
         command="sweep run",
         options="seral.sweep.plan:SweepOptions",
         function="seral.sweep.run:run_sweep",
+        plan="seral.verbs.plans:plan_sweep",
         help="Try points of a space of options side by side, stop the worse ones early, and test the best.",
         about="""Run it again after a kill: it resumes.
 

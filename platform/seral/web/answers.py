@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from seral.security.phrases import in_words
+
 STATIC = Path(__file__).parent / "static"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -62,7 +64,7 @@ def refuse(_: Request, error: HTTPException) -> Response:
 
 def explain(_: Request, error: RequestValidationError) -> Response:
     """The answer to a request with wrong fields, which are named."""
-    wrong = (f"{'.'.join(map(str, item['loc'][1:])) or item['loc'][0]}: {item['msg']}" for item in error.errors())
+    wrong = (f"{'.'.join(map(str, item['loc'][1:])) or item['loc'][0]}: {in_words(item)}" for item in error.errors())
     return error_answer(422, "; ".join(wrong))
 
 

@@ -17,6 +17,7 @@ from seral.errors import LabelError
 from seral.labels.ledger import Ledger
 from seral.labels.records import RATINGS, Answer, Asked, Project, Purpose, check, named
 from seral.schema import ANSWERS
+from seral.security.phrases import in_words
 from seral.security.text import parse_json
 
 T = TypeVar("T")
@@ -168,7 +169,7 @@ def read_json(path: Path, shape: type[T]) -> T:
     except ValidationError as error:
         problem = error.errors()[0]
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]) or "."
-        raise LabelError(f"{path}, {where}: {problem['msg']}") from None
+        raise LabelError(f"{path}, {where}: {in_words(problem)}") from None
     except ValueError as error:
         raise LabelError(f"{path}: {error}") from None
 
@@ -180,4 +181,4 @@ def _explain(error: ValidationError) -> str:
         return f"unknown column {where!r}; known: {', '.join(ANSWERS.names)}"
     if problem["type"] == "missing":
         return f"no {where}"
-    return f"{where} is {problem['input']!r}: {problem['msg']}"
+    return f"{where} is {problem['input']!r}: {in_words(problem)}"
