@@ -186,4 +186,5 @@ def judge(
         data.classes,
         data.dimensions,
         examples.data.shifts,
+        data.metrics,
     )
