@@ -27,6 +27,7 @@ from seral.features.frames import FrameReader
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
+from seral.task.folds import FoldData
 from seral.training.model import checked_copy, frozen_encoder, frozen_up_to, load_model, read_normalisation
 
 Float = NDArray[np.float32]
@@ -239,19 +240,13 @@ def _metrics_of(
 
 
 def evaluate_model(
-    folder: str,
-    store: FeatureStore,
-    units: Utterances,
-    target: Targets,
-    classes: Sequence[str],
-    dimensions: Sequence[str],
-    shifts: Mapping[str, SpeakerShifts] | None = None,
-    further: Sequence[str] = (),
+    folder: str, data: FoldData, units: Utterances, target: Targets, shifts: Mapping[str, SpeakerShifts] | None = None
 ) -> dict[str, Any]:
-    """Metrics of a model on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
-    scores = score(folder, store, units, shifts)
+    """Metrics of a model on some clips of a fold, and under `predicted` its outputs for each: probabilities, then
+    ratings."""
+    scores = score(folder, data.store, units, shifts)
     outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
-    result = evaluate_scores(scores, target, classes, dimensions, further)
+    result = evaluate_scores(scores, target, data.classes, data.dimensions, data.metrics)
     return {**result, "predicted": dict(zip(units.ids, outputs.tolist(), strict=True))}
 
 
