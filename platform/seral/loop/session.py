@@ -92,7 +92,7 @@ class Session:
         if wrong := sorted(REFUSED & options.keys()):
             raise OptionError(f"a session has no option {wrong[0]}: run the loop, `seral loop run`, to have it")
         self.folder = storage.absolute(folder)
-        chosen = strategy if isinstance(strategy, str | Mapping) else f"{strategy.__module__}:{strategy.__name__}"
+        chosen = f"{strategy.__module__}:{strategy.__name__}" if callable(strategy) else strategy
         values = options | FIXED | {"strategy": chosen, "seeds": [seed], "run": self.folder}
         allow(values)
         values["pool"] = _pool_of(pool, self.folder)
@@ -159,6 +159,11 @@ class Session:
     def labels(self) -> dict[str, Answer]:
         """All answers so far, by clip."""
         return dict(self._answers.answers)
+
+    @property
+    def test(self) -> list[str]:
+        """Ids of the test part of the fold, which may be predicted and not told; none where all may be asked about."""
+        return list(self._fold.data.fold.test)
 
     def audio(self, clip: str) -> NDArray[np.float32]:
         """Samples of a clip at 16 kHz, (S,): in a notebook `IPython.display.Audio(session.audio(id), rate=16_000)`."""
