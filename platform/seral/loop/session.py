@@ -122,10 +122,11 @@ class Session:
             return picks.ids
 
     def tell(self, answers: Mapping[str, Answer]) -> None:
-        """Say what clips are, those that were asked about or any others of the session; the last word counts.
+        """Say what clips are, those that were asked about or any others of the session.
 
         A class; or numbers, {class: share} where it is not certain, {dimension: rating}; None for one without usable
-        speech. Raises LabelError for a clip or a class that is none of the session's, and then takes none of them.
+        speech. The last word counts, a correction from the next label on. Raises LabelError for a clip or a class that
+        is none of the session's, and then takes none of them.
         """
         batch = self._trajectory.batch(len(read_rounds(self._path)), 0)
         self._answers.take(answers, batch)
@@ -202,9 +203,9 @@ class Session:
 
     def _round(self, before: Sequence[RoundSummary]) -> Round:
         """The round after those before; its budget is what was told, and another clip follows while there is one."""
-        options, told = self._fold.options, self._answers.answers
-        labelled = sum(answer is not None for answer in told.values())
-        more = (labelled + 1,) if len(told) < len(self._fold.data.fold.train) else ()
+        options, answers = self._fold.options, self._answers.answers
+        labelled = sum(answer is not None for answer in answers.values())
+        more = (labelled + 1,) if len(answers) < len(self._fold.data.fold.train) else ()
         schedule = (*(done.labelled for done in before), labelled, *more)
         return Round(
             number=len(before),
@@ -236,20 +237,20 @@ class SessionAnswers:
         self._write()
 
     def take(self, answers: Mapping[str, Answer], batch: str) -> None:
-        """Write down answers, of which those that no round has asked for join the batch. Raises LabelError."""
+        """Write down answers; a first one joins the batch, whichever round asked, if any did. Raises LabelError."""
         _checked(answers, self._clips)
         for answer in answers.values():
             self._check(answer)
-        asked = {name for ids in self._questions.values() for name in ids}
-        self._questions.setdefault(batch, []).extend(name for name in answers if name not in asked)
+        asked = self._questions.setdefault(batch, [])
+        asked += [name for name in answers if name not in asked and name not in self.answers]
         self.answers |= {name: dict(a) if isinstance(a, Mapping) else a for name, a in answers.items()}
         self._write()
 
     def _check(self, answer: Answer) -> None:
         if isinstance(answer, Mapping):
-            known = (*self._classes, *self._dimensions)
-            if wrong := [name for name in answer if name not in known]:
-                raise LabelError(unknown_name("class or dimension", str(wrong[0]), known))
+            names = (*self._classes, *self._dimensions)
+            if wrong := [name for name in answer if name not in names]:
+                raise LabelError(unknown_name("class or dimension", str(wrong[0]), names))
             shares = [answer[name] for name in self._classes if name in answer]
             rated = [name for name in self._dimensions if name in answer]
             if shares and not (min(shares) >= 0 and abs(sum(shares) - 1) < 1e-3):
