@@ -119,7 +119,8 @@ def quoted(path: Path) -> set[tuple[str, tuple[str, ...]]]:
 
 
 def test_every_page_is_in_the_nav_once() -> None:
-    assert sorted(nav_of(site()["nav"])) == sorted(path.relative_to(DOCS).as_posix() for path in PAGES)
+    pages = [*PAGES, *(path.with_suffix(".md") for path in DOCS.rglob("*.ipynb"))]
+    assert sorted(nav_of(site()["nav"])) == sorted(path.relative_to(DOCS).as_posix() for path in pages)
 
 
 def test_every_results_page_is_linked_from_the_table_of_results() -> None:

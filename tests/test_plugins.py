@@ -1,4 +1,4 @@
-"""The package of docs/plugins.md, installed and used: by its name in a loop and a sweep, and by its module."""
+"""The package of docs/plugins.md, installed and used: by name in a loop, a sweep and a survey, and by its module."""
 
 from __future__ import annotations
 
@@ -48,7 +48,9 @@ def loop(pool: str, run: Path, strategy: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_an_installed_package_is_used_in_a_loop_and_in_a_sweep(speech_pool: str, package: Path, tmp_path: Path) -> None:
+def test_an_installed_package_is_used_in_a_loop_a_sweep_and_a_survey(
+    speech_pool: str, package: Path, tmp_path: Path
+) -> None:
     site = tmp_path / "site"
     words = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check", "--target", str(site)]
     subprocess.run([sys.executable, "-m", "pip", "install", *words, str(package)], check=True)
@@ -68,6 +70,14 @@ def test_an_installed_package_is_used_in_a_loop_and_in_a_sweep(speech_pool: str,
     (tmp_path / "sweep.json").write_text(json.dumps(sweep | {"search": "grid", "early_stopping": None}))
     board = seral("sweep", "run", "sweep.json", cwd=tmp_path, path=site)
     assert re.search(r"done .*outskirts", board)
+    study = {"pool": speech_pool, "seeds": [0], "budgets": [0.1, 0.3], "rows": [{"name": "outskirts", "power": 2.0}]}
+    survey = {"run": str(tmp_path / "survey"), "encoders": ["seral-tiny"], "study": study | {"cluster": {"cpus": 2}}}
+    (tmp_path / "survey.json").write_text(
+        json.dumps(survey | {"pools": {"a": {"corpora": ["demo"], "classes": CLASSES}}})
+    )
+    assert re.search(
+        r"outskirts .*0/1|outskirts .*1/1", seral("strategy-survey", "survey.json", cwd=tmp_path, path=site)
+    )
     assert "unknown strategy 'outskirts'" in seral("loop", "run", "loop.json", cwd=tmp_path, ok=False)
 
 
@@ -75,7 +85,10 @@ def test_an_installed_package_is_used_in_a_loop_and_in_a_sweep(speech_pool: str,
 def test_a_function_is_named_by_its_module_and_by_nobody_else(speech_pool: str, package: Path, tmp_path: Path) -> None:
     config = tmp_path / "loop.json"
     config.write_text(json.dumps(loop(speech_pool, tmp_path / "run", "seral_mine:outskirts")))
-    seral("loop", "run", str(config), cwd=package)
+    seral("loop", "run", str(config), "--set", "metrics=[seral_mine:WORST_RECALL]", cwd=package)
+    (first,) = tmp_path.glob("run/trajectories/*/rounds/0000/metrics.json")
+    scores = json.loads(first.read_text())["test"]
+    assert 0 <= scores["seral_mine:WORST_RECALL"] <= scores["uar"]
     assert (tmp_path / "run/trajectories/seral_mine:outskirts.fold-00.seed-0/rounds/0001/metrics.json").exists()
     assert "seral_mine:outskirts" in seral("loop", "status", str(tmp_path / "run"), cwd=package)  # runs no code of it
     refused = seral("predict", str(tmp_path / "run"), speech_pool, "--out", "p.parquet", cwd=package, ok=False)

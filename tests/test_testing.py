@@ -10,18 +10,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import ser_models.adapters
 import ser_models.metrics
+import ser_models.objectives
 import seral.corpora
 import seral.selection.strategies
 from ser_models.adapters import ADAPTERS
+from ser_models.encoders import SpeechEncoder
 from ser_models.metrics import METRICS, Metric
+from ser_models.objectives import ContrastiveObjective
 from seral.corpora.reading.reader import Reader
 from seral.corpora.reading.utterance import Utterance
 from seral.selection.candidates import Candidates
 from seral.selection.strategies.records import Strategy
-from seral.testing import check_adapter, check_metric, check_reader, check_strategy
+from seral.testing import (
+    check_adapter,
+    check_encoder,
+    check_metric,
+    check_objective,
+    check_reader,
+    check_strategy,
+)
 from tests.corpora.test_readers import lay_out
 
 
@@ -33,6 +44,38 @@ def test_strategies_keep_their_contract(name: str, options: dict[str, Any]) -> N
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_adapters_keep_their_contract(kind: str) -> None:
     check_adapter(kind)
+
+
+@pytest.mark.parametrize("name", ["seral-tiny", "seral-tiny-untrained"])
+def test_encoders_keep_their_contract(name: str) -> None:
+    check_encoder(name)
+
+
+def test_an_encoder_that_hears_its_padding_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hears_all(self: Any, wave_BS: Any, length_B: Any) -> tuple[Any, Any]:
+        hidden_BTD, mask_BT = stem(self, wave_BS, length_B)
+        return hidden_BTD + hidden_BTD.mean(1, keepdim=True), mask_BT
+
+    stem = SpeechEncoder.stem
+    monkeypatch.setattr(SpeechEncoder, "stem", hears_all)
+    with pytest.raises(AssertionError, match="hears a clip otherwise where it is padded"):
+        check_encoder("seral-tiny")
+
+
+def test_an_objective_keeps_its_contract() -> None:
+    check_objective("contrastive")
+
+
+def test_an_objective_that_draws_by_itself_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ser_models.objectives.OBJECTIVES["contrastive"]
+
+    class Drawn(ContrastiveObjective):
+        def forward(self, *batch: Any) -> dict[str, Any]:
+            return {name: value * torch.rand(()) for name, value in super().forward(*batch).items()}
+
+    monkeypatch.setitem(ser_models.objectives.OBJECTIVES, "mine", replace(own, build=Drawn))
+    with pytest.raises(AssertionError, match="mine gives another loss for the same seeds"):
+        check_objective("mine")
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from seral.features.audio import extract_features
     from seral.loop.loop import run_loop
     from seral.loop.options import LoopOptions
+    from seral.loop.session import Session
     from seral.loop.status import loop_status
     from seral.models.options import PredictOptions
     from seral.models.prediction import predict
@@ -31,6 +32,7 @@ __all__ = [
     "Pool",
     "PredictOptions",
     "SeralError",
+    "Session",
     "__version__",
     "check_pool",
     "extract_features",
@@ -46,6 +48,7 @@ __all__ = [
 _HOME = {
     "LoopOptions": "loop.options",
     "loop_status": "loop.status",
+    "Session": "loop.session",
     "run_loop": "loop.loop",
     "SeralError": "errors",
     "extract_features": "features.audio",

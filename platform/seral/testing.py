@@ -1,12 +1,13 @@
 """Contracts of parts, tried on small made-up data, for the tests of whoever writes parts of their own.
 
-Strategies, readers, adapters and metrics have one; each check raises AssertionError with a sentence.
+Strategies, readers, adapters, objectives, encoders and metrics have one; a check raises AssertionError with a sentence.
 
     from seral.testing import check_strategy
     def test_outskirts(): check_strategy("outskirts", power=2.0)
 """
 
 # N candidates · M labelled · R repeats (passes) · C classes · D features · K rated dimensions · Q queries
+# B clips · S samples · T frames · L hidden states
 from __future__ import annotations
 
 import tempfile
@@ -170,11 +171,93 @@ def check_adapter(kind: str) -> None:
 
 def _states(encoder: SpeechEncoder) -> Any:
     """The last hidden state of two clips, of which one is padded."""
+    return encoder(*_two_clips()).hidden_LBTD[-1]
+
+
+def _two_clips() -> tuple[Any, Any]:
+    """Noise, (B, S), whose second clip is padded, and the lengths, (B,)."""
     import torch
 
     wave_BS = 0.2 * torch.randn(2, 9_000, generator=torch.Generator().manual_seed(2))
     wave_BS[1, 6_000:] = 0.0
-    return encoder(wave_BS, torch.tensor([9_000, 6_000])).hidden_LBTD[-1]
+    return wave_BS, torch.tensor([9_000, 6_000])
+
+
+def check_encoder(name: str | Path) -> None:
+    """An encoder hears a clip alone as in a padded batch, says how many frames it gives, goes on from any of its hidden
+    states, and comes back from the disk. `name` is what `load_encoder` takes, such as the folder of a checkpoint."""
+    import torch
+
+    from ser_models.encoders import load_encoder, save_encoder
+
+    encoder = load_encoder(name)
+    wave_BS, length_B = _two_clips()
+    with torch.no_grad():
+        output = encoder(wave_BS, length_B)
+        hidden_LBTD, frames_B = output.hidden_LBTD, encoder.frames(length_B)
+        expected = (encoder.num_layers + 1, 2, encoder.width)
+        shape = (hidden_LBTD.shape[0], hidden_LBTD.shape[1], hidden_LBTD.shape[3])
+        assert shape == expected, f"{name} gives states (L, B, D) = {shape}, and says {expected}"
+        counted = output.mask_BT.sum(1).tolist()
+        assert counted == frames_B.tolist(), f"{name} gives {counted} frames, and frames() says {frames_B.tolist()}"
+        assert torch.isfinite(hidden_LBTD[:, output.mask_BT]).all(), f"{name} gives numbers that are not finite"
+        alone_LTD = encoder(wave_BS[1:, :6_000], length_B[1:]).hidden_LBTD[:, 0, : counted[1]]
+        same = torch.allclose(alone_LTD, hidden_LBTD[:, 1, : counted[1]], atol=1e-3, rtol=1e-3)
+        assert same, f"{name} hears a clip otherwise where it is padded: mask what is behind its end"
+        for start in range(encoder.num_layers + 1):
+            upper_LBTD = encoder.upper(hidden_LBTD[start], output.mask_BT, start=start)
+            same = torch.allclose(upper_LBTD[-1, 1, : counted[1]], hidden_LBTD[-1, 1, : counted[1]], atol=1e-3)
+            assert same, f"{name} ends otherwise from its hidden state {start} on"
+        with tempfile.TemporaryDirectory() as folder:
+            save_encoder(encoder, folder)
+            again_LBTD = load_encoder(folder)(wave_BS, length_B).hidden_LBTD
+        assert torch.equal(again_LBTD, hidden_LBTD), f"{name} does not come back from the disk as it was"
+
+
+def check_objective(kind: str, encoder: str | Path = "seral-tiny") -> None:
+    """An objective that reads waves has a finite loss, a gradient for all that it trains, no chance but that of its
+    generators, and comes back from the disk. `encoder` is one that it fits."""
+    import torch
+
+    from ser_models.adapters.composition import attach_adapters
+    from ser_models.encoders import load_encoder
+    from ser_models.objectives import OBJECTIVES, ClusterObjective, restore_objective, save_objective
+
+    entry = OBJECTIVES[kind]
+    assert entry.reads == "waves", f"{kind} reads {entry.reads}, and an objective of a package reads waves"
+
+    def made(seed: int) -> Any:
+        network = load_encoder(encoder)
+        assert entry.fits(network.family), f"{kind} does not fit {encoder}, which is a {network.family}"
+        if entry.adapter is not None:
+            attach_adapters(network, entry.adapter, seed=0)
+        objective = entry.build(network, entry.options(), torch.Generator().manual_seed(seed))
+        assert not isinstance(objective, ClusterObjective), f"{kind} needs targets that are fitted to a pool first"
+        return objective
+
+    def loss(objective: Any) -> Any:
+        measured = objective(*_two_clips(), np.random.default_rng(0))
+        assert "masked" in measured or "compared" in measured, f"{kind} does not say of how many frames its loss is"
+        return measured["loss"]
+
+    before = torch.random.get_rng_state()
+    objective, again, other = (made(seed).train() for seed in (0, 0, 1))
+    first = loss(objective)
+    assert torch.isfinite(first), f"the loss of {kind} is {first}"
+    assert torch.equal(first, loss(again)), f"{kind} gives another loss for the same seeds"
+    assert torch.equal(torch.random.get_rng_state(), before), f"{kind} draws from the global generator"
+    trained = {name: weight for name, weight in objective.named_parameters() if weight.requires_grad}
+    optimiser = torch.optim.Adam(trained.values(), lr=1e-3)
+    for _ in range(2):  # what starts at zero hides what is behind it from the first step
+        optimiser.zero_grad()
+        loss(objective).backward()
+        optimiser.step()
+    dead = [name for name, weight in trained.items() if weight.grad is None or not weight.grad.isfinite().all()]
+    assert not dead, f"{kind} gives no gradient to {dead[0]}"
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        save_objective(again.eval(), Path(folder) / "objective.safetensors")
+        restore_objective(other.eval(), Path(folder) / "objective.safetensors")
+        assert torch.equal(loss(other), loss(again)), f"{kind} does not save all that it has drawn"
 
 
 def check_metric(name: str) -> None:

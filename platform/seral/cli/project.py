@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from seral.cli.arguments import AsJson
-from seral.cli.display import show_rows
+from seral.cli.display import show_lines, show_rows
 
 project_app = typer.Typer()
 
@@ -21,13 +20,13 @@ def init(folder: Annotated[Path, typer.Argument(help="The folder; it is made whe
     """
     from seral.verbs.examples import make_project
 
-    typer.echo(make_project(folder))
+    words = make_project(folder)
+    show_lines([words], {"folder": str(folder), "next": words})
 
 
 @project_app.command()
 def config(
     name: Annotated[str | None, typer.Argument(help="Which file; without it all are listed.")] = None,
-    as_json: AsJson = False,
 ) -> None:
     """Print a file to start from, with its comments: runs and studies, the Dockerfile, the script for SLURM.
 
@@ -36,6 +35,7 @@ def config(
     from seral.verbs.examples import summaries, text_of
 
     if name is None:
-        show_rows(list(summaries()), as_json=as_json, empty="there are none")
+        show_rows(list(summaries()), empty="there are none")
     else:
-        typer.echo(text_of(name), nl=False)
+        text = text_of(name)
+        show_lines([text.rstrip("\n")], {"name": name, "text": text})

@@ -32,7 +32,7 @@ from seral.loop.rounds import LoopFold, Round, voices
 from seral.pool.quality_filter import unequal_shares
 from seral.progress import say
 from seral.task.examples import Targets, Utterances
-from seral.task.folds import codes
+from seral.task.folds import FoldData, codes
 from seral.training.cross_validation import cross_validated
 from seral.training.data import Labelled, Source, TrainingData
 from seral.training.finetune import finetune
@@ -279,19 +279,18 @@ def evaluation_of(this: Round, examples: Examples, history: Mapping[str, Any]) -
     metrics: dict[str, Any] = dict.fromkeys(truth_of)
     for part, (units, outputs) in scores.items():
         target = replace(truth_of[part], soft_NC=this.annotator.shares(units.ids))
-        metrics[part] = _metrics(outputs, target, this.classes, this.data.dimensions)
+        metrics[part] = _metrics(outputs, target, this.data)
     if scorer.normalise == "speaker":
         metrics["enrolled"] = _enrolled(this, examples, scorer)
     return Evaluation(scores=scores, metrics=metrics)
 
 
-def _metrics(
-    outputs: Outputs, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
-) -> dict[str, Any] | None:
+def _metrics(outputs: Outputs, target: Targets, data: FoldData) -> dict[str, Any] | None:
     """Metrics of what is labelled and has been scored; None where nothing is."""
     decided = target.decided_N.any() and bool(np.isfinite(outputs.probability_NC).all())
     rated = target.varies and bool(np.isfinite(outputs.value_NK).all())
-    return evaluate_scores(outputs, target, classes if decided else (), dimensions if rated else ()) or None
+    classes, dimensions = data.classes if decided else (), data.dimensions if rated else ()
+    return evaluate_scores(outputs, target, classes, dimensions, data.metrics) or None
 
 
 def _enrolled(this: Round, examples: Examples, scorer: Scorer) -> dict[str, Any] | None:
@@ -302,7 +301,7 @@ def _enrolled(this: Round, examples: Examples, scorer: Scorer) -> dict[str, Any]
         return None
     scorer.shifts = sums.shifts(moments.mean.mean, moments.std.mean)
     others, target = scorer(test.rows(~enrolled_N)), examples.test_target.rows(np.flatnonzero(~enrolled_N).tolist())
-    return _metrics(others, target, this.classes, this.data.dimensions)
+    return _metrics(others, target, this.data)
 
 
 def judge_source(fold: LoopFold, annotator: Annotator) -> None:

@@ -106,15 +106,12 @@ def _run_opened(context: RunContext[LoopOptions]) -> str:
     with closing(kind.open(options, pool)) as annotator:
         for fold in folds.values():
             annotator.ask_evaluation(fold, options.seeds[0])
-        stores = _stores(options, pool, folds, times)  # while people answer
+        stores = stores_of(options, pool, folds, times)  # while people answer
         folds = {n: annotator.evaluated(fold) for n, fold in folds.items()}
         lacking = {n: set(options.classes) - set(annotator.emotions(fold.dev)) for n, fold in folds.items()}
     del annotator  # answers of a large pool make room for what follows
     storage.release_memory()
-    data_of = _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()})
-    training = options.finetune.head_only if options.proxy else options.finetune
-    data_of = with_centring(data_of, source, training.normalise)
-    loop_folds = {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
+    loop_folds = folds_with_features(options, stores, folds, metadata, source)
     for n, loop_fold in loop_folds.items():
         _warn_of_missing_classes(loop_fold, lacking[n], kind.more_evaluation)
         say_left_out_classes(loop_fold, filtered[n]["utterance_id"].to_pylist())
@@ -177,7 +174,9 @@ def _with_consensus(options: LoopOptions) -> LoopOptions:
     return options.model_copy(update={"people": people})
 
 
-def _stores(options: LoopOptions, pool: Pool, folds: dict[int, Fold], times: PhaseTimes) -> dict[int, FeatureStore]:
+def stores_of(
+    options: LoopOptions, pool: Pool, folds: Mapping[int, Fold], times: PhaseTimes
+) -> dict[int, FeatureStore]:
     """The features each fold works on: one encoder for all, or with TAPT one for each fold's training audio alone."""
     if options.tapt is None:
         return dict.fromkeys(folds, _store(options, pool, options.encoder, folds.values(), times))
@@ -216,6 +215,20 @@ def _store(options: LoopOptions, pool: Pool, encoder: str, folds: Collection[Fol
         )
         keep_frames(store, layer, judged, options.cluster, encoder_actors(options.cluster))
         return store
+
+
+def folds_with_features(
+    options: LoopOptions,
+    stores: Mapping[int, FeatureStore],
+    folds: Mapping[int, Fold],
+    metadata: pa.Table,
+    source: pa.Table,
+) -> dict[int, LoopFold]:
+    """The folds of a run as their trajectories see them, by number."""
+    data_of = _with_moments({n: fold_data(options, stores[n], fold, metadata) for n, fold in folds.items()})
+    training = options.finetune.head_only if options.proxy else options.finetune
+    data_of = with_centring(data_of, source, training.normalise)
+    return {n: _loop_fold(options, n, data, source) for n, data in data_of.items()}
 
 
 def _with_moments(data_of: dict[int, FoldData]) -> dict[int, FoldData]:

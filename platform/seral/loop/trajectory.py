@@ -10,6 +10,7 @@ from typing import Any
 
 from seral import storage
 from seral.errors import SeralError
+from seral.labels.annotator import Annotator
 from seral.loop import STOPS
 from seral.loop.asking import collect_answers
 from seral.loop.folders import count_rounds, read_rounds, round_folder
@@ -48,35 +49,44 @@ def run_trajectory(
         reason = None  # what stopped it was said of a smaller pool, or of a smaller budget
     with closing(fold.open_annotator()) as annotator:
         while reason is None:
-            number = len(summaries)
-            # Built aside and put in place whole: a worker that outlives its killed driver may still be at this round.
-            path = storage.join(folder, ATTEMPTS, f"{number:04d}-{uuid.uuid4().hex[:8]}")
-            this = Round(
-                number=number,
-                folder=folder,
-                path=path,
-                trajectory=trajectory,
-                arm=arm,
-                fold=fold,
-                annotator=annotator,
-            )
-            try:
-                with fold.data.store.pool.publishing(lambda: [path, round_folder(folder, number)]):  # noqa: B023
-                    run_round(this, summaries)
-                    storage.publish(path, round_folder(folder, number), last="round.json")
-            except (SeralError, OSError):
-                # That worker has put this round in place meanwhile, and taken away what it was made of.
-                if count_rounds(folder) <= number:
-                    raise
-                storage.remove(path)
-            if number:
-                storage.remove(storage.join(round_folder(folder, number - 1), SELECTION))
-            summaries = read_rounds(folder)
+            summaries = complete_round(folder, trajectory, arm, fold, annotator, summaries)
             reason = summaries[-1].stop_reason
             if on_round is not None:
                 on_round(summaries)
     storage.remove(storage.join(folder, ATTEMPTS))
     return reason
+
+
+def complete_round(
+    folder: str,
+    trajectory: Trajectory,
+    arm: Arm,
+    fold: LoopFold,
+    annotator: Annotator,
+    before: Sequence[RoundSummary],
+) -> list[RoundSummary]:
+    """Run the round after those `before` and put it in place; returns all complete rounds.
+
+    Raises AwaitingLabels when the annotator has no answers yet; nothing of the round is written then.
+    """
+    number = len(before)
+    # Built aside and put in place whole: a worker that outlives its killed driver may still be at this round.
+    path = storage.join(folder, ATTEMPTS, f"{number:04d}-{uuid.uuid4().hex[:8]}")
+    this = Round(
+        number=number, folder=folder, path=path, trajectory=trajectory, arm=arm, fold=fold, annotator=annotator
+    )
+    try:
+        with fold.data.store.pool.publishing(lambda: [path, round_folder(folder, number)]):
+            run_round(this, before)
+            storage.publish(path, round_folder(folder, number), last="round.json")
+    except (SeralError, OSError):
+        # That worker has put this round in place meanwhile, and taken away what it was made of.
+        if count_rounds(folder) <= number:
+            raise
+        storage.remove(path)
+    if number:
+        storage.remove(storage.join(round_folder(folder, number - 1), SELECTION))
+    return read_rounds(folder)
 
 
 def run_round(this: Round, before: Sequence[RoundSummary]) -> None:

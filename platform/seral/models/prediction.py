@@ -100,7 +100,7 @@ def model_folder(run: str, trajectory: str | None = None) -> str:
     if trajectory is None and (trained := best_model(run)):
         return trained
     root = storage.join(run, "trajectories")
-    arm = read_options(LoopOptions, run, "loop", "train").strategy.name
+    arm = read_options(LoopOptions, run, "loop", "train", "session").strategy.name
     names = storage.list_names(root)
     if trajectory is not None and trajectory not in names:
         raise OptionError(f"no trajectory {trajectory!r} in {run}; it has {', '.join(names)}")

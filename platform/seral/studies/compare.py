@@ -114,7 +114,7 @@ def train_cell(
     return {
         "share": share,
         "labels": len(parts["train"]),
-        **evaluate_model(model, data.store, *examples["test"], data.classes, data.dimensions, data.shifts),
+        **evaluate_model(model, data, *examples["test"], data.shifts),
         **probe_metrics(examples["train"], examples["dev"], examples["test"], len(data.classes)),
         **costs(history, seconds, memory_mb, teacher_parameters(data.store.encoder)),
         "history": history,

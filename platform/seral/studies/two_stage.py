@@ -152,7 +152,7 @@ def train_cell(cell: Cell, folder: str, domains: Domains, options: TwoStageOptio
         test = labelled("test", (domain,))
         probed = probe_metrics(train, dev, test, len(data.classes))
         scores = score(model, data.store, test[0])
-        tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions) | probed
+        tested[domain] = evaluate_scores(scores, test[1], data.classes, data.dimensions, data.metrics) | probed
     if cell.row == STAGE_1:
         storage.remove(first)
         storage.copy_folder(model, first)

@@ -49,6 +49,8 @@ class FoldData:
     index: ShardIndex
     moments: PooledMoments | None = None
     """Of the features of the training part; None = computed when they are asked for."""
+    metrics: tuple[str, ...] = ()
+    """Metrics beside the usual ones, names in ser_models.metrics.METRICS."""
     centrings: Mapping[str, Centring] = field(default_factory=dict)
     """Means that may be taken from features, those of a source too, by normalisation."""
 
@@ -174,4 +176,5 @@ def fold_data(options: TaskOptions, store: FeatureStore, fold: Fold, metadata: p
         votes=options.votes,
         metadata=metadata,
         index=index,
+        metrics=tuple(options.metrics) if isinstance(options, ReadingOptions) else (),
     )

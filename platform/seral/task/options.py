@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from ser_models.metrics import METRICS
 from seral import storage
 from seral.cluster import ClusterOptions
+from seral.errors import unknown_name
 from seral.features.options import FeatureOptions
 from seral.labels.options import VoteOptions
 from seral.options import Options
@@ -95,6 +97,17 @@ class ReadingOptions(TaskOptions):
     text_encoder: str | None = None
     """A hub id or a folder of a text encoder for the transcripts of the pool; None = nothing is read. Which trainings
     use them is `finetune.modalities`."""
+    metrics: list[str] = Field(default=[])
+    """Metrics of one's own beside the usual ones in every evaluation, as `package.module:name` (docs/plugins.md)."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_are_there(cls, names: list[str]) -> list[str]:
+        for name in names:
+            if name not in METRICS:
+                raise ValueError(unknown_name("metric", name, METRICS))
+            METRICS[name]  # raises PluginError, a ValueError, for what cannot be used
+        return names
 
 
 TaskT = TypeVar("TaskT", bound=TaskOptions)

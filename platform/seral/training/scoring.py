@@ -27,6 +27,7 @@ from seral.features.frames import FrameReader
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Targets, Utterances
+from seral.task.folds import FoldData
 from seral.training.model import checked_copy, frozen_encoder, frozen_up_to, load_model, read_normalisation
 
 Float = NDArray[np.float32]
@@ -196,63 +197,75 @@ def pooled_from_frames(model: SerModel, pieces: Iterable[Frames], units: Utteran
     return mean_NLD, std_NLD
 
 
-def evaluate(truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str]) -> dict[str, Any]:
-    """Every metric of classes and of probabilities, recall of each class and the confusion (rows are the truth)."""
+def evaluate(
+    truth_N: NDArray[np.int64], probability_NC: Float, classes: Sequence[str], further: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Every metric of classes and of probabilities, recall of each class and the confusion (rows are the truth).
+
+    `further` names metrics that are no package's: `package.module:name`.
+    """
     predicted_N = probability_NC.argmax(1)
     recall = metrics.per_class_recall(truth_N, predicted_N, len(classes))
     return {
-        **_metrics_of("classes", truth_N, predicted_N),
+        **_metrics_of("classes", truth_N, predicted_N, further),
         "per_class_recall": {
             name: None if np.isnan(value) else float(value) for name, value in zip(classes, recall, strict=True)
         },
         "confusion": metrics.confusion_matrix(truth_N, predicted_N, len(classes)).tolist(),
-        **_metrics_of("probabilities", truth_N, probability_NC),
+        **_metrics_of("probabilities", truth_N, probability_NC, further),
     }
 
 
-def evaluate_dimensions(truth_NK: Float, predicted_NK: Float, names: Sequence[str]) -> dict[str, float]:
-    """CCC and RMSE of each dimension over the whole set, and the mean CCC."""
+def evaluate_dimensions(
+    truth_NK: Float, predicted_NK: Float, names: Sequence[str], further: Sequence[str] = ()
+) -> dict[str, float]:
+    """Every metric of ratings, of each dimension over the whole set, and the mean CCC."""
     ccc = metrics.ccc_by_dimension(truth_NK, predicted_NK, names)
-    rmse = {f"rmse_{name}": metrics.rmse(truth_NK[:, k], predicted_NK[:, k]) for k, name in enumerate(names)}
-    return {"ccc": float(np.mean(list(ccc.values()))), **{f"ccc_{name}": v for name, v in ccc.items()}, **rmse}
+    result = {"ccc": float(np.mean(list(ccc.values())))}
+    for k, dimension in enumerate(names):
+        values = _metrics_of("ratings", truth_NK[:, k], predicted_NK[:, k], further)
+        result |= {f"{name}_{dimension}": value for name, value in values.items()}
+    return result
 
 
 def _metrics_of(
-    outputs: Literal["classes", "probabilities"], truth_N: NDArray[np.int64], predicted_N: NDArray[Any]
+    outputs: Literal["classes", "probabilities", "ratings"],
+    truth_N: NDArray[Any],
+    predicted_N: NDArray[Any],
+    further: Sequence[str],
 ) -> dict[str, float]:
-    return {
-        name: entry.function(truth_N, predicted_N) for name, entry in metrics.METRICS.items() if entry.of == outputs
-    }
+    usual = [name for name in metrics.METRICS if ":" not in name]  # those of other runs in this process aside
+    table = {name: metrics.METRICS[name] for name in (*usual, *further)}
+    return {name: entry.function(truth_N, predicted_N) for name, entry in table.items() if entry.of == outputs}
 
 
 def evaluate_model(
-    folder: str,
-    store: FeatureStore,
-    units: Utterances,
-    target: Targets,
-    classes: Sequence[str],
-    dimensions: Sequence[str],
-    shifts: Mapping[str, SpeakerShifts] | None = None,
+    folder: str, data: FoldData, units: Utterances, target: Targets, shifts: Mapping[str, SpeakerShifts] | None = None
 ) -> dict[str, Any]:
-    """Metrics of a model on some clips, and under `predicted` its outputs for each: probabilities, then ratings."""
-    scores = score(folder, store, units, shifts)
+    """Metrics of a model on some clips of a fold, and under `predicted` its outputs for each: probabilities, then
+    ratings."""
+    scores = score(folder, data.store, units, shifts)
     outputs = np.concatenate([scores.probability_NC, scores.value_NK], 1).round(6)
-    result = evaluate_scores(scores, target, classes, dimensions)
+    result = evaluate_scores(scores, target, data.classes, data.dimensions, data.metrics)
     return {**result, "predicted": dict(zip(units.ids, outputs.tolist(), strict=True))}
 
 
 def evaluate_scores(
-    scores: Outputs, target: Targets, classes: Sequence[str], dimensions: Sequence[str]
+    scores: Outputs,
+    target: Targets,
+    classes: Sequence[str],
+    dimensions: Sequence[str],
+    further: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Metrics of classes, of dimensions or of both, each over the utterances that are labelled so."""
     result: dict[str, Any] = {}
     if classes:
         decided_N = target.decided_N
-        result |= evaluate(target.label_N[decided_N], scores.probability_NC[decided_N], classes)
+        result |= evaluate(target.label_N[decided_N], scores.probability_NC[decided_N], classes, further)
         result |= votes_metrics(target.soft_NC, scores.probability_NC)
     if dimensions:
         rated_N = target.rated_N
-        result |= evaluate_dimensions(target.value_NK[rated_N], scores.value_NK[rated_N], dimensions)
+        result |= evaluate_dimensions(target.value_NK[rated_N], scores.value_NK[rated_N], dimensions, further)
     return result
 
 

@@ -178,12 +178,5 @@ def judge(
     data = examples.data if variant is None else examples.variants[variant]
     ids = getattr(data.fold, part)
     targets = examples.data.oracle().targets(ids)
-    return evaluate_model(
-        storage.join(folder, "model"),
-        data.store,
-        data.utterances(ids),
-        targets,
-        data.classes,
-        data.dimensions,
-        examples.data.shifts,
-    )
+    units = data.utterances(ids)
+    return evaluate_model(storage.join(folder, "model"), data, units, targets, examples.data.shifts)
