@@ -165,7 +165,7 @@ def test_patches_are_laid_over_what_they_name(rendered: Render, tmp_path: Path) 
     assert variables == {entry["name"]: entry["value"] for entry in was["env"]} | {"OMP_NUM_THREADS": "4", "MINE": "1"}
     assert {key: value for key, value in was.items() if key != "env"} == {k: v for k, v in is_now.items() if k != "env"}
     patch.write_text("kind: RayCluster\n")
-    with pytest.raises(JobError, match="says the `kind` of what it changes, one of ConfigMap, NetworkPolicy, RayJob"):
+    with pytest.raises(JobError, match="needs the `kind` of what it changes, one of ConfigMap, NetworkPolicy, RayJob"):
         rendered("claim=speech", f"patch={patch}")
 
 

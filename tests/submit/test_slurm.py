@@ -37,9 +37,9 @@ SRUN = """#!/bin/bash
 status=0
 for node in one two; do
   ip netns exec $node unshare --pid --mount --fork --kill-child --mount-proc bash -c \
-    'mount -t tmpfs none /tmp/ray; "$@"; exit $?' bash "$@" &
+    'mount -t tmpfs none /tmp/ray; exec "$@"' bash "$@" &
 done
-for job in $(jobs -p); do wait $job || status=$?; done
+for job in $(jobs -p); do wait $job || { status=$?; echo "a node ended with $status"; }; done
 exit $status
 """
 SCONTROL = """#!/bin/bash
