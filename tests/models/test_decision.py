@@ -61,12 +61,15 @@ def test_what_is_reported_is_measured_on_folds_that_were_left_out() -> None:
     own = judged()
     decision, right, answered = decide(own, 0.8), 0, 0
     for fold in range(4):
-        rest, out = own.fold_N != fold, own.fold_N == fold
+        others_N, out = own.fold_N != fold, own.fold_N == fold
         part = decide(
             replace(
                 own,
-                **{name: getattr(own, name)[rest] for name in ("fold_N", "seed_N", "truth", "predicted", "share_NC")},
-                about=own.about[rest].reset_index(drop=True),
+                **{
+                    name: getattr(own, name)[others_N]
+                    for name in ("fold_N", "seed_N", "truth", "predicted", "share_NC")
+                },
+                about=own.about[others_N].reset_index(drop=True),
             ),
             0.8,
         )
