@@ -61,19 +61,21 @@ def test_what_is_reported_is_measured_on_folds_that_were_left_out() -> None:
     own = judged()
     decision, right, answered = decide(own, 0.8), 0, 0
     for fold in range(4):
-        rest, out = own.fold_N != fold, own.fold_N == fold
+        train_N, out_N = own.fold_N != fold, own.fold_N == fold
         part = decide(
             replace(
                 own,
-                **{name: getattr(own, name)[rest] for name in ("fold_N", "seed_N", "truth", "predicted", "share_NC")},
-                about=own.about[rest].reset_index(drop=True),
+                **{
+                    name: getattr(own, name)[train_N] for name in ("fold_N", "seed_N", "truth", "predicted", "share_NC")
+                },
+                about=own.about[train_N].reset_index(drop=True),
             ),
             0.8,
         )
-        share_NC = tempered(own.share_NC[out], part["temperature"])
+        share_NC = tempered(own.share_NC[out_N], part["temperature"])
         sure_N = share_NC.max(1) >= part["abstain_below"]
         answered += sure_N.sum()
-        right += (share_NC.argmax(1) == own.truth[out])[sure_N].sum()
+        right += (share_NC.argmax(1) == own.truth[out_N])[sure_N].sum()
     assert (decision["coverage"], decision["accuracy"]) == (answered / len(own.truth), right / answered)
     assert decision["over"] == "fold"
     assert 0.3 < decision["coverage"] < 0.95

@@ -82,8 +82,8 @@ def check_decision(out: Path, export: Path, *, pool: str, table: Path) -> None:
     opened = open_pool(pool)
     clips = opened.read(opened.shards[0], ["utterance_id", "audio"]).slice(0, 3).to_pylist()
     share_NC = model.predict_proba([decode_flac(clip["audio"]) for clip in clips])
-    said_NC = rows.loc[[clip["utterance_id"] for clip in clips], [f"p_{name}" for name in model.classes]]
-    np.testing.assert_allclose(share_NC, said_NC, atol=1e-4)
+    predicted_NC = rows.loc[[clip["utterance_id"] for clip in clips], [f"p_{name}" for name in model.classes]]
+    np.testing.assert_allclose(share_NC, predicted_NC, atol=1e-4)
     other = export.with_name("other")
     export_model(parse(ExportOptions, {"run": str(out), "out": str(other), "temperature": 7.0}))
     assert (Model.load(other).temperature, Model.load(other).abstain_below) == (7.0, None)

@@ -20,7 +20,7 @@ from ser_models.exports import write_export
 from ser_models.inference import Model
 
 ROOT = Path(__file__).resolve().parents[2]
-ABSENT = ("ray", "pyarrow", "pandas", "faiss", "seral", "pydantic", "sklearn", "fastapi")
+ABSENT = ("ray", "pyarrow", "pandas", "faiss", "seral", "sklearn", "fastapi")
 SCRIPT = """
 import importlib.util, json, sys
 present = [name for name in {absent!r} if importlib.util.find_spec(name)]

@@ -243,6 +243,8 @@ def test_what_cannot_be_served_is_refused_before_ray_starts(
 ) -> None:
     with pytest.raises(OptionError, match="no run, no model and no export of the format hf lies there"):
         serve_model(ServerOptions(model=str(tmp_path)))
+    with pytest.raises(OptionError, match=r"abstain: .* has no threshold"):
+        serve_model(ServerOptions(model=str(model), abstain=True))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -24,7 +24,7 @@ from ser_models.audio_text import AudioTextPool
 from ser_models.inference import Model, load_trained
 from seral import storage
 from seral.cluster import ClusterOptions, connect
-from seral.errors import JobError, OptionError, StateError
+from seral.errors import JobError, OptionError
 from seral.features.batches import clip_shapes
 from seral.models.options import ServeOptions, ServerOptions
 from seral.models.page import TOKEN, PageApp, token
@@ -55,6 +55,8 @@ def open_model(options: ServeOptions) -> Model:
     else:
         folder, decision = address, {}
     if storage.exists(storage.join(folder, "encoder.json")):
+        if (kind := read_normalisation(folder)) != "none":
+            say(f"the model takes away the mean of a {kind}, which single clips have none of: it judges without that")
         with checked_copy(folder) as local:
             network = load_trained(local, read_encoder(folder), check=False).to(device)
         model = Model(network, max_clip_s=options.max_clip_s, **decision)
@@ -153,7 +155,8 @@ def app(arguments: Mapping[str, Any]) -> serve.Application:
 
 def serve_model(options: ServerOptions) -> None:
     """Serve a model until stopped."""
-    _announce(options)
+    _warn(options)
+    open_model(options)  # what is wrong with it is said before Ray starts
     if options.address is None and "RAY_ADDRESS" not in os.environ:
         _check_port(options.host, options.port)
     connect(ClusterOptions(address=options.address, cpus=options.cpus))
@@ -166,7 +169,7 @@ def serve_model(options: ServerOptions) -> None:
         try:
             serve.run(app(arguments), name=NAME, route_prefix="/")
         except RuntimeError as error:
-            raise JobError(f"the model cannot be served: {_reason(error)}") from error
+            raise JobError(f"the model cannot be served: {' '.join(str(error).split())}") from error
     ending.take_signals_back()
     say(f"{options.model} is served at http://{_bracketed(options.host)}:{options.port}")
     with ending.saying("the same command serves again"):
@@ -175,14 +178,8 @@ def serve_model(options: ServerOptions) -> None:
     raise JobError(f"no copy of {options.model} answers any more: {serve.status().applications[NAME].message}")
 
 
-def _announce(options: ServerOptions) -> None:
-    """Look whether there is a model, and say what whoever serves it should know before others come."""
-    address = storage.absolute(options.model)
-    folder = model_folder(address, options.trajectory) if storage.exists(storage.join(address, CONFIG)) else address
-    if not any(storage.exists(storage.join(folder, name)) for name in ("encoder.json", "config.json")):
-        raise OptionError(f"model={options.model}: no run, no model and no export of the format hf lies there")
-    if storage.exists(storage.join(folder, "encoder.json")) and (kind := read_normalisation(folder)) != "none":
-        say(f"the model takes away the mean of a {kind}, which clips one by one have none of: it judges without that")
+def _warn(options: ServerOptions) -> None:
+    """Say what whoever serves a model should know first. Raises OptionError for a token that cannot be read."""
     try:
         locked = token() is not None
     except ValueError as error:
@@ -207,11 +204,3 @@ def _check_port(host: str, port: int) -> None:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _reason(error: RuntimeError) -> str:
-    """The last line of what a replica has said, without Ray's own words."""
-    status = serve.status().applications.get(NAME)
-    text = str(error) if status is None else "\n".join(d.message for d in status.deployments.values()) or str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else StateError.__doc__ or ""
