@@ -103,7 +103,7 @@ def test_a_dry_run_plans_and_writes_nothing(verb: Any, config: Path, first: tupl
         (tmp_path / "x.yaml").write_text(yaml.safe_dump(files[verb.name]))
         words = [*verb.words, str(tmp_path / "x.yaml")]
     elif verb.name == "pretrain":
-        words = ["pretrain", values["pool"], "--run", out, "--set", "tapt.steps=50"]
+        words = ["pretrain", values["pool"], "--run", out, "--set", "tapt.steps=500"]
     else:
         words = [*verb.words, "manifest", str(Path(values["pool"]).parent / "corpus"), "--out", out]
     before = storage.file_sizes(values["pool"])

@@ -83,7 +83,8 @@ def table_names(module: str, table: str, group: str = "") -> list[str]:
         targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
         value = getattr(node, "value", None)
         if isinstance(value, ast.Dict) and any(getattr(target, "id", None) == table for target in targets):
-            own = [str(key.value) for key in value.keys if isinstance(key, ast.Constant)]
+            # A constant in the place of a word has the word's own name.
+            own = [k.id.lower() if isinstance(k, ast.Name) else str(getattr(k, "value", "")) for k in value.keys]
             return [*own, *(point.name for point in entry_points(group=group) if group)]
     return []
 

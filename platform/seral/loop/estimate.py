@@ -221,17 +221,17 @@ def unit_costs(encoder: SpeechEncoder, seconds: float, max_clip_s: float) -> Uni
 def check_room(options: LoopOptions, expected: Estimate) -> None:
     """Raise StateError where a run cannot fit: on the disks of features and run folder, or in the memory of a node."""
     needed: dict[str, float] = {}
-    for folder, size in (
+    for folder, count in (
         (options.feature_cache or options.pool, expected.feature_bytes),
         (options.run, expected.run_bytes),
     ):
         if "://" not in folder:
             disk = _disk_of(Path(folder))
-            needed[disk] = needed.get(disk, 0) + size
-    for disk, size in needed.items():
-        if size > (free := shutil.disk_usage(disk).free):
+            needed[disk] = needed.get(disk, 0) + count
+    for disk, count in needed.items():
+        if count > (free := shutil.disk_usage(disk).free):
             raise StateError(
-                f"this run needs {size(size)} of disk at {disk}, where {size(free)} are free: give `feature_cache` "
+                f"this run needs {size(count)} of disk at {disk}, where {size(free)} are free: give `feature_cache` "
                 "and `run` folders with more room, lower `frames_gb`, or take fewer clips by `corpora`"
             )
     if expected.trajectory_bytes > (largest := largest_memory()):
