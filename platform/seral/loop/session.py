@@ -181,7 +181,7 @@ class Session:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """As in a run of the loop: one thread, since sums depend on how many there are, and a folder that is in use."""
+        """One thread, as in a run of the loop, since sums depend on how many there are; the folder is in use."""
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
