@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from seral.cli.completion import join_words
 from seral.cli.configured import add_configured
-from seral.cli.flags import add_everywhere
+from seral.cli.flags import add_everywhere, reset
 from seral.cli.jobs import jobs_app
 from seral.cli.labels import labels_app
 from seral.cli.layers import layers_app
@@ -34,11 +34,11 @@ from seral.versions import __version__
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **labels** is for the people
-who answer, **report** shows what it was worth, **predict** uses the model, **run** looks after the folder of a run.
-**pretrain** and **adapt** adapt an encoder, **distil** makes a small one of it; **select** picks what to label next
-without a loop, by one of the **strategies**; **compare** and **two-stage** are studies of how to train, **layers**
-looks into an encoder; **sweep** looks for the best options of a training; **jobs** sends any of it to a cluster.
-**init** makes a folder to start in, **config** prints runs to start from.
+who answer, **report** shows what it was worth, **predict** uses the model and **serve** answers with it over HTTP,
+**run** looks after the folder of a run. **pretrain** and **adapt** adapt an encoder, **distil** makes a small one of
+it; **select** picks what to label next without a loop, by one of the **strategies**; **compare** and **two-stage** are
+studies of how to train, **layers** looks into an encoder; **sweep** looks for the best options of a training; **jobs**
+sends any of it to a cluster. **init** makes a folder to start in, **config** prints runs to start from.
 """
 GROUPS = {
     "": [training_app, selection_app, results_app],
@@ -85,6 +85,7 @@ def _before_any_command(
     ] = False,
 ) -> None:
     """Options that stand before a command."""
+    reset()
 
 
 app.add_typer(project_app)

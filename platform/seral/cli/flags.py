@@ -44,8 +44,20 @@ def with_flags(function: Callable[..., Any], flags: Sequence[inspect.Parameter])
     return command
 
 
+def reset() -> None:
+    """Begin a command as if no flag stood on its line."""
+    progress.set_level(progress.USUAL)
+    print_json(False)
+
+
+def _json(on: bool) -> None:
+    if on:
+        print_json(True)
+
+
 def _quiet(on: bool) -> None:
-    progress.set_level(progress.QUIET if on else progress.USUAL)
+    if on:
+        progress.set_level(progress.QUIET)
 
 
 def _verbose(on: bool) -> None:
@@ -54,7 +66,7 @@ def _verbose(on: bool) -> None:
 
 
 EVERYWHERE = [
-    flag("--json", print_json, "Print JSON, for other programs."),
+    flag("--json", _json, "Print JSON, for other programs."),
     flag("--quiet", _quiet, "Print the result alone: no progress, no remarks.", "-q"),
     flag("--verbose", _verbose, "Say more: words of the workers, the traceback of an error.", "-v"),
 ]
