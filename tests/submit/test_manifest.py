@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
 from seral.cli import app
 from seral.errors import JobError, OptionError, SeralError
@@ -129,6 +131,7 @@ def test_clusters_and_services_have_the_pods_of_a_job(variant: str, ray_job: Man
     assert set(service["spec"]) == {"serveConfigV2", "rayClusterConfig"}
     jsonschema.validate(service["spec"]["rayClusterConfig"], schema)
     (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    ServeDeploySchema.model_validate(yaml.safe_load(service["spec"]["serveConfigV2"]))
     assert application["import_path"] == "seral.models.serve:app"
     assert application["args"] == {"model": "/mnt/seral/models/emodb"}
     assert {"port": 8000, "protocol": "TCP"} in policy["spec"]["ingress"][-1]["ports"]
@@ -377,6 +380,8 @@ def test_the_image_has_what_the_job_starts() -> None:
         if line.startswith("COPY"):
             assert line == "COPY --chown=ray:users requirements.txt seral-*.whl /opt/seral/"  # both printed, or built
     assert "pip install --no-cache-dir --no-deps /opt/seral/seral-*.whl" in recipe
+    (torch,) = re.findall(r"^torch==.+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert f"ARG TORCH={torch}\n" in recipe
 
 
 def test_the_image_does_not_run_as_root() -> None:
