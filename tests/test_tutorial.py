@@ -16,13 +16,15 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "tutorial.md"
 FILE = re.compile(r'^```yaml title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-COMMANDS = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 AWAITING = 75
 
 
 def commands() -> list[list[str]]:
     """The words of each command; what serves until it is stopped is left to the tests of the page."""
-    lines = [line for block in COMMANDS.findall(PAGE.read_text(encoding="utf-8")) for line in block.splitlines()]
+    blocks = BLOCK.findall(PAGE.read_text(encoding="utf-8"))
+    lines = [line for kind, block in blocks if not kind for line in block.splitlines()]
+    assert len(lines) >= 8
     assert all(line.startswith("seral ") for line in lines)
     return [shlex.split(line)[1:] for line in lines if "labels serve" not in line]
 

@@ -72,19 +72,22 @@ def test_every_python_of_the_classifiers_is_allowed() -> None:
 @pytest.mark.timeout(3000)  # an environment of its own, then the demonstration
 def test_the_demonstration_and_the_readme_work_from_the_wheel(installed: Run) -> None:
     assert "/work/" not in installed("python -c 'import seral; print(seral.__file__)'")
-    assert "seral predict demo/run" in installed("seral demo --out demo")
+    if PYTHONS != [sys.executable]:  # of this one `make demo` has it, with all that it takes
+        assert "seral predict demo/run" in installed("seral demo --out demo")
     # Whatever the README starts from is there.
     assert "emodb-lora" in installed("seral config")
     installed("for name in $(seral config | awk 'NR > 1 {print $1}'); do seral config $name > /dev/null; done")
     assert "seral loop run run.yaml" in installed("seral init speech")
-    # Its run, on the demonstration's pool: one fold of it.
+    # Its run, on a pool of made-up speech: one fold of it.
+    installed("seral pool generate made-up --set utterances=96 --set speakers_per_language=2")
+    installed("seral pool import manifest made-up --out speech/data/pool")
     run, commands = re.findall(r"```(?:yaml\n# run.yaml)?\n((?:pool: data|seral doctor).*?)```", README, re.DOTALL)
     run = run.replace("seeds: [0, 1, 2]", "seeds: [0]")
-    installed(f"cp -r demo/pool speech/data/pool; cat > speech/run.yaml <<'END'\n{run}folds: [0]\nEND")
+    installed(f"cat > speech/run.yaml <<'END'\n{run}folds: [0]\nEND")
     installed("mkdir speech/recordings")
-    installed("find demo/corpus -name '*.flac' -o -name '*.wav' | sort | head -4 | xargs -I{} cp {} speech/recordings/")
+    installed("find made-up -name '*.flac' -o -name '*.wav' | sort | head -4 | xargs -I{} cp {} speech/recordings/")
     installed(f"cd speech\n{commands}")
-    installed("test -s speech/predictions.parquet; test -s speech/runs/mine/report.html")
+    installed("test -s speech/predictions.parquet; test -s speech/runs/mine/report/index.html")
     # A job, in any folder: its options are checked by the code that is installed.
     job = "loop --config speech/run.yaml --set pool=s3://b/pool --set run=s3://b/run --on image=me/seral:1"
     assert "python -m seral.verbs loop --config" in installed(f"seral jobs manifest {job}")

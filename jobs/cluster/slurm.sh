@@ -28,6 +28,12 @@ port=$((20000 + SLURM_JOB_ID % 20000))
 # Nobody else on these nodes may send work to this Ray.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(openssl rand -hex 32)}
 export RAY_ADDRESS="$head:$port"
+# The job ends as its program: nodes that only lent their CPUs end in an error when the first one's Ray has gone.
+ended=.seral-$SLURM_JOB_ID.status
 srun ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
   --num-cpus "$SLURM_CPUS_PER_TASK" ${SLURM_GPUS_ON_NODE:+--num-gpus "$SLURM_GPUS_ON_NODE"} \
-  -- python "${program[@]}" "$@"
+  -- bash -c 'status=0; python "${@:2}" || status=$?; echo $status > "$1"; exit $status' seral "$ended" "${program[@]}" "$@" \
+  || true
+status=$(cat "$ended" 2> /dev/null || echo 1)
+rm -f "$ended"
+exit "$status"

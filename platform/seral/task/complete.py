@@ -87,7 +87,7 @@ def _texts(value: Any, named: str = "") -> Iterator[tuple[str, str]]:
 
 def _state(text: str, named: str) -> str:
     """The state of what a text names: a pool's hash, sizes and times of files; '' where it names nothing."""
-    if named in ("pool", "pools", "variants") or storage.exists(storage.join(text, "manifest.json")):
+    if named in ("pool", "pools", "variants") or os.path.exists(os.path.join(text, "manifest.json")):
         from seral.pool.shards import open_pool
 
         return open_pool(text).hash
