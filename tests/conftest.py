@@ -56,6 +56,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=f"needs real speech in {SHARED}"))
 
 
+@pytest.fixture(autouse=True)
+def _no_flags() -> Iterator[None]:
+    """What a command's `--json` or `-q` asked for ends with the test that called it."""
+    yield
+    if flags := sys.modules.get("seral.cli.flags"):
+        flags.reset()
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder with real speech and real encoders."""

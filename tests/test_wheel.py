@@ -72,7 +72,7 @@ def test_every_python_of_the_classifiers_is_allowed() -> None:
 @pytest.mark.timeout(3000)  # an environment of its own, then the demonstration
 def test_the_demonstration_and_the_readme_work_from_the_wheel(installed: Run) -> None:
     assert "/work/" not in installed("python -c 'import seral; print(seral.__file__)'")
-    if PYTHONS != [sys.executable]:  # of this one `make demo` has it, with all that it takes
+    if [sys.executable] != PYTHONS:  # of this one `make demo` has it, with all that it takes
         assert "seral predict demo/run" in installed("seral demo --out demo")
     # Whatever the README starts from is there.
     assert "emodb-lora" in installed("seral config")

@@ -102,7 +102,7 @@ def test_an_annotation_that_was_changed_there_is_a_correction_here(ledger: Ledge
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        ({"data": {}}, "valid list"),
+        ({"data": {}}, r"export\.json: expected a list"),
         ([{"audio": "x", "emotion": "joy"}], r"\[0\].data: is missing"),
         ([completed(), completed({"result": []})], r"\[1\].annotations\[0\].completed_by.*: is missing"),
         ([completed(annotation(1, {"value": {}}))], r"\[0\].annotations\[0\].result\[0\].from_name: is missing"),

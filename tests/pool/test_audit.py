@@ -66,7 +66,9 @@ def test_options_of_the_reader_count(tmp_path: Path) -> None:
     assert audit("crema-d", tmp_path)["counts"]["emotion"] == {"anger": 1, "neutral": 1, "sad": 1}
     by_voice = audit("crema-d", tmp_path, reader_options={"labels": "voice"})
     assert by_voice["counts"]["emotion"] == {"anger": 1, "no agreement": 1}
-    with pytest.raises(OptionError, match="expected 'acted', 'voice' or 'multimodal', got 'face'"):
+    with pytest.raises(
+        OptionError, match="expected 'acted', 'voice' or 'multimodal', got 'face'; did you mean 'acted'"
+    ):
         audit("crema-d", tmp_path, reader_options={"labels": "face"})
 
 

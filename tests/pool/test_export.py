@@ -108,9 +108,10 @@ def test_what_is_exported_is_known_for_what_it_is(pool: Pool, tmp_path: Path, fo
 
 def test_a_store_gets_what_a_disk_gets(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     on_disk = export(pool, "lhotse", tmp_path / "out")
+    storage.copy_folder(pool.uri, tmp_path / "pool")  # a pool notes where it was exported to
     with s3_server() as door:
         use(door, monkeypatch)
-        values = {"pool": pool.uri, "format": "lhotse", "out": "s3://speech/export"}
+        values = {"pool": str(tmp_path / "pool"), "format": "lhotse", "out": "s3://speech/export"}
         assert export_pool(parse(ExportOptions, values))["clips"] == 12
         storage.copy_folder("s3://speech/export", tmp_path / "down")
     assert tree(tmp_path / "down") == tree(on_disk)

@@ -61,7 +61,7 @@ def test_a_folder_of_another_kind_is_refused_and_named(tmp_path: Path) -> None:
     claim(options(tmp_path), "sweep")
     with pytest.raises(StateError, match=r"holds a sweep \(seral sweep\), not a loop; give `run` another folder"):
         claim(options(tmp_path), "loop")
-    with pytest.raises(StateError, match=r"holds a sweep \(seral sweep\), not a loop or a training: name the folder"):
+    with pytest.raises(StateError, match=r"holds a sweep \(seral sweep\), not a loop or a training or a session: name"):
         model_folder(str(tmp_path))
     with pytest.raises(StateError, match=r"holds a sweep \(seral sweep\), not a comparison of trainings: name"):
         read_options(Outer, str(tmp_path), "compare")

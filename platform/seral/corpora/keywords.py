@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from seral.corpora import READERS
 from seral.corpora.reading.reader import Read, Reader
 from seral.errors import OptionError, unknown_name
-from seral.security.phrases import in_words
+from seral.security.phrases import with_value
 
 
 def find_reader(name: str, arguments: Mapping[str, Any] | None = None) -> Read:
@@ -28,7 +28,7 @@ def find_reader(name: str, arguments: Mapping[str, Any] | None = None) -> Read:
             TypeAdapter(accepted[keyword]).validate_python(value)
         except ValidationError as error:
             raise OptionError(
-                f"reader_options.{keyword} of {name!r}: {in_words(error.errors()[0])}, got {value!r}"
+                f"reader_options.{keyword} of {name!r}: {with_value(error.errors()[0], f', got {value!r}')}"
             ) from None
     return partial(READERS[name], **arguments) if arguments else READERS[name]
 

@@ -52,6 +52,12 @@ WORD = re.compile(r"'([^']+)'")
 """One of the words that are expected."""
 
 
+def with_value(problem: Mapping[str, Any], value: str) -> str:
+    """The words, then the value (`, got 3`), then what may have been meant."""
+    words, hint, near = in_words(problem).partition("; did you mean")
+    return words + value + hint + near
+
+
 def in_words(problem: Mapping[str, Any]) -> str:
     """Say what was expected, for one of the errors that a ValidationError lists; the value itself is not in it.
 

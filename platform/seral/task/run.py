@@ -29,7 +29,7 @@ VERB = "verb"
 """First key of a run's options file: the name of the verb that made it."""
 KINDS = {
     "loop": "a loop",
-    "session": "a session of asking and telling",
+    "session": "a session",
     "train": "a training",
     "pretrain": "a pretraining",
     "distil": "a distillation",

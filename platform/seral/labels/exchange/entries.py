@@ -168,8 +168,8 @@ def read_json(path: Path, shape: type[T]) -> T:
         raise LabelError(f"{path}, line {error.lineno}: not JSON: {error.msg}") from None
     except ValidationError as error:
         problem = error.errors()[0]
-        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"]) or "."
-        raise LabelError(f"{path}, {where}: {in_words(problem)}") from None
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in problem["loc"])
+        raise LabelError(f"{path}{where and f', {where}'}: {in_words(problem)}") from None
     except ValueError as error:
         raise LabelError(f"{path}: {error}") from None
 
