@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 from seral import storage
 from seral.errors import SeralError
@@ -91,6 +92,8 @@ def _state(text: str, named: str) -> str:
         from seral.pool.shards import open_pool
 
         return open_pool(text).hash
+    if "://" in text:  # what else lies in a store may be another one by now: no record is about that
+        return uuid4().hex
     if os.path.isfile(text):
         return _stamp(text)
     return repr([_stamp(os.path.join(at, name)) for at, _, names in sorted(os.walk(text)) for name in sorted(names)])
