@@ -23,7 +23,7 @@ esac
 environment=${VENV:-.venv}/bin/activate
 if [ -f "$environment" ]; then source "$environment"; fi
 export OMP_NUM_THREADS=1 RAY_DISABLE_IMPORT_WARNING=1
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # `head` would end it by a signal, and the job with it
 port=$((20000 + SLURM_JOB_ID % 20000))
 # Nobody else on these nodes may send work to this Ray.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=${RAY_AUTH_TOKEN:-$(openssl rand -hex 32)}
