@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all check wheel docs bench bench-selection submit setup lock charts audit sbom clean
+.PHONY: demo test test-all test-release check wheel docs bench bench-selection submit setup lock charts audit sbom clean
 
 setup: $(VENV)/.ready
 
@@ -24,7 +24,10 @@ test: setup ## the tests but the long ones; those that need ../shared run when i
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 test-all: setup ## the long tests: lost nodes, crash points, browsers, databases, object stores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "slow and not release"
+
+test-release: setup ## before a release: the notebooks, the tutorial, and the README's run from the wheel
+	$(BIN)/python -m pytest -m release
 
 check: setup ## what a change must pass besides the tests
 	$(BIN)/ruff format --no-cache --check .

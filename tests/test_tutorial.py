@@ -30,6 +30,7 @@ def commands() -> list[list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     for name, text in FILE.findall(PAGE.read_text(encoding="utf-8")):
         (tmp_path / name).write_text(text, encoding="utf-8")

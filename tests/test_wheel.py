@@ -69,6 +69,7 @@ def test_every_python_of_the_classifiers_is_allowed() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.timeout(3000)  # an environment of its own, then the demonstration
 def test_the_demonstration_and_the_readme_work_from_the_wheel(installed: Run) -> None:
     assert "/work/" not in installed("python -c 'import seral; print(seral.__file__)'")
