@@ -21,7 +21,7 @@ from seral.errors import AwaitingLabels, OptionError
 from seral.process.ending import end_if_stopped, ends_with, stoppable
 from seral.process.failures import explanation
 from seral.secrets.addresses import complaint, is_secret
-from seral.security.phrases import in_words
+from seral.security.phrases import with_value
 
 
 class Options(BaseModel):
@@ -294,15 +294,14 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
             near = did_you_mean(path[-1], owner.model_fields)
             lines[where] = f"unknown option {where!r}; known here: {', '.join(owner.model_fields)}{near}"
             continue
-        words, hint, near = in_words(problem).partition("; did you mean")
         # A check of our own names the values it is about; all fields of the model would bury it.
         named = problem["type"] in ("value_error", "missing") and isinstance(problem["input"], dict)
         value = "" if named or any(map(is_secret, path)) else f", got {problem['input']!r}"
+        words = with_value(problem, value)
         if where in lines:
-            words = f"{lines[where].removesuffix(value)}, or {words.removeprefix('expected ')}"
+            lines[where] = f"{lines[where].removesuffix(value)}, or {words.removeprefix('expected ')}"
         else:
-            words = f"{where}: {words}"
-        lines[where] = words + value + hint + near
+            lines[where] = f"{where}: {words}"
     return "\n".join(lines.values())
 
 

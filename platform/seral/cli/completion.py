@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
@@ -18,6 +17,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import typer
 
+from seral.security.phrases import ALTERNATIVES
 from seral.verbs import VERBS
 
 BASH, KEY = "_SERAL_COMPLETE", "_SERAL_COMPLETE_KEY"
@@ -41,7 +41,6 @@ TABLES = {
 }
 """Last parts of an option's key -> module and name of the table that its values are names of, and the group of entry
 points by which packages add to it."""
-ALTERNATIVES = re.compile(r"\^\((\w+(?:\|\w+)+)\)\$")
 
 
 def complete_setting(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -29,7 +29,7 @@ DRY_RUN = flag("--dry-run", None, "Say what would be read, computed and written,
 def command_of(group: typer.Typer, name: str, cls: type[TyperCommand] | None = None) -> Callable[[Function], Function]:
     """Register a function with arguments of its own as the command of a verb.
 
-    It returns the options, or these and what prints the outcome; None = it has done all itself.
+    It returns the options, or these and what prints the outcome.
     """
     verb = VERBS[name]
 

@@ -318,19 +318,21 @@ def _run_all(
     task = _trajectory_task.options(num_cpus=0 if elsewhere else 1, memory=memory, max_retries=failures)
     folders = {t.name: storage.join(options.run, "trajectories", t.name) for t, _ in trajectories}
     tasks = {t.name: partial(task.remote, folders[t.name], t, arm, shared[t.fold]) for t, arm in trajectories}
-    done, tracker = 0, None if options.track is None else Tracker(options.track, options.run)
+    tracker = None if options.track is None else Tracker(options.track, options.run)
     parameters = options.model_dump(mode="json", exclude={"track"})
     lines = RoundLines({t: (folders[t.name], arm) for t, arm in trajectories})
+    done = dict.fromkeys((t for t, _ in trajectories), 0)
     with track(f"{len(tasks)} trajectories, rounds", sum(len(arm.schedule) for _, arm in trajectories)) as advance:
 
         def count(_: int) -> None:
             nonlocal done
-            finished = sum(count_rounds(folder) for folder in folders.values())
-            advance(finished - done)
-            for line in lines.new() if finished > done else ():
+            finished = {t: count_rounds(folders[t.name]) for t in done}
+            grown = [t for t in done if finished[t] > done[t]]
+            advance(sum(finished[t] - done[t] for t in grown))
+            for line in lines.new(grown):
                 say(line)
-            if tracker is not None and finished > done:
-                for one, _arm in trajectories:
+            if tracker is not None:
+                for one in grown:
                     _report(tracker, one, folders[one.name], parameters)
             done = finished
 

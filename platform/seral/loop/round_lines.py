@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from seral.loop.folders import count_rounds, read_rounds
+from seral.loop.folders import read_rounds
 from seral.loop.rounds import Arm, Trajectory
 from seral.loop.stopping import RoundSummary
 from seral.schema import RANDOM
@@ -17,19 +17,19 @@ class RoundLines:
     def __init__(self, trajectories: Mapping[Trajectory, tuple[str, Arm]]) -> None:
         """Start the clock; `trajectories` have their folder and their arm."""
         self._of = dict(trajectories)
-        self._reported = {one: count_rounds(folder) for one, (folder, _) in self._of.items()}
+        self._rounds = {one: read_rounds(folder) for one, (folder, _) in self._of.items()}
         self._started_s = time.monotonic()
-        self._before = sum(self._work(one, count) for one, count in self._reported.items())
+        self._before = self._done()
 
-    def new(self) -> Iterator[str]:
-        """Lines of the rounds that came to their end since the last call."""
-        rounds_of = {one: read_rounds(folder) for one, (folder, _) in self._of.items()}
-        left = self._left(rounds_of)
-        for one, rounds in rounds_of.items():
-            random = rounds_of.get(Trajectory(arm=RANDOM, fold=one.fold, seed=one.seed), [])
-            for number in range(self._reported[one], len(rounds)):
+    def new(self, grown: Iterable[Trajectory]) -> Iterator[str]:
+        """Lines of the rounds that came to their end since the last call, in trajectories that have grown."""
+        before = dict(self._rounds)
+        self._rounds |= {one: read_rounds(self._of[one][0]) for one in grown}
+        left = self._left()
+        for one, rounds in self._rounds.items():
+            random = self._rounds.get(Trajectory(arm=RANDOM, fold=one.fold, seed=one.seed), [])
+            for number in range(len(before[one]), len(rounds)):
                 yield f"{one.name}: {self._words(one, rounds[: number + 1], random)}{left}"
-            self._reported[one] = len(rounds)
 
     def _words(self, one: Trajectory, rounds: list[RoundSummary], random: list[RoundSummary]) -> str:
         last, total = rounds[-1], len(self._of[one][1].schedule)
@@ -48,12 +48,15 @@ class RoundLines:
         """Work of the first rounds, in labels that are learnt from."""
         return float(sum(self._of[one][1].schedule[:rounds]))
 
-    def _left(self, rounds_of: Mapping[Trajectory, list[RoundSummary]]) -> str:
+    def _done(self) -> float:
+        return sum(self._work(one, len(rounds)) for one, rounds in self._rounds.items())
+
+    def _left(self) -> str:
         """Time to the end of all trajectories, if labels go on taking what they took so far."""
-        done = sum(self._work(one, len(rounds)) for one, rounds in rounds_of.items())
+        done = self._done()
         to_do = sum(
             self._work(one, len(self._of[one][1].schedule)) - self._work(one, len(rounds))
-            for one, rounds in rounds_of.items()
+            for one, rounds in self._rounds.items()
             if not rounds or rounds[-1].stop_reason is None
         )
         if done <= self._before or to_do <= 0:

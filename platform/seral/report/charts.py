@@ -20,6 +20,7 @@ COST = {"labels": "labels", "share of labels, %": "share", "minutes of annotator
 """Costs that a curve may run along: words of the page, and the field."""
 SCORES = {"UAR %": "uar", "WA %": "wa", "macro-F1 %": "macro_f1"}
 SHOWN_ARMS = {"filter": "indexof(arms, datum.arm) >= 0"}
+Y: Spec = {"field": "y", "type": "quantitative", "scale": {"zero": False}}
 MARKS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 
 
@@ -59,23 +60,47 @@ def _styled(arms: Sequence[str]) -> Spec:
     }
 
 
+def _curves(arms: Sequence[str], title: str, tooltip: list[Spec]) -> list[Spec]:
+    """Layers of curves of y along x with a band from low to high, one an arm; all labels as a level."""
+    looks, curved = _styled(arms), [{"filter": f"datum.arm !== '{FULL}'"}]
+    y = Y | {"title": title}
+    both = {"x": {"field": "x", "type": "quantitative", "title": None, "scale": {"zero": False}}, "y": y}
+    both |= {"color": looks["color"]}
+    band = {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}
+    dashed, pointed = {"strokeDash": looks["strokeDash"]}, {"shape": looks["shape"], "tooltip": tooltip}
+    level = {"y": y, "color": looks["color"], **dashed, "tooltip": tooltip}
+    dot = {"type": "point", "filled": True, "size": 80, "opacity": 1}
+    return [
+        {"transform": curved, "mark": {"type": "area", "opacity": 0.14}, "encoding": both | band},
+        {"transform": curved, "mark": {"type": "line", "strokeWidth": 2}, "encoding": both | dashed},
+        {"transform": curved, "mark": dot, "encoding": both | pointed},
+        {
+            "transform": [{"filter": f"datum.arm === '{FULL}'"}],
+            "mark": {"type": "rule", "strokeWidth": 2},
+            "encoding": level,
+        },
+    ]
+
+
 def learning_curves(points: pd.DataFrame, arms: list[str], chance: float) -> Spec:
     """Scores along labels, minutes or money with a band of one standard deviation; all labels as a level.
 
     `points` has a row an arm and round: labels, share, minutes, money, trajectories, and of each score NAME, NAME_std.
     """
     costs = {words: name for words, name in COST.items() if points[name].notna().any()}
-    looks, curved = _styled(arms), {"filter": f"datum.arm !== '{FULL}'"}
-    x = {"field": "x", "type": "quantitative", "title": None, "scale": {"zero": False}}
-    y = {"field": "y", "type": "quantitative", "title": "test score, %", "scale": {"zero": False}}
     tooltip = [
         {"field": "arm"},
         {"field": "round"},
         *({"field": name, "title": words} for words, name in costs.items()),
+        {"field": "y", "title": "score, %"},
+        {"field": "deviation", "title": "±"},
+        {"field": "trajectories", "title": "runs"},
     ]
-    tooltip += [{"field": "y", "title": "score, %"}, {"field": "deviation", "title": "±"}]
-    tooltip += [{"field": "trajectories", "title": "runs"}]
-    band = {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}
+    by_chance = {
+        "data": {"values": [{"y": round(100 * chance, 2), "level": "chance"}]},
+        "mark": {"type": "rule", "strokeDash": [1, 4], "color": "gray"},
+        "encoding": {"y": Y, "tooltip": [{"field": "level"}, {"field": "y", "title": "score, %"}]},
+    }
     return _spec(
         points,
         width=560,
@@ -89,33 +114,7 @@ def learning_curves(points: pd.DataFrame, arms: list[str], chance: float) -> Spe
             {"calculate": "datum.y - datum.deviation", "as": "low"},
             {"calculate": "datum.y + datum.deviation", "as": "high"},
         ],
-        layer=[
-            {
-                "transform": [curved],
-                "mark": {"type": "area", "opacity": 0.14},
-                "encoding": {"x": x, **band, "color": looks["color"]},
-            },
-            {
-                "transform": [curved],
-                "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {"x": x, "y": y, "color": looks["color"], "strokeDash": looks["strokeDash"]},
-            },
-            {
-                "transform": [curved],
-                "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
-                "encoding": {"x": x, "y": y, "color": looks["color"], "shape": looks["shape"], "tooltip": tooltip},
-            },
-            {
-                "transform": [{"filter": f"datum.arm === '{FULL}'"}],
-                "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {"y": y, "color": looks["color"], "strokeDash": looks["strokeDash"], "tooltip": tooltip},
-            },
-            {
-                "data": {"values": [{"y": round(100 * chance, 2), "level": "chance"}]},
-                "mark": {"type": "rule", "strokeDash": [1, 4], "color": "gray"},
-                "encoding": {"y": y, "tooltip": [{"field": "level"}, {"field": "y", "title": "score, %"}]},
-            },
-        ],
+        layer=[*_curves(arms, "test score, %", tooltip), by_chance],
     )
 
 
@@ -126,48 +125,24 @@ def ccc_curves(curves: pd.DataFrame, arms: list[str]) -> Spec:
     """
     points = curves.assign(labels=curves["labelled"], share=100 * curves["fraction"])
     dimensions = sorted(curves["dimension"].unique(), key=lambda name: (name != "mean", name))
-    looks, curved = _styled(arms), {"filter": f"datum.arm !== '{FULL}'"}
-    x = {"field": "x", "type": "quantitative", "title": None, "scale": {"zero": False}}
-    y = {"field": "ccc", "type": "quantitative", "title": "test CCC", "scale": {"zero": False}}
     tooltip = [{"field": name} for name in ("arm", "round", "labels", "share", "ccc", "low", "high")]
-    band = {"y": {"field": "low", "type": "quantitative"}, "y2": {"field": "high"}}
-    both = {"x": x, "y": y, "color": looks["color"]}
+    along = {words: name for words, name in COST.items() if name in points}
     return _spec(
         points,
         width=560,
         height=320,
         params=[
             _arms(arms),
-            _select("along", {"labels": "labels", "share of labels, %": "share"}, "along"),
+            _select("along", along, "along"),
             _select("dimension", dimensions, "dimension"),
         ],
         transform=[
             SHOWN_ARMS,
             {"filter": "datum.dimension === dimension"},
             {"calculate": "datum[along]", "as": "x"},
+            {"calculate": "datum.ccc", "as": "y"},
         ],
-        layer=[
-            {
-                "transform": [curved],
-                "mark": {"type": "area", "opacity": 0.14},
-                "encoding": {"x": x, **band, "color": looks["color"]},
-            },
-            {
-                "transform": [curved],
-                "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": both | {"strokeDash": looks["strokeDash"]},
-            },
-            {
-                "transform": [curved],
-                "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
-                "encoding": both | {"shape": looks["shape"], "tooltip": tooltip},
-            },
-            {
-                "transform": [{"filter": f"datum.arm === '{FULL}'"}],
-                "mark": {"type": "rule", "strokeWidth": 2},
-                "encoding": {"y": y, "color": looks["color"], "strokeDash": looks["strokeDash"], "tooltip": tooltip},
-            },
-        ],
+        layer=_curves(arms, "test CCC", tooltip),
     )
 
 
