@@ -38,6 +38,9 @@ class SeralError(Exception):
     Passwords of addresses in its words are masked.
     """
 
+    lasting = True
+    """Whether another try of the same work must end in it again."""
+
     def __init__(self, *words: object) -> None:
         super().__init__(*(mask(word) if isinstance(word, str) else word for word in words))
 
@@ -57,9 +60,13 @@ class ReaderError(PoolError):
 class StoreError(PoolError):
     """An object store does not answer, however often it is asked."""
 
+    lasting = False
+
 
 class DeniedError(StoreError):
     """An object store refuses: the credentials are none of its own, or may not do this."""
+
+    lasting = True
 
 
 class DamagedError(PoolError):
@@ -93,6 +100,8 @@ class SelectionError(SeralError):
 class LostPart(SelectionError):
     """A machine went, or a process, that held a part of the pool."""
 
+    lasting = False
+
 
 class JobError(SeralError):
     """A cluster, or its job server, refuses or cannot be reached."""
@@ -120,6 +129,15 @@ def room_for(path: str | Path) -> Iterator[None]:
         raise DiskError(
             f"{path} cannot be written: {error.strerror}. Make room; the same command then goes on"
         ) from error
+
+
+MISTAKES = (ValueError, TypeError, LookupError, AttributeError, NameError, ImportError)
+"""Errors of Python's that are a program's, or its options', and come again however often it is called."""
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Whether another try of what failed must fail again, unlike where a machine went or a store was silent."""
+    return error.lasting if isinstance(error, SeralError) else isinstance(error, MISTAKES)
 
 
 def sentence(error: BaseException) -> str:

@@ -268,8 +268,10 @@ def test_a_failed_trial_is_told_and_the_others_go_on(values: dict[str, Any]) -> 
     finetune = {"adapter": "lora", "top_layers": 1, "epochs": 1}
     space = {"finetune.settings.lora.targets": [["q_proj"], ["nowhere"]]}
     training = values["training"] | {"seeds": [0], "finetune": finetune}
-    values |= {"training": training, "space": space, "search": "grid", "retries": 0}
+    values |= {"training": training, "space": space, "search": "grid", "retries": 2}
     run_sweep(parse(SweepOptions, values))
+    (errors,) = (Path(values["run"]) / "tune").rglob("error.txt")
+    assert errors.read_text().count("Failure # ") == 1  # what must fail again is not tried again
     board = pd.read_csv(Path(values["run"]) / "leaderboard.csv").set_index("finetune.settings.lora.targets")
     assert board.loc['["q_proj"]', "state"] == "done"
     assert board.loc['["nowhere"]', "state"] == "failed"

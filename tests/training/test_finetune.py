@@ -283,6 +283,13 @@ def test_infinite_loss_names_the_utterances(ground: Ground, tmp_path: Path, adap
         ground.train(tmp_path, values)
 
 
+@pytest.mark.slow
+def test_an_error_that_lasts_ends_ray_train_at_once(ground: Ground, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match=r"loss is (nan|inf).*demo-") as raised:
+        ground.train(tmp_path, LORA | {"lr": 1e30, "epochs": 6}, train_workers=1, max_failures=2)
+    assert raised.value.lasting  # one after tries that failed would not say so
+
+
 def test_adapter_options_are_checked(ground: Ground) -> None:
     with pytest.raises(OptionError, match="adapter"):
         parse(FinetuneOptions, {"adapter": "lorra"})

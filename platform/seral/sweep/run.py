@@ -54,7 +54,7 @@ from seral.sweep.board import (
 )
 from seral.sweep.plan import AshaOptions, SweepOptions
 from seral.sweep.space import Number, Plain, draw, point_of, with_point
-from seral.sweep.trials import POINT, WAITING_CPUS, feature_key, judge, learn, reports_on_the_way, run_trial
+from seral.sweep.trials import LASTING, POINT, WAITING_CPUS, feature_key, judge, learn, reports_on_the_way, run_trial
 from seral.task.cells import Cell, Results, run_cells
 from seral.task.context import open_run
 from seral.task.options import with_absolute_paths
@@ -202,7 +202,9 @@ class Recorder(tune.Callback):  # type: ignore[misc]  # Ray leaves it untyped
     ) -> None:
         """A report came."""
         names = ("step", "dev", "score", "seconds", "last")
-        if "step" in result:
+        if LASTING in result:
+            trial.max_failures = 0
+        elif "step" in result:
             self._reports[trial.trial_id].append({name: result[name] for name in names})
             self._write(trial, RUNNING)
 

@@ -8,6 +8,7 @@ is there instead of training it.
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -23,6 +24,7 @@ import torch
 from ray import tune
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from seral.errors import is_lasting
 from seral.loop.folders import read_predictions
 from seral.loop.loop import arm_of, loop_fold
 from seral.loop.options import LoopOptions
@@ -39,6 +41,8 @@ from seral.training.scoring import Outputs, evaluate_scores
 from seral.training.supervised import FoldExamples
 
 POINT = "point"
+LASTING = "lasting"
+"""In a report: another try of this trial must fail as well."""
 OnStep = Callable[[int, float], None]
 """Called on the way with the epoch or round, from 1, and the dev score so far."""
 WAITING_CPUS = 0.001
@@ -52,7 +56,17 @@ def run_trial(
 ) -> None:
     """Try a point and report its score on dev: after every fold and seed, or where that is one, on the way."""
     torch.set_num_threads(1)  # trials run side by side, and sums do not depend on how many do
-    labels: Mapping[str, Plain] = config.get(POINT, config)
+    try:
+        _report_all(config.get(POINT, config), sweep, examples)
+    except Exception as error:
+        if is_lasting(error):
+            tune.report({"dev": math.nan, LASTING: True})
+        raise
+
+
+def _report_all(
+    labels: Mapping[str, Plain], sweep: SweepOptions, examples: Mapping[str, Mapping[int, ray.ObjectRef]]
+) -> None:
     options = sweep.at(labels)
     folds = examples[feature_key(options)]
     cells = [(fold, seed) for fold in folds for seed in options.seeds]

@@ -14,7 +14,7 @@ import torch
 
 from seral import storage
 from seral.cluster import ClusterOptions
-from seral.errors import TrainError
+from seral.errors import TrainError, is_lasting
 
 STATE, WORK = "state.pt", ".train"
 OnReport = Callable[[Mapping[str, Any]], None]
@@ -54,6 +54,7 @@ def last_checkpoint(
             storage_path=work,
             failure_config=ray.train.FailureConfig(max_failures=on.max_failures),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            callbacks=[_no_second_try()],
         ),
     )
     try:
@@ -61,7 +62,11 @@ def last_checkpoint(
     except ValueError as error:
         raise TrainError(f"{what}: {error}") from error
     except ray.train.WorkerGroupError as error:
-        raise TrainError(f"{what}: {error.worker_failures[0]}") from error
+        failed = TrainError(f"{what}: {error.worker_failures[0]}")
+        failed.lasting = False
+        raise failed from error
+    except ray.train.ControllerError as error:
+        raise TrainError(f"{what}: {error.controller_failure}") from error
     if result.checkpoint is None:
         raise TrainError(f"{what} ended without a checkpoint; its files are in {work}")
     with result.checkpoint.as_directory() as folder:
@@ -69,6 +74,20 @@ def last_checkpoint(
     if on.train_workers == 0:
         shutil.rmtree(result.checkpoint.path)
     storage.remove(work)
+
+
+def _no_second_try() -> Any:
+    """A callback of Ray Train's: an error that lasts ends the training, without the tries of a lost worker."""
+    import ray.train
+
+    class NoSecondTry(ray.train.UserCallback):
+        def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+            for exception in worker_exceptions.values():
+                cause = getattr(exception, "_base_exc", exception)
+                if is_lasting(cause):
+                    raise cause
+
+    return NoSecondTry()
 
 
 class StepState:
