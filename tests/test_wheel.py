@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from environments import build_wheel, fresh_environment
 
 from seral.verbs.examples import shipped
 
@@ -27,18 +28,13 @@ Run = Callable[[str], str]
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this working copy."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
-    subprocess.run([*command, str(folder), str(ROOT)], check=True)
-    (path,) = folder.iterdir()
-    return path
+    return build_wheel(ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module", params=PYTHONS, ids=lambda name: Path(name).name)
 def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """`installed(command)`: what a command prints, in one empty folder, with the wheel and nothing else installed."""
+    """`installed(command)`: what a command prints, in one empty folder, with the wheel and what it requires alone."""
     folder = tmp_path_factory.mktemp("outside")
-    subprocess.run([request.param, "-m", "venv", str(folder / "venv")], check=True)
     (folder / "work").mkdir()
     outside = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
     outside |= {"PATH": f"{folder / 'venv' / 'bin'}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1", "HOME": str(folder)}
@@ -50,7 +46,11 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    run(f"pip install --quiet --constraint {ROOT / 'constraints.txt'} '{wheel}[demo,submit]'")
+    if request.param == sys.executable:
+        fresh_environment(folder / "venv", wheel, frozenset({"demo", "submit"}))
+    else:
+        subprocess.run([request.param, "-m", "venv", str(folder / "venv")], check=True)
+        run(f"pip install --quiet --constraint {ROOT / 'constraints.txt'} '{wheel}[demo,submit]'")
     yield run
     shutil.rmtree(folder)
 
@@ -72,7 +72,8 @@ def test_every_python_of_the_classifiers_is_allowed() -> None:
 @pytest.mark.release
 @pytest.mark.timeout(3000)  # an environment of its own, then the demonstration
 def test_the_demonstration_and_the_readme_work_from_the_wheel(installed: Run) -> None:
-    assert "/work/" not in installed("python -c 'import seral; print(seral.__file__)'")
+    assert str(ROOT) not in installed("python -c 'import seral; print(seral.__file__)'")
+    assert installed("python -c 'import importlib.util as u; print(u.find_spec(\"pytest\"))'") == "None\n"
     if [sys.executable] != PYTHONS:  # of this one `make demo` has it, with all that it takes
         assert "seral predict demo/run" in installed("seral demo --out demo")
     # Whatever the README starts from is there.

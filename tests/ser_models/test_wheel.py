@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
+from environments import build_wheel, fresh_environment
 
 from ser_models.build import build_model, save_model
 from ser_models.encoders import fingerprint, load_encoder
@@ -30,25 +29,11 @@ print(json.dumps([present, answers, sys.modules["ser_models"].__file__]))
 """
 
 
-def install(*arguments: str) -> None:
-    """By pip; skipped where it cannot get what it needs, unless everything has to run."""
-    done = subprocess.run(arguments, capture_output=True, text=True)
-    if done.returncode:
-        words = f"{' '.join(arguments[-3:])}: {done.stderr[-500:]}"
-        pytest.fail(words) if os.environ.get("SERAL_TEST_ALL") else pytest.skip(words)
-
-
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A fresh environment with the wheel and what it depends on, in the versions of constraints.txt."""
+    """A fresh environment with the wheel and what it depends on."""
     folder = tmp_path_factory.mktemp("fresh")
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, str(ROOT / "ser_models"), "--wheel-dir", str(folder)], check=True, capture_output=True)
-    (wheel,) = folder.glob("seral_models-*.whl")
-    venv.create(folder / "venv", with_pip=True)
-    python = str(folder / "venv" / "bin" / "python")
-    install(python, "-m", "pip", "install", "--constraint", str(ROOT / "constraints.txt"), str(wheel))
-    return python
+    return str(fresh_environment(folder / "venv", build_wheel(ROOT / "ser_models", folder)))
 
 
 @pytest.mark.slow
