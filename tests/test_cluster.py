@@ -37,6 +37,30 @@ def test_a_ray_that_does_not_come_up_is_a_sentence(tmp_path: Path) -> None:
     assert "the same command again" in done.stdout
 
 
+@pytest.mark.slow
+def test_ray_comes_up_on_a_machine_so_busy_that_its_agent_is_slow() -> None:
+    code = """
+import threading, time, psutil, ray
+from seral.cluster import *
+
+def hold_up() -> None:
+    agents: list[psutil.Process] = []
+    while not agents:
+        children = psutil.Process().children(recursive=True)
+        agents = [child for child in children if any("dashboard/agent.py" in word for word in child.cmdline())]
+    agents[0].suspend()
+    time.sleep(35)
+    agents[0].resume()
+
+threading.Thread(target=hold_up, daemon=True).start()
+start = time.monotonic()
+connect(ClusterOptions(cpus=1))
+print(time.monotonic() - start > 35, ray.is_initialized())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "True True\n", done.stderr
+
+
 def test_gpus_that_are_not_there_or_not_used_are_named() -> None:
     code = """
 import ray

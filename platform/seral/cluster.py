@@ -9,9 +9,10 @@ import logging
 import os
 import secrets
 import sys
+import time
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).parent
 """The folder of seral itself, which workers get as it is here."""
 POLL_S = 1.0
+START_S = 120.0
+"""Time that a local Ray's node, and the agents that it starts, have to come up: on a busy machine they need it."""
 WORKER_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"}
 """Environment of Ray's processes. Two arenas: with one a thread, memory that a thread freed is of no use to another."""
 SIGNALS_ARE_OURS = {"RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
@@ -89,6 +92,7 @@ def connect(options: ClusterOptions | None = None) -> None:
     if address:
         arguments["address"] = address
     else:
+        os.environ.setdefault("RAY_agent_register_timeout_ms", f"{START_S * 1000:.0f}")
         os.environ.setdefault("RAY_enable_metrics_collection", "0")  # core workers complain of nobody to send them to
         arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
@@ -98,7 +102,7 @@ def connect(options: ClusterOptions | None = None) -> None:
         ending.end_with_the_command(close=ray.shutdown, stop=guard.finish, farewell=guard.farewell)
     else:
         ending.end_with_the_command(close=ray.shutdown, stop=ray.shutdown)
-    with warnings.catch_warnings(), guard.marking() if guard else nullcontext():
+    with warnings.catch_warnings(), guard.marking() if guard else nullcontext(), _patience():
         warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral
         try:
             ray.init(**arguments)
@@ -121,6 +125,30 @@ def connect(options: ClusterOptions | None = None) -> None:
     quiet_ray_data()
     if options.use_gpu:
         _expect_gpus(joined=bool(address))
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Give a node START_S to come up, where Ray gives up after 30 s, which nothing sets."""
+    from ray._private import services
+
+    get_node = services.get_node
+
+    def patient(*arguments: Any, **options: Any) -> Any:
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                return get_node(*arguments, **options)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(POLL_S / 4)
+
+    services.get_node = patient
+    try:
+        yield
+    finally:
+        services.get_node = get_node
 
 
 def _expect_gpus(*, joined: bool) -> None:
