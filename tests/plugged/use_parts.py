@@ -18,10 +18,12 @@ CLASSES = ["anger", "happiness", "neutral", "sadness"]
 def run(*words: str, fails: bool = False) -> None:
     """One command, as a shell gives it."""
     sys.argv = ["seral", *words]
+    code: Any = 0
     try:
         main()
     except SystemExit as end:
-        assert bool(end.code) == fails, f"{' '.join(words)} ended with {end.code}"
+        code = end.code
+    assert bool(code) == fails, f"{' '.join(words)} ended with {code}"
 
 
 def named(part: str) -> str:
