@@ -85,9 +85,21 @@ def test_an_installed_package_is_used_in_a_loop_a_sweep_and_a_survey(
 
 @pytest.mark.slow
 def test_a_function_is_named_by_its_module_and_by_nobody_else(speech_pool: str, package: Path, tmp_path: Path) -> None:
-    config = tmp_path / "loop.json"
-    config.write_text(json.dumps(loop(speech_pool, tmp_path / "run", "seral_mine:outskirts")))
-    seral("loop", "run", str(config), "--set", "metrics=[seral_mine:WORST_RECALL]", cwd=package)
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(loop(speech_pool, tmp_path / "run", "random") | {"strategy": "random"}))
+    strategy, metrics, *_ = re.findall(
+        r"^seral loop run config.yaml (--set .+)$", PAGE.read_text("utf-8"), re.MULTILINE
+    )
+    words = [str(config), *strategy.split(), *metrics.split()]  # as the page writes them
+    printed = seral("loop", "run", *words, cwd=package)
+    assert re.search(r"seral_mine:WORST_RECALL +seral_mine:WORST_RECALL 95 %", printed)
+    for name in ("headline", "costs", "groups", "rounds"):
+        table = (tmp_path / "run" / "report" / f"{name}.csv").read_text()
+        assert "seral_mine:WORST_RECALL" in table.partition("\n")[0], name
+    page = (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    assert ">seral_mine:WORST_RECALL<" in page
+    (listed,) = json.loads(seral("runs", "ls", str(tmp_path / "run"), "--json", cwd=package))
+    assert 0 <= listed["seral_mine:WORST_RECALL"] <= 1
     (first,) = tmp_path.glob("run/trajectories/*/rounds/0000/metrics.json")
     scores = json.loads(first.read_text())["test"]
     assert 0 <= scores["seral_mine:WORST_RECALL"] <= scores["uar"]
@@ -95,7 +107,17 @@ def test_a_function_is_named_by_its_module_and_by_nobody_else(speech_pool: str, 
     assert "seral_mine:outskirts" in seral("loop", "status", str(tmp_path / "run"), cwd=package)  # runs no code of it
     refused = seral("predict", str(tmp_path / "run"), speech_pool, "--out", "p.parquet", cwd=package, ok=False)
     assert "set SERAL_PLUGINS=seral_mine if it may run" in refused
-    wrong = seral("loop", "run", str(config), "--set", "strategy.power=x", cwd=package, ok=False)
+    wrong = seral(
+        "loop",
+        "run",
+        str(config),
+        *strategy.split(),
+        *metrics.split(),
+        "--set",
+        "strategy.power=x",
+        cwd=package,
+        ok=False,
+    )
     assert "option power of strategy seral_mine:outskirts is 'x'; its default is 1.0" in wrong
 
 

@@ -57,7 +57,7 @@ Answer = str | Mapping[str, float] | None
 FIXED: dict[str, Any] = {"random_arm": False, "full_arm": False, "probe": False}
 """Options of the loop that compare arms, which a session has one of."""
 REFUSED = {*FIXED, "pool", "run", "seeds", "people", "budget", "stop", "others", "source_corpora", "votes", "grown"}
-REFUSED |= {"dev", "track", "candidates_per_round"}
+REFUSED |= {"dev", "track"}
 """Options of the loop that a session decides by what it is asked and told, or cannot have."""
 MAY_CHANGE = {"run", "cluster"}
 ANSWERS = "answers.json"

@@ -60,7 +60,7 @@ def arm_rows(records: RunRecords) -> list[dict[str, Any]]:
 
 def _further_cells(records: RunRecords, of_round: pd.DataFrame) -> dict[str, str]:
     """Other people's metrics of a round, each with its interval."""
-    cells = {}
+    cells: dict[str, str] = {}
     for name in records.further:
         cells |= {name: f"{of_round[name].mean():.3f}", f"{name} 95 %": _between(*_interval(of_round, name), 3)}
     return cells
