@@ -104,8 +104,8 @@ class Session:
         self._answers = SessionAnswers(storage.join(self.folder, ANSWERS), self._fold)
 
     def ask(self, k: int) -> list[str]:
-        """Ids of k clips to label next, those first that the strategy prefers; fewer where no more are left, and at most
-        `candidates_per_round`, where that is set.
+        """Ids of k clips to label next, those first that the strategy prefers; fewer where no more are left, and where
+        `candidates_per_round` is less.
 
         What was told since the last question is learnt from first. Clips of that question without an answer come back
         among the others; asked again without any, it gives them anew.

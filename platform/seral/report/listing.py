@@ -8,11 +8,10 @@ from typing import Any
 from seral import storage
 from seral.errors import SeralError, StateError
 from seral.loop.folders import read_rounds, round_folder
-from seral.loop.options import LoopOptions
 from seral.loop.status import loop_status
 from seral.report.records import further_metrics
 from seral.schema import FULL
-from seral.task.run import CONFIG, ENVIRONMENT, read_config, read_options, verb_of
+from seral.task.run import CONFIG, ENVIRONMENT, read_config, verb_of
 
 FURTHER = "further"
 ARMS_BESIDE = {"gold": 1, "people": 0}
@@ -55,7 +54,7 @@ def _row(run: str) -> dict[str, Any]:
 
 def _loop(run: str) -> dict[str, Any]:
     """Labels, score on dev and state of a run of the loop."""
-    options, status = read_options(LoopOptions, run), loop_status(run)
+    config, status = read_config(run, "loop"), loop_status(run)  # its values alone: no code that they name is run
     chosen = [row for row in status if not row["trajectory"].startswith((f"{FULL}.", "random."))] or status
     scores = [value for row in chosen if (value := row.get("dev_uar", row.get("dev_ccc"))) is not None]
     mean = {
@@ -67,8 +66,8 @@ def _loop(run: str) -> dict[str, Any]:
     if waiting:
         return mean | {"state": waiting[0]}
     folds = len(storage.read_json(storage.join(run, ENVIRONMENT)).get("n_train", {})) if status else 1
-    arms = 1 + len(options.others) + ARMS_BESIDE[options.annotator]
-    planned = max(folds * len(options.seeds) * arms, 1)
+    arms = 1 + len(config["others"]) + ARMS_BESIDE["gold" if config.get("people") is None else "people"]
+    planned = max(folds * len(config["seeds"]) * arms, 1)
     ended = sum(bool(row["stopped"]) for row in status if not row["trajectory"].startswith(f"{FULL}."))
     return mean | {"state": "done" if ended >= planned else f"{ended} of {planned} trajectories ended"}
 
