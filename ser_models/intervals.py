@@ -78,6 +78,16 @@ def jackknife_interval(value: Any, without_G: NDArray[np.floating]) -> Interval:
     return Interval(*_interval(value, error, count))
 
 
+def with_interval(
+    statistic: Statistic, truth_N: NDArray[Any], predicted_N: NDArray[Any], unit_N: NDArray[np.generic], fewest: int = 2
+) -> tuple[Any, Interval]:
+    """A statistic of some clips, and its interval over units (speakers); NaN for fewer than `fewest` of these."""
+    value = statistic(truth_N, predicted_N)
+    if len(np.unique(unit_N)) < fewest:
+        return value, Interval(*(np.full(np.shape(value), np.nan) for _ in range(3)))
+    return value, jackknife_interval(value, without_each(statistic, truth_N, predicted_N, unit_N))
+
+
 def paired_difference(
     metric: Statistic,
     truth_N: NDArray[Any],

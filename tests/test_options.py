@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import pytest
@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from seral.errors import AwaitingLabels, OptionError, PoolError
-from seral.options import PAUSED, Options, describe, dump, json_schema, load, parse, run_job
+from seral.options import PAUSED, Options, describe, dump, json_schema, load, parse, put, run_job
 
 
 class Inner(Options):
@@ -40,6 +40,13 @@ def test_values_and_overrides_meet_and_overrides_win() -> None:
         where="here", steps=3, inner=Inner(rate=1, names=["p", "q"]), other=Inner(rate=0.1, names=["a"])
     )
     assert values == {"where": "here", "steps": 1, "inner": {"rate": 0.25, "names": ["x"]}}
+
+
+def test_options_of_what_is_named_alone_keep_its_name() -> None:
+    values: dict[str, Any] = {"strategy": "random"}
+    put(values, "strategy.power", 2)
+    put(values, "other.inner.rate", 1)
+    assert values == {"strategy": {"name": "random", "power": 2}, "other": {"inner": {"rate": 1}}}
 
 
 def test_an_override_can_take_a_value_away() -> None:

@@ -51,7 +51,9 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 def parse(model: type[OptionsT], values: Mapping[str, Any], overrides: Sequence[str] = ()) -> OptionsT:
-    """Build a model from plain values and `key.path=value` overrides. Raises OptionError naming each wrong field."""
+    """Build a model from plain values and `key.path=value` overrides, which may name code by its module as a command's
+    words may. Raises OptionError naming each wrong field."""
+    allow(overrides)
     merged = deep_copy(values)
     for override in overrides:
         _apply(merged, override)
@@ -81,7 +83,7 @@ def load(
     The file may say `verb: NAME`, as the config.yaml of every result does. Raises OptionError for another verb's file.
     """
     values = {} if path is None else read_yaml(path)
-    allow([values, overrides])
+    allow(values)
     named = values.pop(VERB, verb)
     if verb is not None and named != verb:
         raise OptionError(f"{path} holds options of {named!r}, not of {verb!r}: name a file of {verb!r}")
@@ -270,11 +272,12 @@ def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def put(values: dict[str, Any], path: str, value: Any) -> None:
-    """Set one option in plain values in place; `path` is `key.inner.key`."""
+    """Set one option in plain values in place; `path` is `key.inner.key`. A name alone becomes `{name: NAME}` first, as
+    of a strategy that options are set of."""
     *parents, last = path.split(".")
     for parent in parents:
-        if not isinstance(values.get(parent), dict):
-            values[parent] = {}
+        if not isinstance(inner := values.get(parent), dict):
+            values[parent] = {"name": inner} if isinstance(inner, str) else {}
         values = values[parent]
     values[last] = value
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ser_models.adapters.injection import PeftOptions, inject, target_pattern
 from ser_models.adapters.parameters import adapter_modules, adapter_tags
-from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD
+from ser_models.adapters.targets import default_targets
 from ser_models.encoders import SpeechEncoder
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def attach_adalora(encoder: SpeechEncoder, options: AdaloraOptions, *, seed: int
     """Put low-rank updates on an encoder in place and freeze the rest; at first the output is unchanged."""
     from peft import AdaLoraConfig
 
-    targets = options.targets or ATTENTION_AND_FEEDFORWARD[encoder.family]
+    targets = options.targets or default_targets(encoder)
     config = AdaLoraConfig(
         init_r=options.start_rank,
         target_r=options.rank,

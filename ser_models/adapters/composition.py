@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ser_models.adapters import ADAPTERS
+from ser_models.adapters.parameters import refuse_second
 from ser_models.encoders import SpeechEncoder
 from ser_models.registry import did_you_mean
 
@@ -33,5 +34,14 @@ def attach_adapters(encoder: SpeechEncoder, spec: str | Mapping[str, Any], *, se
     if unknown := [kind for kind in options if kind not in ADAPTERS]:
         raise ValueError(f"no adapter {unknown[0]!r}; known: {', '.join(ADAPTERS)}")
     for kind in ADAPTERS.own_first(options):
-        ADAPTERS[kind].attach(encoder, options[kind], seed=seed)
+        attach_one(encoder, kind, options[kind], seed=seed)
     return encoder
+
+
+def attach_one(encoder: SpeechEncoder, kind: str, options: Any, *, seed: int) -> None:
+    """Put an adapter on an encoder in place, noted by its name in the table: named by module it has two."""
+    refuse_second(encoder, kind)
+    before = set(encoder.adapters)
+    ADAPTERS[kind].attach(encoder, options, seed=seed)
+    for own_name in encoder.adapters.keys() - before:
+        encoder.adapters[kind] = encoder.adapters.pop(own_name)

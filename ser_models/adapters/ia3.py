@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ser_models.adapters.injection import PeftOptions, inject, target_pattern
-from ser_models.adapters.targets import KEY_VALUE_FEEDFORWARD
+from ser_models.adapters.targets import KEY_VALUE_FEEDFORWARD, default_targets
 from ser_models.encoders import SpeechEncoder
 
 
@@ -24,7 +24,8 @@ def attach_ia3(encoder: SpeechEncoder, options: Ia3Options, *, seed: int) -> Spe
     """Put vectors of ones on an encoder in place and freeze the rest. There is nothing to draw."""
     from peft import IA3Config
 
-    targets = KEY_VALUE_FEEDFORWARD[encoder.family]
+    names = default_targets(encoder)
+    targets = KEY_VALUE_FEEDFORWARD.get(encoder.family, ("k_proj", "v_proj", names[-1]))
     config = IA3Config(
         target_modules=target_pattern(encoder, options.top_layers, targets),
         # Of the feed-forward linear the input is scaled, of keys and values the output.

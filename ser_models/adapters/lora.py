@@ -13,7 +13,7 @@ from torch import nn
 
 from ser_models.adapters.injection import PeftOptions, inject, target_pattern
 from ser_models.adapters.parameters import adapter_modules
-from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD
+from ser_models.adapters.targets import default_targets
 from ser_models.encoders import SpeechEncoder
 
 
@@ -72,7 +72,7 @@ def attach_dora(encoder: SpeechEncoder, options: DoraOptions, *, seed: int) -> S
 def _attach(encoder: SpeechEncoder, kind: str, options: LoraOptions, seed: int, *, use_dora: bool) -> None:
     from peft import LoraConfig
 
-    targets = options.targets or ATTENTION_AND_FEEDFORWARD[encoder.family]
+    targets = options.targets or default_targets(encoder)
     config = LoraConfig(
         r=options.rank,
         # peft takes any number here; its annotation says int.

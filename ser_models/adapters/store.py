@@ -1,12 +1,13 @@
 """Adapters on disk, nothing pickled: what peft made in peft's layout, the rest beside it.
 
 adapter_config.json adapter_model.safetensors    kinds whose layers peft makes, as peft reads and writes them
-adapters.json adapters.safetensors               kinds and options of the others, and their weights
+adapters.json adapters.safetensors               kinds and options of the others and of packages, and their weights
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ser_models.adapters import ADAPTERS
+from ser_models.adapters.composition import attach_one
 from ser_models.adapters.injection import inject
 from ser_models.adapters.parameters import adapter_buffers, adapter_modules, adapter_parameters
 from ser_models.encoders import SpeechEncoder
@@ -37,9 +39,9 @@ def save_adapter(encoder: SpeechEncoder, folder: str | Path) -> None:
     if peft:
         _write(folder / WEIGHTS, {_peft_name(name): parameter for name, parameter in peft.items()})
         encoder.model.peft_config["default"].save_pretrained(folder)
-    if own:
+    kinds = {kind: asdict(options) for kind, options in encoder.adapters.items() if not _told_by_peft(kind)}
+    if kinds:
         _write(folder / OWN_WEIGHTS, {_own_name(name): parameter for name, parameter in own.items()})
-        kinds = {kind: asdict(options) for kind, options in encoder.adapters.items() if ADAPTERS[kind].peft is None}
         (folder / OWN_CONFIG).write_text(json.dumps(kinds, indent=2) + "\n", encoding="utf-8")
 
 
@@ -72,6 +74,11 @@ def _by_maker(encoder: SpeechEncoder) -> tuple[dict[str, Tensor], dict[str, Tens
     return peft, own
 
 
+def _told_by_peft(kind: str) -> bool:
+    """Whether a configuration of peft says which kind it is: of a package's, a kind of seral's could say it too."""
+    return kind in ADAPTERS.own and ADAPTERS[kind].peft is not None
+
+
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     pairs = [(CONFIG, WEIGHTS), (OWN_CONFIG, OWN_WEIGHTS)]
     present = [pair for pair in pairs if any((folder / name).is_file() for name in pair)] or pairs[:1]
@@ -82,7 +89,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def read_kinds(folder: str | Path) -> dict[str, Any]:
-    """Kinds and options of the saved adapters that peft did not make."""
+    """Kinds and options of the saved adapters, without those of seral's that peft made."""
     path = Path(folder) / OWN_CONFIG
     own: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if unknown := [kind for kind in own if kind not in ADAPTERS]:
@@ -104,23 +111,30 @@ def take_over(encoder: SpeechEncoder, folder: str | Path) -> SpeechEncoder:
 
 
 def _attach_saved(encoder: SpeechEncoder, folder: Path) -> None:
-    own = read_kinds(folder)
+    options = read_kinds(folder)
     config = _read_config(folder) if (folder / CONFIG).is_file() else None
-    for kind in ADAPTERS.own_first([*own, *ADAPTERS]):
-        adapter = ADAPTERS[kind]
-        if config is not None and adapter.peft is not None and adapter.peft(config):
-            inject(encoder, kind, adapter.options(), config)
-        if kind in own:
-            adapter.attach(encoder, own[kind], seed=0)
+    of_peft = None if config is None else _kind_of_peft(folder, config, options)
+    for kind in ADAPTERS.own_first([*options, *([of_peft] if of_peft else [])]):
+        if kind == of_peft:
+            inject(encoder, kind, options.get(kind) or ADAPTERS[kind].options(), config)
+        else:
+            attach_one(encoder, kind, options[kind], seed=0)
+
+
+def _kind_of_peft(folder: Path, config: PeftConfig, named: Iterable[str]) -> str:
+    """The kind whose layers peft made: one that is named beside them, or the first that the configuration fits."""
+    readable = {kind: adapter.peft for kind, adapter in ADAPTERS.items() if adapter.peft is not None}
+    kinds = [kind for kind in named if ADAPTERS[kind].peft]
+    kinds += [kind for kind, is_kind in readable.items() if is_kind(config)]
+    if not kinds:
+        raise ValueError(f"{folder} holds a {config.peft_type} adapter; only {', '.join(readable)} can be loaded")
+    return kinds[0]
 
 
 def _read_config(folder: Path) -> PeftConfig:
     from peft import PeftConfig
 
     config = PeftConfig.from_pretrained(str(folder))
-    readable = {kind: adapter.peft for kind, adapter in ADAPTERS.items() if adapter.peft is not None}
-    if not any(is_kind(config) for is_kind in readable.values()):
-        raise ValueError(f"{folder} holds a {config.peft_type} adapter; only {', '.join(readable)} can be loaded")
     # Saved adapters say inference_mode, which would freeze them.
     config.inference_mode = False
     return config

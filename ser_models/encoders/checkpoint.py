@@ -16,7 +16,7 @@ from torch import Tensor
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, no_progress_bars
 
 
-def read_checkpoint(source: str, families: Collection[str]) -> tuple[Any, bool]:
+def read_checkpoint(source: str, families: Mapping[str, Any]) -> tuple[Any, bool]:
     """The encoder network of a folder or hub id in fp32, and whether its clips are to be standardised."""
     from transformers import AutoModel  # takes seconds: whoever loads no encoder does without
 
@@ -25,6 +25,7 @@ def read_checkpoint(source: str, families: Collection[str]) -> tuple[Any, bool]:
         raise ValueError(
             f"{source} is a {model_type!r} checkpoint, not a supported encoder; known: {', '.join(sorted(families))}"
         )
+    _ = families[model_type]  # a package makes its network known to transformers as its class is imported
     try:
         with no_progress_bars(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # what is wrong with it is said below

@@ -39,7 +39,7 @@ def seral_tiny() -> Wav2Vec2Encoder:
     """
     # transformers draws from the global generator before it reads the weights; its state is left as it was.
     with torch.random.fork_rng(devices=[]):
-        model, normalise = read_checkpoint(str(FOLDER), ("wav2vec2",))
+        model, normalise = read_checkpoint(str(FOLDER), {"wav2vec2": Wav2Vec2Encoder})
     return Wav2Vec2Encoder(model, normalise=normalise)
 
 

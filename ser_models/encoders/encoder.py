@@ -47,6 +47,9 @@ class SpeechEncoder(nn.Module, ABC):
     """Configuration that changes the output but cannot be read off the weights: part of the fingerprint."""
     depth_fields: ClassVar[tuple[str, ...]] = ("num_hidden_layers",)
     """Fields of the configuration that hold the number of layers."""
+    targets: ClassVar[tuple[str, ...]] = ()
+    """Last names of the attention projections and feed-forward linears, the second of these last, where adapters go by
+    default; those of seral's families are in ser_models.adapters.targets."""
     limit_samples: int | None = None
     """The longest clip that can be encoded; None = any."""
 

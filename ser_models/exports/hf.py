@@ -31,7 +31,7 @@ ABOUT = """A model for speech emotion recognition, exported by seral.
 
 It is loaded by `AutoModelForAudioClassification.from_pretrained(FOLDER, trust_remote_code=True)`."""
 FOOTER = '''
-from {network_module} import {network}
+{network_import}
 
 
 class SeralForAudioClassification(SerForAudioClassification):
@@ -64,12 +64,13 @@ def code_of(model: SerModel) -> str:
     """The source of the file beside the configuration."""
     network, encoder = type(model.encoder.model), type(model.encoder)
     carried = {kind: ADAPTERS[kind] for kind in model.encoder.adapters}
-    roots: list[Any] = [SerForAudioClassification, encoder]
+    of_transformers = network.__module__.partition(".")[0] == "transformers"
+    roots: list[Any] = [SerForAudioClassification, encoder, *([] if of_transformers else [network])]
     for adapter in carried.values():
         roots += [adapter.options, adapter.attach]
     pairs = [f'"{kind}": ({part.options.__name__}, {part.attach.__name__})' for kind, part in carried.items()]
     footer = FOOTER.format(
-        network_module=network.__module__,
+        network_import=f"from {network.__module__} import {network.__name__}" if of_transformers else "",
         network=network.__name__,
         encoder=encoder.__name__,
         adapters=", ".join(pairs),
@@ -99,9 +100,8 @@ def read_hf(folder: str | Path) -> tuple[SerModel, dict[str, Any]]:
     family = config.encoder.get("model_type")
     if config.model_type != SerConfig.model_type or family not in FAMILIES:
         raise ValueError(f"{folder} is no export of seral: its config.json says {config.model_type!r} on {family!r}")
-    kinds = ADAPTERS.own_first(config.adapters)
-
-    exported_class = _class_of(_network_class(config.encoder), FAMILIES[str(family)], kinds)
+    kinds, encoder = ADAPTERS.own_first(config.adapters), FAMILIES[str(family)]
+    exported_class = _class_of(_network_class(config.encoder), encoder, kinds)
     with no_progress_bars():
         exported = exported_class.from_pretrained(folder, config=config, dtype=torch.float32)
     return exported.model, {name: config.head.get(name) for name in ("temperature", "abstain_below")}

@@ -94,11 +94,11 @@ OBJECTIVES = Registry(OWN, "seral.objectives", only(ObjectiveKind))
 
 def find_objective(name: str | None, family: str) -> str:
     """The objective of that name, or the first for a family of encoders. ValueError for one that does not fit."""
-    fitting = [kind for kind, objective in OBJECTIVES.items() if objective.fits(family)]
-    if name is None:
-        return fitting[0]
-    if name not in OBJECTIVES:
+    if name is not None and name not in OBJECTIVES:
         raise ValueError(f"no objective {name!r}; known: {', '.join(OBJECTIVES)}")
-    if name not in fitting:
+    if name is not None and OBJECTIVES[name].fits(family):
+        return name
+    fitting = [kind for kind, objective in OBJECTIVES.items() if objective.fits(family)]
+    if name is not None:
         raise ValueError(f"the objective {name!r} does not fit encoders of {family}; these do: {', '.join(fitting)}")
-    return name
+    return fitting[0]

@@ -40,12 +40,16 @@ def picks_of(run: str | Path, arm: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    "strategy", ["margin", *(pytest.param(name, marks=pytest.mark.slow) for name in ("auto", "batch_bald"))]
+    ("strategy", "further"),
+    [
+        ("margin", {"candidates_per_round": 24}),
+        *(pytest.param(name, {}, marks=pytest.mark.slow) for name in ("margin", "auto", "batch_bald")),
+    ],
 )
 def test_a_session_picks_and_learns_as_the_loop_does(
-    strategy: str, two_corpora: str, emotion_of: dict[str, Any], tmp_path: Path
+    strategy: str, further: dict[str, Any], two_corpora: str, emotion_of: dict[str, Any], tmp_path: Path
 ) -> None:
-    values: dict[str, Any] = {"pool": two_corpora, "classes": CLASSES, "split": SPLIT, "folds": [0]}
+    values: dict[str, Any] = {"pool": two_corpora, "classes": CLASSES, "split": SPLIT, "folds": [0], **further}
     arms = {"random_arm": False, "full_arm": False, "seeds": [3], "budget": {"sizes": [8, 14, 20]}}
     run = run_loop(parse(LoopOptions, {**values, **arms, "run": str(tmp_path / "run"), "strategy": strategy}))
     wanted = picks_of(run, strategy)

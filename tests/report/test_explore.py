@@ -17,7 +17,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from sklearn.metrics import recall_score
 
 from ser_models.intervals import jackknife_interval
-from ser_models.metrics import calibration_error
+from ser_models.metrics import Metric, calibration_error
+from ser_models.metrics import uar as uar_of_clips
 from seral.errors import OptionError, StateError
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
@@ -25,7 +26,7 @@ from seral.options import parse
 from seral.pool.shards import open_pool
 from seral.report.calibration import tempered
 from seral.report.comparison import headline
-from seral.report.groups import results_by_group
+from seral.report.groups import group_tables, results_by_group
 from seral.report.judged import confusions, judged_clips
 from seral.report.listing import list_runs
 from seral.report.options import ReportOptions
@@ -106,7 +107,13 @@ def test_judged_clips_say_what_the_rounds_say(runs: dict[str, str], judged: pd.D
 
 
 def test_groups_against_plain_definitions(judged: pd.DataFrame) -> None:
-    results = results_by_group(judged, EMOTIONS).set_index(["by", "arm", "group"])
+    further = {"mine:uar": Metric(uar_of_clips, of="classes")}
+    results = results_by_group(judged, EMOTIONS, further).set_index(["by", "arm", "group"])
+    for end in ("", "_low", "_high"):  # the same metric as somebody else's, whose interval is not cut off at 0 and 1
+        theirs, ours = results[f"mine:uar{end}"], results[f"uar{end}"]
+        assert theirs.clip(0, 1).to_numpy() == pytest.approx(ours.to_numpy(), nan_ok=True)
+    tables = group_tables(results.reset_index())
+    assert tables["language"].columns[-2:] == ["mine:uar", "95 % interval"]
     assert set(results.index.unique("by")) == {"class", "speaker", "fold", "language"}
 
     def uar(rows: pd.DataFrame) -> float:

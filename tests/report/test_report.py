@@ -26,8 +26,10 @@ from seral.report.comparison import (
     curve,
     differences,
     headline,
+    last_rounds,
     paired_difference,
 )
+from seral.report.outcome import arm_rows
 from seral.report.records import read_run
 from seral.report.report import write_report
 from seral.schema import LABEL, METADATA_COLUMNS, PICK, UTTERANCE, prediction_schema
@@ -64,6 +66,7 @@ def score(truth_N: np.ndarray, predicted_N: np.ndarray) -> dict[str, Any]:
         "macro_f1": f1_C.mean(),
         "per_class_recall": dict(zip(CLASSES, recall_C.tolist(), strict=True)),
         "confusion": confusion_CC.tolist(),
+        "mine:WORST.recall": recall_C.min(),
     }
 
 
@@ -223,6 +226,13 @@ def test_the_page_holds_the_numbers(run_pool: tuple[Path, pa.Table], page: Path)
     records = read_run(run_pool[0])
     for row in headline(records).to_dict("records"):
         assert f"{100 * row['uar']:.1f} ± {100 * row['uar_std']:.1f}" in text
+        worst = row["mine:WORST.recall"]
+        assert f"{worst:.3f} ± {row['mine:WORST.recall_std']:.3f}" in text
+    assert records.further == ["mine:WORST.recall"]
+    (last, *_) = [row for row in arm_rows(records)[::-1] if row["arm"] == records.arms[0]]
+    final = last_rounds(records.rounds).query("arm == @records.arms[0]")["mine:WORST.recall"]
+    assert last["mine:WORST.recall"] == f"{final.mean():.3f}"
+    assert " to " in last["mine:WORST.recall 95 %"]
     for difference in differences(records):
         assert difference.sentence in text
     assert "demo <v1>" in text

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ser_models.registry import allow
 from seral.cli.arguments import Sets
 from seral.cli.completion import of_table
 from seral.cli.configured import command_of
@@ -38,6 +39,7 @@ def select(
     from seral.options import parse
     from seral.selection.options import BatchOptions
 
+    allow(strategy)
     source = {"features": features, "predictions": predictions, "metadata": metadata, "labelled": labelled}
     values: dict[str, Any] = {"source": source, "strategy": {"name": strategy}, "out": out, "parts": parts}
     values |= {name: value for name, value in {"count": count, "minutes": minutes}.items() if value is not None}

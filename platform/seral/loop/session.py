@@ -57,7 +57,7 @@ Answer = str | Mapping[str, float] | None
 FIXED: dict[str, Any] = {"random_arm": False, "full_arm": False, "probe": False}
 """Options of the loop that compare arms, which a session has one of."""
 REFUSED = {*FIXED, "pool", "run", "seeds", "people", "budget", "stop", "others", "source_corpora", "votes", "grown"}
-REFUSED |= {"dev", "track", "candidates_per_round"}
+REFUSED |= {"dev", "track"}
 """Options of the loop that a session decides by what it is asked and told, or cannot have."""
 MAY_CHANGE = {"run", "cluster"}
 ANSWERS = "answers.json"
@@ -104,7 +104,8 @@ class Session:
         self._answers = SessionAnswers(storage.join(self.folder, ANSWERS), self._fold)
 
     def ask(self, k: int) -> list[str]:
-        """Ids of k clips to label next, those first that the strategy prefers; fewer where no more are left.
+        """Ids of k clips to label next, those first that the strategy prefers; fewer where no more are left, and where
+        `candidates_per_round` is less.
 
         What was told since the last question is learnt from first. Clips of that question without an answer come back
         among the others; asked again without any, it gives them anew.

@@ -17,12 +17,13 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ser_models.intervals import Interval, Statistic, jackknife_interval, mean_interval, without_each
+from ser_models.intervals import Statistic, mean_interval, with_interval
 from ser_models.metrics import ccc_by_dimension, per_class_recall, uar
 from seral.labels.annotator import Annotator
 from seral.models.fold_models import FoldModel
 from seral.pool.ids import Ids, one_array, positions
 from seral.pool.splits import Fold
+from seral.task.groups import grouped
 
 FEWEST = 3
 """Speakers below which a figure has no interval."""
@@ -110,7 +111,7 @@ class Judged:
         def recall(truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
             return per_class_recall(truth, predicted, len(self.classes))
 
-        value_C, (low_C, high_C) = recall(self.truth, self.predicted), self._interval(recall, self.truth >= 0)
+        value_C, low_C, high_C = self._with_interval(recall, self.truth >= 0)
         rows = []
         for code, name in enumerate(self.classes):
             own = self.about[self.truth == code]
@@ -122,25 +123,20 @@ class Judged:
 
     def by(self, group: str) -> list[dict[str, Any]]:
         """The score within each corpus, language, gender or speaker, with its interval over speakers."""
-        rows = []
-        for name in sorted(self.about[group].unique()):
-            own_N = (self.about[group] == name).to_numpy()
-            clips, speakers = self._clips(int(own_N.sum())), int(self.about["speaker"][own_N].nunique())
-            rows.append({group: name, **self._of_rows(own_N), "clips": clips, "speakers": speakers})
-        return rows
+        return [
+            {group: name, **self._of_rows(own_N), "clips": self._clips(int(own_N.sum())), "speakers": speakers}
+            for name, own_N, speakers in grouped(self.about, group)
+        ]
 
     def _of_rows(self, own_N: NDArray[np.bool_]) -> dict[str, Any]:
-        low, high = self._interval(self.score, own_N)
-        return {"value": self.score(self.truth[own_N], self.predicted[own_N]), **self._bounds(low, high)}
+        value, low, high = self._with_interval(self.score, own_N)
+        return {"value": value, **self._bounds(low, high)}
 
-    def _interval(self, statistic: Statistic, own_N: NDArray[np.bool_]) -> tuple[Any, Any]:
-        """Ends of a statistic's interval over speakers; NaN for fewer than FEWEST."""
-        truth, predicted = self.truth[own_N], self.predicted[own_N]
-        value, speaker_N = statistic(truth, predicted), self.about["speaker"][own_N].to_numpy(str)
-        if len(np.unique(speaker_N)) < FEWEST:
-            return np.full(np.shape(value), np.nan), np.full(np.shape(value), np.nan)
-        interval: Interval = jackknife_interval(value, without_each(statistic, truth, predicted, speaker_N))
-        return interval.low, interval.high
+    def _with_interval(self, statistic: Statistic, own_N: NDArray[np.bool_]) -> tuple[Any, Any, Any]:
+        """A statistic of some rows and the ends of its interval over speakers; NaN for fewer than FEWEST."""
+        speaker_N = self.about["speaker"][own_N].to_numpy(str)
+        value, interval = with_interval(statistic, self.truth[own_N], self.predicted[own_N], speaker_N, FEWEST)
+        return value, interval.low, interval.high
 
     def _bounds(self, low: Any, high: Any) -> dict[str, float | None]:
         """Ends of an interval, within what a recall (0 to 1) or a CCC (-1 to 1) can be; None where there is none."""

@@ -66,7 +66,9 @@ class TaptRunOptions(Options):
         from ser_models.objectives import OBJECTIVES, check_adapter
 
         choices = [kind for kind, objective in OBJECTIVES.items() if objective.reads != "teacher"]
-        if self.objective is not None and self.objective not in choices:
+        if self.objective is not None and (
+            self.objective not in OBJECTIVES or OBJECTIVES[self.objective].reads == "teacher"
+        ):
             teaches = " (seral distil makes small encoders)" if self.objective in OBJECTIVES else ""
             raise ValueError(f"no objective {self.objective!r} for pretraining{teaches}; known: {', '.join(choices)}")
         # Without a choice it is an objective of masked prediction, whose options are the same.

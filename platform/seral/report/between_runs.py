@@ -140,11 +140,17 @@ def differences_table(gains: Sequence[Difference]) -> page.Table:
     return page.Table(caption=caption, columns=columns, rows=rows)
 
 
+def _shared_metrics(runs: dict[str, RunRecords]) -> list[str]:
+    """Metrics of other people's that all runs have."""
+    (first, *others) = runs.values()
+    return [name for name in first.further if all(name in records.further for records in others)]
+
+
 def _curves(runs: dict[str, RunRecords], options: ReportOptions) -> page.Picture:
-    parts = []
+    parts, further = [], _shared_metrics(runs)
     for name, records in runs.items():
         rounds = costs.with_costs(records, options.price_per_label, options.price_per_hour)
-        frame = costs.points(rounds[rounds["arm"] != FULL])
+        frame = costs.points(rounds[rounds["arm"] != FULL], further)
         parts.append(frame.assign(arm=name + ": " + frame["arm"]))
     points = pd.concat(parts, ignore_index=True)
     arms, classes = points["arm"].unique().tolist(), next(iter(runs.values())).classes
@@ -152,5 +158,5 @@ def _curves(runs: dict[str, RunRecords], options: ReportOptions) -> page.Picture
         figure=curves_along_labels(points, arms),
         alt=f"Line chart of test UAR along labels of {', '.join(arms)}.",
         caption="Mean over folds and seeds; the band is one standard deviation.",
-        chart=charts.learning_curves(points, arms, 1 / len(classes)),
+        chart=charts.learning_curves(points, arms, 1 / len(classes), further),
     )

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from seral.figures.axes import PALETTE
+from seral.report.comparison import METRICS
 from seral.report.figures import arm_styles
 from seral.schema import FULL, RANDOM
 
@@ -18,7 +19,6 @@ SHAPES = {"o": "circle", "^": "triangle-up", "D": "diamond", "v": "triangle-down
 DASHES: dict[Any, list[int]] = {"-": [1, 0], "-.": [6, 2, 1, 2], ":": [1, 2], "--": [5, 3], (0, (5, 1)): [5, 1]}
 COST = {"labels": "labels", "share of labels, %": "share", "minutes of annotators": "minutes", "money": "money"}
 """Costs that a curve may run along: words of the page, and the field."""
-SCORES = {"UAR %": "uar", "WA %": "wa", "macro-F1 %": "macro_f1"}
 SHOWN_ARMS = {"filter": "indexof(arms, datum.arm) >= 0"}
 Y: Spec = {"field": "y", "type": "quantitative", "scale": {"zero": False}}
 MARKS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
@@ -82,30 +82,33 @@ def _curves(arms: Sequence[str], title: str, tooltip: list[Spec]) -> list[Spec]:
     ]
 
 
-def learning_curves(points: pd.DataFrame, arms: list[str], chance: float) -> Spec:
+def learning_curves(points: pd.DataFrame, arms: list[str], chance: float, further: Sequence[str] = ()) -> Spec:
     """Scores along labels, minutes or money with a band of one standard deviation; all labels as a level.
 
     `points` has a row an arm and round: labels, share, minutes, money, trajectories, and of each score NAME, NAME_std.
     """
     costs = {words: name for words, name in COST.items() if points[name].notna().any()}
+    unit = "score" if further else "score, %"
+    scores = {title: name for name, title in METRICS.items()} | {name: name for name in further}
     tooltip = [
         {"field": "arm"},
         {"field": "round"},
         *({"field": name, "title": words} for words, name in costs.items()),
-        {"field": "y", "title": "score, %"},
+        {"field": "y", "title": unit},
         {"field": "deviation", "title": "±"},
         {"field": "trajectories", "title": "runs"},
     ]
     by_chance = {
         "data": {"values": [{"y": round(100 * chance, 2), "level": "chance"}]},
         "mark": {"type": "rule", "strokeDash": [1, 4], "color": "gray"},
+        "transform": [{"filter": f"indexof({list(METRICS)}, score) >= 0"}],
         "encoding": {"y": Y, "tooltip": [{"field": "level"}, {"field": "y", "title": "score, %"}]},
     }
     return _spec(
         points,
         width=560,
         height=320,
-        params=[_arms(arms), _select("along", costs, "along"), _select("score", SCORES, "score")],
+        params=[_arms(arms), _select("along", costs, "along"), _select("score", scores, "score")],
         transform=[
             SHOWN_ARMS,
             {"calculate": "datum[along]", "as": "x"},
@@ -114,7 +117,7 @@ def learning_curves(points: pd.DataFrame, arms: list[str], chance: float) -> Spe
             {"calculate": "datum.y - datum.deviation", "as": "low"},
             {"calculate": "datum.y + datum.deviation", "as": "high"},
         ],
-        layer=[*_curves(arms, "test score, %", tooltip), by_chance],
+        layer=[*_curves(arms, f"test {unit}", tooltip), by_chance],
     )
 
 

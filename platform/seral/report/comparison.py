@@ -15,8 +15,8 @@ from ser_models.intervals import mean_interval, sign_flip_p
 from seral.report.records import RunRecords
 from seral.schema import FULL, KEYS, RANDOM
 
-METRICS = ["uar", "wa", "macro_f1"]
-"""Metrics of classes."""
+METRICS = {"uar": "UAR %", "wa": "WA %", "macro_f1": "macro-F1 %"}
+"""Metrics of classes, shown in per cent, and their headings; other people's are shown as they are, by their names."""
 FEW = 6
 """Folds below which the range of their differences is told beside the interval."""
 
@@ -107,9 +107,9 @@ def headline(records: RunRecords) -> pd.DataFrame:
 
 
 def metrics_of(records: RunRecords) -> list[str]:
-    """Columns of scores of a run: of classes, then the mean CCC and that of every dimension."""
+    """Columns of scores of a run: of classes, other people's, then the mean CCC and that of every dimension."""
     rated = ["ccc", *(f"ccc_{name}" for name in records.dimensions)] if records.dimensions else []
-    return [*(METRICS if records.classes else []), *rated]
+    return [*(METRICS if records.classes else []), *records.further, *rated]
 
 
 def _source_row(source: pd.DataFrame) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,8 +18,7 @@ from seral.report.records import RunRecords
 from seral.schema import KEYS
 
 CAPTION = (
-    "Each arm's rounds, means over folds and seeds; the 95 % interval of UAR is Student's t over folds. Minutes are "
-    "those {}. {}"
+    "Each arm's rounds, means over folds and seeds; 95 % intervals are Student's t over folds. Minutes are those {}. {}"
 )
 
 
@@ -41,22 +42,32 @@ def with_costs(records: RunRecords, per_label: float, per_hour: float) -> pd.Dat
     return rounds
 
 
-def points(rounds: pd.DataFrame) -> pd.DataFrame:
+def points(rounds: pd.DataFrame, further: Sequence[str] = ()) -> pd.DataFrame:
     """One row an arm and round: labels, share (per cent), minutes, money, trajectories, and the mean and deviation of
-    each metric in per cent; uar_low and uar_high are the interval over folds."""
+    each metric, those of classes in per cent, `further` ones as they are; NAME_low and NAME_high are the interval over
+    folds of UAR and of further ones."""
     by_round = rounds.groupby(["arm", "round"])
     costs = by_round[["labelled", "fraction", "minutes", "money"]].mean().rename(columns={"labelled": "labels"})
     costs["share"] = 100 * costs.pop("fraction")
-    means = 100 * by_round[METRICS].mean()
-    stds = (100 * by_round[METRICS].std(ddof=1)).fillna(0.0).add_suffix("_std")
-    of_folds = rounds.groupby(["arm", "round", "fold"])["uar"].mean().groupby(["arm", "round"])
-    ends = of_folds.apply(lambda own: mean_interval(100 * own.to_numpy(np.float64))[:2])
-    interval = pd.DataFrame(ends.tolist(), index=ends.index, columns=["uar_low", "uar_high"])
-    return costs.join([means, stds, interval]).assign(trajectories=by_round.size()).reset_index()
+    metrics = [*METRICS, *further]
+    scale = pd.Series({name: page.scale_of(name)[0] for name in metrics})
+    means = by_round[metrics].mean() * scale
+    stds = (by_round[metrics].std(ddof=1) * scale).fillna(0.0).add_suffix("_std")
+    intervals = [_over_folds(scale[name] * rounds[name], rounds) for name in ("uar", *further)]
+    return costs.join([means, stds, *intervals]).assign(trajectories=by_round.size()).reset_index()
 
 
-def cost_table(frame: pd.DataFrame, asks_people: bool, per_label: float, per_hour: float) -> page.Table:
-    """Costs and UAR by arm and round."""
+def _over_folds(score: pd.Series, rounds: pd.DataFrame) -> pd.DataFrame:
+    """Ends of the interval of a score over folds by arm and round, as NAME_low and NAME_high."""
+    of_folds = score.groupby([rounds["arm"], rounds["round"], rounds["fold"]]).mean().groupby(["arm", "round"])
+    ends = of_folds.apply(lambda own: mean_interval(own.to_numpy(np.float64))[:2])
+    return pd.DataFrame(ends.tolist(), index=ends.index, columns=[f"{score.name}_low", f"{score.name}_high"])
+
+
+def cost_table(
+    frame: pd.DataFrame, asks_people: bool, per_label: float, per_hour: float, further: Sequence[str] = ()
+) -> page.Table:
+    """Costs, UAR and further metrics by arm and round."""
     columns = {"labels": ("labels", 0), "minutes": ("minutes", 1), "money": ("money", 2)}
     shown = {words: of for words, of in columns.items() if frame[of[0]].notna().any()}
     rows = [
@@ -64,12 +75,19 @@ def cost_table(frame: pd.DataFrame, asks_people: bool, per_label: float, per_hou
             str(row["arm"]),
             str(row["round"]),
             *(page.number(row[name], digits) for name, digits in shown.values()),
-            page.number(row["uar"], 1),
-            "–" if pd.isna(row["uar_low"]) else f"{row['uar_low']:.1f} to {row['uar_high']:.1f}",
+            *(cell for name in ("uar", *further) for cell in _with_interval(row, name)),
         ]
         for row in frame.to_dict("records")
     ]
     whose = "that people took, by the ledger" if asks_people else "an annotator would take, at the pace of the run"
     money = f"Money: {per_label:g} a label and {per_hour:g} an hour."
     caption = CAPTION.format(whose, money if "money" in shown else "Give price_per_label or price_per_hour for money.")
-    return page.Table(caption=caption, columns=["arm", "round", *shown, "UAR %", "95 % interval"], rows=rows)
+    scores = (column for name in ("uar", *further) for column in (METRICS.get(name, name), "95 % interval"))
+    return page.Table(caption=caption, columns=["arm", "round", *shown, *scores], rows=rows)
+
+
+def _with_interval(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
+    digits, low = page.scale_of(name)[1], row[f"{name}_low"]
+    return page.number(row[name], digits), "–" if pd.isna(
+        low
+    ) else f"{low:.{digits}f} to {row[f'{name}_high']:.{digits}f}"

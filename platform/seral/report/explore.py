@@ -37,13 +37,14 @@ COLOURS = ("predicted", "answer", "round", "speaker", "corpus", "language", "qua
 def costs_section(records: RunRecords, options: ReportOptions, drawn: Mapping[str, Picture]) -> Section:
     """Curves along labels, minutes or money, and their table."""
     prices = (options.price_per_label, options.price_per_hour)
-    frame = costs.points(costs.with_costs(records, *prices))
+    frame = costs.points(costs.with_costs(records, *prices), records.further)
     return Section(
         frames={"costs": frame},
-        tables={"costs": costs.cost_table(frame, records.asks_people, *prices)},
+        tables={"costs": costs.cost_table(frame, records.asks_people, *prices, records.further)},
         pictures={
             "learning_curves": replace(
-                drawn["learning_curves"], chart=charts.learning_curves(frame, records.arms, 1 / len(records.classes))
+                drawn["learning_curves"],
+                chart=charts.learning_curves(frame, records.arms, 1 / len(records.classes), records.further),
             )
         },
     )
@@ -91,7 +92,8 @@ def players(pool: Pool, sections: list[Section], options: ReportOptions) -> list
 
 
 def _groups(records: RunRecords, judged: pd.DataFrame, drawn: Mapping[str, Picture]) -> Section:
-    results, counts = groups.results_by_group(judged, records.classes), confusions(judged, records.classes)
+    results = groups.results_by_group(judged, records.classes, groups.runnable(records.further))
+    counts = confusions(judged, records.classes)
     matrix = replace(drawn["confusion"], chart=charts.confusion(counts, records.classes))
     tables = {f"by_{name}": table for name, table in groups.group_tables(results).items()}
     return Section(frames={"groups": results, "confusions": counts}, tables=tables, pictures={"confusion": matrix})

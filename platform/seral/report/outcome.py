@@ -32,7 +32,8 @@ def run_outcome(run: str) -> dict[str, Any]:
 def arm_rows(records: RunRecords) -> list[dict[str, Any]]:
     """One row an arm and round: labels, test UAR in per cent (mean CCC without classes), and the gain on random.
 
-    Both have a 95 % interval (Student's t) over folds, over seeds where there is one fold; '' with a single value.
+    Other people's metrics stand beside them as they are. All have a 95 % interval (Student's t) over folds, over seeds
+    where there is one fold; '' with a single value.
     """
     metric = records.metrics[0]
     name, scale, digits = ("UAR %", 100, 1) if metric == "uar" else ("CCC", 1, 3)
@@ -52,8 +53,17 @@ def arm_rows(records: RunRecords) -> list[dict[str, Any]]:
                     "on random": "" if gain is None else f"{scale * gain.mean:+.{digits}f}",
                     "95 % of it": "" if gain is None else _between(scale * gain.low, scale * gain.high, digits),
                 }
+                | _further_cells(records, of_round)
             )
     return rows
+
+
+def _further_cells(records: RunRecords, of_round: pd.DataFrame) -> dict[str, str]:
+    """Other people's metrics of a round, each with its interval."""
+    cells: dict[str, str] = {}
+    for name in records.further:
+        cells |= {name: f"{of_round[name].mean():.3f}", f"{name} 95 %": _between(*_interval(of_round, name), 3)}
+    return cells
 
 
 def _interval(of_round: pd.DataFrame, metric: str) -> tuple[float, float]:

@@ -17,14 +17,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from seral.figures.axes import png
-from seral.report.comparison import Difference
+from seral.report.comparison import METRICS, Difference
 from seral.report.listening import Player
 from seral.report.records import RunRecords
 from seral.secrets.addresses import mask
 
 Row = list[str]
-CLASS_SCORES = {"UAR %": "uar", "WA %": "wa", "macro-F1 %": "macro_f1"}
-"""Headings of metrics of classes, and their columns."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,17 +151,18 @@ def headline_table(frame: pd.DataFrame) -> Table:
         "calibration error %": "calibration_error",
         "linear probe UAR %": "probe_uar",
     }
-    classes = {title: name for title, name in CLASS_SCORES.items() if name in frame}
+    scores = [name for name in frame.columns if f"{name}_std" in frame]
+    rated = [name for name in scores if name.split("_")[0] == "ccc"]
+    others = [name for name in scores if name not in rated]
     shown = {title: name for title, name in optional.items() if frame[name].notna().any()}
-    rated = [name for name in frame.columns if name.split("_")[0] == "ccc" and not name.endswith("_std")]
     probes = ["probe_ccc"] if "probe_ccc" in frame and frame["probe_ccc"].notna().any() else []
     rows = [
         [
             str(row["arm"]),
             f"{row['labels']:.0f} ({row['fraction']:.0%})",
-            *(mean_and_std(row[name], row[f"{name}_std"]) for name in classes.values()),
+            *(mean_and_std(row[name], row[f"{name}_std"], *scale_of(name)) for name in others),
             *(number(100 * row[name], 1) for name in shown.values()),
-            *(mean_and_std(row[name], row[f"{name}_std"], 1, 3) for name in rated),
+            *(mean_and_std(row[name], row[f"{name}_std"], *scale_of(name)) for name in rated),
             *(number(row[name], 3) for name in probes),
             duration(row["seconds"]),
             str(row["trajectories"]),
@@ -172,7 +171,7 @@ def headline_table(frame: pd.DataFrame) -> Table:
     ]
     titles = [("CCC " + name.removeprefix("ccc").lstrip("_")).strip() for name in rated]
     titles += ["ridge probe CCC"] * len(probes)
-    columns = ["arm", "labels", *classes, *shown, *titles, "time", "runs"]
+    columns = ["arm", "labels", *(METRICS.get(name, name) for name in others), *shown, *titles, "time", "runs"]
     caption = "Test results at each arm's last round: mean ± standard deviation over folds and seeds."
     if "enrolled_uar" in shown.values():
         caption += (
@@ -229,9 +228,15 @@ def mean_and_std(mean: float, std: float, scale: float = 100, digits: int = 1) -
 
 
 def with_interval(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
-    """A score in per cent, and the ends of its interval, columns NAME_low and NAME_high."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    return number(100 * row[name], 1), "–" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+    """A score as it is shown, and the ends of its interval, columns NAME_low and NAME_high."""
+    scale, digits = scale_of(name)
+    low, high = (scale * row[f"{name}_{end}"] for end in ("low", "high"))
+    return number(scale * row[name], digits), "–" if pd.isna(low) else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def scale_of(metric: str) -> tuple[float, int]:
+    """Factor and digits of a metric as it is shown: points of a hundred, or as it is."""
+    return (100, 1) if metric in METRICS else (1, 3)
 
 
 def score_text(score: float, classes: bool) -> str:

@@ -16,9 +16,8 @@ from seral.report import charts, page
 from seral.report.page import Picture, Section
 from seral.report.ratings import ccc_curves, ccc_without_speakers, last_ratings
 from seral.report.records import RunRecords
+from seral.task.groups import GROUPINGS
 
-GROUPINGS = {"fold": "fold", "corpus": "corpus", "language": "language", "sex": "gender"}
-"""Heading of a table of groups -> the column of rated clips; speakers have a table of their own."""
 SHOWN = 40
 """Errors on the page."""
 GROUPS_CAPTION = (
@@ -75,6 +74,8 @@ def ccc_by_group(records: RunRecords, rated: pd.DataFrame) -> pd.DataFrame:
     they say what the headline says."""
     rows = []
     for by, column in GROUPINGS.items():
+        if by == "speaker":
+            continue  # they have a table of their own
         if rated[column].nunique() < 2:
             continue
         for (arm, group), own in rated.groupby(["arm", column], sort=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from ser_models.metrics import OWN
 from seral import storage
 from seral.errors import StateError
 from seral.schema import FULL, GROWTH, KEYS, RANDOM, SECONDS
@@ -35,8 +36,10 @@ class RunRecords:
     dimensions: list[str]
     rounds: pd.DataFrame
     """arm, fold, seed, round, labelled, minutes, fraction, uar, wa, macro_f1, calibration_error, dev_uar, enrolled_uar,
-    probe_uar, stop_reason, seconds_*; with dimensions also ccc, ccc_* of each, dev_ccc, probe_ccc. NaN without classes
-    in what is of classes."""
+    probe_uar, stop_reason, seconds_*, further metrics; with dimensions also ccc, ccc_* of each, dev_ccc, probe_ccc. NaN
+    without classes in what is of classes."""
+    further: list[str]
+    """Columns of `rounds` with metrics of other people's, by the names that `metrics` or a package gives them."""
     picks: pd.DataFrame
     """arm, fold, seed, round, utterance_id, order, strategy."""
     answers: pd.DataFrame
@@ -90,12 +93,15 @@ def read_run(run: str | Path) -> RunRecords:
         raise StateError(f"there is no run at {run}: config.yaml is missing")
     rounds: list[dict[str, Any]] = []
     picks, answers, ratings = list[pd.DataFrame](), list[pd.DataFrame](), list[pd.DataFrame]()
+    further: dict[str, None] = {}
     last_confusion: dict[tuple[str, int, int], list[list[int]]] = {}
     last_folders: dict[tuple[str, int, int], str] = {}
     for keys, folder in _complete_rounds(run):
         record = storage.read_json(storage.join(folder, "round.json"))
         metrics = storage.read_json(storage.join(folder, "metrics.json"))
-        rounds.append({**keys, **_round_row(record, metrics)})
+        others = further_metrics(metrics["test"])
+        further |= dict.fromkeys(others)
+        rounds.append({**keys, **_round_row(record, metrics), **others})
         last_folders[keys["arm"], keys["fold"], keys["seed"]] = folder
         picks.append(_table(folder, "picks", {**keys, "round": record["round"]}))
         answers.append(_table(folder, "labels", {**keys, "round": record["round"]}))
@@ -117,6 +123,7 @@ def read_run(run: str | Path) -> RunRecords:
         shared_seconds=storage.read_json(seconds_uri) if storage.exists(seconds_uri) else {},
         classes=list(environment["classes"]),
         dimensions=list(environment.get("dimensions", [])),
+        further=list(further),
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
         picks=pd.concat(picks, ignore_index=True),
         answers=pd.concat(answers, ignore_index=True),
@@ -175,6 +182,16 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any
         "probe_uar": (metrics.get("probe") or {}).get("test_uar", np.nan),
         "stop_reason": record.get("stop_reason"),
         **{f"seconds_{phase}": value for phase, value in record["seconds"].items()},
+    }
+
+
+def further_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics among those of a part that are other people's, by name."""
+    ours = tuple(name for name, metric in OWN.items() if metric.of == "ratings")
+    return {
+        name: value
+        for name, value in scores.items()
+        if isinstance(value, float) and name not in OWN and name.split("_")[0] not in (*ours, "votes")
     }
 
 

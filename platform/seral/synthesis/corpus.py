@@ -34,6 +34,7 @@ from seral.synthesis.sentences import SENTENCES
 
 UnusableKind = Literal["noisy", "clipped", "silence", "noise", "duplicate"]
 
+MANIFEST = "manifest.jsonl"
 STRENGTH = (0.6, 1.3)
 """Weakest and strongest expression of an emotion."""
 WORDS_FOLLOW_EMOTION = 0.8
@@ -100,7 +101,7 @@ class Clip:
 def synthesise(out: Path, options: SynthesisOptions, progress: Advance | None = None) -> Path:
     """Generate the corpus under `out` and return `out`. Raises SeralError when espeak-ng is not installed."""
     clips = plan_clips(options)
-    manifest = out / "manifest.jsonl"
+    manifest = out / MANIFEST
     with Espeak() as espeak:
         (out / "audio").mkdir(parents=True, exist_ok=True)
         # A run killed half-way must not leave an old manifest beside new audio.
