@@ -14,6 +14,7 @@ from seral.report.shares import POOL, arms_in
 INK = "#888888"
 """Of what stands for the whole pool: seen on white and on black."""
 PERCENT: Spec = {"field": "percent", "type": "quantitative", "title": "share, %"}
+BAR_HEIGHT = 12
 BAR: Spec = {"type": "bar", "stroke": "white", "strokeWidth": 1}
 
 
@@ -32,13 +33,13 @@ def picked_classes(shares: pd.DataFrame, answers: Sequence[str]) -> Spec:
         transform=[SHOWN_ARMS],
         facet={"column": {"field": "arm", "type": "nominal", "title": None, "sort": arms_in(shares)}},
         spec={
-            "width": 240,
+            "width": 200,
             "height": 240,
             "mark": BAR,
             "encoding": {
                 "x": {"field": "round", "type": "ordinal", "axis": {"labelAngle": 0}},
                 "y": PERCENT | {"title": "share of the answers, %", "scale": {"domain": [0, 100]}},
-                "color": _coloured("answer", answers),
+                "color": _coloured("answer", answers) | {"legend": {"orient": "bottom"}},
                 "order": {"field": "at", "type": "quantitative"},
                 "tooltip": [*tooltip, PERCENT],
             },
@@ -58,18 +59,18 @@ def picked_groups(shares: pd.DataFrame) -> Spec:
         "color": _coloured("arm", arms, [arm_styles(arms)[arm][0] for arm in arms]),
         "tooltip": [*tooltip, PERCENT],
     }
-    line: Spec = {"type": "tick", "thickness": 3, "color": INK}
+    line = {"type": "tick", "thickness": 3, "color": INK, "size": BAR_HEIGHT * len(arms)}
     return spec(
         shares.assign(percent=100 * shares["share"]),
         width=520,
-        height={"step": 12, "for": "offset"} if len(arms) > 1 else {"step": 24},
+        height={"step": BAR_HEIGHT * len(arms) + 10, "for": "position"},
         params=[switch(arms), choice("by", ["speaker", "corpus"], "by")],
         transform=[{"filter": "datum.by === by"}],
         layer=[
             {"transform": [SHOWN_ARMS], "mark": BAR, "encoding": picks},
             {
                 "transform": [{"filter": f"datum.arm === '{POOL}'"}],
-                "mark": line | {"bandSize": 12 * len(arms)},
+                "mark": line,
                 "encoding": {"y": group, "x": PERCENT, "tooltip": [*tooltip, PERCENT]},
             },
         ],
