@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from seral.loop.folders import latest
 from seral.loop.picking import pick, picks_of
+from seral.loop.reasons import Reason
 from seral.loop.rounds import Round
 from seral.selection.parts.local import Picks
-from seral.selection.reasons import Reason
 
 FURTHER = 5
 """Times that a round asks again, at most, in the place of clips that got no label."""

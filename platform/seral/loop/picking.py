@@ -17,6 +17,7 @@ from seral.errors import StateError
 from seral.features.store import PooledShard
 from seral.loop.folders import round_folder
 from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column, write_source_scores
+from seral.loop.reasons import explain
 from seral.loop.rounds import OF_A_MODEL, LoopFold, Round
 from seral.pool.ids import Ids, positions
 from seral.selection.candidates import Candidates, metadata_columns
@@ -25,7 +26,6 @@ from seral.selection.parts.actors import RemoteParts, despite_losses
 from seral.selection.parts.distributed import exact_in_parts, select_in_parts
 from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
-from seral.selection.reasons import explain
 from seral.selection.selection import StrategyOptions
 from seral.selection.source import SourceOptions, read_vectors, shards
 from seral.selection.strategies import WRAPPERS

@@ -11,11 +11,11 @@ import pyarrow.compute as pc
 from seral import storage
 from seral.labels.doubts import label_errors
 from seral.loop.folders import prediction_files, round_folder
+from seral.loop.reasons import in_words
 from seral.loop.relabel import earlier_predictions
 from seral.report import page
 from seral.report.records import RunRecords
 from seral.schema import FULL
-from seral.selection.reasons import in_words
 
 TRAITS = ["speaker", "fold", "corpus", "language"]
 PICKED = 300

@@ -36,7 +36,7 @@ class Picks(NamedTuple):
     strategy: str | None = None
     """The strategy that was chosen, where one stands for others."""
     reasons: tuple[Any, ...] = ()
-    """Reasons of picks (seral.selection.reasons), where they were asked for."""
+    """Reasons of picks (seral.loop.reasons), where they were asked for."""
 
     def then(self, more: Picks) -> Picks:
         """Picks of both, the other's last."""

@@ -93,7 +93,7 @@ def uncertainty_herding_in_parts(
 
 
 def pool_weights(pool: Candidates, temperature: float) -> Doubles:
-    """How much each row counts in uncertainty_herding, (N,)."""
+    """Weights of the rows in uncertainty_herding, (N,)."""
     p_NC = pool.probability_NC
     return np.ones(len(pool)) if p_NC is None else 1 + scores.margin(tempered(p_NC, temperature))
 

@@ -91,7 +91,7 @@ class Strategy:
     """Fields of Candidates."""
     in_parts: Exact | OfShortlist | StandsFor | Phases | Merged = Merged()
     goes_by: tuple[str, ...] = ()
-    """Measures of seral.selection.reasons that say why it picks what it picks, or the option that names one."""
+    """Measures of seral.loop.reasons that say why it picks what it picks, or the option that names one."""
     score: Score | None = None
     """The score whose largest it picks, where it is one."""
 

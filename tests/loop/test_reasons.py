@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from seral.errors import OptionError
+from seral.loop.reasons import MEASURES, OTHERS, Reason, explain, in_words, measures_of
 from seral.selection.candidates import Candidates
 from seral.selection.parts.distributed import select_in_parts
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
-from seral.selection.reasons import MEASURES, OTHERS, Reason, explain, in_words, measures_of
 from seral.selection.selection import StrategyOptions, default_options, needs
 from seral.selection.strategies import STRATEGIES
 from seral.selection.strategies.records import as_strategy
@@ -53,7 +53,7 @@ def halves(whole: Candidates) -> list[Candidates]:
 def test_every_strategy_says_what_it_goes_by(name: str) -> None:
     options = default_options(name)
     names = set(measures_of(STRATEGIES[name], options))
-    assert bool(names) != (name in WITHOUT), f"{name}: say goes_by, measures of seral.selection.reasons"
+    assert bool(names) != (name in WITHOUT), f"{name}: say goes_by, measures of seral.loop.reasons"
     whole = candidates()
     if name in WITHOUT - {"auto", "tcm"}:
         assert {reason.measure for reason in picked(name, whole)[1]} <= {"chance"}

@@ -55,7 +55,7 @@ class Reason(NamedTuple):
 
 
 class Explained(NamedTuple):
-    """What measures are taken of: the candidates that are looked at, the picks among them, and who picked."""
+    """The clips that measures are taken of, and who picked: candidates that are looked at, with the picks among them."""
 
     pool: Candidates
     rows: Rows
