@@ -88,6 +88,8 @@ def connect(options: ClusterOptions | None = None) -> None:
     address = options.address or os.environ.get("RAY_ADDRESS")
     if address:
         arguments["address"] = address
+        if not verbose():  # else this process's core says into a bar of progress what it does about a node that is lost
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     else:
         os.environ.setdefault("RAY_enable_metrics_collection", "0")  # core workers complain of nobody to send them to
         arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine

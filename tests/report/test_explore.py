@@ -318,7 +318,8 @@ def test_picks_say_why(opened: Page, page_file: Path, runs: dict[str, str]) -> N
     numbers = [float(text) for text in shares if text != "–"]
     assert numbers == sorted(numbers)
     assert shares[len(numbers) :] == ["–"] * (len(shares) - len(numbers)), "what has no score comes last"
-    points = json.loads(opened.locator("[data-draws] script", has_text="coloured by").text_content() or "")
+    charts = map(json.loads, opened.eval_on_selector_all("[data-draws] script", "all => all.map(one => one.text)"))
+    points = next(chart for chart in charts if "coloured by" in json.dumps(chart["params"]))
     why = {row["utterance_id"]: row["why"] for row in points["data"]["values"]}
     asked = [row["utterance_id"] for row in points["data"]["values"] if row["round"] != "not asked"]
     assert {why[name] for name in asked}.isdisjoint({"–"})
