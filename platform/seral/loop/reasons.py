@@ -55,7 +55,7 @@ class Reason(NamedTuple):
 
 
 class Explained(NamedTuple):
-    """The clips that measures are taken of, and who picked: candidates that are looked at, with the picks among them."""
+    """The clips that measures are taken of, and who picked: a sample of the candidates, and the picks."""
 
     pool: Candidates
     rows: Rows
