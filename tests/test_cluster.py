@@ -57,32 +57,6 @@ print(encoder_actors(ClusterOptions()), encoder_actors(ClusterOptions(use_gpu=Tr
     assert "2 GPUs of the cluster are not used: cluster.use_gpu=true runs encoders" in done.stderr
 
 
-LOSING = """
-import sys, time
-import numpy as np, ray
-from ray.cluster_utils import Cluster
-from seral.cluster import ClusterOptions, connect
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-connect(ClusterOptions(address=cluster.address))
-far = cluster.add_node(num_cpus=1, resources={"far": 1})
-cluster.wait_for_nodes()
-made = ray.remote(resources={"far": 0.1})(lambda: np.ones(2_000_000)).remote()
-ray.wait([made], fetch_local=False)
-cluster.remove_node(far, allow_graceful=False)
-cluster.add_node(num_cpus=1, resources={"far": 1})
-print(int(ray.get(made).sum()))
-"""
-"""A driver whose only copy of an object is lost with its node: Ray's core makes it again, and says so as an error."""
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_a_lost_node_writes_nothing_of_rays_core_into_a_bar_of_progress() -> None:
-    done = subprocess.run([sys.executable, "-c", LOSING], capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout.splitlines()[-1:] == ["2000000"], done.stderr[-2000:]
-    assert "core_worker" not in done.stderr
-
-
 @pytest.mark.ray
 def test_a_task_whose_worker_is_lost_too_often_is_named(tmp_path: Path, ray_session: None) -> None:
     on, done = ClusterOptions(max_failures=1), list[int]()

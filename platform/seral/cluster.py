@@ -80,14 +80,16 @@ def connect(options: ClusterOptions | None = None) -> None:
     if ray.is_initialized():
         return
     options = options or ClusterOptions()
+    os.environ.update({name: os.environ.get(name, value) for name, value in SIGNALS_ARE_OURS.items()})
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU tasks keep seeing what the user set
     arguments: dict[str, Any] = {"log_to_driver": verbose(), "logging_level": logging.ERROR}
     if not storage.inside_job():  # a job's own environment came with its submission, and Ray refuses to be told twice
         arguments["runtime_env"] = {"env_vars": worker_env()}
     address = options.address or os.environ.get("RAY_ADDRESS")
-    _set_environment(joins=bool(address))
     if address:
         arguments["address"] = address
     else:
+        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # core workers complain of nobody to send them to
         arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine
         arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
         _bring_a_token()
@@ -119,17 +121,6 @@ def connect(options: ClusterOptions | None = None) -> None:
     quiet_ray_data()
     if options.use_gpu:
         _expect_gpus(joined=bool(address))
-
-
-def _set_environment(*, joins: bool) -> None:
-    """Set what Ray's core reads from the environment, where the user has not; a local Ray hands it on."""
-    for name, value in SIGNALS_ARE_OURS.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # CPU tasks keep seeing what the user set
-    if not joins:
-        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # core workers complain of nobody to send them to
-    elif not verbose():  # else it writes into bars of progress what it does about a node that is lost
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 
 def _expect_gpus(*, joined: bool) -> None:
