@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all test-release check wheel docs bench bench-selection submit setup lock charts audit sbom clean
+.PHONY: demo test test-all test-release check wheel docs bench bench-selection submit setup lock picture charts audit sbom clean
 
 setup: $(VENV)/.ready
 
@@ -62,6 +62,10 @@ lock: setup ## requirements.txt and the image's: the hashes of the versions in c
 	printf '%s\n' hatchling editables filelock fsspec jinja2 networkx sympy typing-extensions > build/lock/more.txt
 	$(LOCK) --extra demo --extra dev --output-file requirements.txt
 	$(LOCK) --extra submit --extra serve --output-file jobs/cluster/requirements.txt
+
+picture: setup ## the curve of README.md and docs/index.md, from a run: make picture RUN=runs/emodb-frozen
+	$(BIN)/seral report $(RUN) --set audio_mb=0 --set map_points=0
+	cp $(RUN)/report/learning_curves.png docs/learning-curve.png
 
 CHARTS := platform/seral/report/static/charts
 charts: ## the drawing library of reports, from npm by its lock file: one file that needs no eval, and its licences

@@ -30,7 +30,9 @@ class Options(BaseModel):
     Options are stored and shown, so an address with a password is refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True, defer_build=True
+    )
 
     @model_validator(mode="after")
     def _refuse_secrets(self) -> Self:

@@ -163,6 +163,18 @@ PICK = pa.schema(
     ]
 )
 
+REASON = pa.schema(
+    [
+        ("utterance_id", pa.string()),
+        ("measure", pa.string()),  # margin, distance, ... (seral.loop.reasons), chance or doubt
+        ("score", pa.float32()),  # of the pick, the larger the sooner; null = drawn by chance
+        ("share", pa.float32()),  # of the other candidates, those that had a lower score, 0..1
+        ("low", pa.float32()),  # of the candidates' scores the 5 % quantile
+        ("median", pa.float32()),
+        ("high", pa.float32()),  # the 95 % quantile
+    ]
+)
+
 LABEL = pa.schema(
     [
         ("utterance_id", pa.string()),

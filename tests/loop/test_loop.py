@@ -52,6 +52,7 @@ def outcome(run: str | Path) -> dict[str, Any]:
         content[f"{name}/predictions"] = predictions_of(folder)
         content[f"{name}/metrics"] = json.loads((folder / "metrics.json").read_text())
         content[f"{name}/head"] = (folder / "model" / "head.safetensors").read_bytes()
+        content[f"{name}/reasons"] = [path.read_bytes() for path in folder.glob("reasons.parquet")]
     return content
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from sklearn.metrics import recall_score
 
 from ser_models.intervals import jackknife_interval
@@ -163,6 +163,9 @@ def test_files_beside_the_page(page_file: Path) -> None:
     picks = pd.read_csv(page_file.parent / "picked.csv")
     later = picks[(picks["arm"] == "margin") & (picks["round"] > 0)]
     assert later["uncertainty"].between(0, 100).all()
+    assert later["why"].str.match(r"margin [\d.e-]+, less sure than ").all()
+    assert later["ahead_of"].between(0, 100).all()
+    assert set(picks.loc[picks["arm"] == "random", "why"]) == {"by chance"}
     wrong = pd.read_csv(page_file.parent / "mistakes.csv")
     assert (wrong["truth"] != wrong["predicted"]).all()
     assert wrong["confidence"].is_monotonic_decreasing
@@ -258,7 +261,7 @@ def test_charts_are_drawn_under_the_policy(opened: Page, page_file: Path) -> Non
     policy = opened.locator("meta[http-equiv]").get_attribute("content") or ""
     assert "default-src 'none'" in policy
     assert "unsafe" not in policy
-    assert opened.locator(".chart").count() == 5
+    assert opened.locator(".chart").count() == 9
     assert opened.locator("[data-draws] > img:visible").count() == 0
     assert opened.locator(".chart path[d]").count() > 20
 
@@ -305,6 +308,65 @@ def test_arms_are_switched_in_tables_and_charts(opened: Page, page_file: Path) -
     )
     box.check()
     assert opened.locator("tr[data-arm=random]:visible").count() > 0
+
+
+def test_picks_say_why(opened: Page, page_file: Path, runs: dict[str, str]) -> None:
+    reasons = read_run(runs["margin"]).reasons.query("arm == 'margin' and fold == 0 and seed == 0 and round == 2")
+    show(opened, page_file)
+    table = opened.locator("table", has=opened.locator("caption", has_text="Why: the score"))
+    own = table.locator("tbody tr[data-arm=margin]", has=opened.locator("xpath=./td[1][.='2']"))
+    words = own.locator("td:nth-child(7)").all_inner_texts()
+    assert words == [
+        f"margin {-score:.2g}, less sure than {'all others' if share == 1 else f'{100 * share:.0f} %'}"
+        for score, share in zip(reasons["score"], reasons["share"], strict=True)
+    ]
+    table.locator("thead button", has_text="ahead of %").click()
+    shares = table.locator("tbody tr td:nth-child(8)").all_inner_texts()
+    numbers = [float(text) for text in shares if text != "–"]
+    assert numbers == sorted(numbers)
+    assert shares[len(numbers) :] == ["–"] * (len(shares) - len(numbers)), "what has no score comes last"
+    charts = map(json.loads, opened.eval_on_selector_all("[data-draws] script", "all => all.map(one => one.text)"))
+    points = next(chart for chart in charts if "coloured by" in json.dumps(chart["params"]))
+    why = {row["utterance_id"]: row["why"] for row in points["data"]["values"]}
+    asked = [row["utterance_id"] for row in points["data"]["values"] if row["round"] != "not asked"]
+    assert {why[name] for name in asked}.isdisjoint({"–"})
+    assert {"field": "why"} in points["encoding"]["tooltip"]
+
+
+def test_bars_are_hovered_and_switched(opened: Page, page_file: Path) -> None:
+    def bars(words: str) -> Locator:
+        figure = opened.locator("[data-draws]", has=opened.locator(f"xpath=.//img[contains(@alt,'{words}')]"))
+        return figure.locator("[aria-roledescription=bar]")
+
+    show(opened, page_file)
+    shares = pd.read_csv(page_file.parent / "picks.csv")
+    first = shares[(shares["arm"] == "margin") & (shares["round"] == 0)]
+    bars("answered classes").first.hover(force=True)
+    words = opened.locator("#tip").inner_text()
+    match = re.match(r"arm: margin\nround: 0\nanswer: (\w+)\nclips: (\d+)\nshare, %: ", words)
+    assert match is not None, words
+    assert int(match[2]) == (first["emotion"] == match[1]).sum()
+    drawn = {name: bars(name).count() for name in ("answered classes", "share of picks by", "mean seconds")}
+    assert min(drawn.values()) > 0
+    opened.get_by_role("checkbox", name="random").uncheck()
+    opened.wait_for_timeout(300)
+    for name, count in drawn.items():
+        assert 0 < bars(name).count() < count
+    groups = opened.locator("[data-draws]", has=opened.locator("xpath=.//img[contains(@alt,'share of picks by')]"))
+    groups.locator("select[name=by]").select_option("corpus")
+    opened.wait_for_timeout(300)
+    assert bars("share of picks by").count() == 1, "one corpus, one arm"
+
+
+@pytest.mark.parametrize("width", [390, 1000, 1280])
+def test_nothing_is_wider_than_the_window(opened: Page, page_file: Path, width: int) -> None:
+    opened.set_viewport_size({"width": width, "height": 900})
+    show(opened, page_file)
+    beyond = """all => all.filter(one => !one.parentElement.closest('.scroll, .chart, pre')
+        && one.getBoundingClientRect().right > innerWidth + 1).map(one => one.outerHTML.slice(0, 80))"""
+    assert opened.eval_on_selector_all("main *", beyond) == []
+    captions = "all => all.filter(one => one.getBoundingClientRect().right > innerWidth + 1).length"
+    assert opened.eval_on_selector_all("caption span", captions) == 0, "captions are read without scrolling"
 
 
 def test_confusions_switch_and_curves_tell_on_hover(opened: Page, page_file: Path, judged: pd.DataFrame) -> None:
@@ -377,7 +439,7 @@ def test_a_run_of_ratings_is_explored(opened: Page, rated_run: str) -> None:
     assert errors["deviations"].is_monotonic_decreasing
     np.testing.assert_allclose(errors["error"], errors["predicted"] - errors["true"], atol=1e-6)
     show(opened, file)
-    assert opened.locator(".chart").count() == 3
+    assert opened.locator(".chart").count() == 6
     curves = opened.locator("[data-draws]", has=opened.locator("xpath=.//img[contains(@alt,'test CCC')]"))
     curves.locator("select[name=dimension]").select_option("valence")
     curves.locator("[aria-roledescription=point]").first.hover(force=True)

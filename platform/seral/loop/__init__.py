@@ -5,6 +5,7 @@ annotators  how the loop reaches gold labels or people
 stopping    rules that end a run before its budget is spent
 rounds      what a round is, and reading the folders of complete rounds
 picking     the clips that a round asks about
+reasons     why they were picked: the scores that strategies go by
 asking      a round's questions and their answers
 learning    a round's training, and the scores of its model
 writing     a round's files

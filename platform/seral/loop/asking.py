@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from seral.loop.folders import latest
-from seral.loop.picking import pick
+from seral.loop.picking import pick, picks_of
+from seral.loop.reasons import Reason
 from seral.loop.rounds import Round
 from seral.selection.parts.local import Picks
 
@@ -34,6 +35,8 @@ class Answers:
     """The ids of clips that are unusable."""
     strategy: str | None = None
     """The strategy that picked, where the arm's stands for others and this process has chosen."""
+    reasons: tuple[Reason, ...] = ()
+    """Reasons of the picks."""
 
     @property
     def labelled_ids(self) -> list[str]:
@@ -58,6 +61,7 @@ def collect_answers(this: Round) -> Answers:
         labelled=_named(labels, this.data.dimensions),
         rejected_ids=_rejected(labels),
         strategy=asked.strategy,
+        reasons=asked.reasons,
     )
 
 
@@ -97,9 +101,10 @@ def ask(this: Round) -> Picks:
         batch = this.trajectory.batch(this.number, further)
         with this.times.phase("select"):
             asked_before = this.annotator.asked(batch)
-            chosen = (
-                Picks(asked_before, exact=True) if asked_before else pick(this, picks.ids, count=count, further=further)
-            )
+            if asked_before:
+                chosen = picks_of(this, picks.ids, asked_before, further=further)
+            else:
+                chosen = pick(this, picks.ids, count=count, further=further)
         if not chosen.ids:
             break
         with this.times.phase("label"):

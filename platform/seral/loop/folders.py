@@ -15,6 +15,7 @@ from seral.schema import PICK, label_schema, prediction_schema
 
 PREDICTIONS = "predictions"
 RATINGS = "ratings.parquet"
+REASONS = "reasons.parquet"
 NO_OUTPUTS = len(prediction_schema([]))
 """Columns of predictions before those that hold outputs."""
 

@@ -17,6 +17,7 @@ from seral.errors import StateError
 from seral.features.store import PooledShard
 from seral.loop.folders import round_folder
 from seral.loop.pool_scores import LABELLED, SELECTION, Projection, vector_column, write_source_scores
+from seral.loop.reasons import explain
 from seral.loop.rounds import OF_A_MODEL, LoopFold, Round
 from seral.pool.ids import Ids, positions
 from seral.selection.candidates import Candidates, metadata_columns
@@ -46,28 +47,60 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
         return Picks(list(unpicked), exact=True)
     if pace is None and count <= 0:
         return Picks([], exact=True)
-    strategy = this.strategy if this.fold.models is None else this.strategy.with_source()
-    if further:  # in the place of new clips
-        wrappers = [wrapper for wrapper in strategy.wrappers if not WRAPPERS[wrapper.name].relabels]
-        strategy = strategy.model_copy(update={"wrappers": wrappers})
-    by_model = this.number and this.selects_by_model
-    candidates = this.candidates(unasked, this.number) if by_model else unasked
-    minutes = None
+    strategy, minutes = _strategy(this, further), None
     if pace is not None:
         minutes = this.arm.schedule[this.number] - this.fold.minutes(this.asked_ids, pace)
         if this.number and pace.seconds(np.asarray(this.fold.rows(unpicked)["duration_s"])).min() > 60 * minutes:
             return Picks([], exact=True)  # earlier rounds left too little
 
     def select() -> Picks:
-        rng = this.trajectory.generator(this.number, f"select.{further}" if further else "select")
-        with _candidates(this, strategy, candidates) as parts:
-            present_M = positions(pa.array(Ids(picked_ids)), pa.array(Ids(candidates))) >= 0
-            parts.each(PoolPart.count_as_picked, sorted(compress(picked_ids, present_M)))
+        with _unpicked(this, strategy, unasked, picked_ids) as parts:
             if pace is None or minutes is None:
-                return select_in_parts(strategy, parts, int(count), rng)
-            return select_for_minutes(strategy, parts, minutes, rng, pace)
+                picks = select_in_parts(strategy, parts, int(count), _generator(this, further))
+            else:
+                picks = select_for_minutes(strategy, parts, minutes, _generator(this, further), pace)
+            return picks._replace(reasons=tuple(explain(strategy, parts, picks.ids, _generator(this, further))))
 
     return despite_losses(select, this.options.cluster)
+
+
+def picks_of(this: Round, picked_ids: Sequence[str], ids: list[str], *, further: int) -> Picks:
+    """The picks that a round asked about before, with the reasons that `pick` gives with them."""
+    unasked = this.unasked(this.asked_ids)
+    if len(ids) >= len(unasked.without(picked_ids)):
+        return Picks(ids, exact=True)
+    strategy = _strategy(this, further)
+
+    def select() -> Picks:
+        with _unpicked(this, strategy, unasked, picked_ids) as parts:
+            reasons = explain(strategy, parts, ids, _generator(this, further))
+            return Picks(ids, exact=True, reasons=tuple(reasons))
+
+    return despite_losses(select, this.options.cluster)
+
+
+def _strategy(this: Round, further: int) -> StrategyOptions:
+    """The strategy of a round's question."""
+    strategy = this.strategy if this.fold.models is None else this.strategy.with_source()
+    if further:  # in the place of new clips
+        wrappers = [wrapper for wrapper in strategy.wrappers if not WRAPPERS[wrapper.name].relabels]
+        strategy = strategy.model_copy(update={"wrappers": wrappers})
+    return strategy
+
+
+def _generator(this: Round, further: int) -> np.random.Generator:
+    """The random numbers of a round's question, from their beginning."""
+    return this.trajectory.generator(this.number, f"select.{further}" if further else "select")
+
+
+@contextmanager
+def _unpicked(this: Round, strategy: StrategyOptions, unasked: Ids, picked_ids: Sequence[str]) -> Iterator[Parts]:
+    """The candidates of a round's question, where `picked_ids` are picked by now."""
+    candidates = this.candidates(unasked, this.number) if this.number and this.selects_by_model else unasked
+    with _candidates(this, strategy, candidates) as parts:
+        present_M = positions(pa.array(Ids(picked_ids)), pa.array(Ids(candidates))) >= 0
+        parts.each(PoolPart.count_as_picked, sorted(compress(picked_ids, present_M)))
+        yield parts
 
 
 @contextmanager

@@ -3,6 +3,7 @@
     TRAJECTORY/trajectory.json           arm, fold, seed, sizes, test speakers
     TRAJECTORY/rounds/0003/
         picks.parquet                    what was asked
+        reasons.parquet                  why: scores of the picks, where the strategy has any; schema.REASON
         labels.parquet                   what was answered, and what earlier clips are now said to be instead
         model/                           the best-dev model
         predictions/                     outputs of the model: dev.parquet, test.parquet, pool/<shard>.parquet

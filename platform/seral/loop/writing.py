@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from seral import storage
 from seral.loop.asking import Answers
-from seral.loop.folders import PREDICTIONS, RATINGS
+from seral.loop.folders import PREDICTIONS, RATINGS, REASONS
 from seral.loop.pool_scores import prediction_table
 from seral.loop.rounds import Arm, LoopFold, Round, Trajectory, voices
 from seral.loop.stopping import RoundSummary
-from seral.schema import PICK
+from seral.schema import PICK, REASON
 from seral.selection.options import PaceOptions
 from seral.task.examples import Targets, Utterances
 from seral.training.scoring import Outputs
@@ -27,6 +27,8 @@ def write_tables(
     """Write what was asked, what was answered, and the outputs for dev and test; of test clips their ratings too."""
     classes, dimensions = this.classes, this.data.dimensions
     storage.write_table(storage.join(this.path, "picks.parquet"), _picks(this, answers))
+    if reasons := _reasons(answers):
+        storage.write_table(storage.join(this.path, REASONS), pa.Table.from_pylist(reasons, REASON))
     storage.write_table(storage.join(this.path, "labels.parquet"), answers.changed)
     for part, (clips, outputs) in scores.items():
         table = prediction_table(part, clips.ids, outputs, classes, dimensions)
@@ -84,3 +86,9 @@ def _picks(this: Round, answers: Answers) -> pa.Table:
         {"utterance_id": p, "order": i, "strategy": name, "round": this.number} for i, p in enumerate(answers.picks)
     ]
     return pa.Table.from_pylist(rows, PICK)
+
+
+def _reasons(answers: Answers) -> list[dict[str, Any]]:
+    """Rows of schema.REASON, of the picks that were answered about."""
+    picks = set(answers.picks)
+    return [reason._asdict() for reason in answers.reasons if reason.utterance_id in picks]

@@ -24,14 +24,14 @@ Y: Spec = {"field": "y", "type": "quantitative", "scale": {"zero": False}}
 MARKS = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left"]
 
 
-def _spec(values: pd.DataFrame, **parts: Any) -> Spec:
+def spec(values: pd.DataFrame, **parts: Any) -> Spec:
     """A specification over the rows of a frame; numbers with four digits, what is missing is null."""
     rounded = values.astype(dict.fromkeys(values.select_dtypes("float32"), float)).round(4).astype(object)
     rows = rounded.where(values.notna(), None).to_dict("records")
     return {"$schema": SCHEMA, "data": {"values": rows}, **parts}
 
 
-def _select(name: str, options: Mapping[str, Any] | Sequence[str], words: str) -> Spec:
+def choice(name: str, options: Mapping[str, Any] | Sequence[str], words: str) -> Spec:
     """A parameter that a list of the page sets."""
     labels = list(options)
     values = list(options.values()) if isinstance(options, Mapping) else labels
@@ -42,7 +42,7 @@ def _select(name: str, options: Mapping[str, Any] | Sequence[str], words: str) -
     }
 
 
-def _arms(arms: Sequence[str]) -> Spec:
+def switch(arms: Sequence[str]) -> Spec:
     return {"name": "arms", "value": list(arms)}
 
 
@@ -104,11 +104,11 @@ def learning_curves(points: pd.DataFrame, arms: list[str], chance: float, furthe
         "transform": [{"filter": f"indexof({list(METRICS)}, score) >= 0"}],
         "encoding": {"y": Y, "tooltip": [{"field": "level"}, {"field": "y", "title": "score, %"}]},
     }
-    return _spec(
+    return spec(
         points,
         width=560,
         height=320,
-        params=[_arms(arms), _select("along", costs, "along"), _select("score", scores, "score")],
+        params=[switch(arms), choice("along", costs, "along"), choice("score", scores, "score")],
         transform=[
             SHOWN_ARMS,
             {"calculate": "datum[along]", "as": "x"},
@@ -130,14 +130,14 @@ def ccc_curves(curves: pd.DataFrame, arms: list[str]) -> Spec:
     dimensions = sorted(curves["dimension"].unique(), key=lambda name: (name != "mean", name))
     tooltip = [{"field": name} for name in ("arm", "round", "labels", "share", "ccc", "low", "high")]
     along = {words: name for words, name in COST.items() if name in points}
-    return _spec(
+    return spec(
         points,
         width=560,
         height=320,
         params=[
-            _arms(arms),
-            _select("along", along, "along"),
-            _select("dimension", dimensions, "dimension"),
+            switch(arms),
+            choice("along", along, "along"),
+            choice("dimension", dimensions, "dimension"),
         ],
         transform=[
             SHOWN_ARMS,
@@ -157,11 +157,11 @@ def true_and_predicted(points: pd.DataFrame, arms: list[str], dimensions: list[s
     scale = {"zero": False, "domain": domain}
     x = {"field": "true", "type": "quantitative", "title": "true rating", "scale": scale}
     y = {"field": "predicted", "type": "quantitative", "title": "predicted", "scale": scale}
-    return _spec(
+    return spec(
         points.assign(clip=points["utterance_id"]),
         width=420,
         height=420,
-        params=[_select("arm", arms, "arm"), _select("dimension", dimensions, "dimension")],
+        params=[choice("arm", arms, "arm"), choice("dimension", dimensions, "dimension")],
         layer=[
             {
                 "data": {"values": [{"true": end, "predicted": end} for end in domain]},
@@ -190,11 +190,11 @@ def confusion(counts: pd.DataFrame, classes: list[str]) -> Spec:
     shade = {"field": "share", "type": "quantitative", "legend": None}
     tooltip = [{"field": name} for name in ("truth", "predicted", "clips")]
     tooltip.append({"field": "share", "title": "share of the truth, %"})
-    return _spec(
+    return spec(
         counts,
         width={"step": step},
         height={"step": 0.62 * step},
-        params=[_select("arm", ordered, "arm"), _select("fold", folds, "fold")],
+        params=[choice("arm", ordered, "arm"), choice("fold", folds, "fold")],
         transform=[{"filter": "datum.arm === arm && datum.fold === fold"}],
         encoding=axes,
         layer=[
@@ -229,11 +229,11 @@ def reliability(bins: pd.DataFrame, arms: list[str]) -> Spec:
     tooltip.append({"field": "right", "title": "right, %"})
     size = {"field": "clips", "type": "quantitative", "legend": None, "scale": {"range": [40, 400]}}
     stages = [stage for stage in ("before", "after") if stage in set(bins["stage"])]
-    return _spec(
+    return spec(
         shares,
         width=420,
         height=360,
-        params=[_arms(arms), _select("stage", stages, "temperature")],
+        params=[switch(arms), choice("stage", stages, "temperature")],
         layer=[
             {
                 "data": {"values": [{"confidence": 0, "right": 0}, {"confidence": 100, "right": 100}]},
@@ -263,11 +263,11 @@ def reliability(bins: pd.DataFrame, arms: list[str]) -> Spec:
 
 def picks_by_round(picks: pd.DataFrame, arms: list[str], classes: list[str]) -> Spec:
     """Every pick of a trajectory: how unsure the model was of it, by round, arm and what was believed."""
-    names = ["utterance_id", "round", "order", "believed", "answer", "uncertainty", "speaker", "corpus"]
+    names = ["utterance_id", "round", "order", "believed", "answer", "uncertainty", "why", "speaker", "corpus"]
     tooltip = [{"field": name} for name in names if name in picks]
-    return _spec(
+    return spec(
         picks.assign(clip=picks["utterance_id"]),
-        params=[_arms(arms)],
+        params=[switch(arms)],
         transform=[SHOWN_ARMS, {"filter": "isValid(datum.uncertainty)"}],
         facet={"column": {"field": "arm", "type": "nominal", "title": None}},
         spec={
@@ -295,15 +295,15 @@ def _nominal(name: str, values: Sequence[str], looks: Sequence[str]) -> Spec:
 
 def pool_map(points: pd.DataFrame, colours: Sequence[str]) -> Spec:
     """Clips where the projection puts them, coloured by a column of words that is chosen; a click plays the clip."""
-    tooltip = [{"field": name} for name in ("utterance_id", *colours)]
+    tooltip = [{"field": name} for name in ("utterance_id", *colours, "why")]
     axis = {"type": "quantitative", "axis": None, "scale": {"zero": False, "nice": False}}
-    return _spec(
+    return spec(
         points.assign(clip=points["utterance_id"]),
         renderer="canvas",
         width=620,
         height=520,
         params=[
-            _select("colour", list(colours), "coloured by"),
+            choice("colour", list(colours), "coloured by"),
             {"name": "zoom", "select": "interval", "bind": "scales"},
         ],
         transform=[{"calculate": "datum[colour]", "as": "group"}],
@@ -320,27 +320,5 @@ def pool_map(points: pd.DataFrame, colours: Sequence[str]) -> Spec:
             "shape": {"field": "group", "type": "nominal", "title": None, "scale": {"range": MARKS}},
             "size": {"condition": {"test": "datum.round !== 'not asked'", "value": 90}, "value": 35},
             "tooltip": tooltip,
-        },
-    )
-
-
-def class_counts(counts: pd.DataFrame) -> Spec:
-    """Bars of clips by class, stacked by a column of words that is chosen: corpus or language."""
-    return _spec(
-        counts,
-        width=560,
-        height={"step": 26},
-        params=[_select("by", ["corpus", "language"], "divided by")],
-        transform=[{"calculate": "datum[by]", "as": "part"}],
-        mark={"type": "bar", "stroke": "white", "strokeWidth": 1},
-        encoding={
-            "y": {"field": "class", "type": "nominal", "sort": "-x", "title": None},
-            "x": {"aggregate": "sum", "field": "clips", "type": "quantitative", "title": "clips"},
-            "color": {"field": "part", "type": "nominal", "title": None, "scale": {"range": PALETTE}},
-            "tooltip": [
-                {"field": "class"},
-                {"field": "part", "title": "of"},
-                {"aggregate": "sum", "field": "clips", "title": "clips"},
-            ],
         },
     )

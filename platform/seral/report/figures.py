@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,8 +27,9 @@ from seral.figures.axes import (
     percent,
     tidy,
 )
-from seral.report.comparison import curve, full_score, last_rounds, phase_seconds
+from seral.report.comparison import curve, full_score, last_rounds
 from seral.report.records import RunRecords
+from seral.report.shares import POOL, arms_in
 from seral.schema import FULL, RANDOM
 
 ACROSS = 4
@@ -116,19 +116,15 @@ def _confusion(
     axes.tick_params(length=0)
 
 
-def picked_classes(composed: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """Answers of each round, as shares of the round, one panel an arm."""
-    answers = composed.assign(
-        emotion=composed["emotion"].astype(object).where(composed["answer"].eq("label"), "no label")
-    )
-    names = [*classes, *(["no label"] if (answers["emotion"] == "no label").any() else [])]
-    arms = sorted(answers["arm"].unique(), key=lambda arm: (arm == RANDOM, arm))
+def picked_classes(shares: pd.DataFrame, answers: Sequence[str]) -> Figure:
+    """Answers of each round, as shares of the round (shares.answer_shares), one panel an arm."""
+    arms = arms_in(shares)
     figure = Figure(figsize=(3.6 * len(arms) + 1.6, 3.4), layout="constrained")
     panels = np.atleast_1d(figure.subplots(1, len(arms), sharey=True))
     for axes, arm in zip(panels, arms, strict=True):
-        count = pd.crosstab(answers.loc[answers["arm"] == arm, "round"], answers.loc[answers["arm"] == arm, "emotion"])
-        share = count.reindex(columns=names, fill_value=0).div(count.sum(axis=1), axis=0)
-        _stack(tidy(axes, "round", "share of the answers" if axes is panels[0] else ""), share)
+        own = shares[shares["arm"] == arm].pivot(index="round", columns="answer", values="share")
+        own = own.reindex(columns=list(answers)).fillna(0.0)
+        _stack(tidy(axes, "round", "share of the answers" if axes is panels[0] else ""), own)
         axes.set_title(arm, color=INK, fontsize=11, fontweight="bold")
         percent(axes.yaxis)
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK, reverse=True)
@@ -146,21 +142,13 @@ def _stack(axes: Axes, share: pd.DataFrame) -> None:
     axes.grid(visible=False, axis="x")
 
 
-def picked_groups(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
-    """Shares of picks by speaker and by corpus, each arm beside the pool."""
+def picked_groups(shares: pd.DataFrame) -> Figure:
+    """Shares of picks by speaker and by corpus (shares.group_shares), each arm beside the pool."""
     figure = Figure(figsize=(8.6, 4.4), layout="constrained")
     panels = figure.subplots(1, 2, width_ratios=[1.6, 1])
     for axes, column in zip(panels, ("speaker", "corpus"), strict=True):
-        share = pd.crosstab(composed[column].fillna("unknown"), composed["arm"], normalize="columns")
-        counts = metadata[column].value_counts(dropna=False)
-        counts.index = counts.index.astype(object).fillna("unknown")
-        share = share.join((counts / len(metadata)).rename("pool"), how="outer").fillna(0.0).sort_index()
-        top = share["pool"].sort_values(ascending=False, kind="stable").index[:GROUPS_SHOWN]
-        if len(share) > len(top):
-            others = share.drop(top).sum().rename(f"{len(share) - len(top)} others")
-            share = pd.concat([share.loc[top], others.to_frame().T])
-        else:
-            share = share.loc[top]
+        own = shares[shares["by"] == column]
+        share = own.pivot(index="group", columns="arm", values="share").loc[own["group"].unique()]
         _side_by_side(tidy(axes, "share", ""), share)
         axes.set_title(f"by {column}", color=INK, fontsize=11, fontweight="bold")
     panels[1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=INK)
@@ -169,13 +157,13 @@ def picked_groups(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
 
 def _side_by_side(axes: Axes, share: pd.DataFrame) -> None:
     """Horizontal bars, one group per row of the frame; the pool as a tick to compare with."""
-    arms = sorted((arm for arm in share.columns if arm != "pool"), key=lambda arm: (arm == RANDOM, arm))
+    arms = sorted((arm for arm in share.columns if arm != POOL), key=lambda arm: (arm == RANDOM, arm))
     styles, ticks, height = arm_styles(arms), np.arange(len(share)), 0.8 / max(1, len(arms))
     for index, arm in enumerate(arms):
         positions = ticks - 0.4 + height * (index + 0.5)
         hatch = "///" if arm == RANDOM else HATCHES[0 if index == 0 else index + 1]
         axes.barh(positions, share[arm], height, color=styles[arm][0], hatch=hatch, edgecolor="white", label=arm)
-    axes.vlines(share["pool"], ticks - 0.46, ticks + 0.46, color=INK, linewidth=2, label="pool")
+    axes.vlines(share[POOL], ticks - 0.46, ticks + 0.46, color=INK, linewidth=2, label=POOL)
     axes.set_yticks(ticks, [str(name) for name in share.index])
     axes.set_ylim(max(len(share), GROUP_SLOTS) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
@@ -206,29 +194,29 @@ def uncertainty_of_picks(picks: pd.DataFrame, arms: Sequence[str]) -> Figure:
     return figure
 
 
-def picked_quality(composed: pd.DataFrame, metadata: pd.DataFrame) -> Figure:
-    """Density of the signal-to-noise ratio of the picks against that of the pool."""
+def picked_quality(shares: pd.DataFrame) -> Figure:
+    """Signal-to-noise ratio of the picks against that of the pool (shares.snr_shares)."""
     figure = Figure(figsize=(7.2, 3.4), layout="constrained")
     axes = tidy(figure.subplots(), "SNR, dB", "share of utterances")
-    pool = metadata["snr_db"].dropna().to_numpy(dtype=np.float64)
-    if not len(pool):
+    if shares.empty:
         axes.text(0.5, 0.5, "no SNR was measured", ha="center", color=MUTED, transform=axes.transAxes)
         return figure
-    edges = np.histogram_bin_edges(pool, bins=20).tolist()
-    axes.hist(pool, edges, weights=np.full(len(pool), 1 / len(pool)), color="#d5d9e0", label="pool")
-    arms = sorted(composed["arm"].unique(), key=lambda arm: (arm == RANDOM, arm))
-    for arm, (colour, _, line) in ((arm, arm_styles(arms)[arm]) for arm in arms):
-        snr = composed.loc[composed["arm"] == arm, "snr_db"].dropna().to_numpy(dtype=np.float64)
-        look: dict[str, Any] = {"histtype": "step", "color": colour, "linestyle": line, "linewidth": 2}
-        axes.hist(snr, edges, weights=np.full(len(snr), 1 / max(1, len(snr))), label=f"picked by {arm}", **look)
+    arms = arms_in(shares)
+    for name in (POOL, *arms):
+        own = shares[shares["arm"] == name]
+        edges = [*own["low"], own["high"].iloc[-1]]
+        if name == POOL:
+            axes.stairs(own["share"], edges, fill=True, color="#d5d9e0", label=POOL)
+            continue
+        colour, _, line = arm_styles(arms)[name]
+        axes.stairs(own["share"], edges, color=colour, linestyle=line, linewidth=2, label=f"picked by {name}")
     percent(axes.yaxis)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), labelcolor=INK)
     return figure
 
 
-def time_by_phase(records: RunRecords) -> Figure:
-    """Mean seconds of a trajectory by phase, one bar an arm."""
-    seconds = phase_seconds(records)
+def time_by_phase(seconds: pd.DataFrame) -> Figure:
+    """Mean seconds of a trajectory, one bar an arm (a row), by phase (a column)."""
     figure = Figure(figsize=(7.2, 0.55 * len(seconds) + 1.5), layout="constrained")
     axes = tidy(figure.subplots(), "seconds per trajectory, all rounds", "")
     ticks, base = np.arange(len(seconds)), np.zeros(len(seconds))

@@ -23,6 +23,8 @@ from seral.report.records import RunRecords
 from seral.secrets.addresses import mask
 
 Row = list[str]
+LONGEST_NAME = 24
+"""Characters of a cell that is never broken into lines, such as an id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,11 @@ class Table:
     rows: list[Row]
     clips: list[str] = field(default_factory=list)
     """The clip of each row, which a button plays where the page has its audio."""
+
+    @property
+    def words(self) -> list[bool]:
+        """Whether a column holds sentences, which are broken into lines."""
+        return [any(len(cell) > LONGEST_NAME for cell in cells) for cells in zip(self.columns, *self.rows, strict=True)]
 
 
 @dataclass(frozen=True, kw_only=True)

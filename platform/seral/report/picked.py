@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from seral import storage
 from seral.labels.doubts import label_errors
 from seral.loop.folders import prediction_files, round_folder
+from seral.loop.reasons import in_words
 from seral.loop.relabel import earlier_predictions
 from seral.report import page
 from seral.report.records import RunRecords
@@ -25,7 +26,9 @@ SHOWN = 40
 PICKS_CAPTION = (
     "The picks of the first fold and seed, of long rounds the first; picked.csv has all. Before: what the model of the "
     "round before believed of the clip, and how unsure it was (entropy, 100 % = all classes alike); a dash where no "
-    "model had scored it. Rank is the order in which the strategy named them: it wanted the first most."
+    "model had scored it. Rank is the order in which the strategy named them: it wanted the first most. Why: the score "
+    "that the strategy goes by, and ahead of: the share of the other candidates with a lower one, of a sample where "
+    "they are more than 5,000; a dash where a strategy goes by no score."
 )
 MISTAKES_CAPTION = (
     "{} of {:,} wrong test clips of {} at the last round, the most confident first, seeds averaged. A confident "
@@ -39,7 +42,8 @@ DOUBTS_CAPTION = (
 
 def explained_picks(records: RunRecords, metadata: pa.Table) -> pd.DataFrame:
     """Picks of the first trajectory of every arm but the full one: arm, round, order, strategy, utterance_id, answer,
-    believed and uncertainty (0 to 100) by the model of the round before, speaker, corpus."""
+    believed and uncertainty (0 to 100) by the model of the round before, why (in words), ahead_of (0 to 100), speaker,
+    corpus."""
     parts = []
     for arm in (arm for arm in records.arms if arm != FULL):
         first = min(key for key in records.last_folders if key[0] == arm)
@@ -52,7 +56,8 @@ def explained_picks(records: RunRecords, metadata: pa.Table) -> pd.DataFrame:
             if number > 0
         ]
         before = pd.concat(believed) if believed else pd.DataFrame(columns=["believed", "uncertainty"])
-        parts.append(own.join(before[~before.index.duplicated()], on="utterance_id"))
+        explained = own.join(before[~before.index.duplicated()], on="utterance_id")
+        parts.append(explained.join(_reasons(records.reasons, first), on=["round", "utterance_id"]))
     if not parts:
         return pd.DataFrame()
     frame = pd.concat(parts, ignore_index=True)
@@ -62,6 +67,17 @@ def explained_picks(records: RunRecords, metadata: pa.Table) -> pd.DataFrame:
     traits = metadata.select(["utterance_id", "speaker", "corpus"])
     traits = traits.filter(pc.is_in(traits["utterance_id"], pa.array(frame["utterance_id"].unique(), pa.string())))
     return frame.merge(answers, on=columns, how="left").merge(traits.to_pandas(), on="utterance_id", how="left")
+
+
+def _reasons(reasons: pd.DataFrame, trajectory: tuple[str, int, int]) -> pd.DataFrame:
+    """Reasons of the picks of a trajectory, by round and id: why, and ahead_of by the first measure."""
+    keys = ["round", "utterance_id"]
+    if reasons.empty:
+        return pd.DataFrame(columns=["why", "ahead_of"], index=pd.MultiIndex.from_arrays([[], []], names=keys))
+    own = reasons[(reasons[["arm", "fold", "seed"]] == list(trajectory)).all(axis=1)]
+    words = [in_words(*row) for row in own[["measure", "score", "share"]].itertuples(index=False)]
+    by_pick = own.assign(why=words, ahead_of=100 * own["share"]).groupby(keys, sort=False)
+    return by_pick.agg(why=("why", "; ".join), ahead_of=("ahead_of", "first"))
 
 
 def _believed(folder: str, ids: list[str], classes: list[str]) -> pd.DataFrame:
@@ -110,13 +126,27 @@ def picks_table(picks: pd.DataFrame) -> page.Table:
             str(row["strategy"]),
             row["believed"] if isinstance(row["believed"], str) else "–",
             page.number(row["uncertainty"], 0),
+            row["why"] if isinstance(row["why"], str) else "–",
+            page.number(row["ahead_of"], 1),
             str(row["answer"]),
             str(row["speaker"] or "unknown"),
             row["utterance_id"],
         ]
         for row in picks.to_dict("records")
     ]
-    columns = ["arm", "round", "rank", "strategy", "before", "unsure %", "answer", "speaker", "clip"]
+    columns = [
+        "arm",
+        "round",
+        "rank",
+        "strategy",
+        "before",
+        "unsure %",
+        "why",
+        "ahead of %",
+        "answer",
+        "speaker",
+        "clip",
+    ]
     return page.Table(caption=PICKS_CAPTION, columns=columns, rows=rows, clips=picks["utterance_id"].tolist())
 
 

@@ -22,7 +22,7 @@ from seral.pool.dedupe import codes, first_rows
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import Pool, open_pool
 from seral.pool.stats import MEASURES, describe, read_facts
-from seral.report import charts, figures, page
+from seral.report import bars, figures, page
 from seral.report.listening import Player, read_clips
 from seral.task.gold import gold_counts
 from seral.vectors.stable_keys import column_keys
@@ -262,7 +262,7 @@ def _classes(pool: Pool, rows: int) -> page.Section:
         figure=figures.class_counts(total.to_dict(), "utterances"),
         alt=f"Bars of the gold labels: {', '.join(f'{word} {count}' for word, count in total.items())}.",
         caption=f"{total.sum():,} of {rows:,} utterances came with a label.",
-        chart=charts.class_counts(counts),
+        chart=bars.class_counts(counts),
     )
     lines = [
         [str(word), f"{count:,}", f"{100 * count / total.sum():.1f}", *(_divided(counts, word, by) for by in PARTS)]

@@ -23,7 +23,7 @@ from seral.vectors.stable_keys import hash_keys
 
 FEWEST = 4
 """Clips that a map needs."""
-OF_PICKS = ["utterance_id", "round", "answer"]
+OF_PICKS = ["utterance_id", "round", "answer", "why"]
 """Columns of picks that a map reads."""
 PERPLEXITY = 30.0
 COMPONENTS = 50
@@ -85,13 +85,13 @@ def project(store: FeatureStore, ids: list[str]) -> pd.DataFrame:
 
 
 def described(places: pd.DataFrame, metadata: pa.Table, picks: pd.DataFrame, predicted: pd.Series) -> pd.DataFrame:
-    """Places with words to colour them by: predicted, answer, round, speaker, corpus, language, quality.
+    """Places with words to colour them by: predicted, answer, round, speaker, corpus, language, quality; and `why`.
 
-    `picks` are those of one trajectory with `answer`; `predicted` is its last prediction of a clip.
+    `picks` are those of one trajectory with `answer` and `why`; `predicted` is its last prediction of a clip.
     """
-    frame = places.join(picks.set_index("utterance_id")[["round", "answer"]], on="utterance_id")
+    frame = places.join(picks.set_index("utterance_id")[["round", "answer", "why"]], on="utterance_id")
     frame["round"] = frame["round"].map(lambda number: NEVER if pd.isna(number) else f"round {number:.0f}")
-    frame["answer"] = frame["answer"].fillna(NEVER)
+    frame["answer"], frame["why"] = frame["answer"].fillna(NEVER), frame["why"].fillna("–")
     frame["predicted"] = frame["utterance_id"].map(predicted).fillna("not scored")
     columns = metadata.select(["utterance_id", "speaker", "corpus", "language", "quality"]).to_pandas()
     frame = frame.join(columns.set_index("utterance_id"), on="utterance_id")

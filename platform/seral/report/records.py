@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,9 @@ class RunRecords:
     """Columns of `rounds` with metrics of other people's, by the names that `metrics` or a package gives them."""
     picks: pd.DataFrame
     """arm, fold, seed, round, utterance_id, order, strategy."""
+    reasons: pd.DataFrame
+    """arm, fold, seed, round, utterance_id, measure, score, share, low, median, high (schema.REASON); empty where no
+    strategy has a score, and in runs of releases that wrote none."""
     answers: pd.DataFrame
     """arm, fold, seed, round, utterance_id, emotion, answer, annotator."""
     source: pd.DataFrame
@@ -92,7 +96,7 @@ def read_run(run: str | Path) -> RunRecords:
     if not storage.exists(storage.join(run, "config.yaml")):
         raise StateError(f"there is no run at {run}: config.yaml is missing")
     rounds: list[dict[str, Any]] = []
-    picks, answers, ratings = list[pd.DataFrame](), list[pd.DataFrame](), list[pd.DataFrame]()
+    picks, answers, optional = list[pd.DataFrame](), list[pd.DataFrame](), defaultdict[str, list[pd.DataFrame]](list)
     further: dict[str, None] = {}
     last_confusion: dict[tuple[str, int, int], list[list[int]]] = {}
     last_folders: dict[tuple[str, int, int], str] = {}
@@ -105,8 +109,9 @@ def read_run(run: str | Path) -> RunRecords:
         last_folders[keys["arm"], keys["fold"], keys["seed"]] = folder
         picks.append(_table(folder, "picks", {**keys, "round": record["round"]}))
         answers.append(_table(folder, "labels", {**keys, "round": record["round"]}))
-        if storage.exists(storage.join(folder, "ratings.parquet")):
-            ratings.append(_table(folder, "ratings", {**keys, "round": record["round"]}))
+        for name in ("ratings", "reasons"):
+            if storage.exists(storage.join(folder, f"{name}.parquet")):
+                optional[name].append(_table(folder, name, {**keys, "round": record["round"]}))
         if "confusion" in metrics["test"]:
             last_confusion[keys["arm"], keys["fold"], keys["seed"]] = metrics["test"]["confusion"]
     if not rounds:
@@ -126,9 +131,10 @@ def read_run(run: str | Path) -> RunRecords:
         further=list(further),
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
         picks=pd.concat(picks, ignore_index=True),
+        reasons=pd.concat(optional["reasons"], ignore_index=True) if optional["reasons"] else pd.DataFrame(),
         answers=pd.concat(answers, ignore_index=True),
         source=_source_rows(run),
-        ratings=pd.concat(ratings, ignore_index=True) if ratings else pd.DataFrame(),
+        ratings=pd.concat(optional["ratings"], ignore_index=True) if optional["ratings"] else pd.DataFrame(),
         last_folders=last_folders,
         confusion=_sum_by_arm(last_confusion),
     )

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from seral import storage
 from seral.figures.axes import svg
 from seral.pool.shards import Pool, open_pool
-from seral.report import comparison, figures, page, ratings
+from seral.report import bars, comparison, figures, page, ratings, shares
 from seral.report.listening import Player
 from seral.report.options import ReportOptions
 from seral.report.records import RunRecords, read_run
@@ -145,11 +145,13 @@ def _frames(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> 
 
 def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -> dict[str, page.Picture]:
     """The figures, each with a text that says what it shows."""
+    seconds = comparison.phase_seconds(records)
     pictures = (_class_pictures(records) if records.classes else {}) | {
         "time": page.Picture(
-            figure=figures.time_by_phase(records),
+            figure=figures.time_by_phase(seconds),
             alt="Stacked bars of the mean seconds of a trajectory by phase; the table below holds the same numbers.",
             caption="Mean wall-clock time of a trajectory by phase.",
+            chart=bars.time_by_phase(seconds),
         ),
     }
     return pictures if composed.empty else pictures | _pick_pictures(records, composed, pool)
@@ -184,20 +186,26 @@ def _pick_pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFra
     arms = ", ".join(arm for arm in records.arms if arm in set(composed["arm"]))
     answers = f"The answers of each round. The {RANDOM} arm shows what the training part holds."
     classes = dict[str, page.Picture]()
+    groups, quality = shares.group_shares(composed, pool), shares.snr_shares(composed, pool)
     if records.classes:
+        by_answer = shares.answer_shares(composed, records.classes)
+        in_order = shares.answers_in(by_answer, records.classes)
         classes["picked_classes"] = page.Picture(
-            figure=figures.picked_classes(composed, records.classes),
+            figure=figures.picked_classes(by_answer, in_order),
+            chart=bars.picked_classes(by_answer, in_order),
             alt=f"Stacked bars of the answered classes by round for {arms}.",
             caption=" ".join([answers, *_picked_by(records)]),
         )
     return classes | {
         "picked_groups": page.Picture(
-            figure=figures.picked_groups(composed, pool),
+            figure=figures.picked_groups(groups),
+            chart=bars.picked_groups(groups),
             alt=f"Bars of the share of picks by speaker and by corpus for {arms}, with the share in the pool.",
-            caption="Picks of all rounds; the black line is the share in the pool, its test part included.",
+            caption="Picks of all rounds; the line is the share in the pool, its test part included.",
         ),
         "picked_quality": page.Picture(
-            figure=figures.picked_quality(composed, pool),
+            figure=figures.picked_quality(quality),
+            chart=None if quality.empty else bars.picked_quality(quality),
             alt=f"Histograms of the signal-to-noise ratio of the pool and of the picks of {arms}; medians are below.",
             caption="Signal-to-noise ratio of the picks against the pool.",
         ),

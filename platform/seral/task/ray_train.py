@@ -80,7 +80,7 @@ def _no_second_try() -> Any:
     """A callback of Ray Train's: an error that lasts ends the training, without the tries of a lost worker."""
     import ray.train
 
-    class NoSecondTry(ray.train.UserCallback):
+    class NoSecondTry(ray.train.UserCallback):  # type: ignore[misc]  # Ray leaves it untyped
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
             for exception in worker_exceptions.values():
                 cause = getattr(exception, "_base_exc", exception)

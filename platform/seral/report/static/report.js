@@ -157,14 +157,14 @@
     const { renderer = "svg", ...spec } = JSON.parse(figure.querySelector("script").text);
     const compiled = charts.compile(spec, { config: looks() }).spec;
     const box = make("div", { className: "chart" });
-    box.setAttribute("role", "group");
-    box.setAttribute("aria-label", figure.querySelector("img").alt);
     figure.querySelector(".chart")?.remove();
     figure.prepend(box);
     const view = new charts.View(charts.parse(compiled, null, { ast: true }), {
       expr: charts.expressionInterpreter, renderer, tooltip: point, hover: true,
     });
     await view.initialize(box).runAsync();
+    box.setAttribute("role", "group"); // in the place of what the view says of itself
+    box.setAttribute("aria-label", figure.querySelector("img").alt);
     view.addEventListener("click", (event, item) => play(item));
     walk(view, box);
     figure.querySelector("img").hidden = true;

@@ -52,10 +52,8 @@ def ask(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generato
         return Picks([], exact=True)
     in_parts = STRATEGIES[strategy.name].in_parts
     if isinstance(in_parts, StandsFor) and not strategy.wrappers:
-        choice = in_parts.choose(parts, rng, **strategy.parameters)
-        wrappers = [WrapperOptions.model_validate(wrapper) for wrapper in choice.wrapped_by]
-        picks = ask(StrategyOptions(name=choice.name, wrappers=wrappers), parts, k, rng)
-        return picks._replace(strategy=choice.name)
+        choice = resolved(strategy, parts, rng)
+        return ask(choice, parts, k, rng)._replace(strategy=choice.name)
     if len(parts) == 1:
         return Picks(parts.each(pick_alone, strategy, k, rng)[0], exact=True)
     if strategy.wrappers:
@@ -67,8 +65,20 @@ def ask(strategy: StrategyOptions, parts: Parts, k: int, rng: np.random.Generato
         short = gather_shortlist(parts, *in_parts.looks_at(k, **options))
         return Picks(select(strategy, short, k, rng), exact=True)
     if isinstance(in_parts, Phases):
-        return ask(StrategyOptions(name=in_parts.stands_for(parts, **strategy.parameters)), parts, k, rng)
+        return ask(resolved(strategy, parts, rng), parts, k, rng)
     return _merged(strategy, parts, k, rng)
+
+
+def resolved(strategy: StrategyOptions, parts: Parts, rng: np.random.Generator) -> StrategyOptions:
+    """The strategy that picks now: another one where it stands for others."""
+    in_parts = STRATEGIES[strategy.name].in_parts
+    if isinstance(in_parts, StandsFor):
+        choice = in_parts.choose(parts, rng, **strategy.parameters)
+        wrappers = [WrapperOptions.model_validate(wrapper) for wrapper in choice.wrapped_by]
+        return StrategyOptions(name=choice.name, wrappers=wrappers)
+    if isinstance(in_parts, Phases):
+        return StrategyOptions(name=in_parts.stands_for(parts, **strategy.parameters))
+    return strategy
 
 
 def exact_in_parts(strategy: StrategyOptions) -> bool:

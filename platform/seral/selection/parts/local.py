@@ -35,10 +35,13 @@ class Picks(NamedTuple):
     where one machine would have picked the same, or there are no features."""
     strategy: str | None = None
     """The strategy that was chosen, where one stands for others."""
+    reasons: tuple[Any, ...] = ()
+    """Reasons of picks (seral.loop.reasons), where they were asked for."""
 
     def then(self, more: Picks) -> Picks:
         """Picks of both, the other's last."""
-        return Picks(self.ids + more.ids, self.exact and more.exact, strategy=self.strategy or more.strategy)
+        strategy, reasons = self.strategy or more.strategy, self.reasons + more.reasons
+        return Picks(self.ids + more.ids, self.exact and more.exact, strategy=strategy, reasons=reasons)
 
 
 class Parts:

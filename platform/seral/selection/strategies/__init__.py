@@ -57,30 +57,43 @@ OWN: dict[str, Strategy] = {
     "margin": by_score(margin, PROBABILITIES),
     "least_confidence": by_score(least_confidence, PROBABILITIES),
     "bald": by_score(bald, PASSES),
-    "batch_bald": Strategy(batch_bald, PASSES, OfShortlist(batch_bald_looks_at)),
-    "density": Strategy(density, FEATURES, Exact(density_in_parts)),
-    "k_center": Strategy(k_center, FEATURES, Exact(k_center_in_parts)),
-    "k_means": Strategy(k_means, FEATURES),
+    "batch_bald": Strategy(batch_bald, PASSES, OfShortlist(batch_bald_looks_at), goes_by=("bald",)),
+    "density": Strategy(density, FEATURES, Exact(density_in_parts), goes_by=("density",)),
+    "k_center": Strategy(k_center, FEATURES, Exact(k_center_in_parts), goes_by=("distance",)),
+    "k_means": Strategy(k_means, FEATURES, goes_by=("typicality",)),
     "alps": Strategy(alps, {"surprisal_NQ"}),
-    "k_means_plus_plus": Strategy(k_means_plus_plus, FEATURES, Exact(k_means_plus_plus_in_parts)),
-    "typiclust": Strategy(typiclust, FEATURES),
-    "prob_cover": Strategy(prob_cover, FEATURES),
-    "max_herding": Strategy(herding.max_herding, FEATURES, Exact(herding.max_herding_in_parts)),
-    "uncertainty_herding": Strategy(herding.uncertainty_herding, FEATURES, Exact(herding.uncertainty_herding_in_parts)),
+    "k_means_plus_plus": Strategy(
+        k_means_plus_plus, FEATURES, Exact(k_means_plus_plus_in_parts), goes_by=("distance",)
+    ),
+    "typiclust": Strategy(typiclust, FEATURES, goes_by=("typicality",)),
+    "prob_cover": Strategy(prob_cover, FEATURES, goes_by=("typicality",)),
+    "max_herding": Strategy(herding.max_herding, FEATURES, Exact(herding.max_herding_in_parts), goes_by=("coverage",)),
+    "uncertainty_herding": Strategy(
+        herding.uncertainty_herding,
+        FEATURES,
+        Exact(herding.uncertainty_herding_in_parts),
+        goes_by=("coverage", "margin"),
+    ),
     "tcm": Strategy(tcm, FEATURES, Phases(tcm_stands_for)),
-    "dcom": Strategy(dcom, PROBABILITIES | FEATURES, Exact(dcom_in_parts)),
-    "dropquery": Strategy(dropquery, PROBABILITIES | PASSES | FEATURES, Exact(dropquery_in_parts)),
-    "badge": Strategy(badge, PROBABILITIES | FEATURES, Exact(badge_in_parts)),
-    "cluster_margin": Strategy(cluster_margin, PROBABILITIES | FEATURES, OfShortlist(cluster_margin_looks_at)),
-    "gsy": Strategy(gsy, VALUES | {"labelled_value_MK"}, Exact(gsy_in_parts)),
-    "igs": Strategy(igs, VALUES | FEATURES | {"labelled_value_MK"}, Exact(igs_in_parts)),
+    "dcom": Strategy(dcom, PROBABILITIES | FEATURES, Exact(dcom_in_parts), goes_by=("margin", "typicality")),
+    "dropquery": Strategy(
+        dropquery, PROBABILITIES | PASSES | FEATURES, Exact(dropquery_in_parts), goes_by=("disagreement",)
+    ),
+    "badge": Strategy(badge, PROBABILITIES | FEATURES, Exact(badge_in_parts), goes_by=("gradient",)),
+    "cluster_margin": Strategy(
+        cluster_margin, PROBABILITIES | FEATURES, OfShortlist(cluster_margin_looks_at), goes_by=("margin",)
+    ),
+    "gsy": Strategy(gsy, VALUES | {"labelled_value_MK"}, Exact(gsy_in_parts), goes_by=("rating distance",)),
+    "igs": Strategy(
+        igs, VALUES | FEATURES | {"labelled_value_MK"}, Exact(igs_in_parts), goes_by=("rating distance", "distance")
+    ),
     "emcm": by_score(emcm, {"member_RNK"} | FEATURES),
     "predictive_variance": Strategy(
-        bayesian.predictive_variance, FEATURES, Exact(bayesian.predictive_variance_in_parts)
+        bayesian.predictive_variance, FEATURES, Exact(bayesian.predictive_variance_in_parts), goes_by=("variance",)
     ),
-    "max_det": Strategy(bayesian.max_det, FEATURES, Exact(bayesian.max_det_in_parts)),
-    "lcmd": Strategy(lcmd, FEATURES, Exact(lcmd_in_parts)),
-    "after": Strategy(after, in_parts=OfShortlist(after_looks_at)),
+    "max_det": Strategy(bayesian.max_det, FEATURES, Exact(bayesian.max_det_in_parts), goes_by=("variance",)),
+    "lcmd": Strategy(lcmd, FEATURES, Exact(lcmd_in_parts), goes_by=("distance",)),
+    "after": Strategy(after, in_parts=OfShortlist(after_looks_at), goes_by=("uncertainty",)),
 }
 STRATEGIES = Registry(OWN, "seral.strategies", as_strategy)
 """A new strategy is one function and one line here; the contract tests run over this table.

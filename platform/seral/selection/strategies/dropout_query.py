@@ -48,10 +48,16 @@ def dropquery_in_parts(
 
 def changes_class(candidates: Candidates, passes: int) -> NDArray[np.bool_]:
     """Whether more than half of the first passes give another class than the model without dropout, (N,)."""
+    changes_N: NDArray[np.bool_] = 2 * share_of_changes(candidates, passes) > 1
+    return changes_N
+
+
+def share_of_changes(candidates: Candidates, passes: int) -> Doubles:
+    """Share of the first passes that give another class than the model without dropout, (N,)."""
     class_N = candidates.need("probability_NC").argmax(axis=1)
     class_RN = candidates.need("dropout_RNC")[:passes].argmax(axis=2)
-    changes_N: NDArray[np.bool_] = 2 * (class_RN != class_N).sum(axis=0) > len(class_RN)
-    return changes_N
+    share_N: Doubles = (class_RN != class_N).mean(axis=0)
+    return share_N
 
 
 def _changing(part: PoolPart, passes: int, key: str, count: int) -> tuple[Doubles, Strings]:

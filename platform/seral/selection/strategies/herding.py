@@ -88,9 +88,14 @@ def uncertainty_herding_in_parts(
     at_least(1, "uncertainty_herding", sample=sample)
     _positive("uncertainty_herding", temperature=temperature)
     pool, labelled = drawn(parts, max(sample, k), rng), parts.labelled_part()
+    width = least_distance(labelled.labelled_embedding_MD)
+    return _herd(pool, labelled.labelled_centres(), pool_weights(pool, temperature), width, k)
+
+
+def pool_weights(pool: Candidates, temperature: float) -> Doubles:
+    """Weights of the rows in uncertainty_herding, (N,)."""
     p_NC = pool.probability_NC
-    weight_N = np.ones(len(pool)) if p_NC is None else 1 + scores.margin(tempered(p_NC, temperature))
-    return _herd(pool, labelled.labelled_centres(), weight_N, least_distance(labelled.labelled_embedding_MD), k)
+    return np.ones(len(pool)) if p_NC is None else 1 + scores.margin(tempered(p_NC, temperature))
 
 
 def tempered(p_NC: Floats, temperature: float) -> Doubles:

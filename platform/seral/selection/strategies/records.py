@@ -90,6 +90,10 @@ class Strategy:
     reads: AbstractSet[str] = frozenset()
     """Fields of Candidates."""
     in_parts: Exact | OfShortlist | StandsFor | Phases | Merged = Merged()
+    goes_by: tuple[str, ...] = ()
+    """Measures of seral.loop.reasons that say why it picks what it picks, or the option that names one."""
+    score: Score | None = None
+    """The score whose largest it picks, where it is one."""
 
     @property
     def exact(self) -> bool:
@@ -118,7 +122,8 @@ def as_strategy(part: Any) -> Strategy:
     """A strategy of somebody else's: a record, or a function, which reads the embedding if it has no set `reads`."""
     if isinstance(part, Strategy):
         return replace(part, function=with_options(part.function))
-    return Strategy(with_options(part), frozenset(getattr(part, "reads", {"embedding_ND"})))
+    reads = frozenset(getattr(part, "reads", {"embedding_ND"}))
+    return Strategy(with_options(part), reads, goes_by=tuple(getattr(part, "goes_by", ())))
 
 
 def by_score(score: Score, reads: AbstractSet[str]) -> Strategy:
@@ -131,7 +136,7 @@ def by_score(score: Score, reads: AbstractSet[str]) -> Strategy:
         return best_of(parts.each(best_by, score, k, **options), k)
 
     functools.update_wrapper(pick, score)
-    return Strategy(pick, reads, Exact(run))
+    return Strategy(pick, reads, Exact(run), score=score)
 
 
 def best_by(part: PoolPart, score: Score, k: int, *arguments: Any, **options: Any) -> tuple[Doubles, Strings]:

@@ -7,6 +7,7 @@ import numpy as np
 from seral.selection.candidates import Candidates
 from seral.selection.parts.distances import DistributedPoints
 from seral.selection.parts.local import Parts
+from seral.vectors.arrays import Doubles
 from seral.vectors.distances import Points, feature_points, gradient_points
 from seral.vectors.seeding import seed_rows
 
@@ -35,6 +36,12 @@ def badge(candidates: Candidates, k: int, rng: np.random.Generator) -> list[str]
     points = gradient_points(candidates.need("probability_NC"), candidates.need("embedding_ND"))
     ids: list[str] = candidates.ids[seed_rows(points, None, k, rng, first=points.largest())].tolist()
     return ids
+
+
+def gradient_lengths(candidates: Candidates) -> Doubles:
+    """Lengths of the gradient embeddings of `badge`, (N,)."""
+    points = gradient_points(candidates.need("probability_NC"), candidates.need("embedding_ND"))
+    return np.sqrt(points.block(slice(None)).square_B.astype(np.float64))
 
 
 def badge_in_parts(parts: Parts, k: int, rng: np.random.Generator) -> list[str]:

@@ -101,11 +101,11 @@ class _TypicalFirst:
         if len(members) > self._members:
             looked_at = members[np.linspace(0, len(members) - 1, self._members).astype(np.intp)]
             others = np.setdiff1d(members, looked_at)
-        order = np.argsort(_spacing(self._unit.only(looked_at), self._neighbours, self._threads), kind="stable")
+        order = np.argsort(spacing(self._unit.only(looked_at), self._neighbours, self._threads), kind="stable")
         return [int(row) for row in (*looked_at[order], *others) if row < self._free][::-1]
 
 
-def _spacing(x: View, neighbours: int, threads: int) -> Doubles:
+def spacing(x: View, neighbours: int, threads: int) -> Doubles:
     """Mean distance of every row to its nearest neighbours, itself not counted, (N, D) -> (N,)."""
     spacing_N = np.zeros(len(x))
     if len(x) == 1:

@@ -27,6 +27,10 @@ SLAB = 4096
 """Rows that `usable` judges at a time."""
 
 
+class ByChance(str):
+    """The id of a pick that was drawn by chance, as other wrappers hand it on; for the reasons of picks."""
+
+
 def shortlist(
     inner: Pick,
     candidates: Candidates,
@@ -232,7 +236,7 @@ def epsilon_greedy(
     epsilon * n labels picked by chance. Shares are rounded to the nearest whole, halves upwards.
     """
     chance = by_chance(k, epsilon)
-    picks = uniform(candidates, chance, rng) if chance else []
+    picks: list[str] = [ByChance(name) for name in uniform(candidates, chance, rng)] if chance else []
     return picks + (inner(candidates.but(picks), k - chance, rng) if chance < k else [])
 
 

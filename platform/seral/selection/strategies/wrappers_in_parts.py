@@ -16,6 +16,7 @@ from seral.selection.strategies.informative_diverse import gather_shortlist, sho
 from seral.selection.strategies.records import PickOfParts
 from seral.selection.strategies.uniform import uniform_in_parts
 from seral.selection.strategies.wrappers import (
+    ByChance,
     Rejection,
     admitted,
     apart,
@@ -101,7 +102,7 @@ def epsilon_greedy_in_parts(
 ) -> Picks:
     """The picks of `wrappers.epsilon_greedy`: chance is that of `uniform`, which does not depend on parts."""
     chance = by_chance(k, epsilon)
-    picks = Picks(uniform_in_parts(parts, chance, rng) if chance else [], exact=True)
+    picks = Picks([ByChance(name) for name in uniform_in_parts(parts, chance, rng)] if chance else [], exact=True)
     if chance == k:
         return picks
     with parts.aside():
