@@ -74,3 +74,60 @@ def test_an_export_of_a_run_says_what_predict_says(
         export_model(parse(ExportOptions, {"run": run, "out": str(out)}))
     with pytest.raises(OptionError, match=r"format=peft: .*take hf, onnx or torch-export"):
         export_model(parse(ExportOptions, {"run": run, "format": "peft", "out": str(tmp_path / "peft")}))
+
+
+PLAIN = """
+import json, sys
+for name in ("seral", "ser_models", "ray", "pyarrow"):
+    sys.modules[name] = None
+import soundfile, torch
+from peft import AutoPeftModelForFeatureExtraction
+from safetensors.torch import save_file
+from transformers import AutoModelForAudioClassification
+hf, peft, states, *clips = sys.argv[1:]
+model = AutoModelForAudioClassification.from_pretrained(hf, trust_remote_code=True)
+encoder = AutoPeftModelForFeatureExtraction.from_pretrained(peft).merge_and_unload().eval()
+shares, hidden = [], {}
+with torch.inference_mode():
+    for number, clip in enumerate(clips):
+        wave = torch.from_numpy(soundfile.read(clip, dtype="float32")[0])[None]
+        shares.append(model(wave).logits.softmax(1)[0].tolist())
+        output = encoder(wave, output_hidden_states=True)
+        hidden[str(number)] = torch.stack([*output.hidden_states[:-1], output.last_hidden_state])
+save_file(hidden, states)
+print(json.dumps(shares))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("adapter", ["dora", "adalora", "ia3"])
+def test_adapters_of_a_run_leave_without_seral(
+    adapter: str, run_values: dict[str, Any], tmp_path: Path, clips: list[Path]
+) -> None:
+    keys = {*run_values} & {*SupervisedOptions.model_fields}
+    head = {"normalise": "none", "l2": 30.0}  # so weak a head that the adapters have something to learn
+    one = {"folds": [0], "seeds": [0], "finetune": {"adapter": adapter, "epochs": 2, "lr": 0.02, "head": head}}
+    run_train(parse(SupervisedOptions, {name: run_values[name] for name in keys} | one))
+    folder, out = model_folder(run_values["run"]), {kind: str(tmp_path / kind) for kind in ("hf", "peft")}
+    trained = Model.load(folder)
+    share_NC = trained.predict_proba(clips)
+    with adapters_disabled(trained.network.encoder):
+        assert np.abs(trained.predict_proba(clips) - share_NC).max() > 0.001, "nothing was learnt in the encoder"
+    for kind, target in out.items():
+        export_model(parse(ExportOptions, {"run": run_values["run"], "format": kind, "out": target}))
+    states = tmp_path / "states.safetensors"
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, out["hf"], out["peft"], str(states), *map(str, clips)],
+        capture_output=True, text=True, check=True, env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
+    )  # fmt: skip
+    np.testing.assert_allclose(json.loads(done.stdout), share_NC, atol=1e-4)
+    # The head that lies beside the adapters, on what plain peft makes of the clips.
+    network, hidden = load_model(out["peft"], trained.network.encoder), load_file(states)
+    for number, share_C in enumerate(share_NC):
+        hidden_LBTD = hidden[str(number)]
+        mask_BT = torch.ones(hidden_LBTD.shape[1:3], dtype=torch.bool)
+        parts = [part.transpose(0, 1) for part in network.pool_frames(hidden_LBTD, mask_BT, start=0)]
+        with torch.inference_mode():
+            logits_BC = network.split(network.head(network.embed_pooled(*parts)))[0]
+        np.testing.assert_allclose(logits_BC.softmax(1)[0], share_C, atol=1e-4)
