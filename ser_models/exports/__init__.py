@@ -1,6 +1,7 @@
 """Trained models in formats that are loaded without seral.
 
-`FORMATS` is the table: name -> how a model is written to a folder. `write_export` prepares a model for any of them.
+`FORMATS` is the table: name -> how a model is written to a folder. `write_export` prepares a model for any of them, and
+`check_export` says beforehand whether it can.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Any
 from ser_models.adapters.merge import merge_adapters
 from ser_models.audio_text import AudioTextPool
 from ser_models.build import SerModel
-from ser_models.exports.graph import write_onnx, write_torch_export
+from ser_models.exports.graph import check_onnx, write_onnx, write_torch_export
 from ser_models.exports.hf import write_hf
-from ser_models.exports.peft_folder import write_peft
+from ser_models.exports.peft_folder import check_peft, write_peft
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class Format:
 
     write: Callable[..., None]
     """(model, folder) and settings by keyword; writes into a folder that is there."""
+    check: Callable[[SerModel], None] = lambda model: None
+    """Raises ValueError for a model that it cannot hold, and ImportError where it cannot be written on this machine."""
     merged: bool = True
     """Whether adapters are folded into the weights first, as far as they can be."""
     reads: bool = False
@@ -36,11 +39,20 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "hf": Format(write=write_hf, reads=True, abstains=True),
-    "peft": Format(write=write_peft, merged=False, reads=True, calibrated=False),
-    "onnx": Format(write=write_onnx),
+    "peft": Format(write=write_peft, check=check_peft, merged=False, reads=True, calibrated=False),
+    "onnx": Format(write=write_onnx, check=check_onnx),
     "torch-export": Format(write=write_torch_export),
 }
 """Formats by name, as `seral export --format` takes them."""
+
+
+def check_export(model: SerModel, kind: str) -> None:
+    """Raise ValueError for an unknown format and for a model that it cannot hold, ImportError where a package lacks."""
+    if kind not in FORMATS:
+        raise ValueError(f"no format {kind!r}; known: {', '.join(FORMATS)}")
+    if not FORMATS[kind].reads and isinstance(model.pool, AudioTextPool) and model.pool.text.alone:
+        raise ValueError(f"this model reads transcripts alone, and {kind} takes audio: export it as hf")
+    FORMATS[kind].check(model)
 
 
 def write_export(
@@ -57,14 +69,10 @@ def write_export(
 
     `temperature`: class logits are divided by it; peft has no room for it. `abstain_below`: the probability below which
     a class is better not named, for hf alone. `base`: hub id of the encoder, and `home`:
-    where the folder will lie in the end, both for peft, whose configuration names them. Raises ValueError for an
-    unknown format, and for a model that a format cannot hold.
+    where the folder will lie in the end, both for peft, whose configuration names them. Raises as `check_export`.
     """
-    if kind not in FORMATS:
-        raise ValueError(f"no format {kind!r}; known: {', '.join(FORMATS)}")
+    check_export(model, kind)
     form = FORMATS[kind]
-    if not form.reads and isinstance(model.pool, AudioTextPool) and model.pool.text.alone:
-        raise ValueError(f"this model reads transcripts alone, and {kind} takes audio: export it as hf")
     if form.merged:
         merge_adapters(model.encoder, leave=True)
     settings: dict[str, Any] = {"temperature": temperature} if form.calibrated else {"base": base, "home": home}

@@ -65,10 +65,14 @@ def write_torch_export(model: SerModel, folder: Path, *, temperature: float = 1.
     torch.export.save(trace(model, temperature=temperature), folder / GRAPH)
 
 
-def write_onnx(model: SerModel, folder: Path, *, temperature: float = 1.0) -> None:
-    """Write the graph as model.onnx, for clips in any number and of any length. Raises ImportError without onnx."""
+def check_onnx(model: SerModel) -> None:
+    """Raise ImportError without the packages that write ONNX."""
     if find_spec("onnx") is None or find_spec("onnxscript") is None:
         raise ImportError("graphs in ONNX are written by onnx and onnxscript: pip install 'seral[onnx]'")
+
+
+def write_onnx(model: SerModel, folder: Path, *, temperature: float = 1.0) -> None:
+    """Write the graph as model.onnx, for clips in any number and of any length."""
     torch.onnx.export(
         trace(model, temperature=temperature),
         (),

@@ -23,18 +23,22 @@ from ser_models.encoders import SpeechEncoder, save_encoder
 PREFIX = "base_model.model."
 
 
-def write_peft(model: SerModel, folder: Path, *, base: str | None = None, home: str | None = None) -> None:
-    """Write the adapters that peft made, the head beside them, and the encoder where it has no hub id (`base`).
-
-    `home`: where the folder will lie, if it is moved afterwards; the configuration names its encoder by it.
-    Raises ValueError where an adapter is not peft's, and where there is none.
-    """
+def check_peft(model: SerModel) -> None:
+    """Raise ValueError where an adapter is not peft's, and where there is none."""
     encoder = model.encoder
     if not encoder.adapters or any(ADAPTERS[kind].peft is None for kind in encoder.adapters):
         raise ValueError(
             f"peft has no layers of {'+'.join(encoder.adapters) or 'a model without adapters'}: it reads "
             f"{', '.join(kind for kind, adapter in ADAPTERS.items() if adapter.peft)}; take hf, onnx or torch-export"
         )
+
+
+def write_peft(model: SerModel, folder: Path, *, base: str | None = None, home: str | None = None) -> None:
+    """Write the adapters that peft made, the head beside them, and the encoder where it has no hub id (`base`).
+
+    `home`: where the folder will lie, if it is moved afterwards; the configuration names its encoder by it.
+    """
+    encoder = model.encoder
     save_adapter(encoder, folder)
     save_model(model, folder)
     if base is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -102,16 +103,40 @@ def test_a_dry_run_plans_and_writes_nothing(verb: Any, config: Path, first: tupl
     if verb.name in files:
         (tmp_path / "x.yaml").write_text(yaml.safe_dump(files[verb.name]))
         words = [*verb.words, str(tmp_path / "x.yaml")]
+    elif verb.name in ("fit", "export", "predict"):
+        words = [*verb.words, values["run"], *([values["pool"]] if verb.name == "predict" else []), "--out", out]
     elif verb.name == "pretrain":
         words = ["pretrain", values["pool"], "--run", out, "--set", "tapt.steps=500"]
     else:
         words = [*verb.words, "manifest", str(Path(values["pool"]).parent / "corpus"), "--out", out]
-    before = storage.file_sizes(values["pool"])
+    before = storage.file_sizes(values["pool"]) | storage.file_sizes(values["run"])
     plan = json.loads(seral(*words, "--dry-run", "--json")[0])
     assert {"reads", "computes", "writes", "takes", "rests on"} <= plan.keys()
     assert out in plan["writes"]
     assert not os.path.exists(out)
-    assert storage.file_sizes(values["pool"]) == before
+    assert storage.file_sizes(values["pool"]) | storage.file_sizes(values["run"]) == before
+
+
+def in_bytes(words: str) -> list[float]:
+    """Sizes that are in words, in bytes."""
+    units = {"kB": 1e3, "MB": 1e6, "GB": 1e9}
+    return [float(number) * units[unit] for number, unit in re.findall(r"(\d[\d.]*) ([kMG]B)", words)]
+
+
+def test_sizes_of_a_plan_are_those_of_what_is_written(config: Path, first: tuple[str, str], tmp_path: Path) -> None:
+    run, out = yaml.safe_load(config.read_text())["run"], tmp_path / "out"
+    plan = json.loads(seral("loop", "run", str(config), "--dry-run", "--json")[0])["writes"]
+    sizes = storage.file_sizes(run)
+    report = sum(count for name, count in sizes.items() if name.startswith("report/"))
+    for foreseen, written in zip(in_bytes(plan), (sum(sizes.values()) - report, report), strict=False):
+        assert written / 2 < foreseen < 2 * written, plan
+    words = {"fit": ["fit", run], "export": ["export", run]}
+    for name, command in words.items():
+        command = [*command, "--out", str(out / name)]
+        (foreseen,) = in_bytes(json.loads(seral(*command, "--dry-run", "--json")[0])["writes"].partition(";")[0])
+        seral(*command)
+        written = sum(storage.file_sizes(out / name).values())
+        assert written / 2 < foreseen < 2 * written, (name, foreseen, written)
 
 
 def test_quiet_prints_the_result_alone_and_verbose_the_traceback(tmp_path: Path, config: Path) -> None:

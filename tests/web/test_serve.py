@@ -40,15 +40,17 @@ Speech = Callable[[float, int], NDArray[np.float32]]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An export whose head tells clips apart, with a temperature that shows."""
+def model(tmp_path_factory: pytest.TempPathFactory, waves: list[NDArray[np.float32]]) -> Path:
+    """An export whose head tells clips apart, with a temperature that shows; it is sure enough of half of the clips."""
     made = build_model(load_encoder("seral-tiny"), CLASSES).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in made.head.parameters():
             parameter.add_(0.4 * torch.randn(parameter.shape, generator=generator))
     folder = tmp_path_factory.mktemp("served") / "export"
-    write_export(made, folder, "hf", temperature=1.5)
+    confidence_N = np.sort(Model(made, temperature=1.5).predict_proba(waves).max(1))
+    assert confidence_N[2] - confidence_N[1] > 0.001, "clips too much alike to be sure of some"
+    write_export(made, folder, "hf", temperature=1.5, abstain_below=float(confidence_N[1:3].mean()))
     return folder
 
 
@@ -74,7 +76,14 @@ class Served:
         self.client = httpx.Client(base_url=self.url, timeout=30, headers={"Authorization": f"Bearer {SECRET}"})
         (folder / "token").write_text(f"{SECRET}\n")
         command = [sys.executable, "-m", "seral", "serve", str(model), "--port", str(self.port), "--replicas", "2"]
-        for setting in ("max_duration_s=3", "max_upload_mb=1", "batch_wait_s=0.2", "max_files=12", "cpus=2"):
+        for setting in (
+            "max_duration_s=3",
+            "max_upload_mb=1",
+            "batch_wait_s=0.2",
+            "max_files=12",
+            "cpus=2",
+            "abstain=true",
+        ):
             command += ["--set", setting]
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         environment |= {"SERAL_SERVE_TOKEN_FILE": str(folder / "token"), "RAY_TMPDIR": str(temporary)}
@@ -119,7 +128,10 @@ def test_it_answers_what_the_model_says_of_each_clip(
     rows = served.predict(*map(flac, waves)).json()["predictions"]
     share_NC = [[row["probabilities"][name] for name in CLASSES] for row in rows]
     np.testing.assert_allclose(share_NC, expected_NC, atol=1e-4)
-    assert [row["predicted"] for row in rows] == [CLASSES[label] for label in expected_NC.argmax(1)]
+    named = Model.load(model).predict(waves, unsure="unsure")
+    assert [row["predicted"] or "unsure" for row in rows] == named
+    assert [row["unsure"] for row in rows] == [name == "unsure" for name in named]
+    assert named.count("unsure") == 2
     assert [row["seconds"] for row in rows] == [len(wave_S) / 16_000 for wave_S in waves]
     assert {row["file"] for row in rows} == {NAME}
     (alone,) = served.client.post("/predict", content=flac(waves[0])).json()["predictions"]
@@ -204,7 +216,7 @@ def test_a_clip_that_is_dropped_shows_its_classes(
     expect(page.locator(".answer")).to_have_count(1)
     expect(page.locator("#door")).to_be_hidden()
     (row,) = served.predict(flac(waves[1])).json()["predictions"]
-    expect(page.locator(".predicted")).to_have_text(row["predicted"])
+    expect(page.locator(".predicted")).to_have_text(row["predicted"] or "unsure")
     expect(page.locator(".file")).to_have_text("mine.flac · 0.6 s")
     shares = sorted(row["probabilities"].items(), key=lambda pair: -pair[1])
     lines = page.locator(".answer tbody tr").all_inner_texts()
@@ -216,6 +228,22 @@ def test_a_clip_that_is_dropped_shows_its_classes(
     visit.drop("bad.flac", b"nothing")
     expect(page.locator("#state")).to_contain_text("bad.flac: not-audio")
     expect(page.locator(".answer")).to_have_count(1)
+
+
+def test_the_page_says_where_the_model_does_not_answer(
+    served: Served, browser: Any, waves: list[NDArray[np.float32]]
+) -> None:
+    visit = Visit(browser.new_page(), served.url)
+    rows = served.predict(*map(flac, waves)).json()["predictions"]
+    visit.drop("first.flac", flac(waves[0]))
+    visit.open_the_door()
+    expect(visit.page.locator(".answer")).to_have_count(1)
+    for number, row in enumerate(rows[1:], start=2):
+        visit.drop(f"{number}.flac", flac(waves[number - 1]))
+        expect(visit.page.locator(".answer")).to_have_count(number)
+        card = visit.page.locator(".answer", has_text=f"{number}.flac")
+        expect(card.locator(".predicted")).to_have_text("unsure" if row["unsure"] else row["predicted"])
+        expect(card.locator("tbody tr")).to_have_count(len(CLASSES))
 
 
 def test_a_clip_is_recorded_by_keyboard(served: Served, browser: Any) -> None:
@@ -243,8 +271,11 @@ def test_what_cannot_be_served_is_refused_before_ray_starts(
 ) -> None:
     with pytest.raises(OptionError, match="no run, no model and no export of the format hf lies there"):
         serve_model(ServerOptions(model=str(tmp_path)))
+    without = shutil.copytree(model, tmp_path / "without")
+    config = json.loads((without / "config.json").read_text())
+    (without / "config.json").write_text(json.dumps(config | {"head": config["head"] | {"abstain_below": None}}))
     with pytest.raises(OptionError, match=r"abstain: .* has no threshold"):
-        serve_model(ServerOptions(model=str(model), abstain=True))
+        serve_model(ServerOptions(model=str(without), abstain=True))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

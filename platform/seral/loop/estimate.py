@@ -1,7 +1,7 @@
 """Disk, memory and hours that a run of the loop will take, told before it starts, from unit costs measured here.
 
-Disk is right within some per cent. Hours and memory are there to tell an hour from a week, and a run that fits from one
-that cannot. TAPT is not in it: its steps are chosen, not needed.
+Disk is right within a tenth or two. Hours and memory are there to tell an hour from a week, and a run that fits from
+one that cannot. The hours of TAPT are not in it: its steps are chosen, not needed.
 """
 
 # L hidden states · D features · B batch
@@ -23,12 +23,13 @@ from seral.cluster import cpu_count, encoder_actors
 from seral.errors import StateError
 from seral.features.audio import missing_shards, open_features
 from seral.features.batches import clip_shapes, pad_clips
+from seral.loop.disk import RUN_BYTES, selection_bytes, trajectory_bytes
 from seral.loop.options import LoopOptions
 from seral.loop.rounds import Arm, scores_pool
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.schema import SAMPLE_RATE
-from seral.training.finetune import frames_layer
+from seral.training.finetune import frames_layer, model_bytes
 
 PROCESS_BYTES = 0.8e9
 """A process with torch, transformers and Ray, before it has any data."""
@@ -72,6 +73,14 @@ class Task:
     """Numbers of a clip that strategies read."""
     keeps_frames: bool
     """Whether the frames of the whole pool are kept."""
+    folds: int
+    shards: int
+    """Of the pool, as far as they are read."""
+    width: int
+    """Numbers of a clip in one hidden state."""
+    head_bytes: int
+    model_bytes: int
+    """A model on storage: its head alone, and with the adapters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +140,7 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
     keeps_frames = layer is not None and len(duration_s) * frame_bytes <= 1e9 * options.frames_gb
     absent = missing_shards(store, layer if keeps_frames else None)
     rows = sum(pool.manifest["shards"][shard]["rows"] for shard in absent)
+    outputs = len(options.classes) + len(options.dimensions)
     return Task(
         clips=len(duration_s),
         seconds=seconds,
@@ -144,6 +154,11 @@ def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
         above=None if layer is None else 1 - layer / encoder.num_layers,
         embedding=options.embedding_width(max(len(fold.train) for fold in folds), store.embedding_width),
         keeps_frames=keeps_frames,
+        folds=len(folds),
+        shards=len(store.shards),
+        width=encoder.width,
+        head_bytes=model_bytes(encoder, options.finetune.head_only, outputs),
+        model_bytes=model_bytes(encoder, options.finetune, outputs),  # the last of all: it adapts the encoder
     )
 
 
@@ -157,20 +172,40 @@ def estimate(options: LoopOptions, task: Task, arms: Sequence[Arm], costs: UnitC
     frames = 0.0
     if task.above is not None:
         frames = task.missing * task.clips if task.keeps_frames else task.ever_judged + sum(s[-1] for s in labels)
-    scored = sum(_scored(arm, options, task) for arm in arms)
+    scored = [_scored(arm, options, task) for arm in arms]
     memory = PROCESS_BYTES + 3 * task.encoder_bytes + ROW_COPIES * 2 * task.row_bytes * (most + task.judged)
     memory += 0 if task.above is None else task.frame_bytes * (most + task.judged)
     memory += task.train * (CLIP_BYTES + 2 * task.embedding) / on.parts
     at_once = max(1, min(len(arms), cpu_count() // on.parts, int(largest_memory() // memory)))
     return Estimate(
         feature_bytes=task.missing * task.clips * task.row_bytes + frames * task.frame_bytes,
-        run_bytes=2 * task.train * task.embedding * 2
-        + scored * (30 + 4 * (len(options.classes) + len(options.dimensions))),
+        run_bytes=_run_bytes(options, task, labels, scored, at_once),
         driver_bytes=PROCESS_BYTES + task.encoder_bytes + CLIP_BYTES * task.clips,
         trajectory_bytes=memory,
         at_once=at_once,
-        hours={} if costs is None else _hours(options, task, labels, scored / on.parts / at_once, at_once, costs),
+        hours={} if costs is None else _hours(options, task, labels, sum(scored) / on.parts / at_once, at_once, costs),
     )
+
+
+def _run_bytes(
+    options: LoopOptions, task: Task, labels: Sequence[Sequence[float]], scored: Sequence[int], at_once: int
+) -> float:
+    """Bytes of a run folder when it is largest: what strategies read goes again, a round after it was written."""
+    outputs = len(options.classes) + len(options.dimensions)
+    rounds = sum(
+        trajectory_bytes(
+            steps,
+            weights=[task.head_bytes if options.proxy else task.model_bytes] * (len(steps) - 1) + [task.model_bytes],
+            judged=task.judged,
+            scored=clips,
+            shards=task.shards,
+            outputs=outputs,
+        )
+        for steps, clips in zip(labels, scored, strict=True)
+    )
+    shared = task.folds * selection_bytes(task.train, min(task.width, task.embedding))
+    shared += 0 if options.tapt is None else task.folds * task.encoder_bytes
+    return RUN_BYTES + shared + at_once * selection_bytes(task.train, task.embedding) + rounds
 
 
 def _hours(
@@ -276,8 +311,10 @@ def _second_time(work: Callable[[], object]) -> float:
 
 
 def size(count: float) -> str:
-    """Bytes in words: 1.5 GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"
+    """Bytes in words: 1.5 GB, 12 MB, 40 kB."""
+    if count >= 1e8:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def duration(hours: float) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ser_models.build import SerModel
 from ser_models.exports import write_export
 from ser_models.inference import load_trained
 from seral import storage
@@ -25,22 +28,14 @@ def export_model(options: ExportOptions) -> dict[str, str]:
 
     Raises OptionError where the format cannot hold the model, and where there is something at `out` already.
     """
-    out, folder = storage.absolute(options.out), model_folder(storage.absolute(options.run), options.trajectory)
-    if storage.exists(out):
-        raise OptionError(f"there is something at {out} already: give a new folder")
+    out, folder = check_new(options), model_folder(storage.absolute(options.run), options.trajectory)
     if (normalise := read_normalisation(folder)) != "none":
         say(f"the model takes away the mean of a {normalise}, which clips one by one have none of: an export does not")
-    with checked_copy(folder) as local, tempfile.TemporaryDirectory(prefix="seral-export-") as scratch:
+    with open_trained(options, folder) as model, tempfile.TemporaryDirectory(prefix="seral-export-") as scratch:
         written = Path(scratch) / "export"
         try:
-            write_export(
-                load_trained(local, options.encoder or read_encoder(folder)),
-                written,
-                options.format,
-                **_decision(options),
-                base=options.base or _hub_id(read_encoder(folder)),
-                home=out,
-            )
+            decision, base = _decision(options), base_of(options, folder)
+            write_export(model, written, options.format, **decision, base=base, home=out)
         except (ValueError, ImportError) as error:
             raise OptionError(f"format={options.format}: {error}") from error
         for name in BESIDE:
@@ -48,6 +43,30 @@ def export_model(options: ExportOptions) -> dict[str, str]:
                 _copy(beside, storage.join(str(written), name))
         storage.copy_folder(written, out)
     return {"model": folder, "format": options.format, "out": out}
+
+
+def check_new(options: ExportOptions) -> str:
+    """The address of an export. Raises OptionError where there is something already."""
+    out = storage.absolute(options.out)
+    if storage.exists(out):
+        raise OptionError(f"there is something at {out} already: give a new folder")
+    return out
+
+
+@contextmanager
+def open_trained(options: ExportOptions, folder: str) -> Iterator[SerModel]:
+    """The model of a folder. Raises OptionError where its encoder is missing or another one."""
+    with checked_copy(folder) as local:
+        try:
+            model = load_trained(local, options.encoder or read_encoder(folder))
+        except ValueError as error:
+            raise OptionError(f"encoder: {error}") from error
+        yield model
+
+
+def base_of(options: ExportOptions, folder: str) -> str | None:
+    """The hub id of the encoder of a model that peft's format names; None where the encoder goes along."""
+    return options.base or _hub_id(read_encoder(folder))
 
 
 def _decision(options: ExportOptions) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def fit_final(options: FinalOptions) -> dict[str, Any]:
 
     Done before on the same labels, only the card is written anew; on others the model is fitted anew.
     """
-    options, task = _resolved(options)
+    options, task = resolved(options)
     models = read_fold_models(options.of, task)
     context = open_run(task.model_copy(update={"run": options.run}), "fit", MAY_CHANGE, config=options, grown=True)
     with storage.writing_to(options.run):
@@ -72,7 +72,7 @@ def fit_final(options: FinalOptions) -> dict[str, Any]:
     return {"model": options.run, "labels": figures["labels"]["count"], **expected}
 
 
-def _resolved(options: FinalOptions) -> tuple[FinalOptions, LoopOptions]:
+def resolved(options: FinalOptions) -> tuple[FinalOptions, LoopOptions]:
     """The options with whole paths and the pool, and those of the run, whose folder stays the one of its ledger."""
     of, run = storage.absolute(options.of), storage.absolute(options.run)
     if of == run:

@@ -68,19 +68,30 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     folder = model_folder(storage.absolute(options.run), options.trajectory)
     if storage.exists(storage.join(folder, MARK)):
         say(f"{folder} has learnt from clips that were erased since: train it anew")
-    if storage.exists(storage.join(split_address(options.source[0])[0], MANIFEST)):
-        if len(options.source) > 1:
-            raise OptionError(f"give one pool at a time, got {len(options.source)} sources")
-        if out is None or out.endswith(TEXTS):
-            raise OptionError(f"out={options.out}: predictions of a pool go to a Parquet file, or to a folder of them")
-        note_derivation(options.source[0], out, "predictions")
-        counts = _predict_pool(open_pool(options.source[0]), folder, out, options)
+    if (table := pool_table(options)) is not None:
+        note_derivation(options.source[0], table, "predictions")
+        counts = _predict_pool(open_pool(options.source[0]), folder, table, options)
     else:
+        counts = predict_files(audio_files(options.source), folder, out, options)
+    return {"model": folder, "out": out, **counts}
+
+
+def pool_table(options: PredictOptions) -> str | None:
+    """Address that predictions of a pool go to; None where the source is files.
+
+    Raises OptionError for several pools, and for a table that has no room for what is predicted.
+    """
+    source, out = options.source, options.out
+    if not storage.exists(storage.join(split_address(source[0])[0], MANIFEST)):
         if out is not None and not out.endswith((TABLE, *TEXTS)):
             suffixes = ", ".join((TABLE, *TEXTS))
-            raise OptionError(f"out={options.out}: predictions of files go to one table; its name ends in {suffixes}")
-        counts = _predict_files(_audio_files(options.source), folder, out, options)
-    return {"model": folder, "out": out, **counts}
+            raise OptionError(f"out={out}: predictions of files go to one table; its name ends in {suffixes}")
+        return None
+    if len(source) > 1:
+        raise OptionError(f"give one pool at a time, got {len(source)} sources")
+    if out is None or out.endswith(TEXTS):
+        raise OptionError(f"out={out}: predictions of a pool go to a Parquet file, or to a folder of them")
+    return storage.absolute(out)
 
 
 def model_folder(run: str, trajectory: str | None = None) -> str:
@@ -257,7 +268,7 @@ def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts:
     storage.remove(cache)
 
 
-def _predict_files(files: Sequence[Path], folder: str, out: str | None, options: PredictOptions) -> dict[str, Any]:
+def predict_files(files: Sequence[Path], folder: str, out: str | None, options: PredictOptions) -> dict[str, Any]:
     """Write the predictions of files as they come, in the order of the files; without `out` they are returned."""
     printed: list[dict[str, Any]] = []
     predictor, errors = Predictor(folder, options), 0
@@ -304,7 +315,8 @@ def _predict_some(files: Iterable[Path], predictor: Predictor, limits: SoundLimi
     yield from predictor.predict(list(good), list(good.values()))
 
 
-def _audio_files(sources: Sequence[str]) -> list[Path]:
+def audio_files(sources: Sequence[str]) -> list[Path]:
+    """Audio files of some files and folders, sorted. Raises PoolError where there is none."""
     files: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():

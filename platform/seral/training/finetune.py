@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ser_models.adapters.composition import attach_adapters
-from ser_models.adapters.parameters import lowest_trainable_layer
-from ser_models.build import use_pooling
+from ser_models.adapters.parameters import adapter_buffers, adapter_parameters, lowest_trainable_layer
+from ser_models.build import build_model, use_pooling
 from ser_models.defaults import MEAN_STD
-from ser_models.encoders import load_encoder
+from ser_models.encoders import SpeechEncoder, load_encoder
 from ser_models.fitting import FitResult
 from seral import storage
 from seral.cluster import ClusterOptions
@@ -64,6 +64,17 @@ def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
     if lowest < 0:
         raise OptionError(f"{options.adapter!r} trains the convolutions, and training starts above them: stem=false")
     return lowest
+
+
+def model_bytes(encoder: SpeechEncoder, options: FinetuneOptions, outputs: int) -> int:
+    """Bytes of the weights that a model of so many outputs has on storage, beside the encoder; its adapters are put
+    onto that in place. Transcripts are left out of account."""
+    if not options.frozen:
+        attach_adapters(encoder, options.adapters(), seed=0)
+    model = build_model(encoder, [str(number) for number in range(outputs)], hidden=options.head.hidden)
+    tensors = [*model.pool.state_dict().values(), *model.head.state_dict().values()]
+    adapters = adapter_parameters(encoder) | adapter_buffers(encoder)
+    return sum(tensor.nbytes for tensor in [*tensors, *adapters.values()])
 
 
 def finetune(

@@ -283,6 +283,7 @@ Example: `seral train run.yaml --set finetune.adapter=lora --set folds=[0]`""",
         name="fit",
         options="seral.models.options:FinalOptions",
         function="seral.models.fit:fit_final",
+        plan="seral.verbs.model_plans:plan_fit",
         help="Fit the final model of a run, of all labels that were bought in it, and write its model card.",
         about="""The run is one of `seral loop run`, come to its end or not, or of `seral train`. What its folds chose
 is taken over, and what they said of speakers they had not heard is what the card expects of the final model. Run it
@@ -408,6 +409,7 @@ Example: `seral sweep run jobs/configs/sweep-heads.yaml --set trials=50`""",
         name="predict",
         options="seral.models.options:PredictOptions",
         function="seral.models.prediction:predict",
+        plan="seral.verbs.model_plans:plan_predict",
         help="Predict emotions with the model of a run, for a whole pool or for files.",
         about="""Files that cannot be read are named and get a row with an error instead of a prediction.
 
@@ -417,6 +419,7 @@ Example: `seral predict runs/emodb data/pool --out predictions.parquet`""",
         name="export",
         options="seral.models.options:ExportOptions",
         function="seral.models.export:export_model",
+        plan="seral.verbs.model_plans:plan_export",
         help="Write the model of a run in a format that is loaded without seral: hf, peft, onnx or torch-export.",
         about="""Example: `seral export runs/emodb --format hf --out exports/emodb`""",
     ),
