@@ -197,6 +197,7 @@ def test_parts_of_every_kind_go_all_the_way_by_their_entry_points(named_corpus: 
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_parts_of_every_kind_go_all_the_way_by_their_module(named_corpus: Path, tmp_path: Path) -> None:
     shutil.copy(PLUGGED / "seral_parts.py", tmp_path)
     lines = python(str(PLUGGED / "use_parts.py"), ".", str(named_corpus), "seral_parts:", cwd=tmp_path)

@@ -8,7 +8,7 @@ from seral.pool.shards import Pool
 from seral.report.options import ReportOptions
 
 FIGURES_BYTES = 1_600_000
-"""Figures as files and inside the page, with the tables: 1.2 to 2.2 MB in the reports of eight runs."""
+"""Figures as files and inside the page, with the tables: 1.2 to 2.2 MB in the reports that were looked at."""
 RATINGS_BYTES = 850_000
 """A report of ratings alone, which has no charts and no clips."""
 INSIDE = 4 / 3
