@@ -21,7 +21,7 @@ def after(word: str) -> list[str]:
 
 
 def test_its_base_is_given_by_digest_and_it_does_not_run_as_root() -> None:
-    assert (after("ARG"), after("FROM")) == (["BASE"], ["${BASE}"])
+    assert (after("ARG")[0], after("FROM")) == ("BASE", ["${BASE}"])
     assert after("USER") == ["1000:100"]
     assert "useradd --uid 1000" in RECIPE
 
