@@ -43,6 +43,7 @@ def picks_of(run: str | Path, arm: str) -> list[list[str]]:
     ("strategy", "further"),
     [
         ("margin", {"candidates_per_round": 24}),
+        pytest.param("margin", {"corpora": ["natural"], "source_corpora": ["acted"]}, marks=pytest.mark.slow),
         *(pytest.param(name, {}, marks=pytest.mark.slow) for name in ("margin", "auto", "batch_bald")),
     ],
 )
@@ -57,6 +58,8 @@ def test_a_session_picks_and_learns_as_the_loop_does(
     for ids in wanted:
         # Made anew for every question, as in a notebook that was opened again.
         session = Session(folder=tmp_path / "session", strategy=strategy, seed=3, **values)
+        if "source_corpora" in values:  # there is a model before the first label
+            assert set(session.predict()["predicted"]) <= set(CLASSES)
         assert session.ask(len(ids)) == ids
         session.tell({name: emotion_of[name] for name in ids})
     session.predict()

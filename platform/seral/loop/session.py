@@ -45,7 +45,7 @@ from seral.pool.shards import MANIFEST, Pool, split_address
 from seral.pool.splits import Fold
 from seral.schema import SECONDS, label_schema
 from seral.task.context import open_run
-from seral.task.eligibility import askable
+from seral.task.eligibility import askable, eligible
 from seral.training.scoring import Scorer
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ Answer = str | Mapping[str, float] | None
 
 FIXED: dict[str, Any] = {"random_arm": False, "full_arm": False, "probe": False}
 """Options of the loop that compare arms, which a session has one of."""
-REFUSED = {*FIXED, "pool", "run", "seeds", "people", "budget", "stop", "others", "source_corpora", "votes", "grown"}
+REFUSED = {*FIXED, "pool", "run", "seeds", "people", "budget", "stop", "others", "votes", "grown"}
 REFUSED |= {"dev", "track"}
 """Options of the loop that a session decides by what it is asked and told, or cannot have."""
 MAY_CHANGE = {"run", "cluster"}
@@ -72,10 +72,10 @@ class Session:
         session.predict()
 
     `pool` is a pool, a folder of audio, or a table with a column of paths (`audio`) and what else a manifest may say,
-    such as `speaker`; gold labels in it are not read. All of it may be asked about, or with `split` the training part
-    of a fold, the first of `folds`, whose test part may be predicted. `strategy` is a name, options, or a function
-    `(candidates, k, rng, *, options) -> ids`. Further options are those of `seral loop run`, whose picks are the same
-    for the same answers.
+    such as `speaker`; gold labels are read of `source_corpora` alone, which teach. All else may be asked about, or with
+    `split` the training part of a fold, the first of `folds`, whose test part may be predicted. `strategy` is a name,
+    options, or a function `(candidates, k, rng, *, options) -> ids`. Further options are those of `seral loop run`,
+    whose picks are the same for the same answers.
 
     Everything is written to `folder`: a session that is made again with the same options goes on.
     """
@@ -134,14 +134,18 @@ class Session:
 
     def predict(self, ids: Sequence[str] | None = None) -> pd.DataFrame:
         """Outputs of the model of all answers so far, for all clips of the session or some: a row a clip, with
-        `predicted` and a column a class (`p_<class>`) and dimension. Raises StateError before anything was told."""
+        `predicted` and a column a class (`p_<class>`) and dimension. Before anything was told it is the model of
+        `source_corpora`, and without them StateError is raised."""
         with self._working():
             self._learn()
-            if not (rounds := read_rounds(self._path)):
-                raise StateError("there is no model yet: ask for clips, and tell what they are")
             data = self._fold.data
             names = self._present(data.fold.train if ids is None else ids)
-            model = storage.join(round_folder(self._path, rounds[-1].round), "model")
+            if rounds := read_rounds(self._path):
+                model = storage.join(round_folder(self._path, rounds[-1].round), "model")
+            elif self._fold.models is not None:
+                model = self._fold.models.folder
+            else:
+                raise StateError("there is no model yet: ask for clips, and tell what they are")
             outputs = Scorer(model, data.store, self._fold.options.cluster, data.shifts)(data.utterances(names))
             table = prediction_table("pool", names, outputs, data.classes, data.dimensions)
             return _frame(table.drop_columns("part"))
@@ -355,5 +359,6 @@ def _open_fold(options: LoopOptions, pool: Pool, *, whole: bool) -> tuple[int, L
     fold = fold.without(below_quality(fold.train, metadata, options.min_quality)["utterance_id"].to_pylist())
     times = PhaseTimes.resumed(storage.join(options.run, SECONDS))
     stores = stores_of(options, pool, {number: fold}, times)
-    loop_folds = folds_with_features(options, stores, {number: fold}, metadata, metadata.slice(0, 0))
+    taught = eligible(options, pool, options.source_corpora) if options.source_corpora else metadata.slice(0, 0)
+    loop_folds = folds_with_features(options, stores, {number: fold}, metadata, taught)
     return number, loop_folds[number]
