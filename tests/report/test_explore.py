@@ -19,6 +19,7 @@ from sklearn.metrics import recall_score
 from ser_models.intervals import jackknife_interval
 from ser_models.metrics import Metric, calibration_error
 from ser_models.metrics import uar as uar_of_clips
+from seral import storage
 from seral.errors import OptionError, StateError
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
@@ -254,6 +255,18 @@ def opened(browser: Browser) -> Iterator[Page]:
 def show(page: Page, file: Path) -> None:
     page.goto(file.as_uri())
     page.wait_for_selector("html[data-ready=yes]", timeout=60_000)
+
+
+def test_runs_of_other_verbs_are_done_where_they_say_so(tmp_path: Path) -> None:
+    for name, files in {"done": ("environment.json", "complete.json"), "cut": ("environment.json",), "new": ()}.items():
+        storage.write_yaml(tmp_path / name / "config.yaml", "verb: train\n")
+        for file in files:
+            storage.write_json(tmp_path / name / file, {"created": "2026-11-27"})
+    assert {row["run"][-4:]: row["state"] for row in list_runs(str(tmp_path))} == {
+        "/cut": "begun",
+        "done": "done",
+        "/new": "new",
+    }
 
 
 def test_charts_are_drawn_under_the_policy(opened: Page, page_file: Path) -> None:

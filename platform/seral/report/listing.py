@@ -11,6 +11,7 @@ from seral.loop.folders import read_rounds, round_folder
 from seral.loop.status import loop_status
 from seral.report.records import further_metrics
 from seral.schema import FULL
+from seral.task.complete import COMPLETE
 from seral.task.run import CONFIG, ENVIRONMENT, read_config, verb_of
 
 FURTHER = "further"
@@ -47,7 +48,9 @@ def _row(run: str) -> dict[str, Any]:
     try:
         row |= {"run": run, "verb": verb_of(run) or ("loop" if "budget" in read_config(run) else None)}
         row["begun"] = storage.read_json(facts).get("created") if storage.exists(facts) else None
-        return row | (_loop(run) if row["verb"] == "loop" else {"state": "begun"} if row["begun"] else {"state": "new"})
+        complete = storage.exists(storage.join(run, COMPLETE))
+        state = "done" if complete else "begun" if row["begun"] else "new"
+        return row | (_loop(run) if row["verb"] == "loop" else {"state": state})
     except (SeralError, OSError) as error:
         return row | {"run": run, "state": f"unreadable: {error}"}
 
