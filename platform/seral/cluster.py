@@ -102,7 +102,11 @@ def connect(options: ClusterOptions | None = None) -> None:
         ending.end_with_the_command(close=ray.shutdown, stop=guard.finish, farewell=guard.farewell)
     else:
         ending.end_with_the_command(close=ray.shutdown, stop=ray.shutdown)
-    with warnings.catch_warnings(), guard.marking() if guard else nullcontext(), _patience():
+    with (
+        warnings.catch_warnings(),
+        guard.marking() if guard else nullcontext(),
+        nullcontext() if address else _patience(),
+    ):
         warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral
         try:
             ray.init(**arguments)

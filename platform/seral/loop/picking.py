@@ -59,7 +59,8 @@ def pick(this: Round, picked_ids: Sequence[str], *, count: float, further: int) 
                 picks = select_in_parts(strategy, parts, int(count), _generator(this, further))
             else:
                 picks = select_for_minutes(strategy, parts, minutes, _generator(this, further), pace)
-            return picks._replace(reasons=tuple(explain(strategy, parts, picks.ids, _generator(this, further))))
+            chosen = strategy if picks.strategy is None else StrategyOptions(name=picks.strategy)
+            return picks._replace(reasons=tuple(explain(chosen, parts, picks.ids, _generator(this, further))))
 
     return despite_losses(select, this.options.cluster)
 

@@ -83,7 +83,10 @@ def explain(strategy: StrategyOptions, parts: Parts, picks: Sequence[str], rng: 
 
     `rng` is as it was before the strategy picked: what one stands for may depend on it.
     """
-    ids, strategy = list(picks[:EXPLAINED]), resolved(strategy, parts, rng)
+    ids = list(picks[:EXPLAINED])
+    if strategy == StrategyOptions(name="random"):
+        return [Reason(name, CHANCE) for name in ids]
+    strategy = resolved(strategy, parts, rng)
     chance_ids = set(ids) if strategy.name == "random" else {name for name in ids if isinstance(name, ByChance)}
     reasons = {name: [Reason(name, CHANCE)] if name in chance_ids else [] for name in ids}
     sample = best_of(parts.each(best_by, reversed_keys, SAMPLE, KEY), SAMPLE)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,7 +74,7 @@ def cost_table(
             str(row["arm"]),
             str(row["round"]),
             *(page.number(row[name], digits) for name, digits in shown.values()),
-            *(cell for name in ("uar", *further) for cell in _with_interval(row, name)),
+            *(cell for name in ("uar", *further) for cell in page.with_interval(row, name, scale=1)),
         ]
         for row in frame.to_dict("records")
     ]
@@ -84,10 +83,3 @@ def cost_table(
     caption = CAPTION.format(whose, money if "money" in shown else "Give price_per_label or price_per_hour for money.")
     scores = (column for name in ("uar", *further) for column in (METRICS.get(name, name), "95 % interval"))
     return page.Table(caption=caption, columns=["arm", "round", *shown, *scores], rows=rows)
-
-
-def _with_interval(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
-    digits, low = page.scale_of(name)[1], row[f"{name}_low"]
-    return page.number(row[name], digits), "–" if pd.isna(
-        low
-    ) else f"{low:.{digits}f} to {row[f'{name}_high']:.{digits}f}"

@@ -234,9 +234,10 @@ def mean_and_std(mean: float, std: float, scale: float = 100, digits: int = 1) -
     return points if pd.isna(std) else f"{points} ± {scale * std:.{digits}f}"
 
 
-def with_interval(row: Mapping[Any, Any], name: str) -> tuple[str, str]:
-    """A score as it is shown, and the ends of its interval, columns NAME_low and NAME_high."""
-    scale, digits = scale_of(name)
+def with_interval(row: Mapping[Any, Any], name: str, scale: float | None = None) -> tuple[str, str]:
+    """A score as it is shown, and the ends of its interval, columns NAME_low and NAME_high; 1 where they are scaled."""
+    usual, digits = scale_of(name)
+    scale = usual if scale is None else scale
     low, high = (scale * row[f"{name}_{end}"] for end in ("low", "high"))
     return number(scale * row[name], digits), "–" if pd.isna(low) else f"{low:.{digits}f} to {high:.{digits}f}"
 

@@ -74,9 +74,7 @@ def ccc_by_group(records: RunRecords, rated: pd.DataFrame) -> pd.DataFrame:
     they say what the headline says."""
     rows = []
     for by, column in GROUPINGS.items():
-        if by == "speaker":
-            continue  # they have a table of their own
-        if rated[column].nunique() < 2:
+        if by == "speaker" or rated[column].nunique() < 2:  # speakers have a table of their own
             continue
         for (arm, group), own in rated.groupby(["arm", column], sort=True):
             value_K, without_GK = ccc_without_speakers(own, records.dimensions)
