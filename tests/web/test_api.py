@@ -23,6 +23,7 @@ from seral.errors import OptionError, PoolError
 from seral.labels.audit import read_events
 from seral.labels.ledger import Ledger, hash_token
 from seral.labels.records import Answer, Project
+from seral.labels.sessions import Sessions
 from seral.pool.shards import open_pool
 from seral.web.limits import BODY_BYTES, Limit
 from seral.web.server import ledger_and_pool
@@ -108,17 +109,17 @@ def test_who_signs_out_is_out_on_the_servers_side_too(client_of: Open, ledger: L
     assert ben.post("/api/sign-out").status_code == 200
 
 
-def test_a_session_ends_by_itself(client_of: Open) -> None:
-    asked = client_of("ada", idle_h=1 / 3600)
-    time.sleep(0.6)
-    assert asked.get("/api/me").status_code == 200
-    time.sleep(0.6)
-    assert asked.get("/api/me").status_code == 200, "whoever works stays in"
-    time.sleep(1.1)
+def test_a_session_ends_by_itself(client_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    hours = 0.0
+    monkeypatch.setitem(Sessions.__init__.__kwdefaults__, "clock", lambda: 1_800_000_000 + 3600 * hours)
+    asked = client_of("ada", idle_h=1)
+    for hours in (0.6, 1.2):
+        assert asked.get("/api/me").status_code == 200, "whoever works stays in"
+    hours = 2.3
     assert asked.get("/api/me").json()["error"] == "your session has ended; open your personal link again"
-    old = client_of("ben", session_days=1 / 86_400)
+    old = client_of("ben", session_days=1)
     assert old.get("/api/me").status_code == 200
-    time.sleep(1.1)
+    hours += 25
     assert old.get("/api/me").status_code == 403
 
 

