@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from seral import storage
 from seral.errors import OptionError, StateError
+from seral.loop.growth import folds_of_run
 from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.loop.status import loop_status
@@ -61,6 +63,15 @@ def test_a_run_goes_on_with_a_pool_that_has_grown(
     run = run_loop(parse(LoopOptions, values))
     before, first = {arm: picks(run, arm) for arm in ARMS}, open_pool(values["pool"])
     features = {path: path.stat().st_mtime_ns for path in (Path(values["pool"]) / "features").rglob("*.parquet")}
+    file = Path(run) / "folds" / "fold-00" / "judged.parquet"
+    table, content = pq.read_table(file), file.read_bytes()
+    ids = pa.array([before[ARMS[0]][0][0], *table["utterance_id"].to_pylist()[1:]])
+    pq.write_table(table.set_column(0, "utterance_id", ids), file)
+    with pytest.raises(
+        StateError, match=f"other folds: of fold 0 1 clips of dev or test are .*{ids[0]}; start another"
+    ):
+        folds_of_run(parse(LoopOptions, values), first, first.metadata)
+    file.write_bytes(content)
     night(60, 84, 7)  # of the five speakers that were there, and of two new ones
     with pytest.raises(StateError, match=r"has changed since .* began; give `run` another folder, or say --grown"):
         run_loop(parse(LoopOptions, values))

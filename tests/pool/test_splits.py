@@ -135,7 +135,7 @@ def test_a_pool_that_grows_follows_sessions_and_the_given_column(scheme: str) ->
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=30), st.integers(2, 8), st.integers(0, 99))
 def test_deal_balances_utterances(sizes: list[int], k: int, seed: int) -> None:
     counts = {("c", f"s{number:02d}"): size for number, size in enumerate(sizes)}
-    groups = deal(counts, k, np.random.default_rng(seed))
+    groups = deal(counts, k, seed)
     assert sorted(speaker for group in groups for speaker in group) == sorted(counts)
     totals = [sum(counts[speaker] for speaker in group) for group in groups]
     assert max(totals) - min(totals) <= max(sizes)
@@ -145,8 +145,16 @@ def test_deal_balances_utterances(sizes: list[int], k: int, seed: int) -> None:
 
 def test_deal_follows_the_seed() -> None:
     counts = {("c", f"s{number}"): 10 for number in range(20)}
-    deals = [deal(counts, 4, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    deals = [deal(counts, 4, seed) for seed in (0, 0, 1)]
     assert deals[0] == deals[1] != deals[2]
+
+
+def test_speakers_of_different_sizes_are_dealt_anew_too() -> None:
+    counts = {("c", f"s{number}"): 30 + number for number in range(10)}
+    partitions = {frozenset(frozenset(group) for group in deal(counts, 3, seed)) for seed in range(10)}
+    assert len(partitions) == 10
+    sizes = [sum(counts[speaker] for speaker in group) for group in deal(counts, 3, 0)]
+    assert max(sizes) - min(sizes) < 39, "the first seed's groups are even"
 
 
 def test_leave_one_speaker_takes_the_next_speakers_as_dev() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,16 +109,16 @@ def test_who_signs_out_is_out_on_the_servers_side_too(client_of: Open, ledger: L
 
 
 def test_a_session_ends_by_itself(client_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    hours = 0.0
-    monkeypatch.setitem(Sessions.__init__.__kwdefaults__, "clock", lambda: 1_800_000_000 + 3600 * hours)
+    at = {"hours": 0.0}
+    monkeypatch.setitem(Sessions.__init__.__kwdefaults__, "clock", lambda: 1_800_000_000 + 3600 * at["hours"])
     asked = client_of("ada", idle_h=1)
-    for hours in (0.6, 1.2):
+    for at["hours"] in (0.6, 1.2):
         assert asked.get("/api/me").status_code == 200, "whoever works stays in"
-    hours = 2.3
+    at["hours"] = 2.3
     assert asked.get("/api/me").json()["error"] == "your session has ended; open your personal link again"
     old = client_of("ben", session_days=1)
     assert old.get("/api/me").status_code == 200
-    hours += 25
+    at["hours"] += 25
     assert old.get("/api/me").status_code == 403
 
 

@@ -100,7 +100,9 @@ def _fold_folder(options: LoopOptions, number: int) -> str:
 
 def _write_judged(options: LoopOptions, number: int, fold: Fold) -> None:
     uri = storage.join(_fold_folder(options, number), JUDGED)
-    if not storage.exists(uri):
+    if storage.exists(uri):
+        _check_judged(options, number, fold)
+    else:
         parts = ["dev"] * len(fold.dev) + ["test"] * len(fold.test)
         table = pa.table({"utterance_id": [*fold.dev, *fold.test], "part": parts})
         storage.write_table(uri, table.replace_schema_metadata({"fold": fold.name}))
@@ -114,6 +116,18 @@ def _read_judged(options: LoopOptions, number: int) -> Fold:
     pairs = list(zip(*(table[name].to_pylist() for name in ("utterance_id", "part")), strict=True))
     dev, test = (Ids(name for name, part in pairs if part == wanted) for wanted in ("dev", "test"))
     return Fold(name=table.schema.metadata[b"fold"].decode(), train=Ids(), dev=dev, test=test)
+
+
+def _check_judged(options: LoopOptions, number: int, fold: Fold) -> None:
+    """Raise StateError where clips that dev or test had when the run began are in another part now."""
+    before = _read_judged(options, number)
+    part_of = dict.fromkeys(before.dev, "dev") | dict.fromkeys(before.test, "test")
+    parts = {"train": fold.train, "dev": fold.dev, "test": fold.test}
+    if moved := [name for part, ids in parts.items() for name in ids if part_of.get(name, part) != part]:
+        raise StateError(
+            f"{options.run} was begun with other folds: of fold {number} {len(moved)} clips of dev or test are in "
+            f"another part now, e.g. {moved[0]}; start another run"
+        )
 
 
 def _check_labelled(options: LoopOptions, number: int, fold: Fold) -> None:

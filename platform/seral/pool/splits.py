@@ -55,7 +55,8 @@ class SplitOptions(Options):
     dev_speakers: int = Field(default=1, ge=1)
     """Speakers in dev, for leave-one-speaker and k-fold."""
     seed: int = Field(default=0, ge=0)
-    """Deals the speakers of k-fold; the other schemes have no chance in them."""
+    """Deals the speakers of k-fold: 0 the largest first, which makes the most even groups, others in an order of their
+    own. The other schemes have no chance in them."""
     near_duplicates: Annotated[tuple[str, ...], BeforeValidator(_listed)] | None = None
     """Tables that `seral pool screen` wrote: of near-duplicates in two parts those of test stay, else those of dev.
     None = those that the pool has when a run begins, unless a protocol says what takes part; [] = none."""
@@ -283,21 +284,25 @@ def _k_fold(rows: _Rows, options: SplitOptions) -> _Scheme:
     sizes = np.bincount(rows.speaker_N[rows.speaker_N >= 0], minlength=len(rows.speakers)).tolist()
     counts = dict(zip(rows.speakers, sizes, strict=True))
     number_of = {speaker: number for number, speaker in enumerate(rows.speakers)}
-    groups = deal(counts, options.k, np.random.default_rng(options.seed))
+    groups = deal(counts, options.k, options.seed)
     numbers = [[number_of[speaker] for speaker in group] for group in groups]
     return _by_speaker(rows, numbers, [f"group-{number}" for number in range(options.k)], options)
 
 
-def deal(counts: Mapping[Group, int], k: int, rng: np.random.Generator) -> list[list[Group]]:
-    """Deal speakers into k groups of about as many utterances: the largest first, each to the lightest group so far.
+def deal(counts: Mapping[Group, int], k: int, seed: int) -> list[list[Group]]:
+    """Deal speakers into k groups of about as many utterances, one after another, each to the lightest group so far.
 
-    Speakers of one size are dealt in random order. Groups differ by no more than the largest speaker's utterances.
+    Seed 0 deals the largest first, and those of one size in random order. Speakers of which no two have as many clips
+    would then be dealt alike by every seed, so others deal all in random order. Either way groups differ by no more
+    than the largest speaker's utterances.
     """
     speakers = sorted(counts)
-    order = [speakers[index] for index in rng.permutation(len(speakers))]
+    order = [speakers[index] for index in np.random.default_rng(seed).permutation(len(speakers))]
+    if seed == 0:
+        order.sort(key=lambda speaker: -counts[speaker])
     groups: list[list[Group]] = [[] for _ in range(k)]
     sizes = [0] * k
-    for speaker in sorted(order, key=lambda speaker: -counts[speaker]):
+    for speaker in order:
         lightest = min(range(k), key=lambda number: (sizes[number], len(groups[number])))
         groups[lightest].append(speaker)
         sizes[lightest] += counts[speaker]
