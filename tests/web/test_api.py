@@ -110,7 +110,8 @@ def test_who_signs_out_is_out_on_the_servers_side_too(client_of: Open, ledger: L
 
 def test_a_session_ends_by_itself(client_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     at = {"hours": 0.0}
-    monkeypatch.setitem(Sessions.__init__.__kwdefaults__, "clock", lambda: 1_800_000_000 + 3600 * at["hours"])
+    defaults = {"clock": lambda: 1_800_000_000 + 3600 * at["hours"]}
+    monkeypatch.setattr(Sessions.__init__, "__kwdefaults__", defaults)
     asked = client_of("ada", idle_h=1)
     for at["hours"] in (0.6, 1.2):
         assert asked.get("/api/me").status_code == 200, "whoever works stays in"
