@@ -26,7 +26,7 @@ test: setup ## the tests but the long ones; those that need ../shared run when i
 test-all: setup ## the long tests: lost nodes, crash points, browsers, databases, object stores
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "slow and not release"
 
-test-release: setup ## before a release: the notebooks, the tutorial, and parts of packages by module
+test-release: setup ## before a release: the tutorial, and parts of packages by module
 	$(BIN)/python -m pytest -m release
 
 check: setup ## what a change must pass besides the tests

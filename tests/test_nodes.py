@@ -40,7 +40,7 @@ from seral.sweep.run import run_sweep
 from seral.training.options import SupervisedOptions
 from seral.training.supervised import run_train
 
-CLIPS, CANDIDATES, PICKS = 96, 60_000, 15_000
+CLIPS, CANDIDATES, PICKS = 96, 40_000, 8_000
 CLASSES = ["anger", "happiness", "neutral", "sadness"]
 LORA = {"adapter": "lora", "top_layers": 1, "epochs": 8, "patience": 8, "batch_size": 8}
 ALONE, CLUSTER = "alone", "cluster"
@@ -100,8 +100,8 @@ def select(folder: Path) -> None:
 
 def sweep(folder: Path) -> None:
     space = {"finetune.head.l2": [0.03, 0.3], "finetune.head.std_gain": [0.0, 0.5]}
-    task = training(folder, adapter="frozen") | {"folds": [0, 1, 2]}
-    values = {"run": str(folder / "sweep"), "training": task, "space": space}
+    task = training(folder, adapter="frozen") | {"folds": [0, 1]}
+    values = {"run": str(folder / "sweep"), "training": task, "space": space, "test_seeds": [0]}
     run_sweep(parse(SweepOptions, values | {"search": "grid", "early_stopping": None}))
 
 

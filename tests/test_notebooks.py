@@ -21,7 +21,6 @@ def test_no_output_is_committed(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.release
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
