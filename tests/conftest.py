@@ -40,7 +40,10 @@ KillDriver = Callable[[Sequence[str], Callable[[], bool]], None]
 
 SERVERS = {"browser", "chromium", "postgres", "nginx"}
 """Fixtures of programs that take long to start."""
-LONG = ("nodes", "sweep", "twins", "plugins", "disk_full", "exports", "slurm", "object_store", "stores", "explore")
+LONG = (
+    *("nodes", "sweep", "twins", "plugins", "notebooks", "disk_full", "exports", "slurm", "object_store", "stores"),
+    "explore",
+)
 """Files whose slow tests take minutes, the longest first: begun last, one of them would keep a worker waiting."""
 
 
