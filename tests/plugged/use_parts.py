@@ -68,7 +68,7 @@ def sweep(work: Path, task: dict[str, Any]) -> None:
     option = f"finetune.settings.{tilt}.strength"
     values = {"run": str(folder), "training": task | {"finetune": {"epochs": 1}}, "search": "grid"}
     values |= {"early_stopping": None, "cpus_per_trial": 1}
-    space = {"finetune.adapter": ["lora", tilt], option: {"of": [0.5, 2.0], "when": {"finetune.adapter": [tilt]}}}
+    space = {"finetune.adapter": [tilt, "lora"], option: {"of": [0.5, 2.0], "when": {"finetune.adapter": [tilt]}}}
     Path(file).write_text(json.dumps(values | {"space": space}))
     run("sweep", "run", file)
     trials = {json.loads(path.read_text())["labels"].get(option): path for path in (folder / "trials").glob("*.json")}
@@ -80,6 +80,7 @@ def sweep(work: Path, task: dict[str, Any]) -> None:
     after = {strength: json.loads(path.read_text()) for strength, path in trials.items()}
     assert after[0.5] == before[0.5], "a trial that was there is not trained again"
     assert [r["score"] for r in after[2.0]["reports"]] == [r["score"] for r in before[2.0]["reports"]]
+    assert tilt in (folder / "best.yaml").read_text(), "of equals the first"
     run("train", str(folder / "best.yaml"), "--set", f"run={work / 'best'}")
 
 
