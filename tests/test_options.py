@@ -49,6 +49,13 @@ def test_options_of_what_is_named_alone_keep_its_name() -> None:
     assert values == {"strategy": {"name": "random", "power": 2}, "other": {"inner": {"rate": 1}}}
 
 
+def test_a_part_named_by_its_module_is_one_key_of_a_path() -> None:
+    values: dict[str, Any] = {}
+    put(values, "finetune.settings.mine.parts:TILT.strength", 2)
+    put(values, "finetune.settings.lora.rank", 4)
+    assert values == {"finetune": {"settings": {"mine.parts:TILT": {"strength": 2}, "lora": {"rank": 4}}}}
+
+
 def test_an_override_can_take_a_value_away() -> None:
     assert parse(Outer, {"where": "x", "steps": 2, "other": {"rate": 1}}, ["steps=null", "other="]).other is None
 

@@ -105,7 +105,8 @@ def find_clips(folder: Path, options: BenchOptions) -> list[Utterance]:
     if options.corpus is not None:
         items = find_reader(options.reader)(Path(options.corpus).expanduser())
     else:
-        items = READERS["manifest"](synthesise(folder, SynthesisOptions(utterances=options.utterances, junk=0.0)))
+        synthesise(folder, SynthesisOptions(utterances=options.utterances, junk=0.0))
+        items = READERS["manifest"](folder)
     clips = [item for item in items if isinstance(item, Utterance)]
     if any(clip.inside is not None for clip in clips):
         raise OptionError(f"the bench compares plain files; the clips of {options.corpus} lie inside others")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -276,12 +277,18 @@ def secrets_in(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
 def put(values: dict[str, Any], path: str, value: Any) -> None:
     """Set one option in plain values in place; `path` is `key.inner.key`. A name alone becomes `{name: NAME}` first, as
     of a strategy that options are set of."""
-    *parents, last = path.split(".")
+    *parents, last = keys_of(path)
     for parent in parents:
         if not isinstance(inner := values.get(parent), dict):
             values[parent] = {"name": inner} if isinstance(inner, str) else {}
         values = values[parent]
     values[last] = value
+
+
+def keys_of(path: str) -> list[str]:
+    """The keys of a path; a part that is named by its module is one key, as in `settings.package.module:NAME.rate`."""
+    named = re.fullmatch(r"(.*\bsettings)\.([\w.]+:\w+)(.*)", path)
+    return path.split(".") if named is None else [*named[1].split("."), named[2], *named[3].split(".")[1:]]
 
 
 def deep_copy(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,10 @@
 # B batch · S samples · C classes · K rated dimensions
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -73,13 +77,31 @@ def check_onnx(model: SerModel) -> None:
 
 def write_onnx(model: SerModel, folder: Path, *, temperature: float = 1.0) -> None:
     """Write the graph as model.onnx, for clips in any number and of any length."""
-    torch.onnx.export(
-        trace(model, temperature=temperature),
-        (),
-        folder / ONNX,
-        input_names=list(INPUTS),
-        output_names=output_names(model),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with _without_noise():
+        torch.onnx.export(
+            trace(model, temperature=temperature),
+            (),
+            folder / ONNX,
+            input_names=list(INPUTS),
+            output_names=output_names(model),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+@contextmanager
+def _without_noise() -> Iterator[None]:
+    """Without torch's words on operators of pictures, which no model of speech has, and on its own old functions."""
+
+    def concerns_speech(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("torchvision is not installed")
+
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    logger.addFilter(concerns_speech)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+            yield
+    finally:
+        logger.removeFilter(concerns_speech)

@@ -234,9 +234,9 @@ def test_an_import_from_a_store_is_the_pool_of_the_disk_though_it_broke_off(
 
 def test_a_made_up_corpus_is_written_to_a_store_and_read_there(s3: Door) -> None:
     pytest.importorskip("espeakng_loader")
-    from seral.synthesis.generate import GenerateOptions, generate
+    from seral.synthesis.corpus import SynthesisOptions, synthesise
 
-    out = generate(GenerateOptions(out="s3://speech/made-up/", utterances=3, junk=0))
+    out = synthesise("s3://speech/made-up/", SynthesisOptions(utterances=3, junk=0))
     assert out == "s3://speech/made-up"
     items = [*READERS["manifest"](path_of(out))]
     assert [item.name for item in items if isinstance(item, Utterance)] == ["demo-0", "demo-1", "demo-2"]

@@ -57,8 +57,31 @@ def use(work: Path, corpus: Path) -> None:
     run("train", str(work / "train.yaml"))
     run("export", str(trained), "--format", "hf", "--out", str(work / "hf"))
     run("export", str(trained), "--format", "peft", "--out", str(work / "peft"), fails=True)
+    sweep(work, task | {"encoder": encoder})
     run("fit", str(trained), *cpus)
     run("predict", str(trained / "final"), pool, "--out", str(work / "final.parquet"), *cpus)
+
+
+def sweep(work: Path, task: dict[str, Any]) -> None:
+    """A sweep of adapters and an option, the last trial of it again, and a training by its best point."""
+    tilt, folder, file = named("tilt"), work / "sweep", str(work / "sweep.yaml")
+    option = f"finetune.settings.{tilt}.strength"
+    values = {"run": str(folder), "training": task | {"finetune": {"epochs": 1}}, "search": "grid"}
+    values |= {"early_stopping": None, "cpus_per_trial": 1}
+    space = {"finetune.adapter": [tilt, "lora"], option: {"of": [0.5, 2.0], "when": {"finetune.adapter": [tilt]}}}
+    Path(file).write_text(json.dumps(values | {"space": space}))
+    run("sweep", "run", file)
+    trials = {json.loads(path.read_text())["labels"].get(option): path for path in (folder / "trials").glob("*.json")}
+    assert set(trials) == {None, 0.5, 2.0}, "a trial of lora, and one of each strength"
+    before = {strength: json.loads(path.read_text()) for strength, path in trials.items()}
+    assert {record["state"] for record in before.values()} == {"done"}
+    trials[2.0].unlink()
+    run("sweep", "run", file)
+    after = {strength: json.loads(path.read_text()) for strength, path in trials.items()}
+    assert after[0.5] == before[0.5], "a trial that was there is not trained again"
+    assert [r["score"] for r in after[2.0]["reports"]] == [r["score"] for r in before[2.0]["reports"]]
+    assert tilt in (folder / "best.yaml").read_text(), "of equals the first"
+    run("train", str(folder / "best.yaml"), "--set", f"run={work / 'best'}")
 
 
 if __name__ == "__main__":

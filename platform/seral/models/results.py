@@ -1,8 +1,8 @@
 """Expectations of a final model: what the models of its run said of speakers that they had not heard, with intervals.
 
-The score over folds has the interval of a mean of folds, which are independent in their speakers. Everything else is
-over all clips that some fold was tested on, seeds together, with the interval of leaving out one speaker at a time.
-Both are 95 % ones of Student's t (ser_models.intervals).
+The score over folds has the interval of a mean of folds, which are independent in their speakers. Everything else is by
+groups of the clips that some fold was tested on, as in a report (seral.task.groups): means over seeds, with the
+interval of leaving out one speaker at a time. Both are 95 % ones of Student's t (ser_models.intervals).
 """
 
 # N rows (a clip as often as it was tested, by seeds) · G groups (speakers, folds) · C classes · K rated dimensions
@@ -17,13 +17,13 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ser_models.intervals import Statistic, mean_interval, with_interval
-from ser_models.metrics import ccc_by_dimension, per_class_recall, uar
+from ser_models.intervals import mean_interval
+from ser_models.metrics import ccc_by_dimension, uar
 from seral.labels.annotator import Annotator
 from seral.models.fold_models import FoldModel
 from seral.pool.ids import Ids, one_array, positions
 from seral.pool.splits import Fold
-from seral.task.groups import grouped
+from seral.task.groups import Score, grouped, mean_ccc, recalls
 
 FEWEST = 3
 """Speakers below which a figure has no interval."""
@@ -98,7 +98,7 @@ class Judged:
             low, high, _ = mean_interval(value_G.to_numpy())
             facts = {"value": float(value_G.mean()), **self._bounds(low, high)}
         else:
-            facts = self._of_rows(np.ones(len(self.truth), np.bool_))
+            facts = self._of_rows("value", np.ones(len(self.truth), np.bool_))
         over = f"{len(value_G)} folds" if len(value_G) > 1 else f"{self.about['speaker'].nunique()} speakers"
         each = {str(fold): float(value) for fold, value in value_G.items()}
         return {"metric": self.metric, **facts, "over": over, "folds": each}
@@ -107,36 +107,34 @@ class Judged:
         """Recall of every class that was tested, with its interval over speakers; nothing without classes."""
         if not self.classes:
             return []
-
-        def recall(truth: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
-            return per_class_recall(truth, predicted, len(self.classes))
-
-        value_C, low_C, high_C = self._with_interval(recall, self.truth >= 0)
-        rows = []
-        for code, name in enumerate(self.classes):
-            own = self.about[self.truth == code]
-            if len(own):
-                counts = {"clips": self._clips(len(own)), "speakers": int(own["speaker"].nunique())}
-                bounds = self._bounds(low_C[code], high_C[code])
-                rows.append({"class": name, "recall": float(value_C[code]), **bounds, **counts})
-        return rows
+        groups = grouped(self.about.assign(truth=self.truth), "truth")
+        return [
+            {"class": self.classes[code], **self._row("recall", own_N, speakers)} for code, own_N, speakers in groups
+        ]
 
     def by(self, group: str) -> list[dict[str, Any]]:
         """The score within each corpus, language, gender or speaker, with its interval over speakers."""
-        return [
-            {group: name, **self._of_rows(own_N), "clips": self._clips(int(own_N.sum())), "speakers": speakers}
-            for name, own_N, speakers in grouped(self.about, group)
-        ]
+        groups = grouped(self.about, group)
+        return [{group: name, **self._row("value", own_N, speakers)} for name, own_N, speakers in groups]
 
-    def _of_rows(self, own_N: NDArray[np.bool_]) -> dict[str, Any]:
-        value, low, high = self._with_interval(self.score, own_N)
-        return {"value": value, **self._bounds(low, high)}
+    def _row(self, score: str, own_N: NDArray[np.bool_], speakers: int) -> dict[str, Any]:
+        """The score of a group under its name, its interval, and how many clips and speakers it is of."""
+        return self._of_rows(score, own_N) | {"clips": self._clips(int(own_N.sum())), "speakers": speakers}
 
-    def _with_interval(self, statistic: Statistic, own_N: NDArray[np.bool_]) -> tuple[Any, Any, Any]:
-        """A statistic of some rows and the ends of its interval over speakers; NaN for fewer than FEWEST."""
-        speaker_N = self.about["speaker"][own_N].to_numpy(str)
-        value, interval = with_interval(statistic, self.truth[own_N], self.predicted[own_N], speaker_N, FEWEST)
-        return value, interval.low, interval.high
+    def _of_rows(self, score: str, own_N: NDArray[np.bool_]) -> dict[str, Any]:
+        value, low, high = self._recall(own_N) if self.classes else self._concordance(own_N)
+        few = self.about["speaker"][own_N].nunique() < FEWEST
+        return {score: value, **(self._bounds(np.nan, np.nan) if few else self._bounds(low, high))}
+
+    def _recall(self, own_N: NDArray[np.bool_]) -> Score:
+        unit_N, _ = pd.factorize(self.about["speaker"][own_N], sort=True)
+        return recalls(self.truth[own_N], self.predicted[own_N], self.seed_N[own_N], unit_N)["uar"]
+
+    def _concordance(self, own_N: NDArray[np.bool_]) -> Score:
+        columns = {"fold": self.fold_N, "seed": self.seed_N, "speaker": self.about["speaker"]}
+        columns |= {f"true_{name}": self.truth[:, at] for at, name in enumerate(self.dimensions)}
+        columns |= {f"predicted_{name}": self.predicted[:, at] for at, name in enumerate(self.dimensions)}
+        return mean_ccc(pd.DataFrame(columns)[own_N], self.dimensions)
 
     def _bounds(self, low: Any, high: Any) -> dict[str, float | None]:
         """Ends of an interval, within what a recall (0 to 1) or a CCC (-1 to 1) can be; None where there is none."""

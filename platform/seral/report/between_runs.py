@@ -25,11 +25,13 @@ CAPTION = (
 def write_comparison(options: ReportOptions) -> str:
     """Write RUN/report/comparison.html of the first run, with its tables as CSV; returns its address.
 
-    Raises OptionError for runs of other classes.
+    Raises OptionError for runs of other classes, and for sessions.
     """
     runs = {name: read_run(uri) for name, uri in _names([options.run, *options.against]).items()}
     first = next(iter(runs.values()))
     for name, records in runs.items():
+        if records.part != "test":
+            raise OptionError(f"{name} is a session, which has no test part to compare by: give its report alone")
         if records.classes != first.classes or not records.classes:
             raise OptionError(
                 f"{name} tells {', '.join(records.classes) or 'no classes'} and the first run "

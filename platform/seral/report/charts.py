@@ -82,10 +82,13 @@ def _curves(arms: Sequence[str], title: str, tooltip: list[Spec]) -> list[Spec]:
     ]
 
 
-def learning_curves(points: pd.DataFrame, arms: list[str], chance: float, further: Sequence[str] = ()) -> Spec:
+def learning_curves(
+    points: pd.DataFrame, arms: list[str], chance: float, further: Sequence[str] = (), judged: str = "test"
+) -> Spec:
     """Scores along labels, minutes or money with a band of one standard deviation; all labels as a level.
 
     `points` has a row an arm and round: labels, share, minutes, money, trajectories, and of each score NAME, NAME_std.
+    `judged` is what kind of scores they are.
     """
     costs = {words: name for words, name in COST.items() if points[name].notna().any()}
     unit = "score" if further else "score, %"
@@ -117,7 +120,7 @@ def learning_curves(points: pd.DataFrame, arms: list[str], chance: float, furthe
             {"calculate": "datum.y - datum.deviation", "as": "low"},
             {"calculate": "datum.y + datum.deviation", "as": "high"},
         ],
-        layer=[*_curves(arms, f"test {unit}", tooltip), by_chance],
+        layer=[*_curves(arms, f"{judged} {unit}", tooltip), by_chance],
     )
 
 

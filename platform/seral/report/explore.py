@@ -20,7 +20,7 @@ from seral.report.page import Picture, Section
 from seral.report.rated import rated_sections
 from seral.report.records import RunRecords
 from seral.schema import FULL
-from seral.task.run import read_options
+from seral.task.run import OF_ROUNDS, read_options
 
 MAP_CAPTION = (
     "{:,} of {:,} clips, by t-SNE of the encoder's features{}: what lies near sounds alike to the encoder, distances "
@@ -44,7 +44,9 @@ def costs_section(records: RunRecords, options: ReportOptions, drawn: Mapping[st
         pictures={
             "learning_curves": replace(
                 drawn["learning_curves"],
-                chart=charts.learning_curves(frame, records.arms, 1 / len(records.classes), records.further),
+                chart=charts.learning_curves(
+                    frame, records.arms, 1 / len(records.classes), records.further, records.judged
+                ),
             )
         },
     )
@@ -62,7 +64,7 @@ def clip_sections(
     Nothing of a run whose options this release does not read: an older one's report keeps all that was written down.
     """
     try:
-        read_options(LoopOptions, records.run, "loop")
+        read_options(LoopOptions, records.run, *OF_ROUNDS)
     except OptionError as error:
         say(f"the report has nothing by clip: {error}")
         return
@@ -71,7 +73,8 @@ def clip_sections(
     judged = judged_clips(records, pool, metadata)
     if len(judged):
         yield _groups(records, judged, drawn)
-        yield _calibration(records, judged, judged_clips(records, pool, metadata, "dev"))
+        if records.part == "test":  # a temperature is fitted to other clips than it is tried on
+            yield _calibration(records, judged, judged_clips(records, pool, metadata, "dev"))
         yield _mistakes(records, judged)
         yield _doubts(records)
     picks = picked.explained_picks(records, metadata)
@@ -121,7 +124,11 @@ def _mistakes(records: RunRecords, judged: pd.DataFrame) -> Section:
     caption_of = {
         row["utterance_id"]: f"{row['truth']}, told as {row['predicted']}" for row in wrong.to_dict("records")
     }
-    return Section(frames={"mistakes": wrong}, tables={"mistakes": picked.mistakes_table(wrong, arm)}, clips=caption_of)
+    return Section(
+        frames={"mistakes": wrong},
+        tables={"mistakes": picked.mistakes_table(wrong, arm, records.judged)},
+        clips=caption_of,
+    )
 
 
 def _doubts(records: RunRecords) -> Section:

@@ -48,7 +48,7 @@ def arm_styles(arms: Sequence[str]) -> dict[str, Style]:
 def learning_curves(records: RunRecords) -> Figure:
     """UAR against the share of labels, mean with a band of one standard deviation; all labels as a level."""
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
-    axes = tidy(figure.subplots(), "Labels, share of the training part", "Test UAR")
+    axes = tidy(figure.subplots(), "Labels, share of the training part", f"{records.judged.capitalize()} UAR")
     styles = arm_styles(records.arms)
     for arm in records.arms:
         if arm == FULL:
@@ -79,7 +79,7 @@ def _full_level(axes: Axes, records: RunRecords) -> None:
 
 
 def confusion_matrices(records: RunRecords) -> Figure:
-    """Row-normalised test confusion of each arm's last round; counts in the cells."""
+    """Row-normalised confusion of each arm's last round; counts in the cells."""
     arms, count = records.arms, len(records.classes)
     side = max(2.6, 0.62 * count + 1.0)
     figure = Figure(figsize=(side * len(arms) + 0.6, side + 0.5), layout="constrained")

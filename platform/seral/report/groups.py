@@ -1,22 +1,19 @@
 """Results by speaker, class, fold, corpus, language and sex, each with a 95 % interval."""
 
-# N clips · G groups (speakers, or clips where there is one speaker) · R repeats (seeds) · C classes
+# N clips
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from ser_models.intervals import jackknife_interval, with_interval
 from ser_models.metrics import METRICS, Metric
 from ser_models.registry import PluginError
 from seral.progress import say
 from seral.report import page
 from seral.report.comparison import METRICS as REPORTED
-from seral.task.groups import GROUPINGS, grouped
+from seral.task.groups import GROUPINGS, grouped, mean_of_seeds, recalls
 
 
 def runnable(names: Sequence[str]) -> dict[str, Metric]:
@@ -58,67 +55,27 @@ def _units(own: pd.DataFrame) -> pd.Series:
 
 
 def _further(own: pd.DataFrame, classes: list[str], metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Other people's metrics of a group's clips with their intervals, means over seeds; clips of unknown speakers stand
-    for a speaker each."""
+    """Other people's metrics of a group's clips with their intervals, means over seeds."""
     shares = own[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     predicted_N = pd.Categorical(own["predicted"], classes).codes.astype(np.int64)
     truth_N = pd.Categorical(own["truth"], classes).codes.astype(np.int64)
-    unit_N = _units(own).astype(object).fillna(own["utterance_id"]).astype(str).to_numpy(str)
-    row_N, seed_N = np.arange(len(own)), own["seed"].to_numpy()
+    unit_N, _ = pd.factorize(_units(own), sort=True)
     scores: dict[str, float] = {}
     for name, metric in metrics.items():
         outputs = shares if metric.of == "probabilities" else predicted_N
-
-        def mean_of_seeds(truth: NDArray[Any], rows: NDArray[Any], of: Metric = metric, out: Any = outputs) -> float:
-            parts = [seed_N[rows] == seed for seed in np.unique(seed_N[rows])]
-            return float(np.mean([of.function(truth[part], out[rows][part]) for part in parts]))
-
-        value, interval = with_interval(mean_of_seeds, truth_N, row_N, unit_N)
-        scores |= {name: value, f"{name}_low": float(interval.low), f"{name}_high": float(interval.high)}
+        ends = mean_of_seeds(metric.function, truth_N, outputs, own["seed"].to_numpy(), unit_N)
+        scores |= dict(zip((name, f"{name}_low", f"{name}_high"), ends, strict=True))
     return scores
 
 
 def _scores(own: pd.DataFrame, classes: list[str]) -> dict[str, float]:
     """UAR and WA of a group's clips with their intervals, means over seeds."""
     unit_N, _ = pd.factorize(_units(own), sort=True)
-    seed_N, seeds = pd.factorize(own["seed"], sort=True)
     truth_N, predicted_N = (pd.Categorical(own[name], classes).codes for name in ("truth", "predicted"))
-    named_N = unit_N >= 0  # the clips of unknown speakers count, but cannot be left out as one's
-    whole_RCC = np.zeros((len(seeds), len(classes), len(classes)))
-    np.add.at(whole_RCC, (seed_N, truth_N, predicted_N), 1)
-    part_GRCC = np.zeros((int(unit_N.max()) + 1, *whole_RCC.shape))
-    np.add.at(part_GRCC, (unit_N[named_N], seed_N[named_N], truth_N[named_N], predicted_N[named_N]), 1)
     scores: dict[str, float] = {}
-    for name, metric in (("uar", _uar), ("wa", _wa)):
-        value = float(np.nanmean(metric(whole_RCC)))
-        low, high, _ = jackknife_interval(value, _mean_of_seeds(metric(whole_RCC - part_GRCC)))
+    for name, (value, low, high) in recalls(truth_N, predicted_N, own["seed"].to_numpy(), unit_N).items():
         scores |= {name: value, f"{name}_low": float(np.maximum(low, 0)), f"{name}_high": float(np.minimum(high, 1))}
     return scores
-
-
-def _mean_of_seeds(value_GR: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means over the seeds that have clips without a unit; units without whom nothing is left are no units."""
-    some_G = np.isfinite(value_GR).any(1)
-    mean_G: NDArray[np.float64] = np.nanmean(value_GR[some_G], axis=1) if some_G.any() else np.empty(0)
-    return mean_G
-
-
-def _uar(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean recall of the classes that there are, of matrices (..., C, C); NaN without a clip."""
-    total = confusion.sum(-1)
-    recall = np.divide(confusion.diagonal(axis1=-2, axis2=-1), total, out=np.zeros_like(total), where=total > 0)
-    return _divided(recall.sum(-1), (total > 0).sum(-1))
-
-
-def _wa(confusion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of right answers, of matrices (..., C, C); NaN without a clip."""
-    return _divided(confusion.trace(axis1=-2, axis2=-1), confusion.sum((-2, -1)))
-
-
-def _divided(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.float64]:
-    nothing = np.full(np.shape(numerator), np.nan)
-    np.divide(numerator, denominator, out=nothing, where=np.asarray(denominator) > 0)
-    return nothing
 
 
 def group_tables(results: pd.DataFrame) -> dict[str, page.Table]:

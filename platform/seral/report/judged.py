@@ -22,13 +22,14 @@ TRAITS = ["speaker", "corpus", "language", "gender"]
 """Columns of metadata that may go with how well a clip is told."""
 
 
-def judged_clips(records: RunRecords, pool: Pool, metadata: pa.Table, part: str = "test") -> pd.DataFrame:
+def judged_clips(records: RunRecords, pool: Pool, metadata: pa.Table, part: str | None = None) -> pd.DataFrame:
     """One row a trajectory and clip of its last round: arm, fold, seed, utterance_id, truth, predicted, confidence,
     p_* of each class, and TRAITS; clips without a true class are left out.
 
-    `part` is test or dev. Truth is what the annotator of the run said: gold labels, or people.
+    `part` is test or dev, None = the one that the run is judged by. Truth is what the annotator of the run said: gold
+    labels, or people.
     """
-    parts = []
+    part, parts = part or records.part, []
     for (arm, fold, seed), folder in records.last_folders.items():
         uri = storage.join(folder, "predictions", f"{part}.parquet")
         if storage.exists(uri):
@@ -53,6 +54,8 @@ def _truth(records: RunRecords, pool: Pool, ids: list[str]) -> dict[str, str | N
     answers = records.answers[records.answers["answer"] == "label"].drop_duplicates("utterance_id", keep="last")
     emotion_of: dict[str, str | None] = dict(zip(answers["utterance_id"], answers["emotion"], strict=True))
     others = [name for name in ids if name not in emotion_of]
+    if not others:
+        return emotion_of
     options = read_options(LoopOptions, records.run, "loop")
     with closing(ANNOTATORS[options.annotator].open(options, pool)) as annotator:
         return emotion_of | dict(zip(others, annotator.emotions(others), strict=True))

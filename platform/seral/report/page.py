@@ -96,6 +96,7 @@ def render(
     return fill(
         "run.html.j2",
         title=records.run.rstrip("/").rsplit("/", 1)[-1],
+        judged=records.judged,
         environment=records.environment,
         config=records.config,
         tables=tables,
@@ -151,8 +152,8 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(sha256(text.encode('utf-8')).digest()).decode('ascii')}'"
 
 
-def headline_table(frame: pd.DataFrame) -> Table:
-    """The headline in words and points."""
+def headline_table(frame: pd.DataFrame, judged: str = "test") -> Table:
+    """The headline in words and points; `judged` is what kind of results they are."""
     optional = {
         "UAR %, 10 clips enrolled": "enrolled_uar",
         "calibration error %": "calibration_error",
@@ -179,7 +180,7 @@ def headline_table(frame: pd.DataFrame) -> Table:
     titles = [("CCC " + name.removeprefix("ccc").lstrip("_")).strip() for name in rated]
     titles += ["ridge probe CCC"] * len(probes)
     columns = ["arm", "labels", *(METRICS.get(name, name) for name in others), *shown, *titles, "time", "runs"]
-    caption = "Test results at each arm's last round: mean ± standard deviation over folds and seeds."
+    caption = f"{judged.capitalize()} results at each arm's last round: mean ± standard deviation over folds and seeds."
     if "enrolled_uar" in shown.values():
         caption += (
             " Models that take speakers' means away know test speakers by all of their unlabelled clips, or, where it "

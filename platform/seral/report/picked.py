@@ -31,7 +31,7 @@ PICKS_CAPTION = (
     "they are more than 5,000; a dash where a strategy goes by no score."
 )
 MISTAKES_CAPTION = (
-    "{} of {:,} wrong test clips of {} at the last round, the most confident first, seeds averaged. A confident "
+    "{} of {:,} wrong {} clips of {} at the last round, the most confident first, seeds averaged. A confident "
     "mistake may be a wrong label, a poor recording, or something that the model does not hear."
 )
 DOUBTS_CAPTION = (
@@ -164,8 +164,8 @@ def mistakes(judged: pd.DataFrame, arm: str, classes: list[str]) -> pd.DataFrame
     return wrong.sort_values(["confidence", "utterance_id"], ascending=[False, True], ignore_index=True)
 
 
-def mistakes_table(wrong: pd.DataFrame, arm: str) -> page.Table:
-    """The most confident mistakes."""
+def mistakes_table(wrong: pd.DataFrame, arm: str, judged: str = "test") -> page.Table:
+    """The most confident mistakes on clips that are judged so."""
     shown = wrong.head(SHOWN)
     rows = [
         [
@@ -178,7 +178,7 @@ def mistakes_table(wrong: pd.DataFrame, arm: str) -> page.Table:
         for row in shown.to_dict("records")
     ]
     columns = ["clip", "truth", "predicted", "confidence %", *TRAITS]
-    caption = MISTAKES_CAPTION.format(len(shown), len(wrong), arm)
+    caption = MISTAKES_CAPTION.format(len(shown), len(wrong), judged, arm)
     return page.Table(caption=caption, columns=columns, rows=rows, clips=shown["utterance_id"].tolist())
 
 

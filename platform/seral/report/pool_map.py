@@ -18,7 +18,7 @@ from seral.figures.axes import INK, PALETTE, tidy
 from seral.loop.options import LoopOptions
 from seral.pool.shards import Pool
 from seral.report.records import RunRecords
-from seral.task.run import read_options
+from seral.task.run import OF_ROUNDS, read_options
 from seral.vectors.stable_keys import hash_keys
 
 FEWEST = 4
@@ -44,7 +44,7 @@ def draw_clips(metadata: pa.Table, first: list[str], count: int) -> list[str]:
 
 def open_store(records: RunRecords, pool: Pool, fold: int) -> FeatureStore | None:
     """The features that the models of a fold read, as far as they are still there."""
-    options = read_options(LoopOptions, records.run, "loop")
+    options = read_options(LoopOptions, records.run, *OF_ROUNDS)
     fingerprint = records.environment.get("encoder_fingerprint", {}).get(str(fold))
     uri = storage.absolute(options.feature_cache or storage.join(pool.uri, "features"))
     described = storage.join(uri, str(fingerprint), "encoder.json")

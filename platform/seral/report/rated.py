@@ -11,12 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ser_models.intervals import jackknife_interval
 from seral.report import charts, page
 from seral.report.page import Picture, Section
-from seral.report.ratings import ccc_curves, ccc_without_speakers, last_ratings
+from seral.report.ratings import ccc_curves, last_ratings
 from seral.report.records import RunRecords
-from seral.task.groups import GROUPINGS
+from seral.task.groups import GROUPINGS, mean_ccc
 
 SHOWN = 40
 """Errors on the page."""
@@ -77,10 +76,9 @@ def ccc_by_group(records: RunRecords, rated: pd.DataFrame) -> pd.DataFrame:
         if by == "speaker" or rated[column].nunique() < 2:  # speakers have a table of their own
             continue
         for (arm, group), own in rated.groupby(["arm", column], sort=True):
-            value_K, without_GK = ccc_without_speakers(own, records.dimensions)
-            low, high, _ = jackknife_interval(value_K.mean(), without_GK.mean(1))
+            value, low, high = mean_ccc(own, records.dimensions)
             facts = {"by": by, "arm": arm, "group": str(group), "clips": own["utterance_id"].nunique()}
-            facts |= {"speakers": own["speaker"].nunique(), "ccc": float(value_K.mean())}
+            facts |= {"speakers": own["speaker"].nunique(), "ccc": value}
             rows.append(facts | {"low": float(np.maximum(low, -1)), "high": float(np.minimum(high, 1))})
     return pd.DataFrame(rows, columns=["by", "arm", "group", "clips", "speakers", "ccc", "low", "high"])
 

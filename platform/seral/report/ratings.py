@@ -18,6 +18,7 @@ from seral.report.comparison import last_rounds
 from seral.report.figures import arm_styles
 from seral.report.records import RunRecords
 from seral.schema import FULL, KEYS, RANDOM
+from seral.task.groups import ccc_without_speakers
 
 Frames = Mapping[str, pd.DataFrame]
 CURVES_CAPTION = (
@@ -93,29 +94,6 @@ def _mean_ccc_by_round(records: RunRecords, arm: str) -> dict[int, NDArray[np.fl
     by_round = records.ratings[records.ratings["arm"] == arm].groupby("round", sort=True)
     both = {int(str(number)): ccc_without_speakers(own, records.dimensions) for number, own in by_round}
     return {number: np.append(value_K.mean(), without_GK.mean(1)) for number, (value_K, without_GK) in both.items()}
-
-
-def ccc_without_speakers(
-    ratings: pd.DataFrame, dimensions: list[str]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """CCC of each dimension, (K,), and without each speaker, (G, K): means over trajectories, each with its own."""
-    speakers = sorted(ratings["speaker"].unique())
-    whole, without = list[NDArray[np.float64]](), list[NDArray[np.float64]]()
-    for _, own in ratings.groupby(["fold", "seed"], sort=True):
-        sums = {name: _sums(rows, dimensions) for name, rows in own.groupby("speaker")}
-        total_6K = np.sum(list(sums.values()), axis=0)
-        whole.append(ccc_of_sums(total_6K))
-        alone = np.full(len(dimensions), np.nan)
-        left = (total_6K - sums[name] if name in sums else total_6K for name in speakers)
-        without.append(np.array([ccc_of_sums(part_6K) if part_6K[0, 0] > 0 else alone for part_6K in left]))
-    left_out_GK = np.nanmean(without, axis=0) if len(speakers) > 1 else np.empty((0, len(dimensions)))
-    return np.mean(whole, axis=0), left_out_GK
-
-
-def _sums(rows: pd.DataFrame, dimensions: list[str]) -> NDArray[np.float64]:
-    return sums_of_pairs(
-        *(rows[[f"{kind}_{name}" for name in dimensions]].to_numpy() for kind in ("true", "predicted"))
-    )
 
 
 def by_speaker(records: RunRecords, arm: str) -> pd.DataFrame:

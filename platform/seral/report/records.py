@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,11 @@ class RunRecords:
     run: str
     config: str
     """The resolved configuration, YAML."""
+    part: Literal["test", "dev"]
+    """The part whose scores stand in `rounds` and `confusion`: test, or of a session dev, which is its labels, each by
+    a head that had not heard the speaker."""
     environment: dict[str, Any]
+    """Empty for a session."""
     growths: list[dict[str, Any]]
     """Growths of the pool: utterances `before` and `after`, and `rounds` that trajectories had by then."""
     shared_seconds: dict[str, float]
@@ -53,16 +57,21 @@ class RunRecords:
     where a run has no source."""
     ratings: pd.DataFrame
     """arm, fold, seed, round, utterance_id, speaker, true_* and predicted_* of each dimension, of the rated test clips;
-    empty without dimensions."""
+    empty without dimensions, and of a session."""
     last_folders: dict[tuple[str, int, int], str]
     """Trajectory -> the folder of its last complete round."""
     confusion: dict[str, NDArray[np.int64]]
-    """Per arm, the test confusion (C, C), rows are the truth, summed over the last rounds of its trajectories."""
+    """Per arm, the confusion of `part` (C, C), rows are the truth, summed over the last rounds of its trajectories."""
 
     @property
     def metrics(self) -> list[str]:
         """The scores by which arms are compared, the first the one that stopping and models go by."""
         return [*(["uar"] if self.classes else []), *(["ccc"] if self.dimensions else [])]
+
+    @property
+    def judged(self) -> str:
+        """The kind of clips and scores of `part` in a word."""
+        return "test" if self.part == "test" else "cross-validated"
 
     @property
     def proxy(self) -> bool:
@@ -95,6 +104,9 @@ def read_run(run: str | Path) -> RunRecords:
     """Read a run folder. Raises StateError when it is none, or has no complete round."""
     if not storage.exists(storage.join(run, "config.yaml")):
         raise StateError(f"there is no run at {run}: config.yaml is missing")
+    config = storage.read_bytes(storage.join(run, "config.yaml")).decode("utf-8")
+    options = yaml.safe_load(config)
+    part: Literal["test", "dev"] = "dev" if options.get("verb") == "session" else "test"
     rounds: list[dict[str, Any]] = []
     picks, answers, optional = list[pd.DataFrame](), list[pd.DataFrame](), defaultdict[str, list[pd.DataFrame]](list)
     further: dict[str, None] = {}
@@ -103,31 +115,37 @@ def read_run(run: str | Path) -> RunRecords:
     for keys, folder in _complete_rounds(run):
         record = storage.read_json(storage.join(folder, "round.json"))
         metrics = storage.read_json(storage.join(folder, "metrics.json"))
-        others = further_metrics(metrics["test"])
+        scores = metrics[part] or {}  # a session has none while its labels are too few
+        others = further_metrics(scores)
         further |= dict.fromkeys(others)
-        rounds.append({**keys, **_round_row(record, metrics), **others})
+        rounds.append({**keys, **_round_row(record, metrics, part), **others})
         last_folders[keys["arm"], keys["fold"], keys["seed"]] = folder
         picks.append(_table(folder, "picks", {**keys, "round": record["round"]}))
         answers.append(_table(folder, "labels", {**keys, "round": record["round"]}))
         for name in ("ratings", "reasons"):
             if storage.exists(storage.join(folder, f"{name}.parquet")):
                 optional[name].append(_table(folder, name, {**keys, "round": record["round"]}))
-        if "confusion" in metrics["test"]:
-            last_confusion[keys["arm"], keys["fold"], keys["seed"]] = metrics["test"]["confusion"]
+        if "confusion" in scores:
+            last_confusion[keys["arm"], keys["fold"], keys["seed"]] = scores["confusion"]
     if not rounds:
         raise StateError(f"run {run} has no complete round yet; a report needs at least one")
-    environment = storage.read_json(storage.join(run, "environment.json"))
+    facts = storage.join(run, "environment.json")
+    environment = storage.read_json(facts) if storage.exists(facts) else {}  # a session has none
     seconds_uri = storage.join(run, SECONDS)
+    dimensions = list(environment.get("dimensions", options.get("dimensions", [])))
     frame = pd.DataFrame(rounds)
+    if dimensions and "ccc" not in frame:  # a session that is too short to have any
+        frame[["ccc", *(f"ccc_{name}" for name in dimensions), "dev_ccc", "probe_ccc"]] = np.nan
     seconds = [name for name in frame.columns if name.startswith("seconds_")]
     return RunRecords(
         run=str(run),
-        config=storage.read_bytes(storage.join(run, "config.yaml")).decode("utf-8"),
+        config=config,
+        part=part,
         environment=environment,
         growths=_growths(str(run)),
         shared_seconds=storage.read_json(seconds_uri) if storage.exists(seconds_uri) else {},
-        classes=list(environment["classes"]),
-        dimensions=list(environment.get("dimensions", [])),
+        classes=list(environment.get("classes", options["classes"])),
+        dimensions=dimensions,
         further=list(further),
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
         picks=pd.concat(picks, ignore_index=True),
@@ -171,18 +189,18 @@ def _complete_rounds(run: str | Path) -> Iterator[tuple[dict[str, Any], str]]:
                 yield keys, folder
 
 
-def _round_row(record: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
-    """One row of the rounds frame."""
-    test = metrics["test"]
+def _round_row(record: dict[str, Any], metrics: dict[str, Any], part: str) -> dict[str, Any]:
+    """One row of the rounds frame, with the scores of a part."""
+    scores = metrics[part] or {}
     return {
         "round": record["round"],
         "labelled": metrics["labelled"],
         "minutes": record.get("minutes", np.nan),  # of an annotator; runs of versions before do not have it
         "fraction": metrics["fraction"],
-        **{name: test.get(name, np.nan) for name in ("uar", "wa", "macro_f1")},
-        **_ratings_of(metrics),
+        **{name: scores.get(name, np.nan) for name in ("uar", "wa", "macro_f1")},
+        **_ratings_of(metrics, scores),
         # Runs of versions before it was evaluated do not have it.
-        "calibration_error": test.get("calibration_error", np.nan),
+        "calibration_error": scores.get("calibration_error", np.nan),
         "dev_uar": (metrics.get("dev") or {}).get("uar", np.nan),
         "enrolled_uar": (metrics.get("enrolled") or {}).get("uar", np.nan),
         "probe_uar": (metrics.get("probe") or {}).get("test_uar", np.nan),
@@ -201,9 +219,9 @@ def further_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _ratings_of(metrics: dict[str, Any]) -> dict[str, float]:
-    """CCC of ratings in a round's metrics; nothing without any."""
-    ccc_of = {name: value for name, value in metrics["test"].items() if name.split("_")[0] == "ccc"}
+def _ratings_of(metrics: dict[str, Any], scores: Mapping[str, Any]) -> dict[str, float]:
+    """CCC of ratings among the scores of a round; nothing without any."""
+    ccc_of = {name: value for name, value in scores.items() if name.split("_")[0] == "ccc"}
     if not ccc_of:
         return {}
     dev, probe = metrics.get("dev") or {}, metrics.get("probe") or {}

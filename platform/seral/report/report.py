@@ -18,7 +18,7 @@ from seral.report.listening import Player
 from seral.report.options import ReportOptions
 from seral.report.records import RunRecords, read_run
 from seral.schema import RANDOM
-from seral.task.run import read_config
+from seral.task.run import OF_ROUNDS, read_config
 
 TARGET_SHARE = 0.95
 """The target whose cost is shown, as a share of the UAR with all labels."""
@@ -43,7 +43,7 @@ def report_run(options: ReportOptions) -> str:
 
 def write_run_report(run: str | Path, options: ReportOptions | None = None) -> str:
     """Write the report of a run, with the pool that its configuration names; returns the address of the HTML file."""
-    config = read_config(str(run), "loop")
+    config = read_config(str(run), *OF_ROUNDS)
     pool = open_pool(config["pool"])
     metadata = pool.metadata
     if config.get("corpora"):
@@ -72,12 +72,12 @@ def write_report(
     frames = _frames(records, comparison.composition(records, columns), whole)
     pictures = _pictures(records, frames["picks"], whole)
     tables = {
-        "headline": page.headline_table(frames["headline"]),
+        "headline": page.headline_table(frames["headline"], records.judged),
         "target": page.target_table(frames["target"], f"First point of each arm's mean curve at {goal}."),
         "quality": page.quality_table(frames["quality"]),
         "time": page.phase_table(frames["time"], records.shared_seconds),
     }
-    if records.dimensions:
+    if len(records.ratings):
         frames, pictures, tables = ratings.add_to(records, frames, pictures, tables)
     sections, players = _sections(records, pool, metadata, options, pictures)
     for section in sections:
@@ -122,7 +122,7 @@ def _sections(
     from seral.report.labels import label_section
 
     sections = [label_section(records.run)] if records.asks_people else []
-    if records.classes:
+    if "learning_curves" in drawn:
         sections.append(explore.costs_section(records, options, drawn))
     if pool is None:
         return sections, []
@@ -159,18 +159,21 @@ def _pictures(records: RunRecords, composed: pd.DataFrame, pool: pd.DataFrame) -
 
 def _class_pictures(records: RunRecords) -> dict[str, page.Picture]:
     """Learning curves and confusion of classes."""
+    if not records.confusion:
+        return {}
     final = comparison.headline(records)
     reached = ", ".join(f"{row['arm']} {100 * row['uar']:.1f} %" for row in final.to_dict("records"))
     return {
         "learning_curves": page.Picture(
             figure=figures.learning_curves(records),
-            alt=f"Line chart of test UAR against the share of labels. UAR at the last round: {reached}.",
+            alt=f"Line chart of {records.judged} UAR against the share of labels. UAR at the last round: {reached}.",
             caption=_curve_caption(records),
         ),
         "confusion": page.Picture(
             figure=figures.confusion_matrices(records),
             alt=f"Confusion matrices of {', '.join(records.arms)} at the last round, rows are the truth.",
-            caption="Test part at the last round, folds and seeds together: share of the true class, and the count.",
+            caption=f"{records.judged.capitalize()} clips at the last round, folds and seeds together: share of the "
+            "true class, and the count.",
         ),
     }
 
@@ -249,7 +252,9 @@ def _growth_sentences(records: RunRecords) -> list[str]:
 
 
 def _target_sentence(records: RunRecords, goal: str) -> str:
-    """Sentence on the target of this run, a share of the UAR with all labels."""
+    """Sentence on the target of this run, a share of the UAR with all labels; none for a session."""
+    if records.part != "test":
+        return ""
     ceiling, classes = comparison.full_score(records), bool(records.classes)
     if ceiling is None:
         return "This run has no arm with all labels, so there is no target to measure against."

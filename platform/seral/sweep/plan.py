@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from seral.loop.options import LoopOptions
-from seral.options import Options, parse
+from seral.options import Options, keys_of, parse
 from seral.sweep.space import (
     Number,
     OneOf,
@@ -185,7 +185,7 @@ class SweepOptions(Options):
 
 
 def _shapes_features(path: str) -> bool:
-    parts = path.split(".")
+    parts = keys_of(path)
     if parts[:2] == ["finetune", "settings"]:
         return len(parts) < 4 or parts[3] in FRAME_SETTINGS
     return path.startswith(FEATURE_OPTIONS) or path in ("finetune", "finetune.augment")

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ import numpy as np
 import soundfile as sf
 from pydantic import Field, model_validator
 
+from seral import storage
 from seral.errors import unknown_name
 from seral.options import Options
 from seral.progress import Advance
@@ -98,8 +100,24 @@ class Clip:
     duplicate_of: str | None = None
 
 
-def synthesise(out: Path, options: SynthesisOptions, progress: Advance | None = None) -> Path:
-    """Generate the corpus under `out` and return `out`. Raises SeralError when espeak-ng is not installed."""
+def synthesise(out: str | Path, options: SynthesisOptions, progress: Advance | None = None) -> str:
+    """Generate the corpus in a folder or at an address of an object store, and return that as a text.
+
+    Raises SeralError when espeak-ng is not installed.
+    """
+    address = storage.absolute(out)
+    if "://" not in address:
+        _write_corpus(Path(address), options, progress)
+        return address
+    storage.remove(storage.join(address, MANIFEST))  # of a corpus before this one
+    with tempfile.TemporaryDirectory(prefix="seral-") as folder:
+        _write_corpus(Path(folder), options, progress)
+        for name in sorted(storage.list_files(folder), key=lambda name: name == MANIFEST):
+            storage.copy_file(storage.join(folder, name), storage.join(address, name))
+    return address
+
+
+def _write_corpus(out: Path, options: SynthesisOptions, progress: Advance | None) -> None:
     clips = plan_clips(options)
     manifest = out / MANIFEST
     with Espeak() as espeak:
@@ -114,7 +132,6 @@ def synthesise(out: Path, options: SynthesisOptions, progress: Advance | None = 
                 progress()
     _write_jsonl(out / "truth.jsonl", (files[clip.id]["truth"] for clip in clips))
     _write_jsonl(manifest, (files[clip.id]["row"] for clip in clips))
-    return out
 
 
 def plan_clips(options: SynthesisOptions) -> list[Clip]:

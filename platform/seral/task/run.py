@@ -48,6 +48,8 @@ KINDS = {
     "strategy-survey": "a survey of strategies",
 }
 """Verb -> a run of it, in words."""
+OF_ROUNDS = ("loop", "session")
+"""Verbs whose folders hold rounds of asking and learning."""
 
 
 def claim(
