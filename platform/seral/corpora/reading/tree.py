@@ -91,7 +91,7 @@ class AudioFiles(Sequence[AudioFile]):
     def of(base: Path, suffixes: frozenset[str]) -> AudioFiles:
         """Files of a tree that have one of the suffixes, sorted by their names."""
         listed = (item for item in _walk(base) if os.path.splitext(item[0])[1].lower() in suffixes)
-        names, sizes = [pa.nulls(0, pa.large_binary())], [pa.nulls(0, pa.int64())]
+        names, sizes = [pa.array([], pa.large_binary())], [pa.array([], pa.int64())]
         while slab := [*islice(listed, SLAB)]:
             names.append(pa.array([os.fsencode(name) for name, _ in slab], pa.large_binary()))
             sizes.append(pa.array([size for _, size in slab], pa.int64()))
