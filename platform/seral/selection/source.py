@@ -24,7 +24,6 @@ from seral.vectors.arrays import Floats, Rows, Stored, Strings
 
 VECTORS = ("embedding", "mean")
 """Columns in which features are looked for, the first that is there."""
-
 PASS = re.compile(r"p(\d+)_(.*)")
 """A column of one dropout pass: its number and its class."""
 MEMBER = re.compile(rf"({'|'.join(RATED)})_(\d+)")
