@@ -27,7 +27,6 @@ from ser_models.adapters.parameters import adapter_parameters
 from ser_models.adapters.store import load_adapter, save_adapter
 from ser_models.objectives import find_objective
 from seral import storage
-from seral.cli import GROUPS
 from seral.cli.configured import add_configured
 from seral.options import load
 from seral.pool.shards import FORMAT, MANIFEST
@@ -232,11 +231,11 @@ def test_the_verb_runs_as_a_command_and_as_a_job(
     values = [f"pool={uri}", "by=language"]
     assert verb.call(load(verb.options_model(), None, values, verb.name)) == {"de": 2.0, "unknown": 1.0}
     assert verb.options_model() is module.HoursOptions
-    groups = {words: [typer.Typer()] for words in GROUPS}
-    add_configured(groups)
-    listed = CliRunner().invoke(groups["pool"][0], [verb.words[-1], "--options"])
+    app = typer.Typer()
+    add_configured(app, [verb, seral.verbs.VERBS["degrade"]])
+    listed = CliRunner().invoke(app, [verb.words[-1], "--options"])
     assert "by = corpus" in listed.output
-    printed = CliRunner().invoke(groups["pool"][0], [verb.words[-1], *(f"--set={value}" for value in values)])
+    printed = CliRunner().invoke(app, [verb.words[-1], *(f"--set={value}" for value in values)])
     assert re.findall(r"(\w+) +([\d.]+)", printed.output) == [("de", "2.0"), ("unknown", "1.0")]
     monkeypatch.setattr(sys, "argv", [verb.file, *values])
     exec(dict(FILES)[f"jobs/{verb.file}"], {"__name__": "__main__"})

@@ -28,7 +28,8 @@ from seral.features.audio import extract_features
 from seral.figures.markdown import markdown
 from seral.options import Options, run_job
 from seral.pool.shards import open_pool
-from seral.pool.splits import SplitOptions, folds_of, voices
+from seral.pool.split_options import SplitOptions
+from seral.pool.splits import folds_of, voices
 from seral.progress import say
 from seral.task.eligibility import askable
 from seral.task.examples import Utterances

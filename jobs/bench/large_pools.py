@@ -26,7 +26,7 @@ from seral.options import Options, run_job
 from seral.progress import say
 from seral.selection.candidates import Candidates
 from seral.selection.selection import select
-from seral.selection.source import SourceOptions
+from seral.selection.source_options import SourceOptions
 from seral.vectors.index import nearest
 from seral.vectors.view import View
 

@@ -46,7 +46,8 @@ from seral.loop.loop import run_loop
 from seral.loop.options import LoopOptions
 from seral.options import Options, run_job
 from seral.pool.shards import open_pool
-from seral.pool.splits import SplitOptions, folds_of
+from seral.pool.split_options import SplitOptions
+from seral.pool.splits import folds_of
 from seral.report.report import write_run_report
 from seral.selection.selection import StrategyOptions
 from seral.task.eligibility import eligible

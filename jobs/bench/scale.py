@@ -36,7 +36,7 @@ from seral.selection.parts.distributed import select_in_parts
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, check_options, select
-from seral.selection.source import SourceOptions
+from seral.selection.source_options import SourceOptions
 from seral.selection.strategies import STRATEGIES
 
 SURPRISALS = 64

@@ -48,7 +48,7 @@ from seral.options import Options, run_job
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.pool.shards import Pool, open_pool
-from seral.pool.splits import SplitOptions
+from seral.pool.split_options import SplitOptions
 from seral.progress import say, track
 from seral.selection.selection import StrategyOptions
 from seral.task.eligibility import eligible

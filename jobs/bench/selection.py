@@ -35,7 +35,8 @@ from seral.options import Options, run_job
 from seral.progress import say
 from seral.selection.candidates import Candidates
 from seral.selection.selection import select
-from seral.selection.source import SourceOptions, read_candidates, shards
+from seral.selection.source import read_candidates, shards
+from seral.selection.source_options import SourceOptions
 from seral.selection.strategies import scores
 from seral.vectors.index import nearest
 from seral.vectors.view import unit_rows

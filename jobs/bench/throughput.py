@@ -37,7 +37,7 @@ from seral.options import Options, run_job
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
-from seral.pool.splits import SplitOptions
+from seral.pool.split_options import SplitOptions
 from seral.synthesis.corpus import SynthesisOptions, synthesise
 from seral.versions import versions
 

@@ -22,11 +22,11 @@ SeralError
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from seral.secrets.addresses import mask
+from seral.secrets.addresses import complaint, mask
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a full disk, of a quota, and of a limit for files."""
@@ -153,3 +153,13 @@ def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
 
     names = sorted(valid)
     return f"unknown {kind} {name!r}; known: {', '.join(names)}{did_you_mean(name, names)}"
+
+
+def refuse_secrets(arguments: Sequence[str]) -> None:
+    """Raise OptionError for an address with a password among the arguments of a command.
+
+    Everybody on a machine may read the command lines there, and a shell keeps them.
+    """
+    for argument in arguments:
+        if reason := complaint(argument):
+            raise OptionError(reason)

@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
 from ser_models.registry import allow, did_you_mean
-from seral.errors import AwaitingLabels, OptionError
+from seral.errors import AwaitingLabels, OptionError, refuse_secrets
 from seral.process.ending import end_if_stopped, ends_with, stoppable
 from seral.process.failures import explanation
 from seral.secrets.addresses import complaint, is_secret
@@ -66,16 +66,6 @@ def parse(model: type[OptionsT], values: Mapping[str, Any], overrides: Sequence[
         return model.model_validate(merged)
     except ValidationError as error:
         raise OptionError(_explain(model, error)) from None
-
-
-def refuse_secrets(arguments: Sequence[str]) -> None:
-    """Raise OptionError for an address with a password among the arguments of a command.
-
-    Everybody on a machine may read the command lines there, and a shell keeps them.
-    """
-    for argument in arguments:
-        if reason := complaint(argument):
-            raise OptionError(reason)
 
 
 def load(

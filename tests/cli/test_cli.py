@@ -14,6 +14,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from seral import __version__, cli
+from seral.cli import HOME, MODULES, _built
 from seral.cli.corpus import FLAGS
 from seral.cli.display import print_json, show, show_rows
 from seral.corpora import READERS
@@ -77,6 +78,18 @@ def test_every_command_is_tested_here() -> None:
     tree = get_command(cli.app).commands  # type: ignore[attr-defined]  # a group, since it has sub-commands
     leaves = [[name, *([inner] if inner else [])] for name, c in tree.items() for inner in getattr(c, "commands", [""])]
     assert sorted(leaves) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_has_the_commands_that_are_looked_for_in_it(module: str) -> None:
+    assert sorted(_built(module)) == sorted(word for word, home in HOME.items() if home == module)
+
+
+def test_a_command_is_built_without_those_of_other_modules() -> None:
+    script = "import sys\nfrom seral.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    words = [sys.executable, "-c", script, "loop", "status", "--help"]
+    modules = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1].split()
+    assert {name for name in MODULES if f"seral.cli.{name}" in modules} == {"loop"}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

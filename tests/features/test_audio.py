@@ -28,7 +28,8 @@ from seral.options import parse
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.pool.shards import Pool, open_pool
-from seral.selection.source import SourceOptions, read_candidates, shards
+from seral.selection.source import read_candidates, shards
+from seral.selection.source_options import SourceOptions
 
 TINY = "seral-tiny"
 FP16 = {"rtol": 2e-3, "atol": 2e-3}

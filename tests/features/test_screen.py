@@ -19,7 +19,8 @@ from seral.pool.ids import Ids
 from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.pool.shards import open_pool
-from seral.pool.splits import Fold, SplitOptions, check_leak, make_folds
+from seral.pool.split_options import SplitOptions
+from seral.pool.splits import Fold, check_leak, make_folds
 from seral.schema import SCREEN
 from seral.task.context import open_run
 from seral.training.options import SupervisedOptions

@@ -15,7 +15,7 @@ from seral.pool.ingest import import_corpus
 from seral.pool.options import ImportOptions
 from seral.pool.protocols import PROTOCOLS, find_protocol
 from seral.pool.shards import open_pool
-from seral.pool.splits import SplitOptions
+from seral.pool.split_options import SplitOptions
 from seral.task.eligibility import eligible
 from seral.task.options import protocol_name
 from seral.training.options import TrainingOptions

@@ -49,7 +49,8 @@ COMMANDS = {
         600,
     ),
     "folds": (
-        "from seral.pool.shards import open_pool; from seral.pool.splits import SplitOptions, folds_of; "
+        "from seral.pool.shards import open_pool; from seral.pool.split_options import SplitOptions; "
+        "from seral.pool.splits import folds_of; "
         "folds_of(open_pool(pool).metadata, SplitOptions(scheme='k-fold', k=3), [0])",
         1200,
     ),

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from seral.errors import OptionError, SplitError
 from seral.options import parse
 from seral.pool.ids import Ids
-from seral.pool.splits import PARTS, Fold, SplitOptions, check_leak, deal, folds_of, make_folds, with_new_clips
+from seral.pool.split_options import SplitOptions
+from seral.pool.splits import PARTS, Fold, check_leak, deal, folds_of, make_folds, with_new_clips
 
 COLUMNS = ("utterance_id", "corpus", "speaker", "session", "split", "duplicate_of")
 

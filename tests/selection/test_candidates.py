@@ -7,7 +7,7 @@ import pytest
 
 from seral.errors import SelectionError
 from seral.selection.candidates import COLUMNS, METADATA_COLUMNS, Candidates, concatenate, metadata_columns
-from seral.selection.source import SourceOptions
+from seral.selection.source_options import SourceOptions
 
 
 def made(**changes: Any) -> Candidates:

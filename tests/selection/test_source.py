@@ -12,7 +12,8 @@ from seral.options import parse
 from seral.selection.batch import run_batch
 from seral.selection.candidates import Candidates
 from seral.selection.options import BatchOptions
-from seral.selection.source import SourceOptions, read_candidates, shards
+from seral.selection.source import read_candidates, shards
+from seral.selection.source_options import SourceOptions
 
 # N candidates · M labelled · R passes · C classes · D features
 

@@ -29,7 +29,8 @@ from seral.features.batches import rows_of
 from seral.features.store import FeatureStore
 from seral.options import parse
 from seral.pool.shards import open_pool
-from seral.pool.splits import Fold, SplitOptions, make_folds
+from seral.pool.split_options import SplitOptions
+from seral.pool.splits import Fold, make_folds
 from seral.task.examples import Targets, Unlabelled, Utterances
 from seral.task.gold import Oracle
 from seral.training.adapter_training import dev_scores, freeze_tags

@@ -97,7 +97,7 @@ HEAVY = {"torch", "ray", "transformers", "peft", "sklearn", "scipy", "pandas", "
 
 def imported_by(script: str) -> set[str]:
     """Top-level packages that a script has imported at its end, in a process of its own."""
-    script += "; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    script += "\nprint(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", f"import sys; {script}"], capture_output=True, text=True, check=True)
     return set(done.stdout.splitlines()[-1].split())
 
@@ -108,11 +108,38 @@ def imported_by(script: str) -> set[str]:
         ("seral.verbs", {"torch", "ray", "transformers", "pandas", "pyarrow", "numpy", "pydantic"}),
         ("seral.cli", {"torch", "ray", "transformers", "pandas", "pyarrow", "numpy"}),
         ("seral.loop.status", HEAVY),
+        ("seral.report.listing", HEAVY | {"sqlalchemy"}),
+        ("seral.verbs.check_run", HEAVY | {"sqlalchemy"}),
+        ("seral.task.gold", HEAVY - {"scipy"}),
     ],
 )
 def test_the_table_imports_nothing_of_what_it_names(module: str, heavy: set[str]) -> None:
     late = heavy & imported_by(f"import {module}")
     assert not late, f"`seral --help` would wait for {', '.join(sorted(late))}"
+
+
+SERVERS = {"fastapi", "uvicorn", "sqlalchemy"}
+
+
+@pytest.mark.parametrize(
+    ("command", "heavy"),
+    [
+        ("--version", HEAVY | {"pyarrow", "numpy", "pydantic", "yaml", "rich"}),
+        ("loop status --help", HEAVY | {"pyarrow", "numpy", "yaml"}),
+        ("config", HEAVY | {"pyarrow", "numpy"}),
+        ("protocols", HEAVY | {"pyarrow", "numpy"}),
+        ("jobs manifest --options", HEAVY | {"pyarrow", "numpy"}),
+        ("labels serve --options", HEAVY | SERVERS | {"pyarrow", "numpy"}),
+        ("serve --options", HEAVY | SERVERS),
+        ("loop run --options", HEAVY | SERVERS),
+        ("loop run --json-schema", HEAVY | SERVERS),
+        ("strategies", HEAVY | SERVERS),
+    ],
+)
+def test_a_listing_loads_nothing_of_what_it_does_not_list(command: str, heavy: set[str]) -> None:
+    run = "import contextlib\nfrom seral.cli import main\nwith contextlib.suppress(SystemExit): main()"
+    late = heavy & imported_by(f"sys.argv = ['seral', *{command.split()!r}]; {run}")
+    assert not late, f"`seral {command}` would wait for {', '.join(sorted(late))}"
 
 
 def test_options_are_listed_without_what_they_are_for() -> None:

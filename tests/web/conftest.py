@@ -28,7 +28,8 @@ from seral.labels.records import Project
 from seral.pool.shards import FORMAT, MANIFEST
 from seral.schema import UTTERANCE
 from seral.web.app import create_app
-from seral.web.server import PageOptions, make_site
+from seral.web.options import PageOptions
+from seral.web.server import make_site
 from seral.web.sessions import HEADER
 
 CLASSES = ("anger", "happiness", "neutral", "sadness")

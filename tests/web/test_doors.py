@@ -19,7 +19,8 @@ import pytest
 from seral.errors import OptionError
 from seral.labels.ledger import Ledger
 from seral.options import parse
-from seral.web.server import PageOptions, make_site, serve, warnings
+from seral.web.options import PageOptions
+from seral.web.server import make_site, serve, warnings
 from seral.web.sessions import HEADER
 from tests.web.conftest import Server
 

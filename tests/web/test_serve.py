@@ -88,7 +88,9 @@ class Served:
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         environment |= {"SERAL_SERVE_TOKEN_FILE": str(folder / "token"), "RAY_TMPDIR": str(temporary)}
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, env=environment, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            )
 
     def wait(self) -> None:
         deadline = time.monotonic() + 300
@@ -260,9 +262,9 @@ def test_a_clip_is_recorded_by_keyboard(served: Served, browser: Any) -> None:
 
 
 def test_a_signal_ends_it_in_a_sentence(served: Served) -> None:
-    """The last test of this server."""
-    served.process.send_signal(signal.SIGTERM)
-    assert served.process.wait(timeout=30) == 143
+    """The last test of this server: a supervisor sends the signal to it and to Ray's processes at once."""
+    os.killpg(served.process.pid, signal.SIGTERM)
+    assert served.process.wait(timeout=15) == 143
     assert served.log.read_text().splitlines()[-1] == "stopped by SIGTERM: the same command serves again"
 
 

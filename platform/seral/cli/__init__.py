@@ -1,36 +1,30 @@
 """The command line: the verbs of `jobs/` for a person at a terminal. Holds no logic.
 
-A module of this package is a group of commands.
+A module of this package is a group of commands, or several that have none; it is imported when one of its commands is
+asked for, so that what only reads or lists answers at once.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from seral.cli.completion import join_words
 from seral.cli.configured import add_configured
 from seral.cli.flags import add_everywhere, reset
-from seral.cli.jobs import jobs_app
-from seral.cli.labels import labels_app
-from seral.cli.layers import layers_app
-from seral.cli.loop import loop_app
-from seral.cli.pool import pool_app
-from seral.cli.project import project_app
-from seral.cli.results import results_app, run_app, runs_app
-from seral.cli.selection import selection_app
-from seral.cli.study import study_app
-from seral.cli.sweep import sweep_app
-from seral.cli.training import training_app
-from seral.errors import AwaitingLabels
+from seral.errors import AwaitingLabels, refuse_secrets
 from seral.process.ending import end_if_stopped, ends_with
 from seral.process.failures import explanation
+from seral.verbs import VERBS
 from seral.versions import __version__
 
+MARKUP: Literal["markdown"] = "markdown"
 SUMMARY = """Active learning for speech emotion recognition, on Ray.
 
 **pool** imports speech, **loop** decides what deserves a label and trains on the answers, **labels** is for the people
@@ -40,34 +34,74 @@ it; **select** picks what to label next without a loop, by one of the **strategi
 studies of how to train, **layers** looks into an encoder; **sweep** looks for the best options of a training; **jobs**
 sends any of it to a cluster. **init** makes a folder to start in, **config** prints runs to start from.
 """
-GROUPS = {
-    "": [training_app, selection_app, results_app],
-    "pool": [pool_app],
-    "loop": [loop_app],
-    "layers": [layers_app],
-    "sweep": [sweep_app],
-    "study": [study_app],
+MODULES = {
+    "project": "init config",
+    "pool": "pool",
+    "loop": "loop",
+    "labels": "labels",
+    "runs": "run runs",
+    "training": "features pretrain distil fit adapt transfer train compare two-stage "
+    "compare-strategies strategy-survey",
+    "selection": "select strategies protocols",
+    "layers": "layers",
+    "sweep": "sweep",
+    "study": "study",
+    "jobs": "jobs",
+    "results": "report serve predict export doctor demo",
 }
-"""Commands by group, those without a group under ''."""
+"""Modules of this package, and the first words of their commands, in the order of `seral --help`."""
+HOME = {word: module for module, words in MODULES.items() for word in words.split()}
+HOME |= {verb.words[0]: "training" for verb in VERBS.values() if verb.words[0] not in HOME}
+"""First word of a command -> its module; that of a verb which nobody has listed is `training`."""
 
 
-class Commands(TyperGroup):
-    """All commands; one with a password on its line is refused before anything can store or print it."""
+class Commands(Mapping[str, TyperCommand | TyperGroup]):
+    """All commands and groups by their first words, each built when it is looked up."""
+
+    def __getitem__(self, word: str) -> TyperCommand | TyperGroup:
+        return _built(HOME[word])[word]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(HOME)
+
+    def __len__(self) -> int:
+        return len(HOME)
+
+
+@cache
+def _built(module: str) -> dict[str, TyperCommand | TyperGroup]:
+    """The commands and groups of a module, those of its verbs without a function of their own too."""
+    app: typer.Typer = import_module(f"seral.cli.{module}").app
+    add_configured(app, [verb for verb in VERBS.values() if HOME[verb.words[0]] == module])
+    add_everywhere(app)
+    top = typer.Typer(rich_markup_mode=MARKUP, add_completion=False)
+    top.add_typer(app)
+    commands: dict[str, TyperCommand | TyperGroup] = get_command(top).commands  # type: ignore[attr-defined]  # a group
+    return commands
+
+
+class Root(TyperGroup):
+    """`seral` itself; a line with a password on it is refused before anything can store or print it."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = Commands()  # type: ignore[assignment]  # nobody adds to them
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The first words, without building what they name."""
+        return list(self.commands)
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         """Read the line, once it was looked at."""
-        from seral.options import refuse_secrets
-
         refuse_secrets(args)
         return super().make_context(info_name, args, *more, **extra)
 
 
-add_configured(GROUPS)
 app = typer.Typer(
-    cls=Commands,
+    cls=Root,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=MARKUP,
     help=SUMMARY,
 )
 
@@ -88,22 +122,6 @@ def _before_any_command(
     reset()
 
 
-app.add_typer(project_app)
-app.add_typer(pool_app, name="pool")
-app.add_typer(loop_app, name="loop")
-app.add_typer(labels_app, name="labels")
-app.add_typer(run_app, name="run")
-app.add_typer(runs_app, name="runs")
-app.add_typer(training_app)
-app.add_typer(selection_app)
-app.add_typer(layers_app, name="layers")
-app.add_typer(sweep_app, name="sweep")
-app.add_typer(study_app, name="study")
-app.add_typer(jobs_app, name="jobs")
-app.add_typer(results_app)
-add_everywhere(app)
-
-
 def main() -> None:
     """Run the command line; what a person can do something about is one clear message and exit status 1.
 
@@ -122,6 +140,9 @@ def _run() -> None:
         app()
     except Exception as raised:
         end_if_stopped()
+        from rich.console import Console
+        from rich.markup import escape
+
         error = getattr(raised, "cause", None) or raised  # Ray wraps what its workers raise
         console = Console(stderr=True, highlight=False)
         if isinstance(error, AwaitingLabels):

@@ -10,7 +10,6 @@ import ast
 import os
 import shlex
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -74,6 +73,8 @@ def of_table(name: str) -> Callable[[str], list[str]]:
 
 def table_names(module: str, table: str, group: str = "") -> list[str]:
     """The keys of a table, a literal dict in the source of a module, without importing it, and what packages add."""
+    from importlib.metadata import entry_points  # only who presses TAB waits for it
+
     *parents, last = module.split(".")
     spec = find_spec(parents[0] if parents else last)  # the package itself is light
     folder = Path(str(spec.origin)).parent.joinpath(*module.split(".")[1:]) if spec else Path()

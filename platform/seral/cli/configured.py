@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -62,16 +62,12 @@ def _performing(verb: Verb, function: Callable[..., Any]) -> Callable[..., None]
     return command
 
 
-def add_configured(groups: Mapping[str, Sequence[typer.Typer]]) -> None:
-    """Give every verb that has no command yet the command `CONFIG [--set KEY=VALUE ...]`.
-
-    `groups` holds the commands of each group, of those without a group under ''; the first of several gets new ones.
-    """
-    for verb in VERBS.values():
-        *words, name = verb.words
-        parts = groups[" ".join(words)]
-        if name not in {command.name for part in parts for command in part.registered_commands}:
-            command_of(parts[0], verb.name)(_configured(verb))
+def add_configured(app: typer.Typer, verbs: Iterable[Verb]) -> None:
+    """Give each of some verbs that has no command in an app yet the command `CONFIG [--set KEY=VALUE ...]`."""
+    names = {command.name for command in app.registered_commands}
+    for verb in verbs:
+        if verb.words[-1] not in names:
+            command_of(app, verb.name)(_configured(verb))
 
 
 def _configured(verb: Verb) -> Callable[..., Options]:

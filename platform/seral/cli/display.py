@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from seral.secrets.addresses import mask
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 WIDEST = 1_000_000
 """Characters of a line that nobody looks at in a terminal."""
@@ -55,6 +56,8 @@ def show(value: Any) -> None:
     if _wanted["json"] or not isinstance(value, dict):
         typer.echo(mask(json.dumps(value, indent=2, ensure_ascii=False, default=str)))
         return
+    from rich.table import Table
+
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, item in value.items():
         for name, entry in _flat(key, item):
@@ -70,6 +73,8 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, empty: str = "none") -> None
     if not rows:
         typer.echo(empty)
         return
+    from rich.table import Table
+
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
@@ -78,6 +83,8 @@ def show_rows(rows: Sequence[Mapping[str, Any]], *, empty: str = "none") -> None
 
 def _print(table: Table) -> None:
     """Fold long entries in a terminal, and elsewhere print a line a row; nothing is cut off."""
+    from rich.console import Console
+
     for column in table.columns:
         column.overflow = "fold"
     if sys.stdout.isatty():

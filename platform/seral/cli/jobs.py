@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from seral.options import Options
     from seral.submit.submit import Jobs
 
-jobs_app = typer.Typer(
-    no_args_is_help=True, help="Send jobs to a Ray cluster, and watch them there; manifests for Kubernetes."
+app = typer.Typer(
+    name="jobs",
+    no_args_is_help=True,
+    help="Send jobs to a Ray cluster, and watch them there; manifests for Kubernetes.",
 )
 
 LISTED = ("name", "state", "started", "seconds", "run")
@@ -44,7 +46,7 @@ On = Annotated[
 ]
 
 
-@jobs_app.command("submit")
+@app.command("submit")
 def jobs_submit(
     job: Job,
     config: Annotated[Path | None, typer.Option(help="YAML file of its options, on this machine.")] = None,
@@ -116,7 +118,7 @@ def _options(name: str) -> Callable[[], type[Options]]:
     return model
 
 
-@jobs_app.command("manifest")
+@app.command("manifest")
 @listing(_options("ManifestOptions"), of="what `--on` takes")
 def jobs_manifest(
     job: Job,
@@ -138,7 +140,7 @@ def jobs_manifest(
     _show_manifests(job_manifest(parse(ManifestOptions, _job(job, config, settings, folder), on or [])))
 
 
-@jobs_app.command("cluster")
+@app.command("cluster")
 @listing(_options("StandingOptions"), of="what `--on` takes")
 def jobs_cluster(on: On = None) -> None:
     """Print a RayCluster for Kubernetes: a cluster that stands, for jobs that are submitted to it.
@@ -152,7 +154,7 @@ def jobs_cluster(on: On = None) -> None:
     _show_manifests(cluster_manifest(parse(StandingOptions, {}, on or [])))
 
 
-@jobs_app.command("service")
+@app.command("service")
 @listing(_options("ServiceOptions"), of="what `--on` takes")
 def jobs_service(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run or an export, on storage of the pods.")],
@@ -176,7 +178,7 @@ def _show_manifests(text: str) -> None:
     show_lines([text.rstrip("\n")], list(yaml.safe_load_all(text)))
 
 
-@jobs_app.command("status")
+@app.command("status")
 def jobs_status(name: JobName, address: Address = None) -> None:
     """Print state, run, time and message of a submission; exit status 1 if it ended badly, 75 if it awaits labels."""
     from seral.submit.submit import PAUSE, Jobs, exit_code
@@ -186,7 +188,7 @@ def jobs_status(name: JobName, address: Address = None) -> None:
     raise typer.Exit(exit_code(status) if status["state"] in ("FAILED", "STOPPED", PAUSE) else 0)
 
 
-@jobs_app.command("logs")
+@app.command("logs")
 def jobs_logs(
     name: JobName,
     address: Address = None,
@@ -201,7 +203,7 @@ def jobs_logs(
     show_outcome(jobs.logs(name).rstrip("\n"))
 
 
-@jobs_app.command("stop")
+@app.command("stop")
 def jobs_stop(name: JobName, address: Address = None) -> None:
     """End a submission and all its workers. What is complete of its run stays: submit it again, and it resumes."""
     from seral.submit.submit import Jobs
@@ -210,7 +212,7 @@ def jobs_stop(name: JobName, address: Address = None) -> None:
     show_lines([f"{name}: {state}"], {"name": name, "state": state})
 
 
-@jobs_app.command("list")
+@app.command("list")
 def jobs_list(address: Address = None) -> None:
     """List all submissions the cluster remembers, the newest first."""
     from seral.submit.submit import Jobs

@@ -27,13 +27,15 @@ CrossValidate = Annotated[
     typer.Option("--cross-validate", help="Judge by a new model on frozen features instead of what the run predicted."),
 ]
 
-labels_app = typer.Typer(no_args_is_help=True, help="People who label: who they are, what they said, and how well.")
-labels_app.add_typer(people_app, name="people")
-labels_app.command("serve")(labels_serve)
-labels_app.command("audit")(labels_audit)
+app = typer.Typer(
+    name="labels", no_args_is_help=True, help="People who label: who they are, what they said, and how well."
+)
+app.add_typer(people_app, name="people")
+app.command("serve")(labels_serve)
+app.command("audit")(labels_audit)
 
 
-@labels_app.command("progress")
+@app.command("progress")
 def labels_progress(ledger: LedgerUrl) -> None:
     """Show how far the batches of a ledger are.
 
@@ -52,7 +54,7 @@ def labels_progress(ledger: LedgerUrl) -> None:
     show_rows(rows)
 
 
-@labels_app.command("agreement")
+@app.command("agreement")
 def labels_agreement(
     source: Annotated[str, typer.Argument(metavar="LEDGER|POOL", help="A ledger, or a pool with its raters' votes.")],
     classes: Annotated[
@@ -112,7 +114,7 @@ def _show_answers(ledger: str) -> None:
     show_rows([{key: value for key, value in person.items() if key != "confusion"} for person in people])
 
 
-@labels_app.command("consensus")
+@app.command("consensus")
 def labels_consensus(
     ledger: LedgerUrl,
     out: Annotated[str, typer.Option(help="The Parquet file to write.")],
@@ -136,7 +138,7 @@ def labels_consensus(
     show_lines([f"{labels.num_rows} labels in {out}"], {"labels": labels.num_rows, "out": out})
 
 
-@labels_app.command("export")
+@app.command("export")
 def labels_export(
     ledger: LedgerUrl,
     out: Annotated[Path, typer.Option(help="The file or folder to write.")],
@@ -184,7 +186,7 @@ def labels_export(
     show_lines([f"{count} answers in {out}"], {"answers": count, "out": out})
 
 
-@labels_app.command("import")
+@app.command("import")
 def labels_import(
     ledger: LedgerUrl,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file or folder to read.")],
@@ -209,7 +211,7 @@ def labels_import(
     show_lines([f"{count} new answers"], {"new_answers": count})
 
 
-@labels_app.command("doubts")
+@app.command("doubts")
 def labels_doubts(
     source: LabelSource,
     cross_validate: CrossValidate = False,
@@ -229,7 +231,7 @@ def labels_doubts(
     show_rows(doubts.slice(0, count).to_pylist())
 
 
-@labels_app.command("relabel")
+@app.command("relabel")
 def labels_relabel(
     source: LabelSource,
     count: Annotated[int, typer.Option(min=1, help="How many clips to ask about again.")] = 20,

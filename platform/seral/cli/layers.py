@@ -12,10 +12,10 @@ from seral.cli.configured import command_of
 if TYPE_CHECKING:
     from seral.options import Options
 
-layers_app = typer.Typer(no_args_is_help=True, help="Look into the layers of an encoder.")
+app = typer.Typer(name="layers", no_args_is_help=True, help="Look into the layers of an encoder.")
 
 
-@command_of(layers_app, "probe")
+@command_of(app, "probe")
 def layers_probe(
     pool: PoolPath,
     classes: Annotated[str, typer.Option(help="Emotions to tell apart, joined by commas.")],
@@ -33,7 +33,7 @@ def layers_probe(
     return parse(ProbeOptions, values, settings or [])
 
 
-@command_of(layers_app, "similarity")
+@command_of(app, "similarity")
 def layers_similarity(
     pool: PoolPath,
     run: Annotated[str, typer.Option("--run", help="Folder of the table and the heat map.")],

@@ -15,10 +15,10 @@ from seral.cli.display import show, show_rows, wants_json
 if TYPE_CHECKING:
     from seral.options import Options
 
-loop_app = typer.Typer(no_args_is_help=True, help="Run and watch the active-learning loop.")
+app = typer.Typer(name="loop", no_args_is_help=True, help="Run and watch the active-learning loop.")
 
 
-@command_of(loop_app, "loop")
+@command_of(app, "loop")
 def loop_run(
     config: Annotated[Path, typer.Argument(help="YAML file of the run; `--options` lists what may stand in it.")],
     settings: Sets = None,
@@ -44,7 +44,7 @@ def _show_run(run: str) -> None:
     typer.echo(f"report: {outcome['report']}")
 
 
-@loop_app.command("status")
+@app.command("status")
 def loop_status(run: RunPath) -> None:
     """Show rounds done, labels used and UAR on dev of every trajectory of a run."""
     from seral.loop.status import loop_status as status

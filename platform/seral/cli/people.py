@@ -22,7 +22,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The person, as answer
 
 
 def _page_options() -> type[Options]:
-    from seral.web.server import PageOptions
+    from seral.web.options import PageOptions
 
     return PageOptions
 
@@ -56,7 +56,8 @@ def labels_serve(
     Example: `seral labels serve runs/calls --set check_every=20`
     """
     from seral.options import parse
-    from seral.web.server import PageOptions, serve
+    from seral.web.options import PageOptions
+    from seral.web.server import serve
 
     values = {"host": host, "port": port, "url": url, "tls_cert": tls_cert, "tls_key": tls_key}
     doors = {"trusted_hosts": trusted_host or [], "proxies": proxy or [], "user_header": user_header}

@@ -17,13 +17,13 @@ from seral.cli.display import show, show_lines, show_outcome, show_rows
 if TYPE_CHECKING:
     from seral.options import Options
 
-pool_app = typer.Typer(no_args_is_help=True, help="Make, check and describe pools of speech.")
+app = typer.Typer(name="pool", no_args_is_help=True, help="Make, check and describe pools of speech.")
 
 NewPool = Annotated[str, typer.Option("--out", help="The pool to make; nothing may be there yet.")]
 Where = typer.Option("--where", metavar="CONDITION", help="Such as 'snr_db > 10'; repeatable, all have to hold.")
 
 
-@command_of(pool_app, "pool-import", cls=OfReader)
+@command_of(app, "pool-import", cls=OfReader)
 @reads_corpus
 def pool_import(
     reader: ReaderName,
@@ -57,7 +57,7 @@ def pool_import(
     return options, present
 
 
-@command_of(pool_app, "cut")
+@command_of(app, "cut")
 def pool_cut(
     root: Annotated[str, typer.Argument(help="Folder of recordings of any length.")],
     out: Annotated[str, typer.Option("--out", help="Folder for manifest.jsonl; its name becomes the corpus.")],
@@ -70,7 +70,7 @@ def pool_cut(
     return parse(CutOptions, {"root": root, "out": out}, settings or [])
 
 
-@command_of(pool_app, "audit", cls=OfReader)
+@command_of(app, "audit", cls=OfReader)
 @reads_corpus
 def pool_audit(
     reader: ReaderName,
@@ -89,7 +89,7 @@ def pool_audit(
     return parse(AuditOptions, values, settings or []), lambda audit: show_lines([render(audit)], audit)
 
 
-@command_of(pool_app, "guess")
+@command_of(app, "guess")
 def pool_guess(
     root: Annotated[str, typer.Argument(metavar="PATH", help="The folder, or the table.")],
     audio_root: Annotated[
@@ -104,7 +104,7 @@ def pool_guess(
     return options, lambda guess: show_lines([render_guess(guess)], guess)
 
 
-@pool_app.command("check")
+@app.command("check")
 def pool_check(pool: PoolPath) -> None:
     """Read every row of a pool: counts, ids, checksums, and whether the audio decodes. Exit status 1 on a problem."""
     from seral.pool.check import check_pool
@@ -115,7 +115,7 @@ def pool_check(pool: PoolPath) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
-@pool_app.command("repair")
+@app.command("repair")
 def pool_repair(
     pool: PoolPath,
     sources: Annotated[
@@ -140,7 +140,7 @@ def pool_repair(
     raise typer.Exit(1 if report["gone"] else 0)
 
 
-@pool_app.command("stats")
+@app.command("stats")
 def pool_stats(
     pool: PoolPath,
     html: Annotated[str | None, typer.Option(metavar="FILE", help="Write a page with pictures and players.")] = None,
@@ -174,7 +174,7 @@ def pool_stats(
     show_outcome(write_pool_report(parse(PoolReportOptions, values)))
 
 
-@command_of(pool_app, "erase")
+@command_of(app, "erase")
 def pool_erase(
     pool: PoolPath,
     speaker: Annotated[str | None, typer.Option(metavar="CORPUS/NAME", help="Every utterance of this speaker.")] = None,
@@ -195,7 +195,7 @@ def pool_erase(
     return parse(EraseOptions, values)
 
 
-@pool_app.command("snapshot")
+@app.command("snapshot")
 def pool_snapshot(
     pool: PoolPath,
     name: Annotated[str | None, typer.Argument(help="What to call the newest revision; none = list snapshots.")] = None,
@@ -216,7 +216,7 @@ def pool_snapshot(
         show(take_snapshot(pool, name))
 
 
-@pool_app.command("diff")
+@app.command("diff")
 def pool_diff(
     pool: PoolPath,
     old: Annotated[str | None, typer.Argument(help="A revision's number, or a snapshot's name.")] = None,
@@ -239,7 +239,7 @@ def pool_diff(
     show(summarise(difference))
 
 
-@pool_app.command("merge")
+@app.command("merge")
 def pool_merge(
     pools: Annotated[list[str], typer.Argument(metavar="POOL...", help="Pools, or snapshots: POOL@NAME.")],
     out: Annotated[str, typer.Option("--out", help="The pool to make or add to.")],
@@ -256,7 +256,7 @@ def pool_merge(
     show(merge_pools(pools, out))
 
 
-@pool_app.command("filter")
+@app.command("filter")
 def pool_filter(pool: PoolPath, out: NewPool, where: Annotated[list[str], Where]) -> None:
     """Make a pool of the utterances that fit conditions on what is known of them.
 
@@ -271,7 +271,7 @@ def pool_filter(pool: PoolPath, out: NewPool, where: Annotated[list[str], Where]
     show(select_from_pool(parse(SelectOptions, {"pool": pool, "out": out, "where": where})))
 
 
-@pool_app.command("sample")
+@app.command("sample")
 def pool_sample(
     pool: PoolPath,
     out: NewPool,
@@ -294,7 +294,7 @@ def pool_sample(
     show(select_from_pool(parse(SelectOptions, values)))
 
 
-@command_of(pool_app, "screen")
+@command_of(app, "screen")
 def pool_screen(
     pool: PoolPath,
     encoder: EncoderName = "seral-tiny",
@@ -307,7 +307,7 @@ def pool_screen(
     return parse(ScreenOptions, {"pool": pool, "encoder": encoder}, settings or [])
 
 
-@command_of(pool_app, "degrade")
+@command_of(app, "degrade")
 def pool_degrade(
     pool: PoolPath,
     out: Annotated[str, typer.Option("--out", help="The pool to make.")],
@@ -320,7 +320,7 @@ def pool_degrade(
     return parse(DegradeOptions, {"pool": pool, "out": out}, settings or [])
 
 
-@command_of(pool_app, "pool-export")
+@command_of(app, "pool-export")
 def pool_export(
     pool: PoolPath,
     format: Annotated[
@@ -346,7 +346,7 @@ def pool_export(
     return parse(ExportOptions, values, settings or [])
 
 
-@command_of(pool_app, "generate")
+@command_of(app, "generate")
 def pool_generate(
     out: Annotated[str, typer.Argument(help="Folder for the audio and its manifest.jsonl.")], settings: Sets = None
 ) -> Options:

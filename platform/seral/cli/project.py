@@ -9,10 +9,10 @@ import typer
 
 from seral.cli.display import show_lines, show_rows
 
-project_app = typer.Typer()
+app = typer.Typer()
 
 
-@project_app.command()
+@app.command()
 def init(folder: Annotated[Path, typer.Argument(help="The folder; it is made where there is none.")]) -> None:
     """Make a project's folder: the file of a first run, with comments, and where data and runs go.
 
@@ -24,7 +24,7 @@ def init(folder: Annotated[Path, typer.Argument(help="The folder; it is made whe
     show_lines([words], {"folder": str(folder), "next": words})
 
 
-@project_app.command()
+@app.command()
 def config(
     name: Annotated[str | None, typer.Argument(help="Which file; without it all are listed.")] = None,
 ) -> None:

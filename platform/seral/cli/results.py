@@ -12,36 +12,16 @@ import typer
 from seral.cli.arguments import RunPath, Sets
 from seral.cli.completion import of_table
 from seral.cli.configured import command_of, listing
-from seral.cli.display import show, show_lines, show_outcome, show_rows, wants_json
+from seral.cli.display import show, show_outcome, show_rows, wants_json
 from seral.errors import OptionError
 
 if TYPE_CHECKING:
     from seral.options import Options
 
-results_app = typer.Typer()
-runs_app = typer.Typer(no_args_is_help=True, help="Look over the runs of a folder.")
-run_app = typer.Typer(no_args_is_help=True, help="Look after the folder of a run.")
+app = typer.Typer()
 
 
-@run_app.command("check")
-def run_check(run: RunPath) -> None:
-    """Read every file of a run and compare it with its checksum. Exit status 1 on a problem.
-
-    Covers rounds, models, predictions, cells and records, the run's own cache of features, and its ledger; what lacks
-    a checksum, since an older release wrote it, is counted. `seral pool check` does the same for a pool.
-    Example: `seral run check runs/emodb`
-    """
-    from seral.verbs.check_run import check_run
-
-    outcome = check_run(run)
-    verdict = "sound" if not outcome.problems else f"{len(outcome.problems)} problems"
-    without = f", {len(outcome.without)} have none" if outcome.without else ""
-    last = f"{run}: {verdict}; {outcome.files} files compared with their checksums{without}"
-    show_lines([*outcome.problems, last], {"run": run, **asdict(outcome)})
-    raise typer.Exit(1 if outcome.problems else 0)
-
-
-@command_of(results_app, "report")
+@command_of(app, "report")
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN ...]", help="The run, then others to compare with.")],
     settings: Sets = None,
@@ -53,26 +33,13 @@ def report(
     return parse(ReportOptions, {"run": runs[0], "against": runs[1:]}, settings or [])
 
 
-@runs_app.command("ls")
-def runs_ls(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="The folder that runs lie in.")] = "runs",
-) -> None:
-    """List the runs in a folder: verb, when it began, labels, score on dev, state.
-
-    Example: `seral runs ls runs`
-    """
-    from seral.report.listing import list_runs
-
-    show_rows(list_runs(folder), empty=f"no run in {folder}")
-
-
 def _server_options() -> type[Options]:
     from seral.models.options import ServerOptions
 
     return ServerOptions
 
 
-@results_app.command("serve")
+@app.command("serve")
 @listing(_server_options)
 def serve(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A run, a final model, or an export of the format hf.")],
@@ -104,7 +71,7 @@ def serve(
     serve_model(options)
 
 
-@command_of(results_app, "predict")
+@command_of(app, "predict")
 def predict(
     run: RunPath,
     source: Annotated[list[str], typer.Argument(metavar="POOL_OR_FILES", help="A pool, audio files, or folders.")],
@@ -124,7 +91,7 @@ def predict(
     return parse(PredictOptions, values, settings or []), _show_predictions
 
 
-@command_of(results_app, "export")
+@command_of(app, "export")
 def export(
     run: RunPath,
     out: Annotated[str, typer.Option("--out", help="A new folder.")],
@@ -151,7 +118,7 @@ def _show_predictions(outcome: dict[str, Any]) -> None:
         show(outcome)
 
 
-@results_app.command()
+@app.command()
 def doctor(
     config: Annotated[Path | None, typer.Argument(help="A run's YAML file, to check what it needs.")] = None,
 ) -> None:
@@ -168,7 +135,7 @@ def doctor(
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
-@results_app.command()
+@app.command()
 def demo(out: Annotated[Path, typer.Option(help="Folder for the generated pool, the run and the report.")]) -> None:
     """Generate a small multilingual pool and run the main job on it, start to finish, in a few minutes."""
     from seral.verbs.demo import run_demo

@@ -15,10 +15,10 @@ from seral.cli.display import show_lines
 if TYPE_CHECKING:
     from seral.options import Options
 
-selection_app = typer.Typer()
+app = typer.Typer()
 
 
-@command_of(selection_app, "select-batch")
+@command_of(app, "select-batch")
 def select(
     features: Annotated[
         str, typer.Argument(help="Folder of Parquet files: `utterance_id` and `embedding`, or `mean`.")
@@ -46,7 +46,7 @@ def select(
     return parse(BatchOptions, values, settings or [])
 
 
-@selection_app.command()
+@app.command()
 def strategies() -> None:
     """List every strategy and wrapper with its options and their defaults."""
     from seral.selection.selection import describe_strategies
@@ -55,7 +55,7 @@ def strategies() -> None:
     show_lines(lines, lines)
 
 
-@selection_app.command()
+@app.command()
 def protocols() -> None:
     """List the named protocols: corpora, classes or dimensions, and how speakers are kept apart.
 

@@ -10,10 +10,10 @@ import yaml
 
 from seral.cli.display import show_lines
 
-sweep_app = typer.Typer(no_args_is_help=True, help="Look for the best options of a training with Ray Tune.")
+app = typer.Typer(name="sweep", no_args_is_help=True, help="Look for the best options of a training with Ray Tune.")
 
 
-@sweep_app.command("best")
+@app.command("best")
 def sweep_best(
     run: Annotated[str, typer.Argument(metavar="SWEEP", help="The folder of the sweep.")],
     as_config: Annotated[Path | None, typer.Option(help="Write the training at the best point to this file.")] = None,

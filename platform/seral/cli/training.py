@@ -12,10 +12,10 @@ from seral.cli.configured import command_of
 if TYPE_CHECKING:
     from seral.options import Options
 
-training_app = typer.Typer()
+app = typer.Typer()
 
 
-@command_of(training_app, "features")
+@command_of(app, "features")
 def features(pool: PoolPath, encoder: EncoderName = "seral-tiny", settings: Sets = None) -> Options:
     """Options of an extraction."""
     from seral.features.options import ExtractOptions
@@ -24,7 +24,7 @@ def features(pool: PoolPath, encoder: EncoderName = "seral-tiny", settings: Sets
     return parse(ExtractOptions, {"pool": pool, "encoder": encoder}, settings or [])
 
 
-@command_of(training_app, "pretrain")
+@command_of(app, "pretrain")
 def pretrain(
     pool: PoolPath,
     run: Annotated[str, typer.Option("--run", help="Folder of the result: the encoder is in `encoder/`.")],
@@ -38,7 +38,7 @@ def pretrain(
     return parse(TaptJobOptions, {"pool": pool, "run": run, "encoder": encoder}, settings or [])
 
 
-@command_of(training_app, "distil")
+@command_of(app, "distil")
 def distil(
     pool: Annotated[list[str], typer.Argument(metavar="POOL", help="Pools of speech; no label is read.")],
     teacher: Annotated[str, typer.Option(help="A hub id or a folder of an encoder.")],
@@ -54,7 +54,7 @@ def distil(
     return parse(DistilOptions, values, settings or [])
 
 
-@command_of(training_app, "fit")
+@command_of(app, "fit")
 def fit(
     run: RunPath,
     out: Annotated[str | None, typer.Option("--out", help="Folder of the final model; default: RUN/final.")] = None,

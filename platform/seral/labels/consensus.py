@@ -18,15 +18,17 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from seral.errors import LabelError, unknown_name
 from seral.labels.options import SECONDARY, Method, TargetMethod
 from seral.schema import CLASSES_KEY, CONSENSUS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Answers = Mapping[str, Sequence[dict[str, Any]]]
 """Utterance -> rows of schema.ANSWERS, one a person, by person."""
@@ -164,6 +166,8 @@ def dawid_skene(votes: Answers, final: Mapping[str, dict[str, Any]], classes: Se
     too; secondary ones are not. A class that nobody named has a row of zeros. Dawid and Skene 1979, Applied Statistics
     28(1), doi:10.2307/2346806.
     """
+    import pandas as pd
+
     recordings = [
         (name, row["person"], class_index(emotion, classes))
         for name in sorted(votes)
@@ -182,7 +186,8 @@ def fit_dawid_skene(data: pd.DataFrame, true_labels: Mapping[str, int], num_clas
 
     `true_labels`: classes that are certain, by task; those that nobody named are left out.
     """
-    # Imported here: it takes a second, and most commands do without.
+    # Imported here: they take a second, and most commands do without.
+    import pandas as pd
     from crowdkit.aggregation import DawidSkene
 
     if data.empty:
@@ -192,7 +197,7 @@ def fit_dawid_skene(data: pd.DataFrame, true_labels: Mapping[str, int], num_clas
     model, labels = DawidSkene(n_iter=100, tol=1e-6), range(num_classes)
     posterior = model.fit_predict_proba(data, true_labels=pd.Series(true_labels, dtype=data["label"].dtype))
     posterior = posterior.reindex(columns=labels, fill_value=0.0)
-    errors = cast(pd.DataFrame, model.errors_)
+    errors = cast("pd.DataFrame", model.errors_)
     confusion = {
         person: errors.loc[person].reindex(index=labels, columns=labels, fill_value=0.0).to_numpy().T
         for person in sorted(set(data["worker"]))

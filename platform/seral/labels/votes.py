@@ -10,10 +10,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -23,6 +22,9 @@ from seral.errors import LabelError, unknown_name
 from seral.labels.agreement import Alpha, krippendorff_alpha
 from seral.labels.consensus import fit_dawid_skene
 from seral.labels.options import SECONDARY, TargetMethod
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 VoteMethod = Literal["majority", "soft", "dawid-skene"]
 TIED = 1e-9
@@ -197,6 +199,8 @@ def _named_votes(
     votes: pa.Table, classes: Sequence[str], class_map: Mapping[str, str], method: TargetMethod
 ) -> pd.DataFrame:
     """A row for each vote for a class: `task`, `worker` and `label`. Raises LabelError for votes of nobody."""
+    import pandas as pd
+
     votes = votes.filter(pc.is_valid(votes["emotion"]))
     if votes["rater"].null_count:
         raise LabelError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from ser_models.metrics import OWN
 from seral import storage
 from seral.errors import StateError
 from seral.loop.stopping import RoundSummary
@@ -82,3 +83,13 @@ def read_picks(folder: str, rounds: int) -> list[str]:
     uris = [storage.join(round_folder(folder, number), "picks.parquet") for number in range(rounds)]
     picks: list[str] = storage.read_tables(uris, PICK)["utterance_id"].to_pylist()
     return picks
+
+
+def further_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics among those of a part that are other people's, by name."""
+    ours = tuple(name for name, metric in OWN.items() if metric.of == "ratings")
+    return {
+        name: value
+        for name, value in scores.items()
+        if isinstance(value, float) and name not in OWN and name.split("_")[0] not in (*ours, "votes")
+    }

@@ -27,7 +27,8 @@ from seral.selection.parts.distributed import exact_in_parts, select_in_parts
 from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions
-from seral.selection.source import SourceOptions, read_vectors, shards
+from seral.selection.source import read_vectors, shards
+from seral.selection.source_options import SourceOptions
 from seral.selection.strategies import WRAPPERS
 
 INITIAL = "initial"

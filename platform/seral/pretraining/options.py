@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from seral.cluster import ClusterOptions
 from seral.options import Options
-from seral.pool.splits import SplitOptions
+from seral.pool.split_options import SplitOptions
 
 
 class TaptRunOptions(Options):

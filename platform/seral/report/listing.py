@@ -7,9 +7,8 @@ from typing import Any
 
 from seral import storage
 from seral.errors import SeralError, StateError
-from seral.loop.folders import read_rounds, round_folder
+from seral.loop.folders import further_metrics, read_rounds, round_folder
 from seral.loop.status import loop_status
-from seral.report.records import further_metrics
 from seral.schema import FULL
 from seral.task.complete import COMPLETE
 from seral.task.run import CONFIG, ENVIRONMENT, read_config, verb_of

@@ -13,9 +13,9 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
-from ser_models.metrics import OWN
 from seral import storage
 from seral.errors import StateError
+from seral.loop.folders import further_metrics
 from seral.schema import FULL, GROWTH, KEYS, RANDOM, SECONDS
 
 SOURCE_COLUMNS = ["fold", "uar", "wa", "macro_f1", "calibration_error"]
@@ -206,16 +206,6 @@ def _round_row(record: dict[str, Any], metrics: dict[str, Any], part: str) -> di
         "probe_uar": (metrics.get("probe") or {}).get("test_uar", np.nan),
         "stop_reason": record.get("stop_reason"),
         **{f"seconds_{phase}": value for phase, value in record["seconds"].items()},
-    }
-
-
-def further_metrics(scores: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics among those of a part that are other people's, by name."""
-    ours = tuple(name for name, metric in OWN.items() if metric.of == "ratings")
-    return {
-        name: value
-        for name, value in scores.items()
-        if isinstance(value, float) and name not in OWN and name.split("_")[0] not in (*ours, "votes")
     }
 
 

@@ -21,7 +21,8 @@ from seral.selection.parts.distributed import select_in_parts
 from seral.selection.parts.local import Parts, Picks
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import check_count
-from seral.selection.source import SourceOptions, different_widths, read_labelled, shards
+from seral.selection.source import different_widths, read_labelled, shards
+from seral.selection.source_options import SourceOptions
 
 NAMED = 5
 """Labelled utterances without features that are named."""

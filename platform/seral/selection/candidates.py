@@ -16,16 +16,12 @@ from seral.vectors.arrays import Floats, Rows, Stored, Strings
 
 # N candidates · M labelled utterances · R repeats (dropout passes) · C classes · D features
 
-
 SUM_TOLERANCE = 1e-3
 """Largest distance from 1 of the sum of a row of probabilities (fp16 softmax outputs stay within it)."""
-
 SLAB = 65_536
 """Rows looked at in one go."""
-
 NAMED_IN_ERRORS = 3
 """Number of offending ids that a message shows."""
-
 
 Kind = Literal["number", "feature", "name", "flag"]
 DTYPES: dict[Kind, tuple[type[np.generic], ...]] = {

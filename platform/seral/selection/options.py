@@ -9,7 +9,7 @@ from pydantic import Field, FiniteFloat, model_validator
 from seral.cluster import ClusterOptions
 from seral.options import Options
 from seral.selection.selection import StrategyOptions
-from seral.selection.source import SourceOptions
+from seral.selection.source_options import SourceOptions
 
 
 class PaceOptions(Options):

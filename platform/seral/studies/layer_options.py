@@ -10,7 +10,7 @@ from ser_models.defaults import CORAL_PROJECTION, GROUP_SIZE, L2
 from seral.cluster import ClusterOptions
 from seral.features.options import FeatureOptions
 from seral.options import Options
-from seral.pool.splits import SplitOptions
+from seral.pool.split_options import SplitOptions
 from seral.task.options import ProtocolOptions, TaskOptions
 from seral.training.finetune_options import FinetuneOptions, check_anchored, label_free
 

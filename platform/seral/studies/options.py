@@ -14,7 +14,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.loop.options import LoopOptions
 from seral.options import Options, parse
-from seral.pool.splits import SplitOptions
+from seral.pool.split_options import SplitOptions
 from seral.pretraining.options import TaptRunOptions
 from seral.schema import RANDOM
 from seral.selection.selection import StrategyOptions

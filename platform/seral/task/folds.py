@@ -24,7 +24,8 @@ from seral.features.text import extract_text
 from seral.labels.options import VoteOptions
 from seral.pool.ids import one_array
 from seral.pool.shards import Pool
-from seral.pool.splits import Fold, SplitOptions, folds_of
+from seral.pool.split_options import SplitOptions
+from seral.pool.splits import Fold, folds_of
 from seral.progress import say
 from seral.task.examples import Unlabelled, Utterances, pooled_rows, some_of
 from seral.task.gold import Oracle

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,9 @@ from seral.pool.ids import Ids, one_array, positions
 from seral.pool.shards import Pool
 from seral.pool.splits import Fold
 from seral.schema import GOLD, VOTES, label_schema
-from seral.task.examples import Targets
+
+if TYPE_CHECKING:
+    from seral.task.examples import Targets
 
 CLASS_MAP: dict[str, str] = {
     "anger": "anger",
@@ -160,6 +162,8 @@ class Oracle:
 
     def targets(self, ids: Sequence[str]) -> Targets:
         """Gold classes and ratings of some ids, where they have any."""
+        from seral.task.examples import Targets  # late: it loads torch, and votes are counted without it
+
         rows, nothing = self._rows(ids), np.full((1, len(self._dimensions)), np.nan, np.float32)
         code_N, value_NK = np.append(self._code_N, np.int16(-1)), np.concatenate([self._value_NK, nothing])
         label_N = code_N[rows].astype(np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -15,8 +15,10 @@ from seral.features.options import FeatureOptions
 from seral.labels.options import VoteOptions
 from seral.options import Options
 from seral.pool.protocols import find_protocol
-from seral.pool.shards import Pool
-from seral.pool.splits import SplitOptions
+from seral.pool.split_options import SplitOptions
+
+if TYPE_CHECKING:
+    from seral.pool.shards import Pool
 
 
 class TaskOptions(Options):

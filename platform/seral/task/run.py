@@ -10,18 +10,19 @@ import os
 import platform
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from seral import storage
 from seral.errors import OptionError, StateError
 from seral.options import Options, OptionsT, deep_copy, parse
-from seral.pool.derivations import note_derivation, pools_in
-from seral.pool.shards import Pool
 from seral.schema import GROWTH
-from seral.task.options import TaskOptions
 from seral.versions import versions
+
+if TYPE_CHECKING:
+    from seral.pool.shards import Pool
+    from seral.task.options import TaskOptions
 
 PACKAGES = ("seral", "ray", "torch", "transformers", "peft", "faiss-cpu", "pyarrow", "numpy", "scikit-learn")
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
@@ -62,6 +63,8 @@ def claim(
     that may differ, options inside others by path, such as people.wait. A pool is what its hash says, wherever it lies;
     with `grown` it may have changed.
     """
+    from seral.pool.derivations import note_derivation, pools_in  # late: who reads a run opens no pool
+
     new = options.model_dump(mode="json")
     run = new["run"]
     if storage.exists(storage.join(run, CONFIG)):

@@ -8,7 +8,6 @@ from typing import Any
 
 from seral import storage
 from seral.errors import LabelError, SeralError, StateError
-from seral.labels.database import Database
 from seral.progress import track
 from seral.storage.check import FileCheck, check_files
 
@@ -24,7 +23,7 @@ def check_run(run: str) -> FileCheck:
 
     Also of its cache of features and its ledger, where they lie elsewhere. Raises StateError where there is no run.
     """
-    from seral.task.run import CONFIG, read_config  # late: it loads Ray
+    from seral.task.run import CONFIG, read_config
 
     total, run = FileCheck(), storage.absolute(run)
     if not storage.exists(storage.join(run, CONFIG)):
@@ -79,6 +78,8 @@ def _ledgers(run: str, names: list[str], values: dict[str, Any]) -> Iterator[str
     if ledger := (values.get("people") or {}).get("ledger"):
         uris.add(ledger)
     for uri in sorted(uris):
+        from seral.labels.database import Database  # late: most runs have no ledger
+
         try:
             with closing(Database(uri)) as database:
                 yield from (f"{uri} is damaged: {line}" for line in database.damage())

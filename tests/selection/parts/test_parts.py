@@ -23,7 +23,8 @@ from seral.selection.parts.distributed import pick_alone, select_in_parts
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.selection import StrategyOptions, select
-from seral.selection.source import SourceOptions, read_candidates, shards
+from seral.selection.source import read_candidates, shards
+from seral.selection.source_options import SourceOptions
 from seral.selection.strategies import STRATEGIES, WRAPPERS
 from seral.selection.strategies.farthest_first import BoundedRows
 

@@ -23,7 +23,7 @@ from seral.progress import say
 from seral.selection.candidates import Candidates
 from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
-from seral.selection.source import SourceOptions
+from seral.selection.source_options import SourceOptions
 from seral.vectors.distances import Block
 
 WAIT_S = 5.0

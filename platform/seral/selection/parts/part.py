@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seral.selection.candidates import Candidates
-from seral.selection.source import SourceOptions, read_candidates
+from seral.selection.source_options import SourceOptions
 from seral.vectors.arrays import Doubles, Rows, Stored, Strings
 from seral.vectors.index import nearest
 from seral.vectors.stable_keys import hash_keys
@@ -37,7 +37,11 @@ class PoolPart:
     """State of the strategy that runs from one call to the next, such as its bounds of distances."""
 
     def __init__(self, source: SourceOptions | Candidates, names: Sequence[str] = ()) -> None:
-        self.candidates = source if isinstance(source, Candidates) else read_candidates(source, names)
+        if not isinstance(source, Candidates):
+            from seral.selection.source import read_candidates  # late: options of strategies are listed without it
+
+            source = read_candidates(source, names)
+        self.candidates = source
         self._earlier = list[Candidates]()
 
     def call(self, function: Callable[Concatenate[PoolPart, P], T], /, *arguments: P.args, **options: P.kwargs) -> T:
