@@ -146,6 +146,7 @@ def strategy_gains(table: pd.DataFrame) -> Figure:
         axes.errorbar(rows["gain"], height, xerr=error, fmt="o", color=PALETTE[0], ecolor=MUTED, markersize=4)
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(height, names if situation == situations[0] else [""] * len(names))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
         percent(axes.xaxis)
     return figure
 
