@@ -18,10 +18,10 @@ from seral.loop.options import LoopOptions
 from seral.loop.status import loop_status
 from seral.options import load, parse
 from seral.pool.shards import open_pool
-from seral.sweep.board import leaderboard, read_records
+from seral.sweep.board import best_config, leaderboard, read_records
 from seral.sweep.plan import SweepOptions
 from seral.sweep.report import verdict
-from seral.sweep.run import MAY_CHANGE, _tpe, best_config, blind, examples_of, run_sweep
+from seral.sweep.run import MAY_CHANGE, _tpe, blind, examples_of, run_sweep
 from seral.sweep.trials import _former_reports, feature_key, judge, learn, learn_once
 from seral.task.context import open_run
 

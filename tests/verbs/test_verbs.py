@@ -109,6 +109,7 @@ def imported_by(script: str) -> set[str]:
         ("seral.cli", {"torch", "ray", "transformers", "pandas", "pyarrow", "numpy"}),
         ("seral.loop.status", HEAVY),
         ("seral.report.listing", HEAVY | {"sqlalchemy"}),
+        ("seral.sweep.board", HEAVY),
         ("seral.verbs.check_run", HEAVY | {"sqlalchemy"}),
         ("seral.task.gold", HEAVY - {"scipy"}),
     ],

@@ -22,7 +22,7 @@ def sweep_best(
 
     Example: `seral sweep best runs/sweep-heads --as-config run.yaml; seral loop run run.yaml`
     """
-    from seral.sweep.run import best_config
+    from seral.sweep.board import best_config
 
     text = best_config(run)
     if as_config is None:

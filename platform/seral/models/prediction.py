@@ -99,14 +99,15 @@ def model_folder(run: str, trajectory: str | None = None) -> str:
 
     Of a loop it is that of a trajectory's last round, by default the strategy's that is best on dev.
     """
-    if verb_of(run) == "fit":
+    verb = verb_of(run)
+    if verb == "fit":
         if not storage.exists(storage.join(run, FITTED)):
             raise StateError(f"{run} has no final model yet: run `seral fit` again, and it goes on")
         return storage.join(run, MODEL)
-    if verb_of(run) == "transfer":
+    if verb == "transfer":
         folder = storage.join(run, MODELS)
         return storage.join(folder, read_source_facts(folder)["normalise"], "model")
-    if trajectory is None:
+    if trajectory is None and verb is not None:
         say(f"the model of one fold is taken, the best on dev; `seral fit {run}` makes one of all labels")
     if trajectory is None and (trained := best_model(run)):
         return trained

@@ -10,12 +10,18 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+import yaml
 
 from seral import storage
-from seral.sweep.space import Plain
+from seral.errors import StateError
+from seral.sweep.plan import SweepOptions
+from seral.sweep.space import Plain, point_of, with_point
+from seral.task.run import read_options
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRIALS = "trials"
 RUNNING, DONE, STOPPED, FAILED = "running", "done", "stopped", "failed"
@@ -44,13 +50,27 @@ def write_record(run: str, name: str, record: Mapping[str, Any]) -> None:
     storage.write_json(storage.join(run, TRIALS, f"{name}.json"), record)
 
 
-def leaderboard(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """A line a point: those that were seen through first, the best of them first, ties in the order of trying.
+def ranked(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """All points: those that were seen through first, the best of them first, ties in the order of trying.
 
     A stopped point's score is of fewer trainings, epochs or rounds, so it never leads one that was seen through.
     """
+
+    def rank(name: str) -> tuple[bool, bool, float, int]:
+        record = records[name]
+        dev = record["reports"][-1].get("dev") if record["reports"] else None
+        return record["state"] != DONE, dev is None, -(dev or 0.0), record["number"]
+
+    return sorted(records, key=rank)
+
+
+def leaderboard(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """A line a point, as they are ranked."""
+    import pandas as pd  # who asks for the best point waits for no table
+
     lines = []
-    for name, record in records.items():
+    for name in ranked(records):
+        record = records[name]
         last = record["reports"][-1] if record["reports"] else {}
         lines.append(
             {
@@ -66,10 +86,22 @@ def leaderboard(records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         )
     if not lines:
         return pd.DataFrame(columns=["point", "number", "state", "dev", "reports", "seconds", "error"])
-    table = pd.DataFrame(lines)
-    table["unfinished"] = table["state"] != DONE
-    table = table.sort_values(["unfinished", "dev", "number"], ascending=[True, False, True], ignore_index=True)
-    return table.drop(columns="unfinished")
+    return pd.DataFrame(lines)
+
+
+def best_config(run: str) -> str:
+    """The best point so far as YAML, with a run folder of its own: what `seral loop run` takes."""
+    options, records = read_options(SweepOptions, run, "sweep"), read_records(run)
+    best = next(iter(ranked(records)), None)
+    if best is None or records[best]["state"] != DONE:
+        raise StateError(f"no trial of {run} has come to its end yet")
+    return config_at(options, records[best]["labels"])
+
+
+def config_at(options: SweepOptions, labels: Mapping[str, Plain]) -> str:
+    """The training at a point as YAML, with a run folder of its own."""
+    values = with_point(options.values, point_of(options.space, labels))
+    return yaml.safe_dump({**values, "run": storage.join(options.run, "loop")}, sort_keys=False, allow_unicode=True)
 
 
 def seconds_of(record: Mapping[str, Any]) -> float:
@@ -83,6 +115,8 @@ def seconds_of(record: Mapping[str, Any]) -> float:
 
 def write_leaderboard(run: str, table: pd.DataFrame) -> None:
     """The board as CSV, and as Parquet with columns of one type each."""
+    import pandas as pd
+
     storage.write_bytes(storage.join(run, "leaderboard.csv"), table.to_csv(index=False).encode())
     typed = table.copy()
     for name in typed.columns:

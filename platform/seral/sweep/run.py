@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import optuna
 import ray
-import yaml
 from numpy.typing import NDArray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
@@ -45,6 +44,7 @@ from seral.sweep.board import (
     FAILED,
     RUNNING,
     STOPPED,
+    config_at,
     leaderboard,
     point_name,
     read_record,
@@ -53,12 +53,11 @@ from seral.sweep.board import (
     write_record,
 )
 from seral.sweep.plan import AshaOptions, SweepOptions
-from seral.sweep.space import Number, Plain, draw, point_of, with_point
+from seral.sweep.space import Number, Plain, draw
 from seral.sweep.trials import LASTING, POINT, WAITING_CPUS, feature_key, judge, learn, reports_on_the_way, run_trial
 from seral.task.cells import Cell, Results, run_cells
 from seral.task.context import open_run
 from seral.task.options import with_absolute_paths
-from seral.task.run import read_options
 from seral.task.tracking import Tracker
 from seral.training.options import TrainingOptions
 from seral.training.supervised import FoldExamples, describe
@@ -100,30 +99,11 @@ def _run_opened(options: SweepOptions, pool: Pool, cells_of_fold: int) -> str:
         errors = board["error"].dropna()
         raise StateError(f"no trial came to its end; {len(errors)} failed, the first with: {[*errors, 'nothing'][0]}")
     labels = records[str(board.loc[0, "point"])]["labels"]
-    storage.write_bytes(storage.join(options.run, "best.yaml"), _config_at(options, labels).encode())
+    storage.write_bytes(storage.join(options.run, "best.yaml"), config_at(options, labels).encode())
     tested = _test(options, labels, examples, pool)
     from seral.sweep.report import write_sweep_report
 
     return write_sweep_report(options, records, tested)
-
-
-def best_config(run: str) -> str:
-    """The best point so far as YAML, with a run folder of its own: what `seral loop run` takes."""
-    options, records = read_sweep(run), read_records(run)
-    board = leaderboard(records)
-    if not (board["state"] == DONE).any():
-        raise StateError(f"no trial of {run} has come to its end yet")
-    return _config_at(options, records[str(board.loc[0, "point"])]["labels"])
-
-
-def _config_at(options: SweepOptions, labels: Mapping[str, Plain]) -> str:
-    values = with_point(options.values, point_of(options.space, labels))
-    return yaml.safe_dump({**values, "run": storage.join(options.run, "loop")}, sort_keys=False, allow_unicode=True)
-
-
-def read_sweep(run: str) -> SweepOptions:
-    """The resolved options of a sweep."""
-    return read_options(SweepOptions, run, "sweep")
 
 
 def examples_of(options: SweepOptions, pool: Pool) -> Examples:
