@@ -132,7 +132,7 @@ def read_run(run: str | Path) -> RunRecords:
     facts = storage.join(run, "environment.json")
     environment = storage.read_json(facts) if storage.exists(facts) else {}  # a session has none
     seconds_uri = storage.join(run, SECONDS)
-    dimensions = list(environment.get("dimensions", options.get("dimensions", [])))
+    dimensions = list((environment or options).get("dimensions", []))
     frame = pd.DataFrame(rounds)
     if dimensions and "ccc" not in frame:  # a session that is too short to have any
         frame[["ccc", *(f"ccc_{name}" for name in dimensions), "dev_ccc", "probe_ccc"]] = np.nan
@@ -144,7 +144,7 @@ def read_run(run: str | Path) -> RunRecords:
         environment=environment,
         growths=_growths(str(run)),
         shared_seconds=storage.read_json(seconds_uri) if storage.exists(seconds_uri) else {},
-        classes=list(environment.get("classes", options["classes"])),
+        classes=list((environment or options)["classes"]),
         dimensions=dimensions,
         further=list(further),
         rounds=frame.fillna(dict.fromkeys(seconds, 0.0)).sort_values([*KEYS, "round"], ignore_index=True),
