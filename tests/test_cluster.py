@@ -38,19 +38,18 @@ def test_a_ray_that_does_not_come_up_is_a_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ray_comes_up_on_a_machine_so_busy_that_its_agent_is_slow() -> None:
+def test_ray_comes_up_on_a_machine_so_busy_that_its_raylet_is_slow() -> None:
     code = """
 import threading, time, psutil, ray
 from seral.cluster import *
 
 def hold_up() -> None:
-    agents: list[psutil.Process] = []
-    while not agents:
-        children = psutil.Process().children(recursive=True)
-        agents = [child for child in children if any("dashboard/agent.py" in word for word in child.cmdline())]
-    agents[0].suspend()
+    raylets: list[psutil.Process] = []
+    while not raylets:
+        raylets = [child for child in psutil.Process().children(recursive=True) if child.name() == "raylet"]
+    raylets[0].suspend()
     time.sleep(35)
-    agents[0].resume()
+    raylets[0].resume()
 
 threading.Thread(target=hold_up, daemon=True).start()
 start = time.monotonic()

@@ -36,7 +36,8 @@ PACKAGE = Path(__file__).parent
 """The folder of seral itself, which workers get as it is here."""
 POLL_S = 1.0
 START_S = 120.0
-"""Time that a local Ray's node, and the agents that it starts, have to come up: on a busy machine they need it."""
+"""Time that a local Ray's node has to come up, and its agents to answer: on a busy machine they need it. Ray itself
+ends where an agent has not said its ports within 15 s, which no option changes."""
 WORKER_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"}
 """Environment of Ray's processes. Two arenas: with one a thread, memory that a thread freed is of no use to another."""
 SIGNALS_ARE_OURS = {"RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
