@@ -19,6 +19,7 @@ from seral.loop.options import LoopOptions
 from seral.options import parse
 from seral.pool.check import check_pool
 from seral.pool.snapshots import take_snapshot
+from seral.storage.tables import check_table
 from seral.synthesis.corpus import EMOTIONS
 from seral.verbs.check_run import check_run
 
@@ -53,6 +54,8 @@ def test_a_table_with_any_byte_flipped_is_refused_or_the_same(tmp_path: Path) ->
     whole, refused = file.read_bytes(), 0
     for data in flips(whole):
         file.write_bytes(data)
+        with pytest.raises(DamagedError, match=str(file)):
+            check_table(file)
         try:
             read = storage.read_table(file)
         except PoolError as error:

@@ -183,6 +183,7 @@ def check_table(uri: str | Path) -> bool:
     fs, path = resolve(uri)
     with fs.open_input_file(path) as file:
         if (expected := check_footer(file, uri)) is None:
+            read_footer(uri)  # its length may be what is damaged: then it is not where it is looked for
             return False
         file.seek(0)
         left, digest = expected[0], hashlib.sha256()
