@@ -60,6 +60,37 @@ print(time.monotonic() - start > 35, ray.is_initialized())
     assert done.stdout == "True True\n", done.stderr
 
 
+def test_a_ray_whose_raylet_dies_on_the_way_up_is_started_anew() -> None:
+    code = """
+import sys, threading, time, psutil, ray
+from contextlib import suppress
+from seral.cluster import *
+
+def kill(times: int) -> None:
+    killed: set[int] = set()
+    while len(killed) < times:
+        time.sleep(0.1)
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it has ended
+                if child.name() == "raylet" and child.pid not in killed:
+                    child.kill()
+                    killed.add(child.pid)
+
+threading.Thread(target=kill, args=(int(sys.argv[1]),), daemon=True).start()
+try:
+    connect(ClusterOptions(cpus=1))
+except JobError as error:
+    print(error)
+else:
+    print(ray.get(ray.remote(lambda: "up").remote()))
+"""
+    words = "Ray did not come up: its raylet was killed by SIGKILL; it is started anew"
+    for times, outcome in ((1, "up"), (3, "Ray did not come up on this machine: its raylet was killed by SIGKILL.")):
+        done = subprocess.run([sys.executable, "-c", code, str(times)], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith(outcome), done
+        assert done.stderr.count(words) == min(times, 2)
+
+
 def test_gpus_that_are_not_there_or_not_used_are_named() -> None:
     code = """
 import ray

@@ -11,8 +11,8 @@ import secrets
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from seral.options import Options
 from seral.process import ending
 from seral.process.failures import explanation
 from seral.process.guard import Guard
+from seral.process.patience import RayletDied, patience
 from seral.process.vital import Watch
 from seral.progress import say, verbose
 
@@ -36,8 +37,10 @@ PACKAGE = Path(__file__).parent
 """The folder of seral itself, which workers get as it is here."""
 POLL_S = 1.0
 START_S = 120.0
-"""Time that a local Ray's node has to come up, and its agents to answer: on a busy machine they need it. Ray itself
-ends where an agent has not said its ports within 15 s, which no option changes."""
+"""Time that a local Ray's node has to come up, and its agents to answer: on a busy machine they need it."""
+STARTS = 3
+"""Times that a local Ray is started. Its raylet ends where an agent has not said its ports within 15 s, which no option
+changes: on a machine ten times too busy, in one start of ten."""
 WORKER_ENV = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "MALLOC_ARENA_MAX": "2"}
 """Environment of Ray's processes. Two arenas: with one a thread, memory that a thread freed is of no use to another."""
 SIGNALS_ARE_OURS = {"RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1", "TUNE_DISABLE_SIGINT_HANDLER": "1"}
@@ -91,69 +94,65 @@ def connect(options: ClusterOptions | None = None) -> None:
         arguments["runtime_env"] = {"env_vars": worker_env()}
     address = options.address or os.environ.get("RAY_ADDRESS")
     if address:
-        arguments["address"] = address
+        _join(arguments | {"address": address})
     else:
-        os.environ.setdefault("RAY_agent_register_timeout_ms", f"{START_S * 1000:.0f}")
-        os.environ.setdefault("RAY_enable_metrics_collection", "0")  # core workers complain of nobody to send them to
-        arguments |= {"address": "local"}  # else Ray would join whatever cluster it finds on this machine
-        arguments |= {"num_cpus": options.cpus, "num_gpus": options.gpus, "include_dashboard": False}
-        _bring_a_token()
-    guard = Guard(speaks=ending.active()) if sys.platform == "linux" and not address else None
-    if guard:
-        ending.end_with_the_command(close=ray.shutdown, stop=guard.finish, farewell=guard.farewell)
-    else:
-        ending.end_with_the_command(close=ray.shutdown, stop=ray.shutdown)
-    with (
-        warnings.catch_warnings(),
-        guard.marking() if guard else nullcontext(),
-        nullcontext() if address else _patience(),
-    ):
-        warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral
-        try:
-            ray.init(**arguments)
-        except ConnectionError as error:
-            raise JobError(
-                f"{error}. Is its head running, and is the address right? A head that asks for a token wants "
-                f"RAY_AUTH_MODE=token here, with the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
-            ) from error
-        except Exception as error:  # Ray has no narrower one
-            if address:
-                raise
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise JobError(
-                f"Ray did not come up on this machine: {reason}. A process of it may have been killed, or the machine "
-                "is busy, or short of memory or disk; the same command again starts it anew"
-            ) from error
+        _start(arguments | {"num_cpus": options.cpus, "num_gpus": options.gpus})
     ending.take_signals_back()
-    if guard:
-        look_after_ray(guard)
     quiet_ray_data()
     if options.use_gpu:
         _expect_gpus(joined=bool(address))
 
 
-@contextmanager
-def _patience() -> Iterator[None]:
-    """Give a node START_S to come up, where Ray gives up after 30 s, which nothing sets."""
-    from ray._private import services
+def _join(arguments: dict[str, Any]) -> None:
+    """Join the cluster at an address."""
+    import ray
 
-    get_node = services.get_node
-
-    def patient(*arguments: Any, **options: Any) -> Any:
-        deadline = time.monotonic() + START_S
-        while True:
-            try:
-                return get_node(*arguments, **options)
-            except RuntimeError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(POLL_S / 4)
-
-    services.get_node = patient
+    ending.end_with_the_command(close=ray.shutdown, stop=ray.shutdown)
     try:
-        yield
-    finally:
-        services.get_node = get_node
+        _init(arguments)
+    except ConnectionError as error:
+        raise JobError(
+            f"{error}. Is its head running, and is the address right? A head that asks for a token wants "
+            f"RAY_AUTH_MODE=token here, with the token in RAY_AUTH_TOKEN or ~/.ray/auth_token"
+        ) from error
+
+
+def _start(arguments: dict[str, Any]) -> None:
+    """Start a local Ray; one whose raylet dies on the way up is ended, and started anew."""
+    import ray
+
+    os.environ.setdefault("RAY_agent_register_timeout_ms", f"{START_S * 1000:.0f}")
+    os.environ.setdefault("RAY_enable_metrics_collection", "0")  # core workers complain of nobody to send them to
+    arguments |= {"address": "local", "include_dashboard": False}  # else it joins whatever cluster this machine has
+    _bring_a_token()
+    for left in reversed(range(STARTS)):
+        guard = Guard(speaks=ending.active()) if sys.platform == "linux" else None
+        stop: Callable[[], object] = guard.finish if guard else ray.shutdown
+        ending.end_with_the_command(close=ray.shutdown, stop=stop, farewell=guard.farewell if guard else int)
+        try:
+            with guard.marking() if guard else nullcontext(), patience(START_S):
+                _init(arguments)
+        except Exception as error:  # Ray has no narrower one
+            stop()
+            if left and isinstance(error, RayletDied):
+                say(f"Ray did not come up: {error}; it is started anew")
+                continue
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise JobError(
+                f"Ray did not come up on this machine: {reason}. A process of it may have been killed, or the machine "
+                "is busy, or short of memory or disk; the same command again starts it anew"
+            ) from error
+        if guard:
+            look_after_ray(guard)
+        return
+
+
+def _init(arguments: dict[str, Any]) -> None:
+    import ray
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own start-up deprecations concern no user of seral
+        ray.init(**arguments)
 
 
 def _expect_gpus(*, joined: bool) -> None:

@@ -13,6 +13,13 @@ from typing import Any
 from seral.process import ending
 
 
+def end_of(process: Popen[Any]) -> str | None:
+    """The way a child process has ended, in words; None while it lives."""
+    if (status := process.poll()) is None:
+        return None
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
 class Watch:
     """A look at child processes, by threads.
 
@@ -29,11 +36,10 @@ class Watch:
     def lost(self) -> str | None:
         """The sentence about the first of the processes that has died, None while all live."""
         for name, process in self._processes.items():
-            status = process.poll()
-            if status is None or not self._needed():
+            how = end_of(process)
+            if how is None or not self._needed():
                 continue
-            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-            why = ", as a machine does that runs out of memory" if status == -signal.SIGKILL else ""
+            why = ", as a machine does that runs out of memory" if process.returncode == -signal.SIGKILL else ""
             return f"error: {name} {how} in the middle of the work{why} (logs: {self._logs}): {ending.GOES_ON}"
         return None
 
