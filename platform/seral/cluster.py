@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext

@@ -143,6 +143,14 @@ def test_a_listing_loads_nothing_of_what_it_does_not_list(command: str, heavy: s
     assert not late, f"`seral {command}` would wait for {', '.join(sorted(late))}"
 
 
+def test_a_corpus_is_guessed_without_pandas(tmp_path: Path) -> None:
+    for name in ("03a01Fa", "08a01Na"):
+        (tmp_path / f"{name}.wav").touch()
+    run = "import contextlib\nfrom seral.cli import main\nwith contextlib.suppress(SystemExit): main()"
+    late = HEAVY & imported_by(f"sys.argv = ['seral', 'pool', 'guess', {str(tmp_path)!r}]; {run}")
+    assert not late, f"`seral pool guess` would wait for {', '.join(sorted(late))}"
+
+
 def test_options_are_listed_without_what_they_are_for() -> None:
     modules = sorted({verb.options.partition(":")[0] for verb in VERBS.values()})
     late = HEAVY & imported_by(f"import {', '.join(modules)}")

@@ -23,7 +23,7 @@ def patience(limit_s: float) -> Iterator[None]:
     Raises RayletDied as soon as its raylet has ended, which Ray does not look for.
     """
     from ray._private import services
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
     get_node, start_raylet, raylets = services.get_node, services.start_raylet, list[Any]()
 

@@ -91,10 +91,10 @@ class AudioFiles(Sequence[AudioFile]):
     def of(base: Path, suffixes: frozenset[str]) -> AudioFiles:
         """Files of a tree that have one of the suffixes, sorted by their names."""
         listed = (item for item in _walk(base) if os.path.splitext(item[0])[1].lower() in suffixes)
-        names, sizes = [pa.array([], pa.large_binary())], [pa.array([], pa.int64())]
-        while slab := [*islice(listed, SLAB)]:
-            names.append(pa.array([os.fsencode(name) for name, _ in slab], pa.large_binary()))
-            sizes.append(pa.array([size for _, size in slab], pa.int64()))
+        names, sizes = list[pa.Array](), list[pa.Array]()
+        while (slab := [*islice(listed, SLAB)]) or not names:
+            names.append(_binaries([os.fsencode(name) for name, _ in slab]))
+            sizes.append(_integers([size for _, size in slab]))
         joined, order = pa.concat_arrays(names), pc.sort_indices(pa.chunked_array(names))
         del names
         return AudioFiles(base, joined.take(order), pa.concat_arrays(sizes).take(order))
@@ -121,6 +121,21 @@ class AudioFiles(Sequence[AudioFile]):
     def _file(self, name: bytes, size: int | None) -> AudioFile:
         text = os.fsdecode(name)
         return AudioFile(path=_at(self._base, text, size), source=_text(text))
+
+
+def _binaries(values: Sequence[bytes]) -> pa.LargeBinaryArray:
+    """Bytes as Arrow's, without pandas: `pa.array` of Python's values imports that first."""
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
+    return pa.Array.from_buffers(pa.large_binary(), len(values), buffers)
+
+
+def _integers(values: Sequence[int | None]) -> pa.Int64Array:
+    """Counts, or none, as Arrow's, without pandas."""
+    present = np.array([value is not None for value in values], bool)
+    numbers = np.array([value or 0 for value in values], np.int64)
+    buffers = [pa.py_buffer(np.packbits(present, bitorder="little")), pa.py_buffer(numbers)]
+    return pa.Array.from_buffers(pa.int64(), len(values), buffers)
 
 
 def utterances_by_name(
