@@ -7,7 +7,7 @@ their own adapter parameters. Kinds compose: `composition.attach_adapters(encode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,6 @@ from ser_models.adapters.partial import (
     attach_last_block,
 )
 from ser_models.adapters.prefix import PrefixOptions, attach_prefix
-from ser_models.adapters.targets import ATTENTION_AND_FEEDFORWARD, KEY_VALUE_FEEDFORWARD
 from ser_models.adapters.wap import WapOptions, attach_wap
 from ser_models.encoders import SpeechEncoder
 from ser_models.registry import Registry, only
@@ -44,9 +43,6 @@ class Adapter:
     """The dataclass of its options; without arguments it holds the defaults."""
     attach: Callable[..., SpeechEncoder]
     """(encoder, options, *, seed) -> the same encoder, adapted in place, everything but adapters frozen."""
-    targets: Mapping[str, tuple[str, ...]] | None = None
-    """Encoder family -> last names of the linear layers it goes into by default; None = the same parts of any family,
-    such as whole layers."""
     peft: Callable[[PeftConfig], bool] | None = None
     """Tells whether a configuration that peft saved is of this kind; None = its layers are made and stored by us."""
     trains: bool = True
@@ -103,26 +99,22 @@ OWN: dict[str, Adapter] = {
     "lora": Adapter(
         options=LoraOptions,
         attach=attach_lora,
-        targets=ATTENTION_AND_FEEDFORWARD,
         peft=_is_lora,
     ),
     "dora": Adapter(
         options=DoraOptions,
         attach=attach_dora,
-        targets=ATTENTION_AND_FEEDFORWARD,
         peft=_is_dora,
     ),
     "adalora": Adapter(
         options=AdaloraOptions,
         attach=attach_adalora,
-        targets=ATTENTION_AND_FEEDFORWARD,
         peft=_is_adalora,
         not_pretrained="its ranks move on a schedule that pretraining does not run",
     ),
     "ia3": Adapter(
         options=Ia3Options,
         attach=attach_ia3,
-        targets=KEY_VALUE_FEEDFORWARD,
         peft=_is_ia3,
         lr=5e-3,
     ),

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ser_models.adapters.injection import PeftOptions, inject, target_pattern
+from ser_models.adapters.injection import PeftOptions, default_targets, inject, target_pattern
 from ser_models.adapters.parameters import adapter_modules, adapter_tags
-from ser_models.adapters.targets import default_targets
 from ser_models.encoders import SpeechEncoder
 
 if TYPE_CHECKING:

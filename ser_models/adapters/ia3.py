@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ser_models.adapters.injection import PeftOptions, inject, target_pattern
-from ser_models.adapters.targets import KEY_VALUE_FEEDFORWARD, default_targets
+from ser_models.adapters.injection import PeftOptions, default_targets, inject, target_pattern
 from ser_models.encoders import SpeechEncoder
 
 
@@ -24,8 +23,8 @@ def attach_ia3(encoder: SpeechEncoder, options: Ia3Options, *, seed: int) -> Spe
     """Put vectors of ones on an encoder in place and freeze the rest. There is nothing to draw."""
     from peft import IA3Config
 
-    names = default_targets(encoder)
-    targets = KEY_VALUE_FEEDFORWARD.get(encoder.family, ("k_proj", "v_proj", names[-1]))
+    _, keys, values, *_, last = default_targets(encoder, at_least=6)
+    targets = (keys, values, last)
     config = IA3Config(
         target_modules=target_pattern(encoder, options.top_layers, targets),
         # Of the feed-forward linear the input is scaled, of keys and values the output.

@@ -15,7 +15,6 @@ from ser_models.encoders import SpeechEncoder
 if TYPE_CHECKING:
     from peft import PeftConfig
 
-
 @dataclass(frozen=True, kw_only=True)
 class PeftOptions:
     """Options of an adapter whose layers peft makes; an encoder carries one such adapter at most."""
@@ -33,6 +32,16 @@ def inject(encoder: SpeechEncoder, kind: str, options: PeftOptions, config: Peft
     for parameter in trained:
         parameter.requires_grad_(True)
     register(encoder, kind, options)
+
+
+def default_targets(encoder: SpeechEncoder, *, at_least: int = 1) -> tuple[str, ...]:
+    """SpeechEncoder.targets. ValueError where they are fewer."""
+    if len(encoder.targets) < at_least:
+        raise ValueError(
+            f"where adapters go into a {encoder.family} encoder is not known: say it in `targets` of its class "
+            f"{type(encoder).__name__}, such as ('q_proj', 'k_proj', 'v_proj', 'out_proj', 'fc1', 'fc2')"
+        )
+    return encoder.targets
 
 
 def target_pattern(encoder: SpeechEncoder, top_layers: int | None, targets: tuple[str, ...]) -> str:

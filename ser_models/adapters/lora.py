@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ser_models.adapters.injection import PeftOptions, inject, target_pattern
+from ser_models.adapters.injection import PeftOptions, default_targets, inject, target_pattern
 from ser_models.adapters.parameters import adapter_modules
-from ser_models.adapters.targets import default_targets
 from ser_models.encoders import SpeechEncoder
 
 

@@ -48,8 +48,8 @@ class SpeechEncoder(nn.Module, ABC):
     depth_fields: ClassVar[tuple[str, ...]] = ("num_hidden_layers",)
     """Fields of the configuration that hold the number of layers."""
     targets: ClassVar[tuple[str, ...]] = ()
-    """Last names of the attention projections and feed-forward linears, the second of these last, where adapters go by
-    default; those of seral's families are in ser_models.adapters.targets."""
+    """Last names of the linears where adapters go by default: those of queries, keys, values and output of the
+    attention, then both of the feed-forward, the second last."""
     limit_samples: int | None = None
     """The longest clip that can be encoded; None = any."""
 

@@ -31,6 +31,7 @@ class MoonshineSpeechEncoder(SpeechEncoder):
 
     config_fields = ("encoder_num_attention_heads", "encoder_hidden_act", "rope_parameters")
     depth_fields = ("encoder_num_hidden_layers",)
+    targets = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
         config: Any = model.config

@@ -38,6 +38,8 @@ class Wav2Vec2Encoder(SpeechEncoder):
         "conv_pos_batch_norm",
     )
 
+    targets = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
+
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
         config: Any = model.config
         if getattr(config, "add_adapter", False):

@@ -27,6 +27,7 @@ class WhisperSpeechEncoder(SpeechEncoder):
 
     config_fields = ("activation_function", "encoder_attention_heads")
     depth_fields = ("encoder_layers", "num_hidden_layers")
+    targets = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
         if normalise:
