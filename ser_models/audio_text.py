@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ser_models.defaults import STD_GAIN, TEXT_GAIN
 from ser_models.encoders.checkpoint import digest_weights
-from ser_models.encoders.encoder import no_progress_bars
+from ser_models.encoders.encoder import quiet_transformers
 from ser_models.heads import SCALE_FLOOR, LayerPool
 from ser_models.moments import PooledMoments
 
@@ -158,7 +158,7 @@ def load_text_encoder(name_or_folder: str) -> TextEncoder:
 
     loader: Any = AutoModel  # Any: these classes of transformers are unannotated
     reader: Any = AutoTokenizer
-    with no_progress_bars():
+    with quiet_transformers():
         model = loader.from_pretrained(name_or_folder, dtype=torch.float32)
         tokenizer = reader.from_pretrained(name_or_folder)
     return TextEncoder(model.get_encoder() if model.config.is_encoder_decoder else model, tokenizer)

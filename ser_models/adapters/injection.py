@@ -15,6 +15,7 @@ from ser_models.encoders import SpeechEncoder
 if TYPE_CHECKING:
     from peft import PeftConfig
 
+
 @dataclass(frozen=True, kw_only=True)
 class PeftOptions:
     """Options of an adapter whose layers peft makes; an encoder carries one such adapter at most."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -15,16 +14,18 @@ from ser_models.checksums import check_checksums, write_checksums
 from ser_models.encoders.checkpoint import fingerprint, read_checkpoint
 from ser_models.encoders.embedded import seral_tiny, seral_tiny_untrained
 from ser_models.encoders.encoder import EncoderOutput, SpeechEncoder
-from ser_models.encoders.moonshine import MoonshineSpeechEncoder
+from ser_models.encoders.family import Family, as_family
+from ser_models.encoders.moonshine import MOONSHINE, MoonshineSpeechEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.encoders.wavlm import WavLMEncoder
-from ser_models.encoders.whisper import WhisperSpeechEncoder
+from ser_models.encoders.whisper import QWEN2_AUDIO, VOXTRAL, WHISPER, WhisperSpeechEncoder, WhisperTower
 from ser_models.registry import Registry
 
 __all__ = [
     "EMBEDDED",
     "FAMILIES",
     "EncoderOutput",
+    "Family",
     "SpeechEncoder",
     "fingerprint",
     "load_encoder",
@@ -32,27 +33,22 @@ __all__ = [
     "wrap",
 ]
 
-EncoderClass = Callable[..., SpeechEncoder]
-"""(network of transformers, normalise=...) -> the encoder around it."""
-
-
-def as_family(part: Any) -> EncoderClass:
-    """A class of encoders of somebody else's. ValueError for anything else."""
-    if not (isinstance(part, type) and issubclass(part, SpeechEncoder)):
-        raise ValueError(f"{part!r} is no subclass of ser_models.encoders.SpeechEncoder")
-    return part
-
-
-OWN: dict[str, EncoderClass] = {
-    "wav2vec2": Wav2Vec2Encoder,
-    "hubert": Wav2Vec2Encoder,
-    "wavlm": WavLMEncoder,
-    "data2vec-audio": Wav2Vec2Encoder,
-    "whisper": WhisperSpeechEncoder,
-    "moonshine": MoonshineSpeechEncoder,
+OWN: dict[str, Family] = {
+    "wav2vec2": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),
+    "hubert": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),
+    "wavlm": Family(encoder=WavLMEncoder, licence="CC BY-SA 3.0"),
+    "data2vec-audio": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),
+    "unispeech": Family(encoder=Wav2Vec2Encoder, licence="CC BY-SA 3.0"),
+    "unispeech-sat": Family(encoder=Wav2Vec2Encoder, licence="CC BY-SA 3.0"),
+    "whisper": Family(encoder=WhisperSpeechEncoder, licence="Apache-2.0", tower=WHISPER),
+    "qwen2_audio_encoder": Family(encoder=WhisperTower, licence="Apache-2.0"),
+    "qwen2_audio": Family(encoder=WhisperTower, licence="Apache-2.0", tower=QWEN2_AUDIO),
+    "voxtral_encoder": Family(encoder=WhisperTower, licence="Apache-2.0"),
+    "voxtral": Family(encoder=WhisperTower, licence="Apache-2.0", tower=VOXTRAL),
+    "moonshine": Family(encoder=MoonshineSpeechEncoder, licence="MIT", tower=MOONSHINE),
 }
 FAMILIES = Registry(OWN, "seral.encoders", as_family)
-"""Hugging Face model_type -> the class that runs it."""
+"""Hugging Face model_type -> the record of its family."""
 
 EMBEDDED: dict[str, Callable[[], SpeechEncoder]] = {
     "seral-tiny": seral_tiny,
@@ -83,7 +79,7 @@ def wrap(model: nn.Module, *, normalise: bool = False) -> SpeechEncoder:
     family = getattr(getattr(model, "config", None), "model_type", type(model).__name__)
     if family not in FAMILIES:
         raise ValueError(f"{family!r} is not a supported encoder family; known: {', '.join(sorted(FAMILIES))}")
-    return FAMILIES[family](model, normalise=normalise)
+    return FAMILIES[family].encoder(model, normalise=normalise)
 
 
 def save_encoder(encoder: SpeechEncoder, folder: str | Path) -> None:

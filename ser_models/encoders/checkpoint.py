@@ -13,25 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, no_progress_bars
+from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, quiet_transformers
+from ser_models.encoders.family import Family, Tower
 
 
-def read_checkpoint(source: str, families: Mapping[str, Any]) -> tuple[Any, bool]:
+def read_checkpoint(source: str, families: Mapping[str, Family]) -> tuple[Any, bool]:
     """The encoder network of a folder or hub id in fp32, and whether its clips are to be standardised."""
-    from transformers import AutoModel  # takes seconds: whoever loads no encoder does without
-
     model_type = _model_type(source)
     if model_type not in families:
         raise ValueError(
             f"{source} is a {model_type!r} checkpoint, not a supported encoder; known: {', '.join(sorted(families))}"
         )
-    _ = families[model_type]  # a package makes its network known to transformers as its class is imported
+    family = families[model_type]  # a package makes its network known to transformers as its class is imported
     try:
-        with no_progress_bars(), warnings.catch_warnings():
+        with quiet_transformers(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # what is wrong with it is said below
-            model, report = AutoModel.from_pretrained(
-                source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-            )
+            encoder, missing = _read(source, family.tower)
     except OSError:
         raise
     except pickle.UnpicklingError as error:  # whose own words advise to run whatever there is
@@ -42,9 +39,27 @@ def read_checkpoint(source: str, families: Mapping[str, Any]) -> tuple[Any, bool
     except Exception as error:  # of zip, safetensors or transformers, by what is wrong with the files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{source} cannot be read as a checkpoint: {reason}") from error
-    encoder = model.get_encoder() if model.config.is_encoder_decoder else model
-    _check_complete(source, encoder, report["missing_keys"])
+    _check_complete(source, encoder, missing)
     return encoder, _standardises(source)
+
+
+def _read(source: str, tower: Tower | None) -> tuple[Any, Collection[str]]:
+    """The network of a checkpoint, or of a tower in it alone, and the names of weights that it lacks."""
+    from transformers import AutoConfig, AutoModel  # takes seconds: whoever loads no encoder does without
+
+    network: Any = AutoModel if tower is None else tower.network()
+    options: dict[str, Any] = {}
+    if tower is not None:
+        options = {"key_mapping": {f"^{tower.weights}": ""}}
+        if tower.config is not None:
+            options["config"] = getattr(AutoConfig.from_pretrained(source), tower.config)
+    model, report = network.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, **options
+    )
+    missing: set[str] = report["missing_keys"]
+    if tower is None and model.config.is_encoder_decoder:
+        return model.get_encoder(), {name.removeprefix("encoder.") for name in missing}
+    return model, missing
 
 
 def fingerprint(encoder: SpeechEncoder) -> str:
@@ -88,7 +103,7 @@ def _check_complete(source: str, encoder: torch.nn.Module, missing: Collection[s
     """Weights that a checkpoint lacks are drawn at random by transformers with only a warning: refuse them."""
     # masked_spec_embed marks masked frames in pretraining; checkpoints of fine-tuned models come without it.
     needed = {name for name, _ in encoder.named_parameters()} - {"masked_spec_embed"}
-    gaps = sorted(name for name in missing if name in needed or name.removeprefix("encoder.") in needed)
+    gaps = sorted(needed.intersection(missing))
     if gaps:
         raise ValueError(f"{source} lacks {len(gaps)} weights of its encoder, first {gaps[0]!r}: is it the right file?")
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ser_models.encoders.checkpoint import read_checkpoint
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
+from ser_models.encoders.family import Family
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def seral_tiny() -> Wav2Vec2Encoder:
     """
     # transformers draws from the global generator before it reads the weights; its state is left as it was.
     with torch.random.fork_rng(devices=[]):
-        model, normalise = read_checkpoint(str(FOLDER), {"wav2vec2": Wav2Vec2Encoder})
+        family = Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0")
+        model, normalise = read_checkpoint(str(FOLDER), {"wav2vec2": family})
     return Wav2Vec2Encoder(model, normalise=normalise)
 
 

@@ -193,24 +193,26 @@ class SpeechEncoder(nn.Module, ABC):
         """Write config.json, model.safetensors and preprocessor_config.json, which `load_encoder` reads back."""
         if self.adapters:
             raise ValueError("this encoder carries adapters: write them with save_adapter, or merge them before saving")
-        with no_progress_bars():
+        with quiet_transformers():
             self.checkpoint().save_pretrained(folder)
             self.feature_extractor().save_pretrained(folder)
 
 
 @contextmanager
-def no_progress_bars() -> Iterator[None]:
-    """Silence transformers' bars for weights that are read or written in a blink, many times over."""
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' bars for weights that are read or written in a blink, and its tables of those left out."""
     from transformers.utils import logging
 
-    bars: Any = logging  # Any: these functions of transformers are unannotated
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
+    words: Any = logging  # Any: these functions of transformers are unannotated
+    shown, level = words.is_progress_bar_enabled(), words.get_verbosity()
+    words.disable_progress_bar()
+    words.set_verbosity_error()
     try:
         yield
     finally:
+        words.set_verbosity(level)
         if shown:
-            bars.enable_progress_bar()
+            words.enable_progress_bar()
 
 
 def attention_of(layer: Any) -> nn.Module:

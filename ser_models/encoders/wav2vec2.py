@@ -1,7 +1,8 @@
-"""wav2vec 2.0, HuBERT and data2vec-audio: raw waveform, convolutional stem, convolutional positions, transformer.
+"""wav2vec 2.0 and its like: raw waveform, convolutional stem, convolutional positions, transformer.
 
-Baevski et al. 2020 (arXiv 2006.11477), Hsu et al. 2021 (2106.07447), Baevski et al. 2022 (2202.03555). DistilHuBERT
-checkpoints (Chang et al. 2022, 2110.01900) are HuBERT ones with two layers.
+Baevski et al. 2020 (arXiv 2006.11477), Hsu et al. 2021 (2106.07447), Baevski et al. 2022 (2202.03555),
+Wang et al. 2021 (UniSpeech, 2101.07597), Chen et al. 2021 (UniSpeech-SAT, 2110.05752). DistilHuBERT checkpoints (Chang
+et al. 2022, 2110.01900) are HuBERT ones with two layers.
 
 # B batch · S samples · C channels · T frames · D features
 """
@@ -24,7 +25,10 @@ from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
 
 
 class Wav2Vec2Encoder(SpeechEncoder):
-    """A transformers Wav2Vec2Model, HubertModel or Data2VecAudioModel; WavLM builds on it."""
+    """A transformers Wav2Vec2Model, HubertModel, Data2VecAudioModel, UniSpeechModel or UniSpeechSatModel.
+
+    The last hidden state is the transformer's also where convolutions with strides follow it (`add_adapter`).
+    """
 
     config_fields: ClassVar[tuple[str, ...]] = (
         "conv_stride",
@@ -42,8 +46,6 @@ class Wav2Vec2Encoder(SpeechEncoder):
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
         config: Any = model.config
-        if getattr(config, "add_adapter", False):
-            raise ValueError("add_adapter=True (a strided convolution after the transformer) is not supported")
         super().__init__(
             model,
             width=config.hidden_size,

@@ -17,9 +17,36 @@ from torch import Tensor, nn
 
 from ser_models.encoders.decoderless import without_decoder
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
+from ser_models.encoders.family import Tower
 from ser_models.encoders.mel import HOP_SAMPLES, at_most, log_mel, mel_filters
 
 FRAME_SAMPLES = 2 * HOP_SAMPLES
+
+
+def whisper_network() -> Any:
+    """The class of transformers."""
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    return WhisperEncoder
+
+
+def qwen2_audio_network() -> Any:
+    """The class of transformers."""
+    from transformers import Qwen2AudioEncoder
+
+    return Qwen2AudioEncoder
+
+
+def voxtral_network() -> Any:
+    """The class of transformers."""
+    from transformers import VoxtralEncoder
+
+    return VoxtralEncoder
+
+
+WHISPER = Tower(network=whisper_network, weights=r"(model\.)?encoder\.")
+QWEN2_AUDIO = Tower(network=qwen2_audio_network, weights=r"(model\.)?audio_tower\.", config="audio_config")
+VOXTRAL = Tower(network=voxtral_network, weights=r"(model\.)?audio_tower\.", config="audio_config")
 
 
 class WhisperSpeechEncoder(SpeechEncoder):
@@ -31,7 +58,7 @@ class WhisperSpeechEncoder(SpeechEncoder):
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
         if normalise:
-            raise ValueError("do_normalize is not supported with whisper: its log-mel input has its own scaling")
+            raise ValueError(f"do_normalize is not supported with {type(model).__name__}: log-mel has its own scaling")
         config: Any = model.config
         super().__init__(
             model,
@@ -93,3 +120,15 @@ class WhisperSpeechEncoder(SpeechEncoder):
                     f"clip {index} lasts {length / SAMPLE_RATE_HZ:.2f} s; this whisper encoder has positions for "
                     f"{self.limit_samples / SAMPLE_RATE_HZ:.2f} s: cut it into shorter utterances"
                 )
+
+
+class WhisperTower(WhisperSpeechEncoder):
+    """A transformers Qwen2AudioEncoder or VoxtralEncoder: Whisper's shape before a language model.
+
+    The last hidden state of Qwen2-Audio's is that of its frames: it is not averaged over pairs of them.
+    """
+
+    config_fields = (*WhisperSpeechEncoder.config_fields, "num_attention_heads")
+
+    def checkpoint(self) -> Any:
+        return self.model

@@ -22,7 +22,7 @@ from ser_models.adapters import ADAPTERS
 from ser_models.audio_text import AudioTextPool
 from ser_models.build import SerModel, describe_model
 from ser_models.encoders import FAMILIES
-from ser_models.encoders.encoder import no_progress_bars
+from ser_models.encoders.encoder import quiet_transformers
 from ser_models.exports.bundle import bundle
 from ser_models.exports.modeling import SerConfig, SerForAudioClassification
 
@@ -54,7 +54,7 @@ def write_hf(model: SerModel, folder: Path, *, temperature: float = 1.0, abstain
     from transformers import Wav2Vec2FeatureExtractor
 
     extractor: Any = Wav2Vec2FeatureExtractor
-    with no_progress_bars():
+    with quiet_transformers():
         exported.save_pretrained(folder)
         extractor.from_dict({"do_normalize": False, "return_attention_mask": True}).save_pretrained(folder)
     (folder / f"{CODE}.py").write_text(code_of(model), encoding="utf-8")
@@ -100,9 +100,9 @@ def read_hf(folder: str | Path) -> tuple[SerModel, dict[str, Any]]:
     family = config.encoder.get("model_type")
     if config.model_type != SerConfig.model_type or family not in FAMILIES:
         raise ValueError(f"{folder} is no export of seral: its config.json says {config.model_type!r} on {family!r}")
-    kinds, encoder = ADAPTERS.own_first(config.adapters), FAMILIES[str(family)]
+    kinds, encoder = ADAPTERS.own_first(config.adapters), FAMILIES[str(family)].encoder
     exported_class = _class_of(_network_class(config.encoder), encoder, kinds)
-    with no_progress_bars():
+    with quiet_transformers():
         exported = exported_class.from_pretrained(folder, config=config, dtype=torch.float32)
     return exported.model, {name: config.head.get(name) for name in ("temperature", "abstain_below")}
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_models.encoders import SpeechEncoder
-from ser_models.encoders.encoder import no_progress_bars, prefix_mask
+from ser_models.encoders.encoder import prefix_mask, quiet_transformers
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.objectives.masks import sample_distractors
 from ser_models.objectives.objective import Objective, dropout_from, perplexity
@@ -162,7 +162,7 @@ def pretraining_heads(source: str) -> dict[str, Tensor] | None:
     from transformers import Wav2Vec2ForPreTraining
 
     pretraining: Any = Wav2Vec2ForPreTraining  # Any: its annotation ignores output_loading_info
-    with no_progress_bars():
+    with quiet_transformers():
         model, report = pretraining.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     if any(name.startswith(HEAD_PREFIXES) for name in report["missing_keys"]):
         return None

@@ -12,12 +12,26 @@ from transformers import (
     HubertConfig,
     HubertModel,
     MoonshineConfig,
+    MoonshineForConditionalGeneration,
     MoonshineModel,
+    Qwen2AudioConfig,
+    Qwen2AudioEncoder,
+    Qwen2AudioEncoderConfig,
+    Qwen2AudioForConditionalGeneration,
+    UniSpeechConfig,
+    UniSpeechModel,
+    UniSpeechSatConfig,
+    UniSpeechSatModel,
+    VoxtralConfig,
+    VoxtralEncoder,
+    VoxtralEncoderConfig,
+    VoxtralForConditionalGeneration,
     Wav2Vec2Config,
     Wav2Vec2Model,
     WavLMConfig,
     WavLMModel,
     WhisperConfig,
+    WhisperForConditionalGeneration,
     WhisperModel,
 )
 
@@ -43,16 +57,27 @@ MOONSHINE = {
     "decoder_num_attention_heads": 4,
     "vocab_size": 4,
 }
-WHISPER = {
+TOWER = {
     "d_model": 32,
     "encoder_layers": 3,
     "encoder_attention_heads": 4,
     "encoder_ffn_dim": 48,
+    "num_mel_bins": 80,
+    "max_source_positions": 50,
+}
+VOXTRAL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "num_mel_bins": 80,
+    "max_source_positions": 50,
+}
+WHISPER = {
+    **TOWER,
     "decoder_layers": 1,
     "decoder_attention_heads": 4,
     "decoder_ffn_dim": 48,
-    "num_mel_bins": 80,
-    "max_source_positions": 50,
     "vocab_size": 4,
     "pad_token_id": 0,
     "bos_token_id": 0,
@@ -63,6 +88,9 @@ WHISPER = {
 NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "wav2vec2-group": lambda: Wav2Vec2Model(Wav2Vec2Config(**TRANSFORMER, **STEM, **GROUP)),
     "wav2vec2-layer": lambda: Wav2Vec2Model(Wav2Vec2Config(**TRANSFORMER, **STEM, **LAYER)),
+    "wav2vec2-adapter": lambda: Wav2Vec2Model(
+        Wav2Vec2Config(**TRANSFORMER, **STEM, **LAYER, add_adapter=True, num_adapter_layers=1)
+    ),
     "hubert-group": lambda: HubertModel(HubertConfig(**TRANSFORMER, **STEM, **GROUP)),
     "hubert-batch-norm": lambda: HubertModel(
         HubertConfig(**TRANSFORMER, **STEM, **LAYER, conv_pos_batch_norm=True, feat_proj_layer_norm=False)
@@ -72,10 +100,36 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "data2vec-audio": lambda: Data2VecAudioModel(
         Data2VecAudioConfig(**TRANSFORMER, **STEM, num_conv_pos_embeddings=3, conv_pos_kernel_size=5)
     ),
+    "unispeech": lambda: UniSpeechModel(UniSpeechConfig(**TRANSFORMER, **STEM, **GROUP)),
+    "unispeech-sat": lambda: UniSpeechSatModel(UniSpeechSatConfig(**TRANSFORMER, **STEM, **LAYER)),
     "whisper": lambda: WhisperModel(WhisperConfig(**WHISPER)).get_encoder(),
+    "qwen2_audio": lambda: Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**TOWER)),
+    "voxtral": lambda: VoxtralEncoder(VoxtralEncoderConfig(**VOXTRAL)),
     "moonshine": lambda: MoonshineModel(MoonshineConfig(**MOONSHINE)).get_encoder(),
 }
 """Every family, and its variants that take another path through the code."""
+
+LANGUAGE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+LANGUAGE |= {"intermediate_size": 16, "vocab_size": 40}
+AUDIO_IN_WORDS: dict[str, Callable[[], torch.nn.Module]] = {
+    "whisper": lambda: WhisperForConditionalGeneration(WhisperConfig(**WHISPER)),
+    "moonshine": lambda: MoonshineForConditionalGeneration(MoonshineConfig(**MOONSHINE)),
+    "qwen2_audio": lambda: Qwen2AudioForConditionalGeneration(
+        Qwen2AudioConfig(
+            audio_config={**TOWER, "model_type": "qwen2_audio_encoder"},
+            text_config={**LANGUAGE, "model_type": "qwen2"},
+            audio_token_index=3,
+        )
+    ),
+    "voxtral": lambda: VoxtralForConditionalGeneration(
+        VoxtralConfig(
+            audio_config={**VOXTRAL, "model_type": "voxtral_encoder"},
+            text_config={**LANGUAGE, "model_type": "llama"},
+            audio_token_id=3,
+        )
+    ),
+}
+"""Networks that write, as their checkpoints are published: an encoder is a part of them."""
 
 STANDARDISED = {"wav2vec2-group", "hubert-batch-norm", "moonshine"}
 
@@ -90,6 +144,14 @@ def encoder(request: pytest.FixtureRequest) -> SpeechEncoder:
 def make_encoder() -> Callable[[str], SpeechEncoder]:
     """Builds a tiny random encoder by a name in NETWORKS; the same weights every time."""
     return tiny_encoder
+
+
+@pytest.fixture(params=sorted(AUDIO_IN_WORDS))
+def writer(request: pytest.FixtureRequest) -> torch.nn.Module:
+    """A tiny random network that writes, once for each of AUDIO_IN_WORDS."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return AUDIO_IN_WORDS[request.param]()
 
 
 def tiny_encoder(name: str) -> SpeechEncoder:

@@ -36,7 +36,7 @@ from ser_models.adapters.parameters import (
 )
 from ser_models.adapters.prefix import PrefixOptions
 from ser_models.adapters.store import load_adapter, save_adapter
-from ser_models.encoders import FAMILIES, SpeechEncoder, fingerprint, load_encoder, wrap
+from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder, wrap
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
 COMPOSED = ["lora+bottleneck+gate", "lora+wap", "bitfit+ia3"]

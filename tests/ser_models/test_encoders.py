@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ from ser_models.encoders.convolutions import masked_group_norm, standardise_clip
 from ser_models.encoders.embedded import FOLDER, mel_filters_in_time, untrained_twin
 from ser_models.encoders.mel import log_mel, mel_filters
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
+from ser_models.encoders.whisper import WhisperSpeechEncoder
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 REAL_ENCODERS = ("whisper-tiny-en", "moonshine-base-en")
@@ -59,14 +61,20 @@ def batch(clips: list[Tensor]) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def reference(encoder: SpeechEncoder, clip: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
     """All hidden states and the last one, by transformers' own preparation and forward of one unpadded clip."""
-    if encoder.family == "whisper":
+    if isinstance(encoder, WhisperSpeechEncoder):
         extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=1)
         expected = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_features"]
     else:
         extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalise)
         expected = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_values"]
-    output = encoder.model(expected, output_hidden_states=True)
-    return output.hidden_states, output.last_hidden_state
+    ends: list[Tensor] = []
+    hook = encoder.layers[-1].register_forward_hook(
+        lambda _, __, output: ends.append(output[0] if isinstance(output, tuple) else output)
+    )
+    states = encoder.model(expected, output_hidden_states=True).hidden_states
+    hook.remove()
+    # Behind it some networks average pairs of frames or go on with strided convolutions.
+    return states, ends[0] if encoder.final_norm is None else encoder.final_norm(ends[0])
 
 
 @torch.no_grad()
@@ -220,6 +228,20 @@ def test_a_saved_sequence_encoder_loads_in_transformers(
     model, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"]
     assert fingerprint(wrap(model.get_encoder(), normalise=name == "moonshine")) == fingerprint(encoder)
+
+
+def test_of_a_checkpoint_with_more_than_an_encoder_nothing_else_is_read(writer: Any, tmp_path: Path) -> None:
+    writer.save_pretrained(tmp_path)
+    tower = writer.model.audio_tower if hasattr(writer.model, "audio_tower") else writer.model.encoder
+    encoder = load_encoder(tmp_path)
+    assert type(encoder.model) is type(tower)
+    assert fingerprint(encoder) == fingerprint(wrap(tower))
+    file = tmp_path / "model.safetensors"
+    weights = load_file(file)
+    gone = next(name for name in weights if name.endswith("fc1.weight") and "layers.2." in name)
+    save_file({name: weight for name, weight in weights.items() if name != gone}, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weights of its encoder, first 'layers\.2\..*fc1\.weight'"):
+        load_encoder(tmp_path)
 
 
 def test_a_fingerprint_sees_weights_configuration_and_preparation(make_encoder: Callable[[str], SpeechEncoder]) -> None:

@@ -1,0 +1,43 @@
+"""The record of a family of encoders: everything that is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ser_models.encoders.encoder import SpeechEncoder
+
+EncoderClass = Callable[..., SpeechEncoder]
+"""(network of transformers, normalise=...) -> the encoder around it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tower:
+    """An encoder inside checkpoints of more than itself, of which nothing else is read."""
+
+    network: Callable[[], Any]
+    """Imports the class of transformers."""
+    weights: str
+    """Regular expression of what comes before its weights' names."""
+    config: str | None = None
+    """Name of its configuration within the checkpoint's; None = they are one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One family of encoders, under the `model_type` of its checkpoints."""
+
+    encoder: EncoderClass
+    """Its class tells how clips are prepared and padded, and where adapters go by default (`targets`)."""
+    licence: str
+    """Licence of the checkpoints that are used most; each says its own."""
+    tower: Tower | None = None
+    """Where it stands in its checkpoints; None = they are the encoder, or such a one with a head."""
+
+
+def as_family(part: Any) -> Family:
+    """The record of a class of encoders of somebody else's. ValueError for anything else."""
+    if not (isinstance(part, type) and issubclass(part, SpeechEncoder)):
+        raise ValueError(f"{part!r} is no subclass of ser_models.encoders.SpeechEncoder")
+    return Family(encoder=part, licence="its package's word")
