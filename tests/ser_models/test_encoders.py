@@ -38,7 +38,9 @@ from ser_models.encoders.embedded import FOLDER, mel_filters_in_time, untrained_
 from ser_models.encoders.mel import log_mel, mel_filters
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.encoders.whisper import WhisperSpeechEncoder
+from ser_models.objectives import find_objective
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "encoders.md"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 REAL_ENCODERS = ("whisper-tiny-en", "moonshine-base-en")
 SECOND = 16_000
@@ -75,6 +77,17 @@ def reference(encoder: SpeechEncoder, clip: Tensor) -> tuple[tuple[Tensor, ...],
     hook.remove()
     # Behind it some networks average pairs of frames or go on with strided convolutions.
     return states, ends[0] if encoder.final_norm is None else encoder.final_norm(ends[0])
+
+
+def test_the_page_on_encoders_says_what_the_table_says() -> None:
+    rows = [
+        line.split(" | ")
+        for line in PAGE.read_text().splitlines()
+        if line.startswith("| `") and "model_type" not in line
+    ]
+    stated = {name.strip("| `"): (objective.strip("`"), licence.strip(" |")) for name, *_, objective, licence in rows}
+    parts = {name.removesuffix("_encoder") for name in FAMILIES}
+    assert stated == {name: (find_objective(None, name), FAMILIES[name].licence) for name in parts}
 
 
 @torch.no_grad()
