@@ -16,6 +16,7 @@ from ser_models.encoders.embedded import seral_tiny, seral_tiny_untrained
 from ser_models.encoders.encoder import EncoderOutput, SpeechEncoder
 from ser_models.encoders.family import Family, as_family
 from ser_models.encoders.moonshine import MOONSHINE, MoonshineSpeechEncoder
+from ser_models.encoders.moonshine_streaming import MOONSHINE_STREAMING, MoonshineStreamingSpeechEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.encoders.wavlm import WavLMEncoder
 from ser_models.encoders.whisper import QWEN2_AUDIO, VOXTRAL, WHISPER, WhisperSpeechEncoder, WhisperTower
@@ -46,6 +47,8 @@ OWN: dict[str, Family] = {
     "voxtral_encoder": Family(encoder=WhisperTower, licence="Apache-2.0"),
     "voxtral": Family(encoder=WhisperTower, licence="Apache-2.0", tower=VOXTRAL),
     "moonshine": Family(encoder=MoonshineSpeechEncoder, licence="MIT", tower=MOONSHINE),
+    "moonshine_streaming_encoder": Family(encoder=MoonshineStreamingSpeechEncoder, licence="MIT"),
+    "moonshine_streaming": Family(encoder=MoonshineStreamingSpeechEncoder, licence="MIT", tower=MOONSHINE_STREAMING),
 }
 FAMILIES = Registry(OWN, "seral.encoders", as_family)
 """Hugging Face model_type -> the record of its family."""

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 
-def without_decoder(encoder: Any, decoder_settings: Mapping[str, Any]) -> Any:
+def without_decoder(encoder: Any, decoder_settings: Mapping[str, Any], config: Any = None) -> Any:
     """The full model around an encoder, its decoder shrunk to zero layers and zero weights.
+
+    `config`: of the full model, where it is not the encoder's.
 
     An encoder saved by itself has other weight names than its checkpoint: `AutoModel` would take it for one, find none
     of its weights and start from random ones with only a warning.
@@ -18,7 +20,7 @@ def without_decoder(encoder: Any, decoder_settings: Mapping[str, Any]) -> Any:
     from transformers import AutoModel
 
     auto: Any = AutoModel
-    config = copy.deepcopy(encoder.config)
+    config = copy.deepcopy(encoder.config if config is None else config)
     config.update(dict(decoder_settings))
     config.architectures = None
     with torch.device("meta"):

@@ -14,6 +14,9 @@ from transformers import (
     MoonshineConfig,
     MoonshineForConditionalGeneration,
     MoonshineModel,
+    MoonshineStreamingConfig,
+    MoonshineStreamingForConditionalGeneration,
+    MoonshineStreamingModel,
     Qwen2AudioConfig,
     Qwen2AudioEncoder,
     Qwen2AudioEncoderConfig,
@@ -37,6 +40,8 @@ from transformers import (
 
 from ser_models.encoders import SpeechEncoder, wrap
 
+LANGUAGE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+LANGUAGE |= {"intermediate_size": 16, "vocab_size": 40}
 TRANSFORMER = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
 STEM = {
     "num_hidden_layers": 3,
@@ -73,6 +78,14 @@ VOXTRAL = {
     "num_mel_bins": 80,
     "max_source_positions": 50,
 }
+STREAMING = {
+    **LANGUAGE,
+    "encoder_config": {**TRANSFORMER, "num_hidden_layers": 3, "num_key_value_heads": 4},
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 1,
+}
+STREAMING["encoder_config"]["sliding_windows"] = ((16, 4), (16, 0), (8, 4))
 WHISPER = {
     **TOWER,
     "decoder_layers": 1,
@@ -105,15 +118,15 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "whisper": lambda: WhisperModel(WhisperConfig(**WHISPER)).get_encoder(),
     "qwen2_audio": lambda: Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**TOWER)),
     "voxtral": lambda: VoxtralEncoder(VoxtralEncoderConfig(**VOXTRAL)),
+    "moonshine_streaming": lambda: MoonshineStreamingModel(MoonshineStreamingConfig(**STREAMING)).get_encoder(),
     "moonshine": lambda: MoonshineModel(MoonshineConfig(**MOONSHINE)).get_encoder(),
 }
 """Every family, and its variants that take another path through the code."""
 
-LANGUAGE = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-LANGUAGE |= {"intermediate_size": 16, "vocab_size": 40}
 AUDIO_IN_WORDS: dict[str, Callable[[], torch.nn.Module]] = {
     "whisper": lambda: WhisperForConditionalGeneration(WhisperConfig(**WHISPER)),
     "moonshine": lambda: MoonshineForConditionalGeneration(MoonshineConfig(**MOONSHINE)),
+    "moonshine_streaming": lambda: MoonshineStreamingForConditionalGeneration(MoonshineStreamingConfig(**STREAMING)),
     "qwen2_audio": lambda: Qwen2AudioForConditionalGeneration(
         Qwen2AudioConfig(
             audio_config={**TOWER, "model_type": "qwen2_audio_encoder"},

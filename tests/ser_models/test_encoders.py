@@ -73,7 +73,9 @@ def reference(encoder: SpeechEncoder, clip: Tensor) -> tuple[tuple[Tensor, ...],
     hook = encoder.layers[-1].register_forward_hook(
         lambda _, __, output: ends.append(output[0] if isinstance(output, tuple) else output)
     )
-    states = encoder.model(expected, output_hidden_states=True).hidden_states
+    # Moonshine's windows are closed by a mask alone.
+    masked = {"attention_mask": torch.ones_like(expected)} if "streaming" in encoder.family else {}
+    states = encoder.model(expected, output_hidden_states=True, **masked).hidden_states
     hook.remove()
     # Behind it some networks average pairs of frames or go on with strided convolutions.
     return states, ends[0] if encoder.final_norm is None else encoder.final_norm(ends[0])
