@@ -41,7 +41,7 @@ class MoonshineStreamingSpeechEncoder(SpeechEncoder):
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
         config: Any = model.config
-        self.frame_samples = round(config.sample_rate * config.frame_ms / 1000)
+        self.frame_samples: int = round(config.sample_rate * config.frame_ms / 1000)
         super().__init__(
             model,
             width=config.hidden_size,
@@ -92,8 +92,8 @@ class MoonshineStreamingSpeechEncoder(SpeechEncoder):
         return frame_BTD
 
     def _layer_inputs(self, hidden_BTD: Tensor, mask_BT: Tensor) -> dict[str, Any]:
-        windows = {tuple(window) for window in self.model.config.sliding_windows}
-        return {"bias_of": {window: window_bias(mask_BT, *window, hidden_BTD.dtype) for window in windows}}
+        windows: set[tuple[int, int]] = {(back, ahead) for back, ahead in self.model.config.sliding_windows}
+        return {"bias_of": {window: window_bias(mask_BT, window, hidden_BTD.dtype) for window in windows}}
 
     def _run_layer(self, layer: Any, hidden_BTD: Tensor, inputs: dict[str, Any]) -> Tensor:
         window = tuple(self.model.config.sliding_windows[layer.self_attn.layer_idx])
@@ -101,10 +101,11 @@ class MoonshineStreamingSpeechEncoder(SpeechEncoder):
         return output_BTD
 
 
-def window_bias(mask_BT: Tensor, back: int, ahead: int, dtype: torch.dtype) -> Tensor:
+def window_bias(mask_BT: Tensor, window: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """Bias on attention scores that leaves weight to real frames fewer than so many back or ahead, -> (B, 1, T, T)."""
     time = torch.arange(mask_BT.shape[1], device=mask_BT.device)
     back_TT = time[:, None] - time
+    back, ahead = window
     near_TT = ((back_TT >= 0) & (back_TT < back)) | ((back_TT < 0) & (-back_TT < ahead))
     open_B1TT = near_TT & mask_BT[:, None, None, :]
     bias_B1TT = torch.zeros(open_B1TT.shape, dtype=dtype, device=mask_BT.device)

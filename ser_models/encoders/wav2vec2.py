@@ -27,7 +27,7 @@ from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
 class Wav2Vec2Encoder(SpeechEncoder):
     """A transformers Wav2Vec2Model, HubertModel, Data2VecAudioModel, UniSpeechModel or UniSpeechSatModel.
 
-    The last hidden state is the transformer's also where convolutions with strides follow it (`add_adapter`).
+    Convolutions with strides that follow the transformer (`add_adapter`) are taken off: states are the transformer's.
     """
 
     config_fields: ClassVar[tuple[str, ...]] = (
@@ -45,7 +45,10 @@ class Wav2Vec2Encoder(SpeechEncoder):
     targets = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
-        config: Any = model.config
+        network: Any = model
+        config = network.config
+        if getattr(config, "add_adapter", False):
+            network.adapter, config.add_adapter = None, False
         super().__init__(
             model,
             width=config.hidden_size,
