@@ -17,6 +17,7 @@ from ser_models.encoders.encoder import EncoderOutput, SpeechEncoder
 from ser_models.encoders.family import Family, as_family
 from ser_models.encoders.moonshine import MOONSHINE, MoonshineSpeechEncoder
 from ser_models.encoders.moonshine_streaming import MOONSHINE_STREAMING, MoonshineStreamingSpeechEncoder
+from ser_models.encoders.spectrogram_transformer import DEVIATION, MEAN, SpectrogramTransformerEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.encoders.wavlm import WavLMEncoder
 from ser_models.encoders.whisper import QWEN2_AUDIO, VOXTRAL, WHISPER, WhisperSpeechEncoder, WhisperTower
@@ -46,6 +47,9 @@ OWN: dict[str, Family] = {
     "qwen2_audio": Family(encoder=WhisperTower, licence="Apache-2.0", tower=QWEN2_AUDIO),
     "voxtral_encoder": Family(encoder=WhisperTower, licence="Apache-2.0"),
     "voxtral": Family(encoder=WhisperTower, licence="Apache-2.0", tower=VOXTRAL),
+    "audio-spectrogram-transformer": Family(
+        encoder=SpectrogramTransformerEncoder, licence="BSD-3-Clause", preparation={"mean": MEAN, "std": DEVIATION}
+    ),
     "moonshine": Family(encoder=MoonshineSpeechEncoder, licence="MIT", tower=MOONSHINE),
     "moonshine_streaming_encoder": Family(encoder=MoonshineStreamingSpeechEncoder, licence="MIT"),
     "moonshine_streaming": Family(encoder=MoonshineStreamingSpeechEncoder, licence="MIT", tower=MOONSHINE_STREAMING),

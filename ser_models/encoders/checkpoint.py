@@ -40,7 +40,7 @@ def read_checkpoint(source: str, families: Mapping[str, Family]) -> tuple[Any, b
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{source} cannot be read as a checkpoint: {reason}") from error
     _check_complete(source, encoder, missing)
-    return encoder, _standardises(source)
+    return encoder, _standardises(source, family.preparation)
 
 
 def _read(source: str, tower: Tower | None) -> tuple[Any, Collection[str]]:
@@ -108,12 +108,15 @@ def _check_complete(source: str, encoder: torch.nn.Module, missing: Collection[s
         raise ValueError(f"{source} lacks {len(gaps)} weights of its encoder, first {gaps[0]!r}: is it the right file?")
 
 
-def _standardises(source: str) -> bool:
+def _standardises(source: str, preparation: Mapping[str, float]) -> bool:
     """do_normalize of the checkpoint's feature extractor; False where it has none."""
     settings = _feature_extractor(source)
     rate = settings.get("sampling_rate", SAMPLE_RATE_HZ)
     if rate != SAMPLE_RATE_HZ:
         raise ValueError(f"{source} expects audio at {rate} Hz; encoders here are given {SAMPLE_RATE_HZ} Hz")
+    for name, value in preparation.items():
+        if settings.get(name, value) != value:
+            raise ValueError(f"{source} prepares its input with {name} {settings[name]}; encoders here take {value}")
     # Left unsaid, transformers' waveform extractor standardises.
     unsaid = settings.get("feature_extractor_type") == "Wav2Vec2FeatureExtractor"
     return bool(settings.get("do_normalize", unsaid))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ser_models.encoders.encoder import SpeechEncoder
@@ -32,6 +32,8 @@ class Family:
     """Class that prepares and pads clips and runs the network; its `targets` say where adapters go by default."""
     licence: str
     """Licence of the checkpoints that are used most; each says its own."""
+    preparation: Mapping[str, float] = field(default_factory=dict)
+    """Settings of the feature extractor that the class is written for: checkpoints with others are refused."""
     tower: Tower | None = None
     """Place of the encoder in its checkpoints; None = they are the encoder, or such a one with a head."""
 

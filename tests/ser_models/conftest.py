@@ -7,6 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from transformers import (
+    ASTConfig,
+    ASTModel,
     Data2VecAudioConfig,
     Data2VecAudioModel,
     HubertConfig,
@@ -118,6 +120,7 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "whisper": lambda: WhisperModel(WhisperConfig(**WHISPER)).get_encoder(),
     "qwen2_audio": lambda: Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**TOWER)),
     "voxtral": lambda: VoxtralEncoder(VoxtralEncoderConfig(**VOXTRAL)),
+    "ast": lambda: ASTModel(ASTConfig(**TRANSFORMER, num_hidden_layers=3, num_mel_bins=32, max_length=98)),
     "moonshine_streaming": lambda: MoonshineStreamingModel(MoonshineStreamingConfig(**STREAMING)).get_encoder(),
     "moonshine": lambda: MoonshineModel(MoonshineConfig(**MOONSHINE)).get_encoder(),
 }
@@ -144,7 +147,7 @@ AUDIO_IN_WORDS: dict[str, Callable[[], torch.nn.Module]] = {
 }
 """Networks that write, as their checkpoints are published: an encoder is a part of them."""
 
-STANDARDISED = {"wav2vec2-group", "hubert-batch-norm", "moonshine"}
+STANDARDISED = {"ast", "wav2vec2-group", "hubert-batch-norm", "moonshine"}
 
 
 @pytest.fixture(params=sorted(NETWORKS))

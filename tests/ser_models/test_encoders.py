@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import (
+    ASTFeatureExtractor,
     AutoModel,
     BertConfig,
     BertModel,
@@ -36,6 +37,7 @@ from ser_models.encoders import (
 from ser_models.encoders.convolutions import masked_group_norm, standardise_clips
 from ser_models.encoders.embedded import FOLDER, mel_filters_in_time, untrained_twin
 from ser_models.encoders.mel import log_mel, mel_filters
+from ser_models.encoders.spectrogram_transformer import OF_THE_CLIP, SpectrogramTransformerEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.encoders.whisper import WhisperSpeechEncoder
 from ser_models.objectives import find_objective
@@ -66,6 +68,9 @@ def reference(encoder: SpeechEncoder, clip: Tensor) -> tuple[tuple[Tensor, ...],
     if isinstance(encoder, WhisperSpeechEncoder):
         extractor = WhisperFeatureExtractor(feature_size=80, chunk_length=1)
         expected = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_features"]
+    elif isinstance(encoder, SpectrogramTransformerEncoder):
+        extractor = ASTFeatureExtractor(num_mel_bins=32, max_length=98)
+        expected = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_values"]
     else:
         extractor = Wav2Vec2FeatureExtractor(do_normalize=encoder.normalise)
         expected = extractor(clip.numpy(), sampling_rate=SECOND, return_tensors="pt")["input_values"]
@@ -78,7 +83,13 @@ def reference(encoder: SpeechEncoder, clip: Tensor) -> tuple[tuple[Tensor, ...],
     states = encoder.model(expected, output_hidden_states=True, **masked).hidden_states
     hook.remove()
     # Behind it some networks average pairs of frames or go on with strided convolutions.
-    return states, ends[0] if encoder.final_norm is None else encoder.final_norm(ends[0])
+    last = ends[0] if encoder.final_norm is None else encoder.final_norm(ends[0])
+    if not isinstance(encoder, SpectrogramTransformerEncoder):
+        return states, last
+    # Tokens of one moment, one above another, come together: transformers has those of one band together.
+    patches = torch.arange(last.shape[1] - OF_THE_CLIP).view(encoder.bands, -1).T.flatten()
+    order = torch.cat([torch.arange(OF_THE_CLIP), patches + OF_THE_CLIP])
+    return tuple(state[:, order] for state in states), last[:, order]
 
 
 def test_the_page_on_encoders_says_what_the_table_says() -> None:
@@ -109,7 +120,7 @@ def test_hidden_states_equal_transformers_on_an_unpadded_clip(encoder: SpeechEnc
 
 @torch.no_grad()
 def test_padding_and_batch_composition_change_nothing(encoder: SpeechEncoder) -> None:
-    clips = speech(0.31, 0.9, 0.1403, 0.5)
+    clips = speech(0.31, 0.9, 0.1803, 0.5)
     together = encoder(*batch(clips))
     assert torch.equal(together.mask_BT.sum(1), encoder.frames(torch.tensor([len(clip) for clip in clips])))
     for index, clip in enumerate(clips):
@@ -143,8 +154,9 @@ def test_upper_refuses_a_hidden_state_that_does_not_exist(encoder: SpeechEncoder
 def test_a_clip_needs_enough_samples_for_one_frame(encoder: SpeechEncoder) -> None:
     shortest = encoder.minimal_samples
     wave_BS = torch.zeros(2, SECOND)
-    assert encoder(wave_BS, torch.tensor([SECOND, shortest])).mask_BT.sum(1)[1] == 1
-    assert encoder.frames(torch.tensor([shortest, shortest - 1])).tolist() == [1, 0]
+    fewest = encoder.bands + OF_THE_CLIP if isinstance(encoder, SpectrogramTransformerEncoder) else 1
+    assert encoder(wave_BS, torch.tensor([SECOND, shortest])).mask_BT.sum(1)[1] == fewest
+    assert encoder.frames(torch.tensor([shortest, shortest - 1])).tolist() == [fewest, 0]
     with pytest.raises(ValueError, match=rf"clip 1 has {shortest - 1} samples.*at least {shortest}"):
         encoder(wave_BS, torch.tensor([SECOND, shortest - 1]))
 
@@ -428,6 +440,17 @@ def test_a_checkpoint_for_another_sampling_rate_is_refused(
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, "sampling_rate": 8000}))
     (tmp_path / SUMS).unlink()
     with pytest.raises(ValueError, match=r"8000 Hz.*16000 Hz"):
+        load_encoder(tmp_path)
+
+
+def test_a_checkpoint_whose_input_is_scaled_otherwise_is_refused(
+    make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
+) -> None:
+    save_encoder(make_encoder("ast"), tmp_path)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, "mean": -6.8}))
+    (tmp_path / SUMS).unlink()
+    with pytest.raises(ValueError, match=r"mean -6\.8; encoders here take -4\.2677393"):
         load_encoder(tmp_path)
 
 
