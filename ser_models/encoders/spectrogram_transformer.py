@@ -4,7 +4,7 @@ transformers pads every clip to 10.24 s and lets it attend to the padding. Here 
 and the table of positions is cut to the batch's longest. Tokens come in order of time, those of one moment by
 frequency, after the two that stand for the clip: a "frame" of the interface is one of them.
 
-# B batch · S samples · M mel bands · R frames of the spectrogram · T tokens · D features
+# B batch · S samples · M mel bands · T frames of the spectrogram, then tokens · D features
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ class SpectrogramTransformerEncoder(SpeechEncoder):
         return [self.model.embeddings.patch_embeddings]
 
     def project(self, wave_BS: Tensor, length_B: Tensor) -> Tensor:
-        level_BRM = self.mel(wave_BS[:, : self.limit_samples])
+        level_BTM = self.mel(wave_BS[:, : self.limit_samples])
         if self.normalise:
-            level_BRM = (level_BRM - MEAN) / (2 * DEVIATION)
+            level_BTM = (level_BTM - MEAN) / (2 * DEVIATION)
         embeddings = self.model.embeddings
-        spectrogram = level_BRM.to(self.model.dtype).transpose(1, 2).unsqueeze(1)
+        spectrogram = level_BTM.to(self.model.dtype).transpose(1, 2).unsqueeze(1)
         patch_BTD = embeddings.patch_embeddings.projection(spectrogram).permute(0, 3, 2, 1).flatten(1, 2)
         of_the_clip = (embeddings.cls_token, embeddings.distillation_token)
         tokens = [token.expand(len(wave_BS), -1, -1) for token in of_the_clip]

@@ -80,6 +80,16 @@ def test_a_folder_that_does_not_say_what_it_is_still_opens(tmp_path: Path) -> No
         read_options(LoopOptions, str(tmp_path), "loop")
 
 
+def test_a_run_with_code_of_a_package_is_opened_when_the_package_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SERAL_PLUGINS", raising=False)
+    (tmp_path / "config.yaml").write_text("pool: p\nrun: r\nclasses: [a, b]\nstrategy: somebodys:outskirts\n")
+    with pytest.raises(OptionError, match=r"set SERAL_PLUGINS=somebodys if it may run") as error:
+        read_options(LoopOptions, str(tmp_path))
+    assert "another release" not in str(error.value)
+
+
 def test_where_there_is_no_run_it_is_said(tmp_path: Path) -> None:
     assert verb_of(str(tmp_path)) is None
     with pytest.raises(StateError, match="there is no run at"):

@@ -77,7 +77,7 @@ def run_cells(
         )
         for cell in missing
     }
-    with track(label, len(missing)) as advance:
+    with track(label if missing else None, len(missing)) as advance:
         run_side_by_side(waiting, on, advance)
     storage.tidy(run)
     return {cell: storage.read_json(uri) for cell, uri in uris.items()}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from ser_models import registry
 from seral import storage
 from seral.errors import OptionError, StateError
 from seral.options import Options, OptionsT, deep_copy, parse
@@ -128,6 +129,8 @@ def read_options(model: type[OptionsT], run: str, *verbs: str) -> OptionsT:
         return parse(model, values)
     except OptionError as error:
         path = storage.join(run, CONFIG)
+        if registry.PACKAGES in str(error):  # which has to be allowed, whatever release it is
+            raise OptionError(f"{path}: {error}") from error
         raise OptionError(f"{path} is of another release or kind of run; give another folder: {error}") from error
 
 
