@@ -27,6 +27,8 @@ from transformers import (
     VoxtralEncoderConfig,
     VoxtralForConditionalGeneration,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerModel,
     Wav2Vec2Model,
     WavLMConfig,
     WavLMModel,
@@ -90,6 +92,12 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "wav2vec2-layer": lambda: Wav2Vec2Model(Wav2Vec2Config(**TRANSFORMER, **STEM, **LAYER)),
     "wav2vec2-adapter": lambda: Wav2Vec2Model(
         Wav2Vec2Config(**TRANSFORMER, **STEM, **LAYER, add_adapter=True, num_adapter_layers=1)
+    ),
+    "wav2vec2-conformer": lambda: Wav2Vec2ConformerModel(
+        Wav2Vec2ConformerConfig(**TRANSFORMER, **STEM, **GROUP, conv_depthwise_kernel_size=7)
+    ),
+    "wav2vec2-conformer-rotary": lambda: Wav2Vec2ConformerModel(
+        Wav2Vec2ConformerConfig(**TRANSFORMER, **STEM, **LAYER, position_embeddings_type="rotary")
     ),
     "hubert-group": lambda: HubertModel(HubertConfig(**TRANSFORMER, **STEM, **GROUP)),
     "hubert-batch-norm": lambda: HubertModel(
