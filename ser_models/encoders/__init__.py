@@ -12,12 +12,13 @@ from torch import nn
 
 from ser_models.checksums import check_checksums, write_checksums
 from ser_models.encoders.checkpoint import fingerprint, read_checkpoint
-from ser_models.encoders.conformer import Wav2Vec2ConformerSpeechEncoder
 from ser_models.encoders.embedded import seral_tiny, seral_tiny_untrained
 from ser_models.encoders.encoder import EncoderOutput, SpeechEncoder
 from ser_models.encoders.family import Family, as_family
 from ser_models.encoders.moonshine import MOONSHINE, MoonshineSpeechEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
+from ser_models.encoders.wav2vec2_bert import Wav2Vec2BertSpeechEncoder
+from ser_models.encoders.wav2vec2_conformer import Wav2Vec2ConformerSpeechEncoder
 from ser_models.encoders.wavlm import WavLMEncoder
 from ser_models.encoders.whisper import QWEN2_AUDIO, VOXTRAL, WHISPER, WhisperSpeechEncoder, WhisperTower
 from ser_models.registry import Registry
@@ -37,6 +38,7 @@ __all__ = [
 OWN: dict[str, Family] = {
     "wav2vec2": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),
     "wav2vec2-conformer": Family(encoder=Wav2Vec2ConformerSpeechEncoder, licence="Apache-2.0"),
+    "wav2vec2-bert": Family(encoder=Wav2Vec2BertSpeechEncoder, licence="MIT"),
     "hubert": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),
     "wavlm": Family(encoder=WavLMEncoder, licence="CC BY-SA 3.0"),
     "data2vec-audio": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),
