@@ -54,8 +54,9 @@ def target_pattern(encoder: SpeechEncoder, top_layers: int | None, targets: tupl
     unknown = sorted(set(targets) - set(linears))
     if unknown:
         raise ValueError(f"no linear layer {unknown[0]!r} in {encoder.family}'s layers; known: {', '.join(linears)}")
-    numbers = "|".join(str(layer) for layer in layers)
-    return rf"(.*\.)?layers\.({numbers})\.(.*\.)?({'|'.join(re.escape(target) for target in targets)})"
+    first = next(name for name, module in encoder.model.named_modules() if module is encoder.layers[0])
+    folder, numbers = re.escape(first.rpartition(".")[0]), "|".join(str(layer) for layer in layers)
+    return rf"(.*\.)?{folder}\.({numbers})\.(.*\.)?({'|'.join(re.escape(target) for target in targets)})"
 
 
 def _made_by_peft(encoder: SpeechEncoder) -> list[str]:

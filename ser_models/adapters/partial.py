@@ -63,13 +63,13 @@ def attach_full(encoder: SpeechEncoder, options: FullOptions, *, seed: int) -> S
     """Train the whole encoder, or all of it above the stem."""
     for part in [encoder.model] if options.stem else [*encoder.layers, encoder.final_norm]:
         if part is not None:
-            _train(part, "full")
+            _train(part, "full", but=encoder.unused)
     register(encoder, "full", options)
     return encoder
 
 
-def _train(part: nn.Module, tag: str, only: tuple[str, ...] | None = None) -> None:
-    """Mark the own weights of every module of a part."""
-    for module in part.modules():
+def _train(part: nn.Module, tag: str, only: tuple[str, ...] | None = None, but: tuple[str, ...] = ()) -> None:
+    """Mark the own weights of every module of a part, except those whose names in it begin with one of `but`."""
+    for path, module in part.named_modules():
         names = [name for name, _ in module.named_parameters(recurse=False) if only is None or name in only]
-        mark_as_adapter(module, names, tag)
+        mark_as_adapter(module, [name for name in names if not f"{path}.{name}".lstrip(".").startswith(but)], tag)

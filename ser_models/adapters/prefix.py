@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ser_models.adapters.injection import default_targets
 from ser_models.adapters.parameters import adapted_layers, refuse_second, register
 from ser_models.encoders import SpeechEncoder
-from ser_models.encoders.encoder import attention_of
+from ser_models.encoders.encoder import attention_of, head_width
 
 ATTENTION = "sdpa_with_prefix"
 START_STD = 0.02
@@ -70,12 +71,14 @@ class Prefix(nn.Module):
 def attach_prefix(encoder: SpeechEncoder, options: PrefixOptions, *, seed: int) -> SpeechEncoder:
     """Put a prefix into the attention of each adapted layer of an encoder in place, and freeze the rest."""
     refuse_second(encoder, "prefix")
+    _, keys = default_targets(encoder, at_least=2)[:2]
     generator = torch.Generator().manual_seed(seed)
     device = next(encoder.parameters()).device
     for index in adapted_layers(encoder, options.top_layers):
         attention: Any = attention_of(encoder.layers[index])
-        heads = attention.k_proj.out_features // attention.head_dim
-        attention.prefix = Prefix(heads, options.length, attention.head_dim, generator).to(device)
+        width = head_width(attention)
+        heads = getattr(attention, keys).out_features // width
+        attention.prefix = Prefix(heads, options.length, width, generator).to(device)
     encoder.model.config._attn_implementation = ATTENTION
     register(encoder, "prefix", options)
     return encoder
@@ -87,6 +90,9 @@ def _attend(
     """transformers' fused attention, with the module's prefix if it has one."""
     prefix = getattr(module, "prefix", None)
     if prefix is not None:
+        # The positions of a Conformer: a prefix has none.
+        if (position_bias := settings.pop("position_bias", None)) is not None:
+            attention_mask = position_bias if attention_mask is None else position_bias + attention_mask
         key, value, attention_mask = prefix(key, value, attention_mask)
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 

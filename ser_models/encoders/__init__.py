@@ -19,6 +19,8 @@ from ser_models.encoders.moonshine import MOONSHINE, MoonshineSpeechEncoder
 from ser_models.encoders.moonshine_streaming import MOONSHINE_STREAMING, MoonshineStreamingSpeechEncoder
 from ser_models.encoders.spectrogram_transformer import DEVIATION, MEAN, SpectrogramTransformerEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
+from ser_models.encoders.wav2vec2_bert import Wav2Vec2BertSpeechEncoder
+from ser_models.encoders.wav2vec2_conformer import Wav2Vec2ConformerSpeechEncoder
 from ser_models.encoders.wavlm import WavLMEncoder
 from ser_models.encoders.whisper import QWEN2_AUDIO, VOXTRAL, WHISPER, WhisperSpeechEncoder, WhisperTower
 from ser_models.registry import Registry
@@ -37,6 +39,8 @@ __all__ = [
 
 OWN: dict[str, Family] = {
     "wav2vec2": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),
+    "wav2vec2-conformer": Family(encoder=Wav2Vec2ConformerSpeechEncoder, licence="Apache-2.0"),
+    "wav2vec2-bert": Family(encoder=Wav2Vec2BertSpeechEncoder, licence="MIT"),
     "hubert": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),
     "wavlm": Family(encoder=WavLMEncoder, licence="CC BY-SA 3.0"),
     "data2vec-audio": Family(encoder=Wav2Vec2Encoder, licence="Apache-2.0"),

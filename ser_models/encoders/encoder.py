@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ class SpeechEncoder(nn.Module, ABC):
     targets: ClassVar[tuple[str, ...]] = ()
     """Last names of the linears where adapters go by default: those of queries, keys, values and output of the
     attention, then both of the feed-forward, the second last."""
+    unused: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of weights that no hidden state depends on; they are saved, and never trained."""
     limit_samples: int | None = None
     """The longest clip that can be encoded; None = any."""
 
@@ -58,6 +60,9 @@ class SpeechEncoder(nn.Module, ABC):
         # Any: transformers types submodules as `Tensor | Module`, which would need a cast at every access.
         self.model: Any = model
         config: Any = model.config
+        for name, weight in model.named_parameters():
+            if name.startswith(self.unused):
+                weight.requires_grad_(False)
         self.family: str = config.model_type
         self.adapters: dict[str, Any] = {}
         """Adapters attached (ser_models.adapters), kind -> options, in the order in which they are attached."""
@@ -70,6 +75,14 @@ class SpeechEncoder(nn.Module, ABC):
         self.equal_lengths_only = equal_lengths_only
         """True where the wrapped network's *own* forward lets zero padding change real frames (GroupNorm over time)."""
         self.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch norms stay with their stored statistics, so that a batch never shifts its clips."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm1d):
+                module.eval()
+        return self
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -219,6 +232,12 @@ def attention_of(layer: Any) -> nn.Module:
     """The self-attention of a transformer layer, whatever its family calls it."""
     attention: nn.Module = layer.attention if hasattr(layer, "attention") else layer.self_attn
     return attention
+
+
+def head_width(attention: Any) -> int:
+    """Features of one head of a self-attention, whatever its family calls them."""
+    width: int = attention.head_dim if hasattr(attention, "head_dim") else attention.head_size
+    return width
 
 
 def check_clips(wave_BS: Tensor, length_B: Tensor, minimal_samples: int) -> None:

@@ -8,6 +8,7 @@ precision leaves noise in bands that hold hardly anything, which standardising w
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal
 
 import torch
@@ -38,15 +39,17 @@ class KaldiMel(nn.Module):
         super().__init__()
         from transformers.audio_utils import mel_filter_bank, window_function
 
-        filters = mel_filter_bank(
-            num_frequency_bins=1 + TRANSFORM_SAMPLES // 2,
-            num_mel_filters=bands,
-            min_frequency=20.0,
-            max_frequency=8000.0,
-            sampling_rate=16_000,
-            mel_scale="kaldi",
-            triangularize_in_mel_space=True,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "At least one mel filter has all zero values")  # of 128 bands, as trained
+            filters = mel_filter_bank(
+                num_frequency_bins=1 + TRANSFORM_SAMPLES // 2,
+                num_mel_filters=bands,
+                min_frequency=20.0,
+                max_frequency=8000.0,
+                sampling_rate=16_000,
+                mel_scale="kaldi",
+                triangularize_in_mel_space=True,
+            )
         self.scale = scale
         self.register_buffer("filters_FM", torch.from_numpy(filters), persistent=False)
         shape = window_function(WINDOW_SAMPLES, window, periodic=False)
@@ -58,7 +61,8 @@ class KaldiMel(nn.Module):
         before = torch.cat([framed[..., :1], framed[..., :-1]], dim=-1)
         framed = (framed - PREEMPHASIS * before) * self.window.double()
         power_BTF = torch.fft.rfft(framed, TRANSFORM_SAMPLES).abs().square()
-        return (power_BTF @ self.filters_FM.double()).clamp(min=SMALLEST_ENERGY).log()
+        level_BTM: Tensor = (power_BTF @ self.filters_FM.double()).clamp(min=SMALLEST_ENERGY).log()
+        return level_BTM
 
 
 def kaldi_frames(length_B: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
     )
 
     targets = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
+    unused: ClassVar[tuple[str, ...]] = ("masked_spec_embed", "adapter.")
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
         network: Any = model

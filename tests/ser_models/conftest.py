@@ -31,7 +31,11 @@ from transformers import (
     VoxtralEncoder,
     VoxtralEncoderConfig,
     VoxtralForConditionalGeneration,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
     Wav2Vec2Config,
+    Wav2Vec2ConformerConfig,
+    Wav2Vec2ConformerModel,
     Wav2Vec2Model,
     WavLMConfig,
     WavLMModel,
@@ -55,6 +59,7 @@ STEM = {
 }
 GROUP = {"feat_extract_norm": "group", "num_conv_pos_embeddings": 16}
 LAYER = {"feat_extract_norm": "layer", "num_conv_pos_embeddings": 16, "do_stable_layer_norm": True}
+BERT = {"num_hidden_layers": 3, "conv_depthwise_kernel_size": 7, "left_max_position_embeddings": 6}
 MOONSHINE = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -105,6 +110,22 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "wav2vec2-layer": lambda: Wav2Vec2Model(Wav2Vec2Config(**TRANSFORMER, **STEM, **LAYER)),
     "wav2vec2-adapter": lambda: Wav2Vec2Model(
         Wav2Vec2Config(**TRANSFORMER, **STEM, **LAYER, add_adapter=True, num_adapter_layers=1)
+    ),
+    "wav2vec2-conformer": lambda: Wav2Vec2ConformerModel(
+        Wav2Vec2ConformerConfig(**TRANSFORMER, **STEM, **GROUP, conv_depthwise_kernel_size=7)
+    ),
+    "wav2vec2-conformer-rotary": lambda: Wav2Vec2ConformerModel(
+        Wav2Vec2ConformerConfig(**TRANSFORMER, **STEM, **LAYER, position_embeddings_type="rotary")
+    ),
+    "wav2vec2-bert": lambda: Wav2Vec2BertModel(Wav2Vec2BertConfig(**TRANSFORMER, **BERT)),
+    "wav2vec2-bert-adapter": lambda: Wav2Vec2BertModel(
+        Wav2Vec2BertConfig(
+            **TRANSFORMER,
+            **BERT,
+            position_embeddings_type="relative",
+            add_adapter=True,
+            use_intermediate_ffn_before_adapter=True,
+        )
     ),
     "hubert-group": lambda: HubertModel(HubertConfig(**TRANSFORMER, **STEM, **GROUP)),
     "hubert-batch-norm": lambda: HubertModel(

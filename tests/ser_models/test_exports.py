@@ -26,7 +26,15 @@ from ser_models.exports.graph import GRAPH, ONNX
 from ser_models.inference import Model
 
 MakeEncoder = Callable[[str], SpeechEncoder]
-FAMILIES = ["wav2vec2-group", "hubert-batch-norm", "wavlm-group", "data2vec-audio", "whisper", "moonshine"]
+FAMILIES = [
+    "wav2vec2-group",
+    "wav2vec2-conformer",
+    "hubert-batch-norm",
+    "wavlm-group",
+    "data2vec-audio",
+    "whisper",
+    "moonshine",
+]
 OWN = "gate+bottleneck+prefix+wap"
 TOLERANCE = 1e-4
 SAMPLES = (6000, 9000, 4000)
