@@ -22,6 +22,10 @@ README = (ROOT / "README.md").read_text()
 PYTHONS = [name for name in os.environ.get("SERAL_PYTHONS", "").split(":") if name] or [sys.executable]
 """Interpreters that the wheel is installed for."""
 
+OTHERS = ("3.12", "3.13")
+"""Versions of Python for which the light parts of the wheel, without torch and Ray, are tried where they are there."""
+LIGHT = {"fsspec", "numpy", "pyarrow", "pydantic", "pyyaml", "rich", "typer"}
+
 Run = Callable[[str], str]
 
 
@@ -66,6 +70,46 @@ def test_every_python_of_the_classifiers_is_allowed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     versions = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
     assert project["requires-python"] == f">={versions[0]}"
+
+
+def interpreter(version: str) -> str | None:
+    """A Python of this version that runs, on the path or of pyenv."""
+    of_pyenv = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
+    for path in (shutil.which(f"python{version}"), *map(str, of_pyenv)):
+        if path and subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return path
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", OTHERS)
+def test_what_lists_and_reads_works_on_newer_pythons(version: str, wheel: Path, tmp_path: Path) -> None:
+    if not (python := interpreter(version)):
+        pytest.skip(f"no Python {version} here")
+    required = {name for line in requires(wheel) if (name := re.split(r"[^\w-]", line)[0].lower()) in LIGHT}
+    assert required == LIGHT
+    script = f"""
+        {python} -m venv venv
+        venv/bin/pip install -q --constraint {ROOT / "constraints.txt"} {" ".join(LIGHT)}
+        venv/bin/pip install -q --no-deps {wheel}
+        venv/bin/python -W error -m compileall -q venv/lib/python{version}/site-packages/seral
+        venv/bin/python -W error -m compileall -q venv/lib/python{version}/site-packages/ser_models
+        venv/bin/seral --version
+        venv/bin/seral loop run --json-schema > /dev/null
+        venv/bin/seral config emodb-lora > /dev/null
+        venv/bin/seral init speech
+    """
+    done = subprocess.run(["bash", "-ec", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done
+    assert "seral loop run run.yaml" in done.stdout
+
+
+def requires(wheel: Path) -> list[str]:
+    """What a wheel requires, extras left out."""
+    with zipfile.ZipFile(wheel) as files:
+        (name,) = (name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+        lines = files.read(name).decode().splitlines()
+    return [line.removeprefix("Requires-Dist: ") for line in lines if line.startswith("Requires-Dist: ")]
 
 
 @pytest.mark.slow
