@@ -1,4 +1,4 @@
-"""Where frames of Conformers stand: positions for transformers' wav2vec 2.0 Conformer and w2v-BERT.
+"""Positions of frames in the layers of transformers' wav2vec 2.0 Conformer and w2v-BERT.
 
 They are computed for every batch. transformers keeps those of an earlier one, with its device and its mode: those of a
 batch in inference mode cannot be trained on. Gulati et al. 2020 (arXiv 2005.08100), section 2.1.

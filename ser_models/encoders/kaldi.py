@@ -58,7 +58,8 @@ class KaldiMel(nn.Module):
         before = torch.cat([framed[..., :1], framed[..., :-1]], dim=-1)
         framed = (framed - PREEMPHASIS * before) * self.window.double()
         power_BTF = torch.fft.rfft(framed, TRANSFORM_SAMPLES).abs().square()
-        return (power_BTF @ self.filters_FM.double()).clamp(min=SMALLEST_ENERGY).log()
+        level_BTM: Tensor = (power_BTF @ self.filters_FM.double()).clamp(min=SMALLEST_ENERGY).log()
+        return level_BTM
 
 
 def kaldi_frames(length_B: Tensor) -> Tensor:
