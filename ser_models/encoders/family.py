@@ -29,11 +29,11 @@ class Family:
     """One family of encoders, under the `model_type` of its checkpoints."""
 
     encoder: EncoderClass
-    """Its class tells how clips are prepared and padded, and where adapters go by default (`targets`)."""
+    """Class of its encoders; it tells how clips are prepared and padded, and where adapters go (`targets`)."""
     licence: str
     """Licence of the checkpoints that are used most; each says its own."""
     tower: Tower | None = None
-    """Where it stands in its checkpoints; None = they are the encoder, or such a one with a head."""
+    """Place in its checkpoints; None = they are the encoder, or such a one with a head."""
 
 
 def as_family(part: Any) -> Family:

@@ -9,7 +9,7 @@ same numbers as with 30 s of silence.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,7 @@ VOXTRAL = Tower(network=voxtral_network, weights=r"(model\.)?audio_tower\.", con
 class WhisperSpeechEncoder(SpeechEncoder):
     """A transformers WhisperEncoder."""
 
-    config_fields = ("activation_function", "encoder_attention_heads")
+    config_fields: ClassVar[tuple[str, ...]] = ("activation_function", "encoder_attention_heads")
     depth_fields = ("encoder_layers", "num_hidden_layers")
     targets = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
