@@ -140,6 +140,9 @@ def draw_weights(model: nn.Module, generator: torch.Generator) -> None:
         else:
             limit = math.sqrt(3.0 / _fan_in(weight))
             weight.uniform_(-limit, limit, generator=generator)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.reset_running_stats()
 
 
 def _fan_in(weight: Tensor) -> int:

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from ser_models.encoders import SpeechEncoder, wrap
+from ser_models.encoders.embedded import untrained_twin
 from ser_models.encoders.kaldi import KaldiMel, kaldi_frames, standardise_bands
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -100,6 +101,13 @@ def test_a_batch_never_shifts_its_clips_in_training(make_encoder: Callable[[str]
         torch.testing.assert_close(encoder.train()(*clip).hidden_LBTD, still_LBTD)
         assert encoder.training
         assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+
+
+def test_an_untrained_twin_has_no_statistics_of_speech(make_encoder: Callable[[str], SpeechEncoder]) -> None:
+    twin = untrained_twin(make_encoder("wav2vec2-conformer"))
+    norm = twin.layers[0].conv_module.batch_norm
+    assert not norm.running_mean.any()
+    assert bool((norm.running_var == 1).all())
 
 
 def made_up() -> list[Tensor]:
