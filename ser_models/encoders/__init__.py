@@ -55,8 +55,10 @@ OWN: dict[str, Family] = {
         encoder=SpectrogramTransformerEncoder, licence="BSD-3-Clause", preparation={"mean": MEAN, "std": DEVIATION}
     ),
     "moonshine": Family(encoder=MoonshineSpeechEncoder, licence="MIT", tower=MOONSHINE),
-    "moonshine_streaming_encoder": Family(encoder=MoonshineStreamingSpeechEncoder, licence="MIT"),
-    "moonshine_streaming": Family(encoder=MoonshineStreamingSpeechEncoder, licence="MIT", tower=MOONSHINE_STREAMING),
+    **dict.fromkeys(
+        ("moonshine_streaming", "moonshine_streaming_encoder"),
+        Family(encoder=MoonshineStreamingSpeechEncoder, licence="MIT", tower=MOONSHINE_STREAMING),
+    ),
 }
 FAMILIES = Registry(OWN, "seral.encoders", as_family)
 """Hugging Face model_type -> the record of its family."""

@@ -52,7 +52,7 @@ def _rename(encoder: SpeechEncoder, folder: Path, base: str) -> None:
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     config |= {"base_model_name_or_path": base, "task_type": "FEATURE_EXTRACTION"}
     # Of a sequence-to-sequence checkpoint AutoModel gives both halves, whose layers have the same names.
-    inner = "encoder." if encoder.model.config.is_encoder_decoder else ""
+    inner = "" if encoder.checkpoint() is encoder.model else "encoder."
     if inner:
         for field in ("target_modules", "feedforward_modules"):
             if config.get(field):
