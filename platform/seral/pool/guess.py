@@ -24,7 +24,7 @@ from seral.corpora.formats.lhotse import kind_of
 from seral.corpora.formats.webdataset import SUFFIXES, TAR
 from seral.corpora.keywords import keywords
 from seral.corpora.reading.join import OF_THE_CLIP
-from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files, files_below
+from seral.corpora.reading.tree import DECODABLE, TO_CONVERT, audio_files, files_below, walking_once
 from seral.corpora.reading.utterance import Utterance
 from seral.corpora.scheme import COVERED, Scheme, find_scheme
 from seral.corpora.tables import Table, look_at_tables
@@ -200,7 +200,7 @@ def _corpora(root: Path) -> Iterator[Proposal]:
     """Readers whose naming convention nearly all files follow, those of most utterances first."""
     counts: dict[str, tuple[int, int]] = {}
     corpora = [name for name, reader in READERS.items() if not {"columns", "corpus"} & keywords(reader).keys()]
-    with track("trying readers", len(corpora)) as advance:
+    with walking_once(), track("trying readers", len(corpora)) as advance:
         for name in corpora:
             try:
                 items = [*READERS[name](root)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, overload
@@ -24,6 +26,9 @@ TO_CONVERT = frozenset({".m4a", ".aac", ".mp4", ".webm", ".wma", ".amr", ".3gp"}
 """Formats libsndfile cannot read, but PyAV can (the extra `codecs`); without it the import reports these files."""
 SLAB = 4_096
 """Names of files that are Python's strings at a time."""
+
+_walked: dict[tuple[Path, frozenset[str]], AudioFiles] | None = None
+"""Folder and suffixes -> the files, in a block of `walking_once`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ class AudioFile:
     source: str
     """Relative to the root, POSIX style."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The stem, the corpus's own name for the utterance."""
         return PurePosixPath(self.source).stem
@@ -86,6 +91,8 @@ class AudioFiles(Sequence[AudioFile]):
 
     def __init__(self, base: Path, names: pa.LargeBinaryArray, sizes: pa.Int64Array) -> None:
         self._base, self._names, self._sizes = base, names, sizes
+        self._few: list[AudioFile] = []
+        """All of them, once they were asked for, where they are no more than SLAB."""
 
     @staticmethod
     def of(base: Path, suffixes: frozenset[str]) -> AudioFiles:
@@ -114,6 +121,12 @@ class AudioFiles(Sequence[AudioFile]):
         return self._file(self._names[at].as_py(), self._sizes[at].as_py())
 
     def __iter__(self) -> Iterator[AudioFile]:
+        if len(self) <= SLAB:
+            self._few = self._few or [*self._each()]
+            return iter(self._few)
+        return self._each()
+
+    def _each(self) -> Iterator[AudioFile]:
         for start in range(0, len(self), SLAB):
             slab = (column.slice(start, SLAB).to_pylist() for column in (self._names, self._sizes))
             yield from map(self._file, *slab)
@@ -202,7 +215,22 @@ def audio_files(root: Path, suffixes: frozenset[str]) -> AudioFiles:
     base = root.resolve()
     if not base.is_dir():
         raise ReaderError(f"{root} is not a folder")
-    return AudioFiles.of(base, suffixes)
+    if _walked is None:
+        return AudioFiles.of(base, suffixes)
+    if (base, suffixes) not in _walked:
+        _walked[base, suffixes] = AudioFiles.of(base, suffixes)
+    return _walked[base, suffixes]
+
+
+@contextmanager
+def walking_once() -> Iterator[None]:
+    """In the block a tree is walked once for all readers that list the same kinds of files: nothing in it changes."""
+    global _walked
+    _walked = {}
+    try:
+        yield
+    finally:
+        _walked = None
 
 
 def _text(name: str) -> str:
