@@ -127,7 +127,7 @@ def _start(arguments: dict[str, Any]) -> None:
     for left in reversed(range(STARTS)):
         guard = Guard(speaks=ending.active()) if sys.platform == "linux" else None
         stop: Callable[[], object] = guard.finish if guard else ray.shutdown
-        ending.end_with_the_command(close=ray.shutdown, stop=stop, farewell=guard.farewell if guard else int)
+        ending.end_with_the_command(close=ray.shutdown, stop=stop, farewell=guard.farewell if guard else lambda: None)
         try:
             with guard.marking() if guard else nullcontext(), patience(START_S):
                 _init(arguments)

@@ -47,7 +47,7 @@ def _read(source: str, tower: Tower | None) -> tuple[Any, Collection[str]]:
     """The network of a checkpoint, or of a tower in it alone, and the names of weights that it lacks."""
     from transformers import AutoConfig, AutoModel  # takes seconds: whoever loads no encoder does without
 
-    network: Any = AutoModel if tower is None else tower.network()
+    network: Any = AutoModel if tower is None else tower.network_class()
     options: dict[str, Any] = {}
     if tower is not None:
         options = {"key_mapping": {f"^{tower.weights}": ""}}

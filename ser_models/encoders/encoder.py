@@ -240,6 +240,12 @@ def head_width(attention: Any) -> int:
     return width
 
 
+def refuse_to_standardise(model: nn.Module, normalise: bool) -> None:
+    """Raise ValueError where clips were to be standardised for a network whose log-mel input has its own scaling."""
+    if normalise:
+        raise ValueError(f"do_normalize is not supported with {type(model).__name__}: log-mel has its own scaling")
+
+
 def check_clips(wave_BS: Tensor, length_B: Tensor, minimal_samples: int) -> None:
     """Refuse a batch whose lengths do not fit its samples, or that holds a clip too short for a single frame."""
     if torch.compiler.is_compiling():  # a graph that is traced for clips of any length has no lengths to look at

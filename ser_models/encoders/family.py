@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from ser_models.encoders.encoder import SpeechEncoder
@@ -16,12 +17,17 @@ EncoderClass = Callable[..., SpeechEncoder]
 class Tower:
     """An encoder inside checkpoints of more than itself, of which nothing else is read."""
 
-    network: Callable[[], Any]
-    """Imports the class of transformers."""
+    network: str
+    """Module and name of the class of transformers, which is imported when it is needed."""
     weights: str
     """Regular expression of what comes before its weights' names."""
     config: str | None = None
     """Name of its configuration within the checkpoint's; None = they are one."""
+
+    def network_class(self) -> Any:
+        """The class of transformers."""
+        module, _, name = self.network.rpartition(".")
+        return getattr(import_module(module), name)
 
 
 @dataclass(frozen=True, kw_only=True)

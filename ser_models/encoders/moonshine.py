@@ -26,15 +26,9 @@ from ser_models.encoders.decoderless import without_decoder
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
 from ser_models.encoders.family import Tower
 
-
-def moonshine_network() -> Any:
-    """The class of transformers."""
-    from transformers.models.moonshine.modeling_moonshine import MoonshineEncoder
-
-    return MoonshineEncoder
-
-
-MOONSHINE = Tower(network=moonshine_network, weights=r"(model\.)?encoder\.")
+MOONSHINE = Tower(
+    network="transformers.models.moonshine.modeling_moonshine.MoonshineEncoder", weights=r"(model\.)?encoder\."
+)
 
 
 class MoonshineSpeechEncoder(SpeechEncoder):

@@ -21,15 +21,10 @@ HALVINGS = 2
 """Convolutions of stride 2 between the frames of a few milliseconds and those of the transformer."""
 
 
-def moonshine_streaming_network() -> Any:
-    """The class of transformers."""
-    from transformers.models.moonshine_streaming.modeling_moonshine_streaming import MoonshineStreamingEncoder
-
-    return MoonshineStreamingEncoder
-
-
 MOONSHINE_STREAMING = Tower(
-    network=moonshine_streaming_network, weights=r"(model\.)?encoder\.", config="encoder_config"
+    network="transformers.models.moonshine_streaming.modeling_moonshine_streaming.MoonshineStreamingEncoder",
+    weights=r"(model\.)?encoder\.",
+    config="encoder_config",
 )
 
 

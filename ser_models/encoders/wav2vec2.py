@@ -27,7 +27,7 @@ from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
 class Wav2Vec2Encoder(SpeechEncoder):
     """A transformers Wav2Vec2Model, HubertModel, Data2VecAudioModel, UniSpeechModel or UniSpeechSatModel.
 
-    Convolutions with strides that follow the transformer (`add_adapter`) are taken off: states are the transformer's.
+    The last hidden state is the transformer's also where convolutions with strides follow it (`add_adapter`).
     """
 
     config_fields: ClassVar[tuple[str, ...]] = (
@@ -46,10 +46,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
     unused: ClassVar[tuple[str, ...]] = ("masked_spec_embed", "adapter.")
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
-        network: Any = model
-        config = network.config
-        if getattr(config, "add_adapter", False):
-            network.adapter, config.add_adapter = None, False
+        config: Any = model.config
         super().__init__(
             model,
             width=config.hidden_size,

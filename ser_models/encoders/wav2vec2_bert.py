@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ser_models.encoders.conformer import POSITION_FIELDS, TARGETS, conformer_positions
-from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
+from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, refuse_to_standardise
 from ser_models.encoders.kaldi import KaldiMel, kaldi_frames, standardise_bands
 from ser_models.encoders.mel import HOP_SAMPLES, WINDOW_SAMPLES
 
@@ -40,8 +40,7 @@ class Wav2Vec2BertSpeechEncoder(SpeechEncoder):
     unused = ("masked_spec_embed", "intermediate_ffn.", "adapter.")
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
-        if normalise:
-            raise ValueError(f"do_normalize is not supported with {type(model).__name__}: log-mel has its own scaling")
+        refuse_to_standardise(model, normalise)
         config: Any = model.config
         super().__init__(
             model,

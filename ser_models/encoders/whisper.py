@@ -16,37 +16,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ser_models.encoders.decoderless import without_decoder
-from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder
+from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, refuse_to_standardise
 from ser_models.encoders.family import Tower
 from ser_models.encoders.mel import HOP_SAMPLES, at_most, log_mel, mel_filters
 
 FRAME_SAMPLES = 2 * HOP_SAMPLES
 
 
-def whisper_network() -> Any:
-    """The class of transformers."""
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-    return WhisperEncoder
-
-
-def qwen2_audio_network() -> Any:
-    """The class of transformers."""
-    from transformers import Qwen2AudioEncoder
-
-    return Qwen2AudioEncoder
-
-
-def voxtral_network() -> Any:
-    """The class of transformers."""
-    from transformers import VoxtralEncoder
-
-    return VoxtralEncoder
-
-
-WHISPER = Tower(network=whisper_network, weights=r"(model\.)?encoder\.")
-QWEN2_AUDIO = Tower(network=qwen2_audio_network, weights=r"(model\.)?audio_tower\.", config="audio_config")
-VOXTRAL = Tower(network=voxtral_network, weights=r"(model\.)?audio_tower\.", config="audio_config")
+WHISPER = Tower(network="transformers.models.whisper.modeling_whisper.WhisperEncoder", weights=r"(model\.)?encoder\.")
+QWEN2_AUDIO = Tower(network="transformers.Qwen2AudioEncoder", weights=r"(model\.)?audio_tower\.", config="audio_config")
+VOXTRAL = Tower(network="transformers.VoxtralEncoder", weights=r"(model\.)?audio_tower\.", config="audio_config")
 
 
 class WhisperSpeechEncoder(SpeechEncoder):
@@ -57,8 +36,7 @@ class WhisperSpeechEncoder(SpeechEncoder):
     targets = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 
     def __init__(self, model: nn.Module, *, normalise: bool) -> None:
-        if normalise:
-            raise ValueError(f"do_normalize is not supported with {type(model).__name__}: log-mel has its own scaling")
+        refuse_to_standardise(model, normalise)
         config: Any = model.config
         super().__init__(
             model,

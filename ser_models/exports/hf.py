@@ -117,7 +117,7 @@ def _class_of(network: Any, encoder: Any, kinds: Sequence[str]) -> type[SerForAu
 def _network_class(config: Mapping[str, Any]) -> Any:
     """transformers' class of an encoder network by its configuration: of Whisper's and its like, the encoder alone."""
     if tower := FAMILIES[str(config["model_type"])].tower:
-        return tower.network()
+        return tower.network_class()
     auto: Any = AutoModel
     with torch.device("meta"):
         network = auto.from_config(AutoConfig.for_model(**config))
