@@ -395,6 +395,19 @@ def test_several_begin_one_ledger_at_once(url: str) -> None:
         assert len(ledger.people()) == 8
 
 
+def test_one_waits_for_whoever_writes_to_a_new_file(tmp_path: Path) -> None:
+    """SQLite's own waiting leaves out the change of a file's journal, where two would wait for each other."""
+    file = str(tmp_path / "labels.sqlite")
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        timer = threading.Timer(0.5, other.execute, ["COMMIT"])
+        timer.start()
+        with closing(Ledger.create(file, PROJECT)) as ledger:
+            assert not other.in_transaction
+            assert ledger.people() == []
+        timer.join()
+
+
 def test_a_file_keeps_what_was_committed(tmp_path: Path) -> None:
     ledger = Ledger.create(str(tmp_path / "labels.sqlite"), PROJECT)
     with sqlite3.connect(tmp_path / "labels.sqlite") as plain:

@@ -18,6 +18,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -33,6 +34,8 @@ from seral.secrets.environment import secret
 
 BUSY_S = 30.0
 """Time that a writer waits for the others, SQLite only."""
+
+POLL_S = 0.01
 
 TABLES = sa.MetaData()
 PROJECT = sa.Table(
@@ -278,8 +281,22 @@ def _prepare(connection: sqlite3.Connection, _: object) -> None:
     Transactions are begun by us alone.
     """
     connection.isolation_level = None
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+    _turn_to_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _turn_to_wal(connection: sqlite3.Connection) -> None:
+    """SQLite waits for nobody here while another turns the same new file: that would be two who wait for each other."""
+    deadline = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_S)
 
 
 def _begin_writing(connection: sa.Connection) -> None:
