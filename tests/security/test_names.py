@@ -19,8 +19,19 @@ from seral.pool.check import check_pool
 from seral.pool.derive import SelectOptions, merge_pools, select_from_pool
 from seral.pool.revisions import read_entry
 from seral.pool.shards import TABLES, open_pool, shard_uri
+from seral.security.paths import check_name, check_names
 
 IDS = ["../../x", "a/b", "/etc/x", "..", ".x", "a\\b", "a\nb", "x" * 300, ""]
+
+
+@pytest.mark.parametrize("name", ["a\n", "x" * 201, "\x7f", "ü\n"])
+def test_one_name_and_a_column_of_them_are_judged_alike(name: str) -> None:
+    for check in (check_name(fine, "a clip") for fine in ("a", "x" * 200, "ü" * 200, "a b", "a.b")):
+        check_names(pa.array([check]), "a clip")
+    with pytest.raises(PoolError, match="a name has no"):
+        check_name(name, "a clip")
+    with pytest.raises(PoolError, match="a name has no"):
+        check_names(pa.array(["a", name]), "a clip")
 
 
 def write_pool(folder: Path, ids: list[str], shard: str = "made-1", corpus: str = "made") -> str:

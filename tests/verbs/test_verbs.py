@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from corpus_layouts.pool_rows import write_large_pool
 
 from seral.options import Options, every_option
 from seral.verbs import VERBS, Verb, file_of
@@ -149,6 +150,14 @@ def test_a_corpus_is_guessed_without_pandas(tmp_path: Path) -> None:
     run = "import contextlib\nfrom seral.cli import main\nwith contextlib.suppress(SystemExit): main()"
     late = HEAVY & imported_by(f"sys.argv = ['seral', 'pool', 'guess', {str(tmp_path)!r}]; {run}")
     assert not late, f"`seral pool guess` would wait for {', '.join(sorted(late))}"
+
+
+def test_a_pool_is_counted_without_pandas(tmp_path: Path) -> None:
+    """Arrow imports pandas for values of Python, for groups and for what becomes an array of numpy."""
+    pool = write_large_pool(tmp_path / "pool", 100, shard_rows=60)
+    run = "import contextlib\nfrom seral.cli import main\nwith contextlib.suppress(SystemExit): main()"
+    late = HEAVY & imported_by(f"sys.argv = ['seral', 'pool', 'stats', {pool!r}]; {run}")
+    assert not late, f"`seral pool stats` would wait for {', '.join(sorted(late))}"
 
 
 def test_options_are_listed_without_what_they_are_for() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -33,7 +32,7 @@ def read_facts(pool: Pool, look: Callable[[pa.Table], object] = len) -> pa.Table
     `look` is called with these columns, `utterance_id` and `duplicate_of` of one shard after another.
     """
     names = ["utterance_id", "duplicate_of", *WORDS, *MEASURES]
-    parts = [_coded(pa.schema([UTTERANCE.field(name) for name in names]).empty_table())]
+    parts = [_coded(pa.Table.from_batches([], pa.schema([UTTERANCE.field(name) for name in names])))]
     for shard in pool.shards:
         rows = pool.read(shard, names)
         look(rows)
@@ -48,9 +47,9 @@ def _coded(rows: pa.Table) -> pa.Table:
 
 def describe(pool: Pool, facts: pa.Table) -> dict[str, Any]:
     """The statistics of a pool by what `read_facts` has read of it."""
-    corpora = facts["corpus"].combine_chunks()
-    code_N, names = np.asarray(corpora.indices), corpora.dictionary.to_pylist()
-    by_corpus = {name: _stats(facts.filter(pa.array(code_N == names.index(name)))) for name in sorted(names)}
+    corpora = {name.as_py(): name for name in facts["corpus"].unique().dictionary}
+    parts = ((name, facts.filter(pc.equal(facts["corpus"], corpora[name]))) for name in sorted(corpora))
+    by_corpus = {name: _stats(part, len(part["speaker"].drop_null().unique())) for name, part in parts}
     uris = [pool.table_uri("quarantine", shard) for shard in pool.shards]
     reasons = storage.read_tables(uris, QUARANTINE, ["reason"])["reason"]
     return {
@@ -58,19 +57,18 @@ def describe(pool: Pool, facts: pa.Table) -> dict[str, Any]:
         "pool_hash": pool.hash,
         "shards": len(pool.shards),
         "bytes": sum(shard["bytes"] for shard in pool.manifest["shards"].values()),
-        **_stats(facts),
+        **_stats(facts, sum(corpus["speakers"] for corpus in by_corpus.values())),
         "quarantined": _counts(reasons),
         "corpora": by_corpus,
     }
 
 
-def _stats(facts: pa.Table) -> dict[str, Any]:
+def _stats(facts: pa.Table, speakers: int) -> dict[str, Any]:
     hours = pc.sum(facts["duration_s"]).as_py() or 0.0
-    named = facts.select(["corpus", "speaker"]).filter(pc.is_valid(facts["speaker"]))
     return {
         "utterances": facts.num_rows,
         "hours": round(hours / 3600, 3),
-        "speakers": named.group_by(["corpus", "speaker"]).aggregate([]).num_rows,
+        "speakers": speakers,
         "languages": sorted(language for language in facts["language"].unique().to_pylist() if language),
         "duplicates": pc.sum(facts["is_duplicate"]).as_py() or 0,
         "channel_faults": _counts(facts["channel_fault"].drop_null()),

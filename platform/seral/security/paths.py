@@ -12,23 +12,22 @@ import pyarrow.compute as pc
 
 from seral.errors import PoolError
 
-NAME = r"^[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*$"
-"""Text that may be the name of a file: no separators, no control characters, no dot in front."""
-PLAIN = re.compile(NAME)
 LONGEST = 200
 """Characters of a name; a file system takes 255 bytes."""
+NAME = rf"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{{0,{LONGEST - 1}}}"
+"""Text that may be the name of a file: no separators, no control characters, no dot in front."""
 
 
 def check_name(name: str, what: str) -> str:
     """The name, where it may be that of a file. Raises PoolError, which says what has it."""
-    if not PLAIN.match(name) or len(name) > LONGEST:
+    if not re.fullmatch(NAME, name):
         raise PoolError(f"{what} {name[:80]!r}: a name has no / or \\, no dot in front, {LONGEST} characters at most")
     return name
 
 
 def check_names(names: pa.Array | pa.ChunkedArray, what: str) -> None:
     """Check a column of names, as `check_name` does each."""
-    fine = pc.and_(pc.match_substring_regex(names, NAME), pc.less_equal(pc.utf8_length(names), LONGEST))
+    fine = pc.match_substring_regex(names, f"^(?:{NAME})$")
     if not pc.all(fine, min_count=0).as_py():
         check_name(names.filter(pc.invert(fine))[0].as_py(), what)
 

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from statistics import fmean
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from seral.corpora.reading.utterance import Vote
 from seral.security.text import parse_json
 
 VOTES = "votes"
 """Column of a table that holds all votes on a clip: a list of objects with the fields of `Vote`, or that as JSON."""
-_LISTED = TypeAdapter(tuple[Vote, ...])
+_LISTED = TypeAdapter(tuple[Vote, ...], config=ConfigDict(defer_build=True))
 
 
 def winners(votes: Iterable[Vote]) -> list[str]:
