@@ -165,6 +165,22 @@ def test_an_ensemble_disagrees_in_the_place_of_dropout_passes(run_values: dict[s
         parse(LoopOptions, values | {"ensemble": 1})
 
 
+@pytest.mark.parametrize(("strategy", "passes"), [("bald", 5), ("dropquery", 4)])
+def test_bald_reads_models_and_dropquery_dropout(
+    run_values: dict[str, Any], tmp_path: Path, strategy: str, passes: int
+) -> None:
+    values = run_values | {"strategy": strategy, "dropout_passes": 4, "full_arm": False, "random_arm": False}
+    names = list[set[str]]()
+
+    def look(rounds: Sequence[RoundSummary]) -> None:
+        if len(rounds) == 1:
+            names.append(set(pq.read_table(tmp_path / "arm" / "rounds" / "0000" / "selection").column_names))
+
+    in_process(parse(LoopOptions, values), tmp_path, look)
+    of_passes = {name.partition("_")[0] for name in names[0] if name.endswith("_" + run_values["classes"][0])}
+    assert of_passes - {"p"} == {f"p{number + 1}" for number in range(passes)}
+
+
 def test_strategies_stand_beside_one_another_in_one_run(run_values: dict[str, Any]) -> None:
     """An arm each, on the same budget; more may join a run that is there, and what was found stays."""
     values = run_values | {"strategy": "margin", "full_arm": False}

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from operator import mul
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,8 @@ def estimate(options: LoopOptions, task: Task, arms: Sequence[Arm], costs: UnitC
     if task.above is not None:
         frames = task.missing * task.clips if task.keeps_frames else task.ever_judged + sum(s[-1] for s in labels)
     scored = [_scored(arm, options, task) for arm in arms]
+    models = [1 + options.ensemble_for(arm.strategy) for arm in arms]
+    looks = sum(map(mul, scored, models)) / on.parts
     memory = PROCESS_BYTES + 3 * task.encoder_bytes + ROW_COPIES * 2 * task.row_bytes * (most + task.judged)
     memory += 0 if task.above is None else task.frame_bytes * (most + task.judged)
     memory += task.train * (CLIP_BYTES + 2 * task.embedding) / on.parts
@@ -183,7 +186,7 @@ def estimate(options: LoopOptions, task: Task, arms: Sequence[Arm], costs: UnitC
         driver_bytes=PROCESS_BYTES + task.encoder_bytes + CLIP_BYTES * task.clips,
         trajectory_bytes=memory,
         at_once=at_once,
-        hours={} if costs is None else _hours(options, task, labels, sum(scored) / on.parts / at_once, at_once, costs),
+        hours={} if costs is None else _hours(options, task, labels, models, looks / at_once, at_once, costs),
     )
 
 
@@ -209,10 +212,17 @@ def _run_bytes(
 
 
 def _hours(
-    options: LoopOptions, task: Task, labels: Sequence[Sequence[float]], looks: float, at_once: int, costs: UnitCosts
+    options: LoopOptions,
+    task: Task,
+    labels: Sequence[Sequence[float]],
+    models: Sequence[int],
+    looks: float,
+    at_once: int,
+    costs: UnitCosts,
 ) -> dict[str, float]:
-    """Hours by what they are spent on; `looks` are at clips of the pool, one after the other."""
-    look_s, trained = costs.weigh_s, sum(sum(steps) for steps in labels)
+    """Hours by what they are spent on: `models` are trained in each round of an arm, and `looks` are at clips of the
+    pool, one after the other."""
+    look_s, trained = costs.weigh_s, sum(count * sum(steps) for steps, count in zip(labels, models, strict=True))
     training_s = trained * costs.weigh_s * HEAD_PASSES
     if task.above is not None:
         if not options.proxy:

@@ -156,7 +156,7 @@ def score_pool(this: Round, examples: Examples, answers: Answers) -> PoolSummary
         return None
     options, needs = this.options, this.needs
     with this.times.phase("ensemble"):
-        members = _members(this, examples) if "dropout_RNC" in needs else ()
+        members = _members(this, examples)
     plan = ScoringPlan(
         store=this.data.store,
         model=this.model,
@@ -242,7 +242,7 @@ def _members(this: Round, examples: Examples) -> tuple[str, ...]:
     which have one optimum, differ too and no class is ever without a label.
     """
     folders = []
-    for member in range(this.options.ensemble):
+    for member in range(0 if this.is_last else this.options.ensemble_for(this.arm.strategy)):
         rng = np.random.default_rng([this.seed, member])
         weight_M = rng.exponential(size=len(examples.target.label_N)).astype(np.float32)
         folder = storage.join(this.path, "ensemble", str(member))

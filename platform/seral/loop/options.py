@@ -21,6 +21,8 @@ MAY_CHANGE |= {f"people.{name}" for name in ("ledger", "overlap", "max_skips", "
 
 WHOLE_BYTES = 500_000_000
 """Embeddings of a training part that are kept whole take no more."""
+MEMBERS = 5
+"""Models of an ensemble; as in Lakshminarayanan et al. 2017, arXiv 1612.01474."""
 PROJECTED = 256
 """Numbers of those that are not."""
 
@@ -64,10 +66,10 @@ class LoopOptions(TrainingOptions):
     """Frames of the whole pool, which adapters are trained and scored from, are kept where they take no more than so
     many GB; else those of what is labelled, dev and test, and each round encodes the pool anew. The picks are the same.
     """
-    ensemble: int = Field(default=0, ge=0)
-    """So many further models are trained every round for these strategies, which read their disagreement instead of
-    dropout passes: the same options on the same labels, from other seeds and with the labels weighed anew. For emcm it
-    is the number of ridge heads instead, 0 = eight."""
+    ensemble: int | None = Field(default=None, ge=0)
+    """So many further models are trained every round, which these strategies read instead of dropout passes: the same
+    options on the same labels, from other seeds and with the labels weighed anew. None: five for what goes by bald,
+    since passes of a linear layer hardly disagree, and none for others. For emcm the number of ridge heads, eight."""
     proxy: bool = False
     """Select with the head on frozen features and train adapters in the last round only: a few rounds of adapter
     training saved. "Selection via proxy", Coleman et al. 2020, arXiv 1906.11829."""
@@ -154,6 +156,18 @@ class LoopOptions(TrainingOptions):
     def annotator(self) -> str:
         """The name in seral.loop.annotators.ANNOTATORS of who gives the labels."""
         return "gold" if self.people is None else "people"
+
+    def ensemble_for(self, strategy: StrategyOptions) -> int:
+        """Further models that are trained every round for a strategy."""
+        if "dropout_RNC" not in strategy.needs:
+            return 0
+        parts = (strategy, *strategy.wrappers)
+        measures = {
+            strategy.name,
+            *STRATEGIES[strategy.name].goes_by,
+            *(p.parameters.get("uncertainty") for p in parts),
+        }
+        return self.ensemble if self.ensemble is not None else MEMBERS if "bald" in measures else 0
 
     @property
     def needs_surprisal(self) -> bool:
