@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.functional import cross_entropy, layer_norm, mse_loss
 
 from ser_models.adapters.wap import WapTransformer, random_linear, wap_of
@@ -109,7 +109,7 @@ class ClipDistillation(nn.Module):
         )
         loss = distillation_loss(student_BP, teacher_BP, self.centre_P)
         if self.training:
-            self.centre_P.mul_(CENTRE_RATE).add_(teacher_BP.mean(0), alpha=1 - CENTRE_RATE)
+            self.centre_P.mul_(CENTRE_RATE).add_(mean_of_all_workers(teacher_BP), alpha=1 - CENTRE_RATE)
         return loss
 
 
@@ -214,6 +214,15 @@ def distillation_loss(
     """`CE(softmax((t - c) / τ_t), softmax(s / τ_s))`, mean over B. Caron et al. 2021, equation 1; no gradient to t."""
     target_BP = torch.softmax((teacher_BP.detach() - centre_P) / teacher_temperature, -1)
     return cross_entropy(student_BP / student_temperature, target_BP)
+
+
+@torch.no_grad()
+def mean_of_all_workers(row_BP: Tensor) -> Tensor:
+    """Mean over the rows of all workers, (B, P) -> (P,), as of one batch of all; Caron et al. 2021, algorithm 1."""
+    total = torch.cat([row_BP.sum(0).float(), row_BP.new_tensor([len(row_BP)], dtype=torch.float32)])
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(total)
+    return total[:-1] / total[-1]
 
 
 def nearest_prototype(frame_ND: Tensor, prototype_KD: Tensor) -> Tensor:

@@ -21,11 +21,16 @@ def teacher_of(student: ModuleT) -> ModuleT:
 
 @torch.no_grad()
 def follow(teacher: nn.Module, student: nn.Module, rate: float) -> None:
-    """Move every parameter of the teacher towards the student's; rate (m) 1 leaves it as it is."""
+    """Move every parameter of the teacher towards the student's; rate (m) 1 leaves them as they are.
+
+    Buffers, which no gradient moves and the student keeps itself, are the student's.
+    """
     if not 0 <= rate <= 1:
         raise ValueError(f"the rate must lie in [0, 1], got {rate}")
     for mine, theirs in zip(teacher.parameters(), student.parameters(), strict=True):
         mine.mul_(rate).add_(theirs, alpha=1 - rate)
+    for buffer, newest in zip(teacher.buffers(), student.buffers(), strict=True):
+        buffer.copy_(newest)
 
 
 def rate_at(share: float, start: float = 0.99, end: float = 0.999) -> float:

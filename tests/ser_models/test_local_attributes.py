@@ -72,6 +72,16 @@ def test_a_teacher_with_rate_one_stays_and_with_rate_zero_is_the_student() -> No
         follow(teacher, student, 1.5)
 
 
+def test_a_teacher_has_its_student_s_buffers() -> None:
+    """Such as the statistics of a batch norm, which are no parameters."""
+    student = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    teacher = teacher_of(student)
+    student(torch.randn(8, 3, generator=generator()) + 5)
+    follow(teacher, student, 0.99)
+    assert all(map(torch.equal, teacher.buffers(), student.buffers()))
+    assert not torch.equal(teacher[1].running_mean, torch.zeros(2))
+
+
 def test_the_rate_rises_on_a_line() -> None:
     assert [rate_at(share) for share in (0.0, 0.5, 1.0)] == pytest.approx([0.99, 0.9945, 0.999])
 

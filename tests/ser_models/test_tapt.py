@@ -47,6 +47,7 @@ import numpy as np
 import torch
 from ser_models.encoders import load_encoder
 from ser_models.objectives import ClusterObjective, MaskedPredictionOptions, average_gradients
+from ser_models.objectives.local_attributes import mean_of_all_workers
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
@@ -60,6 +61,7 @@ scalars = objective.eval()(given["wave_BS"][rank::2], length_B, np.random.defaul
 scalars["loss"].backward()
 average_gradients(list(objective.trained().values()), scalars["masked"])
 torch.save({name: parameter.grad for name, parameter in objective.trained().items()}, f"{folder}/{rank}.pt")
+torch.save(mean_of_all_workers(given["row_BP"][rank::2]), f"{folder}/mean-{rank}.pt")
 # Left to the end of the process, gloo's threads sometimes abort it.
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
@@ -490,7 +492,7 @@ def test_held_out_scores_are_the_same_every_time_and_weigh_by_masked_frames(
     assert first["masked"] == frames.sum()
 
 
-def test_two_workers_have_the_gradients_of_one_batch(
+def test_two_workers_have_the_gradients_and_means_of_one_batch(
     make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path
 ) -> None:
     encoder = make_encoder("whisper")
@@ -502,7 +504,8 @@ def test_two_workers_have_the_gradients_of_one_batch(
     assert hidden_BT[::2].sum() != hidden_BT[1::2].sum()
     options = {"steps": OPTIONS.steps, "warmup_steps": OPTIONS.warmup_steps, "clusters": OPTIONS.clusters}
     arguments = {"wave_BS": wave_BS, "length_B": length_B, "hidden_BT": hidden_BT, "options": options}
-    torch.save(arguments | {"objective": objective.state_dict()}, tmp_path / "given.pt")
+    row_BP = torch.randn(5, 7, generator=torch.Generator().manual_seed(2))  # three of one worker, two of the other
+    torch.save(arguments | {"objective": objective.state_dict(), "row_BP": row_BP}, tmp_path / "given.pt")
     workers = [subprocess.Popen([sys.executable, "-c", ONE_OF_TWO, str(tmp_path), rank]) for rank in "01"]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     objective.eval()(wave_BS, length_B, np.random.default_rng(0), hidden_BT=hidden_BT)["loss"].backward()
@@ -510,6 +513,8 @@ def test_two_workers_have_the_gradients_of_one_batch(
     for name, parameter in objective.trained().items():
         assert torch.equal(first[name], second[name])
         torch.testing.assert_close(first[name], parameter.grad, rtol=1e-4, atol=1e-6)
+    for rank in "01":
+        torch.testing.assert_close(torch.load(tmp_path / f"mean-{rank}.pt"), row_BP.mean(0))
 
 
 def test_bad_input_is_named_with_what_was_expected(make_encoder: Callable[[str], SpeechEncoder]) -> None:
