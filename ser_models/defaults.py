@@ -18,8 +18,6 @@ CORAL_WEIGHT = 10.0
 CORAL_PROJECTION = 64
 """Directions whose covariances are brought together."""
 GROUP_SIZE = 4
-"""Layers in a `group` or `top_k`, as in the paper."""
-
-
+"""Layers in a `group` or `top_k`; ours, since the paper gives no size."""
 L2 = 0.03
 """Ridge penalty on the weights of a head of dimensions, by default."""

@@ -35,7 +35,7 @@ class AdaloraOptions(PeftOptions):
     rank: int = 8
     """Mean rank of the updates at the end: some keep more, some none."""
     alpha: float = 8.0
-    """Updates are scaled by alpha / rank."""
+    """Updates are scaled by alpha / start_rank, as peft does, also when ranks have gone."""
     penalty: float = 0.5
     """Weight of the orthogonality of A's rows and B's columns in the loss."""
     targets: tuple[str, ...] | None = None

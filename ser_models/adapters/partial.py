@@ -18,7 +18,8 @@ class BitfitOptions:
     """Options of BitFit: the layers whose biases are trained."""
 
     top_layers: int | None = None
-    """Only the top n transformer layers, so the frozen ones below can be cached; None = all."""
+    """Only the top n transformer layers, so the frozen ones below can be cached; None = all. Differs from the paper,
+    which trains every bias: those of the convolutional front and of the final norm stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)

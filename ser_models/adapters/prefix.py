@@ -28,24 +28,33 @@ class PrefixOptions:
 
     length: int = 16
     """P, learned positions before each layer's frames."""
+    hidden: int = 0
+    """Width of the hidden layer of the paper's reparametrisation, 512 there: a small network in each layer makes the
+    prefix of P learned vectors, which trains more steadily. 0 = keys and values are learned themselves."""
     top_layers: int | None = None
     """Only the top n transformer layers get one, so the frozen ones below can be cached; None = all."""
 
     def __post_init__(self) -> None:
         if self.length < 1:
             raise ValueError(f"length must be at least 1, got {self.length}")
+        if self.hidden < 0:
+            raise ValueError(f"hidden must be at least 0, got {self.hidden}")
 
 
 class Prefix(nn.Module):
     """Learned keys and values of one attention module. Unlike other adapters it changes the output from the start."""
 
-    def __init__(self, heads: int, length: int, head_width: int, generator: torch.Generator) -> None:
+    def __init__(self, heads: int, head_width: int, options: PrefixOptions, generator: torch.Generator) -> None:
         super().__init__()
         _join_attention()
-        self.enabled = True
-        for name in ("key", "value"):
-            drawn_HPD = START_STD * torch.randn(heads, length, head_width, generator=generator)
-            self.register_parameter(name, nn.Parameter(drawn_HPD))
+        self.enabled, self.heads = True, heads
+        width, hidden = heads * head_width, options.hidden
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("key", "value"), (heads, options.length, head_width))
+        if hidden:
+            shapes = {"source": (options.length, width), "inner": (hidden, width), "outer": (2 * width, hidden)}
+        for name, shape in shapes.items():
+            std = shape[1] ** -0.5 if hidden else START_STD
+            self.register_parameter(name, nn.Parameter(std * torch.randn(shape, generator=generator)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _join_attention()
@@ -53,7 +62,16 @@ class Prefix(nn.Module):
 
     def adapter_params(self) -> list[str]:
         """All of it."""
-        return ["key", "value"]
+        return [name for name, _ in self.named_parameters()]
+
+    def drawn(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the prefix, (H, P, D) each: `outer tanh(inner source)`, or learned themselves."""
+        if "key" in self._parameters:
+            return self.get_parameter("key"), self.get_parameter("value")
+        source, inner, outer = map(self.get_parameter, ("source", "inner", "outer"))
+        both = torch.tanh(source @ inner.T) @ outer.T
+        key_HPD, value_HPD = both.view(len(both), 2, self.heads, -1).permute(1, 2, 0, 3)
+        return key_HPD, value_HPD
 
     def forward(
         self, key_BHTD: Tensor, value_BHTD: Tensor, bias: Tensor | None
@@ -63,7 +81,7 @@ class Prefix(nn.Module):
             return key_BHTD, value_BHTD, bias
         key, value = (
             torch.cat([own.to(frames).expand(frames.shape[0], *own.shape), frames], dim=2)
-            for own, frames in ((self.get_parameter("key"), key_BHTD), (self.get_parameter("value"), value_BHTD))
+            for own, frames in zip(self.drawn(), (key_BHTD, value_BHTD), strict=True)
         )
         return key, value, None if bias is None else nn.functional.pad(bias, (key.shape[2] - key_BHTD.shape[2], 0))
 
@@ -78,7 +96,7 @@ def attach_prefix(encoder: SpeechEncoder, options: PrefixOptions, *, seed: int) 
         attention: Any = attention_of(encoder.layers[index])
         width = head_width(attention)
         heads = getattr(attention, keys).out_features // width
-        attention.prefix = Prefix(heads, options.length, width, generator).to(device)
+        attention.prefix = Prefix(heads, width, options, generator).to(device)
     encoder.model.config._attn_implementation = ATTENTION
     register(encoder, "prefix", options)
     return encoder

@@ -9,7 +9,12 @@ from ser_models.objectives.masks import MASKS
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedPredictionOptions:
-    """Options of masked prediction. Defaults are AFTER's, except `steps`, for pools of an hour or so."""
+    """Options of masked prediction.
+
+    Seconds of a step and of a clip, the optimiser's rate and its course, and the masks are AFTER's; the constants of
+    the contrastive objective are wav2vec 2.0's. Ours: `steps`, for pools of an hour or so, clusters and their layer,
+    which AFTER has no use for, and `freeze_front`: AFTER trains the front too.
+    """
 
     steps: int = 2000
     """Updates; AFTER used 20 000 on IEMOCAP."""

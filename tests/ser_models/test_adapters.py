@@ -195,21 +195,31 @@ def alike_beside_a_longer_clip(encoder: SpeechEncoder) -> bool:
 
 
 @torch.no_grad()
-def test_a_prefix_is_attended_to_like_frames(make_encoder: Callable[[str], SpeechEncoder]) -> None:
-    encoder = attach_adapters(make_encoder("hubert-group"), {"prefix": PrefixOptions(length=3)}, seed=0)
+@pytest.mark.parametrize("hidden", [0, 5])
+def test_a_prefix_is_attended_to_like_frames(
+    make_encoder: Callable[[str], SpeechEncoder], tmp_path: Path, hidden: int
+) -> None:
+    options = {"prefix": PrefixOptions(length=3, hidden=hidden)}
+    encoder = attach_adapters(make_encoder("hubert-group"), options, seed=0)
     attention = encoder.layers[0].attention
     hidden_BTD = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(1))
     query, key, value = (
         getattr(attention, name)(hidden_BTD).unflatten(-1, (4, 8)).transpose(1, 2)
         for name in ("q_proj", "k_proj", "v_proj")
     )
+    assert attention.prefix.drawn()[0].shape == (4, 3, 8)
     key, value = (
-        torch.cat([getattr(attention.prefix, name).expand(2, -1, -1, -1), prefix], 2)
-        for name, prefix in (("key", key), ("value", value))
+        torch.cat([own.expand(2, -1, -1, -1), frames], 2)
+        for own, frames in zip(attention.prefix.drawn(), (key, value), strict=True)
     )
     weight = torch.softmax(query @ key.transpose(-1, -2) / math.sqrt(8), -1)
     expected = attention.out_proj((weight @ value).transpose(1, 2).flatten(2))
     torch.testing.assert_close(attention(hidden_BTD)[0], expected)
+    of_layer = sum(parameter.numel() for parameter in attention.prefix.parameters())
+    assert of_layer == (3 * 32 + 5 * 32 + 2 * 32 * 5 if hidden else 2 * 3 * 32)
+    save_adapter(encoder, tmp_path)
+    again = load_adapter(make_encoder("hubert-group"), tmp_path)
+    assert torch.equal(again.layers[0].attention(hidden_BTD)[0], attention(hidden_BTD)[0])
 
 
 def test_adalora_moves_its_ranks_to_the_budget_and_keeps_them(make_encoder: Callable[[str], SpeechEncoder]) -> None:
