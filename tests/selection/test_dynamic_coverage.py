@@ -12,8 +12,8 @@ from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.strategies import dynamic_coverage
 from seral.selection.strategies.dynamic_coverage import competence, dcom
-from seral.selection.strategies.typical import pure_radius
 from seral.selection.strategies.uniform import drawn
+from seral.vectors.neighbourhoods import pure_radius
 from seral.vectors.view import View, unit_rows
 
 # N candidates · M labelled · C classes · D features

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.cluster import AgglomerativeClustering
 
 from seral.selection.candidates import Candidates
 from seral.selection.parts.local import Parts
@@ -151,6 +152,38 @@ def test_cluster_margin_equals_its_definition(count: int, k: int, beta: float, c
     queues = [queue for _, queue in sorted(of_cluster.items(), key=lambda item: (len(item[1]), item[0]))]
     expected = [queue[turn] for turn in range(len(short)) for queue in queues if turn < len(queue)]
     assert rows(cluster_margin(candidates, k, gen(), beta=beta, clusters=clusters)) == expected[:k]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 60), st.integers(1, 12), st.floats(1, 8), st.integers(1, 12), st.integers(0, 99))
+def test_cluster_margin_of_the_paper_equals_its_definition(
+    count: int, k: int, beta: float, rows_per_cluster: int, seed: int
+) -> None:
+    """All rows by average linkage; round and round the clusters, the smallest first, each gives any of its rows."""
+    candidates, k = pool(count, 0, seed), min(k, count)
+    margin_N = np.sort(candidates.need("probability_NC").astype(np.float64), axis=1) @ [0, -1, 1]
+    short = sorted(sorted(range(count), key=lambda row: (margin_N[row], row))[: math.ceil(beta * k)])
+    clusters = math.ceil(count / rows_per_cluster)
+    unit_ND = unit_rows(candidates.need("embedding_ND")).astype(np.float64)
+    cluster_of = AgglomerativeClustering(clusters, linkage="average").fit(unit_ND).labels_
+    of_cluster: dict[int, set[int]] = {}
+    for row in short:
+        of_cluster.setdefault(cluster_of[row], set()).add(row)
+    picks = rows(cluster_margin(candidates, k, gen(), beta=beta, rows_per_cluster=rows_per_cluster))
+    sizes = {cluster: len(members) for cluster, members in of_cluster.items()}
+    turns = sorted((turn, size) for size in sizes.values() for turn in range(size))[:k]
+    taken: dict[int, int] = {}
+    for pick, expected in zip(picks, turns, strict=True):
+        cluster = cluster_of[pick]
+        assert (taken.get(cluster, 0), sizes[cluster]) == expected
+        taken[cluster] = taken.get(cluster, 0) + 1
+    assert len(set(picks)) == k
+
+
+def test_any_shortlisted_row_of_a_cluster_may_be_taken() -> None:
+    candidates = pool(100, 0, 1)
+    first = {rows(cluster_margin(candidates, 1, np.random.default_rng(n), rows_per_cluster=25))[0] for n in range(30)}
+    assert len(first) > 1, "not always the smallest margin"
 
 
 def test_density_weighs_uncertainty_by_the_mean_similarity_to_all() -> None:

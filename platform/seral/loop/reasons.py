@@ -25,12 +25,12 @@ from seral.selection.strategies.dropout_query import share_of_changes
 from seral.selection.strategies.herding import least_distance, pool_weights
 from seral.selection.strategies.records import Strategy, best_by
 from seral.selection.strategies.spread import gradient_lengths
-from seral.selection.strategies.typical import spacing
 from seral.selection.strategies.uncertainty import UNCERTAINTIES, density_scores, total_direction, uncertainty_of
 from seral.selection.strategies.uniform import reversed_keys
 from seral.selection.strategies.wrappers import ByChance
 from seral.vectors.arrays import Doubles, Rows, Stored
 from seral.vectors.index import nearest
+from seral.vectors.neighbourhoods import spacing
 from seral.vectors.view import View, unit_rows
 
 SAMPLE, KEY = 5_000, "seral.why.picked"

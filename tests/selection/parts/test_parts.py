@@ -37,6 +37,7 @@ INNER: list[Any] = [
     {"name": "random", "by": "speaker"},
     {"name": "random", "by": "predicted"},
     {"name": "after", "uncertainty": "bald", "diversity": "k_center", "beta": 2},
+    {"name": "cluster_margin", "beta": 2, "rows_per_cluster": 3},
     {"name": "uncertainty_herding", "sample": 12},
     {"name": "auto", "source": True, "epsilon": 0.3},
     {"name": "auto", "source": True, "agreement": -1.0},

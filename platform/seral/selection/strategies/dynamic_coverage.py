@@ -13,10 +13,10 @@ from seral.selection.parts.local import Parts
 from seral.selection.parts.part import PoolPart
 from seral.selection.strategies import scores
 from seral.selection.strategies.checks import at_least
-from seral.selection.strategies.typical import pure_radius
 from seral.selection.strategies.uniform import drawn
 from seral.vectors.arrays import Doubles, Floats, Rows, Stored
 from seral.vectors.distances import Block, Points, distances
+from seral.vectors.neighbourhoods import pure_radius
 from seral.vectors.view import View, unit_rows
 
 # N candidates · M labelled · B rows of a block · D features

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from seral.selection.strategies.spread import badge, k_means_plus_plus
 from seral.selection.strategies.typical import prob_cover, typiclust
 from seral.selection.strategies.uncertainty import uncertainty_of
 from seral.vectors.index import kmeans
+from seral.vectors.neighbourhoods import linked
 from seral.vectors.view import View
 
 # N candidates · K clusters · D features
@@ -63,40 +65,47 @@ def cluster_margin(
     *,
     beta: float = 10.0,
     clusters: int | None = None,
-    points_per_cluster: int | None = None,
+    rows_per_cluster: int | None = None,
     threads: int = 1,
 ) -> list[str]:
     """The ⌈β·k⌉ smallest margins, taken from their clusters in turn, the smallest cluster first and in it the smallest
     margin. Citovsky et al. 2021, Cluster-Margin, arXiv 2107.14263.
 
-    Differs from the paper: k-means (k clusters by default) of the shortlist instead of hierarchical clustering of the
-    pool, which does not scale; the smallest margin of a cluster instead of any. Centroids are learnt on the shortlist,
-    or on `points_per_cluster` times as many of it as there are clusters, drawn by chance.
+    Differs from the paper: k-means of the shortlist, into k clusters by default, so that it is the smallest margin of
+    each cluster. With `rows_per_cluster`, 10 in the paper, it is the paper's: all candidates are clustered, by average
+    linkage, so many to a cluster in the mean, and any of a cluster's shortlisted rows is taken, by chance.
     """
-    at_least(1, "cluster_margin", clusters=clusters, points_per_cluster=points_per_cluster, threads=threads)
+    at_least(1, "cluster_margin", clusters=clusters, rows_per_cluster=rows_per_cluster, threads=threads)
     seed = int(rng.integers(2**31))
-    short = shortlist(candidates, k, beta, "margin")
-    cluster_N = kmeans(
-        View(short.need("embedding_ND"), unit=True),
-        min(clusters or k, len(short)),
-        seed,
-        spherical=True,
-        points_per_cluster=points_per_cluster,
-        threads=threads,
-    ).cluster_N
-    by_margin = np.argsort(-uncertainty_of(short, "margin"), kind="stable")
+    rows = np.sort(scores.top_rows(uncertainty_of(candidates, "margin"), shortlisted(k, beta)))
+    short = candidates.take(rows)
+    if rows_per_cluster is not None:
+        unit = View(candidates.need("embedding_ND"), unit=True)
+        cluster_N = linked(unit, math.ceil(len(unit) / rows_per_cluster), threads=threads)[rows]
+        in_turn = rng.permutation(len(short))
+    else:
+        cluster_N = kmeans(
+            View(short.need("embedding_ND"), unit=True),
+            min(clusters or k, len(short)),
+            seed,
+            spherical=True,
+            threads=threads,
+        ).cluster_N
+        in_turn = np.argsort(-uncertainty_of(short, "margin"), kind="stable")
     size_N = np.bincount(cluster_N)[cluster_N]
     # All first rows of clusters are taken before any second one.
     rank_N = np.empty(len(short), dtype=np.int64)
-    rank_N[by_margin] = scores.rank_in_group(cluster_N[by_margin])
+    rank_N[in_turn] = scores.rank_in_group(cluster_N[in_turn])
     order = np.lexsort((cluster_N, size_N, rank_N))
     ids: list[str] = short.ids[order[:k]].tolist()
     return ids
 
 
-def cluster_margin_looks_at(k: int, *, beta: float, **_: int | None) -> tuple[str, int]:
-    """The uncertainty by which `cluster_margin` shortlists, and how many."""
-    return "margin", shortlisted(k, beta)
+def cluster_margin_looks_at(
+    k: int, *, beta: float, rows_per_cluster: int | None = None, **_: int | None
+) -> tuple[str, int]:
+    """The uncertainty by which `cluster_margin` shortlists, and how many; the paper's looks at all candidates."""
+    return "margin", sys.maxsize if rows_per_cluster else shortlisted(k, beta)
 
 
 def shortlist(candidates: Candidates, k: int, beta: float, uncertainty: str) -> Candidates:

@@ -15,16 +15,17 @@ from seral.selection.parts.part import PoolPart
 from seral.selection.strategies.checks import at_least
 from seral.selection.strategies.clusters import ALL, learnt_on
 from seral.selection.strategies.uniform import drawn
-from seral.vectors.arrays import Doubles, Rows
+from seral.vectors.arrays import Rows
 from seral.vectors.index import kmeans, nearest, within
-from seral.vectors.view import View, slabs
+from seral.vectors.neighbourhoods import pure_radius, spacing
+from seral.vectors.view import View
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-# N candidates · M labelled · Q clusters · B rows (sampled) · D features
+# N candidates · M labelled · Q clusters · D features
 
-CLUSTERS, BALLS, SAMPLE = 8, 2_000, 50_000
+CLUSTERS, SAMPLE = 8, 50_000
 MEMBERS = 1_000
 """Rows of a cluster of a large pool among which typical ones are looked for."""
 
@@ -49,6 +50,8 @@ def typiclust(
     learnt on all rows, or on `points_per_cluster` times as many as there are clusters, drawn by chance;
     typical rows are looked for in a whole cluster, or among `members` of it. Where there are more than 200,000 rows
     these are 64 and 1000.
+    Differs from the authors' code, with which it shares four of five picks: there neighbours are unlabelled rows, half
+    of the cluster's at most, and others after each pick, distances are squared, and small clusters are left out.
     """
     counts = {
         "clusters": clusters,
@@ -103,22 +106,6 @@ class _TypicalFirst:
             others = np.setdiff1d(members, looked_at)
         order = np.argsort(spacing(self._unit.only(looked_at), self._neighbours, self._threads), kind="stable")
         return [int(row) for row in (*looked_at[order], *others) if row < self._free][::-1]
-
-
-def spacing(x: View, neighbours: int, threads: int) -> Doubles:
-    """Mean distance of every row to its nearest neighbours, itself not counted, (N, D) -> (N,)."""
-    spacing_N = np.zeros(len(x))
-    if len(x) == 1:
-        return spacing_N
-    for part in slabs(len(x), max(x.shape[1], neighbours)):
-        rows_B = np.arange(part.start, part.stop)
-        near = nearest(x.only(rows_B), x, min(neighbours + 1, len(x)), threads=threads)
-        own_BK = near.row_QK == rows_B[:, None]
-        # Copies of a row may come before it, and push it out: then the last of its neighbours is left out instead.
-        own_BK[~own_BK.any(axis=1), -1] = True
-        total_B = np.sqrt(np.where(own_BK, 0, near.distance_QK).astype(np.float64)).sum(axis=1)
-        spacing_N[part] = total_B / (near.row_QK.shape[1] - 1)
-    return spacing_N
 
 
 def prob_cover(
@@ -191,19 +178,3 @@ class _Cover:
         near_NN = self._near_NN
         rows: Rows = near_NN.indices[near_NN.indptr[row] : near_NN.indptr[row + 1]]
         return rows
-
-
-def pure_radius(unit: View, cluster_N: NDArray[np.int64], purity: float, threads: int) -> float:
-    """The largest of some radii whose balls hold rows of one cluster only, in a share `purity` of the balls.
-
-    Balls around at most BALLS rows are looked at.
-    """
-    rows = np.linspace(0, len(unit) - 1, min(BALLS, len(unit))).astype(np.intp)
-    # A ball is pure up to the nearest row of another cluster.
-    to_other_B = np.full(len(rows), 2.0)  # the diameter of the sphere
-    for cluster in np.unique(cluster_N[rows]):
-        mine, others = np.flatnonzero(cluster_N[rows] == cluster), np.flatnonzero(cluster_N != cluster)
-        if len(others):
-            neighbours = nearest(unit.only(rows[mine]), unit.only(others), 1, threads=threads)
-            to_other_B[mine] = np.sqrt(neighbours.distance_QK[:, 0])
-    return float(np.quantile(to_other_B, 1 - purity))
