@@ -13,6 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from ser_models.losses import (
     LOSSES,
+    ConcordanceQueue,
     calibrated_cross_entropy,
     ccc,
     ccc_loss,
@@ -92,6 +93,44 @@ def test_ccc_of_constants_is_zero_with_a_finite_gradient() -> None:
     ccc_loss(predicted, torch.zeros(4, 1)).backward()
     assert predicted.grad is not None
     assert bool(torch.isfinite(predicted.grad).all())
+
+
+def ratings(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predictions and ratings of one dimension from a population whose CCC is .60."""
+    target_N, noise_N = torch.randn(2, count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (0.6 * target_N + 0.8 * noise_N)[:, None].float(), target_N[:, None].float()
+
+
+def test_a_queue_judges_a_batch_with_past_clips_and_scales_its_gradient() -> None:
+    queue = ConcordanceQueue(1, size=20)
+    (x_NK, y_NK), parts = ratings(24, 0), (slice(0, 1), slice(1, 8), slice(8, 16), slice(16, 24))
+    assert torch.equal(queue(x_NK[parts[0]], y_NK[parts[0]]), rmse_loss(x_NK[parts[0]], y_NK[parts[0]]))
+    for part in parts[1:]:
+        batch_BK = x_NK[part].clone().requires_grad_(True)
+        loss = queue(batch_BK, y_NK[part])
+        loss.backward()
+        assert len(queue.target_QK) == min(20, part.stop)
+        whole_NK = torch.cat([x_NK[part], queue.predicted_QK[len(batch_BK) :]]).requires_grad_(True)
+        expected = ccc_loss(whole_NK, queue.target_QK)
+        expected.backward()
+        torch.testing.assert_close(loss, expected)
+        share = len(batch_BK) / len(whole_NK)
+        torch.testing.assert_close(batch_BK.grad * share, whole_NK.grad[: len(batch_BK)])
+    again = ConcordanceQueue(1, size=20)
+    again.remember(queue.state_dict())
+    assert torch.equal(again(x_NK[:3], y_NK[:3]), queue(x_NK[:3], y_NK[:3]))
+    before = queue.target_QK
+    queue.eval()(x_NK[:3], y_NK[:3])
+    assert queue.target_QK is before
+
+
+def test_a_queue_is_near_to_the_population_where_single_batches_are_too_low() -> None:
+    batches = list(zip(*(part.split(16) for part in ratings(16 * 4000, 0)), strict=True))
+    alone = sum(float(1 - ccc_loss(*batch)) for batch in batches) / len(batches)
+    queue = ConcordanceQueue(1)
+    with_past = sum(float(1 - queue(*batch)) for batch in batches) / len(batches)
+    assert alone == pytest.approx(0.56, abs=0.01)
+    assert with_past == pytest.approx(0.59, abs=0.01)
 
 
 def test_ccc_needs_two_rows() -> None:

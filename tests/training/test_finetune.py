@@ -77,6 +77,11 @@ class Ground:
     def labels(self, ids: Any) -> Any:
         return np.array([CLASSES.index(emotion) for emotion in self.oracle.emotions(list(ids))])
 
+    def targets(self, ids: Any, rated: bool) -> Targets:
+        label_N = self.labels(ids)
+        value_NK = label_N[:, None].astype(np.float32) % 2 if rated else np.empty((len(label_N), 0), np.float32)
+        return Targets(label_N=label_N, value_NK=value_NK)
+
     def train(
         self,
         folder: Path,
@@ -85,13 +90,15 @@ class Ground:
         freeze: Any = (),
         soft: Callable[[Any], Any] = lambda label_N: None,
         judged: bool = True,
+        rated: bool = False,
         **cluster: Any,
     ) -> dict[str, Any]:
         labelled, dev = self.fold.train[::2], self.fold.dev if judged else ()
         label_N = self.labels(labelled)
         data = TrainingData(
-            train=Labelled(self.units(labelled), replace(Targets.of_classes(label_N), soft_NC=soft(label_N))),
-            dev=Labelled(self.units(dev), Targets.of_classes(self.labels(dev))),
+            train=Labelled(self.units(labelled), replace(self.targets(labelled, rated), soft_NC=soft(label_N))),
+            dev=Labelled(self.units(dev), self.targets(dev, rated)),
+            dimensions=("arousal",) if rated else (),
             unlabelled=Unlabelled.of(self.units(self.fold.train)),
             store=self.store,
             classes=CLASSES,
@@ -267,9 +274,9 @@ def test_a_killed_ray_train_worker_is_restored_and_ends_in_the_same_weights(
     ground: Ground, tmp_path: Path, kill_ray_train_worker: Callable[[Path], AbstractContextManager[list[int]]]
 ) -> None:
     values = LORA | {"epochs": 6, "patience": 6}
-    ground.train(tmp_path / "whole", values, train_workers=1)
+    ground.train(tmp_path / "whole", values, rated=True, train_workers=1)
     with kill_ray_train_worker(tmp_path / "cut" / ".train") as killed:
-        ground.train(tmp_path / "cut", values, train_workers=1, max_failures=1)
+        ground.train(tmp_path / "cut", values, rated=True, train_workers=1, max_failures=1)
     assert killed, "training ended before a worker could be killed"
     whole, cut = (trained_weights(tmp_path / name) for name in ("whole", "cut"))
     assert all(torch.equal(whole[name], cut[name]) for name in whole)

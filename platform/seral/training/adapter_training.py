@@ -35,8 +35,8 @@ from ser_models.alignment import MeanVarianceAlignment
 from ser_models.build import SerModel
 from ser_models.losses import (
     LOSSES,
+    ConcordanceQueue,
     calibrated_cross_entropy,
-    ccc_loss,
     class_weights,
     multitask_loss,
     rmse_loss,
@@ -134,6 +134,7 @@ class AdapterTraining:
         self.coral = None if spec.adaptation is None else copy.deepcopy(spec.adaptation.coral)
         if self.coral is not None:
             self.coral.queue.to(self.device)
+        self.concordance = ConcordanceQueue(targets.value_NK.shape[1])
         self.units = units if self.coral is None else units.with_others(self.coral.speech)
         self.frames = spec.store.frames(spec.layer, {*self.units.ids, *spec.dev.units.ids})
         self.steps = spec.options.epochs * ceil(len(units.ids) / spec.options.batch_size)
@@ -214,8 +215,6 @@ class AdapterTraining:
         unmixed = [output_BO, self.target_NC[rows].to(self.device), value_BK, labelled_B, rated_B]
         output_BO, target_BC, value_BK, labelled_B, rated_B = mix(unmixed, options.mixup, rng)
         logits_BC, predicted_BK = self.model.split(output_BO)
-        # One rated clip has no concordance: such a batch is judged by its error.
-        concordance = options.dimension_loss == "ccc" and int(rated_B.sum()) > 1
         return multitask_loss(
             logits_BC,
             target_BC,
@@ -224,7 +223,7 @@ class AdapterTraining:
             labelled_B=labelled_B,
             rated_B=rated_B,
             class_loss=LOSSES[options.loss].soft,
-            dimension_loss=ccc_loss if concordance else rmse_loss,
+            dimension_loss=self.concordance if options.dimension_loss == "ccc" else rmse_loss,
             dimension_weight=options.dimension_weight,
         )
 
@@ -281,6 +280,7 @@ class AdapterTraining:
             "step": self.step,
             "ranks": None if self.ranks is None else self.ranks.state_dict(),
             "queue": None if self.coral is None else self.coral.queue.state_dict(),
+            "rated": self.concordance.state_dict(),
         }
         (folder / STATE).write_bytes(state_bytes(state))
         ray.train.report(values, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
@@ -303,6 +303,7 @@ class AdapterTraining:
             self.ranks.load_state_dict(state["ranks"])
         if self.coral is not None:
             self.coral.queue.remember(state["queue"])
+        self.concordance.remember(state["rated"])
         parameters = dict(self.model.named_parameters())
         with torch.no_grad():
             for name, value in state["trained"].items():

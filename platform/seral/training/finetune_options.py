@@ -83,7 +83,7 @@ class FinetuneOptions(Options):
     dimension_weight: float = Field(default=1.0, ge=0)
     """Weight of the loss on dimensions beside that on classes."""
     dimension_loss: Literal["ccc", "rmse"] = "ccc"
-    """1 - CCC, or the root mean square error in units of the ratings."""
+    """1 - CCC, of a batch and the clips before it, 64 in all; or the root mean square error in units of the ratings."""
     mixup: float = Field(default=0.5, ge=0)
     """Alpha of manifold mixup while adapters train; 0 = off. A head that fits its labels perfectly, as on few labels it
     does, would otherwise leave the adapters nothing to learn from but noise."""
