@@ -57,6 +57,22 @@ def pool_import(
     return options, present
 
 
+@command_of(app, "features-import")
+def pool_import_features(
+    tables: Annotated[list[str], typer.Argument(metavar="TABLE", help="Parquet or .npz files, or folders of them.")],
+    pool: Annotated[str, typer.Option("--pool", help="The pool whose utterances the rows are about.")],
+    made_by: Annotated[str, typer.Option("--made-by", metavar="NAME", help="What computed the features.")],
+    out: Annotated[str, typer.Option("--out", help="A new folder, which is then an encoder.")],
+    settings: Sets = None,
+) -> Options:
+    """Options of an import of features."""
+    from seral.features.options import ImportFeaturesOptions
+    from seral.options import parse
+
+    values = {"tables": tables, "pool": pool, "made_by": made_by, "out": out}
+    return parse(ImportFeaturesOptions, values, settings or [])
+
+
 @command_of(app, "cut")
 def pool_cut(
     root: Annotated[str, typer.Argument(help="Folder of recordings of any length.")],

@@ -106,6 +106,20 @@ name in brackets: `--set reader_options.NAME=VALUE`.
 
 Example: `seral pool import emodb ~/corpora/emodb --out data/pool`""",
     ),
+    "features-import": Verb(
+        name="features-import",
+        command="pool import-features",
+        options="seral.features.options:ImportFeaturesOptions",
+        function="seral.features.ingest:import_features",
+        help="Bring in features of a pool that were computed elsewhere: a folder that is an encoder for heads.",
+        about="""A row of a table is an utterance, by its id, its path in the corpus or its file name. One column holds
+the features: `embedding` (D numbers), `mean` with or without `std` (D numbers, or L lists of D), or `frames` (T lists
+of D numbers, which are pooled here). See docs/encoders.md.
+
+Example: `seral pool import-features emotion2vec.parquet --pool data/pool --made-by iic/emotion2vec_plus_large --out
+data/emotion2vec`, then `--set encoder=data/emotion2vec`""",
+        job=False,
+    ),
     "cut": Verb(
         name="cut",
         command="pool cut",
