@@ -80,7 +80,8 @@ def plan_predict(options: PredictOptions) -> Plan:
         "computes": f"what the model says of each clip, by {encoder_actors(options.cluster)} processes",
         "writes": f"{out}: about {size(predictions_bytes(pool.rows, outputs))}",
         "takes": takes(hours),
-        "rests on": f"one batch through the encoder, measured now; right within a factor of {RANGE:g}",
+        "rests on": f"one batch {'through the encoder' if features is None else 'of features'}, measured now; right "
+        f"within a factor of {RANGE:g}",
     }
 
 
