@@ -19,7 +19,7 @@ NETWORK_NEEDED = (
     "holds features that were computed elsewhere, and no network: heads on them can be trained "
     "(finetune.adapter=frozen), but adapters, pretraining, augmentation, audio, exports and serving need a checkpoint"
 )
-"""What is said, after a name, wherever a network is asked for."""
+"""Words after a name, wherever a network is asked for."""
 
 
 class PrecomputedEncoder(SpeechEncoder):

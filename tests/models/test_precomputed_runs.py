@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from seral import storage
 from seral.errors import OptionError
@@ -41,6 +42,8 @@ from seral.training.adaptation import run_adapt
 from seral.training.options import AdaptOptions, SupervisedOptions
 from seral.training.supervised import run_train
 from seral.verbs import VERBS
+from seral.verbs.check_run import check_run
+from seral.verbs.doctor import examine
 
 pytestmark = pytest.mark.ray
 MAKER = "somewhere/else"
@@ -218,6 +221,29 @@ def test_studies_of_features_take_the_folder(speech_pool: str, features: str, tm
             assert [cell["uar"] for cell in cells[0].values()] == [cell["uar"] for cell in cells[1].values()]
         else:
             assert tables[0] == tables[1], name
+
+
+def test_the_doctor_looks_at_the_folder(run_values: dict[str, Any], features: str, tmp_path: Path) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump(run_values | {"encoder": {"features": features}}))
+    findings = {finding.subject: finding for finding in examine(config)}
+    assert findings["encoder tiny"].detail == f"features of {MAKER}, 5 states x 192, no network"
+    assert findings["adapter liveness"].detail.startswith("none: features were computed elsewhere")
+    assert findings["room and time"].ok
+
+
+def test_the_check_of_a_run_reads_its_features(
+    run_values: dict[str, Any], table: str, speech_pool: str, tmp_path: Path
+) -> None:
+    folder = brought_in(table, speech_pool, tmp_path / "own")
+    values = {name: value for name, value in run_values.items() if name != "budget"}
+    run_train(parse(SupervisedOptions, values | {"encoder": folder}))
+    assert check_run(values["run"]).problems == []
+    file = next(Path(folder, "pooled").iterdir())
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert [str(file) in problem for problem in check_run(values["run"]).problems] == [True]
 
 
 def test_a_plan_counts_no_encoding(run_values: dict[str, Any], features: str) -> None:

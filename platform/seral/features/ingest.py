@@ -138,7 +138,7 @@ def _columns(table: str) -> list[str]:
 
 
 def _names(table: str, asked: str | None) -> pa.Array:
-    """What a table calls its rows. Raises FeatureError for one without rows, or without their names."""
+    """Names that a table has for its rows. Raises FeatureError for one without rows, or without their names."""
     columns = _columns(table)
     column = next((name for name in ([asked] if asked else ID_COLUMNS) if name in columns), None)
     if column is None:

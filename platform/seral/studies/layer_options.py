@@ -174,7 +174,7 @@ class LayerTransferOptions(TaskOptions):
 
     @property
     def needs_network(self) -> str | None:
-        """Adapters do."""
+        """The adapters, as an option; None = heads alone."""
         return None if self.finetune is None else network_need(self.finetune)
 
     @field_validator("similarity")

@@ -107,7 +107,7 @@ class TwoStageOptions(ReadingOptions):
 
     @property
     def needs_network(self) -> str | None:
-        """Its adapters do."""
+        """The adapters, as an option."""
         return network_need(self.finetune)
 
     @model_validator(mode="after")

@@ -42,7 +42,7 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
 
     @property
     def needs_network(self) -> str | None:
-        """What trains the encoder, or listens."""
+        """Pretraining, adapters or corrupted copies, as an option; None = heads alone."""
         return network_need(self.finetune, self.tapt)
 
     @field_validator("prior")
@@ -164,7 +164,7 @@ class AdaptOptions(TaskOptions):
 
     @property
     def needs_network(self) -> str | None:
-        """Its adapters do."""
+        """The adapters, as an option."""
         return f"adapter={self.adapter}"
 
     def finetune(self, num_layers: int) -> FinetuneOptions:
@@ -206,7 +206,7 @@ class SupervisedOptions(TrainingOptions):
 
     @property
     def needs_network(self) -> str | None:
-        """What trains the encoder, or listens: a variant sounds otherwise than what the features are of."""
+        """Training in the encoder, or variants, which sound otherwise than what features are of; None = neither."""
         return super().needs_network or ("variants" if self.variants else None)
 
     @field_validator("variants")

@@ -112,12 +112,10 @@ Example: `seral pool import emodb ~/corpora/emodb --out data/pool`""",
         options="seral.features.options:ImportFeaturesOptions",
         function="seral.features.ingest:import_features",
         help="Bring in features of a pool that were computed elsewhere: a folder that is an encoder for heads.",
-        about="""A row of a table is an utterance, by its id, its path in the corpus or its file name. One column holds
-the features: `embedding` (D numbers), `mean` with or without `std` (D numbers, or L lists of D), or `frames` (T lists
-of D numbers, which are pooled here). See docs/encoders.md.
+        about="""A row is an utterance, by its id, path or file name. One column holds its features: `embedding` (D
+numbers), `mean` with or without `std` (D numbers, or L lists of D), or `frames` (T lists of D). See docs/encoders.md.
 
-Example: `seral pool import-features emotion2vec.parquet --pool data/pool --made-by iic/emotion2vec_plus_large --out
-data/emotion2vec`, then `--set encoder=data/emotion2vec`""",
+Example: `seral pool import-features TABLE.parquet --pool data/pool --made-by iic/emotion2vec_base --out data/e2v`""",
         job=False,
     ),
     "cut": Verb(
