@@ -98,7 +98,7 @@ import_corpus(ImportOptions(reader="manifest", root=corpus, out=pool))
 ids, mean, std = extract_features(open_pool(pool), "seral-tiny").pooled()
 columns = {"mean": mean.astype("f4").tolist(), "std": std.astype("f4").tolist()}
 write_table(table, pa.table({"utterance_id": ids} | columns))
-import_features(ImportFeaturesOptions(tables=[table], pool=pool, made_by="else", out=folder))
+import_features(ImportFeaturesOptions(tables=[table], pools=[pool], made_by="else", out=folder))
 uars = []
 for number, encoder in enumerate(("seral-tiny", folder)):
     values = {"pool": pool, "run": join(root, str(number)), "encoder": encoder, "folds": [0], "seeds": [0]}

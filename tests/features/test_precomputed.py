@@ -73,7 +73,7 @@ def written(file: Path, columns: Rows) -> str:
 
 
 def brought_in(pool: Pool, out: Path, *tables: str, **settings: Any) -> dict[str, Any]:
-    values = {"tables": list(tables), "pool": pool.uri, "made_by": MAKER, "out": str(out)}
+    values: dict[str, Any] = {"tables": list(tables), "pools": [pool.uri], "made_by": MAKER, "out": str(out)}
     return import_features(parse(ImportFeaturesOptions, values | settings))
 
 
@@ -181,8 +181,7 @@ def test_what_cannot_be_used_or_is_missing_is_named_and_left_out(
     counts = brought_in(pool, tmp_path / "out", table)
     assert (counts["utterances"], counts["unusable"], counts["missing"]) == (8, 2, 2)
     printed = capsys.readouterr().err
-    assert "1 rows are about no utterance of" in printed
-    assert "e.g. nobody: they are left out" in printed
+    assert "1 rows are about no utterance of the pool, e.g. nobody: they are left out" in printed
     assert f"2 utterances are left out, e.g. {ids[3]}: its features are NaN, infinite, or too large" in printed
     assert f"2 of 12 utterances have no features, e.g. {ids[10]}" in printed
     store = extract_features(pool, str(tmp_path / "out"), uri=str(tmp_path / "cache"))
@@ -265,9 +264,22 @@ def test_names_of_several_utterances_are_refused(corpus: Path, tmp_path: Path, r
     import_corpus(parse(ImportOptions, values))
     columns = {"file": ["clip0001.wav"], "embedding": embeddings(1)}
     with pytest.raises(
-        FeatureError, match=r"1 names fit several utterances of .*clip0001: name the rows by utterance id"
+        FeatureError, match=r"1 names fit several utterances, e.g. clip0001: name the rows by utterance id"
     ):
         brought_in(open_pool(pool.uri), tmp_path / "out", written(tmp_path / "t.parquet", columns))
+
+
+def test_one_folder_may_hold_features_of_several_pools(
+    pool: Pool, make_corpus: Callable[..., Path], tmp_path: Path, ray_session: None
+) -> None:
+    other = import_pool(make_corpus(tmp_path / "more" / "more", 3, first=40), tmp_path / "other")
+    ids = [*ids_of(pool), *ids_of(other)]
+    columns = {"id": ids, "embedding": embeddings(15)}
+    values = {"tables": [written(tmp_path / "t.parquet", columns)], "pools": [pool.uri, other.uri, pool.uri]}
+    brought_in(pool, tmp_path / "out", **values)
+    stores = [extract_features(one, str(tmp_path / "out"), uri=str(tmp_path / "cache")) for one in (pool, other)]
+    assert [store.index().names() for store in stores] == [ids[:12], ids[12:]]
+    assert erase(parse(EraseOptions, {"pool": other.uri, "utterance": ids[-1]}))["elsewhere"][str(tmp_path / "out")]
 
 
 def test_features_of_other_audio_are_refused(pool: Pool, tmp_path: Path, ray_session: None) -> None:
@@ -279,6 +291,8 @@ def test_features_of_other_audio_are_refused(pool: Pool, tmp_path: Path, ray_ses
     degrade_pool(parse(DegradeOptions, {"pool": pool.uri, "out": noisy, "gain_db": [-6, -3], "voice": False}))
     with pytest.raises(FeatureError, match=r"has features of other audio than .*noisy holds of 12 utterances"):
         extract_features(open_pool(noisy), str(tmp_path / "out"))
+    with pytest.raises(FeatureError, match=r"12 utterances sound otherwise in one of .* than in another"):
+        brought_in(pool, tmp_path / "both", str(tmp_path / "t.parquet"), pools=[pool.uri, noisy])
 
 
 def test_another_pool_is_refused_with_the_way_to_its_features(pool: Pool, tmp_path: Path, speech_pool: str) -> None:

@@ -62,7 +62,7 @@ def table(speech_pool: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def brought_in(table: str, pool: str, out: Path, made_by: str = MAKER) -> str:
-    values = {"tables": [table], "pool": pool, "made_by": made_by, "out": str(out)}
+    values = {"tables": [table], "pools": [pool], "made_by": made_by, "out": str(out)}
     return str(import_features(parse(ImportFeaturesOptions, values))["encoder"])
 
 
@@ -148,6 +148,23 @@ def test_a_training_a_final_model_and_its_predictions_are_those_of_the_encoder_i
     serve = pytest.importorskip("seral.models.serve")
     with pytest.raises(OptionError, match="serving needs a network"):
         serve.open_model(parse(ServeOptions, {"model": final}))
+
+
+@pytest.mark.parametrize("layers", ["sum", "last"])
+def test_embeddings_alone_are_enough(
+    run_values: dict[str, Any], table: str, speech_pool: str, tmp_path: Path, layers: str
+) -> None:
+    """One state without deviations: a head learns from it, better than chance."""
+    rows = pq.read_table(table).to_pylist()
+    columns = {"id": [row["utterance_id"] for row in rows], "embedding": [row["mean"][-1] for row in rows]}
+    pq.write_table(pa.table(columns), tmp_path / "last.parquet")
+    folder = brought_in(str(tmp_path / "last.parquet"), speech_pool, tmp_path / "last")
+    finetune = {"finetune": {"head": {"layers": layers}}}
+    run_loop(parse(LoopOptions, run_values | finetune | {"encoder": folder}))
+    rounds = sorted(Path(run_values["run"]).glob("trajectories/*/rounds/*/metrics.json"))
+    uars = [storage.read_json(file)["test"]["uar"] for file in rounds]
+    assert np.isfinite(uars).all()
+    assert max(uars) > 0.4
 
 
 TASK: dict[str, Any] = {"classes": ["anger", "happiness", "neutral", "sadness"]}

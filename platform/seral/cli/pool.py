@@ -60,7 +60,9 @@ def pool_import(
 @command_of(app, "features-import")
 def pool_import_features(
     tables: Annotated[list[str], typer.Argument(metavar="TABLE", help="Parquet or .npz files, or folders of them.")],
-    pool: Annotated[str, typer.Option("--pool", help="The pool whose utterances the rows are about.")],
+    pools: Annotated[
+        list[str], typer.Option("--pool", metavar="POOL", help="Whose utterances the rows are about; repeatable.")
+    ],
     made_by: Annotated[str, typer.Option("--made-by", metavar="NAME", help="What computed the features.")],
     out: Annotated[str, typer.Option("--out", help="A new folder, which is then an encoder.")],
     settings: Sets = None,
@@ -69,7 +71,7 @@ def pool_import_features(
     from seral.features.options import ImportFeaturesOptions
     from seral.options import parse
 
-    values = {"tables": tables, "pool": pool, "made_by": made_by, "out": out}
+    values = {"tables": tables, "pools": pools, "made_by": made_by, "out": out}
     return parse(ImportFeaturesOptions, values, settings or [])
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -84,14 +85,14 @@ def import_features(options: ImportFeaturesOptions) -> dict[str, Any]:
 
     Raises FeatureError for what cannot be meant: rows of nobody, or several of one, other columns, other sizes.
     """
-    out, pool, written = storage.absolute(options.out), open_pool(options.pool), _Written()
+    out, pools, written = storage.absolute(options.out), [open_pool(uri) for uri in options.pools], _Written()
     _check_new(out)
-    tables = _tables(options.tables)
-    clips = storage.read_tables([pool.table_uri("utterances", s) for s in pool.shards], UTTERANCE, CLIP)
-    clips = clips.sort_by("utterance_id").combine_chunks()
-    rows_of = _matched(pool, clips, {table: _names(table, options.id_column) for table in tables})
-    note_derivation(pool.uri, out, "features")
-    with pool.publishing(lambda: [out]):
+    tables, clips = _tables(options.tables), _clips(pools)
+    rows_of = _matched(clips, {table: _names(table, options.id_column) for table in tables})
+    with ExitStack() as publishing:
+        for pool in pools:
+            note_derivation(pool.uri, out, "features")
+            publishing.enter_context(pool.publishing(lambda: [out]))
         _write(out, clips, _features(rows_of, clips, written), written)
         bad = [{"source": name, "reason": "features", "detail": why} for name, why in sorted(written.bad.items())]
         storage.write_table(storage.join(out, BAD), pa.Table.from_pylist(bad, QUARANTINE))
@@ -109,6 +110,20 @@ def _check_new(out: str) -> None:
         raise OptionError(f"out={out}: there is something already; give a new folder: other features, another encoder")
     if names:
         storage.remove(out)
+
+
+def _clips(pools: Sequence[Pool]) -> pa.Table:
+    """CLIP of the utterances of all pools, by id. Raises FeatureError where one sounds otherwise in another pool."""
+    uris = (pool.table_uri("utterances", shard) for pool in pools for shard in pool.shards)
+    clips = storage.read_tables(uris, UTTERANCE, CLIP)
+    clips = clips.group_by(CLIP).aggregate([]).sort_by("utterance_id").combine_chunks()
+    counts = pc.value_counts(one_array(clips["utterance_id"]))
+    if len(twice := counts.filter(pc.greater(counts.field("counts"), 1)).field("values")):
+        raise FeatureError(
+            f"{len(twice)} utterances sound otherwise in one of {', '.join(pool.uri for pool in pools)} than in "
+            f"another, e.g. {twice[0]}: import features of each pool into a folder of its own"
+        )
+    return clips
 
 
 def _tables(sources: Sequence[str]) -> list[str]:
@@ -162,7 +177,7 @@ def _stems(names: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(pc.replace_substring_regex(names, r"^.*[/\\]", ""), r"\.[A-Za-z0-9]+$", "")
 
 
-def _matched(pool: Pool, clips: pa.Table, names_of: Mapping[str, pa.Array]) -> RowsOf:
+def _matched(clips: pa.Table, names_of: Mapping[str, pa.Array]) -> RowsOf:
     """The clip that each row of each table is about.
 
     All are named in the first way that fits any: by id, by path in the corpus, by a file that is called after the id,
@@ -176,15 +191,15 @@ def _matched(pool: Pool, clips: pa.Table, names_of: Mapping[str, pa.Array]) -> R
             break
     else:
         raise FeatureError(
-            f"none of {len(names)} rows, such as {names[0]}, is named after an utterance of {pool.uri}: expected ids "
+            f"none of {len(names)} rows, such as {names[0]}, is named after an utterance of the pool: expected ids "
             f"such as {ids[0]}, paths such as {sources[0]}, or file names"
         )
     counts = pc.value_counts(among.filter(pc.is_in(among, value_set=asked)))
     if len(several := counts.filter(pc.greater(counts.field("counts"), 1)).field("values")):
         alike = ids.filter(pc.equal(among, several[0])).to_pylist()
         raise FeatureError(
-            f"{len(several)} names fit several utterances of {pool.uri}, e.g. {several[0]}: name the rows by utterance "
-            f"id, such as {', '.join(alike[:NAMED])}"
+            f"{len(several)} names fit several utterances, e.g. {several[0]}: name the rows by utterance id, such as "
+            f"{', '.join(alike[:NAMED])}"
         )
     order_N = np.argsort(clip_N, kind="stable")
     again_N = order_N[1:][(np.diff(clip_N[order_N]) == 0) & (clip_N[order_N[1:]] >= 0)]
@@ -192,7 +207,7 @@ def _matched(pool: Pool, clips: pa.Table, names_of: Mapping[str, pa.Array]) -> R
         raise FeatureError(f"{len(again_N)} rows are about an utterance that has one, e.g. {names[int(again_N.min())]}")
     if len(strangers := np.flatnonzero(clip_N < 0)):
         e_g = names[int(strangers[0])]
-        say(f"{len(strangers)} rows are about no utterance of {pool.uri}, e.g. {e_g}: they are left out")
+        say(f"{len(strangers)} rows are about no utterance of the pool, e.g. {e_g}: they are left out")
     ends = np.cumsum([len(own) for own in names_of.values()])
     return dict(zip(names_of, np.split(clip_N, ends[:-1]), strict=True))
 
@@ -265,12 +280,12 @@ def _rows(table: str) -> Iterator[dict[str, NDArray[Any]]]:
 
 def _array(cell: pa.Scalar, what: str) -> NDArray[Any]:
     """Nested lists of one length at each level as an array. Raises FeatureError for anything else."""
-    if not pa.types.is_nested(cell.type):
+    if not _is_list(cell.type):
         raise FeatureError(f"{what} holds {cell.type}, and features are lists of numbers")
     if not cell.is_valid:
         raise FeatureError(f"{what} is empty: leave the row out")
     values, shape = cell.values, [len(cell.values)]
-    while pa.types.is_nested(values.type):
+    while _is_list(values.type):
         lengths = pc.unique(pc.list_value_length(values))
         if len(lengths) != 1 or values.null_count:
             raise FeatureError(f"{what} holds lists of several lengths")
@@ -280,6 +295,10 @@ def _array(cell: pa.Scalar, what: str) -> NDArray[Any]:
         raise FeatureError(f"{what} holds lists of {values.type}, and features are numbers")
     numbers: NDArray[Any] = values.to_numpy(zero_copy_only=False)  # a gap is NaN
     return numbers.reshape(shape)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _moments(what: str, parts: Mapping[str, NDArray[Any]]) -> tuple[Float, Float]:

@@ -83,8 +83,8 @@ class ImportFeaturesOptions(Options):
 
     tables: list[str] = Field(min_length=1)
     """Parquet files or .npz files, or folders of them: a row an utterance, with columns as in docs/encoders.md."""
-    pool: str
-    """The pool whose utterances the rows are about."""
+    pools: list[str] = Field(min_length=1)
+    """The pools whose utterances the rows are about."""
     out: str
     """A new folder, which is then an `encoder`."""
     made_by: str = Field(min_length=1, pattern=r"^[^\n]+$")
