@@ -78,6 +78,40 @@ for name, base in (("s3", root), ("disk", local)):
 print(json.dumps(told))
 """
 
+FEATURES = """
+import sys
+import pyarrow as pa
+from seral import ImportOptions, import_corpus, open_pool
+from seral.cluster import ClusterOptions, connect
+from seral.erase.erase import EraseOptions, erase
+from seral.features.audio import extract_features
+from seral.features.ingest import import_features
+from seral.features.options import ImportFeaturesOptions
+from seral.storage import join, list_files, read_bytes, read_json, write_table
+from seral.training.options import SupervisedOptions
+from seral.training.supervised import run_train
+
+corpus, root = sys.argv[1:3]
+connect(ClusterOptions(cpus=2))
+pool, table, folder = (join(root, name) for name in ("pool", "table.parquet", "features"))
+import_corpus(ImportOptions(reader="manifest", root=corpus, out=pool))
+ids, mean, std = extract_features(open_pool(pool), "seral-tiny").pooled()
+columns = {"mean": mean.astype("f4").tolist(), "std": std.astype("f4").tolist()}
+write_table(table, pa.table({"utterance_id": ids} | columns))
+import_features(ImportFeaturesOptions(tables=[table], pools=[pool], made_by="else", out=folder))
+uars = []
+for number, encoder in enumerate(("seral-tiny", folder)):
+    values = {"pool": pool, "run": join(root, str(number)), "encoder": encoder, "folds": [0], "seeds": [0]}
+    classes = ["anger", "happiness", "neutral", "sadness"]
+    run_train(SupervisedOptions(classes=classes, split={"scheme": "k-fold", "k": 3}, **values))
+    cells = [name for name in list_files(join(values["run"], "cells")) if name.endswith(".json")]
+    uars.append([read_json(join(values["run"], "cells", name))["uar"] for name in cells])
+assert uars[0] == uars[1] and uars[0], uars
+gone = erase(EraseOptions(pool=pool, utterance=ids[0]))
+assert gone["elsewhere"][folder]["rows"], gone
+assert not any(ids[0].encode() in read_bytes(join(folder, name)) for name in list_files(folder))
+"""
+
 
 @pytest.fixture
 def object_store() -> Iterator[dict[str, str]]:
@@ -108,3 +142,19 @@ def test_pool_run_and_sweep_on_an_object_store_are_those_on_a_disk(
     assert results["s3"]["rows"] == [50, 50, part, 50], "ten of sixty were one speaker's, and what was erased stays out"
     assert part < 9, "also of a pool that was made of it"
     assert results["s3"] == results["disk"]
+
+
+@pytest.mark.slow
+def test_features_that_were_computed_elsewhere_may_lie_in_an_object_store(
+    object_store: dict[str, str], make_corpus: Callable[..., Path], tmp_path: Path
+) -> None:
+    corpus = make_corpus(tmp_path / "corpus", 60, speakers=6)
+    done = subprocess.run(
+        [sys.executable, "-c", FEATURES, str(corpus), "s3://speech/elsewhere"],
+        env={**os.environ, **object_store},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]

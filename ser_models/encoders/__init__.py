@@ -17,6 +17,7 @@ from ser_models.encoders.encoder import EncoderOutput, SpeechEncoder
 from ser_models.encoders.family import Family, as_family
 from ser_models.encoders.moonshine import MOONSHINE, MoonshineSpeechEncoder
 from ser_models.encoders.moonshine_streaming import MOONSHINE_STREAMING, MoonshineStreamingSpeechEncoder
+from ser_models.encoders.precomputed import FACTS, NETWORK_NEEDED, PrecomputedEncoder
 from ser_models.encoders.spectrogram_transformer import DEVIATION, MEAN, SpectrogramTransformerEncoder
 from ser_models.encoders.wav2vec2 import Wav2Vec2Encoder
 from ser_models.encoders.wav2vec2_bert import Wav2Vec2BertSpeechEncoder
@@ -30,6 +31,7 @@ __all__ = [
     "FAMILIES",
     "EncoderOutput",
     "Family",
+    "PrecomputedEncoder",
     "SpeechEncoder",
     "fingerprint",
     "load_encoder",
@@ -73,11 +75,14 @@ EMBEDDED: dict[str, Callable[[], SpeechEncoder]] = {
 def load_encoder(name_or_folder: str | Path) -> SpeechEncoder:
     """An encoder by embedded name, checkpoint folder or hub id, with fp32 weights, in evaluation mode.
 
-    Raises FileNotFoundError where there is none, and ValueError where it is no supported one, or is damaged.
+    Raises FileNotFoundError where there is none, and ValueError where it is no supported one, or is damaged, or where
+    there are features and no network.
     """
     source = str(name_or_folder)
     if source in EMBEDDED:
         return EMBEDDED[source]()
+    if (Path(source) / FACTS).is_file():
+        raise ValueError(f"{source} {NETWORK_NEEDED}")
     check_checksums(source)
     try:
         model, normalise = read_checkpoint(source, FAMILIES)

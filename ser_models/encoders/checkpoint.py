@@ -16,6 +16,11 @@ from torch import Tensor
 from ser_models.encoders.encoder import SAMPLE_RATE_HZ, SpeechEncoder, quiet_transformers
 from ser_models.encoders.family import Family, Tower
 
+FEATURE_TABLES = {".parquet", ".npz", ".npy"}
+"""Suffixes of tables of features."""
+FUNASR_WEIGHTS, FUNASR_CONFIGS = "model.pt", {"config.yaml", "configuration.json"}
+"""Files of a checkpoint of FunASR."""
+
 
 def read_checkpoint(source: str, families: Mapping[str, Family]) -> tuple[Any, bool]:
     """The encoder network of a folder or hub id in fp32, and whether its clips are to be standardised."""
@@ -92,11 +97,30 @@ def _model_type(source: str) -> str:
 
     folder = Path(source)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{source} holds no config.json: it is not a Hugging Face checkpoint folder")
+        raise FileNotFoundError(
+            f"{source} holds no config.json: it is not a Hugging Face checkpoint folder{_import_hint(folder)}"
+        )
+    if folder.is_file():
+        raise FileNotFoundError(f"{source} is a file, not a Hugging Face checkpoint folder{_import_hint(folder)}")
     if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1):
         raise FileNotFoundError(f"encoder folder {source} does not exist")
     config, _ = PreTrainedConfig.get_config_dict(source)
     return str(config.get("model_type"))
+
+
+def _import_hint(source: Path) -> str:
+    """The way in for what is no checkpoint: tables of features, and networks that another library alone runs."""
+    files = [source] if source.is_file() else [*source.iterdir()]
+    names = {path.name for path in files}
+    command = "`seral pool import-features TABLE --pool POOL --made-by NAME --out FOLDER`"
+    if FUNASR_WEIGHTS in names and names.intersection(FUNASR_CONFIGS):
+        return (
+            f". It looks like one of FunASR, which FunASR alone runs: compute features with it, bring them in by "
+            f"{command}, and give that folder as the encoder (docs/encoders.md)"
+        )
+    if any(path.suffix in FEATURE_TABLES for path in files):
+        return f". Are these features? Bring them in by {command}, and give that folder as the encoder"
+    return ""
 
 
 def _check_complete(source: str, encoder: torch.nn.Module, missing: Collection[str]) -> None:

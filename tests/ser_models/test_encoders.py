@@ -29,6 +29,7 @@ from ser_models.checksums import SUMS
 from ser_models.encoders import (
     EMBEDDED,
     FAMILIES,
+    PrecomputedEncoder,
     SpeechEncoder,
     fingerprint,
     load_encoder,
@@ -388,8 +389,58 @@ def test_an_unknown_family_lists_the_known_ones(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nowhere does not exist"):
         load_encoder(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=r"holds no config\.json"):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no config\.json: it is not a Hugging Face checkpoint folder \(without"
+    ):
         load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["part-0.parquet"], r"Are these features\? Bring them in by `seral pool import-features TABLE"),
+        (["features.npz"], r"Are these features\? Bring them in by `seral pool import-features TABLE"),
+        (["model.pt", "config.yaml"], r"one of FunASR, .*: compute features with it, bring them in by `seral pool"),
+        (["model.pt", "configuration.json"], r"one of FunASR, .*docs/encoders\.md"),
+    ],
+)
+def test_features_and_foreign_checkpoints_are_shown_the_way_in(tmp_path: Path, files: list[str], words: str) -> None:
+    for name in files:
+        (tmp_path / name).touch()
+    with pytest.raises(FileNotFoundError, match=words):
+        load_encoder(tmp_path)
+    if len(files) == 1:
+        with pytest.raises(FileNotFoundError, match=rf"is a file, not .*{words}"):
+            load_encoder(tmp_path / files[0])
+
+
+def test_features_are_no_network(tmp_path: Path) -> None:
+    """What runs an encoder is refused; the face of one has sizes and a fingerprint alone."""
+    (tmp_path / "features.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds features that were computed elsewhere, and no network"):
+        load_encoder(tmp_path)
+    face = PrecomputedEncoder("someone/else", states=3, width=8, digest="0")
+    assert (face.num_layers, face.width, face.family) == (2, 8, "features of someone/else")
+    others = [
+        PrecomputedEncoder("someone/else", states=3, width=8, digest="1"),
+        PrecomputedEncoder("someone", states=3, width=8, digest="0"),
+        PrecomputedEncoder("someone/else", states=2, width=8, digest="0"),
+    ]
+    assert fingerprint(face) == fingerprint(PrecomputedEncoder("someone/else", states=3, width=8, digest="0"))
+    assert len({fingerprint(one) for one in (face, *others)}) == 4
+    for call in (
+        lambda: face(*batch(speech(0.5))),
+        lambda: face.upper(torch.zeros(1, 4, 8), torch.ones(1, 4, dtype=torch.bool), start=0),
+        lambda: face.save(tmp_path),
+        lambda: face.frames(torch.tensor([SECOND])),
+        lambda: face.front,
+    ):
+        with pytest.raises(
+            ValueError, match=r"^someone/else holds features that were computed elsewhere, and no network"
+        ):
+            call()
+    with pytest.raises(ValueError, match="at least 1 state of 1 number, got 0 of 8"):
+        PrecomputedEncoder("someone/else", states=0, width=8, digest="0")
 
 
 def test_a_hub_that_cannot_be_reached_points_to_what_needs_no_download(monkeypatch: pytest.MonkeyPatch) -> None:

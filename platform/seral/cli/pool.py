@@ -57,6 +57,24 @@ def pool_import(
     return options, present
 
 
+@command_of(app, "features-import")
+def pool_import_features(
+    tables: Annotated[list[str], typer.Argument(metavar="TABLE", help="Parquet or .npz files, or folders of them.")],
+    pools: Annotated[
+        list[str], typer.Option("--pool", metavar="POOL", help="Whose utterances the rows are about; repeatable.")
+    ],
+    made_by: Annotated[str, typer.Option("--made-by", metavar="NAME", help="What computed the features.")],
+    out: Annotated[str, typer.Option("--out", help="A new folder, which is then an encoder.")],
+    settings: Sets = None,
+) -> Options:
+    """Options of an import of features."""
+    from seral.features.options import ImportFeaturesOptions
+    from seral.options import parse
+
+    values = {"tables": tables, "pools": pools, "made_by": made_by, "out": out}
+    return parse(ImportFeaturesOptions, values, settings or [])
+
+
 @command_of(app, "cut")
 def pool_cut(
     root: Annotated[str, typer.Argument(help="Folder of recordings of any length.")],

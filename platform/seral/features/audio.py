@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from ser_models.encoders import SpeechEncoder, fingerprint, load_encoder
+from ser_models.encoders import PrecomputedEncoder, SpeechEncoder, fingerprint, load_encoder
 from ser_models.pooling import masked_mean_std
 from seral import storage
 from seral.audio.decode import BadAudio, decode_flac
@@ -31,6 +31,7 @@ from seral.errors import FeatureError
 from seral.features.actors import map_shards
 from seral.features.batches import clip_shapes, pad_clips
 from seral.features.options import FeatureOptions
+from seral.features.precomputed import fill_cache, load_frozen
 from seral.features.store import FeatureStore, Half, frames_table
 from seral.pool.derivations import note_derivation
 from seral.pool.shards import Pool
@@ -53,12 +54,14 @@ def extract_features(
 ) -> FeatureStore:
     """Compute what is missing of the pooled features, and of the frames of one hidden state; open them.
 
+    Where the encoder is a folder of features these are copied, and there are no frames.
+
     Of shards without a clip of the `corpora` neither; None = of the whole pool. Others are added when they are asked
     for.
     """
     options, on = options or FeatureOptions(), on or ClusterOptions()
     try:
-        loaded = load_encoder(encoder)
+        loaded = load_frozen(encoder) if frames_layer is None else load_encoder(encoder)
     except (OSError, ValueError) as error:
         raise FeatureError(str(error)) from error
     store = open_features(pool, encoder, loaded, uri=uri, options=options, on=on, corpora=corpora)
@@ -66,7 +69,10 @@ def extract_features(
         note_derivation(pool.uri, uri, "features")
     if missing := missing_shards(store, frames_layer):
         _describe(store, options, on.precision)
-        _run(store, missing, frames_layer, options, on)
+        if isinstance(loaded, PrecomputedEncoder):
+            fill_cache(store, missing)
+        else:
+            _run(store, missing, frames_layer, options, on)
     return store
 
 
@@ -85,7 +91,7 @@ def open_features(
         uri=storage.absolute(uri or storage.join(pool.uri, "features")),
         pool=pool,
         encoder=str(name),
-        fingerprint=_store_key(fingerprint(encoder), options, on.precision),
+        fingerprint=_store_key(encoder, options, on.precision),
         num_layers=encoder.num_layers,
         width=encoder.width,
         shards=tuple(pool.shards_of(corpora)),
@@ -98,9 +104,11 @@ def missing_shards(store: FeatureStore, frames_layer: int | None) -> list[str]:
     return [s for s in store.shards if not all(storage.exists(store.table_uri(t, s)) for t in tables)]
 
 
-def _store_key(encoder_fingerprint: str, options: FeatureOptions, precision: str) -> str:
+def _store_key(encoder: SpeechEncoder, options: FeatureOptions, precision: str) -> str:
     """The clip limit, the precision and the shapes of batches change the features, so they are part of their key."""
-    name = f"{encoder_fingerprint}-{options.max_clip_s:g}s-v{FORMAT}"
+    if isinstance(encoder, PrecomputedEncoder):
+        return f"{fingerprint(encoder)}-v{FORMAT}"  # nothing is computed
+    name = f"{fingerprint(encoder)}-{options.max_clip_s:g}s-v{FORMAT}"
     return name if precision == "fp32" else f"{name}-{precision}"
 
 

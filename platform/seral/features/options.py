@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from seral.cluster import ClusterOptions
 from seral.options import Options
+
+
+def _folder_of_features(value: Any) -> Any:
+    """The folder of `{features: FOLDER}`, which has to be one of features; any other value as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    from seral.features.precomputed import COMMAND, is_precomputed  # late: it imports torch
+
+    if list(value) != ["features"] or not isinstance(folder := value["features"], str):
+        raise ValueError("expected a name, a folder, or {features: FOLDER}")
+    if not is_precomputed(folder):
+        raise ValueError(f"{folder} is no folder of features: make one by {COMMAND}")
+    return folder
+
+
+EncoderName = Annotated[str, BeforeValidator(_folder_of_features)]
+"""A hub id, a folder, or an embedded encoder; a folder of features also as `{features: FOLDER}`."""
 
 
 class FeatureOptions(Options):
@@ -20,7 +40,7 @@ class ExtractOptions(Options):
 
     pool: str
     """The pool."""
-    encoder: str = "seral-tiny"
+    encoder: EncoderName = "seral-tiny"
     """A hub id, a folder, or an embedded encoder."""
     frames_layer: int | None = None
     """Also keep the frames of this hidden state, for training adapters above it."""
@@ -35,7 +55,7 @@ class ScreenOptions(Options):
 
     pool: str
     """The pool."""
-    encoder: str = "seral-tiny"
+    encoder: EncoderName = "seral-tiny"
     """A hub id, a folder, or an embedded encoder; features that are not there yet are computed."""
     feature_cache: str | None = None
     """Address of the features; None = inside the pool."""
@@ -56,3 +76,20 @@ class ScreenOptions(Options):
     """Threads of the search."""
     features: FeatureOptions = FeatureOptions()
     cluster: ClusterOptions = ClusterOptions()
+
+
+class ImportFeaturesOptions(Options):
+    """Options of features that come in from elsewhere: their tables, whose they are, and the folder they become."""
+
+    tables: list[str] = Field(min_length=1)
+    """Parquet files or .npz files, or folders of them: a row an utterance, with columns as in docs/encoders.md."""
+    pools: list[str] = Field(min_length=1)
+    """The pools whose utterances the rows are about."""
+    out: str
+    """A new folder, which is then an `encoder`."""
+    made_by: str = Field(min_length=1, pattern=r"^[^\n]+$")
+    """Name of what computed the features, such as iic/emotion2vec_plus_large: a model that was trained on those of one
+    maker reads no other's."""
+    id_column: str | None = None
+    """Column that says whose features a row holds; None = the first of utterance_id, id, source, path, file, audio,
+    wav, key, name."""

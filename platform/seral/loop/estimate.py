@@ -18,12 +18,13 @@ import numpy as np
 import ray
 import torch
 
-from ser_models.encoders import SpeechEncoder, load_encoder
+from ser_models.encoders import PrecomputedEncoder, SpeechEncoder
 from ser_models.heads import LayerPool
 from seral.cluster import cpu_count, encoder_actors
 from seral.errors import StateError
 from seral.features.audio import missing_shards, open_features
 from seral.features.batches import clip_shapes, pad_clips
+from seral.features.precomputed import load_frozen
 from seral.loop.disk import RUN_BYTES, selection_bytes, trajectory_bytes
 from seral.loop.options import LoopOptions
 from seral.loop.rounds import Arm, scores_pool
@@ -124,7 +125,8 @@ class Estimate:
 
 def task_of(options: LoopOptions, pool: Pool, folds: Collection[Fold]) -> Task:
     """The figures of a run: those of its pool, its folds and its encoder."""
-    encoder, layer = load_encoder(options.encoder), frames_layer(options.encoder, options.finetune)
+    layer = frames_layer(options.encoder, options.finetune)
+    encoder = load_frozen(options.encoder)
     store = open_features(
         pool,
         options.encoder,
@@ -240,27 +242,36 @@ def _hours(
 def measure(options: LoopOptions, task: Task) -> UnitCosts:
     """Measure the unit costs of a run."""
     device = "cuda" if options.cluster.use_gpu and torch.cuda.is_available() else "cpu"
-    return unit_costs(load_encoder(options.encoder).to(device), task.seconds, options.features.max_clip_s)
+    return unit_costs(load_frozen(options.encoder).to(device), task.seconds, options.features.max_clip_s)
 
 
 def unit_costs(encoder: SpeechEncoder, seconds: float, max_clip_s: float) -> UnitCosts:
-    """Measure the unit costs of an encoder: one batch of clips of that length, one of features to embeddings."""
-    device, threads = next(encoder.parameters()).device, torch.get_num_threads()
-    samples = max(encoder.minimal_samples, int(max(seconds, 0.5) * SAMPLE_RATE))
-    batch = next(clip_shapes(encoder, max_clip_s).batches([samples] * ROWS))
-    noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.05
-    wave_BS, length_B = (tensor.to(device) for tensor in pad_clips([noise] * ROWS, batch))
-    pool = LayerPool(encoder.num_layers + 1, encoder.width)
+    """Measure the unit costs of an encoder: one batch of clips of that length, one of features to embeddings.
+
+    Features that were computed elsewhere cost no encoding.
+    """
+    pool, threads = LayerPool(encoder.num_layers + 1, encoder.width), torch.get_num_threads()
     part_BLD = torch.zeros(ROWS, encoder.num_layers + 1, encoder.width, dtype=torch.float16)
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            encode_s = _second_time(lambda: encoder(wave_BS, length_B).mask_BT.cpu())
+            listens = not isinstance(encoder, PrecomputedEncoder)
+            encode_s = _encode_s(encoder, seconds, max_clip_s) if listens else 0.0
             weigh_s = _second_time(lambda: pool.weigh(part_BLD, part_BLD))
     finally:
         torch.set_num_threads(threads)
+    return UnitCosts(encode_s=encode_s, weigh_s=READING * weigh_s / ROWS)
+
+
+def _encode_s(encoder: SpeechEncoder, seconds: float, max_clip_s: float) -> float:
+    """Seconds of the whole encoder for a second of audio, in a batch of clips of some length."""
+    device = next(encoder.parameters()).device
+    samples = max(encoder.minimal_samples, int(max(seconds, 0.5) * SAMPLE_RATE))
+    batch = next(clip_shapes(encoder, max_clip_s).batches([samples] * ROWS))
+    noise = np.random.default_rng(0).standard_normal(samples).astype(np.float32) * 0.05
+    wave_BS, length_B = (tensor.to(device) for tensor in pad_clips([noise] * ROWS, batch))
     audio_s = len(batch.positions) * samples / SAMPLE_RATE
-    return UnitCosts(encode_s=encode_s / audio_s, weigh_s=READING * weigh_s / ROWS)
+    return _second_time(lambda: encoder(wave_BS, length_B).mask_BT.cpu()) / audio_s
 
 
 def check_room(options: LoopOptions, expected: Estimate) -> None:

@@ -21,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ser_models.checksums import SUMS
 from ser_models.encoders import EMBEDDED
 from seral import storage
+from seral.features.precomputed import is_precomputed, read_facts
 from seral.loop.options import LoopOptions
 from seral.models.decision import decide
 from seral.models.fold_models import FoldModel
@@ -71,7 +72,11 @@ def figures_of(facts: CardFacts) -> dict[str, Any]:
     task, judged = facts.task, facts.judged
     return {
         "seral": __version__,
-        "encoder": {"name": _short(task.encoder), "licence": encoder_licence(task.encoder)},
+        "encoder": {
+            "name": _short(task.encoder),
+            "licence": encoder_licence(task.encoder),
+            "computed_elsewhere": is_precomputed(task.encoder),
+        },
         "text_encoder": None if task.text_encoder is None else _short(task.text_encoder),
         "classes": list(task.classes),
         "dimensions": list(task.dimensions),
@@ -191,7 +196,10 @@ def _licence_in(card: Path) -> str | None:
 
 
 def _short(encoder: str) -> str:
-    """The name of an encoder, of a folder its last part: where it lies is nobody's business."""
+    """The name of an encoder, or of what computed its features; of a folder its last part: where it lies is nobody's
+    business."""
+    if is_precomputed(encoder):
+        return str(read_facts(encoder)["made_by"])
     return Path(encoder).name if Path(encoder).is_dir() else encoder
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from seral.cluster import ClusterOptions
-from seral.features.options import FeatureOptions
+from seral.features.options import EncoderName, FeatureOptions
 from seral.options import Options
 
 
@@ -23,6 +23,9 @@ class PredictOptions(Options):
     suffix, where every shard gets a file. None = the predictions of files are printed."""
     trajectory: str | None = None
     """The trajectory whose last model is used; None = the best on dev among the strategy's."""
+    encoder: EncoderName | None = None
+    """Folder of features of these clips, for a model of features that were computed elsewhere; None = those that the
+    model learnt from, which may be of these clips too."""
     max_duration_s: float = Field(default=60.0, gt=0)
     """Longer files get an error instead of a prediction, in seconds."""
     features: FeatureOptions = FeatureOptions()

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from pyarrow import csv
 
+from ser_models.encoders.precomputed import FEATURES_OF
 from seral import storage
 from seral.audio.decode import BadAudio, decode, decode_flac
 from seral.audio.limits import SoundLimits
@@ -26,7 +27,10 @@ from seral.errors import OptionError, PoolError, StateError
 from seral.features.actors import map_shards
 from seral.features.audio import extract_features
 from seral.features.batches import clip_shapes, pad_clips
-from seral.features.speakers import speaker_sums
+from seral.features.index import ShardIndex
+from seral.features.precomputed import COMMAND, is_precomputed, load_frozen
+from seral.features.speakers import SpeakerShifts, speaker_sums
+from seral.features.store import FeatureStore
 from seral.features.text import extract_text, open_text_encoder, read_texts
 from seral.loop.folders import read_rounds, round_folder
 from seral.loop.options import LoopOptions
@@ -68,12 +72,41 @@ def predict(options: PredictOptions) -> dict[str, Any]:
     folder = model_folder(storage.absolute(options.run), options.trajectory)
     if storage.exists(storage.join(folder, MARK)):
         say(f"{folder} has learnt from clips that were erased since: train it anew")
+    features = features_folder(options, folder)
     if (table := pool_table(options)) is not None:
         note_derivation(options.source[0], table, "predictions")
-        counts = _predict_pool(open_pool(options.source[0]), folder, table, options)
+        counts = _predict_pool(open_pool(options.source[0]), folder, table, options, features)
     else:
         counts = predict_files(audio_files(options.source), folder, out, options)
     return {"model": folder, "out": out, **counts}
+
+
+def features_folder(options: PredictOptions, folder: str) -> str | None:
+    """The folder of features that a model is to read; None of a model that listens.
+
+    Raises OptionError for a folder where a model listens, for files, which have no features, and for others' features.
+    """
+    own = read_encoder(folder)
+    wanted = storage.read_json(storage.join(folder, "model.json"))["encoder"]
+    if not wanted["family"].startswith(FEATURES_OF):
+        if options.encoder is not None:
+            raise OptionError(f"encoder={options.encoder}: the model listens by {own}, and reads no others' features")
+        return None
+    name = options.encoder or own
+    if pool_table(options) is None:
+        raise OptionError(
+            f"{folder} reads {wanted['family']}, and does not listen: import the files as a pool, compute its features "
+            f"likewise, bring them in by {COMMAND}, and predict that pool with --set encoder=FOLDER"
+        )
+    if not is_precomputed(name):
+        raise OptionError(f"encoder={name} is no folder of features: make one of these clips, by {COMMAND}")
+    face = load_frozen(name)
+    if wanted != {"family": face.family, "num_layers": face.num_layers, "width": face.width}:
+        raise OptionError(
+            f"encoder={name}: {face.num_layers + 1} x {face.width} {face.family}; the model reads "
+            f"{wanted['num_layers'] + 1} x {wanted['width']} {wanted['family']}"
+        )
+    return name
 
 
 def pool_table(options: PredictOptions) -> str | None:
@@ -209,45 +242,42 @@ class ShardPredictor:
         return {"rows": self.pool.manifest["shards"][shard]["rows"]}
 
 
-def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions) -> dict[str, int]:
+def _predict_pool(pool: Pool, folder: str, out: str, options: PredictOptions, features: str | None) -> dict[str, int]:
     """Write the predictions of a pool shard by shard, then gather them, or put the folder of them in its place."""
     if not out.endswith(TABLE) and storage.exists(out):
         raise OptionError(f"there is something at {out} already: give a new folder, or a file that ends in {TABLE}")
-    made_of = f"{folder} {pool.hash} {decision_of(options.run)['temperature']}"
+    made_of = f"{folder} {pool.hash} {decision_of(options.run)['temperature']}{features or ''}"
     parts = f"{out}.{hashlib.sha256(made_of.encode()).hexdigest()[:8]}.parts"
-    if read_normalisation(folder) != "none":
-        _predict_normalised(pool, folder, options, parts)
+    if features is not None or read_normalisation(folder) != "none":
+        _predict_cached(pool, folder, options, parts, features or read_encoder(folder))
     else:
         arguments = {"folder": folder, "options": options, "pool": pool, "parts": parts}
         map_shards(pool, pool.shards, ShardPredictor, arguments, options.cluster, "predictions", into=parts)
     schema, files = output_schema(*read_outputs(folder)), [f"{shard}{TABLE}" for shard in pool.shards]
+    uris = [storage.join(parts, file) for file in files]
+    errors = storage.read_tables(uris, schema, ["error"])["error"]
+    counts = {"rows": pool.rows, "errors": len(errors) - errors.null_count}
     if not out.endswith(TABLE):
         with pool.publishing(lambda: [out]):
             storage.publish(parts, out, last=files[-1])
-        return {"rows": pool.rows, "errors": 0}
-    table = storage.read_tables([storage.join(parts, file) for file in files], schema)
+        return counts
+    table = storage.read_tables(uris, schema)
     with pool.publishing(lambda: [out, parts]):
         storage.write_table(out, table.sort_by("utterance_id"))
     storage.remove(parts)
-    return {"rows": table.num_rows, "errors": 0}
+    return counts
 
 
-def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts: str) -> None:
-    """Write predictions shard by shard with a model of features less means of speakers or corpora, those of this pool.
-
-    All clips of a speaker are heard before one of them is judged, so features are computed first.
+def _predict_cached(pool: Pool, folder: str, options: PredictOptions, parts: str, encoder: str) -> None:
+    """Write predictions shard by shard, from features that are in the cache first: of a model of others' features, or
+    of one less means of speakers or corpora, whose clips are all heard before one of them is judged.
     """
     text, cache = read_text_encoder(folder), storage.join(parts, "features")
-    store = extract_features(pool, read_encoder(folder), uri=cache, options=options.features, on=options.cluster)
+    store = extract_features(pool, encoder, uri=cache, options=options.features, on=options.cluster)
     if text is not None:
         store = replace(store, text=extract_text(pool, text, uri=cache, on=options.cluster))
-    index, centre = store.index(), load_fitted(folder).pool
-    metadata = askable(pool, None)  # a clip counts once
-    sums = speaker_sums(store, index, metadata, index.present(metadata["utterance_id"].to_pylist()))
-    normalise = read_normalisation(folder)
-    sums = sums.corpora() if normalise == "corpus" else sums
-    shifts = {normalise: sums.shifts(centre.centre_mean, centre.centre_std)}
-    scorer = Scorer(folder, store, options.cluster, shifts)
+    index = store.index()
+    scorer = Scorer(folder, store, options.cluster, _shifts(folder, store, index))
     classes, dimensions = read_outputs(folder)
     temperature = decision_of(options.run)["temperature"]
     with track("predictions", len(pool.shards)) as advance:
@@ -257,7 +287,7 @@ def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts:
             scores = scorer(Utterances.of(store, index, present), shard=shard)
             outputs = np.concatenate([tempered(scores.probability_NC, temperature), scores.value_NK], 1)
             rows = [
-                {"utterance_id": name, "predicted": classes[int(np.argmax(values[: len(classes)]))]}
+                {"utterance_id": name, "predicted": classes[np.argmax(values[: len(classes)])] if classes else None}
                 | dict(zip([*(f"p_{word}" for word in classes), *dimensions], values.tolist(), strict=True))
                 for name, values in zip(present, outputs, strict=True)
             ]
@@ -267,6 +297,17 @@ def _predict_normalised(pool: Pool, folder: str, options: PredictOptions, parts:
                 storage.write_table(storage.join(parts, f"{shard}{TABLE}"), table)
             advance(1)
     storage.remove(cache)
+
+
+def _shifts(folder: str, store: FeatureStore, index: ShardIndex) -> dict[str, SpeakerShifts]:
+    """The means of this pool's speakers or corpora, where a model reads features less them."""
+    if (normalise := read_normalisation(folder)) == "none":
+        return {}
+    metadata = askable(store.pool, None)  # a clip counts once
+    sums = speaker_sums(store, index, metadata, index.present(metadata["utterance_id"].to_pylist()))
+    sums = sums.corpora() if normalise == "corpus" else sums
+    centre = load_fitted(folder, store.encoder).pool
+    return {normalise: sums.shifts(centre.centre_mean, centre.centre_std)}
 
 
 def predict_files(files: Sequence[Path], folder: str, out: str | None, options: PredictOptions) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import JobError, OptionError
 from seral.features.batches import clip_shapes
+from seral.features.precomputed import need_network
 from seral.models.options import ServeOptions, ServerOptions
 from seral.models.page import TOKEN, PageApp, token
 from seral.models.prediction import decision_of, model_folder
@@ -57,6 +58,7 @@ def open_model(options: ServeOptions) -> Model:
     if storage.exists(storage.join(folder, "encoder.json")):
         if (kind := read_normalisation(folder)) != "none":
             say(f"the model takes away the mean of a {kind}, which single clips have none of: it judges without that")
+        need_network(read_encoder(folder), "serving")
         with checked_copy(folder) as local:
             network = load_trained(local, read_encoder(folder), check=False).to(device)
         model = Model(network, max_clip_s=options.max_clip_s, **decision)

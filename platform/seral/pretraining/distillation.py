@@ -27,6 +27,7 @@ from ser_models.training import MAX_GRAD_NORM
 from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import TrainError
+from seral.features.precomputed import need_network
 from seral.features.provenance import hand_down
 from seral.features.speech import Speech
 from seral.pool.noises import read_noises
@@ -71,6 +72,7 @@ def distil(options: DistilOptions) -> str:
     """Train the student, or go on training it; returns the folder of the encoder."""
     options = _with_absolute_paths(options)
     target, work = storage.join(options.run, ENCODER), storage.join(options.run, WORK)
+    need_network(options.teacher, "a teacher")
     claim(options, "distil", {"run", "cluster"})
     if storage.exists(storage.join(options.run, DONE)):
         storage.remove(work)

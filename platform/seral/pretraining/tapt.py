@@ -23,6 +23,7 @@ from seral import storage
 from seral.cluster import ClusterOptions, connect
 from seral.errors import OptionError
 from seral.features.audio import extract_features
+from seral.features.precomputed import need_network
 from seral.features.provenance import hand_down
 from seral.features.store import FeatureStore
 from seral.pool.shards import Pool, open_pool
@@ -124,6 +125,7 @@ def pretrain(options: TaptJobOptions) -> str:
     options = options.model_copy(update={"run": storage.absolute(options.run)})
     pool = open_pool(options.pool)
     encoder = absolute_encoder(options.encoder)
+    need_network(encoder, "a pretraining")
     ids = training_ids(options, pool)
     claim(options, "pretrain", {"run", "cluster"})
     connect(options.cluster)

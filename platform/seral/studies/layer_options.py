@@ -8,11 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from ser_models.defaults import CORAL_PROJECTION, GROUP_SIZE, L2
 from seral.cluster import ClusterOptions
-from seral.features.options import FeatureOptions
+from seral.features.options import EncoderName, FeatureOptions
 from seral.options import Options
 from seral.pool.split_options import SplitOptions
 from seral.task.options import ProtocolOptions, TaskOptions
 from seral.training.finetune_options import FinetuneOptions, check_anchored, label_free
+from seral.training.options import network_need
 
 EMOTION = "emotion"
 AROUSAL = {
@@ -99,7 +100,7 @@ class SimilarityOptions(Options):
     """The pool; without measures of emotions, no label of it is read."""
     run: str
     """Folder of the table and the picture."""
-    encoder: str = "seral-tiny"
+    encoder: EncoderName = "seral-tiny"
     """A hub id, a folder, or an embedded encoder."""
     by: Literal["language", "corpus"] = "language"
     """Groups that are compared: languages, or corpora."""
@@ -170,6 +171,11 @@ class LayerTransferOptions(TaskOptions):
     finetune: FinetuneOptions | None = None
     """One more row: adapters in the encoder, anchored while they train as `chosen` is; None = heads on cached features
     alone."""
+
+    @property
+    def needs_network(self) -> str | None:
+        """The adapters, as an option; None = heads alone."""
+        return None if self.finetune is None else network_need(self.finetune)
 
     @field_validator("similarity")
     @classmethod

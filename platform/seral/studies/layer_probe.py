@@ -35,6 +35,7 @@ from seral import storage
 from seral.audio.decode import decode_flac
 from seral.features.audio import encode_clips
 from seral.features.options import FeatureOptions
+from seral.features.precomputed import need_network
 from seral.features.provenance import check_unheard
 from seral.figures.markdown import markdown
 from seral.pool.shards import open_pool
@@ -52,6 +53,7 @@ def probe_layers(options: ProbeOptions) -> str:
     """Unweighted average recall (UAR) of every hidden state, as a table; beside it, size and speed on one thread."""
     table, oracle = _labelled(options)
     for name in options.encoders:
+        need_network(name, "a probe, which measures speed too,")
         check_unheard(name, table, table["utterance_id"].to_pylist())
     if options.run is not None:
         options = options.model_copy(update={"run": storage.absolute(options.run)})

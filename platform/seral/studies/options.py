@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from seral import storage
 from seral.cluster import ClusterOptions
+from seral.features.options import EncoderName
 from seral.loop.options import LoopOptions
 from seral.options import Options, parse
 from seral.pool.split_options import SplitOptions
@@ -20,7 +21,7 @@ from seral.schema import RANDOM
 from seral.selection.selection import StrategyOptions
 from seral.task.options import CorpusOptions, ProtocolOptions, ReadingOptions
 from seral.training.finetune_options import FinetuneOptions, check_text
-from seral.training.options import check_pretrained
+from seral.training.options import check_pretrained, network_need
 
 WAYS = {
     "alone": ("alone", "none"),
@@ -53,6 +54,12 @@ class CompareOptions(ReadingOptions, ProtocolOptions):
     """The row whose UAR the others' gain is measured from; None = the first."""
     fractions: list[float] = Field(default=[1.0], min_length=1)
     """Shares of the training labels; smaller ones lie inside larger ones."""
+
+    @property
+    def needs_network(self) -> str | None:
+        """The first row that trains the encoder, or listens."""
+        needs = ((row.name, network_need(row.finetune, row.tapt)) for row in self.rows)
+        return next((f"{what} of the row {name!r}" for name, what in needs if what is not None), None)
 
     @model_validator(mode="after")
     def _check_rows(self) -> CompareOptions:
@@ -97,6 +104,11 @@ class TwoStageOptions(ReadingOptions):
         """The corpora of both domains."""
         parts = (self.source.corpora, self.target.corpora)
         return None if None in parts else [name for names in parts for name in names or ()]
+
+    @property
+    def needs_network(self) -> str | None:
+        """The adapters, as an option."""
+        return network_need(self.finetune)
 
     @model_validator(mode="after")
     def _check(self) -> TwoStageOptions:
@@ -162,7 +174,7 @@ class LabelStudyOptions(Options):
     """The pool of all targets."""
     run: str
     """The folder of all loops: made when missing, resumed when there."""
-    encoders: list[str] = Field(min_length=1)
+    encoders: list[EncoderName] = Field(min_length=1)
     """Hub ids or folders."""
     targets: dict[str, PartOptions] = Field(min_length=2)
     """Corpora and classes of each target, by name; each is learnt with the labels of all others as its source."""
@@ -295,7 +307,7 @@ class StrategySurveyOptions(Options):
 
     run: str
     """The folder of all studies: made when missing, resumed when there."""
-    encoders: list[str] = Field(min_length=1)
+    encoders: list[EncoderName] = Field(min_length=1)
     """Hub ids or folders."""
     pools: dict[str, PartOptions] = Field(min_length=1)
     """Pools by name."""

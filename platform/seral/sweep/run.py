@@ -32,6 +32,7 @@ from ser_models.metrics import ccc, uar
 from seral import storage
 from seral.cluster import cpu_count
 from seral.errors import StateError
+from seral.features.precomputed import need_network
 from seral.loop.options import LoopOptions
 from seral.pool.ids import Ids
 from seral.pool.quality_filter import say_left_out
@@ -78,6 +79,8 @@ Examples = dict[str, dict[int, FoldExamples]]
 def run_sweep(options: SweepOptions) -> str:
     """Run the sweep, or resume it, to its end; returns the leaders and the test as text."""
     options = options.model_copy(update={"run": storage.absolute(options.run)})
+    for labels in options.feature_points():
+        need_network((point := options.at(labels)).encoder, point.needs_network)
     context = open_run(options.base, "sweep", MAY_CHANGE, config=options)
     with storage.writing_to(options.run):
         return _run_opened(options, context.pool, cells_of_fold=len(context.options.seeds))

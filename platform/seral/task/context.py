@@ -9,6 +9,7 @@ from typing import Any, Generic
 import pyarrow as pa
 
 from seral.cluster import connect
+from seral.features.precomputed import need_network
 from seral.features.store import FeatureStore
 from seral.labels.consensus import usual_method
 from seral.labels.votes import raters_per_clip
@@ -57,6 +58,7 @@ def open_run(
     `grown` the pool may have changed since the run began.
     """
     options = with_absolute_paths(options)
+    need_network(options.encoder, options.needs_network)
     pool = open_pool(options.pool)
     options = _with_near_duplicates(_with_vote_method(options, pool), pool)
     claim(config or options, verb, may_change, pool=pool, grown=grown)

@@ -11,7 +11,7 @@ from ser_models.metrics import METRICS
 from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import unknown_name
-from seral.features.options import FeatureOptions
+from seral.features.options import EncoderName, FeatureOptions
 from seral.labels.options import VoteOptions
 from seral.options import Options
 from seral.pool.protocols import find_protocol
@@ -28,8 +28,9 @@ class TaskOptions(Options):
     """The pool of speech."""
     run: str
     """The run folder: made when missing, resumed when there."""
-    encoder: str = "seral-tiny"
-    """A hub id, a folder written by save_pretrained, or the embedded `seral-tiny`."""
+    encoder: EncoderName = "seral-tiny"
+    """A hub id, a folder written by save_pretrained, or the embedded `seral-tiny`; or features that were computed
+    elsewhere, `{features: FOLDER}`, for heads alone."""
     classes: list[str] = Field(default=[])
     """The emotions to tell apart; utterances whose gold label means none of them are left out."""
     dimensions: list[Literal["valence", "arousal", "dominance"]] = Field(default=[])
@@ -48,6 +49,11 @@ class TaskOptions(Options):
     @property
     def corpora_read(self) -> list[str] | None:
         """Corpora of the pool whose features the run reads, whatever for; None = all."""
+        return None
+
+    @property
+    def needs_network(self) -> str | None:
+        """The option for which features of the encoder are not enough; None = they are."""
         return None
 
     @model_validator(mode="after")

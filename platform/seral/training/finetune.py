@@ -23,6 +23,7 @@ from seral import storage
 from seral.cluster import ClusterOptions
 from seral.errors import OptionError, TrainError
 from seral.features.frames import keep_frames
+from seral.features.precomputed import need_network
 from seral.features.speakers import SpeakerShifts
 from seral.pretraining.layout import pretrained_adapters
 from seral.task.examples import Unlabelled
@@ -59,6 +60,7 @@ def frames_layer(encoder: str, options: FinetuneOptions) -> int | None:
     """The hidden state whose frames training starts from; None when pooled features are enough."""
     if options.frozen:
         return None
+    need_network(encoder, f"finetune.adapter={options.adapter}")
     # Looked for in a copy: what the options say of layers is for the adapters to know.
     lowest = lowest_trainable_layer(attach_adapters(load_encoder(encoder), adapters_on(encoder, options), seed=0))
     if lowest < 0:

@@ -29,12 +29,13 @@ from ser_models.build import SerModel, adopt_head, build_model
 from ser_models.build import load_model as load_head
 from ser_models.build import save_model as save_head
 from ser_models.checksums import check_checksums, write_checksums
-from ser_models.encoders import SpeechEncoder, load_encoder
+from ser_models.encoders import SpeechEncoder
 from ser_models.fitting import FitResult
 from ser_models.inference import find_encoder, load_trained
 from seral import storage
 from seral.errors import DamagedError
 from seral.features.batches import Frames, pad_frames
+from seral.features.precomputed import load_frozen
 from seral.features.speakers import SpeakerShifts
 from seral.features.store import FeatureStore
 from seral.task.examples import Utterances
@@ -100,10 +101,10 @@ def _reference(folder: str, encoder: str) -> str:
     return os.path.relpath(encoder, folder) if inside else encoder
 
 
-def load_fitted(folder: str) -> SerModel:
-    """Pool and head of a saved model on a frozen encoder, which is loaded once a process."""
+def load_fitted(folder: str, encoder: str | None = None) -> SerModel:
+    """Pool and head of a saved model on its frozen encoder, or on one of the same family; loaded once a process."""
     with checked_copy(folder) as local:
-        return load_head(local, frozen_encoder(read_encoder(folder))).eval()
+        return load_head(local, frozen_encoder(encoder or read_encoder(folder))).eval()
 
 
 def load_model(folder: str) -> SerModel:
@@ -144,7 +145,7 @@ def read_text_encoder(folder: str) -> str | None:
 @lru_cache(maxsize=1)
 def frozen_encoder(name: str) -> SpeechEncoder:
     """An encoder nobody trains, loaded once a process."""
-    return load_encoder(name).requires_grad_(False)
+    return load_frozen(name).requires_grad_(False)
 
 
 def read_normalisation(folder: str) -> str:

@@ -40,6 +40,11 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
         """The target's corpora and the source's."""
         return None if self.corpora is None else [*self.corpora, *(self.source_corpora or [])]
 
+    @property
+    def needs_network(self) -> str | None:
+        """Pretraining, adapters or corrupted copies, as an option; None = heads alone."""
+        return network_need(self.finetune, self.tapt)
+
     @field_validator("prior")
     @classmethod
     def _absolute_prior(cls, prior: str | None) -> str | None:
@@ -63,6 +68,15 @@ class TrainingOptions(ReadingOptions, ProtocolOptions):
         if both := sorted(set(self.source_corpora or ()) & set(self.corpora or ())):
             raise ValueError(f"{both[0]} is among the corpora and among the source_corpora; choose one")
         return self
+
+
+def network_need(finetune: FinetuneOptions, tapt: TaptRunOptions | None = None) -> str | None:
+    """The option of a training for which features of the encoder are not enough; None = they are."""
+    if tapt is not None:
+        return "tapt"
+    if not finetune.frozen:
+        return f"finetune.adapter={finetune.adapter}"
+    return None if finetune.augment is None else "finetune.augment"
 
 
 def check_pretrained(tapt: TaptRunOptions | None, finetune: FinetuneOptions) -> None:
@@ -148,6 +162,11 @@ class AdaptOptions(TaskOptions):
         """The corpora of the run's own pool."""
         return corpora_in(self.parts, self.pool)
 
+    @property
+    def needs_network(self) -> str | None:
+        """The adapters, as an option."""
+        return f"adapter={self.adapter}"
+
     def finetune(self, num_layers: int) -> FinetuneOptions:
         """The adapters as options of a training, in an encoder of so many layers."""
         top = self.top_layers or max(1, round(TOP_SHARE * num_layers))
@@ -184,6 +203,11 @@ class SupervisedOptions(TrainingOptions):
     variants: dict[str, str] = Field(default={})
     """Pools of the same utterances that sound otherwise (`seral pool degrade`), by name: the test clips are heard as
     they are there too, and the table has a column NAME_uar."""
+
+    @property
+    def needs_network(self) -> str | None:
+        """Training in the encoder, or variants, which sound otherwise than what features are of; None = neither."""
+        return super().needs_network or ("variants" if self.variants else None)
 
     @field_validator("variants")
     @classmethod

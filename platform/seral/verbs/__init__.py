@@ -106,6 +106,18 @@ name in brackets: `--set reader_options.NAME=VALUE`.
 
 Example: `seral pool import emodb ~/corpora/emodb --out data/pool`""",
     ),
+    "features-import": Verb(
+        name="features-import",
+        command="pool import-features",
+        options="seral.features.options:ImportFeaturesOptions",
+        function="seral.features.ingest:import_features",
+        help="Bring in features of a pool that were computed elsewhere: a folder that is an encoder for heads.",
+        about="""A row is an utterance, by its id, path or file name. One column holds its features: `embedding` (D
+numbers), `mean` with or without `std` (D numbers, or L lists of D), or `frames` (T lists of D). See docs/encoders.md.
+
+Example: `seral pool import-features TABLE.parquet --pool data/pool --made-by iic/emotion2vec_base --out data/e2v`""",
+        job=False,
+    ),
     "cut": Verb(
         name="cut",
         command="pool cut",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from seral import storage
@@ -21,7 +22,9 @@ RAYS_OWN = {"tune", ".train"}
 def check_run(run: str) -> FileCheck:
     """Every problem of a run, in words: files that are not as they were written, rounds that lack something.
 
-    Also of its cache of features and its ledger, where they lie elsewhere. Raises StateError where there is no run.
+    Also of its cache of features, its ledger, and features that are its encoder, where they lie elsewhere.
+
+    Raises StateError where there is no run.
     """
     from seral.task.run import CONFIG, read_config
 
@@ -49,10 +52,15 @@ def check_run(run: str) -> FileCheck:
 
 
 def _caches(values: dict[str, Any]) -> list[str]:
-    """The folder of features of a run's own, if its options name one."""
+    """Folders of features that a run's options name: a cache of its own, and one that is its encoder."""
     task = values.get("training") or values.get("loop") or values
-    cache = task.get("feature_cache")
-    return [cache] if cache and storage.exists(cache) else []
+    cache, encoder = task.get("feature_cache"), str(task.get("encoder"))
+    folders = [cache] if cache and storage.exists(cache) else []
+    if "://" in encoder or Path(encoder).is_dir():
+        from seral.features.precomputed import is_precomputed  # late: it imports torch
+
+        folders += [encoder] if is_precomputed(encoder) else []
+    return folders
 
 
 def _incomplete(run: str, names: list[str]) -> Iterator[str]:

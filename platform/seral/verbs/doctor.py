@@ -26,10 +26,11 @@ from ray.util.state.exception import RayStateApiException
 
 from ser_models.adapters.composition import attach_adapters
 from ser_models.adapters.parameters import dead_adapters
-from ser_models.encoders import load_encoder
+from ser_models.encoders import PrecomputedEncoder, load_encoder
 from seral import cluster, storage
 from seral.audio import codecs
 from seral.errors import SeralError
+from seral.features.precomputed import is_precomputed, load_frozen
 from seral.features.text import open_text_encoder
 from seral.labels.database import SUFFIX, Database
 from seral.labels.ledger import Ledger
@@ -220,7 +221,9 @@ def _codecs() -> str:
 
 
 def _encoder(name: str) -> str:
-    encoder = load_encoder(name)
+    encoder = load_frozen(name)
+    if isinstance(encoder, PrecomputedEncoder):
+        return f"{encoder.family}, {encoder.num_layers + 1} states x {encoder.width}, no network"
     size = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
     return f"{encoder.family}, {encoder.num_layers} layers x {encoder.width}, {size:.1f} M parameters"
 
@@ -234,6 +237,8 @@ def _text_encoder(name: str) -> str:
 
 def _adapters(name: str, options: LoopOptions | None) -> str:
     """Run one real backward pass: every module of the configured adapters, or LoRA, must get a gradient."""
+    if is_precomputed(name) and (options is None or options.needs_network is None):
+        return "none: features were computed elsewhere, and heads alone are trained"
     configured = {} if options is None or options.finetune.frozen else options.finetune.adapters()
     adapters = {kind: spec for kind, spec in configured.items() if kind != "layer_sum"}  # the head's, rather
     encoder = attach_adapters(load_encoder(name), adapters or "lora", seed=0)

@@ -14,6 +14,7 @@ from ser_models.exports import FORMATS, check_export
 from seral import storage
 from seral.cluster import connect, encoder_actors
 from seral.errors import OptionError
+from seral.features.precomputed import load_frozen
 from seral.loop.annotators import ANNOTATORS
 from seral.loop.disk import ANSWER_BYTES, RUN_BYTES, predictions_bytes
 from seral.loop.estimate import duration, size, unit_costs
@@ -21,7 +22,7 @@ from seral.models.export import base_of, check_new, open_trained
 from seral.models.fit import resolved
 from seral.models.fold_models import asked_ids, read_fold_models, settled
 from seral.models.options import ExportOptions, FinalOptions, PredictOptions
-from seral.models.prediction import audio_files, model_folder, pool_table, predict_files
+from seral.models.prediction import audio_files, features_folder, model_folder, pool_table, predict_files
 from seral.pool.ids import Ids
 from seral.pool.shards import open_pool
 from seral.pool.splits import Fold
@@ -65,19 +66,22 @@ def plan_predict(options: PredictOptions) -> Plan:
     """Say what a prediction would read, compute and write."""
     folder = model_folder(storage.absolute(options.run), options.trajectory)
     outputs = sum(map(len, read_outputs(folder)))
+    features = features_folder(options, folder)
     if (out := pool_table(options)) is None:
         return _plan_files(options, folder, outputs)
     pool = open_pool(options.source[0])
     connect(options.cluster)
     heard_s = np.minimum(np.asarray(pool.column("duration_s"), np.float64), options.features.max_clip_s)
-    costs = unit_costs(load_model(folder).encoder, float(heard_s.mean()), options.features.max_clip_s)
-    hours = heard_s.sum() * costs.encode_s / encoder_actors(options.cluster) / 3600
+    encoder = load_model(folder).encoder if features is None else load_frozen(features)
+    costs = unit_costs(encoder, float(heard_s.mean()), options.features.max_clip_s)
+    hours = (heard_s.sum() * costs.encode_s / encoder_actors(options.cluster) + pool.rows * costs.weigh_s) / 3600
     return {
         "reads": f"{clips_of(pool)}, and {folder}",
         "computes": f"what the model says of each clip, by {encoder_actors(options.cluster)} processes",
         "writes": f"{out}: about {size(predictions_bytes(pool.rows, outputs))}",
         "takes": takes(hours),
-        "rests on": f"one batch through the encoder, measured now; right within a factor of {RANGE:g}",
+        "rests on": f"one batch {'through the encoder' if features is None else 'of features'}, measured now; right "
+        f"within a factor of {RANGE:g}",
     }
 
 
